@@ -1,0 +1,104 @@
+package message
+
+import "iter"
+
+// Field is one header field line, its name in the case in which it was received.
+type Field struct{ Name, Value string }
+
+// Header is the ordered list of a message's fields. Names compare without regard to ASCII case; order and case are kept
+// because some peers depend on them. The zero value is empty and ready to use.
+type Header struct{ fields []Field }
+
+// Len is the number of field lines.
+func (h *Header) Len() int { return len(h.fields) }
+
+// At gives field line i, 0 <= i < Len.
+func (h *Header) At(i int) Field { return h.fields[i] }
+
+// All yields the field lines in order.
+func (h *Header) All() iter.Seq[Field] {
+	return func(yield func(Field) bool) {
+		for _, f := range h.fields {
+			if !yield(f) {
+				return
+			}
+		}
+	}
+}
+
+// Get gives the value of the first field of that name.
+func (h *Header) Get(name string) (value string, ok bool) {
+	for i := range h.fields {
+		if EqualFold(h.fields[i].Name, name) {
+			return h.fields[i].Value, true
+		}
+	}
+	return "", false
+}
+
+// Values yields the values of every field of that name, in order.
+func (h *Header) Values(name string) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for _, f := range h.fields {
+			if EqualFold(f.Name, name) && !yield(f.Value) {
+				return
+			}
+		}
+	}
+}
+
+// Add appends a field.
+func (h *Header) Add(name, value string) { h.fields = append(h.fields, Field{name, value}) }
+
+// Set replaces the first field of that name in place, drops its other occurrences, or appends.
+func (h *Header) Set(name, value string) {
+	for i := range h.fields {
+		if EqualFold(h.fields[i].Name, name) {
+			h.fields[i].Value = value
+			h.fields = append(h.fields[:i+1], deleteNamed(h.fields[i+1:], name)...)
+			return
+		}
+	}
+	h.Add(name, value)
+}
+
+// Del removes every field of that name.
+func (h *Header) Del(name string) { h.fields = deleteNamed(h.fields, name) }
+
+// Reset removes all fields and keeps the storage.
+func (h *Header) Reset() {
+	clear(h.fields)
+	h.fields = h.fields[:0]
+}
+
+// CopyFrom makes h equal to src, reusing h's storage. The strings are shared.
+func (h *Header) CopyFrom(src *Header) { h.fields = append(h.fields[:0], src.fields...) }
+
+func deleteNamed(fs []Field, name string) []Field {
+	kept := fs[:0]
+	for _, f := range fs {
+		if !EqualFold(f.Name, name) {
+			kept = append(kept, f)
+		}
+	}
+	clear(fs[len(kept):])
+	return kept
+}
+
+// EqualFold reports whether a and b are equal without regard to ASCII case (RFC 9110 section 5.1). It does not fold other
+// letters: strings.EqualFold would take the Kelvin sign for a k.
+func EqualFold(a, b string) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := 0; i < len(a); i++ {
+		x, y := a[i], b[i]
+		if x == y {
+			continue
+		}
+		if x|0x20 != y|0x20 || x|0x20 < 'a' || x|0x20 > 'z' {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,110 @@
+// Package message holds the heads of HTTP messages as the request path sees them, whatever the framing that carried them.
+//
+// The codec (HTTP/1.1, later HTTP/2) fills a Request or Response; routing, policy, balancing and telemetry read and change
+// it; the codec of the other side writes it out. Strings in a head may point into the codec's buffers: they stay valid until
+// the exchange they belong to has ended. Whoever keeps one longer clones it (strings.Clone).
+package message
+
+// Proto is the HTTP version of a message.
+type Proto uint8
+
+// The versions that can be carried.
+const (
+	HTTP10 Proto = iota + 1
+	HTTP11
+	HTTP2
+)
+
+// String gives the form that access logs use ("HTTP/1.1").
+func (p Proto) String() string {
+	switch p {
+	case HTTP10:
+		return "HTTP/1.0"
+	case HTTP11:
+		return "HTTP/1.1"
+	case HTTP2:
+		return "HTTP/2"
+	}
+	return "-"
+}
+
+// BodyKind says how a body is delimited (RFC 9112 section 6).
+type BodyKind uint8
+
+// The ways a body is delimited.
+const (
+	// NoBody means that no body follows the head.
+	NoBody BodyKind = iota
+	// Sized means that exactly Length bytes follow.
+	Sized
+	// Chunked means transfer coding "chunked", or DATA frames without a declared length.
+	Chunked
+	// UntilClose means that the body ends with the connection (responses only).
+	UntilClose
+)
+
+// Body is the framing of a message's body.
+type Body struct {
+	Kind   BodyKind
+	Length int64 // bytes; for Sized only
+}
+
+// Request is the head of a request.
+type Request struct {
+	Proto  Proto
+	Method string
+	// Scheme is "http" or "https": what the client spoke to us, or what an absolute-form target said.
+	Scheme string
+	// Authority is the host with an optional port: from an absolute-form target if there is one, else from Host
+	// (RFC 9112 section 3.2.2). Empty only for HTTP/1.0 without Host.
+	Authority string
+	// Path is the origin-form target: absolute path with its query ("/a/b?c=d"), "*" for OPTIONS *, empty for CONNECT.
+	Path   string
+	Header Header
+	Body   Body
+	// KeepAlive says whether the connection may carry another request after this one.
+	KeepAlive bool
+	// Upgrade is the value of the Upgrade field when Connection lists it, else empty.
+	Upgrade string
+	// ExpectContinue is set by "Expect: 100-continue".
+	ExpectContinue bool
+	// Absolute is set when the client sent an absolute-form target or CONNECT, that is, spoke to a proxy by choice.
+	Absolute bool
+}
+
+// Response is the head of a response.
+type Response struct {
+	Proto  Proto
+	Status int
+	Reason string // reason phrase as received, may be empty
+	Header Header
+	Body   Body
+	// KeepAlive says whether the connection that carried it may be used again once the body was read.
+	KeepAlive bool
+	// Upgrade is the protocol of a 101, else empty.
+	Upgrade string
+}
+
+// Reset clears r for reuse and keeps the header's storage.
+func (r *Request) Reset() {
+	h := r.Header
+	h.Reset()
+	*r = Request{Header: h}
+}
+
+// Reset clears r for reuse and keeps the header's storage.
+func (r *Response) Reset() {
+	h := r.Header
+	h.Reset()
+	*r = Response{Header: h}
+}
+
+// SplitPath gives the path without its query, and the query without its question mark.
+func (r *Request) SplitPath() (path, query string) {
+	for i := 0; i < len(r.Path); i++ {
+		if r.Path[i] == '?' {
+			return r.Path[:i], r.Path[i+1:]
+		}
+	}
+	return r.Path, ""
+}
