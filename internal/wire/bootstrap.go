@@ -1,0 +1,129 @@
+package wire
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"os"
+)
+
+// Bootstrap is what a proxy is told at its start, as a JSON file with mode 0600 (it holds the token). Everything else it learns
+// from the control plane.
+type Bootstrap struct {
+	Node Node `json:"node"`
+	// Control is the control plane's address: "host:port" or "unix:///path".
+	Control string `json:"control"`
+	// TrustDomain of the mesh, and Roots: the PEM certificates that the control plane's certificate must lead to.
+	TrustDomain string `json:"trustDomain"`
+	Roots       string `json:"roots"`
+	// Token proves the node's identity to the certificate authority.
+	Token string `json:"token"`
+	// StateDir (mode 0700) keeps the key, the certificate and the used configuration, so that the proxy can start with the
+	// control plane down. Empty keeps nothing.
+	StateDir string `json:"stateDir,omitempty"`
+
+	// Outbound and Inbound are the addresses of the transparent listeners (nftables redirects to them); empty for none.
+	Outbound string `json:"outbound,omitempty"`
+	Inbound  string `json:"inbound,omitempty"`
+	// OutboundPorts and InboundPorts are explicit listeners, for when the network cannot redirect.
+	OutboundPorts []PortMap `json:"outboundPorts,omitempty"`
+	InboundPorts  []PortMap `json:"inboundPorts,omitempty"`
+	// ForwardProxy is the address of a listener that takes absolute-form requests and CONNECT (HTTP_PROXY); empty for none.
+	ForwardProxy string `json:"forwardProxy,omitempty"`
+	// DNS is the UDP and TCP address of the DNS server; empty for none. DNSUpstream are the "ip:port" servers to forward to;
+	// when empty, and a Broker is given, the broker's host resolves.
+	DNS         string   `json:"dns,omitempty"`
+	DNSUpstream []string `json:"dnsUpstream,omitempty"`
+	// Admin is the address of metrics, health and dumps; AdminSocket the same on a unix socket.
+	Admin       string `json:"admin,omitempty"`
+	AdminSocket string `json:"adminSocket,omitempty"`
+	// Broker is the unix socket of the process that opens listeners and dials the outside in the host's network.
+	Broker string `json:"broker,omitempty"`
+	// Mark is set as SO_MARK on the proxy's own connections; 0 for none.
+	Mark int `json:"mark,omitempty"`
+	// AccessLog is "stdout", a file's path, or empty for none.
+	AccessLog string `json:"accessLog,omitempty"`
+	// DrainSeconds bounds how long a stopping proxy waits for its live requests.
+	DrainSeconds int `json:"drainSeconds,omitempty"`
+}
+
+// PortMap binds an explicit listener to what it stands for.
+type PortMap struct {
+	// Listen is the local "ip:port" to accept on.
+	Listen string `json:"listen"`
+	// Destination is, outbound, the service as "host:port"; inbound, the workload's own "ip:port" to connect to.
+	Destination string `json:"destination"`
+	// Port is, inbound, the port that policies name (the manifest's container port); outbound it is 0.
+	Port uint16 `json:"port,omitempty"`
+}
+
+// Role of a proxy.
+type Role string
+
+// The roles.
+const (
+	Sidecar Role = "sidecar"
+	Gateway Role = "router"
+)
+
+// Node says who a proxy is. The control plane believes of it only what the certificate proves (namespace and service
+// account) and looks the rest up itself where it knows the workload.
+type Node struct {
+	Role           Role              `json:"role"`
+	Name           string            `json:"name"` // pod or process instance, unique in its namespace
+	Namespace      string            `json:"namespace"`
+	ServiceAccount string            `json:"serviceAccount"`
+	Workload       string            `json:"workload"` // the owner: Deployment name
+	IP             string            `json:"ip,omitempty"`
+	Labels         map[string]string `json:"labels,omitempty"`
+	Cluster        string            `json:"cluster,omitempty"`
+}
+
+// ID is the node id in xDS, in Istio's form: role~ip~name.namespace~namespace.svc.cluster.local.
+func (n Node) ID() string {
+	ip := n.IP
+	if ip == "" {
+		ip = "0.0.0.0"
+	}
+	return string(n.Role) + "~" + ip + "~" + n.Name + "." + n.Namespace + "~" + n.Namespace + ".svc.cluster.local"
+}
+
+// ReadBootstrap reads and checks a bootstrap file.
+func ReadBootstrap(path string) (*Bootstrap, error) {
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("bootstrap: %w", err)
+	}
+	var b Bootstrap
+	if err := json.Unmarshal(raw, &b); err != nil {
+		return nil, fmt.Errorf("bootstrap %s: %w", path, err)
+	}
+	if err := b.check(); err != nil {
+		return nil, fmt.Errorf("bootstrap %s: %w", path, err)
+	}
+	return &b, nil
+}
+
+func (b *Bootstrap) check() error {
+	n := b.Node
+	if n.Name == "" || n.Namespace == "" || n.ServiceAccount == "" {
+		return fmt.Errorf("node: name, namespace and serviceAccount are required")
+	}
+	if n.Role != Sidecar && n.Role != Gateway {
+		return fmt.Errorf("node.role: %q is neither %q nor %q", n.Role, Sidecar, Gateway)
+	}
+	if b.Control == "" || b.TrustDomain == "" || b.Roots == "" {
+		return fmt.Errorf("control, trustDomain and roots are required")
+	}
+	for _, a := range []struct{ field, addr string }{
+		{"outbound", b.Outbound}, {"inbound", b.Inbound}, {"dns", b.DNS}, {"admin", b.Admin}, {"forwardProxy", b.ForwardProxy},
+	} {
+		if a.addr == "" {
+			continue
+		}
+		if _, err := netip.ParseAddrPort(a.addr); err != nil {
+			return fmt.Errorf("%s: %w", a.field, err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,96 @@
+// Package wire holds what both halves of the mesh must agree on: resource names, node ids, the proxy's bootstrap file and the
+// ports. It carries no logic of either half.
+package wire
+
+import (
+	"fmt"
+	"net"
+	"strconv"
+	"strings"
+)
+
+// The mesh's ports. They are Istio's numbers, because users know them.
+const (
+	OutboundPort       = 15001 // outbound capture
+	InboundPort        = 15006 // inbound capture
+	ControlPort        = 15012 // xDS and certificate signing, mutual TLS
+	ControlMetricsPort = 15014 // control plane's metrics and debug
+	WebhookPort        = 15017 // admission webhooks on Kubernetes
+	MetricsPort        = 15020 // proxy's metrics, health, config dump
+	ReadyPort          = 15021 // readiness of gateways
+	DNSPort            = 15053 // DNS of the sidecar
+)
+
+// SidecarMark is the socket mark (SO_MARK) of the sidecar's own connections; the redirect rules leave them alone.
+const SidecarMark = 1337
+
+// InboundListener names the one listener resource that a sidecar subscribes to for the connections made to its workload. Its
+// filter chains are matched by destination port, transport protocol and ALPN, as Envoy does it.
+const InboundListener = "virtualInbound"
+
+// Names of clusters that every node may use without a service behind them.
+const (
+	// PassthroughCluster connects to the original destination.
+	PassthroughCluster = "PassthroughCluster"
+	// InboundPassthroughCluster connects to the original destination of a captured inbound connection.
+	InboundPassthroughCluster = "InboundPassthroughCluster"
+	// BlackHoleCluster has no endpoint: what is sent there is refused.
+	BlackHoleCluster = "BlackHoleCluster"
+)
+
+// ALPN protocols between sidecars. A ClientHello that offers one of them comes from the mesh; any other TLS is the
+// application's own and is passed through under PERMISSIVE.
+const (
+	ALPNHTTP1 = "istio-http/1.1"
+	ALPNHTTP2 = "istio-h2"
+	ALPNTCP   = "istio"
+)
+
+// ListenerName names the listener resource of an outbound destination: the host as the client wrote it, or an IP address,
+// with the port. It is the form that a proxyless gRPC client asks for ("xds:///reviews.default.svc.cluster.local:9080").
+func ListenerName(host string, port uint16) string {
+	return net.JoinHostPort(strings.ToLower(host), strconv.Itoa(int(port)))
+}
+
+// SplitListenerName undoes ListenerName.
+func SplitListenerName(name string) (host string, port uint16, err error) {
+	host, p, err := net.SplitHostPort(name)
+	if err != nil {
+		return "", 0, fmt.Errorf("listener name %q: %w", name, err)
+	}
+	n, err := strconv.ParseUint(p, 10, 16)
+	if err != nil || n == 0 || host == "" {
+		return "", 0, fmt.Errorf("listener name %q: want host:port", name)
+	}
+	return host, uint16(n), nil
+}
+
+// GatewayListenerName names the listener resource of a gateway's port ("0.0.0.0_8080").
+func GatewayListenerName(port uint16) string { return "0.0.0.0_" + strconv.Itoa(int(port)) }
+
+// RouteName names the route configuration of a host and port.
+func RouteName(host string, port uint16) string { return ListenerName(host, port) }
+
+// GatewayRouteName names the route configuration of a gateway's plaintext HTTP port.
+func GatewayRouteName(port uint16) string { return "http." + strconv.Itoa(int(port)) }
+
+// OutboundCluster names a cluster as Istio does: "outbound|9080|v1|reviews.default.svc.cluster.local". The subset may be empty.
+func OutboundCluster(port uint16, subset, host string) string {
+	return "outbound|" + strconv.Itoa(int(port)) + "|" + subset + "|" + host
+}
+
+// InboundCluster names the cluster of a workload's own port: "inbound|9080||".
+func InboundCluster(port uint16) string { return "inbound|" + strconv.Itoa(int(port)) + "||" }
+
+// ParseCluster splits a cluster name of the forms above; ok is false for any other.
+func ParseCluster(name string) (direction string, port uint16, subset, host string, ok bool) {
+	p := strings.SplitN(name, "|", 4)
+	if len(p) != 4 {
+		return "", 0, "", "", false
+	}
+	n, err := strconv.ParseUint(p[1], 10, 16)
+	if err != nil {
+		return "", 0, "", "", false
+	}
+	return p[0], uint16(n), p[2], p[3], true
+}
