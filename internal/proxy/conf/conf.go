@@ -1,0 +1,248 @@
+// Package conf is the proxy's configuration in the form in which the request path reads it: immutable, complete, with every
+// matcher compiled. Package decode makes it from xDS messages and is the only place where it is validated; package live
+// publishes it; everything on the request path only reads it.
+//
+// Nothing here may be changed after it was handed to live. A changed resource is a new value.
+package conf
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Snapshot is everything that the request path may look up, published as a whole behind one atomic pointer.
+type Snapshot struct {
+	// Outbound holds what was resolved by name so far: key wire.ListenerName ("reviews:9080", "10.78.1.2:9080"). A name that
+	// the mesh does not know is present with a nil Target, so that it is not asked for again.
+	Outbound map[string]*Target
+	// Inbound is the listener for connections made to the workload; nil until the first configuration has come.
+	Inbound *Listener
+	// Gateways are the listeners that a gateway binds.
+	Gateways []*Listener
+	// RouteTables by name, for listeners whose HTTP chains name one (gateways).
+	RouteTables map[string]*RouteTable
+	// Clusters by name: all that any target, inbound chain or route table here refers to.
+	Clusters map[string]*Cluster
+}
+
+// Target is an outbound destination, followed from its listener to its clusters: every name in it is in Snapshot.Clusters.
+type Target struct {
+	Name     string
+	Listener *Listener
+	// Routes is the route table of the listener's HTTP chain; nil when it has none.
+	Routes *RouteTable
+}
+
+// Listener is a set of filter chains. Source: envoy.config.listener.v3.Listener.
+type Listener struct {
+	Name string
+	// Address to bind, for gateways; the zero AddrPort for captured traffic.
+	Address netip.AddrPort
+	// Chains in the order of the message; the most specific match wins, see route.Chain.
+	Chains []*Chain
+	// Default serves connections that no chain matches; nil closes them.
+	Default *Chain
+	// TrafficDirection is "outbound", "inbound" or "gateway" for logs and metrics.
+	Direction string
+}
+
+// Chain says what to do with a connection: TLS, then HTTP or TCP. An outbound target that leaves the protocol open has both
+// HTTP and TCP set: HTTP is used when the client's first bytes are an HTTP/1 request line, TCP otherwise.
+type Chain struct {
+	Name  string
+	Match ChainMatch
+	// TLS to terminate; nil for plaintext (or TLS that is passed through).
+	TLS  *DownstreamTLS
+	HTTP *HTTP
+	TCP  *TCP
+}
+
+// ChainMatch selects a chain. Empty fields match anything. Source: envoy.config.listener.v3.FilterChainMatch.
+type ChainMatch struct {
+	DestinationPort uint16         // 0 for any
+	Destination     []netip.Prefix // original destination
+	ServerNames     []string       // SNI: exact or "*.suffix"
+	Transport       Transport
+	ALPN            []string
+	SourcePrefixes  []netip.Prefix
+}
+
+// Transport is what the first bytes of a connection turned out to be.
+type Transport uint8
+
+// The transports a chain may ask for.
+const (
+	AnyTransport Transport = iota
+	RawTransport           // not TLS
+	TLSTransport           // a TLS ClientHello
+)
+
+// DownstreamTLS is the TLS that a listener terminates.
+type DownstreamTLS struct {
+	// Workload uses the workload's own certificate and the mesh's roots.
+	Workload bool
+	// Certificates, for gateways with credentials: PEM pairs already parsed by decode into DER chains are kept opaque here.
+	Certificates []KeyPair
+	// RequireClient refuses clients without a certificate of the mesh (Workload) or of ClientCA.
+	RequireClient bool
+	ClientCA      []byte // PEM; for gateways in MUTUAL mode
+	ALPN          []string
+	MinVersion    uint16 // crypto/tls constant; 0 for the default
+	MaxVersion    uint16
+	CipherSuites  []uint16
+}
+
+// KeyPair is a certificate chain and its key, both PEM.
+type KeyPair struct{ Certificate, Key []byte }
+
+// HTTP is the HTTP connection manager of a chain.
+type HTTP struct {
+	StatPrefix string
+	// RouteName names a table in Snapshot.RouteTables (gateways) or the target's own; Routes holds an inline one (inbound).
+	RouteName string
+	Routes    *RouteTable
+	// RBAC is evaluated in order before anything else; the first denial wins.
+	RBAC []*RBAC
+	// Fault says that fault injection of routes applies.
+	Fault bool
+	// TraceSampling is the share of requests without a sampling decision that get one, 0 to 1.
+	TraceSampling float64
+	// ForwardClientCert is what inbound chains tell the application about the peer (x-forwarded-client-cert).
+	ForwardClientCert ClientCertMode
+	// UseRemoteAddress is set where the peer is not the mesh (gateways): x-forwarded-for is appended, internal headers removed.
+	UseRemoteAddress bool
+	IdleTimeout      time.Duration // 0 for the default of one hour
+	MaxHeaderBytes   int           // 0 for the default of 60 KiB
+	ServerName       string
+}
+
+// ClientCertMode is the treatment of x-forwarded-client-cert.
+type ClientCertMode uint8
+
+// The treatments.
+const (
+	SanitizeClientCert ClientCertMode = iota
+	AppendClientCert
+	SanitizeSetClientCert
+)
+
+// TCP relays bytes to one of its clusters. Source: envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.
+type TCP struct {
+	StatPrefix  string
+	Clusters    []WeightedCluster // at least one
+	TotalWeight uint32
+	IdleTimeout time.Duration // 0 for the default of one hour
+	RBAC        []*RBAC
+}
+
+// WeightedCluster is one choice of a split. HTTP splits may change headers.
+type WeightedCluster struct {
+	Cluster string
+	Weight  uint32
+	HeaderChange
+}
+
+// Cluster is a set of endpoints and the policy for choosing and reaching one. Source: envoy.config.cluster.v3.Cluster with its
+// ClusterLoadAssignment.
+type Cluster struct {
+	Name string
+	// Version changes whenever the content changes, endpoints included. Equal versions mean equal content.
+	Version   string
+	Discovery Discovery
+	Policy    Balancing
+	// Host, Service facts for metrics: from the cluster's istio metadata.
+	ServiceHost, ServiceName, ServiceNamespace string
+	Port                                       uint16
+	Subset                                     string
+	Localities                                 []Locality
+	Total                                      int // endpoints in all localities
+	ConnectTimeout                             time.Duration
+	// Transports: the first whose Match an endpoint's metadata has is used; the last one always matches.
+	Transports               []TransportMatch
+	MaxConnections           uint32 // circuit breakers; 0 for none
+	MaxPending               uint32
+	MaxRequests              uint32
+	MaxRetries               uint32
+	MaxRequestsPerConnection uint32
+	Outlier                  *Outlier
+	IdleTimeout              time.Duration // pooled connections; 0 for the default
+	HTTP2                    bool          // speak HTTP/2 upstream
+	PanicThreshold           float64       // healthy share (0 to 1) below which all endpoints are used
+}
+
+// Discovery is where a cluster's endpoints come from.
+type Discovery uint8
+
+// The kinds of discovery.
+const (
+	Static      Discovery = iota // listed in the cluster
+	EDS                          // a resource of their own
+	StrictDNS                    // each endpoint's name is resolved, all addresses are used
+	OriginalDst                  // wherever the client was connecting to
+)
+
+// Balancing is a load balancing policy.
+type Balancing uint8
+
+// The policies.
+const (
+	RoundRobin Balancing = iota
+	LeastRequest
+	Random
+	RingHash
+	Maglev
+)
+
+// Locality is a group of endpoints.
+type Locality struct {
+	Region, Zone, SubZone string
+	Priority              uint32
+	Weight                uint32
+	Endpoints             []*Endpoint
+}
+
+// Endpoint is one instance. Address may be a DNS name in StrictDNS clusters.
+type Endpoint struct {
+	Address string
+	Port    uint16
+	Weight  uint32 // at least 1
+	Healthy bool
+	// TLSMode is the endpoint's transport metadata ("istio" when a sidecar is in front of it).
+	TLSMode string
+	// Workload facts for the client side's metrics.
+	Workload, WorkloadNamespace, App, Version, ServiceAccount, CanonicalService, Revision, Instance string
+	// Addr is Address and Port parsed; the zero value when Address is a name.
+	Addr netip.AddrPort
+}
+
+// TransportMatch chooses the transport towards an endpoint.
+type TransportMatch struct {
+	TLSMode string       // required value of Endpoint.TLSMode; empty matches any
+	TLS     *UpstreamTLS // nil for plaintext
+}
+
+// UpstreamTLS is the TLS that a cluster originates.
+type UpstreamTLS struct {
+	// Workload presents the workload's certificate and verifies against the mesh's roots and SANs.
+	Workload bool
+	SNI      string
+	ALPN     []string
+	// SANs accepted of the server; empty accepts any that the roots vouch for. For Workload they are SPIFFE URIs.
+	SANs []StringMatch
+	// CA and Certificate, for TLS to the outside: PEM. Empty CA means the system's roots.
+	CA          []byte
+	Certificate *KeyPair
+	// SkipVerify accepts any server certificate (only by the user's explicit insecureSkipVerify).
+	SkipVerify bool
+}
+
+// Outlier ejects endpoints that fail. Source: envoy.config.cluster.v3.OutlierDetection.
+type Outlier struct {
+	Consecutive5xx          uint32 // 0 for off
+	ConsecutiveGatewayError uint32
+	ConsecutiveLocalOrigin  uint32
+	SplitLocalOrigin        bool
+	Interval                time.Duration
+	BaseEjection            time.Duration
+	MaxEjectionPercent      uint32
+}
