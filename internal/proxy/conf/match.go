@@ -81,6 +81,5 @@ func (m *StringMatch) String() string {
 	return name + " " + strconv.Quote(v)
 }
 
-
 // Prefix is an address range.
 type Prefix = netip.Prefix

@@ -1,0 +1,358 @@
+// Package model is the mesh in the control plane's own words: services, routes, destinations, gateways, policies and workloads,
+// keyed by host, whichever objects (Istio, Gateway API, Ingress, core Kubernetes) they were written as.
+//
+// Package compile makes a Mesh from objects; package generate turns it, for one node, into xDS messages. A Mesh is immutable once
+// compiled; parts that did not change are shared between successive ones. Only the standard library is imported here.
+package model
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Mesh is one compiled state.
+type Mesh struct {
+	Settings Settings
+	// Services by canonical host ("reviews.default.svc.cluster.local", "www.googleapis.com", "*.example.com").
+	Services map[string]*Service
+	// ByAddress finds a service by a virtual address, and by an endpoint's address for headless services.
+	ByAddress map[netip.Addr][]*Service
+	// RouteSets are routes for hosts, in order of precedence (oldest first, then namespace/name).
+	RouteSets []*RouteSet
+	// Destinations by host as written in full ("reviews.default.svc.cluster.local" or "*.local"); several namespaces may
+	// have one for the same host.
+	Destinations map[string][]*Destination
+	Gateways     []*Gateway
+	// Workloads by namespace/name: pods, local processes, WorkloadEntries.
+	Workloads map[string]*Workload
+
+	PeerAuthentications   []*PeerAuthentication
+	AuthorizationPolicies []*AuthorizationPolicy
+}
+
+// Settings are mesh-wide.
+type Settings struct {
+	TrustDomain   string
+	ClusterDomain string // "cluster.local"
+	RootNamespace string // "istio-system": policies there apply to the whole mesh
+	// RegistryOnly refuses destinations that the mesh does not know; otherwise they are passed through.
+	RegistryOnly   bool
+	AccessLog      bool
+	ConnectTimeout time.Duration
+}
+
+// Ref names the object that something was compiled from, for names, explanations and findings.
+type Ref struct{ Kind, Namespace, Name string }
+
+// String gives "Kind/namespace/name".
+func (r Ref) String() string { return r.Kind + "/" + r.Namespace + "/" + r.Name }
+
+// Protocol of a port.
+type Protocol string
+
+// The protocols. Auto means undeclared: the proxy looks at the first bytes.
+const (
+	Auto  Protocol = "auto"
+	HTTP  Protocol = "http"
+	HTTP2 Protocol = "http2"
+	GRPC  Protocol = "grpc"
+	HTTPS Protocol = "https"
+	TLS   Protocol = "tls"
+	TCP   Protocol = "tcp"
+)
+
+// IsHTTP reports whether requests are routed on this protocol.
+func (p Protocol) IsHTTP() bool { return p == HTTP || p == HTTP2 || p == GRPC }
+
+// Service is something that has a host name.
+type Service struct {
+	Ref       Ref
+	Host      string // canonical, lower case
+	Namespace string
+	Name      string // short name; the host for external ones
+	Addresses []netip.Addr
+	Headless  bool
+	// External services are not in the mesh (ServiceEntry location MESH_EXTERNAL): no mutual TLS.
+	External   bool
+	Resolution Resolution
+	Ports      []Port
+	Labels     map[string]string
+	ExportTo   Visibility
+	Endpoints  []*Endpoint
+	// ExternalName is set for Kubernetes services that are an alias.
+	ExternalName string
+	Created      time.Time
+}
+
+// Port of a service.
+type Port struct {
+	Number   uint16
+	Name     string
+	Protocol Protocol
+}
+
+// Port gives the port of that number, or nil.
+func (s *Service) Port(number uint16) *Port {
+	for i := range s.Ports {
+		if s.Ports[i].Number == number {
+			return &s.Ports[i]
+		}
+	}
+	return nil
+}
+
+// Resolution is how a service's endpoints are found.
+type Resolution uint8
+
+// The resolutions. None passes connections to where they were going.
+const (
+	Static Resolution = iota
+	DNS
+	DNSRoundRobin
+	None
+)
+
+// Visibility is an exportTo list. The zero value exports to all.
+type Visibility struct {
+	Private    bool     // only the own namespace
+	Namespaces []string // only these; empty for all
+}
+
+// VisibleFrom reports whether something of namespace owner may be used in namespace ns.
+func (v Visibility) VisibleFrom(owner, ns string) bool {
+	if v.Private {
+		return owner == ns
+	}
+	if len(v.Namespaces) == 0 {
+		return true
+	}
+	for _, n := range v.Namespaces {
+		if n == ns || n == "*" {
+			return true
+		}
+	}
+	return false
+}
+
+// Endpoint is one instance of a service.
+type Endpoint struct {
+	Address string // IP address or, with Resolution DNS, a name
+	// Ports maps a service port's number to the instance's port.
+	Ports          map[uint16]uint16
+	Labels         map[string]string
+	Namespace      string
+	ServiceAccount string
+	Workload       string // owner (Deployment name)
+	Instance       string // pod name
+	Ready          bool
+	// Mesh says that a sidecar is in front of it, so that mutual TLS is possible.
+	Mesh     bool
+	Weight   uint32 // 0 counts as 1
+	Locality string // region/zone/subzone
+}
+
+// Workload is a running instance, known by its own name rather than by a service.
+type Workload struct {
+	Namespace, Name string
+	Owner           string // Deployment
+	Labels          map[string]string
+	ServiceAccount  string
+	Addresses       []netip.Addr
+	Gateway         bool
+	Ready           bool
+	// Ports that the manifest or a service declares, with the protocol of the service port that leads there.
+	Ports []WorkloadPort
+}
+
+// WorkloadPort is a port on which a workload accepts connections.
+type WorkloadPort struct {
+	Number   uint16
+	Protocol Protocol
+	// ServiceHost of the service that leads there, for metrics; the first by name when there are several. ServicePort is its port.
+	ServiceHost string
+	ServicePort uint16
+}
+
+// Gateway is a set of ports that gateway workloads open.
+type Gateway struct {
+	Ref Ref
+	// Selector picks gateway workloads by label; SelectorNamespace restricts it to one namespace ("" for any).
+	Selector          map[string]string
+	SelectorNamespace string
+	Servers           []Server
+	Created           time.Time
+}
+
+// Server is one port of a gateway.
+type Server struct {
+	Port     uint16
+	Name     string
+	Protocol Protocol
+	Bind     string
+	// Hosts as "namespace/host" parts: Namespace "" or "*" for any, "." was replaced by the gateway's own.
+	Hosts         []GatewayHost
+	HTTPSRedirect bool
+	TLS           *ServerTLS
+}
+
+// GatewayHost is a host that a server takes, and the namespace that route sets for it must be in ("" for any).
+type GatewayHost struct{ Namespace, Host string }
+
+// ServerTLS is a gateway's TLS.
+type ServerTLS struct {
+	Mode        TLSMode
+	Certificate []byte // PEM
+	Key         []byte // PEM
+	CA          []byte // PEM, for Mutual
+	MinVersion  uint16
+	MaxVersion  uint16
+}
+
+// TLSMode says who encrypts and who proves what.
+type TLSMode uint8
+
+// The modes. Unset lets the mesh decide (mutual TLS where the endpoint has a sidecar).
+const (
+	TLSUnset TLSMode = iota
+	TLSDisable
+	TLSSimple
+	TLSMutual
+	TLSIstioMutual
+	TLSPassthrough
+)
+
+// Destination is a DestinationRule.
+type Destination struct {
+	Ref      Ref
+	Host     string // canonical; may start with "*."
+	ExportTo Visibility
+	Policy   TrafficPolicy
+	Subsets  []Subset
+	Created  time.Time
+}
+
+// Subset is a part of a service's endpoints.
+type Subset struct {
+	Name   string
+	Labels map[string]string
+	Policy *TrafficPolicy // nil inherits
+}
+
+// TrafficPolicy says how a destination is reached. Nil parts inherit.
+type TrafficPolicy struct {
+	Balancing *Balancing
+	Pool      *ConnectionPool
+	Outlier   *Outlier
+	TLS       *ClientTLS
+	Ports     map[uint16]*TrafficPolicy // port-level settings replace the whole policy for that port, as in Istio
+}
+
+// Balancing is a load-balancing policy: one of "ROUND_ROBIN", "LEAST_REQUEST", "RANDOM", "PASSTHROUGH".
+type Balancing struct{ Simple string }
+
+// ConnectionPool holds limits; zero means none.
+type ConnectionPool struct {
+	MaxConnections           uint32
+	ConnectTimeout           time.Duration
+	MaxPending               uint32
+	MaxRequests              uint32
+	MaxRequestsPerConnection uint32
+	MaxRetries               *uint32
+	IdleTimeout              time.Duration
+}
+
+// Outlier is outlier detection.
+type Outlier struct {
+	Consecutive5xx     *uint32
+	ConsecutiveGateway *uint32
+	ConsecutiveLocal   *uint32
+	SplitLocalOrigin   bool
+	Interval           time.Duration
+	BaseEjection       time.Duration
+	MaxEjectionPercent uint32
+	MinHealthPercent   uint32
+}
+
+// ClientTLS is the TLS towards a destination.
+type ClientTLS struct {
+	Mode             TLSMode
+	SNI              string
+	SANs             []string
+	CA               []byte // PEM; empty for the system's roots
+	Certificate, Key []byte
+	SkipVerify       bool
+}
+
+// PeerAuthentication says which connections an inbound side takes.
+type PeerAuthentication struct {
+	Ref       Ref
+	Namespace string            // "" for the mesh (it was in the root namespace, without selector)
+	Selector  map[string]string // nil for the whole namespace
+	Mode      MTLSMode
+	Ports     map[uint16]MTLSMode
+	Created   time.Time
+}
+
+// MTLSMode is a PeerAuthentication mode.
+type MTLSMode uint8
+
+// The modes. Unset inherits; the mesh's default is Permissive.
+const (
+	MTLSUnset MTLSMode = iota
+	MTLSPermissive
+	MTLSStrict
+	MTLSDisable
+)
+
+// AuthorizationPolicy allows or denies requests to workloads.
+type AuthorizationPolicy struct {
+	Ref       Ref
+	Namespace string // "" for the mesh
+	Selector  map[string]string
+	Action    AuthAction
+	DryRun    bool
+	// Rules: none with Allow means "allow nothing"; none with Deny means the policy never matches.
+	Rules   []AuthRule
+	Created time.Time
+}
+
+// AuthAction of a policy.
+type AuthAction uint8
+
+// The actions, evaluated in the order Deny, Allow; Audit only logs.
+const (
+	AuthAllow AuthAction = iota
+	AuthDeny
+	AuthAudit
+)
+
+// AuthRule matches when one of From, one of To and all of When match; an empty list matches anything.
+type AuthRule struct {
+	From []AuthSource
+	To   []AuthOperation
+	When []AuthCondition
+}
+
+// AuthSource is a set of conditions on the peer; all non-empty lists must match, each by one of its values. Values follow Istio:
+// "*" any, "abc*" prefix, "*abc" suffix, else exact. Addresses are CIDRs.
+type AuthSource struct {
+	Principals, NotPrincipals           []string
+	Namespaces, NotNamespaces           []string
+	ServiceAccounts, NotServiceAccounts []string // "namespace/name"
+	IPBlocks, NotIPBlocks               []netip.Prefix
+	RemoteIPBlocks, NotRemoteIPBlocks   []netip.Prefix
+}
+
+// AuthOperation is a set of conditions on the request.
+type AuthOperation struct {
+	Hosts, NotHosts     []string
+	Ports, NotPorts     []uint16
+	Methods, NotMethods []string
+	Paths, NotPaths     []string // Istio's value forms, or templates with {*} and {**}
+}
+
+// AuthCondition is a "when" entry: Key is one of Istio's attributes (source.principal, request.headers[x], destination.port, ...).
+type AuthCondition struct {
+	Key               string
+	Values, NotValues []string
+}
