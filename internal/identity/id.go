@@ -30,7 +30,50 @@ func Parse(uri string) (ID, error) {
 	if len(p) != 5 || p[1] != "ns" || p[3] != "sa" || p[0] == "" || p[2] == "" || p[4] == "" {
 		return ID{}, fmt.Errorf("identity %q: want spiffe://<trust domain>/ns/<namespace>/sa/<service account>", uri)
 	}
-	return ID{TrustDomain: p[0], Namespace: p[2], ServiceAccount: p[4]}, nil
+	id := ID{TrustDomain: p[0], Namespace: p[2], ServiceAccount: p[4]}
+	if err := id.Validate(); err != nil {
+		return ID{}, err
+	}
+	return id, nil
+}
+
+// maxIDLength bounds a SPIFFE URI (SPIFFE ID, section 2.3).
+const maxIDLength = 2048
+
+// Validate checks the characters that the SPIFFE ID specification allows (sections 2.1 and 2.2), so that an identity never
+// needs escaping in a URI, a policy or a log. Parse has done it already; it is for identities built from parts.
+func (id ID) Validate() error {
+	if len(id.Principal()) > maxIDLength-len("spiffe://") {
+		return fmt.Errorf("identity: longer than %d bytes", maxIDLength)
+	}
+	if !validTrustDomain(id.TrustDomain) {
+		return fmt.Errorf("identity: trust domain %q: want lower-case letters, digits, '.', '-' and '_'", id.TrustDomain)
+	}
+	if !validSegment(id.Namespace) {
+		return fmt.Errorf("identity: namespace %q: want letters, digits, '.', '-' and '_'", id.Namespace)
+	}
+	if !validSegment(id.ServiceAccount) {
+		return fmt.Errorf("identity: service account %q: want letters, digits, '.', '-' and '_'", id.ServiceAccount)
+	}
+	return nil
+}
+
+func validTrustDomain(s string) bool {
+	return s != "" && len(s) <= 255 && strings.ToLower(s) == s && onlyNameBytes(s)
+}
+
+func validSegment(s string) bool {
+	return s != "" && s != "." && s != ".." && onlyNameBytes(s)
+}
+
+func onlyNameBytes(s string) bool {
+	for i := range len(s) {
+		c := s[i]
+		if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '.' && c != '-' && c != '_' {
+			return false
+		}
+	}
+	return true
 }
 
 // Peer is who is at the other end of a connection, or who we are ourselves: an identity and the workload facts that the
