@@ -1,0 +1,55 @@
+package model
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Severity of a finding.
+type Severity string
+
+// The severities. An object with an error is refused; what was accepted before it stays in force.
+const (
+	Error   Severity = "error"
+	Warning Severity = "warning"
+	Info    Severity = "info"
+)
+
+// Finding is one thing to tell the user about an object: shown by apply, get and analyze, and written to statuses.
+type Finding struct {
+	Severity Severity `json:"severity"`
+	Code     string   `json:"code"` // stable, in CamelCase: "UnknownField", "SubsetNotFound"
+	Object   Ref      `json:"object"`
+	File     string   `json:"file,omitempty"`
+	Line     int      `json:"line,omitempty"`  // 1-based; 0 when unknown
+	Field    string   `json:"field,omitempty"` // "spec.http[0].route[1].destination.subset"
+	Message  string   `json:"message"`
+	Hint     string   `json:"hint,omitempty"` // what to do
+}
+
+// String gives "file:12: error: VirtualService/default/reviews: spec.http[0]: message (hint) [Code]".
+func (f Finding) String() string {
+	var b strings.Builder
+	if f.File != "" {
+		b.WriteString(f.File)
+		if f.Line > 0 {
+			fmt.Fprintf(&b, ":%d", f.Line)
+		}
+		b.WriteString(": ")
+	}
+	b.WriteString(string(f.Severity) + ": ")
+	if f.Object != (Ref{}) {
+		b.WriteString(f.Object.String() + ": ")
+	}
+	if f.Field != "" {
+		b.WriteString(f.Field + ": ")
+	}
+	b.WriteString(f.Message)
+	if f.Hint != "" {
+		b.WriteString(" (" + f.Hint + ")")
+	}
+	if f.Code != "" {
+		b.WriteString(" [" + f.Code + "]")
+	}
+	return b.String()
+}
