@@ -1,0 +1,44 @@
+# Two commands matter: `make demo` and `make test`. `make help` lists the rest.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS := -s -w -X github.com/weftmesh/weft/internal/version.version=$(VERSION)
+export CGO_ENABLED ?= 0
+
+.PHONY: help
+help: ## list the commands
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+.PHONY: need-go
+need-go:
+	@command -v go >/dev/null || { echo "weft needs Go 1.26 or newer: https://go.dev/dl/ (or: apt-get install golang)"; exit 1; }
+
+.PHONY: build
+build: need-go ## build bin/weft, bin/weft-proxy and bin/bookinfo
+	@mkdir -p bin
+	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/weft ./cmd/weft-proxy ./examples/bookinfo/cmd/bookinfo
+
+.PHONY: demo
+demo: build ## start the Bookinfo mesh on this machine (Ctrl-C stops it)
+	@exec bin/weft up examples/bookinfo
+
+.PHONY: test
+test: need-go ## run all tests
+	go test -timeout 20m ./...
+
+.PHONY: check
+check: need-go ## linters, formatting, import rules, link checks, race detector
+	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$unformatted" ] || { echo "gofmt needed: $$unformatted"; exit 1; }
+	go vet ./...
+	go test -count=1 ./internal/arch/
+	CGO_ENABLED=1 go test -race -timeout 30m ./internal/...
+
+.PHONY: fuzz
+fuzz: need-go ## run every fuzz target for FUZZTIME (default 1m each)
+	@for f in $$(grep -rl --include='*_test.go' '^func Fuzz' internal); do \
+	  for t in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\).*/\1/p' $$f); do \
+	    echo "== $$(dirname $$f) $$t"; go test -run '^$$' -fuzz "^$$t$$" -fuzztime $${FUZZTIME:-1m} ./$$(dirname $$f) || exit 1; done; done
+
+.PHONY: clean
+clean: ## remove what was built
+	rm -rf bin
