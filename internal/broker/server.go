@@ -1,0 +1,271 @@
+package broker
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"strconv"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// dialTime bounds a connection attempt, when its client does not give up before.
+const dialTime = 10 * time.Second
+
+// Options of a Server.
+type Options struct {
+	Address string            // where gateways' ports listen on the host; default 127.0.0.1
+	Publish map[uint16]uint16 // gateway's port to host's port; 0 picks a free one; a missing port stands for itself
+	// HostAlias is an address that clients may dial for the host's own loopback; the zero value is none.
+	HostAlias netip.Addr
+	// Resolvers are the "ip:port" servers for DNS; empty reads the host's resolv.conf at each exchange.
+	Resolvers []string
+	Log       *slog.Logger
+}
+
+// Policy says what the clients of one socket may do besides dialling and DNS.
+type Policy struct {
+	Listen bool // gateways only
+}
+
+// Published is a gateway's port and where the host listens for it.
+type Published struct {
+	Port    uint16
+	Address string
+}
+
+// Server serves any number of sockets over one set of published ports. Close ends it.
+type Server struct {
+	opt Options
+
+	mu        sync.Mutex
+	published map[uint16]*net.TCPListener // nothing here ever accepts from them
+	sockets   map[*net.UnixListener]bool
+	conns     map[*net.UnixConn]bool
+	closed    bool
+	running   sync.WaitGroup // the accept loops and the handlers
+}
+
+// NewServer makes a server without sockets.
+func NewServer(opt Options) *Server {
+	if opt.Address == "" {
+		opt.Address = "127.0.0.1"
+	}
+	if opt.Log == nil {
+		opt.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Server{opt: opt, published: map[uint16]*net.TCPListener{}, sockets: map[*net.UnixListener]bool{}, conns: map[*net.UnixConn]bool{}}
+}
+
+// Serve makes a unix socket with mode 0600 and serves it until stop or Close, which remove it. The folder should be private, as
+// the mode is set after the socket exists.
+func (s *Server) Serve(path string, policy Policy) (stop func(), err error) {
+	l, err := net.ListenUnix("unixpacket", &net.UnixAddr{Name: path, Net: "unixpacket"})
+	if err != nil {
+		return nil, fmt.Errorf("broker: %w", err)
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		l.Close()
+		return nil, fmt.Errorf("broker: %w", err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		l.Close()
+		return nil, fmt.Errorf("broker: %w", net.ErrClosed)
+	}
+	s.sockets[l] = true
+	s.running.Go(func() { s.accept(l, policy) }) // ends when l closes
+	return func() {
+		s.mu.Lock()
+		delete(s.sockets, l)
+		s.mu.Unlock()
+		l.Close()
+	}, nil
+}
+
+// Close closes all sockets, ends what is under way and waits for it. Sockets already handed over stay open.
+func (s *Server) Close() {
+	s.mu.Lock()
+	s.closed = true
+	for l := range s.sockets {
+		l.Close()
+	}
+	for c := range s.conns {
+		c.Close()
+	}
+	for _, l := range s.published {
+		l.Close()
+	}
+	clear(s.published)
+	s.mu.Unlock()
+	s.running.Wait()
+}
+
+// Published lists the ports that gateways asked for, by port.
+func (s *Server) Published() []Published {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var out []Published
+	for port, l := range s.published {
+		out = append(out, Published{port, l.Addr().String()})
+	}
+	slices.SortFunc(out, func(a, b Published) int { return int(a.Port) - int(b.Port) })
+	return out
+}
+
+func (s *Server) accept(l *net.UnixListener, policy Policy) {
+	for {
+		conn, err := l.AcceptUnix()
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil { // out of descriptors or memory: let some go first
+			s.opt.Log.Warn("broker cannot accept", "error", err)
+			time.Sleep(50 * time.Millisecond)
+			continue
+		}
+		if !s.admit(conn) {
+			return
+		}
+		go func() { // ends with the reply, or when its connection closes
+			defer s.leave(conn)
+			s.serve(conn, policy)
+		}()
+	}
+}
+
+func (s *Server) admit(conn *net.UnixConn) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		conn.Close()
+		return false
+	}
+	s.conns[conn] = true
+	s.running.Add(1)
+	return true
+}
+
+func (s *Server) leave(conn *net.UnixConn) {
+	s.mu.Lock()
+	delete(s.conns, conn)
+	s.mu.Unlock()
+	conn.Close()
+	s.running.Done()
+}
+
+func (s *Server) serve(conn *net.UnixConn, policy Policy) {
+	var req request
+	file, err := receive(conn, &req)
+	if err != nil {
+		return
+	}
+	if file != nil {
+		file.Close()
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), dialTime)
+	defer cancel()
+	go func() { // ends when the client closes, or conn is closed by leave
+		conn.Read(make([]byte, 1))
+		cancel()
+	}()
+	switch {
+	case req.Verb == "listen" && policy.Listen:
+		l, err := s.listen(ctx, req.Port)
+		s.answer(conn, reply{}, l, err) // l is not looked at when err is there
+	case req.Verb == "release" && policy.Listen:
+		s.release(req.Port)
+		s.answer(conn, reply{}, nil, nil)
+	case req.Verb == "listen", req.Verb == "release":
+		s.answer(conn, reply{}, nil, unix.EACCES)
+	case req.Verb == "dial":
+		c, err := s.dial(ctx, req.Network, req.Address)
+		if err != nil {
+			s.answer(conn, reply{}, nil, err)
+			return
+		}
+		defer c.Close()
+		s.answer(conn, reply{}, c, nil)
+	case req.Verb == "dns":
+		msg, err := s.exchange(ctx, req.Message)
+		s.answer(conn, reply{Message: msg}, nil, err)
+	default:
+		s.answer(conn, reply{}, nil, fmt.Errorf("unknown verb %q", req.Verb))
+	}
+}
+
+func (s *Server) answer(conn *net.UnixConn, r reply, socket syscall.Conn, err error) {
+	if err != nil {
+		r.Err = faultOf(err)
+	}
+	raw, err := json.Marshal(r)
+	if err != nil {
+		s.opt.Log.Error("broker cannot answer", "error", err)
+		return
+	}
+	if r.Err != nil || socket == nil {
+		conn.Write(raw) // a client that left needs no answer
+		return
+	}
+	rc, err := socket.SyscallConn()
+	if err != nil {
+		return
+	}
+	rc.Control(func(fd uintptr) { conn.WriteMsgUnix(raw, unix.UnixRights(int(fd)), nil) })
+}
+
+func (s *Server) listen(ctx context.Context, port uint16) (*net.TCPListener, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if l := s.published[port]; l != nil {
+		return l, nil
+	}
+	if s.closed {
+		return nil, net.ErrClosed
+	}
+	on := port
+	if p, ok := s.opt.Publish[port]; ok {
+		on = p
+	}
+	var lc net.ListenConfig
+	l, err := lc.Listen(ctx, "tcp", net.JoinHostPort(s.opt.Address, strconv.Itoa(int(on))))
+	if err != nil {
+		return nil, err
+	}
+	s.published[port] = l.(*net.TCPListener)
+	return s.published[port], nil
+}
+
+func (s *Server) release(port uint16) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if l := s.published[port]; l != nil {
+		l.Close()
+		delete(s.published, port)
+	}
+}
+
+func (s *Server) dial(ctx context.Context, network, addr string) (*net.TCPConn, error) {
+	if network != "tcp" && network != "tcp4" && network != "tcp6" {
+		return nil, net.UnknownNetworkError(network)
+	}
+	if ap, err := netip.ParseAddrPort(addr); err == nil && s.opt.HostAlias.IsValid() && ap.Addr().Unmap() == s.opt.HostAlias {
+		addr = net.JoinHostPort("localhost", strconv.Itoa(int(ap.Port())))
+	}
+	var d net.Dialer
+	c, err := d.DialContext(ctx, network, addr)
+	if err != nil {
+		return nil, err
+	}
+	return c.(*net.TCPConn), nil
+}
