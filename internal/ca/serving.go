@@ -12,11 +12,6 @@ import (
 	"github.com/weftmesh/weft/internal/identity"
 )
 
-// ControlID is the control plane's own identity, named as Istio names it.
-func ControlID(trustDomain string) identity.ID {
-	return identity.ID{TrustDomain: trustDomain, Namespace: "istio-system", ServiceAccount: "istiod"}
-}
-
 // Serving keeps the certificate of a server in the authority's own process. It renews it by itself: a handshake that comes after
 // half of its lifetime signs a new one first, so there is no goroutine to run and none to forget.
 type Serving struct {

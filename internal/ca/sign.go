@@ -56,7 +56,7 @@ func (a *Authority) Sign(csrPEM []byte, peer identity.Peer, ttl time.Duration, p
 
 // refuseReserved keeps workloads from becoming the control plane, whose certificate only ServingCertificate makes.
 func refuseReserved(id identity.ID) error {
-	if id == ControlID(id.TrustDomain) {
+	if id == identity.ControlID(id.TrustDomain) {
 		return fmt.Errorf("%s is the control plane's own identity; give the workload another service account", id)
 	}
 	return nil

@@ -19,6 +19,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/weftmesh/weft/internal/ca/keyfile"
 	"github.com/weftmesh/weft/internal/identity"
 )
 
@@ -64,14 +65,14 @@ func create(dir string, o Options) error {
 	if err != nil {
 		return err
 	}
-	if err := createExclusive(filepath.Join(dir, certFile), identity.EncodeCertificates(root), 0o644); err != nil {
+	if err := keyfile.Create(filepath.Join(dir, certFile), identity.EncodeCertificates(root), 0o644); err != nil {
 		return fmt.Errorf("ca: %w", err)
 	}
 	made, err := os.ReadFile(filepath.Join(dir, certFile))
 	if err != nil {
 		return fmt.Errorf("ca: %w", err)
 	}
-	if err := createExclusive(filepath.Join(dir, rootFile), made, 0o644); err != nil {
+	if err := keyfile.Create(filepath.Join(dir, rootFile), made, 0o644); err != nil {
 		return fmt.Errorf("ca: %w", err)
 	}
 	return nil
@@ -214,7 +215,7 @@ func loadOrCreateKey(path string) (signer, error) {
 			return nil, fmt.Errorf("ca: %w", err)
 		}
 		text := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
-		if err := createExclusive(path, text, 0o600); err != nil {
+		if err := keyfile.Create(path, text, 0o600); err != nil {
 			return nil, fmt.Errorf("ca: %w", err)
 		}
 	}
@@ -223,14 +224,7 @@ func loadOrCreateKey(path string) (signer, error) {
 
 // loadKey reads a PEM private key (PKCS #8, SEC 1 or PKCS #1) and refuses a file that others may read.
 func loadKey(path string) (signer, error) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return nil, fmt.Errorf("ca: %w", err)
-	}
-	if mode := info.Mode().Perm(); mode&0o077 != 0 {
-		return nil, fmt.Errorf("ca: %s: mode is %04o and others may reach the key; run: chmod 600 %s", path, mode, path)
-	}
-	text, err := os.ReadFile(path)
+	text, err := keyfile.Read(path)
 	if err != nil {
 		return nil, fmt.Errorf("ca: %w", err)
 	}
@@ -307,41 +301,6 @@ func checkDir(dir string) error {
 		return fmt.Errorf("ca: %s: mode is %04o and others may replace the key; run: chmod go-w %s", dir, mode.Perm(), dir)
 	}
 	return nil
-}
-
-// createExclusive writes a file whole or not at all, and leaves one that is there already as it is.
-func createExclusive(path string, text []byte, mode fs.FileMode) error {
-	temporary, err := writeTemporary(path, text, mode)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = os.Remove(temporary) }() // a leftover name is harmless
-	if err := os.Link(temporary, path); err != nil && !errors.Is(err, fs.ErrExist) {
-		return err
-	}
-	return nil
-}
-
-func writeTemporary(path string, text []byte, mode fs.FileMode) (name string, err error) {
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*")
-	if err != nil {
-		return "", err
-	}
-	defer func() {
-		if closing := f.Close(); err == nil {
-			err = closing
-		}
-		if err != nil {
-			_ = os.Remove(f.Name()) // the first error is the one to report
-		}
-	}()
-	if err := f.Chmod(mode); err != nil {
-		return "", err
-	}
-	if _, err := f.Write(text); err != nil {
-		return "", err
-	}
-	return f.Name(), f.Sync()
 }
 
 // newSerial gives 127 random bits and is never zero (RFC 5280, section 4.1.2.2, wants a positive number of at most 20 octets).

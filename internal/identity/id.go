@@ -20,6 +20,11 @@ func (id ID) Principal() string {
 // IsZero reports whether there is no identity (a plaintext peer).
 func (id ID) IsZero() bool { return id == ID{} }
 
+// ControlID is the control plane's own identity, named as Istio names it. The authority gives it to nobody else.
+func ControlID(trustDomain string) ID {
+	return ID{TrustDomain: trustDomain, Namespace: "istio-system", ServiceAccount: "istiod"}
+}
+
 // Parse reads a SPIFFE URI of the mesh's form.
 func Parse(uri string) (ID, error) {
 	rest, ok := strings.CutPrefix(uri, "spiffe://")
