@@ -119,11 +119,15 @@ func newCallView(f finding) callView {
 	return v
 }
 
-// initial is the letter shown in place of a portrait.
+// initial is what is shown in place of a portrait: the name's first letter, and its last character if that is a digit.
 func initial(name string) string {
 	first, _ := utf8.DecodeRuneInString(name)
-	if name == "" || first == utf8.RuneError {
+	if first == utf8.RuneError {
 		return ""
 	}
-	return strings.ToUpper(string(first))
+	letter := strings.ToUpper(string(first))
+	if last := name[len(name)-1]; len(name) > 1 && '0' <= last && last <= '9' {
+		letter += string(last)
+	}
+	return letter
 }
