@@ -1,0 +1,116 @@
+package source
+
+import (
+	"slices"
+	"strings"
+
+	networking "istio.io/client-go/pkg/apis/networking/v1"
+	security "istio.io/client-go/pkg/apis/security/v1"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+)
+
+// API groups.
+const (
+	GroupNetworking = "networking.istio.io"
+	GroupSecurity   = "security.istio.io"
+	GroupGateway    = "gateway.networking.k8s.io"
+	GroupIngress    = "networking.k8s.io"
+	GroupApps       = "apps"
+	GroupDiscovery  = "discovery.k8s.io"
+)
+
+// Kind is a kind of object that the mesh reads. All its versions decode into one type.
+type Kind struct {
+	Group, Name   string
+	Versions      []string // the first is the preferred one
+	ClusterScoped bool
+	// LabelName asks for a DNS label rather than a subdomain as the object's name.
+	LabelName bool
+	New       func() Kube
+}
+
+// RefName is how findings and the model call the kind.
+func (k *Kind) RefName() string {
+	if k.Group == GroupGateway && k.Name == "Gateway" {
+		return "Gateway.k8s"
+	}
+	return k.Name
+}
+
+// APIVersion gives the preferred "group/version".
+func (k *Kind) APIVersion() string {
+	if k.Group == "" {
+		return k.Versions[0]
+	}
+	return k.Group + "/" + k.Versions[0]
+}
+
+var (
+	istioNetworking = []string{"v1", "v1beta1", "v1alpha3"}
+	istioSecurity   = []string{"v1", "v1beta1"}
+	gatewayAPI      = []string{"v1", "v1beta1"}
+	onlyV1          = []string{"v1"}
+)
+
+// kinds lists what is read. It is never changed.
+var kinds = []*Kind{
+	{Name: "Service", Versions: onlyV1, LabelName: true, New: func() Kube { return &corev1.Service{} }},
+	{Name: "ServiceAccount", Versions: onlyV1, New: func() Kube { return &corev1.ServiceAccount{} }},
+	{Name: "Pod", Versions: onlyV1, New: func() Kube { return &corev1.Pod{} }},
+	{Name: "Secret", Versions: onlyV1, New: func() Kube { return &corev1.Secret{} }},
+	{Name: "ConfigMap", Versions: onlyV1, New: func() Kube { return &corev1.ConfigMap{} }},
+	{Name: "Namespace", Versions: onlyV1, ClusterScoped: true, LabelName: true, New: func() Kube { return &corev1.Namespace{} }},
+	{Group: GroupApps, Name: "Deployment", Versions: onlyV1, New: func() Kube { return &appsv1.Deployment{} }},
+	{Group: GroupDiscovery, Name: "EndpointSlice", Versions: onlyV1, New: func() Kube { return &discoveryv1.EndpointSlice{} }},
+	{Group: GroupIngress, Name: "Ingress", Versions: onlyV1, New: func() Kube { return &networkingv1.Ingress{} }},
+	{Group: GroupIngress, Name: "IngressClass", Versions: onlyV1, ClusterScoped: true,
+		New: func() Kube { return &networkingv1.IngressClass{} }},
+	{Group: GroupNetworking, Name: "VirtualService", Versions: istioNetworking, New: func() Kube { return &networking.VirtualService{} }},
+	{Group: GroupNetworking, Name: "DestinationRule", Versions: istioNetworking, New: func() Kube { return &networking.DestinationRule{} }},
+	{Group: GroupNetworking, Name: "Gateway", Versions: istioNetworking, New: func() Kube { return &networking.Gateway{} }},
+	{Group: GroupNetworking, Name: "ServiceEntry", Versions: istioNetworking, New: func() Kube { return &networking.ServiceEntry{} }},
+	{Group: GroupNetworking, Name: "WorkloadEntry", Versions: istioNetworking, New: func() Kube { return &networking.WorkloadEntry{} }},
+	{Group: GroupSecurity, Name: "PeerAuthentication", Versions: istioSecurity, New: func() Kube { return &security.PeerAuthentication{} }},
+	{Group: GroupSecurity, Name: "AuthorizationPolicy", Versions: istioSecurity, New: func() Kube { return &security.AuthorizationPolicy{} }},
+	{Group: GroupGateway, Name: "GatewayClass", Versions: gatewayAPI, ClusterScoped: true,
+		New: func() Kube { return &gatewayv1.GatewayClass{} }},
+	{Group: GroupGateway, Name: "Gateway", Versions: gatewayAPI, New: func() Kube { return &gatewayv1.Gateway{} }},
+	{Group: GroupGateway, Name: "HTTPRoute", Versions: gatewayAPI, New: func() Kube { return &gatewayv1.HTTPRoute{} }},
+	{Group: GroupGateway, Name: "ReferenceGrant", Versions: gatewayAPI, New: func() Kube { return &gatewayv1.ReferenceGrant{} }},
+}
+
+// Kinds lists the kinds that the mesh reads.
+func Kinds() []*Kind { return slices.Clone(kinds) }
+
+// LookupKind finds a kind by group and name; nil when the mesh does not read it.
+func LookupKind(group, name string) *Kind {
+	for _, k := range kinds {
+		if k.Group == group && k.Name == name {
+			return k
+		}
+	}
+	return nil
+}
+
+// kindOf finds the kind of a typed object; nil for a type that is not in the list.
+func kindOf(o Kube) *Kind {
+	for _, k := range kinds {
+		if sameType(k.New(), o) {
+			return k
+		}
+	}
+	return nil
+}
+
+// supported gives the list of kinds for error messages.
+func supported() string {
+	names := make([]string, len(kinds))
+	for i, k := range kinds {
+		names[i] = k.Name + " (" + k.APIVersion() + ")"
+	}
+	return strings.Join(names, ", ")
+}
