@@ -1,0 +1,222 @@
+package http1
+
+import (
+	"strconv"
+
+	"github.com/weftmesh/weft/internal/proxy/message"
+)
+
+// headWriter appends the field lines of one head, with framing and connection fields of the codec's own making.
+type headWriter struct {
+	body       message.Body // what Content-Length and Transfer-Encoding are to say; NoBody: neither
+	keepLength bool         // copy Content-Length: it describes a body that is not sent (HEAD, 304)
+	host       bool         // a request: write Host
+	authority  string
+	close      bool // Connection: close
+	keepAlive  bool // Connection: keep-alive, for HTTP/1.0
+	upgrade    string
+
+	te, framed, hosted bool // written so far
+}
+
+// fields appends h and the fields that h lacks, and the empty line. It fails with ErrBadHead.
+func (w *headWriter) fields(b []byte, h *message.Header) ([]byte, error) {
+	if w.host && !hasHost(h) {
+		if b = w.field(b, "Host", w.authority); b == nil {
+			return nil, ErrBadHead
+		}
+		w.hosted = true
+	}
+	for i := range h.Len() {
+		f := h.At(i)
+		if b = w.one(b, f.Name, f.Value); b == nil {
+			return nil, ErrBadHead
+		}
+	}
+	if !w.framed {
+		b = w.framing(b, "Content-Length", "Transfer-Encoding")
+	}
+	if b = w.connection(b); b == nil {
+		return nil, ErrBadHead
+	}
+	return append(b, '\r', '\n'), nil
+}
+
+func hasHost(h *message.Header) bool {
+	_, ok := h.Get("Host")
+	return ok
+}
+
+// one appends a field of the list, or what the codec has to say in its place. It gives nil for a field that breaks the head.
+func (w *headWriter) one(b []byte, name, value string) []byte {
+	if framingName(name) {
+		switch len(name) {
+		case len("Host"):
+			if !w.host {
+				break
+			}
+			if w.hosted {
+				return b
+			}
+			w.hosted = true
+			return w.field(b, name, w.authority)
+		case len("Content-Length"):
+			if w.keepLength {
+				break
+			}
+			if w.body.Kind == message.Sized && !w.framed {
+				return w.framing(b, name, "")
+			}
+			return b
+		case len("Transfer-Encoding"):
+			if w.body.Kind == message.Chunked && !w.framed {
+				return w.framing(b, "", name)
+			}
+			return b
+		default:
+			return b
+		}
+	}
+	if len(name) == 2 && message.EqualFold(name, "TE") {
+		w.te = true
+	}
+	return w.field(b, name, value)
+}
+
+func (w *headWriter) field(b []byte, name, value string) []byte {
+	if !isToken(name) || !validValue(raw(value)) {
+		return nil
+	}
+	return appendField(b, name, value)
+}
+
+// framing appends the field that delimits the body, by the name in which the head had it.
+func (w *headWriter) framing(b []byte, length, coding string) []byte {
+	w.framed = true
+	switch w.body.Kind {
+	case message.Sized:
+		b = append(b, length...)
+		b = append(b, ':', ' ')
+		b = strconv.AppendInt(b, w.body.Length, 10)
+		return append(b, '\r', '\n')
+	case message.Chunked:
+		return appendField(b, coding, "chunked")
+	}
+	return b
+}
+
+// connection lists TE when it is there (RFC 9110 section 10.1.4).
+func (w *headWriter) connection(b []byte) []byte {
+	option := ""
+	switch {
+	case w.upgrade != "":
+		if b = w.field(b, "Upgrade", w.upgrade); b == nil {
+			return nil
+		}
+		option = "Upgrade"
+	case w.close:
+		option = "close"
+	case w.keepAlive:
+		option = "keep-alive"
+	}
+	switch {
+	case w.te && option != "":
+		b = append(b, "Connection: TE, "...)
+	case w.te:
+		return append(b, "Connection: TE\r\n"...)
+	case option != "":
+		b = append(b, "Connection: "...)
+	default:
+		return b
+	}
+	return append(append(b, option...), '\r', '\n')
+}
+
+// framingName reports whether a field of that name is made by the codec and never copied.
+func framingName(name string) bool {
+	switch len(name) {
+	case len("Host"):
+		return message.EqualFold(name, "Host")
+	case len("Upgrade"):
+		return message.EqualFold(name, "Upgrade")
+	case len("Connection"):
+		return message.EqualFold(name, "Connection") || message.EqualFold(name, "Keep-Alive")
+	case len("Content-Length"):
+		return message.EqualFold(name, "Content-Length")
+	case len("Proxy-Connection"):
+		return message.EqualFold(name, "Proxy-Connection")
+	case len("Transfer-Encoding"):
+		return message.EqualFold(name, "Transfer-Encoding")
+	}
+	return false
+}
+
+// StripHopByHop removes the fields that concern one connection only (RFC 9110 section 7.6.1) and those that Connection
+// lists. TE keeps "trailers" if it had it. Call it on a head before it is changed and forwarded: the lists are the sender's,
+// and must not reach the fields that the proxy adds.
+//
+// A list cannot remove Host, Content-Length, Transfer-Encoding or Expect: a sender must not name fields meant for all
+// recipients, and without these the message would mean something else to the next one.
+func StripHopByHop(h *message.Header) {
+	hop := false
+	for i := 0; i < h.Len(); i++ {
+		f := h.At(i)
+		if len(f.Name) == len("Connection") && message.EqualFold(f.Name, "Connection") {
+			hop = true
+			i -= stripListed(h, f.Value, i)
+		} else if !hop {
+			hop = hopName(f.Name)
+		}
+	}
+	if !hop {
+		return
+	}
+	for _, name := range [...]string{"Connection", "Keep-Alive", "Proxy-Connection", "Transfer-Encoding", "Upgrade"} {
+		h.Del(name)
+	}
+	if keepsTrailers(h) {
+		h.Set("TE", "trailers")
+	} else {
+		h.Del("TE")
+	}
+}
+
+func hopName(name string) bool {
+	return len(name) == 2 && message.EqualFold(name, "TE") || len(name) != len("Host") && len(name) != len("Content-Length") && framingName(name)
+}
+
+// stripListed removes the listed fields and gives how many of them stood before index at.
+func stripListed(h *message.Header, list string, at int) int {
+	before := 0
+	for list != "" {
+		var name string
+		name, list = cutElement(list)
+		if name == "" || hopName(name) || endToEnd(name) {
+			continue
+		}
+		for i := range min(at-before, h.Len()) {
+			if message.EqualFold(h.At(i).Name, name) {
+				before++
+			}
+		}
+		h.Del(name)
+	}
+	return before
+}
+
+func endToEnd(name string) bool {
+	return message.EqualFold(name, "Host") || message.EqualFold(name, "Content-Length") || message.EqualFold(name, "Expect")
+}
+
+func keepsTrailers(h *message.Header) bool {
+	for v := range h.Values("TE") {
+		for v != "" {
+			var coding string
+			coding, v = cutElement(v)
+			if message.EqualFold(coding, "trailers") {
+				return true
+			}
+		}
+	}
+	return false
+}

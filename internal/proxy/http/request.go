@@ -1,0 +1,238 @@
+package http1
+
+import (
+	"bytes"
+	"strings"
+
+	"github.com/weftmesh/weft/internal/proxy/message"
+)
+
+// parseRequest fills r from a whole head. r's strings share the head's memory.
+func parseRequest(head []byte, scheme string, lim *Limits, r *message.Request) error {
+	end := bytes.IndexByte(head, '\n')
+	if end < 1 || head[end-1] != '\r' {
+		return errBareLF
+	}
+	if end-1 > lim.TargetBytes {
+		return errTargetLong
+	}
+	target, err := parseRequestLine(head[:end-1], r)
+	if err != nil {
+		return err
+	}
+	var f framing
+	if err := parseFields(head[end+1:], &r.Header, &f, lim.Fields); err != nil {
+		return err
+	}
+	if r.Body, err = f.body(r.Proto); err != nil {
+		return err
+	}
+	r.KeepAlive = f.persistent(r.Proto)
+	if r.Proto == message.HTTP11 {
+		r.ExpectContinue = f.expect && r.Body != message.Body{} && r.Body != message.Body{Kind: message.Sized}
+		if f.upgrades {
+			r.Upgrade = f.upgrade
+		}
+	}
+	r.Scheme = scheme
+	return setTarget(target, &f, r)
+}
+
+// parseRequestLine takes "method SP request-target SP HTTP-version" with exactly single spaces: RFC 9112 section 3 lets a
+// recipient split on any white space and warns of what comes of it.
+func parseRequestLine(line []byte, r *message.Request) (target string, err error) {
+	sp := bytes.IndexByte(line, ' ')
+	if sp < 1 {
+		return "", errRequestLine
+	}
+	if r.Method = method(line[:sp]); !isToken(r.Method) {
+		return "", errMethod
+	}
+	line = line[sp+1:]
+	if sp = bytes.IndexByte(line, ' '); sp < 1 {
+		return "", errRequestLine
+	}
+	if target = str(line[:sp]); !targetChar.all(target) {
+		return "", errTarget
+	}
+	r.Proto, err = parseVersion(line[sp+1:], errRequestLine)
+	return target, err
+}
+
+// method gives the usual methods as constants, so that they outlive the exchange.
+func method(b []byte) string {
+	switch string(b) {
+	case "GET":
+		return "GET"
+	case "POST":
+		return "POST"
+	case "PUT":
+		return "PUT"
+	case "DELETE":
+		return "DELETE"
+	case "HEAD":
+		return "HEAD"
+	case "OPTIONS":
+		return "OPTIONS"
+	case "PATCH":
+		return "PATCH"
+	case "CONNECT":
+		return "CONNECT"
+	}
+	return str(b)
+}
+
+// parseVersion takes a minor version above 1 for 1.1 (RFC 9110 section 2.5).
+func parseVersion(b []byte, malformed error) (message.Proto, error) {
+	if len(b) != len("HTTP/1.1") || string(b[:5]) != "HTTP/" || b[6] != '.' || !digit(b[5]) || !digit(b[7]) {
+		return 0, malformed
+	}
+	switch {
+	case b[5] != '1':
+		return 0, errVersion
+	case b[7] == '0':
+		return message.HTTP10, nil
+	}
+	return message.HTTP11, nil
+}
+
+func digit(b byte) bool { return b-'0' <= 9 }
+
+// setTarget sorts out the four forms of RFC 9112 section 3.2 and sets Authority and Path.
+func setTarget(target string, f *framing, r *message.Request) error {
+	if err := checkHost(f, r); err != nil {
+		return err
+	}
+	switch {
+	case r.Method == "CONNECT":
+		return setAuthorityForm(target, f, r)
+	case target[0] == '/':
+		r.Path = target
+		return nil
+	case target == "*":
+		if r.Method != "OPTIONS" {
+			return errTargetForm
+		}
+		r.Path = target
+		return nil
+	}
+	return setAbsoluteForm(target, f, r)
+}
+
+// checkHost refuses by RFC 9112 section 3.2. The empty Host that the section provides for targets without an authority is
+// refused as well: there are none among http and https URIs, which all that is routed here is.
+func checkHost(f *framing, r *message.Request) error {
+	switch {
+	case f.hosts > 1:
+		return errHostTwice
+	case f.hosts == 0 && r.Proto != message.HTTP10:
+		return errHostMissing
+	case f.hosts == 0 || f.host == "" && r.Proto == message.HTTP10:
+		return nil
+	case !validAuthority(f.host):
+		return errHost
+	}
+	r.Authority = f.host
+	return nil
+}
+
+func setAuthorityForm(target string, f *framing, r *message.Request) error {
+	if r.Body != (message.Body{}) {
+		// RFC 9110 section 9.3.6: what follows is the tunnel's.
+		return errConnectBody
+	}
+	if !validAuthority(target) || !hasPort(target) {
+		return errTargetForm
+	}
+	r.Absolute = true
+	setAuthority(target, f, r)
+	return nil
+}
+
+// setAbsoluteForm takes the authority of the target and overwrites a Host that differs. RFC 9112 section 3.2.2 demands just
+// that of a proxy; refusing would fail correct requests through a gateway, and after the overwrite no later step or peer can
+// see the other name.
+func setAbsoluteForm(target string, f *framing, r *message.Request) error {
+	scheme, rest, ok := strings.Cut(target, "://")
+	switch {
+	case !ok:
+		return errTarget
+	case message.EqualFold(scheme, "http"):
+		r.Scheme = "http"
+	case message.EqualFold(scheme, "https"):
+		r.Scheme = "https"
+	default:
+		return errTarget
+	}
+	end := strings.IndexAny(rest, "/?")
+	if end < 0 {
+		end = len(rest)
+	}
+	if !validAuthority(rest[:end]) {
+		return errHost
+	}
+	r.Absolute = true
+	setAuthority(rest[:end], f, r)
+	switch r.Path = rest[end:]; {
+	case r.Path == "" && r.Method == "OPTIONS":
+		r.Path = "*" // RFC 9112 section 3.2.4
+	case r.Path == "":
+		r.Path = "/"
+	case r.Path[0] == '?':
+		r.Path = "/" + r.Path
+	}
+	return nil
+}
+
+func setAuthority(authority string, f *framing, r *message.Request) {
+	r.Authority = authority
+	if f.hosts > 0 && f.host != authority {
+		r.Header.Set("Host", authority)
+	}
+}
+
+// validAuthority takes uri-host [":" port] (RFC 3986 section 3.2 without userinfo), the host not empty.
+func validAuthority(s string) bool {
+	host, port := s, ""
+	if s != "" && s[0] == '[' {
+		end := strings.IndexByte(s, ']')
+		if end < 2 || !validLiteral(s[1:end]) {
+			return false
+		}
+		host, port = "", s[end+1:]
+		if port == "" {
+			return true
+		}
+	} else {
+		i := strings.IndexByte(s, ':')
+		if i < 0 {
+			return s != "" && hostChar.all(host)
+		}
+		host, port = s[:i], s[i:]
+		if host == "" || !hostChar.all(host) {
+			return false
+		}
+	}
+	return port[0] == ':' && validPort(port[1:])
+}
+
+// validPort takes the empty port too, which RFC 3986 section 3.2.3 allows.
+func validPort(s string) bool {
+	n, ok := parseLength(s)
+	return s == "" || ok && n <= 65535 && len(s) <= 5
+}
+
+func hasPort(authority string) bool {
+	i := strings.LastIndexByte(authority, ':')
+	return i >= 0 && i+1 < len(authority) && authority[len(authority)-1] != ']'
+}
+
+// validLiteral takes the characters of IPv6address and IPvFuture.
+func validLiteral(s string) bool {
+	for i := 0; i < len(s); i++ {
+		if c := s[i]; c != ':' && !hostChar[c] {
+			return false
+		}
+	}
+	return true
+}
