@@ -1,0 +1,241 @@
+// Package api is what the command line and the dashboard say to a running mesh: JSON over HTTP on a unix socket that only its
+// owner can open. Long answers (logs, exec) are streams. The types here are the whole contract; Handler serves it, Client speaks
+// it.
+package api
+
+import (
+	"encoding/json"
+	"time"
+)
+
+// Severity, as of findings.
+const (
+	SeverityError   = "error"
+	SeverityWarning = "warning"
+	SeverityInfo    = "info"
+)
+
+// Ref names an object.
+type Ref struct {
+	Kind      string `json:"kind"`
+	Namespace string `json:"namespace"`
+	Name      string `json:"name"`
+}
+
+// String gives "Kind/namespace/name".
+func (r Ref) String() string { return r.Kind + "/" + r.Namespace + "/" + r.Name }
+
+// Finding is one thing to tell the user about an object.
+type Finding struct {
+	Severity string `json:"severity"`
+	Code     string `json:"code"`
+	Object   Ref    `json:"object"`
+	File     string `json:"file,omitempty"`
+	Line     int    `json:"line,omitempty"`
+	Field    string `json:"field,omitempty"`
+	Message  string `json:"message"`
+	Hint     string `json:"hint,omitempty"`
+	// Text is the finding in one line, as the command line prints it.
+	Text string `json:"text"`
+}
+
+// Change is what applying or deleting did to one object: "created", "configured", "unchanged", "deleted".
+type Change struct {
+	Object Ref    `json:"object"`
+	Action string `json:"action"`
+}
+
+// Document is a file's content to apply or delete.
+type Document struct {
+	Name    string `json:"name"` // as findings shall call it
+	Content []byte `json:"content"`
+}
+
+// ChangeRequest asks to apply or delete objects: those in Documents, and (delete only) those in Refs. All marks every applied
+// object for deletion.
+type ChangeRequest struct {
+	Documents []Document `json:"documents,omitempty"`
+	Refs      []Ref      `json:"refs,omitempty"`
+	All       bool       `json:"all,omitempty"`
+	// DryRun reports without changing anything.
+	DryRun bool `json:"dryRun,omitempty"`
+}
+
+// ChangeReply lists what was done. With an error among the findings nothing was.
+type ChangeReply struct {
+	Refused  bool      `json:"refused"`
+	Changes  []Change  `json:"changes"`
+	Findings []Finding `json:"findings"`
+}
+
+// Object is one accepted object.
+type Object struct {
+	Ref
+	APIVersion string    `json:"apiVersion"`
+	Source     string    `json:"source"` // "file:<path>:<line>", "applied", "runtime"
+	Created    time.Time `json:"created"`
+	YAML       string    `json:"yaml"`
+	Findings   []Finding `json:"findings,omitempty"`
+}
+
+// Status is the state of the mesh at a glance.
+type Status struct {
+	Mesh         string      `json:"mesh"`
+	Version      string      `json:"version"`
+	PID          int         `json:"pid"`
+	Started      time.Time   `json:"started"`
+	Isolation    string      `json:"isolation"`
+	Reason       string      `json:"reason"`  // why that isolation
+	Control      string      `json:"control"` // "running", "stopped", or why it is not running
+	ControlSince time.Time   `json:"controlSince"`
+	XDSAddress   string      `json:"xdsAddress,omitempty"`
+	Metrics      string      `json:"metrics,omitempty"` // URL of the aggregated metrics
+	Gateways     []Published `json:"gateways"`
+	Workloads    []Workload  `json:"workloads"`
+	Proxies      []Proxy     `json:"proxies"`
+	Findings     []Finding   `json:"findings"`
+	AppliedCount int         `json:"appliedCount"`
+	TrustDomain  string      `json:"trustDomain"`
+	RootExpires  time.Time   `json:"rootExpires"`
+	Sources      []string    `json:"sources"` // files and folders followed
+}
+
+// Published is a gateway's port on the host.
+type Published struct {
+	Port    int    `json:"port"`
+	Address string `json:"address"` // "127.0.0.1:8080"
+}
+
+// Workload is one line of `weft ps`.
+type Workload struct {
+	Namespace string `json:"namespace"`
+	Name      string `json:"name"`
+	Gateway   bool   `json:"gateway,omitempty"`
+	Desired   int    `json:"desired"`
+	Ready     int    `json:"ready"`
+	Restarts  int    `json:"restarts"`
+	State     string `json:"state"`
+	Reason    string `json:"reason,omitempty"`
+	Pods      []Pod  `json:"pods"`
+}
+
+// Pod is one instance of a workload.
+type Pod struct {
+	Name      string    `json:"name"`
+	IP        string    `json:"ip"`
+	Ready     bool      `json:"ready"`
+	State     string    `json:"state"`
+	Reason    string    `json:"reason,omitempty"`
+	Started   time.Time `json:"started"`
+	Restarts  int       `json:"restarts"`
+	Processes []Process `json:"processes"`
+}
+
+// Process is one process of a pod.
+type Process struct {
+	Name     string `json:"name"`
+	PID      int    `json:"pid"`
+	Restarts int    `json:"restarts"`
+	Running  bool   `json:"running"`
+	LastExit string `json:"lastExit,omitempty"`
+	Ports    []int  `json:"ports,omitempty"`
+}
+
+// Proxy is a data plane's connection to the control plane.
+type Proxy struct {
+	Node       string    `json:"node"`
+	Identity   string    `json:"identity"`
+	Connected  time.Time `json:"connected"`
+	Subscribed int       `json:"subscribed"` // resources asked for
+	Rejected   []string  `json:"rejected,omitempty"`
+}
+
+// Program is a program to run in the mesh without a manifest.
+type Program struct {
+	Name      string            `json:"name"`
+	Namespace string            `json:"namespace,omitempty"`
+	Port      int               `json:"port,omitempty"`
+	Command   []string          `json:"command"`
+	Env       map[string]string `json:"env,omitempty"`
+	Dir       string            `json:"dir,omitempty"`
+}
+
+// LogQuery selects log lines.
+type LogQuery struct {
+	Namespace, Name, Process string
+	Follow                   bool
+	Tail                     int
+	Since                    time.Time
+}
+
+// LogLine is one line that a process wrote; the log stream is one of them a line.
+type LogLine struct {
+	Time      time.Time `json:"time"`
+	Namespace string    `json:"namespace"`
+	Workload  string    `json:"workload"`
+	Pod       string    `json:"pod"`
+	Process   string    `json:"process"`
+	Stderr    bool      `json:"stderr,omitempty"`
+	Text      string    `json:"text"`
+}
+
+// Edge is one arrow of the service graph: who calls whom, over the window asked for.
+type Edge struct {
+	Source               string  `json:"source"` // workload; "unknown" for a peer without identity
+	SourceNamespace      string  `json:"sourceNamespace"`
+	SourceVersion        string  `json:"sourceVersion,omitempty"`
+	Destination          string  `json:"destination"` // workload, or the host when there is none
+	DestinationNamespace string  `json:"destinationNamespace"`
+	DestinationVersion   string  `json:"destinationVersion,omitempty"`
+	Service              string  `json:"service"` // host that was called
+	Protocol             string  `json:"protocol"`
+	Rate                 float64 `json:"rate"`       // requests (TCP: connections) per second
+	Requests             float64 `json:"requests"`   // in the window
+	ErrorShare           float64 `json:"errorShare"` // 5xx and failures, 0 to 1
+	P50                  float64 `json:"p50"`        // milliseconds; 0 when unknown
+	P95                  float64 `json:"p95"`
+	P99                  float64 `json:"p99"`
+	BytesRate            float64 `json:"bytesRate"` // TCP, both directions, per second
+	MutualTLS            bool    `json:"mutualTLS"`
+}
+
+// Graph is the service graph over a window.
+type Graph struct {
+	Window time.Duration `json:"window"`
+	// Covered is the part of the window for which there are samples.
+	Covered time.Duration `json:"covered"`
+	Edges   []Edge        `json:"edges"`
+}
+
+// ExplainRequest asks what would happen to a request.
+type ExplainRequest struct {
+	From    string            `json:"from"` // workload, service, pod or gateway, optionally "name.namespace"
+	Method  string            `json:"method"`
+	URL     string            `json:"url"`
+	Headers map[string]string `json:"headers,omitempty"`
+	Color   bool              `json:"color,omitempty"` // of Text
+}
+
+// ExplainReply is the evaluator's report, for programs and for people.
+type ExplainReply struct {
+	Report json.RawMessage `json:"report"`
+	Text   string          `json:"text"`
+}
+
+// ControlAction asks the embedded control plane to "stop", "start" or "restart".
+type ControlAction struct {
+	Action string `json:"action"`
+}
+
+// ExecRequest runs a command inside a pod. Its reply switches the connection to frames, see Frame.
+type ExecRequest struct {
+	Namespace string   `json:"namespace,omitempty"`
+	Name      string   `json:"name"` // pod, workload or service
+	Command   []string `json:"command"`
+}
+
+// Error is the body of every refusal.
+type Error struct {
+	Message string `json:"message"`
+	Hint    string `json:"hint,omitempty"`
+}
