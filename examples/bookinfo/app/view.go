@@ -27,7 +27,6 @@ type view struct {
 	Reviews       []reviewView // nil if unavailable
 	ServedBy      string       // the instance of reviews
 	Cluster       string       // of that instance; may be empty
-	ReviewsBy     string       // the version of reviews; may be empty
 	ReviewsSorry  string
 	Calls         []callView
 }
@@ -79,7 +78,7 @@ func (v *view) addReviews(f finding) {
 		v.ReviewsSorry = "Sorry, product reviews came in a form that this page cannot read."
 		return
 	}
-	v.ServedBy, v.ReviewsBy = got.PodName, f.version
+	v.ServedBy = got.PodName
 	if got.ClusterName != "null" {
 		v.Cluster = got.ClusterName
 	}
