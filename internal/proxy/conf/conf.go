@@ -114,6 +114,8 @@ type HTTP struct {
 	IdleTimeout      time.Duration // 0 for the default of one hour
 	MaxHeaderBytes   int           // 0 for the default of 60 KiB
 	ServerName       string
+	// Upgrades allows HTTP upgrades (WebSocket) on routes that say nothing of them.
+	Upgrades bool
 }
 
 // ClientCertMode is the treatment of x-forwarded-client-cert.
@@ -149,6 +151,8 @@ type Cluster struct {
 	// Version changes whenever the content changes, endpoints included. Equal versions mean equal content.
 	Version   string
 	Discovery Discovery
+	// EndpointsName is the endpoint resource to follow, for EDS.
+	EndpointsName string
 	Policy    Balancing
 	// Host, Service facts for metrics: from the cluster's istio metadata.
 	ServiceHost, ServiceName, ServiceNamespace string
@@ -207,6 +211,8 @@ type Endpoint struct {
 	Port    uint16
 	Weight  uint32 // at least 1
 	Healthy bool
+	// Draining endpoints are about to stop: no new work, not counted as failed.
+	Draining bool
 	// TLSMode is the endpoint's transport metadata ("istio" when a sidecar is in front of it).
 	TLSMode string
 	// Workload facts for the client side's metrics.
@@ -245,4 +251,18 @@ type Outlier struct {
 	Interval                time.Duration
 	BaseEjection            time.Duration
 	MaxEjectionPercent      uint32
+}
+
+// Assignment is a cluster's endpoints as they arrive on their own. Source: envoy.config.endpoint.v3.ClusterLoadAssignment.
+type Assignment struct {
+	Name       string
+	Localities []Locality
+	Total      int
+}
+
+// Names answers a name of DNS. Source: envoy.data.dns.v3.DnsTable with one virtual domain.
+type Names struct {
+	Name      string // as queried, lower case, without final dot
+	Addresses []netip.Addr
+	TTL       time.Duration // 0 leaves it to the server
 }

@@ -7,6 +7,12 @@ type RouteTable struct {
 	Name    string
 	Version string
 	Hosts   []*VirtualHost
+	// IgnorePort leaves the port of the request's authority out of the comparison with domains.
+	IgnorePort bool
+	// Request and Response are changed for every request that a route of the table takes, after the virtual host's.
+	Request, Response HeaderChange
+	// Index is made by Seal; nil means that the hosts are searched one by one.
+	Index *HostIndex
 }
 
 // VirtualHost is a set of routes for some authorities. Domains: exact ("reviews:9080", "reviews"), "*.suffix", "prefix.*" or
@@ -17,6 +23,8 @@ type VirtualHost struct {
 	Routes  []*Route
 	HeaderChange
 	Response HeaderChange
+	// Index is made by RouteTable.Seal for hosts with many routes; nil means that they are tried one by one.
+	Index *RouteIndex
 }
 
 // Route is one match and what to do with it. Exactly one of Forward, Redirect, Direct is set.
@@ -26,6 +34,8 @@ type Route struct {
 	Match Match
 	// Object is the configuration object the route comes from ("VirtualService/default/reviews"), for explanations.
 	Object string
+	// Field is the place in Object ("spec.http[0].match[1]"); empty when unknown.
+	Field string
 
 	Forward  *Forward
 	Redirect *Redirect
@@ -59,6 +69,18 @@ type HeaderMatch struct {
 	Invert  bool
 	// MissingAsEmpty compares an absent field as the empty string.
 	MissingAsEmpty bool
+}
+
+// Match reports whether the field, as found, fulfils the condition.
+func (m *HeaderMatch) Match(value string, present bool) bool {
+	return m.holds(value, present) != m.Invert
+}
+
+func (m *HeaderMatch) holds(value string, present bool) bool {
+	if m.Value.Kind == Any {
+		return present == m.Present
+	}
+	return (present || m.MissingAsEmpty) && m.Value.Match(value)
 }
 
 // QueryMatch is a condition on a query parameter.

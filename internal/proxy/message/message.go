@@ -108,3 +108,42 @@ func (r *Request) SplitPath() (path, query string) {
 	}
 	return r.Path, ""
 }
+
+// Lookup gives a field as conditions see it: ":method", ":scheme", ":authority" (also as "host") and ":path" (with its query) come
+// from the request line, and a field that occurs several times is joined by commas (RFC 9110 section 5.3). It allocates only to
+// join.
+func (r *Request) Lookup(name string) (value string, present bool) {
+	if name == "" {
+		return "", false
+	}
+	if name[0] == ':' {
+		return r.pseudo(name)
+	}
+	if EqualFold(name, "host") {
+		return r.Authority, r.Authority != ""
+	}
+	for _, f := range r.Header.fields {
+		switch {
+		case !EqualFold(f.Name, name):
+		case present:
+			value += "," + f.Value
+		default:
+			value, present = f.Value, true
+		}
+	}
+	return value, present
+}
+
+func (r *Request) pseudo(name string) (value string, present bool) {
+	switch name {
+	case ":method":
+		value = r.Method
+	case ":scheme":
+		value = r.Scheme
+	case ":authority":
+		value = r.Authority
+	case ":path":
+		value = r.Path
+	}
+	return value, value != ""
+}
