@@ -1,0 +1,44 @@
+package api
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+)
+
+// DefaultMesh is the mesh's name where none is given.
+const DefaultMesh = "default"
+
+// RunDir is the folder of a mesh's sockets: /run/weft/NAME for root, else under $XDG_RUNTIME_DIR or the temporary folder. It is
+// short, because the path of a unix socket is limited to about 100 bytes.
+func RunDir(mesh string) string {
+	if os.Geteuid() == 0 {
+		return filepath.Join("/run/weft", mesh)
+	}
+	if dir := os.Getenv("XDG_RUNTIME_DIR"); dir != "" {
+		if info, err := os.Stat(dir); err == nil && info.IsDir() {
+			return filepath.Join(dir, "weft", mesh)
+		}
+	}
+	return filepath.Join(os.TempDir(), fmt.Sprintf("weft-%d", os.Geteuid()), mesh)
+}
+
+// SocketPath is where a mesh's API listens.
+func SocketPath(mesh string) string { return filepath.Join(RunDir(mesh), "api.sock") }
+
+// StateDir is where a mesh keeps its key, objects and logs: /var/lib/weft/NAME for root, else $XDG_STATE_HOME/weft/NAME or
+// ~/.local/state/weft/NAME; without a home, beside the sockets.
+func StateDir(mesh string) string {
+	if os.Geteuid() == 0 {
+		return filepath.Join("/var/lib/weft", mesh)
+	}
+	if dir := os.Getenv("XDG_STATE_HOME"); dir != "" {
+		return filepath.Join(dir, "weft", mesh)
+	}
+	if home, err := os.UserHomeDir(); err == nil {
+		if info, err := os.Stat(home); err == nil && info.IsDir() {
+			return filepath.Join(home, ".local", "state", "weft", mesh)
+		}
+	}
+	return filepath.Join(RunDir(mesh), "state")
+}

@@ -1,0 +1,150 @@
+// Package cli is the command line of weft: flags, output and nothing else. Every command but `up` talks to a running mesh through
+// package api; `up` starts one in this process by the function it was given.
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/weftmesh/weft/internal/api"
+	"github.com/weftmesh/weft/internal/version"
+)
+
+// Programs are what the command line starts in its own process.
+type Programs struct {
+	// Up runs a mesh until the context ends or the mesh was asked to stop.
+	Up func(ctx context.Context, o UpOptions) error
+}
+
+// UpOptions are the settings of `weft up`.
+type UpOptions struct {
+	Mesh           string
+	Paths          []string // files and folders with objects
+	StateDir       string
+	RunDir         string
+	Isolation      string
+	PublishAddress string
+	Publish        map[uint16]uint16
+	XDSAddress     string
+	MetricsAddress string
+	AccessLog      bool
+	RegistryOnly   bool
+	Images         map[string][]string
+	LogLevel       string
+	LogOutput      io.Writer
+	CertTTL        string
+}
+
+// ExitError ends the program with a code of its own, silently: whatever there was to say has been said.
+type ExitError struct{ Code int }
+
+func (e *ExitError) Error() string { return fmt.Sprintf("exit status %d", e.Code) }
+
+// session is what one command line carries.
+type session struct {
+	programs Programs
+	mesh     string
+	out      *output
+}
+
+// Main runs the command line and gives the exit code: 0, 1 for a failure, 2 for wrong usage, or the code of what it ran.
+func Main(ctx context.Context, args []string, p Programs, stdin io.Reader, stdout, stderr io.Writer) int {
+	s := &session{programs: p, out: newOutput(stdout, stderr)}
+	root := s.root()
+	root.SetArgs(args)
+	root.SetIn(stdin)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	err := root.ExecuteContext(ctx)
+	var exit *ExitError
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &exit):
+		return exit.Code
+	case errors.Is(err, context.Canceled):
+		return 130
+	}
+	s.out.fail(explainError(err, s.mesh))
+	var usage *usageError
+	if errors.As(err, &usage) || strings.HasPrefix(err.Error(), "unknown ") || strings.Contains(err.Error(), "arg(s)") {
+		return 2
+	}
+	return 1
+}
+
+type usageError struct{ error }
+
+// explainError turns an error into what the user reads: what went wrong, and what to do next.
+func explainError(err error, mesh string) (message, hint string) {
+	if errors.Is(err, api.ErrNotRunning) {
+		if mesh == api.DefaultMesh {
+			return "no mesh is running here", "start one: weft up examples/bookinfo"
+		}
+		return fmt.Sprintf("no mesh called %q is running here", mesh), "start it: weft up --mesh " + mesh + " DIR"
+	}
+	return err.Error(), api.Hint(err)
+}
+
+func (s *session) root() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "weft",
+		Short: "A service mesh for one machine, many machines and Kubernetes",
+		Long: `Weft runs your services in a mesh: every call between them passes through a sidecar that
+routes it, encrypts it, authorizes it and measures it. Configure it with Istio's and the
+Gateway API's own objects.`,
+		Example: `  weft up examples/bookinfo           start Bookinfo in a mesh on this machine
+  weft ps                             what runs
+  weft apply -f reviews-v3.yaml       change how traffic flows
+  weft explain --from productpage GET http://reviews:9080/reviews/0
+  weft graph                          who calls whom, how often, how fast
+  weft down                           stop it`,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		Version:       version.String(),
+	}
+	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		return &usageError{fmt.Errorf("%w (see: %s --help)", err, c.CommandPath())}
+	})
+	mesh := os.Getenv("WEFT_MESH")
+	if mesh == "" {
+		mesh = api.DefaultMesh
+	}
+	root.PersistentFlags().StringVar(&s.mesh, "mesh", mesh, "name of the mesh; several can run side by side (also WEFT_MESH)")
+	root.AddGroup(&cobra.Group{ID: "run", Title: "Run:"}, &cobra.Group{ID: "configure", Title: "Configure:"}, &cobra.Group{ID: "look", Title: "Look:"})
+	add := func(group string, cmds ...*cobra.Command) {
+		for _, c := range cmds {
+			c.GroupID = group
+			root.AddCommand(c)
+		}
+	}
+	add("run", s.upCommand(), s.downCommand(), s.runCommand(), s.execCommand(), s.restartCommand(), s.controlCommand())
+	add("configure", s.applyCommand(), s.deleteCommand(), s.getCommand())
+	add("look", s.psCommand(), s.logsCommand(), s.statusCommand(), s.graphCommand(), s.explainCommand())
+	return root
+}
+
+// client gives a client of the mesh that the flags name.
+func (s *session) client() *api.Client {
+	if socket := os.Getenv("WEFT_SOCKET"); socket != "" {
+		return api.NewClient(socket)
+	}
+	return api.NewClient(api.SocketPath(s.mesh))
+}
+
+// splitName takes "name", "name.namespace" or "namespace/name" apart.
+func splitName(s, defaultNamespace string) (namespace, name string) {
+	if ns, n, ok := strings.Cut(s, "/"); ok {
+		return ns, n
+	}
+	if n, ns, ok := strings.Cut(s, "."); ok {
+		return ns, n
+	}
+	return defaultNamespace, s
+}

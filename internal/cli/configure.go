@@ -1,0 +1,281 @@
+package cli
+
+import (
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/weftmesh/weft/internal/api"
+)
+
+func (s *session) applyCommand() *cobra.Command {
+	var files []string
+	var dryRun bool
+	c := &cobra.Command{
+		Use:   "apply -f FILE|DIR|-",
+		Short: "Create or change objects",
+		Long: `Create or change objects. They are checked first; if any is refused, nothing is changed.
+Applied objects survive a restart and take precedence over the same object in a file
+that "weft up" follows.`,
+		Example: `  weft apply -f examples/bookinfo/try/reviews-90-10.yaml
+  weft apply -f a.yaml -f b.yaml --dry-run
+  kustomize build . | weft apply -f -`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			docs, err := readDocuments(files, c.InOrStdin())
+			if err != nil {
+				return err
+			}
+			client := s.client()
+			defer client.Close()
+			reply, err := client.Apply(c.Context(), api.ChangeRequest{Documents: docs, DryRun: dryRun})
+			if err != nil {
+				return err
+			}
+			return s.printChanges(reply, dryRun)
+		},
+	}
+	c.Flags().StringArrayVarP(&files, "filename", "f", nil, "file, folder, or - for standard input; may be repeated")
+	c.Flags().BoolVar(&dryRun, "dry-run", false, "check and say what would change, but change nothing")
+	_ = c.MarkFlagRequired("filename")
+	return c
+}
+
+func (s *session) deleteCommand() *cobra.Command {
+	var files []string
+	var all bool
+	var namespace string
+	c := &cobra.Command{
+		Use:   "delete (-f FILE|DIR|- | KIND NAME... | --all)",
+		Short: "Delete objects that were applied, or programs that were run",
+		Example: `  weft delete -f examples/bookinfo/try/reviews-90-10.yaml
+  weft delete virtualservice reviews
+  weft delete program curl
+  weft delete --all`,
+		RunE: func(c *cobra.Command, args []string) error {
+			client := s.client()
+			defer client.Close()
+			if len(args) > 0 && strings.EqualFold(args[0], "program") {
+				for _, name := range args[1:] {
+					if err := client.RemoveProgram(c.Context(), namespace, name); err != nil {
+						return err
+					}
+					s.out.printf("%s/%s/%s deleted\n", "Program", namespace, name)
+				}
+				return nil
+			}
+			req := api.ChangeRequest{All: all}
+			var err error
+			if req.Documents, err = readDocuments(files, c.InOrStdin()); err != nil {
+				return err
+			}
+			if len(args) == 1 || len(args)+len(files) == 0 && !all {
+				return &usageError{errors.New("name what to delete: -f FILE, KIND NAME, or --all")}
+			}
+			for i := 1; i < len(args); i++ {
+				ns, name := splitName(args[i], namespace)
+				req.Refs = append(req.Refs, api.Ref{Kind: args[0], Namespace: ns, Name: name})
+			}
+			reply, err := client.Delete(c.Context(), req)
+			if err != nil {
+				return err
+			}
+			return s.printChanges(reply, false)
+		},
+	}
+	c.Flags().StringArrayVarP(&files, "filename", "f", nil, "file, folder, or - for standard input; may be repeated")
+	c.Flags().BoolVar(&all, "all", false, "delete everything that was applied")
+	c.Flags().StringVarP(&namespace, "namespace", "n", "default", "namespace of the names given")
+	return c
+}
+
+// printChanges prints what was done, then the findings; errors end the command with code 1.
+func (s *session) printChanges(r api.ChangeReply, dryRun bool) error {
+	for _, c := range r.Changes {
+		p := green
+		if c.Action == "unchanged" {
+			p = dim
+		}
+		suffix := ""
+		if dryRun {
+			suffix = " (dry run)"
+		}
+		s.out.printf("%s %s%s\n", c.Object, s.out.paint(p, c.Action), suffix)
+	}
+	s.printFindings(r.Findings)
+	if r.Refused {
+		fmt.Fprintln(s.out.err, "nothing was changed")
+		return &ExitError{1}
+	}
+	return nil
+}
+
+func (s *session) printFindings(fs []api.Finding) {
+	for _, f := range fs {
+		p := map[string]paint{api.SeverityError: red, api.SeverityWarning: yellow}[f.Severity]
+		fmt.Fprintln(s.out.err, strings.Replace(f.Text, f.Severity+":", s.out.paint(p, f.Severity+":"), 1))
+	}
+}
+
+// readDocuments reads files, the YAML and JSON files of folders, and standard input.
+func readDocuments(paths []string, stdin io.Reader) ([]api.Document, error) {
+	var docs []api.Document
+	for _, p := range paths {
+		if p == "-" {
+			raw, err := io.ReadAll(stdin)
+			if err != nil {
+				return nil, fmt.Errorf("standard input: %w", err)
+			}
+			docs = append(docs, api.Document{Name: "-", Content: raw})
+			continue
+		}
+		files, err := expand(p)
+		if err != nil {
+			return nil, err
+		}
+		for _, f := range files {
+			raw, err := os.ReadFile(f)
+			if err != nil {
+				return nil, err
+			}
+			docs = append(docs, api.Document{Name: f, Content: raw})
+		}
+	}
+	return docs, nil
+}
+
+func expand(path string) ([]string, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if !info.IsDir() {
+		return []string{path}, nil
+	}
+	entries, err := os.ReadDir(path)
+	if err != nil {
+		return nil, err
+	}
+	var files []string
+	for _, e := range entries {
+		switch filepath.Ext(e.Name()) {
+		case ".yaml", ".yml", ".json":
+			files = append(files, filepath.Join(path, e.Name()))
+		}
+	}
+	if len(files) == 0 {
+		return nil, fmt.Errorf("%s: holds no .yaml, .yml or .json file", path)
+	}
+	return files, nil
+}
+
+func (s *session) getCommand() *cobra.Command {
+	var format, namespace string
+	c := &cobra.Command{
+		Use:   "get [KIND [NAME]]",
+		Short: "Show the objects in force, and what is wrong with them",
+		Example: `  weft get
+  weft get virtualservice
+  weft get vs reviews -o yaml`,
+		Args: cobra.MaximumNArgs(2),
+		RunE: func(c *cobra.Command, args []string) error {
+			client := s.client()
+			defer client.Close()
+			objects, err := client.Objects(c.Context())
+			if err != nil {
+				return err
+			}
+			objects, err = selectObjects(objects, args, namespace)
+			if err != nil {
+				return err
+			}
+			return s.printObjects(objects, format)
+		},
+	}
+	c.Flags().StringVarP(&format, "output", "o", "", "json or yaml")
+	c.Flags().StringVarP(&namespace, "namespace", "n", "", "only this namespace")
+	return c
+}
+
+// shortKinds are the abbreviations that kubectl's users know.
+var shortKinds = map[string]string{
+	"vs": "virtualservice", "dr": "destinationrule", "gw": "gateway", "se": "serviceentry", "we": "workloadentry",
+	"pa": "peerauthentication", "ap": "authorizationpolicy", "svc": "service", "deploy": "deployment", "sa": "serviceaccount",
+	"ing": "ingress", "po": "pod",
+}
+
+func kindMatches(kind, asked string) bool {
+	asked, _, _ = strings.Cut(strings.ToLower(asked), ".")
+	if full, ok := shortKinds[asked]; ok {
+		asked = full
+	}
+	kind = strings.ToLower(kind)
+	return kind == asked || kind+"s" == asked || kind+"es" == asked || strings.TrimSuffix(kind, "y")+"ies" == asked
+}
+
+func selectObjects(all []api.Object, args []string, namespace string) ([]api.Object, error) {
+	var found []api.Object
+	for _, o := range all {
+		if len(args) > 0 && !kindMatches(o.Kind, args[0]) || len(args) > 1 && o.Name != args[1] || namespace != "" && o.Namespace != namespace {
+			continue
+		}
+		found = append(found, o)
+	}
+	if len(args) > 1 && len(found) == 0 {
+		return nil, &api.NotFoundError{Message: fmt.Sprintf("no %s named %q", args[0], args[1]), Hint: "weft get " + args[0] + " lists them"}
+	}
+	slices.SortFunc(found, func(a, b api.Object) int {
+		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
+	})
+	return found, nil
+}
+
+func (s *session) printObjects(objects []api.Object, format string) error {
+	switch format {
+	case "yaml":
+		for i, o := range objects {
+			if i > 0 {
+				s.out.printf("---\n")
+			}
+			s.out.printf("%s\n", strings.TrimSpace(o.YAML))
+		}
+		return nil
+	case "json":
+		raw, err := json.MarshalIndent(objects, "", "  ")
+		s.out.printf("%s\n", raw)
+		return err
+	case "":
+	default:
+		return &usageError{fmt.Errorf("output %q: want json or yaml", format)}
+	}
+	rows := make([][]cell, 0, len(objects))
+	var findings []api.Finding
+	for _, o := range objects {
+		state := painted(green, "ok")
+		for _, f := range o.Findings {
+			if f.Severity == api.SeverityError {
+				state = painted(red, "error")
+			} else if f.Severity == api.SeverityWarning && state.paint != red {
+				state = painted(yellow, "warning")
+			}
+		}
+		findings = append(findings, o.Findings...)
+		rows = append(rows, []cell{text(o.Kind), text(o.Namespace), text(o.Name), state, text(age(o.Created, time.Now())), painted(dim, o.Source)})
+	}
+	if len(rows) == 0 {
+		s.out.printf("no objects\n")
+		return nil
+	}
+	s.out.table([]string{"KIND", "NAMESPACE", "NAME", "STATE", "AGE", "FROM"}, rows)
+	s.printFindings(findings)
+	return nil
+}

@@ -1,0 +1,346 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/weftmesh/weft/internal/api"
+)
+
+func (s *session) psCommand() *cobra.Command {
+	var wide bool
+	var format string
+	c := &cobra.Command{
+		Use:     "ps",
+		Short:   "Show the workloads and how they are",
+		Example: "  weft ps\n  weft ps --wide     with every instance and process",
+		Args:    cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			client := s.client()
+			defer client.Close()
+			st, err := client.Status(c.Context())
+			if err != nil {
+				return err
+			}
+			if format == "json" {
+				return s.out.json(st.Workloads)
+			}
+			if wide {
+				s.printPods(st.Workloads)
+			} else {
+				s.printWorkloads(st.Workloads)
+			}
+			return nil
+		},
+	}
+	c.Flags().BoolVarP(&wide, "wide", "w", false, "a line for each process")
+	c.Flags().StringVarP(&format, "output", "o", "", "json")
+	return c
+}
+
+func statePaint(state string) paint {
+	switch state {
+	case "Running":
+		return green
+	case "Pending", "Starting", "Terminating", "ScaledDown":
+		return yellow
+	}
+	return red
+}
+
+func (s *session) printWorkloads(ws []api.Workload) {
+	if len(ws) == 0 {
+		s.out.printf("nothing runs\n")
+		return
+	}
+	rows := make([][]cell, len(ws))
+	for i, w := range ws {
+		var started time.Time
+		for _, p := range w.Pods {
+			if started.IsZero() || p.Started.Before(started) {
+				started = p.Started
+			}
+		}
+		rows[i] = []cell{text(w.Namespace), painted(bold, w.Name), text(fmt.Sprintf("%d/%d", w.Ready, w.Desired)),
+			painted(statePaint(w.State), w.State), number("%d", w.Restarts), text(age(started, time.Now())), painted(dim, w.Reason)}
+	}
+	s.out.table([]string{"NAMESPACE", "WORKLOAD", "READY", "STATE", "RESTARTS", "AGE", "REASON"}, rows)
+}
+
+func (s *session) printPods(ws []api.Workload) {
+	var rows [][]cell
+	for _, w := range ws {
+		for _, p := range w.Pods {
+			for _, proc := range p.Processes {
+				state := painted(green, "up")
+				if !proc.Running {
+					state = painted(red, "down")
+				}
+				rows = append(rows, []cell{text(p.Name), text(p.IP), text(proc.Name), number("%d", proc.PID), state,
+					painted(statePaint(p.State), p.State), number("%d", proc.Restarts), text(age(p.Started, time.Now())), painted(dim, proc.LastExit)})
+			}
+		}
+	}
+	if len(rows) == 0 {
+		s.out.printf("nothing runs\n")
+		return
+	}
+	s.out.table([]string{"INSTANCE", "ADDRESS", "PROCESS", "PID", "UP", "STATE", "RESTARTS", "AGE", "LAST EXIT"}, rows)
+}
+
+func (s *session) logsCommand() *cobra.Command {
+	var q api.LogQuery
+	var since time.Duration
+	var stamps bool
+	c := &cobra.Command{
+		Use:   "logs [WORKLOAD|INSTANCE|SERVICE]",
+		Short: "Show what programs and sidecars write",
+		Example: `  weft logs -f                          everything, as it comes
+  weft logs reviews                     all versions of reviews
+  weft logs productpage -c istio-proxy  the access log of its sidecar`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			if len(args) == 1 {
+				q.Namespace, q.Name = splitName(args[0], "")
+			}
+			if since > 0 {
+				q.Since = time.Now().Add(-since)
+			}
+			client := s.client()
+			defer client.Close()
+			return client.Logs(c.Context(), q, func(l api.LogLine) error { return s.printLog(l, stamps) })
+		},
+	}
+	c.Flags().BoolVarP(&q.Follow, "follow", "f", false, "go on as lines come")
+	c.Flags().IntVar(&q.Tail, "tail", 0, "only the last lines of each process")
+	c.Flags().StringVarP(&q.Process, "container", "c", "", "only this container; istio-proxy is the sidecar")
+	c.Flags().DurationVar(&since, "since", 0, "only lines of the last while, such as 5m")
+	c.Flags().BoolVarP(&stamps, "timestamps", "t", false, "when each line came")
+	return c
+}
+
+func (s *session) printLog(l api.LogLine, stamps bool) error {
+	colors := []paint{cyan, green, yellow, "35", "34", "36;1", "32;1", "33;1", "35;1", "34;1"}
+	sum := 0
+	for _, b := range []byte(l.Workload) {
+		sum += int(b)
+	}
+	prefix := l.Pod
+	if l.Process == "istio-proxy" {
+		prefix += " sidecar"
+	}
+	if stamps {
+		prefix = l.Time.Format("15:04:05.000") + " " + prefix
+	}
+	_, err := fmt.Fprintf(s.out.out, "%s %s\n", s.out.paint(colors[sum%len(colors)], prefix+" |"), l.Text)
+	return err
+}
+
+func (s *session) statusCommand() *cobra.Command {
+	var format string
+	c := &cobra.Command{
+		Use:   "status",
+		Short: "Show the mesh at a glance: control plane, gateways, proxies, findings",
+		Args:  cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			client := s.client()
+			defer client.Close()
+			st, err := client.Status(c.Context())
+			if err != nil {
+				return err
+			}
+			if format == "json" {
+				return s.out.json(st)
+			}
+			s.printStatus(st)
+			return nil
+		},
+	}
+	c.Flags().StringVarP(&format, "output", "o", "", "json")
+	return c
+}
+
+func (s *session) printStatus(st api.Status) {
+	control := painted(green, st.Control)
+	if st.Control != "running" {
+		control.paint = red
+	}
+	now := time.Now()
+	line := func(name, value string) { s.out.printf("%s %s\n", s.out.paint(dim, fmt.Sprintf("%-14s", name)), value) }
+	line("mesh", fmt.Sprintf("%s, %s, up %s, pid %d", st.Mesh, st.Version, age(st.Started, now), st.PID))
+	line("isolation", st.Isolation+" ("+st.Reason+")")
+	line("control plane", fmt.Sprintf("%s since %s; xDS at %s", s.out.paint(control.paint, control.text), age(st.ControlSince, now), st.XDSAddress))
+	line("identity", fmt.Sprintf("trust domain %s, root expires %s", st.TrustDomain, st.RootExpires.Format("2006-01-02")))
+	line("metrics", st.Metrics)
+	for _, g := range st.Gateways {
+		line("gateway", fmt.Sprintf("http://%s (port %d)", g.Address, g.Port))
+	}
+	line("objects", fmt.Sprintf("%d applied; files: %s", st.AppliedCount, strings.Join(st.Sources, ", ")))
+	if len(st.Proxies) > 0 {
+		s.out.printf("\n")
+		rows := make([][]cell, len(st.Proxies))
+		for i, p := range st.Proxies {
+			state := painted(green, "in sync")
+			if len(p.Rejected) > 0 {
+				state = painted(red, strings.Join(p.Rejected, "; "))
+			}
+			rows[i] = []cell{text(nodeName(p.Node)), painted(dim, p.Identity), text(age(p.Connected, now)), number("%d", p.Subscribed), state}
+		}
+		s.out.table([]string{"PROXY", "IDENTITY", "CONNECTED", "RESOURCES", "STATE"}, rows)
+	}
+	if len(st.Findings) > 0 {
+		s.out.printf("\n")
+		s.printFindings(st.Findings)
+	}
+}
+
+// nodeName takes the instance's name out of a node id (role~ip~name.namespace~domain).
+func nodeName(id string) string {
+	if p := strings.Split(id, "~"); len(p) == 4 {
+		return p[2]
+	}
+	return id
+}
+
+func (s *session) graphCommand() *cobra.Command {
+	var window time.Duration
+	var format string
+	var follow bool
+	c := &cobra.Command{
+		Use:   "graph",
+		Short: "Show who calls whom, how often, with how many errors, how fast",
+		Example: `  weft graph
+  weft graph --window 5m
+  weft graph --follow        redraw every two seconds`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			client := s.client()
+			defer client.Close()
+			for {
+				g, err := client.Graph(c.Context(), window)
+				if err != nil {
+					return err
+				}
+				if follow {
+					s.out.printf("\x1b[H\x1b[2J")
+				}
+				if format == "json" {
+					err = s.out.json(g)
+				} else {
+					s.printGraph(g)
+				}
+				if err != nil || !follow {
+					return err
+				}
+				if !wait(c.Context(), 2*time.Second) {
+					return nil
+				}
+			}
+		},
+	}
+	c.Flags().DurationVar(&window, "window", time.Minute, "how far back to look, 5 s to 10 min")
+	c.Flags().StringVarP(&format, "output", "o", "", "json")
+	c.Flags().BoolVarP(&follow, "follow", "f", false, "redraw until Ctrl-C")
+	return c
+}
+
+// wait is false when the context ended first.
+func wait(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}
+
+func (s *session) printGraph(g api.Graph) {
+	if len(g.Edges) == 0 {
+		s.out.printf("no traffic in the last %s\n", g.Window)
+		return
+	}
+	rows := make([][]cell, len(g.Edges))
+	for i, e := range g.Edges {
+		lock := painted(green, "mTLS")
+		if !e.MutualTLS {
+			lock = painted(yellow, "plain")
+		}
+		errors := number("%.1f %%", e.ErrorShare*100)
+		if e.ErrorShare > 0 {
+			errors.paint = red
+		}
+		rows[i] = []cell{painted(bold, withVersion(e.Source, e.SourceVersion)), text("->"), painted(bold, withVersion(e.Destination, e.DestinationVersion)),
+			text(e.Protocol), lock, number("%.2f/s", e.Rate), errors, number("%s", milliseconds(e.P50)), number("%s", milliseconds(e.P95)), number("%s", milliseconds(e.P99))}
+	}
+	s.out.table([]string{"FROM", "", "TO", "PROTOCOL", "SECURITY", "RATE", "ERRORS", "P50", "P95", "P99"}, rows)
+	if g.Covered < g.Window {
+		s.out.printf("%s\n", s.out.paint(dim, fmt.Sprintf("the mesh has been watched for %s of the %s asked for", g.Covered.Round(time.Second), g.Window)))
+	}
+}
+
+// withVersion adds the version where the workload's name does not end in it already.
+func withVersion(name, version string) string {
+	if version == "" || strings.HasSuffix(name, "-"+version) {
+		return name
+	}
+	return name + " (" + version + ")"
+}
+
+func (s *session) explainCommand() *cobra.Command {
+	var req api.ExplainRequest
+	var headers []string
+	var format string
+	c := &cobra.Command{
+		Use:   "explain --from WORKLOAD [METHOD] URL",
+		Short: "Say which way a request would take, and why",
+		Long: `Say which way a request would take, and why: host, route and why earlier routes did not match,
+subset, endpoints, encryption, policy verdict. It is computed by the proxy's own code from the
+configuration in force; nothing is sent.`,
+		Example: `  weft explain --from productpage GET http://reviews:9080/reviews/0
+  weft explain --from productpage GET http://reviews:9080/reviews/0 -H end-user:jason
+  weft explain --from istio-ingressgateway http://localhost:8080/productpage`,
+		Args: cobra.RangeArgs(1, 2),
+		RunE: func(c *cobra.Command, args []string) error {
+			req.Method, req.URL = http.MethodGet, args[len(args)-1]
+			if len(args) == 2 {
+				req.Method = args[0]
+			}
+			if req.From == "" {
+				return &usageError{errors.New("--from is missing: the workload, service or gateway that sends the request")}
+			}
+			req.Headers = map[string]string{}
+			for _, h := range headers {
+				name, value, ok := strings.Cut(h, ":")
+				if !ok || name == "" {
+					return &usageError{fmt.Errorf("header %q: want name:value", h)}
+				}
+				req.Headers[strings.TrimSpace(name)] = strings.TrimSpace(value)
+			}
+			req.Color = s.out.color
+			client := s.client()
+			defer client.Close()
+			r, err := client.Explain(c.Context(), req)
+			if err != nil {
+				return err
+			}
+			if format == "json" {
+				return s.out.json(r.Report)
+			}
+			s.out.printf("%s\n", strings.TrimRight(r.Text, "\n"))
+			return nil
+		},
+	}
+	c.Flags().StringVar(&req.From, "from", os.Getenv("WEFT_FROM"), "who sends it: workload, service or gateway, as name or name.namespace")
+	c.Flags().StringArrayVarP(&headers, "header", "H", nil, "header field, as name:value; may be repeated")
+	c.Flags().StringVarP(&format, "output", "o", "", "json")
+	return c
+}
