@@ -1,0 +1,153 @@
+// Package listen takes connections in: it accepts them, finds where a redirected one was going, looks at the first bytes
+// without consuming them, and terminates TLS. What a connection then does is decided by whoever handles it.
+package listen
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"github.com/weftmesh/weft/internal/proxy/conn"
+)
+
+// Accepted is a connection of which nothing was read yet.
+type Accepted struct {
+	Conn conn.Conn
+	// Destination is where the client was connecting to: the original destination of a redirected connection, else the local
+	// address.
+	Destination netip.AddrPort
+	// Redirected tells the two cases apart.
+	Redirected bool
+}
+
+// Server owns the goroutines of the connections that its listeners accept. Its methods may be called from any goroutine.
+type Server struct {
+	// Set once, before Serve.
+
+	// Handle serves one connection on a goroutine of its own; the connection is closed when it returns or panics.
+	Handle func(Accepted)
+	Log    *slog.Logger
+
+	wg sync.WaitGroup
+
+	mu     sync.Mutex
+	open   map[conn.Conn]struct{}
+	closed bool
+}
+
+// Serve accepts until the listener is closed, and then returns nil. Running out of descriptors or memory makes it pause, not
+// end.
+func (s *Server) Serve(l net.Listener) error {
+	var pause time.Duration
+	for {
+		nc, err := l.Accept()
+		switch {
+		case err == nil:
+			pause = 0
+			s.start(nc)
+		case errors.Is(err, net.ErrClosed):
+			return nil
+		case temporary(err):
+			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
+			s.Log.Warn("accepting connections pauses", "listener", l.Addr().String(), "pause", pause, "error", err)
+			time.Sleep(pause)
+		default:
+			return fmt.Errorf("listener %s: %w", l.Addr(), err)
+		}
+	}
+}
+
+// temporary reports what a later Accept may survive: a full table of descriptors, a client that has left already.
+func temporary(err error) bool {
+	var t interface{ Temporary() bool }
+	return errors.As(err, &t) && t.Temporary()
+}
+
+func (s *Server) start(nc net.Conn) {
+	a := accepted(nc)
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		a.Conn.Close()
+		return
+	}
+	if s.open == nil {
+		s.open = map[conn.Conn]struct{}{}
+	}
+	s.open[a.Conn] = struct{}{}
+	s.wg.Add(1)
+	s.mu.Unlock()
+	go s.run(a) // ends when the connection does; Close and Wait end it
+}
+
+func (s *Server) run(a Accepted) {
+	defer s.wg.Done()
+	defer func() {
+		if p := recover(); p != nil {
+			s.Log.Error("a connection's handler panicked", "client", a.Conn.RemoteAddr(), "destination", a.Destination,
+				"panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+		}
+		a.Conn.Close()
+		s.mu.Lock()
+		delete(s.open, a.Conn)
+		s.mu.Unlock()
+	}()
+	s.Handle(a)
+}
+
+// Open is the number of connections being served.
+func (s *Server) Open() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.open)
+}
+
+// Close closes every connection, now and from now on. It does not wait.
+func (s *Server) Close() {
+	s.mu.Lock()
+	s.closed = true
+	open := make([]conn.Conn, 0, len(s.open))
+	for c := range s.open {
+		open = append(open, c)
+	}
+	s.mu.Unlock()
+	for _, c := range open {
+		c.Close()
+	}
+}
+
+// Wait returns when no connection is served. The listeners must be closed before.
+func (s *Server) Wait() { s.wg.Wait() }
+
+// accepted asks for the original destination before the net.Conn disappears behind conn.Conn.
+func accepted(nc net.Conn) Accepted {
+	a := Accepted{}
+	if dst, ok := originalDst(nc); ok {
+		a.Destination = dst
+	}
+	a.Conn = conn.FromNet(nc)
+	local := a.Conn.LocalAddr()
+	if !a.Destination.IsValid() {
+		a.Destination = local
+	}
+	a.Redirected = a.Destination != local
+	return a
+}
+
+// originalDst gives where nc was going before it was redirected to us, as nc says itself (in-memory connections) or as the
+// kernel's connection tracking knows it.
+func originalDst(nc net.Conn) (netip.AddrPort, bool) {
+	if o, ok := nc.(interface{ OriginalDst() netip.AddrPort }); ok {
+		dst := o.OriginalDst()
+		return dst, dst.IsValid()
+	}
+	if t, ok := nc.(*net.TCPConn); ok {
+		return redirectedFrom(t)
+	}
+	return netip.AddrPort{}, false
+}

@@ -1,0 +1,52 @@
+package listen
+
+import (
+	"encoding/binary"
+	"net"
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+)
+
+// soOriginalDst is SO_ORIGINAL_DST and IP6T_SO_ORIGINAL_DST (linux/netfilter_ipv4.h, netfilter_ipv6/ip6_tables.h).
+const soOriginalDst = 80
+
+// redirectedFrom asks connection tracking. It has no answer for a connection that no rule has redirected.
+func redirectedFrom(t *net.TCPConn) (dst netip.AddrPort, ok bool) {
+	local, isTCP := t.LocalAddr().(*net.TCPAddr)
+	raw, err := t.SyscallConn()
+	if err != nil || !isTCP {
+		return netip.AddrPort{}, false
+	}
+	ask := originalV6
+	if local.IP.To4() != nil {
+		ask = originalV4
+	}
+	if err := raw.Control(func(fd uintptr) { dst, ok = ask(int(fd)) }); err != nil {
+		return netip.AddrPort{}, false
+	}
+	return dst, ok
+}
+
+// originalV4 reads a sockaddr_in through the one getter of package unix that copies 16 bytes of that level.
+func originalV4(fd int) (netip.AddrPort, bool) {
+	m, err := unix.GetsockoptIPv6Mreq(fd, unix.IPPROTO_IP, soOriginalDst)
+	if err != nil {
+		return netip.AddrPort{}, false
+	}
+	port := binary.BigEndian.Uint16(m.Multiaddr[2:4])
+	return netip.AddrPortFrom(netip.AddrFrom4([4]byte(m.Multiaddr[4:8])), port), true
+}
+
+// originalV6 reads a sockaddr_in6, which ip6_mtuinfo begins with. Its port is in network order.
+func originalV6(fd int) (netip.AddrPort, bool) {
+	m, err := unix.GetsockoptIPv6MTUInfo(fd, unix.IPPROTO_IPV6, soOriginalDst)
+	if err != nil {
+		return netip.AddrPort{}, false
+	}
+	port := m.Addr.Port<<8 | m.Addr.Port>>8
+	if binary.NativeEndian.Uint16([]byte{1, 0}) != 1 {
+		port = m.Addr.Port
+	}
+	return netip.AddrPortFrom(netip.AddrFrom16(m.Addr.Addr).Unmap(), port), true
+}
