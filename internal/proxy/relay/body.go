@@ -3,7 +3,6 @@
 package relay
 
 import (
-	"errors"
 	"io"
 	"sync"
 
@@ -49,7 +48,7 @@ func (s Side) other() Side { return Downstream + Upstream - s }
 // Error is a failure to read from or to write to one side.
 type Error struct {
 	Side Side
-	Op   string // "read", "write" or "idle"
+	Op   string // "read", "write" or "splice" (either, within the kernel)
 	Err  error
 }
 
@@ -135,7 +134,7 @@ func Copy(dst Sink, src Source, from Side) (int64, error) {
 			total += int64(n)
 			b.note(n)
 		}
-		if errors.Is(err, io.EOF) {
+		if err == io.EOF {
 			break
 		}
 		if err != nil {
