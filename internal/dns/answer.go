@@ -149,7 +149,7 @@ func (s *Server) forward(ctx context.Context, query *dns.Msg) *dns.Msg {
 	s.forwarded.Add(1)
 	r := reply(query)
 	r.Rcode, r.Authoritative, r.Truncated = upstream.Rcode, upstream.Authoritative, upstream.Truncated
-	r.RecursionAvailable, r.AuthenticatedData = upstream.RecursionAvailable, upstream.AuthenticatedData
+	r.AuthenticatedData = upstream.AuthenticatedData
 	r.Answer, r.Ns = upstream.Answer, upstream.Ns
 	r.Extra = withoutOPT(upstream.Extra)
 	return r
