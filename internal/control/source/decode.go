@@ -1,14 +1,255 @@
 package source
 
 import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
 	"gopkg.in/yaml.v3"
+	corev1 "k8s.io/api/core/v1"
 
 	"github.com/weftmesh/weft/internal/control/model"
 )
 
 // Decode reads the documents of a file, YAML or JSON, as objects of the given layer (LayerFile or LayerApplied). Each document is
 // taken whole or refused with findings that name file, line and field; the others are not affected. File is the name shown to the
-// user. Objects have no Born yet.
-func Decode(layer, file string, data []byte) ([]*Object, []model.Finding) { return nil, nil }
+// user. Born is the document's creationTimestamp, or zero.
+func Decode(layer, file string, data []byte) ([]*Object, []model.Finding) {
+	var objects []*Object
+	var findings []model.Finding
+	for _, d := range decodeAll(layer, file, data) {
+		if d.object != nil {
+			objects = append(objects, d.object)
+		}
+		findings = append(findings, d.findings...)
+	}
+	return objects, SortFindings(findings)
+}
 
-func locate(n *yaml.Node, path string) *yaml.Node { return n }
+// decoded is what became of one document or of one item of a List.
+type decoded struct {
+	object   *Object // nil when it was refused
+	key      Key     // as far as it could be read, for refused ones too; Name is empty when it could not
+	findings []model.Finding
+}
+
+// decodeAll decodes each document and marks repetitions of an object within the file.
+func decodeAll(layer, file string, data []byte) []decoded {
+	docs, problem := splitDocuments(file, data)
+	if problem != nil {
+		return []decoded{{findings: []model.Finding{*problem}}}
+	}
+	var all []decoded
+	for _, doc := range docs {
+		all = append(all, decodeDocument(layer, file, doc.text, doc.line)...)
+	}
+	seen := map[Key]int{}
+	for i := range all {
+		o := all[i].object
+		if o == nil {
+			continue
+		}
+		if line, repeated := seen[o.Key()]; repeated {
+			all[i].findings = append(all[i].findings, o.Finding(model.Error, "DuplicateObject", "metadata.name",
+				fmt.Sprintf("the same object is already in this file at line %d", line), "keep one of them"))
+			all[i].object = nil
+			continue
+		}
+		seen[o.Key()] = o.Origin.Line
+	}
+	return all
+}
+
+// decodeDocument decodes text that starts at the given line of the file. It may hold several objects: a List, or JSON values in
+// a row.
+func decodeDocument(layer, file string, text []byte, line int) []decoded {
+	roots, problem := parse(file, text, line)
+	if problem != nil {
+		return []decoded{{findings: []model.Finding{*problem}}}
+	}
+	var all []decoded
+	for _, root := range roots {
+		all = append(all, decodeRoot(layer, file, text, line, root)...)
+	}
+	return all
+}
+
+func decodeRoot(layer, file string, text []byte, line int, root *yaml.Node) []decoded {
+	w := &walker{file: file}
+	if root.Kind != yaml.MappingNode {
+		w.add(root, "NotAnObject", "", "want an object with apiVersion, kind and metadata, got "+describe(root), "")
+		return []decoded{{findings: w.findings}}
+	}
+	if field(root, "kind").Value == "List" && field(root, "apiVersion").Value == "v1" {
+		return decodeList(layer, file, root)
+	}
+	d := decodeObject(layer, file, root)
+	if d.object != nil {
+		d.object.Raw = fromLine(text, root.Line-line)
+	}
+	return []decoded{d}
+}
+
+// decodeList decodes the items of a List. Their Raw is written anew, since one may use another's anchors.
+func decodeList(layer, file string, root *yaml.Node) []decoded {
+	w := &walker{file: file}
+	for i := 0; i+1 < len(root.Content); i += 2 {
+		if k := root.Content[i]; !slices.Contains([]string{"apiVersion", "kind", "metadata", "items"}, k.Value) {
+			w.add(k, "UnknownField", k.Value, "a List has no such field", "")
+		}
+	}
+	items := field(root, "items")
+	if items.Kind != yaml.SequenceNode {
+		w.add(items, "WrongType", "items", "want a list of objects", "")
+	}
+	if len(w.findings) > 0 {
+		return []decoded{{findings: w.findings}}
+	}
+	var all []decoded
+	for _, item := range items.Content {
+		for _, d := range decodeRoot(layer, file, nil, item.Line, item) {
+			if d.object != nil {
+				// The nodes came from a parser and hold no aliases any more: they can be written.
+				d.object.Raw, _ = yaml.Marshal(item)
+			}
+			all = append(all, d)
+		}
+	}
+	return all
+}
+
+// decodeObject decodes one object whose nodes hold no aliases.
+func decodeObject(layer, file string, root *yaml.Node) decoded {
+	w := &walker{file: file}
+	kind := w.kind(root)
+	if kind == nil {
+		return decoded{findings: w.findings}
+	}
+	d := decoded{key: keyOf(kind, root)}
+	w.ref = model.Ref{Kind: kind.RefName(), Namespace: d.key.Namespace, Name: d.key.Name}
+	value := kind.New()
+	tree := w.object(root, value)
+	if len(w.findings) == 0 {
+		w.unmarshal(root, tree, value)
+	}
+	if len(w.findings) == 0 {
+		w.metadata(root, kind, value)
+	}
+	if d.findings = w.findings; len(d.findings) > 0 {
+		return d
+	}
+	fillIn(value)
+	d.object = &Object{Kube: value, Kind: kind, Origin: Origin{Layer: layer, File: file, Line: root.Line},
+		Born: value.GetCreationTimestamp().Time, root: root}
+	return d
+}
+
+// kind finds the document's kind, or says why it has none that we read.
+func (w *walker) kind(root *yaml.Node) *Kind {
+	apiVersion, name := field(root, "apiVersion"), field(root, "kind")
+	for _, f := range []struct {
+		node *yaml.Node
+		name string
+	}{{apiVersion, "apiVersion"}, {name, "kind"}} {
+		if f.node.Kind != yaml.ScalarNode || f.node.Value == "" {
+			w.add(root, "MissingField", f.name, "missing: every object starts with apiVersion and kind", "")
+		}
+	}
+	if len(w.findings) > 0 {
+		return nil
+	}
+	group, version, ok := strings.Cut(apiVersion.Value, "/")
+	if !ok {
+		group, version = "", apiVersion.Value
+	}
+	kind := LookupKind(group, name.Value)
+	switch {
+	case kind != nil && slices.Contains(kind.Versions, version):
+		return kind
+	case kind != nil:
+		w.add(apiVersion, "UnsupportedVersion", "apiVersion", fmt.Sprintf("version %q of %s is not supported", version, name.Value),
+			"use one of: "+strings.Join(kind.Versions, ", "))
+	case notYet[groupKind{group, name.Value}] != "":
+		w.add(name, "UnsupportedKind", "kind", fmt.Sprintf("%s (%s) is not supported yet: %s",
+			name.Value, apiVersion.Value, notYet[groupKind{group, name.Value}]), "remove it from what the mesh reads")
+	default:
+		w.add(name, "UnknownKind", "kind", fmt.Sprintf("kind %s (%s) is not one that the mesh reads", name.Value, apiVersion.Value),
+			"supported: "+supported())
+	}
+	return nil
+}
+
+// unmarshal fills the typed object from the checked tree. The walk has found what is wrong by place; this reports the rest.
+func (w *walker) unmarshal(root *yaml.Node, tree any, into Kube) {
+	data, err := json.Marshal(tree)
+	if err == nil {
+		err = json.Unmarshal(data, into)
+	}
+	if err != nil {
+		w.add(root, "InvalidValue", "", err.Error(), "")
+	}
+}
+
+// fillIn does what the API server does when it takes an object.
+func fillIn(o Kube) {
+	if s, ok := o.(*corev1.Secret); ok && len(s.StringData) > 0 {
+		if s.Data == nil {
+			s.Data = map[string][]byte{}
+		}
+		for k, v := range s.StringData {
+			s.Data[k] = []byte(v)
+		}
+		s.StringData = nil
+	}
+}
+
+// keyOf reads the object's key from the nodes, leniently: it serves documents that are going to be refused, too.
+func keyOf(kind *Kind, root *yaml.Node) Key {
+	meta := field(root, "metadata")
+	k := Key{Group: kind.Group, Kind: kind.Name, Namespace: field(meta, "namespace").Value, Name: field(meta, "name").Value}
+	if k.Namespace == "" && !kind.ClusterScoped {
+		k.Namespace = DefaultNamespace
+	}
+	return k
+}
+
+// bornNow gives objects without a creationTimestamp their age.
+func bornNow(objects []*Object, births map[Key]time.Time, now time.Time) {
+	for _, o := range objects {
+		if !o.Born.IsZero() {
+			continue
+		}
+		if t, ok := births[o.Key()]; ok {
+			o.Born = t
+			continue
+		}
+		o.Born = now
+	}
+}
+
+// groupKind names a kind without its version.
+type groupKind struct{ group, kind string }
+
+// notYet gives the reasons for kinds of our own field that are refused by name. It is never changed.
+var notYet = map[groupKind]string{
+	{GroupNetworking, "Sidecar"}:             "proxies get only what they use, without it",
+	{GroupNetworking, "EnvoyFilter"}:         "the proxy is not Envoy",
+	{GroupNetworking, "WorkloadGroup"}:       "use WorkloadEntry",
+	{GroupNetworking, "ProxyConfig"}:         "its settings would have no effect",
+	{GroupSecurity, "RequestAuthentication"}: "tokens would not be checked",
+	{"telemetry.istio.io", "Telemetry"}:      "its settings would have no effect",
+	{"extensions.istio.io", "WasmPlugin"}:    "the plugin would not run",
+	{GroupApps, "StatefulSet"}:               "use a Deployment",
+	{GroupApps, "DaemonSet"}:                 "use a Deployment",
+	{"batch", "Job"}:                         "use a Deployment, or `weft run`",
+	{"batch", "CronJob"}:                     "use a Deployment, or `weft run`",
+	{GroupGateway, "GRPCRoute"}:              "use an HTTPRoute",
+	{GroupGateway, "TLSRoute"}:               "use a VirtualService with tls routes",
+	{GroupGateway, "TCPRoute"}:               "use a VirtualService with tcp routes",
+	{GroupGateway, "UDPRoute"}:               "UDP does not pass through the mesh",
+	{GroupGateway, "ListenerSet"}:            "write the listeners into the Gateway",
+	{GroupGateway, "BackendTLSPolicy"}:       "use a DestinationRule with tls",
+	{GroupIngress, "NetworkPolicy"}:          "use an AuthorizationPolicy",
+}

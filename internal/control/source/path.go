@@ -1,0 +1,152 @@
+package source
+
+import (
+	"encoding/json"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+
+	"gopkg.in/yaml.v3"
+)
+
+// join appends a key to a field path: `a.b`, or `a["b.c"]` where the key is not a plain word.
+func join(path, key string) string {
+	if !plainKey(key) {
+		return path + "[" + strconv.Quote(key) + "]"
+	}
+	if path == "" {
+		return key
+	}
+	return path + "." + key
+}
+
+func plainKey(key string) bool {
+	for i := range len(key) {
+		if strings.IndexByte(`.[]" `, key[i]) >= 0 {
+			return false
+		}
+	}
+	return key != ""
+}
+
+// steps splits a field path: strings are keys, ints are places in a list. It stops at what it cannot read.
+func steps(path string) []any {
+	var out []any
+	for path != "" {
+		switch {
+		case path[0] == '.':
+			path = path[1:]
+		case strings.HasPrefix(path, `["`):
+			quoted, err := strconv.QuotedPrefix(path[1:])
+			if err != nil {
+				return out
+			}
+			key, _ := strconv.Unquote(quoted)
+			out = append(out, key)
+			path = strings.TrimPrefix(path[1+len(quoted):], "]")
+		case path[0] == '[':
+			digits, rest, _ := strings.Cut(path[1:], "]")
+			i, err := strconv.Atoi(digits)
+			if err != nil {
+				return out
+			}
+			out, path = append(out, i), rest
+		default:
+			end := strings.IndexAny(path, ".[")
+			if end < 0 {
+				end = len(path)
+			}
+			out, path = append(out, path[:end]), path[end:]
+		}
+	}
+	return out
+}
+
+// locate finds the node where a path is written: the key of a field, the entry of a list, or the nearest ancestor of what is not
+// written.
+func locate(root *yaml.Node, path string) *yaml.Node {
+	at, n := root, root
+	for _, step := range steps(path) {
+		switch step := step.(type) {
+		case int:
+			if n.Kind != yaml.SequenceNode || step < 0 || step >= len(n.Content) {
+				return at
+			}
+			n = n.Content[step]
+			at = n
+		case string:
+			k, v := entry(n, step)
+			if k == nil {
+				return at
+			}
+			at, n = k, v
+		}
+	}
+	return at
+}
+
+func entry(n *yaml.Node, key string) (k, v *yaml.Node) {
+	if n.Kind != yaml.MappingNode {
+		return nil, nil
+	}
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		if n.Content[i].Value == key {
+			return n.Content[i], n.Content[i+1]
+		}
+	}
+	return nil, nil
+}
+
+// field gives the value of a key; an empty node when there is none.
+func field(n *yaml.Node, key string) *yaml.Node {
+	if _, v := entry(n, key); v != nil {
+		return v
+	}
+	return &yaml.Node{Line: n.Line, Column: n.Column}
+}
+
+func keys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
+
+func jsonBytes(v any) ([]byte, error) { return json.Marshal(v) }
+
+// didYouMean gives a hint for a misspelt name: the nearest of the known ones, if it is near.
+func didYouMean(name string, known []string) string {
+	best, bestDistance := "", 3
+	for _, k := range known {
+		if strings.EqualFold(k, strings.ReplaceAll(name, "_", "")) {
+			return "did you mean " + k + "?"
+		}
+		if d := distance(name, k); d < bestDistance && d < len(k) {
+			best, bestDistance = k, d
+		}
+	}
+	if best == "" {
+		return ""
+	}
+	return "did you mean " + best + "?"
+}
+
+// distance is Levenshtein's, for short names; longer ones are far from everything.
+func distance(a, b string) int {
+	if len(a) > 64 || len(b) > 64 {
+		return 64
+	}
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			substitute := diagonal
+			if a[i] != b[j] {
+				substitute++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(substitute, row[j]+1, row[j+1]+1)
+		}
+	}
+	return row[len(b)]
+}

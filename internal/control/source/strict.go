@@ -1,0 +1,315 @@
+package source
+
+import (
+	"encoding"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"math"
+	"reflect"
+	"strconv"
+	"strings"
+
+	"google.golang.org/protobuf/proto"
+	"gopkg.in/yaml.v3"
+
+	"github.com/weftmesh/weft/internal/control/model"
+)
+
+// maxFindings bounds what is said about one document.
+const maxFindings = 20
+
+// walker compares a document with the type it must fit, and builds the JSON value that the type's own decoder takes. The typed
+// decoders ignore what they do not know and cannot name lines; the walk does both.
+type walker struct {
+	file     string
+	ref      model.Ref
+	findings []model.Finding
+}
+
+func (w *walker) add(n *yaml.Node, code, path, message, hint string) {
+	if len(w.findings) < maxFindings {
+		w.findings = append(w.findings, model.Finding{Severity: model.Error, Code: code, Object: w.ref, File: w.file,
+			Line: n.Line, Field: path, Message: message, Hint: hint})
+	}
+}
+
+// object walks a whole document.
+func (w *walker) object(root *yaml.Node, into Kube) any {
+	return w.value(root, reflect.TypeOf(into).Elem(), "")
+}
+
+var (
+	jsonUnmarshaler = reflect.TypeFor[json.Unmarshaler]()
+	textUnmarshaler = reflect.TypeFor[encoding.TextUnmarshaler]()
+	protoMessage    = reflect.TypeFor[proto.Message]()
+)
+
+// value walks a node that must fit a Go type.
+func (w *walker) value(n *yaml.Node, t reflect.Type, path string) any {
+	if isNull(n) {
+		return nil
+	}
+	if t.Kind() == reflect.Pointer {
+		return w.value(n, t.Elem(), path)
+	}
+	ptr := reflect.PointerTo(t)
+	if ptr.Implements(protoMessage) {
+		return w.message(n, reflect.New(t).Interface().(proto.Message).ProtoReflect().Descriptor(), path)
+	}
+	if ptr.Implements(jsonUnmarshaler) || ptr.Implements(textUnmarshaler) {
+		return w.leaf(n, t, path)
+	}
+	switch t.Kind() {
+	case reflect.Struct:
+		return w.structure(n, t, path)
+	case reflect.Map:
+		return w.mapping(n, path, func(v *yaml.Node, path string) any { return w.value(v, t.Elem(), path) })
+	case reflect.Slice:
+		if t.Elem().Kind() == reflect.Uint8 {
+			return w.bytes(n, path)
+		}
+		return w.sequence(n, path, func(v *yaml.Node, path string) any { return w.value(v, t.Elem(), path) })
+	case reflect.String:
+		return w.str(n, path)
+	case reflect.Bool:
+		return w.boolean(n, path)
+	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64:
+		return w.integer(n, path, -1<<(t.Bits()-1), 1<<(t.Bits()-1)-1)
+	case reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
+		return w.integer(n, path, 0, 1<<min(t.Bits(), 63)-1)
+	case reflect.Float32, reflect.Float64:
+		return w.number(n, path)
+	default:
+		return w.free(n, path)
+	}
+}
+
+func (w *walker) structure(n *yaml.Node, t reflect.Type, path string) any {
+	fields := map[string]reflect.Type{}
+	jsonFields(t, fields)
+	return w.fields(n, path, func(name string) func(*yaml.Node, string) any {
+		ft, ok := fields[name]
+		if !ok {
+			return nil
+		}
+		return func(v *yaml.Node, path string) any { return w.value(v, ft, path) }
+	}, func() []string { return keys(fields) })
+}
+
+// jsonFields collects the JSON names of a struct, embedded ones included.
+func jsonFields(t reflect.Type, into map[string]reflect.Type) {
+	for i := range t.NumField() {
+		f := t.Field(i)
+		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+		switch {
+		case name == "-":
+		case name != "":
+			into[name] = f.Type
+		case f.Anonymous:
+			jsonFields(f.Type, into)
+		}
+	}
+}
+
+// fields walks a mapping whose keys are known: lookup gives the walk for a field, or nil when there is no such field.
+func (w *walker) fields(n *yaml.Node, path string, lookup func(string) func(*yaml.Node, string) any, names func() []string) any {
+	if n.Kind != yaml.MappingNode {
+		w.wrongType(n, path, "an object")
+		return nil
+	}
+	out := make(map[string]any, len(n.Content)/2)
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		k, v := n.Content[i], n.Content[i+1]
+		at := join(path, k.Value)
+		walk := lookup(k.Value)
+		if walk == nil {
+			w.add(k, "UnknownField", at, fmt.Sprintf("there is no field %q here", k.Value), didYouMean(k.Value, names()))
+			continue
+		}
+		if isNull(v) {
+			continue // as if it were not written
+		}
+		out[k.Value] = walk(v, at)
+	}
+	return out
+}
+
+// mapping walks a mapping with free keys.
+func (w *walker) mapping(n *yaml.Node, path string, walk func(*yaml.Node, string) any) any {
+	if n.Kind != yaml.MappingNode {
+		w.wrongType(n, path, "an object")
+		return nil
+	}
+	out := make(map[string]any, len(n.Content)/2)
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		k := n.Content[i]
+		out[k.Value] = walk(n.Content[i+1], join(path, k.Value))
+	}
+	return out
+}
+
+func (w *walker) sequence(n *yaml.Node, path string, walk func(*yaml.Node, string) any) any {
+	if n.Kind != yaml.SequenceNode {
+		w.wrongType(n, path, "a list")
+		return nil
+	}
+	out := make([]any, len(n.Content))
+	for i, v := range n.Content {
+		at := path + "[" + strconv.Itoa(i) + "]"
+		if isNull(v) {
+			w.add(v, "WrongType", at, "an entry of the list is empty", "")
+			continue
+		}
+		out[i] = walk(v, at)
+	}
+	return out
+}
+
+// leaf hands a value to the type's own decoder.
+func (w *walker) leaf(n *yaml.Node, t reflect.Type, path string) any {
+	v := w.free(n, path)
+	data, err := json.Marshal(v)
+	if err == nil {
+		err = json.Unmarshal(data, reflect.New(t).Interface())
+	}
+	if err != nil {
+		w.add(n, "InvalidValue", path, fmt.Sprintf("%s is not a %s: %v", describe(n), strings.ToLower(t.Name()), err), "")
+	}
+	return v
+}
+
+// free takes anything.
+func (w *walker) free(n *yaml.Node, path string) any {
+	switch {
+	case isNull(n):
+		return nil
+	case n.Kind == yaml.MappingNode:
+		return w.mapping(n, path, w.free)
+	case n.Kind == yaml.SequenceNode:
+		out := make([]any, len(n.Content))
+		for i, v := range n.Content {
+			out[i] = w.free(v, path+"["+strconv.Itoa(i)+"]")
+		}
+		return out
+	}
+	switch n.ShortTag() {
+	case "!!int":
+		return w.integer(n, path, math.MinInt64, math.MaxInt64)
+	case "!!float":
+		return w.number(n, path)
+	case "!!bool":
+		return w.boolean(n, path)
+	}
+	return n.Value
+}
+
+func (w *walker) str(n *yaml.Node, path string) any {
+	if n.Kind == yaml.ScalarNode {
+		switch n.ShortTag() {
+		case "!!str", "!!timestamp":
+			return n.Value
+		case "!!int", "!!float", "!!bool":
+			w.add(n, "WrongType", path, "want a string, got "+describe(n), fmt.Sprintf("write %q, in quotes", n.Value))
+			return nil
+		}
+	}
+	w.wrongType(n, path, "a string")
+	return nil
+}
+
+func (w *walker) bytes(n *yaml.Node, path string) any {
+	s, ok := w.str(n, path).(string)
+	if !ok {
+		return nil
+	}
+	s = strings.NewReplacer("\n", "", "\r", "", " ", "").Replace(s)
+	if _, err := base64.StdEncoding.DecodeString(s); err != nil {
+		w.add(n, "InvalidValue", path, "not valid base64: "+err.Error(), "")
+		return nil
+	}
+	return s
+}
+
+func (w *walker) boolean(n *yaml.Node, path string) any {
+	var b bool
+	// The parser takes yes, no, on and off too, as Kubernetes' own does.
+	if n.Kind != yaml.ScalarNode || n.Style&(yaml.DoubleQuotedStyle|yaml.SingleQuotedStyle) != 0 || n.Decode(&b) != nil {
+		w.wrongType(n, path, "true or false")
+		return nil
+	}
+	return b
+}
+
+func (w *walker) integer(n *yaml.Node, path string, low, high int64) any {
+	var i int64
+	switch {
+	case n.Kind != yaml.ScalarNode || n.ShortTag() != "!!int":
+		if f, ok := wholeFloat(n); ok {
+			i = f
+			break
+		}
+		w.wrongType(n, path, "a whole number")
+		return nil
+	case n.Decode(&i) != nil:
+		w.add(n, "InvalidValue", path, fmt.Sprintf("%s is too large", n.Value), "")
+		return nil
+	}
+	if i < low || i > high {
+		w.add(n, "InvalidValue", path, fmt.Sprintf("%d is not between %d and %d", i, low, high), "")
+		return nil
+	}
+	return i
+}
+
+// wholeFloat takes 100.0 for 100, as JSON does not tell them apart.
+func wholeFloat(n *yaml.Node) (int64, bool) {
+	var f float64
+	if n.Kind != yaml.ScalarNode || n.ShortTag() != "!!float" || n.Decode(&f) != nil || math.Abs(f) > 1<<53 || f != math.Trunc(f) {
+		return 0, false
+	}
+	return int64(f), true
+}
+
+func (w *walker) number(n *yaml.Node, path string) any {
+	var f float64
+	if n.Kind != yaml.ScalarNode || n.ShortTag() != "!!int" && n.ShortTag() != "!!float" || n.Decode(&f) != nil {
+		w.wrongType(n, path, "a number")
+		return nil
+	}
+	if math.IsNaN(f) || math.IsInf(f, 0) {
+		w.add(n, "InvalidValue", path, "want a finite number", "")
+		return nil
+	}
+	return f
+}
+
+func (w *walker) wrongType(n *yaml.Node, path, want string) {
+	w.add(n, "WrongType", path, "want "+want+", got "+describe(n), "")
+}
+
+// describe names a value for messages.
+func describe(n *yaml.Node) string {
+	switch n.Kind {
+	case yaml.MappingNode:
+		return "an object"
+	case yaml.SequenceNode:
+		return "a list"
+	case yaml.ScalarNode:
+		if isNull(n) {
+			return "nothing"
+		}
+		v := n.Value
+		if len(v) > 40 {
+			v = strings.ToValidUTF8(v[:40], "") + "..."
+		}
+		switch n.ShortTag() {
+		case "!!int", "!!float":
+			return "number " + v
+		case "!!bool":
+			return v
+		}
+		return strconv.Quote(v)
+	}
+	return "nothing"
+}

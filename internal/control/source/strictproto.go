@@ -1,0 +1,140 @@
+package source
+
+import (
+	"fmt"
+	"math"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/dynamicpb"
+	"gopkg.in/yaml.v3"
+)
+
+// message walks a node that must fit a protobuf message, in its JSON form.
+func (w *walker) message(n *yaml.Node, d protoreflect.MessageDescriptor, path string) any {
+	if d.FullName() == "google.protobuf.Duration" {
+		return w.duration(n, path)
+	}
+	if d.ParentFile().Package() == "google.protobuf" {
+		return w.wellKnown(n, d, path)
+	}
+	out := w.fields(n, path, func(name string) func(*yaml.Node, string) any {
+		f := d.Fields().ByJSONName(name)
+		if f == nil {
+			return nil
+		}
+		return func(v *yaml.Node, path string) any { return w.protoField(v, f, path) }
+	}, func() []string { return jsonNames(d) })
+	w.oneofs(n, d, path)
+	return out
+}
+
+func jsonNames(d protoreflect.MessageDescriptor) []string {
+	names := make([]string, d.Fields().Len())
+	for i := range names {
+		names[i] = d.Fields().Get(i).JSONName()
+	}
+	return names
+}
+
+// oneofs refuses two fields of which only one can be set.
+func (w *walker) oneofs(n *yaml.Node, d protoreflect.MessageDescriptor, path string) {
+	if n.Kind != yaml.MappingNode {
+		return
+	}
+	set := map[protoreflect.FullName]string{}
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		k := n.Content[i]
+		f := d.Fields().ByJSONName(k.Value)
+		if f == nil || f.ContainingOneof() == nil || isNull(n.Content[i+1]) {
+			continue
+		}
+		of := f.ContainingOneof().FullName()
+		if other, ok := set[of]; ok {
+			w.add(k, "ConflictingFields", join(path, k.Value), fmt.Sprintf("only one of %s and %s can be set", other, k.Value), "")
+		}
+		set[of] = k.Value
+	}
+}
+
+func (w *walker) protoField(n *yaml.Node, f protoreflect.FieldDescriptor, path string) any {
+	switch {
+	case f.IsMap():
+		return w.mapping(n, path, func(v *yaml.Node, path string) any { return w.protoValue(v, f.MapValue(), path) })
+	case f.IsList():
+		return w.sequence(n, path, func(v *yaml.Node, path string) any { return w.protoValue(v, f, path) })
+	}
+	return w.protoValue(n, f, path)
+}
+
+func (w *walker) protoValue(n *yaml.Node, f protoreflect.FieldDescriptor, path string) any {
+	switch f.Kind() {
+	case protoreflect.MessageKind, protoreflect.GroupKind:
+		if isNull(n) {
+			return map[string]any{} // `key:` with nothing after it, as a map's value: present and empty
+		}
+		return w.message(n, f.Message(), path)
+	case protoreflect.EnumKind:
+		return w.enum(n, f.Enum(), path)
+	case protoreflect.StringKind:
+		return w.str(n, path)
+	case protoreflect.BytesKind:
+		return w.bytes(n, path)
+	case protoreflect.BoolKind:
+		return w.boolean(n, path)
+	case protoreflect.FloatKind, protoreflect.DoubleKind:
+		return w.number(n, path)
+	case protoreflect.Int32Kind, protoreflect.Sint32Kind, protoreflect.Sfixed32Kind:
+		return w.integer(n, path, math.MinInt32, math.MaxInt32)
+	case protoreflect.Uint32Kind, protoreflect.Fixed32Kind:
+		return w.integer(n, path, 0, math.MaxUint32)
+	case protoreflect.Uint64Kind, protoreflect.Fixed64Kind:
+		return w.integer(n, path, 0, math.MaxInt64)
+	default:
+		return w.integer(n, path, math.MinInt64, math.MaxInt64)
+	}
+}
+
+func (w *walker) enum(n *yaml.Node, e protoreflect.EnumDescriptor, path string) any {
+	s, ok := w.str(n, path).(string)
+	if !ok {
+		return nil
+	}
+	if e.Values().ByName(protoreflect.Name(s)) == nil {
+		names := make([]string, e.Values().Len())
+		for i := range names {
+			names[i] = string(e.Values().Get(i).Name())
+		}
+		w.add(n, "InvalidValue", path, fmt.Sprintf("%q is not one of %s", s, strings.Join(names, ", ")), "")
+		return nil
+	}
+	return s
+}
+
+// duration takes what Istio's API server takes: "7s", "1h30m", "100ms".
+func (w *walker) duration(n *yaml.Node, path string) any {
+	s, ok := w.str(n, path).(string)
+	if !ok {
+		return nil
+	}
+	if _, err := time.ParseDuration(s); err != nil {
+		w.add(n, "InvalidValue", path, fmt.Sprintf("%q is not a duration", s), `write a number with its unit: "500ms", "7s", "1h"`)
+		return nil
+	}
+	return s
+}
+
+// wellKnown hands one of protobuf's own messages (wrappers, Struct, Timestamp) to protobuf's decoder.
+func (w *walker) wellKnown(n *yaml.Node, d protoreflect.MessageDescriptor, path string) any {
+	v := w.free(n, path)
+	data, err := jsonBytes(v)
+	if err == nil {
+		err = protojson.Unmarshal(data, dynamicpb.NewMessage(d))
+	}
+	if err != nil {
+		w.add(n, "WrongType", path, fmt.Sprintf("%s does not fit here (%s)", describe(n), d.Name()), "")
+	}
+	return v
+}
