@@ -2,27 +2,434 @@ package source
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
 	"time"
+
+	"github.com/fsnotify/fsnotify"
 
 	"github.com/weftmesh/weft/internal/control/model"
 )
 
-// Files is a source that reads files and directories (their *.yaml, *.yml and *.json, not those of sub-directories) and follows
-// edits in them. The fields are set before Run.
+// Files is a source that reads files and directories (their *.yaml, *.yml and *.json, not those of sub-directories, nor hidden
+// ones) and follows edits in them. The fields are set before Run.
+//
+// A document that is refused leaves in force what was accepted under its name before; a file that is not YAML at all leaves all
+// that it held. An object that is written nowhere any more is gone, once it has stayed away for Settle: editors and copy tools
+// truncate and rename files on their way to the new content.
 type Files struct {
 	Paths []string
-	// Check judges one decoded object (compile.Check); an error finding refuses it, and what was accepted before it stays.
+	// Check judges one decoded object (compile.Check); an error finding refuses it. Nil accepts everything.
 	Check func(*Object) []model.Finding
 	// Births gives the time at which each object was first seen, so that ages survive a restart (Store.Births); nil uses the
 	// time of this process.
 	Births func([]Key) (map[Key]time.Time, error)
-	// Debounce is how long the source waits for more events before it reads; default 50 ms.
+	// Debounce is how long after a first event the files are read; default 50 ms.
 	Debounce time.Duration
+	// Settle is how long an object must be away before it is believed; default 300 ms.
+	Settle time.Duration
+	// Rescan is how often files are looked at without an event, for file systems that report none; default 3 s.
+	Rescan time.Duration
 }
 
 // Run implements Source. A path that does not exist yet is waited for.
 func (f *Files) Run(ctx context.Context, publish func(State)) error {
-	publish(State{})
-	<-ctx.Done()
+	w, err := fsnotify.NewWatcher()
+	if err != nil {
+		return fmt.Errorf("watch files: %w", err)
+	}
+	defer w.Close()
+	r := &reader{Files: f, files: map[string]*readFile{}, accepted: map[Key]*Object{}, missing: map[Key]time.Time{},
+		births: map[Key]time.Time{}, watcher: w, publish: publish}
+	tick := time.NewTicker(orDefault(f.Rescan, 3*time.Second))
+	defer tick.Stop()
+	next := time.NewTimer(0)
+	defer next.Stop()
+	waiting := true // next runs
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-w.Events:
+			if !waiting {
+				next.Reset(orDefault(f.Debounce, 50*time.Millisecond))
+				waiting = true
+			}
+		case <-w.Errors: // events were lost
+			next.Reset(0)
+			waiting = true
+		case <-tick.C:
+			if !waiting && r.differs() {
+				next.Reset(0)
+				waiting = true
+			}
+		case <-next.C:
+			waiting = r.scan(time.Now())
+			if waiting {
+				next.Reset(orDefault(f.Settle, 300*time.Millisecond))
+			}
+		}
+	}
+}
+
+func orDefault(d, otherwise time.Duration) time.Duration {
+	if d > 0 {
+		return d
+	}
+	return otherwise
+}
+
+// reader is the state of one Run; its one goroutine owns it.
+type reader struct {
+	*Files
+	watcher *fsnotify.Watcher
+	publish func(State)
+
+	files    map[string]*readFile
+	order    []string // names in files, in order of precedence
+	accepted map[Key]*Object
+	missing  map[Key]time.Time // accepted objects that are written nowhere, and since when
+	births   map[Key]time.Time
+	last     *State // as published
+}
+
+// readFile is what one file held when it was read last.
+type readFile struct {
+	mark fileMark
+	data []byte
+	docs []decoded
+}
+
+// fileMark tells whether a file may have changed since it was read.
+type fileMark struct {
+	size    int64
+	changed time.Time
+	info    os.FileInfo
+}
+
+func (m fileMark) same(n fileMark) bool {
+	if m.info == nil || n.info == nil {
+		return m.info == nil && n.info == nil
+	}
+	return m.size == n.size && m.changed.Equal(n.changed) && os.SameFile(m.info, n.info)
+}
+
+// scan reads everything and publishes what changed. It asks for another scan when an object has gone just now.
+func (r *reader) scan(now time.Time) (again bool) {
+	r.watch() // before reading, so that what changes meanwhile is seen
+	names, findings := r.list()
+	for name := range r.files {
+		if !slices.Contains(names, name) {
+			delete(r.files, name)
+		}
+	}
+	r.order = names
+	for _, name := range names {
+		if problem := r.read(name); problem != nil {
+			findings = append(findings, *problem)
+		}
+	}
+	objects, more := r.collect()
+	again = r.settle(objects, now)
+	st := State{Objects: r.aged(now), Findings: SortFindings(append(findings, more...))}
+	if r.last == nil || !slices.Equal(st.Objects, r.last.Objects) || !slices.Equal(st.Findings, r.last.Findings) {
+		r.last = &st
+		r.publish(st)
+	}
+	return again
+}
+
+// list names the files to read, in order.
+func (r *reader) list() (names []string, findings []model.Finding) {
+	for _, path := range r.Paths {
+		info, err := os.Stat(path)
+		if err != nil {
+			f := model.Finding{Severity: model.Warning, Code: "FileMissing", File: path, Message: "cannot be read: " + reason(err),
+				Hint: "it is read as soon as it is there"}
+			findings = append(findings, f)
+			continue
+		}
+		if !info.IsDir() {
+			names = append(names, path)
+			continue
+		}
+		entries, err := os.ReadDir(path)
+		if err != nil {
+			findings = append(findings, unreadable(path, err))
+			names = append(names, r.under(path)...) // keep what was read from it
+			continue
+		}
+		for _, e := range entries {
+			if isManifest(e.Name()) {
+				names = append(names, filepath.Join(path, e.Name()))
+			}
+		}
+	}
+	seen := map[string]bool{}
+	names = slices.DeleteFunc(names, func(n string) bool {
+		again := seen[n]
+		seen[n] = true
+		return again
+	})
+	return names, findings
+}
+
+func (r *reader) under(dir string) []string {
+	var names []string
+	for _, n := range r.order {
+		if filepath.Dir(n) == filepath.Clean(dir) {
+			names = append(names, n)
+		}
+	}
+	return names
+}
+
+func isManifest(name string) bool {
+	return name[0] != '.' && slices.Contains([]string{".yaml", ".yml", ".json"}, filepath.Ext(name))
+}
+
+// watch follows the directories that matter now: each path's own when it is one, and that in which it appears and disappears.
+func (r *reader) watch() {
+	want := map[string]bool{}
+	for _, path := range r.Paths {
+		path = filepath.Clean(path)
+		if info, err := os.Stat(path); err == nil && info.IsDir() {
+			want[path] = true
+		}
+		for dir := filepath.Dir(path); ; dir = filepath.Dir(dir) {
+			if info, err := os.Stat(dir); err == nil && info.IsDir() {
+				want[dir] = true
+				break
+			}
+			if dir == filepath.Dir(dir) {
+				break
+			}
+		}
+	}
+	for _, dir := range r.watcher.WatchList() {
+		if !want[dir] {
+			_ = r.watcher.Remove(dir) // it may be gone already, and its watch with it
+		}
+	}
+	for dir := range want {
+		// A directory that cannot be watched is still seen by the rescan.
+		_ = r.watcher.Add(dir)
+	}
+}
+
+// differs reports whether a file looks other than when it was read.
+func (r *reader) differs() bool {
+	names, _ := r.list()
+	if !slices.Equal(names, r.order) {
+		return true
+	}
+	return slices.ContainsFunc(names, func(n string) bool {
+		f := r.files[n]
+		return f == nil || !f.mark.same(markOf(n))
+	})
+}
+
+func markOf(name string) fileMark {
+	info, err := os.Stat(name)
+	if err != nil {
+		return fileMark{}
+	}
+	return fileMark{size: info.Size(), changed: info.ModTime(), info: info}
+}
+
+// read reads a file and decodes it when its content has changed. When it cannot be read, what it held before stays.
+func (r *reader) read(name string) *model.Finding {
+	mark := markOf(name)
+	data, err := readLimited(name)
+	old := r.files[name]
+	if err != nil {
+		if old == nil {
+			r.files[name] = &readFile{mark: mark}
+		}
+		f := unreadable(name, err)
+		return &f
+	}
+	if old != nil && old.data != nil && slices.Equal(old.data, data) {
+		old.mark = mark
+		return nil
+	}
+	docs := decodeAll(LayerFile, name, data)
+	for i := range docs {
+		r.check(&docs[i])
+	}
+	r.files[name] = &readFile{mark: mark, data: data, docs: docs}
 	return nil
+}
+
+// check refuses an object that is wrong by itself. Warnings are left to the compiler, which finds them again.
+func (r *reader) check(d *decoded) {
+	if d.object == nil || r.Check == nil {
+		return
+	}
+	if f := r.Check(d.object); HasErrors(f) {
+		d.object, d.findings = nil, append(d.findings, f...)
+	}
+}
+
+func readLimited(name string) ([]byte, error) {
+	info, err := os.Stat(name)
+	switch {
+	case err != nil:
+		return nil, err
+	case !info.Mode().IsRegular():
+		return nil, errors.New("not a regular file")
+	case info.Size() > MaxFileSize:
+		return nil, fmt.Errorf("%d bytes are more than the limit of %d", info.Size(), MaxFileSize)
+	}
+	data, err := os.ReadFile(name)
+	if data == nil {
+		data = []byte{}
+	}
+	return data, err
+}
+
+func unreadable(name string, err error) model.Finding {
+	return model.Finding{Severity: model.Error, Code: "FileUnreadable", File: name, Message: "cannot be read: " + reason(err),
+		Hint: "what it held before stays in force"}
+}
+
+// reason leaves the path out of an error that is shown beside it.
+func reason(err error) string {
+	var p *os.PathError
+	if errors.As(err, &p) {
+		return p.Err.Error()
+	}
+	return err.Error()
+}
+
+// collect gives what the files ask for: their good documents, and what stays in place of the refused ones.
+func (r *reader) collect() (map[Key]*Object, []model.Finding) {
+	objects := map[Key]*Object{}
+	var findings []model.Finding
+	for _, name := range r.order {
+		for _, d := range r.files[name].docs {
+			findings = append(findings, d.findings...)
+			o := d.object
+			if o == nil {
+				continue
+			}
+			if first := objects[o.Key()]; first != nil {
+				findings = append(findings, o.Finding(model.Error, "DuplicateObject", "metadata.name",
+					fmt.Sprintf("the same object is already in %s, line %d", first.Origin.File, first.Origin.Line),
+					"keep one of them; the first, by order of files, is in force"))
+				continue
+			}
+			objects[o.Key()] = o
+		}
+	}
+	for _, name := range r.order {
+		findings = append(findings, r.keepPrevious(name, objects)...)
+	}
+	return objects, findings
+}
+
+// keepPrevious adds the accepted versions of a file's refused documents: by name where it could be read, else all of the file's.
+func (r *reader) keepPrevious(name string, objects map[Key]*Object) []model.Finding {
+	var findings []model.Finding
+	for _, d := range r.files[name].docs {
+		if !HasErrors(d.findings) {
+			continue
+		}
+		for _, old := range sorted(r.accepted) {
+			k := old.Key()
+			if objects[k] != nil || (d.key.Name != "" && k != d.key) || (d.key.Name == "" && old.Origin.File != name) {
+				continue
+			}
+			objects[k] = old
+			findings = append(findings, model.Finding{Severity: model.Info, Code: "PreviousKept", Object: old.Ref(), File: name,
+				Line: d.findings[0].Line, Message: "the version that was accepted before stays in force until this is put right"})
+		}
+	}
+	return findings
+}
+
+// settle makes the wanted objects the accepted ones, save that those which are gone stay for a while.
+func (r *reader) settle(want map[Key]*Object, now time.Time) (again bool) {
+	for k := range r.missing {
+		if want[k] != nil {
+			delete(r.missing, k)
+		}
+	}
+	for k, o := range r.accepted {
+		if want[k] != nil {
+			continue
+		}
+		since, ok := r.missing[k]
+		if !ok {
+			since = now
+			r.missing[k] = now
+		}
+		if now.Sub(since) < orDefault(r.Settle, 300*time.Millisecond) {
+			want[k] = o
+			again = true
+			continue
+		}
+		delete(r.missing, k)
+	}
+	r.accepted = want
+	return again
+}
+
+// aged gives the accepted objects, in order, each with the time at which it was first seen.
+func (r *reader) aged(now time.Time) []*Object {
+	objects := sorted(r.accepted)
+	births := map[Key]time.Time{}
+	if r.Births != nil {
+		// Without the record, ages are those of this process: order among old objects may differ, nothing else.
+		if recorded, err := r.Births(keysOf(objects)); err == nil {
+			births = recorded
+		}
+	}
+	for i, o := range objects {
+		k := o.Key()
+		if !o.Born.IsZero() {
+			births[k] = o.Born
+			continue
+		}
+		if _, ok := births[k]; !ok {
+			births[k] = now
+			if t, ok := r.births[k]; ok {
+				births[k] = t
+			}
+		}
+		aged := *o
+		aged.Born = births[k]
+		objects[i] = &aged
+		r.replace(k, o, &aged)
+	}
+	r.births = births
+	return objects
+}
+
+// replace puts the aged copy wherever the object was, so that the next scan finds it again.
+func (r *reader) replace(k Key, old, aged *Object) {
+	r.accepted[k] = aged
+	for _, f := range r.files {
+		for i := range f.docs {
+			if f.docs[i].object == old {
+				f.docs[i].object = aged
+			}
+		}
+	}
+}
+
+func sorted(objects map[Key]*Object) []*Object {
+	return slices.SortedFunc(maps.Values(objects), func(a, b *Object) int { return a.Key().Compare(b.Key()) })
+}
+
+func keysOf(objects []*Object) []Key {
+	keys := make([]Key, len(objects))
+	for i, o := range objects {
+		keys[i] = o.Key()
+	}
+	return keys
 }

@@ -1,9 +1,15 @@
 package source
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
+	"sync"
 	"time"
+
+	bolt "go.etcd.io/bbolt"
 
 	"github.com/weftmesh/weft/internal/control/model"
 )
@@ -28,30 +34,319 @@ type Result struct {
 	Action Action
 }
 
-// Store is a source that keeps applied objects in a database file.
-type Store struct{}
+var (
+	objectsBucket = []byte("objects") // Key as JSON -> record as JSON
+	birthsBucket  = []byte("births")  // Key as JSON -> time, for objects of other sources
+)
+
+// record is an applied object as it is kept.
+type record struct {
+	Raw        []byte    `json:"raw"`
+	File       string    `json:"file"` // as the user named it
+	Line       int       `json:"line"`
+	Born       time.Time `json:"born"`
+	Changed    time.Time `json:"changed"`
+	Generation int64     `json:"generation"` // counts changes, from 1
+}
+
+// Store is a source that keeps applied objects in a database file. Its methods may be called from any goroutine.
+type Store struct {
+	db  *bolt.DB
+	now func() time.Time
+
+	mu       sync.Mutex
+	objects  map[Key]*Object
+	records  map[Key]record
+	findings []model.Finding // about records that do not decode any more
+	publish  func(State)
+}
 
 // OpenStore opens or makes the database. Only one process can have it open; another waits up to a second and fails. The caller
 // closes it.
-func OpenStore(file string) (*Store, error) { return &Store{}, nil }
+func OpenStore(file string) (*Store, error) {
+	db, err := bolt.Open(file, 0o600, &bolt.Options{Timeout: time.Second})
+	if err != nil {
+		return nil, fmt.Errorf("open store %s: %w", file, err)
+	}
+	s := &Store{db: db, now: time.Now, objects: map[Key]*Object{}, records: map[Key]record{}}
+	if err := s.load(); err != nil {
+		return nil, errors.Join(fmt.Errorf("read store %s: %w", file, err), db.Close())
+	}
+	return s, nil
+}
 
 // Close closes the database.
-func (s *Store) Close() error { return nil }
+func (s *Store) Close() error { return s.db.Close() }
+
+func (s *Store) load() error {
+	return s.db.Update(func(tx *bolt.Tx) error {
+		if _, err := tx.CreateBucketIfNotExists(birthsBucket); err != nil {
+			return err
+		}
+		b, err := tx.CreateBucketIfNotExists(objectsBucket)
+		if err != nil {
+			return err
+		}
+		return b.ForEach(func(k, v []byte) error {
+			var key Key
+			var rec record
+			if err := errors.Join(json.Unmarshal(k, &key), json.Unmarshal(v, &rec)); err != nil {
+				return fmt.Errorf("record %q: %w", k, err)
+			}
+			s.loadRecord(key, rec)
+			return nil
+		})
+	})
+}
+
+// loadRecord decodes a record. One that an earlier release took and this one does not is kept, and reported.
+func (s *Store) loadRecord(key Key, rec record) {
+	s.records[key] = rec
+	for _, d := range decodeDocument(LayerApplied, rec.File, rec.Raw, max(rec.Line, 1)) {
+		if d.object == nil || d.object.Key() != key {
+			s.findings = append(s.findings, d.findings...)
+			continue
+		}
+		d.object.Born = rec.Born
+		s.objects[key] = d.object
+	}
+}
 
 // Run implements Source.
 func (s *Store) Run(ctx context.Context, publish func(State)) error {
-	publish(State{})
+	s.mu.Lock()
+	s.publish = publish
+	publish(s.state())
+	s.mu.Unlock()
 	<-ctx.Done()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.publish = nil
 	return nil
 }
 
-// Births records when objects were first seen, and forgets those that are not named any more.
-func (s *Store) Births(keys []Key) (map[Key]time.Time, error) { return nil, nil }
+// List gives the applied objects, by key.
+func (s *Store) List() []*Object {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return sorted(s.objects)
+}
 
-// Apply keeps objects in the store, all or none: when validation of the would-be snapshot finds an error in one of them, nothing
-// changes and the findings are all there is. Findings about the objects (warnings too) are returned in any case. When it returns
-// without error findings, Snapshot has the objects.
-func (s *Set) Apply(objects []*Object) ([]Result, []model.Finding, error) { return nil, nil, nil }
+// state is the source's; the caller holds mu.
+func (s *Store) state() State { return State{Objects: sorted(s.objects), Findings: s.findings} }
 
-// Delete removes applied objects, all or none. ErrNotFound (wrapped, naming object and file) when one is not in the store.
-func (s *Set) Delete(keys []Key) ([]Result, error) { return nil, nil }
+// with gives the state as it would be with more objects.
+func (s *Store) with(objects []*Object) State {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := map[Key]*Object{}
+	for k, o := range s.objects {
+		all[k] = o
+	}
+	for _, o := range s.aged(objects) {
+		all[o.Key()] = o
+	}
+	return State{Objects: sorted(all), Findings: s.findings}
+}
+
+// aged gives each object the age of the one it replaces, or the present; the caller holds mu.
+func (s *Store) aged(objects []*Object) []*Object {
+	out := make([]*Object, len(objects))
+	now := s.now()
+	for i, o := range objects {
+		c := *o
+		c.Origin.Layer = LayerApplied
+		if rec, ok := s.records[o.Key()]; ok {
+			c.Born = rec.Born
+		} else if c.Born.IsZero() {
+			c.Born = now
+		}
+		out[i] = &c
+	}
+	return out
+}
+
+// put keeps objects, all or none, and publishes.
+func (s *Store) put(objects []*Object) ([]Result, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	objects = s.aged(objects)
+	results := make([]Result, len(objects))
+	records := make([]record, len(objects))
+	for i, o := range objects {
+		k := o.Key()
+		rec, known := s.records[k]
+		results[i] = Result{k, Created}
+		if known {
+			results[i].Action = Changed
+			if old := s.objects[k]; old != nil && sameContent(old, o) {
+				results[i].Action = Unchanged
+			}
+		}
+		if results[i].Action != Unchanged {
+			rec.Generation++
+			rec.Changed = s.now()
+		}
+		rec.Raw, rec.File, rec.Line, rec.Born = o.Raw, o.Origin.File, o.Origin.Line, o.Born
+		records[i] = rec
+	}
+	err := s.write(func(b *bolt.Bucket) error {
+		for i, o := range objects {
+			if err := putJSON(b, o.Key(), records[i]); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	for i, o := range objects {
+		s.objects[o.Key()], s.records[o.Key()] = o, records[i]
+		s.forgive(o.Ref())
+	}
+	s.changed()
+	return results, nil
+}
+
+// remove forgets objects, all or none, and publishes.
+func (s *Store) remove(keys []Key) ([]Result, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	results := make([]Result, len(keys))
+	for i, k := range keys {
+		if _, ok := s.records[k]; !ok {
+			return nil, fmt.Errorf("%s: %w", k, ErrNotFound)
+		}
+		results[i] = Result{k, Deleted}
+	}
+	err := s.write(func(b *bolt.Bucket) error {
+		for _, k := range keys {
+			name, err := json.Marshal(k)
+			if err != nil {
+				return err
+			}
+			if err := b.Delete(name); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	for _, k := range keys {
+		delete(s.objects, k)
+		delete(s.records, k)
+		if kind := LookupKind(k.Group, k.Kind); kind != nil {
+			s.forgive(model.Ref{Kind: kind.RefName(), Namespace: k.Namespace, Name: k.Name})
+		}
+	}
+	s.changed()
+	return results, nil
+}
+
+func (s *Store) write(change func(*bolt.Bucket) error) error {
+	err := s.db.Update(func(tx *bolt.Tx) error { return change(tx.Bucket(objectsBucket)) })
+	if err != nil {
+		return fmt.Errorf("write store: %w", err)
+	}
+	return nil
+}
+
+// forgive drops findings about an object that was replaced or deleted; the caller holds mu.
+func (s *Store) forgive(ref model.Ref) {
+	var kept []model.Finding
+	for _, f := range s.findings {
+		if f.Object != ref {
+			kept = append(kept, f)
+		}
+	}
+	s.findings = kept
+}
+
+// changed publishes; the caller holds mu.
+func (s *Store) changed() {
+	if s.publish != nil {
+		s.publish(s.state())
+	}
+}
+
+func putJSON(b *bolt.Bucket, k Key, v any) error {
+	name, err := json.Marshal(k)
+	if err != nil {
+		return err
+	}
+	data, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	return b.Put(name, data)
+}
+
+func sameContent(a, b *Object) bool {
+	x, err1 := json.Marshal(a.Kube)
+	y, err2 := json.Marshal(b.Kube)
+	return err1 == nil && err2 == nil && bytes.Equal(x, y)
+}
+
+// Births records when objects were first seen, and forgets those that are not named any more. It is what Files takes.
+func (s *Store) Births(keys []Key) (map[Key]time.Time, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	births := map[Key]time.Time{}
+	now := s.now()
+	known, err := s.readBirths()
+	if err != nil {
+		return nil, err
+	}
+	changed := len(known) != len(keys)
+	for _, k := range keys {
+		t, ok := known[k]
+		if !ok {
+			t, changed = now, true
+		}
+		births[k] = t
+	}
+	if !changed {
+		return births, nil
+	}
+	err = s.db.Update(func(tx *bolt.Tx) error {
+		if err := tx.DeleteBucket(birthsBucket); err != nil {
+			return err
+		}
+		b, err := tx.CreateBucket(birthsBucket)
+		if err != nil {
+			return err
+		}
+		for k, t := range births {
+			if err := putJSON(b, k, t); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("record births: %w", err)
+	}
+	return births, nil
+}
+
+func (s *Store) readBirths() (map[Key]time.Time, error) {
+	known := map[Key]time.Time{}
+	err := s.db.View(func(tx *bolt.Tx) error {
+		return tx.Bucket(birthsBucket).ForEach(func(k, v []byte) error {
+			var key Key
+			var t time.Time
+			if err := errors.Join(json.Unmarshal(k, &key), json.Unmarshal(v, &t)); err != nil {
+				return err
+			}
+			known[key] = t
+			return nil
+		})
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read births: %w", err)
+	}
+	return known, nil
+}
