@@ -1,0 +1,66 @@
+package upstream
+
+import (
+	"math"
+	"sync/atomic"
+
+	"github.com/weftmesh/weft/internal/proxy/conf"
+)
+
+// Breaker counts what a cluster has in use and refuses what is over its limits. It outlives the cluster's versions.
+type Breaker struct {
+	connections, pending, requests, retries gauge
+}
+
+// gauge is a count with a limit.
+type gauge struct{ now, limit atomic.Int64 }
+
+func (g *gauge) take() bool {
+	if g.now.Add(1) <= g.limit.Load() {
+		return true
+	}
+	g.now.Add(-1)
+	return false
+}
+
+func (g *gauge) force() { g.now.Add(1) }
+func (g *gauge) give()  { g.now.Add(-1) }
+func (g *gauge) set(n uint32) {
+	if n == 0 {
+		g.limit.Store(math.MaxInt64)
+		return
+	}
+	g.limit.Store(int64(n))
+}
+
+// NewBreaker makes the breaker of a cluster.
+func NewBreaker(c *conf.Cluster) *Breaker {
+	b := &Breaker{}
+	b.Update(c)
+	return b
+}
+
+// Update takes the limits of a new version; what is in use stays counted.
+func (b *Breaker) Update(c *conf.Cluster) {
+	b.connections.set(c.MaxConnections)
+	b.pending.set(c.MaxPending)
+	b.requests.set(c.MaxRequests)
+	b.retries.set(c.MaxRetries)
+}
+
+// Request reports whether one more request may be made; RequestDone follows it if so.
+func (b *Breaker) Request() bool { return b.requests.take() }
+
+// RequestDone ends what Request allowed.
+func (b *Breaker) RequestDone() { b.requests.give() }
+
+// Retry reports whether one more retry may run; RetryDone follows it if so.
+func (b *Breaker) Retry() bool { return b.retries.take() }
+
+// RetryDone ends what Retry allowed.
+func (b *Breaker) RetryDone() { b.retries.give() }
+
+// InUse are the present counts, for dumps.
+func (b *Breaker) InUse() (connections, pending, requests, retries int64) {
+	return b.connections.now.Load(), b.pending.now.Load(), b.requests.now.Load(), b.retries.now.Load()
+}
