@@ -1,0 +1,121 @@
+package telemetry
+
+import (
+	"io"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Log writes access log lines without ever making a request wait: what the writer cannot keep up with is dropped and counted.
+type Log struct {
+	// JSON writes objects instead of Envoy's text format; set before the first Write.
+	JSON bool
+
+	lines   chan *line
+	free    sync.Pool
+	dropped atomic.Uint64
+	stop    chan struct{} // closed by Close
+	once    sync.Once
+	done    chan struct{}
+}
+
+type line struct{ b []byte }
+
+const (
+	queuedLines = 4096
+	flushBytes  = 32 << 10
+	flushAfter  = 200 * time.Millisecond
+)
+
+// NewLog starts the writer; Close ends it. w is used by one goroutine.
+func NewLog(w io.Writer) *Log {
+	l := &Log{lines: make(chan *line, queuedLines), stop: make(chan struct{}), done: make(chan struct{})}
+	l.free.New = func() any { return &line{b: make([]byte, 0, 512)} }
+	go l.run(w) // ends by Close
+	return l
+}
+
+// Write queues the entry's line. Entry's strings are not kept. A nil Log takes nothing.
+func (l *Log) Write(e *Entry) {
+	if l == nil {
+		return
+	}
+	n := l.free.Get().(*line)
+	if l.JSON {
+		n.b = e.appendJSON(n.b[:0])
+	} else {
+		n.b = e.appendText(n.b[:0])
+	}
+	select {
+	case l.lines <- n:
+	default:
+		l.dropped.Add(1)
+		l.free.Put(n)
+	}
+}
+
+// Dropped is the number of lines lost so far.
+func (l *Log) Dropped() uint64 {
+	if l == nil {
+		return 0
+	}
+	return l.dropped.Load()
+}
+
+// Close writes what is queued and ends the writer. Lines that come later are lost.
+func (l *Log) Close() {
+	if l == nil {
+		return
+	}
+	l.once.Do(func() { close(l.stop) })
+	<-l.done
+}
+
+func (l *Log) run(w io.Writer) {
+	defer close(l.done)
+	var buf []byte
+	flush := func() {
+		if len(buf) > 0 {
+			if _, err := w.Write(buf); err != nil {
+				l.dropped.Add(1)
+			}
+			buf = buf[:0]
+		}
+	}
+	timer := time.NewTimer(flushAfter)
+	defer timer.Stop()
+	armed := true
+	for {
+		select {
+		case n := <-l.lines:
+			buf = l.take(buf, n)
+			if len(buf) >= flushBytes {
+				flush()
+			} else if !armed {
+				timer.Reset(flushAfter)
+				armed = true
+			}
+		case <-timer.C:
+			flush()
+			armed = false
+		case <-l.stop:
+			for {
+				select {
+				case n := <-l.lines:
+					buf = l.take(buf, n)
+					continue
+				default:
+				}
+				flush()
+				return
+			}
+		}
+	}
+}
+
+func (l *Log) take(buf []byte, n *line) []byte {
+	buf = append(buf, n.b...)
+	l.free.Put(n)
+	return buf
+}
