@@ -1,0 +1,138 @@
+// Package retry decides whether a failed attempt is made again. The rule above every policy: a request that may have been
+// acted on is not sent a second time, unless its method or an idempotency key says that this does no harm.
+package retry
+
+import (
+	"sync/atomic"
+	"time"
+
+	"github.com/weftmesh/weft/internal/proxy/conf"
+	"github.com/weftmesh/weft/internal/proxy/message"
+)
+
+// Attempt is how an attempt ended.
+type Attempt struct {
+	// Status is the response's; 0 when there was none.
+	Status int
+	// GRPC is the grpc-status of a trailers-only response; -1 when there is none.
+	GRPC int
+	// Unsent is set when the connection failed before a byte of the request was written.
+	Unsent bool
+	// Begun is set when any byte of a response has arrived; a response with Status has.
+	Begun bool
+	// TimedOut is set when the attempt's own time ran out.
+	TimedOut bool
+}
+
+// Repeatable reports whether sending a request twice means no more than sending it once (RFC 9110 section 9.2.2), or the
+// client says that the server will notice (draft-ietf-httpapi-idempotency-key-header).
+func Repeatable(r *message.Request) bool {
+	switch r.Method {
+	case "GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE":
+		return true
+	}
+	_, keyed := r.Header.Get("Idempotency-Key")
+	return keyed
+}
+
+// Wanted reports whether the policy wants another attempt, and safety allows one. A nil policy wants none.
+func Wanted(p *conf.Retry, a *Attempt, repeatable bool) bool {
+	if p == nil || !a.Unsent && !repeatable || a.Status == 0 && a.Begun {
+		return false
+	}
+	if a.Status != 0 {
+		return wantsStatus(p, a)
+	}
+	on := p.On
+	switch {
+	case on&(conf.On5xx|conf.OnGatewayError) != 0:
+		return true // Envoy counts an upstream that does not answer as one that answered 503
+	case a.Unsent:
+		return on&(conf.OnConnectFailure|conf.OnReset|conf.OnResetBeforeRequest|conf.OnRefusedStream) != 0
+	case a.TimedOut:
+		return on&conf.OnReset != 0
+	}
+	return on&(conf.OnReset|conf.OnConnectFailure) != 0
+}
+
+func wantsStatus(p *conf.Retry, a *Attempt) bool {
+	on := p.On
+	switch {
+	case on&conf.On5xx != 0 && a.Status >= 500,
+		on&conf.OnGatewayError != 0 && a.Status >= 502 && a.Status <= 504,
+		on&conf.OnRetriable4xx != 0 && a.Status == 409:
+		return true
+	}
+	if on&conf.OnStatus != 0 {
+		for _, s := range p.StatusCodes {
+			if s == a.Status {
+				return true
+			}
+		}
+	}
+	return wantsGRPC(on, a.GRPC)
+}
+
+// gRPC status codes (github.com/grpc/grpc/blob/master/doc/statuscodes.md).
+func wantsGRPC(on conf.RetryOn, code int) bool {
+	switch code {
+	case 1:
+		return on&conf.OnGRPCCancelled != 0
+	case 4:
+		return on&conf.OnGRPCDeadline != 0
+	case 8:
+		return on&conf.OnGRPCExhausted != 0
+	case 13:
+		return on&conf.OnGRPCInternal != 0
+	case 14:
+		return on&conf.OnGRPCUnavailable != 0
+	}
+	return false
+}
+
+// Envoy's default of the base interval.
+const defaultBackOff = 25 * time.Millisecond
+
+// BackOff is how long to wait before retry n, 1 for the first: chance below an interval that doubles each time up to a
+// limit. random is uniform over all of uint64. The first retry of what was never sent need not wait at all.
+func BackOff(p *conf.Retry, n int, random uint64) time.Duration {
+	base := p.BackOff
+	if base <= 0 {
+		base = defaultBackOff
+	}
+	most := p.MaxBackOff
+	if most <= 0 {
+		most = 10 * base
+	}
+	interval := base
+	for i := 1; i < n && interval < most; i++ {
+		interval *= 2
+	}
+	return time.Duration(random % uint64(min(interval, most)))
+}
+
+// Budget keeps retries in proportion to requests, so that a service that fails is not buried under repetitions. Requests that
+// were never sent are not charged to it. The zero value is ready to use.
+type Budget struct{ spent atomic.Int64 } // in tenths of a retry; what is left is burst - spent
+
+const (
+	perRetry   = 10
+	perRequest = 2 // a fifth
+	burst      = 200 * perRetry
+)
+
+// Request pays in for a request.
+func (b *Budget) Request() {
+	if v := b.spent.Load(); v > 0 {
+		b.spent.CompareAndSwap(v, max(v-perRequest, 0)) // a lost race pays in a little less
+	}
+}
+
+// Retry takes a retry out, or reports that there is none left.
+func (b *Budget) Retry() bool {
+	if b.spent.Add(perRetry) <= burst {
+		return true
+	}
+	b.spent.Add(-perRetry)
+	return false
+}

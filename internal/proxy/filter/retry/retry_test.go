@@ -1,0 +1,86 @@
+package retry
+
+import (
+	"testing"
+	"time"
+
+	"github.com/weftmesh/weft/internal/proxy/conf"
+	"github.com/weftmesh/weft/internal/proxy/message"
+)
+
+func TestWanted(t *testing.T) {
+	istio := conf.OnConnectFailure | conf.OnRefusedStream | conf.OnGRPCUnavailable | conf.OnGRPCCancelled | conf.OnStatus
+	for _, c := range []struct {
+		name       string
+		on         conf.RetryOn
+		a          Attempt
+		repeatable bool
+		want       bool
+	}{
+		{"refused connection, POST", istio, Attempt{Unsent: true}, false, true},
+		{"reset after sending, GET", istio, Attempt{}, true, true},
+		{"reset after sending, POST", istio, Attempt{}, false, false},
+		{"POST even by explicit policy", conf.On5xx, Attempt{}, false, false},
+		{"POST answered 503", istio, Attempt{Status: 503, Begun: true}, false, false},
+		{"GET answered 503", istio, Attempt{Status: 503, Begun: true}, true, true},
+		{"GET answered 500", istio, Attempt{Status: 500, Begun: true}, true, false},
+		{"GET answered 500, 5xx", conf.On5xx, Attempt{Status: 500, Begun: true}, true, true},
+		{"GET answered 500, gateway-error", conf.OnGatewayError, Attempt{Status: 500, Begun: true}, true, false},
+		{"half a head", conf.On5xx, Attempt{Begun: true}, true, false},
+		{"timeout, connect-failure only", conf.OnConnectFailure, Attempt{TimedOut: true}, true, false},
+		{"timeout, 5xx", conf.On5xx, Attempt{TimedOut: true}, true, true},
+		{"conflict", conf.OnRetriable4xx, Attempt{Status: 409, Begun: true}, true, true},
+		{"grpc unavailable", istio, Attempt{Status: 200, GRPC: 14, Begun: true}, true, true},
+		{"fine", istio, Attempt{Status: 200, GRPC: -1, Begun: true}, true, false},
+	} {
+		p := &conf.Retry{On: c.on, StatusCodes: []int{503}}
+		if got := Wanted(p, &c.a, c.repeatable); got != c.want {
+			t.Errorf("%s: got %v", c.name, got)
+		}
+		if Wanted(nil, &c.a, c.repeatable) {
+			t.Errorf("%s: wanted without a policy", c.name)
+		}
+	}
+}
+
+func TestRepeatable(t *testing.T) {
+	for method, want := range map[string]bool{"GET": true, "PUT": true, "DELETE": true, "POST": false, "PATCH": false, "CONNECT": false} {
+		r := &message.Request{Method: method}
+		if got := Repeatable(r); got != want {
+			t.Errorf("%s: %v", method, got)
+		}
+		if r.Header.Add("idempotency-key", "1"); !Repeatable(r) {
+			t.Errorf("%s with a key is not repeatable", method)
+		}
+	}
+}
+
+func TestBackOffGrowsWithinBounds(t *testing.T) {
+	p := &conf.Retry{BackOff: 10 * time.Millisecond, MaxBackOff: 40 * time.Millisecond}
+	for n, most := range map[int]time.Duration{1: 10, 2: 20, 3: 40, 9: 40} {
+		for r := uint64(0); r < 1e9; r += 7654321 {
+			if d := BackOff(p, n, r); d < 0 || d >= most*time.Millisecond {
+				t.Fatalf("retry %d waits %v", n, d)
+			}
+		}
+	}
+}
+
+func TestBudget(t *testing.T) {
+	var b Budget
+	n := 0
+	for b.Retry() {
+		n++
+	}
+	if n != burst/perRetry {
+		t.Fatalf("%d retries from a full budget", n)
+	}
+	for range 50 {
+		b.Request()
+	}
+	for n = 0; b.Retry(); n++ {
+	}
+	if n != 10 {
+		t.Fatalf("50 requests pay for %d retries", n)
+	}
+}

@@ -1,0 +1,147 @@
+// Package rewrite changes where a request goes by name: paths, authorities, and answers that send the client elsewhere.
+package rewrite
+
+import (
+	"strconv"
+	"strings"
+
+	"github.com/weftmesh/weft/internal/proxy/conf"
+	"github.com/weftmesh/weft/internal/proxy/message"
+)
+
+// Forward applies a route's rewrites to the request. m is the route's match, whose prefix a prefix rewrite replaces. It
+// allocates only when something changes.
+func Forward(r *message.Request, f *conf.Forward, m *conf.Match) {
+	if f.HostRewrite != "" {
+		r.Authority = f.HostRewrite
+	}
+	if f.PrefixRewrite == "" && f.PathRewrite == "" && f.RegexRewrite == nil || r.Path == "" || r.Path[0] != '/' {
+		return
+	}
+	path, query := r.SplitPath()
+	switch {
+	case f.PathRewrite != "":
+		path = f.PathRewrite
+	case f.RegexRewrite != nil:
+		path = substitute(f.RegexRewrite, path)
+	default:
+		path = prefix(path, m, f.PrefixRewrite)
+	}
+	r.Path = join(path, query, len(r.Path) > 0 && strings.IndexByte(r.Path, '?') >= 0)
+}
+
+// prefix replaces the part that the route matched: a prefix, or the whole path of an exact match. At a segment boundary the
+// slash between both parts stays single.
+func prefix(path string, m *conf.Match, with string) string {
+	switch m.Path.Kind {
+	case conf.Exact:
+		return with
+	case conf.PrefixOf:
+		rest := path[min(len(m.Path.Value), len(path)):]
+		if m.PathSeparatedPrefix {
+			with = strings.TrimSuffix(with, "/")
+			if rest == "" && with == "" {
+				return "/"
+			}
+			if rest != "" && rest[0] != '/' {
+				rest = "/" + rest
+			}
+		}
+		return with + rest
+	case conf.Any:
+		return with + strings.TrimPrefix(path, "/")
+	}
+	return path
+}
+
+// substitute replaces every match; the substitution writes groups as \1, Go's package as ${1}.
+func substitute(rw *conf.RegexRewrite, path string) string {
+	return rw.Pattern.Regexp.ReplaceAllString(path, template(rw.Substitution))
+}
+
+func template(s string) string {
+	var b strings.Builder
+	for i := 0; i < len(s); i++ {
+		switch c := s[i]; {
+		case c == '$':
+			b.WriteString("$$")
+		case c == '\\' && i+1 < len(s) && '0' <= s[i+1] && s[i+1] <= '9':
+			i++
+			b.WriteString("${" + s[i:i+1] + "}")
+		case c == '\\' && i+1 < len(s):
+			i++
+			b.WriteByte(s[i])
+		default:
+			b.WriteByte(c)
+		}
+	}
+	return b.String()
+}
+
+func join(path, query string, has bool) string {
+	if path == "" || path[0] != '/' {
+		path = "/" + path
+	}
+	if !has {
+		return path
+	}
+	if strings.IndexByte(path, '?') >= 0 {
+		return path + "&" + query
+	}
+	return path + "?" + query
+}
+
+// Location gives the Location of a redirect for a request. scheme is what the client used.
+func Location(r *message.Request, rd *conf.Redirect, m *conf.Match, scheme string) string {
+	target := scheme
+	if rd.Scheme != "" {
+		target = rd.Scheme
+	}
+	path, query := r.SplitPath()
+	has := !rd.StripQuery && strings.IndexByte(r.Path, '?') >= 0
+	switch {
+	case rd.Path != "":
+		path = rd.Path
+	case rd.RegexRewrite != nil:
+		path = substitute(rd.RegexRewrite, path)
+	case rd.PrefixRewrite != "":
+		path = prefix(path, m, rd.PrefixRewrite)
+	}
+	return target + "://" + authority(r.Authority, rd, scheme, target) + join(path, query, has)
+}
+
+// authority keeps the client's port unless the redirect gives one or the scheme changes, and leaves out the scheme's own.
+func authority(current string, rd *conf.Redirect, from, to string) string {
+	host, port := splitPort(current)
+	if rd.Host != "" {
+		host, port = splitPort(rd.Host)
+		if port == "" && rd.Port == 0 && from == to {
+			_, port = splitPort(current)
+		}
+	}
+	if from != to && rd.Scheme != "" && (port == defaultPort(from)) {
+		port = ""
+	}
+	if rd.Port != 0 {
+		port = strconv.Itoa(int(rd.Port))
+	}
+	if port == "" || port == defaultPort(to) {
+		return host
+	}
+	return host + ":" + port
+}
+
+func defaultPort(scheme string) string {
+	if scheme == "https" {
+		return "443"
+	}
+	return "80"
+}
+
+func splitPort(a string) (host, port string) {
+	i := strings.LastIndexByte(a, ':')
+	if i < 0 || strings.IndexByte(a[i:], ']') >= 0 {
+		return a, ""
+	}
+	return a[:i], a[i+1:]
+}

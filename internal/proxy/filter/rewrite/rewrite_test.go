@@ -1,0 +1,63 @@
+package rewrite
+
+import (
+	"regexp"
+	"testing"
+
+	"github.com/weftmesh/weft/internal/proxy/conf"
+	"github.com/weftmesh/weft/internal/proxy/message"
+)
+
+func pattern(s string) conf.StringMatch {
+	return conf.StringMatch{Kind: conf.Regex, Regexp: regexp.MustCompile(s)}
+}
+
+func TestForward(t *testing.T) {
+	pre := func(v string) conf.Match { return conf.Match{Path: conf.StringMatch{Kind: conf.PrefixOf, Value: v}} }
+	seg := func(v string) conf.Match { m := pre(v); m.PathSeparatedPrefix = true; return m }
+	for _, c := range []struct {
+		path  string
+		match conf.Match
+		f     conf.Forward
+		want  string
+	}{
+		{"/a/b?q", pre("/a"), conf.Forward{}, "/a/b?q"},
+		{"/a/b?q", pre("/a/"), conf.Forward{PrefixRewrite: "/"}, "/b?q"},
+		{"/ab", pre("/a"), conf.Forward{PrefixRewrite: "/x"}, "/xb"},
+		{"/a/b", seg("/a"), conf.Forward{PrefixRewrite: "/"}, "/b"},
+		{"/a", seg("/a"), conf.Forward{PrefixRewrite: "/"}, "/"},
+		{"/a?x=1", seg("/a"), conf.Forward{PrefixRewrite: "/new/"}, "/new?x=1"},
+		{"/a", conf.Match{Path: conf.StringMatch{Kind: conf.Exact, Value: "/a"}}, conf.Forward{PrefixRewrite: "/z"}, "/z"},
+		{"/a/b?q=1", pre("/"), conf.Forward{PathRewrite: "/whole"}, "/whole?q=1"},
+		{"/v1/u/7?", pre("/"), conf.Forward{RegexRewrite: &conf.RegexRewrite{Pattern: pattern(`^/v1/u/(\d+)$`), Substitution: `/users/\1/$x`}}, "/users/7/$x?"},
+		{"*", pre("/"), conf.Forward{PathRewrite: "/x"}, "*"},
+	} {
+		r := &message.Request{Path: c.path, Authority: "a"}
+		if Forward(r, &c.f, &c.match); r.Path != c.want {
+			t.Errorf("%s with %+v: got %s, want %s", c.path, c.f, r.Path, c.want)
+		}
+	}
+	r := &message.Request{Path: "/", Authority: "a"}
+	if Forward(r, &conf.Forward{HostRewrite: "b"}, &conf.Match{}); r.Authority != "b" {
+		t.Errorf("authority %q", r.Authority)
+	}
+}
+
+func TestLocation(t *testing.T) {
+	m := conf.Match{Path: conf.StringMatch{Kind: conf.PrefixOf, Value: "/a"}}
+	for _, c := range []struct {
+		rd   conf.Redirect
+		want string
+	}{
+		{conf.Redirect{Path: "/new"}, "http://shop.example:8080/new?q=1"},
+		{conf.Redirect{Host: "other.example"}, "http://other.example:8080/a/b?q=1"},
+		{conf.Redirect{Host: "other.example", Port: 80}, "http://other.example/a/b?q=1"},
+		{conf.Redirect{Scheme: "https", Port: 443}, "https://shop.example/a/b?q=1"},
+		{conf.Redirect{PrefixRewrite: "/z", StripQuery: true}, "http://shop.example:8080/z/b"},
+	} {
+		r := &message.Request{Path: "/a/b?q=1", Authority: "shop.example:8080"}
+		if got := Location(r, &c.rd, &m, "http"); got != c.want {
+			t.Errorf("%+v: got %s, want %s", c.rd, got, c.want)
+		}
+	}
+}
