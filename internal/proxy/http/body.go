@@ -252,10 +252,8 @@ func hexDigit(c byte) (byte, bool) {
 
 // readTrailers reads the trailer section with the empty line that ends the message.
 func (in *input) readTrailers() error {
-	for in.buffered() < 2 {
-		if err := in.fill(); err != nil {
-			return err
-		}
+	if err := in.need(2); err != nil {
+		return err
 	}
 	if in.blk.b[in.r] == '\r' && in.blk.b[in.r+1] == '\n' {
 		in.r += 2

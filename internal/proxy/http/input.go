@@ -159,21 +159,27 @@ func checkPartial(b []byte, checked, firstLine, limit int) error {
 	return nil
 }
 
-// skipEmptyLine passes over one empty line before a request line (RFC 9112 section 2.2).
+// skipEmptyLine passes over one empty line before a request line (RFC 9112 section 2.2) and returns with a byte buffered. An
+// end of stream after nothing or an empty line is io.EOF.
 func (in *input) skipEmptyLine() error {
-	for in.buffered() < 2 {
-		if in.buffered() == 1 && in.blk.b[in.r] != '\r' {
-			return nil
-		}
+	if err := in.need(1); err != nil || in.blk.b[in.r] != '\r' {
+		return err
+	}
+	if err := in.need(2); err != nil {
+		return unexpected(err)
+	}
+	if in.blk.b[in.r+1] == '\n' {
+		in.r += 2
+	}
+	return in.need(1)
+}
+
+// need returns with n bytes buffered.
+func (in *input) need(n int) error {
+	for in.buffered() < n {
 		if err := in.fill(); err != nil {
-			if err == io.EOF && in.buffered() > 0 {
-				return io.ErrUnexpectedEOF
-			}
 			return err
 		}
-	}
-	if in.blk.b[in.r] == '\r' && in.blk.b[in.r+1] == '\n' {
-		in.r += 2
 	}
 	return nil
 }

@@ -63,6 +63,9 @@ func (s *ServerConn) ReadRequest(r *message.Request) error {
 	if err != nil {
 		return err
 	}
+	if !tchar[s.input.blk.b[s.input.r]] {
+		return errMethod // TLS or other bytes that may never make a line: do not wait for one
+	}
 	head, err := s.input.readHead(s.input.lim.TargetBytes)
 	if err != nil {
 		return err
