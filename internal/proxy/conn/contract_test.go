@@ -289,7 +289,7 @@ func knowsQuiet(t *testing.T, a, b conn.Conn) {
 func TestPrefixComesFirst(t *testing.T) {
 	a, b := overNet(tcpPair(t))
 	p := conn.WithPrefix(a, []byte("sniffed "))
-	if conn.Quiet(p) || conn.NetConn(p) != nil {
+	if conn.Quiet(p) || conn.NetReader(p) != nil {
 		t.Error("a prefix is pending")
 	}
 	if err := p.Wait(); err != nil {
@@ -300,7 +300,7 @@ func TestPrefixComesFirst(t *testing.T) {
 	if _, err := io.ReadFull(p, got); err != nil || string(got) != "sniffed rest" {
 		t.Fatalf("%q, %v", got, err)
 	}
-	if conn.NetConn(p) == nil {
+	if conn.NetReader(p) == nil {
 		t.Error("the socket is not reachable after the prefix")
 	}
 }

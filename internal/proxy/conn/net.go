@@ -43,21 +43,34 @@ func FromNet(nc net.Conn) Conn {
 	return &peekConn{netConn: base}
 }
 
-// NetConn gives the net.Conn under c if every byte still to be read comes from it, else nil.
-func NetConn(c Conn) net.Conn {
+// NetReader gives the net.Conn under c if every byte still to be read comes from it, else nil. It belongs to the goroutine
+// that reads c.
+func NetReader(c Conn) net.Conn {
+	switch c := c.(type) {
+	case *peekConn:
+		if c.has {
+			return nil
+		}
+	case *prefixed:
+		if len(c.prefix) > 0 {
+			return nil
+		}
+		return NetReader(c.Conn)
+	}
+	return NetWriter(c)
+}
+
+// NetWriter gives the net.Conn to which writing on c goes, nil if there is none.
+func NetWriter(c Conn) net.Conn {
 	switch c := c.(type) {
 	case *socket:
 		return c.nc
 	case *waitConn:
 		return c.nc
 	case *peekConn:
-		if !c.has {
-			return c.nc
-		}
+		return c.nc
 	case *prefixed:
-		if len(c.prefix) == 0 {
-			return NetConn(c.Conn)
-		}
+		return NetWriter(c.Conn)
 	}
 	return nil
 }

@@ -177,8 +177,8 @@ func (d *direction) step() *Error {
 
 // sockets gives both ends if the kernel can move bytes between them.
 func (d *direction) sockets() (dst, src *net.TCPConn) {
-	dst, _ = conn.NetConn(d.dst).(*net.TCPConn)
-	src, _ = conn.NetConn(d.src).(*net.TCPConn)
+	dst, _ = conn.NetWriter(d.dst).(*net.TCPConn)
+	src, _ = conn.NetReader(d.src).(*net.TCPConn)
 	if dst == nil || src == nil {
 		return nil, nil
 	}
