@@ -1,0 +1,273 @@
+package generate
+
+import (
+	"math"
+	"time"
+
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	upstreamsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
+	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/structpb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/weftmesh/weft/internal/control/model"
+	"github.com/weftmesh/weft/internal/wire"
+)
+
+const (
+	defaultConnectTimeout = 10 * time.Second
+	httpProtocolOptions   = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+)
+
+// Cluster gives the cluster of that name.
+func (g *Generator) Cluster(name string) (proto.Message, bool) {
+	switch name {
+	case wire.PassthroughCluster, wire.InboundPassthroughCluster:
+		return g.originalDestination(name), true
+	case wire.BlackHoleCluster:
+		return &clusterv3.Cluster{Name: name, ConnectTimeout: g.connectTimeout(nil),
+			ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC},
+			LoadAssignment:       &endpointv3.ClusterLoadAssignment{ClusterName: name}}, true
+	}
+	direction, port, subset, host, ok := wire.ParseCluster(name)
+	switch {
+	case !ok || wire.OutboundCluster(port, subset, host) != name && wire.InboundCluster(port) != name:
+		return nil, false
+	case direction == "inbound":
+		return g.inboundCluster(name, port)
+	}
+	b, ok := g.backend(port, subset, host)
+	if !ok {
+		return nil, false
+	}
+	return g.outboundCluster(name, b), true
+}
+
+// backend is what stands behind an outbound cluster.
+type backend struct {
+	service *model.Service
+	port    *model.Port
+	subset  *model.Subset
+	policy  model.TrafficPolicy
+	// pinned is the only endpoint, for a headless service's.
+	pinned *model.Endpoint
+	host   string // as in the cluster's name
+}
+
+func (g *Generator) backend(port uint16, subsetName, host string) (*backend, bool) {
+	s, pinned := g.backing(host)
+	if s == nil || s.Port(port) == nil {
+		return nil, false
+	}
+	d := g.destination(s)
+	b := &backend{service: s, port: s.Port(port), pinned: pinned, host: host, subset: subset(d, subsetName)}
+	if subsetName != "" && b.subset == nil {
+		return nil, false
+	}
+	b.policy = trafficPolicy(d, b.subset, port)
+	return b, true
+}
+
+// passthrough says that connections go to the address that the client chose.
+func (b *backend) passthrough() bool {
+	return b.service.Resolution == model.None || b.policy.Balancing != nil && b.policy.Balancing.Simple == "PASSTHROUGH"
+}
+
+func (g *Generator) outboundCluster(name string, b *backend) *clusterv3.Cluster {
+	c := &clusterv3.Cluster{
+		Name:            name,
+		ConnectTimeout:  g.connectTimeout(b.policy.Pool),
+		Metadata:        serviceMetadata(b),
+		CircuitBreakers: circuitBreakers(b.policy.Pool),
+		// Endpoints that are not ready are left at once, however few remain.
+		CommonLbConfig: &clusterv3.Cluster_CommonLbConfig{HealthyPanicThreshold: &typev3.Percent{}},
+	}
+	if o := b.policy.Outlier; o != nil {
+		c.OutlierDetection = outlier(o)
+		c.CommonLbConfig.HealthyPanicThreshold.Value = float64(o.MinHealthPercent)
+	}
+	g.discover(c, b)
+	g.secure(c, b)
+	if o := protocolOptions(b.policy.Pool); o != nil {
+		c.TypedExtensionProtocolOptions = map[string]*anypb.Any{httpProtocolOptions: pack(o)}
+	}
+	return c
+}
+
+func (g *Generator) discover(c *clusterv3.Cluster, b *backend) {
+	if b.passthrough() {
+		c.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_ORIGINAL_DST}
+		c.LbPolicy = clusterv3.Cluster_CLUSTER_PROVIDED
+		return
+	}
+	c.LbPolicy = g.balancing(b.policy.Balancing)
+	kind := clusterv3.Cluster_EDS
+	switch {
+	case b.service.Resolution == model.DNS || b.service.ExternalName != "" && g.alias(b.service) == nil:
+		kind = clusterv3.Cluster_STRICT_DNS
+	case b.service.Resolution == model.DNSRoundRobin:
+		kind = clusterv3.Cluster_LOGICAL_DNS
+	}
+	c.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: kind}
+	if kind == clusterv3.Cluster_EDS {
+		c.EdsClusterConfig = &clusterv3.Cluster_EdsClusterConfig{EdsConfig: ads(), ServiceName: c.Name}
+		return
+	}
+	c.LoadAssignment = g.dnsEndpoints(c.Name, b)
+}
+
+// balancing: requests to whoever has the fewest, as Istio, unless the user says otherwise.
+func (g *Generator) balancing(b *model.Balancing) clusterv3.Cluster_LbPolicy {
+	if b != nil {
+		switch b.Simple {
+		case "ROUND_ROBIN":
+			return clusterv3.Cluster_ROUND_ROBIN
+		case "RANDOM":
+			return clusterv3.Cluster_RANDOM
+		}
+	}
+	if g.node.Proxyless {
+		return clusterv3.Cluster_ROUND_ROBIN // gRPC clients know no other for certain
+	}
+	return clusterv3.Cluster_LEAST_REQUEST
+}
+
+func (g *Generator) connectTimeout(p *model.ConnectionPool) *durationpb.Duration {
+	switch {
+	case p != nil && p.ConnectTimeout > 0:
+		return durationpb.New(p.ConnectTimeout)
+	case g.mesh.Settings.ConnectTimeout > 0:
+		return durationpb.New(g.mesh.Settings.ConnectTimeout)
+	}
+	return durationpb.New(defaultConnectTimeout)
+}
+
+// circuitBreakers: without settings there are no limits, where Envoy would have some.
+func circuitBreakers(p *model.ConnectionPool) *clusterv3.CircuitBreakers {
+	limit := func(n uint32) *wrapperspb.UInt32Value {
+		if n == 0 {
+			n = math.MaxUint32
+		}
+		return wrapperspb.UInt32(n)
+	}
+	t := &clusterv3.CircuitBreakers_Thresholds{MaxConnections: limit(0), MaxPendingRequests: limit(0), MaxRequests: limit(0),
+		MaxRetries: limit(0), TrackRemaining: true}
+	if p != nil {
+		t.MaxConnections, t.MaxPendingRequests, t.MaxRequests = limit(p.MaxConnections), limit(p.MaxPending), limit(p.MaxRequests)
+		if p.MaxRetries != nil {
+			t.MaxRetries = wrapperspb.UInt32(*p.MaxRetries)
+		}
+	}
+	return &clusterv3.CircuitBreakers{Thresholds: []*clusterv3.CircuitBreakers_Thresholds{t}}
+}
+
+// protocolOptions are needed only for limits that HTTP connections have.
+func protocolOptions(p *model.ConnectionPool) *upstreamsv3.HttpProtocolOptions {
+	if p == nil || p.IdleTimeout == 0 && p.MaxRequestsPerConnection == 0 {
+		return nil
+	}
+	common := &corev3.HttpProtocolOptions{}
+	if p.IdleTimeout > 0 {
+		common.IdleTimeout = durationpb.New(p.IdleTimeout)
+	}
+	if p.MaxRequestsPerConnection > 0 {
+		common.MaxRequestsPerConnection = wrapperspb.UInt32(p.MaxRequestsPerConnection)
+	}
+	return &upstreamsv3.HttpProtocolOptions{
+		CommonHttpProtocolOptions: common,
+		UpstreamProtocolOptions: &upstreamsv3.HttpProtocolOptions_UseDownstreamProtocolConfig{
+			UseDownstreamProtocolConfig: &upstreamsv3.HttpProtocolOptions_UseDownstreamHttpConfig{}},
+	}
+}
+
+// outlier translates outlier detection as Istio does: only what is asked for ejects, and success rates never do.
+func outlier(o *model.Outlier) *clusterv3.OutlierDetection {
+	out := &clusterv3.OutlierDetection{EnforcingSuccessRate: wrapperspb.UInt32(0)}
+	enforce := func(n *uint32) (threshold, share *wrapperspb.UInt32Value) {
+		if n == nil {
+			return nil, nil
+		}
+		if *n == 0 {
+			return wrapperspb.UInt32(0), wrapperspb.UInt32(0)
+		}
+		return wrapperspb.UInt32(*n), wrapperspb.UInt32(100)
+	}
+	out.Consecutive_5Xx, out.EnforcingConsecutive_5Xx = enforce(o.Consecutive5xx)
+	out.ConsecutiveGatewayFailure, out.EnforcingConsecutiveGatewayFailure = enforce(o.ConsecutiveGateway)
+	if o.SplitLocalOrigin {
+		out.SplitExternalLocalOriginErrors = true
+		out.ConsecutiveLocalOriginFailure, out.EnforcingConsecutiveLocalOriginFailure = enforce(o.ConsecutiveLocal)
+		out.EnforcingLocalOriginSuccessRate = wrapperspb.UInt32(0)
+	}
+	if o.Interval > 0 {
+		out.Interval = durationpb.New(o.Interval)
+	}
+	if o.BaseEjection > 0 {
+		out.BaseEjectionTime = durationpb.New(o.BaseEjection)
+	}
+	if o.MaxEjectionPercent > 0 {
+		out.MaxEjectionPercent = wrapperspb.UInt32(o.MaxEjectionPercent)
+	}
+	return out
+}
+
+// serviceMetadata says for metrics which service a cluster is of.
+func serviceMetadata(b *backend) *corev3.Metadata {
+	fields := describeService(b.service.Host, b.service.Name, b.service.Namespace)
+	fields["default_original_port"] = structpb.NewNumberValue(float64(b.port.Number))
+	if b.subset != nil {
+		fields["subset"] = structpb.NewStringValue(b.subset.Name)
+	}
+	return istioMetadata(fields)
+}
+
+func describeService(host, name, namespace string) map[string]*structpb.Value {
+	service := structpb.NewStructValue(&structpb.Struct{Fields: map[string]*structpb.Value{
+		"host": structpb.NewStringValue(host), "name": structpb.NewStringValue(name), "namespace": structpb.NewStringValue(namespace),
+	}})
+	return map[string]*structpb.Value{"services": structpb.NewListValue(&structpb.ListValue{Values: []*structpb.Value{service}})}
+}
+
+// originalDestination is a cluster that dials where the captured connection was going.
+func (g *Generator) originalDestination(name string) *clusterv3.Cluster {
+	return &clusterv3.Cluster{Name: name, ConnectTimeout: g.connectTimeout(nil), LbPolicy: clusterv3.Cluster_CLUSTER_PROVIDED,
+		ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_ORIGINAL_DST}, CircuitBreakers: circuitBreakers(nil)}
+}
+
+// inboundCluster leads to the workload's own port.
+func (g *Generator) inboundCluster(name string, port uint16) (proto.Message, bool) {
+	for _, p := range g.node.Ports {
+		if p.Number != port {
+			continue
+		}
+		c := g.originalDestination(name)
+		if p.ServiceHost != "" {
+			service, namespace := p.ServiceHost, g.node.Namespace
+			if s := g.mesh.Services[p.ServiceHost]; s != nil {
+				service, namespace = s.Name, s.Namespace
+			}
+			fields := describeService(p.ServiceHost, service, namespace)
+			fields["default_original_port"] = structpb.NewNumberValue(float64(p.ServicePort))
+			c.Metadata = istioMetadata(fields)
+		}
+		return c, true
+	}
+	return nil, false
+}
+
+// alias is the mesh's own service that an ExternalName points to; nil when it points outside.
+func (g *Generator) alias(s *model.Service) *model.Service {
+	if s.ExternalName == "" {
+		return nil
+	}
+	a := g.mesh.Services[s.ExternalName]
+	if a == nil || a == s || a.ExternalName != "" || !g.visible(a) {
+		return nil
+	}
+	return a
+}

@@ -1,0 +1,115 @@
+package generate
+
+import (
+	"github.com/weftmesh/weft/internal/control/model"
+)
+
+// destination finds the DestinationRule of a service for this node: of the client's namespace, else of the service's, else of the
+// root namespace; within one, that of the most specific host. Several for one host count as one: the first policy, all subsets.
+func (g *Generator) destination(s *model.Service) *model.Destination {
+	root := g.mesh.Settings.RootNamespace
+	namespaces := []string{g.node.Namespace, s.Namespace, root}
+	if g.node.Namespace == root {
+		namespaces = namespaces[1:]
+	}
+	for _, ns := range namespaces {
+		if d := g.destinationIn(ns, s.Host); d != nil {
+			return d
+		}
+	}
+	return nil
+}
+
+func (g *Generator) destinationIn(namespace, host string) *model.Destination {
+	if d := g.mergedDestination(namespace, g.mesh.Destinations[host]); d != nil {
+		return d
+	}
+	var best *model.Destination
+	for h, list := range g.mesh.Destinations {
+		if !isWildcard(h) || h == host || h != "*" && !wildcardCovers(h, host) {
+			continue
+		}
+		d := g.mergedDestination(namespace, list)
+		if d != nil && (best == nil || longerFirst(d.Host, best.Host) < 0) {
+			best = d
+		}
+	}
+	return best
+}
+
+func (g *Generator) mergedDestination(namespace string, list []*model.Destination) *model.Destination {
+	var out *model.Destination
+	for _, d := range list {
+		if d.Ref.Namespace != namespace || !d.ExportTo.VisibleFrom(d.Ref.Namespace, g.node.Namespace) {
+			continue
+		}
+		if out == nil {
+			out = d
+			continue
+		}
+		merged := *out
+		merged.Subsets = append([]model.Subset(nil), out.Subsets...)
+		for _, s := range d.Subsets {
+			if subset(out, s.Name) == nil {
+				merged.Subsets = append(merged.Subsets, s)
+			}
+		}
+		if isZeroPolicy(merged.Policy) {
+			merged.Policy = d.Policy
+		}
+		out = &merged
+	}
+	return out
+}
+
+func isZeroPolicy(p model.TrafficPolicy) bool {
+	return p.Balancing == nil && p.Pool == nil && p.Outlier == nil && p.TLS == nil && len(p.Ports) == 0
+}
+
+// subset finds a subset by name; nil when there is none.
+func subset(d *model.Destination, name string) *model.Subset {
+	if d == nil {
+		return nil
+	}
+	for i := range d.Subsets {
+		if d.Subsets[i].Name == name {
+			return &d.Subsets[i]
+		}
+	}
+	return nil
+}
+
+// trafficPolicy gives the policy of one port of a destination, or of a subset of it. A subset inherits what it does not set; the
+// settings of a port replace all others, as Istio documents it.
+func trafficPolicy(d *model.Destination, s *model.Subset, port uint16) model.TrafficPolicy {
+	if d == nil {
+		return model.TrafficPolicy{}
+	}
+	p := forPort(d.Policy, port)
+	if s == nil || s.Policy == nil {
+		return p
+	}
+	if own := s.Policy.Ports[port]; own != nil {
+		return *own
+	}
+	if s.Policy.Balancing != nil {
+		p.Balancing = s.Policy.Balancing
+	}
+	if s.Policy.Pool != nil {
+		p.Pool = s.Policy.Pool
+	}
+	if s.Policy.Outlier != nil {
+		p.Outlier = s.Policy.Outlier
+	}
+	if s.Policy.TLS != nil {
+		p.TLS = s.Policy.TLS
+	}
+	return p
+}
+
+func forPort(p model.TrafficPolicy, port uint16) model.TrafficPolicy {
+	if own := p.Ports[port]; own != nil {
+		return *own
+	}
+	return p
+}

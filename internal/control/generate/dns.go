@@ -1,0 +1,61 @@
+package generate
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+
+	dnsv3 "github.com/envoyproxy/go-control-plane/envoy/data/dns/v3"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/weftmesh/weft/internal/control/model"
+)
+
+// dnsTTL is how long an answer may be kept; Envoy's messages allow no less. Virtual addresses are stable, and the proxy keeps the
+// table current whatever the time to live.
+const dnsTTL = 30
+
+// DNS gives the addresses of a name as the node's applications look it up: the virtual addresses of its service, or the addresses
+// of the ready endpoints of a headless one. A service without addresses, external ones as a rule, has no table: the node's own
+// resolver knows it.
+func (g *Generator) DNS(name string) (proto.Message, bool) {
+	for _, host := range g.fullNames(strings.TrimSuffix(strings.ToLower(name), ".")) {
+		s := g.service(host)
+		if s == nil {
+			continue
+		}
+		addresses, known := g.addresses(s)
+		if !known {
+			return nil, false
+		}
+		return &dnsv3.DnsTable{VirtualDomains: []*dnsv3.DnsTable_DnsVirtualDomain{{
+			Name:      name,
+			AnswerTtl: &durationpb.Duration{Seconds: dnsTTL},
+			Endpoint: &dnsv3.DnsTable_DnsEndpoint{EndpointConfig: &dnsv3.DnsTable_DnsEndpoint_AddressList{
+				AddressList: &dnsv3.DnsTable_AddressList{Address: addresses}}},
+		}}}, len(addresses) > 0
+	}
+	return nil, false
+}
+
+func (g *Generator) addresses(s *model.Service) (list []string, known bool) {
+	if s.ExternalName != "" {
+		if alias := g.mesh.Services[s.ExternalName]; alias != nil && alias != s && alias.ExternalName == "" && g.visible(alias) {
+			s = alias
+		}
+	}
+	for _, a := range s.Addresses {
+		list = append(list, a.String())
+	}
+	if s.Headless {
+		for _, e := range s.Endpoints {
+			if _, err := netip.ParseAddr(e.Address); err == nil && e.Ready {
+				list = append(list, e.Address)
+			}
+		}
+		slices.Sort(list)
+		list = slices.Compact(list)
+	}
+	return list, len(list) > 0
+}

@@ -1,0 +1,165 @@
+package generate
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"strings"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/structpb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/weftmesh/weft/internal/control/model"
+	"github.com/weftmesh/weft/internal/wire"
+)
+
+// Endpoints gives the endpoints of the cluster of that name, those that are not ready included and marked.
+func (g *Generator) Endpoints(name string) (proto.Message, bool) {
+	direction, port, subset, host, ok := wire.ParseCluster(name)
+	if !ok || direction != "outbound" || wire.OutboundCluster(port, subset, host) != name {
+		return nil, false
+	}
+	b, ok := g.backend(port, subset, host)
+	if !ok || b.passthrough() {
+		return nil, false
+	}
+	return g.assignment(name, b), true
+}
+
+// dnsEndpoints are the endpoints of a cluster whose addresses are names: those declared, or else the service's own host.
+func (g *Generator) dnsEndpoints(name string, b *backend) *endpointv3.ClusterLoadAssignment {
+	s := b.service
+	if s.ExternalName != "" {
+		return g.localities(name, []*model.Endpoint{{Address: s.ExternalName, Ready: true}}, b)
+	}
+	if len(s.Endpoints) == 0 && !isWildcard(s.Host) {
+		return g.localities(name, []*model.Endpoint{{Address: s.Host, Ready: true}}, b)
+	}
+	return g.assignment(name, b)
+}
+
+func (g *Generator) assignment(name string, b *backend) *endpointv3.ClusterLoadAssignment {
+	return g.localities(name, g.endpointsOf(b), b)
+}
+
+// endpointsOf gives the instances of a backend.
+func (g *Generator) endpointsOf(b *backend) []*model.Endpoint {
+	if b.pinned != nil {
+		return []*model.Endpoint{b.pinned}
+	}
+	s := b.service
+	if a := g.alias(s); a != nil {
+		s = a
+	}
+	if b.subset == nil {
+		return s.Endpoints
+	}
+	var out []*model.Endpoint
+	for _, e := range s.Endpoints {
+		if subsetOf(b.subset.Labels, e.Labels) {
+			out = append(out, e)
+		}
+	}
+	return out
+}
+
+func (g *Generator) localities(name string, endpoints []*model.Endpoint, b *backend) *endpointv3.ClusterLoadAssignment {
+	byLocality := map[string]*endpointv3.LocalityLbEndpoints{}
+	seen := map[string]bool{}
+	for _, e := range endpoints {
+		port := e.Ports[b.port.Number]
+		if port == 0 {
+			port = b.port.Number
+		}
+		key := wire.ListenerName(e.Address, port)
+		if e.Address == "" || seen[key] {
+			continue
+		}
+		seen[key] = true
+		l := byLocality[e.Locality]
+		if l == nil {
+			l = &endpointv3.LocalityLbEndpoints{Locality: locality(e.Locality), LoadBalancingWeight: wrapperspb.UInt32(0)}
+			byLocality[e.Locality] = l
+		}
+		l.LbEndpoints = append(l.LbEndpoints, g.endpoint(e, port, b))
+		l.LoadBalancingWeight.Value += max(e.Weight, 1)
+	}
+	out := &endpointv3.ClusterLoadAssignment{ClusterName: name}
+	for _, k := range slices.Sorted(maps.Keys(byLocality)) {
+		l := byLocality[k]
+		slices.SortFunc(l.LbEndpoints, byAddress)
+		out.Endpoints = append(out.Endpoints, l)
+	}
+	return out
+}
+
+func byAddress(a, b *endpointv3.LbEndpoint) int {
+	x, y := a.GetEndpoint().GetAddress().GetSocketAddress(), b.GetEndpoint().GetAddress().GetSocketAddress()
+	return cmp.Or(cmp.Compare(x.Address, y.Address), cmp.Compare(x.GetPortValue(), y.GetPortValue()))
+}
+
+func locality(s string) *corev3.Locality {
+	parts := strings.SplitN(s+"//", "/", 4)
+	return &corev3.Locality{Region: parts[0], Zone: parts[1], SubZone: parts[2]}
+}
+
+func (g *Generator) endpoint(e *model.Endpoint, port uint16, b *backend) *endpointv3.LbEndpoint {
+	health := corev3.HealthStatus_HEALTHY
+	if !e.Ready {
+		health = corev3.HealthStatus_UNHEALTHY
+	}
+	return &endpointv3.LbEndpoint{
+		HostIdentifier:      &endpointv3.LbEndpoint_Endpoint{Endpoint: &endpointv3.Endpoint{Address: socketAddress(e.Address, port)}},
+		HealthStatus:        health,
+		Metadata:            g.endpointMetadata(e, port, b),
+		LoadBalancingWeight: wrapperspb.UInt32(max(e.Weight, 1)),
+	}
+}
+
+func socketAddress(address string, port uint16) *corev3.Address {
+	return &corev3.Address{Address: &corev3.Address_SocketAddress{SocketAddress: &corev3.SocketAddress{
+		Address: address, PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: uint32(port)}}}}
+}
+
+// endpointMetadata says whether mutual TLS is to be had, and who the instance is, for the client's metrics.
+func (g *Generator) endpointMetadata(e *model.Endpoint, port uint16, b *backend) *corev3.Metadata {
+	m := &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{}}
+	if e.Mesh && !b.service.External && g.mtlsMode(e.Namespace, e.Labels, port) != model.MTLSDisable {
+		m.FilterMetadata["envoy.transport_socket_match"] = texts("tlsMode", "istio")
+	}
+	canonical := firstOf(e.Labels["service.istio.io/canonical-name"], e.Labels["app.kubernetes.io/name"], e.Labels["app"], e.Workload)
+	revision := firstOf(e.Labels["service.istio.io/canonical-revision"], e.Labels["app.kubernetes.io/version"], e.Labels["version"], "latest")
+	if e.Workload != "" {
+		m.FilterMetadata["istio"] = texts("workload", strings.Join([]string{e.Workload, e.Namespace, canonical, revision, ""}, ";"))
+	}
+	if w := texts("instance", e.Instance, "app", e.Labels["app"], "version", e.Labels["version"], "serviceAccount", e.ServiceAccount); len(w.Fields) > 0 {
+		m.FilterMetadata["weft"] = w
+	}
+	if len(m.FilterMetadata) == 0 {
+		return nil
+	}
+	return m
+}
+
+// texts makes a struct of pairs of a name and a text, without the empty ones.
+func texts(pairs ...string) *structpb.Struct {
+	s := &structpb.Struct{Fields: map[string]*structpb.Value{}}
+	for i := 0; i+1 < len(pairs); i += 2 {
+		if pairs[i+1] != "" {
+			s.Fields[pairs[i]] = structpb.NewStringValue(pairs[i+1])
+		}
+	}
+	return s
+}
+
+func firstOf(values ...string) string {
+	for _, v := range values {
+		if v != "" {
+			return v
+		}
+	}
+	return ""
+}

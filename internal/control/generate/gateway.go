@@ -1,0 +1,280 @@
+package generate
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"strconv"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	tlsinspectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/tls_inspector/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/weftmesh/weft/internal/control/model"
+	"github.com/weftmesh/weft/internal/wire"
+)
+
+// serverSet is all servers of a gateway workload on one port. Those whose kind of protocol is not the first one's cannot share it
+// and are left out.
+type serverSet struct {
+	port    uint16
+	servers []place
+}
+
+// kind of the set: requests, TLS by server name, or opaque connections.
+func kindOf(p model.Protocol) model.Protocol {
+	switch p {
+	case model.HTTPS, model.TLS:
+		return model.TLS
+	case model.TCP:
+		return model.TCP
+	}
+	return model.HTTP
+}
+
+func (s *serverSet) kind() model.Protocol { return kindOf(s.servers[0].server.Protocol) }
+
+// serverSets gives the node's ports in ascending order; none unless it is a gateway.
+func (g *Generator) serverSets() []*serverSet {
+	if g.node.Role != wire.Gateway {
+		return nil
+	}
+	byPort := map[uint16]*serverSet{}
+	for _, gw := range g.mesh.Gateways {
+		if gw.SelectorNamespace != "" && gw.SelectorNamespace != g.node.Namespace || !subsetOf(gw.Selector, g.node.Labels) {
+			continue
+		}
+		for i := range gw.Servers {
+			s := &gw.Servers[i]
+			set := byPort[s.Port]
+			if set == nil {
+				set = &serverSet{port: s.Port}
+				byPort[s.Port] = set
+			}
+			if len(set.servers) == 0 || set.kind() == kindOf(s.Protocol) {
+				set.servers = append(set.servers, place{port: s.Port, gateway: gw, server: s})
+			}
+		}
+	}
+	var out []*serverSet
+	for _, port := range slices.Sorted(maps.Keys(byPort)) {
+		out = append(out, byPort[port])
+	}
+	return out
+}
+
+// GatewayListeners gives all listeners that the node binds, in the order of their ports; none unless it is a gateway.
+func (g *Generator) GatewayListeners() []*listenerv3.Listener {
+	var out []*listenerv3.Listener
+	for _, set := range g.serverSets() {
+		l := &listenerv3.Listener{
+			Name:             wire.GatewayListenerName(set.port),
+			Address:          socketAddress(firstOf(set.servers[0].server.Bind, "0.0.0.0"), set.port),
+			TrafficDirection: corev3.TrafficDirection_OUTBOUND,
+		}
+		switch set.kind() {
+		case model.HTTP:
+			filter := g.gatewayHTTP(wire.GatewayRouteName(set.port), set.port)
+			l.FilterChains = []*listenerv3.FilterChain{{Name: l.Name, Filters: []*listenerv3.Filter{filter}}}
+		case model.TLS:
+			l.ListenerFilters = []*listenerv3.ListenerFilter{{Name: tlsInspector,
+				ConfigType: &listenerv3.ListenerFilter_TypedConfig{TypedConfig: pack(&tlsinspectorv3.TlsInspector{})}}}
+			for _, s := range set.servers {
+				l.FilterChains = append(l.FilterChains, g.gatewayTLS(s)...)
+			}
+			l.FilterChains = uniqueMatches(l.FilterChains)
+		case model.TCP:
+			for _, s := range set.servers {
+				l.FilterChains = append(l.FilterChains, g.gatewayTCP(s)...)
+			}
+			l.FilterChains = uniqueMatches(l.FilterChains)
+		}
+		if len(l.FilterChains) > 0 {
+			out = append(out, l)
+		}
+	}
+	return out
+}
+
+// uniqueMatches drops chains whose match an earlier one has: the older object's. Envoy refuses a listener with two such chains.
+func uniqueMatches(chains []*listenerv3.FilterChain) []*listenerv3.FilterChain {
+	seen := map[string]bool{}
+	var out []*listenerv3.FilterChain
+	for _, c := range chains {
+		key := string(pack(c.GetFilterChainMatch()).GetValue())
+		if !seen[key] {
+			seen[key] = true
+			out = append(out, c)
+		}
+	}
+	return out
+}
+
+// gatewayHTTP serves clients outside the mesh: what they claim about their own address is not believed.
+func (g *Generator) gatewayHTTP(routes string, port uint16) *listenerv3.Filter {
+	h := httpManager("gateway_" + strconv.Itoa(int(port)))
+	h.RouteSpecifier = &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{ConfigSource: ads(), RouteConfigName: routes}}
+	h.UseRemoteAddress = wrapperspb.Bool(true)
+	h.ForwardClientCertDetails = hcmv3.HttpConnectionManager_SANITIZE_SET
+	h.SetCurrentClientCertDetails = &hcmv3.HttpConnectionManager_SetCurrentClientCertDetails{
+		Subject: wrapperspb.Bool(true), Dns: true, Uri: true}
+	h.HttpFilters = append(g.requestPolicies(), outboundFilters()...)
+	return networkFilter(hcmFilter, h)
+}
+
+// tlsRouteName names the table of one server that terminates TLS, as Istio does.
+func tlsRouteName(p place) string {
+	return "https." + strconv.Itoa(int(p.port)) + "." + p.server.Name + "." + p.gateway.Ref.Name + "." + p.gateway.Ref.Namespace
+}
+
+// gatewayTLS gives the chains of a server: one that terminates TLS, or those of the routes for TLS that is passed through.
+func (g *Generator) gatewayTLS(s place) []*listenerv3.FilterChain {
+	if s.server.TLS != nil && s.server.TLS.Mode == model.TLSPassthrough {
+		var chains []*listenerv3.FilterChain
+		for _, set := range g.setsAt(s) {
+			more, _ := g.tlsChains(set, s)
+			for _, c := range more {
+				c.Filters = append(g.networkPolicies(), c.Filters...)
+			}
+			chains = append(chains, more...)
+		}
+		return chains
+	}
+	var filters []*listenerv3.Filter
+	alpn := []string{"http/1.1"}
+	if s.server.Protocol == model.HTTPS {
+		filters = []*listenerv3.Filter{g.gatewayHTTP(tlsRouteName(s), s.port)}
+	} else if tcp := g.gatewayTCP(s); len(tcp) > 0 {
+		filters, alpn = tcp[0].Filters, nil
+	}
+	terminate := serverTLS(s.server, alpn)
+	if terminate == nil || len(filters) == 0 {
+		return nil
+	}
+	match := &listenerv3.FilterChainMatch{}
+	for _, h := range s.server.Hosts {
+		if h.Host == "*" {
+			match.ServerNames = nil
+			break
+		}
+		match.ServerNames = append(match.ServerNames, h.Host)
+	}
+	slices.Sort(match.ServerNames)
+	match.ServerNames = slices.Compact(match.ServerNames)
+	return []*listenerv3.FilterChain{{Name: tlsRouteName(s), FilterChainMatch: match, TransportSocket: terminate, Filters: filters}}
+}
+
+// gatewayTCP gives the chains of the TCP routes that name the server.
+func (g *Generator) gatewayTCP(s place) []*listenerv3.FilterChain {
+	var chains []*listenerv3.FilterChain
+	for _, set := range g.setsAt(s) {
+		more, closed := g.tcpChains(set, s)
+		for _, c := range more {
+			c.Filters = append(g.networkPolicies(), c.Filters...)
+		}
+		chains = append(chains, more...)
+		if closed {
+			break
+		}
+	}
+	return chains
+}
+
+// setsAt gives the route sets that name a server and have a host that it takes, in order of precedence.
+func (g *Generator) setsAt(s place) []*model.RouteSet {
+	var out []*model.RouteSet
+	for _, r := range g.mesh.RouteSets {
+		if s.named(r.Gateways) && r.ExportTo.VisibleFrom(r.Namespace, g.node.Namespace) && len(s.hosts(r)) > 0 {
+			out = append(out, r)
+		}
+	}
+	return out
+}
+
+// gatewayRoute gives the route table of a gateway's port, or of one of its servers with TLS.
+func (g *Generator) gatewayRoute(name string) (*routev3.RouteConfiguration, bool) {
+	for _, set := range g.serverSets() {
+		switch set.kind() {
+		case model.HTTP:
+			if name == wire.GatewayRouteName(set.port) {
+				return g.gatewayTable(name, set.servers), true
+			}
+		case model.TLS:
+			for _, s := range set.servers {
+				if s.server.Protocol == model.HTTPS && name == tlsRouteName(s) {
+					return g.gatewayTable(name, []place{s}), true
+				}
+			}
+		}
+	}
+	return nil, false
+}
+
+// hostRoutes collects what a virtual host is made of.
+type hostRoutes struct {
+	places   []place
+	sets     [][]*model.RouteSet // by place
+	redirect bool
+}
+
+// gatewayTable has a virtual host for each host of a route set that a server takes. Route sets for one host are merged, oldest
+// first; a host that should be asked for over TLS only redirects there.
+func (g *Generator) gatewayTable(name string, servers []place) *routev3.RouteConfiguration {
+	hosts := map[string]*hostRoutes{}
+	at := func(h string) *hostRoutes {
+		if hosts[h] == nil {
+			hosts[h] = &hostRoutes{}
+		}
+		return hosts[h]
+	}
+	for _, s := range servers {
+		if s.server.HTTPSRedirect {
+			for _, h := range s.server.Hosts {
+				at(h.Host).redirect = true
+			}
+		}
+		byHost := map[string][]*model.RouteSet{}
+		for _, r := range g.setsAt(s) {
+			for _, h := range s.hosts(r) {
+				byHost[h] = append(byHost[h], r)
+			}
+		}
+		for h, sets := range byHost {
+			v := at(h)
+			v.redirect = v.redirect || s.server.HTTPSRedirect
+			v.places, v.sets = append(v.places, s), append(v.sets, sets)
+		}
+	}
+	table := &routev3.RouteConfiguration{Name: name, ValidateClusters: wrapperspb.Bool(false), IgnorePortInHostMatching: true}
+	for _, h := range slices.SortedFunc(maps.Keys(hosts), cmp.Compare[string]) {
+		if routes := g.hostRoutes(hosts[h]); len(routes) > 0 {
+			table.VirtualHosts = append(table.VirtualHosts, &routev3.VirtualHost{Name: h, Domains: []string{h}, Routes: routes})
+		}
+	}
+	return table
+}
+
+func (g *Generator) hostRoutes(v *hostRoutes) []*routev3.Route {
+	if v.redirect {
+		return []*routev3.Route{{
+			Name:  "https-redirect",
+			Match: &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}},
+			Action: &routev3.Route_Redirect{Redirect: &routev3.RedirectAction{
+				SchemeRewriteSpecifier: &routev3.RedirectAction_HttpsRedirect{HttpsRedirect: true}}},
+		}}
+	}
+	// The same set may be attached through several servers of the port; it counts once, where it comes first.
+	var routes []*routev3.Route
+	seen := map[*model.RouteSet]bool{}
+	for i, p := range v.places {
+		sets := slices.DeleteFunc(slices.Clone(v.sets[i]), func(s *model.RouteSet) bool { return seen[s] })
+		for _, s := range sets {
+			seen[s] = true
+		}
+		routes = append(routes, g.routes(sets, p)...)
+	}
+	return routes
+}

@@ -1,0 +1,225 @@
+package generate
+
+import (
+	"maps"
+	"slices"
+	"strconv"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	tlsinspectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/tls_inspector/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/weftmesh/weft/internal/control/model"
+	"github.com/weftmesh/weft/internal/wire"
+)
+
+// What the first bytes of a connection say, in filter chain matches.
+const (
+	overTLS   = "tls"
+	overPlain = "raw_buffer"
+)
+
+var (
+	// meshALPN are the protocols that only a proxy of the mesh offers.
+	meshALPN = []string{wire.ALPNHTTP1, wire.ALPNHTTP2, wire.ALPNTCP}
+	// meshHTTP are those that say that requests follow. The mesh's HTTP/2 is relayed (see upstreamALPN), so it says ALPNTCP.
+	meshHTTP = []string{wire.ALPNHTTP1}
+	// plainHTTP is what the inspection of a plaintext connection reports for requests. HTTP/2 with prior knowledge ("h2c") is not
+	// among them: it is relayed as it is.
+	plainHTTP = []string{"http/1.0", "http/1.1"}
+)
+
+// inboundListener is what a sidecar does with connections to its workload. Chains are matched as Envoy does it: destination port,
+// then server name, transport protocol and application protocols, each level preferring a chain that names the value. So the
+// chains without port are for all ports that nobody declared.
+//
+//	mode        mesh TLS     other TLS              plaintext
+//	STRICT      terminated   terminated or refused  refused
+//	PERMISSIVE  terminated   relayed to the app     taken
+//	DISABLE     relayed      relayed                taken
+//
+// Under STRICT a chain does not ask for the mesh's ALPN: whoever shows a certificate of the mesh is let in.
+func (g *Generator) inboundListener() *listenerv3.Listener {
+	l := &listenerv3.Listener{
+		Name:             wire.InboundListener,
+		TrafficDirection: corev3.TrafficDirection_INBOUND,
+		ListenerFilters: []*listenerv3.ListenerFilter{{Name: tlsInspector,
+			ConfigType: &listenerv3.ListenerFilter_TypedConfig{TypedConfig: pack(&tlsinspectorv3.TlsInspector{})}}},
+	}
+	declared := map[uint16]bool{}
+	for _, p := range slices.SortedFunc(slices.Values(g.node.Ports), func(a, b model.WorkloadPort) int { return int(a.Number) - int(b.Number) }) {
+		if declared[p.Number] {
+			continue
+		}
+		declared[p.Number] = true
+		l.FilterChains = append(l.FilterChains, g.portChains(p.Number, p.Protocol, wire.InboundCluster(p.Number), p.ServiceHost)...)
+	}
+	for _, port := range slices.Sorted(maps.Keys(g.mtlsPorts())) {
+		if !declared[port] {
+			l.FilterChains = append(l.FilterChains, g.portChains(port, model.Auto, wire.InboundPassthroughCluster, "")...)
+		}
+	}
+	l.FilterChains = append(l.FilterChains, g.portChains(0, model.Auto, wire.InboundPassthroughCluster, "")...)
+	return l
+}
+
+// inboundPort makes the chains of one port.
+type inboundPort struct {
+	g       *Generator
+	number  uint16 // 0 for all that are not declared
+	cluster string
+	service string
+	chains  []*listenerv3.FilterChain
+}
+
+func (g *Generator) portChains(number uint16, protocol model.Protocol, cluster, service string) []*listenerv3.FilterChain {
+	p := &inboundPort{g: g, number: number, cluster: cluster, service: service}
+	mode := g.mtlsMode(g.node.Namespace, g.node.Labels, number)
+	if mode != model.MTLSDisable {
+		p.meshChains(protocol, mode)
+	}
+	if mode != model.MTLSStrict {
+		p.plainChains(protocol)
+	}
+	return p.chains
+}
+
+// meshChains take mutual TLS.
+func (p *inboundPort) meshChains(protocol model.Protocol, mode model.MTLSMode) {
+	only := meshALPN
+	if mode == model.MTLSStrict {
+		only = nil
+	}
+	switch {
+	case protocol == model.HTTP:
+		p.add(overTLS, only, inboundTLS(append(slices.Clone(meshALPN), "http/1.1")), p.http())
+	case protocol == model.TCP || protocol == model.TLS || protocol == model.HTTPS:
+		p.add(overTLS, only, inboundTLS(meshALPN), p.tcp())
+	default:
+		p.add(overTLS, meshHTTP, inboundTLS(meshHTTP), p.http())
+		if mode == model.MTLSStrict {
+			p.add(overTLS, []string{"http/1.1"}, inboundTLS([]string{"http/1.1"}), p.http())
+			p.add(overTLS, nil, inboundTLS([]string{wire.ALPNTCP, wire.ALPNHTTP2, "h2"}), p.tcp())
+		} else {
+			p.add(overTLS, []string{wire.ALPNTCP, wire.ALPNHTTP2}, inboundTLS([]string{wire.ALPNTCP, wire.ALPNHTTP2}), p.tcp())
+		}
+	}
+}
+
+// plainChains take plaintext, and TLS that is the application's own.
+func (p *inboundPort) plainChains(protocol model.Protocol) {
+	switch {
+	case protocol == model.HTTP:
+		p.add(overPlain, nil, nil, p.http())
+	case protocol == model.TCP || protocol == model.TLS || protocol == model.HTTPS:
+		p.add(overPlain, nil, nil, p.tcp())
+	default:
+		p.add(overPlain, plainHTTP, nil, p.http())
+		p.add(overPlain, nil, nil, p.tcp())
+	}
+	p.add(overTLS, nil, nil, p.tcp())
+}
+
+func (p *inboundPort) add(transport string, alpn []string, tls *corev3.TransportSocket, filters []*listenerv3.Filter) {
+	name := "inbound|" + strconv.Itoa(int(p.number)) + "|" + transport
+	if p.number == 0 {
+		name = "inbound|undeclared|" + transport
+	}
+	if tls != nil {
+		name += "|mesh"
+	}
+	for _, a := range alpn {
+		name += "|" + a
+	}
+	match := &listenerv3.FilterChainMatch{TransportProtocol: transport, ApplicationProtocols: alpn}
+	if p.number != 0 {
+		match.DestinationPort = wrapperspb.UInt32(uint32(p.number))
+	}
+	p.chains = append(p.chains, &listenerv3.FilterChain{Name: name, FilterChainMatch: match, TransportSocket: tls, Filters: filters})
+}
+
+func (p *inboundPort) tcp() []*listenerv3.Filter {
+	return append(p.g.networkPolicies(), relayTo(p.cluster, p.cluster))
+}
+
+func (p *inboundPort) http() []*listenerv3.Filter {
+	h := httpManager("inbound_" + strconv.Itoa(int(p.number)))
+	h.HttpFilters = append(p.g.requestPolicies(), router())
+	// The application learns who calls from x-forwarded-client-cert; what a client claims there is believed only over mutual TLS.
+	h.ForwardClientCertDetails = hcmv3.HttpConnectionManager_APPEND_FORWARD
+	h.SetCurrentClientCertDetails = &hcmv3.HttpConnectionManager_SetCurrentClientCertDetails{
+		Subject: wrapperspb.Bool(true), Dns: true, Uri: true}
+	h.RouteSpecifier = &hcmv3.HttpConnectionManager_RouteConfig{RouteConfig: p.routes()}
+	return []*listenerv3.Filter{networkFilter(hcmFilter, h)}
+}
+
+// routes sends every request to the workload, without time limit: limits are the client's. A connection that the application
+// closed just before a request is no failure of the request, so that is tried again.
+func (p *inboundPort) routes() *routev3.RouteConfiguration {
+	operation := firstOf(p.service, p.g.node.Name) + ":" + strconv.Itoa(int(p.number)) + "/*"
+	return &routev3.RouteConfiguration{
+		Name:             p.cluster,
+		ValidateClusters: wrapperspb.Bool(false),
+		VirtualHosts: []*routev3.VirtualHost{{Name: "inbound|http|" + strconv.Itoa(int(p.number)), Domains: []string{"*"},
+			Routes: []*routev3.Route{{
+				Name:      "default",
+				Match:     &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}},
+				Decorator: &routev3.Decorator{Operation: operation},
+				Action: &routev3.Route_Route{Route: &routev3.RouteAction{
+					ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: p.cluster},
+					Timeout:          durationpb.New(0),
+					RetryPolicy:      &routev3.RetryPolicy{RetryOn: "reset-before-request", NumRetries: wrapperspb.UInt32(2)},
+				}},
+			}}}},
+	}
+}
+
+// mtlsMode gives what a workload demands of its peers on a port. Workload settings go before those of the namespace, and those
+// before the mesh's; of several, the oldest counts. An unset mode is inherited.
+func (g *Generator) mtlsMode(namespace string, labels map[string]string, port uint16) model.MTLSMode {
+	workload, ns, mesh := g.peerAuthentications(namespace, labels)
+	if workload != nil {
+		if m := workload.Ports[port]; m != model.MTLSUnset {
+			return m
+		}
+	}
+	for _, p := range []*model.PeerAuthentication{workload, ns, mesh} {
+		if p != nil && p.Mode != model.MTLSUnset {
+			return p.Mode
+		}
+	}
+	return model.MTLSPermissive
+}
+
+// mtlsPorts are the ports that the workload's own settings name.
+func (g *Generator) mtlsPorts() map[uint16]model.MTLSMode {
+	workload, _, _ := g.peerAuthentications(g.node.Namespace, g.node.Labels)
+	if workload == nil {
+		return nil
+	}
+	return workload.Ports
+}
+
+func (g *Generator) peerAuthentications(namespace string, labels map[string]string) (workload, ns, mesh *model.PeerAuthentication) {
+	older := func(p, than *model.PeerAuthentication) bool { return than == nil || p.Created.Before(than.Created) }
+	for _, p := range g.mesh.PeerAuthentications {
+		switch {
+		case p.Namespace == "" && len(p.Selector) == 0:
+			if older(p, mesh) {
+				mesh = p
+			}
+		case p.Namespace != namespace:
+		case len(p.Selector) == 0:
+			if older(p, ns) {
+				ns = p
+			}
+		case subsetOf(p.Selector, labels) && older(p, workload):
+			workload = p
+		}
+	}
+	return workload, ns, mesh
+}

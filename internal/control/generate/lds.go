@@ -1,0 +1,261 @@
+package generate
+
+import (
+	"net/netip"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	faultv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/fault/v3"
+	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	tcpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/weftmesh/weft/internal/control/model"
+	"github.com/weftmesh/weft/internal/wire"
+)
+
+// Names of the filters, Envoy's well-known ones.
+const (
+	hcmFilter    = "envoy.filters.network.http_connection_manager"
+	tcpFilter    = "envoy.filters.network.tcp_proxy"
+	routerFilter = "envoy.filters.http.router"
+	faultFilter  = "envoy.filters.http.fault"
+	tlsInspector = "envoy.filters.listener.tls_inspector"
+)
+
+// Listener gives the listener of that name. Outbound ones hold an api_listener for protocols on which requests are routed, and
+// filter chains for those that are relayed; a port that declares neither (Auto) or that may carry HTTP/2 has both.
+func (g *Generator) Listener(name string) (proto.Message, bool) {
+	if g.node.Role == wire.Gateway {
+		for _, l := range g.GatewayListeners() {
+			if l.Name == name {
+				return l, true
+			}
+		}
+	}
+	if name == wire.InboundListener {
+		if g.node.Role != wire.Sidecar || g.node.Proxyless {
+			return nil, false
+		}
+		return g.inboundListener(), true
+	}
+	host, port, err := wire.SplitListenerName(name)
+	if err != nil {
+		return nil, false
+	}
+	t, ok := g.resolve(host, port)
+	if !ok {
+		return nil, false
+	}
+	return g.outboundListener(name, t), true
+}
+
+func (g *Generator) outboundListener(name string, t *target) *listenerv3.Listener {
+	l := &listenerv3.Listener{Name: name, TrafficDirection: corev3.TrafficDirection_OUTBOUND}
+	protocol := t.protocol()
+	if protocol.IsHTTP() || protocol == model.Auto {
+		l.ApiListener = &listenerv3.ApiListener{ApiListener: pack(g.outboundHTTP(t))}
+	}
+	if protocol != model.HTTP && !(g.node.Proxyless && l.ApiListener != nil) {
+		l.FilterChains = g.outboundChains(t)
+	}
+	return l
+}
+
+func (g *Generator) outboundHTTP(t *target) *hcmv3.HttpConnectionManager {
+	name := wire.RouteName(t.host, t.port)
+	if t.pinned.IsValid() {
+		name = wire.RouteName(t.pinned.String(), t.port)
+	}
+	h := httpManager("outbound_" + name)
+	h.RouteSpecifier = &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{ConfigSource: ads(), RouteConfigName: name}}
+	h.HttpFilters = outboundFilters()
+	return h
+}
+
+// httpManager holds what all connection managers have in common, inbound, outbound and at gateways.
+func httpManager(stat string) *hcmv3.HttpConnectionManager {
+	return &hcmv3.HttpConnectionManager{
+		StatPrefix:     stat,
+		CodecType:      hcmv3.HttpConnectionManager_AUTO,
+		NormalizePath:  wrapperspb.Bool(true),
+		UpgradeConfigs: []*hcmv3.HttpConnectionManager_UpgradeConfig{{UpgradeType: "websocket"}},
+	}
+}
+
+func httpFilter(name string, config proto.Message) *hcmv3.HttpFilter {
+	return &hcmv3.HttpFilter{Name: name, ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: pack(config)}}
+}
+
+// outboundFilters inject the faults of routes, then route.
+func outboundFilters() []*hcmv3.HttpFilter {
+	return []*hcmv3.HttpFilter{httpFilter(faultFilter, &faultv3.HTTPFault{}), router()}
+}
+
+func router() *hcmv3.HttpFilter { return httpFilter(routerFilter, &routerv3.Router{}) }
+
+func networkFilter(name string, config proto.Message) *listenerv3.Filter {
+	return &listenerv3.Filter{Name: name, ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: pack(config)}}
+}
+
+// outboundChains relays connections: by the TCP routes of the route sets, or by their TLS routes where the protocol is TLS.
+func (g *Generator) outboundChains(t *target) []*listenerv3.FilterChain {
+	at := place{port: t.port}
+	var chains []*listenerv3.FilterChain
+	var closed bool
+	for _, s := range t.sets {
+		var more []*listenerv3.FilterChain
+		if p := t.protocol(); p == model.TLS || p == model.HTTPS {
+			more, closed = g.tlsChains(s, at)
+		} else {
+			more, closed = g.tcpChains(s, at)
+		}
+		chains = append(chains, more...)
+		if closed {
+			return chains
+		}
+	}
+	if t.service == nil {
+		return chains
+	}
+	return append(chains, &listenerv3.FilterChain{Name: t.cluster(), Filters: []*listenerv3.Filter{relayTo(t.cluster(), t.cluster())}})
+}
+
+// tcpChains gives the chains of a set's TCP routes, and whether one of them takes every connection.
+func (g *Generator) tcpChains(s *model.RouteSet, at place) (chains []*listenerv3.FilterChain, closed bool) {
+	for _, r := range s.TCP {
+		matches := r.Matches
+		if len(matches) == 0 {
+			matches = []model.L4Match{{}}
+		}
+		for _, m := range matches {
+			if !g.takesL4(m, at) {
+				continue
+			}
+			subnets, valid := prefixes(m.DestinationSubnets)
+			if !valid {
+				continue
+			}
+			c := &listenerv3.FilterChain{Name: routeName(s, r.Field), Filters: []*listenerv3.Filter{g.relay(s, r.Destinations, at, r.Field)}}
+			if len(subnets) > 0 {
+				c.FilterChainMatch = &listenerv3.FilterChainMatch{PrefixRanges: subnets}
+			}
+			chains = append(chains, c)
+			if len(subnets) == 0 {
+				return chains, true
+			}
+		}
+	}
+	return chains, false
+}
+
+// tlsChains gives the chains of a set's TLS routes, by server name.
+func (g *Generator) tlsChains(s *model.RouteSet, at place) (chains []*listenerv3.FilterChain, closed bool) {
+	for _, r := range s.TLS {
+		for _, m := range r.Matches {
+			if !g.takesL4(m, at) {
+				continue
+			}
+			names := at.serverNames(s, m.SNIHosts)
+			subnets, valid := prefixes(m.DestinationSubnets)
+			if !valid || len(names) == 0 && len(m.SNIHosts) > 0 {
+				continue
+			}
+			match := &listenerv3.FilterChainMatch{ServerNames: names, PrefixRanges: subnets}
+			if len(names) == 1 && names[0] == "*" {
+				match.ServerNames = nil
+			}
+			c := &listenerv3.FilterChain{Name: routeName(s, r.Field), FilterChainMatch: match,
+				Filters: []*listenerv3.Filter{g.relay(s, r.Destinations, at, r.Field)}}
+			chains = append(chains, c)
+			if len(match.ServerNames) == 0 && len(subnets) == 0 {
+				return chains, true
+			}
+		}
+	}
+	return chains, false
+}
+
+// prefixes reads destination subnets, addresses or ranges; false when one of them is neither, since a condition that is left out
+// would widen the match.
+func prefixes(subnets []string) ([]*corev3.CidrRange, bool) {
+	var out []*corev3.CidrRange
+	for _, s := range subnets {
+		p, err := netip.ParsePrefix(s)
+		if err != nil {
+			a, err := netip.ParseAddr(s)
+			if err != nil {
+				return nil, false
+			}
+			p = netip.PrefixFrom(a, a.BitLen())
+		}
+		out = append(out, cidr(p))
+	}
+	return out, true
+}
+
+func cidr(p netip.Prefix) *corev3.CidrRange {
+	p = p.Masked()
+	return &corev3.CidrRange{AddressPrefix: p.Addr().String(), PrefixLen: wrapperspb.UInt32(uint32(p.Bits()))}
+}
+
+// takesL4 evaluates the parts of a match that are about the client and the port rather than the connection.
+func (g *Generator) takesL4(m model.L4Match, at place) bool {
+	if m.Port != 0 && m.Port != at.port || !at.takes(m.Gateways, m.Mesh) {
+		return false
+	}
+	if len(m.Gateways) > 0 {
+		return true
+	}
+	return subsetOf(m.SourceLabels, g.node.Labels) && (m.SourceNamespace == "" || m.SourceNamespace == g.node.Namespace)
+}
+
+// relay sends connections to the destinations of a route.
+func (g *Generator) relay(s *model.RouteSet, destinations []model.WeightedDestination, at place, field string) *listenerv3.Filter {
+	stat := routeName(s, field)
+	if len(destinations) == 1 {
+		if destinations[0].Invalid != "" {
+			return relayTo(stat, wire.BlackHoleCluster)
+		}
+		return relayTo(stat, g.destinationCluster(destinations[0], at.port))
+	}
+	var weighted []*tcpv3.TcpProxy_WeightedCluster_ClusterWeight
+	for _, d := range destinations {
+		if d.Weight == 0 {
+			continue
+		}
+		name := wire.BlackHoleCluster
+		if d.Invalid == "" {
+			name = g.destinationCluster(d, at.port)
+		}
+		weighted = append(weighted, &tcpv3.TcpProxy_WeightedCluster_ClusterWeight{Name: name, Weight: d.Weight})
+	}
+	if len(weighted) == 0 {
+		return relayTo(stat, wire.BlackHoleCluster)
+	}
+	return networkFilter(tcpFilter, &tcpv3.TcpProxy{StatPrefix: stat, ClusterSpecifier: &tcpv3.TcpProxy_WeightedClusters{
+		WeightedClusters: &tcpv3.TcpProxy_WeightedCluster{Clusters: weighted}}})
+}
+
+func relayTo(stat, cluster string) *listenerv3.Filter {
+	return networkFilter(tcpFilter, &tcpv3.TcpProxy{StatPrefix: stat, ClusterSpecifier: &tcpv3.TcpProxy_Cluster{Cluster: cluster}})
+}
+
+func ads() *corev3.ConfigSource {
+	return &corev3.ConfigSource{ResourceApiVersion: corev3.ApiVersion_V3,
+		ConfigSourceSpecifier: &corev3.ConfigSource_Ads{Ads: &corev3.AggregatedConfigSource{}}}
+}
+
+// pack wraps a message. Marshalling is deterministic, so that equal messages have equal bytes and thereby versions.
+func pack(m proto.Message) *anypb.Any {
+	a := &anypb.Any{}
+	if err := anypb.MarshalFrom(a, m, proto.MarshalOptions{Deterministic: true}); err != nil {
+		// Only invalid UTF-8 in a string gets here. A type that nobody knows makes clients refuse the whole resource, where an
+		// empty message would drop, say, a policy.
+		return &anypb.Any{TypeUrl: "type.googleapis.com/weft.invalid." + string(m.ProtoReflect().Descriptor().Name())}
+	}
+	return a
+}

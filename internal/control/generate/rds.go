@@ -1,0 +1,283 @@
+package generate
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/structpb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/weftmesh/weft/internal/control/model"
+	"github.com/weftmesh/weft/internal/wire"
+)
+
+// Route gives the route table of that name. A sidecar's table is for one host and port and has one virtual host, which takes any
+// authority: the listener that led here has chosen the host already.
+func (g *Generator) Route(name string) (proto.Message, bool) {
+	if g.node.Role == wire.Gateway {
+		if r, ok := g.gatewayRoute(name); ok {
+			return r, true
+		}
+	}
+	host, port, err := wire.SplitListenerName(name)
+	if err != nil {
+		return nil, false
+	}
+	t, ok := g.resolve(host, port)
+	if p := protocolOf(t, ok); !p.IsHTTP() && p != model.Auto {
+		return nil, false
+	}
+	vhost := &routev3.VirtualHost{Name: name, Domains: g.domains(t), Routes: g.targetRoutes(t)}
+	return &routev3.RouteConfiguration{Name: name, VirtualHosts: []*routev3.VirtualHost{vhost},
+		ValidateClusters: wrapperspb.Bool(false)}, true
+}
+
+func protocolOf(t *target, ok bool) model.Protocol {
+	if !ok {
+		return ""
+	}
+	return t.protocol()
+}
+
+func (g *Generator) targetRoutes(t *target) []*routev3.Route {
+	if routes := g.routes(t.sets, place{port: t.port}); len(routes) > 0 {
+		return routes
+	}
+	if t.service == nil {
+		return nil
+	}
+	host := t.host
+	return []*routev3.Route{{
+		Name:      "default",
+		Match:     &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}},
+		Decorator: &routev3.Decorator{Operation: host + ":" + strconv.Itoa(int(t.port)) + "/*"},
+		Action: &routev3.Route_Route{Route: &routev3.RouteAction{
+			ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: t.cluster()},
+			Timeout:          durationpb.New(0),
+			RetryPolicy:      retryPolicy(nil),
+		}},
+	}}
+}
+
+// domains lists the authorities by which the target is known, and "*" for all others that lead here.
+func (g *Generator) domains(t *target) []string {
+	names := g.shortNames(t.host)
+	if t.service != nil {
+		for _, a := range t.service.Addresses {
+			names = append(names, a.String())
+		}
+	}
+	port := ":" + strconv.Itoa(int(t.port))
+	var out []string
+	for _, n := range names {
+		if isWildcard(n) {
+			continue
+		}
+		if a, err := netip.ParseAddr(n); err == nil && a.Is6() {
+			n = "[" + n + "]"
+		}
+		out = append(out, n, n+port)
+	}
+	return append(out, "*")
+}
+
+// candidate is one match of one rule, to become a route.
+type candidate struct {
+	set   *model.RouteSet
+	rule  *model.HTTPRoute
+	match *model.HTTPMatch // nil matches everything
+}
+
+// routes gives the routes of the sets in order of precedence, up to the first that takes every request.
+func (g *Generator) routes(sets []*model.RouteSet, at place) []*routev3.Route {
+	var ordered, byPrecedence []candidate
+	for _, s := range sets {
+		if s.ByPrecedence {
+			byPrecedence = append(byPrecedence, g.candidates(s, at)...)
+		} else {
+			ordered = append(ordered, g.candidates(s, at)...)
+		}
+	}
+	if len(sets) > 1 {
+		// A rule of one object that takes everything must not hide those of the next.
+		slices.SortStableFunc(ordered, func(a, b candidate) int { return cmp.Compare(catchAll(a.match), catchAll(b.match)) })
+	}
+	slices.SortStableFunc(byPrecedence, moreSpecific)
+	var out []*routev3.Route
+	for _, c := range append(ordered, byPrecedence...) {
+		out = append(out, g.translate(c, at)...)
+		if catchAll(c.match) == 1 {
+			break
+		}
+	}
+	return out
+}
+
+// candidates gives the matches that this node gets.
+func (g *Generator) candidates(s *model.RouteSet, at place) []candidate {
+	var out []candidate
+	for i := range s.HTTP {
+		r := &s.HTTP[i]
+		if len(r.Matches) == 0 {
+			out = append(out, candidate{s, r, nil})
+		}
+		for j := range r.Matches {
+			if g.takes(&r.Matches[j], at) {
+				out = append(out, candidate{s, r, &r.Matches[j]})
+			}
+		}
+	}
+	return out
+}
+
+// takes evaluates what a match says about the client and the port; as in Istio, naming gateways makes it say nothing of labels.
+func (g *Generator) takes(m *model.HTTPMatch, at place) bool {
+	if m.Port != 0 && m.Port != at.port || !at.takes(m.Gateways, m.Mesh) {
+		return false
+	}
+	if len(m.Gateways) > 0 || m.Mesh {
+		return true
+	}
+	return subsetOf(m.SourceLabels, g.node.Labels) && (m.SourceNamespace == "" || m.SourceNamespace == g.node.Namespace)
+}
+
+// catchAll is 1 for a match that takes every request.
+func catchAll(m *model.HTTPMatch) int {
+	if m == nil {
+		return 1
+	}
+	slash := m.Path.Prefix == "/" || m.Path.IsZero()
+	if slash && len(m.Headers) == 0 && len(m.WithoutHeaders) == 0 && len(m.Query) == 0 &&
+		m.Method.IsZero() && m.Scheme.IsZero() && m.Authority.IsZero() {
+		return 1
+	}
+	return 0
+}
+
+// moreSpecific is the Gateway API's precedence of matches (HTTPRouteRule.matches): exact path, longest prefix, method, most
+// headers, most query parameters; then the older object, then its name. Regular expressions come after prefixes, as in Istio.
+func moreSpecific(a, b candidate) int {
+	x, y := a.match, b.match
+	if x == nil {
+		x = &model.HTTPMatch{}
+	}
+	if y == nil {
+		y = &model.HTTPMatch{}
+	}
+	return cmp.Or(
+		cmp.Compare(pathRank(y.Path), pathRank(x.Path)),
+		cmp.Compare(pathLength(y.Path), pathLength(x.Path)),
+		cmp.Compare(given(y.Method), given(x.Method)),
+		cmp.Compare(len(y.Headers), len(x.Headers)),
+		cmp.Compare(len(y.Query), len(x.Query)),
+		a.set.Created.Compare(b.set.Created),
+		cmp.Compare(a.set.Namespace, b.set.Namespace),
+		cmp.Compare(a.set.Ref.Name, b.set.Ref.Name),
+	)
+}
+
+func pathRank(m model.StringMatch) int {
+	switch {
+	case m.Exact != "":
+		return 3
+	case m.Prefix != "" && m.Prefix != "/":
+		return 2
+	case m.Regex != "":
+		return 1
+	}
+	return 0
+}
+
+func pathLength(m model.StringMatch) int { return len(m.Exact) + len(m.Prefix) + len(m.Regex) }
+
+func given(m model.StringMatch) int {
+	if m.IsZero() {
+		return 0
+	}
+	return 1
+}
+
+// translate makes the routes of one match: one, or two where a share of the requests goes to a backend that cannot be.
+func (g *Generator) translate(c candidate, at place) []*routev3.Route {
+	out := &routev3.Route{
+		Name:     c.name(),
+		Match:    routeMatch(c.match),
+		Metadata: c.metadata(),
+	}
+	if c.rule.Fault != nil {
+		if f := fault(c.rule.Fault); f != nil {
+			out.TypedPerFilterConfig = map[string]*anypb.Any{faultFilter: pack(f)}
+		}
+	}
+	host := applyHeaders(out, c.rule.Request, c.rule.Response)
+	switch {
+	case c.rule.Redirect != nil:
+		out.Action = &routev3.Route_Redirect{Redirect: redirect(c, at)}
+	case c.rule.Direct != nil:
+		out.Action = direct(c.rule.Direct.Status, c.rule.Direct.Body)
+	default:
+		return g.forward(out, c, host, at)
+	}
+	out.Decorator = &routev3.Decorator{Operation: operation(out, c.set, at.port)}
+	return []*routev3.Route{out}
+}
+
+// name is the user's, or says which part of which object it is: "reviews.default/http[0]/match[1]".
+func (c candidate) name() string {
+	if c.rule.Name != "" {
+		if c.match != nil && c.match.Name != "" {
+			return c.rule.Name + "." + c.match.Name
+		}
+		return c.rule.Name
+	}
+	if c.match != nil && len(c.rule.Matches) > 1 && c.match.Field != "" {
+		return routeName(c.set, c.match.Field)
+	}
+	return routeName(c.set, c.rule.Field)
+}
+
+func routeName(s *model.RouteSet, field string) string {
+	return s.Ref.Name + "." + s.Ref.Namespace + "/" + strings.ReplaceAll(strings.TrimPrefix(field, "spec."), ".", "/")
+}
+
+func (c candidate) metadata() *corev3.Metadata {
+	field := c.rule.Field
+	if c.match != nil && c.match.Field != "" {
+		field = c.match.Field
+	}
+	return istioMetadata(map[string]*structpb.Value{
+		"config": structpb.NewStringValue(c.set.Ref.String()),
+		"field":  structpb.NewStringValue(field),
+	})
+}
+
+func istioMetadata(fields map[string]*structpb.Value) *corev3.Metadata {
+	return &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{"istio": {Fields: fields}}}
+}
+
+// operation names the route for traces as Istio does: the destination, or the object where there are several, with the path.
+func operation(r *routev3.Route, s *model.RouteSet, port uint16) string {
+	path := "/*"
+	switch p := r.GetMatch().GetPathSpecifier().(type) {
+	case *routev3.RouteMatch_Prefix:
+		path = p.Prefix + "*"
+	case *routev3.RouteMatch_PathSeparatedPrefix:
+		path = p.PathSeparatedPrefix + "/*"
+	case *routev3.RouteMatch_Path:
+		path = p.Path
+	case *routev3.RouteMatch_SafeRegex:
+		path = p.SafeRegex.GetRegex()
+	}
+	if _, port, _, host, ok := wire.ParseCluster(r.GetRoute().GetCluster()); ok {
+		return host + ":" + strconv.Itoa(int(port)) + path
+	}
+	return s.Ref.Name + ":" + strconv.Itoa(int(port)) + path
+}
