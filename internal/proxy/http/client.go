@@ -32,8 +32,8 @@ func NewClientConn(c conn.Conn, limits *Limits) *ClientConn {
 }
 
 // WriteRequest writes a head, always as HTTP/1.1 and in origin-form (CONNECT: authority-form, from Authority). It need not
-// leave before Flush or FinishBody; call FinishBody also when there is no body. Host is r.Authority. A request for upgrade is
-// one with r.Upgrade set.
+// leave before Flush or FinishBody; call FinishBody also when there is no body. Host is r.Authority, empty if that is. A
+// request for upgrade is one with r.Upgrade set. ErrBadHead leaves the connection as it was.
 func (c *ClientConn) WriteRequest(r *message.Request) error {
 	if c.output.err != nil {
 		return c.output.err
@@ -46,6 +46,9 @@ func (c *ClientConn) WriteRequest(r *message.Request) error {
 		target = r.Authority
 	}
 	if !isToken(r.Method) || target == "" || !targetChar.all(target) || r.Body.Kind == message.UntilClose {
+		return ErrBadHead
+	}
+	if r.Authority != "" && !validAuthority(r.Authority) {
 		return ErrBadHead
 	}
 	w := headWriter{host: true, authority: r.Authority, upgrade: r.Upgrade, body: r.Body}

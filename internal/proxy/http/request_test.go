@@ -81,6 +81,7 @@ func TestRefusedRequests(t *testing.T) {
 		{"two equal Hosts", get(hostLine), 400},
 		{"Host with a path", "GET / HTTP/1.1\r\nHost: a/b\r\n\r\n", 400},
 		{"Host with userinfo", "GET / HTTP/1.1\r\nHost: u@a\r\n\r\n", 400},
+		{"Host with percent-encoding", "GET / HTTP/1.1\r\nHost: a%62\r\n\r\n", 400},
 		{"Host with a space", "GET / HTTP/1.1\r\nHost: a b\r\n\r\n", 400},
 		{"Host list", "GET / HTTP/1.1\r\nHost: a, b\r\n\r\n", 400},
 		{"Host with a bad port", "GET / HTTP/1.1\r\nHost: a:8x\r\n\r\n", 400},
