@@ -433,7 +433,8 @@ func TestResumption(t *testing.T) {
 				return verify(state)
 			}
 			if c.on {
-				s.SessionTicketsDisabled, k.ClientSessionCache = false, tls.NewLRUClientSessionCache(8)
+				s.SessionTicketsDisabled, k.SessionTicketsDisabled = false, false
+				k.ClientSessionCache = tls.NewLRUClientSessionCache(8)
 			}
 			if _, serverErr, clientErr := handshake(t, s, k); serverErr != nil || clientErr != nil {
 				t.Fatal(serverErr, clientErr)
