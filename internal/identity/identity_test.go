@@ -278,10 +278,27 @@ func TestBundle(t *testing.T) {
 	}
 }
 
-// handshake connects a client to a server over an in-memory connection and gives what each of them says.
+// pair gives the two ends of a real connection; an unbuffered net.Pipe would block an end that is refused while it writes.
+func pair(t *testing.T) (server, client net.Conn) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	if client, err = net.Dial("tcp", l.Addr().String()); err != nil {
+		t.Fatal(err)
+	}
+	if server, err = l.Accept(); err != nil {
+		t.Fatal(err)
+	}
+	return server, client
+}
+
+// handshake connects a client to a server and gives what each of them says.
 func handshake(t *testing.T, server, client *tls.Config) (peer Peer, serverErr, clientErr error) {
 	t.Helper()
-	s, c := net.Pipe()
+	s, c := pair(t)
 	defer func() { _ = s.Close(); _ = c.Close() }()
 	done := make(chan struct{})
 	go func() {
