@@ -116,6 +116,10 @@ type HTTP struct {
 	ServerName       string
 	// Upgrades allows HTTP upgrades (WebSocket) on routes that say nothing of them.
 	Upgrades bool
+	// NormalizePath makes paths canonical before anything reads them (route.NormalizePath); MergeSlashes goes further.
+	NormalizePath, MergeSlashes bool
+	// KeepServer leaves the server field of responses as the upstream wrote it.
+	KeepServer bool
 }
 
 // ClientCertMode is the treatment of x-forwarded-client-cert.
@@ -142,6 +146,7 @@ type WeightedCluster struct {
 	Cluster string
 	Weight  uint32
 	HeaderChange
+	Response HeaderChange
 }
 
 // Cluster is a set of endpoints and the policy for choosing and reaching one. Source: envoy.config.cluster.v3.Cluster with its
@@ -153,7 +158,7 @@ type Cluster struct {
 	Discovery Discovery
 	// EndpointsName is the endpoint resource to follow, for EDS.
 	EndpointsName string
-	Policy    Balancing
+	Policy        Balancing
 	// Host, Service facts for metrics: from the cluster's istio metadata.
 	ServiceHost, ServiceName, ServiceNamespace string
 	Port                                       uint16
@@ -256,6 +261,7 @@ type Outlier struct {
 // Assignment is a cluster's endpoints as they arrive on their own. Source: envoy.config.endpoint.v3.ClusterLoadAssignment.
 type Assignment struct {
 	Name       string
+	Version    string
 	Localities []Locality
 	Total      int
 }

@@ -71,16 +71,16 @@ type HeaderMatch struct {
 	MissingAsEmpty bool
 }
 
-// Match reports whether the field, as found, fulfils the condition.
+// Match reports whether the field, as found, fulfils the condition. As in Envoy, a condition on the value of an absent field fails
+// even when inverted, unless MissingAsEmpty is set.
 func (m *HeaderMatch) Match(value string, present bool) bool {
-	return m.holds(value, present) != m.Invert
-}
-
-func (m *HeaderMatch) holds(value string, present bool) bool {
 	if m.Value.Kind == Any {
-		return present == m.Present
+		return (present == m.Present) != m.Invert
 	}
-	return (present || m.MissingAsEmpty) && m.Value.Match(value)
+	if !present && !m.MissingAsEmpty {
+		return false
+	}
+	return m.Value.Match(value) != m.Invert
 }
 
 // QueryMatch is a condition on a query parameter.
@@ -118,6 +118,8 @@ type RegexRewrite struct {
 type Mirror struct {
 	Cluster  string
 	Fraction uint32 // millionths
+	// KeepHost sends the authority as it is; otherwise "-shadow" is appended to the host, as Envoy does.
+	KeepHost bool
 }
 
 // HashPolicy computes the key of consistent hashing. Exactly one part is set.

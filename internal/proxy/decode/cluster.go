@@ -1,0 +1,238 @@
+package decode
+
+import (
+	"cmp"
+	"time"
+
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	upstreamhttpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
+	"google.golang.org/protobuf/types/known/anypb"
+
+	"github.com/weftmesh/weft/internal/proxy/conf"
+	"github.com/weftmesh/weft/internal/wire"
+)
+
+// defaultConnectTimeout and defaultPanic are Envoy's.
+const (
+	defaultConnectTimeout = 5 * time.Second
+	defaultPanic          = 0.5
+)
+
+func (d *decoder) cluster(m *clusterv3.Cluster) *conf.Cluster {
+	d.only(m, "name", "type", "eds_cluster_config", "connect_timeout", "lb_policy", "load_assignment", "max_requests_per_connection",
+		"circuit_breakers", "typed_extension_protocol_options", "outlier_detection", "common_lb_config", "transport_socket",
+		"transport_socket_matches", "metadata", "original_dst_lb_config", "ring_hash_lb_config", "least_request_lb_config",
+		// Without effect: how names are resolved is the proxy's own business.
+		"dns_refresh_rate", "respect_dns_ttl", "dns_lookup_family", "alt_stat_name")
+	c := &conf.Cluster{
+		Name: m.GetName(), ConnectTimeout: cmp.Or(d.duration("connect_timeout", m.GetConnectTimeout()), defaultConnectTimeout),
+		MaxRequestsPerConnection: m.GetMaxRequestsPerConnection().GetValue(), PanicThreshold: defaultPanic,
+	}
+	d.discovery(m, c)
+	d.balancing(m, c)
+	d.clusterFacts(m.GetMetadata(), c)
+	d.at("circuit_breakers", func() { d.breakers(m.GetCircuitBreakers(), c) })
+	if o := m.GetOutlierDetection(); o != nil {
+		d.at("outlier_detection", func() { c.Outlier = d.outlier(o) })
+	}
+	for name, a := range m.GetTypedExtensionProtocolOptions() {
+		d.at("typed_extension_protocol_options["+name+"]", func() { d.protocolOptions(name, a, c) })
+	}
+	d.transports(m, c)
+	return c
+}
+
+func (d *decoder) discovery(m *clusterv3.Cluster, c *conf.Cluster) {
+	kind, ok := m.GetClusterDiscoveryType().(*clusterv3.Cluster_Type)
+	if !ok && m.GetClusterDiscoveryType() != nil {
+		return // refused by only
+	}
+	t := clusterv3.Cluster_STATIC
+	if ok {
+		t = kind.Type
+	}
+	policy := addressesOnly
+	switch t {
+	case clusterv3.Cluster_STATIC:
+		c.Discovery = conf.Static
+	case clusterv3.Cluster_EDS:
+		c.Discovery = conf.EDS
+		d.at("eds_cluster_config", func() {
+			e := m.GetEdsClusterConfig()
+			d.only(e, "eds_config", "service_name")
+			d.aggregated("eds_config", e.GetEdsConfig())
+			c.EndpointsName = cmp.Or(e.GetServiceName(), m.GetName())
+		})
+	case clusterv3.Cluster_STRICT_DNS, clusterv3.Cluster_LOGICAL_DNS:
+		c.Discovery, policy = conf.StrictDNS, namesToo
+	case clusterv3.Cluster_ORIGINAL_DST:
+		c.Discovery = conf.OriginalDst
+	default:
+		d.at("type", func() { d.fail("%s is not supported", t) })
+	}
+	if m.GetLoadAssignment() == nil {
+		return
+	}
+	d.at("load_assignment", func() {
+		if c.Discovery == conf.EDS || c.Discovery == conf.OriginalDst {
+			d.fail("does not go with type %s", t)
+		}
+		a := d.assignment(m.GetLoadAssignment(), policy)
+		c.Localities, c.Total = a.Localities, a.Total
+	})
+}
+
+var balancings = map[clusterv3.Cluster_LbPolicy]conf.Balancing{
+	clusterv3.Cluster_ROUND_ROBIN: conf.RoundRobin, clusterv3.Cluster_LEAST_REQUEST: conf.LeastRequest,
+	clusterv3.Cluster_RANDOM: conf.Random, clusterv3.Cluster_RING_HASH: conf.RingHash, clusterv3.Cluster_MAGLEV: conf.Maglev,
+}
+
+func (d *decoder) balancing(m *clusterv3.Cluster, c *conf.Cluster) {
+	p, known := balancings[m.GetLbPolicy()]
+	provided := m.GetLbPolicy() == clusterv3.Cluster_CLUSTER_PROVIDED && c.Discovery == conf.OriginalDst
+	if !known && !provided {
+		d.at("lb_policy", func() { d.fail("%s is not supported", m.GetLbPolicy()) })
+	}
+	c.Policy = p
+	d.only(m.GetRingHashLbConfig(), "minimum_ring_size", "maximum_ring_size") // hints that the proxy does not need
+	d.only(m.GetLeastRequestLbConfig(), "choice_count")                       // the proxy compares two
+	d.only(m.GetOriginalDstLbConfig())
+	d.at("common_lb_config", func() {
+		o := m.GetCommonLbConfig()
+		// locality_weighted_lb_config: weights of localities are used wherever they are given.
+		d.only(o, "healthy_panic_threshold", "locality_weighted_lb_config")
+		if t := o.GetHealthyPanicThreshold(); t != nil {
+			c.PanicThreshold = d.percent("healthy_panic_threshold", t)
+		}
+	})
+}
+
+// clusterFacts reads what metrics say about the cluster.
+func (d *decoder) clusterFacts(m *corev3.Metadata, c *conf.Cluster) {
+	istio := m.GetFilterMetadata()["istio"].GetFields()
+	if services := istio["services"].GetListValue().GetValues(); len(services) > 0 {
+		s := services[0].GetStructValue().GetFields()
+		c.ServiceHost, c.ServiceName = s["host"].GetStringValue(), s["name"].GetStringValue()
+		c.ServiceNamespace = s["namespace"].GetStringValue()
+	}
+	c.Subset = istio["subset"].GetStringValue()
+	if p := istio["default_original_port"].GetNumberValue(); p > 0 && p <= 65535 {
+		c.Port = uint16(p)
+	}
+	if _, port, subset, host, ok := wire.ParseCluster(c.Name); ok {
+		c.Port, c.Subset, c.ServiceHost = cmp.Or(c.Port, port), cmp.Or(c.Subset, subset), cmp.Or(c.ServiceHost, host)
+	}
+}
+
+// breakers decodes the limits. A cluster that names none has none, unlike Envoy's 1024.
+func (d *decoder) breakers(m *clusterv3.CircuitBreakers, c *conf.Cluster) {
+	d.only(m, "thresholds")
+	if len(m.GetThresholds()) > 1 {
+		d.at("thresholds", func() { d.fail("more than one is not supported") })
+	}
+	each(d, "thresholds", m.GetThresholds(), func(t *clusterv3.CircuitBreakers_Thresholds) {
+		d.only(t, "max_connections", "max_pending_requests", "max_requests", "max_retries", "track_remaining") // the last: statistics
+		c.MaxConnections, c.MaxPending = limit(t.GetMaxConnections()), limit(t.GetMaxPendingRequests())
+		c.MaxRequests, c.MaxRetries = limit(t.GetMaxRequests()), limit(t.GetMaxRetries())
+	})
+}
+
+func (d *decoder) outlier(m *clusterv3.OutlierDetection) *conf.Outlier {
+	d.only(m, "consecutive_5xx", "interval", "base_ejection_time", "max_ejection_percent", "enforcing_consecutive_5xx",
+		"enforcing_success_rate", "consecutive_gateway_failure", "enforcing_consecutive_gateway_failure",
+		"split_external_local_origin_errors", "consecutive_local_origin_failure", "enforcing_consecutive_local_origin_failure",
+		"enforcing_local_origin_success_rate")
+	o := &conf.Outlier{
+		SplitLocalOrigin: m.GetSplitExternalLocalOriginErrors(),
+		Interval:         cmp.Or(d.duration("interval", m.GetInterval()), 10*time.Second),
+		BaseEjection:     cmp.Or(d.duration("base_ejection_time", m.GetBaseEjectionTime()), 30*time.Second),
+	}
+	// Envoy's defaults: 5 failures in a row of the first and third kind, enforced; the second kind is only counted.
+	if v := m.GetEnforcingConsecutive_5Xx(); v == nil || d.enforced("enforcing_consecutive_5xx", v.GetValue()) {
+		if o.Consecutive5xx = 5; m.GetConsecutive_5Xx() != nil {
+			o.Consecutive5xx = m.GetConsecutive_5Xx().GetValue()
+		}
+	}
+	if d.enforced("enforcing_consecutive_gateway_failure", m.GetEnforcingConsecutiveGatewayFailure().GetValue()) {
+		if o.ConsecutiveGatewayError = 5; m.GetConsecutiveGatewayFailure() != nil {
+			o.ConsecutiveGatewayError = m.GetConsecutiveGatewayFailure().GetValue()
+		}
+	}
+	if v := m.GetEnforcingConsecutiveLocalOriginFailure(); o.SplitLocalOrigin && (v == nil || d.enforced("enforcing_consecutive_local_origin_failure", v.GetValue())) {
+		if o.ConsecutiveLocalOrigin = 5; m.GetConsecutiveLocalOriginFailure() != nil {
+			o.ConsecutiveLocalOrigin = m.GetConsecutiveLocalOriginFailure().GetValue()
+		}
+	}
+	if o.MaxEjectionPercent = 10; m.GetMaxEjectionPercent() != nil {
+		o.MaxEjectionPercent = m.GetMaxEjectionPercent().GetValue()
+	}
+	if o.MaxEjectionPercent > 100 {
+		d.at("max_ejection_percent", func() { d.fail("%d is no percentage", o.MaxEjectionPercent) })
+	}
+	for field, v := range map[string]uint32{"enforcing_success_rate": m.GetEnforcingSuccessRate().GetValue(),
+		"enforcing_local_origin_success_rate": m.GetEnforcingLocalOriginSuccessRate().GetValue()} {
+		if v != 0 {
+			d.at(field, func() { d.fail("ejection by success rate is not supported") })
+		}
+	}
+	return o
+}
+
+// enforced reads a percentage that may only be all or nothing.
+func (d *decoder) enforced(field string, percent uint32) bool {
+	if percent != 0 && percent != 100 {
+		d.at(field, func() { d.fail("%d: only 0 and 100 are supported", percent) })
+	}
+	return percent == 100
+}
+
+const httpOptions = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+
+func (d *decoder) protocolOptions(name string, a *anypb.Any, c *conf.Cluster) {
+	if name != httpOptions {
+		d.fail("is not supported")
+		return
+	}
+	m := &upstreamhttpv3.HttpProtocolOptions{}
+	if !d.typed(a, m) {
+		return
+	}
+	d.only(m, "common_http_protocol_options", "explicit_http_config", "use_downstream_protocol_config")
+	d.at("common_http_protocol_options", func() {
+		o := m.GetCommonHttpProtocolOptions()
+		d.only(o, "idle_timeout", "max_requests_per_connection")
+		c.IdleTimeout = d.duration("idle_timeout", o.GetIdleTimeout())
+		if v := o.GetMaxRequestsPerConnection(); v != nil {
+			c.MaxRequestsPerConnection = v.GetValue()
+		}
+	})
+	// The settings of each protocol tune Envoy's codecs; the proxy's tune themselves.
+	if e := m.GetExplicitHttpConfig(); e != nil {
+		d.at("explicit_http_config", func() {
+			d.only(e, "http_protocol_options", "http2_protocol_options")
+			c.HTTP2 = e.GetHttp2ProtocolOptions() != nil
+		})
+	}
+}
+
+// transports decodes how endpoints are reached; the last entry always matches.
+func (d *decoder) transports(m *clusterv3.Cluster, c *conf.Cluster) {
+	each(d, "transport_socket_matches", m.GetTransportSocketMatches(), func(t *clusterv3.Cluster_TransportSocketMatch) {
+		d.only(t, "name", "match", "transport_socket")
+		mode := t.GetMatch().GetFields()["tlsMode"].GetStringValue()
+		if n := len(t.GetMatch().GetFields()); n > 1 || n == 1 && mode == "" {
+			d.at("match", func() { d.fail("only tlsMode is supported") })
+		}
+		tm := conf.TransportMatch{TLSMode: mode}
+		d.at("transport_socket", func() { tm.TLS = d.upstreamSocket(t.GetTransportSocket()) })
+		c.Transports = append(c.Transports, tm)
+	})
+	var last conf.TransportMatch
+	if t := m.GetTransportSocket(); t != nil {
+		d.at("transport_socket", func() { last.TLS = d.upstreamSocket(t) })
+	}
+	if n := len(c.Transports); n == 0 || c.Transports[n-1].TLSMode != "" {
+		c.Transports = append(c.Transports, last)
+	}
+}

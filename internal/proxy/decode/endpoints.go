@@ -1,0 +1,90 @@
+package decode
+
+import (
+	"net/netip"
+	"strings"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+
+	"github.com/weftmesh/weft/internal/proxy/conf"
+)
+
+// addressing says whether endpoints may be DNS names.
+type addressing bool
+
+const (
+	addressesOnly addressing = false
+	namesToo      addressing = true
+)
+
+func (d *decoder) assignment(m *endpointv3.ClusterLoadAssignment, names addressing) *conf.Assignment {
+	d.only(m, "cluster_name", "endpoints", "policy")
+	d.at("policy", func() { d.only(m.GetPolicy(), "overprovisioning_factor") }) // the proxy keeps Envoy's default of 1.4
+	a := &conf.Assignment{Name: m.GetClusterName()}
+	each(d, "endpoints", m.GetEndpoints(), func(l *endpointv3.LocalityLbEndpoints) {
+		loc := d.locality(l, names)
+		a.Localities = append(a.Localities, loc)
+		a.Total += len(loc.Endpoints)
+	})
+	return a
+}
+
+// maxPriority is Envoy's bound.
+const maxPriority = 128
+
+func (d *decoder) locality(m *endpointv3.LocalityLbEndpoints, names addressing) conf.Locality {
+	d.only(m, "locality", "lb_endpoints", "load_balancing_weight", "priority", "metadata") // metadata is for people
+	d.only(m.GetLocality(), "region", "zone", "sub_zone")
+	l := conf.Locality{
+		Region: m.GetLocality().GetRegion(), Zone: m.GetLocality().GetZone(), SubZone: m.GetLocality().GetSubZone(),
+		Priority: m.GetPriority(), Weight: m.GetLoadBalancingWeight().GetValue(),
+	}
+	if l.Priority > maxPriority {
+		d.at("priority", func() { d.fail("%d is more than %d", l.Priority, maxPriority) })
+	}
+	each(d, "lb_endpoints", m.GetLbEndpoints(), func(e *endpointv3.LbEndpoint) { l.Endpoints = append(l.Endpoints, d.endpoint(e, names)) })
+	return l
+}
+
+func (d *decoder) endpoint(m *endpointv3.LbEndpoint, names addressing) *conf.Endpoint {
+	d.only(m, "endpoint", "health_status", "metadata", "load_balancing_weight")
+	e := &conf.Endpoint{Weight: max(m.GetLoadBalancingWeight().GetValue(), 1)}
+	d.at("endpoint", func() {
+		d.only(m.GetEndpoint(), "address", "hostname") // hostname is for health checks
+		d.at("address", func() {
+			e.Address, e.Port = d.socket(m.GetEndpoint().GetAddress())
+			a, err := netip.ParseAddr(e.Address)
+			switch {
+			case err == nil:
+				e.Addr = netip.AddrPortFrom(a, e.Port)
+			case names == addressesOnly:
+				d.failed(err)
+			}
+		})
+	})
+	switch s := m.GetHealthStatus(); s {
+	case corev3.HealthStatus_UNKNOWN, corev3.HealthStatus_HEALTHY, corev3.HealthStatus_DEGRADED:
+		e.Healthy = true
+	case corev3.HealthStatus_DRAINING:
+		e.Draining = true
+	case corev3.HealthStatus_UNHEALTHY, corev3.HealthStatus_TIMEOUT:
+	default:
+		d.at("health_status", func() { d.fail("%d is not known", s) })
+	}
+	endpointFacts(m.GetMetadata(), e)
+	return e
+}
+
+// endpointFacts reads what metrics and transports need to know of the endpoint's workload.
+func endpointFacts(m *corev3.Metadata, e *conf.Endpoint) {
+	e.TLSMode = metadata(m, "envoy.transport_socket_match")("tlsMode")
+	parts := strings.Split(metadata(m, "istio")("workload"), ";")
+	for i, to := range []*string{&e.Workload, &e.WorkloadNamespace, &e.CanonicalService, &e.Revision} {
+		if i < len(parts) {
+			*to = parts[i]
+		}
+	}
+	weft := metadata(m, "weft")
+	e.Instance, e.App, e.Version, e.ServiceAccount = weft("instance"), weft("app"), weft("version"), weft("serviceAccount")
+}

@@ -1,0 +1,146 @@
+package decode
+
+import (
+	faultv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/fault/v3"
+	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
+	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+
+	"github.com/weftmesh/weft/internal/proxy/conf"
+)
+
+func (d *decoder) http(m *hcmv3.HttpConnectionManager) *conf.HTTP {
+	d.only(m, "stat_prefix", "codec_type", "rds", "route_config", "http_filters", "tracing", "common_http_protocol_options",
+		"server_name", "server_header_transformation", "max_request_headers_kb", "use_remote_address",
+		"forward_client_cert_details", "upgrade_configs", "normalize_path", "merge_slashes", "stream_idle_timeout",
+		// Without effect: which parts of a certificate x-forwarded-client-cert tells (the proxy tells URI and hash); that 100
+		// Continue is passed on, request ids are made and kept, which the proxy always does.
+		"set_current_client_cert_details", "proxy_100_continue", "generate_request_id", "preserve_external_request_id")
+	h := &conf.HTTP{
+		StatPrefix: m.GetStatPrefix(), UseRemoteAddress: m.GetUseRemoteAddress().GetValue(), ServerName: m.GetServerName(),
+		NormalizePath: m.GetNormalizePath().GetValue(), MergeSlashes: m.GetMergeSlashes(),
+	}
+	if t := m.GetCodecType(); t != hcmv3.HttpConnectionManager_AUTO && t != hcmv3.HttpConnectionManager_HTTP1 {
+		d.at("codec_type", func() { d.fail("%s is not supported", t) })
+	}
+	d.routeSource(m, h)
+	d.httpFilters(m.GetHttpFilters(), h)
+	d.httpLimits(m, h)
+	d.at("tracing", func() { h.TraceSampling = d.tracing(m.GetTracing()) })
+	h.ForwardClientCert = d.clientCertMode(m.GetForwardClientCertDetails())
+	each(d, "upgrade_configs", m.GetUpgradeConfigs(), func(u *hcmv3.HttpConnectionManager_UpgradeConfig) {
+		d.only(u, "upgrade_type", "enabled")
+		d.upgradeType(u.GetUpgradeType())
+		h.Upgrades = u.GetEnabled() == nil || u.GetEnabled().GetValue()
+	})
+	return h
+}
+
+func (d *decoder) routeSource(m *hcmv3.HttpConnectionManager, h *conf.HTTP) {
+	switch r := m.GetRouteSpecifier().(type) {
+	case *hcmv3.HttpConnectionManager_Rds:
+		d.at("rds", func() {
+			d.only(r.Rds, "config_source", "route_config_name")
+			d.aggregated("config_source", r.Rds.GetConfigSource())
+			if h.RouteName = r.Rds.GetRouteConfigName(); h.RouteName == "" {
+				d.at("route_config_name", func() { d.failed(errRequired) })
+			}
+		})
+	case *hcmv3.HttpConnectionManager_RouteConfig:
+		d.at("route_config", func() { h.Routes = d.routes(r.RouteConfig) })
+	default:
+		d.fail("route_specifier: is required")
+	}
+}
+
+// httpFilters decodes the filters; the router must be the last.
+func (d *decoder) httpFilters(ms []*hcmv3.HttpFilter, h *conf.HTTP) {
+	routed := false
+	each(d, "http_filters", ms, func(m *hcmv3.HttpFilter) {
+		if routed {
+			d.fail("comes after the router")
+		}
+		d.only(m, "name", "typed_config")
+		d.typedConfig(m.GetTypedConfig(), func() { routed = d.httpFilter(m, h) })
+	})
+	if !routed {
+		d.at("http_filters", func() { d.fail("do not end in the router") })
+	}
+}
+
+func (d *decoder) httpFilter(m *hcmv3.HttpFilter, h *conf.HTTP) (router bool) {
+	a := m.GetTypedConfig()
+	switch string(a.MessageName()) {
+	case "envoy.extensions.filters.http.router.v3.Router":
+		v := &routerv3.Router{}
+		if d.typed(a, v) {
+			// Without effect: what Envoy counts and which fields of its own it adds.
+			d.only(v, "suppress_envoy_headers", "dynamic_stats", "start_child_span")
+		}
+		return true
+	case "envoy.extensions.filters.http.fault.v3.HTTPFault":
+		if v := (&faultv3.HTTPFault{}); d.typed(a, v) {
+			d.only(v) // faults belong to routes
+			h.Fault = true
+		}
+	case "envoy.extensions.filters.http.rbac.v3.RBAC":
+		if v := (&rbacv3.RBAC{}); d.typed(a, v) {
+			d.only(v, "rules", "shadow_rules", "rules_stat_prefix", "shadow_rules_stat_prefix")
+			h.RBAC = append(h.RBAC, d.policies(v.GetRules(), v.GetShadowRules())...)
+		}
+	default:
+		d.fail("filter %q of type %q is not supported", m.GetName(), a.GetTypeUrl())
+	}
+	return false
+}
+
+// maxHeaderKB is the largest max_request_headers_kb that Envoy takes.
+const maxHeaderKB = 8192
+
+func (d *decoder) httpLimits(m *hcmv3.HttpConnectionManager, h *conf.HTTP) {
+	d.at("common_http_protocol_options", func() {
+		o := m.GetCommonHttpProtocolOptions()
+		d.only(o, "idle_timeout")
+		h.IdleTimeout = d.duration("idle_timeout", o.GetIdleTimeout())
+	})
+	if d.duration("stream_idle_timeout", m.GetStreamIdleTimeout()) != 0 {
+		d.at("stream_idle_timeout", func() { d.fail("is not supported, other than 0 for none") })
+	}
+	kb := m.GetMaxRequestHeadersKb().GetValue()
+	if kb > maxHeaderKB {
+		d.at("max_request_headers_kb", func() { d.fail("%d is more than %d", kb, maxHeaderKB) })
+	}
+	h.MaxHeaderBytes = int(kb) << 10
+	switch t := m.GetServerHeaderTransformation(); t {
+	case hcmv3.HttpConnectionManager_OVERWRITE:
+	case hcmv3.HttpConnectionManager_PASS_THROUGH:
+		h.KeepServer = true
+	default:
+		d.at("server_header_transformation", func() { d.fail("%s is not supported", t) })
+	}
+}
+
+func (d *decoder) tracing(m *hcmv3.HttpConnectionManager_Tracing) float64 {
+	// Without effect: what clients and operators may force; spans carry the facts that they need by themselves.
+	d.only(m, "random_sampling", "client_sampling", "overall_sampling", "verbose")
+	if m == nil {
+		return 0
+	}
+	if m.GetRandomSampling() == nil {
+		return 1
+	}
+	return d.percent("random_sampling", m.GetRandomSampling())
+}
+
+func (d *decoder) clientCertMode(m hcmv3.HttpConnectionManager_ForwardClientCertDetails) conf.ClientCertMode {
+	switch m {
+	case hcmv3.HttpConnectionManager_SANITIZE:
+		return conf.SanitizeClientCert
+	case hcmv3.HttpConnectionManager_APPEND_FORWARD:
+		return conf.AppendClientCert
+	case hcmv3.HttpConnectionManager_SANITIZE_SET:
+		return conf.SanitizeSetClientCert
+	}
+	d.at("forward_client_cert_details", func() { d.fail("%s is not supported", m) })
+	return conf.SanitizeClientCert
+}

@@ -1,0 +1,167 @@
+package decode
+
+import (
+	"net/netip"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	"google.golang.org/protobuf/types/known/anypb"
+
+	"github.com/weftmesh/weft/internal/proxy/conf"
+	"github.com/weftmesh/weft/internal/wire"
+)
+
+func (d *decoder) listener(m *listenerv3.Listener) *conf.Listener {
+	d.only(m, "name", "address", "filter_chains", "default_filter_chain", "traffic_direction", "listener_filters", "api_listener",
+		// Without effect: the proxy captures and sniffs in its own way, whatever the listener filters say of it.
+		"use_original_dst", "bind_to_port", "listener_filters_timeout", "continue_on_listener_filters_timeout", "stat_prefix",
+		"enable_reuse_port", "metadata")
+	l := &conf.Listener{Name: m.GetName(), Direction: direction(m)}
+	if m.GetAddress() != nil {
+		d.at("address", func() { l.Address = d.bindAddress(m.GetAddress()) })
+	}
+	each(d, "listener_filters", m.GetListenerFilters(), d.listenerFilter)
+	each(d, "filter_chains", m.GetFilterChains(), func(c *listenerv3.FilterChain) { l.Chains = append(l.Chains, d.chain(c)) })
+	if m.GetDefaultFilterChain() != nil {
+		d.at("default_filter_chain", func() {
+			l.Default = d.chain(m.GetDefaultFilterChain())
+			if m.GetDefaultFilterChain().GetFilterChainMatch() != nil {
+				d.fail("filter_chain_match: has no place here")
+			}
+		})
+	}
+	if a := m.GetApiListener(); a != nil {
+		d.at("api_listener", func() { d.apiListener(a, l) })
+	}
+	if len(l.Chains) == 0 && l.Default == nil {
+		d.fail("has neither api_listener nor filter chains")
+	}
+	return l
+}
+
+func direction(m *listenerv3.Listener) string {
+	switch {
+	case m.GetName() == wire.InboundListener || m.GetTrafficDirection() == corev3.TrafficDirection_INBOUND:
+		return "inbound"
+	case m.GetAddress() != nil:
+		return "gateway"
+	}
+	return "outbound"
+}
+
+func (d *decoder) bindAddress(m *corev3.Address) netip.AddrPort {
+	host, port := d.socket(m)
+	a, err := netip.ParseAddr(host)
+	if err != nil {
+		d.failed(err)
+	}
+	return netip.AddrPortFrom(a, port)
+}
+
+// listenerFilter admits the filters whose work the proxy always does.
+func (d *decoder) listenerFilter(m *listenerv3.ListenerFilter) {
+	switch m.GetName() {
+	case "envoy.filters.listener.tls_inspector", "envoy.filters.listener.http_inspector", "envoy.filters.listener.original_dst":
+		d.only(m, "name", "typed_config", "filter_disabled")
+	default:
+		d.fail("listener filter %q is not supported", m.GetName())
+	}
+}
+
+// apiListener joins the HTTP part of an outbound destination with its chains, as conf.Chain says.
+func (d *decoder) apiListener(m *listenerv3.ApiListener, l *conf.Listener) {
+	d.only(m, "api_listener")
+	var http *conf.HTTP
+	d.at("api_listener", func() {
+		if hcm := (&hcmv3.HttpConnectionManager{}); d.typed(m.GetApiListener(), hcm) {
+			http = d.http(hcm)
+		}
+	})
+	if l.Direction != "outbound" {
+		d.fail("is for outbound destinations only")
+	}
+	for _, c := range l.Chains {
+		if matchesAll(&c.Match) && c.HTTP == nil {
+			c.HTTP = http
+			return
+		}
+	}
+	l.Chains = append(l.Chains, &conf.Chain{Name: l.Name, HTTP: http})
+}
+
+func matchesAll(m *conf.ChainMatch) bool {
+	return m.DestinationPort == 0 && len(m.Destination) == 0 && len(m.ServerNames) == 0 && m.Transport == conf.AnyTransport &&
+		len(m.ALPN) == 0 && len(m.SourcePrefixes) == 0
+}
+
+func (d *decoder) chain(m *listenerv3.FilterChain) *conf.Chain {
+	d.only(m, "name", "filter_chain_match", "filters", "transport_socket", "metadata") // metadata is for people
+	c := &conf.Chain{Name: m.GetName()}
+	d.at("filter_chain_match", func() { c.Match = d.chainMatch(m.GetFilterChainMatch()) })
+	if t := m.GetTransportSocket(); t != nil {
+		d.at("transport_socket", func() { c.TLS = d.downstreamSocket(t) })
+	}
+	var rbac []*conf.RBAC
+	each(d, "filters", m.GetFilters(), func(f *listenerv3.Filter) {
+		if c.HTTP != nil || c.TCP != nil {
+			d.fail("comes after a filter that ends the chain")
+			return
+		}
+		rbac = append(rbac, d.networkFilter(f, c)...)
+	})
+	switch {
+	case c.HTTP != nil:
+		c.HTTP.RBAC = append(rbac, c.HTTP.RBAC...)
+	case c.TCP != nil:
+		c.TCP.RBAC = rbac
+	default:
+		d.at("filters", func() { d.fail("end in neither http_connection_manager nor tcp_proxy") })
+	}
+	return c
+}
+
+func (d *decoder) chainMatch(m *listenerv3.FilterChainMatch) conf.ChainMatch {
+	d.only(m, "destination_port", "prefix_ranges", "source_prefix_ranges", "direct_source_prefix_ranges", "server_names",
+		"transport_protocol", "application_protocols")
+	c := conf.ChainMatch{
+		DestinationPort: d.port("destination_port", m.GetDestinationPort().GetValue()),
+		Destination:     d.cidrs("prefix_ranges", m.GetPrefixRanges()),
+		ServerNames:     m.GetServerNames(),
+		ALPN:            m.GetApplicationProtocols(),
+	}
+	// The source is always the direct peer: no proxy protocol is read. One list of the two can be asked for.
+	direct, source := d.cidrs("direct_source_prefix_ranges", m.GetDirectSourcePrefixRanges()), d.cidrs("source_prefix_ranges", m.GetSourcePrefixRanges())
+	if c.SourcePrefixes = source; len(source) == 0 {
+		c.SourcePrefixes = direct
+	} else if len(direct) > 0 {
+		d.fail("source_prefix_ranges and direct_source_prefix_ranges exclude each other")
+	}
+	switch t := m.GetTransportProtocol(); t {
+	case "":
+	case "tls":
+		c.Transport = conf.TLSTransport
+	case "raw_buffer":
+		c.Transport = conf.RawTransport
+	default:
+		d.at("transport_protocol", func() { d.fail("%q is not supported", t) })
+	}
+	each(d, "server_names", m.GetServerNames(), func(n string) {
+		if n == "" || n == "*" {
+			d.fail("%q is not a server name", n)
+		}
+		d.domain(n)
+	})
+	return c
+}
+
+// typedConfig unpacks a filter's configuration, whatever name the filter was given.
+func (d *decoder) typedConfig(a *anypb.Any, f func()) {
+	d.at("typed_config", func() {
+		if a == nil {
+			d.failed(errRequired)
+			return
+		}
+		f()
+	})
+}

@@ -1,0 +1,65 @@
+package decode
+
+import (
+	"math"
+
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/rbac/v3"
+	tcpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
+
+	"github.com/weftmesh/weft/internal/proxy/conf"
+)
+
+// networkFilter decodes one filter of a chain into c, and gives what it adds to the policies. The type of the configuration says
+// which filter it is; names are for people.
+func (d *decoder) networkFilter(m *listenerv3.Filter, c *conf.Chain) (rbac []*conf.RBAC) {
+	d.only(m, "name", "typed_config")
+	a := m.GetTypedConfig()
+	d.typedConfig(a, func() {
+		switch string(a.MessageName()) {
+		case "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager":
+			if v := (&hcmv3.HttpConnectionManager{}); d.typed(a, v) {
+				c.HTTP = d.http(v)
+			}
+		case "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy":
+			if v := (&tcpv3.TcpProxy{}); d.typed(a, v) {
+				c.TCP = d.tcp(v)
+			}
+		case "envoy.extensions.filters.network.rbac.v3.RBAC":
+			if v := (&rbacv3.RBAC{}); d.typed(a, v) {
+				// Without effect: names of statistics; when to evaluate, for policies need no more than the connection.
+				d.only(v, "rules", "shadow_rules", "stat_prefix", "shadow_rules_stat_prefix", "enforcement_type")
+				rbac = d.policies(v.GetRules(), v.GetShadowRules())
+			}
+		default:
+			d.fail("filter %q of type %q is not supported", m.GetName(), a.GetTypeUrl())
+		}
+	})
+	return rbac
+}
+
+func (d *decoder) tcp(m *tcpv3.TcpProxy) *conf.TCP {
+	d.only(m, "stat_prefix", "cluster", "weighted_clusters", "idle_timeout",
+		"max_connect_attempts") // without effect: balance tries other endpoints by itself
+	t := &conf.TCP{StatPrefix: m.GetStatPrefix(), IdleTimeout: d.duration("idle_timeout", m.GetIdleTimeout())}
+	switch c := m.GetClusterSpecifier().(type) {
+	case *tcpv3.TcpProxy_Cluster:
+		t.Clusters, t.TotalWeight = []conf.WeightedCluster{{Cluster: d.clusterName("cluster", c.Cluster), Weight: 1}}, 1
+	case *tcpv3.TcpProxy_WeightedClusters:
+		d.only(c.WeightedClusters, "clusters")
+		sum := uint64(0)
+		each(d, "weighted_clusters.clusters", c.WeightedClusters.GetClusters(), func(w *tcpv3.TcpProxy_WeightedCluster_ClusterWeight) {
+			d.only(w, "name", "weight")
+			t.Clusters = append(t.Clusters, conf.WeightedCluster{Cluster: d.clusterName("name", w.GetName()), Weight: w.GetWeight()})
+			sum += uint64(w.GetWeight())
+		})
+		if sum == 0 || sum > math.MaxUint32 {
+			d.at("weighted_clusters", func() { d.fail("weights add up to %d", sum) })
+		}
+		t.TotalWeight = uint32(sum)
+	default:
+		d.fail("cluster_specifier: is required")
+	}
+	return t
+}

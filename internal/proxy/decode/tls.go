@@ -1,0 +1,252 @@
+package decode
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"strings"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
+
+	"github.com/weftmesh/weft/internal/proxy/conf"
+)
+
+// The certificate provider instances that stand for the workload's own certificate and the mesh's roots.
+const (
+	workloadCertificate = "default"
+	meshRoots           = "ROOTCA"
+)
+
+const (
+	downstreamTLS = "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext"
+	upstreamTLS   = "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"
+	rawBuffer     = "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer"
+)
+
+// downstreamSocket gives nil for plaintext.
+func (d *decoder) downstreamSocket(m *corev3.TransportSocket) (t *conf.DownstreamTLS) {
+	d.only(m, "name", "typed_config")
+	a := m.GetTypedConfig()
+	d.typedConfig(a, func() {
+		switch string(a.MessageName()) {
+		case rawBuffer:
+		case downstreamTLS:
+			if v := (&tlsv3.DownstreamTlsContext{}); d.typed(a, v) {
+				t = d.downstream(v)
+			}
+		default:
+			d.fail("transport socket of type %q is not supported", a.GetTypeUrl())
+		}
+	})
+	return t
+}
+
+// common is what both directions say of certificates and whom they trust.
+type common struct {
+	workload     bool // the workload's certificate
+	certificates []conf.KeyPair
+	verifies     bool // says anything about the peer's certificate
+	meshRoots    bool
+	systemRoots  bool
+	ca           []byte
+	sans         []conf.StringMatch
+	anyPeer      bool // does not verify the chain
+	alpn         []string
+	params       *tlsv3.TlsParameters
+}
+
+func (d *decoder) downstream(m *tlsv3.DownstreamTlsContext) *conf.DownstreamTLS {
+	d.only(m, "common_tls_context", "require_client_certificate",
+		"disable_stateless_session_resumption", "disable_stateful_session_resumption") // sessions are not resumed in any case
+	c := d.common(m.GetCommonTlsContext())
+	t := &conf.DownstreamTLS{
+		Workload: c.workload, Certificates: c.certificates, ALPN: c.alpn, ClientCA: c.ca,
+		RequireClient: m.GetRequireClientCertificate().GetValue(),
+	}
+	switch {
+	case c.workload == (len(c.certificates) > 0):
+		d.fail("common_tls_context: needs either the workload's certificate or certificates of its own")
+	case c.workload && t.RequireClient && !c.meshRoots:
+		d.fail("common_tls_context: clients of the mesh are verified by %s", meshRoots)
+	case !c.workload && t.RequireClient && len(c.ca) == 0:
+		d.fail("common_tls_context: trusted_ca is required to verify clients")
+	case len(c.sans) > 0 || c.anyPeer || c.systemRoots:
+		d.fail("common_tls_context: this way of verifying clients is not supported")
+	}
+	t.MinVersion, t.MaxVersion, t.CipherSuites = d.params(c.params)
+	return t
+}
+
+// upstreamSocket gives nil for plaintext.
+func (d *decoder) upstreamSocket(m *corev3.TransportSocket) (t *conf.UpstreamTLS) {
+	d.only(m, "name", "typed_config")
+	a := m.GetTypedConfig()
+	d.typedConfig(a, func() {
+		switch string(a.MessageName()) {
+		case rawBuffer:
+		case upstreamTLS:
+			if v := (&tlsv3.UpstreamTlsContext{}); d.typed(a, v) {
+				t = d.upstream(v)
+			}
+		default:
+			d.fail("transport socket of type %q is not supported", a.GetTypeUrl())
+		}
+	})
+	return t
+}
+
+func (d *decoder) upstream(m *tlsv3.UpstreamTlsContext) *conf.UpstreamTLS {
+	d.only(m, "common_tls_context", "sni")
+	c := d.common(m.GetCommonTlsContext())
+	t := &conf.UpstreamTLS{Workload: c.workload, SNI: m.GetSni(), ALPN: c.alpn, SANs: c.sans, CA: c.ca, SkipVerify: c.anyPeer}
+	if len(c.certificates) > 0 {
+		t.Certificate = &c.certificates[0]
+	}
+	switch {
+	case len(c.certificates) > 1:
+		d.fail("common_tls_context: more than one certificate is not supported")
+	case c.workload != c.meshRoots:
+		d.fail("common_tls_context: the workload's certificate goes with %s", meshRoots)
+	case !c.workload && !c.verifies:
+		d.fail("common_tls_context: says nothing about the server's certificate")
+	case c.workload && c.anyPeer:
+		d.fail("common_tls_context: peers of the mesh are always verified")
+	}
+	if p := c.params; p != nil {
+		d.at("common_tls_context.tls_params", func() { d.fail("is not supported towards upstreams") })
+	}
+	return t
+}
+
+func (d *decoder) common(m *tlsv3.CommonTlsContext) (c common) {
+	d.at("common_tls_context", func() {
+		d.only(m, "tls_params", "tls_certificates", "tls_certificate_provider_instance", "validation_context",
+			"combined_validation_context", "alpn_protocols")
+		c.alpn, c.params = m.GetAlpnProtocols(), m.GetTlsParams()
+		if p := m.GetTlsCertificateProviderInstance(); p != nil {
+			c.workload = d.provider("tls_certificate_provider_instance", p, workloadCertificate)
+		}
+		each(d, "tls_certificates", m.GetTlsCertificates(), func(t *tlsv3.TlsCertificate) {
+			c.certificates = append(c.certificates, d.keyPair(t))
+		})
+		switch v := m.GetValidationContextType().(type) {
+		case *tlsv3.CommonTlsContext_ValidationContext:
+			d.at("validation_context", func() { d.validation(v.ValidationContext, &c) })
+		case *tlsv3.CommonTlsContext_CombinedValidationContext:
+			d.at("combined_validation_context", func() { d.combined(v.CombinedValidationContext, &c) })
+		}
+		each(d, "alpn_protocols", c.alpn, func(p string) {
+			if p == "" || len(p) > 255 {
+				d.fail("%q is not a protocol", p)
+			}
+		})
+	})
+	return c
+}
+
+func (d *decoder) provider(field string, m *tlsv3.CertificateProviderPluginInstance, want string) bool {
+	d.at(field, func() {
+		d.only(m, "instance_name", "certificate_name") // the name within the instance is for instances that hold several
+		if m.GetInstanceName() != want {
+			d.at("instance_name", func() { d.fail("%q is not known here, only %q is", m.GetInstanceName(), want) })
+		}
+	})
+	return true
+}
+
+// combined reads a default validation context with the roots beside it.
+func (d *decoder) combined(m *tlsv3.CommonTlsContext_CombinedCertificateValidationContext, c *common) {
+	d.only(m, "default_validation_context", "validation_context_certificate_provider_instance")
+	d.at("default_validation_context", func() { d.validation(m.GetDefaultValidationContext(), c) })
+	if p := m.GetValidationContextCertificateProviderInstance(); p != nil {
+		d.only(p, "instance_name", "certificate_name")
+		if p.GetInstanceName() != meshRoots {
+			d.fail("validation_context_certificate_provider_instance: %q is not known here", p.GetInstanceName())
+		}
+		c.meshRoots = true
+	}
+}
+
+func (d *decoder) validation(m *tlsv3.CertificateValidationContext, c *common) {
+	d.only(m, "trusted_ca", "ca_certificate_provider_instance", "system_root_certs", "match_typed_subject_alt_names",
+		"match_subject_alt_names", "trust_chain_verification")
+	c.verifies = true
+	if p := m.GetCaCertificateProviderInstance(); p != nil {
+		c.meshRoots = d.provider("ca_certificate_provider_instance", p, meshRoots)
+	}
+	c.systemRoots = m.GetSystemRootCerts() != nil
+	if m.GetTrustedCa() != nil {
+		if c.ca = d.bytes("trusted_ca", m.GetTrustedCa()); !x509.NewCertPool().AppendCertsFromPEM(c.ca) {
+			d.at("trusted_ca", func() { d.fail("holds no certificate in PEM") })
+		}
+	}
+	c.anyPeer = m.GetTrustChainVerification() == tlsv3.CertificateValidationContext_ACCEPT_UNTRUSTED
+	if !c.anyPeer && !c.meshRoots && !c.systemRoots && c.ca == nil {
+		d.fail("names no roots")
+	}
+	each(d, "match_typed_subject_alt_names", m.GetMatchTypedSubjectAltNames(), func(s *tlsv3.SubjectAltNameMatcher) {
+		d.only(s, "san_type", "matcher")
+		if t := s.GetSanType(); t != tlsv3.SubjectAltNameMatcher_URI && t != tlsv3.SubjectAltNameMatcher_DNS {
+			d.at("san_type", func() { d.fail("%s is not supported", t) })
+		}
+		c.sans = append(c.sans, d.stringMatch("matcher", s.GetMatcher()))
+	})
+	each(d, "match_subject_alt_names", m.GetMatchSubjectAltNames(), func(s *matcherv3.StringMatcher) {
+		d.at("", func() { c.sans = append(c.sans, d.stringMatch("matcher", s)) })
+	})
+}
+
+func (d *decoder) keyPair(m *tlsv3.TlsCertificate) conf.KeyPair {
+	d.only(m, "certificate_chain", "private_key")
+	p := conf.KeyPair{Certificate: d.bytes("certificate_chain", m.GetCertificateChain()), Key: d.bytes("private_key", m.GetPrivateKey())}
+	if _, err := tls.X509KeyPair(p.Certificate, p.Key); err != nil {
+		d.failed(err)
+	}
+	return p
+}
+
+// versions translates TlsParameters; older ones than 1.2 are not spoken.
+var versions = map[tlsv3.TlsParameters_TlsProtocol]uint16{
+	tlsv3.TlsParameters_TLS_AUTO: 0, tlsv3.TlsParameters_TLSv1_2: tls.VersionTLS12, tlsv3.TlsParameters_TLSv1_3: tls.VersionTLS13,
+}
+
+func (d *decoder) params(m *tlsv3.TlsParameters) (lowest, highest uint16, suites []uint16) {
+	d.at("common_tls_context.tls_params", func() {
+		d.only(m, "tls_minimum_protocol_version", "tls_maximum_protocol_version", "cipher_suites")
+		var ok [2]bool
+		lowest, ok[0] = versions[m.GetTlsMinimumProtocolVersion()]
+		highest, ok[1] = versions[m.GetTlsMaximumProtocolVersion()]
+		if !ok[0] || !ok[1] {
+			d.fail("TLS older than 1.2 is not supported")
+		}
+		if highest != 0 && highest < lowest {
+			d.fail("the highest version is below the lowest")
+		}
+		each(d, "cipher_suites", m.GetCipherSuites(), func(name string) {
+			id, known := cipherSuites()[name]
+			if !known {
+				d.fail("%q is not supported", name)
+			}
+			suites = append(suites, id)
+		})
+	})
+	return lowest, highest, suites
+}
+
+// cipherSuites gives the suites of TLS 1.2 that crypto/tls holds for safe, by the names that OpenSSL and Envoy use.
+func cipherSuites() map[string]uint16 {
+	m := map[string]uint16{}
+	for _, s := range tls.CipherSuites() {
+		name := strings.TrimPrefix(s.Name, "TLS_")
+		name = strings.Replace(name, "_WITH_", "_", 1)
+		name = strings.TrimSuffix(name, "_SHA256")
+		name = strings.NewReplacer("AES_128", "AES128", "AES_256", "AES256", "_SHA384", "-SHA384", "CHACHA20_POLY1305", "CHACHA20-POLY1305").Replace(name)
+		name = strings.ReplaceAll(name, "_", "-")
+		if strings.Contains(name, "GCM") && strings.Contains(name, "AES128") {
+			name += "-SHA256"
+		}
+		m[name] = s.ID
+	}
+	return m
+}
