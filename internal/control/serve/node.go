@@ -1,0 +1,124 @@
+package serve
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
+
+	"github.com/weftmesh/weft/internal/control/generate"
+	"github.com/weftmesh/weft/internal/control/model"
+	"github.com/weftmesh/weft/internal/identity"
+	"github.com/weftmesh/weft/internal/wire"
+)
+
+// caller is who is at the other end, as the connection proves it.
+type caller struct {
+	identity.Peer
+	address string
+	expires time.Time // of the certificate
+}
+
+// authenticate takes the caller's identity from its certificate, which the handshake has verified.
+func (s *Server) authenticate(ctx context.Context) (caller, error) {
+	p, ok := peer.FromContext(ctx)
+	if !ok {
+		return caller{}, status.Error(codes.Unauthenticated, "no peer")
+	}
+	info, ok := p.AuthInfo.(credentials.TLSInfo)
+	if !ok || len(info.State.PeerCertificates) == 0 {
+		return caller{}, status.Error(codes.Unauthenticated, "discovery needs a client certificate of the mesh")
+	}
+	leaf := info.State.PeerCertificates[0]
+	who, err := identity.PeerFromCertificate(leaf)
+	if err != nil {
+		return caller{}, status.Error(codes.Unauthenticated, err.Error())
+	}
+	if who.TrustDomain != s.options.TrustDomain {
+		return caller{}, status.Errorf(codes.PermissionDenied, "%s is not of trust domain %q", who.ID, s.options.TrustDomain)
+	}
+	return caller{Peer: who, address: p.Addr.String(), expires: leaf.NotAfter}, nil
+}
+
+// claim is what a client says of itself in its first request.
+type claim struct {
+	id        string
+	role      wire.Role
+	name      string // pod or process
+	namespace string
+	account   string
+	labels    map[string]string
+	proxyless bool
+}
+
+// readClaim reads a node as our proxies and Istio's agents write it; a plain gRPC client has less.
+func readClaim(n *corev3.Node) claim {
+	fields := n.GetMetadata().GetFields()
+	text := func(key string) string { return fields[key].GetStringValue() }
+	c := claim{id: n.GetId(), role: wire.Sidecar, name: text("NAME"), namespace: text("NAMESPACE"), account: text("SERVICE_ACCOUNT"),
+		labels: map[string]string{}}
+	c.proxyless = strings.HasPrefix(n.GetUserAgentName(), "gRPC") || text("GENERATOR") == "grpc"
+	// The id is role~ip~name.namespace~domain.
+	if parts := strings.Split(n.GetId(), "~"); len(parts) == 4 {
+		if parts[0] == string(wire.Gateway) {
+			c.role = wire.Gateway
+		}
+		name, namespace, ok := cutLast(parts[2])
+		if ok && c.name == "" {
+			c.name = name
+		}
+		if ok && c.namespace == "" {
+			c.namespace = namespace
+		}
+	}
+	if text("ROLE") == string(wire.Gateway) {
+		c.role = wire.Gateway
+	}
+	for k, v := range fields["LABELS"].GetStructValue().GetFields() {
+		c.labels[k] = v.GetStringValue()
+	}
+	return c
+}
+
+// cutLast splits "name.namespace"; names may have dots, namespaces not.
+func cutLast(s string) (name, namespace string, ok bool) {
+	i := strings.LastIndexByte(s, '.')
+	if i <= 0 {
+		return "", "", false
+	}
+	return s[:i], s[i+1:], true
+}
+
+// check compares the claim with what the certificate proves.
+func (c claim) check(who caller) error {
+	if c.id == "" {
+		return status.Error(codes.InvalidArgument, "node.id is required in the first request of a stream")
+	}
+	if c.namespace != "" && c.namespace != who.Namespace {
+		return status.Errorf(codes.PermissionDenied, "node %q claims namespace %q, but its certificate is for %s", c.id, c.namespace, who.ID)
+	}
+	if c.account != "" && c.account != who.ServiceAccount {
+		return status.Errorf(codes.PermissionDenied, "node %q claims service account %q, but its certificate is for %s", c.id, c.account, who.ID)
+	}
+	return nil
+}
+
+// node says what the client is in a mesh. Namespace and account are the certificate's. Labels and ports are those of the workload of
+// that name when the mesh knows it and it runs under that account. Otherwise a sidecar is believed its labels, which decide only
+// about itself; a gateway is not, because its labels decide whose TLS keys it gets.
+func (c claim) node(who caller, mesh *model.Mesh) generate.Node {
+	n := generate.Node{Role: c.role, Name: c.name, Namespace: who.Namespace, ServiceAccount: who.ServiceAccount, Proxyless: c.proxyless}
+	w := mesh.Workloads[who.Namespace+"/"+c.name]
+	switch {
+	case w != nil && (w.ServiceAccount == who.ServiceAccount || w.ServiceAccount == ""):
+		n.Labels, n.Ports = w.Labels, w.Ports
+	case c.role == wire.Sidecar:
+		n.Labels = c.labels
+	}
+	return n
+}
