@@ -28,7 +28,9 @@ func NewClientConn(c conn.Conn, limits *Limits) *ClientConn {
 	if limits == nil {
 		limits = &defaultLimits
 	}
-	return &ClientConn{c: c, input: input{c: c, lim: limits}, output: output{c: c}}
+	cc := &ClientConn{c: c, input: input{c: c, lim: limits}, output: output{c: c}}
+	cc.input.beginBody(message.Body{})
+	return cc
 }
 
 // WriteRequest writes a head, always as HTTP/1.1 and in origin-form (CONNECT: authority-form, from Authority). It need not
@@ -161,6 +163,6 @@ func (c *ClientConn) Hijack() (conn.Conn, error) {
 func (c *ClientConn) Close() error {
 	err := c.c.Close()
 	c.output.release()
-	c.input.take()
+	c.input.discard()
 	return err
 }

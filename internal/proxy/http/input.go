@@ -95,9 +95,14 @@ func (in *input) take() []byte {
 	if in.buffered() > 0 {
 		rest = bytes.Clone(in.blk.b[in.r:in.w])
 	}
+	in.discard()
+	return rest
+}
+
+// discard drops the unread bytes and releases all.
+func (in *input) discard() {
 	in.r = in.w
 	in.release()
-	return rest
 }
 
 var endOfHead = []byte("\r\n\r\n")

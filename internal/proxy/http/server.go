@@ -38,7 +38,9 @@ func NewServerConn(c conn.Conn, scheme string, limits *Limits) *ServerConn {
 	if limits == nil {
 		limits = &defaultLimits
 	}
-	return &ServerConn{c: c, scheme: scheme, input: input{c: c, lim: limits}, output: output{c: c}}
+	s := &ServerConn{c: c, scheme: scheme, input: input{c: c, lim: limits}, output: output{c: c}}
+	s.input.beginBody(message.Body{})
+	return s
 }
 
 // WaitRequest blocks, holding no buffer, until a request's first bytes, the end of the connection or an error can be read,
@@ -209,11 +211,11 @@ func (s *ServerConn) drain() bool {
 // 9.6), within the limits for draining.
 func (s *ServerConn) Shut() error {
 	s.output.release()
-	mayBlock := s.input.body.err != io.EOF || s.input.buffered() > 0 || s.awaiting
-	if mayBlock && s.output.err == nil && s.c.CloseWrite() == nil {
+	unread := s.input.body.err != io.EOF || s.input.buffered() > 0 || s.awaiting
+	if unread && s.output.err == nil && s.c.CloseWrite() == nil {
 		s.linger()
 	}
-	s.input.take()
+	s.input.discard()
 	return s.c.Close()
 }
 

@@ -325,3 +325,21 @@ func TestTunnelSaysWhoReset(t *testing.T) {
 		}
 	}
 }
+
+func TestTunnelWithoutHalfCloseEndsBoth(t *testing.T) {
+	client, down := inMemory(t)
+	server, up := net.Pipe()
+	defer server.Close()
+	done := make(chan error, 1)
+	go func() {
+		_, err := relay.Tunnel(t.Context(), conn.FromNet(down), conn.FromNet(up), 0)
+		done <- err
+	}()
+	client.(*memnet.Conn).CloseWrite()
+	if _, err := io.ReadAll(server); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+}

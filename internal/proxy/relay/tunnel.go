@@ -28,7 +28,7 @@ type Counts struct {
 // The error is nil when both streams ended, *Error if a side failed, ErrIdle, or ctx's cause.
 func Tunnel(ctx context.Context, down, up conn.Conn, idle time.Duration) (Counts, error) {
 	t := tunnel{idle: idle, down: down, up: up}
-	unhook := context.AfterFunc(ctx, func() { t.fail(context.Cause(ctx)) })
+	unhook := context.AfterFunc(ctx, func() { t.end(context.Cause(ctx)) })
 	if idle > 0 {
 		t.watch()
 	}
@@ -50,17 +50,17 @@ type tunnel struct {
 
 	mu    sync.Mutex
 	err   error // the first failure
-	over  bool
+	over  bool  // the reason to end is known
 	timer *time.Timer
 	sum   int64     // bytes at the last look
 	since time.Time // when sum was last seen to grow
 }
 
-// fail records the first failure and ends both directions.
-func (t *tunnel) fail(err error) {
+// end records the first reason, nil for none, and ends both directions. What that makes fail is no reason.
+func (t *tunnel) end(err error) {
 	t.mu.Lock()
-	if t.err == nil && !t.over {
-		t.err = err
+	if !t.over {
+		t.err, t.over = err, true
 	}
 	t.mu.Unlock()
 	t.down.Close()
@@ -92,7 +92,7 @@ func (t *tunnel) look() {
 	}
 	t.mu.Unlock()
 	if expired {
-		t.fail(ErrIdle)
+		t.end(ErrIdle)
 	}
 }
 
@@ -120,7 +120,7 @@ func (t *tunnel) run(count *atomic.Int64, dst, src conn.Conn, from Side) {
 			t.endSending(dst, from.other())
 			return
 		default:
-			t.fail(err)
+			t.end(err)
 			return
 		}
 	}
@@ -132,9 +132,9 @@ func (t *tunnel) endSending(dst conn.Conn, to Side) {
 	switch err := dst.CloseWrite(); {
 	case err == nil:
 	case errors.Is(err, errors.ErrUnsupported):
-		t.fail(nil)
+		t.end(nil)
 	default:
-		t.fail(&Error{to, "write", err})
+		t.end(&Error{to, "write", err})
 	}
 }
 
