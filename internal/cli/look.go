@@ -146,9 +146,10 @@ func (s *session) printLog(l api.LogLine, stamps bool) error {
 func (s *session) statusCommand() *cobra.Command {
 	var format string
 	c := &cobra.Command{
-		Use:   "status",
-		Short: "Show the mesh at a glance: control plane, gateways, proxies, findings",
-		Args:  cobra.NoArgs,
+		Use:     "status",
+		Short:   "Show the mesh at a glance: control plane, gateways, proxies, findings",
+		Example: "  weft status\n  weft status -o json",
+		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			client := s.client()
 			defer client.Close()

@@ -1,0 +1,206 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/weftmesh/weft/internal/api"
+)
+
+// recorder answers the API with what the test put in and keeps what was asked.
+type recorder struct {
+	replies map[string]any // by "METHOD path"
+	bodies  map[string][]byte
+}
+
+func (r *recorder) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+	key := req.Method + " " + req.URL.Path
+	var b bytes.Buffer
+	b.ReadFrom(req.Body)
+	r.bodies[key] = b.Bytes()
+	reply, ok := r.replies[key]
+	if !ok {
+		w.WriteHeader(http.StatusNotFound)
+		reply = api.Error{Message: "no " + key, Hint: "look elsewhere"}
+	}
+	json.NewEncoder(w).Encode(reply)
+}
+
+// weft runs a command line against a mesh that gives these replies.
+func weft(t *testing.T, replies map[string]any, stdin string, args ...string) (code int, stdout, stderr string, bodies map[string][]byte) {
+	t.Helper()
+	socket := filepath.Join(t.TempDir(), "api.sock")
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &recorder{replies: replies, bodies: map[string][]byte{}}
+	srv := &http.Server{Handler: r}
+	done := make(chan struct{})
+	go func() { defer close(done); srv.Serve(l) }()
+	defer func() { srv.Close(); <-done }()
+	t.Setenv("WEFT_SOCKET", socket)
+	var out, errOut bytes.Buffer
+	code = Main(t.Context(), args, Programs{}, strings.NewReader(stdin), &out, &errOut)
+	return code, out.String(), errOut.String(), r.bodies
+}
+
+func TestApplySendsWhatItReadsAndPrintsWhatChanged(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "a.yaml")
+	if err := os.WriteFile(file, []byte("kind: Service\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	reply := api.ChangeReply{Changes: []api.Change{{Object: api.Ref{Kind: "Service", Namespace: "default", Name: "a"}, Action: "created"}},
+		Findings: []api.Finding{{Severity: "warning", Text: "a.yaml:1: warning: nobody listens"}}}
+	code, out, errOut, bodies := weft(t, map[string]any{"POST /v1/apply": reply}, "kind: Pod\n", "apply", "-f", file, "-f", "-")
+	if code != 0 || out != "Service/default/a created\n" || !strings.Contains(errOut, "a.yaml:1: warning: nobody listens") {
+		t.Fatalf("code %d\n%s\n%s", code, out, errOut)
+	}
+	var req api.ChangeRequest
+	if err := json.Unmarshal(bodies["POST /v1/apply"], &req); err != nil || len(req.Documents) != 2 ||
+		req.Documents[0].Name != file || string(req.Documents[1].Content) != "kind: Pod\n" {
+		t.Fatalf("%+v, %v", req, err)
+	}
+}
+
+func TestRefusedApplyFails(t *testing.T) {
+	reply := api.ChangeReply{Refused: true, Findings: []api.Finding{{Severity: "error", Text: "-:3: error: unknown field"}}}
+	code, out, errOut, _ := weft(t, map[string]any{"POST /v1/apply": reply}, "x", "apply", "-f", "-")
+	if code != 1 || out != "" || !strings.Contains(errOut, "-:3: error: unknown field") || !strings.Contains(errOut, "nothing was changed") {
+		t.Fatalf("code %d\n%s\n%s", code, out, errOut)
+	}
+}
+
+func TestErrorsSayWhatToDoNext(t *testing.T) {
+	code, _, errOut, _ := weft(t, nil, "", "restart", "nobody")
+	if code != 1 || !strings.Contains(errOut, "error: no POST /v1/restart/default/nobody") || !strings.Contains(errOut, "look elsewhere") {
+		t.Errorf("code %d: %s", code, errOut)
+	}
+	t.Setenv("WEFT_SOCKET", filepath.Join(t.TempDir(), "none"))
+	var out, stderr bytes.Buffer
+	if code := Main(t.Context(), []string{"ps"}, Programs{}, nil, &out, &stderr); code != 1 || !strings.Contains(stderr.String(), "weft up examples/bookinfo") {
+		t.Errorf("code %d: %s", code, stderr.String())
+	}
+	for _, args := range [][]string{{"apply"}, {"ps", "--nonsense"}, {"nonsense"}, {"run", "--name", "x"}, {"explain", "GET", "http://a"}, {"get", "-o", "xml"}} {
+		code, _, errOut, _ := weft(t, map[string]any{"GET /v1/objects": []api.Object{}}, "", args...)
+		if code == 0 || !strings.HasPrefix(errOut, "error: ") {
+			t.Errorf("%v: code %d: %s", args, code, errOut)
+		}
+	}
+}
+
+func TestTablesLineUp(t *testing.T) {
+	ws := []api.Workload{
+		{Namespace: "default", Name: "details-v1", Desired: 1, Ready: 1, State: "Running"},
+		{Namespace: "default", Name: "a-much-longer-name-v12", Desired: 12, Ready: 3, State: "CrashLoopBackOff", Restarts: 100, Reason: "exit status 1"},
+	}
+	_, out, _, _ := weft(t, map[string]any{"GET /v1/status": api.Status{Workloads: ws}}, "", "ps")
+	lines := strings.Split(strings.TrimSuffix(out, "\n"), "\n")
+	if len(lines) != 3 {
+		t.Fatalf("%q", out)
+	}
+	column := strings.Index(lines[0], "STATE")
+	if !strings.HasPrefix(lines[1][column:], "Running") || !strings.HasPrefix(lines[2][column:], "CrashLoop") {
+		t.Errorf("columns do not line up:\n%s", out)
+	}
+	if strings.Contains(out, "\x1b[") {
+		t.Error("colour without a terminal")
+	}
+}
+
+func TestExecGivesTheCommandsCode(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "api.sock")
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := &http.Server{Handler: api.Handler(api.Backend{Objects: struct{ objects }{}, Workloads: struct{ api.Workloads }{}, Executor: executor{},
+		Observer: struct{ api.Observer }{}, Lifecycle: struct{ api.Lifecycle }{}})}
+	done := make(chan struct{})
+	go func() { defer close(done); srv.Serve(l) }()
+	defer func() { srv.Close(); <-done }()
+	t.Setenv("WEFT_SOCKET", socket)
+	var out, errOut bytes.Buffer
+	if code := Main(t.Context(), []string{"exec", "reviews", "--", "say", "-v", "hi"}, Programs{}, strings.NewReader(""), &out, &errOut); code != 3 || out.String() != "default/reviews [say -v hi]" {
+		t.Fatalf("code %d: %q %q", code, out.String(), errOut.String())
+	}
+}
+
+type executor struct{}
+
+func (executor) Exec(_ context.Context, r api.ExecRequest, _ io.Reader, out, _ io.Writer) (int, error) {
+	out.Write([]byte(r.Namespace + "/" + r.Name + " [" + strings.Join(r.Command, " ") + "]"))
+	return 3, nil
+}
+
+func TestUpPrintsProgressThenSummaryThenStopped(t *testing.T) {
+	dir := t.TempDir()
+	st := api.Status{Mesh: "default", Isolation: "netns", Reason: "because", Control: "running", Metrics: "http://127.0.0.1:15014/metrics",
+		Gateways:  []api.Published{{Port: 8080, Address: "127.0.0.1:8080"}},
+		Workloads: []api.Workload{{Name: "productpage-v1", Namespace: "default", Desired: 1, Ready: 1, State: "Running"}}}
+	out := &signalWriter{want: "Ctrl-C", seen: make(chan struct{})}
+	up := func(ctx context.Context, o UpOptions) error {
+		if len(o.Paths) != 1 || o.Publish[80] != 8080 || o.Images["reviews"][1] != "v1" {
+			return errors.New("wrong options")
+		}
+		l, err := net.Listen("unix", filepath.Join(o.RunDir, "api.sock"))
+		if err != nil {
+			return err
+		}
+		r := &recorder{replies: map[string]any{"GET /v1/status": st}, bodies: map[string][]byte{}}
+		srv := &http.Server{Handler: r}
+		defer srv.Close()
+		go srv.Serve(l)
+		select {
+		case <-out.seen:
+			return nil
+		case <-time.After(20 * time.Second):
+			return errors.New("no summary")
+		}
+	}
+	if err := os.MkdirAll(api.RunDir("clitest"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(api.RunDir("clitest"))
+	var errOut bytes.Buffer
+	code := Main(t.Context(), []string{"--mesh", "clitest", "up", dir, "--state", dir, "--publish", "80=8080", "--image", "reviews=x v1"}, Programs{Up: up}, nil, out, &errOut)
+	text := out.String()
+	for _, want := range []string{"isolation netns: because", "productpage-v1", "http://127.0.0.1:8080/productpage", "explain", "stopped"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("output lacks %q", want)
+		}
+	}
+	if code != 0 {
+		t.Errorf("code %d: %s", code, errOut.String())
+	}
+}
+
+// signalWriter closes seen when the text it waits for has been written.
+type signalWriter struct {
+	bytes.Buffer
+	want string
+	seen chan struct{}
+	done bool
+}
+
+func (w *signalWriter) Write(p []byte) (int, error) {
+	n, err := w.Buffer.Write(p)
+	if !w.done && strings.Contains(w.Buffer.String(), w.want) {
+		w.done = true
+		close(w.seen)
+	}
+	return n, err
+}
+
+// objects has another name than its method, so that it can be embedded.
+type objects = api.Objects
