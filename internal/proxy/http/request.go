@@ -30,12 +30,25 @@ func parseRequest(head []byte, scheme string, lim *Limits, r *message.Request) e
 	r.KeepAlive = f.persistent(r.Proto)
 	if r.Proto == message.HTTP11 {
 		r.ExpectContinue = f.expect && r.Body != message.Body{} && r.Body != message.Body{Kind: message.Sized}
-		if f.upgrades {
+		if f.upgrades && !offersHTTP2(f.upgrade) {
 			r.Upgrade = f.upgrade
 		}
 	}
 	r.Scheme = scheme
 	return setTarget(target, &f, r)
+}
+
+// offersHTTP2: upgrading to h2c, which RFC 9113 withdrew, would lead the requests that follow past whatever reads this
+// connection. A server may ignore an Upgrade (RFC 9110 section 7.8), so nobody learns of this one.
+func offersHTTP2(upgrade string) bool {
+	for upgrade != "" {
+		var protocol string
+		protocol, upgrade = cutElement(upgrade)
+		if len(protocol) >= 2 && message.EqualFold(protocol[:2], "h2") {
+			return true
+		}
+	}
+	return false
 }
 
 // parseRequestLine takes "method SP request-target SP HTTP-version" with exactly single spaces: RFC 9112 section 3 lets a

@@ -197,6 +197,8 @@ func TestAcceptedRequests(t *testing.T) {
 			want{method: "GET", authority: "a", path: "/", keep: true, upgrade: "websocket"}},
 		{"upgrade that Connection does not list", "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\r\n",
 			want{method: "GET", authority: "a", path: "/", keep: true}},
+		{"upgrade to HTTP/2 is not heard", "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: x\r\nUpgrade: foo, H2C\r\n\r\n",
+			want{method: "GET", authority: "a", path: "/", keep: true}},
 		{"tabs and obs-text in a value", "GET / HTTP/1.1\r\nHost: a\r\nX: \t a\tb\xff\xe9 \t\r\n\r\n", want{method: "GET", authority: "a", path: "/", keep: true}},
 	} {
 		for _, step := range steps {
