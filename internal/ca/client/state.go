@@ -105,7 +105,7 @@ func (c *Client) store() error {
 
 func decodeKey(text string) (*ecdsa.PrivateKey, error) {
 	block, _ := pem.Decode([]byte(text))
-	if block == nil {
+	if block == nil || block.Type != "PRIVATE KEY" {
 		return nil, errors.New("no PEM private key in it")
 	}
 	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
