@@ -10,7 +10,6 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	previoushostsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/retry/host/previous_hosts/v3"
-	prioritiesv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/retry/priority/previous_priorities/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -111,7 +110,11 @@ func (g *Generator) weighted(destinations []model.WeightedDestination, at place)
 		w.RequestHeadersToAdd, w.RequestHeadersToRemove, host = headers(d.Request)
 		w.ResponseHeadersToAdd, w.ResponseHeadersToRemove, _ = headers(d.Response)
 		if host != "" {
-			w.HostRewriteSpecifier = &routev3.WeightedCluster_ClusterWeight_HostRewriteLiteral{HostRewriteLiteral: host}
+			// The authority of one choice of a split travels as a field that is set, which is how the proxy reads it.
+			w.RequestHeadersToAdd = append(w.RequestHeadersToAdd, &corev3.HeaderValueOption{
+				Header:       &corev3.HeaderValue{Key: "Host", Value: host},
+				AppendAction: corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD,
+			})
 		}
 		out.Clusters = append(out.Clusters, w)
 	}
@@ -258,13 +261,7 @@ func retryPolicy(r *model.Retries) *routev3.RetryPolicy {
 	if r.BackOff > 0 {
 		out.RetryBackOff = &routev3.RetryPolicy_RetryBackOff{BaseInterval: durationpb.New(r.BackOff)}
 	}
-	if r.RemoteLocalities {
-		out.RetryPriority = &routev3.RetryPolicy_RetryPriority{
-			Name: "envoy.retry_priorities.previous_priorities",
-			ConfigType: &routev3.RetryPolicy_RetryPriority_TypedConfig{
-				TypedConfig: pack(&prioritiesv3.PreviousPrioritiesConfig{UpdateFrequency: 2})},
-		}
-	}
+	// RemoteLocalities asks for nothing here: all localities have the same priority, so a retry may go to any of them.
 	return out
 }
 

@@ -1,0 +1,394 @@
+// Package control is the control plane: it joins the sources of objects, the compiler, the generator's server and the certificate
+// authority's signing service, and nothing else joins them.
+//
+//	source -> (debounce) -> compile -> serve -> proxies
+//
+// A Control has one life: New opens, Run serves until its context ends and closes. Another New on the same state directory carries
+// on where it left off. Its end is abrupt for clients; they keep what they have and connect again.
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/weftmesh/weft/internal/ca"
+	"github.com/weftmesh/weft/internal/control/compile"
+	"github.com/weftmesh/weft/internal/control/model"
+	"github.com/weftmesh/weft/internal/control/serve"
+	"github.com/weftmesh/weft/internal/control/source"
+	"github.com/weftmesh/weft/internal/identity"
+)
+
+// Options of New. StateDir is required; zero fields take their defaults.
+type Options struct {
+	// StateDir (mode 0700) keeps the applied objects, and the authority unless one is given.
+	StateDir string
+	// Paths are files and folders with objects, which are followed.
+	Paths []string
+	// Settings of the mesh; what is zero becomes compile's default.
+	Settings model.Settings
+	// LocalRuntime says that SetRuntimeObjects will be called: nothing is served before it was.
+	LocalRuntime bool
+
+	// Address is the TCP address for proxies; DefaultAddress when empty, "-" for none.
+	Address string
+	// Socket is the path of a unix socket for proxies, mode 0600; empty for none.
+	Socket string
+	// HTTPAddress is where metrics and debug pages are; DefaultHTTPAddress when empty, "-" for none. They are served in plaintext
+	// to whoever can connect, so it is a loopback address.
+	HTTPAddress string
+
+	// Authority and Tokens belong to the caller; when nil, those of StateDir/ca are opened, and closed by Run.
+	Authority *ca.Authority
+	Tokens    *ca.Tokens
+
+	Log *slog.Logger // slog.Default
+}
+
+// The default addresses.
+const (
+	DefaultAddress     = "127.0.0.1:15012"
+	DefaultHTTPAddress = "127.0.0.1:15014"
+)
+
+// Control is a control plane. Its methods are safe for concurrent use. Those that read work from New on; those that change need
+// Run to be running.
+type Control struct {
+	options Options // these are set once
+	log     *slog.Logger
+
+	authority     *ca.Authority
+	tokens        *ca.Tokens
+	ownsAuthority bool
+	serving       *ca.Serving
+	store         *source.Store
+	runtime       *source.Runtime // nil unless Options.LocalRuntime
+	sources       *source.Set
+	server        *serve.Server
+	registry      *prometheus.Registry
+	metrics       *metrics
+	listeners     []net.Listener // for proxies
+	http          net.Listener   // nil for none
+	closing       sync.Once
+
+	compiled atomic.Pointer[compiled] // nil before the first
+
+	mu      sync.Mutex
+	changed chan struct{} // closed and replaced with each compiled
+}
+
+// compiled is one published generation.
+type compiled struct {
+	generation uint64
+	mesh       *model.Mesh
+	findings   []model.Finding // of sources and compiler
+}
+
+// New opens the state directory and the listeners. Run must follow, or Close.
+func New(o Options) (_ *Control, err error) {
+	if o.StateDir == "" {
+		return nil, errors.New("control: StateDir is required")
+	}
+	if o.Log == nil {
+		o.Log = slog.Default()
+	}
+	if o.Settings.TrustDomain == "" {
+		o.Settings.TrustDomain = "cluster.local"
+	}
+	c := &Control{options: o, log: o.Log, changed: make(chan struct{}), registry: prometheus.NewRegistry()}
+	c.metrics = newMetrics(c.registry)
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("control: %w", errors.Join(err, c.Close()))
+		}
+	}()
+	if err := os.MkdirAll(o.StateDir, 0o700); err != nil {
+		return nil, err
+	}
+	if err := c.openAuthority(); err != nil {
+		return nil, err
+	}
+	if err := c.openSources(); err != nil {
+		return nil, err
+	}
+	c.server = serve.New(serve.Options{TrustDomain: o.Settings.TrustDomain, Log: o.Log, Registry: c.registry})
+	return c, c.listen()
+}
+
+// controlNames are the names by which Istio's agents know a control plane.
+var controlNames = []string{"istiod.istio-system.svc", "istiod.istio-system.svc.cluster.local", "localhost"}
+
+func (c *Control) openAuthority() (err error) {
+	dir, domain := filepath.Join(c.options.StateDir, "ca"), c.options.Settings.TrustDomain
+	if c.authority = c.options.Authority; c.authority == nil {
+		if c.authority, err = ca.Open(dir, ca.Options{TrustDomain: domain, Log: c.log}); err != nil {
+			return err
+		}
+		c.ownsAuthority = true
+	}
+	if c.authority.TrustDomain() != domain {
+		return fmt.Errorf("the authority is of trust domain %q, the mesh's is %q", c.authority.TrustDomain(), domain)
+	}
+	if c.tokens = c.options.Tokens; c.tokens == nil {
+		if c.tokens, err = ca.OpenTokens(dir, ca.TokenOptions{TrustDomain: domain}); err != nil {
+			return err
+		}
+	}
+	c.serving, err = c.authority.ServingCertificate(identity.ControlID(domain), controlNames)
+	return err
+}
+
+func (c *Control) openSources() (err error) {
+	if c.store, err = source.OpenStore(filepath.Join(c.options.StateDir, "objects.db")); err != nil {
+		return err
+	}
+	layers := source.Layers{Applied: c.store}
+	if len(c.options.Paths) > 0 {
+		layers.Files = &source.Files{Paths: c.options.Paths, Check: compile.Check, Births: c.store.Births}
+	}
+	if c.options.LocalRuntime {
+		c.runtime = source.NewRuntime()
+		layers.Runtime = c.runtime
+	}
+	c.sources = source.NewSet(layers, compile.Validate(c.options.Settings))
+	return nil
+}
+
+func (c *Control) listen() error {
+	if address := orDefault(c.options.Address, DefaultAddress); address != "-" {
+		l, err := net.Listen("tcp", address)
+		if err != nil {
+			return err
+		}
+		c.listeners = append(c.listeners, l)
+	}
+	if c.options.Socket != "" {
+		l, err := listenUnix(c.options.Socket)
+		if err != nil {
+			return err
+		}
+		c.listeners = append(c.listeners, l)
+	}
+	if address := orDefault(c.options.HTTPAddress, DefaultHTTPAddress); address != "-" {
+		l, err := net.Listen("tcp", address)
+		if err != nil {
+			return err
+		}
+		c.http = l
+	}
+	return nil
+}
+
+func orDefault(s, otherwise string) string {
+	if s == "" {
+		return otherwise
+	}
+	return s
+}
+
+// listenUnix takes over the socket file that a control plane which did not end in order has left.
+func listenUnix(path string) (net.Listener, error) {
+	if conn, err := net.Dial("unix", path); err == nil {
+		return nil, errors.Join(fmt.Errorf("socket %s: another process listens there", path), conn.Close())
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	return l, nil
+}
+
+// Close releases what New opened. Run does it at its end; it is for a Control that is never run.
+func (c *Control) Close() error {
+	var errs []error
+	c.closing.Do(func() {
+		for _, l := range c.listeners {
+			errs = append(errs, closed(l.Close()))
+		}
+		if c.http != nil {
+			errs = append(errs, closed(c.http.Close()))
+		}
+		if c.store != nil {
+			errs = append(errs, c.store.Close())
+		}
+		if c.ownsAuthority {
+			errs = append(errs, c.authority.Close())
+		}
+	})
+	return errors.Join(errs...)
+}
+
+// closed takes the error of closing a listener that a server may have closed already.
+func closed(err error) error {
+	if errors.Is(err, net.ErrClosed) {
+		return nil
+	}
+	return err
+}
+
+// Addr is the TCP address for proxies, nil when there is none.
+func (c *Control) Addr() net.Addr {
+	for _, l := range c.listeners {
+		if a, ok := l.Addr().(*net.TCPAddr); ok {
+			return a
+		}
+	}
+	return nil
+}
+
+// HTTPAddr is the address of metrics and debug pages, nil when there is none.
+func (c *Control) HTTPAddr() net.Addr {
+	if c.http == nil {
+		return nil
+	}
+	return c.http.Addr()
+}
+
+// Authority signs the mesh's certificates.
+func (c *Control) Authority() *ca.Authority { return c.authority }
+
+// Tokens mints the proofs of identity that the signing service takes.
+func (c *Control) Tokens() *ca.Tokens { return c.tokens }
+
+// Apply keeps objects (of source.Decode with source.LayerApplied), all or none, and waits until the mesh that has them is being
+// served. See source.Set.Apply for what comes back.
+func (c *Control) Apply(ctx context.Context, objects []*source.Object) ([]source.Result, []model.Finding, error) {
+	results, findings, err := c.sources.Apply(objects)
+	if err == nil && results != nil {
+		err = c.settle(ctx)
+	}
+	return results, findings, err
+}
+
+// Delete removes applied objects, all or none, and waits as Apply does.
+func (c *Control) Delete(ctx context.Context, keys []source.Key) ([]source.Result, error) {
+	results, err := c.sources.Delete(keys)
+	if err == nil {
+		err = c.settle(ctx)
+	}
+	return results, err
+}
+
+// Get finds an object; nil when there is none, or the sources have not been read yet.
+func (c *Control) Get(key source.Key) *source.Object {
+	if s := c.sources.Snapshot(); s != nil {
+		return s.Get(key)
+	}
+	return nil
+}
+
+// Objects gives all objects in force, oldest first.
+func (c *Control) Objects() []*source.Object {
+	if s := c.sources.Snapshot(); s != nil {
+		return s.Objects
+	}
+	return nil
+}
+
+// SetRuntimeObjects replaces what the local runtime observes: Pods, EndpointSlices, Services with their addresses. It needs
+// Options.LocalRuntime. They must not change afterwards.
+func (c *Control) SetRuntimeObjects(objects []source.Kube) error {
+	if c.runtime == nil {
+		return errors.New("control: SetRuntimeObjects without Options.LocalRuntime")
+	}
+	return c.runtime.Set(objects)
+}
+
+// Mesh gives the mesh that is being served; nil before the first.
+func (c *Control) Mesh() *model.Mesh {
+	if m := c.compiled.Load(); m != nil {
+		return m.mesh
+	}
+	return nil
+}
+
+// Findings gives all there is to tell the user now: about objects, and about proxies that refused something.
+func (c *Control) Findings() []model.Finding {
+	var all []model.Finding
+	if m := c.compiled.Load(); m != nil {
+		all = append(all, m.findings...)
+	}
+	return append(all, c.server.Findings()...)
+}
+
+// Clients gives the connected proxies.
+func (c *Control) Clients() []serve.Client { return c.server.Clients() }
+
+// Changes gives a channel that receives after each published mesh; those not yet received are merged. It ends with the context,
+// and with Run never: a new Control has changes of its own.
+func (c *Control) Changes(ctx context.Context) <-chan struct{} {
+	out := make(chan struct{}, 1)
+	go func() { // ends with the context
+		defer close(out)
+		for {
+			next := c.next()
+			select {
+			case <-next:
+			case <-ctx.Done():
+				return
+			}
+			select {
+			case out <- struct{}{}:
+			default:
+			}
+		}
+	}()
+	return out
+}
+
+// next is closed with the next published mesh.
+func (c *Control) next() <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.changed
+}
+
+// settle waits until everything that the sources have said so far is being served.
+func (c *Control) settle(ctx context.Context) error {
+	s := c.sources.Snapshot()
+	if s == nil {
+		return source.ErrNotReady
+	}
+	for {
+		next := c.next()
+		if m := c.compiled.Load(); m != nil && m.generation >= s.Generation {
+			return nil
+		}
+		select {
+		case <-next:
+		case <-ctx.Done():
+			return fmt.Errorf("accepted, but not yet in force: %w", ctx.Err())
+		}
+	}
+}
+
+// publish compiles a snapshot and serves the result.
+func (c *Control) publish(s *source.Snapshot) {
+	start := time.Now()
+	mesh, findings := compile.Compile(compile.Input{Objects: s.Objects, Settings: c.options.Settings})
+	c.metrics.compile.Observe(time.Since(start).Seconds())
+	all := append(append([]model.Finding(nil), s.Findings...), findings...)
+	c.compiled.Store(&compiled{generation: s.Generation, mesh: mesh, findings: source.SortFindings(all)})
+	c.server.Publish(mesh)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	close(c.changed)
+	c.changed = make(chan struct{})
+}
