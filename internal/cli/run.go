@@ -94,9 +94,16 @@ func (s *session) execCommand() *cobra.Command {
 		Args: cobra.MinimumNArgs(2),
 		RunE: func(c *cobra.Command, args []string) error {
 			ns, name := splitName(args[0], namespace)
+			command := args[1:]
+			if command[0] == "--" { // kept by the parser, which stops at the first name so that the command's flags are its own
+				command = command[1:]
+			}
+			if len(command) == 0 {
+				return &usageError{errors.New("which command? weft exec " + args[0] + " -- COMMAND")}
+			}
 			client := s.client()
 			defer client.Close()
-			code, err := client.Exec(c.Context(), api.ExecRequest{Namespace: ns, Name: name, Command: args[1:]}, c.InOrStdin(), s.out.out, s.out.err)
+			code, err := client.Exec(c.Context(), api.ExecRequest{Namespace: ns, Name: name, Command: command}, c.InOrStdin(), s.out.out, s.out.err)
 			if err != nil {
 				return err
 			}
