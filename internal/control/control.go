@@ -45,6 +45,8 @@ type Options struct {
 	Address string
 	// Socket is the path of a unix socket for proxies, mode 0600; empty for none.
 	Socket string
+	// Listeners take proxies too, besides Address and Socket; they are closed with the Control.
+	Listeners []net.Listener
 	// HTTPAddress is where metrics and debug pages are; DefaultHTTPAddress when empty, "-" for none. They are served in plaintext
 	// to whoever can connect, so it is a loopback address.
 	HTTPAddress string
@@ -166,6 +168,7 @@ func (c *Control) openSources() (err error) {
 }
 
 func (c *Control) listen() error {
+	c.listeners = append(c.listeners, c.options.Listeners...)
 	if address := orDefault(c.options.Address, DefaultAddress); address != "-" {
 		l, err := net.Listen("tcp", address)
 		if err != nil {
