@@ -1,8 +1,13 @@
 // Package compile makes the model of the mesh from objects as users wrote them. It is pure and deterministic: the same objects
 // give the same mesh and the same findings.
+//
+// Each object is first converted by itself, which finds whatever is wrong with it alone (Check). Then the parts are joined: names
+// are looked up, conflicts are settled by age, and what leads nowhere is reported.
 package compile
 
 import (
+	"net/netip"
+
 	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/control/source"
 )
@@ -18,7 +23,19 @@ type Input struct {
 // left out of the mesh. The zero Settings become trust domain and cluster domain "cluster.local" and root namespace
 // "istio-system".
 func Compile(in Input) (*model.Mesh, []model.Finding) {
-	return &model.Mesh{Settings: in.Settings}, nil
+	c := newCompiler(withDefaults(in.Settings))
+	for _, o := range in.Objects {
+		c.take(convert(o, c.settings))
+	}
+	c.addServices()
+	c.addServiceEntries()
+	c.addWorkloads()
+	c.addEndpoints()
+	c.addDestinations()
+	c.addGateways()
+	c.addRoutes()
+	c.addPolicies()
+	return c.mesh, c.findings()
 }
 
 // Validate gives the findings of Compile alone; it is what source.NewSet takes.
@@ -30,4 +47,61 @@ func Validate(s model.Settings) func([]*source.Object) []model.Finding {
 }
 
 // Check judges one object by itself: everything that does not depend on others. It is what source.Files takes.
-func Check(o *source.Object) []model.Finding { return nil }
+func Check(o *source.Object) []model.Finding {
+	return source.SortFindings(convert(o, withDefaults(model.Settings{})).findings)
+}
+
+func withDefaults(s model.Settings) model.Settings {
+	if s.TrustDomain == "" {
+		s.TrustDomain = "cluster.local"
+	}
+	if s.ClusterDomain == "" {
+		s.ClusterDomain = "cluster.local"
+	}
+	if s.RootNamespace == "" {
+		s.RootNamespace = "istio-system"
+	}
+	return s
+}
+
+// compiler is the state of one compilation.
+type compiler struct {
+	settings model.Settings
+	mesh     *model.Mesh
+
+	all       []*part                // in the order of the input
+	byKind    map[string][]*part     // accepted ones, by model.Ref's kind, oldest first
+	byRef     map[model.Ref]*part    // accepted ones
+	owner     map[any]*part          // what a service, gateway or route set was made of
+	placed    map[netip.Addr]podSeat // pods by address
+	instances map[instance]*model.Endpoint
+}
+
+func newCompiler(s model.Settings) *compiler {
+	return &compiler{
+		settings: s,
+		mesh: &model.Mesh{Settings: s, Services: map[string]*model.Service{}, ByAddress: map[netip.Addr][]*model.Service{},
+			Destinations: map[string][]*model.Destination{}, Workloads: map[string]*model.Workload{}},
+		byKind: map[string][]*part{}, byRef: map[model.Ref]*part{}, owner: map[any]*part{}, placed: map[netip.Addr]podSeat{},
+		instances: map[instance]*model.Endpoint{},
+	}
+}
+
+// take files a converted object; one with an error is left out.
+func (c *compiler) take(p *part) {
+	c.all = append(c.all, p)
+	if p.failed() {
+		return
+	}
+	ref := p.Ref()
+	c.byKind[ref.Kind] = append(c.byKind[ref.Kind], p)
+	c.byRef[ref] = p
+}
+
+func (c *compiler) findings() []model.Finding {
+	var all []model.Finding
+	for _, p := range c.all {
+		all = append(all, p.findings...)
+	}
+	return source.SortFindings(all)
+}

@@ -33,9 +33,12 @@ type Kind struct {
 	New       func() Kube
 }
 
-// RefName is how findings and the model call the kind.
+// RefName is how findings and the model call the kind: its name, save that the two kinds of Gateway are told apart.
 func (k *Kind) RefName() string {
-	if k.Group == GroupGateway && k.Name == "Gateway" {
+	switch {
+	case k.Name == "Gateway" && k.Group == GroupNetworking:
+		return "Gateway.istio"
+	case k.Name == "Gateway":
 		return "Gateway.k8s"
 	}
 	return k.Name

@@ -77,7 +77,7 @@ func (o *Object) Key() Key {
 	return Key{o.Kind.Group, o.Kind.Name, o.GetNamespace(), o.GetName()}
 }
 
-// Ref of the object, as findings and the model name it. The Gateway API's Gateway is "Gateway.k8s", to tell it from Istio's.
+// Ref of the object, as findings and the model name it.
 func (o *Object) Ref() model.Ref {
 	return model.Ref{Kind: o.Kind.RefName(), Namespace: o.GetNamespace(), Name: o.GetName()}
 }

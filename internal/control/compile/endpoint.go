@@ -1,0 +1,186 @@
+package compile
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+
+	networkingapi "istio.io/api/networking/v1alpha3"
+	networking "istio.io/client-go/pkg/apis/networking/v1"
+
+	"github.com/weftmesh/weft/internal/control/model"
+)
+
+// addEndpoints gives Kubernetes services their instances: those of EndpointSlices, and the WorkloadEntries they select.
+func (c *compiler) addEndpoints() {
+	for _, p := range c.byKind["EndpointSlice"] {
+		slice, ok := p.Kube.(*discoveryv1.EndpointSlice)
+		if !ok || slice.AddressType == discoveryv1.AddressTypeFQDN {
+			continue
+		}
+		ref := model.Ref{Kind: "Service", Namespace: slice.Namespace, Name: slice.Labels[discoveryv1.LabelServiceName]}
+		if owner := c.byRef[ref]; owner != nil {
+			c.addSlice(owner.services[0], slice)
+		}
+	}
+	for _, p := range c.byKind["Service"] {
+		c.selectEntries(p)
+	}
+	for _, host := range sortedKeys(c.mesh.Services) {
+		c.finishEndpoints(c.mesh.Services[host])
+	}
+}
+
+func (c *compiler) addSlice(s *model.Service, slice *discoveryv1.EndpointSlice) {
+	ports := slicePorts(s, slice)
+	for _, e := range slice.Endpoints {
+		for _, address := range e.Addresses {
+			a, err := netip.ParseAddr(address)
+			if err != nil {
+				continue
+			}
+			c.addEndpoint(s, c.endpointOf(slice, e, a.Unmap()), ports)
+		}
+	}
+}
+
+// slicePorts maps service ports to the slice's, which bear the same names.
+func slicePorts(s *model.Service, slice *discoveryv1.EndpointSlice) map[uint16]uint16 {
+	ports := map[uint16]uint16{}
+	for _, port := range slice.Ports {
+		if port.Port == nil || *port.Port < 1 || *port.Port > 65535 {
+			continue
+		}
+		name := ""
+		if port.Name != nil {
+			name = *port.Name
+		}
+		for _, sp := range s.Ports {
+			if sp.Name == name {
+				ports[sp.Number] = uint16(*port.Port)
+			}
+		}
+	}
+	return ports
+}
+
+func (c *compiler) endpointOf(slice *discoveryv1.EndpointSlice, e discoveryv1.Endpoint, a netip.Addr) *model.Endpoint {
+	ep := &model.Endpoint{Address: a.String(), Namespace: slice.Namespace, ServiceAccount: "default",
+		Ready: e.Conditions.Ready == nil || *e.Conditions.Ready}
+	if e.Zone != nil {
+		ep.Locality = "/" + *e.Zone
+	}
+	if e.TargetRef == nil || e.TargetRef.Kind != "Pod" {
+		if seat, ok := c.placed[a]; ok && seat.pod.Namespace == slice.Namespace {
+			describePod(ep, seat.pod)
+		}
+		return ep
+	}
+	ep.Instance = e.TargetRef.Name
+	if p := c.byRef[model.Ref{Kind: "Pod", Namespace: slice.Namespace, Name: e.TargetRef.Name}]; p != nil {
+		if pod, ok := p.Kube.(*corev1.Pod); ok {
+			describePod(ep, pod)
+		}
+	}
+	return ep
+}
+
+func describePod(ep *model.Endpoint, pod *corev1.Pod) {
+	ep.Instance, ep.Namespace, ep.Labels = pod.Name, pod.Namespace, pod.Labels
+	ep.ServiceAccount, ep.Workload, ep.Mesh = serviceAccount(pod), podOwner(pod), hasSidecar(pod)
+	if l := pod.Labels[localityLabel]; l != "" {
+		ep.Locality = strings.ReplaceAll(l, ".", "/")
+	}
+}
+
+// instance is an address of a service.
+type instance struct{ host, address string }
+
+// addEndpoint adds an instance, or more ports of one that another slice named already.
+func (c *compiler) addEndpoint(s *model.Service, ep *model.Endpoint, ports map[uint16]uint16) {
+	if len(ports) == 0 {
+		return
+	}
+	seat := instance{s.Host, ep.Address}
+	if have := c.instances[seat]; have != nil {
+		ep = have
+	} else {
+		ep.Ports = map[uint16]uint16{}
+		s.Endpoints = append(s.Endpoints, ep)
+		c.instances[seat] = ep
+	}
+	for from, to := range ports {
+		ep.Ports[from] = to
+	}
+}
+
+// selectEntries adds the WorkloadEntries that a Kubernetes service selects, as Istio does for VMs.
+func (c *compiler) selectEntries(p *part) {
+	svc, ok := p.Kube.(*corev1.Service)
+	if !ok || len(svc.Spec.Selector) == 0 {
+		return
+	}
+	for _, e := range c.entriesOf(svc.Namespace, svc.Spec.Selector) {
+		ports := map[uint16]uint16{}
+		for i, port := range p.services[0].Ports {
+			ports[port.Number] = port.Number
+			if target := svc.Spec.Ports[min(i, len(svc.Spec.Ports)-1)].TargetPort.IntVal; target > 0 {
+				ports[port.Number] = uint16(target)
+			}
+			if n := e.Spec.Ports[port.Name]; n > 0 {
+				ports[port.Number] = uint16(n)
+			}
+		}
+		c.addEndpoint(p.services[0], entryEndpoint(&e.Spec, e.Namespace, e.Name, entryLabels(e)), ports)
+	}
+}
+
+func (c *compiler) entriesOf(namespace string, selector map[string]string) []*networking.WorkloadEntry {
+	var found []*networking.WorkloadEntry
+	for _, p := range c.byKind["WorkloadEntry"] {
+		if e, ok := p.Kube.(*networking.WorkloadEntry); ok && e.Namespace == namespace && selects(selector, entryLabels(e)) {
+			found = append(found, e)
+		}
+	}
+	return found
+}
+
+// entryEndpoint makes an instance of a WorkloadEntry. It has a sidecar when its label says so, as in Istio.
+func entryEndpoint(e *networkingapi.WorkloadEntry, namespace, name string, labels map[string]string) *model.Endpoint {
+	ep := &model.Endpoint{Address: e.Address, Labels: labels, Namespace: namespace, ServiceAccount: e.ServiceAccount, Workload: name,
+		Instance: name, Ready: true, Mesh: labels[tlsModeLabel] == "istio", Weight: e.Weight, Locality: e.Locality}
+	if a, err := netip.ParseAddr(e.Address); err == nil {
+		ep.Address = a.Unmap().String()
+	}
+	if ep.ServiceAccount == "" {
+		ep.ServiceAccount = "default"
+	}
+	return ep
+}
+
+// finishEndpoints orders instances, tells workloads which service leads to them, and makes those of headless services known by
+// their address.
+func (c *compiler) finishEndpoints(s *model.Service) {
+	slices.SortFunc(s.Endpoints, func(a, b *model.Endpoint) int { return strings.Compare(a.Address, b.Address) })
+	for _, ep := range s.Endpoints {
+		a, err := netip.ParseAddr(ep.Address)
+		if err != nil {
+			continue
+		}
+		if s.Headless {
+			c.mesh.ByAddress[a] = append(c.mesh.ByAddress[a], s)
+		}
+		w := c.mesh.Workloads[ep.Namespace+"/"+ep.Instance]
+		if w == nil {
+			continue
+		}
+		for _, port := range s.Ports {
+			if target, ok := ep.Ports[port.Number]; ok {
+				addPort(w, model.WorkloadPort{Number: target, Protocol: port.Protocol, ServiceHost: s.Host, ServicePort: port.Number})
+			}
+		}
+	}
+}

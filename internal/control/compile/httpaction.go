@@ -1,0 +1,309 @@
+package compile
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	networkingapi "istio.io/api/networking/v1alpha3"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/weftmesh/weft/internal/control/model"
+)
+
+// timeout reads a duration of at least a millisecond; 0 means none.
+func (p *part) timeout(d *durationpb.Duration, field string) time.Duration {
+	if d == nil {
+		return 0
+	}
+	t := d.AsDuration()
+	if t < 0 || t > 0 && t < time.Millisecond {
+		p.err("InvalidDuration", field, "", "%s is less than 1ms", t)
+	}
+	return t
+}
+
+// retryConditions are Envoy's, which Istio's retryOn takes beside status codes.
+var retryConditions = []string{"5xx", "gateway-error", "reset", "reset-before-request", "connect-failure", "envoy-ratelimited",
+	"retriable-4xx", "refused-stream", "retriable-status-codes", "retriable-headers", "http3-post-connect-failure",
+	"cancelled", "deadline-exceeded", "internal", "resource-exhausted", "unavailable"}
+
+func (p *part) retries(r *networkingapi.HTTPRetry, field string) *model.Retries {
+	if r == nil {
+		return nil
+	}
+	p.only(r, field, "attempts", "perTryTimeout", "retryOn", "retryRemoteLocalities", "backoff")
+	if r.Attempts < 0 {
+		p.err("InvalidValue", field+".attempts", "", "%d attempts", r.Attempts)
+	}
+	if r.Attempts == 0 && (r.PerTryTimeout != nil || r.RetryOn != "") {
+		p.err("ConflictingFields", field, "", "attempts is 0, which turns retries off: nothing else can be set")
+	}
+	for _, c := range splitList(r.RetryOn) {
+		code, err := strconv.Atoi(c)
+		if !slices.Contains(retryConditions, c) && (err != nil || code < 100 || code > 599) {
+			p.err("InvalidValue", field+".retryOn", "use "+strings.Join(retryConditions, ", ")+" or status codes", "%q is not a retry condition", c)
+		}
+	}
+	return &model.Retries{Attempts: uint32(max(r.Attempts, 0)), PerTryTimeout: p.timeout(r.PerTryTimeout, field+".perTryTimeout"),
+		RetryOn: r.RetryOn, BackOff: p.timeout(r.Backoff, field+".backoff"), RemoteLocalities: r.RetryRemoteLocalities.GetValue()}
+}
+
+func (p *part) percent(v float64, field string) float64 {
+	if v < 0 || v > 100 {
+		p.err("InvalidPercentage", field, "", "%g is not between 0 and 100", v)
+	}
+	return v
+}
+
+func (p *part) fault(f *networkingapi.HTTPFaultInjection, field string) *model.Fault {
+	if f == nil {
+		return nil
+	}
+	if f.Delay == nil && f.Abort == nil {
+		p.err("MissingField", field, "", "one of delay and abort is needed")
+	}
+	out := &model.Fault{}
+	p.delay(f.Delay, field+".delay", out)
+	p.abort(f.Abort, field+".abort", out)
+	return out
+}
+
+func (p *part) delay(d *networkingapi.HTTPFaultInjection_Delay, field string, out *model.Fault) {
+	if d == nil {
+		return
+	}
+	p.only(d, field, "fixedDelay", "percentage", "percent")
+	out.DelayPercent = p.percent(float64(d.Percent), field+".percent") //nolint:staticcheck // deprecated, and still in use
+	if d.Percentage != nil {
+		out.DelayPercent = p.percent(d.Percentage.Value, field+".percentage.value")
+	}
+	if d.GetFixedDelay() == nil {
+		p.err("MissingField", field+".fixedDelay", "", "a fixedDelay is needed")
+		return
+	}
+	if out.Delay = p.timeout(d.GetFixedDelay(), field+".fixedDelay"); out.Delay == 0 {
+		p.err("InvalidDuration", field+".fixedDelay", "", "a delay of 0 delays nothing")
+	}
+	p.neverInjected(out.DelayPercent, field)
+}
+
+// grpcStatuses are the names that an abort may use (gRPC's status codes).
+var grpcStatuses = []string{"OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS",
+	"PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE", "UNIMPLEMENTED", "INTERNAL",
+	"UNAVAILABLE", "DATA_LOSS", "UNAUTHENTICATED"}
+
+func (p *part) abort(a *networkingapi.HTTPFaultInjection_Abort, field string, out *model.Fault) {
+	if a == nil {
+		return
+	}
+	p.only(a, field, "httpStatus", "grpcStatus", "percentage")
+	switch t := a.ErrorType.(type) {
+	case *networkingapi.HTTPFaultInjection_Abort_HttpStatus:
+		p.status(uint32(max(t.HttpStatus, 0)), field+".httpStatus")
+		out.AbortStatus = int(t.HttpStatus)
+	case *networkingapi.HTTPFaultInjection_Abort_GrpcStatus:
+		if !slices.Contains(grpcStatuses, t.GrpcStatus) {
+			p.err("InvalidValue", field+".grpcStatus", "", "%q is not one of %s", t.GrpcStatus, strings.Join(grpcStatuses, ", "))
+		}
+		out.AbortGRPC = t.GrpcStatus
+	default:
+		p.err("MissingField", field, "", "one of httpStatus and grpcStatus is needed")
+	}
+	if a.Percentage != nil {
+		out.AbortPercent = p.percent(a.Percentage.Value, field+".percentage.value")
+	}
+	p.neverInjected(out.AbortPercent, field)
+}
+
+func (p *part) neverInjected(percent float64, field string) {
+	if percent == 0 {
+		p.warn("FaultNeverInjected", field, "set percentage.value", "no request is affected: the percentage is 0, which is the default")
+	}
+}
+
+// status checks a status that the proxy itself answers with.
+func (p *part) status(code uint32, field string) {
+	if code < 200 || code > 599 {
+		p.err("InvalidStatus", field, "", "status %d is not between 200 and 599", code)
+	}
+}
+
+func (p *part) mirrors(r *networkingapi.HTTPRoute, field string) []model.Mirror {
+	if r.Mirror != nil && len(r.Mirrors) > 0 {
+		p.err("ConflictingFields", field+".mirrors", "", "only one of mirror and mirrors can be set")
+	}
+	if r.Mirror == nil && (r.MirrorPercentage != nil || r.MirrorPercent != nil) {
+		p.err("ConflictingFields", field+".mirrorPercentage", "", "it is set without mirror")
+	}
+	var out []model.Mirror
+	if r.Mirror != nil {
+		m := model.Mirror{Destination: p.destination(r.Mirror, field+".mirror"), Percent: 100}
+		switch {
+		case r.MirrorPercentage != nil:
+			m.Percent = p.percent(r.MirrorPercentage.Value, field+".mirrorPercentage.value")
+		case r.MirrorPercent != nil:
+			m.Percent = p.percent(float64(r.MirrorPercent.Value), field+".mirrorPercent")
+		}
+		out = append(out, m)
+	}
+	for i, mp := range r.Mirrors {
+		f := at(field+".mirrors", i)
+		p.only(mp, f, "destination", "percentage")
+		m := model.Mirror{Destination: p.destination(mp.Destination, f+".destination"), Percent: 100}
+		if mp.Percentage != nil {
+			m.Percent = p.percent(mp.Percentage.Value, f+".percentage.value")
+		}
+		out = append(out, m)
+	}
+	return out
+}
+
+// headers converts changes to request and response.
+func (p *part) headers(h *networkingapi.Headers, field string) (request, response model.HeaderChange) {
+	if h == nil {
+		return request, response
+	}
+	return p.headerChange(h.Request, field+".request", true), p.headerChange(h.Response, field+".response", false)
+}
+
+func (p *part) headerChange(h *networkingapi.Headers_HeaderOperations, field string, request bool) model.HeaderChange {
+	if h == nil {
+		return model.HeaderChange{}
+	}
+	return p.checkedChange(model.HeaderChange{Set: h.Set, Add: h.Add, Remove: h.Remove}, field, request)
+}
+
+// checkedChange checks names and values. ":authority" can be set on a request, and no other pseudo-header.
+func (p *part) checkedChange(c model.HeaderChange, field string, request bool) model.HeaderChange {
+	check := func(name, at string, set bool) {
+		if !headerName(name) && !(set && request && name == ":authority") {
+			p.err("InvalidHeaderName", at, "", "%q is not a header name", name)
+		}
+	}
+	for _, name := range sortedKeys(c.Set) {
+		check(name, key(field+".set", name), true)
+		p.checkValue(c.Set[name], key(field+".set", name))
+	}
+	for _, name := range sortedKeys(c.Add) {
+		check(name, key(field+".add", name), false)
+		p.checkValue(c.Add[name], key(field+".add", name))
+	}
+	for i, name := range c.Remove {
+		check(name, at(field+".remove", i), false)
+		if strings.EqualFold(name, "host") && request {
+			p.err("InvalidHeaderName", at(field+".remove", i), "", "the Host header cannot be removed")
+		}
+	}
+	return c
+}
+
+func (p *part) checkValue(v, field string) {
+	if !headerValue(v) {
+		p.err("InvalidHeaderValue", field, "", "a header value cannot contain line ends")
+	}
+	if commandOperator(v) {
+		p.unsupported(field, "values with %COMMAND% operators are not replaced")
+	}
+}
+
+// commandOperator reports whether a value holds one of Envoy's substitutions: %REQ(x)%, %PROTOCOL%.
+func commandOperator(v string) bool {
+	_, rest, ok := strings.Cut(v, "%")
+	if !ok {
+		return false
+	}
+	name, _, ok := strings.Cut(rest, "%")
+	if !ok || name == "" || name[0] < 'A' || name[0] > 'Z' {
+		return false
+	}
+	word, _, _ := strings.Cut(name, "(")
+	return len(word) > 2 && strings.Trim(word, "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_") == ""
+}
+
+func (p *part) redirect(r *networkingapi.HTTPRedirect, field string) *model.Redirect {
+	if r == nil {
+		return nil
+	}
+	p.only(r, field, "uri", "authority", "port", "derivePort", "scheme", "redirectCode", "prefixRewrite")
+	out := &model.Redirect{Code: 301, Scheme: r.Scheme, Authority: r.Authority, URI: r.Uri}
+	if r.RedirectCode != 0 {
+		out.Code = int(r.RedirectCode)
+	}
+	p.redirectCode(out.Code, field+".redirectCode")
+	if r.PrefixRewrite != "" {
+		out.Prefix = &r.PrefixRewrite
+	}
+	switch port := r.RedirectPort.(type) {
+	case *networkingapi.HTTPRedirect_Port:
+		out.Port = p.validPort(port.Port, field+".port")
+	case *networkingapi.HTTPRedirect_DerivePort:
+		out.DerivePort = port.DerivePort.String()
+	}
+	if r.Uri != "" && r.PrefixRewrite != "" {
+		p.err("ConflictingFields", field+".prefixRewrite", "", "only one of uri and prefixRewrite can be set")
+	}
+	if strings.Contains(r.Uri, "%PREFIX()%") {
+		p.unsupported(field+".uri", "use prefixRewrite")
+	}
+	if !headerValue(r.Uri + r.PrefixRewrite + r.Authority) {
+		p.err("InvalidValue", field, "", "a location cannot contain line ends")
+	}
+	if r.Scheme != "" && r.Scheme != "http" && r.Scheme != "https" {
+		p.err("InvalidValue", field+".scheme", "", "%q is neither http nor https", r.Scheme)
+	}
+	if r.Uri+r.PrefixRewrite+r.Authority+r.Scheme == "" && r.RedirectPort == nil {
+		p.err("MissingField", field, "", "one of uri, prefixRewrite, authority, scheme and port is needed")
+	}
+	return out
+}
+
+func (p *part) redirectCode(code int, field string) {
+	if !slices.Contains([]int{301, 302, 303, 307, 308}, code) {
+		p.err("InvalidStatus", field, "", "status %d is not one of 301, 302, 303, 307, 308", code)
+	}
+}
+
+// maxDirectBody bounds the body of a direct response, as Istio does.
+const maxDirectBody = 1 << 20
+
+func (p *part) directResponse(d *networkingapi.HTTPDirectResponse, field string) *model.DirectResponse {
+	if d == nil {
+		return nil
+	}
+	p.status(d.Status, field+".status")
+	out := &model.DirectResponse{Status: int(d.Status)}
+	switch b := d.Body.GetSpecifier().(type) {
+	case *networkingapi.HTTPBody_String_:
+		out.Body = []byte(b.String_)
+	case *networkingapi.HTTPBody_Bytes:
+		out.Body = b.Bytes
+	}
+	if len(out.Body) > maxDirectBody {
+		p.err("InvalidValue", field+".body", "", "the body has %d bytes, more than %d", len(out.Body), maxDirectBody)
+	}
+	return out
+}
+
+func (p *part) rewrite(r *networkingapi.HTTPRewrite, field string) *model.Rewrite {
+	if r == nil {
+		return nil
+	}
+	out := &model.Rewrite{URI: r.Uri, Authority: r.Authority}
+	if r.UriRegexRewrite != nil {
+		p.regex(r.UriRegexRewrite.Match, field+".uriRegexRewrite.match")
+		out.Regex = &model.RegexRewrite{Match: r.UriRegexRewrite.Match, Rewrite: r.UriRegexRewrite.Rewrite}
+	}
+	switch {
+	case r.Uri != "" && r.UriRegexRewrite != nil:
+		p.err("ConflictingFields", field+".uriRegexRewrite", "", "only one of uri and uriRegexRewrite can be set")
+	case r.Uri == "" && r.Authority == "" && r.UriRegexRewrite == nil:
+		p.err("MissingField", field, "", "one of uri, authority and uriRegexRewrite is needed")
+	}
+	if !headerValue(r.Uri+r.Authority) || strings.ContainsAny(r.Uri, " ") {
+		p.err("InvalidValue", field, "", "neither uri nor authority can contain spaces or line ends")
+	}
+	return out
+}

@@ -1,0 +1,155 @@
+package compile
+
+import (
+	"regexp"
+	"strings"
+
+	networkingapi "istio.io/api/networking/v1alpha3"
+
+	"github.com/weftmesh/weft/internal/control/model"
+)
+
+// maxRegex bounds a regular expression, in bytes.
+const maxRegex = 1024
+
+// regex checks an expression of RE2's syntax.
+func (p *part) regex(expression, field string) {
+	switch {
+	case expression == "":
+		p.err("InvalidRegex", field, "", "the regular expression is empty")
+	case len(expression) > maxRegex:
+		p.err("InvalidRegex", field, "", "the regular expression has %d bytes, more than %d", len(expression), maxRegex)
+	default:
+		if _, err := regexp.Compile(expression); err != nil {
+			p.err("InvalidRegex", field, "see https://github.com/google/re2/wiki/Syntax", "not a regular expression of RE2: %s",
+				strings.TrimPrefix(err.Error(), "error parsing regexp: "))
+		}
+	}
+}
+
+// stringMatch converts a condition. An empty one asks for presence (in maps of headers and parameters) where wanted.
+func (p *part) stringMatch(m *networkingapi.StringMatch, field string, emptyIsPresent bool) model.StringMatch {
+	switch t := m.GetMatchType().(type) {
+	case *networkingapi.StringMatch_Exact:
+		return model.StringMatch{Exact: t.Exact, IsExact: true}
+	case *networkingapi.StringMatch_Prefix:
+		if t.Prefix == "" {
+			p.err("InvalidValue", field+".prefix", "leave the condition out to match anything", "the prefix is empty")
+		}
+		return model.StringMatch{Prefix: t.Prefix}
+	case *networkingapi.StringMatch_Regex:
+		p.regex(t.Regex, field+".regex")
+		return model.StringMatch{Regex: t.Regex}
+	}
+	if m != nil && !emptyIsPresent {
+		p.err("MissingField", field, "", "one of exact, prefix and regex is needed")
+	}
+	if emptyIsPresent {
+		return model.StringMatch{Present: true}
+	}
+	return model.StringMatch{}
+}
+
+// ignoredHeaders are keys of a header match that Istio ignores.
+var ignoredHeaders = map[string]string{"uri": "uri", "scheme": "scheme", "method": "method", "authority": "authority"}
+
+// headerMatches converts conditions on headers, sorted by name.
+func (p *part) headerMatches(m map[string]*networkingapi.StringMatch, field string) []model.NamedMatch {
+	var list []model.NamedMatch
+	for _, name := range sortedKeys(m) {
+		at := key(field, name)
+		lower := strings.ToLower(name)
+		if of := ignoredHeaders[lower]; of != "" {
+			p.warn("IgnoredHeader", at, "match on "+of+" instead", "a header condition on %q is ignored, as in Istio", name)
+			continue
+		}
+		if !headerName(strings.TrimPrefix(lower, ":")) {
+			p.err("InvalidHeaderName", at, "", "%q is not a header name", name)
+		}
+		list = append(list, model.NamedMatch{Name: lower, Match: p.stringMatch(m[name], at, true)})
+	}
+	return list
+}
+
+func (p *part) queryMatches(m map[string]*networkingapi.StringMatch, field string) []model.NamedMatch {
+	var list []model.NamedMatch
+	for _, name := range sortedKeys(m) {
+		at := key(field, name)
+		if name == "" {
+			p.err("InvalidValue", at, "", "the parameter's name is empty")
+		}
+		list = append(list, model.NamedMatch{Name: name, Match: p.stringMatch(m[name], at, true)})
+	}
+	return list
+}
+
+// headerName reports whether a name is a token (RFC 9110, section 5.6.2).
+func headerName(name string) bool {
+	for i := range len(name) {
+		c := name[i]
+		if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && !strings.ContainsRune("!#$%&'*+-.^_`|~", rune(c)) {
+			return false
+		}
+	}
+	return name != ""
+}
+
+// headerValue reports whether a value has no byte that would break a message (RFC 9110, section 5.5).
+func headerValue(value string) bool { return !strings.ContainsAny(value, "\r\n\x00") }
+
+// httpMatch converts one entry of an HTTP route's match.
+func (p *part) httpMatch(m *networkingapi.HTTPMatchRequest, field string) model.HTTPMatch {
+	p.only(m, field, "name", "uri", "scheme", "method", "authority", "headers", "port", "sourceLabels", "gateways", "queryParams",
+		"ignoreUriCase", "withoutHeaders", "sourceNamespace")
+	out := model.HTTPMatch{
+		Name: m.Name, Field: field,
+		Path:           p.pathMatch(m, field+".uri"),
+		Scheme:         p.stringMatch(m.Scheme, field+".scheme", false),
+		Method:         p.stringMatch(m.Method, field+".method", false),
+		Authority:      p.stringMatch(m.Authority, field+".authority", false),
+		Headers:        p.headerMatches(m.Headers, field+".headers"),
+		WithoutHeaders: p.headerMatches(m.WithoutHeaders, field+".withoutHeaders"),
+		Query:          p.queryMatches(m.QueryParams, field+".queryParams"),
+		SourceLabels:   p.validLabels(m.SourceLabels, field+".sourceLabels"), SourceNamespace: m.SourceNamespace,
+	}
+	if m.Port != 0 {
+		out.Port = p.validPort(m.Port, field+".port")
+	}
+	out.Gateways, out.Mesh = p.gatewayRefs(m.Gateways)
+	return out
+}
+
+func (p *part) pathMatch(m *networkingapi.HTTPMatchRequest, field string) model.StringMatch {
+	if m.Uri == nil {
+		return model.StringMatch{}
+	}
+	path := p.stringMatch(m.Uri, field, false)
+	path.IgnoreCase = m.IgnoreUriCase
+	if start := path.Exact + path.Prefix; path.Regex == "" && !strings.HasPrefix(start, "/") && start != "*" {
+		p.warn("PathNeverMatches", field, `paths start with "/"`, "%q can never match", start)
+	}
+	return path
+}
+
+// gatewayRefs reads names of Istio gateways, of which "mesh" means the sidecars.
+func (p *part) gatewayRefs(names []string) (refs []model.GatewayRef, mesh bool) {
+	for _, name := range names {
+		if name == "mesh" {
+			mesh = true
+			continue
+		}
+		namespace := p.GetNamespace()
+		if ns, short, ok := strings.Cut(name, "/"); ok {
+			namespace, name = ns, short
+		}
+		refs = append(refs, model.GatewayRef{Kind: "Gateway.istio", Namespace: namespace, Name: name})
+	}
+	return refs, mesh
+}
+
+// matchesAll reports whether a match takes every request that reaches it.
+func matchesAll(m model.HTTPMatch) bool {
+	return (m.Path.IsZero() || m.Path.Prefix == "/" || m.Path.Regex == ".*" || m.Path.Regex == "/.*") &&
+		m.Scheme.IsZero() && m.Method.IsZero() && m.Authority.IsZero() && len(m.Headers)+len(m.WithoutHeaders)+len(m.Query) == 0 &&
+		m.Port == 0 && len(m.SourceLabels) == 0 && m.SourceNamespace == "" && len(m.Gateways) == 0 && !m.Mesh
+}

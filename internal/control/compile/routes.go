@@ -1,0 +1,223 @@
+package compile
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	networkingv1 "k8s.io/api/networking/v1"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/weftmesh/weft/internal/control/model"
+	"github.com/weftmesh/weft/internal/control/source"
+)
+
+// addRoutes puts routes into the mesh, oldest first, and reports what they name and nobody has.
+func (c *compiler) addRoutes() {
+	var parts []*part
+	for _, kind := range []string{"VirtualService", "HTTPRoute", "Ingress"} {
+		parts = append(parts, c.byKind[kind]...)
+	}
+	slices.SortStableFunc(parts, func(a, b *part) int { return source.Older(a.Object, b.Object) })
+	claims := map[string][]*part{}
+	for _, p := range parts {
+		switch k := p.Kube.(type) {
+		case *networkingv1.Ingress:
+			if p.gateway != nil && c.hasGateway(model.GatewayRef{Kind: "Ingress", Namespace: k.Namespace, Name: k.Name}) {
+				c.ingressRoutes(p, k)
+			}
+		case *gatewayv1.HTTPRoute:
+			c.linkHTTPRoute(p, k)
+		default:
+			c.linkVirtualService(p)
+			c.claim(claims, p)
+			c.mesh.RouteSets = append(c.mesh.RouteSets, p.routes)
+		}
+	}
+}
+
+// linkVirtualService reports gateways, destinations and ports that are not there.
+func (c *compiler) linkVirtualService(p *part) {
+	rs := p.routes
+	c.linkGateways(p, rs.Gateways, "spec.gateways")
+	for _, r := range rs.HTTP {
+		for i, m := range r.Matches {
+			c.linkGateways(p, m.Gateways, r.Matches[i].Field+".gateways")
+		}
+		for i, d := range r.Destinations {
+			c.linkDestination(p, d, at(r.Field+".route", i)+".destination")
+		}
+		for i, m := range r.Mirrors {
+			field := r.Field + ".mirror"
+			if p.Line(field) == p.Line(r.Field) {
+				field = at(r.Field+".mirrors", i) + ".destination"
+			}
+			c.linkDestination(p, m.Destination, field)
+		}
+	}
+	for _, r := range rs.TCP {
+		for i, d := range r.Destinations {
+			c.linkDestination(p, d, at(r.Field+".route", i)+".destination")
+		}
+	}
+	for _, r := range rs.TLS {
+		for i, d := range r.Destinations {
+			c.linkDestination(p, d, at(r.Field+".route", i)+".destination")
+		}
+	}
+	if rs.Mesh {
+		c.checkProtocols(p)
+	}
+}
+
+func (c *compiler) linkGateways(p *part, refs []model.GatewayRef, field string) {
+	for _, ref := range refs {
+		if !c.hasGateway(ref) {
+			p.warn("GatewayNotFound", field, "name it as namespace/name when it is in another namespace", "there is no Gateway %s: routes for it have no effect", gatewayName(ref))
+		}
+	}
+}
+
+func (c *compiler) hasGateway(ref model.GatewayRef) bool {
+	return slices.ContainsFunc(c.mesh.Gateways, func(g *model.Gateway) bool {
+		return g.Ref == model.Ref{Kind: ref.Kind, Namespace: ref.Namespace, Name: ref.Name}
+	})
+}
+
+// linkDestination reports a host, port or subset that is not there: such requests get 503, as in Istio.
+func (c *compiler) linkDestination(p *part, d model.WeightedDestination, field string) {
+	s := c.mesh.Services[d.Host]
+	if s == nil {
+		s = c.wildcardService(d.Host)
+	}
+	if s == nil || !s.ExportTo.VisibleFrom(s.Namespace, p.GetNamespace()) {
+		p.warn("HostNotFound", field+".host", c.hostHint(d.Host, p.GetNamespace()), "there is no service %s: requests for it get 503", d.Host)
+		return
+	}
+	if d.Port != 0 && s.Port(d.Port) == nil {
+		p.warn("PortNotFound", field+".port.number", "", "service %s has no port %d (it has %s): requests for it get 503", d.Host, d.Port, portList(s))
+	}
+	if d.Subset != "" && !c.hasSubset(d, p.GetNamespace()) {
+		p.warn("SubsetNotFound", field+".subset", "define it in a DestinationRule for "+d.Host, "no DestinationRule defines subset %q of %s: requests for it get 503",
+			d.Subset, d.Host)
+	}
+}
+
+func portList(s *model.Service) string {
+	var list []string
+	for _, p := range s.Ports {
+		list = append(list, fmt.Sprint(p.Number))
+	}
+	if len(list) == 0 {
+		return "none"
+	}
+	return strings.Join(list, ", ")
+}
+
+// hasSubset reports whether a DestinationRule that is visible in a namespace defines a subset.
+func (c *compiler) hasSubset(d model.WeightedDestination, namespace string) bool {
+	for host, list := range c.mesh.Destinations {
+		if !hostCovers(host, d.Host) {
+			continue
+		}
+		for _, dest := range list {
+			if dest.ExportTo.VisibleFrom(dest.Ref.Namespace, namespace) && findSubset(dest.Subsets, d.Subset) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// wildcardService finds a service whose wildcard host covers a host: the most specific one.
+func (c *compiler) wildcardService(host string) *model.Service {
+	for rest := host; ; {
+		_, parent, ok := strings.Cut(rest, ".")
+		if !ok {
+			return nil
+		}
+		if s := c.mesh.Services["*."+parent]; s != nil {
+			return s
+		}
+		rest = parent
+	}
+}
+
+// hostHint guesses which service a name was meant for.
+func (c *compiler) hostHint(host, namespace string) string {
+	if s := c.mesh.Services[host+".svc."+c.settings.ClusterDomain]; s != nil {
+		return "did you mean " + s.Host + "? A name with a dot is taken as it is"
+	}
+	short, _, _ := strings.Cut(host, ".")
+	for _, name := range sortedKeys(c.mesh.Services) {
+		s := c.mesh.Services[name]
+		if s.Name == short && s.Namespace != namespace && s.Host != host {
+			return "did you mean " + s.Host + "?"
+		}
+	}
+	return ""
+}
+
+// checkProtocols warns when rules for requests are written for a service that carries none.
+func (c *compiler) checkProtocols(p *part) {
+	if len(p.routes.HTTP) == 0 {
+		return
+	}
+	for i, host := range p.routes.Hosts {
+		s := c.mesh.Services[host]
+		if s == nil || len(s.Ports) == 0 {
+			continue
+		}
+		if !slices.ContainsFunc(s.Ports, func(port model.Port) bool { return port.Protocol.IsHTTP() || port.Protocol == model.Auto }) {
+			p.warn("HTTPRuleOnTCPPort", at("spec.hosts", i), `name the port "http" or set its appProtocol, if it speaks HTTP`,
+				"HTTP rules have no effect: no port of %s is declared as HTTP (%s)", host, protocolList(s))
+			continue
+		}
+		for _, r := range p.routes.HTTP {
+			for _, m := range r.Matches {
+				port := s.Port(m.Port)
+				if m.Port != 0 && port != nil && !port.Protocol.IsHTTP() && port.Protocol != model.Auto {
+					p.warn("HTTPRuleOnTCPPort", m.Field+".port", `name the port "http" or set its appProtocol, if it speaks HTTP`,
+						"it never matches: port %d of %s is declared as %s", m.Port, host, port.Protocol)
+				}
+			}
+		}
+	}
+}
+
+func protocolList(s *model.Service) string {
+	var list []string
+	for _, p := range s.Ports {
+		list = append(list, fmt.Sprintf("%d is %s", p.Number, p.Protocol))
+	}
+	return strings.Join(list, ", ")
+}
+
+// claim records which hosts a VirtualService has for sidecars. Where two namespaces' proxies would see both, the older one
+// counts, and both are told.
+func (c *compiler) claim(claims map[string][]*part, p *part) {
+	if !p.routes.Mesh {
+		return
+	}
+	for i, host := range p.routes.Hosts {
+		for _, older := range claims[host] {
+			if !seenTogether(older.routes, p.routes) {
+				continue
+			}
+			const hint = "put the rules into one VirtualService"
+			p.warn("DuplicateHost", at("spec.hosts", i), hint, "host %s is already ruled by %s, which is older: these rules have no effect in sidecars",
+				host, older.Ref())
+			older.warn("DuplicateHost", at("spec.hosts", slices.Index(older.routes.Hosts, host)), hint,
+				"host %s is also named by %s, whose rules have no effect in sidecars", host, p.Ref())
+			break
+		}
+		claims[host] = append(claims[host], p)
+	}
+}
+
+// seenTogether reports whether some namespace sees both.
+func seenTogether(a, b *model.RouteSet) bool {
+	seen := func(rs *model.RouteSet, ns string) bool { return rs.ExportTo.VisibleFrom(rs.Namespace, ns) }
+	some := append([]string{a.Namespace, b.Namespace, ""}, append(a.ExportTo.Namespaces, b.ExportTo.Namespaces...)...)
+	return slices.ContainsFunc(some, func(ns string) bool { return seen(a, ns) && seen(b, ns) })
+}
