@@ -4,94 +4,183 @@ import (
 	"context"
 	"fmt"
 	"iter"
-	"sync"
+	"path/filepath"
+	"slices"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/validation"
 )
 
-// Runtime runs pods. Its methods may be called from any goroutine.
-type Runtime struct {
-	opt Options
-
-	mu          sync.Mutex
-	desired     Desired
-	subscribers map[chan struct{}]bool
-	programs    map[string]ProgramSpec
-}
-
-// New checks the options, locks the state directory, and starts the pod host, which settles the isolation. A Runtime that New
-// returned must be ended by Run or Close.
-func New(opt Options) (*Runtime, error) {
-	if opt.StateDir == "" || opt.ProxyBinary == "" {
-		return nil, fmt.Errorf("runtime: StateDir and ProxyBinary are required")
-	}
-	return &Runtime{opt: opt, subscribers: map[chan struct{}]bool{}, programs: map[string]ProgramSpec{}}, nil
-}
-
-// Run keeps what runs equal to what is desired until the context ends; then it stops all pods in order (bounded by their grace
-// periods) and returns nil. It fails when the pod host dies. It is called once.
-func (r *Runtime) Run(ctx context.Context) error { <-ctx.Done(); return r.Close() }
-
-// Close kills everything at once. It is needed only where Run is never called.
-func (r *Runtime) Close() error { return nil }
-
-// Mode is the isolation in force: Netns or Ports.
-func (r *Runtime) Mode() Isolation { return r.opt.Isolation }
-
-// Reason says in one sentence why Mode was taken.
-func (r *Runtime) Reason() string { return "" }
-
-// SetDesired replaces what should run and returns at once. A changed pod template starts a rolling restart: new pods are ready
-// before old ones leave.
-func (r *Runtime) SetDesired(d Desired) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.desired = d
-}
-
-// Observed gives what runs now.
-func (r *Runtime) Observed() Observed { return Observed{} }
-
-// Changes gives a channel that receives after each change of Observed or Workloads; changes that were not yet received are
-// merged. The subscription ends, and the channel closes, with the context.
-func (r *Runtime) Changes(ctx context.Context) <-chan struct{} {
-	c := make(chan struct{}, 1)
-	r.mu.Lock()
-	r.subscribers[c] = true
-	r.mu.Unlock()
-	context.AfterFunc(ctx, func() {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		delete(r.subscribers, c)
-		close(c)
-	})
-	return c
-}
+func notFound(what string, k key) error { return fmt.Errorf("%s %s: %w", what, k, ErrNotFound) }
 
 // AddProgram adds a program, or replaces the one of the same name, as a Deployment and, when it has a port, a Service. It is kept
-// in the state directory until RemoveProgram.
-func (r *Runtime) AddProgram(p ProgramSpec) error { return ErrNotReady }
-
-// RemoveProgram stops and forgets a program; ErrNotFound when there is none.
-func (r *Runtime) RemoveProgram(namespace, name string) error { return ErrNotFound }
-
-// Programs lists the programs added, by namespace and name.
-func (r *Runtime) Programs() []ProgramSpec { return nil }
-
-// Restart replaces the pods of a Deployment one by one, each new one ready before an old one leaves.
-func (r *Runtime) Restart(namespace, deployment string) error { return ErrNotFound }
-
-// Workloads gives the state of every Deployment, program and gateway, sorted by namespace and name.
-func (r *Runtime) Workloads() []WorkloadStatus { return nil }
-
-// Exec runs a command inside a pod: its network (captured by the sidecar), its files, its environment. It returns the command's
-// exit code, and an error when it could not be started or the context ended, which kills it.
-func (r *Runtime) Exec(ctx context.Context, namespace, pod string, command []string, stdio Stdio) (int, error) {
-	return 0, ErrNotFound
+// in the state directory until RemoveProgram. Its service account has its name.
+func (r *Runtime) AddProgram(p ProgramSpec) error {
+	p.Namespace = namespaceOf(p.Namespace)
+	if msgs := validation.IsDNS1035Label(p.Name); len(msgs) > 0 {
+		return fmt.Errorf("program %q: name: %s", p.Name, msgs[0])
+	}
+	if len(p.Command) == 0 {
+		return fmt.Errorf("program %q: command is empty", p.Name)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	k := key{p.Namespace, p.Name}
+	if _, ours := r.programs[k]; !ours && r.workloads[k] != nil {
+		return fmt.Errorf("program %s: a workload of this name exists", k)
+	}
+	if r.workloads[k] != nil {
+		r.restarts[k]++ // the same command again means: start it anew
+	}
+	r.programs[k] = p
+	r.compile()
+	return r.savePrograms()
 }
 
-// Logs gives the kept lines that match, by time, and with Follow those that come until the context ends.
+// RemoveProgram stops and forgets a program; ErrNotFound when there is none.
+func (r *Runtime) RemoveProgram(namespace, name string) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	k := key{namespaceOf(namespace), name}
+	if _, ok := r.programs[k]; !ok {
+		return notFound("program", k)
+	}
+	delete(r.programs, k)
+	r.compile()
+	return r.savePrograms()
+}
+
+// Programs lists the programs added, by namespace and name.
+func (r *Runtime) Programs() []ProgramSpec {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.programList()
+}
+
+func (r *Runtime) programList() []ProgramSpec {
+	var out []ProgramSpec
+	for _, k := range sortedKeys(r.programs) {
+		out = append(out, r.programs[k])
+	}
+	return out
+}
+
+func (r *Runtime) programsFile() string { return filepath.Join(r.opt.StateDir, "programs.json") }
+func (r *Runtime) savePrograms() error  { return writeJSON(r.programsFile(), r.programList()) }
+
+func (r *Runtime) loadPrograms() error {
+	var list []ProgramSpec
+	if err := readJSON(r.programsFile(), &list); err != nil {
+		return err
+	}
+	for _, p := range list {
+		r.programs[key{p.Namespace, p.Name}] = p
+	}
+	return nil
+}
+
+// objects are what a manifest for the program would say.
+func (p ProgramSpec) objects() (*appsv1.Deployment, *corev1.Service) {
+	meta := metav1.ObjectMeta{Namespace: p.Namespace, Name: p.Name, Labels: map[string]string{"app": p.Name}}
+	c := corev1.Container{Name: p.Name, Command: p.Command, WorkingDir: p.Dir}
+	for _, name := range slices.Sorted(mapKeys(p.Env)) {
+		c.Env = append(c.Env, corev1.EnvVar{Name: name, Value: escape(p.Env[name])})
+	}
+	c.Command = slices.Clone(p.Command)
+	for i := range c.Command {
+		c.Command[i] = escape(c.Command[i])
+	}
+	d := &appsv1.Deployment{ObjectMeta: meta}
+	d.Spec.Selector = &metav1.LabelSelector{MatchLabels: meta.Labels}
+	d.Spec.Template.Labels = meta.Labels
+	d.Spec.Template.Spec = corev1.PodSpec{ServiceAccountName: p.Name}
+	if p.Port == 0 {
+		d.Spec.Template.Spec.Containers = []corev1.Container{c}
+		return d, nil
+	}
+	c.Ports = []corev1.ContainerPort{{ContainerPort: int32(p.Port)}}
+	d.Spec.Template.Spec.Containers = []corev1.Container{c}
+	s := &corev1.Service{ObjectMeta: meta}
+	s.Spec.Selector = meta.Labels
+	s.Spec.Ports = []corev1.ServicePort{{Port: int32(p.Port)}}
+	return d, s
+}
+
+func mapKeys(m map[string]string) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for k := range m {
+			if !yield(k) {
+				return
+			}
+		}
+	}
+}
+
+// escape keeps a text from being expanded.
+func escape(s string) string {
+	out := make([]byte, 0, len(s))
+	for i := range len(s) {
+		if s[i] == '$' {
+			out = append(out, '$')
+		}
+		out = append(out, s[i])
+	}
+	return string(out)
+}
+
+// Exec runs a command inside a pod: its network (captured by the sidecar), its files, the environment and folder of its first
+// container. It returns the command's exit code (128 and the signal's number when a signal ended it, as shells have it), and
+// an error when it could not be started or the context ended, which kills it. Streams that are *os.File are handed to it.
+func (r *Runtime) Exec(ctx context.Context, namespace, pod string, command []string, stdio Stdio) (int, error) {
+	k := key{namespaceOf(namespace), pod}
+	r.mu.Lock()
+	p := r.pods[k]
+	made := p != nil && p.made && (!p.w.sidecar || p.sidecarWasUp)
+	r.mu.Unlock()
+	switch {
+	case p == nil:
+		return 0, notFound("pod", k)
+	case !made:
+		return 0, fmt.Errorf("pod %s is not started", k)
+	case len(command) == 0:
+		return 0, fmt.Errorf("exec in %s: command is empty", k)
+	}
+	c := &container{}
+	if len(p.w.apps) > 0 {
+		c = &p.w.apps[0]
+	}
+	spec, err := p.appSpec(command, c.dir, p.env(c))
+	if err != nil {
+		return 0, fmt.Errorf("exec in %s: %w", k, err)
+	}
+	exit, err := p.exec(ctx, spec, stdio)
+	if err != nil {
+		return 0, fmt.Errorf("exec in %s: %w", k, err)
+	}
+	if exit.Signal != 0 {
+		return 128 + int(exit.Signal), nil
+	}
+	return exit.Code, nil
+}
+
+// Logs gives the kept lines that match, by time, and with Follow those that come until the context ends. Pods that are gone are
+// included, as long as their lines are kept.
 func (r *Runtime) Logs(ctx context.Context, sel Selector, opt LogOptions) iter.Seq[LogLine] {
-	return func(func(LogLine) bool) {}
+	names := map[string]bool{sel.Name: true}
+	r.mu.Lock()
+	for k, w := range r.workloads {
+		if sel.Name != "" && w.labels["app"] == sel.Name {
+			names[k.name] = true
+		}
+	}
+	r.mu.Unlock()
+	return r.logs.Read(ctx, func(l LogLine) bool {
+		return (sel.Namespace == "" || sel.Namespace == l.Namespace) && (sel.Process == "" || sel.Process == l.Process) &&
+			(sel.Name == "" || names[l.Workload] || l.Pod == sel.Name)
+	}, opt)
 }
 
 // Published lists the ports that gateways listen on in the host's network.
-func (r *Runtime) Published() []Published { return nil }
+func (r *Runtime) Published() []Published { return r.broker.Published() }

@@ -16,7 +16,9 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 
+	"github.com/weftmesh/weft/internal/broker"
 	"github.com/weftmesh/weft/internal/identity"
+	"github.com/weftmesh/weft/internal/runtime/logs"
 	"github.com/weftmesh/weft/internal/runtime/podhost"
 )
 
@@ -180,22 +182,10 @@ type Selector struct {
 }
 
 // LogOptions say which lines Logs gives.
-type LogOptions struct {
-	Follow bool
-	Tail   int       // last lines of each process; 0 for all that is kept
-	Since  time.Time // zero for all
-}
+type LogOptions = logs.Options
 
 // LogLine is one line that a process wrote.
-type LogLine struct {
-	Time      time.Time
-	Namespace string
-	Workload  string
-	Pod       string
-	Process   string
-	Stderr    bool
-	Text      string // without the end of line
-}
+type LogLine = logs.Line
 
 // Stdio are the streams of Exec; nil ones are /dev/null.
 type Stdio struct {
@@ -203,14 +193,8 @@ type Stdio struct {
 	Out, Err io.Writer
 }
 
-// Errors of the API.
-var (
-	ErrNotFound = errors.New("not found")
-	ErrNotReady = errors.New("runtime is not running")
-)
+// ErrNotFound is in the error when a pod, workload or program is not known.
+var ErrNotFound = errors.New("not found")
 
-// Published is a gateway's port on the host.
-type Published struct {
-	Port    uint16 // as the gateway asked
-	Address string // where it listens on the host
-}
+// Published is a gateway's port and where the host listens for it.
+type Published = broker.Published
