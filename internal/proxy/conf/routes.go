@@ -141,6 +141,8 @@ type Retry struct {
 	MaxBackOff  time.Duration // 10 times the base by default
 	// OtherHosts tries endpoints first that have not failed this request.
 	OtherHosts bool
+	// OtherLocalities does the same for localities of other priorities.
+	OtherLocalities bool
 }
 
 // RetryOn is a set of conditions.

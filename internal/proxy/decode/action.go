@@ -79,9 +79,12 @@ func (d *decoder) split(m *routev3.WeightedCluster) (out []conf.WeightedCluster,
 	sum := uint64(0)
 	each(d, "clusters", m.GetClusters(), func(c *routev3.WeightedCluster_ClusterWeight) {
 		d.only(c, "name", "weight", "request_headers_to_add", "request_headers_to_remove", "response_headers_to_add",
-			"response_headers_to_remove")
+			"response_headers_to_remove", "host_rewrite_literal")
 		w := conf.WeightedCluster{Cluster: d.clusterName("name", c.GetName()), Weight: c.GetWeight().GetValue()}
 		w.HeaderChange = d.headerChange("request_headers", c.GetRequestHeadersToAdd(), c.GetRequestHeadersToRemove())
+		if c.GetHostRewriteLiteral() != "" {
+			d.at("host_rewrite_literal", func() { d.setHost(c.GetHostRewriteLiteral(), true, &w.HeaderChange) })
+		}
 		w.Response = d.headerChange("response_headers", c.GetResponseHeadersToAdd(), c.GetResponseHeadersToRemove())
 		sum += uint64(w.Weight)
 		out = append(out, w)
@@ -140,6 +143,7 @@ var retryConditions = map[string]conf.RetryOn{
 
 func (d *decoder) retry(m *routev3.RetryPolicy) *conf.Retry {
 	d.only(m, "retry_on", "num_retries", "per_try_timeout", "retry_host_predicate", "retriable_status_codes", "retry_back_off",
+		"retry_priority",
 		"host_selection_retry_max_attempts") // without effect: the choice of another host needs no bound here
 	r := &conf.Retry{Attempts: 1, PerTry: d.duration("per_try_timeout", m.GetPerTryTimeout())}
 	if m.GetNumRetries() != nil {
@@ -166,6 +170,14 @@ func (d *decoder) retry(m *routev3.RetryPolicy) *conf.Retry {
 		}
 		r.OtherHosts = true
 	})
+	if p := m.GetRetryPriority(); p != nil {
+		d.at("retry_priority", func() {
+			d.only(p, "name", "typed_config") // how often priorities are reconsidered: at every attempt
+			if r.OtherLocalities = p.GetName() == "envoy.retry_priorities.previous_priorities"; !r.OtherLocalities {
+				d.fail("%q is not supported", p.GetName())
+			}
+		})
+	}
 	d.at("retry_back_off", func() {
 		b := m.GetRetryBackOff()
 		d.only(b, "base_interval", "max_interval")

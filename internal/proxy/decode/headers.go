@@ -153,11 +153,13 @@ func (d *decoder) checkValue(v string) {
 	})
 }
 
-// isReqOperator reports whether op is REQ(name).
+// isReqOperator reports whether op is REQ(name), name being a field's or a pseudo-header's.
 func isReqOperator(op string) bool {
 	name, ok := strings.CutPrefix(op, "REQ(")
-	if !ok || !strings.HasSuffix(name, ")") {
+	if !ok {
 		return false
 	}
-	return !strings.ContainsAny(name[:len(name)-1], "()?: ") || strings.HasPrefix(name, ":")
+	name, ok = strings.CutSuffix(name, ")")
+	name = strings.TrimPrefix(name, ":")
+	return ok && name != "" && !strings.ContainsAny(name, "()?: ")
 }

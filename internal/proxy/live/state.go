@@ -163,21 +163,39 @@ func (r *root) settle() {
 	}
 }
 
+// finish takes a complete result. A target whose listener and routes are the same stays the same: changes of clusters and endpoints
+// below it do not touch it.
 func (l *Live) finish(r *root, found any, w *walk) {
+	target, names := targetOf(r.key.name, found, w.tables)
+	same := r.done && names == r.names && sameTarget(target, r.target) && slices.Equal(w.tables, r.tables)
 	r.done, r.err, r.doneDeps = true, nil, w.deps
-	r.target, r.names, r.tables = nil, nil, w.tables
+	if !same {
+		r.target, r.names, r.tables = target, names, w.tables
+		r.answer = &answer{target: target, dns: names, used: r.used}
+		l.markRoot(r)
+	}
+	r.settle()
+}
+
+func targetOf(name string, found any, tables []*conf.RouteTable) (*conf.Target, *conf.Names) {
 	switch v := found.(type) {
 	case *conf.Listener:
-		r.target = &conf.Target{Name: r.key.name, Listener: v}
-		if len(w.tables) > 0 {
-			r.target.Routes = w.tables[0]
+		t := &conf.Target{Name: name, Listener: v}
+		if len(tables) > 0 {
+			t.Routes = tables[0]
 		}
+		return t, nil
 	case *conf.Names:
-		r.names = v
+		return nil, v
 	}
-	r.answer = &answer{target: r.target, dns: r.names, used: r.used}
-	r.settle()
-	l.markRoot(r)
+	return nil, nil
+}
+
+func sameTarget(a, b *conf.Target) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	return a.Listener == b.Listener && a.Routes == b.Routes
 }
 
 // relink makes deps the resources that r uses: subscribes to new ones, unsubscribes from those that nobody uses any more.
@@ -464,8 +482,7 @@ func (w *walk) http(h *conf.HTTP) {
 	_, seen := w.deps[k]
 	t, ok := w.need(k).(*conf.RouteTable)
 	if !ok {
-		// Withdrawn or refused: a table without hosts answers every request with 404.
-		t = &conf.RouteTable{Name: h.RouteName}
+		t = &conf.RouteTable{Name: h.RouteName} // withdrawn: a table without hosts answers every request with 404
 	}
 	w.table(t)
 	if !seen {
