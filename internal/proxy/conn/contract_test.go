@@ -42,9 +42,9 @@ var transports = []struct {
 	}},
 }
 
-func tcpPair(t *testing.T) (net.Conn, net.Conn) { return listenPair(t, "tcp", "127.0.0.1:0") }
+func tcpPair(t testing.TB) (net.Conn, net.Conn) { return listenPair(t, "tcp", "127.0.0.1:0") }
 
-func listenPair(t *testing.T, network, addr string) (net.Conn, net.Conn) {
+func listenPair(t testing.TB, network, addr string) (net.Conn, net.Conn) {
 	t.Helper()
 	l, err := net.Listen(network, addr)
 	if err != nil {
@@ -81,7 +81,7 @@ func memPair(t *testing.T) (net.Conn, net.Conn) {
 	return closing(t, a, b)
 }
 
-func closing(t *testing.T, a, b net.Conn) (net.Conn, net.Conn) {
+func closing(t testing.TB, a, b net.Conn) (net.Conn, net.Conn) {
 	t.Cleanup(func() { a.Close(); b.Close() })
 	return a, b
 }
@@ -90,7 +90,7 @@ func overNet(a, b net.Conn) (conn.Conn, conn.Conn) { return conn.FromNet(a), con
 func overNet2(a, b net.Conn) [2]conn.Conn          { return [2]conn.Conn{conn.FromNet(a), conn.FromNet(b)} }
 
 // overTLS runs crypto/tls over the pair.
-func overTLS(t *testing.T, c [2]conn.Conn) (conn.Conn, conn.Conn) {
+func overTLS(t testing.TB, c [2]conn.Conn) (conn.Conn, conn.Conn) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

@@ -28,17 +28,18 @@ type waiter interface{ Wait() error }
 // FromNet gives nc as a Conn on Go's netpoller: each call blocks its goroutine. The Conn owns nc from here on.
 //
 // TCP and Unix sockets, and connections with a Wait method of their own, wait without consuming anything. Any other one
-// (*tls.Conn) waits by reading one byte ahead, which the next Read delivers.
+// (*tls.Conn) waits by reading one byte ahead, which the next Read delivers. TLS that runs over ToNet gathers the records of
+// one Write and reads several at a time.
 func FromNet(nc net.Conn) Conn {
-	if a, ok := nc.(*netAdapter); ok {
-		return a.c
-	}
 	base := netConn{nc: nc, local: addrPort(nc.LocalAddr()), remote: addrPort(nc.RemoteAddr())}
 	if s := newSocket(base); s != nil {
 		return s
 	}
 	if w, ok := nc.(waiter); ok {
 		return &waitConn{netConn: base, w: w}
+	}
+	if t, ok := nc.(*tls.Conn); ok {
+		return newTLSConn(base, t)
 	}
 	return &peekConn{netConn: base}
 }
@@ -48,6 +49,10 @@ func FromNet(nc net.Conn) Conn {
 func NetReader(c Conn) net.Conn {
 	switch c := c.(type) {
 	case *peekConn:
+		if c.has {
+			return nil
+		}
+	case *tlsConn:
 		if c.has {
 			return nil
 		}
@@ -68,6 +73,8 @@ func NetWriter(c Conn) net.Conn {
 	case *waitConn:
 		return c.nc
 	case *peekConn:
+		return c.nc
+	case *tlsConn:
 		return c.nc
 	case *prefixed:
 		return NetWriter(c.Conn)
@@ -150,18 +157,10 @@ func (c *peekConn) Read(p []byte) (int, error) {
 	return 1, nil
 }
 
-// Quiet asks the transport under TLS. A record that has arrived there makes the connection not quiet even if it carries no
-// data of the application (a late session ticket): that costs a new connection, the opposite mistake costs a request.
+// Quiet asks the transport under TLS.
 func (c *peekConn) Quiet() bool {
 	t, ok := c.nc.(*tls.Conn)
-	if !ok || c.has {
-		return false
-	}
-	under := t.NetConn()
-	if a, ok := under.(*netAdapter); ok {
-		return Quiet(a.c)
-	}
-	return Quiet(FromNet(under))
+	return ok && !c.has && Quiet(FromNet(t.NetConn()))
 }
 
 // socket is a connection with a descriptor.

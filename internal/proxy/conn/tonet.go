@@ -6,20 +6,17 @@ import (
 	"time"
 )
 
-// ToNet gives c as a net.Conn, for libraries that want one (crypto/tls). The net.Conn owns c from here on. A socket is
-// handed out as it is, with its descriptor.
-func ToNet(c Conn) net.Conn {
-	if s, ok := c.(*socket); ok {
-		return s.nc
-	}
-	return &netAdapter{c: c}
-}
+// ToNet gives c as a net.Conn, for libraries that want one (crypto/tls). The net.Conn owns c from here on. For crypto/tls
+// it reads and writes long streams in large pieces: see FromNet.
+func ToNet(c Conn) net.Conn { return &netAdapter{c: c} }
 
 // netAdapter is a Conn seen as a net.Conn.
-type netAdapter struct{ c Conn }
+type netAdapter struct {
+	c      Conn
+	ahead  ahead
+	gather gather
+}
 
-func (a *netAdapter) Read(p []byte) (int, error)         { return a.c.Read(p) }
-func (a *netAdapter) Write(p []byte) (int, error)        { return a.c.Write(p) }
 func (a *netAdapter) Close() error                       { return a.c.Close() }
 func (a *netAdapter) CloseWrite() error                  { return a.c.CloseWrite() }
 func (a *netAdapter) SetReadDeadline(t time.Time) error  { return a.c.SetReadDeadline(t) }
