@@ -51,6 +51,9 @@ type Options struct {
 	// to whoever can connect, so it is a loopback address.
 	HTTPAddress string
 
+	// Gatherers are served with the control plane's own metrics: those of all proxies of a local mesh.
+	Gatherers []prometheus.Gatherer
+
 	// Authority and Tokens belong to the caller; when nil, those of StateDir/ca are opened, and closed by Run.
 	Authority *ca.Authority
 	Tokens    *ca.Tokens

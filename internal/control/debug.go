@@ -38,7 +38,7 @@ func (m *metrics) signed(r ca.Result) { m.csr.WithLabelValues(string(r.Proof), r
 // handler serves metrics, readiness and what an operator may want to see. Nothing of it is secret: keys are not among it.
 func (c *Control) handler() http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(c.registry, promhttp.HandlerOpts{}))
+	mux.Handle("GET /metrics", promhttp.HandlerFor(append(prometheus.Gatherers{c.registry}, c.options.Gatherers...), promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError}))
 	mux.HandleFunc("GET /ready", c.ready)
 	mux.HandleFunc("GET /debug/clients", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, c.Clients()) })
 	mux.HandleFunc("GET /debug/findings", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, c.Findings()) })
