@@ -96,7 +96,7 @@ func (p *inboundPort) meshChains(protocol model.Protocol, mode model.MTLSMode) {
 	}
 	switch {
 	case protocol == model.HTTP:
-		p.add(overTLS, only, inboundTLS(append(slices.Clone(meshALPN), "http/1.1")), p.http())
+		p.add(overTLS, only, inboundTLS([]string{wire.ALPNHTTP1, wire.ALPNTCP, "http/1.1"}), p.http())
 	case protocol == model.TCP || protocol == model.TLS || protocol == model.HTTPS:
 		p.add(overTLS, only, inboundTLS(meshALPN), p.tcp())
 	default:

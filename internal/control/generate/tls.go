@@ -78,21 +78,15 @@ func (g *Generator) meshTLS(b *backend, sni string, servers []string) *tlsv3.Ups
 	return &tlsv3.UpstreamTlsContext{Sni: sni, CommonTlsContext: workloadTLS(validation, upstreamALPN(b.port.Protocol))}
 }
 
-// workloadTLS uses the certificate and the roots that the client holds itself; they are never sent to it this way.
+// workloadTLS uses the certificate and the roots that the client holds itself; they are never sent to it this way. The roots are
+// named in a plain validation context: a combined one would need a secret from a server besides.
 func workloadTLS(validation *tlsv3.CertificateValidationContext, alpn []string) *tlsv3.CommonTlsContext {
+	validation.CaCertificateProviderInstance = &tlsv3.CertificateProviderPluginInstance{InstanceName: meshRoots}
 	return &tlsv3.CommonTlsContext{
 		AlpnProtocols:                  alpn,
 		TlsCertificateProviderInstance: &tlsv3.CertificateProviderPluginInstance{InstanceName: ownCertificate},
-		ValidationContextType: &tlsv3.CommonTlsContext_CombinedValidationContext{
-			CombinedValidationContext: &tlsv3.CommonTlsContext_CombinedCertificateValidationContext{
-				DefaultValidationContext: withRoots(validation),
-			}},
+		ValidationContextType:          &tlsv3.CommonTlsContext_ValidationContext{ValidationContext: validation},
 	}
-}
-
-func withRoots(v *tlsv3.CertificateValidationContext) *tlsv3.CertificateValidationContext {
-	v.CaCertificateProviderInstance = &tlsv3.CertificateProviderPluginInstance{InstanceName: meshRoots}
-	return v
 }
 
 // upstreamALPN tells the server's proxy that the connection comes from the mesh, and whether requests are on it. Where that is

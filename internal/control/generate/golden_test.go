@@ -1,0 +1,216 @@
+package generate
+
+import (
+	"bytes"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/encoding/prototext"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/known/anypb"
+
+	"github.com/weftmesh/weft/internal/control/model"
+	"github.com/weftmesh/weft/internal/wire"
+)
+
+var update = flag.Bool("update", false, "write the golden files")
+
+func ptr[T any](v T) *T { return &v }
+
+// goldens are pairs of a mesh and the resources that it gives.
+var goldens = []struct {
+	name  string
+	mesh  func(*model.Mesh)
+	node  Node
+	names [][2]string // short type and name
+}{
+	{"plain", nil, productpage(), [][2]string{{"lds", "reviews:9080"}, {"rds", reviewsHost + ":9080"},
+		{"cds", "outbound|9080||" + reviewsHost}, {"eds", "outbound|9080||" + reviewsHost}, {"dns", "reviews"}}},
+	{"tcp", nil, productpage(), [][2]string{{"lds", "mysql:3306"}, {"cds", "outbound|3306||" + mysqlHost}}},
+	{"auto", nil, productpage(), [][2]string{{"lds", "ratings:7070"}, {"lds", "ratings:9090"}, {"cds", "outbound|9090||" + ratingsHost}}},
+	{"headless", nil, productpage(), [][2]string{{"lds", "10.77.0.41:5432"}, {"eds", "outbound|5432||10-77-0-41.db.default" + domain}, {"dns", "db.default"}}},
+	{"external", nil, productpage(), [][2]string{{"lds", "www.googleapis.com:443"}, {"cds", "outbound|443||www.googleapis.com"},
+		{"rds", "api.example.com:80"}, {"cds", "outbound|80||*.example.com"}}},
+	{"actions", actions, productpage(), [][2]string{{"rds", reviewsHost + ":9080"}}},
+	{"destinationrule", destinationRule, productpage(), [][2]string{{"cds", "outbound|9080|v2|" + reviewsHost}, {"eds", "outbound|9080|v2|" + reviewsHost},
+		{"cds", "outbound|443||www.googleapis.com"}, {"cds", "outbound|3306||" + mysqlHost}}},
+	{"inbound-permissive", nil, productpage(), [][2]string{{"lds", wire.InboundListener}, {"cds", "inbound|9080||"}}},
+	{"inbound-strict", strict, productpage(), [][2]string{{"lds", wire.InboundListener}}},
+	{"gateway", bookinfoGateway, ingress(), [][2]string{{"lds", wire.GatewayListenerName(8080)}, {"lds", wire.GatewayListenerName(8443)},
+		{"rds", wire.GatewayRouteName(8080)}, {"rds", "https.8443.https.bookinfo.default"}}},
+	{"special", nil, productpage(), [][2]string{{"cds", wire.PassthroughCluster}, {"cds", wire.BlackHoleCluster}}},
+}
+
+func actions(m *model.Mesh) {
+	prefix := "/new"
+	full := "/whole"
+	virtualService(m, "reviews", []string{reviewsHost},
+		model.HTTPRoute{
+			Name: "jason",
+			Matches: []model.HTTPMatch{{Field: "spec.http[0].match[0]", Path: model.StringMatch{Prefix: "/reviews"},
+				Headers:        []model.NamedMatch{{Name: "end-user", Match: model.StringMatch{Exact: "jason"}}},
+				WithoutHeaders: []model.NamedMatch{{Name: "x-test", Match: model.StringMatch{Prefix: "a"}}, {Name: "x-none", Match: model.StringMatch{Present: true}}},
+				Query:          []model.NamedMatch{{Name: "q", Match: model.StringMatch{Regex: "[a-z]+"}}},
+				Method:         model.StringMatch{Exact: "GET"}}},
+			Destinations: []model.WeightedDestination{to(reviewsHost, "v2", 0)},
+			Timeout:      10 * time.Second,
+			Retries:      &model.Retries{Attempts: 3, PerTryTimeout: 2 * time.Second, RetryOn: "5xx,503"},
+			Fault:        &model.Fault{Delay: 7 * time.Second, DelayPercent: 100, AbortStatus: 555, AbortPercent: 0.1},
+			Request:      model.HeaderChange{Set: map[string]string{"x-a": "1", "Host": "other"}, Add: map[string]string{"x-b": "2"}, Remove: []string{"x-c"}},
+			Response:     model.HeaderChange{Set: map[string]string{"x-r": "1"}},
+			Rewrite:      &model.Rewrite{URI: "/v2"},
+			Mirrors:      []model.Mirror{{Destination: to(reviewsHost, "v3", 0), Percent: 12.5}},
+		},
+		model.HTTPRoute{
+			Matches:  []model.HTTPMatch{{Field: "spec.http[1].match[0]", Path: model.StringMatch{Exact: "/old"}}, {Field: "spec.http[1].match[1]", Path: model.StringMatch{Regex: "/o.*", IgnoreCase: true}}},
+			Redirect: &model.Redirect{Authority: "new.example", URI: "/there", Code: 302, Scheme: "https", Port: 8443},
+		},
+		model.HTTPRoute{Matches: []model.HTTPMatch{{Path: model.StringMatch{Prefix: "/seg/", SegmentPrefix: true}}},
+			Redirect: &model.Redirect{Prefix: &prefix, DerivePort: "FROM_REQUEST_PORT"}},
+		model.HTTPRoute{Matches: []model.HTTPMatch{{Path: model.StringMatch{Prefix: "/direct"}}}, Direct: &model.DirectResponse{Status: 418, Body: []byte("tea")}},
+		model.HTTPRoute{Matches: []model.HTTPMatch{{Path: model.StringMatch{Prefix: "/full", SegmentPrefix: true}}}, Rewrite: &model.Rewrite{FullPath: &full},
+			Destinations: []model.WeightedDestination{{Host: "missing.default" + domain, Port: 80}}, Retries: &model.Retries{}},
+		model.HTTPRoute{Matches: []model.HTTPMatch{{Path: model.StringMatch{Prefix: "/strip", SegmentPrefix: true}}}, Rewrite: &model.Rewrite{URI: "/"},
+			Destinations: []model.WeightedDestination{{Host: ratingsHost, Port: 9080, Weight: 1}, {Host: "x", Weight: 3, Invalid: "no such Service"}}},
+		model.HTTPRoute{Destinations: []model.WeightedDestination{to(reviewsHost, "v1", 80), to(reviewsHost, "v2", 0),
+			{Host: reviewsHost, Subset: "v3", Weight: 20, Request: model.HeaderChange{Set: map[string]string{"host": "v3.example"}}}}},
+		model.HTTPRoute{Destinations: []model.WeightedDestination{to(reviewsHost, "unreachable", 0)}},
+	)
+}
+
+func destinationRule(m *model.Mesh) {
+	v2 := version("v2")
+	v2.Policy = &model.TrafficPolicy{Balancing: &model.Balancing{Simple: "RANDOM"}}
+	d := rule(m, "default", reviewsHost, version("v1"), v2)
+	d.Policy = model.TrafficPolicy{
+		Balancing: &model.Balancing{Simple: "ROUND_ROBIN"},
+		Pool:      &model.ConnectionPool{MaxConnections: 10, ConnectTimeout: time.Second, MaxPending: 1, MaxRequestsPerConnection: 5, MaxRetries: ptr(uint32(0)), IdleTimeout: time.Minute},
+		Outlier:   &model.Outlier{Consecutive5xx: ptr(uint32(7)), ConsecutiveGateway: ptr(uint32(0)), Interval: 5 * time.Second, BaseEjection: time.Minute, MaxEjectionPercent: 50, MinHealthPercent: 30},
+	}
+	rule(m, "default", "www.googleapis.com").Policy.TLS = &model.ClientTLS{Mode: model.TLSSimple}
+	rule(m, "default", mysqlHost).Policy.Ports = map[uint16]*model.TrafficPolicy{3306: {TLS: &model.ClientTLS{Mode: model.TLSIstioMutual}}}
+}
+
+func strict(m *model.Mesh) {
+	m.PeerAuthentications = []*model.PeerAuthentication{{Mode: model.MTLSStrict}}
+	m.AuthorizationPolicies = []*model.AuthorizationPolicy{
+		{Ref: model.Ref{Kind: "AuthorizationPolicy", Namespace: "default", Name: "viewer"}, Namespace: "default",
+			Selector: map[string]string{"app": "productpage"}, Action: model.AuthAllow,
+			Rules: []model.AuthRule{{
+				From: []model.AuthSource{{Principals: []string{"cluster.local/ns/istio-system/sa/ingress"}}, {Namespaces: []string{"default"}, NotIPBlocks: nil}},
+				To:   []model.AuthOperation{{Methods: []string{"GET"}, Paths: []string{"/productpage", "/api/*", "/x/{*}/y"}, Ports: []uint16{9080}}},
+				When: []model.AuthCondition{{Key: "request.headers[x-token]", Values: []string{"*"}}},
+			}}},
+		{Ref: model.Ref{Kind: "AuthorizationPolicy", Namespace: "istio-system", Name: "deny"}, Action: model.AuthDeny, DryRun: true,
+			Rules: []model.AuthRule{{To: []model.AuthOperation{{NotPaths: []string{"/ok*"}, Hosts: []string{"*.internal"}}}}}},
+	}
+}
+
+func bookinfoGateway(m *model.Mesh) {
+	g := &model.Gateway{Ref: model.Ref{Kind: "Gateway", Namespace: "default", Name: "bookinfo"}, Selector: map[string]string{"istio": "ingressgateway"},
+		Servers: []model.Server{
+			{Port: 8080, Name: "http", Protocol: model.HTTP, Hosts: []model.GatewayHost{{Host: "*"}}},
+			{Port: 8080, Name: "redirect", Protocol: model.HTTP, Hosts: []model.GatewayHost{{Host: "secure.example"}}, HTTPSRedirect: true},
+			{Port: 8443, Name: "https", Protocol: model.HTTPS, Hosts: []model.GatewayHost{{Host: "*.example"}},
+				TLS: &model.ServerTLS{Mode: model.TLSSimple, Certificate: []byte("certificate"), Key: []byte("key"), MinVersion: 0x0303}},
+		}}
+	m.Gateways = []*model.Gateway{g}
+	s := virtualService(m, "bookinfo", []string{"*", "shop.example"}, model.HTTPRoute{
+		Matches:      []model.HTTPMatch{{Path: model.StringMatch{Exact: "/productpage"}}, {Path: model.StringMatch{Prefix: "/static"}, Port: 8443}},
+		Destinations: []model.WeightedDestination{{Host: reviewsHost, Port: 9080}}})
+	s.Mesh = false
+	s.Gateways = []model.GatewayRef{{Kind: "Gateway.istio", Namespace: "default", Name: "bookinfo"}}
+}
+
+var longTypes = map[string]string{"lds": ListenerType, "rds": RouteType, "cds": ClusterType, "eds": EndpointsType, "dns": DNSType}
+
+func TestGolden(t *testing.T) {
+	for _, c := range goldens {
+		t.Run(c.name, func(t *testing.T) {
+			mesh := testMesh()
+			if c.mesh != nil {
+				c.mesh(mesh)
+			}
+			g := New(mesh, c.node)
+			var got bytes.Buffer
+			for _, n := range c.names {
+				m, ok := g.Resource(longTypes[n[0]], n[1])
+				if !ok {
+					t.Fatalf("%s %s: there is none", n[0], n[1])
+				}
+				validate(t, n[1], m)
+				fmt.Fprintf(&got, "# %s %s\n%s\n", n[0], n[1], stableText(t, m))
+			}
+			file := filepath.Join("testdata", c.name+".txtpb")
+			if *update {
+				if err := os.WriteFile(file, got.Bytes(), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if d := cmp.Diff(string(want), got.String()); d != "" {
+				t.Errorf("%s differs (go test -update writes it):\n%s", file, d)
+			}
+		})
+	}
+}
+
+// afterName is where prototext puts one space or two, at random so that nobody relies on it.
+var afterName = regexp.MustCompile(`(?m)^(\s*[\w.\[\]/]+:) +`)
+
+func stableText(t *testing.T, m proto.Message) string {
+	t.Helper()
+	b, err := prototext.MarshalOptions{Multiline: true, Indent: "  "}.Marshal(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return afterName.ReplaceAllString(string(b), "$1 ")
+}
+
+// validate applies Envoy's own validation rules to a message and to all that are packed into it.
+func validate(t *testing.T, where string, m proto.Message) {
+	t.Helper()
+	if v, ok := m.(interface{ ValidateAll() error }); ok {
+		if err := v.ValidateAll(); err != nil {
+			t.Errorf("%s: %v", where, err)
+		}
+	}
+	walk(m.ProtoReflect(), func(a *anypb.Any) {
+		inner, err := a.UnmarshalNew()
+		if err != nil {
+			t.Errorf("%s: %v", where, err)
+			return
+		}
+		validate(t, where+" > "+string(a.MessageName()), inner)
+	})
+}
+
+func walk(m protoreflect.Message, found func(*anypb.Any)) {
+	if a, ok := m.Interface().(*anypb.Any); ok {
+		found(a)
+		return
+	}
+	m.Range(func(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {
+		switch {
+		case f.IsMap() && f.MapValue().Message() != nil:
+			v.Map().Range(func(_ protoreflect.MapKey, v protoreflect.Value) bool { walk(v.Message(), found); return true })
+		case f.IsList() && f.Message() != nil:
+			for i := range v.List().Len() {
+				walk(v.List().Get(i).Message(), found)
+			}
+		case !f.IsMap() && !f.IsList() && f.Message() != nil:
+			walk(v.Message(), found)
+		}
+		return true
+	})
+}
