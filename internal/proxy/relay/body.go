@@ -68,7 +68,7 @@ var (
 	largeBuffers = sync.Pool{New: func() any { return new([largeBuffer]byte) }}
 )
 
-// buffer is a pooled buffer that grows once.
+// buffer is a pooled buffer that grows once. take comes first, and again after drop.
 type buffer struct {
 	p     []byte
 	small *[smallBuffer]byte
@@ -76,11 +76,14 @@ type buffer struct {
 	full  int // reads that filled the small buffer
 }
 
-func (b *buffer) take() {
-	if b.p == nil {
-		b.small = smallBuffers.Get().(*[smallBuffer]byte)
-		b.p = b.small[:]
+func (b *buffer) take(large bool) {
+	if large {
+		b.large = largeBuffers.Get().(*[largeBuffer]byte)
+		b.p = b.large[:]
+		return
 	}
+	b.small = smallBuffers.Get().(*[smallBuffer]byte)
+	b.p = b.small[:]
 }
 
 // note tells of a read of n bytes, after which the buffer's content is no longer needed.
@@ -94,8 +97,7 @@ func (b *buffer) note(n int) {
 	}
 	if b.full++; b.full >= fullReads {
 		b.drop()
-		b.large = largeBuffers.Get().(*[largeBuffer]byte)
-		b.p = b.large[:]
+		b.take(true)
 	}
 }
 
@@ -118,7 +120,7 @@ func Copy(dst Sink, src Source, from Side) (int64, error) {
 		total int64
 		b     buffer
 	)
-	b.take()
+	b.take(false)
 	defer b.drop()
 	for {
 		if src.BodyBuffered() == 0 {

@@ -3,9 +3,15 @@ package relay_test
 import (
 	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"io"
+	"math/big"
 	"net"
 	"net/netip"
 	"strings"
@@ -145,7 +151,38 @@ type rig struct {
 }
 
 // dials are the ways to make connections.
-var dials = map[string]func(t *testing.T) (near, far net.Conn){"tcp": overTCP, "memory": inMemory}
+var dials = map[string]func(t *testing.T) (near, far net.Conn){"tcp": overTCP, "memory": inMemory, "tls": overTLS}
+
+func overTLS(t *testing.T) (net.Conn, net.Conn) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), DNSNames: []string{"far"}}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AddCert(cert)
+	near, far := overTCP(t)
+	client := tls.Client(near, &tls.Config{RootCAs: roots, ServerName: "far"})
+	server := tls.Server(conn.ToNet(conn.FromNet(far)), &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}})
+	shaken := make(chan error, 1)
+	go func() { shaken <- client.Handshake() }()
+	if err := server.Handshake(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-shaken; err != nil {
+		t.Fatal(err)
+	}
+	return client, server
+}
 
 func overTCP(t *testing.T) (net.Conn, net.Conn) {
 	t.Helper()

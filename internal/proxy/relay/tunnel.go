@@ -145,6 +145,7 @@ type direction struct {
 	dst, src conn.Conn
 	from     Side
 	buf      buffer
+	long     bool // the last read found much
 }
 
 // step waits for bytes without a buffer and moves what it finds.
@@ -153,7 +154,7 @@ func (d *direction) step() *Error {
 	if err := d.src.Wait(); err != nil {
 		return &Error{d.from, "read", err}
 	}
-	d.buf.take()
+	d.buf.take(d.long)
 	for {
 		n, err := d.src.Read(d.buf.p)
 		if n > 0 {
@@ -165,7 +166,8 @@ func (d *direction) step() *Error {
 		if err != nil {
 			return &Error{d.from, "read", err}
 		}
-		if n < len(d.buf.p) {
+		// A single byte may be what Wait took, with more behind it (conn.FromNet).
+		if d.long = n >= smallBuffer; n < len(d.buf.p) && n > 1 {
 			return nil
 		}
 		if dst, src := d.sockets(); dst != nil && d.buf.large != nil {
