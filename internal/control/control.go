@@ -86,12 +86,16 @@ type Control struct {
 	listeners     []net.Listener // for proxies
 	http          net.Listener   // nil for none
 	closing       sync.Once
+	ended         chan struct{} // closed by Close
 
 	compiled atomic.Pointer[compiled] // nil before the first
 
 	mu      sync.Mutex
 	changed chan struct{} // closed and replaced with each compiled
 }
+
+// ErrEnded says that the control plane ended before what was accepted was in force. The next one on the same state has it.
+var ErrEnded = errors.New("the control plane has ended")
 
 // compiled is one published generation.
 type compiled struct {
@@ -111,7 +115,7 @@ func New(o Options) (_ *Control, err error) {
 	if o.Settings.TrustDomain == "" {
 		o.Settings.TrustDomain = "cluster.local"
 	}
-	c := &Control{options: o, log: o.Log, changed: make(chan struct{}), registry: prometheus.NewRegistry()}
+	c := &Control{options: o, log: o.Log, changed: make(chan struct{}), ended: make(chan struct{}), registry: prometheus.NewRegistry()}
 	c.metrics = newMetrics(c.registry)
 	defer func() {
 		if err != nil {
@@ -225,6 +229,7 @@ func listenUnix(path string) (net.Listener, error) {
 func (c *Control) Close() error {
 	var errs []error
 	c.closing.Do(func() {
+		close(c.ended)
 		for _, l := range c.listeners {
 			errs = append(errs, closed(l.Close()))
 		}
@@ -379,6 +384,8 @@ func (c *Control) settle(ctx context.Context) error {
 		}
 		select {
 		case <-next:
+		case <-c.ended:
+			return fmt.Errorf("accepted, but not yet in force: %w", ErrEnded)
 		case <-ctx.Done():
 			return fmt.Errorf("accepted, but not yet in force: %w", ctx.Err())
 		}
