@@ -2,7 +2,6 @@ package compile
 
 import (
 	"crypto/tls"
-	"fmt"
 	"net/netip"
 	"strings"
 
@@ -238,6 +237,3 @@ func overlap(a, b *model.Gateway) bool {
 	}
 	return true
 }
-
-// name of a gateway reference for messages.
-func gatewayName(r model.GatewayRef) string { return fmt.Sprintf("%s/%s", r.Namespace, r.Name) }

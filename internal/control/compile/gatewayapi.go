@@ -213,14 +213,26 @@ func (c *compiler) attach(route *part, hostnames []string, g *gatewayv1.Gateway,
 			why = "its listener does not allow routes of this namespace or kind"
 			continue
 		}
-		hosts := meeting(hostnames, orEmpty(l.Hostname))
+		hosts := slices.DeleteFunc(meeting(hostnames, orEmpty(l.Hostname)), func(h string) bool { return takenByOther(g, l, h) })
 		if len(hosts) == 0 {
-			why = "its listener has no hostname in common with the route"
+			why = "its listener has no hostname in common with the route, or another one is more specific"
 			continue
 		}
 		found = append(found, attachment{l, hosts})
 	}
 	return found, why
+}
+
+// takenByOther reports whether requests for a host go to a more specific listener of the same port.
+func takenByOther(g *gatewayv1.Gateway, l *gatewayv1.Listener, host string) bool {
+	own := meeting(nil, orEmpty(l.Hostname))[0]
+	for i := range g.Spec.Listeners {
+		other := meeting(nil, orEmpty(g.Spec.Listeners[i].Hostname))[0]
+		if g.Spec.Listeners[i].Port == l.Port && other != own && hostCovers(own, other) && hostCovers(other, host) {
+			return true
+		}
+	}
+	return false
 }
 
 // meeting intersects a route's hostnames with a listener's; none at all means any.

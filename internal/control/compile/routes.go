@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 
+	networkingapi "istio.io/api/networking/v1alpha3"
+	networking "istio.io/client-go/pkg/apis/networking/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
@@ -28,8 +30,8 @@ func (c *compiler) addRoutes() {
 			}
 		case *gatewayv1.HTTPRoute:
 			c.linkHTTPRoute(p, k)
-		default:
-			c.linkVirtualService(p)
+		case *networking.VirtualService:
+			c.linkVirtualService(p, &k.Spec)
 			c.claim(claims, p)
 			c.mesh.RouteSets = append(c.mesh.RouteSets, p.routes)
 		}
@@ -37,43 +39,50 @@ func (c *compiler) addRoutes() {
 }
 
 // linkVirtualService reports gateways, destinations and ports that are not there.
-func (c *compiler) linkVirtualService(p *part) {
-	rs := p.routes
-	c.linkGateways(p, rs.Gateways, "spec.gateways")
-	for _, r := range rs.HTTP {
-		for i, m := range r.Matches {
-			c.linkGateways(p, m.Gateways, r.Matches[i].Field+".gateways")
+func (c *compiler) linkVirtualService(p *part, spec *networkingapi.VirtualService) {
+	c.linkGateways(p, spec.Gateways, "spec.gateways")
+	for i, r := range spec.Http {
+		for j, m := range r.Match {
+			c.linkGateways(p, m.Gateways, at(at("spec.http", i)+".match", j)+".gateways")
 		}
-		for i, d := range r.Destinations {
-			c.linkDestination(p, d, at(r.Field+".route", i)+".destination")
-		}
-		for i, m := range r.Mirrors {
-			field := r.Field + ".mirror"
-			if p.Line(field) == p.Line(r.Field) {
-				field = at(r.Field+".mirrors", i) + ".destination"
-			}
-			c.linkDestination(p, m.Destination, field)
-		}
+		c.linkHTTPDestinations(p, r, &p.routes.HTTP[i])
 	}
-	for _, r := range rs.TCP {
-		for i, d := range r.Destinations {
-			c.linkDestination(p, d, at(r.Field+".route", i)+".destination")
-		}
+	for _, r := range p.routes.TCP {
+		c.linkDestinations(p, r.Destinations, r.Field)
 	}
-	for _, r := range rs.TLS {
-		for i, d := range r.Destinations {
-			c.linkDestination(p, d, at(r.Field+".route", i)+".destination")
-		}
+	for _, r := range p.routes.TLS {
+		c.linkDestinations(p, r.Destinations, r.Field)
 	}
-	if rs.Mesh {
+	if p.routes.Mesh {
 		c.checkProtocols(p)
 	}
 }
 
-func (c *compiler) linkGateways(p *part, refs []model.GatewayRef, field string) {
-	for _, ref := range refs {
-		if !c.hasGateway(ref) {
-			p.warn("GatewayNotFound", field, "name it as namespace/name when it is in another namespace", "there is no Gateway %s: routes for it have no effect", gatewayName(ref))
+func (c *compiler) linkHTTPDestinations(p *part, r *networkingapi.HTTPRoute, out *model.HTTPRoute) {
+	c.linkDestinations(p, out.Destinations, out.Field)
+	for i, m := range out.Mirrors {
+		field := at(out.Field+".mirrors", i) + ".destination"
+		if r.Mirror != nil {
+			field = out.Field + ".mirror"
+		}
+		c.linkDestination(p, m.Destination, field)
+	}
+}
+
+func (c *compiler) linkDestinations(p *part, list []model.WeightedDestination, field string) {
+	for i, d := range list {
+		c.linkDestination(p, d, at(field+".route", i)+".destination")
+	}
+}
+
+func (c *compiler) linkGateways(p *part, names []string, field string) {
+	for i, name := range names {
+		refs, _ := p.gatewayRefs([]string{name})
+		for _, ref := range refs {
+			if !c.hasGateway(ref) {
+				p.warn("GatewayNotFound", at(field, i), "name it as namespace/name when it is in another namespace",
+					"there is no Gateway %s/%s: routes for it have no effect", ref.Namespace, ref.Name)
+			}
 		}
 	}
 }

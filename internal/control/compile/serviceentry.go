@@ -33,6 +33,7 @@ func (p *part) serviceEntry(se *networking.ServiceEntry) {
 		}
 		if host == "*" {
 			p.err("InvalidHost", field, "", `"*" alone is not allowed here`)
+			continue
 		}
 		host = strings.ToLower(strings.TrimSuffix(host, "."))
 		p.entryResolution(spec, host, field)
