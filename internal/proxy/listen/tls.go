@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/weftmesh/weft/internal/identity"
@@ -20,6 +21,8 @@ type Secured struct {
 	Peer identity.Peer
 	// ALPN is what was agreed on, ServerName what was asked for.
 	ALPN, ServerName string
+	// Client is the certificate that the client showed; nil for none.
+	Client *x509.Certificate
 }
 
 // Terminate makes the server's side of a handshake over c, within the context's deadline. It owns c; on failure c is closed.
@@ -35,7 +38,11 @@ func Terminate(ctx context.Context, c conn.Conn, config *tls.Config) (Secured, e
 		// A gateway's client may show a certificate that is not the mesh's; then it is nobody of the mesh.
 		peer = identity.Peer{}
 	}
-	return Secured{Conn: conn.FromNet(t), Peer: peer, ALPN: state.NegotiatedProtocol, ServerName: state.ServerName}, nil
+	s := Secured{Conn: conn.FromNet(t), Peer: peer, ALPN: state.NegotiatedProtocol, ServerName: state.ServerName}
+	if len(state.PeerCertificates) > 0 {
+		s.Client = state.PeerCertificates[0]
+	}
+	return s, nil
 }
 
 // Config makes the TLS configuration of a chain. It may be kept and shared for as long as the chain lives: the workload's
@@ -46,7 +53,9 @@ func Config(d *conf.DownstreamTLS, source *identity.Source, clock func() time.Ti
 			OptionalPeer: !d.RequireClient, Time: clock})
 		return c, nil
 	}
-	c := &tls.Config{NextProtos: d.ALPN, MinVersion: max(d.MinVersion, tls.VersionTLS12), MaxVersion: d.MaxVersion,
+	// HTTP/2 is not offered: it would be agreed on, and could not be served.
+	protos := slices.DeleteFunc(slices.Clone(d.ALPN), func(p string) bool { return p == "h2" })
+	c := &tls.Config{NextProtos: protos, MinVersion: max(d.MinVersion, tls.VersionTLS12), MaxVersion: d.MaxVersion,
 		CipherSuites: d.CipherSuites, Time: clock}
 	for i, pair := range d.Certificates {
 		cert, err := tls.X509KeyPair(pair.Certificate, pair.Key)

@@ -1,0 +1,318 @@
+package proxy
+
+import (
+	"context"
+	"crypto/tls"
+	"net/netip"
+	"reflect"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/weftmesh/weft/internal/proxy/balance"
+	"github.com/weftmesh/weft/internal/proxy/conf"
+	"github.com/weftmesh/weft/internal/proxy/filter/retry"
+	"github.com/weftmesh/weft/internal/proxy/upstream"
+	"github.com/weftmesh/weft/internal/telemetry"
+	"github.com/weftmesh/weft/internal/wire"
+)
+
+// clusters holds what runs behind the clusters of the newest snapshot: balancers, pools, breakers. A request uses the newest
+// version of a cluster even if the rest of its configuration is a moment older, so that endpoints are left at once.
+type clusters struct {
+	p       *Proxy
+	byName  atomic.Pointer[map[string]*cluster]
+	synced  atomic.Pointer[conf.Snapshot]
+	mu      sync.Mutex // held while syncing
+	ended   bool       // guarded by mu
+	special map[string]*cluster
+}
+
+// cluster is one version of a cluster. It is immutable but for what its parts count.
+type cluster struct {
+	p        *Proxy
+	conf     *conf.Cluster
+	balancer *balance.Cluster
+	ends     []*endpoint // by balance.Host.Index
+	*lasting
+}
+
+// lasting is what the versions of a cluster share.
+type lasting struct {
+	breaker *upstream.Breaker
+	budget  retry.Budget
+
+	mu      sync.Mutex
+	visited map[netip.AddrPort]*endpoint // of original destinations
+}
+
+// endpoint is how one host of a cluster is reached and counted.
+type endpoint struct {
+	host *balance.Host
+	pool *upstream.Pool // of HTTP/1 connections
+	raw  upstream.Way   // for relayed bytes
+	tls  bool
+	err  error // why it cannot be reached; a configuration that no TLS can be made of
+
+	httpEdge, grpcEdge, tcpEdge atomic.Pointer[telemetry.Edge] // the source side's, made at first use
+}
+
+func newClusters(p *Proxy) *clusters {
+	r := &clusters{p: p, special: map[string]*cluster{}}
+	for _, name := range []string{wire.PassthroughCluster, wire.InboundPassthroughCluster} {
+		r.special[name] = r.build(&conf.Cluster{Name: name, Discovery: conf.OriginalDst, Transports: []conf.TransportMatch{{}}}, nil)
+	}
+	r.special[wire.BlackHoleCluster] = r.build(&conf.Cluster{Name: wire.BlackHoleCluster}, nil)
+	empty := map[string]*cluster{}
+	r.byName.Store(&empty)
+	return r
+}
+
+// get gives the newest version of a cluster, nil when there is none.
+func (r *clusters) get(name string) *cluster {
+	if s := r.p.config.Snapshot(); s != r.synced.Load() {
+		r.sync(s)
+	}
+	if c := (*r.byName.Load())[name]; c != nil {
+		return c
+	}
+	return r.special[name]
+}
+
+// sync brings the clusters to a snapshot, unless a newer one came first.
+func (r *clusters) sync(s *conf.Snapshot) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if s = r.p.config.Snapshot(); s == r.synced.Load() || r.ended {
+		return
+	}
+	old := *r.byName.Load()
+	next := make(map[string]*cluster, len(s.Clusters))
+	for name, c := range s.Clusters {
+		if was := old[name]; was != nil && (was.conf == c || c.Version != "" && was.conf.Version == c.Version) {
+			next[name] = was
+		} else {
+			next[name] = r.build(c, was)
+		}
+	}
+	r.byName.Store(&next)
+	r.synced.Store(s)
+	retire(old, next)
+}
+
+// retire closes the pools that no cluster uses any more. Requests under way keep their connections to the end.
+func retire(old, next map[string]*cluster) {
+	for name, was := range old {
+		now := next[name]
+		if was == now {
+			continue
+		}
+		for _, e := range was.ends {
+			if now == nil || !slices.ContainsFunc(now.ends, func(o *endpoint) bool { return o.pool == e.pool }) {
+				e.close()
+			}
+		}
+		if now == nil {
+			was.forget(func(*endpoint) bool { return true })
+		}
+	}
+}
+
+// build makes a version of a cluster. Where nothing changed in how endpoints are reached, their connections stay.
+func (r *clusters) build(c *conf.Cluster, was *cluster) *cluster {
+	n := &cluster{p: r.p, conf: c}
+	var previous *balance.Cluster
+	var known []*endpoint
+	if was != nil {
+		n.lasting, previous = was.lasting, was.balancer
+		n.breaker.Update(c)
+		if sameReach(c, was.conf) {
+			known = was.ends
+		} else {
+			n.forget(func(*endpoint) bool { return true })
+		}
+	} else {
+		n.lasting = &lasting{breaker: upstream.NewBreaker(c), visited: map[netip.AddrPort]*endpoint{}}
+	}
+	n.balancer = balance.New(c, previous, balance.Options{})
+	byKey := make(map[reachKey]*endpoint, len(known))
+	for _, e := range known {
+		byKey[keyOf(e.host.Endpoint)] = e
+	}
+	for _, h := range n.balancer.Hosts() {
+		n.ends = append(n.ends, n.endpoint(h, byKey[keyOf(h.Endpoint)]))
+	}
+	return n
+}
+
+// sameReach reports whether both versions connect in the same way.
+func sameReach(a, b *conf.Cluster) bool {
+	return a.ConnectTimeout == b.ConnectTimeout && a.IdleTimeout == b.IdleTimeout && a.Discovery == b.Discovery &&
+		a.MaxRequestsPerConnection == b.MaxRequestsPerConnection && reflect.DeepEqual(a.Transports, b.Transports)
+}
+
+type reachKey struct {
+	address string
+	port    uint16
+	mode    string
+}
+
+func keyOf(e *conf.Endpoint) reachKey { return reachKey{e.Address, e.Port, e.TLSMode} }
+
+// endpoint makes the endpoint of a host; it takes over the pool of known, the same endpoint of the version before.
+func (c *cluster) endpoint(h *balance.Host, known *endpoint) *endpoint {
+	if known != nil && known.err == nil {
+		return &endpoint{host: h, pool: known.pool, raw: known.raw, tls: known.tls}
+	}
+	e := &endpoint{host: h}
+	way := upstream.Way{Address: wire.ListenerName(h.Endpoint.Address, h.Endpoint.Port), Timeout: c.conf.ConnectTimeout, Dial: c.p.dial}
+	e.raw = way
+	if t := transportOf(c.conf, h.Endpoint); t != nil {
+		e.tls = true
+		way.TLS, e.raw.TLS, e.err = c.p.clientTLS(t)
+		if t.Workload {
+			way.Source, e.raw.Source = c.p.source, c.p.source
+		}
+	}
+	o := upstream.PoolOptions{IdleTimeout: c.conf.IdleTimeout, MaxRequests: c.conf.MaxRequestsPerConnection}
+	if o.IdleTimeout == 0 && e.tls && way.Source != nil {
+		o.IdleTimeout = meshIdle
+	}
+	e.pool = upstream.NewPool(way, c.breaker, o)
+	return e
+}
+
+// meshIdle is for connections between our own proxies, which keep idle ones for an hour.
+const meshIdle = time.Minute
+
+func transportOf(c *conf.Cluster, e *conf.Endpoint) *conf.UpstreamTLS {
+	for i := range c.Transports {
+		if m := &c.Transports[i]; m.TLSMode == "" || m.TLSMode == e.TLSMode {
+			return m.TLS
+		}
+	}
+	return nil
+}
+
+// clientTLS gives the configurations for HTTP and for relayed bytes.
+func (p *Proxy) clientTLS(t *conf.UpstreamTLS) (http, raw *tls.Config, err error) {
+	if http, err = upstream.Config(t, upstream.HTTP1, p.source, p.opt.Now); err != nil {
+		return nil, nil, err
+	}
+	raw, err = upstream.Config(t, upstream.TCP, p.source, p.opt.Now)
+	return http, raw, err
+}
+
+func (e *endpoint) close() { e.pool.Close() }
+
+// pick chooses an endpoint: the balancer's, or for original destination clusters the one at dst.
+func (c *cluster) pick(ch *balance.Choice, dst netip.AddrPort) *endpoint {
+	if c.conf.Discovery == conf.OriginalDst {
+		return c.visit(dst)
+	}
+	if h := c.balancer.Pick(ch); h != nil {
+		return c.ends[h.Index]
+	}
+	return nil
+}
+
+// maxVisited bounds the original destinations whose connections a cluster keeps.
+const maxVisited = 1024
+
+func (c *cluster) visit(dst netip.AddrPort) *endpoint {
+	if !dst.IsValid() || dst.Port() == 0 {
+		return nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if e := c.visited[dst]; e != nil {
+		return e
+	}
+	e := c.endpoint(balance.NewHost(&conf.Endpoint{Address: dst.Addr().String(), Port: dst.Port(), Weight: 1, Healthy: true, Addr: dst}), nil)
+	if len(c.visited) < maxVisited {
+		c.visited[dst] = e
+		return e
+	}
+	// Beyond the bound no connection is kept.
+	e.pool = upstream.NewPool(e.pool.Way(), c.breaker, upstream.PoolOptions{MaxRequests: 1})
+	return e
+}
+
+// forget closes and drops the visited endpoints that which selects.
+func (c *cluster) forget(which func(*endpoint) bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for dst, e := range c.visited {
+		if which(e) {
+			e.close()
+			delete(c.visited, dst)
+		}
+	}
+}
+
+// all lists every running cluster, sorted by name.
+func (r *clusters) all() []*cluster {
+	var list []*cluster
+	for _, c := range *r.byName.Load() {
+		list = append(list, c)
+	}
+	for name, c := range r.special {
+		if (*r.byName.Load())[name] == nil {
+			list = append(list, c)
+		}
+	}
+	slices.SortFunc(list, func(a, b *cluster) int {
+		if a.conf.Name < b.conf.Name {
+			return -1
+		}
+		return 1
+	})
+	return list
+}
+
+// sweepEvery is how often idle connections are looked at.
+const sweepEvery = time.Second
+
+// run keeps the clusters in step with the configuration and sweeps idle connections, until ctx ends; then it closes all.
+func (r *clusters) run(ctx context.Context) {
+	tick := time.NewTicker(sweepEvery)
+	defer tick.Stop()
+	defer r.close()
+	for {
+		changed := r.p.config.Changed()
+		r.get("")
+		select {
+		case <-ctx.Done():
+			return
+		case <-changed:
+		case <-tick.C:
+			r.sweep(r.p.opt.Now())
+		}
+	}
+}
+
+func (r *clusters) sweep(now time.Time) {
+	for _, c := range r.all() {
+		for _, e := range c.ends {
+			e.pool.Sweep(now)
+		}
+		c.forget(func(e *endpoint) bool {
+			e.pool.Sweep(now)
+			open, _ := e.pool.Count()
+			return open == 0 && e.host.Active() == 0
+		})
+	}
+}
+
+func (r *clusters) close() {
+	r.mu.Lock()
+	r.ended = true
+	r.mu.Unlock()
+	for _, c := range r.all() {
+		for _, e := range c.ends {
+			e.close()
+		}
+		c.forget(func(*endpoint) bool { return true })
+	}
+}

@@ -1,0 +1,265 @@
+package proxy
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/weftmesh/weft/internal/identity"
+	"github.com/weftmesh/weft/internal/proxy/conf"
+	"github.com/weftmesh/weft/internal/proxy/conn"
+	http1 "github.com/weftmesh/weft/internal/proxy/http"
+	"github.com/weftmesh/weft/internal/proxy/listen"
+	"github.com/weftmesh/weft/internal/telemetry"
+	"github.com/weftmesh/weft/internal/wire"
+)
+
+// direction is which way a connection came in.
+type direction uint8
+
+const (
+	outbound direction = iota // from our own workload
+	inbound                   // to it
+	gateway                   // from outside the mesh
+)
+
+// downstream is what is known of a client's connection. One goroutine owns it, but for the fields that say otherwise.
+type downstream struct {
+	// Set once, before the first request.
+	p         *Proxy
+	direction direction
+	conn      conn.Conn
+	remote    netip.AddrPort
+	local     netip.AddrPort
+	// destination is where the client was going; app, inbound, the address of the workload's own port.
+	destination, app netip.AddrPort
+	// port is, inbound, the one that policies name.
+	port    uint16
+	peer    identity.Peer
+	peerURI string // SPIFFE; empty for plaintext
+	xfcc    string // what the application is told of the peer's certificate
+	sni     string
+	secure  bool
+	// fixed is the destination by name of an explicit outbound listener; forward is set on the forward proxy's.
+	fixed   string
+	forward bool
+	// http is the connection manager in force; nil outbound, where it is the target's.
+	http *conf.HTTP
+	// byAddress is, outbound, what the destination address resolved to; nil when the mesh does not know it.
+	byAddress *conf.Target
+
+	// The last authority and the listener name it stands for.
+	authority, name string
+	// edges are, inbound, the series of this client's requests by cluster and protocol.
+	edges []inboundEdge
+
+	track tracked
+}
+
+type inboundEdge struct {
+	cluster  *conf.Cluster
+	protocol string
+	edge     *telemetry.Edge
+}
+
+// phase is what a tracked connection is doing.
+type phase int64
+
+const (
+	idle    phase = iota // between requests
+	heading              // reading a request's head
+	busy                 // exchanging, or relaying bytes
+)
+
+// tracked is a connection as the sweep sees it: what it is doing, and since when.
+type tracked struct {
+	conn  conn.Conn
+	idle  time.Duration
+	state atomic.Int64 // Unix milliseconds << 2 | phase
+}
+
+func (t *tracked) enter(ph phase, now time.Time) { t.state.Store(now.UnixMilli()<<2 | int64(ph)) }
+
+func (t *tracked) since() (phase, time.Time) {
+	v := t.state.Load()
+	return phase(v & 3), time.UnixMilli(v >> 2)
+}
+
+// tracker ends connections that are idle, or take too long over a request's head, for all of a proxy: a deadline per request
+// on each would cost more than the request's parsing.
+type tracker struct {
+	mu   sync.Mutex
+	open map[*tracked]struct{}
+}
+
+func (t *tracker) add(c *tracked) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.open == nil {
+		t.open = map[*tracked]struct{}{}
+	}
+	t.open[c] = struct{}{}
+}
+
+func (t *tracker) remove(c *tracked) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.open, c)
+}
+
+const (
+	// defaultIdle is Envoy's idle time-out of downstream connections.
+	defaultIdle = time.Hour
+	// headTime is how long a client may take over a request's head.
+	headTime = 30 * time.Second
+)
+
+var longAgo = time.Unix(1, 0)
+
+// sweep interrupts the reads of connections whose time has passed. draining ends idle ones at once.
+func (t *tracker) sweep(now time.Time, draining bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for c := range t.open {
+		ph, since := c.since()
+		if ph == idle && (draining || now.Sub(since) > c.idle) || ph == heading && now.Sub(since) > headTime {
+			c.conn.SetReadDeadline(longAgo)
+		}
+	}
+}
+
+// counts gives the open connections and how many of them are not idle.
+func (t *tracker) counts() (open, working int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for c := range t.open {
+		if ph, _ := c.since(); ph != idle {
+			working++
+		}
+	}
+	return len(t.open), working
+}
+
+func (p *Proxy) newDownstream(a listen.Accepted, dir direction) *downstream {
+	return &downstream{p: p, direction: dir, conn: a.Conn, remote: a.Conn.RemoteAddr(), local: a.Conn.LocalAddr(),
+		destination: a.Destination, app: a.Destination, port: a.Destination.Port()}
+}
+
+func (d *downstream) secured(s listen.Secured) {
+	d.conn, d.peer, d.secure = s.Conn, s.Peer, true
+	if s.ServerName != "" {
+		d.sni = s.ServerName
+	}
+	if !s.Peer.ID.IsZero() {
+		d.peerURI = s.Peer.ID.String()
+	}
+}
+
+func (d *downstream) scheme() string {
+	if d.secure && d.direction == gateway {
+		return "https"
+	}
+	return "http"
+}
+
+// serveHTTP serves requests until the connection ends. It leaves the closing of the transport to the caller.
+func (d *downstream) serveHTTP() {
+	s := http1.NewServerConn(d.conn, d.scheme(), d.limits())
+	d.track.conn, d.track.idle = d.conn, defaultIdle
+	if d.http != nil && d.http.IdleTimeout > 0 {
+		d.track.idle = d.http.IdleTimeout
+	}
+	d.track.enter(idle, d.p.opt.Now())
+	d.p.tracker.add(&d.track)
+	defer d.p.tracker.remove(&d.track)
+	for d.serveOne(s) {
+	}
+}
+
+func (d *downstream) limits() *http1.Limits {
+	if d.http == nil || d.http.MaxHeaderBytes == 0 {
+		return http1.DefaultLimits()
+	}
+	l := *http1.DefaultLimits()
+	l.HeadBytes = d.http.MaxHeaderBytes
+	return &l
+}
+
+// serveOne serves one request and reports whether another may follow.
+func (d *downstream) serveOne(s *http1.ServerConn) bool {
+	if err := s.WaitRequest(); err != nil && !d.spokeLate(err) {
+		return false // idle for too long, draining, or gone
+	}
+	x := d.p.begin(d, s)
+	err := s.ReadRequest(&x.req)
+	if err != nil {
+		var bad *http1.Error
+		if !errors.As(err, &bad) {
+			d.p.discard(x)
+			return false // gone, or too slow: there is nobody to answer
+		}
+		x.refuse(bad)
+		d.p.discard(x)
+		s.Shut()
+		return false
+	}
+	d.track.enter(busy, x.start)
+	x.run()
+	if x.hijacked {
+		d.p.discard(x)
+		return false
+	}
+	reuse := s.EndExchange()
+	d.track.enter(idle, x.end)
+	d.p.discard(x)
+	if !reuse {
+		s.Shut()
+	}
+	return reuse
+}
+
+// spokeLate reports whether the client sent something just as it was given up: that is served still.
+func (d *downstream) spokeLate(err error) bool {
+	if !errors.Is(err, os.ErrDeadlineExceeded) || conn.Quiet(d.conn) {
+		return false
+	}
+	return d.conn.SetReadDeadline(time.Time{}) == nil
+}
+
+// listenerName gives the name by which the mesh knows what a request asks for: the host that the client names with the port
+// it connects to.
+func (d *downstream) listenerName(authority string) string {
+	if authority == d.authority && d.name != "" {
+		return d.name
+	}
+	host, port := hostPort(authority)
+	if !d.forward {
+		port = d.destination.Port()
+	} else if port == 0 {
+		port = 80
+	}
+	d.authority = strings.Clone(authority)
+	d.name = wire.ListenerName(strings.TrimSuffix(strings.Clone(host), "."), port)
+	return d.name
+}
+
+// hostPort splits an authority; port is 0 when there is none. An IPv6 host loses its brackets.
+func hostPort(authority string) (host string, port uint16) {
+	host = authority
+	if h, p, err := net.SplitHostPort(authority); err == nil {
+		if n, err := strconv.ParseUint(p, 10, 16); err == nil {
+			return h, uint16(n)
+		}
+		return h, 0
+	}
+	return strings.Trim(host, "[]"), 0
+}
+
+// inMesh reports whether the client may be told what happened inside the mesh: our own workload, or a proven peer.
+func (d *downstream) inMesh() bool { return d.direction == outbound || d.peerURI != "" }

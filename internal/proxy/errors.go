@@ -1,0 +1,179 @@
+package proxy
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"syscall"
+
+	http1 "github.com/weftmesh/weft/internal/proxy/http"
+	"github.com/weftmesh/weft/internal/proxy/upstream"
+)
+
+// Fault is whose doing a failure is.
+type Fault uint8
+
+// The parties.
+const (
+	OfClient Fault = iota + 1
+	OfUpstream
+	OfMesh
+)
+
+// String names the party.
+func (f Fault) String() string { return [...]string{"", "client", "upstream", "mesh"}[f] }
+
+// kind is what went wrong; everything that a client, a log or a metric says of a failure follows from it.
+type kind uint8
+
+const (
+	malformed kind = iota + 1
+	noRoute
+	noConfig
+	noCluster
+	noHealthy
+	connectFailed
+	tlsFailed
+	overflow
+	upstreamClosed
+	upstreamTimeout
+	upstreamMalformed
+	clientGone
+	denied
+	injected
+	refusedMethod
+	unroutable
+	unwritable
+)
+
+// kinds is the one place where failures become status codes and Envoy's response flags and details.
+var kinds = [...]struct {
+	fault     Fault
+	status    int
+	flag      string
+	details   string
+	retryable bool
+	public    string // what a client outside the mesh is told
+}{
+	malformed:         {OfClient, 400, "DPE", "http1.codec_error", false, "malformed request"},
+	noRoute:           {OfMesh, 404, "NR", "route_not_found", false, "no route for this host and path"},
+	noConfig:          {OfMesh, 503, "NC", "no_configuration", false, "no configuration for this destination yet"},
+	noCluster:         {OfMesh, 503, "NC", "cluster_not_found", false, "the route leads to a service that does not exist"},
+	noHealthy:         {OfUpstream, 503, "UH", "no_healthy_upstream", true, "no healthy upstream"},
+	connectFailed:     {OfUpstream, 503, "UF", "upstream_reset_before_response_started{connection_failure}", true, "cannot connect to the upstream"},
+	tlsFailed:         {OfUpstream, 503, "UF", "upstream_reset_before_response_started{connection_failure,TLS_error}", true, "cannot connect to the upstream"},
+	overflow:          {OfMesh, 503, "UO", "upstream_reset_before_response_started{overflow}", false, "the upstream is at its limit"},
+	upstreamClosed:    {OfUpstream, 503, "UC", "upstream_reset_before_response_started{connection_termination}", true, "the upstream closed the connection before it answered"},
+	upstreamTimeout:   {OfUpstream, 504, "UT", "response_timeout", true, "upstream request timeout"},
+	upstreamMalformed: {OfUpstream, 502, "UPE", "upstream_reset_before_response_started{protocol_error}", false, "the upstream's answer is malformed"},
+	clientGone:        {OfClient, 0, "DC", "downstream_remote_disconnect", false, ""},
+	denied:            {OfMesh, 403, "UAEX", "rbac_access_denied", false, "RBAC: access denied"},
+	injected:          {OfMesh, 0, "FI", "fault_filter_abort", false, "fault filter abort"},
+	refusedMethod:     {OfClient, 405, "-", "method_not_allowed", false, "CONNECT is not allowed here"},
+	unwritable:        {OfMesh, 500, "-", "direct_response", false, "the request cannot be forwarded as the route has changed it"},
+	unroutable:        {OfMesh, 502, "NR", "outbound_refused", false, "the mesh does not know this destination, and its policy refuses unknown ones"},
+}
+
+// Error is a failure on the request path: what was being done, whose fault it is, whether another attempt may help, and why.
+type Error struct {
+	Op    string
+	Cause error
+
+	kind kind
+	// status replaces the kind's where the failure has one of its own (parse errors, injected aborts).
+	status int
+	// policy is the one that denied.
+	policy string
+}
+
+func fail(k kind, op string, cause error) *Error { return &Error{Op: op, Cause: cause, kind: k} }
+
+func (e *Error) Error() string {
+	if e.Cause == nil {
+		return e.Op
+	}
+	return e.Op + ": " + e.Cause.Error()
+}
+
+func (e *Error) Unwrap() error { return e.Cause }
+
+// Fault says whose doing it is.
+func (e *Error) Fault() Fault { return kinds[e.kind].fault }
+
+// Retryable reports whether another attempt may succeed; whether it is safe is for package retry to say.
+func (e *Error) Retryable() bool { return kinds[e.kind].retryable }
+
+// Status is the HTTP status to answer with, 0 for none.
+func (e *Error) Status() int {
+	if e.status != 0 {
+		return e.status
+	}
+	return kinds[e.kind].status
+}
+
+// Flag is Envoy's response flag.
+func (e *Error) Flag() string { return kinds[e.kind].flag }
+
+// Details are Envoy's response code details.
+func (e *Error) Details() string {
+	if e.kind == denied {
+		if e.policy == "" {
+			return "rbac_access_denied_matched_policy[none]"
+		}
+		return "rbac_access_denied_matched_policy[" + e.policy + "]"
+	}
+	return kinds[e.kind].details
+}
+
+// public is the text for clients outside the mesh: it names nothing inside.
+func (e *Error) public() string {
+	var p *http1.Error
+	if e.kind == malformed && errors.As(e.Cause, &p) {
+		return p.Reason
+	}
+	return kinds[e.kind].public
+}
+
+// unreached makes the Error of an endpoint that cannot be used.
+func unreached(err error) *Error {
+	var u *upstream.Error
+	if !errors.As(err, &u) {
+		return fail(connectFailed, "connect", err)
+	}
+	switch u.Op {
+	case upstream.Handshake:
+		return fail(tlsFailed, "connect", err)
+	case upstream.Overflow:
+		return fail(overflow, "connect", err)
+	}
+	return fail(connectFailed, "connect", err)
+}
+
+// unanswered makes the Error of an exchange with an endpoint that broke off.
+func unanswered(op string, err error) *Error {
+	var p *http1.Error
+	switch {
+	case errors.As(err, &p):
+		return fail(upstreamMalformed, op, err)
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return fail(upstreamTimeout, op, errTimedOut)
+	}
+	return fail(upstreamClosed, op, plainCause(err))
+}
+
+var (
+	errTimedOut = errors.New("no complete answer in time")
+	errClosed   = errors.New("the endpoint closed the connection")
+	errReset    = errors.New("the endpoint reset the connection")
+)
+
+func plainCause(err error) error {
+	switch {
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.EPIPE):
+		return errClosed
+	case errors.Is(err, syscall.ECONNRESET):
+		return errReset
+	}
+	return fmt.Errorf("connection: %w", err)
+}

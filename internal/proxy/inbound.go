@@ -1,0 +1,223 @@
+package proxy
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/tls"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/weftmesh/weft/internal/proxy/conf"
+	"github.com/weftmesh/weft/internal/proxy/listen"
+	"github.com/weftmesh/weft/internal/proxy/route"
+	"github.com/weftmesh/weft/internal/wire"
+)
+
+// arrived serves a connection to our workload that was redirected to us.
+func (p *Proxy) arrived(a listen.Accepted) {
+	d := p.newDownstream(a, inbound)
+	if !a.Redirected {
+		d.turnAway(unroutable, "accept", errors.New("connection was not redirected here"))
+		return
+	}
+	d.serveInbound()
+}
+
+// mapped serves an inbound listener that stands for one port of the workload.
+func (p *Proxy) mapped(m wire.PortMap, app netip.AddrPort) func(listen.Accepted) {
+	return func(a listen.Accepted) {
+		d := p.newDownstream(a, inbound)
+		d.app = app
+		if d.port = m.Port; d.port == 0 {
+			d.port = app.Port()
+		}
+		d.destination = netip.AddrPortFrom(a.Destination.Addr(), d.port)
+		d.serveInbound()
+	}
+}
+
+func (d *downstream) serveInbound() {
+	l := d.p.config.Snapshot().Inbound
+	if l == nil {
+		d.turnAway(noConfig, "accept", errors.New("no inbound configuration yet"))
+		return
+	}
+	d.serveListener(l)
+}
+
+// serveListener chooses the chain for what the connection turns out to be, terminates TLS and serves.
+func (d *downstream) serveListener(l *conf.Listener) {
+	info := route.ConnInfo{Destination: d.destination, Source: d.remote.Addr(), Transport: conf.RawTransport}
+	var s *stream
+	if raw, _ := route.Chain(l, &info); raw != nil && raw.TCP != nil && raw.TLS == nil {
+		s = d.newStream(raw.TCP) // plaintext whose server may speak first is possible
+	}
+	found, err := d.look(l, s)
+	if err != nil {
+		if s != nil && s.err != nil {
+			s.record()
+		} else {
+			d.turnAway(clientGone, "detect", err)
+		}
+		return
+	}
+	defer found.drop()
+	d.conn, d.sni = found.conn, found.ServerName
+	chain, step := route.Chain(l, d.info(&info, found.Sniffed))
+	if chain == nil {
+		d.turnAway(noRoute, "accept", noChain(step, found.Sniffed))
+		return
+	}
+	if chain.TLS != nil && !d.terminate(chain) {
+		return
+	}
+	d.serveChain(chain, s, &found)
+}
+
+// look sniffs unless nothing depends on it.
+func (d *downstream) look(l *conf.Listener, s *stream) (detected, error) {
+	if s == nil {
+		return d.p.detect(d.conn, "", nil)
+	}
+	if !sniffs(l, d.destination.Port()) {
+		return detected{conn: d.conn}, nil
+	}
+	return d.p.detect(d.conn, "inbound "+d.destination.String(), s.openEarly)
+}
+
+// sniffs reports whether any chain for the port asks about the first bytes.
+func sniffs(l *conf.Listener, port uint16) bool {
+	return slices.ContainsFunc(l.Chains, func(c *conf.Chain) bool {
+		m := &c.Match
+		return (m.DestinationPort == 0 || m.DestinationPort == port) &&
+			(m.Transport != conf.AnyTransport || len(m.ALPN) > 0 || len(m.ServerNames) > 0)
+	})
+}
+
+// info completes what chains are matched by. For plaintext the application protocol has the names that Envoy's http_inspector
+// gives.
+func (d *downstream) info(i *route.ConnInfo, s listen.Sniffed) *route.ConnInfo {
+	switch s.Protocol {
+	case listen.TLS:
+		i.Transport, i.ServerName, i.ALPN = conf.TLSTransport, s.ServerName, s.ALPN
+	case listen.HTTP1:
+		i.ALPN = []string{"http/1.1"}
+	case listen.HTTP2:
+		i.ALPN = []string{"h2c"}
+	}
+	return i
+}
+
+func noChain(step route.ChainStep, s listen.Sniffed) error {
+	if s.Protocol != listen.TLS && step == route.ByTransport {
+		return errors.New("plaintext is refused here: mutual TLS is required (PeerAuthentication STRICT)")
+	}
+	return fmt.Errorf("no filter chain matches the connection's %s", step)
+}
+
+// handshakeTime bounds a TLS handshake.
+const handshakeTime = 10 * time.Second
+
+// terminate makes the server's side of the TLS handshake.
+func (d *downstream) terminate(chain *conf.Chain) bool {
+	config, err := d.p.tls.get(d.p, chain.TLS)
+	if err != nil {
+		d.turnAway(tlsFailed, "tls", err)
+		return false
+	}
+	ctx, cancel := context.WithTimeout(d.p.ctx, handshakeTime)
+	defer cancel()
+	s, err := listen.Terminate(ctx, d.conn, config)
+	if err != nil {
+		d.turnAway(malformed, "tls", err)
+		return false
+	}
+	d.secured(s)
+	if s.Client != nil && d.peerURI != "" {
+		sum := sha256.Sum256(s.Client.Raw)
+		d.xfcc = "By=" + d.p.selfURI() + ";Hash=" + hex.EncodeToString(sum[:]) + `;Subject="";URI=` + d.peerURI
+	}
+	return true
+}
+
+func (p *Proxy) selfURI() string {
+	if m := p.source.Current(); m != nil {
+		return m.Self.ID.String()
+	}
+	return ""
+}
+
+// serveChain serves HTTP or relays, as the chain and the bytes want it. s, if not nil, may be open already.
+func (d *downstream) serveChain(chain *conf.Chain, s *stream, found *detected) {
+	switch {
+	case chain.HTTP != nil && found.Protocol == listen.HTTP2:
+		d.relayHTTP2(chain)
+	case chain.HTTP != nil:
+		found.drop()
+		d.http = chain.HTTP
+		d.serveHTTP()
+	case chain.TCP != nil:
+		t := d.newStream(chain.TCP)
+		if s != nil && s.tcp == chain.TCP {
+			t = s
+		}
+		if s != nil && found.early != nil && (t == s || sameClusters(t.tcp, s.tcp)) {
+			t.cluster, t.to = s.cluster, s.to
+			t.early(found.early)
+			found.early = nil
+		}
+		d.relayTCP(t.tcp, t)
+	}
+}
+
+// sameClusters reports whether a connection opened for one chain serves the other: both lead to the same single cluster.
+func sameClusters(a, b *conf.TCP) bool {
+	return len(a.Clusters) == 1 && len(b.Clusters) == 1 && a.Clusters[0].Cluster == b.Clusters[0].Cluster
+}
+
+// relayHTTP2 passes HTTP/2 with prior knowledge on as bytes. Policies that would have to look at requests cannot be applied
+// to it: then it is refused.
+func (d *downstream) relayHTTP2(chain *conf.Chain) {
+	if len(chain.HTTP.RBAC) > 0 {
+		d.turnAway(denied, "authorize", errors.New("policies for requests cannot be applied to relayed HTTP/2"))
+		return
+	}
+	t := chain.HTTP.Routes
+	if t == nil || len(t.Hosts) != 1 || len(t.Hosts[0].Routes) != 1 || t.Hosts[0].Routes[0].Forward == nil {
+		d.turnAway(noRoute, "route", errors.New("HTTP/2 cannot be routed by request yet"))
+		return
+	}
+	f := t.Hosts[0].Routes[0].Forward
+	d.relayTCP(&conf.TCP{Clusters: f.Clusters, TotalWeight: f.TotalWeight}, nil)
+}
+
+// serverTLS keeps the TLS configurations of chains for as long as the chains live.
+type serverTLS struct {
+	mu     sync.Mutex
+	byConf map[*conf.DownstreamTLS]*tls.Config
+}
+
+// maxServerTLS is when configurations of chains that are no more are let go.
+const maxServerTLS = 256
+
+func (t *serverTLS) get(p *Proxy, d *conf.DownstreamTLS) (*tls.Config, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if c := t.byConf[d]; c != nil {
+		return c, nil
+	}
+	c, err := listen.Config(d, p.source, p.opt.Now)
+	if err != nil {
+		return nil, err
+	}
+	if t.byConf == nil || len(t.byConf) >= maxServerTLS {
+		t.byConf = map[*conf.DownstreamTLS]*tls.Config{}
+	}
+	t.byConf[d] = c
+	return c, nil
+}

@@ -1,0 +1,138 @@
+package proxy
+
+import (
+	"bytes"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/weftmesh/weft/internal/proxy/balance"
+	"github.com/weftmesh/weft/internal/proxy/conf"
+	http1 "github.com/weftmesh/weft/internal/proxy/http"
+	"github.com/weftmesh/weft/internal/proxy/message"
+)
+
+const (
+	// maxMirrors bounds the mirrored requests under way, mirrorTime each of them.
+	maxMirrors = 256
+	mirrorTime = 15 * time.Second
+)
+
+// mirror sends copies of the request as the route says. Nobody waits for them; what is too much, or has a body too long to
+// keep, is not sent and counted.
+func (x *exchange) mirror() {
+	if x.matched.Route == nil {
+		return
+	}
+	mirrors := x.matched.Route.Forward.Mirrors
+	for i := range mirrors {
+		if m := &mirrors[i]; m.Fraction >= 1e6 || x.p.random32()%1e6 < m.Fraction {
+			x.mirrorTo(m)
+		}
+	}
+}
+
+func (x *exchange) mirrorTo(m *conf.Mirror) {
+	p := x.p
+	c := p.clusters.get(m.Cluster)
+	if c == nil || x.req.Upgrade != "" || x.req.Body.Kind != message.NoBody && x.body == nil && !x.down.BodyDone() {
+		p.unmirrored.Add(1)
+		return
+	}
+	if p.mirrors.Add(1) > maxMirrors {
+		p.mirrors.Add(-1)
+		p.unmirrored.Add(1)
+		return
+	}
+	s := &shadow{p: p, cluster: c, direct: x.direct, body: bytes.Clone(x.body)}
+	s.req = cloneRequest(&x.req)
+	s.req.Authority = shadowHost(s.req.Authority)
+	p.shadows.Go(func() { // ends within mirrorTime, or with the proxy
+		defer p.mirrors.Add(-1)
+		if !s.send() {
+			p.unmirrored.Add(1)
+		}
+	})
+}
+
+// shadowHost marks the host of a mirrored request, as Envoy does.
+func shadowHost(authority string) string {
+	i := strings.LastIndexByte(authority, ':')
+	if i < 0 || strings.HasSuffix(authority, "]") {
+		return authority + "-shadow"
+	}
+	return authority[:i] + "-shadow" + authority[i:]
+}
+
+// cloneRequest copies what otherwise dies with the exchange.
+func cloneRequest(r *message.Request) message.Request {
+	c := *r
+	c.Method, c.Scheme = strings.Clone(r.Method), strings.Clone(r.Scheme)
+	c.Authority, c.Path = strings.Clone(r.Authority), strings.Clone(r.Path)
+	c.Header = message.Header{}
+	for f := range r.Header.All() {
+		c.Header.Add(strings.Clone(f.Name), strings.Clone(f.Value))
+	}
+	return c
+}
+
+// shadow is one mirrored request.
+type shadow struct {
+	p       *Proxy
+	cluster *cluster
+	direct  netip.AddrPort
+	req     message.Request
+	body    []byte
+}
+
+// send makes one attempt and drops the answer.
+func (s *shadow) send() bool {
+	to := s.cluster.pick(&balance.Choice{}, s.direct)
+	if to == nil || to.err != nil {
+		return false
+	}
+	now := s.p.opt.Now()
+	deadline := now.Add(mirrorTime)
+	up, err := to.pool.Get(s.p.ctx, now, deadline)
+	if err != nil {
+		return false
+	}
+	to.host.Begin()
+	defer to.host.End()
+	call, _ := up.Codec.(*http1.ClientConn)
+	if call == nil {
+		call = http1.NewClientConn(up.Conn, nil)
+		up.Codec = call
+	}
+	up.SetReadDeadline(deadline)
+	ok := s.exchange(call)
+	reuse := call.EndExchange()
+	up.SetReadDeadline(time.Time{})
+	if reuse {
+		to.pool.Put(up, s.p.opt.Now())
+	} else {
+		to.pool.Discard(up)
+	}
+	return ok
+}
+
+func (s *shadow) exchange(call *http1.ClientConn) bool {
+	if call.WriteRequest(&s.req) != nil || len(s.body) > 0 && call.WriteBody(s.body) != nil || call.FinishBody(nil) != nil {
+		return false
+	}
+	var res message.Response
+	for {
+		if call.ReadResponse(&res) != nil {
+			return false
+		}
+		if res.Status >= 200 {
+			break
+		}
+	}
+	var scrap [4 << 10]byte
+	for {
+		if _, err := call.ReadBody(scrap[:]); err != nil {
+			return true
+		}
+	}
+}

@@ -1,0 +1,227 @@
+package proxy
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/weftmesh/weft/internal/proxy/conf"
+	"github.com/weftmesh/weft/internal/proxy/listen"
+	"github.com/weftmesh/weft/internal/proxy/message"
+	"github.com/weftmesh/weft/internal/proxy/route"
+	"github.com/weftmesh/weft/internal/proxy/upstream"
+	"github.com/weftmesh/weft/internal/wire"
+)
+
+// captured serves a connection of our workload that was redirected to us.
+func (p *Proxy) captured(a listen.Accepted) {
+	d := p.newDownstream(a, outbound)
+	if !a.Redirected {
+		// Somebody called the port itself; connecting "there" would call it again.
+		d.turnAway(unroutable, "accept", errors.New("connection was not redirected here"))
+		return
+	}
+	target, err := p.config.Resolve(p.ctx, wire.ListenerName(a.Destination.Addr().String(), a.Destination.Port()))
+	if err != nil {
+		d.turnAway(noConfig, "resolve "+a.Destination.String(), err)
+		return
+	}
+	d.byAddress = target
+	d.serveOutbound(target)
+}
+
+// explicit serves an outbound listener that stands for one service.
+func (p *Proxy) explicit(destination string) func(listen.Accepted) {
+	return func(a listen.Accepted) {
+		d := p.newDownstream(a, outbound)
+		host, port := hostPort(destination)
+		d.fixed = wire.ListenerName(host, port)
+		d.destination = netip.AddrPortFrom(a.Destination.Addr(), port)
+		target, err := p.config.Resolve(p.ctx, d.fixed)
+		if err != nil {
+			d.turnAway(noConfig, "resolve "+d.fixed, err)
+			return
+		}
+		d.byAddress, d.name = target, d.fixed
+		d.serveOutbound(target)
+	}
+}
+
+// forwarder serves the listener of a forward proxy (HTTP_PROXY).
+func (p *Proxy) forwarder(a listen.Accepted) {
+	d := p.newDownstream(a, outbound)
+	d.forward, d.destination, d.app = true, netip.AddrPort{}, netip.AddrPort{}
+	d.serveHTTP()
+}
+
+// serveOutbound finds the protocol as far as the target leaves it open, and serves it.
+func (d *downstream) serveOutbound(target *conf.Target) {
+	http, tcp, byName := protocols(target, d)
+	switch {
+	case byName: // chains by server name: the ClientHello comes first
+		d.relayByName(target)
+	case http && tcp == nil:
+		d.serveDetected(nil)
+	case !http:
+		d.relayTCP(tcp, nil)
+	default:
+		d.serveDetected(d.newStream(tcp))
+	}
+}
+
+// protocols says what a target may carry. One that the mesh does not know may be anything.
+func protocols(t *conf.Target, d *downstream) (http bool, tcp *conf.TCP, byName bool) {
+	if t == nil {
+		return true, d.passthrough(), false
+	}
+	for _, c := range t.Listener.Chains {
+		http = http || c.HTTP != nil
+		byName = byName || len(c.Match.ServerNames) > 0
+		if c.TCP != nil && tcp == nil {
+			tcp = c.TCP
+		}
+	}
+	if c := t.Listener.Default; c != nil {
+		http = http || c.HTTP != nil
+		if tcp == nil {
+			tcp = c.TCP
+		}
+	}
+	return http || t.Routes != nil, tcp, byName
+}
+
+// passthrough is the chain of destinations that the mesh does not know.
+func (d *downstream) passthrough() *conf.TCP {
+	cluster := wire.PassthroughCluster
+	if d.p.opt.RegistryOnly {
+		cluster = wire.BlackHoleCluster
+	}
+	return &conf.TCP{Clusters: []conf.WeightedCluster{{Cluster: cluster, Weight: 1}}, TotalWeight: 1}
+}
+
+// serveDetected serves HTTP/1 if that is what comes, and relays anything else to s, which may be nil.
+func (d *downstream) serveDetected(s *stream) {
+	var open func() (*upstream.Conn, error)
+	if s != nil {
+		open = s.openEarly
+	}
+	found, err := d.p.detect(d.conn, d.destination.String(), open)
+	d.conn = found.conn
+	switch {
+	case s != nil && s.err != nil && err != nil:
+		s.record() // neither side spoke, and the upstream could not
+	case err != nil:
+		d.turnAway(clientGone, "detect", err)
+	case found.Protocol == listen.HTTP1, s == nil && found.Protocol != listen.HTTP2:
+		found.drop()
+		d.serveHTTP() // a malformed request is answered there
+	case s == nil:
+		d.turnAway(malformed, "detect", errors.New("HTTP/2 on a port that has no TCP route"))
+	default:
+		s.early(found.early)
+		d.relayTCP(s.tcp, s)
+	}
+}
+
+// openEarly opens the upstream before the client has said anything.
+func (s *stream) openEarly() (*upstream.Conn, error) {
+	if !s.authorize() || !s.open() {
+		return nil, s.err
+	}
+	up := s.up
+	s.up = nil
+	s.to.host.End() // counted again when it is used
+	return up, nil
+}
+
+// early makes an upstream that was opened before the stream's own.
+func (s *stream) early(up *upstream.Conn) {
+	if up != nil {
+		s.up = up
+		s.to.host.Begin()
+	}
+}
+
+// relayByName routes TLS that is passed through by the name in its ClientHello.
+func (d *downstream) relayByName(t *conf.Target) {
+	found, err := d.p.detect(d.conn, "", nil)
+	d.conn = found.conn
+	if err != nil {
+		d.turnAway(clientGone, "detect", err)
+		return
+	}
+	d.sni = found.ServerName
+	info := route.ConnInfo{Destination: d.destination, Source: d.remote.Addr(), ServerName: found.ServerName, ALPN: found.ALPN,
+		Transport: conf.RawTransport}
+	if found.Protocol == listen.TLS {
+		info.Transport = conf.TLSTransport
+	}
+	chain, step := route.Chain(t.Listener, &info)
+	switch {
+	case chain == nil:
+		d.turnAway(noRoute, "route", fmt.Errorf("%s: no chain matches the %s (%q)", t.Name, step, found.ServerName))
+	case chain.TCP != nil && (chain.HTTP == nil || found.Protocol != listen.HTTP1):
+		d.relayTCP(chain.TCP, nil)
+	case chain.HTTP != nil:
+		d.serveHTTP()
+	}
+}
+
+// clusterFor gives a cluster, that of unknown destinations by the name if that is all there is.
+func (p *Proxy) clusterFor(d *downstream, name string) *cluster {
+	if name == wire.PassthroughCluster && (d.forward || d.fixed != "") {
+		return p.outside(d.name)
+	}
+	return p.clusters.get(name)
+}
+
+// outside gives a cluster for a destination that is known by its name alone.
+func (p *Proxy) outside(name string) *cluster {
+	host, port := hostPort(name)
+	e := &conf.Endpoint{Address: host, Port: port, Weight: 1, Healthy: true}
+	c := &conf.Cluster{Name: wire.PassthroughCluster, Discovery: conf.StrictDNS, Transports: []conf.TransportMatch{{}},
+		Localities: []conf.Locality{{Endpoints: []*conf.Endpoint{e}}}, Total: 1, MaxRequestsPerConnection: 1}
+	return p.clusters.build(c, nil)
+}
+
+// establish answers CONNECT: the forward proxy relays what follows to the name that the client gives.
+func (x *exchange) establish() {
+	if !x.d.forward {
+		x.fail(refusedMethod, "admit", nil)
+		x.answerError()
+		x.end = x.p.opt.Now()
+		x.record()
+		return
+	}
+	d := x.d
+	target, err := x.p.config.Resolve(x.p.ctx, d.listenerName(x.req.Authority))
+	var tcp *conf.TCP
+	http := false
+	if err == nil {
+		http, tcp, _ = protocols(target, d)
+	}
+	if err != nil || tcp == nil && !http {
+		x.fail(noConfig, "resolve "+d.name, err)
+		x.answerError()
+		x.end = x.p.opt.Now()
+		x.record()
+		return
+	}
+	x.res.Reset()
+	x.res.Status = 200
+	x.res.Body = message.Body{}
+	if err = x.down.WriteResponse(&x.res); err == nil {
+		err = x.down.FinishBody(nil)
+	}
+	c, hijackErr := x.down.Hijack()
+	x.hijacked = true
+	if errors.Join(err, hijackErr) != nil {
+		return
+	}
+	inner := &downstream{p: d.p, direction: outbound, conn: c, remote: d.remote, local: d.local, fixed: d.name, name: d.name,
+		byAddress: target}
+	_, port := hostPort(d.name)
+	inner.destination = netip.AddrPortFrom(d.local.Addr(), port)
+	inner.port = port
+	inner.serveOutbound(target)
+}

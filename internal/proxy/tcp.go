@@ -1,0 +1,191 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/weftmesh/weft/internal/proxy/balance"
+	"github.com/weftmesh/weft/internal/proxy/conf"
+	"github.com/weftmesh/weft/internal/proxy/filter/authz"
+	"github.com/weftmesh/weft/internal/proxy/relay"
+	"github.com/weftmesh/weft/internal/proxy/route"
+	"github.com/weftmesh/weft/internal/proxy/upstream"
+	"github.com/weftmesh/weft/internal/telemetry"
+)
+
+// stream is one relayed connection: what an exchange is for HTTP. It is owned by the goroutine of the client's connection.
+type stream struct {
+	p     *Proxy
+	d     *downstream
+	tcp   *conf.TCP
+	start time.Time
+
+	cluster *cluster
+	to      *endpoint
+	up      *upstream.Conn
+	failed  []*balance.Host
+	counts  relay.Counts
+	err     *Error
+}
+
+// connectTries bounds the endpoints that a relayed connection is tried on: nothing was sent to any of them.
+const connectTries = 3
+
+// relayTCP carries the connection to one of the chain's clusters. early, which may be nil, is a connection opened already; it
+// is used or closed.
+func (d *downstream) relayTCP(tcp *conf.TCP, s *stream) {
+	if s == nil {
+		s = &stream{p: d.p, d: d, tcp: tcp, start: d.p.opt.Now()}
+	}
+	d.track.enter(busy, s.start)
+	if s.authorize() && (s.up != nil || s.open()) {
+		s.carry()
+	}
+	s.close()
+	s.record()
+}
+
+// newStream prepares a stream whose upstream may be opened before the client has spoken.
+func (d *downstream) newStream(tcp *conf.TCP) *stream {
+	return &stream{p: d.p, d: d, tcp: tcp, start: d.p.opt.Now()}
+}
+
+func (s *stream) fail(k kind, op string, cause error) bool {
+	s.err = fail(k, op, cause)
+	return false
+}
+
+func (s *stream) authorize() bool {
+	if len(s.tcp.RBAC) == 0 {
+		return true
+	}
+	d := s.d
+	v := authz.Evaluate(s.tcp.RBAC, &authz.Input{Peer: d.peerURI, Source: d.remote.Addr(), Remote: d.remote.Addr(),
+		Destination: d.destination.Addr(), Port: d.port, SNI: d.sni})
+	if v.Allowed {
+		return true
+	}
+	s.err = fail(denied, "authorize", errors.New(v.Rule))
+	s.err.policy = v.Policy
+	return false
+}
+
+// open picks an endpoint and connects, trying others where that fails.
+func (s *stream) open() bool {
+	split := route.Pick(s.tcp.Clusters, s.tcp.TotalWeight, s.p.random32())
+	if split == nil {
+		return s.fail(noCluster, "route", errors.New("no cluster"))
+	}
+	if s.cluster = s.p.clusterFor(s.d, split.Cluster); s.cluster == nil {
+		return s.fail(noCluster, "route", fmt.Errorf("cluster %s: not known", split.Cluster))
+	}
+	for range connectTries {
+		s.to = s.cluster.pick(&balance.Choice{Avoid: s.failed}, s.d.app)
+		if s.to == nil {
+			return s.fail(noHealthy, "pick", s.cluster.whyNone())
+		}
+		if s.connect() {
+			return true
+		}
+		s.failed = append(s.failed, s.to.host)
+	}
+	return false
+}
+
+func (s *stream) connect() bool {
+	if s.to.err != nil {
+		return s.fail(tlsFailed, "connect", s.to.err)
+	}
+	up, err := s.to.raw.Connect(s.p.ctx, time.Time{})
+	if err != nil {
+		s.err = unreached(err)
+		if !errors.Is(err, context.Canceled) {
+			s.cluster.balancer.Report(s.to.host, balance.ConnectFailed, err)
+		}
+		return false
+	}
+	s.to.host.Begin()
+	s.up, s.err = up, nil
+	return true
+}
+
+// carry relays until both sides have ended.
+func (s *stream) carry() {
+	e := s.edge()
+	e.Opened()
+	counts, err := relay.Tunnel(s.p.ctx, s.d.conn, s.up.Conn, s.idle())
+	s.counts = counts
+	e.Closed(counts.FromUpstream, counts.FromDownstream)
+	var r *relay.Error
+	switch {
+	case err == nil:
+	case errors.As(err, &r) && errors.Is(r.Err, relay.ErrIdle):
+		s.fail(upstreamTimeout, "relay", r.Err)
+	case errors.As(err, &r) && r.Side == relay.Downstream:
+		s.fail(clientGone, "relay", r.Err)
+	case errors.As(err, &r):
+		s.fail(upstreamClosed, "relay", plainCause(r.Err))
+		s.cluster.balancer.Report(s.to.host, balance.Broken, s.err)
+	}
+}
+
+func (s *stream) idle() time.Duration {
+	if s.tcp.IdleTimeout > 0 {
+		return s.tcp.IdleTimeout
+	}
+	return defaultIdle
+}
+
+func (s *stream) close() {
+	if s.up != nil {
+		s.up.Close()
+		s.to.host.End()
+	}
+}
+
+func (s *stream) edge() *telemetry.Edge {
+	if s.d.direction == inbound {
+		return s.d.inboundEdge(s.cluster.conf, "tcp")
+	}
+	if e := s.to.tcpEdge.Load(); e != nil {
+		return e
+	}
+	e := s.p.sourceEdge(s.cluster.conf, s.to, "tcp")
+	s.to.tcpEdge.Store(e)
+	return e
+}
+
+func (s *stream) record() {
+	e := telemetry.Entry{Start: s.start, Flags: "-", Received: s.counts.FromDownstream, Sent: s.counts.FromUpstream,
+		Duration: s.p.opt.Now().Sub(s.start), UpstreamTime: -1}
+	if s.err != nil {
+		e.Flags, e.Details, e.Reason = s.err.Flag(), s.err.Details(), s.err.Error()
+		if s.err.kind == denied {
+			e.Termination = s.err.Details()
+		}
+		if s.err.kind == tlsFailed {
+			e.TransportFailure = s.err.Error()
+		}
+	}
+	host := ""
+	if s.to != nil {
+		host = s.to.raw.Address
+	}
+	if s.cluster != nil {
+		e.Cluster = s.cluster.conf.Name
+	}
+	if s.up != nil {
+		s.p.logTCP(&e, s.d, host, s.up.LocalAddr())
+		return
+	}
+	s.p.logTCP(&e, s.d, host, s.d.local)
+}
+
+// turnAway logs a connection that is closed without an upstream.
+func (d *downstream) turnAway(k kind, op string, cause error) {
+	s := stream{p: d.p, d: d, start: d.p.opt.Now()}
+	s.fail(k, op, cause)
+	s.record()
+}
