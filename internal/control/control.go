@@ -288,6 +288,11 @@ func (c *Control) Apply(ctx context.Context, objects []*source.Object) ([]source
 	return results, findings, err
 }
 
+// DryRun says what Apply would do, and does nothing.
+func (c *Control) DryRun(objects []*source.Object) ([]source.Result, []model.Finding, error) {
+	return c.sources.DryRun(objects)
+}
+
 // Delete removes applied objects, all or none, and waits as Apply does.
 func (c *Control) Delete(ctx context.Context, keys []source.Key) ([]source.Result, error) {
 	results, err := c.sources.Delete(keys)

@@ -38,6 +38,22 @@ func (s *Set) Apply(objects []*Object) ([]Result, []model.Finding, error) {
 	return results, findings, nil
 }
 
+// DryRun says what Apply would do, and does nothing.
+func (s *Set) DryRun(objects []*Object) ([]Result, []model.Finding, error) {
+	if f := repeated(objects); len(f) > 0 {
+		return nil, f, nil
+	}
+	before := s.Snapshot()
+	if s.layers.Applied == nil || before == nil {
+		return nil, nil, fmt.Errorf("apply: %w", ErrNotReady)
+	}
+	findings := s.judge(before, s.preview(objects), objects)
+	if HasErrors(findings) {
+		return nil, findings, nil
+	}
+	return s.layers.Applied.effects(objects), findings, nil
+}
+
 // Delete removes applied objects, all or none. ErrNotFound (wrapped, naming the object, and the file when it is written in one)
 // when one is not in the store.
 func (s *Set) Delete(keys []Key) ([]Result, error) {

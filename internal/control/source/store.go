@@ -174,15 +174,8 @@ func (s *Store) put(objects []*Object) ([]Result, error) {
 	results := make([]Result, len(objects))
 	records := make([]record, len(objects))
 	for i, o := range objects {
-		k := o.Key()
-		rec, known := s.records[k]
-		results[i] = Result{k, Created}
-		if known {
-			results[i].Action = Changed
-			if old := s.objects[k]; old != nil && sameContent(old, o) {
-				results[i].Action = Unchanged
-			}
-		}
+		rec := s.records[o.Key()]
+		results[i] = s.effect(o)
 		if results[i].Action != Unchanged {
 			rec.Generation++
 			rec.Changed = s.now()
@@ -207,6 +200,29 @@ func (s *Store) put(objects []*Object) ([]Result, error) {
 	}
 	s.changed()
 	return results, nil
+}
+
+// effects says what put would do.
+func (s *Store) effects(objects []*Object) []Result {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	results := make([]Result, len(objects))
+	for i, o := range s.aged(objects) {
+		results[i] = s.effect(o)
+	}
+	return results
+}
+
+// effect says what keeping an object does; the caller holds mu.
+func (s *Store) effect(o *Object) Result {
+	k := o.Key()
+	if _, known := s.records[k]; !known {
+		return Result{k, Created}
+	}
+	if old := s.objects[k]; old != nil && sameContent(old, o) {
+		return Result{k, Unchanged}
+	}
+	return Result{k, Changed}
 }
 
 // remove forgets objects, all or none, and publishes.
