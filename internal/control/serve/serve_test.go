@@ -1,0 +1,333 @@
+package serve
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/weftmesh/weft/internal/control/generate"
+	"github.com/weftmesh/weft/internal/control/model"
+	"github.com/weftmesh/weft/internal/identity"
+	"github.com/weftmesh/weft/internal/wire"
+)
+
+func TestUnknownThenKnown(t *testing.T) {
+	p := newPlane(t, Options{})
+	p.server.Publish(&model.Mesh{Settings: model.Settings{ClusterDomain: "cluster.local"}})
+	c := p.connect(productpage())
+	c.subscribe(generate.ListenerType, reviewsName)
+	c.want(generate.ListenerType, "-"+reviewsName)
+	c.subscribe(generate.DNSType, "reviews")
+	c.want(generate.DNSType, "-reviews")
+	p.server.Publish(mesh(nil, "10.77.0.1"))
+	c.want(generate.ListenerType, reviewsName)
+	c.want(generate.DNSType, "reviews")
+	p.server.Publish(&model.Mesh{Settings: model.Settings{ClusterDomain: "cluster.local"}})
+	c.want(generate.DNSType, "-reviews")
+	c.want(generate.ListenerType, "-"+reviewsName)
+}
+
+func TestStreamsWaitForTheFirstMesh(t *testing.T) {
+	p := newPlane(t, Options{})
+	c := p.connect(productpage())
+	c.subscribe(generate.ListenerType, reviewsName)
+	p.server.Publish(mesh(nil))
+	c.want(generate.ListenerType, reviewsName)
+}
+
+func TestOnlyWhatChangedIsSent(t *testing.T) {
+	p := newPlane(t, Options{})
+	p.server.Publish(mesh(nil, "10.77.0.1"))
+	c := p.connect(productpage())
+	c.follow()
+
+	p.server.Publish(mesh(nil, "10.77.0.1"))
+	c.quiet()
+	p.server.Publish(mesh(nil, "10.77.0.1", "10.77.0.2"))
+	c.want(generate.EndpointsType, reviewsAll)
+	c.quiet()
+	p.server.Publish(mesh(routed(reviewsHost), "10.77.0.1", "10.77.0.2"))
+	c.want(generate.RouteType, reviewsHost+":9080")
+	c.quiet()
+	p.server.Publish(mesh(func(m *model.Mesh) {
+		m.Destinations = map[string][]*model.Destination{reviewsHost: {{Host: reviewsHost, Ref: model.Ref{Namespace: "default"},
+			Policy: model.TrafficPolicy{Balancing: &model.Balancing{Simple: "RANDOM"}}}}}
+		routed(reviewsHost)(m)
+	}, "10.77.0.1", "10.77.0.2"))
+	c.want(generate.ClusterType, reviewsAll)
+	c.quiet()
+}
+
+func TestOrder(t *testing.T) {
+	p := newPlane(t, Options{})
+	p.server.Publish(&model.Mesh{Settings: model.Settings{ClusterDomain: "cluster.local"}})
+	c := p.connect(productpage())
+	names := map[string]string{generate.RouteType: reviewsHost + ":9080", generate.ListenerType: reviewsName,
+		generate.EndpointsType: reviewsAll, generate.ClusterType: reviewsAll}
+	for typeURL, n := range names {
+		c.subscribe(typeURL, n)
+		c.want(typeURL, "-"+n)
+	}
+	p.server.Publish(mesh(nil, "10.77.0.1"))
+	for _, typeURL := range []string{generate.ClusterType, generate.EndpointsType, generate.ListenerType, generate.RouteType} {
+		c.want(typeURL, names[typeURL])
+	}
+	p.server.Publish(&model.Mesh{Settings: model.Settings{ClusterDomain: "cluster.local"}})
+	for _, typeURL := range []string{generate.RouteType, generate.ListenerType, generate.EndpointsType, generate.ClusterType} {
+		c.want(typeURL, "-"+names[typeURL])
+	}
+}
+
+func TestNackIsReportedUntilAccepted(t *testing.T) {
+	p := newPlane(t, Options{})
+	p.server.Publish(mesh(nil))
+	c := p.connect(productpage())
+	c.follow()
+	p.server.Publish(mesh(routed("elsewhere.example")))
+	r := c.recv()
+	c.nack(generate.RouteType, r.GetNonce(), "field x is bad")
+	c.quiet()
+	f := p.server.Findings()
+	if len(f) != 1 || f[0].Object.Name != "productpage-0" || !strings.Contains(f[0].Message, reviewsHost+":9080") || !strings.Contains(f[0].Message, "field x is bad") {
+		t.Fatalf("findings: %v", f)
+	}
+	if got := p.metric("pilot_total_xds_rejects"); got != 1 {
+		t.Errorf("pilot_total_xds_rejects is %v", got)
+	}
+	if s := p.server.Clients(); len(s) != 1 || s[0].Synced() {
+		t.Errorf("a client that refused something counts as synced: %+v", s)
+	}
+	p.server.Publish(mesh(routed(reviewsHost)))
+	c.want(generate.RouteType, reviewsHost+":9080")
+	c.quiet()
+	if f := p.server.Findings(); len(f) != 0 {
+		t.Errorf("findings after the client accepted: %v", f)
+	}
+}
+
+func TestReconnectResendsNothing(t *testing.T) {
+	p := newPlane(t, Options{})
+	p.server.Publish(mesh(nil, "10.77.0.1"))
+	c := p.connect(productpage())
+	c.subscribe(generate.EndpointsType, reviewsAll)
+	r := c.recv()
+	versions := map[string]string{r.GetResources()[0].GetName(): r.GetResources()[0].GetVersion(), "stranger": "1"}
+	c.cancel()
+
+	c = p.connect(productpage())
+	again := &discoveryv3.DeltaDiscoveryRequest{TypeUrl: generate.EndpointsType, ResourceNamesSubscribe: []string{reviewsAll}, InitialResourceVersions: versions}
+	c.send(again)
+	c.quiet()
+	p.server.Publish(mesh(nil, "10.77.0.2"))
+	c.want(generate.EndpointsType, reviewsAll)
+	c.cancel()
+
+	c = p.connect(productpage())
+	again.Node = nil
+	c.send(again) // the version is an old one now
+	c.want(generate.EndpointsType, reviewsAll)
+	c.subscribe(generate.EndpointsType, reviewsAll) // asking again sends again
+	c.want(generate.EndpointsType, reviewsAll)
+}
+
+func TestRefusedClients(t *testing.T) {
+	p := newPlane(t, Options{MaxSubscriptions: 3})
+	p.server.Publish(mesh(nil))
+	n := productpage()
+	ask := func(n wire.Node, s *identity.Source, names ...string) error {
+		c := p.connectAs(n, s)
+		c.subscribe(generate.ListenerType, names...)
+		_, err := c.stream.Recv()
+		return err
+	}
+	own := p.certify("default", "productpage", time.Hour)
+	anonymous := func() error {
+		c := p.connectAs(n, own)
+		c.node = nil
+		c.subscribe(generate.ListenerType, "a:1")
+		_, err := c.stream.Recv()
+		return err
+	}
+	elsewhere, nobody := n, n
+	elsewhere.Namespace = "other"
+	nobody.ServiceAccount = "admin"
+	for name, c := range map[string]struct {
+		err  error
+		want codes.Code
+	}{
+		"no certificate":         {ask(n, p.certify("", "", 0), "a:1"), codes.Unauthenticated},
+		"another namespace":      {ask(elsewhere, own, "a:1"), codes.PermissionDenied},
+		"another account":        {ask(nobody, own, "a:1"), codes.PermissionDenied},
+		"no node":                {anonymous(), codes.InvalidArgument},
+		"too many subscriptions": {ask(n, own, "a:1", "b:1", "c:1", "d:1"), codes.ResourceExhausted},
+		"a very long name":       {ask(n, own, strings.Repeat("a", 1000)), codes.InvalidArgument},
+		"fine":                   {ask(n, own, "a:1", "b:1", "c:1"), codes.OK},
+	} {
+		if got := status.Code(c.err); got != c.want {
+			t.Errorf("%s: got %v (%v), want %v", name, got, c.err, c.want)
+		}
+	}
+}
+
+func TestExpiredCertificateEndsTheStream(t *testing.T) {
+	p := newPlane(t, Options{})
+	p.server.Publish(mesh(nil))
+	c := p.connectAs(productpage(), p.certify("default", "productpage", 2*time.Second))
+	c.subscribe(generate.ListenerType, reviewsName)
+	c.want(generate.ListenerType, reviewsName)
+	if _, err := c.stream.Recv(); status.Code(err) != codes.Unauthenticated {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestSlowClientDelaysNobody(t *testing.T) {
+	p := newPlane(t, Options{})
+	large := func(n int) *model.Mesh {
+		return mesh(func(m *model.Mesh) {
+			r := &model.RouteSet{Ref: model.Ref{Name: fmt.Sprint(n)}, Namespace: "default", Mesh: true, Hosts: []string{reviewsHost}}
+			for range 2000 {
+				r.HTTP = append(r.HTTP, model.HTTPRoute{Name: strings.Repeat("x", 200),
+					Matches:      []model.HTTPMatch{{Path: model.StringMatch{Exact: "/" + fmt.Sprint(n)}}},
+					Destinations: []model.WeightedDestination{{Host: reviewsHost}}})
+			}
+			m.RouteSets = []*model.RouteSet{r}
+		}, "10.77.0."+fmt.Sprint(n))
+	}
+	p.server.Publish(large(1))
+	slow, quick := p.connect(productpage()), p.connect(productpage())
+	slow.subscribe(generate.RouteType, reviewsHost+":9080") // it never reads: flow control stops the server's sends
+	quick.subscribe(generate.EndpointsType, reviewsAll)
+	quick.want(generate.EndpointsType, reviewsAll)
+	for n := 2; n < 20; n++ {
+		p.server.Publish(large(n))
+		quick.want(generate.EndpointsType, reviewsAll)
+	}
+	// What the slow one finds at last is the newest, and it was spared most in between.
+	var last string
+	responses := 0
+	for responses < 18 {
+		r := slow.recv()
+		responses++
+		if last = string(r.GetResources()[0].GetResource().GetValue()); strings.Contains(last, "/19") {
+			break
+		}
+	}
+	if !strings.Contains(last, "/19") {
+		t.Errorf("the slow client got %d responses and not the newest", responses)
+	}
+}
+
+func TestGatewayByWildcard(t *testing.T) {
+	p := newPlane(t, Options{})
+	labels := map[string]string{"istio": "ingressgateway"}
+	gateways := func(ports ...uint16) *model.Mesh {
+		return mesh(func(m *model.Mesh) {
+			g := &model.Gateway{Ref: model.Ref{Kind: "Gateway", Namespace: "default", Name: "g"}, Selector: labels}
+			for _, port := range ports {
+				g.Servers = append(g.Servers, model.Server{Port: port, Protocol: model.HTTP, Hosts: []model.GatewayHost{{Host: "*"}}})
+			}
+			m.Gateways = []*model.Gateway{g}
+			m.Workloads["istio-system/ingress-0"] = &model.Workload{Namespace: "istio-system", Name: "ingress-0", ServiceAccount: "ingress", Labels: labels}
+		})
+	}
+	p.server.Publish(gateways(80, 81))
+	c := p.connect(wire.Node{Role: wire.Gateway, Name: "ingress-0", Namespace: "istio-system", ServiceAccount: "ingress"})
+	c.subscribe(generate.ListenerType, "*")
+	c.want(generate.ListenerType, "0.0.0.0_80", "0.0.0.0_81")
+	p.server.Publish(gateways(81, 82))
+	c.want(generate.ListenerType, "0.0.0.0_82")
+	c.want(generate.ListenerType, "-0.0.0.0_80")
+
+	impostor := p.connect(wire.Node{Role: wire.Gateway, Name: "x", Namespace: "default", ServiceAccount: "productpage", Labels: labels})
+	impostor.subscribe(generate.ListenerType, "*")
+	impostor.quiet()
+}
+
+func TestClientStatus(t *testing.T) {
+	p := newPlane(t, Options{})
+	p.server.Publish(mesh(nil, "10.77.0.1"))
+	c := p.connect(productpage())
+	c.follow()
+	c.subscribe(generate.ListenerType, "unknown:1")
+	c.want(generate.ListenerType, "-unknown:1")
+	c.quiet()
+	s := p.server.Clients()
+	if len(s) != 1 {
+		t.Fatalf("%d clients", len(s))
+	}
+	if s[0].Identity != "spiffe://cluster.local/ns/default/sa/productpage" || s[0].NodeID != productpage().ID() || !s[0].Delta || s[0].Connected.IsZero() {
+		t.Errorf("%+v", s[0])
+	}
+	i := slices.IndexFunc(s[0].Types, func(t TypeStatus) bool { return t.Type == "lds" })
+	lds := s[0].Types[i]
+	if !slices.Equal(lds.Subscriptions, []string{reviewsName, "unknown:1"}) || !slices.Equal(lds.Missing, []string{"unknown:1"}) ||
+		lds.Acks != 2 || lds.Pending != 0 || lds.LastAck.IsZero() {
+		t.Errorf("%+v", lds)
+	}
+}
+
+func TestMetrics(t *testing.T) {
+	p := newPlane(t, Options{})
+	p.server.Publish(mesh(nil))
+	c := p.connect(productpage())
+	c.subscribe(generate.ClusterType, reviewsAll)
+	c.want(generate.ClusterType, reviewsAll)
+	if got := p.metric("pilot_xds_pushes"); got != 1 {
+		t.Errorf("pilot_xds_pushes of cds is %v", got)
+	}
+	if got := p.metric("pilot_xds"); got != 1 {
+		t.Errorf("pilot_xds is %v", got)
+	}
+	names, err := p.registry.Gather()
+	if err != nil || len(names) != 4 {
+		t.Errorf("%d metrics, %v", len(names), err)
+	}
+}
+
+func TestStateOfTheWorld(t *testing.T) {
+	p := newPlane(t, Options{})
+	p.server.Publish(mesh(nil, "10.77.0.1"))
+	stream, err := discoveryv3.NewAggregatedDiscoveryServiceClient(p.dial(p.certify("default", "productpage", time.Hour))).StreamAggregatedResources(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ask := func(r *discoveryv3.DiscoveryRequest) {
+		t.Helper()
+		if err := stream.Send(r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	recv := func(typeURL string, count int) *discoveryv3.DiscoveryResponse {
+		t.Helper()
+		r, err := stream.Recv()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.GetTypeUrl() != typeURL || len(r.GetResources()) != count {
+			t.Fatalf("got %d of %s, want %d of %s", len(r.GetResources()), r.GetTypeUrl(), count, typeURL)
+		}
+		return r
+	}
+	listeners := []string{reviewsHost + ":9080"}
+	ask(&discoveryv3.DiscoveryRequest{Node: xdsNode(productpage()), TypeUrl: generate.ListenerType, ResourceNames: listeners})
+	r := recv(generate.ListenerType, 1)
+	ask(&discoveryv3.DiscoveryRequest{TypeUrl: generate.ListenerType, ResourceNames: listeners, ResponseNonce: r.GetNonce(), VersionInfo: r.GetVersionInfo()})
+	ask(&discoveryv3.DiscoveryRequest{TypeUrl: generate.EndpointsType, ResourceNames: []string{reviewsAll}})
+	recv(generate.EndpointsType, 1)
+	listeners = append(listeners, "unknown:1")
+	ask(&discoveryv3.DiscoveryRequest{TypeUrl: generate.ListenerType, ResourceNames: listeners, ResponseNonce: r.GetNonce(), VersionInfo: r.GetVersionInfo()})
+	recv(generate.ListenerType, 1)
+	p.server.Publish(mesh(nil, "10.77.0.2"))
+	recv(generate.EndpointsType, 1)
+	ask(&discoveryv3.DiscoveryRequest{TypeUrl: generate.ClusterType})
+	recv(generate.ClusterType, 4) // an empty list asks for all: reviews and the three without a service
+	if s := p.server.Clients(); len(s) != 1 || s[0].Delta {
+		t.Errorf("%+v", s)
+	}
+}
