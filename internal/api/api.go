@@ -209,11 +209,17 @@ type Graph struct {
 
 // ExplainRequest asks what would happen to a request.
 type ExplainRequest struct {
-	From    string            `json:"from"` // workload, service, pod or gateway, optionally "name.namespace"
-	Method  string            `json:"method"`
-	URL     string            `json:"url"`
-	Headers map[string]string `json:"headers,omitempty"`
-	Color   bool              `json:"color,omitempty"` // of Text
+	From    string        `json:"from"` // workload, service, pod or gateway, optionally "name.namespace"
+	Method  string        `json:"method"`
+	URL     string        `json:"url"`
+	Headers []HeaderField `json:"headers,omitempty"`
+	Color   bool          `json:"color,omitempty"` // of Text
+}
+
+// HeaderField is one header field line of a request.
+type HeaderField struct {
+	Name  string `json:"name"`
+	Value string `json:"value"`
 }
 
 // ExplainReply is the evaluator's report, for programs and for people.

@@ -206,26 +206,10 @@ func (s *session) getCommand() *cobra.Command {
 	return c
 }
 
-// shortKinds are the abbreviations that kubectl's users know.
-var shortKinds = map[string]string{
-	"vs": "virtualservice", "dr": "destinationrule", "gw": "gateway", "se": "serviceentry", "we": "workloadentry",
-	"pa": "peerauthentication", "ap": "authorizationpolicy", "svc": "service", "deploy": "deployment", "sa": "serviceaccount",
-	"ing": "ingress", "po": "pod",
-}
-
-func kindMatches(kind, asked string) bool {
-	asked, _, _ = strings.Cut(strings.ToLower(asked), ".")
-	if full, ok := shortKinds[asked]; ok {
-		asked = full
-	}
-	kind = strings.ToLower(kind)
-	return kind == asked || kind+"s" == asked || kind+"es" == asked || strings.TrimSuffix(kind, "y")+"ies" == asked
-}
-
 func selectObjects(all []api.Object, args []string, namespace string) ([]api.Object, error) {
 	var found []api.Object
 	for _, o := range all {
-		if len(args) > 0 && !kindMatches(o.Kind, args[0]) || len(args) > 1 && o.Name != args[1] || namespace != "" && o.Namespace != namespace {
+		if len(args) > 0 && !api.KindMatches(o.Kind, args[0]) || len(args) > 1 && o.Name != args[1] || namespace != "" && o.Namespace != namespace {
 			continue
 		}
 		found = append(found, o)

@@ -318,13 +318,12 @@ configuration in force; nothing is sent.`,
 			if req.From == "" {
 				return &usageError{errors.New("--from is missing: the workload, service or gateway that sends the request")}
 			}
-			req.Headers = map[string]string{}
 			for _, h := range headers {
 				name, value, ok := strings.Cut(h, ":")
 				if !ok || name == "" {
 					return &usageError{fmt.Errorf("header %q: want name:value", h)}
 				}
-				req.Headers[strings.TrimSpace(name)] = strings.TrimSpace(value)
+				req.Headers = append(req.Headers, api.HeaderField{Name: strings.TrimSpace(name), Value: strings.TrimSpace(value)})
 			}
 			req.Color = s.out.color
 			client := s.client()

@@ -1,0 +1,91 @@
+// Command weft starts a mesh on this machine and talks to it. See weft --help.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/weftmesh/weft/internal/cli"
+	"github.com/weftmesh/weft/internal/local"
+	"github.com/weftmesh/weft/internal/runtime"
+)
+
+func main() {
+	if len(os.Args) > 1 && os.Args[1] == runtime.PodHostCommand {
+		os.Exit(runtime.PodHostMain(os.Args[2:]))
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	go func() { // a second signal ends the process at once; the pod host's death removes everything
+		<-ctx.Done()
+		stop()
+	}()
+	os.Exit(cli.Main(ctx, os.Args[1:], cli.Programs{Up: up}, os.Stdin, os.Stdout, os.Stderr))
+}
+
+// trustDomain of local meshes; Istio's default, so that its users' policies hold.
+const trustDomain = "cluster.local"
+
+func up(ctx context.Context, o cli.UpOptions) error {
+	log, err := local.NewLogger(o.LogOutput, o.LogLevel)
+	if err != nil {
+		return err
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	proxy, err := findProxy(filepath.Dir(self))
+	if err != nil {
+		return err
+	}
+	ttl, err := time.ParseDuration(o.CertTTL)
+	if err != nil || ttl < 2*time.Second {
+		return fmt.Errorf("cert-ttl %q: want a duration of at least 2s, such as 24h", o.CertTTL)
+	}
+	return local.Up(ctx, local.Options{
+		Mesh: o.Mesh, Paths: o.Paths, StateDir: o.StateDir, RunDir: o.RunDir,
+		ProxyBinary: proxy, CommandDirs: commandDirs(o.Paths, filepath.Dir(self)), Images: o.Images,
+		Isolation: o.Isolation, PublishAddress: o.PublishAddress, Publish: o.Publish,
+		XDSAddress: listenAddress(o.XDSAddress), MetricsAddress: listenAddress(o.MetricsAddress),
+		TrustDomain: trustDomain, RegistryOnly: o.RegistryOnly, AccessLog: o.AccessLog, CertTTL: ttl, Log: log,
+	})
+}
+
+// listenAddress is empty for "none".
+func listenAddress(s string) string {
+	if s == "none" {
+		return ""
+	}
+	return s
+}
+
+// findProxy looks beside weft, then in PATH.
+func findProxy(dir string) (string, error) {
+	beside := filepath.Join(dir, "weft-proxy")
+	if info, err := os.Stat(beside); err == nil && info.Mode()&0o111 != 0 {
+		return beside, nil
+	}
+	path, err := exec.LookPath("weft-proxy")
+	if err != nil {
+		return "", fmt.Errorf("weft-proxy is neither beside weft (%s) nor in PATH; make build makes both", dir)
+	}
+	return path, nil
+}
+
+// commandDirs are where a manifest's relative commands are looked up: beside the manifests, then beside weft.
+func commandDirs(paths []string, self string) []string {
+	var dirs []string
+	for _, p := range paths {
+		if info, err := os.Stat(p); err == nil && !info.IsDir() {
+			p = filepath.Dir(p)
+		}
+		dirs = append(dirs, p)
+	}
+	return append(dirs, self)
+}

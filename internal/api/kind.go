@@ -1,0 +1,21 @@
+package api
+
+import "strings"
+
+// shortKinds are the abbreviations that kubectl's users know.
+var shortKinds = map[string]string{
+	"vs": "virtualservice", "dr": "destinationrule", "gw": "gateway", "se": "serviceentry", "we": "workloadentry",
+	"pa": "peerauthentication", "ap": "authorizationpolicy", "svc": "service", "deploy": "deployment", "sa": "serviceaccount",
+	"ing": "ingress", "po": "pod",
+}
+
+// KindMatches reports whether a kind is the one that was asked for: its name in any case, singular or plural, with or without its
+// group, or kubectl's abbreviation.
+func KindMatches(kind, asked string) bool {
+	asked, _, _ = strings.Cut(strings.ToLower(asked), ".")
+	if full, ok := shortKinds[asked]; ok {
+		asked = full
+	}
+	kind = strings.ToLower(kind)
+	return kind == asked || kind+"s" == asked || kind+"es" == asked || strings.TrimSuffix(kind, "y")+"ies" == asked
+}

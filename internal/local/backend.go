@@ -1,0 +1,96 @@
+package local
+
+import (
+	"context"
+	"fmt"
+	"os"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/weftmesh/weft/internal/api"
+	"github.com/weftmesh/weft/internal/control/model"
+	"github.com/weftmesh/weft/internal/runtime"
+	"github.com/weftmesh/weft/internal/version"
+)
+
+func (m *Mesh) backend() api.Backend {
+	w := workloads{m}
+	return api.Backend{Objects: objects{m}, Workloads: w, Executor: w, Observer: m, Lifecycle: m}
+}
+
+func (m *Mesh) gatherers() []prometheus.Gatherer { return []prometheus.Gatherer{m.collector} }
+
+// Down begins the shutdown.
+func (m *Mesh) Down(context.Context) error { m.down(); return nil }
+
+// Control stops, starts or restarts the embedded control plane.
+func (m *Mesh) Control(ctx context.Context, action string) error {
+	switch action {
+	case "stop":
+		return m.plane.stop(ctx)
+	case "start":
+		return m.plane.start(ctx)
+	case "restart":
+		if err := m.plane.stop(ctx); err != nil {
+			return err
+		}
+		return m.plane.start(ctx)
+	}
+	return &api.InvalidError{Message: fmt.Sprintf("control %q: want stop, start or restart", action)}
+}
+
+// Status gives the state of the mesh at a glance.
+func (m *Mesh) Status(context.Context) (api.Status, error) {
+	c, state, since := m.plane.get()
+	s := api.Status{
+		Mesh: m.opt.Mesh, Version: version.String(), PID: os.Getpid(), Started: m.started,
+		Isolation: string(m.runtime.Mode()), Reason: m.runtime.Reason(),
+		Control: state, ControlSince: since, TrustDomain: m.opt.TrustDomain, RootExpires: m.authority.RootExpiry(),
+		Workloads: workloads{m}.list(), Sources: m.opt.Paths,
+		Gateways: []api.Published{}, Proxies: []api.Proxy{},
+	}
+	for _, p := range m.runtime.Published() {
+		s.Gateways = append(s.Gateways, api.Published{Port: int(p.Port), Address: p.Address})
+	}
+	findings := runtimeFindings(m.runtime.Observed().Findings)
+	if c != nil {
+		findings = append(findings, c.Findings()...)
+		for _, o := range c.Objects() {
+			if o.Origin.Layer == "applied" {
+				s.AppliedCount++
+			}
+		}
+		if a := c.Addr(); a != nil {
+			s.XDSAddress = a.String()
+		}
+		if a := c.HTTPAddr(); a != nil {
+			s.Metrics = "http://" + a.String() + "/metrics"
+		}
+		for _, cl := range c.Clients() {
+			p := api.Proxy{Node: cl.NodeID, Identity: cl.Identity, Connected: cl.Connected}
+			for _, t := range cl.Types {
+				p.Subscribed += len(t.Subscriptions)
+				if t.Nack != nil {
+					p.Rejected = append(p.Rejected, fmt.Sprintf("%s: %s", t.Type, t.Nack.Message))
+				}
+			}
+			s.Proxies = append(s.Proxies, p)
+		}
+	}
+	s.Findings = apiFindings(findings)
+	return s, nil
+}
+
+// runtimeFindings turns what the runtime cannot do into findings like all others.
+func runtimeFindings(fs []runtime.Finding) []model.Finding {
+	out := make([]model.Finding, len(fs))
+	for i, f := range fs {
+		severity := model.Warning
+		if f.Severity == runtime.Refused {
+			severity = model.Error
+		}
+		out[i] = model.Finding{Severity: severity, Code: "LocalRuntime", Object: model.Ref{Kind: f.Kind, Namespace: f.Namespace, Name: f.Name},
+			Field: f.Field, Message: f.Message}
+	}
+	return out
+}

@@ -1,0 +1,165 @@
+package local
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/weftmesh/weft/internal/api"
+	"github.com/weftmesh/weft/internal/control"
+	"github.com/weftmesh/weft/internal/control/model"
+	"github.com/weftmesh/weft/internal/control/source"
+)
+
+// objects is the part of the API that speaks of configuration.
+type objects struct{ m *Mesh }
+
+// control gives the running control plane.
+func (m *Mesh) control() (*control.Control, error) {
+	c, state, _ := m.plane.get()
+	if c == nil {
+		return nil, &api.UnavailableError{Message: "the control plane is not running (" + state + ")", Hint: "weft control start"}
+	}
+	return c, nil
+}
+
+func (o objects) Apply(ctx context.Context, req api.ChangeRequest) (api.ChangeReply, error) {
+	c, err := o.m.control()
+	if err != nil {
+		return api.ChangeReply{}, err
+	}
+	decoded, findings := decode(req.Documents)
+	if source.HasErrors(findings) {
+		return api.ChangeReply{Refused: true, Findings: apiFindings(findings)}, nil
+	}
+	if len(decoded) == 0 {
+		return api.ChangeReply{}, &api.InvalidError{Message: "there is no object in what was given"}
+	}
+	if req.DryRun {
+		results, more, err := c.DryRun(decoded)
+		return reply(results, append(findings, more...)), err
+	}
+	results, more, err := c.Apply(ctx, decoded)
+	if err != nil {
+		return api.ChangeReply{}, err
+	}
+	return reply(results, append(findings, more...)), nil
+}
+
+func reply(results []source.Result, findings []model.Finding) api.ChangeReply {
+	r := api.ChangeReply{Refused: source.HasErrors(findings), Findings: apiFindings(source.SortFindings(findings)), Changes: []api.Change{}}
+	for _, res := range results {
+		r.Changes = append(r.Changes, api.Change{Object: keyRef(res.Key), Action: string(res.Action)})
+	}
+	return r
+}
+
+func decode(docs []api.Document) (all []*source.Object, findings []model.Finding) {
+	for _, d := range docs {
+		os, fs := source.Decode(source.LayerApplied, d.Name, d.Content)
+		all, findings = append(all, os...), append(findings, fs...)
+	}
+	return all, findings
+}
+
+func (o objects) Delete(ctx context.Context, req api.ChangeRequest) (api.ChangeReply, error) {
+	c, err := o.m.control()
+	if err != nil {
+		return api.ChangeReply{}, err
+	}
+	decoded, findings := decode(req.Documents)
+	if source.HasErrors(findings) {
+		return api.ChangeReply{Refused: true, Findings: apiFindings(findings)}, nil
+	}
+	var keys []source.Key
+	for _, d := range decoded {
+		keys = append(keys, d.Key())
+	}
+	for _, r := range req.Refs {
+		key, err := lookup(c.Objects(), r)
+		if err != nil {
+			return api.ChangeReply{}, err
+		}
+		keys = append(keys, key)
+	}
+	if req.All {
+		for _, ob := range c.Objects() {
+			if ob.Origin.Layer == source.LayerApplied {
+				keys = append(keys, ob.Key())
+			}
+		}
+	}
+	results, err := c.Delete(ctx, keys)
+	if errors.Is(err, source.ErrNotFound) {
+		return api.ChangeReply{}, &api.NotFoundError{Message: err.Error(), Hint: "weft get lists the objects and where they are from"}
+	} else if err != nil {
+		return api.ChangeReply{}, err
+	}
+	return reply(results, nil), nil
+}
+
+// lookup finds an object by a kind as people write it.
+func lookup(all []*source.Object, r api.Ref) (source.Key, error) {
+	for _, o := range all {
+		k := o.Key()
+		if k.Name == r.Name && k.Namespace == r.Namespace && api.KindMatches(o.Kind.Name, r.Kind) {
+			return k, nil
+		}
+	}
+	return source.Key{}, &api.NotFoundError{Message: fmt.Sprintf("no %s %q in namespace %q", r.Kind, r.Name, r.Namespace), Hint: "weft get lists the objects"}
+}
+
+func (o objects) Objects(context.Context) ([]api.Object, error) {
+	c, err := o.m.control()
+	if err != nil {
+		return nil, err
+	}
+	byRef := map[model.Ref][]model.Finding{}
+	for _, f := range c.Findings() {
+		byRef[f.Object] = append(byRef[f.Object], f)
+	}
+	var out []api.Object
+	for _, ob := range c.Objects() {
+		out = append(out, api.Object{
+			Ref: keyRef(ob.Key()), APIVersion: ob.Kind.APIVersion(), Source: o.m.origin(ob.Origin), Created: ob.Born,
+			YAML: string(ob.Raw), Findings: apiFindings(byRef[ob.Ref()]),
+		})
+	}
+	return out, nil
+}
+
+// origin says in short where an object is from.
+func (m *Mesh) origin(o source.Origin) string {
+	switch {
+	case o.Layer == source.LayerFile && o.Line > 0:
+		return fmt.Sprintf("%s:%d", shortPath(o.File), o.Line)
+	case o.Layer == source.LayerFile:
+		return shortPath(o.File)
+	}
+	return o.Layer
+}
+
+// shortPath leaves the last two elements of a path.
+func shortPath(p string) string {
+	parts := strings.Split(p, "/")
+	return strings.Join(parts[max(0, len(parts)-2):], "/")
+}
+
+func keyRef(k source.Key) api.Ref { return api.Ref{Kind: k.Kind, Namespace: k.Namespace, Name: k.Name} }
+
+func apiFindings(fs []model.Finding) []api.Finding {
+	out := make([]api.Finding, len(fs))
+	for i, f := range fs {
+		out[i] = api.Finding{Severity: string(f.Severity), Code: f.Code, Object: api.Ref(f.Object), File: f.File, Line: f.Line,
+			Field: f.Field, Message: f.Message, Hint: f.Hint, Text: f.String()}
+	}
+	slices.SortStableFunc(out, func(a, b api.Finding) int { return cmp.Compare(rank(a.Severity), rank(b.Severity)) })
+	return out
+}
+
+func rank(severity string) int {
+	return slices.Index([]string{api.SeverityError, api.SeverityWarning, api.SeverityInfo}, severity)
+}
