@@ -341,6 +341,9 @@ func (r *Runtime) Close() error {
 	}
 	err := os.RemoveAll(r.podsDir())
 	os.Remove(r.opt.RunDir) // unless somebody else has something in it
+	if parent := filepath.Dir(r.opt.RunDir); filepath.Base(parent) == "weft" {
+		os.Remove(parent) // ours too, unless another weft up uses it
+	}
 	r.lock.Close()
 	return err
 }

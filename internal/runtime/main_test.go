@@ -14,6 +14,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -73,6 +74,15 @@ func app() error {
 			}
 		}
 	})
+	mux.HandleFunc("/wait", func(w http.ResponseWriter, r *http.Request) {
+		fmt.Println("waiting")
+		for {
+			if _, err := os.Stat(r.URL.RawQuery); err == nil {
+				return
+			}
+			time.Sleep(time.Millisecond)
+		}
+	})
 	mux.HandleFunc("/crash", func(http.ResponseWriter, *http.Request) { os.Exit(3) })
 	mux.HandleFunc("/call", func(w http.ResponseWriter, r *http.Request) {
 		resp, err := http.Get(r.URL.RawQuery)
@@ -91,7 +101,12 @@ func app() error {
 	srv := http.Server{Handler: mux}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
-	context.AfterFunc(ctx, func() { srv.Shutdown(context.Background()) })
+	context.AfterFunc(ctx, func() {
+		if os.Getenv("ABRUPT") != "" {
+			os.Exit(1)
+		}
+		srv.Shutdown(context.Background())
+	})
 	if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}
@@ -126,8 +141,11 @@ func relay(file string) error {
 		return err
 	}
 	dialer := net.Dialer{Control: mark, Timeout: 5 * time.Second}
+	var live sync.WaitGroup
 	to := func(target func(net.Conn) string) func(net.Conn) {
 		return func(c net.Conn) {
+			live.Add(1)
+			defer live.Done()
 			defer c.Close()
 			addr := target(c)
 			d, err := readDirectory(b)
@@ -176,7 +194,7 @@ func relay(file string) error {
 		return err
 	}
 	http.HandleFunc("/ready", func(http.ResponseWriter, *http.Request) {})
-	http.HandleFunc("/crash", func(http.ResponseWriter, *http.Request) { os.Exit(4) })
+	http.HandleFunc("/drain", func(http.ResponseWriter, *http.Request) { live.Wait() })
 	go http.Serve(admin, nil)
 	term := make(chan os.Signal, 1)
 	signal.Notify(term, syscall.SIGTERM)

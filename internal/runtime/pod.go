@@ -3,6 +3,7 @@ package runtime
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -203,7 +204,8 @@ func (p *pod) runApps(ctx context.Context, group *sync.WaitGroup) {
 	}
 }
 
-// leave waits until the others know that the pod is no endpoint any more, and runs the preStop hooks.
+// leave waits until the others know that the pod is no endpoint any more, and until the requests under way and the preStop hooks
+// are done.
 func (p *pod) leave() {
 	p.rt.mu.Lock()
 	ending, was := p.rt.ending, p.wasReady
@@ -215,12 +217,25 @@ func (p *pod) leave() {
 	ctx, cancel := context.WithTimeout(context.Background(), p.w.grace)
 	defer cancel()
 	var hooks sync.WaitGroup
+	if p.sidecar != nil && !p.w.gateway {
+		hooks.Go(func() { p.drain(ctx) }) // bounded by the drain time
+	}
 	for _, c := range p.apps {
 		if c.c.preStop != nil {
 			hooks.Go(func() { c.runPreStop(ctx) }) // bounded by the grace period
 		}
 	}
 	hooks.Wait()
+}
+
+// drain lets the sidecar end the requests that the application still works on, which it may not do itself when it is told to
+// end. A sidecar that cannot is left alone.
+func (p *pod) drain(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, p.rt.opt.DrainTime)
+	defer cancel()
+	if err := p.askSidecar(ctx, http.MethodPost, "/drain"); err != nil {
+		p.rt.log.Debug("sidecar did not drain", "pod", p.key.String(), "error", err)
+	}
 }
 
 func (c *process) runPreStop(ctx context.Context) {

@@ -216,7 +216,10 @@ func (s *process) watch(ctx context.Context, kill context.CancelCauseFunc) {
 				}
 			})
 		},
-		Dead: func(why error) { kill(fmt.Errorf("probe failed: %w", why)) },
+		Dead: func(why error) {
+			kill(fmt.Errorf("probe failed: %w", why))
+			s.update(func() { s.ready, s.unready = false, fmt.Sprintf("is restarted: %v", why) })
+		},
 	})
 	<-ctx.Done()
 }
@@ -253,12 +256,10 @@ func (s *process) awaitListening(ctx context.Context) {
 
 // watchSidecar waits for the proxy's own word that it can serve.
 func (s *process) watchSidecar(ctx context.Context) {
-	tr := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		var d net.Dialer
-		return d.DialContext(ctx, "unix", s.p.adminSocket())
-	}, DisableKeepAlives: true}
 	for pause := 5 * time.Millisecond; ; pause = min(2*pause, 100*time.Millisecond) {
-		err := getReady(ctx, tr)
+		ask, cancel := context.WithTimeout(ctx, time.Second)
+		err := s.p.askSidecar(ask, http.MethodGet, "/ready")
+		cancel()
 		if ctx.Err() != nil {
 			return
 		}
@@ -284,10 +285,13 @@ func (s *process) watchSidecar(ctx context.Context) {
 	<-ctx.Done()
 }
 
-func getReady(ctx context.Context, tr *http.Transport) error {
-	ctx, cancel := context.WithTimeout(ctx, time.Second)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://admin/ready", nil)
+// askSidecar makes a request to the proxy's admin socket; any answer but 200 is an error.
+func (p *pod) askSidecar(ctx context.Context, method, path string) error {
+	tr := &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "unix", p.adminSocket())
+	}}
+	req, err := http.NewRequestWithContext(ctx, method, "http://admin"+path, nil)
 	if err != nil {
 		return err
 	}

@@ -448,6 +448,46 @@ func TestRollingRestartAndScale(t *testing.T) {
 	m.await("removal", func() bool { return len(m.Workloads()) == 0 })
 }
 
+// TestDrain restarts a pod whose application drops its requests when told to end: the one under way is answered.
+func TestDrain(t *testing.T) {
+	m := up(t, Auto, func(o *Options) { o.DrainTime = patience })
+	d := deployment("web", "v1", func(c *corev1.Container) { c.Env = append(c.Env, corev1.EnvVar{Name: "ABRUPT", Value: "1"}) })
+	m.SetDesired(Desired{Deployments: deployments(d), Services: []*corev1.Service{service("web")}})
+	m.ready("web", 1)
+	m.ready("istio-ingressgateway", 1)
+	m.published("web")
+	gate := filepath.Join(m.dir, "gate")
+	status := make(chan string, 1)
+	url := "http://" + m.Published()[0].Address + "/wait?" + gate
+	go func() {
+		client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}} // the stand-in drains connections, not requests
+		resp, err := client.Get(url)
+		if err != nil {
+			status <- err.Error()
+			return
+		}
+		resp.Body.Close()
+		status <- resp.Status
+	}()
+	for l := range m.Logs(t.Context(), Selector{Name: "web", Process: "app"}, LogOptions{Follow: true}) {
+		if l.Text == "waiting" {
+			break
+		}
+	}
+	if err := m.Restart("", "web"); err != nil {
+		t.Fatal(err)
+	}
+	m.await("the old pod to leave", func() bool {
+		w := find(m.Runtime, "web")
+		return len(w.Pods) == 2 && w.Ready == 1 && (w.Pods[0].State == Stopping || w.Pods[1].State == Stopping)
+	})
+	touch(t, gate)
+	if got := <-status; got != "200 OK" {
+		t.Errorf("request under way: %s", got)
+	}
+	m.await("the old pod's end", func() bool { return len(find(m.Runtime, "web").Pods) == 1 })
+}
+
 func TestInitContainersAndNoSidecar(t *testing.T) {
 	m := up(t, Auto, func(o *Options) { o.DisableGateway = true })
 	mark := filepath.Join(m.dir, "init")

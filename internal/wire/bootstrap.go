@@ -34,7 +34,9 @@ type Bootstrap struct {
 	// when empty, and a Broker is given, the broker's host resolves.
 	DNS         string   `json:"dns,omitempty"`
 	DNSUpstream []string `json:"dnsUpstream,omitempty"`
-	// Admin is the address of metrics, health and dumps; AdminSocket the same on a unix socket.
+	// Admin is the address of metrics, health and dumps; AdminSocket the same on a unix socket. GET /ready answers 200 once the
+	// proxy can serve. POST /drain makes the proxy end its inbound connections after their live requests, and answers 200 when
+	// none is left; the runtime asks it before it ends the application.
 	Admin       string `json:"admin,omitempty"`
 	AdminSocket string `json:"adminSocket,omitempty"`
 	// Broker is the unix socket of the process that opens listeners and dials the outside in the host's network.
