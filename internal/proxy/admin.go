@@ -115,9 +115,10 @@ func (p *Proxy) admin() http.Handler {
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /config_dump", func(w http.ResponseWriter, _ *http.Request) { p.writeJSON(w, p.dump()) })
 	mux.HandleFunc("GET /clusters", func(w http.ResponseWriter, _ *http.Request) { p.writeJSON(w, p.Clusters()) })
-	mux.HandleFunc("POST /drain", func(w http.ResponseWriter, _ *http.Request) {
+	mux.HandleFunc("POST /drain", func(w http.ResponseWriter, r *http.Request) {
 		p.Drain()
-		fmt.Fprintln(w, "draining")
+		p.Drained(r.Context())
+		fmt.Fprintln(w, "drained")
 	})
 	mux.HandleFunc("/debug/pprof/", pprof.Index)
 	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)

@@ -32,6 +32,12 @@ func (o *Options) systemDefaults() {
 			return lc.Listen(ctx, network, address)
 		}
 	}
+	if o.ListenPacket == nil {
+		o.ListenPacket = func(ctx context.Context, network, address string) (net.PacketConn, error) {
+			var lc net.ListenConfig
+			return lc.ListenPacket(ctx, network, address)
+		}
+	}
 	if o.Dial == nil {
 		d := net.Dialer{Control: marked(b.Mark), KeepAlive: 30 * time.Second}
 		o.Dial = d.DialContext
@@ -170,13 +176,15 @@ func (r *running) serveDNS() error {
 	if err != nil {
 		return fmt.Errorf("proxy: %w", err)
 	}
-	udp, err := net.ListenPacket("udp", b.DNS)
+	udp, err := p.opt.ListenPacket(r.hard, "udp", b.DNS)
 	if err != nil {
 		return fmt.Errorf("proxy: dns: %w", err)
 	}
 	tcp, err := p.opt.Listen(r.hard, "tcp", b.DNS)
 	if err != nil {
-		udp.Close()
+		if udp != nil {
+			udp.Close()
+		}
 		return fmt.Errorf("proxy: dns: %w", err)
 	}
 	r.work.Go(func() { r.fails("dns", s.Serve(r.hard, udp, tcp)) })
@@ -343,7 +351,7 @@ func (g *gateways) bind(ctx context.Context, l *conf.Listener) error {
 		return err
 	}
 	name := l.Name
-	s := &listen.Server{Log: p.log, Handle: func(a listen.Accepted) { p.entered(name, a) }}
+	s := &listen.Server{Log: p.log, Handle: func(a listen.Accepted) { p.enter(name, a) }}
 	g.open[name] = &gatewayPort{nl, address}
 	g.server = append(g.server, s)
 	g.r.accepting.Go(func() { // ends when the port is closed
@@ -388,8 +396,8 @@ func (g *gateways) cut() {
 	}
 }
 
-// entered serves a connection to a gateway, by the listener's newest configuration.
-func (p *Proxy) entered(name string, a listen.Accepted) {
+// enter serves a connection to a gateway, by the listener's newest configuration.
+func (p *Proxy) enter(name string, a listen.Accepted) {
 	d := p.newDownstream(a, gateway)
 	for _, l := range p.config.Snapshot().Gateways {
 		if l.Name == name {

@@ -81,6 +81,7 @@ const (
 type tracked struct {
 	conn  conn.Conn
 	idle  time.Duration
+	dir   direction
 	state atomic.Int64 // Unix milliseconds << 2 | phase
 }
 
@@ -122,13 +123,13 @@ const (
 
 var longAgo = time.Unix(1, 0)
 
-// sweep interrupts the reads of connections whose time has passed. draining ends idle ones at once.
-func (t *tracker) sweep(now time.Time, draining bool) {
+// sweep interrupts the reads of connections whose time has passed, and of idle ones that drain.
+func (t *tracker) sweep(now time.Time, drains func(direction) bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for c := range t.open {
 		ph, since := c.since()
-		if ph == idle && (draining || now.Sub(since) > c.idle) || ph == heading && now.Sub(since) > headTime {
+		if ph == idle && (drains(c.dir) || now.Sub(since) > c.idle) || ph == heading && now.Sub(since) > headTime {
 			c.conn.SetReadDeadline(longAgo)
 		}
 	}
@@ -171,7 +172,7 @@ func (d *downstream) scheme() string {
 // serveHTTP serves requests until the connection ends. It leaves the closing of the transport to the caller.
 func (d *downstream) serveHTTP() {
 	s := http1.NewServerConn(d.conn, d.scheme(), d.limits())
-	d.track.conn, d.track.idle = d.conn, defaultIdle
+	d.track.conn, d.track.idle, d.track.dir = d.conn, defaultIdle, d.direction
 	if d.http != nil && d.http.IdleTimeout > 0 {
 		d.track.idle = d.http.IdleTimeout
 	}

@@ -52,6 +52,8 @@ func (d *downstream) serveInbound() {
 
 // serveListener chooses the chain for what the connection turns out to be, terminates TLS and serves.
 func (d *downstream) serveListener(l *conf.Listener) {
+	d.p.entered.Add(1)
+	defer d.p.entered.Add(-1)
 	info := route.ConnInfo{Destination: d.destination, Source: d.remote.Addr(), Transport: conf.RawTransport}
 	var s *stream
 	if raw, _ := route.Chain(l, &info); raw != nil && raw.TCP != nil && raw.TLS == nil {

@@ -44,6 +44,8 @@ type Options struct {
 
 	// Listen opens a listener: network is "tcp" or "unix".
 	Listen func(ctx context.Context, network, address string) (net.Listener, error)
+	// ListenPacket opens the DNS server's UDP socket; a nil one leaves the server with TCP alone.
+	ListenPacket func(ctx context.Context, network, address string) (net.PacketConn, error)
 	// Dial connects past the workload's capture, for everything but the control plane; DialControl connects to that. nil takes
 	// a dialer that sets Bootstrap.Mark.
 	Dial, DialControl func(ctx context.Context, network, address string) (net.Conn, error)
@@ -97,6 +99,8 @@ type Proxy struct {
 	drainFrom atomic.Int64 // Unix nanoseconds; 0 while not draining
 	drainNow  chan struct{}
 	drainOnce sync.Once
+	ending    atomic.Bool  // outbound connections drain too
+	entered   atomic.Int64 // open connections to the workload or the gateway
 
 	state status
 }
@@ -128,6 +132,7 @@ func (o Options) withDefaults() Options {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
+	o.RegistryOnly = o.RegistryOnly || o.Bootstrap.RegistryOnly
 	if o.DrainTime == 0 {
 		o.DrainTime = time.Duration(o.Bootstrap.DrainSeconds) * time.Second
 	}
@@ -170,7 +175,9 @@ func (p *Proxy) Metrics(w io.Writer) error {
 	return err
 }
 
-// Drain begins draining: listeners close, connections end after their current request. It does not end Run.
+// Drain begins draining of what comes to the workload or the gateway: connections end after their current request, and a
+// gateway's ports close. It does not wait, and does not end Run. What the workload itself calls goes on: it may have requests
+// to finish.
 func (p *Proxy) Drain() {
 	p.drainOnce.Do(func() {
 		p.drainFrom.Store(p.opt.Now().UnixNano())
@@ -178,7 +185,28 @@ func (p *Proxy) Drain() {
 	})
 }
 
+// Drained waits, after Drain, until no connection is left, for the drain time at most.
+func (p *Proxy) Drained(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, p.opt.DrainTime)
+	defer cancel()
+	tick := time.NewTicker(drainPoll)
+	defer tick.Stop()
+	for p.entered.Load() > 0 {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// drainPoll is how often draining looks at what is left.
+const drainPoll = 10 * time.Millisecond
+
 func (p *Proxy) draining() bool { return p.drainFrom.Load() != 0 }
+
+// closing reports whether a connection of that direction shall carry no further request.
+func (p *Proxy) closing(d direction) bool { return p.ending.Load() || d != outbound && p.draining() }
 
 func (p *Proxy) random32() uint32 { return rand.Uint32() }
 func (p *Proxy) random64() uint64 { return rand.Uint64() }
@@ -278,7 +306,7 @@ func (r *running) await(ctx context.Context) error {
 
 // sweep looks after connections until ctx ends.
 func (p *Proxy) sweep(ctx context.Context) {
-	tick := time.NewTicker(sweepEvery / 4)
+	tick := time.NewTicker(sweepEvery / 10)
 	defer tick.Stop()
 	for {
 		select {
@@ -287,7 +315,8 @@ func (p *Proxy) sweep(ctx context.Context) {
 		case <-tick.C:
 			now := p.opt.Now()
 			from := p.drainFrom.Load()
-			p.tracker.sweep(now, from != 0 && now.UnixNano()-from > int64(p.drainGrace()))
+			graced := from != 0 && now.UnixNano()-from > int64(p.drainGrace())
+			p.tracker.sweep(now, func(d direction) bool { return graced && p.closing(d) })
 		}
 	}
 }
@@ -319,10 +348,12 @@ func (r *running) serve(b bound) *listen.Server {
 func (r *running) drain() {
 	p := r.p
 	p.Drain()
+	p.drainFrom.Store(p.opt.Now().UnixNano()) // outbound begins now
+	p.ending.Store(true)
 	r.closeListeners()
 	limit := time.NewTimer(p.opt.DrainTime)
 	defer limit.Stop()
-	tick := time.NewTicker(10 * time.Millisecond)
+	tick := time.NewTicker(drainPoll)
 	defer tick.Stop()
 	for r.open() > 0 {
 		select {

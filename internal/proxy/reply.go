@@ -18,7 +18,7 @@ import (
 
 // reply delivers the upstream's response, or an answer of our own.
 func (x *exchange) reply(ok bool) {
-	if x.p.draining() {
+	if x.p.closing(x.d.direction) {
 		x.down.CloseAfter()
 	}
 	switch {

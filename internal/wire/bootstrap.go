@@ -45,6 +45,8 @@ type Bootstrap struct {
 	Mark int `json:"mark,omitempty"`
 	// AccessLog is "stdout", a file's path, or empty for none.
 	AccessLog string `json:"accessLog,omitempty"`
+	// RegistryOnly refuses calls to destinations that the mesh does not know, instead of passing them through.
+	RegistryOnly bool `json:"registryOnly,omitempty"`
 	// DrainSeconds bounds how long a stopping proxy waits for its live requests.
 	DrainSeconds int `json:"drainSeconds,omitempty"`
 }
