@@ -1,0 +1,275 @@
+// Package explain says what would happen to a request, and why, without sending it. It joins both halves of the mesh offline: the
+// compiled objects become messages as for the client's proxy, the messages are decoded and the request is routed by the proxy's own
+// code, and the destination's proxy is asked in the same way whether it lets the request in.
+package explain
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+
+	"github.com/weftmesh/weft/internal/control/generate"
+	"github.com/weftmesh/weft/internal/control/model"
+	"github.com/weftmesh/weft/internal/identity"
+	"github.com/weftmesh/weft/internal/proxy/conf"
+	"github.com/weftmesh/weft/internal/proxy/decode"
+	"github.com/weftmesh/weft/internal/wire"
+)
+
+// Request is the question.
+type Request struct {
+	// From names the client: a workload (Deployment), instance (pod), service or gateway, optionally as "name.namespace".
+	From string `json:"from"`
+	// Method is GET when empty.
+	Method string `json:"method"`
+	// URL as the client would write it: "http://reviews:9080/reviews/0". Its scheme is http, https (TLS that the client makes
+	// itself), or tcp for anything else.
+	URL     string  `json:"url"`
+	Headers []Field `json:"headers,omitempty"`
+}
+
+// Field is a header field.
+type Field struct {
+	Name  string `json:"name"`
+	Value string `json:"value"`
+}
+
+// Resources gives the messages that a proxy would get by name; generate.Generator.Resource is one.
+type Resources func(typeURL, name string) (proto.Message, bool)
+
+// Proxy is one side of the conversation.
+type Proxy struct {
+	Role           wire.Role
+	Name           string // instance
+	Workload       string // owner; the instance's name when there is none
+	Namespace      string
+	ServiceAccount string
+	Identity       identity.ID
+	Address        netip.Addr // invalid when it has none
+	// Port translates an endpoint's port to the one that the proxy's configuration names; nil for the same.
+	Port      func(e *conf.Endpoint, c *conf.Cluster) uint16
+	Resources Resources
+}
+
+// View is all that an explanation needs to know of the mesh.
+type View struct {
+	Client Proxy
+	// Server gives the proxy in front of an endpoint; false where there is none.
+	Server func(e *conf.Endpoint) (Proxy, bool)
+	// RegistryOnly refuses destinations that the mesh does not know.
+	RegistryOnly bool
+}
+
+// Mesh explains a request in a compiled mesh. The error says what is wrong with the question; everything else is in the report.
+func Mesh(mesh *model.Mesh, req Request) (*Report, error) {
+	client, err := findClient(mesh, req.From)
+	if err != nil {
+		return nil, err
+	}
+	ix := generate.NewIndex(mesh)
+	v := View{
+		Client:       proxyOf(ix, mesh, client),
+		RegistryOnly: mesh.Settings.RegistryOnly,
+		Server: func(e *conf.Endpoint) (Proxy, bool) {
+			w := workloadOf(mesh, e)
+			if w == nil || e.TLSMode == "" && !isMesh(mesh, w, e) {
+				return Proxy{}, false
+			}
+			return proxyOf(ix, mesh, w), true
+		},
+	}
+	return Explain(v, req)
+}
+
+// Explain explains a request from messages alone.
+func Explain(v View, req Request) (*Report, error) {
+	t, err := parse(req)
+	if err != nil {
+		return nil, err
+	}
+	e := &evaluation{view: v, talk: t, report: &Report{Request: req, From: v.Client.describe()}}
+	e.report.Request.Method = t.request.Method
+	e.outbound()
+	e.conclude()
+	return e.report, nil
+}
+
+func proxyOf(ix *generate.Index, mesh *model.Mesh, w *model.Workload) Proxy {
+	role := wire.Sidecar
+	if w.Gateway {
+		role = wire.Gateway
+	}
+	g := ix.For(generate.Node{Role: role, Name: w.Name, Namespace: w.Namespace, ServiceAccount: w.ServiceAccount, Labels: w.Labels, Ports: w.Ports})
+	p := Proxy{
+		Role: role, Name: w.Name, Workload: cmp.Or(w.Owner, w.Name), Namespace: w.Namespace, ServiceAccount: w.ServiceAccount,
+		Identity:  identity.ID{TrustDomain: mesh.Settings.TrustDomain, Namespace: w.Namespace, ServiceAccount: w.ServiceAccount},
+		Resources: g.Resource, Port: func(e *conf.Endpoint, c *conf.Cluster) uint16 { return inboundPort(w, e, c) },
+	}
+	if len(w.Addresses) > 0 {
+		p.Address = w.Addresses[0]
+	}
+	return p
+}
+
+// inboundPort finds the port that the workload's own configuration knows an endpoint's port by. They differ only where workloads
+// share an address.
+func inboundPort(w *model.Workload, e *conf.Endpoint, c *conf.Cluster) uint16 {
+	for _, p := range w.Ports {
+		if p.Number == e.Port {
+			return p.Number
+		}
+	}
+	for _, p := range w.Ports {
+		if p.ServiceHost == c.ServiceHost && p.ServicePort == c.Port {
+			return p.Number
+		}
+	}
+	return e.Port
+}
+
+// workloadOf finds the workload of an endpoint by its instance, or by an address that is nobody else's.
+func workloadOf(mesh *model.Mesh, e *conf.Endpoint) *model.Workload {
+	if w := mesh.Workloads[e.WorkloadNamespace+"/"+e.Instance]; w != nil {
+		return w
+	}
+	var found *model.Workload
+	for _, w := range mesh.Workloads {
+		if slices.Contains(w.Addresses, e.Addr.Addr()) {
+			if found != nil {
+				return nil
+			}
+			found = w
+		}
+	}
+	return found
+}
+
+// isMesh reports whether a proxy stands in front of the endpoint, mutual TLS or not.
+func isMesh(mesh *model.Mesh, w *model.Workload, e *conf.Endpoint) bool {
+	for _, p := range w.Ports {
+		s := mesh.Services[p.ServiceHost]
+		if s == nil {
+			continue
+		}
+		for _, me := range s.Endpoints {
+			if me.Mesh && me.Instance == w.Name && me.Namespace == w.Namespace {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// findClient looks the name up as an instance, a workload, the label app, and a service, in this order.
+func findClient(mesh *model.Mesh, from string) (*model.Workload, error) {
+	if from == "" {
+		return nil, fmt.Errorf("from: say which workload the request comes from")
+	}
+	name, namespace, found := strings.Cut(from, ".")
+	if !found {
+		name, namespace, found = cutSlash(from)
+	}
+	ways := []func(*model.Workload) bool{
+		func(w *model.Workload) bool { return w.Name == name },
+		func(w *model.Workload) bool { return w.Owner == name },
+		func(w *model.Workload) bool { return w.Labels["app"] == name },
+		func(w *model.Workload) bool {
+			return slices.ContainsFunc(w.Ports, func(p model.WorkloadPort) bool {
+				s := mesh.Services[p.ServiceHost]
+				return s != nil && s.Name == name && s.Namespace == w.Namespace
+			})
+		},
+		func(w *model.Workload) bool { return w.ServiceAccount == name },
+	}
+	for _, is := range ways {
+		var candidates []*model.Workload
+		for _, w := range mesh.Workloads {
+			if is(w) && (!found || w.Namespace == namespace) {
+				candidates = append(candidates, w)
+			}
+		}
+		if len(candidates) > 0 {
+			return slices.MinFunc(candidates, preferred), nil
+		}
+	}
+	return nil, fmt.Errorf("from: there is no workload, service or gateway %q; there are %s", from, strings.Join(owners(mesh), ", "))
+}
+
+func cutSlash(from string) (name, namespace string, found bool) {
+	if ns, n, ok := strings.Cut(from, "/"); ok {
+		return n, ns, true
+	}
+	return from, "", false
+}
+
+// preferred orders candidates: ready ones first, the namespace "default" first, then by name.
+func preferred(a, b *model.Workload) int {
+	rank := func(w *model.Workload) int {
+		n := 0
+		if !w.Ready {
+			n += 2
+		}
+		if w.Namespace != "default" {
+			n++
+		}
+		return n
+	}
+	return cmp.Or(cmp.Compare(rank(a), rank(b)), cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
+}
+
+func owners(mesh *model.Mesh) []string {
+	var names []string
+	for _, w := range mesh.Workloads {
+		names = append(names, cmp.Or(w.Owner, w.Name)+"."+w.Namespace)
+	}
+	if len(names) == 0 {
+		return []string{"none at all"}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// get fetches and decodes a resource. found is false for one that does not exist; an error says why the proxy would refuse it.
+func get[T any](r Resources, typeURL, name string) (v T, found bool, err error) {
+	m, ok := r(typeURL, name)
+	if !ok {
+		return v, false, nil
+	}
+	a, err := anypb.New(m)
+	if err != nil {
+		return v, false, err
+	}
+	d, err := decode.Resource(a)
+	if err != nil {
+		return v, false, err
+	}
+	v, ok = d.(T)
+	if !ok {
+		return v, false, fmt.Errorf("%s %s: is a %T", typeURL, name, d)
+	}
+	return v, true, nil
+}
+
+// hostPort gives host and port of a URL, with the scheme's default port.
+func hostPort(u *url.URL) (string, uint16, error) {
+	host := u.Hostname()
+	if host == "" {
+		return "", 0, fmt.Errorf("url %q: has no host", u)
+	}
+	p := u.Port()
+	if p == "" {
+		p = map[string]string{"http": "80", "https": "443"}[u.Scheme]
+	}
+	n, err := strconv.ParseUint(p, 10, 16)
+	if err != nil || n == 0 {
+		return "", 0, fmt.Errorf("url %q: says no port", u)
+	}
+	return host, uint16(n), nil
+}

@@ -1,0 +1,220 @@
+package explain
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/weftmesh/weft/internal/proxy/conf"
+	"github.com/weftmesh/weft/internal/proxy/decode"
+	"github.com/weftmesh/weft/internal/proxy/filter/authz"
+	"github.com/weftmesh/weft/internal/proxy/message"
+	"github.com/weftmesh/weft/internal/proxy/route"
+	"github.com/weftmesh/weft/internal/wire"
+)
+
+// transport says how an endpoint is reached, and asks its proxy.
+func (e *evaluation) transport(d *Destination, c *conf.Cluster, ep *conf.Endpoint) {
+	tls := transportOf(c, ep)
+	switch {
+	case tls == nil && len(c.Transports) > 1:
+		d.Transport = "plaintext: the endpoint offers no mutual TLS (no proxy in front of it, or its port has it disabled)"
+	case tls == nil:
+		d.Transport = "plaintext: the destination's settings ask for no TLS"
+	case tls.Workload:
+		d.MTLS = true
+		d.Transport = "mutual TLS, expecting " + names(tls.SANs)
+	default:
+		d.Transport = "TLS to the outside, server name " + tls.SNI
+		if tls.SkipVerify {
+			d.Transport += ", certificate not verified"
+		}
+	}
+	if e.view.Server == nil {
+		return
+	}
+	server, ok := e.view.Server(ep)
+	if !ok {
+		return
+	}
+	d.Inbound = e.inbound(&server, c, ep, tls)
+}
+
+func transportOf(c *conf.Cluster, ep *conf.Endpoint) *conf.UpstreamTLS {
+	for _, t := range c.Transports {
+		if t.TLSMode == "" || t.TLSMode == ep.TLSMode {
+			return t.TLS
+		}
+	}
+	return nil
+}
+
+func names(sans []conf.StringMatch) string {
+	if len(sans) == 0 {
+		return "any identity of the mesh"
+	}
+	var out []string
+	for i := range sans {
+		out = append(out, sans[i].Value)
+	}
+	return strings.Join(out, " or ")
+}
+
+// inbound evaluates the destination's proxy for a connection of the client.
+func (e *evaluation) inbound(server *Proxy, c *conf.Cluster, ep *conf.Endpoint, tls *conf.UpstreamTLS) *Inbound {
+	in := &Inbound{Party: server.describe(), Port: ep.Port, Plaintext: tls == nil}
+	if server.Port != nil {
+		in.Port = server.Port(ep, c)
+	}
+	ln, found, err := get[*conf.Listener](server.Resources, decode.ListenerType, wire.InboundListener)
+	switch {
+	case err != nil:
+		e.problem("the proxy of %s refuses its configuration: %v", server.Workload, err)
+		in.Refused = "no valid configuration"
+		return in
+	case !found:
+		in.Refused = "no inbound listener"
+		return in
+	}
+	address := server.Address
+	if !address.IsValid() {
+		address = ep.Addr.Addr()
+	}
+	conn := &route.ConnInfo{Destination: netip.AddrPortFrom(address, in.Port), Source: e.view.Client.Address, Transport: conf.RawTransport}
+	http := e.report.Protocol == "http"
+	switch {
+	case tls != nil:
+		conn.Transport, conn.ServerName, conn.ALPN = conf.TLSTransport, tls.SNI, offered(tls.ALPN, http)
+	case e.report.Protocol == "tls":
+		conn.Transport, conn.ServerName = conf.TLSTransport, e.talk.host
+	case http:
+		conn.ALPN = []string{"http/1.1"}
+	}
+	ch, step := route.Chain(ln, conn)
+	if ch == nil {
+		in.Refused = fmt.Sprintf("no filter chain takes the connection (%s)", step)
+		if tls == nil && e.report.Protocol != "tls" {
+			in.Refused = "plaintext is refused: only mutual TLS is taken (STRICT)"
+		}
+		return in
+	}
+	in.Chain = ch.Name
+	in.Verdict = e.authorize(ch, conn, in)
+	return in
+}
+
+// offered is the ALPN that the client's proxy offers for what it carries.
+func offered(alpn []string, http bool) []string {
+	want := wire.ALPNTCP
+	if http {
+		want = wire.ALPNHTTP1
+	}
+	if slices.Contains(alpn, want) {
+		return []string{want}
+	}
+	return alpn
+}
+
+func (e *evaluation) authorize(ch *conf.Chain, conn *route.ConnInfo, in *Inbound) Verdict {
+	input := &authz.Input{Source: conn.Source, Remote: conn.Source, Destination: conn.Destination.Addr(), Port: in.Port, SNI: conn.ServerName}
+	if ch.TLS != nil && ch.TLS.Workload {
+		input.Peer = e.view.Client.Identity.String()
+	}
+	var sets []*conf.RBAC
+	switch {
+	case ch.HTTP != nil:
+		sets, input.Request = ch.HTTP.RBAC, e.forwarded()
+	case ch.TCP != nil:
+		sets = ch.TCP.RBAC
+	}
+	return verdict(authz.Evaluate(sets, input))
+}
+
+// forwarded is the request as the destination's proxy sees it: with the route's rewrites and header changes made.
+func (e *evaluation) forwarded() *message.Request {
+	r := *e.talk.request
+	r.Header = message.Header{}
+	r.Header.CopyFrom(&e.talk.request.Header)
+	if e.route == nil || e.route.Forward == nil {
+		return &r
+	}
+	f := e.route.Forward
+	path, query := r.SplitPath()
+	if m := &e.route.Match.Path; f.PrefixRewrite != "" {
+		matched := len(path)
+		if m.Kind == conf.PrefixOf {
+			matched = len(m.Value)
+		}
+		path = f.PrefixRewrite + path[matched:]
+	}
+	if f.PathRewrite != "" {
+		path = f.PathRewrite
+	}
+	if rw := f.RegexRewrite; rw != nil {
+		path = rw.Pattern.Regexp.ReplaceAllString(path, expansion(rw.Substitution))
+	}
+	if r.Path = path; query != "" {
+		r.Path += "?" + query
+	}
+	change(&r, &e.route.Request)
+	if f.HostRewrite != "" {
+		r.Authority = f.HostRewrite
+	}
+	return &r
+}
+
+func change(r *message.Request, h *conf.HeaderChange) {
+	for _, n := range h.Remove {
+		r.Header.Del(n)
+	}
+	for _, v := range h.Set {
+		r.Header.Set(v.Name, v.Value)
+	}
+	for _, v := range h.Add {
+		r.Header.Add(v.Name, v.Value)
+	}
+	if h.Host != "" {
+		r.Authority = h.Host
+	}
+}
+
+// expansion turns RE2's notation of a substitution (\1) into regexp's (${1}).
+func expansion(s string) string {
+	var b strings.Builder
+	for i := 0; i < len(s); i++ {
+		switch {
+		case s[i] == '$':
+			b.WriteString("$$")
+		case s[i] == '\\' && i+1 < len(s) && s[i+1] == '\\':
+			b.WriteByte('\\')
+			i++
+		case s[i] == '\\' && i+1 < len(s):
+			b.WriteString("${" + s[i+1:i+2] + "}")
+			i++
+		default:
+			b.WriteByte(s[i])
+		}
+	}
+	return b.String()
+}
+
+func verdict(v authz.Verdict) Verdict {
+	out := Verdict{Allowed: v.Allowed, Rule: v.Rule, Policy: v.Policy}
+	if v.ShadowDenied {
+		out.DryRun = "would be denied"
+		if v.ShadowPolicy != "" {
+			out.DryRun += " by " + v.ShadowPolicy
+		}
+	}
+	return out
+}
+
+// text says it in one line.
+func (v *Verdict) text() string {
+	s := v.Rule
+	if v.Policy != "" {
+		s += ": " + v.Policy
+	}
+	return s
+}

@@ -1,0 +1,299 @@
+package explain
+
+import (
+	"fmt"
+	"net/netip"
+	"net/url"
+	"strings"
+
+	"github.com/weftmesh/weft/internal/proxy/conf"
+	"github.com/weftmesh/weft/internal/proxy/decode"
+	"github.com/weftmesh/weft/internal/proxy/filter/authz"
+	"github.com/weftmesh/weft/internal/proxy/message"
+	"github.com/weftmesh/weft/internal/proxy/route"
+	"github.com/weftmesh/weft/internal/wire"
+)
+
+// talk is the request as the client's proxy sees it.
+type talk struct {
+	scheme  string // "http", "https" or "tcp"
+	host    string
+	port    uint16
+	request *message.Request
+}
+
+// lastDraw is the random number of an explanation: routes that take a share of the requests are named and passed over.
+const lastDraw = 999_999
+
+func parse(req Request) (*talk, error) {
+	raw := req.URL
+	if !strings.Contains(raw, "://") {
+		raw = "http://" + raw
+	}
+	u, err := url.Parse(raw)
+	if err != nil {
+		return nil, fmt.Errorf("url: %w", err)
+	}
+	t := &talk{scheme: u.Scheme}
+	if t.scheme != "http" && t.scheme != "https" && t.scheme != "tcp" {
+		return nil, fmt.Errorf("url %q: scheme %q is none of http, https, tcp", req.URL, u.Scheme)
+	}
+	if t.host, t.port, err = hostPort(u); err != nil {
+		return nil, err
+	}
+	t.request = &message.Request{Proto: message.HTTP11, Method: strings.ToUpper(req.Method), Scheme: "http", Authority: u.Host, Path: u.RequestURI()}
+	if t.request.Method == "" {
+		t.request.Method = "GET"
+	}
+	for _, f := range req.Headers {
+		if message.EqualFold(f.Name, "host") {
+			t.request.Authority = f.Value
+			continue
+		}
+		t.request.Header.Add(f.Name, f.Value)
+	}
+	return t, nil
+}
+
+// evaluation is one explanation under way.
+type evaluation struct {
+	view   View
+	talk   *talk
+	report *Report
+	route  *conf.Route // chosen; nil before
+	fault  *conf.Fault // that applies to it
+}
+
+func (e *evaluation) problem(format string, args ...any) {
+	e.report.Problems = append(e.report.Problems, fmt.Sprintf(format, args...))
+}
+
+// refuse ends the evaluation with an answer of the proxy.
+func (e *evaluation) refuse(status int, flag, format string, args ...any) {
+	e.report.Outcome, e.report.Status, e.report.Flag = "refuse", status, flag
+	e.report.Summary = fmt.Sprintf(format, args...)
+}
+
+// outbound follows the request from the client to the destinations.
+func (e *evaluation) outbound() {
+	ln := e.listener()
+	if ln == nil {
+		return
+	}
+	conn := e.conn()
+	ch, step := route.Chain(ln, conn)
+	switch {
+	case ch == nil:
+		e.refuse(0, "NR", "the connection is closed: no filter chain of %s takes it (%s)", ln.Name, step)
+	case e.talk.scheme == "http" && ch.HTTP != nil:
+		e.report.Chain = ch.Name
+		e.http(ln, ch.HTTP)
+	case ch.TCP != nil:
+		e.report.Chain, e.report.Protocol = ch.Name, protocolName(e.talk.scheme)
+		e.report.Outcome = "forward"
+		e.destinations(ch.TCP.Clusters, ch.TCP.TotalWeight)
+	case ch.HTTP != nil && ch.TLS != nil: // a gateway that terminates
+		e.report.Chain = ch.Name
+		e.talk.request.Scheme = "https"
+		e.http(ln, ch.HTTP)
+	default:
+		e.refuse(400, "DPE", "%s takes HTTP, and this is not", ln.Name)
+	}
+}
+
+func protocolName(scheme string) string {
+	if scheme == "https" {
+		return "tls"
+	}
+	return "tcp"
+}
+
+// listener gets what the destination is resolved by; nil when the evaluation has ended.
+func (e *evaluation) listener() *conf.Listener {
+	name := wire.ListenerName(e.talk.host, e.talk.port)
+	if e.view.Client.Role == wire.Gateway {
+		name = wire.GatewayListenerName(e.talk.port)
+	}
+	e.report.Listener, e.report.Protocol = name, e.talk.scheme
+	ln, found, err := get[*conf.Listener](e.view.Client.Resources, decode.ListenerType, name)
+	switch {
+	case err != nil:
+		e.problem("the proxy refuses its configuration: %v", err)
+		e.refuse(503, "", "there is no valid configuration for %s", name)
+	case found:
+		return ln
+	case e.view.Client.Role == wire.Gateway:
+		e.refuse(0, "", "the gateway does not listen on port %d", e.talk.port)
+	case e.view.RegistryOnly:
+		e.destinations([]conf.WeightedCluster{{Cluster: wire.BlackHoleCluster, Weight: 1}}, 1)
+		e.refuse(502, "UH", "the mesh does not know %s, and destinations that it does not know are refused (REGISTRY_ONLY)", name)
+	default:
+		e.report.Outcome = "pass through"
+		e.report.Summary = fmt.Sprintf("the mesh does not know %s: the connection is passed through as it is", name)
+	}
+	return nil
+}
+
+// conn describes the connection to the client's proxy.
+func (e *evaluation) conn() *route.ConnInfo {
+	c := &route.ConnInfo{Source: e.view.Client.Address, Transport: conf.RawTransport}
+	a, _ := netip.ParseAddr(e.talk.host)
+	c.Destination = netip.AddrPortFrom(a, e.talk.port)
+	switch e.talk.scheme {
+	case "https":
+		c.Transport, c.ServerName, c.ALPN = conf.TLSTransport, e.talk.host, []string{"http/1.1"}
+	case "http":
+		c.ALPN = []string{"http/1.1"}
+	}
+	return c
+}
+
+// http routes the request.
+func (e *evaluation) http(ln *conf.Listener, h *conf.HTTP) {
+	e.report.Protocol = "http"
+	if h.NormalizePath {
+		p, ok := route.NormalizePath(e.talk.request.Path, h.MergeSlashes)
+		if !ok {
+			e.refuse(400, "DPE", "the path leads out of the root")
+			return
+		}
+		e.talk.request.Path = p
+	}
+	if len(h.RBAC) > 0 {
+		v := verdict(authz.Evaluate(h.RBAC, &authz.Input{Request: e.talk.request, Port: e.talk.port, SNI: e.conn().ServerName}))
+		if e.report.Policy = &v; !v.Allowed {
+			e.refuse(403, "", "refused by %s: %s", e.report.From.Workload, v.text())
+			return
+		}
+	}
+	table := e.table(ln, h)
+	if table == nil {
+		return
+	}
+	e.report.RouteTable = table.Name
+	res, trace := route.FindTrace(table, &route.Request{Request: e.talk.request, Random: lastDraw})
+	e.report.Domain = trace.Domain
+	for _, a := range trace.Attempts {
+		e.report.Tried = append(e.report.Tried, Try{Name: a.Route.Name, Object: a.Route.Object, Field: a.Route.Field,
+			Matched: a.Matched, Condition: a.Condition, Want: a.Want, Got: a.Got})
+	}
+	switch {
+	case res.Host == nil:
+		e.refuse(404, "NR", "no virtual host of %s has the authority %q", table.Name, e.talk.request.Authority)
+	case res.Route == nil:
+		e.refuse(404, "NR", "none of the %d routes matches", len(trace.Attempts))
+	default:
+		e.chosen(res.Route, h.Fault)
+	}
+}
+
+func (e *evaluation) table(ln *conf.Listener, h *conf.HTTP) *conf.RouteTable {
+	if h.Routes != nil {
+		return h.Routes
+	}
+	t, found, err := get[*conf.RouteTable](e.view.Client.Resources, decode.RoutesType, h.RouteName)
+	switch {
+	case err != nil:
+		e.problem("the proxy refuses its configuration: %v", err)
+		e.refuse(503, "", "there is no valid route table for %s", ln.Name)
+	case !found:
+		e.refuse(404, "NR", "the route table %s does not exist", h.RouteName)
+	default:
+		return t
+	}
+	return nil
+}
+
+// chosen describes the route and follows it.
+func (e *evaluation) chosen(rt *conf.Route, faults bool) {
+	r := &Route{Name: rt.Name, Object: rt.Object, Field: rt.Field, Changes: headerChanges("", rt.Request)}
+	e.report.Route, e.route = r, rt
+	r.Changes = append(r.Changes, headerChanges("response ", rt.Response)...)
+	if faults && rt.Fault != nil {
+		e.fault = rt.Fault
+		r.Fault = describeFault(rt.Fault)
+	}
+	switch {
+	case rt.Redirect != nil:
+		e.report.Outcome, e.report.Status = "redirect", rt.Redirect.Status
+		e.report.Summary = fmt.Sprintf("redirected with %d to %s", rt.Redirect.Status, e.location(rt))
+	case rt.Direct != nil:
+		e.report.Outcome, e.report.Status = "respond", rt.Direct.Status
+		e.report.Summary = fmt.Sprintf("answered with %d by the route itself", rt.Direct.Status)
+	default:
+		f := rt.Forward
+		e.report.Outcome = "forward"
+		r.Timeout, r.Retries = duration(f.Timeout), describeRetry(f.Retry)
+		r.Changes = append(r.Changes, rewrites(f)...)
+		for _, m := range f.Mirrors {
+			r.Mirrors = append(r.Mirrors, fmt.Sprintf("%s of requests to %s", share(float64(m.Fraction)/1e6), m.Cluster))
+		}
+		e.destinations(f.Clusters, f.TotalWeight)
+	}
+}
+
+// destinations looks at each cluster of a split.
+func (e *evaluation) destinations(clusters []conf.WeightedCluster, total uint32) {
+	for i := range clusters {
+		w := &clusters[i]
+		d := Destination{Cluster: w.Cluster, Share: 1}
+		if total > 0 && len(clusters) > 1 {
+			d.Share = float64(w.Weight) / float64(total)
+		}
+		e.destination(&d)
+		e.report.Destinations = append(e.report.Destinations, d)
+	}
+}
+
+func (e *evaluation) destination(d *Destination) {
+	_, d.Port, d.Subset, d.Service, _ = wire.ParseCluster(d.Cluster)
+	c, found, err := get[*conf.Cluster](e.view.Client.Resources, decode.ClusterType, d.Cluster)
+	if err != nil {
+		e.problem("the proxy refuses its configuration: %v", err)
+	}
+	if err != nil || !found {
+		d.Missing = true
+		return
+	}
+	d.Policy, d.panic = balancings[c.Policy], c.PanicThreshold > 0
+	if d.Dynamic = c.Discovery == conf.OriginalDst; d.Dynamic {
+		d.Policy, d.Transport = "", "as the client speaks"
+		return
+	}
+	localities := c.Localities
+	if c.Discovery == conf.EDS {
+		a, _, err := get[*conf.Assignment](e.view.Client.Resources, decode.EndpointsType, c.EndpointsName)
+		if err != nil {
+			e.problem("the proxy refuses its configuration: %v", err)
+		} else if a != nil {
+			localities = a.Localities
+		}
+	}
+	first := e.endpoints(d, localities)
+	if first == nil {
+		return
+	}
+	e.transport(d, c, first)
+}
+
+// endpoints lists them and gives the one that is looked at closer: the first that is ready, or the first.
+func (e *evaluation) endpoints(d *Destination, localities []conf.Locality) (first *conf.Endpoint) {
+	for _, l := range localities {
+		for _, ep := range l.Endpoints {
+			state := "not ready"
+			switch {
+			case ep.Healthy:
+				state = "ready"
+				d.Ready++
+			case ep.Draining:
+				state = "draining"
+			}
+			d.Endpoints = append(d.Endpoints, Endpoint{Address: wire.ListenerName(ep.Address, ep.Port), Workload: ep.Workload,
+				Instance: ep.Instance, State: state, Mesh: ep.TLSMode != ""})
+			if first == nil || ep.Healthy && !first.Healthy {
+				first = ep
+			}
+		}
+	}
+	return first
+}

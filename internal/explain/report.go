@@ -1,0 +1,136 @@
+package explain
+
+import (
+	"time"
+
+	"github.com/weftmesh/weft/internal/proxy/conf"
+)
+
+// Report is the answer. Parts that the request does not get to are empty.
+type Report struct {
+	Request Request `json:"request"`
+	From    Party   `json:"from"`
+	// Listener is what the client's proxy resolves the destination by; Protocol is "http", "tls" or "tcp".
+	Listener string `json:"listener,omitempty"`
+	Protocol string `json:"protocol,omitempty"`
+	Chain    string `json:"chain,omitempty"`
+	// Policy is what the client's own proxy says; only gateways have one.
+	Policy *Verdict `json:"policy,omitempty"`
+	// RouteTable and Domain (of the virtual host that took the authority), and all routes that were tried; the last one matches if
+	// Route is set.
+	RouteTable string `json:"routeTable,omitempty"`
+	Domain     string `json:"domain,omitempty"`
+	Tried      []Try  `json:"tried,omitempty"`
+	Route      *Route `json:"route,omitempty"`
+	// Destinations are the clusters that the request may go to, with their shares.
+	Destinations []Destination `json:"destinations,omitempty"`
+	// Outcome is "forward", "redirect", "respond", "pass through", "refuse"; Status is the answer's where it is known (0: the
+	// upstream's).
+	Outcome string `json:"outcome"`
+	Status  int    `json:"status,omitempty"`
+	// Flag is the response flag of the access log ("NR", "UH", ...).
+	Flag    string `json:"flag,omitempty"`
+	Summary string `json:"summary"`
+	// Problems are things that are wrong, whether or not they stop this request.
+	Problems []string `json:"problems,omitempty"`
+}
+
+// Party is a proxy's workload.
+type Party struct {
+	Workload  string `json:"workload"`
+	Instance  string `json:"instance"`
+	Namespace string `json:"namespace"`
+	Identity  string `json:"identity"`
+	Gateway   bool   `json:"gateway,omitempty"`
+}
+
+// Try is one route and why it was not taken.
+type Try struct {
+	Name    string `json:"name"`
+	Object  string `json:"object,omitempty"`
+	Field   string `json:"field,omitempty"`
+	Matched bool   `json:"matched"`
+	// Condition that failed first, what it wants and what the request has.
+	Condition string `json:"condition,omitempty"`
+	Want      string `json:"want,omitempty"`
+	Got       string `json:"got,omitempty"`
+}
+
+// Route is the chosen route.
+type Route struct {
+	Name    string   `json:"name"`
+	Object  string   `json:"object,omitempty"`
+	Field   string   `json:"field,omitempty"`
+	Fault   []string `json:"fault,omitempty"`
+	Timeout string   `json:"timeout,omitempty"`
+	Retries string   `json:"retries,omitempty"`
+	// Changes are rewrites and header changes, in words.
+	Changes []string `json:"changes,omitempty"`
+	Mirrors []string `json:"mirrors,omitempty"`
+}
+
+// Destination is one cluster.
+type Destination struct {
+	Cluster string  `json:"cluster"`
+	Share   float64 `json:"share"` // 0 to 1
+	Service string  `json:"service,omitempty"`
+	Subset  string  `json:"subset,omitempty"`
+	Port    uint16  `json:"port,omitempty"`
+	// Missing says that there is no such cluster: 503 NC.
+	Missing   bool       `json:"missing,omitempty"`
+	Dynamic   bool       `json:"dynamic,omitempty"` // goes wherever the client was connecting to
+	Endpoints []Endpoint `json:"endpoints,omitempty"`
+	Ready     int        `json:"ready"`
+	// Transport is how endpoints are reached, in words; mTLS whether it is the mesh's mutual TLS.
+	Transport string `json:"transport,omitempty"`
+	MTLS      bool   `json:"mtls"`
+	Policy    string `json:"balancing,omitempty"`
+	// Inbound is what the first endpoint's proxy does; nil when it has none.
+	Inbound *Inbound `json:"inbound,omitempty"`
+
+	panic bool // endpoints are used though none is ready
+}
+
+// Endpoint is an instance.
+type Endpoint struct {
+	Address  string `json:"address"`
+	Workload string `json:"workload,omitempty"`
+	Instance string `json:"instance,omitempty"`
+	State    string `json:"state"` // "ready", "not ready", "draining"
+	Mesh     bool   `json:"mesh"`
+}
+
+// Inbound is the destination's side.
+type Inbound struct {
+	Party   Party  `json:"party"`
+	Port    uint16 `json:"port"`
+	Chain   string `json:"chain,omitempty"`
+	Refused string `json:"refused,omitempty"` // why no chain takes the connection
+	// Plaintext says that the connection comes without identity.
+	Plaintext bool    `json:"plaintext,omitempty"`
+	Verdict   Verdict `json:"verdict"`
+}
+
+// Verdict is what the policies say.
+type Verdict struct {
+	Allowed bool   `json:"allowed"`
+	Rule    string `json:"rule"`             // in words
+	Policy  string `json:"policy,omitempty"` // that decided
+	DryRun  string `json:"dryRun,omitempty"` // what policies in dry run would have done
+}
+
+func (p *Proxy) describe() Party {
+	return Party{Workload: p.Workload, Instance: p.Name, Namespace: p.Namespace, Identity: p.Identity.String(), Gateway: p.Role == "router"}
+}
+
+// duration writes durations as people do, 0 as "none".
+func duration(d time.Duration) string {
+	if d == 0 {
+		return "none"
+	}
+	return d.String()
+}
+
+var balancings = map[conf.Balancing]string{
+	conf.RoundRobin: "round robin", conf.LeastRequest: "least requests", conf.Random: "random", conf.RingHash: "ring hash", conf.Maglev: "maglev",
+}

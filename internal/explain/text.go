@@ -1,0 +1,234 @@
+package explain
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"unicode/utf8"
+)
+
+// The colours of a terminal (ECMA-48 SGR).
+const (
+	green = "\x1b[32m"
+	red   = "\x1b[31m"
+	faint = "\x1b[2m"
+	bold  = "\x1b[1m"
+	reset = "\x1b[0m"
+)
+
+// cell is a piece of text in a column.
+type cell struct{ text, color string }
+
+// sheet lays out rows whose cells line up within a section.
+type sheet struct {
+	color    bool
+	sections []section
+}
+
+type section struct {
+	label string
+	rows  [][]cell
+}
+
+func (s *sheet) add(label string, rows ...[]cell) {
+	if len(rows) > 0 {
+		s.sections = append(s.sections, section{label, rows})
+	}
+}
+
+func (s *sheet) line(label, text string) {
+	if text != "" {
+		s.add(label, []cell{{text: text}})
+	}
+}
+
+// WriteText writes the report for people, in colours if wanted.
+func (r *Report) WriteText(w io.Writer, color bool) error {
+	s := &sheet{color: color}
+	r.lay(s)
+	var b strings.Builder
+	from := r.From.Workload + "." + r.From.Namespace
+	fmt.Fprintf(&b, "%s from %s\n\n", s.paint(bold, r.Request.Method+" "+r.Request.URL), from)
+	s.write(&b)
+	mark, c := "=>", green
+	if r.Outcome == "refuse" || r.Status >= 400 {
+		c = red
+	}
+	fmt.Fprintf(&b, "\n%s %s\n", s.paint(c, mark), r.conclusion())
+	for _, p := range r.Problems {
+		fmt.Fprintf(&b, "%s %s\n", s.paint(red, "!!"), p)
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+func (r *Report) conclusion() string {
+	switch {
+	case r.Status == 0 && r.Flag == "":
+		return r.Summary
+	case r.Flag == "":
+		return fmt.Sprintf("%d: %s", r.Status, r.Summary)
+	case r.Status == 0:
+		return fmt.Sprintf("%s: %s", r.Flag, r.Summary)
+	}
+	return fmt.Sprintf("%d %s: %s", r.Status, r.Flag, r.Summary)
+}
+
+func (r *Report) lay(s *sheet) {
+	for _, f := range r.Request.Headers {
+		s.line("header", f.Name+": "+f.Value)
+	}
+	s.line("identity", r.From.Identity)
+	s.line("listener", strings.TrimSpace(r.Listener+"  "+r.Protocol))
+	if r.Policy != nil {
+		s.add("policy", verdictRow(r.Policy))
+	}
+	if r.RouteTable != "" {
+		s.line("routes", r.RouteTable+"  host "+r.Domain)
+	}
+	var tried [][]cell
+	for _, t := range r.Tried {
+		tried = append(tried, t.row())
+	}
+	s.add("", tried...)
+	if r.Route != nil {
+		r.Route.lay(s)
+	}
+	for i := range r.Destinations {
+		r.Destinations[i].lay(s)
+	}
+}
+
+func (t *Try) row() []cell {
+	from := cell{strings.TrimSpace(t.Object + " " + t.Field), faint}
+	if t.Matched {
+		return []cell{{"✓", green}, {t.Name, ""}, {"matches", green}, from}
+	}
+	why := fmt.Sprintf("%s: want %s, got %s", t.Condition, t.Want, t.Got)
+	if t.Condition == "share" {
+		why = "takes " + t.Want
+	}
+	return []cell{{"✗", red}, {t.Name, ""}, {why, ""}, from}
+}
+
+func (r *Route) lay(s *sheet) {
+	for _, f := range r.Fault {
+		s.add("fault", []cell{{f, red}})
+	}
+	if r.Timeout != "" {
+		s.line("limits", "timeout "+r.Timeout+"  retries "+r.Retries)
+	}
+	for _, c := range r.Changes {
+		s.line("change", c)
+	}
+	for _, m := range r.Mirrors {
+		s.line("mirror", m)
+	}
+}
+
+func (d *Destination) lay(s *sheet) {
+	head := []cell{{share(d.Share), bold}, {d.Cluster, ""}}
+	switch {
+	case d.Missing:
+		head = append(head, cell{"does not exist", red})
+	case !d.Dynamic && len(d.Endpoints) == 0:
+		head = append(head, cell{"has no endpoints", red})
+	default:
+		head = append(head, cell{d.Policy, faint})
+	}
+	s.add("send", head)
+	var rows [][]cell
+	for _, e := range d.Endpoints {
+		c := cell{e.State, green}
+		if e.State != "ready" {
+			c.color = red
+		}
+		rows = append(rows, []cell{{e.Address, ""}, {e.Instance, ""}, c})
+	}
+	s.add("endpoints", rows...)
+	s.line("transport", d.Transport)
+	if in := d.Inbound; in != nil {
+		s.add("inbound", in.row())
+		if in.Refused == "" {
+			s.add("policy", verdictRow(&in.Verdict))
+		}
+		if in.Verdict.DryRun != "" {
+			s.line("dry run", in.Verdict.DryRun)
+		}
+	}
+}
+
+func (in *Inbound) row() []cell {
+	who := cell{fmt.Sprintf("%s port %d", in.Party.Instance, in.Port), ""}
+	if in.Refused != "" {
+		return []cell{who, {in.Refused, red}}
+	}
+	how := "with the client's identity"
+	if in.Plaintext {
+		how = "without identity"
+	}
+	return []cell{who, {how, ""}, {in.Chain, faint}}
+}
+
+func verdictRow(v *Verdict) []cell {
+	if v.Allowed {
+		return []cell{{"allowed", green}, {v.text(), ""}}
+	}
+	return []cell{{"denied", red}, {v.text(), ""}}
+}
+
+func (s *sheet) paint(color, text string) string {
+	if !s.color || color == "" || text == "" {
+		return text
+	}
+	return color + text + reset
+}
+
+// write lays the sections out: a label once, then its rows; rows without label belong to the section before.
+func (s *sheet) write(b *strings.Builder) {
+	label := 0
+	for _, sec := range s.sections {
+		label = max(label, len(sec.label))
+	}
+	last := ""
+	for _, sec := range s.sections {
+		widths := columns(sec.rows)
+		for i, row := range sec.rows {
+			name := sec.label
+			if i > 0 || name == last && name != "send" && name != "policy" {
+				name = ""
+			}
+			fmt.Fprintf(b, "  %s%s  ", s.paint(faint, name), strings.Repeat(" ", label-len(name)))
+			for j, c := range row {
+				b.WriteString(s.paint(c.color, c.text))
+				if j < len(row)-1 && !blank(row[j+1:]) {
+					b.WriteString(strings.Repeat(" ", widths[j]-utf8.RuneCountInString(c.text)+2))
+				}
+			}
+			b.WriteByte('\n')
+		}
+		last = sec.label
+	}
+}
+
+func blank(row []cell) bool {
+	for _, c := range row {
+		if c.text != "" {
+			return false
+		}
+	}
+	return true
+}
+
+func columns(rows [][]cell) []int {
+	var w []int
+	for _, row := range rows {
+		for i, c := range row {
+			if i == len(w) {
+				w = append(w, 0)
+			}
+			w[i] = max(w[i], utf8.RuneCountInString(c.text))
+		}
+	}
+	return w
+}

@@ -1,0 +1,207 @@
+package explain
+
+import (
+	"cmp"
+	"fmt"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/weftmesh/weft/internal/proxy/conf"
+)
+
+// conclude writes the summary of requests that are forwarded.
+func (e *evaluation) conclude() {
+	r := e.report
+	if r.Outcome != "forward" {
+		return
+	}
+	var parts []string
+	for i := range r.Destinations {
+		if d := &r.Destinations[i]; d.Share > 0 {
+			parts = append(parts, d.fate(len(r.Destinations) > 1))
+		}
+	}
+	r.Summary = strings.Join(parts, "; ")
+	if f := e.fault; f != nil {
+		if f.AbortFraction == 1e6 {
+			r.Outcome, r.Status, r.Flag = "respond", f.AbortStatus, "FI"
+			r.Summary = "aborted by fault injection: " + strings.Join(describeFault(f), ", ")
+			return
+		}
+		r.Summary += " (after fault injection: " + strings.Join(describeFault(f), ", ") + ")"
+	}
+	if len(r.Destinations) == 1 && !r.Destinations[0].works() {
+		r.Outcome, r.Flag = "refuse", r.Destinations[0].flag()
+		if r.Status = r.Destinations[0].status(); r.Protocol != "http" {
+			r.Status = 0 // the connection is closed
+		}
+	}
+}
+
+// fate says what becomes of the requests of a destination.
+func (d *Destination) fate(split bool) string {
+	name := d.Service
+	if d.Subset != "" {
+		name += " subset " + d.Subset
+	}
+	name = cmp.Or(name, d.Cluster)
+	s := ""
+	if split {
+		s = share(d.Share) + " "
+		if !d.works() {
+			s += fmt.Sprintf("fail with %d: ", d.status())
+		}
+	}
+	switch {
+	case d.Missing:
+		return s + name + " does not exist"
+	case len(d.Endpoints) == 0 && !d.Dynamic:
+		return s + name + " has no endpoints"
+	case d.flag() == "UH":
+		return s + fmt.Sprintf("none of the %d endpoints of %s is ready", len(d.Endpoints), name)
+	case d.Inbound != nil && d.Inbound.Refused != "":
+		return s + "the proxy of " + name + " closes the connection: " + d.Inbound.Refused
+	case !d.works():
+		return s + name + " refuses: " + d.Inbound.Verdict.text()
+	case d.Dynamic:
+		return s + "to where the client was connecting"
+	}
+	return s + fmt.Sprintf("to %s, %d of %d endpoints ready", name, d.Ready, len(d.Endpoints))
+}
+
+func (d *Destination) works() bool { return d.status() == 0 }
+
+// status is the answer where it is certain that requests fail, else 0.
+func (d *Destination) status() int {
+	if d.flag() != "" {
+		return 503
+	}
+	if d.Inbound != nil && !d.Inbound.Verdict.Allowed {
+		return 403
+	}
+	return 0
+}
+
+// flag is the response flag of requests that cannot reach the workload.
+func (d *Destination) flag() string {
+	switch {
+	case d.Missing:
+		return "NC"
+	case d.Dynamic:
+		return ""
+	case d.Ready == 0 && !d.panic || len(d.Endpoints) == 0:
+		return "UH"
+	case d.Inbound != nil && d.Inbound.Refused != "":
+		return "UC"
+	}
+	return ""
+}
+
+// share writes 0.5 as "50%".
+func share(f float64) string { return strconv.FormatFloat(f*100, 'f', -1, 64) + "%" }
+
+func describeFault(f *conf.Fault) (out []string) {
+	if f.Delay > 0 && f.DelayFraction > 0 {
+		out = append(out, fmt.Sprintf("delay of %s for %s of requests", f.Delay, share(float64(f.DelayFraction)/1e6)))
+	}
+	if f.AbortFraction > 0 {
+		what := fmt.Sprintf("status %d", f.AbortStatus)
+		if f.AbortStatus == 0 {
+			what = fmt.Sprintf("gRPC status %d", f.AbortGRPC)
+		}
+		out = append(out, fmt.Sprintf("abort with %s for %s of requests", what, share(float64(f.AbortFraction)/1e6)))
+	}
+	return out
+}
+
+// conditionNames are the conditions of a retry in the order of their bits.
+var conditionNames = []string{"5xx", "gateway-error", "reset", "connect-failure", "refused-stream", "retriable-4xx",
+	"retriable-status-codes", "reset-before-request", "cancelled", "deadline-exceeded", "internal", "resource-exhausted", "unavailable"}
+
+func describeRetry(r *conf.Retry) string {
+	if r == nil || r.Attempts == 0 {
+		return "none"
+	}
+	var on []string
+	for i, n := range conditionNames {
+		if r.On&(1<<i) != 0 {
+			on = append(on, n)
+		}
+	}
+	s := fmt.Sprintf("%d on %s", r.Attempts, strings.Join(on, ","))
+	for _, c := range r.StatusCodes {
+		s += fmt.Sprintf(",%d", c)
+	}
+	if r.PerTry > 0 {
+		s += fmt.Sprintf(", %s each", r.PerTry)
+	}
+	return s
+}
+
+func headerChanges(what string, h conf.HeaderChange) (out []string) {
+	for _, n := range h.Remove {
+		out = append(out, what+"header "+n+" removed")
+	}
+	for _, v := range h.Set {
+		out = append(out, fmt.Sprintf("%sheader %s set to %q", what, v.Name, v.Value))
+	}
+	for _, v := range h.Add {
+		out = append(out, fmt.Sprintf("%sheader %s added: %q", what, v.Name, v.Value))
+	}
+	if h.Host != "" {
+		out = append(out, "authority becomes "+h.Host)
+	}
+	return out
+}
+
+func rewrites(f *conf.Forward) (out []string) {
+	if f.PrefixRewrite != "" {
+		out = append(out, fmt.Sprintf("matched path replaced by %q", f.PrefixRewrite))
+	}
+	if f.PathRewrite != "" {
+		out = append(out, fmt.Sprintf("path becomes %q", f.PathRewrite))
+	}
+	if f.RegexRewrite != nil {
+		out = append(out, fmt.Sprintf("path: %q replaced by %q", f.RegexRewrite.Pattern.Value, f.RegexRewrite.Substitution))
+	}
+	if f.HostRewrite != "" {
+		out = append(out, "authority becomes "+f.HostRewrite)
+	}
+	return out
+}
+
+// location is where a redirect leads, as far as it can be told without the parts that depend on patterns.
+func (e *evaluation) location(rt *conf.Route) string {
+	r, req := rt.Redirect, e.talk.request
+	u := url.URL{Scheme: req.Scheme, Host: req.Authority}
+	if r.Scheme != "" {
+		u.Scheme = r.Scheme
+	}
+	host, port := u.Hostname(), u.Port()
+	if r.Host != "" {
+		host = r.Host
+	}
+	if r.Port != 0 {
+		port = strconv.Itoa(int(r.Port))
+	} else if r.Scheme != "" && r.Scheme != req.Scheme {
+		port = ""
+	}
+	if u.Host = host; port != "" {
+		u.Host = host + ":" + port
+	}
+	path, query := req.SplitPath()
+	switch {
+	case r.Path != "":
+		path = r.Path
+	case r.PrefixRewrite != "":
+		path = r.PrefixRewrite + strings.TrimPrefix(path, rt.Match.Path.Value)
+	case r.RegexRewrite != nil:
+		path = "a path rewritten by " + r.RegexRewrite.Pattern.Value
+	}
+	if query != "" && !r.StripQuery && !slices.Contains([]byte(path), '?') {
+		path += "?" + query
+	}
+	return u.Scheme + "://" + u.Host + path
+}
