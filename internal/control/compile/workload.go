@@ -14,7 +14,7 @@ import (
 
 // Annotations and labels of pods that the compiler reads.
 const (
-	// SidecarAnnotation with the value "true" says that a sidecar is in front of the pod. The local runtime sets it.
+	// SidecarAnnotation with the value "true" says that a sidecar is in front of the pod, as Istio's label tlsMode does.
 	SidecarAnnotation = "weft.dev/sidecar"
 	// GatewayAnnotation with the value "true" says that the pod is a gateway.
 	GatewayAnnotation = "weft.dev/gateway"
@@ -116,7 +116,7 @@ func isGateway(pod *corev1.Pod) bool {
 }
 
 func hasSidecar(pod *corev1.Pod) bool {
-	return pod.Annotations[SidecarAnnotation] == "true" || pod.Annotations[istioStatusAnnotation] != ""
+	return pod.Labels[tlsModeLabel] == "istio" || pod.Annotations[SidecarAnnotation] == "true" || pod.Annotations[istioStatusAnnotation] != ""
 }
 
 // workloadEntry checks a WorkloadEntry, or an endpoint of a ServiceEntry, at a path.
