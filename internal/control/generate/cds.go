@@ -99,26 +99,31 @@ func (g *Generator) outboundCluster(name string, b *backend) *clusterv3.Cluster 
 	return c
 }
 
-func (g *Generator) discover(c *clusterv3.Cluster, b *backend) {
-	if b.passthrough() {
-		c.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_ORIGINAL_DST}
-		c.LbPolicy = clusterv3.Cluster_CLUSTER_PROVIDED
-		return
-	}
-	c.LbPolicy = g.balancing(b.policy.Balancing)
-	kind := clusterv3.Cluster_EDS
+// discovery says where the endpoints of a backend come from.
+func (g *Generator) discovery(b *backend) clusterv3.Cluster_DiscoveryType {
 	switch {
+	case b.passthrough():
+		return clusterv3.Cluster_ORIGINAL_DST
 	case b.service.Resolution == model.DNS || b.service.ExternalName != "" && g.alias(b.service) == nil:
-		kind = clusterv3.Cluster_STRICT_DNS
+		return clusterv3.Cluster_STRICT_DNS
 	case b.service.Resolution == model.DNSRoundRobin:
-		kind = clusterv3.Cluster_LOGICAL_DNS
+		return clusterv3.Cluster_LOGICAL_DNS
 	}
+	return clusterv3.Cluster_EDS
+}
+
+func (g *Generator) discover(c *clusterv3.Cluster, b *backend) {
+	kind := g.discovery(b)
 	c.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: kind}
-	if kind == clusterv3.Cluster_EDS {
+	c.LbPolicy = g.balancing(b.policy.Balancing)
+	switch kind {
+	case clusterv3.Cluster_ORIGINAL_DST:
+		c.LbPolicy = clusterv3.Cluster_CLUSTER_PROVIDED
+	case clusterv3.Cluster_EDS:
 		c.EdsClusterConfig = &clusterv3.Cluster_EdsClusterConfig{EdsConfig: ads(), ServiceName: c.Name}
-		return
+	default:
+		c.LoadAssignment = g.dnsEndpoints(c.Name, b)
 	}
-	c.LoadAssignment = g.dnsEndpoints(c.Name, b)
 }
 
 // balancing: requests to whoever has the fewest, as Istio, unless the user says otherwise.

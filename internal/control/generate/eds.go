@@ -3,9 +3,11 @@ package generate
 import (
 	"cmp"
 	"maps"
+	"net/netip"
 	"slices"
 	"strings"
 
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	"google.golang.org/protobuf/proto"
@@ -23,7 +25,7 @@ func (g *Generator) Endpoints(name string) (proto.Message, bool) {
 		return nil, false
 	}
 	b, ok := g.backend(port, subset, host)
-	if !ok || b.passthrough() {
+	if !ok || g.discovery(b) != clusterv3.Cluster_EDS {
 		return nil, false
 	}
 	return g.assignment(name, b), true
@@ -67,6 +69,7 @@ func (g *Generator) endpointsOf(b *backend) []*model.Endpoint {
 }
 
 func (g *Generator) localities(name string, endpoints []*model.Endpoint, b *backend) *endpointv3.ClusterLoadAssignment {
+	names := g.discovery(b) != clusterv3.Cluster_EDS // only clusters that are resolved have endpoints with names
 	byLocality := map[string]*endpointv3.LocalityLbEndpoints{}
 	seen := map[string]bool{}
 	for _, e := range endpoints {
@@ -75,7 +78,7 @@ func (g *Generator) localities(name string, endpoints []*model.Endpoint, b *back
 			port = b.port.Number
 		}
 		key := wire.ListenerName(e.Address, port)
-		if e.Address == "" || seen[key] {
+		if _, err := netip.ParseAddr(e.Address); e.Address == "" || seen[key] || err != nil && !names {
 			continue
 		}
 		seen[key] = true

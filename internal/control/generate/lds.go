@@ -50,7 +50,8 @@ func (g *Generator) Listener(name string) (proto.Message, bool) {
 	if !ok {
 		return nil, false
 	}
-	return g.outboundListener(name, t), true
+	l := g.outboundListener(name, t)
+	return l, l.ApiListener != nil || len(l.FilterChains) > 0
 }
 
 func (g *Generator) outboundListener(name string, t *target) *listenerv3.Listener {

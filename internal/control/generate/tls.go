@@ -190,6 +190,9 @@ func serverTLS(s *model.Server, alpn []string) *corev3.TransportSocket {
 	if t.Mode == model.TLSIstioMutual {
 		return inboundTLS(append([]string{wire.ALPNHTTP1, wire.ALPNTCP}, alpn...))
 	}
+	if len(t.Certificate) == 0 || len(t.Key) == 0 {
+		return nil
+	}
 	common := &tlsv3.CommonTlsContext{AlpnProtocols: alpn, TlsCertificates: []*tlsv3.TlsCertificate{keyPair(t.Certificate, t.Key)},
 		TlsParams: &tlsv3.TlsParameters{TlsMinimumProtocolVersion: tlsVersion(t.MinVersion), TlsMaximumProtocolVersion: tlsVersion(t.MaxVersion)}}
 	if len(t.CA) > 0 || t.Mode == model.TLSMutual {
