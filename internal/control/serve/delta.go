@@ -141,6 +141,7 @@ func (c *session) applyDelta(r *discoveryv3.DeltaDiscoveryRequest) error {
 	}
 	for _, n := range r.GetResourceNamesSubscribe() {
 		if n == "*" {
+			w.force = w.force || !w.wildcard
 			w.wildcard = true
 			continue
 		}
@@ -153,7 +154,7 @@ func (c *session) applyDelta(r *discoveryv3.DeltaDiscoveryRequest) error {
 	}
 	// A first request that names nothing asks for everything (xDS protocol, "How the client specifies what resources to return").
 	if len(r.GetResourceNamesSubscribe()) == 0 && listable(w.typeURL) {
-		w.wildcard = true
+		w.wildcard, w.force = true, true
 	}
 	for n, v := range r.GetInitialResourceVersions() {
 		if w.names[n] || w.wildcard && len(w.sent) < c.server.options.MaxSubscriptions {
@@ -202,9 +203,11 @@ func (d *delta) push(c *session, types []string) error {
 // maxResponse bounds a response: gRPC clients take messages up to 4 MiB by default.
 const maxResponse = 2 << 20
 
-// send sends a change, in several responses when it is large; nothing when there is nothing to say.
+// send sends a change, in several responses when it is large; nothing when there is nothing to say. The first answer to a wildcard
+// is sent even if it is empty: without it a client could not tell "there is nothing" from "not answered yet".
 func (d *delta) send(c *session, w *watch, ch change) error {
-	for len(ch.updated) > 0 || len(ch.removed) > 0 {
+	for w.force || len(ch.updated) > 0 || len(ch.removed) > 0 {
+		w.force = false
 		r := &discoveryv3.DeltaDiscoveryResponse{TypeUrl: w.typeURL, Nonce: c.nonce(), RemovedResources: ch.removed,
 			SystemVersionInfo: strconv.FormatUint(c.state.generation, 10)}
 		names := ch.removed

@@ -42,7 +42,7 @@ type watch struct {
 	sent map[string]string
 	// inFlight are the resources of responses that were not answered yet, by nonce, oldest first.
 	inFlight []flight
-	// force asks for a response even if nothing changed (the first request of a state-of-the-world client).
+	// force asks for a response even if nothing changed: the first one of a state-of-the-world client, or to a wildcard.
 	force bool
 
 	version string // of the last state-of-the-world response
