@@ -277,7 +277,7 @@ func (r *running) background() {
 	r.work.Go(func() { p.sweep(r.hard) })
 	if p.control != nil {
 		r.work.Go(func() { r.fails("certificates", p.control.authority.Run(r.hard)) })
-		r.work.Go(func() { r.fails("configuration", p.control.live.Run(r.hard)) })
+		r.work.Go(func() { r.fails("configuration", p.control.run(r.hard)) })
 	}
 	r.work.Go(func() { p.becomeReady(r.hard) })
 }
