@@ -11,6 +11,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
+
+	"github.com/weftmesh/weft/internal/runtime/statefile"
 )
 
 func notFound(what string, k key) error { return fmt.Errorf("%s %s: %w", what, k, ErrNotFound) }
@@ -68,11 +70,11 @@ func (r *Runtime) programList() []ProgramSpec {
 }
 
 func (r *Runtime) programsFile() string { return filepath.Join(r.opt.StateDir, "programs.json") }
-func (r *Runtime) savePrograms() error  { return writeJSON(r.programsFile(), r.programList()) }
+func (r *Runtime) savePrograms() error  { return statefile.Write(r.programsFile(), r.programList()) }
 
 func (r *Runtime) loadPrograms() error {
 	var list []ProgramSpec
-	if err := readJSON(r.programsFile(), &list); err != nil {
+	if err := statefile.Read(r.programsFile(), &list); err != nil {
 		return err
 	}
 	for _, p := range list {

@@ -9,10 +9,8 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"os"
 	"strconv"
 	"strings"
-	"syscall"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -101,97 +99,5 @@ func (s *process) checkExec(ctx context.Context, command []string) error {
 
 // exec runs one process in the pod to its end; the context's end kills it.
 func (p *pod) exec(ctx context.Context, spec podhost.Process, stdio Stdio) (podhost.Exit, error) {
-	streams, err := newStreams(stdio)
-	if err != nil {
-		return podhost.Exit{}, err
-	}
-	r, err := p.rt.host.Start(ctx, spec, streams.files)
-	streams.started()
-	if err != nil {
-		streams.wait()
-		return podhost.Exit{}, err
-	}
-	select {
-	case <-r.Done():
-	case <-ctx.Done():
-		r.Signal(syscall.SIGKILL)
-		<-r.Done()
-	}
-	streams.wait()
-	if ctx.Err() != nil {
-		return r.Exit(), context.Cause(ctx)
-	}
-	return r.Exit(), nil
-}
-
-// streams joins readers and writers to the files that a process has. A stream that is a file is passed as it is.
-type streams struct {
-	files [3]*os.File
-	ours  []*os.File   // the process's ends, closed once it has them
-	in    *os.File     // our end of its input
-	out   []chan error // one for each copy of output
-}
-
-func newStreams(stdio Stdio) (*streams, error) {
-	s := &streams{}
-	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
-	if err != nil {
-		return nil, err
-	}
-	s.ours = append(s.ours, null)
-	s.files = [3]*os.File{null, null, null}
-	if f, ok := stdio.In.(*os.File); ok {
-		s.files[0] = f
-	} else if stdio.In != nil {
-		r, w, err := os.Pipe()
-		if err != nil {
-			return nil, err
-		}
-		s.files[0], s.ours, s.in = r, append(s.ours, r), w
-		go func() { // ends when the process's input is closed and the reader gives once more, or ends
-			io.Copy(w, stdio.In)
-			w.Close()
-		}()
-	}
-	for i, dst := range []io.Writer{stdio.Out, stdio.Err} {
-		if f, ok := dst.(*os.File); ok {
-			s.files[i+1] = f
-			continue
-		}
-		if dst == nil {
-			continue
-		}
-		if i == 1 && dst == stdio.Out {
-			s.files[2] = s.files[1]
-			continue
-		}
-		r, w, err := os.Pipe()
-		if err != nil {
-			return nil, err
-		}
-		s.files[i+1], s.ours = w, append(s.ours, w)
-		done := make(chan error, 1)
-		s.out = append(s.out, done)
-		go func() { // ends when no process holds the pipe
-			_, err := io.Copy(dst, r)
-			r.Close()
-			done <- err
-		}()
-	}
-	return s, nil
-}
-
-func (s *streams) started() {
-	for _, f := range s.ours {
-		f.Close()
-	}
-}
-
-func (s *streams) wait() {
-	for _, c := range s.out {
-		<-c
-	}
-	if s.in != nil {
-		s.in.Close()
-	}
+	return p.rt.host.Run(ctx, spec, stdio.In, stdio.Out, stdio.Err)
 }

@@ -1,7 +1,6 @@
 package runtime
 
 import (
-	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -102,70 +101,6 @@ func FuzzExpand(f *testing.F) {
 			t.Errorf("%q escaped gives %q", s, got)
 		}
 	})
-}
-
-func TestServiceAddresses(t *testing.T) {
-	cidr := netip.MustParsePrefix("10.78.0.0/29") // six addresses
-	file := filepath.Join(t.TempDir(), "ips.json")
-	s, err := loadServiceAddresses(cidr, file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	got := map[netip.Addr]string{}
-	for _, name := range []string{"a", "b", "c", "d", "e"} {
-		ip, changed, err := s.assign(key{"default", name}, netip.Addr{})
-		if err != nil || !changed || got[ip] != "" || !cidr.Contains(ip) || ip == cidr.Addr() || ip == netip.MustParseAddr("10.78.0.7") {
-			t.Fatalf("%s: %v %v %v", name, ip, changed, err)
-		}
-		got[ip] = name
-	}
-	if err := s.save(); err != nil {
-		t.Fatal(err)
-	}
-	if s, err = loadServiceAddresses(cidr, file); err != nil {
-		t.Fatal(err)
-	}
-	for ip, name := range got {
-		if again, changed, err := s.assign(key{"default", name}, netip.Addr{}); again != ip || changed || err != nil {
-			t.Errorf("%s: %v, then %v %v %v", name, ip, again, changed, err)
-		}
-	}
-	taken, _, _ := s.assign(key{"default", "a"}, netip.Addr{})
-	if ip, changed, err := s.assign(key{"default", "explicit"}, taken); ip != taken || !changed || err != nil {
-		t.Errorf("explicit address: %v %v %v", ip, changed, err)
-	}
-	if ip, _, err := s.assign(key{"default", "a"}, netip.Addr{}); ip == taken || err != nil {
-		t.Errorf("its former owner: %v %v", ip, err)
-	}
-	if ip, _, err := s.assign(key{"default", "more"}, netip.Addr{}); err == nil {
-		t.Errorf("a seventh of six: %v", ip)
-	}
-	if err := os.WriteFile(file, []byte("{"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := loadServiceAddresses(cidr, file); err == nil {
-		t.Error("a broken file is taken")
-	}
-}
-
-func TestPodAddressesComeInTurn(t *testing.T) {
-	p := podAddresses{cidr: netip.MustParsePrefix("10.77.0.0/29"), used: map[netip.Addr]bool{}}
-	if p.gateway().String() != "10.77.0.1/29" {
-		t.Error(p.gateway())
-	}
-	first, err := p.take()
-	if err != nil || first.String() != "10.77.0.2" {
-		t.Fatal(first, err)
-	}
-	p.give(first)
-	for i := range 5 {
-		if ip, err := p.take(); err != nil || i < 4 && ip == first {
-			t.Fatal(i, ip, err)
-		}
-	}
-	if ip, err := p.take(); err == nil {
-		t.Errorf("a sixth of five: %v", ip)
-	}
 }
 
 func TestLookCommand(t *testing.T) {

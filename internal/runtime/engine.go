@@ -18,6 +18,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/weftmesh/weft/internal/broker"
+	"github.com/weftmesh/weft/internal/runtime/addresses"
 	"github.com/weftmesh/weft/internal/runtime/logs"
 	"github.com/weftmesh/weft/internal/runtime/podhost"
 	"github.com/weftmesh/weft/internal/wire"
@@ -51,8 +52,8 @@ type Runtime struct {
 	workloads   map[key]*workload
 	services    []*corev1.Service
 	findings    []Finding
-	virtual     *serviceAddresses
-	ips         podAddresses
+	virtual     *addresses.Services
+	ips         *addresses.Pods
 	pods        map[key]*pod
 	folders     int             // numbers the pods' folders in RunDir
 	ports       map[uint16]bool // given to a pod in ports mode
@@ -70,7 +71,7 @@ func New(opt Options) (*Runtime, error) {
 	r := &Runtime{
 		opt: opt, log: opt.Log, kick: make(chan struct{}, 1), programs: map[key]ProgramSpec{}, restarts: map[key]int{},
 		pods: map[key]*pod{}, ports: map[uint16]bool{}, subscribers: map[chan struct{}]bool{},
-		ips: podAddresses{cidr: opt.PodCIDR, used: map[netip.Addr]bool{}},
+		ips: addresses.NewPods(opt.PodCIDR),
 	}
 	if err := r.open(); err != nil {
 		r.Close()
@@ -164,7 +165,7 @@ func (r *Runtime) open() error {
 	if r.logs, err = logs.Open(filepath.Join(r.opt.StateDir, "logs"), ringSize); err != nil {
 		return err
 	}
-	if r.virtual, err = loadServiceAddresses(r.opt.ServiceCIDR, filepath.Join(r.opt.StateDir, "service-ips.json")); err != nil {
+	if r.virtual, err = addresses.LoadServices(r.opt.ServiceCIDR, filepath.Join(r.opt.StateDir, "service-ips.json")); err != nil {
 		return err
 	}
 	if err := r.loadPrograms(); err != nil {
@@ -174,7 +175,7 @@ func (r *Runtime) open() error {
 		return err
 	}
 	r.broker = broker.NewServer(broker.Options{
-		Address: r.opt.PublishAddress, Publish: r.opt.Publish, HostAlias: r.ips.gateway().Addr(), Log: r.log,
+		Address: r.opt.PublishAddress, Publish: r.opt.Publish, HostAlias: r.ips.Gateway().Addr(), Log: r.log,
 	})
 	return nil
 }
@@ -235,6 +236,9 @@ func (r *Runtime) startHost() error {
 	err := r.tryHost(true, true)
 	if err == nil {
 		r.mode, r.reason = Netns, "each pod has its own network namespace, within a user namespace, as weft is not root"
+		if refused != nil {
+			r.reason = "each pod has its own network namespace, within a user namespace, as root may not make one directly here"
+		}
 		return nil
 	}
 	if refused == nil {
@@ -267,7 +271,7 @@ func (r *Runtime) tryHost(netns, user bool) error {
 	r.host, err = podhost.Start(context.Background(), podhost.Options{
 		Command: r.opt.PodHost, UserNS: user, Stderr: os.Stderr,
 		Setup: podhost.Setup{
-			Netns: netns, Gateway: r.ips.gateway(), Mark: wire.SidecarMark, Outbound: wire.OutboundPort, Inbound: wire.InboundPort,
+			Netns: netns, Gateway: r.ips.Gateway(), Mark: wire.SidecarMark, Outbound: wire.OutboundPort, Inbound: wire.InboundPort,
 			DNS: wire.DNSPort, Open: []uint16{wire.InboundPort, wire.MetricsPort, wire.ReadyPort},
 		},
 	})

@@ -276,7 +276,7 @@ func (p *pod) files() ([]podhost.File, error) {
 	if p.rt.mode != Netns {
 		return nil, nil
 	}
-	gateway := p.rt.ips.gateway().Addr()
+	gateway := p.rt.ips.Gateway().Addr()
 	content := map[string]string{
 		"/etc/hosts": fmt.Sprintf("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost\n%s\t%s\n%s\thost.weft.internal\n", p.ip, p.name, gateway),
 	}

@@ -80,6 +80,7 @@ func (r *Runtime) assignAddresses(services []*corev1.Service) {
 		return cmp.Or(b2i(!wanted(a).IsValid())-b2i(!wanted(b).IsValid()), compareKeys(keyOf(a), keyOf(b)))
 	})
 	dirty := false
+	explicit := map[netip.Addr]bool{}
 	for _, s := range r.services {
 		if s.Spec.ClusterIP == corev1.ClusterIPNone || s.Spec.Type == corev1.ServiceTypeExternalName {
 			continue
@@ -88,7 +89,12 @@ func (r *Runtime) assignAddresses(services []*corev1.Service) {
 		if ip.IsValid() && !r.opt.ServiceCIDR.Contains(ip) {
 			r.findings = append(r.findings, Finding{Warning, "Service", s.Namespace, s.Name, "spec.clusterIP", "is outside of " + r.opt.ServiceCIDR.String() + "; another address is given"})
 		}
-		ip, changed, err := r.virtual.assign(keyOf(s), ip)
+		if ip.IsValid() && explicit[ip] {
+			r.findings = append(r.findings, Finding{Warning, "Service", s.Namespace, s.Name, "spec.clusterIP", ip.String() + " is another service's; another address is given"})
+			ip = netip.Addr{}
+		}
+		explicit[ip] = ip.IsValid()
+		ip, changed, err := r.virtual.Assign(keyOf(s).String(), ip)
 		if err != nil {
 			r.findings = append(r.findings, Finding{Refused, "Service", s.Namespace, s.Name, "spec.clusterIP", err.Error()})
 			continue
@@ -98,7 +104,7 @@ func (r *Runtime) assignAddresses(services []*corev1.Service) {
 	}
 	slices.SortFunc(r.services, func(a, b *corev1.Service) int { return compareKeys(keyOf(a), keyOf(b)) })
 	if dirty {
-		if err := r.virtual.save(); err != nil {
+		if err := r.virtual.Save(); err != nil {
 			r.log.Error("service addresses are not saved and may change at the next start", "error", err)
 		}
 	}
@@ -194,7 +200,7 @@ func (r *Runtime) add(w *workload) {
 	ip := netip.AddrFrom4([4]byte{127, 0, 0, 1})
 	if r.mode == Netns {
 		var err error
-		if ip, err = r.ips.take(); err != nil {
+		if ip, err = r.ips.Take(); err != nil {
 			r.log.Error("pod is not started", "workload", w.key.String(), "error", err)
 			return
 		}
@@ -236,7 +242,7 @@ func (r *Runtime) gone(p *pod) {
 	defer r.mu.Unlock()
 	delete(r.pods, p.key)
 	if r.mode == Netns {
-		r.ips.give(p.ip)
+		r.ips.Give(p.ip)
 	}
 	for _, port := range p.plan.all() {
 		delete(r.ports, port)

@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -448,127 +449,39 @@ func TestRollingRestartAndScale(t *testing.T) {
 	m.await("removal", func() bool { return len(m.Workloads()) == 0 })
 }
 
-// TestDrain restarts a pod whose application drops its requests when told to end: the one under way is answered.
-func TestDrain(t *testing.T) {
-	m := up(t, Auto, func(o *Options) { o.DrainTime = patience })
-	d := deployment("web", "v1", func(c *corev1.Container) { c.Env = append(c.Env, corev1.EnvVar{Name: "ABRUPT", Value: "1"}) })
-	m.SetDesired(Desired{Deployments: deployments(d), Services: []*corev1.Service{service("web")}})
-	m.ready("web", 1)
-	m.ready("istio-ingressgateway", 1)
-	m.published("web")
-	gate := filepath.Join(m.dir, "gate")
-	status := make(chan string, 1)
-	url := "http://" + m.Published()[0].Address + "/wait?" + gate
-	go func() {
-		client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}} // the stand-in drains connections, not requests
-		resp, err := client.Get(url)
+// TestFallsBackToPorts runs where no namespace may be made: in a user namespace whose limit of further ones is 0.
+func TestFallsBackToPorts(t *testing.T) {
+	if os.Getenv("WEFT_TEST_REFUSED") == "" {
+		cmd := exec.Command(self(), "-test.run=^TestFallsBackToPorts$", "-test.v")
+		cmd.Env = append(os.Environ(), "WEFT_TEST_REFUSED=1")
+		cmd.SysProcAttr = &syscall.SysProcAttr{
+			Cloneflags:  syscall.CLONE_NEWUSER,
+			UidMappings: []syscall.SysProcIDMap{{ContainerID: 1000, HostID: os.Getuid(), Size: 1}},
+			GidMappings: []syscall.SysProcIDMap{{ContainerID: 1000, HostID: os.Getgid(), Size: 1}},
+			AmbientCaps: []uintptr{unix.CAP_SYS_RESOURCE},
+		}
+		out, err := cmd.CombinedOutput()
+		if errors.Is(err, syscall.EPERM) {
+			t.Skip("the kernel refuses user namespaces:", err)
+		}
 		if err != nil {
-			status <- err.Error()
-			return
+			t.Fatalf("%v\n%s", err, out)
 		}
-		resp.Body.Close()
-		status <- resp.Status
-	}()
-	for l := range m.Logs(t.Context(), Selector{Name: "web", Process: "app"}, LogOptions{Follow: true}) {
-		if l.Text == "waiting" {
-			break
-		}
+		return
 	}
-	if err := m.Restart("", "web"); err != nil {
+	if err := os.WriteFile("/proc/sys/user/max_user_namespaces", []byte("0"), 0); err != nil {
 		t.Fatal(err)
 	}
-	m.await("the old pod to leave", func() bool {
-		w := find(m.Runtime, "web")
-		return len(w.Pods) == 2 && w.Ready == 1 && (w.Pods[0].State == Stopping || w.Pods[1].State == Stopping)
-	})
-	touch(t, gate)
-	if got := <-status; got != "200 OK" {
-		t.Errorf("request under way: %s", got)
+	if r, err := New(testOptions(shortDir(t), Netns)); err == nil {
+		r.Close()
+		t.Error("netns isolation was granted")
 	}
-	m.await("the old pod's end", func() bool { return len(find(m.Runtime, "web").Pods) == 1 })
-}
-
-func TestInitContainersAndNoSidecar(t *testing.T) {
-	m := up(t, Auto, func(o *Options) { o.DisableGateway = true })
-	mark := filepath.Join(m.dir, "init")
-	d := deployment("web", "v1", func(c *corev1.Container) {
-		c.Command = []string{"sh", "-c", "test -e " + mark + " && exec \"$0\" app", c.Command[0]}
-	})
-	d.Spec.Template.Spec.InitContainers = []corev1.Container{{Name: "prepare", Command: []string{"sh", "-c", "touch $0", mark}}}
-	plain := deployment("plain", "v1")
-	plain.Spec.Template.Labels["sidecar.istio.io/inject"] = "false"
-	m.SetDesired(Desired{Deployments: deployments(d, plain)})
-	if w := m.ready("web", 1); w.Restarts != 0 || len(w.Pods[0].Processes) != 2 {
-		t.Errorf("%+v", w)
+	m := up(t, Auto)
+	if m.Mode() != Ports || !strings.Contains(m.Reason(), "user.max_user_namespaces=0") {
+		t.Errorf("mode %s: %s", m.Mode(), m.Reason())
 	}
-	if w := m.ready("plain", 1); len(w.Pods[0].Processes) != 1 {
-		t.Errorf("%+v", w)
-	}
-	for _, p := range m.Observed().Pods {
-		if want := map[string]string{"web": "istio", "plain": ""}[p.Labels["app"]]; p.Labels[LabelTLSMode] != want {
-			t.Errorf("%s: tlsMode %q", p.Name, p.Labels[LabelTLSMode])
-		}
-	}
-}
-
-func TestPrograms(t *testing.T) {
-	dir := shortDir(t)
-	writeDirectory(t, dir, directory{})
-	r, err := New(testOptions(dir, Ports))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := New(testOptions(dir, Ports)); err == nil || !strings.Contains(err.Error(), "used by another") {
-		t.Errorf("a second runtime: %v", err)
-	}
-	for _, bad := range []ProgramSpec{{Name: "Bad_Name", Command: []string{"x"}}, {Name: "empty"}} {
-		if err := r.AddProgram(bad); err == nil {
-			t.Errorf("accepted %+v", bad)
-		}
-	}
-	if err := r.AddProgram(ProgramSpec{Name: "web", Port: 9080, Command: []string{self(), "app"}, Env: map[string]string{"VERSION": "$(HOME)"}}); err != nil {
-		t.Fatal(err)
-	}
-	vip := r.Observed().Services[0].Spec.ClusterIP
-	if err := r.Close(); err != nil {
-		t.Fatal(err)
-	}
-	m := up(t, Ports, func(o *Options) { o.StateDir = filepath.Join(dir, "state") })
-	m.ready("web", 1)
-	m.ready("istio-ingressgateway", 1)
-	m.published("web")
-	if got := m.get("/env?VERSION"); got != "$(HOME)" {
-		t.Errorf("VERSION is %q", got)
-	}
-	if got := m.Observed().Services[0].Spec.ClusterIP; got != vip {
-		t.Errorf("service address was %s and is %s", vip, got)
-	}
-	if err := m.RemoveProgram("", "web"); err != nil {
-		t.Fatal(err)
-	}
-	m.await("removal", func() bool { return len(m.Observed().Pods) == 1 && len(m.Programs()) == 0 })
-	if err := m.RemoveProgram("", "web"); !errors.Is(err, ErrNotFound) {
-		t.Errorf("second removal: %v", err)
-	}
-}
-
-func TestLogs(t *testing.T) {
-	m := up(t, Auto, func(o *Options) { o.DisableGateway = true })
 	m.SetDesired(Desired{Deployments: deployments(deployment("web", "v1"))})
 	m.ready("web", 1)
-	m.SetDesired(Desired{})
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
-	var got []string
-	for l := range m.Logs(ctx, Selector{Name: "web", Process: "app"}, LogOptions{Follow: true}) {
-		got = append(got, fmt.Sprint(l.Stderr, " ", l.Text))
-		if l.Text == "bye" {
-			break
-		}
-	}
-	if want := []string{"false listening v1", "true bye"}; !slices.Equal(got, want) {
-		t.Errorf("got %q", got)
-	}
 }
 
 // TestKilled kills a `weft up` with SIGKILL: none of its processes stays, and the next start works.
@@ -577,6 +490,7 @@ func TestKilled(t *testing.T) {
 		t.Run(string(isolation), func(t *testing.T) {
 			dir := shortDir(t)
 			writeDirectory(t, dir, directory{})
+			links := linkNames(t)
 			cmd := exec.Command(self(), "parent", dir, string(isolation))
 			out, err := cmd.StdoutPipe()
 			if err != nil {
@@ -591,6 +505,9 @@ func TestKilled(t *testing.T) {
 			}
 			if n := len(processesOf(dir)); n < 2 { // at least a sidecar names its bootstrap file
 				t.Fatalf("%d processes name %s", n, dir)
+			}
+			if now := linkNames(t); !slices.Equal(now, links) {
+				t.Errorf("links of the host were %v and are %v", links, now)
 			}
 			cmd.Process.Kill()
 			cmd.Wait()
@@ -610,6 +527,18 @@ func TestKilled(t *testing.T) {
 			}
 		})
 	}
+}
+
+func linkNames(t *testing.T) (out []string) {
+	t.Helper()
+	links, err := net.Interfaces()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range links {
+		out = append(out, l.Name)
+	}
+	return out
 }
 
 // processesOf lists the processes whose command line names a folder.

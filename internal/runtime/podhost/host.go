@@ -3,6 +3,7 @@ package podhost
 import (
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"os/signal"
 	"sync"
@@ -21,6 +22,8 @@ func Main(args []string) int {
 		fmt.Fprintln(os.Stderr, "weft pod host: is started by weft up only:", err)
 		return 2
 	}
+	// Whoever started weft may have left descriptors open; workloads shall not hold them. An older kernel lacks the call.
+	_ = unix.CloseRange(socketFD, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC)
 	// Caught and not read: ignoring would be inherited by the workloads.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE)
 	h := &host{sock: sock, pods: map[string]*pod{}, procs: map[int]uint64{}, pids: map[uint64]int{}}

@@ -119,6 +119,7 @@ func app(args []string) {
 	case "orphan": // leaves a process in a session of its own and ends
 		cmd := exec.Command("/proc/self/exe", "app", "wait")
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+		cmd.Stdout = os.Stdout
 		exitOn(cmd.Start())
 		fmt.Println(cmd.Process.Pid)
 	case "wait":
@@ -299,6 +300,21 @@ func TestRemovePodKillsOrphans(t *testing.T) {
 	}
 	addPod(t, c, "a", "10.77.0.10")
 }
+
+func TestRunEndsWithItsContext(t *testing.T) {
+	c := start(t, false)
+	addPod(t, c, "a", "10.77.0.10")
+	ctx, cancel := context.WithCancel(t.Context())
+	var out cancelWriter = func() { cancel() } // the orphan holds the pipe from now on
+	_, err := c.Run(ctx, Process{Pod: "a", Path: exe(t), Args: []string{"weft-test", "app", "orphan"}, Dir: "/"}, nil, &out, nil)
+	if !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+}
+
+type cancelWriter func()
+
+func (f *cancelWriter) Write(p []byte) (int, error) { (*f)(); return len(p), nil }
 
 func TestExitAndSignal(t *testing.T) {
 	for _, netns := range []bool{true, false} {
