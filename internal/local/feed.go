@@ -2,6 +2,7 @@ package local
 
 import (
 	"context"
+	"reflect"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -35,8 +36,14 @@ func (m *Mesh) feedRuntime(ctx context.Context, c *control.Control) {
 	m.tellControl(c)
 	changes := c.Changes(ctx)
 	go func() { // ends with the control plane's run
+		var last runtime.Desired
 		for range changes {
-			m.runtime.SetDesired(desired(c.Objects()))
+			// What the runtime reports changes the control plane's objects too: without the comparison, the two would tell each
+			// other the same for ever.
+			if d := desired(c.Objects()); !reflect.DeepEqual(d, last) {
+				m.runtime.SetDesired(d)
+				last = d
+			}
 		}
 	}()
 }
@@ -63,7 +70,13 @@ func desired(objects []*source.Object) runtime.Desired {
 
 // feedControl tells the control plane of each change in what runs, until the context ends.
 func (m *Mesh) feedControl(ctx context.Context) {
+	var last runtime.Observed
 	for range m.runtime.Changes(ctx) {
+		now := m.runtime.Observed()
+		if reflect.DeepEqual(now, last) {
+			continue
+		}
+		last = now
 		if c, _, _ := m.plane.get(); c != nil {
 			m.tellControl(c)
 		}
