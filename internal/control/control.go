@@ -351,15 +351,16 @@ func (c *Control) Clients() []serve.Client { return c.server.Clients() }
 // and with Run never: a new Control has changes of its own.
 func (c *Control) Changes(ctx context.Context) <-chan struct{} {
 	out := make(chan struct{}, 1)
+	next := c.next()
 	go func() { // ends with the context
 		defer close(out)
 		for {
-			next := c.next()
 			select {
 			case <-next:
 			case <-ctx.Done():
 				return
 			}
+			next = c.next() // before the reader hears of this one, so that none falls in between
 			select {
 			case out <- struct{}{}:
 			default:

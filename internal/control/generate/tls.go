@@ -39,6 +39,9 @@ func (g *Generator) secure(c *clusterv3.Cluster, b *backend) {
 	if b.service.External || b.service.Resolution != model.Static || b.passthrough() {
 		return
 	}
+	if g.node.Proxyless {
+		return // gRPC's own client refuses a choice by endpoint; a DestinationRule makes it use mutual TLS throughout
+	}
 	c.TransportSocketMatches = []*clusterv3.Cluster_TransportSocketMatch{
 		{
 			Name:            "tlsMode-istio",

@@ -1,0 +1,127 @@
+package serve
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"net"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/health"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/status"
+	"google.golang.org/grpc/xds"
+
+	"github.com/weftmesh/weft/internal/control/model"
+	"github.com/weftmesh/weft/internal/identity"
+)
+
+// TestProxylessGRPC calls a service by its name with gRPC's own xDS client: no proxy is between.
+func TestProxylessGRPC(t *testing.T) {
+	p := newPlane(t, Options{})
+	backend, port := healthServer(t)
+	published := func(edit func(*model.Mesh)) *model.Mesh {
+		return mesh(func(m *model.Mesh) {
+			s := m.Services[reviewsHost]
+			s.Ports = []model.Port{{Number: 9080, Protocol: model.GRPC}}
+			s.Endpoints = []*model.Endpoint{{Address: "127.0.0.1", Ports: map[uint16]uint16{9080: port}, Namespace: "default", Ready: true, Mesh: true}}
+			if edit != nil {
+				edit(m)
+			}
+		})
+	}
+	p.server.Publish(published(nil))
+
+	resolver, err := xds.NewXDSResolverWithConfigForTesting(p.bootstrap(p.certify("default", "productpage", time.Hour)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := grpc.NewClient("xds:///"+reviewsHost+":9080", grpc.WithResolvers(resolver), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	check := func() error {
+		_, err := healthpb.NewHealthClient(conn).Check(ctx, &healthpb.HealthCheckRequest{}, grpc.WaitForReady(true))
+		return err
+	}
+	if err := check(); err != nil {
+		t.Fatal(err)
+	}
+
+	// A fault is a change of routes alone; the client takes it without a new connection.
+	p.server.Publish(published(func(m *model.Mesh) {
+		routed(reviewsHost)(m)
+		m.RouteSets[0].HTTP[0].Fault = &model.Fault{AbortGRPC: "DATA_LOSS", AbortPercent: 100}
+	}))
+	for status.Code(check()) != codes.DataLoss {
+		if ctx.Err() != nil {
+			t.Fatal("the fault is not injected")
+		}
+	}
+	if s := p.server.Clients(); len(s) != 1 || !s[0].Synced() {
+		t.Errorf("the client refused something: %+v", s)
+	}
+	backend.Stop()
+}
+
+func healthServer(t *testing.T) (*grpc.Server, uint16) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := grpc.NewServer()
+	healthpb.RegisterHealthServer(s, health.NewServer())
+	done := make(chan struct{})
+	go func() { defer close(done); _ = s.Serve(l) }()
+	t.Cleanup(func() { s.Stop(); <-done })
+	a, _ := l.Addr().(*net.TCPAddr)
+	return s, uint16(a.Port)
+}
+
+// bootstrap gives the configuration of gRPC's xDS client: the server's address, and the files of the workload's certificate.
+func (p *plane) bootstrap(s *identity.Source) []byte {
+	p.t.Helper()
+	dir := p.t.TempDir()
+	write := func(name string, data []byte) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, data, 0o600); err != nil {
+			p.t.Fatal(err)
+		}
+		return path
+	}
+	m := s.Current()
+	private, _ := m.Certificate.PrivateKey.(*ecdsa.PrivateKey)
+	der, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	_, port, err := net.SplitHostPort(p.address)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	creds := map[string]any{"type": "tls", "config": map[string]string{
+		"ca_certificate_file": write("root.pem", p.authority.RootsPEM()),
+		"certificate_file":    write("cert.pem", identity.EncodeCertificates(m.Certificate.Leaf)),
+		"private_key_file":    write("key.pem", pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})),
+	}}
+	config, err := json.Marshal(map[string]any{
+		"xds_servers": []any{map[string]any{"server_uri": "localhost:" + port, "channel_creds": []any{creds}, "server_features": []string{"xds_v3"}}},
+		"node":        map[string]string{"id": "sidecar~127.0.0.1~productpage-0.default~default.svc.cluster.local"},
+	})
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return config
+}
