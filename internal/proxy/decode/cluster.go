@@ -71,6 +71,9 @@ func (d *decoder) discovery(m *clusterv3.Cluster, c *conf.Cluster) {
 	default:
 		d.at("type", func() { d.fail("%s is not supported", t) })
 	}
+	if m.GetEdsClusterConfig() != nil && c.Discovery != conf.EDS {
+		d.at("eds_cluster_config", func() { d.fail("does not go with type %s", t) })
+	}
 	if m.GetLoadAssignment() == nil {
 		return
 	}
@@ -207,10 +210,12 @@ func (d *decoder) protocolOptions(name string, a *anypb.Any, c *conf.Cluster) {
 			c.MaxRequestsPerConnection = v.GetValue()
 		}
 	})
-	// The settings of each protocol tune Envoy's codecs; the proxy's tune themselves.
+	d.only(m.GetUseDownstreamProtocolConfig())
 	if e := m.GetExplicitHttpConfig(); e != nil {
 		d.at("explicit_http_config", func() {
 			d.only(e, "http_protocol_options", "http2_protocol_options")
+			d.at("http_protocol_options", func() { d.only(e.GetHttpProtocolOptions()) })
+			d.at("http2_protocol_options", func() { d.only(e.GetHttp2ProtocolOptions()) })
 			c.HTTP2 = e.GetHttp2ProtocolOptions() != nil
 		})
 	}

@@ -182,8 +182,14 @@ func (d *decoder) validation(m *tlsv3.CertificateValidationContext, c *common) {
 		}
 	}
 	c.anyPeer = m.GetTrustChainVerification() == tlsv3.CertificateValidationContext_ACCEPT_UNTRUSTED
-	if !c.anyPeer && !c.meshRoots && !c.systemRoots && c.ca == nil {
-		d.fail("names no roots")
+	kinds := 0
+	for _, set := range []bool{c.anyPeer, c.meshRoots, c.systemRoots, c.ca != nil} {
+		if set {
+			kinds++
+		}
+	}
+	if kinds != 1 {
+		d.fail("wants one kind of roots, has %d", kinds)
 	}
 	each(d, "match_typed_subject_alt_names", m.GetMatchTypedSubjectAltNames(), func(s *tlsv3.SubjectAltNameMatcher) {
 		d.only(s, "san_type", "matcher")
