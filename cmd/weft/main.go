@@ -21,8 +21,11 @@ func main() {
 		os.Exit(runtime.PodHostMain(os.Args[2:]))
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
-	go func() { // a second signal ends the process at once; the pod host's death removes everything
+	go func() { // ends with the process
 		<-ctx.Done()
+		// From now on a second signal ends the process at once; the pod host's death removes everything. Some programs (GNU
+		// timeout, shells) deliver one request twice, so signals that come together count as one.
+		time.Sleep(time.Second)
 		stop()
 	}()
 	os.Exit(cli.Main(ctx, os.Args[1:], cli.Programs{Up: up}, os.Stdin, os.Stdout, os.Stderr))

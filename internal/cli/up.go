@@ -320,14 +320,19 @@ func (w *watcher) summary(st api.Status) {
 	if w.s.mesh != api.DefaultMesh {
 		self += " --mesh " + w.s.mesh
 	}
-	for _, t := range [][2]string{{"ps", "what runs"}, {"graph", "who calls whom"}, {"logs -f", "what they say"}} {
-		o.printf("  %-60s %s\n", self+" "+t[0], o.paint(dim, t[1]))
-	}
+	tries := [][2]string{{"ps", "what runs"}, {"graph", "who calls whom"}, {"logs -f", "what they say"}}
 	if page != "" {
-		o.printf("  %-60s %s\n", self+" explain --from productpage http://reviews:9080/reviews/0", o.paint(dim, "which way, and why"))
-		o.printf("  %-60s %s\n", self+" apply -f examples/bookinfo/try/reviews-90-10.yaml", o.paint(dim, "shift traffic"))
+		tries = append(tries, [2]string{"explain --from productpage http://reviews:9080/reviews/0", "which way, and why"},
+			[2]string{"apply -f examples/bookinfo/try/reviews-90-10.yaml", "shift traffic"})
 	}
-	o.printf("  %-60s %s\n\n", "Ctrl-C", o.paint(dim, "stop everything"))
+	width := 0
+	for _, t := range tries {
+		width = max(width, len(self)+1+len(t[0]))
+	}
+	for _, t := range tries {
+		o.printf("  %-*s   %s\n", width, self+" "+t[0], o.paint(dim, t[1]))
+	}
+	o.printf("  %-*s   %s\n\n", width, "Ctrl-C", o.paint(dim, "stop everything"))
 }
 
 func (w *watcher) printGateways(gs []api.Published) {

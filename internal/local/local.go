@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -72,6 +73,7 @@ func Up(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
+	defer m.cleanRunDir()
 	defer api.Close()
 	if err := m.open(); err != nil {
 		return err
@@ -101,6 +103,16 @@ func (m *Mesh) listen() (net.Listener, error) {
 		return nil, fmt.Errorf("api: %w", err)
 	}
 	return l, os.Chmod(socket, 0o600)
+}
+
+// cleanRunDir removes the run directory and its parents as far as they are empty.
+func (m *Mesh) cleanRunDir() {
+	for dir := m.opt.RunDir; filepath.Base(filepath.Dir(dir)) != "/" && os.Remove(dir) == nil; {
+		dir = filepath.Dir(dir)
+		if !strings.HasPrefix(filepath.Base(dir), "weft") {
+			return
+		}
+	}
 }
 
 // open makes or loads what lives longer than one control plane: keys and the runtime.
