@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -145,13 +146,20 @@ func parseYAML(text []byte, line int) (*yaml.Node, error) {
 	return root, nil
 }
 
+// oneShort are the messages for which the parser counts lines from 0 and not, as otherwise, from 1.
+var oneShort = []string{"<stream-start>", "<document start>", "node content", "'-' indicator", "key", "',' or ']'", "',' or '}'"}
+
 // syntaxError takes the line out of the parser's message.
 func syntaxError(err error, line int) error {
 	m := yamlLine.FindStringSubmatch(err.Error())
+	message := strings.TrimPrefix(err.Error(), m[0])
 	if n, atoi := strconv.Atoi(m[1]); atoi == nil {
 		line += n - 1
+		if expected, ok := strings.CutPrefix(message, "did not find expected "); ok && slices.Contains(oneShort, expected) {
+			line++
+		}
 	}
-	return &parseError{"SyntaxError", "not valid YAML: " + strings.TrimPrefix(err.Error(), m[0]), line}
+	return &parseError{"SyntaxError", "not valid YAML: " + message, line}
 }
 
 // shift moves the lines of a tree; aliases point into it and are left alone.

@@ -49,27 +49,28 @@ func (f *Files) Run(ctx context.Context, publish func(State)) error {
 	defer tick.Stop()
 	next := time.NewTimer(0)
 	defer next.Stop()
-	waiting := true // next runs
+	soon := true // a scan is due; when not, next may still run for what has to settle
+	scanIn := func(d time.Duration) {
+		if !soon {
+			next.Reset(d)
+			soon = true
+		}
+	}
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-w.Events:
-			if !waiting {
-				next.Reset(orDefault(f.Debounce, 50*time.Millisecond))
-				waiting = true
-			}
+			scanIn(orDefault(f.Debounce, 50*time.Millisecond))
 		case <-w.Errors: // events were lost
-			next.Reset(0)
-			waiting = true
+			scanIn(0)
 		case <-tick.C:
-			if !waiting && r.differs() {
-				next.Reset(0)
-				waiting = true
+			if !soon && r.differs() {
+				scanIn(0)
 			}
 		case <-next.C:
-			waiting = r.scan(time.Now())
-			if waiting {
+			soon = false
+			if r.scan(time.Now()) {
 				next.Reset(orDefault(f.Settle, 300*time.Millisecond))
 			}
 		}
