@@ -399,15 +399,22 @@ func (g *gateways) cut() {
 // enter serves a connection to a gateway, by the listener's newest configuration.
 func (p *Proxy) enter(name string, a listen.Accepted) {
 	d := p.newDownstream(a, gateway)
-	for _, l := range p.config.Snapshot().Gateways {
-		if l.Name == name {
-			if l.Address.Port() != 0 {
-				d.port = l.Address.Port()
-				d.destination = netip.AddrPortFrom(a.Destination.Addr(), d.port)
+	d.newest = func() *conf.Listener {
+		for _, l := range p.config.Snapshot().Gateways {
+			if l.Name == name {
+				return l
 			}
-			d.serveListener(l)
-			return
 		}
+		return nil
 	}
-	d.turnAway(noConfig, "accept", fmt.Errorf("listener %s is gone", name))
+	l := d.newest()
+	if l == nil {
+		d.turnAway(noConfig, "accept", fmt.Errorf("listener %s is gone", name))
+		return
+	}
+	if l.Address.Port() != 0 {
+		d.port = l.Address.Port()
+		d.destination = netip.AddrPortFrom(a.Destination.Addr(), d.port)
+	}
+	d.serveListener(l)
 }

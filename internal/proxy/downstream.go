@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"reflect"
 	"strconv"
 	"strings"
 	"sync"
@@ -16,6 +17,7 @@ import (
 	"github.com/weftmesh/weft/internal/proxy/conn"
 	http1 "github.com/weftmesh/weft/internal/proxy/http"
 	"github.com/weftmesh/weft/internal/proxy/listen"
+	"github.com/weftmesh/weft/internal/proxy/route"
 	"github.com/weftmesh/weft/internal/telemetry"
 	"github.com/weftmesh/weft/internal/wire"
 )
@@ -49,8 +51,13 @@ type downstream struct {
 	// fixed is the destination by name of an explicit outbound listener; forward is set on the forward proxy's.
 	fixed   string
 	forward bool
-	// http is the connection manager in force; nil outbound, where it is the target's.
-	http *conf.HTTP
+	// http is the connection manager in force; nil outbound, where it is the target's. Listener and chain are where it is from,
+	// info what the chain was matched by, and newest gives the listener as it is configured now.
+	http     *conf.HTTP
+	listener *conf.Listener
+	chain    *conf.Chain
+	info     route.ConnInfo
+	newest   func() *conf.Listener
 	// byAddress is, outbound, what the destination address resolved to; nil when the mesh does not know it.
 	byAddress *conf.Target
 
@@ -197,6 +204,10 @@ func (d *downstream) serveOne(s *http1.ServerConn) bool {
 	if err := s.WaitRequest(); err != nil && !d.spokeLate(err) {
 		return false // idle for too long, draining, or gone
 	}
+	if !d.renew() {
+		s.Shut()
+		return false
+	}
 	x := d.p.begin(d, s)
 	err := s.ReadRequest(&x.req)
 	if err != nil {
@@ -223,6 +234,28 @@ func (d *downstream) serveOne(s *http1.ServerConn) bool {
 		s.Shut()
 	}
 	return reuse
+}
+
+// renew brings a kept connection to the newest configuration of its listener, so that a policy holds from the next request on. It
+// is false when the connection would not be taken in any more as it is: plaintext where mutual TLS is required now, other
+// certificates, a gateway's port that was given up.
+func (d *downstream) renew() bool {
+	if d.newest == nil {
+		return true
+	}
+	l := d.newest()
+	if l == d.listener {
+		return true
+	}
+	if l == nil {
+		return false
+	}
+	chain, _ := route.Chain(l, &d.info)
+	if chain == nil || chain.HTTP == nil || !reflect.DeepEqual(chain.TLS, d.chain.TLS) {
+		return false
+	}
+	d.listener, d.chain, d.http = l, chain, chain.HTTP
+	return true
 }
 
 // spokeLate reports whether the client sent something just as it was given up: that is served still.

@@ -23,13 +23,14 @@ const maxReplay = 64 << 10
 
 var replayBuffers = sync.Pool{New: func() any { b := make([]byte, maxReplay); return &b }}
 
-// readAhead reads a small body whole where it may be needed more than once.
+// readAhead reads a small body whole where it may be needed more than once, or has not arrived yet: a request that its client
+// cuts off then never reaches an endpoint, and none waits for a slow client.
 func (x *exchange) readAhead() bool {
 	f, b := x.matched.Route.Forward, x.req.Body
 	if b.Kind != message.Sized || b.Length > maxReplay || b.Length == 0 {
 		return true
 	}
-	if len(f.Mirrors) == 0 && (f.Retry == nil || !retry.Repeatable(&x.req)) {
+	if len(f.Mirrors) == 0 && (f.Retry == nil || !retry.Repeatable(&x.req)) && x.bodyAtHand() {
 		return true
 	}
 	if !x.welcomeBody() {
@@ -335,7 +336,7 @@ func (x *exchange) wantsAgain(ok bool) bool {
 	if x.to == nil || x.pumping != nil || !ok && x.err.Fault() == OfClient || x.p.ctx.Err() != nil || x.expired() {
 		return false
 	}
-	if x.req.Body.Kind != message.NoBody && x.body == nil && !x.unsent {
+	if b := x.req.Body; b.Kind != message.NoBody && b != (message.Body{Kind: message.Sized}) && x.body == nil && !x.unsent {
 		return false // the body is gone
 	}
 	repeatable := retry.Repeatable(&x.req)

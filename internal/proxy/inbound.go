@@ -42,7 +42,8 @@ func (p *Proxy) mapped(m wire.PortMap, app netip.AddrPort) func(listen.Accepted)
 }
 
 func (d *downstream) serveInbound() {
-	l := d.p.config.Snapshot().Inbound
+	d.newest = func() *conf.Listener { return d.p.config.Snapshot().Inbound }
+	l := d.newest()
 	if l == nil {
 		d.turnAway(noConfig, "accept", errors.New("no inbound configuration yet"))
 		return
@@ -54,9 +55,9 @@ func (d *downstream) serveInbound() {
 func (d *downstream) serveListener(l *conf.Listener) {
 	d.p.entered.Add(1)
 	defer d.p.entered.Add(-1)
-	info := route.ConnInfo{Destination: d.destination, Source: d.remote.Addr(), Transport: conf.RawTransport}
+	d.info = route.ConnInfo{Destination: d.destination, Source: d.remote.Addr(), Transport: conf.RawTransport}
 	var s *stream
-	if raw, _ := route.Chain(l, &info); raw != nil && raw.TCP != nil && raw.TLS == nil {
+	if raw, _ := route.Chain(l, &d.info); raw != nil && raw.TCP != nil && raw.TLS == nil {
 		s = d.newStream(raw.TCP) // plaintext whose server may speak first is possible
 	}
 	found, err := d.look(l, s)
@@ -70,7 +71,8 @@ func (d *downstream) serveListener(l *conf.Listener) {
 	}
 	defer found.drop()
 	d.conn, d.sni = found.conn, found.ServerName
-	chain, step := route.Chain(l, d.info(&info, found.Sniffed))
+	d.learn(found.Sniffed)
+	chain, step := route.Chain(l, &d.info)
 	if chain == nil {
 		d.turnAway(noRoute, "accept", noChain(step, found.Sniffed))
 		return
@@ -78,6 +80,7 @@ func (d *downstream) serveListener(l *conf.Listener) {
 	if chain.TLS != nil && !d.terminate(chain) {
 		return
 	}
+	d.listener, d.chain = l, chain
 	d.serveChain(chain, s, &found)
 }
 
@@ -101,18 +104,17 @@ func sniffs(l *conf.Listener, port uint16) bool {
 	})
 }
 
-// info completes what chains are matched by. For plaintext the application protocol has the names that Envoy's http_inspector
+// learn completes what chains are matched by. For plaintext the application protocol has the names that Envoy's http_inspector
 // gives.
-func (d *downstream) info(i *route.ConnInfo, s listen.Sniffed) *route.ConnInfo {
+func (d *downstream) learn(s listen.Sniffed) {
 	switch s.Protocol {
 	case listen.TLS:
-		i.Transport, i.ServerName, i.ALPN = conf.TLSTransport, s.ServerName, s.ALPN
+		d.info.Transport, d.info.ServerName, d.info.ALPN = conf.TLSTransport, s.ServerName, s.ALPN
 	case listen.HTTP1:
-		i.ALPN = []string{"http/1.1"}
+		d.info.ALPN = []string{"http/1.1"}
 	case listen.HTTP2:
-		i.ALPN = []string{"h2c"}
+		d.info.ALPN = []string{"h2c"}
 	}
-	return i
 }
 
 func noChain(step route.ChainStep, s listen.Sniffed) error {

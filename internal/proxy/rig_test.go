@@ -164,7 +164,7 @@ func (m *mesh) pod(account, ip string, change func(*wire.Bootstrap)) *pod {
 	source.Publish(mat)
 	p.config.publish(func(s *conf.Snapshot, _ map[string]*conf.Target) { s.Inbound = strict(9080) })
 	b := &wire.Bootstrap{Node: wire.Node{Role: wire.Sidecar, Name: account + "-1", Namespace: "default", ServiceAccount: account,
-		Workload: account + "-v1"}, TrustDomain: "cluster.local", Outbound: ip + ":15001", Inbound: ip + ":15006", DrainSeconds: 5}
+		Workload: account + "-v1"}, TrustDomain: "cluster.local", Outbound: ip + ":15001", Inbound: ip + ":15006", DrainSeconds: 2}
 	if change != nil {
 		change(b)
 	}
@@ -176,7 +176,11 @@ func (m *mesh) pod(account, ip string, change func(*wire.Bootstrap)) *pod {
 		p.CaptureInbound(func(dst netip.AddrPort) (netip.AddrPort, bool) { return in, true })
 	}
 	var err error
-	p.proxy, err = New(Options{Bootstrap: b, Config: p.config, Source: source, AccessLog: p.log, Log: slog.New(slog.DiscardHandler),
+	var accessLog io.Writer = p.log
+	if b.AccessLog == "none" {
+		b.AccessLog, accessLog = "", nil
+	}
+	p.proxy, err = New(Options{Bootstrap: b, Config: p.config, Source: source, AccessLog: accessLog, Log: slog.New(slog.DiscardHandler),
 		Listen: func(_ context.Context, _, address string) (net.Listener, error) {
 			return p.Listen(netip.MustParseAddrPort(address))
 		},

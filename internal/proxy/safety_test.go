@@ -126,7 +126,7 @@ func TestPOSTIsNotReplayed(t *testing.T) {
 func TestKeptConnectionClosedByServerIsInvisible(t *testing.T) {
 	m := newMesh(t)
 	client := m.pod("productpage", "10.0.0.1", nil)
-	outside := &pod{Host: m.net.Host(netip.MustParseAddr("10.0.0.9")), m: m, stop: func() {}}
+	outside := &pod{Host: m.net.Host(netip.MustParseAddr("10.0.0.9")), m: m, stop: client.stop}
 	var n atomic.Int64
 	outside.rawHTTP(8080, func(c net.Conn, r *http.Request) bool {
 		if n.Add(1)%2 == 0 {
@@ -383,7 +383,11 @@ func TestAutoServesHTTPOfASlowClient(t *testing.T) {
 func TestMalformedNeverReachesTheApplication(t *testing.T) {
 	client, server := pair(t)
 	asked := atomic.Int64{}
-	server.serve(9080, http.HandlerFunc(func(http.ResponseWriter, *http.Request) { asked.Add(1) }))
+	server.serve(9080, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		if _, err := io.ReadAll(r.Body); err == nil {
+			asked.Add(1) // a broken body may begin to arrive, and must not seem whole
+		}
+	}))
 	for name, c := range map[string]struct {
 		request string
 		status  int // 0: closed without an answer
@@ -398,6 +402,7 @@ func TestMalformedNeverReachesTheApplication(t *testing.T) {
 		"version":             {"GET / HTTP/3.0\r\nHost: reviews\r\n\r\n", 505},
 		"connect":             {"CONNECT reviews:9080 HTTP/1.1\r\nHost: reviews:9080\r\n\r\n", 405},
 		"ends in the middle":  {"GET / HTTP/1.1\r\nHost: rev", 0},
+		"ends in the body":    {"POST / HTTP/1.1\r\nHost: reviews\r\nContent-Length: 9\r\n\r\nabc", 0},
 		"garbage":             {"\x00\x01\x02\x03\r\n\r\n", 400},
 		"body without length": {"POST / HTTP/1.1\r\nHost: reviews\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", 400},
 	} {
