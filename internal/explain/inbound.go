@@ -128,7 +128,7 @@ func (e *evaluation) authorize(ch *conf.Chain, conn *route.ConnInfo, in *Inbound
 	case ch.TCP != nil:
 		sets = ch.TCP.RBAC
 	}
-	return verdict(authz.Evaluate(sets, input))
+	return verdict(sets, input)
 }
 
 // forwarded is the request as the destination's proxy sees it: with the route's rewrites and header changes made.
@@ -199,12 +199,20 @@ func expansion(s string) string {
 	return b.String()
 }
 
-func verdict(v authz.Verdict) Verdict {
+func verdict(sets []*conf.RBAC, in *authz.Input) Verdict {
+	v := authz.Evaluate(sets, in)
 	out := Verdict{Allowed: v.Allowed, Rule: v.Rule, Policy: v.Policy}
 	if v.ShadowDenied {
 		out.DryRun = "would be denied"
 		if v.ShadowPolicy != "" {
 			out.DryRun += " by " + v.ShadowPolicy
+		}
+	}
+	if v.Rule == authz.AllowMissed {
+		for _, a := range authz.Trace(sets, in) {
+			if a.Action == conf.Allow {
+				out.Missed = append(out.Missed, Miss{a.Policy, a.Why})
+			}
 		}
 	}
 	return out

@@ -160,7 +160,7 @@ func (e *evaluation) http(ln *conf.Listener, h *conf.HTTP) {
 		e.talk.request.Path = p
 	}
 	if len(h.RBAC) > 0 {
-		v := verdict(authz.Evaluate(h.RBAC, &authz.Input{Request: e.talk.request, Port: e.talk.port, SNI: e.conn().ServerName}))
+		v := verdict(h.RBAC, &authz.Input{Request: e.talk.request, Port: e.talk.port, SNI: e.conn().ServerName})
 		if e.report.Policy = &v; !v.Allowed {
 			e.refuse(403, "", "refused by %s: %s", e.report.From.Workload, v.text())
 			return

@@ -117,6 +117,14 @@ type Verdict struct {
 	Rule    string `json:"rule"`             // in words
 	Policy  string `json:"policy,omitempty"` // that decided
 	DryRun  string `json:"dryRun,omitempty"` // what policies in dry run would have done
+	// Missed are, where no ALLOW policy matches, the policies that there are and why each does not.
+	Missed []Miss `json:"missed,omitempty"`
+}
+
+// Miss is a policy that does not match.
+type Miss struct {
+	Policy string `json:"policy"`
+	Why    string `json:"why"`
 }
 
 func (p *Proxy) describe() Party {

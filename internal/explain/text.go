@@ -81,7 +81,7 @@ func (r *Report) lay(s *sheet) {
 	s.line("identity", r.From.Identity)
 	s.line("listener", strings.TrimSpace(r.Listener+"  "+r.Protocol))
 	if r.Policy != nil {
-		s.add("policy", verdictRow(r.Policy))
+		s.add("policy", verdictRows(r.Policy)...)
 	}
 	if r.RouteTable != "" {
 		s.line("routes", r.RouteTable+"  host "+r.Domain)
@@ -150,7 +150,7 @@ func (d *Destination) lay(s *sheet) {
 	if in := d.Inbound; in != nil {
 		s.add("inbound", in.row())
 		if in.Refused == "" {
-			s.add("policy", verdictRow(&in.Verdict))
+			s.add("policy", verdictRows(&in.Verdict)...)
 		}
 		if in.Verdict.DryRun != "" {
 			s.line("dry run", in.Verdict.DryRun)
@@ -170,11 +170,15 @@ func (in *Inbound) row() []cell {
 	return []cell{who, {how, ""}, {in.Chain, faint}}
 }
 
-func verdictRow(v *Verdict) []cell {
+func verdictRows(v *Verdict) [][]cell {
 	if v.Allowed {
-		return []cell{{"allowed", green}, {v.text(), ""}}
+		return [][]cell{{{"allowed", green}, {v.text(), ""}}}
 	}
-	return []cell{{"denied", red}, {v.text(), ""}}
+	rows := [][]cell{{{"denied", red}, {v.text(), ""}}}
+	for _, m := range v.Missed {
+		rows = append(rows, []cell{{"", ""}, {m.Policy, ""}, {m.Why, ""}})
+	}
+	return rows
 }
 
 func (s *sheet) paint(color, text string) string {

@@ -2,6 +2,7 @@ package authz_test
 
 import (
 	"net/netip"
+	"slices"
 	"testing"
 
 	"github.com/weftmesh/weft/internal/proxy/conf"
@@ -133,5 +134,31 @@ func TestEvaluateAllocatesNothing(t *testing.T) {
 		}
 	}); n != 0 {
 		t.Errorf("%v allocations", n)
+	}
+}
+
+func TestTraceSaysWhy(t *testing.T) {
+	get := &conf.Rule{Or: []*conf.Rule{{Header: &conf.HeaderMatch{Name: ":method", Value: *exact("GET")}}, {Header: &conf.HeaderMatch{Name: ":method", Value: *exact("HEAD")}}}}
+	plain := input("POST", "/a")
+	plain.Peer = ""
+	sets := []*conf.RBAC{
+		{Action: conf.Deny, Policies: []conf.RBACPolicy{policy("deny", &conf.Rule{Path: exact("/admin")}, anything[0])}},
+		{Shadow: true, Policies: []conf.RBACPolicy{policy("dry", anything[0], anything[0])}},
+		{Policies: []conf.RBACPolicy{
+			policy("method", &conf.Rule{And: []*conf.Rule{anything[0], get}}, anything[0]),
+			policy("who", anything[0], &conf.Rule{Principal: exact(reviews)}),
+			policy("not", &conf.Rule{Not: &conf.Rule{Port: 9080}}, anything[0]),
+			policy("yes", anything[0], anything[0]),
+		}},
+	}
+	want := []authz.Attempt{
+		{Policy: "deny", Action: conf.Deny, Why: `path: want exact "/admin", got "/a"`},
+		{Policy: "method", Why: `method: want exact "GET", got "POST"; method: want exact "HEAD", got "POST"`},
+		{Policy: "who", Why: `principal: want exact "` + reviews + `", got none (no client certificate)`},
+		{Policy: "not", Why: "excluded: port: want 9080"},
+		{Policy: "yes", Matched: true},
+	}
+	if got := authz.Trace(sets, plain); !slices.Equal(got, want) {
+		t.Errorf("got %+v", got)
 	}
 }
