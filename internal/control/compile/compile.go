@@ -75,6 +75,7 @@ type compiler struct {
 	owner     map[any]*part          // what a service, gateway or route set was made of
 	placed    map[netip.Addr]podSeat // pods by address
 	instances map[instance]*model.Endpoint
+	claims    map[string][]claim // who rules a host in sidecars, oldest first
 }
 
 func newCompiler(s model.Settings) *compiler {
@@ -83,7 +84,7 @@ func newCompiler(s model.Settings) *compiler {
 		mesh: &model.Mesh{Settings: s, Services: map[string]*model.Service{}, ByAddress: map[netip.Addr][]*model.Service{},
 			Destinations: map[string][]*model.Destination{}, Workloads: map[string]*model.Workload{}},
 		byKind: map[string][]*part{}, byRef: map[model.Ref]*part{}, owner: map[any]*part{}, placed: map[netip.Addr]podSeat{},
-		instances: map[instance]*model.Endpoint{},
+		instances: map[instance]*model.Endpoint{}, claims: map[string][]claim{},
 	}
 }
 

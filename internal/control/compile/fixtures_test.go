@@ -143,3 +143,41 @@ func TestSampleGatewayAPI(t *testing.T) {
 		}
 	}
 }
+
+// TestExamples compiles our own examples as a user meets them: none needs a word of warning.
+func TestExamples(t *testing.T) {
+	const dir = "../../../examples/bookinfo/"
+	base, err := filepath.Glob(dir + "*.yaml")
+	if err != nil || len(base) == 0 {
+		t.Fatalf("no examples: %v", err)
+	}
+	try, err := filepath.Glob(dir + "try/*.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range append([]string{""}, try...) {
+		files := base
+		if file != "" {
+			files = append(append([]string{}, base...), file)
+		}
+		_, findings := Compile(Input{Objects: load(t, files...)})
+		for _, f := range findings {
+			t.Errorf("%s: %s", file, f)
+		}
+	}
+	api, err := filepath.Glob(dir + "try/gateway-api/*.yaml")
+	if err != nil || len(api) == 0 {
+		t.Fatalf("no examples: %v", err)
+	}
+	versions := dir + "try/gateway-api/versions.yaml"
+	for _, file := range api {
+		files := append(append([]string{}, base...), versions)
+		if file != versions {
+			files = append(files, file)
+		}
+		_, findings := Compile(Input{Objects: load(t, files...)})
+		for _, f := range findings {
+			t.Errorf("%s: %s", file, f)
+		}
+	}
+}

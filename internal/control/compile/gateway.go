@@ -3,6 +3,7 @@ package compile
 import (
 	"crypto/tls"
 	"net/netip"
+	"slices"
 	"strings"
 
 	networkingapi "istio.io/api/networking/v1alpha3"
@@ -161,9 +162,21 @@ func (p *part) sameProtocol() {
 			uses[s.Port] = i
 			continue
 		}
+		p.sameTLSHost(s, i)
 		if a, b := portUse(p.gateway.Servers[first]), portUse(s); a != b || a == "TCP" {
 			p.err("PortCollision", at(p.serversField(), i)+".port", "use another port", "port %d is opened for %s here and for %s by %s",
 				s.Port, b, a, at(p.serversField(), first))
+		}
+	}
+}
+
+// sameTLSHost refuses a second certificate for a host on a port: the server name alone decides which is shown.
+func (p *part) sameTLSHost(s model.Server, i int) {
+	for j, other := range p.gateway.Servers[:i] {
+		for k, h := range s.Hosts {
+			if portUse(s) == "TLS" && other.Port == s.Port && slices.ContainsFunc(other.Hosts, func(o model.GatewayHost) bool { return o.Host == h.Host }) {
+				p.err("DuplicateHost", at(at(p.serversField(), i)+".hosts", k), "", "host %s of port %d is already that of %s", h.Host, s.Port, at(p.serversField(), j))
+			}
 		}
 	}
 }

@@ -21,7 +21,6 @@ func (c *compiler) addRoutes() {
 		parts = append(parts, c.byKind[kind]...)
 	}
 	slices.SortStableFunc(parts, func(a, b *part) int { return source.Older(a.Object, b.Object) })
-	claims := map[string][]*part{}
 	for _, p := range parts {
 		switch k := p.Kube.(type) {
 		case *networkingv1.Ingress:
@@ -32,7 +31,11 @@ func (c *compiler) addRoutes() {
 			c.linkHTTPRoute(p, k)
 		case *networking.VirtualService:
 			c.linkVirtualService(p, &k.Spec)
-			c.claim(claims, p)
+			if p.routes.Mesh {
+				for i, host := range k.Spec.Hosts {
+					c.claim(p.fullHost(host), claim{p, p.routes, at("spec.hosts", i)})
+				}
+			}
 			c.mesh.RouteSets = append(c.mesh.RouteSets, p.routes)
 		}
 	}
@@ -79,18 +82,48 @@ func (c *compiler) linkGateways(p *part, names []string, field string) {
 	for i, name := range names {
 		refs, _ := p.gatewayRefs([]string{name})
 		for _, ref := range refs {
-			if !c.hasGateway(ref) {
-				p.warn("GatewayNotFound", at(field, i), "name it as namespace/name when it is in another namespace",
-					"there is no Gateway %s/%s: routes for it have no effect", ref.Namespace, ref.Name)
-			}
+			c.linkGateway(p, ref, at(field, i))
 		}
 	}
 }
 
-func (c *compiler) hasGateway(ref model.GatewayRef) bool {
-	return slices.ContainsFunc(c.mesh.Gateways, func(g *model.Gateway) bool {
-		return g.Ref == model.Ref{Kind: ref.Kind, Namespace: ref.Namespace, Name: ref.Name}
-	})
+func (c *compiler) linkGateway(p *part, ref model.GatewayRef, field string) {
+	g := c.gateway(ref)
+	if g == nil {
+		p.warn("GatewayNotFound", field, "name it as namespace/name when it is in another namespace",
+			"there is no Gateway %s/%s: routes for it have no effect", ref.Namespace, ref.Name)
+		return
+	}
+	for i, host := range p.routes.Hosts {
+		if !takesHost(g, p.GetNamespace(), host) {
+			p.warn("GatewayHostMismatch", at("spec.hosts", i), "add it to the Gateway's hosts", "Gateway %s/%s does not take host %s of namespace %s: these rules have no effect there",
+				ref.Namespace, ref.Name, host, p.GetNamespace())
+		}
+	}
+}
+
+// takesHost reports whether a gateway has a server for a host, or for a part of a wildcard, with routes of a namespace.
+func takesHost(g *model.Gateway, namespace, host string) bool {
+	for _, s := range g.Servers {
+		for _, h := range s.Hosts {
+			if _, ok := hostsMeet(h.Host, host); ok && (h.Namespace == "" || h.Namespace == namespace) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func (c *compiler) hasGateway(ref model.GatewayRef) bool { return c.gateway(ref) != nil }
+
+// gateway finds an accepted gateway.
+func (c *compiler) gateway(ref model.GatewayRef) *model.Gateway {
+	for _, g := range c.mesh.Gateways {
+		if g.Ref == (model.Ref{Kind: ref.Kind, Namespace: ref.Namespace, Name: ref.Name}) {
+			return g
+		}
+	}
+	return nil
 }
 
 // linkDestination reports a host, port or subset that is not there: such requests get 503, as in Istio.
@@ -125,11 +158,8 @@ func portList(s *model.Service) string {
 
 // hasSubset reports whether a DestinationRule that is visible in a namespace defines a subset.
 func (c *compiler) hasSubset(d model.WeightedDestination, namespace string) bool {
-	for host, list := range c.mesh.Destinations {
-		if !hostCovers(host, d.Host) {
-			continue
-		}
-		for _, dest := range list {
+	for _, host := range covering(d.Host) {
+		for _, dest := range c.mesh.Destinations[host] {
 			if dest.ExportTo.VisibleFrom(dest.Ref.Namespace, namespace) && findSubset(dest.Subsets, d.Subset) {
 				return true
 			}
@@ -138,18 +168,27 @@ func (c *compiler) hasSubset(d model.WeightedDestination, namespace string) bool
 	return false
 }
 
-// wildcardService finds a service whose wildcard host covers a host: the most specific one.
-func (c *compiler) wildcardService(host string) *model.Service {
-	for rest := host; ; {
+// covering gives a host and the wildcards that take it in, the most specific first.
+func covering(host string) []string {
+	list := []string{host}
+	for rest := strings.TrimPrefix(host, "*."); ; {
 		_, parent, ok := strings.Cut(rest, ".")
 		if !ok {
-			return nil
+			return append(list, "*")
 		}
-		if s := c.mesh.Services["*."+parent]; s != nil {
-			return s
-		}
+		list = append(list, "*."+parent)
 		rest = parent
 	}
+}
+
+// wildcardService finds a service whose wildcard host covers a host: the most specific one.
+func (c *compiler) wildcardService(host string) *model.Service {
+	for _, wildcard := range covering(host)[1:] {
+		if s := c.mesh.Services[wildcard]; s != nil {
+			return s
+		}
+	}
+	return nil
 }
 
 // hostHint guesses which service a name was meant for.
@@ -202,26 +241,30 @@ func protocolList(s *model.Service) string {
 	return strings.Join(list, ", ")
 }
 
-// claim records which hosts a VirtualService has for sidecars. Where two namespaces' proxies would see both, the older one
-// counts, and both are told.
-func (c *compiler) claim(claims map[string][]*part, p *part) {
-	if !p.routes.Mesh {
-		return
-	}
-	for i, host := range p.routes.Hosts {
-		for _, older := range claims[host] {
-			if !seenTogether(older.routes, p.routes) {
-				continue
-			}
-			const hint = "put the rules into one VirtualService"
-			p.warn("DuplicateHost", at("spec.hosts", i), hint, "host %s is already ruled by %s, which is older: these rules have no effect in sidecars",
-				host, older.Ref())
-			older.warn("DuplicateHost", at("spec.hosts", slices.Index(older.routes.Hosts, host)), hint,
-				"host %s is also named by %s, whose rules have no effect in sidecars", host, p.Ref())
+// claim is a set of routes that sidecars use for a host, and the field that says so.
+type claim struct {
+	part   *part
+	routes *model.RouteSet
+	field  string
+}
+
+// claim records who rules a host in sidecars. Where some namespace's proxies would see two, the older one counts and both are
+// told. Routes of the Gateway API do not compete among themselves: they are merged.
+func (c *compiler) claim(host string, mine claim) {
+	const hint = "put the rules into one object"
+	for _, older := range c.claims[host] {
+		if !seenTogether(older.routes, mine.routes) {
+			continue
+		}
+		if older.part == mine.part || older.routes.ByPrecedence && mine.routes.ByPrecedence {
 			break
 		}
-		claims[host] = append(claims[host], p)
+		mine.part.warn("DuplicateHost", mine.field, hint, "host %s is already ruled by %s, which is older: these rules have no effect in sidecars",
+			host, older.part.Ref())
+		older.part.warn("DuplicateHost", older.field, hint, "host %s is also named by %s, whose rules have no effect in sidecars", host, mine.part.Ref())
+		break
 	}
+	c.claims[host] = append(c.claims[host], mine)
 }
 
 // seenTogether reports whether some namespace sees both.

@@ -314,6 +314,45 @@ func (c *compiler) addPolicies() {
 		c.mesh.PeerAuthentications = append(c.mesh.PeerAuthentications, p.peer)
 	}
 	for _, p := range c.byKind["AuthorizationPolicy"] {
+		c.checkLayer(p)
 		c.mesh.AuthorizationPolicies = append(c.mesh.AuthorizationPolicies, p.authz)
 	}
+}
+
+// checkLayer warns of conditions on requests where a workload that the policy selects has only ports that carry none.
+func (c *compiler) checkLayer(p *part) {
+	field := requestCondition(p.authz)
+	if field == "" {
+		return
+	}
+	for _, name := range sortedKeys(c.mesh.Workloads) {
+		w := c.mesh.Workloads[name]
+		if p.authz.Namespace != "" && p.authz.Namespace != w.Namespace || !selects(p.authz.Selector, w.Labels) || len(w.Ports) == 0 {
+			continue
+		}
+		if slices.ContainsFunc(w.Ports, func(port model.WorkloadPort) bool { return port.Protocol.IsHTTP() || port.Protocol == model.Auto }) {
+			continue
+		}
+		p.warn("RequestConditionOnTCP", field, "use ports, principals, namespaces or addresses",
+			"workload %s carries no HTTP: with a condition on requests, ALLOW never holds for its connections and DENY holds for all of them", name)
+		return
+	}
+}
+
+// requestCondition gives the first field of a policy that only a request can answer.
+func requestCondition(a *model.AuthorizationPolicy) string {
+	for i, r := range a.Rules {
+		field := at("spec.rules", i)
+		for j, o := range r.To {
+			if len(o.Hosts)+len(o.NotHosts)+len(o.Methods)+len(o.NotMethods)+len(o.Paths)+len(o.NotPaths) > 0 {
+				return at(field+".to", j) + ".operation"
+			}
+		}
+		for j, w := range r.When {
+			if strings.HasPrefix(w.Key, "request.") {
+				return at(field+".when", j) + ".key"
+			}
+		}
+	}
+	return ""
 }
