@@ -37,9 +37,10 @@ func kindOf(p model.Protocol) model.Protocol {
 
 func (s *serverSet) kind() model.Protocol { return kindOf(s.servers[0].server.Protocol) }
 
-// serverSets gives the node's ports in ascending order; none unless it is a gateway.
+// serverSets gives the node's ports in ascending order; none unless it is a gateway. A node without labels is one that the mesh does
+// not know (see package serve): it gets none either, not even those of a Gateway that selects all, because keys come with them.
 func (g *Generator) serverSets() []*serverSet {
-	if g.node.Role != wire.Gateway {
+	if g.node.Role != wire.Gateway || len(g.node.Labels) == 0 {
 		return nil
 	}
 	byPort := map[uint16]*serverSet{}
