@@ -7,6 +7,8 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
+	"io"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -163,7 +165,8 @@ func (c *client) send(r *discoveryv3.DeltaDiscoveryRequest) {
 	if c.first {
 		r.Node, c.first = c.node, false
 	}
-	if err := c.stream.Send(r); err != nil {
+	// Send's EOF says that the server has ended the stream; Recv says why.
+	if err := c.stream.Send(r); err != nil && !errors.Is(err, io.EOF) {
 		c.t.Fatal(err)
 	}
 }
