@@ -288,9 +288,6 @@ func (g *gateways) run(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-g.r.p.drainNow:
-			g.closeAll()
-			return
 		case <-changed:
 		case <-tick.C:
 		}

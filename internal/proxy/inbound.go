@@ -55,6 +55,7 @@ func (d *downstream) serveInbound() {
 func (d *downstream) serveListener(l *conf.Listener) {
 	d.p.entered.Add(1)
 	defer d.p.entered.Add(-1)
+	d.p.arrivedAt.Store(d.p.opt.Now().UnixNano())
 	d.info = route.ConnInfo{Destination: d.destination, Source: d.remote.Addr(), Transport: conf.RawTransport}
 	var s *stream
 	if raw, _ := route.Chain(l, &d.info); raw != nil && raw.TCP != nil && raw.TLS == nil {

@@ -101,6 +101,7 @@ type Proxy struct {
 	drainOnce sync.Once
 	ending    atomic.Bool  // outbound connections drain too
 	entered   atomic.Int64 // open connections to the workload or the gateway
+	arrivedAt atomic.Int64 // Unix nanoseconds of the last of them; 0 for none
 
 	state status
 }
@@ -175,8 +176,8 @@ func (p *Proxy) Metrics(w io.Writer) error {
 	return err
 }
 
-// Drain begins draining of what comes to the workload or the gateway: connections end after their current request, and a
-// gateway's ports close. It does not wait, and does not end Run. What the workload itself calls goes on: it may have requests
+// Drain begins draining of what comes to the workload or the gateway: connections end after their current request.
+// It does not wait, and does not end Run. What the workload itself calls goes on: it may have requests
 // to finish.
 func (p *Proxy) Drain() {
 	p.drainOnce.Do(func() {
@@ -344,25 +345,39 @@ func (r *running) serve(b bound) *listen.Server {
 	return s
 }
 
-// drain lets live requests finish within the time for it.
+// drain lets live requests finish within the time for it. Listeners stay open until no new connection has come for a while:
+// clients learn only by and by that we are leaving, and each that still comes is served and told to close.
 func (r *running) drain() {
 	p := r.p
 	p.Drain()
-	p.drainFrom.Store(p.opt.Now().UnixNano()) // outbound begins now
+	begin := p.opt.Now()
+	p.drainFrom.Store(begin.UnixNano()) // outbound begins now
 	p.ending.Store(true)
-	r.closeListeners()
 	limit := time.NewTimer(p.opt.DrainTime)
 	defer limit.Stop()
 	tick := time.NewTicker(drainPoll)
 	defer tick.Stop()
-	for r.open() > 0 {
+	for listening := true; listening || r.open() > 0; {
 		select {
 		case <-limit.C:
 			p.log.Warn("draining takes too long; connections are cut off", "open", r.open())
 			return
 		case <-tick.C:
 		}
+		if listening && !p.expected(begin) {
+			r.closeListeners()
+			listening = false
+		}
 	}
+}
+
+// expected reports whether clients may still come that do not know of our leaving. Where none ever came, none does.
+func (p *Proxy) expected(begin time.Time) bool {
+	last := p.arrivedAt.Load()
+	if last == 0 {
+		return false
+	}
+	return p.opt.Now().UnixNano()-max(last, begin.UnixNano()) < int64(p.drainGrace())
 }
 
 func (r *running) open() int {
