@@ -210,3 +210,16 @@ func TestBadQuestions(t *testing.T) {
 		}
 	}
 }
+
+func TestRegistryOnlyRefusesTheUnknown(t *testing.T) {
+	base, err := os.ReadFile("testdata/bookinfo.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := mesh(t, append(decode(t, "bookinfo.yaml", base), decode(t, "pods", pods("productpage-v1-a productpage 10.1.0.1 sidecar\n"))...))
+	m.Settings.RegistryOnly = true
+	r, err := explain.Mesh(m, explain.Request{From: "productpage", URL: "http://www.example.org/"})
+	if err != nil || r.Outcome != "refuse" || r.Status != 502 {
+		t.Errorf("report %+v, %v", r, err)
+	}
+}

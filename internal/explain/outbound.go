@@ -110,28 +110,53 @@ func protocolName(scheme string) string {
 
 // listener gets what the destination is resolved by; nil when the evaluation has ended.
 func (e *evaluation) listener() *conf.Listener {
-	name := wire.ListenerName(e.talk.host, e.talk.port)
-	if e.view.Client.Role == wire.Gateway {
-		name = wire.GatewayListenerName(e.talk.port)
+	names := e.listenerNames()
+	e.report.Listener, e.report.Protocol = names[0], e.talk.scheme
+	for _, name := range names {
+		ln, found, err := get[*conf.Listener](e.view.Client.Resources, decode.ListenerType, name)
+		if err != nil {
+			e.problem("the proxy refuses its configuration: %v", err)
+			e.refuse(503, "", "there is no valid configuration for %s", name)
+			return nil
+		}
+		if found {
+			e.report.Listener = name
+			return ln
+		}
 	}
-	e.report.Listener, e.report.Protocol = name, e.talk.scheme
-	ln, found, err := get[*conf.Listener](e.view.Client.Resources, decode.ListenerType, name)
+	e.unknown(names[0])
+	return nil
+}
+
+// listenerNames are the names that the client's proxy tries: the host that the request names, with the port that the client
+// connects to, and then the address itself.
+func (e *evaluation) listenerNames() []string {
+	t := e.talk
+	if e.view.Client.Role == wire.Gateway {
+		return []string{wire.GatewayListenerName(t.port)}
+	}
+	direct := wire.ListenerName(t.host, t.port)
+	if t.scheme != "http" {
+		return []string{direct}
+	}
+	u := url.URL{Host: t.request.Authority}
+	if named := wire.ListenerName(strings.TrimSuffix(u.Hostname(), "."), t.port); u.Hostname() != "" && named != direct {
+		return []string{named, direct}
+	}
+	return []string{direct}
+}
+
+// unknown concludes for a destination that the mesh does not have.
+func (e *evaluation) unknown(name string) {
 	switch {
-	case err != nil:
-		e.problem("the proxy refuses its configuration: %v", err)
-		e.refuse(503, "", "there is no valid configuration for %s", name)
-	case found:
-		return ln
 	case e.view.Client.Role == wire.Gateway:
 		e.refuse(0, "", "the gateway does not listen on port %d", e.talk.port)
 	case e.view.RegistryOnly:
-		e.destinations([]conf.WeightedCluster{{Cluster: wire.BlackHoleCluster, Weight: 1}}, 1)
-		e.refuse(502, "UH", "the mesh does not know %s, and destinations that it does not know are refused (REGISTRY_ONLY)", name)
+		e.refuse(502, "NR", "the mesh does not know %s, and destinations that it does not know are refused (REGISTRY_ONLY)", name)
 	default:
 		e.report.Outcome = "pass through"
 		e.report.Summary = fmt.Sprintf("the mesh does not know %s: the connection is passed through as it is", name)
 	}
-	return nil
 }
 
 // conn describes the connection to the client's proxy.

@@ -191,6 +191,7 @@ func (s *session) sift(m *discoveryv3.DeltaDiscoveryResponse) (Update, []Rejecti
 	for _, r := range m.Resources {
 		switch {
 		case names[r.GetName()] == nil && names[Wildcard] == nil:
+		case r.GetResource() == nil && r.GetTtl() != nil: // a heartbeat: what is held stays (xDS protocol, "TTL")
 		case r.GetResource() == nil || r.Resource.TypeUrl != m.TypeUrl:
 			rejected = append(rejected, Rejection{r.GetName(), fmt.Errorf("is a %q in a response of %q",
 				r.GetResource().GetTypeUrl(), m.TypeUrl)})
