@@ -32,7 +32,10 @@ func TestChain(t *testing.T) {
 			Source: netip.MustParseAddr("172.16.0.2"), Transport: tr, ALPN: alpn}
 	}
 	from := func(c route.ConnInfo, src string) route.ConnInfo { c.Source = netip.MustParseAddr(src); return c }
-	to := func(c route.ConnInfo, dst string) route.ConnInfo { c.Destination = netip.MustParseAddrPort(dst); return c }
+	to := func(c route.ConnInfo, dst string) route.ConnInfo {
+		c.Destination = netip.MustParseAddrPort(dst)
+		return c
+	}
 	tests := []struct {
 		name string
 		conn route.ConnInfo
