@@ -6,8 +6,12 @@
 package compile
 
 import (
+	"cmp"
+	"maps"
 	"net/netip"
+	"slices"
 
+	"github.com/weftmesh/weft/internal/control/compile/convert"
 	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/control/source"
 )
@@ -25,7 +29,7 @@ type Input struct {
 func Compile(in Input) (*model.Mesh, []model.Finding) {
 	c := newCompiler(withDefaults(in.Settings))
 	for _, o := range in.Objects {
-		c.take(convert(o, c.settings))
+		c.take(convert.Object(o, c.settings))
 	}
 	c.addServices()
 	c.addServiceEntries()
@@ -48,7 +52,7 @@ func Validate(s model.Settings) func([]*source.Object) []model.Finding {
 
 // Check judges one object by itself: everything that does not depend on others. It is what source.Files takes.
 func Check(o *source.Object) []model.Finding {
-	return source.SortFindings(convert(o, withDefaults(model.Settings{})).findings)
+	return source.SortFindings(convert.Object(o, withDefaults(model.Settings{})).Findings)
 }
 
 func withDefaults(s model.Settings) model.Settings {
@@ -63,6 +67,9 @@ func withDefaults(s model.Settings) model.Settings {
 	}
 	return s
 }
+
+// part is an object that was converted.
+type part = convert.Part
 
 // compiler is the state of one compilation.
 type compiler struct {
@@ -91,7 +98,7 @@ func newCompiler(s model.Settings) *compiler {
 // take files a converted object; one with an error is left out.
 func (c *compiler) take(p *part) {
 	c.all = append(c.all, p)
-	if p.failed() {
+	if p.Failed() {
 		return
 	}
 	ref := p.Ref()
@@ -102,7 +109,9 @@ func (c *compiler) take(p *part) {
 func (c *compiler) findings() []model.Finding {
 	var all []model.Finding
 	for _, p := range c.all {
-		all = append(all, p.findings...)
+		all = append(all, p.Findings...)
 	}
 	return source.SortFindings(all)
 }
+
+func sortedKeys[K cmp.Ordered, V any](m map[K]V) []K { return slices.Sorted(maps.Keys(m)) }

@@ -1,55 +1,42 @@
 package compile
 
 import (
-	"crypto/tls"
-	"crypto/x509"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/weftmesh/weft/internal/control/compile/convert"
 	"github.com/weftmesh/weft/internal/control/model"
 )
-
-// credential is a reference to a Secret that is looked up when all objects are there.
-type credential struct {
-	namespace string // empty for those that resolveCredentials is told
-	name      string
-	field     string
-	pair, ca  bool // whether a certificate with its key, and an authority, are needed
-	take      func(secret)
-}
-
-// secret is what a Secret holds for TLS, as PEM.
-type secret struct{ certificate, key, ca []byte }
 
 // resolveCredentials fills in what a part's credentials name, from the first of the namespaces that has the Secret. What is
 // missing is a warning: the port or destination then refuses connections, as in Istio.
 func (c *compiler) resolveCredentials(p *part, namespaces []string) {
-	for _, cred := range p.credentials {
+	for _, cred := range p.Credentials {
 		in := namespaces
-		if cred.namespace != "" {
-			in = []string{cred.namespace}
-			if !c.granted(p, cred.namespace, "", "Secret", cred.name) {
-				p.warn("RefNotPermitted", cred.field, "make a ReferenceGrant there", "namespace %s does not permit its Secret %s to be used here: TLS connections fail",
-					cred.namespace, cred.name)
+		if cred.Namespace != "" {
+			in = []string{cred.Namespace}
+			if !c.granted(p, cred.Namespace, "", "Secret", cred.Name) {
+				p.Warn("RefNotPermitted", cred.Field, "make a ReferenceGrant there", "namespace %s does not permit its Secret %s to be used here: TLS connections fail",
+					cred.Namespace, cred.Name)
 				continue
 			}
 		}
-		s, ok := c.findSecret(in, cred.name)
+		s, ok := c.findSecret(in, cred.Name)
 		if !ok {
-			p.warn("CredentialNotFound", cred.field, "make a Secret of type kubernetes.io/tls", "there is no Secret %s in namespace %s: TLS connections fail",
-				cred.name, joinWords(in))
+			p.Warn("CredentialNotFound", cred.Field, "make a Secret of type kubernetes.io/tls", "there is no Secret %s in namespace %s: TLS connections fail",
+				cred.Name, joinWords(in))
 			continue
 		}
-		if problem := s.check(cred); problem != "" {
-			p.warn("CredentialInvalid", cred.field, "", "Secret %s %s: TLS connections fail", cred.name, problem)
+		if problem := s.Check(cred); problem != "" {
+			p.Warn("CredentialInvalid", cred.Field, "", "Secret %s %s: TLS connections fail", cred.Name, problem)
 			continue
 		}
-		cred.take(s)
+		cred.Take(s)
 	}
 }
 
-func (c *compiler) findSecret(namespaces []string, name string) (secret, bool) {
+func (c *compiler) findSecret(namespaces []string, name string) (convert.Secret, bool) {
 	for _, ns := range namespaces {
 		p := c.byRef[model.Ref{Kind: "Secret", Namespace: ns, Name: name}]
 		if p == nil {
@@ -59,45 +46,24 @@ func (c *compiler) findSecret(namespaces []string, name string) (secret, bool) {
 		if !ok {
 			continue
 		}
-		s := secret{certificate: k.Data["tls.crt"], key: k.Data["tls.key"], ca: k.Data["ca.crt"]}
+		s := convert.Secret{Certificate: k.Data["tls.crt"], Key: k.Data["tls.key"], CA: k.Data["ca.crt"]}
 		// Istio's other spellings, and its separate Secret for the authority.
-		if s.certificate == nil {
-			s.certificate, s.key = k.Data["cert"], k.Data["key"]
+		if s.Certificate == nil {
+			s.Certificate, s.Key = k.Data["cert"], k.Data["key"]
 		}
-		if s.ca == nil {
-			s.ca = k.Data["cacert"]
+		if s.CA == nil {
+			s.CA = k.Data["cacert"]
 		}
-		if other := c.byRef[model.Ref{Kind: "Secret", Namespace: ns, Name: name + "-cacert"}]; other != nil && s.ca == nil {
+		if other := c.byRef[model.Ref{Kind: "Secret", Namespace: ns, Name: name + "-cacert"}]; other != nil && s.CA == nil {
 			if k, ok := other.Kube.(*corev1.Secret); ok {
-				if s.ca = k.Data["ca.crt"]; s.ca == nil {
-					s.ca = k.Data["cacert"]
+				if s.CA = k.Data["ca.crt"]; s.CA == nil {
+					s.CA = k.Data["cacert"]
 				}
 			}
 		}
 		return s, true
 	}
-	return secret{}, false
-}
-
-// check says what is wrong with the material.
-func (s secret) check(cred credential) string {
-	if cred.pair {
-		if s.certificate == nil || s.key == nil {
-			return "has no tls.crt and tls.key"
-		}
-		if _, err := tls.X509KeyPair(s.certificate, s.key); err != nil {
-			return "has no usable pair of certificate and key (" + err.Error() + ")"
-		}
-	}
-	if cred.ca && (s.ca != nil || cred.pair) {
-		if s.ca == nil {
-			return "has no ca.crt"
-		}
-		if !x509.NewCertPool().AppendCertsFromPEM(s.ca) {
-			return "has no certificate in ca.crt"
-		}
-	}
-	return ""
+	return convert.Secret{}, false
 }
 
 // gatewayNamespaces are where a gateway's Secrets are looked for: beside its workloads, in its own namespace, in the root one.

@@ -8,9 +8,9 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 
-	networkingapi "istio.io/api/networking/v1alpha3"
 	networking "istio.io/client-go/pkg/apis/networking/v1"
 
+	"github.com/weftmesh/weft/internal/control/compile/convert"
 	"github.com/weftmesh/weft/internal/control/model"
 )
 
@@ -23,7 +23,7 @@ func (c *compiler) addEndpoints() {
 		}
 		ref := model.Ref{Kind: "Service", Namespace: slice.Namespace, Name: slice.Labels[discoveryv1.LabelServiceName]}
 		if owner := c.byRef[ref]; owner != nil {
-			c.addSlice(owner.services[0], slice)
+			c.addSlice(owner.Services[0], slice)
 		}
 	}
 	for _, p := range c.byKind["Service"] {
@@ -125,7 +125,7 @@ func (c *compiler) selectEntries(p *part) {
 	}
 	for _, e := range c.entriesOf(svc.Namespace, svc.Spec.Selector) {
 		ports := map[uint16]uint16{}
-		for i, port := range p.services[0].Ports {
+		for i, port := range p.Services[0].Ports {
 			ports[port.Number] = port.Number
 			if target := svc.Spec.Ports[min(i, len(svc.Spec.Ports)-1)].TargetPort.IntVal; target > 0 {
 				ports[port.Number] = uint16(target)
@@ -134,7 +134,7 @@ func (c *compiler) selectEntries(p *part) {
 				ports[port.Number] = uint16(n)
 			}
 		}
-		c.addEndpoint(p.services[0], entryEndpoint(&e.Spec, e.Namespace, e.Name, entryLabels(e)), ports)
+		c.addEndpoint(p.Services[0], convert.EntryEndpoint(&e.Spec, e.Namespace, e.Name, entryLabels(e)), ports)
 	}
 }
 
@@ -146,19 +146,6 @@ func (c *compiler) entriesOf(namespace string, selector map[string]string) []*ne
 		}
 	}
 	return found
-}
-
-// entryEndpoint makes an instance of a WorkloadEntry. It has a sidecar when its label says so, as in Istio.
-func entryEndpoint(e *networkingapi.WorkloadEntry, namespace, name string, labels map[string]string) *model.Endpoint {
-	ep := &model.Endpoint{Address: e.Address, Labels: labels, Namespace: namespace, ServiceAccount: e.ServiceAccount, Workload: name,
-		Instance: name, Ready: true, Mesh: labels[tlsModeLabel] == "istio", Weight: e.Weight, Locality: e.Locality}
-	if a, err := netip.ParseAddr(e.Address); err == nil {
-		ep.Address = a.Unmap().String()
-	}
-	if ep.ServiceAccount == "" {
-		ep.ServiceAccount = "default"
-	}
-	return ep
 }
 
 // finishEndpoints orders instances, tells workloads which service leads to them, and makes those of headless services known by

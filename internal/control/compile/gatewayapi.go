@@ -8,24 +8,10 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
+	"github.com/weftmesh/weft/internal/control/compile/convert"
 	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/control/source"
 )
-
-// ourClasses and ourControllers are what a Gateway or an Ingress names to be served by this mesh: our own names, and Istio's, so
-// that its users' objects work.
-var (
-	ourClasses     = []string{"weft", "istio"}
-	ourControllers = []string{"weft.dev/gateway-controller", "istio.io/gateway-controller", "weft.dev/ingress-controller", "istio.io/ingress-controller"}
-)
-
-// apiGateway converts a Gateway of the Gateway API whose class we know by name. Others may be ours by their GatewayClass; until
-// that is looked up they are left alone, since what they mean is up to their implementation.
-func (p *part) apiGateway(g *gatewayv1.Gateway) {
-	if slices.Contains(ourClasses, string(g.Spec.GatewayClassName)) {
-		p.listeners(g)
-	}
-}
 
 // apiGatewayOf gives what was made of a Gateway that is ours to serve.
 func (c *compiler) apiGatewayOf(p *part) (*model.Gateway, bool) {
@@ -34,14 +20,17 @@ func (c *compiler) apiGatewayOf(p *part) (*model.Gateway, bool) {
 		return nil, false
 	}
 	if class := string(g.Spec.GatewayClassName); !c.isOurs(class, "GatewayClass") {
-		p.info("NotOurs", "spec.gatewayClassName", `use class "istio" or "weft" to have this mesh serve it`, "class %q belongs to another implementation", class)
+		p.Info("NotOurs", "spec.gatewayClassName", `use class "istio" or "weft" to have this mesh serve it`, "class %q belongs to another implementation", class)
 		return nil, false
 	}
-	if p.gateway == nil {
-		p.listeners(g)
+	if p.Gateway == nil {
+		p.Listeners(g)
 	}
-	return p.gateway, !p.failed()
+	return p.Gateway, !p.Failed()
 }
+
+// ourControllers are the controllers of classes that are ours, Istio's among them.
+var ourControllers = []string{"weft.dev/gateway-controller", "istio.io/gateway-controller", "weft.dev/ingress-controller", "istio.io/ingress-controller"}
 
 // isOurs looks a class up; without an object of that name, the name decides.
 func (c *compiler) isOurs(name, kind string) bool {
@@ -50,118 +39,9 @@ func (c *compiler) isOurs(name, kind string) bool {
 		controller = controllerOf(p)
 	}
 	if controller == "" {
-		return slices.Contains(ourClasses, name)
+		return slices.Contains(convert.OurClasses, name)
 	}
 	return slices.Contains(ourControllers, controller)
-}
-
-func (p *part) listeners(g *gatewayv1.Gateway) {
-	spec := &g.Spec
-	p.gateway = &model.Gateway{Ref: p.Ref(), Selector: ingressSelector, Created: p.Born}
-	p.refuse("spec.addresses", len(spec.Addresses) > 0)
-	p.refuse("spec.allowedListeners", spec.AllowedListeners != nil)
-	p.refuse("spec.tls", spec.TLS != nil)
-	p.refuse("spec.defaultScope", spec.DefaultScope != "")
-	if spec.Infrastructure != nil {
-		p.info("NoEffect", "spec.infrastructure", "", "no workload is made for the gateway: the ingress gateway serves it")
-	}
-	if len(spec.Listeners) == 0 {
-		p.err("MissingField", "spec.listeners", "", "at least one listener is needed")
-	}
-	for i := range spec.Listeners {
-		p.listener(spec, i)
-	}
-	p.sameProtocol()
-}
-
-func (p *part) refuse(field string, set bool) {
-	if set {
-		p.unsupported(field, "")
-	}
-}
-
-var listenerProtocols = map[gatewayv1.ProtocolType]model.Protocol{
-	gatewayv1.HTTPProtocolType: model.HTTP, gatewayv1.HTTPSProtocolType: model.HTTPS, gatewayv1.TLSProtocolType: model.TLS,
-	gatewayv1.TCPProtocolType: model.TCP,
-}
-
-func (p *part) listener(spec *gatewayv1.GatewaySpec, i int) {
-	l, field := &spec.Listeners[i], at("spec.listeners", i)
-	host := "*"
-	if l.Hostname != nil && *l.Hostname != "" {
-		host = strings.ToLower(string(*l.Hostname))
-		p.validHost(host, field+".hostname", false)
-	}
-	protocol, ok := listenerProtocols[l.Protocol]
-	if !ok {
-		p.err("InvalidProtocol", field+".protocol", "use one of HTTP, HTTPS, TLS, TCP", "protocol %q is not supported", l.Protocol)
-	}
-	if l.Name == "" {
-		p.err("MissingField", field+".name", "", "a listener needs a name")
-	}
-	out := model.Server{Port: p.validPort(uint32(max(l.Port, 0)), field+".port"), Name: string(l.Name), Protocol: protocol,
-		Hosts: []model.GatewayHost{{Host: host}}}
-	for j, other := range p.gateway.Servers {
-		if other.Name == out.Name {
-			p.err("DuplicateListener", field+".name", "", "name %q is already that of spec.listeners[%d]", l.Name, j)
-		}
-		if other.Port == out.Port && other.Protocol == out.Protocol && other.Hosts[0].Host == host {
-			p.err("DuplicateListener", field, "", "port and hostname are already those of spec.listeners[%d]", j)
-		}
-	}
-	p.gateway.Servers = append(p.gateway.Servers, out)
-	p.listenerTLS(l, field+".tls", i)
-}
-
-func (p *part) listenerTLS(l *gatewayv1.Listener, field string, i int) {
-	server := &p.gateway.Servers[i]
-	encrypted := server.Protocol == model.HTTPS || server.Protocol == model.TLS
-	if l.TLS == nil || !encrypted {
-		switch {
-		case encrypted:
-			p.err("MissingField", field, "", "protocol %s needs tls", l.Protocol)
-		case l.TLS != nil:
-			p.err("ConflictingFields", field, "", "protocol %s takes no tls", l.Protocol)
-		}
-		return
-	}
-	p.refuse(field+".options", len(l.TLS.Options) > 0)
-	if l.TLS.Mode != nil && *l.TLS.Mode == gatewayv1.TLSModePassthrough {
-		if server.Protocol == model.HTTPS {
-			p.err("ConflictingFields", field+".mode", "use protocol TLS", "protocol HTTPS ends TLS: mode Passthrough is not possible")
-		}
-		server.TLS = &model.ServerTLS{Mode: model.TLSPassthrough}
-		return
-	}
-	server.TLS = &model.ServerTLS{Mode: model.TLSSimple}
-	if len(l.TLS.CertificateRefs) == 0 {
-		p.err("MissingField", field+".certificateRefs", "", "a certificate is needed")
-	}
-	for j, ref := range l.TLS.CertificateRefs {
-		f := at(field+".certificateRefs", j)
-		switch {
-		case j > 0:
-			p.unsupported(f, "use one certificate for each listener")
-		case orEmpty(ref.Group) != "" || ref.Kind != nil && *ref.Kind != "Secret":
-			p.unsupported(f, "use a Secret")
-		default:
-			p.serverSecret(namespaceOr(ref.Namespace, p.GetNamespace()), string(ref.Name), f, false, i)
-		}
-	}
-}
-
-func orEmpty[T ~string](v *T) string {
-	if v == nil {
-		return ""
-	}
-	return string(*v)
-}
-
-func namespaceOr(v *gatewayv1.Namespace, otherwise string) string {
-	if orEmpty(v) == "" {
-		return otherwise
-	}
-	return string(*v)
 }
 
 // granted reports whether a part may refer to an object of a namespace: its own, or one whose ReferenceGrants allow it.
@@ -178,7 +58,7 @@ func (c *compiler) granted(from *part, namespace, group, kind, name string) bool
 			return string(f.Group) == from.Kind.Group && string(f.Kind) == from.Kind.Name && string(f.Namespace) == from.GetNamespace()
 		})
 		what := slices.ContainsFunc(g.Spec.To, func(t gatewayv1.ReferenceGrantTo) bool {
-			return string(t.Group) == group && string(t.Kind) == kind && (orEmpty(t.Name) == "" || string(*t.Name) == name)
+			return string(t.Group) == group && string(t.Kind) == kind && (convert.OrEmpty(t.Name) == "" || string(*t.Name) == name)
 		})
 		if who && what {
 			return true
@@ -199,7 +79,7 @@ func (c *compiler) attach(route *part, hostnames []string, g *gatewayv1.Gateway,
 	why := "it has no such listener"
 	for i := range g.Spec.Listeners {
 		l := &g.Spec.Listeners[i]
-		if section := orEmpty(ref.SectionName); section != "" && section != string(l.Name) {
+		if section := convert.OrEmpty(ref.SectionName); section != "" && section != string(l.Name) {
 			continue
 		}
 		if ref.Port != nil && *ref.Port != l.Port {
@@ -213,7 +93,7 @@ func (c *compiler) attach(route *part, hostnames []string, g *gatewayv1.Gateway,
 			why = "its listener does not allow routes of this namespace or kind"
 			continue
 		}
-		hosts := slices.DeleteFunc(meeting(hostnames, orEmpty(l.Hostname)), func(h string) bool { return takenByOther(g, l, h) })
+		hosts := slices.DeleteFunc(meeting(hostnames, convert.OrEmpty(l.Hostname)), func(h string) bool { return takenByOther(g, l, h) })
 		if len(hosts) == 0 {
 			why = "its listener has no hostname in common with the route, or another one is more specific"
 			continue
@@ -225,10 +105,10 @@ func (c *compiler) attach(route *part, hostnames []string, g *gatewayv1.Gateway,
 
 // takenByOther reports whether requests for a host go to a more specific listener of the same port.
 func takenByOther(g *gatewayv1.Gateway, l *gatewayv1.Listener, host string) bool {
-	own := meeting(nil, orEmpty(l.Hostname))[0]
+	own := meeting(nil, convert.OrEmpty(l.Hostname))[0]
 	for i := range g.Spec.Listeners {
-		other := meeting(nil, orEmpty(g.Spec.Listeners[i].Hostname))[0]
-		if g.Spec.Listeners[i].Port == l.Port && other != own && hostCovers(own, other) && hostCovers(other, host) {
+		other := meeting(nil, convert.OrEmpty(g.Spec.Listeners[i].Hostname))[0]
+		if g.Spec.Listeners[i].Port == l.Port && other != own && convert.HostCovers(own, other) && convert.HostCovers(other, host) {
 			return true
 		}
 	}
@@ -246,7 +126,7 @@ func meeting(hostnames []string, listener string) []string {
 	}
 	var hosts []string
 	for _, h := range hostnames {
-		if both, ok := hostsMeet(h, listener); ok && !slices.Contains(hosts, both) {
+		if both, ok := convert.HostsMeet(h, listener); ok && !slices.Contains(hosts, both) {
 			hosts = append(hosts, both)
 		}
 	}

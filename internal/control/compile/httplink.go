@@ -6,6 +6,7 @@ import (
 
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
+	"github.com/weftmesh/weft/internal/control/compile/convert"
 	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/control/source"
 )
@@ -14,11 +15,11 @@ import (
 func (c *compiler) linkHTTPRoute(p *part, r *gatewayv1.HTTPRoute) {
 	c.linkBackends(p, r)
 	if len(r.Spec.ParentRefs) == 0 {
-		p.warn("NoParent", "spec.parentRefs", "", "the route has no parent, and no effect")
+		p.Warn("NoParent", "spec.parentRefs", "", "the route has no parent, and no effect")
 	}
 	var sets []*model.RouteSet
 	for i, ref := range r.Spec.ParentRefs {
-		field := at("spec.parentRefs", i)
+		field := convert.At("spec.parentRefs", i)
 		group := source.GroupGateway
 		if ref.Group != nil {
 			group = string(*ref.Group)
@@ -33,7 +34,7 @@ func (c *compiler) linkHTTPRoute(p *part, r *gatewayv1.HTTPRoute) {
 		case (group == "" || group == "core") && kind == "Service":
 			sets = append(sets, c.serviceParent(p, ref, field)...)
 		default:
-			p.warn("InvalidKind", field+".kind", "use a Gateway or a Service", "a %s (%s) cannot be a parent: the route is not attached to it", kind, group)
+			p.Warn("InvalidKind", field+".kind", "use a Gateway or a Service", "a %s (%s) cannot be a parent: the route is not attached to it", kind, group)
 		}
 	}
 	c.mesh.RouteSets = append(c.mesh.RouteSets, sets...)
@@ -41,11 +42,11 @@ func (c *compiler) linkHTTPRoute(p *part, r *gatewayv1.HTTPRoute) {
 
 // gatewayParent attaches a route to a Gateway's listeners.
 func (c *compiler) gatewayParent(p *part, r *gatewayv1.HTTPRoute, ref gatewayv1.ParentReference, field string) []*model.RouteSet {
-	namespace := namespaceOr(ref.Namespace, p.GetNamespace())
+	namespace := convert.NamespaceOr(ref.Namespace, p.GetNamespace())
 	owner := c.byRef[model.Ref{Kind: "Gateway.k8s", Namespace: namespace, Name: string(ref.Name)}]
 	name := namespace + "/" + string(ref.Name)
 	if owner == nil {
-		p.warn("GatewayNotFound", field+".name", "", "there is no Gateway %s: the route is not attached to it", name)
+		p.Warn("GatewayNotFound", field+".name", "", "there is no Gateway %s: the route is not attached to it", name)
 		return nil
 	}
 	gref := model.GatewayRef{Kind: "Gateway.k8s", Namespace: namespace, Name: string(ref.Name)}
@@ -53,13 +54,13 @@ func (c *compiler) gatewayParent(p *part, r *gatewayv1.HTTPRoute, ref gatewayv1.
 	if !ok || !c.hasGateway(gref) {
 		return nil // another implementation's, or refused, which is said at the Gateway
 	}
-	attached, why := c.attach(p, p.routes.Hosts, g, ref)
+	attached, why := c.attach(p, p.Routes.Hosts, g, ref)
 	if len(attached) == 0 {
-		p.warn("NotAttached", field, "", "Gateway %s does not take the route: %s", name, why)
+		p.Warn("NotAttached", field, "", "Gateway %s does not take the route: %s", name, why)
 	}
 	var sets []*model.RouteSet
 	for _, a := range attached {
-		rs := *p.routes
+		rs := *p.Routes
 		rs.Hosts = a.hosts
 		gref.Section, gref.Port = string(a.listener.Name), uint16(a.listener.Port)
 		rs.Gateways = []model.GatewayRef{gref}
@@ -71,25 +72,25 @@ func (c *compiler) gatewayParent(p *part, r *gatewayv1.HTTPRoute, ref gatewayv1.
 // serviceParent attaches a route to a Service, for the sidecars of its clients. A route in the Service's own namespace is for all
 // of them, one in another namespace for the clients there (GEP-1426).
 func (c *compiler) serviceParent(p *part, ref gatewayv1.ParentReference, field string) []*model.RouteSet {
-	namespace := namespaceOr(ref.Namespace, p.GetNamespace())
-	s := c.mesh.Services[serviceHost(string(ref.Name), namespace, c.settings)]
+	namespace := convert.NamespaceOr(ref.Namespace, p.GetNamespace())
+	s := c.mesh.Services[convert.ServiceHost(string(ref.Name), namespace, c.settings)]
 	if s == nil {
-		p.warn("HostNotFound", field+".name", "", "there is no Service %s/%s: the route is not attached to it", namespace, ref.Name)
+		p.Warn("HostNotFound", field+".name", "", "there is no Service %s/%s: the route is not attached to it", namespace, ref.Name)
 		return nil
 	}
-	if len(p.routes.Hosts) > 0 {
-		p.warn("NoEffect", "spec.hostnames", "", "hostnames have no effect on a route for a Service")
+	if len(p.Routes.Hosts) > 0 {
+		p.Warn("NoEffect", "spec.hostnames", "", "hostnames have no effect on a route for a Service")
 	}
 	port, ok := parentPort(s, ref)
 	if !ok {
-		p.warn("PortNotFound", field, "", "Service %s/%s has no such port (it has %s): the route is not attached to it", namespace, ref.Name, portList(s))
+		p.Warn("PortNotFound", field, "", "Service %s/%s has no such port (it has %s): the route is not attached to it", namespace, ref.Name, portList(s))
 		return nil
 	}
 	if port != 0 && !s.Port(port).Protocol.IsHTTP() && s.Port(port).Protocol != model.Auto {
-		p.warn("HTTPRuleOnTCPPort", field, `name the port "http" or set its appProtocol, if it speaks HTTP`,
+		p.Warn("HTTPRuleOnTCPPort", field, `name the port "http" or set its appProtocol, if it speaks HTTP`,
 			"the route has no effect: port %d of %s is declared as %s", port, s.Host, s.Port(port).Protocol)
 	}
-	rs := *p.routes
+	rs := *p.Routes
 	rs.Hosts, rs.Mesh = []string{s.Host}, true
 	if namespace != p.GetNamespace() {
 		rs.ExportTo = model.Visibility{Private: true}
@@ -103,7 +104,7 @@ func (c *compiler) serviceParent(p *part, ref gatewayv1.ParentReference, field s
 
 // parentPort gives the port that a parent reference names; 0 when it names none.
 func parentPort(s *model.Service, ref gatewayv1.ParentReference) (uint16, bool) {
-	if section := orEmpty(ref.SectionName); section != "" {
+	if section := convert.OrEmpty(ref.SectionName); section != "" {
 		for _, port := range s.Ports {
 			if port.Name == section && (ref.Port == nil || uint16(*ref.Port) == port.Number) {
 				return port.Number, true
@@ -132,7 +133,7 @@ func onPort(routes []model.HTTPRoute, port uint16) []model.HTTPRoute {
 // linkBackends marks backends that are not there or may not be used: requests for them get 500.
 func (c *compiler) linkBackends(p *part, r *gatewayv1.HTTPRoute) {
 	for i, rule := range r.Spec.Rules {
-		route := &p.routes.HTTP[i]
+		route := &p.Routes.HTTP[i]
 		for j := range route.Destinations {
 			c.linkBackend(p, &route.Destinations[j], rule.BackendRefs[j].BackendObjectReference, fmt.Sprintf("%s.backendRefs[%d]", route.Field, j))
 		}
@@ -150,17 +151,17 @@ func (c *compiler) linkBackend(p *part, d *model.WeightedDestination, ref gatewa
 	if d.Invalid != "" {
 		return
 	}
-	namespace := namespaceOr(ref.Namespace, p.GetNamespace())
+	namespace := convert.NamespaceOr(ref.Namespace, p.GetNamespace())
 	s := c.mesh.Services[d.Host]
 	switch {
 	case !c.granted(p, namespace, "", "Service", string(ref.Name)):
 		d.Invalid = "RefNotPermitted"
-		p.warn(d.Invalid, field+".namespace", "make a ReferenceGrant there", "namespace %s does not permit its Service %s to be used here: requests for it get 500", namespace, ref.Name)
+		p.Warn(d.Invalid, field+".namespace", "make a ReferenceGrant there", "namespace %s does not permit its Service %s to be used here: requests for it get 500", namespace, ref.Name)
 	case s == nil:
 		d.Invalid = "BackendNotFound"
-		p.warn(d.Invalid, field+".name", "", "there is no Service %s/%s: requests for it get 500", namespace, ref.Name)
+		p.Warn(d.Invalid, field+".name", "", "there is no Service %s/%s: requests for it get 500", namespace, ref.Name)
 	case s.Port(d.Port) == nil:
 		d.Invalid = "PortNotFound"
-		p.warn(d.Invalid, field+".port", "", "Service %s/%s has no port %d (it has %s): requests for it get 500", namespace, ref.Name, d.Port, portList(s))
+		p.Warn(d.Invalid, field+".port", "", "Service %s/%s has no port %d (it has %s): requests for it get 500", namespace, ref.Name, d.Port, portList(s))
 	}
 }

@@ -10,6 +10,7 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
+	"github.com/weftmesh/weft/internal/control/compile/convert"
 	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/control/source"
 )
@@ -24,19 +25,19 @@ func (c *compiler) addRoutes() {
 	for _, p := range parts {
 		switch k := p.Kube.(type) {
 		case *networkingv1.Ingress:
-			if p.gateway != nil && c.hasGateway(model.GatewayRef{Kind: "Ingress", Namespace: k.Namespace, Name: k.Name}) {
+			if p.Gateway != nil && c.hasGateway(model.GatewayRef{Kind: "Ingress", Namespace: k.Namespace, Name: k.Name}) {
 				c.ingressRoutes(p, k)
 			}
 		case *gatewayv1.HTTPRoute:
 			c.linkHTTPRoute(p, k)
 		case *networking.VirtualService:
 			c.linkVirtualService(p, &k.Spec)
-			if p.routes.Mesh {
+			if p.Routes.Mesh {
 				for i, host := range k.Spec.Hosts {
-					c.claim(p.fullHost(host), claim{p, p.routes, at("spec.hosts", i)})
+					c.claim(p.FullHost(host), claim{p, p.Routes, convert.At("spec.hosts", i)})
 				}
 			}
-			c.mesh.RouteSets = append(c.mesh.RouteSets, p.routes)
+			c.mesh.RouteSets = append(c.mesh.RouteSets, p.Routes)
 		}
 	}
 }
@@ -46,17 +47,17 @@ func (c *compiler) linkVirtualService(p *part, spec *networkingapi.VirtualServic
 	c.linkGateways(p, spec.Gateways, "spec.gateways")
 	for i, r := range spec.Http {
 		for j, m := range r.Match {
-			c.linkGateways(p, m.Gateways, at(at("spec.http", i)+".match", j)+".gateways")
+			c.linkGateways(p, m.Gateways, convert.At(convert.At("spec.http", i)+".match", j)+".gateways")
 		}
-		c.linkHTTPDestinations(p, r, &p.routes.HTTP[i])
+		c.linkHTTPDestinations(p, r, &p.Routes.HTTP[i])
 	}
-	for _, r := range p.routes.TCP {
+	for _, r := range p.Routes.TCP {
 		c.linkDestinations(p, r.Destinations, r.Field)
 	}
-	for _, r := range p.routes.TLS {
+	for _, r := range p.Routes.TLS {
 		c.linkDestinations(p, r.Destinations, r.Field)
 	}
-	if p.routes.Mesh {
+	if p.Routes.Mesh {
 		c.checkProtocols(p)
 	}
 }
@@ -64,7 +65,7 @@ func (c *compiler) linkVirtualService(p *part, spec *networkingapi.VirtualServic
 func (c *compiler) linkHTTPDestinations(p *part, r *networkingapi.HTTPRoute, out *model.HTTPRoute) {
 	c.linkDestinations(p, out.Destinations, out.Field)
 	for i, m := range out.Mirrors {
-		field := at(out.Field+".mirrors", i) + ".destination"
+		field := convert.At(out.Field+".mirrors", i) + ".destination"
 		if r.Mirror != nil {
 			field = out.Field + ".mirror"
 		}
@@ -74,15 +75,15 @@ func (c *compiler) linkHTTPDestinations(p *part, r *networkingapi.HTTPRoute, out
 
 func (c *compiler) linkDestinations(p *part, list []model.WeightedDestination, field string) {
 	for i, d := range list {
-		c.linkDestination(p, d, at(field+".route", i)+".destination")
+		c.linkDestination(p, d, convert.At(field+".route", i)+".destination")
 	}
 }
 
 func (c *compiler) linkGateways(p *part, names []string, field string) {
 	for i, name := range names {
-		refs, _ := p.gatewayRefs([]string{name})
+		refs, _ := p.GatewayRefs([]string{name})
 		for _, ref := range refs {
-			c.linkGateway(p, ref, at(field, i))
+			c.linkGateway(p, ref, convert.At(field, i))
 		}
 	}
 }
@@ -90,13 +91,13 @@ func (c *compiler) linkGateways(p *part, names []string, field string) {
 func (c *compiler) linkGateway(p *part, ref model.GatewayRef, field string) {
 	g := c.gateway(ref)
 	if g == nil {
-		p.warn("GatewayNotFound", field, "name it as namespace/name when it is in another namespace",
+		p.Warn("GatewayNotFound", field, "name it as namespace/name when it is in another namespace",
 			"there is no Gateway %s/%s: routes for it have no effect", ref.Namespace, ref.Name)
 		return
 	}
-	for i, host := range p.routes.Hosts {
+	for i, host := range p.Routes.Hosts {
 		if !takesHost(g, p.GetNamespace(), host) {
-			p.warn("GatewayHostMismatch", at("spec.hosts", i), "add it to the Gateway's hosts", "Gateway %s/%s does not take host %s of namespace %s: these rules have no effect there",
+			p.Warn("GatewayHostMismatch", convert.At("spec.hosts", i), "add it to the Gateway's hosts", "Gateway %s/%s does not take host %s of namespace %s: these rules have no effect there",
 				ref.Namespace, ref.Name, host, p.GetNamespace())
 		}
 	}
@@ -106,7 +107,7 @@ func (c *compiler) linkGateway(p *part, ref model.GatewayRef, field string) {
 func takesHost(g *model.Gateway, namespace, host string) bool {
 	for _, s := range g.Servers {
 		for _, h := range s.Hosts {
-			if _, ok := hostsMeet(h.Host, host); ok && (h.Namespace == "" || h.Namespace == namespace) {
+			if _, ok := convert.HostsMeet(h.Host, host); ok && (h.Namespace == "" || h.Namespace == namespace) {
 				return true
 			}
 		}
@@ -133,14 +134,14 @@ func (c *compiler) linkDestination(p *part, d model.WeightedDestination, field s
 		s = c.wildcardService(d.Host)
 	}
 	if s == nil || !s.ExportTo.VisibleFrom(s.Namespace, p.GetNamespace()) {
-		p.warn("HostNotFound", field+".host", c.hostHint(d.Host, p.GetNamespace()), "there is no service %s: requests for it get 503", d.Host)
+		p.Warn("HostNotFound", field+".host", c.hostHint(d.Host, p.GetNamespace()), "there is no service %s: requests for it get 503", d.Host)
 		return
 	}
 	if d.Port != 0 && s.Port(d.Port) == nil {
-		p.warn("PortNotFound", field+".port.number", "", "service %s has no port %d (it has %s): requests for it get 503", d.Host, d.Port, portList(s))
+		p.Warn("PortNotFound", field+".port.number", "", "service %s has no port %d (it has %s): requests for it get 503", d.Host, d.Port, portList(s))
 	}
 	if d.Subset != "" && !c.hasSubset(d, p.GetNamespace()) {
-		p.warn("SubsetNotFound", field+".subset", "define it in a DestinationRule for "+d.Host, "no DestinationRule defines subset %q of %s: requests for it get 503",
+		p.Warn("SubsetNotFound", field+".subset", "define it in a DestinationRule for "+d.Host, "no DestinationRule defines subset %q of %s: requests for it get 503",
 			d.Subset, d.Host)
 	}
 }
@@ -208,24 +209,24 @@ func (c *compiler) hostHint(host, namespace string) string {
 
 // checkProtocols warns when rules for requests are written for a service that carries none.
 func (c *compiler) checkProtocols(p *part) {
-	if len(p.routes.HTTP) == 0 {
+	if len(p.Routes.HTTP) == 0 {
 		return
 	}
-	for i, host := range p.routes.Hosts {
+	for i, host := range p.Routes.Hosts {
 		s := c.mesh.Services[host]
 		if s == nil || len(s.Ports) == 0 {
 			continue
 		}
 		if !slices.ContainsFunc(s.Ports, func(port model.Port) bool { return port.Protocol.IsHTTP() || port.Protocol == model.Auto }) {
-			p.warn("HTTPRuleOnTCPPort", at("spec.hosts", i), `name the port "http" or set its appProtocol, if it speaks HTTP`,
+			p.Warn("HTTPRuleOnTCPPort", convert.At("spec.hosts", i), `name the port "http" or set its appProtocol, if it speaks HTTP`,
 				"HTTP rules have no effect: no port of %s is declared as HTTP (%s)", host, protocolList(s))
 			continue
 		}
-		for _, r := range p.routes.HTTP {
+		for _, r := range p.Routes.HTTP {
 			for _, m := range r.Matches {
 				port := s.Port(m.Port)
 				if m.Port != 0 && port != nil && !port.Protocol.IsHTTP() && port.Protocol != model.Auto {
-					p.warn("HTTPRuleOnTCPPort", m.Field+".port", `name the port "http" or set its appProtocol, if it speaks HTTP`,
+					p.Warn("HTTPRuleOnTCPPort", m.Field+".port", `name the port "http" or set its appProtocol, if it speaks HTTP`,
 						"it never matches: port %d of %s is declared as %s", m.Port, host, port.Protocol)
 				}
 			}
@@ -259,9 +260,9 @@ func (c *compiler) claim(host string, mine claim) {
 		if older.part == mine.part || older.routes.ByPrecedence && mine.routes.ByPrecedence {
 			break
 		}
-		mine.part.warn("DuplicateHost", mine.field, hint, "host %s is already ruled by %s, which is older: these rules have no effect in sidecars",
+		mine.part.Warn("DuplicateHost", mine.field, hint, "host %s is already ruled by %s, which is older: these rules have no effect in sidecars",
 			host, older.part.Ref())
-		older.part.warn("DuplicateHost", older.field, hint, "host %s is also named by %s, whose rules have no effect in sidecars", host, mine.part.Ref())
+		older.part.Warn("DuplicateHost", older.field, hint, "host %s is also named by %s, whose rules have no effect in sidecars", host, mine.part.Ref())
 		break
 	}
 	c.claims[host] = append(c.claims[host], mine)

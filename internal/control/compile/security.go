@@ -1,339 +1,50 @@
 package compile
 
 import (
-	"net/netip"
 	"slices"
-	"strconv"
 	"strings"
 
-	securityapi "istio.io/api/security/v1beta1"
-	typeapi "istio.io/api/type/v1beta1"
-	security "istio.io/client-go/pkg/apis/security/v1"
-
+	"github.com/weftmesh/weft/internal/control/compile/convert"
 	"github.com/weftmesh/weft/internal/control/model"
 )
-
-var mtlsModes = map[securityapi.PeerAuthentication_MutualTLS_Mode]model.MTLSMode{
-	securityapi.PeerAuthentication_MutualTLS_UNSET: model.MTLSUnset, securityapi.PeerAuthentication_MutualTLS_DISABLE: model.MTLSDisable,
-	securityapi.PeerAuthentication_MutualTLS_PERMISSIVE: model.MTLSPermissive, securityapi.PeerAuthentication_MutualTLS_STRICT: model.MTLSStrict,
-}
-
-// peerAuthentication converts a PeerAuthentication. In the root namespace and without a selector it is the mesh's.
-func (p *part) peerAuthentication(pa *security.PeerAuthentication) {
-	spec := &pa.Spec
-	p.only(spec, "spec", "selector", "mtls", "portLevelMtls")
-	out := &model.PeerAuthentication{Ref: p.Ref(), Namespace: pa.Namespace, Mode: mtlsModes[spec.Mtls.GetMode()], Created: p.Born,
-		Selector: p.workloadSelector(spec.Selector)}
-	if len(out.Selector) == 0 && pa.Namespace == p.settings.RootNamespace {
-		out.Namespace = ""
-	}
-	if len(spec.PortLevelMtls) > 0 && len(out.Selector) == 0 {
-		p.err("MissingField", "spec.selector", "", "portLevelMtls needs a selector: ports belong to workloads")
-	}
-	for _, port := range sortedKeys(spec.PortLevelMtls) {
-		field := "spec.portLevelMtls." + strconv.FormatUint(uint64(port), 10)
-		if out.Ports == nil {
-			out.Ports = map[uint16]model.MTLSMode{}
-		}
-		out.Ports[p.validPort(port, field)] = mtlsModes[spec.PortLevelMtls[port].GetMode()]
-	}
-	p.peer = out
-}
-
-func (p *part) workloadSelector(s *typeapi.WorkloadSelector) map[string]string {
-	if s == nil || len(s.MatchLabels) == 0 {
-		return nil
-	}
-	return p.validLabels(s.MatchLabels, "spec.selector.matchLabels")
-}
-
-var actions = map[securityapi.AuthorizationPolicy_Action]model.AuthAction{
-	securityapi.AuthorizationPolicy_ALLOW: model.AuthAllow, securityapi.AuthorizationPolicy_DENY: model.AuthDeny,
-	securityapi.AuthorizationPolicy_AUDIT: model.AuthAudit,
-}
-
-// authorizationPolicy converts an AuthorizationPolicy. What cannot be enforced is refused: a policy that is skipped in part
-// would allow what its author denies.
-func (p *part) authorizationPolicy(ap *security.AuthorizationPolicy) {
-	spec := &ap.Spec
-	p.only(spec, "spec", "selector", "rules", "action")
-	out := &model.AuthorizationPolicy{Ref: p.Ref(), Namespace: ap.Namespace, Selector: p.workloadSelector(spec.Selector), Created: p.Born,
-		DryRun: ap.Annotations["istio.io/dry-run"] == "true"}
-	if ap.Namespace == p.settings.RootNamespace {
-		out.Namespace = ""
-	}
-	action, ok := actions[spec.Action]
-	if !ok {
-		p.unsupported("spec.action", "use one of ALLOW, DENY, AUDIT")
-	}
-	out.Action = action
-	for i, r := range spec.Rules {
-		out.Rules = append(out.Rules, p.authRule(r, at("spec.rules", i)))
-	}
-	if len(out.Rules) == 0 && action != model.AuthAllow {
-		p.warn("PolicyNeverMatches", "spec.rules", "use `rules: [{}]` to match everything", "a policy without rules matches nothing")
-	}
-	p.authz = out
-}
-
-func (p *part) authRule(r *securityapi.Rule, field string) model.AuthRule {
-	var out model.AuthRule
-	for i, f := range r.From {
-		out.From = append(out.From, p.authSource(f.Source, at(field+".from", i)+".source"))
-	}
-	for i, t := range r.To {
-		out.To = append(out.To, p.authOperation(t.Operation, at(field+".to", i)+".operation"))
-	}
-	for i, w := range r.When {
-		out.When = append(out.When, p.authCondition(w, at(field+".when", i)))
-	}
-	return out
-}
-
-func (p *part) authSource(s *securityapi.Source, field string) model.AuthSource {
-	if s == nil {
-		p.err("MissingField", field, "", "a source is missing")
-		return model.AuthSource{}
-	}
-	for _, jwt := range []struct {
-		name string
-		set  []string
-	}{{"requestPrincipals", s.RequestPrincipals}, {"notRequestPrincipals", s.NotRequestPrincipals}} {
-		if len(jwt.set) > 0 {
-			p.err("Unsupported", field+"."+jwt.name, "use principals", "cannot be enforced: tokens are not checked yet (RequestAuthentication)")
-		}
-	}
-	p.only(s, field, "principals", "notPrincipals", "namespaces", "notNamespaces", "serviceAccounts", "notServiceAccounts", "ipBlocks",
-		"notIpBlocks", "remoteIpBlocks", "notRemoteIpBlocks", "requestPrincipals", "notRequestPrincipals")
-	if (len(s.ServiceAccounts) > 0 || len(s.NotServiceAccounts) > 0) && len(s.Principals)+len(s.NotPrincipals)+len(s.Namespaces)+len(s.NotNamespaces) > 0 {
-		p.err("ConflictingFields", field+".serviceAccounts", "", "cannot be combined with principals or namespaces")
-	}
-	out := model.AuthSource{
-		Principals: p.patterns(s.Principals, field+".principals"), NotPrincipals: p.patterns(s.NotPrincipals, field+".notPrincipals"),
-		Namespaces: p.patterns(s.Namespaces, field+".namespaces"), NotNamespaces: p.patterns(s.NotNamespaces, field+".notNamespaces"),
-		ServiceAccounts:    p.serviceAccounts(s.ServiceAccounts, field+".serviceAccounts"),
-		NotServiceAccounts: p.serviceAccounts(s.NotServiceAccounts, field+".notServiceAccounts"),
-		IPBlocks:           p.prefixes(s.IpBlocks, field+".ipBlocks"), NotIPBlocks: p.prefixes(s.NotIpBlocks, field+".notIpBlocks"),
-		RemoteIPBlocks:    p.prefixes(s.RemoteIpBlocks, field+".remoteIpBlocks"),
-		NotRemoteIPBlocks: p.prefixes(s.NotRemoteIpBlocks, field+".notRemoteIpBlocks"),
-	}
-	if isEmpty(s) {
-		p.err("MissingField", field, "leave `from` out to match any source", "the source has no condition")
-	}
-	return out
-}
-
-func isEmpty(s *securityapi.Source) bool {
-	return len(s.Principals)+len(s.NotPrincipals)+len(s.RequestPrincipals)+len(s.NotRequestPrincipals)+len(s.Namespaces)+
-		len(s.NotNamespaces)+len(s.ServiceAccounts)+len(s.NotServiceAccounts)+len(s.IpBlocks)+len(s.NotIpBlocks)+
-		len(s.RemoteIpBlocks)+len(s.NotRemoteIpBlocks)+len(s.TrustDomains)+len(s.NotTrustDomains) == 0
-}
-
-func (p *part) authOperation(o *securityapi.Operation, field string) model.AuthOperation {
-	if o == nil {
-		p.err("MissingField", field, "", "an operation is missing")
-		return model.AuthOperation{}
-	}
-	p.only(o, field, "hosts", "notHosts", "ports", "notPorts", "methods", "notMethods", "paths", "notPaths")
-	if len(o.Hosts)+len(o.NotHosts)+len(o.Ports)+len(o.NotPorts)+len(o.Methods)+len(o.NotMethods)+len(o.Paths)+len(o.NotPaths) == 0 {
-		p.err("MissingField", field, "leave `to` out to match any request", "the operation has no condition")
-	}
-	return model.AuthOperation{
-		Hosts: p.patterns(o.Hosts, field+".hosts"), NotHosts: p.patterns(o.NotHosts, field+".notHosts"),
-		Ports: p.ports(o.Ports, field+".ports"), NotPorts: p.ports(o.NotPorts, field+".notPorts"),
-		Methods: p.patterns(o.Methods, field+".methods"), NotMethods: p.patterns(o.NotMethods, field+".notMethods"),
-		Paths: p.paths(o.Paths, field+".paths"), NotPaths: p.paths(o.NotPaths, field+".notPaths"),
-	}
-}
-
-// patterns checks values that may start or end with "*".
-func (p *part) patterns(list []string, field string) []string {
-	for i, v := range list {
-		inner := v
-		if cut, ok := strings.CutPrefix(v, "*"); ok {
-			inner = cut
-		} else {
-			inner = strings.TrimSuffix(v, "*")
-		}
-		switch {
-		case v == "":
-			p.err("InvalidValue", at(field, i), "", "the value is empty")
-		case strings.Contains(inner, "*"):
-			p.err("InvalidValue", at(field, i), `use "abc*", "*abc" or "*"`, `%q: "*" is only allowed at one end`, v)
-		}
-	}
-	return list
-}
-
-// paths checks patterns and templates: {*} stands for one segment, {**} for any number.
-func (p *part) paths(list []string, field string) []string {
-	for i, v := range list {
-		if !strings.ContainsAny(v, "{}") {
-			p.patterns(list[i:i+1], field)
-			continue
-		}
-		if problem := badTemplate(v); problem != "" {
-			p.err("InvalidValue", at(field, i), "", "path template %q: %s", v, problem)
-		}
-	}
-	return list
-}
-
-func badTemplate(v string) string {
-	if !strings.HasPrefix(v, "/") {
-		return `it has to start with "/"`
-	}
-	rest := false
-	for _, segment := range strings.Split(v[1:], "/") {
-		switch {
-		case segment == "{**}":
-			if rest {
-				return "{**} can be used once"
-			}
-			rest = true
-		case segment == "{*}":
-			if rest {
-				return "{*} cannot follow {**}"
-			}
-		case strings.ContainsAny(segment, "{}*"):
-			return "a segment is a text, {*} or {**}"
-		}
-	}
-	return ""
-}
-
-func (p *part) serviceAccounts(list []string, field string) []string {
-	var out []string
-	for i, v := range list {
-		namespace, name, ok := strings.Cut(v, "/")
-		if !ok {
-			namespace, name = p.GetNamespace(), v
-		}
-		if namespace == "" || name == "" || strings.ContainsAny(v, "*") || strings.Contains(name, "/") {
-			p.err("InvalidValue", at(field, i), "", "%q is not of the form namespace/name", v)
-		}
-		out = append(out, namespace+"/"+name)
-	}
-	return out
-}
-
-func (p *part) ports(list []string, field string) []uint16 {
-	var out []uint16
-	for i, v := range list {
-		n, err := strconv.ParseUint(v, 10, 16)
-		if err != nil || n == 0 {
-			p.err("InvalidPort", at(field, i), "", "%q is not a port number", v)
-		}
-		out = append(out, uint16(n))
-	}
-	return out
-}
-
-func (p *part) prefixes(list []string, field string) []netip.Prefix {
-	var out []netip.Prefix
-	for i, v := range list {
-		out = append(out, p.prefix(v, at(field, i)))
-	}
-	return out
-}
-
-// prefix reads an address range; a single address is a range of one.
-func (p *part) prefix(v, field string) netip.Prefix {
-	if prefix, err := netip.ParsePrefix(v); err == nil {
-		return prefix.Masked()
-	}
-	if a, err := netip.ParseAddr(v); err == nil && a.Zone() == "" {
-		return netip.PrefixFrom(a, a.BitLen())
-	}
-	p.err("InvalidAddress", field, `ranges look like "10.0.0.0/8"`, "%q is neither an IP address nor a range", v)
-	return netip.Prefix{}
-}
-
-// conditionKeys are the attributes that a condition may ask for, beside request.headers.
-var conditionKeys = []string{"source.ip", "remote.ip", "source.namespace", "source.principal", "source.serviceAccount", "destination.ip",
-	"destination.port", "connection.sni"}
-
-func (p *part) authCondition(c *securityapi.Condition, field string) model.AuthCondition {
-	out := model.AuthCondition{Key: c.Key, Values: c.Values, NotValues: c.NotValues}
-	if len(c.Values)+len(c.NotValues) == 0 {
-		p.err("MissingField", field+".values", "", "one of values and notValues is needed")
-	}
-	header, isHeader := strings.CutPrefix(c.Key, "request.headers[")
-	switch {
-	case c.Key == "":
-		p.err("MissingField", field+".key", "", "a key is missing")
-	case strings.HasPrefix(c.Key, "request.auth."):
-		p.err("Unsupported", field+".key", "", "%s cannot be enforced: tokens are not checked yet (RequestAuthentication)", c.Key)
-	case isHeader:
-		if name, ok := strings.CutSuffix(header, "]"); !ok || !headerName(name) {
-			p.err("InvalidValue", field+".key", "", "%q names no header", c.Key)
-		}
-		p.patterns(c.Values, field+".values")
-		p.patterns(c.NotValues, field+".notValues")
-	case !slices.Contains(conditionKeys, c.Key):
-		p.err("InvalidValue", field+".key", "use request.headers[name] or one of "+strings.Join(conditionKeys, ", "), "%q is not an attribute", c.Key)
-	case c.Key == "source.serviceAccount":
-		out.Values = p.serviceAccounts(c.Values, field+".values")
-		out.NotValues = p.serviceAccounts(c.NotValues, field+".notValues")
-	default:
-		p.conditionValues(c, field)
-	}
-	return out
-}
-
-func (p *part) conditionValues(c *securityapi.Condition, field string) {
-	for _, list := range []struct {
-		name   string
-		values []string
-	}{{".values", c.Values}, {".notValues", c.NotValues}} {
-		switch c.Key {
-		case "source.ip", "remote.ip", "destination.ip":
-			p.prefixes(list.values, field+list.name)
-		case "destination.port":
-			p.ports(list.values, field+list.name)
-		default:
-			p.patterns(list.values, field+list.name)
-		}
-	}
-}
 
 // addPolicies puts policies into the mesh. Of several PeerAuthentications for a whole namespace, or for the mesh, the oldest
 // counts, as in Istio.
 func (c *compiler) addPolicies() {
 	first := map[string]*part{}
 	for _, p := range c.byKind["PeerAuthentication"] {
-		if len(p.peer.Selector) == 0 {
-			if older := first[p.peer.Namespace]; older != nil {
+		if len(p.PeerAuthentication.Selector) == 0 {
+			if older := first[p.PeerAuthentication.Namespace]; older != nil {
 				const hint = "keep one of them"
-				p.warn("DuplicatePolicy", "", hint, "it has no effect: %s is older and covers the same workloads", older.Ref())
-				older.warn("DuplicatePolicy", "", hint, "%s covers the same workloads and has no effect", p.Ref())
+				p.Warn("DuplicatePolicy", "", hint, "it has no effect: %s is older and covers the same workloads", older.Ref())
+				older.Warn("DuplicatePolicy", "", hint, "%s covers the same workloads and has no effect", p.Ref())
 				continue
 			}
-			first[p.peer.Namespace] = p
+			first[p.PeerAuthentication.Namespace] = p
 		}
-		c.mesh.PeerAuthentications = append(c.mesh.PeerAuthentications, p.peer)
+		c.mesh.PeerAuthentications = append(c.mesh.PeerAuthentications, p.PeerAuthentication)
 	}
 	for _, p := range c.byKind["AuthorizationPolicy"] {
 		c.checkLayer(p)
-		c.mesh.AuthorizationPolicies = append(c.mesh.AuthorizationPolicies, p.authz)
+		c.mesh.AuthorizationPolicies = append(c.mesh.AuthorizationPolicies, p.AuthorizationPolicy)
 	}
 }
 
 // checkLayer warns of conditions on requests where a workload that the policy selects has only ports that carry none.
 func (c *compiler) checkLayer(p *part) {
-	field := requestCondition(p.authz)
+	field := requestCondition(p.AuthorizationPolicy)
 	if field == "" {
 		return
 	}
 	for _, name := range sortedKeys(c.mesh.Workloads) {
 		w := c.mesh.Workloads[name]
-		if p.authz.Namespace != "" && p.authz.Namespace != w.Namespace || !selects(p.authz.Selector, w.Labels) || len(w.Ports) == 0 {
+		if p.AuthorizationPolicy.Namespace != "" && p.AuthorizationPolicy.Namespace != w.Namespace || !selects(p.AuthorizationPolicy.Selector, w.Labels) || len(w.Ports) == 0 {
 			continue
 		}
 		if slices.ContainsFunc(w.Ports, func(port model.WorkloadPort) bool { return port.Protocol.IsHTTP() || port.Protocol == model.Auto }) {
 			continue
 		}
-		p.warn("RequestConditionOnTCP", field, "use ports, principals, namespaces or addresses",
+		p.Warn("RequestConditionOnTCP", field, "use ports, principals, namespaces or addresses",
 			"workload %s carries no HTTP: with a condition on requests, ALLOW never holds for its connections and DENY holds for all of them", name)
 		return
 	}
@@ -342,15 +53,15 @@ func (c *compiler) checkLayer(p *part) {
 // requestCondition gives the first field of a policy that only a request can answer.
 func requestCondition(a *model.AuthorizationPolicy) string {
 	for i, r := range a.Rules {
-		field := at("spec.rules", i)
+		field := convert.At("spec.rules", i)
 		for j, o := range r.To {
 			if len(o.Hosts)+len(o.NotHosts)+len(o.Methods)+len(o.NotMethods)+len(o.Paths)+len(o.NotPaths) > 0 {
-				return at(field+".to", j) + ".operation"
+				return convert.At(field+".to", j) + ".operation"
 			}
 		}
 		for j, w := range r.When {
 			if strings.HasPrefix(w.Key, "request.") {
-				return at(field+".when", j) + ".key"
+				return convert.At(field+".when", j) + ".key"
 			}
 		}
 	}

@@ -5,10 +5,10 @@ import (
 	"slices"
 	"strings"
 
-	networkingapi "istio.io/api/networking/v1alpha3"
 	networking "istio.io/client-go/pkg/apis/networking/v1"
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/weftmesh/weft/internal/control/compile/convert"
 	"github.com/weftmesh/weft/internal/control/model"
 )
 
@@ -21,8 +21,6 @@ const (
 
 	istioStatusAnnotation    = "sidecar.istio.io/status"
 	istioTemplatesAnnotation = "inject.istio.io/templates"
-	istioLabel               = "istio"
-	tlsModeLabel             = "security.istio.io/tlsMode"
 	localityLabel            = "istio-locality"
 )
 
@@ -111,29 +109,12 @@ func isGateway(pod *corev1.Pod) bool {
 	if pod.Annotations[GatewayAnnotation] == "true" || strings.Contains(pod.Annotations[istioTemplatesAnnotation], "gateway") {
 		return true
 	}
-	l := pod.Labels[istioLabel]
+	l := pod.Labels[convert.IstioLabel]
 	return l == "ingressgateway" || l == "egressgateway"
 }
 
 func hasSidecar(pod *corev1.Pod) bool {
-	return pod.Labels[tlsModeLabel] == "istio" || pod.Annotations[SidecarAnnotation] == "true" || pod.Annotations[istioStatusAnnotation] != ""
-}
-
-// workloadEntry checks a WorkloadEntry, or an endpoint of a ServiceEntry, at a path.
-func (p *part) workloadEntry(e *networkingapi.WorkloadEntry, path string) {
-	p.only(e, path, "address", "ports", "labels", "locality", "weight", "serviceAccount")
-	p.validLabels(e.Labels, path+".labels")
-	for _, name := range sortedKeys(e.Ports) {
-		p.validPort(e.Ports[name], key(path+".ports", name))
-	}
-	switch {
-	case e.Address == "":
-		p.err("MissingField", path+".address", "", "an address is missing")
-	case strings.HasPrefix(e.Address, "unix:"):
-		p.unsupported(path+".address", "unix sockets cannot be endpoints")
-	default:
-		p.validHost(e.Address, path+".address", true)
-	}
+	return pod.Labels[convert.TLSModeLabel] == "istio" || pod.Annotations[SidecarAnnotation] == "true" || pod.Annotations[istioStatusAnnotation] != ""
 }
 
 func (c *compiler) addWorkloadEntry(e *networking.WorkloadEntry) {

@@ -1,4 +1,4 @@
-package compile
+package convert
 
 import (
 	"strings"
@@ -10,49 +10,49 @@ import (
 )
 
 // virtualService converts a VirtualService.
-func (p *part) virtualService(vs *networking.VirtualService) {
+func (p *Part) virtualService(vs *networking.VirtualService) {
 	spec := &vs.Spec
 	p.only(spec, "spec", "hosts", "gateways", "http", "tls", "tcp", "exportTo")
 	rs := &model.RouteSet{Ref: p.Ref(), Namespace: vs.Namespace, Created: p.Born, ExportTo: p.exportTo(spec.ExportTo, "spec.exportTo")}
-	rs.Gateways, rs.Mesh = p.gatewayRefs(spec.Gateways)
+	rs.Gateways, rs.Mesh = p.GatewayRefs(spec.Gateways)
 	if len(spec.Gateways) == 0 {
 		rs.Mesh = true
 	}
 	rs.Hosts = p.routeHosts(spec.Hosts, rs.Mesh)
 	if len(spec.Http)+len(spec.Tcp)+len(spec.Tls) == 0 {
-		p.err("MissingField", "spec", "", "at least one of http, tls and tcp is needed")
+		p.Err("MissingField", "spec", "", "at least one of http, tls and tcp is needed")
 	}
 	for i, r := range spec.Http {
-		rs.HTTP = append(rs.HTTP, p.httpRoute(r, at("spec.http", i)))
+		rs.HTTP = append(rs.HTTP, p.httpRoute(r, At("spec.http", i)))
 	}
 	for i, r := range spec.Tls {
-		rs.TLS = append(rs.TLS, p.tlsRoute(r, at("spec.tls", i), rs.Hosts))
+		rs.TLS = append(rs.TLS, p.tlsRoute(r, At("spec.tls", i), rs.Hosts))
 	}
 	for i, r := range spec.Tcp {
-		rs.TCP = append(rs.TCP, p.tcpRoute(r, at("spec.tcp", i)))
+		rs.TCP = append(rs.TCP, p.tcpRoute(r, At("spec.tcp", i)))
 	}
 	p.unreachable(rs)
-	p.routes = rs
+	p.Routes = rs
 }
 
 // routeHosts checks and completes the hosts of a VirtualService.
-func (p *part) routeHosts(list []string, mesh bool) []string {
+func (p *Part) routeHosts(list []string, mesh bool) []string {
 	if len(list) == 0 {
-		p.err("MissingField", "spec.hosts", "", "at least one host is needed")
+		p.Err("MissingField", "spec.hosts", "", "at least one host is needed")
 	}
 	seen := map[string]int{}
 	var hosts []string
 	for i, host := range list {
-		field := at("spec.hosts", i)
-		if !p.validHost(host, field, true) {
+		field := At("spec.hosts", i)
+		if !p.ValidHost(host, field, true) {
 			continue
 		}
 		if host == "*" && mesh {
-			p.err("InvalidHost", field, "name the hosts, or a gateway under spec.gateways", `"*" is not allowed for sidecars (gateway "mesh")`)
+			p.Err("InvalidHost", field, "name the hosts, or a gateway under spec.gateways", `"*" is not allowed for sidecars (gateway "mesh")`)
 		}
-		full := p.fullHost(host)
+		full := p.FullHost(host)
 		if first, ok := seen[full]; ok {
-			p.err("DuplicateHost", field, "", "host %s is already that of spec.hosts[%d]", full, first)
+			p.Err("DuplicateHost", field, "", "host %s is already that of spec.hosts[%d]", full, first)
 			continue
 		}
 		seen[full] = i
@@ -62,16 +62,16 @@ func (p *part) routeHosts(list []string, mesh bool) []string {
 }
 
 // httpRoute converts one rule.
-func (p *part) httpRoute(r *networkingapi.HTTPRoute, field string) model.HTTPRoute {
+func (p *Part) httpRoute(r *networkingapi.HTTPRoute, field string) model.HTTPRoute {
 	p.only(r, field, "name", "match", "route", "redirect", "directResponse", "rewrite", "timeout", "retries", "fault", "mirror",
 		"mirrors", "mirrorPercent", "mirrorPercentage", "headers")
 	out := model.HTTPRoute{Name: r.Name, Field: field}
 	for i, m := range r.Match {
-		out.Matches = append(out.Matches, p.httpMatch(m, at(field+".match", i)))
+		out.Matches = append(out.Matches, p.httpMatch(m, At(field+".match", i)))
 	}
 	p.oneAction(r, field)
 	for i, d := range r.Route {
-		out.Destinations = append(out.Destinations, p.httpDestination(d, at(field+".route", i)))
+		out.Destinations = append(out.Destinations, p.httpDestination(d, At(field+".route", i)))
 	}
 	p.weights(out.Destinations, field+".route")
 	out.Redirect = p.redirect(r.Redirect, field+".redirect")
@@ -86,7 +86,7 @@ func (p *part) httpRoute(r *networkingapi.HTTPRoute, field string) model.HTTPRou
 }
 
 // oneAction checks that a rule does one thing.
-func (p *part) oneAction(r *networkingapi.HTTPRoute, field string) {
+func (p *Part) oneAction(r *networkingapi.HTTPRoute, field string) {
 	var actions []string
 	if len(r.Route) > 0 {
 		actions = append(actions, "route")
@@ -99,18 +99,18 @@ func (p *part) oneAction(r *networkingapi.HTTPRoute, field string) {
 	}
 	switch {
 	case len(actions) == 0 && r.Delegate == nil:
-		p.err("MissingField", field, "", "one of route, redirect and directResponse is needed")
+		p.Err("MissingField", field, "", "one of route, redirect and directResponse is needed")
 	case len(actions) > 1:
-		p.err("ConflictingFields", field+"."+actions[1], "", "only one of %s can be set", strings.Join(actions, " and "))
+		p.Err("ConflictingFields", field+"."+actions[1], "", "only one of %s can be set", strings.Join(actions, " and "))
 	case r.Redirect != nil && r.Rewrite != nil:
-		p.err("ConflictingFields", field+".rewrite", "", "a redirect cannot be combined with a rewrite")
+		p.Err("ConflictingFields", field+".rewrite", "", "a redirect cannot be combined with a rewrite")
 	}
 	if len(r.Route) == 0 && (r.Mirror != nil || len(r.Mirrors) > 0) {
-		p.err("ConflictingFields", field, "", "only requests that are routed can be mirrored")
+		p.Err("ConflictingFields", field, "", "only requests that are routed can be mirrored")
 	}
 }
 
-func (p *part) httpDestination(d *networkingapi.HTTPRouteDestination, field string) model.WeightedDestination {
+func (p *Part) httpDestination(d *networkingapi.HTTPRouteDestination, field string) model.WeightedDestination {
 	p.only(d, field, "destination", "weight", "headers")
 	out := p.destination(d.Destination, field+".destination")
 	out.Weight = p.weight(d.Weight, field+".weight")
@@ -119,35 +119,35 @@ func (p *part) httpDestination(d *networkingapi.HTTPRouteDestination, field stri
 }
 
 // destination converts a host, subset and port.
-func (p *part) destination(d *networkingapi.Destination, field string) model.WeightedDestination {
+func (p *Part) destination(d *networkingapi.Destination, field string) model.WeightedDestination {
 	if d == nil {
-		p.err("MissingField", field, "", "a destination is missing")
+		p.Err("MissingField", field, "", "a destination is missing")
 		return model.WeightedDestination{}
 	}
 	if d.Host == "*" || strings.HasPrefix(d.Host, "*.") {
-		p.err("InvalidHost", field+".host", "", "a destination cannot be a wildcard")
+		p.Err("InvalidHost", field+".host", "", "a destination cannot be a wildcard")
 		return model.WeightedDestination{}
 	}
-	if !p.validHost(d.Host, field+".host", true) {
+	if !p.ValidHost(d.Host, field+".host", true) {
 		return model.WeightedDestination{}
 	}
-	out := model.WeightedDestination{Host: p.fullHost(d.Host), Subset: d.Subset}
+	out := model.WeightedDestination{Host: p.FullHost(d.Host), Subset: d.Subset}
 	if d.Port != nil {
-		out.Port = p.validPort(d.Port.Number, field+".port.number")
+		out.Port = p.ValidPort(d.Port.Number, field+".port.number")
 	}
 	return out
 }
 
-func (p *part) weight(w int32, field string) uint32 {
+func (p *Part) weight(w int32, field string) uint32 {
 	if w < 0 {
-		p.err("InvalidWeight", field, "", "weight %d is negative", w)
+		p.Err("InvalidWeight", field, "", "weight %d is negative", w)
 		return 0
 	}
 	return uint32(w)
 }
 
 // weights checks that some destination gets something. The sum need not be 100.
-func (p *part) weights(list []model.WeightedDestination, field string) {
+func (p *Part) weights(list []model.WeightedDestination, field string) {
 	if len(list) < 2 {
 		return
 	}
@@ -156,16 +156,16 @@ func (p *part) weights(list []model.WeightedDestination, field string) {
 		sum += uint64(d.Weight)
 	}
 	if sum == 0 {
-		p.err("InvalidWeight", field, "", "the weights of all destinations are 0")
+		p.Err("InvalidWeight", field, "", "the weights of all destinations are 0")
 	}
 }
 
 // unreachable warns of rules after one that takes everything.
-func (p *part) unreachable(rs *model.RouteSet) {
+func (p *Part) unreachable(rs *model.RouteSet) {
 	catchAll := ""
 	for _, r := range rs.HTTP {
 		if catchAll != "" {
-			p.warn("RouteUnreachable", r.Field, "put it before, or give that rule a match",
+			p.Warn("RouteUnreachable", r.Field, "put it before, or give that rule a match",
 				"never reached: %s takes every request", catchAll)
 			continue
 		}
@@ -181,11 +181,11 @@ func (p *part) unreachable(rs *model.RouteSet) {
 }
 
 // tcpRoute converts a rule for opaque connections.
-func (p *part) tcpRoute(r *networkingapi.TCPRoute, field string) model.TCPRoute {
+func (p *Part) tcpRoute(r *networkingapi.TCPRoute, field string) model.TCPRoute {
 	p.only(r, field, "match", "route")
 	out := model.TCPRoute{Field: field}
 	for i, m := range r.Match {
-		f := at(field+".match", i)
+		f := At(field+".match", i)
 		p.only(m, f, "destinationSubnets", "port", "sourceLabels", "gateways", "sourceNamespace")
 		out.Matches = append(out.Matches, p.l4Match(l4{nil, m.DestinationSubnets, m.Port, m.SourceLabels, m.Gateways, m.SourceNamespace}, f))
 	}
@@ -194,21 +194,21 @@ func (p *part) tcpRoute(r *networkingapi.TCPRoute, field string) model.TCPRoute 
 }
 
 // tlsRoute converts a rule for TLS connections; its server names must be among the object's hosts.
-func (p *part) tlsRoute(r *networkingapi.TLSRoute, field string, hosts []string) model.TLSRoute {
+func (p *Part) tlsRoute(r *networkingapi.TLSRoute, field string, hosts []string) model.TLSRoute {
 	p.only(r, field, "match", "route")
 	out := model.TLSRoute{Field: field}
 	if len(r.Match) == 0 {
-		p.err("MissingField", field+".match", "", "a TLS rule needs a match with sniHosts")
+		p.Err("MissingField", field+".match", "", "a TLS rule needs a match with sniHosts")
 	}
 	for i, m := range r.Match {
-		f := at(field+".match", i)
+		f := At(field+".match", i)
 		p.only(m, f, "sniHosts", "destinationSubnets", "port", "sourceLabels", "gateways", "sourceNamespace")
 		if len(m.SniHosts) == 0 {
-			p.err("MissingField", f+".sniHosts", "", "at least one server name is needed")
+			p.Err("MissingField", f+".sniHosts", "", "at least one server name is needed")
 		}
 		for j, sni := range m.SniHosts {
-			if p.validHost(sni, at(f+".sniHosts", j), false) && !anyCovers(hosts, strings.ToLower(sni)) {
-				p.err("InvalidHost", at(f+".sniHosts", j), "", "server name %q is not covered by spec.hosts", sni)
+			if p.ValidHost(sni, At(f+".sniHosts", j), false) && !anyCovers(hosts, strings.ToLower(sni)) {
+				p.Err("InvalidHost", At(f+".sniHosts", j), "", "server name %q is not covered by spec.hosts", sni)
 			}
 		}
 		out.Matches = append(out.Matches, p.l4Match(l4{m.SniHosts, m.DestinationSubnets, m.Port, m.SourceLabels, m.Gateways, m.SourceNamespace}, f))
@@ -219,7 +219,7 @@ func (p *part) tlsRoute(r *networkingapi.TLSRoute, field string, hosts []string)
 
 func anyCovers(patterns []string, host string) bool {
 	for _, p := range patterns {
-		if hostCovers(p, host) {
+		if HostCovers(p, host) {
 			return true
 		}
 	}
@@ -235,29 +235,29 @@ type l4 struct {
 	namespace    string
 }
 
-func (p *part) l4Match(m l4, field string) model.L4Match {
+func (p *Part) l4Match(m l4, field string) model.L4Match {
 	out := model.L4Match{DestinationSubnets: m.subnets, SourceLabels: p.validLabels(m.labels, field+".sourceLabels"),
 		SourceNamespace: m.namespace}
 	for _, sni := range m.sni {
 		out.SNIHosts = append(out.SNIHosts, strings.ToLower(sni))
 	}
 	for i, s := range m.subnets {
-		p.prefix(s, at(field+".destinationSubnets", i))
+		p.prefix(s, At(field+".destinationSubnets", i))
 	}
 	if m.port != 0 {
-		out.Port = p.validPort(m.port, field+".port")
+		out.Port = p.ValidPort(m.port, field+".port")
 	}
-	out.Gateways, out.Mesh = p.gatewayRefs(m.gateways)
+	out.Gateways, out.Mesh = p.GatewayRefs(m.gateways)
 	return out
 }
 
-func (p *part) l4Destinations(list []*networkingapi.RouteDestination, field string) []model.WeightedDestination {
+func (p *Part) l4Destinations(list []*networkingapi.RouteDestination, field string) []model.WeightedDestination {
 	if len(list) == 0 {
-		p.err("MissingField", field, "", "at least one destination is needed")
+		p.Err("MissingField", field, "", "at least one destination is needed")
 	}
 	var out []model.WeightedDestination
 	for i, d := range list {
-		f := at(field, i)
+		f := At(field, i)
 		p.only(d, f, "destination", "weight")
 		w := p.destination(d.Destination, f+".destination")
 		w.Weight = p.weight(d.Weight, f+".weight")

@@ -1,4 +1,4 @@
-package compile
+package convert
 
 import (
 	"strconv"
@@ -11,11 +11,11 @@ import (
 )
 
 // checkHTTPRoute converts an HTTPRoute's rules. Whose hosts they are for is known when parents are looked up.
-func (p *part) checkHTTPRoute(r *gatewayv1.HTTPRoute) {
+func (p *Part) checkHTTPRoute(r *gatewayv1.HTTPRoute) {
 	p.refuse("spec.useDefaultGateways", r.Spec.UseDefaultGateways != "")
 	rs := &model.RouteSet{Ref: p.Ref(), Namespace: r.Namespace, ByPrecedence: true, Created: p.Born}
 	for i, h := range r.Spec.Hostnames {
-		if p.validHost(string(h), at("spec.hostnames", i), false) {
+		if p.ValidHost(string(h), At("spec.hostnames", i), false) {
 			rs.Hosts = append(rs.Hosts, strings.ToLower(string(h)))
 		}
 	}
@@ -24,24 +24,24 @@ func (p *part) checkHTTPRoute(r *gatewayv1.HTTPRoute) {
 		rules = []gatewayv1.HTTPRouteRule{{}}
 	}
 	for i := range rules {
-		rs.HTTP = append(rs.HTTP, p.apiRule(&rules[i], at("spec.rules", i)))
+		rs.HTTP = append(rs.HTTP, p.apiRule(&rules[i], At("spec.rules", i)))
 	}
-	p.routes = rs
+	p.Routes = rs
 }
 
-func (p *part) apiRule(r *gatewayv1.HTTPRouteRule, field string) model.HTTPRoute {
-	out := model.HTTPRoute{Name: orEmpty(r.Name), Field: field}
+func (p *Part) apiRule(r *gatewayv1.HTTPRouteRule, field string) model.HTTPRoute {
+	out := model.HTTPRoute{Name: OrEmpty(r.Name), Field: field}
 	for i := range r.Matches {
-		out.Matches = append(out.Matches, p.apiMatch(&r.Matches[i], at(field+".matches", i)))
+		out.Matches = append(out.Matches, p.apiMatch(&r.Matches[i], At(field+".matches", i)))
 	}
 	if len(r.Matches) == 0 {
 		out.Matches = []model.HTTPMatch{{Field: field, Path: model.StringMatch{Prefix: "/", SegmentPrefix: true}}}
 	}
 	for i := range r.BackendRefs {
-		out.Destinations = append(out.Destinations, p.apiBackend(&r.BackendRefs[i], at(field+".backendRefs", i)))
+		out.Destinations = append(out.Destinations, p.apiBackend(&r.BackendRefs[i], At(field+".backendRefs", i)))
 	}
 	for i := range r.Filters {
-		p.apiFilter(&r.Filters[i], at(field+".filters", i), &out)
+		p.apiFilter(&r.Filters[i], At(field+".filters", i), &out)
 	}
 	p.refuse(field+".sessionPersistence", r.SessionPersistence != nil)
 	p.apiRetry(r.Retry, field+".retry", &out)
@@ -49,9 +49,9 @@ func (p *part) apiRule(r *gatewayv1.HTTPRouteRule, field string) model.HTTPRoute
 	p.prefixOnly(&out, field)
 	switch {
 	case out.Redirect != nil && len(out.Destinations) > 0:
-		p.err("ConflictingFields", field+".backendRefs", "", "a rule that redirects has no backends")
+		p.Err("ConflictingFields", field+".backendRefs", "", "a rule that redirects has no backends")
 	case out.Redirect != nil && out.Rewrite != nil:
-		p.err("ConflictingFields", field+".filters", "", "a redirect cannot be combined with a URLRewrite")
+		p.Err("ConflictingFields", field+".filters", "", "a redirect cannot be combined with a URLRewrite")
 	case out.Redirect == nil:
 		noBackend(&out)
 	}
@@ -69,17 +69,17 @@ func noBackend(r *model.HTTPRoute) {
 }
 
 // prefixOnly checks that a prefix is replaced only where one is matched.
-func (p *part) prefixOnly(r *model.HTTPRoute, field string) {
+func (p *Part) prefixOnly(r *model.HTTPRoute, field string) {
 	replaces := r.Redirect != nil && r.Redirect.Prefix != nil || r.Rewrite != nil && r.Rewrite.URI != ""
 	for _, m := range r.Matches {
 		if replaces && !m.Path.SegmentPrefix {
-			p.err("ConflictingFields", field+".filters", "match by PathPrefix, or use ReplaceFullPath", "ReplacePrefixMatch needs all matches of the rule to be of type PathPrefix")
+			p.Err("ConflictingFields", field+".filters", "match by PathPrefix, or use ReplaceFullPath", "ReplacePrefixMatch needs all matches of the rule to be of type PathPrefix")
 			return
 		}
 	}
 }
 
-func (p *part) apiMatch(m *gatewayv1.HTTPRouteMatch, field string) model.HTTPMatch {
+func (p *Part) apiMatch(m *gatewayv1.HTTPRouteMatch, field string) model.HTTPMatch {
 	out := model.HTTPMatch{Field: field, Path: model.StringMatch{Prefix: "/", SegmentPrefix: true}}
 	if m.Path != nil {
 		out.Path = p.apiPath(m.Path, field+".path")
@@ -88,23 +88,23 @@ func (p *part) apiMatch(m *gatewayv1.HTTPRouteMatch, field string) model.HTTPMat
 		out.Method = model.StringMatch{Exact: string(*m.Method), IsExact: true}
 	}
 	for i, h := range m.Headers {
-		f := at(field+".headers", i)
+		f := At(field+".headers", i)
 		if !headerName(string(h.Name)) {
-			p.err("InvalidHeaderName", f+".name", "", "%q is not a header name", h.Name)
+			p.Err("InvalidHeaderName", f+".name", "", "%q is not a header name", h.Name)
 		}
-		out.Headers = p.named(out.Headers, strings.ToLower(string(h.Name)), h.Value, orEmpty(h.Type), f)
+		out.Headers = p.named(out.Headers, strings.ToLower(string(h.Name)), h.Value, OrEmpty(h.Type), f)
 	}
 	for i, q := range m.QueryParams {
-		out.Query = p.named(out.Query, string(q.Name), q.Value, orEmpty(q.Type), at(field+".queryParams", i))
+		out.Query = p.named(out.Query, string(q.Name), q.Value, OrEmpty(q.Type), At(field+".queryParams", i))
 	}
 	return out
 }
 
 // named adds a condition. A second one for a name has no effect, as the Gateway API says.
-func (p *part) named(list []model.NamedMatch, name, value, kind, field string) []model.NamedMatch {
+func (p *Part) named(list []model.NamedMatch, name, value, kind, field string) []model.NamedMatch {
 	for _, have := range list {
 		if have.Name == name {
-			p.warn("IgnoredMatch", field, "", "a second condition on %q has no effect", name)
+			p.Warn("IgnoredMatch", field, "", "a second condition on %q has no effect", name)
 			return list
 		}
 	}
@@ -115,19 +115,19 @@ func (p *part) named(list []model.NamedMatch, name, value, kind, field string) [
 		p.regex(value, field+".value")
 		m = model.StringMatch{Regex: value}
 	default:
-		p.err("InvalidValue", field+".type", "", "%q is neither Exact nor RegularExpression", kind)
+		p.Err("InvalidValue", field+".type", "", "%q is neither Exact nor RegularExpression", kind)
 	}
 	return append(list, model.NamedMatch{Name: name, Match: m})
 }
 
-func (p *part) apiPath(m *gatewayv1.HTTPPathMatch, field string) model.StringMatch {
+func (p *Part) apiPath(m *gatewayv1.HTTPPathMatch, field string) model.StringMatch {
 	value := "/"
 	if m.Value != nil {
 		value = *m.Value
 	}
-	kind := orEmpty(m.Type)
+	kind := OrEmpty(m.Type)
 	if kind != "RegularExpression" && (!strings.HasPrefix(value, "/") || strings.Contains(value, "//") || strings.ContainsAny(value, "?#")) {
-		p.err("InvalidValue", field+".value", "", `%q is not an absolute path: it starts with "/" and has neither "//", "?" nor "#"`, value)
+		p.Err("InvalidValue", field+".value", "", `%q is not an absolute path: it starts with "/" and has neither "//", "?" nor "#"`, value)
 	}
 	switch kind {
 	case "", "PathPrefix":
@@ -141,46 +141,46 @@ func (p *part) apiPath(m *gatewayv1.HTTPPathMatch, field string) model.StringMat
 		p.regex(value, field+".value")
 		return model.StringMatch{Regex: value}
 	}
-	p.err("InvalidValue", field+".type", "", "%q is not one of Exact, PathPrefix, RegularExpression", kind)
+	p.Err("InvalidValue", field+".type", "", "%q is not one of Exact, PathPrefix, RegularExpression", kind)
 	return model.StringMatch{}
 }
 
 // apiBackend converts a backend; whether it exists and may be used is looked up later.
-func (p *part) apiBackend(b *gatewayv1.HTTPBackendRef, field string) model.WeightedDestination {
+func (p *Part) apiBackend(b *gatewayv1.HTTPBackendRef, field string) model.WeightedDestination {
 	out := p.apiRef(b.BackendObjectReference, field)
 	out.Weight = 1
 	if b.Weight != nil {
 		out.Weight = p.weight(*b.Weight, field+".weight")
 	}
 	for i := range b.Filters {
-		f, at := &b.Filters[i], at(field+".filters", i)
+		f, at := &b.Filters[i], At(field+".filters", i)
 		switch f.Type {
 		case gatewayv1.HTTPRouteFilterRequestHeaderModifier:
 			out.Request = p.apiHeaders(f.RequestHeaderModifier, at+".requestHeaderModifier", true)
 		case gatewayv1.HTTPRouteFilterResponseHeaderModifier:
 			out.Response = p.apiHeaders(f.ResponseHeaderModifier, at+".responseHeaderModifier", false)
 		default:
-			p.unsupported(at, "on a backend, only header modifiers can be used")
+			p.Unsupported(at, "on a backend, only header modifiers can be used")
 		}
 	}
 	return out
 }
 
-func (p *part) apiRef(b gatewayv1.BackendObjectReference, field string) model.WeightedDestination {
-	if group, kind := orEmpty(b.Group), orEmpty(b.Kind); group != "" && group != "core" || kind != "" && kind != "Service" {
-		p.warn("InvalidKind", field+".kind", "use a Service", "a %s (%s) cannot be a backend: requests for it get 500", kind, group)
+func (p *Part) apiRef(b gatewayv1.BackendObjectReference, field string) model.WeightedDestination {
+	if group, kind := OrEmpty(b.Group), OrEmpty(b.Kind); group != "" && group != "core" || kind != "" && kind != "Service" {
+		p.Warn("InvalidKind", field+".kind", "use a Service", "a %s (%s) cannot be a backend: requests for it get 500", kind, group)
 		return model.WeightedDestination{Host: string(b.Name), Invalid: "InvalidKind"}
 	}
-	out := model.WeightedDestination{Host: serviceHost(string(b.Name), namespaceOr(b.Namespace, p.GetNamespace()), p.settings)}
+	out := model.WeightedDestination{Host: ServiceHost(string(b.Name), NamespaceOr(b.Namespace, p.GetNamespace()), p.settings)}
 	if b.Port == nil {
-		p.err("MissingField", field+".port", "", "a Service needs a port")
+		p.Err("MissingField", field+".port", "", "a Service needs a port")
 		return out
 	}
-	out.Port = p.validPort(uint32(max(*b.Port, 0)), field+".port")
+	out.Port = p.ValidPort(uint32(max(*b.Port, 0)), field+".port")
 	return out
 }
 
-func (p *part) apiTimeouts(t *gatewayv1.HTTPRouteTimeouts, field string, out *model.HTTPRoute) {
+func (p *Part) apiTimeouts(t *gatewayv1.HTTPRouteTimeouts, field string, out *model.HTTPRoute) {
 	if t == nil {
 		return
 	}
@@ -189,7 +189,7 @@ func (p *part) apiTimeouts(t *gatewayv1.HTTPRouteTimeouts, field string, out *mo
 	switch {
 	case backend == 0:
 	case out.Timeout > 0 && backend > out.Timeout:
-		p.err("InvalidDuration", field+".backendRequest", "", "%s is longer than the request's %s", backend, out.Timeout)
+		p.Err("InvalidDuration", field+".backendRequest", "", "%s is longer than the request's %s", backend, out.Timeout)
 	case out.Retries != nil && out.Retries.Attempts > 0:
 		out.Retries.PerTryTimeout = backend
 	default:
@@ -197,21 +197,21 @@ func (p *part) apiTimeouts(t *gatewayv1.HTTPRouteTimeouts, field string, out *mo
 	}
 }
 
-func (p *part) apiRetry(r *gatewayv1.HTTPRouteRetry, field string, out *model.HTTPRoute) {
+func (p *Part) apiRetry(r *gatewayv1.HTTPRouteRetry, field string, out *model.HTTPRoute) {
 	if r == nil {
 		return
 	}
 	out.Retries = &model.Retries{Attempts: 1, BackOff: p.apiDuration(r.Backoff, field+".backoff")}
 	if r.Attempts != nil {
 		if *r.Attempts < 0 {
-			p.err("InvalidValue", field+".attempts", "", "%d attempts", *r.Attempts)
+			p.Err("InvalidValue", field+".attempts", "", "%d attempts", *r.Attempts)
 		}
 		out.Retries.Attempts = uint32(max(*r.Attempts, 0))
 	}
 	var on []string
 	for i, code := range r.Codes {
 		if code < 400 || code > 599 {
-			p.err("InvalidStatus", at(field+".codes", i), "", "status %d is not between 400 and 599", code)
+			p.Err("InvalidStatus", At(field+".codes", i), "", "status %d is not between 400 and 599", code)
 		}
 		on = append(on, strconv.Itoa(int(code)))
 	}
@@ -221,13 +221,13 @@ func (p *part) apiRetry(r *gatewayv1.HTTPRouteRetry, field string, out *model.HT
 }
 
 // apiDuration reads a duration in the Gateway API's form, a subset of Go's (GEP-2257).
-func (p *part) apiDuration(d *gatewayv1.Duration, field string) time.Duration {
+func (p *Part) apiDuration(d *gatewayv1.Duration, field string) time.Duration {
 	if d == nil {
 		return 0
 	}
 	t, err := time.ParseDuration(string(*d))
 	if err != nil || t < 0 || strings.ContainsAny(string(*d), ".-+µun") {
-		p.err("InvalidDuration", field, `durations look like "500ms", "10s", "1h30m"`, "%q is not a duration", *d)
+		p.Err("InvalidDuration", field, `durations look like "500ms", "10s", "1h30m"`, "%q is not a duration", *d)
 		return 0
 	}
 	return t

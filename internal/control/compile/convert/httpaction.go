@@ -1,4 +1,4 @@
-package compile
+package convert
 
 import (
 	"slices"
@@ -14,13 +14,13 @@ import (
 )
 
 // timeout reads a duration of at least a millisecond; 0 means none.
-func (p *part) timeout(d *durationpb.Duration, field string) time.Duration {
+func (p *Part) timeout(d *durationpb.Duration, field string) time.Duration {
 	if d == nil {
 		return 0
 	}
 	t := d.AsDuration()
 	if t < 0 || t > 0 && t < time.Millisecond {
-		p.err("InvalidDuration", field, "", "%s is less than 1ms", t)
+		p.Err("InvalidDuration", field, "", "%s is less than 1ms", t)
 	}
 	return t
 }
@@ -30,40 +30,40 @@ var retryConditions = []string{"5xx", "gateway-error", "reset", "reset-before-re
 	"retriable-4xx", "refused-stream", "retriable-status-codes", "retriable-headers", "http3-post-connect-failure",
 	"cancelled", "deadline-exceeded", "internal", "resource-exhausted", "unavailable"}
 
-func (p *part) retries(r *networkingapi.HTTPRetry, field string) *model.Retries {
+func (p *Part) retries(r *networkingapi.HTTPRetry, field string) *model.Retries {
 	if r == nil {
 		return nil
 	}
 	p.only(r, field, "attempts", "perTryTimeout", "retryOn", "retryRemoteLocalities", "backoff")
 	if r.Attempts < 0 {
-		p.err("InvalidValue", field+".attempts", "", "%d attempts", r.Attempts)
+		p.Err("InvalidValue", field+".attempts", "", "%d attempts", r.Attempts)
 	}
 	if r.Attempts == 0 && (r.PerTryTimeout != nil || r.RetryOn != "") {
-		p.err("ConflictingFields", field, "", "attempts is 0, which turns retries off: nothing else can be set")
+		p.Err("ConflictingFields", field, "", "attempts is 0, which turns retries off: nothing else can be set")
 	}
 	for _, c := range splitList(r.RetryOn) {
 		code, err := strconv.Atoi(c)
 		if !slices.Contains(retryConditions, c) && (err != nil || code < 100 || code > 599) {
-			p.err("InvalidValue", field+".retryOn", "use "+strings.Join(retryConditions, ", ")+" or status codes", "%q is not a retry condition", c)
+			p.Err("InvalidValue", field+".retryOn", "use "+strings.Join(retryConditions, ", ")+" or status codes", "%q is not a retry condition", c)
 		}
 	}
 	return &model.Retries{Attempts: uint32(max(r.Attempts, 0)), PerTryTimeout: p.timeout(r.PerTryTimeout, field+".perTryTimeout"),
 		RetryOn: r.RetryOn, BackOff: p.timeout(r.Backoff, field+".backoff"), RemoteLocalities: r.RetryRemoteLocalities.GetValue()}
 }
 
-func (p *part) percent(v float64, field string) float64 {
+func (p *Part) percent(v float64, field string) float64 {
 	if v < 0 || v > 100 {
-		p.err("InvalidPercentage", field, "", "%g is not between 0 and 100", v)
+		p.Err("InvalidPercentage", field, "", "%g is not between 0 and 100", v)
 	}
 	return v
 }
 
-func (p *part) fault(f *networkingapi.HTTPFaultInjection, field string) *model.Fault {
+func (p *Part) fault(f *networkingapi.HTTPFaultInjection, field string) *model.Fault {
 	if f == nil {
 		return nil
 	}
 	if f.Delay == nil && f.Abort == nil {
-		p.err("MissingField", field, "", "one of delay and abort is needed")
+		p.Err("MissingField", field, "", "one of delay and abort is needed")
 	}
 	out := &model.Fault{}
 	p.delay(f.Delay, field+".delay", out)
@@ -71,7 +71,7 @@ func (p *part) fault(f *networkingapi.HTTPFaultInjection, field string) *model.F
 	return out
 }
 
-func (p *part) delay(d *networkingapi.HTTPFaultInjection_Delay, field string, out *model.Fault) {
+func (p *Part) delay(d *networkingapi.HTTPFaultInjection_Delay, field string, out *model.Fault) {
 	if d == nil {
 		return
 	}
@@ -81,11 +81,11 @@ func (p *part) delay(d *networkingapi.HTTPFaultInjection_Delay, field string, ou
 		out.DelayPercent = p.percent(d.Percentage.Value, field+".percentage.value")
 	}
 	if d.GetFixedDelay() == nil {
-		p.err("MissingField", field+".fixedDelay", "", "a fixedDelay is needed")
+		p.Err("MissingField", field+".fixedDelay", "", "a fixedDelay is needed")
 		return
 	}
 	if out.Delay = p.timeout(d.GetFixedDelay(), field+".fixedDelay"); out.Delay == 0 {
-		p.err("InvalidDuration", field+".fixedDelay", "", "a delay of 0 delays nothing")
+		p.Err("InvalidDuration", field+".fixedDelay", "", "a delay of 0 delays nothing")
 	}
 	p.neverInjected(out.DelayPercent, field)
 }
@@ -95,7 +95,7 @@ var grpcStatuses = []string{"OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "D
 	"PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE", "UNIMPLEMENTED", "INTERNAL",
 	"UNAVAILABLE", "DATA_LOSS", "UNAUTHENTICATED"}
 
-func (p *part) abort(a *networkingapi.HTTPFaultInjection_Abort, field string, out *model.Fault) {
+func (p *Part) abort(a *networkingapi.HTTPFaultInjection_Abort, field string, out *model.Fault) {
 	if a == nil {
 		return
 	}
@@ -106,11 +106,11 @@ func (p *part) abort(a *networkingapi.HTTPFaultInjection_Abort, field string, ou
 		out.AbortStatus = int(t.HttpStatus)
 	case *networkingapi.HTTPFaultInjection_Abort_GrpcStatus:
 		if !slices.Contains(grpcStatuses, t.GrpcStatus) {
-			p.err("InvalidValue", field+".grpcStatus", "", "%q is not one of %s", t.GrpcStatus, strings.Join(grpcStatuses, ", "))
+			p.Err("InvalidValue", field+".grpcStatus", "", "%q is not one of %s", t.GrpcStatus, strings.Join(grpcStatuses, ", "))
 		}
 		out.AbortGRPC = t.GrpcStatus
 	default:
-		p.err("MissingField", field, "", "one of httpStatus and grpcStatus is needed")
+		p.Err("MissingField", field, "", "one of httpStatus and grpcStatus is needed")
 	}
 	if a.Percentage != nil {
 		out.AbortPercent = p.percent(a.Percentage.Value, field+".percentage.value")
@@ -118,25 +118,25 @@ func (p *part) abort(a *networkingapi.HTTPFaultInjection_Abort, field string, ou
 	p.neverInjected(out.AbortPercent, field)
 }
 
-func (p *part) neverInjected(percent float64, field string) {
+func (p *Part) neverInjected(percent float64, field string) {
 	if percent == 0 {
-		p.warn("FaultNeverInjected", field, "set percentage.value", "no request is affected: the percentage is 0, which is the default")
+		p.Warn("FaultNeverInjected", field, "set percentage.value", "no request is affected: the percentage is 0, which is the default")
 	}
 }
 
 // status checks a status that the proxy itself answers with.
-func (p *part) status(code uint32, field string) {
+func (p *Part) status(code uint32, field string) {
 	if code < 200 || code > 599 {
-		p.err("InvalidStatus", field, "", "status %d is not between 200 and 599", code)
+		p.Err("InvalidStatus", field, "", "status %d is not between 200 and 599", code)
 	}
 }
 
-func (p *part) mirrors(r *networkingapi.HTTPRoute, field string) []model.Mirror {
+func (p *Part) mirrors(r *networkingapi.HTTPRoute, field string) []model.Mirror {
 	if r.Mirror != nil && len(r.Mirrors) > 0 {
-		p.err("ConflictingFields", field+".mirrors", "", "only one of mirror and mirrors can be set")
+		p.Err("ConflictingFields", field+".mirrors", "", "only one of mirror and mirrors can be set")
 	}
 	if r.Mirror == nil && (r.MirrorPercentage != nil || r.MirrorPercent != nil) {
-		p.err("ConflictingFields", field+".mirrorPercentage", "", "it is set without mirror")
+		p.Err("ConflictingFields", field+".mirrorPercentage", "", "it is set without mirror")
 	}
 	var out []model.Mirror
 	if r.Mirror != nil {
@@ -150,7 +150,7 @@ func (p *part) mirrors(r *networkingapi.HTTPRoute, field string) []model.Mirror 
 		out = append(out, m)
 	}
 	for i, mp := range r.Mirrors {
-		f := at(field+".mirrors", i)
+		f := At(field+".mirrors", i)
 		p.only(mp, f, "destination", "percentage")
 		m := model.Mirror{Destination: p.destination(mp.Destination, f+".destination"), Percent: 100}
 		if mp.Percentage != nil {
@@ -162,14 +162,14 @@ func (p *part) mirrors(r *networkingapi.HTTPRoute, field string) []model.Mirror 
 }
 
 // headers converts changes to request and response.
-func (p *part) headers(h *networkingapi.Headers, field string) (request, response model.HeaderChange) {
+func (p *Part) headers(h *networkingapi.Headers, field string) (request, response model.HeaderChange) {
 	if h == nil {
 		return request, response
 	}
 	return p.headerChange(h.Request, field+".request", true), p.headerChange(h.Response, field+".response", false)
 }
 
-func (p *part) headerChange(h *networkingapi.Headers_HeaderOperations, field string, request bool) model.HeaderChange {
+func (p *Part) headerChange(h *networkingapi.Headers_HeaderOperations, field string, request bool) model.HeaderChange {
 	if h == nil {
 		return model.HeaderChange{}
 	}
@@ -177,35 +177,35 @@ func (p *part) headerChange(h *networkingapi.Headers_HeaderOperations, field str
 }
 
 // checkedChange checks names and values. ":authority" can be set on a request, and no other pseudo-header.
-func (p *part) checkedChange(c model.HeaderChange, field string, request bool) model.HeaderChange {
+func (p *Part) checkedChange(c model.HeaderChange, field string, request bool) model.HeaderChange {
 	check := func(name, at string, set bool) {
 		if !headerName(name) && !(set && request && name == ":authority") {
-			p.err("InvalidHeaderName", at, "", "%q is not a header name", name)
+			p.Err("InvalidHeaderName", at, "", "%q is not a header name", name)
 		}
 	}
 	for _, name := range sortedKeys(c.Set) {
-		check(name, key(field+".set", name), true)
-		p.checkValue(c.Set[name], key(field+".set", name))
+		check(name, Key(field+".set", name), true)
+		p.checkValue(c.Set[name], Key(field+".set", name))
 	}
 	for _, name := range sortedKeys(c.Add) {
-		check(name, key(field+".add", name), false)
-		p.checkValue(c.Add[name], key(field+".add", name))
+		check(name, Key(field+".add", name), false)
+		p.checkValue(c.Add[name], Key(field+".add", name))
 	}
 	for i, name := range c.Remove {
-		check(name, at(field+".remove", i), false)
+		check(name, At(field+".remove", i), false)
 		if strings.EqualFold(name, "host") && request {
-			p.err("InvalidHeaderName", at(field+".remove", i), "", "the Host header cannot be removed")
+			p.Err("InvalidHeaderName", At(field+".remove", i), "", "the Host header cannot be removed")
 		}
 	}
 	return c
 }
 
-func (p *part) checkValue(v, field string) {
+func (p *Part) checkValue(v, field string) {
 	if !headerValue(v) {
-		p.err("InvalidHeaderValue", field, "", "a header value cannot contain line ends")
+		p.Err("InvalidHeaderValue", field, "", "a header value cannot contain line ends")
 	}
 	if commandOperator(v) {
-		p.unsupported(field, "values with %COMMAND% operators are not replaced")
+		p.Unsupported(field, "values with %COMMAND% operators are not replaced")
 	}
 }
 
@@ -223,7 +223,7 @@ func commandOperator(v string) bool {
 	return len(word) > 2 && strings.Trim(word, "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_") == ""
 }
 
-func (p *part) redirect(r *networkingapi.HTTPRedirect, field string) *model.Redirect {
+func (p *Part) redirect(r *networkingapi.HTTPRedirect, field string) *model.Redirect {
 	if r == nil {
 		return nil
 	}
@@ -238,38 +238,38 @@ func (p *part) redirect(r *networkingapi.HTTPRedirect, field string) *model.Redi
 	}
 	switch port := r.RedirectPort.(type) {
 	case *networkingapi.HTTPRedirect_Port:
-		out.Port = p.validPort(port.Port, field+".port")
+		out.Port = p.ValidPort(port.Port, field+".port")
 	case *networkingapi.HTTPRedirect_DerivePort:
 		out.DerivePort = port.DerivePort.String()
 	}
 	if r.Uri != "" && r.PrefixRewrite != "" {
-		p.err("ConflictingFields", field+".prefixRewrite", "", "only one of uri and prefixRewrite can be set")
+		p.Err("ConflictingFields", field+".prefixRewrite", "", "only one of uri and prefixRewrite can be set")
 	}
 	if strings.Contains(r.Uri, "%PREFIX()%") {
-		p.unsupported(field+".uri", "use prefixRewrite")
+		p.Unsupported(field+".uri", "use prefixRewrite")
 	}
 	if !headerValue(r.Uri + r.PrefixRewrite + r.Authority) {
-		p.err("InvalidValue", field, "", "a location cannot contain line ends")
+		p.Err("InvalidValue", field, "", "a location cannot contain line ends")
 	}
 	if r.Scheme != "" && r.Scheme != "http" && r.Scheme != "https" {
-		p.err("InvalidValue", field+".scheme", "", "%q is neither http nor https", r.Scheme)
+		p.Err("InvalidValue", field+".scheme", "", "%q is neither http nor https", r.Scheme)
 	}
 	if r.Uri+r.PrefixRewrite+r.Authority+r.Scheme == "" && r.RedirectPort == nil {
-		p.err("MissingField", field, "", "one of uri, prefixRewrite, authority, scheme and port is needed")
+		p.Err("MissingField", field, "", "one of uri, prefixRewrite, authority, scheme and port is needed")
 	}
 	return out
 }
 
-func (p *part) redirectCode(code int, field string) {
+func (p *Part) redirectCode(code int, field string) {
 	if !slices.Contains([]int{301, 302, 303, 307, 308}, code) {
-		p.err("InvalidStatus", field, "", "status %d is not one of 301, 302, 303, 307, 308", code)
+		p.Err("InvalidStatus", field, "", "status %d is not one of 301, 302, 303, 307, 308", code)
 	}
 }
 
 // maxDirectBody bounds the body of a direct response, as Istio does.
 const maxDirectBody = 1 << 20
 
-func (p *part) directResponse(d *networkingapi.HTTPDirectResponse, field string) *model.DirectResponse {
+func (p *Part) directResponse(d *networkingapi.HTTPDirectResponse, field string) *model.DirectResponse {
 	if d == nil {
 		return nil
 	}
@@ -282,12 +282,12 @@ func (p *part) directResponse(d *networkingapi.HTTPDirectResponse, field string)
 		out.Body = b.Bytes
 	}
 	if len(out.Body) > maxDirectBody {
-		p.err("InvalidValue", field+".body", "", "the body has %d bytes, more than %d", len(out.Body), maxDirectBody)
+		p.Err("InvalidValue", field+".body", "", "the body has %d bytes, more than %d", len(out.Body), maxDirectBody)
 	}
 	return out
 }
 
-func (p *part) rewrite(r *networkingapi.HTTPRewrite, field string) *model.Rewrite {
+func (p *Part) rewrite(r *networkingapi.HTTPRewrite, field string) *model.Rewrite {
 	if r == nil {
 		return nil
 	}
@@ -298,12 +298,12 @@ func (p *part) rewrite(r *networkingapi.HTTPRewrite, field string) *model.Rewrit
 	}
 	switch {
 	case r.Uri != "" && r.UriRegexRewrite != nil:
-		p.err("ConflictingFields", field+".uriRegexRewrite", "", "only one of uri and uriRegexRewrite can be set")
+		p.Err("ConflictingFields", field+".uriRegexRewrite", "", "only one of uri and uriRegexRewrite can be set")
 	case r.Uri == "" && r.Authority == "" && r.UriRegexRewrite == nil:
-		p.err("MissingField", field, "", "one of uri, authority and uriRegexRewrite is needed")
+		p.Err("MissingField", field, "", "one of uri, authority and uriRegexRewrite is needed")
 	}
 	if !headerValue(r.Uri+r.Authority) || strings.ContainsAny(r.Uri, " ") {
-		p.err("InvalidValue", field, "", "neither uri nor authority can contain spaces or line ends")
+		p.Err("InvalidValue", field, "", "neither uri nor authority can contain spaces or line ends")
 	}
 	return out
 }

@@ -1,4 +1,4 @@
-package compile
+package convert
 
 import (
 	"regexp"
@@ -13,28 +13,28 @@ import (
 const maxRegex = 1024
 
 // regex checks an expression of RE2's syntax.
-func (p *part) regex(expression, field string) {
+func (p *Part) regex(expression, field string) {
 	switch {
 	case expression == "":
-		p.err("InvalidRegex", field, "", "the regular expression is empty")
+		p.Err("InvalidRegex", field, "", "the regular expression is empty")
 	case len(expression) > maxRegex:
-		p.err("InvalidRegex", field, "", "the regular expression has %d bytes, more than %d", len(expression), maxRegex)
+		p.Err("InvalidRegex", field, "", "the regular expression has %d bytes, more than %d", len(expression), maxRegex)
 	default:
 		if _, err := regexp.Compile(expression); err != nil {
-			p.err("InvalidRegex", field, "see https://github.com/google/re2/wiki/Syntax", "not a regular expression of RE2: %s",
+			p.Err("InvalidRegex", field, "see https://github.com/google/re2/wiki/Syntax", "not a regular expression of RE2: %s",
 				strings.TrimPrefix(err.Error(), "error parsing regexp: "))
 		}
 	}
 }
 
 // stringMatch converts a condition. An empty one asks for presence (in maps of headers and parameters) where wanted.
-func (p *part) stringMatch(m *networkingapi.StringMatch, field string, emptyIsPresent bool) model.StringMatch {
+func (p *Part) stringMatch(m *networkingapi.StringMatch, field string, emptyIsPresent bool) model.StringMatch {
 	switch t := m.GetMatchType().(type) {
 	case *networkingapi.StringMatch_Exact:
 		return model.StringMatch{Exact: t.Exact, IsExact: true}
 	case *networkingapi.StringMatch_Prefix:
 		if t.Prefix == "" {
-			p.err("InvalidValue", field+".prefix", "leave the condition out to match anything", "the prefix is empty")
+			p.Err("InvalidValue", field+".prefix", "leave the condition out to match anything", "the prefix is empty")
 		}
 		return model.StringMatch{Prefix: t.Prefix}
 	case *networkingapi.StringMatch_Regex:
@@ -42,7 +42,7 @@ func (p *part) stringMatch(m *networkingapi.StringMatch, field string, emptyIsPr
 		return model.StringMatch{Regex: t.Regex}
 	}
 	if m != nil && !emptyIsPresent {
-		p.err("MissingField", field, "", "one of exact, prefix and regex is needed")
+		p.Err("MissingField", field, "", "one of exact, prefix and regex is needed")
 	}
 	if emptyIsPresent {
 		return model.StringMatch{Present: true}
@@ -54,29 +54,29 @@ func (p *part) stringMatch(m *networkingapi.StringMatch, field string, emptyIsPr
 var ignoredHeaders = map[string]string{"uri": "uri", "scheme": "scheme", "method": "method", "authority": "authority"}
 
 // headerMatches converts conditions on headers, sorted by name.
-func (p *part) headerMatches(m map[string]*networkingapi.StringMatch, field string) []model.NamedMatch {
+func (p *Part) headerMatches(m map[string]*networkingapi.StringMatch, field string) []model.NamedMatch {
 	var list []model.NamedMatch
 	for _, name := range sortedKeys(m) {
-		at := key(field, name)
+		at := Key(field, name)
 		lower := strings.ToLower(name)
 		if of := ignoredHeaders[lower]; of != "" {
-			p.warn("IgnoredHeader", at, "match on "+of+" instead", "a header condition on %q is ignored, as in Istio", name)
+			p.Warn("IgnoredHeader", at, "match on "+of+" instead", "a header condition on %q is ignored, as in Istio", name)
 			continue
 		}
 		if !headerName(strings.TrimPrefix(lower, ":")) {
-			p.err("InvalidHeaderName", at, "", "%q is not a header name", name)
+			p.Err("InvalidHeaderName", at, "", "%q is not a header name", name)
 		}
 		list = append(list, model.NamedMatch{Name: lower, Match: p.stringMatch(m[name], at, true)})
 	}
 	return list
 }
 
-func (p *part) queryMatches(m map[string]*networkingapi.StringMatch, field string) []model.NamedMatch {
+func (p *Part) queryMatches(m map[string]*networkingapi.StringMatch, field string) []model.NamedMatch {
 	var list []model.NamedMatch
 	for _, name := range sortedKeys(m) {
-		at := key(field, name)
+		at := Key(field, name)
 		if name == "" {
-			p.err("InvalidValue", at, "", "the parameter's name is empty")
+			p.Err("InvalidValue", at, "", "the parameter's name is empty")
 		}
 		list = append(list, model.NamedMatch{Name: name, Match: p.stringMatch(m[name], at, true)})
 	}
@@ -98,7 +98,7 @@ func headerName(name string) bool {
 func headerValue(value string) bool { return !strings.ContainsAny(value, "\r\n\x00") }
 
 // httpMatch converts one entry of an HTTP route's match.
-func (p *part) httpMatch(m *networkingapi.HTTPMatchRequest, field string) model.HTTPMatch {
+func (p *Part) httpMatch(m *networkingapi.HTTPMatchRequest, field string) model.HTTPMatch {
 	p.only(m, field, "name", "uri", "scheme", "method", "authority", "headers", "port", "sourceLabels", "gateways", "queryParams",
 		"ignoreUriCase", "withoutHeaders", "sourceNamespace")
 	out := model.HTTPMatch{
@@ -113,26 +113,26 @@ func (p *part) httpMatch(m *networkingapi.HTTPMatchRequest, field string) model.
 		SourceLabels:   p.validLabels(m.SourceLabels, field+".sourceLabels"), SourceNamespace: m.SourceNamespace,
 	}
 	if m.Port != 0 {
-		out.Port = p.validPort(m.Port, field+".port")
+		out.Port = p.ValidPort(m.Port, field+".port")
 	}
-	out.Gateways, out.Mesh = p.gatewayRefs(m.Gateways)
+	out.Gateways, out.Mesh = p.GatewayRefs(m.Gateways)
 	return out
 }
 
-func (p *part) pathMatch(m *networkingapi.HTTPMatchRequest, field string) model.StringMatch {
+func (p *Part) pathMatch(m *networkingapi.HTTPMatchRequest, field string) model.StringMatch {
 	if m.Uri == nil {
 		return model.StringMatch{}
 	}
 	path := p.stringMatch(m.Uri, field, false)
 	path.IgnoreCase = m.IgnoreUriCase
 	if start := path.Exact + path.Prefix; path.Regex == "" && !strings.HasPrefix(start, "/") && start != "*" {
-		p.warn("PathNeverMatches", field, `paths start with "/"`, "%q can never match", start)
+		p.Warn("PathNeverMatches", field, `paths start with "/"`, "%q can never match", start)
 	}
 	return path
 }
 
-// gatewayRefs reads names of Istio gateways, of which "mesh" means the sidecars.
-func (p *part) gatewayRefs(names []string) (refs []model.GatewayRef, mesh bool) {
+// GatewayRefs reads names of Istio gateways, of which "mesh" means the sidecars.
+func (p *Part) GatewayRefs(names []string) (refs []model.GatewayRef, mesh bool) {
 	for _, name := range names {
 		if name == "mesh" {
 			mesh = true

@@ -1,4 +1,4 @@
-package compile
+package convert
 
 import (
 	"strings"
@@ -9,7 +9,7 @@ import (
 )
 
 // apiFilter applies one filter of an HTTPRoute rule.
-func (p *part) apiFilter(f *gatewayv1.HTTPRouteFilter, field string, out *model.HTTPRoute) {
+func (p *Part) apiFilter(f *gatewayv1.HTTPRouteFilter, field string, out *model.HTTPRoute) {
 	set := map[gatewayv1.HTTPRouteFilterType]bool{
 		gatewayv1.HTTPRouteFilterRequestHeaderModifier:  f.RequestHeaderModifier != nil,
 		gatewayv1.HTTPRouteFilterResponseHeaderModifier: f.ResponseHeaderModifier != nil,
@@ -25,7 +25,7 @@ func (p *part) apiFilter(f *gatewayv1.HTTPRouteFilter, field string, out *model.
 	case gatewayv1.HTTPRouteFilterRequestHeaderModifier, gatewayv1.HTTPRouteFilterResponseHeaderModifier,
 		gatewayv1.HTTPRouteFilterRequestMirror, gatewayv1.HTTPRouteFilterRequestRedirect, gatewayv1.HTTPRouteFilterURLRewrite:
 	default:
-		p.err("Unsupported", field+".type", "", "filter %q is not supported yet", f.Type)
+		p.Err("Unsupported", field+".type", "", "filter %q is not supported yet", f.Type)
 		return
 	}
 	for kind, other := range set {
@@ -34,7 +34,7 @@ func (p *part) apiFilter(f *gatewayv1.HTTPRouteFilter, field string, out *model.
 		}
 	}
 	if !has {
-		p.err("ConflictingFields", field, "", "a filter of type %s has that type's field and no other", f.Type)
+		p.Err("ConflictingFields", field, "", "a filter of type %s has that type's field and no other", f.Type)
 		return
 	}
 	switch f.Type {
@@ -55,17 +55,17 @@ func (p *part) apiFilter(f *gatewayv1.HTTPRouteFilter, field string, out *model.
 	}
 }
 
-func (p *part) once(field string, again bool) {
+func (p *Part) once(field string, again bool) {
 	if again {
-		p.err("ConflictingFields", field, "", "a rule can have one filter of this type")
+		p.Err("ConflictingFields", field, "", "a rule can have one filter of this type")
 	}
 }
 
 func isZeroChange(c model.HeaderChange) bool { return len(c.Set)+len(c.Add)+len(c.Remove) == 0 }
 
-func (p *part) apiHeaders(f *gatewayv1.HTTPHeaderFilter, field string, request bool) model.HeaderChange {
+func (p *Part) apiHeaders(f *gatewayv1.HTTPHeaderFilter, field string, request bool) model.HeaderChange {
 	if f == nil {
-		p.err("MissingField", field, "", "the filter's field is missing")
+		p.Err("MissingField", field, "", "the filter's field is missing")
 		return model.HeaderChange{}
 	}
 	out := model.HeaderChange{Set: map[string]string{}, Add: map[string]string{}, Remove: f.Remove}
@@ -75,12 +75,12 @@ func (p *part) apiHeaders(f *gatewayv1.HTTPHeaderFilter, field string, request b
 		into    map[string]string
 	}{{".set", f.Set, out.Set}, {".add", f.Add, out.Add}} {
 		for i, h := range list.headers {
-			at := at(field+list.name, i)
+			at := At(field+list.name, i)
 			if !headerName(string(h.Name)) {
-				p.err("InvalidHeaderName", at+".name", "", "%q is not a header name", h.Name)
+				p.Err("InvalidHeaderName", at+".name", "", "%q is not a header name", h.Name)
 			}
 			if !headerValue(h.Value) {
-				p.err("InvalidHeaderValue", at+".value", "", "a header value cannot contain line ends")
+				p.Err("InvalidHeaderValue", at+".value", "", "a header value cannot contain line ends")
 			}
 			list.into[string(h.Name)] = h.Value
 		}
@@ -95,11 +95,11 @@ func (p *part) apiHeaders(f *gatewayv1.HTTPHeaderFilter, field string, request b
 	return out
 }
 
-func (p *part) apiMirror(f *gatewayv1.HTTPRequestMirrorFilter, field string) model.Mirror {
+func (p *Part) apiMirror(f *gatewayv1.HTTPRequestMirrorFilter, field string) model.Mirror {
 	m := model.Mirror{Destination: p.apiRef(f.BackendRef, field+".backendRef"), Percent: 100}
 	switch {
 	case f.Percent != nil && f.Fraction != nil:
-		p.err("ConflictingFields", field+".fraction", "", "only one of percent and fraction can be set")
+		p.Err("ConflictingFields", field+".fraction", "", "only one of percent and fraction can be set")
 	case f.Percent != nil:
 		m.Percent = p.percent(float64(*f.Percent), field+".percent")
 	case f.Fraction != nil:
@@ -108,7 +108,7 @@ func (p *part) apiMirror(f *gatewayv1.HTTPRequestMirrorFilter, field string) mod
 			of = *f.Fraction.Denominator
 		}
 		if of < 1 {
-			p.err("InvalidValue", field+".fraction.denominator", "", "%d is less than 1", of)
+			p.Err("InvalidValue", field+".fraction.denominator", "", "%d is less than 1", of)
 			return m
 		}
 		m.Percent = p.percent(100*float64(f.Fraction.Numerator)/float64(of), field+".fraction")
@@ -116,21 +116,21 @@ func (p *part) apiMirror(f *gatewayv1.HTTPRequestMirrorFilter, field string) mod
 	return m
 }
 
-func (p *part) apiRedirect(f *gatewayv1.HTTPRequestRedirectFilter, field string) *model.Redirect {
-	out := &model.Redirect{Code: 302, Scheme: orEmpty(f.Scheme), Authority: orEmpty(f.Hostname)}
+func (p *Part) apiRedirect(f *gatewayv1.HTTPRequestRedirectFilter, field string) *model.Redirect {
+	out := &model.Redirect{Code: 302, Scheme: OrEmpty(f.Scheme), Authority: OrEmpty(f.Hostname)}
 	if f.StatusCode != nil {
 		out.Code = *f.StatusCode
 	}
 	p.redirectCode(out.Code, field+".statusCode")
 	if out.Scheme != "" && out.Scheme != "http" && out.Scheme != "https" {
-		p.err("InvalidValue", field+".scheme", "", "%q is neither http nor https", out.Scheme)
+		p.Err("InvalidValue", field+".scheme", "", "%q is neither http nor https", out.Scheme)
 	}
 	if out.Authority != "" {
-		p.validHost(out.Authority, field+".hostname", false)
+		p.ValidHost(out.Authority, field+".hostname", false)
 	}
 	switch {
 	case f.Port != nil:
-		out.Port = p.validPort(uint32(max(*f.Port, 0)), field+".port")
+		out.Port = p.ValidPort(uint32(max(*f.Port, 0)), field+".port")
 	case out.Scheme != "":
 		out.DerivePort = "FROM_PROTOCOL_DEFAULT"
 	default:
@@ -144,10 +144,10 @@ func (p *part) apiRedirect(f *gatewayv1.HTTPRequestRedirectFilter, field string)
 	return out
 }
 
-func (p *part) apiRewrite(f *gatewayv1.HTTPURLRewriteFilter, field string) *model.Rewrite {
-	out := &model.Rewrite{Authority: orEmpty(f.Hostname)}
+func (p *Part) apiRewrite(f *gatewayv1.HTTPURLRewriteFilter, field string) *model.Rewrite {
+	out := &model.Rewrite{Authority: OrEmpty(f.Hostname)}
 	if out.Authority != "" {
-		p.validHost(out.Authority, field+".hostname", false)
+		p.ValidHost(out.Authority, field+".hostname", false)
 	}
 	full, prefix := p.apiPathModifier(f.Path, field+".path")
 	out.FullPath = full
@@ -161,7 +161,7 @@ func (p *part) apiRewrite(f *gatewayv1.HTTPURLRewriteFilter, field string) *mode
 }
 
 // apiPathModifier gives the full path or the prefix that a modifier puts in place.
-func (p *part) apiPathModifier(m *gatewayv1.HTTPPathModifier, field string) (full, prefix *string) {
+func (p *Part) apiPathModifier(m *gatewayv1.HTTPPathModifier, field string) (full, prefix *string) {
 	if m == nil {
 		return nil, nil
 	}
@@ -172,14 +172,14 @@ func (p *part) apiPathModifier(m *gatewayv1.HTTPPathModifier, field string) (ful
 	case gatewayv1.PrefixMatchHTTPPathModifier:
 		value, prefix = m.ReplacePrefixMatch, m.ReplacePrefixMatch
 	default:
-		p.err("InvalidValue", field+".type", "", "%q is neither ReplaceFullPath nor ReplacePrefixMatch", m.Type)
+		p.Err("InvalidValue", field+".type", "", "%q is neither ReplaceFullPath nor ReplacePrefixMatch", m.Type)
 		return nil, nil
 	}
 	switch {
 	case value == nil:
-		p.err("MissingField", field, "", "type %s needs its value", m.Type)
+		p.Err("MissingField", field, "", "type %s needs its value", m.Type)
 	case *value != "" && !strings.HasPrefix(*value, "/") || !headerValue(*value) || strings.Contains(*value, " "):
-		p.err("InvalidValue", field, "", "%q is not an absolute path", *value)
+		p.Err("InvalidValue", field, "", "%q is not an absolute path", *value)
 	}
 	return full, prefix
 }

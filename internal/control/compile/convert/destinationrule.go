@@ -1,0 +1,180 @@
+package convert
+
+import (
+	networkingapi "istio.io/api/networking/v1alpha3"
+	networking "istio.io/client-go/pkg/apis/networking/v1"
+	"k8s.io/apimachinery/pkg/util/validation"
+
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/weftmesh/weft/internal/control/model"
+)
+
+// destinationRule converts a DestinationRule.
+func (p *Part) destinationRule(dr *networking.DestinationRule) {
+	spec := &dr.Spec
+	p.only(spec, "spec", "host", "trafficPolicy", "subsets", "exportTo")
+	d := &model.Destination{Ref: p.Ref(), Created: p.Born, ExportTo: p.exportTo(spec.ExportTo, "spec.exportTo")}
+	if spec.Host == "*" || p.ValidHost(spec.Host, "spec.host", true) {
+		d.Host = p.FullHost(spec.Host)
+	}
+	p.Destination = d
+	if policy := p.trafficPolicy(spec.TrafficPolicy, "spec.trafficPolicy"); policy != nil {
+		d.Policy = *policy
+	}
+	seen := map[string]int{}
+	for i, s := range spec.Subsets {
+		field := At("spec.subsets", i)
+		if first, ok := seen[s.Name]; ok {
+			p.Err("DuplicateSubset", field+".name", "", "subset %q is already spec.subsets[%d]", s.Name, first)
+		}
+		seen[s.Name] = i
+		d.Subsets = append(d.Subsets, p.subset(s, field))
+	}
+}
+
+func (p *Part) subset(s *networkingapi.Subset, field string) model.Subset {
+	p.only(s, field, "name", "labels", "trafficPolicy")
+	if s.Name == "" {
+		p.Err("MissingField", field+".name", "", "a name is missing")
+	} else if problems := validation.IsDNS1123Label(s.Name); len(problems) > 0 {
+		p.Err("InvalidName", field+".name", "", "%q is not valid: %s", s.Name, problems[0])
+	}
+	return model.Subset{Name: s.Name, Labels: p.validLabels(s.Labels, field+".labels"),
+		Policy: p.trafficPolicy(s.TrafficPolicy, field+".trafficPolicy")}
+}
+
+func (p *Part) trafficPolicy(t *networkingapi.TrafficPolicy, field string) *model.TrafficPolicy {
+	if t == nil {
+		return nil
+	}
+	p.only(t, field, "loadBalancer", "connectionPool", "outlierDetection", "tls", "portLevelSettings")
+	out := &model.TrafficPolicy{
+		Balancing: p.balancing(t.LoadBalancer, field+".loadBalancer"),
+		Pool:      p.pool(t.ConnectionPool, field+".connectionPool"),
+		Outlier:   p.outlier(t.OutlierDetection, field+".outlierDetection"),
+	}
+	out.TLS = p.clientTLS(t.Tls, field+".tls")
+	for i, pl := range t.PortLevelSettings {
+		f := At(field+".portLevelSettings", i)
+		p.only(pl, f, "port", "loadBalancer", "connectionPool", "outlierDetection", "tls")
+		if pl.Port == nil {
+			p.Err("MissingField", f+".port", "", "a port is missing")
+			continue
+		}
+		number := p.ValidPort(pl.Port.Number, f+".port.number")
+		if out.Ports[number] != nil {
+			p.Err("DuplicatePort", f+".port.number", "", "port %d has settings already", number)
+		}
+		if out.Ports == nil {
+			out.Ports = map[uint16]*model.TrafficPolicy{}
+		}
+		out.Ports[number] = &model.TrafficPolicy{
+			Balancing: p.balancing(pl.LoadBalancer, f+".loadBalancer"), Pool: p.pool(pl.ConnectionPool, f+".connectionPool"),
+			Outlier: p.outlier(pl.OutlierDetection, f+".outlierDetection"), TLS: p.clientTLS(pl.Tls, f+".tls"),
+		}
+	}
+	return out
+}
+
+func (p *Part) balancing(lb *networkingapi.LoadBalancerSettings, field string) *model.Balancing {
+	if lb == nil {
+		return nil
+	}
+	p.only(lb, field, "simple")
+	simple, ok := lb.LbPolicy.(*networkingapi.LoadBalancerSettings_Simple)
+	if !ok {
+		return nil
+	}
+	switch name := simple.Simple.String(); name {
+	case "UNSPECIFIED":
+		return nil
+	case "LEAST_CONN": // its old name
+		return &model.Balancing{Simple: "LEAST_REQUEST"}
+	default:
+		return &model.Balancing{Simple: name}
+	}
+}
+
+func (p *Part) pool(c *networkingapi.ConnectionPoolSettings, field string) *model.ConnectionPool {
+	if c == nil {
+		return nil
+	}
+	out := &model.ConnectionPool{}
+	if t := c.Tcp; t != nil {
+		p.only(t, field+".tcp", "maxConnections", "connectTimeout")
+		out.MaxConnections = p.limit(t.MaxConnections, field+".tcp.maxConnections")
+		out.ConnectTimeout = p.timeout(t.ConnectTimeout, field+".tcp.connectTimeout")
+	}
+	if h := c.Http; h != nil {
+		f := field + ".http"
+		p.only(h, f, "http1MaxPendingRequests", "http2MaxRequests", "maxRequestsPerConnection", "maxRetries", "idleTimeout")
+		out.MaxPending = p.limit(h.Http1MaxPendingRequests, f+".http1MaxPendingRequests")
+		out.MaxRequests = p.limit(h.Http2MaxRequests, f+".http2MaxRequests")
+		out.MaxRequestsPerConnection = p.limit(h.MaxRequestsPerConnection, f+".maxRequestsPerConnection")
+		out.IdleTimeout = p.timeout(h.IdleTimeout, f+".idleTimeout")
+		if n := p.limit(h.MaxRetries, f+".maxRetries"); n > 0 {
+			out.MaxRetries = &n
+		}
+	}
+	return out
+}
+
+func (p *Part) limit(n int32, field string) uint32 {
+	if n < 0 {
+		p.Err("InvalidValue", field, "", "%d is negative", n)
+		return 0
+	}
+	return uint32(n)
+}
+
+func (p *Part) outlier(o *networkingapi.OutlierDetection, field string) *model.Outlier {
+	if o == nil {
+		return nil
+	}
+	p.only(o, field, "splitExternalLocalOriginErrors", "consecutiveLocalOriginFailures", "consecutiveGatewayErrors",
+		"consecutive5xxErrors", "interval", "baseEjectionTime", "maxEjectionPercent", "minHealthPercent")
+	return &model.Outlier{
+		Consecutive5xx: number(o.Consecutive_5XxErrors), ConsecutiveGateway: number(o.ConsecutiveGatewayErrors),
+		ConsecutiveLocal: number(o.ConsecutiveLocalOriginFailures), SplitLocalOrigin: o.SplitExternalLocalOriginErrors,
+		Interval: p.timeout(o.Interval, field+".interval"), BaseEjection: p.timeout(o.BaseEjectionTime, field+".baseEjectionTime"),
+		MaxEjectionPercent: uint32(p.percent(float64(o.MaxEjectionPercent), field+".maxEjectionPercent")),
+		MinHealthPercent:   uint32(p.percent(float64(o.MinHealthPercent), field+".minHealthPercent")),
+	}
+}
+
+func number(v *wrapperspb.UInt32Value) *uint32 {
+	if v == nil {
+		return nil
+	}
+	n := v.Value
+	return &n
+}
+
+var clientModes = map[networkingapi.ClientTLSSettings_TLSmode]model.TLSMode{
+	networkingapi.ClientTLSSettings_DISABLE: model.TLSDisable, networkingapi.ClientTLSSettings_SIMPLE: model.TLSSimple,
+	networkingapi.ClientTLSSettings_MUTUAL: model.TLSMutual, networkingapi.ClientTLSSettings_ISTIO_MUTUAL: model.TLSIstioMutual,
+}
+
+func (p *Part) clientTLS(t *networkingapi.ClientTLSSettings, field string) *model.ClientTLS {
+	if t == nil {
+		return nil
+	}
+	p.only(t, field, "mode", "credentialName", "subjectAltNames", "sni", "insecureSkipVerify")
+	out := &model.ClientTLS{Mode: clientModes[t.Mode], SNI: t.Sni, SANs: t.SubjectAltNames, SkipVerify: t.InsecureSkipVerify.GetValue()}
+	if t.Sni != "" {
+		p.ValidHost(t.Sni, field+".sni", false)
+	}
+	ours := t.Mode == networkingapi.ClientTLSSettings_ISTIO_MUTUAL || t.Mode == networkingapi.ClientTLSSettings_DISABLE
+	switch {
+	case ours && t.CredentialName != "":
+		p.Err("ConflictingFields", field+".credentialName", "", "mode %s takes no credential", t.Mode)
+	case t.Mode == networkingapi.ClientTLSSettings_MUTUAL && t.CredentialName == "":
+		p.Err("MissingField", field+".credentialName", "", "mode MUTUAL needs a credentialName")
+	case t.CredentialName != "":
+		p.Credentials = append(p.Credentials, Credential{Name: t.CredentialName, Field: field + ".credentialName",
+			Pair: t.Mode == networkingapi.ClientTLSSettings_MUTUAL, CA: true,
+			Take: func(s Secret) { out.Certificate, out.Key, out.CA = s.Certificate, s.Key, s.CA }})
+	}
+	return out
+}

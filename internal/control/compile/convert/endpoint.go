@@ -1,0 +1,22 @@
+package convert
+
+import (
+	"net/netip"
+
+	networkingapi "istio.io/api/networking/v1alpha3"
+
+	"github.com/weftmesh/weft/internal/control/model"
+)
+
+// EntryEndpoint makes an instance of a WorkloadEntry. It has a sidecar when its label says so, as in Istio.
+func EntryEndpoint(e *networkingapi.WorkloadEntry, namespace, name string, labels map[string]string) *model.Endpoint {
+	ep := &model.Endpoint{Address: e.Address, Labels: labels, Namespace: namespace, ServiceAccount: e.ServiceAccount, Workload: name,
+		Instance: name, Ready: true, Mesh: labels[TLSModeLabel] == "istio", Weight: e.Weight, Locality: e.Locality}
+	if a, err := netip.ParseAddr(e.Address); err == nil {
+		ep.Address = a.Unmap().String()
+	}
+	if ep.ServiceAccount == "" {
+		ep.ServiceAccount = "default"
+	}
+	return ep
+}

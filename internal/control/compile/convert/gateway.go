@@ -1,0 +1,189 @@
+package convert
+
+import (
+	"crypto/tls"
+	"net/netip"
+	"slices"
+	"strings"
+
+	networkingapi "istio.io/api/networking/v1alpha3"
+	networking "istio.io/client-go/pkg/apis/networking/v1"
+
+	"github.com/weftmesh/weft/internal/control/model"
+)
+
+// IngressSelector picks the workloads that serve Ingress objects and the Gateway API's gateways: Istio's ingress gateway, and the
+// one that the local runtime starts.
+var ingressSelector = map[string]string{IstioLabel: "ingressgateway"}
+
+// istioGateway converts a Gateway of Istio.
+func (p *Part) istioGateway(g *networking.Gateway) {
+	spec := &g.Spec
+	p.only(spec, "spec", "servers", "selector")
+	p.Gateway = &model.Gateway{Ref: p.Ref(), Selector: p.validLabels(spec.Selector, "spec.selector"), Created: p.Born}
+	if len(spec.Servers) == 0 {
+		p.Err("MissingField", "spec.servers", "", "at least one server is needed")
+	}
+	for i, s := range spec.Servers {
+		p.server(s, At("spec.servers", i), i)
+	}
+	p.sameProtocol()
+}
+
+func (p *Part) server(s *networkingapi.Server, field string, index int) {
+	p.only(s, field, "port", "bind", "hosts", "tls", "name")
+	if s.Port == nil {
+		p.Err("MissingField", field+".port", "", "a port is missing")
+		return
+	}
+	p.only(s.Port, field+".port", "number", "protocol", "name")
+	out := model.Server{Port: p.ValidPort(s.Port.Number, field+".port.number"), Name: s.Port.Name, Bind: s.Bind,
+		Protocol: p.istioProtocol(s.Port.Protocol, s.Port.Name, field+".port.protocol")}
+	if s.Port.Name == "" {
+		p.Err("MissingField", field+".port.name", "", "the port needs a name")
+	}
+	if s.Port.Protocol == "" {
+		p.Err("MissingField", field+".port.protocol", "", "the port needs a protocol")
+	}
+	if s.Bind != "" {
+		if _, err := netip.ParseAddr(s.Bind); err != nil {
+			p.Err("InvalidAddress", field+".bind", "", "%q is not an IP address", s.Bind)
+		}
+	}
+	if len(s.Hosts) == 0 {
+		p.Err("MissingField", field+".hosts", `use "*" for any host`, "at least one host is needed")
+	}
+	for i, h := range s.Hosts {
+		out.Hosts = append(out.Hosts, p.gatewayHost(h, At(field+".hosts", i)))
+	}
+	p.serverTLS(s.Tls, field+".tls", &out, index)
+	p.Gateway.Servers = append(p.Gateway.Servers, out)
+}
+
+// gatewayHost reads "host" or "namespace/host"; "." is the own namespace, "*" any.
+func (p *Part) gatewayHost(s, field string) model.GatewayHost {
+	namespace, host, ok := strings.Cut(s, "/")
+	if !ok {
+		namespace, host = "", s
+	}
+	switch namespace {
+	case "*":
+		namespace = ""
+	case ".":
+		namespace = p.GetNamespace()
+	}
+	p.ValidHost(host, field, true)
+	return model.GatewayHost{Namespace: namespace, Host: strings.ToLower(host)}
+}
+
+var serverModes = map[networkingapi.ServerTLSSettings_TLSmode]model.TLSMode{
+	networkingapi.ServerTLSSettings_PASSTHROUGH: model.TLSPassthrough, networkingapi.ServerTLSSettings_SIMPLE: model.TLSSimple,
+	networkingapi.ServerTLSSettings_MUTUAL: model.TLSMutual, networkingapi.ServerTLSSettings_ISTIO_MUTUAL: model.TLSIstioMutual,
+}
+
+var tlsVersions = map[networkingapi.ServerTLSSettings_TLSProtocol]uint16{
+	networkingapi.ServerTLSSettings_TLSV1_0: tls.VersionTLS10, networkingapi.ServerTLSSettings_TLSV1_1: tls.VersionTLS11,
+	networkingapi.ServerTLSSettings_TLSV1_2: tls.VersionTLS12, networkingapi.ServerTLSSettings_TLSV1_3: tls.VersionTLS13,
+}
+
+func (p *Part) serverTLS(t *networkingapi.ServerTLSSettings, field string, out *model.Server, index int) {
+	encrypted := out.Protocol == model.HTTPS || out.Protocol == model.TLS
+	if t == nil {
+		if encrypted {
+			p.Err("MissingField", field, "", "protocol %s needs tls settings", strings.ToUpper(string(out.Protocol)))
+		}
+		return
+	}
+	p.only(t, field, "httpsRedirect", "mode", "credentialName", "minProtocolVersion", "maxProtocolVersion")
+	if out.Protocol.IsHTTP() {
+		out.HTTPSRedirect = t.HttpsRedirect
+		if t.Mode != networkingapi.ServerTLSSettings_PASSTHROUGH || t.CredentialName != "" {
+			p.Err("ConflictingFields", field, "use protocol HTTPS", "protocol %s is plaintext: only httpsRedirect can be set", strings.ToUpper(string(out.Protocol)))
+		}
+		return
+	}
+	if t.HttpsRedirect {
+		p.Err("ConflictingFields", field+".httpsRedirect", "", "only a plaintext HTTP port can redirect to HTTPS")
+	}
+	mode, ok := serverModes[t.Mode]
+	if !ok {
+		p.Unsupported(field+".mode", "use one of SIMPLE, MUTUAL, ISTIO_MUTUAL, PASSTHROUGH")
+		return
+	}
+	out.TLS = &model.ServerTLS{Mode: mode, MinVersion: tlsVersions[t.MinProtocolVersion], MaxVersion: tlsVersions[t.MaxProtocolVersion]}
+	if max := out.TLS.MaxVersion; max != 0 && out.TLS.MinVersion > max {
+		p.Err("InvalidValue", field+".minProtocolVersion", "", "the minimum is above the maximum")
+	}
+	p.serverCredential(t, mode, field, index)
+}
+
+func (p *Part) serverCredential(t *networkingapi.ServerTLSSettings, mode model.TLSMode, field string, index int) {
+	needs := mode == model.TLSSimple || mode == model.TLSMutual
+	switch {
+	case needs && t.CredentialName == "":
+		p.Err("MissingField", field+".credentialName", "", "mode %s needs a credentialName", t.Mode)
+	case !needs && t.CredentialName != "":
+		p.Err("ConflictingFields", field+".credentialName", "", "mode %s takes no credential", t.Mode)
+	case needs:
+		p.serverSecret("", t.CredentialName, field+".credentialName", mode == model.TLSMutual, index)
+	}
+}
+
+// serverSecret asks for the Secret of a server.
+func (p *Part) serverSecret(namespace, name, field string, ca bool, index int) {
+	g := p.Gateway
+	p.Credentials = append(p.Credentials, Credential{Namespace: namespace, Name: name, Field: field, Pair: true, CA: ca,
+		Take: func(s Secret) {
+			t := g.Servers[index].TLS
+			t.Certificate, t.Key = s.Certificate, s.Key
+			if ca {
+				t.CA = s.CA
+			}
+		}})
+}
+
+// PortUse is a port's use that cannot be shared with another.
+func PortUse(s model.Server) string {
+	switch {
+	case s.Protocol.IsHTTP():
+		return "HTTP"
+	case s.Protocol == model.HTTPS || s.Protocol == model.TLS:
+		return "TLS"
+	}
+	return "TCP"
+}
+
+// sameProtocol refuses a gateway that opens one port for two protocols.
+func (p *Part) sameProtocol() {
+	uses := map[uint16]int{}
+	for i, s := range p.Gateway.Servers {
+		first, ok := uses[s.Port]
+		if !ok {
+			uses[s.Port] = i
+			continue
+		}
+		p.sameTLSHost(s, i)
+		if a, b := PortUse(p.Gateway.Servers[first]), PortUse(s); a != b || a == "TCP" {
+			p.Err("PortCollision", At(p.ServersField(), i)+".port", "use another port", "port %d is opened for %s here and for %s by %s",
+				s.Port, b, a, At(p.ServersField(), first))
+		}
+	}
+}
+
+// sameTLSHost refuses a second certificate for a host on a port: the server name alone decides which is shown.
+func (p *Part) sameTLSHost(s model.Server, i int) {
+	for j, other := range p.Gateway.Servers[:i] {
+		for k, h := range s.Hosts {
+			if PortUse(s) == "TLS" && other.Port == s.Port && slices.ContainsFunc(other.Hosts, func(o model.GatewayHost) bool { return o.Host == h.Host }) {
+				p.Err("DuplicateHost", At(At(p.ServersField(), i)+".hosts", k), "", "host %s of port %d is already that of %s", h.Host, s.Port, At(p.ServersField(), j))
+			}
+		}
+	}
+}
+
+func (p *Part) ServersField() string {
+	if p.Gateway.Ref.Kind == "Gateway.k8s" {
+		return "spec.listeners"
+	}
+	return "spec.servers"
+}

@@ -1,0 +1,93 @@
+package convert
+
+import (
+	"slices"
+	"strings"
+
+	networkingv1 "k8s.io/api/networking/v1"
+
+	"github.com/weftmesh/weft/internal/control/model"
+)
+
+const (
+	ingressClassAnnotation = "kubernetes.io/ingress.class"
+	ingressPort            = 80
+	ingressTLSPort         = 443
+)
+
+// IngressClass is the class that an Ingress names, and where.
+func IngressClass(in *networkingv1.Ingress) (class, field string) {
+	if in.Spec.IngressClassName != nil {
+		return *in.Spec.IngressClassName, "spec.ingressClassName"
+	}
+	return in.Annotations[ingressClassAnnotation], Key("metadata.annotations", ingressClassAnnotation)
+}
+
+// checkIngress converts an Ingress whose class we know by name: a gateway of its own, and routes. Backends named by port name are
+// completed when services are looked up.
+func (p *Part) checkIngress(in *networkingv1.Ingress) {
+	if class, _ := IngressClass(in); slices.Contains(OurClasses, class) {
+		p.Ingress(in)
+	}
+}
+
+// Ingress converts an Ingress that is ours: to a gateway of its own.
+func (p *Part) Ingress(in *networkingv1.Ingress) {
+	p.Gateway = &model.Gateway{Ref: p.Ref(), Selector: ingressSelector, Created: p.Born, Servers: []model.Server{
+		{Port: ingressPort, Name: "http", Protocol: model.HTTP, Hosts: []model.GatewayHost{{Host: "*"}}}}}
+	for i, t := range in.Spec.TLS {
+		p.ingressTLS(t, At("spec.tls", i))
+	}
+	if len(in.Spec.Rules) == 0 && in.Spec.DefaultBackend == nil {
+		p.Err("MissingField", "spec.rules", "", "rules or a defaultBackend are needed")
+	}
+}
+
+func (p *Part) ingressTLS(t networkingv1.IngressTLS, field string) {
+	server := model.Server{Port: ingressTLSPort, Name: "https", Protocol: model.HTTPS, TLS: &model.ServerTLS{Mode: model.TLSSimple}}
+	for i, h := range t.Hosts {
+		if p.ValidHost(h, At(field+".hosts", i), false) {
+			server.Hosts = append(server.Hosts, model.GatewayHost{Host: strings.ToLower(h)})
+		}
+	}
+	if len(server.Hosts) == 0 {
+		server.Hosts = []model.GatewayHost{{Host: "*"}}
+	}
+	if t.SecretName == "" {
+		p.Err("MissingField", field+".secretName", "", "a Secret is needed")
+		return
+	}
+	p.Gateway.Servers = append(p.Gateway.Servers, server)
+	p.serverSecret(p.GetNamespace(), t.SecretName, field+".secretName", false, len(p.Gateway.Servers)-1)
+}
+
+func (p *Part) IngressPath(path networkingv1.HTTPIngressPath, field string) model.StringMatch {
+	value := path.Path
+	if value == "" {
+		value = "/"
+	}
+	if !strings.HasPrefix(value, "/") {
+		p.Err("InvalidValue", field+".path", "", `%q does not start with "/"`, value)
+	}
+	kind := networkingv1.PathTypeImplementationSpecific
+	if path.PathType != nil {
+		kind = *path.PathType
+	}
+	switch kind {
+	case networkingv1.PathTypeExact:
+		return model.StringMatch{Exact: value, IsExact: true}
+	case networkingv1.PathTypePrefix:
+		if value != "/" {
+			value = strings.TrimSuffix(value, "/")
+		}
+		return model.StringMatch{Prefix: value, SegmentPrefix: true}
+	case networkingv1.PathTypeImplementationSpecific:
+		// As Istio reads it: "/a*" by prefix, "/a" exactly, and nothing at all is everything.
+		if prefix, ok := strings.CutSuffix(value, "*"); ok || path.Path == "" {
+			return model.StringMatch{Prefix: strings.TrimSuffix(prefix, ".")}
+		}
+		return model.StringMatch{Exact: value, IsExact: true}
+	}
+	p.Err("InvalidValue", field+".pathType", "", "%q is not one of Exact, Prefix, ImplementationSpecific", kind)
+	return model.StringMatch{}
+}

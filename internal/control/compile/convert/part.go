@@ -1,0 +1,118 @@
+// Package convert makes the parts of the model that one object gives by itself, without looking at others, and finds whatever is
+// wrong with it alone. A field that the mesh does not carry is an error: nothing is ignored.
+package convert
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	networking "istio.io/client-go/pkg/apis/networking/v1"
+	security "istio.io/client-go/pkg/apis/security/v1"
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"github.com/weftmesh/weft/internal/control/model"
+	"github.com/weftmesh/weft/internal/control/source"
+)
+
+// Labels that conversion and joining read.
+const (
+	IstioLabel   = "istio"
+	TLSModeLabel = "security.istio.io/tlsMode"
+)
+
+// Part is one object: what was made of it, as far as it can be by itself, and what there is to say about it. Each field is set for
+// the kinds that it names, and belongs to whoever had the part made.
+type Part struct {
+	*source.Object
+	Findings []model.Finding
+
+	Services            []*model.Service // Service, ServiceEntry
+	Routes              *model.RouteSet  // VirtualService; HTTPRoute, of which hosts and gateways are left to be found
+	Destination         *model.Destination
+	Gateway             *model.Gateway // both kinds of Gateway, and Ingress, when their class is known by name
+	PeerAuthentication  *model.PeerAuthentication
+	AuthorizationPolicy *model.AuthorizationPolicy
+	Credentials         []Credential // they wait for their Secrets
+
+	settings model.Settings
+}
+
+// convert makes of an object what can be made of it alone.
+func Object(o *source.Object, s model.Settings) *Part {
+	p := &Part{Object: o, settings: s}
+	switch k := o.Kube.(type) {
+	case *corev1.Service:
+		p.service(k)
+	case *networking.ServiceEntry:
+		p.serviceEntry(k)
+	case *networking.WorkloadEntry:
+		p.workloadEntry(&k.Spec, "spec")
+	case *networking.VirtualService:
+		p.virtualService(k)
+	case *networking.DestinationRule:
+		p.destinationRule(k)
+	case *networking.Gateway:
+		p.istioGateway(k)
+	case *security.PeerAuthentication:
+		p.peerAuthentication(k)
+	case *security.AuthorizationPolicy:
+		p.authorizationPolicy(k)
+	case *gatewayv1.Gateway:
+		p.apiGateway(k)
+	case *gatewayv1.HTTPRoute:
+		p.checkHTTPRoute(k)
+	case *networkingv1.Ingress:
+		p.checkIngress(k)
+	}
+	return p
+}
+
+// Failed reports whether the object is refused.
+func (p *Part) Failed() bool { return source.HasErrors(p.Findings) }
+
+// Err adds an error about a field, which refuses the object.
+func (p *Part) Err(code, field, hint, format string, args ...any) {
+	p.Findings = append(p.Findings, p.Finding(model.Error, code, field, fmt.Sprintf(format, args...), hint))
+}
+
+// Warn adds a warning about a field.
+func (p *Part) Warn(code, field, hint, format string, args ...any) {
+	p.Findings = append(p.Findings, p.Finding(model.Warning, code, field, fmt.Sprintf(format, args...), hint))
+}
+
+// Info adds a remark about a field.
+func (p *Part) Info(code, field, hint, format string, args ...any) {
+	p.Findings = append(p.Findings, p.Finding(model.Info, code, field, fmt.Sprintf(format, args...), hint))
+}
+
+// Unsupported refuses a field that the mesh would otherwise have to ignore.
+func (p *Part) Unsupported(field, hint string) {
+	p.Err("Unsupported", field, hint, "not supported yet")
+}
+
+// only refuses every field of a message that is set and not named: what the mesh does not carry is never ignored.
+func (p *Part) only(m proto.Message, path string, names ...string) {
+	m.ProtoReflect().Range(func(f protoreflect.FieldDescriptor, _ protoreflect.Value) bool {
+		if name := f.JSONName(); !slices.Contains(names, name) {
+			p.Unsupported(path+"."+name, "")
+		}
+		return true
+	})
+}
+
+// At appends a place in a list to a field path.
+func At(path string, i int) string { return fmt.Sprintf("%s[%d]", path, i) }
+
+// Key appends a map's key to a path.
+func Key(path, k string) string {
+	if strings.ContainsAny(k, ".[]\" ") {
+		return fmt.Sprintf("%s[%q]", path, k)
+	}
+	return path + "." + k
+}

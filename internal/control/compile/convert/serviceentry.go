@@ -1,0 +1,199 @@
+package convert
+
+import (
+	"net/netip"
+	"strings"
+
+	networkingapi "istio.io/api/networking/v1alpha3"
+	networking "istio.io/client-go/pkg/apis/networking/v1"
+
+	"github.com/weftmesh/weft/internal/control/model"
+)
+
+// serviceEntry converts a ServiceEntry: one service for each host.
+func (p *Part) serviceEntry(se *networking.ServiceEntry) {
+	spec := &se.Spec
+	p.only(spec, "spec", "hosts", "addresses", "ports", "location", "resolution", "endpoints", "workloadSelector", "exportTo")
+	if len(spec.Hosts) == 0 {
+		p.Err("MissingField", "spec.hosts", "", "at least one host is needed")
+	}
+	ports := p.entryPorts(spec.Ports)
+	addresses := p.entryAddresses(spec.Addresses)
+	resolution, ok := resolutions[spec.Resolution]
+	if !ok {
+		p.Unsupported("spec.resolution", "use one of NONE, STATIC, DNS, DNS_ROUND_ROBIN")
+	}
+	p.entryEndpoints(spec)
+	visible := p.exportTo(spec.ExportTo, "spec.exportTo")
+	for i, host := range spec.Hosts {
+		field := At("spec.hosts", i)
+		if !p.ValidHost(host, field, false) {
+			continue
+		}
+		if host == "*" {
+			p.Err("InvalidHost", field, "", `"*" alone is not allowed here`)
+			continue
+		}
+		host = strings.ToLower(strings.TrimSuffix(host, "."))
+		p.entryResolution(spec, host, field)
+		s := &model.Service{Ref: p.Ref(), Host: host, Namespace: se.Namespace, Name: host, Addresses: addresses,
+			External:   spec.Location == networkingapi.ServiceEntry_MESH_EXTERNAL,
+			Resolution: resolution, Ports: ports, Labels: se.Labels, ExportTo: visible, Created: p.Born}
+		s.Endpoints = p.namedEndpoints(spec, s)
+		p.Services = append(p.Services, s)
+	}
+}
+
+var resolutions = map[networkingapi.ServiceEntry_Resolution]model.Resolution{
+	networkingapi.ServiceEntry_NONE: model.None, networkingapi.ServiceEntry_STATIC: model.Static,
+	networkingapi.ServiceEntry_DNS: model.DNS, networkingapi.ServiceEntry_DNS_ROUND_ROBIN: model.DNSRoundRobin,
+}
+
+func (p *Part) entryPorts(list []*networkingapi.ServicePort) []model.Port {
+	if len(list) == 0 {
+		p.Err("MissingField", "spec.ports", "", "at least one port is needed")
+	}
+	numbers, names := map[uint32]bool{}, map[string]bool{}
+	var ports []model.Port
+	for i, port := range list {
+		field := At("spec.ports", i)
+		protocol := p.istioProtocol(port.Protocol, port.Name, field+".protocol")
+		number := p.ValidPort(port.Number, field+".number")
+		switch {
+		case port.Name == "":
+			p.Err("MissingField", field+".name", "", "a name is missing")
+		case names[port.Name]:
+			p.Err("DuplicatePort", field+".name", "", "name %q is used twice", port.Name)
+		case numbers[port.Number]:
+			p.Err("DuplicatePort", field+".number", "", "port %d is given twice", port.Number)
+		}
+		if port.TargetPort != 0 {
+			p.ValidPort(port.TargetPort, field+".targetPort")
+		}
+		names[port.Name], numbers[port.Number] = true, true
+		ports = append(ports, model.Port{Number: number, Name: port.Name, Protocol: protocol})
+	}
+	return ports
+}
+
+// istioProtocol reads the protocol of a port of Istio's own kinds; when none is given, the name's prefix decides.
+func (p *Part) istioProtocol(protocol, name, field string) model.Protocol {
+	if protocol == "" {
+		prefix, _, _ := strings.Cut(strings.ToLower(name), "-")
+		if known, ok := protocols[prefix]; ok {
+			return known
+		}
+		return model.Auto
+	}
+	known, ok := protocols[strings.ToLower(protocol)]
+	if !ok || strings.Contains(protocol, "/") {
+		p.Err("InvalidProtocol", field, "use one of HTTP, HTTPS, HTTP2, GRPC, GRPC-WEB, TLS, TCP, MONGO, MYSQL, REDIS",
+			"%q is not a protocol that the mesh carries", protocol)
+		return model.Auto
+	}
+	return known
+}
+
+func (p *Part) entryAddresses(list []string) []netip.Addr {
+	var addresses []netip.Addr
+	for i, s := range list {
+		field := At("spec.addresses", i)
+		if a, err := netip.ParseAddr(s); err == nil {
+			addresses = append(addresses, a.Unmap())
+			continue
+		}
+		prefix, err := netip.ParsePrefix(s)
+		switch {
+		case err != nil:
+			p.Err("InvalidAddress", field, "", "%q is neither an IP address nor a range", s)
+		case prefix.IsSingleIP():
+			addresses = append(addresses, prefix.Addr().Unmap())
+		default:
+			p.Unsupported(field, "give single addresses rather than a range")
+		}
+	}
+	return addresses
+}
+
+func (p *Part) entryEndpoints(spec *networkingapi.ServiceEntry) {
+	for i, e := range spec.Endpoints {
+		field := At("spec.endpoints", i)
+		p.workloadEntry(e, field)
+		for _, name := range sortedKeys(e.Ports) {
+			if !hasPort(spec.Ports, name) {
+				p.Err("PortNotFound", Key(field+".ports", name), "", "the ServiceEntry has no port named %q", name)
+			}
+		}
+		if _, err := netip.ParseAddr(e.Address); err != nil && spec.Resolution == networkingapi.ServiceEntry_STATIC {
+			p.Err("InvalidAddress", field+".address", "use resolution DNS for names", "%q is not an IP address, as resolution STATIC needs", e.Address)
+		}
+	}
+	if spec.WorkloadSelector != nil {
+		p.validLabels(spec.WorkloadSelector.Labels, "spec.workloadSelector.labels")
+		if len(spec.Endpoints) > 0 {
+			p.Err("ConflictingFields", "spec.workloadSelector", "", "only one of endpoints and workloadSelector can be set")
+		}
+	}
+}
+
+func hasPort(ports []*networkingapi.ServicePort, name string) bool {
+	for _, p := range ports {
+		if p.Name == name {
+			return true
+		}
+	}
+	return false
+}
+
+// entryResolution checks what Istio asks of each resolution.
+func (p *Part) entryResolution(spec *networkingapi.ServiceEntry, host, field string) {
+	wildcard := strings.HasPrefix(host, "*")
+	switch spec.Resolution {
+	case networkingapi.ServiceEntry_NONE:
+		if len(spec.Endpoints) > 0 {
+			p.Err("ConflictingFields", "spec.endpoints", "use resolution STATIC or DNS", "endpoints have no effect with resolution NONE")
+		}
+	case networkingapi.ServiceEntry_STATIC:
+		if len(spec.Endpoints) == 0 && spec.WorkloadSelector == nil {
+			p.Err("MissingField", "spec.endpoints", "", "resolution STATIC needs endpoints or a workloadSelector")
+		}
+	case networkingapi.ServiceEntry_DNS, networkingapi.ServiceEntry_DNS_ROUND_ROBIN:
+		if wildcard && len(spec.Endpoints) == 0 {
+			p.Err("InvalidHost", field, "use resolution NONE, or give endpoints", "a wildcard cannot be looked up in DNS")
+		}
+		if spec.Resolution == networkingapi.ServiceEntry_DNS_ROUND_ROBIN && len(spec.Endpoints) > 1 {
+			p.Err("InvalidValue", "spec.endpoints", "", "resolution DNS_ROUND_ROBIN takes one endpoint at most")
+		}
+	}
+}
+
+// namedEndpoints gives the endpoints that the object itself names: with DNS and none, the host stands for itself.
+func (p *Part) namedEndpoints(spec *networkingapi.ServiceEntry, s *model.Service) []*model.Endpoint {
+	var list []*model.Endpoint
+	for _, e := range spec.Endpoints {
+		ep := EntryEndpoint(e, s.Namespace, "", e.Labels)
+		ep.Ports = TargetPorts(spec.Ports, e.Ports)
+		list = append(list, ep)
+	}
+	dns := s.Resolution == model.DNS || s.Resolution == model.DNSRoundRobin
+	if len(list) == 0 && dns && spec.WorkloadSelector == nil {
+		list = append(list, &model.Endpoint{Address: s.Host, Ports: TargetPorts(spec.Ports, nil), Namespace: s.Namespace, Ready: true})
+	}
+	return list
+}
+
+// TargetPorts maps service ports to an endpoint's: its own by name, else the target port, else the same.
+func TargetPorts(ports []*networkingapi.ServicePort, own map[string]uint32) map[uint16]uint16 {
+	m := map[uint16]uint16{}
+	for _, port := range ports {
+		target := port.Number
+		if port.TargetPort > 0 {
+			target = port.TargetPort
+		}
+		if n := own[port.Name]; n > 0 {
+			target = n
+		}
+		m[uint16(port.Number)] = uint16(target)
+	}
+	return m
+}
