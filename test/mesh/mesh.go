@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/cookiejar"
 	"net/netip"
@@ -23,6 +24,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/weftmesh/weft/internal/control/source"
+	"github.com/weftmesh/weft/internal/identity"
 	"github.com/weftmesh/weft/internal/memnet"
 )
 
@@ -130,12 +132,20 @@ func (m *Mesh) Apply(ctx context.Context, file, text string) (findings []string,
 	if source.HasErrors(found) {
 		return findings, fmt.Errorf("%s is refused: %s", file, findings)
 	}
-	return findings, m.reconcile(ctx)
+	for _, o := range objects {
+		if runs(o.Kind.Name) {
+			return findings, m.reconcile(ctx)
+		}
+	}
+	return findings, nil
 }
+
+// runs reports whether objects of a kind say what runs.
+func runs(kind string) bool { return kind == "Deployment" || kind == "Service" }
 
 // Delete does what `weft delete` does. Name may be "namespace/name".
 func (m *Mesh) Delete(ctx context.Context, kind, name string) error {
-	if err := m.plane.remove(ctx, kind, name); err != nil {
+	if err := m.plane.remove(ctx, kind, name); err != nil || !runs(kind) {
 		return err
 	}
 	return m.reconcile(ctx)
@@ -148,6 +158,9 @@ func (m *Mesh) reconcile(ctx context.Context) error {
 	var wanted []*appsv1.Deployment
 	var services []*corev1.Service
 	for _, o := range m.plane.objects() {
+		if o.Origin.Layer == source.LayerRuntime {
+			continue // our own report
+		}
 		switch k := o.Kube.(type) {
 		case *appsv1.Deployment:
 			wanted = append(wanted, k)
@@ -410,6 +423,18 @@ func (m *Mesh) StopControl() error { return m.plane.end() }
 
 // StartControl starts the control plane.
 func (m *Mesh) StartControl() error { return m.plane.start() }
+
+// Credentials gives what the local runtime would give to a pod of an account: the mesh's roots (PEM) and a join token.
+func (m *Mesh) Credentials(id identity.ID) (roots []byte, token string, err error) {
+	roots, tokens := m.plane.credentials()
+	token, err = tokens.Mint(identity.Peer{ID: id, Workload: id.ServiceAccount})
+	return roots, token, err
+}
+
+// DialControl connects to the control plane from outside.
+func (m *Mesh) DialControl(ctx context.Context) (net.Conn, error) {
+	return m.client.Dial(ctx, controlAddress)
+}
 
 // Seen gives the requests that reached the programs of a workload's running pods ("" for all), by pod.
 func (m *Mesh) Seen(workload string) (map[string][]Seen, error) {

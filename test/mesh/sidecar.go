@@ -131,8 +131,10 @@ func (s *sidecar) stop() {
 	<-s.ended
 }
 
-// drain is stop with a bound; beyond it the connections are cut.
+// drain lets what comes to the pod end, as the local runtime asks for it before it ends anything; beyond ctx it is cut off.
 func (s *sidecar) drain(ctx context.Context) {
+	s.proxy.Drain()
+	s.proxy.Drained(ctx)
 	s.cancel()
 	select {
 	case <-s.ended:

@@ -1,0 +1,206 @@
+package e2e
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/cookiejar"
+	"net/url"
+	"regexp"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// browser is somebody who visits the product page.
+type browser struct {
+	m      *mesh
+	base   string
+	client *http.Client
+}
+
+func (m *mesh) browser() *browser {
+	m.Helper()
+	jar, err := cookiejar.New(nil)
+	m.check(err)
+	tr := &http.Transport{}
+	m.Cleanup(tr.CloseIdleConnections)
+	return &browser{m: m, base: "http://" + m.gateway(8080), client: &http.Client{Jar: jar, Transport: tr, Timeout: 30 * time.Second}}
+}
+
+// signIn signs in as a user, who stays so.
+func (b *browser) signIn(user string) *browser {
+	b.m.Helper()
+	resp, err := b.client.PostForm(b.base+"/login", url.Values{"username": {user}, "passwd": {"any"}})
+	b.m.check(err)
+	resp.Body.Close()
+	return b
+}
+
+// answer to a request.
+type answer struct {
+	status int
+	body   string
+	took   time.Duration
+}
+
+func (b *browser) get(path string) (answer, error) {
+	began := time.Now()
+	resp, err := b.client.Get(b.base + path)
+	if err != nil {
+		return answer{}, err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	return answer{resp.StatusCode, string(body), time.Since(began)}, err
+}
+
+// page loads the product page; the test fails without an answer.
+func (b *browser) page() answer {
+	b.m.Helper()
+	a, err := b.get("/productpage")
+	b.m.check(err)
+	if a.status != http.StatusOK {
+		b.m.Fatalf("product page: status %d: %s", a.status, a.body)
+	}
+	return a
+}
+
+var servedBy = regexp.MustCompile(`Reviews served by: <code>reviews-(v\d)`)
+
+// version of reviews that a page shows; empty when it shows none.
+func (a answer) version() string {
+	if m := servedBy.FindStringSubmatch(a.body); m != nil {
+		return m[1]
+	}
+	return ""
+}
+
+// stars is the colour of the page's stars; empty without.
+func (a answer) stars() string {
+	for _, color := range []string{"black", "red"} {
+		if strings.Contains(a.body, "stars-"+color) {
+			return color
+		}
+	}
+	return ""
+}
+
+// whole is an error unless every part of the page is there.
+func (a answer) whole() error {
+	switch {
+	case a.status != http.StatusOK:
+		return fmt.Errorf("status %d: %.300s", a.status, a.body)
+	case strings.Contains(a.body, `role="alert"`):
+		return fmt.Errorf("a part is missing: %s", regexp.MustCompile(`(?s)role="alert".{0,200}`).FindString(a.body))
+	case !strings.Contains(a.body, "PublisherA") || !strings.Contains(a.body, "Reviewer2"):
+		return fmt.Errorf("not the product page: %.300s", a.body)
+	}
+	return nil
+}
+
+// every loads the page n times and gives how often each value was seen.
+func (b *browser) every(n int, of func(answer) string) map[string]int {
+	b.m.Helper()
+	seen := map[string]int{}
+	for range n {
+		seen[of(b.page())]++
+	}
+	return seen
+}
+
+// only is nil when the page, loaded several times, shows that value and no other.
+func (b *browser) only(of func(answer) string, want string) error {
+	seen := b.every(12, of)
+	if len(seen) != 1 || seen[want] == 0 {
+		return fmt.Errorf("seen %v, want %q only", seen, want)
+	}
+	return nil
+}
+
+// traffic is requests that go on until it is ended.
+type traffic struct {
+	m        *mesh
+	sent     atomic.Int64
+	stop     chan struct{}
+	workers  sync.WaitGroup
+	mu       sync.Mutex
+	failures []string
+	failed   int
+}
+
+// traffic loads the page over as many keep-alive connections, without pause, and keeps what was not whole.
+func (m *mesh) traffic(connections int) *traffic {
+	m.Helper()
+	return m.trafficTo(connections, "/productpage", answer.whole)
+}
+
+// trafficTo asks for any path; ok judges an answer.
+func (m *mesh) trafficTo(connections int, path string, ok func(answer) error) *traffic {
+	m.Helper()
+	t := &traffic{m: m, stop: make(chan struct{})}
+	for range connections {
+		b := m.browser()
+		t.workers.Go(func() { t.work(b, path, ok) }) // ends with stop
+	}
+	m.Cleanup(t.halt)
+	return t
+}
+
+func (t *traffic) work(b *browser, path string, ok func(answer) error) {
+	for {
+		select {
+		case <-t.stop:
+			return
+		default:
+		}
+		a, err := b.get(path)
+		if err == nil {
+			err = ok(a)
+		}
+		n := t.sent.Add(1)
+		if err == nil {
+			continue
+		}
+		t.mu.Lock()
+		if t.failed++; len(t.failures) < 10 {
+			t.failures = append(t.failures, fmt.Sprintf("%s request %d: %v", time.Now().Format("15:04:05.000"), n, err))
+		}
+		t.mu.Unlock()
+	}
+}
+
+// await waits until n more requests have been answered.
+func (t *traffic) await(n int64) {
+	t.m.Helper()
+	want := t.sent.Load() + n
+	t.m.eventually(60*time.Second, fmt.Sprintf("%d requests are answered", n), func() error {
+		if sent := t.sent.Load(); sent < want {
+			return fmt.Errorf("%d are missing", want-sent)
+		}
+		return nil
+	})
+}
+
+func (t *traffic) halt() {
+	select {
+	case <-t.stop:
+	default:
+		close(t.stop)
+	}
+	t.workers.Wait()
+}
+
+// end stops the requests; none may have failed.
+func (t *traffic) end(during string) {
+	t.m.Helper()
+	t.halt()
+	t.m.Logf("%d requests during %s, %d failed", t.sent.Load(), during, t.failed)
+	if t.failed > 0 {
+		t.m.Errorf("%d of %d requests failed during %s:\n%s", t.failed, t.sent.Load(), during, strings.Join(t.failures, "\n"))
+	}
+	if t.sent.Load() == 0 {
+		t.m.Errorf("no request was sent during %s", during)
+	}
+}
