@@ -79,9 +79,16 @@ type inboundEdge struct {
 type phase int64
 
 const (
-	idle    phase = iota // between requests
-	heading              // reading a request's head
-	busy                 // exchanging, or relaying bytes
+	idle     phase = iota // between requests
+	heading               // reading a request's head
+	busy                  // exchanging, or relaying bytes
+	awaiting              // an upstream's answer
+	watched               // awaiting, and a watch looks whether the client is there still
+)
+
+const (
+	phaseBits = 3
+	phaseMask = 1<<phaseBits - 1
 )
 
 // tracked is a connection as the sweep sees it: what it is doing, and since when.
@@ -89,14 +96,22 @@ type tracked struct {
 	conn  conn.Conn
 	idle  time.Duration
 	dir   direction
-	state atomic.Int64 // Unix milliseconds << 2 | phase
+	state atomic.Int64 // Unix milliseconds << phaseBits | phase
+
+	client *caller // that of HTTP connections
+	wait   patient
 }
 
-func (t *tracked) enter(ph phase, now time.Time) { t.state.Store(now.UnixMilli()<<2 | int64(ph)) }
+func (t *tracked) enter(ph phase, now time.Time) {
+	t.state.Store(now.UnixMilli()<<phaseBits | int64(ph))
+}
 
 func (t *tracked) since() (phase, time.Time) {
-	v := t.state.Load()
-	return phase(v & 3), time.UnixMilli(v >> 2)
+	return parseState(t.state.Load())
+}
+
+func parseState(v int64) (phase, time.Time) {
+	return phase(v & phaseMask), time.UnixMilli(v >> phaseBits)
 }
 
 // tracker ends connections that are idle, or take too long over a request's head, for all of a proxy: a deadline per request
@@ -135,7 +150,11 @@ func (t *tracker) sweep(now time.Time, drains func(direction) bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for c := range t.open {
-		ph, since := c.since()
+		state := c.state.Load()
+		ph, since := parseState(state)
+		if ph == awaiting && now.Sub(since) > watchAfter {
+			c.consider(state)
+		}
 		if ph == idle && (drains(c.dir) || now.Sub(since) > c.idle) || ph == heading && now.Sub(since) > headTime {
 			c.conn.SetReadDeadline(longAgo)
 		}
@@ -178,7 +197,9 @@ func (d *downstream) scheme() string {
 
 // serveHTTP serves requests until the connection ends. It leaves the closing of the transport to the caller.
 func (d *downstream) serveHTTP() {
-	s := http1.NewServerConn(d.conn, d.scheme(), d.limits())
+	c := &caller{Conn: d.conn}
+	d.conn, d.track.client = c, c
+	s := http1.NewServerConn(c, d.scheme(), d.limits())
 	d.track.conn, d.track.idle, d.track.dir = d.conn, defaultIdle, d.direction
 	if d.http != nil && d.http.IdleTimeout > 0 {
 		d.track.idle = d.http.IdleTimeout

@@ -59,6 +59,7 @@ type exchange struct {
 	free     bool // one repetition that no policy needs to allow was made
 	counted  bool // the cluster's breaker counts this request
 	retrying bool // and this retry
+	watching bool // the tracker knows that the answer is awaited
 	timed    bool // deadlines are set on up
 	failed   [4]*balance.Host
 	failures int
@@ -319,12 +320,8 @@ func (x *exchange) inject() bool {
 	}
 	x.fault = fault.Decide(x.matched.Route.Fault, x.p.random32)
 	if x.fault.Delay > 0 {
-		wait := time.NewTimer(x.fault.Delay)
-		defer wait.Stop()
-		select {
-		case <-wait.C:
-		case <-x.p.ctx.Done():
-			return x.fail(clientGone, "injected delay", x.p.ctx.Err())
+		if !x.delay() {
+			return false
 		}
 		if !x.deadline.IsZero() {
 			// As in Envoy the fault comes before the router: its time is not the route's.
@@ -337,6 +334,30 @@ func (x *exchange) inject() bool {
 	x.err = fail(injected, "injected abort", errors.New("the route's fault injection"))
 	x.err.status = x.fault.Status
 	return false
+}
+
+// delay waits for the injected time, unless the client leaves before.
+func (x *exchange) delay() bool {
+	wait := time.NewTimer(x.fault.Delay)
+	defer wait.Stop()
+	var w *watch
+	var gone chan struct{}
+	if x.req.Body.Kind == message.NoBody { // else the client's next byte is the body's
+		w = startWatch(x.d.track.client, nil)
+		gone = w.gone
+	}
+	select {
+	case <-wait.C:
+	case <-gone:
+	case <-x.p.ctx.Done():
+	}
+	if w != nil && w.stop() {
+		return x.fail(clientGone, "injected delay", errHungUp)
+	}
+	if err := x.p.ctx.Err(); err != nil {
+		return x.fail(clientGone, "injected delay", err)
+	}
+	return true
 }
 
 // rewrite changes the request as table, virtual host, route and split say. Routes that answer by themselves end here.

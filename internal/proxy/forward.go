@@ -283,28 +283,54 @@ func (p *pump) stop(x *exchange) {
 
 // receive reads the response's head.
 func (x *exchange) receive() bool {
-	for {
-		if err := x.call.ReadResponse(&x.res); err != nil {
-			return x.unreceived(err)
-		}
-		if x.res.Status >= 200 || x.res.Status == 101 {
-			break
-		}
-		if x.res.Status == 100 {
-			continue // the client was told to go on by us
-		}
-		http1.StripHopByHop(&x.res.Header)
-		if err := x.down.WriteInformational(x.res.Status, &x.res.Header); err != nil {
-			return x.fail(clientGone, "reply", err)
-		}
+	err := x.hear()
+	if err != nil {
+		return x.unreceived(err)
 	}
-	x.upstreamTime = x.p.opt.Now().Sub(x.start)
+	now := x.p.opt.Now()
+	if x.watching && x.d.track.awaited(now) {
+		x.watching = false
+		return x.fail(clientGone, "receive", errHungUp)
+	}
+	x.watching = false
+	x.upstreamTime = now.Sub(x.start)
 	x.cluster.balancer.Report(x.to.host, balance.OutcomeOf(x.res.Status), nil)
 	x.err = nil
 	return true
 }
 
+var errHungUp = errors.New("the client closed the connection before it was answered")
+
+// hear reads up to the final response's head, passing informational ones on.
+func (x *exchange) hear() error {
+	if x.pumping == nil {
+		x.watching = true
+		x.d.track.await(x.up, x.start)
+	}
+	for {
+		if err := x.call.ReadResponse(&x.res); err != nil {
+			return err
+		}
+		switch {
+		case x.res.Status >= 200 || x.res.Status == 101:
+			return nil
+		case x.res.Status == 100:
+			continue // the client was told to go on by us
+		}
+		http1.StripHopByHop(&x.res.Header)
+		if err := x.down.WriteInformational(x.res.Status, &x.res.Header); err != nil {
+			return err
+		}
+	}
+}
+
 func (x *exchange) unreceived(err error) bool {
+	if x.watching {
+		x.watching = false
+		if x.d.track.awaited(x.p.opt.Now()) {
+			return x.fail(clientGone, "receive", errHungUp)
+		}
+	}
 	if x.pumping != nil {
 		x.pumping.stop(x)
 		var e *relay.Error

@@ -1,0 +1,69 @@
+package proxy
+
+import (
+	"io"
+	"net/http"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/weftmesh/weft/internal/proxy/conf"
+)
+
+func TestHangUpWhileWaitingReachesTheApplication(t *testing.T) {
+	client, server := pair(t)
+	left := make(chan struct{})
+	server.serve(9080, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		<-r.Context().Done() // net/http ends it when its client is gone
+		close(left)
+	}))
+	c, err := client.Dial(t.Context(), netip.MustParseAddrPort(vip+":9080"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	io.WriteString(c, "GET /slow HTTP/1.1\r\nHost: reviews:9080\r\n\r\n")
+	eventually(t, "request under way", func() bool { return server.proxy.entered.Load() == 1 })
+	c.Close()
+	<-left
+	eventually(t, "flag", func() bool { return client.logged("/slow", " 0 DC downstream_remote_disconnect") })
+}
+
+func TestHangUpEndsAnInjectedDelay(t *testing.T) {
+	client, server := pair(t)
+	server.serve(9080, hello("reviews"))
+	r := forwardTo("reviews")
+	r.Fault = &conf.Fault{Delay: time.Hour, DelayFraction: 1e6}
+	client.knows("reviews", 9080, r)
+	c, err := client.Dial(t.Context(), netip.MustParseAddrPort(vip+":9080"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	io.WriteString(c, "GET /delayed HTTP/1.1\r\nHost: reviews:9080\r\n\r\n")
+	c.Close()
+	eventually(t, "flag", func() bool { return client.logged("/delayed", "DC") })
+}
+
+func TestPipelinedRequestIsNoHangUp(t *testing.T) {
+	client, server := pair(t)
+	server.serve(9080, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/1" {
+			time.Sleep(2 * watchAfter) // long enough for the client to be watched
+		}
+		io.WriteString(w, r.URL.Path)
+	}))
+	c, err := client.Dial(t.Context(), netip.MustParseAddrPort(vip+":9080"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	io.WriteString(c, "GET /1 HTTP/1.1\r\nHost: reviews:9080\r\n\r\nGET /2 HTTP/1.1\r\nHost: reviews:9080\r\nConnection: close\r\n\r\n")
+	b, err := io.ReadAll(c)
+	if err != nil || !endsWithBoth(string(b)) {
+		t.Fatalf("%q, %v", b, err)
+	}
+}
+
+func endsWithBoth(s string) bool {
+	return len(s) > 4 && s[len(s)-2:] == "/2" && strings.Contains(s, "\r\n\r\n/1HTTP/1.1 200")
+}
