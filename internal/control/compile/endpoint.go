@@ -1,6 +1,7 @@
 package compile
 
 import (
+	"cmp"
 	"net/netip"
 	"slices"
 	"strings"
@@ -96,15 +97,15 @@ func describePod(ep *model.Endpoint, pod *corev1.Pod) {
 	}
 }
 
-// instance is an address of a service.
-type instance struct{ host, address string }
+// instance is one of a service's. The address alone does not name it: instances that share the host's network differ by port.
+type instance struct{ host, address, name string }
 
 // addEndpoint adds an instance, or more ports of one that another slice named already.
 func (c *compiler) addEndpoint(s *model.Service, ep *model.Endpoint, ports map[uint16]uint16) {
 	if len(ports) == 0 {
 		return
 	}
-	seat := instance{s.Host, ep.Address}
+	seat := instance{s.Host, ep.Address, ep.Instance}
 	if have := c.instances[seat]; have != nil {
 		ep = have
 	} else {
@@ -151,7 +152,9 @@ func (c *compiler) entriesOf(namespace string, selector map[string]string) []*ne
 // finishEndpoints orders instances, tells workloads which service leads to them, and makes those of headless services known by
 // their address.
 func (c *compiler) finishEndpoints(s *model.Service) {
-	slices.SortFunc(s.Endpoints, func(a, b *model.Endpoint) int { return strings.Compare(a.Address, b.Address) })
+	slices.SortFunc(s.Endpoints, func(a, b *model.Endpoint) int {
+		return cmp.Or(strings.Compare(a.Address, b.Address), strings.Compare(a.Instance, b.Instance))
+	})
 	for _, ep := range s.Endpoints {
 		a, err := netip.ParseAddr(ep.Address)
 		if err != nil {
