@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 
+	"sigs.k8s.io/yaml"
+
 	"github.com/weftmesh/weft/internal/api"
 	"github.com/weftmesh/weft/internal/control"
 	"github.com/weftmesh/weft/internal/control/model"
@@ -125,10 +127,22 @@ func (o objects) Objects(context.Context) ([]api.Object, error) {
 	for _, ob := range c.Objects() {
 		out = append(out, api.Object{
 			Ref: keyRef(ob.Key()), APIVersion: ob.Kind.APIVersion(), Source: o.m.origin(ob.Origin), Created: ob.Born,
-			YAML: string(ob.Raw), Findings: apiFindings(byRef[ob.Ref()]),
+			YAML: document(ob), Findings: apiFindings(byRef[ob.Ref()]),
 		})
 	}
 	return out, nil
+}
+
+// document is an object as it was written, or as it would be for one of the runtime.
+func document(o *source.Object) string {
+	if o.Raw != nil {
+		return string(o.Raw)
+	}
+	raw, err := yaml.Marshal(o.Kube)
+	if err != nil { // these types always marshal
+		panic(err)
+	}
+	return fmt.Sprintf("apiVersion: %s\nkind: %s\n%s", o.Kind.APIVersion(), o.Kind.Name, raw)
 }
 
 // origin says in short where an object is from.
