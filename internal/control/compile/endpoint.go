@@ -126,10 +126,12 @@ func (c *compiler) selectEntries(p *part) {
 	}
 	for _, e := range c.entriesOf(svc.Namespace, svc.Spec.Selector) {
 		ports := map[uint16]uint16{}
-		for i, port := range p.Services[0].Ports {
+		for _, port := range p.Services[0].Ports {
 			ports[port.Number] = port.Number
-			if target := svc.Spec.Ports[min(i, len(svc.Spec.Ports)-1)].TargetPort.IntVal; target > 0 {
-				ports[port.Number] = uint16(target)
+			for _, sp := range svc.Spec.Ports {
+				if sp.Port == int32(port.Number) && sp.TargetPort.IntVal > 0 {
+					ports[port.Number] = uint16(sp.TargetPort.IntVal)
+				}
 			}
 			if n := e.Spec.Ports[port.Name]; n > 0 {
 				ports[port.Number] = uint16(n)

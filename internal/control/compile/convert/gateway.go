@@ -181,6 +181,7 @@ func (p *Part) sameTLSHost(s model.Server, i int) {
 	}
 }
 
+// ServersField is the list that a gateway's servers were written in.
 func (p *Part) ServersField() string {
 	if p.Gateway.Ref.Kind == "Gateway.k8s" {
 		return "spec.listeners"

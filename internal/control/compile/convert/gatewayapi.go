@@ -117,6 +117,7 @@ func (p *Part) listenerTLS(l *gatewayv1.Listener, field string, i int) {
 	}
 }
 
+// OrEmpty gives what an optional string holds.
 func OrEmpty[T ~string](v *T) string {
 	if v == nil {
 		return ""
@@ -124,6 +125,7 @@ func OrEmpty[T ~string](v *T) string {
 	return string(*v)
 }
 
+// NamespaceOr gives an optional namespace, or the other one.
 func NamespaceOr(v *gatewayv1.Namespace, otherwise string) string {
 	if OrEmpty(v) == "" {
 		return otherwise

@@ -61,6 +61,7 @@ func (p *Part) ingressTLS(t networkingv1.IngressTLS, field string) {
 	p.serverSecret(p.GetNamespace(), t.SecretName, field+".secretName", false, len(p.Gateway.Servers)-1)
 }
 
+// IngressPath converts a path with its type.
 func (p *Part) IngressPath(path networkingv1.HTTPIngressPath, field string) model.StringMatch {
 	value := path.Path
 	if value == "" {

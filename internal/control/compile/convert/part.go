@@ -43,7 +43,7 @@ type Part struct {
 	settings model.Settings
 }
 
-// convert makes of an object what can be made of it alone.
+// Object makes of an object what can be made of it alone. The settings are complete.
 func Object(o *source.Object, s model.Settings) *Part {
 	p := &Part{Object: o, settings: s}
 	switch k := o.Kube.(type) {
