@@ -6,6 +6,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
@@ -333,10 +334,10 @@ func (p *pod) cluster(name string, port uint16, pods ...*pod) {
 }
 
 func meshCluster(name string, port uint16, pods ...*pod) *conf.Cluster {
-	tls := &conf.UpstreamTLS{Workload: true, SNI: "outbound_.9080_._" + name, ALPN: []string{wire.ALPNHTTP1, wire.ALPNTCP}}
+	u := &conf.UpstreamTLS{Workload: true, SNI: "outbound_.9080_._" + name, ALPN: []string{wire.ALPNHTTP1, wire.ALPNTCP}}
 	l := conf.Locality{}
 	for _, e := range pods {
-		tls.SANs = append(tls.SANs, conf.StringMatch{Kind: conf.Exact, Value: e.id.String()})
+		u.SANs = append(u.SANs, conf.StringMatch{Kind: conf.Exact, Value: e.id.String()})
 		l.Endpoints = append(l.Endpoints, &conf.Endpoint{Address: e.Addr().String(), Port: port, Weight: 1, Healthy: true, TLSMode: "istio",
 			Workload: e.id.ServiceAccount + "-v1", WorkloadNamespace: "default", App: e.id.ServiceAccount, Version: "v1",
 			CanonicalService: e.id.ServiceAccount, Revision: "v1", ServiceAccount: e.id.ServiceAccount,
@@ -344,7 +345,7 @@ func meshCluster(name string, port uint16, pods ...*pod) *conf.Cluster {
 	}
 	return &conf.Cluster{Name: name, Discovery: conf.EDS, Localities: []conf.Locality{l}, Total: len(pods),
 		ServiceHost: name + ".default.svc.cluster.local", ServiceName: name, ServiceNamespace: "default", Port: port,
-		Transports: []conf.TransportMatch{{TLSMode: "istio", TLS: tls}, {}}}
+		Transports: []conf.TransportMatch{{TLSMode: "istio", TLS: u}, {}}}
 }
 
 // inboundHTTP is the chain of an HTTP port.
@@ -419,4 +420,15 @@ func dialTo(from, to *pod, port uint16) func(context.Context, string, string) (n
 	return func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return from.Dial(ctx, netip.AddrPortFrom(to.Addr(), port))
 	}
+}
+
+// keyPair gives a certificate in the form of the configuration.
+func keyPair(t testing.TB, c tls.Certificate) conf.KeyPair {
+	t.Helper()
+	key, err := x509.MarshalPKCS8PrivateKey(c.PrivateKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return conf.KeyPair{Certificate: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Certificate[0]}),
+		Key: pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})}
 }

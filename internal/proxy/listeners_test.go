@@ -1,0 +1,293 @@
+package proxy
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"net/url"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/weftmesh/weft/internal/proxy/conf"
+	"github.com/weftmesh/weft/internal/wire"
+)
+
+func asGateway(b *wire.Bootstrap) {
+	b.Node.Role, b.Outbound, b.Inbound = wire.Gateway, "", ""
+}
+
+// opens makes the gateway's snapshot have an HTTP listener at a port, with a route table to the cluster.
+func (p *pod) opens(cluster string, ports ...uint16) {
+	p.config.publish(func(s *conf.Snapshot, _ map[string]*conf.Target) {
+		s.Gateways = nil
+		for _, port := range ports {
+			name := wire.GatewayListenerName(port)
+			s.RouteTables[wire.GatewayRouteName(port)] = table(forwardTo(cluster))
+			s.Gateways = append(s.Gateways, &conf.Listener{Name: name, Address: netip.AddrPortFrom(netip.IPv4Unspecified(), port), Direction: "gateway",
+				Chains: []*conf.Chain{{HTTP: &conf.HTTP{RouteName: wire.GatewayRouteName(port), UseRemoteAddress: true}}}})
+		}
+	})
+}
+
+// visitor is a client outside the mesh, at a host of its own.
+func visitor(m *mesh, to *pod, port uint16) (*pod, *http.Client) {
+	v := &pod{Host: m.net.Host(netip.MustParseAddr("192.168.0.9")), m: m}
+	c := v.client()
+	c.Transport.(*http.Transport).DialContext = dialTo(v, to, port)
+	return v, c
+}
+
+func TestGateway(t *testing.T) {
+	m := newMesh(t)
+	edge, server := m.pod("ingress", "10.0.0.1", asGateway), m.pod("productpage", "10.0.0.2", nil)
+	var got http.Header
+	server.serve(9080, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		got = r.Header.Clone()
+		io.WriteString(w, "page")
+	}))
+	edge.cluster("productpage", 9080, server)
+	edge.opens("productpage", 8080)
+	v, c := visitor(m, edge, 8080)
+	eventually(t, "gateway serves", func() bool { status, _, _ := v.get(c, "http://shop.example/"); return status == 200 })
+	status, body, _ := v.get(c, "http://shop.example/", "X-Envoy-Retry-On", "5xx", "X-Forwarded-For", "1.2.3.4", "X-Forwarded-Client-Cert", "By=me",
+		"X-Forwarded-Proto", "https", "X-Envoy-Internal", "true")
+	if status != 200 || body != "page" {
+		t.Fatalf("%d %q", status, body)
+	}
+	if got.Get("X-Envoy-Retry-On") != "" || got.Get("X-Envoy-Internal") != "" || strings.Contains(got.Get("X-Forwarded-Client-Cert"), "By=me") {
+		t.Errorf("believed the outside: %v", got)
+	}
+	if got.Get("X-Forwarded-For") != "1.2.3.4,192.168.0.9" || got.Get("X-Forwarded-Proto") != "http" {
+		t.Errorf("forwarded: %q %q", got.Get("X-Forwarded-For"), got.Get("X-Forwarded-Proto"))
+	}
+	// What fails inside is not told outside.
+	edge.opens("missing", 8080)
+	status, body, h := v.get(c, "http://shop.example/")
+	if status != 503 || strings.Contains(body, "cluster") || h.Get("X-Weft-Reason") != "" {
+		t.Errorf("%d %q %v", status, body, h)
+	}
+}
+
+func TestGatewayPortsFollowTheConfiguration(t *testing.T) {
+	m := newMesh(t)
+	edge, server := m.pod("ingress", "10.0.0.1", asGateway), m.pod("productpage", "10.0.0.2", nil)
+	server.serve(9080, hello("page"))
+	taken, err := edge.Listen(netip.MustParseAddrPort("0.0.0.0:8081"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	edge.cluster("productpage", 9080, server)
+	edge.opens("productpage", 8080, 8081)
+	v, c := visitor(m, edge, 8080)
+	works := func(c *http.Client) func() bool {
+		return func() bool { status, _, _ := v.get(c, "http://shop.example/"); return status == 200 }
+	}
+	eventually(t, "the free port serves although the other is taken", works(c))
+	if why := edge.proxy.Unready(); why != "" {
+		t.Fatalf("not ready: %s", why)
+	}
+	dump := httptest.NewRecorder()
+	edge.proxy.Handler().ServeHTTP(dump, httptest.NewRequest("GET", "/config_dump", nil))
+	if !strings.Contains(dump.Body.String(), "unboundGatewayPorts") {
+		t.Fatal("the dump does not name the port that is not bound")
+	}
+	taken.Close()
+	_, c81 := visitor(m, edge, 8081)
+	eventually(t, "the other serves once it is free", works(c81))
+	edge.opens("productpage", 8081)
+	c.CloseIdleConnections()
+	eventually(t, "the removed port is closed", func() bool { status, _, _ := v.get(c, "http://shop.example/"); return status == 0 })
+	if !works(c81)() {
+		t.Fatal("the port that stayed does not serve")
+	}
+}
+
+func TestGatewayTerminatesTLS(t *testing.T) {
+	m := newMesh(t)
+	edge, server := m.pod("ingress", "10.0.0.1", asGateway), m.pod("productpage", "10.0.0.2", nil)
+	server.serve(9080, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.Header.Get("X-Forwarded-Proto")) }))
+	edge.cluster("productpage", 9080, server)
+	web := httptest.NewUnstartedServer(nil) // for its certificate of example.com
+	web.StartTLS()
+	defer web.Close()
+	pair := keyPair(t, web.TLS.Certificates[0])
+	edge.config.publish(func(s *conf.Snapshot, _ map[string]*conf.Target) {
+		s.Gateways = []*conf.Listener{{Name: "0.0.0.0_443", Address: netip.MustParseAddrPort("0.0.0.0:443"), Chains: []*conf.Chain{{
+			Match: conf.ChainMatch{ServerNames: []string{"example.com"}},
+			TLS:   &conf.DownstreamTLS{Certificates: []conf.KeyPair{pair}, ALPN: []string{"h2", "http/1.1"}},
+			HTTP:  &conf.HTTP{Routes: table(forwardTo("productpage")), UseRemoteAddress: true}}}}}
+	})
+	v, c := visitor(m, edge, 443)
+	roots := x509.NewCertPool()
+	roots.AddCert(web.Certificate())
+	c.Transport.(*http.Transport).TLSClientConfig = &tls.Config{RootCAs: roots, NextProtos: []string{"h2", "http/1.1"}}
+	eventually(t, "https", func() bool {
+		status, body, _ := v.get(c, "https://example.com/")
+		return status == 200 && body == "https"
+	})
+	if status, _, _ := v.get(c, "https://other.example/"); status != 0 {
+		t.Fatalf("served a name that is not configured: %d", status)
+	}
+}
+
+func TestExplicitPorts(t *testing.T) {
+	m := newMesh(t)
+	server := m.pod("reviews", "10.0.0.2", func(b *wire.Bootstrap) {
+		b.Outbound, b.Inbound = "", ""
+		b.InboundPorts = []wire.PortMap{{Listen: "10.0.0.2:19080", Destination: "10.0.0.2:9080", Port: 9080}}
+	})
+	server.serve(9080, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "reviews at "+r.Host) }))
+	client := m.pod("productpage", "10.0.0.1", func(b *wire.Bootstrap) {
+		b.Outbound, b.Inbound = "", ""
+		b.OutboundPorts = []wire.PortMap{{Listen: "127.0.0.1:30001", Destination: "reviews:9080"}}
+	})
+	client.cluster("reviews", 19080, server)
+	client.knows("reviews", 9080, forwardTo("reviews"))
+	c := client.client()
+	c.Transport.(*http.Transport).DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return client.Dial(ctx, netip.MustParseAddrPort("127.0.0.1:30001"))
+	}
+	if status, body, _ := client.get(c, "http://127.0.0.1:30001/"); status != 200 || body != "reviews at reviews:9080" {
+		t.Fatalf("%d %q", status, body)
+	}
+}
+
+func TestForwardProxy(t *testing.T) {
+	m := newMesh(t)
+	client := m.pod("productpage", "10.0.0.1", func(b *wire.Bootstrap) { b.Outbound, b.Inbound, b.ForwardProxy = "", "", "127.0.0.1:3128" })
+	server := m.pod("reviews", "10.0.0.2", nil)
+	server.serve(9080, hello("reviews"))
+	outside := &pod{Host: m.net.Host(netip.MustParseAddr("10.0.0.9")), m: m, stop: client.stop}
+	outside.serveRaw(7, func(c net.Conn) { io.Copy(c, c) })
+	outside.serve(8080, hello("outside"))
+	client.cluster("reviews", 9080, server)
+	client.knows("reviews", 9080, forwardTo("reviews"))
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return client.Dial(ctx, netip.MustParseAddrPort("127.0.0.1:3128"))
+	}
+	c := client.client()
+	tr := c.Transport.(*http.Transport)
+	tr.Proxy = http.ProxyURL(&url.URL{Scheme: "http", Host: "127.0.0.1:3128"})
+	tr.DialContext = dial
+	if status, body, _ := client.get(c, "http://reviews:9080/mesh"); status != 200 || body != "reviews /mesh" {
+		t.Fatalf("mesh: %d %q", status, body)
+	}
+	if status, body, _ := client.get(c, "http://10.0.0.9:8080/x"); status != 200 || body != "outside /x" {
+		t.Fatalf("outside: %d %q", status, body)
+	}
+	conn, err := dial(t.Context(), "", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	io.WriteString(conn, "CONNECT 10.0.0.9:7 HTTP/1.1\r\nHost: 10.0.0.9:7\r\n\r\n")
+	r := bufio.NewReader(conn)
+	res, err := http.ReadResponse(r, &http.Request{Method: "CONNECT"})
+	if err != nil || res.StatusCode != 200 {
+		t.Fatalf("%v, %v", res, err)
+	}
+	io.WriteString(conn, "echo\n")
+	if line, err := r.ReadString('\n'); err != nil || line != "echo\n" {
+		t.Fatalf("%q, %v", line, err)
+	}
+}
+
+func TestCircuitBreakerAnswersAtOnce(t *testing.T) {
+	m := newMesh(t)
+	client, server := m.pod("productpage", "10.0.0.1", nil), m.pod("reviews", "10.0.0.2", nil)
+	release := make(chan struct{})
+	var inside atomic.Int64
+	server.serve(9080, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		inside.Add(1)
+		<-release
+	}))
+	client.config.publish(func(s *conf.Snapshot, _ map[string]*conf.Target) {
+		c := meshCluster("reviews", 9080, server)
+		c.MaxRequests = 2
+		s.Clusters["reviews"] = c
+	})
+	client.knows("reviews", 9080, forwardTo("reviews"))
+	var wg sync.WaitGroup
+	for range 2 {
+		wg.Go(func() {
+			if status, body, _ := client.get(client.client(), "http://reviews:9080/"); status != 200 {
+				t.Errorf("%d %q", status, body)
+			}
+		})
+	}
+	eventually(t, "two requests inside", func() bool { return inside.Load() == 2 })
+	if status, body, _ := client.get(client.client(), "http://reviews:9080/"); status != 503 || !strings.Contains(body, "limit") {
+		t.Errorf("%d %q", status, body)
+	}
+	close(release)
+	wg.Wait()
+	eventually(t, "flag", func() bool { return client.logged(" 503 UO ") })
+}
+
+func TestHTTP2IsRelayedToTheMesh(t *testing.T) {
+	m := newMesh(t)
+	client, server := m.pod("productpage", "10.0.0.1", nil), m.pod("grpc", "10.0.0.2", nil)
+	l, err := server.Listen(netip.MustParseAddrPort("10.0.0.2:9090"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &http.Server{Protocols: new(http.Protocols), Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, r.Proto) })}
+	s.Protocols.SetUnencryptedHTTP2(true)
+	done := make(chan struct{})
+	go func() { defer close(done); s.Serve(l) }() // ends with the server
+	t.Cleanup(func() { s.Close(); <-done })
+	client.cluster("grpc", 9090, server)
+	tcpService(client, "grpc", 9090, true)
+	c := client.client()
+	tr := c.Transport.(*http.Transport)
+	tr.Protocols = new(http.Protocols)
+	tr.Protocols.SetUnencryptedHTTP2(true)
+	if status, body, _ := client.get(c, "http://grpc:9090/"); status != 200 || body != "HTTP/2.0" {
+		t.Fatalf("%d %q", status, body)
+	}
+}
+
+func TestDrainEndpointEndsInboundConnections(t *testing.T) {
+	client, server := pair(t)
+	server.serve(9080, hello("reviews"))
+	c := client.client()
+	client.get(c, "http://reviews:9080/")
+	w := httptest.NewRecorder()
+	server.proxy.Handler().ServeHTTP(w, httptest.NewRequest("POST", "/drain", nil))
+	if w.Code != 200 || server.proxy.entered.Load() != 0 {
+		t.Fatalf("%d with %d connections", w.Code, server.proxy.entered.Load())
+	}
+	w = httptest.NewRecorder()
+	server.proxy.Handler().ServeHTTP(w, httptest.NewRequest("GET", "/ready", nil))
+	if w.Code != 503 {
+		t.Fatalf("ready %d", w.Code)
+	}
+	// Who comes all the same is served, once per connection.
+	if status, body, _ := client.get(c, "http://reviews:9080/late"); status != 200 {
+		t.Fatalf("%d %q", status, body)
+	}
+	eventually(t, "connection closed after it", func() bool { return server.proxy.entered.Load() == 0 })
+}
+
+func TestAdminPages(t *testing.T) {
+	client, server := pair(t)
+	server.serve(9080, hello("reviews"))
+	client.get(client.client(), "http://reviews:9080/")
+	for path, want := range map[string]string{"/metrics": "istio_requests_total{", "/stats/prometheus": "weft_certificate_expiry", "/ready": "ready",
+		"/healthz": "ok", "/config_dump": `"reviews"`, "/clusters": `"10.0.0.2:9080"`, "/debug/pprof/cmdline": ""} {
+		w := httptest.NewRecorder()
+		client.proxy.Handler().ServeHTTP(w, httptest.NewRequest("GET", path, nil))
+		if w.Code != 200 || !strings.Contains(w.Body.String(), want) {
+			t.Errorf("%s: %d %.300s", path, w.Code, w.Body)
+		}
+	}
+}
