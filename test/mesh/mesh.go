@@ -35,8 +35,6 @@ const TrustDomain = "cluster.local"
 type Options struct {
 	// Manifests are applied before anything starts, by file name. Deployments in them run; see Pod.
 	Manifests []File
-	// NoGateway leaves out the ingress gateway.
-	NoGateway bool
 }
 
 // File is configuration with the name that findings show.
@@ -88,8 +86,9 @@ func Start(t testing.TB, o Options) *Mesh {
 }
 
 func (m *Mesh) start(o Options) error {
-	if !o.NoGateway {
-		o.Manifests = append([]File{{"ingress-gateway.yaml", ingressGateway}}, o.Manifests...)
+	o.Manifests = append([]File{{"ingress-gateway.yaml", ingressGateway}}, o.Manifests...)
+	if err := m.plane.open(); err != nil {
+		return err
 	}
 	if err := m.StartControl(); err != nil {
 		return err
@@ -108,7 +107,7 @@ func (m *Mesh) stop() {
 	for _, p := range m.Pods("") {
 		p.kill()
 	}
-	if err := m.StopControl(); err != nil {
+	if err := m.plane.close(); err != nil {
 		m.t.Error(err)
 	}
 }
@@ -335,8 +334,8 @@ func (m *Mesh) Kill(workload string) error {
 	return nil
 }
 
-// KillUnseen is Kill without the report: the control plane learns nothing.
-func (m *Mesh) KillUnseen(workload string) error {
+// Crash is Kill without the report: the control plane learns nothing.
+func (m *Mesh) Crash(workload string) error {
 	p, err := m.Pod(workload)
 	if err != nil {
 		return err
@@ -426,9 +425,8 @@ func (m *Mesh) StartControl() error { return m.plane.start() }
 
 // Credentials gives what the local runtime would give to a pod of an account: the mesh's roots (PEM) and a join token.
 func (m *Mesh) Credentials(id identity.ID) (roots []byte, token string, err error) {
-	roots, tokens := m.plane.credentials()
-	token, err = tokens.Mint(identity.Peer{ID: id, Workload: id.ServiceAccount})
-	return roots, token, err
+	token, err = m.plane.tokens.Mint(identity.Peer{ID: id, Workload: id.ServiceAccount})
+	return m.plane.authority.RootsPEM(), token, err
 }
 
 // DialControl connects to the control plane from outside.

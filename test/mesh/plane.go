@@ -2,6 +2,7 @@ package mesh
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -19,14 +20,14 @@ import (
 	"github.com/weftmesh/weft/internal/wire"
 )
 
-// plane is the control plane. Its authority and its applied objects outlive it on disk.
+// plane is the control plane. Its authority outlives it, as under `weft up`, and its applied objects do on disk.
 type plane struct {
 	// Set once.
-	dir    string
-	host   *memnet.Host
-	log    *slog.Logger
-	roots  []byte
-	tokens *ca.Tokens
+	dir       string
+	host      *memnet.Host
+	log       *slog.Logger
+	authority *ca.Authority
+	tokens    *ca.Tokens
 
 	mu       sync.Mutex
 	running  *control.Control // nil while it does not run
@@ -37,6 +38,28 @@ type plane struct {
 
 // controlAddress is where proxies find the control plane.
 var controlAddress = netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 76, 0, 1}), wire.ControlPort)
+
+// certificateLife is the lifetime of the workloads' certificates, short so that tests outlive it.
+const certificateLife = time.Hour
+
+// open makes the authority.
+func (p *plane) open() (err error) {
+	dir := filepath.Join(p.dir, "ca")
+	if p.authority, err = ca.Open(dir, ca.Options{TrustDomain: TrustDomain, LeafTTL: certificateLife, Log: p.log}); err != nil {
+		return err
+	}
+	p.tokens, err = ca.OpenTokens(dir, ca.TokenOptions{TrustDomain: TrustDomain})
+	return err
+}
+
+// close ends the control plane and its authority.
+func (p *plane) close() error {
+	err := p.end()
+	if p.authority != nil {
+		err = errors.Join(err, p.authority.Close())
+	}
+	return err
+}
 
 // start runs a control plane, which must not run yet.
 func (p *plane) start() error {
@@ -52,13 +75,12 @@ func (p *plane) start() error {
 	c, err := control.New(control.Options{
 		StateDir: filepath.Join(p.dir, "control"), LocalRuntime: true, Settings: model.Settings{TrustDomain: TrustDomain, AccessLog: true},
 		Address: "-", HTTPAddress: "-", Log: p.log,
-		Listeners: []net.Listener{l},
+		Listeners: []net.Listener{l}, Authority: p.authority, Tokens: p.tokens,
 	})
 	if err != nil {
 		l.Close()
 		return err
 	}
-	p.roots, p.tokens = c.Authority().RootsPEM(), c.Tokens()
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- c.Run(ctx) }() // stop ends it
@@ -97,13 +119,6 @@ func (p *plane) end() error {
 	p.known = p.running.Objects()
 	p.running = nil
 	return p.stop()
-}
-
-// credentials are the roots and what mints join tokens, of the last control plane: both outlive it.
-func (p *plane) credentials() ([]byte, *ca.Tokens) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.roots, p.tokens
 }
 
 func (p *plane) get() (*control.Control, error) {

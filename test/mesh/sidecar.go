@@ -93,9 +93,8 @@ func (s *sidecar) awaitReady(ctx context.Context) error {
 
 // bootstrap is what the local runtime would give to the proxy.
 func (p *Pod) bootstrap() (*wire.Bootstrap, error) {
-	roots, tokens := p.mesh.plane.credentials()
 	id := identity.ID{TrustDomain: TrustDomain, Namespace: p.Namespace, ServiceAccount: p.ServiceAccount}
-	token, err := tokens.Mint(identity.Peer{
+	token, err := p.mesh.plane.tokens.Mint(identity.Peer{
 		ID: id, Workload: p.Workload, Instance: p.Name, App: p.Labels["app"], Version: p.Labels["version"], Service: p.Labels["app"],
 		Revision: p.Labels["version"], Cluster: cluster,
 	})
@@ -107,7 +106,7 @@ func (p *Pod) bootstrap() (*wire.Bootstrap, error) {
 			Role: p.role(), Name: p.Name, Namespace: p.Namespace, ServiceAccount: p.ServiceAccount, Workload: p.Workload, IP: p.IP.String(),
 			Labels: p.Labels, Cluster: cluster,
 		},
-		Control: controlAddress.String(), TrustDomain: TrustDomain, Roots: string(roots), Token: token, StateDir: p.stateDir,
+		Control: controlAddress.String(), TrustDomain: TrustDomain, Roots: string(p.mesh.plane.authority.RootsPEM()), Token: token, StateDir: p.stateDir,
 		DNS: fmt.Sprintf("127.0.0.1:%d", wire.DNSPort),
 	}
 	if p.role() == wire.Sidecar {

@@ -157,6 +157,8 @@ func change(verb string, args []string) action {
 		switch verb {
 		case "kill":
 			return nil, r.mesh.Kill(args[0])
+		case "crash":
+			return nil, r.mesh.Crash(args[0])
 		case "add":
 			return nil, r.mesh.Add(args[0])
 		case "restart":

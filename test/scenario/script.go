@@ -171,7 +171,7 @@ func actionOf(st *step, words []string) (action, error) {
 		return talk(args), need(3, "a workload, host:port and a text")
 	case "resolve":
 		return resolve(args), need(2, "a workload and a name")
-	case "kill", "add", "ready", "unready", "restart":
+	case "kill", "crash", "add", "ready", "unready", "restart":
 		return change(verb, args), need(1, "a workload")
 	case "control":
 		if err := need(1, "stop or start"); err != nil {
