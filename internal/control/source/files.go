@@ -34,6 +34,10 @@ type Files struct {
 	Settle time.Duration
 	// Rescan is how often files are looked at without an event, for file systems that report none; default 3 s.
 	Rescan time.Duration
+
+	// memory keeps what was accepted over restarts, so that a file that is broken when the control plane starts is no worse than
+	// one that breaks while it runs. NewSet sets it; nil keeps nothing.
+	memory *Store
 }
 
 // Run implements Source. A path that does not exist yet is waited for.
@@ -45,6 +49,7 @@ func (f *Files) Run(ctx context.Context, publish func(State)) error {
 	defer w.Close()
 	r := &reader{Files: f, files: map[string]*readFile{}, accepted: map[Key]*Object{}, missing: map[Key]time.Time{},
 		births: map[Key]time.Time{}, watcher: w, publish: publish}
+	r.recall()
 	tick := time.NewTicker(orDefault(f.Rescan, 3*time.Second))
 	defer tick.Stop()
 	next := time.NewTimer(0)
@@ -135,13 +140,40 @@ func (r *reader) scan(now time.Time) (again bool) {
 		}
 	}
 	objects, more := r.collect()
+	if r.last == nil {
+		r.accepted = map[Key]*Object{} // what was taken away before the start is gone at once
+	}
 	again = r.settle(objects, now)
-	st := State{Objects: r.aged(now), Findings: SortFindings(append(findings, more...))}
+	aged := r.aged(now)
+	findings = append(findings, r.remember(aged)...)
+	st := State{Objects: aged, Findings: SortFindings(append(findings, more...))}
 	if r.last == nil || !slices.Equal(st.Objects, r.last.Objects) || !slices.Equal(st.Findings, r.last.Findings) {
 		r.last = &st
 		r.publish(st)
 	}
 	return again
+}
+
+// recall starts from what was accepted when the process ended.
+func (r *reader) recall() {
+	if r.memory == nil {
+		return
+	}
+	for _, o := range r.memory.recall() {
+		r.accepted[o.Key()] = o
+	}
+}
+
+// remember keeps what is accepted for the next start.
+func (r *reader) remember(objects []*Object) []model.Finding {
+	if r.memory == nil || r.last != nil && slices.Equal(objects, r.last.Objects) {
+		return nil
+	}
+	if err := r.memory.remember(objects); err != nil {
+		return []model.Finding{{Severity: model.Warning, Code: "NotRemembered", Message: err.Error(),
+			Hint: "the files are in force, but a restart will not know what was accepted"}}
+	}
+	return nil
 }
 
 // list names the files to read, in order.

@@ -72,6 +72,9 @@ type Set struct {
 func NewSet(layers Layers, validate func([]*Object) []model.Finding) *Set {
 	s := &Set{layers: layers, validate: validate, ready: make(chan struct{}), subscribers: map[chan struct{}]bool{}}
 	if layers.Files != nil {
+		if layers.Files.memory == nil {
+			layers.Files.memory = layers.Applied
+		}
 		s.sources = append(s.sources, layers.Files)
 	}
 	if layers.Applied != nil {

@@ -259,3 +259,37 @@ func TestStoreIsExclusive(t *testing.T) {
 		t.Error("opened twice")
 	}
 }
+
+// TestBrokenFileAtRestart starts with a file that broke, and one that was taken away, while nothing ran.
+func TestBrokenFileAtRestart(t *testing.T) {
+	dir, file := t.TempDir(), filepath.Join(t.TempDir(), "db")
+	write(t, dir, "a.yaml", service("a", "1"))
+	write(t, dir, "b.yaml", service("b", "1")+"---\n"+service("b2", "1"))
+	write(t, dir, "c.yaml", service("c", "1"))
+	store, err := OpenStore(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	s := NewSet(Layers{Files: quick(dir), Applied: store}, nil)
+	changes, done := s.Changes(ctx), make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	awaitSnapshot(t, s, changes, "a=1 b2=1 b=1 c=1")
+	cancel()
+	if err := errors.Join(<-done, store.Close()); err != nil {
+		t.Fatal(err)
+	}
+
+	write(t, dir, "a.yaml", service("a", "2")+"spek: {}\n")
+	write(t, dir, "b.yaml", "not: [yaml")
+	if err := os.Remove(filepath.Join(dir, "c.yaml")); err != nil {
+		t.Fatal(err)
+	}
+	again := NewSet(Layers{Files: quick(dir), Applied: openStore(t, file)}, nil)
+	start(t, again)
+	<-again.Ready()
+	want := "a=1 b2=1 b=1 !PreviousKept !UnknownField !SyntaxError !PreviousKept !PreviousKept"
+	if got := summary(again.Snapshot().Objects, again.Snapshot().Findings); got != want {
+		t.Errorf("got %q, want %q: %v", got, want, again.Snapshot().Findings)
+	}
+}

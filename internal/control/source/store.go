@@ -37,6 +37,7 @@ type Result struct {
 var (
 	objectsBucket = []byte("objects") // Key as JSON -> record as JSON
 	birthsBucket  = []byte("births")  // Key as JSON -> time, for objects of other sources
+	filesBucket   = []byte("files")   // Key as JSON -> record as JSON: what files held when they were accepted
 )
 
 // record is an applied object as it is kept.
@@ -80,8 +81,10 @@ func (s *Store) Close() error { return s.db.Close() }
 
 func (s *Store) load() error {
 	return s.db.Update(func(tx *bolt.Tx) error {
-		if _, err := tx.CreateBucketIfNotExists(birthsBucket); err != nil {
-			return err
+		for _, name := range [][]byte{birthsBucket, filesBucket} {
+			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
+				return err
+			}
 		}
 		b, err := tx.CreateBucketIfNotExists(objectsBucket)
 		if err != nil {
@@ -365,4 +368,49 @@ func (s *Store) readBirths() (map[Key]time.Time, error) {
 		return nil, fmt.Errorf("read births: %w", err)
 	}
 	return known, nil
+}
+
+// remember replaces the record of what files held.
+func (s *Store) remember(objects []*Object) error {
+	err := s.db.Update(func(tx *bolt.Tx) error {
+		if err := tx.DeleteBucket(filesBucket); err != nil {
+			return err
+		}
+		b, err := tx.CreateBucket(filesBucket)
+		if err != nil {
+			return err
+		}
+		for _, o := range objects {
+			if err := putJSON(b, o.Key(), record{Raw: o.Raw, File: o.Origin.File, Line: o.Origin.Line, Born: o.Born}); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("remember accepted objects: %w", err)
+	}
+	return nil
+}
+
+// recall gives what files held when the process ended, as far as it still decodes.
+func (s *Store) recall() []*Object {
+	var objects []*Object
+	// A record that cannot be read stands for nothing: the files themselves are read next.
+	_ = s.db.View(func(tx *bolt.Tx) error {
+		return tx.Bucket(filesBucket).ForEach(func(_, v []byte) error {
+			var rec record
+			if err := json.Unmarshal(v, &rec); err != nil {
+				return nil
+			}
+			for _, d := range decodeDocument(LayerFile, rec.File, rec.Raw, max(rec.Line, 1)) {
+				if d.object != nil {
+					d.object.Born = rec.Born
+					objects = append(objects, d.object)
+				}
+			}
+			return nil
+		})
+	})
+	return objects
 }
