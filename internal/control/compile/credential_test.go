@@ -1,0 +1,107 @@
+package compile
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/pem"
+	"fmt"
+	"math/big"
+	"testing"
+
+	"github.com/weftmesh/weft/internal/control/source"
+)
+
+// pair makes a certificate and its key, as PEM.
+func pair(t *testing.T) (certificate, key []byte) {
+	t.Helper()
+	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{"a.example.com"}}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &k.PublicKey, k)
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := x509.MarshalPKCS8PrivateKey(k)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: raw})
+}
+
+func secretYAML(namespace, name string, data map[string][]byte) string {
+	text := fmt.Sprintf("apiVersion: v1\nkind: Secret\nmetadata: {name: %s, namespace: %s}\ndata:\n", name, namespace)
+	for _, k := range sortedKeys(data) {
+		text += fmt.Sprintf("  %s: %s\n", k, base64.StdEncoding.EncodeToString(data[k]))
+	}
+	return text + "---\n"
+}
+
+// TestCredentials finds certificates where each kind of gateway and rule looks for them.
+func TestCredentials(t *testing.T) {
+	cert, key := pair(t)
+	other, otherKey := pair(t)
+	text := secretYAML("edge", "web", map[string][]byte{"tls.crt": cert, "tls.key": key}) +
+		secretYAML("edge", "web-cacert", map[string][]byte{"cacert": cert}) +
+		secretYAML("default", "web", map[string][]byte{"tls.crt": other, "tls.key": otherKey}) +
+		secretYAML("certs", "shared", map[string][]byte{"cert": cert, "key": key}) +
+		secretYAML("default", "client", map[string][]byte{"tls.crt": cert, "tls.key": key, "ca.crt": other}) + `
+apiVersion: v1
+kind: Pod
+metadata: {name: gw-1, namespace: edge, labels: {istio: ingressgateway}}
+spec: {containers: [{name: x}]}
+---
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: beside-the-workload}
+spec:
+  selector: {istio: ingressgateway}
+  servers:
+  - {port: {number: 443, name: https, protocol: HTTPS}, hosts: [a.example.com], tls: {mode: MUTUAL, credentialName: web}}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: granted}
+spec:
+  gatewayClassName: weft
+  listeners:
+  - {name: a, port: 444, protocol: HTTPS, tls: {certificateRefs: [{name: shared, namespace: certs}]}}
+  - {name: b, port: 445, protocol: HTTPS, tls: {certificateRefs: [{name: web, namespace: edge}]}}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: ReferenceGrant
+metadata: {name: g, namespace: certs}
+spec:
+  from: [{group: gateway.networking.k8s.io, kind: Gateway, namespace: default}]
+  to: [{group: "", kind: Secret, name: shared}]
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: ext}
+spec:
+  host: "*.example.com"
+  trafficPolicy: {tls: {mode: MUTUAL, credentialName: client}}
+`
+	objects, findings := source.Decode(source.LayerFile, "in.yaml", []byte(text))
+	if len(findings) > 0 {
+		t.Fatal(findings)
+	}
+	mesh, findings := Compile(Input{Objects: objects})
+	if len(findings) != 1 || findings[0].Code != "RefNotPermitted" || findings[0].Field != "spec.listeners[1].tls.certificateRefs[0]" {
+		t.Errorf("got %v", findings)
+	}
+	if s := mesh.Gateways[0].Servers[0].TLS; !bytes.Equal(s.Certificate, cert) || !bytes.Equal(s.Key, key) || !bytes.Equal(s.CA, cert) {
+		t.Error("the Gateway has not got the Secret beside its workload, with the authority of its -cacert Secret")
+	}
+	if s := mesh.Gateways[1].Servers; !bytes.Equal(s[0].TLS.Certificate, cert) || s[1].TLS.Certificate != nil {
+		t.Error("the listener must have the Secret that is granted, and not the one that is not")
+	}
+	if s := mesh.Destinations["*.example.com"][0].Policy.TLS; !bytes.Equal(s.Certificate, cert) || !bytes.Equal(s.CA, other) {
+		t.Error("the DestinationRule has not got its Secret")
+	}
+}
