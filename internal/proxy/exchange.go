@@ -68,12 +68,14 @@ type exchange struct {
 
 	// How it ended.
 	err          *Error // nil when there was a response: the upstream's, or one the route gives
+	told         string // why another proxy of the mesh answered with an error
 	hijacked     bool   // the connection carries another protocol now
 	status       int    // as sent to the client; 0 for none
 	received     int64
 	sent         int64
 	grpc         string // grpc-status as metrics show it
 	upstreamTime time.Duration
+	upLocal      netip.AddrPort
 	end          time.Time
 
 	entry  telemetry.Entry
@@ -195,6 +197,9 @@ func (x *exchange) match() bool {
 	if x.table == nil {
 		return x.passThrough()
 	}
+	if !x.normalize() {
+		return false
+	}
 	x.matching = route.Request{Request: &x.req, Random: x.p.random32() % 1e6}
 	x.matched = route.Find(x.table, &x.matching)
 	if x.matched.Host == nil || x.matched.Route == nil {
@@ -214,6 +219,20 @@ func (x *exchange) match() bool {
 	if f.Timeout > 0 {
 		x.deadline = x.start.Add(f.Timeout)
 	}
+	return true
+}
+
+// normalize gives the path the one form in which routes, policies and the workload all see it, so that "/x/%2e%2e/admin" cannot
+// pass a policy on "/admin".
+func (x *exchange) normalize() bool {
+	if x.http == nil || !x.http.NormalizePath {
+		return true
+	}
+	path, ok := route.NormalizePath(x.req.Path, x.http.MergeSlashes)
+	if !ok {
+		return x.fail(malformed, "normalize", fmt.Errorf("path %q leads out of the root or holds an escaped NUL", x.req.Path))
+	}
+	x.req.Path = path
 	return true
 }
 

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -517,4 +518,73 @@ func TestDrainLosesNothing(t *testing.T) {
 		t.Fatalf("live request got %q", body)
 	}
 	<-stopped
+}
+
+func TestPOSTIsRetriedWhereTheApplicationNeverSawIt(t *testing.T) {
+	m := newMesh(t)
+	client := m.pod("productpage", "10.0.0.1", nil)
+	down, up := m.pod("a", "10.0.0.2", nil), m.pod("b", "10.0.0.3", nil) // down's sidecar runs, its application does not
+	var asked atomic.Int64
+	up.serve(9080, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked.Add(1)
+		io.Copy(w, r.Body)
+	}))
+	client.cluster("reviews", 9080, down, up)
+	r := forwardTo("reviews")
+	r.Forward.Retry = istioRetries()
+	client.knows("reviews", 9080, r)
+	c := client.client()
+	const n = 20
+	for range n {
+		status, body, h := client.do(c, "POST", "http://reviews:9080/", strings.NewReader("pay"))
+		if status != 200 || body != "pay" || h.Get(unsentHeader) != "" {
+			t.Fatalf("%d %q %v", status, body, h)
+		}
+	}
+	if asked.Load() != n {
+		t.Fatalf("%d requests arrived %d times", n, asked.Load())
+	}
+}
+
+func TestInnerErrorsAreNotToldOutside(t *testing.T) {
+	m := newMesh(t)
+	edge, server := m.pod("ingress", "10.0.0.1", asGateway), m.pod("productpage", "10.0.0.2", nil) // without application
+	edge.cluster("productpage", 9080, server)
+	edge.opens("productpage", 8080)
+	v, c := visitor(m, edge, 8080)
+	var status int
+	var body string
+	var h http.Header
+	eventually(t, "gateway answers", func() bool { status, body, h = v.get(c, "http://shop.example/"); return status != 0 })
+	if status != 503 || body != "the service is unavailable" || h.Get(reasonHeader) != "" || h.Get(unsentHeader) != "" {
+		t.Fatalf("%d %q %v", status, body, h)
+	}
+	eventually(t, "reason in the log", func() bool { return edge.logged("connection refused") })
+}
+
+func TestPoliciesSeeTheCanonicalPath(t *testing.T) {
+	client, server := pair(t)
+	var seen atomic.Value
+	server.serve(9080, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { seen.Store(r.RequestURI) }))
+	deny := &conf.RBAC{Action: conf.Deny, Policies: []conf.RBACPolicy{{Name: "admin", Principals: []*conf.Rule{{Any: true}},
+		Permissions: []*conf.Rule{{Path: &conf.StringMatch{Kind: conf.PrefixOf, Value: "/admin"}}}}}}
+	l := strict(9080, deny)
+	for _, c := range l.Chains {
+		if c.HTTP != nil {
+			c.HTTP.NormalizePath, c.HTTP.MergeSlashes = true, true
+		}
+	}
+	server.accepts(l)
+	c := client.client()
+	for path, want := range map[string]int{"/admin": 403, "/x/%2e%2e/admin": 403, "/%61dmin": 403, "/x//../admin": 403, "/./admin/x": 403, "/../admin": 400, "/x": 200, "/x/./y": 200} {
+		req := &http.Request{Method: http.MethodGet, Host: "reviews:9080", URL: &url.URL{Scheme: "http", Host: "reviews:9080", Opaque: path}}
+		res, err := c.Do(req.WithContext(t.Context()))
+		if err != nil {
+			t.Fatalf("%s: %v", path, err)
+		}
+		res.Body.Close()
+		if res.StatusCode != want {
+			t.Errorf("%s: %d, want %d", path, res.StatusCode, want)
+		}
+	}
 }
