@@ -30,7 +30,7 @@ func (x *exchange) readAhead() bool {
 	if b.Kind != message.Sized || b.Length > maxReplay || b.Length == 0 {
 		return true
 	}
-	if len(f.Mirrors) == 0 && (f.Retry == nil || !retry.Repeatable(&x.req)) && x.bodyAtHand() {
+	if len(f.Mirrors) == 0 && f.Retry == nil && x.bodyAtHand() {
 		return true
 	}
 	if !x.welcomeBody() {
@@ -143,7 +143,7 @@ func (x *exchange) connect() bool {
 		x.call = http1.NewClientConn(x.up.Conn, nil)
 		x.up.Codec = x.call
 	}
-	x.stale = x.up.Carried > 0
+	x.stale, x.upLocal = x.up.Carried > 0, x.up.LocalAddr()
 	if !deadline.IsZero() {
 		x.timed = true
 		x.up.SetReadDeadline(deadline)
@@ -376,7 +376,7 @@ func (x *exchange) wantsAgain(ok bool) bool {
 	policy := x.matched.Route.Forward.Retry
 	a := retry.Attempt{Unsent: x.unsent, GRPC: -1, Begun: x.call != nil && x.call.ResponseStarted()}
 	if ok {
-		a.Status, a.GRPC, a.Begun = x.res.Status, x.grpcStatus(), true
+		a.Status, a.GRPC, a.Begun, a.Unsent = x.res.Status, x.grpcStatus(), true, x.unsentBy()
 	} else {
 		a.TimedOut = x.err.kind == upstreamTimeout
 	}

@@ -76,8 +76,9 @@ func (x *exchange) finishEntry(a telemetry.Answer) {
 	if x.to != nil {
 		e.UpstreamHost = x.to.raw.Address
 	}
-	if x.err != nil {
-		e.Details, e.Reason = x.err.Details(), x.reason()
+	e.UpstreamLocal = x.upLocal
+	if e.Reason = x.reason(); x.err != nil {
+		e.Details = x.err.Details()
 		if x.err.kind == tlsFailed {
 			e.TransportFailure = x.err.Error()
 		}

@@ -3,6 +3,7 @@ package proxy
 import (
 	"errors"
 	"hash/maphash"
+	"net/http"
 	"strconv"
 	"strings"
 	"time"
@@ -37,6 +38,9 @@ func (x *exchange) reply(ok bool) {
 // deliver relays the response as it comes.
 func (x *exchange) deliver() {
 	http1.StripHopByHop(&x.res.Header)
+	if x.meshMade() {
+		return
+	}
 	x.dressResponse()
 	x.status = x.res.Status
 	x.grpc = grpcText(x.grpcStatus())
@@ -68,6 +72,65 @@ func (x *exchange) deliver() {
 		return
 	}
 	x.fail(clientGone, "response body", err)
+}
+
+// Headers between our own proxies: why an answer was made by the mesh, and that the workload behind never saw the request.
+const (
+	reasonHeader = "X-Weft-Reason"
+	unsentHeader = "X-Weft-Unsent"
+)
+
+// meshMade takes note of an error answer that another proxy of the mesh has made. To the outside it says no more than ours
+// would: then it is answered here, and meshMade reports true.
+func (x *exchange) meshMade() bool {
+	if x.res.Status < 400 {
+		return false
+	}
+	reason, ok := x.res.Header.Get(reasonHeader)
+	if !ok {
+		return false
+	}
+	x.told = strings.Clone(reason)
+	x.res.Header.Del(unsentHeader)
+	if x.d.inMesh() {
+		return false
+	}
+	status := x.res.Status
+	x.dropResponse()
+	x.res.Reset()
+	x.res.Status = status
+	x.answer([]byte(publicText(status)))
+	return true
+}
+
+// publicText is what our own failures of that status say to the outside.
+func publicText(status int) string {
+	switch status {
+	case 403:
+		return kinds[denied].public
+	case 404:
+		return kinds[noRoute].public
+	case 504:
+		return kinds[upstreamTimeout].public
+	case 503:
+		return "the service is unavailable"
+	}
+	return http.StatusText(status)
+}
+
+// unsentBy reports whether a proxy of the mesh, by mutual TLS, answered that it could not hand the request on.
+func (x *exchange) unsentBy() bool {
+	_, ok := x.res.Header.Get(unsentHeader)
+	return ok && x.to.raw.Source != nil
+}
+
+// neverSent are the failures of a proxy that has not passed a byte of the request on.
+func (e *Error) neverSent() bool {
+	switch e.kind {
+	case connectFailed, tlsFailed, noHealthy, noCluster, noConfig, overflow:
+		return true
+	}
+	return false
 }
 
 // undeliverable is for a response that cannot be written. If that is the response's own fault, another one can.
@@ -152,7 +215,10 @@ func (x *exchange) answerError() {
 		if x.err.kind != denied && x.err.kind != injected {
 			text += ": " + x.err.Error()
 		}
-		x.res.Header.Add("X-Weft-Reason", oneLine(x.reason()))
+		x.res.Header.Add(reasonHeader, oneLine(x.reason()))
+		if x.d.direction == inbound && x.err.neverSent() {
+			x.res.Header.Add(unsentHeader, "1")
+		}
 	}
 	if x.fault.GRPC != 0 && x.err.kind == injected {
 		x.res.Header.Add("Content-Type", "application/grpc")
@@ -168,6 +234,8 @@ func (x *exchange) answerError() {
 // reason is the failure in plain words, for the log and for callers within the mesh.
 func (x *exchange) reason() string {
 	switch {
+	case x.err == nil && x.told != "":
+		return "upstream proxy: " + x.told
 	case x.err == nil:
 		return ""
 	case x.err.kind == denied && x.err.policy != "":
