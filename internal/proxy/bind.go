@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -274,6 +275,7 @@ type gateways struct {
 type gatewayPort struct {
 	net.Listener
 	address string
+	server  *listen.Server
 }
 
 // gatewayRetry is how soon a port that could not be bound is tried again.
@@ -321,7 +323,17 @@ func (g *gateways) reconcile(ctx context.Context, want []*conf.Listener) {
 		}
 	}
 	g.failed = failed
+	g.forget()
 	g.r.p.state.gateway(len(g.open), failed)
+}
+
+// forget drops the servers of closed ports whose connections have all ended. mu is held.
+func (g *gateways) forget() {
+	used := map[*listen.Server]bool{}
+	for _, port := range g.open {
+		used[port.server] = true
+	}
+	g.server = slices.DeleteFunc(g.server, func(s *listen.Server) bool { return !used[s] && s.Open() == 0 })
 }
 
 // shut is called with mu held. Connections go on.
@@ -349,7 +361,7 @@ func (g *gateways) bind(ctx context.Context, l *conf.Listener) error {
 	}
 	name := l.Name
 	s := &listen.Server{Log: p.log, Handle: func(a listen.Accepted) { p.enter(name, a) }}
-	g.open[name] = &gatewayPort{nl, address}
+	g.open[name] = &gatewayPort{nl, address, s}
 	g.server = append(g.server, s)
 	g.r.accepting.Go(func() { // ends when the port is closed
 		if err := s.Serve(nl); err != nil {

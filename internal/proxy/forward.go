@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -294,9 +295,28 @@ func (x *exchange) receive() bool {
 	}
 	x.watching = false
 	x.upstreamTime = now.Sub(x.start)
+	if x.up.Carried == 0 {
+		x.learnIdle()
+	}
 	x.cluster.balancer.Report(x.to.host, balance.OutcomeOf(x.res.Status), nil)
 	x.err = nil
 	return true
+}
+
+// learnIdle takes note of how long the server says that it keeps idle connections ("Keep-Alive: timeout=5", as Node.js and
+// Apache send it).
+func (x *exchange) learnIdle() {
+	v, ok := x.res.Header.Get("Keep-Alive")
+	if !ok {
+		return
+	}
+	if _, v, ok = strings.Cut(v, "timeout="); !ok {
+		return
+	}
+	v, _, _ = strings.Cut(v, ",")
+	if n, err := strconv.Atoi(strings.TrimSpace(v)); err == nil && n > 0 && n < 3600 {
+		x.to.pool.Learn(time.Duration(n) * time.Second)
+	}
 }
 
 var errHungUp = errors.New("the client closed the connection before it was answered")
