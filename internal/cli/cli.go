@@ -73,7 +73,7 @@ func Main(ctx context.Context, args []string, p Programs, stdin io.Reader, stdou
 	}
 	s.out.fail(explainError(err, s.mesh))
 	var usage *usageError
-	if errors.As(err, &usage) || strings.HasPrefix(err.Error(), "unknown ") || strings.Contains(err.Error(), "arg(s)") {
+	if text := err.Error(); errors.As(err, &usage) || strings.HasPrefix(text, "unknown ") || strings.HasPrefix(text, "required flag(s)") || strings.Contains(text, "arg(s)") {
 		return 2
 	}
 	return 1

@@ -93,9 +93,25 @@ func TestErrorsSayWhatToDoNext(t *testing.T) {
 	}
 	for _, args := range [][]string{{"apply"}, {"ps", "--nonsense"}, {"nonsense"}, {"run", "--name", "x"}, {"explain", "GET", "http://a"}, {"get", "-o", "xml"}} {
 		code, _, errOut, _ := weft(t, map[string]any{"GET /v1/objects": []api.Object{}}, "", args...)
-		if code == 0 || !strings.HasPrefix(errOut, "error: ") {
+		if code != 2 || !strings.HasPrefix(errOut, "error: ") {
 			t.Errorf("%v: code %d: %s", args, code, errOut)
 		}
+	}
+}
+
+func TestWatcherTellsNewsOnce(t *testing.T) {
+	var out, errOut bytes.Buffer
+	w := &watcher{s: &session{out: newOutput(&out, &errOut)}, began: time.Now(), states: map[string]string{}, findings: map[string]bool{}}
+	w.printStates([]api.Workload{{Name: "young", State: "NotReady"}})
+	w.began = time.Now().Add(-time.Minute)
+	w.printStates([]api.Workload{{Name: "old", State: "NotReady", Reason: "refused"}, {Name: "leaving", State: "Terminating"}})
+	if got := out.String(); strings.Contains(got, "young") || strings.Contains(got, "leaving") || !strings.Contains(got, "old") {
+		t.Errorf("states: %q", got)
+	}
+	w.printFindings([]api.Finding{{Severity: "error", Text: "error: wrong"}, {Severity: "info", Text: "info: kept"}})
+	w.printFindings(nil)
+	if got := errOut.String(); got != "error: wrong\nsolved: error: wrong\n" {
+		t.Errorf("findings: %q", got)
 	}
 }
 

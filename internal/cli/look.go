@@ -175,11 +175,18 @@ func (s *session) printStatus(st api.Status) {
 	}
 	now := time.Now()
 	line := func(name, value string) { s.out.printf("%s %s\n", s.out.paint(dim, fmt.Sprintf("%-14s", name)), value) }
+	xds, metrics := "", "none"
+	if st.XDSAddress != "" {
+		xds = "; xDS at " + st.XDSAddress
+	}
+	if st.Metrics != "" {
+		metrics = st.Metrics
+	}
 	line("mesh", fmt.Sprintf("%s, %s, up %s, pid %d", st.Mesh, st.Version, age(st.Started, now), st.PID))
 	line("isolation", st.Isolation+" ("+st.Reason+")")
-	line("control plane", fmt.Sprintf("%s since %s; xDS at %s", s.out.paint(control.paint, control.text), age(st.ControlSince, now), st.XDSAddress))
+	line("control plane", fmt.Sprintf("%s since %s%s", s.out.paint(control.paint, control.text), age(st.ControlSince, now), xds))
 	line("identity", fmt.Sprintf("trust domain %s, root expires %s", st.TrustDomain, st.RootExpires.Format("2006-01-02")))
-	line("metrics", st.Metrics)
+	line("metrics", metrics)
 	for _, g := range st.Gateways {
 		line("gateway", fmt.Sprintf("http://%s (port %d)", g.Address, g.Port))
 	}

@@ -246,8 +246,11 @@ func (w *watcher) step(ctx context.Context) {
 func (w *watcher) printFindings(fs []api.Finding) {
 	now := map[string]bool{}
 	for _, f := range fs {
+		if f.Severity == api.SeverityInfo {
+			continue
+		}
 		now[f.Text] = true
-		if !w.findings[f.Text] && f.Severity != api.SeverityInfo {
+		if !w.findings[f.Text] {
 			w.s.printFindings([]api.Finding{f})
 		}
 	}
@@ -259,6 +262,9 @@ func (w *watcher) printFindings(fs []api.Finding) {
 	w.findings = now
 }
 
+// startTime is how long a workload may fail its first probes before that is news.
+const startTime = 3 * time.Second
+
 func (w *watcher) printStates(ws []api.Workload) {
 	for _, wl := range ws {
 		key := wl.Namespace + "/" + wl.Name
@@ -266,8 +272,11 @@ func (w *watcher) printStates(ws []api.Workload) {
 		if w.states[key] == state {
 			continue
 		}
+		if wl.State == "NotReady" && time.Since(w.began) < startTime {
+			continue
+		}
 		w.states[key] = state
-		if wl.State == "Pending" || wl.State == "Starting" {
+		if wl.State == "Pending" || wl.State == "Starting" || wl.State == "Terminating" {
 			continue
 		}
 		mark := w.s.out.paint(statePaint(wl.State), map[bool]string{true: "ready", false: wl.State}[wl.State == "Running"])
@@ -336,7 +345,7 @@ func (w *watcher) summary(st api.Status) {
 }
 
 func (w *watcher) printGateways(gs []api.Published) {
-	if now := gatewayList(gs); now != w.gateways {
+	if now := gatewayList(gs); now != w.gateways && now != "" {
 		w.gateways = now
 		w.s.out.printf("  %-12s %s\n", "gateways", now)
 	}

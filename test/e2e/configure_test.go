@@ -133,7 +133,7 @@ func TestFollow(t *testing.T) {
 			}
 			return fmt.Errorf("findings: %+v", m.status().Findings)
 		})
-		contains(t, "status", m.must("status"), want...)
+		contains(t, "status", m.weft("status").stderr, want...)
 		m.eventually(5*time.Second, "weft up tells", func() error {
 			if !strings.Contains(m.up.out.String(), want[0]) {
 				return fmt.Errorf("%s", m.up.out.String())

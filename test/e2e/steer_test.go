@@ -101,13 +101,13 @@ func (m *mesh) jason() {
 func (m *mesh) delay() {
 	m.apply("reviews-jason-v2.yaml", "ratings-delay.yaml")
 	jason, other := m.browser().signIn("jason"), m.browser()
+	var a answer
 	m.eventually(20*time.Second, "jason's reviews fail", func() error {
-		if v := jason.page().version(); v != "" {
-			return fmt.Errorf("they come from %s", v)
+		if a = jason.page(); a.version() != "" {
+			return fmt.Errorf("they come from %s", a.version())
 		}
 		return nil
 	})
-	a := jason.page()
 	if a.took < 6*time.Second || a.took > 7*time.Second {
 		m.Errorf("jason's page takes %s, want 6 to 7 s", a.took)
 	}
@@ -187,7 +187,7 @@ func (m *mesh) lock() {
 	if r := m.inPod("details", "get", "http://ratings:9080/ratings/0"); !strings.HasPrefix(r.stdout, "403 ") {
 		m.Errorf("details' call: %s, want 403", r)
 	}
-	contains(m.T, "explain", m.must("explain", "--from", "productpage", "http://ratings:9080/ratings/0"), "AuthorizationPolicy", "403")
+	contains(m.T, "explain", m.must("explain", "--from", "productpage", "http://ratings:9080/ratings/0"), "no ALLOW policy matches", "policy[ratings]", "403")
 }
 
 // tcp: a service whose port is named tcp passes through the mesh, encrypted, and appears in the graph.
