@@ -1,10 +1,6 @@
-// Package istio proves that the configuration of Istio's Bookinfo sample, file by file and unchanged, is accepted and does what
-// each file's name says: by requests through a whole mesh.
 package istio
 
 import (
-	"io/fs"
-	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -22,24 +18,12 @@ func sample(t *testing.T) map[string]string {
 	if _, err := os.Stat(fixtures); os.IsNotExist(err) {
 		t.Skipf("Istio's sample is not at %s", fixtures)
 	}
-	files := map[string]string{}
-	err := filepath.WalkDir(fixtures, func(path string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() {
-			return err
-		}
-		data, err := os.ReadFile(path)
-		files[filepath.ToSlash(strings.TrimPrefix(path, fixtures+"/"))] = string(data)
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return files
+	return scenario.ReadTree(t, fixtures)
 }
 
 func TestSample(t *testing.T) {
 	files := sample(t)
-	maps.Copy(files, scenario.ReadFiles(t, "../../examples/bookinfo/bookinfo.yaml"))
+	files["bookinfo.yaml"] = scenario.ReadTree(t, "../../examples/bookinfo")["bookinfo.yaml"]
 	for _, archive := range scenario.Archives(t, "testdata") {
 		t.Run(strings.TrimSuffix(filepath.Base(archive), ".txtar"), func(t *testing.T) {
 			t.Parallel()

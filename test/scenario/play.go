@@ -4,8 +4,10 @@ package scenario
 import (
 	"context"
 	"fmt"
+	"io/fs"
 	"maps"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -98,16 +100,21 @@ func Archives(t *testing.T, dir string) []string {
 	return found
 }
 
-// ReadFiles reads files for Play, each under its base name.
-func ReadFiles(t *testing.T, paths ...string) map[string]string {
+// ReadTree reads the YAML files of a folder and its folders for Play, each under its path in it.
+func ReadTree(t *testing.T, root string) map[string]string {
 	t.Helper()
 	files := map[string]string{}
-	for _, p := range paths {
-		data, err := os.ReadFile(p)
-		if err != nil {
-			t.Fatal(err)
+	tree := os.DirFS(root)
+	err := fs.WalkDir(tree, ".", func(name string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || path.Ext(name) != ".yaml" {
+			return err
 		}
-		files[filepath.Base(p)] = string(data)
+		data, err := fs.ReadFile(tree, name)
+		files[name] = string(data)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
 	return files
 }

@@ -1,17 +1,16 @@
 package scenario
 
 import (
+	"maps"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 )
 
 func TestScenarios(t *testing.T) {
-	shared, err := filepath.Glob("testdata/*.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	files := ReadFiles(t, append(shared, "../../examples/bookinfo/bookinfo.yaml")...)
+	files := ReadTree(t, "../../examples/bookinfo")
+	maps.Copy(files, ReadTree(t, "testdata"))
 	for _, archive := range Archives(t, "testdata") {
 		t.Run(strings.TrimSuffix(filepath.Base(archive), ".txtar"), func(t *testing.T) {
 			t.Parallel()
@@ -62,6 +61,23 @@ func TestParseRefusesWhatItDoesNotKnow(t *testing.T) {
 	} {
 		if _, err := parse("s", text, map[string]string{"a.yaml": ""}); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v, want %q", text, err, want)
+		}
+	}
+}
+
+// TestEveryExampleIsProven finds files to try, of the example, that no scenario applies.
+func TestEveryExampleIsProven(t *testing.T) {
+	scripts := ""
+	for _, archive := range Archives(t, "testdata") {
+		data, err := os.ReadFile(archive)
+		if err != nil {
+			t.Fatal(err)
+		}
+		scripts += string(data)
+	}
+	for name := range ReadTree(t, "../../examples/bookinfo") {
+		if !strings.Contains(scripts, name) {
+			t.Errorf("no scenario applies %s", name)
 		}
 	}
 }
