@@ -83,10 +83,6 @@ func marked(mark int) func(network, address string, c syscall.RawConn) error {
 	}
 }
 
-func noRouteTo(err error) bool {
-	return errors.Is(err, syscall.ENETUNREACH) || errors.Is(err, syscall.EHOSTUNREACH)
-}
-
 // bind opens every listener of the bootstrap, so that a port in use is known at once. Connections wait in the queue until the
 // proxy accepts.
 func (r *running) bind() error {

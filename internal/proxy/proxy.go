@@ -212,19 +212,6 @@ func (p *Proxy) closing(d direction) bool { return p.ending.Load() || d != outbo
 func (p *Proxy) random32() uint32 { return rand.Uint32() }
 func (p *Proxy) random64() uint64 { return rand.Uint64() }
 
-// dial reaches an endpoint: directly, or from the host's network where we have no route or only a name.
-func (p *Proxy) dial(ctx context.Context, address string) (net.Conn, error) {
-	host, _, _ := net.SplitHostPort(address)
-	if p.opt.DialOutside != nil && net.ParseIP(host) == nil {
-		return p.opt.DialOutside(ctx, "tcp", address)
-	}
-	c, err := p.opt.Dial(ctx, "tcp", address)
-	if err != nil && p.opt.DialOutside != nil && noRouteTo(err) {
-		return p.opt.DialOutside(ctx, "tcp", address)
-	}
-	return c, err
-}
-
 // dateText is the Date of one second.
 type dateText struct {
 	second int64
