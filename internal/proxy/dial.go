@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -15,14 +16,40 @@ func (p *Proxy) dial(ctx context.Context, address string) (net.Conn, error) {
 	if p.opt.DialOutside == nil {
 		return p.opt.Dial(ctx, "tcp", address)
 	}
-	if _, err := netip.ParseAddrPort(address); err != nil {
+	a, err := netip.ParseAddrPort(address)
+	if err != nil {
 		return p.opt.DialOutside(ctx, "tcp", address)
 	}
-	return p.dialBoth(ctx, address)
+	return p.dialBoth(ctx, address, a.Addr())
+}
+
+// ways remembers the addresses that only the host's network reached when last tried.
+type ways struct {
+	mu      sync.Mutex
+	outside map[netip.Addr]bool
+}
+
+func (w *ways) leadsOutside(a netip.Addr) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.outside[a]
+}
+
+func (w *ways) learn(a netip.Addr, outside bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	switch {
+	case !outside:
+		delete(w.outside, a)
+	case w.outside == nil || len(w.outside) >= maxRemembered:
+		w.outside = map[netip.Addr]bool{a: true}
+	default:
+		w.outside[a] = true
+	}
 }
 
 // outsideAfter is how long the direct way may take before the host's network is tried as well. A connection within a machine
-// or a data centre is there long before.
+// or a data centre is there long before. Where the host's network was the way the last time, nobody waits.
 const outsideAfter = 250 * time.Millisecond
 
 type dialled struct {
@@ -32,7 +59,7 @@ type dialled struct {
 
 // dialBoth tries the direct way first and the other one beside it when that takes long or there is no route (in the manner of
 // RFC 8305). Both attempts have ended when it returns.
-func (p *Proxy) dialBoth(ctx context.Context, address string) (net.Conn, error) {
+func (p *Proxy) dialBoth(ctx context.Context, address string, to netip.Addr) (net.Conn, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	direct, outside := make(chan dialled, 1), make(chan dialled, 1)
@@ -41,7 +68,11 @@ func (p *Proxy) dialBoth(ctx context.Context, address string) (net.Conn, error) 
 		to <- dialled{c, err}
 	}
 	go try(direct, p.opt.Dial) // ends with its attempt, which is waited for
-	timer := time.NewTimer(outsideAfter)
+	wait := outsideAfter
+	if p.ways.leadsOutside(to) {
+		wait = 0
+	}
+	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	select {
 	case d := <-direct:
@@ -52,33 +83,34 @@ func (p *Proxy) dialBoth(ctx context.Context, address string) (net.Conn, error) 
 	case <-timer.C:
 	}
 	go try(outside, p.opt.DialOutside) // as above
-	return settle(direct, outside, cancel)
+	c, byOutside, err := settle(direct, outside, cancel)
+	if err == nil {
+		p.ways.learn(to, byOutside)
+	}
+	return c, err
 }
 
-// settle gives the first connection and ends the other attempt. When both fail, a refusal says more than a time that ran out.
-func settle(direct, outside chan dialled, cancel func()) (net.Conn, error) {
+// settle gives the first connection, and which way it came, and ends the other attempt. When both fail the first failure
+// counts, unless it is that there is no route.
+func settle(direct, outside chan dialled, cancel func()) (c net.Conn, byOutside bool, err error) {
 	first, other := dialled{}, outside
 	select {
 	case first = <-direct:
-		if first.err != nil && noRouteTo(first.err) {
-			d := <-outside
-			return d.conn, d.err
-		}
 	case first = <-outside:
-		other = direct
+		byOutside, other = true, direct
 	}
 	if first.err != nil {
 		second := <-other
-		if second.err == nil {
-			return second.conn, nil
+		if second.err == nil || !byOutside && noRouteTo(first.err) {
+			return second.conn, !byOutside, second.err
 		}
-		return nil, first.err
+		return nil, byOutside, first.err
 	}
 	cancel()
 	if late := <-other; late.conn != nil {
 		late.conn.Close()
 	}
-	return first.conn, nil
+	return first.conn, byOutside, nil
 }
 
 func noRouteTo(err error) bool {

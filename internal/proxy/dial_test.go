@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"net/netip"
 	"os"
 	"syscall"
 	"testing"
@@ -65,4 +66,32 @@ func TestDialTriesTheHostsNetwork(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestDialRemembersTheHostsNetwork(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &Proxy{opt: Options{Dial: way(time.Hour, nil), DialOutside: way(0, nil)}}
+		for i, want := range []time.Duration{outsideAfter, 0, 0} {
+			start := time.Now()
+			c, err := p.dial(t.Context(), "192.0.2.1:80")
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.Close()
+			if took := time.Since(start); took != want {
+				t.Fatalf("connection %d after %v, want %v", i, took, want)
+			}
+		}
+		p.opt.Dial, p.opt.DialOutside = way(0, nil), way(time.Hour, nil) // moved into the mesh
+		for range 2 {
+			c, err := p.dial(t.Context(), "192.0.2.1:80")
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.Close()
+		}
+		if p.ways.leadsOutside(netip.MustParseAddr("192.0.2.1")) {
+			t.Fatal("does not forget")
+		}
+	})
 }

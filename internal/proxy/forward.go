@@ -396,7 +396,8 @@ func (x *exchange) wantsAgain(ok bool) bool {
 	policy := x.matched.Route.Forward.Retry
 	a := retry.Attempt{Unsent: x.unsent, GRPC: -1, Begun: x.call != nil && x.call.ResponseStarted()}
 	if ok {
-		a.Status, a.GRPC, a.Begun, a.Unsent = x.res.Status, x.grpcStatus(), true, x.unsentBy()
+		a.Status, a.GRPC, a.Begun = x.res.Status, x.grpcStatus(), true
+		a.Unsent, a.Unanswered = x.toldBy(unsentHeader), x.toldBy(unansweredHeader)
 	} else {
 		a.TimedOut = x.err.kind == upstreamTimeout
 	}

@@ -89,6 +89,7 @@ type Proxy struct {
 	clusters   *clusters
 	tracker    tracker
 	memory     memory
+	ways       ways
 	tls        serverTLS
 	exchanges  sync.Pool
 	clock      atomic.Pointer[dateText]

@@ -74,10 +74,12 @@ func (x *exchange) deliver() {
 	x.fail(clientGone, "response body", err)
 }
 
-// Headers between our own proxies: why an answer was made by the mesh, and that the workload behind never saw the request.
+// Headers between our own proxies: why an answer was made by the mesh, that the workload behind never saw the request, and that
+// it saw it and broke off without a byte of an answer.
 const (
-	reasonHeader = "X-Weft-Reason"
-	unsentHeader = "X-Weft-Unsent"
+	reasonHeader     = "X-Weft-Reason"
+	unsentHeader     = "X-Weft-Unsent"
+	unansweredHeader = "X-Weft-Unanswered"
 )
 
 // meshMade takes note of an error answer that another proxy of the mesh has made. To the outside it says no more than ours
@@ -92,6 +94,7 @@ func (x *exchange) meshMade() bool {
 	}
 	x.told = strings.Clone(reason)
 	x.res.Header.Del(unsentHeader)
+	x.res.Header.Del(unansweredHeader)
 	if x.d.inMesh() {
 		return false
 	}
@@ -118,9 +121,9 @@ func publicText(status int) string {
 	return http.StatusText(status)
 }
 
-// unsentBy reports whether a proxy of the mesh, by mutual TLS, answered that it could not hand the request on.
-func (x *exchange) unsentBy() bool {
-	_, ok := x.res.Header.Get(unsentHeader)
+// toldBy reports whether the response is that of a proxy of the mesh, known by mutual TLS, with one of the headers above.
+func (x *exchange) toldBy(header string) bool {
+	_, ok := x.res.Header.Get(header)
 	return ok && x.to.raw.Source != nil
 }
 
@@ -216,8 +219,12 @@ func (x *exchange) answerError() {
 			text += ": " + x.err.Error()
 		}
 		x.res.Header.Add(reasonHeader, oneLine(x.reason()))
-		if x.d.direction == inbound && x.err.neverSent() {
+		switch {
+		case x.d.direction != inbound:
+		case x.err.neverSent():
 			x.res.Header.Add(unsentHeader, "1")
+		case x.err.kind == upstreamClosed && x.call != nil && !x.call.ResponseStarted():
+			x.res.Header.Add(unansweredHeader, "1")
 		}
 	}
 	if x.fault.GRPC != 0 && x.err.kind == injected {

@@ -312,10 +312,10 @@ func table(routes ...*conf.Route) *conf.RouteTable {
 	return t
 }
 
-// istioRetries is what Istio's control plane gives every route.
+// istioRetries is what Istio's control plane, and ours, gives every route.
 func istioRetries() *conf.Retry {
-	return &conf.Retry{On: conf.OnConnectFailure | conf.OnRefusedStream | conf.OnGRPCUnavailable | conf.OnGRPCCancelled | conf.OnStatus,
-		StatusCodes: []int{503}, Attempts: 2, BackOff: time.Millisecond, OtherHosts: true}
+	return &conf.Retry{On: conf.OnConnectFailure | conf.OnRefusedStream | conf.OnGRPCUnavailable | conf.OnGRPCCancelled | conf.OnResetBeforeRequest,
+		Attempts: 2, BackOff: time.Millisecond, OtherHosts: true}
 }
 
 // knows makes the pod's configuration know a service at a port with the routes; names are its hosts.

@@ -546,6 +546,39 @@ func TestPOSTIsRetriedWhereTheApplicationNeverSawIt(t *testing.T) {
 	}
 }
 
+func TestGETIsRetriedWhereTheApplicationBrokeOff(t *testing.T) {
+	m := newMesh(t)
+	client := m.pod("productpage", "10.0.0.1", nil)
+	dying, up := m.pod("a", "10.0.0.2", nil), m.pod("b", "10.0.0.3", nil)
+	var posts atomic.Int64
+	dying.rawHTTP(9080, func(_ net.Conn, r *http.Request) bool {
+		if r.Method == http.MethodPost {
+			posts.Add(1)
+		}
+		return false
+	})
+	up.serve(9080, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "here") }))
+	client.cluster("reviews", 9080, dying, up)
+	r := forwardTo("reviews")
+	r.Forward.Retry = istioRetries()
+	client.knows("reviews", 9080, r)
+	c := client.client()
+	for range 20 {
+		if status, body, h := client.get(c, "http://reviews:9080/"); status != 200 || body != "here" || h.Get(unansweredHeader) != "" {
+			t.Fatalf("GET: %d %q %v", status, body, h)
+		}
+	}
+	refused := int64(0)
+	for range 20 {
+		if status, _, _ := client.do(c, "POST", "http://reviews:9080/", strings.NewReader("pay")); status == 503 {
+			refused++
+		}
+	}
+	if refused == 0 || posts.Load() != refused {
+		t.Fatalf("POST: %d failed, and the dying application saw %d", refused, posts.Load())
+	}
+}
+
 func TestInnerErrorsAreNotToldOutside(t *testing.T) {
 	m := newMesh(t)
 	edge, server := m.pod("ingress", "10.0.0.1", asGateway), m.pod("productpage", "10.0.0.2", nil) // without application

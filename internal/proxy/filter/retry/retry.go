@@ -16,8 +16,11 @@ type Attempt struct {
 	Status int
 	// GRPC is the grpc-status of a trailers-only response; -1 when there is none.
 	GRPC int
-	// Unsent is set when the connection failed before a byte of the request was written.
+	// Unsent is set when the connection failed before a byte of the request was written, or the response is that of the
+	// workload's own proxy, which says so.
 	Unsent bool
+	// Unanswered is set when the response is that of the workload's own proxy, as the workload broke off before it answered.
+	Unanswered bool
 	// Begun is set when any byte of a response has arrived; a response with Status has.
 	Begun bool
 	// TimedOut is set when the attempt's own time ran out.
@@ -40,7 +43,7 @@ func Wanted(p *conf.Retry, a *Attempt, repeatable bool) bool {
 	if p == nil || !a.Unsent && !repeatable || a.Status == 0 && a.Begun {
 		return false
 	}
-	if a.Status != 0 {
+	if a.Status != 0 && (wantsStatus(p, a) || !a.Unsent && !a.Unanswered) {
 		return wantsStatus(p, a)
 	}
 	on := p.On

@@ -31,6 +31,9 @@ func TestWanted(t *testing.T) {
 		{"timeout, 5xx", conf.On5xx, Attempt{TimedOut: true}, true, true},
 		{"conflict", conf.OnRetriable4xx, Attempt{Status: 409, Begun: true}, true, true},
 		{"grpc unavailable", istio, Attempt{Status: 200, GRPC: 14, Begun: true}, true, true},
+		{"503 as the workload could not be reached, POST", conf.OnConnectFailure, Attempt{Status: 503, Begun: true, Unsent: true}, false, true},
+		{"503 as the workload broke off, GET", conf.OnConnectFailure, Attempt{Status: 503, Begun: true, Unanswered: true}, true, true},
+		{"503 as the workload broke off, POST", conf.OnConnectFailure, Attempt{Status: 503, Begun: true, Unanswered: true}, false, false},
 		{"fine", istio, Attempt{Status: 200, GRPC: -1, Begun: true}, true, false},
 	} {
 		p := &conf.Retry{On: c.on, StatusCodes: []int{503}}
