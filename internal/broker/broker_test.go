@@ -104,9 +104,22 @@ func TestListenInUse(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	_, c := serve(t, Options{Publish: map[uint16]uint16{80: uint16(l.Addr().(*net.TCPAddr).Port)}}, Policy{Listen: true})
+	s, c := serve(t, Options{Publish: map[uint16]uint16{80: uint16(l.Addr().(*net.TCPAddr).Port)}}, Policy{Listen: true})
 	if _, err := c.Listen(80); !errors.Is(err, syscall.EADDRINUSE) {
 		t.Fatalf("listen: %v", err)
+	}
+	un := s.Unpublished()
+	if len(un) != 1 || un[0].Port != 80 || un[0].Address != l.Addr().String() || !errors.Is(un[0].Err, syscall.EADDRINUSE) {
+		t.Errorf("unpublished: %+v", un)
+	}
+	l.Close()
+	free, err := c.Listen(80)
+	if err != nil {
+		t.Fatal(err)
+	}
+	free.Close()
+	if un := s.Unpublished(); len(un) != 0 {
+		t.Errorf("unpublished once it is free: %+v", un)
 	}
 }
 

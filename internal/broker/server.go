@@ -43,12 +43,24 @@ type Published struct {
 	Address string
 }
 
+// Unpublished is a gateway's port on which the host does not let us listen.
+type Unpublished struct {
+	Port    uint16
+	Address string // of the host
+	Err     error
+	at      time.Time
+}
+
+// triedLately is how long a failed attempt to listen is news: gateways try again every second as long as they want the port.
+const triedLately = 3 * time.Second
+
 // Server serves any number of sockets over one set of published ports. Close ends it.
 type Server struct {
 	opt Options
 
 	mu        sync.Mutex
 	published map[uint16]*net.TCPListener // nothing here ever accepts from them
+	failed    map[uint16]Unpublished
 	sockets   map[*net.UnixListener]bool
 	conns     map[*net.UnixConn]bool
 	closed    bool
@@ -63,7 +75,7 @@ func NewServer(opt Options) *Server {
 	if opt.Log == nil {
 		opt.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Server{opt: opt, published: map[uint16]*net.TCPListener{}, sockets: map[*net.UnixListener]bool{}, conns: map[*net.UnixConn]bool{}}
+	return &Server{opt: opt, published: map[uint16]*net.TCPListener{}, failed: map[uint16]Unpublished{}, sockets: map[*net.UnixListener]bool{}, conns: map[*net.UnixConn]bool{}}
 }
 
 // Serve makes a unix socket with mode 0600 and serves it until stop or Close, which remove it. The folder should be private, as
@@ -120,6 +132,20 @@ func (s *Server) Published() []Published {
 		out = append(out, Published{port, l.Addr().String()})
 	}
 	slices.SortFunc(out, func(a, b Published) int { return int(a.Port) - int(b.Port) })
+	return out
+}
+
+// Unpublished lists the ports that gateways ask for in vain, by port.
+func (s *Server) Unpublished() []Unpublished {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var out []Unpublished
+	for _, u := range s.failed {
+		if time.Since(u.at) < triedLately {
+			out = append(out, u)
+		}
+	}
+	slices.SortFunc(out, func(a, b Unpublished) int { return int(a.Port) - int(b.Port) })
 	return out
 }
 
@@ -238,10 +264,13 @@ func (s *Server) listen(ctx context.Context, port uint16) (*net.TCPListener, err
 		on = p
 	}
 	var lc net.ListenConfig
-	l, err := lc.Listen(ctx, "tcp", net.JoinHostPort(s.opt.Address, strconv.Itoa(int(on))))
+	address := net.JoinHostPort(s.opt.Address, strconv.Itoa(int(on)))
+	l, err := lc.Listen(ctx, "tcp", address)
 	if err != nil {
+		s.failed[port] = Unpublished{port, address, err, time.Now()}
 		return nil, err
 	}
+	delete(s.failed, port)
 	s.published[port] = l.(*net.TCPListener)
 	return s.published[port], nil
 }

@@ -2,8 +2,10 @@ package local
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
+	"syscall"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -52,7 +54,7 @@ func (m *Mesh) Status(context.Context) (api.Status, error) {
 	for _, p := range m.runtime.Published() {
 		s.Gateways = append(s.Gateways, api.Published{Port: int(p.Port), Address: p.Address})
 	}
-	findings := runtimeFindings(m.runtime.Observed().Findings)
+	findings := append(runtimeFindings(m.runtime.Observed().Findings), portFindings(m.runtime.Unpublished())...)
 	if c != nil {
 		findings = append(findings, c.Findings()...)
 		for _, o := range c.Objects() {
@@ -91,6 +93,24 @@ func runtimeFindings(fs []runtime.Finding) []model.Finding {
 		}
 		out[i] = model.Finding{Severity: severity, Code: "LocalRuntime", Object: model.Ref{Kind: f.Kind, Namespace: f.Namespace, Name: f.Name},
 			Field: f.Field, Message: f.Message}
+	}
+	return out
+}
+
+// portFindings say which gateway ports are not reachable, and what to do.
+func portFindings(ports []runtime.Unpublished) []model.Finding {
+	out := make([]model.Finding, len(ports))
+	for i, p := range ports {
+		out[i] = model.Finding{Severity: model.Error, Code: "PortNotPublished",
+			Object:  model.Ref{Kind: "Deployment", Namespace: "istio-system", Name: "istio-ingressgateway"},
+			Message: fmt.Sprintf("gateway port %d: cannot listen on %s: %v", p.Port, p.Address, p.Err),
+			Hint:    fmt.Sprintf("it is tried again every second; for another port of this machine: weft up --publish %d=%d", p.Port, uint32(p.Port)%50000+10000)}
+		switch {
+		case errors.Is(p.Err, syscall.EADDRINUSE):
+			out[i].Message = fmt.Sprintf("gateway port %d: another program listens on %s", p.Port, p.Address)
+		case errors.Is(p.Err, syscall.EACCES):
+			out[i].Message = fmt.Sprintf("gateway port %d: this user may not listen on %s", p.Port, p.Address)
+		}
 	}
 	return out
 }

@@ -10,20 +10,16 @@ import (
 )
 
 // Explain evaluates a request in the mesh that is being served.
-func (o objects) Explain(_ context.Context, req api.ExplainRequest) (api.ExplainReply, error) {
-	c, err := o.m.control()
+func (o objects) Explain(ctx context.Context, req api.ExplainRequest) (api.ExplainReply, error) {
+	c, err := o.m.readyControl(ctx)
 	if err != nil {
 		return api.ExplainReply{}, err
-	}
-	mesh := c.Mesh()
-	if mesh == nil {
-		return api.ExplainReply{}, &api.UnavailableError{Message: "the control plane has not read its objects yet", Hint: "try again"}
 	}
 	q := explain.Request{From: req.From, Method: req.Method, URL: req.URL}
 	for _, h := range req.Headers {
 		q.Headers = append(q.Headers, explain.Field{Name: h.Name, Value: h.Value})
 	}
-	report, err := explain.Mesh(mesh, q)
+	report, err := explain.Mesh(c.Mesh(), q)
 	if err != nil {
 		return api.ExplainReply{}, &api.InvalidError{Message: err.Error(), Hint: "weft explain --help has examples"}
 	}

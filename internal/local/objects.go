@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"sigs.k8s.io/yaml"
 
@@ -28,8 +29,28 @@ func (m *Mesh) control() (*control.Control, error) {
 	return c, nil
 }
 
+// startWait bounds how long a request waits for a control plane that has just started to read its objects.
+const startWait = 10 * time.Second
+
+// readyControl gives the running control plane once it has read its objects.
+func (m *Mesh) readyControl(ctx context.Context) (*control.Control, error) {
+	c, err := m.control()
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, startWait)
+	defer cancel()
+	changes := c.Changes(ctx)
+	for c.Mesh() == nil {
+		if _, ok := <-changes; !ok {
+			return nil, &api.UnavailableError{Message: "the control plane has not read its objects yet", Hint: "try again"}
+		}
+	}
+	return c, nil
+}
+
 func (o objects) Apply(ctx context.Context, req api.ChangeRequest) (api.ChangeReply, error) {
-	c, err := o.m.control()
+	c, err := o.m.readyControl(ctx)
 	if err != nil {
 		return api.ChangeReply{}, err
 	}
@@ -68,7 +89,7 @@ func decode(docs []api.Document) (all []*source.Object, findings []model.Finding
 }
 
 func (o objects) Delete(ctx context.Context, req api.ChangeRequest) (api.ChangeReply, error) {
-	c, err := o.m.control()
+	c, err := o.m.readyControl(ctx)
 	if err != nil {
 		return api.ChangeReply{}, err
 	}
@@ -114,8 +135,8 @@ func lookup(all []*source.Object, r api.Ref) (source.Key, error) {
 	return source.Key{}, &api.NotFoundError{Message: fmt.Sprintf("no %s %q in namespace %q", r.Kind, r.Name, r.Namespace), Hint: "weft get lists the objects"}
 }
 
-func (o objects) Objects(context.Context) ([]api.Object, error) {
-	c, err := o.m.control()
+func (o objects) Objects(ctx context.Context) ([]api.Object, error) {
+	c, err := o.m.readyControl(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -186,3 +186,6 @@ func (r *Runtime) Logs(ctx context.Context, sel Selector, opt LogOptions) iter.S
 
 // Published lists the ports that gateways listen on in the host's network.
 func (r *Runtime) Published() []Published { return r.broker.Published() }
+
+// Unpublished lists the gateway ports on which the host does not let us listen.
+func (r *Runtime) Unpublished() []Unpublished { return r.broker.Unpublished() }

@@ -198,3 +198,6 @@ var ErrNotFound = errors.New("not found")
 
 // Published is a gateway's port and where the host listens for it.
 type Published = broker.Published
+
+// Unpublished is a gateway's port on which the host does not let us listen.
+type Unpublished = broker.Unpublished
