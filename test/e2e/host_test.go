@@ -183,3 +183,13 @@ func (m *mesh) nothingLeft(tr traces, keepFiles bool) {
 		return err
 	})
 }
+
+// lines counts the lines of a file.
+func lines(t *testing.T, path string) int {
+	t.Helper()
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Count(string(raw), "\n")
+}
