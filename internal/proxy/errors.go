@@ -43,6 +43,7 @@ const (
 	denied
 	injected
 	refusedMethod
+	refusedUpgrade
 	unroutable
 	unwritable
 )
@@ -72,6 +73,7 @@ var kinds = [...]struct {
 	injected:          {OfMesh, 0, "FI", "fault_filter_abort", false, "fault filter abort"},
 	refusedMethod:     {OfClient, 405, "-", "method_not_allowed", false, "CONNECT is not allowed here"},
 	unwritable:        {OfMesh, 500, "-", "direct_response", false, "the request cannot be forwarded as the route has changed it"},
+	refusedUpgrade:    {OfClient, 403, "-", "upgrade_failed", false, "this upgrade is not allowed here"},
 	unroutable:        {OfMesh, 502, "NR", "outbound_refused", false, "the mesh does not know this destination, and its policy refuses unknown ones"},
 }
 

@@ -209,6 +209,9 @@ func (x *exchange) match() bool {
 	if f == nil {
 		return true
 	}
+	if !x.upgradable(f) {
+		return x.fail(refusedUpgrade, "route", fmt.Errorf("upgrade to %s: not enabled on route %s", x.req.Upgrade, x.matched.Route.Name))
+	}
 	x.split = route.Pick(f.Clusters, f.TotalWeight, x.p.random32())
 	if x.split == nil {
 		return x.fail(noCluster, "route", errors.New("no cluster"))
@@ -234,6 +237,15 @@ func (x *exchange) normalize() bool {
 	}
 	x.req.Path = path
 	return true
+}
+
+// upgradable reports whether the route lets the protocol change. HTTP/2 by upgrade, which RFC 9113 has given up, is ignored as
+// any server may.
+func (x *exchange) upgradable(f *conf.Forward) bool {
+	if message.EqualFold(x.req.Upgrade, "h2c") {
+		x.req.Upgrade = ""
+	}
+	return x.req.Upgrade == "" || f.Upgrades || x.http != nil && x.http.Upgrades
 }
 
 // findTable finds the route table; none means that the destination is not the mesh's.

@@ -621,3 +621,48 @@ func TestPoliciesSeeTheCanonicalPath(t *testing.T) {
 		}
 	}
 }
+
+func TestPathsAreNormalizedBeforePolicies(t *testing.T) {
+	client, server := pair(t)
+	var got atomic.Value
+	server.serve(9080, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { got.Store(r.RequestURI) }))
+	deny := rbac(conf.Deny, "admin", from("productpage"))
+	deny.Policies[0].Permissions = []*conf.Rule{{Path: &conf.StringMatch{Kind: conf.PrefixOf, Value: "/admin"}}}
+	l := strict(9080, deny)
+	for _, c := range l.Chains {
+		if c.HTTP != nil {
+			c.HTTP.NormalizePath = true
+		}
+	}
+	server.accepts(l)
+	for path, want := range map[string]int{"/admin": 403, "/x/../admin": 403, "/%61dmin": 403, "/x/%2e%2e/admin": 403, "/ok/../fine": 200} {
+		c, err := client.Dial(t.Context(), netip.MustParseAddrPort(vip+":9080"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		io.WriteString(c, "GET "+path+" HTTP/1.1\r\nHost: reviews:9080\r\nConnection: close\r\n\r\n")
+		res, err := http.ReadResponse(bufio.NewReader(c), nil)
+		if err != nil || res.StatusCode != want {
+			t.Errorf("%s: %v, %v; want %d", path, res, err, want)
+		}
+		c.Close()
+	}
+	if got.Load() != "/fine" {
+		t.Errorf("the application saw %v", got.Load())
+	}
+}
+
+func TestUpgradeNeedsTheRoutesConsent(t *testing.T) {
+	client, server := pair(t)
+	server.serve(9080, hello("reviews"))
+	r := forwardTo("reviews")
+	r.Forward.Upgrades = false
+	client.knows("reviews", 9080, r)
+	c := client.client()
+	if status, body, _ := client.get(c, "http://reviews:9080/", "Connection", "Upgrade", "Upgrade", "websocket"); status != 403 {
+		t.Errorf("%d %q", status, body)
+	}
+	if status, body, _ := client.get(c, "http://reviews:9080/", "Connection", "Upgrade, HTTP2-Settings", "Upgrade", "h2c", "HTTP2-Settings", "AAMAAABk"); status != 200 {
+		t.Errorf("h2c: %d %q", status, body)
+	}
+}
