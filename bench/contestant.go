@@ -1,0 +1,117 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"os/exec"
+
+	"github.com/weftmesh/weft/bench/load"
+)
+
+// topology is how a proxy stands between client and backend.
+type topology string
+
+// The topologies.
+const (
+	plain topology = "plain" // client, proxy, backend: HTTP in plaintext
+	tcp   topology = "tcp"   // the same with a proxy that does not look at the bytes
+	pair  topology = "pair"  // client, A, mutual TLS 1.3, B, backend
+)
+
+// contestant is a proxy in one of its roles.
+type contestant struct {
+	name    string
+	program string // that must be in PATH; empty when we build it
+	// start runs it. A topology that it does not do is not in the map.
+	start map[topology]func(ctx context.Context, s *site) (*deployment, error)
+}
+
+// deployment is a contestant that runs.
+type deployment struct {
+	entry   string // plaintext, "ip:port"
+	proxies []*process
+	// door is the second proxy of a pair, for mutual TLS with clients of ours.
+	door    string
+	doorTLS *tls.Config
+	admin   string // "ip:port" with pprof; empty for none
+}
+
+// stop ends the proxies.
+func (d *deployment) stop() error {
+	var errs []error
+	for _, p := range d.proxies {
+		errs = append(errs, p.stop())
+	}
+	return errors.Join(errs...)
+}
+
+// The names by which scenarios and goals know contestants.
+const (
+	weftOut    = "weft-proxy"
+	weftIn     = "weft-proxy, inbound"
+	haproxyWeb = "haproxy"
+	haproxyTCP = "haproxy, tcp mode"
+	nginxWeb   = "nginx"
+	goProxy    = "net/http ReverseProxy"
+	envoyProxy = "envoy"
+	direct     = "no proxy"
+)
+
+// contestants are all there are, in the order of the tables.
+func contestants() []contestant {
+	type starts = map[topology]func(context.Context, *site) (*deployment, error)
+	return []contestant{
+		{weftOut, "", starts{plain: weftOutbound, tcp: weftRelay, pair: weftPair}},
+		{weftIn, "", starts{plain: weftInbound}},
+		{haproxyWeb, "haproxy", starts{plain: haproxyHTTP, pair: haproxyPair}},
+		{nginxWeb, "nginx", starts{plain: nginxHTTP, pair: nginxPair}},
+		{haproxyTCP, "haproxy", starts{plain: haproxyRelay, tcp: haproxyRelay}},
+		{goProxy, "", starts{plain: goHTTP, pair: goPair}},
+		{envoyProxy, "envoy", starts{plain: envoyHTTP, tcp: envoyRelay, pair: envoyPair}},
+		{direct, "", starts{pair: noProxy}},
+	}
+}
+
+// noProxy is the baseline for latency: the client reaches the backend itself.
+func noProxy(_ context.Context, s *site) (*deployment, error) {
+	return &deployment{entry: s.backend}, nil
+}
+
+// launch starts a contestant and makes sure that it does what it shall.
+func (c contestant) launch(ctx context.Context, s *site, t topology) (*deployment, error) {
+	if c.program != "" {
+		if _, err := exec.LookPath(c.program); err != nil {
+			return nil, fmt.Errorf("%s is not in PATH", c.program)
+		}
+	}
+	d, err := c.start[t](ctx, s)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", c.name, err)
+	}
+	if err := d.check(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("%s: %w", c.name, err), d.stop())
+	}
+	return d, nil
+}
+
+// check sends a request through each door.
+func (d *deployment) check(ctx context.Context) error {
+	doors := []load.Target{target(d.entry, smallPath)}
+	if d.door != "" {
+		behind := target(d.door, smallPath)
+		behind.TLS = d.doorTLS
+		doors = append(doors, behind)
+	}
+	for _, to := range doors {
+		n, err := to.Get(ctx)
+		if err != nil {
+			return fmt.Errorf("first request: %w", err)
+		}
+		if n != smallSize {
+			return fmt.Errorf("first request: answer has %d bytes, not %d", n, smallSize)
+		}
+	}
+	return nil
+}
