@@ -132,6 +132,7 @@ func (m *Mesh) open() (err error) {
 		Roots:       func() (string, error) { return string(m.authority.RootsPEM()), nil },
 		Token:       func(p identity.Peer) (string, error) { return m.tokens.Mint(p) },
 		CommandDirs: m.opt.CommandDirs, Images: m.opt.Images, Log: m.log,
+		AccessLog: m.opt.AccessLog, RegistryOnly: m.opt.RegistryOnly,
 	})
 	if err != nil {
 		return errors.Join(err, m.authority.Close())

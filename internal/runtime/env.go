@@ -247,7 +247,10 @@ func (p *pod) bootstrap() (*wire.Bootstrap, error) {
 		},
 		Control: o.Control, TrustDomain: o.TrustDomain, Roots: roots, Token: token,
 		StateDir:    filepath.Join(o.StateDir, "proxies", p.namespace, p.w.name, strconv.Itoa(p.slot)),
-		AdminSocket: p.adminSocket(), Broker: p.brokerSocket(), AccessLog: "stdout", DrainSeconds: int(o.DrainTime.Seconds()),
+		AdminSocket: p.adminSocket(), Broker: p.brokerSocket(), RegistryOnly: o.RegistryOnly, DrainSeconds: int(o.DrainTime.Seconds()),
+	}
+	if o.AccessLog {
+		b.AccessLog = "stdout"
 	}
 	if err := os.MkdirAll(b.StateDir, 0o700); err != nil {
 		return nil, err

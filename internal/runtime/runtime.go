@@ -66,6 +66,9 @@ type Options struct {
 	Images map[string][]string
 	// DisableGateway leaves out the built-in ingress gateway.
 	DisableGateway bool
+	// AccessLog lets the proxies log each request among the lines of `weft logs`; RegistryOnly lets them refuse destinations that
+	// the mesh does not know.
+	AccessLog, RegistryOnly bool
 	// DrainTime bounds how long a stopping proxy may finish its live requests; default 5 s.
 	DrainTime time.Duration
 	Log       *slog.Logger
