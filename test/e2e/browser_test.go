@@ -11,6 +11,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/weftmesh/weft/internal/api"
 )
 
 // browser is somebody who visits the product page.
@@ -156,6 +158,7 @@ func (t *traffic) work(b *browser, path string, ok func(answer) error) {
 			return
 		default:
 		}
+		began := time.Now()
 		a, err := b.get(path)
 		if err == nil {
 			err = ok(a)
@@ -166,7 +169,7 @@ func (t *traffic) work(b *browser, path string, ok func(answer) error) {
 		}
 		t.mu.Lock()
 		if t.failed++; len(t.failures) < 10 {
-			t.failures = append(t.failures, fmt.Sprintf("%s request %d: %v", time.Now().Format("15:04:05.000"), n, err))
+			t.failures = append(t.failures, fmt.Sprintf("%s request %d, after %s: %v", time.Now().UTC().Format("15:04:05.000"), n, time.Since(began).Round(time.Millisecond), err))
 		}
 		t.mu.Unlock()
 	}
@@ -182,6 +185,24 @@ func (t *traffic) await(n int64) {
 		}
 		return nil
 	})
+}
+
+var failedLine = regexp.MustCompile(`" (5\d\d|0|-) `)
+
+// failures gives the first lines of all access logs that tell of an answer with 5xx, or of none.
+func (m *mesh) failures(most int) []string {
+	m.Helper()
+	var found []string
+	err := m.api.Logs(m.Context(), api.LogQuery{Process: "istio-proxy"}, func(l api.LogLine) error {
+		if failedLine.MatchString(l.Text) {
+			found = append(found, l.Pod+" "+l.Text)
+		}
+		return nil
+	})
+	if err != nil {
+		m.Logf("logs: %v", err)
+	}
+	return found[:min(len(found), most)]
 }
 
 func (t *traffic) halt() {
@@ -200,6 +221,7 @@ func (t *traffic) end(during string) {
 	t.m.Logf("%d requests during %s, %d failed", t.sent.Load(), during, t.failed)
 	if t.failed > 0 {
 		t.m.Errorf("%d of %d requests failed during %s:\n%s", t.failed, t.sent.Load(), during, strings.Join(t.failures, "\n"))
+		t.m.Logf("what proxies say of failures:\n%s", strings.Join(t.m.failures(40), "\n"))
 	}
 	if t.sent.Load() == 0 {
 		t.m.Errorf("no request was sent during %s", during)

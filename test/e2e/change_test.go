@@ -116,7 +116,11 @@ func (b *browser) replies(n int) map[string]int {
 // TestRestart replaces instances while requests go on.
 func TestRestart(t *testing.T) {
 	t.Parallel()
-	m := start(t, settings{account: self(), manifests: map[string]string{}})
+	everyFlavour(t, testRestart)
+}
+
+func testRestart(t *testing.T, s settings) {
+	m := start(t, s)
 	load := m.traffic(4)
 	load.await(50)
 	for _, w := range []string{"reviews-v1", "details-v1", "productpage-v1"} {
@@ -136,7 +140,12 @@ func TestRestart(t *testing.T) {
 // TestCrash kills programs and breaks their readiness while requests go on: they are left at once, and come back.
 func TestCrash(t *testing.T) {
 	t.Parallel()
-	m := start(t, settings{account: self(), bare: true, manifests: map[string]string{"web.yaml": webService}})
+	everyFlavour(t, testCrash)
+}
+
+func testCrash(t *testing.T, s settings) {
+	s.bare, s.manifests = true, map[string]string{"web.yaml": webService}
+	m := start(t, s)
 	b := m.browser()
 	if seen := b.replies(60); len(seen) != 3 {
 		t.Errorf("instances that answer: %v, want 3", seen)
@@ -146,7 +155,7 @@ func TestCrash(t *testing.T) {
 	load := m.trafficTo(4, "/", fromWeb)
 	load.await(100)
 	broken := m.readyPods("web")[0]
-	if r := m.inPod(broken.Name, "get", "http://localhost:8000/break"); r.code != 0 {
+	if r := m.inPod(broken.Name, "poke", "/break"); r.code != 0 {
 		t.Fatal(r)
 	}
 	m.eventually(5*time.Second, "two are ready", func() error {
@@ -161,7 +170,7 @@ func TestCrash(t *testing.T) {
 		}
 		return nil
 	})
-	if r := m.inPod(broken.Name, "get", "http://localhost:8000/mend"); r.code != 0 {
+	if r := m.inPod(broken.Name, "poke", "/mend"); r.code != 0 {
 		t.Fatal(r)
 	}
 	m.eventually(10*time.Second, "three are ready", func() error { return m.ready("web") })
@@ -190,12 +199,19 @@ func TestCrash(t *testing.T) {
 // TestControl stops the control plane: traffic goes on, proxies start from what they had, and it recovers by itself.
 func TestControl(t *testing.T) {
 	t.Parallel()
-	m := start(t, settings{account: self()})
+	everyFlavour(t, testControl)
+}
+
+func testControl(t *testing.T, s settings) {
+	m := start(t, s)
 	b := m.browser()
 	m.apply("reviews-v3.yaml")
 	m.eventually(5*time.Second, "red stars only", func() error { return b.only(answer.stars, "red") })
 	load := m.traffic(2)
 	load.await(50)
+	if r := m.inPod("productpage", "get", "http://reviews:9080/reviews/0"); r.code != 0 {
+		t.Error(r)
+	}
 
 	m.must("control", "stop")
 	if s := m.status(); s.Control != "stopped" {

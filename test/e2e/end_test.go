@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"syscall"
@@ -48,7 +49,7 @@ func TestEnd(t *testing.T) {
 			t.Run(f.String()+"-"+e.name, func(t *testing.T) {
 				t.Parallel()
 				links, tables := hostNetwork(t)
-				m := startFlavour(t, f)
+				m := start(t, settings{account: f.account, isolation: f.isolation})
 				load := m.traffic(2)
 				load.await(20)
 				left := m.traces(links, tables)
@@ -73,6 +74,57 @@ func TestEnd(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// TestEndEarly interrupts meshes that have hardly begun.
+func TestEndEarly(t *testing.T) {
+	t.Parallel()
+	everyFlavour(t, func(t *testing.T, s settings) {
+		links, tables := hostNetwork(t)
+		m := prepare(t, s)
+		m.needNamespaces()
+		for _, phase := range []struct {
+			name    string
+			reached func() bool
+		}{
+			{"at once", func() bool { return true }},
+			{"with its socket", func() bool { _, err := os.Stat(m.runDir + "/api.sock"); return err == nil }},
+			{"with its first process", func() bool { return len(family(m.up.cmd.Process.Pid)) > 3 }},
+		} {
+			m.run()
+			m.eventually(10*time.Second, "the mesh begins", func() error {
+				if !phase.reached() {
+					return errors.New(m.up.out.String())
+				}
+				return nil
+			})
+			left := traces{links: links, tables: tables, processes: family(m.up.cmd.Process.Pid)}
+			code, err := m.up.stopBy(syscall.SIGTERM, 10*time.Second)
+			if want := map[bool]int{true: -1}[phase.name == "at once" && code != 0]; err != nil || code != want {
+				t.Errorf("stopped %s: exit code %d, %v:\n%s", phase.name, code, err, m.up.out.String())
+			}
+			m.nothingLeft(left, false)
+		}
+	})
+}
+
+// TestDetached runs a mesh in the background.
+func TestDetached(t *testing.T) {
+	t.Parallel()
+	links, tables := hostNetwork(t)
+	m := prepare(t, settings{account: self()})
+	out := m.must("up", "-d", m.files, "--state", m.dir+"/state", "--publish", "8080=0", "--xds-address", "none", "--metrics-address", "none")
+	t.Cleanup(func() { m.weft("down") })
+	contains(t, "weft up -d", out, "up in", "running in the background", "productpage")
+	if err := m.browser().page().whole(); err != nil {
+		t.Error(err)
+	}
+	left := traces{links: links, tables: tables, processes: family(m.status().PID)}
+	contains(t, "weft down", m.must("down"), "stopped")
+	m.nothingLeft(left, false)
+	if r := m.weft("down"); r.code != 1 {
+		t.Errorf("weft down of a mesh that is gone: %s", r)
 	}
 }
 

@@ -72,6 +72,7 @@ var meshes atomic.Int64
 func start(t *testing.T, s settings) *mesh {
 	t.Helper()
 	m := prepare(t, s)
+	m.needNamespaces()
 	m.run()
 	m.awaitUp()
 	return m
@@ -147,8 +148,10 @@ func (m *mesh) run() {
 		args = append(args, "--isolation", m.isolation)
 	}
 	m.began = time.Now()
+	if m.up == nil {
+		m.Cleanup(m.end)
+	}
 	m.up = m.launch(append(args, m.flags...)...)
-	m.Cleanup(m.end)
 }
 
 // end stops `weft up` if it still runs, and shows what it said if the test failed.

@@ -21,6 +21,7 @@ import (
 //	program http PORT      an HTTP server; see webServer
 //	program tcp PORT       a server that sends back each line after "echo "
 //	program get URL        prints status and body; exit code 1 without an answer
+//	program poke PATH      the same of the pod's own web server, past its sidecar
 //	program say ADDR LINE  sends a line over TCP and prints the line that comes back
 //
 // Servers listen on $PORT where the mesh tells them one.
@@ -35,6 +36,8 @@ func programMain(args []string) int {
 		err = lineServer(ctx, listenAt(args[1]))
 	case len(args) == 2 && args[0] == "get":
 		err = get(args[1])
+	case len(args) == 2 && args[0] == "poke":
+		err = get("http://localhost" + listenAt("8000") + args[1])
 	case len(args) == 3 && args[0] == "say":
 		err = say(args[1], args[2])
 	}

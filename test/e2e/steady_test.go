@@ -72,13 +72,13 @@ func TestCertificates(t *testing.T) {
 	load := m.traffic(2)
 	journal := filepath.Join(m.dir, "state", "ca", "journal.jsonl")
 	issued := func() int { return lines(t, journal) }
-	m.eventually(20*time.Second, "every proxy has had four certificates", func() error {
-		if n := issued(); n < 7*4 {
+	m.eventually(40*time.Second, "every proxy has had six certificates", func() error {
+		if n := issued(); n < 7*6 {
 			return fmt.Errorf("%d were issued", n)
 		}
 		return nil
 	})
 	load.await(50)
-	load.end("four certificates for each proxy")
+	load.end("six certificates for each proxy")
 	t.Logf("%d certificates were issued", issued())
 }

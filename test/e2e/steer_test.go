@@ -41,7 +41,12 @@ spec:
 // TestSteer walks through the examples of the README with one mesh, requests proving each.
 func TestSteer(t *testing.T) {
 	t.Parallel()
-	m := start(t, settings{account: self(), manifests: map[string]string{"plain.yaml": plainWorkload}})
+	everyFlavour(t, testSteer)
+}
+
+func testSteer(t *testing.T, s settings) {
+	s.manifests = map[string]string{"plain.yaml": plainWorkload}
+	m := start(t, s)
 	steps := []struct {
 		name string
 		run  func(*mesh)

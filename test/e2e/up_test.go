@@ -32,51 +32,48 @@ func flavours(t *testing.T) []flavour {
 }
 
 // needNamespaces skips the test where the kernel does not let the account make network namespaces.
-func needNamespaces(t *testing.T, m *mesh) {
-	t.Helper()
+func (m *mesh) needNamespaces() {
+	m.Helper()
 	if m.isolation != "netns" || m.id == nil && os.Geteuid() == 0 {
 		return
 	}
 	for _, file := range []string{"/proc/sys/user/max_user_namespaces", "/proc/sys/kernel/unprivileged_userns_clone"} {
 		if raw, err := os.ReadFile(file); err == nil && strings.TrimSpace(string(raw)) == "0" {
-			t.Skipf("the kernel refuses user namespaces: %s is 0", file)
+			m.Skipf("the kernel refuses user namespaces: %s is 0", file)
 		}
 	}
 	if raw, err := os.ReadFile("/proc/sys/kernel/apparmor_restrict_unprivileged_userns"); err == nil && strings.TrimSpace(string(raw)) == "1" {
-		t.Skip("AppArmor refuses user namespaces (kernel.apparmor_restrict_unprivileged_userns is 1)")
+		m.Skip("AppArmor refuses user namespaces (kernel.apparmor_restrict_unprivileged_userns is 1)")
 	}
 }
 
-// startFlavour starts a mesh, or skips the test where the host does not allow it.
-func startFlavour(t *testing.T, f flavour) *mesh {
-	t.Helper()
-	m := prepare(t, settings{account: f.account, isolation: f.isolation})
-	needNamespaces(t, m)
-	m.run()
-	m.awaitUp()
-	return m
+// everyFlavour runs a test in every way, side by side.
+func everyFlavour(t *testing.T, test func(t *testing.T, s settings)) {
+	for _, f := range flavours(t) {
+		t.Run(f.String(), func(t *testing.T) {
+			t.Parallel()
+			test(t, settings{account: f.account, isolation: f.isolation})
+		})
+	}
 }
 
 func TestUp(t *testing.T) {
 	t.Parallel()
-	for _, f := range flavours(t) {
-		t.Run(f.String(), func(t *testing.T) {
-			t.Parallel()
-			links, tables := hostNetwork(t)
-			m := startFlavour(t, f)
-			m.summary()
-			m.pages()
-			m.looksAround()
-			m.explains()
-			m.executes()
-			m.runsProgram()
-			left := m.traces(links, tables)
-			if _, err := m.up.stopBy(os.Interrupt, 10*time.Second); err != nil {
-				t.Error(err)
-			}
-			m.nothingLeft(left, false)
-		})
-	}
+	everyFlavour(t, func(t *testing.T, s settings) {
+		links, tables := hostNetwork(t)
+		m := start(t, s)
+		m.summary()
+		m.pages()
+		m.looksAround()
+		m.explains()
+		m.executes()
+		m.runsProgram()
+		left := m.traces(links, tables)
+		if _, err := m.up.stopBy(os.Interrupt, 10*time.Second); err != nil {
+			t.Error(err)
+		}
+		m.nothingLeft(left, false)
+	})
 }
 
 // summary checks what `weft up` says once everything is ready, and that it took less than 10 s.
