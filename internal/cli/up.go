@@ -216,6 +216,7 @@ type watcher struct {
 	client    *api.Client
 	began     time.Time
 	announced bool
+	recalled  bool // told of what was applied earlier
 	states    map[string]string
 	findings  map[string]bool
 	gateways  string
@@ -229,9 +230,10 @@ func (w *watcher) step(ctx context.Context) {
 	if w.states == nil {
 		w.states, w.findings = map[string]string{}, map[string]bool{}
 		w.s.out.printf("%s mesh %s, isolation %s: %s\n", w.s.out.paint(bold, "weft"), st.Mesh, st.Isolation, st.Reason)
-		if st.AppliedCount > 0 {
-			w.s.out.printf("%d objects were applied earlier and are in force (weft get; weft delete --all removes them)\n", st.AppliedCount)
-		}
+	}
+	if st.AppliedCount > 0 && !w.announced && !w.recalled { // known once the control plane has read its objects
+		w.recalled = true
+		w.s.out.printf("%d objects were applied earlier and are in force (weft get; weft delete --all removes them)\n", st.AppliedCount)
 	}
 	w.printFindings(st.Findings)
 	w.printStates(st.Workloads)
