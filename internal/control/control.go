@@ -285,7 +285,19 @@ func (c *Control) Apply(ctx context.Context, objects []*source.Object) ([]source
 	if err == nil && results != nil {
 		err = c.settle(ctx)
 	}
-	return results, findings, err
+	return results, findings, c.orEnded(err)
+}
+
+// orEnded makes it plain that what failed, failed with the control plane: its store closes under it.
+func (c *Control) orEnded(err error) error {
+	select {
+	case <-c.ended:
+		if err != nil && !errors.Is(err, ErrEnded) {
+			return fmt.Errorf("%w: %w", ErrEnded, err)
+		}
+	default:
+	}
+	return err
 }
 
 // DryRun says what Apply would do, and does nothing.
@@ -299,7 +311,7 @@ func (c *Control) Delete(ctx context.Context, keys []source.Key) ([]source.Resul
 	if err == nil {
 		err = c.settle(ctx)
 	}
-	return results, err
+	return results, c.orEnded(err)
 }
 
 // Get finds an object; nil when there is none, or the sources have not been read yet.

@@ -42,6 +42,9 @@ func TestApplyEndsWithTheControlPlane(t *testing.T) {
 		if err := <-applied; !errors.Is(err, ErrEnded) {
 			t.Errorf("apply: %v", err)
 		}
+		if _, _, err := c.Apply(t.Context(), objects); !errors.Is(err, ErrEnded) {
+			t.Errorf("apply once it has ended: %v", err)
+		}
 		cancel()
 		if err := <-ran; err != nil {
 			t.Error(err)

@@ -67,7 +67,7 @@ func (o objects) Apply(ctx context.Context, req api.ChangeRequest) (api.ChangeRe
 	}
 	results, more, err := c.Apply(ctx, decoded)
 	if err != nil {
-		return api.ChangeReply{}, err
+		return api.ChangeReply{}, unavailable(err)
 	}
 	return reply(results, append(findings, more...)), nil
 }
@@ -119,9 +119,17 @@ func (o objects) Delete(ctx context.Context, req api.ChangeRequest) (api.ChangeR
 	if errors.Is(err, source.ErrNotFound) {
 		return api.ChangeReply{}, &api.NotFoundError{Message: err.Error(), Hint: "weft get lists the objects and where they are from"}
 	} else if err != nil {
-		return api.ChangeReply{}, err
+		return api.ChangeReply{}, unavailable(err)
 	}
 	return reply(results, nil), nil
+}
+
+// unavailable says so of a control plane that ended meanwhile.
+func unavailable(err error) error {
+	if errors.Is(err, control.ErrEnded) {
+		return &api.UnavailableError{Message: err.Error(), Hint: "try again once it runs: weft status"}
+	}
+	return err
 }
 
 // lookup finds an object by a kind as people write it.
