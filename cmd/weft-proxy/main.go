@@ -11,10 +11,10 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"syscall"
 
 	"github.com/weftmesh/weft/internal/proxy"
+	"github.com/weftmesh/weft/internal/version"
 	"github.com/weftmesh/weft/internal/wire"
 )
 
@@ -38,7 +38,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return 2
 	}
 	if *version {
-		fmt.Fprintln(stdout, "weft-proxy", buildVersion())
+		fmt.Fprintln(stdout, "weft-proxy", version.String())
 		return 0
 	}
 	if *path == "" || flags.NArg() > 0 {
@@ -62,26 +62,14 @@ func serve(ctx context.Context, path string, verbose bool, stderr io.Writer) err
 		level = slog.LevelDebug
 	}
 	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: level}))
-	p, err := proxy.New(proxy.Options{Bootstrap: b, Log: log, Version: buildVersion()})
+	p, err := proxy.New(proxy.Options{Bootstrap: b, Log: log, Version: version.String()})
 	if err != nil {
 		return err
 	}
 	log.Info("proxy starts", "node", b.Node.ID(), "control", b.Control)
 	err = p.Run(ctx)
-	log.Info("proxy ends", "error", err)
+	if err == nil {
+		log.Info("proxy ends")
+	}
 	return err
-}
-
-// buildVersion is the module's version, or the revision that it was built from.
-func buildVersion() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "unknown"
-	}
-	for _, s := range info.Settings {
-		if s.Key == "vcs.revision" && info.Main.Version == "(devel)" {
-			return s.Value
-		}
-	}
-	return info.Main.Version
 }

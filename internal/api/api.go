@@ -199,6 +199,12 @@ type Edge struct {
 	MutualTLS            bool    `json:"mutualTLS"`
 }
 
+// The windows that a graph can be asked for.
+const (
+	MinWindow = 5 * time.Second
+	MaxWindow = 10 * time.Minute
+)
+
 // Graph is the service graph over a window.
 type Graph struct {
 	Window time.Duration `json:"window"`

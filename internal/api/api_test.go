@@ -121,7 +121,7 @@ func TestErrorsKeepKindAndHint(t *testing.T) {
 	if !errors.As(err, &nf) || err.Error() != "no pod x" || Hint(err) != "weft ps lists them" {
 		t.Fatalf("got %#v", err)
 	}
-	if _, err := c.Graph(t.Context(), -time.Second); !strings.Contains(err.Error(), "positive duration") {
+	if _, err := c.Graph(t.Context(), -time.Second); !strings.Contains(err.Error(), "from 5s to 10m0s") {
 		t.Fatalf("negative window: %v", err)
 	}
 	if _, err := NewClient(filepath.Join(t.TempDir(), "none")).Status(t.Context()); !errors.Is(err, ErrNotRunning) {

@@ -19,3 +19,10 @@ func KindMatches(kind, asked string) bool {
 	kind = strings.ToLower(kind)
 	return kind == asked || kind+"s" == asked || kind+"es" == asked || strings.TrimSuffix(kind, "y")+"ies" == asked
 }
+
+// Kinds lists the kinds of objects that a mesh may hold.
+func Kinds() []string {
+	return []string{"AuthorizationPolicy", "ConfigMap", "Deployment", "DestinationRule", "EndpointSlice", "Gateway", "GatewayClass",
+		"HTTPRoute", "Ingress", "IngressClass", "Namespace", "PeerAuthentication", "Pod", "ReferenceGrant", "Secret", "Service",
+		"ServiceAccount", "ServiceEntry", "VirtualService", "WorkloadEntry"}
+}

@@ -78,8 +78,8 @@ func Handler(b Backend) http.Handler {
 	})
 	mux.HandleFunc("GET /v1/graph", func(w http.ResponseWriter, r *http.Request) {
 		window, err := time.ParseDuration(r.FormValue("window"))
-		if err != nil || window <= 0 {
-			fail(w, &InvalidError{Message: fmt.Sprintf("window %q is not a positive duration", r.FormValue("window")), Hint: "for example 30s"})
+		if err != nil || window < MinWindow || window > MaxWindow {
+			fail(w, &InvalidError{Message: fmt.Sprintf("window %q is not a duration from %s to %s", r.FormValue("window"), MinWindow, MaxWindow), Hint: "for example 30s"})
 			return
 		}
 		answer(w)(b.Observer.Graph(r.Context(), window))

@@ -89,6 +89,9 @@ func (s *session) deleteCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if len(reply.Changes) == 0 && !reply.Refused {
+				s.out.printf("nothing was applied, so nothing was deleted\n")
+			}
 			return s.printChanges(reply, false)
 		},
 	}
@@ -207,6 +210,9 @@ func (s *session) getCommand() *cobra.Command {
 }
 
 func selectObjects(all []api.Object, args []string, namespace string) ([]api.Object, error) {
+	if len(args) > 0 && !slices.ContainsFunc(api.Kinds(), func(k string) bool { return api.KindMatches(k, args[0]) }) {
+		return nil, &usageError{fmt.Errorf("there is no kind %q; the kinds are %s", args[0], strings.Join(api.Kinds(), ", "))}
+	}
 	var found []api.Object
 	for _, o := range all {
 		if len(args) > 0 && !api.KindMatches(o.Kind, args[0]) || len(args) > 1 && o.Name != args[1] || namespace != "" && o.Namespace != namespace {

@@ -108,7 +108,7 @@ func (s *session) logsCommand() *cobra.Command {
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			if len(args) == 1 {
-				q.Namespace, q.Name = splitName(args[0], "")
+				q.Namespace, q.Name = splitName(args[0], q.Namespace)
 			}
 			if since > 0 {
 				q.Since = time.Now().Add(-since)
@@ -118,6 +118,7 @@ func (s *session) logsCommand() *cobra.Command {
 			return client.Logs(c.Context(), q, func(l api.LogLine) error { return s.printLog(l, stamps) })
 		},
 	}
+	c.Flags().StringVarP(&q.Namespace, "namespace", "n", "", "only this namespace")
 	c.Flags().BoolVarP(&q.Follow, "follow", "f", false, "go on as lines come")
 	c.Flags().IntVar(&q.Tail, "tail", 0, "only the last lines of each process")
 	c.Flags().StringVarP(&q.Process, "container", "c", "", "only this container; istio-proxy is the sidecar")
@@ -190,7 +191,11 @@ func (s *session) printStatus(st api.Status) {
 	for _, g := range st.Gateways {
 		line("gateway", fmt.Sprintf("http://%s (port %d)", g.Address, g.Port))
 	}
-	line("objects", fmt.Sprintf("%d applied; files: %s", st.AppliedCount, strings.Join(st.Sources, ", ")))
+	applied := fmt.Sprintf("%d applied", st.AppliedCount)
+	if st.Control != "running" {
+		applied = "applied ones not known while the control plane is away"
+	}
+	line("objects", applied+"; files: "+strings.Join(st.Sources, ", "))
 	if len(st.Proxies) > 0 {
 		s.out.printf("\n")
 		rows := make([][]cell, len(st.Proxies))
@@ -229,6 +234,9 @@ func (s *session) graphCommand() *cobra.Command {
   weft graph --follow        redraw every two seconds`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
+			if window < api.MinWindow || window > api.MaxWindow {
+				return &usageError{fmt.Errorf("window %s: want %s to %s", window, api.MinWindow, api.MaxWindow)}
+			}
 			client := s.client()
 			defer client.Close()
 			for {

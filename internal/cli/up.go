@@ -186,7 +186,7 @@ func (s *session) upDetached(ctx context.Context, o UpOptions) error {
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }() // ends with the process or with ours
-	w := &watcher{s: s, client: client, began: time.Now()}
+	w := &watcher{s: s, client: client, began: time.Now(), detached: true}
 	for {
 		if w.step(ctx); w.announced {
 			s.out.printf("\nrunning in the background (pid %d); its messages are in %s\n", cmd.Process.Pid, logPath)
@@ -216,6 +216,7 @@ type watcher struct {
 	client    *api.Client
 	began     time.Time
 	announced bool
+	detached  bool // the mesh goes on without this process
 	recalled  bool // told of what was applied earlier
 	states    map[string]string
 	findings  map[string]bool
@@ -331,19 +332,27 @@ func (w *watcher) summary(st api.Status) {
 	if w.s.mesh != api.DefaultMesh {
 		self += " --mesh " + w.s.mesh
 	}
-	tries := [][2]string{{"ps", "what runs"}, {"graph", "who calls whom"}, {"logs -f", "what they say"}}
+	tries := [][2]string{{self + " ps", "what runs"}, {self + " graph", "who calls whom"}, {self + " logs -f", "what they say"}}
 	if page != "" {
-		tries = append(tries, [2]string{"explain --from productpage http://reviews:9080/reviews/0", "which way, and why"},
-			[2]string{"apply -f examples/bookinfo/try/reviews-90-10.yaml", "shift traffic"})
+		tries = append(tries, [2]string{self + " explain --from productpage http://reviews:9080/reviews/0", "which way, and why"})
+		const shift = "examples/bookinfo/try/reviews-90-10.yaml"
+		if _, err := os.Stat(shift); err == nil {
+			tries = append(tries, [2]string{self + " apply -f " + shift, "shift traffic"})
+		}
 	}
+	end := "Ctrl-C"
+	if w.detached {
+		end = self + " down"
+	}
+	tries = append(tries, [2]string{end, "stop everything"})
 	width := 0
 	for _, t := range tries {
-		width = max(width, len(self)+1+len(t[0]))
+		width = max(width, len(t[0]))
 	}
 	for _, t := range tries {
-		o.printf("  %-*s   %s\n", width, self+" "+t[0], o.paint(dim, t[1]))
+		o.printf("  %-*s   %s\n", width, t[0], o.paint(dim, t[1]))
 	}
-	o.printf("  %-*s   %s\n\n", width, "Ctrl-C", o.paint(dim, "stop everything"))
+	o.printf("\n")
 }
 
 func (w *watcher) printGateways(gs []api.Published) {
