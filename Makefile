@@ -42,6 +42,10 @@ fuzz: need-go ## run every fuzz target for FUZZTIME (default 1m each)
 	  for t in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\).*/\1/p' $$f); do \
 	    echo "== $$(dirname $$f) $$t"; go test -run '^$$' -fuzz "^$$t$$" -fuzztime $${FUZZTIME:-1m} ./$$(dirname $$f) || exit 1; done; done
 
+.PHONY: bench
+bench: need-go ## measure the proxy side by side with nginx and HAProxy (BENCH="-rounds 1 -d 1s" for a short run)
+	go run ./bench $(BENCH)
+
 .PHONY: clean
 clean: ## remove what was built
 	rm -rf bin

@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"os/exec"
 
 	"github.com/weftmesh/weft/bench/load"
 )
@@ -79,13 +78,8 @@ func noProxy(_ context.Context, s *site) (*deployment, error) {
 	return &deployment{entry: s.backend}, nil
 }
 
-// launch starts a contestant and makes sure that it does what it shall.
+// launch starts a contestant, whose program is there, and makes sure that it does what it shall.
 func (c contestant) launch(ctx context.Context, s *site, t topology) (*deployment, error) {
-	if c.program != "" {
-		if _, err := exec.LookPath(c.program); err != nil {
-			return nil, fmt.Errorf("%s is not in PATH", c.program)
-		}
-	}
 	d, err := c.start[t](ctx, s)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", c.name, err)

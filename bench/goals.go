@@ -71,7 +71,17 @@ func (g goal) reached(o *outcome, name string) (text, verdict string, ok bool) {
 	if g.max != 0 && v <= g.max || g.max == 0 && v >= g.min {
 		verdict = "met"
 	}
+	if !g.quiet(o, name) {
+		verdict += ", disturbed"
+	}
 	return text, verdict, true
+}
+
+// quiet reports whether the verdict rests on undisturbed rounds.
+func (g goal) quiet(o *outcome, name string) bool {
+	_, mine := o.counted(name, g.value)
+	_, theirs := o.counted(g.against, g.value)
+	return mine && theirs
 }
 
 // goalTable compares what was reached with the goals. Those of scenarios that were not played have "-".

@@ -11,6 +11,11 @@ import (
 // debian has the package of each program that we need.
 var debian = []struct{ program, pkg string }{{"nginx", "nginx-light"}, {"haproxy", "haproxy"}, {"wrk", "wrk"}}
 
+func inPath(program string) bool {
+	_, err := exec.LookPath(program)
+	return err == nil
+}
+
 // install installs what is missing where it may, and says in one line each what it did or what is left out.
 func install(ctx context.Context) (notes []string, err error) {
 	// Debian keeps servers where ordinary users' PATH does not look.
@@ -19,7 +24,7 @@ func install(ctx context.Context) (notes []string, err error) {
 	}
 	var missing []string
 	for _, d := range debian {
-		if _, err := exec.LookPath(d.program); err != nil {
+		if !inPath(d.program) {
 			missing = append(missing, d.pkg)
 		}
 	}
@@ -27,14 +32,14 @@ func install(ctx context.Context) (notes []string, err error) {
 		notes = append(notes, aptGet(ctx, missing))
 	}
 	for _, program := range []string{"nginx", "wrk"} {
-		if _, err := exec.LookPath(program); err != nil {
+		if !inPath(program) {
 			return notes, fmt.Errorf("%s is missing, without which nothing can be measured (apt-get install %s)", program, strings.Join(missing, " "))
 		}
 	}
-	if _, err := exec.LookPath("haproxy"); err != nil {
+	if !inPath("haproxy") {
 		notes = append(notes, "haproxy is missing (apt-get install haproxy): left out, and with it the goals that are ratios to it")
 	}
-	if _, err := exec.LookPath("envoy"); err != nil {
+	if !inPath("envoy") {
 		notes = append(notes, "envoy is not in PATH: left out")
 	}
 	return notes, nil

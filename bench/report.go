@@ -35,6 +35,9 @@ func tableOf(o *outcome) table {
 	}
 	restless := false
 	for _, name := range o.contestants {
+		if name == envoyProxy && !inPath("envoy") {
+			continue // nobody expects it
+		}
 		row, quiet := o.row(name)
 		restless = restless || !quiet
 		t.rows = append(t.rows, row)
@@ -122,7 +125,7 @@ func (t table) text() string {
 		fmt.Fprintln(&b, strings.TrimRight(line, " "))
 	}
 	for _, n := range t.notes {
-		fmt.Fprintf(&b, "  (%s)\n", n)
+		fmt.Fprintf(&b, "  %s\n", n)
 	}
 	return b.String()
 }

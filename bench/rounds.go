@@ -90,10 +90,8 @@ func (r *runner) launch(ctx context.Context, o *outcome) (map[string]*deployment
 		if !slices.Contains(o.contestants, c.name) || c.start[o.topology] == nil {
 			continue
 		}
-		if c.program != "" {
-			if _, err := exec.LookPath(c.program); err != nil {
-				continue // the report says it once for all scenarios
-			}
+		if c.program != "" && !inPath(c.program) {
+			continue // the report says it once for all scenarios
 		}
 		d, err := c.launch(ctx, r.site, o.topology)
 		if err != nil {

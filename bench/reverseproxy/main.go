@@ -45,7 +45,7 @@ func serve(listen, upstream, cert, key, ca string, serveTLS bool) error {
 			r.SetXForwarded()
 		},
 		Transport:  transport,
-		BufferPool: &buffers{sync.Pool{New: func() any { return make([]byte, 32<<10) }}},
+		BufferPool: &buffers{sync.Pool{New: func() any { p := make([]byte, 32<<10); return &p }}},
 	}
 	server := &http.Server{Addr: listen, Handler: proxy, TLSConfig: config, Protocols: &http.Protocols{}}
 	server.Protocols.SetHTTP1(true)
@@ -81,5 +81,5 @@ func mutual(cert, key, ca string) (*tls.Config, error) {
 // buffers are for copying bodies.
 type buffers struct{ sync.Pool }
 
-func (b *buffers) Get() []byte  { return b.Pool.Get().([]byte) }
-func (b *buffers) Put(p []byte) { b.Pool.Put(p) } //nolint:staticcheck // a slice header per body is the price of the interface
+func (b *buffers) Get() []byte  { return *b.Pool.Get().(*[]byte) }
+func (b *buffers) Put(p []byte) { b.Pool.Put(&p) }
