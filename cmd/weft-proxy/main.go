@@ -29,7 +29,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	flags := flag.NewFlagSet("weft-proxy", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	path := flags.String("bootstrap", "", "the `file` that says who this proxy is and where its control plane is (required)")
-	version := flags.Bool("version", false, "print the version and exit")
+	printVersion := flags.Bool("version", false, "print the version and exit")
 	verbose := flags.Bool("verbose", false, "log details")
 	if err := flags.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
@@ -37,7 +37,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		}
 		return 2
 	}
-	if *version {
+	if *printVersion {
 		fmt.Fprintln(stdout, "weft-proxy", version.String())
 		return 0
 	}
