@@ -32,7 +32,10 @@ func (l *Live) ask(kind rootKind, name string) (*root, error) {
 	}
 	r := roots[name]
 	if r == nil {
-		if len(roots) >= l.opts.MaxNames && !l.evict(roots) {
+		switch full := len(roots) >= l.opts.MaxNames; {
+		case full && l.link.isLost(): // what is evicted now could not be had again
+			return nil, fmt.Errorf("resolve %q: %w", name, l.unreachable())
+		case full && !l.evict(roots):
 			return nil, fmt.Errorf("resolve %q: %d names are being resolved already: %w", name, len(roots), ErrTimeout)
 		}
 		r = l.addRoot(kind, key{typeURL, name})
@@ -46,44 +49,41 @@ func (l *Live) ask(kind rootKind, name string) (*root, error) {
 
 // wait returns when the root is settled or a bound is reached.
 func (l *Live) wait(ctx context.Context, r *root) (*answer, error) {
-	short := time.NewTimer(l.opts.UnreachableWait)
-	defer short.Stop()
-	long := time.NewTimer(l.opts.AnswerWait)
-	defer long.Stop()
+	limit := time.NewTimer(l.opts.AnswerWait)
+	defer limit.Stop()
 	for {
-		a, settled, err := l.outcome(r, false)
+		a, settled, lost, err := l.outcome(r)
 		if a != nil || err != nil {
 			return a, err
 		}
 		select {
 		case <-settled:
+		case <-lost:
 		case <-ctx.Done():
 			return nil, ctx.Err()
-		case <-short.C:
-			if a, _, err := l.outcome(r, true); a != nil || err != nil {
-				return a, err
-			}
-		case <-long.C:
+		case <-limit.C:
 			return nil, fmt.Errorf("%w within %s", ErrTimeout, l.opts.AnswerWait)
 		}
 	}
 }
 
-// outcome gives what a waiter gets now; all nil when it must wait on. overdue says that it has waited as long as it should for a
-// control plane that is out of reach.
-func (l *Live) outcome(r *root, overdue bool) (*answer, <-chan struct{}, error) {
+// outcome gives what a waiter gets now, or else the channels of which one is closed when that may have changed.
+func (l *Live) outcome(r *root) (a *answer, settled, lost <-chan struct{}, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch {
 	case r.done:
-		return r.answer, nil, nil
+		return r.answer, nil, nil, nil
 	case r.err != nil:
-		return nil, nil, r.err
-	case !l.link.up && (overdue || r.gaveUp):
-		r.gaveUp = true
-		return nil, nil, fmt.Errorf("%w for %s: %w", ErrUnreachable, l.clock().Sub(l.link.since).Round(time.Millisecond), l.link.err)
+		return nil, nil, nil, r.err
+	case l.link.isLost():
+		return nil, nil, nil, l.unreachable()
 	}
-	return nil, r.settled, nil
+	return nil, r.settled, l.link.lost, nil
+}
+
+func (l *Live) unreachable() error {
+	return fmt.Errorf("%w for %s: %w", ErrUnreachable, l.clock().Sub(l.link.since).Round(time.Millisecond), l.link.err)
 }
 
 // leave takes a waiter out and counts its wait.

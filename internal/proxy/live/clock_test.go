@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -124,16 +125,23 @@ func TestUnusedNamesAreDropped(t *testing.T) {
 	})
 }
 
-// TestWaitsAreBounded checks both bounds, and that a second waiter does not wait for a control plane known to be away.
+// failing resolves a name that is not answered, and tells how long that took.
+func failing(t *testing.T, l *Live, name string) (time.Duration, error) {
+	start := time.Now()
+	_, err := l.Resolve(t.Context(), name)
+	if err == nil {
+		t.Errorf("%s: resolved without an answer", name)
+	}
+	return time.Since(start), err
+}
+
+// TestWaitsAreBounded checks that the time for a lost control plane to return is counted once, and not for each name.
 func TestWaitsAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l, _ := running(t, Options{})
 		resolve := func() time.Duration {
-			start := time.Now()
-			if _, err := l.Resolve(t.Context(), "a:1"); err == nil {
-				t.Error("resolved without an answer")
-			}
-			return time.Since(start)
+			d, _ := failing(t, l, "a:1")
+			return d
 		}
 		if d := resolve(); d != 5*time.Second {
 			t.Errorf("waited %s for a silent control plane", d)
@@ -145,13 +153,71 @@ func TestWaitsAreBounded(t *testing.T) {
 		if d := resolve(); d != 0 {
 			t.Errorf("the second waiter waited %s", d)
 		}
+		time.Sleep(time.Hour)
+		l.Disconnected(ErrUnreachable) // once more, as after every attempt
+		switch d, err := failing(t, l, "b:1"); {
+		case d != 0:
+			t.Errorf("another name waited %s", d)
+		case !errors.Is(err, ErrUnreachable) || !strings.Contains(err.Error(), "for 1h0m1.5s"):
+			t.Errorf("another name: %v", err)
+		}
 		l.Connected()
 		if d := resolve(); d != 5*time.Second {
 			t.Errorf("waited %s after the return", d)
 		}
 		w := l.Status().Waits
-		if w.Count != 4 || w.Longest != 5*time.Second || w.Outcome["timeout"] != 2 || w.Outcome["unreachable"] != 2 {
+		if w.Count != 5 || w.Longest != 5*time.Second || w.Outcome["timeout"] != 2 || w.Outcome["unreachable"] != 3 {
 			t.Errorf("waits: %+v", w)
+		}
+	})
+}
+
+func TestShortLossIsRiddenOut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, _ := running(t, Options{})
+		for range 3 { // each loss has its own time
+			l.Disconnected(errors.New("restarting"))
+			time.Sleep(time.Second)
+			l.Connected()
+		}
+		l.Disconnected(errors.New("restarting"))
+		time.Sleep(time.Second)
+		go func() {
+			time.Sleep(400 * time.Millisecond)
+			l.Connected()
+			time.Sleep(time.Second)
+			answerTCP(t, l, "a:1", "c")
+		}()
+		start := time.Now()
+		if target, err := l.Resolve(t.Context(), "a:1"); target == nil || err != nil || time.Since(start) != 1400*time.Millisecond {
+			t.Errorf("Resolve = %v, %v after %s", target, err, time.Since(start))
+		}
+		l.Disconnected(errors.New("gone"))
+		time.Sleep(time.Second)
+		if d, err := failing(t, l, "b:1"); d != 500*time.Millisecond || !strings.Contains(err.Error(), "gone") {
+			t.Errorf("failed after %s: %v", d, err)
+		}
+	})
+}
+
+// TestStart checks that names wait until the first attempt to connect has failed, but not for an attempt that is never made.
+func TestStart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		begin := func() *Live {
+			l := newLive(Options{Node: wire.Node{Role: wire.Sidecar, Namespace: "default", ServiceAccount: "a", Name: "a"}})
+			l.begin(&silent{})
+			return l
+		}
+		l := begin()
+		time.AfterFunc(700*time.Millisecond, func() { l.Disconnected(errors.New("refused")) })
+		if d, err := failing(t, l, "a:1"); d != 700*time.Millisecond || !strings.Contains(err.Error(), "refused") {
+			t.Errorf("failed after %s: %v", d, err)
+		}
+		if d, _ := failing(t, l, "b:1"); d != 0 {
+			t.Errorf("a second name waited %s", d)
+		}
+		if d, err := failing(t, begin(), "a:1"); d != 1500*time.Millisecond || !errors.Is(err, ErrUnreachable) {
+			t.Errorf("failed after %s: %v", d, err)
 		}
 	})
 }

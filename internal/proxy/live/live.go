@@ -26,8 +26,9 @@ type Options struct {
 	Log  *slog.Logger // nil discards
 	// StateDir keeps the used configuration; empty keeps nothing.
 	StateDir string
-	// UnreachableWait bounds how long a name that was never seen waits while the control plane is out of reach: 1.5 s.
-	// AnswerWait bounds it while the control plane is connected: 5 s.
+	// UnreachableWait is for how long after the loss of the stream names that were never seen still wait for its return, so that a
+	// restart of the control plane is not noticed: 1.5 s. Later ones fail at once. At the start it ends when the first attempt to
+	// connect fails. AnswerWait bounds the wait while the control plane is connected: 5 s.
 	UnreachableWait, AnswerWait time.Duration
 	// KeepUnused is how long a name stays subscribed after its last use: 30 min. KeepUnknown is the same for names that the mesh
 	// does not know: 2 min.
@@ -91,7 +92,7 @@ type Live struct {
 	changes   changes
 	link      link
 	waits     WaitStats
-	timers    map[*time.Timer]struct{} // running removal graces
+	timers    map[*time.Timer]struct{} // running graces
 	stopped   bool
 }
 
@@ -100,6 +101,11 @@ type link struct {
 	up    bool
 	since time.Time // of the last change of up
 	err   error     // why it is down
+	// lost is closed when the stream is down for longer than UnreachableWait: there is nothing to wait for. Connected makes a new one.
+	lost   chan struct{}
+	cancel func() // ends the time until then
+	// connected is set once there was a stream.
+	connected bool
 }
 
 // published is what readers see. Everything reachable from it is immutable, except the dates of use.
@@ -138,7 +144,7 @@ func newLive(o Options) *Live {
 		resources: map[key]*resource{}, clusters: map[string]joined{}, names: map[string]*root{}, dns: map[string]*root{}, listeners: map[string]*root{},
 		timers: map[*time.Timer]struct{}{},
 	}
-	l.link = link{since: l.clock(), err: errors.New("not connected yet")}
+	l.link = link{since: l.clock(), err: errors.New("not connected yet"), lost: make(chan struct{}), cancel: func() {}}
 	l.current.Store(&published{
 		snapshot: &conf.Snapshot{Outbound: map[string]*conf.Target{}, RouteTables: map[string]*conf.RouteTable{},
 			Clusters: map[string]*conf.Cluster{}},
@@ -181,6 +187,7 @@ func (l *Live) begin(t transport) {
 	if err := l.restore(); err != nil {
 		l.opts.Log.Warn("live: saved configuration not used", "error", err)
 	}
+	l.awaitReturn()
 	l.publish()
 }
 

@@ -93,7 +93,6 @@ type root struct {
 	settled chan struct{} // closed when done or err is set
 	waiting int           // waiters
 	dropped bool          // out of its map
-	gaveUp  bool          // a waiter met an unreachable control plane; cleared when it is back
 }
 
 func (r *root) known() bool { return r.target != nil || r.names != nil }
@@ -346,7 +345,7 @@ func (l *Live) remove(k key) map[*root]struct{} {
 	if res.value != nil && (k.typeURL == clusterType || k.typeURL == endpointType) {
 		if !res.withdrawn {
 			res.withdrawn = true
-			l.afterGrace(func() { l.expire(k, res) })
+			l.after(l.opts.RemovalGrace, func() { l.expire(k, res) })
 		}
 		return nil
 	}
@@ -354,21 +353,26 @@ func (l *Live) remove(k key) map[*root]struct{} {
 	return res.users
 }
 
-// afterGrace runs f, with mu held, when RemovalGrace has passed, unless Run has ended by then.
-func (l *Live) afterGrace(f func()) {
+// after runs f, with mu held, when d has passed, unless it was cancelled or Run has ended by then. It and cancel are called with mu
+// held.
+func (l *Live) after(d time.Duration, f func()) (cancel func()) {
 	if l.stopped {
-		return
+		return func() {}
 	}
 	var t *time.Timer
-	t = time.AfterFunc(l.opts.RemovalGrace, func() {
+	t = time.AfterFunc(d, func() {
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		delete(l.timers, t)
-		if !l.stopped {
+		if _, due := l.timers[t]; due && !l.stopped {
+			delete(l.timers, t)
 			f()
 		}
 	})
 	l.timers[t] = struct{}{}
+	return func() {
+		t.Stop()
+		delete(l.timers, t)
+	}
 }
 
 func (l *Live) stopTimers() {
@@ -397,22 +401,47 @@ func (l *Live) expire(k key, res *resource) {
 func (l *Live) Connected() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.link = link{up: true, since: l.clock()}
-	for _, roots := range []map[string]*root{l.names, l.dns} {
-		for _, r := range roots {
-			r.gaveUp = false
-		}
+	l.link.cancel()
+	lost := l.link.lost
+	if l.link.isLost() {
+		lost = make(chan struct{})
 	}
+	l.link = link{up: true, since: l.clock(), lost: lost, cancel: func() {}, connected: true}
 }
 
 // Disconnected is for the ads client.
 func (l *Live) Disconnected(err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.link.up {
-		l.link.since = l.clock()
-	}
+	was := l.link.up
 	l.link.up, l.link.err = false, err
+	switch {
+	case was:
+		l.link.since = l.clock()
+		l.awaitReturn()
+	case !l.link.connected:
+		l.giveUp()
+	}
+}
+
+// awaitReturn gives the control plane UnreachableWait to come back.
+func (l *Live) awaitReturn() { l.link.cancel = l.after(l.opts.UnreachableWait, l.giveUp) }
+
+// giveUp lets those fail who wait for a control plane that is down.
+func (l *Live) giveUp() {
+	l.link.cancel()
+	if !l.link.isLost() {
+		close(l.link.lost)
+	}
+}
+
+func (k *link) isLost() bool {
+	select {
+	case <-k.lost:
+		return true
+	default:
+		return false
+	}
 }
 
 // walk follows one root through the resources.
