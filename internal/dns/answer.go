@@ -47,8 +47,12 @@ func (s *Server) resolve(ctx context.Context, query *dns.Msg) *dns.Msg {
 		return refused
 	}
 	name := canonical(question.Name)
-	found, known := s.options.Lookup(ctx, name)
+	found, known, err := s.options.Lookup(ctx, name)
 	switch {
+	case err != nil && s.mayBeService(name):
+		// To say that it does not exist would be believed, and remembered.
+		s.failed.Add(1)
+		return failure(query, dns.RcodeServerFailure)
 	case known && s.isOurs(question.Qtype, name):
 		s.answered.Add(1)
 		return s.records(query, found)
@@ -90,6 +94,13 @@ func (s *Server) isOurs(kind uint16, name string) bool {
 
 func (s *Server) inCluster(name string) bool {
 	return strings.HasSuffix(name, s.suffix) || name == s.options.ClusterDomain
+}
+
+// mayBeService reports whether a name has the form of a service's: "reviews" or "reviews.default.svc.cluster.local". Of other names
+// in the cluster, most are made by resolvers that append their search domains to external names; a failure would end that search.
+func (s *Server) mayBeService(name string) bool {
+	labels := strings.Split(name, ".")
+	return len(labels) == 1 || len(labels) > 3 && labels[2] == "svc" && strings.Join(labels[3:], ".") == s.options.ClusterDomain
 }
 
 // records answers with the addresses of the kind asked for. A name without any of that kind exists all the same: NOERROR without

@@ -27,8 +27,8 @@ type Answer struct {
 // Options of New. Zero fields take their defaults.
 type Options struct {
 	// Lookup finds a name of the mesh. It is asked with the name as queried, in lower case and without the final dot, for every
-	// query; short names are its business. It must be safe for concurrent use. Required.
-	Lookup func(ctx context.Context, name string) (Answer, bool)
+	// query; short names are its business. An error means that it cannot tell now. It must be safe for concurrent use. Required.
+	Lookup func(ctx context.Context, name string) (answer Answer, found bool, err error)
 	// Forward answers what the mesh does not know, such as Upstreams.Exchange. It gets its own copy of the query, may answer
 	// with any message id, and must return when ctx ends. Nil refuses such questions.
 	Forward func(ctx context.Context, query *dns.Msg) (*dns.Msg, error)
@@ -48,7 +48,7 @@ type Stats struct {
 	Queries   uint64 // well-formed questions
 	Answered  uint64 // by the mesh's own knowledge, names that do not exist included
 	Forwarded uint64 // answered from upstream
-	Failed    uint64 // SERVFAIL: upstream failed or took too long
+	Failed    uint64 // SERVFAIL: Lookup or upstream failed or took too long
 	Overload  uint64 // SERVFAIL: MaxQueries were under way
 	Refused   uint64 // questions of a class or kind that is not served
 	Malformed uint64 // packets that are no query

@@ -40,9 +40,9 @@ func manyAddrs(n int) (out []netip.Addr) {
 	return out
 }
 
-func lookup(_ context.Context, name string) (Answer, bool) {
+func lookup(_ context.Context, name string) (Answer, bool, error) {
 	a, ok := names[name]
-	return a, ok
+	return a, ok, nil
 }
 
 // start runs a server on sockets of its own and gives their address, the same port number not being needed.
@@ -151,6 +151,43 @@ func TestAnswers(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// TestLookupFails checks that of a service that may be there it is not said that there is none, and that the searches of resolvers
+// for external names go on.
+func TestLookupFails(t *testing.T) {
+	away := func(_ context.Context, name string) (Answer, bool, error) {
+		if a, ok := names[name]; ok {
+			return a, true, nil
+		}
+		return Answer{}, false, errors.New("control plane unreachable")
+	}
+	forward := func(_ context.Context, q *dns.Msg) (*dns.Msg, error) {
+		r := new(dns.Msg).SetReply(q)
+		rr, err := dns.NewRR(q.Question[0].Name + " 60 IN A 192.0.2.1")
+		r.Answer = append(r.Answer, rr)
+		return r, err
+	}
+	s, udp, _ := start(t, Options{Lookup: away, Forward: forward})
+	for name, want := range map[string]string{
+		"reviews.default.svc.cluster.local":         "NOERROR 240.0.0.1",
+		"ratings.default.svc.cluster.local":         "SERVFAIL",
+		"ratings":                                   "SERVFAIL",
+		"ratings.svc.cluster.local":                 "NXDOMAIN",
+		"ratings.cluster.local":                     "NXDOMAIN",
+		"ratings.default.default.svc.cluster.local": "NXDOMAIN",
+		"www.example.com.default.svc.cluster.local": "NXDOMAIN",
+		"www.example.com.svc.cluster.local":         "NXDOMAIN",
+		"www.example.com":                           "NOERROR 192.0.2.1",
+		"a.b.svc.example.com":                       "NOERROR 192.0.2.1",
+	} {
+		if got := brief(ask(t, "udp", udp, question(name, dns.TypeA))); got != want {
+			t.Errorf("%s: %s, want %s", name, got, want)
+		}
+	}
+	if got := s.Stats(); got.Failed != 2 || got.Answered != 6 || got.Forwarded != 2 {
+		t.Errorf("stats %+v", got)
 	}
 }
 
@@ -357,11 +394,11 @@ func TestOptions(t *testing.T) {
 }
 
 func TestUpstreams(t *testing.T) {
-	behind := func(_ context.Context, name string) (Answer, bool) {
+	behind := func(_ context.Context, name string) (Answer, bool, error) {
 		if name == "big.example" {
-			return Answer{Addrs: manyAddrs(200)}, true
+			return Answer{Addrs: manyAddrs(200)}, true, nil
 		}
-		return Answer{Addrs: addrs("192.0.2.1")}, true
+		return Answer{Addrs: addrs("192.0.2.1")}, true, nil
 	}
 	// One port for both transports, as upstream servers have.
 	var pc net.PacketConn
@@ -386,7 +423,7 @@ func TestUpstreams(t *testing.T) {
 	defer func() { cancel(); <-ended }()
 
 	// The first upstream refuses everything, the second says nothing at all, the third answers.
-	_, refusing, _ := start(t, Options{Lookup: func(context.Context, string) (Answer, bool) { return Answer{}, false }})
+	_, refusing, _ := start(t, Options{Lookup: func(context.Context, string) (Answer, bool, error) { return Answer{}, false, nil }})
 	silent, err := net.ListenPacket("udp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

@@ -162,13 +162,12 @@ func (r *running) serveDNS() error {
 	if err != nil {
 		return err
 	}
-	s, err := weftdns.New(weftdns.Options{Forward: forward, Lookup: func(ctx context.Context, name string) (weftdns.Answer, bool) {
+	s, err := weftdns.New(weftdns.Options{Forward: forward, Lookup: func(ctx context.Context, name string) (weftdns.Answer, bool, error) {
 		addresses, found, err := names.LookupDNS(ctx, name)
 		if err != nil {
 			p.log.Warn("a name was not resolved by the mesh", "name", name, "error", err)
-			return weftdns.Answer{}, false
 		}
-		return weftdns.Answer{Addrs: addresses}, found
+		return weftdns.Answer{Addrs: addresses}, found, err
 	}})
 	if err != nil {
 		return fmt.Errorf("proxy: %w", err)
