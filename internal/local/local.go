@@ -133,6 +133,7 @@ func (m *Mesh) open() (err error) {
 		Token:       func(p identity.Peer) (string, error) { return m.tokens.Mint(p) },
 		CommandDirs: m.opt.CommandDirs, Images: m.opt.Images, Log: m.log,
 		AccessLog: m.opt.AccessLog, RegistryOnly: m.opt.RegistryOnly,
+		Hidden: []string{m.opt.StateDir, m.opt.RunDir, filepath.Dir(api.StateDir(m.opt.Mesh)), filepath.Dir(api.RunDir(m.opt.Mesh))}, // of other meshes too
 	})
 	if err != nil {
 		return errors.Join(err, m.authority.Close())

@@ -1,6 +1,7 @@
 package runtime
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -10,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -135,6 +137,22 @@ func (o *Options) complete() error {
 	if o.RunDir == "" {
 		o.RunDir = runDir(o.StateDir)
 	}
+	return o.completeHidden()
+}
+
+// completeHidden adds our own folders to those that workloads do not see. The longest come first: a cover hides the folders
+// below it from the next mount.
+func (o *Options) completeHidden() error {
+	hidden := append([]string{o.StateDir, o.RunDir}, o.Hidden...)
+	for i, h := range hidden {
+		abs, err := filepath.Abs(h)
+		if err != nil {
+			return err
+		}
+		hidden[i] = abs
+	}
+	slices.SortFunc(hidden, func(a, b string) int { return cmp.Or(len(b)-len(a), strings.Compare(a, b)) })
+	o.Hidden = slices.Compact(hidden)
 	return nil
 }
 
@@ -273,9 +291,16 @@ func (r *Runtime) tryHost(netns, user bool) error {
 		Setup: podhost.Setup{
 			Netns: netns, Gateway: r.ips.Gateway(), Mark: wire.SidecarMark, Outbound: wire.OutboundPort, Inbound: wire.InboundPort,
 			DNS: wire.DNSPort, Open: []uint16{wire.InboundPort, wire.MetricsPort, wire.ReadyPort},
+			Hidden: r.opt.Hidden,
 		},
 	})
-	return err
+	if err != nil {
+		return err
+	}
+	for _, note := range r.host.Notes() {
+		r.log.Debug("workloads are less confined here", "reason", note)
+	}
+	return nil
 }
 
 // Run keeps what runs equal to what is desired until the context ends; then it stops all pods in order, for at most a few

@@ -202,6 +202,28 @@ func (r *Runtime) lookCommand(name, dir string, env func(string) (string, bool))
 	return "", fmt.Errorf("command %q is not found in %s", name, strings.Join(dirs, ":"))
 }
 
+// visible refuses a path within a folder that workloads see empty.
+func (r *Runtime) visible(what, path string) error {
+	if r.mode != Netns {
+		return nil
+	}
+	real := resolved(path)
+	for _, h := range r.opt.Hidden {
+		if rel, err := filepath.Rel(resolved(h), real); err == nil && filepath.IsLocal(rel) {
+			return fmt.Errorf("%s %s is inside %s, which the mesh hides from workloads", what, path, h)
+		}
+	}
+	return nil
+}
+
+// resolved is a path without symbolic links, as far as it exists.
+func resolved(path string) string {
+	if real, err := filepath.EvalSymlinks(path); err == nil {
+		return real
+	}
+	return filepath.Clean(path)
+}
+
 func executable(path string) error {
 	fi, err := os.Stat(path)
 	if err != nil {

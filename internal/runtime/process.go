@@ -325,8 +325,14 @@ func (p *pod) appSpec(args []string, dir string, env *environment) (podhost.Proc
 	if err != nil {
 		return podhost.Process{}, err
 	}
+	if err := p.rt.visible("working directory", at); err != nil {
+		return podhost.Process{}, err
+	}
 	path, err := p.rt.lookCommand(args[0], at, env.lookup)
 	if err != nil {
+		return podhost.Process{}, err
+	}
+	if err := p.rt.visible("command", path); err != nil {
 		return podhost.Process{}, err
 	}
 	return podhost.Process{Pod: p.key.String(), Path: path, Args: args, Env: env.list(), Dir: at}, nil
@@ -351,7 +357,7 @@ func (p *pod) proxySpec() (podhost.Process, error) {
 	}
 	return podhost.Process{
 		Pod: p.key.String(), Path: p.rt.opt.ProxyBinary, Args: []string{"weft-proxy", "--bootstrap", file},
-		Env: p.base().list(), Dir: "/", NetAdmin: true,
+		Env: p.base().list(), Dir: "/", Sidecar: true,
 	}, nil
 }
 

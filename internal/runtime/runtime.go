@@ -64,6 +64,8 @@ type Options struct {
 	// Images maps an image name pattern (path.Match, or a plain prefix) to the command that stands for it, for Deployments
 	// without a `command`.
 	Images map[string][]string
+	// Hidden are folders that workloads see empty in netns mode, besides StateDir and RunDir: keys and sockets are in them.
+	Hidden []string
 	// DisableGateway leaves out the built-in ingress gateway.
 	DisableGateway bool
 	// AccessLog lets the proxies log each request among the lines of `weft logs`; RegistryOnly lets them refuse destinations that

@@ -36,6 +36,7 @@ const startTime = 10 * time.Second
 // Client is the pod host as its parent sees it. Its methods may be called from any goroutine.
 type Client struct {
 	netns bool
+	notes []string
 	sock  *socket
 	done  chan struct{} // closed when the pod host is gone, and its processes with it
 
@@ -72,10 +73,12 @@ func Start(ctx context.Context, opt Options) (*Client, error) {
 	go c.read() // ends when the socket does
 	ctx, cancel := context.WithTimeout(ctx, startTime)
 	defer cancel()
-	if _, err := c.ask(ctx, request{Op: "setup", Setup: &opt.Setup}); err != nil {
+	a, err := c.ask(ctx, request{Op: "setup", Setup: &opt.Setup})
+	if err != nil {
 		c.Close()
 		return nil, fmt.Errorf("pod host: %w", err)
 	}
+	c.notes = a.Notes
 	return c, nil
 }
 
@@ -127,6 +130,9 @@ func (c *Client) Close() {
 
 // Done is closed when the pod host is gone.
 func (c *Client) Done() <-chan struct{} { return c.done }
+
+// Notes say, in sentences, what every pod lacks on this machine.
+func (c *Client) Notes() []string { return c.notes }
 
 // CreatePod makes a pod. The notes say, in sentences, what it lacks on this machine.
 func (c *Client) CreatePod(ctx context.Context, p Pod) (notes []string, err error) {

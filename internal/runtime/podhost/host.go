@@ -26,7 +26,7 @@ func Main(args []string) int {
 	_ = unix.CloseRange(socketFD, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC)
 	// Caught and not read: ignoring would be inherited by the workloads.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE)
-	h := &host{sock: sock, pods: map[string]*pod{}, procs: map[int]uint64{}, pids: map[uint64]int{}}
+	h := &host{sock: sock, scope: -1, pods: map[string]*pod{}, procs: map[int]uint64{}, pids: map[uint64]int{}}
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		fmt.Fprintln(os.Stderr, "weft pod host: subreaper:", err)
 		return 1
@@ -44,6 +44,7 @@ type host struct {
 	// set by the setup request, before any other
 	setup Setup
 	base  *base // nil in ports mode
+	scope int   // a Landlock ruleset for applications; -1 without one
 
 	podsMu sync.Mutex
 	pods   map[string]*pod
@@ -78,7 +79,7 @@ func (h *host) handle(req request, fds []int) {
 	var err error
 	switch req.Op {
 	case "setup":
-		err = h.begin(req.Setup)
+		r.Notes, err = h.begin(req.Setup)
 	case opPod:
 		r.Notes, err = h.createPod(*req.Pod)
 	case opRemove:
@@ -106,25 +107,27 @@ func (h *host) handle(req request, fds []int) {
 	h.sock.send(r, out...) // a parent that is gone is noticed by serve
 }
 
-// begin prepares the base namespaces and tries everything that a pod needs once.
-func (h *host) begin(s *Setup) error {
+// begin prepares the base namespaces and tries everything that a pod needs once. The notes say what pods will lack. A network
+// namespace keeps abstract sockets apart already, and containers of one pod share theirs.
+func (h *host) begin(s *Setup) (notes []string, err error) {
 	if s == nil {
-		return errors.New("setup is missing")
+		return nil, errors.New("setup is missing")
 	}
 	h.setup = *s
+	if h.scope, err = newScope(!s.Netns); err != nil {
+		notes = append(notes, fmt.Sprintf("workloads can signal each other and sidecars: %v", err))
+	}
 	if !s.Netns {
-		return nil
+		return notes, nil
 	}
-	b, err := newBase(s.Gateway)
-	if err != nil {
-		return err
+	if h.base, err = newBase(s.Gateway); err != nil {
+		return nil, err
 	}
-	h.base = b
-	trial := Pod{Name: "trial", Hostname: "trial", Address: s.Gateway.Addr().Next(), Capture: true}
+	trial := Pod{Name: "trial", Hostname: "trial", Address: s.Gateway.Masked().Addr().Next().Next(), Capture: true}
 	if _, err := h.createPod(trial); err != nil {
-		return err
+		return nil, err
 	}
-	return h.removePod(trial.Name)
+	return notes, h.removePod(trial.Name)
 }
 
 func (h *host) createPod(spec Pod) ([]string, error) {
@@ -133,12 +136,9 @@ func (h *host) createPod(spec Pod) ([]string, error) {
 	if h.pods[spec.Name] != nil {
 		return nil, syscall.EEXIST
 	}
-	p := &pod{}
-	if h.base != nil {
-		var err error
-		if p, err = h.base.newPod(spec, h.setup); err != nil {
-			return nil, err
-		}
+	p, err := h.newPod(spec)
+	if err != nil {
+		return nil, err
 	}
 	h.pods[spec.Name] = p
 	return p.notes, nil
@@ -152,6 +152,8 @@ func (h *host) removePod(name string) error {
 	h.podsMu.Lock()
 	delete(h.pods, name)
 	h.podsMu.Unlock()
+	close(p.leaving)
+	<-p.left
 	if h.base == nil {
 		return nil
 	}

@@ -77,29 +77,71 @@ func up(links *netlink.Handle, name string) error {
 // A kernel without IPv6 has no such file.
 func noIPv6() { _ = os.WriteFile("/proc/sys/net/ipv6/conf/default/disable_ipv6", []byte("1"), 0) }
 
-// pod is a pod's namespaces, held by descriptors. In ports mode it is empty.
+// pod is a pod's namespaces, held by descriptors, and the thread that starts its applications. In ports mode there is only the
+// thread.
 type pod struct {
 	base          *base
-	net, mnt, uts int
+	net, mnt, uts int    // mnt is the sidecar's; that of the applications is held by their thread
 	netID         string // as /proc/PID/ns/net reads
 	veth          string
 	notes         []string
+
+	jobs          chan func()   // for the thread
+	leaving, left chan struct{} // asks the thread to end; says that it did
 }
 
-// newPod makes the namespaces on a thread that then ends, and the link and rules in them.
-func (b *base) newPod(spec Pod, s Setup) (*pod, error) {
-	b.next++
-	p := &pod{base: b, veth: "veth" + strconv.Itoa(b.next), net: -1, mnt: -1, uts: -1}
+// newPod makes a pod on the thread that starts its applications afterwards.
+func (h *host) newPod(spec Pod) (*pod, error) {
+	p := &pod{base: h.base, net: -1, mnt: -1, uts: -1, jobs: make(chan func()), leaving: make(chan struct{}), left: make(chan struct{})}
 	result := make(chan error)
-	go func() {
+	go func() { // ends with the pod
+		defer close(p.left)
 		runtime.LockOSThread() // never unlocked: the thread lives in the pod
-		result <- p.build(spec, s)
+		err := h.build(p, spec)
+		result <- err
+		if err == nil {
+			p.work()
+		}
 	}()
 	if err := <-result; err != nil {
-		p.close()
-		return nil, err
+		return nil, errors.Join(err, p.close())
 	}
 	return p, nil
+}
+
+func (p *pod) work() {
+	for {
+		select {
+		case f := <-p.jobs:
+			f()
+		case <-p.leaving:
+			return
+		}
+	}
+}
+
+// do runs f on the thread that starts applications; false means that the pod leaves.
+func (p *pod) do(f func()) bool {
+	select {
+	case p.jobs <- f:
+		return true
+	case <-p.leaving:
+		return false
+	}
+}
+
+func (h *host) build(p *pod, spec Pod) error {
+	if h.base != nil {
+		h.base.next++
+		p.veth = "veth" + strconv.Itoa(h.base.next)
+		if err := p.build(spec, h.setup); err != nil {
+			return err
+		}
+		if err := hide(h.setup.Hidden); err != nil {
+			return err
+		}
+	}
+	return h.confine()
 }
 
 func (p *pod) build(spec Pod, s Setup) error {
@@ -184,11 +226,9 @@ func (p *pod) link(addr netip.Addr) error {
 	return nil
 }
 
-// enter moves the calling thread, locked and never to be unlocked, into the pod.
+// enter moves the calling thread, locked and never to be unlocked, into the pod, where nothing is hidden. It has a root of its own
+// already, without which a mount namespace is not entered.
 func (p *pod) enter() error {
-	if err := unix.Unshare(unix.CLONE_FS); err != nil { // a mount namespace is entered with a root of one's own only
-		return fmt.Errorf("unshare: %w", err)
-	}
 	for _, ns := range []struct{ fd, kind int }{{p.net, unix.CLONE_NEWNET}, {p.uts, unix.CLONE_NEWUTS}, {p.mnt, unix.CLONE_NEWNS}} {
 		if err := unix.Setns(ns.fd, ns.kind); err != nil {
 			return fmt.Errorf("enter pod: %w", err)
@@ -230,6 +270,9 @@ func zombie(pid string) bool {
 
 // close takes the link away at once (a namespace ends some time after its last user) and lets go of the namespaces.
 func (p *pod) close() error {
+	if p.base == nil {
+		return nil
+	}
 	var err error
 	if l, lookup := p.base.links.LinkByName(p.veth); lookup == nil {
 		err = p.base.links.LinkDel(l)

@@ -24,6 +24,8 @@ type Setup struct {
 	Inbound  uint16   `json:"inbound"`
 	DNS      uint16   `json:"dns"`
 	Open     []uint16 `json:"open"`
+	// Hidden are folders that applications see empty; those that do not exist are left out. In ports mode they are not hidden.
+	Hidden []string `json:"hidden,omitempty"`
 }
 
 // Pod is one pod to make. In ports mode only its name counts.
@@ -50,8 +52,9 @@ type Process struct {
 	Args []string `json:"args"` // with argument 0
 	Env  []string `json:"env"`
 	Dir  string   `json:"dir"` // absolute
-	// NetAdmin leaves it CAP_NET_ADMIN over the pod's network. Other capabilities no process of a pod has.
-	NetAdmin bool `json:"netAdmin,omitempty"`
+	// Sidecar leaves it CAP_NET_ADMIN over the pod's network (other capabilities no process of a pod has), the hidden folders, and
+	// signals to all. Any other process is an application.
+	Sidecar bool `json:"sidecar,omitempty"`
 }
 
 // Exit is how a process ended.

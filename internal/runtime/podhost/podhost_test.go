@@ -122,6 +122,8 @@ func app(args []string) {
 		cmd.Stdout = os.Stdout
 		exitOn(cmd.Start())
 		fmt.Println(cmd.Process.Pid)
+	case "confined":
+		confined(args[1:])
 	case "wait":
 		select {}
 	}
@@ -129,11 +131,11 @@ func app(args []string) {
 }
 
 // start starts a pod host as this user, or skips where the kernel refuses namespaces.
-func start(t *testing.T, netns bool) *Client {
+func start(t *testing.T, netns bool, hidden ...string) *Client {
 	t.Helper()
 	c, err := Start(t.Context(), Options{
 		Command: []string{exe(t), "pod-host"}, UserNS: os.Getuid() != 0, Stderr: os.Stderr,
-		Setup: Setup{Netns: netns, Gateway: gateway, Mark: mark, Outbound: 15001, Inbound: 15006, DNS: 15053, Open: []uint16{15006, 15020, 15021}},
+		Setup: Setup{Netns: netns, Gateway: gateway, Mark: mark, Outbound: 15001, Inbound: 15006, DNS: 15053, Open: []uint16{15006, 15020, 15021}, Hidden: hidden},
 	})
 	if netns && errors.Is(err, syscall.EPERM) {
 		t.Skip("the kernel refuses namespaces:", err)
@@ -155,7 +157,7 @@ func exe(t *testing.T) string {
 }
 
 // run starts the test binary in a pod; lines gives its output.
-func run(t *testing.T, c *Client, pod string, netAdmin bool, args ...string) (*Running, *os.File) {
+func run(t *testing.T, c *Client, pod string, sidecar bool, args ...string) (*Running, *os.File) {
 	t.Helper()
 	r, w, err := os.Pipe()
 	if err != nil {
@@ -168,7 +170,7 @@ func run(t *testing.T, c *Client, pod string, netAdmin bool, args ...string) (*R
 	}
 	defer null.Close()
 	t.Cleanup(func() { r.Close() })
-	p, err := c.Start(t.Context(), Process{Pod: pod, Path: exe(t), Args: append([]string{"weft-test"}, args...), Dir: "/", NetAdmin: netAdmin}, [3]*os.File{null, w, w})
+	p, err := c.Start(t.Context(), Process{Pod: pod, Path: exe(t), Args: append([]string{"weft-test"}, args...), Dir: "/", Sidecar: sidecar}, [3]*os.File{null, w, w})
 	if err != nil {
 		t.Fatal(err)
 	}

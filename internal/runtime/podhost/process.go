@@ -22,30 +22,48 @@ func (h *host) start(req request, fds []int) error {
 	if err != nil {
 		return err
 	}
-	result := make(chan error)
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread changes its namespaces and capabilities for good, and ends here
-		result <- h.fork(p, req, fds)
-	}()
+	result := make(chan error, 1)
+	if req.Process.Sidecar {
+		go func() {
+			runtime.LockOSThread() // never unlocked: the thread changes its namespaces and capabilities for good, and ends here
+			result <- h.forkSidecar(p, req, fds)
+		}()
+		return <-result
+	}
+	if !p.do(func() { result <- h.fork(req, fds) }) {
+		return fmt.Errorf("pod %q is gone", req.Process.Pod)
+	}
 	return <-result
 }
 
-func (h *host) fork(p *pod, req request, fds []int) error {
+// forkSidecar prepares the calling thread for a sidecar: outside of what confines the applications, with CAP_NET_ADMIN over its
+// pod's network where it has one. What it makes, its admin socket too, is for its user only.
+func (h *host) forkSidecar(p *pod, req request, fds []int) error {
+	if err := unix.Unshare(unix.CLONE_FS); err != nil { // a root and a umask of its own
+		return fmt.Errorf("unshare: %w", err)
+	}
+	unix.Umask(0o077)
+	if h.base == nil {
+		if err := dropCapabilities(false); err != nil {
+			return err
+		}
+		return h.fork(req, fds)
+	}
+	if err := p.enter(); err != nil {
+		return err
+	}
+	if err := dropCapabilities(true); err != nil {
+		return err
+	}
+	return h.fork(req, fds, unix.CAP_NET_ADMIN)
+}
+
+// fork starts the process with what the calling thread has, and ambient capabilities.
+func (h *host) fork(req request, fds []int, ambient ...uintptr) error {
 	spec := req.Process
 	pidfd := -1
 	attr := &syscall.ProcAttr{Dir: spec.Dir, Env: spec.Env, Files: []uintptr{uintptr(fds[0]), uintptr(fds[1]), uintptr(fds[2])}}
-	attr.Sys = &syscall.SysProcAttr{Setsid: true, PidFD: &pidfd}
-	if h.base != nil {
-		if err := p.enter(); err != nil {
-			return err
-		}
-		if err := dropCapabilities(spec.NetAdmin); err != nil {
-			return err
-		}
-		if spec.NetAdmin {
-			attr.Sys.AmbientCaps = []uintptr{unix.CAP_NET_ADMIN}
-		}
-	}
+	attr.Sys = &syscall.SysProcAttr{Setsid: true, PidFD: &pidfd, AmbientCaps: ambient}
 	h.procMu.Lock()
 	defer h.procMu.Unlock()
 	if h.ending {
@@ -62,34 +80,6 @@ func (h *host) fork(p *pod, req request, fds []int) error {
 		out = []int{pidfd}
 	}
 	h.sock.send(r, out...)
-	return nil
-}
-
-// dropCapabilities leaves this thread's children no capability after exec, or CAP_NET_ADMIN alone, and no way to gain any.
-func dropCapabilities(netAdmin bool) error {
-	for c := range uintptr(unix.CAP_LAST_CAP + 1) {
-		if netAdmin && c == unix.CAP_NET_ADMIN {
-			continue
-		}
-		if err := unix.Prctl(unix.PR_CAPBSET_DROP, c, 0, 0, 0); err != nil && err != unix.EINVAL { // unknown to an older kernel
-			return fmt.Errorf("drop capability %d: %w", c, err)
-		}
-	}
-	if err := unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0); err != nil {
-		return fmt.Errorf("clear ambient capabilities: %w", err)
-	}
-	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	var data [2]unix.CapUserData
-	if err := unix.Capget(&hdr, &data[0]); err != nil {
-		return fmt.Errorf("capget: %w", err)
-	}
-	data[0].Inheritable, data[1].Inheritable = 0, 0
-	if err := unix.Capset(&hdr, &data[0]); err != nil {
-		return fmt.Errorf("capset: %w", err)
-	}
-	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
-		return fmt.Errorf("no_new_privs: %w", err)
-	}
 	return nil
 }
 
