@@ -2,6 +2,9 @@ package runtime
 
 import (
 	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -58,6 +61,28 @@ func TestCommandInHiddenFolder(t *testing.T) {
 	for name, want := range map[string]string{"command": "command " + link, "folder": "working directory " + hidden} {
 		want += " is inside " + hidden + ", which the mesh hides from workloads"
 		m.await(name, func() bool { return strings.Contains(find(m.Runtime, name).Reason, want) })
+	}
+}
+
+// TestHostByName reaches a server on the machine's loopback. The sidecar learns at once that the pods' network has no way there.
+func TestHostByName(t *testing.T) {
+	m := up(t, Netns, func(o *Options) { o.DisableGateway = true })
+	m.SetDesired(Desired{Deployments: deployments(deployment("web", "v1"))})
+	if w := m.ready("web", 1); w.Pods[0].Reason != "" {
+		t.Errorf("the pod lacks: %s", w.Pods[0].Reason)
+	}
+	asked := make(chan string, 1)
+	srv := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { asked <- r.Host }))
+	defer srv.Close()
+	_, port, err := net.SplitHostPort(srv.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := m.exec("web", self(), "get", "http://host.weft.internal:"+port); got != "0 " {
+		t.Fatal(got)
+	}
+	if got := <-asked; got != "host.weft.internal:"+port {
+		t.Error(got)
 	}
 }
 

@@ -193,7 +193,7 @@ func (r *Runtime) open() error {
 		return err
 	}
 	r.broker = broker.NewServer(broker.Options{
-		Address: r.opt.PublishAddress, Publish: r.opt.Publish, HostAlias: r.ips.Gateway().Addr(), Log: r.log,
+		Address: r.opt.PublishAddress, Publish: r.opt.Publish, HostAlias: r.ips.Host(), Log: r.log,
 	})
 	return nil
 }
@@ -289,7 +289,7 @@ func (r *Runtime) tryHost(netns, user bool) error {
 	r.host, err = podhost.Start(context.Background(), podhost.Options{
 		Command: r.opt.PodHost, UserNS: user, Stderr: os.Stderr,
 		Setup: podhost.Setup{
-			Netns: netns, Gateway: r.ips.Gateway(), Mark: wire.SidecarMark, Outbound: wire.OutboundPort, Inbound: wire.InboundPort,
+			Netns: netns, Gateway: r.ips.Gateway(), Host: r.ips.Host(), Mark: wire.SidecarMark, Outbound: wire.OutboundPort, Inbound: wire.InboundPort,
 			DNS: wire.DNSPort, Open: []uint16{wire.InboundPort, wire.MetricsPort, wire.ReadyPort},
 			Hidden: r.opt.Hidden,
 		},

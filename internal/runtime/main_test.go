@@ -156,6 +156,9 @@ func relay(file string) error {
 				addr = ep
 			}
 			up, err := dialer.Dial("tcp", addr)
+			if errors.Is(err, syscall.EHOSTUNREACH) {
+				up, err = broker.Client{Path: b.Broker}.Dial(context.Background(), "tcp", addr)
+			}
 			if err != nil {
 				return
 			}

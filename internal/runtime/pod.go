@@ -276,9 +276,9 @@ func (p *pod) files() ([]podhost.File, error) {
 	if p.rt.mode != Netns {
 		return nil, nil
 	}
-	gateway := p.rt.ips.Gateway().Addr()
+	host := p.rt.ips.Host() // served by the broker
 	content := map[string]string{
-		"/etc/hosts": fmt.Sprintf("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost\n%s\t%s\n%s\thost.weft.internal\n", p.ip, p.name, gateway),
+		"/etc/hosts": fmt.Sprintf("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost\n%s\t%s\n%s\thost.weft.internal\n", p.ip, p.name, host),
 	}
 	if p.sidecar != nil && !p.w.gateway {
 		content["/etc/resolv.conf"] = fmt.Sprintf("nameserver 127.0.0.1\nsearch %s.svc.cluster.local svc.cluster.local cluster.local\noptions ndots:5\n", p.namespace)

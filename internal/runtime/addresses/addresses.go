@@ -91,14 +91,17 @@ type Pods struct {
 // NewPods gives the addresses of a network with room for at least four.
 func NewPods(cidr netip.Prefix) *Pods { return &Pods{cidr: cidr, used: map[netip.Addr]bool{}} }
 
-// Gateway is the bridge's address, the network's first.
+// Host is the address that stands for the machine, the network's first. Nobody in the network has it.
+func (p *Pods) Host() netip.Addr { return offset(p.cidr, 1) }
+
+// Gateway is the bridge's address, the network's last.
 func (p *Pods) Gateway() netip.Prefix {
-	return netip.PrefixFrom(offset(p.cidr, 1), p.cidr.Bits())
+	return netip.PrefixFrom(offset(p.cidr, uint64(1)<<(32-p.cidr.Bits())-2), p.cidr.Bits())
 }
 
 // Take gives a free address.
 func (p *Pods) Take() (netip.Addr, error) {
-	size := uint64(1)<<(32-p.cidr.Bits()) - 3 // without network, gateway and broadcast address
+	size := uint64(1)<<(32-p.cidr.Bits()) - 4 // without network, host, gateway and broadcast address
 	for range size {
 		ip := offset(p.cidr, 2+p.next%size)
 		p.next++

@@ -167,7 +167,7 @@ func (p *pod) build(spec Pod, s Setup) error {
 		return fmt.Errorf("host name: %w", err)
 	}
 	p.mount(spec.Files)
-	if err := p.link(spec.Address); err != nil {
+	if err := p.link(spec.Address, s); err != nil {
 		return err
 	}
 	if !spec.Capture {
@@ -188,7 +188,7 @@ func (p *pod) mount(files []File) {
 // link joins the pod to the bridge: eth0 with its address and a default route, without which the kernel would refuse virtual
 // addresses before the redirect sees them. The hardware address follows from the IP address, so that a neighbour's cache is
 // right also when the address comes back.
-func (p *pod) link(addr netip.Addr) error {
+func (p *pod) link(addr netip.Addr, s Setup) error {
 	noIPv6()
 	if err := os.WriteFile("/proc/sys/net/ipv4/ip_unprivileged_port_start", []byte("0"), 0); err != nil {
 		p.notes = append(p.notes, fmt.Sprintf("programs cannot listen on ports below 1024: %v", err))
@@ -222,6 +222,35 @@ func (p *pod) link(addr netip.Addr) error {
 	}
 	if err := links.RouteAdd(&netlink.Route{LinkIndex: eth.Attrs().Index, Gw: p.base.gateway.Addr().AsSlice()}); err != nil {
 		return fmt.Errorf("default route: %w", err)
+	}
+	if err := sidecarRoutes(links, eth.Attrs().Index, s); err != nil {
+		p.notes = append(p.notes, fmt.Sprintf("first connections to the outside are slow: %v", err))
+	}
+	return nil
+}
+
+// sidecarTable is the routing table for marked packets.
+const sidecarTable = 100
+
+// sidecarRoutes leads what a sidecar sends to other pods, and nowhere else: where there is no way out it shall hear of it at once
+// and not wait for an answer that never comes.
+func sidecarRoutes(links *netlink.Handle, eth int, s Setup) error {
+	rule := netlink.NewRule()
+	rule.Family, rule.Mark, rule.Table, rule.Priority = unix.AF_INET, uint32(s.Mark), sidecarTable, sidecarTable
+	if err := links.RuleAdd(rule); err != nil {
+		return fmt.Errorf("routing rule: %w", err)
+	}
+	routes := []netlink.Route{
+		{Table: sidecarTable, Dst: ipNet(s.Gateway.Masked()), LinkIndex: eth, Scope: unix.RT_SCOPE_LINK},
+		{Table: sidecarTable, Dst: ipNet(netip.MustParsePrefix("0.0.0.0/0")), Type: unix.RTN_UNREACHABLE},
+	}
+	if s.Host.IsValid() {
+		routes = append(routes, netlink.Route{Table: sidecarTable, Dst: ipNet(netip.PrefixFrom(s.Host, s.Host.BitLen())), Type: unix.RTN_UNREACHABLE})
+	}
+	for _, r := range routes {
+		if err := links.RouteAdd(&r); err != nil {
+			return fmt.Errorf("route %s: %w", r.Dst, err)
+		}
 	}
 	return nil
 }

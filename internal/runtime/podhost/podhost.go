@@ -17,6 +17,8 @@ type Setup struct {
 	Netns bool `json:"netns"`
 	// Gateway is the bridge's address with the pods' network, IPv4.
 	Gateway netip.Prefix `json:"gateway"`
+	// Host is an address of the pods' network that no pod has: sidecars have no route to it, and ask elsewhere for it.
+	Host netip.Addr `json:"host,omitzero"`
 	// Mark exempts a socket from the redirect; it needs CAP_NET_ADMIN, which the sidecar alone has.
 	Mark int `json:"mark"`
 	// Ports of the sidecar's transparent listeners, and those of its own that inbound connections may reach.

@@ -22,7 +22,7 @@ import (
 
 const mark = 1337
 
-var gateway = netip.MustParsePrefix("10.77.0.1/16")
+var gateway = netip.MustParsePrefix("10.77.255.254/16")
 
 // The test binary is the pod host, the sidecar and the application too.
 func TestMain(m *testing.M) {
@@ -135,7 +135,7 @@ func start(t *testing.T, netns bool, hidden ...string) *Client {
 	t.Helper()
 	c, err := Start(t.Context(), Options{
 		Command: []string{exe(t), "pod-host"}, UserNS: os.Getuid() != 0, Stderr: os.Stderr,
-		Setup: Setup{Netns: netns, Gateway: gateway, Mark: mark, Outbound: 15001, Inbound: 15006, DNS: 15053, Open: []uint16{15006, 15020, 15021}, Hidden: hidden},
+		Setup: Setup{Netns: netns, Gateway: gateway, Host: netip.MustParseAddr("10.77.0.1"), Mark: mark, Outbound: 15001, Inbound: 15006, DNS: 15053, Open: []uint16{15006, 15020, 15021}, Hidden: hidden},
 	})
 	if netns && errors.Is(err, syscall.EPERM) {
 		t.Skip("the kernel refuses namespaces:", err)
@@ -230,6 +230,7 @@ func TestCapture(t *testing.T) {
 		{"virtual address", "a", "tcp", "10.78.3.4:9080", "outbound 10.78.3.4:9080"},
 		{"the world", "a", "tcp", "192.0.2.1:443", "outbound 192.0.2.1:443"},
 		{"other pod", "b", "tcp", "10.77.0.10:80", "outbound 10.77.0.10:80"},
+		{"the machine", "a", "tcp", "10.77.0.1:80", "outbound 10.77.0.1:80"},
 		{"own pod", "a", "tcp", "10.77.0.10:80", "app"},
 		{"loopback", "a", "tcp", "127.0.0.1:80", "app"},
 		{"DNS at the name server", "a", "udp", "127.0.0.1:53", "dns question"},
@@ -255,6 +256,15 @@ func TestCapture(t *testing.T) {
 			t.Error(got)
 		}
 		<-p.Done()
+	})
+	t.Run("no way out for the sidecar", func(t *testing.T) {
+		for _, addr := range []string{"10.77.0.1:80", "192.0.2.1:443"} {
+			p, r := run(t, c, "b", true, "app", "marked", addr)
+			if got := line(t, r); !strings.HasSuffix(got, "no route to host") {
+				t.Error(got)
+			}
+			<-p.Done()
+		}
 	})
 	t.Run("dial", func(t *testing.T) {
 		conn, err := c.Dial(t.Context(), "a", netip.MustParseAddrPort("10.77.0.10:80"))
