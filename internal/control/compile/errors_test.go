@@ -110,6 +110,54 @@ func TestRefused(t *testing.T) {
 			"22 error InvalidHeaderName spec.http[0].headers.request.remove[0]", `22 error InvalidHeaderName spec.http[0].headers.request.set["bad name"]`,
 			"22 error InvalidHeaderName spec.http[0].headers.response.add.:status", "22 error InvalidHeaderValue spec.http[0].headers.response.add.a",
 			"22 error Unsupported spec.http[0].headers.request.set.ok", "24 error ConflictingFields spec.http[0].mirrors"}},
+		{"what proxies refuse", istio, "VirtualService", `
+  hosts: [a]
+  http:
+  - match:
+    - uri: {regex: '((a{1,50}){1,50}){1,5}'}
+    - uri: {regex: '\Qa'}
+    - headers: {":status": {exact: "1"}, ":path": {exact: /}}
+    retries: {attempts: 1, retryOn: "5xx,retriable-headers,envoy-ratelimited,http3-post-connect-failure,+503,unavailable"}
+    timeout: 99999h
+    rewrite: {uriRegexRewrite: {match: (a), rewrite: '\1\\\2'}}
+    headers:
+      request: {set: {a: 50%, b: 100%% sure, c: "%protocol%", ":authority": a/b}, add: {Host: "%REQ(x)%"}}
+    route: [{destination: {host: a}, weight: 2147483647}, {destination: {host: a}, weight: 2147483647}, {destination: {host: a}, weight: 2}]
+  - directResponse: {status: 200, body: {string: "` + strings.Repeat("a", 64<<10+1) + `"}}`, []string{
+			"9 error InvalidRegex spec.http[0].match[0].uri.regex", "10 error InvalidRegex spec.http[0].match[1].uri.regex",
+			"11 error InvalidHeaderName spec.http[0].match[2].headers.:status",
+			"12 error InvalidValue spec.http[0].retries.retryOn", "12 error InvalidValue spec.http[0].retries.retryOn",
+			"12 error InvalidValue spec.http[0].retries.retryOn", "12 error InvalidValue spec.http[0].retries.retryOn",
+			"13 error InvalidDuration spec.http[0].timeout", "14 error InvalidValue spec.http[0].rewrite.uriRegexRewrite.rewrite",
+			"16 error InvalidHeaderValue spec.http[0].headers.request.set.:authority", "16 error InvalidHeaderValue spec.http[0].headers.request.set.a",
+			"16 error Unsupported spec.http[0].headers.request.set.c", "16 error InvalidHeaderValue spec.http[0].headers.request.add.Host",
+			"17 error InvalidWeight spec.http[0].route", "18 error InvalidValue spec.http[1].directResponse.body"}},
+		{"old TLS", istio, "Gateway", `
+  servers:
+  - port: {number: 443, name: https, protocol: HTTPS}
+    hosts: ["*"]
+    tls: {mode: SIMPLE, credentialName: x, minProtocolVersion: TLSV1_0, maxProtocolVersion: TLSV1_1}`, []string{
+			"9 error Unsupported spec.servers[0].tls.maxProtocolVersion", "9 error Unsupported spec.servers[0].tls.minProtocolVersion"}},
+		{"big patterns", secure, "AuthorizationPolicy", `
+  rules:
+  - from:
+    - source: {namespaces: ["` + strings.Repeat("a", 1025) + `"], ipBlocks: ["::ffff:0:0/90"]}
+    - source: {serviceAccounts: ["a/` + strings.Repeat("a", 1025) + `"]}
+    to: [{operation: {paths: ["/{*}/` + strings.Repeat("a", 1025) + `"]}}]`, []string{
+			"8 error InvalidValue spec.rules[0].from[0].source.namespaces[0]", "8 error InvalidAddress spec.rules[0].from[0].source.ipBlocks[0]",
+			"9 error InvalidValue spec.rules[0].from[1].source.serviceAccounts[0]",
+			"10 error InvalidValue spec.rules[0].to[0].operation.paths[0]"}},
+		{"what proxies refuse of an api route", gateway, "HTTPRoute", `
+  rules:
+  - matches: [{path: {value: "/` + strings.Repeat("a", 1024) + `"}, queryParams: [{name: "", value: x}]}]
+    filters:
+    - {type: RequestHeaderModifier, requestHeaderModifier: {set: [{name: a, value: "%REQ(x)%"}, {name: host, value: a b}]}}
+    timeouts: {request: 99999h}
+    backendRefs: [{name: web, port: 80, weight: 2147483647}, {name: web, port: 80, weight: 2147483647}, {name: web, port: 80, weight: 2}]`, []string{
+			"7 error InvalidValue spec.rules[0].matches[0].path.value", "7 error InvalidValue spec.rules[0].matches[0].queryParams[0].name",
+			"9 error Unsupported spec.rules[0].filters[0].requestHeaderModifier.set[0].value",
+			"9 error InvalidHeaderValue spec.rules[0].filters[0].requestHeaderModifier.set[1].value",
+			"10 error InvalidDuration spec.rules[0].timeouts.request", "11 error InvalidWeight spec.rules[0].backendRefs"}},
 		{"layer 4", istio, "VirtualService", `
   hosts: [a.example.com]
   tcp:

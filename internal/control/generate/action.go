@@ -30,12 +30,13 @@ func (g *Generator) forward(out *routev3.Route, c candidate, host string, at pla
 	action := g.routeAction(out, c, good, host, at)
 	out.Action = &routev3.Route_Route{Route: action}
 	out.Decorator = &routev3.Decorator{Operation: operation(out, c.set, at.port)}
-	if refused == 0 {
+	share := percent(refused)
+	if share.Numerator == 0 { // of what is smaller than a millionth, nothing is left
 		return []*routev3.Route{out}
 	}
 	broken := &routev3.Route{Name: out.Name + "/invalid", Metadata: out.Metadata, Action: direct(500, nil)}
 	broken.Match, _ = proto.Clone(out.Match).(*routev3.RouteMatch)
-	broken.Match.RuntimeFraction = &corev3.RuntimeFractionalPercent{DefaultValue: percent(refused)}
+	broken.Match.RuntimeFraction = &corev3.RuntimeFractionalPercent{DefaultValue: share}
 	return []*routev3.Route{broken, out}
 }
 

@@ -2,6 +2,7 @@ package generate
 
 import (
 	"net/netip"
+	"slices"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
@@ -166,7 +167,7 @@ func (g *Generator) tlsChains(s *model.RouteSet, at place) (chains []*listenerv3
 				continue
 			}
 			match := &listenerv3.FilterChainMatch{ServerNames: names, PrefixRanges: subnets}
-			if len(names) == 1 && names[0] == "*" {
+			if slices.Contains(names, "*") {
 				match.ServerNames = nil
 			}
 			c := &listenerv3.FilterChain{Name: routeName(s, r.Field), FilterChainMatch: match,
@@ -200,6 +201,9 @@ func prefixes(subnets []string) ([]*corev3.CidrRange, bool) {
 
 func cidr(p netip.Prefix) *corev3.CidrRange {
 	p = p.Masked()
+	if a := p.Addr(); a.Is4In6() {
+		p = netip.PrefixFrom(a.Unmap(), p.Bits()-(a.BitLen()-a.Unmap().BitLen()))
+	}
 	return &corev3.CidrRange{AddressPrefix: p.Addr().String(), PrefixLen: wrapperspb.UInt32(uint32(p.Bits()))}
 }
 

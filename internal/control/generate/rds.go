@@ -77,8 +77,8 @@ func (g *Generator) domains(t *target) []string {
 	}
 	port := ":" + strconv.Itoa(int(t.port))
 	var out []string
-	for _, n := range names {
-		if isWildcard(n) {
+	for i, n := range names {
+		if isWildcard(n) || slices.Contains(names[:i], n) {
 			continue
 		}
 		if a, err := netip.ParseAddr(n); err == nil && a.Is6() {

@@ -81,9 +81,17 @@ var serverModes = map[networkingapi.ServerTLSSettings_TLSmode]model.TLSMode{
 	networkingapi.ServerTLSSettings_MUTUAL: model.TLSMutual, networkingapi.ServerTLSSettings_ISTIO_MUTUAL: model.TLSIstioMutual,
 }
 
-var tlsVersions = map[networkingapi.ServerTLSSettings_TLSProtocol]uint16{
-	networkingapi.ServerTLSSettings_TLSV1_0: tls.VersionTLS10, networkingapi.ServerTLSSettings_TLSV1_1: tls.VersionTLS11,
+// tlsVersions are those that proxies speak.
+var tlsVersions = map[networkingapi.ServerTLSSettings_TLSProtocol]uint16{networkingapi.ServerTLSSettings_TLS_AUTO: 0,
 	networkingapi.ServerTLSSettings_TLSV1_2: tls.VersionTLS12, networkingapi.ServerTLSSettings_TLSV1_3: tls.VersionTLS13,
+}
+
+func (p *Part) tlsVersion(v networkingapi.ServerTLSSettings_TLSProtocol, field string) uint16 {
+	version, ok := tlsVersions[v]
+	if !ok {
+		p.Unsupported(field, "use TLSV1_2 or TLSV1_3: older versions are not safe")
+	}
+	return version
 }
 
 func (p *Part) serverTLS(t *networkingapi.ServerTLSSettings, field string, out *model.Server, index int) {
@@ -110,7 +118,8 @@ func (p *Part) serverTLS(t *networkingapi.ServerTLSSettings, field string, out *
 		p.Unsupported(field+".mode", "use one of SIMPLE, MUTUAL, ISTIO_MUTUAL, PASSTHROUGH")
 		return
 	}
-	out.TLS = &model.ServerTLS{Mode: mode, MinVersion: tlsVersions[t.MinProtocolVersion], MaxVersion: tlsVersions[t.MaxProtocolVersion]}
+	out.TLS = &model.ServerTLS{Mode: mode, MinVersion: p.tlsVersion(t.MinProtocolVersion, field+".minProtocolVersion"),
+		MaxVersion: p.tlsVersion(t.MaxProtocolVersion, field+".maxProtocolVersion")}
 	if max := out.TLS.MaxVersion; max != 0 && out.TLS.MinVersion > max {
 		p.Err("InvalidValue", field+".minProtocolVersion", "", "the minimum is above the maximum")
 	}

@@ -13,6 +13,9 @@ import (
 	"github.com/weftmesh/weft/internal/control/model"
 )
 
+// maxDuration is the longest time that proxies take.
+const maxDuration = 10 * 365 * 24 * time.Hour
+
 // timeout reads a duration of at least a millisecond; 0 means none.
 func (p *Part) timeout(d *durationpb.Duration, field string) time.Duration {
 	if d == nil {
@@ -22,13 +25,19 @@ func (p *Part) timeout(d *durationpb.Duration, field string) time.Duration {
 	if t < 0 || t > 0 && t < time.Millisecond {
 		p.Err("InvalidDuration", field, "", "%s is less than 1ms", t)
 	}
+	p.notTooLong(t, field)
 	return t
 }
 
-// retryConditions are Envoy's, which Istio's retryOn takes beside status codes.
-var retryConditions = []string{"5xx", "gateway-error", "reset", "reset-before-request", "connect-failure", "envoy-ratelimited",
-	"retriable-4xx", "refused-stream", "retriable-status-codes", "retriable-headers", "http3-post-connect-failure",
-	"cancelled", "deadline-exceeded", "internal", "resource-exhausted", "unavailable"}
+func (p *Part) notTooLong(t time.Duration, field string) {
+	if t > maxDuration {
+		p.Err("InvalidDuration", field, "", "%s is more than ten years", t)
+	}
+}
+
+// retryConditions are those of Envoy's that proxies carry out, which Istio's retryOn takes beside status codes.
+var retryConditions = []string{"5xx", "gateway-error", "reset", "reset-before-request", "connect-failure", "refused-stream",
+	"retriable-4xx", "retriable-status-codes", "cancelled", "deadline-exceeded", "internal", "resource-exhausted", "unavailable"}
 
 func (p *Part) retries(r *networkingapi.HTTPRetry, field string) *model.Retries {
 	if r == nil {
@@ -42,9 +51,9 @@ func (p *Part) retries(r *networkingapi.HTTPRetry, field string) *model.Retries 
 		p.Err("ConflictingFields", field, "", "attempts is 0, which turns retries off: nothing else can be set")
 	}
 	for _, c := range splitList(r.RetryOn) {
-		code, err := strconv.Atoi(c)
+		code, err := strconv.ParseUint(c, 10, 16)
 		if !slices.Contains(retryConditions, c) && (err != nil || code < 100 || code > 599) {
-			p.Err("InvalidValue", field+".retryOn", "use "+strings.Join(retryConditions, ", ")+" or status codes", "%q is not a retry condition", c)
+			p.Err("InvalidValue", field+".retryOn", "use "+strings.Join(retryConditions, ", ")+" or status codes", "%q is not a retry condition that proxies carry out", c)
 		}
 	}
 	return &model.Retries{Attempts: uint32(max(r.Attempts, 0)), PerTryTimeout: p.timeout(r.PerTryTimeout, field+".perTryTimeout"),
@@ -185,11 +194,11 @@ func (p *Part) checkedChange(c model.HeaderChange, field string, request bool) m
 	}
 	for _, name := range sortedKeys(c.Set) {
 		check(name, Key(field+".set", name), true)
-		p.checkValue(c.Set[name], Key(field+".set", name))
+		p.checkValue(name, c.Set[name], Key(field+".set", name))
 	}
 	for _, name := range sortedKeys(c.Add) {
 		check(name, Key(field+".add", name), false)
-		p.checkValue(c.Add[name], Key(field+".add", name))
+		p.checkValue(name, c.Add[name], Key(field+".add", name))
 	}
 	for i, name := range c.Remove {
 		check(name, At(field+".remove", i), false)
@@ -200,27 +209,42 @@ func (p *Part) checkedChange(c model.HeaderChange, field string, request bool) m
 	return c
 }
 
-func (p *Part) checkValue(v, field string) {
+func (p *Part) checkValue(name, v, field string) {
 	if !headerValue(v) {
 		p.Err("InvalidHeaderValue", field, "", "a header value cannot contain line ends")
 	}
-	if commandOperator(v) {
-		p.Unsupported(field, "values with %COMMAND% operators are not replaced")
+	if strings.EqualFold(name, "host") || name == ":authority" {
+		p.authority(v, field)
+		return
+	}
+	p.operators(v, field)
+}
+
+// authority checks what takes the place of a request's host.
+func (p *Part) authority(v, field string) {
+	if strings.ContainsAny(v, "% /?#@") || !headerValue(v) {
+		p.Err("InvalidHeaderValue", field, "", "%q is not a host", v)
 	}
 }
 
-// commandOperator reports whether a value holds one of Envoy's substitutions: %REQ(x)%, %PROTOCOL%.
-func commandOperator(v string) bool {
-	_, rest, ok := strings.Cut(v, "%")
-	if !ok {
-		return false
+// operators refuses Envoy's substitutions (%REQ(x)%, %PROTOCOL%). A percent sign is written twice, or it would begin one.
+func (p *Part) operators(v, field string) {
+	for rest := v; ; {
+		_, after, found := strings.Cut(rest, "%")
+		if !found {
+			return
+		}
+		operator, after, closed := strings.Cut(after, "%")
+		switch {
+		case !closed:
+			p.Err("InvalidHeaderValue", field, "write %% for a percent sign", "%q has a single percent sign", v)
+			return
+		case operator != "":
+			p.Unsupported(field, "values with %COMMAND% operators are not replaced; write %% for a percent sign")
+			return
+		}
+		rest = after
 	}
-	name, _, ok := strings.Cut(rest, "%")
-	if !ok || name == "" || name[0] < 'A' || name[0] > 'Z' {
-		return false
-	}
-	word, _, _ := strings.Cut(name, "(")
-	return len(word) > 2 && strings.Trim(word, "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_") == ""
 }
 
 func (p *Part) redirect(r *networkingapi.HTTPRedirect, field string) *model.Redirect {
@@ -266,8 +290,8 @@ func (p *Part) redirectCode(code int, field string) {
 	}
 }
 
-// maxDirectBody bounds the body of a direct response, as Istio does.
-const maxDirectBody = 1 << 20
+// maxDirectBody bounds the body of a direct response, in bytes, as proxies do.
+const maxDirectBody = 64 << 10
 
 func (p *Part) directResponse(d *networkingapi.HTTPDirectResponse, field string) *model.DirectResponse {
 	if d == nil {
@@ -293,7 +317,7 @@ func (p *Part) rewrite(r *networkingapi.HTTPRewrite, field string) *model.Rewrit
 	}
 	out := &model.Rewrite{URI: r.Uri, Authority: r.Authority}
 	if r.UriRegexRewrite != nil {
-		p.regex(r.UriRegexRewrite.Match, field+".uriRegexRewrite.match")
+		p.substitution(r.UriRegexRewrite.Rewrite, p.regex(r.UriRegexRewrite.Match, field+".uriRegexRewrite.match"), field+".uriRegexRewrite.rewrite")
 		out.Regex = &model.RegexRewrite{Match: r.UriRegexRewrite.Match, Rewrite: r.UriRegexRewrite.Rewrite}
 	}
 	switch {
@@ -302,8 +326,9 @@ func (p *Part) rewrite(r *networkingapi.HTTPRewrite, field string) *model.Rewrit
 	case r.Uri == "" && r.Authority == "" && r.UriRegexRewrite == nil:
 		p.Err("MissingField", field, "", "one of uri, authority and uriRegexRewrite is needed")
 	}
-	if !headerValue(r.Uri+r.Authority) || strings.ContainsAny(r.Uri, " ") {
-		p.Err("InvalidValue", field, "", "neither uri nor authority can contain spaces or line ends")
+	if !headerValue(r.Uri) || strings.ContainsAny(r.Uri, " ") {
+		p.Err("InvalidValue", field+".uri", "", "a path cannot contain spaces or line ends")
 	}
+	p.authority(r.Authority, field+".authority")
 	return out
 }

@@ -79,9 +79,7 @@ func (p *Part) apiHeaders(f *gatewayv1.HTTPHeaderFilter, field string, request b
 			if !headerName(string(h.Name)) {
 				p.Err("InvalidHeaderName", at+".name", "", "%q is not a header name", h.Name)
 			}
-			if !headerValue(h.Value) {
-				p.Err("InvalidHeaderValue", at+".value", "", "a header value cannot contain line ends")
-			}
+			p.checkValue(string(h.Name), h.Value, at+".value")
 			list.into[string(h.Name)] = h.Value
 		}
 	}

@@ -40,6 +40,7 @@ func (p *Part) apiRule(r *gatewayv1.HTTPRouteRule, field string) model.HTTPRoute
 	for i := range r.BackendRefs {
 		out.Destinations = append(out.Destinations, p.apiBackend(&r.BackendRefs[i], At(field+".backendRefs", i)))
 	}
+	p.weightSum(out.Destinations, field+".backendRefs")
 	for i := range r.Filters {
 		p.apiFilter(&r.Filters[i], At(field+".filters", i), &out)
 	}
@@ -95,9 +96,23 @@ func (p *Part) apiMatch(m *gatewayv1.HTTPRouteMatch, field string) model.HTTPMat
 		out.Headers = p.named(out.Headers, strings.ToLower(string(h.Name)), h.Value, OrEmpty(h.Type), f)
 	}
 	for i, q := range m.QueryParams {
-		out.Query = p.named(out.Query, string(q.Name), q.Value, OrEmpty(q.Type), At(field+".queryParams", i))
+		f := At(field+".queryParams", i)
+		if q.Name == "" {
+			p.Err("InvalidValue", f+".name", "", "the parameter's name is empty")
+		}
+		out.Query = p.named(out.Query, string(q.Name), q.Value, OrEmpty(q.Type), f)
 	}
 	return out
+}
+
+// maxName bounds paths and names, in bytes; the Gateway API's own bound of a path.
+const maxName = 1024
+
+// notTooBig refuses a text from which proxies would have to make too big a pattern.
+func (p *Part) notTooBig(v, field string) {
+	if len(v) > maxName {
+		p.Err("InvalidValue", field, "", "it has %d bytes, more than %d", len(v), maxName)
+	}
 }
 
 // named adds a condition. A second one for a name has no effect, as the Gateway API says.
@@ -125,6 +140,7 @@ func (p *Part) apiPath(m *gatewayv1.HTTPPathMatch, field string) model.StringMat
 	if m.Value != nil {
 		value = *m.Value
 	}
+	p.notTooBig(value, field+".value")
 	kind := OrEmpty(m.Type)
 	if kind != "RegularExpression" && (!strings.HasPrefix(value, "/") || strings.Contains(value, "//") || strings.ContainsAny(value, "?#")) {
 		p.Err("InvalidValue", field+".value", "", `%q is not an absolute path: it starts with "/" and has neither "//", "?" nor "#"`, value)
@@ -230,5 +246,6 @@ func (p *Part) apiDuration(d *gatewayv1.Duration, field string) time.Duration {
 		p.Err("InvalidDuration", field, `durations look like "500ms", "10s", "1h30m"`, "%q is not a duration", *d)
 		return 0
 	}
+	p.notTooLong(t, field)
 	return t
 }

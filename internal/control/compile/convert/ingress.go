@@ -74,6 +74,9 @@ func (p *Part) IngressPath(path networkingv1.HTTPIngressPath, field string) mode
 	if path.PathType != nil {
 		kind = *path.PathType
 	}
+	if kind == networkingv1.PathTypePrefix && strings.ContainsAny(value, "?#") {
+		p.Err("InvalidValue", field+".path", "", `%q has a "?" or "#", which no path has`, value)
+	}
 	switch kind {
 	case networkingv1.PathTypeExact:
 		return model.StringMatch{Exact: value, IsExact: true}

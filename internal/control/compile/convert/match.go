@@ -1,7 +1,10 @@
 package convert
 
 import (
+	"fmt"
 	"regexp"
+	"regexp/syntax"
+	"slices"
 	"strings"
 
 	networkingapi "istio.io/api/networking/v1alpha3"
@@ -9,20 +12,60 @@ import (
 	"github.com/weftmesh/weft/internal/control/model"
 )
 
-// maxRegex bounds a regular expression, in bytes.
-const maxRegex = 1024
+// Bounds of regular expressions: of the text, in bytes, and of the instructions that proxies take.
+const (
+	maxRegex   = 1024
+	maxProgram = 10000
+)
 
-// regex checks an expression of RE2's syntax.
-func (p *Part) regex(expression, field string) {
+// regex checks an expression of RE2's syntax; nil when it is none.
+func (p *Part) regex(expression, field string) *regexp.Regexp {
 	switch {
 	case expression == "":
 		p.Err("InvalidRegex", field, "", "the regular expression is empty")
 	case len(expression) > maxRegex:
 		p.Err("InvalidRegex", field, "", "the regular expression has %d bytes, more than %d", len(expression), maxRegex)
 	default:
-		if _, err := regexp.Compile(expression); err != nil {
-			p.Err("InvalidRegex", field, "see https://github.com/google/re2/wiki/Syntax", "not a regular expression of RE2: %s",
-				strings.TrimPrefix(err.Error(), "error parsing regexp: "))
+		compiled, err := compileRegex(expression)
+		if err == nil {
+			return compiled
+		}
+		p.Err("InvalidRegex", field, "see https://github.com/google/re2/wiki/Syntax", "not a regular expression of RE2: %s",
+			strings.TrimPrefix(err.Error(), "error parsing regexp: "))
+	}
+	return nil
+}
+
+// compileRegex compiles an expression as proxies do, where it has to match from start to end.
+func compileRegex(expression string) (*regexp.Regexp, error) {
+	tree, err := syntax.Parse(expression, syntax.Perl)
+	if err != nil {
+		return nil, err
+	}
+	program, err := syntax.Compile(tree.Simplify())
+	if err != nil {
+		return nil, err
+	}
+	if n := len(program.Inst); n > maxProgram {
+		return nil, fmt.Errorf("it becomes %d instructions, more than %d", n, maxProgram)
+	}
+	return regexp.Compile("^(?:" + expression + ")$")
+}
+
+// substitution checks what replaces a match: a backslash stands before another, or before the number of a group.
+func (p *Part) substitution(by string, pattern *regexp.Regexp, field string) {
+	if pattern == nil {
+		return
+	}
+	for i := 0; i < len(by); i++ {
+		if by[i] != '\\' {
+			continue
+		}
+		i++
+		group := i < len(by) && by[i] >= '0' && by[i] <= '9' && int(by[i]-'0') <= pattern.NumSubexp()
+		if !group && (i == len(by) || by[i] != '\\') {
+			p.Err("InvalidValue", field, `write \\ for a backslash`, "%q refers to a group that the expression does not have", by)
+			return
 		}
 	}
 }
@@ -53,6 +96,9 @@ func (p *Part) stringMatch(m *networkingapi.StringMatch, field string, emptyIsPr
 // ignoredHeaders are keys of a header match that Istio ignores.
 var ignoredHeaders = map[string]string{"uri": "uri", "scheme": "scheme", "method": "method", "authority": "authority"}
 
+// pseudoHeaders are what header conditions may read beside fields.
+var pseudoHeaders = []string{":method", ":authority", ":path", ":scheme"}
+
 // headerMatches converts conditions on headers, sorted by name.
 func (p *Part) headerMatches(m map[string]*networkingapi.StringMatch, field string) []model.NamedMatch {
 	var list []model.NamedMatch
@@ -63,7 +109,7 @@ func (p *Part) headerMatches(m map[string]*networkingapi.StringMatch, field stri
 			p.Warn("IgnoredHeader", at, "match on "+of+" instead", "a header condition on %q is ignored, as in Istio", name)
 			continue
 		}
-		if !headerName(strings.TrimPrefix(lower, ":")) {
+		if !headerName(lower) && !slices.Contains(pseudoHeaders, lower) {
 			p.Err("InvalidHeaderName", at, "", "%q is not a header name", name)
 		}
 		list = append(list, model.NamedMatch{Name: lower, Match: p.stringMatch(m[name], at, true)})

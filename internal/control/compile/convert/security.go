@@ -155,6 +155,7 @@ func (p *Part) patterns(list []string, field string) []string {
 		} else {
 			inner = strings.TrimSuffix(v, "*")
 		}
+		p.notTooBig(v, At(field, i))
 		switch {
 		case v == "":
 			p.Err("InvalidValue", At(field, i), "", "the value is empty")
@@ -172,6 +173,7 @@ func (p *Part) paths(list []string, field string) []string {
 			p.patterns(list[i:i+1], field)
 			continue
 		}
+		p.notTooBig(v, At(field, i))
 		if problem := badTemplate(v); problem != "" {
 			p.Err("InvalidValue", At(field, i), "", "path template %q: %s", v, problem)
 		}
@@ -205,6 +207,7 @@ func badTemplate(v string) string {
 func (p *Part) serviceAccounts(list []string, field string) []string {
 	var out []string
 	for i, v := range list {
+		p.notTooBig(v, At(field, i))
 		namespace, name, ok := strings.Cut(v, "/")
 		if !ok {
 			namespace, name = p.GetNamespace(), v
@@ -239,7 +242,8 @@ func (p *Part) prefixes(list []string, field string) []netip.Prefix {
 
 // prefix reads an address range; a single address is a range of one.
 func (p *Part) prefix(v, field string) netip.Prefix {
-	if prefix, err := netip.ParsePrefix(v); err == nil {
+	const mapped = 96 // bits before the IPv4 address in an IPv6 address that stands for one
+	if prefix, err := netip.ParsePrefix(v); err == nil && (!prefix.Addr().Is4In6() || prefix.Bits() >= mapped) {
 		return prefix.Masked()
 	}
 	if a, err := netip.ParseAddr(v); err == nil && a.Zone() == "" {

@@ -1,6 +1,7 @@
 package convert
 
 import (
+	"math"
 	"strings"
 
 	networkingapi "istio.io/api/networking/v1alpha3"
@@ -151,13 +152,19 @@ func (p *Part) weights(list []model.WeightedDestination, field string) {
 	if len(list) < 2 {
 		return
 	}
-	var sum uint64
+	if p.weightSum(list, field) == 0 {
+		p.Err("InvalidWeight", field, "", "the weights of all destinations are 0")
+	}
+}
+
+func (p *Part) weightSum(list []model.WeightedDestination, field string) (sum uint64) {
 	for _, d := range list {
 		sum += uint64(d.Weight)
 	}
-	if sum == 0 {
-		p.Err("InvalidWeight", field, "", "the weights of all destinations are 0")
+	if sum > math.MaxUint32 {
+		p.Err("InvalidWeight", field, "", "the weights add up to %d, more than %d", sum, math.MaxUint32)
 	}
+	return sum
 }
 
 // unreachable warns of rules after one that takes everything.
