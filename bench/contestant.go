@@ -34,7 +34,8 @@ type deployment struct {
 	// door is the second proxy of a pair, for mutual TLS with clients of ours.
 	door    string
 	doorTLS *tls.Config
-	admin   string // "ip:port" with pprof; empty for none
+	// admin and doorAdmin are where the first and the second proxy have pprof ("ip:port"); empty for none.
+	admin, doorAdmin string
 }
 
 // stop ends the proxies.

@@ -58,7 +58,7 @@ func (o *outcome) row(name string) (row []string, quiet bool) {
 		quiet = quiet && ok
 		cells := []string{"-", "-"}
 		if n := len(values); n > 0 {
-			format := func(v float64) string { return strconv.FormatFloat(v, 'f', c.digits, 64) }
+			format := func(v float64) string { return strconv.FormatFloat(v+0, 'f', c.digits, 64) }
 			cells = []string{format(middle(values)), format(values[0]) + " to " + format(values[n-1])}
 		}
 		if o.once {
@@ -78,7 +78,7 @@ func (o *outcome) row(name string) (row []string, quiet bool) {
 func (o *outcome) ratio(name, against string) string {
 	mine, ok1 := o.median(name, o.columns[0].value)
 	base, ok2 := o.median(against, o.columns[0].value)
-	if !ok1 || !ok2 || base <= 0 {
+	if !ok1 || !ok2 || base <= 0 || name == direct {
 		return "-"
 	}
 	return fmt.Sprintf("%.2fx", mine/base)

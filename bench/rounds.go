@@ -196,14 +196,18 @@ func (o *outcome) derive() {
 
 // profile takes a CPU profile of weft-proxy under the scenario's load, after the rounds, so that they are not disturbed by it.
 func (r *runner) profile(ctx context.Context, o *outcome, d *deployment) error {
-	if r.profiles == "" || d == nil || d.admin == "" || o.once {
+	if r.profiles == "" || d == nil || o.once {
 		return nil
+	}
+	admin := d.admin
+	if o.door {
+		admin = d.doorAdmin
 	}
 	seconds := max(2, int(r.duration.Seconds()))
 	file := filepath.Join(r.profiles, o.key+".pprof")
 	fetched := make(chan error, 1)
 	go func() { // ends with the profile
-		fetched <- download(ctx, fmt.Sprintf("http://%s/debug/pprof/profile?seconds=%d", d.admin, seconds), file)
+		fetched <- download(ctx, fmt.Sprintf("http://%s/debug/pprof/profile?seconds=%d", admin, seconds), file)
 	}()
 	_, loadErr := o.run(ctx, r.site, d, time.Duration(seconds)*time.Second)
 	if err := errors.Join(<-fetched, loadErr); err != nil {

@@ -19,6 +19,8 @@ type scenario struct {
 	ratios []string
 	// once says that there is nothing to repeat.
 	once bool
+	// door says that only the second proxy of a pair is loaded.
+	door bool
 	// run measures a deployment for d.
 	run func(ctx context.Context, s *site, d *deployment, duration time.Duration) (measured, error)
 }
@@ -89,7 +91,7 @@ func scenarios() []scenario {
 			columns: []column{{addedP99, "p99 added µs", 0}, {p50, "p50 µs", 0}, {p99, "p99 µs", 0}, {cpuEach, "CPU µs/request", 1}}},
 		{key: "relay", title: fmt.Sprintf("TCP relay, saturated (%d connections, 1 KiB bodies)", connections), topology: tcp,
 			contestants: []string{weftOut, haproxyTCP, nginxWeb, envoyProxy}, columns: costColumns, ratios: []string{haproxyTCP}, run: saturate(smallPath, connections)},
-		{key: "handshake", title: "full mutual handshakes, with one request each (the second proxy of the pair)", topology: pair,
+		{key: "handshake", title: "full mutual handshakes, with one request each (the second proxy of the pair)", topology: pair, door: true,
 			contestants: pairs, columns: []column{{cpuEach, "CPU µs/handshake", 0}, {perSecond, "handshakes/s", 0}}, ratios: peers, run: handshakes},
 		{key: "memory", title: fmt.Sprintf("memory of one proxy (idle; per connection of %d idle ones)", idleConnections), topology: pair, once: true,
 			contestants: pairs, run: memory,

@@ -123,7 +123,7 @@ func weftPair(ctx context.Context, s *site) (*deployment, error) {
 	if err != nil {
 		return nil, errors.Join(err, b.stop())
 	}
-	d := &deployment{entry: a.entry, proxies: append(a.proxies, b.proxies...), door: b.entry, admin: a.admin}
+	d := &deployment{entry: a.entry, proxies: append(a.proxies, b.proxies...), door: b.entry, admin: a.admin, doorAdmin: b.admin}
 	if d.doorTLS, err = s.mesh.clientTLS(); err != nil {
 		return nil, errors.Join(err, d.stop())
 	}

@@ -27,7 +27,7 @@ func (s *site) wrk(ctx context.Context, to load.Target, connections int, d time.
 		return load.Result{}, err
 	}
 	seconds := max(1, int((d+time.Second-1)/time.Second))
-	argv := []string{"-t1", "-c" + strconv.Itoa(connections), "-d" + strconv.Itoa(seconds) + "s", "-s", script}
+	argv := []string{"-t1", "-c" + strconv.Itoa(connections), "-d" + strconv.Itoa(seconds) + "s", "-s", script, "--timeout", "10s"}
 	for _, h := range to.Headers {
 		argv = append(argv, "-H", h)
 	}
