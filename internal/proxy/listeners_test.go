@@ -16,6 +16,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/weftmesh/weft/internal/proxy/conf"
 	"github.com/weftmesh/weft/internal/wire"
@@ -276,6 +277,33 @@ func TestDrainEndpointEndsInboundConnections(t *testing.T) {
 		t.Fatalf("%d %q", status, body)
 	}
 	eventually(t, "connection closed after it", func() bool { return server.proxy.entered.Load() == 0 })
+}
+
+func TestDrainEndpointWaitsForClientsThatStillCome(t *testing.T) {
+	client, server := pair(t)
+	server.serve(9080, hello("reviews"))
+	client.get(client.client(), "http://reviews:9080/")
+	drained := make(chan struct{})
+	go func() { // ends with the drain
+		defer close(drained)
+		server.proxy.Handler().ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("POST", "/drain", nil))
+	}()
+	eventually(t, "draining", func() bool { return server.proxy.Unready() == "draining" })
+	for range 20 {
+		if status, body, _ := client.get(client.client(), "http://reviews:9080/"); status != 200 {
+			t.Fatalf("%d %q", status, body)
+		}
+		select {
+		case <-drained:
+			t.Fatal("the end was told while clients came")
+		default:
+		}
+	}
+	<-drained
+	last := time.Unix(0, server.proxy.arrivedAt.Load())
+	if quiet := time.Since(last); quiet < server.proxy.drainGrace() {
+		t.Errorf("the end was told %s after the last client", quiet)
+	}
 }
 
 func TestAdminPages(t *testing.T) {

@@ -187,13 +187,14 @@ func (p *Proxy) Drain() {
 	})
 }
 
-// Drained waits, after Drain, until no connection is left, for the drain time at most.
+// Drained waits, after Drain, until no connection is left and none has come for a while, for the drain time at most: clients that
+// have not heard of our leaving find the workload behind us until then.
 func (p *Proxy) Drained(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, p.opt.DrainTime)
 	defer cancel()
 	tick := time.NewTicker(drainPoll)
 	defer tick.Stop()
-	for p.entered.Load() > 0 {
+	for begin := time.Unix(0, p.drainFrom.Load()); p.entered.Load() > 0 || p.expected(begin); {
 		select {
 		case <-ctx.Done():
 			return
