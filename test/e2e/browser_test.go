@@ -187,7 +187,7 @@ func (t *traffic) await(n int64) {
 	})
 }
 
-var failedLine = regexp.MustCompile(`" (5\d\d|0|-) `)
+var failedLine = regexp.MustCompile(`HTTP/[0-9.]+" (5\d\d|0|-) `)
 
 // failures gives the first lines of all access logs that tell of an answer with 5xx, or of none.
 func (m *mesh) failures(most int) []string {
