@@ -100,7 +100,7 @@ func TestVerdicts(t *testing.T) {
 		{"below", played(15, 18, 16), "0.80x", "met"},
 		{"above", played(18), "0.90x", "not met"},
 		{"disturbed ones do not count", played(-100, 15, -1), "0.75x", "met"},
-		{"only disturbed ones", played(-100), "5.00x", "not met, disturbed"},
+		{"only disturbed ones", played(-100), "5.00x", "undecided: disturbed"},
 		{"even number of rounds", played(15, 17), "0.80x", "met"},
 	} {
 		text, verdict, ok := goals[0].reached(c.o, weftOut)
@@ -110,6 +110,15 @@ func TestVerdicts(t *testing.T) {
 	}
 	if _, _, ok := goals[0].reached(played(), weftOut); ok {
 		t.Error("a verdict without a measurement")
+	}
+}
+
+// TestLikeIsComparedWithLike: a quiet round of one contestant says nothing beside a disturbed one of another.
+func TestLikeIsComparedWithLike(t *testing.T) {
+	o := played(15, -30, -45)
+	o.samples[0].Disturbed = true
+	if ratio, quiet, ok := o.compare(weftOut, haproxyWeb, cpuEach); ratio != 1.5 || quiet || !ok {
+		t.Errorf("ratio %v, quiet %v, %v; want that of all rounds, 30 to 20", ratio, quiet, ok)
 	}
 }
 

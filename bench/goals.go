@@ -53,35 +53,25 @@ func (g goal) limit() string {
 
 // reached gives what a contestant reached, and the verdict; false when it was not measured.
 func (g goal) reached(o *outcome, name string) (text, verdict string, ok bool) {
-	v, ok := o.median(name, g.value)
-	if !ok {
-		return "", "", false
-	}
+	var v float64
+	var quiet bool
 	if g.against == "" {
+		v, ok = o.median(name, g.value)
+		_, quiet = o.counted(name, g.value)
 		text = fmt.Sprintf("%.1f %s", v, g.unit)
 	} else {
-		base, ok := o.median(g.against, g.value)
-		if !ok || base <= 0 {
-			return "", "", false
-		}
-		v /= base
+		v, quiet, ok = o.compare(name, g.against, g.value)
 		text = fmt.Sprintf("%.2fx", v)
 	}
-	verdict = "not met"
-	if g.max != 0 && v <= g.max || g.max == 0 && v >= g.min {
-		verdict = "met"
+	switch {
+	case !ok:
+		return "", "", false
+	case !quiet:
+		return text, "undecided: disturbed", true
+	case g.max != 0 && v <= g.max || g.max == 0 && v >= g.min:
+		return text, "met", true
 	}
-	if !g.quiet(o, name) {
-		verdict += ", disturbed"
-	}
-	return text, verdict, true
-}
-
-// quiet reports whether the verdict rests on undisturbed rounds.
-func (g goal) quiet(o *outcome, name string) bool {
-	_, mine := o.counted(name, g.value)
-	_, theirs := o.counted(g.against, g.value)
-	return mine && theirs
+	return text, "not met", true
 }
 
 // goalTable compares what was reached with the goals. Those of scenarios that were not played have "-".

@@ -46,7 +46,7 @@ func tableOf(o *outcome) table {
 		t.notes = append(t.notes, o.discarded())
 	}
 	if restless {
-		t.notes = append(t.notes, "! no undisturbed round: the figures are from disturbed ones")
+		t.notes = append(t.notes, "! no undisturbed round of one or both: figures and ratios are from all rounds and decide nothing")
 	}
 	return t
 }
@@ -76,12 +76,14 @@ func (o *outcome) row(name string) (row []string, quiet bool) {
 }
 
 func (o *outcome) ratio(name, against string) string {
-	mine, ok1 := o.median(name, o.columns[0].value)
-	base, ok2 := o.median(against, o.columns[0].value)
-	if !ok1 || !ok2 || base <= 0 || name == direct {
+	ratio, quiet, ok := o.compare(name, against, o.columns[0].value)
+	switch {
+	case !ok || name == direct:
 		return "-"
+	case !quiet:
+		return fmt.Sprintf("%.2fx !", ratio)
 	}
-	return fmt.Sprintf("%.2fx", mine/base)
+	return fmt.Sprintf("%.2fx", ratio)
 }
 
 // discarded counts the rounds that do not count, and gives the reason of those that failed.

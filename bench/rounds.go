@@ -172,6 +172,31 @@ func (o *outcome) median(name, value string) (float64, bool) {
 	return middle(values), len(values) > 0
 }
 
+// compare gives the ratio of two contestants' medians. When one of them has disturbed rounds only, the ratio is of all rounds of
+// both, so that like is compared with like, and quiet is false.
+func (o *outcome) compare(name, against, value string) (ratio float64, quiet, ok bool) {
+	mine, quietA := o.counted(name, value)
+	base, quietB := o.counted(against, value)
+	if quiet = quietA && quietB; !quiet {
+		mine, base = o.all(name, value), o.all(against, value)
+	}
+	if len(mine) == 0 || middle(base) <= 0 {
+		return 0, quiet, false
+	}
+	return middle(mine) / middle(base), quiet, true
+}
+
+// all gives a contestant's values, disturbed ones too, sorted.
+func (o *outcome) all(name, value string) (values []float64) {
+	for _, s := range o.samples {
+		if v, ok := s.Values[value]; ok && s.Contestant == name && s.Error == "" {
+			values = append(values, v)
+		}
+	}
+	slices.Sort(values)
+	return values
+}
+
 // middle is the median of sorted values; 0 of none.
 func middle(sorted []float64) float64 {
 	n := len(sorted)
