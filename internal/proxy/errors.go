@@ -30,6 +30,7 @@ type kind uint8
 const (
 	malformed kind = iota + 1
 	noRoute
+	noChain
 	noConfig
 	noCluster
 	noHealthy
@@ -59,6 +60,7 @@ var kinds = [...]struct {
 }{
 	malformed:         {OfClient, 400, "DPE", "http1.codec_error", false, "malformed request"},
 	noRoute:           {OfMesh, 404, "NR", "route_not_found", false, "no route for this host and path"},
+	noChain:           {OfMesh, 0, "NR", "filter_chain_not_found", false, "connections of this kind are not taken here"},
 	noConfig:          {OfMesh, 503, "NC", "no_configuration", false, "no configuration for this destination yet"},
 	noCluster:         {OfMesh, 503, "NC", "cluster_not_found", false, "the route leads to a service that does not exist"},
 	noHealthy:         {OfUpstream, 503, "UH", "no_healthy_upstream", true, "no healthy upstream"},

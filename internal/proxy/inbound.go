@@ -75,7 +75,7 @@ func (d *downstream) serveListener(l *conf.Listener) {
 	d.learn(found.Sniffed)
 	chain, step := route.Chain(l, &d.info)
 	if chain == nil {
-		d.turnAway(noRoute, "accept", noChain(step, found.Sniffed))
+		d.turnAway(noChain, "accept", unmatched(step, found.Sniffed))
 		return
 	}
 	if chain.TLS != nil && !d.terminate(chain) {
@@ -118,7 +118,7 @@ func (d *downstream) learn(s listen.Sniffed) {
 	}
 }
 
-func noChain(step route.ChainStep, s listen.Sniffed) error {
+func unmatched(step route.ChainStep, s listen.Sniffed) error {
 	if s.Protocol != listen.TLS && step == route.ByTransport {
 		return errors.New("plaintext is refused here: mutual TLS is required (PeerAuthentication STRICT)")
 	}

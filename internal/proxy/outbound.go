@@ -159,7 +159,7 @@ func (d *downstream) relayByName(t *conf.Target) {
 	chain, step := route.Chain(t.Listener, &info)
 	switch {
 	case chain == nil:
-		d.turnAway(noRoute, "route", fmt.Errorf("%s: no chain matches the %s (%q)", t.Name, step, found.ServerName))
+		d.turnAway(noChain, "route", fmt.Errorf("%s: no chain matches the %s (%q)", t.Name, step, found.ServerName))
 	case chain.TCP != nil && (chain.HTTP == nil || found.Protocol != listen.HTTP1):
 		d.relayTCP(chain.TCP, nil)
 	case chain.HTTP != nil:

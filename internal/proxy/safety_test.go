@@ -158,7 +158,7 @@ func TestStrictRefusesPlaintext(t *testing.T) {
 	if b, _ := io.ReadAll(c); len(b) > 0 || asked.Load() {
 		t.Fatalf("answered %q, asked %v", b, asked.Load())
 	}
-	eventually(t, "reason in the log", func() bool { return server.logged("mutual TLS is required") })
+	eventually(t, "reason in the log", func() bool { return server.logged("mutual TLS is required", "NR filter_chain_not_found") })
 }
 
 func TestPermissiveAcceptsBoth(t *testing.T) {
