@@ -31,6 +31,8 @@ type Report struct {
 	// Flag is the response flag of the access log ("NR", "UH", ...).
 	Flag    string `json:"flag,omitempty"`
 	Summary string `json:"summary"`
+	// Notes are what the question leaves out and the asker should know.
+	Notes []string `json:"notes,omitempty"`
 	// Problems are things that are wrong, whether or not they stop this request.
 	Problems []string `json:"problems,omitempty"`
 }

@@ -55,6 +55,9 @@ func (r *Report) WriteText(w io.Writer, color bool) error {
 		c = red
 	}
 	fmt.Fprintf(&b, "\n%s %s\n", s.paint(c, mark), r.conclusion())
+	for _, n := range r.Notes {
+		fmt.Fprintf(&b, "%s %s\n", s.paint(bold, "--"), n)
+	}
 	for _, p := range r.Problems {
 		fmt.Fprintf(&b, "%s %s\n", s.paint(red, "!!"), p)
 	}

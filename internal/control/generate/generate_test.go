@@ -479,3 +479,46 @@ func TestWildcardNames(t *testing.T) {
 		t.Errorf("gateway: %v", got)
 	}
 }
+
+// TestRequestRulesFailClosedOnHTTP2: where HTTP/2 is relayed, no rule that asks about requests lets a connection in.
+func TestRequestRulesFailClosedOnHTTP2(t *testing.T) {
+	m := testMesh()
+	get := []model.AuthRule{{To: []model.AuthOperation{{Methods: []string{"GET"}}}}}
+	m.AuthorizationPolicies = []*model.AuthorizationPolicy{
+		{Ref: model.Ref{Namespace: "default", Name: "readers"}, Namespace: "default", Action: model.AuthAllow, Rules: get},
+		{Ref: model.Ref{Namespace: "default", Name: "no-readers"}, Namespace: "default", Action: model.AuthDeny, Rules: get},
+	}
+	node := productpage()
+	node.Ports = []model.WorkloadPort{{Number: 9090, Protocol: model.GRPC}}
+	msg, ok := New(m, node).Listener(wire.InboundListener)
+	l, isListener := msg.(*listenerv3.Listener)
+	if !ok || !isListener {
+		t.Fatalf("no listener: %v", msg)
+	}
+	relayed := 0
+	for _, c := range l.FilterChains {
+		if c.Filters[len(c.Filters)-1].Name != tcpFilter {
+			continue
+		}
+		relayed++
+		if len(c.Filters) != 3 {
+			t.Fatalf("%s: %d filters, want those of both policies", c.Name, len(c.Filters))
+		}
+		rules := [2]*networkrbacv3.RBAC{{}, {}}
+		for i := range rules {
+			if err := c.Filters[i].GetTypedConfig().UnmarshalTo(rules[i]); err != nil {
+				t.Fatal(err)
+			}
+		}
+		deny, allow := rules[0].Rules, rules[1].Rules
+		if deny.Action != rbacv3.RBAC_DENY || len(deny.Policies) != 1 || !deny.Policies["ns[default]-policy[no-readers]-rule[0]"].Permissions[0].GetAndRules().Rules[0].GetAny() {
+			t.Errorf("%s: DENY does not refuse every connection: %v", c.Name, deny)
+		}
+		if allow.Action != rbacv3.RBAC_ALLOW || len(allow.Policies) != 0 {
+			t.Errorf("%s: ALLOW lets connections in: %v", c.Name, allow)
+		}
+	}
+	if relayed == 0 {
+		t.Error("no chain relays")
+	}
+}
