@@ -201,6 +201,26 @@ func TestPublishReplacesOnlyTheSummary(t *testing.T) {
 	}
 }
 
+func TestReportFromItsFolder(t *testing.T) {
+	o := played(15, -18)
+	for i := range o.samples {
+		o.samples[i].Scenario = o.key
+	}
+	o.notes = []string{"left out: nginx"}
+	rep, dir := &report{about: []string{"a machine"}, played: []*outcome{o}}, t.TempDir()
+	want := rep.text()
+	if err := rep.save(dir); err != nil {
+		t.Fatal(err)
+	}
+	again, err := loadReport(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := again.text(); got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+}
+
 func TestChoose(t *testing.T) {
 	all, err := choose("")
 	if err != nil || len(all) != len(scenarios()) {

@@ -30,6 +30,7 @@ type options struct {
 	out      string
 	profile  bool
 	publish  string
+	from     string
 	note     string
 }
 
@@ -43,6 +44,7 @@ func main() {
 	flag.StringVar(&o.out, "out", filepath.Join("bench", "results"), "folder for the results; each run makes one in it")
 	flag.BoolVar(&o.profile, "profile", false, "also take CPU profiles of weft-proxy")
 	flag.StringVar(&o.publish, "publish", "", "Markdown `FILE` whose summary is to be replaced")
+	flag.StringVar(&o.from, "from", "", "measure nothing: make the report again from the `FOLDER` of an earlier run")
 	flag.StringVar(&o.note, "note", "", "what readers should know of this run")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -61,6 +63,9 @@ func keys() (all []string) {
 }
 
 func run(ctx context.Context, o options) (err error) {
+	if o.from != "" {
+		return o.again()
+	}
 	wanted, err := choose(o.only)
 	if err != nil {
 		return err
@@ -87,6 +92,19 @@ func run(ctx context.Context, o options) (err error) {
 	}
 	defer func() { err = errors.Join(err, s.close()) }()
 	return o.measure(ctx, s, wanted, notes)
+}
+
+// again reports an earlier run.
+func (o options) again() error {
+	rep, err := loadReport(o.from)
+	if err != nil {
+		return err
+	}
+	fmt.Print(rep.text())
+	if o.publish == "" {
+		return nil
+	}
+	return rep.publish(o.publish)
 }
 
 // choose gives the scenarios of a list of keys, all for an empty one.

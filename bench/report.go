@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -58,7 +59,10 @@ func (o *outcome) row(name string) (row []string, quiet bool) {
 		quiet = quiet && ok
 		cells := []string{"-", "-"}
 		if n := len(values); n > 0 {
-			format := func(v float64) string { return strconv.FormatFloat(v+0, 'f', c.digits, 64) }
+			format := func(v float64) string {
+				scale := math.Pow10(c.digits)
+				return strconv.FormatFloat(math.Round(v*scale)/scale+0, 'f', c.digits, 64) // + 0 makes of -0 a 0
+			}
 			cells = []string{format(middle(values)), format(values[0]) + " to " + format(values[n-1])}
 		}
 		if o.once {
@@ -192,18 +196,57 @@ func (r *report) markdown() string {
 	return b.String()
 }
 
+// record is the form of samplesFile.
+type record struct {
+	About   []string            `json:"about"`
+	Notes   map[string][]string `json:"notes,omitempty"` // by scenario
+	Samples []sample            `json:"samples"`
+}
+
+// samplesFile has the raw data of a run.
+const samplesFile = "samples.json"
+
+// loadReport makes the report of an earlier run again from its folder.
+func loadReport(dir string) (*report, error) {
+	path := filepath.Join(dir, samplesFile)
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	var data record
+	if err := json.Unmarshal(text, &data); err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	r := &report{about: data.About}
+	for _, sc := range scenarios() {
+		o := &outcome{scenario: sc, notes: data.Notes[sc.key]}
+		for _, s := range data.Samples {
+			if s.Scenario == sc.key {
+				o.samples = append(o.samples, s)
+			}
+		}
+		if len(o.samples) > 0 {
+			r.played = append(r.played, o)
+		}
+	}
+	return r, nil
+}
+
 // save writes the report and the raw data into a folder.
 func (r *report) save(dir string) error {
-	samples := []sample{}
+	data := record{About: r.about, Notes: map[string][]string{}, Samples: []sample{}}
 	for _, o := range r.played {
-		samples = append(samples, o.samples...)
+		data.Samples = append(data.Samples, o.samples...)
+		if len(o.notes) > 0 {
+			data.Notes[o.key] = o.notes
+		}
 	}
-	raw, err := json.MarshalIndent(map[string]any{"about": r.about, "samples": samples}, "", " ")
+	raw, err := json.MarshalIndent(data, "", " ")
 	if err != nil {
 		return err
 	}
 	var errs []error
-	for name, text := range map[string]string{"samples.json": string(raw) + "\n", "tables.txt": r.text(), "summary.md": r.markdown()} {
+	for name, text := range map[string]string{samplesFile: string(raw) + "\n", "tables.txt": r.text(), "summary.md": r.markdown()} {
 		errs = append(errs, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644))
 	}
 	return errors.Join(errs...)
