@@ -1,6 +1,7 @@
 package compile
 
 import (
+	"fmt"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
@@ -10,30 +11,40 @@ import (
 )
 
 // resolveCredentials fills in what a part's credentials name, from the first of the namespaces that has the Secret. What is
-// missing is a warning: the port or destination then refuses connections, as in Istio.
+// missing is a warning: the port or destination then refuses connections, as in Istio. An object that names the same Secret in
+// several places is told so once, at the first.
 func (c *compiler) resolveCredentials(p *part, namespaces []string) {
+	told := map[string]bool{}
 	for _, cred := range p.Credentials {
-		in := namespaces
-		if cred.Namespace != "" {
-			in = []string{cred.Namespace}
-			if !c.granted(p, cred.Namespace, "", "Secret", cred.Name) {
-				p.Warn("RefNotPermitted", cred.Field, "make a ReferenceGrant there", "namespace %s does not permit its Secret %s to be used here: TLS connections fail",
-					cred.Namespace, cred.Name)
-				continue
-			}
+		s, code, hint, problem := c.credential(p, cred, namespaces)
+		switch {
+		case problem == "":
+			cred.Take(s)
+		case !told[code+problem]:
+			told[code+problem] = true
+			p.Warn(code, cred.Field, hint, "%s: TLS connections fail", problem)
 		}
-		s, ok := c.findSecret(in, cred.Name)
-		if !ok {
-			p.Warn("CredentialNotFound", cred.Field, "make a Secret of type kubernetes.io/tls", "there is no Secret %s in namespace %s: TLS connections fail",
-				cred.Name, joinWords(in))
-			continue
-		}
-		if problem := s.Check(cred); problem != "" {
-			p.Warn("CredentialInvalid", cred.Field, "", "Secret %s %s: TLS connections fail", cred.Name, problem)
-			continue
-		}
-		cred.Take(s)
 	}
+}
+
+// credential finds a usable Secret, or says why there is none.
+func (c *compiler) credential(p *part, cred convert.Credential, in []string) (s convert.Secret, code, hint, problem string) {
+	if cred.Namespace != "" {
+		in = []string{cred.Namespace}
+		if !c.granted(p, cred.Namespace, "", "Secret", cred.Name) {
+			return s, "RefNotPermitted", "make a ReferenceGrant there",
+				fmt.Sprintf("namespace %s does not permit its Secret %s to be used here", cred.Namespace, cred.Name)
+		}
+	}
+	s, ok := c.findSecret(in, cred.Name)
+	if !ok {
+		return s, "CredentialNotFound", "make a Secret of type kubernetes.io/tls",
+			fmt.Sprintf("there is no Secret %s in namespace %s", cred.Name, joinWords(in))
+	}
+	if problem = s.Check(cred); problem != "" {
+		return s, "CredentialInvalid", "", fmt.Sprintf("Secret %s %s", cred.Name, problem)
+	}
+	return s, "", "", ""
 }
 
 func (c *compiler) findSecret(namespaces []string, name string) (convert.Secret, bool) {

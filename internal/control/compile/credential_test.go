@@ -10,6 +10,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"math/big"
+	"slices"
 	"testing"
 
 	"github.com/weftmesh/weft/internal/control/source"
@@ -40,6 +41,30 @@ func secretYAML(namespace, name string, data map[string][]byte) string {
 		text += fmt.Sprintf("  %s: %s\n", k, base64.StdEncoding.EncodeToString(data[k]))
 	}
 	return text + "---\n"
+}
+
+// TestMissingCredentialIsToldOnce: an object that names a Secret for several hosts has one thing to answer for.
+func TestMissingCredentialIsToldOnce(t *testing.T) {
+	objects, findings := source.Decode(source.LayerApplied, "in.yaml", []byte(`apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: gw}
+spec:
+  servers:
+  - {port: {number: 443, name: a, protocol: HTTPS}, hosts: [a.example.com], tls: {mode: SIMPLE, credentialName: missing}}
+  - {port: {number: 443, name: b, protocol: HTTPS}, hosts: [b.example.com], tls: {mode: SIMPLE, credentialName: missing}}
+  - {port: {number: 443, name: c, protocol: HTTPS}, hosts: [c.example.com], tls: {mode: SIMPLE, credentialName: other}}
+`))
+	if len(findings) > 0 {
+		t.Fatal(findings)
+	}
+	_, findings = Compile(Input{Objects: objects})
+	var got []string
+	for _, f := range findings {
+		got = append(got, fmt.Sprintf("%s %s", f.Code, f.Field))
+	}
+	if want := []string{"CredentialNotFound spec.servers[0].tls.credentialName", "CredentialNotFound spec.servers[2].tls.credentialName"}; !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
 }
 
 // TestCredentials finds certificates where each kind of gateway and rule looks for them.
