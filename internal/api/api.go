@@ -88,6 +88,7 @@ type Status struct {
 	Reason       string      `json:"reason"`  // why that isolation
 	Control      string      `json:"control"` // "running", "stopped", or why it is not running
 	ControlSince time.Time   `json:"controlSince"`
+	Settled      bool        `json:"settled"` // every instance that is ready is known to the proxies
 	XDSAddress   string      `json:"xdsAddress,omitempty"`
 	Metrics      string      `json:"metrics,omitempty"` // URL of the aggregated metrics
 	Gateways     []Published `json:"gateways"`

@@ -161,7 +161,7 @@ func (executor) Exec(_ context.Context, r api.ExecRequest, _ io.Reader, out, _ i
 
 func TestUpPrintsProgressThenSummaryThenStopped(t *testing.T) {
 	dir := t.TempDir()
-	st := api.Status{Mesh: "default", Isolation: "netns", Reason: "because", Control: "running", Metrics: "http://127.0.0.1:15014/metrics",
+	st := api.Status{Mesh: "default", Isolation: "netns", Reason: "because", Control: "running", Settled: true, Metrics: "http://127.0.0.1:15014/metrics",
 		Gateways:  []api.Published{{Port: 8080, Address: "127.0.0.1:8080"}},
 		Workloads: []api.Workload{{Name: "productpage-v1", Namespace: "default", Desired: 1, Ready: 1, State: "Running"}}}
 	out := &signalWriter{want: "Ctrl-C", seen: make(chan struct{})}

@@ -217,6 +217,7 @@ type watcher struct {
 	began     time.Time
 	announced bool
 	detached  bool // the mesh goes on without this process
+	ready     int  // looks in a row that found everything ready
 	recalled  bool // told of what was applied earlier
 	states    map[string]string
 	findings  map[string]bool
@@ -238,7 +239,9 @@ func (w *watcher) step(ctx context.Context) {
 	}
 	w.printFindings(st.Findings)
 	w.printStates(st.Workloads)
-	if ready := allSettled(st); ready && !w.announced {
+	if ready := allSettled(st); !ready {
+		w.ready = 0
+	} else if w.ready++; w.ready >= looks && !w.announced {
 		w.announced = true
 		w.summary(st)
 	} else if w.announced {
@@ -294,7 +297,10 @@ func (w *watcher) printStates(ws []api.Workload) {
 	}
 }
 
-// allSettled is true when every workload is ready or can never be.
+// looks is how often everything must be found ready: what a look finds settled may just be about to be sent.
+const looks = 2
+
+// allSettled is true when every workload is ready or can never be, and the proxies know.
 func allSettled(st api.Status) bool {
 	for _, wl := range st.Workloads {
 		switch wl.State {
@@ -303,7 +309,7 @@ func allSettled(st api.Status) bool {
 			return false
 		}
 	}
-	return st.Control == "running" && len(st.Workloads) > 0
+	return st.Control == "running" && st.Settled && len(st.Workloads) > 0
 }
 
 func (w *watcher) summary(st api.Status) {

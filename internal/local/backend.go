@@ -56,6 +56,7 @@ func (m *Mesh) Status(context.Context) (api.Status, error) {
 	}
 	findings := append(runtimeFindings(m.runtime.Observed().Findings), portFindings(m.runtime.Unpublished())...)
 	if c != nil {
+		s.Settled = m.settled(c)
 		findings = append(findings, c.Findings()...)
 		for _, o := range c.Objects() {
 			if o.Origin.Layer == "applied" {

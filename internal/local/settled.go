@@ -1,0 +1,43 @@
+package local
+
+import (
+	"slices"
+
+	discoveryv1 "k8s.io/api/discovery/v1"
+
+	"github.com/weftmesh/weft/internal/control"
+	"github.com/weftmesh/weft/internal/control/model"
+	"github.com/weftmesh/weft/internal/control/serve"
+)
+
+// settled reports whether the mesh that is served has every instance that is ready, and all proxies have answered what they were
+// sent; that one refuses something does not unsettle the rest.
+func (m *Mesh) settled(c *control.Control) bool {
+	mesh := c.Mesh()
+	return mesh != nil && !slices.ContainsFunc(c.Clients(), waiting) && hasReady(mesh, m.runtime.Observed().EndpointSlices)
+}
+
+func waiting(c serve.Client) bool {
+	return slices.ContainsFunc(c.Types, func(t serve.TypeStatus) bool { return t.Pending > 0 })
+}
+
+// hasReady reports whether every instance that is ready in the slices is so in the mesh.
+func hasReady(mesh *model.Mesh, observed []*discoveryv1.EndpointSlice) bool {
+	type instance struct{ namespace, name string }
+	ready := map[instance]bool{}
+	for _, s := range mesh.Services {
+		for _, e := range s.Endpoints {
+			if e.Ready {
+				ready[instance{e.Namespace, e.Instance}] = true
+			}
+		}
+	}
+	for _, s := range observed {
+		for _, e := range s.Endpoints {
+			if e.TargetRef != nil && e.Conditions.Ready != nil && *e.Conditions.Ready && !ready[instance{s.Namespace, e.TargetRef.Name}] {
+				return false
+			}
+		}
+	}
+	return true
+}
