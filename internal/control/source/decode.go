@@ -33,6 +33,9 @@ type decoded struct {
 	object   *Object // nil when it was refused
 	key      Key     // as far as it could be read, for refused ones too; Name is empty when it could not
 	findings []model.Finding
+
+	root   *yaml.Node // nil where the kind is not known
+	closed *Object    // stands in for it when it is refused; see denyAll
 }
 
 // decodeAll decodes each document and marks repetitions of an object within the file.
@@ -127,7 +130,7 @@ func decodeObject(layer, file string, root *yaml.Node) decoded {
 	if kind == nil {
 		return decoded{findings: w.findings}
 	}
-	d := decoded{key: keyOf(kind, root)}
+	d := decoded{key: keyOf(kind, root), root: root}
 	w.ref = model.Ref{Kind: kind.RefName(), Namespace: d.key.Namespace, Name: d.key.Name}
 	value := kind.New()
 	tree := w.object(root, value)

@@ -19,7 +19,8 @@ import (
 // ones) and follows edits in them. The fields are set before Run.
 //
 // A document that is refused leaves in force what was accepted under its name before; a file that is not YAML at all leaves all
-// that it held. An object that is written nowhere any more is gone, once it has stayed away for Settle: editors and copy tools
+// that it held. An AuthorizationPolicy that is refused and was never accepted is replaced by one that denies everything to its
+// workloads. An object that is written nowhere any more is gone, once it has stayed away for Settle: editors and copy tools
 // truncate and rename files on their way to the new content.
 type Files struct {
 	Paths []string
@@ -101,6 +102,8 @@ type reader struct {
 	missing  map[Key]time.Time // accepted objects that are written nowhere, and since when
 	births   map[Key]time.Time
 	last     *State // as published
+	// remembered are the objects that the memory was given last.
+	remembered []*Object
 }
 
 // readFile is what one file held when it was read last.
@@ -140,13 +143,16 @@ func (r *reader) scan(now time.Time) (again bool) {
 		}
 	}
 	objects, more := r.collect()
+	closed, told := r.close(objects)
+	more = append(more, told...)
 	if r.last == nil {
 		r.accepted = map[Key]*Object{} // what was taken away before the start is gone at once
 	}
 	again = r.settle(objects, now)
 	aged := r.aged(now)
 	findings = append(findings, r.remember(aged)...)
-	st := State{Objects: aged, Findings: SortFindings(append(findings, more...))}
+	bornNow(closed, nil, now)
+	st := State{Objects: append(slices.Clip(aged), closed...), Findings: SortFindings(append(findings, more...))}
 	if r.last == nil || !slices.Equal(st.Objects, r.last.Objects) || !slices.Equal(st.Findings, r.last.Findings) {
 		r.last = &st
 		r.publish(st)
@@ -166,9 +172,10 @@ func (r *reader) recall() {
 
 // remember keeps what is accepted for the next start.
 func (r *reader) remember(objects []*Object) []model.Finding {
-	if r.memory == nil || r.last != nil && slices.Equal(objects, r.last.Objects) {
+	if r.memory == nil || r.last != nil && slices.Equal(objects, r.remembered) {
 		return nil
 	}
+	r.remembered = objects
 	if err := r.memory.remember(objects); err != nil {
 		return []model.Finding{{Severity: model.Warning, Code: "NotRemembered", Message: err.Error(),
 			Hint: "the files are in force, but a restart will not know what was accepted"}}
@@ -293,6 +300,7 @@ func (r *reader) read(name string) *model.Finding {
 	docs := decodeAll(LayerFile, name, data)
 	for i := range docs {
 		r.check(&docs[i])
+		docs[i].closed = docs[i].denyAll(name)
 	}
 	r.files[name] = &readFile{mark: mark, data: data, docs: docs}
 	return nil

@@ -67,10 +67,15 @@ func listen(t *testing.T, s Source) *listener {
 // await waits for a published state that looks as wanted: "a=1 b=2", with "!" and codes of findings that are there.
 func (l *listener) await(t *testing.T, want string) State {
 	t.Helper()
+	return l.awaitState(t, func(s State) bool { return summary(s.Objects, s.Findings) == want }, want)
+}
+
+func (l *listener) awaitState(t *testing.T, is func(State) bool, want string) State {
+	t.Helper()
 	deadline := time.After(10 * time.Second)
 	for {
 		s, n := l.last()
-		if n > 0 && summary(s.Objects, s.Findings) == want {
+		if n > 0 && is(s) {
 			return s
 		}
 		select {
