@@ -88,11 +88,8 @@ func (m *Mesh) Status(context.Context) (api.Status, error) {
 func runtimeFindings(fs []runtime.Finding) []model.Finding {
 	out := make([]model.Finding, len(fs))
 	for i, f := range fs {
-		severity := model.Warning
-		if f.Severity == runtime.Refused {
-			severity = model.Error
-		}
-		out[i] = model.Finding{Severity: severity, Code: "LocalRuntime", Object: model.Ref{Kind: f.Kind, Namespace: f.Namespace, Name: f.Name},
+		severity := map[runtime.Severity]model.Severity{runtime.Refused: model.Error, runtime.Warning: model.Warning, runtime.Info: model.Info}
+		out[i] = model.Finding{Severity: severity[f.Severity], Code: "LocalRuntime", Object: model.Ref{Kind: f.Kind, Namespace: f.Namespace, Name: f.Name},
 			Field: f.Field, Message: f.Message}
 	}
 	return out

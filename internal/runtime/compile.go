@@ -63,6 +63,7 @@ type checkSpec struct {
 type compiler struct {
 	images   map[string][]string
 	accounts map[key]bool
+	ownHosts bool // pods have an /etc/hosts of their own
 	w        *workload
 	findings []Finding
 }
@@ -92,12 +93,17 @@ func (c *compiler) compile(d *appsv1.Deployment, restarts int) *workload {
 	if w.labels[labelInject] == "false" || d.Spec.Template.Annotations[labelInject] == "false" {
 		w.sidecar = false
 	}
+	c.strategy(d)
 	c.pod(&spec)
 	for i := range spec.InitContainers {
-		w.inits = append(w.inits, c.container(&spec.InitContainers[i], fmt.Sprintf("spec.template.spec.initContainers[%d]", i)))
+		at := fmt.Sprintf("spec.template.spec.initContainers[%d]", i)
+		w.inits = append(w.inits, c.container(&spec.InitContainers[i], at))
+		c.initFields(&spec.InitContainers[i], at)
 	}
 	for i := range spec.Containers {
-		w.apps = append(w.apps, c.container(&spec.Containers[i], fmt.Sprintf("spec.template.spec.containers[%d]", i)))
+		at := fmt.Sprintf("spec.template.spec.containers[%d]", i)
+		w.apps = append(w.apps, c.container(&spec.Containers[i], at))
+		c.appFields(&spec.Containers[i], at)
 	}
 	if len(spec.Containers) == 0 {
 		c.refuse("spec.template.spec.containers", "there is none")
@@ -136,9 +142,7 @@ func (c *compiler) refuse(field, format string, args ...any) {
 
 func (c *compiler) pod(spec *corev1.PodSpec) {
 	const at = "spec.template.spec."
-	if spec.HostNetwork {
-		c.refuse(at+"hostNetwork", "a pod here always has its own network")
-	}
+	c.podFields(spec, at)
 	for i, v := range spec.Volumes {
 		field := fmt.Sprintf("%svolumes[%d]", at, i)
 		if v.EmptyDir != nil || v.VolumeSource == (corev1.VolumeSource{}) {
@@ -146,9 +150,6 @@ func (c *compiler) pod(spec *corev1.PodSpec) {
 			continue
 		}
 		c.refuse(field, "%s: only emptyDir volumes run locally", v.Name)
-	}
-	if spec.SecurityContext != nil {
-		c.find(Warning, at+"securityContext", "processes run as the user of weft, without capabilities")
 	}
 	if !c.accounts[key{c.w.namespace, c.w.account}] && c.w.account != defaultAccount {
 		c.find(Warning, at+"serviceAccountName", "there is no ServiceAccount %q; its identity is given nevertheless", c.w.account)
@@ -181,9 +182,7 @@ func (c *compiler) container(k *corev1.Container, field string) container {
 	if k.Lifecycle != nil {
 		c.lifecycle(&out, k.Lifecycle, field+".lifecycle")
 	}
-	if len(k.Resources.Limits) > 0 {
-		c.find(Warning, field+".resources.limits", "limits are not enforced locally")
-	}
+	c.containerFields(k, field)
 	return out
 }
 

@@ -8,6 +8,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
@@ -51,6 +52,62 @@ func TestCompile(t *testing.T) {
 		}, Invalid, "only httpGet, tcpSocket and exec run locally"},
 		{"unknown account", func(d *appsv1.Deployment, _ *corev1.Container) { d.Spec.Template.Spec.ServiceAccountName = "nobody" }, "",
 			`warning spec.template.spec.serviceAccountName: there is no ServiceAccount "nobody"`},
+		{"own security settings that hold", func(_ *appsv1.Deployment, c *corev1.Container) {
+			no := false
+			c.SecurityContext = &corev1.SecurityContext{AllowPrivilegeEscalation: &no, Privileged: &no, Capabilities: &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}}}
+		}, "", ""},
+		{"own security settings", func(_ *appsv1.Deployment, c *corev1.Container) {
+			id := int64(7)
+			c.SecurityContext = &corev1.SecurityContext{RunAsUser: &id, Privileged: &yes}
+		}, "", "warning spec.template.spec.containers[0].securityContext: privileged, runAsUser: without effect"},
+		{"empty security settings of the pod", func(d *appsv1.Deployment, _ *corev1.Container) {
+			d.Spec.Template.Spec.SecurityContext = &corev1.PodSecurityContext{}
+		}, "", ""},
+		{"security settings of the pod", func(d *appsv1.Deployment, _ *corev1.Container) {
+			d.Spec.Template.Spec.SecurityContext = &corev1.PodSecurityContext{RunAsNonRoot: &yes}
+		}, "", "warning spec.template.spec.securityContext: runAsNonRoot: without effect"},
+		{"container that never ends among the first", func(d *appsv1.Deployment, c *corev1.Container) {
+			always := corev1.ContainerRestartPolicyAlways
+			d.Spec.Template.Spec.InitContainers = []corev1.Container{{Name: "i", Command: c.Command, RestartPolicy: &always}}
+		}, Invalid, "refused spec.template.spec.initContainers[0].restartPolicy: it would never end"},
+		{"probe of an init container", func(d *appsv1.Deployment, c *corev1.Container) {
+			d.Spec.Template.Spec.InitContainers = []corev1.Container{{Name: "i", Command: c.Command, Lifecycle: &corev1.Lifecycle{}}}
+		}, "", "warning spec.template.spec.initContainers[0]: probes and"},
+		{"stop signal", func(_ *appsv1.Deployment, c *corev1.Container) {
+			hup := corev1.SIGHUP
+			c.Lifecycle = &corev1.Lifecycle{StopSignal: &hup}
+		}, "", "warning spec.template.spec.containers[0].lifecycle.stopSignal: "},
+		{"hook after the start", func(_ *appsv1.Deployment, c *corev1.Container) {
+			c.Lifecycle = &corev1.Lifecycle{PostStart: &corev1.LifecycleHandler{}}
+		}, Invalid, "refused spec.template.spec.containers[0].lifecycle.postStart: "},
+		{"limits", func(_ *appsv1.Deployment, c *corev1.Container) {
+			c.Resources.Limits = corev1.ResourceList{"cpu": resource.MustParse("1")}
+		}, "", "warning spec.template.spec.containers[0].resources.limits: "},
+		{"requests", func(_ *appsv1.Deployment, c *corev1.Container) {
+			c.Resources.Requests = corev1.ResourceList{"cpu": resource.MustParse("1")}
+		}, "", ""},
+		{"host port", func(_ *appsv1.Deployment, c *corev1.Container) { c.Ports[0].HostPort = 80 }, "", "warning spec.template.spec.containers[0].ports[0].hostPort: "},
+		{"host aliases", func(d *appsv1.Deployment, _ *corev1.Container) {
+			d.Spec.Template.Spec.HostAliases = []corev1.HostAlias{{IP: "192.0.2.1", Hostnames: []string{"a"}}}
+		}, "", "warning spec.template.spec.hostAliases: "},
+		{"own name servers", func(d *appsv1.Deployment, _ *corev1.Container) {
+			d.Spec.Template.Spec.DNSConfig = &corev1.PodDNSConfig{}
+		}, "", "warning spec.template.spec.dnsConfig: "},
+		{"the machine's name servers", func(d *appsv1.Deployment, _ *corev1.Container) { d.Spec.Template.Spec.DNSPolicy = corev1.DNSDefault }, "", "warning spec.template.spec.dnsPolicy: "},
+		{"a cluster's name servers", func(d *appsv1.Deployment, _ *corev1.Container) {
+			d.Spec.Template.Spec.DNSPolicy = corev1.DNSClusterFirst
+		}, "", ""},
+		{"a cluster's defaults", func(d *appsv1.Deployment, _ *corev1.Container) {
+			d.Spec.Strategy = strategy("25%", "25%")
+			d.Spec.Template.Spec.RestartPolicy, d.Spec.Template.Spec.SchedulerName = corev1.RestartPolicyAlways, "default-scheduler"
+		}, "", ""},
+		{"many at a time", func(d *appsv1.Deployment, _ *corev1.Container) { d.Spec.Strategy = strategy("100%", "0") }, "", ""}, // of one
+		{"none more", func(d *appsv1.Deployment, _ *corev1.Container) { d.Spec.Strategy = strategy("0", "1") }, "",
+			"warning spec.strategy.rollingUpdate.maxSurge: one more"},
+		{"some less", func(d *appsv1.Deployment, _ *corev1.Container) { d.Spec.Strategy = strategy("1", "1") }, "",
+			"info spec.strategy.rollingUpdate.maxUnavailable: one more"},
+		{"waiting after readiness", func(d *appsv1.Deployment, _ *corev1.Container) { d.Spec.MinReadySeconds = 1 }, "", "warning spec.minReadySeconds: "},
+		{"host processes", func(d *appsv1.Deployment, _ *corev1.Container) { d.Spec.Template.Spec.HostPID = true }, Invalid, "refused spec.template.spec.hostPID: "},
 		{"host network", func(d *appsv1.Deployment, _ *corev1.Container) { d.Spec.Template.Spec.HostNetwork = true }, Invalid, "hostNetwork"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -69,6 +126,37 @@ func TestCompile(t *testing.T) {
 				t.Errorf("findings %q, want %q", got, tt.finding)
 			}
 		})
+	}
+}
+
+func strategy(surge, unavailable string) appsv1.DeploymentStrategy {
+	a, b := intstr.Parse(surge), intstr.Parse(unavailable)
+	return appsv1.DeploymentStrategy{RollingUpdate: &appsv1.RollingUpdateDeployment{MaxSurge: &a, MaxUnavailable: &b}}
+}
+
+func TestServiceFields(t *testing.T) {
+	for name, tt := range map[string]struct {
+		edit func(*corev1.ServiceSpec)
+		want string
+	}{
+		"as it should be": {func(s *corev1.ServiceSpec) {
+			s.Type, s.SessionAffinity = corev1.ServiceTypeClusterIP, corev1.ServiceAffinityNone
+		}, ""},
+		"load balancer":   {func(s *corev1.ServiceSpec) { s.Type = corev1.ServiceTypeLoadBalancer }, "info spec.type"},
+		"node port":       {func(s *corev1.ServiceSpec) { s.Type = corev1.ServiceTypeNodePort }, "info spec.type"},
+		"other addresses": {func(s *corev1.ServiceSpec) { s.ExternalIPs = []string{"192.0.2.1"} }, "warning spec.externalIPs"},
+		"affinity":        {func(s *corev1.ServiceSpec) { s.SessionAffinity = corev1.ServiceAffinityClientIP }, "warning spec.sessionAffinity"},
+		"UDP":             {func(s *corev1.ServiceSpec) { s.Ports[0].Protocol = corev1.ProtocolUDP }, "warning spec.ports[0].protocol"},
+	} {
+		s := service("web")
+		tt.edit(&s.Spec)
+		got := ""
+		for _, f := range serviceFields(s) {
+			got += string(f.Severity) + " " + f.Field
+		}
+		if got != tt.want {
+			t.Errorf("%s: %q, want %q", name, got, tt.want)
+		}
 	}
 }
 

@@ -67,9 +67,17 @@ func TestCommandInHiddenFolder(t *testing.T) {
 // TestHostByName reaches a server on the machine's loopback. The sidecar learns at once that the pods' network has no way there.
 func TestHostByName(t *testing.T) {
 	m := up(t, Netns, func(o *Options) { o.DisableGateway = true })
-	m.SetDesired(Desired{Deployments: deployments(deployment("web", "v1"))})
+	d := deployment("web", "v1")
+	d.Spec.Template.Spec.HostAliases = []corev1.HostAlias{{IP: "127.0.0.1", Hostnames: []string{"one.test", "two.test"}}}
+	m.SetDesired(Desired{Deployments: deployments(d)})
 	if w := m.ready("web", 1); w.Pods[0].Reason != "" {
 		t.Errorf("the pod lacks: %s", w.Pods[0].Reason)
+	}
+	if got := m.exec("web", self(), "get", "http://two.test:9080/who"); got != "0 " {
+		t.Errorf("an alias of the manifest: %s", got)
+	}
+	if len(m.Observed().Findings) > 0 {
+		t.Error(m.Observed().Findings)
 	}
 	asked := make(chan string, 1)
 	srv := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { asked <- r.Host }))

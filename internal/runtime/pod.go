@@ -277,8 +277,12 @@ func (p *pod) files() ([]podhost.File, error) {
 		return nil, nil
 	}
 	host := p.rt.ips.Host() // served by the broker
+	var aliases strings.Builder
+	for _, a := range p.w.template.Spec.HostAliases {
+		fmt.Fprintf(&aliases, "%s\t%s\n", a.IP, strings.Join(a.Hostnames, " "))
+	}
 	content := map[string]string{
-		"/etc/hosts": fmt.Sprintf("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost\n%s\t%s\n%s\thost.weft.internal\n", p.ip, p.name, host),
+		"/etc/hosts": fmt.Sprintf("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost\n%s\t%s\n%s\thost.weft.internal\n", p.ip, p.name, host) + aliases.String(),
 	}
 	if p.sidecar != nil && !p.w.gateway {
 		content["/etc/resolv.conf"] = fmt.Sprintf("nameserver 127.0.0.1\nsearch %s.svc.cluster.local svc.cluster.local cluster.local\noptions ndots:5\n", p.namespace)

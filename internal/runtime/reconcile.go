@@ -59,7 +59,7 @@ func (r *Runtime) compile() {
 		r.workloads[gatewayKey] = gatewayWorkload(r.restarts[gatewayKey])
 	}
 	for _, d := range deployments {
-		c := compiler{images: r.opt.Images, accounts: accounts}
+		c := compiler{images: r.opt.Images, accounts: accounts, ownHosts: r.mode == Netns}
 		w := c.compile(d, r.restarts[key{namespaceOf(d.Namespace), d.Name}])
 		r.findings = append(r.findings, c.findings...)
 		r.workloads[w.key] = w
@@ -75,6 +75,7 @@ func (r *Runtime) assignAddresses(services []*corev1.Service) {
 		s = s.DeepCopy()
 		s.Namespace = namespaceOf(s.Namespace)
 		r.services = append(r.services, s)
+		r.findings = append(r.findings, serviceFields(s)...)
 	}
 	slices.SortStableFunc(r.services, func(a, b *corev1.Service) int { // the explicit addresses first
 		return cmp.Or(b2i(!wanted(a).IsValid())-b2i(!wanted(b).IsValid()), compareKeys(keyOf(a), keyOf(b)))

@@ -107,6 +107,7 @@ type Severity string
 const (
 	Refused Severity = "refused" // the object does not run
 	Warning Severity = "warning" // it runs, without the field
+	Info    Severity = "info"    // it runs, without the field, which few will miss
 )
 
 // Finding is something in an object that the local runtime cannot do.
