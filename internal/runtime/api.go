@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"os"
 	"path/filepath"
 	"slices"
 
@@ -18,7 +19,7 @@ import (
 func notFound(what string, k key) error { return fmt.Errorf("%s %s: %w", what, k, ErrNotFound) }
 
 // AddProgram adds a program, or replaces the one of the same name, as a Deployment and, when it has a port, a Service. It is kept
-// in the state directory until RemoveProgram. Its service account has its name.
+// in the state directory until RemoveProgram. Its service account has its name. A command that is not there is an error.
 func (r *Runtime) AddProgram(p ProgramSpec) error {
 	p.Namespace = namespaceOf(p.Namespace)
 	if msgs := validation.IsDNS1035Label(p.Name); len(msgs) > 0 {
@@ -26,6 +27,9 @@ func (r *Runtime) AddProgram(p ProgramSpec) error {
 	}
 	if len(p.Command) == 0 {
 		return fmt.Errorf("program %q: command is empty", p.Name)
+	}
+	if err := r.lookProgram(p); err != nil {
+		return fmt.Errorf("program %q: %w", p.Name, err)
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -39,6 +43,17 @@ func (r *Runtime) AddProgram(p ProgramSpec) error {
 	r.programs[k] = p
 	r.compile()
 	return r.savePrograms()
+}
+
+// lookProgram finds out whether a program could be started now; later it may still come and go.
+func (r *Runtime) lookProgram(p ProgramSpec) error {
+	_, _, err := r.locate(p.Command[0], p.Dir, func(name string) (string, bool) {
+		if v, ok := p.Env[name]; ok {
+			return v, true
+		}
+		return os.LookupEnv(name)
+	})
+	return err
 }
 
 // RemoveProgram stops and forgets a program; ErrNotFound when there is none.

@@ -164,6 +164,25 @@ func (r *Runtime) serviceEnv(p *pod) []string {
 	return out
 }
 
+// locate finds a command and the folder that it starts in, as a workload sees them.
+func (r *Runtime) locate(command, dir string, env func(string) (string, bool)) (path, at string, err error) {
+	if at, err = r.workingDir(dir); err != nil {
+		return "", "", err
+	}
+	if err := r.visible("working directory", at); err != nil {
+		return "", "", err
+	}
+	if fi, err := os.Stat(at); err != nil {
+		return "", "", fmt.Errorf("working directory: %w", err)
+	} else if !fi.IsDir() {
+		return "", "", fmt.Errorf("working directory %s is not a folder", at)
+	}
+	if path, err = r.lookCommand(command, at, env); err != nil {
+		return "", "", err
+	}
+	return path, at, r.visible("command", path)
+}
+
 // workingDir is where a process starts: relative folders are below the manifest's.
 func (r *Runtime) workingDir(dir string) (string, error) {
 	if filepath.IsAbs(dir) {

@@ -273,6 +273,8 @@ func summary(k key, w *workload, pods []*pod) WorkloadStatus {
 		st.State, st.Reason = w.state, w.reason
 	case w.replicas == 0:
 		st.State = ScaledDown
+	case worst != nil && worst.State == CrashLoop && serving(pods, func(p *pod) bool { return p.w.revision != w.revision }) > 0:
+		st.State, st.Reason = Stalled, "the instances from before serve; "+worst.Name+": "+worst.Reason
 	case worst != nil && (st.Ready < w.replicas || worst.State == CrashLoop):
 		st.State, st.Reason = worst.State, worst.Reason
 	case st.Ready >= w.replicas:
@@ -281,6 +283,14 @@ func summary(k key, w *workload, pods []*pod) WorkloadStatus {
 		st.State = Pending
 	}
 	return st
+}
+
+// serving counts the ready pods of a kind; mu is held.
+func serving(pods []*pod, kind func(*pod) bool) (n int) {
+	for _, p := range pods {
+		n += b2i(p.ready() && kind(p))
+	}
+	return n
 }
 
 func (p *pod) summary() PodStatus {

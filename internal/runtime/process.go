@@ -321,18 +321,8 @@ func (s *process) spec() (podhost.Process, error) {
 }
 
 func (p *pod) appSpec(args []string, dir string, env *environment) (podhost.Process, error) {
-	at, err := p.rt.workingDir(dir)
+	path, at, err := p.rt.locate(args[0], dir, env.lookup)
 	if err != nil {
-		return podhost.Process{}, err
-	}
-	if err := p.rt.visible("working directory", at); err != nil {
-		return podhost.Process{}, err
-	}
-	path, err := p.rt.lookCommand(args[0], at, env.lookup)
-	if err != nil {
-		return podhost.Process{}, err
-	}
-	if err := p.rt.visible("command", path); err != nil {
 		return podhost.Process{}, err
 	}
 	return podhost.Process{Pod: p.key.String(), Path: path, Args: args, Env: env.list(), Dir: at}, nil

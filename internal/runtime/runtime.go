@@ -141,8 +141,9 @@ const (
 	NotReady   State = "NotReady"         // runs, but its readiness probe fails or its sidecar is away
 	CrashLoop  State = "CrashLoopBackOff" // a process ended and waits for its next start
 	Stopping   State = "Terminating"
-	NoCommand  State = "NoCommand" // images are not run: the container has no command
-	Invalid    State = "Invalid"   // refused; Reason names the field
+	Stalled    State = "UpdateFailing" // of a workload: what ran before serves, and what shall replace it ends again and again
+	NoCommand  State = "NoCommand"     // images are not run: the container has no command
+	Invalid    State = "Invalid"       // refused; Reason names the field
 	ScaledDown State = "ScaledDown"
 )
 

@@ -441,7 +441,7 @@ func TestRollingRestartAndScale(t *testing.T) {
 	m.SetDesired(Desired{Deployments: deployments(broken), Services: services})
 	m.await("the broken version's reason", func() bool {
 		w := find(m.Runtime, "web")
-		return w.Ready == 3 && w.State == CrashLoop && strings.Contains(w.Reason, "/nonexistent")
+		return w.Ready == 3 && w.State == Stalled && strings.Contains(w.Reason, "from before serve") && strings.Contains(w.Reason, "/nonexistent")
 	})
 	m.SetDesired(Desired{Deployments: deployments(replicas(deployment("web", "v2"), 0)), Services: services})
 	m.await("scale to zero", func() bool { return len(m.Observed().Pods) == 0 && find(m.Runtime, "web").State == ScaledDown })

@@ -107,10 +107,21 @@ func TestPrograms(t *testing.T) {
 	if _, err := New(testOptions(dir, Ports)); err == nil || !strings.Contains(err.Error(), "used by another") {
 		t.Errorf("a second runtime: %v", err)
 	}
-	for _, bad := range []ProgramSpec{{Name: "Bad_Name", Command: []string{"x"}}, {Name: "empty"}} {
-		if err := r.AddProgram(bad); err == nil {
-			t.Errorf("accepted %+v", bad)
+	for _, bad := range []struct {
+		p    ProgramSpec
+		want string
+	}{
+		{ProgramSpec{Name: "Bad_Name", Command: []string{self()}}, "name"},
+		{ProgramSpec{Name: "empty"}, "command is empty"},
+		{ProgramSpec{Name: "absent", Command: []string{"nosuch"}, Env: map[string]string{"PATH": "/somewhere:/else"}}, `program "absent": command "nosuch" is not found in /somewhere:/else`},
+		{ProgramSpec{Name: "nowhere", Command: []string{self()}, Dir: "/nonexistent"}, "/nonexistent"},
+	} {
+		if err := r.AddProgram(bad.p); err == nil || !strings.Contains(err.Error(), bad.want) {
+			t.Errorf("%+v: %v", bad.p, err)
 		}
+	}
+	if len(r.Programs()) > 0 {
+		t.Error("a refused program is kept")
 	}
 	if err := r.AddProgram(ProgramSpec{Name: "web", Port: 9080, Command: []string{self(), "app"}, Env: map[string]string{"VERSION": "$(HOME)"}}); err != nil {
 		t.Fatal(err)
