@@ -1,11 +1,16 @@
 package proxy
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/http/pprof"
+	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -87,9 +92,28 @@ func (p *Proxy) Unready() string {
 	case p.opt.Bootstrap.Node.Role == wire.Gateway && !s.settled:
 		return "gateway ports are not bound yet"
 	case len(s.unbound) > 0 && s.ports == 0:
-		return fmt.Sprintf("no gateway port can be bound: %v", s.unbound)
+		return "no gateway port can be bound: " + unboundText(s.unbound)
 	}
 	return ""
+}
+
+// unboundText lists gateway listeners that are not bound, in the order of their ports: "port 8080: address already in use".
+func unboundText(why map[string]string) string {
+	port := func(listener string) int {
+		n, err := strconv.Atoi(listener[strings.LastIndexByte(listener, '_')+1:])
+		if err != nil {
+			return -1 // not named by wire.GatewayListenerName
+		}
+		return n
+	}
+	names := slices.SortedFunc(maps.Keys(why), func(a, b string) int { return cmp.Or(cmp.Compare(port(a), port(b)), cmp.Compare(a, b)) })
+	for i, name := range names {
+		if n := port(name); n >= 0 {
+			names[i] = "port " + strconv.Itoa(n)
+		}
+		names[i] += ": " + why[name]
+	}
+	return strings.Join(names, "; ")
 }
 
 // admin is the interface of operators and of the control plane's collector.

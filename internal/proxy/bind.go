@@ -310,8 +310,8 @@ func (g *gateways) reconcile(ctx context.Context, want []*conf.Listener) {
 	for name, l := range wanted {
 		if g.open[name] == nil {
 			if err := g.bind(ctx, l); err != nil {
-				failed[name] = err.Error()
-				if g.failed[name] != err.Error() {
+				failed[name] = plainListen(err)
+				if g.failed[name] != failed[name] {
 					g.r.p.log.Error("a gateway's port cannot be bound; it is tried again", "listener", name, "address", l.Address, "error", err)
 				}
 			}
@@ -320,6 +320,19 @@ func (g *gateways) reconcile(ctx context.Context, want []*conf.Listener) {
 	g.failed = failed
 	g.forget()
 	g.r.p.state.gateway(len(g.open), failed)
+}
+
+// plainListen leaves out what package net and the system call's wrapper put before the cause: the port is named beside it.
+func plainListen(err error) string {
+	var errno syscall.Errno
+	if errors.As(err, &errno) {
+		return errno.Error()
+	}
+	var op *net.OpError
+	if errors.As(err, &op) && op.Err != nil {
+		return op.Err.Error()
+	}
+	return err.Error()
 }
 
 // forget drops the servers of closed ports whose connections have all ended. mu is held.

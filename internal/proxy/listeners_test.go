@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -12,9 +13,11 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"net/url"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -109,6 +112,18 @@ func TestGatewayPortsFollowTheConfiguration(t *testing.T) {
 	eventually(t, "the removed port is closed", func() bool { status, _, _ := v.get(c, "http://shop.example/"); return status == 0 })
 	if !works(c81)() {
 		t.Fatal("the port that stayed does not serve")
+	}
+}
+
+func TestUnreadyNamesTheGatewayPortsThatAreTaken(t *testing.T) {
+	inUse := &net.OpError{Op: "listen", Net: "tcp", Addr: &net.TCPAddr{Port: 8080}, Err: os.NewSyscallError("bind", syscall.EADDRINUSE)}
+	p := &Proxy{opt: Options{Bootstrap: &wire.Bootstrap{Node: wire.Node{Role: wire.Gateway}}}}
+	p.state.identity, p.state.done, p.state.bound = true, true, true
+	p.state.gateway(0, map[string]string{wire.GatewayListenerName(8080): plainListen(inUse),
+		wire.GatewayListenerName(443): plainListen(errors.New("broker is gone"))})
+	want := "no gateway port can be bound: port 443: broker is gone; port 8080: address already in use"
+	if got := p.Unready(); got != want {
+		t.Fatalf("%q, want %q", got, want)
 	}
 }
 
