@@ -17,6 +17,7 @@ import (
 	"github.com/weftmesh/weft/internal/proxy/message"
 	"github.com/weftmesh/weft/internal/proxy/relay"
 	"github.com/weftmesh/weft/internal/proxy/upstream"
+	"github.com/weftmesh/weft/internal/wire"
 )
 
 // maxReplay bounds the bodies that are read ahead, to be sent again or to a mirror.
@@ -94,7 +95,20 @@ func (x *exchange) pick() bool {
 	x.to = to
 	x.to.host.Begin()
 	x.using = true
+	if x.req.Authority == "" {
+		x.req.Authority = x.cluster.authority(to)
+	}
 	return true
+}
+
+// authority is what a request is addressed to that came without Host, as HTTP/1.0 allows: we forward it as HTTP/1.1, which
+// requires one (RFC 9112 section 3.2). It is the service's name, or else the endpoint.
+func (c *cluster) authority(to *endpoint) string {
+	a := to.raw.Address
+	if h := c.conf.ServiceHost; h != "" && h[0] != '*' {
+		a = wire.ListenerName(h, c.conf.Port)
+	}
+	return strings.TrimSuffix(strings.TrimSuffix(a, ":0"), ":80")
 }
 
 // whyNone names what keeps each endpoint from being used.

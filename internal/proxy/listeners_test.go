@@ -115,6 +115,55 @@ func TestGatewayPortsFollowTheConfiguration(t *testing.T) {
 	}
 }
 
+func TestHTTP10WithoutHost(t *testing.T) {
+	m := newMesh(t)
+	edge, server := m.pod("ingress", "10.0.0.1", asGateway), m.pod("reviews", "10.0.0.2", nil)
+	client := m.pod("productpage", "10.0.0.3", nil)
+	server.accepts(permissive(9080))
+	server.serve(9080, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "for "+r.Host) }))
+	for _, p := range []*pod{edge, client} {
+		p.cluster("reviews", 9080, server)
+	}
+	edge.opens("reviews", 8080)
+	client.knows("reviews", 9080, forwardTo("reviews"))
+	outside, _ := visitor(m, edge, 8080)
+	eventually(t, "gateway open", func() bool {
+		edge.proxy.state.mu.Lock()
+		defer edge.proxy.state.mu.Unlock()
+		return edge.proxy.state.ports > 0
+	})
+	const service = "reviews.default.svc.cluster.local:9080"
+	for name, c := range map[string]struct {
+		from     *pod
+		to, host string
+	}{
+		"gateway":                    {outside, "10.0.0.1:8080", service},
+		"sidecar":                    {client, vip + ":9080", service},
+		"sidecar of a pod's address": {client, "10.0.0.2:9080", "10.0.0.2:9080"},
+		"straight to the workload":   {outside, "10.0.0.2:9080", "10.0.0.2:9080"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			conn, err := c.from.Dial(t.Context(), netip.MustParseAddrPort(c.to))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			if _, err := io.WriteString(conn, "GET / HTTP/1.0\r\n\r\n"); err != nil {
+				t.Fatal(err)
+			}
+			res, err := http.ReadResponse(bufio.NewReader(conn), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer res.Body.Close()
+			body, err := io.ReadAll(res.Body)
+			if err != nil || res.StatusCode != 200 || string(body) != "for "+c.host {
+				t.Fatalf("%d %q, %v", res.StatusCode, body, err)
+			}
+		})
+	}
+}
+
 func TestUnreadyNamesTheGatewayPortsThatAreTaken(t *testing.T) {
 	inUse := &net.OpError{Op: "listen", Net: "tcp", Addr: &net.TCPAddr{Port: 8080}, Err: os.NewSyscallError("bind", syscall.EADDRINUSE)}
 	p := &Proxy{opt: Options{Bootstrap: &wire.Bootstrap{Node: wire.Node{Role: wire.Gateway}}}}

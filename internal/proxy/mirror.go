@@ -46,7 +46,6 @@ func (x *exchange) mirrorTo(m *conf.Mirror) {
 	}
 	s := &shadow{p: p, cluster: c, direct: x.direct, body: bytes.Clone(x.body)}
 	s.req = cloneRequest(&x.req)
-	s.req.Authority = shadowHost(s.req.Authority)
 	p.shadows.Go(func() { // ends within mirrorTime, or with the proxy
 		defer p.mirrors.Add(-1)
 		if !s.send() {
@@ -91,6 +90,10 @@ func (s *shadow) send() bool {
 	if to == nil || to.err != nil {
 		return false
 	}
+	if s.req.Authority == "" {
+		s.req.Authority = s.cluster.authority(to)
+	}
+	s.req.Authority = shadowHost(s.req.Authority)
 	now := s.p.opt.Now()
 	deadline := now.Add(mirrorTime)
 	up, err := to.pool.Get(s.p.ctx, now, deadline)
