@@ -198,6 +198,8 @@ type Edge struct {
 	P99                  float64 `json:"p99"`
 	BytesRate            float64 `json:"bytesRate"` // TCP, both directions, per second
 	MutualTLS            bool    `json:"mutualTLS"`
+	// Unsent says that no request of the edge reached an instance, so that there is nothing to say of its encryption.
+	Unsent bool `json:"unsent,omitempty"`
 }
 
 // The windows that a graph can be asked for.

@@ -4,10 +4,22 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 )
 
 // DefaultMesh is the mesh's name where none is given.
 const DefaultMesh = "default"
+
+// CheckMesh says what is wrong with a mesh's name: it names folders, so it is a DNS label (RFC 1123).
+func CheckMesh(name string) error {
+	if !meshName.MatchString(name) {
+		return &InvalidError{Message: fmt.Sprintf("mesh name %q: want lower-case letters, digits and hyphens, at most 30, such as %q", name, "dev-2"),
+			Hint: "give it with --mesh or WEFT_MESH"}
+	}
+	return nil
+}
+
+var meshName = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,28}[a-z0-9])?$`)
 
 // RunDir is the folder of a mesh's sockets: /run/weft/NAME for root, else under $XDG_RUNTIME_DIR or the temporary folder. It is
 // short, because the path of a unix socket is limited to about 100 bytes.

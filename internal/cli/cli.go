@@ -81,6 +81,8 @@ func Main(ctx context.Context, args []string, p Programs, stdin io.Reader, stdou
 
 type usageError struct{ error }
 
+func (e *usageError) Unwrap() error { return e.error }
+
 // explainError turns an error into what the user reads: what went wrong, and what to do next.
 func explainError(err error, mesh string) (message, hint string) {
 	if errors.Is(err, api.ErrNotRunning) {
@@ -117,6 +119,12 @@ Gateway API's own objects.`,
 		mesh = api.DefaultMesh
 	}
 	root.PersistentFlags().StringVar(&s.mesh, "mesh", mesh, "name of the mesh; several can run side by side (also WEFT_MESH)")
+	root.PersistentPreRunE = func(*cobra.Command, []string) error {
+		if err := api.CheckMesh(s.mesh); err != nil {
+			return &usageError{err}
+		}
+		return nil
+	}
 	root.AddGroup(&cobra.Group{ID: "run", Title: "Run:"}, &cobra.Group{ID: "configure", Title: "Configure:"}, &cobra.Group{ID: "look", Title: "Look:"})
 	add := func(group string, cmds ...*cobra.Command) {
 		for _, c := range cmds {

@@ -220,3 +220,22 @@ func (w *signalWriter) Write(p []byte) (int, error) {
 
 // objects has another name than its method, so that it can be embedded.
 type objects = api.Objects
+
+func TestMeshNamesStayInTheirFolder(t *testing.T) {
+	for _, name := range []string{"..", "../x", "a/b", "", "A", "-a", strings.Repeat("a", 31)} {
+		var out, errOut bytes.Buffer
+		if code := Main(t.Context(), []string{"--mesh", name, "ps"}, Programs{}, nil, &out, &errOut); code != 2 || !strings.Contains(errOut.String(), "mesh name") {
+			t.Errorf("%q: code %d: %s", name, code, errOut.String())
+		}
+	}
+}
+
+func TestSummaryComesEvenWhenSomethingNeverBecomesReady(t *testing.T) {
+	var out, errOut bytes.Buffer
+	s := &session{out: newOutput(&out, &errOut), mesh: api.DefaultMesh}
+	w := &watcher{s: s, began: time.Now().Add(-patience)}
+	w.summary(api.Status{Control: "running", Workloads: []api.Workload{{Name: "good", State: "Running"}, {Name: "bad", State: "CrashLoopBackOff"}}})
+	if !strings.Contains(out.String(), "not ready after 30 s: bad") {
+		t.Error(out.String())
+	}
+}

@@ -244,7 +244,7 @@ func (s *session) graphCommand() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				if follow {
+				if follow && isTerminal(s.out.out) {
 					s.out.printf("\x1b[H\x1b[2J")
 				}
 				if format == "json" {
@@ -287,7 +287,10 @@ func (s *session) printGraph(g api.Graph) {
 	rows := make([][]cell, len(g.Edges))
 	for i, e := range g.Edges {
 		lock := painted(green, "mTLS")
-		if !e.MutualTLS {
+		switch {
+		case e.Unsent:
+			lock = painted(dim, "-")
+		case !e.MutualTLS:
 			lock = painted(yellow, "plain")
 		}
 		errors := number("%.1f %%", e.ErrorShare*100)

@@ -1,9 +1,12 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -67,7 +70,9 @@ service name that the others can call. It is kept, and restarted, until "weft de
 			if err := client.AddProgram(c.Context(), p); err != nil {
 				return err
 			}
-			s.out.printf("Program/%s/%s runs in the mesh\n", p.Namespace, p.Name)
+			if err := s.awaitProgram(c.Context(), client, p); err != nil {
+				return err
+			}
 			if p.Port > 0 {
 				s.out.printf("  call it:   http://%s:%d\n", p.Name, p.Port)
 			}
@@ -82,6 +87,30 @@ service name that the others can call. It is kept, and restarted, until "weft de
 	c.Flags().StringVar(&p.Dir, "dir", "", "working directory (default: this one)")
 	_ = c.MarkFlagRequired("name")
 	return c
+}
+
+// awaitProgram waits until a program is ready, so that the next command can call it, and says when it takes long or fails.
+func (s *session) awaitProgram(ctx context.Context, client *api.Client, p api.Program) error {
+	for began := time.Now(); wait(ctx, pollInterval); {
+		st, err := client.Status(ctx)
+		if err != nil {
+			return err
+		}
+		i := slices.IndexFunc(st.Workloads, func(w api.Workload) bool { return w.Name == p.Name && w.Namespace == p.Namespace })
+		switch {
+		case i >= 0 && st.Workloads[i].State == "Running" && st.Settled:
+			s.out.printf("Program/%s/%s runs in the mesh\n", p.Namespace, p.Name)
+			return nil
+		case i >= 0 && (st.Workloads[i].State == "CrashLoopBackOff" || st.Workloads[i].State == "Invalid"), time.Since(began) > 10*time.Second:
+			s.out.printf("Program/%s/%s was added and is not ready yet", p.Namespace, p.Name)
+			if i >= 0 {
+				s.out.printf(": %s", st.Workloads[i].Reason)
+			}
+			s.out.printf("\n")
+			return nil
+		}
+	}
+	return ctx.Err()
 }
 
 func (s *session) execCommand() *cobra.Command {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -239,7 +240,7 @@ func (w *watcher) step(ctx context.Context) {
 	}
 	w.printFindings(st.Findings)
 	w.printStates(st.Workloads)
-	if ready := allSettled(st); !ready {
+	if late := time.Since(w.began) > patience; !allSettled(st) && !late {
 		w.ready = 0
 	} else if w.ready++; w.ready >= looks && !w.announced {
 		w.announced = true
@@ -300,6 +301,21 @@ func (w *watcher) printStates(ws []api.Workload) {
 // looks is how often everything must be found ready: what a look finds settled may just be about to be sent.
 const looks = 2
 
+// patience is how long the summary waits for workloads that do not become ready.
+const patience = 30 * time.Second
+
+// unready names the workloads that are still on their way, or fail.
+func unready(st api.Status) (names []string) {
+	for _, wl := range st.Workloads {
+		switch wl.State {
+		case "Running", "ScaledDown":
+		default:
+			names = append(names, wl.Name)
+		}
+	}
+	return names
+}
+
 // allSettled is true when every workload is ready or can never be, and the proxies know.
 func allSettled(st api.Status) bool {
 	for _, wl := range st.Workloads {
@@ -314,7 +330,14 @@ func allSettled(st api.Status) bool {
 
 func (w *watcher) summary(st api.Status) {
 	o := w.s.out
-	o.printf("\n%s in %.1f s\n", o.paint(green, "up"), time.Since(w.began).Seconds())
+	if late := unready(st); len(late) > 0 {
+		o.printf("\n%s after %.0f s: %s (weft ps says why); the rest is up\n", o.paint(yellow, "not ready"), time.Since(w.began).Seconds(), strings.Join(late, ", "))
+	} else {
+		o.printf("\n%s in %.1f s\n", o.paint(green, "up"), time.Since(w.began).Seconds())
+	}
+	if !slices.ContainsFunc(st.Workloads, func(w api.Workload) bool { return !w.Gateway }) {
+		o.printf("  nothing runs in it yet: weft apply -f FILE, or weft run\n")
+	}
 	page := ""
 	for _, wl := range st.Workloads {
 		if strings.HasPrefix(wl.Name, "productpage") {

@@ -3,8 +3,12 @@
 package collect
 
 import (
+	"bufio"
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -64,7 +68,7 @@ func (c *Collector) Run(ctx context.Context) error {
 
 // Scrape reads every target once and adds what is new to the history.
 func (c *Collector) Scrape(ctx context.Context) {
-	results := c.scrapeAll(ctx)
+	results := c.scrapeAll(ctx, ofEdges)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	seen := map[string]bool{}
@@ -89,6 +93,19 @@ func (c *Collector) Scrape(ctx context.Context) {
 	c.remember(time.Now())
 }
 
+// Refresh scrapes unless that was done within the last moment.
+func (c *Collector) Refresh(ctx context.Context) {
+	c.mu.Lock()
+	fresh := len(c.history) > 0 && time.Since(c.history[len(c.history)-1].at) < refreshAfter
+	c.mu.Unlock()
+	if !fresh {
+		c.Scrape(ctx)
+	}
+}
+
+// refreshAfter is how old a scrape may be for somebody who looks.
+const refreshAfter = time.Second
+
 type result struct {
 	target   Target
 	families map[string]*dto.MetricFamily
@@ -98,13 +115,14 @@ type result struct {
 // scrapeTimeout bounds one scrape: a proxy that does not answer must not hold up the others' figures.
 const scrapeTimeout = 2 * time.Second
 
-func (c *Collector) scrapeAll(ctx context.Context) []result {
+// scrapeAll reads every target, and of its metrics those whose lines only takes; nil takes all.
+func (c *Collector) scrapeAll(ctx context.Context, only func(line []byte) bool) []result {
 	targets := c.targets()
 	results := make([]result, len(targets))
 	var wg sync.WaitGroup
 	for i, t := range targets {
 		wg.Go(func() {
-			families, err := c.scrape(ctx, t)
+			families, err := c.scrape(ctx, t, only)
 			if err != nil {
 				c.log.Debug("scrape failed", "pod", t.Pod, "error", err)
 			}
@@ -115,7 +133,7 @@ func (c *Collector) scrapeAll(ctx context.Context) []result {
 	return results
 }
 
-func (c *Collector) scrape(ctx context.Context, t Target) (map[string]*dto.MetricFamily, error) {
+func (c *Collector) scrape(ctx context.Context, t Target, only func([]byte) bool) (map[string]*dto.MetricFamily, error) {
 	ctx, cancel := context.WithTimeout(ctx, scrapeTimeout)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://proxy/metrics", nil)
@@ -130,8 +148,48 @@ func (c *Collector) scrape(ctx context.Context, t Target) (map[string]*dto.Metri
 	if resp.StatusCode != http.StatusOK {
 		return nil, fmt.Errorf("scrape %s: %s", t.Pod, resp.Status)
 	}
+	body := io.Reader(resp.Body)
+	if only != nil {
+		if body, err = keepLines(resp.Body, only); err != nil {
+			return nil, fmt.Errorf("scrape %s: %w", t.Pod, err)
+		}
+	}
 	parser := expfmt.NewTextParser(model.UTF8Validation)
-	return parser.TextToMetricFamilies(resp.Body)
+	return parser.TextToMetricFamilies(body)
+}
+
+// keepLines reads the lines that are wanted. Parsing costs far more than looking at the first bytes, and of all that a proxy
+// exposes the graph needs a part.
+func keepLines(r io.Reader, wanted func(line []byte) bool) (io.Reader, error) {
+	var kept bytes.Buffer
+	lines := bufio.NewReaderSize(r, 64<<10)
+	for {
+		line, err := lines.ReadSlice('\n')
+		if wanted(line) {
+			kept.Write(line)
+		}
+		switch {
+		case errors.Is(err, io.EOF):
+			return &kept, nil
+		case err != nil:
+			return nil, err
+		}
+	}
+}
+
+// ofEdges takes the samples, and the types, of the metrics that edgesOf reads: those that the calling side reports, and those of
+// callers without a proxy.
+func ofEdges(line []byte) bool {
+	rest, isType := bytes.CutPrefix(line, []byte("# TYPE "))
+	if !isType {
+		rest = line
+	}
+	switch {
+	case bytes.HasPrefix(rest, []byte("istio_requests_total")), bytes.HasPrefix(rest, []byte("istio_tcp_")),
+		bytes.HasPrefix(rest, []byte("istio_request_duration_milliseconds")):
+		return isType || bytes.Contains(line, []byte(`reporter="source"`)) || bytes.Contains(line, []byte(`source_workload="unknown"`))
+	}
+	return false
 }
 
 func (c *Collector) client(socket string) *http.Client {
@@ -160,7 +218,7 @@ func (c *Collector) closeClients() {
 // do not answer are left out. It is a prometheus.Gatherer.
 func (c *Collector) Gather() ([]*dto.MetricFamily, error) {
 	all := map[string]*dto.MetricFamily{}
-	for _, r := range c.scrapeAll(context.Background()) { // a Gatherer has no context; every scrape is bounded
+	for _, r := range c.scrapeAll(context.Background(), nil) { // a Gatherer has no context; every scrape is bounded
 		for name, f := range r.families {
 			label(f, r.target)
 			if known := all[name]; known != nil && known.GetType() == f.GetType() {

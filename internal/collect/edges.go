@@ -17,6 +17,7 @@ type edge struct {
 	destination, destinationNamespace, destinationVersion string
 	service, protocol                                     string
 	mutualTLS                                             bool
+	unsent                                                bool // no instance was chosen
 }
 
 // totals are the counters of an edge.
@@ -117,12 +118,13 @@ func edgeOf(l map[string]string) edge {
 		destination = l["destination_service"]
 	}
 	// The calling side cannot know what the called side made of the connection; it reports "unknown" and the principal it saw.
-	policy := l["connection_security_policy"]
+	policy, unsent := l["connection_security_policy"], known("destination_workload") == ""
 	return edge{
 		source: l["source_workload"], sourceNamespace: known("source_workload_namespace"), sourceVersion: known("source_version"),
 		destination: destination, destinationNamespace: known("destination_workload_namespace"), destinationVersion: known("destination_version"),
 		service: l["destination_service"], protocol: l["request_protocol"],
 		mutualTLS: policy == "mutual_tls" || policy != "none" && known("destination_principal") != "",
+		unsent:    unsent && l["reporter"] == "source" && l["request_protocol"] != "tcp",
 	}
 }
 
@@ -190,6 +192,7 @@ type Edge struct {
 	Destination, DestinationNamespace, DestinationVersion string
 	Service, Protocol                                     string
 	MutualTLS                                             bool
+	Unsent                                                bool // no request of the edge reached an instance
 	Requests                                              float64
 	Errors                                                float64
 	Bytes                                                 float64
@@ -224,7 +227,7 @@ func (c *Collector) Edges(window time.Duration) (edges []Edge, covered time.Dura
 		q := quantiles(n.buckets, b.buckets, 0.5, 0.95, 0.99)
 		edges = append(edges, Edge{
 			e.source, e.sourceNamespace, e.sourceVersion, e.destination, e.destinationNamespace, e.destinationVersion,
-			e.service, e.protocol, e.mutualTLS, requests, n.errors - b.errors, n.bytes - b.bytes, q[0], q[1], q[2],
+			e.service, e.protocol, e.mutualTLS, e.unsent, requests, n.errors - b.errors, n.bytes - b.bytes, q[0], q[1], q[2],
 		})
 	}
 	slices.SortFunc(edges, func(a, b Edge) int {

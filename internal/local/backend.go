@@ -10,7 +10,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/weftmesh/weft/internal/api"
+	"github.com/weftmesh/weft/internal/control"
 	"github.com/weftmesh/weft/internal/control/model"
+	"github.com/weftmesh/weft/internal/control/source"
 	"github.com/weftmesh/weft/internal/runtime"
 	"github.com/weftmesh/weft/internal/version"
 )
@@ -54,7 +56,7 @@ func (m *Mesh) Status(context.Context) (api.Status, error) {
 	for _, p := range m.runtime.Published() {
 		s.Gateways = append(s.Gateways, api.Published{Port: int(p.Port), Address: p.Address})
 	}
-	findings := append(runtimeFindings(m.runtime.Observed().Findings), portFindings(m.runtime.Unpublished())...)
+	findings := append(m.runtimeFindings(c), portFindings(m.runtime.Unpublished())...)
 	if c != nil {
 		s.Settled = m.settled(c)
 		findings = append(findings, c.Findings()...)
@@ -84,13 +86,25 @@ func (m *Mesh) Status(context.Context) (api.Status, error) {
 	return s, nil
 }
 
-// runtimeFindings turns what the runtime cannot do into findings like all others.
-func runtimeFindings(fs []runtime.Finding) []model.Finding {
+// runtimeFindings turns what the runtime cannot do into findings like all others, with the place where it is written as long as
+// the control plane, which may be nil, knows it.
+func (m *Mesh) runtimeFindings(c *control.Control) []model.Finding {
+	fs := m.runtime.Observed().Findings
+	written := map[model.Ref]*source.Object{}
+	if c != nil && len(fs) > 0 {
+		for _, o := range c.Objects() {
+			written[o.Ref()] = o
+		}
+	}
 	out := make([]model.Finding, len(fs))
 	for i, f := range fs {
 		severity := map[runtime.Severity]model.Severity{runtime.Refused: model.Error, runtime.Warning: model.Warning, runtime.Info: model.Info}
-		out[i] = model.Finding{Severity: severity[f.Severity], Code: "LocalRuntime", Object: model.Ref{Kind: f.Kind, Namespace: f.Namespace, Name: f.Name},
-			Field: f.Field, Message: f.Message}
+		ref := model.Ref{Kind: f.Kind, Namespace: f.Namespace, Name: f.Name}
+		if o := written[ref]; o != nil {
+			out[i] = o.Finding(severity[f.Severity], "LocalRuntime", f.Field, f.Message, "")
+			continue
+		}
+		out[i] = model.Finding{Severity: severity[f.Severity], Code: "LocalRuntime", Object: ref, Field: f.Field, Message: f.Message}
 	}
 	return out
 }

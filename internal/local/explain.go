@@ -3,9 +3,15 @@ package local
 import (
 	"context"
 	"encoding/json"
+	"maps"
+	"net"
+	"net/url"
+	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/weftmesh/weft/internal/api"
+	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/explain"
 )
 
@@ -15,7 +21,7 @@ func (o objects) Explain(ctx context.Context, req api.ExplainRequest) (api.Expla
 	if err != nil {
 		return api.ExplainReply{}, err
 	}
-	q := explain.Request{From: req.From, Method: req.Method, URL: req.URL}
+	q := explain.Request{From: req.From, Method: req.Method, URL: o.m.inside(c.Mesh(), req.From, req.URL)}
 	for _, h := range req.Headers {
 		q.Headers = append(q.Headers, explain.Field{Name: h.Name, Value: h.Value})
 	}
@@ -29,4 +35,21 @@ func (o objects) Explain(ctx context.Context, req api.ExplainRequest) (api.Expla
 	}
 	raw, err := json.Marshal(report)
 	return api.ExplainReply{Report: raw, Text: text.String()}, err
+}
+
+// inside gives the URL as the gateway hears it: who asks for a gateway's view has the URL of the browser, with the port of this
+// machine where the gateway's is published.
+func (m *Mesh) inside(mesh *model.Mesh, from, raw string) string {
+	isGateway := func(w *model.Workload) bool { return w.Gateway && (w.Owner == from || w.Name == from) }
+	u, err := url.Parse(raw)
+	if err != nil || !slices.ContainsFunc(slices.Collect(maps.Values(mesh.Workloads)), isGateway) {
+		return raw
+	}
+	for _, p := range m.runtime.Published() {
+		if _, port, err := net.SplitHostPort(p.Address); err == nil && port == u.Port() {
+			u.Host = net.JoinHostPort(u.Hostname(), strconv.Itoa(int(p.Port)))
+			return u.String()
+		}
+	}
+	return raw
 }

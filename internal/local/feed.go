@@ -44,6 +44,7 @@ func (m *Mesh) feedRuntime(ctx context.Context, c *control.Control) {
 				m.runtime.SetDesired(d)
 				last = d
 			}
+			m.fed.Store(true)
 		}
 	}()
 }

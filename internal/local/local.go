@@ -14,6 +14,8 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -61,7 +63,8 @@ type Mesh struct {
 	plane     *plane
 	collector *collect.Collector
 	down      context.CancelFunc
-	telling   sync.Mutex // orders what the control plane is told
+	telling   sync.Mutex  // orders what the control plane is told
+	fed       atomic.Bool // the runtime has been told once what to run
 }
 
 // Up runs a mesh until the context ends, somebody asks for its end through the API, or it fails.
@@ -100,6 +103,9 @@ func (m *Mesh) listen() (net.Listener, error) {
 	}
 	l, err := net.Listen("unix", socket)
 	if err != nil {
+		if errors.Is(err, syscall.EADDRINUSE) { // another one was quicker
+			return nil, &api.InvalidError{Message: fmt.Sprintf("the mesh %q runs already", m.opt.Mesh), Hint: "stop it with weft down"}
+		}
 		return nil, fmt.Errorf("api: %w", err)
 	}
 	return l, os.Chmod(socket, 0o600)
@@ -138,7 +144,7 @@ func (m *Mesh) open() (err error) {
 	if err != nil {
 		return errors.Join(err, m.authority.Close())
 	}
-	m.collector = collect.New(m.targets, 0, m.log)
+	m.collector = collect.New(m.targets, scrapeInterval, m.log)
 	m.plane = newPlane(m.openControl, m.feedRuntime, m.log)
 	return nil
 }
@@ -172,6 +178,9 @@ func serveHTTP(ctx context.Context, l net.Listener, h http.Handler) error {
 	}
 	return nil
 }
+
+// scrapeInterval is how often metrics are read while nobody looks; whoever asks for the graph gets a fresh reading.
+const scrapeInterval = 5 * time.Second
 
 // targets are the proxies whose metrics are collected.
 func (m *Mesh) targets() []collect.Target {

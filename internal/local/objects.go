@@ -149,7 +149,7 @@ func (o objects) Objects(ctx context.Context) ([]api.Object, error) {
 		return nil, err
 	}
 	byRef := map[model.Ref][]model.Finding{}
-	for _, f := range c.Findings() {
+	for _, f := range append(o.m.runtimeFindings(c), c.Findings()...) {
 		byRef[f.Object] = append(byRef[f.Object], f)
 	}
 	var out []api.Object

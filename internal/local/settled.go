@@ -14,7 +14,7 @@ import (
 // sent; that one refuses something does not unsettle the rest.
 func (m *Mesh) settled(c *control.Control) bool {
 	mesh := c.Mesh()
-	return mesh != nil && !slices.ContainsFunc(c.Clients(), waiting) && hasReady(mesh, m.runtime.Observed().EndpointSlices)
+	return m.fed.Load() && mesh != nil && !slices.ContainsFunc(c.Clients(), waiting) && hasReady(mesh, m.runtime.Observed().EndpointSlices)
 }
 
 func waiting(c serve.Client) bool {

@@ -127,7 +127,8 @@ func (w workloads) list() []api.Workload {
 }
 
 // Graph computes the service graph.
-func (m *Mesh) Graph(_ context.Context, window time.Duration) (api.Graph, error) {
+func (m *Mesh) Graph(ctx context.Context, window time.Duration) (api.Graph, error) {
+	m.collector.Refresh(ctx)
 	edges, covered := m.collector.Edges(window)
 	g := api.Graph{Window: window, Covered: covered, Edges: make([]api.Edge, len(edges))}
 	seconds := max(covered.Seconds(), 1)
@@ -139,7 +140,7 @@ func (m *Mesh) Graph(_ context.Context, window time.Duration) (api.Graph, error)
 		g.Edges[i] = api.Edge{
 			Source: e.Source, SourceNamespace: e.SourceNamespace, SourceVersion: e.SourceVersion,
 			Destination: e.Destination, DestinationNamespace: e.DestinationNamespace, DestinationVersion: e.DestinationVersion,
-			Service: e.Service, Protocol: e.Protocol, MutualTLS: e.MutualTLS,
+			Service: e.Service, Protocol: e.Protocol, MutualTLS: e.MutualTLS, Unsent: e.Unsent,
 			Rate: e.Requests / seconds, Requests: e.Requests, ErrorShare: share, BytesRate: e.Bytes / seconds,
 			P50: e.P50, P95: e.P95, P99: e.P99,
 		}

@@ -6,10 +6,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
+	"runtime/debug"
 	"sync"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
 
 	"github.com/weftmesh/weft/internal/control/model"
 )
@@ -62,18 +65,35 @@ type Store struct {
 	publish  func(State)
 }
 
-// OpenStore opens or makes the database. Only one process can have it open; another waits up to a second and fails. The caller
-// closes it.
-func OpenStore(file string) (*Store, error) {
+// OpenStore opens or makes the database. Only one process can have it open; another waits up to a second and fails. A damaged
+// file is an error that says what to do. The caller closes it.
+func OpenStore(file string) (s *Store, err error) {
+	// The library maps the file: one that was cut off or scribbled on shows as a fault or a panic within it.
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if r := recover(); r != nil {
+			s, err = nil, damaged(file, fmt.Errorf("%v", r))
+		}
+	}()
 	db, err := bolt.Open(file, 0o600, &bolt.Options{Timeout: time.Second})
-	if err != nil {
-		return nil, fmt.Errorf("open store %s: %w", file, err)
+	var path *os.PathError
+	switch {
+	case errors.Is(err, berrors.ErrTimeout):
+		return nil, fmt.Errorf("open store %s: another process has it open", file)
+	case errors.As(err, &path):
+		return nil, fmt.Errorf("open store: %w", err)
+	case err != nil:
+		return nil, damaged(file, err)
 	}
-	s := &Store{db: db, now: time.Now, objects: map[Key]*Object{}, records: map[Key]record{}}
+	s = &Store{db: db, now: time.Now, objects: map[Key]*Object{}, records: map[Key]record{}}
 	if err := s.load(); err != nil {
-		return nil, errors.Join(fmt.Errorf("read store %s: %w", file, err), db.Close())
+		return nil, errors.Join(damaged(file, err), db.Close())
 	}
 	return s, nil
+}
+
+func damaged(file string, cause error) error {
+	return fmt.Errorf("open store %s: the file is damaged (%w); move it away to start without the objects that were applied", file, cause)
 }
 
 // Close closes the database.
