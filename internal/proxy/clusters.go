@@ -167,6 +167,9 @@ func (c *cluster) endpoint(h *balance.Host, known *endpoint) *endpoint {
 	}
 	e := &endpoint{host: h}
 	way := upstream.Way{Address: wire.ListenerName(h.Endpoint.Address, h.Endpoint.Port), Timeout: c.conf.ConnectTimeout, Dial: c.p.dial}
+	if c.conf.Name == wire.PassthroughCluster {
+		way.Dial = c.p.dialUnknown
+	}
 	e.raw = way
 	if t := transportOf(c.conf, h.Endpoint); t != nil {
 		e.tls = true

@@ -3,24 +3,91 @@ package proxy
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/weftmesh/weft/internal/wire"
 )
 
-// dial reaches an endpoint: directly, or from the host's network where we have only a name, no route, or a route that leads
-// nowhere.
-func (p *Proxy) dial(ctx context.Context, address string) (net.Conn, error) {
-	if p.opt.DialOutside == nil {
-		return p.opt.Dial(ctx, "tcp", address)
+// networks are the mesh's own, of which the host's network knows nothing. The zero value has no address.
+type networks struct {
+	pods, services netip.Prefix
+	host           netip.Addr // stands for the host, though it is in one of them
+}
+
+func networksOf(b *wire.Bootstrap) (n networks, err error) {
+	for _, f := range []struct {
+		name, text string
+		into       *netip.Prefix
+	}{{"podNetwork", b.PodNetwork, &n.pods}, {"serviceNetwork", b.ServiceNetwork, &n.services}} {
+		if f.text == "" {
+			continue
+		}
+		if *f.into, err = netip.ParsePrefix(f.text); err != nil {
+			return networks{}, fmt.Errorf("bootstrap: %s: %w", f.name, err)
+		}
 	}
+	if b.HostAlias != "" {
+		if n.host, err = netip.ParseAddr(b.HostAlias); err != nil {
+			return networks{}, fmt.Errorf("bootstrap: hostAlias: %w", err)
+		}
+	}
+	return n, nil
+}
+
+// ofPod and ofService take addresses without an IPv4-mapped form.
+func (n *networks) ofPod(a netip.Addr) bool     { return a != n.host && n.pods.Contains(a) }
+func (n *networks) ofService(a netip.Addr) bool { return a != n.host && n.services.Contains(a) }
+
+// nobody is the failure at an address of the mesh that nothing has. It wraps no cause, which would be shown in its place.
+func nobody(a netip.AddrPort) error {
+	return fmt.Errorf("%s is an address of the mesh, and nothing listens on port %d there", a.Addr().Unmap(), a.Port())
+}
+
+// dial reaches an endpoint: directly, or from the host's network where we have only a name, no route, or a route that leads
+// nowhere. Addresses of the mesh are not looked for in the host's network, where somebody else may have them.
+func (p *Proxy) dial(ctx context.Context, address string) (net.Conn, error) {
 	a, err := netip.ParseAddrPort(address)
-	if err != nil {
+	ip := a.Addr().Unmap()
+	switch {
+	case err == nil && p.nets.ofService(ip):
+		return nil, nobody(a)
+	case err == nil && p.nets.ofPod(ip):
+		c, err := p.opt.Dial(ctx, "tcp", address)
+		if err != nil && noRouteTo(err) {
+			return nil, nobody(a)
+		}
+		return c, err
+	case p.opt.DialOutside == nil:
+		return p.opt.Dial(ctx, "tcp", address)
+	case err != nil:
 		return p.opt.DialOutside(ctx, "tcp", address)
 	}
 	return p.dialBoth(ctx, address, a.Addr())
+}
+
+// podTime bounds connecting to an address of the pods' network of which the configuration knows nothing. A pod that is there
+// answers within milliseconds, or to the second SYN, after a second, when its queue was full; that none is there the system
+// would tell after three.
+const podTime = 1500 * time.Millisecond
+
+// dialUnknown is dial for destinations that a client gave and the mesh does not know.
+func (p *Proxy) dialUnknown(ctx context.Context, address string) (net.Conn, error) {
+	a, err := netip.ParseAddrPort(address)
+	if err != nil || !p.nets.ofPod(a.Addr().Unmap()) {
+		return p.dial(ctx, address)
+	}
+	short, cancel := context.WithTimeout(ctx, podTime)
+	defer cancel()
+	c, err := p.dial(short, address)
+	if err != nil && short.Err() != nil && ctx.Err() == nil {
+		return nil, nobody(a)
+	}
+	return c, err
 }
 
 // ways remembers the addresses that only the host's network reached when last tried.

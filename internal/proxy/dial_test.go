@@ -6,10 +6,13 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strings"
 	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/weftmesh/weft/internal/wire"
 )
 
 // way is a fake network: it answers after a time, or when the context ends.
@@ -66,6 +69,83 @@ func TestDialTriesTheHostsNetwork(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestDialKeepsTheMeshsAddressesInside(t *testing.T) {
+	unreachable := &net.OpError{Op: "dial", Err: os.NewSyscallError("connect", syscall.EHOSTUNREACH)}
+	refused := &net.OpError{Op: "dial", Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}
+	nets, err := networksOf(&wire.Bootstrap{PodNetwork: "10.77.0.0/16", ServiceNetwork: "10.78.0.0/16", HostAlias: "10.77.0.1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const nothing = " is an address of the mesh, and nothing listens on port "
+	for name, c := range map[string]struct {
+		direct  func(context.Context, string, string) (net.Conn, error)
+		address string
+		took    time.Duration
+		err     string // empty for a connection
+		outside int    // attempts in the host's network
+	}{
+		"service":                     {way(0, nil), "10.78.1.1:9999", 0, "10.78.1.1" + nothing + "9999 there", 0},
+		"service, mapped":             {way(0, nil), "[::ffff:10.78.1.1]:80", 0, "10.78.1.1" + nothing + "80 there", 0},
+		"pod":                         {way(0, nil), "10.77.0.9:80", 0, "", 0},
+		"pod that answers late":       {way(time.Second, nil), "10.77.0.9:80", time.Second, "", 0},
+		"pod that refuses":            {way(0, refused), "10.77.0.9:80", 0, refused.Error(), 0},
+		"no pod":                      {way(0, unreachable), "10.77.99.99:80", 0, "10.77.99.99" + nothing + "80 there", 0},
+		"no pod, and nobody says so":  {way(time.Hour, nil), "10.77.99.99:80", podTime, "10.77.99.99" + nothing + "80 there", 0},
+		"the host":                    {way(0, unreachable), "10.77.0.1:80", 0, "", 1},
+		"the host, by a lost route":   {way(time.Hour, nil), "10.77.0.1:80", outsideAfter, "", 1},
+		"not the mesh's, and outside": {way(0, unreachable), "10.79.0.1:80", 0, "", 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				outside := 0
+				p := &Proxy{nets: nets, opt: Options{Dial: c.direct, DialOutside: func(ctx context.Context, n, a string) (net.Conn, error) {
+					outside++
+					return way(0, nil)(ctx, n, a)
+				}}}
+				start := time.Now()
+				conn, err := p.dialUnknown(t.Context(), c.address)
+				if (conn == nil) != (c.err != "") || err != nil && err.Error() != c.err || outside != c.outside || time.Since(start) != c.took {
+					t.Fatalf("%v, %v after %v, %d outside", conn, err, time.Since(start), outside)
+				}
+				if conn != nil {
+					conn.Close()
+				}
+			})
+		})
+	}
+}
+
+func TestNetworksOfABootstrap(t *testing.T) {
+	for field, b := range map[string]wire.Bootstrap{"podNetwork": {PodNetwork: "10.77.0.0"}, "serviceNetwork": {ServiceNetwork: "x/16"},
+		"hostAlias": {HostAlias: "host"}} {
+		if _, err := New(Options{Bootstrap: &b}); err == nil || !strings.Contains(err.Error(), field) {
+			t.Errorf("%s: %v", field, err)
+		}
+	}
+}
+
+func TestVirtualAddressWithoutSuchAPort(t *testing.T) {
+	m := newMesh(t)
+	client := m.pod("productpage", "10.0.0.1", func(b *wire.Bootstrap) { b.ServiceNetwork = "10.78.0.0/16" })
+	status, body, _ := client.get(client.client(), "http://web:9999/")
+	if status != 503 || !strings.Contains(body, vip+" is an address of the mesh, and nothing listens on port 9999 there") {
+		t.Errorf("%d %q", status, body)
+	}
+	eventually(t, "the request in the log", func() bool { return client.logged(" 503 UF ", "nothing listens on port 9999") })
+	conn, err := client.Dial(t.Context(), netip.MustParseAddrPort(vip+":9998"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := conn.Write([]byte{0, 1, 2, 3}); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := conn.Read(make([]byte, 1)); err == nil || n > 0 {
+		t.Errorf("relayed to nowhere: %d bytes", n)
+	}
+	eventually(t, "the relayed connection in the log", func() bool { return client.logged(" UF ", "nothing listens on port 9998") })
 }
 
 func TestDialRemembersTheHostsNetwork(t *testing.T) {

@@ -81,6 +81,7 @@ type Proxy struct {
 	source  *identity.Source
 	control *control // nil when Options brought Config and Source
 	metrics *telemetry.Metrics
+	nets    networks
 
 	// Set by Run before anything is served.
 	ctx    context.Context // ends when what is left of draining connections is cut off
@@ -114,6 +115,10 @@ func New(o Options) (*Proxy, error) {
 	}
 	o = o.withDefaults()
 	p := &Proxy{opt: o, log: o.Log, config: o.Config, source: o.Source, metrics: telemetry.New(0), drainNow: make(chan struct{})}
+	var err error
+	if p.nets, err = networksOf(o.Bootstrap); err != nil {
+		return nil, fmt.Errorf("proxy: %w", err)
+	}
 	p.exchanges.New = func() any { return &exchange{} }
 	if p.config == nil || p.source == nil {
 		c, err := newControl(&p.opt)

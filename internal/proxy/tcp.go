@@ -89,6 +89,9 @@ func (s *stream) open() bool {
 		if s.connect() {
 			return true
 		}
+		if s.cluster.conf.Discovery == conf.OriginalDst {
+			return false // there is no other
+		}
 		s.failed = append(s.failed, s.to.host)
 	}
 	return false

@@ -289,6 +289,7 @@ func (p *pod) bootstrap() (*wire.Bootstrap, error) {
 		Control: o.Control, TrustDomain: o.TrustDomain, Roots: roots, Token: token,
 		StateDir:    filepath.Join(o.StateDir, "proxies", p.namespace, p.w.name, strconv.Itoa(p.slot)),
 		AdminSocket: p.adminSocket(), Broker: p.brokerSocket(), RegistryOnly: o.RegistryOnly, DrainSeconds: int(o.DrainTime.Seconds()),
+		ServiceNetwork: o.ServiceCIDR.String(),
 	}
 	if o.AccessLog {
 		b.AccessLog = "stdout"
@@ -305,6 +306,7 @@ func (p *pod) bootstrap() (*wire.Bootstrap, error) {
 		return b, nil
 	}
 	b.Admin, b.Mark = local(wire.MetricsPort), wire.SidecarMark
+	b.PodNetwork, b.HostAlias = o.PodCIDR.String(), p.rt.ips.Host().String()
 	if !p.w.gateway {
 		b.Outbound, b.Inbound, b.DNS = local(wire.OutboundPort), "0.0.0.0:"+strconv.Itoa(wire.InboundPort), local(wire.DNSPort)
 	}

@@ -41,6 +41,12 @@ type Bootstrap struct {
 	AdminSocket string `json:"adminSocket,omitempty"`
 	// Broker is the unix socket of the process that opens listeners and dials the outside in the host's network.
 	Broker string `json:"broker,omitempty"`
+	// PodNetwork and ServiceNetwork are the mesh's own networks in CIDR form; empty for none. Their addresses are never dialled in
+	// the host's network, those of services not at all: they stand for endpoints. HostAlias is the address within them that
+	// the broker leads to the host itself; empty for none.
+	PodNetwork     string `json:"podNetwork,omitempty"`
+	ServiceNetwork string `json:"serviceNetwork,omitempty"`
+	HostAlias      string `json:"hostAlias,omitempty"`
 	// Mark is set as SO_MARK on the proxy's own connections; 0 for none.
 	Mark int `json:"mark,omitempty"`
 	// AccessLog is "stdout", a file's path, or empty for none.
