@@ -78,6 +78,7 @@ func TestDialKeepsTheMeshsAddressesInside(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	late := &net.OpError{Op: "dial", Err: os.ErrDeadlineExceeded}
 	const nothing = " is an address of the mesh, and nothing listens on port "
 	for name, c := range map[string]struct {
 		direct  func(context.Context, string, string) (net.Conn, error)
@@ -86,16 +87,17 @@ func TestDialKeepsTheMeshsAddressesInside(t *testing.T) {
 		err     string // empty for a connection
 		outside int    // attempts in the host's network
 	}{
-		"service":                     {way(0, nil), "10.78.1.1:9999", 0, "10.78.1.1" + nothing + "9999 there", 0},
-		"service, mapped":             {way(0, nil), "[::ffff:10.78.1.1]:80", 0, "10.78.1.1" + nothing + "80 there", 0},
-		"pod":                         {way(0, nil), "10.77.0.9:80", 0, "", 0},
-		"pod that answers late":       {way(time.Second, nil), "10.77.0.9:80", time.Second, "", 0},
-		"pod that refuses":            {way(0, refused), "10.77.0.9:80", 0, refused.Error(), 0},
-		"no pod":                      {way(0, unreachable), "10.77.99.99:80", 0, "10.77.99.99" + nothing + "80 there", 0},
-		"no pod, and nobody says so":  {way(time.Hour, nil), "10.77.99.99:80", podTime, "10.77.99.99" + nothing + "80 there", 0},
-		"the host":                    {way(0, unreachable), "10.77.0.1:80", 0, "", 1},
-		"the host, by a lost route":   {way(time.Hour, nil), "10.77.0.1:80", outsideAfter, "", 1},
-		"not the mesh's, and outside": {way(0, unreachable), "10.79.0.1:80", 0, "", 1},
+		"service":                       {way(0, nil), "10.78.1.1:9999", 0, "10.78.1.1" + nothing + "9999 there", 0},
+		"service, mapped":               {way(0, nil), "[::ffff:10.78.1.1]:80", 0, "10.78.1.1" + nothing + "80 there", 0},
+		"pod":                           {way(0, nil), "10.77.0.9:80", 0, "", 0},
+		"pod that answers late":         {way(time.Second, nil), "10.77.0.9:80", time.Second, "", 0},
+		"pod that refuses":              {way(0, refused), "10.77.0.9:80", 0, refused.Error(), 0},
+		"no pod":                        {way(0, unreachable), "10.77.99.99:80", 0, "10.77.99.99" + nothing + "80 there", 0},
+		"no pod, and nobody says so":    {way(time.Hour, nil), "10.77.99.99:80", podTime, "10.77.99.99" + nothing + "80 there", 0},
+		"no pod, by the dialer's clock": {way(podTime-time.Millisecond, late), "10.77.99.99:80", podTime - time.Millisecond, "10.77.99.99" + nothing + "80 there", 0},
+		"the host":                      {way(0, unreachable), "10.77.0.1:80", 0, "", 1},
+		"the host, by a lost route":     {way(time.Hour, nil), "10.77.0.1:80", outsideAfter, "", 1},
+		"not the mesh's, and outside":   {way(0, unreachable), "10.79.0.1:80", 0, "", 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
