@@ -60,6 +60,8 @@ type downstream struct {
 	newest   func() *conf.Listener
 	// byAddress is, outbound, what the destination address resolved to; nil when the mesh does not know it.
 	byAddress *conf.Target
+	// address is the name by which it was resolved; empty where there is none.
+	address string
 
 	// The last authority and the listener name it stands for.
 	authority, name string

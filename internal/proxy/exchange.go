@@ -189,8 +189,23 @@ func (x *exchange) forwardClientCert() {
 	}
 }
 
-// match finds the route, and with it the cluster or the answer.
+// match finds the route, and with it the cluster or the answer. When the configuration changes at that very moment, the route of
+// before may lead to a cluster that has just gone: then the new configuration is asked.
 func (x *exchange) match() bool {
+	for tries := 0; ; tries++ {
+		ok := x.matchOnce()
+		now := x.p.config.Snapshot()
+		if ok || x.err.kind != noCluster || now == x.snapshot || tries == rematches {
+			return ok
+		}
+		x.snapshot, x.err = now, nil
+	}
+}
+
+// rematches bounds how often a request follows the configuration.
+const rematches = 3
+
+func (x *exchange) matchOnce() bool {
 	if !x.findTable() {
 		return false
 	}
@@ -293,7 +308,7 @@ func (x *exchange) target() (*conf.Target, error) {
 			return t, err
 		}
 	}
-	return d.byAddress, nil
+	return d.atAddress(), nil
 }
 
 func isLocal(host string) bool {

@@ -21,13 +21,24 @@ func (p *Proxy) captured(a listen.Accepted) {
 		d.turnAway(unroutable, "accept", errors.New("connection was not redirected here"))
 		return
 	}
-	target, err := p.config.Resolve(p.ctx, wire.ListenerName(a.Destination.Addr().String(), a.Destination.Port()))
+	d.address = wire.ListenerName(a.Destination.Addr().String(), a.Destination.Port())
+	target, err := p.config.Resolve(p.ctx, d.address)
 	if err != nil {
 		d.turnAway(noConfig, "resolve "+a.Destination.String(), err)
 		return
 	}
 	d.byAddress = target
 	d.serveOutbound(target)
+}
+
+// atAddress is what the connection's address means now: a connection may be kept for longer than a configuration.
+func (d *downstream) atAddress() *conf.Target {
+	if d.address != "" {
+		if t, err := d.p.config.Resolve(d.p.ctx, d.address); err == nil {
+			d.byAddress = t
+		}
+	}
+	return d.byAddress
 }
 
 // explicit serves an outbound listener that stands for one service.

@@ -114,8 +114,15 @@ type delta struct {
 }
 
 func (d *delta) handle(c *session, r *discoveryv3.DeltaDiscoveryRequest) error {
+	first := c.claim.id == ""
 	if err := c.introduce(readClaim(r.GetNode())); err != nil {
 		return err
+	}
+	if first {
+		// A client that resumes with all it wants is sent nothing: the head tells it that it has been taken.
+		if err := d.stream.SendHeader(nil); err != nil {
+			return err
+		}
 	}
 	if err := c.applyDelta(r); err != nil {
 		return err

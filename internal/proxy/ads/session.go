@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	rpcstatus "google.golang.org/genproto/googleapis/rpc/status"
@@ -26,9 +27,14 @@ type session struct {
 	sent     map[string]map[string]*subscription // what the server was told, by type
 	greeted  bool                                // the node was sent
 	answered bool
+	accepted chan struct{} // closed when the server has taken the stream
 }
 
-// session opens a stream and serves it until it breaks. answered says whether the server ever replied.
+// acceptAfter is how long a stream must have stood for it to count as taken. A server that has nothing new for a client that
+// resumes says nothing; ours sends the stream's head at least, others need not.
+const acceptAfter = time.Second
+
+// session opens a stream and serves it until it breaks. answered says whether the server took it.
 func (c *Client) session(ctx context.Context) (answered bool, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	st, err := c.client().DeltaAggregatedResources(ctx)
@@ -37,10 +43,13 @@ func (c *Client) session(ctx context.Context) (answered bool, err error) {
 		return false, err
 	}
 	c.streams.Add(1)
-	s := &session{Client: c, stream: st, in: newInbox(), sent: map[string]map[string]*subscription{}}
+	s := &session{Client: c, stream: st, in: newInbox(), sent: map[string]map[string]*subscription{}, accepted: make(chan struct{})}
 	done := make(chan struct{})
 	go func() { // ends when the stream does, at the latest by cancel
 		defer close(done)
+		if head, err := st.Header(); err == nil && head != nil { // a refusal has none
+			close(s.accepted)
+		}
 		s.in.fill(st)
 	}()
 	defer func() {
@@ -55,10 +64,18 @@ func (s *session) serve(ctx context.Context) error {
 	if err := s.tell(); err != nil {
 		return err
 	}
+	stands := time.NewTimer(acceptAfter)
+	defer stands.Stop()
+	accepted := s.accepted
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
+		case <-accepted:
+			accepted = nil
+			s.connected()
+		case <-stands.C:
+			s.connected()
 		case <-s.wake:
 			if err := s.tell(); err != nil {
 				return err
@@ -147,11 +164,16 @@ func (s *session) send(r *discoveryv3.DeltaDiscoveryRequest) error {
 	return err
 }
 
-func (s *session) receive(m *discoveryv3.DeltaDiscoveryResponse) error {
+// connected tells the handler once that the control plane is there.
+func (s *session) connected() {
 	if !s.answered {
 		s.answered = true
 		s.handler.Connected()
 	}
+}
+
+func (s *session) receive(m *discoveryv3.DeltaDiscoveryResponse) error {
+	s.connected()
 	s.updates.Add(1)
 	u, rejected := s.sift(m)
 	rejected = append(rejected, s.handler.Apply(u)...)
