@@ -129,7 +129,15 @@ func (m *mesh) looksAround() {
 	contains(m.T, "get", m.must("get"), "VirtualService", "DestinationRule", "files/gateway.yaml:", "Deployment", "ok")
 	contains(m.T, "get -o yaml", m.must("get", "vs", "bookinfo", "-o", "yaml"), "kind: VirtualService", "exact: /productpage")
 	contains(m.T, "logs", m.must("logs", "reviews"), "reviews-v1-", "reviews-v2-", "reviews-v3-", "path=/reviews/0")
-	contains(m.T, "access log", m.must("logs", "productpage", "-c", "istio-proxy"), "GET /reviews/0 HTTP/1.1", "outbound|9080||reviews.default.svc.cluster.local")
+	m.eventually(10*time.Second, "the access log, which proxies write in batches, has the call", func() error {
+		log := m.must("logs", "productpage", "-c", "istio-proxy")
+		for _, want := range []string{"GET /reviews/0 HTTP/1.1", "outbound|9080||reviews.default.svc.cluster.local"} {
+			if !strings.Contains(log, want) {
+				return fmt.Errorf("%q is missing in:\n%s", want, log)
+			}
+		}
+		return nil
+	})
 	m.eventually(15*time.Second, "the graph shows all calls", func() error {
 		return m.edges("istio-ingressgateway>productpage-v1", "productpage-v1>details-v1", "productpage-v1>reviews-v1",
 			"productpage-v1>reviews-v2", "productpage-v1>reviews-v3", "reviews-v2>ratings-v1", "reviews-v3>ratings-v1")

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -125,7 +126,10 @@ func app(args []string) {
 	case "confined":
 		confined(args[1:])
 	case "wait":
-		select {}
+		// Not an empty select: without cgo the runtime would see that nothing can ever happen, and end the process.
+		ended := make(chan os.Signal, 1)
+		signal.Notify(ended, syscall.SIGHUP)
+		<-ended
 	}
 	os.Exit(0)
 }
