@@ -16,7 +16,6 @@ type plainPath struct {
 	conn    net.Conn
 	request []byte
 	buf     []byte
-	want    int
 }
 
 const (

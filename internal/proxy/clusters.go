@@ -72,7 +72,7 @@ func newClusters(p *Proxy) *clusters {
 // get gives the newest version of a cluster, nil when there is none.
 func (r *clusters) get(name string) *cluster {
 	if s := r.p.config.Snapshot(); s != r.synced.Load() {
-		r.sync(s)
+		r.sync()
 	}
 	if c := (*r.byName.Load())[name]; c != nil {
 		return c
@@ -80,11 +80,12 @@ func (r *clusters) get(name string) *cluster {
 	return r.special[name]
 }
 
-// sync brings the clusters to a snapshot, unless a newer one came first.
-func (r *clusters) sync(s *conf.Snapshot) {
+// sync brings the clusters to the newest snapshot.
+func (r *clusters) sync() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if s = r.p.config.Snapshot(); s == r.synced.Load() || r.ended {
+	s := r.p.config.Snapshot()
+	if s == r.synced.Load() || r.ended {
 		return
 	}
 	old := *r.byName.Load()

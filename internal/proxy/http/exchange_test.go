@@ -217,13 +217,13 @@ func TestShutLetsTheResponseArrive(t *testing.T) {
 
 func TestShutOfAnIdleConnectionDoesNotLinger(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		client, server := link(t)
+		_, server := link(t)
 		s, start := NewServerConn(server, "http", nil), time.Now()
 		for range 2 {
 			if err := s.Shut(); err != nil || time.Since(start) != 0 {
 				t.Fatalf("%v after %v", err, time.Since(start))
 			}
-			client, server = link(t)
+			client, server := link(t)
 			s = NewServerConn(server, "http", nil)
 			c := NewClientConn(client, nil)
 			if n, err := c.ReadBody(make([]byte, 1)); n != 0 || err != io.EOF {

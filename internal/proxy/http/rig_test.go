@@ -114,7 +114,6 @@ func link(t testing.TB) (client, server conn.Conn) {
 // loop is a Conn that answers every request written to it with the same response, without allocating.
 type loop struct {
 	script
-	mu       sync.Mutex
 	response []byte
 }
 
