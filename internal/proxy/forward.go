@@ -283,6 +283,20 @@ func startPump(x *exchange) *pump {
 	return p
 }
 
+// settleTime is how long a pump may take to notice that it has sent everything.
+const settleTime = 250 * time.Millisecond
+
+// settle lets a pump come to its end by itself once the response is there: an endpoint that has answered has as a rule taken the
+// whole body, and only the pump's goroutine has not run since. Interrupting it then would cost two good connections.
+func (p *pump) settle() {
+	t := time.NewTimer(settleTime)
+	defer t.Stop()
+	select {
+	case <-p.done:
+	case <-t.C:
+	}
+}
+
 // stop interrupts a pump that runs still and waits for its end.
 func (p *pump) stop(x *exchange) {
 	select {
@@ -479,6 +493,9 @@ func (x *exchange) dropResponse() {
 // giveBack ends the attempt: the connection goes back to its pool, or is closed. The response's strings die.
 func (x *exchange) giveBack(fit bool) {
 	if x.pumping != nil {
+		if x.err == nil {
+			x.pumping.settle()
+		}
 		x.pumping.stop(x)
 		x.received += x.pumping.n
 	}
