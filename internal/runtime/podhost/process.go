@@ -129,8 +129,8 @@ func (h *host) reapOne() bool {
 	return true
 }
 
-// killAll ends every descendant. As PID 1 that is the kernel's work when we leave; else they are looked for until none is left,
-// since one may fork while we look.
+// killAll ends every descendant. As PID 1 that is the kernel's work when we leave; else they are killed until the kernel says
+// that no child is left: a look at /proc may miss one that is being forked, or adopted, at that moment.
 func (h *host) killAll() {
 	h.procMu.Lock()
 	h.ending = true
@@ -138,12 +138,20 @@ func (h *host) killAll() {
 	if os.Getpid() == 1 {
 		return
 	}
-	deadline := time.Now().Add(5 * time.Second)
-	for children := descendants(os.Getpid()); len(children) > 0 && time.Now().Before(deadline); children = descendants(os.Getpid()) {
-		for _, pid := range children {
+	for deadline := time.Now().Add(5 * time.Second); hasChildren() && time.Now().Before(deadline); time.Sleep(2 * time.Millisecond) {
+		for _, pid := range descendants(os.Getpid()) {
 			syscall.Kill(pid, syscall.SIGKILL)
 		}
-		time.Sleep(2 * time.Millisecond)
+	}
+}
+
+// hasChildren asks wait(2) without reaping: a subreaper that has no child has no descendant.
+func hasChildren() bool {
+	for {
+		err := unix.Waitid(unix.P_ALL, 0, nil, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT|unix.WALL, nil)
+		if err != unix.EINTR {
+			return err != unix.ECHILD
+		}
 	}
 }
 
