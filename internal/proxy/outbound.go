@@ -7,7 +7,6 @@ import (
 
 	"github.com/weftmesh/weft/internal/proxy/conf"
 	"github.com/weftmesh/weft/internal/proxy/listen"
-	"github.com/weftmesh/weft/internal/proxy/message"
 	"github.com/weftmesh/weft/internal/proxy/route"
 	"github.com/weftmesh/weft/internal/proxy/upstream"
 	"github.com/weftmesh/weft/internal/wire"
@@ -193,46 +192,4 @@ func (p *Proxy) outside(name string) *cluster {
 	c := &conf.Cluster{Name: wire.PassthroughCluster, Discovery: conf.StrictDNS, Transports: []conf.TransportMatch{{}},
 		Localities: []conf.Locality{{Endpoints: []*conf.Endpoint{e}}}, Total: 1, MaxRequestsPerConnection: 1}
 	return p.clusters.build(c, nil)
-}
-
-// establish answers CONNECT: the forward proxy relays what follows to the name that the client gives.
-func (x *exchange) establish() {
-	if !x.d.forward {
-		x.fail(refusedMethod, "admit", nil)
-		x.answerError()
-		x.end = x.p.opt.Now()
-		x.record()
-		return
-	}
-	d := x.d
-	target, err := x.p.config.Resolve(x.p.ctx, d.listenerName(x.req.Authority))
-	var tcp *conf.TCP
-	http := false
-	if err == nil {
-		http, tcp, _ = protocols(target, d)
-	}
-	if err != nil || tcp == nil && !http {
-		x.fail(noConfig, "resolve "+d.name, err)
-		x.answerError()
-		x.end = x.p.opt.Now()
-		x.record()
-		return
-	}
-	x.res.Reset()
-	x.res.Status = 200
-	x.res.Body = message.Body{}
-	if err = x.down.WriteResponse(&x.res); err == nil {
-		err = x.down.FinishBody(nil)
-	}
-	c, hijackErr := x.down.Hijack()
-	x.hijacked = true
-	if errors.Join(err, hijackErr) != nil {
-		return
-	}
-	inner := &downstream{p: d.p, direction: outbound, conn: c, remote: d.remote, local: d.local, fixed: d.name, name: d.name,
-		byAddress: target}
-	_, port := hostPort(d.name)
-	inner.destination = netip.AddrPortFrom(d.local.Addr(), port)
-	inner.port = port
-	inner.serveOutbound(target)
 }

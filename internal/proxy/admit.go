@@ -1,0 +1,111 @@
+package proxy
+
+import (
+	"unsafe"
+
+	"github.com/weftmesh/weft/internal/proxy/conf"
+	http1 "github.com/weftmesh/weft/internal/proxy/http"
+	"github.com/weftmesh/weft/internal/proxy/message"
+)
+
+// admit makes the request fit to be forwarded: what concerned the client's connection alone goes, what the mesh adds comes.
+func (x *exchange) admit() bool {
+	r := &x.req
+	x.snapshot = x.p.config.Snapshot()
+	http1.StripHopByHop(&r.Header)
+	x.fromOutside()
+	x.setID()
+	if r.ExpectContinue {
+		// We answer it ourselves when the body is wanted.
+		r.Header.Del("Expect")
+	}
+	if _, ok := r.Header.Get("X-Forwarded-Proto"); !ok {
+		r.Header.Add("X-Forwarded-Proto", r.Scheme)
+	}
+	if x.d.direction == inbound {
+		x.forwardClientCert()
+	}
+	return true
+}
+
+// internalHeaders are those by which a client could steer the mesh; from outside they are not believed. Source: Envoy's header
+// sanitizing for external requests.
+var internalHeaders = [...]string{"X-Envoy-Attempt-Count", "X-Envoy-Decorator-Operation", "X-Envoy-Downstream-Service-Cluster",
+	"X-Envoy-Downstream-Service-Node", "X-Envoy-Expected-Rq-Timeout-Ms", "X-Envoy-External-Address", "X-Envoy-Force-Trace",
+	"X-Envoy-Hedge-On-Per-Try-Timeout", "X-Envoy-Internal", "X-Envoy-Ip-Tags", "X-Envoy-Max-Retries", "X-Envoy-Original-Path",
+	"X-Envoy-Peer-Metadata", "X-Envoy-Peer-Metadata-Id", "X-Envoy-Retriable-Header-Names", "X-Envoy-Retriable-Status-Codes",
+	"X-Envoy-Retry-Grpc-On", "X-Envoy-Retry-On", "X-Envoy-Upstream-Alt-Stat-Name", "X-Envoy-Upstream-Rq-Per-Try-Timeout-Ms",
+	"X-Envoy-Upstream-Rq-Timeout-Alt-Response", "X-Envoy-Upstream-Rq-Timeout-Ms", "X-Weft-Reason"}
+
+func (x *exchange) fromOutside() {
+	if x.d.http == nil || !x.d.http.UseRemoteAddress {
+		return
+	}
+	h := &x.req.Header
+	for i := h.Len() - 1; i >= 0; i-- {
+		if n := h.At(i).Name; len(n) > 2 && (n[0] == 'x' || n[0] == 'X') && n[1] == '-' && isInternal(n) {
+			h.Del(n)
+			i = min(i, h.Len())
+		}
+	}
+	h.Set("X-Forwarded-Proto", x.d.scheme())
+	client := x.d.remote.Addr().String()
+	if before, ok := h.Get("X-Forwarded-For"); ok {
+		client = before + "," + client
+	}
+	h.Set("X-Forwarded-For", client)
+	h.Del("X-Forwarded-Client-Cert")
+}
+
+func isInternal(name string) bool {
+	for _, n := range internalHeaders {
+		if message.EqualFold(n, name) {
+			return true
+		}
+	}
+	return false
+}
+
+func (x *exchange) forwardClientCert() {
+	const name = "X-Forwarded-Client-Cert"
+	h := &x.req.Header
+	if x.http = x.d.http; x.http == nil {
+		return
+	}
+	switch mode := x.http.ForwardClientCert; {
+	case mode == conf.SanitizeClientCert || x.d.xfcc == "":
+		h.Del(name)
+	case mode == conf.AppendClientCert:
+		if before, ok := h.Get(name); ok {
+			h.Set(name, before+","+x.d.xfcc)
+			return
+		}
+		h.Add(name, x.d.xfcc)
+	default:
+		h.Set(name, x.d.xfcc)
+	}
+}
+
+// setID gives the request an id (a random UUID, RFC 9562 section 5.4) unless it has one. traceparent and its kin are the
+// application's and stay as they are.
+func (x *exchange) setID() {
+	if v, ok := x.req.Header.Get("X-Request-Id"); ok && v != "" {
+		return
+	}
+	const digits = "0123456789abcdef"
+	hi, lo := x.p.random64(), x.p.random64()
+	hi = hi&^0xf000 | 0x4000
+	lo = lo&^(3<<62) | 1<<63
+	n := 0
+	for _, word := range [2]uint64{hi, lo} {
+		for shift := 60; shift >= 0; shift -= 4 {
+			if n == 8 || n == 13 || n == 18 || n == 23 {
+				x.id[n] = '-'
+				n++
+			}
+			x.id[n] = digits[word>>shift&15]
+			n++
+		}
+	}
+	x.req.Header.Set("X-Request-Id", unsafe.String(&x.id[0], len(x.id)))
+}

@@ -1,0 +1,112 @@
+package proxy
+
+import (
+	"errors"
+	"time"
+
+	"github.com/weftmesh/weft/internal/proxy/conf"
+	"github.com/weftmesh/weft/internal/proxy/filter/retry"
+	"github.com/weftmesh/weft/internal/proxy/message"
+	"github.com/weftmesh/weft/internal/proxy/upstream"
+)
+
+// again decides about another attempt and prepares it.
+func (x *exchange) again(ok bool) bool {
+	if !x.wantsAgain(ok) {
+		return false
+	}
+	if ok {
+		x.dropResponse()
+	}
+	if x.failures < len(x.failed) {
+		x.failed[x.failures] = x.to.host
+		x.failures++
+	}
+	x.giveBack(false)
+	return true
+}
+
+// wantsAgain asks safety first, then the policy, then the budgets.
+func (x *exchange) wantsAgain(ok bool) bool {
+	if x.to == nil || x.pumping != nil || !ok && x.err.Fault() == OfClient || x.p.ctx.Err() != nil || x.expired() {
+		return false
+	}
+	if b := x.req.Body; b.Kind != message.NoBody && b != (message.Body{Kind: message.Sized}) && x.body == nil && !x.unsent {
+		return false // the body is gone
+	}
+	repeatable := retry.Repeatable(&x.req)
+	if !ok && x.forFree(repeatable) {
+		x.free = true
+		return true
+	}
+	if !ok && !x.err.Retryable() || x.matched.Route == nil {
+		return false
+	}
+	policy := x.matched.Route.Forward.Retry
+	a := retry.Attempt{Unsent: x.unsent, GRPC: -1, Begun: x.call != nil && x.call.ResponseStarted()}
+	if ok {
+		a.Status, a.GRPC, a.Begun = x.res.Status, x.grpcStatus(), true
+		a.Unsent, a.Unanswered = x.toldBy(unsentHeader), x.toldBy(unansweredHeader)
+	} else {
+		a.TimedOut = x.err.kind == upstreamTimeout
+	}
+	if !retry.Wanted(policy, &a, repeatable) || x.attempt > int(policy.Attempts) {
+		return false
+	}
+	return x.payRetry() && x.backOff(policy)
+}
+
+// forFree are the repetitions that need no policy, one per exchange: the endpoint was removed before it was tried, or it
+// had closed a kept connection, as every server may at any time, without answering a byte.
+func (x *exchange) forFree(repeatable bool) bool {
+	if x.free {
+		return false
+	}
+	var u *upstream.Error
+	if errors.As(x.err, &u) && u.Op == upstream.Closed {
+		return true
+	}
+	return x.stale && repeatable && x.err.kind == upstreamClosed && !x.call.ResponseStarted()
+}
+
+func (x *exchange) payRetry() bool {
+	if !x.retrying {
+		if !x.cluster.breaker.Retry() {
+			return false
+		}
+		x.retrying = true
+	}
+	return x.unsent || x.cluster.budget.Retry()
+}
+
+// backOff waits before the next attempt; false means that there is no time for one.
+func (x *exchange) backOff(p *conf.Retry) bool {
+	if x.unsent && x.attempt == 1 {
+		return true
+	}
+	d := retry.BackOff(p, x.attempt, x.p.random64())
+	if !x.deadline.IsZero() && x.p.opt.Now().Add(d).After(x.deadline) {
+		return false
+	}
+	wait := time.NewTimer(d)
+	defer wait.Stop()
+	select {
+	case <-wait.C:
+		return true
+	case <-x.p.ctx.Done():
+		return false
+	}
+}
+
+// dropResponse reads a short body of a response that is not delivered, so that the connection can be used again.
+func (x *exchange) dropResponse() {
+	var scrap [512]byte
+	for x.call.BodyBuffered() > 0 {
+		if _, err := x.call.ReadBody(scrap[:]); err != nil {
+			return
+		}
+	}
+	if x.res.Body.Kind == message.NoBody {
+		x.call.ReadBody(scrap[:])
+	}
+}

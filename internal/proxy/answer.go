@@ -1,0 +1,130 @@
+package proxy
+
+import (
+	"strconv"
+	"strings"
+
+	"github.com/weftmesh/weft/internal/proxy/filter/rewrite"
+	http1 "github.com/weftmesh/weft/internal/proxy/http"
+	"github.com/weftmesh/weft/internal/proxy/message"
+)
+
+// answerByRoute gives the redirect or direct response that the route asks for.
+func (x *exchange) answerByRoute() {
+	rt := x.matched.Route
+	x.res.Reset()
+	var body []byte
+	switch {
+	case rt.Redirect != nil:
+		x.res.Status = rt.Redirect.Status
+		x.res.Header.Add("Location", rewrite.Location(&x.req, rt.Redirect, &rt.Match, x.d.clientScheme(&x.req)))
+	case rt.Direct != nil:
+		x.res.Status, body = rt.Direct.Status, rt.Direct.Body
+	}
+	x.applyResponse()
+	x.answer(body)
+}
+
+// clientScheme is what the client used towards the outermost proxy.
+func (d *downstream) clientScheme(r *message.Request) string {
+	if d.direction == gateway {
+		return d.scheme()
+	}
+	if v, ok := r.Header.Get("X-Forwarded-Proto"); ok && v == "https" {
+		return v
+	}
+	return r.Scheme
+}
+
+// answerError tells the client what failed: in full within the mesh, in general outside.
+func (x *exchange) answerError() {
+	x.res.Reset()
+	if x.res.Status = x.err.Status(); x.res.Status == 0 {
+		return // there is nobody to tell
+	}
+	text := x.err.public()
+	if x.d.inMesh() {
+		if x.err.kind != denied && x.err.kind != injected {
+			text += ": " + x.err.Error()
+		}
+		x.res.Header.Add(reasonHeader, oneLine(x.reason()))
+		switch {
+		case x.d.direction != inbound:
+		case x.err.neverSent():
+			x.res.Header.Add(unsentHeader, "1")
+		case x.err.kind == upstreamClosed && x.call != nil && !x.call.ResponseStarted():
+			x.res.Header.Add(unansweredHeader, "1")
+		}
+	}
+	if x.fault.GRPC != 0 && x.err.kind == injected {
+		x.res.Header.Add("Content-Type", "application/grpc")
+		x.res.Header.Add("Grpc-Status", strconv.Itoa(x.fault.GRPC))
+		x.grpc = grpcText(x.fault.GRPC)
+		x.answer(nil)
+		return
+	}
+	x.res.Header.Add("Content-Type", "text/plain")
+	x.answer([]byte(text))
+}
+
+// reason is the failure in plain words, for the log and for callers within the mesh.
+func (x *exchange) reason() string {
+	switch {
+	case x.err == nil && x.told != "":
+		return "upstream proxy: " + x.told
+	case x.err == nil:
+		return ""
+	case x.err.kind == denied && x.err.policy != "":
+		return "denied by policy " + x.err.policy + ": " + x.err.Error()
+	}
+	return x.err.Error()
+}
+
+// oneLine makes text fit for a header field: it may quote what a client or a server has sent.
+func oneLine(s string) string {
+	const most = 500
+	s = strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f {
+			return ' '
+		}
+		return r
+	}, s)
+	return s[:min(len(s), most)]
+}
+
+// answer sends x.res with a body of ours.
+func (x *exchange) answer(body []byte) {
+	r := &x.res
+	r.Body = message.Body{Kind: message.Sized, Length: int64(len(body))}
+	if x.http != nil && x.http.ServerName != "" {
+		r.Header.Set("Server", x.http.ServerName)
+	}
+	r.Header.Set("Date", x.p.date(x.start))
+	if len(body) > 0 {
+		if _, ok := r.Header.Get("Content-Type"); !ok {
+			r.Header.Add("Content-Type", "text/plain")
+		}
+	}
+	x.status = r.Status
+	err := x.down.WriteResponse(r)
+	if err == nil {
+		if err = x.down.WriteBody(body); err == nil {
+			err = x.down.FinishBody(nil)
+		}
+	}
+	if err == nil {
+		x.sent = int64(len(body))
+	} else if x.err == nil {
+		x.fail(clientGone, "reply", err)
+	}
+}
+
+// refuse answers a request that could not be read, and records it.
+func (x *exchange) refuse(bad *http1.Error) {
+	x.err = fail(malformed, "request", bad)
+	x.err.status = bad.Status
+	x.http = x.d.http
+	x.answerError()
+	x.end = x.p.opt.Now()
+	x.record()
+}

@@ -1,0 +1,102 @@
+package proxy
+
+import (
+	"errors"
+	"time"
+
+	"github.com/weftmesh/weft/internal/proxy/conf"
+	"github.com/weftmesh/weft/internal/proxy/filter/authz"
+	"github.com/weftmesh/weft/internal/proxy/filter/fault"
+	"github.com/weftmesh/weft/internal/proxy/filter/headers"
+	"github.com/weftmesh/weft/internal/proxy/filter/rewrite"
+	"github.com/weftmesh/weft/internal/proxy/message"
+)
+
+// authorize asks the policies. Only inbound chains and gateways have any.
+func (x *exchange) authorize() bool {
+	if x.http == nil || len(x.http.RBAC) == 0 {
+		return true
+	}
+	in := authz.Input{Peer: x.d.peerURI, Request: &x.req, Source: x.d.remote.Addr(), Remote: x.d.remote.Addr(),
+		Destination: x.d.destination.Addr(), Port: x.d.port, SNI: x.d.sni}
+	x.verdict = authz.Evaluate(x.http.RBAC, &in)
+	if x.verdict.Allowed {
+		return true
+	}
+	x.err = fail(denied, "authorize", errors.New(x.verdict.Rule))
+	x.err.policy = x.verdict.Policy
+	return false
+}
+
+// inject delays and aborts as the route's fault says.
+func (x *exchange) inject() bool {
+	if x.matched.Route == nil || x.matched.Route.Fault == nil {
+		return true
+	}
+	x.fault = fault.Decide(x.matched.Route.Fault, x.p.random32)
+	if x.fault.Delay > 0 {
+		if !x.delay() {
+			return false
+		}
+		if !x.deadline.IsZero() {
+			// As in Envoy the fault comes before the router: its time is not the route's.
+			x.deadline = x.deadline.Add(x.fault.Delay)
+		}
+	}
+	if !x.fault.Abort {
+		return true
+	}
+	x.err = fail(injected, "injected abort", errors.New("the route's fault injection"))
+	x.err.status = x.fault.Status
+	return false
+}
+
+// delay waits for the injected time, unless the client leaves before.
+func (x *exchange) delay() bool {
+	wait := time.NewTimer(x.fault.Delay)
+	defer wait.Stop()
+	var w *watch
+	var gone chan struct{}
+	if x.req.Body.Kind == message.NoBody { // else the client's next byte is the body's
+		w = startWatch(x.d.track.client, nil)
+		gone = w.gone
+	}
+	select {
+	case <-wait.C:
+	case <-gone:
+	case <-x.p.ctx.Done():
+	}
+	if w != nil && w.stop() {
+		return x.fail(clientGone, "injected delay", errHungUp)
+	}
+	if err := x.p.ctx.Err(); err != nil {
+		return x.fail(clientGone, "injected delay", err)
+	}
+	return true
+}
+
+// rewrite changes the request as table, virtual host, route and split say. Routes that answer by themselves end here.
+func (x *exchange) rewrite() bool {
+	rt := x.matched.Route
+	if rt == nil {
+		return true
+	}
+	if rt.Forward == nil {
+		return false
+	}
+	x.apply(&x.split.HeaderChange)
+	x.apply(&rt.Request)
+	x.apply(&x.matched.Host.HeaderChange)
+	x.apply(&x.table.Request)
+	rewrite.Forward(&x.req, rt.Forward, &rt.Match)
+	return x.readAhead()
+}
+
+func (x *exchange) apply(c *conf.HeaderChange) {
+	if len(c.Remove) > 0 || len(c.Set) > 0 || len(c.Add) > 0 {
+		headers.Apply(&x.req.Header, c, x.operator)
+	}
+	if c.Host != "" {
+		x.req.Authority = c.Host
+	}
+}

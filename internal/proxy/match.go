@@ -1,0 +1,167 @@
+package proxy
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"github.com/weftmesh/weft/internal/proxy/conf"
+	"github.com/weftmesh/weft/internal/proxy/message"
+	"github.com/weftmesh/weft/internal/proxy/route"
+	"github.com/weftmesh/weft/internal/wire"
+)
+
+// match finds the route, and with it the cluster or the answer. When the configuration changes at that very moment, the route of
+// before may lead to a cluster that has just gone: then the new configuration is asked.
+func (x *exchange) match() bool {
+	for tries := 0; ; tries++ {
+		ok := x.matchOnce()
+		now := x.p.config.Snapshot()
+		if ok || x.err.kind != noCluster || now == x.snapshot || tries == rematches {
+			return ok
+		}
+		x.snapshot, x.err = now, nil
+	}
+}
+
+// rematches bounds how often a request follows the configuration.
+const rematches = 3
+
+func (x *exchange) matchOnce() bool {
+	if !x.findTable() {
+		return false
+	}
+	if x.table == nil {
+		return x.passThrough()
+	}
+	if !x.normalize() {
+		return false
+	}
+	x.matching = route.Request{Request: &x.req, Random: x.p.random32() % 1e6}
+	x.matched = route.Find(x.table, &x.matching)
+	if x.matched.Host == nil || x.matched.Route == nil {
+		return x.fail(noRoute, "route", fmt.Errorf("nothing matches %s %s%s", x.req.Method, x.req.Authority, x.req.Path))
+	}
+	f := x.matched.Route.Forward
+	if f == nil {
+		return true
+	}
+	if !x.upgradable(f) {
+		return x.fail(refusedUpgrade, "route", fmt.Errorf("upgrade to %s: not enabled on route %s", x.req.Upgrade, x.matched.Route.Name))
+	}
+	x.split = route.Pick(f.Clusters, f.TotalWeight, x.p.random32())
+	if x.split == nil {
+		return x.fail(noCluster, "route", errors.New("no cluster"))
+	}
+	if x.cluster = x.p.clusters.get(x.split.Cluster); x.cluster == nil {
+		return x.fail(noCluster, "route", fmt.Errorf("cluster %s: not known", x.split.Cluster))
+	}
+	if f.Timeout > 0 {
+		x.deadline = x.start.Add(f.Timeout)
+	}
+	return true
+}
+
+// normalize gives the path the one form in which routes, policies and the workload all see it, so that "/x/%2e%2e/admin" cannot
+// pass a policy on "/admin".
+func (x *exchange) normalize() bool {
+	if x.http == nil || !x.http.NormalizePath {
+		return true
+	}
+	path, ok := route.NormalizePath(x.req.Path, x.http.MergeSlashes)
+	if !ok {
+		return x.fail(malformed, "normalize", fmt.Errorf("path %q leads out of the root or holds an escaped NUL", x.req.Path))
+	}
+	x.req.Path = path
+	return true
+}
+
+// upgradable reports whether the route lets the protocol change. HTTP/2 by upgrade, which RFC 9113 has given up, is ignored as
+// any server may.
+func (x *exchange) upgradable(f *conf.Forward) bool {
+	if message.EqualFold(x.req.Upgrade, "h2c") {
+		x.req.Upgrade = ""
+	}
+	return x.req.Upgrade == "" || f.Upgrades || x.http != nil && x.http.Upgrades
+}
+
+// findTable finds the route table; none means that the destination is not the mesh's.
+func (x *exchange) findTable() bool {
+	if x.d.direction != outbound {
+		x.http, x.direct = x.d.http, x.d.app
+		if x.table = x.http.Routes; x.table == nil {
+			if x.table = x.snapshot.RouteTables[x.http.RouteName]; x.table == nil {
+				return x.fail(noConfig, "route", fmt.Errorf("route table %q: not received yet", x.http.RouteName))
+			}
+		}
+		return true
+	}
+	t, err := x.target()
+	if err != nil {
+		return x.fail(noConfig, "resolve "+x.d.name, err)
+	}
+	x.direct = x.d.destination
+	if t == nil {
+		return true
+	}
+	x.http = httpOf(t)
+	if x.table = t.Routes; x.table == nil && x.http != nil {
+		x.table = x.http.Routes
+	}
+	if x.table == nil {
+		return x.fail(noRoute, "route", fmt.Errorf("%s: is not an HTTP port", t.Name))
+	}
+	return true
+}
+
+// target resolves the host that the request names, and failing that the address that the client connected to.
+func (x *exchange) target() (*conf.Target, error) {
+	d := x.d
+	if d.fixed != "" {
+		if host, _ := hostPort(x.req.Authority); isLocal(host) {
+			x.req.Authority = d.fixed // the client knows only our listener
+		}
+		d.name = d.fixed
+		return x.p.config.Resolve(x.p.ctx, d.fixed)
+	}
+	if x.req.Authority != "" {
+		t, err := x.p.config.Resolve(x.p.ctx, d.listenerName(x.req.Authority))
+		if t != nil || err != nil {
+			return t, err
+		}
+	}
+	return d.atAddress(), nil
+}
+
+func isLocal(host string) bool {
+	if strings.EqualFold(host, "localhost") {
+		return true
+	}
+	a, err := netip.ParseAddr(host)
+	return err == nil && (a.IsLoopback() || a.IsUnspecified())
+}
+
+func httpOf(t *conf.Target) *conf.HTTP {
+	for _, c := range t.Listener.Chains {
+		if c.HTTP != nil {
+			return c.HTTP
+		}
+	}
+	if t.Listener.Default != nil {
+		return t.Listener.Default.HTTP
+	}
+	return nil
+}
+
+// passThrough sends what the mesh does not know where the client wanted it.
+func (x *exchange) passThrough() bool {
+	if x.p.opt.RegistryOnly {
+		return x.fail(unroutable, "resolve", fmt.Errorf("%s: not known to the mesh", x.d.name))
+	}
+	x.cluster = x.p.clusters.get(wire.PassthroughCluster)
+	if x.d.forward || x.d.fixed != "" {
+		x.cluster = x.p.outside(x.d.name)
+	}
+	return true
+}

@@ -1,0 +1,55 @@
+package proxy
+
+import (
+	"strconv"
+	"strings"
+)
+
+// operator gives the values of Envoy's command operators.
+func (x *exchange) operator(name, argument string) (string, bool) {
+	switch name {
+	case "REQ":
+		for name := range strings.SplitSeq(argument, "?") {
+			if v, ok := x.req.Lookup(name); ok {
+				return v, true
+			}
+		}
+		return "", true
+	case "RESP":
+		v, _ := x.res.Header.Get(argument)
+		return v, true
+	case "PROTOCOL":
+		return x.req.Proto.String(), true
+	case "DOWNSTREAM_REMOTE_ADDRESS":
+		return x.d.remote.String(), true
+	case "DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT", "DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT":
+		return x.d.remote.Addr().String(), true
+	case "DOWNSTREAM_LOCAL_ADDRESS":
+		return x.d.destination.String(), true
+	case "DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT":
+		return x.d.destination.Addr().String(), true
+	case "DOWNSTREAM_LOCAL_PORT":
+		return strconv.Itoa(int(x.d.destination.Port())), true
+	case "DOWNSTREAM_PEER_URI_SAN":
+		return x.d.peerURI, true
+	case "REQUESTED_SERVER_NAME":
+		return x.d.sni, true
+	case "ROUTE_NAME":
+		if x.matched.Route != nil {
+			return x.matched.Route.Name, true
+		}
+		return "", true
+	case "RESPONSE_CODE":
+		return strconv.Itoa(x.res.Status), true
+	case "UPSTREAM_HOST":
+		if x.up != nil {
+			return x.up.Address(), true
+		}
+		return "", true
+	case "HOSTNAME":
+		return x.p.opt.Bootstrap.Node.Name, true
+	case "START_TIME":
+		return x.start.UTC().Format("2006-01-02T15:04:05.000Z"), true
+	}
+	return "", false
+}

@@ -1,0 +1,129 @@
+package proxy
+
+import (
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"strings"
+
+	"github.com/weftmesh/weft/internal/proxy/conf"
+	"github.com/weftmesh/weft/internal/proxy/message"
+	"github.com/weftmesh/weft/internal/wire"
+)
+
+// pick chooses the endpoint of the attempt.
+func (x *exchange) pick() bool {
+	if !x.counted {
+		if !x.cluster.breaker.Request() {
+			return x.fail(overflow, "pick", errors.New("too many requests"))
+		}
+		x.counted = true
+		x.cluster.budget.Request()
+	} else if c := x.p.clusters.get(x.cluster.conf.Name); c != nil && c.lasting == x.cluster.lasting {
+		x.cluster = c // endpoints may have come since the last attempt
+	}
+	x.choice.Avoid = x.failed[:x.failures]
+	if p := x.cluster.conf.Policy; p == conf.RingHash || p == conf.Maglev {
+		x.choice.Hash, x.choice.Hashed = x.hash()
+	}
+	to := x.cluster.pick(&x.choice, x.direct)
+	if to == nil {
+		return x.fail(noHealthy, "pick", x.cluster.whyNone())
+	}
+	x.to = to
+	x.to.host.Begin()
+	x.using = true
+	if x.req.Authority == "" {
+		x.req.Authority = x.cluster.authority(to)
+	}
+	return true
+}
+
+// authority is what a request is addressed to that came without Host, as HTTP/1.0 allows: we forward it as HTTP/1.1, which
+// requires one (RFC 9112 section 3.2). It is the service's name, or else the endpoint.
+func (c *cluster) authority(to *endpoint) string {
+	a := to.raw.Address
+	if h := c.conf.ServiceHost; h != "" && h[0] != '*' {
+		a = wire.ListenerName(h, c.conf.Port)
+	}
+	return strings.TrimSuffix(strings.TrimSuffix(a, ":0"), ":80")
+}
+
+// whyNone names what keeps each endpoint from being used.
+func (c *cluster) whyNone() error {
+	hosts := c.balancer.Hosts()
+	if len(hosts) == 0 {
+		return fmt.Errorf("cluster %s: has no endpoints", c.conf.Name)
+	}
+	var why []string
+	now := c.p.opt.Now()
+	for i, h := range hosts {
+		if i == 3 {
+			why = append(why, fmt.Sprintf("and %d more", len(hosts)-i))
+			break
+		}
+		s := h.Endpoint.Address + " is " + h.Condition(now)
+		if f := h.LastFailure(); f != nil {
+			s += " (" + f.Text + ")"
+		}
+		why = append(why, s)
+	}
+	return fmt.Errorf("cluster %s: %s", c.conf.Name, strings.Join(why, ", "))
+}
+
+var hashSeed = maphash.MakeSeed()
+
+// hash is the key of consistent hashing.
+func (x *exchange) hash() (uint64, bool) {
+	if x.matched.Route == nil {
+		return 0, false
+	}
+	key, has := uint64(0), false
+	mix := func(s string) { key, has = key*31+maphash.String(hashSeed, s), true }
+	policies := x.matched.Route.Forward.Hash
+	for i := range policies {
+		p := &policies[i]
+		switch {
+		case p.Header != "":
+			if v, ok := x.req.Lookup(p.Header); ok {
+				mix(v)
+			}
+		case p.Cookie != "":
+			if v := cookie(&x.req.Header, p.Cookie); v != "" {
+				mix(v)
+			}
+		case p.Query != "":
+			if v, ok := queryValue(&x.req, p.Query); ok {
+				mix(v)
+			}
+		case p.SourceIP:
+			b := x.d.remote.Addr().As16()
+			mix(string(b[:]))
+		}
+		if p.Terminal && has {
+			break
+		}
+	}
+	return key, has
+}
+
+func cookie(h *message.Header, name string) string {
+	for line := range h.Values("Cookie") {
+		for pair := range strings.SplitSeq(line, ";") {
+			if k, v, ok := strings.Cut(strings.TrimSpace(pair), "="); ok && k == name {
+				return v
+			}
+		}
+	}
+	return ""
+}
+
+func queryValue(r *message.Request, name string) (string, bool) {
+	_, query := r.SplitPath()
+	for pair := range strings.SplitSeq(query, "&") {
+		if k, v, _ := strings.Cut(pair, "="); k == name {
+			return v, true
+		}
+	}
+	return "", false
+}

@@ -1,0 +1,92 @@
+package proxy
+
+import (
+	"errors"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/weftmesh/weft/internal/proxy/balance"
+	http1 "github.com/weftmesh/weft/internal/proxy/http"
+	"github.com/weftmesh/weft/internal/proxy/relay"
+)
+
+// receive reads the response's head.
+func (x *exchange) receive() bool {
+	err := x.hear()
+	if err != nil {
+		return x.unreceived(err)
+	}
+	now := x.p.opt.Now()
+	if x.watching && x.d.track.awaited(now) {
+		x.watching = false
+		return x.fail(clientGone, "receive", errHungUp)
+	}
+	x.watching = false
+	x.upstreamTime = now.Sub(x.start)
+	if x.up.Carried == 0 {
+		x.learnIdle()
+	}
+	x.cluster.balancer.Report(x.to.host, balance.OutcomeOf(x.res.Status), nil)
+	x.err = nil
+	return true
+}
+
+// learnIdle takes note of how long the server says that it keeps idle connections ("Keep-Alive: timeout=5", as Node.js and
+// Apache send it).
+func (x *exchange) learnIdle() {
+	v, ok := x.res.Header.Get("Keep-Alive")
+	if !ok {
+		return
+	}
+	if _, v, ok = strings.Cut(v, "timeout="); !ok {
+		return
+	}
+	v, _, _ = strings.Cut(v, ",")
+	if n, err := strconv.Atoi(strings.TrimSpace(v)); err == nil && n > 0 && n < 3600 {
+		x.to.pool.Learn(time.Duration(n) * time.Second)
+	}
+}
+
+var errHungUp = errors.New("the client closed the connection before it was answered")
+
+// hear reads up to the final response's head, passing informational ones on.
+func (x *exchange) hear() error {
+	if x.pumping == nil {
+		x.watching = true
+		x.d.track.await(x.up, x.start)
+	}
+	for {
+		if err := x.call.ReadResponse(&x.res); err != nil {
+			return err
+		}
+		switch {
+		case x.res.Status >= 200 || x.res.Status == 101:
+			return nil
+		case x.res.Status == 100:
+			continue // the client was told to go on by us
+		}
+		http1.StripHopByHop(&x.res.Header)
+		if err := x.down.WriteInformational(x.res.Status, &x.res.Header); err != nil {
+			return err
+		}
+	}
+}
+
+func (x *exchange) unreceived(err error) bool {
+	if x.watching {
+		x.watching = false
+		if x.d.track.awaited(x.p.opt.Now()) {
+			return x.fail(clientGone, "receive", errHungUp)
+		}
+	}
+	if x.pumping != nil {
+		x.pumping.stop(x)
+		var e *relay.Error
+		if errors.As(x.pumping.err, &e) && e.Side == relay.Downstream && !errors.Is(e.Err, os.ErrDeadlineExceeded) {
+			return x.clientFailed(e.Err)
+		}
+	}
+	return x.broken("receive", err)
+}

@@ -1,0 +1,116 @@
+package proxy
+
+import (
+	"errors"
+	"sync"
+
+	http1 "github.com/weftmesh/weft/internal/proxy/http"
+	"github.com/weftmesh/weft/internal/proxy/message"
+	"github.com/weftmesh/weft/internal/proxy/relay"
+)
+
+// maxReplay bounds the bodies that are read ahead, to be sent again or to a mirror.
+const maxReplay = 64 << 10
+
+var replayBuffers = sync.Pool{New: func() any { b := make([]byte, maxReplay); return &b }}
+
+// readAhead reads a small body whole where it may be needed more than once, or has not arrived yet: a request that its client
+// cuts off then never reaches an endpoint, and none waits for a slow client.
+func (x *exchange) readAhead() bool {
+	f, b := x.matched.Route.Forward, x.req.Body
+	if b.Kind != message.Sized || b.Length > maxReplay || b.Length == 0 {
+		return true
+	}
+	if len(f.Mirrors) == 0 && f.Retry == nil && x.bodyAtHand() {
+		return true
+	}
+	if !x.welcomeBody() {
+		return false
+	}
+	x.held = replayBuffers.Get().(*[]byte)
+	x.body = (*x.held)[:b.Length]
+	for n := 0; n < len(x.body); {
+		m, err := x.down.ReadBody(x.body[n:])
+		if n += m; err != nil && n < len(x.body) {
+			return x.clientFailed(err)
+		}
+	}
+	x.received = b.Length
+	return true
+}
+
+// welcomeBody tells a client that waits for it to send its body.
+func (x *exchange) welcomeBody() bool {
+	if !x.req.ExpectContinue {
+		return true
+	}
+	x.req.ExpectContinue = false
+	if err := x.down.WriteInformational(100, &message.Header{}); err != nil {
+		return x.fail(clientGone, "request body", err)
+	}
+	return true
+}
+
+// clientFailed ends the exchange because the request's body did not come as it should.
+func (x *exchange) clientFailed(err error) bool {
+	var bad *http1.Error
+	if errors.As(err, &bad) {
+		x.err = fail(malformed, "request body", bad)
+		x.err.status = bad.Status
+		return false
+	}
+	return x.fail(clientGone, "request body", err)
+}
+
+// send writes the request. A body that is not in memory follows from a goroutine of its own, so that a response may come
+// before its end.
+func (x *exchange) send() bool {
+	streams := x.req.Body.Kind != message.NoBody && x.body == nil && !x.down.BodyDone()
+	if streams && !x.welcomeBody() {
+		return false
+	}
+	if err := x.call.WriteRequest(&x.req); err != nil {
+		if errors.Is(err, http1.ErrBadHead) {
+			return x.fail(unwritable, "send", err)
+		}
+		x.unsent = false
+		return x.broken("send", err)
+	}
+	x.unsent = false
+	switch {
+	case streams && !x.bodyAtHand():
+		x.pumping = startPump(x)
+		return true
+	case streams:
+		n, err := relay.Copy(x.call, x.down, relay.Downstream)
+		x.received += n
+		return x.copied(err)
+	case x.body != nil:
+		if err := x.call.WriteBody(x.body); err != nil {
+			return true // as in copied
+		}
+	}
+	if err := x.call.FinishBody(nil); err != nil && x.body == nil {
+		return x.broken("send", err)
+	}
+	return true
+}
+
+// bodyAtHand reports whether the whole body lies in memory: then sending it cannot wait for the client.
+func (x *exchange) bodyAtHand() bool {
+	b := x.req.Body
+	return b.Kind == message.Sized && int64(x.down.BodyBuffered()) >= b.Length
+}
+
+// copied takes the error of a body's copying. Where the endpoint did not take the body it may have answered early; if not,
+// reading will tell.
+func (x *exchange) copied(err error) bool {
+	var e *relay.Error
+	switch {
+	case err == nil:
+		return true
+	case errors.As(err, &e) && e.Side == relay.Downstream:
+		return x.clientFailed(e.Err)
+	}
+	return true
+}

@@ -1,0 +1,80 @@
+package proxy
+
+import (
+	"errors"
+	"os"
+	"time"
+
+	"github.com/weftmesh/weft/internal/proxy/conn"
+	http1 "github.com/weftmesh/weft/internal/proxy/http"
+)
+
+// serveHTTP serves requests until the connection ends. It leaves the closing of the transport to the caller.
+func (d *downstream) serveHTTP() {
+	c := &caller{Conn: d.conn}
+	d.conn, d.track.client = c, c
+	s := http1.NewServerConn(c, d.scheme(), d.limits())
+	d.track.conn, d.track.idle, d.track.dir = d.conn, defaultIdle, d.direction
+	if d.http != nil && d.http.IdleTimeout > 0 {
+		d.track.idle = d.http.IdleTimeout
+	}
+	d.track.enter(idle, d.p.opt.Now())
+	d.p.tracker.add(&d.track)
+	defer d.p.tracker.remove(&d.track)
+	for d.serveOne(s) {
+	}
+}
+
+func (d *downstream) limits() *http1.Limits {
+	if d.http == nil || d.http.MaxHeaderBytes == 0 {
+		return http1.DefaultLimits()
+	}
+	l := *http1.DefaultLimits()
+	l.HeadBytes = d.http.MaxHeaderBytes
+	return &l
+}
+
+// serveOne serves one request and reports whether another may follow.
+func (d *downstream) serveOne(s *http1.ServerConn) bool {
+	if err := s.WaitRequest(); err != nil && !d.spokeLate(err) {
+		return false // idle for too long, draining, or gone
+	}
+	if !d.renew() {
+		s.Shut()
+		return false
+	}
+	x := d.p.begin(d, s)
+	err := s.ReadRequest(&x.req)
+	if err != nil {
+		var bad *http1.Error
+		if !errors.As(err, &bad) {
+			d.p.discard(x)
+			return false // gone, or too slow: there is nobody to answer
+		}
+		x.refuse(bad)
+		d.p.discard(x)
+		s.Shut()
+		return false
+	}
+	d.track.enter(busy, x.start)
+	x.run()
+	if x.hijacked {
+		d.p.discard(x)
+		return false
+	}
+	reuse := s.EndExchange()
+	d.track.enter(idle, x.end)
+	d.p.discard(x)
+	if !reuse {
+		s.Shut()
+	}
+	return reuse
+}
+
+// spokeLate reports whether the client sent something just as it was given up: that is served still.
+func (d *downstream) spokeLate(err error) bool {
+	if !errors.Is(err, os.ErrDeadlineExceeded) || conn.Quiet(d.conn) {
+		return false
+	}
+	return d.conn.SetReadDeadline(time.Time{}) == nil
+}

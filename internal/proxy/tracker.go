@@ -1,0 +1,107 @@
+package proxy
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/weftmesh/weft/internal/proxy/conn"
+)
+
+// phase is what a tracked connection is doing.
+type phase int64
+
+const (
+	idle     phase = iota // between requests
+	heading               // reading a request's head
+	busy                  // exchanging, or relaying bytes
+	awaiting              // an upstream's answer
+	watched               // awaiting, and a watch looks whether the client is there still
+)
+
+const (
+	phaseBits = 3
+	phaseMask = 1<<phaseBits - 1
+)
+
+// tracked is a connection as the sweep sees it: what it is doing, and since when.
+type tracked struct {
+	conn  conn.Conn
+	idle  time.Duration
+	dir   direction
+	state atomic.Int64 // Unix milliseconds << phaseBits | phase
+
+	client *caller // that of HTTP connections
+	wait   patient
+}
+
+func (t *tracked) enter(ph phase, now time.Time) {
+	t.state.Store(now.UnixMilli()<<phaseBits | int64(ph))
+}
+
+func (t *tracked) since() (phase, time.Time) {
+	return parseState(t.state.Load())
+}
+
+func parseState(v int64) (phase, time.Time) {
+	return phase(v & phaseMask), time.UnixMilli(v >> phaseBits)
+}
+
+// tracker ends connections that are idle, or take too long over a request's head, for all of a proxy: a deadline per request
+// on each would cost more than the request's parsing.
+type tracker struct {
+	mu   sync.Mutex
+	open map[*tracked]struct{}
+}
+
+func (t *tracker) add(c *tracked) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.open == nil {
+		t.open = map[*tracked]struct{}{}
+	}
+	t.open[c] = struct{}{}
+}
+
+func (t *tracker) remove(c *tracked) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.open, c)
+}
+
+const (
+	// defaultIdle is Envoy's idle time-out of downstream connections.
+	defaultIdle = time.Hour
+	// headTime is how long a client may take over a request's head.
+	headTime = 30 * time.Second
+)
+
+var longAgo = time.Unix(1, 0)
+
+// sweep interrupts the reads of connections whose time has passed, and of idle ones that drain.
+func (t *tracker) sweep(now time.Time, drains func(direction) bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for c := range t.open {
+		state := c.state.Load()
+		ph, since := parseState(state)
+		if ph == awaiting && now.Sub(since) > watchAfter {
+			c.consider(state)
+		}
+		if ph == idle && (drains(c.dir) || now.Sub(since) > c.idle) || ph == heading && now.Sub(since) > headTime {
+			c.conn.SetReadDeadline(longAgo)
+		}
+	}
+}
+
+// counts gives the open connections and how many of them are not idle.
+func (t *tracker) counts() (open, working int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for c := range t.open {
+		if ph, _ := c.since(); ph != idle {
+			working++
+		}
+	}
+	return len(t.open), working
+}

@@ -1,0 +1,98 @@
+package proxy
+
+import (
+	"errors"
+	"net/netip"
+	"time"
+
+	"github.com/weftmesh/weft/internal/proxy/conf"
+	http1 "github.com/weftmesh/weft/internal/proxy/http"
+	"github.com/weftmesh/weft/internal/proxy/message"
+	"github.com/weftmesh/weft/internal/proxy/relay"
+)
+
+// upgrade passes a 101 on and relays what follows.
+func (x *exchange) upgrade() {
+	http1.StripHopByHop(&x.res.Header)
+	x.dressResponse()
+	x.status = 101
+	err := x.down.WriteResponse(&x.res)
+	if err == nil {
+		err = x.down.FinishBody(nil)
+	}
+	if err != nil {
+		x.fail(clientGone, "upgrade", err)
+		return
+	}
+	x.prepareEntry() // the heads' strings die with the hijacking
+	up, err1 := x.call.Hijack()
+	down, err2 := x.down.Hijack()
+	if err := errors.Join(err1, err2); err != nil {
+		x.fail(clientGone, "upgrade", err)
+	}
+	x.hijacked = true
+	idle := time.Duration(0)
+	if x.matched.Route != nil {
+		idle = x.matched.Route.Forward.IdleTimeout
+	}
+	if x.timed {
+		x.up.SetReadDeadline(time.Time{})
+		x.up.SetWriteDeadline(time.Time{})
+	}
+	n, err := relay.Tunnel(x.p.ctx, down, up, idle)
+	x.sent, x.received = n.FromUpstream, n.FromDownstream
+	x.tunnelEnded(err)
+}
+
+func (x *exchange) tunnelEnded(err error) {
+	var e *relay.Error
+	switch {
+	case err == nil:
+	case errors.As(err, &e) && e.Side == relay.Downstream:
+		x.fail(clientGone, "tunnel", e.Err)
+	case errors.As(err, &e):
+		x.fail(upstreamClosed, "tunnel", plainCause(e.Err))
+	}
+}
+
+// establish answers CONNECT: the forward proxy relays what follows to the name that the client gives.
+func (x *exchange) establish() {
+	if !x.d.forward {
+		x.fail(refusedMethod, "admit", nil)
+		x.answerError()
+		x.end = x.p.opt.Now()
+		x.record()
+		return
+	}
+	d := x.d
+	target, err := x.p.config.Resolve(x.p.ctx, d.listenerName(x.req.Authority))
+	var tcp *conf.TCP
+	http := false
+	if err == nil {
+		http, tcp, _ = protocols(target, d)
+	}
+	if err != nil || tcp == nil && !http {
+		x.fail(noConfig, "resolve "+d.name, err)
+		x.answerError()
+		x.end = x.p.opt.Now()
+		x.record()
+		return
+	}
+	x.res.Reset()
+	x.res.Status = 200
+	x.res.Body = message.Body{}
+	if err = x.down.WriteResponse(&x.res); err == nil {
+		err = x.down.FinishBody(nil)
+	}
+	c, hijackErr := x.down.Hijack()
+	x.hijacked = true
+	if errors.Join(err, hijackErr) != nil {
+		return
+	}
+	inner := &downstream{p: d.p, direction: outbound, conn: c, remote: d.remote, local: d.local, fixed: d.name, name: d.name,
+		byAddress: target}
+	_, port := hostPort(d.name)
+	inner.destination = netip.AddrPortFrom(d.local.Addr(), port)
+	inner.port = port
+	inner.serveOutbound(target)
+}
