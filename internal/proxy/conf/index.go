@@ -16,19 +16,6 @@ type HostIndex struct {
 	Any                          *VirtualHost // domain "*"
 }
 
-// RouteIndex lists, for a virtual host with many routes, those that a path can match, as positions in VirtualHost.Routes in
-// ascending order. Every route is in exactly one of the lists.
-type RouteIndex struct {
-	Exact  map[string][]int32 // by whole path
-	Prefix map[string][]int32 // by prefix
-	// PrefixLengths are the lengths that occur in Prefix, ascending.
-	PrefixLengths []int
-	Rest          []int32 // regular expressions, case-insensitive paths, and routes without a condition on the path
-}
-
-// indexedFrom is the number of routes from which an index pays.
-const indexedFrom = 8
-
 // Seal builds the indexes. Package decode calls it once, before the table is published; a table that was not sealed is searched
 // from front to back with the same result. Where several hosts have one domain the first wins.
 func (t *RouteTable) Seal() {
@@ -61,26 +48,6 @@ func (ix *HostIndex) add(domain string, h *VirtualHost) {
 	default:
 		put(ix.Exact, domain)
 	}
-}
-
-func newRouteIndex(routes []*Route) *RouteIndex {
-	if len(routes) < indexedFrom {
-		return nil
-	}
-	ix := &RouteIndex{Exact: map[string][]int32{}, Prefix: map[string][]int32{}}
-	for i, r := range routes {
-		p, n := &r.Match.Path, int32(i)
-		switch {
-		case p.Kind == Exact && !p.IgnoreCase:
-			ix.Exact[p.Value] = append(ix.Exact[p.Value], n)
-		case p.Kind == PrefixOf && !p.IgnoreCase:
-			ix.Prefix[p.Value] = append(ix.Prefix[p.Value], n)
-		default:
-			ix.Rest = append(ix.Rest, n)
-		}
-	}
-	ix.PrefixLengths = lengths(ix.Prefix)
-	return ix
 }
 
 // lengths gives the distinct lengths of m's keys, ascending.

@@ -23,7 +23,7 @@ const (
 // StringMatch is a compiled condition on a string. The zero value matches anything.
 type StringMatch struct {
 	Kind       MatchKind
-	Value      string // lower case when IgnoreCase
+	Value      string // folded (see Fold) when IgnoreCase
 	IgnoreCase bool
 	Regexp     *regexp.Regexp // anchored at both ends; for Regex only
 }
@@ -54,15 +54,49 @@ func (m *StringMatch) matchFold(s string) bool {
 	n := len(m.Value)
 	switch m.Kind {
 	case Exact:
-		return strings.EqualFold(s, m.Value)
+		return equalFold(s, m.Value)
 	case PrefixOf:
-		return len(s) >= n && strings.EqualFold(s[:n], m.Value)
+		return len(s) >= n && equalFold(s[:n], m.Value)
 	case Suffix:
-		return len(s) >= n && strings.EqualFold(s[len(s)-n:], m.Value)
+		return len(s) >= n && equalFold(s[len(s)-n:], m.Value)
 	case Contains:
-		return strings.Contains(strings.ToLower(s), m.Value)
+		for i := 0; i+n <= len(s); i++ {
+			if equalFold(s[i:i+n], m.Value) {
+				return true
+			}
+		}
 	}
 	return false
+}
+
+// equalFold compares with the letters of ASCII taken for equal in both cases, as Envoy does. folded is in lower case.
+func equalFold(s, folded string) bool {
+	if len(s) != len(folded) {
+		return false
+	}
+	for i := range len(s) {
+		if lowerByte(s[i]) != folded[i] {
+			return false
+		}
+	}
+	return true
+}
+
+func lowerByte(c byte) byte {
+	if 'A' <= c && c <= 'Z' {
+		return c | 0x20
+	}
+	return c
+}
+
+// Fold gives a text in the lower case that IgnoreCase compares with: that of ASCII.
+func Fold(s string) string {
+	return strings.Map(func(r rune) rune {
+		if 'A' <= r && r <= 'Z' {
+			return r | 0x20
+		}
+		return r
+	}, s)
 }
 
 // String describes the condition for explanations (`exact "jason"`).

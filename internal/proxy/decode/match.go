@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"regexp"
 	"regexp/syntax"
-	"strings"
 
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 
@@ -70,7 +69,7 @@ func (d *decoder) stringMatch(field string, m *matcherv3.StringMatcher) (out con
 			if out.Kind == conf.Regex {
 				d.fail("ignore_case: has no effect on a regular expression, write (?i)")
 			}
-			out.IgnoreCase, out.Value = true, strings.ToLower(out.Value)
+			out.IgnoreCase, out.Value = true, conf.Fold(out.Value)
 		}
 	})
 	return out

@@ -115,7 +115,7 @@ func (d *decoder) routeMatch(m *routev3.RouteMatch) conf.Match {
 		d.fail("path_specifier: is required")
 	}
 	if !out.CaseSensitive && out.Path.Kind != conf.Any {
-		out.Path.IgnoreCase, out.Path.Value = true, strings.ToLower(out.Path.Value)
+		out.Path.IgnoreCase, out.Path.Value = true, conf.Fold(out.Path.Value)
 	}
 	out.Headers = d.headerMatches("headers", m.GetHeaders())
 	each(d, "query_parameters", m.GetQueryParameters(), func(q *routev3.QueryParameterMatcher) {

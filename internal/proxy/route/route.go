@@ -29,50 +29,11 @@ func Find(t *conf.RouteTable, r *Request) Result {
 	if h == nil {
 		return Result{}
 	}
-	i := first(h, r)
+	i, _ := first(h, r)
 	if i < 0 {
 		return Result{Host: h}
 	}
 	return Result{Host: h, Route: h.Routes[i], Index: i}
-}
-
-// first is the position of the first matching route, or -1. With an index it tries the candidate lists one after the other; each
-// is in ascending order, so that a list is left as soon as it cannot improve on what was found.
-func first(h *conf.VirtualHost, r *Request) int {
-	ix := h.Index
-	if ix == nil {
-		for i, rt := range h.Routes {
-			if check(&rt.Match, r).part == matched {
-				return i
-			}
-		}
-		return -1
-	}
-	path := pathOf(r.Path)
-	best := try(h.Routes, ix.Exact[path], len(h.Routes), r)
-	for _, n := range ix.PrefixLengths {
-		if n > len(path) {
-			break
-		}
-		best = try(h.Routes, ix.Prefix[path[:n]], best, r)
-	}
-	if best = try(h.Routes, ix.Rest, best, r); best == len(h.Routes) {
-		return -1
-	}
-	return best
-}
-
-// try gives the first candidate before position best that matches, or best.
-func try(routes []*conf.Route, candidates []int32, best int, r *Request) int {
-	for _, c := range candidates {
-		if int(c) >= best {
-			break
-		}
-		if check(&routes[c].Match, r).part == matched {
-			return int(c)
-		}
-	}
-	return best
 }
 
 // Pick chooses from a weighted split by a random number, uniform over all of uint32. It returns nil only when there is nothing to
