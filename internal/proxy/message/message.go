@@ -13,6 +13,7 @@ const (
 	HTTP10 Proto = iota + 1
 	HTTP11
 	HTTP2
+	HTTP3
 )
 
 // String gives the form that access logs use ("HTTP/1.1").
@@ -24,6 +25,8 @@ func (p Proto) String() string {
 		return "HTTP/1.1"
 	case HTTP2:
 		return "HTTP/2"
+	case HTTP3:
+		return "HTTP/3"
 	}
 	return "-"
 }

@@ -1,0 +1,403 @@
+package http3
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"io"
+	"math/big"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"net/textproto"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	quichttp "github.com/quic-go/quic-go/http3"
+	"go.uber.org/goleak"
+
+	"github.com/weftmesh/weft/internal/proxy/message"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func certificate(t *testing.T) tls.Certificate {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{"shop.example"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaf, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}
+}
+
+// rig is a server on loopback and a real client of it.
+type rig struct {
+	server *Server
+	client *http.Client
+	url    string
+}
+
+func start(t *testing.T, o Options) *rig {
+	t.Helper()
+	cert := certificate(t)
+	if o.TLS == nil {
+		o.TLS = func(*tls.ClientHelloInfo) (*tls.Config, error) {
+			return &tls.Config{Certificates: []tls.Certificate{cert}, NextProtos: []string{"h2"}}, nil
+		}
+	}
+	s := New(o)
+	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	go func() { served <- s.Serve(pc) }()
+	roots := x509.NewCertPool()
+	roots.AddCert(cert.Leaf)
+	transport := &quichttp.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, ServerName: "shop.example"}, DisableCompression: true}
+	t.Cleanup(func() {
+		transport.Close()
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+		if err := <-served; err != nil {
+			t.Error(err)
+		}
+		pc.Close()
+	})
+	return &rig{server: s, client: &http.Client{Transport: transport}, url: "https://" + pc.LocalAddr().String()}
+}
+
+func (r *rig) do(t *testing.T, method, path string, body io.Reader, header ...string) (*http.Response, string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, method, r.url+path, body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := 0; i < len(header); i += 2 {
+		req.Header.Add(header[i], header[i+1])
+	}
+	res, err := r.client.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	raw, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return res, string(raw)
+}
+
+func respond(t *testing.T, s *Stream, status int, body string, trailers *message.Header, fields ...string) {
+	t.Helper()
+	res := message.Response{Status: status, Body: message.Body{Kind: message.Sized, Length: int64(len(body))}}
+	if trailers != nil {
+		res.Body = message.Body{Kind: message.Chunked}
+	}
+	for i := 0; i < len(fields); i += 2 {
+		res.Header.Add(fields[i], fields[i+1])
+	}
+	if err := errors.Join(s.WriteResponse(&res), s.WriteBody([]byte(body)), s.FinishBody(trailers)); err != nil {
+		t.Error(err)
+	}
+}
+
+func readAll(t *testing.T, s *Stream) string {
+	var all []byte
+	var buf [1000]byte
+	for {
+		n, err := s.ReadBody(buf[:])
+		all = append(all, buf[:n]...)
+		if err == io.EOF {
+			return string(all)
+		}
+		if err != nil {
+			t.Error(err)
+			return string(all)
+		}
+	}
+}
+
+func TestHead(t *testing.T) {
+	heads := make(chan message.Request, 1)
+	r := start(t, Options{Handle: func(_ any, s *Stream) {
+		heads <- *s.Request()
+		respond(t, s, 200, "hello", nil, "Content-Length", "99", "Connection", "close", "X-Two", "a", "x-two", "b", "Content-Type", "text/x")
+	}})
+	res, body := r.do(t, "GET", "/a/b?c=d", nil, "X-B", "1", "X-A", "2", "X-B", "3", "Cookie", "a=1; b=2")
+	h := <-heads
+	if h.Proto != message.HTTP3 || h.Method != "GET" || h.Scheme != "https" || h.Path != "/a/b?c=d" || "https://"+h.Authority != r.url || h.Body.Kind != message.NoBody {
+		t.Errorf("head %+v", h)
+	}
+	var got []string
+	for i := range h.Header.Len() {
+		f := h.Header.At(i)
+		got = append(got, f.Name+": "+f.Value)
+	}
+	for _, want := range []string{"X-A: 2", "X-B: 1", "X-B: 3", "Cookie: a=1; b=2"} {
+		if !slices.Contains(got, want) {
+			t.Errorf("%q lacks %q", got, want)
+		}
+	}
+	if body != "hello" || res.ContentLength != 5 || res.Header.Get("Connection") != "" || !slices.Equal(res.Header["X-Two"], []string{"a", "b"}) {
+		t.Errorf("%q %d %v", body, res.ContentLength, res.Header)
+	}
+	if got := res.Header["Content-Type"]; !slices.Equal(got, []string{"text/x"}) {
+		t.Errorf("content type %q", got)
+	}
+}
+
+func TestNoContentTypeIsInvented(t *testing.T) {
+	r := start(t, Options{Handle: func(_ any, s *Stream) { respond(t, s, 200, "<html>", nil) }})
+	if res, _ := r.do(t, "GET", "/", nil); res.Header["Content-Type"] != nil {
+		t.Errorf("content type %q", res.Header["Content-Type"])
+	}
+}
+
+func TestBodiesAndTrailers(t *testing.T) {
+	big := strings.Repeat("0123456789abcdef", 64<<10)
+	for _, c := range []struct {
+		name string
+		body io.Reader
+		want string
+		kind message.BodyKind
+	}{
+		{"sized", strings.NewReader(big), big, message.Sized},
+		{"unsized", io.MultiReader(strings.NewReader(big)), big, message.Chunked},
+		{"empty", strings.NewReader(""), "", message.Sized},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			kind := make(chan message.BodyKind, 1)
+			r := start(t, Options{Handle: func(_ any, s *Stream) {
+				kind <- s.Request().Body.Kind
+				got := readAll(t, s)
+				if !s.BodyDone() {
+					t.Error("the body is not done at its end")
+				}
+				var trailers message.Header
+				trailers.Add("Grpc-Status", "0")
+				respond(t, s, 200, got, &trailers)
+			}})
+			res, body := r.do(t, "POST", "/", c.body)
+			if body != c.want {
+				t.Errorf("%d bytes came back of %d", len(body), len(c.want))
+			}
+			if k := <-kind; k != c.kind {
+				t.Errorf("body kind %v, want %v", k, c.kind)
+			}
+			if got := res.Trailer.Get("Grpc-Status"); got != "0" {
+				t.Errorf("trailer %q of %v", got, res.Trailer)
+			}
+		})
+	}
+}
+
+func TestRequestTrailers(t *testing.T) {
+	got := make(chan string, 1)
+	r := start(t, Options{Handle: func(_ any, s *Stream) {
+		readAll(t, s)
+		v, _ := s.Trailers().Get("X-Sum")
+		got <- v
+		respond(t, s, 204, "", nil)
+	}})
+	req, err := http.NewRequest("POST", r.url, io.MultiReader(strings.NewReader("abc")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Trailer = http.Header{"X-Sum": {"6"}}
+	res, err := r.client.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	res.Body.Close()
+	if v := <-got; v != "6" || res.StatusCode != 204 {
+		t.Errorf("trailer %q, status %d", v, res.StatusCode)
+	}
+}
+
+func TestGetWithBody(t *testing.T) {
+	r := start(t, Options{Handle: func(_ any, s *Stream) { respond(t, s, 200, readAll(t, s), nil) }})
+	if _, body := r.do(t, "GET", "/", io.MultiReader(strings.NewReader("odd but legal"))); body != "odd but legal" {
+		t.Errorf("%q", body)
+	}
+}
+
+func TestHeadMethodHasNoContent(t *testing.T) {
+	r := start(t, Options{Handle: func(_ any, s *Stream) { respond(t, s, 200, "not sent", nil) }})
+	res, body := r.do(t, "HEAD", "/", nil)
+	if body != "" || res.ContentLength != 8 {
+		t.Errorf("%q, length %d", body, res.ContentLength)
+	}
+}
+
+func TestInformational(t *testing.T) {
+	r := start(t, Options{Handle: func(_ any, s *Stream) {
+		var h message.Header
+		h.Add("Link", "</a.css>")
+		if err := s.WriteInformational(103, &h); err != nil {
+			t.Error(err)
+		}
+		respond(t, s, 200, "", nil)
+	}})
+	hints := make(chan string, 1)
+	ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{Got1xxResponse: func(code int, h textproto.MIMEHeader) error {
+		if code == 103 {
+			hints <- h.Get("Link")
+		}
+		return nil
+	}})
+	req, err := http.NewRequestWithContext(ctx, "GET", r.url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	res, err := r.client.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	res.Body.Close()
+	if got := <-hints; got != "</a.css>" || res.Header.Get("Link") != "" {
+		t.Errorf("hint %q, then %q", got, res.Header.Get("Link"))
+	}
+}
+
+func TestBrokenOff(t *testing.T) {
+	r := start(t, Options{Handle: func(_ any, s *Stream) {
+		res := message.Response{Status: 200, Body: message.Body{Kind: message.Chunked}}
+		if err := errors.Join(s.WriteResponse(&res), s.WriteBody(bytes.Repeat([]byte("x"), 10000)), s.Flush()); err != nil {
+			t.Error(err)
+		}
+		s.Reset()
+	}})
+	res, err := r.client.Get(r.url)
+	if err == nil { // the reset may have overtaken the head
+		defer res.Body.Close()
+		_, err = io.ReadAll(res.Body)
+	}
+	if err == nil {
+		t.Error("a response that was broken off looks whole")
+	}
+}
+
+func TestUnfinishedIsBrokenOff(t *testing.T) {
+	r := start(t, Options{Handle: func(_ any, s *Stream) {
+		res := message.Response{Status: 200, Body: message.Body{Kind: message.Chunked}}
+		if err := errors.Join(s.WriteResponse(&res), s.Flush()); err != nil {
+			t.Error(err)
+		}
+	}})
+	res, err := r.client.Get(r.url)
+	if err == nil {
+		defer res.Body.Close()
+		_, err = io.ReadAll(res.Body)
+	}
+	if err == nil {
+		t.Error("a response without its end looks whole")
+	}
+}
+
+func TestClientLeaves(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	left := make(chan struct{})
+	r := start(t, Options{Handle: func(_ any, s *Stream) {
+		cancel()
+		<-s.Gone()
+		close(left)
+	}})
+	req, err := http.NewRequestWithContext(ctx, "GET", r.url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if res, err := r.client.Do(req); err == nil {
+		res.Body.Close()
+		t.Error("a cancelled request was answered")
+	}
+	<-left
+}
+
+func TestConnection(t *testing.T) {
+	var seen *Conn
+	left := make(chan any, 1)
+	r := start(t, Options{
+		Enter:  func(c *Conn) (any, error) { seen = c; return "it", nil },
+		Leave:  func(v any) { left <- v },
+		Handle: func(v any, s *Stream) { respond(t, s, 200, v.(string), nil) },
+	})
+	if _, body := r.do(t, "GET", "/", nil); body != "it" {
+		t.Errorf("%q", body)
+	}
+	if seen.ServerName != "shop.example" || !seen.Remote.Addr().IsLoopback() || "https://"+seen.Local.String() != r.url {
+		t.Errorf("%+v", seen)
+	}
+	seen.Close()
+	if v := <-left; v != "it" {
+		t.Errorf("left %v", v)
+	}
+}
+
+func TestRefusedConnection(t *testing.T) {
+	r := start(t, Options{
+		Enter:  func(*Conn) (any, error) { return nil, errors.New("no") },
+		Handle: func(any, *Stream) { t.Error("a refused connection's request was handled") },
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, "GET", r.url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if res, err := r.client.Do(req); err == nil {
+		res.Body.Close()
+		t.Errorf("answered %d", res.StatusCode)
+	}
+}
+
+func TestDrain(t *testing.T) {
+	entered, leave := make(chan struct{}), make(chan struct{})
+	r := start(t, Options{Handle: func(_ any, s *Stream) {
+		close(entered)
+		<-leave
+		respond(t, s, 200, "finished", nil)
+	}})
+	answer := make(chan string, 1)
+	go func() {
+		res, err := r.client.Get(r.url)
+		if err != nil {
+			answer <- err.Error()
+			return
+		}
+		defer res.Body.Close()
+		raw, _ := io.ReadAll(res.Body)
+		answer <- string(raw)
+	}()
+	<-entered
+	drained := make(chan error, 1)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	go func() { drained <- r.server.Drain(ctx) }()
+	close(leave)
+	if got := <-answer; got != "finished" {
+		t.Error(got)
+	}
+	if err := <-drained; err != nil {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,276 @@
+package http3
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/quic-go/quic-go"
+	quichttp "github.com/quic-go/quic-go/http3"
+
+	"github.com/weftmesh/weft/internal/proxy/message"
+)
+
+// Stream is one request and its response. As with the other codecs one goroutine may read the body while another writes the
+// response. Reset and Gone may be used from anywhere.
+type Stream struct {
+	w    http.ResponseWriter
+	r    *http.Request
+	ctl  *http.ResponseController
+	req  message.Request
+	body bodyState
+
+	discard  bool // the response has no content, whatever is written
+	finished bool
+	reset    atomic.Bool
+}
+
+// bodyState is where the reading of the request's body stands.
+type bodyState struct {
+	first    [1]byte
+	has      bool // first is not yet read
+	err      error
+	trailers message.Header
+}
+
+// Error is a failure of the stream: its reset by the client, or that of its connection.
+type Error struct {
+	Code uint64 // of HTTP/3 (RFC 9114 section 8.1)
+	Err  error
+}
+
+func (e *Error) Error() string { return fmt.Sprintf("http/3 stream: %v", e.Err) }
+
+func (e *Error) Unwrap() error { return e.Err }
+
+func streamError(err error) error {
+	var se *quic.StreamError
+	if errors.As(err, &se) {
+		return &Error{uint64(se.ErrorCode), err}
+	}
+	var he *quichttp.Error
+	if errors.As(err, &he) {
+		return &Error{uint64(he.ErrorCode), err}
+	}
+	return err
+}
+
+func newStream(w http.ResponseWriter, r *http.Request) (*Stream, error) {
+	s := &Stream{w: w, r: r, ctl: http.NewResponseController(w)}
+	q := &s.req
+	q.Proto, q.Method, q.Scheme, q.Authority, q.KeepAlive = message.HTTP3, r.Method, "https", r.Host, true
+	switch q.Path = r.RequestURI; {
+	case r.Method == http.MethodConnect && r.Proto != "HTTP/3.0": // extended CONNECT (RFC 9220): the library puts :protocol here
+		return nil, fmt.Errorf("extended CONNECT for %s: not supported over HTTP/3", r.Proto)
+	case r.Method == http.MethodConnect:
+		q.Path, q.Absolute = "", true
+	case q.Path == "" || q.Path[0] != '/' && q.Path != "*":
+		return nil, fmt.Errorf("path %q", q.Path)
+	}
+	for _, name := range slices.Sorted(maps.Keys(r.Header)) {
+		if name == "Host" {
+			continue // it says what Authority says
+		}
+		for _, v := range r.Header[name] {
+			q.Header.Add(name, v)
+		}
+	}
+	if strings.EqualFold(r.Header.Get("Expect"), "100-continue") {
+		q.ExpectContinue = true
+	}
+	return s, s.frame()
+}
+
+// frame finds out whether the request has a body. Without a declared length only a read can tell; it is made for methods whose
+// requests have none as a rule, and whose clients therefore end the stream with the head.
+func (s *Stream) frame() error {
+	_, declared := s.r.Header["Content-Length"]
+	switch {
+	case declared && s.r.ContentLength == 0:
+		s.req.Body = message.Body{Kind: message.Sized}
+		return nil
+	case declared:
+		s.req.Body = message.Body{Kind: message.Sized, Length: s.r.ContentLength}
+		return nil
+	}
+	s.req.Body.Kind = message.Chunked
+	switch s.r.Method {
+	case http.MethodGet, http.MethodHead, http.MethodDelete, http.MethodOptions, http.MethodTrace:
+	default:
+		return nil
+	}
+	n, err := io.ReadFull(s.r.Body, s.body.first[:])
+	switch {
+	case n == 1:
+		s.body.has = true
+	case err == io.EOF:
+		s.req.Body.Kind, s.body.err = message.NoBody, io.EOF
+		s.readTrailers()
+	default:
+		return streamError(err)
+	}
+	return nil
+}
+
+// Request is the head of the request. Its strings live as long as anyone keeps them.
+func (s *Stream) Request() *message.Request { return &s.req }
+
+// ReadBody reads at least one byte of the body or fails: io.EOF at its end, *Error when the client gave it up.
+func (s *Stream) ReadBody(p []byte) (int, error) {
+	b := &s.body
+	switch {
+	case len(p) == 0:
+		return 0, nil
+	case b.has:
+		b.has, p[0] = false, b.first[0]
+		return 1, nil
+	case b.err != nil:
+		return 0, b.err
+	}
+	n, err := s.r.Body.Read(p)
+	if err == io.EOF {
+		s.readTrailers()
+	}
+	if err != nil {
+		b.err = streamError(err)
+		if n > 0 && err != io.EOF {
+			return n, nil // the error comes with the next call
+		}
+	}
+	return n, b.err
+}
+
+func (s *Stream) readTrailers() {
+	for _, name := range slices.Sorted(maps.Keys(s.r.Trailer)) {
+		for _, v := range s.r.Trailer[name] {
+			s.body.trailers.Add(name, v)
+		}
+	}
+}
+
+// BodyBuffered gives the bytes that are known to lie in memory.
+func (s *Stream) BodyBuffered() int {
+	if s.body.has {
+		return 1
+	}
+	return 0
+}
+
+// BodyDone reports whether the body was read to its end.
+func (s *Stream) BodyDone() bool { return s.body.err == io.EOF }
+
+// Trailers are complete after ReadBody has given io.EOF.
+func (s *Stream) Trailers() *message.Header { return &s.body.trailers }
+
+// WriteInformational sends a 1xx at once.
+func (s *Stream) WriteInformational(status int, h *message.Header) error {
+	clear(s.w.Header())
+	s.fields(h, "")
+	s.w.WriteHeader(status)
+	clear(s.w.Header())
+	return s.broken()
+}
+
+// WriteResponse writes the final head. It need not leave before Flush or FinishBody.
+func (s *Stream) WriteResponse(r *message.Response) error {
+	if r.Status < 200 || r.Status > 999 {
+		return fmt.Errorf("http/3: status %d cannot be sent", r.Status)
+	}
+	h := s.w.Header()
+	s.fields(&r.Header, "")
+	if r.Body.Kind == message.Sized && r.Status != http.StatusNoContent && r.Status != http.StatusNotModified {
+		h.Set("Content-Length", strconv.FormatInt(r.Body.Length, 10))
+	}
+	if _, ok := h["Content-Type"]; !ok {
+		h["Content-Type"] = nil // else the library guesses one
+	}
+	s.discard = s.r.Method == http.MethodHead || r.Status == http.StatusNoContent || r.Status == http.StatusNotModified
+	s.w.WriteHeader(r.Status)
+	return s.broken()
+}
+
+// fields copies header fields, without those that speak of an HTTP/1 connection (RFC 9114 section 4.2).
+func (s *Stream) fields(from *message.Header, prefix string) {
+	h := s.w.Header()
+	for i := range from.Len() {
+		f := from.At(i)
+		switch name := http.CanonicalHeaderKey(f.Name); name {
+		case "Connection", "Keep-Alive", "Proxy-Connection", "Transfer-Encoding", "Upgrade", "Content-Length", "Trailer":
+			if name == "Content-Length" && prefix == "" && s.r.Method == http.MethodHead {
+				h.Set(name, f.Value)
+			}
+		default:
+			h[prefix+name] = append(h[prefix+name], f.Value)
+		}
+	}
+}
+
+// broken reports what ended the stream meanwhile.
+func (s *Stream) broken() error {
+	if err := s.r.Context().Err(); err != nil {
+		return streamError(err)
+	}
+	return nil
+}
+
+// WriteBody sends p; small bodies are held back until Flush or FinishBody.
+func (s *Stream) WriteBody(p []byte) error {
+	if s.discard || len(p) == 0 {
+		return nil
+	}
+	_, err := s.w.Write(p)
+	return streamError(err)
+}
+
+// Flush sends what was held back.
+func (s *Stream) Flush() error {
+	if s.finished {
+		return nil
+	}
+	return streamError(s.ctl.Flush())
+}
+
+// FinishBody ends the response. The end itself leaves when Handle returns.
+func (s *Stream) FinishBody(trailers *message.Header) error {
+	if trailers != nil {
+		s.fields(trailers, http.TrailerPrefix)
+	}
+	s.finished = true
+	return s.broken()
+}
+
+// CloseAfter is of no use here: a connection is drained as a whole, by Drain.
+func (s *Stream) CloseAfter() {}
+
+// Reset breaks the stream off, now or, when the response is under way, as soon as Handle returns.
+func (s *Stream) Reset() {
+	s.reset.Store(true)
+	s.ctl.SetReadDeadline(time.Unix(1, 0))
+	s.ctl.SetWriteDeadline(time.Unix(1, 0))
+}
+
+// Gone is closed when the client has given the request up, or its connection has ended.
+func (s *Stream) Gone() <-chan struct{} { return s.r.Context().Done() }
+
+// SetReadDeadline and SetWriteDeadline bound reading the body and writing the response; the zero time means no bound.
+func (s *Stream) SetReadDeadline(t time.Time) error { return s.ctl.SetReadDeadline(t) }
+
+// SetWriteDeadline is said with SetReadDeadline.
+func (s *Stream) SetWriteDeadline(t time.Time) error { return s.ctl.SetWriteDeadline(t) }
+
+// EndExchange ends the life of the stream; it never carries another request.
+func (s *Stream) EndExchange() bool { return false }
+
+// end breaks off what was not finished: the client must not take a part for the whole.
+func (s *Stream) end() {
+	if s.reset.Load() || !s.finished {
+		panic(http.ErrAbortHandler)
+	}
+}
