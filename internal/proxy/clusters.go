@@ -167,9 +167,9 @@ func (c *cluster) endpoint(h *balance.Host, known *endpoint) *endpoint {
 		return &endpoint{host: h, pool: known.pool, raw: known.raw, tls: known.tls}
 	}
 	e := &endpoint{host: h}
-	way := upstream.Way{Address: wire.ListenerName(h.Endpoint.Address, h.Endpoint.Port), Timeout: c.conf.ConnectTimeout, Dial: c.p.dial}
+	way := upstream.Way{Address: wire.ListenerName(h.Endpoint.Address, h.Endpoint.Port), Timeout: c.conf.ConnectTimeout, Dial: c.p.dialer.Dial}
 	if c.conf.Name == wire.PassthroughCluster {
-		way.Dial = c.p.dialUnknown
+		way.Dial = c.p.dialer.DialUnknown
 	}
 	e.raw = way
 	if t := transportOf(c.conf, h.Endpoint); t != nil {

@@ -226,3 +226,26 @@ func (t *serverTLS) get(p *Proxy, d *conf.DownstreamTLS) (*tls.Config, error) {
 	t.byConf[d] = c
 	return c, nil
 }
+
+// enter serves a connection to a gateway, by the listener's newest configuration.
+func (p *Proxy) enter(name string, a listen.Accepted) {
+	d := p.newDownstream(a, gateway)
+	d.newest = func() *conf.Listener {
+		for _, l := range p.config.Snapshot().Gateways {
+			if l.Name == name {
+				return l
+			}
+		}
+		return nil
+	}
+	l := d.newest()
+	if l == nil {
+		d.turnAway(noConfig, "accept", fmt.Errorf("listener %s is gone", name))
+		return
+	}
+	if l.Address.Port() != 0 {
+		d.port = l.Address.Port()
+		d.destination = netip.AddrPortFrom(a.Destination.Addr(), d.port)
+	}
+	d.serveListener(l)
+}

@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -13,11 +12,9 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"net/url"
-	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -127,11 +124,8 @@ func TestHTTP10WithoutHost(t *testing.T) {
 	edge.opens("reviews", 8080)
 	client.knows("reviews", 9080, forwardTo("reviews"))
 	outside, _ := visitor(m, edge, 8080)
-	eventually(t, "gateway open", func() bool {
-		edge.proxy.state.mu.Lock()
-		defer edge.proxy.state.mu.Unlock()
-		return edge.proxy.state.ports > 0
-	})
+	_, tried := visitor(m, edge, 8080)
+	eventually(t, "gateway open", func() bool { status, _, _ := outside.get(tried, "http://shop.example/"); return status != 0 })
 	const service = "reviews.default.svc.cluster.local:9080"
 	for name, c := range map[string]struct {
 		from     *pod
@@ -161,18 +155,6 @@ func TestHTTP10WithoutHost(t *testing.T) {
 				t.Fatalf("%d %q, %v", res.StatusCode, body, err)
 			}
 		})
-	}
-}
-
-func TestUnreadyNamesTheGatewayPortsThatAreTaken(t *testing.T) {
-	inUse := &net.OpError{Op: "listen", Net: "tcp", Addr: &net.TCPAddr{Port: 8080}, Err: os.NewSyscallError("bind", syscall.EADDRINUSE)}
-	p := &Proxy{opt: Options{Bootstrap: &wire.Bootstrap{Node: wire.Node{Role: wire.Gateway}}}}
-	p.state.identity, p.state.done, p.state.bound = true, true, true
-	p.state.gateway(0, map[string]string{wire.GatewayListenerName(8080): plainListen(inUse),
-		wire.GatewayListenerName(443): plainListen(errors.New("broker is gone"))})
-	want := "no gateway port can be bound: port 443: broker is gone; port 8080: address already in use"
-	if got := p.Unready(); got != want {
-		t.Fatalf("%q, want %q", got, want)
 	}
 }
 

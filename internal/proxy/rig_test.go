@@ -25,6 +25,7 @@ import (
 	"github.com/weftmesh/weft/internal/ca"
 	"github.com/weftmesh/weft/internal/identity"
 	"github.com/weftmesh/weft/internal/memnet"
+	"github.com/weftmesh/weft/internal/proxy/bind"
 	"github.com/weftmesh/weft/internal/proxy/conf"
 	"github.com/weftmesh/weft/internal/wire"
 )
@@ -182,9 +183,9 @@ func (m *mesh) pod(account, ip string, change func(*wire.Bootstrap)) *pod {
 		b.AccessLog, accessLog = "", nil
 	}
 	p.proxy, err = New(Options{Bootstrap: b, Config: p.config, Source: source, AccessLog: accessLog, Log: slog.New(slog.DiscardHandler),
-		Listen: func(_ context.Context, _, address string) (net.Listener, error) {
+		Network: bind.Network{Listen: func(_ context.Context, _, address string) (net.Listener, error) {
 			return p.Listen(netip.MustParseAddrPort(address))
-		},
+		}},
 		Dial: func(ctx context.Context, _, address string) (net.Conn, error) {
 			a, err := netip.ParseAddrPort(address)
 			if err != nil {

@@ -1,7 +1,9 @@
 package telemetry
 
 import (
+	"fmt"
 	"io"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -18,6 +20,7 @@ type Log struct {
 	stop    chan struct{} // closed by Close
 	once    sync.Once
 	done    chan struct{}
+	file    *os.File // closed by Close; nil for a writer that is somebody else's
 }
 
 type line struct{ b []byte }
@@ -34,6 +37,23 @@ func NewLog(w io.Writer) *Log {
 	l.free.New = func() any { return &line{b: make([]byte, 0, 512)} }
 	go l.run(w) // ends by Close
 	return l
+}
+
+// OpenLog is NewLog for "stdout" or a file, which is made where there is none. No path is no log: nil.
+func OpenLog(path string) (*Log, error) {
+	switch path {
+	case "":
+		return nil, nil
+	case "stdout":
+		return NewLog(os.Stdout), nil
+	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o640)
+	if err != nil {
+		return nil, fmt.Errorf("access log: %w", err)
+	}
+	l := NewLog(f)
+	l.file = f
+	return l, nil
 }
 
 // Write queues the entry's line. Entry's strings are not kept. A nil Log takes nothing.
@@ -68,7 +88,13 @@ func (l *Log) Close() {
 	if l == nil {
 		return
 	}
-	l.once.Do(func() { close(l.stop) })
+	l.once.Do(func() {
+		close(l.stop)
+		<-l.done
+		if l.file != nil {
+			_ = l.file.Close() // every line was given to the system before
+		}
+	})
 	<-l.done
 }
 

@@ -13,6 +13,7 @@ import (
 	"github.com/weftmesh/weft/internal/identity"
 	"github.com/weftmesh/weft/internal/memnet"
 	"github.com/weftmesh/weft/internal/proxy"
+	"github.com/weftmesh/weft/internal/proxy/bind"
 	"github.com/weftmesh/weft/internal/wire"
 )
 
@@ -41,7 +42,7 @@ func startSidecar(ctx context.Context, p *Pod) (*sidecar, error) {
 	s := &sidecar{ended: make(chan struct{})}
 	s.proxy, err = proxy.New(proxy.Options{
 		Bootstrap: boot, Log: p.mesh.log.With("proxy", p.Name), AccessLog: p.accessLog, DrainTime: drainTime,
-		Listen: func(_ context.Context, _, address string) (net.Listener, error) {
+		Network: bind.Network{Listen: func(_ context.Context, _, address string) (net.Listener, error) {
 			at, err := netip.ParseAddrPort(address)
 			if err != nil {
 				return nil, err
@@ -52,7 +53,7 @@ func startSidecar(ctx context.Context, p *Pod) (*sidecar, error) {
 			}
 			return s.cables.listener(l), nil
 		},
-		ListenPacket: func(context.Context, string, string) (net.PacketConn, error) { return nil, nil },
+			ListenPacket: func(context.Context, string, string) (net.PacketConn, error) { return nil, nil }},
 		Dial: func(ctx context.Context, _, address string) (net.Conn, error) {
 			to, err := netip.ParseAddrPort(address)
 			if err != nil {

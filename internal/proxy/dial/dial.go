@@ -1,4 +1,6 @@
-package proxy
+// Package dial reaches endpoints past the workload's capture: directly, or from the host's network where that has no route. It keeps
+// addresses of the mesh out of the host's network, where somebody else may have them.
+package dial
 
 import (
 	"context"
@@ -48,26 +50,45 @@ func nobody(a netip.AddrPort) error {
 	return fmt.Errorf("%s is an address of the mesh, and nothing listens on port %d there", a.Addr().Unmap(), a.Port())
 }
 
-// dial reaches an endpoint: directly, or from the host's network where we have only a name, no route, or a route that leads
+// Func connects; it is net.Dialer's DialContext, or the broker's Dial.
+type Func func(ctx context.Context, network, address string) (net.Conn, error)
+
+// Dialer connects to endpoints. Its methods may be called from any goroutine.
+type Dialer struct {
+	direct, outside Func // outside is nil where there is no other network
+	nets            networks
+	ways            ways
+}
+
+// New makes a Dialer for the networks of a bootstrap. outside connects from the host's network and resolves names; nil for none.
+func New(b *wire.Bootstrap, direct, outside Func) (*Dialer, error) {
+	nets, err := networksOf(b)
+	if err != nil {
+		return nil, err
+	}
+	return &Dialer{direct: direct, outside: outside, nets: nets}, nil
+}
+
+// Dial reaches an endpoint: directly, or from the host's network where we have only a name, no route, or a route that leads
 // nowhere. Addresses of the mesh are not looked for in the host's network, where somebody else may have them.
-func (p *Proxy) dial(ctx context.Context, address string) (net.Conn, error) {
+func (d *Dialer) Dial(ctx context.Context, address string) (net.Conn, error) {
 	a, err := netip.ParseAddrPort(address)
 	ip := a.Addr().Unmap()
 	switch {
-	case err == nil && p.nets.ofService(ip):
+	case err == nil && d.nets.ofService(ip):
 		return nil, nobody(a)
-	case err == nil && p.nets.ofPod(ip):
-		c, err := p.opt.Dial(ctx, "tcp", address)
+	case err == nil && d.nets.ofPod(ip):
+		c, err := d.direct(ctx, "tcp", address)
 		if err != nil && noRouteTo(err) {
 			return nil, nobody(a)
 		}
 		return c, err
-	case p.opt.DialOutside == nil:
-		return p.opt.Dial(ctx, "tcp", address)
+	case d.outside == nil:
+		return d.direct(ctx, "tcp", address)
 	case err != nil:
-		return p.opt.DialOutside(ctx, "tcp", address)
+		return d.outside(ctx, "tcp", address)
 	}
-	return p.dialBoth(ctx, address, a.Addr())
+	return d.dialBoth(ctx, address, a.Addr())
 }
 
 // podTime bounds connecting to an address of the pods' network of which the configuration knows nothing. A pod that is there
@@ -75,15 +96,15 @@ func (p *Proxy) dial(ctx context.Context, address string) (net.Conn, error) {
 // would tell after three.
 const podTime = 1500 * time.Millisecond
 
-// dialUnknown is dial for destinations that a client gave and the mesh does not know.
-func (p *Proxy) dialUnknown(ctx context.Context, address string) (net.Conn, error) {
+// DialUnknown is Dial for destinations that a client gave and the mesh does not know.
+func (d *Dialer) DialUnknown(ctx context.Context, address string) (net.Conn, error) {
 	a, err := netip.ParseAddrPort(address)
-	if err != nil || !p.nets.ofPod(a.Addr().Unmap()) {
-		return p.dial(ctx, address)
+	if err != nil || !d.nets.ofPod(a.Addr().Unmap()) {
+		return d.Dial(ctx, address)
 	}
 	short, cancel := context.WithTimeout(ctx, podTime)
 	defer cancel()
-	c, err := p.dial(short, address)
+	c, err := d.Dial(short, address)
 	ours, _ := short.Deadline()
 	callers, ok := ctx.Deadline()
 	// Package net fails at the deadline by a clock of its own, before the context has ended.
@@ -122,6 +143,9 @@ func (w *ways) learn(a netip.Addr, outside bool) {
 // or a data centre is there long before. Where the host's network was the way the last time, nobody waits.
 const outsideAfter = 250 * time.Millisecond
 
+// maxRemembered bounds the memory; when it is full it starts anew.
+const maxRemembered = 4096
+
 type dialled struct {
 	conn net.Conn
 	err  error
@@ -129,33 +153,33 @@ type dialled struct {
 
 // dialBoth tries the direct way first and the other one beside it when that takes long or there is no route (in the manner of
 // RFC 8305). Both attempts have ended when it returns.
-func (p *Proxy) dialBoth(ctx context.Context, address string, to netip.Addr) (net.Conn, error) {
+func (d *Dialer) dialBoth(ctx context.Context, address string, to netip.Addr) (net.Conn, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	direct, outside := make(chan dialled, 1), make(chan dialled, 1)
-	try := func(to chan dialled, dial func(context.Context, string, string) (net.Conn, error)) {
+	try := func(to chan dialled, dial Func) {
 		c, err := dial(ctx, "tcp", address)
 		to <- dialled{c, err}
 	}
-	go try(direct, p.opt.Dial) // ends with its attempt, which is waited for
+	go try(direct, d.direct) // ends with its attempt, which is waited for
 	wait := outsideAfter
-	if p.ways.leadsOutside(to) {
+	if d.ways.leadsOutside(to) {
 		wait = 0
 	}
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	select {
-	case d := <-direct:
-		if d.err == nil || !noRouteTo(d.err) {
-			return d.conn, d.err
+	case first := <-direct:
+		if first.err == nil || !noRouteTo(first.err) {
+			return first.conn, first.err
 		}
-		direct <- d
+		direct <- first
 	case <-timer.C:
 	}
-	go try(outside, p.opt.DialOutside) // as above
+	go try(outside, d.outside) // as above
 	c, byOutside, err := settle(direct, outside, cancel)
 	if err == nil {
-		p.ways.learn(to, byOutside)
+		d.ways.learn(to, byOutside)
 	}
 	return c, err
 }

@@ -1,8 +1,11 @@
-package proxy
+// Package plane is what a proxy has of its control plane: the keepers of its certificate and of its configuration, over one
+// connection each time a stream begins.
+package plane
 
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"net"
 	"strings"
 	"sync"
@@ -13,19 +16,21 @@ import (
 	"github.com/weftmesh/weft/internal/ca/client"
 	"github.com/weftmesh/weft/internal/identity"
 	"github.com/weftmesh/weft/internal/proxy/live"
+	"github.com/weftmesh/weft/internal/wire"
 )
 
-// control is what the proxy has of its control plane: a keeper of certificates and a keeper of configuration.
-type control struct {
-	authority *client.Client
-	live      *live.Live
+// Plane keeps certificate and configuration current. Run is called once.
+type Plane struct {
+	// Authority and Live are set by New.
+	Authority *client.Client
+	Live      *live.Live
 	conn      *grpc.ClientConn
 }
 
-func newControl(o *Options) (*control, error) {
-	b := o.Bootstrap
+// New prepares what b says. dial connects to the control plane. It does not touch the network; Run does.
+func New(b *wire.Bootstrap, dial func(ctx context.Context, network, address string) (net.Conn, error), log *slog.Logger) (*Plane, error) {
 	authority, err := client.New(client.Options{
-		Control: b.Control, TrustDomain: b.TrustDomain, Roots: []byte(b.Roots), StateDir: b.StateDir, Dial: o.DialControl, Log: o.Log,
+		Control: b.Control, TrustDomain: b.TrustDomain, Roots: []byte(b.Roots), StateDir: b.StateDir, Dial: dial, Log: log,
 		ID:    identity.ID{TrustDomain: b.TrustDomain, Namespace: b.Node.Namespace, ServiceAccount: b.Node.ServiceAccount},
 		Token: func() (string, error) { return b.Token, nil },
 	})
@@ -36,29 +41,30 @@ func newControl(o *Options) (*control, error) {
 	if path, ok := strings.CutPrefix(b.Control, "unix://"); ok {
 		network, address = "unix", path
 	}
-	t := &transport{dial: func(ctx context.Context) (net.Conn, error) { return o.DialControl(ctx, network, address) }}
+	t := &transport{dial: func(ctx context.Context) (net.Conn, error) { return dial(ctx, network, address) }}
 	conn, err := grpc.NewClient("passthrough:///"+address,
 		grpc.WithTransportCredentials(credentials.NewTLS(authority.ControlTLS("h2"))),
 		grpc.WithContextDialer(t.connect), grpc.WithStreamInterceptor(t.intercept))
 	if err != nil {
 		return nil, fmt.Errorf("control plane %s: %w", b.Control, err)
 	}
-	l, err := live.New(conn, live.Options{Node: b.Node, Log: o.Log, StateDir: b.StateDir})
+	l, err := live.New(conn, live.Options{Node: b.Node, Log: log, StateDir: b.StateDir})
 	if err != nil {
 		conn.Close()
 		return nil, err
 	}
-	return &control{authority: authority, live: l, conn: conn}, nil
+	return &Plane{Authority: authority, Live: l, conn: conn}, nil
 }
 
-func (c *control) close() { c.conn.Close() }
+// Close drops the connection, after Run.
+func (c *Plane) Close() { c.conn.Close() }
 
-// run keeps the configuration current until ctx ends. The stream needs a certificate, so it waits for the first one; what an
+// Run keeps the configuration current until ctx ends. The stream needs a certificate, so it waits for the first one; what an
 // earlier run has left is served meanwhile.
-func (c *control) run(ctx context.Context) error {
+func (c *Plane) Run(ctx context.Context) error {
 	select {
-	case <-c.authority.Ready():
-		return c.live.Run(ctx)
+	case <-c.Authority.Ready():
+		return c.Live.Run(ctx)
 	case <-ctx.Done():
 		return nil
 	}

@@ -1,0 +1,256 @@
+// Package bind opens the sockets that a proxy accepts on: its listeners, the name server's, and the ports of a gateway, which it keeps
+// in step with the configuration. Sockets that an earlier process of this proxy has handed over are used before new ones are made.
+package bind
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/weftmesh/weft/internal/broker"
+	"github.com/weftmesh/weft/internal/wire"
+)
+
+// Network is how sockets are made. Its fields are set once.
+type Network struct {
+	// Listen opens a listener: network is "tcp" or "unix".
+	Listen func(ctx context.Context, network, address string) (net.Listener, error)
+	// ListenPacket opens a UDP socket; nil, and a nil socket, stand for none.
+	ListenPacket func(ctx context.Context, network, address string) (net.PacketConn, error)
+	// ListenGateway opens a gateway's port and ReleaseGateway gives it up; the latter may be nil.
+	ListenGateway  func(ctx context.Context, address string) (net.Listener, error)
+	ReleaseGateway func(address string) error
+}
+
+// Complete sets what is nil to the network of this process, and gateways' ports to the broker's where the bootstrap names one.
+func (n *Network) Complete(b *wire.Bootstrap) {
+	var lc net.ListenConfig
+	if n.Listen == nil {
+		n.Listen = lc.Listen
+	}
+	if n.ListenPacket == nil {
+		n.ListenPacket = lc.ListenPacket
+	}
+	if n.ListenGateway != nil {
+		return
+	}
+	if b.Broker == "" {
+		n.ListenGateway = func(ctx context.Context, address string) (net.Listener, error) { return n.Listen(ctx, "tcp", address) }
+		return
+	}
+	client := broker.Client{Path: b.Broker}
+	n.ListenGateway = func(_ context.Context, address string) (net.Listener, error) {
+		a, err := netip.ParseAddrPort(address)
+		if err != nil {
+			return nil, err
+		}
+		return client.Listen(a.Port())
+	}
+	n.ReleaseGateway = func(address string) error {
+		a, err := netip.ParseAddrPort(address)
+		if err != nil {
+			return err
+		}
+		return client.Release(a.Port())
+	}
+}
+
+// Dialer connects with SO_MARK, by which the redirect rules know our own connections; 0 is no mark.
+func Dialer(mark int) func(ctx context.Context, network, address string) (net.Conn, error) {
+	d := net.Dialer{KeepAlive: 30 * time.Second}
+	if mark != 0 {
+		d.Control = func(_, _ string, c syscall.RawConn) error {
+			var failed error
+			err := c.Control(func(fd uintptr) { failed = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_MARK, mark) })
+			return errors.Join(err, failed)
+		}
+	}
+	return d.DialContext
+}
+
+// Gateway is the Network of a Socket that is a gateway's port.
+const Gateway = "gateway"
+
+// Socket is one that is open and may be handed over. Network is "tcp", "udp", "unix" or Gateway; Address is the configured one.
+type Socket struct {
+	Network, Address string
+	Conn             syscall.Conn
+}
+
+// Inherited is a socket that was handed over.
+type Inherited struct {
+	Network, Address string
+	File             *os.File
+}
+
+// Sockets knows the open sockets of a proxy. Its methods may be called from any goroutine.
+type Sockets struct {
+	net Network // set once
+
+	mu        sync.Mutex
+	open      []opened
+	inherited []Inherited
+}
+
+type opened struct {
+	Socket
+	closer any // what was given out
+}
+
+// NewSockets opens sockets in n, which is complete, but takes what was inherited first. Files that nobody asks for stay open until
+// Disown.
+func NewSockets(n Network, inherited []Inherited) *Sockets {
+	return &Sockets{net: n, inherited: inherited}
+}
+
+// Listen opens a listener; network is "tcp" or "unix". A unix socket that an earlier process left behind is replaced.
+func (s *Sockets) Listen(ctx context.Context, network, address string) (net.Listener, error) {
+	if l, err := s.inheritedListener(network, address); l != nil || err != nil {
+		return l, err
+	}
+	if network == "unix" {
+		if err := os.Remove(address); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return nil, err
+		}
+	}
+	l, err := s.net.Listen(ctx, network, address)
+	if err != nil {
+		return nil, err
+	}
+	s.add(network, address, l)
+	return l, nil
+}
+
+// ListenPacket opens a UDP socket; nil where the network has none.
+func (s *Sockets) ListenPacket(ctx context.Context, address string) (net.PacketConn, error) {
+	if f := s.take("udp", address); f != nil {
+		defer f.Close()
+		c, err := net.FilePacketConn(f)
+		if err != nil {
+			return nil, fmt.Errorf("inherited socket: %w", err)
+		}
+		s.add("udp", address, c)
+		return c, nil
+	}
+	c, err := s.net.ListenPacket(ctx, "udp", address)
+	if err != nil || c == nil {
+		return nil, err
+	}
+	s.add("udp", address, c)
+	return c, nil
+}
+
+// ListenGateway opens a gateway's port.
+func (s *Sockets) ListenGateway(ctx context.Context, address string) (net.Listener, error) {
+	if l, err := s.inheritedListener(Gateway, address); l != nil || err != nil {
+		return l, err
+	}
+	l, err := s.net.ListenGateway(ctx, address)
+	if err != nil {
+		return nil, err
+	}
+	s.add(Gateway, address, l)
+	return l, nil
+}
+
+// Release gives a gateway's port up for good, after its listener was closed.
+func (s *Sockets) Release(address string) error {
+	if s.net.ReleaseGateway == nil {
+		return nil
+	}
+	return s.net.ReleaseGateway(address)
+}
+
+// Forget notes that a listener was closed.
+func (s *Sockets) Forget(l net.Listener) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.open = slices.DeleteFunc(s.open, func(o opened) bool { return o.closer == any(l) })
+}
+
+// Open lists the sockets that can be handed over, in the order in which they were opened. It fails where one cannot be.
+func (s *Sockets) Open() ([]Socket, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var list []Socket
+	for _, o := range s.open {
+		if o.Conn == nil {
+			return nil, fmt.Errorf("listener %s is no socket of the system", o.Address)
+		}
+		list = append(list, o.Socket)
+	}
+	return list, nil
+}
+
+// Keep makes unix sockets stay in the file system when their listeners close: another process listens there now.
+func (s *Sockets) Keep() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, o := range s.open {
+		if l, ok := o.closer.(*net.UnixListener); ok {
+			l.SetUnlinkOnClose(false)
+		}
+	}
+}
+
+// Disown closes what was inherited and is not used. Gateways' ports are given up.
+func (s *Sockets) Disown() error {
+	s.mu.Lock()
+	left := s.inherited
+	s.inherited = nil
+	s.mu.Unlock()
+	var errs []error
+	for _, i := range left {
+		errs = append(errs, i.File.Close())
+		if i.Network == Gateway {
+			errs = append(errs, s.Release(i.Address))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (s *Sockets) add(network, address string, c any) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	sys, _ := c.(syscall.Conn)
+	s.open = append(s.open, opened{Socket{network, address, sys}, c})
+}
+
+func (s *Sockets) take(network, address string) *os.File {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	i := slices.IndexFunc(s.inherited, func(i Inherited) bool { return i.Network == network && i.Address == address })
+	if i < 0 {
+		return nil
+	}
+	f := s.inherited[i].File
+	s.inherited = slices.Delete(s.inherited, i, i+1)
+	return f
+}
+
+// inheritedListener gives nil when none was handed over.
+func (s *Sockets) inheritedListener(network, address string) (net.Listener, error) {
+	f := s.take(network, address)
+	if f == nil {
+		return nil, nil
+	}
+	defer f.Close()
+	l, err := net.FileListener(f)
+	if err != nil {
+		return nil, fmt.Errorf("inherited socket: %w", err)
+	}
+	if u, ok := l.(*net.UnixListener); ok {
+		u.SetUnlinkOnClose(true)
+	}
+	s.add(network, address, l)
+	return l, nil
+}

@@ -1,0 +1,210 @@
+package bind
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"slices"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/weftmesh/weft/internal/proxy/conf"
+	"github.com/weftmesh/weft/internal/proxy/listen"
+)
+
+// Config is where the listeners of a gateway are read.
+type Config interface {
+	Snapshot() *conf.Snapshot
+	Changed() <-chan struct{}
+}
+
+// Gateways binds the listeners of the snapshot and keeps them in step with it. Its methods may be called from any goroutine.
+type Gateways struct {
+	// Set once, before Run.
+
+	Sockets *Sockets
+	Config  Config
+	Log     *slog.Logger
+	// Handle serves a connection to the listener of that name.
+	Handle func(name string, a listen.Accepted)
+	// Bound hears after each look how many ports are open, and why others are not, by listener.
+	Bound func(open int, failed map[string]string)
+
+	accepting sync.WaitGroup // ends when the ports are closed
+
+	mu     sync.Mutex
+	open   map[string]*gatewayPort // by listener name
+	failed map[string]string       // why others are not
+	frozen bool
+	closed bool
+	server []*listen.Server // also of ports that were closed: their connections go on
+}
+
+type gatewayPort struct {
+	net.Listener
+	address string
+	server  *listen.Server
+}
+
+// gatewayRetry is how soon a port that could not be bound is tried again.
+const gatewayRetry = time.Second
+
+// Run follows the configuration until ctx ends.
+func (g *Gateways) Run(ctx context.Context) {
+	tick := time.NewTicker(gatewayRetry)
+	defer tick.Stop()
+	for {
+		changed := g.Config.Changed()
+		g.reconcile(ctx, g.Config.Snapshot().Gateways)
+		select {
+		case <-ctx.Done():
+			return
+		case <-changed:
+		case <-tick.C:
+		}
+	}
+}
+
+func (g *Gateways) reconcile(ctx context.Context, want []*conf.Listener) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.closed || g.frozen {
+		return
+	}
+	wanted := map[string]*conf.Listener{}
+	for _, l := range want {
+		wanted[l.Name] = l
+	}
+	for name, port := range g.open {
+		if l := wanted[name]; l == nil || l.Address.String() != port.address {
+			g.shut(name, port, true)
+		}
+	}
+	failed := map[string]string{}
+	for name, l := range wanted {
+		if g.open[name] == nil {
+			if err := g.bind(ctx, l); err != nil {
+				failed[name] = plainListen(err)
+				if g.failed[name] != failed[name] {
+					g.Log.Error("a gateway's port cannot be bound; it is tried again", "listener", name, "address", l.Address, "error", err)
+				}
+			}
+		}
+	}
+	g.failed = failed
+	g.forget()
+	g.Bound(len(g.open), failed)
+}
+
+// plainListen leaves out what package net and the system call's wrapper put before the cause: the port is named beside it.
+func plainListen(err error) string {
+	var errno syscall.Errno
+	if errors.As(err, &errno) {
+		return errno.Error()
+	}
+	var op *net.OpError
+	if errors.As(err, &op) && op.Err != nil {
+		return op.Err.Error()
+	}
+	return err.Error()
+}
+
+// forget drops the servers of closed ports whose connections have all ended. mu is held.
+func (g *Gateways) forget() {
+	used := map[*listen.Server]bool{}
+	for _, port := range g.open {
+		used[port.server] = true
+	}
+	g.server = slices.DeleteFunc(g.server, func(s *listen.Server) bool { return !used[s] && s.Open() == 0 })
+}
+
+// shut is called with mu held. Connections go on. release gives the port up; else another process has it now.
+func (g *Gateways) shut(name string, port *gatewayPort, release bool) {
+	port.Close()
+	g.Sockets.Forget(port.Listener)
+	delete(g.open, name)
+	if release {
+		if err := g.Sockets.Release(port.address); err != nil {
+			g.Log.Warn("a gateway's port was not released", "address", port.address, "error", err)
+		}
+	}
+	g.Log.Info("gateway port closed", "listener", name, "address", port.address)
+}
+
+// bind is called with mu held.
+func (g *Gateways) bind(ctx context.Context, l *conf.Listener) error {
+	address := l.Address.String()
+	nl, err := g.Sockets.ListenGateway(ctx, address)
+	if err != nil {
+		return err
+	}
+	name := l.Name
+	s := &listen.Server{Log: g.Log, Handle: func(a listen.Accepted) { g.Handle(name, a) }}
+	if g.open == nil {
+		g.open = map[string]*gatewayPort{}
+	}
+	g.open[name] = &gatewayPort{nl, address, s}
+	g.server = append(g.server, s)
+	g.accepting.Go(func() { // ends when the port is closed
+		if err := s.Serve(nl); err != nil {
+			g.Log.Error("a gateway's port fails", "listener", name, "error", err)
+		}
+	})
+	g.Log.Info("gateway port bound", "listener", name, "address", address)
+	return nil
+}
+
+// Freeze stops following the configuration, or goes on with it: ports that are being handed over stay as they are.
+func (g *Gateways) Freeze(frozen bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.frozen = frozen
+}
+
+// Stop stops accepting for good. release gives the ports up; else another process has them now.
+func (g *Gateways) Stop(release bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.closed = true
+	for name, port := range g.open {
+		g.shut(name, port, release)
+	}
+}
+
+// Connections is the number of open ones.
+func (g *Gateways) Connections() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	n := 0
+	for _, s := range g.server {
+		n += s.Open()
+	}
+	return n
+}
+
+// Ports lists the open ports: address by listener name.
+func (g *Gateways) Ports() map[string]string {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	m := make(map[string]string, len(g.open))
+	for name, p := range g.open {
+		m[name] = p.Addr().String()
+	}
+	return m
+}
+
+// Cut closes all connections and waits for their ends. Stop comes first.
+func (g *Gateways) Cut() {
+	g.mu.Lock()
+	servers := g.server
+	g.mu.Unlock()
+	for _, s := range servers {
+		s.Close()
+	}
+	g.accepting.Wait()
+	for _, s := range servers {
+		s.Wait()
+	}
+}

@@ -1,0 +1,91 @@
+package proxy
+
+import (
+	"context"
+	"io"
+	"net/http"
+
+	"github.com/weftmesh/weft/internal/proxy/admin"
+	"github.com/weftmesh/weft/internal/telemetry"
+)
+
+// Handler serves the admin interface, for whoever listens for it elsewhere.
+func (p *Proxy) Handler() http.Handler {
+	f := &admin.Facts{
+		Version: p.opt.Version, Node: p.opt.Bootstrap.Node, Log: p.log,
+		Unready: p.Unready, Unbound: p.state.Unbound, Snapshot: p.config.Snapshot, Clusters: p.Clusters, Metrics: p.metrics.WriteTo,
+		Drain: func(ctx context.Context) { p.Drain(); p.Drained(ctx) },
+	}
+	if p.plane != nil {
+		f.Live = p.plane.Live.Status
+	}
+	return admin.Handler(f)
+}
+
+// Metrics writes the metrics page.
+func (p *Proxy) Metrics(w io.Writer) error {
+	_, err := p.metrics.WriteTo(w)
+	return err
+}
+
+// Unready says why the proxy is not ready; empty when it is.
+func (p *Proxy) Unready() string {
+	if p.draining() {
+		return "draining"
+	}
+	return p.state.Missing()
+}
+
+// Clusters describes all running clusters.
+func (p *Proxy) Clusters() []admin.Cluster {
+	var list []admin.Cluster
+	now := p.opt.Now()
+	for _, c := range p.clusters.all() {
+		s := admin.Cluster{Name: c.conf.Name, Endpoints: []admin.Endpoint{}}
+		s.Connections, s.Pending, s.Requests, s.Retries = c.breaker.InUse()
+		for _, e := range c.endpoints() {
+			es := admin.Endpoint{Address: e.raw.Address, Workload: e.host.Endpoint.Workload, Condition: e.host.Condition(now),
+				MutualTLS: e.raw.Source != nil, Active: e.host.Active()}
+			es.Open, es.Idle = e.pool.Count()
+			if f := e.host.LastFailure(); f != nil {
+				es.LastFailure, es.FailedAt = f.Text, f.At
+			}
+			s.Endpoints = append(s.Endpoints, es)
+		}
+		list = append(list, s)
+	}
+	return list
+}
+
+func (c *cluster) endpoints() []*endpoint {
+	list := append([]*endpoint(nil), c.ends...)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, e := range c.visited {
+		list = append(list, e)
+	}
+	return list
+}
+
+// gauges are the proxy's own metrics.
+func (p *Proxy) gauges(page *telemetry.Page) {
+	open, working := p.tracker.counts()
+	page.Gauge("weft_downstream_connections", "Open HTTP connections of clients.", float64(open))
+	page.Gauge("weft_downstream_requests_active", "Requests under way.", float64(working))
+	page.Counter("weft_access_log_dropped_total", "Access log lines lost because the writer was too slow.", float64(p.access.Dropped()))
+	page.Counter("weft_mirror_dropped_total", "Mirrored requests that were not sent.", float64(p.unmirrored.Load()))
+	if m := p.source.Current(); m != nil && m.Certificate != nil {
+		page.Gauge("weft_certificate_expiry_timestamp_seconds", "When the workload's certificate ends.", float64(m.NotAfter().Unix()))
+	}
+	if p.plane == nil {
+		return
+	}
+	renewed, failed := p.plane.Authority.Stats()
+	page.Counter("weft_certificate_renewals_total", "Certificates obtained.", float64(renewed))
+	page.Counter("weft_certificate_failures_total", "Failed attempts to obtain one.", float64(failed))
+	connected := 1.0
+	if _, stale := p.plane.Live.Stale(); stale {
+		connected = 0
+	}
+	page.Gauge("weft_control_plane_connected", "Whether the configuration stream is up.", connected)
+}

@@ -1,0 +1,368 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/weftmesh/weft/internal/proxy/bind"
+	"github.com/weftmesh/weft/internal/proxy/listen"
+	"github.com/weftmesh/weft/internal/telemetry"
+	"github.com/weftmesh/weft/internal/wire"
+)
+
+// Run serves until ctx ends and the live requests have drained, or something fails without which a proxy is none. It returns
+// when nothing of it runs any more.
+func (p *Proxy) Run(ctx context.Context) error {
+	hard, kill := context.WithCancel(context.WithoutCancel(ctx))
+	defer kill()
+	p.ctx = hard
+	var err error
+	if p.access, err = p.openAccessLog(); err != nil {
+		return fmt.Errorf("proxy: %w", err)
+	}
+	defer p.access.Close()
+	r := &running{p: p, hard: hard, failed: make(chan error, 1), sockets: bind.NewSockets(p.opt.Network, nil)}
+	defer r.end(kill)
+	r.background()
+	if err := r.bind(); err != nil {
+		return err
+	}
+	if err := r.await(ctx); err != nil || ctx.Err() != nil {
+		return err
+	}
+	r.accept()
+	err = r.await(ctx)
+	r.drain()
+	return err
+}
+
+// Drain begins draining of what comes to the workload or the gateway: connections end after their current request.
+// It does not wait, and does not end Run. What the workload itself calls goes on: it may have requests
+// to finish.
+func (p *Proxy) Drain() {
+	p.drainOnce.Do(func() {
+		p.drainFrom.Store(p.opt.Now().UnixNano())
+		close(p.drainNow)
+	})
+}
+
+// Drained waits, after Drain, until no connection is left and none has come for a while, for the drain time at most: clients that
+// have not heard of our leaving find the workload behind us until then.
+func (p *Proxy) Drained(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, p.opt.DrainTime)
+	defer cancel()
+	tick := time.NewTicker(drainPoll)
+	defer tick.Stop()
+	for begin := time.Unix(0, p.drainFrom.Load()); p.entered.Load() > 0 || p.expected(begin); {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// drainPoll is how often draining looks at what is left.
+const drainPoll = 10 * time.Millisecond
+
+func (p *Proxy) draining() bool { return p.drainFrom.Load() != 0 }
+
+// closing reports whether a connection of that direction shall carry no further request.
+func (p *Proxy) closing(d direction) bool { return p.ending.Load() || d != outbound && p.draining() }
+
+// running is a Run under way.
+type running struct {
+	p      *Proxy
+	hard   context.Context
+	failed chan error // the first failure that ends the proxy
+
+	sockets *bind.Sockets
+
+	work      sync.WaitGroup // ends when hard does
+	listeners []bound
+	servers   []*listen.Server
+	accepting sync.WaitGroup // ends when the listeners are closed
+	gateways  *bind.Gateways
+}
+
+// bound is a listener of ours and who serves it.
+type bound struct {
+	net.Listener
+	handle func(listen.Accepted)
+}
+
+// fails ends the proxy because of err; nil is no failure.
+func (r *running) fails(what string, err error) {
+	if err == nil || r.hard.Err() != nil {
+		return
+	}
+	select {
+	case r.failed <- fmt.Errorf("proxy: %s: %w", what, err):
+	default:
+	}
+}
+
+// background starts what runs for as long as the proxy does.
+func (r *running) background() {
+	p := r.p
+	r.work.Go(func() { p.clusters.run(r.hard) })
+	r.work.Go(func() { p.sweep(r.hard) })
+	if p.plane != nil {
+		r.work.Go(func() { r.fails("certificates", p.plane.Authority.Run(r.hard)) })
+		r.work.Go(func() { r.fails("configuration", p.plane.Run(r.hard)) })
+	}
+	r.work.Go(func() { p.becomeReady(r.hard) })
+}
+
+// await returns when the proxy may accept (the first time), or when ctx ended or something failed.
+func (r *running) await(ctx context.Context) error {
+	ready := r.p.state.Configured()
+	if len(r.servers) > 0 || r.gateways != nil {
+		ready = nil
+	}
+	select {
+	case err := <-r.failed:
+		return err
+	case <-ready:
+	case <-r.p.drainNow:
+		// Draining was asked for by hand: go on until we are told to end.
+		select {
+		case err := <-r.failed:
+			return err
+		case <-ctx.Done():
+		}
+	case <-ctx.Done():
+	}
+	return nil
+}
+
+// sweep looks after connections until ctx ends.
+func (p *Proxy) sweep(ctx context.Context) {
+	tick := time.NewTicker(sweepEvery / 10)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			now := p.opt.Now()
+			from := p.drainFrom.Load()
+			graced := from != 0 && now.UnixNano()-from > int64(p.drainGrace())
+			p.tracker.sweep(now, func(d direction) bool { return graced && p.closing(d) })
+		}
+	}
+}
+
+// drainGrace is how long connections without a request may stay when draining begins: the client may be about to send one,
+// and is told by the answer that the connection ends.
+func (p *Proxy) drainGrace() time.Duration { return min(time.Second, p.opt.DrainTime/4) }
+
+// accept starts serving the listeners.
+func (r *running) accept() {
+	for _, b := range r.listeners {
+		r.serve(b)
+	}
+	r.p.state.Accepts()
+	if r.p.opt.Bootstrap.Node.Role == wire.Gateway {
+		r.gateways = &bind.Gateways{Sockets: r.sockets, Config: r.p.config, Log: r.p.log, Handle: r.p.enter, Bound: r.p.state.Ports}
+		r.work.Go(func() { r.gateways.Run(r.hard) })
+	}
+}
+
+func (r *running) serve(b bound) *listen.Server {
+	s := &listen.Server{Handle: b.handle, Log: r.p.log}
+	r.servers = append(r.servers, s)
+	r.accepting.Go(func() { r.fails("listener "+b.Addr().String(), s.Serve(b.Listener)) })
+	return s
+}
+
+// drain lets live requests finish within the time for it. Listeners stay open until no new connection has come for a while:
+// clients learn only by and by that we are leaving, and each that still comes is served and told to close.
+func (r *running) drain() {
+	p := r.p
+	p.Drain()
+	begin := p.opt.Now()
+	p.drainFrom.Store(begin.UnixNano()) // outbound begins now
+	p.ending.Store(true)
+	limit := time.NewTimer(p.opt.DrainTime)
+	defer limit.Stop()
+	tick := time.NewTicker(drainPoll)
+	defer tick.Stop()
+	for listening := true; listening || r.open() > 0; {
+		select {
+		case <-limit.C:
+			p.log.Warn("draining takes too long; connections are cut off", "open", r.open())
+			return
+		case <-tick.C:
+		}
+		if listening && !p.expected(begin) {
+			r.closeListeners()
+			listening = false
+		}
+	}
+}
+
+// expected reports whether clients may still come that do not know of our leaving. Where none ever came, none does.
+func (p *Proxy) expected(begin time.Time) bool {
+	last := p.arrivedAt.Load()
+	if last == 0 {
+		return false
+	}
+	return p.opt.Now().UnixNano()-max(last, begin.UnixNano()) < int64(p.drainGrace())
+}
+
+func (r *running) open() int {
+	n := 0
+	for _, s := range r.servers {
+		n += s.Open()
+	}
+	if r.gateways != nil {
+		n += r.gateways.Connections()
+	}
+	return n
+}
+
+func (r *running) closeListeners() {
+	for _, b := range r.listeners {
+		b.Close()
+	}
+	if r.gateways != nil {
+		r.gateways.Stop(true)
+	}
+}
+
+// end stops everything and waits for it.
+func (r *running) end(kill func()) {
+	r.closeListeners()
+	kill()
+	for _, s := range r.servers {
+		s.Close()
+	}
+	if r.gateways != nil {
+		r.gateways.Cut()
+	}
+	r.accepting.Wait()
+	for _, s := range r.servers {
+		s.Wait()
+	}
+	r.work.Wait()
+	r.p.shadows.Wait()
+	if r.p.plane != nil {
+		r.p.plane.Close()
+	}
+}
+
+// becomeReady waits for what the proxy cannot serve without.
+func (p *Proxy) becomeReady(ctx context.Context) {
+	if p.plane != nil {
+		select {
+		case <-p.plane.Authority.Ready():
+		case <-ctx.Done():
+			return
+		}
+	}
+	p.state.HasIdentity()
+	if p.config.Ready(ctx) == nil { // else ctx has ended
+		p.state.HasConfiguration()
+	}
+}
+
+// bind opens every listener of the bootstrap, so that a port in use is known at once. Connections wait in the queue until the
+// proxy accepts.
+func (r *running) bind() error {
+	p, b := r.p, r.p.opt.Bootstrap
+	if err := r.serveAdmin(); err != nil {
+		return err
+	}
+	if err := r.serveNames(); err != nil {
+		return err
+	}
+	open := func(address string, handle func(listen.Accepted)) error {
+		if address == "" {
+			return nil
+		}
+		l, err := r.sockets.Listen(r.hard, "tcp", address)
+		if err != nil {
+			return fmt.Errorf("proxy: listen on %s: %w", address, err)
+		}
+		r.listeners = append(r.listeners, bound{l, handle})
+		return nil
+	}
+	err := errors.Join(open(b.Outbound, p.captured), open(b.Inbound, p.arrived), open(b.ForwardProxy, p.forwarder))
+	for _, m := range b.OutboundPorts {
+		err = errors.Join(err, open(m.Listen, p.explicit(m.Destination)))
+	}
+	for _, m := range b.InboundPorts {
+		app, parseErr := netip.ParseAddrPort(m.Destination)
+		if parseErr != nil {
+			return fmt.Errorf("proxy: inbound port %s: destination: %w", m.Listen, parseErr)
+		}
+		err = errors.Join(err, open(m.Listen, p.mapped(m, app)))
+	}
+	return err
+}
+
+// serveAdmin serves the admin interface from the start: readiness is asked for before there is any.
+func (r *running) serveAdmin() error {
+	b := r.p.opt.Bootstrap
+	for _, at := range [][2]string{{"tcp", b.Admin}, {"unix", b.AdminSocket}} {
+		if at[1] == "" {
+			continue
+		}
+		l, err := r.sockets.Listen(r.hard, at[0], at[1])
+		if err != nil {
+			return fmt.Errorf("proxy: admin: %w", err)
+		}
+		s := &http.Server{Handler: r.p.Handler(), ReadHeaderTimeout: 10 * time.Second}
+		r.work.Go(func() { // ends by the closing below
+			if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+				r.fails("admin", err)
+			}
+		})
+		r.work.Go(func() {
+			<-r.hard.Done()
+			s.Close()
+		})
+	}
+	return nil
+}
+
+// serveNames serves the names of the mesh to the workload.
+func (r *running) serveNames() error {
+	p := r.p
+	names, ok := p.config.(interface {
+		LookupDNS(ctx context.Context, name string) ([]netip.Addr, bool, error)
+	})
+	if p.opt.Bootstrap.DNS == "" || !ok {
+		return nil
+	}
+	n, err := r.sockets.ListenNames(r.hard, p.opt.Bootstrap, names.LookupDNS, p.opt.Dial, p.log)
+	if err != nil {
+		return fmt.Errorf("proxy: %w", err)
+	}
+	p.metrics.Add(n.Gauges)
+	r.work.Go(func() { r.fails("dns", n.Serve(r.hard)) })
+	return nil
+}
+
+// openAccessLog starts the access log; nil for none.
+func (p *Proxy) openAccessLog() (l *telemetry.Log, err error) {
+	switch w := p.opt.AccessLog; w {
+	case io.Discard:
+	case nil:
+		l, err = telemetry.OpenLog(p.opt.Bootstrap.AccessLog)
+	default:
+		l = telemetry.NewLog(w)
+	}
+	if l != nil {
+		l.JSON = p.opt.AccessLogJSON
+	}
+	return l, err
+}
