@@ -8,10 +8,8 @@ import (
 	"github.com/weftmesh/weft/internal/proxy/conf"
 	"github.com/weftmesh/weft/internal/proxy/filter/authz"
 	"github.com/weftmesh/weft/internal/proxy/filter/fault"
-	http1 "github.com/weftmesh/weft/internal/proxy/http"
 	"github.com/weftmesh/weft/internal/proxy/message"
 	"github.com/weftmesh/weft/internal/proxy/route"
-	"github.com/weftmesh/weft/internal/proxy/upstream"
 	"github.com/weftmesh/weft/internal/telemetry"
 )
 
@@ -21,7 +19,7 @@ type exchange struct {
 	// Set by begin.
 	p     *Proxy
 	d     *downstream
-	down  *http1.ServerConn
+	down  clientSide
 	start time.Time
 
 	req message.Request
@@ -45,8 +43,7 @@ type exchange struct {
 	// The attempt under way.
 	attempt  int
 	to       *endpoint
-	up       *upstream.Conn
-	call     *http1.ClientConn
+	call     call
 	using    bool // the endpoint counts this request
 	unsent   bool // the attempt failed before a byte of the request was written
 	stale    bool // it failed on a connection that was kept from earlier
@@ -54,7 +51,7 @@ type exchange struct {
 	counted  bool // the cluster's breaker counts this request
 	retrying bool // and this retry
 	watching bool // the tracker knows that the answer is awaited
-	timed    bool // deadlines are set on up
+	timed    bool // deadlines are set on call
 	failed   [4]*balance.Host
 	failures int
 	pumping  *pump
@@ -106,10 +103,9 @@ func (x *exchange) fail(k kind, op string, cause error) bool {
 }
 
 // begin takes an exchange for the request that is about to be read.
-func (p *Proxy) begin(d *downstream, s *http1.ServerConn) *exchange {
+func (p *Proxy) begin(d *downstream, c clientSide) *exchange {
 	x := p.exchanges.Get().(*exchange)
-	x.p, x.d, x.down, x.start, x.upstreamTime = p, d, s, p.opt.Now(), -1
-	d.track.enter(heading, x.start)
+	x.p, x.d, x.down, x.start, x.upstreamTime = p, d, c, p.opt.Now(), -1
 	return x
 }
 

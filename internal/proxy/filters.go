@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"errors"
-	"time"
 
 	"github.com/weftmesh/weft/internal/proxy/conf"
 	"github.com/weftmesh/weft/internal/proxy/filter/authz"
@@ -53,26 +52,13 @@ func (x *exchange) inject() bool {
 
 // delay waits for the injected time, unless the client leaves before.
 func (x *exchange) delay() bool {
-	wait := time.NewTimer(x.fault.Delay)
-	defer wait.Stop()
-	var w *watch
-	var gone chan struct{}
-	if x.req.Body.Kind == message.NoBody { // else the client's next byte is the body's
-		w = startWatch(x.d.track.client, nil)
-		gone = w.gone
-	}
-	select {
-	case <-wait.C:
-	case <-gone:
-	case <-x.p.ctx.Done():
-	}
-	if w != nil && w.stop() {
-		return x.fail(clientGone, "injected delay", errHungUp)
+	if x.down.pause(x.p.ctx, x.fault.Delay, x.req.Body.Kind == message.NoBody) {
+		return true
 	}
 	if err := x.p.ctx.Err(); err != nil {
 		return x.fail(clientGone, "injected delay", err)
 	}
-	return true
+	return x.fail(clientGone, "injected delay", errHungUp)
 }
 
 // rewrite changes the request as table, virtual host, route and split say. Routes that answer by themselves end here.

@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/weftmesh/weft/internal/proxy/balance"
-	http1 "github.com/weftmesh/weft/internal/proxy/http"
 	"github.com/weftmesh/weft/internal/proxy/upstream"
 )
 
@@ -20,28 +19,34 @@ func (x *exchange) connect() bool {
 	if x.attempt > 1 {
 		now = x.p.opt.Now()
 	}
-	var err error
-	if x.free {
-		x.up, err = x.to.pool.Fresh(x.p.ctx, deadline)
-	} else {
-		x.up, err = x.to.pool.Get(x.p.ctx, now, deadline)
-	}
+	err := x.open(now, deadline)
 	if err != nil {
 		x.err = unreached(err)
 		x.reportUnreached(err)
 		return false
 	}
-	if x.call, _ = x.up.Codec.(*http1.ClientConn); x.call == nil {
-		x.call = http1.NewClientConn(x.up.Conn, nil)
-		x.up.Codec = x.call
-	}
-	x.stale, x.upLocal = x.up.Carried > 0, x.up.LocalAddr()
+	x.stale, x.upLocal = x.call.Stale(), x.call.LocalAddr()
 	if !deadline.IsZero() {
 		x.timed = true
-		x.up.SetReadDeadline(deadline)
-		x.up.SetWriteDeadline(deadline)
+		x.call.SetReadDeadline(deadline)
+		x.call.SetWriteDeadline(deadline)
 	}
 	return true
+}
+
+// open takes a connection from the endpoint's pool, or a new one.
+func (x *exchange) open(now, deadline time.Time) error {
+	var up *upstream.Conn
+	var err error
+	if x.free {
+		up, err = x.to.pool.Fresh(x.p.ctx, deadline)
+	} else {
+		up, err = x.to.pool.Get(x.p.ctx, now, deadline)
+	}
+	if err == nil {
+		x.call = newCall1(up, x.to.pool)
+	}
+	return err
 }
 
 // reportUnreached tells the balancer about an endpoint that could not be reached, unless that was our own limit.
@@ -94,20 +99,16 @@ func (x *exchange) giveBack(fit bool) {
 		x.pumping.stop(x)
 		x.received += x.pumping.n
 	}
-	if x.up != nil {
-		reuse := x.call.EndExchange()
+	if x.call != nil {
+		x.down.forget()
 		if x.timed {
-			x.up.SetReadDeadline(time.Time{})
-			x.up.SetWriteDeadline(time.Time{})
+			x.call.SetReadDeadline(time.Time{})
+			x.call.SetWriteDeadline(time.Time{})
 		}
-		if reuse && (fit || x.err == nil) {
-			x.to.pool.Put(x.up, x.p.opt.Now())
-		} else {
-			x.to.pool.Discard(x.up)
-		}
+		x.call.End(fit || x.err == nil, x.p.opt.Now())
 	}
 	if x.using {
 		x.to.host.End()
 	}
-	x.up, x.call, x.timed, x.using = nil, nil, false, false
+	x.call, x.timed, x.using = nil, false, false
 }

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/weftmesh/weft/internal/proxy/conn"
-	"github.com/weftmesh/weft/internal/proxy/upstream"
 )
 
 // caller is a client's connection whose end can be noticed while nothing is to be read from it: a byte that comes meanwhile is
@@ -45,12 +44,12 @@ func (c *caller) Quiet() bool { return !c.has && c.err == nil && conn.Quiet(c.Co
 // wants an answer keeps the connection open.
 type watch struct {
 	c    *caller
-	up   *upstream.Conn // closed when the client is gone; may be nil
-	gone chan struct{}  // closed when the client is gone
-	done chan struct{}  // closed when the watch has ended
+	up   call          // cut when the client is gone; may be nil
+	gone chan struct{} // closed when the client is gone
+	done chan struct{} // closed when the watch has ended
 }
 
-func startWatch(c *caller, up *upstream.Conn) *watch {
+func startWatch(c *caller, up call) *watch {
 	w := &watch{c: c, up: up, gone: make(chan struct{}), done: make(chan struct{})}
 	go w.run() // ends when the client speaks or leaves, or by stop
 	return w
@@ -73,7 +72,7 @@ func (w *watch) run() {
 		w.c.err = err
 		close(w.gone)
 		if w.up != nil {
-			w.up.Close() // wakes whoever waits for the answer
+			w.up.Cut() // wakes whoever waits for the answer
 		}
 	}
 }
@@ -94,16 +93,16 @@ func (w *watch) stop() bool {
 // patient is a wait for an answer. Most answers come soon: a watch is started only for those that do not, by the tracker's
 // sweep.
 type patient struct {
-	up atomic.Pointer[upstream.Conn] // set while waiting
-	w  *watch                        // set by the sweep that turns waiting into watched
+	by atomic.Pointer[exchange] // set while waiting
+	w  *watch                   // set by the sweep that turns waiting into watched
 }
 
 // watchAfter is how long an answer may take before the client is watched.
 const watchAfter = 250 * time.Millisecond
 
-// await notes that the exchange waits for its answer on up.
-func (t *tracked) await(up *upstream.Conn, now time.Time) {
-	t.wait.up.Store(up)
+// await notes that x waits for its answer.
+func (t *tracked) await(x *exchange, now time.Time) {
+	t.wait.by.Store(x)
 	t.enter(awaiting, now)
 }
 
@@ -121,11 +120,12 @@ func (t *tracked) awaited(now time.Time) (gone bool) {
 // consider starts a watch if the exchange waits for long. The tracker's mutex is held, so there is one sweep at a time; the
 // exchange may leave at any moment, and then nothing is started.
 func (t *tracked) consider(state int64) {
-	up := t.wait.up.Load()
-	w := &watch{c: t.client, up: up, gone: make(chan struct{}), done: make(chan struct{})}
+	x := t.wait.by.Load()
+	w := &watch{c: t.client, gone: make(chan struct{}), done: make(chan struct{})}
 	t.wait.w = w
 	if !t.state.CompareAndSwap(state, state&^int64(phaseMask)|int64(watched)) {
 		return
 	}
-	go w.run() // ends when the client speaks or leaves, or by awaited
+	w.up = x.call // x stays where it is until awaited has stopped the watch
+	go w.run()    // ends when the client speaks or leaves, or by awaited
 }

@@ -8,7 +8,6 @@ import (
 
 	"github.com/weftmesh/weft/internal/proxy/balance"
 	"github.com/weftmesh/weft/internal/proxy/conf"
-	http1 "github.com/weftmesh/weft/internal/proxy/http"
 	"github.com/weftmesh/weft/internal/proxy/message"
 )
 
@@ -102,24 +101,15 @@ func (s *shadow) send() bool {
 	}
 	to.host.Begin()
 	defer to.host.End()
-	call, _ := up.Codec.(*http1.ClientConn)
-	if call == nil {
-		call = http1.NewClientConn(up.Conn, nil)
-		up.Codec = call
-	}
-	up.SetReadDeadline(deadline)
+	call := newCall1(up, to.pool)
+	call.SetReadDeadline(deadline)
 	ok := s.exchange(call)
-	reuse := call.EndExchange()
-	up.SetReadDeadline(time.Time{})
-	if reuse {
-		to.pool.Put(up, s.p.opt.Now())
-	} else {
-		to.pool.Discard(up)
-	}
+	call.SetReadDeadline(time.Time{})
+	call.End(true, s.p.opt.Now())
 	return ok
 }
 
-func (s *shadow) exchange(call *http1.ClientConn) bool {
+func (s *shadow) exchange(call call) bool {
 	if call.WriteRequest(&s.req) != nil || len(s.body) > 0 && call.WriteBody(s.body) != nil || call.FinishBody(nil) != nil {
 		return false
 	}

@@ -42,8 +42,8 @@ func (x *exchange) operator(name, argument string) (string, bool) {
 	case "RESPONSE_CODE":
 		return strconv.Itoa(x.res.Status), true
 	case "UPSTREAM_HOST":
-		if x.up != nil {
-			return x.up.Address(), true
+		if x.call != nil {
+			return x.call.Address(), true
 		}
 		return "", true
 	case "HOSTNAME":

@@ -17,13 +17,13 @@ type pump struct {
 
 func startPump(x *exchange) *pump {
 	p := &pump{done: make(chan struct{})}
-	call, down, up := x.call, x.down, x.up
+	call, down := x.call, x.down
 	go func() { // ends with the body, or by stop
 		defer close(p.done)
 		p.n, p.err = relay.Copy(call, down, relay.Downstream)
 		var e *relay.Error
 		if errors.As(p.err, &e) && e.Side == relay.Downstream {
-			up.Close() // the endpoint must not take the cut-off body for a whole one, nor wait for the rest
+			call.Cut() // the endpoint must not take the cut-off body for a whole one, nor wait for the rest
 		}
 	}()
 	return p
@@ -50,8 +50,8 @@ func (p *pump) stop(x *exchange) {
 		return
 	default:
 	}
-	x.up.Close()
-	x.d.conn.SetReadDeadline(longAgo)
+	x.call.Cut()
+	x.down.SetReadDeadline(longAgo)
 	<-p.done
-	x.d.conn.SetReadDeadline(time.Time{})
+	x.down.SetReadDeadline(time.Time{})
 }

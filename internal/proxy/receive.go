@@ -19,13 +19,13 @@ func (x *exchange) receive() bool {
 		return x.unreceived(err)
 	}
 	now := x.p.opt.Now()
-	if x.watching && x.d.track.awaited(now) {
+	if x.watching && x.down.awaited(now) {
 		x.watching = false
 		return x.fail(clientGone, "receive", errHungUp)
 	}
 	x.watching = false
 	x.upstreamTime = now.Sub(x.start)
-	if x.up.Carried == 0 {
+	if !x.call.Stale() {
 		x.learnIdle()
 	}
 	x.cluster.balancer.Report(x.to.host, balance.OutcomeOf(x.res.Status), nil)
@@ -53,10 +53,7 @@ var errHungUp = errors.New("the client closed the connection before it was answe
 
 // hear reads up to the final response's head, passing informational ones on.
 func (x *exchange) hear() error {
-	if x.pumping == nil {
-		x.watching = true
-		x.d.track.await(x.up, x.start)
-	}
+	x.watching = x.down.await(x, x.pumping != nil)
 	for {
 		if err := x.call.ReadResponse(&x.res); err != nil {
 			return err
@@ -77,7 +74,7 @@ func (x *exchange) hear() error {
 func (x *exchange) unreceived(err error) bool {
 	if x.watching {
 		x.watching = false
-		if x.d.track.awaited(x.p.opt.Now()) {
+		if x.down.awaited(x.p.opt.Now()) {
 			return x.fail(clientGone, "receive", errHungUp)
 		}
 	}

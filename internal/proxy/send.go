@@ -21,7 +21,7 @@ func (x *exchange) readAhead() bool {
 	if b.Kind != message.Sized || b.Length > maxReplay || b.Length == 0 {
 		return true
 	}
-	if len(f.Mirrors) == 0 && f.Retry == nil && x.bodyAtHand() {
+	if len(f.Mirrors) == 0 && f.Retry == nil && x.down.BodyWhole() {
 		return true
 	}
 	if !x.welcomeBody() {
@@ -78,7 +78,7 @@ func (x *exchange) send() bool {
 	}
 	x.unsent = false
 	switch {
-	case streams && !x.bodyAtHand():
+	case streams && !x.down.BodyWhole():
 		x.pumping = startPump(x)
 		return true
 	case streams:
@@ -94,12 +94,6 @@ func (x *exchange) send() bool {
 		return x.broken("send", err)
 	}
 	return true
-}
-
-// bodyAtHand reports whether the whole body lies in memory: then sending it cannot wait for the client.
-func (x *exchange) bodyAtHand() bool {
-	b := x.req.Body
-	return b.Kind == message.Sized && int64(x.down.BodyBuffered()) >= b.Length
 }
 
 // copied takes the error of a body's copying. Where the endpoint did not take the body it may have answered early; if not,

@@ -21,7 +21,7 @@ func (d *downstream) serveHTTP() {
 	d.track.enter(idle, d.p.opt.Now())
 	d.p.tracker.add(&d.track)
 	defer d.p.tracker.remove(&d.track)
-	for d.serveOne(s) {
+	for one := (&client1{ServerConn: s, d: d}); d.serveOne(one); {
 	}
 }
 
@@ -35,7 +35,7 @@ func (d *downstream) limits() *http1.Limits {
 }
 
 // serveOne serves one request and reports whether another may follow.
-func (d *downstream) serveOne(s *http1.ServerConn) bool {
+func (d *downstream) serveOne(s *client1) bool {
 	if err := s.WaitRequest(); err != nil && !d.spokeLate(err) {
 		return false // idle for too long, draining, or gone
 	}
@@ -44,6 +44,7 @@ func (d *downstream) serveOne(s *http1.ServerConn) bool {
 		return false
 	}
 	x := d.p.begin(d, s)
+	d.track.enter(heading, x.start)
 	err := s.ReadRequest(&x.req)
 	if err != nil {
 		var bad *http1.Error
@@ -56,6 +57,7 @@ func (d *downstream) serveOne(s *http1.ServerConn) bool {
 		s.Shut()
 		return false
 	}
+	s.begin(&x.req)
 	d.track.enter(busy, x.start)
 	x.run()
 	if x.hijacked {

@@ -36,8 +36,8 @@ func (x *exchange) upgrade() {
 		idle = x.matched.Route.Forward.IdleTimeout
 	}
 	if x.timed {
-		x.up.SetReadDeadline(time.Time{})
-		x.up.SetWriteDeadline(time.Time{})
+		x.call.SetReadDeadline(time.Time{})
+		x.call.SetWriteDeadline(time.Time{})
 	}
 	n, err := relay.Tunnel(x.p.ctx, down, up, idle)
 	x.sent, x.received = n.FromUpstream, n.FromDownstream

@@ -1,0 +1,85 @@
+package proxy
+
+import (
+	"context"
+	"net/netip"
+	"time"
+
+	"github.com/weftmesh/weft/internal/proxy/conn"
+	"github.com/weftmesh/weft/internal/proxy/message"
+	"github.com/weftmesh/weft/internal/proxy/relay"
+)
+
+// clientSide is what an exchange needs of the side that its request came from, in whatever version of HTTP. One goroutine uses the
+// reading half while another may use the writing half.
+type clientSide interface {
+	relay.Source
+	relay.Sink
+	replier
+	presence
+	// BodyDone reports whether the request's body was read to its end; BodyWhole whether all of it has arrived.
+	BodyDone() bool
+	BodyWhole() bool
+	// SetReadDeadline and SetWriteDeadline make pending and later reads of the body, or writes, fail with os.ErrDeadlineExceeded.
+	SetReadDeadline(time.Time) error
+	SetWriteDeadline(time.Time) error
+	// Shared reports whether what goes wrong with this request leaves others unharmed.
+	Shared() bool
+	// Break gives the response up half way: the client is told so with that code of HTTP/2, or by the end of the connection.
+	Break(code uint32)
+}
+
+// replier is the part of a client that takes heads.
+type replier interface {
+	WriteInformational(status int, h *message.Header) error
+	WriteResponse(r *message.Response) error
+	// CloseAfter makes this request the last one of its connection, as far as the client is told so in time.
+	CloseAfter()
+	// Hijack gives the bytes that follow a 101 or an answer to CONNECT. The strings of the request die.
+	Hijack() (conn.Conn, error)
+}
+
+// presence is the part of a client that notices its leaving.
+type presence interface {
+	// await begins the wait for the answer to x's call: when the client leaves meanwhile, the call is cut. streams says that the
+	// client sends its body at the same time. It is false where there is nothing to be ended by awaited.
+	await(x *exchange, streams bool) bool
+	// awaited ends the wait and reports whether the client has left.
+	awaited(now time.Time) (gone bool)
+	// pause waits for d unless the client leaves or ctx ends, and then reports false. quiet says that the client has nothing to
+	// send before it is answered.
+	pause(ctx context.Context, d time.Duration, quiet bool) bool
+	// forget comes before the call's End: the client's leaving must not cut it any more.
+	forget()
+}
+
+// call is what an exchange needs of the side that it sends its request to: one request on a connection to an endpoint.
+type call interface {
+	relay.Source
+	relay.Sink
+	connected
+	// WriteRequest and ReadResponse are those of the codecs.
+	WriteRequest(r *message.Request) error
+	ReadResponse(r *message.Response) error
+	// ResponseStarted reports whether a byte of the response has arrived, Stale whether the request shares its connection's fate
+	// with earlier ones: an endpoint may have given it up before this request came.
+	ResponseStarted() bool
+	Stale() bool
+	// Shared is as for a client.
+	Shared() bool
+	// Hijack gives the bytes that follow a 101. The strings of the response die.
+	Hijack() (conn.Conn, error)
+}
+
+// connected is the part of a call that concerns its connection.
+type connected interface {
+	SetReadDeadline(time.Time) error
+	SetWriteDeadline(time.Time) error
+	Address() string
+	LocalAddr() netip.AddrPort
+	// Cut ends the call at once; whoever waits for it fails. Anyone may call it, until End.
+	Cut()
+	// End gives the connection back, for other calls if this one was carried whole and keep is set. The strings of the response
+	// die.
+	End(keep bool, now time.Time)
+}
