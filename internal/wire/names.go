@@ -68,6 +68,9 @@ func SplitListenerName(name string) (host string, port uint16, err error) {
 // GatewayListenerName names the listener resource of a gateway's port ("0.0.0.0_8080").
 func GatewayListenerName(port uint16) string { return "0.0.0.0_" + strconv.Itoa(int(port)) }
 
+// GatewayQUICListenerName names the listener resource of a gateway's UDP port for HTTP/3 ("udp_0.0.0.0_8443").
+func GatewayQUICListenerName(port uint16) string { return "udp_" + GatewayListenerName(port) }
+
 // RouteName names the route configuration of a host and port.
 func RouteName(host string, port uint16) string { return ListenerName(host, port) }
 

@@ -96,6 +96,9 @@ func (g *Generator) GatewayListeners() []*listenerv3.Listener {
 		if len(l.FilterChains) > 0 {
 			out = append(out, l)
 		}
+		if q := g.quicListener(set); q != nil {
+			out = append(out, q)
+		}
 	}
 	return out
 }
@@ -116,6 +119,10 @@ func uniqueMatches(chains []*listenerv3.FilterChain) []*listenerv3.FilterChain {
 
 // gatewayHTTP serves clients outside the mesh: what they claim about their own address is not believed.
 func (g *Generator) gatewayHTTP(routes string, port uint16) *listenerv3.Filter {
+	return networkFilter(hcmFilter, g.gatewayManager(routes, port))
+}
+
+func (g *Generator) gatewayManager(routes string, port uint16) *hcmv3.HttpConnectionManager {
 	h := httpManager("gateway_" + strconv.Itoa(int(port)))
 	h.RouteSpecifier = &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{ConfigSource: ads(), RouteConfigName: routes}}
 	h.UseRemoteAddress = wrapperspb.Bool(true)
@@ -123,7 +130,7 @@ func (g *Generator) gatewayHTTP(routes string, port uint16) *listenerv3.Filter {
 	h.SetCurrentClientCertDetails = &hcmv3.HttpConnectionManager_SetCurrentClientCertDetails{
 		Subject: wrapperspb.Bool(true), Dns: true, Uri: true}
 	h.HttpFilters = append(g.requestPolicies(), outboundFilters()...)
-	return networkFilter(hcmFilter, h)
+	return h
 }
 
 // tlsRouteName names the table of one server that terminates TLS, as Istio does.

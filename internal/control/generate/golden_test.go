@@ -45,6 +45,7 @@ var goldens = []struct {
 	{"inbound-strict", strict, productpage(), [][2]string{{"lds", wire.InboundListener}}},
 	{"gateway", bookinfoGateway, ingress(), [][2]string{{"lds", wire.GatewayListenerName(8080)}, {"lds", wire.GatewayListenerName(8443)},
 		{"rds", wire.GatewayRouteName(8080)}, {"rds", "https.8443.https.bookinfo.default"}}},
+	{"http3", http3Gateway, ingress(), [][2]string{{"lds", wire.GatewayQUICListenerName(8443)}}},
 	{"special", nil, productpage(), [][2]string{{"cds", wire.PassthroughCluster}, {"cds", wire.BlackHoleCluster}}},
 }
 
@@ -127,6 +128,11 @@ func bookinfoGateway(m *model.Mesh) {
 		Destinations: []model.WeightedDestination{{Host: reviewsHost, Port: 9080}}})
 	s.Mesh = false
 	s.Gateways = []model.GatewayRef{{Kind: "Gateway.istio", Namespace: "default", Name: "bookinfo"}}
+}
+
+func http3Gateway(m *model.Mesh) {
+	bookinfoGateway(m)
+	m.Gateways[0].HTTP3 = true
 }
 
 var longTypes = map[string]string{"lds": ListenerType, "rds": RouteType, "cds": ClusterType, "eds": EndpointsType, "dns": DNSType}

@@ -180,7 +180,9 @@ type Gateway struct {
 	Selector          map[string]string
 	SelectorNamespace string
 	Servers           []Server
-	Created           time.Time
+	// HTTP3 serves HTTP/3 too at the ports of servers that terminate HTTPS.
+	HTTP3   bool
+	Created time.Time
 }
 
 // Server is one port of a gateway.
@@ -193,6 +195,11 @@ type Server struct {
 	Hosts         []GatewayHost
 	HTTPSRedirect bool
 	TLS           *ServerTLS
+}
+
+// TerminatesHTTPS reports whether requests come to the server through TLS that ends here, with a certificate that any client takes.
+func (s *Server) TerminatesHTTPS() bool {
+	return s.Protocol == HTTPS && s.TLS != nil && s.TLS.Mode != TLSPassthrough && s.TLS.Mode != TLSIstioMutual
 }
 
 // GatewayHost is a host that a server takes, and the namespace that route sets for it must be in ("" for any).

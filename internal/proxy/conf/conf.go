@@ -38,6 +38,8 @@ type Listener struct {
 	Name string
 	// Address to bind, for gateways; the zero AddrPort for captured traffic.
 	Address netip.AddrPort
+	// QUIC says that the address is a UDP port, for HTTP/3: every chain has TLS and HTTP.
+	QUIC bool
 	// Chains in the order of the message; the most specific match wins, see route.Chain.
 	Chains []*Chain
 	// Default serves connections that no chain matches; nil closes them.

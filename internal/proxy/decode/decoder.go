@@ -25,6 +25,7 @@ type decoder struct {
 	path  []string
 	where string // path of err
 	err   error
+	quic  bool // the listener is for HTTP/3
 }
 
 // at decodes inside a field.
@@ -212,7 +213,7 @@ func (d *decoder) socket(m *corev3.Address) (address string, port uint16) {
 		return "", 0
 	}
 	d.at("socket_address", func() {
-		d.only(s, "address", "port_value", "ipv4_compat")
+		d.only(s, "address", "port_value", "ipv4_compat", "protocol")
 		port = d.port("port_value", s.GetPortValue())
 		if s.GetAddress() == "" {
 			d.fail("address: is required")

@@ -15,14 +15,15 @@ func (d *decoder) http(m *hcmv3.HttpConnectionManager) *conf.HTTP {
 		"forward_client_cert_details", "upgrade_configs", "normalize_path", "merge_slashes", "stream_idle_timeout",
 		// Without effect: which parts of a certificate x-forwarded-client-cert tells (the proxy tells URI and hash); that 100
 		// Continue is passed on, request ids are made and kept, which the proxy always does.
-		"set_current_client_cert_details", "proxy_100_continue", "generate_request_id", "preserve_external_request_id")
+		"http3_protocol_options", "set_current_client_cert_details", "proxy_100_continue", "generate_request_id", "preserve_external_request_id")
 	h := &conf.HTTP{
 		StatPrefix: m.GetStatPrefix(), UseRemoteAddress: m.GetUseRemoteAddress().GetValue(), ServerName: m.GetServerName(),
 		NormalizePath: m.GetNormalizePath().GetValue(), MergeSlashes: m.GetMergeSlashes(),
 	}
-	if t := m.GetCodecType(); t != hcmv3.HttpConnectionManager_AUTO && t != hcmv3.HttpConnectionManager_HTTP1 {
+	if t := m.GetCodecType(); t != hcmv3.HttpConnectionManager_AUTO && t != hcmv3.HttpConnectionManager_HTTP1 && (!d.quic || t != hcmv3.HttpConnectionManager_HTTP3) {
 		d.at("codec_type", func() { d.fail("%s is not supported", t) })
 	}
+	d.at("http3_protocol_options", func() { d.only(m.GetHttp3ProtocolOptions()) })
 	d.routeSource(m, h)
 	d.httpFilters(m.GetHttpFilters(), h)
 	d.httpLimits(m, h)

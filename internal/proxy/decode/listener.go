@@ -16,10 +16,15 @@ func (d *decoder) listener(m *listenerv3.Listener) *conf.Listener {
 	d.only(m, "name", "address", "filter_chains", "default_filter_chain", "traffic_direction", "listener_filters", "api_listener",
 		// Without effect: the proxy captures and sniffs in its own way, whatever the listener filters say of it.
 		"use_original_dst", "bind_to_port", "listener_filters_timeout", "continue_on_listener_filters_timeout", "stat_prefix",
-		"enable_reuse_port", "metadata")
+		"enable_reuse_port", "metadata", "udp_listener_config")
 	l := &conf.Listener{Name: m.GetName(), Direction: direction(m)}
 	if m.GetAddress() != nil {
 		d.at("address", func() { l.Address = d.bindAddress(m.GetAddress()) })
+	}
+	if u := m.GetUdpListenerConfig(); u != nil {
+		d.at("udp_listener_config", func() { d.quicListener(u, l) })
+	} else if m.GetAddress().GetSocketAddress().GetProtocol() == corev3.SocketAddress_UDP {
+		d.fail("udp_listener_config: is required for a UDP address")
 	}
 	each(d, "listener_filters", m.GetListenerFilters(), d.listenerFilter)
 	each(d, "filter_chains", m.GetFilterChains(), func(c *listenerv3.FilterChain) { l.Chains = append(l.Chains, d.chain(c)) })
@@ -33,6 +38,9 @@ func (d *decoder) listener(m *listenerv3.Listener) *conf.Listener {
 	}
 	if a := m.GetApiListener(); a != nil {
 		d.at("api_listener", func() { d.apiListener(a, l) })
+	}
+	if l.QUIC {
+		d.overQUIC(l)
 	}
 	if len(l.Chains) == 0 && l.Default == nil {
 		d.fail("has neither api_listener nor filter chains")

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	quicv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/quic/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 
@@ -34,6 +35,10 @@ func (d *decoder) downstreamSocket(m *corev3.TransportSocket) (t *conf.Downstrea
 		case downstreamTLS:
 			if v := (&tlsv3.DownstreamTlsContext{}); d.typed(a, v) {
 				t = d.downstream(v)
+			}
+		case downstreamQUIC:
+			if v := (&quicv3.QuicDownstreamTransport{}); d.typed(a, v) {
+				t = d.quicSocket(v)
 			}
 		default:
 			d.fail("transport socket of type %q is not supported", a.GetTypeUrl())

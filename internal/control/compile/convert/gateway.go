@@ -28,6 +28,7 @@ func (p *Part) istioGateway(g *networking.Gateway) {
 		p.server(s, At("spec.servers", i), i)
 	}
 	p.sameProtocol()
+	p.http3()
 }
 
 func (p *Part) server(s *networkingapi.Server, field string, index int) {

@@ -39,6 +39,7 @@ func (p *Part) Listeners(g *gatewayv1.Gateway) {
 		p.listener(spec, i)
 	}
 	p.sameProtocol()
+	p.http3()
 }
 
 func (p *Part) refuse(field string, set bool) {
