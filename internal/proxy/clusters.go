@@ -53,7 +53,9 @@ type endpoint struct {
 	pool *upstream.Pool // of HTTP/1 connections
 	raw  upstream.Way   // for relayed bytes
 	tls  bool
-	err  error // why it cannot be reached; a configuration that no TLS can be made of
+	// announces: connections begin with a PROXY protocol header that names the client (see withClient).
+	announces bool
+	err       error // why it cannot be reached; a configuration that no TLS can be made of
 
 	httpEdge, grpcEdge, tcpEdge atomic.Pointer[telemetry.Edge] // the source side's, made at first use
 }
@@ -164,7 +166,7 @@ func keyOf(e *conf.Endpoint) reachKey { return reachKey{e.Address, e.Port, e.TLS
 // endpoint makes the endpoint of a host; it takes over the pool of known, the same endpoint of the version before.
 func (c *cluster) endpoint(h *balance.Host, known *endpoint) *endpoint {
 	if known != nil && known.err == nil {
-		return &endpoint{host: h, pool: known.pool, raw: known.raw, tls: known.tls}
+		return &endpoint{host: h, pool: known.pool, raw: known.raw, tls: known.tls, announces: known.announces}
 	}
 	e := &endpoint{host: h}
 	way := upstream.Way{Address: wire.ListenerName(h.Endpoint.Address, h.Endpoint.Port), Timeout: c.conf.ConnectTimeout, Dial: c.p.dialer.Dial}
@@ -172,7 +174,12 @@ func (c *cluster) endpoint(h *balance.Host, known *endpoint) *endpoint {
 		way.Dial = c.p.dialer.DialUnknown
 	}
 	e.raw = way
-	if t := transportOf(c.conf, h.Endpoint); t != nil {
+	how := transportOf(c.conf, h.Endpoint)
+	if e.announces = how.ProxyProtocol != 0; e.announces {
+		way.Dial = announcing(way.Dial, how.ProxyProtocol)
+		e.raw.Dial = way.Dial
+	}
+	if t := how.TLS; t != nil {
 		e.tls = true
 		way.TLS, e.raw.TLS, e.err = c.p.clientTLS(t)
 		if t.Workload {
@@ -183,6 +190,9 @@ func (c *cluster) endpoint(h *balance.Host, known *endpoint) *endpoint {
 	if o.IdleTimeout == 0 && e.tls && way.Source != nil {
 		o.IdleTimeout = meshIdle
 	}
+	if e.announces {
+		o.MaxRequests = 1 // the header names one client
+	}
 	e.pool = upstream.NewPool(way, c.breaker, o)
 	return e
 }
@@ -190,13 +200,13 @@ func (c *cluster) endpoint(h *balance.Host, known *endpoint) *endpoint {
 // meshIdle is for connections between our own proxies, which keep idle ones for an hour.
 const meshIdle = time.Minute
 
-func transportOf(c *conf.Cluster, e *conf.Endpoint) *conf.UpstreamTLS {
+func transportOf(c *conf.Cluster, e *conf.Endpoint) conf.TransportMatch {
 	for i := range c.Transports {
 		if m := &c.Transports[i]; m.TLSMode == "" || m.TLSMode == e.TLSMode {
-			return m.TLS
+			return *m
 		}
 	}
-	return nil
+	return conf.TransportMatch{}
 }
 
 // clientTLS gives the configurations for HTTP and for relayed bytes.

@@ -31,8 +31,9 @@ type downstream struct {
 	p         *Proxy
 	direction direction
 	conn      conn.Conn
-	remote    netip.AddrPort
-	local     netip.AddrPort
+	// remote is the client: the peer, or whom that names in a PROXY protocol header. direct is the peer.
+	remote, direct netip.AddrPort
+	local          netip.AddrPort
 	// destination is where the client was going; app, inbound, the address of the workload's own port.
 	destination, app netip.AddrPort
 	// port is, inbound, the one that policies name.
@@ -72,7 +73,7 @@ type inboundEdge struct {
 }
 
 func (p *Proxy) newDownstream(a listen.Accepted, dir direction) *downstream {
-	return &downstream{p: p, direction: dir, conn: a.Conn, remote: a.Conn.RemoteAddr(), local: a.Conn.LocalAddr(),
+	return &downstream{p: p, direction: dir, conn: a.Conn, remote: a.Conn.RemoteAddr(), direct: a.Conn.RemoteAddr(), local: a.Conn.LocalAddr(),
 		destination: a.Destination, app: a.Destination, port: a.Destination.Port()}
 }
 

@@ -16,7 +16,7 @@ func (x *exchange) authorize() bool {
 	if x.http == nil || len(x.http.RBAC) == 0 {
 		return true
 	}
-	in := authz.Input{Peer: x.d.peerURI, Request: &x.req, Source: x.d.remote.Addr(), Remote: x.d.remote.Addr(),
+	in := authz.Input{Peer: x.d.peerURI, Request: &x.req, Source: x.d.direct.Addr(), Remote: x.d.remote.Addr(),
 		Destination: x.d.destination.Addr(), Port: x.d.port, SNI: x.d.sni}
 	x.verdict = authz.Evaluate(x.http.RBAC, &in)
 	if x.verdict.Allowed {

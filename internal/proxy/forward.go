@@ -39,9 +39,9 @@ func (x *exchange) open(now, deadline time.Time) error {
 	var up *upstream.Conn
 	var err error
 	if x.free {
-		up, err = x.to.pool.Fresh(x.p.ctx, deadline)
+		up, err = x.to.pool.Fresh(x.d.connecting(x.to), deadline)
 	} else {
-		up, err = x.to.pool.Get(x.p.ctx, now, deadline)
+		up, err = x.to.pool.Get(x.d.connecting(x.to), now, deadline)
 	}
 	if err == nil {
 		x.call = newCall1(up, x.to.pool)

@@ -56,7 +56,10 @@ func (d *downstream) serveListener(l *conf.Listener) {
 	d.p.entered.Add(1)
 	defer d.p.entered.Add(-1)
 	d.p.arrivedAt.Store(d.p.opt.Now().UnixNano())
-	d.info = route.ConnInfo{Destination: d.destination, Source: d.remote.Addr(), Transport: conf.RawTransport}
+	if !d.announced(l.ProxyProtocol) {
+		return
+	}
+	d.info = route.ConnInfo{Destination: d.destination, Source: d.remote.Addr(), Direct: d.direct.Addr(), Transport: conf.RawTransport}
 	var s *stream
 	if raw, _ := route.Chain(l, &d.info); raw != nil && raw.TCP != nil && raw.TLS == nil {
 		s = d.newStream(raw.TCP) // plaintext whose server may speak first is possible

@@ -62,7 +62,7 @@ func (s *stream) authorize() bool {
 		return true
 	}
 	d := s.d
-	v := authz.Evaluate(s.tcp.RBAC, &authz.Input{Peer: d.peerURI, Source: d.remote.Addr(), Remote: d.remote.Addr(),
+	v := authz.Evaluate(s.tcp.RBAC, &authz.Input{Peer: d.peerURI, Source: d.direct.Addr(), Remote: d.remote.Addr(),
 		Destination: d.destination.Addr(), Port: d.port, SNI: d.sni})
 	if v.Allowed {
 		return true
@@ -101,7 +101,7 @@ func (s *stream) connect() bool {
 	if s.to.err != nil {
 		return s.fail(tlsFailed, "connect", s.to.err)
 	}
-	up, err := s.to.raw.Connect(s.p.ctx, time.Time{})
+	up, err := s.to.raw.Connect(s.d.connecting(s.to), time.Time{})
 	if err != nil {
 		s.err = unreached(err)
 		if !errors.Is(err, context.Canceled) {

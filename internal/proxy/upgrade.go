@@ -89,7 +89,7 @@ func (x *exchange) establish() {
 	if errors.Join(err, hijackErr) != nil {
 		return
 	}
-	inner := &downstream{p: d.p, direction: outbound, conn: c, remote: d.remote, local: d.local, fixed: d.name, name: d.name,
+	inner := &downstream{p: d.p, direction: outbound, conn: c, remote: d.remote, direct: d.direct, local: d.local, fixed: d.name, name: d.name,
 		byAddress: target}
 	_, port := hostPort(d.name)
 	inner.destination = netip.AddrPortFrom(d.local.Addr(), port)

@@ -44,8 +44,19 @@ type Listener struct {
 	Chains []*Chain
 	// Default serves connections that no chain matches; nil closes them.
 	Default *Chain
+	// ProxyProtocol has a header of the PROXY protocol read from each connection before anything else; nil does not look for one.
+	ProxyProtocol *ProxyProtocol
 	// TrafficDirection is "outbound", "inbound" or "gateway" for logs and metrics.
 	Direction string
+}
+
+// ProxyProtocol is how a listener takes the header of the PROXY protocol. Source:
+// envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.
+type ProxyProtocol struct {
+	// Optional takes connections without a header as they are; otherwise they are closed.
+	Optional bool
+	// Disallowed are versions that are refused.
+	Disallowed [3]bool
 }
 
 // Chain says what to do with a connection: TLS, then HTTP or TCP. An outbound target that leaves the protocol open has both
@@ -66,7 +77,8 @@ type ChainMatch struct {
 	ServerNames     []string       // SNI: exact or "*.suffix"
 	Transport       Transport
 	ALPN            []string
-	SourcePrefixes  []netip.Prefix
+	SourcePrefixes  []netip.Prefix // of the client, as a PROXY protocol header says it if there is one
+	DirectPrefixes  []netip.Prefix // of the direct peer
 }
 
 // Transport is what the first bytes of a connection turned out to be.
@@ -232,6 +244,8 @@ type Endpoint struct {
 type TransportMatch struct {
 	TLSMode string       // required value of Endpoint.TLSMode; empty matches any
 	TLS     *UpstreamTLS // nil for plaintext
+	// ProxyProtocol is the version of the header that is sent before anything else; 0 for none.
+	ProxyProtocol uint8
 }
 
 // UpstreamTLS is the TLS that a cluster originates.

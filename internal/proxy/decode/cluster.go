@@ -230,12 +230,12 @@ func (d *decoder) transports(m *clusterv3.Cluster, c *conf.Cluster) {
 			d.at("match", func() { d.fail("only tlsMode is supported") })
 		}
 		tm := conf.TransportMatch{TLSMode: mode}
-		d.at("transport_socket", func() { tm.TLS = d.upstreamSocket(t.GetTransportSocket()) })
+		d.at("transport_socket", func() { d.transportSocket(t.GetTransportSocket(), &tm) })
 		c.Transports = append(c.Transports, tm)
 	})
 	var last conf.TransportMatch
 	if t := m.GetTransportSocket(); t != nil {
-		d.at("transport_socket", func() { last.TLS = d.upstreamSocket(t) })
+		d.at("transport_socket", func() { d.transportSocket(t, &last) })
 	}
 	if n := len(c.Transports); n == 0 || c.Transports[n-1].TLSMode != "" {
 		c.Transports = append(c.Transports, last)

@@ -5,6 +5,7 @@ import (
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	proxyprotov3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/proxy_protocol/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	"google.golang.org/protobuf/types/known/anypb"
 
@@ -26,7 +27,7 @@ func (d *decoder) listener(m *listenerv3.Listener) *conf.Listener {
 	} else if m.GetAddress().GetSocketAddress().GetProtocol() == corev3.SocketAddress_UDP {
 		d.fail("udp_listener_config: is required for a UDP address")
 	}
-	each(d, "listener_filters", m.GetListenerFilters(), d.listenerFilter)
+	each(d, "listener_filters", m.GetListenerFilters(), func(f *listenerv3.ListenerFilter) { d.listenerFilter(f, l) })
 	each(d, "filter_chains", m.GetFilterChains(), func(c *listenerv3.FilterChain) { l.Chains = append(l.Chains, d.chain(c)) })
 	if m.GetDefaultFilterChain() != nil {
 		d.at("default_filter_chain", func() {
@@ -67,14 +68,41 @@ func (d *decoder) bindAddress(m *corev3.Address) netip.AddrPort {
 	return netip.AddrPortFrom(a, port)
 }
 
-// listenerFilter admits the filters whose work the proxy always does.
-func (d *decoder) listenerFilter(m *listenerv3.ListenerFilter) {
+// listenerFilter decodes the PROXY protocol and admits the filters whose work the proxy always does.
+func (d *decoder) listenerFilter(m *listenerv3.ListenerFilter, l *conf.Listener) {
+	switch a := m.GetTypedConfig(); {
+	case string(a.MessageName()) == "envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol":
+		d.only(m, "name", "typed_config")
+		d.typedConfig(a, func() {
+			if v := (&proxyprotov3.ProxyProtocol{}); d.typed(a, v) {
+				l.ProxyProtocol = d.proxyProtocol(v)
+			}
+		})
+		return
+	}
 	switch m.GetName() {
 	case "envoy.filters.listener.tls_inspector", "envoy.filters.listener.http_inspector", "envoy.filters.listener.original_dst":
 		d.only(m, "name", "typed_config", "filter_disabled")
 	default:
 		d.fail("listener filter %q is not supported", m.GetName())
 	}
+}
+
+func (d *decoder) proxyProtocol(m *proxyprotov3.ProxyProtocol) *conf.ProxyProtocol {
+	d.only(m, "allow_requests_without_proxy_protocol", "disallowed_versions", "stat_prefix",
+		"pass_through_tlvs") // without effect: nothing passes extensions on
+	p := &conf.ProxyProtocol{Optional: m.GetAllowRequestsWithoutProxyProtocol()}
+	each(d, "disallowed_versions", m.GetDisallowedVersions(), func(v corev3.ProxyProtocolConfig_Version) {
+		switch v {
+		case corev3.ProxyProtocolConfig_V1:
+			p.Disallowed[1] = true
+		case corev3.ProxyProtocolConfig_V2:
+			p.Disallowed[2] = true
+		default:
+			d.fail("version %s is not known", v)
+		}
+	})
+	return p
 }
 
 // apiListener joins the HTTP part of an outbound destination with its chains, as conf.Chain says.
@@ -100,7 +128,7 @@ func (d *decoder) apiListener(m *listenerv3.ApiListener, l *conf.Listener) {
 
 func matchesAll(m *conf.ChainMatch) bool {
 	return m.DestinationPort == 0 && len(m.Destination) == 0 && len(m.ServerNames) == 0 && m.Transport == conf.AnyTransport &&
-		len(m.ALPN) == 0 && len(m.SourcePrefixes) == 0
+		len(m.ALPN) == 0 && len(m.SourcePrefixes) == 0 && len(m.DirectPrefixes) == 0
 }
 
 func (d *decoder) chain(m *listenerv3.FilterChain) *conf.Chain {
@@ -138,13 +166,8 @@ func (d *decoder) chainMatch(m *listenerv3.FilterChainMatch) conf.ChainMatch {
 		ServerNames:     m.GetServerNames(),
 		ALPN:            m.GetApplicationProtocols(),
 	}
-	// The source is always the direct peer: no proxy protocol is read. One list of the two can be asked for.
-	direct, source := d.cidrs("direct_source_prefix_ranges", m.GetDirectSourcePrefixRanges()), d.cidrs("source_prefix_ranges", m.GetSourcePrefixRanges())
-	if c.SourcePrefixes = source; len(source) == 0 {
-		c.SourcePrefixes = direct
-	} else if len(direct) > 0 {
-		d.fail("source_prefix_ranges and direct_source_prefix_ranges exclude each other")
-	}
+	c.DirectPrefixes = d.cidrs("direct_source_prefix_ranges", m.GetDirectSourcePrefixRanges())
+	c.SourcePrefixes = d.cidrs("source_prefix_ranges", m.GetSourcePrefixRanges())
 	switch t := m.GetTransportProtocol(); t {
 	case "":
 	case "tls":

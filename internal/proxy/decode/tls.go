@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	proxysocketv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/proxy_protocol/v3"
 	quicv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/quic/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
@@ -23,6 +24,8 @@ const (
 	downstreamTLS = "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext"
 	upstreamTLS   = "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"
 	rawBuffer     = "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer"
+
+	proxyProtocolSocket = "envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport"
 )
 
 // downstreamSocket gives nil for plaintext.
@@ -81,6 +84,38 @@ func (d *decoder) downstream(m *tlsv3.DownstreamTlsContext) *conf.DownstreamTLS 
 	}
 	t.MinVersion, t.MaxVersion, t.CipherSuites = d.params(c.params)
 	return t
+}
+
+// transportSocket decodes what an upstream connection begins with: a header of the PROXY protocol, TLS, or both.
+func (d *decoder) transportSocket(m *corev3.TransportSocket, t *conf.TransportMatch) {
+	a := m.GetTypedConfig()
+	if string(a.MessageName()) != proxyProtocolSocket {
+		t.TLS = d.upstreamSocket(m)
+		return
+	}
+	d.only(m, "name", "typed_config")
+	d.typedConfig(a, func() {
+		v := &proxysocketv3.ProxyProtocolUpstreamTransport{}
+		if !d.typed(a, v) {
+			return
+		}
+		d.only(v, "config", "transport_socket",
+			"allow_unspecified_address", "tlv_as_pool_key") // without effect: unknown addresses are told as such, connections are not shared
+		d.at("config", func() {
+			d.only(v.GetConfig(), "version")
+			t.ProxyProtocol = 1
+			if v.GetConfig().GetVersion() == corev3.ProxyProtocolConfig_V2 {
+				t.ProxyProtocol = 2
+			}
+		})
+		d.at("transport_socket", func() {
+			if v.GetTransportSocket() == nil {
+				d.failed(errRequired)
+				return
+			}
+			t.TLS = d.upstreamSocket(v.GetTransportSocket())
+		})
+	})
 }
 
 // upstreamSocket gives nil for plaintext.

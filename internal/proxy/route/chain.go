@@ -12,8 +12,9 @@ import (
 type ConnInfo struct {
 	// Destination is the original destination of a captured connection, else the local address.
 	Destination netip.AddrPort
-	// Source is the direct peer.
-	Source netip.Addr
+	// Source is the client: the direct peer, or whom that names in a PROXY protocol header. Direct is always the peer; the zero
+	// value stands for Source.
+	Source, Direct netip.Addr
 	// ServerName is the SNI of a ClientHello; empty without.
 	ServerName string
 	// Transport is RawTransport or TLSTransport; AnyTransport when it was not looked at.
@@ -34,13 +35,14 @@ const (
 	ByServerName
 	ByTransport
 	ByALPN
+	ByDirect
 	BySource
 )
 
 // String names what found no chain.
 func (s ChainStep) String() string {
 	return [...]string{"matched", "destination port", "destination address", "server name", "transport protocol",
-		"application protocol", "source address"}[s]
+		"application protocol", "direct source address", "source address"}[s]
 }
 
 // Chain gives the most specific filter chain for a connection. At each step only the chains with the best match of that
@@ -101,6 +103,11 @@ func (n *narrowing) score(m *conf.ChainMatch, step ChainStep) int {
 		return equalScore(m.Transport == conf.AnyTransport, m.Transport == c.Transport)
 	case ByALPN:
 		return alpnScore(m.ALPN, c.ALPN)
+	case ByDirect:
+		if c.Direct.IsValid() {
+			return prefixScore(m.DirectPrefixes, c.Direct)
+		}
+		return prefixScore(m.DirectPrefixes, c.Source)
 	}
 	return prefixScore(m.SourcePrefixes, c.Source)
 }
