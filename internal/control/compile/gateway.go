@@ -41,6 +41,11 @@ func (c *compiler) collides(p *part) bool {
 				if s.Port != theirs.Port || theirs.Bind != s.Bind {
 					continue
 				}
+				if other.ProxyProtocol != p.Gateway.ProxyProtocol {
+					p.Err("PortCollision", convert.Key("metadata.annotations", convert.ProxyProtocolAnnotation), "say the same of both",
+						"port %d is also opened by %s, which says otherwise of the PROXY protocol", s.Port, c.owner[other].Ref())
+					return true
+				}
 				if a, b := convert.PortUse(theirs), convert.PortUse(s); a != b || a == "TCP" {
 					owner := c.owner[other]
 					p.Err("PortCollision", convert.At(p.ServersField(), i)+".port", "use another port, or other gateway workloads",

@@ -57,6 +57,7 @@ func podWorkload(pod *corev1.Pod) *model.Workload {
 	w := &model.Workload{
 		Namespace: pod.Namespace, Name: pod.Name, Owner: podOwner(pod), Labels: pod.Labels,
 		ServiceAccount: serviceAccount(pod), Gateway: isGateway(pod), Ready: isReady(pod),
+		ProxyProtocol: convert.PodHeader(pod.Annotations),
 	}
 	for _, ip := range pod.Status.PodIPs {
 		addAddress(w, ip.IP)

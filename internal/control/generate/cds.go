@@ -93,6 +93,7 @@ func (g *Generator) outboundCluster(name string, b *backend) *clusterv3.Cluster 
 	}
 	g.discover(c, b)
 	g.secure(c, b)
+	announce(c, b.policy.ProxyProtocol)
 	if o := protocolOptions(b.policy.Pool); o != nil {
 		c.TypedExtensionProtocolOptions = map[string]*anypb.Any{httpProtocolOptions: pack(o)}
 	}

@@ -63,7 +63,7 @@ func (g *Generator) mergedDestination(namespace string, list []*model.Destinatio
 }
 
 func isZeroPolicy(p model.TrafficPolicy) bool {
-	return p.Balancing == nil && p.Pool == nil && p.Outlier == nil && p.TLS == nil && len(p.Ports) == 0
+	return p.Balancing == nil && p.Pool == nil && p.Outlier == nil && p.TLS == nil && p.ProxyProtocol == 0 && len(p.Ports) == 0
 }
 
 // subset finds a subset by name; nil when there is none.
@@ -104,12 +104,17 @@ func trafficPolicy(d *model.Destination, s *model.Subset, port uint16) model.Tra
 	if s.Policy.TLS != nil {
 		p.TLS = s.Policy.TLS
 	}
+	if s.Policy.ProxyProtocol != 0 {
+		p.ProxyProtocol = s.Policy.ProxyProtocol
+	}
 	return p
 }
 
 func forPort(p model.TrafficPolicy, port uint16) model.TrafficPolicy {
 	if own := p.Ports[port]; own != nil {
-		return *own
+		policy := *own
+		policy.ProxyProtocol = p.ProxyProtocol // ports have no such setting
+		return policy
 	}
 	return p
 }

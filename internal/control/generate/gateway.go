@@ -76,13 +76,14 @@ func (g *Generator) GatewayListeners() []*listenerv3.Listener {
 			Address:          socketAddress(firstOf(set.servers[0].server.Bind, "0.0.0.0"), set.port),
 			TrafficDirection: corev3.TrafficDirection_OUTBOUND,
 		}
+		l.ListenerFilters = g.headerFilter(set)
 		switch set.kind() {
 		case model.HTTP:
 			filter := g.gatewayHTTP(wire.GatewayRouteName(set.port), set.port)
 			l.FilterChains = []*listenerv3.FilterChain{{Name: l.Name, Filters: []*listenerv3.Filter{filter}}}
 		case model.TLS:
-			l.ListenerFilters = []*listenerv3.ListenerFilter{{Name: tlsInspector,
-				ConfigType: &listenerv3.ListenerFilter_TypedConfig{TypedConfig: pack(&tlsinspectorv3.TlsInspector{})}}}
+			l.ListenerFilters = append(l.ListenerFilters, &listenerv3.ListenerFilter{Name: tlsInspector,
+				ConfigType: &listenerv3.ListenerFilter_TypedConfig{TypedConfig: pack(&tlsinspectorv3.TlsInspector{})}})
 			for _, s := range set.servers {
 				l.FilterChains = append(l.FilterChains, g.gatewayTLS(s)...)
 			}

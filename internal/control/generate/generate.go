@@ -41,6 +41,7 @@ type Node struct {
 	Namespace      string
 	ServiceAccount string
 	Labels         map[string]string
+	ProxyProtocol  model.ProxyProtocol // for gateways
 	// Ports on which the workload accepts connections; for sidecars.
 	Ports []model.WorkloadPort
 	// Proxyless says that the client is gRPC's own xDS client, which reads a smaller part of Envoy's messages.

@@ -46,6 +46,8 @@ var goldens = []struct {
 	{"gateway", bookinfoGateway, ingress(), [][2]string{{"lds", wire.GatewayListenerName(8080)}, {"lds", wire.GatewayListenerName(8443)},
 		{"rds", wire.GatewayRouteName(8080)}, {"rds", "https.8443.https.bookinfo.default"}}},
 	{"http3", http3Gateway, ingress(), [][2]string{{"lds", wire.GatewayQUICListenerName(8443)}}},
+	{"proxyprotocol", proxyProtocol, ingress(), [][2]string{{"lds", wire.GatewayListenerName(8443)}, {"cds", "outbound|3306||" + mysqlHost},
+		{"cds", "outbound|9080||" + reviewsHost}}},
 	{"special", nil, productpage(), [][2]string{{"cds", wire.PassthroughCluster}, {"cds", wire.BlackHoleCluster}}},
 }
 
@@ -133,6 +135,13 @@ func bookinfoGateway(m *model.Mesh) {
 func http3Gateway(m *model.Mesh) {
 	bookinfoGateway(m)
 	m.Gateways[0].HTTP3 = true
+}
+
+func proxyProtocol(m *model.Mesh) {
+	bookinfoGateway(m)
+	m.Gateways[0].ProxyProtocol = model.OptionalProxyProtocol
+	rule(m, "default", reviewsHost).Policy.ProxyProtocol = 2
+	rule(m, "default", mysqlHost).Policy = model.TrafficPolicy{ProxyProtocol: 1, TLS: &model.ClientTLS{Mode: model.TLSDisable}}
 }
 
 var longTypes = map[string]string{"lds": ListenerType, "rds": RouteType, "cds": ClusterType, "eds": EndpointsType, "dns": DNSType}

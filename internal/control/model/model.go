@@ -160,6 +160,8 @@ type Workload struct {
 	Addresses       []netip.Addr
 	Gateway         bool
 	Ready           bool
+	// ProxyProtocol is what all ports of a gateway expect; a Gateway object may say otherwise for its own.
+	ProxyProtocol ProxyProtocol
 	// Ports that the manifest or a service declares, with the protocol of the service port that leads there.
 	Ports []WorkloadPort
 }
@@ -181,9 +183,21 @@ type Gateway struct {
 	SelectorNamespace string
 	Servers           []Server
 	// HTTP3 serves HTTP/3 too at the ports of servers that terminate HTTPS.
-	HTTP3   bool
-	Created time.Time
+	HTTP3 bool
+	// ProxyProtocol says that what stands in front of the gateway sends PROXY protocol headers.
+	ProxyProtocol ProxyProtocol
+	Created       time.Time
 }
+
+// ProxyProtocol is what a gateway expects at the beginning of connections.
+type ProxyProtocol uint8
+
+// The expectations: none, a header, or perhaps a header.
+const (
+	NoProxyProtocol ProxyProtocol = iota
+	RequiredProxyProtocol
+	OptionalProxyProtocol
+)
 
 // Server is one port of a gateway.
 type Server struct {
@@ -251,7 +265,9 @@ type TrafficPolicy struct {
 	Pool      *ConnectionPool
 	Outlier   *Outlier
 	TLS       *ClientTLS
-	Ports     map[uint16]*TrafficPolicy // port-level settings replace the whole policy for that port, as in Istio
+	// ProxyProtocol is the version of the header that connections begin with; 0 for none.
+	ProxyProtocol uint8
+	Ports         map[uint16]*TrafficPolicy // port-level settings replace the whole policy for that port, as in Istio
 }
 
 // Balancing is a load-balancing policy: one of "ROUND_ROBIN", "LEAST_REQUEST", "RANDOM", "PASSTHROUGH".

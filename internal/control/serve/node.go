@@ -116,7 +116,7 @@ func (c claim) node(who caller, mesh *model.Mesh) generate.Node {
 	w := mesh.Workloads[who.Namespace+"/"+c.name]
 	switch {
 	case w != nil && (w.ServiceAccount == who.ServiceAccount || w.ServiceAccount == ""):
-		n.Labels, n.Ports = w.Labels, w.Ports
+		n.Labels, n.Ports, n.ProxyProtocol = w.Labels, w.Ports, w.ProxyProtocol
 	case c.role == wire.Sidecar:
 		n.Labels = c.labels
 	}

@@ -48,13 +48,17 @@ func (p *Part) trafficPolicy(t *networkingapi.TrafficPolicy, field string) *mode
 	if t == nil {
 		return nil
 	}
-	p.only(t, field, "loadBalancer", "connectionPool", "outlierDetection", "tls", "portLevelSettings")
+	p.only(t, field, "loadBalancer", "connectionPool", "outlierDetection", "tls", "portLevelSettings", "proxyProtocol")
 	out := &model.TrafficPolicy{
 		Balancing: p.balancing(t.LoadBalancer, field+".loadBalancer"),
 		Pool:      p.pool(t.ConnectionPool, field+".connectionPool"),
 		Outlier:   p.outlier(t.OutlierDetection, field+".outlierDetection"),
 	}
 	out.TLS = p.clientTLS(t.Tls, field+".tls")
+	if h := t.ProxyProtocol; h != nil {
+		p.only(h, field+".proxyProtocol", "version")
+		out.ProxyProtocol = uint8(h.Version) + 1
+	}
 	for i, pl := range t.PortLevelSettings {
 		f := At(field+".portLevelSettings", i)
 		p.only(pl, f, "port", "loadBalancer", "connectionPool", "outlierDetection", "tls")

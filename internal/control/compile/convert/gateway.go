@@ -20,7 +20,8 @@ var ingressSelector = map[string]string{IstioLabel: "ingressgateway"}
 func (p *Part) istioGateway(g *networking.Gateway) {
 	spec := &g.Spec
 	p.only(spec, "spec", "servers", "selector")
-	p.Gateway = &model.Gateway{Ref: p.Ref(), Selector: p.validLabels(spec.Selector, "spec.selector"), Created: p.Born}
+	p.Gateway = &model.Gateway{Ref: p.Ref(), Selector: p.validLabels(spec.Selector, "spec.selector"), Created: p.Born,
+		ProxyProtocol: p.expectedHeader()}
 	if len(spec.Servers) == 0 {
 		p.Err("MissingField", "spec.servers", "", "at least one server is needed")
 	}

@@ -24,7 +24,7 @@ func (p *Part) apiGateway(g *gatewayv1.Gateway) {
 // Listeners converts a Gateway that is ours.
 func (p *Part) Listeners(g *gatewayv1.Gateway) {
 	spec := &g.Spec
-	p.Gateway = &model.Gateway{Ref: p.Ref(), Selector: ingressSelector, Created: p.Born}
+	p.Gateway = &model.Gateway{Ref: p.Ref(), Selector: ingressSelector, Created: p.Born, ProxyProtocol: p.expectedHeader()}
 	p.refuse("spec.addresses", len(spec.Addresses) > 0)
 	p.refuse("spec.allowedListeners", spec.AllowedListeners != nil)
 	p.refuse("spec.tls", spec.TLS != nil)
