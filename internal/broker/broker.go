@@ -88,6 +88,27 @@ func (c Client) Listen(port uint16) (net.Listener, error) {
 	return l, nil
 }
 
+// ListenPacket gives the UDP socket of a gateway's port, whose number on the host is that of the TCP port. As with Listen the
+// broker keeps it until Release.
+func (c Client) ListenPacket(port uint16) (net.PacketConn, error) {
+	_, file, err := c.ask(context.Background(), request{Verb: "listen", Network: "udp", Port: port})
+	if err != nil {
+		return nil, &net.OpError{Op: "listen", Net: "udp", Addr: &net.UDPAddr{Port: int(port)}, Err: err}
+	}
+	defer file.Close()
+	pc, err := net.FilePacketConn(file)
+	if err != nil {
+		return nil, fmt.Errorf("broker: listen udp %d: %w", port, err)
+	}
+	return pc, nil
+}
+
+// ReleasePacket is Release for ListenPacket.
+func (c Client) ReleasePacket(port uint16) error {
+	_, _, err := c.ask(context.Background(), request{Verb: "release", Network: "udp", Port: port})
+	return err
+}
+
 // Release makes the broker close its copy of a port's listening socket, so that the host refuses connections once the
 // listeners made of it are closed too.
 func (c Client) Release(port uint16) error {

@@ -88,6 +88,43 @@ func TestListenOutlivesItsGateway(t *testing.T) {
 	}
 }
 
+func TestListenPacket(t *testing.T) {
+	s, c := serve(t, Options{Publish: map[uint16]uint16{443: 0}}, Policy{Listen: true})
+	first, err := c.ListenPacket(443)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := s.Published()
+	if len(at) != 1 || at[0].Address != first.LocalAddr().String() {
+		t.Fatalf("published %v, UDP socket at %v", at, first.LocalAddr())
+	}
+	first.Close()
+	client, err := net.Dial("udp", at[0].Address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	io.WriteString(client, "hello") // nobody reads now
+	second, err := c.ListenPacket(443)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var buf [16]byte
+	n, _, err := second.ReadFrom(buf[:])
+	if err != nil || string(buf[:n]) != "hello" {
+		t.Fatalf("read %q, %v", buf[:n], err)
+	}
+	second.Close()
+	if err := c.ReleasePacket(443); err != nil {
+		t.Fatal(err)
+	}
+	again, err := net.ListenPacket("udp", at[0].Address)
+	if err != nil {
+		t.Fatal("after the release:", err)
+	}
+	again.Close()
+}
+
 func TestOnlyGatewaysListen(t *testing.T) {
 	_, c := serve(t, Options{Publish: map[uint16]uint16{80: 0}}, Policy{})
 	if _, err := c.Listen(80); !errors.Is(err, syscall.EACCES) {
