@@ -2,6 +2,7 @@ package explain
 
 import (
 	"fmt"
+	"net/http"
 	"net/netip"
 	"net/url"
 	"strings"
@@ -9,6 +10,7 @@ import (
 	"github.com/weftmesh/weft/internal/proxy/conf"
 	"github.com/weftmesh/weft/internal/proxy/decode"
 	"github.com/weftmesh/weft/internal/proxy/filter/authz"
+	"github.com/weftmesh/weft/internal/proxy/filter/cors"
 	"github.com/weftmesh/weft/internal/proxy/message"
 	"github.com/weftmesh/weft/internal/proxy/route"
 	"github.com/weftmesh/weft/internal/wire"
@@ -208,7 +210,7 @@ func (e *evaluation) http(ln *conf.Listener, h *conf.HTTP) {
 	case res.Route == nil:
 		e.refuse(404, "NR", "none of the %d routes matches", len(trace.Attempts))
 	default:
-		e.chosen(res.Route, h.Fault)
+		e.chosen(res.Route, h)
 	}
 }
 
@@ -230,13 +232,16 @@ func (e *evaluation) table(ln *conf.Listener, h *conf.HTTP) *conf.RouteTable {
 }
 
 // chosen describes the route and follows it.
-func (e *evaluation) chosen(rt *conf.Route, faults bool) {
+func (e *evaluation) chosen(rt *conf.Route, h *conf.HTTP) {
 	r := &Route{Name: rt.Name, Object: rt.Object, Field: rt.Field, Changes: headerChanges("", rt.Request)}
 	e.report.Route, e.route = r, rt
 	r.Changes = append(r.Changes, headerChanges("response ", rt.Response)...)
-	if faults && rt.Fault != nil {
+	if h.Fault && rt.Fault != nil {
 		e.fault = rt.Fault
 		r.Fault = describeFault(rt.Fault)
+	}
+	if h.CORS && e.crossOrigin(rt) {
+		return
 	}
 	switch {
 	case rt.Redirect != nil:
@@ -255,6 +260,23 @@ func (e *evaluation) chosen(rt *conf.Route, faults bool) {
 		}
 		e.destinations(f.Clusters, f.TotalWeight)
 	}
+}
+
+// crossOrigin tells what the route's policy makes of a page's request; true when the proxy answers it.
+func (e *evaluation) crossOrigin(rt *conf.Route) bool {
+	switch cors.Decide(rt.CORS, e.talk.request, lastDraw) {
+	case cors.Actual:
+		e.report.Route.Changes = append(e.report.Route.Changes, "response marked for the origin (CORS)")
+	case cors.Preflight:
+		e.report.Outcome, e.report.Status = "respond", http.StatusOK
+		e.report.Summary = "the origin's preflight is answered by the route's CORS policy: permitted"
+		return true
+	case cors.Unmatched:
+		e.report.Outcome, e.report.Status = "respond", http.StatusOK
+		e.report.Summary = "the preflight is answered by the route's CORS policy: not permitted, for the origin is not allowed"
+		return true
+	}
+	return false
 }
 
 // destinations looks at each cluster of a split.

@@ -3,12 +3,11 @@ package explain
 import (
 	"cmp"
 	"fmt"
-	"net/url"
-	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/weftmesh/weft/internal/proxy/conf"
+	"github.com/weftmesh/weft/internal/proxy/filter/rewrite"
 )
 
 // conclude writes the summary of requests that are forwarded.
@@ -172,36 +171,7 @@ func rewrites(f *conf.Forward) (out []string) {
 	return out
 }
 
-// location is where a redirect leads, as far as it can be told without the parts that depend on patterns.
+// location is where a redirect leads.
 func (e *evaluation) location(rt *conf.Route) string {
-	r, req := rt.Redirect, e.talk.request
-	u := url.URL{Scheme: req.Scheme, Host: req.Authority}
-	if r.Scheme != "" {
-		u.Scheme = r.Scheme
-	}
-	host, port := u.Hostname(), u.Port()
-	if r.Host != "" {
-		host = r.Host
-	}
-	if r.Port != 0 {
-		port = strconv.Itoa(int(r.Port))
-	} else if r.Scheme != "" && r.Scheme != req.Scheme {
-		port = ""
-	}
-	if u.Host = host; port != "" {
-		u.Host = host + ":" + port
-	}
-	path, query := req.SplitPath()
-	switch {
-	case r.Path != "":
-		path = r.Path
-	case r.PrefixRewrite != "":
-		path = r.PrefixRewrite + strings.TrimPrefix(path, rt.Match.Path.Value)
-	case r.RegexRewrite != nil:
-		path = "a path rewritten by " + r.RegexRewrite.Pattern.Value
-	}
-	if query != "" && !r.StripQuery && !slices.Contains([]byte(path), '?') {
-		path += "?" + query
-	}
-	return u.Scheme + "://" + u.Host + path
+	return rewrite.Location(e.talk.request, rt.Redirect, &rt.Match, e.talk.request.Scheme)
 }

@@ -1,20 +1,27 @@
 package proxy
 
 import (
+	"net/http"
 	"strconv"
 	"strings"
 
+	"github.com/weftmesh/weft/internal/proxy/filter/cors"
 	"github.com/weftmesh/weft/internal/proxy/filter/rewrite"
 	http1 "github.com/weftmesh/weft/internal/proxy/http"
 	"github.com/weftmesh/weft/internal/proxy/message"
 )
 
-// answerByRoute gives the redirect or direct response that the route asks for.
+// answerByRoute gives the redirect or direct response that the route asks for, or its answer to a preflight.
 func (x *exchange) answerByRoute() {
 	rt := x.matched.Route
 	x.res.Reset()
 	var body []byte
 	switch {
+	case x.origin == cors.Preflight:
+		x.res.Status = http.StatusOK
+		cors.Permit(rt.CORS, &x.req, &x.res.Header)
+	case x.origin == cors.Unmatched:
+		x.res.Status = http.StatusOK
 	case rt.Redirect != nil:
 		x.res.Status = rt.Redirect.Status
 		x.res.Header.Add("Location", rewrite.Location(&x.req, rt.Redirect, &rt.Match, x.d.clientScheme(&x.req)))
@@ -105,6 +112,7 @@ func (x *exchange) answer(body []byte) {
 			r.Header.Add("Content-Type", "text/plain")
 		}
 	}
+	x.markOrigin()
 	x.status = r.Status
 	err := x.down.WriteResponse(r)
 	if err == nil {

@@ -7,6 +7,7 @@ import (
 	"github.com/weftmesh/weft/internal/proxy/balance"
 	"github.com/weftmesh/weft/internal/proxy/conf"
 	"github.com/weftmesh/weft/internal/proxy/filter/authz"
+	"github.com/weftmesh/weft/internal/proxy/filter/cors"
 	"github.com/weftmesh/weft/internal/proxy/filter/fault"
 	"github.com/weftmesh/weft/internal/proxy/message"
 	"github.com/weftmesh/weft/internal/proxy/route"
@@ -35,6 +36,7 @@ type exchange struct {
 	split    *conf.WeightedCluster
 	direct   netip.AddrPort // for original destination clusters
 	fault    fault.Injection
+	origin   cors.Kind // of the request, by the route's policy
 	verdict  authz.Verdict
 	deadline time.Time // of the whole exchange; zero for none
 	body     []byte    // of the request, where it was read ahead
@@ -80,7 +82,7 @@ func (x *exchange) run() {
 		x.establish()
 		return
 	}
-	ok := x.admit() && x.match() && x.authorize() && x.inject() && x.rewrite() && x.forward()
+	ok := x.admit() && x.match() && x.authorize() && x.cors() && x.inject() && x.rewrite() && x.forward()
 	x.reply(ok)
 	x.release()
 	x.record()

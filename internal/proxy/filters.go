@@ -5,6 +5,7 @@ import (
 
 	"github.com/weftmesh/weft/internal/proxy/conf"
 	"github.com/weftmesh/weft/internal/proxy/filter/authz"
+	"github.com/weftmesh/weft/internal/proxy/filter/cors"
 	"github.com/weftmesh/weft/internal/proxy/filter/fault"
 	"github.com/weftmesh/weft/internal/proxy/filter/headers"
 	"github.com/weftmesh/weft/internal/proxy/filter/rewrite"
@@ -25,6 +26,23 @@ func (x *exchange) authorize() bool {
 	x.err = fail(denied, "authorize", errors.New(x.verdict.Rule))
 	x.err.policy = x.verdict.Policy
 	return false
+}
+
+// cors answers preflights by itself; other requests go on.
+func (x *exchange) cors() bool {
+	rt := x.matched.Route
+	if rt == nil || rt.CORS == nil || x.http == nil || !x.http.CORS {
+		return true
+	}
+	x.origin = cors.Decide(rt.CORS, &x.req, x.matching.Random)
+	return x.origin != cors.Preflight && x.origin != cors.Unmatched
+}
+
+// markOrigin tells the browser in the response that the page may read it.
+func (x *exchange) markOrigin() {
+	if x.origin == cors.Actual {
+		cors.Mark(x.matched.Route.CORS, &x.req, &x.res.Header)
+	}
 }
 
 // inject delays and aborts as the route's fault says.

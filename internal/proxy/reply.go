@@ -155,12 +155,10 @@ func (x *exchange) dressResponse() {
 	if x.upstreamTime >= 0 {
 		h.Set("X-Envoy-Upstream-Service-Time", x.number(x.upstreamTime.Milliseconds()))
 	}
-	if x.matched.Route == nil {
-		return
-	}
-	if x.split != nil {
+	if x.matched.Route != nil && x.split != nil {
 		x.applyResponse()
 	}
+	x.markOrigin()
 }
 
 func (x *exchange) applyResponse() {

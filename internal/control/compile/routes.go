@@ -32,6 +32,10 @@ func (c *compiler) addRoutes() {
 			c.linkHTTPRoute(p, k)
 		case *networking.VirtualService:
 			c.linkVirtualService(p, &k.Spec)
+			if len(p.Routes.Hosts) == 0 {
+				continue // for others to delegate to
+			}
+			c.delegate(p, &k.Spec)
 			if p.Routes.Mesh {
 				for i, host := range k.Spec.Hosts {
 					c.claim(p.FullHost(host), claim{p, p.Routes, convert.At("spec.hosts", i)})
@@ -40,6 +44,7 @@ func (c *compiler) addRoutes() {
 			c.mesh.RouteSets = append(c.mesh.RouteSets, p.Routes)
 		}
 	}
+	c.undelegated()
 }
 
 // linkVirtualService reports gateways, destinations and ports that are not there.

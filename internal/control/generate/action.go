@@ -253,6 +253,9 @@ func retryPolicy(r *model.Retries) *routev3.RetryPolicy {
 		}},
 		HostSelectionRetryMaxAttempts: hostSelectionTrials,
 	}
+	if r.SameHosts {
+		out.RetryHostPredicate, out.HostSelectionRetryMaxAttempts = nil, 0
+	}
 	if r.RetryOn != "" {
 		out.RetryOn, out.RetriableStatusCodes = retryOn(r.RetryOn)
 	}

@@ -6,6 +6,7 @@ import (
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	corsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/cors/v3"
 	faultv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/fault/v3"
 	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
@@ -74,7 +75,7 @@ func (g *Generator) outboundHTTP(t *target) *hcmv3.HttpConnectionManager {
 	}
 	h := httpManager("outbound_" + name)
 	h.RouteSpecifier = &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{ConfigSource: ads(), RouteConfigName: name}}
-	h.HttpFilters = outboundFilters()
+	h.HttpFilters = g.outboundFilters()
 	return h
 }
 
@@ -92,9 +93,13 @@ func httpFilter(name string, config proto.Message) *hcmv3.HttpFilter {
 	return &hcmv3.HttpFilter{Name: name, ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: pack(config)}}
 }
 
-// outboundFilters inject the faults of routes, then route.
-func outboundFilters() []*hcmv3.HttpFilter {
-	return []*hcmv3.HttpFilter{httpFilter(faultFilter, &faultv3.HTTPFault{}), router()}
+// outboundFilters answer for routes that other origins may use, inject the faults of routes, then route. No browser is behind a
+// gRPC client, which refuses filters that it does not know.
+func (g *Generator) outboundFilters() []*hcmv3.HttpFilter {
+	if g.node.Proxyless {
+		return []*hcmv3.HttpFilter{httpFilter(faultFilter, &faultv3.HTTPFault{}), router()}
+	}
+	return []*hcmv3.HttpFilter{httpFilter(corsFilter, &corsv3.Cors{}), httpFilter(faultFilter, &faultv3.HTTPFault{}), router()}
 }
 
 func router() *hcmv3.HttpFilter { return httpFilter(routerFilter, &routerv3.Router{}) }
@@ -141,7 +146,7 @@ func (g *Generator) tcpChains(s *model.RouteSet, at place) (chains []*listenerv3
 			if !valid {
 				continue
 			}
-			c := &listenerv3.FilterChain{Name: routeName(s, r.Field), Filters: []*listenerv3.Filter{g.relay(s, r.Destinations, at, r.Field)}}
+			c := &listenerv3.FilterChain{Name: routeName(s.Ref, r.Field), Filters: []*listenerv3.Filter{g.relay(s, r.Destinations, at, r.Field)}}
 			if len(subnets) > 0 {
 				c.FilterChainMatch = &listenerv3.FilterChainMatch{PrefixRanges: subnets}
 			}
@@ -170,7 +175,7 @@ func (g *Generator) tlsChains(s *model.RouteSet, at place) (chains []*listenerv3
 			if slices.Contains(names, "*") {
 				match.ServerNames = nil
 			}
-			c := &listenerv3.FilterChain{Name: routeName(s, r.Field), FilterChainMatch: match,
+			c := &listenerv3.FilterChain{Name: routeName(s.Ref, r.Field), FilterChainMatch: match,
 				Filters: []*listenerv3.Filter{g.relay(s, r.Destinations, at, r.Field)}}
 			chains = append(chains, c)
 			if len(match.ServerNames) == 0 && len(subnets) == 0 {
@@ -220,7 +225,7 @@ func (g *Generator) takesL4(m model.L4Match, at place) bool {
 
 // relay sends connections to the destinations of a route.
 func (g *Generator) relay(s *model.RouteSet, destinations []model.WeightedDestination, at place, field string) *listenerv3.Filter {
-	stat := routeName(s, field)
+	stat := routeName(s.Ref, field)
 	if len(destinations) == 1 {
 		if destinations[0].Invalid != "" {
 			return relayTo(stat, wire.BlackHoleCluster)

@@ -10,7 +10,6 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
@@ -212,11 +211,10 @@ func (g *Generator) translate(c candidate, at place) []*routev3.Route {
 		Match:    routeMatch(c.match),
 		Metadata: c.metadata(),
 	}
-	if c.rule.Fault != nil {
-		if f := fault(c.rule.Fault); f != nil {
-			out.TypedPerFilterConfig = map[string]*anypb.Any{faultFilter: pack(f)}
-		}
+	if c.match != nil {
+		out.StatPrefix = c.match.StatPrefix
 	}
+	out.TypedPerFilterConfig = g.perFilter(c.rule)
 	host := applyHeaders(out, c.rule.Request, c.rule.Response)
 	switch {
 	case c.rule.Redirect != nil:
@@ -239,13 +237,21 @@ func (c candidate) name() string {
 		return c.rule.Name
 	}
 	if c.match != nil && len(c.rule.Matches) > 1 && c.match.Field != "" {
-		return routeName(c.set, c.match.Field)
+		return routeName(c.object(), c.match.Field)
 	}
-	return routeName(c.set, c.rule.Field)
+	return routeName(c.object(), c.rule.Field)
 }
 
-func routeName(s *model.RouteSet, field string) string {
-	return s.Ref.Name + "." + s.Ref.Namespace + "/" + strings.ReplaceAll(strings.TrimPrefix(field, "spec."), ".", "/")
+// object is where the rule is written.
+func (c candidate) object() model.Ref {
+	if c.rule.Object != (model.Ref{}) {
+		return c.rule.Object
+	}
+	return c.set.Ref
+}
+
+func routeName(o model.Ref, field string) string {
+	return o.Name + "." + o.Namespace + "/" + strings.ReplaceAll(strings.TrimPrefix(field, "spec."), ".", "/")
 }
 
 func (c candidate) metadata() *corev3.Metadata {
@@ -254,7 +260,7 @@ func (c candidate) metadata() *corev3.Metadata {
 		field = c.match.Field
 	}
 	return istioMetadata(map[string]*structpb.Value{
-		"config": structpb.NewStringValue(c.set.Ref.String()),
+		"config": structpb.NewStringValue(c.object().String()),
 		"field":  structpb.NewStringValue(field),
 	})
 }

@@ -46,6 +46,8 @@ type HTTPRoute struct {
 	Name    string
 	Field   string // path in the object: "spec.http[0]"
 	Matches []HTTPMatch
+	// Object that Field is in, where it is not the set's own: a VirtualService that the set's delegates to.
+	Object Ref
 
 	Destinations []WeightedDestination
 	Redirect     *Redirect
@@ -55,6 +57,7 @@ type HTTPRoute struct {
 	Timeout  time.Duration // 0 for none
 	Retries  *Retries      // nil for the mesh's default, Attempts 0 for none
 	Fault    *Fault
+	CORS     *CORS
 	Mirrors  []Mirror
 	Request  HeaderChange
 	Response HeaderChange
@@ -78,6 +81,8 @@ type HTTPMatch struct {
 	Gateways        []GatewayRef
 	// Mesh: with Gateways set, whether sidecars use the match.
 	Mesh bool
+	// StatPrefix names the requests in an Envoy's own statistics.
+	StatPrefix string
 }
 
 // NamedMatch is a condition on a header or query parameter.
@@ -134,6 +139,8 @@ type Retries struct {
 	RetryOn          string // Envoy's comma-separated conditions and status codes; empty for the default
 	BackOff          time.Duration
 	RemoteLocalities bool
+	// SameHosts lets a retry go to a host that has failed the request; otherwise others come first.
+	SameHosts bool
 }
 
 // Fault injects failures. Percentages are 0 to 100.
@@ -143,6 +150,16 @@ type Fault struct {
 	AbortStatus  int
 	AbortGRPC    string // gRPC status name, when AbortStatus is 0
 	AbortPercent float64
+}
+
+// CORS is what pages of other origins may do.
+type CORS struct {
+	Origins                  []StringMatch
+	Methods, Headers, Expose []string
+	MaxAge                   *time.Duration // whole seconds; nil leaves it to the browser
+	Credentials              bool
+	// AnswerUnmatched answers preflights of other origins without permission; otherwise they are forwarded.
+	AnswerUnmatched bool
 }
 
 // Mirror copies a share of the requests.

@@ -119,6 +119,8 @@ type HTTP struct {
 	RBAC []*RBAC
 	// Fault says that fault injection of routes applies.
 	Fault bool
+	// CORS says that what routes allow other origins applies.
+	CORS bool
 	// TraceSampling is the share of requests without a sampling decision that get one, 0 to 1.
 	TraceSampling float64
 	// ForwardClientCert is what inbound chains tell the application about the peer (x-forwarded-client-cert).

@@ -43,8 +43,9 @@ type Route struct {
 
 	Request  HeaderChange
 	Response HeaderChange
-	// Fault and RBAC override the listener's; nil for none.
+	// Fault and CORS apply where the listener has the filter; nil for none.
 	Fault *Fault
+	CORS  *CORS
 	// Decorator is the operation name for traces.
 	Decorator string
 }

@@ -3,28 +3,9 @@ package decode
 import (
 	faultcommonv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/common/fault/v3"
 	faultv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/fault/v3"
-	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/weftmesh/weft/internal/proxy/conf"
 )
-
-const faultFilter = "envoy.filters.http.fault"
-
-// perFilter decodes a route's own configuration of filters; only fault injection has one.
-func (d *decoder) perFilter(ms map[string]*anypb.Any) (f *conf.Fault) {
-	for name, a := range ms {
-		d.at("typed_per_filter_config["+name+"]", func() {
-			if name != faultFilter {
-				d.fail("filter is not supported")
-				return
-			}
-			if m := (&faultv3.HTTPFault{}); d.typed(a, m) {
-				f = d.fault(m)
-			}
-		})
-	}
-	return f
-}
 
 func (d *decoder) fault(m *faultv3.HTTPFault) *conf.Fault {
 	d.only(m, "delay", "abort")

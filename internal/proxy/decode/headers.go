@@ -132,9 +132,7 @@ var operators = map[string]bool{
 // checkValue checks the characters (RFC 9110 section 5.5) and operators of a value. "%%" is a percent sign.
 func (d *decoder) checkValue(v string) {
 	d.at("header.value", func() {
-		if strings.ContainsAny(v, "\r\n\x00") {
-			d.fail("contains a line break or NUL")
-		}
+		d.fieldValue(v)
 		for rest := v; ; {
 			_, after, found := strings.Cut(rest, "%")
 			if !found {
@@ -151,6 +149,13 @@ func (d *decoder) checkValue(v string) {
 			rest = after
 		}
 	})
+}
+
+// fieldValue checks the characters of a value (RFC 9110 section 5.5).
+func (d *decoder) fieldValue(v string) {
+	if strings.ContainsAny(v, "\r\n\x00") {
+		d.fail("contains a line break or NUL")
+	}
 }
 
 // isReqOperator reports whether op is REQ(name), name being a field's or a pseudo-header's.

@@ -1,6 +1,7 @@
 package decode
 
 import (
+	corsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/cors/v3"
 	faultv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/fault/v3"
 	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
 	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
@@ -83,6 +84,11 @@ func (d *decoder) httpFilter(m *hcmv3.HttpFilter, h *conf.HTTP) (router bool) {
 		if v := (&faultv3.HTTPFault{}); d.typed(a, v) {
 			d.only(v) // faults belong to routes
 			h.Fault = true
+		}
+	case "envoy.extensions.filters.http.cors.v3.Cors":
+		if v := (&corsv3.Cors{}); d.typed(a, v) {
+			d.only(v) // what is allowed belongs to routes
+			h.CORS = true
 		}
 	case "envoy.extensions.filters.http.rbac.v3.RBAC":
 		if v := (&rbacv3.RBAC{}); d.typed(a, v) {

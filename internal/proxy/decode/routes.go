@@ -10,16 +10,17 @@ import (
 
 func (d *decoder) routes(m *routev3.RouteConfiguration) *conf.RouteTable {
 	d.only(m, "name", "virtual_hosts", "request_headers_to_add", "request_headers_to_remove", "response_headers_to_add",
-		"response_headers_to_remove", "ignore_port_in_host_matching",
+		"response_headers_to_remove", "ignore_port_in_host_matching", "typed_per_filter_config",
 		// Without effect: a cluster that is not there answers with 503 in any case; the rest is said of responses that are
 		// bounded by the message, or for people.
 		"validate_clusters", "max_direct_response_body_size_bytes", "metadata")
 	t := &conf.RouteTable{Name: m.GetName(), IgnorePort: m.GetIgnorePortInHostMatching()}
 	t.Request = d.headerChange("request_headers", m.GetRequestHeadersToAdd(), m.GetRequestHeadersToRemove())
 	t.Response = d.headerChange("response_headers", m.GetResponseHeadersToAdd(), m.GetResponseHeadersToRemove())
+	filters := d.perFilter(m.GetTypedPerFilterConfig(), overrides{})
 	seen := map[string]bool{}
 	each(d, "virtual_hosts", m.GetVirtualHosts(), func(v *routev3.VirtualHost) {
-		t.Hosts = append(t.Hosts, d.virtualHost(v, seen))
+		t.Hosts = append(t.Hosts, d.virtualHost(v, seen, filters))
 	})
 	if d.err == nil {
 		t.Seal()
@@ -27,10 +28,11 @@ func (d *decoder) routes(m *routev3.RouteConfiguration) *conf.RouteTable {
 	return t
 }
 
-// virtualHost decodes one host; seen are the domains of those before it, because each may occur once in a table.
-func (d *decoder) virtualHost(m *routev3.VirtualHost, seen map[string]bool) *conf.VirtualHost {
+// virtualHost decodes one host; seen are the domains of those before it, because each may occur once in a table. outer is what
+// the table says of filters.
+func (d *decoder) virtualHost(m *routev3.VirtualHost, seen map[string]bool, outer overrides) *conf.VirtualHost {
 	d.only(m, "name", "domains", "routes", "request_headers_to_add", "request_headers_to_remove", "response_headers_to_add",
-		"response_headers_to_remove",
+		"response_headers_to_remove", "typed_per_filter_config",
 		// Without effect: attempt counts are for the upstream's logs.
 		"include_request_attempt_count", "metadata")
 	v := &conf.VirtualHost{Name: m.GetName()}
@@ -48,7 +50,8 @@ func (d *decoder) virtualHost(m *routev3.VirtualHost, seen map[string]bool) *con
 	})
 	v.HeaderChange = d.headerChange("request_headers", m.GetRequestHeadersToAdd(), m.GetRequestHeadersToRemove())
 	v.Response = d.headerChange("response_headers", m.GetResponseHeadersToAdd(), m.GetResponseHeadersToRemove())
-	each(d, "routes", m.GetRoutes(), func(r *routev3.Route) { v.Routes = append(v.Routes, d.route(r)) })
+	filters := d.perFilter(m.GetTypedPerFilterConfig(), outer)
+	each(d, "routes", m.GetRoutes(), func(r *routev3.Route) { v.Routes = append(v.Routes, d.route(r, filters)) })
 	return v
 }
 
@@ -65,7 +68,7 @@ func (d *decoder) domain(s string) {
 	}
 }
 
-func (d *decoder) route(m *routev3.Route) *conf.Route {
+func (d *decoder) route(m *routev3.Route, outer overrides) *conf.Route {
 	d.only(m, "name", "match", "route", "redirect", "direct_response", "metadata", "decorator", "typed_per_filter_config",
 		"request_headers_to_add", "request_headers_to_remove", "response_headers_to_add", "response_headers_to_remove",
 		"stat_prefix") // without effect: routes are counted by what they lead to
@@ -88,7 +91,8 @@ func (d *decoder) route(m *routev3.Route) *conf.Route {
 	})
 	r.Request = d.headerChange("request_headers", m.GetRequestHeadersToAdd(), m.GetRequestHeadersToRemove())
 	r.Response = d.headerChange("response_headers", m.GetResponseHeadersToAdd(), m.GetResponseHeadersToRemove())
-	r.Fault = d.perFilter(m.GetTypedPerFilterConfig())
+	filters := d.perFilter(m.GetTypedPerFilterConfig(), outer)
+	r.Fault, r.CORS = filters.fault, filters.cors
 	return r
 }
 

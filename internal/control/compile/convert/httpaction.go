@@ -43,7 +43,7 @@ func (p *Part) retries(r *networkingapi.HTTPRetry, field string) *model.Retries 
 	if r == nil {
 		return nil
 	}
-	p.only(r, field, "attempts", "perTryTimeout", "retryOn", "retryRemoteLocalities", "backoff")
+	p.only(r, field, "attempts", "perTryTimeout", "retryOn", "retryRemoteLocalities", "backoff", "retryIgnorePreviousHosts")
 	if r.Attempts < 0 {
 		p.Err("InvalidValue", field+".attempts", "", "%d attempts", r.Attempts)
 	}
@@ -57,7 +57,8 @@ func (p *Part) retries(r *networkingapi.HTTPRetry, field string) *model.Retries 
 		}
 	}
 	return &model.Retries{Attempts: uint32(max(r.Attempts, 0)), PerTryTimeout: p.timeout(r.PerTryTimeout, field+".perTryTimeout"),
-		RetryOn: r.RetryOn, BackOff: p.timeout(r.Backoff, field+".backoff"), RemoteLocalities: r.RetryRemoteLocalities.GetValue()}
+		RetryOn: r.RetryOn, BackOff: p.timeout(r.Backoff, field+".backoff"), RemoteLocalities: r.RetryRemoteLocalities.GetValue(),
+		SameHosts: r.RetryIgnorePreviousHosts != nil && !r.RetryIgnorePreviousHosts.GetValue()}
 }
 
 func (p *Part) percent(v float64, field string) float64 {

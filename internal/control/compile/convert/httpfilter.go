@@ -23,7 +23,8 @@ func (p *Part) apiFilter(f *gatewayv1.HTTPRouteFilter, field string, out *model.
 	has := set[f.Type]
 	switch f.Type {
 	case gatewayv1.HTTPRouteFilterRequestHeaderModifier, gatewayv1.HTTPRouteFilterResponseHeaderModifier,
-		gatewayv1.HTTPRouteFilterRequestMirror, gatewayv1.HTTPRouteFilterRequestRedirect, gatewayv1.HTTPRouteFilterURLRewrite:
+		gatewayv1.HTTPRouteFilterRequestMirror, gatewayv1.HTTPRouteFilterRequestRedirect, gatewayv1.HTTPRouteFilterURLRewrite,
+		gatewayv1.HTTPRouteFilterCORS:
 	default:
 		p.Err("Unsupported", field+".type", "", "filter %q is not supported yet", f.Type)
 		return
@@ -52,6 +53,9 @@ func (p *Part) apiFilter(f *gatewayv1.HTTPRouteFilter, field string, out *model.
 	case gatewayv1.HTTPRouteFilterURLRewrite:
 		p.once(field, out.Rewrite != nil)
 		out.Rewrite = p.apiRewrite(f.URLRewrite, field+".urlRewrite")
+	case gatewayv1.HTTPRouteFilterCORS:
+		p.once(field, out.CORS != nil)
+		out.CORS = p.apiCORS(f.CORS, field+".cors")
 	}
 }
 

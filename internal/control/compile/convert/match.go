@@ -146,7 +146,7 @@ func headerValue(value string) bool { return !strings.ContainsAny(value, "\r\n\x
 // httpMatch converts one entry of an HTTP route's match.
 func (p *Part) httpMatch(m *networkingapi.HTTPMatchRequest, field string) model.HTTPMatch {
 	p.only(m, field, "name", "uri", "scheme", "method", "authority", "headers", "port", "sourceLabels", "gateways", "queryParams",
-		"ignoreUriCase", "withoutHeaders", "sourceNamespace")
+		"ignoreUriCase", "withoutHeaders", "sourceNamespace", "statPrefix")
 	out := model.HTTPMatch{
 		Name: m.Name, Field: field,
 		Path:           p.pathMatch(m, field+".uri"),
@@ -157,6 +157,10 @@ func (p *Part) httpMatch(m *networkingapi.HTTPMatchRequest, field string) model.
 		WithoutHeaders: p.headerMatches(m.WithoutHeaders, field+".withoutHeaders"),
 		Query:          p.queryMatches(m.QueryParams, field+".queryParams"),
 		SourceLabels:   p.validLabels(m.SourceLabels, field+".sourceLabels"), SourceNamespace: m.SourceNamespace,
+		StatPrefix: m.StatPrefix,
+	}
+	if m.StatPrefix != "" {
+		p.Info("NoEffect", field+".statPrefix", "", "Envoys count these requests under it; other proxies count all by service and version")
 	}
 	if m.Port != 0 {
 		out.Port = p.ValidPort(m.Port, field+".port")

@@ -32,8 +32,10 @@ type Part struct {
 	*source.Object
 	Findings []model.Finding
 
-	Services            []*model.Service // Service, ServiceEntry
-	Routes              *model.RouteSet  // VirtualService; HTTPRoute, of which hosts and gateways are left to be found
+	Services []*model.Service // Service, ServiceEntry
+	Routes   *model.RouteSet  // VirtualService; HTTPRoute, of which hosts and gateways are left to be found
+	// Delegates of a VirtualService's rules, by position in Routes.HTTP.
+	Delegates           map[int]model.Ref
 	Destination         *model.Destination
 	Gateway             *model.Gateway // both kinds of Gateway, and Ingress, when their class is known by name
 	PeerAuthentication  *model.PeerAuthentication

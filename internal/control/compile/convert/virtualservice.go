@@ -19,12 +19,16 @@ func (p *Part) virtualService(vs *networking.VirtualService) {
 	if len(spec.Gateways) == 0 {
 		rs.Mesh = true
 	}
+	if len(spec.Hosts) == 0 {
+		p.delegated(spec)
+	}
 	rs.Hosts = p.routeHosts(spec.Hosts, rs.Mesh)
 	if len(spec.Http)+len(spec.Tcp)+len(spec.Tls) == 0 {
 		p.Err("MissingField", "spec", "", "at least one of http, tls and tcp is needed")
 	}
 	for i, r := range spec.Http {
 		rs.HTTP = append(rs.HTTP, p.httpRoute(r, At("spec.http", i)))
+		p.delegate(r, i, len(spec.Hosts) == 0)
 	}
 	for i, r := range spec.Tls {
 		rs.TLS = append(rs.TLS, p.tlsRoute(r, At("spec.tls", i), rs.Hosts))
@@ -38,9 +42,6 @@ func (p *Part) virtualService(vs *networking.VirtualService) {
 
 // routeHosts checks and completes the hosts of a VirtualService.
 func (p *Part) routeHosts(list []string, mesh bool) []string {
-	if len(list) == 0 {
-		p.Err("MissingField", "spec.hosts", "", "at least one host is needed")
-	}
 	seen := map[string]int{}
 	var hosts []string
 	for i, host := range list {
@@ -65,7 +66,7 @@ func (p *Part) routeHosts(list []string, mesh bool) []string {
 // httpRoute converts one rule.
 func (p *Part) httpRoute(r *networkingapi.HTTPRoute, field string) model.HTTPRoute {
 	p.only(r, field, "name", "match", "route", "redirect", "directResponse", "rewrite", "timeout", "retries", "fault", "mirror",
-		"mirrors", "mirrorPercent", "mirrorPercentage", "headers")
+		"mirrors", "mirrorPercent", "mirrorPercentage", "headers", "corsPolicy", "delegate")
 	out := model.HTTPRoute{Name: r.Name, Field: field}
 	for i, m := range r.Match {
 		out.Matches = append(out.Matches, p.httpMatch(m, At(field+".match", i)))
@@ -81,6 +82,7 @@ func (p *Part) httpRoute(r *networkingapi.HTTPRoute, field string) model.HTTPRou
 	out.Timeout = p.timeout(r.Timeout, field+".timeout")
 	out.Retries = p.retries(r.Retries, field+".retries")
 	out.Fault = p.fault(r.Fault, field+".fault")
+	out.CORS = p.cors(r.CorsPolicy, field+".corsPolicy")
 	out.Mirrors = p.mirrors(r, field)
 	out.Request, out.Response = p.headers(r.Headers, field+".headers")
 	return out
@@ -170,7 +172,10 @@ func (p *Part) weightSum(list []model.WeightedDestination, field string) (sum ui
 // unreachable warns of rules after one that takes everything.
 func (p *Part) unreachable(rs *model.RouteSet) {
 	catchAll := ""
-	for _, r := range rs.HTTP {
+	for i, r := range rs.HTTP {
+		if _, delegates := p.Delegates[i]; delegates {
+			continue // what it takes is up to the other object
+		}
 		if catchAll != "" {
 			p.Warn("RouteUnreachable", r.Field, "put it before, or give that rule a match",
 				"never reached: %s takes every request", catchAll)

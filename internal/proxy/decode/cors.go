@@ -1,0 +1,34 @@
+package decode
+
+import (
+	"strconv"
+
+	corsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/cors/v3"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/weftmesh/weft/internal/proxy/conf"
+)
+
+func (d *decoder) cors(m *corsv3.CorsPolicy) *conf.CORS {
+	d.only(m, "allow_origin_string_match", "allow_methods", "allow_headers", "expose_headers", "max_age", "allow_credentials",
+		"filter_enabled", "allow_private_network_access", "forward_not_matching_preflights",
+		"shadow_enabled") // without effect: it only counts
+	c := &conf.CORS{
+		Methods: m.GetAllowMethods(), Headers: m.GetAllowHeaders(), Expose: m.GetExposeHeaders(), MaxAge: m.GetMaxAge(),
+		Credentials: m.GetAllowCredentials().GetValue(), PrivateNetwork: m.GetAllowPrivateNetworkAccess().GetValue(),
+		AnswerUnmatched: isFalse(m.GetForwardNotMatchingPreflights()), Fraction: million,
+	}
+	for i, o := range m.GetAllowOriginStringMatch() {
+		c.Origins = append(c.Origins, d.stringMatch("allow_origin_string_match["+strconv.Itoa(i)+"]", o))
+	}
+	for _, f := range [][2]string{{"allow_methods", c.Methods}, {"allow_headers", c.Headers}, {"expose_headers", c.Expose}, {"max_age", c.MaxAge}} {
+		d.at(f[0], func() { d.fieldValue(f[1]) })
+	}
+	if f := m.GetFilterEnabled(); f != nil {
+		c.Fraction = d.runtimeFraction("filter_enabled", f)
+	}
+	return c
+}
+
+// isFalse reports whether a switch that is on by default was turned off.
+func isFalse(v *wrapperspb.BoolValue) bool { return v != nil && !v.GetValue() }
