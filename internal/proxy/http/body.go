@@ -252,12 +252,16 @@ func hexDigit(c byte) (byte, bool) {
 
 // readTrailers reads the trailer section with the empty line that ends the message.
 func (in *input) readTrailers() error {
-	if err := in.need(2); err != nil {
+	if err := in.need(1); err != nil {
 		return err
 	}
-	if in.blk.b[in.r] == '\r' && in.blk.b[in.r+1] == '\n' {
-		in.r += 2
-		return nil
+	switch first := in.blk.b[in.r]; {
+	case first == '\r':
+		return in.endTrailers()
+	case first == '\n':
+		return errBareLF
+	case !tchar[first]:
+		return errFieldName // no further byte can mend it
 	}
 	section, err := in.readHead(in.lim.TrailerBytes)
 	if err == errTargetLong || err == nil && len(section) > in.lim.TrailerBytes {
@@ -268,4 +272,16 @@ func (in *input) readTrailers() error {
 	}
 	var f framing
 	return parseFields(section, &in.body.trailers, &f, in.lim.Fields)
+}
+
+// endTrailers takes the empty line that ends a message.
+func (in *input) endTrailers() error {
+	if err := in.need(2); err != nil {
+		return err
+	}
+	if in.blk.b[in.r+1] != '\n' {
+		return errChunkEnd
+	}
+	in.r += 2
+	return nil
 }
