@@ -95,7 +95,7 @@ func Table(routes ...*conf.Route) *conf.RouteTable {
 	return t
 }
 
-// inbound takes mutual TLS and plaintext, of HTTP/1 and of bytes.
+// inbound takes mutual TLS and plaintext, of HTTP; over TLS also bytes.
 func inbound() *conf.Listener {
 	http := &conf.HTTP{Routes: Table(Forward(wire.InboundPassthroughCluster)), ForwardClientCert: conf.SanitizeSetClientCert, Upgrades: true}
 	tcp := &conf.TCP{Clusters: []conf.WeightedCluster{{Cluster: wire.InboundPassthroughCluster, Weight: 1}}, TotalWeight: 1}
@@ -106,8 +106,6 @@ func inbound() *conf.Listener {
 		{Name: "http", Match: conf.ChainMatch{DestinationPort: ServicePort, Transport: conf.TLSTransport, ALPN: []string{wire.ALPNHTTP1}},
 			TLS: tls(wire.ALPNHTTP1), HTTP: http},
 		{Name: "tcp", Match: conf.ChainMatch{Transport: conf.TLSTransport, ALPN: []string{wire.ALPNTCP}}, TLS: tls(wire.ALPNTCP), TCP: tcp},
-		{Name: "raw http", Match: conf.ChainMatch{DestinationPort: ServicePort, Transport: conf.RawTransport, ALPN: []string{"http/1.1", "h2c"}},
-			HTTP: http},
-		{Name: "raw", Match: conf.ChainMatch{Transport: conf.RawTransport}, TCP: tcp},
+		{Name: "raw http", Match: conf.ChainMatch{DestinationPort: ServicePort, Transport: conf.RawTransport}, HTTP: http},
 	}}
 }
