@@ -108,7 +108,7 @@ func (r *Rig) Start(account string, role wire.Role, change func(*proxy.Options))
 	p.Source.Publish(r.Material(account))
 	o := proxy.Options{
 		Bootstrap: &wire.Bootstrap{Node: wire.Node{Role: role, Name: account + "-1", Namespace: "default", ServiceAccount: account,
-			Workload: account + "-v1"}, TrustDomain: TrustDomain, DrainSeconds: 2},
+			Workload: account + "-v1"}, TrustDomain: TrustDomain}, DrainTime: 100 * time.Millisecond,
 		Config: p.Config, Source: p.Source, AccessLog: p.Log, Listen: p.listen,
 		Log: slog.New(slog.NewTextHandler(r.t.Output(), &slog.HandlerOptions{Level: slog.LevelError})),
 		ListenGateway: func(ctx context.Context, address string) (net.Listener, error) {

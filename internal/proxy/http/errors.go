@@ -48,6 +48,7 @@ var (
 	errCoding        = bad("chunked is not the last or only transfer coding")
 	errCodingUnknown = &Error{501, "unknown transfer coding"}
 	errCoding10      = bad("Transfer-Encoding in HTTP/1.0")
+	errExpectation   = &Error{417, "unknown expectation"}
 	errConnectBody   = bad("CONNECT with content")
 	errChunkSize     = bad("invalid chunk size")
 	errChunkEnd      = bad("chunk data does not end where its size says")

@@ -14,7 +14,8 @@ type framing struct {
 	host, length, coding        string
 	closes, keepAlive, upgrades bool
 	upgrade                     string
-	expect                      bool
+	expect                      bool // 100-continue
+	expectsMore                 bool // something else
 }
 
 // parseFields reads field lines up to the empty line that ends b.
@@ -68,8 +69,8 @@ func (f *framing) note(name, value string) {
 			f.host = value
 		}
 	case len("Expect"):
-		if message.EqualFold(name, "Expect") && message.EqualFold(value, "100-continue") {
-			f.expect = true
+		if message.EqualFold(name, "Expect") {
+			f.expectation(value)
 		}
 	case len("Upgrade"):
 		if message.EqualFold(name, "Upgrade") && f.upgrade == "" {
@@ -88,6 +89,19 @@ func (f *framing) note(name, value string) {
 		if message.EqualFold(name, "Transfer-Encoding") {
 			f.codings++
 			f.coding = value
+		}
+	}
+}
+
+func (f *framing) expectation(list string) {
+	for list != "" {
+		var member string
+		member, list = cutElement(list)
+		switch {
+		case message.EqualFold(member, "100-continue"):
+			f.expect = true
+		case member != "":
+			f.expectsMore = true
 		}
 	}
 }

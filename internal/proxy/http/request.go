@@ -28,11 +28,17 @@ func parseRequest(head []byte, scheme string, lim *Limits, r *message.Request) e
 		return err
 	}
 	r.KeepAlive = f.persistent(r.Proto)
-	if r.Proto == message.HTTP11 {
+	if r.Proto == message.HTTP11 { // RFC 9110 sections 7.8 and 10.1.1: from HTTP/1.0 neither is heeded
+		if f.expectsMore {
+			return errExpectation
+		}
 		r.ExpectContinue = f.expect && r.Body != message.Body{} && r.Body != message.Body{Kind: message.Sized}
 		if f.upgrades && !offersHTTP2(f.upgrade) {
 			r.Upgrade = f.upgrade
 		}
+	}
+	if f.expect && !r.ExpectContinue {
+		r.Header.Del("Expect") // nobody waits: the next recipient must not be told so
 	}
 	r.Scheme = scheme
 	return setTarget(target, &f, r)

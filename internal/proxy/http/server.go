@@ -109,7 +109,8 @@ func (s *ServerConn) WriteResponse(r *message.Response) error {
 	s.awaiting = false
 	w := headWriter{upgrade: r.Upgrade}
 	body, discard := s.responseBody(r, &w)
-	s.announced = s.keep && !s.closing.Load() && body.Kind != message.UntilClose && !s.ask.tunnel(r.Status) &&
+	// A client may send a tunnel's bytes before it knows that there is none: they must not be read as requests.
+	s.announced = s.keep && !s.closing.Load() && body.Kind != message.UntilClose && !s.ask.connect && r.Status != 101 &&
 		(!s.expect || s.continued || s.input.body.done.Load())
 	w.close = !s.announced && !s.ask.tunnel(r.Status)
 	w.keepAlive = s.announced && s.proto == message.HTTP10
