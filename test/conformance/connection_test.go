@@ -13,7 +13,9 @@ import (
 
 // TestPersistence: RFC 9112 section 9.3.
 func TestPersistence(t *testing.T) {
-	get := func(version, fields string) string { return "GET /g HTTP/" + version + "\r\nHost: a\r\n" + fields + "\r\n" }
+	get := func(version, fields string) string {
+		return "GET /g HTTP/" + version + "\r\nHost: a\r\n" + fields + "\r\n"
+	}
 	saw := []string{"GET /g a -"}
 	playAll(t, []talk{
 		{"1.1", get("1.1", ""), "200 open", saw},
