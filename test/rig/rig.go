@@ -22,6 +22,7 @@ import (
 	"github.com/weftmesh/weft/internal/ca"
 	"github.com/weftmesh/weft/internal/identity"
 	"github.com/weftmesh/weft/internal/proxy"
+	"github.com/weftmesh/weft/internal/proxy/bind"
 	"github.com/weftmesh/weft/internal/proxy/conf"
 	"github.com/weftmesh/weft/internal/wire"
 )
@@ -109,11 +110,11 @@ func (r *Rig) Start(account string, role wire.Role, change func(*proxy.Options))
 	o := proxy.Options{
 		Bootstrap: &wire.Bootstrap{Node: wire.Node{Role: role, Name: account + "-1", Namespace: "default", ServiceAccount: account,
 			Workload: account + "-v1"}, TrustDomain: TrustDomain}, DrainTime: 100 * time.Millisecond,
-		Config: p.Config, Source: p.Source, AccessLog: p.Log, Listen: p.listen,
+		Config: p.Config, Source: p.Source, AccessLog: p.Log,
 		Log: slog.New(slog.NewTextHandler(r.t.Output(), &slog.HandlerOptions{Level: slog.LevelError})),
-		ListenGateway: func(ctx context.Context, address string) (net.Listener, error) {
+		Network: bind.Network{Listen: p.listen, ListenGateway: func(ctx context.Context, _ string) (net.Listener, error) {
 			return p.listen(ctx, "tcp", gatewayLabel)
-		},
+		}},
 	}
 	if change != nil {
 		change(&o)

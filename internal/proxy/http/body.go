@@ -271,7 +271,7 @@ func (in *input) readTrailers() error {
 		return err
 	}
 	var f framing
-	return parseFields(section, &in.body.trailers, &f, in.lim.Fields)
+	return parseFields(section, &in.body.trailers, &f, in.lim.Fields, false)
 }
 
 // endTrailers takes the empty line that ends a message.

@@ -21,6 +21,7 @@
 //
 // The parser refuses what two implementations could read differently: bare LF, bare CR, NUL and other controls, obs-fold,
 // space around a name, repeated or listed Content-Length, Content-Length together with Transfer-Encoding, any transfer coding
-// but a single "chunked", Transfer-Encoding in HTTP/1.0, loose chunk sizes, more than one Host. Writers refuse names and values
+// but a single "chunked", Transfer-Encoding in HTTP/1.0, loose chunk sizes, more than one Host, unknown expectations. White space
+// before the colon of a response's field is left out. Writers refuse names and values
 // that would break the head, so that no rewriting step can inject one.
 package http1

@@ -55,7 +55,7 @@ var (
 	errChunkCost     = &Error{413, "chunk extensions are too large"}
 	errTrailersLong  = &Error{431, "trailers are too large"}
 	errStatusLine    = bad("malformed status line")
-	errUpgrade       = bad("101 without a request for upgrade")
+	errUpgrade       = bad("101 to a protocol that was not asked for")
 	errInformational = bad("too many informational responses")
 )
 

@@ -18,8 +18,9 @@ type framing struct {
 	expectsMore                 bool // something else
 }
 
-// parseFields reads field lines up to the empty line that ends b.
-func parseFields(b []byte, h *message.Header, f *framing, most int) error {
+// parseFields reads field lines up to the empty line that ends b. With mend, white space before a colon is left out, as RFC 9112
+// section 5.1 demands of a proxy for responses; for requests the section demands an error.
+func parseFields(b []byte, h *message.Header, f *framing, most int, mend bool) error {
 	for {
 		end := bytes.IndexByte(b, '\n')
 		if end < 1 || b[end-1] != '\r' {
@@ -30,7 +31,7 @@ func parseFields(b []byte, h *message.Header, f *framing, most int) error {
 		}
 		line := b[:end-1]
 		b = b[end+1:]
-		name, value, err := cutField(line)
+		name, value, err := cutField(line, mend)
 		if err != nil {
 			return err
 		}
@@ -42,12 +43,16 @@ func parseFields(b []byte, h *message.Header, f *framing, most int) error {
 	}
 }
 
-func cutField(line []byte) (name, value string, err error) {
+func cutField(line []byte, mend bool) (name, value string, err error) {
 	i := 0
 	for i < len(line) && tchar[line[i]] {
 		i++
 	}
-	if i == 0 || i == len(line) || line[i] != ':' {
+	end := i
+	for mend && end > 0 && i < len(line) && (line[i] == ' ' || line[i] == '\t') {
+		i++
+	}
+	if end == 0 || i == len(line) || line[i] != ':' {
 		if line[0] == ' ' || line[0] == '\t' {
 			return "", "", errFold
 		}
@@ -57,7 +62,7 @@ func cutField(line []byte) (name, value string, err error) {
 	if !validValue(v) {
 		return "", "", errFieldValue
 	}
-	return str(line[:i]), str(v), nil
+	return str(line[:end]), str(v), nil
 }
 
 // note sorts by length first: most fields have none of these.

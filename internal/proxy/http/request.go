@@ -21,7 +21,7 @@ func parseRequest(head []byte, scheme string, lim *Limits, r *message.Request) e
 		return err
 	}
 	var f framing
-	if err := parseFields(head[end+1:], &r.Header, &f, lim.Fields); err != nil {
+	if err := parseFields(head[end+1:], &r.Header, &f, lim.Fields, false); err != nil {
 		return err
 	}
 	if r.Body, err = f.body(r.Proto); err != nil {

@@ -2,17 +2,33 @@ package http1
 
 import (
 	"bytes"
+	"strings"
 
 	"github.com/weftmesh/weft/internal/proxy/message"
 )
 
 // asked is what a response must be read or written with: facts of its request.
 type asked struct {
-	head, connect, upgrade bool
+	head, connect bool
+	upgrade       string // the protocols on offer; shares the request's memory
 }
 
 func askedBy(r *message.Request) asked {
-	return asked{head: r.Method == "HEAD", connect: r.Method == "CONNECT", upgrade: r.Upgrade != ""}
+	return asked{head: r.Method == "HEAD", connect: r.Method == "CONNECT", upgrade: r.Upgrade}
+}
+
+// offered reports whether a protocol, without its version, is among those that the request would change to (RFC 9110 section 7.8).
+func (a asked) offered(protocol string) bool {
+	protocol, _, _ = strings.Cut(protocol, "/")
+	for list := a.upgrade; list != ""; {
+		var offer string
+		offer, list = cutElement(list)
+		offer, _, _ = strings.Cut(offer, "/")
+		if message.EqualFold(offer, protocol) {
+			return true
+		}
+	}
+	return false
 }
 
 // bodyless is RFC 9112 section 6.3, items 1 and 2: responses whose head is their end, whatever its fields say.
@@ -34,11 +50,11 @@ func parseResponse(head []byte, a asked, lim *Limits, r *message.Response) error
 		return err
 	}
 	var f framing
-	if err := parseFields(head[end+1:], &r.Header, &f, lim.Fields); err != nil {
+	if err := parseFields(head[end+1:], &r.Header, &f, lim.Fields, true); err != nil {
 		return err
 	}
 	if r.Status == 101 {
-		if !a.upgrade || f.upgrade == "" {
+		if !f.upgrades || f.upgrade == "" || !a.offered(f.upgrade) {
 			return errUpgrade
 		}
 		r.Upgrade = f.upgrade
