@@ -272,7 +272,7 @@ func TestRefusedApplyChangesNothing(t *testing.T) {
 	c := start(t, shortDir(t))
 	c.report(nil)
 	before := c.Mesh()
-	bad := strings.Replace(virtualServiceYAML, "hosts: [reviews]", "hosts: []", 1)
+	bad := strings.Replace(virtualServiceYAML, "hosts: [reviews]", `hosts: ["*"]`, 1)
 	results, findings, err := c.Apply(t.Context(), decode(t, source.LayerApplied, bad))
 	if err != nil || len(results) != 0 || !source.HasErrors(findings) {
 		t.Errorf("results %v, findings %v, error %v", results, findings, err)

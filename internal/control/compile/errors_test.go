@@ -292,6 +292,22 @@ func TestRefused(t *testing.T) {
 			"13 error InvalidHost spec.listeners[4].hostname", "13 error InvalidProtocol spec.listeners[4].protocol",
 			"14 error PortCollision spec.listeners[5].port", "15 error MissingField spec.listeners[6].tls.certificateRefs",
 			"15 error Unsupported spec.listeners[6].tls.options"}},
+		{"call route", gateway, "GRPCRoute", `
+  useDefaultGateways: All
+  rules:
+  - matches:
+    - method: {}
+    - method: {service: a/b}
+    - method: {type: Nearly, service: a}
+    - method: {type: RegularExpression, method: "("}
+    - headers: [{name: "a b", value: x}]
+    filters:
+    - {type: RequestMirror}
+    backendRefs: [{name: x}]`, []string{
+			"6 error Unsupported spec.useDefaultGateways", "9 error MissingField spec.rules[0].matches[0].method",
+			"10 error InvalidValue spec.rules[0].matches[1].method", "11 error InvalidValue spec.rules[0].matches[2].method.type",
+			"12 error InvalidRegex spec.rules[0].matches[3].method.method", "13 error InvalidHeaderName spec.rules[0].matches[4].headers[0].name",
+			"15 error ConflictingFields spec.rules[0].filters[0]", "16 error MissingField spec.rules[0].backendRefs[0].port"}},
 		{"api route", gateway, "HTTPRoute", `
   hostnames: [1.2.3.4]
   rules:

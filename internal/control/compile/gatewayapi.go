@@ -140,7 +140,7 @@ func (c *compiler) allowed(route *part, g *gatewayv1.Gateway, l *gatewayv1.Liste
 	}
 	kinds := l.AllowedRoutes.Kinds
 	if len(kinds) > 0 && !slices.ContainsFunc(kinds, func(k gatewayv1.RouteGroupKind) bool {
-		return k.Kind == "HTTPRoute" && (k.Group == nil || *k.Group == source.GroupGateway)
+		return string(k.Kind) == route.Kind.Name && (k.Group == nil || *k.Group == source.GroupGateway)
 	}) {
 		return false
 	}

@@ -1,7 +1,6 @@
 package compile
 
 import (
-	"fmt"
 	"slices"
 
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
@@ -11,14 +10,15 @@ import (
 	"github.com/weftmesh/weft/internal/control/source"
 )
 
-// linkHTTPRoute makes a set of routes for each parent that takes an HTTPRoute: each listener of a Gateway, and each Service.
-func (c *compiler) linkHTTPRoute(p *part, r *gatewayv1.HTTPRoute) {
-	c.linkBackends(p, r)
-	if len(r.Spec.ParentRefs) == 0 {
+// linkAPIRoute makes a set of routes for each parent that takes an HTTPRoute or GRPCRoute: each listener of a Gateway, and each
+// Service.
+func (c *compiler) linkAPIRoute(p *part) {
+	c.linkBackends(p)
+	if len(p.API.Parents) == 0 {
 		p.Warn("NoParent", "spec.parentRefs", "", "the route has no parent, and no effect")
 	}
 	var sets []*model.RouteSet
-	for i, ref := range r.Spec.ParentRefs {
+	for i, ref := range p.API.Parents {
 		field := convert.At("spec.parentRefs", i)
 		group := source.GroupGateway
 		if ref.Group != nil {
@@ -30,7 +30,7 @@ func (c *compiler) linkHTTPRoute(p *part, r *gatewayv1.HTTPRoute) {
 		}
 		switch {
 		case group == source.GroupGateway && kind == "Gateway":
-			sets = append(sets, c.gatewayParent(p, r, ref, field)...)
+			sets = append(sets, c.gatewayParent(p, ref, field)...)
 		case (group == "" || group == "core") && kind == "Service":
 			sets = append(sets, c.serviceParent(p, ref, field)...)
 		default:
@@ -41,7 +41,7 @@ func (c *compiler) linkHTTPRoute(p *part, r *gatewayv1.HTTPRoute) {
 }
 
 // gatewayParent attaches a route to a Gateway's listeners.
-func (c *compiler) gatewayParent(p *part, r *gatewayv1.HTTPRoute, ref gatewayv1.ParentReference, field string) []*model.RouteSet {
+func (c *compiler) gatewayParent(p *part, ref gatewayv1.ParentReference, field string) []*model.RouteSet {
 	namespace := convert.NamespaceOr(ref.Namespace, p.GetNamespace())
 	owner := c.byRef[model.Ref{Kind: "Gateway.k8s", Namespace: namespace, Name: string(ref.Name)}]
 	name := namespace + "/" + string(ref.Name)
@@ -132,18 +132,14 @@ func onPort(routes []model.HTTPRoute, port uint16) []model.HTTPRoute {
 }
 
 // linkBackends marks backends that are not there or may not be used: requests for them get 500.
-func (c *compiler) linkBackends(p *part, r *gatewayv1.HTTPRoute) {
-	for i, rule := range r.Spec.Rules {
-		route := &p.Routes.HTTP[i]
-		for j := range route.Destinations {
-			c.linkBackend(p, &route.Destinations[j], rule.BackendRefs[j].BackendObjectReference, fmt.Sprintf("%s.backendRefs[%d]", route.Field, j))
-		}
-		mirror := 0
-		for j, f := range rule.Filters {
-			if f.Type == gatewayv1.HTTPRouteFilterRequestMirror {
-				c.linkBackend(p, &route.Mirrors[mirror].Destination, f.RequestMirror.BackendRef, fmt.Sprintf("%s.filters[%d].requestMirror.backendRef", route.Field, j))
-				mirror++
-			}
+func (c *compiler) linkBackends(p *part) {
+	for _, b := range p.API.Backends {
+		rule := &p.Routes.HTTP[b.Rule]
+		switch {
+		case b.Mirror:
+			c.linkBackend(p, &rule.Mirrors[b.Index].Destination, b.Ref, b.Field)
+		case b.Index < len(rule.Destinations): // there are none where no weight is given
+			c.linkBackend(p, &rule.Destinations[b.Index], b.Ref, b.Field)
 		}
 	}
 }

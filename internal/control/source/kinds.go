@@ -83,6 +83,7 @@ var kinds = []*Kind{
 		New: func() Kube { return &gatewayv1.GatewayClass{} }},
 	{Group: GroupGateway, Name: "Gateway", Versions: gatewayAPI, New: func() Kube { return &gatewayv1.Gateway{} }},
 	{Group: GroupGateway, Name: "HTTPRoute", Versions: gatewayAPI, New: func() Kube { return &gatewayv1.HTTPRoute{} }},
+	{Group: GroupGateway, Name: "GRPCRoute", Versions: onlyV1, New: func() Kube { return &gatewayv1.GRPCRoute{} }},
 	{Group: GroupGateway, Name: "ReferenceGrant", Versions: gatewayAPI, New: func() Kube { return &gatewayv1.ReferenceGrant{} }},
 }
 

@@ -10,39 +10,67 @@ import (
 	"github.com/weftmesh/weft/internal/control/model"
 )
 
+// APIRoute is what a route of the Gateway API refers to, for the names to be looked up.
+type APIRoute struct {
+	Parents  []gatewayv1.ParentReference
+	Backends []APIBackend
+}
+
+// APIBackend is a reference to a backend, and its place in Routes: rule, and position among its destinations or mirrors.
+type APIBackend struct {
+	Rule, Index int
+	Mirror      bool
+	Ref         gatewayv1.BackendObjectReference
+	Field       string
+}
+
 // checkHTTPRoute converts an HTTPRoute's rules. Whose hosts they are for is known when parents are looked up.
 func (p *Part) checkHTTPRoute(r *gatewayv1.HTTPRoute) {
-	p.refuse("spec.useDefaultGateways", r.Spec.UseDefaultGateways != "")
-	rs := &model.RouteSet{Ref: p.Ref(), Namespace: r.Namespace, ByPrecedence: true, Created: p.Born}
-	for i, h := range r.Spec.Hostnames {
-		if p.ValidHost(string(h), At("spec.hostnames", i), false) {
-			rs.Hosts = append(rs.Hosts, strings.ToLower(string(h)))
-		}
-	}
+	p.apiRoute(&r.Spec.CommonRouteSpec, r.Spec.Hostnames)
 	rules := r.Spec.Rules
 	if len(rules) == 0 {
 		rules = []gatewayv1.HTTPRouteRule{{}}
 	}
 	for i := range rules {
-		rs.HTTP = append(rs.HTTP, p.apiRule(&rules[i], At("spec.rules", i)))
+		field := At("spec.rules", i)
+		var matches []model.HTTPMatch
+		for j := range rules[i].Matches {
+			matches = append(matches, p.apiMatch(&rules[i].Matches[j], At(field+".matches", j)))
+		}
+		p.Routes.HTTP = append(p.Routes.HTTP, p.apiRule(i, &rules[i], matches, field))
 	}
-	p.Routes = rs
 }
 
-func (p *Part) apiRule(r *gatewayv1.HTTPRouteRule, field string) model.HTTPRoute {
-	out := model.HTTPRoute{Name: OrEmpty(r.Name), Field: field}
-	for i := range r.Matches {
-		out.Matches = append(out.Matches, p.apiMatch(&r.Matches[i], At(field+".matches", i)))
+// apiRoute begins the routes of a part.
+func (p *Part) apiRoute(common *gatewayv1.CommonRouteSpec, hostnames []gatewayv1.Hostname) {
+	p.refuse("spec.useDefaultGateways", common.UseDefaultGateways != "")
+	p.Routes = &model.RouteSet{Ref: p.Ref(), Namespace: p.GetNamespace(), ByPrecedence: true, Created: p.Born}
+	p.API = &APIRoute{Parents: common.ParentRefs}
+	for i, h := range hostnames {
+		if p.ValidHost(string(h), At("spec.hostnames", i), false) {
+			p.Routes.Hosts = append(p.Routes.Hosts, strings.ToLower(string(h)))
+		}
 	}
-	if len(r.Matches) == 0 {
+}
+
+// apiRule converts a rule, whose matches were converted already.
+func (p *Part) apiRule(n int, r *gatewayv1.HTTPRouteRule, matches []model.HTTPMatch, field string) model.HTTPRoute {
+	out := model.HTTPRoute{Name: OrEmpty(r.Name), Field: field, Matches: matches}
+	if len(matches) == 0 {
 		out.Matches = []model.HTTPMatch{{Field: field, Path: model.StringMatch{Prefix: "/", SegmentPrefix: true}}}
 	}
 	for i := range r.BackendRefs {
-		out.Destinations = append(out.Destinations, p.apiBackend(&r.BackendRefs[i], At(field+".backendRefs", i)))
+		at := At(field+".backendRefs", i)
+		out.Destinations = append(out.Destinations, p.apiBackend(&r.BackendRefs[i], at))
+		p.API.Backends = append(p.API.Backends, APIBackend{Rule: n, Index: i, Ref: r.BackendRefs[i].BackendObjectReference, Field: at})
 	}
 	p.weightSum(out.Destinations, field+".backendRefs")
 	for i := range r.Filters {
-		p.apiFilter(&r.Filters[i], At(field+".filters", i), &out)
+		f, at := &r.Filters[i], At(field+".filters", i)
+		if p.apiFilter(f, at, &out); f.RequestMirror != nil && f.Type == gatewayv1.HTTPRouteFilterRequestMirror {
+			p.API.Backends = append(p.API.Backends, APIBackend{Rule: n, Index: len(out.Mirrors) - 1, Mirror: true,
+				Ref: f.RequestMirror.BackendRef, Field: at + ".requestMirror.backendRef"})
+		}
 	}
 	p.refuse(field+".sessionPersistence", r.SessionPersistence != nil)
 	p.apiRetry(r.Retry, field+".retry", &out)

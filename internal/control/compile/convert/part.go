@@ -33,7 +33,8 @@ type Part struct {
 	Findings []model.Finding
 
 	Services []*model.Service // Service, ServiceEntry
-	Routes   *model.RouteSet  // VirtualService; HTTPRoute, of which hosts and gateways are left to be found
+	Routes   *model.RouteSet  // VirtualService; HTTPRoute and GRPCRoute, of which hosts and gateways are left to be found
+	API      *APIRoute        // HTTPRoute, GRPCRoute
 	// Delegates of a VirtualService's rules, by position in Routes.HTTP.
 	Delegates           map[int]model.Ref
 	Destination         *model.Destination
@@ -69,6 +70,8 @@ func Object(o *source.Object, s model.Settings) *Part {
 		p.apiGateway(k)
 	case *gatewayv1.HTTPRoute:
 		p.checkHTTPRoute(k)
+	case *gatewayv1.GRPCRoute:
+		p.checkGRPCRoute(k)
 	case *networkingv1.Ingress:
 		p.checkIngress(k)
 	}
