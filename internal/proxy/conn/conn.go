@@ -1,8 +1,8 @@
 // Package conn is the one narrow connection interface of the request path.
 //
 // Every step of the proxy (sniffing, TLS, HTTP framing, relaying) is straight-line blocking code over Conn and never over
-// net.Conn, so that how a connection is scheduled is a back end chosen by measurement. FromNet is the portable back end:
-// one goroutine per connection on Go's netpoller.
+// net.Conn, so that how a connection is scheduled is a back end chosen by measurement: docs/adr/0005-io-back-end.md. An Engine is
+// such a back end. FromNet alone is the portable one: one goroutine per connection on Go's netpoller.
 package conn
 
 import (

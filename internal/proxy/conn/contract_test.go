@@ -21,25 +21,30 @@ import (
 )
 
 // transports are the ways to make a connected pair. Each must behave as Conn says.
-var transports = []struct {
+func transports() []transport {
+	all := []transport{
+		{"tcp", func(t *testing.T) (conn.Conn, conn.Conn) { return overNet(tcpPair(t)) }},
+		{"unix", func(t *testing.T) (conn.Conn, conn.Conn) { return overNet(listenPair(t, "unix", t.TempDir()+"/s")) }},
+		{"memnet", func(t *testing.T) (conn.Conn, conn.Conn) { return overNet(memPair(t)) }},
+		{"tls over tcp", func(t *testing.T) (conn.Conn, conn.Conn) { return overTLS(t, overNet2(tcpPair(t))) }},
+		{"tls over memnet", func(t *testing.T) (conn.Conn, conn.Conn) { return overTLS(t, overNet2(memPair(t))) }},
+		{"prefixed", func(t *testing.T) (conn.Conn, conn.Conn) {
+			a, b := overNet(tcpPair(t))
+			a, b = conn.WithPrefix(a, []byte("x")), conn.WithPrefix(b, []byte("y"))
+			for _, c := range []conn.Conn{a, b} {
+				if _, err := io.ReadFull(c, make([]byte, 1)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			return a, b
+		}},
+	}
+	return append(all, polled()...)
+}
+
+type transport struct {
 	name string
 	pair func(*testing.T) (a, b conn.Conn)
-}{
-	{"tcp", func(t *testing.T) (conn.Conn, conn.Conn) { return overNet(tcpPair(t)) }},
-	{"unix", func(t *testing.T) (conn.Conn, conn.Conn) { return overNet(listenPair(t, "unix", t.TempDir()+"/s")) }},
-	{"memnet", func(t *testing.T) (conn.Conn, conn.Conn) { return overNet(memPair(t)) }},
-	{"tls over tcp", func(t *testing.T) (conn.Conn, conn.Conn) { return overTLS(t, overNet2(tcpPair(t))) }},
-	{"tls over memnet", func(t *testing.T) (conn.Conn, conn.Conn) { return overTLS(t, overNet2(memPair(t))) }},
-	{"prefixed", func(t *testing.T) (conn.Conn, conn.Conn) {
-		a, b := overNet(tcpPair(t))
-		a, b = conn.WithPrefix(a, []byte("x")), conn.WithPrefix(b, []byte("y"))
-		for _, c := range []conn.Conn{a, b} {
-			if _, err := io.ReadFull(c, make([]byte, 1)); err != nil {
-				t.Fatal(err)
-			}
-		}
-		return a, b
-	}},
 }
 
 func tcpPair(t testing.TB) (net.Conn, net.Conn) { return listenPair(t, "tcp", "127.0.0.1:0") }
@@ -124,7 +129,7 @@ func overTLS(t testing.TB, c [2]conn.Conn) (conn.Conn, conn.Conn) {
 }
 
 func TestContract(t *testing.T) {
-	for _, tr := range transports {
+	for _, tr := range transports() {
 		for _, c := range []struct {
 			name string
 			test func(t *testing.T, a, b conn.Conn)

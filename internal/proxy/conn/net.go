@@ -29,8 +29,11 @@ type waiter interface{ Wait() error }
 //
 // TCP and Unix sockets, and connections with a Wait method of their own, wait without consuming anything. Any other one
 // (*tls.Conn) waits by reading one byte ahead, which the next Read delivers. TLS that runs over ToNet gathers the records of
-// one Write and reads several at a time.
+// one Write and reads several at a time. What ToNet made is given back.
 func FromNet(nc net.Conn) Conn {
+	if a, ok := nc.(*netAdapter); ok && a.untouched() {
+		return a.c
+	}
 	base := netConn{nc: nc, local: addrPort(nc.LocalAddr()), remote: addrPort(nc.RemoteAddr())}
 	if s := newSocket(base); s != nil {
 		return s
@@ -80,6 +83,18 @@ func NetWriter(c Conn) net.Conn {
 		return NetWriter(c.Conn)
 	}
 	return nil
+}
+
+// Control calls f with the descriptor of c, which f may ask and configure but neither read, write nor keep. Where there is none it
+// fails with errors.ErrUnsupported.
+func Control(c Conn, f func(fd uintptr)) error {
+	if done, err := controlPolled(c, f); done {
+		return err
+	}
+	if s, ok := c.(*socket); ok {
+		return s.raw.Control(f)
+	}
+	return fmt.Errorf("descriptor of %T: %w", c, errors.ErrUnsupported)
 }
 
 // netConn is what every connection over a net.Conn shares.

@@ -32,3 +32,6 @@ func (a *netAdapter) SetDeadline(t time.Time) error {
 }
 
 func tcpAddr(ap netip.AddrPort) net.Addr { return net.TCPAddrFromAddrPort(ap) }
+
+// untouched reports whether nothing lies in the adapter.
+func (a *netAdapter) untouched() bool { return a.ahead.empty() && !a.gather.corked }

@@ -124,13 +124,10 @@ func (s *Server) Close() {
 // Wait returns when no connection is served. The listeners must be closed before.
 func (s *Server) Wait() { s.wg.Wait() }
 
-// accepted asks for the original destination before the net.Conn disappears behind conn.Conn.
+// accepted finds out where a connection was going.
 func accepted(nc net.Conn) Accepted {
-	a := Accepted{}
-	if dst, ok := originalDst(nc); ok {
-		a.Destination = dst
-	}
-	a.Conn = conn.FromNet(nc)
+	a := Accepted{Conn: conn.FromNet(nc)}
+	a.Destination, _ = originalDst(nc, a.Conn)
 	local := a.Conn.LocalAddr()
 	if !a.Destination.IsValid() {
 		a.Destination = local
@@ -139,15 +136,15 @@ func accepted(nc net.Conn) Accepted {
 	return a
 }
 
-// originalDst gives where nc was going before it was redirected to us, as nc says itself (in-memory connections) or as the
-// kernel's connection tracking knows it.
-func originalDst(nc net.Conn) (netip.AddrPort, bool) {
+// originalDst gives where a connection was going before it was redirected to us, as nc says itself (in-memory connections) or as
+// the kernel's connection tracking knows it.
+func originalDst(nc net.Conn, c conn.Conn) (netip.AddrPort, bool) {
 	if o, ok := nc.(interface{ OriginalDst() netip.AddrPort }); ok {
 		dst := o.OriginalDst()
 		return dst, dst.IsValid()
 	}
-	if t, ok := nc.(*net.TCPConn); ok {
-		return redirectedFrom(t)
+	if c.LocalAddr().IsValid() {
+		return redirectedFrom(c)
 	}
 	return netip.AddrPort{}, false
 }

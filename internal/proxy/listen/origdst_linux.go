@@ -2,27 +2,23 @@ package listen
 
 import (
 	"encoding/binary"
-	"net"
 	"net/netip"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/weftmesh/weft/internal/proxy/conn"
 )
 
 // soOriginalDst is SO_ORIGINAL_DST and IP6T_SO_ORIGINAL_DST (linux/netfilter_ipv4.h, netfilter_ipv6/ip6_tables.h).
 const soOriginalDst = 80
 
 // redirectedFrom asks connection tracking. It has no answer for a connection that no rule has redirected.
-func redirectedFrom(t *net.TCPConn) (dst netip.AddrPort, ok bool) {
-	local, isTCP := t.LocalAddr().(*net.TCPAddr)
-	raw, err := t.SyscallConn()
-	if err != nil || !isTCP {
-		return netip.AddrPort{}, false
-	}
+func redirectedFrom(c conn.Conn) (dst netip.AddrPort, ok bool) {
 	ask := originalV6
-	if local.IP.To4() != nil {
+	if c.LocalAddr().Addr().Is4() {
 		ask = originalV4
 	}
-	if err := raw.Control(func(fd uintptr) { dst, ok = ask(int(fd)) }); err != nil {
+	if err := conn.Control(c, func(fd uintptr) { dst, ok = ask(int(fd)) }); err != nil {
 		return netip.AddrPort{}, false
 	}
 	return dst, ok

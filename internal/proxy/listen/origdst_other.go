@@ -3,9 +3,10 @@
 package listen
 
 import (
-	"net"
 	"net/netip"
+
+	"github.com/weftmesh/weft/internal/proxy/conn"
 )
 
 // redirectedFrom has no answer: only Linux redirects to us.
-func redirectedFrom(*net.TCPConn) (netip.AddrPort, bool) { return netip.AddrPort{}, false }
+func redirectedFrom(conn.Conn) (netip.AddrPort, bool) { return netip.AddrPort{}, false }

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"net"
-	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -170,57 +168,28 @@ func (d *direction) step() *Error {
 		if d.long = n >= smallBuffer; n < len(d.buf.p) && n > 1 {
 			return nil
 		}
-		if dst, src := d.sockets(); dst != nil && d.buf.large != nil {
-			return d.splice(dst, src)
+		if d.buf.large != nil && conn.Spliceable(d.dst, d.src) {
+			return d.splice()
 		}
 		d.buf.note(n)
 	}
 }
 
-// sockets gives both ends if the kernel can move bytes between them.
-func (d *direction) sockets() (dst, src *net.TCPConn) {
-	dst, _ = conn.NetWriter(d.dst).(*net.TCPConn)
-	src, _ = conn.NetReader(d.src).(*net.TCPConn)
-	if dst == nil || src == nil {
-		return nil, nil
-	}
-	return dst, src
-}
-
-// spliceRun bounds how much moves in the kernel before the counter is told.
-const spliceRun = 4 << 20
-
-// splice moves a stream that has shown itself to be long within the kernel, for as long as it flows. A read deadline makes it
-// come up in time to be counted.
-func (d *direction) splice(dst, src *net.TCPConn) *Error {
+// splice moves a stream that has shown itself to be long within the kernel, for as long as it flows.
+func (d *direction) splice() *Error {
 	d.buf.drop()
+	interval := time.Duration(0)
 	if d.idle > 0 {
-		defer src.SetReadDeadline(time.Time{})
+		interval = max(d.idle/looks, 1)
 	}
-	for {
-		if d.idle > 0 {
-			src.SetReadDeadline(time.Now().Add(max(d.idle/looks, 1)))
-		}
-		limited := io.LimitedReader{R: src, N: spliceRun}
-		n, err := dst.ReadFrom(&limited)
-		d.count.Add(n)
-		switch {
-		case err == nil && limited.N > 0:
-			return &Error{d.from, "read", io.EOF}
-		case err == nil:
-		case errors.Is(err, os.ErrDeadlineExceeded):
-			return nil
-		default:
-			return &Error{d.blame(err), "splice", err}
-		}
+	readErr, writeErr := conn.Splice(d.dst, d.src, interval, func(n int64) { d.count.Add(n) })
+	switch {
+	case readErr == io.EOF:
+		return &Error{d.from, "read", io.EOF}
+	case readErr != nil:
+		return &Error{d.from, "splice", readErr}
+	case writeErr != nil:
+		return &Error{d.from.other(), "splice", writeErr}
 	}
-}
-
-// blame tells the sides apart by the operation that net names.
-func (d *direction) blame(err error) Side {
-	var op *net.OpError
-	if errors.As(err, &op) && op.Op == "read" {
-		return d.from
-	}
-	return d.from.other()
+	return nil
 }
