@@ -97,7 +97,8 @@ type Edge struct {
 	mu      sync.Mutex
 
 	opened, closed, sent, received atomic.Uint64
-	tcp                            atomic.Bool // something was counted as TCP
+	tcp                            atomic.Bool   // something was counted as TCP
+	asked, answered                atomic.Uint64 // messages of gRPC
 }
 
 // Answer is how a request ended.
@@ -164,6 +165,12 @@ func (e *Edge) grow(a Answer) *answers {
 	next = append(next, s)
 	e.answers.Store(&next)
 	return s
+}
+
+// Messages counts messages of gRPC: those of requests, and those of responses.
+func (e *Edge) Messages(request, response int64) {
+	e.asked.Add(uint64(request))
+	e.answered.Add(uint64(response))
 }
 
 // Opened counts a connection that is relayed without HTTP.

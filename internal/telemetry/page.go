@@ -77,6 +77,7 @@ func (m *Metrics) WriteTo(w io.Writer) (int64, error) {
 	p := &Page{}
 	edges, extra := m.sorted()
 	p.requests(edges)
+	p.messages(edges)
 	p.tcp(edges)
 	p.Gauge("weft_series", "Answer series held.", float64(m.series.Load()))
 	p.Counter("weft_series_refused_total", "Observations counted under \"other\" because of the bound on series.",
@@ -167,6 +168,23 @@ func (p *Page) tcp(edges []*Edge) {
 		for _, e := range edges {
 			if e.tcp.Load() {
 				p.line(c.name, append(e.key.labels(), Label{"response_flags", "-"}), "", strconv.FormatUint(c.of(e), 10))
+			}
+		}
+	}
+}
+
+func (p *Page) messages(edges []*Edge) {
+	for _, c := range []struct {
+		name, help string
+		of         func(*Edge) uint64
+	}{
+		{"istio_request_messages_total", "Messages of gRPC in requests.", func(e *Edge) uint64 { return e.asked.Load() }},
+		{"istio_response_messages_total", "Messages of gRPC in responses.", func(e *Edge) uint64 { return e.answered.Load() }},
+	} {
+		p.Family(c.name, "counter", c.help)
+		for _, e := range edges {
+			if e.key.Protocol == "grpc" {
+				p.line(c.name, e.key.labels(), "", strconv.FormatUint(c.of(e), 10))
 			}
 		}
 	}

@@ -115,7 +115,10 @@ func (b *buffer) drop() {
 // Copy moves a whole body with its trailers from src to dst and finishes it there. from is the side that src reads. It gives
 // the number of bytes that dst accepted, and *Error if a side failed; in that case dst is left unfinished. What dst held
 // back, the head among it, is flushed before each read that may block.
-func Copy(dst Sink, src Source, from Side) (int64, error) {
+func Copy(dst Sink, src Source, from Side) (int64, error) { return CopyMessages(dst, src, from, nil) }
+
+// CopyMessages is Copy that counts the messages of gRPC in m, if that is not nil.
+func CopyMessages(dst Sink, src Source, from Side, m *Messages) (int64, error) {
 	var (
 		total int64
 		b     buffer
@@ -134,6 +137,9 @@ func Copy(dst Sink, src Source, from Side) (int64, error) {
 				return total, &Error{from.other(), "write", werr}
 			}
 			total += int64(n)
+			if m != nil {
+				m.see(b.p[:n])
+			}
 			b.note(n)
 		}
 		if err == io.EOF {
