@@ -11,7 +11,7 @@ import (
 // admit makes the request fit to be forwarded: what concerned the client's connection alone goes, what the mesh adds comes.
 func (x *exchange) admit() bool {
 	r := &x.req
-	x.snapshot = x.p.config.Snapshot()
+	x.snapshot, x.isGRPC = x.p.config.Snapshot(), isGRPC(r)
 	http1.StripHopByHop(&r.Header)
 	x.fromOutside()
 	x.setID()

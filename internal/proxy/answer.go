@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"net/http"
-	"strconv"
 	"strings"
 
 	"github.com/weftmesh/weft/internal/proxy/filter/cors"
@@ -29,6 +28,10 @@ func (x *exchange) answerByRoute() {
 		x.res.Status, body = rt.Direct.Status, rt.Direct.Body
 	}
 	x.applyResponse()
+	if x.isGRPC && x.res.Status >= 400 {
+		x.answerGRPC(grpcOfHTTP(x.res.Status), string(body))
+		return
+	}
 	x.answer(body)
 }
 
@@ -63,11 +66,8 @@ func (x *exchange) answerError() {
 			x.res.Header.Add(unansweredHeader, "1")
 		}
 	}
-	if x.fault.GRPC != 0 && x.err.kind == injected {
-		x.res.Header.Add("Content-Type", "application/grpc")
-		x.res.Header.Add("Grpc-Status", strconv.Itoa(x.fault.GRPC))
-		x.grpc = grpcText(x.fault.GRPC)
-		x.answer(nil)
+	if x.isGRPC || x.fault.GRPC != 0 && x.err.kind == injected {
+		x.answerGRPC(x.grpcFailure(), text)
 		return
 	}
 	x.res.Header.Add("Content-Type", "text/plain")
@@ -103,6 +103,9 @@ func oneLine(s string) string {
 func (x *exchange) answer(body []byte) {
 	r := &x.res
 	r.Body = message.Body{Kind: message.Sized, Length: int64(len(body))}
+	if x.isGRPC && len(body) == 0 {
+		r.Body = message.Body{}
+	}
 	if x.http != nil && x.http.ServerName != "" {
 		r.Header.Set("Server", x.http.ServerName)
 	}

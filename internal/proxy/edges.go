@@ -11,7 +11,7 @@ import (
 // edge gives the series that count this request.
 func (x *exchange) edge() *telemetry.Edge {
 	protocol := "http"
-	if x.grpc != "" {
+	if x.isGRPC || x.grpc != "" {
 		protocol = "grpc"
 	}
 	if x.d.direction == inbound {

@@ -10,6 +10,7 @@ import (
 	"github.com/weftmesh/weft/internal/proxy/filter/cors"
 	"github.com/weftmesh/weft/internal/proxy/filter/fault"
 	"github.com/weftmesh/weft/internal/proxy/message"
+	"github.com/weftmesh/weft/internal/proxy/relay"
 	"github.com/weftmesh/weft/internal/proxy/route"
 	"github.com/weftmesh/weft/internal/telemetry"
 )
@@ -39,8 +40,10 @@ type exchange struct {
 	origin   cors.Kind // of the request, by the route's policy
 	verdict  authz.Verdict
 	deadline time.Time // of the whole exchange; zero for none
-	body     []byte    // of the request, where it was read ahead
-	held     *[]byte   // the pooled storage of body
+	limited  bool      // the deadline is the client's own
+	isGRPC   bool
+	body     []byte  // of the request, where it was read ahead
+	held     *[]byte // the pooled storage of body
 
 	// The attempt under way.
 	attempt  int
@@ -67,6 +70,8 @@ type exchange struct {
 	received     int64
 	sent         int64
 	grpc         string // grpc-status as metrics show it
+	asked        relay.Messages
+	answered     relay.Messages
 	upstreamTime time.Duration
 	upLocal      netip.AddrPort
 	end          time.Time
@@ -74,6 +79,10 @@ type exchange struct {
 	entry  telemetry.Entry
 	id     [36]byte
 	digits [20]byte
+
+	// What is left of the time, as the request tells it.
+	left     [20]byte
+	leftGRPC [12]byte
 }
 
 // run carries one request from end to end.

@@ -55,7 +55,7 @@ func (x *exchange) inject() bool {
 		if !x.delay() {
 			return false
 		}
-		if !x.deadline.IsZero() {
+		if !x.deadline.IsZero() && !x.limited {
 			// As in Envoy the fault comes before the router: its time is not the route's.
 			x.deadline = x.deadline.Add(x.fault.Delay)
 		}

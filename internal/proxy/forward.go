@@ -26,6 +26,7 @@ func (x *exchange) connect() bool {
 		return false
 	}
 	x.stale, x.upLocal = x.call.Stale(), x.call.LocalAddr()
+	x.announce(deadline)
 	if !deadline.IsZero() {
 		x.timed = true
 		x.call.SetReadDeadline(deadline)

@@ -60,6 +60,9 @@ func (x *exchange) matchOnce() bool {
 	if f.Timeout > 0 {
 		x.deadline = x.start.Add(f.Timeout)
 	}
+	if x.isGRPC {
+		x.limit()
+	}
 	return true
 }
 

@@ -17,10 +17,10 @@ type pump struct {
 
 func startPump(x *exchange) *pump {
 	p := &pump{done: make(chan struct{})}
-	call, down := x.call, x.down
+	call, down, messages := x.call, x.down, x.counting(&x.asked)
 	go func() { // ends with the body, or by stop
 		defer close(p.done)
-		p.n, p.err = relay.Copy(call, down, relay.Downstream)
+		p.n, p.err = relay.CopyMessages(call, down, relay.Downstream, messages)
 		var e *relay.Error
 		if errors.As(p.err, &e) && e.Side == relay.Downstream {
 			call.Cut() // the endpoint must not take the cut-off body for a whole one, nor wait for the rest

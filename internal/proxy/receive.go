@@ -28,7 +28,9 @@ func (x *exchange) receive() bool {
 	if !x.call.Stale() {
 		x.learnIdle()
 	}
-	x.cluster.balancer.Report(x.to.host, balance.OutcomeOf(x.res.Status), nil)
+	if code := x.grpcStatus(); !x.isGRPC || code >= 0 || x.res.Status != 200 { // else the trailers will say how it went
+		x.cluster.balancer.Report(x.to.host, balance.OutcomeOf(x.meaning(code)), nil)
+	}
 	x.err = nil
 	return true
 }

@@ -12,6 +12,9 @@ func (x *exchange) record() {
 	a := telemetry.Answer{Code: x.status, Flags: x.flags(), GRPC: x.grpc}
 	if e := x.edge(); e != nil {
 		e.Request(a, x.end.Sub(x.start), x.received, x.sent)
+		if x.isGRPC {
+			e.Messages(x.asked.Count(), x.answered.Count())
+		}
 	}
 	if x.p.access == nil {
 		return

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"unsafe"
 
+	"github.com/weftmesh/weft/internal/proxy/balance"
 	"github.com/weftmesh/weft/internal/proxy/conf"
 	"github.com/weftmesh/weft/internal/proxy/filter/headers"
 	http1 "github.com/weftmesh/weft/internal/proxy/http"
@@ -54,12 +55,10 @@ func (x *exchange) deliver() {
 		}
 		return
 	}
-	n, err := relay.Copy(x.down, x.call, relay.Upstream)
+	n, err := relay.CopyMessages(x.down, x.call, relay.Upstream, x.counting(&x.answered))
 	x.sent = n
 	if err == nil {
-		if x.grpc != "" {
-			x.grpc = grpcText(grpcOf(x.call.Trailers(), x.grpcStatus()))
-		}
+		x.ended()
 		return
 	}
 	var e *relay.Error
@@ -69,6 +68,26 @@ func (x *exchange) deliver() {
 		return
 	}
 	x.fail(clientGone, "response body", err)
+}
+
+// counting gives the counter of messages for bodies that have any.
+func (x *exchange) counting(m *relay.Messages) *relay.Messages {
+	if !x.isGRPC {
+		return nil
+	}
+	return m
+}
+
+// ended takes note of the status in the trailers of a call of gRPC, by which the endpoint is judged too.
+func (x *exchange) ended() {
+	if !x.isGRPC && x.grpc == "" {
+		return
+	}
+	code := grpcOf(x.call.Trailers(), x.grpcStatus())
+	if x.grpc == "" {
+		x.cluster.balancer.Report(x.to.host, balance.OutcomeOf(x.meaning(code)), nil)
+	}
+	x.grpc = grpcText(code)
 }
 
 // Headers between our own proxies: why an answer was made by the mesh, that the workload behind never saw the request, and that
@@ -82,7 +101,8 @@ const (
 // meshMade takes note of an error answer that another proxy of the mesh has made. To the outside it says no more than ours
 // would: then it is answered here, and meshMade reports true.
 func (x *exchange) meshMade() bool {
-	if x.res.Status < 400 {
+	code := x.grpcStatus()
+	if x.res.Status < 400 && (!x.isGRPC || code <= 0) {
 		return false
 	}
 	reason, ok := x.res.Header.Get(reasonHeader)
@@ -98,6 +118,10 @@ func (x *exchange) meshMade() bool {
 	status := x.res.Status
 	x.dropResponse()
 	x.res.Reset()
+	if x.isGRPC {
+		x.answerGRPC(code, publicText(x.meaning(code)))
+		return true
+	}
 	x.res.Status = status
 	x.answer([]byte(publicText(status)))
 	return true

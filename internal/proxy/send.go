@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"errors"
+	"io"
 	"sync"
 
 	http1 "github.com/weftmesh/weft/internal/proxy/http"
@@ -15,27 +16,34 @@ const maxReplay = 64 << 10
 var replayBuffers = sync.Pool{New: func() any { b := make([]byte, maxReplay); return &b }}
 
 // readAhead reads a small body whole where it may be needed more than once, or has not arrived yet: a request that its client
-// cuts off then never reaches an endpoint, and none waits for a slow client.
+// cuts off then never reaches an endpoint, and none waits for a slow client. Of bodies without a declared length it takes those
+// that are all there, as the one message of an ordinary call of gRPC is.
 func (x *exchange) readAhead() bool {
 	f, b := x.matched.Route.Forward, x.req.Body
-	if b.Kind != message.Sized || b.Length > maxReplay || b.Length == 0 {
-		return true
-	}
-	if len(f.Mirrors) == 0 && f.Retry == nil && x.down.BodyWhole() {
+	again, whole, most := len(f.Mirrors) > 0 || f.Retry != nil, x.down.BodyWhole(), maxReplay
+	switch {
+	case b.Kind == message.Sized && b.Length > 0 && b.Length <= maxReplay && (again || !whole):
+		most = int(b.Length)
+	case b.Kind == message.Chunked && again && whole && x.down.BodyBuffered() < maxReplay:
+	default:
 		return true
 	}
 	if !x.welcomeBody() {
 		return false
 	}
 	x.held = replayBuffers.Get().(*[]byte)
-	x.body = (*x.held)[:b.Length]
-	for n := 0; n < len(x.body); {
-		m, err := x.down.ReadBody(x.body[n:])
-		if n += m; err != nil && n < len(x.body) {
+	n := 0
+	for err := error(nil); err == nil && (n < most || b.Kind == message.Chunked); {
+		var m int
+		m, err = x.down.ReadBody((*x.held)[n:most])
+		if n += m; err != nil && err != io.EOF {
 			return x.clientFailed(err)
 		}
 	}
-	x.received = b.Length
+	x.body, x.received = (*x.held)[:n], int64(n)
+	if x.isGRPC {
+		x.asked.See(x.body)
+	}
 	return true
 }
 
@@ -82,7 +90,7 @@ func (x *exchange) send() bool {
 		x.pumping = startPump(x)
 		return true
 	case streams:
-		n, err := relay.Copy(x.call, x.down, relay.Downstream)
+		n, err := relay.CopyMessages(x.call, x.down, relay.Downstream, x.counting(&x.asked))
 		x.received += n
 		return x.copied(err)
 	case x.body != nil:
@@ -90,7 +98,7 @@ func (x *exchange) send() bool {
 			return true // as in copied
 		}
 	}
-	if err := x.call.FinishBody(nil); err != nil && x.body == nil {
+	if err := x.call.FinishBody(x.down.Trailers()); err != nil && x.body == nil {
 		return x.broken("send", err)
 	}
 	return true

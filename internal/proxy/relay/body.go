@@ -138,7 +138,7 @@ func CopyMessages(dst Sink, src Source, from Side, m *Messages) (int64, error) {
 			}
 			total += int64(n)
 			if m != nil {
-				m.see(b.p[:n])
+				m.See(b.p[:n])
 			}
 			b.note(n)
 		}

@@ -12,7 +12,8 @@ type Messages struct {
 // Count is the number of messages that have begun, their prefix seen whole.
 func (m *Messages) Count() int64 { return m.n }
 
-func (m *Messages) see(p []byte) {
+// See takes the next bytes of the body.
+func (m *Messages) See(p []byte) {
 	for len(p) > 0 {
 		if m.left > 0 {
 			skip := min(uint64(m.left), uint64(len(p)))

@@ -18,7 +18,7 @@ func TestMessagesAreCountedHoweverTheyAreCut(t *testing.T) {
 		var m Messages
 		for rest := body; len(rest) > 0; {
 			n := min(len(rest), 1+random.IntN(1+random.IntN(9000)))
-			m.see(rest[:n])
+			m.See(rest[:n])
 			rest = rest[n:]
 		}
 		if m.Count() != 6 {
@@ -26,7 +26,7 @@ func TestMessagesAreCountedHoweverTheyAreCut(t *testing.T) {
 		}
 	}
 	var cut Messages
-	cut.see(body[:4])
+	cut.See(body[:4])
 	if cut.Count() != 0 {
 		t.Fatal("a prefix that is not whole counts as a message")
 	}

@@ -40,7 +40,14 @@ func Repeatable(r *message.Request) bool {
 
 // Wanted reports whether the policy wants another attempt, and safety allows one. A nil policy wants none.
 func Wanted(p *conf.Retry, a *Attempt, repeatable bool) bool {
-	if p == nil || !a.Unsent && !repeatable || a.Status == 0 && a.Begun {
+	if p == nil || a.Status == 0 && a.Begun {
+		return false
+	}
+	if a.Status != 0 && wantsGRPC(p.On, a.GRPC) {
+		// All of gRPC is POST: a policy that names its codes can mean nothing but that these requests may be repeated.
+		return true
+	}
+	if !a.Unsent && !repeatable {
 		return false
 	}
 	if a.Status != 0 && (wantsStatus(p, a) || !a.Unsent && !a.Unanswered) {
@@ -73,7 +80,7 @@ func wantsStatus(p *conf.Retry, a *Attempt) bool {
 			}
 		}
 	}
-	return wantsGRPC(on, a.GRPC)
+	return false
 }
 
 // gRPC status codes (github.com/grpc/grpc/blob/master/doc/statuscodes.md).
