@@ -30,25 +30,37 @@ const (
 // memory keeps who spoke first, by destination, so that it is found out once.
 type memory struct {
 	mu    sync.Mutex
-	first map[string]listen.Speaker
+	first map[string]remembered
 }
 
-// maxRemembered bounds the memory; when it is full it starts anew.
-const maxRemembered = 4096
+type remembered struct {
+	speaker listen.Speaker
+	at      time.Time
+}
 
-func (m *memory) get(where string) listen.Speaker {
+const (
+	// maxRemembered bounds the memory; when it is full it starts anew.
+	maxRemembered = 4096
+	// remembering is how long a destination is believed to be what it was: another program may listen there one day.
+	remembering = 10 * time.Minute
+)
+
+func (m *memory) get(where string, now time.Time) listen.Speaker {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.first[where]
+	if r := m.first[where]; now.Sub(r.at) < remembering {
+		return r.speaker
+	}
+	return listen.Neither
 }
 
-func (m *memory) set(where string, s listen.Speaker) {
+func (m *memory) set(where string, s listen.Speaker, now time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.first == nil || len(m.first) >= maxRemembered {
-		m.first = map[string]listen.Speaker{}
+		m.first = map[string]remembered{}
 	}
-	m.first[where] = s
+	m.first[where] = remembered{s, now}
 }
 
 // detect looks at the first bytes of a connection. Where open is not nil the protocol may be one whose server speaks first:
@@ -60,7 +72,7 @@ func (p *Proxy) detect(c conn.Conn, where string, open func() (*upstream.Conn, e
 		return detected{Sniffed: s, conn: sniffed}, err
 	}
 	wait := patience
-	switch p.memory.get(where) {
+	switch p.memory.get(where, p.opt.Now()) {
 	case listen.ServerFirst:
 		wait = 0
 	case listen.ClientFirst:
@@ -68,7 +80,7 @@ func (p *Proxy) detect(c conn.Conn, where string, open func() (*upstream.Conn, e
 	}
 	s, sniffed, err := listen.Sniff(c, wait, talkTime)
 	if err != nil || s.Protocol != listen.Silent {
-		p.memory.set(where, listen.ClientFirst)
+		p.memory.set(where, listen.ClientFirst, p.opt.Now())
 		return detected{Sniffed: s, conn: sniffed}, err
 	}
 	early, err := open()
@@ -80,7 +92,7 @@ func (p *Proxy) detect(c conn.Conn, where string, open func() (*upstream.Conn, e
 		early.Close()
 		return detected{conn: c}, err
 	}
-	p.memory.set(where, first)
+	p.memory.set(where, first, p.opt.Now())
 	d := detected{Sniffed: s, conn: c, early: early}
 	if first == listen.ClientFirst {
 		d.Sniffed, d.conn, err = listen.Sniff(c, talkTime, talkTime)

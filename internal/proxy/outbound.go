@@ -72,6 +72,8 @@ func (d *downstream) serveOutbound(target *conf.Target) {
 		d.relayByName(target)
 	case http && tcp == nil:
 		d.serveDetected(nil)
+	case !http && tcp == nil:
+		d.turnAway(noChain, "route", fmt.Errorf("%s: no route is for connections to %s", target.Name, d.destination))
 	case !http:
 		d.relayTCP(tcp, nil)
 	default:
@@ -87,15 +89,12 @@ func protocols(t *conf.Target, d *downstream) (http bool, tcp *conf.TCP, byName 
 	for _, c := range t.Listener.Chains {
 		http = http || c.HTTP != nil
 		byName = byName || len(c.Match.ServerNames) > 0
-		if c.TCP != nil && tcp == nil {
-			tcp = c.TCP
-		}
 	}
 	if c := t.Listener.Default; c != nil {
 		http = http || c.HTTP != nil
-		if tcp == nil {
-			tcp = c.TCP
-		}
+	}
+	if c, _ := route.Chain(t.Listener, &route.ConnInfo{Destination: d.destination, Source: d.remote.Addr(), Transport: conf.RawTransport}); c != nil {
+		tcp = c.TCP
 	}
 	return http || t.Routes != nil, tcp, byName
 }

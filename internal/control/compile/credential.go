@@ -57,7 +57,8 @@ func (c *compiler) findSecret(namespaces []string, name string) (convert.Secret,
 		if !ok {
 			continue
 		}
-		s := convert.Secret{Certificate: k.Data["tls.crt"], Key: k.Data["tls.key"], CA: k.Data["ca.crt"]}
+		s := convert.Secret{Certificate: k.Data["tls.crt"], Key: k.Data["tls.key"], CA: k.Data["ca.crt"],
+			CRL: k.Data["ca.crl"]}
 		// Istio's other spellings, and its separate Secret for the authority.
 		if s.Certificate == nil {
 			s.Certificate, s.Key = k.Data["cert"], k.Data["key"]

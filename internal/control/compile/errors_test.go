@@ -214,8 +214,8 @@ func TestRefused(t *testing.T) {
 			"10 error PortCollision spec.servers[1].port", "11 error InvalidHost spec.servers[1].hosts[0]",
 			"12 error InvalidAddress spec.servers[1].bind", "13 error MissingField spec.servers[2].tls",
 			"14 error MissingField spec.servers[2].hosts", "15 error InvalidProtocol spec.servers[3].port.protocol",
-			"19 error ConflictingFields spec.servers[4].tls.httpsRedirect", "19 error Unsupported spec.servers[4].tls.cipherSuites",
-			"19 error Unsupported spec.servers[4].tls.mode", "22 error InvalidValue spec.servers[5].tls.minProtocolVersion",
+			"19 error ConflictingFields spec.servers[4].tls.httpsRedirect", "19 error MissingField spec.servers[4].tls.credentialName",
+			"19 error Unsupported spec.servers[4].tls.cipherSuites[0]", "22 error InvalidValue spec.servers[5].tls.minProtocolVersion",
 			"22 error MissingField spec.servers[5].tls.credentialName", "22 error Unsupported spec.servers[5].tls.privateKey",
 			"22 error Unsupported spec.servers[5].tls.serverCertificate"}},
 		{"service entry", istio, "ServiceEntry", `

@@ -34,6 +34,9 @@ func (g *Generator) Cluster(name string) (proto.Message, bool) {
 			ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC},
 			LoadAssignment:       &endpointv3.ClusterLoadAssignment{ClusterName: name}}, true
 	}
+	if c, ok := g.passedThrough(name); ok {
+		return c, true
+	}
 	direction, port, subset, host, ok := wire.ParseCluster(name)
 	switch {
 	case !ok || wire.OutboundCluster(port, subset, host) != name && wire.InboundCluster(port) != name:

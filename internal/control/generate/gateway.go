@@ -141,6 +141,9 @@ func tlsRouteName(p place) string {
 
 // gatewayTLS gives the chains of a server: one that terminates TLS, or those of the routes for TLS that is passed through.
 func (g *Generator) gatewayTLS(s place) []*listenerv3.FilterChain {
+	if s.server.TLS != nil && s.server.TLS.Mode == model.TLSAutoPassthrough {
+		return g.autoPassthrough(s)
+	}
 	if s.server.TLS != nil && s.server.TLS.Mode == model.TLSPassthrough {
 		var chains []*listenerv3.FilterChain
 		for _, set := range g.setsAt(s) {

@@ -48,6 +48,8 @@ var goldens = []struct {
 	{"http3", http3Gateway, ingress(), [][2]string{{"lds", wire.GatewayQUICListenerName(8443)}}},
 	{"proxyprotocol", proxyProtocol, ingress(), [][2]string{{"lds", wire.GatewayListenerName(8443)}, {"cds", "outbound|3306||" + mysqlHost},
 		{"cds", "outbound|9080||" + reviewsHost}}},
+	{"gateway-tls", gatewayTLS, ingress(), [][2]string{{"lds", wire.GatewayListenerName(15443)}, {"lds", wire.GatewayListenerName(8443)},
+		{"cds", "outbound_.9080_.v1_." + reviewsHost}}},
 	{"special", nil, productpage(), [][2]string{{"cds", wire.PassthroughCluster}, {"cds", wire.BlackHoleCluster}}},
 }
 
@@ -135,6 +137,17 @@ func bookinfoGateway(m *model.Mesh) {
 func http3Gateway(m *model.Mesh) {
 	bookinfoGateway(m)
 	m.Gateways[0].HTTP3 = true
+}
+
+func gatewayTLS(m *model.Mesh) {
+	bookinfoGateway(m)
+	rule(m, "default", reviewsHost, version("v1"))
+	g := m.Gateways[0]
+	g.Servers = append(g.Servers, model.Server{Port: 15443, Name: "tls", Protocol: model.TLS, Hosts: []model.GatewayHost{{Host: reviewsHost}},
+		TLS: &model.ServerTLS{Mode: model.TLSAutoPassthrough}})
+	t := g.Servers[2].TLS
+	t.Mode, t.CA, t.CRL, t.SANs = model.TLSOptionalMutual, []byte("authority"), []byte("revoked"), []string{"client.example"}
+	t.CipherSuites = []string{"ECDHE-RSA-AES128-GCM-SHA256"}
 }
 
 func proxyProtocol(m *model.Mesh) {

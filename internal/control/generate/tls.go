@@ -2,7 +2,6 @@ package generate
 
 import (
 	"crypto/tls"
-	"fmt"
 	"slices"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
@@ -110,7 +109,7 @@ func meshSNI(b *backend) string {
 	if b.subset != nil {
 		name = b.subset.Name
 	}
-	return fmt.Sprintf("outbound_.%d_.%s_.%s", b.port.Number, name, b.service.Host)
+	return sniCluster(b.port.Number, name, b.service.Host)
 }
 
 // servers gives the SPIFFE names that a service's endpoints may have, sorted. All of its endpoints count, whatever the subset and
@@ -187,7 +186,7 @@ func inboundTLS(alpn []string) *corev3.TransportSocket {
 // serverTLS terminates TLS at a gateway's server; nil where it is passed through, or no certificate is to be had.
 func serverTLS(s *model.Server, alpn []string) *corev3.TransportSocket {
 	t := s.TLS
-	if t == nil || t.Mode == model.TLSPassthrough {
+	if t == nil || t.Mode == model.TLSPassthrough || t.Mode == model.TLSAutoPassthrough {
 		return nil
 	}
 	if t.Mode == model.TLSIstioMutual {
@@ -198,10 +197,18 @@ func serverTLS(s *model.Server, alpn []string) *corev3.TransportSocket {
 	}
 	common := &tlsv3.CommonTlsContext{AlpnProtocols: alpn, TlsCertificates: []*tlsv3.TlsCertificate{keyPair(t.Certificate, t.Key)},
 		TlsParams: &tlsv3.TlsParameters{TlsMinimumProtocolVersion: tlsVersion(t.MinVersion), TlsMaximumProtocolVersion: tlsVersion(t.MaxVersion)}}
-	if len(t.CA) > 0 || t.Mode == model.TLSMutual {
+	common.TlsParams.CipherSuites = t.CipherSuites
+	if t.Mode == model.TLSMutual || t.Mode == model.TLSOptionalMutual {
 		v := &tlsv3.CertificateValidationContext{}
 		if len(t.CA) > 0 {
 			v.TrustedCa = inline(t.CA)
+		}
+		if len(t.CRL) > 0 {
+			v.Crl = inline(t.CRL)
+		}
+		for _, n := range t.SANs {
+			v.MatchTypedSubjectAltNames = append(v.MatchTypedSubjectAltNames, &tlsv3.SubjectAltNameMatcher{
+				SanType: sanType(n), Matcher: exactly(n, false)})
 		}
 		common.ValidationContextType = &tlsv3.CommonTlsContext_ValidationContext{ValidationContext: v}
 	}

@@ -224,9 +224,13 @@ type ServerTLS struct {
 	Mode        TLSMode
 	Certificate []byte // PEM
 	Key         []byte // PEM
-	CA          []byte // PEM, for Mutual
-	MinVersion  uint16
-	MaxVersion  uint16
+	CA          []byte // PEM, for Mutual and OptionalMutual
+	CRL         []byte // PEM; empty for none
+	// SANs are the names that clients' certificates need one of; empty for any. CipherSuites are OpenSSL's names, for TLS 1.2; empty
+	// for the default.
+	SANs, CipherSuites []string
+	MinVersion         uint16
+	MaxVersion         uint16
 }
 
 // TLSMode says who encrypts and who proves what.
@@ -240,6 +244,10 @@ const (
 	TLSMutual
 	TLSIstioMutual
 	TLSPassthrough
+	// TLSOptionalMutual verifies the certificates of clients that show one.
+	TLSOptionalMutual
+	// TLSAutoPassthrough sends connections to the service that the server name spells out.
+	TLSAutoPassthrough
 )
 
 // Destination is a DestinationRule.

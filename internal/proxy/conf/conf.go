@@ -100,10 +100,14 @@ type DownstreamTLS struct {
 	// RequireClient refuses clients without a certificate of the mesh (Workload) or of ClientCA.
 	RequireClient bool
 	ClientCA      []byte // PEM; for gateways in MUTUAL mode
-	ALPN          []string
-	MinVersion    uint16 // crypto/tls constant; 0 for the default
-	MaxVersion    uint16
-	CipherSuites  []uint16
+	// CRL holds revocation lists in PEM, one of each authority of ClientCA; empty lets in whom the chain proves. SANs are the names
+	// that a client's certificate needs one of; empty accepts any.
+	CRL          []byte
+	SANs         []StringMatch
+	ALPN         []string
+	MinVersion   uint16 // crypto/tls constant; 0 for the default
+	MaxVersion   uint16
+	CipherSuites []uint16
 }
 
 // KeyPair is a certificate chain and its key, both PEM.

@@ -3,7 +3,7 @@ package decode
 import (
 	"crypto/tls"
 	"crypto/x509"
-	"strings"
+	"encoding/pem"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	proxysocketv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/proxy_protocol/v3"
@@ -12,6 +12,7 @@ import (
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 
 	"github.com/weftmesh/weft/internal/proxy/conf"
+	"github.com/weftmesh/weft/internal/wire"
 )
 
 // The certificate provider instances that stand for the workload's own certificate and the mesh's roots.
@@ -57,7 +58,7 @@ type common struct {
 	verifies     bool // says anything about the peer's certificate
 	meshRoots    bool
 	systemRoots  bool
-	ca           []byte
+	ca, crl      []byte
 	sans         []conf.StringMatch
 	anyPeer      bool // does not verify the chain
 	alpn         []string
@@ -70,7 +71,7 @@ func (d *decoder) downstream(m *tlsv3.DownstreamTlsContext) *conf.DownstreamTLS 
 	c := d.common(m.GetCommonTlsContext())
 	t := &conf.DownstreamTLS{
 		Workload: c.workload, Certificates: c.certificates, ALPN: c.alpn, ClientCA: c.ca,
-		RequireClient: m.GetRequireClientCertificate().GetValue(),
+		RequireClient: m.GetRequireClientCertificate().GetValue(), CRL: c.crl, SANs: c.sans,
 	}
 	switch {
 	case c.workload == (len(c.certificates) > 0):
@@ -79,7 +80,7 @@ func (d *decoder) downstream(m *tlsv3.DownstreamTlsContext) *conf.DownstreamTLS 
 		d.fail("common_tls_context: clients of the mesh are verified by %s", meshRoots)
 	case !c.workload && t.RequireClient && len(c.ca) == 0:
 		d.fail("common_tls_context: trusted_ca is required to verify clients")
-	case len(c.sans) > 0 || c.anyPeer || c.systemRoots:
+	case c.workload && len(c.sans) > 0 || c.anyPeer || c.systemRoots:
 		d.fail("common_tls_context: this way of verifying clients is not supported")
 	}
 	t.MinVersion, t.MaxVersion, t.CipherSuites = d.params(c.params)
@@ -152,6 +153,8 @@ func (d *decoder) upstream(m *tlsv3.UpstreamTlsContext) *conf.UpstreamTLS {
 		d.fail("common_tls_context: says nothing about the server's certificate")
 	case c.workload && c.anyPeer:
 		d.fail("common_tls_context: peers of the mesh are always verified")
+	case c.crl != nil:
+		d.fail("common_tls_context: revocation lists are not supported towards upstreams")
 	}
 	if p := c.params; p != nil {
 		d.at("common_tls_context.tls_params", func() { d.fail("is not supported towards upstreams") })
@@ -210,7 +213,7 @@ func (d *decoder) combined(m *tlsv3.CommonTlsContext_CombinedCertificateValidati
 
 func (d *decoder) validation(m *tlsv3.CertificateValidationContext, c *common) {
 	d.only(m, "trusted_ca", "ca_certificate_provider_instance", "system_root_certs", "match_typed_subject_alt_names",
-		"match_subject_alt_names", "trust_chain_verification")
+		"match_subject_alt_names", "trust_chain_verification", "crl")
 	c.verifies = true
 	if p := m.GetCaCertificateProviderInstance(); p != nil {
 		c.meshRoots = d.provider("ca_certificate_provider_instance", p, meshRoots)
@@ -220,6 +223,9 @@ func (d *decoder) validation(m *tlsv3.CertificateValidationContext, c *common) {
 		if c.ca = d.bytes("trusted_ca", m.GetTrustedCa()); !x509.NewCertPool().AppendCertsFromPEM(c.ca) {
 			d.at("trusted_ca", func() { d.fail("holds no certificate in PEM") })
 		}
+	}
+	if m.GetCrl() != nil {
+		d.at("crl", func() { c.crl = d.revocations(m.GetCrl(), c.ca) })
 	}
 	c.anyPeer = m.GetTrustChainVerification() == tlsv3.CertificateValidationContext_ACCEPT_UNTRUSTED
 	kinds := 0
@@ -241,6 +247,24 @@ func (d *decoder) validation(m *tlsv3.CertificateValidationContext, c *common) {
 	each(d, "match_subject_alt_names", m.GetMatchSubjectAltNames(), func(s *matcherv3.StringMatcher) {
 		d.at("", func() { c.sans = append(c.sans, d.stringMatch("matcher", s)) })
 	})
+}
+
+// revocations checks revocation lists, which go with the authorities that signed them.
+func (d *decoder) revocations(m *corev3.DataSource, authorities []byte) []byte {
+	lists, n := d.bytes("", m), 0
+	for rest := lists; ; n++ {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil {
+			break
+		}
+		if _, err := x509.ParseRevocationList(block.Bytes); err != nil {
+			d.failed(err)
+		}
+	}
+	if n == 0 || authorities == nil {
+		d.fail("wants revocation lists in PEM, and trusted_ca beside them")
+	}
+	return lists
 }
 
 func (d *decoder) keyPair(m *tlsv3.TlsCertificate) conf.KeyPair {
@@ -270,29 +294,12 @@ func (d *decoder) params(m *tlsv3.TlsParameters) (lowest, highest uint16, suites
 			d.fail("the highest version is below the lowest")
 		}
 		each(d, "cipher_suites", m.GetCipherSuites(), func(name string) {
-			id, known := cipherSuites()[name]
-			if !known {
+			id := wire.CipherSuite(name)
+			if id == 0 {
 				d.fail("%q is not supported", name)
 			}
 			suites = append(suites, id)
 		})
 	})
 	return lowest, highest, suites
-}
-
-// cipherSuites gives the suites of TLS 1.2 that crypto/tls holds for safe, by the names that OpenSSL and Envoy use.
-func cipherSuites() map[string]uint16 {
-	m := map[string]uint16{}
-	for _, s := range tls.CipherSuites() {
-		name := strings.TrimPrefix(s.Name, "TLS_")
-		name = strings.Replace(name, "_WITH_", "_", 1)
-		name = strings.TrimSuffix(name, "_SHA256")
-		name = strings.NewReplacer("AES_128", "AES128", "AES_256", "AES256", "_SHA384", "-SHA384", "CHACHA20_POLY1305", "CHACHA20-POLY1305").Replace(name)
-		name = strings.ReplaceAll(name, "_", "-")
-		if strings.Contains(name, "GCM") && strings.Contains(name, "AES128") {
-			name += "-SHA256"
-		}
-		m[name] = s.ID
-	}
-	return m
 }

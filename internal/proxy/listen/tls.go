@@ -80,5 +80,7 @@ func Config(d *conf.DownstreamTLS, source *identity.Source, clock func() time.Ti
 		}
 		c.ClientAuth = tls.RequireAndVerifyClientCert
 	}
-	return c, nil
+	var err error
+	c.VerifyConnection, err = judge(d, clock)
+	return c, err
 }

@@ -3,6 +3,7 @@ package convert
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/pem"
 )
 
 // Credential is a reference to a Secret, which is looked up when all objects are there.
@@ -15,7 +16,7 @@ type Credential struct {
 }
 
 // Secret is what a Secret holds for TLS, as PEM.
-type Secret struct{ Certificate, Key, CA []byte }
+type Secret struct{ Certificate, Key, CA, CRL []byte }
 
 // Check says what is wrong with the material; "" when nothing is.
 func (s Secret) Check(cred Credential) string {
@@ -34,6 +35,30 @@ func (s Secret) Check(cred Credential) string {
 		if !x509.NewCertPool().AppendCertsFromPEM(s.CA) {
 			return "has no certificate in ca.crt"
 		}
+	}
+	if problem := revocations(s.CRL); cred.CA && problem != "" {
+		return "has no usable revocation list in ca.crl (" + problem + ")"
+	}
+	return ""
+}
+
+// revocations says what is wrong with revocation lists; "" when nothing is, or there are none.
+func revocations(lists []byte) string {
+	if len(lists) == 0 {
+		return ""
+	}
+	n := 0
+	for rest := lists; ; n++ {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil {
+			break
+		}
+		if _, err := x509.ParseRevocationList(block.Bytes); err != nil {
+			return err.Error()
+		}
+	}
+	if n == 0 {
+		return "it is not in PEM"
 	}
 	return ""
 }

@@ -10,6 +10,7 @@ import (
 	networking "istio.io/client-go/pkg/apis/networking/v1"
 
 	"github.com/weftmesh/weft/internal/control/model"
+	"github.com/weftmesh/weft/internal/wire"
 )
 
 // IngressSelector picks the workloads that serve Ingress objects and the Gateway API's gateways: Istio's ingress gateway, and the
@@ -85,6 +86,8 @@ func (p *Part) gatewayHost(s, field string) model.GatewayHost {
 var serverModes = map[networkingapi.ServerTLSSettings_TLSmode]model.TLSMode{
 	networkingapi.ServerTLSSettings_PASSTHROUGH: model.TLSPassthrough, networkingapi.ServerTLSSettings_SIMPLE: model.TLSSimple,
 	networkingapi.ServerTLSSettings_MUTUAL: model.TLSMutual, networkingapi.ServerTLSSettings_ISTIO_MUTUAL: model.TLSIstioMutual,
+	networkingapi.ServerTLSSettings_OPTIONAL_MUTUAL:  model.TLSOptionalMutual,
+	networkingapi.ServerTLSSettings_AUTO_PASSTHROUGH: model.TLSAutoPassthrough,
 }
 
 // tlsVersions are those that proxies speak.
@@ -108,7 +111,8 @@ func (p *Part) serverTLS(t *networkingapi.ServerTLSSettings, field string, out *
 		}
 		return
 	}
-	p.only(t, field, "httpsRedirect", "mode", "credentialName", "minProtocolVersion", "maxProtocolVersion")
+	p.only(t, field, "httpsRedirect", "mode", "credentialName", "minProtocolVersion", "maxProtocolVersion",
+		"cipherSuites", "subjectAltNames")
 	if out.Protocol.IsHTTP() {
 		out.HTTPSRedirect = t.HttpsRedirect
 		if t.Mode != networkingapi.ServerTLSSettings_PASSTHROUGH || t.CredentialName != "" {
@@ -121,26 +125,58 @@ func (p *Part) serverTLS(t *networkingapi.ServerTLSSettings, field string, out *
 	}
 	mode, ok := serverModes[t.Mode]
 	if !ok {
-		p.Unsupported(field+".mode", "use one of SIMPLE, MUTUAL, ISTIO_MUTUAL, PASSTHROUGH")
+		p.Unsupported(field+".mode", "use one of SIMPLE, MUTUAL, OPTIONAL_MUTUAL, ISTIO_MUTUAL, PASSTHROUGH, AUTO_PASSTHROUGH")
 		return
+	}
+	if mode == model.TLSAutoPassthrough && out.Protocol != model.TLS {
+		p.Err("ConflictingFields", field+".mode", "use protocol TLS", "mode AUTO_PASSTHROUGH needs protocol TLS")
 	}
 	out.TLS = &model.ServerTLS{Mode: mode, MinVersion: p.tlsVersion(t.MinProtocolVersion, field+".minProtocolVersion"),
 		MaxVersion: p.tlsVersion(t.MaxProtocolVersion, field+".maxProtocolVersion")}
 	if max := out.TLS.MaxVersion; max != 0 && out.TLS.MinVersion > max {
 		p.Err("InvalidValue", field+".minProtocolVersion", "", "the minimum is above the maximum")
 	}
+	if own := mode == model.TLSIstioMutual; own && (out.TLS.MinVersion|out.TLS.MaxVersion != 0 || len(t.CipherSuites) > 0) {
+		p.Err("ConflictingFields", field+".mode", "leave versions and cipher suites out", "mode ISTIO_MUTUAL chooses them by itself")
+	}
+	p.serverSuites(t, out.TLS, field)
 	p.serverCredential(t, mode, field, index)
 }
 
+// serverSuites reads cipher suites, of which only safe ones are had, and the names of clients.
+func (p *Part) serverSuites(t *networkingapi.ServerTLSSettings, out *model.ServerTLS, field string) {
+	terminates := out.Mode != model.TLSPassthrough && out.Mode != model.TLSAutoPassthrough
+	if !terminates && len(t.CipherSuites) > 0 {
+		p.Err("ConflictingFields", field+".cipherSuites", "", "mode %s does not end TLS", t.Mode)
+	}
+	for i, name := range t.CipherSuites {
+		switch f := At(field+".cipherSuites", i); {
+		case slices.Contains(out.CipherSuites, name):
+			p.Warn("DuplicateValue", f, "", "%s is there already", name)
+		case wire.CipherSuite(name) == 0:
+			p.Unsupported(f, "use some of "+strings.Join(wire.CipherSuites(), ", "))
+		default:
+			out.CipherSuites = append(out.CipherSuites, name)
+		}
+	}
+	if len(t.CipherSuites) > 0 && out.MinVersion == tls.VersionTLS13 {
+		p.Warn("NoEffect", field+".cipherSuites", "", "those of TLS 1.3 cannot be chosen")
+	}
+	if out.SANs = t.SubjectAltNames; len(out.SANs) > 0 && out.Mode != model.TLSMutual && out.Mode != model.TLSOptionalMutual {
+		p.Err("ConflictingFields", field+".subjectAltNames", "use an AuthorizationPolicy, or mode MUTUAL", "mode %s does not compare the names of clients", t.Mode)
+	}
+}
+
 func (p *Part) serverCredential(t *networkingapi.ServerTLSSettings, mode model.TLSMode, field string, index int) {
-	needs := mode == model.TLSSimple || mode == model.TLSMutual
+	mutual := mode == model.TLSMutual || mode == model.TLSOptionalMutual
+	needs := mode == model.TLSSimple || mutual
 	switch {
 	case needs && t.CredentialName == "":
 		p.Err("MissingField", field+".credentialName", "", "mode %s needs a credentialName", t.Mode)
 	case !needs && t.CredentialName != "":
 		p.Err("ConflictingFields", field+".credentialName", "", "mode %s takes no credential", t.Mode)
 	case needs:
-		p.serverSecret("", t.CredentialName, field+".credentialName", mode == model.TLSMutual, index)
+		p.serverSecret("", t.CredentialName, field+".credentialName", mutual, index)
 	}
 }
 
@@ -152,7 +188,7 @@ func (p *Part) serverSecret(namespace, name, field string, ca bool, index int) {
 			t := g.Servers[index].TLS
 			t.Certificate, t.Key = s.Certificate, s.Key
 			if ca {
-				t.CA = s.CA
+				t.CA, t.CRL = s.CA, s.CRL
 			}
 		}})
 }
