@@ -12,10 +12,21 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"github.com/weftmesh/weft/internal/proxy"
+	"github.com/weftmesh/weft/internal/proxy/supervise"
+	"github.com/weftmesh/weft/internal/proxy/takeover"
 	"github.com/weftmesh/weft/internal/version"
 	"github.com/weftmesh/weft/internal/wire"
+)
+
+// Exit codes.
+const (
+	exitDrained    = 0 // told to end, or a successor has taken over
+	exitFailed     = 1
+	exitWrongCall  = 2
+	exitNotTakenUp = 3 // --takeover: the running proxy refused, or carries on
 )
 
 func main() {
@@ -24,50 +35,99 @@ func main() {
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
 }
 
-// run gives the exit code: 0 after draining, 1 for a failure, 2 for a wrong call.
+// run gives the exit code.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	flags := flag.NewFlagSet("weft-proxy", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	path := flags.String("bootstrap", "", "the `file` that says who this proxy is and where its control plane is (required)")
 	printVersion := flags.Bool("version", false, "print the version and exit")
 	verbose := flags.Bool("verbose", false, "log details")
+	take := flags.Bool("takeover", false, "take the listeners over from the process of this proxy that runs, which then drains and ends")
+	supervised := flags.Bool("supervise", false, "run the proxy as a child, and on SIGHUP let the program then on disk take over from it")
 	if err := flags.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
-			return 0
+			return exitDrained
 		}
-		return 2
+		return exitWrongCall
 	}
 	if *printVersion {
 		fmt.Fprintln(stdout, "weft-proxy", version.String())
-		return 0
+		return exitDrained
 	}
-	if *path == "" || flags.NArg() > 0 {
-		fmt.Fprintln(stderr, "weft-proxy: --bootstrap FILE is required, and nothing else")
-		return 2
+	if *path == "" || flags.NArg() > 0 || *take && *supervised {
+		fmt.Fprintln(stderr, "weft-proxy: --bootstrap FILE is required, and nothing else but one of --takeover and --supervise")
+		return exitWrongCall
 	}
-	if err := serve(ctx, *path, *verbose, stderr); err != nil {
+	level := slog.LevelInfo
+	if *verbose {
+		level = slog.LevelDebug
+	}
+	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: level}))
+	if *supervised {
+		return superviseSelf(ctx, *path, *verbose, log, stdout, stderr)
+	}
+	signal.Ignore(syscall.SIGHUP) // it is for the parent; by default it would end the proxy
+	if err := serve(ctx, *path, *take, log); err != nil {
 		fmt.Fprintln(stderr, "weft-proxy:", err)
-		return 1
+		var refused *refusedError
+		if errors.As(err, &refused) {
+			return exitNotTakenUp
+		}
+		return exitFailed
 	}
-	return 0
+	return exitDrained
 }
 
-func serve(ctx context.Context, path string, verbose bool, stderr io.Writer) error {
+func superviseSelf(ctx context.Context, bootstrap string, verbose bool, log *slog.Logger, stdout, stderr io.Writer) int {
+	self, err := os.Executable()
+	if err != nil {
+		log.Error("where is this program?", "error", err)
+		return exitFailed
+	}
+	command := []string{self, "--bootstrap", bootstrap}
+	if verbose {
+		command = append(command, "--verbose")
+	}
+	upgrades := make(chan os.Signal, 1)
+	signal.Notify(upgrades, syscall.SIGHUP)
+	defer signal.Stop(upgrades)
+	return supervise.Run(ctx, supervise.Options{Command: command, Successor: "--takeover", Upgrades: upgrades, Stdout: stdout, Stderr: stderr, Log: log})
+}
+
+// refusedError says that the process before carries on.
+type refusedError struct{ error }
+
+func (e *refusedError) Unwrap() error { return e.error }
+
+// askTime bounds the asking for the listeners.
+const askTime = 10 * time.Second
+
+func serve(ctx context.Context, path string, take bool, log *slog.Logger) error {
 	b, err := wire.ReadBootstrap(path)
 	if err != nil {
 		return err
 	}
-	level := slog.LevelInfo
-	if verbose {
-		level = slog.LevelDebug
+	o := proxy.Options{Bootstrap: b, Log: log, Version: version.String()}
+	if take {
+		if b.UpgradeSocket == "" {
+			return fmt.Errorf("bootstrap %s names no upgradeSocket", path)
+		}
+		asking, cancel := context.WithTimeout(ctx, askTime)
+		o.Taken, err = takeover.Take(asking, b.UpgradeSocket, takeover.Process{PID: os.Getpid(), Release: version.String()})
+		cancel()
+		if err != nil {
+			return &refusedError{err}
+		}
+		defer o.Taken.Close()
 	}
-	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: level}))
-	p, err := proxy.New(proxy.Options{Bootstrap: b, Log: log, Version: version.String()})
+	p, err := proxy.New(o)
 	if err != nil {
 		return err
 	}
-	log.Info("proxy starts", "node", b.Node.ID(), "control", b.Control)
-	err = p.Run(ctx)
+	log.Info("proxy starts", "node", b.Node.ID(), "control", b.Control, "takeover", take)
+	if err = p.Run(ctx); errors.Is(err, takeover.ErrCarriesOn) {
+		return &refusedError{err}
+	}
 	if err == nil {
 		log.Info("proxy ends")
 	}

@@ -98,8 +98,8 @@ func (s *Server) Stats() Stats {
 const (
 	// readSize takes in any query that fits an Ethernet frame; a longer one is malformed.
 	readSize = 4096
-	// shutdownTime is how long Serve waits for queries under way once it is told to stop; they are cancelled, so it is ample.
-	shutdownTime = 2 * time.Second
+	// shutdownTime is how long Serve waits for queries under way once it is told to stop. Longer ones are cancelled, and answered so.
+	shutdownTime = time.Second
 )
 
 // Serve answers on a UDP socket, a TCP listener, or both (nil for none), until ctx ends, and closes them. It returns nil after
@@ -123,7 +123,9 @@ func (s *Server) run(ctx context.Context, server *dns.Server, closeSocket func()
 	server.NotifyStartedFunc = func() { close(started) }
 	server.MsgAcceptFunc = s.accept
 	server.MsgInvalidFunc = func([]byte, error) { s.malformed.Add(1) }
-	server.Handler = dns.HandlerFunc(func(w dns.ResponseWriter, query *dns.Msg) { s.serve(ctx, w, query) })
+	working, cut := context.WithCancel(context.WithoutCancel(ctx)) // queries under way are finished
+	defer cut()
+	server.Handler = dns.HandlerFunc(func(w dns.ResponseWriter, query *dns.Msg) { s.serve(working, w, query) })
 	ended := make(chan error, 1)
 	go func() { ended <- server.ActivateAndServe() }()
 	select {
@@ -139,7 +141,9 @@ func (s *Server) run(ctx context.Context, server *dns.Server, closeSocket func()
 	}
 	stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTime)
 	defer cancel()
-	_ = server.ShutdownContext(stopping) // it fails when time is up, and then the sockets are closed all the same
+	if server.ShutdownContext(stopping) != nil {
+		cut()
+	}
 	_ = closeSocket()
 	<-ended
 	return nil

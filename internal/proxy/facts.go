@@ -73,6 +73,12 @@ func (p *Proxy) gauges(page *telemetry.Page) {
 	page.Gauge("weft_downstream_connections", "Open HTTP connections of clients.", float64(open))
 	page.Gauge("weft_downstream_requests_active", "Requests under way.", float64(working))
 	page.Counter("weft_access_log_dropped_total", "Access log lines lost because the writer was too slow.", float64(p.access.Dropped()))
+	page.Gauge("weft_restart_epoch", "Takeovers since the first process of this proxy.", float64(p.epoch()))
+	if t := p.opt.Taken; t != nil {
+		left, draining := t.Left()
+		page.Gauge("weft_predecessor_draining", "Whether the process before this one still ends connections.", number(draining))
+		page.Gauge("weft_predecessor_connections", "Connections that the process before this one still has.", float64(left))
+	}
 	page.Counter("weft_mirror_dropped_total", "Mirrored requests that were not sent.", float64(p.unmirrored.Load()))
 	if m := p.source.Current(); m != nil && m.Certificate != nil {
 		page.Gauge("weft_certificate_expiry_timestamp_seconds", "When the workload's certificate ends.", float64(m.NotAfter().Unix()))
@@ -83,9 +89,13 @@ func (p *Proxy) gauges(page *telemetry.Page) {
 	renewed, failed := p.plane.Authority.Stats()
 	page.Counter("weft_certificate_renewals_total", "Certificates obtained.", float64(renewed))
 	page.Counter("weft_certificate_failures_total", "Failed attempts to obtain one.", float64(failed))
-	connected := 1.0
-	if _, stale := p.plane.Live.Stale(); stale {
-		connected = 0
+	_, stale := p.plane.Live.Stale()
+	page.Gauge("weft_control_plane_connected", "Whether the configuration stream is up.", number(!stale))
+}
+
+func number(yes bool) float64 {
+	if yes {
+		return 1
 	}
-	page.Gauge("weft_control_plane_connected", "Whether the configuration stream is up.", connected)
+	return 0
 }

@@ -9,12 +9,12 @@ import (
 	"net/http"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/weftmesh/weft/internal/proxy/bind"
 	"github.com/weftmesh/weft/internal/proxy/listen"
 	"github.com/weftmesh/weft/internal/telemetry"
-	"github.com/weftmesh/weft/internal/wire"
 )
 
 // Run serves until ctx ends and the live requests have drained, or something fails without which a proxy is none. It returns
@@ -28,18 +28,25 @@ func (p *Proxy) Run(ctx context.Context) error {
 		return fmt.Errorf("proxy: %w", err)
 	}
 	defer p.access.Close()
-	r := &running{p: p, hard: hard, failed: make(chan error, 1), sockets: bind.NewSockets(p.opt.Network, nil)}
+	r := newRunning(p, hard)
 	defer r.end(kill)
 	r.background()
 	if err := r.bind(); err != nil {
 		return err
 	}
-	if err := r.await(ctx); err != nil || ctx.Err() != nil {
+	if err := r.await(ctx, p.state.Configured()); err != nil || ctx.Err() != nil {
 		return err
 	}
 	r.accept()
-	err = r.await(ctx)
-	r.drain()
+	if err := r.takeOver(ctx); err != nil || ctx.Err() != nil {
+		return err
+	}
+	err = r.await(ctx, nil)
+	if p.replaced.Load() {
+		r.fade(ctx)
+	} else {
+		r.drain()
+	}
 	return err
 }
 
@@ -84,6 +91,16 @@ type running struct {
 	failed chan error // the first failure that ends the proxy
 
 	sockets *bind.Sockets
+	// owner says that what has a name (ports of a gateway, paths of unix sockets) is this process's to remove at its end: not yet
+	// before it has taken over, and no longer once a successor was given the sockets.
+	owner    atomic.Bool
+	replaced chan struct{} // closed when a successor has taken over
+
+	own     []func() // starts what the predecessor served until the takeover
+	yielded []func() // stops it
+	// unserved closes at the end what own did not come to.
+	unserved []func()
+	upgrade  net.Listener
 
 	work      sync.WaitGroup // ends when hard does
 	listeners []bound
@@ -121,26 +138,22 @@ func (r *running) background() {
 	r.work.Go(func() { p.becomeReady(r.hard) })
 }
 
-// await returns when the proxy may accept (the first time), or when ctx ended or something failed.
-func (r *running) await(ctx context.Context) error {
-	ready := r.p.state.Configured()
-	if len(r.servers) > 0 || r.gateways != nil {
-		ready = nil
-	}
-	select {
-	case err := <-r.failed:
-		return err
-	case <-ready:
-	case <-r.p.drainNow:
-		// Draining was asked for by hand: go on until we are told to end.
+// await returns when the proxy may accept (ready), or when ctx ended, a successor has taken over or something failed.
+func (r *running) await(ctx context.Context, ready <-chan struct{}) error {
+	for drained := r.p.drainNow; ; drained = nil {
 		select {
 		case err := <-r.failed:
 			return err
+		case <-ready:
+			return nil
+		case <-r.replaced:
+			return nil
 		case <-ctx.Done():
+			return nil
+		case <-drained:
+			ready = nil // draining was asked for by hand: go on until we are told to end
 		}
-	case <-ctx.Done():
 	}
-	return nil
 }
 
 // sweep looks after connections until ctx ends.
@@ -154,7 +167,7 @@ func (p *Proxy) sweep(ctx context.Context) {
 		case <-tick.C:
 			now := p.opt.Now()
 			from := p.drainFrom.Load()
-			graced := from != 0 && now.UnixNano()-from > int64(p.drainGrace())
+			graced := from != 0 && now.UnixNano()-from > int64(p.idleGrace())
 			p.tracker.sweep(now, func(d direction) bool { return graced && p.closing(d) })
 		}
 	}
@@ -170,8 +183,7 @@ func (r *running) accept() {
 		r.serve(b)
 	}
 	r.p.state.Accepts()
-	if r.p.opt.Bootstrap.Node.Role == wire.Gateway {
-		r.gateways = &bind.Gateways{Sockets: r.sockets, Config: r.p.config, Log: r.p.log, Handle: r.p.enter, Bound: r.p.state.Ports}
+	if r.gateways != nil {
 		r.work.Go(func() { r.gateways.Run(r.hard) })
 	}
 }
@@ -234,13 +246,20 @@ func (r *running) closeListeners() {
 		b.Close()
 	}
 	if r.gateways != nil {
-		r.gateways.Stop(true)
+		r.gateways.Stop(r.owner.Load())
 	}
 }
 
 // end stops everything and waits for it.
 func (r *running) end(kill func()) {
+	if !r.owner.Load() {
+		r.sockets.Keep()
+	}
+	r.sockets.Close()
 	r.closeListeners()
+	if r.upgrade != nil {
+		r.upgrade.Close()
+	}
 	kill()
 	for _, s := range r.servers {
 		s.Close()
@@ -252,8 +271,14 @@ func (r *running) end(kill func()) {
 	for _, s := range r.servers {
 		s.Wait()
 	}
+	for _, closeIt := range r.unserved {
+		closeIt()
+	}
 	r.work.Wait()
 	r.p.shadows.Wait()
+	if r.p.opt.Taken != nil {
+		r.p.opt.Taken.Close()
+	}
 	if r.p.plane != nil {
 		r.p.plane.Close()
 	}
@@ -275,14 +300,20 @@ func (p *Proxy) becomeReady(ctx context.Context) {
 }
 
 // bind opens every listener of the bootstrap, so that a port in use is known at once. Connections wait in the queue until the
-// proxy accepts.
+// proxy accepts. The admin interface and the names are served at once, unless a predecessor still does.
 func (r *running) bind() error {
 	p, b := r.p, r.p.opt.Bootstrap
-	if err := r.serveAdmin(); err != nil {
+	if err := r.openAdmin(); err != nil {
 		return err
 	}
-	if err := r.serveNames(); err != nil {
+	if err := r.openNames(); err != nil {
 		return err
+	}
+	if err := r.openUpgrade(); err != nil {
+		return err
+	}
+	if r.owner.Load() {
+		r.serveOwn()
 	}
 	open := func(address string, handle func(listen.Accepted)) error {
 		if address == "" {
@@ -309,8 +340,8 @@ func (r *running) bind() error {
 	return err
 }
 
-// serveAdmin serves the admin interface from the start: readiness is asked for before there is any.
-func (r *running) serveAdmin() error {
+// openAdmin opens the admin interface. It is served before there is anything else: readiness is asked for before there is any.
+func (r *running) openAdmin() error {
 	b := r.p.opt.Bootstrap
 	for _, at := range [][2]string{{"tcp", b.Admin}, {"unix", b.AdminSocket}} {
 		if at[1] == "" {
@@ -321,21 +352,28 @@ func (r *running) serveAdmin() error {
 			return fmt.Errorf("proxy: admin: %w", err)
 		}
 		s := &http.Server{Handler: r.p.Handler(), ReadHeaderTimeout: 10 * time.Second}
-		r.work.Go(func() { // ends by the closing below
-			if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-				r.fails("admin", err)
-			}
-		})
 		r.work.Go(func() {
 			<-r.hard.Done()
 			s.Close()
+			l.Close() // where it was never served
+		})
+		r.own = append(r.own, func() {
+			r.work.Go(func() { // ends by the closing above
+				if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
+					r.fails("admin", err)
+				}
+			})
+		})
+		r.yielded = append(r.yielded, func() {
+			l.Close()
+			s.SetKeepAlivesEnabled(false)
 		})
 	}
 	return nil
 }
 
-// serveNames serves the names of the mesh to the workload.
-func (r *running) serveNames() error {
+// openNames opens the name server for the workload.
+func (r *running) openNames() error {
 	p := r.p
 	names, ok := p.config.(interface {
 		LookupDNS(ctx context.Context, name string) ([]netip.Addr, bool, error)
@@ -348,7 +386,18 @@ func (r *running) serveNames() error {
 		return fmt.Errorf("proxy: %w", err)
 	}
 	p.metrics.Add(n.Gauges)
-	r.work.Go(func() { r.fails("dns", n.Serve(r.hard)) })
+	ctx, stop := context.WithCancel(r.hard)
+	r.yielded = append(r.yielded, stop)
+	served := false
+	r.own = append(r.own, func() {
+		served = true
+		r.work.Go(func() { r.fails("dns", n.Serve(ctx)) })
+	})
+	r.unserved = append(r.unserved, func() {
+		if !served {
+			n.Close()
+		}
+	})
 	return nil
 }
 

@@ -6,6 +6,7 @@
 package proxy
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -25,6 +26,7 @@ import (
 	"github.com/weftmesh/weft/internal/proxy/dial"
 	"github.com/weftmesh/weft/internal/proxy/plane"
 	"github.com/weftmesh/weft/internal/proxy/ready"
+	"github.com/weftmesh/weft/internal/proxy/takeover"
 	"github.com/weftmesh/weft/internal/telemetry"
 	"github.com/weftmesh/weft/internal/wire"
 )
@@ -65,6 +67,10 @@ type Options struct {
 	RegistryOnly bool
 	// DrainTime bounds the draining at the end; 0 takes Bootstrap.DrainSeconds.
 	DrainTime time.Duration
+	// UpgradeTime bounds how long connections live on after a successor has taken over; 0 takes Bootstrap.UpgradeDrainSeconds.
+	UpgradeTime time.Duration
+	// Taken is what the process got that runs before this one; nil for none. Run ends the conversation.
+	Taken *takeover.Taken
 	// Now is the clock; nil is time.Now.
 	Now func() time.Time
 	// Version is shown by the admin interface.
@@ -101,6 +107,7 @@ type Proxy struct {
 	drainNow  chan struct{}
 	drainOnce sync.Once
 	ending    atomic.Bool  // outbound connections drain too
+	replaced  atomic.Bool  // by a successor, which accepts what comes from now on
 	entered   atomic.Int64 // open connections to the workload or the gateway
 	arrivedAt atomic.Int64 // Unix nanoseconds of the last of them; 0 for none
 }
@@ -119,7 +126,7 @@ func New(o Options) (*Proxy, error) {
 	}
 	p.exchanges.New = func() any { return &exchange{} }
 	if p.config == nil || p.source == nil {
-		if p.plane, err = plane.New(o.Bootstrap, o.DialControl, o.Log); err != nil {
+		if p.plane, err = plane.New(o.Bootstrap, o.DialControl, o.Log, o.Taken != nil); err != nil {
 			return nil, fmt.Errorf("proxy: %w", err)
 		}
 		p.config, p.source = p.plane.Live, p.plane.Authority.Source()
@@ -128,6 +135,9 @@ func New(o Options) (*Proxy, error) {
 	p.metrics.Add(p.gauges)
 	return p, nil
 }
+
+// defaultUpgradeSeconds is Envoy's default for its parent's draining: whoever waits is no longer in the way.
+const defaultUpgradeSeconds = 600
 
 func (o Options) withDefaults() Options {
 	if o.Log == nil {
@@ -139,6 +149,9 @@ func (o Options) withDefaults() Options {
 	o.RegistryOnly = o.RegistryOnly || o.Bootstrap.RegistryOnly
 	if o.DrainTime == 0 {
 		o.DrainTime = time.Duration(o.Bootstrap.DrainSeconds) * time.Second
+	}
+	if o.UpgradeTime == 0 {
+		o.UpgradeTime = time.Duration(cmp.Or(o.Bootstrap.UpgradeDrainSeconds, defaultUpgradeSeconds)) * time.Second
 	}
 	o.Network.Complete(o.Bootstrap)
 	if o.Dial == nil {

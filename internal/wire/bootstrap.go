@@ -55,6 +55,10 @@ type Bootstrap struct {
 	RegistryOnly bool `json:"registryOnly,omitempty"`
 	// DrainSeconds bounds how long a stopping proxy waits for its live requests.
 	DrainSeconds int `json:"drainSeconds,omitempty"`
+	// UpgradeSocket is the unix socket where a new process of this proxy asks the running one for its listeners; empty for none.
+	// UpgradeDrainSeconds bounds how long the old process then lets its connections live on; 0 is ten minutes.
+	UpgradeSocket       string `json:"upgradeSocket,omitempty"`
+	UpgradeDrainSeconds int    `json:"upgradeDrainSeconds,omitempty"`
 }
 
 // PortMap binds an explicit listener to what it stands for.

@@ -34,6 +34,8 @@ type Options struct {
 	Token func() (string, error)
 	// StateDir keeps key, certificate and roots (identity.json, mode 0600) for a start without control plane. Empty keeps nothing.
 	StateDir string
+	// Store runs write, which changes StateDir: now, or later, once no other process uses it. nil runs it at once.
+	Store func(write func())
 	// TTL is the lifetime to ask for; 0 leaves it to the authority.
 	TTL time.Duration
 	// Dial makes the connection (network is "tcp" or "unix"); a net.Dialer's when nil. A sidecar passes one that marks its sockets.

@@ -74,33 +74,47 @@ func (c *Client) save() {
 	if c.options.StateDir == "" {
 		return
 	}
-	if err := c.store(); err != nil {
-		c.options.Log.Warn("the certificate could not be stored; this proxy cannot start while the control plane is down", "error", err)
+	text, err := c.stored()
+	if err != nil {
+		c.unsaved(err)
+		return
 	}
+	write := func() {
+		err := os.MkdirAll(c.options.StateDir, 0o700)
+		if err == nil {
+			err = keyfile.Replace(filepath.Join(c.options.StateDir, stateFile), text, 0o600)
+		}
+		if err != nil {
+			c.unsaved(err)
+		}
+	}
+	if c.options.Store != nil {
+		c.options.Store(write)
+		return
+	}
+	write()
 }
 
-func (c *Client) store() error {
+func (c *Client) unsaved(err error) {
+	c.options.Log.Warn("the certificate could not be stored; this proxy cannot start while the control plane is down", "error", err)
+}
+
+// stored is the generation in its stored form.
+func (c *Client) stored() ([]byte, error) {
 	m := c.generation.material
 	der, err := x509.MarshalPKCS8PrivateKey(m.Certificate.PrivateKey)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	var chain []byte
 	for _, raw := range m.Certificate.Certificate {
 		chain = append(chain, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: raw})...)
 	}
-	text, err := json.Marshal(state{
+	return json.Marshal(state{
 		Anchor: c.anchor, Obtained: c.generation.obtained.UTC(),
 		Key:   string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})),
 		Chain: string(chain), Roots: string(m.Bundle.PEM(c.options.TrustDomain)),
 	})
-	if err != nil {
-		return err
-	}
-	if err := os.MkdirAll(c.options.StateDir, 0o700); err != nil {
-		return err
-	}
-	return keyfile.Replace(filepath.Join(c.options.StateDir, stateFile), text, 0o600)
 }
 
 func decodeKey(text string) (*ecdsa.PrivateKey, error) {

@@ -22,7 +22,7 @@ import (
 
 // Network is how sockets are made. Its fields are set once.
 type Network struct {
-	// Listen opens a listener: network is "tcp" or "unix".
+	// Listen opens a listener: network is "tcp", "unix" or Packets.
 	Listen func(ctx context.Context, network, address string) (net.Listener, error)
 	// ListenPacket opens a UDP socket; nil, and a nil socket, stand for none.
 	ListenPacket func(ctx context.Context, network, address string) (net.PacketConn, error)
@@ -77,8 +77,11 @@ func Dialer(mark int) func(ctx context.Context, network, address string) (net.Co
 	return d.DialContext
 }
 
-// Gateway is the Network of a Socket that is a gateway's port.
-const Gateway = "gateway"
+// Packets is the Network of a Socket of unix packets, and Gateway of one that is a gateway's port.
+const (
+	Packets = "unixpacket"
+	Gateway = "gateway"
+)
 
 // Socket is one that is open and may be handed over. Network is "tcp", "udp", "unix" or Gateway; Address is the configured one.
 type Socket struct {
@@ -107,17 +110,17 @@ type opened struct {
 }
 
 // NewSockets opens sockets in n, which is complete, but takes what was inherited first. Files that nobody asks for stay open until
-// Disown.
+// Own or Close.
 func NewSockets(n Network, inherited []Inherited) *Sockets {
 	return &Sockets{net: n, inherited: inherited}
 }
 
-// Listen opens a listener; network is "tcp" or "unix". A unix socket that an earlier process left behind is replaced.
+// Listen opens a listener; network is "tcp", "unix" or Packets. A unix socket that an earlier process left behind is replaced.
 func (s *Sockets) Listen(ctx context.Context, network, address string) (net.Listener, error) {
 	if l, err := s.inheritedListener(network, address); l != nil || err != nil {
 		return l, err
 	}
-	if network == "unix" {
+	if network == "unix" || network == Packets {
 		if err := os.Remove(address); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return nil, err
 		}
@@ -202,11 +205,17 @@ func (s *Sockets) Keep() {
 	}
 }
 
-// Disown closes what was inherited and is not used. Gateways' ports are given up.
-func (s *Sockets) Disown() error {
+// Own notes that the process from which sockets were inherited has left them to us. What was inherited and is not used is closed;
+// gateways' ports are given up.
+func (s *Sockets) Own() error {
 	s.mu.Lock()
 	left := s.inherited
 	s.inherited = nil
+	for _, o := range s.open {
+		if l, ok := o.closer.(*net.UnixListener); ok {
+			l.SetUnlinkOnClose(true)
+		}
+	}
 	s.mu.Unlock()
 	var errs []error
 	for _, i := range left {
@@ -216,6 +225,16 @@ func (s *Sockets) Disown() error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// Close closes what was inherited and is not used, leaving it to the other process.
+func (s *Sockets) Close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, i := range s.inherited {
+		_ = i.File.Close() // a socket that we only held
+	}
+	s.inherited = nil
 }
 
 func (s *Sockets) add(network, address string, c any) {
@@ -249,7 +268,7 @@ func (s *Sockets) inheritedListener(network, address string) (net.Listener, erro
 		return nil, fmt.Errorf("inherited socket: %w", err)
 	}
 	if u, ok := l.(*net.UnixListener); ok {
-		u.SetUnlinkOnClose(true)
+		u.SetUnlinkOnClose(false) // until Own
 	}
 	s.add(network, address, l)
 	return l, nil

@@ -59,6 +59,14 @@ func (s *Sockets) ListenNames(ctx context.Context, b *wire.Bootstrap, lookup Loo
 // Serve answers until ctx ends, and closes the sockets.
 func (n *Names) Serve(ctx context.Context) error { return n.server.Serve(ctx, n.udp, n.tcp) }
 
+// Close closes the sockets where Serve was never called.
+func (n *Names) Close() {
+	if n.udp != nil {
+		_ = n.udp.Close()
+	}
+	_ = n.tcp.Close()
+}
+
 // Gauges writes the server's counters.
 func (n *Names) Gauges(page *telemetry.Page) {
 	st := n.server.Stats()

@@ -26,6 +26,8 @@ type Options struct {
 	Log  *slog.Logger // nil discards
 	// StateDir keeps the used configuration; empty keeps nothing.
 	StateDir string
+	// Store runs write, which changes StateDir: now, or later, once no other process uses it. nil runs it at once.
+	Store func(write func())
 	// UnreachableWait is for how long after the loss of the stream names that were never seen still wait for its return, so that a
 	// restart of the control plane is not noticed: 1.5 s. Later ones fail at once. At the start it ends when the first attempt to
 	// connect fails. AnswerWait bounds the wait while the control plane is connected: 5 s.

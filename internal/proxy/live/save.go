@@ -86,6 +86,18 @@ func (l *Live) keepSaved(ctx context.Context) {
 }
 
 func (l *Live) save() {
+	if l.opts.Store != nil {
+		l.opts.Store(l.Save)
+		return
+	}
+	l.Save()
+}
+
+// Save writes the configuration now, whatever Options.Store says: it is for who decides about that.
+func (l *Live) Save() {
+	if l.opts.StateDir == "" {
+		return
+	}
 	raw, err := json.Marshal(l.collect())
 	if err == nil {
 		err = writeFile(l.opts.StateDir, saveFile, raw)

@@ -25,12 +25,15 @@ type Plane struct {
 	Authority *client.Client
 	Live      *live.Live
 	conn      *grpc.ClientConn
+	disk      *disk
 }
 
-// New prepares what b says. dial connects to the control plane. It does not touch the network; Run does.
-func New(b *wire.Bootstrap, dial func(ctx context.Context, network, address string) (net.Conn, error), log *slog.Logger) (*Plane, error) {
+// New prepares what b says, with what is in the state directory. dial connects to the control plane. It does not touch the network;
+// Run does. Where shared is set another process writes to the state directory until Own.
+func New(b *wire.Bootstrap, dial func(ctx context.Context, network, address string) (net.Conn, error), log *slog.Logger, shared bool) (*Plane, error) {
+	d := &disk{yielded: shared}
 	authority, err := client.New(client.Options{
-		Control: b.Control, TrustDomain: b.TrustDomain, Roots: []byte(b.Roots), StateDir: b.StateDir, Dial: dial, Log: log,
+		Control: b.Control, TrustDomain: b.TrustDomain, Roots: []byte(b.Roots), StateDir: b.StateDir, Store: d.store("identity"), Dial: dial, Log: log,
 		ID:    identity.ID{TrustDomain: b.TrustDomain, Namespace: b.Node.Namespace, ServiceAccount: b.Node.ServiceAccount},
 		Token: func() (string, error) { return b.Token, nil },
 	})
@@ -48,13 +51,19 @@ func New(b *wire.Bootstrap, dial func(ctx context.Context, network, address stri
 	if err != nil {
 		return nil, fmt.Errorf("control plane %s: %w", b.Control, err)
 	}
-	l, err := live.New(conn, live.Options{Node: b.Node, Log: log, StateDir: b.StateDir})
+	l, err := live.New(conn, live.Options{Node: b.Node, Log: log, StateDir: b.StateDir, Store: d.store("configuration")})
 	if err != nil {
 		conn.Close()
 		return nil, err
 	}
-	return &Plane{Authority: authority, Live: l, conn: conn}, nil
+	return &Plane{Authority: authority, Live: l, conn: conn, disk: d}, nil
 }
+
+// Yield leaves the state directory to another process, with the newest configuration in it. Own takes it back, or takes it over.
+func (c *Plane) Yield() { c.disk.yield(c.Live.Save) }
+
+// Own is the opposite of Yield.
+func (c *Plane) Own() { c.disk.own() }
 
 // Close drops the connection, after Run.
 func (c *Plane) Close() { c.conn.Close() }

@@ -1,0 +1,402 @@
+package upgrade
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/weftmesh/weft/internal/ca"
+	"github.com/weftmesh/weft/internal/control"
+	"github.com/weftmesh/weft/internal/control/model"
+	"github.com/weftmesh/weft/internal/control/source"
+	"github.com/weftmesh/weft/internal/identity"
+	"github.com/weftmesh/weft/internal/wire"
+)
+
+const domain = "cluster.local"
+
+// binary is weft-proxy, built once.
+var binary string
+
+func TestMain(m *testing.M) {
+	dir, err := os.MkdirTemp("", "weft")
+	if err == nil {
+		binary = filepath.Join(dir, "weft-proxy")
+		var out []byte
+		if out, err = exec.Command("go", "build", "-o", binary, "github.com/weftmesh/weft/cmd/weft-proxy").CombinedOutput(); err != nil {
+			err = fmt.Errorf("%w\n%s", err, out)
+		}
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "upgrade: build weft-proxy:", err)
+		os.Exit(1)
+	}
+	code := m.Run()
+	os.RemoveAll(dir)
+	os.Exit(code)
+}
+
+// rig is a control plane, a workload, and one proxy in front of it that goes from process to process.
+type rig struct {
+	t       *testing.T
+	dir     string
+	backend *httptest.Server
+	held    chan struct{} // answers to /slow are finished when it is closed
+	address string        // where clients connect
+	admin   string        // path of the admin socket
+	file    string        // the bootstrap
+	config  wire.Bootstrap
+}
+
+// newRig makes a mesh with one service, backend.example, and the bootstrap of a proxy that leads to it: a gateway, or a sidecar with
+// explicit listeners.
+func newRig(t *testing.T, role wire.Role) *rig {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "weft") // the paths of sockets are short
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	r := &rig{t: t, dir: dir, held: make(chan struct{}), admin: filepath.Join(dir, "admin"), file: filepath.Join(dir, "bootstrap.json"), address: freeAddress(t)}
+	r.backend = httptest.NewServer(http.HandlerFunc(r.serve))
+	t.Cleanup(r.backend.Close)
+	authority, err := ca.Open(filepath.Join(dir, "ca"), ca.Options{TrustDomain: domain, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	tokens, err := ca.OpenTokens(filepath.Join(dir, "ca"), ca.TokenOptions{TrustDomain: domain})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.control(authority, tokens)
+	node := wire.Node{Role: role, Name: "edge-1", Namespace: "default", ServiceAccount: "edge", Workload: "edge", IP: "127.0.0.1", Labels: map[string]string{"istio": "edge"}, Cluster: "weft"}
+	token, err := tokens.Mint(identity.Peer{ID: identity.ID{TrustDomain: domain, Namespace: "default", ServiceAccount: "edge"}, Workload: "edge", Instance: "edge-1", Cluster: "weft"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.config = wire.Bootstrap{Node: node, Control: "unix://" + filepath.Join(dir, "xds"), TrustDomain: domain, Roots: string(authority.RootsPEM()), Token: token,
+		StateDir: filepath.Join(dir, "state"), AdminSocket: r.admin, UpgradeSocket: filepath.Join(dir, "upgrade"), DrainSeconds: 2, UpgradeDrainSeconds: 30}
+	if role == wire.Sidecar {
+		r.config.OutboundPorts = []wire.PortMap{{Listen: r.address, Destination: "backend.example:80"}}
+		r.config.DNS = freeAddress(t)
+	}
+	raw, err := json.Marshal(r.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(r.file, raw, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// serve is the workload.
+func (r *rig) serve(w http.ResponseWriter, req *http.Request) {
+	body, _ := io.ReadAll(req.Body)
+	switch req.URL.Path {
+	case "/slow": // half of the answer at once
+		io.WriteString(w, "begun ")
+		w.(http.Flusher).Flush()
+		select {
+		case <-r.held:
+		case <-req.Context().Done():
+			return
+		}
+		io.WriteString(w, "and ended")
+	default:
+		fmt.Fprintf(w, "%s %s", req.Method, body)
+	}
+}
+
+// freeAddress is a port of loopback that is free now.
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+const objects = `
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: backend, namespace: default}
+spec:
+  hosts: [backend.example]
+  addresses: [10.78.9.9]
+  location: MESH_EXTERNAL
+  resolution: STATIC
+  ports: [{number: 80, name: http, protocol: HTTP}]
+  endpoints: [{address: 127.0.0.1, ports: {http: BACKEND}}]
+---
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: edge, namespace: default}
+spec:
+  selector: {istio: edge}
+  servers: [{port: {number: PORT, name: http, protocol: HTTP}, hosts: ["*"]}]
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: backend, namespace: default}
+spec:
+  hosts: ["*"]
+  gateways: [edge]
+  http: [{route: [{destination: {host: backend.example, port: {number: 80}}}]}]
+`
+
+func (r *rig) control(authority *ca.Authority, tokens *ca.Tokens) {
+	r.t.Helper()
+	_, backend, _ := net.SplitHostPort(r.backend.Listener.Addr().String())
+	_, port, _ := net.SplitHostPort(r.address)
+	file := filepath.Join(r.dir, "mesh.yaml")
+	if err := os.WriteFile(file, []byte(strings.NewReplacer("BACKEND", backend, "PORT", port).Replace(objects)), 0o600); err != nil {
+		r.t.Fatal(err)
+	}
+	c, err := control.New(control.Options{StateDir: filepath.Join(r.dir, "control"), Paths: []string{file}, Settings: model.Settings{TrustDomain: domain},
+		LocalRuntime: true, Address: "-", HTTPAddress: "-", Socket: filepath.Join(r.dir, "xds"), Log: slog.New(slog.DiscardHandler), Authority: authority, Tokens: tokens})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	controller := true
+	if err := c.SetRuntimeObjects([]source.Kube{&corev1.Pod{
+		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"},
+		ObjectMeta: metav1.ObjectMeta{Name: "edge-1", Namespace: "default", Labels: map[string]string{"istio": "edge"},
+			OwnerReferences: []metav1.OwnerReference{{APIVersion: "apps/v1", Kind: "Deployment", Name: "edge", Controller: &controller}}},
+		Spec:   corev1.PodSpec{ServiceAccountName: "edge"},
+		Status: corev1.PodStatus{Phase: corev1.PodRunning, PodIP: "127.0.0.1", PodIPs: []corev1.PodIP{{IP: "127.0.0.1"}}},
+	}}); err != nil {
+		r.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- c.Run(ctx) }() // ends with the test
+	r.t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			r.t.Errorf("control plane: %v", err)
+		}
+		if err := authority.Close(); err != nil {
+			r.t.Error(err)
+		}
+	})
+}
+
+// process is a running weft-proxy.
+type process struct {
+	r    *rig
+	cmd  *exec.Cmd
+	out  *output
+	done chan struct{} // closed when it has ended
+}
+
+// output collects what a process writes.
+type output struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.b.Write(p)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.b.String()
+}
+
+// start starts a program as the proxy, with the bootstrap and further arguments.
+func (r *rig) start(program string, args ...string) *process {
+	r.t.Helper()
+	p := &process{r: r, cmd: exec.Command(program, append([]string{"--bootstrap", r.file}, args...)...), out: &output{}, done: make(chan struct{})}
+	p.cmd.Stdout, p.cmd.Stderr = p.out, p.out
+	if err := p.cmd.Start(); err != nil {
+		r.t.Fatal(err)
+	}
+	go func() { // ends with the process
+		defer close(p.done)
+		_ = p.cmd.Wait() // its end is in ProcessState
+	}()
+	r.t.Cleanup(func() {
+		p.signal(syscall.SIGKILL)
+		<-p.done
+		if r.t.Failed() {
+			r.t.Logf("process %d (%s):\n%s", p.cmd.Process.Pid, p.cmd.ProcessState, p.out)
+		}
+	})
+	return p
+}
+
+func (p *process) signal(s syscall.Signal) { _ = p.cmd.Process.Signal(s) } // it may have ended
+
+func (p *process) ended() bool {
+	select {
+	case <-p.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// wait gives the exit code.
+func (p *process) wait() int {
+	p.r.t.Helper()
+	select {
+	case <-p.done:
+	case <-time.After(40 * time.Second):
+		p.r.t.Fatalf("process %d does not end", p.cmd.Process.Pid)
+	}
+	return p.cmd.ProcessState.ExitCode()
+}
+
+// says waits for a line of the process's log.
+func (p *process) says(text string) {
+	p.r.t.Helper()
+	p.r.eventually(fmt.Sprintf("process %d says %q", p.cmd.Process.Pid, text), func() bool { return strings.Contains(p.out.String(), text) })
+}
+
+func (r *rig) eventually(what string, ok func() bool) {
+	r.t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			r.t.Fatalf("not within 30 s: %s", what)
+		}
+	}
+}
+
+// ask makes a request of the admin socket; an answer but 200 is empty.
+func (r *rig) ask(method, path string) string {
+	tr := &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "unix", r.admin)
+	}}
+	req, err := http.NewRequest(method, "http://admin"+path, nil)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	res, err := tr.RoundTrip(req)
+	if err != nil {
+		return ""
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(res.Body)
+	if err != nil || res.StatusCode != http.StatusOK {
+		return ""
+	}
+	return string(body)
+}
+
+// first starts the first process and waits until it serves.
+func (r *rig) first() *process {
+	r.t.Helper()
+	p := r.start(binary)
+	r.eventually("the first process is ready", func() bool { return p.ended() || r.ask("GET", "/ready") != "" })
+	r.eventually("the first process accepts", func() bool { return p.ended() || r.load1() == nil })
+	return p
+}
+
+// load1 makes one request.
+func (r *rig) load1() error {
+	return (&load{r: r}).one(&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}, "first")
+}
+
+// load sends requests without pause until stop, which reports what failed and how many were sent.
+type load struct {
+	r     *rig
+	end   chan struct{}
+	group sync.WaitGroup
+
+	mu     sync.Mutex
+	sent   int
+	failed []string
+}
+
+func (r *rig) load() *load {
+	l := &load{r: r, end: make(chan struct{})}
+	for i := range 6 {
+		keep := i%3 != 2 // the third opens a connection for each request
+		c := &http.Client{Transport: &http.Transport{DisableKeepAlives: !keep}, Timeout: 20 * time.Second}
+		l.group.Go(func() { // ends by stop
+			defer c.CloseIdleConnections()
+			for n := 0; ; n++ {
+				select {
+				case <-l.end:
+					return
+				default:
+				}
+				l.note(l.one(c, strconv.Itoa(i)+"."+strconv.Itoa(n)))
+			}
+		})
+	}
+	return l
+}
+
+// one is a POST: neither a client nor a proxy may send it twice by itself.
+func (l *load) one(c *http.Client, body string) error {
+	res, err := c.Post("http://"+l.r.address+"/", "text/plain", strings.NewReader(body))
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	got, err := io.ReadAll(res.Body)
+	if err == nil && (res.StatusCode != http.StatusOK || string(got) != "POST "+body) {
+		err = fmt.Errorf("%d %q", res.StatusCode, got)
+	}
+	return err
+}
+
+func (l *load) note(err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.sent++
+	if err != nil {
+		l.failed = append(l.failed, fmt.Sprintf("request %d: %v", l.sent, err))
+	}
+}
+
+// count is the number of requests so far.
+func (l *load) count() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.sent
+}
+
+// more waits until n more requests have been answered.
+func (l *load) more(n int) {
+	l.r.t.Helper()
+	begin := l.count()
+	l.r.eventually("requests go on", func() bool { return l.count() >= begin+n })
+}
+
+func (l *load) stop() {
+	l.r.t.Helper()
+	close(l.end)
+	l.group.Wait()
+	if len(l.failed) > 0 {
+		l.r.t.Errorf("%d of %d requests failed: %s", len(l.failed), l.sent, strings.Join(l.failed[:min(5, len(l.failed))], "; "))
+	}
+	l.r.t.Logf("%d requests", l.sent)
+}
