@@ -1,14 +1,13 @@
 package balance
 
 import (
-	"hash/maphash"
 	"sync/atomic"
 	"time"
 
 	"github.com/weftmesh/weft/internal/proxy/conf"
 )
 
-// state is what requests have shown of a host. It is shared by the versions of its cluster.
+// state is what requests and health checks have shown of a host. It is shared by the versions of its cluster.
 type state struct {
 	active atomic.Int64 // requests on their way
 
@@ -17,14 +16,24 @@ type state struct {
 	suspect atomic.Int64
 	strikes atomic.Int32 // failures to connect in a row
 
-	ejected   atomic.Int64 // Unix nanoseconds until which outlier detection keeps the host out
-	ejections atomic.Int32 // how often it did
+	failing atomic.Bool // active health checks say so
+
+	ejected   atomic.Int64  // Unix nanoseconds until which outlier detection keeps the host out; 0: it does not
+	cause     atomic.Uint32 // a cause
+	ejections atomic.Int32  // how often it did, less one for each interval of good conduct
 
 	errors5xx, errorsGateway, errorsLocal atomic.Uint32 // in a row
+	external, local                       score
 
-	last   atomic.Pointer[Failure]
-	hashed atomic.Uint64
+	latency  atomic.Uint64 // recent, float64 bits of nanoseconds
+	observed atomic.Int64  // when, in Unix nanoseconds
+	since    atomic.Int64  // Unix nanoseconds at which a slow start began; 0 for none
+
+	last atomic.Pointer[Failure]
 }
+
+// score counts the results of an interval.
+type score struct{ good, all atomic.Uint32 }
 
 // Failure is the last thing that went wrong on a host.
 type Failure struct {
@@ -60,19 +69,41 @@ func OutcomeOf(status int) Outcome {
 	return ServerError
 }
 
+// standing is how far a host may be used.
+type standing uint8
+
+const (
+	sound standing = iota
+	degraded
+	suspected // it could not be connected to lately
+	ejected
+	down
+)
+
+func (h *Host) standing() standing {
+	switch {
+	case !h.Endpoint.Healthy || h.failing.Load():
+		return down
+	case h.ejected.Load() != 0:
+		return ejected
+	case h.suspect.Load() != 0:
+		return suspected
+	case h.Endpoint.Degraded:
+		return degraded
+	}
+	return sound
+}
+
 // How long a host that refused a connection is left alone before one request tries it again.
 const (
 	firstProbe = time.Second
 	lastProbe  = 10 * time.Second
 )
 
-// trust reports whether the host may be chosen without doubt. A suspect whose time has come is given to one caller.
-func (s *state) trust(now int64) bool {
+// trial reports whether a suspect may be tried: when its time has come, by one caller.
+func (s *state) trial(now int64) bool {
 	at := s.suspect.Load()
-	if at == 0 {
-		return true
-	}
-	return now >= at && s.suspect.CompareAndSwap(at, now+int64(s.probeAfter()))
+	return at == 0 || now >= at && s.suspect.CompareAndSwap(at, now+int64(s.probeAfter()))
 }
 
 func (s *state) probeAfter() time.Duration {
@@ -92,118 +123,64 @@ func (h *Host) Active() int { return int(h.active.Load()) }
 func (h *Host) LastFailure() *Failure { return h.last.Load() }
 
 // Condition says in words whether the host is used now.
-func (h *Host) Condition(now time.Time) string {
-	switch {
-	case !h.Endpoint.Healthy:
-		return "unhealthy"
-	case h.ejected.Load() > now.UnixNano():
-		return "ejected"
-	case h.suspect.Load() != 0:
-		return "unreachable"
+func (h *Host) Condition() string {
+	switch st := h.standing(); {
+	case h.Endpoint.Draining:
+		return "draining"
+	case st == down && h.failing.Load():
+		return "failing its health checks"
+	case st == ejected:
+		return "ejected (" + cause(h.cause.Load()).String() + ")"
+	default:
+		return [...]string{"healthy", "degraded", "unreachable", "", "unhealthy"}[st]
 	}
-	return "healthy"
 }
 
-// hash is that of the host's address, the same for a host wherever it is listed. It differs between processes; affinity is a
-// matter of one proxy.
-func (s *state) hash(e *conf.Endpoint) uint64 {
-	if v := s.hashed.Load(); v != 0 {
-		return v
-	}
-	v := maphash.String(seed, e.Address) ^ mix(uint64(e.Port)+1) | 1
-	s.hashed.Store(v)
-	return v
-}
-
-var seed = maphash.MakeSeed()
-
-// Report tells how an attempt on h ended; err says what failed, for outcomes without a response.
-func (c *Cluster) Report(h *Host, o Outcome, err error) {
+// Report tells how an attempt on h ended; err says what failed, for outcomes without a response. took is the time until the
+// response began, 0 where that is not known.
+func (c *Cluster) Report(h *Host, o Outcome, took time.Duration, err error) {
 	if err != nil {
 		h.last.Store(&Failure{At: c.opt.Now(), Text: err.Error()})
 	}
 	if o == ConnectFailed {
-		h.strikes.Add(1)
-		h.suspect.Store(c.opt.Now().UnixNano() + int64(h.probeAfter()))
-		c.flagged.Store(true)
+		c.suspect(h)
 	} else if h.suspect.Load() != 0 {
 		h.strikes.Store(0)
 		h.suspect.Store(0)
+		c.shared.changes.Add(1)
+	}
+	if p := c.conf.Policy; (p == conf.PeakEWMA || p == conf.Probing) && (took > 0 || o != Answered) {
+		c.observe(h, o, took)
 	}
 	if out := c.conf.Outlier; out != nil {
 		c.detect(h, o, out)
 	}
 }
 
-// detect counts consecutive failures and ejects. Source: Envoy's outlier detection, "consecutive" kinds. A local failure counts
-// as a gateway error unless the two are told apart.
-func (c *Cluster) detect(h *Host, o Outcome, out *conf.Outlier) {
-	local := o == ConnectFailed || o == Broken
-	over := false
-	if local && out.SplitLocalOrigin {
-		over = count(&h.errorsLocal, true, out.ConsecutiveLocalOrigin)
-	} else {
-		reset(&h.errorsLocal)
-		over = count(&h.errors5xx, o != Answered, out.Consecutive5xx)
-		over = count(&h.errorsGateway, local || o == GatewayError, out.ConsecutiveGatewayError) || over
+// suspect leaves a host alone that could not be reached.
+func (c *Cluster) suspect(h *Host) {
+	h.strikes.Add(1)
+	due := c.opt.Now().UnixNano() + int64(h.probeAfter())
+	if h.suspect.Swap(due) == 0 {
+		c.shared.changes.Add(1)
 	}
-	if over {
-		c.eject(h, out)
+	if next := c.shared.nextProbe.Load(); next == 0 || due < next || next < due-int64(lastProbe) {
+		c.shared.nextProbe.Store(due)
 	}
 }
 
-// count counts a failure and reports whether the threshold (0: none) is reached; a success starts anew.
-func count(n *atomic.Uint32, failed bool, threshold uint32) bool {
-	if !failed {
-		reset(n)
-		return false
+// Check takes the verdict of active health checks. A host that recovers starts slowly if the cluster wants that.
+func (c *Cluster) Check(h *Host, well bool, err error) {
+	if err != nil {
+		h.last.Store(&Failure{At: c.opt.Now(), Text: err.Error()})
 	}
-	if v := n.Add(1); threshold == 0 || v < threshold {
-		return false
-	}
-	n.Store(0)
-	return true
-}
-
-// reset writes only when it must: the line is shared by all who report.
-func reset(n *atomic.Uint32) {
-	if n.Load() != 0 {
-		n.Store(0)
-	}
-}
-
-// Envoy's defaults of outlier detection.
-const (
-	baseEjection   = 30 * time.Second
-	maxEjection    = 300 * time.Second
-	ejectedPercent = 10
-)
-
-// eject keeps h out for a time that grows with how often that happened, unless too many are out already; one may always go.
-func (c *Cluster) eject(h *Host, out *conf.Outlier) {
-	now := c.opt.Now()
-	gone := 0
-	for _, o := range c.hosts {
-		if o.ejected.Load() > now.UnixNano() {
-			gone++
-		}
-	}
-	percent := out.MaxEjectionPercent
-	if percent == 0 {
-		percent = ejectedPercent
-	}
-	if h.ejected.Load() > now.UnixNano() || gone > 0 && (gone+1)*100 > int(percent)*len(c.hosts) {
+	if h.failing.Swap(!well) == !well {
 		return
 	}
-	base := out.BaseEjection
-	if base == 0 {
-		base = baseEjection
+	if well {
+		h.strikes.Store(0)
+		h.suspect.Store(0)
+		c.warm(h, c.opt.Now())
 	}
-	n := h.ejections.Add(1)
-	if last := h.ejected.Load(); last != 0 && now.Sub(time.Unix(0, last)) > time.Duration(n)*base {
-		h.ejections.Store(1) // it has behaved for long enough since
-		n = 1
-	}
-	h.ejected.Store(now.Add(min(time.Duration(n)*base, max(maxEjection, base))).UnixNano())
-	c.flagged.Store(true)
+	c.shared.changes.Add(1)
 }

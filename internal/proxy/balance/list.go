@@ -1,57 +1,11 @@
 package balance
 
 import (
-	"cmp"
-	"math"
 	"math/bits"
 	"slices"
-
-	"github.com/weftmesh/weft/internal/proxy/conf"
 )
 
-// group is the hosts of one priority.
-type group struct {
-	priority     uint32
-	all, healthy list
-}
-
-// group gives the group of a priority, in its place.
-func (c *Cluster) group(priority uint32) *group {
-	i, ok := slices.BinarySearchFunc(c.groups, priority, func(g group, p uint32) int { return cmp.Compare(g.priority, p) })
-	if !ok {
-		c.groups = slices.Insert(c.groups, i, group{priority: priority})
-	}
-	return &c.groups[i]
-}
-
-func (g *group) add(h *Host) {
-	g.all.hosts = append(g.all.hosts, h)
-	if h.Endpoint.Healthy {
-		g.healthy.hosts = append(g.healthy.hosts, h)
-	}
-}
-
-func (g *group) seal() {
-	g.all.seal()
-	g.healthy.seal()
-}
-
-// panics reports whether so few hosts are sound that all are used. Source: Envoy's healthy_panic_threshold.
-func (g *group) panics(sound int, threshold float64) bool {
-	return threshold > 0 && len(g.all.hosts) > 0 && float64(sound) < threshold*float64(len(g.all.hosts))
-}
-
-func (g *group) countSound(now int64) int {
-	n := 0
-	for _, h := range g.healthy.hosts {
-		if h.ejected.Load() <= now {
-			n++
-		}
-	}
-	return n
-}
-
-// list is some hosts and what drawing from them by weight needs. It is immutable once sealed.
+// list is some hosts and what drawing from them by weight needs. It is immutable.
 type list struct {
 	hosts []*Host
 	// sums are the running totals of the weights, and order a smooth schedule of one cycle; nil when all weights are equal.
@@ -59,27 +13,37 @@ type list struct {
 	order []uint16
 }
 
-// maxOrder bounds a schedule; where a cycle is longer, chance keeps the weights.
-const maxOrder = 4096
+// A schedule is made only where a cycle is short and making it is little work; elsewhere chance keeps the weights.
+const (
+	maxOrder = 4096
+	maxWork  = 1 << 16
+)
 
-func (l *list) seal() {
+// newList makes the list of the hosts that takes accepts.
+func newList(hosts []*Host, takes func(*Host) bool) list {
+	l := list{hosts: make([]*Host, 0, len(hosts))}
 	equal, total, divisor := true, uint64(0), uint64(0)
-	for _, h := range l.hosts {
+	for _, h := range hosts {
+		if !takes(h) {
+			continue
+		}
+		l.hosts = append(l.hosts, h)
 		equal = equal && h.weight == l.hosts[0].weight
 		total += uint64(h.weight)
 		divisor = gcd(divisor, uint64(h.weight))
 	}
 	if equal {
-		return
+		return l
 	}
 	sum := uint64(0)
 	for _, h := range l.hosts {
 		sum += uint64(h.weight)
 		l.sums = append(l.sums, sum)
 	}
-	if cycle := total / divisor; cycle <= maxOrder {
+	if cycle := total / divisor; cycle <= maxOrder && cycle*uint64(len(l.hosts)) <= maxWork {
 		l.order = smooth(l.hosts, divisor, int(cycle))
 	}
+	return l
 }
 
 // smooth spreads each host's turns over the cycle: at every turn each gains its weight, the richest is chosen and pays the
@@ -124,51 +88,15 @@ func (l *list) random(r uint64) *Host {
 		hi, _ := bits.Mul64(r, uint64(len(l.hosts)))
 		return l.hosts[hi]
 	}
-	point, _ := bits.Mul64(r, l.sums[len(l.sums)-1])
-	i, found := slices.BinarySearch(l.sums, point)
+	return l.hosts[weighted(l.sums, r)]
+}
+
+// weighted finds the place of a uniform number among running totals.
+func weighted(sums []uint64, r uint64) int {
+	point, _ := bits.Mul64(r, sums[len(sums)-1])
+	i, found := slices.BinarySearch(sums, point)
 	if found {
 		i++
 	}
-	return l.hosts[i]
-}
-
-// rendezvous is highest-random-weight hashing: a host that leaves moves its own keys and no others.
-func (l *list) rendezvous(key uint64) *Host {
-	var best *Host
-	highest := math.Inf(-1)
-	for _, h := range l.hosts {
-		// -weight/ln(u) of a uniform u orders weighted draws.
-		u := (float64(mix(key^h.hash(h.Endpoint))>>11) + 0.5) / (1 << 53)
-		if score := -float64(h.weight) / math.Log(u); score > highest {
-			best, highest = h, score
-		}
-	}
-	return best
-}
-
-// mix is the finalizer of SplitMix64.
-func mix(x uint64) uint64 {
-	x ^= x >> 30
-	x *= 0xbf58476d1ce4e5b9
-	x ^= x >> 27
-	x *= 0x94d049bb133111eb
-	return x ^ x>>31
-}
-
-// effectiveWeights scales the weights of a locality's endpoints to the locality's own weight, if it has one.
-func effectiveWeights(l *conf.Locality) []uint32 {
-	weights := make([]uint32, len(l.Endpoints))
-	total := uint64(0)
-	for i, e := range l.Endpoints {
-		weights[i] = max(e.Weight, 1)
-		total += uint64(weights[i])
-	}
-	if l.Weight == 0 {
-		return weights
-	}
-	const scale = 1 << 10
-	for i, w := range weights {
-		weights[i] = uint32(max(1, min(uint64(w)*uint64(l.Weight)*scale/total, math.MaxUint32)))
-	}
-	return weights
+	return i
 }

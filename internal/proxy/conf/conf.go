@@ -179,6 +179,7 @@ type Cluster struct {
 	// EndpointsName is the endpoint resource to follow, for EDS.
 	EndpointsName string
 	Policy        Balancing
+	Balance       BalanceOptions
 	// Host, Service facts for metrics: from the cluster's istio metadata.
 	ServiceHost, ServiceName, ServiceNamespace string
 	Port                                       uint16
@@ -197,6 +198,71 @@ type Cluster struct {
 	IdleTimeout              time.Duration // pooled connections; 0 for the default
 	HTTP2                    bool          // speak HTTP/2 upstream
 	PanicThreshold           float64       // healthy share (0 to 1) below which all endpoints are used
+	// Overprovisioning is the factor in percent by which a priority may lose endpoints before load leaves it; 0 means 140.
+	Overprovisioning uint32
+	// LocalityWeighted spreads load over localities by their weights; otherwise endpoints alone count.
+	LocalityWeighted bool
+	SlowStart        *SlowStart
+	HealthChecks     []HealthCheck
+	// MaxConnectionDuration ends pooled connections after their next response; 0 for never.
+	MaxConnectionDuration time.Duration
+	// KeepAlive is TCP's own probing of connections; nil leaves it to the system.
+	KeepAlive *KeepAlive
+	// DNSRefresh is how often names are resolved when their TTL does not say; 0 for the default. OneAddress uses only one of the
+	// addresses of a name at a time (Envoy's logical DNS).
+	DNSRefresh time.Duration
+	OneAddress bool
+}
+
+// BalanceOptions tune a policy. Zero values mean Envoy's defaults.
+type BalanceOptions struct {
+	Choices          uint32 // endpoints that LeastRequest, PeakEWMA compare (2)
+	MinRing, MaxRing uint64 // entries of a RingHash (1024, 8 Mi)
+	Table            uint64 // entries of a Maglev table, a prime (65537)
+}
+
+// SlowStart lets new endpoints begin with a part of their weight. Source: envoy.extensions.load_balancing_policies.common.v3.
+type SlowStart struct {
+	Window     time.Duration
+	Aggression float64 // 1 is linear
+	MinWeight  float64 // 0 to 1
+}
+
+// HealthCheck asks endpoints whether they are well. Source: envoy.config.core.v3.HealthCheck. Exactly one of HTTP, GRPC, TCP is set.
+type HealthCheck struct {
+	Timeout, Interval, InitialJitter, IntervalJitter time.Duration
+	JitterPercent                                    uint32 // of Interval
+	// NoTraffic is the interval while no request has used the cluster; Unhealthy, UnhealthyEdge, HealthyEdge that of an endpoint
+	// in that state or just changed to it. Zero means Interval.
+	NoTraffic, Unhealthy, UnhealthyEdge, HealthyEdge time.Duration
+	UnhealthyThreshold, HealthyThreshold             uint32
+	HTTP                                             *HTTPCheck
+	GRPC                                             *GRPCCheck
+	TCP                                              *TCPCheck
+}
+
+// HTTPCheck is a request whose status tells.
+type HTTPCheck struct {
+	Host, Path, Method  string
+	Expected, Retriable []StatusRange // Expected empty: 200
+}
+
+// StatusRange is half open.
+type StatusRange struct{ Start, End int }
+
+// GRPCCheck is grpc.health.v1.Health/Check.
+type GRPCCheck struct{ Service, Authority string }
+
+// TCPCheck connects, sends, and waits until all of Receive have come, in order; both may be empty.
+type TCPCheck struct {
+	Send    []byte
+	Receive [][]byte
+}
+
+// KeepAlive is TCP's. Zero values are the system's.
+type KeepAlive struct {
+	Probes         uint32
+	Idle, Interval time.Duration
 }
 
 // Discovery is where a cluster's endpoints come from.
@@ -220,7 +286,12 @@ const (
 	Random
 	RingHash
 	Maglev
+	PeakEWMA // the lower product of recent latency and requests under way
+	Probing  // the lower latency of those that are not loaded more than most (Prequal)
 )
+
+// Hashed reports whether the policy chooses by the request's hash.
+func (b Balancing) Hashed() bool { return b == RingHash || b == Maglev }
 
 // Locality is a group of endpoints.
 type Locality struct {
@@ -236,6 +307,8 @@ type Endpoint struct {
 	Port    uint16
 	Weight  uint32 // at least 1
 	Healthy bool
+	// Degraded endpoints are healthy, but used only where there are too few that are not.
+	Degraded bool
 	// Draining endpoints are about to stop: no new work, not counted as failed.
 	Draining bool
 	// TLSMode is the endpoint's transport metadata ("istio" when a sidecar is in front of it).
@@ -269,16 +342,28 @@ type UpstreamTLS struct {
 	SkipVerify bool
 }
 
-// Outlier ejects endpoints that fail. Source: envoy.config.cluster.v3.OutlierDetection.
+// Outlier ejects endpoints that fail. Source: envoy.config.cluster.v3.OutlierDetection. Decode has filled in Envoy's defaults.
 type Outlier struct {
-	Consecutive5xx          uint32 // 0 for off
-	ConsecutiveGatewayError uint32
-	ConsecutiveLocalOrigin  uint32
+	Consecutive5xx          Threshold
+	ConsecutiveGatewayError Threshold
+	ConsecutiveLocalOrigin  Threshold
 	SplitLocalOrigin        bool
 	Interval                time.Duration
 	BaseEjection            time.Duration
+	MaxEjection             time.Duration
+	EjectionJitter          time.Duration // at most
 	MaxEjectionPercent      uint32
+
+	SuccessRate, LocalSuccessRate             RateThreshold
+	FailurePercentage, LocalFailurePercentage RateThreshold
 }
+
+// Threshold is a number of failures in a row, and in how many of a hundred cases it ejects. A zero Count or Enforce is off.
+type Threshold struct{ Count, Enforce uint32 }
+
+// RateThreshold compares endpoints by their results of an interval. For success rates Limit is the factor of the standard
+// deviation in thousandths, for failure percentages the percentage.
+type RateThreshold struct{ MinHosts, MinVolume, Limit, Enforce uint32 }
 
 // Assignment is a cluster's endpoints as they arrive on their own. Source: envoy.config.endpoint.v3.ClusterLoadAssignment.
 type Assignment struct {
@@ -286,6 +371,8 @@ type Assignment struct {
 	Version    string
 	Localities []Locality
 	Total      int
+	// Overprovisioning as in Cluster.
+	Overprovisioning uint32
 }
 
 // Names answers a name of DNS. Source: envoy.data.dns.v3.DnsTable with one virtual domain.

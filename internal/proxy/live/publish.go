@@ -24,7 +24,7 @@ func (l *Live) join(name string, c *conf.Cluster, a *conf.Assignment) {
 	}
 	out := *c
 	if a != nil {
-		out.Localities, out.Total = a.Localities, a.Total
+		out.Localities, out.Total, out.Overprovisioning = a.Localities, a.Total, a.Overprovisioning
 		out.Version = c.Version + "/" + a.Version
 	}
 	l.clusters[name] = joined{c, a, &out}
