@@ -138,7 +138,7 @@ func (r *clusters) build(c *conf.Cluster, was *cluster) *cluster {
 	} else {
 		n.lasting = &lasting{breaker: upstream.NewBreaker(c), visited: map[netip.AddrPort]*endpoint{}}
 	}
-	n.balancer = balance.New(c, previous, balance.Options{})
+	n.balancer = balance.New(c, previous, balance.Options{Now: r.p.opt.Now})
 	byKey := make(map[reachKey]*endpoint, len(known))
 	for _, e := range known {
 		byKey[keyOf(e.host.Endpoint)] = e
@@ -285,12 +285,16 @@ func (r *clusters) all() []*cluster {
 	return list
 }
 
-// sweepEvery is how often idle connections are looked at.
-const sweepEvery = time.Second
+// sweepEvery is how often idle connections are looked at, tickEvery how often balancers do what is due.
+const (
+	sweepEvery = time.Second
+	tickEvery  = 100 * time.Millisecond
+)
 
 // run keeps the clusters in step with the configuration and sweeps idle connections, until ctx ends; then it closes all.
 func (r *clusters) run(ctx context.Context) {
-	tick := time.NewTicker(sweepEvery)
+	sweep, tick := time.NewTicker(sweepEvery), time.NewTicker(tickEvery)
+	defer sweep.Stop()
 	defer tick.Stop()
 	defer r.close()
 	for {
@@ -300,8 +304,12 @@ func (r *clusters) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-changed:
-		case <-tick.C:
+		case <-sweep.C:
 			r.sweep(r.p.opt.Now())
+		case <-tick.C:
+			for _, c := range *r.byName.Load() {
+				c.balancer.Tick()
+			}
 		}
 	}
 }

@@ -61,6 +61,8 @@ type exchange struct {
 	failures int
 	pumping  *pump
 	choice   balance.Choice
+	tried    time.Time // when the attempt began
+	sticky   string    // a cookie for the client, which makes it come back to the same endpoint
 
 	// How it ended.
 	err          *Error // nil when there was a response: the upstream's, or one the route gives

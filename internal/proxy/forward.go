@@ -19,6 +19,7 @@ func (x *exchange) connect() bool {
 	if x.attempt > 1 {
 		now = x.p.opt.Now()
 	}
+	x.tried = now
 	err := x.open(now, deadline)
 	if err != nil {
 		x.err = unreached(err)
@@ -55,7 +56,7 @@ func (x *exchange) reportUnreached(err error) {
 	var u *upstream.Error
 	if errors.As(err, &u) && (u.Op == upstream.Connect || u.Op == upstream.Handshake) && !errors.Is(u.Err, context.Canceled) {
 		if x.deadline.IsZero() || x.p.opt.Now().Before(x.deadline) {
-			x.cluster.balancer.Report(x.to.host, balance.ConnectFailed, u)
+			x.cluster.balancer.Report(x.to.host, balance.ConnectFailed, x.p.opt.Now().Sub(x.tried), u)
 		}
 	}
 	if x.expired() && errors.As(err, &u) && u.Timeout() {
@@ -87,7 +88,7 @@ func (x *exchange) broken(op string, err error) bool {
 	if x.stale && !x.call.ResponseStarted() {
 		return false // the endpoint timed an idle connection out; that is no sign of ill health
 	}
-	x.cluster.balancer.Report(x.to.host, outcome, x.err)
+	x.cluster.balancer.Report(x.to.host, outcome, x.p.opt.Now().Sub(x.tried), x.err)
 	return false
 }
 

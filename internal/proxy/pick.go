@@ -3,11 +3,8 @@ package proxy
 import (
 	"errors"
 	"fmt"
-	"hash/maphash"
 	"strings"
 
-	"github.com/weftmesh/weft/internal/proxy/conf"
-	"github.com/weftmesh/weft/internal/proxy/message"
 	"github.com/weftmesh/weft/internal/wire"
 )
 
@@ -23,8 +20,8 @@ func (x *exchange) pick() bool {
 		x.cluster = c // endpoints may have come since the last attempt
 	}
 	x.choice.Avoid = x.failed[:x.failures]
-	if p := x.cluster.conf.Policy; p == conf.RingHash || p == conf.Maglev {
-		x.choice.Hash, x.choice.Hashed = x.hash()
+	if x.cluster.conf.Policy.Hashed() && !x.choice.Hashed {
+		x.hash()
 	}
 	to := x.cluster.pick(&x.choice, x.direct)
 	if to == nil {
@@ -56,74 +53,16 @@ func (c *cluster) whyNone() error {
 		return fmt.Errorf("cluster %s: has no endpoints", c.conf.Name)
 	}
 	var why []string
-	now := c.p.opt.Now()
 	for i, h := range hosts {
 		if i == 3 {
 			why = append(why, fmt.Sprintf("and %d more", len(hosts)-i))
 			break
 		}
-		s := h.Endpoint.Address + " is " + h.Condition(now)
+		s := h.Endpoint.Address + " is " + h.Condition()
 		if f := h.LastFailure(); f != nil {
 			s += " (" + f.Text + ")"
 		}
 		why = append(why, s)
 	}
 	return fmt.Errorf("cluster %s: %s", c.conf.Name, strings.Join(why, ", "))
-}
-
-var hashSeed = maphash.MakeSeed()
-
-// hash is the key of consistent hashing.
-func (x *exchange) hash() (uint64, bool) {
-	if x.matched.Route == nil {
-		return 0, false
-	}
-	key, has := uint64(0), false
-	mix := func(s string) { key, has = key*31+maphash.String(hashSeed, s), true }
-	policies := x.matched.Route.Forward.Hash
-	for i := range policies {
-		p := &policies[i]
-		switch {
-		case p.Header != "":
-			if v, ok := x.req.Lookup(p.Header); ok {
-				mix(v)
-			}
-		case p.Cookie != "":
-			if v := cookie(&x.req.Header, p.Cookie); v != "" {
-				mix(v)
-			}
-		case p.Query != "":
-			if v, ok := queryValue(&x.req, p.Query); ok {
-				mix(v)
-			}
-		case p.SourceIP:
-			b := x.d.remote.Addr().As16()
-			mix(string(b[:]))
-		}
-		if p.Terminal && has {
-			break
-		}
-	}
-	return key, has
-}
-
-func cookie(h *message.Header, name string) string {
-	for line := range h.Values("Cookie") {
-		for pair := range strings.SplitSeq(line, ";") {
-			if k, v, ok := strings.Cut(strings.TrimSpace(pair), "="); ok && k == name {
-				return v
-			}
-		}
-	}
-	return ""
-}
-
-func queryValue(r *message.Request, name string) (string, bool) {
-	_, query := r.SplitPath()
-	for pair := range strings.SplitSeq(query, "&") {
-		if k, v, _ := strings.Cut(pair, "="); k == name {
-			return v, true
-		}
-	}
-	return "", false
 }

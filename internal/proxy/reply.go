@@ -179,6 +179,9 @@ func (x *exchange) dressResponse() {
 	if x.upstreamTime >= 0 {
 		h.Set("X-Envoy-Upstream-Service-Time", x.number(x.upstreamTime.Milliseconds()))
 	}
+	if x.sticky != "" {
+		h.Add("Set-Cookie", x.sticky)
+	}
 	if x.matched.Route != nil && x.split != nil {
 		x.applyResponse()
 	}

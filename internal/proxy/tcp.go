@@ -82,7 +82,7 @@ func (s *stream) open() bool {
 		return s.fail(noCluster, "route", fmt.Errorf("cluster %s: not known", split.Cluster))
 	}
 	for range connectTries {
-		s.to = s.cluster.pick(&balance.Choice{Avoid: s.failed}, s.d.app)
+		s.to = s.cluster.pick(s.choice(), s.d.app)
 		if s.to == nil {
 			return s.fail(noHealthy, "pick", s.cluster.whyNone())
 		}
@@ -97,6 +97,14 @@ func (s *stream) open() bool {
 	return false
 }
 
+func (s *stream) choice() *balance.Choice {
+	ch := &balance.Choice{Avoid: s.failed}
+	if s.tcp.HashSource {
+		ch.Hash, ch.Hashed = route.HashSource(s.d.remote.Addr()), true
+	}
+	return ch
+}
+
 func (s *stream) connect() bool {
 	if s.to.err != nil {
 		return s.fail(tlsFailed, "connect", s.to.err)
@@ -105,7 +113,7 @@ func (s *stream) connect() bool {
 	if err != nil {
 		s.err = unreached(err)
 		if !errors.Is(err, context.Canceled) {
-			s.cluster.balancer.Report(s.to.host, balance.ConnectFailed, err)
+			s.cluster.balancer.Report(s.to.host, balance.ConnectFailed, 0, err)
 		}
 		return false
 	}
@@ -130,7 +138,7 @@ func (s *stream) carry() {
 		s.fail(clientGone, "relay", r.Err)
 	case errors.As(err, &r):
 		s.fail(upstreamClosed, "relay", plainCause(r.Err))
-		s.cluster.balancer.Report(s.to.host, balance.Broken, s.err)
+		s.cluster.balancer.Report(s.to.host, balance.Broken, 0, s.err)
 	}
 }
 

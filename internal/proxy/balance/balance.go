@@ -305,14 +305,14 @@ func (c *Cluster) draw(l *list) *Host {
 	case conf.LeastRequest:
 		best := c.lot(l)
 		for range c.choices() - 1 {
-			best = least(best, c.lot(l))
+			best = least(best, c.another(l, best))
 		}
 		return best
 	case conf.PeakEWMA:
 		now := c.opt.Now().UnixNano()
 		best := c.lot(l)
 		for range c.choices() - 1 {
-			best = cheaper(best, c.lot(l), now)
+			best = cheaper(best, c.another(l, best), now)
 		}
 		return best
 	case conf.Probing:
@@ -339,6 +339,14 @@ func (c *Cluster) lot(l *list) *Host {
 		return l.random(c.opt.Rand())
 	}
 	return c.patiently(func() *Host { return l.random(c.opt.Rand()) })
+}
+
+// another draws again when it draws the same.
+func (c *Cluster) another(l *list, than *Host) *Host {
+	if h := c.lot(l); h != than {
+		return h
+	}
+	return c.lot(l)
 }
 
 // least prefers the host with fewer requests for its weight; the first one when equal.

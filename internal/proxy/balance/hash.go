@@ -20,9 +20,9 @@ type table struct {
 	points []uint64
 }
 
-// Envoy's defaults and bounds.
+// Envoy's defaults, but for the largest ring.
 const (
-	minRing, maxRing = 1024, 8 << 20
+	minRing, maxRing = 1024, 1 << 20
 	maglevTable      = 65537
 	// maxHashed is what a slot can name.
 	maxHashed = math.MaxUint16
@@ -44,6 +44,8 @@ func (c *Cluster) makeTables(previous *Cluster) {
 		g.table = t
 	}
 }
+
+const few, fewPoints = 32, 512
 
 // newTable sorts the hosts and finds each one's share.
 func newTable(g *level, byLocality bool) *table {
@@ -94,10 +96,14 @@ func (t *table) fill(c *conf.Cluster) {
 	}
 }
 
-// ring gives each host points in proportion to its weight: the lightest at least one, and in all at least low where high allows.
+// ring gives each host points in proportion to its weight, in all at least low where high allows. The lightest gets a power of two,
+// and in small clusters the same one whatever the number of hosts: a change moves keys between hosts that stay.
 func (t *table) ring(low, high uint64) {
 	least := slices.Min(t.share)
-	scale := min(math.Ceil(least*float64(low))/least, float64(high))
+	if len(t.hosts) <= few {
+		low = max(low, uint64(fewPoints/least))
+	}
+	scale := min(math.Exp2(math.Ceil(math.Log2(max(least*float64(low), 1))))/least, float64(high))
 	type point struct {
 		at   uint64
 		host uint16

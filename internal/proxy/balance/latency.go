@@ -68,19 +68,18 @@ func cheaper(a, b *Host, now int64) *Host {
 	return a
 }
 
-// Probing looks at several endpoints. One is hot when it has more requests under way than the given share of those looked at; of
-// the cold ones the fastest is chosen, of hot ones the least loaded. Source: Wydrowski et al., "Load is not what you should
-// balance: Introducing Prequal", section 4. The signals are this proxy's own.
+// Probing looks at several endpoints. One is hot when it has far more requests under way than most; of the cold ones the fastest
+// is chosen, of hot ones the least loaded. Source: Wydrowski et al., "Load is not what you should balance: Introducing Prequal",
+// section 4. Here the signals are this proxy's own, and what most have is the median of those looked at, which is followed in
+// small steps.
 const (
-	probes      = 5
-	hotQuantile = 0.84
-	hotStep     = 0.05
+	probes  = 5
+	hotStep = 0.025
 )
 
 func (c *Cluster) coldest(l *list) *Host {
 	now := c.opt.Now().UnixNano()
 	busy := math.Float64frombits(c.shared.busy.Load())
-	limit := busy
 	var best *Host
 	var bestHot bool
 	var bestLoad, bestLatency float64
@@ -88,11 +87,11 @@ func (c *Cluster) coldest(l *list) *Host {
 		h := c.lot(l)
 		load := float64(h.active.Load())
 		if load > busy {
-			busy += hotStep * hotQuantile
+			busy += hotStep
 		} else {
-			busy -= hotStep * (1 - hotQuantile)
+			busy -= hotStep
 		}
-		hot, latency := load > max(limit, 0.5), h.latencyAt(now)
+		hot, latency := load > 2*max(busy, 0)+1, h.latencyAt(now)
 		better := best == nil || bestHot && !hot || bestHot == hot && (hot && load < bestLoad || !hot && latency < bestLatency)
 		if better {
 			best, bestHot, bestLoad, bestLatency = h, hot, load, latency

@@ -159,6 +159,8 @@ type TCP struct {
 	TotalWeight uint32
 	IdleTimeout time.Duration // 0 for the default of one hour
 	RBAC        []*RBAC
+	// HashSource makes the client's address the key of consistent hashing.
+	HashSource bool
 }
 
 // WeightedCluster is one choice of a split. HTTP splits may change headers.

@@ -126,10 +126,13 @@ type Mirror struct {
 // HashPolicy computes the key of consistent hashing. Exactly one part is set.
 type HashPolicy struct {
 	Header, Query, Cookie string
-	CookieTTL             time.Duration
-	CookiePath            string
-	SourceIP              bool
-	Terminal              bool
+	// CookieGenerate gives clients without the cookie one, for CookieTTL; 0 ends with the browser's session.
+	CookieGenerate   bool
+	CookieTTL        time.Duration
+	CookiePath       string
+	CookieAttributes []HeaderValue
+	SourceIP         bool
+	Terminal         bool
 }
 
 // Retry says when a failed attempt is made again. Source: envoy.config.route.v3.RetryPolicy.

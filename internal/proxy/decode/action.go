@@ -107,6 +107,13 @@ func (d *decoder) mirror(m *routev3.RouteAction_RequestMirrorPolicy) conf.Mirror
 	return out
 }
 
+// cookiePart refuses what would end an attribute of Set-Cookie.
+func (d *decoder) cookiePart(field, s string) {
+	if strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r == ';' || r >= 0x7f }) {
+		d.at(field, func() { d.fail("%q does not fit into a cookie", s) })
+	}
+}
+
 func (d *decoder) hash(m *routev3.RouteAction_HashPolicy) conf.HashPolicy {
 	d.only(m, "header", "cookie", "connection_properties", "query_parameter", "terminal")
 	out := conf.HashPolicy{Terminal: m.GetTerminal()}
@@ -116,10 +123,16 @@ func (d *decoder) hash(m *routev3.RouteAction_HashPolicy) conf.HashPolicy {
 		d.token("header.header_name", p.Header.GetHeaderName())
 		out.Header = p.Header.GetHeaderName()
 	case *routev3.RouteAction_HashPolicy_Cookie_:
-		d.only(p.Cookie, "name", "ttl", "path")
+		d.only(p.Cookie, "name", "ttl", "path", "attributes")
 		d.token("cookie.name", p.Cookie.GetName())
 		out.Cookie, out.CookiePath = p.Cookie.GetName(), p.Cookie.GetPath()
-		out.CookieTTL = d.duration("cookie.ttl", p.Cookie.GetTtl())
+		out.CookieTTL, out.CookieGenerate = d.duration("cookie.ttl", p.Cookie.GetTtl()), p.Cookie.GetTtl() != nil
+		d.cookiePart("cookie.path", out.CookiePath)
+		each(d, "cookie.attributes", p.Cookie.GetAttributes(), func(a *routev3.RouteAction_HashPolicy_CookieAttribute) {
+			d.token("name", a.GetName())
+			d.cookiePart("value", a.GetValue())
+			out.CookieAttributes = append(out.CookieAttributes, conf.HeaderValue{Name: a.GetName(), Value: a.GetValue()})
+		})
 	case *routev3.RouteAction_HashPolicy_ConnectionProperties_:
 		d.only(p.ConnectionProperties, "source_ip")
 		out.SourceIP = p.ConnectionProperties.GetSourceIp()

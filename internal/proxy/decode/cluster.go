@@ -22,9 +22,11 @@ const (
 func (d *decoder) cluster(m *clusterv3.Cluster) *conf.Cluster {
 	d.only(m, "name", "type", "eds_cluster_config", "connect_timeout", "lb_policy", "load_assignment", "max_requests_per_connection",
 		"circuit_breakers", "typed_extension_protocol_options", "outlier_detection", "common_lb_config", "transport_socket",
-		"transport_socket_matches", "metadata", "original_dst_lb_config", "ring_hash_lb_config", "least_request_lb_config",
+		"transport_socket_matches", "metadata", "original_dst_lb_config", "ring_hash_lb_config",
+		"least_request_lb_config", "maglev_lb_config", "round_robin_lb_config", "load_balancing_policy", "health_checks",
+		"upstream_connection_options", "dns_refresh_rate",
 		// Without effect: how names are resolved is the proxy's own business.
-		"dns_refresh_rate", "respect_dns_ttl", "dns_lookup_family", "alt_stat_name")
+		"respect_dns_ttl", "dns_lookup_family", "dns_jitter", "dns_failure_refresh_rate", "alt_stat_name", "track_cluster_stats")
 	c := &conf.Cluster{
 		Name: m.GetName(), ConnectTimeout: cmp.Or(d.duration("connect_timeout", m.GetConnectTimeout()), defaultConnectTimeout),
 		MaxRequestsPerConnection: m.GetMaxRequestsPerConnection().GetValue(), PanicThreshold: defaultPanic,
@@ -32,6 +34,9 @@ func (d *decoder) cluster(m *clusterv3.Cluster) *conf.Cluster {
 	d.discovery(m, c)
 	d.balancing(m, c)
 	d.clusterFacts(m.GetMetadata(), c)
+	each(d, "health_checks", m.GetHealthChecks(), func(h *corev3.HealthCheck) { c.HealthChecks = append(c.HealthChecks, d.healthCheck(h)) })
+	d.at("upstream_connection_options", func() { c.KeepAlive = d.keepAlive(m.GetUpstreamConnectionOptions()) })
+	c.DNSRefresh = d.duration("dns_refresh_rate", m.GetDnsRefreshRate())
 	d.at("circuit_breakers", func() { d.breakers(m.GetCircuitBreakers(), c) })
 	if o := m.GetOutlierDetection(); o != nil {
 		d.at("outlier_detection", func() { c.Outlier = d.outlier(o) })
@@ -66,6 +71,7 @@ func (d *decoder) discovery(m *clusterv3.Cluster, c *conf.Cluster) {
 		})
 	case clusterv3.Cluster_STRICT_DNS, clusterv3.Cluster_LOGICAL_DNS:
 		c.Discovery, policy = conf.StrictDNS, namesToo
+		c.OneAddress = t == clusterv3.Cluster_LOGICAL_DNS
 	case clusterv3.Cluster_ORIGINAL_DST:
 		c.Discovery = conf.OriginalDst
 	default:
@@ -82,32 +88,7 @@ func (d *decoder) discovery(m *clusterv3.Cluster, c *conf.Cluster) {
 			d.fail("does not go with type %s", t)
 		}
 		a := d.assignment(m.GetLoadAssignment(), policy)
-		c.Localities, c.Total = a.Localities, a.Total
-	})
-}
-
-var balancings = map[clusterv3.Cluster_LbPolicy]conf.Balancing{
-	clusterv3.Cluster_ROUND_ROBIN: conf.RoundRobin, clusterv3.Cluster_LEAST_REQUEST: conf.LeastRequest,
-	clusterv3.Cluster_RANDOM: conf.Random, clusterv3.Cluster_RING_HASH: conf.RingHash, clusterv3.Cluster_MAGLEV: conf.Maglev,
-}
-
-func (d *decoder) balancing(m *clusterv3.Cluster, c *conf.Cluster) {
-	p, known := balancings[m.GetLbPolicy()]
-	provided := m.GetLbPolicy() == clusterv3.Cluster_CLUSTER_PROVIDED && c.Discovery == conf.OriginalDst
-	if !known && !provided {
-		d.at("lb_policy", func() { d.fail("%s is not supported", m.GetLbPolicy()) })
-	}
-	c.Policy = p
-	d.only(m.GetRingHashLbConfig(), "minimum_ring_size", "maximum_ring_size") // hints that the proxy does not need
-	d.only(m.GetLeastRequestLbConfig(), "choice_count")                       // the proxy compares two
-	d.only(m.GetOriginalDstLbConfig())
-	d.at("common_lb_config", func() {
-		o := m.GetCommonLbConfig()
-		// locality_weighted_lb_config: weights of localities are used wherever they are given.
-		d.only(o, "healthy_panic_threshold", "locality_weighted_lb_config")
-		if t := o.GetHealthyPanicThreshold(); t != nil {
-			c.PanicThreshold = d.percent("healthy_panic_threshold", t)
-		}
+		c.Localities, c.Total, c.Overprovisioning = a.Localities, a.Total, a.Overprovisioning
 	})
 }
 
@@ -141,55 +122,6 @@ func (d *decoder) breakers(m *clusterv3.CircuitBreakers, c *conf.Cluster) {
 	})
 }
 
-func (d *decoder) outlier(m *clusterv3.OutlierDetection) *conf.Outlier {
-	d.only(m, "consecutive_5xx", "interval", "base_ejection_time", "max_ejection_percent", "enforcing_consecutive_5xx",
-		"enforcing_success_rate", "consecutive_gateway_failure", "enforcing_consecutive_gateway_failure",
-		"split_external_local_origin_errors", "consecutive_local_origin_failure", "enforcing_consecutive_local_origin_failure",
-		"enforcing_local_origin_success_rate")
-	o := &conf.Outlier{
-		SplitLocalOrigin: m.GetSplitExternalLocalOriginErrors(),
-		Interval:         cmp.Or(d.duration("interval", m.GetInterval()), 10*time.Second),
-		BaseEjection:     cmp.Or(d.duration("base_ejection_time", m.GetBaseEjectionTime()), 30*time.Second),
-	}
-	// Envoy's defaults: 5 failures in a row of the first and third kind, enforced; the second kind is only counted.
-	if v := m.GetEnforcingConsecutive_5Xx(); v == nil || d.enforced("enforcing_consecutive_5xx", v.GetValue()) {
-		if o.Consecutive5xx = 5; m.GetConsecutive_5Xx() != nil {
-			o.Consecutive5xx = m.GetConsecutive_5Xx().GetValue()
-		}
-	}
-	if d.enforced("enforcing_consecutive_gateway_failure", m.GetEnforcingConsecutiveGatewayFailure().GetValue()) {
-		if o.ConsecutiveGatewayError = 5; m.GetConsecutiveGatewayFailure() != nil {
-			o.ConsecutiveGatewayError = m.GetConsecutiveGatewayFailure().GetValue()
-		}
-	}
-	if v := m.GetEnforcingConsecutiveLocalOriginFailure(); o.SplitLocalOrigin && (v == nil || d.enforced("enforcing_consecutive_local_origin_failure", v.GetValue())) {
-		if o.ConsecutiveLocalOrigin = 5; m.GetConsecutiveLocalOriginFailure() != nil {
-			o.ConsecutiveLocalOrigin = m.GetConsecutiveLocalOriginFailure().GetValue()
-		}
-	}
-	if o.MaxEjectionPercent = 10; m.GetMaxEjectionPercent() != nil {
-		o.MaxEjectionPercent = m.GetMaxEjectionPercent().GetValue()
-	}
-	if o.MaxEjectionPercent > 100 {
-		d.at("max_ejection_percent", func() { d.fail("%d is no percentage", o.MaxEjectionPercent) })
-	}
-	for field, v := range map[string]uint32{"enforcing_success_rate": m.GetEnforcingSuccessRate().GetValue(),
-		"enforcing_local_origin_success_rate": m.GetEnforcingLocalOriginSuccessRate().GetValue()} {
-		if v != 0 {
-			d.at(field, func() { d.fail("ejection by success rate is not supported") })
-		}
-	}
-	return o
-}
-
-// enforced reads a percentage that may only be all or nothing.
-func (d *decoder) enforced(field string, percent uint32) bool {
-	if percent != 0 && percent != 100 {
-		d.at(field, func() { d.fail("%d: only 0 and 100 are supported", percent) })
-	}
-	return percent == 100
-}
-
 const httpOptions = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 func (d *decoder) protocolOptions(name string, a *anypb.Any, c *conf.Cluster) {
@@ -204,7 +136,8 @@ func (d *decoder) protocolOptions(name string, a *anypb.Any, c *conf.Cluster) {
 	d.only(m, "common_http_protocol_options", "explicit_http_config", "use_downstream_protocol_config")
 	d.at("common_http_protocol_options", func() {
 		o := m.GetCommonHttpProtocolOptions()
-		d.only(o, "idle_timeout", "max_requests_per_connection")
+		d.only(o, "idle_timeout", "max_requests_per_connection", "max_connection_duration")
+		c.MaxConnectionDuration = d.duration("max_connection_duration", o.GetMaxConnectionDuration())
 		c.IdleTimeout = d.duration("idle_timeout", o.GetIdleTimeout())
 		if v := o.GetMaxRequestsPerConnection(); v != nil {
 			c.MaxRequestsPerConnection = v.GetValue()

@@ -20,8 +20,15 @@ const (
 
 func (d *decoder) assignment(m *endpointv3.ClusterLoadAssignment, names addressing) *conf.Assignment {
 	d.only(m, "cluster_name", "endpoints", "policy")
-	d.at("policy", func() { d.only(m.GetPolicy(), "overprovisioning_factor") }) // the proxy keeps Envoy's default of 1.4
 	a := &conf.Assignment{Name: m.GetClusterName()}
+	d.at("policy", func() {
+		d.only(m.GetPolicy(), "overprovisioning_factor")
+		if f := m.GetPolicy().GetOverprovisioningFactor(); f != nil {
+			if a.Overprovisioning = f.GetValue(); a.Overprovisioning < 100 {
+				d.at("overprovisioning_factor", func() { d.fail("%d is less than 100", a.Overprovisioning) })
+			}
+		}
+	})
 	each(d, "endpoints", m.GetEndpoints(), func(l *endpointv3.LocalityLbEndpoints) {
 		loc := d.locality(l, names)
 		a.Localities = append(a.Localities, loc)
@@ -65,7 +72,7 @@ func (d *decoder) endpoint(m *endpointv3.LbEndpoint, names addressing) *conf.End
 	})
 	switch s := m.GetHealthStatus(); s {
 	case corev3.HealthStatus_UNKNOWN, corev3.HealthStatus_HEALTHY, corev3.HealthStatus_DEGRADED:
-		e.Healthy = true
+		e.Healthy, e.Degraded = true, s == corev3.HealthStatus_DEGRADED
 	case corev3.HealthStatus_DRAINING:
 		e.Draining = true
 	case corev3.HealthStatus_UNHEALTHY, corev3.HealthStatus_TIMEOUT:

@@ -7,6 +7,7 @@ import (
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/rbac/v3"
 	tcpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
+	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 
 	"github.com/weftmesh/weft/internal/proxy/conf"
 )
@@ -40,9 +41,13 @@ func (d *decoder) networkFilter(m *listenerv3.Filter, c *conf.Chain) (rbac []*co
 }
 
 func (d *decoder) tcp(m *tcpv3.TcpProxy) *conf.TCP {
-	d.only(m, "stat_prefix", "cluster", "weighted_clusters", "idle_timeout",
+	d.only(m, "stat_prefix", "cluster", "weighted_clusters", "idle_timeout", "hash_policy",
 		"max_connect_attempts") // without effect: balance tries other endpoints by itself
 	t := &conf.TCP{StatPrefix: m.GetStatPrefix(), IdleTimeout: d.duration("idle_timeout", m.GetIdleTimeout())}
+	each(d, "hash_policy", m.GetHashPolicy(), func(h *typev3.HashPolicy) {
+		d.only(h, "source_ip")
+		t.HashSource = t.HashSource || h.GetSourceIp() != nil
+	})
 	switch c := m.GetClusterSpecifier().(type) {
 	case *tcpv3.TcpProxy_Cluster:
 		t.Clusters, t.TotalWeight = []conf.WeightedCluster{{Cluster: d.clusterName("cluster", c.Cluster), Weight: 1}}, 1
