@@ -39,12 +39,11 @@ func (p *Proxy) Unready() string {
 // Clusters describes all running clusters.
 func (p *Proxy) Clusters() []admin.Cluster {
 	var list []admin.Cluster
-	now := p.opt.Now()
 	for _, c := range p.clusters.all() {
 		s := admin.Cluster{Name: c.conf.Name, Endpoints: []admin.Endpoint{}}
 		s.Connections, s.Pending, s.Requests, s.Retries = c.breaker.InUse()
 		for _, e := range c.endpoints() {
-			es := admin.Endpoint{Address: e.raw.Address, Workload: e.host.Endpoint.Workload, Condition: e.host.Condition(now),
+			es := admin.Endpoint{Address: e.raw.Address, Workload: e.host.Endpoint.Workload, Condition: e.host.Condition(),
 				MutualTLS: e.raw.Source != nil, Active: e.host.Active()}
 			es.Open, es.Idle = e.pool.Count()
 			if f := e.host.LastFailure(); f != nil {

@@ -46,7 +46,10 @@ func (d *decoder) tcp(m *tcpv3.TcpProxy) *conf.TCP {
 	t := &conf.TCP{StatPrefix: m.GetStatPrefix(), IdleTimeout: d.duration("idle_timeout", m.GetIdleTimeout())}
 	each(d, "hash_policy", m.GetHashPolicy(), func(h *typev3.HashPolicy) {
 		d.only(h, "source_ip")
-		t.HashSource = t.HashSource || h.GetSourceIp() != nil
+		if h.GetSourceIp() == nil {
+			d.fail("policy_specifier: is required")
+		}
+		t.HashSource = true
 	})
 	switch c := m.GetClusterSpecifier().(type) {
 	case *tcpv3.TcpProxy_Cluster:
