@@ -85,7 +85,7 @@ func (x *exchange) ended() {
 	}
 	code := grpcOf(x.call.Trailers(), x.grpcStatus())
 	if x.grpc == "" {
-		x.cluster.balancer.Report(x.to.host, balance.OutcomeOf(x.meaning(code)), nil)
+		x.cluster.balancer.Report(x.to.host, balance.OutcomeOf(x.meaning(code)), x.start.Add(x.upstreamTime).Sub(x.tried), nil)
 	}
 	x.grpc = grpcText(code)
 }
