@@ -70,7 +70,7 @@ func ours(path string) bool { return strings.HasPrefix(path, module) }
 func standard(path string) bool { return !strings.Contains(strings.SplitN(path, "/", 2)[0], ".") }
 
 // steps are the packages of the request path; none of them may know another.
-var steps = []string{"listen", "http", "route", "filter", "balance", "upstream", "relay"}
+var steps = []string{"listen", "http", "http2", "route", "filter", "balance", "upstream", "relay"}
 
 func stepOf(path string) string {
 	rest, ok := strings.CutPrefix(path, module+"internal/proxy/")

@@ -1,0 +1,389 @@
+package http2
+
+import (
+	"math"
+
+	"github.com/weftmesh/weft/internal/proxy/http2/hpack"
+	"github.com/weftmesh/weft/internal/proxy/message"
+)
+
+// What a field is to a head, found out once per table entry.
+const (
+	kindPlain = iota
+	kindMethod
+	kindScheme
+	kindAuthority
+	kindPath
+	kindStatus
+	kindProtocol
+	kindLength
+	kindCookie
+	kindHost
+	kindExpect
+	kindBad // makes its message malformed
+)
+
+var tags = hpack.NewTags(classify)
+
+// classify is RFC 9113 sections 8.2.1, 8.2.2 and 8.3.
+func classify(name, value string) uint8 {
+	if name == "" || !validValue(value) {
+		return kindBad
+	}
+	if name[0] == ':' {
+		return pseudoKind(name)
+	}
+	for i := 0; i < len(name); i++ {
+		if !lowerToken[name[i]] {
+			return kindBad
+		}
+	}
+	switch name {
+	case "connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade":
+		return kindBad
+	case "te":
+		if value != "trailers" {
+			return kindBad
+		}
+	case "content-length":
+		return kindLength
+	case "cookie":
+		return kindCookie
+	case "host":
+		return kindHost
+	case "expect":
+		return kindExpect
+	}
+	return kindPlain
+}
+
+func pseudoKind(name string) uint8 {
+	switch name {
+	case ":method":
+		return kindMethod
+	case ":scheme":
+		return kindScheme
+	case ":authority":
+		return kindAuthority
+	case ":path":
+		return kindPath
+	case ":status":
+		return kindStatus
+	case ":protocol":
+		return kindProtocol
+	}
+	return kindBad
+}
+
+// head is a decoded field section. It is filled by the reader, and handed whole to a stream.
+type head struct {
+	fields message.Header
+	store  *block // for strings that are in no table
+
+	pseudo  [kindProtocol + 1]string
+	seen    uint16 // bit 1<<kind
+	host    string
+	hosts   int
+	length  int64 // -1: not declared
+	expect  bool
+	cookies int
+	cookie  []byte // the crumbs joined, if there are several
+
+	size  int
+	large bool
+	bad   string // why the message is malformed; empty if it is not
+}
+
+// release lets go of the strings and their memory.
+func (h *head) release() {
+	if h.store != nil {
+		putBlock(h.store)
+		h.store = nil
+	}
+	h.fields.Reset()
+	cookie := h.cookie[:0]
+	if cap(cookie) > 4<<10 {
+		cookie = nil
+	}
+	*h = head{fields: h.fields, cookie: cookie, length: -1}
+}
+
+func (h *head) has(kind int) bool { return h.seen&(1<<kind) != 0 }
+
+// decode fills h from a whole block. Its error is the connection's.
+func (h *head) decode(d *hpack.Decoder, blk []byte, o *Options) error {
+	h.release()
+	h.store = getBlock(hpack.StoreSize(len(blk)))
+	d.Begin(blk, h.store.b)
+	for {
+		f, ok, err := d.Next()
+		if !ok {
+			if h.cookies > 1 && !h.large {
+				h.fields.Set("cookie", str(h.cookie))
+			}
+			return err
+		}
+		h.size += hpack.Size(f.Name, f.Value)
+		if h.large = h.large || h.size > o.HeadBytes || h.fields.Len() >= o.Fields; h.large {
+			continue // the rest is decoded for the table's sake
+		}
+		if f.Tag == kindPlain {
+			h.seen |= 1
+			h.fields.Add(f.Name, f.Value)
+			continue
+		}
+		h.special(&f)
+	}
+}
+
+func (h *head) special(f *hpack.Field) {
+	switch f.Tag {
+	case kindBad:
+		h.malformed("field " + f.Name + " is not allowed")
+		return
+	case kindLength:
+		h.declare(f.Value)
+	case kindHost:
+		h.hosts++
+		h.host = f.Value
+		h.seen |= 1
+		return
+	case kindExpect:
+		h.expect = h.expect || message.EqualFold(f.Value, "100-continue")
+	case kindCookie:
+		if h.crumb(f.Value) {
+			return
+		}
+	default:
+		if h.seen&(1|1<<f.Tag) != 0 {
+			h.malformed("pseudo-header field repeated or after others")
+			return
+		}
+		h.seen |= 1 << f.Tag
+		h.pseudo[f.Tag] = f.Value
+		return
+	}
+	h.seen |= 1
+	h.fields.Add(f.Name, f.Value)
+}
+
+func (h *head) malformed(why string) {
+	if h.bad == "" {
+		h.bad = why
+	}
+}
+
+func (h *head) declare(value string) {
+	n, ok := parseLength(value)
+	if !ok || h.length >= 0 && h.length != n {
+		h.malformed("invalid content-length")
+		return
+	}
+	h.length = n
+}
+
+// crumb joins cookies (RFC 9113 section 8.2.3) and reports whether it took this one.
+func (h *head) crumb(value string) bool {
+	if h.cookies++; h.cookies == 1 {
+		h.cookie = append(h.cookie[:0], value...)
+		return false
+	}
+	h.cookie = append(append(h.cookie, "; "...), value...)
+	return true
+}
+
+// checkTrailers is RFC 9113 section 8.1.
+func (h *head) checkTrailers() {
+	if h.seen&^1 != 0 {
+		h.malformed("pseudo-header field in trailers")
+	}
+	if h.large {
+		h.malformed("trailers are too large")
+	}
+}
+
+// request fills r, whose header takes over the fields. It finds out whether the head is malformed.
+func (h *head) request(r *message.Request, scheme string, ended bool) {
+	if h.large {
+		h.refused(r)
+		return
+	}
+	if h.checkRequest(); h.bad != "" {
+		return
+	}
+	*r = message.Request{Proto: message.HTTP2, Method: method(h.pseudo[kindMethod]), Scheme: h.pseudo[kindScheme],
+		Authority: h.pseudo[kindAuthority], Path: h.pseudo[kindPath], Header: h.fields, KeepAlive: true}
+	h.fields = message.Header{}
+	if r.Authority == "" {
+		r.Authority = h.host
+	}
+	if r.Scheme == "" {
+		r.Scheme = scheme
+	}
+	if h.has(kindProtocol) {
+		r.Method, r.Upgrade = "GET", h.pseudo[kindProtocol]
+		return
+	}
+	if r.Method == "CONNECT" {
+		r.Absolute = true
+		return
+	}
+	r.Body = h.body(ended)
+	r.ExpectContinue = h.expect && !ended
+	if ended && h.length > 0 {
+		h.malformed("no content despite its content-length")
+	}
+}
+
+// refused fills r with what came before the limit was met, as far as it can be shown.
+func (h *head) refused(r *message.Request) {
+	*r = message.Request{Proto: message.HTTP2, Header: h.fields, KeepAlive: true}
+	h.fields = message.Header{}
+	if m := h.pseudo[kindMethod]; token(m) {
+		r.Method = method(m)
+	}
+	if a := h.pseudo[kindAuthority]; validAuthority(a) {
+		r.Authority = a
+	}
+	if p := h.pseudo[kindPath]; targetChar.all(p) {
+		r.Path = p
+	}
+}
+
+func (h *head) body(ended bool) message.Body {
+	switch {
+	case h.length >= 0:
+		return message.Body{Kind: message.Sized, Length: h.length}
+	case ended:
+		return message.Body{}
+	}
+	return message.Body{Kind: message.Chunked}
+}
+
+// checkRequest is RFC 9113 section 8.3.1 and RFC 8441 section 4.
+func (h *head) checkRequest() {
+	switch {
+	case h.bad != "":
+	case h.has(kindStatus):
+		h.malformed(":status in a request")
+	case !token(h.pseudo[kindMethod]):
+		h.malformed("no valid :method")
+	case h.hosts > 1:
+		h.malformed("more than one host")
+	case h.hosts == 1 && h.has(kindAuthority) && h.host != h.pseudo[kindAuthority]:
+		h.malformed("host differs from :authority")
+	case h.pseudo[kindMethod] == "CONNECT" && !h.has(kindProtocol):
+		if h.has(kindScheme) || h.has(kindPath) || !validAuthority(h.pseudo[kindAuthority]) {
+			h.malformed("CONNECT with more or less than :authority")
+		}
+	case h.has(kindProtocol) && (h.pseudo[kindMethod] != "CONNECT" || !token(h.pseudo[kindProtocol])):
+		h.malformed("invalid use of :protocol")
+	default:
+		h.checkTarget()
+	}
+}
+
+func (h *head) checkTarget() {
+	path, scheme := h.pseudo[kindPath], h.pseudo[kindScheme]
+	authority := h.pseudo[kindAuthority]
+	if !h.has(kindAuthority) {
+		authority = h.host
+	}
+	switch {
+	case scheme == "":
+		h.malformed("no :scheme")
+	case path == "" || path[0] != '/' && (path != "*" || h.pseudo[kindMethod] != "OPTIONS"):
+		h.malformed("invalid :path")
+	case !targetChar.all(path):
+		h.malformed("invalid character in :path")
+	case !validAuthority(authority):
+		h.malformed("no valid :authority")
+	}
+}
+
+// response fills r, whose header takes over the fields.
+func (h *head) response(r *message.Response, a asked, ended bool) {
+	s := h.pseudo[kindStatus]
+	switch {
+	case h.bad != "":
+		return
+	case h.seen&^(1|1<<kindStatus) != 0 || len(s) != 3 || s[0] < '1' || s[0] > '9' || s[1]-'0' > 9 || s[2]-'0' > 9:
+		h.malformed("no valid :status, or other pseudo-header fields")
+		return
+	case h.large:
+		h.malformed("head is too large")
+		return
+	}
+	*r = message.Response{Proto: message.HTTP2, Status: int(s[0]-'0')*100 + int(s[1]-'0')*10 + int(s[2]-'0'), Header: h.fields, KeepAlive: true}
+	h.fields = message.Header{}
+	switch {
+	case r.Status < 200:
+		if ended || r.Status == 101 {
+			h.malformed("informational response that ends the stream, or 101")
+		}
+	case a.upgrade && r.Status == 200:
+		r.Status, r.Upgrade = 101, a.protocol
+	case !a.bodyless(r.Status):
+		if r.Body = h.body(ended); ended && h.length > 0 {
+			h.malformed("no content despite its content-length")
+		}
+	}
+}
+
+// asked is what a response must be read or written with: facts of its request.
+type asked struct {
+	head, connect, upgrade bool
+	protocol               string
+}
+
+func askedBy(r *message.Request) asked {
+	return asked{head: r.Method == "HEAD", connect: r.Method == "CONNECT", upgrade: r.Upgrade != "", protocol: r.Upgrade}
+}
+
+// bodyless says which responses have no content, whatever their fields say, tunnels among them.
+func (a asked) bodyless(status int) bool {
+	return a.head || status < 200 || status == 204 || status == 304 || a.tunnel(status)
+}
+
+func (a asked) tunnel(status int) bool {
+	return a.upgrade && status == 101 || a.connect && status >= 200 && status < 300
+}
+
+// parseLength takes 1*DIGIT that fits an int64.
+func parseLength(s string) (int64, bool) {
+	if s == "" {
+		return 0, false
+	}
+	var n int64
+	for i := 0; i < len(s); i++ {
+		d := s[i] - '0'
+		if d > 9 || n > (math.MaxInt64-int64(d))/10 {
+			return 0, false
+		}
+		n = n*10 + int64(d)
+	}
+	return n, true
+}
+
+// method gives the usual methods as constants, so that they outlive the exchange.
+func method(s string) string {
+	switch s {
+	case "GET":
+		return "GET"
+	case "POST":
+		return "POST"
+	case "PUT":
+		return "PUT"
+	case "DELETE":
+		return "DELETE"
+	case "HEAD":
+		return "HEAD"
+	case "OPTIONS":
+		return "OPTIONS"
+	case "PATCH":
+		return "PATCH"
+	case "CONNECT":
+		return "CONNECT"
+	}
+	return s
+}
