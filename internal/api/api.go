@@ -139,7 +139,16 @@ type Process struct {
 	Restarts int    `json:"restarts"`
 	Running  bool   `json:"running"`
 	LastExit string `json:"lastExit,omitempty"`
+	Version  string `json:"version,omitempty"` // of a proxy
 	Ports    []int  `json:"ports,omitempty"`
+}
+
+// Upgraded is a proxy whose program was replaced by the one on disk.
+type Upgraded struct {
+	Pod  string `json:"pod"`
+	From string `json:"from"` // the programs' versions
+	To   string `json:"to"`
+	PID  int    `json:"pid"`
 }
 
 // Proxy is a data plane's connection to the control plane.

@@ -39,9 +39,12 @@ func (m *mesh) Explain(context.Context, ExplainRequest) (ExplainReply, error) {
 func (m *mesh) AddProgram(context.Context, Program) error           { return m.err }
 func (m *mesh) RemoveProgram(context.Context, string, string) error { return m.err }
 func (m *mesh) Restart(context.Context, string, string) error       { return m.err }
-func (m *mesh) Down(context.Context) error                          { return m.err }
-func (m *mesh) Control(context.Context, string) error               { return m.err }
-func (m *mesh) Status(context.Context) (Status, error)              { return Status{Mesh: "m"}, m.err }
+func (m *mesh) Upgrade(_ context.Context, namespace, name string) ([]Upgraded, error) {
+	return []Upgraded{{Pod: namespace + "/" + name, From: "1", To: "2", PID: 3}}, m.err
+}
+func (m *mesh) Down(context.Context) error             { return m.err }
+func (m *mesh) Control(context.Context, string) error  { return m.err }
+func (m *mesh) Status(context.Context) (Status, error) { return Status{Mesh: "m"}, m.err }
 func (m *mesh) Graph(_ context.Context, w time.Duration) (Graph, error) {
 	return Graph{Window: w}, m.err
 }
@@ -107,6 +110,9 @@ func TestCallsReachTheMesh(t *testing.T) {
 	}
 	if r, err := c.Explain(ctx, ExplainRequest{}); err != nil || r.Text != "because" {
 		t.Fatalf("explain: %+v, %v", r, err)
+	}
+	if u, err := c.Upgrade(ctx, "default", "x"); err != nil || len(u) != 1 || u[0] != (Upgraded{"default/x", "1", "2", 3}) {
+		t.Errorf("upgrade: %+v, %v", u, err)
 	}
 	if err := errors.Join(c.Down(ctx), c.Control(ctx, "restart"), c.Restart(ctx, "default", "x"), c.RemoveProgram(ctx, "default", "x")); err != nil {
 		t.Fatal(err)

@@ -90,6 +90,11 @@ func (c *Client) Restart(ctx context.Context, namespace, name string) error {
 	return c.post(ctx, "/v1/restart/"+url.PathEscape(namespace)+"/"+url.PathEscape(name), nil, nil)
 }
 
+// Upgrade lets the proxy program on disk take over from a workload's running proxies, one after the other.
+func (c *Client) Upgrade(ctx context.Context, namespace, name string) (u []Upgraded, err error) {
+	return u, c.post(ctx, "/v1/upgrade/"+url.PathEscape(namespace)+"/"+url.PathEscape(name), nil, &u)
+}
+
 // Down asks the mesh to stop.
 func (c *Client) Down(ctx context.Context) error { return c.post(ctx, "/v1/down", nil, nil) }
 

@@ -25,6 +25,8 @@ type Workloads interface {
 	AddProgram(ctx context.Context, p Program) error
 	RemoveProgram(ctx context.Context, namespace, name string) error
 	Restart(ctx context.Context, namespace, name string) error
+	// Upgrade lets the proxy program on disk take over from a workload's running proxies, one after the other.
+	Upgrade(ctx context.Context, namespace, name string) ([]Upgraded, error)
 	// Logs calls line for each; it returns when there are no more or line fails.
 	Logs(ctx context.Context, q LogQuery, line func(LogLine) error) error
 }
@@ -96,6 +98,9 @@ func Handler(b Backend) http.Handler {
 	})
 	mux.HandleFunc("POST /v1/restart/{namespace}/{name}", func(w http.ResponseWriter, r *http.Request) {
 		answer(w)(struct{}{}, b.Workloads.Restart(r.Context(), r.PathValue("namespace"), r.PathValue("name")))
+	})
+	mux.HandleFunc("POST /v1/upgrade/{namespace}/{name}", func(w http.ResponseWriter, r *http.Request) {
+		answer(w)(b.Workloads.Upgrade(r.Context(), r.PathValue("namespace"), r.PathValue("name")))
 	})
 	mux.HandleFunc("GET /v1/logs", func(w http.ResponseWriter, r *http.Request) { serveLogs(w, r, b.Workloads) })
 	mux.HandleFunc("POST /v1/exec", func(w http.ResponseWriter, r *http.Request) { serveExec(w, r, b.Executor) })

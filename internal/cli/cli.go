@@ -132,7 +132,7 @@ Gateway API's own objects.`,
 			root.AddCommand(c)
 		}
 	}
-	add("run", s.upCommand(), s.downCommand(), s.runCommand(), s.execCommand(), s.restartCommand(), s.controlCommand())
+	add("run", s.upCommand(), s.downCommand(), s.runCommand(), s.execCommand(), s.restartCommand(), s.proxyCommand(), s.controlCommand())
 	add("configure", s.applyCommand(), s.deleteCommand(), s.getCommand())
 	add("look", s.psCommand(), s.logsCommand(), s.statusCommand(), s.graphCommand(), s.explainCommand())
 	return root

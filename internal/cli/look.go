@@ -84,7 +84,7 @@ func (s *session) printPods(ws []api.Workload) {
 					state = painted(red, "down")
 				}
 				rows = append(rows, []cell{text(p.Name), text(p.IP), text(proc.Name), number("%d", proc.PID), state,
-					painted(statePaint(p.State), p.State), number("%d", proc.Restarts), text(age(p.Started, time.Now())), painted(dim, proc.LastExit)})
+					painted(statePaint(p.State), p.State), number("%d", proc.Restarts), text(age(p.Started, time.Now())), text(proc.Version), painted(dim, proc.LastExit)})
 			}
 		}
 	}
@@ -92,7 +92,7 @@ func (s *session) printPods(ws []api.Workload) {
 		s.out.printf("nothing runs\n")
 		return
 	}
-	s.out.table([]string{"INSTANCE", "ADDRESS", "PROCESS", "PID", "UP", "STATE", "RESTARTS", "AGE", "LAST EXIT"}, rows)
+	s.out.table([]string{"INSTANCE", "ADDRESS", "PROCESS", "PID", "UP", "STATE", "RESTARTS", "AGE", "PROXY", "LAST EXIT"}, rows)
 }
 
 func (s *session) logsCommand() *cobra.Command {

@@ -30,6 +30,15 @@ func (w workloads) Restart(_ context.Context, namespace, name string) error {
 	return named(w.m.runtime.Restart(namespace, name), "workload", namespace, name)
 }
 
+func (w workloads) Upgrade(ctx context.Context, namespace, name string) ([]api.Upgraded, error) {
+	done, err := w.m.runtime.Upgrade(ctx, namespace, name)
+	out := make([]api.Upgraded, len(done))
+	for i, u := range done {
+		out[i] = api.Upgraded{Pod: u.Pod, From: u.From, To: u.To, PID: u.PID}
+	}
+	return out, named(err, "workload", namespace, name)
+}
+
 // named turns the runtime's "not found" into one that says of what.
 func named(err error, kind, namespace, name string) error {
 	if errors.Is(err, runtime.ErrNotFound) {
@@ -116,7 +125,7 @@ func (w workloads) list() []api.Workload {
 				for n, port := range pr.Ports {
 					ports[n] = int(port)
 				}
-				procs[k] = api.Process{Name: pr.Name, PID: pr.PID, Restarts: pr.Restarts, Running: pr.Running, LastExit: pr.LastExit, Ports: ports}
+				procs[k] = api.Process{Name: pr.Name, PID: pr.PID, Restarts: pr.Restarts, Running: pr.Running, LastExit: pr.LastExit, Version: pr.Version, Ports: ports}
 			}
 			pods[j] = api.Pod{Name: p.Name, IP: p.IP, Ready: p.Ready, State: string(p.State), Reason: p.Reason, Started: p.Started, Restarts: p.Restarts, Processes: procs}
 		}

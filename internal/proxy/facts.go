@@ -12,7 +12,7 @@ import (
 // Handler serves the admin interface, for whoever listens for it elsewhere.
 func (p *Proxy) Handler() http.Handler {
 	f := &admin.Facts{
-		Version: p.opt.Version, Node: p.opt.Bootstrap.Node, Log: p.log,
+		Version: p.opt.Version, Node: p.opt.Bootstrap.Node, Log: p.log, Started: p.started, Epoch: p.epoch(),
 		Unready: p.Unready, Unbound: p.state.Unbound, Snapshot: p.config.Snapshot, Clusters: p.Clusters, Metrics: p.metrics.WriteTo,
 		Drain: func(ctx context.Context) { p.Drain(); p.Drained(ctx) },
 	}
@@ -31,7 +31,7 @@ func (p *Proxy) Metrics(w io.Writer) error {
 // Unready says why the proxy is not ready; empty when it is.
 func (p *Proxy) Unready() string {
 	if p.draining() {
-		return "draining"
+		return admin.Draining
 	}
 	return p.state.Missing()
 }

@@ -81,6 +81,7 @@ type Options struct {
 type Proxy struct {
 	// Set by New.
 	opt     Options
+	started time.Time
 	log     *slog.Logger
 	config  Config
 	source  *identity.Source
@@ -118,7 +119,7 @@ func New(o Options) (*Proxy, error) {
 		return nil, errors.New("proxy: a bootstrap is required")
 	}
 	o = o.withDefaults()
-	p := &Proxy{opt: o, log: o.Log, config: o.Config, source: o.Source, metrics: telemetry.New(0), drainNow: make(chan struct{}),
+	p := &Proxy{opt: o, started: time.Now(), log: o.Log, config: o.Config, source: o.Source, metrics: telemetry.New(0), drainNow: make(chan struct{}),
 		state: ready.New(o.Bootstrap.Node.Role == wire.Gateway)}
 	var err error
 	if p.dialer, err = dial.New(o.Bootstrap, o.Dial, o.DialOutside); err != nil {

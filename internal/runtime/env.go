@@ -289,7 +289,7 @@ func (p *pod) bootstrap() (*wire.Bootstrap, error) {
 		Control: o.Control, TrustDomain: o.TrustDomain, Roots: roots, Token: token,
 		StateDir:    filepath.Join(o.StateDir, "proxies", p.namespace, p.w.name, strconv.Itoa(p.slot)),
 		AdminSocket: p.adminSocket(), Broker: p.brokerSocket(), RegistryOnly: o.RegistryOnly, DrainSeconds: int(o.DrainTime.Seconds()),
-		ServiceNetwork: o.ServiceCIDR.String(),
+		ServiceNetwork: o.ServiceCIDR.String(), UpgradeSocket: p.upgradeSocket(), UpgradeDrainSeconds: int(fadeTime.Seconds()),
 	}
 	if o.AccessLog {
 		b.AccessLog = "stdout"

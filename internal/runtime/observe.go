@@ -303,7 +303,7 @@ func (p *pod) summary() PodStatus {
 	}
 	for _, s := range all {
 		st.Restarts += s.restarts
-		ps := ProcessStatus{Name: s.name, PID: s.pid, Restarts: s.restarts, Running: s.running, LastExit: s.lastExit}
+		ps := ProcessStatus{Name: s.name, PID: s.pid, Restarts: s.restarts, Running: s.running, LastExit: s.lastExit, Version: s.version}
 		if s.c != nil {
 			for _, port := range s.c.ports {
 				ps.Ports = append(ps.Ports, p.plan.appPort(uint16(port.ContainerPort)))

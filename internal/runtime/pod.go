@@ -182,6 +182,9 @@ func (p *pod) serveBroker() (stop func(), err error) {
 func (p *pod) brokerSocket() string { return filepath.Join(p.dir, "broker.sock") }
 func (p *pod) adminSocket() string  { return filepath.Join(p.dir, "admin.sock") }
 
+// upgradeSocket is where a successor of the sidecar meets it.
+func (p *pod) upgradeSocket() string { return filepath.Join(p.dir, "upgrade.sock") }
+
 // runApps runs the init containers one after the other, once the sidecar is ready, so that they have the network that the
 // application will have; then the applications.
 func (p *pod) runApps(ctx context.Context, group *sync.WaitGroup) {
@@ -233,7 +236,7 @@ func (p *pod) leave() {
 func (p *pod) drain(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, p.rt.opt.DrainTime)
 	defer cancel()
-	if err := p.askSidecar(ctx, http.MethodPost, "/drain"); err != nil {
+	if _, err := p.askSidecar(ctx, http.MethodPost, "/drain"); err != nil {
 		p.rt.log.Debug("sidecar did not drain", "pod", p.key.String(), "error", err)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -37,8 +38,12 @@ type process struct {
 	name    string
 	c       *container // nil for the sidecar
 	backoff time.Duration
+	// upgrades asks the sidecar's goroutine for a successor, and fading are the processes that have one; they are that goroutine's.
+	upgrades chan upgrade
+	fading   []*podhost.Running
 
 	// guarded by Runtime.mu
+	version  string // of the sidecar's program
 	pid      int
 	running  bool
 	started  time.Time
@@ -61,6 +66,9 @@ func (s *process) update(f func()) {
 // supervise keeps the process running until the context ends; then it ends it.
 func (s *process) supervise(ctx context.Context) {
 	s.repeat(ctx, func(error) bool { return false })
+	for _, r := range s.fading {
+		s.end(r)
+	}
 }
 
 // complete runs an init container until it succeeds once.
@@ -120,11 +128,7 @@ func (s *process) once(ctx context.Context) error {
 		defer close(watched)
 		s.watch(run, kill)
 	}()
-	select {
-	case <-r.Done():
-	case <-run.Done():
-		s.end(r)
-	}
+	r = s.await(run, r)
 	cause := context.Cause(run)
 	kill(nil)
 	<-watched
@@ -137,6 +141,29 @@ func (s *process) once(ctx context.Context) error {
 		return errors.New(exit.String())
 	}
 	return nil
+}
+
+// await returns when the process has ended, or its successor, or, because ctx has, was made to end; and which it was.
+func (s *process) await(ctx context.Context, r *podhost.Running) *podhost.Running {
+	for {
+		select {
+		case <-r.Done():
+			return r
+		case <-ctx.Done():
+			for _, f := range s.fading {
+				_ = f.Signal(syscall.SIGTERM) // supervise waits for them, and makes them end
+			}
+			s.end(r)
+			return r
+		case u := <-s.upgrades:
+			next, err := s.succeed(ctx, r)
+			if next != nil {
+				s.fading = append(slices.DeleteFunc(s.fading, ended), r)
+				r = next
+			}
+			u.done <- err
+		}
+	}
 }
 
 // end asks the process to end, and makes it.
@@ -258,7 +285,7 @@ func (s *process) awaitListening(ctx context.Context) {
 func (s *process) watchSidecar(ctx context.Context) {
 	for pause := 5 * time.Millisecond; ; pause = min(2*pause, 100*time.Millisecond) {
 		ask, cancel := context.WithTimeout(ctx, time.Second)
-		err := s.p.askSidecar(ask, http.MethodGet, "/ready")
+		_, err := s.p.askSidecar(ask, http.MethodGet, "/ready")
 		cancel()
 		if ctx.Err() != nil {
 			return
@@ -275,8 +302,14 @@ func (s *process) watchSidecar(ctx context.Context) {
 		case <-time.After(pause):
 		}
 	}
+	ask, cancel := context.WithTimeout(ctx, time.Second)
+	info, err := s.p.sidecarInfo(ask)
+	cancel()
+	if err != nil {
+		s.p.rt.log.Debug("the sidecar's version is not known", "pod", s.p.key.String(), "error", err)
+	}
 	s.update(func() {
-		s.ready, s.unready = true, ""
+		s.ready, s.unready, s.version = true, "", info.Version
 		if !s.p.sidecarWasUp {
 			s.p.sidecarWasUp = true
 			close(s.p.sidecarUp)
@@ -286,26 +319,29 @@ func (s *process) watchSidecar(ctx context.Context) {
 }
 
 // askSidecar makes a request to the proxy's admin socket; any answer but 200 is an error.
-func (p *pod) askSidecar(ctx context.Context, method, path string) error {
+func (p *pod) askSidecar(ctx context.Context, method, path string) ([]byte, error) {
 	tr := &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		var d net.Dialer
 		return d.DialContext(ctx, "unix", p.adminSocket())
 	}}
 	req, err := http.NewRequestWithContext(ctx, method, "http://admin"+path, nil)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	resp, err := tr.RoundTrip(req)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer resp.Body.Close()
-	body, _ := io.ReadAll(io.LimitReader(resp.Body, 300))
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
 	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("%s: %s", resp.Status, strings.TrimSpace(string(body)))
+		return nil, fmt.Errorf("%s: %.300s", resp.Status, strings.TrimSpace(string(body)))
 	}
-	return nil
+	return body, err
 }
+
+// maxAnswer bounds what is read of an answer of the admin socket.
+const maxAnswer = 64 << 10
 
 // spec is what to start.
 func (s *process) spec() (podhost.Process, error) {
@@ -328,8 +364,18 @@ func (p *pod) appSpec(args []string, dir string, env *environment) (podhost.Proc
 	return podhost.Process{Pod: p.key.String(), Path: path, Args: args, Env: env.list(), Dir: at}, nil
 }
 
-// proxySpec writes a fresh bootstrap (a token may have run out since) and gives the proxy's command.
+// proxySpec gives the proxy's command, with nothing left of the one before.
 func (p *pod) proxySpec() (podhost.Process, error) {
+	for _, path := range []string{p.adminSocket(), p.upgradeSocket()} {
+		if err := os.Remove(path); err != nil && !os.IsNotExist(err) {
+			return podhost.Process{}, err
+		}
+	}
+	return p.proxyCommand()
+}
+
+// proxyCommand writes a fresh bootstrap (a token may have run out since) and gives the command that reads it.
+func (p *pod) proxyCommand(args ...string) (podhost.Process, error) {
 	b, err := p.bootstrap()
 	if err != nil {
 		return podhost.Process{}, err
@@ -342,11 +388,8 @@ func (p *pod) proxySpec() (podhost.Process, error) {
 	if err := os.WriteFile(file, raw, 0o600); err != nil {
 		return podhost.Process{}, err
 	}
-	if err := os.Remove(p.adminSocket()); err != nil && !os.IsNotExist(err) { // of the one before
-		return podhost.Process{}, err
-	}
 	return podhost.Process{
-		Pod: p.key.String(), Path: p.rt.opt.ProxyBinary, Args: []string{"weft-proxy", "--bootstrap", file},
+		Pod: p.key.String(), Path: p.rt.opt.ProxyBinary, Args: append([]string{"weft-proxy", "--bootstrap", file}, args...),
 		Env: p.base().list(), Dir: "/", Sidecar: true,
 	}, nil
 }

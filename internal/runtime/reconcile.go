@@ -213,7 +213,7 @@ func (r *Runtime) add(w *workload) {
 		stopping: make(chan struct{}), done: make(chan struct{}), sidecarUp: make(chan struct{}),
 	}
 	if w.sidecar {
-		p.sidecar = &process{p: p, name: sidecarName, backoff: sidecarBackoff}
+		p.sidecar = &process{p: p, name: sidecarName, backoff: sidecarBackoff, upgrades: make(chan upgrade)}
 	}
 	for i := range w.inits {
 		p.inits = append(p.inits, &process{p: p, name: w.inits[i].name, c: &w.inits[i], backoff: appBackoff})

@@ -178,6 +178,7 @@ type ProcessStatus struct {
 	Restarts int
 	Running  bool
 	LastExit string // "exit status 1", "signal: killed"; empty before the first end
+	Version  string // of a sidecar's program, once it was ready
 	Ports    []uint16
 }
 

@@ -23,6 +23,9 @@ type Facts struct {
 	Version string
 	Node    wire.Node
 	Log     *slog.Logger
+	Started time.Time
+	// Epoch counts the takeovers before this process.
+	Epoch int
 
 	// Unready says why the proxy is not ready; empty when it is.
 	Unready func() string
@@ -83,6 +86,7 @@ func Handler(f *Facts) http.Handler {
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /config_dump", func(w http.ResponseWriter, _ *http.Request) { f.writeJSON(w, f.dump()) })
 	mux.HandleFunc("GET /clusters", func(w http.ResponseWriter, _ *http.Request) { f.writeJSON(w, f.Clusters()) })
+	mux.HandleFunc("GET /server_info", func(w http.ResponseWriter, _ *http.Request) { f.writeJSON(w, f.serverInfo()) })
 	mux.HandleFunc("POST /drain", func(w http.ResponseWriter, r *http.Request) {
 		f.Drain(r.Context())
 		fmt.Fprintln(w, "drained")
