@@ -117,7 +117,8 @@ func describeFault(f *conf.Fault) (out []string) {
 
 // conditionNames are the conditions of a retry in the order of their bits.
 var conditionNames = []string{"5xx", "gateway-error", "reset", "connect-failure", "refused-stream", "retriable-4xx",
-	"retriable-status-codes", "reset-before-request", "cancelled", "deadline-exceeded", "internal", "resource-exhausted", "unavailable"}
+	"retriable-status-codes", "reset-before-request", "cancelled", "deadline-exceeded", "internal", "resource-exhausted", "unavailable",
+	"retriable-headers", "envoy-ratelimited"}
 
 func describeRetry(r *conf.Retry) string {
 	if r == nil || r.Attempts == 0 {
@@ -149,6 +150,12 @@ func headerChanges(what string, h conf.HeaderChange) (out []string) {
 	for _, v := range h.Add {
 		out = append(out, fmt.Sprintf("%sheader %s added: %q", what, v.Name, v.Value))
 	}
+	for _, v := range h.Default {
+		out = append(out, fmt.Sprintf("%sheader %s set to %q where it is absent", what, v.Name, v.Value))
+	}
+	for _, v := range h.Replace {
+		out = append(out, fmt.Sprintf("%sheader %s set to %q where it is present", what, v.Name, v.Value))
+	}
 	if h.Host != "" {
 		out = append(out, "authority becomes "+h.Host)
 	}
@@ -165,8 +172,13 @@ func rewrites(f *conf.Forward) (out []string) {
 	if f.RegexRewrite != nil {
 		out = append(out, fmt.Sprintf("path: %q replaced by %q", f.RegexRewrite.Pattern.Value, f.RegexRewrite.Substitution))
 	}
-	if f.HostRewrite != "" {
+	switch {
+	case f.HostRewrite != "":
 		out = append(out, "authority becomes "+f.HostRewrite)
+	case f.HostRewriteHeader != "":
+		out = append(out, "authority becomes the value of header "+f.HostRewriteHeader)
+	case f.HostRewriteRegex != nil:
+		out = append(out, fmt.Sprintf("authority becomes the path with %q replaced by %q", f.HostRewriteRegex.Pattern.Value, f.HostRewriteRegex.Substitution))
 	}
 	return out
 }

@@ -4,6 +4,7 @@ import (
 	"maps"
 	"regexp/syntax"
 	"slices"
+	"strings"
 )
 
 // RouteIndex finds, for a virtual host with many routes, those that a path can match, whatever their number. Every route is in
@@ -88,7 +89,8 @@ func (ix *RouteIndex) place(m *Match) *Candidates {
 	case PrefixOf:
 		return insert(tree, p.Value)
 	case Regex:
-		if start := literalPrefix(p.Value); start != "" {
+		pattern := strings.TrimSuffix(strings.TrimPrefix(p.Regexp.String(), "^(?:"), ")$") // as Regexp says that it is anchored
+		if start := literalPrefix(pattern); start != "" {
 			return insert(&ix.Prefix, start)
 		}
 	}
@@ -190,7 +192,7 @@ func (c *Candidates) divide(routes []*Route) {
 
 // demands reports whether the condition holds for one value of the field only, and never without the field.
 func (m *HeaderMatch) demands() bool {
-	return m.Value.Kind == Exact && !m.Value.IgnoreCase && !m.Invert && !m.MissingAsEmpty
+	return m.Value.Kind == Exact && m.Range == nil && !m.Value.IgnoreCase && !m.Invert && !m.MissingAsEmpty
 }
 
 func demanded(m *Match, field string) (string, bool) {

@@ -1,6 +1,9 @@
 package conf
 
-import "time"
+import (
+	"strconv"
+	"time"
+)
 
 // RouteTable is a compiled RouteConfiguration.
 type RouteTable struct {
@@ -11,6 +14,9 @@ type RouteTable struct {
 	IgnorePort bool
 	// Request and Response are changed for every request that a route of the table takes, after the virtual host's.
 	Request, Response HeaderChange
+	// SpecificLast applies header changes from the table inwards, so that the most specific one has the last word; otherwise the
+	// table's is the last.
+	SpecificLast bool
 	// Index is made by Seal; nil means that the hosts are searched one by one.
 	Index *HostIndex
 }
@@ -23,6 +29,8 @@ type VirtualHost struct {
 	Routes  []*Route
 	HeaderChange
 	Response HeaderChange
+	// AttemptCount tells the upstream which attempt it sees (x-envoy-attempt-count), AttemptCountBack the client how many there were.
+	AttemptCount, AttemptCountBack bool
 	// Index is made by RouteTable.Seal for hosts with many routes; nil means that they are tried one by one.
 	Index *RouteIndex
 }
@@ -54,12 +62,18 @@ type Route struct {
 type Match struct {
 	Path          StringMatch // on the path without query
 	CaseSensitive bool        // of Path; true unless the user said otherwise
+	Template      string      // the URI template that Path was made of, for explanations
 	// PathSeparatedPrefix matches a prefix at a segment boundary only.
 	PathSeparatedPrefix bool
 	Headers             []HeaderMatch // pseudo-headers included: ":method", ":authority", ":scheme"
 	Query               []QueryMatch
-	// Fraction of requests that match, in millionths; 0 means all.
+	// GRPC matches calls of gRPC only.
+	GRPC bool
+	// Presented and Validated ask whether the client has shown a certificate, and a valid one; nil asks nothing.
+	Presented, Validated *bool
+	// Fraction of requests that match, in millionths; 0 means all, and Never that none does.
 	Fraction uint32
+	Never    bool
 }
 
 // HeaderMatch is a condition on a header field. A field that occurs several times is compared as one, joined by commas.
@@ -70,11 +84,25 @@ type HeaderMatch struct {
 	Invert  bool
 	// MissingAsEmpty compares an absent field as the empty string.
 	MissingAsEmpty bool
+	// Range, when not nil, is what a decimal number in place of Value has to be in.
+	Range *Range
+}
+
+// Range is that of whole numbers from Start to before End.
+type Range struct{ Start, End int64 }
+
+// contains reports whether s is a whole decimal number within the range.
+func (r *Range) contains(s string) bool {
+	n, err := strconv.ParseInt(s, 10, 64)
+	return err == nil && r.Start <= n && n < r.End
 }
 
 // Match reports whether the field, as found, fulfils the condition. As in Envoy, a condition on the value of an absent field fails
 // even when inverted, unless MissingAsEmpty is set.
 func (m *HeaderMatch) Match(value string, present bool) bool {
+	if m.Range != nil {
+		return present && m.Range.contains(value) != m.Invert
+	}
 	if m.Value.Kind == Any {
 		return (present == m.Present) != m.Invert
 	}
@@ -92,19 +120,30 @@ type QueryMatch struct {
 
 // Forward sends the request upstream.
 type Forward struct {
-	Clusters    []WeightedCluster // at least one
-	TotalWeight uint32
-	Timeout     time.Duration // whole request including retries; 0 for none
-	IdleTimeout time.Duration
-	Retry       *Retry
-	Mirrors     []Mirror
+	// Clusters has at least one, unless ClusterHeader names the request's field that names the cluster.
+	Clusters      []WeightedCluster
+	TotalWeight   uint32
+	ClusterHeader string
+	// UnknownStatus is the answer where there is no such cluster; 0 stands for 503.
+	UnknownStatus int
+	Timeout       time.Duration // whole request including retries; 0 for none
+	IdleTimeout   time.Duration
+	Retry         *Retry
+	Mirrors       []Mirror
 	// PrefixRewrite replaces the matched prefix (or the whole path of an exact match); RegexRewrite substitutes on the path;
 	// PathRewrite replaces the whole path.
 	PrefixRewrite string
 	PathRewrite   string
 	RegexRewrite  *RegexRewrite
-	HostRewrite   string
-	Hash          []HashPolicy
+	// HostRewrite is the upstream's authority. HostRewriteHeader names a field of the request that holds it, HostRewriteRegex makes
+	// it of the path. AppendHost adds the client's to x-forwarded-host where it changes.
+	HostRewrite       string
+	HostRewriteHeader string
+	HostRewriteRegex  *RegexRewrite
+	AppendHost        bool
+	// MaxGRPCTimeout bounds what clients of gRPC may ask for; 0 for none. GRPCTimeoutOffset is taken off it where something is left.
+	MaxGRPCTimeout, GRPCTimeoutOffset time.Duration
+	Hash                              []HashPolicy
 	// UpgradeWebSocket allows HTTP upgrades on this route.
 	Upgrades bool
 }
@@ -147,6 +186,25 @@ type Retry struct {
 	OtherHosts bool
 	// OtherLocalities does the same for localities of other priorities.
 	OtherLocalities bool
+	// PerTryIdle is how long an attempt may go without a byte; 0 for no limit.
+	PerTryIdle time.Duration
+	// Headers of a response that asks for a retry, for OnHeaders: one has to match. RequestHeaders of requests that may be retried:
+	// one has to match, if there are any.
+	Headers, RequestHeaders []HeaderMatch
+	// RateLimited waits as long as the upstream says; nil for the back-off.
+	RateLimited *RateLimited
+}
+
+// RateLimited reads from a response when to come back. Source: envoy.config.route.v3.RetryPolicy.RateLimitedRetryBackOff.
+type RateLimited struct {
+	Headers []ResetHeader // the first that has a value counts
+	Max     time.Duration // a longer wait counts as none
+}
+
+// ResetHeader names a field with seconds to wait, or with a Unix time.
+type ResetHeader struct {
+	Name string
+	Unix bool
 }
 
 // RetryOn is a set of conditions.
@@ -167,6 +225,8 @@ const (
 	OnGRPCInternal
 	OnGRPCExhausted
 	OnGRPCUnavailable
+	OnHeaders     // retriable-headers
+	OnRateLimited // envoy-ratelimited
 )
 
 // Redirect answers with a Location.
@@ -201,6 +261,8 @@ type HeaderChange struct {
 	Remove []string
 	Set    []HeaderValue
 	Add    []HeaderValue
+	// Default is added where the field is absent, Replace set where it is present.
+	Default, Replace []HeaderValue
 	// Host replaces the authority when not empty (Istio writes it as a set of "Host").
 	Host string
 }

@@ -5,7 +5,9 @@ import (
 	"strings"
 	"time"
 
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	templaterewritev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/path/rewrite/uri_template/v3"
 
 	"github.com/weftmesh/weft/internal/proxy/conf"
 )
@@ -13,10 +15,13 @@ import (
 // defaultRouteTimeout is Envoy's for routes that say nothing.
 const defaultRouteTimeout = 15 * time.Second
 
-func (d *decoder) forward(m *routev3.RouteAction) *conf.Forward {
-	d.only(m, "cluster", "weighted_clusters", "prefix_rewrite", "path_rewrite", "regex_rewrite", "host_rewrite_literal", "timeout",
-		"idle_timeout", "retry_policy", "request_mirror_policies", "hash_policy", "upgrade_configs",
-		"max_grpc_timeout") // without effect: the timeout of a route never comes from the request
+// forward decodes where a route leads. match is the route's, variables are those of its template; outer is what is inherited.
+func (d *decoder) forward(m *routev3.RouteAction, match *conf.Match, variables []string, outer *overrides) *conf.Forward {
+	d.only(m, "cluster", "cluster_header", "weighted_clusters", "cluster_not_found_response_code", "prefix_rewrite", "path_rewrite",
+		"regex_rewrite", "path_rewrite_policy", "host_rewrite_literal", "host_rewrite_header", "host_rewrite_path_regex",
+		"append_x_forwarded_host", "timeout", "idle_timeout", "max_stream_duration", "max_grpc_timeout", "grpc_timeout_offset",
+		"retry_policy", "request_mirror_policies", "hash_policy", "upgrade_configs", "cors",
+		"early_data_policy", "priority") // without effect: nothing is sent early; priority is DEFAULT, or refused
 	f := &conf.Forward{Timeout: defaultRouteTimeout, IdleTimeout: d.duration("idle_timeout", m.GetIdleTimeout())}
 	if m.GetTimeout() != nil {
 		f.Timeout = d.duration("timeout", m.GetTimeout())
@@ -24,20 +29,28 @@ func (d *decoder) forward(m *routev3.RouteAction) *conf.Forward {
 	switch c := m.GetClusterSpecifier().(type) {
 	case *routev3.RouteAction_Cluster:
 		f.Clusters, f.TotalWeight = []conf.WeightedCluster{{Cluster: d.clusterName("cluster", c.Cluster), Weight: 1}}, 1
+	case *routev3.RouteAction_ClusterHeader:
+		d.token("cluster_header", c.ClusterHeader)
+		f.ClusterHeader = c.ClusterHeader
 	case *routev3.RouteAction_WeightedClusters:
 		d.at("weighted_clusters", func() { f.Clusters, f.TotalWeight = d.split(c.WeightedClusters) })
 	default:
 		d.fail("cluster_specifier: is required")
 	}
-	f.PrefixRewrite, f.PathRewrite, f.HostRewrite = m.GetPrefixRewrite(), m.GetPathRewrite(), m.GetHostRewriteLiteral()
-	f.RegexRewrite = d.rewrite("regex_rewrite", m.GetRegexRewrite())
-	d.rewrites(f)
-	if m.GetRetryPolicy() != nil {
+	if m.GetPriority() != corev3.RoutingPriority_DEFAULT {
+		d.at("priority", func() { d.fail("%s is not supported", m.GetPriority()) })
+	}
+	f.UnknownStatus = d.unknownStatus(m.GetClusterNotFoundResponseCode())
+	d.pathRewrites(m, f, match, variables)
+	d.hostRewrites(m, f)
+	d.streamLimits(m, f)
+	if f.Retry = outer.retry; m.GetRetryPolicy() != nil {
 		d.at("retry_policy", func() { f.Retry = d.retry(m.GetRetryPolicy()) })
 	}
-	each(d, "request_mirror_policies", m.GetRequestMirrorPolicies(), func(p *routev3.RouteAction_RequestMirrorPolicy) {
-		f.Mirrors = append(f.Mirrors, d.mirror(p))
-	})
+	if m.GetCors() != nil {
+		d.at("cors", func() { outer.cors = d.oldCORS(m.GetCors()) })
+	}
+	f.Mirrors = d.mirrors(m.GetRequestMirrorPolicies(), outer.mirrors)
 	each(d, "hash_policy", m.GetHashPolicy(), func(p *routev3.RouteAction_HashPolicy) { f.Hash = append(f.Hash, d.hash(p)) })
 	each(d, "upgrade_configs", m.GetUpgradeConfigs(), func(u *routev3.RouteAction_UpgradeConfig) {
 		d.only(u, "upgrade_type", "enabled")
@@ -61,6 +74,88 @@ func (d *decoder) upgradeType(t string) {
 	}
 }
 
+func (d *decoder) unknownStatus(c routev3.RouteAction_ClusterNotFoundResponseCode) int {
+	status, ok := map[routev3.RouteAction_ClusterNotFoundResponseCode]int{
+		routev3.RouteAction_SERVICE_UNAVAILABLE: 503, routev3.RouteAction_NOT_FOUND: 404, routev3.RouteAction_INTERNAL_SERVER_ERROR: 500,
+	}[c]
+	if !ok {
+		d.at("cluster_not_found_response_code", func() { d.fail("%d is not known", c) })
+	}
+	return status
+}
+
+func (d *decoder) pathRewrites(m *routev3.RouteAction, f *conf.Forward, match *conf.Match, variables []string) {
+	f.PrefixRewrite, f.PathRewrite = m.GetPrefixRewrite(), m.GetPathRewrite()
+	f.RegexRewrite = d.rewrite("regex_rewrite", m.GetRegexRewrite())
+	d.rewrites(f)
+	p := m.GetPathRewritePolicy()
+	if p == nil {
+		return
+	}
+	d.at("path_rewrite_policy", func() {
+		t := &templaterewritev3.UriTemplateRewriteConfig{}
+		if d.only(p, "name", "typed_config"); !d.typed(p.GetTypedConfig(), t) {
+			return
+		}
+		d.only(t, "path_template_rewrite")
+		by, err := templateRewrite(t.GetPathTemplateRewrite(), variables)
+		switch {
+		case match.Template == "":
+			d.fail("needs a match by path_match_policy")
+		case err != nil:
+			d.failed(err)
+		case f.PrefixRewrite+f.PathRewrite != "" || f.RegexRewrite != nil:
+			d.fail("and the other rewrites of the path exclude each other")
+		}
+		f.RegexRewrite = &conf.RegexRewrite{Pattern: match.Path, Substitution: by}
+	})
+}
+
+func (d *decoder) hostRewrites(m *routev3.RouteAction, f *conf.Forward) {
+	f.AppendHost = m.GetAppendXForwardedHost()
+	switch h := m.GetHostRewriteSpecifier().(type) {
+	case *routev3.RouteAction_HostRewriteLiteral:
+		f.HostRewrite = h.HostRewriteLiteral
+	case *routev3.RouteAction_HostRewriteHeader:
+		d.token("host_rewrite_header", h.HostRewriteHeader)
+		f.HostRewriteHeader = h.HostRewriteHeader
+	case *routev3.RouteAction_HostRewritePathRegex:
+		f.HostRewriteRegex = d.rewrite("host_rewrite_path_regex", h.HostRewritePathRegex)
+	}
+}
+
+// streamLimits decodes what bounds a request beside the time-out, and how much of it a client of gRPC may ask for.
+func (d *decoder) streamLimits(m *routev3.RouteAction, f *conf.Forward) {
+	f.MaxGRPCTimeout = d.duration("max_grpc_timeout", m.GetMaxGrpcTimeout())
+	f.GRPCTimeoutOffset = d.duration("grpc_timeout_offset", m.GetGrpcTimeoutOffset())
+	s := m.GetMaxStreamDuration()
+	if s == nil {
+		return
+	}
+	d.at("max_stream_duration", func() {
+		d.only(s, "max_stream_duration", "grpc_timeout_header_max", "grpc_timeout_header_offset")
+		if most := d.duration("max_stream_duration", s.GetMaxStreamDuration()); most > 0 && (f.Timeout == 0 || most < f.Timeout) {
+			f.Timeout = most
+		}
+		if s.GetGrpcTimeoutHeaderMax() != nil {
+			f.MaxGRPCTimeout = d.duration("grpc_timeout_header_max", s.GetGrpcTimeoutHeaderMax())
+		}
+		if s.GetGrpcTimeoutHeaderOffset() != nil {
+			f.GRPCTimeoutOffset = d.duration("grpc_timeout_header_offset", s.GetGrpcTimeoutHeaderOffset())
+		}
+	})
+}
+
+// mirrors decodes where copies go; without any, those of further out hold.
+func (d *decoder) mirrors(ms []*routev3.RouteAction_RequestMirrorPolicy, outer []conf.Mirror) []conf.Mirror {
+	if len(ms) == 0 {
+		return outer
+	}
+	var out []conf.Mirror
+	each(d, "request_mirror_policies", ms, func(m *routev3.RouteAction_RequestMirrorPolicy) { out = append(out, d.mirror(m)) })
+	return out
+}
+
 // rewrites refuses two rewrites of the path.
 func (d *decoder) rewrites(f *conf.Forward) {
 	n := 0
@@ -75,7 +170,7 @@ func (d *decoder) rewrites(f *conf.Forward) {
 }
 
 func (d *decoder) split(m *routev3.WeightedCluster) (out []conf.WeightedCluster, total uint32) {
-	d.only(m, "clusters", "total_weight", "runtime_key_prefix") // total_weight is the sum; there is no runtime
+	d.only(m, "clusters", "total_weight", "runtime_key_prefix") // there is no runtime
 	sum := uint64(0)
 	each(d, "clusters", m.GetClusters(), func(c *routev3.WeightedCluster_ClusterWeight) {
 		d.only(c, "name", "weight", "request_headers_to_add", "request_headers_to_remove", "response_headers_to_add",
@@ -89,6 +184,9 @@ func (d *decoder) split(m *routev3.WeightedCluster) (out []conf.WeightedCluster,
 		sum += uint64(w.Weight)
 		out = append(out, w)
 	})
+	if want := m.GetTotalWeight(); want != nil && uint64(want.GetValue()) != sum {
+		d.at("total_weight", func() { d.fail("is %d, and the weights add up to %d", want.GetValue(), sum) })
+	}
 	if sum == 0 || sum > math.MaxUint32 {
 		d.at("clusters", func() { d.fail("weights add up to %d", sum) })
 	}
@@ -144,65 +242,6 @@ func (d *decoder) hash(m *routev3.RouteAction_HashPolicy) conf.HashPolicy {
 		d.fail("policy_specifier: is required")
 	}
 	return out
-}
-
-// retryConditions are the names of RetryPolicy.retry_on. Source: Envoy's x-envoy-retry-on and x-envoy-retry-grpc-on.
-var retryConditions = map[string]conf.RetryOn{
-	"5xx": conf.On5xx, "gateway-error": conf.OnGatewayError, "reset": conf.OnReset, "connect-failure": conf.OnConnectFailure,
-	"refused-stream": conf.OnRefusedStream, "retriable-4xx": conf.OnRetriable4xx, "retriable-status-codes": conf.OnStatus,
-	"reset-before-request": conf.OnResetBeforeRequest, "cancelled": conf.OnGRPCCancelled, "deadline-exceeded": conf.OnGRPCDeadline,
-	"internal": conf.OnGRPCInternal, "resource-exhausted": conf.OnGRPCExhausted, "unavailable": conf.OnGRPCUnavailable,
-}
-
-func (d *decoder) retry(m *routev3.RetryPolicy) *conf.Retry {
-	d.only(m, "retry_on", "num_retries", "per_try_timeout", "retry_host_predicate", "retriable_status_codes", "retry_back_off",
-		"retry_priority",
-		"host_selection_retry_max_attempts") // without effect: the choice of another host needs no bound here
-	r := &conf.Retry{Attempts: 1, PerTry: d.duration("per_try_timeout", m.GetPerTryTimeout())}
-	if m.GetNumRetries() != nil {
-		r.Attempts = m.GetNumRetries().GetValue()
-	}
-	for _, name := range strings.Split(m.GetRetryOn(), ",") {
-		name = strings.TrimSpace(name)
-		on, known := retryConditions[name]
-		if !known && name != "" {
-			d.at("retry_on", func() { d.fail("condition %q is not supported", name) })
-		}
-		r.On |= on
-	}
-	each(d, "retriable_status_codes", m.GetRetriableStatusCodes(), func(code uint32) {
-		if code < 100 || code > 599 {
-			d.fail("%d is not a status", code)
-		}
-		r.StatusCodes = append(r.StatusCodes, int(code))
-	})
-	each(d, "retry_host_predicate", m.GetRetryHostPredicate(), func(p *routev3.RetryPolicy_RetryHostPredicate) {
-		d.only(p, "name", "typed_config") // the message of previous_hosts has no fields
-		if p.GetName() != "envoy.retry_host_predicates.previous_hosts" {
-			d.fail("predicate %q is not supported", p.GetName())
-		}
-		r.OtherHosts = true
-	})
-	if p := m.GetRetryPriority(); p != nil {
-		d.at("retry_priority", func() {
-			d.only(p, "name", "typed_config") // how often priorities are reconsidered: at every attempt
-			if r.OtherLocalities = p.GetName() == "envoy.retry_priorities.previous_priorities"; !r.OtherLocalities {
-				d.fail("%q is not supported", p.GetName())
-			}
-		})
-	}
-	d.at("retry_back_off", func() {
-		b := m.GetRetryBackOff()
-		d.only(b, "base_interval", "max_interval")
-		r.BackOff, r.MaxBackOff = d.duration("base_interval", b.GetBaseInterval()), d.duration("max_interval", b.GetMaxInterval())
-	})
-	if r.BackOff == 0 {
-		r.BackOff = 25 * time.Millisecond
-	}
-	if r.MaxBackOff == 0 {
-		r.MaxBackOff = 10 * r.BackOff
-	}
-	return r
 }
 
 // redirectStatus translates RedirectAction.response_code.

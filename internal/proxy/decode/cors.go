@@ -3,6 +3,7 @@ package decode
 import (
 	"strconv"
 
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	corsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/cors/v3"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
@@ -28,6 +29,18 @@ func (d *decoder) cors(m *corsv3.CorsPolicy) *conf.CORS {
 		c.Fraction = d.runtimeFraction("filter_enabled", f)
 	}
 	return c
+}
+
+// oldCORS decodes the policy in the place where it was before filters had their own configuration.
+func (d *decoder) oldCORS(m *routev3.CorsPolicy) *conf.CORS {
+	d.only(m, "allow_origin_string_match", "allow_methods", "allow_headers", "expose_headers", "max_age", "allow_credentials",
+		"filter_enabled", "shadow_enabled", "allow_private_network_access", "forward_not_matching_preflights")
+	return d.cors(&corsv3.CorsPolicy{
+		AllowOriginStringMatch: m.GetAllowOriginStringMatch(), AllowMethods: m.GetAllowMethods(), AllowHeaders: m.GetAllowHeaders(),
+		ExposeHeaders: m.GetExposeHeaders(), MaxAge: m.GetMaxAge(), AllowCredentials: m.GetAllowCredentials(), FilterEnabled: m.GetFilterEnabled(),
+		ShadowEnabled: m.GetShadowEnabled(), AllowPrivateNetworkAccess: m.GetAllowPrivateNetworkAccess(),
+		ForwardNotMatchingPreflights: m.GetForwardNotMatchingPreflights(),
+	})
 }
 
 // isFalse reports whether a switch that is on by default was turned off.

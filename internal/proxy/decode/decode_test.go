@@ -240,7 +240,17 @@ func scalar(fd protoreflect.FieldDescriptor, empty func() protoreflect.Value) pr
 
 func TestRefusals(t *testing.T) {
 	tests := []struct{ file, old, new, want string }{
-		{"routes", `prefix: "/" headers`, `prefix: "/" grpc {} headers`, "virtual_hosts[0].routes[0].match.grpc: is not supported"},
+		{"routes", `prefix: "/" headers`, `prefix: "/" dynamic_metadata { filter: "x" } headers`, "virtual_hosts[0].routes[0].match.dynamic_metadata: is not supported"},
+		{"routes", `routes { match { prefix: "/h" }`, `routes { match { connect_matcher {} }`, "match.connect_matcher: is not supported"},
+		{"routes", `"/users/{id}/{rest=**}"`, `"/users/{id}/{id}"`, "{id} occurs twice"},
+		{"routes", `"/users/{id}/{rest=**}"`, `"/users/{id"`, "a brace is not closed"},
+		{"routes", `"/{rest}/of/{id}"`, `"/{rest}/of/{other}"`, "{other} is no variable"},
+		{"routes", `total_weight { value: 3 }`, `total_weight { value: 4 }`, "total_weight: is 4, and the weights add up to 3"},
+		{"routes", `match { prefix: "/h" } route {`, `match { prefix: "/h" } route { priority: HIGH`, "priority: HIGH is not supported"},
+		{"routes", `match { prefix: "/h" } route {`, `match { prefix: "/h" } route { internal_redirect_policy {}`, "internal_redirect_policy: is not supported"},
+		{"routes", `match { prefix: "/h" } route {`, `match { prefix: "/h" } route { hedge_policy { hedge_on_per_try_timeout: true }`, "hedge_policy: is not supported"},
+		{"routes", `reset_headers { name: "Retry-After" } reset_headers { name: "X-Reset" format: UNIX_TIMESTAMP }`, ``, "reset_headers: may not be empty"},
+		{"routes", `omit_canary_hosts`, `omit_host_metadata`, `"envoy.retry_host_predicates.omit_host_metadata" is not supported`},
 		{"routes", `regex: "/v[0-9]+"`, `regex: "/v[0-9"`, "routes[3].match.safe_regex: error parsing regexp"},
 		{"routes", `regex: "GET|POST"`, `regex: "((a{100}){100}){100}"`, "headers[2].safe_regex_match"},
 		{"routes", `substitution: "/version/\\1"`, `substitution: "/version/\\2"`, "refers to a group"},
@@ -256,7 +266,6 @@ func TestRefusals(t *testing.T) {
 		{"routes", `retry_on: "connect-failure`, `retry_on: "sometimes`, `condition "sometimes" is not supported`},
 		{"routes", `weight { value: 90 }`, `weight { value: 4294967295 }`, "weights add up to"},
 		{"routes", `numerator: 25`, `numerator: 250`, "is no share"},
-		{"routes", `numerator: 25`, `numerator: 0`, "never matches"},
 		{"routes", `http_status: 500`, `http_status: 50`, "is not a final status"},
 		{"routes", `seconds: 7 } percentage { numerator: 100 } } abort { http_status: 500 percentage { numerator: 5000 denominator: TEN_THOUSAND } } } } }`,
 			`seconds: 7 } } } } } typed_per_filter_config { key: "odd" value { [type.googleapis.com/envoy.data.dns.v3.DnsTable] {} } }`,

@@ -12,13 +12,16 @@ import (
 // headerMatch decodes a condition on a field.
 func (d *decoder) headerMatch(m *routev3.HeaderMatcher) conf.HeaderMatch {
 	d.only(m, "name", "exact_match", "safe_regex_match", "present_match", "prefix_match", "suffix_match", "contains_match",
-		"string_match", "invert_match", "treat_missing_header_as_empty")
+		"string_match", "range_match", "invert_match", "treat_missing_header_as_empty")
 	out := conf.HeaderMatch{Name: d.matchedName(m.GetName()), Invert: m.GetInvertMatch(), MissingAsEmpty: m.GetTreatMissingHeaderAsEmpty()}
 	switch s := m.GetHeaderMatchSpecifier().(type) {
 	case nil:
 		out.Present = true
 	case *routev3.HeaderMatcher_PresentMatch:
 		out.Present = s.PresentMatch
+	case *routev3.HeaderMatcher_RangeMatch:
+		d.only(s.RangeMatch, "start", "end")
+		out.Range = &conf.Range{Start: s.RangeMatch.GetStart(), End: s.RangeMatch.GetEnd()}
 	case *routev3.HeaderMatcher_StringMatch:
 		out.Value = d.stringMatch("string_match", s.StringMatch)
 	case *routev3.HeaderMatcher_ExactMatch:
@@ -85,19 +88,14 @@ func (d *decoder) headerValue(m *corev3.HeaderValueOption, h *conf.HeaderChange)
 		v.Value = string(raw)
 	}
 	d.checkValue(v.Value)
-	replace := false
-	switch a := m.GetAppendAction(); {
-	case m.GetAppend() != nil:
-		replace = !m.GetAppend().GetValue()
-	case a == corev3.HeaderValueOption_APPEND_IF_EXISTS_OR_ADD:
-	case a == corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD:
-		replace = true
-	default:
-		d.at("append_action", func() { d.fail("%s is not supported", a) })
+	action := m.GetAppendAction()
+	if m.GetAppend() != nil && !m.GetAppend().GetValue() {
+		action = corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD
 	}
 	switch {
 	case strings.EqualFold(v.Name, "host") || v.Name == ":authority":
-		d.setHost(v.Value, replace, h)
+		overwrite := action == corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD || action == corev3.HeaderValueOption_OVERWRITE_IF_EXISTS
+		d.setHost(v.Value, overwrite, h) // there is always one
 		return
 	default:
 		d.token("header.key", v.Name)
@@ -105,11 +103,16 @@ func (d *decoder) headerValue(m *corev3.HeaderValueOption, h *conf.HeaderChange)
 	if v.Value == "" && !m.GetKeepEmptyValue() {
 		return // Envoy's rule: an empty value leaves the message as it is
 	}
-	if replace {
-		h.Set = append(h.Set, v)
-	} else {
-		h.Add = append(h.Add, v)
+	lists := map[corev3.HeaderValueOption_HeaderAppendAction]*[]conf.HeaderValue{
+		corev3.HeaderValueOption_APPEND_IF_EXISTS_OR_ADD: &h.Add, corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD: &h.Set,
+		corev3.HeaderValueOption_ADD_IF_ABSENT: &h.Default, corev3.HeaderValueOption_OVERWRITE_IF_EXISTS: &h.Replace,
 	}
+	list := lists[action]
+	if list == nil {
+		d.at("append_action", func() { d.fail("%d is not known", action) })
+		return
+	}
+	*list = append(*list, v)
 }
 
 func (d *decoder) setHost(value string, replace bool, h *conf.HeaderChange) {

@@ -12,11 +12,13 @@ import (
 	"github.com/weftmesh/weft/internal/proxy/conf"
 )
 
-// overrides is what a route, a virtual host or a table says of filters. What the inner says replaces what the outer does, filter
-// by filter.
+// overrides is what a route, a virtual host or a table says of filters, retries and mirrors. What the inner says replaces what the
+// outer does, one by one.
 type overrides struct {
-	fault *conf.Fault
-	cors  *conf.CORS
+	fault   *conf.Fault
+	cors    *conf.CORS
+	retry   *conf.Retry
+	mirrors []conf.Mirror
 }
 
 // perFilter decodes what typed_per_filter_config says beside what is said further out.

@@ -1,11 +1,8 @@
 package decode
 
 import (
-	"fmt"
 	"maps"
-	"regexp"
 	"slices"
-	"strings"
 
 	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/config/rbac/v3"
 	templatev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/path/match/uri_template/v3"
@@ -94,7 +91,7 @@ func (d *decoder) permission(m *rbacv3.Permission, depth int) *conf.Rule {
 			t := &templatev3.UriTemplateMatchConfig{}
 			if d.typed(p.UriTemplate.GetTypedConfig(), t) {
 				d.only(t, "path_template")
-				r.Path = d.template(t.GetPathTemplate())
+				r.Path, _ = d.template(t.GetPathTemplate())
 			}
 		})
 	default:
@@ -182,46 +179,4 @@ func (d *decoder) pathMatch(m *matcherv3.PathMatcher) *conf.StringMatch {
 	d.only(m, "path")
 	s := d.stringMatch("url_path.path", m.GetPath())
 	return &s
-}
-
-// template makes a condition of a URI template: "*" or "{name}" is one segment, "**" or "{name=**}" is any number of them.
-func (d *decoder) template(t string) *conf.StringMatch {
-	p, err := templatePattern(t)
-	if err != nil {
-		d.at("path_template", func() { d.failed(err) })
-		return &conf.StringMatch{}
-	}
-	re, err := compileRegexp(p, true)
-	if err != nil {
-		d.failed(err)
-	}
-	return &conf.StringMatch{Kind: conf.Regex, Value: t, Regexp: re}
-}
-
-func templatePattern(t string) (string, error) {
-	if !strings.HasPrefix(t, "/") {
-		return "", fmt.Errorf("%q does not start with a slash", t)
-	}
-	var b strings.Builder
-	for _, seg := range strings.Split(t[1:], "/") {
-		b.WriteByte('/')
-		if inner, ok := strings.CutPrefix(seg, "{"); ok && strings.HasSuffix(inner, "}") {
-			_, glob, named := strings.Cut(strings.TrimSuffix(inner, "}"), "=")
-			if seg = "*"; named {
-				seg = glob
-			}
-		}
-		before, after, any := strings.Cut(seg, "**")
-		switch {
-		case any && before == "":
-			b.WriteString(".*" + regexp.QuoteMeta(after))
-		case seg == "*":
-			b.WriteString("[^/]+")
-		case strings.ContainsAny(seg, "*{}"):
-			return "", fmt.Errorf("%q: segment %q is not supported", t, seg)
-		default:
-			b.WriteString(regexp.QuoteMeta(seg))
-		}
-	}
-	return b.String(), nil
 }

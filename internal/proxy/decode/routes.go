@@ -11,16 +11,17 @@ import (
 func (d *decoder) routes(m *routev3.RouteConfiguration) *conf.RouteTable {
 	d.only(m, "name", "virtual_hosts", "request_headers_to_add", "request_headers_to_remove", "response_headers_to_add",
 		"response_headers_to_remove", "ignore_port_in_host_matching", "typed_per_filter_config",
+		"request_mirror_policies", "most_specific_header_mutations_wins",
 		// Without effect: a cluster that is not there answers with 503 in any case; the rest is said of responses that are
 		// bounded by the message, or for people.
 		"validate_clusters", "max_direct_response_body_size_bytes", "metadata")
-	t := &conf.RouteTable{Name: m.GetName(), IgnorePort: m.GetIgnorePortInHostMatching()}
+	t := &conf.RouteTable{Name: m.GetName(), IgnorePort: m.GetIgnorePortInHostMatching(), SpecificLast: m.GetMostSpecificHeaderMutationsWins()}
 	t.Request = d.headerChange("request_headers", m.GetRequestHeadersToAdd(), m.GetRequestHeadersToRemove())
 	t.Response = d.headerChange("response_headers", m.GetResponseHeadersToAdd(), m.GetResponseHeadersToRemove())
-	filters := d.perFilter(m.GetTypedPerFilterConfig(), overrides{})
+	outer := d.perFilter(m.GetTypedPerFilterConfig(), overrides{mirrors: d.mirrors(m.GetRequestMirrorPolicies(), nil)})
 	seen := map[string]bool{}
 	each(d, "virtual_hosts", m.GetVirtualHosts(), func(v *routev3.VirtualHost) {
-		t.Hosts = append(t.Hosts, d.virtualHost(v, seen, filters))
+		t.Hosts = append(t.Hosts, d.virtualHost(v, seen, outer))
 	})
 	if d.err == nil {
 		t.Seal()
@@ -29,13 +30,14 @@ func (d *decoder) routes(m *routev3.RouteConfiguration) *conf.RouteTable {
 }
 
 // virtualHost decodes one host; seen are the domains of those before it, because each may occur once in a table. outer is what
-// the table says of filters.
+// the table says.
 func (d *decoder) virtualHost(m *routev3.VirtualHost, seen map[string]bool, outer overrides) *conf.VirtualHost {
 	d.only(m, "name", "domains", "routes", "request_headers_to_add", "request_headers_to_remove", "response_headers_to_add",
-		"response_headers_to_remove", "typed_per_filter_config",
-		// Without effect: attempt counts are for the upstream's logs.
-		"include_request_attempt_count", "metadata")
-	v := &conf.VirtualHost{Name: m.GetName()}
+		"response_headers_to_remove", "typed_per_filter_config", "require_tls", "cors", "retry_policy", "request_mirror_policies",
+		"include_request_attempt_count", "include_attempt_count_in_response",
+		// Without effect: what Envoy counts by path, what it keeps of bodies for retries, and facts for people.
+		"virtual_clusters", "per_request_buffer_limit_bytes", "metadata")
+	v := &conf.VirtualHost{Name: m.GetName(), AttemptCount: m.GetIncludeRequestAttemptCount(), AttemptCountBack: m.GetIncludeAttemptCountInResponse()}
 	if len(m.GetDomains()) == 0 {
 		d.fail("domains: at least one is required")
 	}
@@ -50,9 +52,31 @@ func (d *decoder) virtualHost(m *routev3.VirtualHost, seen map[string]bool, oute
 	})
 	v.HeaderChange = d.headerChange("request_headers", m.GetRequestHeadersToAdd(), m.GetRequestHeadersToRemove())
 	v.Response = d.headerChange("response_headers", m.GetResponseHeadersToAdd(), m.GetResponseHeadersToRemove())
-	filters := d.perFilter(m.GetTypedPerFilterConfig(), outer)
-	each(d, "routes", m.GetRoutes(), func(r *routev3.Route) { v.Routes = append(v.Routes, d.route(r, filters)) })
+	if v.Routes = d.requireTLS(m.GetRequireTls()); m.GetCors() != nil {
+		d.at("cors", func() { outer.cors = d.oldCORS(m.GetCors()) })
+	}
+	if m.GetRetryPolicy() != nil {
+		d.at("retry_policy", func() { outer.retry = d.retry(m.GetRetryPolicy()) })
+	}
+	outer.mirrors = d.mirrors(m.GetRequestMirrorPolicies(), outer.mirrors)
+	outer = d.perFilter(m.GetTypedPerFilterConfig(), outer)
+	each(d, "routes", m.GetRoutes(), func(r *routev3.Route) { v.Routes = append(v.Routes, d.route(r, outer)) })
 	return v
+}
+
+// requireTLS makes a route of its own of what a host asks for: clients without TLS are sent away before any other route is tried.
+// All clients are external to Envoy's mind that have not proven otherwise, so that both demands mean the same.
+func (d *decoder) requireTLS(v routev3.VirtualHost_TlsRequirementType) []*conf.Route {
+	switch v {
+	case routev3.VirtualHost_NONE:
+		return nil
+	case routev3.VirtualHost_EXTERNAL_ONLY, routev3.VirtualHost_ALL:
+		https := conf.StringMatch{Kind: conf.Exact, Value: "https"}
+		return []*conf.Route{{Name: "require_tls", Redirect: &conf.Redirect{Status: 301, Scheme: "https"},
+			Match: conf.Match{CaseSensitive: true, Headers: []conf.HeaderMatch{{Name: "x-forwarded-proto", Value: https, Invert: true, MissingAsEmpty: true}}}}}
+	}
+	d.at("require_tls", func() { d.fail("%d is not known", v) })
+	return nil
 }
 
 // domain checks that a star stands at one end only.
@@ -71,13 +95,15 @@ func (d *decoder) domain(s string) {
 func (d *decoder) route(m *routev3.Route, outer overrides) *conf.Route {
 	d.only(m, "name", "match", "route", "redirect", "direct_response", "metadata", "decorator", "typed_per_filter_config",
 		"request_headers_to_add", "request_headers_to_remove", "response_headers_to_add", "response_headers_to_remove",
-		"stat_prefix") // without effect: routes are counted by what they lead to
+		"stat_prefix", "per_request_buffer_limit_bytes", "request_body_buffer_limit",
+		"tracing") // without effect: routes are counted by what they lead to, bodies are not collected, and the listener's sampling counts
 	istio := metadata(m.GetMetadata(), "istio")
 	r := &conf.Route{Name: m.GetName(), Object: istio("config"), Field: istio("field")}
-	d.at("match", func() { r.Match = d.routeMatch(m.GetMatch()) })
+	var variables []string
+	d.at("match", func() { r.Match, variables = d.routeMatch(m.GetMatch()) })
 	switch a := m.GetAction().(type) {
 	case *routev3.Route_Route:
-		d.at("route", func() { r.Forward = d.forward(a.Route) })
+		d.at("route", func() { r.Forward = d.forward(a.Route, &r.Match, variables, &outer) })
 	case *routev3.Route_Redirect:
 		d.at("redirect", func() { r.Redirect = d.redirect(a.Redirect) })
 	case *routev3.Route_DirectResponse:
@@ -94,61 +120,4 @@ func (d *decoder) route(m *routev3.Route, outer overrides) *conf.Route {
 	filters := d.perFilter(m.GetTypedPerFilterConfig(), outer)
 	r.Fault, r.CORS = filters.fault, filters.cors
 	return r
-}
-
-func (d *decoder) routeMatch(m *routev3.RouteMatch) conf.Match {
-	d.only(m, "prefix", "path", "safe_regex", "path_separated_prefix", "case_sensitive", "runtime_fraction", "headers",
-		"query_parameters")
-	out := conf.Match{CaseSensitive: m.GetCaseSensitive() == nil || m.GetCaseSensitive().GetValue()}
-	switch p := m.GetPathSpecifier().(type) {
-	case *routev3.RouteMatch_Prefix:
-		if out.Path = (conf.StringMatch{Kind: conf.PrefixOf, Value: p.Prefix}); p.Prefix == "" {
-			out.Path = conf.StringMatch{}
-		}
-	case *routev3.RouteMatch_Path:
-		out.Path = conf.StringMatch{Kind: conf.Exact, Value: p.Path}
-	case *routev3.RouteMatch_SafeRegex:
-		// case_sensitive says nothing of regular expressions, as in Envoy.
-		out.Path, out.CaseSensitive = d.pattern("safe_regex", p.SafeRegex, true), true
-	case *routev3.RouteMatch_PathSeparatedPrefix:
-		out.Path, out.PathSeparatedPrefix = conf.StringMatch{Kind: conf.PrefixOf, Value: p.PathSeparatedPrefix}, true
-		if p.PathSeparatedPrefix == "" || strings.HasSuffix(p.PathSeparatedPrefix, "/") || strings.ContainsAny(p.PathSeparatedPrefix, "?#") {
-			d.at("path_separated_prefix", func() { d.fail("%q: may not be empty, end in a slash or have a query", p.PathSeparatedPrefix) })
-		}
-	default:
-		d.fail("path_specifier: is required")
-	}
-	if !out.CaseSensitive && out.Path.Kind != conf.Any {
-		out.Path.IgnoreCase, out.Path.Value = true, conf.Fold(out.Path.Value)
-	}
-	out.Headers = d.headerMatches("headers", m.GetHeaders())
-	each(d, "query_parameters", m.GetQueryParameters(), func(q *routev3.QueryParameterMatcher) {
-		out.Query = append(out.Query, d.queryMatch(q))
-	})
-	if f := m.GetRuntimeFraction(); f != nil {
-		if out.Fraction = d.runtimeFraction("runtime_fraction", f); out.Fraction == 0 {
-			d.at("runtime_fraction", func() { d.fail("a share of 0 never matches") })
-		}
-		if out.Fraction == million {
-			out.Fraction = 0
-		}
-	}
-	return out
-}
-
-func (d *decoder) queryMatch(m *routev3.QueryParameterMatcher) conf.QueryMatch {
-	d.only(m, "name", "string_match", "present_match")
-	out := conf.QueryMatch{Name: m.GetName()}
-	if out.Name == "" {
-		d.fail("name: is required")
-	}
-	switch s := m.GetQueryParameterMatchSpecifier().(type) {
-	case *routev3.QueryParameterMatcher_StringMatch:
-		out.Value = d.stringMatch("string_match", s.StringMatch)
-	case *routev3.QueryParameterMatcher_PresentMatch:
-		if !s.PresentMatch {
-			d.at("present_match", func() { d.fail("absence is not supported") })
-		}
-	}
-	return out
 }

@@ -15,6 +15,9 @@ const (
 	headerPart
 	queryPart
 	fractionPart
+	grpcPart
+	presentedPart
+	validatedPart
 )
 
 // outcome says which condition of a match failed first; index is its position among its kind.
@@ -27,6 +30,15 @@ type outcome struct {
 func check(m *conf.Match, r *Request) outcome {
 	if !matchPath(m, pathOf(r.Path)) {
 		return outcome{part: pathPart}
+	}
+	if m.GRPC && !r.GRPC {
+		return outcome{part: grpcPart}
+	}
+	if m.Presented != nil && *m.Presented != r.Presented {
+		return outcome{part: presentedPart}
+	}
+	if m.Validated != nil && *m.Validated != r.Validated {
+		return outcome{part: validatedPart}
 	}
 	for i := range m.Headers {
 		h := &m.Headers[i]
@@ -42,7 +54,7 @@ func check(m *conf.Match, r *Request) outcome {
 			}
 		}
 	}
-	if m.Fraction > 0 && r.Random >= m.Fraction {
+	if m.Never || m.Fraction > 0 && r.Random >= m.Fraction {
 		return outcome{part: fractionPart}
 	}
 	return outcome{}

@@ -13,6 +13,8 @@ type Request struct {
 	*message.Request
 	// Random decides about matches that take a share of the requests: uniform in 0 to 999,999, drawn once per request.
 	Random uint32
+	// GRPC says that it is a call of gRPC; Presented and Validated, that the client has shown a certificate, and a valid one.
+	GRPC, Presented, Validated bool
 }
 
 // Result is what Find found. Without Host no virtual host has the authority; without Route none of its routes matches. Either way

@@ -61,6 +61,9 @@ func describe(rt *conf.Route, i int, o outcome, r *Request) Attempt {
 	switch o.part {
 	case pathPart:
 		a.Condition, a.Want, a.Got = "path", m.Path.String(), strconv.Quote(pathOf(r.Path))
+		if m.Template != "" {
+			a.Want = "template " + strconv.Quote(m.Template)
+		}
 		if m.PathSeparatedPrefix {
 			a.Want += " up to a slash"
 		}
@@ -76,8 +79,18 @@ func describe(rt *conf.Route, i int, o outcome, r *Request) Attempt {
 		if v, ok := param(queryOf(r.Path), q.Name); ok {
 			a.Got = strconv.Quote(v)
 		}
+	case grpcPart:
+		a.Condition, a.Want, a.Got = "protocol", "a call of gRPC", "none"
+	case presentedPart:
+		a.Condition, a.Want, a.Got = "certificate", words[*m.Presented]+" presented", words[r.Presented]
+	case validatedPart:
+		a.Condition, a.Want, a.Got = "certificate", words[*m.Validated]+" validated", words[r.Validated]
 	case fractionPart:
 		a.Condition = "share"
+		if m.Never {
+			a.Want, a.Got = "0% of requests", "this one"
+			break
+		}
 		a.Want = strconv.FormatFloat(float64(m.Fraction)/1e4, 'f', -1, 64) + "% of requests"
 		a.Got = fmt.Sprintf("draw of %s%%", strconv.FormatFloat(float64(r.Random)/1e4, 'f', -1, 64))
 	}
@@ -85,6 +98,8 @@ func describe(rt *conf.Route, i int, o outcome, r *Request) Attempt {
 }
 
 const absent = "absent"
+
+var words = map[bool]string{true: "one", false: "none"}
 
 // headerName is how people call the field; the pseudo-headers have names of their own.
 func headerName(name string) string {
@@ -95,6 +110,13 @@ func headerName(name string) string {
 }
 
 func wantHeader(h *conf.HeaderMatch) string {
+	if h.Range != nil {
+		s := fmt.Sprintf("a number from %d to before %d", h.Range.Start, h.Range.End)
+		if h.Invert {
+			return "not " + s
+		}
+		return s
+	}
 	if h.Value.Kind == conf.Any {
 		if h.Present != h.Invert {
 			return "present"

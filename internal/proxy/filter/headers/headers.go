@@ -11,7 +11,7 @@ import (
 // Lookup gives the value of a command operator (Envoy's "%NAME(argument)%"); ok is false for an operator it does not know.
 type Lookup func(name, argument string) (value string, ok bool)
 
-// Apply makes the changes: removes, then sets, then adds. It allocates only for values with operators. change.Host is the
+// Apply makes the changes: removes, then sets, then adds, then what depends on what is there. It allocates only for values with operators. change.Host is the
 // caller's to apply: the authority is no field.
 func Apply(h *message.Header, change *conf.HeaderChange, lookup Lookup) {
 	for _, name := range change.Remove {
@@ -25,6 +25,20 @@ func Apply(h *message.Header, change *conf.HeaderChange, lookup Lookup) {
 	for i := range change.Add {
 		if v := Expand(change.Add[i].Value, lookup); v != "" || change.Add[i].Value == "" {
 			h.Add(change.Add[i].Name, v)
+		}
+	}
+	for i := range change.Default {
+		if _, ok := h.Get(change.Default[i].Name); !ok {
+			if v := Expand(change.Default[i].Value, lookup); v != "" || change.Default[i].Value == "" {
+				h.Add(change.Default[i].Name, v)
+			}
+		}
+	}
+	for i := range change.Replace {
+		if _, ok := h.Get(change.Replace[i].Name); ok {
+			if v := Expand(change.Replace[i].Value, lookup); v != "" || change.Replace[i].Value == "" {
+				h.Set(change.Replace[i].Name, v)
+			}
 		}
 	}
 }

@@ -12,9 +12,7 @@ import (
 // Forward applies a route's rewrites to the request. m is the route's match, whose prefix a prefix rewrite replaces. It
 // allocates only when something changes.
 func Forward(r *message.Request, f *conf.Forward, m *conf.Match) {
-	if f.HostRewrite != "" {
-		r.Authority = f.HostRewrite
-	}
+	host(r, f)
 	if f.PrefixRewrite == "" && f.PathRewrite == "" && f.RegexRewrite == nil || r.Path == "" || r.Path[0] != '/' {
 		return
 	}
@@ -28,6 +26,29 @@ func Forward(r *message.Request, f *conf.Forward, m *conf.Match) {
 		path = prefix(path, m, f.PrefixRewrite)
 	}
 	r.Path = join(path, query, len(r.Path) > 0 && strings.IndexByte(r.Path, '?') >= 0)
+}
+
+// host changes the authority, before the path that it may be made of.
+func host(r *message.Request, f *conf.Forward) {
+	to := f.HostRewrite
+	switch {
+	case f.HostRewriteHeader != "":
+		to, _ = r.Header.Get(f.HostRewriteHeader)
+	case f.HostRewriteRegex != nil:
+		path, _ := r.SplitPath()
+		to = substitute(f.HostRewriteRegex, path)
+	}
+	if to == "" || to == r.Authority || strings.ContainsAny(to, " /?#@") {
+		return
+	}
+	if f.AppendHost {
+		before, had := r.Header.Get("X-Forwarded-Host")
+		if had {
+			before += ","
+		}
+		r.Header.Set("X-Forwarded-Host", before+r.Authority)
+	}
+	r.Authority = to
 }
 
 // prefix replaces the part that the route matched: a prefix, or the whole path of an exact match. At a segment boundary the

@@ -1,0 +1,101 @@
+package decode
+
+import (
+	"strings"
+	"time"
+
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+
+	"github.com/weftmesh/weft/internal/proxy/conf"
+)
+
+// retryConditions are the names of RetryPolicy.retry_on. Source: Envoy's x-envoy-retry-on and x-envoy-retry-grpc-on.
+var retryConditions = map[string]conf.RetryOn{
+	"5xx": conf.On5xx, "gateway-error": conf.OnGatewayError, "reset": conf.OnReset, "connect-failure": conf.OnConnectFailure,
+	"refused-stream": conf.OnRefusedStream, "retriable-4xx": conf.OnRetriable4xx, "retriable-status-codes": conf.OnStatus,
+	"reset-before-request": conf.OnResetBeforeRequest, "cancelled": conf.OnGRPCCancelled, "deadline-exceeded": conf.OnGRPCDeadline,
+	"internal": conf.OnGRPCInternal, "resource-exhausted": conf.OnGRPCExhausted, "unavailable": conf.OnGRPCUnavailable,
+	"retriable-headers": conf.OnHeaders, "envoy-ratelimited": conf.OnRateLimited,
+	"http3-post-connect-failure": 0, // nothing is sent upstream by HTTP/3
+}
+
+func (d *decoder) retry(m *routev3.RetryPolicy) *conf.Retry {
+	d.only(m, "retry_on", "num_retries", "per_try_timeout", "retry_host_predicate", "retriable_status_codes", "retry_back_off",
+		"retry_priority", "per_try_idle_timeout", "retriable_headers", "retriable_request_headers", "rate_limited_retry_back_off",
+		"host_selection_retry_max_attempts") // without effect: the choice of another host needs no bound here
+	r := &conf.Retry{Attempts: 1, PerTry: d.duration("per_try_timeout", m.GetPerTryTimeout())}
+	if m.GetNumRetries() != nil {
+		r.Attempts = m.GetNumRetries().GetValue()
+	}
+	for _, name := range strings.Split(m.GetRetryOn(), ",") {
+		name = strings.TrimSpace(name)
+		on, known := retryConditions[name]
+		if !known && name != "" {
+			d.at("retry_on", func() { d.fail("condition %q is not supported", name) })
+		}
+		r.On |= on
+	}
+	each(d, "retriable_status_codes", m.GetRetriableStatusCodes(), func(code uint32) {
+		if code < 100 || code > 599 {
+			d.fail("%d is not a status", code)
+		}
+		r.StatusCodes = append(r.StatusCodes, int(code))
+	})
+	each(d, "retry_host_predicate", m.GetRetryHostPredicate(), func(p *routev3.RetryPolicy_RetryHostPredicate) {
+		d.only(p, "name", "typed_config") // the message of previous_hosts has no fields
+		switch p.GetName() {
+		case "envoy.retry_host_predicates.previous_hosts":
+			r.OtherHosts = true
+		case "envoy.retry_host_predicates.omit_canary_hosts": // there are none
+		default:
+			d.fail("predicate %q is not supported", p.GetName())
+		}
+	})
+	r.PerTryIdle = d.duration("per_try_idle_timeout", m.GetPerTryIdleTimeout())
+	r.Headers = d.headerMatches("retriable_headers", m.GetRetriableHeaders())
+	r.RequestHeaders = d.headerMatches("retriable_request_headers", m.GetRetriableRequestHeaders())
+	if b := m.GetRateLimitedRetryBackOff(); b != nil {
+		d.at("rate_limited_retry_back_off", func() { r.RateLimited = d.rateLimited(b) })
+	}
+	if p := m.GetRetryPriority(); p != nil {
+		d.at("retry_priority", func() {
+			d.only(p, "name", "typed_config") // how often priorities are reconsidered: at every attempt
+			if r.OtherLocalities = p.GetName() == "envoy.retry_priorities.previous_priorities"; !r.OtherLocalities {
+				d.fail("%q is not supported", p.GetName())
+			}
+		})
+	}
+	d.at("retry_back_off", func() {
+		b := m.GetRetryBackOff()
+		d.only(b, "base_interval", "max_interval")
+		r.BackOff, r.MaxBackOff = d.duration("base_interval", b.GetBaseInterval()), d.duration("max_interval", b.GetMaxInterval())
+	})
+	if r.BackOff == 0 {
+		r.BackOff = 25 * time.Millisecond
+	}
+	if r.MaxBackOff == 0 {
+		r.MaxBackOff = 10 * r.BackOff
+	}
+	return r
+}
+
+// defaultRateLimitedMax is Envoy's longest wait that an upstream can ask for.
+const defaultRateLimitedMax = 300 * time.Second
+
+func (d *decoder) rateLimited(m *routev3.RetryPolicy_RateLimitedRetryBackOff) *conf.RateLimited {
+	d.only(m, "reset_headers", "max_interval")
+	r := &conf.RateLimited{Max: d.duration("max_interval", m.GetMaxInterval())}
+	if r.Max == 0 {
+		r.Max = defaultRateLimitedMax
+	}
+	each(d, "reset_headers", m.GetResetHeaders(), func(h *routev3.RetryPolicy_ResetHeader) {
+		d.only(h, "name", "format")
+		d.token("name", h.GetName())
+		if f := h.GetFormat(); f != routev3.RetryPolicy_SECONDS && f != routev3.RetryPolicy_UNIX_TIMESTAMP {
+			d.at("format", func() { d.fail("%d is not known", f) })
+		}
+		r.Headers = append(r.Headers, conf.ResetHeader{Name: h.GetName(), Unix: h.GetFormat() == routev3.RetryPolicy_UNIX_TIMESTAMP})
+	})
+	d.atLeastOne("reset_headers", len(r.Headers))
+	return r
+}
