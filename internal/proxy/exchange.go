@@ -33,6 +33,7 @@ type exchange struct {
 	http     *conf.HTTP
 	matched  route.Result
 	matching route.Request
+	random   uint64 // of the request, drawn once; 0 before
 	cluster  *cluster
 	split    *conf.WeightedCluster
 	direct   netip.AddrPort // for original destination clusters

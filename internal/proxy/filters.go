@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"errors"
+	"slices"
 
 	"github.com/weftmesh/weft/internal/proxy/conf"
 	"github.com/weftmesh/weft/internal/proxy/filter/authz"
@@ -88,16 +89,19 @@ func (x *exchange) rewrite() bool {
 	if rt.Forward == nil {
 		return false
 	}
-	x.apply(&x.split.HeaderChange)
-	x.apply(&rt.Request)
-	x.apply(&x.matched.Host.HeaderChange)
-	x.apply(&x.table.Request)
+	changes := [...]*conf.HeaderChange{&x.split.HeaderChange, &rt.Request, &x.matched.Host.HeaderChange, &x.table.Request}
+	if x.table.SpecificLast {
+		slices.Reverse(changes[:])
+	}
+	for _, c := range changes {
+		x.apply(c)
+	}
 	rewrite.Forward(&x.req, rt.Forward, &rt.Match)
 	return x.readAhead()
 }
 
 func (x *exchange) apply(c *conf.HeaderChange) {
-	if len(c.Remove) > 0 || len(c.Set) > 0 || len(c.Add) > 0 {
+	if c.Fields() {
 		headers.Apply(&x.req.Header, c, x.operator)
 	}
 	if c.Host != "" {

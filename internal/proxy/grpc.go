@@ -189,6 +189,11 @@ func (x *exchange) limit() {
 	if !ok {
 		return // the server will say so
 	}
+	if f := x.matched.Route.Forward; d > f.GRPCTimeoutOffset {
+		if d -= f.GRPCTimeoutOffset; f.MaxGRPCTimeout > 0 {
+			d = min(d, f.MaxGRPCTimeout)
+		}
+	}
 	if at := x.start.Add(d); d < maxLimit && (x.deadline.IsZero() || at.Before(x.deadline)) {
 		x.deadline, x.limited = at, true
 	}
@@ -197,9 +202,15 @@ func (x *exchange) limit() {
 // maxLimit is when a time-out is as good as none, and near what a time cannot hold.
 const maxLimit = 10 * 365 * 24 * time.Hour
 
-// announce tells the next hop how much time is left for this attempt: gRPC's time-out less what has passed, and Envoy's header,
+// attemptHeader tells which attempt a request is, and a response how many there were.
+const attemptHeader = "X-Envoy-Attempt-Count"
+
+// announce tells the next hop which attempt it sees, where it wants to know, and how much time is left for this attempt: gRPC's time-out less what has passed, and Envoy's header,
 // by which a service can give up in time.
 func (x *exchange) announce(deadline time.Time) {
+	if h := x.matched.Host; h != nil && h.AttemptCount {
+		x.req.Header.Set(attemptHeader, strconv.Itoa(x.attempt))
+	}
 	if deadline.IsZero() {
 		return
 	}

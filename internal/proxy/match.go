@@ -38,7 +38,8 @@ func (x *exchange) matchOnce() bool {
 	if !x.normalize() {
 		return false
 	}
-	x.matching = route.Request{Request: &x.req, Random: x.p.random32() % 1e6}
+	x.draw()
+	x.matching = route.Request{Request: &x.req, Random: uint32(x.random) % 1e6, GRPC: x.isGRPC, Presented: x.d.peerURI != "", Validated: x.d.peerURI != ""}
 	x.matched = route.Find(x.table, &x.matching)
 	if x.matched.Host == nil || x.matched.Route == nil {
 		return x.fail(noRoute, "route", fmt.Errorf("nothing matches %s %s%s", x.req.Method, x.req.Authority, x.req.Path))
@@ -50,18 +51,39 @@ func (x *exchange) matchOnce() bool {
 	if !x.upgradable(f) {
 		return x.fail(refusedUpgrade, "route", fmt.Errorf("upgrade to %s: not enabled on route %s", x.req.Upgrade, x.matched.Route.Name))
 	}
-	x.split = route.Pick(f.Clusters, f.TotalWeight, x.p.random32())
-	if x.split == nil {
-		return x.fail(noCluster, "route", errors.New("no cluster"))
-	}
-	if x.cluster = x.p.clusters.get(x.split.Cluster); x.cluster == nil {
-		return x.fail(noCluster, "route", fmt.Errorf("cluster %s: not known", x.split.Cluster))
+	if !x.findCluster(f) {
+		return false
 	}
 	if f.Timeout > 0 {
 		x.deadline = x.start.Add(f.Timeout)
 	}
 	if x.isGRPC {
 		x.limit()
+	}
+	return true
+}
+
+// draw makes the request's random number, once: its lower half decides about routes that take a share, the upper about splits,
+// so that a request which is matched again ends up in the same place.
+func (x *exchange) draw() {
+	for x.random == 0 {
+		x.random = x.p.random64()
+	}
+}
+
+// findCluster chooses where the route leads.
+func (x *exchange) findCluster(f *conf.Forward) bool {
+	if x.split = route.Pick(f.Clusters, f.TotalWeight, uint32(x.random>>32)); f.ClusterHeader != "" {
+		name, _ := x.req.Header.Get(f.ClusterHeader)
+		x.split = &conf.WeightedCluster{Cluster: name}
+	}
+	if x.split == nil {
+		return x.fail(noCluster, "route", errors.New("no cluster"))
+	}
+	if x.cluster = x.p.clusters.get(x.split.Cluster); x.cluster == nil {
+		x.fail(noCluster, "route", fmt.Errorf("cluster %s: not known", x.split.Cluster))
+		x.err.status = f.UnknownStatus
+		return false
 	}
 	return true
 }

@@ -3,6 +3,7 @@ package proxy
 import (
 	"errors"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"unsafe"
@@ -183,14 +184,24 @@ func (x *exchange) dressResponse() {
 		h.Add("Set-Cookie", x.sticky)
 	}
 	if x.matched.Route != nil && x.split != nil {
+		if x.matched.Host.AttemptCountBack {
+			h.Set(attemptHeader, strconv.Itoa(x.attempt))
+		}
 		x.applyResponse()
 	}
 	x.markOrigin()
 }
 
 func (x *exchange) applyResponse() {
-	for _, c := range [...]*conf.HeaderChange{&x.matched.Route.Response, &x.matched.Host.Response, &x.table.Response} {
-		if len(c.Remove) > 0 || len(c.Set) > 0 || len(c.Add) > 0 {
+	changes := [...]*conf.HeaderChange{nil, &x.matched.Route.Response, &x.matched.Host.Response, &x.table.Response}
+	if x.split != nil {
+		changes[0] = &x.split.Response
+	}
+	if x.table.SpecificLast {
+		slices.Reverse(changes[:])
+	}
+	for _, c := range changes {
+		if c != nil && c.Fields() {
 			headers.Apply(&x.res.Header, c, x.operator)
 		}
 	}

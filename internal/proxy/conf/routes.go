@@ -267,6 +267,11 @@ type HeaderChange struct {
 	Host string
 }
 
+// Fields reports whether any field is changed; the authority is none.
+func (c *HeaderChange) Fields() bool {
+	return len(c.Remove)+len(c.Set)+len(c.Add)+len(c.Default)+len(c.Replace) > 0
+}
+
 // HeaderValue is a field to write.
 type HeaderValue struct{ Name, Value string }
 

@@ -73,6 +73,8 @@ func TestHostIgnoresPort(t *testing.T) {
 
 func TestConditions(t *testing.T) {
 	jason := conf.HeaderMatch{Name: "end-user", Value: conf.StringMatch{Kind: conf.Exact, Value: "jason"}}
+	yes, inRange := new(bool), conf.HeaderMatch{Name: "n", Range: &conf.Range{Start: -3, End: 9}}
+	*yes = true
 	notJason := jason
 	notJason.Invert = true
 	notJasonOrAbsent := notJason
@@ -104,6 +106,15 @@ func TestConditions(t *testing.T) {
 		{"absent wanted", conf.Match{Headers: []conf.HeaderMatch{{Name: "x", Present: true, Invert: true}}}, request("GET", "a", "/", "x:"), "header x"},
 		{"method", conf.Match{Headers: []conf.HeaderMatch{{Name: ":method", Value: conf.StringMatch{Kind: conf.Exact, Value: "GET"}}}}, request("POST", "a", "/"), "method"},
 		{"host is the authority", conf.Match{Headers: []conf.HeaderMatch{{Name: "host", Value: conf.StringMatch{Kind: conf.Exact, Value: "a:80"}}}}, request("POST", "a:80", "/"), ""},
+		{"a call of gRPC", conf.Match{GRPC: true}, request("POST", "a", "/"), "protocol"},
+		{"a certificate", conf.Match{Presented: yes}, request("POST", "a", "/"), "certificate"},
+		{"no valid certificate", conf.Match{Validated: new(bool)}, request("POST", "a", "/"), ""},
+		{"never", conf.Match{Never: true}, request("POST", "a", "/"), "share"},
+		{"in the range", conf.Match{Headers: []conf.HeaderMatch{inRange}}, request("GET", "a", "/", "n: 9"), "header n"},
+		{"start of the range", conf.Match{Headers: []conf.HeaderMatch{inRange}}, request("GET", "a", "/", "n:-3"), ""},
+		{"end of the range", conf.Match{Headers: []conf.HeaderMatch{inRange}}, request("GET", "a", "/", "n:9"), "header n"},
+		{"no number", conf.Match{Headers: []conf.HeaderMatch{inRange}}, request("GET", "a", "/", "n:x"), "header n"},
+		{"no field", conf.Match{Headers: []conf.HeaderMatch{inRange}}, request("GET", "a", "/"), "header n"},
 		{"query", conf.Match{Query: []conf.QueryMatch{{Name: "v", Value: conf.StringMatch{Kind: conf.Exact, Value: "1 2"}}}}, request("GET", "a", "/?x&v=1%202#v=3"), ""},
 		{"query, first value", conf.Match{Query: []conf.QueryMatch{{Name: "v", Value: conf.StringMatch{Kind: conf.Exact, Value: "2"}}}}, request("GET", "a", "/?v=1&v=2"), "query v"},
 		{"query, present", conf.Match{Query: []conf.QueryMatch{{Name: "v"}}}, request("GET", "a", "/?v"), ""},

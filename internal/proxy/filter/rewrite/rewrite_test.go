@@ -30,6 +30,7 @@ func TestForward(t *testing.T) {
 		{"/a", conf.Match{Path: conf.StringMatch{Kind: conf.Exact, Value: "/a"}}, conf.Forward{PrefixRewrite: "/z"}, "/z"},
 		{"/a/b?q=1", pre("/"), conf.Forward{PathRewrite: "/whole"}, "/whole?q=1"},
 		{"/v1/u/7?", pre("/"), conf.Forward{RegexRewrite: &conf.RegexRewrite{Pattern: pattern(`^/v1/u/(\d+)$`), Substitution: `/users/\1/$x`}}, "/users/7/$x?"},
+		{"/users/7/a/b", conf.Match{}, conf.Forward{RegexRewrite: &conf.RegexRewrite{Pattern: pattern(`^(?:/users/([^/]+)/(.*))$`), Substitution: `/\2/of/\1`}}, "/a/b/of/7"},
 		{"*", pre("/"), conf.Forward{PathRewrite: "/x"}, "*"},
 	} {
 		r := &message.Request{Path: c.path, Authority: "a"}
@@ -40,6 +41,31 @@ func TestForward(t *testing.T) {
 	r := &message.Request{Path: "/", Authority: "a"}
 	if Forward(r, &conf.Forward{HostRewrite: "b"}, &conf.Match{}); r.Authority != "b" {
 		t.Errorf("authority %q", r.Authority)
+	}
+}
+
+func TestHost(t *testing.T) {
+	for _, c := range []struct {
+		f               conf.Forward
+		want, forwarded string
+	}{
+		{conf.Forward{HostRewrite: "b"}, "b", ""},
+		{conf.Forward{HostRewrite: "b", AppendHost: true}, "b", "outer,a"},
+		{conf.Forward{HostRewrite: "a", AppendHost: true}, "a", "outer"},
+		{conf.Forward{HostRewriteHeader: "x-host"}, "c", ""},
+		{conf.Forward{HostRewriteHeader: "x-none"}, "a", ""},
+		{conf.Forward{HostRewriteHeader: "x-bad"}, "a", ""},
+		{conf.Forward{HostRewriteRegex: &conf.RegexRewrite{Pattern: pattern(`^/([^/]+)/.*$`), Substitution: `\1.test`}}, "shop.test", ""},
+	} {
+		r := &message.Request{Path: "/shop/1?q", Authority: "a"}
+		r.Header.Add("X-Host", "c")
+		r.Header.Add("X-Bad", "a b")
+		r.Header.Add("X-Forwarded-Host", "outer")
+		Forward(r, &c.f, &conf.Match{})
+		got, _ := r.Header.Get("X-Forwarded-Host")
+		if r.Authority != c.want || c.f.AppendHost && got != c.forwarded {
+			t.Errorf("%+v: authority %q, x-forwarded-host %q", c.f, r.Authority, got)
+		}
 	}
 }
 
