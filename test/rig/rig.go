@@ -215,8 +215,17 @@ func (p *Proxy) Forward() string { return p.at(forwardLabel) }
 // Inbound starts a sidecar in front of an application, which takes mutual TLS and plaintext, and gives its address.
 func (r *Rig) Inbound(app netip.AddrPort) (*Proxy, string) {
 	r.t.Helper()
+	return r.InboundOptions(nil, app)
+}
+
+// InboundOptions is Inbound with changed options.
+func (r *Rig) InboundOptions(change func(*proxy.Options), app netip.AddrPort) (*Proxy, string) {
+	r.t.Helper()
 	p := r.Start("server", wire.Sidecar, func(o *proxy.Options) {
 		o.Bootstrap.InboundPorts = []wire.PortMap{{Listen: inboundLabel, Destination: app.String(), Port: ServicePort}}
+		if change != nil {
+			change(o)
+		}
 	})
 	p.Config.Publish(func(s *conf.Snapshot, _ map[string]*conf.Target) { s.Inbound = inbound() })
 	return p, p.at(inboundLabel)

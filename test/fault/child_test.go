@@ -1,0 +1,200 @@
+package fault
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/weftmesh/weft/test/rig"
+)
+
+// A child process has limits of its own. It runs a sidecar in front of the endpoint in its environment, prints the sidecar's address,
+// and ends with its standard input.
+const (
+	childEndpoint    = "FAULT_ENDPOINT"
+	childDescriptors = "FAULT_DESCRIPTORS"
+	childMemory      = "FAULT_MEMORY"
+)
+
+// TestChild is the child process; by itself it does nothing.
+func TestChild(t *testing.T) {
+	endpoint := os.Getenv(childEndpoint)
+	if endpoint == "" {
+		t.Skip("runs as the child process of other tests")
+	}
+	if n, err := strconv.ParseUint(os.Getenv(childDescriptors), 10, 64); err == nil {
+		if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: n, Max: n}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n, err := strconv.ParseInt(os.Getenv(childMemory), 10, 64); err == nil {
+		debug.SetMemoryLimit(n)
+	}
+	_, address := rig.New(t).Outbound(rig.Plain(endpoint))
+	fmt.Fprintln(os.Stderr, "serving", address)
+	io.Copy(io.Discard, os.Stdin)
+}
+
+// child starts a child process and gives its sidecar's address.
+func child(t *testing.T, environment ...string) (address string, pid int) {
+	t.Helper()
+	cmd := exec.Command(os.Args[0], "-test.run=^TestChild$", "-test.count=1")
+	cmd.Env = append(os.Environ(), environment...)
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var verdict strings.Builder
+	cmd.Stdout = &verdict
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	lines := bufio.NewScanner(out)
+	for address == "" && lines.Scan() {
+		address, _ = strings.CutPrefix(lines.Text(), "serving ")
+		if address == lines.Text() {
+			address = ""
+		}
+	}
+	rest := make(chan struct{})
+	go func() { // ends with the child
+		defer close(rest)
+		io.Copy(io.Discard, out)
+	}()
+	t.Cleanup(func() {
+		in.Close()
+		<-rest
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("the child: %v\n%s", err, verdict.String())
+		}
+	})
+	if address == "" {
+		t.Fatal("the child does not serve")
+	}
+	return address, cmd.Process.Pid
+}
+
+// TestFullDescriptorTable: a proxy that has no descriptor left serves those who are connected, refuses none for longer than the
+// shortage, and recovers.
+func TestFullDescriptorTable(t *testing.T) {
+	b := rig.NewBackend(t, ok)
+	address, _ := child(t, childEndpoint+"="+b.Addr().String(), childDescriptors+"=64")
+	first := dial(t, address)
+	defer first.Close()
+	r := bufio.NewReader(first)
+	ask := func(c net.Conn, r *bufio.Reader) (got, error) {
+		io.WriteString(c, "GET /g HTTP/1.1\r\nHost: a\r\n\r\n")
+		return read(r)
+	}
+	if g, err := ask(first, r); err != nil || g.status != 200 {
+		t.Fatalf("before: %v, %v", g, err)
+	}
+	var crowd []net.Conn
+	for range 200 { // more than the table holds; the rest waits in the listener's queue
+		c, err := net.DialTimeout("tcp", address, time.Second)
+		if err != nil {
+			break
+		}
+		crowd = append(crowd, c)
+	}
+	for range 20 {
+		switch g, err := ask(first, r); {
+		case err != nil:
+			t.Fatalf("a client that was connected: %v", err)
+		case g.status != 200 && g.status != 503: // without a descriptor there is no connection to a backend
+			t.Fatalf("a client that was connected got %d", g.status)
+		}
+	}
+	for _, c := range crowd {
+		c.Close()
+	}
+	rig.Eventually(t, "the proxy has recovered", func() bool {
+		c, err := net.DialTimeout("tcp", address, time.Second)
+		if err != nil {
+			return false
+		}
+		defer c.Close()
+		c.SetDeadline(time.Now().Add(time.Second))
+		g, err := ask(c, bufio.NewReader(c))
+		return err == nil && g.status == 200
+	})
+	if g, err := ask(first, r); err != nil || g.status != 200 {
+		t.Fatalf("after: %v, %v", g, err)
+	}
+}
+
+// TestMemoryPressure: hundreds of stalled downloads and of uploads under way do not make a proxy with little memory grow.
+func TestMemoryPressure(t *testing.T) {
+	const limit = 48 << 20
+	b := rig.NewBackend(t, func(c net.Conn, r *rig.Received) bool {
+		if r.URL.Path == "/g" {
+			return ok(c, r)
+		}
+		io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\n")
+		p := make([]byte, 256<<10)
+		for range 100000000 / len(p) {
+			if _, err := c.Write(p); err != nil {
+				return false
+			}
+		}
+		return false
+	})
+	address, pid := child(t, childEndpoint+"="+b.Addr().String(), childMemory+"="+strconv.Itoa(limit))
+	var crowd []net.Conn
+	for range 300 {
+		c := dial(t, address)
+		c.SetReadBuffer(4 << 10)
+		io.WriteString(c, "GET /large HTTP/1.1\r\nHost: a\r\nX: "+strings.Repeat("x", 20<<10)+"\r\n\r\n")
+		crowd = append(crowd, c)
+	}
+	rig.Eventually(t, "all downloads have begun", func() bool { return len(b.Received()) >= 300 })
+	for range 100 {
+		if g, err := get(t, address); err != nil || g.status != 200 {
+			t.Errorf("meanwhile: %v, %v", g, err)
+		}
+	}
+	resident := residentBytes(t, pid)
+	t.Logf("%d MiB resident with 300 stalled downloads", resident>>20)
+	if resident > 3*limit {
+		t.Errorf("%d bytes resident", resident)
+	}
+	for _, c := range crowd {
+		c.Close()
+	}
+	if g, err := get(t, address); err != nil || g.status != 200 {
+		t.Errorf("afterwards: %v, %v", g, err)
+	}
+}
+
+// residentBytes is a process's resident memory, proc_pid_status(5).
+func residentBytes(t *testing.T, pid int) int64 {
+	t.Helper()
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		t.Skipf("memory cannot be measured here: %v", err)
+	}
+	for line := range strings.Lines(string(status)) {
+		if rest, ok := strings.CutPrefix(line, "VmRSS:"); ok {
+			n, err := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(rest), " kB"), 10, 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return n << 10
+		}
+	}
+	t.Fatal("no VmRSS")
+	return 0
+}
