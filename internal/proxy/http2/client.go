@@ -12,8 +12,10 @@ import (
 type ClientConn struct {
 	core
 
-	next    uint32 // the number of the next stream; guarded by mu
-	refused bool   // the server sent GOAWAY; guarded by mu
+	// Guarded by mu.
+	next    uint32 // the number of the next stream
+	refused bool   // the server sent GOAWAY
+	free    []*ClientStream
 }
 
 // NewClientConn speaks to the server on c. A nil Options means DefaultOptions. Streams may be opened at once.
@@ -116,14 +118,32 @@ func (c *ClientConn) Open() (*ClientStream, error) {
 	case c.active >= min(c.o.MaxStreams, c.peer.streams):
 		return nil, ErrBusy
 	}
-	st, _ := clientStreams.Get().(*ClientStream)
-	if st == nil {
-		st = &ClientStream{}
-		st.init()
-		st.stream.owner = st
-	}
-	st.begin(&c.core, 0)
+	st := c.take()
+	st.begin(0)
 	return st, nil
+}
+
+func (c *ClientConn) take() *ClientStream {
+	if n := len(c.free); n > 0 {
+		st := c.free[n-1]
+		c.free = c.free[:n-1]
+		return st
+	}
+	st := &ClientStream{}
+	st.init(&c.core)
+	st.owner = st
+	return st
+}
+
+// tick drops what is kept for further streams. mu is held.
+func (c *ClientConn) tick(now time.Time) {
+	switch w := &c.watchdog; {
+	case c.active > 0:
+	case w.idle.IsZero():
+		w.idle = now
+	default:
+		c.free = nil
+	}
 }
 
 // onResponse takes the head in scratch as a response's. mu is held.
@@ -327,15 +347,14 @@ func (s *ClientStream) ClientConn() *ClientConn { return s.c.client }
 func (s *ClientStream) EndExchange() bool {
 	c := s.c
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	before := len(c.out.buf)
 	s.leave(Cancel)
 	if len(c.out.buf) > before {
 		c.flush(c.active > 0)
 	}
-	reuse := !c.client.ends()
-	c.mu.Unlock()
 	s.recycle()
-	return reuse
+	return !c.client.ends()
 }
 
 func (s *ClientStream) recycle() {
@@ -346,5 +365,5 @@ func (s *ClientStream) recycle() {
 	s.heads = s.heads[:min(len(s.heads), 2)]
 	s.used, s.waiting, s.informed = 0, 0, 0
 	s.forget()
-	clientStreams.Put(s)
+	s.c.client.free = append(s.c.client.free, s)
 }

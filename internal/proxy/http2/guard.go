@@ -109,6 +109,8 @@ func (c *core) tick() {
 	c.keepAlive(now)
 	if c.server != nil {
 		c.server.tick(now)
+	} else {
+		c.client.tick(now)
 	}
 	c.clock.Reset(c.o.period())
 }

@@ -18,6 +18,7 @@ type ServerConn struct {
 	scheme string
 	handle func(*ServerStream)
 
+	free    []*ServerStream    // guarded by mu
 	work    chan *ServerStream // hands requests to goroutines that have nothing to do
 	workers sync.WaitGroup
 }
@@ -57,7 +58,9 @@ func (s *ServerConn) worker(st *ServerStream) {
 	for st != nil {
 		s.handle(st)
 		st.EndExchange()
+		s.mu.Lock()
 		st.recycle()
+		s.mu.Unlock()
 		st = <-s.work
 	}
 }
@@ -143,6 +146,7 @@ func (s *ServerConn) tick(now time.Time) {
 		w.idle = now
 		return
 	}
+	s.free = nil
 	for more := true; more; {
 		select {
 		case s.work <- nil:
@@ -174,7 +178,7 @@ func (s *ServerConn) onRequest(id uint32, ended bool) error {
 	case s.active >= s.o.MaxStreams:
 		return s.refuse(id, RefusedStream)
 	}
-	st := takeServerStream()
+	st := s.take()
 	h := s.scratch
 	h.request(&st.req, s.scheme, ended)
 	if h.bad != "" {
@@ -186,7 +190,7 @@ func (s *ServerConn) onRequest(id uint32, ended bool) error {
 		st.refusal = errHeadLarge
 	}
 	s.scratch, st.message = st.message, h
-	st.begin(&s.core, id)
+	st.begin(id)
 	st.declared, st.ask, st.awaiting = h.length, askedBy(&st.req), true
 	st.remoteEnded = ended
 	if st.ask.tunnels() {
@@ -199,13 +203,14 @@ func (s *ServerConn) onRequest(id uint32, ended bool) error {
 
 func (a asked) tunnels() bool { return a.connect || a.upgrade }
 
-func takeServerStream() *ServerStream {
-	st, _ := serverStreams.Get().(*ServerStream)
-	if st == nil {
-		st = &ServerStream{}
-		st.init()
+func (s *ServerConn) take() *ServerStream {
+	if n := len(s.free); n > 0 {
+		st := s.free[n-1]
+		s.free = s.free[:n-1]
+		return st
 	}
-	st.ended = false
+	st := &ServerStream{}
+	st.init(&s.core)
 	return st
 }
 
@@ -336,11 +341,12 @@ func (s *ServerStream) EndExchange() {
 	c.server.finish()
 }
 
-// recycle puts the stream back. Nobody uses it any more.
+// recycle puts the stream back. Nobody uses it any more. mu is held.
 func (s *ServerStream) recycle() {
 	s.message.fields = s.req.Header
 	s.req = message.Request{}
 	s.refusal, s.awaiting = nil, false
+	s.ended = false
 	s.forget()
-	serverStreams.Put(s)
+	s.c.server.free = append(s.c.server.free, s)
 }

@@ -3,16 +3,15 @@ package http2
 import (
 	"io"
 	"os"
-	"sync"
 	"time"
 
 	"github.com/weftmesh/weft/internal/proxy/message"
 )
 
-// stream is what both sides of a stream share. Streams are pooled; the wake channels outlive one use, so that a waiter may find a
-// token that was meant for an earlier one: it looks again and waits on.
+// stream is what both sides of a stream share. Streams are used again on their connection; the wake channels outlive one
+// use, so that a waiter may find a token that was meant for an earlier one: it looks again and waits on.
 type stream struct {
-	c     *core         // set when the stream begins
+	c     *core         // set once
 	owner *ClientStream // set once; nil on a server
 	id    uint32
 
@@ -59,21 +58,23 @@ type stream struct {
 	ask asked
 }
 
-func (st *stream) init() {
+func (st *stream) init(c *core) {
+	st.c = c
 	st.rd.wake, st.wr.wake = make(chan struct{}, 1), make(chan struct{}, 1)
 	st.gone = make(chan struct{}, 1)
 	st.message = &head{length: -1}
 }
 
-// begin makes a pooled stream ready for use. mu is held.
-func (st *stream) begin(c *core, id uint32) {
-	st.c, st.id = c, id
+// begin makes a stream ready for use. mu is held.
+func (st *stream) begin(id uint32) {
+	c := st.c
+	st.id = id
 	st.declared, st.recvWin, st.sendWin = -1, int64(c.o.StreamWindow), c.peer.window
 	c.active++
 	c.watchdog.idle = time.Time{}
 }
 
-// finish forgets everything but what the next use can have. The stream is in no table any more.
+// forget drops everything but what the next use can have. The stream is in no table any more.
 func (st *stream) forget() {
 	st.message.release()
 	if st.trail != nil {
@@ -89,7 +90,7 @@ func (st *stream) forget() {
 	st.headed, st.remoteEnded, st.rwait, st.empty, st.got, st.unacked = false, false, false, false, 0, 0
 	st.open, st.localEnded, st.wasReset, st.wwait, st.discard, st.sized = false, false, false, false, false, false
 	st.left, st.sent, st.mark, st.headWrite, st.stall, st.ask = 0, 0, 0, 0, time.Time{}, asked{}
-	st.c, st.id = nil, 0
+	st.id = 0
 }
 
 // leave takes the stream off its connection, resetting it if it is not at its end. mu is held.
@@ -347,8 +348,3 @@ func (st *stream) Reset(code ErrCode) {
 		c.flush(false)
 	}
 }
-
-var (
-	serverStreams sync.Pool
-	clientStreams sync.Pool
-)
