@@ -6,6 +6,7 @@ import (
 	"reflect"
 	"strconv"
 	"strings"
+	"sync/atomic"
 
 	"github.com/weftmesh/weft/internal/identity"
 	"github.com/weftmesh/weft/internal/proxy/conf"
@@ -62,6 +63,8 @@ type downstream struct {
 	authority, name string
 	// edges are, inbound, the series of this client's requests by cluster and protocol.
 	edges []inboundEdge
+
+	remoteAs atomic.Pointer[string] // see remoteText
 
 	track tracked
 }

@@ -47,6 +47,7 @@ const (
 	refusedUpgrade
 	unroutable
 	unwritable
+	overLimit
 )
 
 // kinds is the one place where failures become status codes and Envoy's response flags and details.
@@ -76,6 +77,7 @@ var kinds = [...]struct {
 	refusedMethod:     {OfClient, 405, "-", "method_not_allowed", false, "CONNECT is not allowed here"},
 	unwritable:        {OfMesh, 500, "-", "direct_response", false, "the request cannot be forwarded as the route has changed it"},
 	refusedUpgrade:    {OfClient, 403, "-", "upgrade_failed", false, "this upgrade is not allowed here"},
+	overLimit:         {OfClient, 429, "RL", "local_rate_limited", false, "too many requests"},
 	unroutable:        {OfMesh, 502, "NR", "outbound_refused", false, "the mesh does not know this destination, and its policy refuses unknown ones"},
 }
 

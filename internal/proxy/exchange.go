@@ -9,6 +9,7 @@ import (
 	"github.com/weftmesh/weft/internal/proxy/filter/authz"
 	"github.com/weftmesh/weft/internal/proxy/filter/cors"
 	"github.com/weftmesh/weft/internal/proxy/filter/fault"
+	"github.com/weftmesh/weft/internal/proxy/filter/ratelimit"
 	"github.com/weftmesh/weft/internal/proxy/message"
 	"github.com/weftmesh/weft/internal/proxy/relay"
 	"github.com/weftmesh/weft/internal/proxy/route"
@@ -40,11 +41,14 @@ type exchange struct {
 	fault    fault.Injection
 	origin   cors.Kind // of the request, by the route's policy
 	verdict  authz.Verdict
-	deadline time.Time // of the whole exchange; zero for none
-	limited  bool      // the deadline is the client's own
-	isGRPC   bool
-	body     []byte  // of the request, where it was read ahead
-	held     *[]byte // the pooled storage of body
+	// tightest is the limit that tells the client of quota; refusedBy is the one that the request is over.
+	tightest, refusedBy *conf.LocalLimit
+	quota               ratelimit.Verdict
+	deadline            time.Time // of the whole exchange; zero for none
+	limited             bool      // the deadline is the client's own
+	isGRPC              bool
+	body                []byte  // of the request, where it was read ahead
+	held                *[]byte // the pooled storage of body
 
 	// The attempt under way.
 	attempt  int
@@ -94,7 +98,7 @@ func (x *exchange) run() {
 		x.establish()
 		return
 	}
-	ok := x.admit() && x.match() && x.authorize() && x.cors() && x.inject() && x.rewrite() && x.forward()
+	ok := x.admit() && x.match() && x.authorize() && x.cors() && x.within() && x.inject() && x.rewrite() && x.forward()
 	x.reply(ok)
 	x.release()
 	x.record()

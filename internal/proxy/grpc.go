@@ -25,13 +25,14 @@ func isGRPC(r *message.Request) bool {
 
 // The codes of gRPC that are spoken of here (statuscodes.md of gRPC).
 const (
-	grpcUnknown          = 2
-	grpcDeadlineExceeded = 4
-	grpcPermissionDenied = 7
-	grpcUnimplemented    = 12
-	grpcInternal         = 13
-	grpcUnavailable      = 14
-	grpcUnauthenticated  = 16
+	grpcUnknown           = 2
+	grpcDeadlineExceeded  = 4
+	grpcResourceExhausted = 8
+	grpcPermissionDenied  = 7
+	grpcUnimplemented     = 12
+	grpcInternal          = 13
+	grpcUnavailable       = 14
+	grpcUnauthenticated   = 16
 )
 
 // grpcOfHTTP gives the code that stands for a failure told by HTTP (http-grpc-status-mapping.md of gRPC).
@@ -106,6 +107,8 @@ func (x *exchange) grpcFailure() int {
 	switch {
 	case x.err.kind == injected && x.fault.GRPC != 0:
 		return x.fault.GRPC
+	case x.err.kind == overLimit && x.refusedBy != nil && x.refusedBy.Exhausted:
+		return grpcResourceExhausted
 	case x.err.kind == upstreamTimeout && x.limited && x.expired():
 		return grpcDeadlineExceeded // it was the client's own limit
 	}

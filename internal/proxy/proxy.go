@@ -24,6 +24,7 @@ import (
 	"github.com/weftmesh/weft/internal/proxy/bind"
 	"github.com/weftmesh/weft/internal/proxy/conf"
 	"github.com/weftmesh/weft/internal/proxy/dial"
+	"github.com/weftmesh/weft/internal/proxy/filter/ratelimit"
 	"github.com/weftmesh/weft/internal/proxy/plane"
 	"github.com/weftmesh/weft/internal/proxy/ready"
 	"github.com/weftmesh/weft/internal/proxy/takeover"
@@ -99,6 +100,8 @@ type Proxy struct {
 	memory     memory
 	tls        serverTLS
 	exchanges  sync.Pool
+	countings  sync.Pool
+	limits     ratelimit.Keeper
 	clock      atomic.Pointer[dateText]
 	mirrors    atomic.Int64
 	unmirrored atomic.Uint64
@@ -126,6 +129,7 @@ func New(o Options) (*Proxy, error) {
 		return nil, fmt.Errorf("proxy: %w", err)
 	}
 	p.exchanges.New = func() any { return &exchange{} }
+	p.countings.New = func() any { return &counting{} }
 	if p.config == nil || p.source == nil {
 		if p.plane, err = plane.New(o.Bootstrap, o.DialControl, o.Log, o.Taken != nil); err != nil {
 			return nil, fmt.Errorf("proxy: %w", err)

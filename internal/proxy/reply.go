@@ -190,6 +190,7 @@ func (x *exchange) dressResponse() {
 		x.applyResponse()
 	}
 	x.markOrigin()
+	x.markLimits()
 }
 
 func (x *exchange) applyResponse() {

@@ -176,11 +176,14 @@ func keyPair(certificate, key []byte) *tlsv3.TlsCertificate {
 }
 
 // inboundTLS terminates the mesh's mutual TLS at a sidecar.
-func inboundTLS(alpn []string) *corev3.TransportSocket {
-	return socket(tlsSocket, &tlsv3.DownstreamTlsContext{
-		RequireClientCertificate: wrapperspb.Bool(true),
-		CommonTlsContext:         workloadTLS(&tlsv3.CertificateValidationContext{}, alpn),
-	})
+func inboundTLS(alpn []string) *corev3.TransportSocket { return meshServerTLS(alpn, 0) }
+
+func meshServerTLS(alpn []string, minVersion uint16) *corev3.TransportSocket {
+	common := workloadTLS(&tlsv3.CertificateValidationContext{}, alpn)
+	if minVersion != 0 {
+		common.TlsParams = &tlsv3.TlsParameters{TlsMinimumProtocolVersion: tlsVersion(minVersion)}
+	}
+	return socket(tlsSocket, &tlsv3.DownstreamTlsContext{RequireClientCertificate: wrapperspb.Bool(true), CommonTlsContext: common})
 }
 
 // serverTLS terminates TLS at a gateway's server; nil where it is passed through, or no certificate is to be had.
@@ -190,7 +193,7 @@ func serverTLS(s *model.Server, alpn []string) *corev3.TransportSocket {
 		return nil
 	}
 	if t.Mode == model.TLSIstioMutual {
-		return inboundTLS(append([]string{wire.ALPNHTTP1, wire.ALPNTCP}, alpn...))
+		return meshServerTLS(append([]string{wire.ALPNHTTP1, wire.ALPNTCP}, alpn...), t.MinVersion)
 	}
 	if len(t.Certificate) == 0 || len(t.Key) == 0 {
 		return nil

@@ -125,6 +125,8 @@ type HTTP struct {
 	Fault bool
 	// CORS says that what routes allow other origins applies.
 	CORS bool
+	// Limits are evaluated in order after the policies.
+	Limits []*LocalLimit
 	// TraceSampling is the share of requests without a sampling decision that get one, 0 to 1.
 	TraceSampling float64
 	// ForwardClientCert is what inbound chains tell the application about the peer (x-forwarded-client-cert).

@@ -31,6 +31,8 @@ type VirtualHost struct {
 	Response HeaderChange
 	// AttemptCount tells the upstream which attempt it sees (x-envoy-attempt-count), AttemptCountBack the client how many there were.
 	AttemptCount, AttemptCountBack bool
+	// LimitRules describe requests for limits, where routes say nothing.
+	LimitRules []LimitRule
 	// Index is made by RouteTable.Seal for hosts with many routes; nil means that they are tried one by one.
 	Index *RouteIndex
 }
@@ -54,6 +56,8 @@ type Route struct {
 	// Fault and CORS apply where the listener has the filter; nil for none.
 	Fault *Fault
 	CORS  *CORS
+	// Limits replace the listener's of that name; nil turns one off.
+	Limits map[string]*LocalLimit
 	// Decorator is the operation name for traces.
 	Decorator string
 }
@@ -144,6 +148,9 @@ type Forward struct {
 	// MaxGRPCTimeout bounds what clients of gRPC may ask for; 0 for none. GRPCTimeoutOffset is taken off it where something is left.
 	MaxGRPCTimeout, GRPCTimeoutOffset time.Duration
 	Hash                              []HashPolicy
+	// LimitRules describe requests for limits, HostLimits has those of the virtual host do so as well.
+	LimitRules []LimitRule
+	HostLimits bool
 	// UpgradeWebSocket allows HTTP upgrades on this route.
 	Upgrades bool
 }

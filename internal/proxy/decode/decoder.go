@@ -22,10 +22,11 @@ import (
 // decoder walks one message. It keeps the path to where it is and the first error; after that it goes on, and what it returns is
 // not used.
 type decoder struct {
-	path  []string
-	where string // path of err
-	err   error
-	quic  bool // the listener is for HTTP/3
+	resource string // kind and name, once they are known
+	path     []string
+	where    string // path of err
+	err      error
+	quic     bool // the listener is for HTTP/3
 }
 
 // at decodes inside a field.

@@ -18,6 +18,7 @@ func (d *decoder) listener(m *listenerv3.Listener) *conf.Listener {
 		// Without effect: the proxy captures and sniffs in its own way, whatever the listener filters say of it.
 		"use_original_dst", "bind_to_port", "listener_filters_timeout", "continue_on_listener_filters_timeout", "stat_prefix",
 		"enable_reuse_port", "metadata", "udp_listener_config")
+	d.resource = "listener " + m.GetName()
 	l := &conf.Listener{Name: m.GetName(), Direction: direction(m)}
 	if m.GetAddress() != nil {
 		d.at("address", func() { l.Address = d.bindAddress(m.GetAddress()) })

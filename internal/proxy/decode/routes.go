@@ -1,6 +1,7 @@
 package decode
 
 import (
+	"cmp"
 	"strings"
 
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
@@ -15,6 +16,7 @@ func (d *decoder) routes(m *routev3.RouteConfiguration) *conf.RouteTable {
 		// Without effect: a cluster that is not there answers with 503 in any case; the rest is said of responses that are
 		// bounded by the message, or for people.
 		"validate_clusters", "max_direct_response_body_size_bytes", "metadata")
+	d.resource = cmp.Or(d.resource, "routes "+m.GetName())
 	t := &conf.RouteTable{Name: m.GetName(), IgnorePort: m.GetIgnorePortInHostMatching(), SpecificLast: m.GetMostSpecificHeaderMutationsWins()}
 	t.Request = d.headerChange("request_headers", m.GetRequestHeadersToAdd(), m.GetRequestHeadersToRemove())
 	t.Response = d.headerChange("response_headers", m.GetResponseHeadersToAdd(), m.GetResponseHeadersToRemove())
@@ -34,7 +36,7 @@ func (d *decoder) routes(m *routev3.RouteConfiguration) *conf.RouteTable {
 func (d *decoder) virtualHost(m *routev3.VirtualHost, seen map[string]bool, outer overrides) *conf.VirtualHost {
 	d.only(m, "name", "domains", "routes", "request_headers_to_add", "request_headers_to_remove", "response_headers_to_add",
 		"response_headers_to_remove", "typed_per_filter_config", "require_tls", "cors", "retry_policy", "request_mirror_policies",
-		"include_request_attempt_count", "include_attempt_count_in_response",
+		"include_request_attempt_count", "include_attempt_count_in_response", "rate_limits",
 		// Without effect: what Envoy counts by path, what it keeps of bodies for retries, and facts for people.
 		"virtual_clusters", "per_request_buffer_limit_bytes", "metadata")
 	v := &conf.VirtualHost{Name: m.GetName(), AttemptCount: m.GetIncludeRequestAttemptCount(), AttemptCountBack: m.GetIncludeAttemptCountInResponse()}
@@ -50,6 +52,7 @@ func (d *decoder) virtualHost(m *routev3.VirtualHost, seen map[string]bool, oute
 		seen[key] = true
 		v.Domains = append(v.Domains, name)
 	})
+	v.LimitRules = d.limitRules("rate_limits", m.GetRateLimits())
 	v.HeaderChange = d.headerChange("request_headers", m.GetRequestHeadersToAdd(), m.GetRequestHeadersToRemove())
 	v.Response = d.headerChange("response_headers", m.GetResponseHeadersToAdd(), m.GetResponseHeadersToRemove())
 	if v.Routes = d.requireTLS(m.GetRequireTls()); m.GetCors() != nil {
@@ -118,6 +121,6 @@ func (d *decoder) route(m *routev3.Route, outer overrides) *conf.Route {
 	r.Request = d.headerChange("request_headers", m.GetRequestHeadersToAdd(), m.GetRequestHeadersToRemove())
 	r.Response = d.headerChange("response_headers", m.GetResponseHeadersToAdd(), m.GetResponseHeadersToRemove())
 	filters := d.perFilter(m.GetTypedPerFilterConfig(), outer)
-	r.Fault, r.CORS = filters.fault, filters.cors
+	r.Fault, r.CORS, r.Limits = filters.fault, filters.cors, filters.limits
 	return r
 }

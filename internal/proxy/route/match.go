@@ -4,6 +4,7 @@ import (
 	"strings"
 
 	"github.com/weftmesh/weft/internal/proxy/conf"
+	"github.com/weftmesh/weft/internal/proxy/message"
 )
 
 // part is the kind of condition that failed.
@@ -49,7 +50,7 @@ func check(m *conf.Match, r *Request) outcome {
 	if len(m.Query) > 0 {
 		query := queryOf(r.Path)
 		for i := range m.Query {
-			if value, present := param(query, m.Query[i].Name); !present || !m.Query[i].Value.Match(value) {
+			if value, present := message.Param(query, m.Query[i].Name); !present || !m.Query[i].Value.Match(value) {
 				return outcome{queryPart, i}
 			}
 		}
@@ -84,48 +85,4 @@ func queryOf(target string) string {
 	}
 	_, query, _ := strings.Cut(target, "?")
 	return query
-}
-
-// param gives the first value of a query parameter, with percent-encoding undone (allocating only then). A plus sign is itself, as
-// in Envoy.
-func param(query, name string) (value string, present bool) {
-	for query != "" {
-		var pair string
-		pair, query, _ = strings.Cut(query, "&")
-		key, val, _ := strings.Cut(pair, "=")
-		if unescape(key) == name {
-			return unescape(val), true
-		}
-	}
-	return "", false
-}
-
-// unescape undoes percent-encoding; malformed escapes stay as they are.
-func unescape(s string) string {
-	i := strings.IndexByte(s, '%')
-	if i < 0 {
-		return s
-	}
-	out := append(make([]byte, 0, len(s)), s[:i]...)
-	for ; i < len(s); i++ {
-		if s[i] == '%' && i+2 < len(s) {
-			if hi, lo := unhex(s[i+1]), unhex(s[i+2]); hi < 16 && lo < 16 {
-				out = append(out, hi<<4|lo)
-				i += 2
-				continue
-			}
-		}
-		out = append(out, s[i])
-	}
-	return string(out)
-}
-
-func unhex(c byte) byte {
-	switch {
-	case '0' <= c && c <= '9':
-		return c - '0'
-	case 'a' <= c|0x20 && c|0x20 <= 'f':
-		return c | 0x20 - 'a' + 10
-	}
-	return 0xff
 }

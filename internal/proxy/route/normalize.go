@@ -1,6 +1,10 @@
 package route
 
-import "strings"
+import (
+	"strings"
+
+	"github.com/weftmesh/weft/internal/proxy/message"
+)
 
 // NormalizePath gives the canonical form of a request target, so that routes and policies see what the workload will see: escapes
 // of unreserved characters undone (RFC 3986 section 6.2.2.2), backslashes turned, dot segments removed (section 5.2.4), and with
@@ -73,7 +77,7 @@ func decodeUnreserved(path string) (string, bool) {
 			c = '/'
 		}
 		if c == '%' && i+2 < len(path) {
-			hi, lo := unhex(path[i+1]), unhex(path[i+2])
+			hi, lo := message.Unhex(path[i+1]), message.Unhex(path[i+2])
 			if v := hi<<4 | lo; hi < 16 && lo < 16 {
 				if v == 0 {
 					return "", false

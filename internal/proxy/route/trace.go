@@ -5,6 +5,7 @@ import (
 	"strconv"
 
 	"github.com/weftmesh/weft/internal/proxy/conf"
+	"github.com/weftmesh/weft/internal/proxy/message"
 )
 
 // Attempt is one route that was tried, in order; the last one of a Trace is the match, if there is one.
@@ -76,7 +77,7 @@ func describe(rt *conf.Route, i int, o outcome, r *Request) Attempt {
 	case queryPart:
 		q := &m.Query[o.index]
 		a.Condition, a.Want, a.Got = "query "+q.Name, q.Value.String(), absent
-		if v, ok := param(queryOf(r.Path), q.Name); ok {
+		if v, ok := message.Param(queryOf(r.Path), q.Name); ok {
 			a.Got = strconv.Quote(v)
 		}
 	case grpcPart:

@@ -136,8 +136,8 @@ func (p *Part) serverTLS(t *networkingapi.ServerTLSSettings, field string, out *
 	if max := out.TLS.MaxVersion; max != 0 && out.TLS.MinVersion > max {
 		p.Err("InvalidValue", field+".minProtocolVersion", "", "the minimum is above the maximum")
 	}
-	if own := mode == model.TLSIstioMutual; own && (out.TLS.MinVersion|out.TLS.MaxVersion != 0 || len(t.CipherSuites) > 0) {
-		p.Err("ConflictingFields", field+".mode", "leave versions and cipher suites out", "mode ISTIO_MUTUAL chooses them by itself")
+	if own := mode == model.TLSIstioMutual; own && (out.TLS.MaxVersion != 0 || len(t.CipherSuites) > 0) {
+		p.Err("ConflictingFields", field+".mode", "leave maxProtocolVersion and cipherSuites out", "mode ISTIO_MUTUAL chooses them by itself")
 	}
 	p.serverSuites(t, out.TLS, field)
 	p.serverCredential(t, mode, field, index)

@@ -1,0 +1,108 @@
+package proxy
+
+import (
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/weftmesh/weft/internal/proxy/conf"
+	"github.com/weftmesh/weft/internal/proxy/filter/headers"
+	"github.com/weftmesh/weft/internal/proxy/filter/ratelimit"
+)
+
+// counting is what one look at limits needs, kept for the next.
+type counting struct {
+	request ratelimit.Request
+	scratch ratelimit.Scratch
+}
+
+// within asks the limits of the listener, as the route replaces them.
+func (x *exchange) within() bool {
+	if x.http == nil {
+		return true
+	}
+	for _, l := range x.http.Limits {
+		if rt := x.matched.Route; rt != nil && rt.Limits != nil {
+			if own, replaced := rt.Limits[l.Filter]; replaced {
+				l = own
+			}
+		}
+		if l != nil && drawn(l.Enabled, x.p.random32) && !x.count(l) {
+			return false
+		}
+	}
+	return true
+}
+
+// drawn reports true for a share of the calls, in millionths.
+func drawn(share uint32, random func() uint32) bool {
+	return share >= 1e6 || share > 0 && uint64(random())*1e6>>32 < uint64(share)
+}
+
+// count counts the request in a limit's buckets and reports whether it may go on.
+func (x *exchange) count(l *conf.LocalLimit) bool {
+	c := x.p.countings.Get().(*counting)
+	c.request = ratelimit.Request{Request: &x.req, Remote: x.d.remote.Addr(), RemoteText: x.d.remoteText(), Source: x.p.opt.Bootstrap.Node.Workload}
+	if x.split != nil {
+		c.request.Destination = x.split.Cluster
+	}
+	v := x.p.limits.Get(l).Check(x.start.UnixNano(), &c.request, x.limitRules(l.VirtualHost), &c.scratch)
+	c.request = ratelimit.Request{}
+	x.p.countings.Put(c)
+	if l.Report && v.Limit != 0 && (x.tightest == nil || v.Left < x.quota.Left) {
+		x.tightest, x.quota = l, v
+	}
+	switch {
+	case !v.Over:
+		return true
+	case !drawn(l.Enforced, x.p.random32):
+		x.apply(&l.Unenforced)
+		return true
+	}
+	x.refusedBy = l
+	x.fail(overLimit, "limit", fmt.Errorf("more than %d requests in too short a time; try again in %s", v.Limit, roundUp(v.Reset)))
+	x.err.status = l.Status
+	return false
+}
+
+// limitRules gives the rules by which the route, its virtual host, or both describe the request.
+func (x *exchange) limitRules(host conf.HostRules) (rules [2][]conf.LimitRule) {
+	rt := x.matched.Route
+	if rt == nil {
+		return rules
+	}
+	include := host == conf.IncludeHostRules
+	if rt.Forward != nil {
+		rules[0] = rt.Forward.LimitRules
+		include = include || rt.Forward.HostLimits
+	}
+	if x.matched.Host != nil && (include || len(rules[0]) == 0 && host == conf.OverrideHostRules) {
+		rules[1] = x.matched.Host.LimitRules
+	}
+	return rules
+}
+
+// markLimits tells the client in the response how much is left, and what a refusal is to say.
+func (x *exchange) markLimits() {
+	h := &x.res.Header
+	if x.tightest != nil {
+		h.Set("X-RateLimit-Limit", strconv.FormatUint(uint64(x.quota.Limit), 10))
+		h.Set("X-RateLimit-Remaining", strconv.FormatUint(uint64(x.quota.Left), 10))
+		h.Set("X-RateLimit-Reset", strconv.FormatInt(int64(roundUp(x.quota.Reset)/time.Second), 10))
+	}
+	if x.refusedBy != nil {
+		headers.Apply(h, &x.refusedBy.Response, x.operator)
+	}
+}
+
+func roundUp(d time.Duration) time.Duration { return (d + time.Second - 1).Truncate(time.Second) }
+
+// remoteText is the client's address as text, made once for a connection.
+func (d *downstream) remoteText() string {
+	if t := d.remoteAs.Load(); t != nil {
+		return *t
+	}
+	t := d.remote.Addr().Unmap().WithZone("").String()
+	d.remoteAs.Store(&t)
+	return t
+}
