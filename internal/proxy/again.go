@@ -72,6 +72,7 @@ func (x *exchange) forFree(repeatable bool) bool {
 func (x *exchange) payRetry() bool {
 	if !x.retrying {
 		if !x.cluster.breaker.Retry() {
+			x.cluster.tally.retryOverflow.Add(1)
 			return false
 		}
 		x.retrying = true

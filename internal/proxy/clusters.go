@@ -42,6 +42,7 @@ type cluster struct {
 type lasting struct {
 	breaker *upstream.Breaker
 	budget  retry.Budget
+	tally   tally
 
 	mu      sync.Mutex
 	visited map[netip.AddrPort]*endpoint // of original destinations
@@ -169,7 +170,7 @@ func (c *cluster) endpoint(h *balance.Host, known *endpoint) *endpoint {
 		return &endpoint{host: h, pool: known.pool, raw: known.raw, tls: known.tls, announces: known.announces}
 	}
 	e := &endpoint{host: h}
-	way := upstream.Way{Address: wire.ListenerName(h.Endpoint.Address, h.Endpoint.Port), Timeout: c.conf.ConnectTimeout, Dial: c.p.dialer.Dial}
+	way := upstream.Way{Address: wire.ListenerName(h.Endpoint.Address, h.Endpoint.Port), Timeout: c.conf.ConnectTimeout, Counts: &c.tally.Counts, Dial: c.p.dialer.Dial}
 	if c.conf.Name == wire.PassthroughCluster {
 		way.Dial = c.p.dialer.DialUnknown
 	}

@@ -230,6 +230,11 @@ func (t *serverTLS) get(p *Proxy, d *conf.DownstreamTLS) (*tls.Config, error) {
 	return c, nil
 }
 
+// enterCounted is enter with the connection counted.
+func (p *Proxy) enterCounted(name string, a listen.Accepted) {
+	p.traffic.get(name).serve(a, func(a listen.Accepted) { p.enter(name, a) })
+}
+
 // enter serves a connection to a gateway, by the listener's newest configuration.
 func (p *Proxy) enter(name string, a listen.Accepted) {
 	d := p.newDownstream(a, gateway)

@@ -112,6 +112,7 @@ type running struct {
 // bound is a listener of ours and who serves it.
 type bound struct {
 	net.Listener
+	name   string // the configured address
 	handle func(listen.Accepted)
 }
 
@@ -189,7 +190,8 @@ func (r *running) accept() {
 }
 
 func (r *running) serve(b bound) *listen.Server {
-	s := &listen.Server{Handle: b.handle, Log: r.p.log}
+	t := r.p.traffic.get(b.name)
+	s := &listen.Server{Handle: func(a listen.Accepted) { t.serve(a, b.handle) }, Log: r.p.log}
 	r.servers = append(r.servers, s)
 	r.accepting.Go(func() { r.fails("listener "+b.Addr().String(), s.Serve(b.Listener)) })
 	return s
@@ -323,7 +325,7 @@ func (r *running) bind() error {
 		if err != nil {
 			return fmt.Errorf("proxy: listen on %s: %w", address, err)
 		}
-		r.listeners = append(r.listeners, bound{l, handle})
+		r.listeners = append(r.listeners, bound{l, address, handle})
 		return nil
 	}
 	err := errors.Join(open(b.Outbound, p.captured), open(b.Inbound, p.arrived), open(b.ForwardProxy, p.forwarder))

@@ -96,6 +96,7 @@ type Proxy struct {
 	access *telemetry.Log
 
 	clusters   *clusters
+	traffic    listeners
 	tracker    tracker
 	memory     memory
 	tls        serverTLS

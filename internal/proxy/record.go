@@ -16,6 +16,9 @@ func (x *exchange) record() {
 			e.Messages(x.asked.Count(), x.answered.Count())
 		}
 	}
+	if x.cluster != nil {
+		x.cluster.tally.count(x)
+	}
 	if x.p.access == nil {
 		return
 	}

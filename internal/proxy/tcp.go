@@ -118,6 +118,8 @@ func (s *stream) connect() bool {
 		return false
 	}
 	s.to.host.Begin()
+	s.cluster.tally.relayed.Add(1)
+	s.cluster.tally.relays.Add(1)
 	s.up, s.err = up, nil
 	return true
 }
@@ -152,6 +154,7 @@ func (s *stream) idle() time.Duration {
 func (s *stream) close() {
 	if s.up != nil {
 		s.up.Close()
+		s.cluster.tally.relays.Add(-1)
 		s.to.host.End()
 	}
 }

@@ -46,6 +46,7 @@ type Cluster struct {
 
 // shared is what the versions of a cluster have in common.
 type shared struct {
+	ejections atomic.Int64  // since the cluster is known
 	changes   atomic.Uint64 // counts whatever makes views stale
 	next      atomic.Uint64 // round robin's position
 	nextProbe atomic.Int64  // Unix nanoseconds from which a suspect may be tried; not later than any is due

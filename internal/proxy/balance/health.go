@@ -122,6 +122,18 @@ func (h *Host) Active() int { return int(h.active.Load()) }
 // LastFailure gives the last failure, or nil.
 func (h *Host) LastFailure() *Failure { return h.last.Load() }
 
+// Healthy reports whether the host is thought fit for requests, Ejected whether outlier detection keeps it out.
+func (h *Host) Healthy() bool {
+	st := h.standing()
+	return (st == sound || st == degraded) && !h.Endpoint.Draining
+}
+
+// Ejected reports whether outlier detection keeps the host out.
+func (h *Host) Ejected() bool { return h.standing() == ejected }
+
+// Ejections counts those of outlier detection.
+func (c *Cluster) Ejections() int64 { return c.shared.ejections.Load() }
+
 // Condition says in words whether the host is used now.
 func (h *Host) Condition() string {
 	switch st := h.standing(); {

@@ -96,6 +96,7 @@ func (c *Cluster) eject(h *Host, why cause, enforce uint32) {
 	h.cause.Store(uint32(why))
 	h.ejected.Store(c.opt.Now().Add(d).UnixNano())
 	s.ejected++
+	s.ejections.Add(1)
 	s.changes.Add(1)
 }
 

@@ -84,6 +84,8 @@ type Way struct {
 	Dial    Dial
 	// Source is the workload's identity where TLS uses it: connections made with earlier material are not used again.
 	Source *identity.Source
+	// Counts is told of every attempt; nil for nobody.
+	Counts *Counts
 }
 
 // DefaultConnectTimeout is Istio's.
@@ -107,6 +109,12 @@ type Conn struct {
 
 // Connect opens a connection that belongs to no pool. The deadline may be zero. All errors are *Error.
 func (w *Way) Connect(ctx context.Context, deadline time.Time) (*Conn, error) {
+	c, err := w.connect(ctx, deadline)
+	w.Counts.note(err, w.TLS != nil)
+	return c, err
+}
+
+func (w *Way) connect(ctx context.Context, deadline time.Time) (*Conn, error) {
 	timeout := w.Timeout
 	if timeout <= 0 {
 		timeout = DefaultConnectTimeout
