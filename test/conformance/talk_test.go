@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -18,7 +19,14 @@ import (
 	"github.com/weftmesh/weft/test/rig"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+		if peers.dir != "" {
+			os.RemoveAll(peers.dir)
+		}
+		os.Exit(code)
+	}))
+}
 
 // patience bounds every wait of these tests: whoever runs into it has found something.
 const patience = 5 * time.Second
