@@ -42,10 +42,10 @@ func (x *exchange) wantsAgain(ok bool) bool {
 	if !ok && !x.err.Retryable() || x.matched.Route == nil {
 		return false
 	}
-	policy := x.matched.Route.Forward.Retry
+	policy := x.retries
 	a := retry.Attempt{Unsent: x.unsent, GRPC: -1, Begun: x.call != nil && x.call.ResponseStarted()}
 	if ok {
-		a.Status, a.GRPC, a.Begun = x.res.Status, x.grpcStatus(), true
+		a.Status, a.GRPC, a.Begun, a.Header = x.res.Status, x.grpcStatus(), true, &x.res.Header
 		a.Unsent, a.Unanswered = x.toldBy(unsentHeader), x.toldBy(unansweredHeader)
 	} else {
 		a.TimedOut = x.err.kind == upstreamTimeout
@@ -53,7 +53,7 @@ func (x *exchange) wantsAgain(ok bool) bool {
 	if !retry.Wanted(policy, &a, repeatable) || x.attempt > int(policy.Attempts) {
 		return false
 	}
-	return x.payRetry() && x.backOff(policy)
+	return x.payRetry() && x.backOff(policy, a.Header)
 }
 
 // forFree are the repetitions that need no policy, one per exchange: the endpoint was removed before it was tried, or it
@@ -81,11 +81,11 @@ func (x *exchange) payRetry() bool {
 }
 
 // backOff waits before the next attempt; false means that there is no time for one.
-func (x *exchange) backOff(p *conf.Retry) bool {
+func (x *exchange) backOff(p *conf.Retry, answered *message.Header) bool {
 	if x.unsent && x.attempt == 1 {
 		return true
 	}
-	d := retry.BackOff(p, x.attempt, x.p.random64())
+	d := retry.Wait(p, x.attempt, answered, x.p.opt.Now(), x.p.random64())
 	if !x.deadline.IsZero() && x.p.opt.Now().Add(d).After(x.deadline) {
 		return false
 	}

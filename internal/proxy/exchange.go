@@ -47,8 +47,9 @@ type exchange struct {
 	deadline            time.Time // of the whole exchange; zero for none
 	limited             bool      // the deadline is the client's own
 	isGRPC              bool
-	body                []byte  // of the request, where it was read ahead
-	held                *[]byte // the pooled storage of body
+	body                []byte      // of the request, where it was read ahead
+	held                *[]byte     // the pooled storage of body
+	retries             *conf.Retry // the route's policy with what the request asks for; nil for none
 
 	// The attempt under way.
 	attempt  int

@@ -3,12 +3,14 @@ package proxy
 import (
 	"errors"
 	"slices"
+	"time"
 
 	"github.com/weftmesh/weft/internal/proxy/conf"
 	"github.com/weftmesh/weft/internal/proxy/filter/authz"
 	"github.com/weftmesh/weft/internal/proxy/filter/cors"
 	"github.com/weftmesh/weft/internal/proxy/filter/fault"
 	"github.com/weftmesh/weft/internal/proxy/filter/headers"
+	"github.com/weftmesh/weft/internal/proxy/filter/retry"
 	"github.com/weftmesh/weft/internal/proxy/filter/rewrite"
 	"github.com/weftmesh/weft/internal/proxy/message"
 )
@@ -97,7 +99,23 @@ func (x *exchange) rewrite() bool {
 		x.apply(c)
 	}
 	rewrite.Forward(&x.req, rt.Forward, &rt.Match)
+	x.heed(rt.Forward)
 	return x.readAhead()
+}
+
+// heed takes out of the request what it asks of retries and time-outs, and does it for those that may ask: the workload behind the
+// proxy, and peers of the mesh.
+func (x *exchange) heed(f *conf.Forward) {
+	w := retry.Wanting(f.Retry, &x.req, x.d.inMesh())
+	if x.retries = w.Policy; !w.Timed {
+		return
+	}
+	if x.deadline = (time.Time{}); w.Timeout > 0 {
+		x.deadline = x.start.Add(w.Timeout + x.fault.Delay)
+	}
+	if x.isGRPC {
+		x.limit()
+	}
 }
 
 func (x *exchange) apply(c *conf.HeaderChange) {

@@ -70,15 +70,26 @@ func (x *exchange) expired() bool {
 
 // attemptDeadline is the earlier of the exchange's and the attempt's own.
 func (x *exchange) attemptDeadline() time.Time {
-	rt := x.matched.Route
-	if rt == nil || rt.Forward.Retry == nil || rt.Forward.Retry.PerTry == 0 {
+	if x.retries == nil || x.retries.PerTry == 0 && x.retries.PerTryIdle == 0 {
 		return x.deadline
 	}
-	own := x.p.opt.Now().Add(rt.Forward.Retry.PerTry)
-	if x.deadline.IsZero() || own.Before(x.deadline) {
+	now := x.p.opt.Now()
+	return earlier(earlier(x.deadline, now, x.retries.PerTry), now, x.retries.PerTryIdle)
+}
+
+// earlier gives the earlier of a deadline, which may be zero, and a time after now, which may be none.
+func earlier(deadline, now time.Time, after time.Duration) time.Time {
+	if own := now.Add(after); after > 0 && (deadline.IsZero() || own.Before(deadline)) {
 		return own
 	}
-	return x.deadline
+	return deadline
+}
+
+// answering takes the limit off that an attempt has for its first byte.
+func (x *exchange) answering() {
+	if x.timed && x.retries != nil && x.retries.PerTryIdle > 0 {
+		x.call.SetReadDeadline(earlier(x.deadline, x.tried, x.retries.PerTry))
+	}
 }
 
 // broken ends the attempt because the connection failed.

@@ -31,6 +31,7 @@ func (x *exchange) receive() bool {
 	if code := x.grpcStatus(); !x.isGRPC || code >= 0 || x.res.Status != 200 { // else the trailers will say how it went
 		x.cluster.balancer.Report(x.to.host, balance.OutcomeOf(x.meaning(code)), now.Sub(x.tried), nil)
 	}
+	x.answering()
 	x.err = nil
 	return true
 }

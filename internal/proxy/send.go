@@ -20,7 +20,7 @@ var replayBuffers = sync.Pool{New: func() any { b := make([]byte, maxReplay); re
 // that are all there, as the one message of an ordinary call of gRPC is.
 func (x *exchange) readAhead() bool {
 	f, b := x.matched.Route.Forward, x.req.Body
-	again, whole, most := len(f.Mirrors) > 0 || f.Retry != nil, x.down.BodyWhole(), maxReplay
+	again, whole, most := len(f.Mirrors) > 0 || x.retries != nil, x.down.BodyWhole(), maxReplay
 	switch {
 	case b.Kind == message.Sized && b.Length > 0 && b.Length <= maxReplay && (again || !whole):
 		most = int(b.Length)

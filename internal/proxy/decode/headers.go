@@ -46,7 +46,7 @@ func (d *decoder) headerMatches(field string, ms []*routev3.HeaderMatcher) (out 
 // matchedName checks a field name that conditions may read, and gives it in lower case.
 func (d *decoder) matchedName(name string) string {
 	switch name {
-	case ":method", ":authority", ":path", ":scheme":
+	case ":method", ":authority", ":path", ":scheme", ":status": // :status is a response's
 	default:
 		d.token("name", name)
 	}

@@ -9,16 +9,6 @@ import (
 	"github.com/weftmesh/weft/internal/proxy/conf"
 )
 
-// retryConditions are the names of RetryPolicy.retry_on. Source: Envoy's x-envoy-retry-on and x-envoy-retry-grpc-on.
-var retryConditions = map[string]conf.RetryOn{
-	"5xx": conf.On5xx, "gateway-error": conf.OnGatewayError, "reset": conf.OnReset, "connect-failure": conf.OnConnectFailure,
-	"refused-stream": conf.OnRefusedStream, "retriable-4xx": conf.OnRetriable4xx, "retriable-status-codes": conf.OnStatus,
-	"reset-before-request": conf.OnResetBeforeRequest, "cancelled": conf.OnGRPCCancelled, "deadline-exceeded": conf.OnGRPCDeadline,
-	"internal": conf.OnGRPCInternal, "resource-exhausted": conf.OnGRPCExhausted, "unavailable": conf.OnGRPCUnavailable,
-	"retriable-headers": conf.OnHeaders, "envoy-ratelimited": conf.OnRateLimited,
-	"http3-post-connect-failure": 0, // nothing is sent upstream by HTTP/3
-}
-
 func (d *decoder) retry(m *routev3.RetryPolicy) *conf.Retry {
 	d.only(m, "retry_on", "num_retries", "per_try_timeout", "retry_host_predicate", "retriable_status_codes", "retry_back_off",
 		"retry_priority", "per_try_idle_timeout", "retriable_headers", "retriable_request_headers", "rate_limited_retry_back_off",
@@ -29,7 +19,7 @@ func (d *decoder) retry(m *routev3.RetryPolicy) *conf.Retry {
 	}
 	for _, name := range strings.Split(m.GetRetryOn(), ",") {
 		name = strings.TrimSpace(name)
-		on, known := retryConditions[name]
+		on, known := conf.RetryCondition(name)
 		if !known && name != "" {
 			d.at("retry_on", func() { d.fail("condition %q is not supported", name) })
 		}

@@ -3,6 +3,7 @@
 package retry
 
 import (
+	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -23,6 +24,8 @@ type Attempt struct {
 	Unanswered bool
 	// Begun is set when any byte of a response has arrived; a response with Status has.
 	Begun bool
+	// Header is the response's; nil when there was none.
+	Header *message.Header
 	// TimedOut is set when the attempt's own time ran out.
 	TimedOut bool
 }
@@ -47,6 +50,9 @@ func Wanted(p *conf.Retry, a *Attempt, repeatable bool) bool {
 		// All of gRPC is POST: a policy that names its codes can mean nothing but that these requests may be repeated.
 		return true
 	}
+	if limited(a) {
+		return p.On&conf.OnRateLimited != 0 // it was turned away, not acted on
+	}
 	if !a.Unsent && !repeatable {
 		return false
 	}
@@ -65,8 +71,21 @@ func Wanted(p *conf.Retry, a *Attempt, repeatable bool) bool {
 	return on&(conf.OnReset|conf.OnConnectFailure) != 0
 }
 
+// limited reports whether a rate limit of the upstream's proxy turned the request away. Such answers ask for less, not for more:
+// they are not repeated on account of their status.
+func limited(a *Attempt) bool {
+	if a.Header == nil {
+		return false
+	}
+	_, ok := a.Header.Get("X-Envoy-Ratelimited")
+	return ok
+}
+
 func wantsStatus(p *conf.Retry, a *Attempt) bool {
 	on := p.On
+	if on&conf.OnHeaders != 0 && a.Header != nil && anyHeader(p.Headers, responseLookup(a)) {
+		return true
+	}
 	switch {
 	case on&conf.On5xx != 0 && a.Status >= 500,
 		on&conf.OnGatewayError != 0 && a.Status >= 502 && a.Status <= 504,
@@ -81,6 +100,16 @@ func wantsStatus(p *conf.Retry, a *Attempt) bool {
 		}
 	}
 	return false
+}
+
+// responseLookup gives fields of the response, its status as ":status".
+func responseLookup(a *Attempt) func(string) (string, bool) {
+	return func(name string) (string, bool) {
+		if name == ":status" {
+			return strconv.Itoa(a.Status), true
+		}
+		return a.Header.Get(name)
+	}
 }
 
 // gRPC status codes (github.com/grpc/grpc/blob/master/doc/statuscodes.md).

@@ -1,0 +1,132 @@
+package proxy
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/weftmesh/weft/internal/proxy/conf"
+)
+
+// knowsTable is knows with a table of the caller's.
+func (p *pod) knowsTable(name string, port uint16, change func(*conf.RouteTable), routes ...*conf.Route) {
+	p.knows(name, port, routes...)
+	p.config.publish(func(_ *conf.Snapshot, names map[string]*conf.Target) {
+		for _, t := range names {
+			change(t.Routes)
+		}
+	})
+}
+
+func TestClusterByHeader(t *testing.T) {
+	client, server := pair(t)
+	server.serve(9080, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	client.knows("reviews", 9080, &conf.Route{Name: "test", Forward: &conf.Forward{ClusterHeader: "x-to", UnknownStatus: 404}})
+	for to, want := range map[string]int{"reviews": 200, "nowhere": 404, "": 404} {
+		if status, body, _ := client.get(client.client(), "http://reviews:9080/", "X-To", to); status != want {
+			t.Errorf("cluster %q: %d %q, want %d", to, status, body, want)
+		}
+	}
+}
+
+// TestHeaderChangesInOrder: the table has the last word, or else the most specific; a split's changes count in both directions.
+func TestHeaderChangesInOrder(t *testing.T) {
+	client, server := pair(t)
+	server.serve(9080, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprint(w, r.Header.Get("X-By"))
+	}))
+	by := func(who string) conf.HeaderChange {
+		return conf.HeaderChange{Set: []conf.HeaderValue{{Name: "X-By", Value: who}}}
+	}
+	for _, specific := range []bool{false, true} {
+		r := forwardTo("reviews")
+		r.Request, r.Response = by("route"), by("route")
+		r.Forward.Clusters[0].HeaderChange, r.Forward.Clusters[0].Response = by("split"), by("split")
+		client.knowsTable("reviews", 9080, func(t *conf.RouteTable) {
+			t.SpecificLast, t.Request, t.Response = specific, by("table"), by("table")
+			t.Hosts[0].HeaderChange, t.Hosts[0].Response = by("host"), by("host")
+		}, r)
+		want := map[bool]string{false: "table", true: "split"}[specific]
+		if _, body, h := client.get(client.client(), "http://reviews:9080/"); body != want || h.Get("X-By") != want {
+			t.Errorf("specific last %v: the request is changed by %s, the response by %s", specific, body, h.Get("X-By"))
+		}
+	}
+}
+
+// failing answers a number of requests with a status, and then with the number of requests that came.
+func failing(times int64, status int, header ...string) (http.Handler, *atomic.Int64) {
+	var n atomic.Int64
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if n.Add(1) <= times {
+			for i := 0; i < len(header); i += 2 {
+				w.Header().Set(header[i], header[i+1])
+			}
+			w.WriteHeader(status)
+		}
+		fmt.Fprint(w, r.Header.Get(attemptHeader), " ", r.Header.Get("X-Envoy-Retry-On"))
+	}), &n
+}
+
+func TestRequestsAskForRetriesAndTimeouts(t *testing.T) {
+	client, server := pair(t)
+	handler, asked := failing(2, 500)
+	server.serve(9080, handler)
+	client.knowsTable("reviews", 9080, func(t *conf.RouteTable) {
+		t.Hosts[0].AttemptCount, t.Hosts[0].AttemptCountBack = true, true
+	}, forwardTo("reviews"))
+	status, body, h := client.get(client.client(), "http://reviews:9080/", "x-envoy-retry-on", "5xx", "x-envoy-max-retries", "3")
+	if status != 200 || body != "3 " || h.Get(attemptHeader) != "3" || asked.Load() != 3 {
+		t.Errorf("%d %q after %d attempts, told %q", status, body, asked.Load(), h.Get(attemptHeader))
+	}
+	hang := make(chan struct{})
+	defer close(hang)
+	client2, server2 := pair(t)
+	server2.serve(9080, http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-hang }))
+	if status, body, _ := client2.get(client2.client(), "http://reviews:9080/", "x-envoy-upstream-rq-timeout-ms", "20"); status != 504 {
+		t.Errorf("after the time-out: %d %q", status, body)
+	}
+}
+
+func TestRetryWaitsAsLongAsTheUpstreamSays(t *testing.T) {
+	client, server := pair(t)
+	handler, asked := failing(1, 429, "Retry-After", "1")
+	server.serve(9080, handler)
+	r := forwardTo("reviews")
+	r.Forward.Retry = &conf.Retry{On: conf.OnStatus, StatusCodes: []int{429}, Attempts: 2, BackOff: time.Millisecond,
+		RateLimited: &conf.RateLimited{Headers: []conf.ResetHeader{{Name: "retry-after"}}, Max: time.Minute}}
+	client.knows("reviews", 9080, r)
+	start := time.Now()
+	status, _, _ := client.get(client.client(), "http://reviews:9080/")
+	if took := time.Since(start); status != 200 || asked.Load() != 2 || took < time.Second {
+		t.Errorf("%d after %d attempts and %v", status, asked.Load(), took)
+	}
+}
+
+// TestFirstByteIsWaitedForUpToTheIdleTime: an attempt that says nothing is given up, one that has begun may go on.
+func TestFirstByteIsWaitedForUpToTheIdleTime(t *testing.T) {
+	client, server := pair(t)
+	var n atomic.Int64
+	hang := make(chan struct{})
+	defer close(hang)
+	server.serve(9080, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if n.Add(1) == 1 {
+			<-hang
+			return
+		}
+		w.(http.Flusher).Flush()
+		select {
+		case <-time.After(150 * time.Millisecond):
+		case <-r.Context().Done():
+		}
+		fmt.Fprint(w, strings.Repeat("x", 10))
+	}))
+	r := forwardTo("reviews")
+	r.Forward.Retry = &conf.Retry{On: conf.OnReset | conf.OnGatewayError, Attempts: 1, PerTryIdle: 100 * time.Millisecond}
+	client.knows("reviews", 9080, r)
+	if status, body, _ := client.get(client.client(), "http://reviews:9080/"); status != 200 || len(body) != 10 || n.Load() != 2 {
+		t.Errorf("%d %q after %d attempts", status, body, n.Load())
+	}
+}
