@@ -20,7 +20,7 @@ func newGoroutines(mode string) (*goroutines, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &goroutines{engine: e, dialer: e.Dialer(net.Dialer{}, nil)}, nil
+	return &goroutines{engine: e, dialer: e.Dialer(nil)}, nil
 }
 
 func (g *goroutines) serve(address string, handle func(routine, stream)) error {

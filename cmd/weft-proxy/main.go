@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/weftmesh/weft/internal/proxy"
+	"github.com/weftmesh/weft/internal/proxy/conn"
 	"github.com/weftmesh/weft/internal/proxy/supervise"
 	"github.com/weftmesh/weft/internal/proxy/takeover"
 	"github.com/weftmesh/weft/internal/version"
@@ -40,6 +41,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	flags := flag.NewFlagSet("weft-proxy", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	path := flags.String("bootstrap", "", "the `file` that says who this proxy is and where its control plane is (required)")
+	backend := flags.String("io", os.Getenv("WEFT_IO"), "the I/O `back end`: poll, pollers of our own (Linux), or net, Go's; default the best there is, or $WEFT_IO")
 	printVersion := flags.Bool("version", false, "print the version and exit")
 	verbose := flags.Bool("verbose", false, "log details")
 	take := flags.Bool("takeover", false, "take the listeners over from the process of this proxy that runs, which then drains and ends")
@@ -64,10 +66,10 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: level}))
 	if *supervised {
-		return superviseSelf(ctx, *path, *verbose, log, stdout, stderr)
+		return superviseSelf(ctx, *path, *backend, *verbose, log, stdout, stderr)
 	}
 	signal.Ignore(syscall.SIGHUP) // it is for the parent; by default it would end the proxy
-	if err := serve(ctx, *path, *take, log); err != nil {
+	if err := serve(ctx, *path, *backend, *take, log); err != nil {
 		fmt.Fprintln(stderr, "weft-proxy:", err)
 		var refused *refusedError
 		if errors.As(err, &refused) {
@@ -78,13 +80,13 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	return exitDrained
 }
 
-func superviseSelf(ctx context.Context, bootstrap string, verbose bool, log *slog.Logger, stdout, stderr io.Writer) int {
+func superviseSelf(ctx context.Context, bootstrap, backend string, verbose bool, log *slog.Logger, stdout, stderr io.Writer) int {
 	self, err := os.Executable()
 	if err != nil {
 		log.Error("where is this program?", "error", err)
 		return exitFailed
 	}
-	command := []string{self, "--bootstrap", bootstrap}
+	command := []string{self, "--bootstrap", bootstrap, "--io", backend}
 	if verbose {
 		command = append(command, "--verbose")
 	}
@@ -102,12 +104,17 @@ func (e *refusedError) Unwrap() error { return e.error }
 // askTime bounds the asking for the listeners.
 const askTime = 10 * time.Second
 
-func serve(ctx context.Context, path string, take bool, log *slog.Logger) error {
+func serve(ctx context.Context, path, backend string, take bool, log *slog.Logger) (err error) {
 	b, err := wire.ReadBootstrap(path)
 	if err != nil {
 		return err
 	}
-	o := proxy.Options{Bootstrap: b, Log: log, Version: version.String()}
+	engine, err := conn.Open(backend)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, engine.Close()) }()
+	o := proxy.Options{Bootstrap: b, Log: log, Version: version.String(), Engine: engine}
 	if take {
 		if b.UpgradeSocket == "" {
 			return fmt.Errorf("bootstrap %s names no upgradeSocket", path)
@@ -124,7 +131,7 @@ func serve(ctx context.Context, path string, take bool, log *slog.Logger) error 
 	if err != nil {
 		return err
 	}
-	log.Info("proxy starts", "node", b.Node.ID(), "control", b.Control, "takeover", take)
+	log.Info("proxy starts", "node", b.Node.ID(), "control", b.Control, "takeover", take, "io", engine.Name())
 	if err = p.Run(ctx); errors.Is(err, takeover.ErrCarriesOn) {
 		return &refusedError{err}
 	}

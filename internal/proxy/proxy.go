@@ -23,6 +23,7 @@ import (
 	"github.com/weftmesh/weft/internal/identity"
 	"github.com/weftmesh/weft/internal/proxy/bind"
 	"github.com/weftmesh/weft/internal/proxy/conf"
+	"github.com/weftmesh/weft/internal/proxy/conn"
 	"github.com/weftmesh/weft/internal/proxy/dial"
 	"github.com/weftmesh/weft/internal/proxy/filter/ratelimit"
 	"github.com/weftmesh/weft/internal/proxy/plane"
@@ -49,6 +50,8 @@ type Options struct {
 	Bootstrap *wire.Bootstrap
 	Log       *slog.Logger // nil discards
 
+	// Engine is the I/O back end of connections; nil is Go's netpoller. It is closed, by whoever opened it, after Run.
+	Engine *conn.Engine
 	// Network opens listeners. A nil UDP socket leaves the DNS server with TCP alone.
 	Network bind.Network
 	// Dial connects past the workload's capture, for everything but the control plane; DialControl connects to that. nil takes
@@ -160,14 +163,17 @@ func (o Options) withDefaults() Options {
 		o.UpgradeTime = time.Duration(cmp.Or(o.Bootstrap.UpgradeDrainSeconds, defaultUpgradeSeconds)) * time.Second
 	}
 	o.Network.Complete(o.Bootstrap)
-	if o.Dial == nil {
-		o.Dial = bind.Dialer(o.Bootstrap.Mark)
-	}
+	o.Network.Engine = o.Engine
 	if o.DialControl == nil {
-		o.DialControl = o.Dial
+		if o.DialControl = o.Dial; o.Dial == nil {
+			o.DialControl = bind.Dialer(nil, o.Bootstrap.Mark)
+		}
+	}
+	if o.Dial == nil {
+		o.Dial = bind.Dialer(o.Engine, o.Bootstrap.Mark)
 	}
 	if o.DialOutside == nil && o.Bootstrap.Broker != "" {
-		o.DialOutside = broker.Client{Path: o.Bootstrap.Broker}.Dial
+		o.DialOutside = o.Engine.Adopting(broker.Client{Path: o.Bootstrap.Broker}.Dial)
 	}
 	return o
 }

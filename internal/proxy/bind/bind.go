@@ -12,11 +12,11 @@ import (
 	"slices"
 	"sync"
 	"syscall"
-	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/weftmesh/weft/internal/broker"
+	"github.com/weftmesh/weft/internal/proxy/conn"
 	"github.com/weftmesh/weft/internal/wire"
 )
 
@@ -29,6 +29,8 @@ type Network struct {
 	// ListenGateway opens a gateway's port and ReleaseGateway gives it up; the latter may be nil.
 	ListenGateway  func(ctx context.Context, address string) (net.Listener, error)
 	ReleaseGateway func(address string) error
+	// Engine is the back end on which connections are accepted, whoever opened the listener.
+	Engine *conn.Engine
 }
 
 // Complete sets what is nil to the network of this process, and gateways' ports to the broker's where the bootstrap names one.
@@ -64,17 +66,14 @@ func (n *Network) Complete(b *wire.Bootstrap) {
 	}
 }
 
-// Dialer connects with SO_MARK, by which the redirect rules know our own connections; 0 is no mark.
-func Dialer(mark int) func(ctx context.Context, network, address string) (net.Conn, error) {
-	d := net.Dialer{KeepAlive: 30 * time.Second}
-	if mark != 0 {
-		d.Control = func(_, _ string, c syscall.RawConn) error {
-			var failed error
-			err := c.Control(func(fd uintptr) { failed = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_MARK, mark) })
-			return errors.Join(err, failed)
-		}
+// Dialer connects on a back end with SO_MARK, by which the redirect rules know our own connections; 0 is no mark.
+func Dialer(e *conn.Engine, mark int) func(ctx context.Context, network, address string) (net.Conn, error) {
+	if mark == 0 {
+		return e.Dialer(nil)
 	}
-	return d.DialContext
+	return e.Dialer(func(fd uintptr) error {
+		return os.NewSyscallError("setsockopt", unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_MARK, mark))
+	})
 }
 
 // Packets is the Network of a Socket of unix packets, and Gateway of one that is a gateway's port.
@@ -129,8 +128,7 @@ func (s *Sockets) Listen(ctx context.Context, network, address string) (net.List
 	if err != nil {
 		return nil, err
 	}
-	s.add(network, address, l)
-	return l, nil
+	return s.onto(network, address, l)
 }
 
 // ListenPacket opens a UDP socket; nil where the network has none.
@@ -161,8 +159,7 @@ func (s *Sockets) ListenGateway(ctx context.Context, address string) (net.Listen
 	if err != nil {
 		return nil, err
 	}
-	s.add(Gateway, address, l)
-	return l, nil
+	return s.onto(Gateway, address, l)
 }
 
 // Release gives a gateway's port up for good, after its listener was closed.
@@ -237,6 +234,17 @@ func (s *Sockets) Close() {
 	s.inherited = nil
 }
 
+// onto puts a listener on the engine and notes it.
+func (s *Sockets) onto(network, address string, l net.Listener) (net.Listener, error) {
+	on, err := s.net.Engine.Listen(l)
+	if err != nil {
+		l.Close()
+		return nil, fmt.Errorf("listener %s: %w", address, err)
+	}
+	s.add(network, address, on)
+	return on, nil
+}
+
 func (s *Sockets) add(network, address string, c any) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -270,6 +278,5 @@ func (s *Sockets) inheritedListener(network, address string) (net.Listener, erro
 	if u, ok := l.(*net.UnixListener); ok {
 		u.SetUnlinkOnClose(false) // until Own
 	}
-	s.add(network, address, l)
-	return l, nil
+	return s.onto(network, address, l)
 }

@@ -2,9 +2,12 @@ package conn
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
+	"syscall"
+	"time"
 )
 
 // Names of the back ends, for Open.
@@ -15,7 +18,7 @@ const (
 	Net = "net"
 )
 
-// Engine is a back end: it accepts connections and opens them. What it gives are net.Conns of which FromNet makes the Conns that
+// Engine is a back end; a nil one is Net. It accepts connections and opens them. What it gives are net.Conns of which FromNet makes the Conns that
 // run on it; FromNet takes any other net.Conn too, and lets that run on Go's netpoller. Its methods may be called from any
 // goroutine.
 type Engine struct {
@@ -42,7 +45,7 @@ func Open(name string) (*Engine, error) {
 
 // Name is that of the back end.
 func (e *Engine) Name() string {
-	if e.poll != nil {
+	if e != nil && e.poll != nil {
 		return Poll
 	}
 	return Net
@@ -50,7 +53,7 @@ func (e *Engine) Name() string {
 
 // Close closes the connections that run on the engine, and ends it.
 func (e *Engine) Close() error {
-	if e.poll == nil {
+	if e == nil || e.poll == nil {
 		return nil
 	}
 	return e.poll.close()
@@ -58,7 +61,7 @@ func (e *Engine) Close() error {
 
 // Listen makes l accept onto the engine, whoever opened it. A listener that is not a TCP socket is given back as it is.
 func (e *Engine) Listen(l net.Listener) (net.Listener, error) {
-	if e.poll == nil {
+	if e == nil || e.poll == nil {
 		return l, nil
 	}
 	return e.poll.listen(l)
@@ -66,24 +69,42 @@ func (e *Engine) Listen(l net.Listener) (net.Listener, error) {
 
 // Adopt moves nc onto the engine, if it is a socket and not there already. It owns nc from here on.
 func (e *Engine) Adopt(nc net.Conn) (net.Conn, error) {
-	if e.poll == nil {
+	if e == nil || e.poll == nil {
 		return nc, nil
 	}
 	return e.poll.adopt(nc)
 }
 
-// Dialer opens connections. Control is called with the socket before it connects; nil for nothing to do. Names, and networks other
+// Dialer opens connections. control is called with the socket before it connects; nil for nothing to do. Names, and networks other
 // than TCP, are left to package net.
-func (e *Engine) Dialer(d net.Dialer, control func(fd uintptr) error) func(ctx context.Context, network, address string) (net.Conn, error) {
+func (e *Engine) Dialer(control func(fd uintptr) error) func(ctx context.Context, network, address string) (net.Conn, error) {
+	d := net.Dialer{KeepAlive: 30 * time.Second}
+	if control != nil {
+		d.Control = func(_, _ string, c syscall.RawConn) error {
+			var failed error
+			err := c.Control(func(fd uintptr) { failed = control(fd) })
+			return errors.Join(err, failed)
+		}
+	}
+	if e == nil || e.poll == nil {
+		return d.DialContext
+	}
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
 		a, err := netip.ParseAddrPort(address)
-		if e.poll == nil || err != nil || network != "tcp" || a.Addr().Zone() != "" {
-			nc, err := d.DialContext(ctx, network, address)
-			if err != nil {
-				return nil, err
-			}
-			return e.Adopt(nc)
+		if err == nil && network == "tcp" && a.Addr().Zone() == "" {
+			return e.poll.dial(ctx, a, control)
 		}
-		return e.poll.dial(ctx, a, control)
+		return e.Adopting(d.DialContext)(ctx, network, address)
+	}
+}
+
+// Adopting is dial, with what it opens moved onto the engine.
+func (e *Engine) Adopting(dial func(ctx context.Context, network, address string) (net.Conn, error)) func(ctx context.Context, network, address string) (net.Conn, error) {
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		nc, err := dial(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		return e.Adopt(nc)
 	}
 }

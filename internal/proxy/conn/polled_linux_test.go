@@ -41,7 +41,7 @@ func openEngine(t testing.TB) *conn.Engine {
 func polledPair(t testing.TB, e *conn.Engine) (conn.Conn, conn.Conn) {
 	t.Helper()
 	l := polledListener(t, e, "127.0.0.1:0")
-	a, err := e.Dialer(net.Dialer{}, nil)(t.Context(), "tcp", l.Addr().String())
+	a, err := e.Dialer(nil)(t.Context(), "tcp", l.Addr().String())
 	if err != nil {
 		t.Fatal(err)
 	}

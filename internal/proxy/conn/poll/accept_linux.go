@@ -1,7 +1,6 @@
 package poll
 
 import (
-	"errors"
 	"net"
 	"net/netip"
 	"os"
@@ -55,16 +54,14 @@ func (s *Set) Listen(l *net.TCPListener) (*Listener, error) {
 // Addr is where it listens.
 func (l *Listener) Addr() net.Addr { return l.addr }
 
-// File gives a copy of the listening socket, for another process.
-func (l *Listener) File() (f *os.File, err error) {
-	failed := l.socket.Control(func(fd uintptr) {
-		var n int
-		if n, err = duplicateFD(fd); err == nil {
-			f = os.NewFile(uintptr(n), "tcp:"+l.addr.String())
-		}
-	})
-	return f, errors.Join(failed, err)
-}
+// SyscallConn gives the descriptor for Control. As package net's, a listener's RawConn neither reads nor writes.
+func (l *Listener) SyscallConn() (syscall.RawConn, error) { return rawListener{l.socket}, nil }
+
+type rawListener struct{ socket *Conn }
+
+func (r rawListener) Control(f func(fd uintptr)) error { return r.socket.Control(f) }
+func (rawListener) Read(func(uintptr) bool) error      { return syscall.EINVAL }
+func (rawListener) Write(func(uintptr) bool) error     { return syscall.EINVAL }
 
 // Keep-alive probes of the kernel, for peers that vanish without a word: after 30 s, every 10 s, 6 times.
 const (
@@ -156,18 +153,9 @@ func (l *Listener) fill() error {
 	return nil
 }
 
-// Close stops listening. Connections that were taken from the kernel and by nobody since are closed, as the kernel closes those
-// that it has in its own queue.
-func (l *Listener) Close() error {
-	err := l.socket.Close() // makes fill return
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, a := range l.queue {
-		syscall.Close(a.fd)
-	}
-	l.queue = nil
-	return err
-}
+// Close stops listening. Connections that were taken from the kernel before are still given by AcceptConn, which is to be called
+// until it fails: nobody else can serve them.
+func (l *Listener) Close() error { return l.socket.Close() }
 
 func addrPort(sa syscall.Sockaddr) netip.AddrPort {
 	switch sa := sa.(type) {

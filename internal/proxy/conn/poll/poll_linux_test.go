@@ -334,14 +334,19 @@ func TestDialDeadline(t *testing.T) {
 	}
 }
 
-// TestListenerFile hands a listening socket on: what connects while nobody accepts is served by the heir.
-func TestListenerFile(t *testing.T) {
+// TestListenerIsHandedOn hands a listening socket on: what connects while nobody accepts is served by the heir.
+func TestListenerIsHandedOn(t *testing.T) {
 	s := open(t, 1)
 	old := listen(t, s)
-	f, err := old.File()
+	raw, err := old.SyscallConn()
 	if err != nil {
 		t.Fatal(err)
 	}
+	fd, err := duplicate(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := os.NewFile(uintptr(fd), "listener")
 	defer f.Close()
 	old.Close()
 	a, err := s.Dial(t.Context(), old.at(), nil)
