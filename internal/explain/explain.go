@@ -85,24 +85,7 @@ func Mesh(mesh *model.Mesh, req Request) (*Report, error) {
 			return proxyOf(ix, mesh, w), true
 		},
 	}
-	r, err := Explain(v, req)
-	if err == nil {
-		r.noteHTTP2(mesh)
-	}
-	return r, err
-}
-
-// noteHTTP2 says where the routes are not for all requests. What the client's proxy is sent does not tell a port of HTTP/2 from one
-// of an unknown protocol, so the mesh is asked.
-func (r *Report) noteHTTP2(mesh *model.Mesh) {
-	host, number, err := wire.SplitListenerName(r.RouteTable)
-	if err != nil || mesh.Services[host] == nil {
-		return
-	}
-	if p := mesh.Services[host].Port(number); p != nil && (p.Protocol == model.HTTP2 || p.Protocol == model.GRPC) {
-		r.Notes = append(r.Notes, fmt.Sprintf("port %d is declared as %s: HTTP/2 is relayed as a stream, these routes hold for HTTP/1.1 requests only",
-			number, p.Protocol))
-	}
+	return Explain(v, req)
 }
 
 // Explain explains a request from messages alone.

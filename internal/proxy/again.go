@@ -31,7 +31,7 @@ func (x *exchange) wantsAgain(ok bool) bool {
 	if x.to == nil || x.pumping != nil || !ok && x.err.Fault() == OfClient || x.p.ctx.Err() != nil || x.expired() {
 		return false
 	}
-	if b := x.req.Body; b.Kind != message.NoBody && b != (message.Body{Kind: message.Sized}) && x.body == nil && !x.unsent {
+	if b := x.req.Body; b.Kind != message.NoBody && b != (message.Body{Kind: message.Sized}) && x.body == nil && (x.spent || !x.unsent) {
 		return false // the body is gone
 	}
 	repeatable := retry.Repeatable(&x.req)
@@ -56,14 +56,15 @@ func (x *exchange) wantsAgain(ok bool) bool {
 	return x.payRetry() && x.backOff(policy, a.Header)
 }
 
-// forFree are the repetitions that need no policy, one per exchange: the endpoint was removed before it was tried, or it
+// forFree are the repetitions that need no policy, one per exchange: the endpoint was removed before it was tried, or it has
+// refused the stream or announced by GOAWAY that it does not look at it, or it
 // had closed a kept connection, as every server may at any time, without answering a byte.
 func (x *exchange) forFree(repeatable bool) bool {
 	if x.free {
 		return false
 	}
 	var u *upstream.Error
-	if errors.As(x.err, &u) && u.Op == upstream.Closed {
+	if errors.As(x.err, &u) && u.Op == upstream.Closed || unprocessed(x.err) {
 		return true
 	}
 	return x.stale && repeatable && x.err.kind == upstreamClosed && !x.call.ResponseStarted()

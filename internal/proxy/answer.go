@@ -6,7 +6,6 @@ import (
 
 	"github.com/weftmesh/weft/internal/proxy/filter/cors"
 	"github.com/weftmesh/weft/internal/proxy/filter/rewrite"
-	http1 "github.com/weftmesh/weft/internal/proxy/http"
 	"github.com/weftmesh/weft/internal/proxy/message"
 )
 
@@ -132,9 +131,9 @@ func (x *exchange) answer(body []byte) {
 }
 
 // refuse answers a request that could not be read, and records it.
-func (x *exchange) refuse(bad *http1.Error) {
+func (x *exchange) refuse(status int, bad error) {
 	x.err = fail(malformed, "request", bad)
-	x.err.status = bad.Status
+	x.err.status = status
 	x.http = x.d.http
 	x.answerError()
 	x.end = x.p.opt.Now()

@@ -64,7 +64,7 @@ type endpoint struct {
 func newClusters(p *Proxy) *clusters {
 	r := &clusters{p: p, special: map[string]*cluster{}}
 	for _, name := range []string{wire.PassthroughCluster, wire.InboundPassthroughCluster} {
-		r.special[name] = r.build(&conf.Cluster{Name: name, Discovery: conf.OriginalDst, Transports: []conf.TransportMatch{{}}}, nil)
+		r.special[name] = r.build(&conf.Cluster{Name: name, Discovery: conf.OriginalDst, Speaks: conf.AsClient, Transports: []conf.TransportMatch{{}}}, nil)
 	}
 	r.special[wire.BlackHoleCluster] = r.build(&conf.Cluster{Name: wire.BlackHoleCluster}, nil)
 	empty := map[string]*cluster{}
@@ -152,7 +152,7 @@ func (r *clusters) build(c *conf.Cluster, was *cluster) *cluster {
 
 // sameReach reports whether both versions connect in the same way.
 func sameReach(a, b *conf.Cluster) bool {
-	return a.ConnectTimeout == b.ConnectTimeout && a.IdleTimeout == b.IdleTimeout && a.Discovery == b.Discovery &&
+	return a.ConnectTimeout == b.ConnectTimeout && a.IdleTimeout == b.IdleTimeout && a.Discovery == b.Discovery && a.Speaks == b.Speaks &&
 		a.MaxRequestsPerConnection == b.MaxRequestsPerConnection && reflect.DeepEqual(a.Transports, b.Transports)
 }
 
@@ -183,11 +183,14 @@ func (c *cluster) endpoint(h *balance.Host, known *endpoint) *endpoint {
 	if t := how.TLS; t != nil {
 		e.tls = true
 		way.TLS, e.raw.TLS, e.err = c.p.clientTLS(t)
+		if e.err == nil {
+			way.MuxTLS, e.err = c.p.muxTLS(t, c.conf.Speaks)
+		}
 		if t.Workload {
 			way.Source, e.raw.Source = c.p.source, c.p.source
 		}
 	}
-	o := upstream.PoolOptions{IdleTimeout: c.conf.IdleTimeout, MaxRequests: c.conf.MaxRequestsPerConnection}
+	o := upstream.PoolOptions{IdleTimeout: c.conf.IdleTimeout, MaxRequests: c.conf.MaxRequestsPerConnection, Start: multiplexes}
 	if o.IdleTimeout == 0 && e.tls && way.Source != nil {
 		o.IdleTimeout = meshIdle
 	}
@@ -217,6 +220,15 @@ func (p *Proxy) clientTLS(t *conf.UpstreamTLS) (http, raw *tls.Config, err error
 	}
 	raw, err = upstream.Config(t, upstream.TCP, p.source, p.opt.Now)
 	return http, raw, err
+}
+
+// muxTLS gives the configuration for HTTP/2.
+func (p *Proxy) muxTLS(t *conf.UpstreamTLS, v conf.Version) (*tls.Config, error) {
+	offer := upstream.HTTP2
+	if v == conf.ByALPN {
+		offer = upstream.AnyHTTP
+	}
+	return upstream.Config(t, offer, p.source, p.opt.Now)
 }
 
 func (e *endpoint) close() { e.pool.Close() }

@@ -6,7 +6,6 @@ import (
 	"reflect"
 	"strconv"
 	"strings"
-	"sync/atomic"
 
 	"github.com/weftmesh/weft/internal/identity"
 	"github.com/weftmesh/weft/internal/proxy/conf"
@@ -44,6 +43,7 @@ type downstream struct {
 	xfcc    string // what the application is told of the peer's certificate
 	sni     string
 	secure  bool
+	alpn    string // what was agreed on in the TLS handshake
 	// fixed is the destination by name of an explicit outbound listener; forward is set on the forward proxy's.
 	fixed   string
 	forward bool
@@ -64,9 +64,10 @@ type downstream struct {
 	// edges are, inbound, the series of this client's requests by cluster and protocol.
 	edges []inboundEdge
 
-	remoteAs atomic.Pointer[string] // see remoteText
+	remoteAs string // see remoteText
 
-	track tracked
+	// track is the connection's, whatever number of streams it has.
+	track *tracked
 }
 
 type inboundEdge struct {
@@ -77,11 +78,11 @@ type inboundEdge struct {
 
 func (p *Proxy) newDownstream(a listen.Accepted, dir direction) *downstream {
 	return &downstream{p: p, direction: dir, conn: a.Conn, remote: a.Conn.RemoteAddr(), direct: a.Conn.RemoteAddr(), local: a.Conn.LocalAddr(),
-		destination: a.Destination, app: a.Destination, port: a.Destination.Port()}
+		destination: a.Destination, app: a.Destination, port: a.Destination.Port(), track: &tracked{}}
 }
 
 func (d *downstream) secured(s listen.Secured) {
-	d.conn, d.peer, d.secure = s.Conn, s.Peer, true
+	d.conn, d.peer, d.secure, d.alpn = s.Conn, s.Peer, true, s.ALPN
 	if s.ServerName != "" {
 		d.sni = s.ServerName
 	}

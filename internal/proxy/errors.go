@@ -8,6 +8,7 @@ import (
 	"syscall"
 
 	http1 "github.com/weftmesh/weft/internal/proxy/http"
+	"github.com/weftmesh/weft/internal/proxy/http2"
 	"github.com/weftmesh/weft/internal/proxy/upstream"
 )
 
@@ -38,6 +39,7 @@ const (
 	tlsFailed
 	overflow
 	upstreamClosed
+	upstreamReset
 	upstreamTimeout
 	upstreamMalformed
 	clientGone
@@ -48,6 +50,7 @@ const (
 	unroutable
 	unwritable
 	overLimit
+	panicked
 )
 
 // kinds is the one place where failures become status codes and Envoy's response flags and details.
@@ -69,6 +72,7 @@ var kinds = [...]struct {
 	tlsFailed:         {OfUpstream, 503, "UF", "upstream_reset_before_response_started{connection_failure,TLS_error}", true, "cannot connect to the upstream"},
 	overflow:          {OfMesh, 503, "UO", "upstream_reset_before_response_started{overflow}", false, "the upstream is at its limit"},
 	upstreamClosed:    {OfUpstream, 503, "UC", "upstream_reset_before_response_started{connection_termination}", true, "the upstream closed the connection before it answered"},
+	upstreamReset:     {OfUpstream, 503, "UR", "upstream_reset_before_response_started{remote_reset}", true, "the upstream reset the request"},
 	upstreamTimeout:   {OfUpstream, 504, "UT", "response_timeout", true, "upstream request timeout"},
 	upstreamMalformed: {OfUpstream, 502, "UPE", "upstream_reset_before_response_started{protocol_error}", false, "the upstream's answer is malformed"},
 	clientGone:        {OfClient, 0, "DC", "downstream_remote_disconnect", false, ""},
@@ -76,6 +80,7 @@ var kinds = [...]struct {
 	injected:          {OfMesh, 0, "FI", "fault_filter_abort", false, "fault filter abort"},
 	refusedMethod:     {OfClient, 405, "-", "method_not_allowed", false, "CONNECT is not allowed here"},
 	unwritable:        {OfMesh, 500, "-", "direct_response", false, "the request cannot be forwarded as the route has changed it"},
+	panicked:          {OfMesh, 500, "-", "internal_error", false, "internal error"},
 	refusedUpgrade:    {OfClient, 403, "-", "upgrade_failed", false, "this upgrade is not allowed here"},
 	overLimit:         {OfClient, 429, "RL", "local_rate_limited", false, "too many requests"},
 	unroutable:        {OfMesh, 502, "NR", "outbound_refused", false, "the mesh does not know this destination, and its policy refuses unknown ones"},
@@ -134,9 +139,14 @@ func (e *Error) Details() string {
 
 // public is the text for clients outside the mesh: it names nothing inside.
 func (e *Error) public() string {
-	var p *http1.Error
-	if e.kind == malformed && errors.As(e.Cause, &p) {
-		return p.Reason
+	var one *http1.Error
+	var two *http2.Error
+	switch {
+	case e.kind != malformed:
+	case errors.As(e.Cause, &one):
+		return one.Reason
+	case errors.As(e.Cause, &two):
+		return two.Reason
 	}
 	return kinds[e.kind].public
 }
@@ -156,11 +166,22 @@ func unreached(err error) *Error {
 	return fail(connectFailed, "connect", err)
 }
 
+// unprocessed reports whether the endpoint has surely not acted on the request: it said so, or no byte of it has left.
+func unprocessed(err error) bool {
+	var u interface{ Unprocessed() bool }
+	return errors.As(err, &u) && u.Unprocessed()
+}
+
 // unanswered makes the Error of an exchange with an endpoint that broke off.
 func unanswered(op string, err error) *Error {
-	var p *http1.Error
+	var one *http1.Error
+	var two *http2.StreamError
 	switch {
-	case errors.As(err, &p):
+	case errors.As(err, &one):
+		return fail(upstreamMalformed, op, err)
+	case errors.As(err, &two) && two.Remote:
+		return fail(upstreamReset, op, err)
+	case errors.As(err, &two):
 		return fail(upstreamMalformed, op, err)
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return fail(upstreamTimeout, op, errTimedOut)

@@ -1,7 +1,10 @@
 package proxy
 
 import (
+	"errors"
+	"fmt"
 	"net/netip"
+	"runtime/debug"
 	"time"
 
 	"github.com/weftmesh/weft/internal/proxy/balance"
@@ -10,6 +13,7 @@ import (
 	"github.com/weftmesh/weft/internal/proxy/filter/cors"
 	"github.com/weftmesh/weft/internal/proxy/filter/fault"
 	"github.com/weftmesh/weft/internal/proxy/filter/ratelimit"
+	"github.com/weftmesh/weft/internal/proxy/http2"
 	"github.com/weftmesh/weft/internal/proxy/message"
 	"github.com/weftmesh/weft/internal/proxy/relay"
 	"github.com/weftmesh/weft/internal/proxy/route"
@@ -55,14 +59,16 @@ type exchange struct {
 	attempt  int
 	to       *endpoint
 	call     call
-	using    bool // the endpoint counts this request
-	unsent   bool // the attempt failed before a byte of the request was written
-	stale    bool // it failed on a connection that was kept from earlier
-	free     bool // one repetition that no policy needs to allow was made
-	counted  bool // the cluster's breaker counts this request
-	retrying bool // and this retry
-	watching bool // the tracker knows that the answer is awaited
-	timed    bool // deadlines are set on call
+	call2    call2 // what call is, for HTTP/2
+	using    bool  // the endpoint counts this request
+	unsent   bool  // the attempt failed before a byte of the request was written
+	spent    bool  // the client's body was taken and is not kept
+	stale    bool  // it failed on a connection that was kept from earlier
+	free     bool  // one repetition that no policy needs to allow was made
+	counted  bool  // the cluster's breaker counts this request
+	retrying bool  // and this retry
+	watching bool  // the tracker knows that the answer is awaited
+	timed    bool  // deadlines are set on call
 	failed   [4]*balance.Host
 	failures int
 	pumping  *pump
@@ -101,6 +107,36 @@ func (x *exchange) run() {
 	}
 	ok := x.admit() && x.match() && x.authorize() && x.cors() && x.within() && x.inject() && x.rewrite() && x.forward()
 	x.reply(ok)
+	x.release()
+	x.record()
+}
+
+// carry is run for the goroutine of a client: a panic ends this exchange alone.
+func (x *exchange) carry() {
+	defer func() {
+		if cause := recover(); cause != nil {
+			x.panicked(cause)
+		}
+	}()
+	x.run()
+}
+
+// panicked answers in place of a run that failed by a mistake of ours.
+func (x *exchange) panicked(cause any) {
+	x.p.panics.Add(1)
+	x.p.log.Error("a request's handling panicked", "client", x.d.remote, "method", x.req.Method, "authority", x.req.Authority,
+		"path", x.req.Path, "panic", fmt.Sprint(cause), "stack", string(debug.Stack()))
+	x.fail(panicked, "proxy", errors.New("internal error"))
+	if x.call != nil {
+		x.call.Cut()
+	}
+	x.down.CloseAfter()
+	if x.status == 0 {
+		x.answerError()
+	} else {
+		x.down.Break(uint32(http2.InternalError))
+	}
+	x.end = x.p.opt.Now()
 	x.release()
 	x.record()
 }

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/weftmesh/weft/internal/proxy/balance"
+	"github.com/weftmesh/weft/internal/proxy/conf"
+	"github.com/weftmesh/weft/internal/proxy/message"
 	"github.com/weftmesh/weft/internal/proxy/upstream"
 )
 
@@ -36,19 +38,60 @@ func (x *exchange) connect() bool {
 	return true
 }
 
-// open takes a connection from the endpoint's pool, or a new one.
+// open takes a connection to the endpoint, or a part of one.
 func (x *exchange) open(now, deadline time.Time) error {
+	ctx := x.d.connecting(x.to)
+	if x.multiplexed() {
+		err := x.call2.lease(ctx, x.to.pool, deadline, x.p.opt.Now)
+		if err == nil {
+			x.call = &x.call2
+			x.req.Scheme = x.to.scheme(x.req.Scheme)
+			return nil
+		}
+		if !errors.Is(err, upstream.ErrHTTP1) {
+			return err
+		}
+	}
 	var up *upstream.Conn
 	var err error
 	if x.free {
-		up, err = x.to.pool.Fresh(x.d.connecting(x.to), deadline)
+		up, err = x.to.pool.Fresh(ctx, deadline)
 	} else {
-		up, err = x.to.pool.Get(x.d.connecting(x.to), now, deadline)
+		up, err = x.to.pool.Get(ctx, now, deadline)
 	}
 	if err == nil {
 		x.call = newCall1(up, x.to.pool)
 	}
 	return err
+}
+
+// multiplexed reports whether the request goes out as HTTP/2. Where the service's protocol is the client's, a gateway's clients
+// over TLS say nothing of it: they speak HTTP/2 because we offered it. gRPC knows nothing else. Upgrades go where they were
+// invented, unless the service has declared HTTP/2.
+func (x *exchange) multiplexed() bool {
+	switch x.cluster.conf.Speaks {
+	case conf.HTTP2:
+		return true
+	case conf.ByALPN:
+		return x.to.tls && x.req.Upgrade == "" && !x.to.pool.HTTP1Only()
+	case conf.AsClient:
+		if x.req.Upgrade != "" {
+			return false
+		}
+		if x.isGRPC && x.req.Proto > message.HTTP11 {
+			return true
+		}
+		return x.req.Proto == message.HTTP2 && !(x.d.direction == gateway && x.d.secure)
+	}
+	return false
+}
+
+// scheme is what a request is said to come by, where it says that: https to services outside whose TLS we make.
+func (e *endpoint) scheme(of string) string {
+	if e.tls && e.raw.Source == nil {
+		return "https"
+	}
+	return of
 }
 
 // reportUnreached tells the balancer about an endpoint that could not be reached, unless that was our own limit.
@@ -95,18 +138,21 @@ func (x *exchange) answering() {
 // broken ends the attempt because the connection failed.
 func (x *exchange) broken(op string, err error) bool {
 	x.err = unanswered(op, err)
-	outcome := balance.Broken
+	if unprocessed(err) {
+		x.unsent = true // as the endpoint says; it may be about to leave, and no sign of ill health
+		return false
+	}
 	if x.stale && !x.call.ResponseStarted() {
 		return false // the endpoint timed an idle connection out; that is no sign of ill health
 	}
-	x.cluster.balancer.Report(x.to.host, outcome, x.p.opt.Now().Sub(x.tried), x.err)
+	x.cluster.balancer.Report(x.to.host, balance.Broken, x.p.opt.Now().Sub(x.tried), x.err)
 	return false
 }
 
 // giveBack ends the attempt: the connection goes back to its pool, or is closed. The response's strings die.
 func (x *exchange) giveBack(fit bool) {
 	if x.pumping != nil {
-		if x.err == nil {
+		if x.err == nil && !(x.down.Shared() && x.call.Shared()) {
 			x.pumping.settle()
 		}
 		x.pumping.stop(x)

@@ -163,12 +163,10 @@ func (p *Proxy) selfURI() string {
 // serveChain serves HTTP or relays, as the chain and the bytes want it. s, if not nil, may be open already.
 func (d *downstream) serveChain(chain *conf.Chain, s *stream, found *detected) {
 	switch {
-	case chain.HTTP != nil && found.Protocol == listen.HTTP2:
-		d.relayHTTP2(chain)
 	case chain.HTTP != nil:
 		found.drop()
 		d.http = chain.HTTP
-		d.serveHTTP()
+		d.serveVersion(found.Protocol)
 	case chain.TCP != nil:
 		t := d.newStream(chain.TCP)
 		if s != nil && s.tcp == chain.TCP {
@@ -188,20 +186,29 @@ func sameClusters(a, b *conf.TCP) bool {
 	return len(a.Clusters) == 1 && len(b.Clusters) == 1 && a.Clusters[0].Cluster == b.Clusters[0].Cluster
 }
 
-// relayHTTP2 passes HTTP/2 with prior knowledge on as bytes. Policies that would have to look at requests cannot be applied
-// to it: then it is refused.
-func (d *downstream) relayHTTP2(chain *conf.Chain) {
-	if len(chain.HTTP.RBAC) > 0 {
-		d.turnAway(denied, "authorize", errors.New("policies for requests cannot be applied to relayed HTTP/2"))
+// serveVersion serves the version of HTTP that the connection turned out to be: by its first bytes, or by what was agreed on in the
+// TLS handshake. Where neither tells, what comes within TLS does.
+func (d *downstream) serveVersion(p listen.Protocol) {
+	if d.secure {
+		switch d.alpn {
+		case "h2", wire.ALPNHTTP2:
+			p = listen.HTTP2
+		case "http/1.1", "http/1.0", wire.ALPNHTTP1:
+			p = listen.HTTP1
+		default:
+			found, err := d.p.detect(d.conn, "", nil)
+			if err != nil {
+				d.turnAway(clientGone, "detect", err)
+				return
+			}
+			d.conn, p = found.conn, found.Protocol
+		}
+	}
+	if p == listen.HTTP2 {
+		d.serveHTTP2()
 		return
 	}
-	t := chain.HTTP.Routes
-	if t == nil || len(t.Hosts) != 1 || len(t.Hosts[0].Routes) != 1 || t.Hosts[0].Routes[0].Forward == nil {
-		d.turnAway(noRoute, "route", errors.New("HTTP/2 cannot be routed by request yet"))
-		return
-	}
-	f := t.Hosts[0].Routes[0].Forward
-	d.relayTCP(&conf.TCP{Clusters: f.Clusters, TotalWeight: f.TotalWeight}, nil)
+	d.serveHTTP() // a malformed request is answered there
 }
 
 // serverTLS keeps the TLS configurations of chains for as long as the chains live.

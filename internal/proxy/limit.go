@@ -99,10 +99,8 @@ func roundUp(d time.Duration) time.Duration { return (d + time.Second - 1).Trunc
 
 // remoteText is the client's address as text, made once for a connection.
 func (d *downstream) remoteText() string {
-	if t := d.remoteAs.Load(); t != nil {
-		return *t
+	if d.remoteAs == "" {
+		d.remoteAs = d.remote.Addr().Unmap().WithZone("").String()
 	}
-	t := d.remote.Addr().Unmap().WithZone("").String()
-	d.remoteAs.Store(&t)
-	return t
+	return d.remoteAs
 }

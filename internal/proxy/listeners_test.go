@@ -176,7 +176,7 @@ func TestGatewayTerminatesTLS(t *testing.T) {
 	v, c := visitor(m, edge, 443)
 	roots := x509.NewCertPool()
 	roots.AddCert(web.Certificate())
-	c.Transport.(*http.Transport).TLSClientConfig = &tls.Config{RootCAs: roots, NextProtos: []string{"h2", "http/1.1"}}
+	c.Transport.(*http.Transport).TLSClientConfig = &tls.Config{RootCAs: roots, NextProtos: []string{"http/1.1"}}
 	eventually(t, "https", func() bool {
 		status, body, _ := v.get(c, "https://example.com/")
 		return status == 200 && body == "https"
@@ -280,7 +280,7 @@ func TestCircuitBreakerAnswersAtOnce(t *testing.T) {
 	eventually(t, "flag", func() bool { return client.logged(" 503 UO ") })
 }
 
-func TestHTTP2IsRelayedToTheMesh(t *testing.T) {
+func TestHTTP2ReachesAPortOfBytes(t *testing.T) {
 	m := newMesh(t)
 	client, server := m.pod("productpage", "10.0.0.1", nil), m.pod("grpc", "10.0.0.2", nil)
 	l, err := server.Listen(netip.MustParseAddrPort("10.0.0.2:9090"))

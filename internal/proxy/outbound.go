@@ -61,7 +61,7 @@ func (p *Proxy) explicit(destination string) func(listen.Accepted) {
 func (p *Proxy) forwarder(a listen.Accepted) {
 	d := p.newDownstream(a, outbound)
 	d.forward, d.destination, d.app = true, netip.AddrPort{}, netip.AddrPort{}
-	d.serveHTTP()
+	d.serveDetected(nil)
 }
 
 // serveOutbound finds the protocol as far as the target leaves it open, and serves it.
@@ -108,7 +108,7 @@ func (d *downstream) passthrough() *conf.TCP {
 	return &conf.TCP{Clusters: []conf.WeightedCluster{{Cluster: cluster, Weight: 1}}, TotalWeight: 1}
 }
 
-// serveDetected serves HTTP/1 if that is what comes, and relays anything else to s, which may be nil.
+// serveDetected serves HTTP if that is what comes, and relays anything else to s, which may be nil.
 func (d *downstream) serveDetected(s *stream) {
 	var open func() (*upstream.Conn, error)
 	if s != nil {
@@ -121,11 +121,9 @@ func (d *downstream) serveDetected(s *stream) {
 		s.record() // neither side spoke, and the upstream could not
 	case err != nil:
 		d.turnAway(clientGone, "detect", err)
-	case found.Protocol == listen.HTTP1, s == nil && found.Protocol != listen.HTTP2:
+	case s == nil, found.Protocol == listen.HTTP1, found.Protocol == listen.HTTP2:
 		found.drop()
-		d.serveHTTP() // a malformed request is answered there
-	case s == nil:
-		d.turnAway(malformed, "detect", errors.New("HTTP/2 on a port that has no TCP route"))
+		d.serveVersion(found.Protocol)
 	default:
 		s.early(found.early)
 		d.relayTCP(s.tcp, s)
@@ -169,10 +167,10 @@ func (d *downstream) relayByName(t *conf.Target) {
 	switch {
 	case chain == nil:
 		d.turnAway(noChain, "route", fmt.Errorf("%s: no chain matches the %s (%q)", t.Name, step, found.ServerName))
-	case chain.TCP != nil && (chain.HTTP == nil || found.Protocol != listen.HTTP1):
+	case chain.TCP != nil && (chain.HTTP == nil || found.Protocol != listen.HTTP1 && found.Protocol != listen.HTTP2):
 		d.relayTCP(chain.TCP, nil)
 	case chain.HTTP != nil:
-		d.serveHTTP()
+		d.serveVersion(found.Protocol)
 	}
 }
 
@@ -188,7 +186,7 @@ func (p *Proxy) clusterFor(d *downstream, name string) *cluster {
 func (p *Proxy) outside(name string) *cluster {
 	host, port := hostPort(name)
 	e := &conf.Endpoint{Address: host, Port: port, Weight: 1, Healthy: true}
-	c := &conf.Cluster{Name: wire.PassthroughCluster, Discovery: conf.StrictDNS, Transports: []conf.TransportMatch{{}},
+	c := &conf.Cluster{Name: wire.PassthroughCluster, Discovery: conf.StrictDNS, Speaks: conf.AsClient, Transports: []conf.TransportMatch{{}},
 		Localities: []conf.Locality{{Endpoints: []*conf.Endpoint{e}}}, Total: 1, MaxRequestsPerConnection: 1}
 	return p.clusters.build(c, nil)
 }

@@ -109,6 +109,7 @@ type Proxy struct {
 	clock      atomic.Pointer[dateText]
 	mirrors    atomic.Int64
 	unmirrored atomic.Uint64
+	panics     atomic.Uint64  // in exchanges
 	shadows    sync.WaitGroup // mirrored requests
 
 	drainFrom atomic.Int64 // Unix nanoseconds; 0 while not draining

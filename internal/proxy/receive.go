@@ -81,6 +81,9 @@ func (x *exchange) unreceived(err error) bool {
 			return x.fail(clientGone, "receive", errHungUp)
 		}
 	}
+	if x.down.left() {
+		return x.fail(clientGone, "receive", errHungUp)
+	}
 	if x.pumping != nil {
 		x.pumping.stop(x)
 		var e *relay.Error

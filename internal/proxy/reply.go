@@ -63,12 +63,30 @@ func (x *exchange) deliver() {
 		return
 	}
 	var e *relay.Error
-	if errors.As(err, &e) && e.Side == relay.Upstream {
+	if errors.As(err, &e) && e.Side == relay.Upstream && !x.abandoned() {
 		// The head has gone: that the body is not whole can be said only by breaking off.
 		x.broken("response body", e.Err)
+		x.down.Break(codeOf(e.Err))
 		return
 	}
 	x.fail(clientGone, "response body", err)
+}
+
+// abandoned reports whether the client has given the exchange up, which ends the call too.
+func (x *exchange) abandoned() bool {
+	if x.down.left() {
+		return true
+	}
+	if x.pumping == nil {
+		return false
+	}
+	select {
+	case <-x.pumping.done:
+		var e *relay.Error
+		return errors.As(x.pumping.err, &e) && e.Side == relay.Downstream
+	default:
+		return false
+	}
 }
 
 // counting gives the counter of messages for bodies that have any.

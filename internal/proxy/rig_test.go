@@ -344,7 +344,7 @@ func meshCluster(name string, port uint16, pods ...*pod) *conf.Cluster {
 			CanonicalService: e.id.ServiceAccount, Revision: "v1", ServiceAccount: e.id.ServiceAccount,
 			Addr: netip.AddrPortFrom(e.Addr(), port)})
 	}
-	return &conf.Cluster{Name: name, Discovery: conf.EDS, Localities: []conf.Locality{l}, Total: len(pods),
+	return &conf.Cluster{Name: name, Discovery: conf.EDS, Speaks: conf.AsClient, Localities: []conf.Locality{l}, Total: len(pods),
 		ServiceHost: name + ".default.svc.cluster.local", ServiceName: name, ServiceNamespace: "default", Port: port,
 		Transports: []conf.TransportMatch{{TLSMode: "istio", TLS: u}, {}}}
 }
@@ -365,8 +365,8 @@ func meshTLS(alpn ...string) *conf.DownstreamTLS {
 // strict accepts mutual TLS alone.
 func strict(port uint16, rbac ...*conf.RBAC) *conf.Listener {
 	return &conf.Listener{Name: wire.InboundListener, Direction: "inbound", Chains: []*conf.Chain{
-		{Name: "http", Match: conf.ChainMatch{DestinationPort: port, Transport: conf.TLSTransport, ALPN: []string{wire.ALPNHTTP1}},
-			TLS: meshTLS(wire.ALPNHTTP1), HTTP: inboundHTTP(rbac...)},
+		{Name: "http", Match: conf.ChainMatch{DestinationPort: port, Transport: conf.TLSTransport, ALPN: []string{wire.ALPNHTTP1, wire.ALPNHTTP2}},
+			TLS: meshTLS(wire.ALPNHTTP2, wire.ALPNHTTP1), HTTP: inboundHTTP(rbac...)},
 		{Name: "tcp", Match: conf.ChainMatch{Transport: conf.TLSTransport, ALPN: []string{wire.ALPNTCP}}, TLS: meshTLS(wire.ALPNTCP),
 			TCP: inboundTCP()},
 		{Name: "tcp of the port", Match: conf.ChainMatch{DestinationPort: port, Transport: conf.TLSTransport, ALPN: []string{wire.ALPNTCP}},

@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	http1 "github.com/weftmesh/weft/internal/proxy/http"
+	"github.com/weftmesh/weft/internal/proxy/http2"
 	"github.com/weftmesh/weft/internal/proxy/message"
 	"github.com/weftmesh/weft/internal/proxy/relay"
 )
@@ -78,8 +79,11 @@ func (x *exchange) send() bool {
 		return false
 	}
 	if err := x.call.WriteRequest(&x.req); err != nil {
-		if errors.Is(err, http1.ErrBadHead) {
+		switch {
+		case errors.Is(err, http1.ErrBadHead), errors.Is(err, http2.ErrBadHead):
 			return x.fail(unwritable, "send", err)
+		case errors.Is(err, http2.ErrNoUpgrade):
+			return x.fail(refusedUpgrade, "send", err)
 		}
 		x.unsent = false
 		return x.broken("send", err)
@@ -90,6 +94,7 @@ func (x *exchange) send() bool {
 		x.pumping = startPump(x)
 		return true
 	case streams:
+		x.spent = true
 		n, err := relay.CopyMessages(x.call, x.down, relay.Downstream, x.counting(&x.asked))
 		x.received += n
 		return x.copied(err)

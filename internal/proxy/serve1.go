@@ -19,8 +19,8 @@ func (d *downstream) serveHTTP() {
 		d.track.idle = d.http.IdleTimeout
 	}
 	d.track.enter(idle, d.p.opt.Now())
-	d.p.tracker.add(&d.track)
-	defer d.p.tracker.remove(&d.track)
+	d.p.tracker.add(d.track)
+	defer d.p.tracker.remove(d.track)
 	for one := (&client1{ServerConn: s, d: d}); d.serveOne(one); {
 	}
 }
@@ -52,14 +52,14 @@ func (d *downstream) serveOne(s *client1) bool {
 			d.p.discard(x)
 			return false // gone, or too slow: there is nobody to answer
 		}
-		x.refuse(bad)
+		x.refuse(bad.Status, bad)
 		d.p.discard(x)
 		s.Shut()
 		return false
 	}
 	s.begin(&x.req)
 	d.track.enter(busy, x.start)
-	x.run()
+	x.carry()
 	if x.hijacked {
 		d.p.discard(x)
 		return false

@@ -46,6 +46,8 @@ type presence interface {
 	await(x *exchange, streams bool) bool
 	// awaited ends the wait and reports whether the client has left.
 	awaited(now time.Time) (gone bool)
+	// left reports whether the client is known to have left.
+	left() bool
 	// pause waits for d unless the client leaves or ctx ends, and then reports false. quiet says that the client has nothing to
 	// send before it is answered.
 	pause(ctx context.Context, d time.Duration, quiet bool) bool

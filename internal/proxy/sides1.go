@@ -52,6 +52,8 @@ func (c *client1) await(x *exchange, streams bool) bool {
 
 func (c *client1) awaited(now time.Time) bool { return c.d.track.awaited(now) }
 
+func (c *client1) left() bool { return false }
+
 func (c *client1) forget() {}
 
 func (c *client1) pause(ctx context.Context, d time.Duration, quiet bool) bool {

@@ -31,7 +31,8 @@ type tracked struct {
 	dir   direction
 	state atomic.Int64 // Unix milliseconds << phaseBits | phase
 
-	client *caller // that of HTTP connections
+	client *caller // that of HTTP/1 connections
+	drain  func()  // ends an HTTP/2 connection, which looks after its idleness itself; nil for others
 	wait   patient
 }
 
@@ -83,6 +84,12 @@ func (t *tracker) sweep(now time.Time, drains func(direction) bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for c := range t.open {
+		if c.drain != nil {
+			if drains(c.dir) {
+				c.drain()
+			}
+			continue
+		}
 		state := c.state.Load()
 		ph, since := parseState(state)
 		if ph == awaiting && now.Sub(since) > watchAfter {

@@ -90,7 +90,7 @@ func (x *exchange) establish() {
 		return
 	}
 	inner := &downstream{p: d.p, direction: outbound, conn: c, remote: d.remote, direct: d.direct, local: d.local, fixed: d.name, name: d.name,
-		byAddress: target}
+		byAddress: target, track: &tracked{}}
 	_, port := hostPort(d.name)
 	inner.destination = netip.AddrPortFrom(d.local.Addr(), port)
 	inner.port = port

@@ -98,7 +98,6 @@ func (c *compiler) serviceParent(p *part, ref gatewayv1.ParentReference, field s
 	if port != 0 {
 		rs.HTTP = onPort(rs.HTTP, port)
 	}
-	warnHTTP2(p, s, rs.HTTP, field)
 	c.claim(s.Host, claim{p, &rs, field})
 	return []*model.RouteSet{&rs}
 }

@@ -227,7 +227,6 @@ func (c *compiler) checkProtocols(p *part) {
 				"HTTP rules have no effect: no port of %s is declared as HTTP (%s)", host, protocolList(s))
 			continue
 		}
-		warnHTTP2(p, s, p.Routes.HTTP, convert.At("spec.hosts", i))
 		for _, r := range p.Routes.HTTP {
 			for _, m := range r.Matches {
 				port := s.Port(m.Port)
@@ -238,23 +237,6 @@ func (c *compiler) checkProtocols(p *part) {
 			}
 		}
 	}
-}
-
-// warnHTTP2 tells that rules do not hold for HTTP/2, of which sidecars relay the connections as they are.
-func warnHTTP2(p *part, s *model.Service, rules []model.HTTPRoute, field string) {
-	for _, port := range s.Ports {
-		if relaysHTTP2(port.Protocol) && slices.ContainsFunc(rules, func(r model.HTTPRoute) bool { return ruleOn(r, port.Number) }) {
-			p.Warn("HTTP2NotRouted", field, "", "HTTP/2 on port %d of %s (%s) is relayed as a stream: these rules hold for HTTP/1.1 requests only",
-				port.Number, s.Host, port.Protocol)
-		}
-	}
-}
-
-// relaysHTTP2 reports whether a port is declared for HTTP/2.
-func relaysHTTP2(p model.Protocol) bool { return p == model.HTTP2 || p == model.GRPC }
-
-func ruleOn(r model.HTTPRoute, port uint16) bool {
-	return len(r.Matches) == 0 || slices.ContainsFunc(r.Matches, func(m model.HTTPMatch) bool { return m.Port == 0 || m.Port == port })
 }
 
 func protocolList(s *model.Service) string {

@@ -30,8 +30,7 @@ func (c *compiler) addPolicies() {
 	}
 }
 
-// checkLayer warns of conditions on requests where a workload that the policy selects has only ports that carry none, or one for
-// HTTP/2, of which requests are not seen. Both fail closed.
+// checkLayer warns of conditions on requests where a workload that the policy selects has only ports that carry none. They fail closed.
 func (c *compiler) checkLayer(p *part) {
 	field := requestCondition(p.AuthorizationPolicy)
 	if field == "" {
@@ -41,12 +40,6 @@ func (c *compiler) checkLayer(p *part) {
 		w := c.mesh.Workloads[name]
 		if p.AuthorizationPolicy.Namespace != "" && p.AuthorizationPolicy.Namespace != w.Namespace || !selects(p.AuthorizationPolicy.Selector, w.Labels) || len(w.Ports) == 0 {
 			continue
-		}
-		if i := slices.IndexFunc(w.Ports, func(port model.WorkloadPort) bool { return relaysHTTP2(port.Protocol) }); i >= 0 {
-			p.Warn("HTTP2NotRouted", field, "use ports, principals, namespaces or addresses",
-				"HTTP/2 on port %d of workload %s (%s) is relayed as a stream: with a condition on requests, ALLOW never holds for it and DENY always does",
-				w.Ports[i].Number, name, w.Ports[i].Protocol)
-			return
 		}
 		if slices.ContainsFunc(w.Ports, func(port model.WorkloadPort) bool { return port.Protocol.IsHTTP() || port.Protocol == model.Auto }) {
 			continue

@@ -230,9 +230,10 @@ func inline(b []byte) *corev3.DataSource {
 	return &corev3.DataSource{Specifier: &corev3.DataSource_InlineBytes{InlineBytes: b}}
 }
 
-// The retries of routes that do not speak of them, as Istio's, plus connections that the server closed before it saw the request.
+// The retries of routes that do not speak of them: as Istio's, without the codes of gRPC, by which a call that may have been acted on
+// would be repeated unasked, plus connections that the server closed before it saw the request.
 const (
-	defaultRetryOn      = "connect-failure,refused-stream,unavailable,cancelled,reset-before-request"
+	defaultRetryOn      = "connect-failure,refused-stream,reset-before-request"
 	defaultRetries      = 2
 	hostSelectionTrials = 5
 )

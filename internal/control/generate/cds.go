@@ -28,7 +28,9 @@ const (
 func (g *Generator) Cluster(name string) (proto.Message, bool) {
 	switch name {
 	case wire.PassthroughCluster, wire.InboundPassthroughCluster:
-		return g.originalDestination(name), true
+		c := g.originalDestination(name)
+		c.TypedExtensionProtocolOptions = protocolOptions(model.Auto, nil)
+		return c, true
 	case wire.BlackHoleCluster:
 		return &clusterv3.Cluster{Name: name, ConnectTimeout: g.connectTimeout(nil),
 			ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC},
@@ -97,9 +99,7 @@ func (g *Generator) outboundCluster(name string, b *backend) *clusterv3.Cluster 
 	g.discover(c, b)
 	g.secure(c, b)
 	announce(c, b.policy.ProxyProtocol)
-	if o := protocolOptions(b.policy.Pool); o != nil {
-		c.TypedExtensionProtocolOptions = map[string]*anypb.Any{httpProtocolOptions: pack(o)}
-	}
+	c.TypedExtensionProtocolOptions = protocolOptions(b.port.Protocol, b.policy.Pool)
 	return c
 }
 
@@ -175,23 +175,35 @@ func circuitBreakers(p *model.ConnectionPool) *clusterv3.CircuitBreakers {
 	return &clusterv3.CircuitBreakers{Thresholds: []*clusterv3.CircuitBreakers_Thresholds{t}}
 }
 
-// protocolOptions are needed only for limits that HTTP connections have.
-func protocolOptions(p *model.ConnectionPool) *upstreamsv3.HttpProtocolOptions {
-	if p == nil || p.IdleTimeout == 0 && p.MaxRequestsPerConnection == 0 {
+// protocolOptions say which version of HTTP a port is spoken to in, and limit its connections. A port that is declared for HTTP/2 or
+// gRPC speaks that; any other speaks what the client does, which is all that is known of it. Nil for ports that carry no HTTP and
+// have no limits.
+func protocolOptions(protocol model.Protocol, p *model.ConnectionPool) map[string]*anypb.Any {
+	limited := p != nil && (p.IdleTimeout > 0 || p.MaxRequestsPerConnection > 0)
+	if !limited && !protocol.IsHTTP() && protocol != model.Auto {
 		return nil
 	}
-	common := &corev3.HttpProtocolOptions{}
-	if p.IdleTimeout > 0 {
-		common.IdleTimeout = durationpb.New(p.IdleTimeout)
+	out := &upstreamsv3.HttpProtocolOptions{}
+	if limited {
+		out.CommonHttpProtocolOptions = &corev3.HttpProtocolOptions{}
+		if p.IdleTimeout > 0 {
+			out.CommonHttpProtocolOptions.IdleTimeout = durationpb.New(p.IdleTimeout)
+		}
+		if p.MaxRequestsPerConnection > 0 {
+			out.CommonHttpProtocolOptions.MaxRequestsPerConnection = wrapperspb.UInt32(p.MaxRequestsPerConnection)
+		}
 	}
-	if p.MaxRequestsPerConnection > 0 {
-		common.MaxRequestsPerConnection = wrapperspb.UInt32(p.MaxRequestsPerConnection)
+	http2 := protocol == model.HTTP2 || protocol == model.GRPC || p != nil && p.UpgradeHTTP2 && protocol.IsHTTP()
+	if http2 && !(p != nil && p.ClientProtocol) {
+		out.UpstreamProtocolOptions = &upstreamsv3.HttpProtocolOptions_ExplicitHttpConfig_{
+			ExplicitHttpConfig: &upstreamsv3.HttpProtocolOptions_ExplicitHttpConfig{
+				ProtocolConfig: &upstreamsv3.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions{
+					Http2ProtocolOptions: &corev3.Http2ProtocolOptions{}}}}
+	} else {
+		out.UpstreamProtocolOptions = &upstreamsv3.HttpProtocolOptions_UseDownstreamProtocolConfig{
+			UseDownstreamProtocolConfig: &upstreamsv3.HttpProtocolOptions_UseDownstreamHttpConfig{}}
 	}
-	return &upstreamsv3.HttpProtocolOptions{
-		CommonHttpProtocolOptions: common,
-		UpstreamProtocolOptions: &upstreamsv3.HttpProtocolOptions_UseDownstreamProtocolConfig{
-			UseDownstreamProtocolConfig: &upstreamsv3.HttpProtocolOptions_UseDownstreamHttpConfig{}},
-	}
+	return map[string]*anypb.Any{httpProtocolOptions: pack(out)}
 }
 
 // outlier translates outlier detection as Istio does: only what is asked for ejects, and success rates never do.
@@ -255,6 +267,7 @@ func (g *Generator) inboundCluster(name string, port uint16) (proto.Message, boo
 			continue
 		}
 		c := g.originalDestination(name)
+		c.TypedExtensionProtocolOptions = protocolOptions(p.Protocol, nil)
 		if p.ServiceHost != "" {
 			service, namespace := p.ServiceHost, g.node.Namespace
 			if s := g.mesh.Services[p.ServiceHost]; s != nil {

@@ -156,7 +156,7 @@ func (g *Generator) gatewayTLS(s place) []*listenerv3.FilterChain {
 		return chains
 	}
 	var filters []*listenerv3.Filter
-	alpn := []string{"http/1.1"}
+	alpn := webHTTP
 	if s.server.Protocol == model.HTTPS {
 		filters = []*listenerv3.Filter{g.gatewayHTTP(tlsRouteName(s), s.port)}
 	} else if tcp := g.gatewayTCP(s); len(tcp) > 0 {

@@ -108,7 +108,7 @@ func TestResolve(t *testing.T) {
 func TestListenerKinds(t *testing.T) {
 	g := New(testMesh(), productpage())
 	for name, want := range map[string]struct{ http, chains bool }{
-		"reviews:9080": {true, false}, "ratings:9090": {true, true}, "ratings:7070": {true, true}, "mysql:3306": {false, true},
+		"reviews:9080": {true, false}, "ratings:9090": {true, false}, "ratings:7070": {true, true}, "mysql:3306": {false, true},
 		"www.googleapis.com:443": {false, true},
 	} {
 		m, ok := g.Listener(name)

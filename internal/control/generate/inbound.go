@@ -26,11 +26,12 @@ const (
 var (
 	// meshALPN are the protocols that only a proxy of the mesh offers.
 	meshALPN = []string{wire.ALPNHTTP1, wire.ALPNHTTP2, wire.ALPNTCP}
-	// meshHTTP are those that say that requests follow. The mesh's HTTP/2 is relayed (see upstreamALPN), so it says ALPNTCP.
-	meshHTTP = []string{wire.ALPNHTTP1}
-	// plainHTTP is what the inspection of a plaintext connection reports for requests. HTTP/2 with prior knowledge ("h2c") is not
-	// among them: it is relayed as it is.
-	plainHTTP = []string{"http/1.0", "http/1.1"}
+	// meshHTTP are those that say that requests follow.
+	meshHTTP = []string{wire.ALPNHTTP1, wire.ALPNHTTP2}
+	// plainHTTP is what the inspection of a plaintext connection reports for requests.
+	plainHTTP = []string{"http/1.0", "http/1.1", "h2c"}
+	// webHTTP is what others than the mesh's proxies offer.
+	webHTTP = []string{"h2", "http/1.1"}
 )
 
 // inboundListener is what a sidecar does with connections to its workload. Chains are matched as Envoy does it: destination port,
@@ -95,17 +96,17 @@ func (p *inboundPort) meshChains(protocol model.Protocol, mode model.MTLSMode) {
 		only = nil
 	}
 	switch {
-	case protocol == model.HTTP:
-		p.add(overTLS, only, inboundTLS([]string{wire.ALPNHTTP1, wire.ALPNTCP, "http/1.1"}), p.http())
+	case protocol.IsHTTP():
+		p.add(overTLS, only, inboundTLS(append([]string{wire.ALPNHTTP2, wire.ALPNHTTP1, wire.ALPNTCP}, webHTTP...)), p.http())
 	case protocol == model.TCP || protocol == model.TLS || protocol == model.HTTPS:
 		p.add(overTLS, only, inboundTLS(meshALPN), p.tcp())
 	default:
 		p.add(overTLS, meshHTTP, inboundTLS(meshHTTP), p.http())
 		if mode == model.MTLSStrict {
-			p.add(overTLS, []string{"http/1.1"}, inboundTLS([]string{"http/1.1"}), p.http())
-			p.add(overTLS, nil, inboundTLS([]string{wire.ALPNTCP, wire.ALPNHTTP2, "h2"}), p.tcp())
+			p.add(overTLS, webHTTP, inboundTLS(webHTTP), p.http())
+			p.add(overTLS, nil, inboundTLS([]string{wire.ALPNTCP}), p.tcp())
 		} else {
-			p.add(overTLS, []string{wire.ALPNTCP, wire.ALPNHTTP2}, inboundTLS([]string{wire.ALPNTCP, wire.ALPNHTTP2}), p.tcp())
+			p.add(overTLS, []string{wire.ALPNTCP}, inboundTLS([]string{wire.ALPNTCP}), p.tcp())
 		}
 	}
 }
@@ -113,7 +114,7 @@ func (p *inboundPort) meshChains(protocol model.Protocol, mode model.MTLSMode) {
 // plainChains take plaintext, and TLS that is the application's own.
 func (p *inboundPort) plainChains(protocol model.Protocol) {
 	switch {
-	case protocol == model.HTTP:
+	case protocol.IsHTTP():
 		p.add(overPlain, nil, nil, p.http())
 	case protocol == model.TCP || protocol == model.TLS || protocol == model.HTTPS:
 		p.add(overPlain, nil, nil, p.tcp())

@@ -29,7 +29,7 @@ const (
 )
 
 // Listener gives the listener of that name. Outbound ones hold an api_listener for protocols on which requests are routed, and
-// filter chains for those that are relayed; a port that declares neither (Auto) or that may carry HTTP/2 has both.
+// filter chains for those that are relayed; a port that declares neither (Auto) has both.
 func (g *Generator) Listener(name string) (proto.Message, bool) {
 	if g.node.Role == wire.Gateway {
 		for _, l := range g.GatewayListeners() {
@@ -62,7 +62,7 @@ func (g *Generator) outboundListener(name string, t *target) *listenerv3.Listene
 	if protocol.IsHTTP() || protocol == model.Auto {
 		l.ApiListener = &listenerv3.ApiListener{ApiListener: pack(g.outboundHTTP(t))}
 	}
-	if protocol != model.HTTP && !(g.node.Proxyless && l.ApiListener != nil) {
+	if !protocol.IsHTTP() && !(g.node.Proxyless && l.ApiListener != nil) {
 		l.FilterChains = g.outboundChains(t)
 	}
 	return l

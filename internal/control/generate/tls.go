@@ -92,15 +92,15 @@ func workloadTLS(validation *tlsv3.CertificateValidationContext, alpn []string) 
 }
 
 // upstreamALPN tells the server's proxy that the connection comes from the mesh, and whether requests are on it. Where that is
-// known only from the first bytes there are both, and the proxy offers the one that is true.
+// known only from the first bytes there are all, and the proxy offers the one that is true.
 func upstreamALPN(p model.Protocol) []string {
-	switch p {
-	case model.HTTP:
-		return []string{wire.ALPNHTTP1}
-	case model.TCP, model.TLS, model.HTTPS:
+	switch {
+	case p.IsHTTP():
+		return []string{wire.ALPNHTTP2, wire.ALPNHTTP1}
+	case p == model.TCP || p == model.TLS || p == model.HTTPS:
 		return []string{wire.ALPNTCP}
 	}
-	return []string{wire.ALPNHTTP1, wire.ALPNTCP}
+	return []string{wire.ALPNHTTP2, wire.ALPNHTTP1, wire.ALPNTCP}
 }
 
 // meshSNI is Istio's form of a cluster's name that is also a DNS name.
@@ -193,7 +193,7 @@ func serverTLS(s *model.Server, alpn []string) *corev3.TransportSocket {
 		return nil
 	}
 	if t.Mode == model.TLSIstioMutual {
-		return meshServerTLS(append([]string{wire.ALPNHTTP1, wire.ALPNTCP}, alpn...), t.MinVersion)
+		return meshServerTLS(append([]string{wire.ALPNHTTP2, wire.ALPNHTTP1, wire.ALPNTCP}, alpn...), t.MinVersion)
 	}
 	if len(t.Certificate) == 0 || len(t.Key) == 0 {
 		return nil

@@ -290,6 +290,8 @@ type ConnectionPool struct {
 	MaxRequestsPerConnection uint32
 	MaxRetries               *uint32
 	IdleTimeout              time.Duration
+	// UpgradeHTTP2 speaks HTTP/2 to ports of HTTP, ClientProtocol to every port what the client speaks; the latter goes first.
+	UpgradeHTTP2, ClientProtocol bool
 }
 
 // Outlier is outlier detection.

@@ -60,7 +60,7 @@ type ProxyProtocol struct {
 }
 
 // Chain says what to do with a connection: TLS, then HTTP or TCP. An outbound target that leaves the protocol open has both
-// HTTP and TCP set: HTTP is used when the client's first bytes are an HTTP/1 request line, TCP otherwise.
+// HTTP and TCP set: HTTP is used when the client's first bytes are an HTTP/1 request line or the preface of HTTP/2, TCP otherwise.
 type Chain struct {
 	Name  string
 	Match ChainMatch
@@ -200,7 +200,7 @@ type Cluster struct {
 	MaxRequestsPerConnection uint32
 	Outlier                  *Outlier
 	IdleTimeout              time.Duration // pooled connections; 0 for the default
-	HTTP2                    bool          // speak HTTP/2 upstream
+	Speaks                   Version       // of HTTP, as requests are sent
 	PanicThreshold           float64       // healthy share (0 to 1) below which all endpoints are used
 	// Overprovisioning is the factor in percent by which a priority may lose endpoints before load leaves it; 0 means 140.
 	Overprovisioning uint32
@@ -268,6 +268,17 @@ type KeepAlive struct {
 	Probes         uint32
 	Idle, Interval time.Duration
 }
+
+// Version is how the version of HTTP is chosen in which a cluster's endpoints are spoken to.
+type Version uint8
+
+// The ways of choosing.
+const (
+	HTTP1    Version = iota
+	HTTP2            // also without TLS, by prior knowledge
+	AsClient         // the version of the request
+	ByALPN           // what an endpoint chooses in the TLS handshake; HTTP/1.1 without
+)
 
 // Discovery is where a cluster's endpoints come from.
 type Discovery uint8

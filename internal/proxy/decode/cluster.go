@@ -7,6 +7,7 @@ import (
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	upstreamhttpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/weftmesh/weft/internal/proxy/conf"
@@ -133,7 +134,7 @@ func (d *decoder) protocolOptions(name string, a *anypb.Any, c *conf.Cluster) {
 	if !d.typed(a, m) {
 		return
 	}
-	d.only(m, "common_http_protocol_options", "explicit_http_config", "use_downstream_protocol_config")
+	d.only(m, "common_http_protocol_options", "explicit_http_config", "use_downstream_protocol_config", "auto_config")
 	d.at("common_http_protocol_options", func() {
 		o := m.GetCommonHttpProtocolOptions()
 		d.only(o, "idle_timeout", "max_requests_per_connection", "max_connection_duration")
@@ -143,15 +144,29 @@ func (d *decoder) protocolOptions(name string, a *anypb.Any, c *conf.Cluster) {
 			c.MaxRequestsPerConnection = v.GetValue()
 		}
 	})
-	d.only(m.GetUseDownstreamProtocolConfig())
+	if u := m.GetUseDownstreamProtocolConfig(); u != nil {
+		d.at("use_downstream_protocol_config", func() { d.versions(u, u.GetHttpProtocolOptions(), u.GetHttp2ProtocolOptions()) })
+		c.Speaks = conf.AsClient
+	}
+	if a := m.GetAutoConfig(); a != nil {
+		d.at("auto_config", func() { d.versions(a, a.GetHttpProtocolOptions(), a.GetHttp2ProtocolOptions()) })
+		c.Speaks = conf.ByALPN
+	}
 	if e := m.GetExplicitHttpConfig(); e != nil {
 		d.at("explicit_http_config", func() {
-			d.only(e, "http_protocol_options", "http2_protocol_options")
-			d.at("http_protocol_options", func() { d.only(e.GetHttpProtocolOptions()) })
-			d.at("http2_protocol_options", func() { d.only(e.GetHttp2ProtocolOptions()) })
-			c.HTTP2 = e.GetHttp2ProtocolOptions() != nil
+			d.versions(e, e.GetHttpProtocolOptions(), e.GetHttp2ProtocolOptions())
+			if e.GetHttp2ProtocolOptions() != nil {
+				c.Speaks = conf.HTTP2
+			}
 		})
 	}
+}
+
+// versions refuses what options of a version of HTTP say beyond that it is spoken.
+func (d *decoder) versions(m proto.Message, one *corev3.Http1ProtocolOptions, two *corev3.Http2ProtocolOptions) {
+	d.only(m, "http_protocol_options", "http2_protocol_options")
+	d.at("http_protocol_options", func() { d.only(one) })
+	d.at("http2_protocol_options", func() { d.only(two) })
 }
 
 // transports decodes how endpoints are reached; the last entry always matches.

@@ -22,7 +22,7 @@ func (d *decoder) http(m *hcmv3.HttpConnectionManager) *conf.HTTP {
 		StatPrefix: m.GetStatPrefix(), UseRemoteAddress: m.GetUseRemoteAddress().GetValue(), ServerName: m.GetServerName(),
 		NormalizePath: m.GetNormalizePath().GetValue(), MergeSlashes: m.GetMergeSlashes(),
 	}
-	if t := m.GetCodecType(); t != hcmv3.HttpConnectionManager_AUTO && t != hcmv3.HttpConnectionManager_HTTP1 && (!d.quic || t != hcmv3.HttpConnectionManager_HTTP3) {
+	if t := m.GetCodecType(); t != hcmv3.HttpConnectionManager_AUTO && t != hcmv3.HttpConnectionManager_HTTP1 && t != hcmv3.HttpConnectionManager_HTTP2 && (!d.quic || t != hcmv3.HttpConnectionManager_HTTP3) {
 		d.at("codec_type", func() { d.fail("%s is not supported", t) })
 	}
 	d.at("http3_protocol_options", func() { d.only(m.GetHttp3ProtocolOptions()) })

@@ -289,6 +289,13 @@ func (st *stream) BodyDone() bool {
 	return st.err == nil && st.remoteEnded && st.body.n == 0
 }
 
+// BodyWhole reports whether all that is left of the body has arrived: reading it does not block.
+func (st *stream) BodyWhole() bool {
+	st.c.mu.Lock()
+	defer st.c.mu.Unlock()
+	return st.err == nil && st.remoteEnded
+}
+
 // Trailers gives the trailer fields once ReadBody has given io.EOF. They live as long as the head's strings.
 func (st *stream) Trailers() *message.Header {
 	st.c.mu.Lock()

@@ -6,7 +6,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/weftmesh/weft/internal/identity"
@@ -53,9 +52,7 @@ func Config(d *conf.DownstreamTLS, source *identity.Source, clock func() time.Ti
 			OptionalPeer: !d.RequireClient, Time: clock})
 		return c, nil
 	}
-	// HTTP/2 is not offered: it would be agreed on, and could not be served.
-	protos := slices.DeleteFunc(slices.Clone(d.ALPN), func(p string) bool { return p == "h2" })
-	c := &tls.Config{NextProtos: protos, MinVersion: max(d.MinVersion, tls.VersionTLS12), MaxVersion: d.MaxVersion,
+	c := &tls.Config{NextProtos: d.ALPN, MinVersion: max(d.MinVersion, tls.VersionTLS12), MaxVersion: d.MaxVersion,
 		CipherSuites: d.CipherSuites, Time: clock}
 	for i, pair := range d.Certificates {
 		cert, err := tls.X509KeyPair(pair.Certificate, pair.Key)

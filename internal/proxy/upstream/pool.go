@@ -18,6 +18,9 @@ type Pool struct {
 	breaker *Breaker
 	opt     PoolOptions
 
+	muxIdle time.Duration
+	mux     mux // of connections that carry many requests at a time
+
 	learned atomic.Int64 // nanoseconds of idleness that the endpoint bears; 0: not known
 
 	mu      sync.Mutex
@@ -33,6 +36,8 @@ type PoolOptions struct {
 	IdleTimeout time.Duration
 	// MaxRequests on one connection; 0 for no limit.
 	MaxRequests uint32
+	// Start begins the multiplexing of requests on a new connection; needed for Lease.
+	Start func(*Conn) Session
 }
 
 // DefaultIdle is below the keep-alive time of the servers that have the shortest: 5 s of Node.js and Apache. Those that close
@@ -47,10 +52,15 @@ type waiter struct {
 
 // NewPool makes the pool of an endpoint.
 func NewPool(w Way, b *Breaker, o PoolOptions) *Pool {
-	if o.IdleTimeout <= 0 {
-		o.IdleTimeout = DefaultIdle
+	p := &Pool{way: w, breaker: b, opt: o, muxIdle: max(o.IdleTimeout, 0)}
+	p.mux.p = p
+	if p.muxIdle == 0 {
+		p.muxIdle = muxIdle
 	}
-	return &Pool{way: w, breaker: b, opt: o}
+	if o.IdleTimeout <= 0 {
+		p.opt.IdleTimeout = DefaultIdle
+	}
+	return p
 }
 
 // ErrOverflow is the cause of an Error whose Op is Overflow.
@@ -262,9 +272,24 @@ func (p *Pool) gone() {
 	p.breaker.connections.give()
 }
 
+// adopt takes a connection over, for which the limit was paid, that belongs to no pool yet.
+func (p *Pool) adopt(c *Conn) {
+	c.pool, c.idleFrom = p, time.Now()
+	p.mu.Lock()
+	p.open++
+	if p.closed {
+		p.mu.Unlock()
+		p.Discard(c)
+		return
+	}
+	p.idle = append(p.idle, c)
+	p.mu.Unlock()
+}
+
 // Sweep closes the idle connections that are too old, were closed by the endpoint, or were made with earlier certificates.
 // Somebody calls it about once a second.
 func (p *Pool) Sweep(now time.Time) {
+	p.mux.sweep(now)
 	p.mu.Lock()
 	if len(p.idle) == 0 {
 		p.mu.Unlock()
@@ -293,6 +318,7 @@ func (p *Pool) Close() {
 	idle, waiters := p.idle, p.waiters
 	p.idle, p.waiters, p.closed = nil, nil, true
 	p.mu.Unlock()
+	p.mux.close()
 	for _, c := range idle {
 		p.Discard(c)
 	}
@@ -303,9 +329,10 @@ func (p *Pool) Close() {
 
 // Count gives the open connections, and how many of them are idle.
 func (p *Pool) Count() (open, idle int) {
+	open, idle = p.mux.count()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.open, len(p.idle)
+	return open + p.open, idle + len(p.idle)
 }
 
 // Way is how the pool reaches its endpoint.

@@ -19,27 +19,37 @@ type Protocol uint8
 const (
 	HTTP1 Protocol = iota
 	TCP
+	HTTP2
+	// AnyHTTP lets the peer choose.
+	AnyHTTP
 )
 
 // Names of the mesh's ALPN (package wire has them for the other half; step packages import neither).
 const (
 	meshHTTP1 = "istio-http/1.1"
+	meshHTTP2 = "istio-h2"
 	meshTCP   = "istio"
 )
 
 // alpn gives what to offer: of a list made for several protocols, the one in use. Bytes that are relayed are "istio" to a peer
 // in the mesh, whatever the cluster says.
 func alpn(list []string, workload bool, p Protocol) []string {
-	if !workload {
-		if p == HTTP1 {
-			return slices.DeleteFunc(slices.Clone(list), func(s string) bool { return s == "h2" })
-		}
-		return list
-	}
-	if p == TCP {
+	switch {
+	case p == HTTP2 && workload:
+		// As Istio's proxies say it: to one that knows none of the mesh's names this is HTTP/2 still.
+		return []string{meshHTTP2, meshTCP, "h2"}
+	case p == HTTP2:
+		return []string{"h2"}
+	case p == AnyHTTP && !workload:
+		return []string{"h2", "http/1.1"}
+	case p == TCP && workload:
 		return []string{meshTCP}
+	case workload:
+		return []string{meshHTTP1}
+	case p == HTTP1:
+		return slices.DeleteFunc(slices.Clone(list), func(s string) bool { return s == "h2" })
 	}
-	return []string{meshHTTP1}
+	return list
 }
 
 // Config makes the TLS configuration towards the endpoints of a cluster. It may be shared and kept: the workload's certificate

@@ -79,6 +79,8 @@ func plain(err error) string {
 type Way struct {
 	Address string
 	TLS     *tls.Config // nil for plaintext
+	// MuxTLS replaces TLS for connections that carry many requests at a time.
+	MuxTLS *tls.Config
 	// Timeout bounds connecting and the handshake together; 0 means DefaultConnectTimeout.
 	Timeout time.Duration
 	Dial    Dial
@@ -103,6 +105,10 @@ type Conn struct {
 	ALPN string
 
 	pool     *Pool
+	session  Session // set once, where many requests share the connection
+	active   int     // requests on it; guarded by mux.mu, as the next ones
+	limit    int     // what it was found to carry at most; 0: not known
+	leaving  bool    // it takes no further requests
 	material *identity.Material
 	idleFrom time.Time // guarded by pool.mu while idle
 }

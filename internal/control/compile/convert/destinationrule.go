@@ -112,7 +112,10 @@ func (p *Part) pool(c *networkingapi.ConnectionPoolSettings, field string) *mode
 	}
 	if h := c.Http; h != nil {
 		f := field + ".http"
-		p.only(h, f, "http1MaxPendingRequests", "http2MaxRequests", "maxRequestsPerConnection", "maxRetries", "idleTimeout")
+		p.only(h, f, "http1MaxPendingRequests", "http2MaxRequests", "maxRequestsPerConnection", "maxRetries", "idleTimeout",
+			"h2UpgradePolicy", "useClientProtocol")
+		out.UpgradeHTTP2 = h.H2UpgradePolicy == networkingapi.ConnectionPoolSettings_HTTPSettings_UPGRADE
+		out.ClientProtocol = h.UseClientProtocol
 		out.MaxPending = p.limit(h.Http1MaxPendingRequests, f+".http1MaxPendingRequests")
 		out.MaxRequests = p.limit(h.Http2MaxRequests, f+".http2MaxRequests")
 		out.MaxRequestsPerConnection = p.limit(h.MaxRequestsPerConnection, f+".maxRequestsPerConnection")

@@ -48,10 +48,6 @@ func (p *Part) server(s *networkingapi.Server, field string, index int) {
 	if s.Port.Protocol == "" {
 		p.Err("MissingField", field+".port.protocol", "", "the port needs a protocol")
 	}
-	if out.Protocol == model.HTTP2 || out.Protocol == model.GRPC {
-		p.Warn("HTTP2NotRouted", field+".port.protocol", "use HTTP, or HTTPS, where clients agree on HTTP/1.1",
-			"HTTP/2 is not routed yet: clients that speak nothing else are refused, HTTP/1.1 requests are served")
-	}
 	if s.Bind != "" {
 		if _, err := netip.ParseAddr(s.Bind); err != nil {
 			p.Err("InvalidAddress", field+".bind", "", "%q is not an IP address", s.Bind)

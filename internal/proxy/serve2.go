@@ -1,0 +1,120 @@
+package proxy
+
+import (
+	"errors"
+	"sync"
+	"sync/atomic"
+
+	"github.com/weftmesh/weft/internal/proxy/http2"
+)
+
+// session is a client's connection of HTTP/2. Each of its streams has an exchange of its own on a goroutine of its own.
+type session struct {
+	d    *downstream
+	conn *http2.ServerConn
+	busy atomic.Int64 // streams
+
+	mu   sync.Mutex
+	free []*lane
+}
+
+// lane is what one stream at a time needs: a view of the client that it need not share.
+type lane struct {
+	downstream
+	side *client2
+}
+
+// maxFreeLanes bounds what a connection keeps for its next streams.
+const maxFreeLanes = 64
+
+// serveHTTP2 serves streams until the connection ends.
+func (d *downstream) serveHTTP2() {
+	v := &session{d: d, conn: http2.NewServerConn(d.conn, d.scheme(), d.options2())}
+	t := d.track
+	t.conn, t.dir = d.conn, d.direction
+	drain := sync.OnceFunc(func() {
+		go v.conn.Drain() // ends when the GOAWAY was written, or with the connection
+	})
+	t.drain = drain
+	t.enter(idle, d.p.opt.Now())
+	d.p.tracker.add(t)
+	defer d.p.tracker.remove(t)
+	v.conn.Serve(v.serve)
+}
+
+func (d *downstream) options2() *http2.Options {
+	o := *http2.DefaultOptions()
+	o.IdleTimeout = defaultIdle
+	if d.http != nil {
+		if d.http.IdleTimeout > 0 {
+			o.IdleTimeout = d.http.IdleTimeout
+		}
+		if d.http.MaxHeaderBytes > 0 {
+			o.HeadBytes = d.http.MaxHeaderBytes
+		}
+	}
+	return &o
+}
+
+func (v *session) take() *lane {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if n := len(v.free) - 1; n >= 0 {
+		l := v.free[n]
+		v.free = v.free[:n]
+		return l
+	}
+	return &lane{downstream: *v.d, side: newClient2()}
+}
+
+func (v *session) give(l *lane) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if len(v.free) < maxFreeLanes {
+		v.free = append(v.free, l)
+	}
+}
+
+// serve serves one stream.
+func (v *session) serve(s *http2.ServerStream) {
+	p := v.d.p
+	if v.busy.Add(1) == 1 {
+		v.d.track.enter(busy, p.opt.Now())
+	}
+	defer func() {
+		if v.busy.Add(-1) == 0 {
+			v.d.track.enter(idle, p.opt.Now())
+		}
+	}()
+	l := v.take()
+	if !l.renew() {
+		s.Reset(http2.RefusedStream)
+		v.conn.Drain()
+		return
+	}
+	l.side.ServerStream = s
+	x := p.begin(&l.downstream, l.side)
+	l.side.x = x
+	h := x.req.Header
+	h.CopyFrom(&s.Request().Header)
+	x.req = *s.Request()
+	x.req.Header, x.req.Scheme = h, l.scheme()
+	if bad := s.Refusal(); bad != nil {
+		x.refuse(bad.Status, bad)
+	} else {
+		x.carry()
+	}
+	s.EndExchange()
+	p.discard(x)
+	l.side.ServerStream, l.side.x = nil, nil
+	v.give(l)
+}
+
+// codeOf is the code with which the other side of an exchange is told of a broken one.
+func codeOf(err error) uint32 {
+	var s *http2.StreamError
+	if errors.As(err, &s) && s.Remote && s.Code != http2.NoError {
+		return uint32(s.Code)
+	}
+	return uint32(http2.InternalError)
+}

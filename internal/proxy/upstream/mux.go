@@ -1,0 +1,260 @@
+package upstream
+
+import (
+	"context"
+	"errors"
+	"os"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Session is what a connection that carries many requests at a time is to its pool.
+type Session interface {
+	// Run reads until the connection has ended.
+	Run() error
+	// Available is how many more requests it can carry now.
+	Available() int
+	// Draining reports whether it takes no further ones.
+	Draining() bool
+	// Close ends it at once.
+	Close() error
+}
+
+// mux keeps the connections to one endpoint on which requests are multiplexed: as few as their limits allow.
+type mux struct {
+	p     *Pool
+	plain atomic.Bool // the endpoint has chosen HTTP/1.1 instead
+
+	mu      sync.Mutex
+	conns   []*Conn
+	dialing bool
+	waiters []*leaser
+	closed  bool
+}
+
+// leaser is a caller that waits for a connection to have room. It receives nil when it may look again.
+type leaser struct{ ready chan error }
+
+// ErrHTTP1 is the cause of an Error of an endpoint that was asked for HTTP/2 and has chosen HTTP/1.1. The connection is kept for Get.
+var ErrHTTP1 = errors.New("endpoint has chosen HTTP/1.1")
+
+// HTTP1Only reports whether the endpoint has chosen HTTP/1.1 where it was left the choice.
+func (p *Pool) HTTP1Only() bool { return p.mux.plain.Load() }
+
+// Lease gives a connection on which another request may begin: its Session was made by PoolOptions.Start. ctx and the deadline (which
+// may be zero) bound the waiting for it. All errors are *Error. Each Lease is ended by Return.
+func (p *Pool) Lease(ctx context.Context, deadline time.Time) (*Conn, error) {
+	m := &p.mux
+	for {
+		m.mu.Lock()
+		if m.closed {
+			m.mu.Unlock()
+			return nil, &Error{Closed, p.way.Address, errRetired}
+		}
+		if c := m.room(); c != nil {
+			c.active++
+			c.Carried++
+			if p.opt.MaxRequests > 0 && c.Carried >= p.opt.MaxRequests {
+				c.leaving = true
+			}
+			m.mu.Unlock()
+			return c, nil
+		}
+		if err := m.wait(ctx, deadline); err != nil { // unlocks
+			return nil, err
+		}
+	}
+}
+
+// room gives a connection that can carry another request; mu is held.
+func (m *mux) room() *Conn {
+	for _, c := range m.conns {
+		if !c.leaving && (c.limit == 0 || c.active < c.limit) {
+			return c
+		}
+	}
+	return nil
+}
+
+// wait sees to it that there will be room, and waits for it. mu is held and released.
+func (m *mux) wait(ctx context.Context, deadline time.Time) error {
+	p := m.p
+	if !p.breaker.pending.take() {
+		m.mu.Unlock()
+		return &Error{Overflow, p.way.Address, ErrOverflow}
+	}
+	defer p.breaker.pending.give()
+	w := &leaser{ready: make(chan error, 1)}
+	m.waiters = append(m.waiters, w)
+	if !m.dialing && m.allowed() {
+		m.dialing = true
+		go m.dial(context.WithoutCancel(ctx)) // ends with its attempt, which Way.Timeout bounds
+	}
+	m.mu.Unlock()
+	if !deadline.IsZero() {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadline(ctx, deadline)
+		defer cancel()
+	}
+	select {
+	case err := <-w.ready:
+		return err
+	case <-ctx.Done():
+	}
+	m.mu.Lock()
+	i := slices.Index(m.waiters, w)
+	if i >= 0 {
+		m.waiters = slices.Delete(m.waiters, i, i+1)
+	} else {
+		m.wake() // somebody has told us of room that we do not use
+	}
+	dialing := m.dialing
+	m.mu.Unlock()
+	if dialing {
+		return &Error{Connect, p.way.Address, os.ErrDeadlineExceeded}
+	}
+	return &Error{Overflow, p.way.Address, os.ErrDeadlineExceeded}
+}
+
+// allowed takes another connection's share of the limit; each endpoint may have one in any case. mu is held.
+func (m *mux) allowed() bool {
+	if m.p.breaker.connections.take() {
+		return true
+	}
+	if len(m.conns) > 0 {
+		return false
+	}
+	m.p.breaker.connections.force()
+	return true
+}
+
+// dial makes a connection. Everyone who waits hears how that went.
+func (m *mux) dial(ctx context.Context) {
+	p := m.p
+	way := p.way
+	if way.MuxTLS != nil {
+		way.TLS = way.MuxTLS
+	}
+	c, err := way.Connect(ctx, time.Time{})
+	if err == nil && c.ALPN == "http/1.1" {
+		p.adopt(c)
+		m.plain.Store(true)
+		c, err = nil, &Error{Connect, way.Address, ErrHTTP1}
+	} else if err != nil {
+		p.breaker.connections.give()
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.dialing = false
+	if err == nil && m.closed {
+		c.Conn.Close()
+		p.breaker.connections.give()
+		err = &Error{Closed, way.Address, errRetired}
+	}
+	if err == nil {
+		c.pool, c.idleFrom = p, time.Now()
+		c.session = p.opt.Start(c)
+		m.conns = append(m.conns, c)
+		go m.run(c) // ends with the connection
+	}
+	for _, w := range m.waiters {
+		w.ready <- err
+	}
+	m.waiters = nil
+}
+
+func (m *mux) run(c *Conn) {
+	c.session.Run()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.drop(c)
+	m.wake() // whoever waits may make another
+}
+
+// drop forgets a connection; mu is held.
+func (m *mux) drop(c *Conn) {
+	if i := slices.Index(m.conns, c); i >= 0 {
+		m.conns = slices.Delete(m.conns, i, i+1)
+		m.p.breaker.connections.give()
+	}
+}
+
+// wake lets the first waiter look again; mu is held.
+func (m *mux) wake() {
+	if len(m.waiters) > 0 {
+		w := m.waiters[0]
+		m.waiters = slices.Delete(m.waiters, 0, 1)
+		w.ready <- nil
+	}
+}
+
+// Return ends a Lease. broken says that no further request could begin on the connection: it is asked why.
+func (p *Pool) Return(c *Conn, now time.Time, broken bool) {
+	m := &p.mux
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	c.active--
+	if broken {
+		if c.session.Draining() {
+			c.leaving = true
+		} else {
+			c.limit = max(c.active, 1)
+		}
+	}
+	if c.active == 0 {
+		c.idleFrom = now
+		if c.leaving || m.closed {
+			c.session.Close()
+			m.drop(c)
+		}
+	}
+	m.wake()
+}
+
+// muxIdle is how long a connection without requests is kept. An endpoint that ends one says so with a GOAWAY, so no request is lost
+// to it, as it would be with HTTP/1.
+const muxIdle = 5 * time.Minute
+
+// sweep ends connections that nobody uses and that are old, refused, or made with earlier certificates.
+func (m *mux) sweep(now time.Time) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, c := range slices.Clone(m.conns) {
+		c.limit = 0
+		c.leaving = c.leaving || m.p.outdated(c) || c.session.Draining()
+		if c.active == 0 && (c.leaving || now.Sub(c.idleFrom) > m.p.muxIdle) {
+			c.session.Close()
+			m.drop(c)
+		}
+	}
+}
+
+// close retires the connections: those in use end when the last request has.
+func (m *mux) close() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.closed = true
+	for _, c := range slices.Clone(m.conns) {
+		if c.leaving = true; c.active == 0 {
+			c.session.Close()
+			m.drop(c)
+		}
+	}
+	for _, w := range m.waiters {
+		w.ready <- nil // it finds the pool closed
+	}
+	m.waiters = nil
+}
+
+func (m *mux) count() (open, idle int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, c := range m.conns {
+		if open++; c.active == 0 {
+			idle++
+		}
+	}
+	return open, idle
+}
