@@ -11,6 +11,7 @@ import (
 	"github.com/weftmesh/weft/internal/proxy/decode"
 	"github.com/weftmesh/weft/internal/proxy/filter/authz"
 	"github.com/weftmesh/weft/internal/proxy/filter/cors"
+	"github.com/weftmesh/weft/internal/proxy/filter/retry"
 	"github.com/weftmesh/weft/internal/proxy/message"
 	"github.com/weftmesh/weft/internal/proxy/route"
 	"github.com/weftmesh/weft/internal/wire"
@@ -198,7 +199,7 @@ func (e *evaluation) http(ln *conf.Listener, h *conf.HTTP) {
 		return
 	}
 	e.report.RouteTable = table.Name
-	res, trace := route.FindTrace(table, &route.Request{Request: e.talk.request, Random: lastDraw})
+	res, trace := route.FindTrace(table, &route.Request{Request: e.talk.request, Random: lastDraw, GRPC: isGRPC(e.talk.request)})
 	e.report.Domain = trace.Domain
 	for _, a := range trace.Attempts {
 		e.report.Tried = append(e.report.Tried, Try{Name: a.Route.Name, Object: a.Route.Object, Field: a.Route.Field,
@@ -212,6 +213,12 @@ func (e *evaluation) http(ln *conf.Listener, h *conf.HTTP) {
 	default:
 		e.chosen(res.Route, h)
 	}
+}
+
+// isGRPC reports whether a request says that it is a call of gRPC.
+func isGRPC(r *message.Request) bool {
+	v, _ := r.Header.Get("Content-Type")
+	return v == "application/grpc" || strings.HasPrefix(v, "application/grpc+") || strings.HasPrefix(v, "application/grpc;")
 }
 
 func (e *evaluation) table(ln *conf.Listener, h *conf.HTTP) *conf.RouteTable {
@@ -253,7 +260,10 @@ func (e *evaluation) chosen(rt *conf.Route, h *conf.HTTP) {
 	default:
 		f := rt.Forward
 		e.report.Outcome = "forward"
-		r.Timeout, r.Retries = duration(f.Timeout), describeRetry(f.Retry)
+		w := retry.Wanting(f.Retry, e.talk.request, !e.report.From.Gateway)
+		if r.Timeout, r.Retries = duration(f.Timeout), describeRetry(w.Policy); w.Timed {
+			r.Timeout = duration(w.Timeout) + " (asked for)"
+		}
 		r.Changes = append(r.Changes, rewrites(f)...)
 		for _, m := range f.Mirrors {
 			r.Mirrors = append(r.Mirrors, fmt.Sprintf("%s of requests to %s", share(float64(m.Fraction)/1e6), m.Cluster))

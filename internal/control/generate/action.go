@@ -10,6 +10,7 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	previoushostsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/retry/host/previous_hosts/v3"
+	previousprioritiesv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/retry/priority/previous_priorities/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -236,6 +237,7 @@ const (
 	defaultRetryOn      = "connect-failure,refused-stream,reset-before-request"
 	defaultRetries      = 2
 	hostSelectionTrials = 5
+	triesOfPriority     = 2 // before the next one is preferred, as Istio has it
 )
 
 func retryPolicy(r *model.Retries) *routev3.RetryPolicy {
@@ -266,7 +268,13 @@ func retryPolicy(r *model.Retries) *routev3.RetryPolicy {
 	if r.BackOff > 0 {
 		out.RetryBackOff = &routev3.RetryPolicy_RetryBackOff{BaseInterval: durationpb.New(r.BackOff)}
 	}
-	// RemoteLocalities asks for nothing here: all localities have the same priority, so a retry may go to any of them.
+	if r.RemoteLocalities {
+		out.RetryPriority = &routev3.RetryPolicy_RetryPriority{
+			Name: "envoy.retry_priorities.previous_priorities",
+			ConfigType: &routev3.RetryPolicy_RetryPriority_TypedConfig{
+				TypedConfig: pack(&previousprioritiesv3.PreviousPrioritiesConfig{UpdateFrequency: triesOfPriority})},
+		}
+	}
 	return out
 }
 

@@ -260,7 +260,7 @@ func TestRefusals(t *testing.T) {
 		{"cluster_dns", `type: STRICT_DNS`, `type: STRICT_DNS eds_cluster_config {}`, "eds_cluster_config: does not go with type STRICT_DNS"},
 		{"cluster_dns", `system_root_certs {}`, `system_root_certs {} ca_certificate_provider_instance { instance_name: "ROOTCA" }`, "one kind of roots"},
 		{"cluster", `http2_protocol_options {}`, `http2_protocol_options { max_concurrent_streams { value: 1 } }`, "max_concurrent_streams: is not supported"},
-		{"routes", `%REQ(:path)%`, `%START_TIME%`, "operator %START_TIME% is not supported"},
+		{"routes", `%REQ(:path)%`, `%VIRTUAL_CLUSTER_NAME%`, "operator %VIRTUAL_CLUSTER_NAME% is not supported"},
 		{"routes", `%REQ(:path)%`, "a\\r\\nb: c", "line break"},
 		{"routes", `seconds: 3`, `seconds: -3`, "timeout: -3s is out of range"},
 		{"routes", `retry_on: "connect-failure`, `retry_on: "sometimes`, `condition "sometimes" is not supported`},

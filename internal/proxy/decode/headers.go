@@ -7,6 +7,7 @@ import (
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 
 	"github.com/weftmesh/weft/internal/proxy/conf"
+	"github.com/weftmesh/weft/internal/wire"
 )
 
 // headerMatch decodes a condition on a field.
@@ -125,13 +126,6 @@ func (d *decoder) setHost(value string, replace bool, h *conf.HeaderChange) {
 	h.Host = value
 }
 
-// operators are the command operators that the proxy fills in. Source: Envoy's documentation of custom request headers.
-var operators = map[string]bool{
-	"DOWNSTREAM_REMOTE_ADDRESS": true, "DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT": true,
-	"DOWNSTREAM_LOCAL_ADDRESS": true, "DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT": true,
-	"DOWNSTREAM_PEER_URI_SAN": true, "PROTOCOL": true,
-}
-
 // checkValue checks the characters (RFC 9110 section 5.5) and operators of a value. "%%" is a percent sign.
 func (d *decoder) checkValue(v string) {
 	d.at("header.value", func() {
@@ -146,7 +140,7 @@ func (d *decoder) checkValue(v string) {
 				d.fail("%q has a single percent sign (write %%%%)", v)
 				return
 			}
-			if op != "" && !operators[op] && !isReqOperator(op) {
+			if op != "" && !wire.KnownOperator(op) {
 				d.fail("operator %%%s%% is not supported", op)
 			}
 			rest = after
@@ -159,15 +153,4 @@ func (d *decoder) fieldValue(v string) {
 	if strings.ContainsAny(v, "\r\n\x00") {
 		d.fail("contains a line break or NUL")
 	}
-}
-
-// isReqOperator reports whether op is REQ(name), name being a field's or a pseudo-header's.
-func isReqOperator(op string) bool {
-	name, ok := strings.CutPrefix(op, "REQ(")
-	if !ok {
-		return false
-	}
-	name, ok = strings.CutSuffix(name, ")")
-	name = strings.TrimPrefix(name, ":")
-	return ok && name != "" && !strings.ContainsAny(name, "()?: ")
 }

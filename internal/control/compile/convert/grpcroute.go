@@ -29,6 +29,7 @@ func (p *Part) checkGRPCRoute(r *gatewayv1.GRPCRoute) {
 		}
 		p.Routes.HTTP = append(p.Routes.HTTP, p.apiRule(i, same, matches, field))
 	}
+	p.sameNames(p.Routes)
 }
 
 // callFilters gives filters of a GRPCRoute as those of an HTTPRoute, which has all of them.

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/weftmesh/weft/internal/control/model"
+	"github.com/weftmesh/weft/internal/wire"
 )
 
 // maxDuration is the longest time that proxies take.
@@ -37,7 +38,7 @@ func (p *Part) notTooLong(t time.Duration, field string) {
 
 // retryConditions are those of Envoy's that proxies carry out, which Istio's retryOn takes beside status codes.
 var retryConditions = []string{"5xx", "gateway-error", "reset", "reset-before-request", "connect-failure", "refused-stream",
-	"retriable-4xx", "retriable-status-codes", "cancelled", "deadline-exceeded", "internal", "resource-exhausted", "unavailable"}
+	"retriable-4xx", "retriable-status-codes", "retriable-headers", "envoy-ratelimited", "http3-post-connect-failure", "cancelled", "deadline-exceeded", "internal", "resource-exhausted", "unavailable"}
 
 func (p *Part) retries(r *networkingapi.HTTPRetry, field string) *model.Retries {
 	if r == nil {
@@ -228,7 +229,8 @@ func (p *Part) authority(v, field string) {
 	}
 }
 
-// operators refuses Envoy's substitutions (%REQ(x)%, %PROTOCOL%). A percent sign is written twice, or it would begin one.
+// operators refuses those of Envoy's substitutions (%REQ(x)%, %PROTOCOL%) that proxies do not make. A percent sign is written twice,
+// or it would begin one.
 func (p *Part) operators(v, field string) {
 	for rest := v; ; {
 		_, after, found := strings.Cut(rest, "%")
@@ -240,8 +242,8 @@ func (p *Part) operators(v, field string) {
 		case !closed:
 			p.Err("InvalidHeaderValue", field, "write %% for a percent sign", "%q has a single percent sign", v)
 			return
-		case operator != "":
-			p.Unsupported(field, "values with %COMMAND% operators are not replaced; write %% for a percent sign")
+		case operator != "" && !wire.KnownOperator(operator):
+			p.Unsupported(field, "proxies do not fill in %"+operator+"%; write %% for a percent sign")
 			return
 		}
 		rest = after

@@ -39,6 +39,7 @@ func (p *Part) checkHTTPRoute(r *gatewayv1.HTTPRoute) {
 		}
 		p.Routes.HTTP = append(p.Routes.HTTP, p.apiRule(i, &rules[i], matches, field))
 	}
+	p.sameNames(p.Routes)
 }
 
 // apiRoute begins the routes of a part.

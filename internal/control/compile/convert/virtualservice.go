@@ -36,6 +36,7 @@ func (p *Part) virtualService(vs *networking.VirtualService) {
 	for i, r := range spec.Tcp {
 		rs.TCP = append(rs.TCP, p.tcpRoute(r, At("spec.tcp", i)))
 	}
+	p.sameNames(rs)
 	p.unreachable(rs)
 	p.Routes = rs
 }
@@ -167,6 +168,18 @@ func (p *Part) weightSum(list []model.WeightedDestination, field string) (sum ui
 		p.Err("InvalidWeight", field, "", "the weights add up to %d, more than %d", sum, math.MaxUint32)
 	}
 	return sum
+}
+
+// sameNames warns of rules that logs and traces could not tell apart.
+func (p *Part) sameNames(rs *model.RouteSet) {
+	seen := map[string]string{}
+	for _, r := range rs.HTTP {
+		if first, ok := seen[r.Name]; ok && r.Name != "" {
+			p.Warn("DuplicateName", r.Field+".name", "", "%s has that name already: logs and traces do not tell the rules apart", first)
+			continue
+		}
+		seen[r.Name] = r.Field
+	}
 }
 
 // unreachable warns of rules after one that takes everything.
