@@ -44,6 +44,11 @@ fuzz: need-go ## run every fuzz target for FUZZTIME (default 1m each)
 	  for t in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\).*/\1/p' $$f); do \
 	    echo "== $$(dirname $$f) $$t"; go test -run '^$$' -fuzz "^$$t$$" -fuzztime $${FUZZTIME:-1m} ./$$(dirname $$f) || exit 1; done; done
 
+.PHONY: soak
+soak: need-go ## send 10 million requests (SOAK_REQUESTS) and look for leaks, and a million through changes of everything (STEADY_REQUESTS)
+	SOAK_REQUESTS=$${SOAK_REQUESTS:-10000000} go test -count=1 -v -timeout 24h -run '^TestSoak$$' ./test/fault
+	STEADY_REQUESTS=$${STEADY_REQUESTS:-1000000} go test -count=1 -v -timeout 24h -run '^TestNoRequestFails$$' ./test/steady
+
 .PHONY: bench
 bench: need-go ## measure the proxy side by side with nginx and HAProxy (BENCH="-rounds 1 -d 1s" for a short run)
 	go run ./bench $(BENCH)
