@@ -227,7 +227,7 @@ func TestResponseBeforeReset(t *testing.T) {
 	var err error
 	for err == nil {
 		err = errors.Join(st.WriteBody([]byte("more")), st.Flush())
-		if p.next() == nil {
+		if err == nil && p.next() == nil {
 			t.Fatal(p.err)
 		}
 	}
