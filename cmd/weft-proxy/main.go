@@ -60,16 +60,16 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stderr, "weft-proxy: --bootstrap FILE is required, and nothing else but one of --takeover and --supervise")
 		return exitWrongCall
 	}
-	level := slog.LevelInfo
+	level := new(slog.LevelVar)
 	if *verbose {
-		level = slog.LevelDebug
+		level.Set(slog.LevelDebug)
 	}
 	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: level}))
 	if *supervised {
 		return superviseSelf(ctx, *path, *backend, *verbose, log, stdout, stderr)
 	}
 	signal.Ignore(syscall.SIGHUP) // it is for the parent; by default it would end the proxy
-	if err := serve(ctx, *path, *backend, *take, log); err != nil {
+	if err := serve(ctx, *path, *backend, *take, log, level); err != nil {
 		fmt.Fprintln(stderr, "weft-proxy:", err)
 		var refused *refusedError
 		if errors.As(err, &refused) {
@@ -104,7 +104,7 @@ func (e *refusedError) Unwrap() error { return e.error }
 // askTime bounds the asking for the listeners.
 const askTime = 10 * time.Second
 
-func serve(ctx context.Context, path, backend string, take bool, log *slog.Logger) (err error) {
+func serve(ctx context.Context, path, backend string, take bool, log *slog.Logger, level *slog.LevelVar) (err error) {
 	b, err := wire.ReadBootstrap(path)
 	if err != nil {
 		return err
@@ -114,7 +114,7 @@ func serve(ctx context.Context, path, backend string, take bool, log *slog.Logge
 		return err
 	}
 	defer func() { err = errors.Join(err, engine.Close()) }()
-	o := proxy.Options{Bootstrap: b, Log: log, Version: version.String(), Engine: engine}
+	o := proxy.Options{Bootstrap: b, Log: log, Level: level, Version: version.String(), Engine: engine}
 	if take {
 		if b.UpgradeSocket == "" {
 			return fmt.Errorf("bootstrap %s names no upgradeSocket", path)

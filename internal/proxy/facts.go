@@ -1,11 +1,11 @@
 package proxy
 
 import (
-	"context"
 	"io"
 	"net/http"
 
 	"github.com/weftmesh/weft/internal/proxy/admin"
+	"github.com/weftmesh/weft/internal/proxy/conf"
 	"github.com/weftmesh/weft/internal/telemetry"
 )
 
@@ -13,11 +13,12 @@ import (
 func (p *Proxy) Handler() http.Handler {
 	f := &admin.Facts{
 		Version: p.opt.Version, Node: p.opt.Bootstrap.Node, Log: p.log, Started: p.started, Epoch: p.epoch(),
-		Unready: p.Unready, Unbound: p.state.Unbound, Snapshot: p.config.Snapshot, Clusters: p.Clusters, Metrics: p.metrics.WriteTo,
-		Drain: func(ctx context.Context) { p.Drain(); p.Drained(ctx) },
+		Unready: p.Unready, Unbound: p.state.Unbound, Snapshot: p.config.Snapshot, Clusters: p.Clusters, Listeners: p.Listeners,
+		Identity: p.source.Current, Stats: p.Stats, Metrics: p.metrics.WriteTo,
+		Drain: p.drain, Drained: p.Drained, Quit: p.Quit, Level: p.opt.Level,
 	}
 	if p.plane != nil {
-		f.Live = p.plane.Live.Status
+		f.Live, f.Resources = p.plane.Live.Status, p.plane.Live.Resources
 	}
 	return admin.Handler(f)
 }
@@ -40,11 +41,18 @@ func (p *Proxy) Unready() string {
 func (p *Proxy) Clusters() []admin.Cluster {
 	var list []admin.Cluster
 	for _, c := range p.clusters.all() {
-		s := admin.Cluster{Name: c.conf.Name, Endpoints: []admin.Endpoint{}}
+		s := admin.Cluster{Name: c.conf.Name, Endpoints: []admin.Endpoint{}, MaxConnections: c.conf.MaxConnections,
+			MaxPending: c.conf.MaxPending, MaxRequests: c.conf.MaxRequests, MaxRetries: c.conf.MaxRetries}
+		where := c.places()
 		s.Connections, s.Pending, s.Requests, s.Retries = c.breaker.InUse()
 		for _, e := range c.endpoints() {
-			es := admin.Endpoint{Address: e.raw.Address, Workload: e.host.Endpoint.Workload, Condition: e.host.Condition(),
-				MutualTLS: e.raw.Source != nil, Active: e.host.Active()}
+			ce := e.host.Endpoint
+			es := admin.Endpoint{Address: e.raw.Address, Workload: ce.Workload, Condition: e.host.Condition(),
+				MutualTLS: e.raw.Source != nil, Active: e.host.Active(), Healthy: ce.Healthy, Draining: ce.Draining, Degraded: ce.Degraded,
+				Ejected: e.host.Ejected(), Failing: e.host.Failing(), Weight: ce.Weight}
+			if l := where[ce]; l != nil {
+				es.Priority, es.Region, es.Zone, es.SubZone = l.Priority, l.Region, l.Zone, l.SubZone
+			}
 			es.Open, es.Idle = e.pool.Count()
 			if f := e.host.LastFailure(); f != nil {
 				es.LastFailure, es.FailedAt = f.Text, f.At
@@ -54,6 +62,33 @@ func (p *Proxy) Clusters() []admin.Cluster {
 		list = append(list, s)
 	}
 	return list
+}
+
+// places says in which locality each endpoint is.
+func (c *cluster) places() map[*conf.Endpoint]*conf.Locality {
+	m := map[*conf.Endpoint]*conf.Locality{}
+	for i := range c.conf.Localities {
+		for _, e := range c.conf.Localities[i].Endpoints {
+			m[e] = &c.conf.Localities[i]
+		}
+	}
+	return m
+}
+
+// drain begins draining, of what the workload calls too unless inboundOnly.
+func (p *Proxy) drain(inboundOnly bool) {
+	p.Drain()
+	if !inboundOnly {
+		p.ending.Store(true)
+	}
+}
+
+// Listeners describes what is open.
+func (p *Proxy) Listeners() []admin.Listener {
+	if r := p.running.Load(); r != nil {
+		return r.list()
+	}
+	return nil
 }
 
 func (c *cluster) endpoints() []*endpoint {

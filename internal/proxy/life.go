@@ -5,16 +5,20 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/weftmesh/weft/internal/proxy/admin"
 	"github.com/weftmesh/weft/internal/proxy/bind"
 	"github.com/weftmesh/weft/internal/proxy/listen"
 	"github.com/weftmesh/weft/internal/telemetry"
+	"github.com/weftmesh/weft/internal/wire"
 )
 
 // Run serves until ctx ends and the live requests have drained, or something fails without which a proxy is none. It returns
@@ -23,6 +27,8 @@ func (p *Proxy) Run(ctx context.Context) error {
 	hard, kill := context.WithCancel(context.WithoutCancel(ctx))
 	defer kill()
 	p.ctx = hard
+	ctx, end := context.WithCancel(ctx)
+	defer end()
 	var err error
 	if p.access, err = p.openAccessLog(); err != nil {
 		return fmt.Errorf("proxy: %w", err)
@@ -31,6 +37,13 @@ func (p *Proxy) Run(ctx context.Context) error {
 	r := newRunning(p, hard)
 	defer r.end(kill)
 	r.background()
+	r.work.Go(func() {
+		select {
+		case <-p.quit:
+			end()
+		case <-hard.Done():
+		}
+	})
 	if err := r.bind(); err != nil {
 		return err
 	}
@@ -38,6 +51,7 @@ func (p *Proxy) Run(ctx context.Context) error {
 		return err
 	}
 	r.accept()
+	p.running.Store(r)
 	if err := r.takeOver(ctx); err != nil || ctx.Err() != nil {
 		return err
 	}
@@ -49,6 +63,9 @@ func (p *Proxy) Run(ctx context.Context) error {
 	}
 	return err
 }
+
+// Quit makes Run drain and end, as the end of its context does.
+func (p *Proxy) Quit() { p.quitOnce.Do(func() { close(p.quit) }) }
 
 // Drain begins draining of what comes to the workload or the gateway: connections end after their current request.
 // It does not wait, and does not end Run. What the workload itself calls goes on: it may have requests
@@ -112,7 +129,8 @@ type running struct {
 // bound is a listener of ours and who serves it.
 type bound struct {
 	net.Listener
-	name   string // the configured address
+	name   string // Envoy's, or the configured address
+	at     string // the configured address
 	handle func(listen.Accepted)
 }
 
@@ -190,7 +208,7 @@ func (r *running) accept() {
 }
 
 func (r *running) serve(b bound) *listen.Server {
-	t := r.p.traffic.get(b.name)
+	t := r.p.traffic.get(b.at)
 	s := &listen.Server{Handle: func(a listen.Accepted) { t.serve(a, b.handle) }, Log: r.p.log}
 	r.servers = append(r.servers, s)
 	r.accepting.Go(func() { r.fails("listener "+b.Addr().String(), s.Serve(b.Listener)) })
@@ -241,6 +259,22 @@ func (r *running) open() int {
 		n += r.gateways.Connections()
 	}
 	return n
+}
+
+// list describes the listeners.
+func (r *running) list() []admin.Listener {
+	var out []admin.Listener
+	for _, l := range r.listeners {
+		out = append(out, admin.Listener{Name: l.name, Address: l.Addr().String()})
+	}
+	if r.gateways == nil {
+		return out
+	}
+	ports := r.gateways.Ports()
+	for _, name := range slices.Sorted(maps.Keys(ports)) {
+		out = append(out, admin.Listener{Name: name, Address: ports[name]})
+	}
+	return out
 }
 
 func (r *running) closeListeners() {
@@ -317,7 +351,7 @@ func (r *running) bind() error {
 	if r.owner.Load() {
 		r.serveOwn()
 	}
-	open := func(address string, handle func(listen.Accepted)) error {
+	open := func(name, address string, handle func(listen.Accepted)) error {
 		if address == "" {
 			return nil
 		}
@@ -325,19 +359,19 @@ func (r *running) bind() error {
 		if err != nil {
 			return fmt.Errorf("proxy: listen on %s: %w", address, err)
 		}
-		r.listeners = append(r.listeners, bound{l, address, handle})
+		r.listeners = append(r.listeners, bound{l, name, address, handle})
 		return nil
 	}
-	err := errors.Join(open(b.Outbound, p.captured), open(b.Inbound, p.arrived), open(b.ForwardProxy, p.forwarder))
+	err := errors.Join(open("virtualOutbound", b.Outbound, p.captured), open(wire.InboundListener, b.Inbound, p.arrived), open("forwardProxy", b.ForwardProxy, p.forwarder))
 	for _, m := range b.OutboundPorts {
-		err = errors.Join(err, open(m.Listen, p.explicit(m.Destination)))
+		err = errors.Join(err, open(m.Listen, m.Listen, p.explicit(m.Destination)))
 	}
 	for _, m := range b.InboundPorts {
 		app, parseErr := netip.ParseAddrPort(m.Destination)
 		if parseErr != nil {
 			return fmt.Errorf("proxy: inbound port %s: destination: %w", m.Listen, parseErr)
 		}
-		err = errors.Join(err, open(m.Listen, p.mapped(m, app)))
+		err = errors.Join(err, open(m.Listen, m.Listen, p.mapped(m, app)))
 	}
 	return err
 }

@@ -309,7 +309,7 @@ func TestDrainEndpointEndsInboundConnections(t *testing.T) {
 	c := client.client()
 	client.get(c, "http://reviews:9080/")
 	w := httptest.NewRecorder()
-	server.proxy.Handler().ServeHTTP(w, httptest.NewRequest("POST", "/drain", nil))
+	server.proxy.Handler().ServeHTTP(w, fromHere("POST", "/drain"))
 	if w.Code != 200 || server.proxy.entered.Load() != 0 {
 		t.Fatalf("%d with %d connections", w.Code, server.proxy.entered.Load())
 	}
@@ -332,7 +332,7 @@ func TestDrainEndpointWaitsForClientsThatStillCome(t *testing.T) {
 	drained := make(chan struct{})
 	go func() { // ends with the drain
 		defer close(drained)
-		server.proxy.Handler().ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("POST", "/drain", nil))
+		server.proxy.Handler().ServeHTTP(httptest.NewRecorder(), fromHere("POST", "/drain"))
 	}()
 	eventually(t, "draining", func() bool { return server.proxy.Unready() == "draining" })
 	for range 20 {
@@ -357,11 +357,68 @@ func TestAdminPages(t *testing.T) {
 	server.serve(9080, hello("reviews"))
 	client.get(client.client(), "http://reviews:9080/")
 	for path, want := range map[string]string{"/metrics": "istio_requests_total{", "/stats/prometheus": "weft_certificate_expiry", "/ready": "ready",
-		"/healthz": "ok", "/config_dump": `"reviews"`, "/clusters": `"10.0.0.2:9080"`, "/debug/pprof/cmdline": ""} {
+		"/healthz": "ok", "/config_dump": `"reviews"`, "/clusters": "10.0.0.2:9080::health_flags::healthy", "/debug/pprof/cmdline": "",
+		"/clusters?format=json": `"port_value": 9080`, "/listeners": "virtualOutbound::10.0.0.1:15001", "/server_info": `"state": "LIVE"`,
+		"/stats?filter=reviews.*rq_2xx": "upstream_rq_2xx: 1", "/stats?format=json&filter=^server": `"server.live"`,
+		"/stats?format=prometheus&filter=upstream_cx_total": `envoy_cluster_upstream_cx_total{cluster_name="`, "/certs": "spiffe://cluster.local/ns/default/sa/productpage",
+		"/memory": `"allocated"`, "/": "/config_dump"} {
 		w := httptest.NewRecorder()
-		client.proxy.Handler().ServeHTTP(w, httptest.NewRequest("GET", path, nil))
+		client.proxy.Handler().ServeHTTP(w, fromHere("GET", path))
 		if w.Code != 200 || !strings.Contains(w.Body.String(), want) {
 			t.Errorf("%s: %d %.300s", path, w.Code, w.Body)
 		}
 	}
+}
+
+// fromHere is a request that comes over loopback.
+func fromHere(method, path string) *http.Request {
+	r := httptest.NewRequest(method, path, nil)
+	r.RemoteAddr = "127.0.0.1:40000"
+	return r
+}
+
+func TestAdminPagesForThisMachineOnly(t *testing.T) {
+	client, _ := pair(t)
+	for _, path := range []string{"POST /drain", "POST /drain_listeners", "POST /quitquitquit", "POST /logging", "GET /debug/pprof/heap"} {
+		method, path, _ := strings.Cut(path, " ")
+		w := httptest.NewRecorder()
+		client.proxy.Handler().ServeHTTP(w, httptest.NewRequest(method, path, nil)) // from 192.0.2.1
+		if w.Code != http.StatusForbidden {
+			t.Errorf("%s: %d %s", path, w.Code, w.Body)
+		}
+	}
+	if why := client.proxy.Unready(); why != "" {
+		t.Error(why)
+	}
+}
+
+func TestDrainOfInboundOnly(t *testing.T) {
+	client, server := pair(t)
+	server.serve(9080, hello("reviews"))
+	for _, path := range []string{"/drain_listeners?inboundonly", "/drain_listeners"} {
+		w := httptest.NewRecorder()
+		client.proxy.Handler().ServeHTTP(w, fromHere("POST", path))
+		if w.Code != 200 || client.proxy.Unready() != "draining" {
+			t.Fatalf("%s: %d, %q", path, w.Code, client.proxy.Unready())
+		}
+		if closes, want := client.proxy.closing(outbound), path == "/drain_listeners"; closes != want || !client.proxy.closing(inbound) {
+			t.Errorf("%s: outbound connections end: %v, want %v", path, closes, want)
+		}
+		if status, _, _ := client.get(client.client(), "http://reviews:9080/"); status != 200 {
+			t.Errorf("%s: a call while draining: %d", path, status)
+		}
+	}
+}
+
+func TestQuitEndsTheProxy(t *testing.T) {
+	client, _ := pair(t)
+	client.proxy.Handler().ServeHTTP(httptest.NewRecorder(), fromHere("POST", "/quitquitquit"))
+	eventually(t, "the listener is closed", func() bool {
+		c, err := client.DialDirect(t.Context(), netip.MustParseAddrPort("10.0.0.1:15001"))
+		if err == nil {
+			c.Close()
+		}
+		return err != nil
+	})
+	client.stop() // checks that Run gave no error
 }

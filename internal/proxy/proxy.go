@@ -77,6 +77,8 @@ type Options struct {
 	Taken *takeover.Taken
 	// Now is the clock; nil is time.Now.
 	Now func() time.Time
+	// Level is that of Log, for whoever asks the admin interface to change it; nil where it is fixed.
+	Level *slog.LevelVar
 	// Version is shown by the admin interface.
 	Version string
 }
@@ -112,6 +114,9 @@ type Proxy struct {
 	panics     atomic.Uint64  // in exchanges
 	shadows    sync.WaitGroup // mirrored requests
 
+	running   atomic.Pointer[running] // from when the listeners are open
+	quit      chan struct{}
+	quitOnce  sync.Once
 	drainFrom atomic.Int64 // Unix nanoseconds; 0 while not draining
 	drainNow  chan struct{}
 	drainOnce sync.Once
@@ -127,7 +132,7 @@ func New(o Options) (*Proxy, error) {
 		return nil, errors.New("proxy: a bootstrap is required")
 	}
 	o = o.withDefaults()
-	p := &Proxy{opt: o, started: time.Now(), log: o.Log, config: o.Config, source: o.Source, metrics: telemetry.New(0), drainNow: make(chan struct{}),
+	p := &Proxy{opt: o, started: time.Now(), log: o.Log, config: o.Config, source: o.Source, metrics: telemetry.New(0), drainNow: make(chan struct{}), quit: make(chan struct{}),
 		state: ready.New(o.Bootstrap.Node.Role == wire.Gateway)}
 	var err error
 	if p.dialer, err = dial.New(o.Bootstrap, o.Dial, o.DialOutside); err != nil {

@@ -16,8 +16,8 @@ import (
 // tally counts what became of a cluster's requests. It outlives the cluster's versions.
 type tally struct {
 	upstream.Counts
-	attempts, retries, retriesWell, retryOverflow, timeouts, overflow, relayed, relays atomic.Int64
-	classes                                                                            [6]atomic.Int64 // of answers, by the status's first digit
+	attempts, retries, retriesWell, retryOverflow, timeouts, overflow, relays atomic.Int64
+	classes                                                                   [6]atomic.Int64 // of answers, by the status's first digit
 }
 
 // count takes a finished exchange.
@@ -47,7 +47,7 @@ func (t *tally) count(x *exchange) {
 
 // used reports whether there is anything to tell.
 func (t *tally) used() bool {
-	return t.attempts.Load()+t.relayed.Load()+t.Connected.Load()+t.Failed.Load()+t.overflow.Load() > 0
+	return t.attempts.Load()+t.Connected.Load()+t.Failed.Load()+t.overflow.Load() > 0
 }
 
 // maxClusterStats bounds the clusters on a metrics page.

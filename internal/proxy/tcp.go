@@ -118,14 +118,14 @@ func (s *stream) connect() bool {
 		return false
 	}
 	s.to.host.Begin()
-	s.cluster.tally.relayed.Add(1)
-	s.cluster.tally.relays.Add(1)
 	s.up, s.err = up, nil
 	return true
 }
 
 // carry relays until both sides have ended.
 func (s *stream) carry() {
+	s.cluster.tally.relays.Add(1)
+	defer s.cluster.tally.relays.Add(-1)
 	e := s.edge()
 	e.Opened()
 	counts, err := relay.Tunnel(s.p.ctx, s.d.conn, s.up.Conn, s.idle())
@@ -154,7 +154,6 @@ func (s *stream) idle() time.Duration {
 func (s *stream) close() {
 	if s.up != nil {
 		s.up.Close()
-		s.cluster.tally.relays.Add(-1)
 		s.to.host.End()
 	}
 }

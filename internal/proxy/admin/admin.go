@@ -10,8 +10,13 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/pprof"
+	"net/netip"
+	"runtime"
+	"strconv"
+	"strings"
 	"time"
 
+	"github.com/weftmesh/weft/internal/identity"
 	"github.com/weftmesh/weft/internal/proxy/conf"
 	"github.com/weftmesh/weft/internal/proxy/live"
 	"github.com/weftmesh/weft/internal/telemetry"
@@ -32,48 +37,49 @@ type Facts struct {
 	// Unbound says why ports of a gateway are not open, by listener.
 	Unbound  func() map[string]string
 	Snapshot func() *conf.Snapshot
-	// Live is the state of the configuration's keeper; nil for none.
-	Live     func() live.Status
-	Clusters func() []Cluster
-	Metrics  func(w io.Writer) (int64, error)
-	// Drain begins draining, and returns when it is over.
-	Drain func(ctx context.Context)
+	// Live is the state of the configuration's keeper, and Resources what it holds; nil for none.
+	Live      func() live.Status
+	Resources func() []live.Resource
+	Clusters  func() []Cluster
+	Listeners func() []Listener
+	Identity  func() *identity.Material
+	Stats     func() []telemetry.Stat
+	Metrics   func(w io.Writer) (int64, error)
+	// Drain begins draining of what comes in, or of what the workload calls too; Drained waits until nothing comes in any more.
+	Drain   func(inboundOnly bool)
+	Drained func(ctx context.Context)
+	// Quit makes the proxy drain and end.
+	Quit func()
+	// Level is the log's; nil where it cannot be changed.
+	Level *slog.LevelVar
 }
 
-// Cluster is a running cluster.
-type Cluster struct {
-	Name        string     `json:"name"`
-	Connections int64      `json:"connections"`
-	Pending     int64      `json:"pending"`
-	Requests    int64      `json:"requests"`
-	Retries     int64      `json:"retries"`
-	Endpoints   []Endpoint `json:"endpoints"`
-}
+// Listener is an open one. Address is where it really listens.
+type Listener struct{ Name, Address string }
 
-// Endpoint is an endpoint as its users have found it.
-type Endpoint struct {
-	Address     string    `json:"address"`
-	Workload    string    `json:"workload,omitempty"`
-	Condition   string    `json:"condition"`
-	MutualTLS   bool      `json:"mutualTLS"`
-	Active      int       `json:"activeRequests"`
-	Open        int       `json:"openConnections"`
-	Idle        int       `json:"idleConnections"`
-	LastFailure string    `json:"lastFailure,omitempty"`
-	FailedAt    time.Time `json:"failedAt,omitzero"`
-}
-
-// Handler serves the pages.
+// Handler serves the pages. What changes the proxy, and profiles, are for the machine's own loopback and unix sockets.
 func Handler(f *Facts) http.Handler {
 	mux := http.NewServeMux()
-	page := func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", telemetry.ContentType)
-		if _, err := f.Metrics(w); err != nil {
-			f.Log.Debug("metrics page", "error", err)
+	for _, p := range f.pages() {
+		serve := p.serve
+		if p.local {
+			serve = local(serve)
 		}
+		mux.HandleFunc(p.method+p.path, serve)
 	}
-	mux.HandleFunc("GET /metrics", page)
-	mux.HandleFunc("GET /stats/prometheus", page)
+	mux.HandleFunc("GET /{$}", f.index)
+	return mux
+}
+
+// page is one path. method is "GET " or "POST "; empty takes both.
+type page struct {
+	method, path string
+	local        bool
+	text         string // for the index
+	serve        http.HandlerFunc
+}
+
+func (f *Facts) pages() []page {
 	ready := func(w http.ResponseWriter, _ *http.Request) {
 		if why := f.Unready(); why != "" {
 			http.Error(w, why, http.StatusServiceUnavailable)
@@ -81,46 +87,134 @@ func Handler(f *Facts) http.Handler {
 		}
 		fmt.Fprintln(w, "ready")
 	}
-	mux.HandleFunc("GET /ready", ready)
-	mux.HandleFunc("GET /healthz/ready", ready)
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
-	mux.HandleFunc("GET /config_dump", func(w http.ResponseWriter, _ *http.Request) { f.writeJSON(w, f.dump()) })
-	mux.HandleFunc("GET /clusters", func(w http.ResponseWriter, _ *http.Request) { f.writeJSON(w, f.Clusters()) })
-	mux.HandleFunc("GET /server_info", func(w http.ResponseWriter, _ *http.Request) { f.writeJSON(w, f.serverInfo()) })
-	mux.HandleFunc("POST /drain", func(w http.ResponseWriter, r *http.Request) {
-		f.Drain(r.Context())
-		fmt.Fprintln(w, "drained")
-	})
-	mux.HandleFunc("/debug/pprof/", pprof.Index)
-	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
-	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
-	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
-	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
-	return mux
+	metrics := func(w http.ResponseWriter, _ *http.Request) { f.prometheus(w, nil) }
+	show := func(of func() any) http.HandlerFunc {
+		return func(w http.ResponseWriter, _ *http.Request) { f.writeJSON(w, of()) }
+	}
+	return []page{
+		{"GET ", "/certs", false, "certificates of the workload, public facts", show(f.certs)},
+		{"GET ", "/clusters", false, "clusters and what was found out about their endpoints; ?format=json", f.clusters},
+		{"GET ", "/config_dump", false, "the configuration in force, without secrets", show(f.dump)},
+		{"", "/debug/pprof/", true, "profiles of the Go runtime", pprof.Index},
+		{"", "/debug/pprof/cmdline", true, "", pprof.Cmdline},
+		{"", "/debug/pprof/profile", true, "", pprof.Profile},
+		{"", "/debug/pprof/symbol", true, "", pprof.Symbol},
+		{"", "/debug/pprof/trace", true, "", pprof.Trace},
+		{"POST ", "/drain", true, "end inbound connections after their current request; answers when none is left", f.drain},
+		{"POST ", "/drain_listeners", true, "begin to drain, and answer at once; ?inboundonly leaves what the workload calls", f.drainListeners},
+		{"GET ", "/healthz", false, "200 while the proxy runs", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") }},
+		{"GET ", "/healthz/ready", false, "as /ready", ready},
+		{"GET ", "/listeners", false, "open listeners; ?format=json", f.listeners},
+		{"POST ", "/logging", true, "?level=debug, info, warning or error", f.logging},
+		{"GET ", "/memory", false, "memory in use, in bytes", show(memory)},
+		{"GET ", "/metrics", false, "as /stats/prometheus", metrics},
+		{"POST ", "/quitquitquit", true, "drain and end", f.quit},
+		{"GET ", "/ready", false, "200 when the proxy can serve, else 503 and what is missing", ready},
+		{"GET ", "/server_info", false, "version, state, epoch, node", show(func() any { return f.serverInfo() })},
+		{"GET ", "/stats", false, "counters; ?filter=REGEXP, ?format=json or prometheus", f.stats},
+		{"GET ", "/stats/prometheus", false, "all metrics", metrics},
+	}
+}
+
+// local refuses callers from other machines.
+func local(serve http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		// A unix socket's peer has no address that could be parsed.
+		if from, err := netip.ParseAddrPort(r.RemoteAddr); err == nil && !from.Addr().Unmap().IsLoopback() {
+			http.Error(w, "only from this machine's loopback", http.StatusForbidden)
+			return
+		}
+		serve(w, r)
+	}
+}
+
+func (f *Facts) index(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", plainText)
+	for _, p := range f.pages() {
+		if p.text != "" {
+			fmt.Fprintf(w, "%-5s%-20s %s\n", p.method, p.path, p.text)
+		}
+	}
+}
+
+func (f *Facts) clusters(w http.ResponseWriter, r *http.Request) {
+	if r.FormValue("format") == "json" {
+		f.writeJSON(w, clusterStatuses(f.Clusters()))
+		return
+	}
+	w.Header().Set("Content-Type", plainText)
+	writeClusters(w, f.Clusters())
+}
+
+func (f *Facts) listeners(w http.ResponseWriter, r *http.Request) {
+	list := f.Listeners()
+	if r.FormValue("format") != "json" {
+		w.Header().Set("Content-Type", plainText)
+		for _, l := range list {
+			fmt.Fprintf(w, "%s::%s\n", l.Name, l.Address)
+		}
+		return
+	}
+	statuses := []any{}
+	for _, l := range list {
+		statuses = append(statuses, map[string]any{"name": l.Name, "local_address": socketAddress(l.Address)})
+	}
+	f.writeJSON(w, map[string]any{"listener_statuses": statuses})
+}
+
+func (f *Facts) drain(w http.ResponseWriter, r *http.Request) {
+	f.Drain(true)
+	f.Drained(r.Context())
+	fmt.Fprintln(w, "drained")
+}
+
+func (f *Facts) drainListeners(w http.ResponseWriter, r *http.Request) {
+	f.Drain(r.URL.Query().Has("inboundonly"))
+	fmt.Fprintln(w, "OK")
+}
+
+func (f *Facts) quit(w http.ResponseWriter, _ *http.Request) {
+	fmt.Fprintln(w, "OK")
+	f.Quit()
+}
+
+// levels are Envoy's names; what we do not tell apart is the nearest.
+var levels = map[string]slog.Level{"trace": slog.LevelDebug, "debug": slog.LevelDebug, "info": slog.LevelInfo, "warning": slog.LevelWarn,
+	"warn": slog.LevelWarn, "error": slog.LevelError, "critical": slog.LevelError}
+
+func (f *Facts) logging(w http.ResponseWriter, r *http.Request) {
+	if f.Level == nil {
+		http.Error(w, "the level of this log is not the proxy's to change", http.StatusNotImplemented)
+		return
+	}
+	if name := r.FormValue("level"); name != "" {
+		level, ok := levels[name]
+		if !ok {
+			http.Error(w, fmt.Sprintf("level %q is none of debug, info, warning and error", name), http.StatusBadRequest)
+			return
+		}
+		f.Level.Set(level)
+	}
+	fmt.Fprintln(w, "level:", strings.ToLower(f.Level.Level().String()))
+}
+
+// memory is envoy.admin.v3.Memory as far as Go's runtime can tell.
+func memory() any {
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return map[string]string{
+		"allocated": strconv.FormatUint(m.HeapAlloc, 10), "heap_size": strconv.FormatUint(m.HeapSys, 10),
+		"pageheap_free": strconv.FormatUint(m.HeapIdle-m.HeapReleased, 10), "pageheap_unmapped": strconv.FormatUint(m.HeapReleased, 10),
+		"total_physical_bytes": strconv.FormatUint(m.Sys-m.HeapReleased, 10),
+	}
 }
 
 func (f *Facts) writeJSON(w http.ResponseWriter, v any) {
 	w.Header().Set("Content-Type", "application/json")
 	e := json.NewEncoder(w)
 	e.SetIndent("", "  ")
+	e.SetEscapeHTML(false)
 	if err := e.Encode(v); err != nil {
 		f.Log.Debug("admin answer", "error", err)
 	}
-}
-
-// dump is the configuration in force with the state of its keeper. Private keys are not in it.
-func (f *Facts) dump() any {
-	d := struct {
-		Version  string            `json:"version,omitempty"`
-		Node     wire.Node         `json:"node"`
-		Ready    string            `json:"notReady,omitempty"`
-		Unbound  map[string]string `json:"unboundGatewayPorts,omitempty"`
-		Live     *live.Status      `json:"live,omitempty"`
-		Snapshot any               `json:"snapshot"`
-	}{Version: f.Version, Node: f.Node, Ready: f.Unready(), Unbound: f.Unbound(), Snapshot: redacted(f.Snapshot())}
-	if f.Live != nil {
-		s := f.Live()
-		d.Live = &s
-	}
-	return d
 }

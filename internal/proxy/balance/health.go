@@ -131,6 +131,9 @@ func (h *Host) Healthy() bool {
 // Ejected reports whether outlier detection keeps the host out.
 func (h *Host) Ejected() bool { return h.standing() == ejected }
 
+// Failing reports whether health checks find the host unfit.
+func (h *Host) Failing() bool { return h.failing.Load() }
+
 // Ejections counts those of outlier detection.
 func (c *Cluster) Ejections() int64 { return c.shared.ejections.Load() }
 
