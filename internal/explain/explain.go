@@ -106,7 +106,7 @@ func proxyOf(ix *generate.Index, mesh *model.Mesh, w *model.Workload) Proxy {
 	if w.Gateway {
 		role = wire.Gateway
 	}
-	g := ix.For(generate.Node{Role: role, Name: w.Name, Namespace: w.Namespace, ServiceAccount: w.ServiceAccount, Labels: w.Labels, Ports: w.Ports})
+	g := ix.For(generate.Node{Role: role, Name: w.Name, Namespace: w.Namespace, ServiceAccount: w.ServiceAccount, Labels: w.Labels, Locality: w.Locality, Ports: w.Ports})
 	p := Proxy{
 		Role: role, Name: w.Name, Workload: cmp.Or(w.Owner, w.Name), Namespace: w.Namespace, ServiceAccount: w.ServiceAccount,
 		Identity:  identity.ID{TrustDomain: mesh.Settings.TrustDomain, Namespace: w.Namespace, ServiceAccount: w.ServiceAccount},

@@ -10,13 +10,16 @@ import (
 // addDestinations puts DestinationRules into the mesh. Of several in one namespace for one host, the oldest one's policy counts
 // and subsets are gathered, as in Istio.
 func (c *compiler) addDestinations() {
-	type place struct{ namespace, host string }
+	type place struct{ namespace, host, selector string }
 	first := map[place]*part{}
+	placeOf := func(p *part) place {
+		return place{p.GetNamespace(), p.Destination.Host, fmt.Sprint(p.Destination.Selector)} // maps print sorted
+	}
 	for _, p := range c.byKind["DestinationRule"] {
 		c.resolveCredentials(p, []string{p.GetNamespace()})
-		older := first[place{p.GetNamespace(), p.Destination.Host}]
+		older := first[placeOf(p)]
 		if older == nil {
-			first[place{p.GetNamespace(), p.Destination.Host}] = p
+			first[placeOf(p)] = p
 			c.mesh.Destinations[p.Destination.Host] = append(c.mesh.Destinations[p.Destination.Host], p.Destination)
 			c.checkSubsetHost(p)
 			continue

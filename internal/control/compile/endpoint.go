@@ -92,8 +92,8 @@ func (c *compiler) endpointOf(slice *discoveryv1.EndpointSlice, e discoveryv1.En
 func describePod(ep *model.Endpoint, pod *corev1.Pod) {
 	ep.Instance, ep.Namespace, ep.Labels = pod.Name, pod.Namespace, pod.Labels
 	ep.ServiceAccount, ep.Workload, ep.Mesh = serviceAccount(pod), podOwner(pod), hasSidecar(pod)
-	if l := pod.Labels[localityLabel]; l != "" {
-		ep.Locality = strings.ReplaceAll(l, ".", "/")
+	if l := localityOf(pod.Labels); l != "" {
+		ep.Locality = l
 	}
 }
 

@@ -171,10 +171,10 @@ func TestRefused(t *testing.T) {
 			"11 error InvalidHost spec.tls[1].match[1].sniHosts[0]", "11 error MissingField spec.tls[1].match[0].sniHosts"}},
 		{"destination rule", istio, "DestinationRule", `
   host: a
-  workloadSelector: {matchLabels: {a: b}}
+  workloadSelector: {matchLabels: {}}
   trafficPolicy:
-    loadBalancer: {consistentHash: {httpHeaderName: x}}
-    connectionPool: {tcp: {maxConnections: -1, idleTimeout: 1s}}
+    loadBalancer: {consistentHash: {minimumRingSize: 9000000}}
+    connectionPool: {tcp: {maxConnections: -1}, http: {http2KeepAlive: {}}}
     outlierDetection: {maxEjectionPercent: 101, consecutiveErrors: 1}
     tls: {mode: MUTUAL}
     portLevelSettings: [{tls: {mode: SIMPLE, caCertificates: /x}}]
@@ -183,14 +183,49 @@ func TestRefused(t *testing.T) {
   - {name: v1}
   - {name: v1, labels: {a: "*"}}
   - {name: V_2}`, []string{
-			"7 error Unsupported spec.workloadSelector", "9 error Unsupported spec.trafficPolicy.loadBalancer.consistentHash",
+			"7 error MissingField spec.workloadSelector.matchLabels", "9 error InvalidValue spec.trafficPolicy.loadBalancer.consistentHash.minimumRingSize",
+			"9 error MissingField spec.trafficPolicy.loadBalancer.consistentHash",
 			"10 error InvalidValue spec.trafficPolicy.connectionPool.tcp.maxConnections",
-			"10 error Unsupported spec.trafficPolicy.connectionPool.tcp.idleTimeout",
+			"10 error Unsupported spec.trafficPolicy.connectionPool.http.http2KeepAlive",
 			"11 error InvalidPercentage spec.trafficPolicy.outlierDetection.maxEjectionPercent",
 			"11 error Unsupported spec.trafficPolicy.outlierDetection.consecutiveErrors",
 			"12 error MissingField spec.trafficPolicy.tls.credentialName", "13 error MissingField spec.trafficPolicy.portLevelSettings[0].port",
 			"14 error Unsupported spec.trafficPolicy.tunnel", "17 error DuplicateSubset spec.subsets[1].name",
 			"17 error InvalidLabel spec.subsets[1].labels.a", "18 error InvalidName spec.subsets[2].name"}},
+		{"load balancing", istio, "DestinationRule", `
+  host: a
+  trafficPolicy:
+    loadBalancer:
+      consistentHash: {httpCookie: {name: "", path: "/;x", ttl: 1us}, maglev: {tableSize: 100}}
+      warmup: {duration: 0s, aggression: 0.5, minimumPercent: 101}
+      localityLbSetting:
+        distribute:
+        - {from: "*/x", to: {a/b: 50, "a/*": 49}}
+        failover: [{from: a, to: a}, {from: a}, {from: a/b, to: c}]
+  subsets:
+  - name: v1
+    trafficPolicy:
+      portLevelSettings:
+      - port: {number: 80}
+        loadBalancer: {localityLbSetting: {failover: [{from: a, to: b}], failoverPriority: [""]}}`, []string{
+			"10 error ConflictingFields spec.trafficPolicy.loadBalancer.warmup",
+			"10 error InvalidPercentage spec.trafficPolicy.loadBalancer.warmup.minimumPercent",
+			"10 error InvalidValue spec.trafficPolicy.loadBalancer.warmup.aggression",
+			"10 error MissingField spec.trafficPolicy.loadBalancer.warmup.duration",
+			"11 error ConflictingFields spec.trafficPolicy.loadBalancer.localityLbSetting",
+			"13 error InvalidValue spec.trafficPolicy.loadBalancer.localityLbSetting.distribute[0].from",
+			"13 error InvalidWeight spec.trafficPolicy.loadBalancer.localityLbSetting.distribute[0].to",
+			"13 error OverlappingLocality spec.trafficPolicy.loadBalancer.localityLbSetting.distribute[0].to.a/b",
+			"14 error InvalidValue spec.trafficPolicy.loadBalancer.localityLbSetting.failover[0].to",
+			"14 error InvalidValue spec.trafficPolicy.loadBalancer.localityLbSetting.failover[2]",
+			"14 error MissingField spec.trafficPolicy.loadBalancer.localityLbSetting.failover[1]",
+			"20 error ConflictingFields spec.subsets[0].trafficPolicy.portLevelSettings[0].loadBalancer.localityLbSetting",
+			"20 error MissingField spec.subsets[0].trafficPolicy.portLevelSettings[0].loadBalancer.localityLbSetting.failoverPriority[0]",
+			"9 error InvalidDuration spec.trafficPolicy.loadBalancer.consistentHash.httpCookie.ttl",
+			"9 error InvalidValue spec.trafficPolicy.loadBalancer.consistentHash.httpCookie.path",
+			"9 error InvalidValue spec.trafficPolicy.loadBalancer.consistentHash.maglev.tableSize",
+			"9 error MissingField spec.trafficPolicy.loadBalancer.consistentHash.httpCookie.name",
+		}},
 		{"gateway", istio, "Gateway", `
   servers:
   - port: {number: 80, protocol: HTTP}

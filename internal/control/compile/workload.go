@@ -56,7 +56,7 @@ func (c *compiler) addWorkloads() {
 func podWorkload(pod *corev1.Pod) *model.Workload {
 	w := &model.Workload{
 		Namespace: pod.Namespace, Name: pod.Name, Owner: podOwner(pod), Labels: pod.Labels,
-		ServiceAccount: serviceAccount(pod), Gateway: isGateway(pod), Ready: isReady(pod),
+		Locality: localityOf(pod.Labels), ServiceAccount: serviceAccount(pod), Gateway: isGateway(pod), Ready: isReady(pod),
 		ProxyProtocol: convert.PodHeader(pod.Annotations),
 	}
 	for _, ip := range pod.Status.PodIPs {
@@ -73,6 +73,22 @@ func podWorkload(pod *corev1.Pod) *model.Workload {
 		}
 	}
 	return w
+}
+
+// localityOf reads the labels that say where a pod runs, in Istio's form or Kubernetes' own.
+func localityOf(labels map[string]string) string {
+	if l := labels[localityLabel]; l != "" {
+		return strings.ReplaceAll(l, ".", "/")
+	}
+	region, zone := labels[model.RegionLabel], labels[model.ZoneLabel]
+	if region == "" && zone == "" {
+		return ""
+	}
+	l := region + "/" + zone
+	if s := labels[model.SubzoneLabel]; s != "" {
+		l += "/" + s
+	}
+	return l
 }
 
 // podOwner names what a user calls the workload: the Deployment. A ReplicaSet is called after its Deployment and a hash.
@@ -119,7 +135,7 @@ func hasSidecar(pod *corev1.Pod) bool {
 }
 
 func (c *compiler) addWorkloadEntry(e *networking.WorkloadEntry) {
-	w := &model.Workload{Namespace: e.Namespace, Name: e.Name, Owner: e.Name, Labels: entryLabels(e),
+	w := &model.Workload{Namespace: e.Namespace, Name: e.Name, Owner: e.Name, Labels: entryLabels(e), Locality: e.Spec.Locality,
 		ServiceAccount: e.Spec.ServiceAccount, Ready: true}
 	if w.ServiceAccount == "" {
 		w.ServiceAccount = "default"

@@ -91,6 +91,7 @@ func (g *Generator) routeAction(out *routev3.Route, c candidate, destinations []
 	if host != "" {
 		action.HostRewriteSpecifier = &routev3.RouteAction_HostRewriteLiteral{HostRewriteLiteral: host}
 	}
+	action.HashPolicy = g.hashPolicies(destinations, at.port)
 	for _, m := range r.Mirrors {
 		if m.Percent <= 0 || m.Destination.Invalid != "" {
 			continue

@@ -96,6 +96,9 @@ func (g *Generator) outboundCluster(name string, b *backend) *clusterv3.Cluster 
 		c.OutlierDetection = outlier(o)
 		c.CommonLbConfig.HealthyPanicThreshold.Value = float64(o.MinHealthPercent)
 	}
+	if p := b.policy.Pool; p != nil && p.KeepAlive != nil {
+		c.UpstreamConnectionOptions = keepAlive(p.KeepAlive)
+	}
 	g.discover(c, b)
 	g.secure(c, b)
 	announce(c, b.policy.ProxyProtocol)
@@ -119,31 +122,15 @@ func (g *Generator) discovery(b *backend) clusterv3.Cluster_DiscoveryType {
 func (g *Generator) discover(c *clusterv3.Cluster, b *backend) {
 	kind := g.discovery(b)
 	c.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: kind}
-	c.LbPolicy = g.balancing(b.policy.Balancing)
+	g.balance(c, b.policy.Balancing)
 	switch kind {
 	case clusterv3.Cluster_ORIGINAL_DST:
-		c.LbPolicy = clusterv3.Cluster_CLUSTER_PROVIDED
+		c.LbPolicy, c.LbConfig, c.LoadBalancingPolicy = clusterv3.Cluster_CLUSTER_PROVIDED, nil, nil
 	case clusterv3.Cluster_EDS:
 		c.EdsClusterConfig = &clusterv3.Cluster_EdsClusterConfig{EdsConfig: ads(), ServiceName: c.Name}
 	default:
 		c.LoadAssignment = g.dnsEndpoints(c.Name, b)
 	}
-}
-
-// balancing: requests to whoever has the fewest, as Istio, unless the user says otherwise.
-func (g *Generator) balancing(b *model.Balancing) clusterv3.Cluster_LbPolicy {
-	if b != nil {
-		switch b.Simple {
-		case "ROUND_ROBIN":
-			return clusterv3.Cluster_ROUND_ROBIN
-		case "RANDOM":
-			return clusterv3.Cluster_RANDOM
-		}
-	}
-	if g.node.Proxyless {
-		return clusterv3.Cluster_ROUND_ROBIN // gRPC clients know no other for certain
-	}
-	return clusterv3.Cluster_LEAST_REQUEST
 }
 
 func (g *Generator) connectTimeout(p *model.ConnectionPool) *durationpb.Duration {
@@ -175,11 +162,26 @@ func circuitBreakers(p *model.ConnectionPool) *clusterv3.CircuitBreakers {
 	return &clusterv3.CircuitBreakers{Thresholds: []*clusterv3.CircuitBreakers_Thresholds{t}}
 }
 
+// keepAlive asks for TCP's own probing. Its durations are whole seconds.
+func keepAlive(k *model.KeepAlive) *clusterv3.UpstreamConnectionOptions {
+	seconds := func(d time.Duration) *wrapperspb.UInt32Value {
+		if d == 0 {
+			return nil
+		}
+		return wrapperspb.UInt32(uint32(max(1, d/time.Second)))
+	}
+	out := &corev3.TcpKeepalive{KeepaliveTime: seconds(k.Idle), KeepaliveInterval: seconds(k.Interval)}
+	if k.Probes > 0 {
+		out.KeepaliveProbes = wrapperspb.UInt32(k.Probes)
+	}
+	return &clusterv3.UpstreamConnectionOptions{TcpKeepalive: out}
+}
+
 // protocolOptions say which version of HTTP a port is spoken to in, and limit its connections. A port that is declared for HTTP/2 or
 // gRPC speaks that; any other speaks what the client does, which is all that is known of it. Nil for ports that carry no HTTP and
 // have no limits.
 func protocolOptions(protocol model.Protocol, p *model.ConnectionPool) map[string]*anypb.Any {
-	limited := p != nil && (p.IdleTimeout > 0 || p.MaxRequestsPerConnection > 0)
+	limited := p != nil && (p.IdleTimeout > 0 || p.MaxRequestsPerConnection > 0 || p.MaxConnectionDuration > 0)
 	if !limited && !protocol.IsHTTP() && protocol != model.Auto {
 		return nil
 	}
@@ -188,6 +190,9 @@ func protocolOptions(protocol model.Protocol, p *model.ConnectionPool) map[strin
 		out.CommonHttpProtocolOptions = &corev3.HttpProtocolOptions{}
 		if p.IdleTimeout > 0 {
 			out.CommonHttpProtocolOptions.IdleTimeout = durationpb.New(p.IdleTimeout)
+		}
+		if p.MaxConnectionDuration > 0 {
+			out.CommonHttpProtocolOptions.MaxConnectionDuration = durationpb.New(p.MaxConnectionDuration)
 		}
 		if p.MaxRequestsPerConnection > 0 {
 			out.CommonHttpProtocolOptions.MaxRequestsPerConnection = wrapperspb.UInt32(p.MaxRequestsPerConnection)

@@ -1,6 +1,8 @@
 package generate
 
 import (
+	"slices"
+
 	"github.com/weftmesh/weft/internal/control/model"
 )
 
@@ -38,9 +40,17 @@ func (g *Generator) destinationIn(namespace, host string) *model.Destination {
 }
 
 func (g *Generator) mergedDestination(namespace string, list []*model.Destination) *model.Destination {
+	// A rule that selects this client counts instead of those for all.
 	var out *model.Destination
+	selects := func(d *model.Destination) bool {
+		return d.Selector != nil && d.Ref.Namespace == g.node.Namespace && subsetOf(d.Selector, g.node.Labels)
+	}
+	selected := slices.ContainsFunc(list, func(d *model.Destination) bool { return d.Ref.Namespace == namespace && selects(d) })
 	for _, d := range list {
 		if d.Ref.Namespace != namespace || !d.ExportTo.VisibleFrom(d.Ref.Namespace, g.node.Namespace) {
+			continue
+		}
+		if selected && !selects(d) || !selected && d.Selector != nil {
 			continue
 		}
 		if out == nil {

@@ -70,7 +70,8 @@ func (g *Generator) endpointsOf(b *backend) []*model.Endpoint {
 
 func (g *Generator) localities(name string, endpoints []*model.Endpoint, b *backend) *endpointv3.ClusterLoadAssignment {
 	names := g.discovery(b) != clusterv3.Cluster_EDS // only clusters that are resolved have endpoints with names
-	byLocality := map[string]*endpointv3.LocalityLbEndpoints{}
+	byGroup := map[group]*endpointv3.LocalityLbEndpoints{}
+	prefer := g.preference(&b.policy)
 	seen := map[string]bool{}
 	for _, e := range endpoints {
 		port := e.Ports[b.port.Number]
@@ -82,19 +83,31 @@ func (g *Generator) localities(name string, endpoints []*model.Endpoint, b *back
 			continue
 		}
 		seen[key] = true
-		l := byLocality[e.Locality]
+		of := group{locality: e.Locality}
+		if prefer != nil {
+			of.priority = prefer(e)
+		}
+		l := byGroup[of]
 		if l == nil {
-			l = &endpointv3.LocalityLbEndpoints{Locality: locality(e.Locality), LoadBalancingWeight: wrapperspb.UInt32(0)}
-			byLocality[e.Locality] = l
+			l = &endpointv3.LocalityLbEndpoints{Locality: locality(e.Locality), Priority: of.priority, LoadBalancingWeight: wrapperspb.UInt32(0)}
+			byGroup[of] = l
 		}
 		l.LbEndpoints = append(l.LbEndpoints, g.endpoint(e, port, b))
 		l.LoadBalancingWeight.Value += max(e.Weight, 1)
 	}
 	out := &endpointv3.ClusterLoadAssignment{ClusterName: name}
-	for _, k := range slices.Sorted(maps.Keys(byLocality)) {
-		l := byLocality[k]
+	for _, k := range slices.SortedFunc(maps.Keys(byGroup), func(a, b group) int {
+		return cmp.Or(cmp.Compare(a.priority, b.priority), cmp.Compare(a.locality, b.locality))
+	}) {
+		l := byGroup[k]
 		slices.SortFunc(l.LbEndpoints, byAddress)
 		out.Endpoints = append(out.Endpoints, l)
+	}
+	closeGaps(out.Endpoints)
+	if p := b.policy.Balancing; p != nil && p.Locality != nil && !p.Locality.Disabled {
+		if to := g.distribution(p.Locality); to != nil {
+			out.Endpoints = weigh(to, out.Endpoints)
+		}
 	}
 	return out
 }

@@ -41,6 +41,7 @@ type Node struct {
 	Namespace      string
 	ServiceAccount string
 	Labels         map[string]string
+	Locality       string              // region/zone/subzone
 	ProxyProtocol  model.ProxyProtocol // for gateways
 	// Ports on which the workload accepts connections; for sidecars.
 	Ports []model.WorkloadPort
@@ -58,6 +59,8 @@ type Index struct {
 	wildcardServices []*model.Service
 	// bySource says that labels of the client decide about a route somewhere.
 	bySource bool
+	// byWorkload says that labels or the locality of the client decide about a destination somewhere.
+	byWorkload bool
 }
 
 type wildcardSet struct {
@@ -69,6 +72,9 @@ type wildcardSet struct {
 func NewIndex(mesh *model.Mesh) *Index {
 	x := &Index{mesh: mesh, sets: map[string][]*model.RouteSet{}}
 	wild := map[string][]*model.RouteSet{}
+	for _, list := range mesh.Destinations {
+		x.byWorkload = x.byWorkload || slices.ContainsFunc(list, readsWorkload)
+	}
 	for _, s := range mesh.RouteSets {
 		x.bySource = x.bySource || readsSourceLabels(s)
 		if !s.Mesh {
@@ -100,6 +106,22 @@ func longerFirst(a, b string) int {
 		return len(b) - len(a)
 	}
 	return strings.Compare(a, b)
+}
+
+// readsWorkload reports whether a rule is not the same for all clients of a namespace.
+func readsWorkload(d *model.Destination) bool {
+	near := func(p *model.TrafficPolicy) bool {
+		return p != nil && (p.Outlier != nil || p.Balancing != nil && p.Balancing.Locality != nil)
+	}
+	if d.Selector != nil || near(&d.Policy) || slices.ContainsFunc(d.Subsets, func(s model.Subset) bool { return near(s.Policy) }) {
+		return true
+	}
+	for _, p := range d.Policy.Ports {
+		if near(p) {
+			return true
+		}
+	}
+	return slices.ContainsFunc(d.Subsets, func(s model.Subset) bool { return s.Policy != nil && len(s.Policy.Ports) > 0 })
 }
 
 func readsSourceLabels(s *model.RouteSet) bool {
@@ -164,9 +186,9 @@ func (g *Generator) Class(typeURL, name string) string {
 	if g.node.Proxyless {
 		class += "|proxyless"
 	}
-	if g.bySource && (typeURL == ListenerType || typeURL == RouteType) {
+	if g.byWorkload || g.bySource && (typeURL == ListenerType || typeURL == RouteType) {
 		var b strings.Builder
-		b.WriteString(class)
+		b.WriteString(class + "|" + g.node.Locality)
 		for _, k := range slices.Sorted(maps.Keys(g.node.Labels)) {
 			b.WriteString("|" + k + "=" + g.node.Labels[k])
 		}

@@ -41,6 +41,8 @@ var goldens = []struct {
 	{"actions", actions, productpage(), [][2]string{{"rds", reviewsHost + ":9080"}}},
 	{"destinationrule", destinationRule, productpage(), [][2]string{{"cds", "outbound|9080|v2|" + reviewsHost}, {"eds", "outbound|9080|v2|" + reviewsHost},
 		{"cds", "outbound|443||www.googleapis.com"}, {"cds", "outbound|3306||" + mysqlHost}}},
+	{"loadbalancing", loadBalancing, productpage(), [][2]string{{"rds", reviewsHost + ":9080"}, {"cds", "outbound|9080||" + reviewsHost},
+		{"cds", "outbound|9080|v2|" + reviewsHost}, {"lds", "mysql:3306"}, {"cds", "outbound|3306||" + mysqlHost}, {"cds", "outbound|9090||" + ratingsHost}}},
 	{"inbound-permissive", nil, productpage(), [][2]string{{"lds", wire.InboundListener}, {"cds", "inbound|9080||"}}},
 	{"inbound-strict", strict, productpage(), [][2]string{{"lds", wire.InboundListener}}},
 	{"gateway", bookinfoGateway, ingress(), [][2]string{{"lds", wire.GatewayListenerName(8080)}, {"lds", wire.GatewayListenerName(8443)},
@@ -148,6 +150,19 @@ func gatewayTLS(m *model.Mesh) {
 	t := g.Servers[2].TLS
 	t.Mode, t.CA, t.CRL, t.SANs = model.TLSOptionalMutual, []byte("authority"), []byte("revoked"), []string{"client.example"}
 	t.CipherSuites = []string{"ECDHE-RSA-AES128-GCM-SHA256"}
+}
+
+func loadBalancing(m *model.Mesh) {
+	v2 := version("v2")
+	v2.Policy = &model.TrafficPolicy{Balancing: &model.Balancing{Simple: "ROUND_ROBIN", Warmup: &model.Warmup{Duration: time.Minute, Aggression: 2, MinimumPercent: 5}}}
+	rule(m, "default", reviewsHost, v2).Policy = model.TrafficPolicy{
+		Balancing: &model.Balancing{Hash: &model.ConsistentHash{Cookie: "user", CookieTTL: ptr(time.Hour), CookiePath: "/", CookieAttributes: [][2]string{{"SameSite", "Lax"}}}},
+		Pool:      &model.ConnectionPool{KeepAlive: &model.KeepAlive{Probes: 3, Idle: time.Minute, Interval: time.Second}, MaxConnectionDuration: time.Hour},
+	}
+	rule(m, "default", mysqlHost).Policy = model.TrafficPolicy{
+		Balancing: &model.Balancing{Hash: &model.ConsistentHash{SourceIP: true, Maglev: true, TableSize: 1009}},
+		Pool:      &model.ConnectionPool{TCPIdleTimeout: 5 * time.Minute}}
+	rule(m, "default", ratingsHost).Policy.Balancing = &model.Balancing{Simple: "PEAK_EWMA"}
 }
 
 func proxyProtocol(m *model.Mesh) {

@@ -230,7 +230,9 @@ func (g *Generator) relay(s *model.RouteSet, destinations []model.WeightedDestin
 		if destinations[0].Invalid != "" {
 			return relayTo(stat, wire.BlackHoleCluster)
 		}
-		return relayTo(stat, g.destinationCluster(destinations[0], at.port))
+		d := destinations[0]
+		return networkFilter(tcpFilter, &tcpv3.TcpProxy{StatPrefix: stat, HashPolicy: g.sourceHash(destinations, at.port),
+			IdleTimeout: g.relayIdle(destinations, at.port), ClusterSpecifier: &tcpv3.TcpProxy_Cluster{Cluster: g.destinationCluster(d, at.port)}})
 	}
 	var weighted []*tcpv3.TcpProxy_WeightedCluster_ClusterWeight
 	for _, d := range destinations {
@@ -246,8 +248,9 @@ func (g *Generator) relay(s *model.RouteSet, destinations []model.WeightedDestin
 	if len(weighted) == 0 {
 		return relayTo(stat, wire.BlackHoleCluster)
 	}
-	return networkFilter(tcpFilter, &tcpv3.TcpProxy{StatPrefix: stat, ClusterSpecifier: &tcpv3.TcpProxy_WeightedClusters{
-		WeightedClusters: &tcpv3.TcpProxy_WeightedCluster{Clusters: weighted}}})
+	return networkFilter(tcpFilter, &tcpv3.TcpProxy{StatPrefix: stat, HashPolicy: g.sourceHash(destinations, at.port),
+		IdleTimeout: g.relayIdle(destinations, at.port), ClusterSpecifier: &tcpv3.TcpProxy_WeightedClusters{
+			WeightedClusters: &tcpv3.TcpProxy_WeightedCluster{Clusters: weighted}}})
 }
 
 func relayTo(stat, cluster string) *listenerv3.Filter {

@@ -7,6 +7,7 @@ package model
 
 import (
 	"net/netip"
+	"strings"
 	"time"
 )
 
@@ -156,6 +157,7 @@ type Workload struct {
 	Namespace, Name string
 	Owner           string // Deployment
 	Labels          map[string]string
+	Locality        string // region/zone/subzone
 	ServiceAccount  string
 	Addresses       []netip.Addr
 	Gateway         bool
@@ -255,6 +257,8 @@ type Destination struct {
 	Ref      Ref
 	Host     string // canonical; may start with "*."
 	ExportTo Visibility
+	// Selector restricts it to clients in its own namespace with these labels; nil for any.
+	Selector map[string]string
 	Policy   TrafficPolicy
 	Subsets  []Subset
 	Created  time.Time
@@ -278,13 +282,76 @@ type TrafficPolicy struct {
 	Ports         map[uint16]*TrafficPolicy // port-level settings replace the whole policy for that port, as in Istio
 }
 
-// Balancing is a load-balancing policy: one of "ROUND_ROBIN", "LEAST_REQUEST", "RANDOM", "PASSTHROUGH".
-type Balancing struct{ Simple string }
+// Balancing is a load-balancing policy. Nil parts and an empty Simple leave the choice to the mesh.
+type Balancing struct {
+	// Simple is "ROUND_ROBIN", "LEAST_REQUEST", "RANDOM", "PASSTHROUGH", "PEAK_EWMA" or "PROBING".
+	Simple   string
+	Hash     *ConsistentHash
+	Locality *LocalitySetting
+	Warmup   *Warmup
+}
+
+// ConsistentHash sends equal keys to the same endpoint. One of Header, Query, Cookie, SourceIP is set.
+type ConsistentHash struct {
+	Header, Query, Cookie string
+	CookieTTL             *time.Duration // nil: clients bring the cookie; 0: until the browser closes
+	CookiePath            string
+	CookieAttributes      [][2]string
+	SourceIP              bool
+	Maglev                bool
+	TableSize             uint64 // of Maglev; 0 for the default
+	RingSize              uint64 // at least; 0 for the default
+}
+
+// LocalitySetting is how localities share the load.
+type LocalitySetting struct {
+	Disabled         bool
+	Distribute       []Distribution
+	Failover         [][2]string // from region to region
+	FailoverPriority []string    // labels, or "label=value"
+}
+
+// Distribution gives, to clients in From, the weights of localities. All are "region/zone/subzone", where a star may stand last.
+type Distribution struct {
+	From string
+	To   map[string]uint32
+}
+
+// LocalityMatches reports whether a locality, or a narrower pattern, is within a pattern.
+func LocalityMatches(pattern, locality string) bool {
+	want, got := strings.Split(pattern, "/"), strings.Split(locality, "/")
+	for i, w := range want {
+		if w == "*" {
+			return true
+		}
+		if i >= len(got) || got[i] != w {
+			return false
+		}
+	}
+	return true
+}
+
+// Labels that tell a locality.
+const (
+	RegionLabel  = "topology.kubernetes.io/region"
+	ZoneLabel    = "topology.kubernetes.io/zone"
+	SubzoneLabel = "topology.istio.io/subzone"
+)
+
+// Warmup lets new endpoints start with a part of the load.
+type Warmup struct {
+	Duration       time.Duration
+	MinimumPercent float64
+	Aggression     float64
+}
 
 // ConnectionPool holds limits; zero means none.
 type ConnectionPool struct {
 	MaxConnections           uint32
 	ConnectTimeout           time.Duration
+	MaxConnectionDuration    time.Duration
+	TCPIdleTimeout           time.Duration
+	KeepAlive                *KeepAlive
 	MaxPending               uint32
 	MaxRequests              uint32
 	MaxRequestsPerConnection uint32
@@ -292,6 +359,12 @@ type ConnectionPool struct {
 	IdleTimeout              time.Duration
 	// UpgradeHTTP2 speaks HTTP/2 to ports of HTTP, ClientProtocol to every port what the client speaks; the latter goes first.
 	UpgradeHTTP2, ClientProtocol bool
+}
+
+// KeepAlive is TCP's. Zero values are the system's.
+type KeepAlive struct {
+	Probes         uint32
+	Idle, Interval time.Duration
 }
 
 // Outlier is outlier detection.

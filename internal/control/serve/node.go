@@ -1,6 +1,7 @@
 package serve
 
 import (
+	"cmp"
 	"context"
 	"strings"
 	"time"
@@ -53,6 +54,7 @@ type claim struct {
 	namespace string
 	account   string
 	labels    map[string]string
+	locality  string // region/zone/subzone
 	proxyless bool
 }
 
@@ -63,6 +65,9 @@ func readClaim(n *corev3.Node) claim {
 	c := claim{id: n.GetId(), role: wire.Sidecar, name: text("NAME"), namespace: text("NAMESPACE"), account: text("SERVICE_ACCOUNT"),
 		labels: map[string]string{}}
 	c.proxyless = strings.HasPrefix(n.GetUserAgentName(), "gRPC") || text("GENERATOR") == "grpc"
+	if l := n.GetLocality(); l.GetRegion() != "" || l.GetZone() != "" {
+		c.locality = strings.TrimRight(l.GetRegion()+"/"+l.GetZone()+"/"+l.GetSubZone(), "/")
+	}
 	// The id is role~ip~name.namespace~domain.
 	if parts := strings.Split(n.GetId(), "~"); len(parts) == 4 {
 		if parts[0] == string(wire.Gateway) {
@@ -112,11 +117,13 @@ func (c claim) check(who caller) error {
 // that name when the mesh knows it and it runs under that account. Otherwise a sidecar is believed its labels, which decide only
 // about itself; a gateway is not, because its labels decide whose TLS keys it gets.
 func (c claim) node(who caller, mesh *model.Mesh) generate.Node {
-	n := generate.Node{Role: c.role, Name: c.name, Namespace: who.Namespace, ServiceAccount: who.ServiceAccount, Proxyless: c.proxyless}
+	n := generate.Node{Role: c.role, Name: c.name, Namespace: who.Namespace, ServiceAccount: who.ServiceAccount, Proxyless: c.proxyless,
+		Locality: c.locality} // it decides about the order of endpoints only
 	w := mesh.Workloads[who.Namespace+"/"+c.name]
 	switch {
 	case w != nil && (w.ServiceAccount == who.ServiceAccount || w.ServiceAccount == ""):
 		n.Labels, n.Ports, n.ProxyProtocol = w.Labels, w.Ports, w.ProxyProtocol
+		n.Locality = cmp.Or(w.Locality, c.locality)
 	case c.role == wire.Sidecar:
 		n.Labels = c.labels
 	}

@@ -13,7 +13,7 @@ import (
 // destinationRule converts a DestinationRule.
 func (p *Part) destinationRule(dr *networking.DestinationRule) {
 	spec := &dr.Spec
-	p.only(spec, "spec", "host", "trafficPolicy", "subsets", "exportTo")
+	p.only(spec, "spec", "host", "trafficPolicy", "subsets", "exportTo", "workloadSelector")
 	d := &model.Destination{Ref: p.Ref(), Created: p.Born, ExportTo: p.exportTo(spec.ExportTo, "spec.exportTo")}
 	if spec.Host == "*" || p.ValidHost(spec.Host, "spec.host", true) {
 		d.Host = p.FullHost(spec.Host)
@@ -21,6 +21,13 @@ func (p *Part) destinationRule(dr *networking.DestinationRule) {
 	p.Destination = d
 	if policy := p.trafficPolicy(spec.TrafficPolicy, "spec.trafficPolicy"); policy != nil {
 		d.Policy = *policy
+	}
+	p.ownBalancing(dr.Annotations, d)
+	if sel := spec.WorkloadSelector; sel != nil {
+		d.Selector = p.validLabels(sel.MatchLabels, "spec.workloadSelector.matchLabels")
+		if len(d.Selector) == 0 {
+			p.Err("MissingField", "spec.workloadSelector.matchLabels", "", "labels are missing")
+		}
 	}
 	seen := map[string]int{}
 	for i, s := range spec.Subsets {
@@ -81,32 +88,19 @@ func (p *Part) trafficPolicy(t *networkingapi.TrafficPolicy, field string) *mode
 	return out
 }
 
-func (p *Part) balancing(lb *networkingapi.LoadBalancerSettings, field string) *model.Balancing {
-	if lb == nil {
-		return nil
-	}
-	p.only(lb, field, "simple")
-	simple, ok := lb.LbPolicy.(*networkingapi.LoadBalancerSettings_Simple)
-	if !ok {
-		return nil
-	}
-	switch name := simple.Simple.String(); name {
-	case "UNSPECIFIED":
-		return nil
-	case "LEAST_CONN": // its old name
-		return &model.Balancing{Simple: "LEAST_REQUEST"}
-	default:
-		return &model.Balancing{Simple: name}
-	}
-}
-
 func (p *Part) pool(c *networkingapi.ConnectionPoolSettings, field string) *model.ConnectionPool {
 	if c == nil {
 		return nil
 	}
 	out := &model.ConnectionPool{}
 	if t := c.Tcp; t != nil {
-		p.only(t, field+".tcp", "maxConnections", "connectTimeout")
+		p.only(t, field+".tcp", "maxConnections", "connectTimeout", "tcpKeepalive", "maxConnectionDuration", "idleTimeout")
+		out.MaxConnectionDuration = p.timeout(t.MaxConnectionDuration, field+".tcp.maxConnectionDuration")
+		out.TCPIdleTimeout = p.timeout(t.IdleTimeout, field+".tcp.idleTimeout")
+		if k := t.TcpKeepalive; k != nil {
+			out.KeepAlive = &model.KeepAlive{Probes: k.Probes, Idle: p.timeout(k.Time, field+".tcp.tcpKeepalive.time"),
+				Interval: p.timeout(k.Interval, field+".tcp.tcpKeepalive.interval")}
+		}
 		out.MaxConnections = p.limit(t.MaxConnections, field+".tcp.maxConnections")
 		out.ConnectTimeout = p.timeout(t.ConnectTimeout, field+".tcp.connectTimeout")
 	}

@@ -1,0 +1,171 @@
+package generate
+
+import (
+	"cmp"
+	"slices"
+
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	commonv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/load_balancing_policies/common/v3"
+	leastv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/load_balancing_policies/least_request/v3"
+	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/structpb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/weftmesh/weft/internal/control/model"
+)
+
+// ownPolicies are Weft's, by the names under which its proxies know them.
+var ownPolicies = map[string]string{"PEAK_EWMA": "weft.balance.peak_ewma", "PROBING": "weft.balance.probing"}
+
+// balance says how a cluster chooses. Without a word of the user, requests go to whoever has the fewest, as in Istio.
+func (g *Generator) balance(c *clusterv3.Cluster, b *model.Balancing) {
+	c.LbPolicy = clusterv3.Cluster_LEAST_REQUEST
+	if g.node.Proxyless {
+		c.LbPolicy = clusterv3.Cluster_ROUND_ROBIN // gRPC clients know no other for certain
+	}
+	if b == nil {
+		return
+	}
+	if l := b.Locality; l != nil && !l.Disabled && g.distribution(l) != nil {
+		c.CommonLbConfig.LocalityConfigSpecifier = &clusterv3.Cluster_CommonLbConfig_LocalityWeightedLbConfig_{
+			LocalityWeightedLbConfig: &clusterv3.Cluster_CommonLbConfig_LocalityWeightedLbConfig{}}
+	}
+	switch name := ownPolicies[b.Simple]; {
+	case b.Hash != nil:
+		hashBalance(c, b.Hash)
+		return
+	case name != "" && !g.node.Proxyless:
+		c.LoadBalancingPolicy = ownPolicy(name, c.CommonLbConfig.GetLocalityWeightedLbConfig() != nil)
+		return
+	case b.Simple == "ROUND_ROBIN":
+		c.LbPolicy = clusterv3.Cluster_ROUND_ROBIN
+	case b.Simple == "RANDOM":
+		c.LbPolicy = clusterv3.Cluster_RANDOM
+	}
+	if b.Warmup == nil {
+		return
+	}
+	slow := &clusterv3.Cluster_SlowStartConfig{SlowStartWindow: durationpb.New(b.Warmup.Duration),
+		Aggression:       &corev3.RuntimeDouble{DefaultValue: b.Warmup.Aggression, RuntimeKey: "aggression"},
+		MinWeightPercent: &typev3.Percent{Value: b.Warmup.MinimumPercent}}
+	if c.LbPolicy == clusterv3.Cluster_ROUND_ROBIN {
+		c.LbConfig = &clusterv3.Cluster_RoundRobinLbConfig_{RoundRobinLbConfig: &clusterv3.Cluster_RoundRobinLbConfig{SlowStartConfig: slow}}
+		return
+	}
+	c.LbConfig = &clusterv3.Cluster_LeastRequestLbConfig_{LeastRequestLbConfig: &clusterv3.Cluster_LeastRequestLbConfig{SlowStartConfig: slow}}
+}
+
+func hashBalance(c *clusterv3.Cluster, h *model.ConsistentHash) {
+	size := func(n uint64) *wrapperspb.UInt64Value {
+		if n == 0 {
+			return nil
+		}
+		return wrapperspb.UInt64(n)
+	}
+	if h.Maglev {
+		c.LbPolicy = clusterv3.Cluster_MAGLEV
+		if h.TableSize > 0 {
+			c.LbConfig = &clusterv3.Cluster_MaglevLbConfig_{MaglevLbConfig: &clusterv3.Cluster_MaglevLbConfig{TableSize: size(h.TableSize)}}
+		}
+		return
+	}
+	c.LbPolicy = clusterv3.Cluster_RING_HASH
+	c.LbConfig = &clusterv3.Cluster_RingHashLbConfig_{RingHashLbConfig: &clusterv3.Cluster_RingHashLbConfig{
+		MinimumRingSize: wrapperspb.UInt64(cmp.Or(h.RingSize, 1024))}}
+}
+
+// ownPolicy names a policy of ours, and least request for proxies that do not know it: they take the first that they know.
+func ownPolicy(name string, byLocality bool) *clusterv3.LoadBalancingPolicy {
+	least := &leastv3.LeastRequest{}
+	if byLocality {
+		least.LocalityLbConfig = &commonv3.LocalityLbConfig{LocalityConfigSpecifier: &commonv3.LocalityLbConfig_LocalityWeightedLbConfig_{
+			LocalityWeightedLbConfig: &commonv3.LocalityLbConfig_LocalityWeightedLbConfig{}}}
+	}
+	policy := func(name string, m proto.Message) *clusterv3.LoadBalancingPolicy_Policy {
+		return &clusterv3.LoadBalancingPolicy_Policy{TypedExtensionConfig: &corev3.TypedExtensionConfig{Name: name, TypedConfig: pack(m)}}
+	}
+	return &clusterv3.LoadBalancingPolicy{Policies: []*clusterv3.LoadBalancingPolicy_Policy{
+		policy(name, &structpb.Struct{}), policy("envoy.load_balancing_policies.least_request", least)}}
+}
+
+// hashOf gives the consistent hashing of a destination, nil for none.
+func (g *Generator) hashOf(d model.WeightedDestination, port uint16) *model.ConsistentHash {
+	s := g.service(d.Host)
+	if s == nil {
+		return nil
+	}
+	if d.Port != 0 {
+		port = d.Port
+	} else if len(s.Ports) == 1 {
+		port = s.Ports[0].Number
+	}
+	rule := g.destination(s)
+	if b := trafficPolicy(rule, subset(rule, d.Subset), port).Balancing; b != nil {
+		return b.Hash
+	}
+	return nil
+}
+
+// hashPolicies are the keys of all destinations of a route, each once.
+func (g *Generator) hashPolicies(destinations []model.WeightedDestination, port uint16) (out []*routev3.RouteAction_HashPolicy) {
+	for _, d := range destinations {
+		h := g.hashOf(d, port)
+		if h == nil {
+			continue
+		}
+		p := hashPolicy(h)
+		if !slices.ContainsFunc(out, func(o *routev3.RouteAction_HashPolicy) bool { return proto.Equal(o, p) }) {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+func hashPolicy(h *model.ConsistentHash) *routev3.RouteAction_HashPolicy {
+	switch {
+	case h.Header != "":
+		return &routev3.RouteAction_HashPolicy{PolicySpecifier: &routev3.RouteAction_HashPolicy_Header_{
+			Header: &routev3.RouteAction_HashPolicy_Header{HeaderName: h.Header}}}
+	case h.Query != "":
+		return &routev3.RouteAction_HashPolicy{PolicySpecifier: &routev3.RouteAction_HashPolicy_QueryParameter_{
+			QueryParameter: &routev3.RouteAction_HashPolicy_QueryParameter{Name: h.Query}}}
+	case h.Cookie != "":
+		c := &routev3.RouteAction_HashPolicy_Cookie{Name: h.Cookie, Path: h.CookiePath}
+		if h.CookieTTL != nil {
+			c.Ttl = durationpb.New(*h.CookieTTL)
+		}
+		for _, a := range h.CookieAttributes {
+			c.Attributes = append(c.Attributes, &routev3.RouteAction_HashPolicy_CookieAttribute{Name: a[0], Value: a[1]})
+		}
+		return &routev3.RouteAction_HashPolicy{PolicySpecifier: &routev3.RouteAction_HashPolicy_Cookie_{Cookie: c}}
+	}
+	return &routev3.RouteAction_HashPolicy{PolicySpecifier: &routev3.RouteAction_HashPolicy_ConnectionProperties_{
+		ConnectionProperties: &routev3.RouteAction_HashPolicy_ConnectionProperties{SourceIp: true}}}
+}
+
+// sourceHash is the key of relayed connections: the client's address is the only one that they have.
+func (g *Generator) sourceHash(destinations []model.WeightedDestination, port uint16) []*typev3.HashPolicy {
+	for _, d := range destinations {
+		if h := g.hashOf(d, port); h != nil && h.SourceIP {
+			return []*typev3.HashPolicy{{PolicySpecifier: &typev3.HashPolicy_SourceIp_{SourceIp: &typev3.HashPolicy_SourceIp{}}}}
+		}
+	}
+	return nil
+}
+
+// relayIdle is the idle time-out that the first destination wants of relayed connections.
+func (g *Generator) relayIdle(destinations []model.WeightedDestination, port uint16) *durationpb.Duration {
+	for _, d := range destinations {
+		if s := g.service(d.Host); s != nil {
+			rule := g.destination(s)
+			if p := trafficPolicy(rule, subset(rule, d.Subset), cmp.Or(d.Port, port)).Pool; p != nil && p.TCPIdleTimeout > 0 {
+				return durationpb.New(p.TCPIdleTimeout)
+			}
+		}
+	}
+	return nil
+}

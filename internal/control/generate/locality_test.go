@@ -1,0 +1,108 @@
+package generate
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+
+	"github.com/weftmesh/weft/internal/control/model"
+)
+
+// spread lists localities as "priority weight region/zone/subzone".
+func spread(t *testing.T, m *model.Mesh, node Node) string {
+	t.Helper()
+	msg, ok := New(m, node).Endpoints("outbound|9080||" + reviewsHost)
+	a, _ := msg.(*endpointv3.ClusterLoadAssignment)
+	if !ok || a == nil {
+		t.Fatal("no endpoints")
+	}
+	var out []string
+	for _, l := range a.Endpoints {
+		out = append(out, fmt.Sprintf("%d %d %s/%s/%s", l.Priority, l.LoadBalancingWeight.GetValue(), l.Locality.Region, l.Locality.Zone, l.Locality.SubZone))
+	}
+	return strings.Join(out, ", ")
+}
+
+func TestLocalities(t *testing.T) {
+	outlier := &model.Outlier{}
+	for _, c := range []struct {
+		name, client string
+		policy       model.TrafficPolicy
+		want         string
+	}{
+		{"without outlier detection", "r1/z1/s1", model.TrafficPolicy{},
+			"0 1 r1/z1/s1, 0 1 r1/z1/s2, 0 1 r1/z2/, 0 1 r2/z3/, 0 1 r3/z4/"},
+		{"nearest first", "r1/z1/s1", model.TrafficPolicy{Outlier: outlier},
+			"0 1 r1/z1/s1, 1 1 r1/z1/s2, 2 1 r1/z2/, 3 1 r2/z3/, 3 1 r3/z4/"},
+		{"gaps are closed", "r2/z9", model.TrafficPolicy{Outlier: outlier},
+			"0 1 r2/z3/, 1 1 r1/z1/s1, 1 1 r1/z1/s2, 1 1 r1/z2/, 1 1 r3/z4/"},
+		{"a client that is nowhere", "", model.TrafficPolicy{Outlier: outlier},
+			"0 1 r1/z1/s1, 0 1 r1/z1/s2, 0 1 r1/z2/, 0 1 r2/z3/, 0 1 r3/z4/"},
+		{"failover", "r1/z1/s1", model.TrafficPolicy{Outlier: outlier, Balancing: &model.Balancing{Locality: &model.LocalitySetting{Failover: [][2]string{{"r1", "r3"}}}}},
+			"0 1 r1/z1/s1, 1 1 r1/z1/s2, 2 1 r1/z2/, 3 1 r3/z4/, 4 1 r2/z3/"},
+		{"disabled", "r1/z1/s1", model.TrafficPolicy{Outlier: outlier, Balancing: &model.Balancing{Locality: &model.LocalitySetting{Disabled: true}}},
+			"0 1 r1/z1/s1, 0 1 r1/z1/s2, 0 1 r1/z2/, 0 1 r2/z3/, 0 1 r3/z4/"},
+		{"by labels", "r1/z2", model.TrafficPolicy{Outlier: outlier, Balancing: &model.Balancing{
+			Locality: &model.LocalitySetting{FailoverPriority: []string{model.RegionLabel, model.ZoneLabel}}}},
+			"0 1 r1/z2/, 1 1 r1/z1/s1, 1 1 r1/z1/s2, 2 1 r2/z3/, 2 1 r3/z4/"},
+		{"by a value", "r1/z2", model.TrafficPolicy{Outlier: outlier, Balancing: &model.Balancing{
+			Locality: &model.LocalitySetting{FailoverPriority: []string{model.RegionLabel + "=r3"}}}},
+			"0 1 r3/z4/, 1 1 r1/z1/s1, 1 1 r1/z1/s2, 1 1 r1/z2/, 1 1 r2/z3/"},
+		{"distribute", "r1/z1/s1", model.TrafficPolicy{Balancing: &model.Balancing{Locality: &model.LocalitySetting{
+			Distribute: []model.Distribution{{From: "r9/*", To: map[string]uint32{"*": 100}}, {From: "r1/*", To: map[string]uint32{"r1/z1/*": 80, "r2/*": 20}}}}}},
+			"0 40000 r1/z1/s1, 0 40000 r1/z1/s2, 0 20000 r2/z3/"},
+	} {
+		m := testMesh()
+		s := m.Services[reviewsHost]
+		s.Endpoints = nil
+		for i, l := range []string{"r1/z1/s1", "r1/z1/s2", "r1/z2", "r2/z3", "r3/z4"} {
+			e := endpoint("reviews", "v1", fmt.Sprintf("10.77.9.%d", i), 9080)
+			e.Locality = l
+			s.Endpoints = append(s.Endpoints, e)
+		}
+		rule(m, "default", reviewsHost).Policy = c.policy
+		node := productpage()
+		node.Locality = c.client
+		if got := spread(t, m, node); got != c.want {
+			t.Errorf("%s:\ngot  %s\nwant %s", c.name, got, c.want)
+		}
+		msg, _ := New(m, node).Cluster("outbound|9080||" + reviewsHost)
+		cl, _ := msg.(*clusterv3.Cluster)
+		if weighted := cl.GetCommonLbConfig().GetLocalityWeightedLbConfig() != nil; weighted != (c.name == "distribute") {
+			t.Errorf("%s: weighs localities: %v", c.name, weighted)
+		}
+	}
+}
+
+// Clients that are told different things must not share resources.
+func TestClassByLocality(t *testing.T) {
+	m := testMesh()
+	a, b := productpage(), productpage()
+	b.Locality = "r2"
+	x := NewIndex(m)
+	if x.For(a).Class(EndpointsType, "x") != x.For(b).Class(EndpointsType, "x") {
+		t.Error("different classes without a reason")
+	}
+	rule(m, "default", reviewsHost).Policy.Outlier = &model.Outlier{}
+	x = NewIndex(m)
+	if x.For(a).Class(EndpointsType, "x") == x.For(b).Class(EndpointsType, "x") {
+		t.Error("one class for clients in different localities")
+	}
+}
+
+func TestRuleBySelector(t *testing.T) {
+	m := testMesh()
+	balanced(m, "default", reviewsHost, "RANDOM")
+	balanced(m, "default", reviewsHost, "ROUND_ROBIN").Selector = map[string]string{"app": "productpage"}
+	for app, want := range map[string]clusterv3.Cluster_LbPolicy{"productpage": clusterv3.Cluster_ROUND_ROBIN, "other": clusterv3.Cluster_RANDOM} {
+		n := productpage()
+		n.Labels = map[string]string{"app": app}
+		msg, _ := New(m, n).Cluster("outbound|9080||" + reviewsHost)
+		if c, _ := msg.(*clusterv3.Cluster); c.GetLbPolicy() != want {
+			t.Errorf("%s: got %v, want %v", app, c.GetLbPolicy(), want)
+		}
+	}
+}
