@@ -33,7 +33,7 @@ func ofResponse(check func(*run, *mesh.Response) error) func(*run, *outcome) err
 
 func expectationOf(words []string) (func(*run, *outcome) error, error) {
 	verb, args := words[0], words[1:]
-	wants := map[string]int{"status": 1, "from": 1, "header": 2, "body": 2, "echo": 2, "took": 2, "share": 2, "receives": 1, "address": 1, "vip": 1, "pods": 1}
+	wants := map[string]int{"status": 1, "from": 1, "header": 2, "body": 2, "echo": 2, "took": 2, "share": 2, "served": 3, "receives": 1, "address": 1, "vip": 1, "pods": 1}
 	if len(args) < wants[verb] {
 		return nil, fmt.Errorf("%s wants %d words", verb, wants[verb])
 	}
@@ -57,6 +57,8 @@ func expectationOf(words []string) (func(*run, *outcome) error, error) {
 		return fails(strings.Join(args, " ")), nil
 	case "share":
 		return shareOf(args[1:])
+	case "served":
+		return servedBySome(args)
 	case "receives":
 		return receives(args[0]), nil
 	case "refused":
@@ -88,16 +90,17 @@ func servedBy(r *run, resp *mesh.Response, workload string) error {
 // fieldOf reads "NAME = VALUE" or "NAME absent".
 func fieldOf(words []string, get func(*mesh.Response, string) (string, bool, error)) (func(*run, *outcome) error, error) {
 	absent := len(words) == 2 && words[1] == "absent"
-	if !absent && (len(words) < 3 || words[1] != "=") {
-		return nil, fmt.Errorf("want NAME = VALUE, or NAME absent")
+	if !absent && (len(words) < 3 || words[1] != "=" && words[1] != "contains") {
+		return nil, fmt.Errorf("want NAME = VALUE, NAME contains VALUE, or NAME absent")
 	}
 	want := strings.Join(words[2:], " ")
+	fits := func(got string) bool { return got == want || words[1] == "contains" && strings.Contains(got, want) }
 	return ofResponse(func(_ *run, resp *mesh.Response) error {
 		got, present, err := get(resp, words[0])
 		switch {
 		case err != nil:
 			return err
-		case absent && present, !absent && (!present || got != want):
+		case absent && present, !absent && (!present || !fits(got)):
 			return fmt.Errorf("it is %q (present: %v)", got, present)
 		}
 		return nil
@@ -218,6 +221,27 @@ func (r *run) checkShares(out *outcome, shares []share) error {
 		}
 	}
 	return nil
+}
+
+// servedBySome is for "served N by COUNT": how many instances have answered.
+func servedBySome(args []string) (func(*run, *outcome) error, error) {
+	want, err := strconv.Atoi(args[2])
+	if err != nil || args[1] != "by" {
+		return nil, fmt.Errorf("want: served N by COUNT")
+	}
+	return func(_ *run, out *outcome) error {
+		counts := map[string]int{}
+		for _, resp := range out.responses {
+			if resp.Err != nil || resp.Status != http.StatusOK {
+				return fmt.Errorf("status %d, error %v", resp.Status, resp.Err)
+			}
+			counts[resp.ServedBy]++
+		}
+		if len(counts) != want {
+			return fmt.Errorf("served by %d: %v", len(counts), counts)
+		}
+		return nil
+	}, nil
 }
 
 func receives(text string) func(*run, *outcome) error {

@@ -25,7 +25,7 @@ type step struct {
 	within time.Duration // of eventually; 0 for a single try
 	do     action
 	expect []expectation
-	repeat int // of share; 0 for one request
+	repeat int // of share and served; 0 for one request
 }
 
 // action does a step and gives what expectations are about. An error is a failed step.
@@ -125,13 +125,13 @@ func (s *script) addExpectation(place, text string, words []string) error {
 		return fmt.Errorf("an expectation of no step")
 	}
 	st := s.steps[len(s.steps)-1]
-	if words[0] == "share" {
+	if words[0] == "share" || words[0] == "served" {
 		if len(words) < 3 {
-			return fmt.Errorf("share wants a number of requests and shares")
+			return fmt.Errorf("%s wants a number of requests and more", words[0])
 		}
 		n, err := strconv.Atoi(words[1])
 		if err != nil || n < 1 {
-			return fmt.Errorf("share: %q is no number of requests", words[1])
+			return fmt.Errorf("%s: %q is no number of requests", words[0], words[1])
 		}
 		st.repeat = n
 	}

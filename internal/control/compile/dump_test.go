@@ -81,13 +81,15 @@ func scalar(v reflect.Value) (string, bool) {
 		return fmt.Sprint(x), true
 	case map[uint16]uint16:
 		return fmt.Sprint(x), true
+	case [][2]string, map[string]uint32:
+		return fmt.Sprint(x), true
 	case []string:
 		return strings.Join(x, ", "), true
 	}
 	switch v.Kind() {
 	case reflect.String:
 		return v.String(), true
-	case reflect.Bool, reflect.Int, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Float64:
+	case reflect.Bool, reflect.Int, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64, reflect.Float64:
 		return fmt.Sprint(v.Interface()), true
 	}
 	return "", false

@@ -128,7 +128,8 @@ func (g *Generator) outboundChains(t *target) []*listenerv3.FilterChain {
 	if t.service == nil {
 		return chains
 	}
-	return append(chains, &listenerv3.FilterChain{Name: t.cluster(), Filters: []*listenerv3.Filter{relayTo(t.cluster(), t.cluster())}})
+	return append(chains, &listenerv3.FilterChain{Name: t.cluster(), Filters: []*listenerv3.Filter{g.relayAs(t.cluster(), t.itself(), t.port,
+		&tcpv3.TcpProxy{ClusterSpecifier: &tcpv3.TcpProxy_Cluster{Cluster: t.cluster()}})}})
 }
 
 // tcpChains gives the chains of a set's TCP routes, and whether one of them takes every connection.
@@ -231,8 +232,7 @@ func (g *Generator) relay(s *model.RouteSet, destinations []model.WeightedDestin
 			return relayTo(stat, wire.BlackHoleCluster)
 		}
 		d := destinations[0]
-		return networkFilter(tcpFilter, &tcpv3.TcpProxy{StatPrefix: stat, HashPolicy: g.sourceHash(destinations, at.port),
-			IdleTimeout: g.relayIdle(destinations, at.port), ClusterSpecifier: &tcpv3.TcpProxy_Cluster{Cluster: g.destinationCluster(d, at.port)}})
+		return g.relayAs(stat, destinations, at.port, &tcpv3.TcpProxy{ClusterSpecifier: &tcpv3.TcpProxy_Cluster{Cluster: g.destinationCluster(d, at.port)}})
 	}
 	var weighted []*tcpv3.TcpProxy_WeightedCluster_ClusterWeight
 	for _, d := range destinations {
@@ -248,9 +248,14 @@ func (g *Generator) relay(s *model.RouteSet, destinations []model.WeightedDestin
 	if len(weighted) == 0 {
 		return relayTo(stat, wire.BlackHoleCluster)
 	}
-	return networkFilter(tcpFilter, &tcpv3.TcpProxy{StatPrefix: stat, HashPolicy: g.sourceHash(destinations, at.port),
-		IdleTimeout: g.relayIdle(destinations, at.port), ClusterSpecifier: &tcpv3.TcpProxy_WeightedClusters{
+	return g.relayAs(stat, destinations, at.port, &tcpv3.TcpProxy{ClusterSpecifier: &tcpv3.TcpProxy_WeightedClusters{
 			WeightedClusters: &tcpv3.TcpProxy_WeightedCluster{Clusters: weighted}}})
+}
+
+// relayAs completes a relay by what the DestinationRules of its destinations say about relayed connections.
+func (g *Generator) relayAs(stat string, destinations []model.WeightedDestination, port uint16, m *tcpv3.TcpProxy) *listenerv3.Filter {
+	m.StatPrefix, m.HashPolicy, m.IdleTimeout = stat, g.sourceHash(destinations, port), g.relayIdle(destinations, port)
+	return networkFilter(tcpFilter, m)
 }
 
 func relayTo(stat, cluster string) *listenerv3.Filter {

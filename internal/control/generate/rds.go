@@ -62,6 +62,7 @@ func (g *Generator) targetRoutes(t *target) []*routev3.Route {
 			ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: t.cluster()},
 			Timeout:          durationpb.New(0),
 			RetryPolicy:      retryPolicy(nil),
+			HashPolicy:       g.hashPolicies(t.itself(), t.port),
 		}},
 	}}
 }

@@ -37,6 +37,11 @@ func (t *target) protocol() model.Protocol {
 	return model.TCP
 }
 
+// itself is the target's own service as the destination of a route.
+func (t *target) itself() []model.WeightedDestination {
+	return []model.WeightedDestination{{Host: t.service.Host, Port: t.port}}
+}
+
 // cluster is where the target goes when no route says otherwise.
 func (t *target) cluster() string {
 	host := t.host
