@@ -249,7 +249,7 @@ func (g *Generator) relay(s *model.RouteSet, destinations []model.WeightedDestin
 		return relayTo(stat, wire.BlackHoleCluster)
 	}
 	return g.relayAs(stat, destinations, at.port, &tcpv3.TcpProxy{ClusterSpecifier: &tcpv3.TcpProxy_WeightedClusters{
-			WeightedClusters: &tcpv3.TcpProxy_WeightedCluster{Clusters: weighted}}})
+		WeightedClusters: &tcpv3.TcpProxy_WeightedCluster{Clusters: weighted}}})
 }
 
 // relayAs completes a relay by what the DestinationRules of its destinations say about relayed connections.
