@@ -16,6 +16,7 @@ import (
 
 	"github.com/weftmesh/weft/internal/proxy"
 	"github.com/weftmesh/weft/internal/proxy/conn"
+	"github.com/weftmesh/weft/internal/proxy/overload"
 	"github.com/weftmesh/weft/internal/proxy/supervise"
 	"github.com/weftmesh/weft/internal/proxy/takeover"
 	"github.com/weftmesh/weft/internal/version"
@@ -115,6 +116,9 @@ func serve(ctx context.Context, path, backend string, take bool, log *slog.Logge
 	}
 	defer func() { err = errors.Join(err, engine.Close()) }()
 	o := proxy.Options{Bootstrap: b, Log: log, Level: level, Version: version.String(), Engine: engine}
+	if b.MemoryBytes >= 0 {
+		o.MemoryLimit = overload.MemoryLimit(b.MemoryBytes)
+	}
 	if take {
 		if b.UpgradeSocket == "" {
 			return fmt.Errorf("bootstrap %s names no upgradeSocket", path)

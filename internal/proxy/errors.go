@@ -51,6 +51,7 @@ const (
 	unwritable
 	overLimit
 	panicked
+	overloaded
 )
 
 // kinds is the one place where failures become status codes and Envoy's response flags and details.
@@ -83,6 +84,7 @@ var kinds = [...]struct {
 	panicked:          {OfMesh, 500, "-", "internal_error", false, "internal error"},
 	refusedUpgrade:    {OfClient, 403, "-", "upgrade_failed", false, "this upgrade is not allowed here"},
 	overLimit:         {OfClient, 429, "RL", "local_rate_limited", false, "too many requests"},
+	overloaded:        {OfMesh, 503, "OM", "overload", false, "overloaded"},
 	unroutable:        {OfMesh, 502, "NR", "outbound_refused", false, "the mesh does not know this destination, and its policy refuses unknown ones"},
 }
 

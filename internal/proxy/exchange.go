@@ -32,6 +32,8 @@ type exchange struct {
 	req message.Request
 	res message.Response // the strings are the upstream connection's
 
+	entered bool // the guard counts the request
+
 	// What the steps found.
 	snapshot *conf.Snapshot
 	table    *conf.RouteTable
@@ -105,7 +107,7 @@ func (x *exchange) run() {
 		x.establish()
 		return
 	}
-	ok := x.admit() && x.match() && x.authorize() && x.cors() && x.within() && x.inject() && x.rewrite() && x.forward()
+	ok := x.admit() && x.enter() && x.match() && x.authorize() && x.cors() && x.within() && x.inject() && x.rewrite() && x.forward()
 	x.reply(ok)
 	x.release()
 	x.record()
@@ -175,6 +177,9 @@ func (p *Proxy) discard(x *exchange) {
 
 // release gives everything back that the exchange holds of the cluster.
 func (x *exchange) release() {
+	if x.entered {
+		x.p.guard.LeaveRequest()
+	}
 	x.giveBack(true)
 	if x.retrying {
 		x.cluster.breaker.RetryDone()

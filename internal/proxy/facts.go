@@ -107,6 +107,13 @@ func (p *Proxy) gauges(page *telemetry.Page) {
 	open, working := p.tracker.counts()
 	page.Gauge("weft_downstream_connections", "Open HTTP connections of clients.", float64(open))
 	page.Gauge("weft_downstream_requests_active", "Requests under way.", float64(working))
+	load := p.guard.Facts()
+	page.Gauge("weft_overload_stage", "Shortness of memory: 0 none, 1 idle connections are closed, 2 requests refused, 3 connections too.", float64(load.Stage))
+	page.Gauge("weft_memory_used_bytes", "Memory of the process, where a limit is watched.", float64(load.Memory))
+	page.Gauge("weft_memory_limit_bytes", "The limit of memory, 0 for none.", float64(load.MemoryLimit))
+	page.Gauge("weft_listener_connections", "Open connections of clients, relayed ones included.", float64(load.Connections))
+	page.Counter("weft_overload_connections_total", "Connections of clients turned away by limits.", float64(load.TurnedAway))
+	page.Counter("weft_overload_requests_total", "Requests refused by limits.", float64(load.Refused))
 	page.Counter("weft_access_log_dropped_total", "Access log lines lost because the writer was too slow.", float64(p.access.Dropped()))
 	page.Gauge("weft_restart_epoch", "Takeovers since the first process of this proxy.", float64(p.epoch()))
 	if t := p.opt.Taken; t != nil {

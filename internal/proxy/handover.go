@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/weftmesh/weft/internal/proxy/bind"
+	"github.com/weftmesh/weft/internal/proxy/listen"
 	"github.com/weftmesh/weft/internal/proxy/takeover"
 	"github.com/weftmesh/weft/internal/wire"
 )
@@ -22,7 +23,8 @@ func newRunning(p *Proxy, hard context.Context) *running {
 	r.owner.Store(p.opt.Taken == nil)
 	r.sockets = bind.NewSockets(p.opt.Network, inherited)
 	if p.opt.Bootstrap.Node.Role == wire.Gateway {
-		r.gateways = &bind.Gateways{Sockets: r.sockets, Config: p.config, Log: p.log, Handle: p.enterCounted, Bound: p.state.Ports}
+		r.gateways = &bind.Gateways{Sockets: r.sockets, Config: p.config, Log: p.log, Handle: p.enterCounted, Bound: p.state.Ports,
+			Gate: func() listen.Gate { return p.guard.Gate() }}
 	}
 	return r
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/weftmesh/weft/internal/proxy/admin"
 	"github.com/weftmesh/weft/internal/proxy/bind"
 	"github.com/weftmesh/weft/internal/proxy/listen"
+	"github.com/weftmesh/weft/internal/proxy/overload"
 	"github.com/weftmesh/weft/internal/telemetry"
 	"github.com/weftmesh/weft/internal/wire"
 )
@@ -99,7 +100,9 @@ const drainPoll = 10 * time.Millisecond
 func (p *Proxy) draining() bool { return p.drainFrom.Load() != 0 }
 
 // closing reports whether a connection of that direction shall carry no further request.
-func (p *Proxy) closing(d direction) bool { return p.ending.Load() || d != outbound && p.draining() }
+func (p *Proxy) closing(d direction) bool {
+	return p.ending.Load() || d != outbound && p.draining() || p.guard.Stage() >= overload.Shrink
+}
 
 // running is a Run under way.
 type running struct {
@@ -150,6 +153,7 @@ func (r *running) background() {
 	p := r.p
 	r.work.Go(func() { p.clusters.run(r.hard) })
 	r.work.Go(func() { p.sweep(r.hard) })
+	r.work.Go(func() { p.guard.Run(r.hard, p.log) })
 	if p.plane != nil {
 		r.work.Go(func() { r.fails("certificates", p.plane.Authority.Run(r.hard)) })
 		r.work.Go(func() { r.fails("configuration", p.plane.Run(r.hard)) })
@@ -187,7 +191,8 @@ func (p *Proxy) sweep(ctx context.Context) {
 			now := p.opt.Now()
 			from := p.drainFrom.Load()
 			graced := from != 0 && now.UnixNano()-from > int64(p.idleGrace())
-			p.tracker.sweep(now, func(d direction) bool { return graced && p.closing(d) })
+			short := p.guard.Stage() >= overload.Shrink
+			p.tracker.sweep(now, func(d direction) bool { return short || graced && p.closing(d) })
 		}
 	}
 }
@@ -209,7 +214,7 @@ func (r *running) accept() {
 
 func (r *running) serve(b bound) *listen.Server {
 	t := r.p.traffic.get(b.at)
-	s := &listen.Server{Handle: func(a listen.Accepted) { t.serve(a, b.handle) }, Log: r.p.log}
+	s := &listen.Server{Handle: func(a listen.Accepted) { t.serve(a, b.handle) }, Log: r.p.log, Gate: r.p.guard.Gate()}
 	r.servers = append(r.servers, s)
 	r.accepting.Go(func() { r.fails("listener "+b.Addr().String(), s.Serve(b.Listener)) })
 	return s

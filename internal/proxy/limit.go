@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
 	"time"
@@ -9,6 +10,18 @@ import (
 	"github.com/weftmesh/weft/internal/proxy/filter/headers"
 	"github.com/weftmesh/weft/internal/proxy/filter/ratelimit"
 )
+
+// errOverloaded is what refused requests are told.
+var errOverloaded = errors.New("the proxy is short of memory, or has as many requests as it may")
+
+// enter turns the request away when the proxy cannot bear more.
+func (x *exchange) enter() bool {
+	if x.entered = x.p.guard.EnterRequest(); x.entered {
+		return true
+	}
+	x.http = x.d.http
+	return x.fail(overloaded, "enter", errOverloaded)
+}
 
 // counting is what one look at limits needs, kept for the next.
 type counting struct {

@@ -26,6 +26,7 @@ import (
 	"github.com/weftmesh/weft/internal/proxy/conn"
 	"github.com/weftmesh/weft/internal/proxy/dial"
 	"github.com/weftmesh/weft/internal/proxy/filter/ratelimit"
+	"github.com/weftmesh/weft/internal/proxy/overload"
 	"github.com/weftmesh/weft/internal/proxy/plane"
 	"github.com/weftmesh/weft/internal/proxy/ready"
 	"github.com/weftmesh/weft/internal/proxy/takeover"
@@ -69,6 +70,8 @@ type Options struct {
 	AccessLogJSON bool
 	// RegistryOnly refuses destinations that the mesh does not know (Istio's REGISTRY_ONLY) instead of passing them through.
 	RegistryOnly bool
+	// MemoryLimit is what the process may use, in bytes: load is shed before that is reached. 0 for no limit.
+	MemoryLimit int64
 	// DrainTime bounds the draining at the end; 0 takes Bootstrap.DrainSeconds.
 	DrainTime time.Duration
 	// UpgradeTime bounds how long connections live on after a successor has taken over; 0 takes Bootstrap.UpgradeDrainSeconds.
@@ -108,6 +111,7 @@ type Proxy struct {
 	exchanges  sync.Pool
 	countings  sync.Pool
 	limits     ratelimit.Keeper
+	guard      *overload.Guard
 	clock      atomic.Pointer[dateText]
 	mirrors    atomic.Int64
 	unmirrored atomic.Uint64
@@ -139,6 +143,8 @@ func New(o Options) (*Proxy, error) {
 		return nil, fmt.Errorf("proxy: %w", err)
 	}
 	p.exchanges.New = func() any { return &exchange{} }
+	p.guard = overload.New(overload.Limits{Connections: o.Bootstrap.MaxConnections, ListenerConnections: o.Bootstrap.MaxListenerConnections,
+		Requests: o.Bootstrap.MaxRequests, Memory: o.MemoryLimit}, overload.Used, overload.Relieve)
 	p.countings.New = func() any { return &counting{} }
 	if p.config == nil || p.source == nil {
 		if p.plane, err = plane.New(o.Bootstrap, o.DialControl, o.Log, o.Taken != nil); err != nil {

@@ -170,7 +170,7 @@ func (x *exchange) toldBy(header string) bool {
 // neverSent are the failures of a proxy that has not passed a byte of the request on.
 func (e *Error) neverSent() bool {
 	switch e.kind {
-	case connectFailed, tlsFailed, noHealthy, noCluster, noConfig, overflow:
+	case connectFailed, tlsFailed, noHealthy, noCluster, noConfig, overflow, overloaded:
 		return true
 	}
 	return false

@@ -53,6 +53,13 @@ type Bootstrap struct {
 	AccessLog string `json:"accessLog,omitempty"`
 	// RegistryOnly refuses calls to destinations that the mesh does not know, instead of passing them through.
 	RegistryOnly bool `json:"registryOnly,omitempty"`
+	// MaxConnections bounds the connections of clients, MaxListenerConnections those at one listener, and MaxRequests the requests
+	// under way; 0 is no bound. What comes beyond is closed, or refused with 503.
+	MaxConnections         int64 `json:"maxConnections,omitempty"`
+	MaxListenerConnections int64 `json:"maxListenerConnections,omitempty"`
+	MaxRequests            int64 `json:"maxRequests,omitempty"`
+	// MemoryBytes is what the proxy may use; 0 takes the least of GOMEMLIMIT and the limits of its cgroups, and less than 0 none.
+	MemoryBytes int64 `json:"memoryBytes,omitempty"`
 	// DrainSeconds bounds how long a stopping proxy waits for its live requests.
 	DrainSeconds int `json:"drainSeconds,omitempty"`
 	// UpgradeSocket is the unix socket where a new process of this proxy asks the running one for its listeners; empty for none.

@@ -29,6 +29,8 @@ type Gateways struct {
 	Log     *slog.Logger
 	// Handle serves a connection to the listener of that name.
 	Handle func(name string, a listen.Accepted)
+	// Gate makes the gate of a port; nil lets all connections in.
+	Gate func() listen.Gate
 	// Bound hears after each look how many ports are open, and why others are not, by listener.
 	Bound func(open int, failed map[string]string)
 
@@ -142,6 +144,9 @@ func (g *Gateways) bind(ctx context.Context, l *conf.Listener) error {
 	}
 	name := l.Name
 	s := &listen.Server{Log: g.Log, Handle: func(a listen.Accepted) { g.Handle(name, a) }}
+	if g.Gate != nil {
+		s.Gate = g.Gate()
+	}
 	if g.open == nil {
 		g.open = map[string]*gatewayPort{}
 	}

@@ -25,6 +25,14 @@ type Accepted struct {
 	Redirected bool
 }
 
+// Gate limits the connections of a Server. Each Enter that is true is followed by a Leave.
+type Gate interface {
+	Enter() bool
+	Leave()
+	// Closed says that nothing is to be accepted for now.
+	Closed() bool
+}
+
 // Server owns the goroutines of the connections that its listeners accept. Its methods may be called from any goroutine.
 type Server struct {
 	// Set once, before Serve.
@@ -32,6 +40,8 @@ type Server struct {
 	// Handle serves one connection on a goroutine of its own; the connection is closed when it returns or panics.
 	Handle func(Accepted)
 	Log    *slog.Logger
+	// Gate decides which connections are served; nil lets all in.
+	Gate Gate
 
 	wg sync.WaitGroup
 
@@ -45,6 +55,9 @@ type Server struct {
 func (s *Server) Serve(l net.Listener) error {
 	var pause time.Duration
 	for {
+		if s.Gate != nil && s.Gate.Closed() {
+			time.Sleep(gatePause) // one connection is turned away in each; the kernel keeps the others waiting
+		}
 		nc, err := l.Accept()
 		switch {
 		case err == nil:
@@ -62,6 +75,9 @@ func (s *Server) Serve(l net.Listener) error {
 	}
 }
 
+// gatePause is how long a closed gate holds up accepting.
+const gatePause = 100 * time.Millisecond
+
 // temporary reports what a later Accept may survive: a full table of descriptors, a client that has left already.
 func temporary(err error) bool {
 	var t interface{ Temporary() bool }
@@ -69,11 +85,16 @@ func temporary(err error) bool {
 }
 
 func (s *Server) start(nc net.Conn) {
+	if s.Gate != nil && !s.Gate.Enter() {
+		reset(nc)
+		return
+	}
 	a := accepted(nc)
 	s.mu.Lock()
 	if s.closed {
 		s.mu.Unlock()
 		a.Conn.Close()
+		s.left()
 		return
 	}
 	if s.open == nil {
@@ -96,8 +117,23 @@ func (s *Server) run(a Accepted) {
 		s.mu.Lock()
 		delete(s.open, a.Conn)
 		s.mu.Unlock()
+		s.left()
 	}()
 	s.Handle(a)
+}
+
+func (s *Server) left() {
+	if s.Gate != nil {
+		s.Gate.Leave()
+	}
+}
+
+// reset ends a connection so that the client knows at once, and nothing of it stays behind.
+func reset(nc net.Conn) {
+	if t, ok := nc.(interface{ SetLinger(int) error }); ok {
+		t.SetLinger(0)
+	}
+	nc.Close()
 }
 
 // Open is the number of connections being served.

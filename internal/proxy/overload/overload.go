@@ -1,0 +1,170 @@
+// Package overload keeps a proxy standing when more comes than it can bear: it counts connections and requests against limits, and
+// watches memory, so that load is turned away before the kernel ends the process.
+package overload
+
+import (
+	"context"
+	"log/slog"
+	"sync/atomic"
+	"time"
+)
+
+// Stage is how short of memory the process is.
+type Stage int32
+
+// The stages. Each does what those before it do.
+const (
+	Normal Stage = iota
+	// Shrink closes idle connections and has the others end after their request.
+	Shrink
+	// Refuse answers new requests with an error.
+	Refuse
+	// Stop takes no connections in.
+	Stop
+)
+
+// String names the stage as metrics and logs do.
+func (s Stage) String() string { return [...]string{"normal", "shrink", "refuse", "stop"}[s] }
+
+// Limits are what a proxy bears; 0 is no limit.
+type Limits struct {
+	// Connections of clients, in the whole process and at one listener.
+	Connections, ListenerConnections int64
+	// Requests under way, relayed connections not counted.
+	Requests int64
+	// Memory is what the process may use, in bytes.
+	Memory int64
+}
+
+// The shares of Limits.Memory, in thousandths, from which the stages hold. One ends when the use is by margin below its share: at the
+// edge it would come and go with each look.
+var shares = [...]int64{Shrink: 850, Refuse: 920, Stop: 970}
+
+const margin = 30
+
+// Guard counts and watches. Its methods may be called from any goroutine.
+type Guard struct {
+	limits Limits
+	used   func() int64 // bytes
+	relief func()       // gives memory back to the system
+
+	connections, requests atomic.Int64
+	stage                 atomic.Int32
+	turnedAway, refused   atomic.Uint64
+	memory                atomic.Int64
+}
+
+// New makes a guard. used tells the memory of the process, and relief tries to lessen it; both may be nil when Limits.Memory is 0.
+func New(l Limits, used func() int64, relief func()) *Guard {
+	return &Guard{limits: l, used: used, relief: relief}
+}
+
+// lookEvery is how often memory is looked at: what a process can fill meanwhile must fit between the last stage and the limit.
+const lookEvery = 100 * time.Millisecond
+
+// reliefEvery is how often memory is given back while there is too little of it.
+const reliefEvery = 5 * time.Second
+
+// Run watches memory until ctx ends.
+func (g *Guard) Run(ctx context.Context, log *slog.Logger) {
+	if g.limits.Memory <= 0 {
+		return
+	}
+	tick := time.NewTicker(lookEvery)
+	defer tick.Stop()
+	var relieved time.Time
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case now := <-tick.C:
+			before := g.Stage()
+			if after := g.look(); after != before {
+				log.Warn("memory", "stage", after.String(), "before", before.String(), "used", g.memory.Load(), "limit", g.limits.Memory)
+			}
+			if g.Stage() > Normal && now.Sub(relieved) >= reliefEvery {
+				relieved = now
+				g.relief()
+			}
+		}
+	}
+}
+
+// look sets the stage by the memory in use.
+func (g *Guard) look() Stage {
+	used := g.used()
+	g.memory.Store(used)
+	share := used / max(g.limits.Memory/1000, 1)
+	was := g.Stage()
+	next := Normal
+	for s := Shrink; s <= Stop; s++ {
+		if from := shares[s]; share >= from || was >= s && share >= from-margin {
+			next = s
+		}
+	}
+	g.stage.Store(int32(next))
+	return next
+}
+
+// Stage tells how short of memory the process is.
+func (g *Guard) Stage() Stage { return Stage(g.stage.Load()) }
+
+// EnterRequest counts a request in if it may be served; then LeaveRequest counts it out.
+func (g *Guard) EnterRequest() bool {
+	n := g.requests.Add(1)
+	if g.limits.Requests > 0 && n > g.limits.Requests || g.Stage() >= Refuse {
+		g.requests.Add(-1)
+		g.refused.Add(1)
+		return false
+	}
+	return true
+}
+
+// LeaveRequest ends what EnterRequest began.
+func (g *Guard) LeaveRequest() { g.requests.Add(-1) }
+
+// Gate is the guard's part at one listener.
+type Gate struct {
+	g    *Guard
+	open atomic.Int64
+}
+
+// Gate makes the gate of a listener.
+func (g *Guard) Gate() *Gate { return &Gate{g: g} }
+
+// Enter counts a connection in if it may be taken; then Leave counts it out.
+func (l *Gate) Enter() bool {
+	g := l.g
+	all, own := g.connections.Add(1), l.open.Add(1)
+	if g.limits.Connections > 0 && all > g.limits.Connections || g.limits.ListenerConnections > 0 && own > g.limits.ListenerConnections || l.Closed() {
+		l.Leave()
+		g.turnedAway.Add(1)
+		return false
+	}
+	return true
+}
+
+// Leave ends what Enter began.
+func (l *Gate) Leave() {
+	l.g.connections.Add(-1)
+	l.open.Add(-1)
+}
+
+// Closed reports whether nothing should be accepted now: what waits in the kernel's queue costs less than here.
+func (l *Gate) Closed() bool { return l.g.Stage() >= Stop }
+
+// Facts are what metrics tell.
+type Facts struct {
+	Stage                 Stage
+	Connections, Requests int64
+	// TurnedAway are connections, Refused requests, that were not served.
+	TurnedAway, Refused uint64
+	// Memory in use, as last seen, and its limit, in bytes; 0 where there is none.
+	Memory, MemoryLimit int64
+}
+
+// Facts gives the present ones.
+func (g *Guard) Facts() Facts {
+	return Facts{Stage: g.Stage(), Connections: g.connections.Load(), Requests: g.requests.Load(), TurnedAway: g.turnedAway.Load(),
+		Refused: g.refused.Load(), Memory: g.memory.Load(), MemoryLimit: g.limits.Memory}
+}

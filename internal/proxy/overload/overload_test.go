@@ -1,0 +1,109 @@
+package overload
+
+import (
+	"context"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func TestStagesComeAndGoWithAMargin(t *testing.T) {
+	var used atomic.Int64
+	g := New(Limits{Memory: 1_000_000}, used.Load, func() {})
+	for _, c := range []struct {
+		used int64
+		want Stage
+	}{{0, Normal}, {849_000, Normal}, {850_000, Shrink}, {919_000, Shrink}, {920_000, Refuse}, {970_000, Stop}, {2_000_000, Stop}, {941_000, Stop},
+		{939_000, Refuse}, {891_000, Refuse}, {889_000, Shrink}, {821_000, Shrink}, {819_000, Normal}, {849_000, Normal}} {
+		used.Store(c.used)
+		if got := g.look(); got != c.want {
+			t.Errorf("with %d in use: %s, want %s", c.used, got, c.want)
+		}
+	}
+}
+
+func TestWatchShedsAndRecovers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var used, reliefs atomic.Int64
+		g := New(Limits{Memory: 1_000_000}, used.Load, func() { reliefs.Add(1) })
+		ctx, cancel := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		wg.Go(func() { g.Run(ctx, slog.New(slog.DiscardHandler)) })
+		gate := g.Gate()
+		used.Store(930_000)
+		time.Sleep(2 * lookEvery)
+		if g.EnterRequest() || !gate.Enter() || gate.Closed() {
+			t.Error("requests should be refused, and connections taken")
+		}
+		used.Store(980_000)
+		time.Sleep(2 * lookEvery)
+		if gate.Enter() || !gate.Closed() {
+			t.Error("connections should be turned away")
+		}
+		time.Sleep(reliefEvery)
+		if n := reliefs.Load(); n != 2 {
+			t.Errorf("relieved %d times", n)
+		}
+		used.Store(100_000)
+		time.Sleep(2 * lookEvery)
+		if !g.EnterRequest() || !gate.Enter() {
+			t.Error("it does not recover")
+		}
+		if f := g.Facts(); f.Refused != 1 || f.TurnedAway != 1 || f.Connections != 2 || f.Requests != 1 || f.Memory != 100_000 {
+			t.Errorf("%+v", f)
+		}
+		cancel()
+		wg.Wait()
+	})
+}
+
+func TestLimits(t *testing.T) {
+	g := New(Limits{Connections: 3, ListenerConnections: 2, Requests: 1}, nil, nil)
+	a, b := g.Gate(), g.Gate()
+	if !a.Enter() || !a.Enter() || a.Enter() || !b.Enter() || b.Enter() {
+		t.Error("connections are counted wrongly")
+	}
+	a.Leave()
+	if !b.Enter() || a.Enter() {
+		t.Error("a place that became free is not taken, or taken twice")
+	}
+	if !g.EnterRequest() || g.EnterRequest() {
+		t.Error("requests are counted wrongly")
+	}
+	if g.LeaveRequest(); !g.EnterRequest() {
+		t.Error("a request that ended still counts")
+	}
+}
+
+func TestCgroupLimitIsTheLeastOnTheWayUp(t *testing.T) {
+	root := t.TempDir()
+	write := func(name, text string) {
+		if err := os.MkdirAll(filepath.Dir(filepath.Join(root, name)), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(root, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("a/b/memory.max", "max\n")
+	write("a/memory.max", "268435456\n")
+	write("self", "1:name=systemd:/x\n0::/a/b\n")
+	if n := cgroupLimit(root, filepath.Join(root, "self")); n != 268435456 {
+		t.Errorf("%d", n)
+	}
+	write("self", "0::/c\n")
+	if n := cgroupLimit(root, filepath.Join(root, "self")); n != 0 {
+		t.Errorf("without a limit: %d", n)
+	}
+	if n := cgroupLimit(root, filepath.Join(root, "missing")); n != 0 {
+		t.Errorf("without a file: %d", n)
+	}
+	if Used() <= 0 {
+		t.Error("a process without memory")
+	}
+}
