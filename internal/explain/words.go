@@ -136,6 +136,9 @@ func describeRetry(r *conf.Retry) string {
 	}
 	if r.PerTry > 0 {
 		s += fmt.Sprintf(", %s each", r.PerTry)
+		if r.Hedge {
+			s += ", overlapping"
+		}
 	}
 	return s
 }

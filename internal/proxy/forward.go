@@ -113,7 +113,7 @@ func (x *exchange) expired() bool {
 
 // attemptDeadline is the earlier of the exchange's and the attempt's own.
 func (x *exchange) attemptDeadline() time.Time {
-	if x.retries == nil || x.retries.PerTry == 0 && x.retries.PerTryIdle == 0 {
+	if x.retries == nil || x.retries.PerTry == 0 && x.retries.PerTryIdle == 0 || x.hedges() {
 		return x.deadline
 	}
 	now := x.p.opt.Now()

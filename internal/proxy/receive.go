@@ -14,7 +14,12 @@ import (
 
 // receive reads the response's head.
 func (x *exchange) receive() bool {
-	err := x.hear()
+	var err error
+	if x.hedges() {
+		err = x.race()
+	} else {
+		err = x.hear()
+	}
 	if err != nil {
 		return x.unreceived(err)
 	}

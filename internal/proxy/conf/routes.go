@@ -195,6 +195,8 @@ type Retry struct {
 	OtherLocalities bool
 	// PerTryIdle is how long an attempt may go without a byte; 0 for no limit.
 	PerTryIdle time.Duration
+	// Hedge makes another attempt when PerTry has passed without giving up the first: the first good answer counts.
+	Hedge bool
 	// Headers of a response that asks for a retry, for OnHeaders: one has to match. RequestHeaders of requests that may be retried:
 	// one has to match, if there are any.
 	Headers, RequestHeaders []HeaderMatch

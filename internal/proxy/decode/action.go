@@ -20,7 +20,7 @@ func (d *decoder) forward(m *routev3.RouteAction, match *conf.Match, variables [
 	d.only(m, "cluster", "cluster_header", "weighted_clusters", "cluster_not_found_response_code", "prefix_rewrite", "path_rewrite",
 		"regex_rewrite", "path_rewrite_policy", "host_rewrite_literal", "host_rewrite_header", "host_rewrite_path_regex",
 		"append_x_forwarded_host", "timeout", "idle_timeout", "max_stream_duration", "max_grpc_timeout", "grpc_timeout_offset",
-		"retry_policy", "request_mirror_policies", "hash_policy", "upgrade_configs", "cors", "rate_limits",
+		"retry_policy", "hedge_policy", "request_mirror_policies", "hash_policy", "upgrade_configs", "cors", "rate_limits",
 		"include_vh_rate_limits",
 		"early_data_policy", "priority") // without effect: nothing is sent early; priority is DEFAULT, or refused
 	f := &conf.Forward{Timeout: defaultRouteTimeout, IdleTimeout: d.duration("idle_timeout", m.GetIdleTimeout())}
@@ -48,6 +48,10 @@ func (d *decoder) forward(m *routev3.RouteAction, match *conf.Match, variables [
 	d.streamLimits(m, f)
 	if f.Retry = outer.retry; m.GetRetryPolicy() != nil {
 		d.at("retry_policy", func() { f.Retry = d.retry(m.GetRetryPolicy()) })
+	}
+	if f.Retry != nil && d.hedge(m.GetHedgePolicy(), outer.hedge) {
+		hedged := *f.Retry // the policy may be the virtual host's
+		hedged.Hedge, f.Retry = true, &hedged
 	}
 	if m.GetCors() != nil {
 		d.at("cors", func() { outer.cors = d.oldCORS(m.GetCors()) })

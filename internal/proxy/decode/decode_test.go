@@ -248,7 +248,7 @@ func TestRefusals(t *testing.T) {
 		{"routes", `total_weight { value: 3 }`, `total_weight { value: 4 }`, "total_weight: is 4, and the weights add up to 3"},
 		{"routes", `match { prefix: "/h" } route {`, `match { prefix: "/h" } route { priority: HIGH`, "priority: HIGH is not supported"},
 		{"routes", `match { prefix: "/h" } route {`, `match { prefix: "/h" } route { internal_redirect_policy {}`, "internal_redirect_policy: is not supported"},
-		{"routes", `match { prefix: "/h" } route {`, `match { prefix: "/h" } route { hedge_policy { hedge_on_per_try_timeout: true }`, "hedge_policy: is not supported"},
+		{"routes", `match { prefix: "/h" } route {`, `match { prefix: "/h" } route { hedge_policy { initial_requests { value: 2 } }`, "hedge_policy.initial_requests: 2: only 1 is supported"},
 		{"routes", `reset_headers { name: "Retry-After" } reset_headers { name: "X-Reset" format: UNIX_TIMESTAMP }`, ``, "reset_headers: may not be empty"},
 		{"routes", `omit_canary_hosts`, `omit_host_metadata`, `"envoy.retry_host_predicates.omit_host_metadata" is not supported`},
 		{"routes", `regex: "/v[0-9]+"`, `regex: "/v[0-9"`, "routes[3].match.safe_regex: error parsing regexp"},

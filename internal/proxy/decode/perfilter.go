@@ -19,6 +19,7 @@ type overrides struct {
 	fault   *conf.Fault
 	cors    *conf.CORS
 	retry   *conf.Retry
+	hedge   bool
 	mirrors []conf.Mirror
 	// limits by the name of the filter; nil for one that is turned off.
 	limits map[string]*conf.LocalLimit

@@ -69,6 +69,20 @@ func (d *decoder) retry(m *routev3.RetryPolicy) *conf.Retry {
 	return r
 }
 
+// hedge reports whether attempts may overlap; without a policy, what is said further out holds.
+func (d *decoder) hedge(m *routev3.HedgePolicy, outer bool) (hedge bool) {
+	if m == nil {
+		return outer
+	}
+	d.at("hedge_policy", func() {
+		d.only(m, "hedge_on_per_try_timeout", "initial_requests")
+		if n := m.GetInitialRequests(); n != nil && n.GetValue() != 1 {
+			d.at("initial_requests", func() { d.fail("%d: only 1 is supported", n.GetValue()) })
+		}
+	})
+	return m.GetHedgeOnPerTryTimeout()
+}
+
 // defaultRateLimitedMax is Envoy's longest wait that an upstream can ask for.
 const defaultRateLimitedMax = 300 * time.Second
 

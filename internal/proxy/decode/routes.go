@@ -35,7 +35,7 @@ func (d *decoder) routes(m *routev3.RouteConfiguration) *conf.RouteTable {
 // the table says.
 func (d *decoder) virtualHost(m *routev3.VirtualHost, seen map[string]bool, outer overrides) *conf.VirtualHost {
 	d.only(m, "name", "domains", "routes", "request_headers_to_add", "request_headers_to_remove", "response_headers_to_add",
-		"response_headers_to_remove", "typed_per_filter_config", "require_tls", "cors", "retry_policy", "request_mirror_policies",
+		"response_headers_to_remove", "typed_per_filter_config", "require_tls", "cors", "retry_policy", "hedge_policy", "request_mirror_policies",
 		"include_request_attempt_count", "include_attempt_count_in_response", "rate_limits",
 		// Without effect: what Envoy counts by path, what it keeps of bodies for retries, and facts for people.
 		"virtual_clusters", "per_request_buffer_limit_bytes", "metadata")
@@ -61,6 +61,7 @@ func (d *decoder) virtualHost(m *routev3.VirtualHost, seen map[string]bool, oute
 	if m.GetRetryPolicy() != nil {
 		d.at("retry_policy", func() { outer.retry = d.retry(m.GetRetryPolicy()) })
 	}
+	outer.hedge = d.hedge(m.GetHedgePolicy(), outer.hedge)
 	outer.mirrors = d.mirrors(m.GetRequestMirrorPolicies(), outer.mirrors)
 	outer = d.perFilter(m.GetTypedPerFilterConfig(), outer)
 	each(d, "routes", m.GetRoutes(), func(r *routev3.Route) { v.Routes = append(v.Routes, d.route(r, outer)) })

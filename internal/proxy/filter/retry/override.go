@@ -92,6 +92,9 @@ func (w *Wishes) join(h *message.Header) {
 	if ms, ok := number(h, perTryTimeout); ok {
 		own.PerTry = time.Duration(ms) * time.Millisecond
 	}
+	if v, ok := h.Get(hedge); ok {
+		own.Hedge = v == "true"
+	}
 	if list, ok := h.Get(statusCodes); ok {
 		own.StatusCodes = slices.Clone(own.StatusCodes)
 		for _, s := range strings.Split(list, ",") {
