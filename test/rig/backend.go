@@ -29,7 +29,7 @@ type Backend struct {
 	mu       sync.Mutex
 	answer   func(net.Conn, *Received) bool
 	received []Received
-	open     map[net.Conn]bool
+	open     map[net.Conn]int // by number
 	conns    int
 }
 
@@ -41,7 +41,7 @@ func NewBackend(t testing.TB, answer func(net.Conn, *Received) bool) *Backend {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := &Backend{l: l, answer: answer, open: map[net.Conn]bool{}}
+	b := &Backend{l: l, answer: answer, open: map[net.Conn]int{}}
 	b.wg.Go(b.accept)
 	t.Cleanup(func() {
 		l.Close()
@@ -63,7 +63,7 @@ func (b *Backend) accept() {
 		b.mu.Lock()
 		b.conns++
 		n := b.conns
-		b.open[c] = true
+		b.open[c] = n
 		b.mu.Unlock()
 		b.wg.Go(func() { b.serve(c, n) })
 	}
@@ -107,6 +107,18 @@ func (b *Backend) Open() int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return len(b.open)
+}
+
+// Alive reports whether a connection is open still, by the number that requests have.
+func (b *Backend) Alive(n int) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, m := range b.open {
+		if m == n {
+			return true
+		}
+	}
+	return false
 }
 
 // Accepted is the number of connections so far.

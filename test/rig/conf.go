@@ -76,10 +76,10 @@ func Mutual(address string) *conf.Endpoint {
 // Cluster has the endpoints in one locality.
 func Cluster(name string, endpoints ...*conf.Endpoint) *conf.Cluster {
 	server := identity.ID{TrustDomain: TrustDomain, Namespace: "default", ServiceAccount: "server"}
-	tls := &conf.UpstreamTLS{Workload: true, SNI: "outbound_.9080_._" + Service, ALPN: []string{wire.ALPNHTTP1, wire.ALPNTCP},
+	tls := &conf.UpstreamTLS{Workload: true, SNI: "outbound_.9080_._" + Service, ALPN: []string{wire.ALPNHTTP2, wire.ALPNHTTP1, wire.ALPNTCP},
 		SANs: []conf.StringMatch{{Kind: conf.Exact, Value: server.String()}}}
 	return &conf.Cluster{Name: name, Discovery: conf.EDS, Localities: []conf.Locality{{Endpoints: endpoints}}, Total: len(endpoints),
-		ServiceHost: Service, ServiceName: "backend", ServiceNamespace: "default", Port: ServicePort,
+		ServiceHost: Service, ServiceName: "backend", ServiceNamespace: "default", Port: ServicePort, Speaks: conf.AsClient,
 		Transports: []conf.TransportMatch{{TLSMode: "istio", TLS: tls}, {}}}
 }
 
@@ -102,9 +102,10 @@ func inbound() *conf.Listener {
 	tls := func(alpn ...string) *conf.DownstreamTLS {
 		return &conf.DownstreamTLS{Workload: true, RequireClient: true, ALPN: alpn}
 	}
+	meshHTTP := []string{wire.ALPNHTTP2, wire.ALPNHTTP1}
 	return &conf.Listener{Name: wire.InboundListener, Direction: "inbound", Chains: []*conf.Chain{
-		{Name: "http", Match: conf.ChainMatch{DestinationPort: ServicePort, Transport: conf.TLSTransport, ALPN: []string{wire.ALPNHTTP1}},
-			TLS: tls(wire.ALPNHTTP1), HTTP: http},
+		{Name: "http", Match: conf.ChainMatch{DestinationPort: ServicePort, Transport: conf.TLSTransport, ALPN: meshHTTP},
+			TLS: tls(meshHTTP...), HTTP: http},
 		{Name: "tcp", Match: conf.ChainMatch{Transport: conf.TLSTransport, ALPN: []string{wire.ALPNTCP}}, TLS: tls(wire.ALPNTCP), TCP: tcp},
 		{Name: "raw http", Match: conf.ChainMatch{DestinationPort: ServicePort, Transport: conf.RawTransport}, HTTP: http},
 	}}
