@@ -228,7 +228,7 @@ func TestHeaderOrderAndCaseAreKept(t *testing.T) {
 	}
 	want := []message.Field{{Name: "X-b", Value: "1"}, {Name: "hOsT", Value: "a"}, {Name: "x-B", Value: ""}, {Name: "A", Value: "2,\t3"}}
 	if got := slices.Collect(r.Header.All()); !slices.Equal(got, want) {
-		t.Fatalf("got %q", got)
+		t.Fatalf("got %v", got)
 	}
 }
 
@@ -240,7 +240,7 @@ func TestTrailers(t *testing.T) {
 		}
 		want := []message.Field{{Name: "X-Sum", Value: "1"}, {Name: "x-two", Value: "2"}}
 		if got := slices.Collect(s.Trailers().All()); !slices.Equal(got, want) {
-			t.Fatalf("in steps of %d: trailers %q", step, got)
+			t.Fatalf("in steps of %d: trailers %v", step, got)
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"runtime"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -94,17 +95,21 @@ func TestFloods(t *testing.T) {
 			if i == 0 {
 				return p.fr.WriteHeaders(xhttp2.HeadersFrameParam{StreamID: 1, BlockFragment: p.fields(plainGet...)})
 			}
-			return p.fr.WriteContinuation(1, false, bytes.Repeat([]byte{0x82}, 10_000))
+			return p.fr.WriteContinuation(1, false, bytes.Repeat([]byte{0x82}, 1000))
 		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			p := rawClient(t, nil, c.handle)
-			code := make(chan int)
-			go func() { code <- p.goAway() }()
+			var got int
+			over := make(chan struct{})
+			go func() {
+				got = p.goAway()
+				close(over)
+			}()
 			deadline := time.Now().Add(10 * time.Second)
 			p.nc.SetWriteDeadline(deadline)
 			sent := 0
-			for ; ; sent++ {
+			for ; !ended(over); sent++ {
 				if err := flood(p, c.send, sent); err != nil {
 					break
 				}
@@ -112,14 +117,26 @@ func TestFloods(t *testing.T) {
 					t.Fatal("the server goes along with it")
 				}
 			}
-			if got := <-code; got != int(EnhanceYourCalm) {
+			if <-over; got != int(EnhanceYourCalm) {
 				t.Errorf("GOAWAY %v after %d", ErrCode(got), sent)
 			}
+			p.nc.Close()
 			var ce *ConnError
 			if err := <-p.done; !errors.As(err, &ce) || ce.Code != EnhanceYourCalm {
 				t.Errorf("Serve: %v", err)
 			}
 		})
+	}
+}
+
+// ended reports whether c was closed, after giving others their turn.
+func ended(c chan struct{}) bool {
+	runtime.Gosched()
+	select {
+	case <-c:
+		return true
+	default:
+		return false
 	}
 }
 

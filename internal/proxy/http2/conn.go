@@ -44,7 +44,7 @@ type core struct {
 	last      uint32 // the highest stream that the peer began (server) or we did (client)
 	closed    closedStreams
 	resets    int // see Options.Resets
-	paid      int // WINDOW_UPDATE frames that DATA of ours accounts for
+	paid      int // WINDOW_UPDATE and PING frames that what we sent accounts for
 	err       error
 	draining  bool   // no new streams, see the sides
 	farewell  bool   // the final GOAWAY was sent
@@ -192,6 +192,9 @@ func (c *core) fill() error {
 	}
 	c.waiting.Store(k != nil || c.part.id != 0 || !c.settled)
 	if k == nil {
+		if c.scratch.store != nil { // a head that nobody got
+			c.scratch.release()
+		}
 		if err := c.c.Wait(); err != nil {
 			return err
 		}
@@ -300,7 +303,7 @@ func (c *core) end(err error) error {
 	if told {
 		c.room(20)
 		c.out.buf = appendGoAway(c.out.buf, c.lastPeer(), broken.Code)
-		c.flush(false)
+		c.write()
 	}
 	idle := c.active == 0
 	c.abandon(broken)

@@ -24,6 +24,9 @@ func (c *core) noisy(n int) error {
 	return nil
 }
 
+// pay accounts for n frames by which a peer may answer what is sent to it. mu is held.
+func (c *core) pay(n int) { c.paid = min(c.paid+n, 1<<16) }
+
 // faulted charges a stream that the peer reset or made us reset (rapid reset, CVE-2023-44487; "made you reset", CVE-2025-8671). mu
 // is held.
 func (c *core) faulted() error {

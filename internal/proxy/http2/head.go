@@ -129,7 +129,11 @@ func (h *head) decode(d *hpack.Decoder, blk []byte, o *Options) error {
 		}
 		if f.Tag == kindPlain {
 			h.seen |= 1
-			h.fields.Add(f.Name, f.Value)
+			if f.Sensitive {
+				h.fields.AddSensitive(f.Name, f.Value)
+			} else {
+				h.fields.Add(f.Name, f.Value)
+			}
 			continue
 		}
 		h.special(&f)

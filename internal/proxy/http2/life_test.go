@@ -342,6 +342,70 @@ func TestSlowStreamHoldsUpNobody(t *testing.T) {
 	slow.EndExchange()
 }
 
+// TestSensitiveFields: what a client keeps out of compression tables is kept out of them on the way on.
+func TestSensitiveFields(t *testing.T) {
+	got := make(chan message.Field, 1)
+	j := join(t, nil, nil, func(s *ServerStream) {
+		for f := range s.Request().Header.All() {
+			got <- f
+		}
+		hello(s)
+	})
+	for range 3 {
+		st := open(t, j.client)
+		r := get("/")
+		r.Header.AddSensitive("X-Key", "secret")
+		send(t, st, r, "", nil)
+		if f := <-got; f != (message.Field{Name: "x-key", Value: "secret", Sensitive: true}) {
+			t.Errorf("%+v", f)
+		}
+		receive(t, st)
+		st.EndExchange()
+	}
+}
+
+// TestIdleHoldsNothing: between exchanges a connection has no buffers, and after a while neither streams nor goroutines to spare.
+func TestIdleHoldsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := memLink(t)
+		c, s := NewClientConn(conn.FromNet(a), nil), NewServerConn(conn.FromNet(b), "http", nil)
+		done := make(chan error, 2)
+		go func() { done <- c.Run() }()
+		go func() { done <- s.Serve(echo) }()
+		for range 3 {
+			st := open(t, c)
+			r := get("/")
+			r.Method, r.Body.Kind = "POST", message.Chunked
+			send(t, st, r, strings.Repeat("x", 20_000), nil)
+			receive(t, st)
+			st.EndExchange()
+		}
+		synctest.Wait()
+		for _, x := range []*core{&c.core, &s.core} {
+			if x.in != nil || x.out.blk != nil || x.scratch.store != nil {
+				t.Error("an idle connection holds buffers")
+			}
+		}
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if len(c.free)+len(s.free) != 0 {
+			t.Errorf("%d and %d streams are kept", len(c.free), len(s.free))
+		}
+		select {
+		case s.work <- nil:
+			t.Error("a goroutine still waits for work")
+		default:
+		}
+		c.Close()
+		s.Close()
+		for range 2 {
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		}
+	})
+}
+
 // TestChaos mixes exchanges that end in every way. Afterwards nothing is left.
 func TestChaos(t *testing.T) {
 	so := *DefaultOptions()

@@ -72,6 +72,10 @@ func (w *fieldWriter) fields(b []byte, h *message.Header) []byte {
 				continue
 			}
 		}
+		if f.Sensitive {
+			b = w.c.enc.Sensitive(b, name, f.Value)
+			continue
+		}
 		b = w.c.enc.Field(b, name, f.Value)
 	}
 	return w.length(b)
@@ -179,6 +183,7 @@ func (st *stream) endHead(at int, b []byte, end bool) {
 	} else {
 		c.out.buf = b
 	}
+	c.pay(2)
 	st.mark, st.markWrite = at+1, c.out.writes
 	if st.headWrite == 0 {
 		st.headWrite = c.out.writes + 1
@@ -265,7 +270,7 @@ func (st *stream) data(p []byte) error {
 		st.sendWin -= int64(n)
 		c.sendWin -= int64(n)
 		st.sent += int64(n)
-		c.paid = min(c.paid+2+n>>9, 1<<20)
+		c.pay(2 + n>>9)
 		p = p[n:]
 	}
 	if len(c.out.buf) >= c.o.WriteBytes/2 {

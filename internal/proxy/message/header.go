@@ -3,7 +3,11 @@ package message
 import "iter"
 
 // Field is one header field line, its name in the case in which it was received.
-type Field struct{ Name, Value string }
+type Field struct {
+	Name, Value string
+	// Sensitive fields came with the request that no recipient compress them together with others (RFC 7541 section 7.1.3).
+	Sensitive bool
+}
 
 // Header is the ordered list of a message's fields. Names compare without regard to ASCII case; order and case are kept
 // because some peers depend on them. The zero value is empty and ready to use.
@@ -48,7 +52,14 @@ func (h *Header) Values(name string) iter.Seq[string] {
 }
 
 // Add appends a field.
-func (h *Header) Add(name, value string) { h.fields = append(h.fields, Field{name, value}) }
+func (h *Header) Add(name, value string) {
+	h.fields = append(h.fields, Field{Name: name, Value: value})
+}
+
+// AddSensitive appends a field that must not be put into a compression table.
+func (h *Header) AddSensitive(name, value string) {
+	h.fields = append(h.fields, Field{Name: name, Value: value, Sensitive: true})
+}
 
 // Set replaces the first field of that name in place, drops its other occurrences, or appends.
 func (h *Header) Set(name, value string) {

@@ -13,7 +13,7 @@ func TestHeaderKeepsOrderAndCase(t *testing.T) {
 	h.Set("x-one", "9")
 	h.Add("Z", "4")
 	h.Del("X-TWO")
-	want := []Field{{"X-One", "9"}, {"Z", "4"}}
+	want := []Field{{Name: "X-One", Value: "9"}, {Name: "Z", Value: "4"}}
 	if got := slices.Collect(h.All()); !slices.Equal(got, want) {
 		t.Fatalf("got %v, want %v", got, want)
 	}
