@@ -13,6 +13,9 @@ func (x *exchange) admit() bool {
 	r := &x.req
 	x.snapshot, x.isGRPC = x.p.config.Snapshot(), isGRPC(r)
 	http1.StripHopByHop(&r.Header)
+	if r.Body.Kind == message.Sized && r.Proto >= message.HTTP2 {
+		r.Body = withTrailers(r.Body, &r.Header)
+	}
 	x.fromOutside()
 	x.setID()
 	if r.ExpectContinue {
@@ -26,6 +29,15 @@ func (x *exchange) admit() bool {
 		x.forwardClientCert()
 	}
 	return true
+}
+
+// withTrailers gives a body that has trailers to come, as only later versions of HTTP have it beside a length, a framing that HTTP/1
+// has for it.
+func withTrailers(b message.Body, h *message.Header) message.Body {
+	if _, ok := h.Get("Trailer"); ok {
+		return message.Body{Kind: message.Chunked}
+	}
+	return b
 }
 
 // internalHeaders are those by which a client could steer the mesh; from outside they are not believed. Source: Envoy's header

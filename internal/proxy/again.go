@@ -22,16 +22,19 @@ func (x *exchange) again(ok bool) bool {
 		x.failed[x.failures] = x.to.host
 		x.failures++
 	}
+	if p := x.pumping; p != nil {
+		x.held, x.body, p.kept.held = p.kept.held, (*p.kept.held)[:p.kept.n], nil
+	}
 	x.giveBack(false)
 	return true
 }
 
 // wantsAgain asks safety first, then the policy, then the budgets.
 func (x *exchange) wantsAgain(ok bool) bool {
-	if x.to == nil || x.pumping != nil || !ok && x.err.Fault() == OfClient || x.p.ctx.Err() != nil || x.expired() {
+	if x.to == nil || x.pumping != nil && !x.pumping.whole() || !ok && x.err.Fault() == OfClient || x.p.ctx.Err() != nil || x.expired() {
 		return false
 	}
-	if b := x.req.Body; b.Kind != message.NoBody && b != (message.Body{Kind: message.Sized}) && x.body == nil && (x.spent || !x.unsent) {
+	if b := x.req.Body; b.Kind != message.NoBody && b != (message.Body{Kind: message.Sized}) && x.body == nil && x.pumping == nil && (x.spent || !x.unsent) {
 		return false // the body is gone
 	}
 	repeatable := retry.Repeatable(&x.req)

@@ -157,6 +157,8 @@ func (x *exchange) giveBack(fit bool) {
 		}
 		x.pumping.stop(x)
 		x.received += x.pumping.n
+		x.pumping.kept.drop()
+		x.pumping = nil
 	}
 	if x.call != nil {
 		x.down.forget()

@@ -11,16 +11,56 @@ import (
 // and the writing half of the endpoint's; the exchange keeps to the other halves until stop has returned.
 type pump struct {
 	done chan struct{}
-	n    int64 // valid after done
+	n    int64 // valid after done, as the next ones
 	err  error
+	kept keeper
+}
+
+// keeper is a call's writing half that keeps what passes, up to maxReplay, so that it can be sent again.
+type keeper struct {
+	relay.Sink
+	held *[]byte // nil when nothing is to be kept, or it was too much
+	n    int
+}
+
+// WriteBody implements relay.Sink.
+func (k *keeper) WriteBody(p []byte) error {
+	if k.held != nil && k.n+len(p) > maxReplay {
+		k.drop()
+	}
+	if k.held != nil {
+		k.n += copy((*k.held)[k.n:], p)
+	}
+	return k.Sink.WriteBody(p)
+}
+
+func (k *keeper) drop() {
+	if k.held != nil {
+		replayBuffers.Put(k.held)
+		k.held = nil
+	}
+}
+
+// whole reports whether the pump has ended and kept all that the client had to send.
+func (p *pump) whole() bool {
+	select {
+	case <-p.done:
+		return p.err == nil && p.kept.held != nil
+	default:
+		return false
+	}
 }
 
 func startPump(x *exchange) *pump {
 	p := &pump{done: make(chan struct{})}
+	p.kept.Sink = x.call
+	if rt := x.matched.Route; rt != nil && rt.Forward.Retry != nil {
+		p.kept.held = replayBuffers.Get().(*[]byte)
+	}
 	call, down, messages := x.call, x.down, x.counting(&x.asked)
 	go func() { // ends with the body, or by stop
 		defer close(p.done)
-		p.n, p.err = relay.CopyMessages(call, down, relay.Downstream, messages)
+		p.n, p.err = relay.CopyMessages(&p.kept, down, relay.Downstream, messages)
 		var e *relay.Error
 		if errors.As(p.err, &e) && e.Side == relay.Downstream {
 			call.Cut() // the endpoint must not take the cut-off body for a whole one, nor wait for the rest

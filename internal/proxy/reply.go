@@ -40,6 +40,9 @@ func (x *exchange) deliver() {
 	if x.meshMade() {
 		return
 	}
+	if x.res.Body.Kind == message.Sized && x.res.Proto >= message.HTTP2 {
+		x.res.Body = withTrailers(x.res.Body, &x.res.Header)
+	}
 	x.dressResponse()
 	x.status = x.res.Status
 	x.grpc = grpcText(x.grpcStatus())
@@ -56,20 +59,31 @@ func (x *exchange) deliver() {
 		}
 		return
 	}
+	if !x.atHand() {
+		x.watching = x.down.await(x, x.pumping != nil)
+	}
 	n, err := relay.CopyMessages(x.down, x.call, relay.Upstream, x.counting(&x.answered))
 	x.sent = n
+	left := x.watching && x.down.awaited(x.p.opt.Now())
+	x.watching = false
 	if err == nil {
 		x.ended()
 		return
 	}
 	var e *relay.Error
-	if errors.As(err, &e) && e.Side == relay.Upstream && !x.abandoned() {
+	if errors.As(err, &e) && e.Side == relay.Upstream && !left && !x.abandoned() {
 		// The head has gone: that the body is not whole can be said only by breaking off.
 		x.broken("response body", e.Err)
 		x.down.Break(codeOf(e.Err))
 		return
 	}
 	x.fail(clientGone, "response body", err)
+}
+
+// atHand reports whether the whole body of the response lies in memory.
+func (x *exchange) atHand() bool {
+	b := x.res.Body
+	return b.Kind == message.Sized && int64(x.call.BodyBuffered()) >= b.Length
 }
 
 // abandoned reports whether the client has given the exchange up, which ends the call too.

@@ -16,11 +16,14 @@ type ClientConn struct {
 	next    uint32 // the number of the next stream
 	refused bool   // the server sent GOAWAY
 	free    []*ClientStream
+
+	// ready is closed with the server's first SETTINGS, or the end of the connection.
+	ready chan struct{}
 }
 
 // NewClientConn speaks to the server on c. A nil Options means DefaultOptions. Streams may be opened at once.
 func NewClientConn(c conn.Conn, o *Options) *ClientConn {
-	cc := &ClientConn{next: 1}
+	cc := &ClientConn{next: 1, ready: make(chan struct{})}
 	cc.core.client = cc
 	cc.core.init(c, o)
 	return cc
@@ -28,7 +31,17 @@ func NewClientConn(c conn.Conn, o *Options) *ClientConn {
 
 // Run reads until the connection ends, which it must for any response to arrive. It returns nil if the connection was closed here,
 // or by the server without a stream in flight; else *ConnError or the transport's error. The transport is closed then.
-func (c *ClientConn) Run() error { return c.run() }
+func (c *ClientConn) Run() error {
+	err := c.run()
+	if !c.settled {
+		close(c.ready)
+	}
+	return err
+}
+
+// Ready gives a channel that is closed when the server's first SETTINGS have come, before which nobody knows how many streams it
+// takes, or the connection has ended.
+func (c *ClientConn) Ready() <-chan struct{} { return c.ready }
 
 // Close ends the connection at once, with the streams in flight.
 func (c *ClientConn) Close() error {

@@ -252,6 +252,9 @@ func (c *core) onSettings(id uint32, flags byte, p []byte) error {
 			return err
 		}
 	}
+	if !c.settled && c.client != nil {
+		defer close(c.client.ready)
+	}
 	c.settled = true
 	c.room(frameHeader)
 	c.out.buf = appendFrame(c.out.buf, 0, frameSettings, flagAck, 0)

@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"os"
@@ -14,6 +15,8 @@ import (
 type Session interface {
 	// Run reads until the connection has ended.
 	Run() error
+	// Ready is closed when the endpoint has said how many requests it takes, or the connection has ended.
+	Ready() <-chan struct{}
 	// Available is how many more requests it can carry now.
 	Available() int
 	// Draining reports whether it takes no further ones.
@@ -137,7 +140,7 @@ func (m *mux) dial(ctx context.Context) {
 	if way.MuxTLS != nil {
 		way.TLS = way.MuxTLS
 	}
-	c, err := way.Connect(ctx, time.Time{})
+	c, err := m.connect(ctx, way)
 	if err == nil && c.ALPN == "http/1.1" {
 		p.adopt(c)
 		m.plain.Store(true)
@@ -148,21 +151,38 @@ func (m *mux) dial(ctx context.Context) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.dialing = false
-	if err == nil && m.closed {
-		c.Conn.Close()
+	if err == nil && (m.closed || c.session.Draining()) {
+		c.session.Close()
 		p.breaker.connections.give()
 		err = &Error{Closed, way.Address, errRetired}
 	}
 	if err == nil {
-		c.pool, c.idleFrom = p, time.Now()
-		c.session = p.opt.Start(c)
 		m.conns = append(m.conns, c)
-		go m.run(c) // ends with the connection
 	}
 	for _, w := range m.waiters {
 		w.ready <- err
 	}
 	m.waiters = nil
+}
+
+// connect makes a connection and waits for what the endpoint says of it, unless that has chosen HTTP/1.1.
+func (m *mux) connect(ctx context.Context, way Way) (*Conn, error) {
+	c, err := way.Connect(ctx, time.Time{})
+	if err != nil || c.ALPN == "http/1.1" {
+		return c, err
+	}
+	c.pool, c.idleFrom = m.p, time.Now()
+	c.session = m.p.opt.Start(c)
+	go m.run(c) // ends with the connection
+	limit := time.NewTimer(cmp.Or(way.Timeout, DefaultConnectTimeout))
+	defer limit.Stop()
+	select {
+	case <-c.session.Ready():
+		return c, nil
+	case <-limit.C:
+		c.session.Close()
+		return nil, &Error{Connect, way.Address, os.ErrDeadlineExceeded}
+	}
 }
 
 func (m *mux) run(c *Conn) {
