@@ -24,6 +24,9 @@ func (c *compiler) addPolicies() {
 		}
 		c.mesh.PeerAuthentications = append(c.mesh.PeerAuthentications, p.PeerAuthentication)
 	}
+	for _, p := range c.byKind["RateLimit"] {
+		c.mesh.RateLimits = append(c.mesh.RateLimits, p.RateLimit)
+	}
 	for _, p := range c.byKind["AuthorizationPolicy"] {
 		c.checkLayer(p)
 		c.mesh.AuthorizationPolicies = append(c.mesh.AuthorizationPolicies, p.AuthorizationPolicy)

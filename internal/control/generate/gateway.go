@@ -130,7 +130,7 @@ func (g *Generator) gatewayManager(routes string, port uint16) *hcmv3.HttpConnec
 	h.ForwardClientCertDetails = hcmv3.HttpConnectionManager_SANITIZE_SET
 	h.SetCurrentClientCertDetails = &hcmv3.HttpConnectionManager_SetCurrentClientCertDetails{
 		Subject: wrapperspb.Bool(true), Dns: true, Uri: true}
-	h.HttpFilters = append(g.requestPolicies(), g.outboundFilters()...)
+	h.HttpFilters = slices.Concat(g.requestPolicies(), g.rateLimits(), g.outboundFilters())
 	return h
 }
 

@@ -52,6 +52,7 @@ var goldens = []struct {
 		{"cds", "outbound|9080||" + reviewsHost}}},
 	{"gateway-tls", gatewayTLS, ingress(), [][2]string{{"lds", wire.GatewayListenerName(15443)}, {"lds", wire.GatewayListenerName(8443)},
 		{"cds", "outbound_.9080_.v1_." + reviewsHost}}},
+	{"ratelimit", rateLimits, productpage(), [][2]string{{"lds", wire.InboundListener}}},
 	{"special", nil, productpage(), [][2]string{{"cds", wire.PassthroughCluster}, {"cds", wire.BlackHoleCluster}}},
 }
 
@@ -139,6 +140,18 @@ func bookinfoGateway(m *model.Mesh) {
 func http3Gateway(m *model.Mesh) {
 	bookinfoGateway(m)
 	m.Gateways[0].HTTP3 = true
+}
+
+func rateLimits(m *model.Mesh) {
+	m.PeerAuthentications = []*model.PeerAuthentication{{Mode: model.MTLSStrict}}
+	m.RateLimits = []*model.RateLimit{
+		{Ref: model.Ref{Kind: "RateLimit", Namespace: "default", Name: "productpage"}, Namespace: "default", Selector: map[string]string{"app": "productpage"},
+			Status: 503, Report: true, Rules: []model.RateLimitRule{{Name: "per-user", Methods: []string{"GET"}, Paths: []string{"/api/*", "/a.b"},
+				Headers: []model.NamedMatch{{Name: "x-a", Match: model.StringMatch{Present: true}}, {Name: "x-b", Match: model.StringMatch{Regex: "b+"}}},
+				Keys:    []model.RateLimitKey{{Header: "x-user"}, {Query: "q"}, {}, {V4: 24}}, Requests: 5, Burst: 10, Per: time.Minute, DryRun: true}}},
+		{Ref: model.Ref{Kind: "RateLimit", Namespace: "default", Name: "other"}, Namespace: "default", Selector: map[string]string{"app": "other"},
+			Rules: []model.RateLimitRule{{Name: "all"}}},
+	}
 }
 
 func gatewayTLS(m *model.Mesh) {

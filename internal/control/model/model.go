@@ -29,6 +29,7 @@ type Mesh struct {
 
 	PeerAuthentications   []*PeerAuthentication
 	AuthorizationPolicies []*AuthorizationPolicy
+	RateLimits            []*RateLimit // oldest first
 }
 
 // Settings are mesh-wide.

@@ -11,6 +11,8 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/weftmesh/weft/internal/control/source/weftapi"
 )
 
 // API groups.
@@ -79,6 +81,7 @@ var kinds = []*Kind{
 	{Group: GroupNetworking, Name: "WorkloadEntry", Versions: istioNetworking, New: func() Kube { return &networking.WorkloadEntry{} }},
 	{Group: GroupSecurity, Name: "PeerAuthentication", Versions: istioSecurity, New: func() Kube { return &security.PeerAuthentication{} }},
 	{Group: GroupSecurity, Name: "AuthorizationPolicy", Versions: istioSecurity, New: func() Kube { return &security.AuthorizationPolicy{} }},
+	{Group: weftapi.GroupNetworking, Name: "RateLimit", Versions: []string{weftapi.Version}, New: func() Kube { return &weftapi.RateLimit{} }},
 	{Group: GroupGateway, Name: "GatewayClass", Versions: gatewayAPI, ClusterScoped: true,
 		New: func() Kube { return &gatewayv1.GatewayClass{} }},
 	{Group: GroupGateway, Name: "Gateway", Versions: gatewayAPI, New: func() Kube { return &gatewayv1.Gateway{} }},

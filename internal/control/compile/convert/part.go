@@ -18,6 +18,7 @@ import (
 
 	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/control/source"
+	"github.com/weftmesh/weft/internal/control/source/weftapi"
 )
 
 // Labels that conversion and joining read.
@@ -41,6 +42,7 @@ type Part struct {
 	Gateway             *model.Gateway // both kinds of Gateway, and Ingress, when their class is known by name
 	PeerAuthentication  *model.PeerAuthentication
 	AuthorizationPolicy *model.AuthorizationPolicy
+	RateLimit           *model.RateLimit
 	Credentials         []Credential // they wait for their Secrets
 
 	settings model.Settings
@@ -66,6 +68,8 @@ func Object(o *source.Object, s model.Settings) *Part {
 		p.peerAuthentication(k)
 	case *security.AuthorizationPolicy:
 		p.authorizationPolicy(k)
+	case *weftapi.RateLimit:
+		p.rateLimit(k)
 	case *gatewayv1.Gateway:
 		p.apiGateway(k)
 	case *gatewayv1.HTTPRoute:
