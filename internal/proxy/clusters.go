@@ -3,6 +3,8 @@ package proxy
 import (
 	"context"
 	"crypto/tls"
+	"errors"
+	"net"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -43,6 +45,9 @@ type lasting struct {
 	breaker *upstream.Breaker
 	budget  retry.Budget
 	tally   tally
+
+	used    atomic.Bool // some request has come
+	watches watches
 
 	mu      sync.Mutex
 	visited map[netip.AddrPort]*endpoint // of original destinations
@@ -103,6 +108,9 @@ func (r *clusters) sync() {
 	r.byName.Store(&next)
 	r.synced.Store(s)
 	retire(old, next)
+	for _, c := range next {
+		r.watch(c)
+	}
 }
 
 // retire closes the pools that no cluster uses any more. Requests under way keep their connections to the end.
@@ -118,6 +126,7 @@ func retire(old, next map[string]*cluster) {
 			}
 		}
 		if now == nil {
+			was.watches.stop()
 			was.forget(func(*endpoint) bool { return true })
 		}
 	}
@@ -135,6 +144,7 @@ func (r *clusters) build(c *conf.Cluster, was *cluster) *cluster {
 			known = was.ends
 		} else {
 			n.forget(func(*endpoint) bool { return true })
+			n.watches.stop()
 		}
 	} else {
 		n.lasting = &lasting{breaker: upstream.NewBreaker(c), visited: map[netip.AddrPort]*endpoint{}}
@@ -153,7 +163,22 @@ func (r *clusters) build(c *conf.Cluster, was *cluster) *cluster {
 // sameReach reports whether both versions connect in the same way.
 func sameReach(a, b *conf.Cluster) bool {
 	return a.ConnectTimeout == b.ConnectTimeout && a.IdleTimeout == b.IdleTimeout && a.Discovery == b.Discovery && a.Speaks == b.Speaks &&
-		a.MaxRequestsPerConnection == b.MaxRequestsPerConnection && reflect.DeepEqual(a.Transports, b.Transports)
+		a.MaxRequestsPerConnection == b.MaxRequestsPerConnection && a.MaxConnectionDuration == b.MaxConnectionDuration &&
+		reflect.DeepEqual(a.KeepAlive, b.KeepAlive) && reflect.DeepEqual(a.Transports, b.Transports)
+}
+
+// keepingAlive lets TCP probe the connections that dial opens.
+func keepingAlive(dial upstream.Dial, k *conf.KeepAlive) upstream.Dial {
+	c := net.KeepAliveConfig{Enable: true, Idle: k.Idle, Interval: k.Interval, Count: int(k.Probes)}
+	return func(ctx context.Context, address string) (net.Conn, error) {
+		nc, err := dial(ctx, address)
+		if t, ok := nc.(interface {
+			SetKeepAliveConfig(net.KeepAliveConfig) error
+		}); ok {
+			err = errors.Join(err, t.SetKeepAliveConfig(c))
+		}
+		return nc, err
+	}
 }
 
 type reachKey struct {
@@ -190,7 +215,11 @@ func (c *cluster) endpoint(h *balance.Host, known *endpoint) *endpoint {
 			way.Source, e.raw.Source = c.p.source, c.p.source
 		}
 	}
-	o := upstream.PoolOptions{IdleTimeout: c.conf.IdleTimeout, MaxRequests: c.conf.MaxRequestsPerConnection, Start: multiplexes}
+	if k := c.conf.KeepAlive; k != nil {
+		way.Dial = keepingAlive(way.Dial, k)
+		e.raw.Dial = way.Dial
+	}
+	o := upstream.PoolOptions{IdleTimeout: c.conf.IdleTimeout, MaxAge: c.conf.MaxConnectionDuration, MaxRequests: c.conf.MaxRequestsPerConnection, Start: multiplexes}
 	if o.IdleTimeout == 0 && e.tls && way.Source != nil {
 		o.IdleTimeout = meshIdle
 	}
@@ -343,6 +372,9 @@ func (r *clusters) sweep(now time.Time) {
 func (r *clusters) close() {
 	r.mu.Lock()
 	r.ended = true
+	for _, c := range *r.byName.Load() {
+		c.watches.stop()
+	}
 	r.mu.Unlock()
 	for _, c := range r.all() {
 		for _, e := range c.ends {

@@ -15,6 +15,9 @@ func (x *exchange) pick() bool {
 			return x.fail(overflow, "pick", errors.New("too many requests"))
 		}
 		x.counted = true
+		if !x.cluster.used.Load() {
+			x.cluster.used.Store(true)
+		}
 		x.cluster.budget.Request()
 	} else if c := x.p.clusters.get(x.cluster.conf.Name); c != nil && c.lasting == x.cluster.lasting {
 		x.cluster = c // endpoints may have come since the last attempt

@@ -89,7 +89,7 @@ func (s *stream) open() bool {
 		if s.connect() {
 			return true
 		}
-		if s.cluster.conf.Discovery == conf.OriginalDst {
+		if s.cluster.conf.Discovery == conf.OriginalDst || s.err.kind == overflow {
 			return false // there is no other
 		}
 		s.failed = append(s.failed, s.to.host)
@@ -109,8 +109,13 @@ func (s *stream) connect() bool {
 	if s.to.err != nil {
 		return s.fail(tlsFailed, "connect", s.to.err)
 	}
+	s.cluster.used.Store(true)
+	if !s.cluster.breaker.Connection() {
+		return s.fail(overflow, "connect", errors.New("too many connections"))
+	}
 	up, err := s.to.raw.Connect(s.d.connecting(s.to), time.Time{})
 	if err != nil {
+		s.cluster.breaker.ConnectionDone()
 		s.err = unreached(err)
 		if !errors.Is(err, context.Canceled) {
 			s.cluster.balancer.Report(s.to.host, balance.ConnectFailed, 0, err)
@@ -154,6 +159,7 @@ func (s *stream) idle() time.Duration {
 func (s *stream) close() {
 	if s.up != nil {
 		s.up.Close()
+		s.cluster.breaker.ConnectionDone()
 		s.to.host.End()
 	}
 }

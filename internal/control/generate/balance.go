@@ -3,6 +3,7 @@ package generate
 import (
 	"cmp"
 	"slices"
+	"time"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -169,3 +170,21 @@ func (g *Generator) relayIdle(destinations []model.WeightedDestination, port uin
 	}
 	return nil
 }
+
+// healthCheck asks as the user wants it: three failures in a row take an endpoint out, one success brings it back.
+func healthCheck(b *backend) *corev3.HealthCheck {
+	h := b.check
+	out := &corev3.HealthCheck{Interval: durationpb.New(h.Interval), Timeout: durationpb.New(min(h.Interval, checkTimeout)),
+		NoTrafficInterval: durationpb.New(h.Interval), IntervalJitterPercent: 10, UnhealthyThreshold: wrapperspb.UInt32(3), HealthyThreshold: wrapperspb.UInt32(1)}
+	switch {
+	case h.GRPC:
+		out.HealthChecker = &corev3.HealthCheck_GrpcHealthCheck_{GrpcHealthCheck: &corev3.HealthCheck_GrpcHealthCheck{ServiceName: h.Service, Authority: b.service.Host}}
+	case h.Path != "":
+		out.HealthChecker = &corev3.HealthCheck_HttpHealthCheck_{HttpHealthCheck: &corev3.HealthCheck_HttpHealthCheck{Host: b.service.Host, Path: h.Path}}
+	default:
+		out.HealthChecker = &corev3.HealthCheck_TcpHealthCheck_{TcpHealthCheck: &corev3.HealthCheck_TcpHealthCheck{}}
+	}
+	return out
+}
+
+const checkTimeout = 5 * time.Second

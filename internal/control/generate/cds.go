@@ -59,6 +59,7 @@ type backend struct {
 	port    *model.Port
 	subset  *model.Subset
 	policy  model.TrafficPolicy
+	check   *model.HealthCheck
 	// pinned is the only endpoint, for a headless service's.
 	pinned *model.Endpoint
 	host   string // as in the cluster's name
@@ -75,6 +76,9 @@ func (g *Generator) backend(port uint16, subsetName, host string) (*backend, boo
 		return nil, false
 	}
 	b.policy = trafficPolicy(d, b.subset, port)
+	if d != nil {
+		b.check = d.HealthCheck
+	}
 	return b, true
 }
 
@@ -98,6 +102,9 @@ func (g *Generator) outboundCluster(name string, b *backend) *clusterv3.Cluster 
 	}
 	if p := b.policy.Pool; p != nil && p.KeepAlive != nil {
 		c.UpstreamConnectionOptions = keepAlive(p.KeepAlive)
+	}
+	if b.check != nil && !g.node.Proxyless && !b.passthrough() {
+		c.HealthChecks = []*corev3.HealthCheck{healthCheck(b)}
 	}
 	g.discover(c, b)
 	g.secure(c, b)

@@ -175,7 +175,9 @@ func loadBalancing(m *model.Mesh) {
 	rule(m, "default", mysqlHost).Policy = model.TrafficPolicy{
 		Balancing: &model.Balancing{Hash: &model.ConsistentHash{SourceIP: true, Maglev: true, TableSize: 1009}},
 		Pool:      &model.ConnectionPool{TCPIdleTimeout: 5 * time.Minute}}
-	rule(m, "default", ratingsHost).Policy.Balancing = &model.Balancing{Simple: "PEAK_EWMA"}
+	ewma := rule(m, "default", ratingsHost)
+	ewma.Policy.Balancing = &model.Balancing{Simple: "PEAK_EWMA"}
+	ewma.HealthCheck = &model.HealthCheck{Path: "/healthz", Interval: 2 * time.Second}
 }
 
 func proxyProtocol(m *model.Mesh) {

@@ -260,9 +260,11 @@ type Destination struct {
 	ExportTo Visibility
 	// Selector restricts it to clients in its own namespace with these labels; nil for any.
 	Selector map[string]string
-	Policy   TrafficPolicy
-	Subsets  []Subset
-	Created  time.Time
+	// HealthCheck is nil where nobody asks for one.
+	HealthCheck *HealthCheck
+	Policy      TrafficPolicy
+	Subsets     []Subset
+	Created     time.Time
 }
 
 // Subset is a part of a service's endpoints.
@@ -338,6 +340,15 @@ const (
 	ZoneLabel    = "topology.kubernetes.io/zone"
 	SubzoneLabel = "topology.istio.io/subzone"
 )
+
+// HealthCheck lets clients ask endpoints every Interval whether they are well: by a GET of Path, by gRPC's health service, or by
+// connecting.
+type HealthCheck struct {
+	Path     string // for HTTP
+	GRPC     bool
+	Service  string // for GRPC; may be empty
+	Interval time.Duration
+}
 
 // Warmup lets new endpoints start with a part of the load.
 type Warmup struct {

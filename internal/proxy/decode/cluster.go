@@ -36,6 +36,9 @@ func (d *decoder) cluster(m *clusterv3.Cluster) *conf.Cluster {
 	d.balancing(m, c)
 	d.clusterFacts(m.GetMetadata(), c)
 	each(d, "health_checks", m.GetHealthChecks(), func(h *corev3.HealthCheck) { c.HealthChecks = append(c.HealthChecks, d.healthCheck(h)) })
+	if len(c.HealthChecks) > 1 {
+		d.at("health_checks", func() { d.fail("more than one is not supported") })
+	}
 	d.at("upstream_connection_options", func() { c.KeepAlive = d.keepAlive(m.GetUpstreamConnectionOptions()) })
 	c.DNSRefresh = d.duration("dns_refresh_rate", m.GetDnsRefreshRate())
 	d.at("circuit_breakers", func() { d.breakers(m.GetCircuitBreakers(), c) })

@@ -48,6 +48,12 @@ func (b *Breaker) Update(c *conf.Cluster) {
 	b.retries.set(c.MaxRetries)
 }
 
+// Connection reports whether one more connection may be made outside pools; ConnectionDone follows it if so.
+func (b *Breaker) Connection() bool { return b.connections.take() }
+
+// ConnectionDone ends what Connection allowed.
+func (b *Breaker) ConnectionDone() { b.connections.give() }
+
 // Request reports whether one more request may be made; RequestDone follows it if so.
 func (b *Breaker) Request() bool { return b.requests.take() }
 

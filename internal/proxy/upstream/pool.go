@@ -36,6 +36,8 @@ type PoolOptions struct {
 	IdleTimeout time.Duration
 	// MaxRequests on one connection; 0 for no limit.
 	MaxRequests uint32
+	// MaxAge ends a connection at the first request after it; 0 for never.
+	MaxAge time.Duration
 	// Start begins the multiplexing of requests on a new connection; needed for Lease.
 	Start func(*Conn) Session
 }
@@ -111,7 +113,7 @@ func (p *Pool) pop() *Conn {
 // fit reports whether a kept connection may carry another request.
 func (p *Pool) fit(c *Conn, now time.Time) bool {
 	idle := now.Sub(c.idleFrom)
-	if idle > p.idleTimeout() || p.outdated(c) {
+	if idle > p.idleTimeout() || p.outdated(c) || p.opt.MaxAge > 0 && now.Sub(c.made) > p.opt.MaxAge {
 		return false
 	}
 	if idle < quietFrom || conn.Quiet(c.Conn) {
@@ -167,6 +169,9 @@ func (p *Pool) connect(ctx context.Context, deadline time.Time) (*Conn, error) {
 		return nil, err
 	}
 	c.pool = p
+	if p.opt.MaxAge > 0 {
+		c.made = time.Now()
+	}
 	return c, nil
 }
 

@@ -110,6 +110,7 @@ type Conn struct {
 	limit    int     // what it was found to carry at most; 0: not known
 	leaving  bool    // it takes no further requests
 	material *identity.Material
+	made     time.Time // where the pool has a MaxAge
 	idleFrom time.Time // guarded by pool.mu while idle
 }
 

@@ -23,6 +23,7 @@ func (p *Part) destinationRule(dr *networking.DestinationRule) {
 		d.Policy = *policy
 	}
 	p.ownBalancing(dr.Annotations, d)
+	p.healthCheck(dr.Annotations, d)
 	if sel := spec.WorkloadSelector; sel != nil {
 		d.Selector = p.validLabels(sel.MatchLabels, "spec.workloadSelector.matchLabels")
 		if len(d.Selector) == 0 {

@@ -4,6 +4,7 @@ import (
 	"math/big"
 	"slices"
 	"strings"
+	"time"
 
 	networkingapi "istio.io/api/networking/v1alpha3"
 
@@ -34,6 +35,45 @@ func (p *Part) ownBalancing(annotations map[string]string, d *model.Destination)
 		return
 	}
 	d.Policy.Balancing.Simple = name
+}
+
+// HealthCheckAnnotation of a DestinationRule asks for active health checks: "http PATH", "grpc", "grpc SERVICE" or "tcp", each of
+// which may be followed by "every DURATION".
+const HealthCheckAnnotation = "networking.weft.dev/health-check"
+
+const checkInterval = 10 * time.Second
+
+func (p *Part) healthCheck(annotations map[string]string, d *model.Destination) {
+	text, ok := annotations[HealthCheckAnnotation]
+	if !ok {
+		return
+	}
+	h := &model.HealthCheck{Interval: checkInterval}
+	words, every, timed := strings.Cut(text, " every ")
+	if timed {
+		var err error
+		if h.Interval, err = time.ParseDuration(every); err != nil || h.Interval < 100*time.Millisecond {
+			ok = false
+		}
+	}
+	kind, rest, _ := strings.Cut(strings.TrimSpace(words), " ")
+	switch kind {
+	case "http":
+		h.Path = rest
+		ok = ok && strings.HasPrefix(rest, "/") && !strings.ContainsAny(rest, " \t\r\n")
+	case "grpc":
+		h.GRPC, h.Service = true, rest
+	case "tcp":
+		ok = ok && rest == ""
+	default:
+		ok = false
+	}
+	if !ok {
+		p.Err("InvalidValue", `metadata.annotations["`+HealthCheckAnnotation+`"]`, "",
+			"%q is not \"http PATH\", \"grpc [SERVICE]\" or \"tcp\", with \"every DURATION\" of at least 100ms or without", text)
+		return
+	}
+	d.HealthCheck = h
 }
 
 func (p *Part) balancing(lb *networkingapi.LoadBalancerSettings, field string) *model.Balancing {
