@@ -1,6 +1,6 @@
 // Package message holds the heads of HTTP messages as the request path sees them, whatever the framing that carried them.
 //
-// The codec (HTTP/1.1, later HTTP/2) fills a Request or Response; routing, policy, balancing and telemetry read and change
+// The codec (HTTP/1.1, HTTP/2, HTTP/3) fills a Request or Response; routing, policy, balancing and telemetry read and change
 // it; the codec of the other side writes it out. Strings in a head may point into the codec's buffers: they stay valid until
 // the exchange they belong to has ended. Whoever keeps one longer clones it (strings.Clone).
 package message
@@ -67,7 +67,8 @@ type Request struct {
 	Body   Body
 	// KeepAlive says whether the connection may carry another request after this one.
 	KeepAlive bool
-	// Upgrade is the value of the Upgrade field when Connection lists it, else empty.
+	// Upgrade is the value of the Upgrade field when Connection lists it, else empty. An extended CONNECT of HTTP/2 (RFC 8441) is a
+	// GET with the value of :protocol here.
 	Upgrade string
 	// ExpectContinue is set by "Expect: 100-continue".
 	ExpectContinue bool
