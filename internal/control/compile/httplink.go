@@ -136,14 +136,15 @@ func (c *compiler) linkBackends(p *part) {
 		rule := &p.Routes.HTTP[b.Rule]
 		switch {
 		case b.Mirror:
-			c.linkBackend(p, &rule.Mirrors[b.Index].Destination, b.Ref, b.Field)
+			c.linkBackend(p, &rule.Mirrors[b.Index].Destination, b.Ref, b.Field, "nothing is mirrored there")
 		case b.Index < len(rule.Destinations): // there are none where no weight is given
-			c.linkBackend(p, &rule.Destinations[b.Index], b.Ref, b.Field)
+			c.linkBackend(p, &rule.Destinations[b.Index], b.Ref, b.Field, "requests for it get 500")
 		}
 	}
 }
 
-func (c *compiler) linkBackend(p *part, d *model.WeightedDestination, ref gatewayv1.BackendObjectReference, field string) {
+// linkBackend looks a backend up; fate says what becomes of its requests where it cannot be used.
+func (c *compiler) linkBackend(p *part, d *model.WeightedDestination, ref gatewayv1.BackendObjectReference, field, fate string) {
 	if d.Invalid != "" {
 		return
 	}
@@ -152,12 +153,12 @@ func (c *compiler) linkBackend(p *part, d *model.WeightedDestination, ref gatewa
 	switch {
 	case !c.granted(p, namespace, "", "Service", string(ref.Name)):
 		d.Invalid = "RefNotPermitted"
-		p.Warn(d.Invalid, field+".namespace", "make a ReferenceGrant there", "namespace %s does not permit its Service %s to be used here: requests for it get 500", namespace, ref.Name)
+		p.Warn(d.Invalid, field+".namespace", "make a ReferenceGrant there", "namespace %s does not permit its Service %s to be used here: %s", namespace, ref.Name, fate)
 	case s == nil:
 		d.Invalid = "BackendNotFound"
-		p.Warn(d.Invalid, field+".name", "", "there is no Service %s/%s: requests for it get 500", namespace, ref.Name)
+		p.Warn(d.Invalid, field+".name", "", "there is no Service %s/%s: %s", namespace, ref.Name, fate)
 	case s.Port(d.Port) == nil:
 		d.Invalid = "PortNotFound"
-		p.Warn(d.Invalid, field+".port", "", "Service %s/%s has no port %d (it has %s): requests for it get 500", namespace, ref.Name, d.Port, portList(s))
+		p.Warn(d.Invalid, field+".port", "", "Service %s/%s has no port %d (it has %s): %s", namespace, ref.Name, d.Port, portList(s), fate)
 	}
 }
