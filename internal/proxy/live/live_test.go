@@ -21,6 +21,7 @@ import (
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	tcpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	"go.uber.org/goleak"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
@@ -291,13 +292,13 @@ func TestBadUpdateKeepsTheOld(t *testing.T) {
 		t.Fatal(err)
 	}
 	bad := routes("reviews", "v1")
-	bad.VirtualHosts[0].Routes[0].Match.Grpc = &routev3.RouteMatch_GrpcRouteMatchOptions{}
+	bad.VirtualHosts[0].Routes[0].Match.DynamicMetadata = []*matcherv3.MetadataMatcher{{Filter: "x"}}
 	set(s, bad)
 	nack, err := s.Await(soon(t), func(r *discoveryv3.DeltaDiscoveryRequest) bool { return r.ErrorDetail != nil })
 	if err != nil {
 		t.Fatal(err)
 	}
-	if text := nack.ErrorDetail.Message; !strings.Contains(text, "routes reviews") || !strings.Contains(text, "virtual_hosts[0].routes[0].match.grpc") {
+	if text := nack.ErrorDetail.Message; !strings.Contains(text, "routes reviews") || !strings.Contains(text, "virtual_hosts[0].routes[0].match.dynamic_metadata") {
 		t.Errorf("nack says %q", text)
 	}
 	if now, _ := l.Resolve(soon(t), "reviews:9080"); now != before {
