@@ -20,6 +20,10 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/health"
+	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -59,10 +63,13 @@ type rig struct {
 	t       *testing.T
 	dir     string
 	backend *httptest.Server
+	grpc    string        // address of the workload's gRPC server
 	held    chan struct{} // answers to /slow are finished when it is closed
-	address string        // where clients connect
-	admin   string        // path of the admin socket
-	file    string        // the bootstrap
+	address string        // where clients connect, for HTTP
+	calls   string        // and for gRPC
+	health  *health.Server
+	admin   string // path of the admin socket
+	file    string // the bootstrap
 	config  wire.Bootstrap
 }
 
@@ -78,6 +85,10 @@ func newRig(t *testing.T, role wire.Role) *rig {
 	r := &rig{t: t, dir: dir, held: make(chan struct{}), admin: filepath.Join(dir, "admin"), file: filepath.Join(dir, "bootstrap.json"), address: freeAddress(t)}
 	r.backend = httptest.NewServer(http.HandlerFunc(r.serve))
 	t.Cleanup(r.backend.Close)
+	r.serveGRPC()
+	if r.calls = r.address; role == wire.Sidecar {
+		r.calls = freeAddress(t)
+	}
 	authority, err := ca.Open(filepath.Join(dir, "ca"), ca.Options{TrustDomain: domain, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
@@ -95,7 +106,7 @@ func newRig(t *testing.T, role wire.Role) *rig {
 	r.config = wire.Bootstrap{Node: node, Control: "unix://" + filepath.Join(dir, "xds"), TrustDomain: domain, Roots: string(authority.RootsPEM()), Token: token,
 		StateDir: filepath.Join(dir, "state"), AdminSocket: r.admin, UpgradeSocket: filepath.Join(dir, "upgrade"), DrainSeconds: 2, UpgradeDrainSeconds: 30}
 	if role == wire.Sidecar {
-		r.config.OutboundPorts = []wire.PortMap{{Listen: r.address, Destination: "backend.example:80"}}
+		r.config.OutboundPorts = []wire.PortMap{{Listen: r.address, Destination: "backend.example:80"}, {Listen: r.calls, Destination: "backend.example:81"}}
 		r.config.DNS = freeAddress(t)
 	}
 	raw, err := json.Marshal(r.config)
@@ -106,6 +117,30 @@ func newRig(t *testing.T, role wire.Role) *rig {
 		t.Fatal(err)
 	}
 	return r
+}
+
+// serveGRPC runs the workload's gRPC server: the health service, whose Check is unary and whose Watch is a stream.
+func (r *rig) serveGRPC() {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.grpc, r.health = l.Addr().String(), health.NewServer()
+	s := grpc.NewServer()
+	healthv1.RegisterHealthServer(s, r.health)
+	go s.Serve(l) // ends by Stop
+	r.t.Cleanup(s.Stop)
+}
+
+// dialGRPC gives a client with a connection of its own, to the proxy.
+func (r *rig) dialGRPC() healthv1.HealthClient {
+	r.t.Helper()
+	c, err := grpc.NewClient("passthrough:///"+r.calls, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.t.Cleanup(func() { c.Close() })
+	return healthv1.NewHealthClient(c)
 }
 
 // serve is the workload.
@@ -146,8 +181,8 @@ spec:
   addresses: [10.78.9.9]
   location: MESH_EXTERNAL
   resolution: STATIC
-  ports: [{number: 80, name: http, protocol: HTTP}]
-  endpoints: [{address: 127.0.0.1, ports: {http: BACKEND}}]
+  ports: [{number: 80, name: http, protocol: HTTP}, {number: 81, name: grpc, protocol: GRPC}]
+  endpoints: [{address: 127.0.0.1, ports: {http: BACKEND, grpc: CALLS}}]
 ---
 apiVersion: networking.istio.io/v1
 kind: Gateway
@@ -162,15 +197,19 @@ metadata: {name: backend, namespace: default}
 spec:
   hosts: ["*"]
   gateways: [edge]
-  http: [{route: [{destination: {host: backend.example, port: {number: 80}}}]}]
+  http:
+  - match: [{headers: {content-type: {prefix: application/grpc}}}]
+    route: [{destination: {host: backend.example, port: {number: 81}}}]
+  - route: [{destination: {host: backend.example, port: {number: 80}}}]
 `
 
 func (r *rig) control(authority *ca.Authority, tokens *ca.Tokens) {
 	r.t.Helper()
 	_, backend, _ := net.SplitHostPort(r.backend.Listener.Addr().String())
 	_, port, _ := net.SplitHostPort(r.address)
+	_, calls, _ := net.SplitHostPort(r.grpc)
 	file := filepath.Join(r.dir, "mesh.yaml")
-	if err := os.WriteFile(file, []byte(strings.NewReplacer("BACKEND", backend, "PORT", port).Replace(objects)), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte(strings.NewReplacer("BACKEND", backend, "PORT", port, "CALLS", calls).Replace(objects)), 0o600); err != nil {
 		r.t.Fatal(err)
 	}
 	c, err := control.New(control.Options{StateDir: filepath.Join(r.dir, "control"), Paths: []string{file}, Settings: model.Settings{TrustDomain: domain},
@@ -352,6 +391,24 @@ func (r *rig) load() *load {
 		})
 	}
 	return l
+}
+
+// calls adds unary gRPC calls over two connections.
+func (l *load) calls() {
+	for range 2 {
+		client := l.r.dialGRPC()
+		l.group.Go(func() { // ends by stop
+			for {
+				select {
+				case <-l.end:
+					return
+				default:
+				}
+				_, err := client.Check(l.r.t.Context(), &healthv1.HealthCheckRequest{})
+				l.note(err)
+			}
+		})
+	}
 }
 
 // one is a POST: neither a client nor a proxy may send it twice by itself.

@@ -1,6 +1,7 @@
 package upgrade
 
 import (
+	"context"
 	"io"
 	"net/http"
 	"os"
@@ -9,6 +10,8 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+
+	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 
 	"github.com/weftmesh/weft/internal/wire"
 )
@@ -21,8 +24,10 @@ func TestNothingFailsThroughUpgrades(t *testing.T) {
 			var answers sync.WaitGroup
 			defer answers.Wait()
 			l := r.load()
-			for range 4 {
+			l.calls()
+			for i := range 4 {
 				r.hold(&answers)
+				watch, end := r.watch()
 				l.more(100)
 				next := r.start(binary, "--takeover")
 				next.says("took over")
@@ -34,6 +39,8 @@ func TestNothingFailsThroughUpgrades(t *testing.T) {
 				if current.ended() {
 					t.Error("the process before ended with an answer under way")
 				}
+				r.changes(watch, i)
+				end()
 				close(r.held)
 				if code := current.wait(); code != 0 {
 					t.Fatalf("the process before ended with %d", code)
@@ -53,6 +60,30 @@ func TestNothingFailsThroughUpgrades(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// watch begins a stream of gRPC and waits for its first message.
+func (r *rig) watch() (w healthv1.Health_WatchClient, end func()) {
+	r.t.Helper()
+	ctx, end := context.WithCancel(r.t.Context())
+	w, err := r.dialGRPC().Watch(ctx, &healthv1.HealthCheckRequest{})
+	if err == nil {
+		_, err = w.Recv()
+	}
+	if err != nil {
+		r.t.Fatalf("watch: %v", err)
+	}
+	return w, end
+}
+
+// changes lets the workload send another message on the stream.
+func (r *rig) changes(w healthv1.Health_WatchClient, n int) {
+	r.t.Helper()
+	status := []healthv1.HealthCheckResponse_ServingStatus{healthv1.HealthCheckResponse_NOT_SERVING, healthv1.HealthCheckResponse_SERVING}[n%2]
+	r.health.SetServingStatus("", status)
+	if m, err := w.Recv(); err != nil || m.Status != status {
+		r.t.Errorf("a stream over an upgrade: %v, %v", m, err)
 	}
 }
 
