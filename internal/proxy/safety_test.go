@@ -334,6 +334,41 @@ func TestTCP(t *testing.T) {
 	})
 }
 
+func TestTooManyRelayedConnections(t *testing.T) {
+	m := newMesh(t)
+	client, server := m.pod("productpage", "10.0.0.1", nil), m.pod("db", "10.0.0.2", nil)
+	server.serveRaw(5432, func(c net.Conn) { io.Copy(c, c) })
+	client.config.publish(func(s *conf.Snapshot, _ map[string]*conf.Target) {
+		c := meshCluster("db", 5432, server)
+		c.MaxConnections = 1
+		s.Clusters["db"] = c
+	})
+	tcpService(client, "db", 5432, false)
+	dial := func() net.Conn {
+		c, err := client.Dial(t.Context(), netip.MustParseAddrPort(vip+":5432"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		return c
+	}
+	echoes := func(c net.Conn) bool {
+		io.WriteString(c, "hello")
+		n, _ := io.ReadFull(c, make([]byte, 5))
+		return n == 5
+	}
+	first := dial()
+	if !echoes(first) {
+		t.Fatal("the first connection is refused")
+	}
+	if echoes(dial()) {
+		t.Error("a second connection in spite of the limit")
+	}
+	eventually(t, "flag", func() bool { return client.logged(" UO ") })
+	first.Close()
+	eventually(t, "room for another", func() bool { return echoes(dial()) })
+}
+
 func TestServerFirst(t *testing.T) {
 	m := newMesh(t)
 	client, server := m.pod("productpage", "10.0.0.1", nil), m.pod("mail", "10.0.0.2", nil)

@@ -212,10 +212,6 @@ type Cluster struct {
 	MaxConnectionDuration time.Duration
 	// KeepAlive is TCP's own probing of connections; nil leaves it to the system.
 	KeepAlive *KeepAlive
-	// DNSRefresh is how often names are resolved when their TTL does not say; 0 for the default. OneAddress uses only one of the
-	// addresses of a name at a time (Envoy's logical DNS).
-	DNSRefresh time.Duration
-	OneAddress bool
 }
 
 // BalanceOptions tune a policy. Zero values mean Envoy's defaults.

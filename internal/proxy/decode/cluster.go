@@ -40,7 +40,6 @@ func (d *decoder) cluster(m *clusterv3.Cluster) *conf.Cluster {
 		d.at("health_checks", func() { d.fail("more than one is not supported") })
 	}
 	d.at("upstream_connection_options", func() { c.KeepAlive = d.keepAlive(m.GetUpstreamConnectionOptions()) })
-	c.DNSRefresh = d.duration("dns_refresh_rate", m.GetDnsRefreshRate())
 	d.at("circuit_breakers", func() { d.breakers(m.GetCircuitBreakers(), c) })
 	if o := m.GetOutlierDetection(); o != nil {
 		d.at("outlier_detection", func() { c.Outlier = d.outlier(o) })
@@ -75,7 +74,6 @@ func (d *decoder) discovery(m *clusterv3.Cluster, c *conf.Cluster) {
 		})
 	case clusterv3.Cluster_STRICT_DNS, clusterv3.Cluster_LOGICAL_DNS:
 		c.Discovery, policy = conf.StrictDNS, namesToo
-		c.OneAddress = t == clusterv3.Cluster_LOGICAL_DNS
 	case clusterv3.Cluster_ORIGINAL_DST:
 		c.Discovery = conf.OriginalDst
 	default:

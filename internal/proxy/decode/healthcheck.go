@@ -1,6 +1,7 @@
 package decode
 
 import (
+	"cmp"
 	"encoding/hex"
 	"time"
 
@@ -21,7 +22,7 @@ func (d *decoder) healthCheck(m *corev3.HealthCheck) conf.HealthCheck {
 	h := conf.HealthCheck{
 		Timeout: d.required("timeout", m.GetTimeout()), Interval: d.required("interval", m.GetInterval()),
 		InitialJitter: d.duration("initial_jitter", m.GetInitialJitter()), IntervalJitter: d.duration("interval_jitter", m.GetIntervalJitter()),
-		JitterPercent: m.GetIntervalJitterPercent(), NoTraffic: d.duration("no_traffic_interval", m.GetNoTrafficInterval()),
+		JitterPercent: m.GetIntervalJitterPercent(), NoTraffic: cmp.Or(d.duration("no_traffic_healthy_interval", m.GetNoTrafficHealthyInterval()), d.duration("no_traffic_interval", m.GetNoTrafficInterval())),
 		Unhealthy: d.duration("unhealthy_interval", m.GetUnhealthyInterval()), UnhealthyEdge: d.duration("unhealthy_edge_interval", m.GetUnhealthyEdgeInterval()),
 		HealthyEdge:        d.duration("healthy_edge_interval", m.GetHealthyEdgeInterval()),
 		UnhealthyThreshold: m.GetUnhealthyThreshold().GetValue(), HealthyThreshold: m.GetHealthyThreshold().GetValue(),
