@@ -73,18 +73,17 @@ func (t *Taken) ask(self Process) error {
 func (t *Taken) Ready(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, t.Close)
 	defer stop()
-	if send(t.conn, packet{Verb: "ready"}) == nil {
-		p, _, err := receive(t.conn)
-		switch {
-		case ctx.Err() != nil:
-			return fmt.Errorf("takeover: %w", context.Cause(ctx))
-		case err == nil && p.Verb == "err":
-			return fmt.Errorf("takeover: %w: %s", ErrCarriesOn, p.Text)
-		case err == nil && p.Verb != "yielded":
-			return fmt.Errorf("takeover: %w, and says %q", ErrCarriesOn, p.Verb)
-		}
-		// An end of the conversation is the predecessor's end: it says so when it carries on.
+	_ = send(t.conn, packet{Verb: "ready"}) // a predecessor that has hung up has said why, or has ended: that is what is read next
+	p, _, err := receive(t.conn)
+	switch {
+	case ctx.Err() != nil:
+		return fmt.Errorf("takeover: %w", context.Cause(ctx))
+	case err == nil && p.Verb == "err":
+		return fmt.Errorf("takeover: %w: %s", ErrCarriesOn, p.Text)
+	case err == nil && p.Verb != "yielded":
+		return fmt.Errorf("takeover: %w, and says %q", ErrCarriesOn, p.Verb)
 	}
+	// An end of the conversation is the predecessor's end: it says so when it carries on.
 	go t.follow() // ends with the predecessor, or Close
 	return nil
 }
