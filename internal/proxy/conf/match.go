@@ -91,12 +91,11 @@ func lowerByte(c byte) byte {
 
 // Fold gives a text in the lower case that IgnoreCase compares with: that of ASCII.
 func Fold(s string) string {
-	return strings.Map(func(r rune) rune {
-		if 'A' <= r && r <= 'Z' {
-			return r | 0x20
-		}
-		return r
-	}, s)
+	b := []byte(s)
+	for i := range b {
+		b[i] = lowerByte(b[i])
+	}
+	return string(b)
 }
 
 // String describes the condition for explanations (`exact "jason"`).

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/weftmesh/weft/internal/proxy/conf"
 )
@@ -30,6 +31,9 @@ func (d *decoder) template(t string) (out *conf.StringMatch, names []string) {
 func templatePattern(t string) (pattern string, names []string, err error) {
 	if !strings.HasPrefix(t, "/") {
 		return "", nil, fmt.Errorf("%q does not start with a slash", t)
+	}
+	if !utf8.ValidString(t) {
+		return "", nil, fmt.Errorf("%q is not UTF-8", t)
 	}
 	var b strings.Builder
 	for rest := t[1:]; ; {

@@ -161,3 +161,30 @@ func BenchmarkSearch(b *testing.B) {
 		}
 	}
 }
+
+// FuzzSearch is TestSearchFindsTheFirst for paths that nobody thought of.
+func FuzzSearch(f *testing.F) {
+	f.Add(uint64(1), "/a/ab/b/?q")
+	f.Add(uint64(2), "")
+	f.Fuzz(func(t *testing.T, seed uint64, path string) {
+		a := arbitrary{rand.New(rand.NewPCG(seed, 1))}
+		h := &conf.VirtualHost{Domains: []string{"*"}}
+		for range 40 {
+			m := a.match()
+			if a.IntN(4) == 0 && m.Path.Kind != conf.Regex && len(path) > 0 {
+				m.Path.Value = path[:a.IntN(len(path))]
+				if m.Path.IgnoreCase {
+					m.Path.Value = conf.Fold(m.Path.Value)
+				}
+			}
+			h.Routes = append(h.Routes, &conf.Route{Match: m})
+		}
+		r := a.request()
+		r.Path = path
+		want, _ := first(h, r)
+		(&conf.RouteTable{Hosts: []*conf.VirtualHost{h}}).Seal()
+		if got, _ := first(h, r); got != want {
+			t.Errorf("%q: route %d with the index, %d without", path, got, want)
+		}
+	})
+}
