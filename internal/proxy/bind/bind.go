@@ -31,6 +31,9 @@ type Network struct {
 	ReleaseGateway func(address string) error
 	// Engine is the back end on which connections are accepted, whoever opened the listener.
 	Engine *conn.Engine
+	// ListenGatewayPacket and ReleaseGatewayPacket are the same for a gateway's UDP port, which is for HTTP/3.
+	ListenGatewayPacket  func(ctx context.Context, address string) (net.PacketConn, error)
+	ReleaseGatewayPacket func(address string) error
 }
 
 // Complete sets what is nil to the network of this process, and gateways' ports to the broker's where the bootstrap names one.
@@ -41,6 +44,9 @@ func (n *Network) Complete(b *wire.Bootstrap) {
 	}
 	if n.ListenPacket == nil {
 		n.ListenPacket = lc.ListenPacket
+	}
+	if n.ListenGatewayPacket == nil {
+		n.completePackets(b)
 	}
 	if n.ListenGateway != nil {
 		return
@@ -63,6 +69,30 @@ func (n *Network) Complete(b *wire.Bootstrap) {
 			return err
 		}
 		return client.Release(a.Port())
+	}
+}
+
+func (n *Network) completePackets(b *wire.Bootstrap) {
+	if b.Broker == "" {
+		n.ListenGatewayPacket = func(ctx context.Context, address string) (net.PacketConn, error) {
+			return n.ListenPacket(ctx, "udp", address)
+		}
+		return
+	}
+	client := broker.Client{Path: b.Broker}
+	n.ListenGatewayPacket = func(_ context.Context, address string) (net.PacketConn, error) {
+		a, err := netip.ParseAddrPort(address)
+		if err != nil {
+			return nil, err
+		}
+		return client.ListenPacket(a.Port())
+	}
+	n.ReleaseGatewayPacket = func(address string) error {
+		a, err := netip.ParseAddrPort(address)
+		if err != nil {
+			return err
+		}
+		return client.ReleasePacket(a.Port())
 	}
 }
 
@@ -160,6 +190,23 @@ func (s *Sockets) ListenGateway(ctx context.Context, address string) (net.Listen
 		return nil, err
 	}
 	return s.onto(Gateway, address, l)
+}
+
+// ListenGatewayPacket opens a gateway's UDP port. It is not handed over: what QUIC knows of its connections is in this process.
+func (s *Sockets) ListenGatewayPacket(ctx context.Context, address string) (net.PacketConn, error) {
+	c, err := s.net.ListenGatewayPacket(ctx, address)
+	if err == nil && c == nil {
+		err = errors.New("there is no UDP here")
+	}
+	return c, err
+}
+
+// ReleasePacket gives a gateway's UDP port up for good, after its socket was closed.
+func (s *Sockets) ReleasePacket(address string) error {
+	if s.net.ReleaseGatewayPacket == nil {
+		return nil
+	}
+	return s.net.ReleaseGatewayPacket(address)
 }
 
 // Release gives a gateway's port up for good, after its listener was closed.

@@ -31,6 +31,8 @@ type Gateways struct {
 	Handle func(name string, a listen.Accepted)
 	// Gate makes the gate of a port; nil lets all connections in.
 	Gate func() listen.Gate
+	// QUIC makes the server of HTTP/3 of the listener of that name; nil refuses such listeners.
+	QUIC func(name string) QUICServer
 	// Bound hears after each look how many ports are open, and why others are not, by listener.
 	Bound func(open int, failed map[string]string)
 
@@ -42,12 +44,25 @@ type Gateways struct {
 	frozen bool
 	closed bool
 	server []*listen.Server // also of ports that were closed: their connections go on
+	quic   map[string]*quicPort
+	// leaving are the ports of HTTP/3 that were closed and drain.
+	leaving []*quicPort
 }
 
 type gatewayPort struct {
 	net.Listener
 	address string
 	server  *listen.Server
+}
+
+func (g *Gateways) address(name string) (address string, open bool) {
+	if p := g.open[name]; p != nil {
+		return p.address, true
+	}
+	if p := g.quic[name]; p != nil {
+		return p.address, true
+	}
+	return "", false
 }
 
 // gatewayRetry is how soon a port that could not be bound is tried again.
@@ -84,9 +99,14 @@ func (g *Gateways) reconcile(ctx context.Context, want []*conf.Listener) {
 			g.shut(name, port, true)
 		}
 	}
+	for name, port := range g.quic {
+		if l := wanted[name]; l == nil || l.Address.String() != port.address {
+			g.shutQUIC(name, port, true)
+		}
+	}
 	failed := map[string]string{}
 	for name, l := range wanted {
-		if g.open[name] == nil {
+		if _, open := g.address(name); !open {
 			if err := g.bind(ctx, l); err != nil {
 				failed[name] = plainListen(err)
 				if g.failed[name] != failed[name] {
@@ -97,7 +117,7 @@ func (g *Gateways) reconcile(ctx context.Context, want []*conf.Listener) {
 	}
 	g.failed = failed
 	g.forget()
-	g.Bound(len(g.open), failed)
+	g.Bound(len(g.open)+len(g.quic), failed)
 }
 
 // plainListen leaves out what package net and the system call's wrapper put before the cause: the port is named beside it.
@@ -137,6 +157,9 @@ func (g *Gateways) shut(name string, port *gatewayPort, release bool) {
 
 // bind is called with mu held.
 func (g *Gateways) bind(ctx context.Context, l *conf.Listener) error {
+	if l.QUIC {
+		return g.bindQUIC(ctx, l)
+	}
 	address := l.Address.String()
 	nl, err := g.Sockets.ListenGateway(ctx, address)
 	if err != nil {
@@ -176,6 +199,9 @@ func (g *Gateways) Stop(release bool) {
 	for name, port := range g.open {
 		g.shut(name, port, release)
 	}
+	for name, port := range g.quic {
+		g.shutQUIC(name, port, release)
+	}
 }
 
 // Connections is the number of open ones.
@@ -185,6 +211,12 @@ func (g *Gateways) Connections() int {
 	n := 0
 	for _, s := range g.server {
 		n += s.Open()
+	}
+	for _, q := range g.quic {
+		n += q.server.Open()
+	}
+	for _, q := range g.leaving {
+		n += q.server.Open()
 	}
 	return n
 }
@@ -197,6 +229,9 @@ func (g *Gateways) Ports() map[string]string {
 	for name, p := range g.open {
 		m[name] = p.Addr().String()
 	}
+	for name, p := range g.quic {
+		m[name] = p.LocalAddr().String()
+	}
 	return m
 }
 
@@ -204,6 +239,9 @@ func (g *Gateways) Ports() map[string]string {
 func (g *Gateways) Cut() {
 	g.mu.Lock()
 	servers := g.server
+	for _, q := range g.leaving {
+		q.server.Close()
+	}
 	g.mu.Unlock()
 	for _, s := range servers {
 		s.Close()

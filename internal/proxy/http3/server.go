@@ -9,6 +9,8 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/quic-go/quic-go"
@@ -56,6 +58,11 @@ func (c *Conn) Close() error {
 type Server struct {
 	opt  Options
 	http *quichttp.Server
+	open atomic.Int64
+
+	mu       sync.Mutex
+	requests int           // under way
+	draining chan struct{} // closed when Drain was called and no request is under way
 }
 
 type contextKey struct{}
@@ -115,8 +122,59 @@ func (s *Server) Serve(pc net.PacketConn) error {
 	return err
 }
 
-// Drain takes no new requests (GOAWAY) and waits until those under way have ended or the context does; then everything is closed.
-func (s *Server) Drain(ctx context.Context) error { return s.http.Shutdown(ctx) }
+// Drain takes no new requests (GOAWAY) and waits until those under way have ended or the context does; then everything is closed,
+// also what clients keep open. It is called once.
+func (s *Server) Drain(ctx context.Context) error {
+	idle := make(chan struct{})
+	s.mu.Lock()
+	s.draining = idle
+	s.mu.Unlock()
+	refused, stop := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	go func() { // ends by stop
+		s.http.Shutdown(refused) // first it sends GOAWAY; its end is ours
+		close(ended)
+	}()
+	s.request(0)
+	var err error
+	select {
+	case <-idle:
+		linger(ctx, ended)
+	case <-ended: // every client has left
+	case <-ctx.Done():
+		err = context.Cause(ctx)
+	}
+	stop()
+	<-ended
+	return err
+}
+
+// lingerTime is what the last responses get to arrive: the library does not tell when they have, and closing destroys them.
+const lingerTime = time.Second
+
+// linger waits for the clients to leave, as most do once they have their answers.
+func linger(ctx context.Context, left <-chan struct{}) {
+	t := time.NewTimer(lingerTime)
+	defer t.Stop()
+	select {
+	case <-left:
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}
+
+// request counts those under way.
+func (s *Server) request(by int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.requests += by; s.requests == 0 && s.draining != nil {
+		close(s.draining)
+		s.draining = nil
+	}
+}
+
+// Open is the number of connections.
+func (s *Server) Open() int { return int(s.open.Load()) }
 
 // Close ends everything at once.
 func (s *Server) Close() error { return s.http.Close() }
@@ -133,9 +191,13 @@ func (s *Server) enter(ctx context.Context, q *quic.Conn) context.Context {
 			q.CloseWithError(quic.ApplicationErrorCode(quichttp.ErrCodeRequestRejected), "")
 		}
 	}
-	if s.opt.Leave != nil && e.err == nil {
-		context.AfterFunc(q.Context(), func() { s.opt.Leave(e.value) })
-	}
+	s.open.Add(1)
+	context.AfterFunc(q.Context(), func() {
+		s.open.Add(-1)
+		if s.opt.Leave != nil && e.err == nil {
+			s.opt.Leave(e.value)
+		}
+	})
 	return context.WithValue(ctx, contextKey{}, e)
 }
 
@@ -152,6 +214,8 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	if !ok || e.err != nil {
 		panic(http.ErrAbortHandler)
 	}
+	s.request(1)
+	defer s.request(-1)
 	st, err := newStream(w, r)
 	if err != nil {
 		s.opt.Log.Debug("an HTTP/3 request is refused", "remote", e.conn.Remote, "error", err)

@@ -401,3 +401,17 @@ func TestDrain(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestDrainDoesNotWaitForIdleClients: the client of rig keeps its connection.
+func TestDrainDoesNotWaitForIdleClients(t *testing.T) {
+	r := start(t, Options{Handle: func(_ any, s *Stream) { respond(t, s, 200, "", nil) }})
+	r.do(t, "GET", "/", nil)
+	if n := r.server.Open(); n != 1 {
+		t.Fatalf("%d connections are open", n)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if err := r.server.Drain(ctx); err != nil {
+		t.Error(err)
+	}
+}
