@@ -116,6 +116,7 @@ func (x *exchange) answer(body []byte) {
 	}
 	x.markOrigin()
 	x.markLimits()
+	x.advertise()
 	x.status = r.Status
 	err := x.down.WriteResponse(r)
 	if err == nil {

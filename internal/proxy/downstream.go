@@ -54,6 +54,7 @@ type downstream struct {
 	chain    *conf.Chain
 	info     route.ConnInfo
 	newest   func() *conf.Listener
+	http3    bool // the client may come by HTTP/3 too
 	// byAddress is, outbound, what the destination address resolved to; nil when the mesh does not know it.
 	byAddress *conf.Target
 	// address is the name by which it was resolved; empty where there is none.
@@ -116,7 +117,7 @@ func (d *downstream) renew() bool {
 	if chain == nil || chain.HTTP == nil || !reflect.DeepEqual(chain.TLS, d.chain.TLS) {
 		return false
 	}
-	d.listener, d.chain, d.http = l, chain, chain.HTTP
+	d.listener, d.chain, d.http, d.http3 = l, chain, chain.HTTP, d.offersHTTP3()
 	return true
 }
 

@@ -84,7 +84,7 @@ func (d *downstream) serveListener(l *conf.Listener) {
 	if chain.TLS != nil && !d.terminate(chain) {
 		return
 	}
-	d.listener, d.chain = l, chain
+	d.listener, d.chain, d.http3 = l, chain, d.offersHTTP3()
 	d.serveChain(chain, s, &found)
 }
 
@@ -245,14 +245,7 @@ func (p *Proxy) enterCounted(name string, a listen.Accepted) {
 // enter serves a connection to a gateway, by the listener's newest configuration.
 func (p *Proxy) enter(name string, a listen.Accepted) {
 	d := p.newDownstream(a, gateway)
-	d.newest = func() *conf.Listener {
-		for _, l := range p.config.Snapshot().Gateways {
-			if l.Name == name {
-				return l
-			}
-		}
-		return nil
-	}
+	d.newest = func() *conf.Listener { return p.gatewayListener(name) }
 	l := d.newest()
 	if l == nil {
 		d.turnAway(noConfig, "accept", fmt.Errorf("listener %s is gone", name))

@@ -223,6 +223,7 @@ func (x *exchange) dressResponse() {
 	}
 	x.markOrigin()
 	x.markLimits()
+	x.advertise()
 }
 
 func (x *exchange) applyResponse() {

@@ -17,6 +17,7 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -104,6 +105,7 @@ func (f *fixed) publish(change func(*conf.Snapshot, map[string]*conf.Target)) {
 
 // pod is a workload with its sidecar.
 type pod struct {
+	udp atomic.Value // net.Addr of the port for HTTP/3
 	*memnet.Host
 	m      *mesh
 	proxy  *Proxy
@@ -185,6 +187,13 @@ func (m *mesh) pod(account, ip string, change func(*wire.Bootstrap)) *pod {
 	p.proxy, err = New(Options{Bootstrap: b, Config: p.config, Source: source, AccessLog: accessLog, Log: slog.New(slog.DiscardHandler),
 		Network: bind.Network{Listen: func(_ context.Context, _, address string) (net.Listener, error) {
 			return p.Listen(netip.MustParseAddrPort(address))
+		}, ListenGatewayPacket: func(ctx context.Context, _ string) (net.PacketConn, error) { // of the machine: there is no UDP in memory
+			var lc net.ListenConfig
+			pc, err := lc.ListenPacket(ctx, "udp", "127.0.0.1:0")
+			if err == nil {
+				p.udp.Store(pc.LocalAddr())
+			}
+			return pc, err
 		}},
 		Dial: func(ctx context.Context, _, address string) (net.Conn, error) {
 			a, err := netip.ParseAddrPort(address)

@@ -1,6 +1,7 @@
 package http3
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -67,10 +68,8 @@ func newStream(w http.ResponseWriter, r *http.Request) (*Stream, error) {
 	q := &s.req
 	q.Proto, q.Method, q.Scheme, q.Authority, q.KeepAlive = message.HTTP3, r.Method, "https", r.Host, true
 	switch q.Path = r.RequestURI; {
-	case r.Method == http.MethodConnect && r.Proto != "HTTP/3.0": // extended CONNECT (RFC 9220): the library puts :protocol here
-		return nil, fmt.Errorf("extended CONNECT for %s: not supported over HTTP/3", r.Proto)
 	case r.Method == http.MethodConnect:
-		q.Path, q.Absolute = "", true
+		return nil, errors.New("CONNECT is not supported over HTTP/3")
 	case q.Path == "" || q.Path[0] != '/' && q.Path != "*":
 		return nil, fmt.Errorf("path %q", q.Path)
 	}
@@ -258,6 +257,9 @@ func (s *Stream) Reset() {
 
 // Gone is closed when the client has given the request up, or its connection has ended.
 func (s *Stream) Gone() <-chan struct{} { return s.r.Context().Done() }
+
+// OnGone calls f, on a goroutine of its own, once the stream is gone; stop takes that back, and is false if it is too late.
+func (s *Stream) OnGone(f func()) (stop func() bool) { return context.AfterFunc(s.r.Context(), f) }
 
 // SetReadDeadline and SetWriteDeadline bound reading the body and writing the response; the zero time means no bound.
 func (s *Stream) SetReadDeadline(t time.Time) error { return s.ctl.SetReadDeadline(t) }

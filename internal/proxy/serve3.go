@@ -1,0 +1,138 @@
+package proxy
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strconv"
+
+	"github.com/weftmesh/weft/internal/identity"
+	"github.com/weftmesh/weft/internal/proxy/bind"
+	"github.com/weftmesh/weft/internal/proxy/conf"
+	"github.com/weftmesh/weft/internal/proxy/http3"
+	"github.com/weftmesh/weft/internal/proxy/route"
+)
+
+// quic makes the server of HTTP/3 of a gateway's listener.
+func (p *Proxy) quic(name string) bind.QUICServer {
+	newest := func() *conf.Listener { return p.gatewayListener(name) }
+	t := p.traffic.get(name)
+	return http3.New(http3.Options{
+		Log: p.log,
+		TLS: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+			l := newest()
+			if l == nil {
+				return nil, fmt.Errorf("listener %s is gone", name)
+			}
+			info := quicInfo(l, addrPortOf(hello.Conn.LocalAddr()), addrPortOf(hello.Conn.RemoteAddr()), hello.ServerName)
+			chain, _ := route.Chain(l, &info)
+			if chain == nil || chain.TLS == nil {
+				return nil, fmt.Errorf("no filter chain is for server name %q", hello.ServerName)
+			}
+			return p.tls.get(p, chain.TLS)
+		},
+		Enter: func(c *http3.Conn) (any, error) {
+			d, err := p.enterQUIC(c, newest)
+			if err != nil {
+				return nil, err
+			}
+			t.total.Add(1)
+			t.active.Add(1)
+			p.entered.Add(1)
+			p.arrivedAt.Store(p.opt.Now().UnixNano())
+			return d, nil
+		},
+		Leave: func(any) {
+			t.active.Add(-1)
+			p.entered.Add(-1)
+		},
+		Handle: func(connection any, s *http3.Stream) { connection.(*downstream).serveStream3(s) },
+	})
+}
+
+func (p *Proxy) gatewayListener(name string) *conf.Listener {
+	for _, l := range p.config.Snapshot().Gateways {
+		if l.Name == name {
+			return l
+		}
+	}
+	return nil
+}
+
+func addrPortOf(a interface{ String() string }) netip.AddrPort {
+	ap, err := netip.ParseAddrPort(a.String())
+	if err != nil {
+		return netip.AddrPort{}
+	}
+	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+}
+
+func quicInfo(l *conf.Listener, local, remote netip.AddrPort, serverName string) route.ConnInfo {
+	return route.ConnInfo{Destination: netip.AddrPortFrom(local.Addr(), l.Address.Port()), Source: remote.Addr(), Direct: remote.Addr(),
+		Transport: conf.TLSTransport, ServerName: serverName, ALPN: []string{http3.NextProto}}
+}
+
+// enterQUIC takes a connection in, after its handshake.
+func (p *Proxy) enterQUIC(c *http3.Conn, newest func() *conf.Listener) (*downstream, error) {
+	l := newest()
+	if l == nil {
+		return nil, errors.New("the listener is gone")
+	}
+	d := &downstream{p: p, direction: gateway, remote: c.Remote, direct: c.Remote, local: c.Local, track: &tracked{}, newest: newest,
+		sni: c.ServerName, secure: true, alpn: http3.NextProto, listener: l}
+	d.info = quicInfo(l, c.Local, c.Remote, c.ServerName)
+	d.destination, d.app, d.port = d.info.Destination, d.info.Destination, d.info.Destination.Port()
+	if d.chain, _ = route.Chain(l, &d.info); d.chain == nil || d.chain.HTTP == nil {
+		return nil, fmt.Errorf("no filter chain is for server name %q", c.ServerName)
+	}
+	d.http = d.chain.HTTP
+	if peer, err := identity.PeerOf(c.TLS); err == nil && !peer.ID.IsZero() {
+		d.peer, d.peerURI = peer, peer.ID.String()
+	}
+	return d, nil
+}
+
+// serveStream3 serves one request on the goroutine that it came with.
+func (d *downstream) serveStream3(s *http3.Stream) {
+	own := *d // requests of one connection run side by side
+	if !own.renew() {
+		s.Reset()
+		return
+	}
+	side := &client3{Stream: s}
+	x := d.p.begin(&own, side)
+	h := x.req.Header
+	h.CopyFrom(&s.Request().Header)
+	x.req = *s.Request()
+	x.req.Header = h
+	x.carry()
+	side.forget()
+	d.p.discard(x)
+}
+
+// offersHTTP3 reports whether a gateway's port of that number is bound for HTTP/3 too.
+func (d *downstream) offersHTTP3() bool {
+	if d.direction != gateway || !d.secure {
+		return false
+	}
+	for _, l := range d.p.config.Snapshot().Gateways {
+		if l.QUIC && l.Address.Port() == d.port {
+			return true
+		}
+	}
+	return false
+}
+
+// advertise tells the client that HTTP/3 is to be had at the port that it uses (RFC 7838): whatever maps a public port to ours does
+// so for UDP too.
+func (x *exchange) advertise() {
+	if !x.d.http3 || !x.d.offersHTTP3() {
+		return
+	}
+	_, port := hostPort(x.req.Authority)
+	if port == 0 {
+		port = 443
+	}
+	x.res.Header.Set("Alt-Svc", `h3=":`+strconv.Itoa(int(port))+`"; ma=86400`)
+}

@@ -1,0 +1,139 @@
+package proxy
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/quic-go/quic-go/http3"
+
+	"github.com/weftmesh/weft/internal/proxy/conf"
+)
+
+// edge3 is a gateway with HTTPS at 443 and HTTP/3 beside it, in front of a server, and a client that speaks HTTP/3 to it.
+func edge3(t *testing.T, handler http.Handler, change func(*conf.HTTP)) (edge *pod, web *httptest.Server, client *http.Client) {
+	m := newMesh(t)
+	edge = m.pod("ingress", "10.0.0.1", asGateway)
+	server := m.pod("productpage", "10.0.0.2", nil)
+	server.serve(9080, handler)
+	edge.cluster("productpage", 9080, server)
+	web = httptest.NewUnstartedServer(nil) // for its certificate of example.com
+	web.StartTLS()
+	t.Cleanup(web.Close)
+	h := &conf.HTTP{Routes: table(forwardTo("productpage")), UseRemoteAddress: true}
+	if change != nil {
+		change(h)
+	}
+	pair := keyPair(t, web.TLS.Certificates[0])
+	chain := func(alpn ...string) []*conf.Chain {
+		return []*conf.Chain{{Match: conf.ChainMatch{ServerNames: []string{"example.com"}},
+			TLS: &conf.DownstreamTLS{Certificates: []conf.KeyPair{pair}, ALPN: alpn}, HTTP: h}}
+	}
+	at := netip.MustParseAddrPort("0.0.0.0:443")
+	edge.config.publish(func(s *conf.Snapshot, _ map[string]*conf.Target) {
+		s.Gateways = []*conf.Listener{{Name: "0.0.0.0_443", Address: at, Chains: chain("http/1.1")},
+			{Name: "udp_0.0.0.0_443", Address: at, QUIC: true, Chains: chain("h3")}}
+	})
+	eventually(t, "the UDP port", func() bool { return edge.udp.Load() != nil })
+	roots := x509.NewCertPool()
+	roots.AddCert(web.Certificate())
+	transport := &http3.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, ServerName: "example.com"}}
+	t.Cleanup(func() { transport.Close() })
+	return edge, web, &http.Client{Transport: transport, Timeout: 10 * time.Second}
+}
+
+func TestHTTP3AtGateway(t *testing.T) {
+	edge, _, client := edge3(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		w.Header().Set("Trailer", "X-Sum")
+		io.WriteString(w, r.Method+" "+r.Host+" "+r.Header.Get("X-Forwarded-Proto")+" "+string(body))
+		w.Header().Set("X-Sum", "1")
+	}), nil)
+	base := "https://" + edge.udp.Load().(net.Addr).String()
+	for _, c := range []struct {
+		method string
+		body   io.Reader
+		want   string
+	}{
+		{"GET", nil, ""},
+		{"POST", strings.NewReader("sized"), "sized"},
+		{"POST", io.MultiReader(strings.NewReader("chunked")), "chunked"},
+	} {
+		req, err := http.NewRequestWithContext(t.Context(), c.method, base+"/x", c.body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Host = "shop.example.com"
+		res, err := client.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(res.Body)
+		res.Body.Close()
+		if want := c.method + " shop.example.com https " + c.want; err != nil || res.StatusCode != 200 || string(body) != want {
+			t.Fatalf("%d %q, %v; want %q", res.StatusCode, body, err, want)
+		}
+		if res.Trailer.Get("X-Sum") != "1" {
+			t.Errorf("trailers %v", res.Trailer)
+		}
+	}
+	eventually(t, "the access log", func() bool { return strings.Contains(edge.log.String(), `"POST /x HTTP/3"`) })
+}
+
+func TestHTTP3UnknownServerName(t *testing.T) {
+	edge, _, _ := edge3(t, hello("x"), nil)
+	transport := &http3.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true, ServerName: "other.example"}}
+	defer transport.Close()
+	client := &http.Client{Transport: transport, Timeout: 10 * time.Second}
+	if res, err := client.Get("https://" + edge.udp.Load().(net.Addr).String()); err == nil {
+		res.Body.Close()
+		t.Errorf("answered %d for a server name that is not configured", res.StatusCode)
+	}
+}
+
+func TestAltSvc(t *testing.T) {
+	edge, web, _ := edge3(t, hello("x"), nil)
+	roots := x509.NewCertPool()
+	roots.AddCert(web.Certificate())
+	v, c := visitor(edge.m, edge, 443)
+	c.Transport.(*http.Transport).TLSClientConfig = &tls.Config{RootCAs: roots, NextProtos: []string{"http/1.1"}}
+	for url, want := range map[string]string{"https://example.com/": `h3=":443"; ma=86400`, "https://example.com:8443/": `h3=":8443"; ma=86400`} {
+		_, _, header := v.get(c, url)
+		if got := header.Get("Alt-Svc"); got != want {
+			t.Errorf("%s: Alt-Svc %q, want %q", url, got, want)
+		}
+	}
+	edge.config.publish(func(s *conf.Snapshot, _ map[string]*conf.Target) { s.Gateways = s.Gateways[:1] })
+	eventually(t, "no Alt-Svc without HTTP/3", func() bool {
+		_, _, header := v.get(c, "https://example.com/")
+		return header != nil && header.Get("Alt-Svc") == ""
+	})
+}
+
+func TestHTTP3ClientLeaves(t *testing.T) {
+	entered, left := make(chan struct{}), make(chan struct{})
+	edge, _, client := edge3(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		close(entered)
+		<-r.Context().Done()
+		close(left)
+	}), nil)
+	ctx, cancel := context.WithCancel(t.Context())
+	req, err := http.NewRequestWithContext(ctx, "GET", "https://"+edge.udp.Load().(net.Addr).String(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() { <-entered; cancel() }()
+	if res, err := client.Do(req); err == nil {
+		res.Body.Close()
+		t.Error("answered")
+	}
+	<-left
+}
