@@ -12,6 +12,7 @@ import (
 
 // plainPath is a kept client connection through a sidecar to a server, without TLS on the way.
 type plainPath struct {
+	client  *pod
 	t       testing.TB
 	conn    net.Conn
 	request []byte
@@ -57,7 +58,7 @@ func newPlainPath(t testing.TB, rbac ...*conf.RBAC) *plainPath {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Close() })
-	return &plainPath{t: t, conn: c, request: []byte(typicalRequest), buf: make([]byte, 64<<10)}
+	return &plainPath{client: client, t: t, conn: c, request: []byte(typicalRequest), buf: make([]byte, 64<<10)}
 }
 
 func (p *plainPath) roundTrip() {

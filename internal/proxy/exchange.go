@@ -82,6 +82,7 @@ type exchange struct {
 	err          *Error // nil when there was a response: the upstream's, or one the route gives
 	told         string // why another proxy of the mesh answered with an error
 	hijacked     bool   // the connection carries another protocol now
+	socketKey    string // of the WebSocket handshake
 	status       int    // as sent to the client; 0 for none
 	received     int64
 	sent         int64

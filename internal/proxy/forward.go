@@ -30,6 +30,9 @@ func (x *exchange) connect() bool {
 	}
 	x.stale, x.upLocal = x.call.Stale(), x.call.LocalAddr()
 	x.announce(deadline)
+	if x.req.Upgrade != "" {
+		x.shake()
+	}
 	if !deadline.IsZero() {
 		x.timed = true
 		x.call.SetReadDeadline(deadline)

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -20,6 +21,9 @@ import (
 	"golang.org/x/net/http2"
 
 	"github.com/weftmesh/weft/internal/proxy/conf"
+	"github.com/weftmesh/weft/internal/proxy/conn"
+	weft2 "github.com/weftmesh/weft/internal/proxy/http2"
+	"github.com/weftmesh/weft/internal/proxy/message"
 )
 
 // speaks gives a client or server that version alone, without TLS.
@@ -435,4 +439,122 @@ func TestDrainingSaysGoAway(t *testing.T) {
 	server.proxy.Drained(ctx)
 	close(stop)
 	wg.Wait()
+}
+
+// TestWebSocketsBetweenVersions checks the handshakes, and that bytes pass both ways until both sides have ended.
+func TestWebSocketsBetweenVersions(t *testing.T) {
+	const key = "dGhlIHNhbXBsZSBub25jZQ==" // and the proof below: RFC 6455 section 1.3
+	one := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Sec-WebSocket-Key") == "" {
+			http.Error(w, "no key", 400)
+			return
+		}
+		c, rw, err := w.(http.Hijacker).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer c.Close()
+		fmt.Fprint(rw, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: proof\r\n\r\n")
+		rw.Flush()
+		io.Copy(c, rw)
+	})
+	two := func(s *weft2.ServerStream) {
+		r := s.Request()
+		if _, ok := r.Header.Get(socketKey); ok || r.Upgrade != "websocket" {
+			s.WriteResponse(&message.Response{Status: 400})
+			return
+		}
+		s.WriteResponse(&message.Response{Status: 101, Upgrade: "websocket"})
+		c, err := s.Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		var b [100]byte
+		for {
+			n, err := c.Read(b[:])
+			if err != nil {
+				c.CloseWrite()
+				return
+			}
+			c.Write(b[:n])
+		}
+	}
+	for _, from := range []int{1, 2} {
+		for _, to := range []int{1, 2} {
+			t.Run(fmt.Sprintf("%d to %d", from, to), func(t *testing.T) {
+				m := newMesh(t)
+				client := m.pod("frontend", "10.0.0.1", nil)
+				server := client.bare("10.0.0.2")
+				version := conf.AsClient
+				if to == 1 {
+					server.serveOf(1, 9080, one)
+				} else {
+					version = conf.HTTP2
+					server.serveRaw(9080, func(c net.Conn) { weft2.NewServerConn(conn.FromNet(c), "http", nil).Serve(two) })
+				}
+				client.config.publish(func(s *conf.Snapshot, _ map[string]*conf.Target) {
+					c := meshCluster("web", 9080, server)
+					c.Transports, c.Speaks = []conf.TransportMatch{{}}, version
+					s.Clusters["web"] = c
+				})
+				client.knows("web", 9080, forwardTo("web"))
+				nc, err := client.Dial(t.Context(), netip.MustParseAddrPort(vip+":9080"))
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer nc.Close()
+				var tunnel conn.Conn
+				if from == 1 {
+					fmt.Fprintf(nc, "GET /ws HTTP/1.1\r\nHost: web:9080\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: %s\r\n\r\n", key)
+					r := bufio.NewReader(nc)
+					res, err := http.ReadResponse(r, nil)
+					if err != nil || res.StatusCode != 101 {
+						t.Fatalf("%v, %v", res, err)
+					}
+					if proof := res.Header.Get("Sec-WebSocket-Accept"); to == 2 && proof != "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" {
+						t.Errorf("proof %q", proof)
+					}
+					tunnel = conn.FromNet(nc)
+				} else {
+					cc := weft2.NewClientConn(conn.FromNet(nc), nil)
+					done := make(chan struct{})
+					go func() { defer close(done); cc.Run() }() // ends with the connection
+					defer func() { cc.Close(); <-done }()
+					<-cc.Ready()
+					s, err := cc.Open()
+					if err != nil {
+						t.Fatal(err)
+					}
+					q := message.Request{Method: "GET", Scheme: "http", Authority: "web:9080", Path: "/ws", Upgrade: "websocket"}
+					q.Header.Add("sec-websocket-version", "13")
+					var res message.Response
+					if err := errors.Join(s.WriteRequest(&q), s.Flush(), s.ReadResponse(&res)); err != nil || res.Status != 101 {
+						t.Fatalf("%d, %v", res.Status, err)
+					}
+					if _, ok := res.Header.Get(socketAccept); ok {
+						t.Error("a proof that has no place in HTTP/2")
+					}
+					if tunnel, err = s.Hijack(); err != nil {
+						t.Fatal(err)
+					}
+				}
+				var b [100]byte
+				for _, text := range []string{"ping", "pong"} {
+					if _, err := tunnel.Write([]byte(text)); err != nil {
+						t.Fatal(err)
+					}
+					if n, err := io.ReadFull(tunnel, b[:len(text)]); err != nil || string(b[:n]) != text {
+						t.Fatalf("%q, %v", b[:n], err)
+					}
+				}
+				tunnel.CloseWrite()
+				if _, err := tunnel.Read(b[:]); err != io.EOF {
+					t.Errorf("the end came as %v", err)
+				}
+				eventually(t, "log", func() bool { return client.logged(" 101 ") })
+			})
+		}
+	}
 }

@@ -103,6 +103,12 @@ func (x *exchange) send() bool {
 			return true // as in copied
 		}
 	}
+	if x.req.Upgrade != "" {
+		if err := openTunnel(x.call, x.call.Shared()); err != nil {
+			return x.broken("send", err)
+		}
+		return true
+	}
 	if err := x.call.FinishBody(x.down.Trailers()); err != nil && x.body == nil {
 		return x.broken("send", err)
 	}

@@ -14,11 +14,12 @@ import (
 // upgrade passes a 101 on and relays what follows.
 func (x *exchange) upgrade() {
 	http1.StripHopByHop(&x.res.Header)
+	x.shaken()
 	x.dressResponse()
 	x.status = 101
 	err := x.down.WriteResponse(&x.res)
 	if err == nil {
-		err = x.down.FinishBody(nil)
+		err = openTunnel(x.down, x.down.Shared())
 	}
 	if err != nil {
 		x.fail(clientGone, "upgrade", err)
@@ -82,7 +83,7 @@ func (x *exchange) establish() {
 	x.res.Status = 200
 	x.res.Body = message.Body{}
 	if err = x.down.WriteResponse(&x.res); err == nil {
-		err = x.down.FinishBody(nil)
+		err = openTunnel(x.down, x.down.Shared())
 	}
 	c, hijackErr := x.down.Hijack()
 	x.hijacked = true
@@ -95,4 +96,13 @@ func (x *exchange) establish() {
 	inner.destination = netip.AddrPortFrom(d.local.Addr(), port)
 	inner.port = port
 	inner.serveOutbound(target)
+}
+
+// openTunnel sends the head after which another protocol follows. What ends a message without a body in HTTP/1 would end the tunnel
+// in HTTP/2.
+func openTunnel(s relay.Sink, stream bool) error {
+	if stream {
+		return s.Flush()
+	}
+	return s.FinishBody(nil)
 }
