@@ -71,7 +71,7 @@ func (g *Generator) endpointsOf(b *backend) []*model.Endpoint {
 func (g *Generator) localities(name string, endpoints []*model.Endpoint, b *backend) *endpointv3.ClusterLoadAssignment {
 	names := g.discovery(b) != clusterv3.Cluster_EDS // only clusters that are resolved have endpoints with names
 	byGroup := map[group]*endpointv3.LocalityLbEndpoints{}
-	prefer := g.preference(&b.policy)
+	prefer := g.preference(b.service, &b.policy)
 	seen := map[string]bool{}
 	for _, e := range endpoints {
 		port := e.Ports[b.port.Number]

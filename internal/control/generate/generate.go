@@ -93,6 +93,7 @@ func NewIndex(mesh *model.Mesh) *Index {
 	}
 	slices.SortFunc(x.wildcardSets, func(a, b wildcardSet) int { return longerFirst(a.host, b.host) })
 	for h, s := range mesh.Services {
+		x.byWorkload = x.byWorkload || s.Near
 		if isWildcard(h) {
 			x.wildcardServices = append(x.wildcardServices, s)
 		}

@@ -17,14 +17,15 @@ type group struct {
 }
 
 // preference gives endpoints their priority for this client: the nearer ones first. It is nil where all are equal, which is so
-// unless outlier detection is configured, since otherwise nothing would tell that the near ones fail; as in Istio.
-func (g *Generator) preference(p *model.TrafficPolicy) func(*model.Endpoint) uint32 {
+// unless outlier detection is configured, since otherwise nothing would tell that the near ones fail, as in Istio; or the service
+// itself asks for it.
+func (g *Generator) preference(s *model.Service, p *model.TrafficPolicy) func(*model.Endpoint) uint32 {
 	var l model.LocalitySetting
 	if p.Balancing != nil && p.Balancing.Locality != nil {
 		l = *p.Balancing.Locality
 	}
 	switch {
-	case l.Disabled || p.Outlier == nil || len(l.Distribute) > 0:
+	case l.Disabled || p.Outlier == nil && !s.Near || len(l.Distribute) > 0:
 		return nil
 	case len(l.FailoverPriority) > 0:
 		return func(e *model.Endpoint) uint32 {

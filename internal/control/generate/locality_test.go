@@ -77,6 +77,24 @@ func TestLocalities(t *testing.T) {
 	}
 }
 
+// A Service may ask for its nearest endpoints without a rule.
+func TestNearService(t *testing.T) {
+	m := testMesh()
+	s := m.Services[reviewsHost]
+	s.Near = true
+	for i, e := range s.Endpoints {
+		e.Locality = fmt.Sprintf("r1/z%d", i)
+	}
+	n := productpage()
+	n.Locality = "r1/z0"
+	if got := spread(t, m, n); !strings.HasPrefix(got, "0 1 r1/z0/, 1 1 r1/z1/") {
+		t.Errorf("got %s", got)
+	}
+	if x := NewIndex(m); x.For(n).Class(EndpointsType, "x") == x.For(productpage()).Class(EndpointsType, "x") {
+		t.Error("one class for clients in different localities")
+	}
+}
+
 // Clients that are told different things must not share resources.
 func TestClassByLocality(t *testing.T) {
 	m := testMesh()

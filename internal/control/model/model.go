@@ -83,7 +83,9 @@ type Service struct {
 	Endpoints  []*Endpoint
 	// ExternalName is set for Kubernetes services that are an alias.
 	ExternalName string
-	Created      time.Time
+	// Near prefers the endpoints that are nearest to the client (Kubernetes' trafficDistribution).
+	Near    bool
+	Created time.Time
 }
 
 // Port of a service.

@@ -21,6 +21,12 @@ func (p *Part) service(svc *corev1.Service) {
 		Labels: svc.Labels, Created: p.Born, Headless: svc.Spec.ClusterIP == corev1.ClusterIPNone,
 		ExportTo: p.exportTo(splitList(svc.Annotations["networking.istio.io/exportTo"]), `metadata.annotations["networking.istio.io/exportTo"]`),
 	}
+	if t := svc.Spec.TrafficDistribution; t != nil {
+		s.Near = slices.Contains([]string{"PreferClose", "PreferSameZone"}, *t)
+		if !s.Near {
+			p.Warn("Unsupported", "spec.trafficDistribution", "PreferClose and PreferSameZone are supported", "%q has no effect", *t)
+		}
+	}
 	p.serviceAddresses(s, svc)
 	p.servicePorts(s, svc)
 	if svc.Spec.Type == corev1.ServiceTypeExternalName {
