@@ -22,7 +22,7 @@ func KindMatches(kind, asked string) bool {
 
 // Kinds lists the kinds of objects that a mesh may hold.
 func Kinds() []string {
-	return []string{"AuthorizationPolicy", "ConfigMap", "Deployment", "DestinationRule", "EndpointSlice", "Gateway", "GatewayClass",
-		"GRPCRoute", "HTTPRoute", "Ingress", "IngressClass", "Namespace", "PeerAuthentication", "Pod", "RateLimit", "ReferenceGrant", "Secret", "Service",
+	return []string{"AuthorizationPolicy", "ConfigMap", "Deployment", "DestinationRule", "EndpointSlice", "GRPCRoute", "Gateway", "GatewayClass",
+		"HTTPRoute", "Ingress", "IngressClass", "Namespace", "PeerAuthentication", "Pod", "RateLimit", "ReferenceGrant", "Secret", "Service",
 		"ServiceAccount", "ServiceEntry", "VirtualService", "WorkloadEntry"}
 }
