@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"net/netip"
+	"sync/atomic"
 	"time"
 
 	http1 "github.com/weftmesh/weft/internal/proxy/http"
@@ -80,6 +81,7 @@ type call1 struct {
 	*http1.ClientConn
 	up   *upstream.Conn
 	pool *upstream.Pool
+	cut  atomic.Bool // it may have come when nothing more was to be said or heard: the codec does not notice
 }
 
 // newCall1 gives the codec of a connection that was taken from a pool.
@@ -111,11 +113,14 @@ func (c *call1) Address() string { return c.up.Address() }
 func (c *call1) LocalAddr() netip.AddrPort { return c.up.LocalAddr() }
 
 // Cut implements call.
-func (c *call1) Cut() { c.up.Close() }
+func (c *call1) Cut() {
+	c.cut.Store(true)
+	c.up.Close()
+}
 
 // End implements call.
 func (c *call1) End(keep bool, now time.Time) {
-	if c.EndExchange() && keep {
+	if c.EndExchange() && keep && !c.cut.Load() {
 		c.pool.Put(c.up, now)
 	} else {
 		c.pool.Discard(c.up)
