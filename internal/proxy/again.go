@@ -53,7 +53,11 @@ func (x *exchange) wantsAgain(ok bool) bool {
 	} else {
 		a.TimedOut = x.err.kind == upstreamTimeout
 	}
-	if !retry.Wanted(policy, &a, repeatable) || x.attempt > int(policy.Attempts) {
+	if !retry.Wanted(policy, &a, repeatable) {
+		return false
+	}
+	if x.attempt > int(policy.Attempts) {
+		x.exhausted = policy.Attempts > 0
 		return false
 	}
 	return x.payRetry() && x.backOff(policy, a.Header)

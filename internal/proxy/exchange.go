@@ -58,25 +58,27 @@ type exchange struct {
 	retries             *conf.Retry // the route's policy with what the request asks for; nil for none
 
 	// The attempt under way.
-	attempt  int
-	to       *endpoint
-	call     call
-	call2    call2 // what call is, for HTTP/2
-	using    bool  // the endpoint counts this request
-	unsent   bool  // the attempt failed before a byte of the request was written
-	spent    bool  // the client's body was taken and is not kept
-	stale    bool  // it failed on a connection that was kept from earlier
-	free     bool  // one repetition that no policy needs to allow was made
-	counted  bool  // the cluster's breaker counts this request
-	retrying bool  // and this retry
-	watching bool  // the tracker knows that the answer is awaited
-	timed    bool  // deadlines are set on call
-	failed   [4]*balance.Host
-	failures int
-	pumping  *pump
-	choice   balance.Choice
-	tried    time.Time // when the attempt began
-	sticky   string    // a cookie for the client, which makes it come back to the same endpoint
+	attempt int
+	to      *endpoint
+	call    call
+	call2   call2 // what call is, for HTTP/2
+	using   bool  // the endpoint counts this request
+	unsent  bool  // the attempt failed before a byte of the request was written
+	spent   bool  // the client's body was taken and is not kept
+	stale   bool  // it failed on a connection that was kept from earlier
+	free    bool  // one repetition that no policy needs to allow was made
+	// exhausted: the policy would repeat the attempt, and allows no more.
+	exhausted bool
+	counted   bool // the cluster's breaker counts this request
+	retrying  bool // and this retry
+	watching  bool // the tracker knows that the answer is awaited
+	timed     bool // deadlines are set on call
+	failed    [4]*balance.Host
+	failures  int
+	pumping   *pump
+	choice    balance.Choice
+	tried     time.Time // when the attempt began
+	sticky    string    // a cookie for the client, which makes it come back to the same endpoint
 
 	// How it ended.
 	err          *Error // nil when there was a response: the upstream's, or one the route gives

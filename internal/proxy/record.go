@@ -32,6 +32,8 @@ func (x *exchange) record() {
 // flags are the response flags: of the failure, and of an injected delay.
 func (x *exchange) flags() string {
 	switch {
+	case x.exhausted:
+		return exhausted(x.err)
 	case x.err == nil && x.fault.Delay > 0:
 		return "DI"
 	case x.err == nil:
@@ -40,6 +42,26 @@ func (x *exchange) flags() string {
 		return "DI,FI"
 	}
 	return x.err.Flag()
+}
+
+// exhausted are the flags of what failed, or was answered with what is retried, more often than the policy repeats it. They are
+// constants: a flag is a metric's label.
+func exhausted(err *Error) string {
+	if err == nil {
+		return "URX"
+	}
+	switch flag := err.Flag(); flag {
+	case "UF":
+		return "UF,URX"
+	case "UC":
+		return "UC,URX"
+	case "UT":
+		return "UT,URX"
+	case "UR":
+		return "UR,URX"
+	default:
+		return flag
+	}
 }
 
 // prepareEntry takes what the heads say.
