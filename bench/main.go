@@ -32,6 +32,7 @@ type options struct {
 	publish  string
 	from     string
 	note     string
+	hold     bool
 }
 
 func main() {
@@ -46,6 +47,7 @@ func main() {
 	flag.StringVar(&o.publish, "publish", "", "Markdown `FILE` whose summary is to be replaced")
 	flag.StringVar(&o.from, "from", "", "measure nothing: make the report again from the `FOLDER` of an earlier run")
 	flag.StringVar(&o.note, "note", "", "what readers should know of this run")
+	flag.BoolVar(&o.hold, "hold", false, "measure nothing: start the contestants of the scenarios, print where they are, and keep them until interrupted")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -91,7 +93,39 @@ func run(ctx context.Context, o options) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, s.close()) }()
+	if o.hold {
+		return hold(ctx, s, wanted)
+	}
 	return o.measure(ctx, s, wanted, notes)
+}
+
+// hold keeps contestants running for whoever wants to look at them.
+func hold(ctx context.Context, s *site, wanted []scenario) (err error) {
+	r := &runner{site: s, log: os.Stderr}
+	for _, sc := range wanted {
+		o := &outcome{scenario: sc}
+		running, launchErr := r.launch(ctx, o)
+		defer func() {
+			for _, d := range running {
+				err = errors.Join(err, d.stop())
+			}
+		}()
+		if launchErr != nil {
+			return launchErr
+		}
+		for name, d := range running {
+			fmt.Printf("%s\t%s\thttp://%s/", sc.key, name, d.entry)
+			for _, p := range d.proxies {
+				fmt.Printf("\t%v", p.pids)
+			}
+			fmt.Printf("\t%s\t%s\n", d.admin, d.doorAdmin)
+		}
+		for _, n := range o.notes {
+			fmt.Fprintln(os.Stderr, n)
+		}
+	}
+	<-ctx.Done()
+	return nil
 }
 
 // again reports an earlier run.

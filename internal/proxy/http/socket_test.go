@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/weftmesh/weft/internal/proxy/conn"
+	"github.com/weftmesh/weft/internal/proxy/conn/conntest"
 	"github.com/weftmesh/weft/internal/proxy/message"
 )
 
@@ -20,6 +21,8 @@ func socketProxy(tb testing.TB) net.Conn {
 	tb.Helper()
 	client, down := sockets(tb)
 	up, backend := sockets(tb)
+	engine := conntest.Engine(tb)
+	down, up = conntest.Adopt(tb, engine, down), conntest.Adopt(tb, engine, up)
 	go func() { // ends with the connection
 		p, response := make([]byte, 4096), []byte(socketResponse)
 		for {

@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"go.uber.org/goleak"
+
+	"github.com/weftmesh/weft/internal/proxy/conn/conntest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -17,10 +19,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // server runs a Server on a socket; what it logs is given when it has ended.
 func server(t *testing.T, handle func(Accepted)) (address string, s *Server, logged func() string) {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := conntest.Listen(t, conntest.Engine(t))
 	var log bytes.Buffer
 	s = &Server{Handle: handle, Log: slog.New(slog.NewTextHandler(&log, nil))}
 	done := make(chan error, 1)

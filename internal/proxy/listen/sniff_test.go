@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/weftmesh/weft/internal/proxy/conn"
+	"github.com/weftmesh/weft/internal/proxy/conn/conntest"
 )
 
 // hello gives the ClientHello that crypto/tls sends for the name.
@@ -106,7 +107,7 @@ func pipe(t *testing.T) (net.Conn, conn.Conn) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { client.Close(); server.Close() })
-	return client, conn.FromNet(server)
+	return client, conn.FromNet(conntest.Adopt(t, conntest.Engine(t), server))
 }
 
 func TestSniffConsumesNothing(t *testing.T) {

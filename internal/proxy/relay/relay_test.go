@@ -22,6 +22,7 @@ import (
 
 	"github.com/weftmesh/weft/internal/memnet"
 	"github.com/weftmesh/weft/internal/proxy/conn"
+	"github.com/weftmesh/weft/internal/proxy/conn/conntest"
 	"github.com/weftmesh/weft/internal/proxy/message"
 	"github.com/weftmesh/weft/internal/proxy/relay"
 )
@@ -195,7 +196,8 @@ func overTCP(t *testing.T) (net.Conn, net.Conn) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return accept(t, l, a)
+	near, far := accept(t, l, a)
+	return near, conntest.Adopt(t, conntest.Engine(t), far)
 }
 
 func inMemory(t *testing.T) (net.Conn, net.Conn) {

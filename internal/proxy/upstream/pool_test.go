@@ -12,6 +12,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/weftmesh/weft/internal/proxy/conf"
+	"github.com/weftmesh/weft/internal/proxy/conn/conntest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -55,8 +56,8 @@ func listen(t *testing.T) *endpoint {
 
 func pool(t *testing.T, e *endpoint, c *conf.Cluster, o PoolOptions) *Pool {
 	t.Helper()
-	var d net.Dialer
-	dial := func(ctx context.Context, a string) (net.Conn, error) { return d.DialContext(ctx, "tcp", a) }
+	on := conntest.Engine(t).Dialer(nil)
+	dial := func(ctx context.Context, a string) (net.Conn, error) { return on(ctx, "tcp", a) }
 	p := NewPool(Way{Address: e.Addr().String(), Dial: dial}, NewBreaker(c), o)
 	t.Cleanup(p.Close)
 	return p
