@@ -179,7 +179,7 @@ func (s *site) used(d *deployment) (core, own time.Duration, err error) {
 // memory measures the two proxies of a pair: the first with plaintext connections, the second with TLS.
 func memory(ctx context.Context, s *site, d *deployment, _ time.Duration) (measured, error) {
 	first, second := d.proxies[0], d.proxies[1]
-	idle, err := first.memory()
+	idle, err := first.settled(ctx)
 	if err != nil {
 		return measured{}, err
 	}
@@ -198,7 +198,7 @@ func memory(ctx context.Context, s *site, d *deployment, _ time.Duration) (measu
 
 // each is how much a proxy's memory grows per idle connection, in bytes.
 func each(ctx context.Context, p *process, to load.Target) (float64, error) {
-	before, err := p.memory()
+	before, err := p.settled(ctx)
 	if err != nil {
 		return 0, err
 	}
@@ -206,7 +206,7 @@ func each(ctx context.Context, p *process, to load.Target) (float64, error) {
 	if err != nil {
 		return 0, err
 	}
-	after, err := p.memory()
+	after, err := p.settled(ctx)
 	return float64(after-before) / idleConnections, errors.Join(err, held.Close())
 }
 

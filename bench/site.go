@@ -63,7 +63,10 @@ func (s *site) open(ctx context.Context) (err error) {
 		return err
 	}
 	for _, program := range []string{"./cmd/weft-proxy", "./bench/reverseproxy"} {
-		out, err := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", s.dir+"/", program).CombinedOutput()
+		// As the Makefile builds what is shipped.
+		build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", s.dir+"/", program)
+		build.Env = append(os.Environ(), "CGO_ENABLED=0")
+		out, err := build.CombinedOutput()
 		if err != nil {
 			return fmt.Errorf("go build %s: %w: %s", program, err, out)
 		}

@@ -115,7 +115,7 @@ func serve(ctx context.Context, path, backend string, take bool, log *slog.Logge
 		return err
 	}
 	defer func() { err = errors.Join(err, engine.Close()) }()
-	o := proxy.Options{Bootstrap: b, Log: log, Level: level, Version: version.String(), Engine: engine}
+	o := proxy.Options{Bootstrap: b, Log: log, Level: level, Version: version.String(), Engine: engine, Tidy: true}
 	if b.MemoryBytes >= 0 {
 		o.MemoryLimit = overload.MemoryLimit(b.MemoryBytes)
 	}

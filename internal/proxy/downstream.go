@@ -62,6 +62,9 @@ type downstream struct {
 
 	// The last authority and the listener name it stands for.
 	authority, name string
+	// asked is, on an explicit outbound listener, the last authority, and askedLocal whether it names us.
+	asked      string
+	askedLocal bool
 	// edges are, inbound, the series of this client's requests by cluster and protocol.
 	edges []inboundEdge
 

@@ -159,6 +159,9 @@ func (r *running) background() {
 		r.work.Go(func() { r.fails("configuration", p.plane.Run(r.hard)) })
 	}
 	r.work.Go(func() { p.becomeReady(r.hard) })
+	if p.opt.Tidy {
+		r.work.Go(func() { p.tidy(r.hard) })
+	}
 }
 
 // await returns when the proxy may accept (ready), or when ctx ended, a successor has taken over or something failed.

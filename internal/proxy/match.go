@@ -144,7 +144,7 @@ func (x *exchange) findTable() bool {
 func (x *exchange) target() (*conf.Target, error) {
 	d := x.d
 	if d.fixed != "" {
-		if host, _ := hostPort(x.req.Authority); isLocal(host) {
+		if d.localName(x.req.Authority) {
 			x.req.Authority = d.fixed // the client knows only our listener
 		}
 		d.name = d.fixed
@@ -157,6 +157,15 @@ func (x *exchange) target() (*conf.Target, error) {
 		}
 	}
 	return d.atAddress(), nil
+}
+
+// localName reports whether the client names nobody but us. The answer for the last authority is kept.
+func (d *downstream) localName(authority string) bool {
+	if authority != d.asked || authority == "" {
+		host, _ := hostPort(authority)
+		d.asked, d.askedLocal = strings.Clone(authority), isLocal(host)
+	}
+	return d.askedLocal
 }
 
 func isLocal(host string) bool {

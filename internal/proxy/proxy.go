@@ -78,6 +78,8 @@ type Options struct {
 	UpgradeTime time.Duration
 	// Taken is what the process got that runs before this one; nil for none. Run ends the conversation.
 	Taken *takeover.Taken
+	// Tidy gives the process's memory back when the proxy has nothing to do. It is for a process of its own.
+	Tidy bool
 	// Now is the clock; nil is time.Now.
 	Now func() time.Time
 	// Level is that of Log, for whoever asks the admin interface to change it; nil where it is fixed.

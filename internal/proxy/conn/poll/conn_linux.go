@@ -187,9 +187,15 @@ func (c *Conn) wait() error {
 	}
 }
 
-// Quiet reports whether the connection is open with nothing to read. It asks the kernel unless the poller has said so.
+// Quiet reports whether the connection is open with nothing to read. It asks the kernel unless the poller has done so lately.
 func (c *Conn) Quiet() bool {
-	if c.r.state.Load()&(ended|closed) != 0 || !c.begin() {
+	switch state := c.r.state.Load(); {
+	case state&(ended|closed) != 0:
+		return false
+	case state&ready == 0 && c.poller.heardLately():
+		return true
+	}
+	if !c.begin() {
 		return false
 	}
 	defer c.end()

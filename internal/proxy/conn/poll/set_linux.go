@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 	"unsafe"
 )
 
@@ -128,6 +129,7 @@ type poller struct {
 
 	// cycle counts the questions to the kernel: what an answer says was true after the cycle began.
 	cycle  atomic.Uint32
+	heard  atomic.Int64            // when the last cycle began, in nanoseconds since base
 	events [256]syscall.EpollEvent // owned by run
 
 	deadlines deadlines
@@ -167,6 +169,7 @@ func (p *poller) run() {
 // second time, when those that it has woken have run, if there were several.
 func (p *poller) drain() {
 	for {
+		p.heard.Store(int64(time.Since(base)))
 		cycle := p.cycle.Add(1)
 		n := p.wait()
 		table := *p.set.table.Load()
@@ -183,6 +186,11 @@ func (p *poller) drain() {
 		runtime.Gosched()
 	}
 }
+
+// lately is how old the poller's knowledge may be for those who can live with a mistake.
+const lately = int64(time.Millisecond)
+
+func (p *poller) heardLately() bool { return int64(time.Since(base))-p.heard.Load() < lately }
 
 // busyFrom is the number of events from which more are expected at once.
 const busyFrom = 2
