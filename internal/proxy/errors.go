@@ -50,6 +50,8 @@ const (
 	unroutable
 	unwritable
 	overLimit
+	overGlobalLimit
+	limitUnknown
 	panicked
 	overloaded
 )
@@ -83,6 +85,8 @@ var kinds = [...]struct {
 	unwritable:        {OfMesh, 500, "-", "direct_response", false, "the request cannot be forwarded as the route has changed it"},
 	panicked:          {OfMesh, 500, "-", "internal_error", false, "internal error"},
 	refusedUpgrade:    {OfClient, 403, "-", "upgrade_failed", false, "this upgrade is not allowed here"},
+	overGlobalLimit:   {OfClient, 429, "RL", "request_rate_limited", false, "too many requests"},
+	limitUnknown:      {OfMesh, 500, "RLSE", "rate_limiter_error", false, "the limits cannot be looked up"},
 	overLimit:         {OfClient, 429, "RL", "local_rate_limited", false, "too many requests"},
 	overloaded:        {OfMesh, 503, "OM", "overload", false, "overloaded"},
 	unroutable:        {OfMesh, 502, "NR", "outbound_refused", false, "the mesh does not know this destination, and its policy refuses unknown ones"},

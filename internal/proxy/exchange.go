@@ -47,15 +47,19 @@ type exchange struct {
 	fault    fault.Injection
 	origin   cors.Kind // of the request, by the route's policy
 	verdict  authz.Verdict
-	// tightest is the limit that tells the client of quota; refusedBy is the one that the request is over.
-	tightest, refusedBy *conf.LocalLimit
-	quota               ratelimit.Verdict
-	deadline            time.Time // of the whole exchange; zero for none
-	limited             bool      // the deadline is the client's own
-	isGRPC              bool
-	body                []byte      // of the request, where it was read ahead
-	held                *[]byte     // the pooled storage of body
-	retries             *conf.Retry // the route's policy with what the request asks for; nil for none
+	// quota is what the tightest limit leaves, told to the client if report is set. limitChange and toldByService are for the response,
+	// limitExhausted chooses the gRPC status of a refusal.
+	quota          ratelimit.Verdict
+	report         bool
+	limitExhausted bool
+	limitChange    *conf.HeaderChange
+	toldByService  []conf.HeaderValue
+	deadline       time.Time // of the whole exchange; zero for none
+	limited        bool      // the deadline is the client's own
+	isGRPC         bool
+	body           []byte      // of the request, where it was read ahead
+	held           *[]byte     // the pooled storage of body
+	retries        *conf.Retry // the route's policy with what the request asks for; nil for none
 
 	// The attempt under way.
 	attempt int
@@ -110,7 +114,7 @@ func (x *exchange) run() {
 		x.establish()
 		return
 	}
-	ok := x.admit() && x.enter() && x.match() && x.authorize() && x.cors() && x.within() && x.inject() && x.rewrite() && x.forward()
+	ok := x.admit() && x.enter() && x.match() && x.authorize() && x.cors() && x.within() && x.withinGlobal() && x.inject() && x.rewrite() && x.forward()
 	x.reply(ok)
 	x.release()
 	x.record()

@@ -107,7 +107,7 @@ func (x *exchange) grpcFailure() int {
 	switch {
 	case x.err.kind == injected && x.fault.GRPC != 0:
 		return x.fault.GRPC
-	case x.err.kind == overLimit && x.refusedBy != nil && x.refusedBy.Exhausted:
+	case (x.err.kind == overLimit || x.err.kind == overGlobalLimit) && x.limitExhausted:
 		return grpcResourceExhausted
 	case x.err.kind == upstreamTimeout && x.limited && x.expired():
 		return grpcDeadlineExceeded // it was the client's own limit

@@ -319,6 +319,7 @@ func (r *running) end(kill func()) {
 		closeIt()
 	}
 	r.work.Wait()
+	r.p.services.close()
 	r.p.shadows.Wait()
 	if r.p.opt.Taken != nil {
 		r.p.opt.Taken.Close()

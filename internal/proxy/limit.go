@@ -62,8 +62,8 @@ func (x *exchange) count(l *conf.LocalLimit) bool {
 	v := x.p.limits.Get(l).Check(x.start.UnixNano(), &c.request, x.limitRules(l.VirtualHost), &c.scratch)
 	c.request = ratelimit.Request{}
 	x.p.countings.Put(c)
-	if l.Report && v.Limit != 0 && (x.tightest == nil || v.Left < x.quota.Left) {
-		x.tightest, x.quota = l, v
+	if l.Report && v.Limit != 0 && (!x.report || v.Left < x.quota.Left) {
+		x.report, x.quota = true, v
 	}
 	switch {
 	case !v.Over:
@@ -72,7 +72,7 @@ func (x *exchange) count(l *conf.LocalLimit) bool {
 		x.apply(&l.Unenforced)
 		return true
 	}
-	x.refusedBy = l
+	x.limitChange, x.limitExhausted = &l.Response, l.Exhausted
 	x.fail(overLimit, "limit", fmt.Errorf("more than %d requests in too short a time; try again in %s", v.Limit, roundUp(v.Reset)))
 	x.err.status = l.Status
 	return false
@@ -98,13 +98,16 @@ func (x *exchange) limitRules(host conf.HostRules) (rules [2][]conf.LimitRule) {
 // markLimits tells the client in the response how much is left, and what a refusal is to say.
 func (x *exchange) markLimits() {
 	h := &x.res.Header
-	if x.tightest != nil {
+	if x.report {
 		h.Set("X-RateLimit-Limit", strconv.FormatUint(uint64(x.quota.Limit), 10))
 		h.Set("X-RateLimit-Remaining", strconv.FormatUint(uint64(x.quota.Left), 10))
 		h.Set("X-RateLimit-Reset", strconv.FormatInt(int64(roundUp(x.quota.Reset)/time.Second), 10))
 	}
-	if x.refusedBy != nil {
-		headers.Apply(h, &x.refusedBy.Response, x.operator)
+	for _, f := range x.toldByService {
+		h.Set(f.Name, f.Value)
+	}
+	if x.limitChange != nil {
+		headers.Apply(h, x.limitChange, x.operator)
 	}
 }
 

@@ -113,6 +113,8 @@ type Proxy struct {
 	exchanges  sync.Pool
 	countings  sync.Pool
 	limits     ratelimit.Keeper
+	services   services
+	unasked    atomic.Uint64 // requests of which a rate-limit service has said nothing
 	guard      *overload.Guard
 	clock      atomic.Pointer[dateText]
 	mirrors    atomic.Int64

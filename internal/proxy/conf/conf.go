@@ -127,6 +127,8 @@ type HTTP struct {
 	CORS bool
 	// Limits are evaluated in order after the policies.
 	Limits []*LocalLimit
+	// GlobalLimits come after them.
+	GlobalLimits []*GlobalLimit
 	// TraceSampling is the share of requests without a sampling decision that get one, 0 to 1.
 	TraceSampling float64
 	// ForwardClientCert is what inbound chains tell the application about the peer (x-forwarded-client-cert).

@@ -92,3 +92,24 @@ type LimitAction struct {
 	// Masked writes the address with its mask.
 	Masked bool
 }
+
+// GlobalLimit limits requests by what a rate-limit service says. Source: envoy.extensions.filters.http.ratelimit.v3.RateLimit.
+type GlobalLimit struct {
+	Domain string
+	// Cluster is where the service is.
+	Cluster string
+	// Stage is that of the rules of routes by which requests are described to the service.
+	Stage uint32
+	// Timeout bounds the question. Without an answer a request goes on, or if Deny is set gets ErrorStatus.
+	Timeout     time.Duration
+	Deny        bool
+	ErrorStatus int
+	// Enabled is the share of requests that are asked about, in millionths.
+	Enabled uint32
+	// Status of refused requests and the fields that they get; Mark adds x-envoy-ratelimited.
+	Status   int
+	Response HeaderChange
+	Mark     bool
+	// Report and Exhausted are as in LocalLimit.
+	Report, Exhausted bool
+}

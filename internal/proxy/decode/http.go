@@ -4,6 +4,7 @@ import (
 	corsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/cors/v3"
 	faultv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/fault/v3"
 	locallimitv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/local_ratelimit/v3"
+	globallimitv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ratelimit/v3"
 	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
 	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
@@ -95,6 +96,10 @@ func (d *decoder) httpFilter(m *hcmv3.HttpFilter, h *conf.HTTP) (router bool) {
 		if v := (&rbacv3.RBAC{}); d.typed(a, v) {
 			d.only(v, "rules", "shadow_rules", "rules_stat_prefix", "shadow_rules_stat_prefix")
 			h.RBAC = append(h.RBAC, d.policies(v.GetRules(), v.GetShadowRules())...)
+		}
+	case globalLimitFilter:
+		if v := (&globallimitv3.RateLimit{}); d.typed(a, v) {
+			h.GlobalLimits = append(h.GlobalLimits, d.globalLimit(v))
 		}
 	case localLimitFilter:
 		if v := (&locallimitv3.LocalRateLimit{}); d.typed(a, v) {

@@ -503,6 +503,9 @@ func (w *walk) listener(ln *conf.Listener) {
 }
 
 func (w *walk) http(h *conf.HTTP) {
+	for _, l := range h.GlobalLimits {
+		w.cluster(l.Cluster)
+	}
 	if h.RouteName == "" {
 		w.table(h.Routes)
 		return

@@ -1,0 +1,149 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/weftmesh/weft/internal/proxy/balance"
+	"github.com/weftmesh/weft/internal/proxy/conf"
+	"github.com/weftmesh/weft/internal/proxy/conn"
+	"github.com/weftmesh/weft/internal/proxy/filter/globallimit"
+	"github.com/weftmesh/weft/internal/proxy/filter/ratelimit"
+)
+
+// services are the clients of rate-limit services, by cluster.
+type services struct {
+	mu        sync.Mutex
+	byCluster map[string]*globallimit.Client
+}
+
+// get gives the client of a cluster's service; its connections go to the cluster's endpoints as any others do.
+func (s *services) get(p *Proxy, cluster string) (*globallimit.Client, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c := s.byCluster[cluster]; c != nil {
+		return c, nil
+	}
+	c, err := globallimit.New(func(ctx context.Context) (net.Conn, error) { return p.connectTo(ctx, cluster) })
+	if err != nil {
+		return nil, err
+	}
+	if s.byCluster == nil {
+		s.byCluster = map[string]*globallimit.Client{}
+	}
+	s.byCluster[cluster] = c
+	return c, nil
+}
+
+func (s *services) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, c := range s.byCluster {
+		c.Close()
+	}
+	s.byCluster = nil
+}
+
+// connectTo opens a connection to an endpoint of a cluster, for the proxy itself.
+func (p *Proxy) connectTo(ctx context.Context, name string) (net.Conn, error) {
+	c := p.clusters.get(name)
+	if c == nil {
+		return nil, fmt.Errorf("cluster %s: not known", name)
+	}
+	to := c.pick(&balance.Choice{}, netip.AddrPort{})
+	if to == nil {
+		return nil, c.whyNone()
+	}
+	if to.err != nil {
+		return nil, to.err
+	}
+	up, err := to.raw.Connect(ctx, time.Time{})
+	if err != nil {
+		return nil, err
+	}
+	return conn.ToNet(up.Conn), nil
+}
+
+// withinGlobal asks the services of the listener's global limits.
+func (x *exchange) withinGlobal() bool {
+	if x.http == nil {
+		return true
+	}
+	for _, l := range x.http.GlobalLimits {
+		if drawn(l.Enabled, x.p.random32) && !x.askService(l) {
+			return false
+		}
+	}
+	return true
+}
+
+func (x *exchange) askService(l *conf.GlobalLimit) bool {
+	descriptions := x.describe(l)
+	if len(descriptions) == 0 {
+		return true
+	}
+	client, err := x.p.services.get(x.p, l.Cluster)
+	var a globallimit.Answer
+	if err == nil {
+		ctx, cancel := context.WithTimeout(x.p.ctx, l.Timeout)
+		a, err = client.Ask(ctx, l.Domain, descriptions)
+		cancel()
+	}
+	if err != nil {
+		return x.unasked(l, err)
+	}
+	if l.Report && a.Limit != 0 && (x.quota.Limit == 0 || a.Left < x.quota.Left) {
+		x.report, x.quota = true, ratelimit.Verdict{Limit: a.Limit, Left: a.Left, Reset: a.Reset}
+	}
+	x.toldByService = a.Response
+	if !a.Over {
+		for _, f := range a.Request {
+			x.req.Header.Set(f.Name, f.Value)
+		}
+		return true
+	}
+	if x.limitChange, x.limitExhausted = &l.Response, l.Exhausted; l.Mark {
+		x.toldByService = append(x.toldByService, conf.HeaderValue{Name: "X-Envoy-Ratelimited", Value: "true"})
+	}
+	x.fail(overGlobalLimit, "limit", fmt.Errorf("the rate-limit service says that domain %s is over its limit", l.Domain))
+	x.err.status = l.Status
+	return false
+}
+
+// unasked decides about a request of which the service has said nothing.
+func (x *exchange) unasked(l *conf.GlobalLimit, err error) bool {
+	x.p.unasked.Add(1)
+	if !l.Deny {
+		return true
+	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = fmt.Errorf("no answer within %s: %w", l.Timeout, err)
+	}
+	x.fail(limitUnknown, "limit", err)
+	x.err.status = l.ErrorStatus
+	return false
+}
+
+// describe gives the descriptions of the request by the rules of the limit's stage. They are the caller's to keep.
+func (x *exchange) describe(l *conf.GlobalLimit) (out [][]conf.LimitEntry) {
+	r := ratelimit.Request{Request: &x.req, Remote: x.d.remote.Addr(), RemoteText: x.d.remoteText(), Source: x.p.opt.Bootstrap.Node.Workload}
+	if x.split != nil {
+		r.Destination = x.split.Cluster
+	}
+	for _, list := range x.limitRules(conf.OverrideHostRules) {
+		for i := range list {
+			if list[i].Stage != l.Stage {
+				continue
+			}
+			if entries := ratelimit.Describe(nil, &list[i], &r); len(entries) > 0 {
+				out = append(out, entries)
+			}
+		}
+	}
+	return out
+}
