@@ -144,11 +144,17 @@ func TestGlobalLimitWithoutAnAnswer(t *testing.T) {
 	closed := limit
 	closed.Deny = true
 	server.askFirst(&closed)
-	eventually(t, "refused", func() bool { status, _, _ := client.get(c, "http://reviews:9080/", "x-user", "amy"); return status == 503 })
+	eventually(t, "refused", func() bool {
+		status, _, _ := client.get(c, "http://reviews:9080/", "x-user", "amy")
+		return status == 503
+	})
 	missing := closed
 	missing.Cluster, missing.Deny = "missing", false
 	server.askFirst(&missing)
-	eventually(t, "a cluster that is not there", func() bool { status, _, _ := client.get(c, "http://reviews:9080/", "x-user", "amy"); return status == 200 })
+	eventually(t, "a cluster that is not there", func() bool {
+		status, _, _ := client.get(c, "http://reviews:9080/", "x-user", "amy")
+		return status == 200
+	})
 	var page strings.Builder
 	if err := server.proxy.Metrics(&page); err != nil || !strings.Contains(page.String(), "weft_ratelimit_failures_total") {
 		t.Errorf("not counted: %v", err)
