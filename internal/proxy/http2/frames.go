@@ -221,6 +221,8 @@ func (c *core) onWindow(id uint32, p []byte) error {
 	switch {
 	case st == nil && c.idleStream(id):
 		return connError(ProtocolError, "WINDOW_UPDATE for an idle stream")
+	case n == 0 && (st == nil || st.whole()):
+		return connError(ProtocolError, "WINDOW_UPDATE by 0") // there is no stream that could be reset
 	case st == nil || st.err != nil:
 		return nil
 	case n == 0:
@@ -347,10 +349,10 @@ func (c *core) onPriority(id uint32, p []byte) error {
 	default:
 		return c.noisy(1)
 	}
-	if st := c.streams[id]; st != nil {
+	if st := c.streams[id]; st != nil && !st.whole() {
 		return c.reset(st, code, why, true)
 	}
-	return connError(code, why)
+	return connError(code, why) // there is no stream that could be reset
 }
 
 func (c *core) onGoAway(id uint32, p []byte) error {

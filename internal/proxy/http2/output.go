@@ -109,7 +109,7 @@ func (c *core) giveBack(n int) {
 
 // reset ends a stream by RST_STREAM. fault says that the peer made us do it. mu is held; the caller flushes.
 func (c *core) reset(st *stream, code ErrCode, why string, fault bool) error {
-	if c.err == nil && st.id != 0 && !(st.localEnded && st.remoteEnded) && !st.wasReset {
+	if c.err == nil && st.id != 0 && !st.whole() && !st.wasReset {
 		c.room(frameHeader + 4)
 		c.out.buf = appendRST(c.out.buf, st.id, code)
 		st.wasReset = true

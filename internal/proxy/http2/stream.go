@@ -146,6 +146,9 @@ func (st *stream) accepts(wire, content int64, ended bool) (ErrCode, string) {
 	return NoError, ""
 }
 
+// whole reports whether both sides have ended the stream: then it is closed, though it may not have been left yet.
+func (st *stream) whole() bool { return st.localEnded && st.remoteEnded }
+
 func (st *stream) endRemote() { st.remoteEnded = true }
 
 // resetByPeer takes note of RST_STREAM. mu is held.
