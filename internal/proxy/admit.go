@@ -12,7 +12,9 @@ import (
 func (x *exchange) admit() bool {
 	r := &x.req
 	x.snapshot, x.isGRPC = x.p.config.Snapshot(), isGRPC(r)
-	http1.StripHopByHop(&r.Header)
+	if r.Proto != message.HTTP2 {
+		http1.StripHopByHop(&r.Header) // HTTP/2 has none, see package http2
+	}
 	if r.Body.Kind == message.Sized && r.Proto >= message.HTTP2 {
 		r.Body = withTrailers(r.Body, &r.Header)
 	}

@@ -53,6 +53,7 @@ const (
 	overGlobalLimit
 	limitUnknown
 	panicked
+	stalled
 	overloaded
 )
 
@@ -83,6 +84,7 @@ var kinds = [...]struct {
 	injected:          {OfMesh, 0, "FI", "fault_filter_abort", false, "fault filter abort"},
 	refusedMethod:     {OfClient, 405, "-", "method_not_allowed", false, "CONNECT is not allowed here"},
 	unwritable:        {OfMesh, 500, "-", "direct_response", false, "the request cannot be forwarded as the route has changed it"},
+	stalled:           {OfMesh, 408, "SI", "stream_idle_timeout", false, "nothing was sent for too long"},
 	panicked:          {OfMesh, 500, "-", "internal_error", false, "internal error"},
 	refusedUpgrade:    {OfClient, 403, "-", "upgrade_failed", false, "this upgrade is not allowed here"},
 	overGlobalLimit:   {OfClient, 429, "RL", "request_rate_limited", false, "too many requests"},
@@ -196,6 +198,7 @@ func unanswered(op string, err error) *Error {
 }
 
 var (
+	errStalled  = errors.New("nothing passed for the idle time of streams")
 	errTimedOut = errors.New("no complete answer in time")
 	errClosed   = errors.New("the endpoint closed the connection")
 	errReset    = errors.New("the endpoint reset the connection")

@@ -73,10 +73,11 @@ type exchange struct {
 	free    bool  // one repetition that no policy needs to allow was made
 	// exhausted: the policy would repeat the attempt, and allows no more.
 	exhausted bool
-	counted   bool // the cluster's breaker counts this request
-	retrying  bool // and this retry
-	watching  bool // the tracker knows that the answer is awaited
-	timed     bool // deadlines are set on call
+	counted   bool      // the cluster's breaker counts this request
+	retrying  bool      // and this retry
+	watching  bool      // the tracker knows that the answer is awaited
+	timed     bool      // deadlines are set on call
+	until     time.Time // the attempt's deadline; zero for none
 	failed    [4]*balance.Host
 	failures  int
 	pumping   *pump
@@ -92,7 +93,9 @@ type exchange struct {
 	status       int    // as sent to the client; 0 for none
 	received     int64
 	sent         int64
-	grpc         string // grpc-status as metrics show it
+	grpc         string     // grpc-status as metrics show it
+	sending      relay.Pace // of the request's body
+	receiving    relay.Pace
 	asked        relay.Messages
 	answered     relay.Messages
 	upstreamTime time.Duration

@@ -29,6 +29,7 @@ func (x *exchange) connect() bool {
 		return false
 	}
 	x.stale, x.upLocal = x.call.Stale(), x.call.LocalAddr()
+	x.until = deadline
 	x.announce(deadline)
 	if x.req.Upgrade != "" {
 		x.shake()
@@ -134,7 +135,8 @@ func earlier(deadline, now time.Time, after time.Duration) time.Time {
 // answering takes the limit off that an attempt has for its first byte.
 func (x *exchange) answering() {
 	if x.timed && x.retries != nil && x.retries.PerTryIdle > 0 {
-		x.call.SetReadDeadline(earlier(x.deadline, x.tried, x.retries.PerTry))
+		x.until = earlier(x.deadline, x.tried, x.retries.PerTry)
+		x.call.SetReadDeadline(x.until)
 	}
 }
 
@@ -165,6 +167,11 @@ func (x *exchange) giveBack(fit bool) {
 	}
 	if x.call != nil {
 		x.down.forget()
+		if x.sending.Set() || x.receiving.Set() {
+			x.timed = true
+			x.down.SetReadDeadline(time.Time{})
+			x.down.SetWriteDeadline(time.Time{})
+		}
 		if x.timed {
 			x.call.SetReadDeadline(time.Time{})
 			x.call.SetWriteDeadline(time.Time{})

@@ -558,3 +558,41 @@ func TestWebSocketsBetweenVersions(t *testing.T) {
 		}
 	}
 }
+
+// TestBodiesThatStandStillAreCutOff lets the request's body stop, and then the response's.
+func TestBodiesThatStandStillAreCutOff(t *testing.T) {
+	stop := make(chan struct{})
+	defer close(stop)
+	h := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/up" {
+			io.Copy(io.Discard, r.Body)
+			return
+		}
+		w.Write([]byte("begun"))
+		w.(http.Flusher).Flush()
+		select {
+		case <-stop:
+		case <-r.Context().Done():
+		}
+	})
+	versions(t, h, func(t *testing.T, p *pod, c *http.Client) {
+		r := forwardTo("web")
+		r.Forward.IdleTimeout = 80 * time.Millisecond
+		p.knows("web", 9080, r)
+		body, w := io.Pipe()
+		defer w.Close()
+		go w.Write([]byte("begun")) // ends when it is read, or the pipe is closed
+		if status, text, _ := p.do(c, "POST", "http://web:9080/up", body); status != 408 {
+			t.Errorf("request: %d %q", status, text)
+		}
+		res, err := c.Get("http://web:9080/")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if b, err := io.ReadAll(res.Body); err == nil || string(b) != "begun" {
+			t.Errorf("response: %q, %v", b, err)
+		}
+		res.Body.Close()
+		eventually(t, "log", func() bool { return p.logged("POST /up", " 408 SI ") && p.logged("GET /", " 200 SI ") })
+	})
+}

@@ -169,6 +169,12 @@ func (d *downstream) localName(authority string) bool {
 }
 
 func isLocal(host string) bool {
+	if host == "" {
+		return false
+	}
+	if c := host[0]; c != 'l' && c != 'L' && c != ':' && (c < '0' || c > '9') {
+		return false // no address begins so, nor does localhost
+	}
 	if strings.EqualFold(host, "localhost") {
 		return true
 	}

@@ -2,6 +2,8 @@ package proxy
 
 import (
 	"errors"
+	"os"
+	"sync/atomic"
 	"time"
 
 	"github.com/weftmesh/weft/internal/proxy/relay"
@@ -14,6 +16,20 @@ type pump struct {
 	n    int64 // valid after done, as the next ones
 	err  error
 	kept keeper
+	// stood is set when the body stood still for too long.
+	stood bool
+
+	down     reading
+	stopping atomic.Bool
+}
+
+// SetReadDeadline sets that of the client, unless stop interrupts its reading.
+func (p *pump) SetReadDeadline(t time.Time) error {
+	err := p.down.SetReadDeadline(t)
+	if p.stopping.Load() {
+		return p.down.SetReadDeadline(longAgo)
+	}
+	return err
 }
 
 // keeper is a call's writing half that keeps what passes, up to maxReplay, so that it can be sent again.
@@ -57,12 +73,14 @@ func startPump(x *exchange) *pump {
 	if rt := x.matched.Route; rt != nil && rt.Forward.Retry != nil {
 		p.kept.held = replayBuffers.Get().(*[]byte)
 	}
-	call, down, messages := x.call, x.down, x.counting(&x.asked)
+	call, down, messages, pace := x.call, x.down, x.counting(&x.asked), x.pace(&x.sending, p, x.call)
+	p.down = down
 	go func() { // ends with the body, or by stop
 		defer close(p.done)
-		p.n, p.err = relay.CopyMessages(&p.kept, down, relay.Downstream, messages)
+		p.n, p.err = relay.CopyPaced(&p.kept, down, relay.Downstream, messages, pace)
+		p.stood = errors.Is(p.err, os.ErrDeadlineExceeded) && !p.stopping.Load()
 		var e *relay.Error
-		if errors.As(p.err, &e) && e.Side == relay.Downstream {
+		if errors.As(p.err, &e) && (e.Side == relay.Downstream || p.stood) {
 			call.Cut() // the endpoint must not take the cut-off body for a whole one, nor wait for the rest
 		}
 	}()
@@ -91,6 +109,7 @@ func (p *pump) stop(x *exchange) {
 	default:
 	}
 	x.call.Cut()
+	p.stopping.Store(true)
 	x.down.SetReadDeadline(longAgo)
 	<-p.done
 	x.down.SetReadDeadline(time.Time{})

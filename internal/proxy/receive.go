@@ -92,6 +92,9 @@ func (x *exchange) unreceived(err error) bool {
 	if x.pumping != nil {
 		x.pumping.stop(x)
 		var e *relay.Error
+		if x.pumping.stood && !x.expired() {
+			return x.fail(stalled, "request body", errStalled)
+		}
 		if errors.As(x.pumping.err, &e) && e.Side == relay.Downstream && !errors.Is(e.Err, os.ErrDeadlineExceeded) {
 			return x.clientFailed(e.Err)
 		}

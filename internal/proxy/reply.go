@@ -3,6 +3,7 @@ package proxy
 import (
 	"errors"
 	"net/http"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -12,6 +13,7 @@ import (
 	"github.com/weftmesh/weft/internal/proxy/conf"
 	"github.com/weftmesh/weft/internal/proxy/filter/headers"
 	http1 "github.com/weftmesh/weft/internal/proxy/http"
+	"github.com/weftmesh/weft/internal/proxy/http2"
 	"github.com/weftmesh/weft/internal/proxy/message"
 	"github.com/weftmesh/weft/internal/proxy/relay"
 )
@@ -36,7 +38,9 @@ func (x *exchange) reply(ok bool) {
 
 // deliver relays the response as it comes.
 func (x *exchange) deliver() {
-	http1.StripHopByHop(&x.res.Header)
+	if x.res.Proto != message.HTTP2 {
+		http1.StripHopByHop(&x.res.Header)
+	}
 	if x.meshMade() {
 		return
 	}
@@ -62,7 +66,7 @@ func (x *exchange) deliver() {
 	if !x.atHand() {
 		x.watching = x.down.await(x, x.pumping != nil)
 	}
-	n, err := relay.CopyMessages(x.down, x.call, relay.Upstream, x.counting(&x.answered))
+	n, err := relay.CopyPaced(x.down, x.call, relay.Upstream, x.counting(&x.answered), x.pace(&x.receiving, x.call, x.down))
 	x.sent = n
 	left := x.watching && x.down.awaited(x.p.opt.Now())
 	x.watching = false
@@ -71,6 +75,11 @@ func (x *exchange) deliver() {
 		return
 	}
 	var e *relay.Error
+	if errors.Is(err, os.ErrDeadlineExceeded) && !left && !x.abandoned() && !x.expired() {
+		x.fail(stalled, "response body", errStalled)
+		x.down.Break(uint32(http2.Cancel))
+		return
+	}
 	if errors.As(err, &e) && e.Side == relay.Upstream && !left && !x.abandoned() {
 		// The head has gone: that the body is not whole can be said only by breaking off.
 		x.broken("response body", e.Err)

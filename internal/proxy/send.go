@@ -3,7 +3,9 @@ package proxy
 import (
 	"errors"
 	"io"
+	"os"
 	"sync"
+	"time"
 
 	http1 "github.com/weftmesh/weft/internal/proxy/http"
 	"github.com/weftmesh/weft/internal/proxy/http2"
@@ -68,6 +70,9 @@ func (x *exchange) clientFailed(err error) bool {
 		x.err.status = bad.Status
 		return false
 	}
+	if errors.Is(err, os.ErrDeadlineExceeded) && !x.expired() {
+		return x.fail(stalled, "request body", errStalled)
+	}
 	return x.fail(clientGone, "request body", err)
 }
 
@@ -95,7 +100,7 @@ func (x *exchange) send() bool {
 		return true
 	case streams:
 		x.spent = true
-		n, err := relay.CopyMessages(x.call, x.down, relay.Downstream, x.counting(&x.asked))
+		n, err := relay.CopyPaced(x.call, x.down, relay.Downstream, x.counting(&x.asked), x.pace(&x.sending, x.down, x.call))
 		x.received += n
 		return x.copied(err)
 	case x.body != nil:
@@ -114,6 +119,31 @@ func (x *exchange) send() bool {
 	}
 	return true
 }
+
+// defaultStall is Envoy's stream idle time-out.
+const defaultStall = 5 * time.Minute
+
+// pace prepares the bound on the standstill of a body: the route's, else the listener's, else Envoy's default, from which streams of
+// gRPC are free: they are idle by their nature.
+func (x *exchange) pace(p *relay.Pace, from reading, to writing) *relay.Pace {
+	*p = relay.Pace{Source: from, Sink: to, Until: x.until}
+	if x.http != nil {
+		p.Idle = x.http.StreamIdle
+	}
+	if rt := x.matched.Route; rt != nil && rt.Forward != nil && rt.Forward.IdleTimeout > 0 {
+		p.Idle = rt.Forward.IdleTimeout
+	}
+	if p.Idle == 0 && !x.isGRPC {
+		p.Idle = defaultStall
+	}
+	return p
+}
+
+// reading and writing are the halves of a side that a pace concerns.
+type (
+	reading interface{ SetReadDeadline(time.Time) error }
+	writing interface{ SetWriteDeadline(time.Time) error }
+)
 
 // copied takes the error of a body's copying. Where the endpoint did not take the body it may have answered early; if not,
 // reading will tell.

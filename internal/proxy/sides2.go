@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"net/netip"
+	"sync/atomic"
 	"time"
 
 	"github.com/weftmesh/weft/internal/proxy/http2"
@@ -59,6 +60,25 @@ type call2 struct {
 	*http2.ClientStream
 	up   *upstream.Conn
 	pool *upstream.Pool
+	cut  atomic.Bool
+}
+
+// SetReadDeadline implements call. After Cut it changes nothing.
+func (c *call2) SetReadDeadline(t time.Time) error {
+	err := c.ClientStream.SetReadDeadline(t)
+	if c.cut.Load() {
+		return c.ClientStream.SetReadDeadline(longAgo)
+	}
+	return err
+}
+
+// SetWriteDeadline implements call. After Cut it changes nothing.
+func (c *call2) SetWriteDeadline(t time.Time) error {
+	err := c.ClientStream.SetWriteDeadline(t)
+	if c.cut.Load() {
+		return c.ClientStream.SetWriteDeadline(longAgo)
+	}
+	return err
 }
 
 // Stale implements call.
@@ -76,15 +96,17 @@ func (c *call2) LocalAddr() netip.AddrPort { return c.up.LocalAddr() }
 // Cut implements call. It does not touch the connection, which may wait for its peer: whoever uses the stream is woken, and resets it
 // by End.
 func (c *call2) Cut() {
-	c.SetReadDeadline(longAgo)
-	c.SetWriteDeadline(longAgo)
+	c.cut.Store(true)
+	c.ClientStream.SetReadDeadline(longAgo)
+	c.ClientStream.SetWriteDeadline(longAgo)
 }
 
 // End implements call. What is not at its end is reset.
 func (c *call2) End(_ bool, now time.Time) {
 	fit := c.EndExchange()
 	c.pool.Return(c.up, now, !fit)
-	*c = call2{}
+	c.ClientStream, c.up, c.pool = nil, nil, nil
+	c.cut.Store(false)
 }
 
 // multiplexes makes the session of a new connection to an endpoint.
@@ -106,7 +128,7 @@ func (c *call2) lease(ctx context.Context, p *upstream.Pool, deadline time.Time,
 		}
 		s, err := up.Codec.(*http2.ClientConn).Open()
 		if err == nil {
-			*c = call2{s, up, p}
+			c.ClientStream, c.up, c.pool = s, up, p
 			return nil
 		}
 		p.Return(up, now(), true)

@@ -136,8 +136,11 @@ type HTTP struct {
 	// UseRemoteAddress is set where the peer is not the mesh (gateways): x-forwarded-for is appended, internal headers removed.
 	UseRemoteAddress bool
 	IdleTimeout      time.Duration // 0 for the default of one hour
-	MaxHeaderBytes   int           // 0 for the default of 60 KiB
-	ServerName       string
+	// StreamIdle is how long a body may stand still, unless the route has a time of its own: 0 for the default of five minutes, from
+	// which gRPC is free, negative for no limit.
+	StreamIdle     time.Duration
+	MaxHeaderBytes int // 0 for the default of 60 KiB
+	ServerName     string
 	// Upgrades allows HTTP upgrades (WebSocket) on routes that say nothing of them.
 	Upgrades bool
 	// NormalizePath makes paths canonical before anything reads them (route.NormalizePath); MergeSlashes goes further.

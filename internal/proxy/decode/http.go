@@ -120,8 +120,8 @@ func (d *decoder) httpLimits(m *hcmv3.HttpConnectionManager, h *conf.HTTP) {
 		d.only(o, "idle_timeout")
 		h.IdleTimeout = d.duration("idle_timeout", o.GetIdleTimeout())
 	})
-	if d.duration("stream_idle_timeout", m.GetStreamIdleTimeout()) != 0 {
-		d.at("stream_idle_timeout", func() { d.fail("is not supported, other than 0 for none") })
+	if h.StreamIdle = d.duration("stream_idle_timeout", m.GetStreamIdleTimeout()); h.StreamIdle == 0 && m.GetStreamIdleTimeout() != nil {
+		h.StreamIdle = -1
 	}
 	kb := m.GetMaxRequestHeadersKb().GetValue()
 	if kb > maxHeaderKB {

@@ -5,6 +5,7 @@ package relay
 import (
 	"io"
 	"sync"
+	"time"
 
 	"github.com/weftmesh/weft/internal/proxy/message"
 )
@@ -115,10 +116,49 @@ func (b *buffer) drop() {
 // Copy moves a whole body with its trailers from src to dst and finishes it there. from is the side that src reads. It gives
 // the number of bytes that dst accepted, and *Error if a side failed; in that case dst is left unfinished. What dst held
 // back, the head among it, is flushed before each read that may block.
-func Copy(dst Sink, src Source, from Side) (int64, error) { return CopyMessages(dst, src, from, nil) }
+func Copy(dst Sink, src Source, from Side) (int64, error) {
+	return CopyPaced(dst, src, from, nil, &Pace{})
+}
 
-// CopyMessages is Copy that counts the messages of gRPC in m, if that is not nil.
-func CopyMessages(dst Sink, src Source, from Side, m *Messages) (int64, error) {
+// Pace bounds how long a body may stand still. The zero value does not.
+type Pace struct {
+	// Idle is how long a read or a write may take, Until when all must be over; zero for no bound.
+	Idle  time.Duration
+	Until time.Time
+	// Source and Sink take the deadlines for both, which stay set. Neither is used without Idle.
+	Source interface{ SetReadDeadline(time.Time) error }
+	Sink   interface{ SetWriteDeadline(time.Time) error }
+
+	set time.Time // when the deadlines were set
+}
+
+// Set reports whether deadlines were set, which whoever goes on with the connections takes back.
+func (p *Pace) Set() bool { return !p.set.IsZero() }
+
+// looks is how finely the idle time of bodies and tunnels is measured: to look at the clock now and then costs next to nothing,
+// a deadline for each read and write would not.
+const looks = 4
+
+// wait comes before a read that may block.
+func (p *Pace) wait() {
+	if p.Idle <= 0 {
+		return
+	}
+	now := time.Now()
+	if !p.set.IsZero() && now.Sub(p.set) < p.Idle/looks {
+		return
+	}
+	p.set = now
+	at := now.Add(p.Idle + p.Idle/looks)
+	if !p.Until.IsZero() && p.Until.Before(at) {
+		at = p.Until
+	}
+	p.Source.SetReadDeadline(at)
+	p.Sink.SetWriteDeadline(at)
+}
+
+// CopyPaced is Copy within the bounds of p. It counts the messages of gRPC in m, if that is not nil.
+func CopyPaced(dst Sink, src Source, from Side, m *Messages, p *Pace) (int64, error) {
 	var (
 		total int64
 		b     buffer
@@ -130,6 +170,7 @@ func CopyMessages(dst Sink, src Source, from Side, m *Messages) (int64, error) {
 			if err := dst.Flush(); err != nil {
 				return total, &Error{from.other(), "write", err}
 			}
+			p.wait()
 		}
 		n, err := src.ReadBody(b.p)
 		if n > 0 {

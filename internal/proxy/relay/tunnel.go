@@ -65,10 +65,6 @@ func (t *tunnel) end(err error) {
 	t.up.Close()
 }
 
-// looks is how finely the idle time is measured. Looking at counters now and then costs nothing on the way of the bytes,
-// as a deadline for each read and write would.
-const looks = 4
-
 func (t *tunnel) watch() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
