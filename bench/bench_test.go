@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/weftmesh/weft/bench/load"
 )
 
 func TestParseCore(t *testing.T) {
@@ -232,5 +234,21 @@ func TestChoose(t *testing.T) {
 	}
 	if _, err := choose("nothing"); err == nil || !strings.Contains(err.Error(), "http1") {
 		t.Errorf("error %v does not say what there is", err)
+	}
+}
+
+func TestParseH2load(t *testing.T) {
+	res, err := parseH2load(`
+finished in 2.01s, 47547.50 req/s, 51.26MB/s
+requests: 95351 total, 95351 started, 95095 done, 95090 succeeded, 1 failed, 2 errored, 3 timeout
+status codes: 95094 2xx, 0 3xx, 1 4xx, 0 5xx
+traffic: 102.52MB (107499904) total, 1.82MB (1907020) headers (space savings 90.18%), 92.86MB (97372160) data
+`)
+	want := load.Result{Requests: 95090, Errors: 6, Bytes: 97372160, Duration: 2010 * time.Millisecond}
+	if err != nil || res != want {
+		t.Errorf("%+v, %v; want %+v", res, err, want)
+	}
+	if _, err := parseH2load("no summary"); err == nil {
+		t.Error("no summary was read")
 	}
 }

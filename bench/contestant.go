@@ -17,6 +17,8 @@ const (
 	plain topology = "plain" // client, proxy, backend: HTTP in plaintext
 	tcp   topology = "tcp"   // the same with a proxy that does not look at the bytes
 	pair  topology = "pair"  // client, A, mutual TLS 1.3, B, backend
+	two   topology = "two"   // plain with HTTP/2 without TLS on both sides
+	calls topology = "calls" // two for gRPC
 )
 
 // contestant is a proxy in one of its roles.
@@ -63,10 +65,10 @@ const (
 func contestants() []contestant {
 	type starts = map[topology]func(context.Context, *site) (*deployment, error)
 	return []contestant{
-		{weftOut, "", starts{plain: weftOutbound, tcp: weftRelay, pair: weftPair}},
+		{weftOut, "", starts{plain: weftOutbound, tcp: weftRelay, pair: weftPair, two: weftTwo, calls: weftCalls}},
 		{weftIn, "", starts{plain: weftInbound}},
-		{haproxyWeb, "haproxy", starts{plain: haproxyHTTP, pair: haproxyPair}},
-		{nginxWeb, "nginx", starts{plain: nginxHTTP, pair: nginxPair}},
+		{haproxyWeb, "haproxy", starts{plain: haproxyHTTP, pair: haproxyPair, two: haproxyTwo, calls: haproxyTwo}},
+		{nginxWeb, "nginx", starts{plain: nginxHTTP, pair: nginxPair, two: nginxTwo}},
 		{haproxyTCP, "haproxy", starts{plain: haproxyRelay, tcp: haproxyRelay}},
 		{goProxy, "", starts{plain: goHTTP, pair: goPair}},
 		{envoyProxy, "envoy", starts{plain: envoyHTTP, tcp: envoyRelay, pair: envoyPair}},
@@ -85,10 +87,30 @@ func (c contestant) launch(ctx context.Context, s *site, t topology) (*deploymen
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", c.name, err)
 	}
-	if err := d.check(ctx); err != nil {
+	switch t {
+	case two:
+		err = d.checkTwo(ctx, s, smallPath)
+	case calls:
+		err = d.checkTwo(ctx, s, callPath)
+	default:
+		err = d.check(ctx)
+	}
+	if err != nil {
 		return nil, errors.Join(fmt.Errorf("%s: %w", c.name, err), d.stop())
 	}
 	return d, nil
+}
+
+// checkTwo sends a request over HTTP/2.
+func (d *deployment) checkTwo(ctx context.Context, s *site, path string) error {
+	res, err := s.h2load(ctx, target(d.entry, path), 0)
+	if err == nil && res.Requests != 1 {
+		err = errors.New("was not answered with success")
+	}
+	if err != nil {
+		return fmt.Errorf("first request: %w", err)
+	}
+	return nil
 }
 
 // check sends a request through each door.

@@ -38,6 +38,7 @@ type mesh struct {
 	// Where the workloads that have a sidecar are reached.
 	server, open netip.AddrPort
 	backend      netip.AddrPort
+	second       netip.AddrPort // the backend for HTTP/2
 }
 
 const (
@@ -62,9 +63,12 @@ type service struct {
 }
 
 // startMesh starts the control plane and waits until it serves the benchmark's objects.
-func startMesh(ctx context.Context, dir, backend string) (_ *mesh, err error) {
+func startMesh(ctx context.Context, dir, backend, second string) (_ *mesh, err error) {
 	m := &mesh{ended: make(chan error, 1)}
 	if m.backend, err = netip.ParseAddrPort(backend); err != nil {
+		return nil, err
+	}
+	if m.second, err = netip.ParseAddrPort(second); err != nil {
 		return nil, err
 	}
 	for i, at := range []*netip.AddrPort{&m.server, &m.open} {
@@ -142,6 +146,8 @@ func (m *mesh) report(idle int) error {
 		{"secure", "http", 80, "server", m.server},
 		{"open", "http", 80, "open", m.open},
 		{"extra", "http", 80, "backend", m.backend},
+		{"two", "http2", 80, "backend", m.second},
+		{"calls", "grpc", 80, "backend", m.second},
 	}
 	for i := range idle {
 		services = append(services, service{"idle-" + strconv.Itoa(i), "http", 80, "backend", m.backend})

@@ -9,7 +9,7 @@ import (
 )
 
 // debian has the package of each program that we need.
-var debian = []struct{ program, pkg string }{{"nginx", "nginx-light"}, {"haproxy", "haproxy"}, {"wrk", "wrk"}}
+var debian = []struct{ program, pkg string }{{"nginx", "nginx-light"}, {"haproxy", "haproxy"}, {"wrk", "wrk"}, {"h2load", "nghttp2-client"}}
 
 func inPath(program string) bool {
 	_, err := exec.LookPath(program)
@@ -38,6 +38,9 @@ func install(ctx context.Context) (notes []string, err error) {
 	}
 	if !inPath("haproxy") {
 		notes = append(notes, "haproxy is missing (apt-get install haproxy): left out, and with it the goals that are ratios to it")
+	}
+	if !inPath("h2load") {
+		notes = append(notes, "h2load is missing (apt-get install nghttp2-client): HTTP/2 and gRPC are not measured")
 	}
 	if !inPath("envoy") {
 		notes = append(notes, "envoy is not in PATH: left out")

@@ -45,7 +45,14 @@ func backendServer(s *site) string {
     location = %s { default_type text/plain; return 200 "%s"; }
     location = %s { default_type text/plain; alias %s; }
   }
-`, s.backend, smallPath, strings.Repeat("x", smallSize), bulkPath, filepath.Join(s.dir, "bulk"))
+  open_file_cache max=16;
+  server {
+    listen %[6]s http2;
+    location = %[2]s { default_type text/plain; return 200 "%[3]s"; }
+    location = %[7]s { default_type application/grpc; alias %[8]s; add_trailer grpc-status 0; error_page 405 =200 $uri; }
+  }
+`, s.backend, smallPath, strings.Repeat("x", smallSize), bulkPath, filepath.Join(s.dir, "bulk"),
+		s.second, callPath, filepath.Join(s.dir, "answer"))
 }
 
 // nginxServer is a reverse proxy. listen and forward are the directives that differ.
@@ -82,6 +89,19 @@ func nginxPair(ctx context.Context, s *site) (*deployment, error) {
       proxy_ssl_certificate %s; proxy_ssl_certificate_key %s; proxy_ssl_trusted_certificate %s; proxy_ssl_verify on;
       proxy_ssl_name %s; proxy_ssl_protocols TLSv1.3; proxy_ssl_conf_command Ciphersuites %s;`, s.pki.cert, s.pki.key, s.pki.ca, peerName, suite)
 		return s.startNginx(ctx, s.proxyCPU, "nginx A", address, nginxServer(address+";", to, forward))
+	})
+}
+
+// nginxTwo speaks HTTP/1.1 to the backend: it knows no HTTP/2 there.
+func nginxTwo(ctx context.Context, s *site) (*deployment, error) {
+	return s.single(func(address string) (*process, error) {
+		return s.startNginx(ctx, s.proxyCPU, "nginx", address, nginxServer(address+" http2;", s.backend, "proxy_pass http://next;"))
+	})
+}
+
+func haproxyTwo(ctx context.Context, s *site) (*deployment, error) {
+	return s.single(func(address string) (*process, error) {
+		return s.startHAProxy(ctx, "haproxy", "http", address, address+" proto h2", s.second+" proto h2")
 	})
 }
 

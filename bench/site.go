@@ -19,6 +19,7 @@ type site struct {
 	dir               string // scratch
 	proxyCPU, loadCPU int
 	backend           string // "ip:port"
+	second            string // the same server, for HTTP/2 without TLS
 	pki               *pki
 	mesh              *mesh
 
@@ -80,12 +81,18 @@ func (s *site) open(ctx context.Context) (err error) {
 	if s.backend, err = freeAddress(); err != nil {
 		return err
 	}
+	if s.second, err = freeAddress(); err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(s.dir, "answer"), grpcMessage(smallSize), 0o644); err != nil {
+		return err
+	}
 	p, err := s.startNginx(ctx, s.loadCPU, "backend", s.backend, backendServer(s))
 	if err != nil {
 		return err
 	}
 	s.running = append(s.running, p)
-	s.mesh, err = startMesh(ctx, s.dir, s.backend)
+	s.mesh, err = startMesh(ctx, s.dir, s.backend, s.second)
 	return err
 }
 

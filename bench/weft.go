@@ -110,6 +110,12 @@ func weftOutbound(ctx context.Context, s *site) (*deployment, error) {
 func weftRelay(ctx context.Context, s *site) (*deployment, error) {
 	return s.calling(ctx, to("relay", 9000))
 }
+func weftTwo(ctx context.Context, s *site) (*deployment, error) {
+	return s.calling(ctx, to("two", 80))
+}
+func weftCalls(ctx context.Context, s *site) (*deployment, error) {
+	return s.calling(ctx, to("calls", 80))
+}
 func weftInbound(ctx context.Context, s *site) (*deployment, error) {
 	return s.called(ctx, "open", s.mesh.open)
 }
