@@ -45,10 +45,14 @@ func (x *exchange) connect() bool {
 // open takes a connection to the endpoint, or a part of one.
 func (x *exchange) open(now, deadline time.Time) error {
 	ctx := x.d.connecting(x.to)
-	if x.multiplexed() {
-		err := x.call2.lease(ctx, x.to.pool, deadline, x.p.opt.Now)
+	if multiplexed(x.cluster.conf, x.to, &x.req, x.d.direction == gateway && x.d.secure) {
+		c := &x.call2
+		if x.hedges() {
+			c = &call2{} // there may be several at a time
+		}
+		err := c.lease(ctx, x.to.pool, deadline, x.p.opt.Now)
 		if err == nil {
-			x.call = &x.call2
+			x.call = c
 			x.req.Scheme = x.to.scheme(x.req.Scheme)
 			return nil
 		}
@@ -69,23 +73,20 @@ func (x *exchange) open(now, deadline time.Time) error {
 	return err
 }
 
-// multiplexed reports whether the request goes out as HTTP/2. Where the service's protocol is the client's, a gateway's clients
-// over TLS say nothing of it: they speak HTTP/2 because we offered it. gRPC knows nothing else. Upgrades go where they were
-// invented, unless the service has declared HTTP/2.
-func (x *exchange) multiplexed() bool {
-	switch x.cluster.conf.Speaks {
+// multiplexed reports whether a request goes out as HTTP/2. Where the service's protocol is the client's, clients with whom HTTP/2 was
+// negotiated at a gateway say nothing of it: they speak it because we offered it. gRPC knows nothing else. Upgrades go where they
+// were invented, unless the service has declared HTTP/2.
+func multiplexed(c *conf.Cluster, to *endpoint, r *message.Request, negotiated bool) bool {
+	switch c.Speaks {
 	case conf.HTTP2:
 		return true
 	case conf.ByALPN:
-		return x.to.tls && x.req.Upgrade == "" && !x.to.pool.HTTP1Only()
+		return to.tls && r.Upgrade == "" && !to.pool.HTTP1Only()
 	case conf.AsClient:
-		if x.req.Upgrade != "" {
+		if r.Upgrade != "" || r.Proto < message.HTTP2 {
 			return false
 		}
-		if x.isGRPC && x.req.Proto > message.HTTP11 {
-			return true
-		}
-		return x.req.Proto == message.HTTP2 && !(x.d.direction == gateway && x.d.secure)
+		return r.Proto == message.HTTP2 && !negotiated || isGRPC(r)
 	}
 	return false
 }

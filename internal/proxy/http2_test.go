@@ -596,3 +596,42 @@ func TestBodiesThatStandStillAreCutOff(t *testing.T) {
 		eventually(t, "log", func() bool { return p.logged("POST /up", " 408 SI ") && p.logged("GET /", " 200 SI ") })
 	})
 }
+
+// TestMirrorsAndRivalsOfStreams makes several calls of HTTP/2 for one request.
+func TestMirrorsAndRivalsOfStreams(t *testing.T) {
+	m := newMesh(t)
+	client := m.pod("frontend", "10.0.0.1", nil)
+	server := client.bare("10.0.0.2")
+	var mirrored, slow atomic.Int64
+	hang := make(chan struct{})
+	defer close(hang)
+	server.serveOf(2, 9080, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case strings.HasSuffix(r.Host, "-shadow:9080"):
+			mirrored.Add(1)
+		case slow.Add(-1) >= 0:
+			select {
+			case <-hang:
+			case <-r.Context().Done():
+			}
+		}
+		io.WriteString(w, r.Proto)
+	}))
+	client.config.publish(func(s *conf.Snapshot, _ map[string]*conf.Target) {
+		c := meshCluster("web", 9080, server)
+		c.Transports, c.Speaks = []conf.TransportMatch{{}}, conf.HTTP2
+		s.Clusters["web"] = c
+	})
+	r := forwardTo("web")
+	r.Forward.Mirrors = []conf.Mirror{{Cluster: "web", Fraction: 1e6}}
+	r.Forward.Retry = &conf.Retry{On: conf.OnReset, Attempts: 2, PerTry: 30 * time.Millisecond, Hedge: true}
+	client.knows("web", 9080, r)
+	c := client.clientOf(2)
+	for range 20 {
+		slow.Store(1)
+		if status, body, _ := client.get(c, "http://web:9080/"); status != 200 || body != "HTTP/2.0" {
+			t.Fatalf("%d %q", status, body)
+		}
+	}
+	eventually(t, "mirrored", func() bool { return mirrored.Load() == 20 })
+}

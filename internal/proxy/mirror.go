@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bytes"
+	"errors"
 	"net/netip"
 	"strings"
 	"time"
@@ -9,6 +10,7 @@ import (
 	"github.com/weftmesh/weft/internal/proxy/balance"
 	"github.com/weftmesh/weft/internal/proxy/conf"
 	"github.com/weftmesh/weft/internal/proxy/message"
+	"github.com/weftmesh/weft/internal/proxy/upstream"
 )
 
 const (
@@ -95,18 +97,32 @@ func (s *shadow) send() bool {
 	s.req.Authority = shadowHost(s.req.Authority)
 	now := s.p.opt.Now()
 	deadline := now.Add(mirrorTime)
-	up, err := to.pool.Get(s.p.ctx, now, deadline)
+	call, err := s.open(to, now, deadline)
 	if err != nil {
 		return false
 	}
 	to.host.Begin()
 	defer to.host.End()
-	call := newCall1(up, to.pool)
 	call.SetReadDeadline(deadline)
 	ok := s.exchange(call)
 	call.SetReadDeadline(time.Time{})
 	call.End(true, s.p.opt.Now())
 	return ok
+}
+
+func (s *shadow) open(to *endpoint, now, deadline time.Time) (call, error) {
+	if multiplexed(s.cluster.conf, to, &s.req, false) {
+		c := &call2{}
+		s.req.Scheme = to.scheme(s.req.Scheme)
+		if err := c.lease(s.p.ctx, to.pool, deadline, s.p.opt.Now); !errors.Is(err, upstream.ErrHTTP1) {
+			return c, err
+		}
+	}
+	up, err := to.pool.Get(s.p.ctx, now, deadline)
+	if err != nil {
+		return nil, err
+	}
+	return newCall1(up, to.pool), nil
 }
 
 func (s *shadow) exchange(call call) bool {
