@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"runtime/debug"
+	"runtime/metrics"
 	"time"
 )
 
@@ -14,7 +15,9 @@ const tidyAfter = 5 * time.Second
 func (p *Proxy) tidy(ctx context.Context) {
 	tick := time.NewTicker(tidyAfter)
 	defer tick.Stop()
+	var pace collectorPace
 	for worked := true; ; {
+		pace.set()
 		select {
 		case <-ctx.Done():
 			return
@@ -27,6 +30,29 @@ func (p *Proxy) tidy(ctx context.Context) {
 			worked = false
 			p.giveBack()
 		}
+	}
+}
+
+// collectorPace lets garbage come to some megabytes before it is collected. What a proxy keeps is small, so that by the default the
+// collector would run for every four megabytes, each some dozens of handshakes; large heaps keep the default.
+type collectorPace struct{ percent int }
+
+const (
+	defaultPercent = 100
+	minGarbage     = 16 << 20
+	leastHeap      = 4 << 20 // that the runtime counts with
+	liveBytes      = "/gc/heap/live:bytes"
+)
+
+func (p *collectorPace) set() {
+	live := []metrics.Sample{{Name: liveBytes}}
+	metrics.Read(live)
+	kept := max(live[0].Value.Uint64(), leastHeap) // there is none before the first collection
+	percent := max(defaultPercent, int(minGarbage*100/kept))
+	// Setting it stops the world for a moment: not for small changes.
+	if d := percent - p.percent; d > p.percent/4 || -d > p.percent/4 {
+		debug.SetGCPercent(percent)
+		p.percent = percent
 	}
 }
 
