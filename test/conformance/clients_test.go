@@ -67,7 +67,10 @@ func application(t *testing.T) netip.AddrPort {
 			w.(http.Flusher).Flush()
 		}
 	})
-	s := &http.Server{Handler: mux, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)}
+	both := new(http.Protocols)
+	both.SetHTTP1(true)
+	both.SetUnencryptedHTTP2(true)
+	s := &http.Server{Handler: mux, Protocols: both, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)}
 	done := make(chan struct{})
 	go func() { // ends with the server
 		defer close(done)
@@ -130,7 +133,8 @@ func TestCurl(t *testing.T) {
 	file, sum := upload(t, 4<<20)
 	for _, d := range all {
 		base := "http://" + d.address
-		for _, version := range []string{"--http1.0", "--http1.1", "--http2"} { // the last asks for an upgrade, which is ignored
+		// --http2 asks for an upgrade, which is ignored.
+		for _, version := range []string{"--http1.0", "--http1.1", "--http2", "--http2-prior-knowledge"} {
 			t.Run(d.name+version, func(t *testing.T) { curlAll(t, base, version, file, sum) })
 		}
 	}
@@ -175,8 +179,11 @@ func curlAll(t *testing.T, base, version, file, sum string) {
 		{"404", "404", []string{"-o", os.DevNull, "-w", "%{http_code}", base + "/nothing"}},
 		{"path as it is", "307", []string{"--path-as-is", "-o", os.DevNull, "-w", "%{http_code}", base + "/a/../../nothing"}},
 	} {
+		if c.name == "two over one connection" && version == "--http2-prior-knowledge" {
+			continue // curl 7.88 forgets that it speaks HTTP/2 there, with any server
+		}
 		if c.name == "OPTIONS *" && version != "--http1.1" {
-			continue
+			continue // curl 7.88 does not send it otherwise
 		}
 		got := curl(t, append([]string{version}, c.args...)...)
 		if got != c.want && !strings.HasPrefix(got, c.want+" ") && !strings.HasPrefix(got, c.want+";") {
@@ -213,6 +220,12 @@ func TestGoClient(t *testing.T) {
 	for _, d := range all {
 		t.Run(d.name, func(t *testing.T) {
 			tr := &http.Transport{ExpectContinueTimeout: patience}
+			defer tr.CloseIdleConnections()
+			goClient(t, &http.Client{Transport: tr, Timeout: 30 * time.Second}, "http://"+d.address)
+		})
+		t.Run(d.name+" HTTP/2", func(t *testing.T) {
+			tr := &http.Transport{ExpectContinueTimeout: patience, Protocols: new(http.Protocols)}
+			tr.Protocols.SetUnencryptedHTTP2(true)
 			defer tr.CloseIdleConnections()
 			goClient(t, &http.Client{Transport: tr, Timeout: 30 * time.Second}, "http://"+d.address)
 		})
