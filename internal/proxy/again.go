@@ -39,7 +39,6 @@ func (x *exchange) wantsAgain(ok bool) bool {
 	}
 	repeatable := retry.Repeatable(&x.req)
 	if !ok && x.forFree(repeatable) {
-		x.free = true
 		return true
 	}
 	if !ok && !x.err.Retryable() || x.matched.Route == nil {
@@ -63,19 +62,24 @@ func (x *exchange) wantsAgain(ok bool) bool {
 	return x.payRetry() && x.backOff(policy, a.Header)
 }
 
-// forFree are the repetitions that need no policy, one per exchange: the endpoint was removed before it was tried, or it has
-// refused the stream or announced by GOAWAY that it does not look at it, or it
-// had closed a kept connection, as every server may at any time, without answering a byte.
+// forFree are the repetitions that need no policy. An endpoint was removed before it was tried, or it has refused the stream or
+// announced by GOAWAY that it does not look at it: nobody has seen the request, and the next endpoint may be removed as well. Or,
+// once per exchange, it had closed a kept connection, as every server may at any time, without answering a byte.
 func (x *exchange) forFree(repeatable bool) bool {
-	if x.free {
-		return false
-	}
 	var u *upstream.Error
 	if errors.As(x.err, &u) && u.Op == upstream.Closed || unprocessed(x.err) {
-		return true
+		x.untaken++
+		return x.untaken <= maxUntaken
 	}
-	return x.stale && repeatable && x.err.kind == upstreamClosed && !x.call.ResponseStarted()
+	if x.free || !x.stale || !repeatable || x.err.kind != upstreamClosed || x.call.ResponseStarted() {
+		return false
+	}
+	x.free = true
+	return true
 }
+
+// maxUntaken bounds how many endpoints a request may be offered to that do not take it.
+const maxUntaken = 8
 
 func (x *exchange) payRetry() bool {
 	if !x.retrying {

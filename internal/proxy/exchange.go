@@ -70,7 +70,8 @@ type exchange struct {
 	unsent  bool  // the attempt failed before a byte of the request was written
 	spent   bool  // the client's body was taken and is not kept
 	stale   bool  // it failed on a connection that was kept from earlier
-	free    bool  // one repetition that no policy needs to allow was made
+	free    bool  // the repetition over a new connection, which no policy needs to allow, was made
+	untaken int   // endpoints that have not taken the request
 	// exhausted: the policy would repeat the attempt, and allows no more.
 	exhausted bool
 	counted   bool      // the cluster's breaker counts this request

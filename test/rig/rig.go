@@ -15,6 +15,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
 	"sync"
 	"testing"
 	"time"
@@ -24,6 +25,7 @@ import (
 	"github.com/weftmesh/weft/internal/proxy"
 	"github.com/weftmesh/weft/internal/proxy/bind"
 	"github.com/weftmesh/weft/internal/proxy/conf"
+	"github.com/weftmesh/weft/internal/proxy/takeover"
 	"github.com/weftmesh/weft/internal/wire"
 )
 
@@ -89,9 +91,12 @@ type Proxy struct {
 
 	r       *Rig
 	account string
-	mu      sync.Mutex
-	bound   map[string]netip.AddrPort // by the address that was asked for
+	options proxy.Options
 	stop    func()
+	ended   chan struct{} // closed when it has
+
+	mu    sync.Mutex
+	bound map[string]netip.AddrPort // by the address that was asked for
 }
 
 // Labels of the listeners: what bootstraps ask for is a name here, and each gets a port of the kernel's choice.
@@ -119,25 +124,53 @@ func (r *Rig) Start(account string, role wire.Role, change func(*proxy.Options))
 	if change != nil {
 		change(&o)
 	}
-	var err error
-	if p.Proxy, err = proxy.New(o); err != nil {
-		r.t.Fatal(err)
-	}
-	p.run()
+	p.run(o)
 	return p
 }
 
-func (p *Proxy) run() {
+func (p *Proxy) run(o proxy.Options) {
+	p.r.t.Helper()
+	var err error
+	if p.Proxy, err = proxy.New(o); err != nil {
+		p.r.t.Fatal(err)
+	}
+	p.options, p.ended = o, make(chan struct{})
 	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- p.Proxy.Run(ctx) }() // ends by stop
+	go func() { // ends by stop, or when a successor has taken over
+		defer close(p.ended)
+		err = p.Proxy.Run(ctx)
+	}()
 	p.stop = sync.OnceFunc(func() {
 		cancel()
-		if err := <-done; err != nil {
+		if <-p.ended; err != nil {
 			p.r.t.Errorf("proxy of %s: %v", p.account, err)
 		}
 	})
 	p.r.t.Cleanup(p.stop)
+}
+
+// Upgrade lets another proxy take over from a running one that was started with an upgrade socket, as the processes of two releases
+// do, and waits until the old one has ended. Configuration, identity and log are the same.
+func (p *Proxy) Upgrade() *Proxy {
+	t := p.r.t
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	taken, err := takeover.Take(ctx, p.options.Bootstrap.UpgradeSocket, takeover.Process{PID: os.Getpid(), Release: "next"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	next := &Proxy{Config: p.Config, Source: p.Source, Log: p.Log, r: p.r, account: p.account, bound: p.bound}
+	o := p.options
+	o.Taken = taken
+	next.run(o)
+	select {
+	case <-p.ended:
+	case <-ctx.Done():
+		t.Fatalf("proxy of %s does not end after an upgrade", p.account)
+	}
+	p.stop()
+	return next
 }
 
 // Stop ends the proxy after a drain, and waits.
@@ -145,6 +178,9 @@ func (p *Proxy) Stop() { p.stop() }
 
 func (p *Proxy) listen(ctx context.Context, network, address string) (net.Listener, error) {
 	var lc net.ListenConfig
+	if network != "tcp" {
+		return lc.Listen(ctx, network, address)
+	}
 	l, err := lc.Listen(ctx, network, "127.0.0.1:0")
 	if err == nil {
 		p.mu.Lock()

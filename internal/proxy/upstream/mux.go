@@ -37,8 +37,11 @@ type mux struct {
 	closed  bool
 }
 
-// leaser is a caller that waits for a connection to have room. It receives nil when it may look again.
-type leaser struct{ ready chan error }
+// leaser is a caller that waits for a connection to have room. It receives nil when it may look again, or was granted one.
+type leaser struct {
+	ready   chan error
+	granted *Conn // set before nil is sent
+}
 
 // ErrHTTP1 is the cause of an Error of an endpoint that was asked for HTTP/2 and has chosen HTTP/1.1. The connection is kept for Get.
 var ErrHTTP1 = errors.New("endpoint has chosen HTTP/1.1")
@@ -65,8 +68,8 @@ func (p *Pool) Lease(ctx context.Context, deadline time.Time) (*Conn, error) {
 			m.mu.Unlock()
 			return c, nil
 		}
-		if err := m.wait(ctx, deadline); err != nil { // unlocks
-			return nil, err
+		if c, err := m.wait(ctx, deadline); c != nil || err != nil { // unlocks
+			return c, err
 		}
 	}
 }
@@ -81,12 +84,12 @@ func (m *mux) room() *Conn {
 	return nil
 }
 
-// wait sees to it that there will be room, and waits for it. mu is held and released.
-func (m *mux) wait(ctx context.Context, deadline time.Time) error {
+// wait sees to it that there will be room, and waits for it; it may be granted a connection. mu is held and released.
+func (m *mux) wait(ctx context.Context, deadline time.Time) (*Conn, error) {
 	p := m.p
 	if !p.breaker.pending.take() {
 		m.mu.Unlock()
-		return &Error{Overflow, p.way.Address, ErrOverflow}
+		return nil, &Error{Overflow, p.way.Address, ErrOverflow}
 	}
 	defer p.breaker.pending.give()
 	w := &leaser{ready: make(chan error, 1)}
@@ -103,7 +106,7 @@ func (m *mux) wait(ctx context.Context, deadline time.Time) error {
 	}
 	select {
 	case err := <-w.ready:
-		return err
+		return w.granted, err
 	case <-ctx.Done():
 	}
 	m.mu.Lock()
@@ -113,12 +116,15 @@ func (m *mux) wait(ctx context.Context, deadline time.Time) error {
 	} else {
 		m.wake() // somebody has told us of room that we do not use
 	}
-	dialing := m.dialing
+	dialing, granted := m.dialing, w.granted
 	m.mu.Unlock()
-	if dialing {
-		return &Error{Connect, p.way.Address, os.ErrDeadlineExceeded}
+	switch {
+	case granted != nil:
+		return granted, nil // it came at the last moment
+	case dialing:
+		return nil, &Error{Connect, p.way.Address, os.ErrDeadlineExceeded}
 	}
-	return &Error{Overflow, p.way.Address, os.ErrDeadlineExceeded}
+	return nil, &Error{Overflow, p.way.Address, os.ErrDeadlineExceeded}
 }
 
 // allowed takes another connection's share of the limit; each endpoint may have one in any case. mu is held.
@@ -151,7 +157,7 @@ func (m *mux) dial(ctx context.Context) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.dialing = false
-	if err == nil && (m.closed || c.session.Draining()) {
+	if err == nil && (c.session.Draining() || m.closed && len(m.waiters) == 0) {
 		c.session.Close()
 		p.breaker.connections.give()
 		err = &Error{Closed, way.Address, errRetired}
@@ -159,10 +165,24 @@ func (m *mux) dial(ctx context.Context) {
 	if err == nil {
 		m.conns = append(m.conns, c)
 	}
-	for _, w := range m.waiters {
+	for i, w := range m.waiters {
+		if err == nil && m.closed {
+			m.grant(w, c, i)
+		}
 		w.ready <- err
 	}
 	m.waiters = nil
+}
+
+// grant gives a connection that came when its endpoint was already removed to the caller who waits for it as the n-th: such a one is
+// served as if its request had been under way. Whoever it has no room for finds the pool closed. mu is held.
+func (m *mux) grant(w *leaser, c *Conn, n int) {
+	c.leaving = true
+	if c.limit == 0 || n < c.limit {
+		w.granted = c
+		c.active++
+		c.Carried++
+	}
 }
 
 // connect makes a connection and waits for what the endpoint says of it, unless that has chosen HTTP/1.1.
@@ -261,6 +281,9 @@ func (m *mux) close() {
 			c.session.Close()
 			m.drop(c)
 		}
+	}
+	if m.dialing {
+		return // what comes of that is theirs who wait
 	}
 	for _, w := range m.waiters {
 		w.ready <- nil // it finds the pool closed
