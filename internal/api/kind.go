@@ -24,5 +24,5 @@ func KindMatches(kind, asked string) bool {
 func Kinds() []string {
 	return []string{"AuthorizationPolicy", "ConfigMap", "Deployment", "DestinationRule", "EndpointSlice", "GRPCRoute", "Gateway", "GatewayClass",
 		"HTTPRoute", "Ingress", "IngressClass", "Namespace", "PeerAuthentication", "Pod", "RateLimit", "ReferenceGrant", "Secret", "Service",
-		"ServiceAccount", "ServiceEntry", "VirtualService", "WorkloadEntry"}
+		"ServiceAccount", "ServiceEntry", "TCPRoute", "TLSRoute", "VirtualService", "WorkloadEntry"}
 }

@@ -83,6 +83,7 @@ type compiler struct {
 	placed    map[netip.Addr]podSeat // pods by address
 	instances map[instance]*model.Endpoint
 	claims    map[string][]claim // who rules a host in sidecars, oldest first
+	taken     map[string]*part   // routes for connections that have a place alone, see firstFor
 }
 
 func newCompiler(s model.Settings) *compiler {
@@ -91,7 +92,7 @@ func newCompiler(s model.Settings) *compiler {
 		mesh: &model.Mesh{Settings: s, Services: map[string]*model.Service{}, ByAddress: map[netip.Addr][]*model.Service{},
 			Destinations: map[string][]*model.Destination{}, Workloads: map[string]*model.Workload{}},
 		byKind: map[string][]*part{}, byRef: map[model.Ref]*part{}, owner: map[any]*part{}, placed: map[netip.Addr]podSeat{},
-		instances: map[instance]*model.Endpoint{}, claims: map[string][]claim{},
+		instances: map[instance]*model.Endpoint{}, claims: map[string][]claim{}, taken: map[string]*part{},
 	}
 }
 

@@ -85,8 +85,8 @@ func (c *compiler) attach(route *part, hostnames []string, g *gatewayv1.Gateway,
 		if ref.Port != nil && *ref.Port != l.Port {
 			continue
 		}
-		if l.Protocol != gatewayv1.HTTPProtocolType && l.Protocol != gatewayv1.HTTPSProtocolType {
-			why = "its listener is for " + string(l.Protocol)
+		if !carries(route.Kind.Name, l) {
+			why = "its listener, of protocol " + string(l.Protocol) + passing(l) + ", is not for a " + route.Kind.Name
 			continue
 		}
 		if !c.allowed(route, g, l) {
@@ -101,6 +101,26 @@ func (c *compiler) attach(route *part, hostnames []string, g *gatewayv1.Gateway,
 		found = append(found, attachment{l, hosts})
 	}
 	return found, why
+}
+
+// carries reports whether a listener's protocol is one that routes of a kind are for. A TCPRoute gets what is left of TLS when the
+// listener has ended it.
+func carries(kind string, l *gatewayv1.Listener) bool {
+	switch kind {
+	case convert.TLSRoute:
+		return l.Protocol == gatewayv1.TLSProtocolType
+	case convert.TCPRoute:
+		return l.Protocol == gatewayv1.TCPProtocolType || l.Protocol == gatewayv1.TLSProtocolType && passing(l) == ""
+	}
+	return l.Protocol == gatewayv1.HTTPProtocolType || l.Protocol == gatewayv1.HTTPSProtocolType
+}
+
+// passing says that a listener does not end TLS; it is empty for one that does.
+func passing(l *gatewayv1.Listener) string {
+	if l.TLS != nil && l.TLS.Mode != nil && *l.TLS.Mode == gatewayv1.TLSModePassthrough {
+		return " and mode Passthrough"
+	}
+	return ""
 }
 
 // takenByOther reports whether requests for a host go to a more specific listener of the same port.

@@ -10,7 +10,7 @@ import (
 	"github.com/weftmesh/weft/internal/control/source"
 )
 
-// linkAPIRoute makes a set of routes for each parent that takes an HTTPRoute or GRPCRoute: each listener of a Gateway, and each
+// linkAPIRoute makes a set of routes for each parent that takes a route of the Gateway API: each listener of a Gateway, and each
 // Service.
 func (c *compiler) linkAPIRoute(p *part) {
 	c.linkBackends(p)
@@ -60,7 +60,12 @@ func (c *compiler) gatewayParent(p *part, ref gatewayv1.ParentReference, field s
 	}
 	var sets []*model.RouteSet
 	for _, a := range attached {
+		a.hosts = c.firstFor(p, a.hosts, "listener "+string(a.listener.Name)+" of Gateway "+name, field)
+		if len(a.hosts) == 0 {
+			continue
+		}
 		rs := *p.Routes
+		rs.TLS = forNames(rs.TLS, a.hosts, 0)
 		rs.Hosts = a.hosts
 		gref.Section, gref.Port = string(a.listener.Name), uint16(a.listener.Port)
 		rs.Gateways = []model.GatewayRef{gref}
@@ -78,13 +83,16 @@ func (c *compiler) serviceParent(p *part, ref gatewayv1.ParentReference, field s
 		p.Warn("HostNotFound", field+".name", "", "there is no Service %s/%s: the route is not attached to it", namespace, ref.Name)
 		return nil
 	}
-	if len(p.Routes.Hosts) > 0 {
+	if len(p.Routes.Hosts) > 0 && len(p.Routes.TLS) == 0 {
 		p.Warn("NoEffect", "spec.hostnames", "", "hostnames have no effect on a route for a Service")
 	}
 	port, ok := parentPort(s, ref)
 	if !ok {
 		p.Warn("PortNotFound", field, "", "Service %s/%s has no such port (it has %s): the route is not attached to it", namespace, ref.Name, portList(s))
 		return nil
+	}
+	if p.Kind.Name == convert.TLSRoute || p.Kind.Name == convert.TCPRoute {
+		return c.connectionParent(p, s, port, field)
 	}
 	if port != 0 && !s.Port(port).Protocol.IsHTTP() && s.Port(port).Protocol != model.Auto {
 		p.Warn("HTTPRuleOnTCPPort", field, `name the port "http" or set its appProtocol, if it speaks HTTP`,
@@ -130,17 +138,28 @@ func onPort(routes []model.HTTPRoute, port uint16) []model.HTTPRoute {
 	return out
 }
 
-// linkBackends marks backends that are not there or may not be used: requests for them get 500.
+// linkBackends marks backends that are not there or may not be used: requests for them get 500, connections are closed.
 func (c *compiler) linkBackends(p *part) {
 	for _, b := range p.API.Backends {
-		rule := &p.Routes.HTTP[b.Rule]
-		switch {
-		case b.Mirror:
-			c.linkBackend(p, &rule.Mirrors[b.Index].Destination, b.Ref, b.Field, "nothing is mirrored there")
-		case b.Index < len(rule.Destinations): // there are none where no weight is given
-			c.linkBackend(p, &rule.Destinations[b.Index], b.Ref, b.Field, "requests for it get 500")
+		if b.Mirror {
+			c.linkBackend(p, &p.Routes.HTTP[b.Rule].Mirrors[b.Index].Destination, b.Ref, b.Field, "nothing is mirrored there")
+			continue
+		}
+		if list := destinationsOf(p.Routes, b.Rule); b.Index < len(list) { // there are none where no weight is given
+			c.linkBackend(p, &list[b.Index], b.Ref, b.Field, p.Fate())
 		}
 	}
+}
+
+// destinationsOf gives those of a rule.
+func destinationsOf(rs *model.RouteSet, rule int) []model.WeightedDestination {
+	switch {
+	case len(rs.TLS) > 0:
+		return rs.TLS[rule].Destinations
+	case len(rs.TCP) > 0:
+		return rs.TCP[rule].Destinations
+	}
+	return rs.HTTP[rule].Destinations
 }
 
 // linkBackend looks a backend up; fate says what becomes of its requests where it cannot be used.

@@ -18,7 +18,7 @@ import (
 // addRoutes puts routes into the mesh, oldest first, and reports what they name and nobody has.
 func (c *compiler) addRoutes() {
 	var parts []*part
-	for _, kind := range []string{"VirtualService", "HTTPRoute", "GRPCRoute", "Ingress"} {
+	for _, kind := range []string{"VirtualService", "HTTPRoute", "GRPCRoute", convert.TLSRoute, convert.TCPRoute, "Ingress"} {
 		parts = append(parts, c.byKind[kind]...)
 	}
 	slices.SortStableFunc(parts, func(a, b *part) int { return source.Older(a.Object, b.Object) })
@@ -28,7 +28,7 @@ func (c *compiler) addRoutes() {
 			if p.Gateway != nil && c.hasGateway(model.GatewayRef{Kind: "Ingress", Namespace: k.Namespace, Name: k.Name}) {
 				c.ingressRoutes(p, k)
 			}
-		case *gatewayv1.HTTPRoute, *gatewayv1.GRPCRoute:
+		case *gatewayv1.HTTPRoute, *gatewayv1.GRPCRoute, *gatewayv1.TLSRoute, *gatewayv1.TCPRoute:
 			c.linkAPIRoute(p)
 		case *networking.VirtualService:
 			c.linkVirtualService(p, &k.Spec)

@@ -156,6 +156,7 @@ func (g *Generator) gatewayTLS(s place) []*listenerv3.FilterChain {
 		return chains
 	}
 	var filters []*listenerv3.Filter
+	named := g.terminatedTLS(s)
 	alpn := webHTTP
 	if s.server.Protocol == model.HTTPS {
 		filters = []*listenerv3.Filter{g.gatewayHTTP(tlsRouteName(s), s.port)}
@@ -164,7 +165,7 @@ func (g *Generator) gatewayTLS(s place) []*listenerv3.FilterChain {
 	}
 	terminate := serverTLS(s.server, alpn)
 	if terminate == nil || len(filters) == 0 {
-		return nil
+		return named
 	}
 	match := &listenerv3.FilterChainMatch{}
 	for _, h := range s.server.Hosts {
@@ -176,7 +177,31 @@ func (g *Generator) gatewayTLS(s place) []*listenerv3.FilterChain {
 	}
 	slices.Sort(match.ServerNames)
 	match.ServerNames = slices.Compact(match.ServerNames)
-	return []*listenerv3.FilterChain{{Name: tlsRouteName(s), FilterChainMatch: match, TransportSocket: terminate, Filters: filters}}
+	return append(named, &listenerv3.FilterChain{Name: tlsRouteName(s), FilterChainMatch: match, TransportSocket: terminate, Filters: filters})
+}
+
+// terminatedTLS gives the chains of TLSRoutes at a server that ends TLS: the server name chooses the route, what was encrypted is
+// relayed. Routes for TLS of VirtualServices are for passthrough alone, as in Istio.
+func (g *Generator) terminatedTLS(s place) []*listenerv3.FilterChain {
+	if s.server.Protocol != model.TLS {
+		return nil
+	}
+	terminate := serverTLS(s.server, nil)
+	if terminate == nil {
+		return nil
+	}
+	var chains []*listenerv3.FilterChain
+	for _, set := range g.setsAt(s) {
+		if !set.ByPrecedence {
+			continue
+		}
+		more, _ := g.tlsChains(set, s)
+		for _, c := range more {
+			c.TransportSocket, c.Filters = terminate, append(g.networkPolicies(), c.Filters...)
+		}
+		chains = append(chains, more...)
+	}
+	return chains
 }
 
 // gatewayTCP gives the chains of the TCP routes that name the server.

@@ -52,6 +52,8 @@ var goldens = []struct {
 		{"cds", "outbound|9080||" + reviewsHost}}},
 	{"gateway-tls", gatewayTLS, ingress(), [][2]string{{"lds", wire.GatewayListenerName(15443)}, {"lds", wire.GatewayListenerName(8443)},
 		{"cds", "outbound_.9080_.v1_." + reviewsHost}}},
+	{"l4routes", l4Routes, ingress(), [][2]string{{"lds", wire.GatewayListenerName(9443)}, {"lds", wire.GatewayListenerName(9444)}, {"lds", wire.GatewayListenerName(3306)}}},
+	{"l4mesh", l4Routes, productpage(), [][2]string{{"lds", "www.googleapis.com:443"}, {"lds", "mysql:3306"}}},
 	{"ratelimit", rateLimits, productpage(), [][2]string{{"lds", wire.InboundListener}}},
 	{"special", nil, productpage(), [][2]string{{"cds", wire.PassthroughCluster}, {"cds", wire.BlackHoleCluster}}},
 }
@@ -169,6 +171,40 @@ func gatewayTLS(m *model.Mesh) {
 	t := g.Servers[2].TLS
 	t.Mode, t.CA, t.CRL, t.SANs = model.TLSOptionalMutual, []byte("authority"), []byte("revoked"), []string{"client.example"}
 	t.CipherSuites = []string{"ECDHE-RSA-AES128-GCM-SHA256"}
+}
+
+// l4Routes is what TLSRoutes and TCPRoutes become at a listener that passes TLS through, one that ends it, one of TCP, and for services.
+func l4Routes(m *model.Mesh) {
+	ref := model.Ref{Kind: "Gateway.k8s", Namespace: "default", Name: "edge"}
+	any := []model.GatewayHost{{Host: "*"}}
+	m.Gateways = append(m.Gateways, &model.Gateway{Ref: ref, Selector: map[string]string{"istio": "ingressgateway"}, Servers: []model.Server{
+		{Port: 9443, Name: "pass", Protocol: model.TLS, Hosts: any, TLS: &model.ServerTLS{Mode: model.TLSPassthrough}},
+		{Port: 9444, Name: "ends", Protocol: model.TLS, Hosts: any, TLS: &model.ServerTLS{Mode: model.TLSSimple, Certificate: []byte("c"), Key: []byte("k")}},
+		{Port: 3306, Name: "tcp", Protocol: model.TCP, Hosts: any},
+	}})
+	mysql := []model.WeightedDestination{{Host: mysqlHost, Port: 3306, Weight: 3}, {Host: "absent", Port: 1, Weight: 1, Invalid: "BackendNotFound"}}
+	at := func(section string) model.RouteSet {
+		s := model.RouteSet{Ref: model.Ref{Kind: "TLSRoute", Namespace: "default", Name: "r"}, Namespace: "default", ByPrecedence: true,
+			Gateways: []model.GatewayRef{{Kind: ref.Kind, Namespace: ref.Namespace, Name: ref.Name, Section: section}}}
+		return s
+	}
+	add := func(s model.RouteSet, hosts ...string) { s.Hosts = hosts; m.RouteSets = append(m.RouteSets, &s) }
+	for _, section := range []string{"pass", "ends"} {
+		s := at(section)
+		s.TLS = []model.TLSRoute{{Field: "spec.rules[0]", Matches: []model.L4Match{{SNIHosts: []string{"a.example", "*.b.example"}}}, Destinations: mysql}}
+		add(s, "a.example", "*.b.example")
+	}
+	for _, section := range []string{"ends", "tcp"} {
+		s := at(section)
+		s.Ref.Kind, s.TCP = "TCPRoute", []model.TCPRoute{{Field: "spec.rules[0]", Destinations: mysql[:1]}}
+		add(s, "*")
+	}
+	s := at("")
+	s.Gateways, s.Mesh = nil, true
+	s.TLS = []model.TLSRoute{{Field: "spec.rules[0]", Matches: []model.L4Match{{SNIHosts: []string{"a.example"}, Port: 443}}, Destinations: mysql}}
+	add(s, "www.googleapis.com")
+	s.TLS, s.TCP = nil, []model.TCPRoute{{Field: "spec.rules[0]", Matches: []model.L4Match{{Port: 3306}}, Destinations: mysql}}
+	add(s, mysqlHost)
 }
 
 func loadBalancing(m *model.Mesh) {

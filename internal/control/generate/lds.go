@@ -112,20 +112,24 @@ func networkFilter(name string, config proto.Message) *listenerv3.Filter {
 func (g *Generator) outboundChains(t *target) []*listenerv3.FilterChain {
 	at := place{port: t.port}
 	var chains []*listenerv3.FilterChain
-	var closed bool
+	var closed, ruled bool
 	for _, s := range t.sets {
 		var more []*listenerv3.FilterChain
 		if p := t.protocol(); p == model.TLS || p == model.HTTPS {
 			more, closed = g.tlsChains(s, at)
-		} else {
-			more, closed = g.tcpChains(s, at)
+			// A TLSRoute decides about the port alone: other server names get nowhere.
+			ruled = ruled || s.ByPrecedence && len(more) > 0
 		}
 		chains = append(chains, more...)
+		if !closed {
+			more, closed = g.tcpChains(s, at)
+			chains = append(chains, more...)
+		}
 		if closed {
 			return chains
 		}
 	}
-	if t.service == nil {
+	if t.service == nil || ruled {
 		return chains
 	}
 	return append(chains, &listenerv3.FilterChain{Name: t.cluster(), Filters: []*listenerv3.Filter{g.relayAs(t.cluster(), t.itself(), t.port,

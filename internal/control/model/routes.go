@@ -2,7 +2,7 @@ package model
 
 import "time"
 
-// RouteSet is a set of routes for hosts: a VirtualService, an HTTPRoute, or an Ingress.
+// RouteSet is a set of routes for hosts: a VirtualService, a route of the Gateway API, or an Ingress.
 type RouteSet struct {
 	Ref       Ref
 	Namespace string

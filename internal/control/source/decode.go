@@ -248,8 +248,6 @@ var notYet = map[groupKind]string{
 	{GroupApps, "DaemonSet"}:                 "use a Deployment",
 	{"batch", "Job"}:                         "use a Deployment, or `weft run`",
 	{"batch", "CronJob"}:                     "use a Deployment, or `weft run`",
-	{GroupGateway, "TLSRoute"}:               "use a VirtualService with tls routes",
-	{GroupGateway, "TCPRoute"}:               "use a VirtualService with tcp routes",
 	{GroupGateway, "UDPRoute"}:               "UDP does not pass through the mesh",
 	{GroupGateway, "ListenerSet"}:            "write the listeners into the Gateway",
 	{GroupGateway, "BackendTLSPolicy"}:       "use a DestinationRule with tls",

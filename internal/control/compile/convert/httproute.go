@@ -213,7 +213,7 @@ func (p *Part) apiBackend(b *gatewayv1.HTTPBackendRef, field string) model.Weigh
 
 func (p *Part) apiRef(b gatewayv1.BackendObjectReference, field string) model.WeightedDestination {
 	if group, kind := OrEmpty(b.Group), OrEmpty(b.Kind); group != "" && group != "core" || kind != "" && kind != "Service" {
-		p.Warn("InvalidKind", field+".kind", "use a Service", "a %s (%s) cannot be a backend: requests for it get 500", kind, group)
+		p.Warn("InvalidKind", field+".kind", "use a Service", "a %s (%s) cannot be a backend: %s", kind, group, p.Fate())
 		return model.WeightedDestination{Host: string(b.Name), Invalid: "InvalidKind"}
 	}
 	out := model.WeightedDestination{Host: ServiceHost(string(b.Name), NamespaceOr(b.Namespace, p.GetNamespace()), p.settings)}

@@ -34,8 +34,8 @@ type Part struct {
 	Findings []model.Finding
 
 	Services []*model.Service // Service, ServiceEntry
-	Routes   *model.RouteSet  // VirtualService; HTTPRoute and GRPCRoute, of which hosts and gateways are left to be found
-	API      *APIRoute        // HTTPRoute, GRPCRoute
+	Routes   *model.RouteSet  // VirtualService; routes of the Gateway API, of which hosts and gateways are left to be found
+	API      *APIRoute        // routes of the Gateway API
 	// Delegates of a VirtualService's rules, by position in Routes.HTTP.
 	Delegates           map[int]model.Ref
 	Destination         *model.Destination
@@ -76,6 +76,10 @@ func Object(o *source.Object, s model.Settings) *Part {
 		p.checkHTTPRoute(k)
 	case *gatewayv1.GRPCRoute:
 		p.checkGRPCRoute(k)
+	case *gatewayv1.TLSRoute:
+		p.checkTLSRoute(k)
+	case *gatewayv1.TCPRoute:
+		p.checkTCPRoute(k)
 	case *networkingv1.Ingress:
 		p.checkIngress(k)
 	}
