@@ -60,6 +60,7 @@ type call2 struct {
 	*http2.ClientStream
 	up   *upstream.Conn
 	pool *upstream.Pool
+	used bool // up has carried requests before
 	cut  atomic.Bool
 }
 
@@ -82,7 +83,7 @@ func (c *call2) SetWriteDeadline(t time.Time) error {
 }
 
 // Stale implements call.
-func (c *call2) Stale() bool { return c.up.Carried > 1 }
+func (c *call2) Stale() bool { return c.used }
 
 // Shared implements call.
 func (c *call2) Shared() bool { return true }
@@ -122,13 +123,13 @@ const openTries = 4
 // lease begins a request on a connection to the endpoint that others may share.
 func (c *call2) lease(ctx context.Context, p *upstream.Pool, deadline time.Time, now func() time.Time) error {
 	for tries := 1; ; tries++ {
-		up, err := p.Lease(ctx, deadline)
+		up, used, err := p.Lease(ctx, deadline)
 		if err != nil {
 			return err
 		}
 		s, err := up.Codec.(*http2.ClientConn).Open()
 		if err == nil {
-			c.ClientStream, c.up, c.pool = s, up, p
+			c.ClientStream, c.up, c.pool, c.used = s, up, p, used
 			return nil
 		}
 		p.Return(up, now(), true)

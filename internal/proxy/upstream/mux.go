@@ -50,26 +50,27 @@ var ErrHTTP1 = errors.New("endpoint has chosen HTTP/1.1")
 func (p *Pool) HTTP1Only() bool { return p.mux.plain.Load() }
 
 // Lease gives a connection on which another request may begin: its Session was made by PoolOptions.Start. ctx and the deadline (which
-// may be zero) bound the waiting for it. All errors are *Error. Each Lease is ended by Return.
-func (p *Pool) Lease(ctx context.Context, deadline time.Time) (*Conn, error) {
+// may be zero) bound the waiting for it. used says that it has carried others before. All errors are *Error. Each Lease is ended by Return.
+func (p *Pool) Lease(ctx context.Context, deadline time.Time) (c *Conn, used bool, err error) {
 	m := &p.mux
 	for {
 		m.mu.Lock()
 		if m.closed {
 			m.mu.Unlock()
-			return nil, &Error{Closed, p.way.Address, errRetired}
+			return nil, false, &Error{Closed, p.way.Address, errRetired}
 		}
 		if c := m.room(); c != nil {
+			used := c.Carried > 0
 			c.active++
 			c.Carried++
 			if p.opt.MaxRequests > 0 && c.Carried >= p.opt.MaxRequests {
 				c.leaving = true
 			}
 			m.mu.Unlock()
-			return c, nil
+			return c, used, nil
 		}
 		if c, err := m.wait(ctx, deadline); c != nil || err != nil { // unlocks
-			return c, err
+			return c, false, err
 		}
 	}
 }

@@ -1,0 +1,167 @@
+package upstream
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/weftmesh/weft/internal/proxy/conf"
+)
+
+// sessions is an endpoint whose connections tests end and fill.
+type sessions struct {
+	mu    sync.Mutex
+	all   []*session
+	slow  bool // Ready never comes
+	dials int
+	fail  error
+}
+
+type session struct {
+	of       *sessions
+	ready    chan struct{}
+	over     chan struct{}
+	once     sync.Once
+	draining bool // guarded by of.mu
+}
+
+func (s *session) Run() error             { <-s.over; return nil }
+func (s *session) Ready() <-chan struct{} { return s.ready }
+func (s *session) Available() int         { return 1 }
+func (s *session) Close() error           { s.once.Do(func() { close(s.over) }); return nil }
+
+func (s *session) Draining() bool {
+	s.of.mu.Lock()
+	defer s.of.mu.Unlock()
+	return s.draining
+}
+
+func (e *sessions) start(*Conn) Session {
+	s := &session{of: e, ready: make(chan struct{}), over: make(chan struct{})}
+	if !e.slow {
+		close(s.ready)
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.all = append(e.all, s)
+	return s
+}
+
+func (e *sessions) pool(c *conf.Cluster, o PoolOptions) *Pool {
+	o.Start = e.start
+	return NewPool(Way{Address: "10.0.0.1:80", Dial: func(context.Context, string) (net.Conn, error) {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		if e.dials++; e.fail != nil {
+			return nil, e.fail
+		}
+		a, b := net.Pipe()
+		b.Close()
+		return a, nil
+	}}, NewBreaker(c), o)
+}
+
+func lease(t *testing.T, p *Pool) *Conn {
+	t.Helper()
+	c, _, err := p.Lease(t.Context(), time.Time{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func TestRequestsShareAConnectionUntilItIsFull(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := &sessions{}
+		p := e.pool(&conf.Cluster{}, PoolOptions{MaxRequests: 4})
+		one := lease(t, p)
+		if lease(t, p) != one || e.dials != 1 {
+			t.Fatalf("%d connections for two requests", e.dials)
+		}
+		lease(t, p)
+		p.Return(one, time.Now(), true) // the endpoint takes no third at a time
+		two := lease(t, p)
+		if two == one || e.dials != 2 {
+			t.Fatal("a full connection was used")
+		}
+		p.Return(one, time.Now(), false)
+		if lease(t, p) != one {
+			t.Fatal("a connection with room was not used")
+		}
+		if c := lease(t, p); c == one {
+			t.Fatal("a connection carried more requests than it may")
+		}
+		p.Return(one, time.Now(), false)
+		p.Return(one, time.Now(), false)
+		synctest.Wait()
+		select {
+		case <-e.all[0].over:
+		default:
+			t.Error("a connection that has carried all that it may is open still")
+		}
+		p.Close()
+		p.Return(two, time.Now(), false)
+		p.Return(two, time.Now(), false)
+		synctest.Wait()
+		if open, _ := p.Count(); open != 0 {
+			t.Errorf("%d connections are left", open)
+		}
+		if now, _, _, _ := p.breaker.InUse(); now != 0 {
+			t.Errorf("the breaker counts %d connections", now)
+		}
+	})
+}
+
+func TestLeaseFailsAsConnectingDoes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var u *Error
+		e := &sessions{fail: errors.New("refused")}
+		if _, _, err := e.pool(&conf.Cluster{}, PoolOptions{}).Lease(t.Context(), time.Time{}); !errors.As(err, &u) || u.Op != Connect {
+			t.Errorf("got %v", err)
+		}
+		e = &sessions{slow: true}
+		p := e.pool(&conf.Cluster{}, PoolOptions{})
+		_, _, err := p.Lease(t.Context(), time.Now().Add(time.Second))
+		if !errors.As(err, &u) || u.Op != Connect || !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("an endpoint that does not speak HTTP/2: %v", err)
+		}
+		time.Sleep(DefaultConnectTimeout)
+		synctest.Wait()
+		if now, _, _, _ := p.breaker.InUse(); now != 0 {
+			t.Errorf("the breaker counts %d connections", now)
+		}
+	})
+}
+
+func TestLimitsOfTheBreakerHoldForLeases(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := &sessions{}
+		p := e.pool(&conf.Cluster{MaxConnections: 1, MaxPending: 1}, PoolOptions{})
+		c := lease(t, p)
+		p.mux.mu.Lock()
+		c.limit = 1
+		p.mux.mu.Unlock()
+		got := make(chan *Conn)
+		go func() { got <- lease(t, p) }() // ends with the Return below
+		synctest.Wait()
+		var u *Error
+		if _, _, err := p.Lease(t.Context(), time.Time{}); !errors.As(err, &u) || u.Op != Overflow {
+			t.Errorf("a second waiter: %v", err)
+		}
+		p.Return(c, time.Now(), false)
+		if <-got != c || e.dials != 1 {
+			t.Error("the waiter got another connection")
+		}
+		p.Return(c, time.Now(), false)
+		p.Sweep(time.Now().Add(time.Hour))
+		synctest.Wait()
+		if open, _ := p.Count(); open != 0 {
+			t.Errorf("an idle connection was kept for an hour")
+		}
+	})
+}
