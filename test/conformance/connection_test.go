@@ -2,11 +2,15 @@ package conformance
 
 import (
 	"bufio"
+	"crypto/sha1"
+	"encoding/base64"
 	"fmt"
 	"io"
 	"net"
 	"strings"
 	"testing"
+
+	"golang.org/x/net/http2"
 
 	"github.com/weftmesh/weft/test/rig"
 )
@@ -272,6 +276,59 @@ func TestWebSocketBytes(t *testing.T) {
 			}()
 			if got, err := io.ReadAll(c.r); err != nil || string(got) != "first "+big {
 				t.Fatalf("%d bytes, %v", len(got), err)
+			}
+		})
+	}
+}
+
+// TestWebSocketOverHTTP2 bridges an extended CONNECT (RFC 8441) to a backend that upgrades by HTTP/1.1.
+func TestWebSocketOverHTTP2(t *testing.T) {
+	upgrade := func(c net.Conn, r *rig.Received) bool {
+		if r.Method != "GET" || !strings.EqualFold(r.Header.Get("Upgrade"), "websocket") || r.Header.Get("Sec-WebSocket-Key") == "" {
+			return echo(c, r)
+		}
+		sum := sha1.Sum([]byte(r.Header.Get("Sec-WebSocket-Key") + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
+		io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: "+
+			base64.StdEncoding.EncodeToString(sum[:])+"\r\n\r\nfirst ")
+		io.Copy(c, c)
+		return false
+	}
+	for _, w := range ways(t, upgrade) {
+		t.Run(w.name, func(t *testing.T) {
+			c := dialH2(t, w.address)
+			c.headers(1, false, ":method", "CONNECT", ":protocol", "websocket", ":scheme", "http", ":authority", "a", ":path", "/ws",
+				"sec-websocket-version", "13")
+			if err := c.f.WriteData(1, false, []byte("second ")); err != nil {
+				t.Fatal(err)
+			}
+			if err := c.f.WriteData(1, true, []byte("third")); err != nil {
+				t.Fatal(err)
+			}
+			var got, allowed string
+			for status := ""; ; {
+				f, err := c.f.ReadFrame()
+				if err != nil {
+					t.Fatalf("%v after %q", err, got)
+				}
+				switch f := f.(type) {
+				case *http2.SettingsFrame:
+					if v, ok := f.Value(http2.SettingEnableConnectProtocol); ok {
+						allowed = fmt.Sprint(v)
+					}
+				case *http2.MetaHeadersFrame:
+					status = f.PseudoValue("status")
+				case *http2.DataFrame:
+					got += string(f.Data())
+				case *http2.RSTStreamFrame:
+					t.Fatalf("reset: %v", f.ErrCode)
+				}
+				if f.Header().StreamID != 1 || !f.Header().Flags.Has(http2.FlagDataEndStream) || f.Header().Type == http2.FrameSettings {
+					continue
+				}
+				if status != "200" || got != "first second third" || allowed != "1" {
+					t.Fatalf("%s %q, extended CONNECT allowed: %q", status, got, allowed)
+				}
+				return
 			}
 		})
 	}
