@@ -19,6 +19,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unsafe"
 
 	quichttp "github.com/quic-go/quic-go/http3"
 	"go.uber.org/goleak"
@@ -413,5 +414,20 @@ func TestDrainDoesNotWaitForIdleClients(t *testing.T) {
 	defer cancel()
 	if err := r.server.Drain(ctx); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestStringsDieWithHandle overwrites what the response's strings point to, as the owner of an exchange does for the next one.
+func TestStringsDieWithHandle(t *testing.T) {
+	r := start(t, Options{Handle: func(_ any, s *Stream) {
+		memory := []byte("X-Name: value")
+		text := unsafe.String(unsafe.SliceData(memory), len(memory))
+		respond(t, s, 200, "short", nil, text[:6], text[8:])
+		copy(memory, "\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00")
+	}})
+	for _, method := range []string{"GET", "HEAD", "POST"} {
+		if res, _ := r.do(t, method, "/", nil); res.Header.Get("X-Name") != "value" {
+			t.Errorf("%s: %q", method, res.Header)
+		}
 	}
 }

@@ -195,7 +195,8 @@ func (s *Stream) WriteResponse(r *message.Response) error {
 	return s.broken()
 }
 
-// fields copies header fields, without those that speak of an HTTP/1 connection (RFC 9114 section 4.2).
+// fields copies header fields, without those that speak of an HTTP/1 connection (RFC 9114 section 4.2). The library writes them when
+// it likes, as late as after Handle has returned, when the exchange's strings are dead: so they are cloned.
 func (s *Stream) fields(from *message.Header, prefix string) {
 	h := s.w.Header()
 	for i := range from.Len() {
@@ -203,10 +204,11 @@ func (s *Stream) fields(from *message.Header, prefix string) {
 		switch name := http.CanonicalHeaderKey(f.Name); name {
 		case "Connection", "Keep-Alive", "Proxy-Connection", "Transfer-Encoding", "Upgrade", "Content-Length", "Trailer":
 			if name == "Content-Length" && prefix == "" && s.r.Method == http.MethodHead {
-				h.Set(name, f.Value)
+				h.Set(name, strings.Clone(f.Value))
 			}
 		default:
-			h[prefix+name] = append(h[prefix+name], f.Value)
+			name = prefix + strings.Clone(name) // Clone: a name in canonical form is the field's own
+			h[name] = append(h[name], strings.Clone(f.Value))
 		}
 	}
 }
