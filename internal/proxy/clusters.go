@@ -29,12 +29,15 @@ type clusters struct {
 	mu      sync.Mutex // held while syncing
 	ended   bool       // guarded by mu
 	special map[string]*cluster
+
+	resolving sync.WaitGroup // lookups of names; they end when they are halted, or with the proxy
 }
 
 // cluster is one version of a cluster. It is immutable but for what its parts count.
 type cluster struct {
 	p        *Proxy
-	conf     *conf.Cluster
+	source   *conf.Cluster // as configured
+	conf     *conf.Cluster // the same with addresses in the place of names
 	balancer *balance.Cluster
 	ends     []*endpoint // by balance.Host.Index
 	*lasting
@@ -48,6 +51,7 @@ type lasting struct {
 
 	used    atomic.Bool // some request has come
 	watches watches
+	names   names
 
 	mu      sync.Mutex
 	visited map[netip.AddrPort]*endpoint // of original destinations
@@ -99,7 +103,7 @@ func (r *clusters) sync() {
 	old := *r.byName.Load()
 	next := make(map[string]*cluster, len(s.Clusters))
 	for name, c := range s.Clusters {
-		if was := old[name]; was != nil && (was.conf == c || c.Version != "" && was.conf.Version == c.Version) {
+		if was := old[name]; was != nil && (was.source == c || c.Version != "" && was.source.Version == c.Version) {
 			next[name] = was
 		} else {
 			next[name] = r.build(c, was)
@@ -110,6 +114,12 @@ func (r *clusters) sync() {
 	retire(old, next)
 	for _, c := range next {
 		r.watch(c)
+		if named(c.conf) {
+			c.names.settle()
+		}
+		if c.names.asking || len(c.conf.HealthChecks) > 0 && named(c.conf) {
+			r.ask(c)
+		}
 	}
 }
 
@@ -127,6 +137,7 @@ func retire(old, next map[string]*cluster) {
 		}
 		if now == nil {
 			was.watches.stop()
+			was.names.halt()
 			was.forget(func(*endpoint) bool { return true })
 		}
 	}
@@ -134,7 +145,7 @@ func retire(old, next map[string]*cluster) {
 
 // build makes a version of a cluster. Where nothing changed in how endpoints are reached, their connections stay.
 func (r *clusters) build(c *conf.Cluster, was *cluster) *cluster {
-	n := &cluster{p: r.p, conf: c}
+	n := &cluster{p: r.p, source: c, conf: c}
 	var previous *balance.Cluster
 	var known []*endpoint
 	if was != nil {
@@ -149,7 +160,13 @@ func (r *clusters) build(c *conf.Cluster, was *cluster) *cluster {
 	} else {
 		n.lasting = &lasting{breaker: upstream.NewBreaker(c), visited: map[netip.AddrPort]*endpoint{}}
 	}
-	n.balancer = balance.New(c, previous, balance.Options{Now: r.p.opt.Now})
+	if named(c) || len(n.names.list) > 0 {
+		n.names.follow(c)
+	}
+	if c.Discovery == conf.StrictDNS {
+		n.conf = n.names.expand(c, r.p)
+	}
+	n.balancer = balance.New(n.conf, previous, balance.Options{Now: r.p.opt.Now})
 	byKey := make(map[reachKey]*endpoint, len(known))
 	for _, e := range known {
 		byKey[keyOf(e.host.Endpoint)] = e
@@ -196,8 +213,13 @@ func (c *cluster) endpoint(h *balance.Host, known *endpoint) *endpoint {
 	}
 	e := &endpoint{host: h}
 	way := upstream.Way{Address: wire.ListenerName(h.Endpoint.Address, h.Endpoint.Port), Timeout: c.conf.ConnectTimeout, Counts: &c.tally.Counts, Dial: c.p.dialer.Dial}
-	if c.conf.Name == wire.PassthroughCluster {
+	switch {
+	case c.conf.Name == wire.PassthroughCluster:
 		way.Dial = c.p.dialer.DialUnknown
+	case h.Endpoint.Host != "":
+		way.Dial = c.p.dialer.DialNamed
+	case c.conf.Discovery == conf.LogicalDNS && !h.Endpoint.Addr.IsValid():
+		way.Dial = c.dialFirst(h.Endpoint.Address, h.Endpoint.Port)
 	}
 	e.raw = way
 	how := transportOf(c.conf, h.Endpoint)
@@ -374,8 +396,10 @@ func (r *clusters) close() {
 	r.ended = true
 	for _, c := range *r.byName.Load() {
 		c.watches.stop()
+		c.names.halt()
 	}
 	r.mu.Unlock()
+	r.resolving.Wait()
 	for _, c := range r.all() {
 		for _, e := range c.ends {
 			e.close()

@@ -43,11 +43,12 @@ func (p *Proxy) Clusters() []admin.Cluster {
 	for _, c := range p.clusters.all() {
 		s := admin.Cluster{Name: c.conf.Name, Endpoints: []admin.Endpoint{}, MaxConnections: c.conf.MaxConnections,
 			MaxPending: c.conf.MaxPending, MaxRequests: c.conf.MaxRequests, MaxRetries: c.conf.MaxRetries}
+		s.Names = c.describeNames()
 		where := c.places()
 		s.Connections, s.Pending, s.Requests, s.Retries = c.breaker.InUse()
 		for _, e := range c.endpoints() {
 			ce := e.host.Endpoint
-			es := admin.Endpoint{Address: e.raw.Address, Workload: ce.Workload, Condition: e.host.Condition(),
+			es := admin.Endpoint{Address: e.raw.Address, Hostname: ce.Host, Workload: ce.Workload, Condition: e.host.Condition(),
 				MutualTLS: e.raw.Source != nil, Active: e.host.Active(), Healthy: ce.Healthy, Draining: ce.Draining, Degraded: ce.Degraded,
 				Ejected: e.host.Ejected(), Failing: e.host.Failing(), Weight: ce.Weight}
 			if l := where[ce]; l != nil {

@@ -55,6 +55,7 @@ func (p *Proxy) connectTo(ctx context.Context, name string) (net.Conn, error) {
 	if c == nil {
 		return nil, fmt.Errorf("cluster %s: not known", name)
 	}
+	c = c.resolved(ctx, time.Time{})
 	to := c.pick(&balance.Choice{}, netip.AddrPort{})
 	if to == nil {
 		return nil, c.whyNone()

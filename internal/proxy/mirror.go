@@ -87,6 +87,7 @@ type shadow struct {
 
 // send makes one attempt and drops the answer.
 func (s *shadow) send() bool {
+	s.cluster = s.cluster.resolved(s.p.ctx, time.Time{})
 	to := s.cluster.pick(&balance.Choice{}, s.direct)
 	if to == nil || to.err != nil {
 		return false

@@ -186,7 +186,7 @@ func (p *Proxy) clusterFor(d *downstream, name string) *cluster {
 func (p *Proxy) outside(name string) *cluster {
 	host, port := hostPort(name)
 	e := &conf.Endpoint{Address: host, Port: port, Weight: 1, Healthy: true}
-	c := &conf.Cluster{Name: wire.PassthroughCluster, Discovery: conf.StrictDNS, Speaks: conf.AsClient, Transports: []conf.TransportMatch{{}},
+	c := &conf.Cluster{Name: wire.PassthroughCluster, Discovery: conf.Static, Speaks: conf.AsClient, Transports: []conf.TransportMatch{{}},
 		Localities: []conf.Locality{{Endpoints: []*conf.Endpoint{e}}}, Total: 1, MaxRequestsPerConnection: 1}
 	return p.clusters.build(c, nil)
 }

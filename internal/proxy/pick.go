@@ -22,6 +22,7 @@ func (x *exchange) pick() bool {
 	} else if c := x.p.clusters.get(x.cluster.conf.Name); c != nil && c.lasting == x.cluster.lasting {
 		x.cluster = c // endpoints may have come since the last attempt
 	}
+	x.cluster = x.cluster.resolved(x.p.ctx, x.deadline)
 	x.choice.Avoid = x.failed[:x.failures]
 	if x.cluster.conf.Policy.Hashed() && !x.choice.Hashed {
 		x.hash()
@@ -52,6 +53,9 @@ func (c *cluster) authority(to *endpoint) string {
 // whyNone names what keeps each endpoint from being used.
 func (c *cluster) whyNone() error {
 	hosts := c.balancer.Hosts()
+	if why := c.whyUnresolved(); len(hosts) == 0 && why != "" {
+		return fmt.Errorf("cluster %s: %s", c.conf.Name, why)
+	}
 	if len(hosts) == 0 {
 		return fmt.Errorf("cluster %s: has no endpoints", c.conf.Name)
 	}

@@ -29,6 +29,7 @@ import (
 	"github.com/weftmesh/weft/internal/proxy/overload"
 	"github.com/weftmesh/weft/internal/proxy/plane"
 	"github.com/weftmesh/weft/internal/proxy/ready"
+	"github.com/weftmesh/weft/internal/proxy/resolve"
 	"github.com/weftmesh/weft/internal/proxy/takeover"
 	"github.com/weftmesh/weft/internal/telemetry"
 	"github.com/weftmesh/weft/internal/wire"
@@ -99,7 +100,9 @@ type Proxy struct {
 	plane   *plane.Plane // nil when Options brought Config and Source
 	metrics *telemetry.Metrics
 	dialer  *dial.Dialer
-	state   *ready.State
+	// resolver asks for names outside the mesh.
+	resolver *resolve.Resolver
+	state    *ready.State
 
 	// Set by Run before anything is served.
 	ctx    context.Context // ends when what is left of draining connections is cut off
@@ -145,6 +148,9 @@ func New(o Options) (*Proxy, error) {
 	var err error
 	if p.dialer, err = dial.New(o.Bootstrap, o.Dial, o.DialOutside); err != nil {
 		return nil, fmt.Errorf("proxy: %w", err)
+	}
+	if p.resolver, err = newResolver(&p.opt); err != nil {
+		return nil, err
 	}
 	p.exchanges.New = func() any { return &exchange{} }
 	p.guard = overload.New(overload.Limits{Connections: o.Bootstrap.MaxConnections, ListenerConnections: o.Bootstrap.MaxListenerConnections,

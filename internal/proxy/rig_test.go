@@ -168,11 +168,11 @@ func (m *mesh) pod(account, ip string, change func(*wire.Bootstrap)) *pod {
 	source.Publish(mat)
 	p.config.publish(func(s *conf.Snapshot, _ map[string]*conf.Target) { s.Inbound = strict(9080) })
 	b := &wire.Bootstrap{Node: wire.Node{Role: wire.Sidecar, Name: account + "-1", Namespace: "default", ServiceAccount: account,
-		Workload: account + "-v1"}, TrustDomain: "cluster.local", Outbound: ip + ":15001", Inbound: ip + ":15006", DrainSeconds: 2}
+		Workload: account + "-v1"}, TrustDomain: "cluster.local", Outbound: net.JoinHostPort(ip, "15001"), Inbound: net.JoinHostPort(ip, "15006"), DrainSeconds: 2}
 	if change != nil {
 		change(b)
 	}
-	out, in := netip.MustParseAddrPort(ip+":15001"), netip.MustParseAddrPort(ip+":15006")
+	out, in := netip.MustParseAddrPort(net.JoinHostPort(ip, "15001")), netip.MustParseAddrPort(net.JoinHostPort(ip, "15006"))
 	if b.Outbound != "" {
 		p.CaptureOutbound(func(dst netip.AddrPort) (netip.AddrPort, bool) {
 			return out, !dst.Addr().IsLoopback() && dst.Addr() != p.Addr()
@@ -195,7 +195,11 @@ func (m *mesh) pod(account, ip string, change func(*wire.Bootstrap)) *pod {
 			}
 			return pc, err
 		}},
-		Dial: func(ctx context.Context, _, address string) (net.Conn, error) {
+		Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
+			if network == "udp" { // name servers are of the machine: there is no UDP in memory
+				var d net.Dialer
+				return d.DialContext(ctx, network, address)
+			}
 			a, err := netip.ParseAddrPort(address)
 			if err != nil {
 				return nil, err

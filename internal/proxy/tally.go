@@ -62,7 +62,7 @@ func (p *Proxy) Stats() []telemetry.Stat {
 	})
 	shown := 0
 	for _, c := range p.clusters.all() {
-		if !c.tally.used() {
+		if !c.tally.used() && c.names.attempts.Load() == 0 {
 			continue
 		}
 		if shown++; shown > maxClusterStats {
@@ -111,6 +111,12 @@ func (c *cluster) stats(list []telemetry.Stat) []telemetry.Stat {
 	add("upstream_rq_retry_success", false, t.retriesWell.Load())
 	add("upstream_rq_timeout", false, t.timeouts.Load())
 	add("upstream_rq_total", false, t.attempts.Load())
+	if n := &c.names; named(c.conf) {
+		add("update_attempt", false, n.attempts.Load())
+		add("update_empty", false, n.empty.Load())
+		add("update_failure", false, n.failures.Load())
+		add("update_success", false, n.successes.Load())
+	}
 	return list
 }
 

@@ -81,6 +81,7 @@ func (s *stream) open() bool {
 	if s.cluster = s.p.clusterFor(s.d, split.Cluster); s.cluster == nil {
 		return s.fail(noCluster, "route", fmt.Errorf("cluster %s: not known", split.Cluster))
 	}
+	s.cluster = s.cluster.resolved(s.p.ctx, time.Time{})
 	for range connectTries {
 		s.to = s.cluster.pick(s.choice(), s.d.app)
 		if s.to == nil {

@@ -137,6 +137,7 @@ func (g *Generator) discover(c *clusterv3.Cluster, b *backend) {
 		c.EdsClusterConfig = &clusterv3.Cluster_EdsClusterConfig{EdsConfig: ads(), ServiceName: c.Name}
 	default:
 		c.LoadAssignment = g.dnsEndpoints(c.Name, b)
+		c.RespectDnsTtl, c.DnsLookupFamily = true, clusterv3.Cluster_V4_PREFERRED
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -15,6 +16,31 @@ type Cluster struct {
 	Connections, Pending, Requests, Retries             int64
 	MaxConnections, MaxPending, MaxRequests, MaxRetries uint32
 	Endpoints                                           []Endpoint
+	// Names are what endpoints are found by.
+	Names []Name `json:"-"`
+}
+
+// Name is a name of DNS that stands for endpoints.
+type Name struct {
+	Name        string    `json:"name"`
+	Addresses   []string  `json:"addresses"`
+	Asked, Next time.Time // the last lookup, and the next; zero for none
+	Trouble     string    `json:"trouble,omitempty"` // why there are no addresses, or no new ones
+}
+
+// String is the state of the name in words.
+func (n *Name) String() string {
+	s := strings.Join(n.Addresses, " ")
+	if n.Trouble != "" {
+		s = strings.TrimPrefix(s+"; "+n.Trouble, "; ")
+	}
+	if !n.Asked.IsZero() {
+		s += "; asked " + n.Asked.UTC().Format(time.RFC3339)
+	}
+	if !n.Next.IsZero() {
+		s += ", again " + n.Next.UTC().Format(time.RFC3339)
+	}
+	return s
 }
 
 // Endpoint is an endpoint as its users have found it.
@@ -61,6 +87,9 @@ func writeClusters(w io.Writer, list []Cluster) {
 			fmt.Fprintf(w, "%s::default_priority::%s::%d\n", c.Name, l.name, unlimited(l.max))
 		}
 		fmt.Fprintf(w, "%s::added_via_api::true\n", c.Name)
+		for i := range c.Names {
+			fmt.Fprintf(w, "%s::name::%s::%s\n", c.Name, c.Names[i].Name, c.Names[i].String())
+		}
 		for i := range c.Endpoints {
 			e := &c.Endpoints[i]
 			for _, line := range e.lines() {
@@ -91,8 +120,8 @@ func (e *Endpoint) lines() [][2]string {
 	return lines
 }
 
-// clusterStatuses is envoy.admin.v3.Clusters in JSON; fields that Envoy does not have are ours: workload, mutual_tls, condition,
-// last_failure.
+// clusterStatuses is envoy.admin.v3.Clusters in JSON; fields that Envoy does not have are ours: names, workload, mutual_tls,
+// condition, last_failure.
 func clusterStatuses(list []Cluster) any {
 	statuses := []any{}
 	for _, c := range list {
@@ -100,14 +129,18 @@ func clusterStatuses(list []Cluster) any {
 		for i := range c.Endpoints {
 			hosts = append(hosts, c.Endpoints[i].status())
 		}
-		statuses = append(statuses, map[string]any{
+		status := map[string]any{
 			"name": c.Name, "observability_name": c.Name, "added_via_api": true, "host_statuses": hosts,
 			"circuit_breakers": map[string]any{"thresholds": []any{map[string]any{
 				"max_connections": unlimited(c.MaxConnections), "max_pending_requests": unlimited(c.MaxPending),
 				"max_requests": unlimited(c.MaxRequests), "max_retries": unlimited(c.MaxRetries),
 			}}},
 			"in_use": map[string]int64{"connections": c.Connections, "pending_requests": c.Pending, "requests": c.Requests, "retries": c.Retries},
-		})
+		}
+		if len(c.Names) > 0 {
+			status["names"] = c.Names
+		}
+		statuses = append(statuses, status)
 	}
 	return map[string]any{"cluster_statuses": statuses}
 }

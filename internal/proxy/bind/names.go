@@ -29,7 +29,7 @@ type Lookup func(ctx context.Context, name string) (addresses []netip.Addr, foun
 // ListenNames opens the name server's sockets at b.DNS. Other names are asked for at b.DNSUpstream, reached by dial, or else at the
 // broker.
 func (s *Sockets) ListenNames(ctx context.Context, b *wire.Bootstrap, lookup Lookup, dial func(context.Context, string, string) (net.Conn, error), log *slog.Logger) (*Names, error) {
-	forward, err := forwarder(b, dial)
+	forward, err := Forwarder(b, dial)
 	if err != nil {
 		return nil, err
 	}
@@ -79,7 +79,9 @@ func (n *Names) Gauges(page *telemetry.Page) {
 	}
 }
 
-func forwarder(b *wire.Bootstrap, dial func(context.Context, string, string) (net.Conn, error)) (func(context.Context, *dns.Msg) (*dns.Msg, error), error) {
+// Forwarder gives the way to ask for names that are not the mesh's: at b.DNSUpstream, reached by dial, or else at the broker. It is nil
+// where there is neither.
+func Forwarder(b *wire.Bootstrap, dial func(context.Context, string, string) (net.Conn, error)) (func(context.Context, *dns.Msg) (*dns.Msg, error), error) {
 	if len(b.DNSUpstream) > 0 {
 		u, err := weftdns.NewUpstreams(b.DNSUpstream, 0, dial)
 		if err != nil {

@@ -217,6 +217,7 @@ type Cluster struct {
 	MaxConnectionDuration time.Duration
 	// KeepAlive is TCP's own probing of connections; nil leaves it to the system.
 	KeepAlive *KeepAlive
+	DNS       DNS // for StrictDNS and LogicalDNS
 }
 
 // BalanceOptions tune a policy. Zero values mean Envoy's defaults.
@@ -290,6 +291,30 @@ const (
 	EDS                          // a resource of their own
 	StrictDNS                    // each endpoint's name is resolved, all addresses are used
 	OriginalDst                  // wherever the client was connecting to
+	LogicalDNS                   // an endpoint's name stands for its first address, which new connections use
+)
+
+// DNS is how the names of endpoints are resolved.
+type DNS struct {
+	Family  Family
+	Refresh time.Duration // between lookups, where the answer does not decide
+	// RespectTTL lets the answer decide.
+	RespectTTL bool
+	Jitter     time.Duration // is added, at most
+	// FailureBase and FailureMax bound the growing time after failures; zero leaves it to the proxy.
+	FailureBase, FailureMax time.Duration
+}
+
+// Family says which addresses of a name are used.
+type Family uint8
+
+// The families. Where one is preferred, the other is used if the name has none of it.
+const (
+	V6Preferred Family = iota
+	V4Only
+	V6Only
+	V4Preferred
+	AllFamilies
 )
 
 // Balancing is a load balancing policy.
@@ -317,9 +342,10 @@ type Locality struct {
 	Endpoints             []*Endpoint
 }
 
-// Endpoint is one instance. Address may be a DNS name in StrictDNS clusters.
+// Endpoint is one instance. Address may be a DNS name in StrictDNS and LogicalDNS clusters.
 type Endpoint struct {
 	Address string
+	Host    string // the name that Address was found by; empty for none
 	Port    uint16
 	Weight  uint32 // at least 1
 	Healthy bool

@@ -25,9 +25,8 @@ func (d *decoder) cluster(m *clusterv3.Cluster) *conf.Cluster {
 		"circuit_breakers", "typed_extension_protocol_options", "outlier_detection", "common_lb_config", "transport_socket",
 		"transport_socket_matches", "metadata", "original_dst_lb_config", "ring_hash_lb_config",
 		"least_request_lb_config", "maglev_lb_config", "round_robin_lb_config", "load_balancing_policy", "health_checks",
-		"upstream_connection_options", "dns_refresh_rate",
-		// Without effect: how names are resolved is the proxy's own business.
-		"respect_dns_ttl", "dns_lookup_family", "dns_jitter", "dns_failure_refresh_rate", "alt_stat_name", "track_cluster_stats")
+		"upstream_connection_options", "dns_refresh_rate", "respect_dns_ttl", "dns_lookup_family", "dns_jitter", "dns_failure_refresh_rate",
+		"alt_stat_name", "track_cluster_stats") // the last two: statistics
 	c := &conf.Cluster{
 		Name: m.GetName(), ConnectTimeout: cmp.Or(d.duration("connect_timeout", m.GetConnectTimeout()), defaultConnectTimeout),
 		MaxRequestsPerConnection: m.GetMaxRequestsPerConnection().GetValue(), PanicThreshold: defaultPanic,
@@ -72,8 +71,12 @@ func (d *decoder) discovery(m *clusterv3.Cluster, c *conf.Cluster) {
 			d.aggregated("eds_config", e.GetEdsConfig())
 			c.EndpointsName = cmp.Or(e.GetServiceName(), m.GetName())
 		})
-	case clusterv3.Cluster_STRICT_DNS, clusterv3.Cluster_LOGICAL_DNS:
+	case clusterv3.Cluster_STRICT_DNS:
 		c.Discovery, policy = conf.StrictDNS, namesToo
+		c.DNS = d.dns(m)
+	case clusterv3.Cluster_LOGICAL_DNS:
+		c.Discovery, policy = conf.LogicalDNS, namesToo
+		c.DNS = d.dns(m)
 	case clusterv3.Cluster_ORIGINAL_DST:
 		c.Discovery = conf.OriginalDst
 	default:
@@ -92,6 +95,40 @@ func (d *decoder) discovery(m *clusterv3.Cluster, c *conf.Cluster) {
 		a := d.assignment(m.GetLoadAssignment(), policy)
 		c.Localities, c.Total, c.Overprovisioning = a.Localities, a.Total, a.Overprovisioning
 	})
+}
+
+// defaultRefresh is Envoy's.
+const defaultRefresh = 5 * time.Second
+
+var families = map[clusterv3.Cluster_DnsLookupFamily]conf.Family{
+	clusterv3.Cluster_AUTO: conf.V6Preferred, clusterv3.Cluster_V4_ONLY: conf.V4Only, clusterv3.Cluster_V6_ONLY: conf.V6Only,
+	clusterv3.Cluster_V4_PREFERRED: conf.V4Preferred, clusterv3.Cluster_ALL: conf.AllFamilies,
+}
+
+// dns decodes how names are resolved.
+func (d *decoder) dns(m *clusterv3.Cluster) conf.DNS {
+	family, ok := families[m.GetDnsLookupFamily()]
+	if !ok {
+		d.at("dns_lookup_family", func() { d.fail("%s is not supported", m.GetDnsLookupFamily()) })
+	}
+	n := conf.DNS{Family: family, RespectTTL: m.GetRespectDnsTtl(), Jitter: d.duration("dns_jitter", m.GetDnsJitter()),
+		Refresh: cmp.Or(d.duration("dns_refresh_rate", m.GetDnsRefreshRate()), defaultRefresh)}
+	if n.Refresh < time.Millisecond {
+		d.at("dns_refresh_rate", func() { d.fail("%s is less than 1ms", n.Refresh) })
+	}
+	d.at("dns_failure_refresh_rate", func() {
+		r := m.GetDnsFailureRefreshRate()
+		if r == nil {
+			return
+		}
+		d.only(r, "base_interval", "max_interval")
+		n.FailureBase = d.required("base_interval", r.GetBaseInterval())
+		n.FailureMax = cmp.Or(d.duration("max_interval", r.GetMaxInterval()), 10*n.FailureBase)
+		if n.FailureMax < n.FailureBase {
+			d.at("max_interval", func() { d.fail("%s is less than base_interval", n.FailureMax) })
+		}
+	})
+	return n
 }
 
 // clusterFacts reads what metrics say about the cluster.

@@ -91,6 +91,15 @@ func (d *Dialer) Dial(ctx context.Context, address string) (net.Conn, error) {
 	return d.dialBoth(ctx, address, a.Addr())
 }
 
+// DialNamed is Dial for an address that a name outside the mesh was resolved to, or for such a name itself: by the host's network if
+// there is one, whose names these are.
+func (d *Dialer) DialNamed(ctx context.Context, address string) (net.Conn, error) {
+	if d.outside != nil {
+		return d.outside(ctx, "tcp", address)
+	}
+	return d.direct(ctx, "tcp", address)
+}
+
 // podTime bounds connecting to an address of the pods' network of which the configuration knows nothing. A pod that is there
 // answers within milliseconds, or to the second SYN, after a second, when its queue was full; that none is there the system
 // would tell after three.
