@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"cmp"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -51,6 +52,7 @@ type process struct {
 //	echo               answers with the request as JSON; see echo
 //	tcp-echo           says "POD\n", then sends back each line in upper case
 //	tcp-ask            sends back each line in upper case: the client speaks first
+//	tls-ask            the same, in TLS, with a certificate of its own making for its pod's name
 //	sleep              serves nothing
 func startProcess(pod *Pod, c corev1.Container) (*process, error) {
 	p := &process{pod: pod, failing: map[string]int{}, conns: map[net.Conn]bool{}}
@@ -81,6 +83,13 @@ func startProcess(pod *Pod, c corev1.Container) (*process, error) {
 	case "tcp-echo":
 		p.serveTCP(pod.Name + "\n")
 	case "tcp-ask":
+		p.serveTCP("")
+	case "tls-ask":
+		pair, err := SelfSigned(pod.Name)
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("pod %s: %w", pod.Name, err), l.Close())
+		}
+		p.listener = tls.NewListener(l, &tls.Config{Certificates: []tls.Certificate{pair}})
 		p.serveTCP("")
 	default:
 		return nil, errors.Join(fmt.Errorf("pod %s: there is no program %q", pod.Name, words[0]), l.Close())
