@@ -130,15 +130,19 @@ func (x *exchange) unasked(l *conf.GlobalLimit, err error) bool {
 	return false
 }
 
-// describe gives the descriptions of the request by the rules of the limit's stage. They are the caller's to keep.
+// describe gives the descriptions of the request by the limit's own rules, else by those of the route that are of its stage. They are the caller's to keep.
 func (x *exchange) describe(l *conf.GlobalLimit) (out [][]conf.LimitEntry) {
 	r := ratelimit.Request{Request: &x.req, Remote: x.d.remote.Addr(), RemoteText: x.d.remoteText(), Source: x.p.opt.Bootstrap.Node.Workload}
 	if x.split != nil {
 		r.Destination = x.split.Cluster
 	}
-	for _, list := range x.limitRules(conf.OverrideHostRules) {
+	rules := [2][]conf.LimitRule{l.Rules}
+	if l.Rules == nil {
+		rules = x.limitRules(conf.OverrideHostRules)
+	}
+	for _, list := range rules {
 		for i := range list {
-			if list[i].Stage != l.Stage {
+			if l.Rules == nil && list[i].Stage != l.Stage {
 				continue
 			}
 			if entries := ratelimit.Describe(nil, &list[i], &r); len(entries) > 0 {

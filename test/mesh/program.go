@@ -53,6 +53,7 @@ type process struct {
 //	tcp-echo           says "POD\n", then sends back each line in upper case
 //	tcp-ask            sends back each line in upper case: the client speaks first
 //	tls-ask            the same, in TLS, with a certificate of its own making for its pod's name
+//	rate-limit         a rate-limit service of Envoy's protocol that lets each description pass twice
 //	sleep              serves nothing
 func startProcess(pod *Pod, c corev1.Container) (*process, error) {
 	p := &process{pod: pod, failing: map[string]int{}, conns: map[net.Conn]bool{}}
@@ -84,6 +85,8 @@ func startProcess(pod *Pod, c corev1.Container) (*process, error) {
 		p.serveTCP(pod.Name + "\n")
 	case "tcp-ask":
 		p.serveTCP("")
+	case "rate-limit":
+		p.serveRateLimits()
 	case "tls-ask":
 		pair, err := SelfSigned(pod.Name)
 		if err != nil {

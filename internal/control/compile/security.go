@@ -25,11 +25,30 @@ func (c *compiler) addPolicies() {
 		c.mesh.PeerAuthentications = append(c.mesh.PeerAuthentications, p.PeerAuthentication)
 	}
 	for _, p := range c.byKind["RateLimit"] {
+		c.linkLimitService(p)
 		c.mesh.RateLimits = append(c.mesh.RateLimits, p.RateLimit)
 	}
 	for _, p := range c.byKind["AuthorizationPolicy"] {
 		c.checkLayer(p)
 		c.mesh.AuthorizationPolicies = append(c.mesh.AuthorizationPolicies, p.AuthorizationPolicy)
+	}
+}
+
+// linkLimitService reports a rate-limit service that is not there: nothing is said of requests then.
+func (c *compiler) linkLimitService(p *part) {
+	s := p.RateLimit.Service
+	if s == nil {
+		return
+	}
+	fate := "requests are not limited"
+	if s.Deny {
+		fate = "requests are refused"
+	}
+	switch to := c.mesh.Services[s.Host]; {
+	case to == nil || !to.ExportTo.VisibleFrom(to.Namespace, p.GetNamespace()):
+		p.Warn("HostNotFound", "spec.service.host", c.hostHint(s.Host, p.GetNamespace()), "there is no service %s: %s", s.Host, fate)
+	case to.Port(s.Port) == nil:
+		p.Warn("PortNotFound", "spec.service.port", "", "service %s has no port %d (it has %s): %s", s.Host, s.Port, portList(to), fate)
 	}
 }
 

@@ -159,6 +159,10 @@ func rateLimits(m *model.Mesh) {
 				Keys:    []model.RateLimitKey{{Header: "x-user"}, {Query: "q"}, {}, {V4: 24}}, Requests: 5, Burst: 10, Per: time.Minute, DryRun: true}}},
 		{Ref: model.Ref{Kind: "RateLimit", Namespace: "default", Name: "other"}, Namespace: "default", Selector: map[string]string{"app": "other"},
 			Rules: []model.RateLimitRule{{Name: "all"}}},
+		{Ref: model.Ref{Kind: "RateLimit", Namespace: "default", Name: "shared"}, Namespace: "default", Status: 429, Report: true,
+			Service: &model.RateLimitService{Host: "limits.default" + domain, Port: 8081, Domain: "shop", Timeout: time.Second, Deny: true},
+			Rules: []model.RateLimitRule{{Name: "logins", Methods: []string{"POST"}, Entries: []model.RateLimitEntry{
+				{Key: "user", From: model.RateLimitKey{Header: "x-user"}}, {Key: "do", Value: "login"}, {Key: "a", Value: "b"}, {From: model.RateLimitKey{V6: 64}}}}}},
 	}
 }
 

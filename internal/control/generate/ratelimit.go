@@ -20,16 +20,22 @@ import (
 // maxLimitValues bounds the values of a rule's keys that have a bucket at a time.
 const maxLimitValues = 10_000
 
-// rateLimits gives a filter for each rule that holds for the node's workload.
+// rateLimits gives a filter for each rule that holds for the node's workload, and one for all rules for a service.
 func (g *Generator) rateLimits() []*hcmv3.HttpFilter {
 	var out []*hcmv3.HttpFilter
 	for _, l := range g.mesh.RateLimits {
 		if l.Namespace != "" && l.Namespace != g.node.Namespace || !subsetOf(l.Selector, g.node.Labels) {
 			continue
 		}
+		name := "ratelimit/" + l.Ref.Namespace + "/" + l.Ref.Name
+		if l.Service != nil {
+			if !g.serves(l.Service.Host) {
+				out = append(out, httpFilter(name, globalLimit(l)))
+			}
+			continue
+		}
 		for i := range l.Rules {
-			name := "ratelimit/" + l.Ref.Namespace + "/" + l.Ref.Name + "/" + l.Rules[i].Name
-			out = append(out, httpFilter(name, localLimit(l, &l.Rules[i])))
+			out = append(out, httpFilter(name+"/"+l.Rules[i].Name, localLimit(l, &l.Rules[i])))
 		}
 	}
 	return out
@@ -63,35 +69,56 @@ func limitActions(r *model.RateLimitRule) (actions []*routev3.RateLimit_Action, 
 		actions = append(actions, a)
 		entries = append(entries, &ratelimitv3.RateLimitDescriptor_Entry{Key: key, Value: value})
 	}
-	add(&routev3.RateLimit_Action{ActionSpecifier: &routev3.RateLimit_Action_GenericKey_{
-		GenericKey: &routev3.RateLimit_Action_GenericKey{DescriptorKey: "rule", DescriptorValue: r.Name}}}, "rule", r.Name)
+	add(genericKey("rule", r.Name), "rule", r.Name)
 	if headers := limitMatch(r); len(headers) > 0 {
-		add(&routev3.RateLimit_Action{ActionSpecifier: &routev3.RateLimit_Action_HeaderValueMatch_{
-			HeaderValueMatch: &routev3.RateLimit_Action_HeaderValueMatch{DescriptorKey: "match", DescriptorValue: "yes", Headers: headers}}}, "match", "yes")
+		add(headerValueMatch("match", "yes", headers), "match", "yes")
 	}
 	for _, k := range r.Keys {
+		key := "remote_address"
 		switch {
 		case k.Header != "":
-			add(&routev3.RateLimit_Action{ActionSpecifier: &routev3.RateLimit_Action_RequestHeaders_{
-				RequestHeaders: &routev3.RateLimit_Action_RequestHeaders{HeaderName: k.Header, DescriptorKey: "header:" + k.Header}}}, "header:"+k.Header, "")
+			key = "header:" + k.Header
 		case k.Query != "":
-			add(&routev3.RateLimit_Action{ActionSpecifier: &routev3.RateLimit_Action_QueryParameters_{
-				QueryParameters: &routev3.RateLimit_Action_QueryParameters{QueryParameterName: k.Query, DescriptorKey: "query:" + k.Query}}}, "query:"+k.Query, "")
-		case k.V4 == 0 && k.V6 == 0:
-			add(&routev3.RateLimit_Action{ActionSpecifier: &routev3.RateLimit_Action_RemoteAddress_{
-				RemoteAddress: &routev3.RateLimit_Action_RemoteAddress{}}}, "remote_address", "")
-		default:
-			mask := &routev3.RateLimit_Action_MaskedRemoteAddress{}
-			if k.V4 > 0 {
-				mask.V4PrefixMaskLen = wrapperspb.UInt32(k.V4)
-			}
-			if k.V6 > 0 {
-				mask.V6PrefixMaskLen = wrapperspb.UInt32(k.V6)
-			}
-			add(&routev3.RateLimit_Action{ActionSpecifier: &routev3.RateLimit_Action_MaskedRemoteAddress_{MaskedRemoteAddress: mask}}, "masked_remote_address", "")
+			key = "query:" + k.Query
+		case k.V4 > 0 || k.V6 > 0:
+			key = "masked_remote_address"
 		}
+		add(keyAction(key, k), key, "")
 	}
 	return actions, entries
+}
+
+func genericKey(key, value string) *routev3.RateLimit_Action {
+	return &routev3.RateLimit_Action{ActionSpecifier: &routev3.RateLimit_Action_GenericKey_{
+		GenericKey: &routev3.RateLimit_Action_GenericKey{DescriptorKey: key, DescriptorValue: value}}}
+}
+
+func headerValueMatch(key, value string, headers []*routev3.HeaderMatcher) *routev3.RateLimit_Action {
+	return &routev3.RateLimit_Action{ActionSpecifier: &routev3.RateLimit_Action_HeaderValueMatch_{
+		HeaderValueMatch: &routev3.RateLimit_Action_HeaderValueMatch{DescriptorKey: key, DescriptorValue: value, Headers: headers}}}
+}
+
+// keyAction tells what a request has under a key. That of the client's address is fixed.
+func keyAction(key string, k model.RateLimitKey) *routev3.RateLimit_Action {
+	switch {
+	case k.Header != "":
+		return &routev3.RateLimit_Action{ActionSpecifier: &routev3.RateLimit_Action_RequestHeaders_{
+			RequestHeaders: &routev3.RateLimit_Action_RequestHeaders{HeaderName: k.Header, DescriptorKey: key}}}
+	case k.Query != "":
+		return &routev3.RateLimit_Action{ActionSpecifier: &routev3.RateLimit_Action_QueryParameters_{
+			QueryParameters: &routev3.RateLimit_Action_QueryParameters{QueryParameterName: k.Query, DescriptorKey: key}}}
+	case k.V4 == 0 && k.V6 == 0:
+		return &routev3.RateLimit_Action{ActionSpecifier: &routev3.RateLimit_Action_RemoteAddress_{
+			RemoteAddress: &routev3.RateLimit_Action_RemoteAddress{}}}
+	}
+	mask := &routev3.RateLimit_Action_MaskedRemoteAddress{}
+	if k.V4 > 0 {
+		mask.V4PrefixMaskLen = wrapperspb.UInt32(k.V4)
+	}
+	if k.V6 > 0 {
+		mask.V6PrefixMaskLen = wrapperspb.UInt32(k.V6)
+	}
+	return &routev3.RateLimit_Action{ActionSpecifier: &routev3.RateLimit_Action_MaskedRemoteAddress_{MaskedRemoteAddress: mask}}
 }
 
 // limitMatch turns a rule's conditions into conditions on headers, which all hold.

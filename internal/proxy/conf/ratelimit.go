@@ -100,6 +100,8 @@ type GlobalLimit struct {
 	Cluster string
 	// Stage is that of the rules of routes by which requests are described to the service.
 	Stage uint32
+	// Rules describe requests by the filter's own word; nil takes those of route and virtual host.
+	Rules []LimitRule
 	// Timeout bounds the question. Without an answer a request goes on, or if Deny is set gets ErrorStatus.
 	Timeout     time.Duration
 	Deny        bool

@@ -19,7 +19,7 @@ const defaultAskTime = 20 * time.Millisecond
 func (d *decoder) globalLimit(m *globallimitv3.RateLimit) *conf.GlobalLimit {
 	d.only(m, "domain", "stage", "timeout", "failure_mode_deny", "rate_limited_as_resource_exhausted", "rate_limit_service",
 		"enable_x_ratelimit_headers", "disable_x_envoy_ratelimited_header", "rate_limited_status", "response_headers_to_add", "status_on_error",
-		"filter_enabled", "request_type",
+		"filter_enabled", "request_type", "rate_limits",
 		"stat_prefix") // without effect: names of statistics
 	l := &conf.GlobalLimit{Domain: m.GetDomain(), Stage: m.GetStage(), Timeout: cmp.Or(d.duration("timeout", m.GetTimeout()), defaultAskTime),
 		Deny: m.GetFailureModeDeny(), Exhausted: m.GetRateLimitedAsResourceExhausted(), Mark: !m.GetDisableXEnvoyRatelimitedHeader(), Enabled: million}
@@ -39,6 +39,12 @@ func (d *decoder) globalLimit(m *globallimitv3.RateLimit) *conf.GlobalLimit {
 	}
 	if f := m.GetFilterEnabled(); f != nil {
 		l.Enabled = d.runtimeFraction("filter_enabled", f)
+	}
+	l.Rules = d.limitRules("rate_limits", m.GetRateLimits())
+	for i, r := range l.Rules {
+		if r.Stage != 0 {
+			d.at("rate_limits", func() { d.fail("[%d].stage: a filter's own rules have no stages", i) })
+		}
 	}
 	l.Status = d.limitStatus("rate_limited_status", m.GetRateLimitedStatus())
 	l.ErrorStatus = d.errorStatus(m.GetStatusOnError())

@@ -25,6 +25,9 @@ func (p *Part) rateLimit(r *weftapi.RateLimit) {
 	default:
 		out.Status = uint32(s)
 	}
+	if s := r.Spec.Service; s != nil {
+		out.Service = p.limitService(s, "spec.service")
+	}
 	if len(r.Spec.Rules) == 0 {
 		p.Err("MissingField", "spec.rules", "", "at least one rule is needed")
 	}
@@ -37,15 +40,22 @@ func (p *Part) rateLimit(r *weftapi.RateLimit) {
 			p.Err("InvalidName", field+".name", "", "name %q is already that of spec.rules[%d]", rule.Name, first)
 		}
 		names[rule.Name] = i
-		out.Rules = append(out.Rules, p.limitRule(rule, field))
+		out.Rules = append(out.Rules, p.limitRule(rule, field, out.Service != nil))
 	}
 	p.RateLimit = out
 }
 
-func (p *Part) limitRule(r *weftapi.RateLimitRule, field string) model.RateLimitRule {
+func (p *Part) limitRule(r *weftapi.RateLimitRule, field string, global bool) model.RateLimitRule {
 	out := model.RateLimitRule{Name: r.Name, DryRun: r.DryRun}
 	if r.Match != nil {
 		p.limitMatch(r.Match, field+".match", &out)
+	}
+	if global {
+		p.limitEntries(r, field, &out)
+		return out
+	}
+	if len(r.Descriptor) > 0 {
+		p.Err("ConflictingFields", field+".descriptor", "use each, or give spec.service", "only a rate-limit service takes descriptors")
 	}
 	for i := range r.Each {
 		out.Keys = append(out.Keys, p.limitKey(&r.Each[i], At(field+".each", i)))

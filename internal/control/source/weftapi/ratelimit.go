@@ -13,7 +13,7 @@ const (
 	Version         = "v1alpha1"
 )
 
-// RateLimit limits the requests to workloads. Each proxy counts for itself.
+// RateLimit limits the requests to workloads. Each proxy counts for itself, or a service that all of them ask does.
 type RateLimit struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
@@ -26,6 +26,8 @@ type RateLimitSpec struct {
 	// Selector picks workloads of the namespace, sidecars and gateways alike; none picks all. In the root namespace it is for all
 	// namespaces.
 	Selector *WorkloadSelector `json:"selector,omitempty"`
+	// Service is asked about requests that rules describe to it; it knows the limits. Without it the limits are those of the rules.
+	Service *RateLimitService `json:"service,omitempty"`
 	// Rules all hold: a request is refused when it is over the limit of one.
 	Rules []RateLimitRule `json:"rules"`
 	// Status of refused requests, 400 to 599; 429 when 0.
@@ -49,8 +51,32 @@ type RateLimitRule struct {
 	// not limited by the rule.
 	Each  []RateLimitKey `json:"each,omitempty"`
 	Limit RateLimitValue `json:"limit"`
+	// Descriptor is how requests are described to a service, in place of Each and Limit. A request that lacks one of the values is not
+	// described by the rule.
+	Descriptor []RateLimitEntry `json:"descriptor,omitempty"`
 	// DryRun counts and refuses nothing.
 	DryRun bool `json:"dryRun,omitempty"`
+}
+
+// RateLimitService speaks the protocol of envoy.service.ratelimit.v3.
+type RateLimitService struct {
+	// Host is a service of the mesh, by its short name in the namespace or in full.
+	Host string `json:"host"`
+	Port uint32 `json:"port"`
+	// Domain names the service's set of limits.
+	Domain string `json:"domain"`
+	// Timeout bounds the question, a duration; 20ms when empty.
+	Timeout string `json:"timeout,omitempty"`
+	// OnFailure says what becomes of requests of which the service says nothing in time: Allow, the default, or Deny.
+	OnFailure string `json:"onFailure,omitempty"`
+}
+
+// RateLimitEntry is a part of a description: a value that is given, or one of the others. The key of ClientAddress is remote_address,
+// with prefix lengths masked_remote_address, and not to be given.
+type RateLimitEntry struct {
+	Key          string `json:"key,omitempty"`
+	Value        string `json:"value,omitempty"`
+	RateLimitKey `json:",inline"`
 }
 
 // RateLimitMatch matches when each list that is not empty has a value that does.
@@ -104,6 +130,10 @@ func (r *RateLimit) DeepCopyObject() runtime.Object {
 		}
 		out.Spec.Selector = &WorkloadSelector{MatchLabels: labels}
 	}
+	if s := r.Spec.Service; s != nil {
+		service := *s
+		out.Spec.Service = &service
+	}
 	out.Spec.Rules = nil
 	for _, rule := range r.Spec.Rules {
 		if m := rule.Match; m != nil {
@@ -118,6 +148,13 @@ func (r *RateLimit) DeepCopyObject() runtime.Object {
 			}
 		}
 		rule.Each = keys
+		rule.Descriptor = append([]RateLimitEntry(nil), rule.Descriptor...)
+		for i := range rule.Descriptor {
+			if n := rule.Descriptor[i].ClientAddress; n != nil {
+				network := *n
+				rule.Descriptor[i].ClientAddress = &network
+			}
+		}
 		out.Spec.Rules = append(out.Spec.Rules, rule)
 	}
 	return &out
