@@ -50,7 +50,7 @@ func (x *exchange) wantsAgain(ok bool) bool {
 		a.Status, a.GRPC, a.Begun, a.Header = x.res.Status, x.grpcStatus(), true, &x.res.Header
 		a.Unsent, a.Unanswered = x.toldBy(unsentHeader), x.toldBy(unansweredHeader)
 	} else {
-		a.TimedOut = x.err.kind == upstreamTimeout
+		a.TimedOut = x.err.kind == upstreamTimeout || x.err.kind == tryTimeout
 	}
 	if !retry.Wanted(policy, &a, repeatable) {
 		return false

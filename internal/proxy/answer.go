@@ -127,7 +127,7 @@ func (x *exchange) answer(body []byte) {
 	if err == nil {
 		x.sent = int64(len(body))
 	} else if x.err == nil {
-		x.fail(clientGone, "reply", err)
+		x.gone("reply", err)
 	}
 }
 

@@ -36,13 +36,20 @@ const (
 	noCluster
 	noHealthy
 	connectFailed
+	connectTimeout
 	tlsFailed
 	overflow
 	upstreamClosed
 	upstreamReset
+	upstreamRefused
 	upstreamTimeout
+	tryTimeout
 	upstreamMalformed
 	clientGone
+	clientReset
+	clientBroken
+	clientTLS
+	badPath
 	denied
 	injected
 	refusedMethod
@@ -54,10 +61,12 @@ const (
 	limitUnknown
 	panicked
 	stalled
+	tunnelIdle
 	overloaded
 )
 
-// kinds is the one place where failures become status codes and Envoy's response flags and details.
+// kinds is the one place where failures become status codes and Envoy's response flags and details. Details in braces say why the
+// request to the upstream was reset: see Error.Details. Sources: Envoy's documentation of access logs and of response code details.
 var kinds = [...]struct {
 	fault     Fault
 	status    int
@@ -66,25 +75,33 @@ var kinds = [...]struct {
 	retryable bool
 	public    string // what a client outside the mesh is told
 }{
-	malformed:         {OfClient, 400, "DPE", "http1.codec_error", false, "malformed request"},
+	malformed:         {OfClient, 400, "DPE", "codec_error", false, "malformed request"},
+	badPath:           {OfClient, 400, "DPE", "path_normalization_failed", false, "malformed request"},
 	noRoute:           {OfMesh, 404, "NR", "route_not_found", false, "no route for this host and path"},
 	noChain:           {OfMesh, 0, "NR", "filter_chain_not_found", false, "connections of this kind are not taken here"},
 	noConfig:          {OfMesh, 503, "NC", "no_configuration", false, "no configuration for this destination yet"},
 	noCluster:         {OfMesh, 503, "NC", "cluster_not_found", false, "the route leads to a service that does not exist"},
 	noHealthy:         {OfUpstream, 503, "UH", "no_healthy_upstream", true, "no healthy upstream"},
-	connectFailed:     {OfUpstream, 503, "UF", "upstream_reset_before_response_started{connection_failure}", true, "cannot connect to the upstream"},
-	tlsFailed:         {OfUpstream, 503, "UF", "upstream_reset_before_response_started{connection_failure,TLS_error}", true, "cannot connect to the upstream"},
-	overflow:          {OfMesh, 503, "UO", "upstream_reset_before_response_started{overflow}", false, "the upstream is at its limit"},
-	upstreamClosed:    {OfUpstream, 503, "UC", "upstream_reset_before_response_started{connection_termination}", true, "the upstream closed the connection before it answered"},
-	upstreamReset:     {OfUpstream, 503, "UR", "upstream_reset_before_response_started{remote_reset}", true, "the upstream reset the request"},
+	connectFailed:     {OfUpstream, 503, "UF", "{remote_connection_failure}", true, "cannot connect to the upstream"},
+	connectTimeout:    {OfUpstream, 503, "UF", "{connection_timeout}", true, "cannot connect to the upstream"},
+	tlsFailed:         {OfUpstream, 503, "UF", "{remote_connection_failure|TLS_error}", true, "cannot connect to the upstream"},
+	overflow:          {OfMesh, 503, "UO", "{overflow}", false, "the upstream is at its limit"},
+	upstreamClosed:    {OfUpstream, 503, "UC", "{connection_termination}", true, "the upstream closed the connection before it answered"},
+	upstreamReset:     {OfUpstream, 503, "UR", "{remote_reset}", true, "the upstream reset the request"},
+	upstreamRefused:   {OfUpstream, 503, "UR", "{remote_refused_stream_reset}", true, "the upstream reset the request"},
 	upstreamTimeout:   {OfUpstream, 504, "UT", "response_timeout", true, "upstream request timeout"},
-	upstreamMalformed: {OfUpstream, 502, "UPE", "upstream_reset_before_response_started{protocol_error}", false, "the upstream's answer is malformed"},
+	tryTimeout:        {OfUpstream, 504, "UT", "upstream_per_try_timeout", true, "upstream request timeout"},
+	upstreamMalformed: {OfUpstream, 502, "UPE", "{protocol_error}", false, "the upstream's answer is malformed"},
 	clientGone:        {OfClient, 0, "DC", "downstream_remote_disconnect", false, ""},
-	denied:            {OfMesh, 403, "UAEX", "rbac_access_denied", false, "RBAC: access denied"},
+	clientReset:       {OfClient, 0, "DR", "remote_reset", false, ""},
+	clientBroken:      {OfClient, 0, "DPE", "codec_error", false, ""},
+	clientTLS:         {OfClient, 0, "DPE", "tls_handshake_failed", false, ""},
+	denied:            {OfMesh, 403, "-", "rbac_access_denied", false, "RBAC: access denied"},
 	injected:          {OfMesh, 0, "FI", "fault_filter_abort", false, "fault filter abort"},
 	refusedMethod:     {OfClient, 405, "-", "method_not_allowed", false, "CONNECT is not allowed here"},
 	unwritable:        {OfMesh, 500, "-", "direct_response", false, "the request cannot be forwarded as the route has changed it"},
 	stalled:           {OfMesh, 408, "SI", "stream_idle_timeout", false, "nothing was sent for too long"},
+	tunnelIdle:        {OfMesh, 0, "SI", "tcp_session_idle_timeout", false, ""},
 	panicked:          {OfMesh, 500, "-", "internal_error", false, "internal error"},
 	refusedUpgrade:    {OfClient, 403, "-", "upgrade_failed", false, "this upgrade is not allowed here"},
 	overGlobalLimit:   {OfClient, 429, "RL", "request_rate_limited", false, "too many requests"},
@@ -104,6 +121,8 @@ type Error struct {
 	status int
 	// policy is the one that denied.
 	policy string
+	// late is set where the response had begun.
+	late bool
 }
 
 func fail(k kind, op string, cause error) *Error { return &Error{Op: op, Cause: cause, kind: k} }
@@ -131,18 +150,26 @@ func (e *Error) Status() int {
 	return kinds[e.kind].status
 }
 
-// Flag is Envoy's response flag.
+// Flag is Envoy's response flag, "-" for a failure that has none.
 func (e *Error) Flag() string { return kinds[e.kind].flag }
 
-// Details are Envoy's response code details.
-func (e *Error) Details() string {
-	if e.kind == denied {
-		if e.policy == "" {
-			return "rbac_access_denied_matched_policy[none]"
-		}
+// Details are Envoy's response code details. codec is the version of HTTP that the client speaks, "http1" for instance: what it did
+// wrong is told with it.
+func (e *Error) Details(codec string) string {
+	d := kinds[e.kind].details
+	switch {
+	case e.kind == denied && e.policy == "":
+		return "rbac_access_denied_matched_policy[none]"
+	case e.kind == denied:
 		return "rbac_access_denied_matched_policy[" + e.policy + "]"
+	case e.kind == malformed || e.kind == clientBroken || e.kind == clientReset:
+		return codec + "." + d
+	case d[0] == '{' && e.late:
+		return "upstream_reset_after_response_started" + d
+	case d[0] == '{':
+		return "upstream_reset_before_response_started" + d
 	}
-	return kinds[e.kind].details
+	return d
 }
 
 // public is the text for clients outside the mesh: it names nothing inside.
@@ -162,14 +189,13 @@ func (e *Error) public() string {
 // unreached makes the Error of an endpoint that cannot be used.
 func unreached(err error) *Error {
 	var u *upstream.Error
-	if !errors.As(err, &u) {
-		return fail(connectFailed, "connect", err)
-	}
-	switch u.Op {
-	case upstream.Handshake:
+	switch ok := errors.As(err, &u); {
+	case ok && u.Op == upstream.Handshake:
 		return fail(tlsFailed, "connect", err)
-	case upstream.Overflow:
+	case ok && u.Op == upstream.Overflow:
 		return fail(overflow, "connect", err)
+	case ok && u.Timeout():
+		return fail(connectTimeout, "connect", err)
 	}
 	return fail(connectFailed, "connect", err)
 }
@@ -184,17 +210,35 @@ func unprocessed(err error) bool {
 func unanswered(op string, err error) *Error {
 	var one *http1.Error
 	var two *http2.StreamError
+	var all *http2.ConnError
 	switch {
 	case errors.As(err, &one):
 		return fail(upstreamMalformed, op, err)
+	case errors.As(err, &two) && two.Remote && two.Code == http2.RefusedStream:
+		return fail(upstreamRefused, op, err)
 	case errors.As(err, &two) && two.Remote:
 		return fail(upstreamReset, op, err)
 	case errors.As(err, &two):
+		return fail(upstreamMalformed, op, err)
+	case errors.As(err, &all) && all.Err == nil && !all.Remote:
 		return fail(upstreamMalformed, op, err)
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return fail(upstreamTimeout, op, errTimedOut)
 	}
 	return fail(upstreamClosed, op, plainCause(err))
+}
+
+// departed makes the Error of a client that cannot be heard or told anything any more.
+func departed(op string, err error) *Error {
+	var two *http2.StreamError
+	var all *http2.ConnError
+	switch {
+	case errors.As(err, &two) && two.Remote:
+		return fail(clientReset, op, err)
+	case errors.As(err, &two), errors.As(err, &all) && all.Err == nil && !all.Remote:
+		return fail(clientBroken, op, err)
+	}
+	return fail(clientGone, op, err)
 }
 
 var (

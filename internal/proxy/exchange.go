@@ -170,6 +170,17 @@ func (x *exchange) fail(k kind, op string, cause error) bool {
 	return false
 }
 
+// gone ends the exchange because its client cannot be heard or told anything any more. err is what was noticed of that.
+func (x *exchange) gone(op string, err error) bool {
+	if c, ok := x.down.(interface{ Err() error }); ok {
+		if own := c.Err(); own != nil {
+			err = own
+		}
+	}
+	x.err = departed(op, err)
+	return false
+}
+
 // begin takes an exchange for the request that is about to be read.
 func (p *Proxy) begin(d *downstream, c clientSide) *exchange {
 	x := p.exchanges.Get().(*exchange)

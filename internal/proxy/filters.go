@@ -79,7 +79,7 @@ func (x *exchange) delay() bool {
 	if err := x.p.ctx.Err(); err != nil {
 		return x.fail(clientGone, "injected delay", err)
 	}
-	return x.fail(clientGone, "injected delay", errHungUp)
+	return x.gone("injected delay", errHungUp)
 }
 
 // rewrite changes the request as table, virtual host, route and split say. Routes that answer by themselves end here.

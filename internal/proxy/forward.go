@@ -144,6 +144,10 @@ func (x *exchange) answering() {
 // broken ends the attempt because the connection failed.
 func (x *exchange) broken(op string, err error) bool {
 	x.err = unanswered(op, err)
+	x.err.late = x.status != 0
+	if x.err.kind == upstreamTimeout && !x.expired() {
+		x.err.kind = tryTimeout
+	}
 	if unprocessed(err) {
 		x.unsent = true // as the endpoint says; it may be about to leave, and no sign of ill health
 		return false

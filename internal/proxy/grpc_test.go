@@ -305,7 +305,7 @@ func TestGRPCCancellationAndDeadlines(t *testing.T) {
 		}
 		cancel()
 		eventually(t, "the server hears of the stream's end", func() bool { return w.echo.canceled.Load() == 3 })
-		eventually(t, "log", func() bool { return w.client.logged("FullDuplexCall", " DC ") })
+		eventually(t, "log", func() bool { return w.client.logged("FullDuplexCall", " DR ") })
 	})
 }
 

@@ -236,7 +236,7 @@ func TestClientsLeavingIsPassedOn(t *testing.T) {
 			cancel()
 		}
 		eventually(t, "the server hears of it", func() bool { return gone.Load() == 2 })
-		eventually(t, "log", func() bool { return p.logged(" DC ") })
+		eventually(t, "log", func() bool { return p.logged(" DC ") || p.logged(" DR ") })
 	})
 }
 

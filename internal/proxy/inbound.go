@@ -69,7 +69,7 @@ func (d *downstream) serveListener(l *conf.Listener) {
 		if s != nil && s.err != nil {
 			s.record()
 		} else {
-			d.turnAway(clientGone, "detect", err)
+			d.unheard(err)
 		}
 		return
 	}
@@ -135,14 +135,14 @@ const handshakeTime = 10 * time.Second
 func (d *downstream) terminate(chain *conf.Chain) bool {
 	config, err := d.p.tls.get(d.p, chain.TLS)
 	if err != nil {
-		d.turnAway(tlsFailed, "tls", err)
+		d.turnAway(noConfig, "tls", err)
 		return false
 	}
 	ctx, cancel := context.WithTimeout(d.p.ctx, handshakeTime)
 	defer cancel()
 	s, err := listen.Terminate(ctx, d.conn, config)
 	if err != nil {
-		d.turnAway(malformed, "tls", err)
+		d.turnAway(clientTLS, "tls", err)
 		return false
 	}
 	d.secured(s)
@@ -198,7 +198,7 @@ func (d *downstream) serveVersion(p listen.Protocol) {
 		default:
 			found, err := d.p.detect(d.conn, "", nil)
 			if err != nil {
-				d.turnAway(clientGone, "detect", err)
+				d.unheard(err)
 				return
 			}
 			d.conn, p = found.conn, found.Protocol

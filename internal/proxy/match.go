@@ -96,7 +96,7 @@ func (x *exchange) normalize() bool {
 	}
 	path, ok := route.NormalizePath(x.req.Path, x.http.MergeSlashes)
 	if !ok {
-		return x.fail(malformed, "normalize", fmt.Errorf("path %q leads out of the root or holds an escaped NUL", x.req.Path))
+		return x.fail(badPath, "normalize", fmt.Errorf("path %q leads out of the root or holds an escaped NUL", x.req.Path))
 	}
 	x.req.Path = path
 	return true

@@ -120,7 +120,7 @@ func (d *downstream) serveDetected(s *stream) {
 	case s != nil && s.err != nil && err != nil:
 		s.record() // neither side spoke, and the upstream could not
 	case err != nil:
-		d.turnAway(clientGone, "detect", err)
+		d.unheard(err)
 	case s == nil, found.Protocol == listen.HTTP1, found.Protocol == listen.HTTP2:
 		found.drop()
 		d.serveVersion(found.Protocol)
@@ -154,7 +154,7 @@ func (d *downstream) relayByName(t *conf.Target) {
 	found, err := d.p.detect(d.conn, "", nil)
 	d.conn = found.conn
 	if err != nil {
-		d.turnAway(clientGone, "detect", err)
+		d.unheard(err)
 		return
 	}
 	d.sni = found.ServerName

@@ -26,7 +26,7 @@ func (x *exchange) receive() bool {
 	now := x.p.opt.Now()
 	if x.watching && x.down.awaited(now) {
 		x.watching = false
-		return x.fail(clientGone, "receive", errHungUp)
+		return x.gone("receive", errHungUp)
 	}
 	x.watching = false
 	x.upstreamTime = now.Sub(x.start)
@@ -83,11 +83,11 @@ func (x *exchange) unreceived(err error) bool {
 	if x.watching {
 		x.watching = false
 		if x.down.awaited(x.p.opt.Now()) {
-			return x.fail(clientGone, "receive", errHungUp)
+			return x.gone("receive", errHungUp)
 		}
 	}
 	if x.down.left() {
-		return x.fail(clientGone, "receive", errHungUp)
+		return x.gone("receive", errHungUp)
 	}
 	if x.pumping != nil {
 		x.pumping.stop(x)

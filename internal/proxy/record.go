@@ -2,8 +2,10 @@ package proxy
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 
+	"github.com/weftmesh/weft/internal/proxy/message"
 	"github.com/weftmesh/weft/internal/telemetry"
 )
 
@@ -29,39 +31,52 @@ func (x *exchange) record() {
 	x.p.access.Write(&x.entry)
 }
 
-// flags are the response flags: of the failure, and of an injected delay.
+// flags are the response flags: of the failure, of an injected delay, and of retries that were used up.
 func (x *exchange) flags() string {
-	switch {
-	case x.exhausted:
-		return exhausted(x.err)
-	case x.err == nil && x.fault.Delay > 0:
-		return "DI"
-	case x.err == nil:
-		return "-"
-	case x.fault.Delay > 0 && x.err.kind == injected:
-		return "DI,FI"
+	flag := "-"
+	if x.err != nil {
+		flag = x.err.Flag()
 	}
-	return x.err.Flag()
-}
-
-// exhausted are the flags of what failed, or was answered with what is retried, more often than the policy repeats it. They are
-// constants: a flag is a metric's label.
-func exhausted(err *Error) string {
-	if err == nil {
-		return "URX"
-	}
-	switch flag := err.Flag(); flag {
-	case "UF":
-		return "UF,URX"
-	case "UC":
-		return "UC,URX"
-	case "UT":
-		return "UT,URX"
-	case "UR":
-		return "UR,URX"
-	default:
+	if !x.exhausted && x.fault.Delay <= 0 {
 		return flag
 	}
+	extra := []string{flag}
+	if x.fault.Delay > 0 {
+		extra = append(extra, "DI")
+	}
+	if x.exhausted {
+		extra = append(extra, "URX")
+	}
+	return joinFlags(extra)
+}
+
+// flagOrder is the order in which Envoy writes several flags.
+// Source: envoy/stream_info/stream_info.h, CoreResponseFlag.
+var flagOrder = [...]string{"UH", "UT", "UR", "UF", "UC", "UO", "NR", "DI", "FI", "RL", "RLSE", "DC", "URX", "SI", "DPE", "UPE", "NC", "OM", "DR"}
+
+func joinFlags(set []string) string {
+	var b strings.Builder
+	for _, flag := range flagOrder {
+		if !slices.Contains(set, flag) {
+			continue
+		}
+		if b.Len() > 0 {
+			b.WriteByte(',')
+		}
+		b.WriteString(flag)
+	}
+	return b.String()
+}
+
+// codec names the client's version of HTTP as Envoy's details do.
+func (x *exchange) codec() string {
+	switch {
+	case !x.down.Shared():
+		return "http1"
+	case x.req.Proto == message.HTTP3:
+		return "http3"
+	}
+	return "http2"
 }
 
 // prepareEntry takes what the heads say.
@@ -103,7 +118,7 @@ func (x *exchange) finishEntry(a telemetry.Answer) {
 	}
 	e.UpstreamLocal = x.upLocal
 	if e.Reason = x.reason(); x.err != nil {
-		e.Details = x.err.Details()
+		e.Details = x.err.Details(x.codec())
 		if x.err.kind == tlsFailed {
 			e.TransportFailure = x.err.Error()
 		}

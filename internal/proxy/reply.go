@@ -59,7 +59,7 @@ func (x *exchange) deliver() {
 		var none [1]byte
 		x.call.ReadBody(none[:])
 		if err := x.down.FinishBody(nil); err != nil {
-			x.fail(clientGone, "reply", err)
+			x.gone("reply", err)
 		}
 		return
 	}
@@ -86,7 +86,7 @@ func (x *exchange) deliver() {
 		x.down.Break(codeOf(e.Err))
 		return
 	}
-	x.fail(clientGone, "response body", err)
+	x.gone("response body", err)
 }
 
 // atHand reports whether the whole body of the response lies in memory.
@@ -193,7 +193,7 @@ func (x *exchange) toldBy(header string) bool {
 // neverSent are the failures of a proxy that has not passed a byte of the request on.
 func (e *Error) neverSent() bool {
 	switch e.kind {
-	case connectFailed, tlsFailed, noHealthy, noCluster, noConfig, overflow, overloaded:
+	case connectFailed, connectTimeout, tlsFailed, noHealthy, noCluster, noConfig, overflow, overloaded:
 		return true
 	}
 	return false
@@ -206,7 +206,7 @@ func (x *exchange) undeliverable(err error) {
 		x.answerError()
 		return
 	}
-	x.fail(clientGone, "reply", err)
+	x.gone("reply", err)
 }
 
 // dressResponse makes the response's head ours: dates, names, and what the route changes.

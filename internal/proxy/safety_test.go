@@ -231,7 +231,7 @@ func TestRBAC(t *testing.T) {
 		t.Fatal("a denied request reached the application")
 	}
 	eventually(t, "policy in the log", func() bool {
-		return server.logged(" 403 UAEX rbac_access_denied_matched_policy[ns[default]-policy[lock]-rule[0]]")
+		return server.logged(" 403 - rbac_access_denied_matched_policy[ns[default]-policy[lock]-rule[0]]")
 	})
 	if status, _, _ := ask(&conf.RBAC{Action: conf.Deny, Shadow: true, Policies: rbac(conf.Deny, "dry", from("productpage")).Policies}); status != 200 {
 		t.Fatalf("dry run: %d", status)

@@ -57,7 +57,7 @@ func (x *exchange) welcomeBody() bool {
 	}
 	x.req.ExpectContinue = false
 	if err := x.down.WriteInformational(100, &message.Header{}); err != nil {
-		return x.fail(clientGone, "request body", err)
+		return x.gone("request body", err)
 	}
 	return true
 }
@@ -73,7 +73,7 @@ func (x *exchange) clientFailed(err error) bool {
 	if errors.Is(err, os.ErrDeadlineExceeded) && !x.expired() {
 		return x.fail(stalled, "request body", errStalled)
 	}
-	return x.fail(clientGone, "request body", err)
+	return x.gone("request body", err)
 }
 
 // send writes the request. A body that is not in memory follows from a goroutine of its own, so that a response may come

@@ -16,8 +16,8 @@ import (
 // tally counts what became of a cluster's requests. It outlives the cluster's versions.
 type tally struct {
 	upstream.Counts
-	attempts, retries, retriesWell, retryOverflow, timeouts, overflow, relays atomic.Int64
-	classes                                                                   [6]atomic.Int64 // of answers, by the status's first digit
+	attempts, retries, retriesWell, retryOverflow, timeouts, tryTimeouts, overflow, relays atomic.Int64
+	classes                                                                                [6]atomic.Int64 // of answers, by the status's first digit
 }
 
 // count takes a finished exchange.
@@ -31,15 +31,19 @@ func (t *tally) count(x *exchange) {
 			t.retriesWell.Add(1)
 		}
 	}
-	if x.err == nil {
+	if x.err == nil || x.err.Fault() == OfUpstream || x.err.kind == overflow { // as in Envoy our answers in the upstream's place count
 		if class := x.status / 100; class < len(t.classes) {
 			t.classes[class].Add(1)
 		}
+	}
+	if x.err == nil {
 		return
 	}
 	switch x.err.kind {
 	case upstreamTimeout:
 		t.timeouts.Add(1)
+	case tryTimeout:
+		t.tryTimeouts.Add(1)
 	case overflow:
 		t.overflow.Add(1)
 	}
@@ -106,6 +110,7 @@ func (c *cluster) stats(list []telemetry.Stat) []telemetry.Stat {
 	add("upstream_rq_active", true, requests)
 	add("upstream_rq_pending_active", true, pending)
 	add("upstream_rq_pending_overflow", false, t.overflow.Load())
+	add("upstream_rq_per_try_timeout", false, t.tryTimeouts.Load())
 	add("upstream_rq_retry", false, t.retries.Load())
 	add("upstream_rq_retry_overflow", false, t.retryOverflow.Load())
 	add("upstream_rq_retry_success", false, t.retriesWell.Load())

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	"github.com/weftmesh/weft/internal/proxy/balance"
@@ -140,12 +141,13 @@ func (s *stream) carry() {
 	var r *relay.Error
 	switch {
 	case err == nil:
-	case errors.As(err, &r) && errors.Is(r.Err, relay.ErrIdle):
-		s.fail(upstreamTimeout, "relay", r.Err)
+	case errors.Is(err, relay.ErrIdle):
+		s.fail(tunnelIdle, "relay", err)
 	case errors.As(err, &r) && r.Side == relay.Downstream:
 		s.fail(clientGone, "relay", r.Err)
 	case errors.As(err, &r):
 		s.fail(upstreamClosed, "relay", plainCause(r.Err))
+		s.err.late = counts.FromUpstream > 0
 		s.cluster.balancer.Report(s.to.host, balance.Broken, 0, s.err)
 	}
 }
@@ -181,13 +183,7 @@ func (s *stream) record() {
 	e := telemetry.Entry{Start: s.start, Flags: "-", Received: s.counts.FromDownstream, Sent: s.counts.FromUpstream,
 		Duration: s.p.opt.Now().Sub(s.start), UpstreamTime: -1}
 	if s.err != nil {
-		e.Flags, e.Details, e.Reason = s.err.Flag(), s.err.Details(), s.err.Error()
-		if s.err.kind == denied {
-			e.Termination = s.err.Details()
-		}
-		if s.err.kind == tlsFailed {
-			e.TransportFailure = s.err.Error()
-		}
+		s.describe(&e)
 	}
 	host := ""
 	if s.to != nil {
@@ -201,6 +197,38 @@ func (s *stream) record() {
 		return
 	}
 	s.p.logTCP(&e, s.d, host, s.d.local)
+}
+
+// describe says what failed.
+func (s *stream) describe(e *telemetry.Entry) {
+	e.Flags, e.Reason = s.err.Flag(), s.reason()
+	switch s.err.kind {
+	case denied:
+		e.Termination = s.err.Details("")
+		return
+	case connectFailed, connectTimeout, tlsFailed:
+		e.Flags = joinFlags([]string{e.Flags, "URX"}) // as in Envoy: no further attempt is allowed
+		if s.err.kind == tlsFailed {
+			e.TransportFailure = s.err.Error()
+		}
+	}
+	e.Details = s.err.Details("proxy_protocol")
+}
+
+func (s *stream) reason() string {
+	if s.err.kind == denied && s.err.policy != "" {
+		return "denied by policy " + s.err.policy + ": " + s.err.Error()
+	}
+	return s.err.Error()
+}
+
+// unheard logs a connection whose client did not say enough to tell what it wants.
+func (d *downstream) unheard(err error) {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		d.turnAway(tunnelIdle, "detect", errors.New("the client said nothing for too long"))
+		return
+	}
+	d.turnAway(clientGone, "detect", err)
 }
 
 // turnAway logs a connection that is closed without an upstream.

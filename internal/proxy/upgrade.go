@@ -22,14 +22,14 @@ func (x *exchange) upgrade() {
 		err = openTunnel(x.down, x.down.Shared())
 	}
 	if err != nil {
-		x.fail(clientGone, "upgrade", err)
+		x.gone("upgrade", err)
 		return
 	}
 	x.prepareEntry() // the heads' strings die with the hijacking
 	up, err1 := x.call.Hijack()
 	down, err2 := x.down.Hijack()
 	if err := errors.Join(err1, err2); err != nil {
-		x.fail(clientGone, "upgrade", err)
+		x.gone("upgrade", err)
 	}
 	x.hijacked = true
 	idle := time.Duration(0)
@@ -49,10 +49,13 @@ func (x *exchange) tunnelEnded(err error) {
 	var e *relay.Error
 	switch {
 	case err == nil:
+	case errors.Is(err, relay.ErrIdle):
+		x.fail(stalled, "tunnel", relay.ErrIdle)
 	case errors.As(err, &e) && e.Side == relay.Downstream:
-		x.fail(clientGone, "tunnel", e.Err)
+		x.gone("tunnel", e.Err)
 	case errors.As(err, &e):
-		x.fail(upstreamClosed, "tunnel", plainCause(e.Err))
+		x.err = unanswered("tunnel", e.Err)
+		x.err.late = true
 	}
 }
 

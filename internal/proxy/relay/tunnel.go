@@ -49,6 +49,7 @@ type tunnel struct {
 	mu    sync.Mutex
 	err   error // the first failure
 	over  bool  // the reason to end is known
+	ended int   // sides that have ended their sending
 	timer *time.Timer
 	sum   int64     // bytes at the last look
 	since time.Time // when sum was last seen to grow
@@ -123,9 +124,13 @@ func (t *tunnel) run(count *atomic.Int64, dst, src conn.Conn, from Side) {
 // endSending passes the end of a stream on. Where the transport has no half-close the end of one direction is the end of
 // both, or the peer would wait for it for ever.
 func (t *tunnel) endSending(dst conn.Conn, to Side) {
+	t.mu.Lock()
+	t.ended++
+	both := t.ended == 2 // then whoever hears of it may be gone for good, and that is no failure
+	t.mu.Unlock()
 	switch err := dst.CloseWrite(); {
 	case err == nil:
-	case errors.Is(err, errors.ErrUnsupported):
+	case both, errors.Is(err, errors.ErrUnsupported):
 		t.end(nil)
 	default:
 		t.end(&Error{to, "write", err})

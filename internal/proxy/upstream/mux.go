@@ -140,6 +140,8 @@ func (m *mux) allowed() bool {
 	return true
 }
 
+var errEnded = errors.New("the endpoint ended the connection before it took a request")
+
 // dial makes a connection. Everyone who waits hears how that went.
 func (m *mux) dial(ctx context.Context) {
 	p := m.p
@@ -161,7 +163,9 @@ func (m *mux) dial(ctx context.Context) {
 	if err == nil && (c.session.Draining() || m.closed && len(m.waiters) == 0) {
 		c.session.Close()
 		p.breaker.connections.give()
-		err = &Error{Closed, way.Address, errRetired}
+		if err = (&Error{Closed, way.Address, errRetired}); !m.closed {
+			err = &Error{Closed, way.Address, errEnded}
+		}
 	}
 	if err == nil {
 		m.conns = append(m.conns, c)
