@@ -139,7 +139,7 @@ const finishTime = 2 * time.Second
 // tick ends goroutines that had nothing to do for a while, and an idle connection. mu is held.
 func (s *ServerConn) tick(now time.Time) {
 	w := &s.watchdog
-	if s.active > 0 {
+	if s.active > 0 || s.err != nil { // the connection may have ended during a write of this tick: then nobody takes from work
 		return
 	}
 	if w.idle.IsZero() {
