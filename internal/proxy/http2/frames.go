@@ -221,6 +221,8 @@ func (c *core) onWindow(id uint32, p []byte) error {
 	switch {
 	case st == nil && c.idleStream(id):
 		return connError(ProtocolError, "WINDOW_UPDATE for an idle stream")
+	case n == 0 && st == nil && c.closed.how(id) == resetByUs:
+		return c.faulted() // it may have been sent before our reset was read
 	case n == 0 && (st == nil || st.whole()):
 		return connError(ProtocolError, "WINDOW_UPDATE by 0") // there is no stream that could be reset
 	case st == nil || st.err != nil:
