@@ -155,7 +155,12 @@ func (l *Listener) fill() error {
 
 // Close stops listening. Connections that were taken from the kernel before are still given by AcceptConn, which is to be called
 // until it fails: nobody else can serve them.
-func (l *Listener) Close() error { return l.socket.Close() }
+func (l *Listener) Close() error {
+	// Another process may hold the same socket, and then the kernel would go on telling this poller of its clients.
+	c := l.socket
+	_ = c.Control(func(fd uintptr) { _ = syscall.EpollCtl(c.poller.epoll, syscall.EPOLL_CTL_DEL, int(fd), nil) }) // the socket is closed in any case
+	return c.Close()
+}
 
 func addrPort(sa syscall.Sockaddr) netip.AddrPort {
 	switch sa := sa.(type) {
