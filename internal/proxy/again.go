@@ -23,15 +23,25 @@ func (x *exchange) again(ok bool) bool {
 		x.failures++
 	}
 	if p := x.pumping; p != nil {
-		x.held, x.body, p.kept.held = p.kept.held, (*p.kept.held)[:p.kept.n], nil
+		x.keep(p)
 	}
 	x.giveBack(false)
 	return true
 }
 
+// keep takes over what a pump that has ended has kept: the whole body, or what came of it so far.
+func (x *exchange) keep(p *pump) {
+	x.held, x.body, p.kept.held = p.kept.held, (*p.kept.held)[:p.kept.n], nil
+	x.partial = !x.down.BodyDone()
+	if x.isGRPC {
+		x.asked.See(x.body[x.received+p.n:]) // what the endpoint did not take was not counted
+	}
+	p.n = int64(len(x.body)) - x.received
+}
+
 // wantsAgain asks safety first, then the policy, then the budgets.
 func (x *exchange) wantsAgain(ok bool) bool {
-	if x.to == nil || x.pumping != nil && !x.pumping.whole() || !ok && x.err.Fault() == OfClient || x.p.ctx.Err() != nil || x.expired() {
+	if x.to == nil || x.pumping != nil && !x.pumping.whole() && !(!ok && x.resumes()) || !ok && x.err.Fault() == OfClient || x.p.ctx.Err() != nil || x.expired() {
 		return false
 	}
 	if b := x.req.Body; b.Kind != message.NoBody && b != (message.Body{Kind: message.Sized}) && x.body == nil && x.pumping == nil && (x.spent || !x.unsent) {
@@ -61,6 +71,10 @@ func (x *exchange) wantsAgain(ok bool) bool {
 	}
 	return x.payRetry() && x.backOff(policy, a.Header)
 }
+
+// resumes reports whether a request failed of which nobody has looked at a byte while its client still sends, and the sending can
+// be taken up where it was interrupted.
+func (x *exchange) resumes() bool { return unprocessed(x.err) && x.pumping.resumable(x.down.Shared()) }
 
 // forFree are the repetitions that need no policy. An endpoint was removed before it was tried, or it has refused the stream or
 // announced by GOAWAY that it does not look at it: nobody has seen the request, and the next endpoint may be removed as well. Or,

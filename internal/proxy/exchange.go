@@ -58,6 +58,7 @@ type exchange struct {
 	limited        bool      // the deadline is the client's own
 	isGRPC         bool
 	body           []byte      // of the request, where it was read ahead
+	partial        bool        // the client has more of it to send
 	held           *[]byte     // the pooled storage of body
 	retries        *conf.Retry // the route's policy with what the request asks for; nil for none
 

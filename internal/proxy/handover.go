@@ -149,7 +149,7 @@ func (r *predecessor) Yield() {
 	for _, stop := range r.yielded {
 		stop()
 	}
-	(*running)(r).closeListeners()
+	(*running)(r).stopAccepting()
 	p.Drain()
 	p.ending.Store(true)
 	close(r.replaced)

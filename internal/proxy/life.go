@@ -243,7 +243,7 @@ func (r *running) drain() {
 		case <-tick.C:
 		}
 		if listening && !p.expected(begin) {
-			r.closeListeners()
+			r.stopAccepting()
 			listening = false
 		}
 	}
@@ -291,6 +291,16 @@ func (r *running) closeListeners() {
 	}
 	if r.gateways != nil {
 		r.gateways.Stop(r.owner.Load())
+	}
+}
+
+// stopAccepting closes the listeners and waits until what they have taken from the kernel is counted among the open connections:
+// nobody else can serve it.
+func (r *running) stopAccepting() {
+	r.closeListeners()
+	r.accepting.Wait()
+	if r.gateways != nil {
+		r.gateways.Settle()
 	}
 }
 

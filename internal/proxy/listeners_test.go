@@ -326,7 +326,20 @@ func TestDrainEndpointEndsInboundConnections(t *testing.T) {
 }
 
 func TestDrainEndpointWaitsForClientsThatStillCome(t *testing.T) {
-	client, server := pair(t)
+	m := newMesh(t)
+	client := m.pod("productpage", "10.0.0.1", nil)
+	var passed atomic.Int64
+	var runs atomic.Bool // the clock stands still unless it is told how much has passed
+	begin := time.Now()
+	m.now = func() time.Time {
+		if runs.Load() {
+			return time.Now().Add(time.Duration(passed.Load()))
+		}
+		return begin.Add(time.Duration(passed.Load()))
+	}
+	server := m.pod("reviews", "10.0.0.2", func(b *wire.Bootstrap) { b.DrainSeconds = 60 })
+	client.cluster("reviews", 9080, server)
+	client.knows("reviews", 9080, forwardTo("reviews"))
 	server.serve(9080, hello("reviews"))
 	client.get(client.client(), "http://reviews:9080/")
 	drained := make(chan struct{})
@@ -336,6 +349,7 @@ func TestDrainEndpointWaitsForClientsThatStillCome(t *testing.T) {
 	}()
 	eventually(t, "draining", func() bool { return server.proxy.Unready() == "draining" })
 	for range 20 {
+		passed.Add(int64(server.proxy.drainGrace() * 3 / 4))
 		if status, body, _ := client.get(client.client(), "http://reviews:9080/"); status != 200 {
 			t.Fatalf("%d %q", status, body)
 		}
@@ -345,11 +359,9 @@ func TestDrainEndpointWaitsForClientsThatStillCome(t *testing.T) {
 		default:
 		}
 	}
+	passed.Add(int64(server.proxy.drainGrace()))
 	<-drained
-	last := time.Unix(0, server.proxy.arrivedAt.Load())
-	if quiet := time.Since(last); quiet < server.proxy.drainGrace() {
-		t.Errorf("the end was told %s after the last client", quiet)
-	}
+	runs.Store(true)
 }
 
 func TestAdminPages(t *testing.T) {

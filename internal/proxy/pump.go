@@ -67,16 +67,42 @@ func (p *pump) whole() bool {
 	}
 }
 
+// resumable reports whether the pump has ended with all kept that it has read, so that another may go on from there. whole says that
+// an interrupted read has harmed nothing, as it does with HTTP/1.
+func (p *pump) resumable(whole bool) bool {
+	select {
+	case <-p.done:
+	default:
+		return false
+	}
+	var e *relay.Error
+	if p.kept.held == nil || p.stood || !errors.As(p.err, &e) {
+		return false
+	}
+	return e.Side == relay.Upstream || whole && p.stopping.Load() && errors.Is(e.Err, os.ErrDeadlineExceeded)
+}
+
+// startPump sends the body, after what an earlier attempt has kept of it.
 func startPump(x *exchange) *pump {
 	p := &pump{done: make(chan struct{})}
 	p.kept.Sink = x.call
-	if rt := x.matched.Route; rt != nil && rt.Forward.Retry != nil {
+	first := x.body
+	if x.partial {
+		p.kept.held, p.kept.n = x.held, len(first)
+		x.held, x.body, x.partial = nil, nil, false
+	} else if rt := x.matched.Route; rt != nil && rt.Forward.Retry != nil {
 		p.kept.held = replayBuffers.Get().(*[]byte)
 	}
 	call, down, messages, pace := x.call, x.down, x.counting(&x.asked), x.pace(&x.sending, p, x.call)
 	p.down = down
 	go func() { // ends with the body, or by stop
 		defer close(p.done)
+		if len(first) > 0 {
+			if err := call.WriteBody(first); err != nil {
+				p.err = &relay.Error{Side: relay.Upstream, Op: "write", Err: err}
+				return
+			}
+		}
 		p.n, p.err = relay.CopyPaced(&p.kept, down, relay.Downstream, messages, pace)
 		p.stood = errors.Is(p.err, os.ErrDeadlineExceeded) && !p.stopping.Load()
 		var e *relay.Error

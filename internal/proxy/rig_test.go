@@ -38,6 +38,7 @@ type mesh struct {
 	t         testing.TB
 	net       *memnet.Network
 	authority *ca.Authority
+	now       func() time.Time // the clock of the pods that are made from here on; nil for the real one
 }
 
 func newMesh(t testing.TB) *mesh {
@@ -184,7 +185,7 @@ func (m *mesh) pod(account, ip string, change func(*wire.Bootstrap)) *pod {
 	if b.AccessLog == "none" {
 		b.AccessLog, accessLog = "", nil
 	}
-	p.proxy, err = New(Options{Bootstrap: b, Config: p.config, Source: source, AccessLog: accessLog, Log: slog.New(slog.DiscardHandler),
+	p.proxy, err = New(Options{Bootstrap: b, Now: m.now, Config: p.config, Source: source, AccessLog: accessLog, Log: slog.New(slog.DiscardHandler),
 		Network: bind.Network{Listen: func(_ context.Context, _, address string) (net.Listener, error) {
 			return p.Listen(netip.MustParseAddrPort(address))
 		}, ListenGatewayPacket: func(ctx context.Context, _ string) (net.PacketConn, error) { // of the machine: there is no UDP in memory

@@ -79,7 +79,7 @@ func (x *exchange) clientFailed(err error) bool {
 // send writes the request. A body that is not in memory follows from a goroutine of its own, so that a response may come
 // before its end.
 func (x *exchange) send() bool {
-	streams := x.req.Body.Kind != message.NoBody && x.body == nil && !x.down.BodyDone()
+	streams := x.req.Body.Kind != message.NoBody && (x.body == nil || x.partial) && !x.down.BodyDone()
 	if streams && !x.welcomeBody() {
 		return false
 	}
@@ -95,7 +95,7 @@ func (x *exchange) send() bool {
 	}
 	x.unsent = false
 	switch {
-	case streams && !x.down.BodyWhole():
+	case streams && (x.partial || !x.down.BodyWhole()):
 		x.pumping = startPump(x)
 		return true
 	case streams:

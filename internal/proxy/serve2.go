@@ -88,8 +88,8 @@ func (v *session) serve(s *http2.ServerStream) {
 	}()
 	l := v.take()
 	if !l.renew() {
+		v.conn.Drain() // first, lest the client repeats its request here
 		s.Reset(http2.RefusedStream)
-		v.conn.Drain()
 		return
 	}
 	l.side.ServerStream = s

@@ -204,6 +204,9 @@ func (g *Gateways) Stop(release bool) {
 	}
 }
 
+// Settle waits after Stop until what was accepted is counted among the Connections.
+func (g *Gateways) Settle() { g.accepting.Wait() }
+
 // Connections is the number of open ones.
 func (g *Gateways) Connections() int {
 	g.mu.Lock()

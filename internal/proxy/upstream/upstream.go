@@ -98,7 +98,8 @@ type Conn struct {
 	conn.Conn
 	// Codec is kept for the user from one request to the next; its owner is the user.
 	Codec any
-	// Carried counts the requests that the connection has carried before.
+	// Carried counts the requests that the connection has carried before; it is the user's, or the pool's where many share the
+	// connection.
 	Carried uint32
 	// Peer is who the endpoint proved to be, ALPN what was agreed on; zero in plaintext.
 	Peer identity.Peer
