@@ -128,7 +128,7 @@ var rules = []rule{
 	}},
 	{"Envoy's messages stay on the wire", func(from, to string) string {
 		if in(to, "github.com/envoyproxy") &&
-			!in(from, "internal/control/generate", "internal/control/serve", "internal/wire", "internal/proxy/ads", "internal/proxy/decode", "internal/proxy/live", "internal/proxy/filter/globallimit", "internal/explain") {
+			!in(from, "internal/control/generate", "internal/control/serve", "internal/wire", "internal/proxy/ads", "internal/proxy/decode", "internal/proxy/live", "internal/proxy/filter/globallimit", "internal/explain", "test/mesh", "test/conformance") {
 			return "only generate, serve, wire, ads, decode, the clients of services (and what stores or evaluates messages whole) know Envoy's messages"
 		}
 		return ""
