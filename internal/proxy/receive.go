@@ -30,6 +30,7 @@ func (x *exchange) receive() bool {
 	}
 	x.watching = false
 	x.upstreamTime = now.Sub(x.start)
+	x.disbelieve()
 	if !x.call.Stale() {
 		x.learnIdle()
 	}

@@ -44,6 +44,9 @@ func (x *exchange) deliver() {
 	if x.meshMade() {
 		return
 	}
+	if !x.d.inMesh() {
+		deletePrefixed(&x.res.Header, meshPrefix)
+	}
 	if x.res.Body.Kind == message.Sized && x.res.Proto >= message.HTTP2 {
 		x.res.Body = withTrailers(x.res.Body, &x.res.Header)
 	}
@@ -138,10 +141,35 @@ const (
 	reasonHeader     = "X-Weft-Reason"
 	unsentHeader     = "X-Weft-Unsent"
 	unansweredHeader = "X-Weft-Unanswered"
+
+	// meshPrefix begins the names that only proxies of the mesh give to fields of responses.
+	meshPrefix = "X-Weft-"
 )
 
+// disbelieve removes what an endpoint that is no proxy of the mesh says in the mesh's name: retries depend on it.
+func (x *exchange) disbelieve() {
+	if x.d.direction == inbound || x.to.raw.Source == nil {
+		deletePrefixed(&x.res.Header, meshPrefix)
+	}
+}
+
+// deletePrefixed deletes the fields whose names begin with one of the prefixes, in any case.
+func deletePrefixed(h *message.Header, prefixes ...string) {
+	for i := h.Len() - 1; i >= 0; i-- {
+		name := h.At(i).Name
+		for _, p := range prefixes {
+			if len(name) >= len(p) && message.EqualFold(name[:len(p)], p) {
+				h.Del(name)
+				i = min(i, h.Len())
+				break
+			}
+		}
+	}
+}
+
 // meshMade takes note of an error answer that another proxy of the mesh has made. To the outside it says no more than ours
-// would: then it is answered here, and meshMade reports true.
+// would, but for fields that configuration has added, such as what is left of a limit: then it is answered here, and meshMade
+// reports true.
 func (x *exchange) meshMade() bool {
 	code := x.grpcStatus()
 	if x.res.Status < 400 && (!x.isGRPC || code <= 0) {
@@ -159,7 +187,8 @@ func (x *exchange) meshMade() bool {
 	}
 	status := x.res.Status
 	x.dropResponse()
-	x.res.Reset()
+	x.res = message.Response{Header: x.res.Header}
+	deletePrefixed(&x.res.Header, meshPrefix, "X-Envoy-", "Content-", "Grpc-")
 	if x.isGRPC {
 		x.answerGRPC(code, publicText(x.meaning(code)))
 		return true
