@@ -17,6 +17,7 @@ type bodyReader struct {
 	err      error // io.EOF at the end; sticky
 	trailers message.Header
 	done     atomic.Bool // err is io.EOF; the writing half may ask
+	broken   atomic.Bool // err is another one; likewise
 }
 
 func (in *input) beginBody(b message.Body) {
@@ -30,12 +31,17 @@ func (in *input) beginBody(b message.Body) {
 	if done := r.err == io.EOF; done != r.done.Load() {
 		r.done.Store(done)
 	}
+	if r.broken.Load() {
+		r.broken.Store(false)
+	}
 }
 
 func (r *bodyReader) fail(err error) error {
 	r.err = err
 	if err == io.EOF {
 		r.done.Store(true)
+	} else {
+		r.broken.Store(true)
 	}
 	return err
 }

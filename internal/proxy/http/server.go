@@ -29,6 +29,7 @@ type ServerConn struct {
 	expect    bool // the client may hold its body back until a 100
 	continued bool // it was told to go on; owned by the writing goroutine
 	announced bool // the response said that the connection persists
+	long      bool // the request's body is longer than what is drained
 	awaiting  bool // a request was read, or refused, and has no final response yet
 }
 
@@ -59,7 +60,7 @@ func (s *ServerConn) WaitRequest() error {
 func (s *ServerConn) ReadRequest(r *message.Request) error {
 	r.Reset()
 	s.ask, s.proto, s.keep, s.expect = asked{}, message.HTTP11, false, false
-	s.continued, s.announced, s.awaiting = false, false, true
+	s.continued, s.announced, s.long, s.awaiting = false, false, false, true
 	s.input.beginBody(message.Body{})
 	err := s.input.skipEmptyLine()
 	if err != nil {
@@ -76,6 +77,7 @@ func (s *ServerConn) ReadRequest(r *message.Request) error {
 		return err
 	}
 	s.ask, s.proto, s.keep, s.expect = askedBy(r), r.Proto, r.KeepAlive, r.ExpectContinue
+	s.long = r.Body.Kind == message.Sized && r.Body.Length > s.input.lim.DrainBytes
 	s.input.beginBody(r.Body)
 	return nil
 }
@@ -111,7 +113,7 @@ func (s *ServerConn) WriteResponse(r *message.Response) error {
 	body, discard := s.responseBody(r, &w)
 	// A client may send a tunnel's bytes before it knows that there is none: they must not be read as requests.
 	s.announced = s.keep && !s.closing.Load() && body.Kind != message.UntilClose && !s.ask.connect && r.Status != 101 &&
-		(!s.expect || s.continued || s.input.body.done.Load())
+		(s.input.body.done.Load() || s.mayDrain(r.Status))
 	w.close = !s.announced && !s.ask.tunnel(r.Status)
 	w.keepAlive = s.announced && s.proto == message.HTTP10
 	reason := r.Reason
@@ -123,6 +125,12 @@ func (s *ServerConn) WriteResponse(r *message.Response) error {
 	}
 	s.output.begin(body, discard)
 	return nil
+}
+
+// mayDrain reports whether the rest of a request's body, which has not been read to its end, may be waited for behind a response.
+// It is not read where the client may hold it back, where its framing is lost, and, behind an error, where there is too much of it.
+func (s *ServerConn) mayDrain(status int) bool {
+	return (!s.expect || s.continued) && !s.input.body.broken.Load() && !(s.long && status >= 400)
 }
 
 // responseBody gives the framing on the wire and what the head is to say of it.

@@ -250,3 +250,38 @@ func equal(a, b *message.Header) bool {
 	}
 	return true
 }
+
+// RFC 9112 section 9.6: a response behind which the connection ends says so.
+func TestResponsesToUnreadableBodiesSayClose(t *testing.T) {
+	for _, c := range []struct {
+		name, req string
+		status    int
+		close     bool
+	}{
+		{"broken chunk", "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", 400, true},
+		{"whole chunks", "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n", 400, false},
+		{"ended early", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n", 400, true},
+		{"long body refused", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9999999\r\n\r\nx", 413, true},
+		{"long body taken", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9999999\r\n\r\nx", 200, false},
+		{"short body refused", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nx", 413, false},
+	} {
+		sc := &script{in: []byte(c.req)}
+		s := NewServerConn(sc, "http", nil)
+		if err := s.ReadRequest(new(message.Request)); err != nil {
+			t.Fatalf("%s: %v", c.name, err)
+		}
+		var b [9]byte
+		for _, err := s.ReadBody(b[:]); err == nil && c.name[:5] != "short" && c.name[:4] != "long"; {
+			_, err = s.ReadBody(b[:])
+		}
+		if err := s.WriteResponse(&message.Response{Status: c.status}); err != nil {
+			t.Fatalf("%s: %v", c.name, err)
+		}
+		if err := s.FinishBody(nil); err != nil {
+			t.Fatalf("%s: %v", c.name, err)
+		}
+		if got := strings.Contains(sc.out.String(), "\r\nConnection: close\r\n"); got != c.close {
+			t.Errorf("%s: %q", c.name, sc.out.String())
+		}
+	}
+}
