@@ -6,6 +6,7 @@ import (
 
 	"github.com/weftmesh/weft/internal/proxy/admin"
 	"github.com/weftmesh/weft/internal/proxy/conf"
+	"github.com/weftmesh/weft/internal/proxy/overload"
 	"github.com/weftmesh/weft/internal/telemetry"
 )
 
@@ -33,6 +34,9 @@ func (p *Proxy) Metrics(w io.Writer) error {
 func (p *Proxy) Unready() string {
 	if p.draining() {
 		return admin.Draining
+	}
+	if s := p.guard.Stage(); s >= overload.Refuse {
+		return "memory: overload stage " + s.String()
 	}
 	return p.state.Missing()
 }

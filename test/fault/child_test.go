@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"runtime/debug"
@@ -14,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/weftmesh/weft/internal/proxy"
+	"github.com/weftmesh/weft/internal/proxy/overload"
 	"github.com/weftmesh/weft/test/rig"
 )
 
@@ -23,6 +26,7 @@ const (
 	childEndpoint    = "FAULT_ENDPOINT"
 	childDescriptors = "FAULT_DESCRIPTORS"
 	childMemory      = "FAULT_MEMORY"
+	childWatched     = "FAULT_WATCHED"
 )
 
 // TestChild is the child process; by itself it does nothing.
@@ -39,13 +43,31 @@ func TestChild(t *testing.T) {
 	if n, err := strconv.ParseInt(os.Getenv(childMemory), 10, 64); err == nil {
 		debug.SetMemoryLimit(n)
 	}
-	_, address := rig.New(t).Outbound(rig.Plain(endpoint))
-	fmt.Fprintln(os.Stderr, "serving", address)
-	io.Copy(io.Discard, os.Stdin)
+	p, address := rig.New(t).OutboundOptions(func(o *proxy.Options) {
+		if os.Getenv(childWatched) != "" {
+			o.MemoryLimit = overload.MemoryLimit(0)
+		}
+	}, rig.Plain(endpoint))
+	admin := httptest.NewServer(p.Handler())
+	defer admin.Close()
+	fmt.Fprintln(os.Stderr, "serving", address, strings.TrimPrefix(admin.URL, "http://"))
+	var b ballast
+	for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
+		if err := b.fill(lines.Text()); err != nil {
+			t.Error(err)
+		}
+	}
 }
 
 // child starts a child process and gives its sidecar's address.
 func child(t *testing.T, environment ...string) (address string, pid int) {
+	t.Helper()
+	address, _, pid, _ = adminChild(t, environment...)
+	return address, pid
+}
+
+// adminChild gives besides the address of the sidecar's admin pages, and what takes lines for ballast.fill.
+func adminChild(t *testing.T, environment ...string) (address, admin string, pid int, tell io.Writer) {
 	t.Helper()
 	cmd := exec.Command(os.Args[0], "-test.run=^TestChild$", "-test.count=1")
 	cmd.Env = append(os.Environ(), environment...)
@@ -64,9 +86,8 @@ func child(t *testing.T, environment ...string) (address string, pid int) {
 	}
 	lines := bufio.NewScanner(out)
 	for address == "" && lines.Scan() {
-		address, _ = strings.CutPrefix(lines.Text(), "serving ")
-		if address == lines.Text() {
-			address = ""
+		if words := strings.Fields(lines.Text()); len(words) == 3 && words[0] == "serving" {
+			address, admin = words[1], words[2]
 		}
 	}
 	rest := make(chan struct{})
@@ -84,7 +105,7 @@ func child(t *testing.T, environment ...string) (address string, pid int) {
 	if address == "" {
 		t.Fatal("the child does not serve")
 	}
-	return address, cmd.Process.Pid
+	return address, admin, cmd.Process.Pid, in
 }
 
 // TestFullDescriptorTable: a proxy that has no descriptor left serves those who are connected, refuses none for longer than the
