@@ -326,6 +326,7 @@ subset, endpoints, encryption, policy verdict. It is computed by the proxy's own
 configuration in force; nothing is sent.`,
 		Example: `  weft explain --from productpage GET http://reviews:9080/reviews/0
   weft explain --from productpage GET http://reviews:9080/reviews/0 -H end-user:jason
+  weft explain --from frontend grpc://greeter:9090/hello.Greeter/SayHello
   weft explain --from istio-ingressgateway http://localhost:8080/productpage`,
 		Args: cobra.RangeArgs(1, 2),
 		RunE: func(c *cobra.Command, args []string) error {

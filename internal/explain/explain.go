@@ -29,8 +29,8 @@ type Request struct {
 	From string `json:"from"`
 	// Method is GET when empty.
 	Method string `json:"method"`
-	// URL as the client would write it: "http://reviews:9080/reviews/0". Its scheme is http, https (TLS that the client makes
-	// itself), or tcp for anything else.
+	// URL as the client would write it: "http://reviews:9080/reviews/0". Its scheme is http, grpc (a call: Method does not count),
+	// https (TLS that the client makes itself), or tcp for anything else.
 	URL     string  `json:"url"`
 	Headers []Field `json:"headers,omitempty"`
 }

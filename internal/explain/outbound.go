@@ -38,8 +38,12 @@ func parse(req Request) (*talk, error) {
 		return nil, fmt.Errorf("url: %w", err)
 	}
 	t := &talk{scheme: u.Scheme}
+	grpc := t.scheme == "grpc"
+	if grpc {
+		t.scheme = "http"
+	}
 	if t.scheme != "http" && t.scheme != "https" && t.scheme != "tcp" {
-		return nil, fmt.Errorf("url %q: scheme %q is none of http, https, tcp", req.URL, u.Scheme)
+		return nil, fmt.Errorf("url %q: scheme %q is none of http, grpc, https, tcp", req.URL, u.Scheme)
 	}
 	if t.host, t.port, err = hostPort(u); err != nil {
 		return nil, err
@@ -55,7 +59,18 @@ func parse(req Request) (*talk, error) {
 		}
 		t.request.Header.Add(f.Name, f.Value)
 	}
+	if grpc {
+		t.call()
+	}
 	return t, nil
+}
+
+// call makes the request one of gRPC: a POST of its media type, by HTTP/2 (PROTOCOL-HTTP2.md of gRPC).
+func (t *talk) call() {
+	t.request.Proto, t.request.Method = message.HTTP2, "POST"
+	if _, ok := t.request.Header.Get("Content-Type"); !ok {
+		t.request.Header.Add("Content-Type", "application/grpc")
+	}
 }
 
 // evaluation is one explanation under way.
@@ -313,6 +328,9 @@ func (e *evaluation) destination(d *Destination) {
 		return
 	}
 	d.Policy, d.panic = balancings[c.Policy], c.PanicThreshold > 0
+	if e.talk.scheme == "http" && (c.Speaks == conf.HTTP2 || c.Speaks == conf.AsClient && e.talk.request.Proto == message.HTTP2) {
+		d.HTTP = message.HTTP2.String()
+	}
 	if d.Dynamic = c.Discovery == conf.OriginalDst; d.Dynamic {
 		d.Policy, d.Transport = "", "as the client speaks"
 		return

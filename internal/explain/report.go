@@ -87,6 +87,8 @@ type Destination struct {
 	Transport string `json:"transport,omitempty"`
 	MTLS      bool   `json:"mtls"`
 	Policy    string `json:"balancing,omitempty"`
+	// HTTP is the version that endpoints are spoken to in where that is told: "HTTP/2".
+	HTTP string `json:"http,omitempty"`
 	// Inbound is what the first endpoint's proxy does; nil when it has none.
 	Inbound *Inbound `json:"inbound,omitempty"`
 

@@ -139,6 +139,9 @@ func (d *Destination) lay(s *sheet) {
 	default:
 		head = append(head, cell{d.Policy, faint})
 	}
+	if d.HTTP != "" {
+		head = append(head, cell{"in " + d.HTTP, faint})
+	}
 	s.add("send", head)
 	var rows [][]cell
 	for _, e := range d.Endpoints {

@@ -480,8 +480,8 @@ func TestWildcardNames(t *testing.T) {
 	}
 }
 
-// TestRequestRulesFailClosedOnHTTP2: where HTTP/2 is relayed, no rule that asks about requests lets a connection in.
-func TestRequestRulesFailClosedOnHTTP2(t *testing.T) {
+// TestRequestRulesFailClosedForBytes: chains that relay what is no HTTP let no connection in by a rule that asks about requests.
+func TestRequestRulesFailClosedForBytes(t *testing.T) {
 	m := testMesh()
 	get := []model.AuthRule{{To: []model.AuthOperation{{Methods: []string{"GET"}}}}}
 	m.AuthorizationPolicies = []*model.AuthorizationPolicy{
