@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/weftmesh/weft/internal/proxy/conf"
 	"github.com/weftmesh/weft/internal/proxy/listen"
 	"github.com/weftmesh/weft/internal/proxy/upstream"
 	"github.com/weftmesh/weft/internal/telemetry"
@@ -83,7 +84,7 @@ func (c *cluster) stats(list []telemetry.Stat) []telemetry.Stat {
 		list = append(list, telemetry.Stat{Scope: "cluster", Instance: c.conf.Name, Name: name, Gauge: gauge, Value: value})
 	}
 	connections, pending, requests, _ := c.breaker.InUse()
-	healthy, ejected := int64(0), int64(0)
+	healthy, ejected, members := int64(0), int64(0), int64(len(c.balancer.Hosts()))
 	for _, h := range c.balancer.Hosts() {
 		if h.Healthy() {
 			healthy++
@@ -92,8 +93,12 @@ func (c *cluster) stats(list []telemetry.Stat) []telemetry.Stat {
 			ejected++
 		}
 	}
+	if c.conf.Discovery == conf.OriginalDst { // those that were connected to lately
+		members = int64(len(c.endpoints()))
+		healthy = members
+	}
 	add("membership_healthy", true, healthy)
-	add("membership_total", true, int64(len(c.balancer.Hosts())))
+	add("membership_total", true, members)
 	add("outlier_detection_ejections_active", true, ejected)
 	add("outlier_detection_ejections_enforced_total", false, c.balancer.Ejections())
 	add("ssl_connection_error", false, t.HandshakesFailed.Load())
