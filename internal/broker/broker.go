@@ -88,8 +88,8 @@ func (c Client) Listen(port uint16) (net.Listener, error) {
 	return l, nil
 }
 
-// ListenPacket gives the UDP socket of a gateway's port, whose number on the host is that of the TCP port. As with Listen the
-// broker keeps it until Release.
+// ListenPacket gives a UDP socket at a gateway's port, whose number on the host is that of the TCP port. Unlike a listener it is the
+// client's alone: it fails with EADDRINUSE while another process has it.
 func (c Client) ListenPacket(port uint16) (net.PacketConn, error) {
 	_, file, err := c.ask(context.Background(), request{Verb: "listen", Network: "udp", Port: port})
 	if err != nil {
@@ -101,12 +101,6 @@ func (c Client) ListenPacket(port uint16) (net.PacketConn, error) {
 		return nil, fmt.Errorf("broker: listen udp %d: %w", port, err)
 	}
 	return pc, nil
-}
-
-// ReleasePacket is Release for ListenPacket.
-func (c Client) ReleasePacket(port uint16) error {
-	_, _, err := c.ask(context.Background(), request{Verb: "release", Network: "udp", Port: port})
-	return err
 }
 
 // Release makes the broker close its copy of a port's listening socket, so that the host refuses connections once the

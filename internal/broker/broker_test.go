@@ -98,31 +98,15 @@ func TestListenPacket(t *testing.T) {
 	if len(at) != 1 || at[0].Address != first.LocalAddr().String() {
 		t.Fatalf("published %v, UDP socket at %v", at, first.LocalAddr())
 	}
-	first.Close()
-	client, err := net.Dial("udp", at[0].Address)
-	if err != nil {
-		t.Fatal(err)
+	if _, err := c.ListenPacket(443); !errors.Is(err, syscall.EADDRINUSE) {
+		t.Errorf("while another has it: %v", err)
 	}
-	defer client.Close()
-	io.WriteString(client, "hello") // nobody reads now
+	first.Close()
 	second, err := c.ListenPacket(443)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var buf [16]byte
-	n, _, err := second.ReadFrom(buf[:])
-	if err != nil || string(buf[:n]) != "hello" {
-		t.Fatalf("read %q, %v", buf[:n], err)
-	}
 	second.Close()
-	if err := c.ReleasePacket(443); err != nil {
-		t.Fatal(err)
-	}
-	again, err := net.ListenPacket("udp", at[0].Address)
-	if err != nil {
-		t.Fatal("after the release:", err)
-	}
-	again.Close()
 }
 
 func TestOnlyGatewaysListen(t *testing.T) {

@@ -60,7 +60,6 @@ type Server struct {
 
 	mu        sync.Mutex
 	published map[uint16]*net.TCPListener // nothing here ever accepts from them
-	packets   map[uint16]*net.UDPConn     // nothing here ever reads from them
 	failed    map[uint16]Unpublished
 	sockets   map[*net.UnixListener]bool
 	conns     map[*net.UnixConn]bool
@@ -76,7 +75,7 @@ func NewServer(opt Options) *Server {
 	if opt.Log == nil {
 		opt.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Server{opt: opt, published: map[uint16]*net.TCPListener{}, packets: map[uint16]*net.UDPConn{}, failed: map[uint16]Unpublished{}, sockets: map[*net.UnixListener]bool{}, conns: map[*net.UnixConn]bool{}}
+	return &Server{opt: opt, published: map[uint16]*net.TCPListener{}, failed: map[uint16]Unpublished{}, sockets: map[*net.UnixListener]bool{}, conns: map[*net.UnixConn]bool{}}
 }
 
 // Serve makes a unix socket with mode 0600 and serves it until stop or Close, which remove it. The folder should be private, as
@@ -120,10 +119,6 @@ func (s *Server) Close() {
 		l.Close()
 	}
 	clear(s.published)
-	for _, u := range s.packets {
-		u.Close()
-	}
-	clear(s.packets)
 	s.mu.Unlock()
 	s.running.Wait()
 }
@@ -213,10 +208,12 @@ func (s *Server) serve(conn *net.UnixConn, policy Policy) {
 	switch {
 	case req.Verb == "listen" && req.Network == "udp" && policy.Listen:
 		u, err := s.listenPacket(ctx, req.Port)
-		s.answer(conn, reply{}, u, err) // u is not looked at when err is there
-	case req.Verb == "release" && req.Network == "udp" && policy.Listen:
-		s.releasePacket(req.Port)
-		s.answer(conn, reply{}, nil, nil)
+		if err != nil {
+			s.answer(conn, reply{}, nil, err)
+			return
+		}
+		defer u.Close()
+		s.answer(conn, reply{}, u, nil)
 	case req.Verb == "listen" && policy.Listen:
 		l, err := s.listen(ctx, req.Port)
 		s.answer(conn, reply{}, l, err) // l is not looked at when err is there
@@ -295,36 +292,19 @@ func (s *Server) release(port uint16) {
 	}
 }
 
-// listenPacket opens the UDP port of the number that the TCP port has on the host, since clients know one number for both.
+// listenPacket opens the UDP port of the number that the TCP port has on the host, since clients know one number for both. It is not
+// kept: what waits in a UDP socket is of no use to another process.
 func (s *Server) listenPacket(ctx context.Context, port uint16) (*net.UDPConn, error) {
 	l, err := s.listen(ctx, port)
 	if err != nil {
 		return nil, err
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if u := s.packets[port]; u != nil {
-		return u, nil
-	}
-	if s.closed {
-		return nil, net.ErrClosed
 	}
 	var lc net.ListenConfig
 	u, err := lc.ListenPacket(ctx, "udp", l.Addr().String())
 	if err != nil {
 		return nil, err
 	}
-	s.packets[port] = u.(*net.UDPConn)
-	return s.packets[port], nil
-}
-
-func (s *Server) releasePacket(port uint16) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if u := s.packets[port]; u != nil {
-		u.Close()
-		delete(s.packets, port)
-	}
+	return u.(*net.UDPConn), nil
 }
 
 func (s *Server) dial(ctx context.Context, network, addr string) (*net.TCPConn, error) {

@@ -31,9 +31,8 @@ type Network struct {
 	ReleaseGateway func(address string) error
 	// Engine is the back end on which connections are accepted, whoever opened the listener.
 	Engine *conn.Engine
-	// ListenGatewayPacket and ReleaseGatewayPacket are the same for a gateway's UDP port, which is for HTTP/3.
-	ListenGatewayPacket  func(ctx context.Context, address string) (net.PacketConn, error)
-	ReleaseGatewayPacket func(address string) error
+	// ListenGatewayPacket opens a gateway's UDP port, which is for HTTP/3.
+	ListenGatewayPacket func(ctx context.Context, address string) (net.PacketConn, error)
 }
 
 // Complete sets what is nil to the network of this process, and gateways' ports to the broker's where the bootstrap names one.
@@ -86,13 +85,6 @@ func (n *Network) completePackets(b *wire.Bootstrap) {
 			return nil, err
 		}
 		return client.ListenPacket(a.Port())
-	}
-	n.ReleaseGatewayPacket = func(address string) error {
-		a, err := netip.ParseAddrPort(address)
-		if err != nil {
-			return err
-		}
-		return client.ReleasePacket(a.Port())
 	}
 }
 
@@ -192,21 +184,14 @@ func (s *Sockets) ListenGateway(ctx context.Context, address string) (net.Listen
 	return s.onto(Gateway, address, l)
 }
 
-// ListenGatewayPacket opens a gateway's UDP port. It is not handed over: what QUIC knows of its connections is in this process.
+// ListenGatewayPacket opens a gateway's UDP port. It is not handed over, since what QUIC knows of
+// its connections is in this process: the next one gets the port when they have drained.
 func (s *Sockets) ListenGatewayPacket(ctx context.Context, address string) (net.PacketConn, error) {
 	c, err := s.net.ListenGatewayPacket(ctx, address)
 	if err == nil && c == nil {
 		err = errors.New("there is no UDP here")
 	}
 	return c, err
-}
-
-// ReleasePacket gives a gateway's UDP port up for good, after its socket was closed.
-func (s *Sockets) ReleasePacket(address string) error {
-	if s.net.ReleaseGatewayPacket == nil {
-		return nil
-	}
-	return s.net.ReleaseGatewayPacket(address)
 }
 
 // Release gives a gateway's port up for good, after its listener was closed.

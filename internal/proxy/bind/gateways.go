@@ -101,7 +101,7 @@ func (g *Gateways) reconcile(ctx context.Context, want []*conf.Listener) {
 	}
 	for name, port := range g.quic {
 		if l := wanted[name]; l == nil || l.Address.String() != port.address {
-			g.shutQUIC(name, port, true)
+			g.shutQUIC(name, port)
 		}
 	}
 	failed := map[string]string{}
@@ -200,7 +200,7 @@ func (g *Gateways) Stop(release bool) {
 		g.shut(name, port, release)
 	}
 	for name, port := range g.quic {
-		g.shutQUIC(name, port, release)
+		g.shutQUIC(name, port)
 	}
 }
 

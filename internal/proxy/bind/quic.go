@@ -46,26 +46,18 @@ func (g *Gateways) bindQUIC(ctx context.Context, l *conf.Listener) error {
 	return nil
 }
 
-// shutQUIC is called with mu held. Requests under way go on, but not when another process has the port: it gets their packets.
-func (g *Gateways) shutQUIC(name string, port *quicPort, release bool) {
+// shutQUIC is called with mu held. Requests under way go on.
+func (g *Gateways) shutQUIC(name string, port *quicPort) {
 	delete(g.quic, name)
 	g.leaving = append(g.leaving, port)
 	g.accepting.Go(func() { // ends with the last request, or by Cut
-		if !release {
-			port.server.Close()
-		} else if err := port.server.Drain(context.Background()); err != nil {
+		if err := port.server.Drain(context.Background()); err != nil {
 			g.Log.Debug("HTTP/3 port", "listener", name, "error", err)
 		}
 		port.Close()
 		g.mu.Lock()
+		defer g.mu.Unlock()
 		g.leaving = slices.DeleteFunc(g.leaving, func(p *quicPort) bool { return p == port })
-		g.mu.Unlock()
-		if !release {
-			return
-		}
-		if err := g.Sockets.ReleasePacket(port.address); err != nil {
-			g.Log.Warn("a gateway's UDP port was not released", "address", port.address, "error", err)
-		}
 	})
 	g.Log.Info("gateway port closed for HTTP/3", "listener", name, "address", port.address)
 }
