@@ -84,6 +84,9 @@ func TestNoRequestFails(t *testing.T) {
 	}
 }
 
+// ratingsTime is how long reviews waits for its ratings.
+const ratingsTime = 2500 * time.Millisecond
+
 // client sends requests until the context ends.
 func client(ctx context.Context, t *testing.T, m *mesh.Mesh, n int, sent *atomic.Int64) {
 	for ctx.Err() == nil && !t.Failed() {
@@ -96,7 +99,9 @@ func client(ctx context.Context, t *testing.T, m *mesh.Mesh, n int, sent *atomic
 		}
 		resp := m.Do(context.WithoutCancel(ctx), r)
 		sent.Add(1)
-		if resp.Err != nil || resp.Status != http.StatusOK {
+		// reviews answers 200 without its ratings: rightly so only if it has waited for them as long as it does.
+		sorry := strings.Contains(resp.Body, "currently unavailable") && resp.Took < ratingsTime
+		if resp.Err != nil || resp.Status != http.StatusOK || sorry {
 			t.Errorf("request from %s after %v: status %d, error %v, header %v: %s", r.From, resp.Took, resp.Status, resp.Err, resp.Header, resp.Body)
 		}
 		rest(ctx, thought)
