@@ -7,10 +7,12 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/net/http2"
 
 	"github.com/weftmesh/weft/internal/proxy/conf"
+	"github.com/weftmesh/weft/internal/proxy/conn"
 	"github.com/weftmesh/weft/internal/proxy/listen"
 )
 
@@ -216,4 +218,31 @@ func TestAcceptedAtTheLastMomentIsCounted(t *testing.T) {
 	}
 	close(release)
 	s.Wait()
+}
+
+// interrupted notes that its reads were made to fail.
+type interrupted struct {
+	conn.Conn
+	cut bool
+}
+
+func (c *interrupted) SetReadDeadline(time.Time) error {
+	c.cut = true
+	return nil
+}
+
+// TestDrainingGracesConnectionsThatHaveJustCome: their first request is on its way, and would be lost.
+func TestDrainingGracesConnectionsThatHaveJustCome(t *testing.T) {
+	now := time.Now()
+	for idleFor, cut := range map[time.Duration]bool{0: false, time.Second / 2: false, 2 * time.Second: true} {
+		c := &interrupted{}
+		var tr tracker
+		one := &tracked{conn: c, idle: time.Hour}
+		one.enter(idle, now.Add(-idleFor))
+		tr.add(one)
+		tr.sweep(now, true, time.Second, func(direction) bool { return true })
+		if c.cut != cut {
+			t.Errorf("idle for %v: interrupted %v", idleFor, c.cut)
+		}
+	}
 }

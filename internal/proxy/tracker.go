@@ -79,9 +79,10 @@ const (
 
 var longAgo = time.Unix(1, 0)
 
-// sweep interrupts the reads of connections whose time has passed, and of idle ones that drain once they were graced. Connections of
-// HTTP/2 are told at once: nothing on its way is lost by that.
-func (t *tracker) sweep(now time.Time, graced bool, drains func(direction) bool) {
+// sweep interrupts the reads of connections whose time has passed, and of those that drain once they were idle for grace, if graced
+// says that the proxy was: the first request of a connection that has just come is on its way. Connections of HTTP/2 are told at once:
+// nothing on its way is lost by that.
+func (t *tracker) sweep(now time.Time, graced bool, grace time.Duration, drains func(direction) bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for c := range t.open {
@@ -96,7 +97,7 @@ func (t *tracker) sweep(now time.Time, graced bool, drains func(direction) bool)
 		if ph == awaiting && now.Sub(since) > watchAfter {
 			c.consider(state)
 		}
-		if ph == idle && (graced && drains(c.dir) || now.Sub(since) > c.idle) || ph == heading && now.Sub(since) > headTime {
+		if ph == idle && (graced && now.Sub(since) > grace && drains(c.dir) || now.Sub(since) > c.idle) || ph == heading && now.Sub(since) > headTime {
 			c.conn.SetReadDeadline(longAgo)
 		}
 	}
