@@ -180,7 +180,7 @@ func (r *clusters) build(c *conf.Cluster, was *cluster) *cluster {
 // sameReach reports whether both versions connect in the same way.
 func sameReach(a, b *conf.Cluster) bool {
 	return a.ConnectTimeout == b.ConnectTimeout && a.IdleTimeout == b.IdleTimeout && a.Discovery == b.Discovery && a.Speaks == b.Speaks &&
-		a.MaxRequestsPerConnection == b.MaxRequestsPerConnection && a.MaxConnectionDuration == b.MaxConnectionDuration &&
+		a.MaxRequestsPerConnection == b.MaxRequestsPerConnection && a.MaxConnectionDuration == b.MaxConnectionDuration && a.HTTP2 == b.HTTP2 &&
 		reflect.DeepEqual(a.KeepAlive, b.KeepAlive) && reflect.DeepEqual(a.Transports, b.Transports)
 }
 
@@ -241,7 +241,7 @@ func (c *cluster) endpoint(h *balance.Host, known *endpoint) *endpoint {
 		way.Dial = keepingAlive(way.Dial, k)
 		e.raw.Dial = way.Dial
 	}
-	o := upstream.PoolOptions{IdleTimeout: c.conf.IdleTimeout, MaxAge: c.conf.MaxConnectionDuration, MaxRequests: c.conf.MaxRequestsPerConnection, Start: multiplexes}
+	o := upstream.PoolOptions{IdleTimeout: c.conf.IdleTimeout, MaxAge: c.conf.MaxConnectionDuration, MaxRequests: c.conf.MaxRequestsPerConnection, Start: multiplexes(c.conf.HTTP2)}
 	if o.IdleTimeout == 0 && e.tls && way.Source != nil {
 		o.IdleTimeout = meshIdle
 	}

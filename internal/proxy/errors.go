@@ -63,6 +63,7 @@ const (
 	stalled
 	tunnelIdle
 	overloaded
+	outlived
 )
 
 // kinds is the one place where failures become status codes and Envoy's response flags and details. Details in braces say why the
@@ -108,6 +109,7 @@ var kinds = [...]struct {
 	limitUnknown:      {OfMesh, 500, "RLSE", "rate_limiter_error", false, "the limits cannot be looked up"},
 	overLimit:         {OfClient, 429, "RL", "local_rate_limited", false, "too many requests"},
 	overloaded:        {OfMesh, 503, "OM", "overload", false, "overloaded"},
+	outlived:          {OfMesh, 0, "DT", "max_duration_timeout", false, ""},
 	unroutable:        {OfMesh, 502, "NR", "outbound_refused", false, "the mesh does not know this destination, and its policy refuses unknown ones"},
 }
 

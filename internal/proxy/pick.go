@@ -24,6 +24,7 @@ func (x *exchange) pick() bool {
 	}
 	x.cluster = x.cluster.resolved(x.p.ctx, x.deadline)
 	x.choice.Avoid = x.failed[:x.failures]
+	x.choice.Elsewhere = x.retries != nil && x.retries.OtherLocalities
 	if x.cluster.conf.Policy.Hashed() && !x.choice.Hashed {
 		x.hash()
 	}

@@ -129,13 +129,20 @@ func (s *stream) connect() bool {
 	return true
 }
 
+var errOutlived = errors.New("the connection has lasted for as long as it may")
+
 // carry relays until both sides have ended.
 func (s *stream) carry() {
 	s.cluster.tally.relays.Add(1)
 	defer s.cluster.tally.relays.Add(-1)
 	e := s.edge()
 	e.Opened()
-	counts, err := relay.Tunnel(s.p.ctx, s.d.conn, s.up.Conn, s.idle())
+	ctx, cancel := s.p.ctx, func() {}
+	if d := s.tcp.MaxDuration; d > 0 {
+		ctx, cancel = context.WithTimeoutCause(ctx, d, errOutlived)
+	}
+	defer cancel()
+	counts, err := relay.Tunnel(ctx, s.d.conn, s.up.Conn, s.idle())
 	s.counts = counts
 	e.Closed(counts.FromUpstream, counts.FromDownstream)
 	var r *relay.Error
@@ -143,6 +150,8 @@ func (s *stream) carry() {
 	case err == nil:
 	case errors.Is(err, relay.ErrIdle):
 		s.fail(tunnelIdle, "relay", err)
+	case errors.Is(err, errOutlived):
+		s.fail(outlived, "relay", err)
 	case errors.As(err, &r) && r.Side == relay.Downstream:
 		s.fail(clientGone, "relay", r.Err)
 	case errors.As(err, &r):

@@ -160,11 +160,20 @@ func (g *Generator) sourceHash(destinations []model.WeightedDestination, port ui
 
 // relayIdle is the idle time-out that the first destination wants of relayed connections.
 func (g *Generator) relayIdle(destinations []model.WeightedDestination, port uint16) *durationpb.Duration {
+	p := g.relayPool(destinations, port, func(p *model.ConnectionPool) bool { return p.TCPIdleTimeout > 0 })
+	if p == nil {
+		return nil
+	}
+	return durationpb.New(p.TCPIdleTimeout)
+}
+
+// relayPool gives the settings of the first destination that says what is asked for; nil for none.
+func (g *Generator) relayPool(destinations []model.WeightedDestination, port uint16, says func(*model.ConnectionPool) bool) *model.ConnectionPool {
 	for _, d := range destinations {
 		if s := g.service(d.Host); s != nil {
 			rule := g.destination(s)
-			if p := trafficPolicy(rule, subset(rule, d.Subset), cmp.Or(d.Port, port)).Pool; p != nil && p.TCPIdleTimeout > 0 {
-				return durationpb.New(p.TCPIdleTimeout)
+			if p := trafficPolicy(rule, subset(rule, d.Subset), cmp.Or(d.Port, port)).Pool; p != nil && says(p) {
+				return p
 			}
 		}
 	}

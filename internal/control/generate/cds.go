@@ -96,6 +96,9 @@ func (g *Generator) outboundCluster(name string, b *backend) *clusterv3.Cluster 
 		// Endpoints that are not ready are left at once, however few remain.
 		CommonLbConfig: &clusterv3.Cluster_CommonLbConfig{HealthyPanicThreshold: &typev3.Percent{}},
 	}
+	if r := b.policy.RetryBudget; r != nil {
+		c.CircuitBreakers.Thresholds[0].RetryBudget = retryBudget(r)
+	}
 	if o := b.policy.Outlier; o != nil {
 		c.OutlierDetection = outlier(o)
 		c.CommonLbConfig.HealthyPanicThreshold.Value = float64(o.MinHealthPercent)
@@ -170,6 +173,32 @@ func circuitBreakers(p *model.ConnectionPool) *clusterv3.CircuitBreakers {
 	return &clusterv3.CircuitBreakers{Thresholds: []*clusterv3.CircuitBreakers_Thresholds{t}}
 }
 
+func retryBudget(r *model.RetryBudget) *clusterv3.CircuitBreakers_Thresholds_RetryBudget {
+	out := &clusterv3.CircuitBreakers_Thresholds_RetryBudget{}
+	if r.Percent != nil {
+		out.BudgetPercent = &typev3.Percent{Value: *r.Percent}
+	}
+	if r.Min != nil {
+		out.MinRetryConcurrency = wrapperspb.UInt32(*r.Min)
+	}
+	return out
+}
+
+// http2Options are the limits of connections of HTTP/2; never nil.
+func http2Options(p *model.ConnectionPool) *corev3.Http2ProtocolOptions {
+	out := &corev3.Http2ProtocolOptions{}
+	if p == nil {
+		return out
+	}
+	if p.MaxStreams > 0 {
+		out.MaxConcurrentStreams = wrapperspb.UInt32(p.MaxStreams)
+	}
+	if p.PingAfter > 0 {
+		out.ConnectionKeepalive = &corev3.KeepaliveSettings{Interval: durationpb.New(p.PingAfter), Timeout: durationpb.New(p.PingTimeout)}
+	}
+	return out
+}
+
 // keepAlive asks for TCP's own probing. Its durations are whole seconds.
 func keepAlive(k *model.KeepAlive) *clusterv3.UpstreamConnectionOptions {
 	seconds := func(d time.Duration) *wrapperspb.UInt32Value {
@@ -190,7 +219,7 @@ func keepAlive(k *model.KeepAlive) *clusterv3.UpstreamConnectionOptions {
 // have no limits.
 func protocolOptions(protocol model.Protocol, p *model.ConnectionPool) map[string]*anypb.Any {
 	limited := p != nil && (p.IdleTimeout > 0 || p.MaxRequestsPerConnection > 0 || p.MaxConnectionDuration > 0)
-	if !limited && !protocol.IsHTTP() && protocol != model.Auto {
+	if !limited && (p == nil || p.MaxStreams == 0 && p.PingAfter == 0) && !protocol.IsHTTP() && protocol != model.Auto {
 		return nil
 	}
 	out := &upstreamsv3.HttpProtocolOptions{}
@@ -211,10 +240,13 @@ func protocolOptions(protocol model.Protocol, p *model.ConnectionPool) map[strin
 		out.UpstreamProtocolOptions = &upstreamsv3.HttpProtocolOptions_ExplicitHttpConfig_{
 			ExplicitHttpConfig: &upstreamsv3.HttpProtocolOptions_ExplicitHttpConfig{
 				ProtocolConfig: &upstreamsv3.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions{
-					Http2ProtocolOptions: &corev3.Http2ProtocolOptions{}}}}
+					Http2ProtocolOptions: http2Options(p)}}}
 	} else {
 		out.UpstreamProtocolOptions = &upstreamsv3.HttpProtocolOptions_UseDownstreamProtocolConfig{
 			UseDownstreamProtocolConfig: &upstreamsv3.HttpProtocolOptions_UseDownstreamHttpConfig{}}
+		if o := http2Options(p); o.MaxConcurrentStreams != nil || o.ConnectionKeepalive != nil {
+			out.GetUseDownstreamProtocolConfig().Http2ProtocolOptions = o
+		}
 	}
 	return map[string]*anypb.Any{httpProtocolOptions: pack(out)}
 }

@@ -57,10 +57,8 @@ type Index struct {
 	// wildcardSets and wildcardServices are hosts with a wildcard, the longest first.
 	wildcardSets     []wildcardSet
 	wildcardServices []*model.Service
-	// bySource says that labels of the client decide about a route somewhere.
-	bySource bool
-	// byWorkload says that labels or the locality of the client decide about a destination somewhere.
-	byWorkload bool
+	// bySource is what decides about a route somewhere, byWorkload about a destination.
+	bySource, byWorkload reads
 }
 
 type wildcardSet struct {
@@ -73,10 +71,12 @@ func NewIndex(mesh *model.Mesh) *Index {
 	x := &Index{mesh: mesh, sets: map[string][]*model.RouteSet{}}
 	wild := map[string][]*model.RouteSet{}
 	for _, list := range mesh.Destinations {
-		x.byWorkload = x.byWorkload || slices.ContainsFunc(list, readsWorkload)
+		for _, d := range list {
+			x.byWorkload.destination(d)
+		}
 	}
 	for _, s := range mesh.RouteSets {
-		x.bySource = x.bySource || readsSourceLabels(s)
+		x.bySource.sources(s)
 		if !s.Mesh {
 			continue
 		}
@@ -93,7 +93,7 @@ func NewIndex(mesh *model.Mesh) *Index {
 	}
 	slices.SortFunc(x.wildcardSets, func(a, b wildcardSet) int { return longerFirst(a.host, b.host) })
 	for h, s := range mesh.Services {
-		x.byWorkload = x.byWorkload || s.Near
+		x.byWorkload.locality = x.byWorkload.locality || s.Near
 		if isWildcard(h) {
 			x.wildcardServices = append(x.wildcardServices, s)
 		}
@@ -109,40 +109,82 @@ func longerFirst(a, b string) int {
 	return strings.Compare(a, b)
 }
 
-// readsWorkload reports whether a rule is not the same for all clients of a namespace.
-func readsWorkload(d *model.Destination) bool {
-	near := func(p *model.TrafficPolicy) bool {
-		return p != nil && (p.Outlier != nil || p.Balancing != nil && p.Balancing.Locality != nil)
-	}
-	if d.Selector != nil || near(&d.Policy) || slices.ContainsFunc(d.Subsets, func(s model.Subset) bool { return near(s.Policy) }) {
-		return true
-	}
-	for _, p := range d.Policy.Ports {
-		if near(p) {
-			return true
-		}
-	}
-	return slices.ContainsFunc(d.Subsets, func(s model.Subset) bool { return s.Policy != nil && len(s.Policy.Ports) > 0 })
+// reads says what of a client decides about resources: labels by their keys, and the locality.
+type reads struct {
+	labels   map[string]bool
+	locality bool
 }
 
-func readsSourceLabels(s *model.RouteSet) bool {
-	for _, r := range s.HTTP {
-		if slices.ContainsFunc(r.Matches, func(m model.HTTPMatch) bool { return len(m.SourceLabels) > 0 }) {
-			return true
+func (r *reads) keys(labels map[string]string) {
+	for k := range labels {
+		r.label(k)
+	}
+}
+
+func (r *reads) label(key string) {
+	if r.labels == nil {
+		r.labels = map[string]bool{}
+	}
+	r.labels[key] = true
+}
+
+// destination notes what a rule reads.
+func (r *reads) destination(d *model.Destination) {
+	r.keys(d.Selector)
+	r.policy(&d.Policy)
+	for i := range d.Subsets {
+		if p := d.Subsets[i].Policy; p != nil {
+			r.policy(p)
 		}
 	}
-	l4 := func(m model.L4Match) bool { return len(m.SourceLabels) > 0 }
-	for _, r := range s.TCP {
-		if slices.ContainsFunc(r.Matches, l4) {
-			return true
+}
+
+func (r *reads) policy(p *model.TrafficPolicy) {
+	r.locality = r.locality || p.Outlier != nil
+	if p.Balancing != nil && p.Balancing.Locality != nil {
+		r.locality = true
+		for _, k := range p.Balancing.Locality.FailoverPriority {
+			if key, _, fixed := strings.Cut(k, "="); !fixed {
+				r.label(key)
+			}
 		}
 	}
-	for _, r := range s.TLS {
-		if slices.ContainsFunc(r.Matches, l4) {
-			return true
+	for _, own := range p.Ports {
+		r.policy(own)
+	}
+}
+
+// sources notes the labels that conditions of routes read.
+func (r *reads) sources(s *model.RouteSet) {
+	for i := range s.HTTP {
+		for j := range s.HTTP[i].Matches {
+			r.keys(s.HTTP[i].Matches[j].SourceLabels)
 		}
 	}
-	return false
+	for i := range s.TCP {
+		for j := range s.TCP[i].Matches {
+			r.keys(s.TCP[i].Matches[j].SourceLabels)
+		}
+	}
+	for i := range s.TLS {
+		for j := range s.TLS[i].Matches {
+			r.keys(s.TLS[i].Matches[j].SourceLabels)
+		}
+	}
+}
+
+// of gives what a node has of it.
+func (r *reads) of(n *Node) string {
+	var b strings.Builder
+	if r.locality {
+		b.WriteString("|" + n.Locality)
+	}
+	for _, k := range slices.Sorted(maps.Keys(r.labels)) {
+		if v, ok := n.Labels[k]; ok {
+			b.WriteString("|" + k + "=" + v)
+		}
+	}
+	return b.String()
 }
 
 // Generator gives the resources of one node in one mesh. It keeps nothing between calls and is safe for concurrent use.
@@ -187,13 +229,9 @@ func (g *Generator) Class(typeURL, name string) string {
 	if g.node.Proxyless {
 		class += "|proxyless"
 	}
-	if g.byWorkload || g.bySource && (typeURL == ListenerType || typeURL == RouteType) {
-		var b strings.Builder
-		b.WriteString(class + "|" + g.node.Locality)
-		for _, k := range slices.Sorted(maps.Keys(g.node.Labels)) {
-			b.WriteString("|" + k + "=" + g.node.Labels[k])
-		}
-		return b.String()
+	class += g.byWorkload.of(&g.node)
+	if typeURL == ListenerType || typeURL == RouteType {
+		class += "|" + g.bySource.of(&g.node)
 	}
 	return class
 }

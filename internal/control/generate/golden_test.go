@@ -216,11 +216,12 @@ func loadBalancing(m *model.Mesh) {
 	v2.Policy = &model.TrafficPolicy{Balancing: &model.Balancing{Simple: "ROUND_ROBIN", Warmup: &model.Warmup{Duration: time.Minute, Aggression: 2, MinimumPercent: 5}}}
 	rule(m, "default", reviewsHost, v2).Policy = model.TrafficPolicy{
 		Balancing: &model.Balancing{Hash: &model.ConsistentHash{Cookie: "user", CookieTTL: ptr(time.Hour), CookiePath: "/", CookieAttributes: [][2]string{{"SameSite", "Lax"}}}},
-		Pool:      &model.ConnectionPool{KeepAlive: &model.KeepAlive{Probes: 3, Idle: time.Minute, Interval: time.Second}, MaxConnectionDuration: time.Hour},
+		Pool:      &model.ConnectionPool{KeepAlive: &model.KeepAlive{Probes: 3, Idle: time.Minute, Interval: time.Second}, MaxConnectionDuration: time.Hour, MaxStreams: 50, PingAfter: time.Minute, PingTimeout: time.Second},
+		RetryBudget: &model.RetryBudget{Percent: ptr(12.5), Min: ptr(uint32(4))},
 	}
 	rule(m, "default", mysqlHost).Policy = model.TrafficPolicy{
 		Balancing: &model.Balancing{Hash: &model.ConsistentHash{SourceIP: true, Maglev: true, TableSize: 1009}},
-		Pool:      &model.ConnectionPool{TCPIdleTimeout: 5 * time.Minute}}
+		Pool:      &model.ConnectionPool{TCPIdleTimeout: 5 * time.Minute, MaxConnectionDuration: time.Hour}}
 	ewma := rule(m, "default", ratingsHost)
 	ewma.Policy.Balancing = &model.Balancing{Simple: "PEAK_EWMA"}
 	ewma.HealthCheck = &model.HealthCheck{Path: "/healthz", Interval: 2 * time.Second}

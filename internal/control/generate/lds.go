@@ -13,6 +13,7 @@ import (
 	tcpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/weftmesh/weft/internal/control/model"
@@ -259,6 +260,9 @@ func (g *Generator) relay(s *model.RouteSet, destinations []model.WeightedDestin
 // relayAs completes a relay by what the DestinationRules of its destinations say about relayed connections.
 func (g *Generator) relayAs(stat string, destinations []model.WeightedDestination, port uint16, m *tcpv3.TcpProxy) *listenerv3.Filter {
 	m.StatPrefix, m.HashPolicy, m.IdleTimeout = stat, g.sourceHash(destinations, port), g.relayIdle(destinations, port)
+	if p := g.relayPool(destinations, port, func(p *model.ConnectionPool) bool { return p.MaxConnectionDuration > 0 }); p != nil {
+		m.MaxDownstreamConnectionDuration = durationpb.New(p.MaxConnectionDuration)
+	}
 	return networkFilter(tcpFilter, m)
 }
 

@@ -109,6 +109,20 @@ func TestClassByLocality(t *testing.T) {
 	if x.For(a).Class(EndpointsType, "x") == x.For(b).Class(EndpointsType, "x") {
 		t.Error("one class for clients in different localities")
 	}
+	// Of the labels, those that rules name.
+	b.Locality, a.Labels, b.Labels = a.Locality, map[string]string{"app": "x"}, map[string]string{"app": "y"}
+	if x.For(a).Class(EndpointsType, "x") != x.For(b).Class(EndpointsType, "x") {
+		t.Error("different classes for labels that nobody reads")
+	}
+	rule(m, "default", reviewsHost).Policy.Balancing = &model.Balancing{Locality: &model.LocalitySetting{FailoverPriority: []string{"version=v1", "app"}}}
+	x = NewIndex(m)
+	if x.For(a).Class(EndpointsType, "x") == x.For(b).Class(EndpointsType, "x") {
+		t.Error("one class for clients whose label decides")
+	}
+	b.Labels = map[string]string{"app": "x", "version": "v2"}
+	if x.For(a).Class(EndpointsType, "x") != x.For(b).Class(EndpointsType, "x") {
+		t.Error("different classes for a label whose value is fixed")
+	}
 }
 
 func TestRuleBySelector(t *testing.T) {

@@ -284,6 +284,7 @@ type TrafficPolicy struct {
 	TLS       *ClientTLS
 	// ProxyProtocol is the version of the header that connections begin with; 0 for none.
 	ProxyProtocol uint8
+	RetryBudget   *RetryBudget
 	Ports         map[uint16]*TrafficPolicy // port-level settings replace the whole policy for that port, as in Istio
 }
 
@@ -369,10 +370,19 @@ type ConnectionPool struct {
 	MaxPending               uint32
 	MaxRequests              uint32
 	MaxRequestsPerConnection uint32
+	MaxStreams               uint32 // at a time on a connection of HTTP/2
+	PingAfter, PingTimeout   time.Duration
 	MaxRetries               *uint32
 	IdleTimeout              time.Duration
 	// UpgradeHTTP2 speaks HTTP/2 to ports of HTTP, ClientProtocol to every port what the client speaks; the latter goes first.
 	UpgradeHTTP2, ClientProtocol bool
+}
+
+// RetryBudget bounds the retries under way by a percentage of the requests under way, and allows Min in any case. Nil takes Istio's
+// defaults, 20 and 3.
+type RetryBudget struct {
+	Percent *float64
+	Min     *uint32
 }
 
 // KeepAlive is TCP's. Zero values are the system's.

@@ -8,6 +8,7 @@ package balance
 
 import (
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -64,8 +65,9 @@ type Host struct {
 	*state
 	Endpoint *conf.Endpoint
 	// Index is the host's position in Cluster.Hosts.
-	Index  int
-	weight uint32
+	Index    int
+	weight   uint32
+	priority uint32
 }
 
 // New makes the balancer of a cluster. previous, which may be nil, is the one of the version before: hosts with the same
@@ -88,6 +90,7 @@ func New(c *conf.Cluster, previous *Cluster, opt Options) *Cluster {
 		l := &c.Localities[i]
 		for _, e := range l.Endpoints {
 			h := b.adopt(e, known[keyOf(e)], previous != nil, now)
+			h.priority = l.Priority
 			b.hosts = append(b.hosts, h)
 			b.level(l.Priority).add(l, h)
 		}
@@ -155,6 +158,8 @@ type Choice struct {
 	Hashed bool
 	// Avoid are hosts on which this request has failed; they are chosen only when there is no other.
 	Avoid []*Host
+	// Elsewhere avoids the priorities of those hosts too, as long as there are others.
+	Elsewhere bool
 }
 
 func (c *Choice) avoids(h *Host) bool {
@@ -172,6 +177,11 @@ func (c *Choice) avoids(h *Host) bool {
 // connected to lately, since trying is better than refusing; then those that the request wants to avoid.
 func (c *Cluster) Pick(ch *Choice) *Host {
 	v := c.current()
+	if ch.Elsewhere && len(ch.Avoid) > 0 {
+		if h := c.elsewhere(ch); h != nil {
+			return h
+		}
+	}
 	if len(v.suspects) > 0 && !c.byHash(ch) {
 		if h := c.retrial(v, ch); h != nil {
 			return h
@@ -191,6 +201,22 @@ func (c *Cluster) Pick(ch *Choice) *Host {
 		}
 	}
 	return c.inNeed(v, ch)
+}
+
+// elsewhere gives a host of the most wanted priority in which the request has not failed yet and which has sound hosts. Source: Envoy's
+// retry priority previous_priorities, which begins anew when all have been tried. It allocates, as it is for repetitions alone.
+func (c *Cluster) elsewhere(ch *Choice) *Host {
+	for i := range c.levels {
+		if slices.ContainsFunc(ch.Avoid, func(h *Host) bool { return h.priority == c.levels[i].priority }) {
+			continue
+		}
+		if p := c.pool(i, c.overprovisioning(), false, false); p.place(0) != nil && len(p.place(0).hosts) > 0 {
+			if h := c.from(p, ch); h != nil {
+				return h
+			}
+		}
+	}
+	return nil
 }
 
 // byHash reports whether the request's hash decides.

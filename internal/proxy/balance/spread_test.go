@@ -258,3 +258,16 @@ func BenchmarkPickFlapping(b *testing.B) {
 		c.Pick(ch)
 	}
 }
+
+// A repetition goes to priorities in which it has not failed yet; after the last of them it begins anew.
+func TestElsewhere(t *testing.T) {
+	opt, _ := options()
+	c := New(localities(0, 0, 1, 2), nil, opt)
+	h := c.Hosts()
+	near(t, "the first priority has failed", shares(c, 5000, &Choice{Elsewhere: true, Avoid: h[:1]}), []float64{0, 0, 0, 0, 0.5, 0.5, 0, 0})
+	near(t, "the second too", shares(c, 5000, &Choice{Elsewhere: true, Avoid: []*Host{h[0], h[5]}}), []float64{0, 0, 0, 0, 0, 0, 0.5, 0.5})
+	near(t, "all have", shares(c, 5000, &Choice{Elsewhere: true, Avoid: []*Host{h[0], h[5], h[6]}}), []float64{0, 1. / 3, 1. / 3, 1. / 3, 0, 0, 0, 0})
+	near(t, "not wanted", shares(c, 5000, &Choice{Avoid: h[:1]}), []float64{0, 1. / 3, 1. / 3, 1. / 3, 0, 0, 0, 0})
+	c.Report(h[4], ConnectFailed, 0, errors.New("connection refused"))
+	near(t, "an unsound one of the second", shares(c, 5000, &Choice{Elsewhere: true, Avoid: h[:1]}), []float64{0, 0, 0, 0, 0, 1, 0, 0})
+}

@@ -152,10 +152,7 @@ func (c *Cluster) look(now time.Time) *view {
 // divide gives each priority its share of the load. Source: Envoy's documentation of priority levels, degraded endpoints and the
 // panic threshold.
 func (c *Cluster) divide(v *view, tallies []tally) {
-	factor := uint64(c.conf.Overprovisioning)
-	if factor == 0 {
-		factor = 140
-	}
+	factor := c.overprovisioning()
 	sound, degraded, sum := make([]uint64, len(tallies)), make([]uint64, len(tallies)), uint64(0)
 	for i, t := range tallies {
 		if t.total > 0 {
@@ -184,6 +181,14 @@ func (c *Cluster) divide(v *view, tallies []tally) {
 			v.add(c.pool(i, factor, panics, pass == 1), load)
 		}
 	}
+}
+
+// overprovisioning is the factor in percent, Envoy's where none is given.
+func (c *Cluster) overprovisioning() uint64 {
+	if f := c.conf.Overprovisioning; f != 0 {
+		return uint64(f)
+	}
+	return 140
 }
 
 func (v *view) add(p *pool, load uint64) {

@@ -165,6 +165,7 @@ type TCP struct {
 	Clusters    []WeightedCluster // at least one
 	TotalWeight uint32
 	IdleTimeout time.Duration // 0 for the default of one hour
+	MaxDuration time.Duration // of a connection; 0 for none
 	RBAC        []*RBAC
 	// HashSource makes the client's address the key of consistent hashing.
 	HashSource bool
@@ -202,7 +203,9 @@ type Cluster struct {
 	MaxPending               uint32
 	MaxRequests              uint32
 	MaxRetries               uint32
+	RetryBudget              *RetryBudget // takes the place of MaxRetries
 	MaxRequestsPerConnection uint32
+	HTTP2                    HTTP2Limits
 	Outlier                  *Outlier
 	IdleTimeout              time.Duration // pooled connections; 0 for the default
 	Speaks                   Version       // of HTTP, as requests are sent
@@ -218,6 +221,18 @@ type Cluster struct {
 	// KeepAlive is TCP's own probing of connections; nil leaves it to the system.
 	KeepAlive *KeepAlive
 	DNS       DNS // for StrictDNS and LogicalDNS
+}
+
+// RetryBudget bounds the retries under way by a share (0 to 1) of the requests under way, and allows Min in any case.
+type RetryBudget struct {
+	Share float64
+	Min   uint32
+}
+
+// HTTP2Limits are those of connections on which requests are multiplexed. Zero values are the proxy's own.
+type HTTP2Limits struct {
+	MaxStreams             uint32
+	KeepAlive, PingTimeout time.Duration // how long a connection may be silent before it is asked, and the answer may take
 }
 
 // BalanceOptions tune a policy. Zero values mean Envoy's defaults.

@@ -2,6 +2,7 @@ package decode
 
 import (
 	"cmp"
+	"math"
 	"time"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
@@ -155,10 +156,27 @@ func (d *decoder) breakers(m *clusterv3.CircuitBreakers, c *conf.Cluster) {
 		d.at("thresholds", func() { d.fail("more than one is not supported") })
 	}
 	each(d, "thresholds", m.GetThresholds(), func(t *clusterv3.CircuitBreakers_Thresholds) {
-		d.only(t, "max_connections", "max_pending_requests", "max_requests", "max_retries", "track_remaining") // the last: statistics
+		d.only(t, "max_connections", "max_pending_requests", "max_requests", "max_retries", "retry_budget", "track_remaining") // the last: statistics
+		d.at("retry_budget", func() { c.RetryBudget = d.retryBudget(t.GetRetryBudget()) })
 		c.MaxConnections, c.MaxPending = limit(t.GetMaxConnections()), limit(t.GetMaxPendingRequests())
 		c.MaxRequests, c.MaxRetries = limit(t.GetMaxRequests()), limit(t.GetMaxRetries())
 	})
+}
+
+// retryBudget fills in Envoy's defaults.
+func (d *decoder) retryBudget(m *clusterv3.CircuitBreakers_Thresholds_RetryBudget) *conf.RetryBudget {
+	if m == nil {
+		return nil
+	}
+	d.only(m, "budget_percent", "min_retry_concurrency")
+	b := &conf.RetryBudget{Share: 0.2, Min: 3}
+	if m.GetBudgetPercent() != nil {
+		b.Share = d.percent("budget_percent", m.GetBudgetPercent())
+	}
+	if m.GetMinRetryConcurrency() != nil {
+		b.Min = m.GetMinRetryConcurrency().GetValue()
+	}
+	return b
 }
 
 const httpOptions = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
@@ -183,16 +201,16 @@ func (d *decoder) protocolOptions(name string, a *anypb.Any, c *conf.Cluster) {
 		}
 	})
 	if u := m.GetUseDownstreamProtocolConfig(); u != nil {
-		d.at("use_downstream_protocol_config", func() { d.versions(u, u.GetHttpProtocolOptions(), u.GetHttp2ProtocolOptions()) })
+		d.at("use_downstream_protocol_config", func() { d.versions(u, u.GetHttpProtocolOptions(), u.GetHttp2ProtocolOptions(), c) })
 		c.Speaks = conf.AsClient
 	}
 	if a := m.GetAutoConfig(); a != nil {
-		d.at("auto_config", func() { d.versions(a, a.GetHttpProtocolOptions(), a.GetHttp2ProtocolOptions()) })
+		d.at("auto_config", func() { d.versions(a, a.GetHttpProtocolOptions(), a.GetHttp2ProtocolOptions(), c) })
 		c.Speaks = conf.ByALPN
 	}
 	if e := m.GetExplicitHttpConfig(); e != nil {
 		d.at("explicit_http_config", func() {
-			d.versions(e, e.GetHttpProtocolOptions(), e.GetHttp2ProtocolOptions())
+			d.versions(e, e.GetHttpProtocolOptions(), e.GetHttp2ProtocolOptions(), c)
 			if e.GetHttp2ProtocolOptions() != nil {
 				c.Speaks = conf.HTTP2
 			}
@@ -200,11 +218,26 @@ func (d *decoder) protocolOptions(name string, a *anypb.Any, c *conf.Cluster) {
 	}
 }
 
-// versions refuses what options of a version of HTTP say beyond that it is spoken.
-func (d *decoder) versions(m proto.Message, one *corev3.Http1ProtocolOptions, two *corev3.Http2ProtocolOptions) {
+// versions reads the options of the versions of HTTP.
+func (d *decoder) versions(m proto.Message, one *corev3.Http1ProtocolOptions, two *corev3.Http2ProtocolOptions, c *conf.Cluster) {
 	d.only(m, "http_protocol_options", "http2_protocol_options")
 	d.at("http_protocol_options", func() { d.only(one) })
-	d.at("http2_protocol_options", func() { d.only(two) })
+	d.at("http2_protocol_options", func() {
+		d.only(two, "max_concurrent_streams", "connection_keepalive")
+		if v := two.GetMaxConcurrentStreams(); v != nil {
+			if c.HTTP2.MaxStreams = v.GetValue(); c.HTTP2.MaxStreams == 0 || c.HTTP2.MaxStreams > math.MaxInt32 {
+				d.at("max_concurrent_streams", func() { d.fail("%d is not between 1 and %d", v.GetValue(), math.MaxInt32) })
+			}
+		}
+		k := two.GetConnectionKeepalive()
+		if k == nil {
+			return
+		}
+		d.at("connection_keepalive", func() {
+			d.only(k, "interval", "timeout", "interval_jitter") // pings depend on silence, so that they do not come together
+			c.HTTP2.KeepAlive, c.HTTP2.PingTimeout = d.duration("interval", k.GetInterval()), d.required("timeout", k.GetTimeout())
+		})
+	})
 }
 
 // transports decodes how endpoints are reached; the last entry always matches.

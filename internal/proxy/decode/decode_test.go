@@ -265,7 +265,7 @@ func TestRefusals(t *testing.T) {
 		{"cluster_balance", `path: "/well"`, `path: "well"`, "does not begin with a slash"},
 		{"cluster_balance", `start: 500 end: 504`, `start: 504 end: 500`, "is no range of statuses"},
 		{"cluster_balance", `failure_percentage_threshold { value: 60 }`, `failure_percentage_threshold { value: 101 }`, "101 is no percentage"},
-		{"cluster", `http2_protocol_options {}`, `http2_protocol_options { max_concurrent_streams { value: 1 } }`, "max_concurrent_streams: is not supported"},
+		{"cluster", `http2_protocol_options {}`, `http2_protocol_options { max_concurrent_streams { value: 0 } }`, "max_concurrent_streams: 0 is not between 1 and 2147483647"},
 		{"routes", `%REQ(:path)%`, `%VIRTUAL_CLUSTER_NAME%`, "operator %VIRTUAL_CLUSTER_NAME% is not supported"},
 		{"routes", `%REQ(:path)%`, "a\\r\\nb: c", "line break"},
 		{"routes", `seconds: 3`, `seconds: -3`, "timeout: -3s is out of range"},

@@ -10,6 +10,8 @@ import (
 // Breaker counts what a cluster has in use and refuses what is over its limits. It outlives the cluster's versions.
 type Breaker struct {
 	connections, pending, requests, retries gauge
+
+	budget atomic.Pointer[conf.RetryBudget] // nil for none
 }
 
 // gauge is a count with a limit.
@@ -46,6 +48,7 @@ func (b *Breaker) Update(c *conf.Cluster) {
 	b.pending.set(c.MaxPending)
 	b.requests.set(c.MaxRequests)
 	b.retries.set(c.MaxRetries)
+	b.budget.Store(c.RetryBudget)
 }
 
 // Connection reports whether one more connection may be made outside pools; ConnectionDone follows it if so.
@@ -61,7 +64,18 @@ func (b *Breaker) Request() bool { return b.requests.take() }
 func (b *Breaker) RequestDone() { b.requests.give() }
 
 // Retry reports whether one more retry may run; RetryDone follows it if so.
-func (b *Breaker) Retry() bool { return b.retries.take() }
+func (b *Breaker) Retry() bool {
+	t := b.budget.Load()
+	if t == nil {
+		return b.retries.take()
+	}
+	// Source: envoy.config.cluster.v3.CircuitBreakers.Thresholds.RetryBudget.
+	if b.retries.now.Add(1) <= max(int64(t.Share*float64(b.requests.now.Load()+b.pending.now.Load())), int64(t.Min)) {
+		return true
+	}
+	b.retries.now.Add(-1)
+	return false
+}
 
 // RetryDone ends what Retry allowed.
 func (b *Breaker) RetryDone() { b.retries.give() }

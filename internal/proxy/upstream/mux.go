@@ -197,6 +197,7 @@ func (m *mux) connect(ctx context.Context, way Way) (*Conn, error) {
 		return c, err
 	}
 	c.pool, c.idleFrom = m.p, time.Now()
+	c.made = c.idleFrom
 	c.session = m.p.opt.Start(c)
 	go m.run(c) // ends with the connection
 	limit := time.NewTimer(cmp.Or(way.Timeout, DefaultConnectTimeout))
@@ -268,7 +269,7 @@ func (m *mux) sweep(now time.Time) {
 	defer m.mu.Unlock()
 	for _, c := range slices.Clone(m.conns) {
 		c.limit = 0
-		c.leaving = c.leaving || m.p.outdated(c) || c.session.Draining()
+		c.leaving = c.leaving || m.p.outdated(c) || c.session.Draining() || m.p.opt.MaxAge > 0 && now.Sub(c.made) > m.p.opt.MaxAge
 		if c.active == 0 && (c.leaving || now.Sub(c.idleFrom) > m.p.muxIdle) {
 			c.session.Close()
 			m.drop(c)

@@ -165,3 +165,60 @@ func TestLimitsOfTheBreakerHoldForLeases(t *testing.T) {
 		}
 	})
 }
+
+// A connection that is too old takes no further request, and ends with the last of its own.
+func TestSharedConnectionsAge(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := &sessions{}
+		p := e.pool(&conf.Cluster{}, PoolOptions{MaxAge: time.Minute})
+		old := lease(t, p)
+		time.Sleep(time.Minute)
+		p.Sweep(time.Now())
+		if lease(t, p) != old {
+			t.Fatal("a connection left before its time")
+		}
+		time.Sleep(time.Second)
+		p.Sweep(time.Now())
+		young := lease(t, p)
+		if young == old {
+			t.Fatal("a connection was used after its time")
+		}
+		p.Return(old, time.Now(), false)
+		if open, _ := p.Count(); open != 2 {
+			t.Fatalf("%d connections: one ended under a request", open)
+		}
+		p.Return(old, time.Now(), false)
+		if open, _ := p.Count(); open != 1 {
+			t.Fatalf("%d connections: the old one is kept", open)
+		}
+		p.Return(young, time.Now(), false)
+		p.Close()
+		synctest.Wait()
+	})
+}
+
+func TestRetryBudget(t *testing.T) {
+	b := NewBreaker(&conf.Cluster{MaxRetries: 1, RetryBudget: &conf.RetryBudget{Share: 0.25, Min: 2}})
+	allowed := func() (n int) {
+		for b.Retry() {
+			n++
+		}
+		for range n {
+			b.RetryDone()
+		}
+		return n
+	}
+	if n := allowed(); n != 2 {
+		t.Errorf("without requests: %d retries", n)
+	}
+	for range 20 {
+		b.Request()
+	}
+	if n := allowed(); n != 5 {
+		t.Errorf("a quarter of 20 requests: %d retries", n)
+	}
+	b.Update(&conf.Cluster{MaxRetries: 1})
+	if n := allowed(); n != 1 {
+		t.Errorf("without a budget: %d retries", n)
+	}
+}

@@ -36,7 +36,7 @@ type PoolOptions struct {
 	IdleTimeout time.Duration
 	// MaxRequests on one connection; 0 for no limit.
 	MaxRequests uint32
-	// MaxAge ends a connection at the first request after it; 0 for never.
+	// MaxAge ends a connection at the first request after it, or after the last of those that share it; 0 for never.
 	MaxAge time.Duration
 	// Start begins the multiplexing of requests on a new connection; needed for Lease.
 	Start func(*Conn) Session

@@ -1,6 +1,8 @@
 package convert
 
 import (
+	"time"
+
 	networkingapi "istio.io/api/networking/v1alpha3"
 	networking "istio.io/client-go/pkg/apis/networking/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
@@ -56,13 +58,25 @@ func (p *Part) trafficPolicy(t *networkingapi.TrafficPolicy, field string) *mode
 	if t == nil {
 		return nil
 	}
-	p.only(t, field, "loadBalancer", "connectionPool", "outlierDetection", "tls", "portLevelSettings", "proxyProtocol")
+	p.only(t, field, "loadBalancer", "connectionPool", "outlierDetection", "tls", "portLevelSettings", "proxyProtocol", "retryBudget")
 	out := &model.TrafficPolicy{
 		Balancing: p.balancing(t.LoadBalancer, field+".loadBalancer"),
 		Pool:      p.pool(t.ConnectionPool, field+".connectionPool"),
 		Outlier:   p.outlier(t.OutlierDetection, field+".outlierDetection"),
 	}
 	out.TLS = p.clientTLS(t.Tls, field+".tls")
+	if b := t.RetryBudget; b != nil {
+		p.only(b, field+".retryBudget", "percent", "minRetryConcurrency")
+		n := b.MinRetryConcurrency
+		out.RetryBudget = &model.RetryBudget{Min: &n}
+		if n == 0 { // as in Istio not to be told from one that is left out
+			out.RetryBudget.Min = nil
+		}
+		if v := b.Percent; v != nil {
+			percent := p.percent(v.Value, field+".retryBudget.percent")
+			out.RetryBudget.Percent = &percent
+		}
+	}
 	if h := t.ProxyProtocol; h != nil {
 		p.only(h, field+".proxyProtocol", "version")
 		out.ProxyProtocol = uint8(h.Version) + 1
@@ -108,7 +122,11 @@ func (p *Part) pool(c *networkingapi.ConnectionPoolSettings, field string) *mode
 	if h := c.Http; h != nil {
 		f := field + ".http"
 		p.only(h, f, "http1MaxPendingRequests", "http2MaxRequests", "maxRequestsPerConnection", "maxRetries", "idleTimeout",
-			"h2UpgradePolicy", "useClientProtocol")
+			"h2UpgradePolicy", "useClientProtocol", "maxConcurrentStreams", "http2KeepAlive")
+		out.MaxStreams = p.limit(h.MaxConcurrentStreams, f+".maxConcurrentStreams")
+		if k := h.Http2KeepAlive; k != nil {
+			p.pings(k, f+".http2KeepAlive", out)
+		}
 		out.UpgradeHTTP2 = h.H2UpgradePolicy == networkingapi.ConnectionPoolSettings_HTTPSettings_UPGRADE
 		out.ClientProtocol = h.UseClientProtocol
 		out.MaxPending = p.limit(h.Http1MaxPendingRequests, f+".http1MaxPendingRequests")
@@ -120,6 +138,20 @@ func (p *Part) pool(c *networkingapi.ConnectionPoolSettings, field string) *mode
 		}
 	}
 	return out
+}
+
+// pings reads when connections of HTTP/2 are asked whether they are alive.
+func (p *Part) pings(k *networkingapi.ConnectionPoolSettings_HTTPSettings_ConnectionKeepalive, field string, out *model.ConnectionPool) {
+	p.only(k, field, "interval", "timeout")
+	out.PingAfter, out.PingTimeout = p.timeout(k.Interval, field+".interval"), p.timeout(k.Timeout, field+".timeout")
+	for _, f := range []struct {
+		name  string
+		value time.Duration
+	}{{"interval", out.PingAfter}, {"timeout", out.PingTimeout}} {
+		if f.value == 0 {
+			p.Err("MissingField", field+"."+f.name, "", "a duration is missing")
+		}
+	}
 }
 
 func (p *Part) limit(n int32, field string) uint32 {

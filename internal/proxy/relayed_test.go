@@ -1,0 +1,56 @@
+package proxy
+
+import (
+	"io"
+	"net"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/weftmesh/weft/internal/proxy/conf"
+	"github.com/weftmesh/weft/internal/wire"
+)
+
+// Relayed connections end when they have lasted, or been silent, for too long; the log says which.
+func TestRelayedConnectionsEnd(t *testing.T) {
+	for _, tc := range []struct {
+		name, flag string
+		limit      conf.TCP
+		talks      bool
+	}{
+		{"lasted", " DT ", conf.TCP{MaxDuration: 200 * time.Millisecond, IdleTimeout: time.Minute}, true},
+		{"silent", " SI ", conf.TCP{MaxDuration: time.Minute, IdleTimeout: 100 * time.Millisecond}, false},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			m := newMesh(t)
+			client, server := m.pod("productpage", "10.0.0.1", nil), m.pod("db", "10.0.0.2", nil)
+			server.serveRaw(5432, func(c net.Conn) { io.Copy(c, c) })
+			client.cluster("db", 5432, server)
+			limit := tc.limit
+			limit.Clusters, limit.TotalWeight = []conf.WeightedCluster{{Cluster: "db", Weight: 1}}, 1
+			target := &conf.Target{Name: "db", Listener: &conf.Listener{Name: "db", Chains: []*conf.Chain{{TCP: &limit}}}}
+			client.config.publish(func(_ *conf.Snapshot, names map[string]*conf.Target) { names[wire.ListenerName(vip, 5432)] = target })
+			c, err := client.Dial(t.Context(), netip.MustParseAddrPort(vip+":5432"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			c.SetDeadline(time.Now().Add(10 * time.Second))
+			echoed := 0
+			for err == nil {
+				if !tc.talks && echoed > 0 {
+					_, err = c.Read(make([]byte, 1))
+					break
+				}
+				if _, err = io.WriteString(c, "x"); err == nil {
+					_, err = io.ReadFull(c, make([]byte, 1))
+					echoed++
+				}
+			}
+			if n, ok := err.(net.Error); echoed == 0 || err == nil || ok && n.Timeout() {
+				t.Fatalf("%d bytes came back, then %v", echoed, err)
+			}
+			eventually(t, "the log says why", func() bool { return client.logged(tc.flag) })
+		})
+	}
+}
