@@ -215,8 +215,8 @@ func loadBalancing(m *model.Mesh) {
 	v2 := version("v2")
 	v2.Policy = &model.TrafficPolicy{Balancing: &model.Balancing{Simple: "ROUND_ROBIN", Warmup: &model.Warmup{Duration: time.Minute, Aggression: 2, MinimumPercent: 5}}}
 	rule(m, "default", reviewsHost, v2).Policy = model.TrafficPolicy{
-		Balancing: &model.Balancing{Hash: &model.ConsistentHash{Cookie: "user", CookieTTL: ptr(time.Hour), CookiePath: "/", CookieAttributes: [][2]string{{"SameSite", "Lax"}}}},
-		Pool:      &model.ConnectionPool{KeepAlive: &model.KeepAlive{Probes: 3, Idle: time.Minute, Interval: time.Second}, MaxConnectionDuration: time.Hour, MaxStreams: 50, PingAfter: time.Minute, PingTimeout: time.Second},
+		Balancing:   &model.Balancing{Hash: &model.ConsistentHash{Cookie: "user", CookieTTL: ptr(time.Hour), CookiePath: "/", CookieAttributes: [][2]string{{"SameSite", "Lax"}}}},
+		Pool:        &model.ConnectionPool{KeepAlive: &model.KeepAlive{Probes: 3, Idle: time.Minute, Interval: time.Second}, MaxConnectionDuration: time.Hour, MaxStreams: 50, PingAfter: time.Minute, PingTimeout: time.Second},
 		RetryBudget: &model.RetryBudget{Percent: ptr(12.5), Min: ptr(uint32(4))},
 	}
 	rule(m, "default", mysqlHost).Policy = model.TrafficPolicy{
