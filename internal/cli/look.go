@@ -189,7 +189,7 @@ func (s *session) printStatus(st api.Status) {
 	line("identity", fmt.Sprintf("trust domain %s, root expires %s", st.TrustDomain, st.RootExpires.Format("2006-01-02")))
 	line("metrics", metrics)
 	for _, g := range st.Gateways {
-		line("gateway", fmt.Sprintf("http://%s (port %d)", g.Address, g.Port))
+		line("gateway", fmt.Sprintf("%s (port %d)", g.URL(), g.Port))
 	}
 	applied := fmt.Sprintf("%d applied", st.AppliedCount)
 	if st.Control != "running" {

@@ -183,7 +183,8 @@ func (s *session) controlCommand() *cobra.Command {
 			if err := client.Control(c.Context(), args[0]); err != nil {
 				return err
 			}
-			s.out.printf("control plane: %s\n", args[0])
+			done := map[string]string{"stop": "stopped", "start": "started", "restart": "restarted"}
+			s.out.printf("control plane %s\n", done[args[0]])
 			return nil
 		},
 	}

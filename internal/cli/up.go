@@ -345,7 +345,7 @@ func (w *watcher) summary(st api.Status) {
 		}
 	}
 	for _, g := range st.Gateways {
-		o.printf("  %-12s %s\n", "gateway", o.paint(cyan, "http://"+g.Address+page))
+		o.printf("  %-12s %s\n", "gateway", o.paint(cyan, pageAt(&g, page)))
 	}
 	w.gateways = gatewayList(st.Gateways)
 	if st.Metrics != "" {
@@ -394,9 +394,17 @@ func (w *watcher) printGateways(gs []api.Published) {
 func gatewayList(gs []api.Published) string {
 	list := make([]string, len(gs))
 	for i, g := range gs {
-		list[i] = "http://" + g.Address
+		list[i] = g.URL()
 	}
 	return strings.Join(list, " ")
+}
+
+// pageAt is where a browser finds the page behind a gateway's port, if it speaks HTTP.
+func pageAt(g *api.Published, page string) string {
+	if at := g.URL(); at != g.Address {
+		return at + page
+	}
+	return g.Address
 }
 
 func mustGetwd() string {

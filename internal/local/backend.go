@@ -54,7 +54,7 @@ func (m *Mesh) Status(context.Context) (api.Status, error) {
 		Gateways: []api.Published{}, Proxies: []api.Proxy{},
 	}
 	for _, p := range m.runtime.Published() {
-		s.Gateways = append(s.Gateways, api.Published{Port: int(p.Port), Address: p.Address})
+		s.Gateways = append(s.Gateways, api.Published{Port: int(p.Port), Address: p.Address, Scheme: gatewayScheme(c, p.Port)})
 	}
 	findings := append(m.runtimeFindings(c), portFindings(m.runtime.Unpublished())...)
 	if c != nil {
@@ -84,6 +84,33 @@ func (m *Mesh) Status(context.Context) (api.Status, error) {
 	}
 	s.Findings = apiFindings(findings)
 	return s, nil
+}
+
+// gatewayScheme is what clients of the gateways' port speak, as api.Published has it. c may be nil.
+func gatewayScheme(c *control.Control, port uint16) string {
+	if c == nil {
+		return ""
+	}
+	for _, g := range c.Mesh().Gateways {
+		for i := range g.Servers {
+			if g.Servers[i].Port == port {
+				return serverScheme(&g.Servers[i])
+			}
+		}
+	}
+	return ""
+}
+
+func serverScheme(s *model.Server) string {
+	switch {
+	case s.Protocol.IsHTTP():
+		return "http"
+	case s.TerminatesHTTPS():
+		return "https"
+	case s.Protocol == model.HTTPS, s.Protocol == model.TLS, s.TLS != nil && s.TLS.Mode != model.TLSDisable:
+		return "tls"
+	}
+	return "tcp"
 }
 
 // runtimeFindings turns what the runtime cannot do into findings like all others, with the place where it is written as long as

@@ -1,0 +1,27 @@
+package local
+
+import (
+	"testing"
+
+	"github.com/weftmesh/weft/internal/control/model"
+)
+
+func TestServerScheme(t *testing.T) {
+	for _, c := range []struct {
+		protocol model.Protocol
+		tls      *model.ServerTLS
+		want     string
+	}{
+		{model.HTTP, nil, "http"},
+		{model.GRPC, nil, "http"},
+		{model.HTTPS, &model.ServerTLS{Mode: model.TLSMutual}, "https"},
+		{model.HTTPS, &model.ServerTLS{Mode: model.TLSPassthrough}, "tls"},
+		{model.TLS, &model.ServerTLS{Mode: model.TLSSimple}, "tls"},
+		{model.TCP, &model.ServerTLS{Mode: model.TLSSimple}, "tls"},
+		{model.TCP, nil, "tcp"},
+	} {
+		if got := serverScheme(&model.Server{Protocol: c.protocol, TLS: c.tls}); got != c.want {
+			t.Errorf("%s %+v: %s", c.protocol, c.tls, got)
+		}
+	}
+}
