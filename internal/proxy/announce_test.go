@@ -8,7 +8,10 @@ import (
 	"net/http"
 	"net/netip"
 	"strings"
+	"sync"
 	"testing"
+
+	"golang.org/x/net/http2"
 
 	"github.com/weftmesh/weft/internal/proxy/conf"
 	"github.com/weftmesh/weft/internal/proxy/proxyproto"
@@ -171,3 +174,55 @@ func TestAnnouncedConnectionsAreNotShared(t *testing.T) {
 		}
 	}
 }
+
+// TestAnnouncedHTTP2ConnectionsAreNotShared has two clients ask at once: each request comes on a connection of its client.
+func TestAnnouncedHTTP2ConnectionsAreNotShared(t *testing.T) {
+	m := newMesh(t)
+	edge, server := m.pod("ingress", "10.0.0.1", asGateway), bare(m, "10.0.0.2")
+	server.serveRaw(7000, func(c net.Conn) {
+		r := bufio.NewReader(c)
+		line, _ := r.ReadString('\n')
+		(&http2.Server{}).ServeConn(&readAhead{c, r}, &http2.ServeConnOpts{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			io.WriteString(w, line)
+		})})
+	})
+	edge.announces("reviews", 7000, 1, server.Addr())
+	edge.config.publish(func(s *conf.Snapshot, _ map[string]*conf.Target) {
+		c := *s.Clusters["reviews"]
+		c.Speaks = conf.HTTP2
+		s.Clusters["reviews"] = &c
+	})
+	edge.opens("reviews", 8080)
+	var asking sync.WaitGroup
+	for _, ip := range []string{"192.168.0.9", "192.168.0.10"} {
+		v := bare(m, ip)
+		c := v.client()
+		c.Transport.(*http.Transport).DialContext = dialTo(v, edge, 8080)
+		eventually(t, "gateway serves", func() bool { status, _, _ := v.get(c, "http://shop.example/"); return status == 200 })
+		for range 20 {
+			asking.Go(func() {
+				for range 5 {
+					res, err := c.Get("http://shop.example/")
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					body, err := io.ReadAll(res.Body)
+					res.Body.Close()
+					if err != nil || res.StatusCode != 200 || !strings.HasPrefix(string(body), "PROXY TCP4 "+ip+" ") {
+						t.Errorf("a request of %s: %d, on a connection of %q, %v", ip, res.StatusCode, body, err)
+					}
+				}
+			})
+		}
+	}
+	asking.Wait()
+}
+
+// readAhead is a connection of which something was read already.
+type readAhead struct {
+	net.Conn
+	r *bufio.Reader
+}
+
+func (c *readAhead) Read(p []byte) (int, error) { return c.r.Read(p) }

@@ -246,7 +246,7 @@ func (c *cluster) endpoint(h *balance.Host, known *endpoint) *endpoint {
 		o.IdleTimeout = meshIdle
 	}
 	if e.announces {
-		o.MaxRequests = 1 // the header names one client
+		o.MaxRequests, o.Alone = 1, true // the header names one client
 	}
 	e.pool = upstream.NewPool(way, c.breaker, o)
 	return e

@@ -53,6 +53,10 @@ func (p *Pool) HTTP1Only() bool { return p.mux.plain.Load() }
 // may be zero) bound the waiting for it. used says that it has carried others before. All errors are *Error. Each Lease is ended by Return.
 func (p *Pool) Lease(ctx context.Context, deadline time.Time) (c *Conn, used bool, err error) {
 	m := &p.mux
+	if p.opt.Alone {
+		c, err := m.alone(ctx, deadline)
+		return c, false, err
+	}
 	for {
 		m.mu.Lock()
 		if m.closed {
@@ -73,6 +77,55 @@ func (p *Pool) Lease(ctx context.Context, deadline time.Time) (c *Conn, used boo
 			return c, false, err
 		}
 	}
+}
+
+// alone makes a connection for the caller and nobody else.
+func (m *mux) alone(ctx context.Context, deadline time.Time) (*Conn, error) {
+	p := m.p
+	m.mu.Lock()
+	closed := m.closed
+	allowed := !closed && m.allowed()
+	m.mu.Unlock()
+	switch {
+	case closed:
+		return nil, &Error{Closed, p.way.Address, errRetired}
+	case !allowed:
+		return nil, &Error{Overflow, p.way.Address, ErrOverflow}
+	}
+	if !deadline.IsZero() {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadline(ctx, deadline)
+		defer cancel()
+	}
+	c, err := m.connect(ctx, m.way())
+	if err == nil && c.ALPN == "http/1.1" {
+		c.Close() // who comes back for HTTP/1.1 makes one of his own
+		m.plain.Store(true)
+		err = &Error{Connect, p.way.Address, ErrHTTP1}
+	}
+	if err != nil {
+		p.breaker.connections.give()
+		return nil, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if c.session.Draining() {
+		c.session.Close()
+		p.breaker.connections.give()
+		return nil, &Error{Closed, p.way.Address, errEnded}
+	}
+	c.leaving, c.active, c.Carried = true, 1, 1
+	m.conns = append(m.conns, c)
+	return c, nil
+}
+
+// way is how connections on which requests are multiplexed are made.
+func (m *mux) way() Way {
+	way := m.p.way
+	if way.MuxTLS != nil {
+		way.TLS = way.MuxTLS
+	}
+	return way
 }
 
 // room gives a connection that can carry another request; mu is held.
@@ -145,10 +198,7 @@ var errEnded = errors.New("the endpoint ended the connection before it took a re
 // dial makes a connection. Everyone who waits hears how that went.
 func (m *mux) dial(ctx context.Context) {
 	p := m.p
-	way := p.way
-	if way.MuxTLS != nil {
-		way.TLS = way.MuxTLS
-	}
+	way := m.way()
 	c, err := m.connect(ctx, way)
 	if err == nil && c.ALPN == "http/1.1" {
 		p.adopt(c)

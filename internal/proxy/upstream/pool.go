@@ -34,6 +34,8 @@ type Pool struct {
 type PoolOptions struct {
 	// IdleTimeout ends connections that nobody used for that long; 0 means DefaultIdle.
 	IdleTimeout time.Duration
+	// Alone makes a connection for each Lease, in its context, and uses it for nothing else: it begins with what is true of one client.
+	Alone bool
 	// MaxRequests on one connection; 0 for no limit.
 	MaxRequests uint32
 	// MaxAge ends a connection at the first request after it, or after the last of those that share it; 0 for never.
