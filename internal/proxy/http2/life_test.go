@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"math/rand/v2"
+	"net"
 	"os"
 	"strings"
 	"sync"
@@ -472,4 +473,17 @@ func TestChaos(t *testing.T) {
 		st.EndExchange()
 		st = open(t, j.client)
 	}
+}
+
+// TestTickAfterTheEnd: a write of the connection's clock gives its lock up, and the connection may end meanwhile.
+func TestTickAfterTheEnd(t *testing.T) {
+	ours, theirs := net.Pipe()
+	defer theirs.Close()
+	s := NewServerConn(conn.FromNet(ours), "http", nil)
+	s.Close()
+	close(s.work) // as Serve does when its reading has ended
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.watchdog.idle = time.Now().Add(-time.Minute)
+	s.tick(time.Now()) // does not panic
 }

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -416,5 +417,48 @@ func TestSpliceNamesTheSide(t *testing.T) {
 	out.Close()
 	if readErr, writeErr := out.Splice(in, 1<<20, func(int64) {}); readErr != nil || !errors.Is(writeErr, net.ErrClosed) {
 		t.Errorf("writer closed: %v, %v", readErr, writeErr)
+	}
+}
+
+// TestSharedListenerIsForgotten: a poller hears nothing more of a socket that another holder of it listens on.
+func TestSharedListenerIsForgotten(t *testing.T) {
+	s := open(t, 1)
+	old := listen(t, s)
+	raw, err := old.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	fd, err := duplicate(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Close(fd)
+	at := old.at()
+	old.Close()
+	for s.pollers[0].cycle.Load() == 0 { // the poller has not begun
+		runtime.Gosched()
+	}
+	before := s.pollers[0].cycle.Load()
+	c, err := net.Dial("tcp", at.String()) // not by the set, whose poller would hear of that
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	taken, _, err := syscall.Accept4(fd, syscall.SOCK_CLOEXEC)
+	for err == syscall.EAGAIN || err == syscall.EINTR {
+		taken, _, err = syscall.Accept4(fd, syscall.SOCK_CLOEXEC)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	syscall.Close(taken)
+	// What the poller would have heard is there by now: it asks again for a connection of its own, and finds that alone.
+	events := [8]syscall.EpollEvent{}
+	n, err := syscall.EpollWait(s.pollers[0].epoll, events[:], 0)
+	if n > 0 || err != nil && err != syscall.EINTR {
+		t.Errorf("%d events, %v", n, err)
+	}
+	if after := s.pollers[0].cycle.Load(); after != before {
+		t.Errorf("the poller was woken %d times", after-before)
 	}
 }
