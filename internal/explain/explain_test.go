@@ -24,7 +24,7 @@ import (
 var update = flag.Bool("update", false, "write the reports into the golden files")
 
 // TestGolden explains the requests of each file of testdata in the mesh that it describes. A file holds objects (*.yaml), instances
-// ("pods", one a line: name service address, and any of sidecar, gateway, unready), requests (one a line: client, method, URL and
+// ("pods", one a line: name service address, and any of sidecar, gateway, unready, in=LOCALITY), requests (one a line: client, method, URL and
 // header fields) and the reports that are wanted. The services of bookinfo.yaml are in every mesh.
 func TestGolden(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txtar")
@@ -108,12 +108,13 @@ func pods(lines string) []byte {
 		version := strings.TrimPrefix(strings.TrimPrefix(name, service), "-")
 		version, _, _ = strings.Cut(version, "-")
 		ready, sidecar, gateway := !strings.Contains(line, "unready"), strings.Contains(line, "sidecar"), strings.Contains(line, "gateway")
+		_, locality, _ := strings.Cut(f[len(f)-1], "in=")
 		fmt.Fprintf(&b, `
 apiVersion: v1
 kind: Pod
 metadata:
   name: %[1]s
-  labels: {app: %[2]s, version: %[4]s, istio: %[7]s}
+  labels: {app: %[2]s, version: %[4]s, istio: %[7]s, istio-locality: "%[9]s"}
   annotations: {weft.dev/sidecar: "%[6]v"}
 spec:
   serviceAccountName: bookinfo-%[2]s
@@ -138,7 +139,7 @@ endpoints:
   targetRef: {kind: Pod, name: %[1]s, namespace: default}
 ---
 `, name, service, address, version, map[bool]string{true: "True", false: "False"}[ready], sidecar,
-			map[bool]string{true: "ingressgateway", false: "none"}[gateway], ready)
+			map[bool]string{true: "ingressgateway", false: "none"}[gateway], ready, locality)
 	}
 	return b.Bytes()
 }

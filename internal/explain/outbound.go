@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"strings"
 
+	"github.com/weftmesh/weft/internal/proxy/balance"
 	"github.com/weftmesh/weft/internal/proxy/conf"
 	"github.com/weftmesh/weft/internal/proxy/decode"
 	"github.com/weftmesh/weft/internal/proxy/filter/authz"
@@ -344,15 +345,18 @@ func (e *evaluation) destination(d *Destination) {
 			localities = a.Localities
 		}
 	}
-	first := e.endpoints(d, localities)
+	first := e.endpoints(d, c, localities)
 	if first == nil {
 		return
 	}
 	e.transport(d, c, first)
 }
 
-// endpoints lists them and gives the one that is looked at closer: the first that is ready, or the first.
-func (e *evaluation) endpoints(d *Destination, localities []conf.Locality) (first *conf.Endpoint) {
+// endpoints lists them and gives the one that is looked at closer: one that gets the most requests, or the first.
+func (e *evaluation) endpoints(d *Destination, c *conf.Cluster, localities []conf.Locality) (first *conf.Endpoint) {
+	at := *c
+	at.Localities = localities
+	shares, best := balance.New(&at, nil, balance.Options{}).Shares(), 0.0
 	for _, l := range localities {
 		for _, ep := range l.Endpoints {
 			state := "not ready"
@@ -364,9 +368,10 @@ func (e *evaluation) endpoints(d *Destination, localities []conf.Locality) (firs
 				state = "draining"
 			}
 			d.Endpoints = append(d.Endpoints, Endpoint{Address: wire.ListenerName(ep.Address, ep.Port), Workload: ep.Workload,
-				Instance: ep.Instance, State: state, Mesh: ep.TLSMode != ""})
-			if first == nil || ep.Healthy && !first.Healthy {
-				first = ep
+				Instance: ep.Instance, State: state, Mesh: ep.TLSMode != "",
+				Priority: l.Priority, Locality: localityName(&l), Share: shares[len(d.Endpoints)]})
+			if got := d.Endpoints[len(d.Endpoints)-1].Share; first == nil || got > best {
+				first, best = ep, got
 			}
 		}
 	}

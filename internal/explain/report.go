@@ -102,6 +102,11 @@ type Endpoint struct {
 	Instance string `json:"instance,omitempty"`
 	State    string `json:"state"` // "ready", "not ready", "draining"
 	Mesh     bool   `json:"mesh"`
+	// Priority counts from 0, the most wanted; Locality is "region/zone/subzone". Share is the part of the destination's requests
+	// that come here, 0 to 1, as long as all that is ready answers well.
+	Priority uint32  `json:"priority"`
+	Locality string  `json:"locality,omitempty"`
+	Share    float64 `json:"share"`
 }
 
 // Inbound is the destination's side.
@@ -145,4 +150,5 @@ func duration(d time.Duration) string {
 
 var balancings = map[conf.Balancing]string{
 	conf.RoundRobin: "round robin", conf.LeastRequest: "least requests", conf.Random: "random", conf.RingHash: "ring hash", conf.Maglev: "maglev",
+	conf.PeakEWMA: "least latency times load (PEAK_EWMA)", conf.Probing: "least latency of the little loaded (PROBING)",
 }

@@ -149,7 +149,7 @@ func (d *Destination) lay(s *sheet) {
 		if e.State != "ready" {
 			c.color = red
 		}
-		rows = append(rows, []cell{{e.Address, ""}, {e.Instance, ""}, c})
+		rows = append(rows, append([]cell{{e.Address, ""}, {e.Instance, ""}, c}, d.standing(&e)...))
 	}
 	s.add("endpoints", rows...)
 	s.line("transport", d.Transport)
@@ -162,6 +162,18 @@ func (d *Destination) lay(s *sheet) {
 			s.line("dry run", in.Verdict.DryRun)
 		}
 	}
+}
+
+// standing says why endpoints that are ready get different shares; nothing where they get the same.
+func (d *Destination) standing(e *Endpoint) []cell {
+	if !d.uneven() {
+		return nil
+	}
+	where := fmt.Sprintf("priority %d", e.Priority)
+	if e.Locality != "" {
+		where += " in " + e.Locality
+	}
+	return []cell{{percent(e.Share), bold}, {where, faint}}
 }
 
 func (in *Inbound) row() []cell {

@@ -3,6 +3,7 @@ package explain
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 
@@ -67,7 +68,45 @@ func (d *Destination) fate(split bool) string {
 	case d.Dynamic:
 		return s + "to where the client was connecting"
 	}
-	return s + fmt.Sprintf("to %s, %d of %d endpoints ready", name, d.Ready, len(d.Endpoints))
+	s += fmt.Sprintf("to %s, %d of %d endpoints ready", name, d.Ready, len(d.Endpoints))
+	if n := d.used(); n < d.Ready {
+		s += fmt.Sprintf(", %d used", n)
+	} else if n > d.Ready {
+		s += fmt.Sprintf(", %d used (too few are ready)", n)
+	}
+	return s
+}
+
+// used counts the endpoints that get requests.
+func (d *Destination) used() (n int) {
+	for i := range d.Endpoints {
+		if d.Endpoints[i].Share > 0 {
+			n++
+		}
+	}
+	return n
+}
+
+// uneven reports whether something else than readiness decides which endpoint gets how much.
+func (d *Destination) uneven() bool {
+	share := -1.0
+	for i := range d.Endpoints {
+		e := &d.Endpoints[i]
+		switch ready := e.State == "ready"; {
+		case !ready && e.Share > 0, ready && share >= 0 && math.Abs(e.Share-share) > 1e-9:
+			return true
+		case ready:
+			share = e.Share
+		}
+	}
+	return false
+}
+
+// percent writes a share with at most one digit behind the point.
+func percent(f float64) string { return share(math.Round(f*1000) / 1000) }
+
+func localityName(l *conf.Locality) string {
+	return strings.TrimRight(l.Region+"/"+l.Zone+"/"+l.SubZone, "/")
 }
 
 func (d *Destination) works() bool { return d.status() == 0 }
@@ -173,7 +212,7 @@ func rewrites(f *conf.Forward) (out []string) {
 		out = append(out, fmt.Sprintf("path becomes %q", f.PathRewrite))
 	}
 	if f.RegexRewrite != nil {
-		out = append(out, fmt.Sprintf("path: %q replaced by %q", f.RegexRewrite.Pattern.Value, f.RegexRewrite.Substitution))
+		out = append(out, fmt.Sprintf("path: %s replaced by %s", f.RegexRewrite.Pattern.Value, f.RegexRewrite.Substitution))
 	}
 	switch {
 	case f.HostRewrite != "":
@@ -181,7 +220,7 @@ func rewrites(f *conf.Forward) (out []string) {
 	case f.HostRewriteHeader != "":
 		out = append(out, "authority becomes the value of header "+f.HostRewriteHeader)
 	case f.HostRewriteRegex != nil:
-		out = append(out, fmt.Sprintf("authority becomes the path with %q replaced by %q", f.HostRewriteRegex.Pattern.Value, f.HostRewriteRegex.Substitution))
+		out = append(out, fmt.Sprintf("authority becomes the path with %s replaced by %s", f.HostRewriteRegex.Pattern.Value, f.HostRewriteRegex.Substitution))
 	}
 	return out
 }
