@@ -41,6 +41,11 @@ func (x *exchange) keep(p *pump) {
 
 // wantsAgain asks safety first, then the policy, then the budgets.
 func (x *exchange) wantsAgain(ok bool) bool {
+	if ok && x.pumping != nil && x.matched.Route != nil {
+		if a := x.outcome(ok); retry.Wanted(x.retries, &a, retry.Repeatable(&x.req)) {
+			x.pumping.settle() // the answer may be here before the goroutine that has sent the body has run again
+		}
+	}
 	if x.to == nil || x.pumping != nil && !x.pumping.whole() && !(!ok && x.resumes()) || !ok && x.err.Fault() == OfClient || x.p.ctx.Err() != nil || x.expired() {
 		return false
 	}
@@ -55,13 +60,7 @@ func (x *exchange) wantsAgain(ok bool) bool {
 		return false
 	}
 	policy := x.retries
-	a := retry.Attempt{Unsent: x.unsent, GRPC: -1, Begun: x.call != nil && x.call.ResponseStarted()}
-	if ok {
-		a.Status, a.GRPC, a.Begun, a.Header = x.res.Status, x.grpcStatus(), true, &x.res.Header
-		a.Unsent, a.Unanswered = x.toldBy(unsentHeader), x.toldBy(unansweredHeader)
-	} else {
-		a.TimedOut = x.err.kind == upstreamTimeout || x.err.kind == tryTimeout
-	}
+	a := x.outcome(ok)
 	if !retry.Wanted(policy, &a, repeatable) {
 		return false
 	}
@@ -70,6 +69,18 @@ func (x *exchange) wantsAgain(ok bool) bool {
 		return false
 	}
 	return x.payRetry() && x.backOff(policy, a.Header)
+}
+
+// outcome is how the attempt ended, as a policy sees it.
+func (x *exchange) outcome(ok bool) retry.Attempt {
+	a := retry.Attempt{Unsent: x.unsent, GRPC: -1, Begun: x.call != nil && x.call.ResponseStarted()}
+	if ok {
+		a.Status, a.GRPC, a.Begun, a.Header = x.res.Status, x.grpcStatus(), true, &x.res.Header
+		a.Unsent, a.Unanswered = x.toldBy(unsentHeader), x.toldBy(unansweredHeader)
+	} else {
+		a.TimedOut = x.err.kind == upstreamTimeout || x.err.kind == tryTimeout
+	}
+	return a
 }
 
 // resumes reports whether a request failed of which nobody has looked at a byte while its client still sends, and the sending can
