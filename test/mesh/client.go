@@ -14,7 +14,7 @@ import (
 )
 
 // Request is what a client sends. From is a workload (whose sidecar captures the connection) or Outside. Header "Host" sets the
-// authority. Redirects are not followed. The client outside keeps cookies, as a browser does.
+// authority. "grpc://HOST:PORT/SERVICE/METHOD" is a call of gRPC with Body as its message. Redirects are not followed. The client outside keeps cookies, as a browser does.
 type Request struct {
 	From, Method, URL string
 	Header            http.Header
@@ -46,7 +46,11 @@ func (m *Mesh) Do(ctx context.Context, r Request) *Response {
 }
 
 func (m *Mesh) do(ctx context.Context, r Request) (*Response, error) {
-	transport, err := m.transport(r.From)
+	call := strings.HasPrefix(r.URL, grpcScheme)
+	if call {
+		r = r.asCall()
+	}
+	transport, err := m.transport(r.From, call)
 	if err != nil {
 		return nil, err
 	}
@@ -78,22 +82,34 @@ func (m *Mesh) do(ctx context.Context, r Request) (*Response, error) {
 	if r.From == Outside {
 		m.jar.SetCookies(req.URL, resp.Cookies())
 	}
-	return &Response{Status: resp.StatusCode, Header: resp.Header, Body: string(body), ServedBy: resp.Header.Get(ServedBy)}, nil
+	out := &Response{Status: resp.StatusCode, Header: resp.Header, Body: string(body), ServedBy: resp.Header.Get(ServedBy)}
+	if call {
+		out.called(resp.Trailer)
+	}
+	return out, nil
 }
 
-func (m *Mesh) transport(from string) (*http.Transport, error) {
+func (m *Mesh) transport(from string, call bool) (*http.Transport, error) {
 	if from == Outside {
+		if call {
+			return m.outside2, nil
+		}
 		return m.outside, nil
 	}
 	p, err := m.Pod(from)
 	if err != nil {
 		return nil, err
 	}
+	if call {
+		return p.client2, nil
+	}
 	return p.client, nil
 }
 
-// newTransport is a program's HTTP client.
-func newTransport(dial func(context.Context, string, string) (net.Conn, error)) *http.Transport {
+type dialFunc = func(context.Context, string, string) (net.Conn, error)
+
+// newTransport is a program's client of HTTP/1.
+func newTransport(dial dialFunc) *http.Transport {
 	return &http.Transport{DialContext: dial, MaxIdleConnsPerHost: 64, IdleConnTimeout: time.Minute, DisableCompression: true}
 }
 

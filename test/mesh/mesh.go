@@ -43,14 +43,15 @@ type File struct{ Name, Text string }
 // Mesh is a running mesh. Its methods may be called from any goroutine; those that change it do not run concurrently.
 type Mesh struct {
 	// Set once.
-	t       testing.TB
-	dir     string
-	net     *memnet.Network
-	client  *memnet.Host // the one outside
-	outside *http.Transport
-	jar     *cookiejar.Jar // of the client outside
-	log     *slog.Logger
-	plane   plane
+	t        testing.TB
+	dir      string
+	net      *memnet.Network
+	client   *memnet.Host // the one outside
+	outside  *http.Transport
+	outside2 *http.Transport // for HTTP/2
+	jar      *cookiejar.Jar  // of the client outside
+	log      *slog.Logger
+	plane    plane
 
 	changing sync.Mutex // held by methods that change what runs
 
@@ -76,7 +77,7 @@ func Start(t testing.TB, o Options) *Mesh {
 	}
 	m.plane = plane{dir: m.dir, host: m.net.Host(controlAddress.Addr()), log: m.log}
 	m.client = m.net.Host(clientHost)
-	m.outside = newTransport(m.dialOutside)
+	m.outside, m.outside2 = newTransport(m.dialOutside), newTransport2(m.dialOutside)
 	m.jar, _ = cookiejar.New(nil) // fails never, as documented
 	t.Cleanup(m.stop)
 	if err := m.start(o); err != nil {
@@ -104,6 +105,7 @@ func (m *Mesh) start(o Options) error {
 // stop ends everything.
 func (m *Mesh) stop() {
 	m.outside.CloseIdleConnections()
+	m.outside2.CloseIdleConnections()
 	for _, p := range m.Pods("") {
 		p.kill()
 	}

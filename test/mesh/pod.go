@@ -35,6 +35,7 @@ type Pod struct {
 	host      *memnet.Host
 	transport *http.Transport // of the program
 	client    *http.Transport // of the test, in the program's place
+	client2   *http.Transport // likewise, for HTTP/2
 	accessLog *lines
 
 	ready, leaving bool // guarded by Mesh.mu
@@ -68,7 +69,7 @@ func (m *Mesh) newPod(d *appsv1.Deployment) (*Pod, error) {
 		p.ServiceAccount = "default"
 	}
 	p.host = m.net.Host(p.IP)
-	p.transport, p.client = newTransport(p.dial), newTransport(p.dial)
+	p.transport, p.client, p.client2 = newTransport(p.dial), newTransport(p.dial), newTransport2(p.dial)
 	return p, nil
 }
 
@@ -142,6 +143,7 @@ func (p *Pod) dial(ctx context.Context, _, address string) (net.Conn, error) {
 // kill ends the pod at once.
 func (p *Pod) kill() {
 	p.client.CloseIdleConnections()
+	p.client2.CloseIdleConnections()
 	p.transport.CloseIdleConnections()
 	if p.sidecar != nil {
 		p.sidecar.crash()
@@ -162,6 +164,7 @@ func (p *Pod) retire(grace time.Duration) {
 
 func (p *Pod) stopProxy() {
 	p.client.CloseIdleConnections()
+	p.client2.CloseIdleConnections()
 	p.transport.CloseIdleConnections()
 	p.sidecar.stop()
 }

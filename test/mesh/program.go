@@ -127,7 +127,9 @@ func environment(c corev1.Container, name string) string {
 }
 
 func (p *process) serveHTTP(h http.Handler) {
-	s := &http.Server{Handler: p.recording(h)}
+	s := &http.Server{Handler: p.recording(h), Protocols: new(http.Protocols)}
+	s.Protocols.SetHTTP1(true)
+	s.Protocols.SetUnencryptedHTTP2(true)
 	p.running.Go(func() { _ = s.Serve(p.listener) }) // ends with the server; the error says only that
 	p.end = func() { _ = s.Close() }
 }
@@ -154,6 +156,10 @@ type Echo struct {
 // echo answers with what it was asked. Parameters of the query change that: status=503 sets the status, delay=2s waits,
 // size=1000 adds that many bytes, and fail=2 with key=K fails the first two requests of that key with 503 (or status).
 func (p *process) echo(w http.ResponseWriter, r *http.Request) {
+	if r.Header.Get("Content-Type") == grpcType {
+		p.echoCall(w, r)
+		return
+	}
 	q := r.URL.Query()
 	if wait, err := time.ParseDuration(q.Get("delay")); err == nil && !pause(r.Context(), wait) {
 		return
@@ -171,10 +177,7 @@ func (p *process) echo(w http.ResponseWriter, r *http.Request) {
 	} else if q.Has("fail") && status == http.StatusOK {
 		status = http.StatusServiceUnavailable
 	}
-	answer := Echo{Pod: p.pod.Name, Method: r.Method, Path: r.URL.RequestURI(), Host: r.Host, Body: string(body), Header: map[string]string{}}
-	for k, v := range r.Header {
-		answer.Header[strings.ToLower(k)] = strings.Join(v, ", ")
-	}
+	answer := p.asked(r, string(body))
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
 	_ = json.NewEncoder(w).Encode(answer) // the client may be gone
