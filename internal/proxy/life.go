@@ -195,7 +195,11 @@ func (p *Proxy) sweep(ctx context.Context) {
 			from := p.drainFrom.Load()
 			graced := from != 0 && now.UnixNano()-from > int64(p.idleGrace())
 			short := p.guard.Stage() >= overload.Shrink
-			p.tracker.sweep(now, graced || short, p.drainGrace(), func(d direction) bool { return short || p.closing(d) })
+			var grace time.Duration
+			if graced || short {
+				grace = p.drainGrace()
+			}
+			p.tracker.sweep(now, graced || short, grace, func(d direction) bool { return short || p.closing(d) })
 		}
 	}
 }
