@@ -155,7 +155,7 @@ func (c *ClientConn) tick(now time.Time) {
 	case w.idle.IsZero():
 		w.idle = now
 	default:
-		c.free = nil
+		c.dropFree()
 	}
 }
 
@@ -378,5 +378,17 @@ func (s *ClientStream) recycle() {
 	s.heads = s.heads[:min(len(s.heads), 2)]
 	s.used, s.waiting, s.informed = 0, 0, 0
 	s.forget()
+	if s.c.err != nil {
+		s.still()
+		return
+	}
 	s.c.client.free = append(s.c.client.free, s)
+}
+
+// dropFree lets go of what is kept for further streams. mu is held.
+func (c *ClientConn) dropFree() {
+	for _, st := range c.free {
+		st.still()
+	}
+	c.free = nil
 }

@@ -307,6 +307,11 @@ func (c *core) end(err error) error {
 	}
 	idle := c.active == 0
 	c.abandon(broken)
+	if c.client != nil {
+		c.client.dropFree()
+	} else {
+		c.server.dropFree()
+	}
 	c.mu.Unlock()
 	if told && c.c.CloseWrite() == nil {
 		c.linger()

@@ -48,6 +48,16 @@ func (d *deadline) fire() {
 	signal(d.wake)
 }
 
+// stop ends the timer of a stream that nobody will use again: it would hold on to the stream, and with it to the connection.
+func (d *deadline) stop() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.at, d.armed = time.Time{}, time.Time{}
+	if d.timer != nil {
+		d.timer.Stop()
+	}
+}
+
 func (d *deadline) passed() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -146,7 +146,7 @@ func (s *ServerConn) tick(now time.Time) {
 		w.idle = now
 		return
 	}
-	s.free = nil
+	s.dropFree()
 	for more := true; more; {
 		select {
 		case s.work <- nil:
@@ -348,5 +348,17 @@ func (s *ServerStream) recycle() {
 	s.refusal, s.awaiting = nil, false
 	s.ended = false
 	s.forget()
+	if s.c.err != nil {
+		s.still()
+		return
+	}
 	s.c.server.free = append(s.c.server.free, s)
+}
+
+// dropFree lets go of what is kept for further streams. mu is held.
+func (s *ServerConn) dropFree() {
+	for _, st := range s.free {
+		st.still()
+	}
+	s.free = nil
 }

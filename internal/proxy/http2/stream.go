@@ -58,6 +58,12 @@ type stream struct {
 	ask asked
 }
 
+// still stops what runs for a stream that nobody will use again.
+func (st *stream) still() {
+	st.rd.stop()
+	st.wr.stop()
+}
+
 func (st *stream) init(c *core) {
 	st.c = c
 	st.rd.wake, st.wr.wake = make(chan struct{}, 1), make(chan struct{}, 1)
