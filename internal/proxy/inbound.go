@@ -88,10 +88,22 @@ func (d *downstream) serveListener(l *conf.Listener) {
 	d.serveChain(chain, s, &found)
 }
 
+// silenceAt is how long a client of a gateway's listener may say nothing: no longer than for a handshake where nothing but TLS is
+// taken, for its handshake has begun when it has connected.
+func silenceAt(l *conf.Listener) time.Duration {
+	for _, c := range l.Chains {
+		if c.TLS == nil && c.Match.Transport != conf.TLSTransport {
+			return defaultIdle
+		}
+	}
+	return handshakeTime
+}
+
 // look sniffs unless nothing depends on it.
 func (d *downstream) look(l *conf.Listener, s *stream) (detected, error) {
 	if s == nil {
-		return d.p.detect(d.conn, "", nil)
+		s, c, err := listen.Sniff(d.conn, silenceAt(l), talkTime)
+		return detected{Sniffed: s, conn: c}, err
 	}
 	if !sniffs(l, d.destination.Port()) {
 		return detected{conn: d.conn}, nil
