@@ -53,8 +53,12 @@ func (m *Mesh) Status(context.Context) (api.Status, error) {
 		Workloads: workloads{m}.list(), Sources: m.opt.Paths,
 		Gateways: []api.Published{}, Proxies: []api.Proxy{},
 	}
+	var mesh *model.Mesh // nil without a control plane, and until it has compiled
+	if c != nil {
+		mesh = c.Mesh()
+	}
 	for _, p := range m.runtime.Published() {
-		s.Gateways = append(s.Gateways, api.Published{Port: int(p.Port), Address: p.Address, Scheme: gatewayScheme(c, p.Port)})
+		s.Gateways = append(s.Gateways, api.Published{Port: int(p.Port), Address: p.Address, Scheme: gatewayScheme(mesh, p.Port)})
 	}
 	findings := append(m.runtimeFindings(c), portFindings(m.runtime.Unpublished())...)
 	if c != nil {
@@ -86,12 +90,12 @@ func (m *Mesh) Status(context.Context) (api.Status, error) {
 	return s, nil
 }
 
-// gatewayScheme is what clients of the gateways' port speak, as api.Published has it. c may be nil.
-func gatewayScheme(c *control.Control, port uint16) string {
-	if c == nil {
+// gatewayScheme is what clients of the gateways' port speak, as api.Published has it. mesh may be nil.
+func gatewayScheme(mesh *model.Mesh, port uint16) string {
+	if mesh == nil {
 		return ""
 	}
-	for _, g := range c.Mesh().Gateways {
+	for _, g := range mesh.Gateways {
 		for i := range g.Servers {
 			if g.Servers[i].Port == port {
 				return serverScheme(&g.Servers[i])

@@ -25,3 +25,15 @@ func TestServerScheme(t *testing.T) {
 		}
 	}
 }
+
+func TestGatewayScheme(t *testing.T) {
+	mesh := &model.Mesh{Gateways: []*model.Gateway{{Servers: []model.Server{{Port: 80, Protocol: model.HTTP}, {Port: 443, Protocol: model.HTTPS, TLS: &model.ServerTLS{Mode: model.TLSSimple}}}}}}
+	for port, want := range map[uint16]string{80: "http", 443: "https", 8080: ""} {
+		if got := gatewayScheme(mesh, port); got != want {
+			t.Errorf("%d: %q, want %q", port, got, want)
+		}
+	}
+	if got := gatewayScheme(nil, 80); got != "" {
+		t.Errorf("before the first mesh: %q", got)
+	}
+}
