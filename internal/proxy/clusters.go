@@ -28,10 +28,20 @@ type clusters struct {
 	synced  atomic.Pointer[conf.Snapshot]
 	mu      sync.Mutex // held while syncing
 	ended   bool       // guarded by mu
+	gone    []gone     // guarded by mu
 	special map[string]*cluster
 
 	resolving sync.WaitGroup // lookups of names; they end when they are halted, or with the proxy
 }
+
+// gone is a cluster that left the configuration. Its pools take requests for goneTime still: those that were routed to it before, and
+// have not come to connect. Other versions of the cluster, which would take them, there are none.
+type gone struct {
+	*cluster
+	at time.Time
+}
+
+const goneTime = 2 * time.Second
 
 // cluster is one version of a cluster. It is immutable but for what its parts count.
 type cluster struct {
@@ -111,7 +121,7 @@ func (r *clusters) sync() {
 	}
 	r.byName.Store(&next)
 	r.synced.Store(s)
-	retire(old, next)
+	r.retire(old, next)
 	for _, c := range next {
 		r.watch(c)
 		if named(c.conf) {
@@ -124,23 +134,45 @@ func (r *clusters) sync() {
 }
 
 // retire closes the pools that no cluster uses any more. Requests under way keep their connections to the end.
-func retire(old, next map[string]*cluster) {
+// mu is held.
+func (r *clusters) retire(old, next map[string]*cluster) {
 	for name, was := range old {
 		now := next[name]
 		if was == now {
 			continue
 		}
-		for _, e := range was.ends {
-			if now == nil || !slices.ContainsFunc(now.ends, func(o *endpoint) bool { return o.pool == e.pool }) {
-				e.close()
-			}
-		}
 		if now == nil {
 			was.watches.stop()
 			was.names.halt()
-			was.forget(func(*endpoint) bool { return true })
+			r.gone = append(r.gone, gone{was, r.p.opt.Now()})
+			continue
+		}
+		for _, e := range was.ends {
+			if !slices.ContainsFunc(now.ends, func(o *endpoint) bool { return o.pool == e.pool }) {
+				e.close()
+			}
 		}
 	}
+}
+
+// shut closes all connections of a cluster that nobody uses, and the others when they come back.
+func (c *cluster) shut() {
+	for _, e := range c.ends {
+		e.close()
+	}
+	c.forget(func(*endpoint) bool { return true })
+}
+
+func (r *clusters) shutGone(now time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.gone = slices.DeleteFunc(r.gone, func(g gone) bool {
+		over := now.Sub(g.at) >= goneTime
+		if over {
+			g.shut()
+		}
+		return over
+	})
 }
 
 // build makes a version of a cluster. Where nothing changed in how endpoints are reached, their connections stay.
@@ -379,6 +411,7 @@ func (r *clusters) run(ctx context.Context) {
 }
 
 func (r *clusters) sweep(now time.Time) {
+	r.shutGone(now)
 	for _, c := range r.all() {
 		for _, e := range c.ends {
 			e.pool.Sweep(now)
@@ -401,9 +434,12 @@ func (r *clusters) close() {
 	r.mu.Unlock()
 	r.resolving.Wait()
 	for _, c := range r.all() {
-		for _, e := range c.ends {
-			e.close()
-		}
-		c.forget(func(*endpoint) bool { return true })
+		c.shut()
 	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, g := range r.gone {
+		g.shut()
+	}
+	r.gone = nil
 }

@@ -246,3 +246,34 @@ func TestDrainingGracesConnectionsThatHaveJustCome(t *testing.T) {
 		}
 	}
 }
+
+// TestClusterLeavesAfterRouting takes a request's cluster out of the configuration when it was routed there and, by an injected
+// delay, has not connected yet: it goes where it was routed.
+func TestClusterLeavesAfterRouting(t *testing.T) {
+	m := newMesh(t)
+	client, server := m.pod("productpage", "10.0.0.1", nil), m.pod("reviews", "10.0.0.2", nil)
+	server.serve(9080, hello("reviews"))
+	client.cluster("reviews", 9080, server)
+	rt := forwardTo("reviews")
+	rt.Fault = &conf.Fault{Delay: 300 * time.Millisecond, DelayFraction: 1e6}
+	client.knows("reviews", 9080, rt)
+	done := make(chan int, 1)
+	go func() {
+		status, _, _ := client.get(client.client(), "http://reviews:9080/")
+		done <- status
+	}()
+	eventually(t, "the request's arrival", func() bool {
+		_, working := client.proxy.tracker.counts()
+		return working == 1
+	})
+	client.config.publish(func(s *conf.Snapshot, _ map[string]*conf.Target) { delete(s.Clusters, "reviews") })
+	eventually(t, "the cluster's leaving", func() bool { return client.proxy.clusters.get("reviews") == nil })
+	if status := <-done; status != 200 {
+		t.Errorf("status %d", status)
+	}
+	eventually(t, "the closing of its pools", func() bool {
+		client.proxy.clusters.mu.Lock()
+		defer client.proxy.clusters.mu.Unlock()
+		return len(client.proxy.clusters.gone) == 0
+	})
+}

@@ -237,7 +237,7 @@ func (r *clusters) rebuild(c *cluster) {
 	n := r.build(c.source, c)
 	next[c.conf.Name] = n
 	r.byName.Store(&next)
-	retire(old, next)
+	r.retire(old, next)
 	r.watch(n)
 }
 
