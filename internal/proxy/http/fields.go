@@ -2,7 +2,6 @@ package http1
 
 import (
 	"bytes"
-	"math"
 	"strings"
 
 	"github.com/weftmesh/weft/internal/proxy/message"
@@ -155,7 +154,7 @@ func (f *framing) body(p message.Proto) (message.Body, error) {
 	case f.lengths > 1:
 		return message.Body{}, errLengthTwice
 	case f.lengths == 1:
-		n, ok := parseLength(f.length)
+		n, ok := message.ParseLength(f.length)
 		if !ok {
 			return message.Body{}, errLength
 		}
@@ -179,20 +178,4 @@ func checkCoding(value string) error {
 		}
 	}
 	return errCodingUnknown
-}
-
-// parseLength takes 1*DIGIT that fits an int64.
-func parseLength(s string) (int64, bool) {
-	if s == "" {
-		return 0, false
-	}
-	var n int64
-	for i := 0; i < len(s); i++ {
-		d := s[i] - '0'
-		if d > 9 || n > (math.MaxInt64-int64(d))/10 {
-			return 0, false
-		}
-		n = n*10 + int64(d)
-	}
-	return n, true
 }

@@ -237,7 +237,7 @@ func validAuthority(s string) bool {
 
 // validPort takes the empty port too, which RFC 3986 section 3.2.3 allows.
 func validPort(s string) bool {
-	n, ok := parseLength(s)
+	n, ok := message.ParseLength(s)
 	return s == "" || ok && n <= 65535 && len(s) <= 5
 }
 

@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"strings"
 	"unsafe"
+
+	"github.com/weftmesh/weft/internal/proxy/message"
 )
 
 // class is a set of bytes.
@@ -109,6 +111,6 @@ func validAuthority(s string) bool {
 	if port == "" || port == ":" {
 		return true
 	}
-	n, ok := parseLength(port[1:])
+	n, ok := message.ParseLength(port[1:])
 	return port[0] == ':' && ok && n <= 65535 && len(port) <= 6
 }

@@ -1,8 +1,6 @@
 package http2
 
 import (
-	"math"
-
 	"github.com/weftmesh/weft/internal/proxy/http2/hpack"
 	"github.com/weftmesh/weft/internal/proxy/message"
 )
@@ -178,7 +176,7 @@ func (h *head) malformed(why string) {
 }
 
 func (h *head) declare(value string) {
-	n, ok := parseLength(value)
+	n, ok := message.ParseLength(value)
 	if !ok || h.length >= 0 && h.length != n {
 		h.malformed("invalid content-length")
 		return
@@ -351,22 +349,6 @@ func (a asked) bodyless(status int) bool {
 
 func (a asked) tunnel(status int) bool {
 	return a.upgrade && status == 101 || a.connect && status >= 200 && status < 300
-}
-
-// parseLength takes 1*DIGIT that fits an int64.
-func parseLength(s string) (int64, bool) {
-	if s == "" {
-		return 0, false
-	}
-	var n int64
-	for i := 0; i < len(s); i++ {
-		d := s[i] - '0'
-		if d > 9 || n > (math.MaxInt64-int64(d))/10 {
-			return 0, false
-		}
-		n = n*10 + int64(d)
-	}
-	return n, true
 }
 
 // method gives the usual methods as constants, so that they outlive the exchange.

@@ -5,6 +5,8 @@
 // the exchange they belong to has ended. Whoever keeps one longer clones it (strings.Clone).
 package message
 
+import "math"
+
 // Proto is the HTTP version of a message.
 type Proto uint8
 
@@ -150,4 +152,20 @@ func (r *Request) pseudo(name string) (value string, present bool) {
 		value = r.Path
 	}
 	return value, value != ""
+}
+
+// ParseLength takes a Content-Length: 1*DIGIT that fits an int64 (RFC 9110 section 8.6). No sign, no space, no list.
+func ParseLength(s string) (int64, bool) {
+	if s == "" {
+		return 0, false
+	}
+	var n int64
+	for i := 0; i < len(s); i++ {
+		d := s[i] - '0'
+		if d > 9 || n > (math.MaxInt64-int64(d))/10 {
+			return 0, false
+		}
+		n = n*10 + int64(d)
+	}
+	return n, true
 }
