@@ -292,11 +292,11 @@ func (m *mesh) awaitServices(ctx context.Context, idle int) error {
 	ctx, cancel := context.WithTimeout(ctx, startTime)
 	defer cancel()
 	changes := m.plane.Changes(ctx)
-	for len(m.plane.Mesh().Services) < idle {
+	for m.plane.Mesh().Services.Len() < idle {
 		select {
 		case <-changes:
 		case <-ctx.Done():
-			return fmt.Errorf("control plane has %d services, not %d: %w", len(m.plane.Mesh().Services), idle, ctx.Err())
+			return fmt.Errorf("control plane has %d services, not %d: %w", m.plane.Mesh().Services.Len(), idle, ctx.Err())
 		}
 	}
 	return nil

@@ -294,7 +294,7 @@ func TestBrokenFileKeepsWhatWas(t *testing.T) {
 	if f := c.Findings(); len(f) == 0 || f[0].Severity != model.Error || !strings.Contains(f[0].File, "mesh.yaml") {
 		t.Errorf("findings: %v", f)
 	}
-	if c.Mesh().Services["reviews.default.svc.cluster.local"] == nil {
+	if c.Mesh().Services.Get("reviews.default.svc.cluster.local") == nil {
 		t.Error("the service is gone")
 	}
 }

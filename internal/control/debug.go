@@ -3,7 +3,6 @@ package control
 import (
 	"encoding/json"
 	"fmt"
-	"maps"
 	"net/http"
 	"net/http/pprof"
 	"slices"
@@ -72,8 +71,8 @@ func services(mesh *model.Mesh) []service {
 		return nil
 	}
 	var out []service
-	for _, host := range slices.Sorted(maps.Keys(mesh.Services)) {
-		s := mesh.Services[host]
+	for _, host := range slices.Sorted(mesh.Services.Keys()) {
+		s := mesh.Services.Get(host)
 		line := service{Host: host, Ports: map[uint16]string{}}
 		for _, a := range s.Addresses {
 			line.Addresses = append(line.Addresses, a.String())

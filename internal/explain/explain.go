@@ -136,11 +136,11 @@ func inboundPort(w *model.Workload, e *conf.Endpoint, c *conf.Cluster) uint16 {
 
 // workloadOf finds the workload of an endpoint by its instance, or by an address that is nobody else's.
 func workloadOf(mesh *model.Mesh, e *conf.Endpoint) *model.Workload {
-	if w := mesh.Workloads[e.WorkloadNamespace+"/"+e.Instance]; w != nil {
+	if w := mesh.Workloads.Get(e.WorkloadNamespace + "/" + e.Instance); w != nil {
 		return w
 	}
 	var found *model.Workload
-	for _, w := range mesh.Workloads {
+	for _, w := range mesh.Workloads.All() {
 		if slices.Contains(w.Addresses, e.Addr.Addr()) {
 			if found != nil {
 				return nil
@@ -154,7 +154,7 @@ func workloadOf(mesh *model.Mesh, e *conf.Endpoint) *model.Workload {
 // isMesh reports whether a proxy stands in front of the endpoint, mutual TLS or not.
 func isMesh(mesh *model.Mesh, w *model.Workload, e *conf.Endpoint) bool {
 	for _, p := range w.Ports {
-		s := mesh.Services[p.ServiceHost]
+		s := mesh.Services.Get(p.ServiceHost)
 		if s == nil {
 			continue
 		}
@@ -182,7 +182,7 @@ func findClient(mesh *model.Mesh, from string) (*model.Workload, error) {
 		func(w *model.Workload) bool { return w.Labels["app"] == name },
 		func(w *model.Workload) bool {
 			return slices.ContainsFunc(w.Ports, func(p model.WorkloadPort) bool {
-				s := mesh.Services[p.ServiceHost]
+				s := mesh.Services.Get(p.ServiceHost)
 				return s != nil && s.Name == name && s.Namespace == w.Namespace
 			})
 		},
@@ -190,7 +190,7 @@ func findClient(mesh *model.Mesh, from string) (*model.Workload, error) {
 	}
 	for _, is := range ways {
 		var candidates []*model.Workload
-		for _, w := range mesh.Workloads {
+		for _, w := range mesh.Workloads.All() {
 			if is(w) && (!found || w.Namespace == namespace) {
 				candidates = append(candidates, w)
 			}
@@ -226,7 +226,7 @@ func preferred(a, b *model.Workload) int {
 
 func owners(mesh *model.Mesh) []string {
 	var names []string
-	for _, w := range mesh.Workloads {
+	for _, w := range mesh.Workloads.All() {
 		names = append(names, cmp.Or(w.Owner, w.Name)+"."+w.Namespace)
 	}
 	if len(names) == 0 {

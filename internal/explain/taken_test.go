@@ -97,7 +97,7 @@ func taken(t *testing.T, m *model.Mesh) (resources int) {
 		for _, name := range r.g.Names(generate.ClusterType) {
 			r.read(generate.ClusterType, name)
 		}
-		for host := range m.Services {
+		for host := range m.Services.All() {
 			r.read(generate.DNSType, host)
 		}
 		resources += r.count
@@ -113,7 +113,7 @@ func nodes(m *model.Mesh) (all []generate.Node) {
 	gateway := func(namespace, name string, labels map[string]string) {
 		all = append(all, generate.Node{Role: wire.Gateway, Name: name, Namespace: namespace, ServiceAccount: "x", Labels: labels})
 	}
-	for _, w := range m.Workloads {
+	for _, w := range m.Workloads.All() {
 		if w.Gateway {
 			gateway(w.Namespace, w.Name, w.Labels)
 		} else {
@@ -121,7 +121,7 @@ func nodes(m *model.Mesh) (all []generate.Node) {
 		}
 	}
 	ports := []model.WorkloadPort{{Number: 80, Protocol: model.HTTP}, {Number: 81, Protocol: model.HTTP2}, {Number: 82, Protocol: model.TCP}, {Number: 83}}
-	for _, s := range m.Services {
+	for _, s := range m.Services.All() {
 		sidecar(s.Namespace, "client", nil, ports)
 	}
 	for _, p := range m.AuthorizationPolicies {
@@ -151,7 +151,7 @@ func nodes(m *model.Mesh) (all []generate.Node) {
 
 // destinations are listener names beside those of services: addresses, and hosts that only routes know.
 func destinations(m *model.Mesh) (names []string) {
-	for a, services := range m.ByAddress {
+	for a, services := range m.ByAddress.All() {
 		for _, s := range services {
 			for _, p := range s.Ports {
 				names = append(names, wire.ListenerName(a.String(), p.Number))
@@ -165,7 +165,7 @@ func destinations(m *model.Mesh) (names []string) {
 			}
 		}
 	}
-	for h, s := range m.Services {
+	for h, s := range m.Services.All() {
 		for _, p := range s.Ports {
 			names = append(names, wire.ListenerName(strings.Replace(h, "*", "any", 1), p.Number))
 		}

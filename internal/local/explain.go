@@ -42,7 +42,7 @@ func (o objects) Explain(ctx context.Context, req api.ExplainRequest) (api.Expla
 func (m *Mesh) inside(mesh *model.Mesh, from, raw string) string {
 	isGateway := func(w *model.Workload) bool { return w.Gateway && (w.Owner == from || w.Name == from) }
 	u, err := url.Parse(raw)
-	if err != nil || !slices.ContainsFunc(slices.Collect(maps.Values(mesh.Workloads)), isGateway) {
+	if err != nil || !slices.ContainsFunc(slices.Collect(maps.Values(mesh.Workloads.Entries())), isGateway) {
 		return raw
 	}
 	for _, p := range m.runtime.Published() {

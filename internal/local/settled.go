@@ -25,7 +25,7 @@ func waiting(c serve.Client) bool {
 func hasReady(mesh *model.Mesh, observed []*discoveryv1.EndpointSlice) bool {
 	type instance struct{ namespace, name string }
 	ready := map[instance]bool{}
-	for _, s := range mesh.Services {
+	for _, s := range mesh.Services.All() {
 		for _, e := range s.Endpoints {
 			if e.Ready {
 				ready[instance{e.Namespace, e.Instance}] = true

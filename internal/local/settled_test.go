@@ -17,7 +17,7 @@ func TestSettledNeedsEveryReadyInstance(t *testing.T) {
 	}}
 	slice.Namespace = "default"
 	a := &model.Endpoint{Namespace: "default", Instance: "a"}
-	mesh := &model.Mesh{Services: map[string]*model.Service{"s": {Endpoints: []*model.Endpoint{a}}}}
+	mesh := &model.Mesh{Services: model.TableOf(map[string]*model.Service{"s": {Endpoints: []*model.Endpoint{a}}})}
 	if hasReady(mesh, []*discoveryv1.EndpointSlice{slice}) {
 		t.Error("settled although the mesh does not know that a is ready")
 	}

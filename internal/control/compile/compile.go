@@ -89,9 +89,8 @@ type compiler struct {
 func newCompiler(s model.Settings) *compiler {
 	return &compiler{
 		settings: s,
-		mesh: &model.Mesh{Settings: s, Services: map[string]*model.Service{}, ByAddress: map[netip.Addr][]*model.Service{},
-			Destinations: map[string][]*model.Destination{}, Workloads: map[string]*model.Workload{}},
-		byKind: map[string][]*part{}, byRef: map[model.Ref]*part{}, owner: map[any]*part{}, placed: map[netip.Addr]podSeat{},
+		mesh:     &model.Mesh{Settings: s},
+		byKind:   map[string][]*part{}, byRef: map[model.Ref]*part{}, owner: map[any]*part{}, placed: map[netip.Addr]podSeat{},
 		instances: map[instance]*model.Endpoint{}, claims: map[string][]claim{}, taken: map[string]*part{},
 	}
 }

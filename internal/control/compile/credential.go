@@ -81,8 +81,8 @@ func (c *compiler) findSecret(namespaces []string, name string) (convert.Secret,
 // gatewayNamespaces are where a gateway's Secrets are looked for: beside its workloads, in its own namespace, in the root one.
 func (c *compiler) gatewayNamespaces(g *model.Gateway) []string {
 	var list []string
-	for _, name := range sortedKeys(c.mesh.Workloads) {
-		w := c.mesh.Workloads[name]
+	for _, name := range slices.Sorted(c.mesh.Workloads.Keys()) {
+		w := c.mesh.Workloads.Get(name)
 		if w.Gateway && selects(g.Selector, w.Labels) && (g.SelectorNamespace == "" || g.SelectorNamespace == w.Namespace) &&
 			!slices.Contains(list, w.Namespace) {
 			list = append(list, w.Namespace)

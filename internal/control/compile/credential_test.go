@@ -126,7 +126,7 @@ spec:
 	if s := mesh.Gateways[1].Servers; !bytes.Equal(s[0].TLS.Certificate, cert) || s[1].TLS.Certificate != nil {
 		t.Error("the listener must have the Secret that is granted, and not the one that is not")
 	}
-	if s := mesh.Destinations["*.example.com"][0].Policy.TLS; !bytes.Equal(s.Certificate, cert) || !bytes.Equal(s.CA, other) {
+	if s := mesh.Destinations.Get("*.example.com")[0].Policy.TLS; !bytes.Equal(s.Certificate, cert) || !bytes.Equal(s.CA, other) {
 		t.Error("the DestinationRule has not got its Secret")
 	}
 }

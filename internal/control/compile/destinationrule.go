@@ -20,7 +20,7 @@ func (c *compiler) addDestinations() {
 		older := first[placeOf(p)]
 		if older == nil {
 			first[placeOf(p)] = p
-			c.mesh.Destinations[p.Destination.Host] = append(c.mesh.Destinations[p.Destination.Host], p.Destination)
+			c.mesh.Destinations.Put(p.Destination.Host, append(c.mesh.Destinations.Get(p.Destination.Host), p.Destination))
 			c.checkSubsetHost(p)
 			continue
 		}
@@ -54,7 +54,7 @@ func findSubset(list []model.Subset, name string) bool {
 // checkSubsetHost reports a rule whose host is nowhere.
 func (c *compiler) checkSubsetHost(p *part) {
 	host := p.Destination.Host
-	if strings.HasPrefix(host, "*") || c.mesh.Services[host] != nil || c.wildcardService(host) != nil {
+	if strings.HasPrefix(host, "*") || c.mesh.Services.Get(host) != nil || c.wildcardService(host) != nil {
 		return
 	}
 	p.Info("HostNotFound", "spec.host", c.hostHint(host, p.GetNamespace()), "there is no service %s: the rule has no effect until there is", host)

@@ -16,7 +16,7 @@ import (
 func dump(m *model.Mesh) string {
 	var b strings.Builder
 	d := dumper{&b}
-	d.value(reflect.ValueOf(*m), 0, "mesh")
+	d.value(reflect.ValueOf(m), 0, "mesh")
 	return b.String()
 }
 
@@ -36,6 +36,9 @@ func (d dumper) value(v reflect.Value, depth int, label string) {
 	if text, ok := scalar(v); ok {
 		d.line(depth, "%s: %s", label, text)
 		return
+	}
+	if entries, ok := tableEntries(v); ok {
+		v = entries
 	}
 	switch v.Kind() {
 	case reflect.Struct:
@@ -60,6 +63,18 @@ func (d dumper) value(v reflect.Value, depth int, label string) {
 			d.value(v.Index(i), depth, fmt.Sprintf("%s[%d]", label, i))
 		}
 	}
+}
+
+// tableEntries gives the map that a model.Table, of whichever types, holds.
+func tableEntries(v reflect.Value) (reflect.Value, bool) {
+	if !v.CanAddr() {
+		return v, false
+	}
+	m := v.Addr().MethodByName("Entries")
+	if !m.IsValid() {
+		return v, false
+	}
+	return m.Call(nil)[0], true
 }
 
 // scalar renders what fits on a line.

@@ -30,8 +30,8 @@ func (c *compiler) addEndpoints() {
 	for _, p := range c.byKind["Service"] {
 		c.selectEntries(p)
 	}
-	for _, host := range sortedKeys(c.mesh.Services) {
-		c.finishEndpoints(c.mesh.Services[host])
+	for _, host := range slices.Sorted(c.mesh.Services.Keys()) {
+		c.finishEndpoints(c.mesh.Services.Get(host))
 	}
 }
 
@@ -163,9 +163,9 @@ func (c *compiler) finishEndpoints(s *model.Service) {
 			continue
 		}
 		if s.Headless {
-			c.mesh.ByAddress[a] = append(c.mesh.ByAddress[a], s)
+			c.mesh.ByAddress.Put(a, append(c.mesh.ByAddress.Get(a), s))
 		}
-		w := c.mesh.Workloads[ep.Namespace+"/"+ep.Instance]
+		w := c.mesh.Workloads.Get(ep.Namespace + "/" + ep.Instance)
 		if w == nil {
 			continue
 		}

@@ -392,7 +392,7 @@ func TestRefused(t *testing.T) {
 				t.Errorf("findings (-want +got):\n%s", diff)
 			}
 			mesh, _ := Compile(Input{Objects: objects})
-			if len(mesh.Services)+len(mesh.RouteSets)+len(mesh.Gateways)+len(mesh.Destinations)+len(mesh.AuthorizationPolicies)+len(mesh.PeerAuthentications) > 0 {
+			if mesh.Services.Len()+len(mesh.RouteSets)+len(mesh.Gateways)+mesh.Destinations.Len()+len(mesh.AuthorizationPolicies)+len(mesh.PeerAuthentications) > 0 {
 				t.Error("a refused object is in the mesh")
 			}
 		})

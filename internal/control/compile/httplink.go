@@ -78,7 +78,7 @@ func (c *compiler) gatewayParent(p *part, ref gatewayv1.ParentReference, field s
 // of them, one in another namespace for the clients there (GEP-1426).
 func (c *compiler) serviceParent(p *part, ref gatewayv1.ParentReference, field string) []*model.RouteSet {
 	namespace := convert.NamespaceOr(ref.Namespace, p.GetNamespace())
-	s := c.mesh.Services[convert.ServiceHost(string(ref.Name), namespace, c.settings)]
+	s := c.mesh.Services.Get(convert.ServiceHost(string(ref.Name), namespace, c.settings))
 	if s == nil {
 		p.Warn("HostNotFound", field+".name", "", "there is no Service %s/%s: the route is not attached to it", namespace, ref.Name)
 		return nil
@@ -168,7 +168,7 @@ func (c *compiler) linkBackend(p *part, d *model.WeightedDestination, ref gatewa
 		return
 	}
 	namespace := convert.NamespaceOr(ref.Namespace, p.GetNamespace())
-	s := c.mesh.Services[d.Host]
+	s := c.mesh.Services.Get(d.Host)
 	switch {
 	case !c.granted(p, namespace, "", "Service", string(ref.Name)):
 		d.Invalid = "RefNotPermitted"

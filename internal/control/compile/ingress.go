@@ -96,7 +96,7 @@ func (c *compiler) ingressBackend(p *part, b *networkingv1.IngressBackend, field
 	if b.Service.Port.Number > 0 {
 		d.Port = p.ValidPort(uint32(b.Service.Port.Number), field+".service.port.number")
 	}
-	s := c.mesh.Services[d.Host]
+	s := c.mesh.Services.Get(d.Host)
 	if s == nil {
 		p.Warn("HostNotFound", field+".service.name", "", "there is no Service %s: requests get 503", b.Service.Name)
 		return d

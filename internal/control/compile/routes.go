@@ -134,7 +134,7 @@ func (c *compiler) gateway(ref model.GatewayRef) *model.Gateway {
 
 // linkDestination reports a host, port or subset that is not there: such requests get 503, as in Istio.
 func (c *compiler) linkDestination(p *part, d model.WeightedDestination, field string) {
-	s := c.mesh.Services[d.Host]
+	s := c.mesh.Services.Get(d.Host)
 	if s == nil {
 		s = c.wildcardService(d.Host)
 	}
@@ -165,7 +165,7 @@ func portList(s *model.Service) string {
 // hasSubset reports whether a DestinationRule that is visible in a namespace defines a subset.
 func (c *compiler) hasSubset(d model.WeightedDestination, namespace string) bool {
 	for _, host := range covering(d.Host) {
-		for _, dest := range c.mesh.Destinations[host] {
+		for _, dest := range c.mesh.Destinations.Get(host) {
 			if dest.ExportTo.VisibleFrom(dest.Ref.Namespace, namespace) && findSubset(dest.Subsets, d.Subset) {
 				return true
 			}
@@ -190,7 +190,7 @@ func covering(host string) []string {
 // wildcardService finds a service whose wildcard host covers a host: the most specific one.
 func (c *compiler) wildcardService(host string) *model.Service {
 	for _, wildcard := range covering(host)[1:] {
-		if s := c.mesh.Services[wildcard]; s != nil {
+		if s := c.mesh.Services.Get(wildcard); s != nil {
 			return s
 		}
 	}
@@ -199,12 +199,12 @@ func (c *compiler) wildcardService(host string) *model.Service {
 
 // hostHint guesses which service a name was meant for.
 func (c *compiler) hostHint(host, namespace string) string {
-	if s := c.mesh.Services[host+".svc."+c.settings.ClusterDomain]; s != nil {
+	if s := c.mesh.Services.Get(host + ".svc." + c.settings.ClusterDomain); s != nil {
 		return "did you mean " + s.Host + "? A name with a dot is taken as it is"
 	}
 	short, _, _ := strings.Cut(host, ".")
-	for _, name := range sortedKeys(c.mesh.Services) {
-		s := c.mesh.Services[name]
+	for _, name := range slices.Sorted(c.mesh.Services.Keys()) {
+		s := c.mesh.Services.Get(name)
 		if s.Name == short && s.Namespace != namespace && s.Host != host {
 			return "did you mean " + s.Host + "?"
 		}
@@ -218,7 +218,7 @@ func (c *compiler) checkProtocols(p *part) {
 		return
 	}
 	for i, host := range p.Routes.Hosts {
-		s := c.mesh.Services[host]
+		s := c.mesh.Services.Get(host)
 		if s == nil || len(s.Ports) == 0 {
 			continue
 		}

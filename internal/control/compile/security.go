@@ -44,7 +44,7 @@ func (c *compiler) linkLimitService(p *part) {
 	if s.Deny {
 		fate = "requests are refused"
 	}
-	switch to := c.mesh.Services[s.Host]; {
+	switch to := c.mesh.Services.Get(s.Host); {
 	case to == nil || !to.ExportTo.VisibleFrom(to.Namespace, p.GetNamespace()):
 		p.Warn("HostNotFound", "spec.service.host", c.hostHint(s.Host, p.GetNamespace()), "there is no service %s: %s", s.Host, fate)
 	case to.Port(s.Port) == nil:
@@ -58,8 +58,8 @@ func (c *compiler) checkLayer(p *part) {
 	if field == "" {
 		return
 	}
-	for _, name := range sortedKeys(c.mesh.Workloads) {
-		w := c.mesh.Workloads[name]
+	for _, name := range slices.Sorted(c.mesh.Workloads.Keys()) {
+		w := c.mesh.Workloads.Get(name)
 		if p.AuthorizationPolicy.Namespace != "" && p.AuthorizationPolicy.Namespace != w.Namespace || !selects(p.AuthorizationPolicy.Selector, w.Labels) || len(w.Ports) == 0 {
 			continue
 		}

@@ -14,9 +14,9 @@ func (c *compiler) addServices() {
 }
 
 func (c *compiler) addService(s *model.Service, p *part) {
-	c.mesh.Services[s.Host] = s
+	c.mesh.Services.Put(s.Host, s)
 	c.owner[s] = p
 	for _, a := range s.Addresses {
-		c.mesh.ByAddress[a] = append(c.mesh.ByAddress[a], s)
+		c.mesh.ByAddress.Put(a, append(c.mesh.ByAddress.Get(a), s))
 	}
 }

@@ -13,7 +13,7 @@ import (
 func (c *compiler) addServiceEntries() {
 	for _, p := range c.byKind["ServiceEntry"] {
 		for i, s := range p.Services {
-			if other := c.mesh.Services[s.Host]; other != nil {
+			if other := c.mesh.Services.Get(s.Host); other != nil {
 				first := c.owner[other]
 				p.Warn("DuplicateHost", convert.At("spec.hosts", i), "keep one of them",
 					"host %s already belongs to %s, which is older or a Kubernetes service: this one has no effect", s.Host, first.Ref())

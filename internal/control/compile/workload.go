@@ -38,7 +38,7 @@ func (c *compiler) addWorkloads() {
 			continue
 		}
 		w := podWorkload(pod)
-		c.mesh.Workloads[pod.Namespace+"/"+pod.Name] = w
+		c.mesh.Workloads.Put(pod.Namespace+"/"+pod.Name, w)
 		if pod.Spec.HostNetwork {
 			continue // the address is the node's
 		}
@@ -146,7 +146,7 @@ func (c *compiler) addWorkloadEntry(e *networking.WorkloadEntry) {
 	for _, name := range sortedKeys(e.Spec.Ports) {
 		addPort(w, model.WorkloadPort{Number: uint16(e.Spec.Ports[name]), Protocol: model.Auto})
 	}
-	c.mesh.Workloads[w.Namespace+"/"+w.Name] = w
+	c.mesh.Workloads.Put(w.Namespace+"/"+w.Name, w)
 }
 
 // entryLabels merges the labels of object and spec; the spec's are the instance's own.

@@ -1,7 +1,6 @@
 package generate
 
 import (
-	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -17,8 +16,8 @@ import (
 // cluster out, as sidecars send it (meshSNI), and the TLS within goes on to the endpoint as it is.
 func (g *Generator) autoPassthrough(s place) []*listenerv3.FilterChain {
 	var chains []*listenerv3.FilterChain
-	for _, host := range slices.Sorted(maps.Keys(g.mesh.Services)) {
-		service := g.mesh.Services[host]
+	for _, host := range slices.Sorted(g.mesh.Services.Keys()) {
+		service := g.mesh.Services.Get(host)
 		if isWildcard(host) || service.External || !g.visible(service) || !s.takesService(service) {
 			continue
 		}

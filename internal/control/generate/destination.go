@@ -23,11 +23,11 @@ func (g *Generator) destination(s *model.Service) *model.Destination {
 }
 
 func (g *Generator) destinationIn(namespace, host string) *model.Destination {
-	if d := g.mergedDestination(namespace, g.mesh.Destinations[host]); d != nil {
+	if d := g.mergedDestination(namespace, g.mesh.Destinations.Get(host)); d != nil {
 		return d
 	}
 	var best *model.Destination
-	for h, list := range g.mesh.Destinations {
+	for h, list := range g.mesh.Destinations.All() {
 		if !isWildcard(h) || h == host || h != "*" && !wildcardCovers(h, host) {
 			continue
 		}

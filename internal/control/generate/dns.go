@@ -41,7 +41,7 @@ func (g *Generator) DNS(name string) (proto.Message, bool) {
 
 func (g *Generator) addresses(s *model.Service) (list []string, known bool) {
 	if s.ExternalName != "" {
-		if alias := g.mesh.Services[s.ExternalName]; alias != nil && alias != s && alias.ExternalName == "" && g.visible(alias) {
+		if alias := g.mesh.Services.Get(s.ExternalName); alias != nil && alias != s && alias.ExternalName == "" && g.visible(alias) {
 			s = alias
 		}
 	}

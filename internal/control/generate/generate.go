@@ -70,7 +70,7 @@ type wildcardSet struct {
 func NewIndex(mesh *model.Mesh) *Index {
 	x := &Index{mesh: mesh, sets: map[string][]*model.RouteSet{}}
 	wild := map[string][]*model.RouteSet{}
-	for _, list := range mesh.Destinations {
+	for _, list := range mesh.Destinations.All() {
 		for _, d := range list {
 			x.byWorkload.destination(d)
 		}
@@ -92,7 +92,7 @@ func NewIndex(mesh *model.Mesh) *Index {
 		x.wildcardSets = append(x.wildcardSets, wildcardSet{h, sets})
 	}
 	slices.SortFunc(x.wildcardSets, func(a, b wildcardSet) int { return longerFirst(a.host, b.host) })
-	for h, s := range mesh.Services {
+	for h, s := range mesh.Services.All() {
 		x.byWorkload.locality = x.byWorkload.locality || s.Near
 		if isWildcard(h) {
 			x.wildcardServices = append(x.wildcardServices, s)

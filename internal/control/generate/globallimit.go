@@ -37,7 +37,7 @@ func globalLimit(l *model.RateLimit) *globallimitv3.RateLimit {
 
 // serves reports whether the node is an endpoint of a service: a rate-limit service must not be asked whether it may be asked.
 func (g *Generator) serves(host string) bool {
-	s := g.mesh.Services[host]
+	s := g.mesh.Services.Get(host)
 	return s != nil && slices.ContainsFunc(s.Endpoints, func(e *model.Endpoint) bool {
 		return e.Instance == g.node.Name && e.Namespace == g.node.Namespace
 	})

@@ -56,7 +56,7 @@ func TestLocalities(t *testing.T) {
 			"0 40000 r1/z1/s1, 0 40000 r1/z1/s2, 0 20000 r2/z3/"},
 	} {
 		m := testMesh()
-		s := m.Services[reviewsHost]
+		s := m.Services.Get(reviewsHost)
 		s.Endpoints = nil
 		for i, l := range []string{"r1/z1/s1", "r1/z1/s2", "r1/z2", "r2/z3", "r3/z4"} {
 			e := endpoint("reviews", "v1", fmt.Sprintf("10.77.9.%d", i), 9080)
@@ -80,7 +80,7 @@ func TestLocalities(t *testing.T) {
 // A Service may ask for its nearest endpoints without a rule.
 func TestNearService(t *testing.T) {
 	m := testMesh()
-	s := m.Services[reviewsHost]
+	s := m.Services.Get(reviewsHost)
 	s.Near = true
 	for i, e := range s.Endpoints {
 		e.Locality = fmt.Sprintf("r1/z%d", i)

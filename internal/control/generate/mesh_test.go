@@ -21,11 +21,7 @@ const (
 // namespace that is private, and external ones.
 func testMesh() *model.Mesh {
 	m := &model.Mesh{
-		Settings:     model.Settings{TrustDomain: "cluster.local", ClusterDomain: "cluster.local", RootNamespace: "istio-system"},
-		Services:     map[string]*model.Service{},
-		ByAddress:    map[netip.Addr][]*model.Service{},
-		Destinations: map[string][]*model.Destination{},
-		Workloads:    map[string]*model.Workload{},
+		Settings: model.Settings{TrustDomain: "cluster.local", ClusterDomain: "cluster.local", RootNamespace: "istio-system"},
 	}
 	reviews := service(m, "reviews", "default", "10.78.0.2", model.Port{Number: 9080, Name: "http", Protocol: model.HTTP})
 	reviews.Endpoints = []*model.Endpoint{
@@ -44,7 +40,7 @@ func testMesh() *model.Mesh {
 	headless.Endpoints[1].Ready = false
 	for _, e := range headless.Endpoints {
 		a := netip.MustParseAddr(e.Address)
-		m.ByAddress[a] = append(m.ByAddress[a], headless)
+		m.ByAddress.Put(a, append(m.ByAddress.Get(a), headless))
 	}
 	external(m, "www.googleapis.com", model.DNS, model.Port{Number: 443, Protocol: model.TLS}, model.Port{Number: 80, Protocol: model.HTTP})
 	external(m, "*.example.com", model.None, model.Port{Number: 80, Protocol: model.HTTP})
@@ -57,16 +53,16 @@ func service(m *model.Mesh, name, namespace, vip string, ports ...model.Port) *m
 	if vip != "" {
 		a := netip.MustParseAddr(vip)
 		s.Addresses = []netip.Addr{a}
-		m.ByAddress[a] = []*model.Service{s}
+		m.ByAddress.Put(a, []*model.Service{s})
 	}
-	m.Services[s.Host] = s
+	m.Services.Put(s.Host, s)
 	return s
 }
 
 func external(m *model.Mesh, host string, r model.Resolution, ports ...model.Port) *model.Service {
 	s := &model.Service{Ref: model.Ref{Kind: "ServiceEntry", Namespace: "default", Name: "ext"}, Host: host, Namespace: "default",
 		Name: host, External: true, Resolution: r, Ports: ports}
-	m.Services[host] = s
+	m.Services.Put(host, s)
 	return s
 }
 
@@ -97,7 +93,7 @@ func to(host, subset string, weight uint32) model.WeightedDestination {
 
 func rule(m *model.Mesh, namespace, host string, subsets ...model.Subset) *model.Destination {
 	d := &model.Destination{Ref: model.Ref{Kind: "DestinationRule", Namespace: namespace, Name: "dr-" + host}, Host: host, Subsets: subsets}
-	m.Destinations[host] = append(m.Destinations[host], d)
+	m.Destinations.Put(host, append(m.Destinations.Get(host), d))
 	return d
 }
 

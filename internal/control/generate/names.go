@@ -1,7 +1,6 @@
 package generate
 
 import (
-	"maps"
 	"slices"
 
 	"github.com/weftmesh/weft/internal/wire"
@@ -21,7 +20,7 @@ func (g *Generator) Names(typeURL string) []string {
 			names = append(names, wire.InboundListener)
 		}
 		for _, h := range g.hosts() {
-			for _, p := range g.mesh.Services[h].Ports {
+			for _, p := range g.mesh.Services.Get(h).Ports {
 				names = append(names, wire.ListenerName(h, p.Number))
 			}
 		}
@@ -35,8 +34,8 @@ func (g *Generator) Names(typeURL string) []string {
 // hosts gives the services that the node may see and that have one host.
 func (g *Generator) hosts() []string {
 	var hosts []string
-	for _, h := range slices.Sorted(maps.Keys(g.mesh.Services)) {
-		if !isWildcard(h) && g.visible(g.mesh.Services[h]) {
+	for _, h := range slices.Sorted(g.mesh.Services.Keys()) {
+		if !isWildcard(h) && g.visible(g.mesh.Services.Get(h)) {
 			hosts = append(hosts, h)
 		}
 	}
@@ -48,7 +47,7 @@ func (g *Generator) clusterNames() []string {
 	for _, p := range g.node.Ports {
 		names = append(names, wire.InboundCluster(p.Number))
 	}
-	for _, s := range g.mesh.Services {
+	for _, s := range g.mesh.Services.All() {
 		if !g.visible(s) {
 			continue
 		}

@@ -69,7 +69,7 @@ func (g *Generator) resolve(host string, port uint16) (*target, bool) {
 
 // resolveAddress takes a virtual address, or that of an endpoint of a headless service.
 func (g *Generator) resolveAddress(a netip.Addr, port uint16) (*target, bool) {
-	for _, s := range g.mesh.ByAddress[a] {
+	for _, s := range g.mesh.ByAddress.Get(a) {
 		if s.Port(port) == nil || !g.visible(s) {
 			continue
 		}
@@ -170,7 +170,7 @@ func (g *Generator) visible(s *model.Service) bool {
 
 // service finds the service of a full host that the node may see: exact, or else the longest wildcard.
 func (g *Generator) service(host string) *model.Service {
-	if s := g.mesh.Services[host]; s != nil && g.visible(s) {
+	if s := g.mesh.Services.Get(host); s != nil && g.visible(s) {
 		return s
 	}
 	for _, s := range g.wildcardServices {
@@ -231,7 +231,7 @@ func pinnedHost(a netip.Addr, host string) string {
 
 // backing finds the service of a cluster name's host, and the endpoint when the name pins one.
 func (g *Generator) backing(host string) (*model.Service, *model.Endpoint) {
-	if s := g.mesh.Services[host]; s != nil {
+	if s := g.mesh.Services.Get(host); s != nil {
 		if !g.visible(s) {
 			return nil, nil
 		}
@@ -241,7 +241,7 @@ func (g *Generator) backing(host string) (*model.Service, *model.Endpoint) {
 	if !ok {
 		return nil, nil
 	}
-	s := g.mesh.Services[parent]
+	s := g.mesh.Services.Get(parent)
 	if s == nil || !s.Headless || !g.visible(s) {
 		return nil, nil
 	}

@@ -15,17 +15,17 @@ import (
 type Mesh struct {
 	Settings Settings
 	// Services by canonical host ("reviews.default.svc.cluster.local", "www.googleapis.com", "*.example.com").
-	Services map[string]*Service
+	Services Table[string, *Service]
 	// ByAddress finds a service by a virtual address, and by an endpoint's address for headless services.
-	ByAddress map[netip.Addr][]*Service
+	ByAddress Table[netip.Addr, []*Service]
 	// RouteSets are routes for hosts, in order of precedence (oldest first, then namespace/name).
 	RouteSets []*RouteSet
 	// Destinations by host as written in full ("reviews.default.svc.cluster.local" or "*.local"); several namespaces may
 	// have one for the same host.
-	Destinations map[string][]*Destination
+	Destinations Table[string, []*Destination]
 	Gateways     []*Gateway
 	// Workloads by namespace/name: pods, local processes, WorkloadEntries.
-	Workloads map[string]*Workload
+	Workloads Table[string, *Workload]
 
 	PeerAuthentications   []*PeerAuthentication
 	AuthorizationPolicies []*AuthorizationPolicy

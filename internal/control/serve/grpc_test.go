@@ -30,7 +30,7 @@ func TestProxylessGRPC(t *testing.T) {
 	backend, port := healthServer(t)
 	published := func(edit func(*model.Mesh)) *model.Mesh {
 		return mesh(func(m *model.Mesh) {
-			s := m.Services[reviewsHost]
+			s := m.Services.Get(reviewsHost)
 			s.Ports = []model.Port{{Number: 9080, Protocol: model.GRPC}}
 			s.Endpoints = []*model.Endpoint{{Address: "127.0.0.1", Ports: map[uint16]uint16{9080: port}, Namespace: "default", Ready: true, Mesh: true}}
 			if edit != nil {

@@ -258,9 +258,8 @@ func mesh(edit func(*model.Mesh), endpoints ...string) *model.Mesh {
 	}
 	m := &model.Mesh{
 		Settings:  model.Settings{TrustDomain: trustDomain, ClusterDomain: "cluster.local", RootNamespace: "istio-system"},
-		Services:  map[string]*model.Service{reviewsHost: s},
-		ByAddress: map[netip.Addr][]*model.Service{s.Addresses[0]: {s}},
-		Workloads: map[string]*model.Workload{},
+		Services:  model.TableOf(map[string]*model.Service{reviewsHost: s}),
+		ByAddress: model.TableOf(map[netip.Addr][]*model.Service{s.Addresses[0]: {s}}),
 	}
 	if edit != nil {
 		edit(m)

@@ -119,7 +119,7 @@ func (c claim) check(who caller) error {
 func (c claim) node(who caller, mesh *model.Mesh) generate.Node {
 	n := generate.Node{Role: c.role, Name: c.name, Namespace: who.Namespace, ServiceAccount: who.ServiceAccount, Proxyless: c.proxyless,
 		Locality: c.locality} // it decides about the order of endpoints only
-	w := mesh.Workloads[who.Namespace+"/"+c.name]
+	w := mesh.Workloads.Get(who.Namespace + "/" + c.name)
 	switch {
 	case w != nil && (w.ServiceAccount == who.ServiceAccount || w.ServiceAccount == ""):
 		n.Labels, n.Ports, n.ProxyProtocol = w.Labels, w.Ports, w.ProxyProtocol

@@ -56,8 +56,8 @@ func TestOnlyWhatChangedIsSent(t *testing.T) {
 	c.want(generate.RouteType, reviewsHost+":9080")
 	c.quiet()
 	p.server.Publish(mesh(func(m *model.Mesh) {
-		m.Destinations = map[string][]*model.Destination{reviewsHost: {{Host: reviewsHost, Ref: model.Ref{Namespace: "default"},
-			Policy: model.TrafficPolicy{Balancing: &model.Balancing{Simple: "RANDOM"}}}}}
+		m.Destinations.Put(reviewsHost, []*model.Destination{{Host: reviewsHost, Ref: model.Ref{Namespace: "default"},
+			Policy: model.TrafficPolicy{Balancing: &model.Balancing{Simple: "RANDOM"}}}})
 		routed(reviewsHost)(m)
 	}, "10.77.0.1", "10.77.0.2"))
 	c.want(generate.ClusterType, reviewsAll)
@@ -233,7 +233,7 @@ func TestGatewayByWildcard(t *testing.T) {
 				g.Servers = append(g.Servers, model.Server{Port: port, Protocol: model.HTTP, Hosts: []model.GatewayHost{{Host: "*"}}})
 			}
 			m.Gateways = []*model.Gateway{g}
-			m.Workloads["istio-system/ingress-0"] = &model.Workload{Namespace: "istio-system", Name: "ingress-0", ServiceAccount: "ingress", Labels: labels}
+			m.Workloads.Put("istio-system/ingress-0", &model.Workload{Namespace: "istio-system", Name: "ingress-0", ServiceAccount: "ingress", Labels: labels})
 		})
 	}
 	p.server.Publish(gateways(80, 81))
