@@ -15,7 +15,6 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 
-	"github.com/weftmesh/weft/internal/control/generate"
 	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/identity"
 	"github.com/weftmesh/weft/internal/proxy/conf"
@@ -33,6 +32,9 @@ type Request struct {
 	// https (TLS that the client makes itself), or tcp for anything else.
 	URL     string  `json:"url"`
 	Headers []Field `json:"headers,omitempty"`
+	// Brief leaves out the routes that do not match; Thorough asks the proxy of every workload of a destination, not of one alone.
+	Brief    bool `json:"-"`
+	Thorough bool `json:"-"`
 }
 
 // Field is a header field.
@@ -56,6 +58,8 @@ type Proxy struct {
 	// Port translates an endpoint's port to the one that the proxy's configuration names; nil for the same.
 	Port      func(e *conf.Endpoint, c *conf.Cluster) uint16
 	Resources Resources
+
+	decoded func(typeURL, name string) resource // nil to decode anew each time
 }
 
 // View is all that an explanation needs to know of the mesh.
@@ -68,25 +72,7 @@ type View struct {
 }
 
 // Mesh explains a request in a compiled mesh. The error says what is wrong with the question; everything else is in the report.
-func Mesh(mesh *model.Mesh, req Request) (*Report, error) {
-	client, err := findClient(mesh, req.From)
-	if err != nil {
-		return nil, err
-	}
-	ix := generate.NewIndex(mesh)
-	v := View{
-		Client:       proxyOf(ix, mesh, client),
-		RegistryOnly: mesh.Settings.RegistryOnly,
-		Server: func(e *conf.Endpoint) (Proxy, bool) {
-			w := workloadOf(mesh, e)
-			if w == nil || e.TLSMode == "" && !isMesh(mesh, w, e) {
-				return Proxy{}, false
-			}
-			return proxyOf(ix, mesh, w), true
-		},
-	}
-	return Explain(v, req)
-}
+func Mesh(mesh *model.Mesh, req Request) (*Report, error) { return Over(mesh).Ask(req) }
 
 // Explain explains a request from messages alone.
 func Explain(v View, req Request) (*Report, error) {
@@ -94,28 +80,11 @@ func Explain(v View, req Request) (*Report, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &evaluation{view: v, talk: t, report: &Report{Request: req, From: v.Client.describe()}}
+	e := &evaluation{view: v, talk: t, brief: req.Brief, thorough: req.Thorough, report: &Report{Request: req, From: v.Client.describe()}}
 	e.report.Request.Method = t.request.Method
 	e.outbound()
 	e.conclude()
 	return e.report, nil
-}
-
-func proxyOf(ix *generate.Index, mesh *model.Mesh, w *model.Workload) Proxy {
-	role := wire.Sidecar
-	if w.Gateway {
-		role = wire.Gateway
-	}
-	g := ix.For(generate.Node{Role: role, Name: w.Name, Namespace: w.Namespace, ServiceAccount: w.ServiceAccount, Labels: w.Labels, Locality: w.Locality, Ports: w.Ports})
-	p := Proxy{
-		Role: role, Name: w.Name, Workload: cmp.Or(w.Owner, w.Name), Namespace: w.Namespace, ServiceAccount: w.ServiceAccount,
-		Identity:  identity.ID{TrustDomain: mesh.Settings.TrustDomain, Namespace: w.Namespace, ServiceAccount: w.ServiceAccount},
-		Resources: g.Resource, Port: func(e *conf.Endpoint, c *conf.Cluster) uint16 { return inboundPort(w, e, c) },
-	}
-	if len(w.Addresses) > 0 {
-		p.Address = w.Addresses[0]
-	}
-	return p
 }
 
 // inboundPort finds the port that the workload's own configuration knows an endpoint's port by. They differ only where workloads
@@ -236,25 +205,42 @@ func owners(mesh *model.Mesh) []string {
 	return slices.Compact(names)
 }
 
-// get fetches and decodes a resource. found is false for one that does not exist; an error says why the proxy would refuse it.
-func get[T any](r Resources, typeURL, name string) (v T, found bool, err error) {
+// resource is one that was decoded. found is false for one that does not exist; err says why the proxy would refuse it.
+type resource struct {
+	value any
+	found bool
+	err   error
+}
+
+// get fetches and decodes a resource, as resource says.
+func get[T any](p *Proxy, typeURL, name string) (v T, found bool, err error) {
+	var r resource
+	if p.decoded != nil {
+		r = p.decoded(typeURL, name)
+	} else {
+		r = read(p.Resources, typeURL, name)
+	}
+	if !r.found || r.err != nil {
+		return v, false, r.err
+	}
+	v, ok := r.value.(T)
+	if !ok {
+		return v, false, fmt.Errorf("%s %s: is a %T", typeURL, name, r.value)
+	}
+	return v, true, nil
+}
+
+func read(r Resources, typeURL, name string) resource {
 	m, ok := r(typeURL, name)
 	if !ok {
-		return v, false, nil
+		return resource{}
 	}
 	a, err := anypb.New(m)
 	if err != nil {
-		return v, false, err
+		return resource{err: err}
 	}
-	d, err := decode.Resource(a)
-	if err != nil {
-		return v, false, err
-	}
-	v, ok = d.(T)
-	if !ok {
-		return v, false, fmt.Errorf("%s %s: is a %T", typeURL, name, d)
-	}
-	return v, true, nil
+	v, err := decode.Resource(a)
+	return resource{v, err == nil, err}
 }
 
 // hostPort gives host and port of a URL, with the scheme's default port.

@@ -9,7 +9,6 @@ import (
 	"github.com/weftmesh/weft/internal/proxy/conf"
 	"github.com/weftmesh/weft/internal/proxy/decode"
 	"github.com/weftmesh/weft/internal/proxy/filter/authz"
-	"github.com/weftmesh/weft/internal/proxy/message"
 	"github.com/weftmesh/weft/internal/proxy/route"
 	"github.com/weftmesh/weft/internal/wire"
 )
@@ -61,13 +60,33 @@ func names(sans []conf.StringMatch) string {
 	return strings.Join(out, " or ")
 }
 
+// others asks the proxies of the destination's other workloads.
+func (e *evaluation) others(d *Destination, c *conf.Cluster, localities []conf.Locality, first *conf.Endpoint) {
+	if e.view.Server == nil || d.Inbound == nil {
+		return
+	}
+	seen := map[string]bool{first.WorkloadNamespace + "/" + first.Workload: true}
+	for i := range localities {
+		for _, ep := range localities[i].Endpoints {
+			name := ep.WorkloadNamespace + "/" + ep.Workload
+			if seen[name] {
+				continue
+			}
+			seen[name] = true
+			if server, ok := e.view.Server(ep); ok {
+				d.Others = append(d.Others, e.inbound(&server, c, ep, transportOf(c, ep)))
+			}
+		}
+	}
+}
+
 // inbound evaluates the destination's proxy for a connection of the client.
 func (e *evaluation) inbound(server *Proxy, c *conf.Cluster, ep *conf.Endpoint, tls *conf.UpstreamTLS) *Inbound {
 	in := &Inbound{Party: server.describe(), Port: ep.Port, Plaintext: tls == nil}
 	if server.Port != nil {
 		in.Port = server.Port(ep, c)
 	}
-	ln, found, err := get[*conf.Listener](server.Resources, decode.ListenerType, wire.InboundListener)
+	ln, found, err := get[*conf.Listener](server, decode.ListenerType, wire.InboundListener)
 	switch {
 	case err != nil:
 		e.problem("the proxy of %s refuses its configuration: %v", server.Workload, err)
@@ -125,78 +144,11 @@ func (e *evaluation) authorize(ch *conf.Chain, conn *route.ConnInfo, in *Inbound
 	switch {
 	case ch.HTTP != nil:
 		sets, input.Request = ch.HTTP.RBAC, e.forwarded()
+		in.Limits = e.limits(ch.HTTP, nil, input.Request, input.Remote)
 	case ch.TCP != nil:
 		sets = ch.TCP.RBAC
 	}
 	return verdict(sets, input)
-}
-
-// forwarded is the request as the destination's proxy sees it: with the route's rewrites and header changes made.
-func (e *evaluation) forwarded() *message.Request {
-	r := *e.talk.request
-	r.Header = message.Header{}
-	r.Header.CopyFrom(&e.talk.request.Header)
-	if e.route == nil || e.route.Forward == nil {
-		return &r
-	}
-	f := e.route.Forward
-	path, query := r.SplitPath()
-	if m := &e.route.Match.Path; f.PrefixRewrite != "" {
-		matched := len(path)
-		if m.Kind == conf.PrefixOf {
-			matched = len(m.Value)
-		}
-		path = f.PrefixRewrite + path[matched:]
-	}
-	if f.PathRewrite != "" {
-		path = f.PathRewrite
-	}
-	if rw := f.RegexRewrite; rw != nil {
-		path = rw.Pattern.Regexp.ReplaceAllString(path, expansion(rw.Substitution))
-	}
-	if r.Path = path; query != "" {
-		r.Path += "?" + query
-	}
-	change(&r, &e.route.Request)
-	if f.HostRewrite != "" {
-		r.Authority = f.HostRewrite
-	}
-	return &r
-}
-
-func change(r *message.Request, h *conf.HeaderChange) {
-	for _, n := range h.Remove {
-		r.Header.Del(n)
-	}
-	for _, v := range h.Set {
-		r.Header.Set(v.Name, v.Value)
-	}
-	for _, v := range h.Add {
-		r.Header.Add(v.Name, v.Value)
-	}
-	if h.Host != "" {
-		r.Authority = h.Host
-	}
-}
-
-// expansion turns RE2's notation of a substitution (\1) into regexp's (${1}).
-func expansion(s string) string {
-	var b strings.Builder
-	for i := 0; i < len(s); i++ {
-		switch {
-		case s[i] == '$':
-			b.WriteString("$$")
-		case s[i] == '\\' && i+1 < len(s) && s[i+1] == '\\':
-			b.WriteByte('\\')
-			i++
-		case s[i] == '\\' && i+1 < len(s):
-			b.WriteString("${" + s[i+1:i+2] + "}")
-			i++
-		default:
-			b.WriteByte(s[i])
-		}
-	}
-	return b.String()
 }
 
 func verdict(sets []*conf.RBAC, in *authz.Input) Verdict {

@@ -81,6 +81,11 @@ type evaluation struct {
 	report *Report
 	route  *conf.Route // chosen; nil before
 	fault  *conf.Fault // that applies to it
+	table  *conf.RouteTable
+	host   *conf.VirtualHost
+	split  *conf.WeightedCluster // that is being looked at
+
+	brief, thorough bool // as in Request
 }
 
 func (e *evaluation) problem(format string, args ...any) {
@@ -132,7 +137,7 @@ func (e *evaluation) listener() *conf.Listener {
 	names := e.listenerNames()
 	e.report.Listener, e.report.Protocol = names[0], e.talk.scheme
 	for _, name := range names {
-		ln, found, err := get[*conf.Listener](e.view.Client.Resources, decode.ListenerType, name)
+		ln, found, err := get[*conf.Listener](&e.view.Client, decode.ListenerType, name)
 		if err != nil {
 			e.problem("the proxy refuses its configuration: %v", err)
 			e.refuse(503, "", "there is no valid configuration for %s", name)
@@ -210,25 +215,39 @@ func (e *evaluation) http(ln *conf.Listener, h *conf.HTTP) {
 			return
 		}
 	}
-	table := e.table(ln, h)
-	if table == nil {
+	if e.table = e.routes(ln, h); e.table == nil {
 		return
 	}
-	e.report.RouteTable = table.Name
-	res, trace := route.FindTrace(table, &route.Request{Request: e.talk.request, Random: lastDraw, GRPC: isGRPC(e.talk.request)})
+	res, tried := e.find()
+	e.host = res.Host
+	switch {
+	case res.Host == nil:
+		e.refuse(404, "NR", "no virtual host of %s has the authority %q", e.table.Name, e.talk.request.Authority)
+	case res.Route == nil:
+		e.refuse(404, "NR", "none of the %d routes matches", tried)
+	default:
+		e.report.Limits = e.limits(h, res.Route, e.talk.request, e.view.Client.Address)
+		e.chosen(res.Route, h)
+	}
+}
+
+// find finds the route and reports which were tried.
+func (e *evaluation) find() (res route.Result, tried int) {
+	e.report.RouteTable = e.table.Name
+	r := &route.Request{Request: e.talk.request, Random: lastDraw, GRPC: isGRPC(e.talk.request)}
+	if e.brief {
+		if res = route.Find(e.table, r); res.Host != nil {
+			tried = len(res.Host.Routes)
+		}
+		return res, tried
+	}
+	res, trace := route.FindTrace(e.table, r)
 	e.report.Domain = trace.Domain
 	for _, a := range trace.Attempts {
 		e.report.Tried = append(e.report.Tried, Try{Name: a.Route.Name, Object: a.Route.Object, Field: a.Route.Field,
 			Matched: a.Matched, Condition: a.Condition, Want: a.Want, Got: a.Got})
 	}
-	switch {
-	case res.Host == nil:
-		e.refuse(404, "NR", "no virtual host of %s has the authority %q", table.Name, e.talk.request.Authority)
-	case res.Route == nil:
-		e.refuse(404, "NR", "none of the %d routes matches", len(trace.Attempts))
-	default:
-		e.chosen(res.Route, h)
-	}
+	return res, len(trace.Attempts)
 }
 
 // isGRPC reports whether a request says that it is a call of gRPC.
@@ -237,11 +256,11 @@ func isGRPC(r *message.Request) bool {
 	return v == "application/grpc" || strings.HasPrefix(v, "application/grpc+") || strings.HasPrefix(v, "application/grpc;")
 }
 
-func (e *evaluation) table(ln *conf.Listener, h *conf.HTTP) *conf.RouteTable {
+func (e *evaluation) routes(ln *conf.Listener, h *conf.HTTP) *conf.RouteTable {
 	if h.Routes != nil {
 		return h.Routes
 	}
-	t, found, err := get[*conf.RouteTable](e.view.Client.Resources, decode.RoutesType, h.RouteName)
+	t, found, err := get[*conf.RouteTable](&e.view.Client, decode.RoutesType, h.RouteName)
 	switch {
 	case err != nil:
 		e.problem("the proxy refuses its configuration: %v", err)
@@ -256,9 +275,14 @@ func (e *evaluation) table(ln *conf.Listener, h *conf.HTTP) *conf.RouteTable {
 
 // chosen describes the route and follows it.
 func (e *evaluation) chosen(rt *conf.Route, h *conf.HTTP) {
-	r := &Route{Name: rt.Name, Object: rt.Object, Field: rt.Field, Changes: headerChanges("", rt.Request)}
+	r := &Route{Name: rt.Name, Object: rt.Object, Field: rt.Field, Conf: rt}
 	e.report.Route, e.route = r, rt
-	r.Changes = append(r.Changes, headerChanges("response ", rt.Response)...)
+	for _, c := range e.changes(nil) {
+		r.Changes = append(r.Changes, headerChanges("", *c)...)
+	}
+	for _, c := range e.responseChanges(nil) {
+		r.Changes = append(r.Changes, headerChanges("response ", *c)...)
+	}
 	if h.Fault && rt.Fault != nil {
 		e.fault = rt.Fault
 		r.Fault = describeFault(rt.Fault)
@@ -269,7 +293,8 @@ func (e *evaluation) chosen(rt *conf.Route, h *conf.HTTP) {
 	switch {
 	case rt.Redirect != nil:
 		e.report.Outcome, e.report.Status = "redirect", rt.Redirect.Status
-		e.report.Summary = fmt.Sprintf("redirected with %d to %s", rt.Redirect.Status, e.location(rt))
+		e.report.Location = e.location(rt)
+		e.report.Summary = fmt.Sprintf("redirected with %d to %s", rt.Redirect.Status, e.report.Location)
 	case rt.Direct != nil:
 		e.report.Outcome, e.report.Status = "respond", rt.Direct.Status
 		e.report.Summary = fmt.Sprintf("answered with %d by the route itself", rt.Direct.Status)
@@ -313,6 +338,11 @@ func (e *evaluation) destinations(clusters []conf.WeightedCluster, total uint32)
 		if total > 0 && len(clusters) > 1 {
 			d.Share = float64(w.Weight) / float64(total)
 		}
+		d.Changes = append(headerChanges("", w.HeaderChange), headerChanges("response ", w.Response)...)
+		e.split = w
+		if e.route != nil && e.route.Forward != nil {
+			d.Sent = sent(e.forwarded())
+		}
 		e.destination(&d)
 		e.report.Destinations = append(e.report.Destinations, d)
 	}
@@ -320,7 +350,7 @@ func (e *evaluation) destinations(clusters []conf.WeightedCluster, total uint32)
 
 func (e *evaluation) destination(d *Destination) {
 	_, d.Port, d.Subset, d.Service, _ = wire.ParseCluster(d.Cluster)
-	c, found, err := get[*conf.Cluster](e.view.Client.Resources, decode.ClusterType, d.Cluster)
+	c, found, err := get[*conf.Cluster](&e.view.Client, decode.ClusterType, d.Cluster)
 	if err != nil {
 		e.problem("the proxy refuses its configuration: %v", err)
 	}
@@ -328,7 +358,7 @@ func (e *evaluation) destination(d *Destination) {
 		d.Missing = true
 		return
 	}
-	d.Policy, d.panic = balancings[c.Policy], c.PanicThreshold > 0
+	d.Policy, d.panic, d.Conf = balancings[c.Policy], c.PanicThreshold > 0, c
 	if e.talk.scheme == "http" && (c.Speaks == conf.HTTP2 || c.Speaks == conf.AsClient && e.talk.request.Proto == message.HTTP2) {
 		d.HTTP = message.HTTP2.String()
 	}
@@ -338,7 +368,7 @@ func (e *evaluation) destination(d *Destination) {
 	}
 	localities := c.Localities
 	if c.Discovery == conf.EDS {
-		a, _, err := get[*conf.Assignment](e.view.Client.Resources, decode.EndpointsType, c.EndpointsName)
+		a, _, err := get[*conf.Assignment](&e.view.Client, decode.EndpointsType, c.EndpointsName)
 		if err != nil {
 			e.problem("the proxy refuses its configuration: %v", err)
 		} else if a != nil {
@@ -350,6 +380,9 @@ func (e *evaluation) destination(d *Destination) {
 		return
 	}
 	e.transport(d, c, first)
+	if e.thorough {
+		e.others(d, c, localities, first)
+	}
 }
 
 // endpoints lists them and gives the one that is looked at closer: one that gets the most requests, or the first.

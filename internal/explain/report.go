@@ -24,6 +24,10 @@ type Report struct {
 	Route      *Route `json:"route,omitempty"`
 	// Destinations are the clusters that the request may go to, with their shares.
 	Destinations []Destination `json:"destinations,omitempty"`
+	// Limits are the rate limits of the client's own proxy that count the request; only gateways have any.
+	Limits []Limit `json:"limits,omitempty"`
+	// Location is where a redirect leads.
+	Location string `json:"location,omitempty"`
 	// Outcome is "forward", "redirect", "respond", "pass through", "refuse"; Status is the answer's where it is known (0: the
 	// upstream's).
 	Outcome string `json:"outcome"`
@@ -69,6 +73,8 @@ type Route struct {
 	// Changes are rewrites and header changes, in words.
 	Changes []string `json:"changes,omitempty"`
 	Mirrors []string `json:"mirrors,omitempty"`
+
+	Conf *conf.Route `json:"-"` // as the proxy has it
 }
 
 // Destination is one cluster.
@@ -91,8 +97,14 @@ type Destination struct {
 	HTTP string `json:"http,omitempty"`
 	// Inbound is what the first endpoint's proxy does; nil when it has none.
 	Inbound *Inbound `json:"inbound,omitempty"`
+	// Others are the proxies of further workloads, if they were asked for.
+	Others []*Inbound `json:"others,omitempty"`
+	// Changes are those of header fields that concern this destination alone; Sent is the request as it is sent there.
+	Changes []string `json:"changes,omitempty"`
+	Sent    *Sent    `json:"sent,omitempty"`
 
-	panic bool // endpoints are used though none is ready
+	Conf  *conf.Cluster `json:"-"` // as the proxy has it; nil where it has none
+	panic bool          // endpoints are used though none is ready
 }
 
 // Endpoint is an instance.
@@ -118,6 +130,24 @@ type Inbound struct {
 	// Plaintext says that the connection comes without identity.
 	Plaintext bool    `json:"plaintext,omitempty"`
 	Verdict   Verdict `json:"verdict"`
+	// Limits are the rate limits that count the request.
+	Limits []Limit `json:"limits,omitempty"`
+}
+
+// Sent is a request as it leaves the client's proxy.
+type Sent struct {
+	Path      string  `json:"path"` // with the query
+	Authority string  `json:"authority"`
+	Headers   []Field `json:"headers,omitempty"`
+}
+
+// Limit is a rate limit that counts a request.
+type Limit struct {
+	Object string `json:"object,omitempty"` // empty where the proxy cannot tell
+	Rule   string `json:"rule,omitempty"`
+	// Text says how many, by what, and what becomes of the rest.
+	Text   string `json:"text"`
+	DryRun bool   `json:"dryRun,omitempty"`
 }
 
 // Verdict is what the policies say.

@@ -86,6 +86,7 @@ func (r *Report) lay(s *sheet) {
 	if r.Policy != nil {
 		s.add("policy", verdictRows(r.Policy)...)
 	}
+	s.add("limit", limitRows(r.Limits)...)
 	if r.RouteTable != "" {
 		s.line("routes", r.RouteTable+"  host "+r.Domain)
 	}
@@ -152,6 +153,9 @@ func (d *Destination) lay(s *sheet) {
 		rows = append(rows, append([]cell{{e.Address, ""}, {e.Instance, ""}, c}, d.standing(&e)...))
 	}
 	s.add("endpoints", rows...)
+	for _, c := range d.Changes {
+		s.line("change", c)
+	}
 	s.line("transport", d.Transport)
 	if in := d.Inbound; in != nil {
 		s.add("inbound", in.row())
@@ -161,7 +165,19 @@ func (d *Destination) lay(s *sheet) {
 		if in.Verdict.DryRun != "" {
 			s.line("dry run", in.Verdict.DryRun)
 		}
+		s.add("limit", limitRows(in.Limits)...)
 	}
+}
+
+func limitRows(limits []Limit) (rows [][]cell) {
+	for _, l := range limits {
+		row := []cell{{l.Text, ""}, {strings.TrimSpace(l.Object + " " + l.Rule), faint}}
+		if l.DryRun {
+			row = append(row, cell{"in dry run", faint})
+		}
+		rows = append(rows, row)
+	}
+	return rows
 }
 
 // standing says why endpoints that are ready get different shares; nothing where they get the same.
@@ -217,7 +233,7 @@ func (s *sheet) write(b *strings.Builder) {
 		widths := columns(sec.rows)
 		for i, row := range sec.rows {
 			name := sec.label
-			if i > 0 || name == last && name != "send" && name != "policy" {
+			if i > 0 || name == last && name != "send" && name != "policy" && name != "limit" {
 				name = ""
 			}
 			fmt.Fprintf(b, "  %s%s  ", s.paint(faint, name), strings.Repeat(" ", label-len(name)))

@@ -1,0 +1,174 @@
+package explain
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/weftmesh/weft/internal/control/generate"
+	"github.com/weftmesh/weft/internal/control/model"
+	"github.com/weftmesh/weft/internal/identity"
+	"github.com/weftmesh/weft/internal/proxy/conf"
+	"github.com/weftmesh/weft/internal/proxy/decode"
+	"github.com/weftmesh/weft/internal/proxy/message"
+	"github.com/weftmesh/weft/internal/proxy/route"
+	"github.com/weftmesh/weft/internal/wire"
+)
+
+// Asker answers many questions about one mesh: what proxies would get is made and decoded once. It is not safe for concurrent use.
+type Asker struct {
+	mesh       *model.Mesh
+	index      *generate.Index
+	proxies    map[*model.Workload]*Proxy
+	generators map[*model.Workload]*generate.Generator
+	decoded    map[[4]string]resource // by role, class, type and name
+}
+
+// Over prepares a mesh, which must not change afterwards.
+func Over(mesh *model.Mesh) *Asker {
+	return &Asker{mesh: mesh, index: generate.NewIndex(mesh), proxies: map[*model.Workload]*Proxy{},
+		generators: map[*model.Workload]*generate.Generator{}, decoded: map[[4]string]resource{}}
+}
+
+// Ask explains a request. The error says what is wrong with the question; everything else is in the report.
+func (a *Asker) Ask(req Request) (*Report, error) {
+	client, err := findClient(a.mesh, req.From)
+	if err != nil {
+		return nil, err
+	}
+	return a.From(client, req)
+}
+
+// From is Ask for a workload that is known; Request.From does not count.
+func (a *Asker) From(client *model.Workload, req Request) (*Report, error) {
+	return Explain(View{Client: *a.Proxy(client), Server: a.server, RegistryOnly: a.mesh.Settings.RegistryOnly}, req)
+}
+
+// Find gives the workload that a name means, as in Request.From.
+func (a *Asker) Find(name string) (*model.Workload, error) { return findClient(a.mesh, name) }
+
+// server gives the proxy in front of an endpoint.
+func (a *Asker) server(e *conf.Endpoint) (Proxy, bool) {
+	w := workloadOf(a.mesh, e)
+	if w == nil || e.TLSMode == "" && !isMesh(a.mesh, w, e) {
+		return Proxy{}, false
+	}
+	return *a.Proxy(w), true
+}
+
+// Proxy gives the proxy of a workload.
+func (a *Asker) Proxy(w *model.Workload) *Proxy {
+	if p := a.proxies[w]; p != nil {
+		return p
+	}
+	role := wire.Sidecar
+	if w.Gateway {
+		role = wire.Gateway
+	}
+	g := a.index.For(generate.Node{Role: role, Name: w.Name, Namespace: w.Namespace, ServiceAccount: w.ServiceAccount, Labels: w.Labels,
+		Locality: w.Locality, ProxyProtocol: w.ProxyProtocol, Ports: w.Ports})
+	p := &Proxy{
+		Role: role, Name: w.Name, Workload: cmp.Or(w.Owner, w.Name), Namespace: w.Namespace, ServiceAccount: w.ServiceAccount,
+		Identity:  identity.ID{TrustDomain: a.mesh.Settings.TrustDomain, Namespace: w.Namespace, ServiceAccount: w.ServiceAccount},
+		Resources: g.Resource, Port: func(e *conf.Endpoint, c *conf.Cluster) uint16 { return inboundPort(w, e, c) },
+		decoded: func(typeURL, name string) resource { return a.read(g, w, typeURL, name) },
+	}
+	if len(w.Addresses) > 0 {
+		p.Address = w.Addresses[0]
+	}
+	a.proxies[w], a.generators[w] = p, g
+	return p
+}
+
+// read decodes a resource, once for all nodes that get the same.
+func (a *Asker) read(g *generate.Generator, w *model.Workload, typeURL, name string) resource {
+	class := g.Class(typeURL, name)
+	if class == "" {
+		class = "node " + w.Namespace + "/" + w.Name
+	}
+	key := [4]string{fmt.Sprint(w.Gateway), class, typeURL, name}
+	r, known := a.decoded[key]
+	if !known {
+		r = read(g.Resource, typeURL, name)
+		a.decoded[key] = r
+	}
+	return r
+}
+
+// Class gives a key: workloads with equal keys send requests in the same way, as far as they may.
+func (a *Asker) Class(w *model.Workload) string {
+	a.Proxy(w)
+	if w.Gateway {
+		return "gateway " + w.Namespace + "/" + cmp.Or(w.Owner, w.Name)
+	}
+	return "sidecar " + a.generators[w].Class(generate.ListenerType, "any")
+}
+
+// Listeners names what a gateway binds.
+func (a *Asker) Listeners(w *model.Workload) []string {
+	a.Proxy(w)
+	return a.generators[w].Names(generate.ListenerType)
+}
+
+// Listener gives a listener of a workload's proxy and the route tables of its chains; nil when there is none.
+func (a *Asker) Listener(w *model.Workload, name string) (*conf.Listener, []*conf.RouteTable, error) {
+	p := a.Proxy(w)
+	ln, found, err := get[*conf.Listener](p, decode.ListenerType, name)
+	if !found {
+		return nil, nil, err
+	}
+	var tables []*conf.RouteTable
+	for _, ch := range append(slices.Clip(ln.Chains), ln.Default) {
+		if ch == nil || ch.HTTP == nil {
+			continue
+		}
+		t := ch.HTTP.Routes
+		if t == nil {
+			if t, _, err = get[*conf.RouteTable](p, decode.RoutesType, ch.HTTP.RouteName); err != nil {
+				return ln, tables, err
+			}
+		}
+		if t != nil {
+			tables = append(tables, t)
+		}
+	}
+	return ln, tables, nil
+}
+
+// Direct says what a workload's own proxy makes of a request that reaches it in plaintext from outside the mesh.
+func (a *Asker) Direct(w *model.Workload, port uint16, req Request) (*Inbound, error) {
+	t, err := parse(req)
+	if err != nil {
+		return nil, err
+	}
+	e := &evaluation{talk: t, report: &Report{Protocol: t.scheme}}
+	e.view.Client.Address = netip.AddrFrom4([4]byte{203, 0, 113, 1}) // of a block for documents (RFC 5737)
+	server := a.Proxy(w)
+	ep := &conf.Endpoint{Port: port}
+	if server.Address.IsValid() {
+		ep.Addr = netip.AddrPortFrom(server.Address, port)
+	}
+	return e.inbound(server, &conf.Cluster{}, ep, nil), nil
+}
+
+// Takes reports whether a request of that kind fulfils the conditions of a route, whatever other routes there are.
+func Takes(m *conf.Match, req Request) bool {
+	t, err := parse(req)
+	if err != nil {
+		return false
+	}
+	table := &conf.RouteTable{Hosts: []*conf.VirtualHost{{Domains: []string{"*"}, Routes: []*conf.Route{{Match: *m}}}}}
+	return route.Find(table, &route.Request{Request: t.request, Random: lastDraw, GRPC: isGRPC(t.request)}).Route != nil
+}
+
+// sent describes the request as it leaves.
+func sent(r *message.Request) *Sent {
+	s := &Sent{Path: r.Path, Authority: r.Authority}
+	for i := range r.Header.Len() {
+		f := r.Header.At(i)
+		s.Headers = append(s.Headers, Field{Name: strings.ToLower(f.Name), Value: f.Value})
+	}
+	return s
+}

@@ -1,0 +1,62 @@
+// Package offline answers questions about files of objects without a mesh: what is wrong with them (`weft analyze`), which way a
+// request would take (`weft explain -f`), which requests two folders treat differently (`weft diff`), and whether what a file of
+// tests expects is so (`weft test`). Deployments count as if they ran.
+package offline
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/weftmesh/weft/internal/api"
+	"github.com/weftmesh/weft/internal/control/compile"
+	"github.com/weftmesh/weft/internal/control/model"
+	"github.com/weftmesh/weft/internal/control/source"
+	"github.com/weftmesh/weft/internal/control/source/planned"
+)
+
+// state is what documents come to.
+type state struct {
+	objects  []*source.Object // accepted by themselves, oldest first
+	findings []model.Finding
+	mesh     *model.Mesh
+}
+
+// load decodes and compiles documents. Of objects that are written twice the first counts, as in folders that a mesh follows.
+func load(docs []api.Document, settings model.Settings) *state {
+	st := &state{}
+	first := map[source.Key]*source.Object{}
+	for _, d := range docs {
+		objects, findings := source.Decode(source.LayerFile, d.Name, d.Content)
+		st.findings = append(st.findings, findings...)
+		for _, o := range objects {
+			if before := first[o.Key()]; before != nil {
+				st.findings = append(st.findings, o.Finding(model.Error, "DuplicateObject", "metadata.name",
+					fmt.Sprintf("the same object is already in %s, line %d", before.Origin.File, before.Origin.Line),
+					"keep one of them; the first, by order of files, is in force"))
+				continue
+			}
+			first[o.Key()] = o
+			st.objects = append(st.objects, o)
+		}
+	}
+	slices.SortStableFunc(st.objects, source.Older)
+	var found []model.Finding
+	st.mesh, found = compile.Compile(compile.Input{Objects: planned.Complete(st.objects), Settings: settings})
+	st.findings = source.SortFindings(append(st.findings, found...))
+	return st
+}
+
+// refused gives the errors among the findings; nil where there are none.
+func (st *state) refused() []api.Finding {
+	return Findings(slices.DeleteFunc(slices.Clone(st.findings), func(f model.Finding) bool { return f.Severity != model.Error }))
+}
+
+// Findings are findings as the API has them.
+func Findings(fs []model.Finding) []api.Finding {
+	out := make([]api.Finding, len(fs))
+	for i, f := range fs {
+		out[i] = api.Finding{Severity: string(f.Severity), Code: f.Code, Object: api.Ref(f.Object), File: f.File, Line: f.Line,
+			Field: f.Field, Message: f.Message, Hint: f.Hint, Text: f.String()}
+	}
+	return out
+}
