@@ -2,10 +2,13 @@ package explain
 
 import (
 	"cmp"
+	"crypto/sha256"
 	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
+
+	"google.golang.org/protobuf/proto"
 
 	"github.com/weftmesh/weft/internal/control/generate"
 	"github.com/weftmesh/weft/internal/control/model"
@@ -82,6 +85,12 @@ func (a *Asker) Proxy(w *model.Workload) *Proxy {
 	return p
 }
 
+// Sum tells versions of a workload's resource apart: equal ones have equal sums; it is zero where there is none.
+func (a *Asker) Sum(w *model.Workload, typeURL, name string) [sha256.Size]byte {
+	a.Proxy(w)
+	return a.read(a.generators[w], w, typeURL, name).sum
+}
+
 // read decodes a resource, once for all nodes that get the same.
 func (a *Asker) read(g *generate.Generator, w *model.Workload, typeURL, name string) resource {
 	class := g.Class(typeURL, name)
@@ -91,19 +100,29 @@ func (a *Asker) read(g *generate.Generator, w *model.Workload, typeURL, name str
 	key := [4]string{fmt.Sprint(w.Gateway), class, typeURL, name}
 	r, known := a.decoded[key]
 	if !known {
-		r = read(g.Resource, typeURL, name)
+		var raw []byte
+		r = read(func(typeURL, name string) (proto.Message, bool) {
+			m, ok := g.Resource(typeURL, name)
+			if ok {
+				raw, _ = proto.MarshalOptions{Deterministic: true}.Marshal(m) // what cannot be written is refused by read
+			}
+			return m, ok
+		}, typeURL, name)
+		if raw != nil {
+			r.sum = sha256.Sum256(raw)
+		}
 		a.decoded[key] = r
 	}
 	return r
 }
 
-// Class gives a key: workloads with equal keys send requests in the same way, as far as they may.
+// Class gives a key: workloads of one namespace with equal keys send requests in the same way, as far as they may.
 func (a *Asker) Class(w *model.Workload) string {
 	a.Proxy(w)
 	if w.Gateway {
 		return "gateway " + w.Namespace + "/" + cmp.Or(w.Owner, w.Name)
 	}
-	return "sidecar " + a.generators[w].Class(generate.ListenerType, "any")
+	return "sidecar " + strings.TrimPrefix(a.generators[w].Class(generate.ListenerType, "any"), w.Namespace)
 }
 
 // Listeners names what a gateway binds.

@@ -5,6 +5,7 @@ package explain
 
 import (
 	"cmp"
+	"crypto/sha256"
 	"fmt"
 	"net/netip"
 	"net/url"
@@ -210,6 +211,7 @@ type resource struct {
 	value any
 	found bool
 	err   error
+	sum   [sha256.Size]byte // of the message, where an Asker keeps it
 }
 
 // get fetches and decodes a resource, as resource says.
@@ -240,7 +242,7 @@ func read(r Resources, typeURL, name string) resource {
 		return resource{err: err}
 	}
 	v, err := decode.Resource(a)
-	return resource{v, err == nil, err}
+	return resource{value: v, found: err == nil, err: err}
 }
 
 // hostPort gives host and port of a URL, with the scheme's default port.

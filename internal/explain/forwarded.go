@@ -93,9 +93,9 @@ func (e *evaluation) limits(h *conf.HTTP, rt *conf.Route, r *message.Request, re
 
 // localLimits are the buckets that a limit counts the request in.
 func localLimits(l *conf.LocalLimit, r *ratelimit.Request) (out []Limit) {
-	say := func(b *conf.TokenBucket, by string) {
-		out = append(out, Limit{Object: limitObject(l.Filter), Rule: limitRule(l.Filter), DryRun: l.Enforced == 0,
-			Text: bucketText(b) + by + ", then " + strconv.Itoa(l.Status)})
+	say := func(b *conf.TokenBucket, each []Field) {
+		out = append(out, Limit{Object: limitObject(l.Filter), Rule: limitRule(l.Filter), DryRun: l.Enforced == 0, Each: each,
+			Text: bucketText(b) + ", then " + strconv.Itoa(l.Status)})
 	}
 	named := false
 	for i := range l.Rules {
@@ -109,7 +109,7 @@ func localLimits(l *conf.LocalLimit, r *ratelimit.Request) (out []Limit) {
 		}
 	}
 	if l.Bucket != nil && (!named || l.AlwaysBucket) {
-		say(l.Bucket, "")
+		say(l.Bucket, nil)
 	}
 	return out
 }
@@ -120,27 +120,21 @@ func describes(want, got []conf.LimitEntry) bool {
 }
 
 // openEntries names what gives each value a bucket of its own.
-func openEntries(want, got []conf.LimitEntry) string {
-	var keys []string
+func openEntries(want, got []conf.LimitEntry) (each []Field) {
 	for i, w := range want {
 		if w.Value != "" {
 			continue
 		}
-		name, value := w.Key, got[i].Value
-		switch kind, rest, ok := strings.Cut(w.Key, ":"); {
-		case ok:
-			name = kind + " " + rest
-		case w.Key == "remote_address":
+		name := strings.Replace(w.Key, ":", " ", 1)
+		switch w.Key {
+		case "remote_address":
 			name = "client address"
-		case w.Key == "masked_remote_address":
+		case "masked_remote_address":
 			name = "client network"
 		}
-		keys = append(keys, name+" ("+value+")")
+		each = append(each, Field{name, got[i].Value})
 	}
-	if len(keys) == 0 {
-		return ""
-	}
-	return " for each " + strings.Join(keys, " and ")
+	return each
 }
 
 func bucketText(b *conf.TokenBucket) string {

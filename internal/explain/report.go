@@ -145,9 +145,10 @@ type Sent struct {
 type Limit struct {
 	Object string `json:"object,omitempty"` // empty where the proxy cannot tell
 	Rule   string `json:"rule,omitempty"`
-	// Text says how many, by what, and what becomes of the rest.
-	Text   string `json:"text"`
-	DryRun bool   `json:"dryRun,omitempty"`
+	// Text says how many, and what becomes of the rest; Each what has a limit of its own for each value, with the request's.
+	Text   string  `json:"text"`
+	Each   []Field `json:"each,omitempty"`
+	DryRun bool    `json:"dryRun,omitempty"`
 }
 
 // Verdict is what the policies say.

@@ -171,7 +171,11 @@ func (d *Destination) lay(s *sheet) {
 
 func limitRows(limits []Limit) (rows [][]cell) {
 	for _, l := range limits {
-		row := []cell{{l.Text, ""}, {strings.TrimSpace(l.Object + " " + l.Rule), faint}}
+		text := l.Text
+		for i, f := range l.Each {
+			text += map[bool]string{true: ", for each ", false: " and "}[i == 0] + f.Name + " (" + f.Value + ")"
+		}
+		row := []cell{{text, ""}, {strings.TrimSpace(l.Object + " " + l.Rule), faint}}
 		if l.DryRun {
 			row = append(row, cell{"in dry run", faint})
 		}

@@ -1,0 +1,360 @@
+// Package diff says which requests two meshes treat differently. It does not compare objects or messages: for each kind of client
+// and each destination it makes requests that stand for all that the routes and policies of either side tell apart, has the proxy's
+// own code decide about each on both sides, and reports those about which they differ.
+//
+// What cannot be seen so: how workloads answer, what depends on earlier requests (health found by traffic, limits used up), and the
+// order in which endpoints of equal rights are chosen.
+package diff
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/weftmesh/weft/internal/control/model"
+	"github.com/weftmesh/weft/internal/explain"
+)
+
+// Report is what differs.
+type Report struct {
+	// Groups are sorted by destination.
+	Groups []Group `json:"differences"`
+	// Notes say what was not compared.
+	Notes []string `json:"notes,omitempty"`
+	// Clients are kinds of them, Requests those that were put to both sides.
+	Clients      int `json:"clients"`
+	Destinations int `json:"destinations"`
+	Requests     int `json:"requests"`
+}
+
+// Group is a set of differences that hold for the same clients and destinations.
+type Group struct {
+	Destinations []string `json:"destinations"`
+	// From names the clients; "every workload" where it is all of them.
+	From    []string `json:"from"`
+	Changes []Change `json:"changes"`
+}
+
+// Change is one difference.
+type Change struct {
+	// Requests describe those that it is about, by what the routes and policies of both sides ask of them.
+	Requests []string `json:"requests"`
+	// Example is one of them.
+	Example explain.Request `json:"example"`
+	Before  string          `json:"before"`
+	After   string          `json:"after"`
+}
+
+// Different reports whether any request is treated differently.
+func (r *Report) Different() bool { return len(r.Groups) > 0 }
+
+// side is one of the two meshes.
+type side struct {
+	mesh  *model.Mesh
+	asker *explain.Asker
+	// clients are one workload of each owner and kind, by name.
+	clients map[string]*model.Workload
+}
+
+func newSide(m *model.Mesh) *side {
+	s := &side{mesh: m, asker: explain.Over(m), clients: map[string]*model.Workload{}}
+	for _, w := range m.Workloads.All() {
+		name := ownerOf(w)
+		if have := s.clients[name]; have == nil || preferred(w, have) {
+			s.clients[name] = w
+		}
+	}
+	return s
+}
+
+// preferred takes the instance that is ready, and the first by name among equals.
+func preferred(a, b *model.Workload) bool {
+	if a.Ready != b.Ready {
+		return a.Ready
+	}
+	return a.Name < b.Name
+}
+
+func ownerOf(w *model.Workload) string { return cmp.Or(w.Owner, w.Name) + "." + w.Namespace }
+
+// comparison is one under way.
+type comparison struct {
+	before, after *side
+	report        *Report
+	changed       map[string]bool // workloads (ownerOf) whose own proxies treat requests differently
+	guarded       map[string]bool // hosts of services with such workloads
+	atoms         []atom          // what those proxies ask of who sends
+	found         map[string]*finding
+	done          map[string][]Change // by class of clients and destination
+	notes         map[string]bool
+	every         int // clients with a sidecar
+	scope         *scope
+	trails        map[string]bool // whether what decides is the same, by class of clients and destination
+}
+
+// finding gathers who sees the same changes, and where.
+type finding struct {
+	destination string
+	from        []string
+	changes     []Change
+}
+
+// Compare says what differs between two meshes.
+func Compare(before, after *model.Mesh) *Report { return compare(before, after, newScope(before, after)) }
+
+func compare(before, after *model.Mesh, within *scope) *Report {
+	c := &comparison{before: newSide(before), after: newSide(after), report: &Report{Groups: []Group{}}, changed: map[string]bool{},
+		guarded: map[string]bool{}, found: map[string]*finding{}, done: map[string][]Change{}, notes: map[string]bool{},
+		scope: within, trails: map[string]bool{}}
+	c.servers()
+	classes, destinations := c.classes(), c.destinations()
+	c.report.Destinations = len(destinations)
+	for _, d := range destinations {
+		if !c.guarded[d.host] && !c.scope.touched(d.host) {
+			continue
+		}
+		apart := c.scope.apart(d.host)
+		for _, class := range classes {
+			if !class.gateway {
+				c.outbound(class, d, apart)
+			}
+		}
+	}
+	for _, class := range classes {
+		if class.gateway {
+			c.gateway(class)
+		}
+	}
+	c.outside()
+	c.report.Groups = c.groups()
+	c.report.Notes = slices.Sorted(maps.Keys(c.notes))
+	return c.report
+}
+
+func (c *comparison) note(format string, args ...any) { c.notes[fmt.Sprintf(format, args...)] = true }
+
+// class is a set of clients that are treated alike.
+type class struct {
+	gateway       bool
+	namespace     string
+	routes        string // how requests are sent, besides: Asker.Class of both sides
+	signature     string // what policies make of the client
+	before, after *model.Workload
+	names         []string
+}
+
+// classes sorts the clients that both sides have.
+func (c *comparison) classes() []*class {
+	byKey := map[string]*class{}
+	for _, name := range slices.Sorted(maps.Keys(c.before.clients)) {
+		b, a := c.before.clients[name], c.after.clients[name]
+		if a == nil || a.Gateway != b.Gateway {
+			c.note("%s is no client any more", name)
+			continue
+		}
+		k := &class{gateway: b.Gateway, namespace: b.Namespace, routes: c.before.asker.Class(b) + " " + c.after.asker.Class(a), before: b, after: a}
+		k.signature = c.signature(c.before, b) + c.signature(c.after, a)
+		key := k.namespace + " " + k.routes + "|" + k.signature
+		if byKey[key] == nil {
+			byKey[key] = k
+		}
+		byKey[key].names = append(byKey[key].names, name)
+		if !b.Gateway {
+			c.every++
+		}
+	}
+	for name := range c.after.clients {
+		if c.before.clients[name] == nil {
+			c.note("%s is new: what it asks for is not compared", name)
+		}
+	}
+	var out []*class
+	for _, key := range slices.Sorted(maps.Keys(byKey)) {
+		out = append(out, byKey[key])
+	}
+	c.report.Clients = len(out)
+	return out
+}
+
+// put compares requests of a class of clients and keeps what differs.
+func (c *comparison) put(k *class, destination, key string, rules []rule, to asked) {
+	changes, known := c.done[key]
+	if !known {
+		changes = c.changes(rules, to, func(s *side, req explain.Request) (effect, bool) {
+			w := k.before
+			if s == c.after {
+				w = k.after
+			}
+			r, err := s.asker.From(w, req)
+			if err != nil {
+				return effect{}, false
+			}
+			return effectOf(r, to), true
+		})
+		c.done[key] = changes
+	}
+	c.keep(destination, k.names, changes)
+}
+
+// keep files changes under where they are seen.
+func (c *comparison) keep(destination string, from []string, changes []Change) {
+	if len(changes) == 0 {
+		return
+	}
+	key := destination + "\x00" + fmt.Sprint(changes)
+	f := c.found[key]
+	if f == nil {
+		f = &finding{destination: destination, changes: changes}
+		c.found[key] = f
+	}
+	f.from = append(f.from, from...)
+}
+
+// changes puts a request for each rule, and for each two that may both hold, to both sides.
+func (c *comparison) changes(rules []rule, to asked, ask func(*side, explain.Request) (effect, bool)) []Change {
+	type answer struct{ before, after effect }
+	var out []Change
+	seen, places := map[string]bool{}, map[string]int{}
+	differ, same := 0, 0
+	for _, cand := range c.candidates(rules, to) {
+		b, ok1 := ask(c.before, cand.request)
+		a, ok2 := ask(c.after, cand.request)
+		if !ok1 || !ok2 {
+			continue
+		}
+		c.report.Requests++
+		if b.key() == a.key() {
+			same++
+			continue
+		}
+		differ++
+		x := answer{b, a}
+		if id := x.before.route + "\x00" + x.after.route + "\x00" + x.before.key() + "\x00" + x.after.key(); seen[id] {
+			continue
+		} else {
+			seen[id] = true
+		}
+		before, after := contrast(x.before, x.after)
+		if i, known := places[before+"\x00"+after]; known {
+			out[i].Requests = append(out[i].Requests, cand.text)
+			continue
+		}
+		places[before+"\x00"+after] = len(out)
+		out = append(out, Change{Requests: []string{cand.text}, Example: cand.request, Before: before, After: after})
+	}
+	for i := range out {
+		for j, text := range out[i].Requests {
+			if text == everything && (same > 0 || len(out) > 1 || len(out[i].Requests) > 1) {
+				out[i].Requests[j] = otherwise
+			}
+		}
+	}
+	return out
+}
+
+// How requests without a condition are called: where they are all, and where others are told apart from them.
+const (
+	everything = "/*"
+	otherwise  = "all other requests"
+)
+
+// The bounds of what is tried for one destination.
+const (
+	maxRules = 2_000
+	maxPairs = 10_000
+)
+
+// candidates makes requests for the rules, the simplest first.
+func (c *comparison) candidates(rules []rule, to asked) []candidate {
+	all := []rule{nil}
+	if len(rules) > maxRules {
+		c.note("%s: only %d of %d conditions were tried", to.address(), maxRules, len(rules))
+		rules = rules[:maxRules]
+	}
+	all = append(all, rules...)
+	if to.scheme != "tcp" {
+		near := map[string]bool{}
+		for _, r := range rules {
+			for _, cond := range r {
+				if !near[cond.slot+cond.text] {
+					near[cond.slot+cond.text] = true
+					all = append(all, cond.near()...)
+				}
+			}
+		}
+	}
+	pairs := 0
+	for i := range rules {
+		for j := i + 1; j < len(rules) && pairs <= maxPairs; j++ {
+			all = append(all, append(slices.Clip(rules[i]), rules[j]...))
+			pairs++
+		}
+	}
+	if pairs > maxPairs {
+		c.note("%s: requests that fulfil several conditions were tried for the first %d pairs only", to.address(), maxPairs)
+	}
+	var out []candidate
+	seen := map[string]bool{}
+	for _, r := range all {
+		cand, ok := to.build(r)
+		if !ok && len(r) > 0 && unspellable(r) != "" {
+			c.note("%s: no example was found for %s, so it was not compared", to.address(), unspellable(r))
+		}
+		id := fmt.Sprint(cand.request)
+		if !ok || seen[id] {
+			continue
+		}
+		seen[id] = true
+		out = append(out, cand)
+	}
+	slices.SortStableFunc(out, func(a, b candidate) int { return cmp.Compare(a.terms, b.terms) })
+	return out
+}
+
+// unspellable names a condition without any sample, which is a regular expression.
+func unspellable(r rule) string {
+	for _, cond := range r {
+		if len(cond.samples) == 0 && strings.Contains(cond.text, "~") {
+			return cond.text
+		}
+	}
+	return ""
+}
+
+// groups joins findings whose changes are equal, over destinations.
+func (c *comparison) groups() []Group {
+	byChange := map[string]*Group{}
+	for _, key := range slices.Sorted(maps.Keys(c.found)) {
+		f := c.found[key]
+		from := f.from
+		if len(from) == c.every && c.every > 1 {
+			from = []string{"every workload"}
+		}
+		slices.Sort(from)
+		id := fmt.Sprint(from, texts(f.changes))
+		if byChange[id] == nil {
+			byChange[id] = &Group{From: from, Changes: f.changes}
+		}
+		byChange[id].Destinations = append(byChange[id].Destinations, f.destination)
+	}
+	out := []Group{}
+	for _, g := range byChange {
+		out = append(out, *g)
+	}
+	slices.SortFunc(out, func(a, b Group) int {
+		return cmp.Or(cmp.Compare(a.Destinations[0], b.Destinations[0]), slices.Compare(a.From, b.From))
+	})
+	return out
+}
+
+// texts are changes without their examples.
+func texts(changes []Change) (out []string) {
+	for _, ch := range changes {
+		out = append(out, strings.Join(ch.Requests, "|"), ch.Before, ch.After)
+	}
+	return out
+}
+
+func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

@@ -1,0 +1,247 @@
+package diff
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/weftmesh/weft/internal/control/model"
+	"github.com/weftmesh/weft/internal/proxy/conf"
+	"github.com/weftmesh/weft/internal/proxy/decode"
+	"github.com/weftmesh/weft/internal/wire"
+)
+
+// servers finds the workloads whose own proxies treat requests differently, and what these ask of who sends.
+func (c *comparison) servers() {
+	for name, b := range c.before.clients {
+		a := c.after.clients[name]
+		if a == nil || a.Gateway || c.before.asker.Sum(b, decode.ListenerType, wire.InboundListener) == c.after.asker.Sum(a, decode.ListenerType, wire.InboundListener) {
+			continue
+		}
+		c.changed[name] = true
+		c.whoAsks(c.before, b)
+		c.whoAsks(c.after, a)
+	}
+	if len(c.changed) == 0 {
+		return
+	}
+	for _, s := range []*side{c.before, c.after} {
+		for host, svc := range s.mesh.Services.All() {
+			for _, e := range svc.Endpoints {
+				if c.changed[e.Workload+"."+e.Namespace] {
+					c.guarded[host] = true
+					break
+				}
+			}
+		}
+	}
+}
+
+// atom is something that policies ask of who sends.
+type atom struct {
+	text string
+	test func(identity string, address netip.Addr) bool
+}
+
+func (c *comparison) whoAsks(s *side, w *model.Workload) {
+	for _, set := range inboundSets(s, w) {
+		for i := range set.Policies {
+			for _, r := range append(slices.Clip(set.Policies[i].Principals), set.Policies[i].Permissions...) {
+				c.collect(r)
+			}
+		}
+	}
+}
+
+func (c *comparison) collect(r *conf.Rule) {
+	for _, sub := range append(slices.Clip(r.And), r.Or...) {
+		c.collect(sub)
+	}
+	switch {
+	case r.Not != nil:
+		c.collect(r.Not)
+	case r.Principal != nil:
+		c.atom(atom{"principal " + r.Principal.String(), func(id string, _ netip.Addr) bool { return r.Principal.Match(id) }})
+	case r.SourceIP != nil:
+		c.atom(atom{"source " + r.SourceIP.String(), func(_ string, a netip.Addr) bool { return r.SourceIP.Contains(a) }})
+	case r.RemoteIP != nil:
+		c.atom(atom{"source " + r.RemoteIP.String(), func(_ string, a netip.Addr) bool { return r.RemoteIP.Contains(a) }})
+	}
+}
+
+func (c *comparison) atom(a atom) {
+	if !slices.ContainsFunc(c.atoms, func(b atom) bool { return a.text == b.text }) {
+		c.atoms = append(c.atoms, a)
+	}
+}
+
+// signature tells clients apart as far as changed policies do.
+func (c *comparison) signature(s *side, w *model.Workload) string {
+	if len(c.atoms) == 0 {
+		return ""
+	}
+	id, address := s.asker.Proxy(w).Identity.String(), addressOf(w)
+	b := make([]byte, len(c.atoms))
+	for i, a := range c.atoms {
+		b[i] = '0'
+		if a.test(id, address) {
+			b[i] = '1'
+		}
+	}
+	return string(b)
+}
+
+func inboundChains(s *side, w *model.Workload) []*conf.Chain {
+	ln, _, err := s.asker.Listener(w, wire.InboundListener)
+	if ln == nil || err != nil {
+		return nil
+	}
+	return slices.DeleteFunc(append(slices.Clip(ln.Chains), ln.Default), func(ch *conf.Chain) bool { return ch == nil })
+}
+
+func inboundSets(s *side, w *model.Workload) (sets []*conf.RBAC) {
+	for _, ch := range inboundChains(s, w) {
+		switch {
+		case ch.HTTP != nil:
+			sets = append(sets, ch.HTTP.RBAC...)
+		case ch.TCP != nil:
+			sets = append(sets, ch.TCP.RBAC...)
+		}
+	}
+	return sets
+}
+
+// inboundRules are what a workload's own proxy tells requests apart by.
+func (c *comparison) inboundRules(s *side, w *model.Workload) (rules []rule) {
+	for _, ch := range inboundChains(s, w) {
+		if ch.HTTP != nil {
+			rules = append(rules, ofHTTP(ch.HTTP)...)
+		}
+	}
+	return unique(rules)
+}
+
+// behind are the rules of the changed workloads of a host.
+func (c *comparison) behind(s *side, host string) (rules []rule) {
+	svc := s.mesh.Services.Get(host)
+	if svc == nil {
+		return nil
+	}
+	seen := map[string]bool{}
+	for _, e := range svc.Endpoints {
+		name := e.Workload + "." + e.Namespace
+		if w := s.clients[name]; w != nil && c.changed[name] && !seen[name] {
+			seen[name] = true
+			rules = append(rules, c.inboundRules(s, w)...)
+		}
+	}
+	return rules
+}
+
+// ofHTTP are the rules of a chain's policies and limits.
+func ofHTTP(h *conf.HTTP) (rules []rule) {
+	for _, set := range h.RBAC {
+		for i := range set.Policies {
+			for _, p := range set.Policies[i].Permissions {
+				rules = append(rules, ofRule(p)...)
+			}
+			for _, p := range set.Policies[i].Principals {
+				rules = append(rules, ofRule(p)...) // conditions on fields stand there, too
+			}
+		}
+	}
+	for _, l := range h.Limits {
+		for i := range l.Rules {
+			rules = append(rules, ofLimit(&l.Rules[i]))
+		}
+	}
+	for _, l := range h.GlobalLimits {
+		for i := range l.Rules {
+			rules = append(rules, ofLimit(&l.Rules[i]))
+		}
+	}
+	return rules
+}
+
+// maxForms bounds the forms of one condition of a policy: what would be more is tried in part.
+const maxForms = 64
+
+// ofRule gives the forms of a policy's condition, each a list of conditions on the request that all hold. What it asks of the
+// connection is left out.
+func ofRule(r *conf.Rule) []rule {
+	switch {
+	case r.Header != nil:
+		return []rule{{ofHeader(r.Header)}}
+	case r.Path != nil:
+		return []rule{{ofPath(r.Path, false)}}
+	case r.Not != nil:
+		return opposite(ofRule(r.Not))
+	case len(r.Or) > 0:
+		var out []rule
+		for _, sub := range r.Or {
+			out = append(out, ofRule(sub)...)
+		}
+		return out[:min(len(out), maxForms)]
+	case len(r.And) > 0:
+		out := []rule{nil}
+		for _, sub := range r.And {
+			var next []rule
+			for _, have := range out {
+				for _, more := range ofRule(sub) {
+					next = append(next, append(slices.Clip(have), more...))
+				}
+			}
+			out = next[:min(len(next), maxForms)]
+		}
+		return out
+	}
+	return []rule{nil}
+}
+
+// opposite negates the first form; the others are tried as they are by themselves.
+func opposite(forms []rule) (out []rule) {
+	for _, f := range forms {
+		for _, cond := range f {
+			was := cond.test
+			cond.test = func(v string, present bool) bool { return !was(v, present) }
+			cond.text = "not " + cond.text
+			cond.samples = append([]string{"/other", "other"}, cond.samples...)
+			out = append(out, rule{cond})
+		}
+	}
+	if len(out) == 0 {
+		return []rule{nil}
+	}
+	return out[:min(len(out), maxForms)]
+}
+
+// ofLimit gives what a request needs to be counted.
+func ofLimit(l *conf.LimitRule) (r rule) {
+	for i := range l.Actions {
+		a := &l.Actions[i]
+		switch a.Kind {
+		case conf.LimitHeaders:
+			for j := range a.Headers {
+				if a.Expect {
+					r = append(r, ofHeader(&a.Headers[j]))
+				}
+			}
+		case conf.LimitParams:
+			for j := range a.Query {
+				if a.Expect {
+					r = append(r, ofQuery(&a.Query[j]))
+				}
+			}
+		case conf.LimitHeader:
+			r = append(r, present(strings.ToLower(a.Name), "any "+strings.ToLower(a.Name)))
+		case conf.LimitQuery:
+			r = append(r, present(querySlot+a.Name, fmt.Sprintf("any ?%s", a.Name)))
+		}
+	}
+	return r
+}
+
+func present(slot, text string) condition {
+	return condition{slot: slot, text: text, samples: []string{"x"}, test: func(v string, there bool) bool { return there && v != "" }}
+}

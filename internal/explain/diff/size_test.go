@@ -1,0 +1,103 @@
+package diff_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/weftmesh/weft/internal/control/compile"
+	"github.com/weftmesh/weft/internal/control/model"
+	"github.com/weftmesh/weft/internal/control/source"
+	"github.com/weftmesh/weft/internal/control/source/planned"
+	"github.com/weftmesh/weft/internal/explain/diff"
+)
+
+// large is a mesh of n services in 20 namespaces, each with a workload of its own and routes; more is added to it.
+func large(t *testing.T, n int, more string) *model.Mesh {
+	t.Helper()
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, `apiVersion: v1
+kind: Service
+metadata: {name: s%[1]d, namespace: n%[2]d}
+spec:
+  selector: {app: s%[1]d}
+  ports: [{name: http, port: 80}]
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: s%[1]d, namespace: n%[2]d}
+spec:
+  replicas: 2
+  selector: {matchLabels: {app: s%[1]d}}
+  template:
+    metadata: {labels: {app: s%[1]d}}
+    spec:
+      serviceAccountName: s%[1]d
+      containers: [{name: s, image: s, ports: [{containerPort: 80}]}]
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: s%[1]d, namespace: n%[2]d}
+spec:
+  hosts: [s%[1]d]
+  http:
+  - match: [{uri: {prefix: /api}}]
+    timeout: 1s
+    route: [{destination: {host: s%[1]d}}]
+  - route: [{destination: {host: s%[1]d}}]
+---
+`, i, i%20)
+	}
+	objects, findings := source.Decode(source.LayerFile, "large", []byte(b.String()+more))
+	for _, f := range findings {
+		t.Fatal(f)
+	}
+	m, _ := compile.Compile(compile.Input{Objects: planned.Complete(objects)})
+	return m
+}
+
+// TestSize bounds what a comparison of a thousand services takes: seconds on any machine.
+func TestSize(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds")
+	}
+	before := large(t, 1000, "")
+	for name, more := range map[string]string{
+		"one route": `apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: a, namespace: n0}
+spec:
+  hosts: [new.example.com, s20]
+  http: [{route: [{destination: {host: s40}}]}]
+`,
+		"everything is locked": `apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: default, namespace: istio-system}
+spec: {mtls: {mode: STRICT}}
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: all, namespace: istio-system}
+spec:
+  rules: [{from: [{source: {namespaces: [n1, n2]}}]}]
+`} {
+		t.Run(name, func(t *testing.T) {
+			after := large(t, 1000, more)
+			began := time.Now()
+			r := diff.Compare(before, after)
+			took := time.Since(began)
+			t.Logf("%d requests of %d kinds of client to %d destinations, %d groups: %s", r.Requests, r.Clients, r.Destinations, len(r.Groups), took)
+			if !r.Different() || took > time.Minute {
+				t.Errorf("took %s, different: %v", took, r.Different())
+			}
+			if name != "one route" {
+				return
+			}
+			var b strings.Builder
+			_ = r.WriteText(&b, false)
+			t.Log(b.String())
+		})
+	}
+}

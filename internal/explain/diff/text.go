@@ -1,0 +1,80 @@
+package diff
+
+import (
+	"fmt"
+	"io"
+	"strings"
+)
+
+// The colours of a terminal (ECMA-48 SGR).
+const (
+	green = "\x1b[32m"
+	red   = "\x1b[31m"
+	faint = "\x1b[2m"
+	bold  = "\x1b[1m"
+	reset = "\x1b[0m"
+)
+
+// The most that is listed of one thing.
+const (
+	maxNames = 5
+	maxLines = 12
+)
+
+// WriteText writes the report for people, in colours if wanted.
+func (r *Report) WriteText(w io.Writer, color bool) error {
+	paint := func(c, s string) string {
+		if !color {
+			return s
+		}
+		return c + s + reset
+	}
+	var b strings.Builder
+	changes := 0
+	for _, g := range r.Groups {
+		fmt.Fprintf(&b, "%s  %s\n", paint(bold, some(g.Destinations)), paint(faint, "from "+some(g.From)))
+		for _, c := range g.Changes {
+			changes++
+			for i, text := range c.Requests {
+				if i == maxLines {
+					fmt.Fprintf(&b, "  and %d more\n", len(c.Requests)-maxLines)
+					break
+				}
+				fmt.Fprintf(&b, "  %s\n", text)
+			}
+			fmt.Fprintf(&b, "    %s  %s\n    %s   %s\n", paint(red, "before"), c.Before, paint(green, "after"), c.After)
+		}
+		b.WriteByte('\n')
+	}
+	for _, n := range r.Notes {
+		fmt.Fprintf(&b, "%s %s\n", paint(faint, "--"), n)
+	}
+	b.WriteString(r.summary(changes))
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+func (r *Report) summary(changes int) string {
+	compared := fmt.Sprintf(" (%s of %s to %s compared)\n", count(r.Requests, "request"), count(r.Clients, "kind of client"), count(r.Destinations, "destination"))
+	if changes == 0 {
+		return "no request behaves differently" + compared
+	}
+	return count(changes, "kind of request") + map[bool]string{true: " behaves", false: " behave"}[changes == 1] + " differently" + compared
+}
+
+func count(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	if kind, of, ok := strings.Cut(what, " "); ok {
+		return fmt.Sprintf("%d %ss %s", n, kind, of)
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
+func some(names []string) string {
+	if len(names) <= maxNames+1 {
+		return strings.Join(names, ", ")
+	}
+	return fmt.Sprintf("%s and %d more", strings.Join(names[:maxNames], ", "), len(names)-maxNames)
+}

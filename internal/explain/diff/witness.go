@@ -1,0 +1,359 @@
+package diff
+
+import (
+	"net/url"
+	"regexp/syntax"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/weftmesh/weft/internal/explain"
+	"github.com/weftmesh/weft/internal/proxy/conf"
+)
+
+// condition is one thing that a rule asks of a request, with values that may fulfil it.
+type condition struct {
+	slot    string // "path", "query NAME", or a field's name in lower case; pseudo-headers begin with a colon
+	text    string // as people read it
+	test    func(value string, present bool) bool
+	samples []string
+}
+
+// rule is a set of conditions that all hold.
+type rule []condition
+
+// The slots that are not fields.
+const (
+	pathSlot  = "path"
+	querySlot = "query "
+)
+
+// ofMatch gives the conditions of a route.
+func ofMatch(m *conf.Match) rule {
+	var r rule
+	if m.Path.Kind != conf.Any && (m.Path.Kind != conf.PrefixOf || m.Path.Value != "/") {
+		r = append(r, ofPath(&m.Path, m.PathSeparatedPrefix))
+	}
+	for i := range m.Headers {
+		r = append(r, ofHeader(&m.Headers[i]))
+	}
+	for i := range m.Query {
+		r = append(r, ofQuery(&m.Query[i]))
+	}
+	if m.GRPC {
+		r = append(r, condition{slot: "content-type", text: "gRPC", samples: []string{"application/grpc"},
+			test: func(v string, _ bool) bool { return strings.HasPrefix(v, "application/grpc") }})
+	}
+	return r
+}
+
+func ofPath(m *conf.StringMatch, separated bool) condition {
+	c := condition{slot: pathSlot, text: value(m), samples: samples(m)}
+	if m.Kind == conf.PrefixOf {
+		c.samples = append(c.samples, m.Value+"x", m.Value+"/x")
+	}
+	if separated && m.Kind == conf.PrefixOf {
+		c.text = strings.TrimSuffix(m.Value, "/") + "[/*]"
+	}
+	c.test = func(v string, _ bool) bool {
+		v, _, _ = strings.Cut(v, "?")
+		if !m.Match(v) {
+			return false
+		}
+		n := len(m.Value)
+		return !separated || m.Kind != conf.PrefixOf || len(v) == n || v[n] == '/'
+	}
+	return c
+}
+
+func ofHeader(h *conf.HeaderMatch) condition {
+	name := strings.ToLower(h.Name)
+	c := condition{slot: name, test: h.Match, samples: samples(&h.Value)}
+	if name == ":path" {
+		c.slot = pathSlot
+	}
+	label := strings.TrimPrefix(name, ":")
+	switch {
+	case h.Range != nil:
+		c.text = label + " from " + strconv.FormatInt(h.Range.Start, 10) + " to before " + strconv.FormatInt(h.Range.End, 10)
+		c.samples = []string{strconv.FormatInt(h.Range.Start, 10)}
+	case h.Value.Kind == conf.Any && h.Present != h.Invert:
+		c.text, c.samples = "any "+label, []string{"x"}
+	case h.Value.Kind == conf.Any:
+		c.text = "no " + label
+	default:
+		c.text = label + ": " + value(&h.Value)
+		if name == ":method" || name == ":path" {
+			c.text = value(&h.Value)
+		}
+	}
+	if h.Invert && h.Value.Kind != conf.Any {
+		c.text, c.samples = label+" other than "+value(&h.Value), append([]string{"other"}, c.samples...)
+	}
+	return c
+}
+
+func ofQuery(q *conf.QueryMatch) condition {
+	c := condition{slot: querySlot + q.Name, text: "?" + q.Name + "=" + value(&q.Value), samples: append(samples(&q.Value), "x")}
+	c.test = func(v string, present bool) bool { return present && q.Value.Match(v) }
+	return c
+}
+
+// value writes what a condition on a string wants.
+func value(m *conf.StringMatch) string {
+	s := m.Value
+	switch m.Kind {
+	case conf.Any:
+		return "*"
+	case conf.PrefixOf:
+		s += "*"
+	case conf.Suffix:
+		s = "*" + s
+	case conf.Contains:
+		s = "*" + s + "*"
+	case conf.Regex:
+		if m.Regexp != nil && s == "" {
+			s = strings.TrimSuffix(strings.TrimPrefix(m.Regexp.String(), "^(?:"), ")$")
+		}
+		s = plain(s)
+	}
+	if m.IgnoreCase {
+		s += " (any case)"
+	}
+	return s
+}
+
+// patterns are the expressions that rate limits write for a method, or a path that may end in a star.
+var patterns = strings.NewReplacer(`(?:\?.*)?`, "", `[^?]*`, "*", "(?:", "", ")", "", `\`, "")
+
+// plain writes an expression, as the simple pattern that it stands for where it does.
+func plain(expression string) string {
+	if inner := strings.TrimSuffix(expression, `(?:\?.*)?`); strings.HasPrefix(inner, "(?:") && strings.Count(inner, "(") == 1 {
+		if s := patterns.Replace(expression); !strings.ContainsAny(s, "+[]{}^$") {
+			return s
+		}
+	}
+	return "~" + expression
+}
+
+// samples are values that fulfil a condition on a string, as far as they can be found.
+func samples(m *conf.StringMatch) []string {
+	switch m.Kind {
+	case conf.Any:
+		return nil
+	case conf.Suffix:
+		return []string{m.Value, "x" + m.Value}
+	case conf.Regex:
+		if s, ok := example(m); ok {
+			return []string{s}
+		}
+		return nil
+	}
+	out := []string{m.Value}
+	if m.IgnoreCase {
+		out = append(out, strings.ToUpper(m.Value))
+	}
+	return out
+}
+
+// example gives a text that a regular expression matches.
+func example(m *conf.StringMatch) (string, bool) {
+	pattern := strings.TrimSuffix(strings.TrimPrefix(m.Regexp.String(), "^(?:"), ")$")
+	tree, err := syntax.Parse(pattern, syntax.Perl)
+	if err != nil {
+		return "", false
+	}
+	for _, more := range []int{0, 1, 2} {
+		var b strings.Builder
+		if spell(&b, tree.Simplify(), more); m.Match(b.String()) {
+			return b.String(), true
+		}
+	}
+	return "", false
+}
+
+// spell writes the simplest text of an expression; what may be repeated, more times.
+func spell(b *strings.Builder, re *syntax.Regexp, more int) {
+	switch re.Op {
+	case syntax.OpLiteral:
+		b.WriteString(string(re.Rune))
+	case syntax.OpCharClass:
+		if len(re.Rune) > 0 {
+			b.WriteRune(readable(re.Rune))
+		}
+	case syntax.OpAnyChar, syntax.OpAnyCharNotNL:
+		b.WriteByte('x')
+	case syntax.OpCapture, syntax.OpPlus:
+		spell(b, re.Sub[0], more)
+	case syntax.OpStar, syntax.OpQuest:
+		for range min(more, 1) {
+			spell(b, re.Sub[0], more)
+		}
+	case syntax.OpRepeat:
+		for range max(re.Min, min(more, 1)) {
+			spell(b, re.Sub[0], more)
+		}
+	case syntax.OpConcat:
+		for _, s := range re.Sub {
+			spell(b, s, more)
+		}
+	case syntax.OpAlternate:
+		spell(b, re.Sub[min(more, len(re.Sub)-1)], more)
+	}
+}
+
+// readable picks a letter or digit of a class where there is one.
+func readable(ranges []rune) rune {
+	for _, want := range "x1aA" {
+		for i := 0; i+1 < len(ranges); i += 2 {
+			if ranges[i] <= want && want <= ranges[i+1] {
+				return want
+			}
+		}
+	}
+	return ranges[0]
+}
+
+// asked is where requests go that are looked for.
+type asked struct {
+	scheme, host string
+	port         uint16
+}
+
+func (a asked) address() string { return a.host + ":" + strconv.Itoa(int(a.port)) }
+
+// candidate is a request that stands for those that fulfil a rule.
+type candidate struct {
+	request explain.Request
+	text    string
+	terms   int // conditions that it was made of
+}
+
+// build finds a request that fulfils a rule; false where there seems to be none.
+func (a asked) build(r rule) (candidate, bool) {
+	c := candidate{request: explain.Request{Method: "GET", URL: a.scheme + "://" + a.address()}, terms: len(r)}
+	bySlot := map[string]rule{}
+	for _, cond := range r {
+		bySlot[cond.slot] = append(bySlot[cond.slot], cond)
+	}
+	bySlot[pathSlot] = append(rule{}, bySlot[pathSlot]...)
+	path, query := "/", url.Values{}
+	for _, slot := range sortedKeys(bySlot) {
+		v, present, ok := a.fill(slot, bySlot[slot])
+		switch name, isQuery := strings.CutPrefix(slot, querySlot); {
+		case !ok:
+			return c, false
+		case slot == pathSlot:
+			path = v
+		case slot == ":method":
+			c.request.Method = v
+		case slot == ":scheme" || !present:
+		case slot == ":authority":
+			c.request.Headers = append(c.request.Headers, explain.Field{Name: "Host", Value: v})
+		case isQuery:
+			query.Set(name, v)
+		default:
+			c.request.Headers = append(c.request.Headers, explain.Field{Name: slot, Value: v})
+		}
+	}
+	if a.scheme != "tcp" {
+		c.request.URL += path
+		if len(query) > 0 {
+			c.request.URL += "?" + query.Encode()
+		}
+	}
+	c.text = describe(r)
+	return c, true
+}
+
+// fill finds a value for a slot with which all of its conditions hold.
+func (a asked) fill(slot string, conds rule) (v string, present, ok bool) {
+	type option struct {
+		value   string
+		present bool
+	}
+	options := []option{{}}
+	switch slot {
+	case pathSlot:
+		options = []option{{"/", true}}
+	case ":method":
+		options = []option{{"GET", true}, {"POST", true}}
+	case ":authority":
+		options = []option{{a.address(), true}, {a.host, true}}
+	case ":scheme":
+		options = []option{{a.scheme, true}}
+	}
+	if slot != ":scheme" {
+		for _, c := range conds {
+			for _, s := range c.samples {
+				if slot != pathSlot || strings.HasPrefix(s, "/") {
+					options = append(options, option{s, true})
+				}
+			}
+		}
+	}
+	for _, o := range options {
+		if !slices.ContainsFunc(conds, func(c condition) bool { return !c.test(o.value, o.present) }) {
+			return o.value, o.present, true
+		}
+	}
+	return "", false, false
+}
+
+// describe writes conditions: the method, the path, then the rest.
+func describe(r rule) string {
+	var method, path, rest []string
+	for _, c := range r {
+		switch {
+		case c.slot == pathSlot:
+			path = appendNew(path, c.text)
+		case c.slot == ":method":
+			method = appendNew(method, c.text)
+		default:
+			rest = appendNew(rest, c.text)
+		}
+	}
+	if len(path) == 0 {
+		path = []string{"/*"}
+	}
+	s := strings.Join(path, " and ")
+	if len(method) > 0 {
+		s = strings.Join(method, " and ") + " " + s
+	}
+	if len(rest) > 0 {
+		s += "  with " + strings.Join(rest, ", ")
+	}
+	return s
+}
+
+func appendNew(list []string, s string) []string {
+	if slices.Contains(list, s) {
+		return list
+	}
+	return append(list, s)
+}
+
+// near gives rules for requests that miss a condition narrowly: other values of a field, paths just beside a prefix.
+func (c condition) near() (out []rule) {
+	switch {
+	case c.slot == pathSlot:
+		for _, s := range c.samples {
+			for _, v := range []string{s, s + "x", s + "/x", strings.TrimSuffix(s, "/")} {
+				if strings.HasPrefix(v, "/") {
+					out = append(out, rule{literal(pathSlot, v, v)})
+				}
+			}
+		}
+	case c.slot == ":scheme":
+	case c.slot == ":method":
+		out = append(out, rule{literal(c.slot, "PUT", "PUT")})
+	default:
+		name := strings.TrimPrefix(strings.TrimPrefix(c.slot, querySlot), ":")
+		out = append(out, rule{literal(c.slot, "another-value", name+": (another value)")})
+	}
+	return out
+}
+
+func literal(slot, v, text string) condition {
+	return condition{slot: slot, text: text, samples: []string{v}, test: func(got string, present bool) bool { return present && got == v }}
+}
