@@ -229,3 +229,19 @@ func rewrites(f *conf.Forward) (out []string) {
 func (e *evaluation) location(rt *conf.Route) string {
 	return rewrite.Location(e.talk.request, rt.Redirect, &rt.Match, e.talk.request.Scheme)
 }
+
+// Failure says why requests to the destination fail; nothing where they do not.
+func (d *Destination) Failure() string {
+	if !d.works() {
+		return strings.TrimPrefix(d.fate(false), cmp.Or(d.Service, d.Cluster)+" ")
+	}
+	for _, in := range d.Others {
+		switch {
+		case in.Refused != "":
+			return "the proxy of " + in.Party.Workload + " closes the connection: " + in.Refused
+		case !in.Verdict.Allowed:
+			return in.Party.Workload + " refuses: " + in.Verdict.text()
+		}
+	}
+	return ""
+}

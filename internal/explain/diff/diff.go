@@ -102,7 +102,9 @@ type finding struct {
 }
 
 // Compare says what differs between two meshes.
-func Compare(before, after *model.Mesh) *Report { return compare(before, after, newScope(before, after)) }
+func Compare(before, after *model.Mesh) *Report {
+	return compare(before, after, newScope(before, after))
+}
 
 func compare(before, after *model.Mesh, within *scope) *Report {
 	c := &comparison{before: newSide(before), after: newSide(after), report: &Report{Groups: []Group{}}, changed: map[string]bool{},
