@@ -111,7 +111,7 @@ func (r *run) watchDefinitions(ctx context.Context) {
 			return client.Watch(ctx, o)
 		},
 	}
-	reflect := cache.NewReflectorWithOptions(lw, &metav1.PartialObjectMetadata{}, sign{r.crds}, cache.ReflectorOptions{Name: "definitions"})
+	reflect := cache.NewReflectorWithOptions(lw, &metav1.PartialObjectMetadata{}, sign{r.crds}, cache.ReflectorOptions{Logger: logger(ctx), Name: "definitions"})
 	for ctx.Err() == nil {
 		if err := reflect.ListAndWatchWithContext(ctx); err != nil {
 			r.log.Debug("definitions of kinds cannot be watched", "error", err)

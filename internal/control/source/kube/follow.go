@@ -108,7 +108,7 @@ const (
 
 // run follows the kind until the context ends. A watch that breaks is taken up where it was; one that is too old is listed anew.
 func (f *follower) run(ctx context.Context) {
-	reflector := cache.NewReflectorWithOptions(f.lw, f.expect, f, cache.ReflectorOptions{Name: f.kind.Name,
+	reflector := cache.NewReflectorWithOptions(f.lw, f.expect, f, cache.ReflectorOptions{Logger: logger(ctx), Name: f.kind.Name,
 		Backoff: &wait.Backoff{Duration: firstPause, Factor: 2, Jitter: 0.5, Cap: lastPause, Steps: 8}})
 	pause := firstPause
 	for {

@@ -15,6 +15,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/go-logr/logr"
 	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/metadata"
@@ -91,7 +92,7 @@ func New(o Options) (*Source, error) {
 
 // Run implements source.Source. It first publishes when the server has told its kinds and each of those was listed whole.
 func (s *Source) Run(ctx context.Context, publish func(source.Change)) error {
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, cancel := context.WithCancel(quietly(ctx, s.log))
 	r := &run{Source: s, followers: map[*source.Kind]*follower{}, crds: make(chan struct{}, 1)}
 	defer func() {
 		s.intake.Close() // first, so that nothing is published any more
@@ -114,6 +115,11 @@ func (s *Source) Run(ctx context.Context, publish func(source.Change)) error {
 	s.intake.Open(publish)
 	r.keepDiscovering(ctx)
 	return nil
+}
+
+// quietly has the client library log for debugging alone: what matters of it comes back as errors.
+func quietly(ctx context.Context, log *slog.Logger) context.Context {
+	return logr.NewContext(ctx, logr.FromSlogHandler(log.Handler()).V(-int(slog.LevelDebug)))
 }
 
 // run is the state of one Run; its one goroutine owns it, save for what says otherwise.
@@ -184,4 +190,10 @@ func sleep(ctx context.Context, d time.Duration, wake chan struct{}) bool {
 		}
 	}
 	return true
+}
+
+// logger gives the one that quietly has put into the context.
+func logger(ctx context.Context) *logr.Logger {
+	l := logr.FromContextOrDiscard(ctx)
+	return &l
 }
