@@ -135,9 +135,11 @@ func (r *Reader) Endpoints(s *model.Service) []*model.Endpoint {
 // ServicesAt gives the services of an address.
 func (r *Reader) ServicesAt(a netip.Addr) []*model.Service {
 	r.note(Addresses, a.String())
-	list := r.index.mesh.ByAddress.Get(a)
-	for _, s := range list {
-		r.note(Services, s.Host)
+	var list []*model.Service
+	for _, host := range r.index.mesh.ByAddress.Get(a) {
+		if s := r.Service(host); s != nil {
+			list = append(list, s)
+		}
 	}
 	return list
 }
