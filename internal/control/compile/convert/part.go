@@ -72,6 +72,10 @@ func Object(o *source.Object, s model.Settings) *Part {
 		p.authorizationPolicy(k)
 	case *weftapi.RateLimit:
 		p.rateLimit(k)
+	case *gatewayv1.GatewayClass:
+		if k.Spec.ParametersRef != nil && slices.Contains(OurControllers, string(k.Spec.ControllerName)) {
+			p.Err("InvalidParameters", "spec.parametersRef", "remove it: classes take no parameters", "there is no kind of parameters %q", k.Spec.ParametersRef.Kind)
+		}
 	case *gatewayv1.Gateway:
 		p.apiGateway(k)
 	case *gatewayv1.ListenerSet:
