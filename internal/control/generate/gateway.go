@@ -72,7 +72,7 @@ func (g *Generator) gatewayClient() *model.KeyPair {
 	if g.node.Role != wire.Gateway || len(g.node.Labels) == 0 {
 		return nil
 	}
-	for _, gw := range g.mesh.Gateways {
+	for _, gw := range g.mesh.Gateways() {
 		if gw.Client != nil && (gw.SelectorNamespace == "" || gw.SelectorNamespace == g.node.Namespace) && subsetOf(gw.Selector, g.node.Labels) {
 			return gw.Client
 		}
