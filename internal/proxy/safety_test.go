@@ -185,7 +185,7 @@ func TestKeptConnectionIsToldThatItIsNotTakenAnyMore(t *testing.T) {
 	if n := asked.Load(); n != 1 {
 		t.Errorf("the application was asked %d times", n)
 	}
-	eventually(t, "reason in the log", func() bool { return server.logged("421", "NR filter_chain_not_found", "connect again") })
+	eventually(t, "reason in the log", func() bool { return server.logged("421", "NR filter_chain_not_found", "does not take this connection") })
 }
 
 func TestPermissiveAcceptsBoth(t *testing.T) {
