@@ -201,6 +201,13 @@ func (x *Index) For(node Node) *Generator { return &Generator{Index: x, node: no
 
 // Resource gives the resource of that type and name; false when there is none, or the type is unknown.
 func (g *Generator) Resource(typeURL, name string) (proto.Message, bool) {
+	if g.node.Proxyless {
+		return g.proxylessResource(typeURL, name)
+	}
+	return g.resource(typeURL, name)
+}
+
+func (g *Generator) resource(typeURL, name string) (proto.Message, bool) {
 	switch typeURL {
 	case ListenerType:
 		return g.Listener(name)
@@ -222,7 +229,7 @@ func (g *Generator) Class(typeURL, name string) string {
 	if g.node.Role == wire.Gateway && (typeURL == ListenerType || typeURL == RouteType) {
 		return ""
 	}
-	if name == wire.InboundListener || typeURL == ClusterType && strings.HasPrefix(name, "inbound|") {
+	if name == wire.InboundListener || strings.HasPrefix(name, wire.GRPCServerListenerPrefix) || typeURL == ClusterType && strings.HasPrefix(name, "inbound|") {
 		return ""
 	}
 	class := g.node.Namespace

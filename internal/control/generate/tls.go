@@ -39,7 +39,8 @@ func (g *Generator) secure(c *clusterv3.Cluster, b *backend) {
 		return
 	}
 	if g.node.Proxyless {
-		return // gRPC's own client refuses a choice by endpoint; a DestinationRule makes it use mutual TLS throughout
+		g.secureProxyless(c, b)
+		return
 	}
 	c.TransportSocketMatches = []*clusterv3.Cluster_TransportSocketMatch{
 		{
