@@ -155,7 +155,7 @@ type Endpoint struct {
 	// nothing else then.
 	Proxyless bool
 	Weight    uint32 // 0 counts as 1
-	Locality string // region/zone/subzone
+	Locality  string // region/zone/subzone
 }
 
 // Workload is a running instance, known by its own name rather than by a service.

@@ -14,7 +14,9 @@ func Credentials(c *tls.Config) credentials.TransportCredentials {
 	return expiring{credentials.NewTLS(c)}
 }
 
-type expiring struct{ credentials.TransportCredentials }
+type expiring struct {
+	credentials.TransportCredentials
+}
 
 // grace is for the streams to end by themselves, with a reason.
 const grace = 2 * time.Second
