@@ -152,9 +152,12 @@ type Endpoint struct {
 	Instance       string // pod name
 	Ready          bool
 	// Mesh says that a sidecar is in front of it, so that mutual TLS is possible.
-	Mesh     bool
-	Weight   uint32 // 0 counts as 1
-	Locality string // region/zone/subzone
+	Mesh bool
+	// Proxyless says that it is a server of gRPC's own xDS library, without a sidecar: it takes mutual TLS where that is demanded, and
+	// nothing else then.
+	Proxyless bool
+	Weight    uint32 // 0 counts as 1
+	Locality  string // region/zone/subzone
 }
 
 // Workload is a running instance, known by its own name rather than by a service.
