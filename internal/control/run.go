@@ -26,7 +26,7 @@ func (c *Control) Run(ctx context.Context) (err error) {
 		}
 	}()
 	g, ctx := errgroup.WithContext(ctx)
-	changes := c.sources.Changes(ctx)
+	changes := c.sources.Follow(ctx).Changed()
 	g.Go(func() error { return c.sources.Run(ctx) })
 	g.Go(func() error { c.follow(ctx, changes); return nil })
 	c.serveProxies(ctx, g)

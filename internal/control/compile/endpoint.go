@@ -163,7 +163,7 @@ func (c *compiler) finishEndpoints(s *model.Service) {
 			continue
 		}
 		if s.Headless {
-			c.mesh.ByAddress.Put(a, append(c.mesh.ByAddress.Get(a), s))
+			c.mesh.ByAddress.Put(a, append(c.mesh.ByAddress.Get(a), s.Host))
 		}
 		w := c.mesh.Workloads.Get(ep.Namespace + "/" + ep.Instance)
 		if w == nil {

@@ -69,8 +69,9 @@ func (g *Generator) resolve(host string, port uint16) (*target, bool) {
 
 // resolveAddress takes a virtual address, or that of an endpoint of a headless service.
 func (g *Generator) resolveAddress(a netip.Addr, port uint16) (*target, bool) {
-	for _, s := range g.mesh.ByAddress.Get(a) {
-		if s.Port(port) == nil || !g.visible(s) {
+	for _, host := range g.mesh.ByAddress.Get(a) {
+		s := g.mesh.Services.Get(host)
+		if s == nil || s.Port(port) == nil || !g.visible(s) {
 			continue
 		}
 		t := &target{host: s.Host, port: port, service: s, sets: g.setsFor(s.Host, s)}

@@ -16,8 +16,8 @@ type Mesh struct {
 	Settings Settings
 	// Services by canonical host ("reviews.default.svc.cluster.local", "www.googleapis.com", "*.example.com").
 	Services Table[string, *Service]
-	// ByAddress finds a service by a virtual address, and by an endpoint's address for headless services.
-	ByAddress Table[netip.Addr, []*Service]
+	// ByAddress finds the hosts of services by a virtual address, and by an endpoint's address for headless services.
+	ByAddress Table[netip.Addr, []string]
 	// RouteSets are routes for hosts, in order of precedence (oldest first, then namespace/name).
 	RouteSets []*RouteSet
 	// Destinations by host as written in full ("reviews.default.svc.cluster.local" or "*.local"); several namespaces may

@@ -3,7 +3,6 @@ package source
 import (
 	"errors"
 	"fmt"
-	"slices"
 
 	"github.com/weftmesh/weft/internal/control/model"
 )
@@ -23,11 +22,10 @@ func (s *Set) Apply(objects []*Object) ([]Result, []model.Finding, error) {
 	if f := repeated(objects); len(f) > 0 {
 		return nil, f, nil
 	}
-	before := s.Snapshot()
-	if before == nil {
+	if s.Snapshot() == nil {
 		return nil, nil, fmt.Errorf("apply: %w", ErrNotReady)
 	}
-	findings := s.judge(before, s.preview(objects), objects)
+	findings := s.judge(objects)
 	if HasErrors(findings) {
 		return nil, findings, nil
 	}
@@ -43,11 +41,10 @@ func (s *Set) DryRun(objects []*Object) ([]Result, []model.Finding, error) {
 	if f := repeated(objects); len(f) > 0 {
 		return nil, f, nil
 	}
-	before := s.Snapshot()
-	if s.layers.Applied == nil || before == nil {
+	if s.layers.Applied == nil || s.Snapshot() == nil {
 		return nil, nil, fmt.Errorf("apply: %w", ErrNotReady)
 	}
-	findings := s.judge(before, s.preview(objects), objects)
+	findings := s.judge(objects)
 	if HasErrors(findings) {
 		return nil, findings, nil
 	}
@@ -75,43 +72,19 @@ func (s *Set) Delete(keys []Key) ([]Result, error) {
 	return nil, err
 }
 
-// preview gives the snapshot as it would be with more applied objects.
-func (s *Set) preview(objects []*Object) *Snapshot {
-	s.mu.Lock()
-	states := slices.Clone(s.states)
-	s.mu.Unlock()
-	for i, src := range s.sources {
-		if src == Source(s.layers.Applied) {
-			st := s.layers.Applied.with(objects)
-			states[i] = &st
-		}
-	}
-	return merge(states)
-}
-
-// judge validates a would-be snapshot and gives what the objects have to answer for.
-func (s *Set) judge(before, after *Snapshot, objects []*Object) []model.Finding {
+// judge gives what objects that are to be applied have to answer for, as they would be with what the other sources say of them.
+func (s *Set) judge(objects []*Object) []model.Finding {
 	if s.validate == nil {
 		return nil
 	}
-	own := map[model.Ref]bool{}
-	for _, o := range objects {
-		own[o.Ref()] = true
+	aged := s.layers.Applied.agedCopies(objects)
+	s.mu.Lock()
+	merged := make([]*Object, len(aged))
+	for i, o := range aged {
+		merged[i], _ = s.top(o.Key(), o)
 	}
-	known := map[model.Finding]bool{}
-	for _, f := range s.validate(before.Objects) {
-		f.Line = 0
-		known[f] = true
-	}
-	var findings []model.Finding
-	for _, f := range s.validate(after.Objects) {
-		placeless := f
-		placeless.Line = 0
-		if own[f.Object] || !known[placeless] {
-			findings = append(findings, f)
-		}
-	}
-	return SortFindings(findings)
+	s.mu.Unlock()
+	return SortFindings(s.validate(merged))
 }
 
 // repeated finds objects that a request names twice.

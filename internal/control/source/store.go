@@ -62,7 +62,7 @@ type Store struct {
 	objects  map[Key]*Object
 	records  map[Key]record
 	findings []model.Finding // about records that do not decode any more
-	publish  func(State)
+	publish  func(Change)
 }
 
 // OpenStore opens or makes the database. Only one process can have it open; another waits up to a second and fails. A damaged
@@ -136,10 +136,10 @@ func (s *Store) loadRecord(key Key, rec record) {
 }
 
 // Run implements Source.
-func (s *Store) Run(ctx context.Context, publish func(State)) error {
+func (s *Store) Run(ctx context.Context, publish func(Change)) error {
 	s.mu.Lock()
 	s.publish = publish
-	publish(s.state())
+	publish(Change{Reset: true, Set: sorted(s.objects), Findings: s.findings})
 	s.mu.Unlock()
 	<-ctx.Done()
 	s.mu.Lock()
@@ -155,21 +155,11 @@ func (s *Store) List() []*Object {
 	return sorted(s.objects)
 }
 
-// state is the source's; the caller holds mu.
-func (s *Store) state() State { return State{Objects: sorted(s.objects), Findings: s.findings} }
-
-// with gives the state as it would be with more objects.
-func (s *Store) with(objects []*Object) State {
+// agedCopies gives the objects as put would keep them.
+func (s *Store) agedCopies(objects []*Object) []*Object {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	all := map[Key]*Object{}
-	for k, o := range s.objects {
-		all[k] = o
-	}
-	for _, o := range s.aged(objects) {
-		all[o.Key()] = o
-	}
-	return State{Objects: sorted(all), Findings: s.findings}
+	return s.aged(objects)
 }
 
 // aged gives each object the age of the one it replaces, or the present; the caller holds mu.
@@ -221,7 +211,7 @@ func (s *Store) put(objects []*Object) ([]Result, error) {
 		s.objects[o.Key()], s.records[o.Key()] = o, records[i]
 		s.forgive(o.Ref())
 	}
-	s.changed()
+	s.changed(Change{Set: objects})
 	return results, nil
 }
 
@@ -281,7 +271,7 @@ func (s *Store) remove(keys []Key) ([]Result, error) {
 			s.forgive(model.Ref{Kind: kind.RefName(), Namespace: k.Namespace, Name: k.Name})
 		}
 	}
-	s.changed()
+	s.changed(Change{Gone: keys})
 	return results, nil
 }
 
@@ -305,9 +295,10 @@ func (s *Store) forgive(ref model.Ref) {
 }
 
 // changed publishes; the caller holds mu.
-func (s *Store) changed() {
+func (s *Store) changed(ch Change) {
 	if s.publish != nil {
-		s.publish(s.state())
+		ch.Findings = s.findings
+		s.publish(ch)
 	}
 }
 
