@@ -38,7 +38,7 @@ func (f *feed) set(objects ...source.Kube) error { return f.say(false, objects) 
 func (f *feed) say(reset bool, objects []source.Kube) error {
 	c := source.Change{Reset: reset, Set: make([]*source.Object, len(objects))}
 	for i, k := range objects {
-		o, err := source.FromKube(k)
+		o, err := source.FromKube("simulated", k)
 		if err != nil {
 			return err
 		}
