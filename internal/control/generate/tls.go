@@ -120,11 +120,11 @@ func (g *Generator) servers(b *backend) []string {
 		s = a
 	}
 	var names []string
-	for _, e := range s.Endpoints {
+	for _, e := range g.mesh.Endpoints(s) {
 		if e.ServiceAccount == "" {
 			continue
 		}
-		id := identity.ID{TrustDomain: g.mesh.Settings.TrustDomain, Namespace: e.Namespace, ServiceAccount: e.ServiceAccount}
+		id := identity.ID{TrustDomain: g.mesh.Settings().TrustDomain, Namespace: e.Namespace, ServiceAccount: e.ServiceAccount}
 		names = append(names, id.String())
 	}
 	slices.Sort(names)
