@@ -23,7 +23,7 @@ import (
 // Asker answers many questions about one mesh: what proxies would get is made and decoded once. It is not safe for concurrent use.
 type Asker struct {
 	mesh       *model.Mesh
-	index      *generate.Index
+	index      generate.Index
 	proxies    map[*model.Workload]*Proxy
 	generators map[*model.Workload]*generate.Generator
 	decoded    map[[4]string]resource // by role, class, type and name

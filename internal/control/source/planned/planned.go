@@ -53,7 +53,7 @@ func Complete(objects []*source.Object) []*source.Object {
 	}
 	out := slices.Clip(objects)
 	for _, k := range p.made {
-		if o, err := source.FromKube(k); err == nil { // its kinds are all known
+		if o, err := source.FromKube(source.LayerRuntime, k); err == nil { // its kinds are all known
 			out = append(out, o)
 		}
 	}
