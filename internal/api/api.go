@@ -260,6 +260,22 @@ type ExplainReply struct {
 	Text   string          `json:"text"`
 }
 
+// DiffRequest asks which requests would behave differently with the objects of Documents applied, and without those of Refs.
+type DiffRequest struct {
+	Documents []Document `json:"documents,omitempty"`
+	Refs      []Ref      `json:"refs,omitempty"`
+	Color     bool       `json:"color,omitempty"` // of Text
+}
+
+// DiffReply is the comparison, for programs and for people. With an error among the findings nothing was compared.
+type DiffReply struct {
+	Refused   bool            `json:"refused,omitempty"`
+	Findings  []Finding       `json:"findings,omitempty"`
+	Different bool            `json:"different"`
+	Report    json.RawMessage `json:"report,omitempty"`
+	Text      string          `json:"text,omitempty"`
+}
+
 // ControlAction asks the embedded control plane to "stop", "start" or "restart".
 type ControlAction struct {
 	Action string `json:"action"`

@@ -33,6 +33,9 @@ func (m *mesh) Delete(_ context.Context, r ChangeRequest) (ChangeReply, error) {
 	return ChangeReply{}, m.err
 }
 func (m *mesh) Objects(context.Context) ([]Object, error) { return nil, m.err }
+func (m *mesh) Diff(context.Context, DiffRequest) (DiffReply, error) {
+	return DiffReply{Different: true}, m.err
+}
 func (m *mesh) Explain(context.Context, ExplainRequest) (ExplainReply, error) {
 	return ExplainReply{Text: "because"}, m.err
 }
@@ -107,6 +110,9 @@ func TestCallsReachTheMesh(t *testing.T) {
 	}
 	if g, err := c.Graph(ctx, 30*time.Second); err != nil || g.Window != 30*time.Second {
 		t.Fatalf("graph: %+v, %v", g, err)
+	}
+	if r, err := c.Diff(ctx, DiffRequest{}); err != nil || !r.Different {
+		t.Errorf("diff: %+v, %v", r, err)
 	}
 	if r, err := c.Explain(ctx, ExplainRequest{}); err != nil || r.Text != "because" {
 		t.Fatalf("explain: %+v, %v", r, err)

@@ -75,6 +75,11 @@ func (c *Client) Explain(ctx context.Context, req ExplainRequest) (r ExplainRepl
 	return r, c.post(ctx, "/v1/explain", req, &r)
 }
 
+// Diff says which requests would behave differently with objects applied or deleted.
+func (c *Client) Diff(ctx context.Context, req DiffRequest) (r DiffReply, err error) {
+	return r, c.post(ctx, "/v1/diff", req, &r)
+}
+
 // AddProgram runs a program in the mesh, or replaces the one of the same name.
 func (c *Client) AddProgram(ctx context.Context, p Program) error {
 	return c.post(ctx, "/v1/programs", p, nil)

@@ -18,6 +18,7 @@ type Objects interface {
 	Delete(ctx context.Context, req ChangeRequest) (ChangeReply, error)
 	Objects(ctx context.Context) ([]Object, error)
 	Explain(ctx context.Context, req ExplainRequest) (ExplainReply, error)
+	Diff(ctx context.Context, req DiffRequest) (DiffReply, error)
 }
 
 // Workloads is what runs.
@@ -89,6 +90,7 @@ func Handler(b Backend) http.Handler {
 	mux.HandleFunc("POST /v1/apply", call(b.Objects.Apply))
 	mux.HandleFunc("POST /v1/delete", call(b.Objects.Delete))
 	mux.HandleFunc("POST /v1/explain", call(b.Objects.Explain))
+	mux.HandleFunc("POST /v1/diff", call(b.Objects.Diff))
 	mux.HandleFunc("GET /v1/objects", func(w http.ResponseWriter, r *http.Request) {
 		answer(w)(b.Objects.Objects(r.Context()))
 	})

@@ -1,0 +1,43 @@
+package local
+
+import (
+	"context"
+	"slices"
+
+	"github.com/weftmesh/weft/internal/api"
+	"github.com/weftmesh/weft/internal/control/compile"
+	"github.com/weftmesh/weft/internal/control/model"
+	"github.com/weftmesh/weft/internal/control/source"
+	"github.com/weftmesh/weft/internal/control/source/planned"
+	"github.com/weftmesh/weft/internal/offline"
+)
+
+// Diff says which requests would behave differently, and changes nothing. Deployments that do not run yet count as if they did.
+func (o objects) Diff(ctx context.Context, req api.DiffRequest) (api.DiffReply, error) {
+	c, err := o.m.readyControl(ctx)
+	if err != nil {
+		return api.DiffReply{}, err
+	}
+	decoded, findings := decode(req.Documents)
+	if source.HasErrors(findings) {
+		return api.DiffReply{Refused: true, Findings: apiFindings(findings)}, nil
+	}
+	var without []source.Key
+	for _, r := range req.Refs {
+		key, err := lookup(c.Objects(), r)
+		if err != nil {
+			return api.DiffReply{}, err
+		}
+		without = append(without, key)
+	}
+	settings := c.Mesh().Settings
+	before, known := compile.Compile(compile.Input{Objects: planned.Complete(c.Objects()), Settings: settings})
+	after, found := compile.Compile(compile.Input{Objects: planned.Complete(source.Overlay(c.Objects(), decoded, without)), Settings: settings})
+	found = slices.DeleteFunc(found, func(f model.Finding) bool { return slices.Contains(known, f) })
+	if findings = append(findings, found...); source.HasErrors(findings) {
+		return api.DiffReply{Refused: true, Findings: apiFindings(findings)}, nil
+	}
+	reply, err := offline.Compared(before, after, req.Color)
+	reply.Findings = apiFindings(findings)
+	return reply, err
+}

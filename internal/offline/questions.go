@@ -1,0 +1,151 @@
+package offline
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/weftmesh/weft/internal/api"
+	"github.com/weftmesh/weft/internal/control/model"
+	"github.com/weftmesh/weft/internal/explain"
+	"github.com/weftmesh/weft/internal/explain/diff"
+	"github.com/weftmesh/weft/internal/explain/expect"
+)
+
+// Options are what a mesh is told at its start.
+type Options struct {
+	// RegistryOnly refuses destinations that the mesh does not know.
+	RegistryOnly bool
+	// Color writes texts for a terminal.
+	Color bool
+}
+
+func (o Options) settings() model.Settings { return model.Settings{RegistryOnly: o.RegistryOnly} }
+
+// Analysis is what there is to say about documents.
+type Analysis struct {
+	Files    int           `json:"files"`
+	Objects  int           `json:"objects"` // accepted by themselves
+	Findings []api.Finding `json:"findings"`
+}
+
+// Count gives the number of findings of a severity.
+func (a *Analysis) Count(severity string) (n int) {
+	for _, f := range a.Findings {
+		if f.Severity == severity {
+			n++
+		}
+	}
+	return n
+}
+
+// Analyze judges documents as if they were a mesh. The findings are sorted by file and line.
+func Analyze(docs []api.Document, o Options) Analysis {
+	st := load(docs, o.settings())
+	return Analysis{Files: len(docs), Objects: len(st.objects), Findings: Findings(st.findings)}
+}
+
+// RefusedError says that documents do not make a mesh that could be asked.
+type RefusedError struct{ Findings []api.Finding }
+
+func (e *RefusedError) Error() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "the files have %d errors", len(e.Findings))
+	if len(e.Findings) == 1 {
+		b.Reset()
+		b.WriteString("the files have an error")
+	}
+	for i, f := range e.Findings {
+		if i == 10 {
+			b.WriteString("\n  ...")
+			break
+		}
+		b.WriteString("\n  " + f.Text)
+	}
+	return b.String()
+}
+
+// good gives the state of documents without errors.
+func good(docs []api.Document, o Options) (*state, error) {
+	st := load(docs, o.settings())
+	if errs := st.refused(); len(errs) > 0 {
+		return nil, &RefusedError{errs}
+	}
+	return st, nil
+}
+
+// Explain says what would happen to a request in the mesh of the documents.
+func Explain(docs []api.Document, req api.ExplainRequest, o Options) (api.ExplainReply, error) {
+	st, err := good(docs, o)
+	if err != nil {
+		return api.ExplainReply{}, err
+	}
+	q := explain.Request{From: req.From, Method: req.Method, URL: req.URL}
+	for _, h := range req.Headers {
+		q.Headers = append(q.Headers, explain.Field{Name: h.Name, Value: h.Value})
+	}
+	report, err := explain.Mesh(st.mesh, q)
+	if err != nil {
+		return api.ExplainReply{}, err
+	}
+	var text strings.Builder
+	if err := report.WriteText(&text, o.Color); err != nil {
+		return api.ExplainReply{}, err
+	}
+	raw, err := json.Marshal(report)
+	return api.ExplainReply{Report: raw, Text: text.String()}, err
+}
+
+// Diff says which requests two sets of documents treat differently.
+func Diff(before, after []api.Document, o Options) (api.DiffReply, error) {
+	b, err := good(before, o)
+	if err != nil {
+		return api.DiffReply{}, fmt.Errorf("before: %w", err)
+	}
+	a, err := good(after, o)
+	if err != nil {
+		return api.DiffReply{}, fmt.Errorf("after: %w", err)
+	}
+	return Compared(b.mesh, a.mesh, o.Color)
+}
+
+// Compared is the reply about two meshes.
+func Compared(before, after *model.Mesh, color bool) (api.DiffReply, error) {
+	r := diff.Compare(before, after)
+	var text strings.Builder
+	if err := r.WriteText(&text, color); err != nil {
+		return api.DiffReply{}, err
+	}
+	raw, err := json.Marshal(r)
+	return api.DiffReply{Different: r.Different(), Report: raw, Text: text.String()}, err
+}
+
+// Test runs the tests of a file whose names take accepts. Read gives the documents of the files and folders that the file names, as
+// it names them.
+func Test(file string, data []byte, read func(paths []string) ([]api.Document, error), take func(name string) bool, o Options) ([]expect.Result, error) {
+	f, err := expect.Parse(file, data)
+	if err != nil {
+		return nil, err
+	}
+	if f.MeshConfig != "" {
+		return nil, errors.New(file + ": meshConfig: settings from a file are not supported yet; leave it out")
+	}
+	o.RegistryOnly = o.RegistryOnly || f.RegistryOnly
+	docs, err := read(f.Objects)
+	if err != nil {
+		return nil, fmt.Errorf("%s: objects: %w", file, err)
+	}
+	st, err := good(docs, o)
+	if err != nil {
+		return nil, fmt.Errorf("%s: objects: %w", file, err)
+	}
+	mesh := explain.Over(st.mesh)
+	var out []expect.Result
+	for _, t := range f.Tests {
+		if take(t.Name) {
+			out = append(out, t.Run(file, mesh, o.Color))
+		}
+	}
+	return out, nil
+}
