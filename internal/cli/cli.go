@@ -133,7 +133,7 @@ Gateway API's own objects.`,
 		}
 	}
 	add("run", s.upCommand(), s.downCommand(), s.runCommand(), s.execCommand(), s.restartCommand(), s.proxyCommand(), s.controlCommand())
-	add("configure", s.applyCommand(), s.deleteCommand(), s.getCommand())
+	add("configure", s.applyCommand(), s.deleteCommand(), s.getCommand(), s.analyzeCommand(), s.diffCommand(), s.testCommand())
 	add("look", s.psCommand(), s.logsCommand(), s.statusCommand(), s.graphCommand(), s.explainCommand())
 	return root
 }

@@ -316,15 +316,16 @@ func withVersion(name, version string) string {
 
 func (s *session) explainCommand() *cobra.Command {
 	var req api.ExplainRequest
-	var headers []string
+	var headers, files []string
 	var format string
 	c := &cobra.Command{
 		Use:   "explain --from WORKLOAD [METHOD] URL",
 		Short: "Say which way a request would take, and why",
 		Long: `Say which way a request would take, and why: host, route and why earlier routes did not match,
 subset, endpoints, encryption, policy verdict. It is computed by the proxy's own code from the
-configuration in force; nothing is sent.`,
+configuration in force, or with -f from files alone, without a mesh; nothing is sent.`,
 		Example: `  weft explain --from productpage GET http://reviews:9080/reviews/0
+  weft explain -f examples/bookinfo --from productpage GET http://reviews:9080/reviews/0
   weft explain --from productpage GET http://reviews:9080/reviews/0 -H end-user:jason
   weft explain --from frontend grpc://greeter:9090/hello.Greeter/SayHello
   weft explain --from istio-ingressgateway http://localhost:8080/productpage`,
@@ -345,9 +346,7 @@ configuration in force; nothing is sent.`,
 				req.Headers = append(req.Headers, api.HeaderField{Name: strings.TrimSpace(name), Value: strings.TrimSpace(value)})
 			}
 			req.Color = s.out.color
-			client := s.client()
-			defer client.Close()
-			r, err := client.Explain(c.Context(), req)
+			r, err := s.explained(c, files, req)
 			if err != nil {
 				return err
 			}
@@ -359,7 +358,18 @@ configuration in force; nothing is sent.`,
 		},
 	}
 	c.Flags().StringVar(&req.From, "from", os.Getenv("WEFT_FROM"), "who sends it: workload, service or gateway, as name or name.namespace")
+	c.Flags().StringArrayVarP(&files, "filename", "f", nil, "file, folder, or - for standard input: explain these, without a mesh; may be repeated")
 	c.Flags().StringArrayVarP(&headers, "header", "H", nil, "header field, as name:value; may be repeated")
 	c.Flags().StringVarP(&format, "output", "o", "", "json")
 	return c
+}
+
+// explained asks the running mesh, or files where there are any.
+func (s *session) explained(c *cobra.Command, files []string, req api.ExplainRequest) (api.ExplainReply, error) {
+	if len(files) > 0 {
+		return s.explainFiles(c, files, req)
+	}
+	client := s.client()
+	defer client.Close()
+	return client.Explain(c.Context(), req)
 }

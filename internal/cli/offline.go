@@ -1,0 +1,359 @@
+package cli
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/weftmesh/weft/internal/api"
+	"github.com/weftmesh/weft/internal/offline"
+)
+
+func (s *session) analyzeCommand() *cobra.Command {
+	var format, failOn string
+	var recursive, running bool
+	var o offline.Options
+	c := &cobra.Command{
+		Use:   "analyze FILE|DIR|-...",
+		Short: "Say what is wrong with files, without a mesh",
+		Long: `Say what is wrong with files, without a mesh: what would be refused, what leads nowhere, what
+contradicts what. The files are judged together, as if they were all that there is; Deployments
+count as if they ran. The exit code is 1 if there are findings of --fail-on or worse.`,
+		Example: `  weft analyze examples/bookinfo
+  weft analyze -R deploy/ --fail-on warning
+  weft analyze new.yaml --with-mesh      together with what runs
+  weft analyze -R . -o github            annotations on a pull request
+  kustomize build . | weft analyze -`,
+		Args: cobra.MinimumNArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			if failOn != api.SeverityError && failOn != api.SeverityWarning {
+				return &usageError{fmt.Errorf("--fail-on %q: want error or warning", failOn)}
+			}
+			docs, err := readTree(args, recursive, c.InOrStdin())
+			if err != nil {
+				return err
+			}
+			var a offline.Analysis
+			if running {
+				if a, err = s.analyzeWithMesh(c, docs); err != nil {
+					return err
+				}
+			} else {
+				a = offline.Analyze(docs, o)
+			}
+			if err := s.printAnalysis(&a, format); err != nil {
+				return err
+			}
+			if a.Count(api.SeverityError) > 0 || failOn == api.SeverityWarning && a.Count(api.SeverityWarning) > 0 {
+				return &ExitError{1}
+			}
+			return nil
+		},
+	}
+	c.Flags().StringVarP(&format, "output", "o", "", "json, github (annotations of its workflows) or sarif")
+	c.Flags().StringVar(&failOn, "fail-on", api.SeverityError, "error or warning: the least that gives exit code 1")
+	c.Flags().BoolVarP(&recursive, "recursive", "R", false, "with the folders in folders")
+	c.Flags().BoolVar(&running, "with-mesh", false, "judge the files together with what runs")
+	c.Flags().BoolVar(&o.RegistryOnly, "registry-only", false, "as weft up --registry-only")
+	return c
+}
+
+// analyzeWithMesh has the running mesh judge documents as if they were applied.
+func (s *session) analyzeWithMesh(c *cobra.Command, docs []api.Document) (offline.Analysis, error) {
+	client := s.client()
+	defer client.Close()
+	r, err := client.Apply(c.Context(), api.ChangeRequest{Documents: docs, DryRun: true})
+	return offline.Analysis{Files: len(docs), Objects: len(r.Changes), Findings: r.Findings}, err
+}
+
+func (s *session) printAnalysis(a *offline.Analysis, format string) error {
+	slices.SortStableFunc(a.Findings, func(x, y api.Finding) int { return cmp.Or(cmp.Compare(x.File, y.File), cmp.Compare(x.Line, y.Line)) })
+	switch format {
+	case "json":
+		return s.out.json(a)
+	case "github":
+		for _, f := range a.Findings {
+			s.out.printf("%s\n", annotation(&f))
+		}
+		return nil
+	case "sarif":
+		return s.out.json(sarif(a.Findings))
+	case "":
+		s.printGrouped(a)
+		return nil
+	}
+	return &usageError{fmt.Errorf("output %q: want json, github or sarif", format)}
+}
+
+// printGrouped prints the findings of each file below its name, and a summary.
+func (s *session) printGrouped(a *offline.Analysis) {
+	paints := map[string]paint{api.SeverityError: red, api.SeverityWarning: yellow, api.SeverityInfo: cyan}
+	last := ""
+	width := 1
+	for _, f := range a.Findings {
+		width = max(width, len(fmt.Sprint(f.Line)))
+	}
+	for i, f := range a.Findings {
+		if name := cmp.Or(f.File, "(no file)"); i == 0 || f.File != last {
+			if i > 0 {
+				s.out.printf("\n")
+			}
+			s.out.printf("%s\n", s.out.paint(bold, name))
+		}
+		last = f.File
+		severity := fmt.Sprintf("%-7s", f.Severity)
+		line := fmt.Sprintf("%*d", width, f.Line)
+		if f.Line == 0 {
+			line = strings.Repeat(" ", width)
+		}
+		message := f.Message
+		if f.Field != "" {
+			message = f.Field + ": " + message
+		}
+		s.out.printf("  %s  %s  %s  %s\n", line, s.out.paint(paints[f.Severity], severity), f.Object, s.out.paint(dim, f.Code))
+		s.out.printf("  %*s           %s\n", width, "", message)
+		if f.Hint != "" {
+			s.out.printf("  %*s           %s\n", width, "", s.out.paint(dim, f.Hint))
+		}
+	}
+	if len(a.Findings) > 0 {
+		s.out.printf("\n")
+	}
+	s.out.printf("%s in %s: %s, %s\n", plural(a.Objects, "object"), plural(a.Files, "file"),
+		plural(a.Count(api.SeverityError), "error"), plural(a.Count(api.SeverityWarning), "warning"))
+}
+
+func plural(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
+// annotation is a finding as a workflow of GitHub shows it beside the line.
+// Source: GitHub's documentation, "Workflow commands": property values escape colon and comma as well.
+func annotation(f *api.Finding) string {
+	data := strings.NewReplacer("%", "%25", "\r", "%0D", "\n", "%0A")
+	property := strings.NewReplacer("%", "%25", "\r", "%0D", "\n", "%0A", ":", "%3A", ",", "%2C")
+	level := map[string]string{api.SeverityError: "error", api.SeverityWarning: "warning", api.SeverityInfo: "notice"}[f.Severity]
+	message := f.Object.String() + ": " + f.Message
+	if f.Field != "" {
+		message = f.Object.String() + ": " + f.Field + ": " + f.Message
+	}
+	if f.Hint != "" {
+		message += " (" + f.Hint + ")"
+	}
+	return fmt.Sprintf("::%s file=%s,line=%d,title=%s::%s", level, property.Replace(f.File), max(f.Line, 1), property.Replace(f.Code), data.Replace(message))
+}
+
+// sarif is a log of SARIF 2.1.0 (OASIS), which code hosts read.
+func sarif(fs []api.Finding) map[string]any {
+	type m = map[string]any
+	results, rules, known := []m{}, []m{}, map[string]bool{}
+	for _, f := range fs {
+		if !known[f.Code] {
+			known[f.Code] = true
+			rules = append(rules, m{"id": f.Code})
+		}
+		level := map[string]string{api.SeverityError: "error", api.SeverityWarning: "warning", api.SeverityInfo: "note"}[f.Severity]
+		results = append(results, m{"ruleId": f.Code, "level": level, "message": m{"text": f.Text},
+			"locations": []m{{"physicalLocation": m{"artifactLocation": m{"uri": (&url.URL{Path: filepath.ToSlash(f.File)}).String()},
+				"region": m{"startLine": max(f.Line, 1)}}}}})
+	}
+	return m{"$schema": "https://json.schemastore.org/sarif-2.1.0.json", "version": "2.1.0",
+		"runs": []m{{"tool": m{"driver": m{"name": "weft analyze", "rules": rules}}, "results": results}}}
+}
+
+// readTree is readDocuments, with the folders in folders if wanted.
+func readTree(paths []string, recursive bool, stdin interface{ Read([]byte) (int, error) }) ([]api.Document, error) {
+	if !recursive {
+		return readDocuments(paths, stdin)
+	}
+	var files []string
+	for _, p := range paths {
+		if p == "-" {
+			files = append(files, p)
+			continue
+		}
+		err := filepath.WalkDir(p, func(path string, d fs.DirEntry, err error) error {
+			switch {
+			case err != nil:
+				return err
+			case d.IsDir() && path != p && strings.HasPrefix(d.Name(), "."):
+				return filepath.SkipDir
+			case !d.IsDir() && (path == p || isManifest(d.Name())):
+				files = append(files, path)
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	if len(files) == 0 {
+		return nil, fmt.Errorf("%s: hold no .yaml, .yml or .json file", strings.Join(paths, ", "))
+	}
+	return readDocuments(files, stdin)
+}
+
+func isManifest(name string) bool {
+	return !strings.HasPrefix(name, ".") && slices.Contains([]string{".yaml", ".yml", ".json"}, filepath.Ext(name))
+}
+
+func (s *session) diffCommand() *cobra.Command {
+	var files, deleted, from, to []string
+	var format, namespace string
+	var exitCode bool
+	var o offline.Options
+	c := &cobra.Command{
+		Use:   "diff (-f FILE|DIR|-... | --delete KIND/NAME... | --from FILE|DIR --to FILE|DIR)",
+		Short: "Say which requests would behave differently",
+		Long: `Say which requests would behave differently if files were applied to the running mesh, or objects
+deleted; or, without a mesh, between two sets of files. It is computed from what proxies would get,
+not from text: for each kind of client and each destination, requests that stand for all that the
+routes and policies of either side tell apart are put to the proxy's own code on both sides.
+
+It cannot see how workloads answer, nor what depends on earlier requests: health that is found by
+traffic, limits that are used up. A Deployment that is changed counts as if its instances stayed.`,
+		Example: `  weft diff -f examples/bookinfo/try/reviews-jason-v2.yaml
+  weft diff --delete virtualservice/reviews
+  weft diff --from main/deploy --to branch/deploy --exit-code`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			offlineToo := len(from)+len(to) > 0
+			switch {
+			case offlineToo && (len(from) == 0 || len(to) == 0 || len(files)+len(deleted) > 0):
+				return &usageError{errors.New("--from and --to go together, and without -f and --delete")}
+			case !offlineToo && len(files)+len(deleted) == 0:
+				return &usageError{errors.New("say what to compare: -f FILE, --delete KIND/NAME, or --from DIR --to DIR")}
+			}
+			o.Color = s.out.color
+			var r api.DiffReply
+			var err error
+			if offlineToo {
+				r, err = s.diffFiles(c, from, to, o)
+			} else {
+				r, err = s.diffRunning(c, files, deleted, namespace)
+			}
+			if err != nil {
+				return err
+			}
+			s.printFindings(r.Findings)
+			if r.Refused {
+				return errors.New("the objects would be refused, so nothing was compared")
+			}
+			if format == "json" {
+				err = s.out.json(r.Report)
+			} else {
+				s.out.printf("%s", r.Text)
+			}
+			if err == nil && exitCode && r.Different {
+				return &ExitError{1}
+			}
+			return err
+		},
+	}
+	c.Flags().StringArrayVarP(&files, "filename", "f", nil, "file, folder, or - for standard input; may be repeated")
+	c.Flags().StringArrayVar(&deleted, "delete", nil, "object to do without, as KIND/NAME; may be repeated")
+	c.Flags().StringArrayVar(&from, "from", nil, "file or folder of the side before; may be repeated")
+	c.Flags().StringArrayVar(&to, "to", nil, "file or folder of the side after; may be repeated")
+	c.Flags().StringVarP(&namespace, "namespace", "n", "default", "namespace of the names given")
+	c.Flags().StringVarP(&format, "output", "o", "", "json")
+	c.Flags().BoolVar(&exitCode, "exit-code", false, "end with code 1 if a request would behave differently")
+	c.Flags().BoolVar(&o.RegistryOnly, "registry-only", false, "with --from and --to: as weft up --registry-only")
+	return c
+}
+
+func (s *session) diffFiles(c *cobra.Command, from, to []string, o offline.Options) (api.DiffReply, error) {
+	before, err := readDocuments(from, c.InOrStdin())
+	if err != nil {
+		return api.DiffReply{}, err
+	}
+	after, err := readDocuments(to, c.InOrStdin())
+	if err != nil {
+		return api.DiffReply{}, err
+	}
+	return offline.Diff(before, after, o)
+}
+
+func (s *session) diffRunning(c *cobra.Command, files, deleted []string, namespace string) (api.DiffReply, error) {
+	req := api.DiffRequest{Color: s.out.color}
+	var err error
+	if req.Documents, err = readDocuments(files, c.InOrStdin()); err != nil {
+		return api.DiffReply{}, err
+	}
+	for _, d := range deleted {
+		kind, name, ok := strings.Cut(d, "/")
+		if !ok {
+			return api.DiffReply{}, &usageError{fmt.Errorf("--delete %q: want KIND/NAME", d)}
+		}
+		ns, name := splitName(name, namespace)
+		req.Refs = append(req.Refs, api.Ref{Kind: kind, Namespace: ns, Name: name})
+	}
+	client := s.client()
+	defer client.Close()
+	return client.Diff(c.Context(), req)
+}
+
+// explainFiles answers from files alone.
+func (s *session) explainFiles(c *cobra.Command, files []string, req api.ExplainRequest) (api.ExplainReply, error) {
+	docs, err := readDocuments(files, c.InOrStdin())
+	if err != nil {
+		return api.ExplainReply{}, err
+	}
+	return offline.Explain(docs, req, offline.Options{Color: s.out.color})
+}
+
+// readBeside reads files and folders whose names are relative to a file's folder.
+func readBeside(file string) func([]string) ([]api.Document, error) {
+	return func(paths []string) ([]api.Document, error) {
+		at := make([]string, len(paths))
+		for i, p := range paths {
+			if at[i] = p; !filepath.IsAbs(p) {
+				at[i] = filepath.Join(filepath.Dir(file), p)
+			}
+		}
+		return readDocuments(at, strings.NewReader(""))
+	}
+}
+
+// testFiles finds files of tests: those that are named, and in folders, and the folders in them, those that end in _test.yaml,
+// _test.yml or _test.txtar.
+func testFiles(paths []string) (files []string, err error) {
+	for _, p := range paths {
+		info, err := os.Stat(p)
+		if err != nil {
+			return nil, err
+		}
+		if !info.IsDir() {
+			files = append(files, p)
+			continue
+		}
+		found := len(files)
+		err = filepath.WalkDir(p, func(path string, d fs.DirEntry, err error) error {
+			if err == nil && !d.IsDir() && isTest(d.Name()) {
+				files = append(files, path)
+			}
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+		if len(files) == found {
+			return nil, fmt.Errorf("%s: holds no file that ends in _test.yaml, _test.yml or _test.txtar", p)
+		}
+	}
+	return files, nil
+}
+
+func isTest(name string) bool {
+	return strings.HasSuffix(name, "_test.yaml") || strings.HasSuffix(name, "_test.yml") || strings.HasSuffix(name, "_test.txtar")
+}

@@ -1,0 +1,192 @@
+package cli
+
+import (
+	"encoding/xml"
+	"fmt"
+	"os"
+	"regexp"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/tools/txtar"
+
+	"github.com/weftmesh/weft/internal/api"
+	"github.com/weftmesh/weft/internal/explain/expect"
+	"github.com/weftmesh/weft/internal/offline"
+)
+
+func (s *session) testCommand() *cobra.Command {
+	var run, junit, format string
+	var verbose bool
+	c := &cobra.Command{
+		Use:   "test FILE|DIR...",
+		Short: "Check what files of tests expect of routes and policies, without a mesh",
+		Long: `Check what files of tests expect of routes and policies, without a mesh: where a request goes, what
+is changed on the way, who is let in. docs/testing.md describes the files. In folders, and the
+folders in them, they are those that end in _test.yaml, _test.yml or _test.txtar.
+The exit code is 1 if a test fails or a file cannot be read.`,
+		Example: `  weft test examples/bookinfo/test
+  weft test -v --run jason routes_test.yaml
+  weft test deploy/ --junit report.xml`,
+		Args: cobra.MinimumNArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			only, err := regexp.Compile(run)
+			if err != nil {
+				return &usageError{fmt.Errorf("--run: %w", err)}
+			}
+			files, err := testFiles(args)
+			if err != nil {
+				return err
+			}
+			var all []expect.Result
+			for _, f := range files {
+				results, err := testFile(f, only, s.out.color)
+				if err != nil {
+					results = []expect.Result{{Name: f, File: f, Line: 1, Error: err.Error()}}
+				}
+				all = append(all, results...)
+			}
+			if junit != "" {
+				if err := writeJUnit(junit, all); err != nil {
+					return err
+				}
+			}
+			return s.printTests(all, len(files), verbose, format)
+		},
+	}
+	c.Flags().StringVar(&run, "run", "", "only tests whose name this regular expression matches")
+	c.Flags().BoolVarP(&verbose, "verbose", "v", false, "name the tests that pass, too")
+	c.Flags().StringVar(&junit, "junit", "", "file to write a report in JUnit's form to")
+	c.Flags().StringVarP(&format, "output", "o", "", "json")
+	return c
+}
+
+// testFile runs the tests of a file. An archive holds its tests in the file tests.yaml, and objects beside it.
+func testFile(file string, only *regexp.Regexp, color bool) ([]expect.Result, error) {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	read := readBeside(file)
+	if strings.HasSuffix(file, ".txtar") {
+		var inside []api.Document
+		tests := false
+		for _, f := range txtar.Parse(data).Files {
+			if f.Name == "tests.yaml" {
+				data, tests = f.Data, true
+				continue
+			}
+			inside = append(inside, api.Document{Name: file + "/" + f.Name, Content: f.Data})
+		}
+		if !tests {
+			return nil, fmt.Errorf("%s: has no file tests.yaml", file)
+		}
+		outside := read
+		read = func(paths []string) ([]api.Document, error) {
+			docs, err := outside(paths)
+			return append(docs, inside...), err
+		}
+	}
+	return offline.Test(file, data, read, only.MatchString, offline.Options{Color: color})
+}
+
+func (s *session) printTests(all []expect.Result, files int, verbose bool, format string) error {
+	failed := 0
+	for i := range all {
+		if !all[i].Passed() {
+			failed++
+		}
+	}
+	if format == "json" {
+		if err := s.out.json(all); err != nil {
+			return err
+		}
+	} else {
+		for i := range all {
+			s.printTest(&all[i], verbose)
+		}
+		s.out.printf("%s in %s: %d passed, %s\n", plural(len(all), "test"), plural(files, "file"), len(all)-failed, s.failedText(failed))
+	}
+	if failed > 0 {
+		return &ExitError{1}
+	}
+	return nil
+}
+
+func (s *session) failedText(failed int) string {
+	if failed == 0 {
+		return "0 failed"
+	}
+	return s.out.paint(red, fmt.Sprintf("%d failed", failed))
+}
+
+func (s *session) printTest(r *expect.Result, verbose bool) {
+	if r.Passed() {
+		if verbose {
+			s.out.printf("%s  %s  %s\n", s.out.paint(green, "ok  "), r.Name, s.out.paint(dim, fmt.Sprintf("%s:%d", r.File, r.Line)))
+		}
+		return
+	}
+	s.out.printf("%s  %s  %s\n", s.out.paint(red, "FAIL"), r.Name, s.out.paint(dim, fmt.Sprintf("%s:%d", r.File, r.Line)))
+	if r.Error != "" {
+		s.out.printf("      %s\n", strings.ReplaceAll(r.Error, "\n", "\n      "))
+	}
+	for _, f := range r.Failures {
+		s.out.printf("      %s  %s\n        expected  %s\n        got       %s\n", f.Field, s.out.paint(dim, fmt.Sprintf("line %d", f.Line)), f.Want, f.Got)
+	}
+	for line := range strings.Lines(r.Text) {
+		s.out.printf("      %s %s", s.out.paint(dim, "|"), line)
+	}
+	s.out.printf("\n")
+}
+
+// The elements of a report in JUnit's form, as far as continuous integration reads them.
+type (
+	junitSuites struct {
+		XMLName xml.Name     `xml:"testsuites"`
+		Suites  []junitSuite `xml:"testsuite"`
+	}
+	junitSuite struct {
+		Name     string      `xml:"name,attr"`
+		Tests    int         `xml:"tests,attr"`
+		Failures int         `xml:"failures,attr"`
+		Cases    []junitCase `xml:"testcase"`
+	}
+	junitCase struct {
+		Name    string        `xml:"name,attr"`
+		Class   string        `xml:"classname,attr"`
+		File    string        `xml:"file,attr"`
+		Line    int           `xml:"line,attr"`
+		Failure *junitFailure `xml:"failure"`
+	}
+	junitFailure struct {
+		Message string `xml:"message,attr"`
+		Text    string `xml:",chardata"`
+	}
+)
+
+func writeJUnit(file string, all []expect.Result) error {
+	var doc junitSuites
+	for i := range all {
+		r := &all[i]
+		if n := len(doc.Suites); n == 0 || doc.Suites[n-1].Name != r.File {
+			doc.Suites = append(doc.Suites, junitSuite{Name: r.File})
+		}
+		suite := &doc.Suites[len(doc.Suites)-1]
+		c := junitCase{Name: r.Name, Class: r.File, File: r.File, Line: r.Line}
+		if !r.Passed() {
+			c.Failure = &junitFailure{Message: r.Error, Text: r.Text}
+			for _, f := range r.Failures {
+				c.Failure.Message = strings.TrimSpace(c.Failure.Message + fmt.Sprintf(" %s: expected %s, got %s.", f.Field, f.Want, f.Got))
+			}
+			suite.Failures++
+		}
+		suite.Tests++
+		suite.Cases = append(suite.Cases, c)
+	}
+	raw, err := xml.MarshalIndent(&doc, "", "  ")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(file, append([]byte(xml.Header), append(raw, '\n')...), 0o644)
+}
