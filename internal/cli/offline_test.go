@@ -1,0 +1,106 @@
+package cli
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+const bookinfo = "../../examples/bookinfo"
+
+// files runs a command line that needs no mesh.
+func files(t *testing.T, stdin string, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	t.Setenv("WEFT_SOCKET", filepath.Join(t.TempDir(), "none"))
+	var out, errOut bytes.Buffer
+	code = Main(t.Context(), args, Programs{}, strings.NewReader(stdin), &out, &errOut)
+	return code, out.String(), errOut.String()
+}
+
+func TestExamplesOwnTestsPass(t *testing.T) {
+	if code, out, errOut := files(t, "", "test", bookinfo+"/test"); code != 0 {
+		t.Errorf("code %d\n%s%s", code, out, errOut)
+	}
+}
+
+func TestFailedTestSaysWhatItGotAndWhy(t *testing.T) {
+	dir := t.TempDir()
+	file, report := filepath.Join(dir, "x_test.txtar"), filepath.Join(dir, "junit.xml")
+	vs, err := os.ReadFile(bookinfo + "/bookinfo.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := "-- tests.yaml --\ntests:\n- name: wrong\n  from: productpage\n  request: http://reviews:9080/\n  expect: {to: reviews/v2, timeout: 3s}\n- name: right\n  from: productpage\n  request: http://reviews:9080/\n  expect: {to: reviews}\n-- b.yaml --\n" + string(vs)
+	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	code, out, _ := files(t, "", "test", "-v", dir, "--junit", report)
+	for _, want := range []string{"FAIL  wrong", "expected  reviews/v2", "got       reviews.default 100%", "expected  3s", "| GET http://reviews:9080/", "ok    right", "2 tests in 1 file: 1 passed, 1 failed"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("lacks %q:\n%s", want, out)
+		}
+	}
+	if raw, err := os.ReadFile(report); code != 1 || err != nil || !strings.Contains(string(raw), `failures="1"`) {
+		t.Errorf("code %d, %v: %s", code, err, raw)
+	}
+	if code, out, _ = files(t, "", "test", dir, "--run", "^right$"); code != 0 {
+		t.Errorf("code %d\n%s", code, out)
+	}
+}
+
+func TestWrongTestsAreRefusedByLine(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "x_test.yaml")
+	if err := os.WriteFile(file, []byte("tests:\n- from: a\n  request: GET http://a\n  expects: {}\n- request: a\n  expect: {status: 7, to: {a: 110%}, outcome: maybe}\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	code, out, _ := files(t, "", "test", file)
+	for _, want := range []string{":4: tests[0].expects: there is no such field", ":2: tests[0].expect: is missing", ":5: tests[1].from", ":6: tests[1].expect.status", ":6: tests[1].expect.to.a", ":6: tests[1].expect.outcome", "has no scheme"} {
+		if code != 1 || !strings.Contains(out, want) {
+			t.Errorf("code %d, lacks %q:\n%s", code, want, out)
+		}
+	}
+}
+
+const broken = "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata:\n  name: x\nspec:\n  hosts: [x]\n  nonsense: 1\n"
+
+func TestAnalyze(t *testing.T) {
+	if code, out, errOut := files(t, "", "analyze", bookinfo); code != 0 || !strings.HasSuffix(out, "0 errors, 0 warnings\n") {
+		t.Errorf("code %d\n%s%s", code, out, errOut)
+	}
+	code, out, _ := files(t, broken, "analyze", "-")
+	if want := "-\n  7  error    VirtualService/default/x  UnknownField\n"; code != 1 || !strings.HasPrefix(out, want) || !strings.HasSuffix(out, "0 objects in 1 file: 1 error, 0 warnings\n") {
+		t.Errorf("code %d\n%s", code, out)
+	}
+	if code, out, _ = files(t, broken, "analyze", "-", "-o", "github"); code != 1 || !strings.HasPrefix(out, "::error file=-,line=7,title=UnknownField::VirtualService/default/x: spec.nonsense: ") {
+		t.Errorf("code %d\n%s", code, out)
+	}
+	for _, format := range []string{"json", "sarif"} {
+		var v map[string]any
+		if code, out, _ = files(t, broken, "analyze", "-", "-o", format); code != 1 || json.Unmarshal([]byte(out), &v) != nil {
+			t.Errorf("%s: code %d\n%s", format, code, out)
+		}
+	}
+}
+
+func TestDiffOfFolders(t *testing.T) {
+	code, out, errOut := files(t, "", "diff", "--exit-code", "--from", bookinfo, "--to", bookinfo, "--to", bookinfo+"/try/reviews-v3.yaml")
+	if code != 1 || !strings.Contains(out, "reviews.default:9080  from every workload\n  /*\n    before  reviews 100%\n    after   v3 100%\n") {
+		t.Errorf("code %d\n%s%s", code, out, errOut)
+	}
+	if code, out, _ = files(t, "", "diff", "--exit-code", "--from", bookinfo, "--to", bookinfo); code != 0 || !strings.HasPrefix(out, "no request behaves differently") {
+		t.Errorf("code %d\n%s", code, out)
+	}
+	if code, _, errOut = files(t, "", "diff", "--from", bookinfo); code != 2 {
+		t.Errorf("code %d\n%s", code, errOut)
+	}
+}
+
+func TestExplainOfFiles(t *testing.T) {
+	code, out, errOut := files(t, "", "explain", "-f", bookinfo, "--from", "productpage", "http://reviews:9080/")
+	if code != 0 || !strings.Contains(out, "3 of 3 endpoints ready") {
+		t.Errorf("code %d\n%s%s", code, out, errOut)
+	}
+}
