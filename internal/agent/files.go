@@ -87,6 +87,8 @@ func (a *Agent) descriptions() (map[string][]byte, error) {
 			"watched_directory": object{"path": a.dir}}}),
 		wire.SDSFile(wire.MeshRoots): secrets(wire.MeshRoots, object{"validation_context": object{
 			"trusted_ca": object{"filename": a.at(rootsFile)}, "watched_directory": object{"path": a.dir}}}),
+		wire.SDSFile(wire.SystemRoots): secrets(wire.SystemRoots, object{"validation_context": object{
+			"trusted_ca": object{"filename": a.systemRoots()}}}),
 	} {
 		text, err := json.MarshalIndent(content, "", "  ")
 		if err != nil {
@@ -95,6 +97,19 @@ func (a *Agent) descriptions() (map[string][]byte, error) {
 		out[name] = text
 	}
 	return out, nil
+}
+
+// bundles are where systems keep the roots that they trust.
+var bundles = []string{"/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/ca-bundle.pem", "/etc/ssl/cert.pem"}
+
+// systemRoots is the system's bundle. Where there is none, nobody outside is trusted: the mesh's roots vouch for no host's name.
+func (a *Agent) systemRoots() string {
+	for _, path := range bundles {
+		if _, err := os.Stat(path); err == nil {
+			return path
+		}
+	}
+	return a.at(rootsFile)
 }
 
 // at is the path of a part of the certificate's current generation.

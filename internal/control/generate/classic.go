@@ -11,6 +11,7 @@ import (
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	inspectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/http_inspector/v3"
 	originalv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/original_dst/v3"
 	tlsinspectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/tls_inspector/v3"
@@ -53,13 +54,15 @@ func (g *Generator) classicResource(typeURL, name string) (proto.Message, bool) 
 		return secrets.Listener(l), true
 	case typeURL == RouteType && g.node.Role == wire.Sidecar:
 		if port, err := strconv.ParseUint(name, 10, 16); err == nil {
-			return g.portTable(name, uint16(port)), true
+			return envoy.Routes(g.portTable(name, uint16(port))), true
 		}
 	}
 	m, ok := g.resource(typeURL, name)
 	switch m := m.(type) {
 	case *listenerv3.Listener:
 		return secrets.Listener(m), ok
+	case *routev3.RouteConfiguration:
+		return envoy.Routes(m), ok
 	case *clusterv3.Cluster:
 		g.relayOnly(m)
 		return secrets.Cluster(m), ok

@@ -10,6 +10,7 @@ import (
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	headerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/proxy_protocol/v3"
 	quicv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/quic/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
@@ -148,18 +149,42 @@ func served(alpn []string) []string {
 	})
 }
 
-// common replaces instances of certificate providers by secrets.
+// common replaces instances of certificate providers, and the system's roots, which an Envoy does not look for, by secrets.
 func (s Secrets) common(c *tlsv3.CommonTlsContext, alpn []string) {
-	if c.GetTlsCertificateProviderInstance() == nil {
+	v, roots := c.GetValidationContext(), ""
+	switch {
+	case c.GetTlsCertificateProviderInstance() != nil:
+		roots = wire.MeshRoots
+		c.AlpnProtocols, c.TlsCertificateProviderInstance = alpn, nil
+		c.TlsCertificateSdsSecretConfigs = []*tlsv3.SdsSecretConfig{s.config(wire.OwnCertificate)}
+	case v.GetSystemRootCerts() != nil:
+		roots = wire.SystemRoots
+	default:
 		return
 	}
-	v := c.GetValidationContext()
-	v.CaCertificateProviderInstance = nil
-	c.AlpnProtocols, c.TlsCertificateProviderInstance = alpn, nil
-	c.TlsCertificateSdsSecretConfigs = []*tlsv3.SdsSecretConfig{s.config(wire.OwnCertificate)}
+	v.CaCertificateProviderInstance, v.SystemRootCerts = nil, nil
 	c.ValidationContextType = &tlsv3.CommonTlsContext_CombinedValidationContext{
 		CombinedValidationContext: &tlsv3.CommonTlsContext_CombinedCertificateValidationContext{
-			DefaultValidationContext: v, ValidationContextSdsSecretConfig: s.config(wire.MeshRoots)}}
+			DefaultValidationContext: v, ValidationContextSdsSecretConfig: s.config(roots)}}
+}
+
+// Routes gives an Envoy's form of a route table. The authority of one choice of a split is a field of the choice, which may not change
+// headers of that name.
+func Routes(t *routev3.RouteConfiguration) *routev3.RouteConfiguration {
+	for _, v := range t.VirtualHosts {
+		for _, r := range v.Routes {
+			for _, c := range r.GetRoute().GetWeightedClusters().GetClusters() {
+				c.RequestHeadersToAdd = slices.DeleteFunc(c.RequestHeadersToAdd, func(h *corev3.HeaderValueOption) bool {
+					if !strings.EqualFold(h.GetHeader().GetKey(), "host") {
+						return false
+					}
+					c.HostRewriteSpecifier = &routev3.WeightedCluster_ClusterWeight_HostRewriteLiteral{HostRewriteLiteral: h.GetHeader().GetValue()}
+					return true
+				})
+			}
+		}
+	}
+	return t
 }
 
 func pack(m proto.Message) *anypb.Any {
