@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
@@ -115,7 +116,7 @@ func (a *Agent) systemRoots() string {
 // at is the path of a part of the certificate's current generation.
 func (a *Agent) at(file string) string { return filepath.Join(a.dir, current, file) }
 
-// node says who the workload is, as our own proxies do.
+// node says who the workload is, as our own proxies do. An Envoy wants a cluster, which is a name for its statistics.
 func (a *Agent) node(more object) object {
 	n := a.options.Bootstrap.Node
 	meta := object{"NAMESPACE": n.Namespace, "SERVICE_ACCOUNT": n.ServiceAccount, "WORKLOAD_NAME": n.Workload, "NAME": n.Name,
@@ -123,7 +124,7 @@ func (a *Agent) node(more object) object {
 	for k, v := range more {
 		meta[k] = v
 	}
-	return object{"id": n.ID(), "cluster": n.Cluster, "metadata": meta}
+	return object{"id": n.ID(), "cluster": cmp.Or(n.Workload, n.Name) + "." + n.Namespace, "metadata": meta}
 }
 
 // refresh is how often gRPC looks at the files.
