@@ -75,7 +75,7 @@ func (g *Generator) backend(port uint16, subsetName, host string) (*backend, boo
 	if subsetName != "" && b.subset == nil {
 		return nil, false
 	}
-	b.policy = trafficPolicy(d, b.subset, port)
+	b.policy = g.policy(d, b.subset, port)
 	if d != nil {
 		b.check = d.HealthCheck
 	}

@@ -124,7 +124,7 @@ func (g *Generator) gatewayHTTP(routes string, port uint16) *listenerv3.Filter {
 }
 
 func (g *Generator) gatewayManager(routes string, port uint16) *hcmv3.HttpConnectionManager {
-	h := httpManager("gateway_" + strconv.Itoa(int(port)))
+	h := g.httpManager("gateway_" + strconv.Itoa(int(port)))
 	h.RouteSpecifier = &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{ConfigSource: ads(), RouteConfigName: routes}}
 	h.UseRemoteAddress = wrapperspb.Bool(true)
 	h.ForwardClientCertDetails = hcmv3.HttpConnectionManager_SANITIZE_SET

@@ -70,6 +70,7 @@ type wildcardSet struct {
 func NewIndex(mesh *model.Mesh) *Index {
 	x := &Index{mesh: mesh, sets: map[string][]*model.RouteSet{}}
 	wild := map[string][]*model.RouteSet{}
+	x.byWorkload.policy(&model.TrafficPolicy{Outlier: mesh.Settings.Outlier, Balancing: &model.Balancing{Locality: mesh.Settings.Locality}})
 	for _, list := range mesh.Destinations.All() {
 		for _, d := range list {
 			x.byWorkload.destination(d)

@@ -148,7 +148,7 @@ func (p *inboundPort) tcp() []*listenerv3.Filter {
 }
 
 func (p *inboundPort) http() []*listenerv3.Filter {
-	h := httpManager("inbound_" + strconv.Itoa(int(p.number)))
+	h := p.g.httpManager("inbound_" + strconv.Itoa(int(p.number)))
 	h.HttpFilters = append(slices.Concat(p.g.requestPolicies(), p.g.rateLimits()), router())
 	// The application learns who calls from x-forwarded-client-cert; what a client claims there is believed only over mutual TLS.
 	h.ForwardClientCertDetails = hcmv3.HttpConnectionManager_APPEND_FORWARD

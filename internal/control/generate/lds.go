@@ -74,18 +74,19 @@ func (g *Generator) outboundHTTP(t *target) *hcmv3.HttpConnectionManager {
 	if t.pinned.IsValid() {
 		name = wire.RouteName(t.pinned.String(), t.port)
 	}
-	h := httpManager("outbound_" + name)
+	h := g.httpManager("outbound_" + name)
 	h.RouteSpecifier = &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{ConfigSource: ads(), RouteConfigName: name}}
 	h.HttpFilters = g.outboundFilters()
 	return h
 }
 
 // httpManager holds what all connection managers have in common, inbound, outbound and at gateways.
-func httpManager(stat string) *hcmv3.HttpConnectionManager {
+func (g *Generator) httpManager(stat string) *hcmv3.HttpConnectionManager {
 	return &hcmv3.HttpConnectionManager{
 		StatPrefix:     stat,
 		CodecType:      hcmv3.HttpConnectionManager_AUTO,
-		NormalizePath:  wrapperspb.Bool(true),
+		NormalizePath:  wrapperspb.Bool(g.mesh.Settings.Paths != model.NormalizeOff),
+		MergeSlashes:   g.mesh.Settings.Paths == model.MergeSlashes,
 		UpgradeConfigs: []*hcmv3.HttpConnectionManager_UpgradeConfig{{UpgradeType: "websocket"}},
 	}
 }

@@ -11,7 +11,12 @@ import (
 
 // OurClasses are what a Gateway or an Ingress names to be served by this mesh: our own name, and Istio's, so that its users'
 // objects work. It is never changed.
-var OurClasses = []string{"weft", "istio"}
+var OurClasses = []string{ownClass, istioClass}
+
+const (
+	ownClass   = "weft"
+	istioClass = "istio"
+)
 
 // apiGateway converts a Gateway of the Gateway API whose class we know by name. Others may be ours by their GatewayClass; until
 // that is looked up they are left alone, since what they mean is up to their implementation.

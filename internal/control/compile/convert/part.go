@@ -43,9 +43,11 @@ type Part struct {
 	PeerAuthentication  *model.PeerAuthentication
 	AuthorizationPolicy *model.AuthorizationPolicy
 	RateLimit           *model.RateLimit
-	Credentials         []Credential // they wait for their Secrets
+	Credentials         []Credential    // they wait for their Secrets
+	Settings            *model.Settings // the ConfigMap with the mesh's settings
 
 	settings model.Settings
+	starting bool // the settings are those that a mesh is made with
 }
 
 // Object makes of an object what can be made of it alone. The settings are complete.
@@ -54,6 +56,10 @@ func Object(o *source.Object, s model.Settings) *Part {
 	switch k := o.Kube.(type) {
 	case *corev1.Service:
 		p.service(k)
+	case *corev1.ConfigMap:
+		if k.Name == MeshConfigName && k.Namespace == s.RootNamespace {
+			p.meshConfig(k)
+		}
 	case *networking.ServiceEntry:
 		p.serviceEntry(k)
 	case *networking.WorkloadEntry:
