@@ -385,7 +385,7 @@ func (r *running) bind() error {
 		r.listeners = append(r.listeners, bound{l, name, address, handle})
 		return nil
 	}
-	err := errors.Join(open("virtualOutbound", b.Outbound, p.captured), open(wire.InboundListener, b.Inbound, p.arrived), open("forwardProxy", b.ForwardProxy, p.forwarder))
+	err := errors.Join(open(wire.OutboundListener, b.Outbound, p.captured), open(wire.InboundListener, b.Inbound, p.arrived), open("forwardProxy", b.ForwardProxy, p.forwarder))
 	for _, m := range b.OutboundPorts {
 		err = errors.Join(err, open(m.Listen, m.Listen, p.explicit(m.Destination)))
 	}

@@ -28,6 +28,10 @@ const SidecarMark = 1337
 // filter chains are matched by destination port, transport protocol and ALPN, as Envoy does it.
 const InboundListener = "virtualInbound"
 
+// OutboundListener names the listener resource that says what a sidecar does with connections to destinations that the mesh does not
+// know: its default filter chain relays to PassthroughCluster, BlackHoleCluster or a cluster of the mesh. Requests go there too.
+const OutboundListener = "virtualOutbound"
+
 // Names of clusters that every node may use without a service behind them.
 const (
 	// PassthroughCluster connects to the original destination.

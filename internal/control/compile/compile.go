@@ -44,6 +44,7 @@ func Compile(in Input) (*model.Mesh, []model.Finding) {
 	c.addGateways()
 	c.addRoutes()
 	c.addPolicies()
+	c.addSidecars()
 	return c.mesh, c.findings()
 }
 

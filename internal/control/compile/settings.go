@@ -29,6 +29,12 @@ func isMeshConfig(o *source.Object, s model.Settings) bool {
 	return ok && o.GetName() == convert.MeshConfigName && o.GetNamespace() == s.RootNamespace
 }
 
+// CheckFor is Check in a mesh that was started with the given settings.
+func CheckFor(s model.Settings) func(*source.Object) []model.Finding {
+	s = withDefaults(s)
+	return func(o *source.Object) []model.Finding { return source.SortFindings(convert.Object(o, s).Findings) }
+}
+
 // StartSettings reads the settings that a mesh is made with from a file in the form of Istio's MeshConfig. What the file leaves out
 // stays as it is in started.
 func StartSettings(file string, data []byte, started model.Settings) (model.Settings, []model.Finding) {

@@ -307,12 +307,19 @@ func (g *Generator) originalDestination(name string) *clusterv3.Cluster {
 
 // inboundCluster leads to the workload's own port.
 func (g *Generator) inboundCluster(name string, port uint16) (proto.Message, bool) {
-	for _, p := range g.node.Ports {
+	for _, p := range g.ports() {
 		if p.Number != port {
 			continue
 		}
 		c := g.originalDestination(name)
-		c.TypedExtensionProtocolOptions = protocolOptions(p.Protocol, nil)
+		endpoint, pool := g.ingress(port)
+		c.TypedExtensionProtocolOptions = protocolOptions(p.Protocol, pool)
+		c.CircuitBreakers = circuitBreakers(pool)
+		c.ConnectTimeout = g.connectTimeout(pool)
+		if pool != nil && pool.KeepAlive != nil {
+			c.UpstreamConnectionOptions = keepAlive(pool.KeepAlive)
+		}
+		deliver(c, endpoint)
 		if p.ServiceHost != "" {
 			service, namespace := p.ServiceHost, g.node.Namespace
 			if s := g.mesh.Services.Get(p.ServiceHost); s != nil {

@@ -191,14 +191,17 @@ func (r *reads) of(n *Node) string {
 // Generator gives the resources of one node in one mesh. It keeps nothing between calls and is safe for concurrent use.
 type Generator struct {
 	*Index
-	node Node
+	node  Node
+	scope *model.Sidecar // nil for none
 }
 
 // New prepares a mesh for a single node.
 func New(mesh *model.Mesh, node Node) *Generator { return NewIndex(mesh).For(node) }
 
 // For gives the generator of a node.
-func (x *Index) For(node Node) *Generator { return &Generator{Index: x, node: node} }
+func (x *Index) For(node Node) *Generator {
+	return &Generator{Index: x, node: node, scope: x.scopeOf(&node)}
+}
 
 // Resource gives the resource of that type and name; false when there is none, or the type is unknown.
 func (g *Generator) Resource(typeURL, name string) (proto.Message, bool) {
@@ -227,6 +230,9 @@ func (g *Generator) Class(typeURL, name string) string {
 		return ""
 	}
 	class := g.node.Namespace
+	if g.scope != nil {
+		class += "|sidecar=" + g.scope.Ref.Namespace + "/" + g.scope.Ref.Name
+	}
 	if g.node.Proxyless {
 		class += "|proxyless"
 	}

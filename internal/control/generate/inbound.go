@@ -52,7 +52,7 @@ func (g *Generator) inboundListener() *listenerv3.Listener {
 			ConfigType: &listenerv3.ListenerFilter_TypedConfig{TypedConfig: pack(&tlsinspectorv3.TlsInspector{})}}},
 	}
 	declared := map[uint16]bool{}
-	for _, p := range slices.SortedFunc(slices.Values(g.node.Ports), func(a, b model.WorkloadPort) int { return int(a.Number) - int(b.Number) }) {
+	for _, p := range slices.SortedFunc(slices.Values(g.ports()), func(a, b model.WorkloadPort) int { return int(a.Number) - int(b.Number) }) {
 		if declared[p.Number] {
 			continue
 		}

@@ -39,9 +39,12 @@ func (g *Generator) Listener(name string) (proto.Message, bool) {
 			}
 		}
 	}
-	if name == wire.InboundListener {
-		if g.node.Role != wire.Sidecar || g.node.Proxyless {
+	if name == wire.InboundListener || name == wire.OutboundListener {
+		switch {
+		case g.node.Role != wire.Sidecar || g.node.Proxyless:
 			return nil, false
+		case name == wire.OutboundListener:
+			return g.unknownListener(), true
 		}
 		return g.inboundListener(), true
 	}

@@ -17,11 +17,13 @@ func (g *Generator) Names(typeURL string) []string {
 		}
 	case typeURL == ListenerType:
 		if g.node.Role == wire.Sidecar && !g.node.Proxyless {
-			names = append(names, wire.InboundListener)
+			names = append(names, wire.InboundListener, wire.OutboundListener)
 		}
 		for _, h := range g.hosts() {
 			for _, p := range g.mesh.Services.Get(h).Ports {
-				names = append(names, wire.ListenerName(h, p.Number))
+				if g.reaches(g.mesh.Services.Get(h), p.Number) {
+					names = append(names, wire.ListenerName(h, p.Number))
+				}
 			}
 		}
 	case typeURL == ClusterType:
@@ -35,7 +37,7 @@ func (g *Generator) Names(typeURL string) []string {
 func (g *Generator) hosts() []string {
 	var hosts []string
 	for _, h := range slices.Sorted(g.mesh.Services.Keys()) {
-		if !isWildcard(h) && g.visible(g.mesh.Services.Get(h)) {
+		if !isWildcard(h) && g.reachesSome(g.mesh.Services.Get(h)) {
 			hosts = append(hosts, h)
 		}
 	}
@@ -44,7 +46,7 @@ func (g *Generator) hosts() []string {
 
 func (g *Generator) clusterNames() []string {
 	names := []string{wire.BlackHoleCluster, wire.InboundPassthroughCluster, wire.PassthroughCluster}
-	for _, p := range g.node.Ports {
+	for _, p := range g.ports() {
 		names = append(names, wire.InboundCluster(p.Number))
 	}
 	for _, s := range g.mesh.Services.All() {

@@ -79,6 +79,7 @@ var kinds = []*Kind{
 	{Group: GroupNetworking, Name: "Gateway", Versions: istioNetworking, New: func() Kube { return &networking.Gateway{} }},
 	{Group: GroupNetworking, Name: "ServiceEntry", Versions: istioNetworking, New: func() Kube { return &networking.ServiceEntry{} }},
 	{Group: GroupNetworking, Name: "WorkloadEntry", Versions: istioNetworking, New: func() Kube { return &networking.WorkloadEntry{} }},
+	{Group: GroupNetworking, Name: "Sidecar", Versions: istioNetworking, New: func() Kube { return &networking.Sidecar{} }},
 	{Group: GroupSecurity, Name: "PeerAuthentication", Versions: istioSecurity, New: func() Kube { return &security.PeerAuthentication{} }},
 	{Group: GroupSecurity, Name: "AuthorizationPolicy", Versions: istioSecurity, New: func() Kube { return &security.AuthorizationPolicy{} }},
 	{Group: weftapi.GroupNetworking, Name: "RateLimit", Versions: []string{weftapi.Version}, New: func() Kube { return &weftapi.RateLimit{} }},

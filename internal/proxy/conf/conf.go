@@ -17,6 +17,9 @@ type Snapshot struct {
 	Outbound map[string]*Target
 	// Inbound is the listener for connections made to the workload; nil until the first configuration has come.
 	Inbound *Listener
+	// Unknown says where connections and requests of the workload go whose destination the mesh does not know; nil where the control
+	// plane does not say. It has one cluster.
+	Unknown *TCP
 	// Gateways are the listeners that a gateway binds.
 	Gateways []*Listener
 	// RouteTables by name, for listeners whose HTTP chains name one (gateways).
@@ -186,6 +189,8 @@ type Cluster struct {
 	// Version changes whenever the content changes, endpoints included. Equal versions mean equal content.
 	Version   string
 	Discovery Discovery
+	// PortOverride is the port to connect to instead of the client's, for OriginalDst; 0 for none.
+	PortOverride uint16
 	// EndpointsName is the endpoint resource to follow, for EDS.
 	EndpointsName string
 	Policy        Balancing

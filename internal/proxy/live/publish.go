@@ -95,7 +95,8 @@ func (l *Live) publishListeners(s *conf.Snapshot) (ready bool) {
 			s.Inbound = r.target.Listener
 			s.RouteTables = tables(nil, r)
 		}
-		return s.Inbound != nil
+		known := l.publishUnknown(s)
+		return s.Inbound != nil && known
 	}
 	s.Gateways, s.RouteTables = nil, map[string]*conf.RouteTable{}
 	ready = l.listed
@@ -108,6 +109,17 @@ func (l *Live) publishListeners(s *conf.Snapshot) (ready bool) {
 		ready = ready && (r.done || r.err != nil)
 	}
 	return ready
+}
+
+// publishUnknown takes what is said of destinations that the mesh does not know, and reports whether the control plane has spoken of
+// them: an older one does not know the listener.
+func (l *Live) publishUnknown(s *conf.Snapshot) bool {
+	r := l.listeners[wire.OutboundListener]
+	s.Unknown = nil
+	if r != nil && r.target != nil && r.target.Listener.Default != nil {
+		s.Unknown = r.target.Listener.Default.TCP
+	}
+	return r != nil && (r.done || r.err != nil)
 }
 
 func tables(m map[string]*conf.RouteTable, r *root) map[string]*conf.RouteTable {

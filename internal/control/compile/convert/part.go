@@ -43,6 +43,7 @@ type Part struct {
 	PeerAuthentication  *model.PeerAuthentication
 	AuthorizationPolicy *model.AuthorizationPolicy
 	RateLimit           *model.RateLimit
+	Sidecar             *model.Sidecar
 	Credentials         []Credential    // they wait for their Secrets
 	Settings            *model.Settings // the ConfigMap with the mesh's settings
 
@@ -70,6 +71,8 @@ func Object(o *source.Object, s model.Settings) *Part {
 		p.destinationRule(k)
 	case *networking.Gateway:
 		p.istioGateway(k)
+	case *networking.Sidecar:
+		p.sidecar(k)
 	case *security.PeerAuthentication:
 		p.peerAuthentication(k)
 	case *security.AuthorizationPolicy:
