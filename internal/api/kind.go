@@ -23,6 +23,6 @@ func KindMatches(kind, asked string) bool {
 // Kinds lists the kinds of objects that a mesh may hold.
 func Kinds() []string {
 	return []string{"AuthorizationPolicy", "ConfigMap", "Deployment", "DestinationRule", "EndpointSlice", "GRPCRoute", "Gateway", "GatewayClass",
-		"HTTPRoute", "Ingress", "IngressClass", "Namespace", "PeerAuthentication", "Pod", "RateLimit", "ReferenceGrant", "Secret", "Service",
-		"ServiceAccount", "ServiceEntry", "TCPRoute", "TLSRoute", "VirtualService", "WorkloadEntry"}
+		"HTTPRoute", "Ingress", "IngressClass", "Namespace", "PeerAuthentication", "Pod", "ProxyConfig", "RateLimit", "ReferenceGrant", "Secret", "Service",
+		"ServiceAccount", "ServiceEntry", "Sidecar", "TCPRoute", "TLSRoute", "VirtualService", "WorkloadEntry", "WorkloadGroup"}
 }

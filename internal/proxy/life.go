@@ -18,6 +18,7 @@ import (
 	"github.com/weftmesh/weft/internal/proxy/bind"
 	"github.com/weftmesh/weft/internal/proxy/listen"
 	"github.com/weftmesh/weft/internal/proxy/overload"
+	"github.com/weftmesh/weft/internal/proxy/plane"
 	"github.com/weftmesh/weft/internal/telemetry"
 	"github.com/weftmesh/weft/internal/wire"
 )
@@ -157,6 +158,7 @@ func (r *running) background() {
 	if p.plane != nil {
 		r.work.Go(func() { r.fails("certificates", p.plane.Authority.Run(r.hard)) })
 		r.work.Go(func() { r.fails("configuration", p.plane.Run(r.hard)) })
+		r.work.Go(func() { plane.FollowConcurrency(r.hard, p.plane.Live) })
 	}
 	r.work.Go(func() { p.becomeReady(r.hard) })
 	if p.opt.Tidy {

@@ -32,6 +32,13 @@ const InboundListener = "virtualInbound"
 // know: its default filter chain relays to PassthroughCluster, BlackHoleCluster or a cluster of the mesh. Requests go there too.
 const OutboundListener = "virtualOutbound"
 
+// ProxySettings is the metadata of a sidecar's OutboundListener, and of a gateway's listeners, that says how the proxy itself is to run;
+// Concurrency in it is the number of cores that it may use at a time, 0 for all.
+const (
+	ProxySettings = "weft.proxy"
+	Concurrency   = "concurrency"
+)
+
 // Names of clusters that every node may use without a service behind them.
 const (
 	// PassthroughCluster connects to the original destination.

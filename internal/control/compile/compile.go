@@ -45,6 +45,7 @@ func Compile(in Input) (*model.Mesh, []model.Finding) {
 	c.addRoutes()
 	c.addPolicies()
 	c.addSidecars()
+	c.addProxyConfigs()
 	return c.mesh, c.findings()
 }
 

@@ -1,6 +1,7 @@
 package compile
 
 import (
+	"fmt"
 	"strings"
 
 	"github.com/weftmesh/weft/internal/control/compile/convert"
@@ -26,6 +27,22 @@ func (c *compiler) addSidecars() {
 		c.mesh.Sidecars = append(c.mesh.Sidecars, s)
 	}
 	c.sameWorkload()
+}
+
+// addProxyConfigs puts ProxyConfigs into the mesh. Of several of one reach the oldest counts.
+func (c *compiler) addProxyConfigs() {
+	const hint = "keep one of them"
+	first := map[string]*part{}
+	for _, p := range c.byKind["ProxyConfig"] {
+		reach := p.ProxyConfig.Namespace + "/" + fmt.Sprint(p.ProxyConfig.Selector) // maps print sorted
+		if older := first[reach]; older != nil {
+			p.Warn("DuplicatePolicy", "", hint, "it has no effect: %s is older and covers the same workloads", older.Ref())
+			older.Warn("DuplicatePolicy", "", hint, "%s covers the same workloads and has no effect", p.Ref())
+			continue
+		}
+		first[reach] = p
+		c.mesh.ProxyConfigs = append(c.mesh.ProxyConfigs, p.ProxyConfig)
+	}
 }
 
 // sameWorkload reports Sidecars that select one workload: the older one counts there.

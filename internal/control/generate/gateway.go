@@ -75,6 +75,7 @@ func (g *Generator) GatewayListeners() []*listenerv3.Listener {
 			Name:             wire.GatewayListenerName(set.port),
 			Address:          socketAddress(firstOf(set.servers[0].server.Bind, "0.0.0.0"), set.port),
 			TrafficDirection: corev3.TrafficDirection_OUTBOUND,
+			Metadata:         g.proxySettings(),
 		}
 		l.ListenerFilters = g.headerFilter(set)
 		switch set.kind() {

@@ -226,7 +226,7 @@ func (g *Generator) Class(typeURL, name string) string {
 	if g.node.Role == wire.Gateway && (typeURL == ListenerType || typeURL == RouteType) {
 		return ""
 	}
-	if name == wire.InboundListener || typeURL == ClusterType && strings.HasPrefix(name, "inbound|") {
+	if name == wire.InboundListener || name == wire.OutboundListener || typeURL == ClusterType && strings.HasPrefix(name, "inbound|") {
 		return ""
 	}
 	class := g.node.Namespace

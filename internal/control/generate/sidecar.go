@@ -1,6 +1,7 @@
 package generate
 
 import (
+	"cmp"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -9,6 +10,7 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/weftmesh/weft/internal/control/model"
@@ -115,8 +117,41 @@ func (g *Generator) unknownListener() *listenerv3.Listener {
 	if closed {
 		cluster = wire.BlackHoleCluster
 	}
-	return &listenerv3.Listener{Name: wire.OutboundListener, TrafficDirection: corev3.TrafficDirection_OUTBOUND,
+	return &listenerv3.Listener{Name: wire.OutboundListener, TrafficDirection: corev3.TrafficDirection_OUTBOUND, Metadata: g.proxySettings(),
 		DefaultFilterChain: &listenerv3.FilterChain{Name: cluster, Filters: []*listenerv3.Filter{relayTo(cluster, cluster)}}}
+}
+
+// proxySettings tell a proxy how to run, beside a listener that it always has; nil where nobody says.
+func (g *Generator) proxySettings() *corev3.Metadata {
+	n := g.concurrency()
+	if n == nil {
+		return nil
+	}
+	return &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{wire.ProxySettings: {Fields: map[string]*structpb.Value{
+		wire.Concurrency: structpb.NewNumberValue(float64(*n))}}}}
+}
+
+// concurrency is that of the ProxyConfig with the narrowest reach that says something: workload, namespace, mesh; the oldest of
+// several.
+func (g *Generator) concurrency() *uint32 {
+	var workload, namespace, mesh *uint32
+	take := func(to **uint32, n *uint32) {
+		if *to == nil {
+			*to = n
+		}
+	}
+	for _, c := range g.mesh.ProxyConfigs {
+		switch {
+		case c.Namespace == "":
+			take(&mesh, c.Concurrency)
+		case c.Namespace != g.node.Namespace:
+		case c.Selector == nil:
+			take(&namespace, c.Concurrency)
+		case subsetOf(c.Selector, g.node.Labels):
+			take(&workload, c.Concurrency)
+		}
+	}
+	return cmp.Or(workload, namespace, mesh, g.mesh.Settings.Concurrency)
 }
 
 // ports are those on which the workload takes connections: as its Sidecar says, or else as the mesh knows them.

@@ -31,6 +31,7 @@ type Mesh struct {
 	AuthorizationPolicies []*AuthorizationPolicy
 	RateLimits            []*RateLimit // oldest first
 	Sidecars              []*Sidecar   // oldest first
+	ProxyConfigs          []*ProxyConfig
 }
 
 // Ref names the object that something was compiled from, for names, explanations and findings.

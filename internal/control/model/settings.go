@@ -26,6 +26,7 @@ type Settings struct {
 	ServiceExport, RouteExport, DestinationExport []string
 	Ingress                                       IngressSettings
 	Paths                                         PathNormalization
+	Concurrency                                   *uint32 // of proxies, where no ProxyConfig says; see there
 }
 
 // IngressSettings say which Ingress objects are served, and by whom.

@@ -17,6 +17,16 @@ type Sidecar struct {
 	Created  time.Time
 }
 
+// ProxyConfig says how the proxies of workloads run.
+type ProxyConfig struct {
+	Ref       Ref
+	Namespace string            // "" for the mesh
+	Selector  map[string]string // nil for the whole namespace
+	// Concurrency is the number of cores that a proxy may use at a time; 0 for all, nil leaves it to others.
+	Concurrency *uint32
+	Created     time.Time
+}
+
 // Egress is a set of hosts, for one port or for all that no other Egress names.
 type Egress struct {
 	Port  uint16 // 0 for the others

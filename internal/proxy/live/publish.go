@@ -98,12 +98,13 @@ func (l *Live) publishListeners(s *conf.Snapshot) (ready bool) {
 		known := l.publishUnknown(s)
 		return s.Inbound != nil && known
 	}
-	s.Gateways, s.RouteTables = nil, map[string]*conf.RouteTable{}
+	s.Gateways, s.RouteTables, s.Concurrency = nil, map[string]*conf.RouteTable{}, 0
 	ready = l.listed
 	for _, name := range slices.SortedFunc(maps.Keys(l.listeners), cmp.Compare) {
 		r := l.listeners[name]
 		if r.target != nil {
 			s.Gateways = append(s.Gateways, r.target.Listener)
+			s.Concurrency = cmp.Or(r.target.Listener.Concurrency, s.Concurrency)
 			s.RouteTables = tables(s.RouteTables, r)
 		}
 		ready = ready && (r.done || r.err != nil)
@@ -115,9 +116,12 @@ func (l *Live) publishListeners(s *conf.Snapshot) (ready bool) {
 // them: an older one does not know the listener.
 func (l *Live) publishUnknown(s *conf.Snapshot) bool {
 	r := l.listeners[wire.OutboundListener]
-	s.Unknown = nil
-	if r != nil && r.target != nil && r.target.Listener.Default != nil {
-		s.Unknown = r.target.Listener.Default.TCP
+	s.Unknown, s.Concurrency = nil, 0
+	if r != nil && r.target != nil {
+		s.Concurrency = r.target.Listener.Concurrency
+		if c := r.target.Listener.Default; c != nil {
+			s.Unknown = c.TCP
+		}
 	}
 	return r != nil && (r.done || r.err != nil)
 }

@@ -45,7 +45,7 @@ func (p *Part) meshConfig(cm *corev1.ConfigMap) {
 	p.meshIngress(m, &s)
 	p.meshExports(m, &s)
 	p.meshTelemetry(m, &s)
-	p.meshProxies(m.DefaultConfig, meshConfigPath+".defaultConfig")
+	p.meshProxies(m.DefaultConfig, meshConfigPath+".defaultConfig", &s)
 	p.Settings = &s
 }
 
@@ -243,20 +243,26 @@ func (p *Part) meshTelemetry(m *meshapi.MeshConfig, s *model.Settings) {
 }
 
 // meshProxies reads what Istio says of each proxy's start. What concerns Envoy alone has no effect.
-func (p *Part) meshProxies(c *meshapi.ProxyConfig, field string) {
+func (p *Part) meshProxies(c *meshapi.ProxyConfig, field string, s *model.Settings) {
 	if c == nil {
 		return
 	}
-	for _, name := range []string{"discoveryAddress", "proxyMetadata", "tracing", "holdApplicationUntilProxyStarts", "configPath", "binaryPath", "serviceCluster",
-		"drainDuration", "terminationDrainDuration", "statusPort", "proxyAdminPort", "controlPlaneAuthPolicy", "meshId", "image"} {
+	if n := c.Concurrency; n != nil {
+		cores := p.limit(n.Value, field+".concurrency")
+		s.Concurrency = &cores
+	}
+	for _, name := range startOnly {
 		f := c.ProtoReflect().Descriptor().Fields().ByJSONName(name)
 		if f != nil && c.ProtoReflect().Has(f) {
 			p.Info("NoEffect", field+"."+name, "", "it has no effect: proxies are started by the mesh in its own way")
 		}
 	}
-	p.only(c, field, "discoveryAddress", "proxyMetadata", "tracing", "holdApplicationUntilProxyStarts", "configPath", "binaryPath", "serviceCluster",
-		"drainDuration", "terminationDrainDuration", "statusPort", "proxyAdminPort", "controlPlaneAuthPolicy", "meshId", "image")
+	p.only(c, field, append([]string{"concurrency"}, startOnly...)...)
 }
+
+// startOnly are the fields of Istio's proxies' own settings that concern how Envoy is started.
+var startOnly = []string{"discoveryAddress", "proxyMetadata", "tracing", "holdApplicationUntilProxyStarts", "configPath", "binaryPath", "serviceCluster",
+	"drainDuration", "terminationDrainDuration", "statusPort", "proxyAdminPort", "controlPlaneAuthPolicy", "meshId"}
 
 // defaultExport is the list of an object that may leave its own out.
 func defaultExport(own, otherwise []string) []string {

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	networking "istio.io/client-go/pkg/apis/networking/v1"
+	networkingbeta "istio.io/client-go/pkg/apis/networking/v1beta1"
 	security "istio.io/client-go/pkg/apis/security/v1"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -44,6 +45,7 @@ type Part struct {
 	AuthorizationPolicy *model.AuthorizationPolicy
 	RateLimit           *model.RateLimit
 	Sidecar             *model.Sidecar
+	ProxyConfig         *model.ProxyConfig
 	Credentials         []Credential    // they wait for their Secrets
 	Settings            *model.Settings // the ConfigMap with the mesh's settings
 
@@ -71,6 +73,10 @@ func Object(o *source.Object, s model.Settings) *Part {
 		p.destinationRule(k)
 	case *networking.Gateway:
 		p.istioGateway(k)
+	case *networking.WorkloadGroup:
+		p.workloadGroup(k)
+	case *networkingbeta.ProxyConfig:
+		p.proxyConfig(k)
 	case *networking.Sidecar:
 		p.sidecar(k)
 	case *security.PeerAuthentication:
