@@ -148,8 +148,8 @@ func (g *Generator) connectTimeout(p *model.ConnectionPool) *durationpb.Duration
 	switch {
 	case p != nil && p.ConnectTimeout > 0:
 		return durationpb.New(p.ConnectTimeout)
-	case g.mesh.Settings.ConnectTimeout > 0:
-		return durationpb.New(g.mesh.Settings.ConnectTimeout)
+	case g.mesh.Settings().ConnectTimeout > 0:
+		return durationpb.New(g.mesh.Settings().ConnectTimeout)
 	}
 	return durationpb.New(defaultConnectTimeout)
 }
@@ -322,7 +322,7 @@ func (g *Generator) inboundCluster(name string, port uint16) (proto.Message, boo
 		deliver(c, endpoint)
 		if p.ServiceHost != "" {
 			service, namespace := p.ServiceHost, g.node.Namespace
-			if s := g.mesh.Services.Get(p.ServiceHost); s != nil {
+			if s := g.mesh.Service(p.ServiceHost); s != nil {
 				service, namespace = s.Name, s.Namespace
 			}
 			fields := describeService(p.ServiceHost, service, namespace)
@@ -339,7 +339,7 @@ func (g *Generator) alias(s *model.Service) *model.Service {
 	if s.ExternalName == "" {
 		return nil
 	}
-	a := g.mesh.Services.Get(s.ExternalName)
+	a := g.mesh.Service(s.ExternalName)
 	if a == nil || a == s || a.ExternalName != "" || !g.visible(a) {
 		return nil
 	}

@@ -7,7 +7,7 @@ import (
 // policy gives the policy of one port of a destination, or of a subset of it, with what it inherits from the mesh's settings: whole
 // blocks where the rules have none, and single values where the block says nothing of them.
 func (g *Generator) policy(d *model.Destination, s *model.Subset, port uint16) model.TrafficPolicy {
-	p, mesh := trafficPolicy(d, s, port), &g.mesh.Settings
+	p, mesh := trafficPolicy(d, s, port), g.mesh.Settings()
 	if p.Outlier == nil {
 		p.Outlier = mesh.Outlier
 	}
@@ -47,7 +47,7 @@ func inheritPool(own *model.ConnectionPool, mesh *model.Settings) *model.Connect
 // retries are those of a route: its own, or else the mesh's; nil for the built-in ones.
 func (g *Generator) retries(own *model.Retries) *model.Retries {
 	if own == nil {
-		return g.mesh.Settings.Retries
+		return g.mesh.Settings().Retries
 	}
 	return own
 }

@@ -44,7 +44,7 @@ func (g *Generator) serverSets() []*serverSet {
 		return nil
 	}
 	byPort := map[uint16]*serverSet{}
-	for _, gw := range g.mesh.Gateways {
+	for _, gw := range g.mesh.Gateways() {
 		if gw.SelectorNamespace != "" && gw.SelectorNamespace != g.node.Namespace || !subsetOf(gw.Selector, g.node.Labels) {
 			continue
 		}
@@ -224,7 +224,7 @@ func (g *Generator) gatewayTCP(s place) []*listenerv3.FilterChain {
 // setsAt gives the route sets that name a server and have a host that it takes, in order of precedence.
 func (g *Generator) setsAt(s place) []*model.RouteSet {
 	var out []*model.RouteSet
-	for _, r := range g.mesh.RouteSets {
+	for _, r := range g.mesh.RouteSetsAt(s.gateway.Ref) {
 		if s.named(r.Gateways) && r.ExportTo.VisibleFrom(r.Namespace, g.node.Namespace) && len(s.hosts(r)) > 0 {
 			out = append(out, r)
 		}

@@ -88,8 +88,8 @@ func (g *Generator) httpManager(stat string) *hcmv3.HttpConnectionManager {
 	return &hcmv3.HttpConnectionManager{
 		StatPrefix:     stat,
 		CodecType:      hcmv3.HttpConnectionManager_AUTO,
-		NormalizePath:  wrapperspb.Bool(g.mesh.Settings.Paths != model.NormalizeOff),
-		MergeSlashes:   g.mesh.Settings.Paths == model.MergeSlashes,
+		NormalizePath:  wrapperspb.Bool(g.mesh.Settings().Paths != model.NormalizeOff),
+		MergeSlashes:   g.mesh.Settings().Paths == model.MergeSlashes,
 		UpgradeConfigs: []*hcmv3.HttpConnectionManager_UpgradeConfig{{UpgradeType: "websocket"}},
 	}
 }

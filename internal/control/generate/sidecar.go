@@ -17,28 +17,24 @@ import (
 	"github.com/weftmesh/weft/internal/wire"
 )
 
-// scopeOf finds the Sidecar of a workload: one that selects it, else that of its namespace, else that of the root namespace. Of
-// several of one sort the oldest counts.
-func (x *Index) scopeOf(n *Node) *model.Sidecar {
-	if n.Role != wire.Sidecar {
+// scope finds the Sidecar of a workload: one that selects it, else that of its namespace, else that of the root namespace. Of several
+// of one sort the oldest counts. It is nil where there is none, and for gateways.
+func (g *Generator) scope() *model.Sidecar {
+	if g.node.Role != wire.Sidecar {
 		return nil
 	}
 	var namespace, mesh *model.Sidecar
-	for _, s := range x.mesh.Sidecars {
+	for _, s := range g.mesh.Sidecars(g.node.Namespace) {
 		switch {
-		case s.Namespace == "" && mesh == nil:
-			mesh = s
-		case s.Namespace != n.Namespace:
-		case s.Selector != nil && subsetOf(s.Selector, n.Labels):
+		case s.Namespace == "":
+			mesh = cmp.Or(mesh, s)
+		case s.Selector == nil:
+			namespace = cmp.Or(namespace, s)
+		case subsetOf(s.Selector, g.node.Labels):
 			return s
-		case s.Selector == nil && namespace == nil:
-			namespace = s
 		}
 	}
-	if namespace != nil {
-		return namespace
-	}
-	return mesh
+	return cmp.Or(namespace, mesh)
 }
 
 // reaches reports whether a service exists for the node at a port: what is exported to it, and not left out by its Sidecar.
@@ -48,7 +44,7 @@ func (g *Generator) reaches(s *model.Service, port uint16) bool {
 
 // reachesSome is reaches for any port of the service.
 func (g *Generator) reachesSome(s *model.Service) bool {
-	if g.scope == nil {
+	if g.scope() == nil {
 		return g.visible(s)
 	}
 	return slices.ContainsFunc(s.Ports, func(p model.Port) bool { return g.reaches(s, p.Number) })
@@ -63,10 +59,11 @@ func (g *Generator) importsRoutes(s *model.RouteSet, port uint16) bool {
 
 // imports evaluates the Sidecar's egress for something of a namespace. A port that an egress names has its hosts and no others.
 func (g *Generator) imports(namespace string, port uint16, matches func(host string) bool) bool {
-	if g.scope == nil || len(g.scope.Egress) == 0 {
+	scope := g.scope()
+	if scope == nil || len(scope.Egress) == 0 {
 		return true
 	}
-	e := egressAt(g.scope.Egress, port)
+	e := egressAt(scope.Egress, port)
 	if e == nil {
 		return false
 	}
@@ -107,10 +104,10 @@ func coversAll(wildcard, host string) bool { return wildcard == "*" || wildcardC
 // unknownListener says what happens to connections to destinations that the mesh does not know.
 func (g *Generator) unknownListener() *listenerv3.Listener {
 	cluster := wire.PassthroughCluster
-	closed := g.mesh.Settings.RegistryOnly
-	if g.scope != nil && g.scope.Outbound != nil {
-		closed = g.scope.Outbound.RegistryOnly
-		if to := g.scope.Outbound.Proxy; to != nil && !closed {
+	closed := g.mesh.Settings().RegistryOnly
+	if scope := g.scope(); scope != nil && scope.Outbound != nil {
+		closed = scope.Outbound.RegistryOnly
+		if to := scope.Outbound.Proxy; to != nil && !closed {
 			cluster = g.destinationCluster(*to, to.Port)
 		}
 	}
@@ -140,27 +137,27 @@ func (g *Generator) concurrency() *uint32 {
 			*to = n
 		}
 	}
-	for _, c := range g.mesh.ProxyConfigs {
+	for _, c := range g.mesh.ProxyConfigs(g.node.Namespace) {
 		switch {
 		case c.Namespace == "":
 			take(&mesh, c.Concurrency)
-		case c.Namespace != g.node.Namespace:
 		case c.Selector == nil:
 			take(&namespace, c.Concurrency)
 		case subsetOf(c.Selector, g.node.Labels):
 			take(&workload, c.Concurrency)
 		}
 	}
-	return cmp.Or(workload, namespace, mesh, g.mesh.Settings.Concurrency)
+	return cmp.Or(workload, namespace, mesh, g.mesh.Settings().Concurrency)
 }
 
 // ports are those on which the workload takes connections: as its Sidecar says, or else as the mesh knows them.
 func (g *Generator) ports() []model.WorkloadPort {
-	if g.scope == nil || len(g.scope.Ingress) == 0 {
+	scope := g.scope()
+	if scope == nil || len(scope.Ingress) == 0 {
 		return g.node.Ports
 	}
 	var ports []model.WorkloadPort
-	for _, in := range g.scope.Ingress {
+	for _, in := range scope.Ingress {
 		p := model.WorkloadPort{Number: in.Port, Protocol: in.Protocol}
 		for _, known := range g.node.Ports { // for metrics: which service leads there
 			if known.Number == in.Port {
@@ -174,11 +171,12 @@ func (g *Generator) ports() []model.WorkloadPort {
 
 // ingress finds what the workload's Sidecar says of one of its ports.
 func (g *Generator) ingress(port uint16) (endpoint string, pool *model.ConnectionPool) {
-	if g.scope == nil {
+	scope := g.scope()
+	if scope == nil {
 		return "", nil
 	}
-	pool = g.scope.Pool
-	for _, in := range g.scope.Ingress {
+	pool = scope.Pool
+	for _, in := range scope.Ingress {
 		if in.Port == port {
 			if in.Pool != nil {
 				pool = in.Pool

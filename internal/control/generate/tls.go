@@ -21,8 +21,8 @@ const (
 	tlsSocket = "envoy.transport_sockets.tls"
 	rawSocket = "envoy.transport_sockets.raw_buffer"
 	// The instances of certificate providers that every client of the mesh has: its own certificate, and the mesh's roots.
-	ownCertificate = "default"
-	meshRoots      = "ROOTCA"
+	ownCertificate = wire.OwnCertificate
+	meshRoots      = wire.MeshRoots
 )
 
 // secure decides how connections to a cluster are protected: as the DestinationRule says, or else with mutual TLS to the endpoints
@@ -35,11 +35,12 @@ func (g *Generator) secure(c *clusterv3.Cluster, b *backend) {
 		}
 		return
 	}
-	if b.service.External || b.service.Resolution != model.Static || b.passthrough() || g.mesh.Settings.ManualMTLS {
+	if b.service.External || b.service.Resolution != model.Static || b.passthrough() || g.mesh.Settings().ManualMTLS {
 		return
 	}
 	if g.node.Proxyless {
-		return // gRPC's own client refuses a choice by endpoint; a DestinationRule makes it use mutual TLS throughout
+		g.secureProxyless(c, b)
+		return
 	}
 	c.TransportSocketMatches = []*clusterv3.Cluster_TransportSocketMatch{
 		{
@@ -120,11 +121,11 @@ func (g *Generator) servers(b *backend) []string {
 		s = a
 	}
 	var names []string
-	for _, e := range s.Endpoints {
+	for _, e := range g.mesh.Endpoints(s) {
 		if e.ServiceAccount == "" {
 			continue
 		}
-		id := identity.ID{TrustDomain: g.mesh.Settings.TrustDomain, Namespace: e.Namespace, ServiceAccount: e.ServiceAccount}
+		id := identity.ID{TrustDomain: g.mesh.Settings().TrustDomain, Namespace: e.Namespace, ServiceAccount: e.ServiceAccount}
 		names = append(names, id.String())
 	}
 	slices.Sort(names)

@@ -16,8 +16,8 @@ type Mesh struct {
 	Settings Settings
 	// Services by canonical host ("reviews.default.svc.cluster.local", "www.googleapis.com", "*.example.com").
 	Services Table[string, *Service]
-	// ByAddress finds a service by a virtual address, and by an endpoint's address for headless services.
-	ByAddress Table[netip.Addr, []*Service]
+	// ByAddress finds the hosts of services by a virtual address, and by an endpoint's address for headless services.
+	ByAddress Table[netip.Addr, []string]
 	// RouteSets are routes for hosts, in order of precedence (oldest first, then namespace/name).
 	RouteSets []*RouteSet
 	// Destinations by host as written in full ("reviews.default.svc.cluster.local" or "*.local"); several namespaces may
@@ -141,9 +141,12 @@ type Endpoint struct {
 	Instance       string // pod name
 	Ready          bool
 	// Mesh says that a sidecar is in front of it, so that mutual TLS is possible.
-	Mesh     bool
-	Weight   uint32 // 0 counts as 1
-	Locality string // region/zone/subzone
+	Mesh bool
+	// Proxyless says that it is a server of gRPC's own xDS library, without a sidecar: it takes mutual TLS where that is demanded, and
+	// nothing else then.
+	Proxyless bool
+	Weight    uint32 // 0 counts as 1
+	Locality  string // region/zone/subzone
 }
 
 // Workload is a running instance, known by its own name rather than by a service.

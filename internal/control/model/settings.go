@@ -1,6 +1,9 @@
 package model
 
-import "time"
+import (
+	"reflect"
+	"time"
+)
 
 // Settings are mesh-wide. They are immutable: a change makes new ones.
 type Settings struct {
@@ -28,6 +31,9 @@ type Settings struct {
 	Paths                                         PathNormalization
 	Concurrency                                   *uint32 // of proxies, where no ProxyConfig says; see there
 }
+
+// Equal reports whether both say the same. They are made anew with each reading, so that comparing pointers says nothing.
+func (s *Settings) Equal(as *Settings) bool { return reflect.DeepEqual(s, as) }
 
 // IngressSettings say which Ingress objects are served, and by whom.
 type IngressSettings struct {

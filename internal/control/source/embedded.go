@@ -2,6 +2,7 @@ package source
 
 import (
 	"encoding/json"
+	"reflect"
 	"slices"
 
 	"google.golang.org/protobuf/proto"
@@ -111,5 +112,5 @@ func Wrap(file string, data []byte, kube Kube, path string) (*Object, []model.Fi
 		root = &yaml.Node{Kind: yaml.MappingNode, Tag: "!!map", Line: 1,
 			Content: []*yaml.Node{{Kind: yaml.ScalarNode, Tag: "!!str", Value: key, Line: 1}, root}}
 	}
-	return &Object{Kube: kube, Kind: kindOf(kube), Origin: Origin{Layer: LayerFile, File: file, Line: 1}, root: root}, nil
+	return &Object{Kube: kube, Kind: kindsByType[reflect.TypeOf(kube)], Origin: Origin{Layer: LayerFile, File: file, Line: 1}, root: root}, nil
 }

@@ -1,6 +1,7 @@
 package source
 
 import (
+	"reflect"
 	"slices"
 	"strings"
 
@@ -109,15 +110,14 @@ func LookupKind(group, name string) *Kind {
 	return nil
 }
 
-// kindOf finds the kind of a typed object; nil for a type that is not in the list.
-func kindOf(o Kube) *Kind {
+// kindsByType finds a kind by the type of its objects. It is never changed.
+var kindsByType = func() map[reflect.Type]*Kind {
+	m := map[reflect.Type]*Kind{}
 	for _, k := range kinds {
-		if sameType(k.New(), o) {
-			return k
-		}
+		m[reflect.TypeOf(k.New())] = k
 	}
-	return nil
-}
+	return m
+}()
 
 // supported gives the list of kinds for error messages.
 func supported() string {
