@@ -1,6 +1,7 @@
 package compile
 
 import (
+	"cmp"
 	"strings"
 
 	networkingv1 "k8s.io/api/networking/v1"
@@ -37,7 +38,7 @@ func (c *compiler) ingressGateway(p *part) (*model.Gateway, bool) {
 		ours = c.isOurs(class, "IngressClass")
 	}
 	if !ours {
-		p.Info("NotOurs", field, `use class "istio" or "weft" to have this mesh serve it`, "class %q belongs to another implementation", class)
+		p.Info("NotOurs", field, "use class "+cmp.Or(c.settings.Ingress.Class, "istio")+" or weft to have this mesh serve it", "class %q belongs to another implementation", class)
 		return nil, false
 	}
 	if p.Gateway == nil {

@@ -81,7 +81,7 @@ func (c *compiler) selectedByBoth(a, b *model.Sidecar) string {
 func (c *compiler) linkSidecar(p *part) {
 	for i, e := range p.Sidecar.Egress {
 		for j, h := range e.Hosts {
-			if strings.HasPrefix(h.Host, "*") || h.Namespace == "~" || c.egressHas(p, h) {
+			if strings.HasPrefix(h.Host, "*") || h.Excluded || h.Namespace == "~" || c.egressHas(p, h) {
 				continue
 			}
 			p.Warn("HostNotFound", convert.At(convert.At("spec.egress", i)+".hosts", j), c.hostHint(h.Host, p.GetNamespace()),

@@ -1,6 +1,7 @@
 package convert
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 
@@ -33,8 +34,9 @@ func (p *Part) meshConfig(cm *corev1.ConfigMap) {
 		}
 	}
 	m := &meshapi.MeshConfig{}
-	p.Findings = append(p.Findings, p.Embedded(meshConfigPath, cm.Data[MeshConfigKey], m)...)
-	if p.Failed() {
+	problems := p.Embedded(meshConfigPath, cm.Data[MeshConfigKey], m)
+	p.Findings = append(p.Findings, problems...)
+	if len(problems) > 0 {
 		return
 	}
 	p.onlyMesh(m)
@@ -139,7 +141,9 @@ func (p *Part) meshIdentity(m *meshapi.MeshConfig, s *model.Settings) {
 	if v := m.VerifyCertificateAtClient; v != nil && !v.Value { //nolint:staticcheck // deprecated, and still in use
 		p.Unsupported(meshConfigPath+".verifyCertificateAtClient", "certificates of servers are always verified; a DestinationRule may set insecureSkipVerify")
 	}
-	s.ManualMTLS = m.EnableAutoMtls != nil && !m.EnableAutoMtls.Value
+	if m.EnableAutoMtls != nil {
+		s.ManualMTLS = !m.EnableAutoMtls.Value
+	}
 }
 
 // meshTraffic reads what destinations and routes inherit.
@@ -150,15 +154,17 @@ func (p *Part) meshTraffic(m *meshapi.MeshConfig, s *model.Settings) {
 	if k := m.TcpKeepalive; k != nil {
 		s.KeepAlive = p.keepAlive(k, meshConfigPath+".tcpKeepalive")
 	}
-	s.Locality = p.localitySetting(m.LocalityLbSetting, meshConfigPath+".localityLbSetting")
-	s.UpgradeHTTP2 = m.H2UpgradePolicy == meshapi.MeshConfig_UPGRADE
+	if l := p.localitySetting(m.LocalityLbSetting, meshConfigPath+".localityLbSetting"); l != nil {
+		s.Locality = l
+	}
+	s.UpgradeHTTP2 = s.UpgradeHTTP2 || m.H2UpgradePolicy == meshapi.MeshConfig_UPGRADE
 	if r := p.retries(m.DefaultHttpRetryPolicy, meshConfigPath+".defaultHttpRetryPolicy"); r != nil {
 		s.Retries = r
 	}
 	if d := m.DefaultTrafficPolicy; d != nil {
 		p.only(d, meshConfigPath+".defaultTrafficPolicy", "connectionPool", "outlierDetection")
-		s.Pool = p.pool(d.ConnectionPool, meshConfigPath+".defaultTrafficPolicy.connectionPool")
-		s.Outlier = p.outlier(d.OutlierDetection, meshConfigPath+".defaultTrafficPolicy.outlierDetection")
+		s.Pool = cmp.Or(p.pool(d.ConnectionPool, meshConfigPath+".defaultTrafficPolicy.connectionPool"), s.Pool)
+		s.Outlier = cmp.Or(p.outlier(d.OutlierDetection, meshConfigPath+".defaultTrafficPolicy.outlierDetection"), s.Outlier)
 	}
 	switch n := m.PathNormalization.GetNormalization(); n {
 	case meshapi.MeshConfig_ProxyPathNormalization_DEFAULT, meshapi.MeshConfig_ProxyPathNormalization_BASE:
@@ -190,8 +196,10 @@ func (p *Part) meshOutbound(m *meshapi.MeshConfig, s *model.Settings) {
 
 // meshIngress reads which Ingress objects are served. The mesh's own classes always are, unless all are off.
 func (p *Part) meshIngress(m *meshapi.MeshConfig, s *model.Settings) {
-	s.Ingress = model.IngressSettings{Class: m.IngressClass, Selector: m.IngressSelector,
-		Off: m.IngressControllerMode == meshapi.MeshConfig_OFF, Unclassed: m.IngressControllerMode == meshapi.MeshConfig_DEFAULT}
+	s.Ingress.Class, s.Ingress.Selector = cmp.Or(m.IngressClass, s.Ingress.Class), cmp.Or(m.IngressSelector, s.Ingress.Selector)
+	if mode := m.IngressControllerMode; mode != meshapi.MeshConfig_UNSPECIFIED {
+		s.Ingress.Off, s.Ingress.Unclassed = mode == meshapi.MeshConfig_OFF, mode == meshapi.MeshConfig_DEFAULT
+	}
 	if v := m.IngressSelector; len(validation.IsValidLabelValue(v)) > 0 {
 		p.Err("InvalidLabel", meshConfigPath+".ingressSelector", "", "%q is not the value of a label", v)
 	}
@@ -208,8 +216,9 @@ func (p *Part) meshExports(m *meshapi.MeshConfig, s *model.Settings) {
 		{m.DefaultVirtualServiceExportTo, "defaultVirtualServiceExportTo", &s.RouteExport},
 		{m.DefaultDestinationRuleExportTo, "defaultDestinationRuleExportTo", &s.DestinationExport},
 	} {
-		p.exportTo(e.list, meshConfigPath+"."+e.field)
-		*e.into = e.list
+		if p.exportTo(e.list, meshConfigPath+"."+e.field); len(e.list) > 0 {
+			*e.into = e.list
+		}
 	}
 }
 
