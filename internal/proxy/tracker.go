@@ -42,7 +42,9 @@ var began = time.Now()
 // steady gives a time whose wall-clock reading follows the monotonic clock: for those who keep times as numbers.
 func steady(now time.Time) time.Time { return began.Add(now.Sub(began)) }
 
-func stateOf(ph phase, now time.Time) int64 { return now.Sub(began).Milliseconds()<<phaseBits | int64(ph) }
+func stateOf(ph phase, now time.Time) int64 {
+	return now.Sub(began).Milliseconds()<<phaseBits | int64(ph)
+}
 
 func (t *tracked) enter(ph phase, now time.Time) { t.state.Store(stateOf(ph, now)) }
 

@@ -27,18 +27,26 @@ type Input struct {
 // left out of the mesh. The zero Settings become trust domain and cluster domain "cluster.local" and root namespace
 // "istio-system".
 func Compile(in Input) (*model.Mesh, []model.Finding) {
-	c := newCompiler(withDefaults(in.Settings))
+	started := withDefaults(in.Settings)
+	c := newCompiler(meshSettings(in.Objects, started))
 	for _, o := range in.Objects {
+		if isMeshConfig(o, started) {
+			c.take(convert.Object(o, started))
+			continue
+		}
 		c.take(convert.Object(o, c.settings))
 	}
 	c.addServices()
 	c.addServiceEntries()
+	c.addBackendTLS()
 	c.addWorkloads()
 	c.addEndpoints()
 	c.addDestinations()
 	c.addGateways()
 	c.addRoutes()
 	c.addPolicies()
+	c.addSidecars()
+	c.addProxyConfigs()
 	return c.mesh, c.findings()
 }
 
@@ -84,6 +92,8 @@ type compiler struct {
 	instances map[instance]*model.Endpoint
 	claims    map[string][]claim // who rules a host in sidecars, oldest first
 	taken     map[string]*part   // routes for connections that have a place alone, see firstFor
+	opened    map[model.Ref]*opened
+	attached  map[string][]atListener // routes for requests by listener, oldest first
 }
 
 func newCompiler(s model.Settings) *compiler {
@@ -92,6 +102,7 @@ func newCompiler(s model.Settings) *compiler {
 		mesh:     &model.Mesh{Settings: s},
 		byKind:   map[string][]*part{}, byRef: map[model.Ref]*part{}, owner: map[any]*part{}, placed: map[netip.Addr]podSeat{},
 		instances: map[instance]*model.Endpoint{}, claims: map[string][]claim{}, taken: map[string]*part{},
+		opened: map[model.Ref]*opened{}, attached: map[string][]atListener{},
 	}
 }
 

@@ -1,7 +1,6 @@
 package generate
 
 import (
-	"cmp"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -35,9 +34,8 @@ import (
 //
 // Clusters and endpoints have the names and, but for how certificates are found, the contents that they have for our own proxies.
 const (
-	virtualOutbound = "virtualOutbound"
-	httpInspector   = "envoy.filters.listener.http_inspector"
-	originalDst     = "envoy.filters.listener.original_dst"
+	httpInspector = "envoy.filters.listener.http_inspector"
+	originalDst   = "envoy.filters.listener.original_dst"
 	// inspection bounds the wait for a client's first bytes; servers of some protocols speak first.
 	inspection = 5 * time.Second
 )
@@ -84,13 +82,12 @@ func (g *Generator) relayOnly(c *clusterv3.Cluster) {
 
 // classicNames lists the listeners of a sidecar that is an Envoy.
 func (g *Generator) classicNames() []string {
-	names := []string{virtualOutbound, wire.InboundListener}
+	names := []string{wire.OutboundListener, wire.InboundListener}
 	for s := range g.mesh.AllServices() {
-		if !g.visible(s) {
-			continue
-		}
 		for _, p := range s.Ports {
-			names = append(names, g.addressesOf(s, p)...)
+			if g.reaches(s, p.Number) {
+				names = append(names, g.addressesOf(s, p)...)
+			}
 		}
 	}
 	for _, port := range g.routedPorts() {
@@ -161,7 +158,7 @@ func addressListenerName(a netip.Addr, port uint16) string {
 // classicListener gives the listener of that name; nil when there is none.
 func (g *Generator) classicListener(name string) *listenerv3.Listener {
 	switch name {
-	case virtualOutbound:
+	case wire.OutboundListener:
 		return g.virtualOutbound()
 	case wire.InboundListener:
 		return g.virtualInbound()
@@ -215,20 +212,12 @@ func listenerFilter(name string, m proto.Message) *listenerv3.ListenerFilter {
 	return &listenerv3.ListenerFilter{Name: name, ConfigType: &listenerv3.ListenerFilter_TypedConfig{TypedConfig: pack(m)}}
 }
 
-// unknown is the cluster of destinations that the mesh does not know.
-func (g *Generator) unknown() string {
-	if g.mesh.Settings().RegistryOnly {
-		return wire.BlackHoleCluster
-	}
-	return wire.PassthroughCluster
-}
-
 func (g *Generator) virtualOutbound() *listenerv3.Listener {
-	return &listenerv3.Listener{Name: virtualOutbound, Address: socketAddress("0.0.0.0", wire.OutboundPort),
+	return &listenerv3.Listener{Name: wire.OutboundListener, Address: socketAddress("0.0.0.0", wire.OutboundPort),
 		UseOriginalDst: wrapperspb.Bool(true), TrafficDirection: corev3.TrafficDirection_OUTBOUND,
 		FilterChains: []*listenerv3.FilterChain{
 			itself("virtualOutbound-blackhole", wire.OutboundPort),
-			{Name: "virtualOutbound-catchall-tcp", Filters: []*listenerv3.Filter{relayTo(g.unknown(), g.unknown())}},
+			{Name: "virtualOutbound-catchall-tcp", Filters: []*listenerv3.Filter{relayTo(g.unknownCluster(), g.unknownCluster())}},
 		}}
 }
 
@@ -256,7 +245,7 @@ func (g *Generator) virtualInbound() *listenerv3.Listener {
 // opaquePorts are those on which no requests are looked for, so that nobody waits for a client that listens first.
 func (g *Generator) opaquePorts() []uint16 {
 	var out []uint16
-	for _, p := range g.node.Ports {
+	for _, p := range g.ports() {
 		if !p.Protocol.IsHTTP() && p.Protocol != model.Auto {
 			out = append(out, p.Number)
 		}
@@ -288,14 +277,14 @@ func (g *Generator) portListener(name string, port uint16) *listenerv3.Listener 
 	requests, opaque := slices.Contains(g.routedPorts(), port), []*listenerv3.FilterChain(nil)
 	for s := range g.mesh.AllServices() {
 		p := s.Port(port)
-		if p == nil || !g.visible(s) || !slices.Contains(g.addressesOf(s, *p), name) {
+		if p == nil || !g.reaches(s, port) || !slices.Contains(g.addressesOf(s, *p), name) {
 			continue
 		}
 		if p.Protocol.IsHTTP() {
 			requests = true
 			continue
 		}
-		t := &target{host: s.Host, port: port, service: s, sets: g.setsFor(s.Host, s)}
+		t := &target{host: s.Host, port: port, service: s, sets: g.setsFor(s.Host, port, s)}
 		for _, c := range g.outboundChains(t) {
 			named := byName(c, s, p.Protocol)
 			if len(named.GetFilterChainMatch().GetServerNames()) > 0 {
@@ -315,7 +304,7 @@ func (g *Generator) portListener(name string, port uint16) *listenerv3.Listener 
 		return nil
 	}
 	inspect(l)
-	l.DefaultFilterChain = &listenerv3.FilterChain{Name: "passthrough", Filters: []*listenerv3.Filter{relayTo(g.unknown(), g.unknown())}}
+	l.DefaultFilterChain = &listenerv3.FilterChain{Name: "passthrough", Filters: []*listenerv3.Filter{relayTo(g.unknownCluster(), g.unknownCluster())}}
 	return l
 }
 
@@ -333,7 +322,7 @@ func byName(c *listenerv3.FilterChain, s *model.Service, p model.Protocol) *list
 
 func (g *Generator) portManager(port uint16) *hcmv3.HttpConnectionManager {
 	name := strconv.Itoa(int(port))
-	h := httpManager("outbound_" + wire.GatewayListenerName(port))
+	h := g.httpManager("outbound_" + wire.GatewayListenerName(port))
 	h.RouteSpecifier = &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{ConfigSource: ads(), RouteConfigName: name}}
 	h.HttpFilters = g.outboundFilters()
 	return h
@@ -347,20 +336,22 @@ func (g *Generator) routedPorts() []uint16 {
 			continue
 		}
 		for _, s := range sets {
-			if len(s.HTTP) == 0 || !s.ExportTo.VisibleFrom(s.Namespace, g.node.Namespace) {
+			if len(s.HTTP) == 0 {
 				continue
 			}
-			ports[80] = true
+			ports[80] = ports[80] || g.importsRoutes(s, 80)
 			for _, r := range s.HTTP {
 				for _, m := range r.Matches {
-					ports[cmp.Or(m.Port, 80)] = true
+					ports[m.Port] = ports[m.Port] || m.Port != 0 && g.importsRoutes(s, m.Port)
 				}
 			}
 		}
 	}
 	out := make([]uint16, 0, len(ports))
-	for p := range ports {
-		out = append(out, p)
+	for p, routed := range ports {
+		if routed {
+			out = append(out, p)
+		}
 	}
 	slices.Sort(out)
 	return out

@@ -40,15 +40,15 @@ func (g *Generator) portTable(name string, port uint16) *routev3.RouteConfigurat
 func (g *Generator) portTargets(port uint16) []*target {
 	var out []*target
 	for s := range g.mesh.AllServices() {
-		if p := s.Port(port); p != nil && p.Protocol.IsHTTP() && g.visible(s) {
-			out = append(out, &target{host: s.Host, port: port, service: s, sets: g.setsFor(s.Host, s)})
+		if p := s.Port(port); p != nil && p.Protocol.IsHTTP() && g.reaches(s, port) {
+			out = append(out, &target{host: s.Host, port: port, service: s, sets: g.setsFor(s.Host, port, s)})
 		}
 	}
 	for host := range g.mesh.AllRouteSets() {
 		if host == "*" || g.service(host) != nil {
 			continue
 		}
-		if sets := g.setsFor(host, nil); len(sets) > 0 && answersPort(sets, port) {
+		if sets := g.setsFor(host, port, nil); len(sets) > 0 && answersPort(sets, port) {
 			out = append(out, &target{host: host, port: port, sets: sets})
 		}
 	}
@@ -66,11 +66,12 @@ func (g *Generator) classicDomains(t *target) []string {
 // otherHosts takes requests to hosts that the mesh does not know, as Istio names it.
 func (g *Generator) otherHosts() *routev3.VirtualHost {
 	r := &routev3.Route{Name: "allow_any", Match: &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}}}
-	if g.mesh.Settings().RegistryOnly {
+	cluster := g.unknownCluster()
+	if cluster == wire.BlackHoleCluster {
 		r.Name, r.Action = "block_all", &routev3.Route_DirectResponse{DirectResponse: &routev3.DirectResponseAction{Status: 502}}
 	} else {
 		r.Action = &routev3.Route_Route{Route: &routev3.RouteAction{Timeout: durationpb.New(0),
-			ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: wire.PassthroughCluster}}}
+			ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: cluster}}}
 	}
 	return &routev3.VirtualHost{Name: r.Name, Domains: []string{"*"}, Routes: []*routev3.Route{r}}
 }

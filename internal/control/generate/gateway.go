@@ -67,6 +67,19 @@ func (g *Generator) serverSets() []*serverSet {
 	return out
 }
 
+// gatewayClient is what the node shows to backends as a gateway: the oldest of its Gateways that says so decides.
+func (g *Generator) gatewayClient() *model.KeyPair {
+	if g.node.Role != wire.Gateway || len(g.node.Labels) == 0 {
+		return nil
+	}
+	for _, gw := range g.mesh.Gateways() {
+		if gw.Client != nil && (gw.SelectorNamespace == "" || gw.SelectorNamespace == g.node.Namespace) && subsetOf(gw.Selector, g.node.Labels) {
+			return gw.Client
+		}
+	}
+	return nil
+}
+
 // GatewayListeners gives all listeners that the node binds, in the order of their ports; none unless it is a gateway.
 func (g *Generator) GatewayListeners() []*listenerv3.Listener {
 	var out []*listenerv3.Listener
@@ -75,6 +88,7 @@ func (g *Generator) GatewayListeners() []*listenerv3.Listener {
 			Name:             wire.GatewayListenerName(set.port),
 			Address:          socketAddress(firstOf(set.servers[0].server.Bind, "0.0.0.0"), set.port),
 			TrafficDirection: corev3.TrafficDirection_OUTBOUND,
+			Metadata:         g.proxySettings(),
 		}
 		l.ListenerFilters = g.headerFilter(set)
 		switch set.kind() {
@@ -124,7 +138,7 @@ func (g *Generator) gatewayHTTP(routes string, port uint16) *listenerv3.Filter {
 }
 
 func (g *Generator) gatewayManager(routes string, port uint16) *hcmv3.HttpConnectionManager {
-	h := httpManager("gateway_" + strconv.Itoa(int(port)))
+	h := g.httpManager("gateway_" + strconv.Itoa(int(port)))
 	h.RouteSpecifier = &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{ConfigSource: ads(), RouteConfigName: routes}}
 	h.UseRemoteAddress = wrapperspb.Bool(true)
 	h.ForwardClientCertDetails = hcmv3.HttpConnectionManager_SANITIZE_SET

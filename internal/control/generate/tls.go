@@ -35,7 +35,7 @@ func (g *Generator) secure(c *clusterv3.Cluster, b *backend) {
 		}
 		return
 	}
-	if b.service.External || b.service.Resolution != model.Static || b.passthrough() {
+	if b.service.External || b.service.Resolution != model.Static || b.passthrough() || g.mesh.Settings().ManualMTLS {
 		return
 	}
 	if g.node.Proxyless {
@@ -162,6 +162,11 @@ func (g *Generator) outsideTLS(t *model.ClientTLS, b *backend) *tlsv3.UpstreamTl
 	if t.Mode == model.TLSMutual && len(t.Certificate) > 0 {
 		common.TlsCertificates = []*tlsv3.TlsCertificate{keyPair(t.Certificate, t.Key)}
 	}
+	if t == b.service.ClientTLS(b.port.Number) {
+		if client := g.gatewayClient(); client != nil {
+			common.TlsCertificates = []*tlsv3.TlsCertificate{keyPair(client.Certificate, client.Key)}
+		}
+	}
 	return &tlsv3.UpstreamTlsContext{Sni: sni, CommonTlsContext: common}
 }
 
@@ -202,6 +207,13 @@ func serverTLS(s *model.Server, alpn []string) *corev3.TransportSocket {
 	common := &tlsv3.CommonTlsContext{AlpnProtocols: alpn, TlsCertificates: []*tlsv3.TlsCertificate{keyPair(t.Certificate, t.Key)},
 		TlsParams: &tlsv3.TlsParameters{TlsMinimumProtocolVersion: tlsVersion(t.MinVersion), TlsMaximumProtocolVersion: tlsVersion(t.MaxVersion)}}
 	common.TlsParams.CipherSuites = t.CipherSuites
+	for _, pair := range t.More {
+		common.TlsCertificates = append(common.TlsCertificates, keyPair(pair.Certificate, pair.Key))
+	}
+	if t.AnyClient {
+		common.ValidationContextType = &tlsv3.CommonTlsContext_ValidationContext{ValidationContext: &tlsv3.CertificateValidationContext{
+			TrustChainVerification: tlsv3.CertificateValidationContext_ACCEPT_UNTRUSTED}}
+	}
 	if t.Mode == model.TLSMutual || t.Mode == model.TLSOptionalMutual {
 		v := &tlsv3.CertificateValidationContext{}
 		if len(t.CA) > 0 {

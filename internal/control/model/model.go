@@ -30,17 +30,8 @@ type Mesh struct {
 	PeerAuthentications   []*PeerAuthentication
 	AuthorizationPolicies []*AuthorizationPolicy
 	RateLimits            []*RateLimit // oldest first
-}
-
-// Settings are mesh-wide.
-type Settings struct {
-	TrustDomain   string
-	ClusterDomain string // "cluster.local"
-	RootNamespace string // "istio-system": policies there apply to the whole mesh
-	// RegistryOnly refuses destinations that the mesh does not know; otherwise they are passed through.
-	RegistryOnly   bool
-	AccessLog      bool
-	ConnectTimeout time.Duration
+	Sidecars              []*Sidecar   // oldest first
+	ProxyConfigs          []*ProxyConfig
 }
 
 // Ref names the object that something was compiled from, for names, explanations and findings.
@@ -83,6 +74,8 @@ type Service struct {
 	Endpoints  []*Endpoint
 	// ExternalName is set for Kubernetes services that are an alias.
 	ExternalName string
+	// TLS is what the service asks of its clients (BackendTLSPolicy), by port; 0 is for those not named. A DestinationRule's goes first.
+	TLS map[uint16]*ClientTLS
 	// Near prefers the endpoints that are nearest to the client (Kubernetes' trafficDistribution).
 	Near    bool
 	Created time.Time
@@ -183,7 +176,18 @@ type WorkloadPort struct {
 	ServicePort uint16
 }
 
-// Gateway is a set of ports that gateway workloads open.
+// ClientTLS gives what the service asks of its clients at a port; nil for nothing.
+func (s *Service) ClientTLS(port uint16) *ClientTLS {
+	if t := s.TLS[port]; t != nil {
+		return t
+	}
+	return s.TLS[0]
+}
+
+// KeyPair is a certificate with its key, as PEM.
+type KeyPair struct{ Certificate, Key []byte }
+
+// Gateway is a set of ports that gateway workloads open: a Gateway, a ListenerSet, or what an Ingress asks for.
 type Gateway struct {
 	Ref Ref
 	// Selector picks gateway workloads by label; SelectorNamespace restricts it to one namespace ("" for any).
@@ -194,7 +198,9 @@ type Gateway struct {
 	HTTP3 bool
 	// ProxyProtocol says that what stands in front of the gateway sends PROXY protocol headers.
 	ProxyProtocol ProxyProtocol
-	Created       time.Time
+	// Client is what the gateway shows to backends whose BackendTLSPolicy has it speak TLS; nil for nothing.
+	Client  *KeyPair
+	Created time.Time
 }
 
 // ProxyProtocol is what a gateway expects at the beginning of connections.
@@ -232,13 +238,17 @@ type ServerTLS struct {
 	Mode        TLSMode
 	Certificate []byte // PEM
 	Key         []byte // PEM
-	CA          []byte // PEM, for Mutual and OptionalMutual
-	CRL         []byte // PEM; empty for none
+	// More certificates, of which clients are shown the one that they can take.
+	More []KeyPair
+	CA   []byte // PEM, for Mutual and OptionalMutual
+	CRL  []byte // PEM; empty for none
 	// SANs are the names that clients' certificates need one of; empty for any. CipherSuites are OpenSSL's names, for TLS 1.2; empty
 	// for the default.
 	SANs, CipherSuites []string
-	MinVersion         uint16
-	MaxVersion         uint16
+	// AnyClient asks clients for a certificate and takes any, or none: it is for whoever is behind to judge it.
+	AnyClient  bool
+	MinVersion uint16
+	MaxVersion uint16
 }
 
 // TLSMode says who encrypts and who proves what.
@@ -379,6 +389,8 @@ type ConnectionPool struct {
 	IdleTimeout              time.Duration
 	// UpgradeHTTP2 speaks HTTP/2 to ports of HTTP, ClientProtocol to every port what the client speaks; the latter goes first.
 	UpgradeHTTP2, ClientProtocol bool
+	// KeepHTTP1 says that the mesh's wish to upgrade does not count here.
+	KeepHTTP1 bool
 }
 
 // RetryBudget bounds the retries under way by a percentage of the requests under way, and allows Min in any case. Nil takes Istio's
@@ -414,6 +426,8 @@ type ClientTLS struct {
 	CA               []byte // PEM; empty for the system's roots
 	Certificate, Key []byte
 	SkipVerify       bool
+	// Refuse has connections fail: what is needed to verify the server is not to be had.
+	Refuse bool
 }
 
 // PeerAuthentication says which connections an inbound side takes.

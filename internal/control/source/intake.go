@@ -19,10 +19,11 @@ type Arrival struct {
 	closed *Object // stands in for it when it is refused; see denyAll
 }
 
-// DecodeArrival decodes a document (YAML or JSON) that a system keeps under a key. The origin's file is how findings call its place.
+// DecodeArrival decodes a document (YAML or JSON) that a system keeps under a key. The origin's file and line are how findings call
+// the place where it begins.
 func DecodeArrival(key Key, origin Origin, text []byte, check func(*Object) []model.Finding) Arrival {
 	a := Arrival{Key: key}
-	all := decodeAll(origin.Layer, origin.File, text)
+	all := decodeFrom(origin, text)
 	if len(all) != 1 {
 		return a.refuse(origin, "NotAnObject", fmt.Sprintf("it holds %d objects, want one", len(all)), "write each object under its own key")
 	}
@@ -42,6 +43,18 @@ func DecodeArrival(key Key, origin Origin, text []byte, check func(*Object) []mo
 		}
 	}
 	return a
+}
+
+// decodeFrom decodes text that begins at the origin's line.
+func decodeFrom(origin Origin, text []byte) (all []decoded) {
+	docs, problem := splitDocuments(origin.File, text)
+	if problem != nil {
+		return []decoded{{findings: []model.Finding{*problem}}}
+	}
+	for _, doc := range docs {
+		all = append(all, decodeDocument(origin.Layer, origin.File, doc.text, doc.line+max(origin.Line, 1)-1)...)
+	}
+	return all
 }
 
 // refuse gives the arrival with one finding about the whole document.

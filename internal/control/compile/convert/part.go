@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	networking "istio.io/client-go/pkg/apis/networking/v1"
+	networkingbeta "istio.io/client-go/pkg/apis/networking/v1beta1"
 	security "istio.io/client-go/pkg/apis/security/v1"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -39,13 +40,19 @@ type Part struct {
 	// Delegates of a VirtualService's rules, by position in Routes.HTTP.
 	Delegates           map[int]model.Ref
 	Destination         *model.Destination
-	Gateway             *model.Gateway // both kinds of Gateway, and Ingress, when their class is known by name
+	Gateway             *model.Gateway   // both kinds of Gateway, ListenerSet, and Ingress, when their class is known by name
+	Listeners           []*APIListener   // Gateway of the Gateway API, ListenerSet
+	BackendTLS          *model.ClientTLS // BackendTLSPolicy, of which the authority is left to be found
 	PeerAuthentication  *model.PeerAuthentication
 	AuthorizationPolicy *model.AuthorizationPolicy
 	RateLimit           *model.RateLimit
-	Credentials         []Credential // they wait for their Secrets
+	Sidecar             *model.Sidecar
+	ProxyConfig         *model.ProxyConfig
+	Credentials         []Credential    // they wait for their Secrets
+	Settings            *model.Settings // the ConfigMap with the mesh's settings
 
 	settings model.Settings
+	starting bool // the settings are those that a mesh is made with
 }
 
 // Object makes of an object what can be made of it alone. The settings are complete.
@@ -54,6 +61,10 @@ func Object(o *source.Object, s model.Settings) *Part {
 	switch k := o.Kube.(type) {
 	case *corev1.Service:
 		p.service(k)
+	case *corev1.ConfigMap:
+		if k.Name == MeshConfigName && k.Namespace == s.RootNamespace {
+			p.meshConfig(k)
+		}
 	case *networking.ServiceEntry:
 		p.serviceEntry(k)
 	case *networking.WorkloadEntry:
@@ -64,14 +75,28 @@ func Object(o *source.Object, s model.Settings) *Part {
 		p.destinationRule(k)
 	case *networking.Gateway:
 		p.istioGateway(k)
+	case *networking.WorkloadGroup:
+		p.workloadGroup(k)
+	case *networkingbeta.ProxyConfig:
+		p.proxyConfig(k)
+	case *networking.Sidecar:
+		p.sidecar(k)
 	case *security.PeerAuthentication:
 		p.peerAuthentication(k)
 	case *security.AuthorizationPolicy:
 		p.authorizationPolicy(k)
 	case *weftapi.RateLimit:
 		p.rateLimit(k)
+	case *gatewayv1.GatewayClass:
+		if k.Spec.ParametersRef != nil && slices.Contains(OurControllers, string(k.Spec.ControllerName)) {
+			p.Err("InvalidParameters", "spec.parametersRef", "remove it: classes take no parameters", "there is no kind of parameters %q", k.Spec.ParametersRef.Kind)
+		}
 	case *gatewayv1.Gateway:
 		p.apiGateway(k)
+	case *gatewayv1.ListenerSet:
+		p.listenerSet(k)
+	case *gatewayv1.BackendTLSPolicy:
+		p.backendTLSPolicy(k)
 	case *gatewayv1.HTTPRoute:
 		p.checkHTTPRoute(k)
 	case *gatewayv1.GRPCRoute:

@@ -58,7 +58,7 @@ func (s Secrets) Listener(l *listenerv3.Listener) *listenerv3.Listener {
 // Cluster gives an Envoy's form of a cluster. Towards the mesh it speaks the version of HTTP that the port is declared for, 1.1 unless
 // that says 2, because an Envoy that spoke what its client does would offer the wrong ALPN.
 func (s Secrets) Cluster(c *clusterv3.Cluster) *clusterv3.Cluster {
-	if strings.HasPrefix(c.Name, "inbound|") || c.Name == wire.InboundPassthroughCluster {
+	if c.GetType() == clusterv3.Cluster_ORIGINAL_DST && (strings.HasPrefix(c.Name, "inbound|") || c.Name == wire.InboundPassthroughCluster) {
 		c.UpstreamBindConfig = &corev3.BindConfig{SourceAddress: &corev3.SocketAddress{Address: LoopSource,
 			PortSpecifier: &corev3.SocketAddress_PortValue{}}}
 		return c
