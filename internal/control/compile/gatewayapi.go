@@ -35,8 +35,8 @@ var ourControllers = []string{"weft.dev/gateway-controller", "istio.io/gateway-c
 // isOurs looks a class up; without an object of that name, the name decides.
 func (c *compiler) isOurs(name, kind string) bool {
 	controller := ""
-	if p := c.byRef[model.Ref{Kind: kind, Name: name}]; p != nil {
-		controller = controllerOf(p)
+	if o := c.object(model.Ref{Kind: kind, Name: name}); o != nil {
+		controller = controllerOf(o)
 	}
 	if controller == "" {
 		return slices.Contains(convert.OurClasses, name)
@@ -49,9 +49,9 @@ func (c *compiler) granted(from *part, namespace, group, kind, name string) bool
 	if namespace == from.GetNamespace() {
 		return true
 	}
-	for _, p := range c.byKind["ReferenceGrant"] {
-		g, ok := p.Kube.(*gatewayv1.ReferenceGrant)
-		if !ok || g.Namespace != namespace {
+	for _, r := range c.inNamespace("ReferenceGrant", namespace) {
+		g, ok := r.Kube.(*gatewayv1.ReferenceGrant)
+		if !ok {
 			continue
 		}
 		who := slices.ContainsFunc(g.Spec.From, func(f gatewayv1.ReferenceGrantFrom) bool {
@@ -184,8 +184,8 @@ func (c *compiler) allowed(route *part, g *gatewayv1.Gateway, l *gatewayv1.Liste
 // namespaceLabels gives a namespace's labels; every namespace is labelled with its name, whether or not there is an object.
 func (c *compiler) namespaceLabels(name string) map[string]string {
 	l := map[string]string{}
-	if p := c.byRef[model.Ref{Kind: "Namespace", Name: name}]; p != nil {
-		for k, v := range p.GetLabels() {
+	if o := c.object(model.Ref{Kind: "Namespace", Name: name}); o != nil {
+		for k, v := range o.GetLabels() {
 			l[k] = v
 		}
 	}

@@ -12,12 +12,11 @@ import (
 
 // linkAPIRoute makes a set of routes for each parent that takes a route of the Gateway API: each listener of a Gateway, and each
 // Service.
-func (c *compiler) linkAPIRoute(p *part) {
+func (c *compiler) linkAPIRoute(p *part) (sets []*model.RouteSet) {
 	c.linkBackends(p)
 	if len(p.API.Parents) == 0 {
 		p.Warn("NoParent", "spec.parentRefs", "", "the route has no parent, and no effect")
 	}
-	var sets []*model.RouteSet
 	for i, ref := range p.API.Parents {
 		field := convert.At("spec.parentRefs", i)
 		group := source.GroupGateway
@@ -37,13 +36,13 @@ func (c *compiler) linkAPIRoute(p *part) {
 			p.Warn("InvalidKind", field+".kind", "use a Gateway or a Service", "a %s (%s) cannot be a parent: the route is not attached to it", kind, group)
 		}
 	}
-	c.mesh.RouteSets = append(c.mesh.RouteSets, sets...)
+	return sets
 }
 
 // gatewayParent attaches a route to a Gateway's listeners.
 func (c *compiler) gatewayParent(p *part, ref gatewayv1.ParentReference, field string) []*model.RouteSet {
 	namespace := convert.NamespaceOr(ref.Namespace, p.GetNamespace())
-	owner := c.byRef[model.Ref{Kind: "Gateway.k8s", Namespace: namespace, Name: string(ref.Name)}]
+	owner := c.object(model.Ref{Kind: "Gateway.k8s", Namespace: namespace, Name: string(ref.Name)})
 	name := namespace + "/" + string(ref.Name)
 	if owner == nil {
 		p.Warn("GatewayNotFound", field+".name", "", "there is no Gateway %s: the route is not attached to it", name)
@@ -78,7 +77,7 @@ func (c *compiler) gatewayParent(p *part, ref gatewayv1.ParentReference, field s
 // of them, one in another namespace for the clients there (GEP-1426).
 func (c *compiler) serviceParent(p *part, ref gatewayv1.ParentReference, field string) []*model.RouteSet {
 	namespace := convert.NamespaceOr(ref.Namespace, p.GetNamespace())
-	s := c.mesh.Services.Get(convert.ServiceHost(string(ref.Name), namespace, c.settings))
+	s := c.service(convert.ServiceHost(string(ref.Name), namespace, c.settings))
 	if s == nil {
 		p.Warn("HostNotFound", field+".name", "", "there is no Service %s/%s: the route is not attached to it", namespace, ref.Name)
 		return nil
@@ -106,7 +105,7 @@ func (c *compiler) serviceParent(p *part, ref gatewayv1.ParentReference, field s
 	if port != 0 {
 		rs.HTTP = onPort(rs.HTTP, port)
 	}
-	c.claim(s.Host, claim{p, &rs, field})
+	c.rule(p, s.Host, &rs, field)
 	return []*model.RouteSet{&rs}
 }
 
@@ -168,7 +167,7 @@ func (c *compiler) linkBackend(p *part, d *model.WeightedDestination, ref gatewa
 		return
 	}
 	namespace := convert.NamespaceOr(ref.Namespace, p.GetNamespace())
-	s := c.mesh.Services.Get(d.Host)
+	s := c.service(d.Host)
 	switch {
 	case !c.granted(p, namespace, "", "Service", string(ref.Name)):
 		d.Invalid = "RefNotPermitted"
