@@ -3,6 +3,7 @@ package compile
 import (
 	"net/netip"
 	"slices"
+	"sync"
 
 	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/control/source"
@@ -44,6 +45,7 @@ type Compiler struct {
 	began   bool // there was an Apply
 	delta   model.Delta
 	changed lists                   // of the mesh, in the current Apply
+	later   func() []model.Finding  // made of the findings that are there; nil since they changed
 	said    map[any][]model.Finding // what units and records had found before; nil but in Try
 }
 
@@ -140,6 +142,15 @@ func (k *Compiler) news() (fresh []model.Finding) {
 
 // Findings gives what there is to say about the objects, sorted by file and line.
 func (k *Compiler) Findings() []model.Finding { return source.SortFindings(k.flatten()) }
+
+// FindingsLater gives a function that gives what Findings would now. It is for a reader who may never ask, and any goroutine.
+func (k *Compiler) FindingsLater() func() []model.Finding {
+	if k.later == nil {
+		all := k.flatten()
+		k.later = sync.OnceValue(func() []model.Finding { return source.SortFindings(all) })
+	}
+	return k.later
+}
 
 func (k *Compiler) flatten() []model.Finding {
 	var all []model.Finding

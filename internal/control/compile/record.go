@@ -111,6 +111,9 @@ func (k *Compiler) say(r *record, found []model.Finding) {
 			k.said[r] = r.found
 		}
 	}
+	if len(found)+len(r.found) > 0 {
+		k.later = nil
+	}
 	r.found = found
 	if len(found) > 0 {
 		k.refusals[r] = struct{}{}

@@ -269,6 +269,9 @@ func (k *Compiler) tell(u *unit, found []model.Finding) {
 			k.said[u] = u.found
 		}
 	}
+	if len(found)+len(u.found) > 0 {
+		k.later = nil
+	}
 	u.found = found
 	if len(found) > 0 {
 		k.speakers[u] = struct{}{}
