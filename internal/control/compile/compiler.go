@@ -34,12 +34,14 @@ type Compiler struct {
 	policies     ordered
 	limits       ordered
 
-	leads   map[instance][]lead // the services' endpoints that are a workload
-	reached map[netip.Addr]reached
-	named   sets[string, string]                  // hosts by short name
-	gates   map[instance]*model.Workload          // those that are gateways
-	opaque  map[string]map[string]*model.Workload // those that carry no HTTP, by namespace and name
-	inForce map[model.Ref]*model.Gateway
+	leads    map[instance][]lead // the services' endpoints that are a workload
+	reached  map[netip.Addr]reached
+	named    sets[string, string]                  // hosts by short name
+	gates    map[instance]*model.Workload          // those that are gateways
+	opaque   map[string]map[string]*model.Workload // those that carry no HTTP, by namespace and name
+	inForce  map[model.Ref]*model.Gateway
+	opened   map[model.Ref]*opened // those of the Gateway API
+	defaults []*opened
 
 	mesh    *model.Mesh
 	began   bool // there was an Apply

@@ -8,71 +8,114 @@ import (
 	"github.com/weftmesh/weft/internal/control/model"
 )
 
-// gatewayJoin is what the one unit of all gateways goes through.
+// gatewayJoin is what the one unit of all gateways goes through: they compete for ports.
 type gatewayJoin struct {
 	*compiler
 	inForce []*model.Gateway
 	owner   map[*model.Gateway]*part
+	parts   map[model.Ref]*part // of Gateways of the Gateway API
+	opened  map[model.Ref]*opened
 }
 
-// joinGateways makes all gateways: they compete for ports. When two open one port of the same workloads for different protocols, the
-// younger is refused.
+// joinGateways makes all gateways. When two open one port of the same workloads for different protocols, the younger is refused.
 func (c *compiler) joinGateways(u *unit) {
-	g := &gatewayJoin{compiler: c, owner: map[*model.Gateway]*part{}}
-	for _, kind := range []string{"Gateway.istio", "Gateway.k8s", "Ingress"} {
-		for _, r := range c.ofKind(kind) {
-			p := c.own(r)
-			if made, ok := c.ourGateway(p); ok && !g.collides(p) {
-				c.resolveCredentials(p, c.gatewayNamespaces(made))
-				g.inForce = append(g.inForce, made)
-				g.owner[made] = p
-			}
+	g := &gatewayJoin{compiler: c, owner: map[*model.Gateway]*part{}, parts: map[model.Ref]*part{}, opened: map[model.Ref]*opened{}}
+	for _, r := range c.ofKind("Gateway.istio") {
+		p := c.own(r)
+		g.addGateway(p, p.Gateway)
+	}
+	for _, r := range c.ofKind("Gateway.k8s") {
+		p := c.own(r)
+		g.parts[p.Ref()] = p
+		g.openGateway(p)
+	}
+	for _, r := range c.ofKind(listenerSetKind) {
+		g.openListenerSet(c.own(r))
+	}
+	for _, r := range c.ofKind("Ingress") {
+		p := c.own(r)
+		if made, ok := c.ingressGateway(p); ok {
+			g.addGateway(p, made)
 		}
 	}
-	c.state.setGateways(u, g.inForce)
+	for _, o := range g.opened {
+		o.group = g.siblings(o.root)
+	}
+	c.state.setGateways(u, g)
 }
 
 // setGateways puts all gateways into the mesh, and passes on which differ from before.
-func (k *Compiler) setGateways(u *unit, list []*model.Gateway) {
-	old := k.inForce
-	k.inForce = make(map[model.Ref]*model.Gateway, len(list))
-	differs := func(ref model.Ref) {
-		k.delta.Gateways[ref] = true
-		k.dirty(topic{onGateway, ref.Kind, ref.Namespace, ref.Name})
-	}
-	for i, g := range list {
-		if was := old[g.Ref]; was != nil && reflect.DeepEqual(was, g) {
-			list[i] = was
+func (k *Compiler) setGateways(u *unit, g *gatewayJoin) {
+	old, oldOpened := k.inForce, k.opened
+	k.inForce, k.opened, k.defaults = make(map[model.Ref]*model.Gateway, len(g.inForce)), g.opened, k.defaults[:0:0]
+	var list []*model.Gateway
+	for _, made := range g.inForce {
+		if was := old[made.Ref]; was != nil && reflect.DeepEqual(was, made) {
+			made = was
 		} else {
-			differs(g.Ref)
+			k.gatewayDiffers(made.Ref)
 		}
-		k.inForce[g.Ref] = list[i]
+		list = append(list, made)
+		k.inForce[made.Ref] = made
+		if o := g.opened[made.Ref]; o != nil && o.part == o.root && convert.IsDefaultGateway(o.part.Kube) {
+			k.defaults = append(k.defaults, o)
+		}
 	}
 	for ref := range old {
 		if k.inForce[ref] == nil {
-			differs(ref)
+			k.gatewayDiffers(ref)
 		}
 	}
+	for ref, o := range g.opened {
+		if !o.same(oldOpened[ref]) {
+			k.dirty(gatewayTopic(ref))
+		}
+	}
+	k.dirty(topic{about: onDefaults})
 	if !slices.Equal(u.opened, list) {
 		u.opened = list
 		k.changed.gateways = true
 	}
 }
 
-// ourGateway leaves out gateways that belong to another implementation.
-func (c *compiler) ourGateway(p *part) (*model.Gateway, bool) {
-	switch p.Ref().Kind {
-	case "Gateway.k8s":
-		return c.apiGatewayOf(p)
-	case "Ingress":
-		return c.ingressGateway(p)
+func gatewayTopic(ref model.Ref) topic { return topic{onGateway, ref.Kind, ref.Namespace, ref.Name} }
+
+// gatewayDiffers passes on that a gateway came, went or is not as it was.
+func (k *Compiler) gatewayDiffers(ref model.Ref) {
+	k.delta.Gateways[ref] = true
+	k.dirty(gatewayTopic(ref))
+}
+
+func (c *gatewayJoin) addGateway(p *part, g *model.Gateway) {
+	if g == nil || c.collides(p) {
+		return
 	}
-	return p.Gateway, p.Gateway != nil
+	c.resolveCredentials(p, c.gatewayNamespaces(g))
+	c.inForce = append(c.inForce, g)
+	c.owner[g] = p
+}
+
+// announcesOtherwise refuses a Gateway of the Gateway API one of whose ports an older gateway opens with another PROXY protocol.
+func (c *gatewayJoin) announcesOtherwise(p *part) bool {
+	for _, other := range c.inForce {
+		for _, theirs := range other.Servers {
+			same := slices.ContainsFunc(p.Listeners, func(l *convert.APIListener) bool { return l.Server.Port == theirs.Port })
+			if owner := c.owner[other]; same && overlap(other, p.Gateway) && other.ProxyProtocol != p.Gateway.ProxyProtocol && owner != p {
+				if p.Kind.Name == listenerSetKind && other.Ref.Kind != "Gateway.istio" {
+					continue // it takes that of its Gateway
+				}
+				p.Err("PortCollision", convert.Key("metadata.annotations", convert.ProxyProtocolAnnotation), "say the same of both",
+					"port %d is also opened by %s, which says otherwise of the PROXY protocol", theirs.Port, owner.Ref())
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // collides compares a gateway with the older ones.
-func (g *gatewayJoin) collides(p *part) bool {
-	for _, other := range g.inForce {
+func (c *gatewayJoin) collides(p *part) bool {
+	for _, other := range c.inForce {
 		if !overlap(other, p.Gateway) {
 			continue
 		}
@@ -83,11 +126,11 @@ func (g *gatewayJoin) collides(p *part) bool {
 				}
 				if other.ProxyProtocol != p.Gateway.ProxyProtocol {
 					p.Err("PortCollision", convert.Key("metadata.annotations", convert.ProxyProtocolAnnotation), "say the same of both",
-						"port %d is also opened by %s, which says otherwise of the PROXY protocol", s.Port, g.owner[other].Ref())
+						"port %d is also opened by %s, which says otherwise of the PROXY protocol", s.Port, c.owner[other].Ref())
 					return true
 				}
 				if a, b := convert.PortUse(theirs), convert.PortUse(s); a != b || a == "TCP" {
-					owner := g.owner[other]
+					owner := c.owner[other]
 					p.Err("PortCollision", convert.At(p.ServersField(), i)+".port", "use another port, or other gateway workloads",
 						"port %d is for %s here, and for %s in %s, which is in force", s.Port, b, a, owner.Ref())
 					owner.Warn("PortCollision", "", "use another port, or other gateway workloads",

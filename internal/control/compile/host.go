@@ -39,6 +39,7 @@ func (c *compiler) joinHost(u *unit) {
 		c.state.leaveHost(u)
 		return
 	}
+	c.addBackendTLS(s)
 	c.addEndpoints(s, first)
 	c.state.setService(u, s, seat{first, nth})
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/weftmesh/weft/internal/control/source"
 )
 
+// controllerOf gives the controller of a class.
 func controllerOf(o *source.Object) string {
 	switch k := o.Kube.(type) {
 	case *gatewayv1.GatewayClass:

@@ -2,6 +2,7 @@ package compile
 
 import (
 	"fmt"
+	"hash/maphash"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -126,7 +127,7 @@ func uncovered(truth, told model.Delta) (missing []string) {
 	return missing
 }
 
-// idle gives what was told to differ and does not, but for what belongs to the first of two meshes alone.
+// count gives how many parts a delta names.
 func count(d model.Delta) (n int) {
 	v := reflect.ValueOf(d)
 	for i := range v.NumField() {
@@ -153,4 +154,76 @@ func fullDump(m *model.Mesh) string {
 	slices.Sort(lines)
 	b.WriteString(strings.Join(lines, ""))
 	return b.String()
+}
+
+var fingerprintSeed = maphash.MakeSeed()
+
+// fingerprint tells whether anything in a mesh has changed, at less cost than fullDump.
+func fingerprint(m *model.Mesh) uint64 {
+	var sum uint64 // of entries, whose order is not defined
+	entry := func(key string, v any) {
+		var h maphash.Hash
+		h.SetSeed(fingerprintSeed)
+		h.WriteString(key)
+		mark(&h, reflect.ValueOf(v))
+		sum += h.Sum64()
+	}
+	for k, v := range m.Services.All() {
+		entry(k, v)
+	}
+	for k, v := range m.ByAddress.All() {
+		entry(k.String(), v)
+	}
+	for k, v := range m.Destinations.All() {
+		entry(k, v)
+	}
+	for k, v := range m.Workloads.All() {
+		entry(k, v)
+	}
+	entry("routes", m.RouteSets)
+	entry("gateways", m.Gateways)
+	entry("peers", m.PeerAuthentications)
+	entry("policies", m.AuthorizationPolicies)
+	entry("limits", m.RateLimits)
+	return sum
+}
+
+// mark writes a value into a hash.
+func mark(h *maphash.Hash, v reflect.Value) {
+	switch v.Kind() {
+	case reflect.Pointer, reflect.Interface:
+		if v.IsNil() {
+			h.WriteByte(0)
+			return
+		}
+		mark(h, v.Elem())
+	case reflect.Struct:
+		if x, ok := v.Interface().(fmt.Stringer); ok && v.Type().NumField() > 0 && !v.Type().Field(0).IsExported() { // times and addresses
+			h.WriteString(x.String())
+			return
+		}
+		for i := range v.NumField() {
+			mark(h, v.Field(i))
+		}
+	case reflect.Map:
+		var sum uint64
+		for it := v.MapRange(); it.Next(); {
+			var e maphash.Hash
+			e.SetSeed(fingerprintSeed)
+			mark(&e, it.Key())
+			mark(&e, it.Value())
+			sum += e.Sum64()
+		}
+		maphash.WriteComparable(h, sum)
+	case reflect.Slice:
+		maphash.WriteComparable(h, v.Len())
+		for i := range v.Len() {
+			mark(h, v.Index(i))
+		}
+	case reflect.String:
+		h.WriteString(v.String())
+		h.WriteByte(0)
+	default:
+		maphash.WriteComparable(h, v.Interface())
+	}
 }

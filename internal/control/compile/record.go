@@ -6,6 +6,7 @@ import (
 
 	networking "istio.io/client-go/pkg/apis/networking/v1"
 	corev1 "k8s.io/api/core/v1"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/weftmesh/weft/internal/control/compile/convert"
 	"github.com/weftmesh/weft/internal/control/model"
@@ -83,7 +84,7 @@ func (k *Compiler) enter(r *record, ref model.Ref) {
 			r.topics = append(r.topics, topicsOf(r.Object, about)...)
 		}
 	}
-	r.topics = append(r.topics, r.claims()...)
+	r.topics = append(r.topics, r.claims(k.settings)...)
 	for _, t := range r.topics {
 		k.members.add(t, r)
 		k.dirty(t)
@@ -125,19 +126,26 @@ func (k *Compiler) say(r *record, found []model.Finding) {
 // made reports whether conversion gave anything to keep.
 func made(p *part) bool {
 	return p.Services != nil || p.Routes != nil || p.Destination != nil || p.Gateway != nil || p.PeerAuthentication != nil ||
-		p.AuthorizationPolicy != nil || p.RateLimit != nil
+		p.AuthorizationPolicy != nil || p.RateLimit != nil || p.BackendTLS != nil
 }
 
 // claims are the topics of what an object says that it is for.
-func (r *record) claims() (list []topic) {
+func (r *record) claims(s model.Settings) (list []topic) {
 	if r.part == nil {
 		return nil
 	}
-	for _, s := range r.part.Services {
-		list = append(list, topic{about: onHost, a: s.Host})
+	for _, service := range r.part.Services {
+		list = append(list, topic{about: onHost, a: service.Host})
 	}
 	if d := r.part.Destination; d != nil {
 		list = append(list, topic{about: onRule, a: d.Host})
+	}
+	if policy, ok := r.Kube.(*gatewayv1.BackendTLSPolicy); ok {
+		for _, target := range policy.Spec.TargetRefs {
+			if isService(target) {
+				list = append(list, topic{about: onTarget, a: convert.ServiceHost(string(target.Name), r.GetNamespace(), s)})
+			}
+		}
 	}
 	for _, ref := range r.part.Delegates {
 		list = append(list, topic{about: onDelegate, a: ref.Namespace, b: ref.Name})
@@ -178,6 +186,7 @@ var objectPhases = map[string]phase{
 	"VirtualService": routePhase, "HTTPRoute": routePhase, "GRPCRoute": routePhase, convert.TLSRoute: routePhase,
 	convert.TCPRoute: routePhase, "Ingress": routePhase,
 	"PeerAuthentication": policyPhase, "AuthorizationPolicy": policyPhase, "RateLimit": policyPhase,
+	backendTLSPolicy: policyPhase,
 }
 
 // listFor gives the list that a kind's units stand in, by age.
@@ -211,9 +220,10 @@ func (k *Compiler) move(r *record, o *source.Object) {
 	if r.unit == nil || k.older(r.Object, o) == 0 {
 		return
 	}
-	list := k.listFor(o.Ref().Kind)
-	list.remove(k, r.unit)
-	list.fresh = append(list.fresh, r.unit)
+	if list := k.listFor(o.Ref().Kind); list != nil {
+		list.remove(k, r.unit)
+		list.fresh = append(list.fresh, r.unit)
+	}
 	bids := r.unit.bids
 	k.withdraw(r.unit)
 	for _, b := range bids {
@@ -226,7 +236,9 @@ func (k *Compiler) move(r *record, o *source.Object) {
 func (k *Compiler) dismiss(r *record) {
 	u := r.unit
 	k.touch(u)
-	k.listFor(r.Ref().Kind).remove(k, u)
+	if list := k.listFor(r.Ref().Kind); list != nil {
+		list.remove(k, u)
+	}
 	k.drop(u)
 	r.unit = nil
 }
@@ -308,7 +320,7 @@ func (c *compiler) own(r *record) *part {
 	case p == nil:
 		p = convert.Object(r.Object, c.settings)
 		p.Findings = nil // conversion has told them
-	case p.Services != nil || p.Routes != nil && p.API == nil:
+	case p.Services != nil || p.BackendTLS != nil || p.Routes != nil && p.API == nil:
 		shared := *p // others look at it; what it points to is copied before it is changed
 		p = &shared
 	default:
@@ -414,20 +426,31 @@ func (c *compiler) gateway(ref model.GatewayRef) *model.Gateway {
 
 func (c *compiler) hasGateway(ref model.GatewayRef) bool { return c.gateway(ref) != nil }
 
-// claim bids for a place, and gives the bids of older units and of the unit itself so far, the oldest first.
-func (c *compiler) claim(b *bid) (older []*bid) {
-	c.read(b.place)
-	for _, x := range c.state.places[b.place] {
+// bidders gives who claims a place before the unit: the bids of older units and its own so far, the oldest first.
+func (c *compiler) bidders(place topic) (older []*bid) {
+	c.read(place)
+	for _, x := range c.state.places[place] {
 		if x.unit != c.unit && c.state.before(x.unit, c.unit) < 0 {
 			older = append(older, x)
 		}
 	}
 	for _, x := range c.bids {
-		if x.place == b.place {
+		if x.place == place {
 			older = append(older, x)
 		}
 	}
+	return older
+}
+
+// bid claims a place.
+func (c *compiler) bid(b *bid) {
 	b.unit, b.object = c.unit, c.unit.rec.Object
 	c.bids = append(c.bids, b)
+}
+
+// claim claims a place and gives who did before.
+func (c *compiler) claim(b *bid) []*bid {
+	older := c.bidders(b.place)
+	c.bid(b)
 	return older
 }

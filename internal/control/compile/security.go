@@ -13,6 +13,9 @@ import (
 func (c *compiler) joinPolicy(u *unit) {
 	p := c.own(u.rec)
 	next := unit{peer: c.peerAuthentication(p), policy: p.AuthorizationPolicy, limit: p.RateLimit}
+	if p.BackendTLS != nil {
+		c.linkBackendTLS(p)
+	}
 	if p.RateLimit != nil {
 		c.linkLimitService(p)
 	}

@@ -31,6 +31,8 @@ const (
 	onNamed                        // short name: the hosts of services of that name
 	onDestination                  // host: what was made of DestinationRules
 	onGateway                      // kind, namespace, name: a gateway that is in force
+	onDefaults                     // the Gateways that routes may use without naming them
+	onTarget                       // host: the BackendTLSPolicies for a service
 	onGateways                     // the workloads that are gateways
 	onOpaque                       // namespace: the workloads that carry no HTTP; "" for all of them
 	onPlace                        // what, which: who claims a place that only one can have
@@ -79,11 +81,12 @@ type bid struct {
 	object *source.Object
 	routes *model.RouteSet // that sidecars use for a host
 	field  string          // that says so
+	hosts  []string        // of a route at a listener
 }
 
 // same reports whether two bids mean the same to who looks at them.
 func (b *bid) same(o *bid) bool {
-	if b.place != o.place || b.field != o.field || (b.routes == nil) != (o.routes == nil) {
+	if b.place != o.place || b.field != o.field || !slices.Equal(b.hosts, o.hosts) || (b.routes == nil) != (o.routes == nil) {
 		return false
 	}
 	return b.routes == nil || b.routes.Namespace == o.routes.Namespace && b.routes.ByPrecedence == o.routes.ByPrecedence &&

@@ -29,6 +29,7 @@ func newUniverse(t testing.TB, r *rand.Rand, cert, key []byte) *universe {
 		{[]string{"p0", "w0", "w1"}, u.workloadEntry}, {[]string{"x0", "x1", "x2"}, u.serviceEntry}, {[]string{"d0", "d1", "d2"}, u.destinationRule},
 		{[]string{"v0", "v1", "v2", "v3"}, u.virtualService}, {[]string{"g0", "g1"}, u.istioGateway}, {[]string{"g0", "g1"}, u.apiGateway},
 		{[]string{"h0", "h1"}, u.httpRoute}, {[]string{"c0"}, u.grpcRoute}, {[]string{"t0", "t1"}, u.tlsRoute}, {[]string{"t0", "t1"}, u.tcpRoute},
+		{[]string{"l0", "l1"}, u.listenerSet}, {[]string{"b0", "b1"}, u.backendTLS}, {[]string{"auth"}, u.configMap},
 		{[]string{"k0"}, u.grant}, {[]string{"cred", "cred-cacert"}, u.secret}, {[]string{"i0", "i1"}, u.ingress},
 		{[]string{"a0", "a1"}, u.peerAuthentication}, {[]string{"z0", "z1"}, u.authorizationPolicy}, {[]string{"r0"}, u.rateLimit},
 	} {
@@ -48,7 +49,7 @@ func newUniverse(t testing.TB, r *rand.Rand, cert, key []byte) *universe {
 	}
 	for _, k := range source.Kinds() {
 		switch k.Name {
-		case "ServiceAccount", "ConfigMap", "Deployment":
+		case "ServiceAccount", "Deployment":
 		default:
 			if kinds[k.RefName()] == 0 {
 				t.Errorf("no %s was made", k.RefName())
@@ -175,8 +176,26 @@ func (u *universe) apiGateway(name string) string {
 			"port: 443, protocol: HTTPS, tls: {certificateRefs: [{name: cred}]}", "port: 443, protocol: HTTPS, tls: {certificateRefs: [{name: cred, namespace: ns1}]}",
 			"port: 8443, protocol: TLS, tls: {mode: Passthrough}") + allowed + "}"
 	}
-	return fmt.Sprintf("apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {name: %s}\nspec: {gatewayClassName: %s, listeners: [%s%s]}\n", name,
-		u.one("weft", "weft", "theirs"), listener("one"), u.perhaps(", "+listener("two")))
+	return fmt.Sprintf("apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {name: %s}\nspec: {gatewayClassName: %s, %slisteners: [%s%s]}\n", name,
+		u.one("weft", "weft", "theirs"), u.one("", "allowedListeners: {namespaces: {from: All}}, ", "allowedListeners: {namespaces: {from: Same}}, ", "defaultScope: All, "),
+		listener("one"), u.perhaps(", "+listener("two")))
+}
+
+func (u *universe) listenerSet(name string) string {
+	listener := u.one("port: 80, protocol: HTTP", "port: 81, protocol: HTTP, hostname: '*.example.com'", "port: 81, protocol: HTTP, hostname: a.example.com",
+		"port: 443, protocol: HTTPS, tls: {certificateRefs: [{name: cred}]}")
+	return fmt.Sprintf("apiVersion: gateway.networking.k8s.io/v1\nkind: ListenerSet\nmetadata: {name: %s}\nspec: {parentRef: {name: g0, namespace: %s}, listeners: [{name: one, %s, allowedRoutes: {namespaces: {from: All}}}]}\n",
+		name, u.ns(), listener)
+}
+
+func (u *universe) backendTLS(name string) string {
+	return fmt.Sprintf("apiVersion: gateway.networking.k8s.io/v1\nkind: BackendTLSPolicy\nmetadata: {name: %s}\nspec: {targetRefs: [{group: '', kind: Service, name: s%d%s}], validation: {hostname: a.example.com, %s}}\n",
+		name, u.rand.IntN(3), u.one("", ", sectionName: http"), u.one("wellKnownCACertificates: System", "caCertificateRefs: [{group: '', kind: ConfigMap, name: auth}]"))
+}
+
+func (u *universe) configMap(name string) string {
+	data := u.one("", "ca.crt: nonsense", fmt.Sprintf("ca.crt: %q", u.cert["tls.crt"]))
+	return fmt.Sprintf("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: %s}\ndata: {%s}\n", name, data)
 }
 
 func (u *universe) class(kind string) string {
@@ -189,8 +208,11 @@ func (u *universe) class(kind string) string {
 
 func (u *universe) parents() string {
 	parent := func() string {
-		return u.one("{name: g0}", "{name: g0, namespace: ns0}", "{name: g1, namespace: ns1, sectionName: one}", "{name: s0, kind: Service, group: ''}",
+		return u.one("{name: g0}", "{name: l0, kind: ListenerSet}", "{name: l1, kind: ListenerSet, namespace: ns0}", "{name: g0, namespace: ns0}", "{name: g1, namespace: ns1, sectionName: one}", "{name: s0, kind: Service, group: ''}",
 			"{name: s1, namespace: ns1, kind: Service, group: '', port: 80}", "{name: s1, namespace: ns0, kind: Service, group: '', port: 3306}")
+	}
+	if u.rand.IntN(6) == 0 {
+		return "useDefaultGateways: All"
 	}
 	return "parentRefs: [" + parent() + u.perhaps(", "+parent()) + "]"
 }
