@@ -17,7 +17,8 @@ import (
 
 // Input of a compilation.
 type Input struct {
-	// Objects in any order, no two with the same key. Of those that compete, the oldest counts (source.Older).
+	// Objects in any order, one for each key: of several the last is in force,
+	// and the others are judged by themselves. Of those that compete, the oldest counts (source.Older).
 	Objects  []*source.Object
 	Settings model.Settings
 }
@@ -28,7 +29,13 @@ type Input struct {
 func Compile(in Input) (*model.Mesh, []model.Finding) {
 	k := New(in.Settings)
 	mesh, _ := k.Apply(in.Objects, nil)
-	return mesh, k.Findings()
+	findings := k.flatten()
+	for _, o := range in.Objects {
+		if r := k.records[o.Ref()]; r != nil && r.Object != o {
+			findings = append(findings, k.convert(o).Findings...)
+		}
+	}
+	return mesh, source.SortFindings(findings)
 }
 
 // Check judges one object by itself: everything that does not depend on others. It is what source.Files takes.

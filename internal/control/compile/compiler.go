@@ -12,7 +12,8 @@ import (
 // Compiler keeps a mesh compiled while objects change. A change costs what it touches. It is not safe for concurrent use; the meshes
 // that it gives are.
 type Compiler struct {
-	settings model.Settings // set once
+	started  model.Settings // set once, with what follows
+	settings model.Settings
 	older    func(a, b *source.Object) int
 
 	records  map[model.Ref]*record
@@ -33,6 +34,8 @@ type Compiler struct {
 	peers        ordered
 	policies     ordered
 	limits       ordered
+	sidecars     ordered
+	proxies      ordered
 
 	leads    map[instance][]lead // the services' endpoints that are a workload
 	reached  map[netip.Addr]reached
@@ -52,12 +55,14 @@ type Compiler struct {
 }
 
 // lists are the parts of a mesh that are made anew when one of their members changed.
-type lists struct{ gateways, routes, peers, policies, limits bool }
+type lists struct{ gateways, routes, peers, policies, limits, sidecars, proxies bool }
 
 // New makes a compiler of a mesh without objects.
-func New(s model.Settings) *Compiler {
+func New(s model.Settings) *Compiler { return newCompiler(withDefaults(s), withDefaults(s)) }
+
+func newCompiler(started, settings model.Settings) *Compiler {
 	k := &Compiler{
-		settings: withDefaults(s), older: source.Older,
+		started: started, settings: settings, older: source.Older,
 		records: map[model.Ref]*record{}, refusals: map[*record]struct{}{}, members: sets[topic, *record]{}, indexed: map[class]bool{},
 		readers: sets[topic, *unit]{}, places: map[topic][]*bid{}, speakers: map[*unit]struct{}{}, stirred: map[instance]struct{}{},
 		seen: map[topic]struct{}{}, hosts: map[string]*unit{}, rules: map[string]*unit{}, gateways: &unit{phase: gatewayPhase},
@@ -73,6 +78,9 @@ func New(s model.Settings) *Compiler {
 // may differ between it and the one before. An object with an error finding is left out of the mesh. Objects belong to all who have
 // them: they do not change.
 func (k *Compiler) Apply(set []*source.Object, gone []source.Key) (*model.Mesh, model.Delta) {
+	if s := k.settingsAfter(set, gone); !s.Equal(&k.settings) {
+		set, gone = k.restart(s, set, gone), nil
+	}
 	k.begin()
 	for _, key := range gone {
 		if kind := source.LookupKind(key.Group, key.Kind); kind != nil {
@@ -101,7 +109,7 @@ func (k *Compiler) Try(set []*source.Object) []model.Finding {
 			absent = append(absent, o.Key())
 		}
 	}
-	mesh, delta := k.mesh, k.delta
+	mesh, delta, began := k.mesh, k.delta, k.began
 	k.said = map[any][]model.Finding{}
 	k.Apply(set, nil)
 	findings := slices.DeleteFunc(k.news(), func(f model.Finding) bool { return own[f.Object] })
@@ -112,7 +120,7 @@ func (k *Compiler) Try(set []*source.Object) []model.Finding {
 	}
 	k.said = nil
 	k.Apply(before, absent)
-	k.mesh, k.delta = mesh, delta // as they were, the parts that were made twice included
+	k.mesh, k.delta, k.began = mesh, delta, began // as they were, the parts that were made twice included
 	return source.SortFindings(findings)
 }
 
@@ -177,12 +185,13 @@ func (k *Compiler) begin() {
 
 func newDelta() model.Delta {
 	return model.Delta{Services: map[string]bool{}, Endpoints: map[string]bool{}, Addresses: map[netip.Addr]bool{}, Routes: map[string]bool{},
-		Destinations: map[string]bool{}, Workloads: map[string]bool{}, Gateways: map[model.Ref]bool{}, Policies: map[string]bool{}}
+		Destinations: map[string]bool{}, Workloads: map[string]bool{}, Gateways: map[model.Ref]bool{}, Policies: map[string]bool{},
+		Sidecars: map[string]bool{}}
 }
 
 // finish makes the lists of the mesh whose members changed.
 func (k *Compiler) finish() {
-	for _, o := range []*ordered{&k.routes, &k.peers, &k.policies, &k.limits} {
+	for _, o := range []*ordered{&k.routes, &k.peers, &k.policies, &k.limits, &k.sidecars, &k.proxies} {
 		o.sorted(k)
 	}
 	if k.changed.gateways {
@@ -202,6 +211,12 @@ func (k *Compiler) finish() {
 	}
 	if k.changed.limits {
 		k.mesh.RateLimits = listOf(&k.limits, func(u *unit) *model.RateLimit { return u.limit })
+	}
+	if k.changed.sidecars {
+		k.mesh.Sidecars = listOf(&k.sidecars, func(u *unit) *model.Sidecar { return u.sidecar })
+	}
+	if k.changed.proxies {
+		k.mesh.ProxyConfigs = listOf(&k.proxies, func(u *unit) *model.ProxyConfig { return u.proxy })
 	}
 }
 

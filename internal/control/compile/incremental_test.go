@@ -154,6 +154,9 @@ func (w *walk) step(changes int) bool {
 	if got := w.compiler.Findings(); !slices.Equal(got, findings) {
 		fail("the findings are not those of a fresh compilation (-fresh +got):\n%s", cmp.Diff(render(findings), render(got)))
 	}
+	if !delta.All && !reflect.DeepEqual(before.Settings, mesh.Settings) {
+		fail("the delta does not tell of other settings")
+	}
 	truth := compareMeshes(before, mesh)
 	if missing := uncovered(truth, delta); len(missing) > 0 {
 		fail("the delta does not name %q", missing)
@@ -175,7 +178,8 @@ func (w *walk) step(changes int) bool {
 func (w *walk) sameOrder(a, b *model.Mesh) bool {
 	return reflect.DeepEqual(a.RouteSets, b.RouteSets) && reflect.DeepEqual(a.Gateways, b.Gateways) &&
 		reflect.DeepEqual(a.PeerAuthentications, b.PeerAuthentications) && reflect.DeepEqual(a.AuthorizationPolicies, b.AuthorizationPolicies) &&
-		reflect.DeepEqual(a.RateLimits, b.RateLimits)
+		reflect.DeepEqual(a.RateLimits, b.RateLimits) && reflect.DeepEqual(a.Sidecars, b.Sidecars) &&
+		reflect.DeepEqual(a.ProxyConfigs, b.ProxyConfigs) && reflect.DeepEqual(a.Settings, b.Settings)
 }
 
 // try compares what a trial finds with two fresh compilations, and sees that it leaves everything as it was.

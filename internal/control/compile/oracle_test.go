@@ -49,6 +49,10 @@ func compareMeshes(a, b *model.Mesh) model.Delta {
 		for ns, list := range policies {
 			d.Policies[ns] = d.Policies[ns] || !reflect.DeepEqual(list, others[ns])
 		}
+		sidecars, theirs := sidecarsByNamespace(pair[0]), sidecarsByNamespace(pair[1])
+		for ns, list := range sidecars {
+			d.Sidecars[ns] = d.Sidecars[ns] || !reflect.DeepEqual(list, theirs[ns])
+		}
 	}
 	return d
 }
@@ -102,6 +106,17 @@ func policiesByNamespace(m *model.Mesh) map[string][]any {
 	}
 	for _, l := range m.RateLimits {
 		byNamespace[l.Namespace] = append(byNamespace[l.Namespace], l)
+	}
+	for _, p := range m.ProxyConfigs {
+		byNamespace[p.Namespace] = append(byNamespace[p.Namespace], p)
+	}
+	return byNamespace
+}
+
+func sidecarsByNamespace(m *model.Mesh) map[string][]*model.Sidecar {
+	byNamespace := map[string][]*model.Sidecar{}
+	for _, s := range m.Sidecars {
+		byNamespace[s.Namespace] = append(byNamespace[s.Namespace], s)
 	}
 	return byNamespace
 }
@@ -185,6 +200,9 @@ func fingerprint(m *model.Mesh) uint64 {
 	entry("peers", m.PeerAuthentications)
 	entry("policies", m.AuthorizationPolicies)
 	entry("limits", m.RateLimits)
+	entry("sidecars", m.Sidecars)
+	entry("proxies", m.ProxyConfigs)
+	entry("settings", m.Settings)
 	return sum
 }
 

@@ -65,7 +65,7 @@ func (k *Compiler) remove(ref model.Ref) {
 
 // enter converts an object and makes it known to who may look for it.
 func (k *Compiler) enter(r *record, ref model.Ref) {
-	p := convert.Object(r.Object, k.settings)
+	p := k.convert(r.Object)
 	r.refused = p.Failed()
 	k.say(r, p.Findings)
 	k.dirty(objectTopic(ref))
@@ -126,7 +126,8 @@ func (k *Compiler) say(r *record, found []model.Finding) {
 // made reports whether conversion gave anything to keep.
 func made(p *part) bool {
 	return p.Services != nil || p.Routes != nil || p.Destination != nil || p.Gateway != nil || p.PeerAuthentication != nil ||
-		p.AuthorizationPolicy != nil || p.RateLimit != nil || p.BackendTLS != nil
+		p.AuthorizationPolicy != nil || p.RateLimit != nil || p.BackendTLS != nil ||
+		p.Sidecar != nil || p.ProxyConfig != nil
 }
 
 // claims are the topics of what an object says that it is for.
@@ -186,7 +187,7 @@ var objectPhases = map[string]phase{
 	"VirtualService": routePhase, "HTTPRoute": routePhase, "GRPCRoute": routePhase, convert.TLSRoute: routePhase,
 	convert.TCPRoute: routePhase, "Ingress": routePhase,
 	"PeerAuthentication": policyPhase, "AuthorizationPolicy": policyPhase, "RateLimit": policyPhase,
-	backendTLSPolicy: policyPhase,
+	backendTLSPolicy: policyPhase, "Sidecar": policyPhase, "ProxyConfig": policyPhase,
 }
 
 // listFor gives the list that a kind's units stand in, by age.
@@ -198,6 +199,10 @@ func (k *Compiler) listFor(kind string) *ordered {
 		return &k.policies
 	case "RateLimit":
 		return &k.limits
+	case "Sidecar":
+		return &k.sidecars
+	case "ProxyConfig":
+		return &k.proxies
 	}
 	if objectPhases[kind] == routePhase {
 		return &k.routes

@@ -76,6 +76,14 @@ func (k *Compiler) touch(u *unit) {
 		k.changed.limits = true
 		k.delta.Policies[l.Namespace] = true
 	}
+	if s := u.sidecar; s != nil {
+		k.changed.sidecars = true
+		k.delta.Sidecars[s.Namespace] = true
+	}
+	if p := u.proxy; p != nil {
+		k.changed.proxies = true
+		k.delta.Policies[p.Namespace] = true
+	}
 }
 
 func (k *Compiler) touchRoutes(rs *model.RouteSet) {
@@ -280,8 +288,7 @@ func protocolList(s *model.Service) string {
 // told. Routes of the Gateway API do not compete among themselves: they are merged.
 func (c *compiler) rule(p *part, host string, routes *model.RouteSet, field string) {
 	const hint = "put the rules into one object"
-	place := topic{about: onPlace, a: "host", b: host}
-	for _, older := range c.claim(&bid{place: place, routes: routes, field: field}) {
+	for _, older := range c.claim(&bid{place: hostPlace(host), routes: routes, field: field}) {
 		if !seenTogether(older.routes, routes) {
 			continue
 		}
@@ -293,6 +300,14 @@ func (c *compiler) rule(p *part, host string, routes *model.RouteSet, field stri
 		c.about(older.object).Warn("DuplicateHost", older.field, hint, "host %s is also named by %s, whose rules have no effect in sidecars", host, p.Ref())
 		break
 	}
+}
+
+func hostPlace(host string) topic { return topic{about: onPlace, a: "host", b: host} }
+
+// rulers gives the routes that sidecars use for a host, to who does not compete with them.
+func (c *compiler) rulers(host string) []*bid {
+	c.read(hostPlace(host))
+	return c.state.places[hostPlace(host)]
 }
 
 // seenTogether reports whether some namespace sees both.

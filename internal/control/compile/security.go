@@ -12,7 +12,7 @@ import (
 // as in Istio.
 func (c *compiler) joinPolicy(u *unit) {
 	p := c.own(u.rec)
-	next := unit{peer: c.peerAuthentication(p), policy: p.AuthorizationPolicy, limit: p.RateLimit}
+	next := unit{peer: c.peerAuthentication(p), policy: p.AuthorizationPolicy, limit: p.RateLimit, sidecar: c.sidecar(p), proxy: c.proxyConfig(p)}
 	if p.BackendTLS != nil {
 		c.linkBackendTLS(p)
 	}
@@ -22,11 +22,12 @@ func (c *compiler) joinPolicy(u *unit) {
 	if p.AuthorizationPolicy != nil {
 		c.checkLayer(p)
 	}
-	if reflect.DeepEqual(u.peer, next.peer) && reflect.DeepEqual(u.policy, next.policy) && reflect.DeepEqual(u.limit, next.limit) {
+	if reflect.DeepEqual(u.peer, next.peer) && reflect.DeepEqual(u.policy, next.policy) && reflect.DeepEqual(u.limit, next.limit) &&
+		reflect.DeepEqual(u.sidecar, next.sidecar) && reflect.DeepEqual(u.proxy, next.proxy) {
 		return
 	}
 	c.state.touch(u)
-	u.peer, u.policy, u.limit = next.peer, next.policy, next.limit
+	u.peer, u.policy, u.limit, u.sidecar, u.proxy = next.peer, next.policy, next.limit, next.sidecar, next.proxy
 	c.state.touch(u)
 }
 
@@ -36,14 +37,22 @@ func (c *compiler) peerAuthentication(p *part) *model.PeerAuthentication {
 	if pa == nil || len(pa.Selector) > 0 {
 		return pa
 	}
-	list := c.claim(&bid{place: topic{about: onPlace, a: "PeerAuthentication", b: pa.Namespace}})
+	if c.covered(p, topic{about: onPlace, a: "PeerAuthentication", b: pa.Namespace}) {
+		return nil
+	}
+	return pa
+}
+
+// covered reports whether an older policy covers the workloads that a place stands for; both are told then.
+func (c *compiler) covered(p *part, place topic) bool {
+	list := c.claim(&bid{place: place})
 	if len(list) == 0 {
-		return pa
+		return false
 	}
 	const hint = "keep one of them"
 	p.Warn("DuplicatePolicy", "", hint, "it has no effect: %s is older and covers the same workloads", list[0].object.Ref())
 	c.about(list[0].object).Warn("DuplicatePolicy", "", hint, "%s covers the same workloads and has no effect", p.Ref())
-	return nil
+	return true
 }
 
 // linkLimitService reports a rate-limit service that is not there: nothing is said of requests then.

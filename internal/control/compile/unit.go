@@ -2,6 +2,7 @@ package compile
 
 import (
 	"container/heap"
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -72,21 +73,25 @@ type unit struct {
 	peer    *model.PeerAuthentication
 	policy  *model.AuthorizationPolicy
 	limit   *model.RateLimit
+	sidecar *model.Sidecar
+	proxy   *model.ProxyConfig
 }
 
 // bid is a unit's claim to a place. The oldest unit's counts.
 type bid struct {
-	place  topic
-	unit   *unit
-	object *source.Object
-	routes *model.RouteSet // that sidecars use for a host
-	field  string          // that says so
-	hosts  []string        // of a route at a listener
+	place    topic
+	unit     *unit
+	object   *source.Object
+	routes   *model.RouteSet   // that sidecars use for a host
+	field    string            // that says so
+	hosts    []string          // of a route at a listener
+	selector map[string]string // of a Sidecar for some workloads
 }
 
 // same reports whether two bids mean the same to who looks at them.
 func (b *bid) same(o *bid) bool {
-	if b.place != o.place || b.field != o.field || !slices.Equal(b.hosts, o.hosts) || (b.routes == nil) != (o.routes == nil) {
+	if b.place != o.place || b.field != o.field || !slices.Equal(b.hosts, o.hosts) || !maps.Equal(b.selector, o.selector) ||
+		(b.routes == nil) != (o.routes == nil) {
 		return false
 	}
 	return b.routes == nil || b.routes.Namespace == o.routes.Namespace && b.routes.ByPrecedence == o.routes.ByPrecedence &&
@@ -245,7 +250,7 @@ func (k *Compiler) bid(u *unit, bids []*bid) {
 	for _, b := range slices.Concat(old, bids) {
 		s := k.readers[b.place]
 		for r := range s.all {
-			if r != u && k.before(u, r) < 0 {
+			if r != u && (r.phase != u.phase || k.before(u, r) < 0) {
 				k.enqueue(r)
 			}
 		}

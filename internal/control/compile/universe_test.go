@@ -30,6 +30,7 @@ func newUniverse(t testing.TB, r *rand.Rand, cert, key []byte) *universe {
 		{[]string{"v0", "v1", "v2", "v3"}, u.virtualService}, {[]string{"g0", "g1"}, u.istioGateway}, {[]string{"g0", "g1"}, u.apiGateway},
 		{[]string{"h0", "h1"}, u.httpRoute}, {[]string{"c0"}, u.grpcRoute}, {[]string{"t0", "t1"}, u.tlsRoute}, {[]string{"t0", "t1"}, u.tcpRoute},
 		{[]string{"l0", "l1"}, u.listenerSet}, {[]string{"b0", "b1"}, u.backendTLS}, {[]string{"auth"}, u.configMap},
+		{[]string{"n0", "n1", "n2"}, u.sidecar}, {[]string{"q0", "q1"}, u.proxyConfig}, {[]string{"y0"}, u.workloadGroup},
 		{[]string{"k0"}, u.grant}, {[]string{"cred", "cred-cacert"}, u.secret}, {[]string{"i0", "i1"}, u.ingress},
 		{[]string{"a0", "a1"}, u.peerAuthentication}, {[]string{"z0", "z1"}, u.authorizationPolicy}, {[]string{"r0"}, u.rateLimit},
 	} {
@@ -44,6 +45,10 @@ func newUniverse(t testing.TB, r *rand.Rand, cert, key []byte) *universe {
 			return fmt.Sprintf("apiVersion: v1\nkind: Namespace\nmetadata: {name: %s, labels: {team: %s}}\n", name, u.one("a", "b"))
 		})
 	}
+	u.add(kinds, func() string {
+		return fmt.Sprintf("apiVersion: v1\nkind: ConfigMap\nmetadata: {namespace: istio-system, name: istio}\ndata: {mesh: %q}\n",
+			u.one("", "defaultServiceExportTo: ['.']", "ingressControllerMode: 'OFF'", "outboundTrafficPolicy: {mode: REGISTRY_ONLY}", "nonsense: 1"))
+	})
 	for _, kind := range []string{"GatewayClass", "IngressClass"} {
 		u.add(kinds, func() string { return u.class(kind) })
 	}
@@ -191,6 +196,23 @@ func (u *universe) listenerSet(name string) string {
 func (u *universe) backendTLS(name string) string {
 	return fmt.Sprintf("apiVersion: gateway.networking.k8s.io/v1\nkind: BackendTLSPolicy\nmetadata: {name: %s}\nspec: {targetRefs: [{group: '', kind: Service, name: s%d%s}], validation: {hostname: a.example.com, %s}}\n",
 		name, u.rand.IntN(3), u.one("", ", sectionName: http"), u.one("wellKnownCACertificates: System", "caCertificateRefs: [{group: '', kind: ConfigMap, name: auth}]"))
+}
+
+func (u *universe) sidecar(name string) string {
+	host := func() string {
+		return "'" + u.one("./", "*/", "ns0/") + u.one("*", u.host(), "s0.ns0.svc.cluster.local") + "'"
+	}
+	return fmt.Sprintf("apiVersion: networking.istio.io/v1\nkind: Sidecar\nmetadata: {name: %s}\nspec: {%segress: [{hosts: [%s]}]}\n", name,
+		u.one("", "workloadSelector: {labels: {app: w0}}, ", "workloadSelector: {labels: {version: v1}}, "), host()+u.perhaps(", "+host()))
+}
+
+func (u *universe) proxyConfig(name string) string {
+	return fmt.Sprintf("apiVersion: networking.istio.io/v1beta1\nkind: ProxyConfig\nmetadata: {name: %s}\nspec: {%sconcurrency: %d}\n", name,
+		u.one("", "selector: {matchLabels: {app: w0}}, "), u.rand.IntN(3))
+}
+
+func (u *universe) workloadGroup(name string) string {
+	return fmt.Sprintf("apiVersion: networking.istio.io/v1\nkind: WorkloadGroup\nmetadata: {name: %s}\nspec: {template: {serviceAccount: %s}}\n", name, u.one("a", "b"))
 }
 
 func (u *universe) configMap(name string) string {

@@ -27,6 +27,8 @@ type Delta struct {
 	// Policies are the namespaces (Mesh-wide: "") of policies, limits and whatever else is chosen by selector that came, went or
 	// changed.
 	Policies map[string]bool
+	// Sidecars are the namespaces (Mesh-wide: "") of Sidecars that came, went or changed.
+	Sidecars map[string]bool
 }
 
 // Add takes in what another delta names, that of the next mesh: together they say what may differ over both steps.
@@ -40,6 +42,7 @@ func (d *Delta) Add(o Delta) {
 	d.Workloads = union(d.Workloads, o.Workloads)
 	d.Gateways = union(d.Gateways, o.Gateways)
 	d.Policies = union(d.Policies, o.Policies)
+	d.Sidecars = union(d.Sidecars, o.Sidecars)
 }
 
 func union[K comparable](a, b map[K]bool) map[K]bool {
@@ -53,5 +56,5 @@ func union[K comparable](a, b map[K]bool) map[K]bool {
 // Empty reports whether nothing differs.
 func (d *Delta) Empty() bool {
 	return !d.All && len(d.Services)+len(d.Endpoints)+len(d.Addresses)+len(d.Routes)+len(d.Destinations)+len(d.Workloads)+
-		len(d.Gateways)+len(d.Policies) == 0
+		len(d.Gateways)+len(d.Policies)+len(d.Sidecars) == 0
 }

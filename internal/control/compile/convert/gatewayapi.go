@@ -11,7 +11,12 @@ import (
 
 // OurClasses are what a Gateway or an Ingress names to be served by this mesh: our own name, and Istio's, so that its users'
 // objects work. It is never changed.
-var OurClasses = []string{"weft", "istio"}
+var OurClasses = []string{ownClass, istioClass}
+
+const (
+	ownClass   = "weft"
+	istioClass = "istio"
+)
 
 // OurControllers are the controllers of classes that are ours, Istio's among them. It is never changed.
 var OurControllers = []string{GatewayController, "istio.io/gateway-controller", "weft.dev/ingress-controller", "istio.io/ingress-controller"}
