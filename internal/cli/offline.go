@@ -20,6 +20,7 @@ import (
 func (s *session) analyzeCommand() *cobra.Command {
 	var format, failOn string
 	var recursive, running bool
+	var settings string
 	var o offline.Options
 	c := &cobra.Command{
 		Use:   "analyze FILE|DIR|-...",
@@ -39,6 +40,9 @@ count as if they ran. The exit code is 1 if there are findings of --fail-on or w
 			}
 			docs, err := readTree(args, recursive, c.InOrStdin())
 			if err != nil {
+				return err
+			}
+			if o.MeshConfig, err = meshConfig(settings); err != nil {
 				return err
 			}
 			var a offline.Analysis
@@ -63,7 +67,17 @@ count as if they ran. The exit code is 1 if there are findings of --fail-on or w
 	c.Flags().BoolVarP(&recursive, "recursive", "R", false, "with the folders in folders")
 	c.Flags().BoolVar(&running, "with-mesh", false, "judge the files together with what runs")
 	c.Flags().BoolVar(&o.RegistryOnly, "registry-only", false, "as weft up --registry-only")
+	c.Flags().StringVar(&settings, "mesh-config", "", "as weft up --mesh-config")
 	return c
+}
+
+// meshConfig reads the file of mesh-wide settings; nil for no file.
+func meshConfig(file string) (*api.Document, error) {
+	if file == "" {
+		return nil, nil
+	}
+	raw, err := os.ReadFile(file)
+	return &api.Document{Name: file, Content: raw}, err
 }
 
 // analyzeWithMesh has the running mesh judge documents as if they were applied.
@@ -212,6 +226,7 @@ func (s *session) diffCommand() *cobra.Command {
 	var files, deleted, from, to []string
 	var format, namespace string
 	var exitCode bool
+	var settings string
 	var o offline.Options
 	c := &cobra.Command{
 		Use:   "diff (-f FILE|DIR|-... | --delete KIND/NAME... | --from FILE|DIR --to FILE|DIR)",
@@ -238,6 +253,9 @@ traffic, limits that are used up. A Deployment that is changed counts as if its 
 			o.Color = s.out.color
 			var r api.DiffReply
 			var err error
+			if o.MeshConfig, err = meshConfig(settings); err != nil {
+				return err
+			}
 			if offlineToo {
 				r, err = s.diffFiles(c, from, to, o)
 			} else {
@@ -269,6 +287,7 @@ traffic, limits that are used up. A Deployment that is changed counts as if its 
 	c.Flags().StringVarP(&format, "output", "o", "", "json")
 	c.Flags().BoolVar(&exitCode, "exit-code", false, "end with code 1 if a request would behave differently")
 	c.Flags().BoolVar(&o.RegistryOnly, "registry-only", false, "with --from and --to: as weft up --registry-only")
+	c.Flags().StringVar(&settings, "mesh-config", "", "with --from and --to: as weft up --mesh-config")
 	return c
 }
 

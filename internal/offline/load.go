@@ -22,8 +22,9 @@ type state struct {
 }
 
 // load decodes and compiles documents. Of objects that are written twice the first counts, as in folders that a mesh follows.
-func load(docs []api.Document, settings model.Settings) *state {
-	st := &state{}
+func load(docs []api.Document, o Options) *state {
+	settings, findings := o.settings()
+	st := &state{findings: findings}
 	first := map[source.Key]*source.Object{}
 	for _, d := range docs {
 		objects, findings := source.Decode(source.LayerFile, d.Name, d.Content)

@@ -2,11 +2,11 @@ package offline
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"strings"
 
 	"github.com/weftmesh/weft/internal/api"
+	"github.com/weftmesh/weft/internal/control/compile"
 	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/explain"
 	"github.com/weftmesh/weft/internal/explain/diff"
@@ -17,11 +17,21 @@ import (
 type Options struct {
 	// RegistryOnly refuses destinations that the mesh does not know.
 	RegistryOnly bool
+	// MeshConfig is the file of settings that the mesh would be started with; nil for none.
+	MeshConfig *api.Document
 	// Color writes texts for a terminal.
 	Color bool
 }
 
-func (o Options) settings() model.Settings { return model.Settings{RegistryOnly: o.RegistryOnly} }
+// settings are those of the mesh, and what is wrong with the file of them.
+func (o Options) settings() (model.Settings, []model.Finding) {
+	s := model.Settings{}
+	s.RegistryOnly = o.RegistryOnly
+	if o.MeshConfig == nil {
+		return s, nil
+	}
+	return compile.StartSettings(o.MeshConfig.Name, o.MeshConfig.Content, s)
+}
 
 // Analysis is what there is to say about documents.
 type Analysis struct {
@@ -42,7 +52,7 @@ func (a *Analysis) Count(severity string) (n int) {
 
 // Analyze judges documents as if they were a mesh. The findings are sorted by file and line.
 func Analyze(docs []api.Document, o Options) Analysis {
-	st := load(docs, o.settings())
+	st := load(docs, o)
 	return Analysis{Files: len(docs), Objects: len(st.objects), Findings: Findings(st.findings)}
 }
 
@@ -68,7 +78,7 @@ func (e *RefusedError) Error() string {
 
 // good gives the state of documents without errors.
 func good(docs []api.Document, o Options) (*state, error) {
-	st := load(docs, o.settings())
+	st := load(docs, o)
 	if errs := st.refused(); len(errs) > 0 {
 		return nil, &RefusedError{errs}
 	}
@@ -129,7 +139,11 @@ func Test(file string, data []byte, read func(paths []string) ([]api.Document, e
 		return nil, err
 	}
 	if f.MeshConfig != "" {
-		return nil, errors.New(file + ": meshConfig: settings from a file are not supported yet; leave it out")
+		settings, err := read([]string{f.MeshConfig})
+		if err != nil {
+			return nil, fmt.Errorf("%s: meshConfig: %w", file, err)
+		}
+		o.MeshConfig = &settings[0]
 	}
 	o.RegistryOnly = o.RegistryOnly || f.RegistryOnly
 	docs, err := read(f.Objects)

@@ -1,6 +1,7 @@
 package diff_test
 
 import (
+	"flag"
 	"fmt"
 	"strings"
 	"testing"
@@ -12,6 +13,8 @@ import (
 	"github.com/weftmesh/weft/internal/control/source/planned"
 	"github.com/weftmesh/weft/internal/explain/diff"
 )
+
+var services = flag.Int("services", 200, "size of the mesh of TestSize")
 
 // large is a mesh of n services in 20 namespaces, each with a workload of its own and routes; more is added to it.
 func large(t *testing.T, n int, more string) *model.Mesh {
@@ -58,12 +61,12 @@ spec:
 	return m
 }
 
-// TestSize bounds what a comparison of a thousand services takes: seconds on any machine.
+// TestSize bounds what a comparison takes. With -services 1000 it is the size that the manual speaks of.
 func TestSize(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds")
 	}
-	before := large(t, 1000, "")
+	before := large(t, *services, "")
 	for name, more := range map[string]string{
 		"one route": `apiVersion: networking.istio.io/v1
 kind: VirtualService
@@ -84,7 +87,7 @@ spec:
   rules: [{from: [{source: {namespaces: [n1, n2]}}]}]
 `} {
 		t.Run(name, func(t *testing.T) {
-			after := large(t, 1000, more)
+			after := large(t, *services, more)
 			began := time.Now()
 			r := diff.Compare(before, after)
 			took := time.Since(began)
