@@ -188,7 +188,7 @@ func (e *evaluation) unknown(name string) {
 
 // unknownGoes is the cluster for destinations that the mesh does not have.
 func (e *evaluation) unknownGoes() string {
-	ln, found, err := get[*conf.Listener](e.view.Client.Resources, decode.ListenerType, wire.OutboundListener)
+	ln, found, err := get[*conf.Listener](&e.view.Client, decode.ListenerType, wire.OutboundListener)
 	switch {
 	case err != nil:
 		e.problem("%s: %s", wire.OutboundListener, err)

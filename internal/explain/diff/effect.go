@@ -100,6 +100,9 @@ func effectOf(r *explain.Report, to asked) effect {
 		}
 	case r.Outcome == "pass through":
 		e.result = "passed through: the mesh does not know it"
+		if _, to, special := strings.Cut(r.Summary, "passed on to "); special {
+			e.result = "passed on to " + to
+		}
 	case !forwards:
 		e.result = refusal(r)
 	default:

@@ -89,9 +89,6 @@ func (c *comparison) outbound(k *class, d place, apart map[string]bool) {
 	} else {
 		key += "|" + k.signature
 	}
-	if d == unknown && c.before.mesh.Settings.RegistryOnly == c.after.mesh.Settings.RegistryOnly {
-		return
-	}
 	if _, known := c.done[key]; known {
 		c.put(k, d.name, key, nil, d.asked)
 		return
@@ -105,7 +102,7 @@ func (c *comparison) outbound(k *class, d place, apart map[string]bool) {
 func (c *comparison) trail(s *side, w *model.Workload, name string) string {
 	ln, tables, _ := s.asker.Listener(w, name)
 	if ln == nil {
-		return fmt.Sprint(s.mesh.Settings.RegistryOnly)
+		return fmt.Sprint(s.mesh.Settings.RegistryOnly, s.asker.Sum(w, decode.ListenerType, wire.OutboundListener))
 	}
 	var b strings.Builder
 	add := func(typeURL, name string) {

@@ -24,7 +24,7 @@ var known = []string{"Settings", "Services", "ByAddress", "RouteSets", "Destinat
 
 func newScope(before, after *model.Mesh) *scope {
 	s := &scope{before: newSources(before), after: newSources(after), hosts: map[string]bool{}, sets: map[*model.RouteSet]bool{}}
-	s.all = before.Settings != after.Settings || !reflect.DeepEqual(before.PeerAuthentications, after.PeerAuthentications)
+	s.all = !reflect.DeepEqual(before.Settings, after.Settings) || !reflect.DeepEqual(before.PeerAuthentications, after.PeerAuthentications)
 	b, a := reflect.ValueOf(before).Elem(), reflect.ValueOf(after).Elem()
 	for i := range b.NumField() {
 		if slices.Contains(known, b.Type().Field(i).Name) {
