@@ -18,6 +18,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/weftmesh/weft/bench/machine"
 )
 
 // options are the flags.
@@ -93,9 +95,10 @@ func run(ctx context.Context, o options) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := pinSelf(o.loadCPU); err != nil {
+	if err := machine.PinSelf(o.loadCPU); err != nil {
 		return err
 	}
+	runtime.GOMAXPROCS(2) // the thread that paces requests must not wait for the one that reads answers
 	s, err := openSite(ctx, o.proxyCPU, o.loadCPU)
 	if err != nil {
 		return err
@@ -232,7 +235,8 @@ func (o options) about(ctx context.Context, s *site, now time.Time, notes []stri
 	if o.note != "" {
 		about = append(about, o.note)
 	}
-	about = append(about, facts(s)...)
+	about = append(about, machine.Facts(),
+		fmt.Sprintf("proxies on core %d; load, backend and control plane on core %d; everything on loopback", s.proxyCPU, s.loadCPU))
 	about = append(about, versions(ctx)...)
 	about = append(about, wiring)
 	return append(about, notes...)

@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"syscall"
 	"time"
+
+	"github.com/weftmesh/weft/bench/machine"
 )
 
 // process is a program that we run in the background.
@@ -33,7 +35,7 @@ func (s *site) start(cpu int, name string, argv ...string) (*process, error) {
 	p.cmd = exec.Command(argv[0], argv[1:]...)
 	p.cmd.Stdout, p.cmd.Stderr, p.cmd.Dir = out, out, s.dir
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
-	if err := onCore(cpu, p.cmd.Start); err != nil {
+	if err := machine.OnCore(cpu, p.cmd.Start); err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	go func() { // ends with the process
@@ -64,7 +66,7 @@ func (p *process) until(ctx context.Context, ready func() error) error {
 	for {
 		err := ready()
 		if err == nil {
-			p.pids = family(p.cmd.Process.Pid)
+			p.pids = machine.Family(p.cmd.Process.Pid)
 			return nil
 		}
 		select {
@@ -105,7 +107,7 @@ func (p *process) stop() error {
 // cpu is what the program and its workers have used since their start.
 func (p *process) cpu() (sum time.Duration, err error) {
 	for _, pid := range p.pids {
-		t, err := cpuTime(pid)
+		t, err := machine.CPUTime(pid)
 		if err != nil {
 			return 0, fmt.Errorf("%s: %w; %s", p.name, err, p.lastWords())
 		}
@@ -117,7 +119,7 @@ func (p *process) cpu() (sum time.Duration, err error) {
 // memory is the resident memory of the program and its workers, in bytes.
 func (p *process) memory() (sum int64, err error) {
 	for _, pid := range p.pids {
-		n, err := resident(pid)
+		n, err := machine.Resident(pid)
 		if err != nil {
 			return 0, fmt.Errorf("%s: %w; %s", p.name, err, p.lastWords())
 		}

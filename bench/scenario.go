@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/weftmesh/weft/bench/load"
+	"github.com/weftmesh/weft/bench/machine"
 )
 
 // scenario is one thing that is measured, of several contestants.
@@ -176,7 +177,7 @@ func (s *site) used(d *deployment) (core, own time.Duration, err error) {
 		}
 		own += t
 	}
-	core, err = coreTime(s.proxyCPU)
+	core, err = machine.CoreTime(s.proxyCPU)
 	return core, own, err
 }
 

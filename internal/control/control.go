@@ -16,6 +16,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -36,6 +37,8 @@ type Options struct {
 	StateDir string
 	// Paths are files and folders with objects, which are followed.
 	Paths []string
+	// Sources are further sources of objects, between files and what is applied.
+	Sources []source.Source
 	// Settings of the mesh; what is zero becomes compile's default.
 	Settings model.Settings
 	// LocalRuntime says that SetRuntimeObjects will be called: nothing is served before it was.
@@ -162,7 +165,7 @@ func (c *Control) openSources() (err error) {
 	if c.store, err = source.OpenStore(filepath.Join(c.options.StateDir, "objects.db")); err != nil {
 		return err
 	}
-	layers := source.Layers{Applied: c.store}
+	layers := source.Layers{Applied: c.store, Others: c.options.Sources}
 	if len(c.options.Paths) > 0 {
 		layers.Files = &source.Files{Paths: c.options.Paths, Check: compile.Check, Births: c.store.Births}
 	}
@@ -170,7 +173,7 @@ func (c *Control) openSources() (err error) {
 		c.runtime = source.NewRuntime()
 		layers.Runtime = c.runtime
 	}
-	c.sources = source.NewSet(layers, compile.Validate(c.options.Settings))
+	c.sources = source.NewSet(layers, c.judge)
 	return nil
 }
 
@@ -325,7 +328,7 @@ func (c *Control) Get(key source.Key) *source.Object {
 // Objects gives all objects in force, oldest first.
 func (c *Control) Objects() []*source.Object {
 	if s := c.sources.Snapshot(); s != nil {
-		return s.Objects
+		return s.Objects()
 	}
 	return nil
 }
@@ -413,13 +416,41 @@ func (c *Control) settle(ctx context.Context) error {
 // publish compiles a snapshot and serves the result.
 func (c *Control) publish(s *source.Snapshot) {
 	start := time.Now()
-	mesh, findings := compile.Compile(compile.Input{Objects: s.Objects, Settings: c.options.Settings})
+	mesh, findings := compile.Compile(compile.Input{Objects: s.Objects(), Settings: c.options.Settings})
 	c.metrics.compile.Observe(time.Since(start).Seconds())
-	all := append(append([]model.Finding(nil), s.Findings...), findings...)
+	all := append(append([]model.Finding(nil), s.Findings()...), findings...)
 	c.compiled.Store(&compiled{generation: s.Generation, mesh: mesh, findings: source.SortFindings(all)})
-	c.server.Publish(mesh)
+	c.server.Publish(mesh, model.Delta{All: true})
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	close(c.changed)
 	c.changed = make(chan struct{})
+}
+
+// judge gives the findings that setting objects would bring; it is what source.NewSet takes.
+func (c *Control) judge(set []*source.Object) []model.Finding {
+	before := c.sources.Snapshot().Objects()
+	own, next := map[model.Ref]bool{}, map[source.Key]*source.Object{}
+	for _, o := range set {
+		own[o.Ref()], next[o.Key()] = true, o
+	}
+	known := map[model.Finding]bool{}
+	_, findings := compile.Compile(compile.Input{Objects: before, Settings: c.options.Settings})
+	for _, f := range findings {
+		f.Line = 0
+		known[f] = true
+	}
+	after := slices.Clone(set)
+	for _, o := range before {
+		if next[o.Key()] == nil {
+			after = append(after, o)
+		}
+	}
+	slices.SortFunc(after, source.Older)
+	_, findings = compile.Compile(compile.Input{Objects: after, Settings: c.options.Settings})
+	return slices.DeleteFunc(findings, func(f model.Finding) bool {
+		placeless := f
+		placeless.Line = 0
+		return !own[f.Object] && known[placeless]
+	})
 }

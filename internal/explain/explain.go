@@ -101,7 +101,7 @@ func Explain(v View, req Request) (*Report, error) {
 	return e.report, nil
 }
 
-func proxyOf(ix *generate.Index, mesh *model.Mesh, w *model.Workload) Proxy {
+func proxyOf(ix generate.Index, mesh *model.Mesh, w *model.Workload) Proxy {
 	role := wire.Sidecar
 	if w.Gateway {
 		role = wire.Gateway

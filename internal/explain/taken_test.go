@@ -151,9 +151,9 @@ func nodes(m *model.Mesh) (all []generate.Node) {
 
 // destinations are listener names beside those of services: addresses, and hosts that only routes know.
 func destinations(m *model.Mesh) (names []string) {
-	for a, services := range m.ByAddress.All() {
-		for _, s := range services {
-			for _, p := range s.Ports {
+	for a, hosts := range m.ByAddress.All() {
+		for _, h := range hosts {
+			for _, p := range m.Services.Get(h).Ports {
 				names = append(names, wire.ListenerName(a.String(), p.Number))
 			}
 		}

@@ -92,6 +92,7 @@ func (c *compiler) endpointOf(slice *discoveryv1.EndpointSlice, e discoveryv1.En
 func describePod(ep *model.Endpoint, pod *corev1.Pod) {
 	ep.Instance, ep.Namespace, ep.Labels = pod.Name, pod.Namespace, pod.Labels
 	ep.ServiceAccount, ep.Workload, ep.Mesh = serviceAccount(pod), podOwner(pod), hasSidecar(pod)
+	ep.Proxyless = isProxyless(pod)
 	if l := localityOf(pod.Labels); l != "" {
 		ep.Locality = l
 	}
@@ -163,7 +164,7 @@ func (c *compiler) finishEndpoints(s *model.Service) {
 			continue
 		}
 		if s.Headless {
-			c.mesh.ByAddress.Put(a, append(c.mesh.ByAddress.Get(a), s))
+			c.mesh.ByAddress.Put(a, append(c.mesh.ByAddress.Get(a), s.Host))
 		}
 		w := c.mesh.Workloads.Get(ep.Namespace + "/" + ep.Instance)
 		if w == nil {

@@ -17,6 +17,6 @@ func (c *compiler) addService(s *model.Service, p *part) {
 	c.mesh.Services.Put(s.Host, s)
 	c.owner[s] = p
 	for _, a := range s.Addresses {
-		c.mesh.ByAddress.Put(a, append(c.mesh.ByAddress.Get(a), s))
+		c.mesh.ByAddress.Put(a, append(c.mesh.ByAddress.Get(a), s.Host))
 	}
 }

@@ -16,8 +16,8 @@ import (
 // cluster out, as sidecars send it (meshSNI), and the TLS within goes on to the endpoint as it is.
 func (g *Generator) autoPassthrough(s place) []*listenerv3.FilterChain {
 	var chains []*listenerv3.FilterChain
-	for _, host := range slices.Sorted(g.mesh.Services.Keys()) {
-		service := g.mesh.Services.Get(host)
+	for service := range g.mesh.AllServices() {
+		host := service.Host
 		if isWildcard(host) || service.External || !g.visible(service) || !s.takesService(service) {
 			continue
 		}

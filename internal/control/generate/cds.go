@@ -76,6 +76,9 @@ func (g *Generator) backend(port uint16, subsetName, host string) (*backend, boo
 		return nil, false
 	}
 	b.policy = trafficPolicy(d, b.subset, port)
+	if b.policy.TLS == nil {
+		b.policy.TLS = s.ClientTLS(port)
+	}
 	if d != nil {
 		b.check = d.HealthCheck
 	}
@@ -132,6 +135,12 @@ func (g *Generator) discovery(b *backend) clusterv3.Cluster_DiscoveryType {
 func (g *Generator) discover(c *clusterv3.Cluster, b *backend) {
 	kind := g.discovery(b)
 	c.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: kind}
+	if t := b.policy.TLS; t != nil && t.Refuse {
+		// Nobody is there who could prove to be the server.
+		c.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC}
+		c.LoadAssignment = &endpointv3.ClusterLoadAssignment{ClusterName: c.Name}
+		return
+	}
 	g.balance(c, b.policy.Balancing)
 	switch kind {
 	case clusterv3.Cluster_ORIGINAL_DST:
@@ -148,8 +157,8 @@ func (g *Generator) connectTimeout(p *model.ConnectionPool) *durationpb.Duration
 	switch {
 	case p != nil && p.ConnectTimeout > 0:
 		return durationpb.New(p.ConnectTimeout)
-	case g.mesh.Settings.ConnectTimeout > 0:
-		return durationpb.New(g.mesh.Settings.ConnectTimeout)
+	case g.mesh.Settings().ConnectTimeout > 0:
+		return durationpb.New(g.mesh.Settings().ConnectTimeout)
 	}
 	return durationpb.New(defaultConnectTimeout)
 }
@@ -315,7 +324,7 @@ func (g *Generator) inboundCluster(name string, port uint16) (proto.Message, boo
 		c.TypedExtensionProtocolOptions = protocolOptions(p.Protocol, nil)
 		if p.ServiceHost != "" {
 			service, namespace := p.ServiceHost, g.node.Namespace
-			if s := g.mesh.Services.Get(p.ServiceHost); s != nil {
+			if s := g.mesh.Service(p.ServiceHost); s != nil {
 				service, namespace = s.Name, s.Namespace
 			}
 			fields := describeService(p.ServiceHost, service, namespace)
@@ -332,7 +341,7 @@ func (g *Generator) alias(s *model.Service) *model.Service {
 	if s.ExternalName == "" {
 		return nil
 	}
-	a := g.mesh.Services.Get(s.ExternalName)
+	a := g.mesh.Service(s.ExternalName)
 	if a == nil || a == s || a.ExternalName != "" || !g.visible(a) {
 		return nil
 	}

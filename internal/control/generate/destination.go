@@ -9,7 +9,7 @@ import (
 // destination finds the DestinationRule of a service for this node: of the client's namespace, else of the service's, else of the
 // root namespace; within one, that of the most specific host. Several for one host count as one: the first policy, all subsets.
 func (g *Generator) destination(s *model.Service) *model.Destination {
-	root := g.mesh.Settings.RootNamespace
+	root := g.mesh.Settings().RootNamespace
 	namespaces := []string{g.node.Namespace, s.Namespace, root}
 	if g.node.Namespace == root {
 		namespaces = namespaces[1:]
@@ -23,20 +23,12 @@ func (g *Generator) destination(s *model.Service) *model.Destination {
 }
 
 func (g *Generator) destinationIn(namespace, host string) *model.Destination {
-	if d := g.mergedDestination(namespace, g.mesh.Destinations.Get(host)); d != nil {
-		return d
-	}
-	var best *model.Destination
-	for h, list := range g.mesh.Destinations.All() {
-		if !isWildcard(h) || h == host || h != "*" && !wildcardCovers(h, host) {
-			continue
-		}
-		d := g.mergedDestination(namespace, list)
-		if d != nil && (best == nil || longerFirst(d.Host, best.Host) < 0) {
-			best = d
+	for list := range g.mesh.Destinations(host) {
+		if d := g.mergedDestination(namespace, list); d != nil {
+			return d
 		}
 	}
-	return best
+	return nil
 }
 
 func (g *Generator) mergedDestination(namespace string, list []*model.Destination) *model.Destination {

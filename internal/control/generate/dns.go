@@ -41,7 +41,7 @@ func (g *Generator) DNS(name string) (proto.Message, bool) {
 
 func (g *Generator) addresses(s *model.Service) (list []string, known bool) {
 	if s.ExternalName != "" {
-		if alias := g.mesh.Services.Get(s.ExternalName); alias != nil && alias != s && alias.ExternalName == "" && g.visible(alias) {
+		if alias := g.mesh.Service(s.ExternalName); alias != nil && alias != s && alias.ExternalName == "" && g.visible(alias) {
 			s = alias
 		}
 	}
@@ -49,7 +49,7 @@ func (g *Generator) addresses(s *model.Service) (list []string, known bool) {
 		list = append(list, a.String())
 	}
 	if s.Headless {
-		for _, e := range s.Endpoints {
+		for _, e := range g.mesh.Endpoints(s) {
 			if _, err := netip.ParseAddr(e.Address); err == nil && e.Ready {
 				list = append(list, e.Address)
 			}

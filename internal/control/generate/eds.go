@@ -37,7 +37,7 @@ func (g *Generator) dnsEndpoints(name string, b *backend) *endpointv3.ClusterLoa
 	if s.ExternalName != "" {
 		return g.localities(name, []*model.Endpoint{{Address: s.ExternalName, Ready: true}}, b)
 	}
-	if len(s.Endpoints) == 0 && !isWildcard(s.Host) {
+	if len(g.mesh.Endpoints(s)) == 0 && !isWildcard(s.Host) {
 		return g.localities(name, []*model.Endpoint{{Address: s.Host, Ready: true}}, b)
 	}
 	return g.assignment(name, b)
@@ -57,10 +57,10 @@ func (g *Generator) endpointsOf(b *backend) []*model.Endpoint {
 		s = a
 	}
 	if b.subset == nil {
-		return s.Endpoints
+		return g.mesh.Endpoints(s)
 	}
 	var out []*model.Endpoint
-	for _, e := range s.Endpoints {
+	for _, e := range g.mesh.Endpoints(s) {
 		if subsetOf(b.subset.Labels, e.Labels) {
 			out = append(out, e)
 		}
@@ -143,7 +143,7 @@ func socketAddress(address string, port uint16) *corev3.Address {
 // endpointMetadata says whether mutual TLS is to be had, and who the instance is, for the client's metrics.
 func (g *Generator) endpointMetadata(e *model.Endpoint, port uint16, b *backend) *corev3.Metadata {
 	m := &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{}}
-	if e.Mesh && !b.service.External && g.mtlsMode(e.Namespace, e.Labels, port) != model.MTLSDisable {
+	if !b.service.External && g.takesMutualTLS(e, port) {
 		m.FilterMetadata["envoy.transport_socket_match"] = texts("tlsMode", "istio")
 	}
 	canonical := firstOf(e.Labels["service.istio.io/canonical-name"], e.Labels["app.kubernetes.io/name"], e.Labels["app"], e.Workload)

@@ -44,7 +44,7 @@ func (g *Generator) serverSets() []*serverSet {
 		return nil
 	}
 	byPort := map[uint16]*serverSet{}
-	for _, gw := range g.mesh.Gateways {
+	for _, gw := range g.mesh.Gateways() {
 		if gw.SelectorNamespace != "" && gw.SelectorNamespace != g.node.Namespace || !subsetOf(gw.Selector, g.node.Labels) {
 			continue
 		}
@@ -65,6 +65,19 @@ func (g *Generator) serverSets() []*serverSet {
 		out = append(out, byPort[port])
 	}
 	return out
+}
+
+// gatewayClient is what the node shows to backends as a gateway: the oldest of its Gateways that says so decides.
+func (g *Generator) gatewayClient() *model.KeyPair {
+	if g.node.Role != wire.Gateway || len(g.node.Labels) == 0 {
+		return nil
+	}
+	for _, gw := range g.mesh.Gateways() {
+		if gw.Client != nil && (gw.SelectorNamespace == "" || gw.SelectorNamespace == g.node.Namespace) && subsetOf(gw.Selector, g.node.Labels) {
+			return gw.Client
+		}
+	}
+	return nil
 }
 
 // GatewayListeners gives all listeners that the node binds, in the order of their ports; none unless it is a gateway.
@@ -223,7 +236,7 @@ func (g *Generator) gatewayTCP(s place) []*listenerv3.FilterChain {
 // setsAt gives the route sets that name a server and have a host that it takes, in order of precedence.
 func (g *Generator) setsAt(s place) []*model.RouteSet {
 	var out []*model.RouteSet
-	for _, r := range g.mesh.RouteSets {
+	for _, r := range g.mesh.RouteSetsAt(s.gateway.Ref) {
 		if s.named(r.Gateways) && r.ExportTo.VisibleFrom(r.Namespace, g.node.Namespace) && len(s.hosts(r)) > 0 {
 			out = append(out, r)
 		}

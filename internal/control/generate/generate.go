@@ -11,16 +11,19 @@
 //	endpoints   the name of their cluster
 //	DNS table   "reviews.default"           the name that was asked for, without final dot
 //
+// The mesh is read through an index.Reader alone, which notes what was looked at: a resource is made again when something of that
+// changed, and only then. A service's Endpoints field is off limits for the same reason (Reader.Endpoints gives them), which a test
+// watches. What is read of the node has to be in its Class.
+//
 // How Istio's objects become these messages follows Istio's own documentation and behaviour, so that the same YAML does the same.
 package generate
 
 import (
-	"maps"
-	"slices"
 	"strings"
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/weftmesh/weft/internal/control/index"
 	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/wire"
 )
@@ -50,157 +53,61 @@ type Node struct {
 }
 
 // Index is a mesh prepared for generation. It is immutable and safe for concurrent use.
-type Index struct {
-	mesh *model.Mesh
-	// sets are the route sets of sidecars by host without wildcard; in the order of precedence.
-	sets map[string][]*model.RouteSet
-	// wildcardSets and wildcardServices are hosts with a wildcard, the longest first.
-	wildcardSets     []wildcardSet
-	wildcardServices []*model.Service
-	// bySource is what decides about a route somewhere, byWorkload about a destination.
-	bySource, byWorkload reads
-}
-
-type wildcardSet struct {
-	host string
-	sets []*model.RouteSet
-}
+type Index struct{ *index.Index }
 
 // NewIndex prepares a mesh, which must not change afterwards.
-func NewIndex(mesh *model.Mesh) *Index {
-	x := &Index{mesh: mesh, sets: map[string][]*model.RouteSet{}}
-	wild := map[string][]*model.RouteSet{}
-	for _, list := range mesh.Destinations.All() {
-		for _, d := range list {
-			x.byWorkload.destination(d)
-		}
-	}
-	for _, s := range mesh.RouteSets {
-		x.bySource.sources(s)
-		if !s.Mesh {
-			continue
-		}
-		for _, h := range s.Hosts {
-			if isWildcard(h) {
-				wild[h] = append(wild[h], s)
-			} else {
-				x.sets[h] = append(x.sets[h], s)
-			}
-		}
-	}
-	for h, sets := range wild {
-		x.wildcardSets = append(x.wildcardSets, wildcardSet{h, sets})
-	}
-	slices.SortFunc(x.wildcardSets, func(a, b wildcardSet) int { return longerFirst(a.host, b.host) })
-	for h, s := range mesh.Services.All() {
-		x.byWorkload.locality = x.byWorkload.locality || s.Near
-		if isWildcard(h) {
-			x.wildcardServices = append(x.wildcardServices, s)
-		}
-	}
-	slices.SortFunc(x.wildcardServices, func(a, b *model.Service) int { return longerFirst(a.Host, b.Host) })
-	return x
-}
+func NewIndex(mesh *model.Mesh) Index { return Index{index.New(mesh)} }
 
-func longerFirst(a, b string) int {
-	if len(a) != len(b) {
-		return len(b) - len(a)
-	}
-	return strings.Compare(a, b)
-}
-
-// reads says what of a client decides about resources: labels by their keys, and the locality.
-type reads struct {
-	labels   map[string]bool
-	locality bool
-}
-
-func (r *reads) keys(labels map[string]string) {
-	for k := range labels {
-		r.label(k)
-	}
-}
-
-func (r *reads) label(key string) {
-	if r.labels == nil {
-		r.labels = map[string]bool{}
-	}
-	r.labels[key] = true
-}
-
-// destination notes what a rule reads.
-func (r *reads) destination(d *model.Destination) {
-	r.keys(d.Selector)
-	r.policy(&d.Policy)
-	for i := range d.Subsets {
-		if p := d.Subsets[i].Policy; p != nil {
-			r.policy(p)
-		}
-	}
-}
-
-func (r *reads) policy(p *model.TrafficPolicy) {
-	r.locality = r.locality || p.Outlier != nil
-	if p.Balancing != nil && p.Balancing.Locality != nil {
-		r.locality = true
-		for _, k := range p.Balancing.Locality.FailoverPriority {
-			if key, _, fixed := strings.Cut(k, "="); !fixed {
-				r.label(key)
-			}
-		}
-	}
-	for _, own := range p.Ports {
-		r.policy(own)
-	}
-}
-
-// sources notes the labels that conditions of routes read.
-func (r *reads) sources(s *model.RouteSet) {
-	for i := range s.HTTP {
-		for j := range s.HTTP[i].Matches {
-			r.keys(s.HTTP[i].Matches[j].SourceLabels)
-		}
-	}
-	for i := range s.TCP {
-		for j := range s.TCP[i].Matches {
-			r.keys(s.TCP[i].Matches[j].SourceLabels)
-		}
-	}
-	for i := range s.TLS {
-		for j := range s.TLS[i].Matches {
-			r.keys(s.TLS[i].Matches[j].SourceLabels)
-		}
-	}
-}
-
-// of gives what a node has of it.
-func (r *reads) of(n *Node) string {
-	var b strings.Builder
-	if r.locality {
-		b.WriteString("|" + n.Locality)
-	}
-	for _, k := range slices.Sorted(maps.Keys(r.labels)) {
-		if v, ok := n.Labels[k]; ok {
-			b.WriteString("|" + k + "=" + v)
-		}
-	}
-	return b.String()
-}
+// Next prepares the mesh that follows, at the cost of what the delta names.
+func (x Index) Next(mesh *model.Mesh, d model.Delta) Index { return Index{x.Index.Next(mesh, d)} }
 
 // Generator gives the resources of one node in one mesh. It keeps nothing between calls and is safe for concurrent use.
 type Generator struct {
-	*Index
-	node Node
+	mesh *index.Reader
+	node *Node
+	// forSource and forWorkload are the classes of the node, see Class.
+	forSource, forWorkload string
 }
 
 // New prepares a mesh for a single node.
 func New(mesh *model.Mesh, node Node) *Generator { return NewIndex(mesh).For(node) }
 
 // For gives the generator of a node.
-func (x *Index) For(node Node) *Generator { return &Generator{Index: x, node: node} }
+func (x Index) For(node Node) *Generator {
+	g := &Generator{mesh: x.Read(), node: &node}
+	g.forWorkload, g.forSource = g.class(false), g.class(true)
+	return g
+}
+
+// Traced is Resource, and tells besides what it looked at in the mesh. While a delta names nothing of that, the resource stays as it is.
+func (g *Generator) Traced(typeURL, name string) (m proto.Message, ok bool, seen []index.Key) {
+	t := g.tracing()
+	m, ok = t.Resource(typeURL, name)
+	return m, ok, t.mesh.Seen()
+}
+
+// TracedNames is to Names what Traced is to Resource.
+func (g *Generator) TracedNames(typeURL string) (names []string, seen []index.Key) {
+	t := g.tracing()
+	names = t.Names(typeURL)
+	return names, t.mesh.Seen()
+}
+
+func (g *Generator) tracing() *Generator {
+	t := *g
+	t.mesh = g.mesh.Index().Trace()
+	return &t
+}
 
 // Resource gives the resource of that type and name; false when there is none, or the type is unknown.
 func (g *Generator) Resource(typeURL, name string) (proto.Message, bool) {
+	if g.node.Proxyless {
+		return g.proxylessResource(typeURL, name)
+	}
+	return g.resource(typeURL, name)
+}
+
+func (g *Generator) resource(typeURL, name string) (proto.Message, bool) {
 	switch typeURL {
 	case ListenerType:
 		return g.Listener(name)
@@ -217,32 +124,31 @@ func (g *Generator) Resource(typeURL, name string) (proto.Message, bool) {
 }
 
 // Class gives a key: nodes with equal keys get equal resources of that type and name from this Index. It is empty where only the
-// node itself gets the resource.
+// node itself gets the resource. The name "*" is for Names.
 func (g *Generator) Class(typeURL, name string) string {
-	if g.node.Role == wire.Gateway && (typeURL == ListenerType || typeURL == RouteType) {
+	switch {
+	case name == "*",
+		g.node.Role == wire.Gateway && (typeURL == ListenerType || typeURL == RouteType),
+		name == wire.InboundListener || strings.HasPrefix(name, wire.GRPCServerListenerPrefix),
+		typeURL == ClusterType && strings.HasPrefix(name, "inbound|"):
 		return ""
+	case typeURL == ListenerType || typeURL == RouteType:
+		return g.forSource
 	}
-	if name == wire.InboundListener || typeURL == ClusterType && strings.HasPrefix(name, "inbound|") {
-		return ""
-	}
+	return g.forWorkload
+}
+
+func (g *Generator) class(sources bool) string {
 	class := g.node.Namespace
 	if g.node.Proxyless {
 		class += "|proxyless"
 	}
-	class += g.byWorkload.of(&g.node)
-	if typeURL == ListenerType || typeURL == RouteType {
-		class += "|" + g.bySource.of(&g.node)
-	}
-	return class
+	return class + g.mesh.Index().Class(g.node.Labels, g.node.Locality, sources)
 }
 
-func isWildcard(host string) bool { return strings.HasPrefix(host, "*") }
+func isWildcard(host string) bool { return index.IsWildcard(host) }
 
-// wildcardCovers reports whether a host with a wildcard ("*", "*.example.com") covers a host.
-func wildcardCovers(wildcard, host string) bool {
-	suffix := wildcard[1:]
-	return len(host) > len(suffix) && strings.HasSuffix(host, suffix)
-}
+func wildcardCovers(wildcard, host string) bool { return index.Covers(wildcard, host) }
 
 // subsetOf reports whether all labels of the selector are among those given.
 func subsetOf(selector, labels map[string]string) bool {

@@ -207,7 +207,7 @@ func (g *Generator) mtlsPorts() map[uint16]model.MTLSMode {
 
 func (g *Generator) peerAuthentications(namespace string, labels map[string]string) (workload, ns, mesh *model.PeerAuthentication) {
 	older := func(p, than *model.PeerAuthentication) bool { return than == nil || p.Created.Before(than.Created) }
-	for _, p := range g.mesh.PeerAuthentications {
+	for _, p := range g.mesh.PeerAuthentications(namespace) {
 		switch {
 		case p.Namespace == "" && len(p.Selector) == 0:
 			if older(p, mesh) {

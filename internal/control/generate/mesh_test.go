@@ -40,7 +40,7 @@ func testMesh() *model.Mesh {
 	headless.Endpoints[1].Ready = false
 	for _, e := range headless.Endpoints {
 		a := netip.MustParseAddr(e.Address)
-		m.ByAddress.Put(a, append(m.ByAddress.Get(a), headless))
+		m.ByAddress.Put(a, append(m.ByAddress.Get(a), headless.Host))
 	}
 	external(m, "www.googleapis.com", model.DNS, model.Port{Number: 443, Protocol: model.TLS}, model.Port{Number: 80, Protocol: model.HTTP})
 	external(m, "*.example.com", model.None, model.Port{Number: 80, Protocol: model.HTTP})
@@ -53,7 +53,7 @@ func service(m *model.Mesh, name, namespace, vip string, ports ...model.Port) *m
 	if vip != "" {
 		a := netip.MustParseAddr(vip)
 		s.Addresses = []netip.Addr{a}
-		m.ByAddress.Put(a, []*model.Service{s})
+		m.ByAddress.Put(a, []string{s.Host})
 	}
 	m.Services.Put(s.Host, s)
 	return s

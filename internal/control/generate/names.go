@@ -19,9 +19,12 @@ func (g *Generator) Names(typeURL string) []string {
 		if g.node.Role == wire.Sidecar && !g.node.Proxyless {
 			names = append(names, wire.InboundListener)
 		}
-		for _, h := range g.hosts() {
-			for _, p := range g.mesh.Services.Get(h).Ports {
-				names = append(names, wire.ListenerName(h, p.Number))
+		for s := range g.mesh.AllServices() {
+			if isWildcard(s.Host) || !g.visible(s) {
+				continue
+			}
+			for _, p := range s.Ports {
+				names = append(names, wire.ListenerName(s.Host, p.Number))
 			}
 		}
 	case typeURL == ClusterType:
@@ -31,23 +34,12 @@ func (g *Generator) Names(typeURL string) []string {
 	return names
 }
 
-// hosts gives the services that the node may see and that have one host.
-func (g *Generator) hosts() []string {
-	var hosts []string
-	for _, h := range slices.Sorted(g.mesh.Services.Keys()) {
-		if !isWildcard(h) && g.visible(g.mesh.Services.Get(h)) {
-			hosts = append(hosts, h)
-		}
-	}
-	return hosts
-}
-
 func (g *Generator) clusterNames() []string {
 	names := []string{wire.BlackHoleCluster, wire.InboundPassthroughCluster, wire.PassthroughCluster}
 	for _, p := range g.node.Ports {
 		names = append(names, wire.InboundCluster(p.Number))
 	}
-	for _, s := range g.mesh.Services.All() {
+	for s := range g.mesh.AllServices() {
 		if !g.visible(s) {
 			continue
 		}

@@ -23,7 +23,7 @@ const maxLimitValues = 10_000
 // rateLimits gives a filter for each rule that holds for the node's workload, and one for all rules for a service.
 func (g *Generator) rateLimits() []*hcmv3.HttpFilter {
 	var out []*hcmv3.HttpFilter
-	for _, l := range g.mesh.RateLimits {
+	for _, l := range g.mesh.RateLimits(g.node.Namespace) {
 		if l.Namespace != "" && l.Namespace != g.node.Namespace || !subsetOf(l.Selector, g.node.Labels) {
 			continue
 		}

@@ -60,7 +60,7 @@ func (g *Generator) policyFilters(tcp bool) []policyFilter {
 		{model.AuthAllow, rbacv3.RBAC_ALLOW, "istio_dry_run_allow_"},
 	} {
 		f := policyFilter{}
-		for _, p := range g.mesh.AuthorizationPolicies {
+		for _, p := range g.mesh.AuthorizationPolicies(g.node.Namespace) {
 			if p.Action != a.action || !g.applies(p) {
 				continue
 			}
@@ -234,7 +234,7 @@ func (b *ruleBuilder) principalCondition(w model.AuthCondition) []*rbacv3.Princi
 // principal matches a peer's SPIFFE name. "cluster.local" stands for the mesh's own trust domain, whatever it is called.
 func (g *Generator) principal(v string) *rbacv3.Principal {
 	if rest, ok := strings.CutPrefix(v, "cluster.local/"); ok {
-		v = g.mesh.Settings.TrustDomain + "/" + rest
+		v = g.mesh.Settings().TrustDomain + "/" + rest
 	}
 	return authenticated(valueMatch(v, "spiffe://", false))
 }

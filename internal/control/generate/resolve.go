@@ -69,7 +69,7 @@ func (g *Generator) resolve(host string, port uint16) (*target, bool) {
 
 // resolveAddress takes a virtual address, or that of an endpoint of a headless service.
 func (g *Generator) resolveAddress(a netip.Addr, port uint16) (*target, bool) {
-	for _, s := range g.mesh.ByAddress.Get(a) {
+	for _, s := range g.mesh.ServicesAt(a) {
 		if s.Port(port) == nil || !g.visible(s) {
 			continue
 		}
@@ -136,7 +136,7 @@ func answersPort(sets []*model.RouteSet, port uint16) bool {
 
 // fullNames gives what a name may mean in the node's namespace, the most literal first.
 func (g *Generator) fullNames(name string) []string {
-	domain := "." + g.mesh.Settings.ClusterDomain
+	domain := "." + g.mesh.Settings().ClusterDomain
 	names := []string{name}
 	switch strings.Count(name, ".") {
 	case 0:
@@ -153,7 +153,7 @@ func (g *Generator) fullNames(name string) []string {
 
 // shortNames undoes fullNames for a service of the cluster.
 func (g *Generator) shortNames(host string) []string {
-	base, ok := strings.CutSuffix(host, ".svc."+g.mesh.Settings.ClusterDomain)
+	base, ok := strings.CutSuffix(host, ".svc."+g.mesh.Settings().ClusterDomain)
 	if !ok {
 		return []string{host}
 	}
@@ -170,11 +170,8 @@ func (g *Generator) visible(s *model.Service) bool {
 
 // service finds the service of a full host that the node may see: exact, or else the longest wildcard.
 func (g *Generator) service(host string) *model.Service {
-	if s := g.mesh.Services.Get(host); s != nil && g.visible(s) {
-		return s
-	}
-	for _, s := range g.wildcardServices {
-		if wildcardCovers(s.Host, host) && g.visible(s) {
+	for s := range g.mesh.ServicesFor(host) {
+		if g.visible(s) {
 			return s
 		}
 	}
@@ -184,14 +181,11 @@ func (g *Generator) service(host string) *model.Service {
 // setsFor gives the route sets that decide about a host for the sidecar: those of the most specific host that names it. The oldest
 // VirtualService rules alone; routes of the Gateway API are merged.
 func (g *Generator) setsFor(host string, s *model.Service) []*model.RouteSet {
-	if sets := g.ruling(g.sets[host], s); len(sets) > 0 {
-		return sets
-	}
-	for _, w := range g.wildcardSets {
-		if w.host != host && !wildcardCovers(w.host, host) || w.host == "*" && s == nil {
+	for named, candidates := range g.mesh.RouteSets(host) {
+		if named == "*" && s == nil {
 			continue
 		}
-		if sets := g.ruling(w.sets, s); len(sets) > 0 {
+		if sets := g.ruling(candidates, s); len(sets) > 0 {
 			return sets
 		}
 	}
@@ -231,7 +225,7 @@ func pinnedHost(a netip.Addr, host string) string {
 
 // backing finds the service of a cluster name's host, and the endpoint when the name pins one.
 func (g *Generator) backing(host string) (*model.Service, *model.Endpoint) {
-	if s := g.mesh.Services.Get(host); s != nil {
+	if s := g.mesh.Service(host); s != nil {
 		if !g.visible(s) {
 			return nil, nil
 		}
@@ -241,11 +235,11 @@ func (g *Generator) backing(host string) (*model.Service, *model.Endpoint) {
 	if !ok {
 		return nil, nil
 	}
-	s := g.mesh.Services.Get(parent)
+	s := g.mesh.Service(parent)
 	if s == nil || !s.Headless || !g.visible(s) {
 		return nil, nil
 	}
-	for _, e := range s.Endpoints {
+	for _, e := range g.mesh.Endpoints(s) {
 		if a, err := netip.ParseAddr(e.Address); err == nil && pinnedHost(a, parent) == host {
 			return s, e
 		}

@@ -38,7 +38,7 @@ func TestProxylessGRPC(t *testing.T) {
 			}
 		})
 	}
-	p.server.Publish(published(nil))
+	p.publish(published(nil))
 
 	resolver, err := xds.NewXDSResolverWithConfigForTesting(p.bootstrap(p.certify("default", "productpage", time.Hour)))
 	if err != nil {
@@ -60,7 +60,7 @@ func TestProxylessGRPC(t *testing.T) {
 	}
 
 	// A fault is a change of routes alone; the client takes it without a new connection.
-	p.server.Publish(published(func(m *model.Mesh) {
+	p.publish(published(func(m *model.Mesh) {
 		routed(reviewsHost)(m)
 		m.RouteSets[0].HTTP[0].Fault = &model.Fault{AbortGRPC: "DATA_LOSS", AbortPercent: 100}
 	}))

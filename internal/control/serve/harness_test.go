@@ -109,6 +109,9 @@ func (p *plane) certify(namespace, account string, ttl time.Duration) *identity.
 	return s
 }
 
+// publish serves a mesh of which nothing is known but that it is another one.
+func (p *plane) publish(mesh *model.Mesh) { p.server.Publish(mesh, model.Delta{All: true}) }
+
 func (p *plane) dial(s *identity.Source) *grpc.ClientConn {
 	p.t.Helper()
 	tls := s.ClientTLS(identity.ExactIDs(identity.ControlID(trustDomain)), identity.TLSOptions{NextProtos: []string{"h2"}})
@@ -259,7 +262,7 @@ func mesh(edit func(*model.Mesh), endpoints ...string) *model.Mesh {
 	m := &model.Mesh{
 		Settings:  model.Settings{TrustDomain: trustDomain, ClusterDomain: "cluster.local", RootNamespace: "istio-system"},
 		Services:  model.TableOf(map[string]*model.Service{reviewsHost: s}),
-		ByAddress: model.TableOf(map[netip.Addr][]*model.Service{s.Addresses[0]: {s}}),
+		ByAddress: model.TableOf(map[netip.Addr][]string{s.Addresses[0]: {s.Host}}),
 	}
 	if edit != nil {
 		edit(m)

@@ -65,8 +65,9 @@ func (s *Server) Register(r grpc.ServiceRegistrar) {
 	discoveryv3.RegisterAggregatedDiscoveryServiceServer(r, s)
 }
 
-// Publish makes the mesh current and wakes all streams. It does not wait for them. The mesh must not change any more.
-func (s *Server) Publish(mesh *model.Mesh) {
+// Publish makes the mesh current and wakes all streams. It does not wait for them. The mesh must not change any more; the delta says
+// what may differ between it and the one before.
+func (s *Server) Publish(mesh *model.Mesh, delta model.Delta) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.generation++

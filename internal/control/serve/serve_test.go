@@ -19,16 +19,16 @@ import (
 
 func TestUnknownThenKnown(t *testing.T) {
 	p := newPlane(t, Options{})
-	p.server.Publish(&model.Mesh{Settings: model.Settings{ClusterDomain: "cluster.local"}})
+	p.publish(&model.Mesh{Settings: model.Settings{ClusterDomain: "cluster.local"}})
 	c := p.connect(productpage())
 	c.subscribe(generate.ListenerType, reviewsName)
 	c.want(generate.ListenerType, "-"+reviewsName)
 	c.subscribe(generate.DNSType, "reviews")
 	c.want(generate.DNSType, "-reviews")
-	p.server.Publish(mesh(nil, "10.77.0.1"))
+	p.publish(mesh(nil, "10.77.0.1"))
 	c.want(generate.ListenerType, reviewsName)
 	c.want(generate.DNSType, "reviews")
-	p.server.Publish(&model.Mesh{Settings: model.Settings{ClusterDomain: "cluster.local"}})
+	p.publish(&model.Mesh{Settings: model.Settings{ClusterDomain: "cluster.local"}})
 	c.want(generate.DNSType, "-reviews")
 	c.want(generate.ListenerType, "-"+reviewsName)
 }
@@ -37,25 +37,25 @@ func TestStreamsWaitForTheFirstMesh(t *testing.T) {
 	p := newPlane(t, Options{})
 	c := p.connect(productpage())
 	c.subscribe(generate.ListenerType, reviewsName)
-	p.server.Publish(mesh(nil))
+	p.publish(mesh(nil))
 	c.want(generate.ListenerType, reviewsName)
 }
 
 func TestOnlyWhatChangedIsSent(t *testing.T) {
 	p := newPlane(t, Options{})
-	p.server.Publish(mesh(nil, "10.77.0.1"))
+	p.publish(mesh(nil, "10.77.0.1"))
 	c := p.connect(productpage())
 	c.follow()
 
-	p.server.Publish(mesh(nil, "10.77.0.1"))
+	p.publish(mesh(nil, "10.77.0.1"))
 	c.quiet()
-	p.server.Publish(mesh(nil, "10.77.0.1", "10.77.0.2"))
+	p.publish(mesh(nil, "10.77.0.1", "10.77.0.2"))
 	c.want(generate.EndpointsType, reviewsAll)
 	c.quiet()
-	p.server.Publish(mesh(routed(reviewsHost), "10.77.0.1", "10.77.0.2"))
+	p.publish(mesh(routed(reviewsHost), "10.77.0.1", "10.77.0.2"))
 	c.want(generate.RouteType, reviewsHost+":9080")
 	c.quiet()
-	p.server.Publish(mesh(func(m *model.Mesh) {
+	p.publish(mesh(func(m *model.Mesh) {
 		m.Destinations.Put(reviewsHost, []*model.Destination{{Host: reviewsHost, Ref: model.Ref{Namespace: "default"},
 			Policy: model.TrafficPolicy{Balancing: &model.Balancing{Simple: "RANDOM"}}}})
 		routed(reviewsHost)(m)
@@ -66,7 +66,7 @@ func TestOnlyWhatChangedIsSent(t *testing.T) {
 
 func TestOrder(t *testing.T) {
 	p := newPlane(t, Options{})
-	p.server.Publish(&model.Mesh{Settings: model.Settings{ClusterDomain: "cluster.local"}})
+	p.publish(&model.Mesh{Settings: model.Settings{ClusterDomain: "cluster.local"}})
 	c := p.connect(productpage())
 	names := map[string]string{generate.RouteType: reviewsHost + ":9080", generate.ListenerType: reviewsName,
 		generate.EndpointsType: reviewsAll, generate.ClusterType: reviewsAll}
@@ -74,11 +74,11 @@ func TestOrder(t *testing.T) {
 		c.subscribe(typeURL, n)
 		c.want(typeURL, "-"+n)
 	}
-	p.server.Publish(mesh(nil, "10.77.0.1"))
+	p.publish(mesh(nil, "10.77.0.1"))
 	for _, typeURL := range []string{generate.ClusterType, generate.EndpointsType, generate.ListenerType, generate.RouteType} {
 		c.want(typeURL, names[typeURL])
 	}
-	p.server.Publish(&model.Mesh{Settings: model.Settings{ClusterDomain: "cluster.local"}})
+	p.publish(&model.Mesh{Settings: model.Settings{ClusterDomain: "cluster.local"}})
 	for _, typeURL := range []string{generate.RouteType, generate.ListenerType, generate.EndpointsType, generate.ClusterType} {
 		c.want(typeURL, "-"+names[typeURL])
 	}
@@ -86,10 +86,10 @@ func TestOrder(t *testing.T) {
 
 func TestNackIsReportedUntilAccepted(t *testing.T) {
 	p := newPlane(t, Options{})
-	p.server.Publish(mesh(nil))
+	p.publish(mesh(nil))
 	c := p.connect(productpage())
 	c.follow()
-	p.server.Publish(mesh(routed("elsewhere.example")))
+	p.publish(mesh(routed("elsewhere.example")))
 	r := c.recv()
 	c.nack(generate.RouteType, r.GetNonce(), "field x is bad")
 	c.quiet()
@@ -103,7 +103,7 @@ func TestNackIsReportedUntilAccepted(t *testing.T) {
 	if s := p.server.Clients(); len(s) != 1 || s[0].Synced() {
 		t.Errorf("a client that refused something counts as synced: %+v", s)
 	}
-	p.server.Publish(mesh(routed(reviewsHost)))
+	p.publish(mesh(routed(reviewsHost)))
 	c.want(generate.RouteType, reviewsHost+":9080")
 	c.quiet()
 	if f := p.server.Findings(); len(f) != 0 {
@@ -113,7 +113,7 @@ func TestNackIsReportedUntilAccepted(t *testing.T) {
 
 func TestReconnectResendsNothing(t *testing.T) {
 	p := newPlane(t, Options{})
-	p.server.Publish(mesh(nil, "10.77.0.1"))
+	p.publish(mesh(nil, "10.77.0.1"))
 	c := p.connect(productpage())
 	c.subscribe(generate.EndpointsType, reviewsAll)
 	r := c.recv()
@@ -124,7 +124,7 @@ func TestReconnectResendsNothing(t *testing.T) {
 	again := &discoveryv3.DeltaDiscoveryRequest{TypeUrl: generate.EndpointsType, ResourceNamesSubscribe: []string{reviewsAll}, InitialResourceVersions: versions}
 	c.send(again)
 	c.quiet()
-	p.server.Publish(mesh(nil, "10.77.0.2"))
+	p.publish(mesh(nil, "10.77.0.2"))
 	c.want(generate.EndpointsType, reviewsAll)
 	c.cancel()
 
@@ -138,7 +138,7 @@ func TestReconnectResendsNothing(t *testing.T) {
 
 func TestRefusedClients(t *testing.T) {
 	p := newPlane(t, Options{MaxSubscriptions: 3})
-	p.server.Publish(mesh(nil))
+	p.publish(mesh(nil))
 	n := productpage()
 	ask := func(n wire.Node, s *identity.Source, names ...string) error {
 		c := p.connectAs(n, s)
@@ -177,7 +177,7 @@ func TestRefusedClients(t *testing.T) {
 
 func TestExpiredCertificateEndsTheStream(t *testing.T) {
 	p := newPlane(t, Options{})
-	p.server.Publish(mesh(nil))
+	p.publish(mesh(nil))
 	c := p.connectAs(productpage(), p.certify("default", "productpage", 2*time.Second))
 	c.subscribe(generate.ListenerType, reviewsName)
 	c.want(generate.ListenerType, reviewsName)
@@ -199,13 +199,13 @@ func TestSlowClientDelaysNobody(t *testing.T) {
 			m.RouteSets = []*model.RouteSet{r}
 		}, "10.77.0."+fmt.Sprint(n))
 	}
-	p.server.Publish(large(1))
+	p.publish(large(1))
 	slow, quick := p.connect(productpage()), p.connect(productpage())
 	slow.subscribe(generate.RouteType, reviewsHost+":9080") // it never reads: flow control stops the server's sends
 	quick.subscribe(generate.EndpointsType, reviewsAll)
 	quick.want(generate.EndpointsType, reviewsAll)
 	for n := 2; n < 20; n++ {
-		p.server.Publish(large(n))
+		p.publish(large(n))
 		quick.want(generate.EndpointsType, reviewsAll)
 	}
 	// What the slow one finds at last is the newest, and it was spared most in between.
@@ -236,11 +236,11 @@ func TestGatewayByWildcard(t *testing.T) {
 			m.Workloads.Put("istio-system/ingress-0", &model.Workload{Namespace: "istio-system", Name: "ingress-0", ServiceAccount: "ingress", Labels: labels})
 		})
 	}
-	p.server.Publish(gateways(80, 81))
+	p.publish(gateways(80, 81))
 	c := p.connect(wire.Node{Role: wire.Gateway, Name: "ingress-0", Namespace: "istio-system", ServiceAccount: "ingress"})
 	c.subscribe(generate.ListenerType, "*")
 	c.want(generate.ListenerType, "0.0.0.0_80", "0.0.0.0_81")
-	p.server.Publish(gateways(81, 82))
+	p.publish(gateways(81, 82))
 	c.want(generate.ListenerType, "0.0.0.0_82")
 	c.want(generate.ListenerType, "-0.0.0.0_80")
 
@@ -252,7 +252,7 @@ func TestGatewayByWildcard(t *testing.T) {
 
 func TestClientStatus(t *testing.T) {
 	p := newPlane(t, Options{})
-	p.server.Publish(mesh(nil, "10.77.0.1"))
+	p.publish(mesh(nil, "10.77.0.1"))
 	c := p.connect(productpage())
 	c.follow()
 	c.subscribe(generate.ListenerType, "unknown:1")
@@ -275,7 +275,7 @@ func TestClientStatus(t *testing.T) {
 
 func TestMetrics(t *testing.T) {
 	p := newPlane(t, Options{})
-	p.server.Publish(mesh(nil))
+	p.publish(mesh(nil))
 	c := p.connect(productpage())
 	c.subscribe(generate.ClusterType, reviewsAll)
 	c.want(generate.ClusterType, reviewsAll)
@@ -293,7 +293,7 @@ func TestMetrics(t *testing.T) {
 
 func TestStateOfTheWorld(t *testing.T) {
 	p := newPlane(t, Options{})
-	p.server.Publish(mesh(nil, "10.77.0.1"))
+	p.publish(mesh(nil, "10.77.0.1"))
 	stream, err := discoveryv3.NewAggregatedDiscoveryServiceClient(p.dial(p.certify("default", "productpage", time.Hour))).StreamAggregatedResources(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -324,7 +324,7 @@ func TestStateOfTheWorld(t *testing.T) {
 	listeners = append(listeners, "unknown:1")
 	ask(&discoveryv3.DiscoveryRequest{TypeUrl: generate.ListenerType, ResourceNames: listeners, ResponseNonce: r.GetNonce(), VersionInfo: r.GetVersionInfo()})
 	recv(generate.ListenerType, 1)
-	p.server.Publish(mesh(nil, "10.77.0.2"))
+	p.publish(mesh(nil, "10.77.0.2"))
 	recv(generate.EndpointsType, 1)
 	ask(&discoveryv3.DiscoveryRequest{TypeUrl: generate.ClusterType})
 	recv(generate.ClusterType, 4) // an empty list asks for all: reviews and the three without a service

@@ -17,7 +17,7 @@ import (
 // state is one published mesh with what was generated from it so far. Nodes of one class share what they get.
 type state struct {
 	mesh       *model.Mesh // these are set once
-	index      *generate.Index
+	index      generate.Index
 	generation uint64
 	published  time.Time
 

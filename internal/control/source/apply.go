@@ -3,13 +3,30 @@ package source
 import (
 	"errors"
 	"fmt"
-	"slices"
 
 	"github.com/weftmesh/weft/internal/control/model"
 )
 
 // ErrNotReady says that a source has not spoken yet, so that nothing can be validated.
 var ErrNotReady = errors.New("the sources have not been read yet")
+
+// ErrConflict says that a Keeper holds something else than was thought.
+var ErrConflict = errors.New("somebody else has changed the applied objects at the same time")
+
+// Keeper is the source of applied objects, and where they are kept: a Store alone, or what several control planes share.
+type Keeper interface {
+	Source
+	// Preview gives objects as they would be kept, and what keeping them would do.
+	Preview(objects []*Object) ([]*Object, []Result)
+	// Put keeps objects, and Remove forgets some: all or none. When they return results, these have been published. An error that
+	// wraps ErrConflict says that nothing was done because there is more than was published before; by now, that has been too. An
+	// error of Remove that wraps ErrNotFound names what is not there.
+	Put(objects []*Object) ([]Result, error)
+	Remove(keys []Key) ([]Result, error)
+}
+
+// conflicts bounds how often a change is tried against others who change things at the same time.
+const conflicts = 10
 
 // Apply keeps objects (of Decode with LayerApplied) in the store, all or none: when they bring an error finding, to themselves or
 // to others, nothing changes and there are no results. The findings are those about the objects, and those about others that
@@ -23,19 +40,23 @@ func (s *Set) Apply(objects []*Object) ([]Result, []model.Finding, error) {
 	if f := repeated(objects); len(f) > 0 {
 		return nil, f, nil
 	}
-	before := s.Snapshot()
-	if before == nil {
+	if s.Snapshot() == nil {
 		return nil, nil, fmt.Errorf("apply: %w", ErrNotReady)
 	}
-	findings := s.judge(before, s.preview(objects), objects)
-	if HasErrors(findings) {
-		return nil, findings, nil
+	for try := 1; ; try++ {
+		findings := s.judge(objects)
+		if HasErrors(findings) {
+			return nil, findings, nil
+		}
+		results, err := s.layers.Applied.Put(objects)
+		if errors.Is(err, ErrConflict) && try < conflicts {
+			continue // what the others have put there counts for the judgement
+		}
+		if err != nil {
+			return nil, findings, fmt.Errorf("apply: %w", err)
+		}
+		return results, findings, nil
 	}
-	results, err := s.layers.Applied.put(objects)
-	if err != nil {
-		return nil, findings, fmt.Errorf("apply: %w", err)
-	}
-	return results, findings, nil
 }
 
 // DryRun says what Apply would do, and does nothing.
@@ -43,15 +64,15 @@ func (s *Set) DryRun(objects []*Object) ([]Result, []model.Finding, error) {
 	if f := repeated(objects); len(f) > 0 {
 		return nil, f, nil
 	}
-	before := s.Snapshot()
-	if s.layers.Applied == nil || before == nil {
+	if s.layers.Applied == nil || s.Snapshot() == nil {
 		return nil, nil, fmt.Errorf("apply: %w", ErrNotReady)
 	}
-	findings := s.judge(before, s.preview(objects), objects)
+	findings := s.judge(objects)
 	if HasErrors(findings) {
 		return nil, findings, nil
 	}
-	return s.layers.Applied.effects(objects), findings, nil
+	_, results := s.layers.Applied.Preview(objects)
+	return results, findings, nil
 }
 
 // Delete removes applied objects, all or none. ErrNotFound (wrapped, naming the object, and the file when it is written in one)
@@ -62,7 +83,10 @@ func (s *Set) Delete(keys []Key) ([]Result, error) {
 	}
 	s.applying.Lock()
 	defer s.applying.Unlock()
-	results, err := s.layers.Applied.remove(keys)
+	results, err := s.layers.Applied.Remove(keys)
+	for try := 1; errors.Is(err, ErrConflict) && try < conflicts; try++ {
+		results, err = s.layers.Applied.Remove(keys)
+	}
 	if !errors.Is(err, ErrNotFound) || s.Snapshot() == nil {
 		return results, err
 	}
@@ -75,43 +99,19 @@ func (s *Set) Delete(keys []Key) ([]Result, error) {
 	return nil, err
 }
 
-// preview gives the snapshot as it would be with more applied objects.
-func (s *Set) preview(objects []*Object) *Snapshot {
-	s.mu.Lock()
-	states := slices.Clone(s.states)
-	s.mu.Unlock()
-	for i, src := range s.sources {
-		if src == Source(s.layers.Applied) {
-			st := s.layers.Applied.with(objects)
-			states[i] = &st
-		}
-	}
-	return merge(states)
-}
-
-// judge validates a would-be snapshot and gives what the objects have to answer for.
-func (s *Set) judge(before, after *Snapshot, objects []*Object) []model.Finding {
+// judge gives what objects that are to be applied have to answer for, as they would be with what the other sources say of them.
+func (s *Set) judge(objects []*Object) []model.Finding {
 	if s.validate == nil {
 		return nil
 	}
-	own := map[model.Ref]bool{}
-	for _, o := range objects {
-		own[o.Ref()] = true
+	aged, _ := s.layers.Applied.Preview(objects)
+	s.mu.Lock()
+	merged := make([]*Object, len(aged))
+	for i, o := range aged {
+		merged[i], _ = s.top(o.Key(), o)
 	}
-	known := map[model.Finding]bool{}
-	for _, f := range s.validate(before.Objects) {
-		f.Line = 0
-		known[f] = true
-	}
-	var findings []model.Finding
-	for _, f := range s.validate(after.Objects) {
-		placeless := f
-		placeless.Line = 0
-		if own[f.Object] || !known[placeless] {
-			findings = append(findings, f)
-		}
-	}
-	return SortFindings(findings)
+	s.mu.Unlock()
+	return SortFindings(s.validate(merged))
 }
 
 // repeated finds objects that a request names twice.

@@ -16,7 +16,7 @@ func policy(rest string) string {
 }
 
 // standIn gives the policy that stands in for the refused one, if any.
-func standIn(t *testing.T, s State) *security.AuthorizationPolicy {
+func standIn(t *testing.T, s state) *security.AuthorizationPolicy {
 	t.Helper()
 	for _, o := range s.Objects {
 		if p, ok := o.Kube.(*security.AuthorizationPolicy); ok {
@@ -50,7 +50,7 @@ func TestRefusedPolicyFailsClosed(t *testing.T) {
 			write(t, dir, "p.yaml", c.text)
 			write(t, dir, "a.yaml", service("a", "1"))
 			l := listen(t, quick(dir))
-			s := l.awaitState(t, func(s State) bool { return len(s.Findings) > 0 && len(s.Objects) > 0 }, "findings")
+			s := l.awaitState(t, func(s state) bool { return len(s.Findings) > 0 && len(s.Objects) > 0 }, "findings")
 			p := standIn(t, s)
 			if (p != nil) != c.denies {
 				t.Fatalf("stands in: %v, findings %v", p, s.Findings)
@@ -78,13 +78,13 @@ func TestRefusedPolicyFailsClosed(t *testing.T) {
 				}
 			}
 			write(t, dir, "p.yaml", policy("spec: {}"))
-			s = l.awaitState(t, func(s State) bool { return len(s.Findings) == 0 }, "no findings")
+			s = l.awaitState(t, func(s state) bool { return len(s.Findings) == 0 }, "no findings")
 			if p := standIn(t, s); p == nil || p.Spec.Action != securityapi.AuthorizationPolicy_ALLOW {
 				t.Errorf("after it was put right: %v", p)
 			}
 			// Broken again, it is the accepted version that stays.
 			write(t, dir, "p.yaml", c.text)
-			s = l.awaitState(t, func(s State) bool { return len(s.Findings) > 0 }, "findings")
+			s = l.awaitState(t, func(s state) bool { return len(s.Findings) > 0 }, "findings")
 			if p := standIn(t, s); p == nil || p.Spec.Action != securityapi.AuthorizationPolicy_ALLOW {
 				t.Errorf("broken after it was right: %v", p)
 			}
@@ -106,8 +106,8 @@ func TestStandInIsNotRemembered(t *testing.T) {
 		done := make(chan error, 1)
 		go func() { done <- s.Run(ctx) }()
 		<-s.Ready()
-		if got := summary(s.Snapshot().Objects, s.Snapshot().Findings); got != "p= !PolicyFailsClosed !WrongType" {
-			t.Errorf("got %q: %v", got, s.Snapshot().Findings)
+		if got := summary(s.Snapshot().Objects(), s.Snapshot().Findings()); got != "p= !PolicyFailsClosed !WrongType" {
+			t.Errorf("got %q: %v", got, s.Snapshot().Findings())
 		}
 		cancel()
 		if err := errors.Join(<-done, store.Close()); err != nil {

@@ -42,7 +42,7 @@ type Files struct {
 }
 
 // Run implements Source. A path that does not exist yet is waited for.
-func (f *Files) Run(ctx context.Context, publish func(State)) error {
+func (f *Files) Run(ctx context.Context, publish func(Change)) error {
 	w, err := fsnotify.NewWatcher()
 	if err != nil {
 		return fmt.Errorf("watch files: %w", err)
@@ -94,14 +94,14 @@ func orDefault(d, otherwise time.Duration) time.Duration {
 type reader struct {
 	*Files
 	watcher *fsnotify.Watcher
-	publish func(State)
+	publish func(Change)
 
 	files    map[string]*readFile
 	order    []string // names in files, in order of precedence
 	accepted map[Key]*Object
 	missing  map[Key]time.Time // accepted objects that are written nowhere, and since when
 	births   map[Key]time.Time
-	last     *State // as published
+	last     *Change // as published
 	// remembered are the objects that the memory was given last.
 	remembered []*Object
 }
@@ -152,10 +152,10 @@ func (r *reader) scan(now time.Time) (again bool) {
 	aged := r.aged(now)
 	findings = append(findings, r.remember(aged)...)
 	bornNow(closed, nil, now)
-	st := State{Objects: append(slices.Clip(aged), closed...), Findings: SortFindings(append(findings, more...))}
-	if r.last == nil || !slices.Equal(st.Objects, r.last.Objects) || !slices.Equal(st.Findings, r.last.Findings) {
-		r.last = &st
-		r.publish(st)
+	ch := Change{Reset: true, Set: append(slices.Clip(aged), closed...), Findings: SortFindings(append(findings, more...))}
+	if r.last == nil || !slices.Equal(ch.Set, r.last.Set) || !slices.Equal(ch.Findings, r.last.Findings) {
+		r.last = &ch
+		r.publish(ch)
 	}
 	return again
 }

@@ -1,6 +1,7 @@
 package source
 
 import (
+	"reflect"
 	"slices"
 	"strings"
 
@@ -89,6 +90,8 @@ var kinds = []*Kind{
 	{Group: GroupGateway, Name: "GRPCRoute", Versions: onlyV1, New: func() Kube { return &gatewayv1.GRPCRoute{} }},
 	{Group: GroupGateway, Name: "TLSRoute", Versions: []string{"v1", "v1alpha3", "v1alpha2"}, New: func() Kube { return &gatewayv1.TLSRoute{} }},
 	{Group: GroupGateway, Name: "TCPRoute", Versions: []string{"v1", "v1alpha2"}, New: func() Kube { return &gatewayv1.TCPRoute{} }},
+	{Group: GroupGateway, Name: "ListenerSet", Versions: onlyV1, New: func() Kube { return &gatewayv1.ListenerSet{} }},
+	{Group: GroupGateway, Name: "BackendTLSPolicy", Versions: []string{"v1", "v1alpha3"}, New: func() Kube { return &gatewayv1.BackendTLSPolicy{} }},
 	{Group: GroupGateway, Name: "ReferenceGrant", Versions: gatewayAPI, New: func() Kube { return &gatewayv1.ReferenceGrant{} }},
 }
 
@@ -105,15 +108,14 @@ func LookupKind(group, name string) *Kind {
 	return nil
 }
 
-// kindOf finds the kind of a typed object; nil for a type that is not in the list.
-func kindOf(o Kube) *Kind {
+// kindsByType finds a kind by the type of its objects. It is never changed.
+var kindsByType = func() map[reflect.Type]*Kind {
+	m := map[reflect.Type]*Kind{}
 	for _, k := range kinds {
-		if sameType(k.New(), o) {
-			return k
-		}
+		m[reflect.TypeOf(k.New())] = k
 	}
-	return nil
-}
+	return m
+}()
 
 // supported gives the list of kinds for error messages.
 func supported() string {

@@ -1,8 +1,9 @@
 // Package source brings in the objects that users write, in the shapes of Kubernetes, Istio and the Gateway API, whatever they
-// come from: files, `weft apply`, the local runtime.
+// come from: files, `weft apply`, the local runtime, further sources.
 //
-// A document becomes an Object by Decode, which refuses whatever it does not know, by line. Each Source publishes its whole state
-// at each change; a Set merges them into Snapshots. What was accepted stays in force until something better replaces it.
+// A document becomes an Object by Decode, which refuses whatever it does not know, by line. Each Source publishes what it has and
+// then what changes; a Set merges them into Snapshots, at the cost of what changed, and tells its Followers what that was. What was
+// accepted stays in force until something better replaces it.
 package source
 
 import (
@@ -39,7 +40,7 @@ type Object struct {
 
 // Origin says where an object was written.
 type Origin struct {
-	Layer string // "file", "applied" or "runtime"
+	Layer string // "file", "applied", "runtime", or what another source calls its own
 	File  string // name as the user gave it; empty for the runtime
 	Line  int    // first line of the document, 1-based; 0 when there is none
 }

@@ -2,6 +2,7 @@ package source
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -15,41 +16,21 @@ import (
 
 // Source is a place that objects come from.
 type Source interface {
-	// Run calls publish with the whole state, as soon as it is known and after each change, never concurrently, and returns
-	// when the context ends. The first call says that the source has seen everything there is; an empty state counts.
-	Run(ctx context.Context, publish func(State)) error
-}
-
-// State is all that a source has accepted, and what it has to say about the rest.
-type State struct {
-	Objects  []*Object
-	Findings []model.Finding
-}
-
-// Snapshot is the merged state of all sources at one time. It is immutable.
-type Snapshot struct {
-	Generation uint64
-	// Objects by age, oldest first, then namespace and name. No two have the same Key.
-	Objects []*Object
-	// Findings of the sources, sorted: refused documents and overridden objects. Those of the compiler come on top.
-	Findings []model.Finding
-}
-
-// Get finds an object; nil when there is none.
-func (s *Snapshot) Get(k Key) *Object {
-	for _, o := range s.Objects {
-		if o.Kind.Name == k.Kind && o.GetName() == k.Name && o.Key() == k {
-			return o
-		}
-	}
-	return nil
+	// Run calls publish with everything that is there as soon as that is known (a Reset, even of nothing), and then with each
+	// change, never concurrently and not after the context's end. It returns when the context ends. Nothing is served before all
+	// sources have spoken.
+	Run(ctx context.Context, publish func(Change)) error
 }
 
 // Layers are the parts of a Set, each overlaying those before it. Nil ones are left out.
 type Layers struct {
-	Files   *Files
-	Applied *Store
+	Files *Files
+	// Others are further sources, in order; each marks its objects with a layer of its own.
+	Others  []Source
+	Applied Keeper
 	Runtime *Runtime
+	// Memory keeps what files held over restarts; Applied when nil, if that is a Store.
+	Memory *Store
 }
 
 // Set merges sources. Its methods may be called from any goroutine.
@@ -61,29 +42,35 @@ type Set struct {
 	current  atomic.Pointer[Snapshot]
 	applying sync.Mutex // makes validate-then-store one step
 
-	mu          sync.Mutex
-	states      []*State // by source; nil until it has spoken
-	generation  uint64
-	subscribers map[chan struct{}]bool
+	mu         sync.Mutex
+	overlays   []overlay                 // by source
+	objects    model.Table[Key, *Object] // merged; shared with the current snapshot until it changes
+	overridden map[Key]model.Finding
+	generation uint64
+	followers  map[*Follower]bool
 }
 
-// NewSet makes a set. Validate (compile.Validate) judges all objects of a would-be snapshot before Apply accepts it; nil accepts
-// everything.
+// NewSet makes a set. Validate judges objects that are about to be set, before Apply accepts them: it gives the findings about them,
+// and those about others that come with them. Nil accepts everything.
 func NewSet(layers Layers, validate func([]*Object) []model.Finding) *Set {
-	s := &Set{layers: layers, validate: validate, ready: make(chan struct{}), subscribers: map[chan struct{}]bool{}}
+	s := &Set{layers: layers, validate: validate, ready: make(chan struct{}), overridden: map[Key]model.Finding{}, followers: map[*Follower]bool{}}
 	if layers.Files != nil {
+		if store, ok := layers.Applied.(*Store); ok && layers.Memory == nil {
+			layers.Memory = store
+		}
 		if layers.Files.memory == nil {
-			layers.Files.memory = layers.Applied
+			layers.Files.memory = layers.Memory
 		}
 		s.sources = append(s.sources, layers.Files)
 	}
+	s.sources = append(s.sources, layers.Others...)
 	if layers.Applied != nil {
 		s.sources = append(s.sources, layers.Applied)
 	}
 	if layers.Runtime != nil {
 		s.sources = append(s.sources, layers.Runtime)
 	}
-	s.states = make([]*State, len(s.sources))
+	s.overlays = make([]overlay, len(s.sources))
 	return s
 }
 
@@ -91,7 +78,7 @@ func NewSet(layers Layers, validate func([]*Object) []model.Finding) *Set {
 func (s *Set) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	for i, src := range s.sources {
-		g.Go(func() error { return src.Run(ctx, func(st State) { s.update(i, st) }) })
+		g.Go(func() error { return src.Run(ctx, func(ch Change) { s.update(i, ch) }) })
 	}
 	return g.Wait()
 }
@@ -102,84 +89,109 @@ func (s *Set) Ready() <-chan struct{} { return s.ready }
 // Snapshot gives the current state; nil before Ready.
 func (s *Set) Snapshot() *Snapshot { return s.current.Load() }
 
-// Changes gives a channel that receives after each new snapshot; those not yet received are merged. The subscription ends, and
-// the channel closes, with the context.
-func (s *Set) Changes(ctx context.Context) <-chan struct{} {
-	c := make(chan struct{}, 1)
-	s.mu.Lock()
-	s.subscribers[c] = true
-	s.mu.Unlock()
-	context.AfterFunc(ctx, func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		delete(s.subscribers, c)
-		close(c)
-	})
-	return c
-}
-
-// update takes the state of one source and publishes a snapshot once all have spoken.
-func (s *Set) update(source int, st State) {
+// update takes a change of one source and publishes a snapshot, when all have spoken and something is other than before.
+func (s *Set) update(source int, ch Change) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.states[source] = &st
-	if slices.Contains(s.states, nil) {
+	l := &s.overlays[source]
+	said := l.findings
+	touched := l.take(ch)
+	first := s.current.Load() == nil
+	if first {
+		if slices.ContainsFunc(s.overlays, func(l overlay) bool { return !l.spoken }) {
+			return
+		}
+		touched = s.keys()
+	}
+	changed := s.merge(touched)
+	if !first && len(changed) == 0 && slices.Equal(said, l.findings) {
 		return
 	}
 	s.generation++
-	snap := merge(s.states)
-	snap.Generation = s.generation
-	first := s.current.Load() == nil
-	s.current.Store(snap)
+	s.current.Store(s.snapshot())
 	if first {
 		close(s.ready)
 	}
-	for c := range s.subscribers {
-		select {
-		case c <- struct{}{}:
-		default:
-		}
+	for f := range s.followers {
+		f.note(changed)
 	}
 }
 
-// merge overlays the states, later ones on earlier ones.
-func merge(states []*State) *Snapshot {
-	snap := &Snapshot{}
-	byKey := map[Key]*Object{}
-	for _, st := range states {
-		snap.Findings = append(snap.Findings, st.Findings...)
-		for _, o := range st.Objects {
-			k := o.Key()
-			under := byKey[k]
-			byKey[k] = overlay(under, o)
-			if under != nil && o.Origin.Layer == LayerApplied {
-				snap.Findings = append(snap.Findings, under.Finding(model.Warning, "Overridden", "",
-					"this object is not in force, because `weft apply` has put another of the same name over it",
-					"delete the applied one (`weft delete`) to let the file rule again"))
-			}
-		}
+// keys gives those of all sources, some perhaps twice.
+func (s *Set) keys() (keys []Key) {
+	for i := range s.overlays {
+		keys = slices.AppendSeq(keys, maps.Keys(s.overlays[i].objects))
 	}
-	snap.Objects = make([]*Object, 0, len(byKey))
-	for _, o := range byKey {
-		snap.Objects = append(snap.Objects, o)
-	}
-	slices.SortFunc(snap.Objects, Older)
-	snap.Findings = SortFindings(snap.Findings)
-	return snap
+	return keys
 }
 
-// overlay puts an object over one of the same key. The runtime only adds addresses to a Service that somebody wrote: ports and
+// merge overlays the sources' objects of some keys anew, and gives what came of it: nil for those that went.
+func (s *Set) merge(keys []Key) map[Key]*Object {
+	changed := make(map[Key]*Object, len(keys))
+	objects := s.objects.Copy()
+	for _, k := range keys {
+		if _, done := changed[k]; done {
+			continue
+		}
+		o, under := s.top(k, nil)
+		if under == nil {
+			delete(s.overridden, k)
+		} else {
+			s.overridden[k] = under.Finding(model.Warning, "Overridden", "",
+				"this object is not in force, because `weft apply` has put another of the same name over it",
+				"delete the applied one (`weft delete`) to let the file rule again")
+		}
+		if o == nil {
+			objects.Delete(k)
+		} else {
+			objects.Put(k, o)
+		}
+		changed[k] = o
+	}
+	s.objects = objects
+	return changed
+}
+
+// top gives the object of a key that is in force, nil for none, and the one that an applied object is over. Another applied object
+// can be tried in place of the one that is there.
+func (s *Set) top(k Key, applied *Object) (top, overridden *Object) {
+	for i := range s.overlays {
+		o := s.overlays[i].objects[k]
+		if applied != nil && s.sources[i] == Source(s.layers.Applied) {
+			o = applied
+		}
+		if o == nil {
+			continue
+		}
+		if top != nil && o.Origin.Layer == LayerApplied {
+			overridden = top
+		}
+		top = over(top, o)
+	}
+	return top, overridden
+}
+
+func (s *Set) snapshot() *Snapshot {
+	var findings [][]model.Finding
+	for i := range s.overlays {
+		findings = append(findings, s.overlays[i].findings)
+	}
+	findings = append(findings, slices.Collect(maps.Values(s.overridden)))
+	return newSnapshot(s.generation, s.objects, findings)
+}
+
+// over puts an object over one of the same key. The runtime only adds addresses to a Service that somebody wrote: ports and
 // places in files stay the user's. The identity is the older one's.
-func overlay(under, over *Object) *Object {
+func over(under, o *Object) *Object {
 	if under == nil {
-		return over
+		return o
 	}
-	merged := *over
-	if over.Origin.Layer == LayerRuntime {
+	merged := *o
+	if o.Origin.Layer == LayerRuntime {
 		merged = *under
-		merged.Kube = over.Kube
+		merged.Kube = o.Kube
 		from, ok1 := under.Kube.(*corev1.Service)
-		to, ok2 := over.Kube.(*corev1.Service)
+		to, ok2 := o.Kube.(*corev1.Service)
 		if ok1 && ok2 {
 			merged.Kube = withAddresses(from, to)
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -33,7 +34,7 @@ func openStore(t *testing.T, file string) *Store {
 func start(t *testing.T, s *Set) <-chan struct{} {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	changes := s.Changes(ctx)
+	changes := s.Follow(ctx).Changed()
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx) }()
 	t.Cleanup(func() {
@@ -50,7 +51,7 @@ func awaitSnapshot(t *testing.T, s *Set, changes <-chan struct{}, want string) *
 	deadline := time.After(10 * time.Second)
 	for {
 		snap := s.Snapshot()
-		if snap != nil && summary(snap.Objects, snap.Findings) == want {
+		if snap != nil && summary(snap.Objects(), snap.Findings()) == want {
 			return snap
 		}
 		select {
@@ -90,7 +91,7 @@ func TestSetWaitsForEverySource(t *testing.T) {
 		t.Fatal(err)
 	}
 	<-s.Ready()
-	if got := summary(s.Snapshot().Objects, nil); got != "a=1" {
+	if got := summary(s.Snapshot().Objects(), nil); got != "a=1" {
 		t.Errorf("got %q", got)
 	}
 }
@@ -117,10 +118,10 @@ func TestSetOverlays(t *testing.T) {
 		t.Fatal(err)
 	}
 	snap = s.Snapshot() // at once: Apply waits for it
-	if got := summary(snap.Objects, snap.Findings); got != "a=applied b=file p=run !Overridden" {
+	if got := summary(snap.Objects(), snap.Findings()); got != "a=applied b=file p=run !Overridden" {
 		t.Fatalf("got %q", got)
 	}
-	if f := snap.Findings[0]; f.Severity != model.Warning || f.File != filepath.Join(dir, "a.yaml") || f.Line != 2 {
+	if f := snap.Findings()[0]; f.Severity != model.Warning || f.File != filepath.Join(dir, "a.yaml") || f.Line != 2 {
 		t.Errorf("got %v", f)
 	}
 	if _, err := s.Delete([]Key{{Kind: "Service", Namespace: "default", Name: "a"}}); err != nil {
@@ -201,14 +202,14 @@ func TestStoreSurvivesReopen(t *testing.T) {
 	}
 	text := "# note\n---\n" + service("z", "1") + "---\n" + service("a", "1")
 	objects, _ := Decode(LayerApplied, "mine.yaml", []byte(text))
-	if _, err := first.put(objects[:1]); err != nil {
+	if _, err := first.Put(objects[:1]); err != nil {
 		t.Fatal(err)
 	}
 	first.now = func() time.Time { return time.Now().Add(time.Hour) }
-	if _, err := first.put(objects[1:]); err != nil {
+	if _, err := first.Put(objects[1:]); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := first.remove(nil); err != nil {
+	if _, err := first.Remove(nil); err != nil {
 		t.Fatal(err)
 	}
 	if err := first.Close(); err != nil {
@@ -222,10 +223,10 @@ func TestStoreSurvivesReopen(t *testing.T) {
 	s := NewSet(Layers{Applied: openStore(t, file)}, nil)
 	changes := start(t, s)
 	snap := awaitSnapshot(t, s, changes, "a=1 z=1")
-	if snap.Objects[0].GetName() != "z" {
+	if snap.Objects()[0].GetName() != "z" {
 		t.Error("ages were lost")
 	}
-	z := snap.Objects[0]
+	z := snap.Objects()[0]
 	if z.Origin != (Origin{Layer: LayerApplied, File: "mine.yaml", Line: 3}) || z.Line("metadata.labels.v") != 7 {
 		t.Errorf("origin %+v, line of the label %d", z.Origin, z.Line("metadata.labels.v"))
 	}
@@ -237,7 +238,7 @@ func TestStoreReportsWhatItCannotReadAnyMore(t *testing.T) {
 	objects := decode(t, service("a", "1"))
 	broken := *objects[0]
 	broken.Raw = []byte(service("a", "1") + "later: 1\n")
-	if _, err := s.put([]*Object{&broken}); err != nil {
+	if _, err := s.Put([]*Object{&broken}); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.Close(); err != nil {
@@ -246,7 +247,7 @@ func TestStoreReportsWhatItCannotReadAnyMore(t *testing.T) {
 	again := openStore(t, file)
 	l := listen(t, again)
 	l.await(t, "!UnknownField")
-	if _, err := again.put(objects); err != nil {
+	if _, err := again.Put(objects); err != nil {
 		t.Fatal(err)
 	}
 	l.await(t, "a=1")
@@ -272,7 +273,7 @@ func TestBrokenFileAtRestart(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	s := NewSet(Layers{Files: quick(dir), Applied: store}, nil)
-	changes, done := s.Changes(ctx), make(chan error, 1)
+	changes, done := s.Follow(ctx).Changed(), make(chan error, 1)
 	go func() { done <- s.Run(ctx) }()
 	awaitSnapshot(t, s, changes, "a=1 b2=1 b=1 c=1")
 	cancel()
@@ -289,7 +290,72 @@ func TestBrokenFileAtRestart(t *testing.T) {
 	start(t, again)
 	<-again.Ready()
 	want := "a=1 b2=1 b=1 !PreviousKept !UnknownField !SyntaxError !PreviousKept !PreviousKept"
-	if got := summary(again.Snapshot().Objects, again.Snapshot().Findings); got != want {
-		t.Errorf("got %q, want %q: %v", got, want, again.Snapshot().Findings)
+	if got := summary(again.Snapshot().Objects(), again.Snapshot().Findings()); got != want {
+		t.Errorf("got %q, want %q: %v", got, want, again.Snapshot().Findings())
+	}
+}
+
+// TestFollower gives what changed since it was asked last: each object once, and nothing that came again as it was.
+func TestFollower(t *testing.T) {
+	s := NewSet(Layers{Runtime: NewRuntime(), Applied: openStore(t, filepath.Join(t.TempDir(), "db"))}, nil)
+	f := s.Follow(t.Context())
+	start(t, s)
+	pod := func(name, version string) Kube {
+		return &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name, Labels: map[string]string{"v": version}}}
+	}
+	take := func(want string, gone ...string) {
+		t.Helper()
+		select {
+		case <-f.Changed():
+		case <-time.After(10 * time.Second):
+			t.Fatal("no change")
+		}
+		c := f.Take()
+		var names []string
+		for _, k := range c.Gone {
+			names = append(names, k.Name)
+		}
+		slices.Sort(names)
+		if got := summary(c.Set, nil); got != want || !slices.Equal(names, gone) {
+			t.Errorf("got %q and without %q, want %q and without %q", got, names, want, gone)
+		}
+		for _, o := range c.Set {
+			if c.Snapshot.Get(o.Key()) != o {
+				t.Errorf("%s is not the snapshot's", o.Key())
+			}
+		}
+	}
+	runtime := s.layers.Runtime
+	if err := runtime.Set([]Kube{pod("a", "1"), pod("b", "1")}); err != nil {
+		t.Fatal(err)
+	}
+	take("a=1 b=1")
+	if err := runtime.Set([]Kube{pod("a", "1"), pod("b", "2")}); err != nil { // b alone differs
+		t.Fatal(err)
+	}
+	take("b=2")
+	for _, version := range []string{"3", "4"} {
+		if err := runtime.Change([]Kube{pod("b", version), pod("c", version)}, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	take("b=4 c=4")
+	if err := runtime.Change([]Kube{pod("d", "1")}, []Key{{Kind: "Pod", Namespace: "default", Name: "c"}}); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := s.Apply(decode(t, service("svc", "1"))); err != nil {
+		t.Fatal(err)
+	}
+	take("d=1 svc=1", "c")
+	generation := s.Snapshot().Generation
+	if err := runtime.Set([]Kube{pod("a", "1"), pod("b", "4"), pod("d", "1")}); err != nil {
+		t.Fatal(err)
+	}
+	if s.Snapshot().Generation != generation {
+		t.Error("what came again as it was made a snapshot")
+	}
+	late := s.Follow(t.Context())
+	if got := summary(late.Take().Set, nil); got != "a=1 b=4 d=1 svc=1" {
+		t.Errorf("a late follower got %q", got)
 	}
 }

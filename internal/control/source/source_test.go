@@ -22,16 +22,28 @@ func service(name, version string) string {
 	return fmt.Sprintf("apiVersion: v1\nkind: Service\nmetadata:\n  name: %s\n  labels: {v: %q}\nspec: {ports: [{port: 80}]}\n", name, version)
 }
 
+// state is all that a source has said so far.
+type state struct {
+	Objects  []*Object
+	Findings []model.Finding
+}
+
 // listener collects what a source publishes.
 type listener struct {
+	t      *testing.T
 	mu     sync.Mutex
-	states []State
+	held   overlay
+	states []state
 	signal chan struct{}
 }
 
-func (l *listener) publish(s State) {
+func (l *listener) publish(ch Change) {
 	l.mu.Lock()
-	l.states = append(l.states, s)
+	if !l.held.spoken && !ch.Reset {
+		l.t.Error("the first change is no Reset")
+	}
+	l.held.take(ch)
+	l.states = append(l.states, state{sorted(l.held.objects), l.held.findings})
 	l.mu.Unlock()
 	select {
 	case l.signal <- struct{}{}:
@@ -39,11 +51,11 @@ func (l *listener) publish(s State) {
 	}
 }
 
-func (l *listener) last() (State, int) {
+func (l *listener) last() (state, int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if len(l.states) == 0 {
-		return State{}, 0
+		return state{}, 0
 	}
 	return l.states[len(l.states)-1], len(l.states)
 }
@@ -51,7 +63,7 @@ func (l *listener) last() (State, int) {
 // listen runs a source for the length of the test.
 func listen(t *testing.T, s Source) *listener {
 	t.Helper()
-	l := &listener{signal: make(chan struct{}, 1)}
+	l := &listener{t: t, signal: make(chan struct{}, 1)}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx, l.publish) }()
@@ -65,12 +77,12 @@ func listen(t *testing.T, s Source) *listener {
 }
 
 // await waits for a published state that looks as wanted: "a=1 b=2", with "!" and codes of findings that are there.
-func (l *listener) await(t *testing.T, want string) State {
+func (l *listener) await(t *testing.T, want string) state {
 	t.Helper()
-	return l.awaitState(t, func(s State) bool { return summary(s.Objects, s.Findings) == want }, want)
+	return l.awaitState(t, func(s state) bool { return summary(s.Objects, s.Findings) == want }, want)
 }
 
-func (l *listener) awaitState(t *testing.T, is func(State) bool, want string) State {
+func (l *listener) awaitState(t *testing.T, is func(state) bool, want string) state {
 	t.Helper()
 	deadline := time.After(10 * time.Second)
 	for {
@@ -105,6 +117,9 @@ func TestContract(t *testing.T) {
 		source Source
 		set    func(objects map[string]string) // all objects, by name: the version
 	}
+	kube := func(name, version string) Kube {
+		return &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name, Labels: map[string]string{"v": version}}}
+	}
 	for name, open := range map[string]func(t *testing.T) place{
 		"files": func(t *testing.T) place {
 			dir := t.TempDir()
@@ -129,12 +144,12 @@ func TestContract(t *testing.T) {
 						gone = append(gone, o.Key())
 					}
 				}
-				if _, err := s.remove(gone); err != nil {
+				if _, err := s.Remove(gone); err != nil {
 					t.Error(err)
 				}
 				for name, version := range objects {
 					decoded, _ := Decode(LayerApplied, "x.yaml", []byte(service(name, version)))
-					if _, err := s.put(decoded); err != nil {
+					if _, err := s.Put(decoded); err != nil {
 						t.Error(err)
 					}
 				}
@@ -145,9 +160,30 @@ func TestContract(t *testing.T) {
 			return place{r, func(objects map[string]string) {
 				var list []Kube
 				for name, version := range objects {
-					list = append(list, &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name, Labels: map[string]string{"v": version}}})
+					list = append(list, kube(name, version))
 				}
 				if err := r.Set(list); err != nil {
+					t.Error(err)
+				}
+			}}
+		},
+		"runtime by changes": func(t *testing.T) place {
+			r, there := NewRuntime(), map[string]string{}
+			return place{r, func(objects map[string]string) {
+				var set []Kube
+				var gone []Key
+				for name, version := range objects {
+					if there[name] != version {
+						set = append(set, kube(name, version))
+					}
+				}
+				for name := range there {
+					if objects[name] == "" {
+						gone = append(gone, Key{Kind: "Service", Namespace: "default", Name: name})
+					}
+				}
+				there = objects
+				if err := r.Change(set, gone); err != nil {
 					t.Error(err)
 				}
 			}}

@@ -62,7 +62,7 @@ type Store struct {
 	objects  map[Key]*Object
 	records  map[Key]record
 	findings []model.Finding // about records that do not decode any more
-	publish  func(State)
+	publish  func(Change)
 }
 
 // OpenStore opens or makes the database. Only one process can have it open; another waits up to a second and fails. A damaged
@@ -136,10 +136,10 @@ func (s *Store) loadRecord(key Key, rec record) {
 }
 
 // Run implements Source.
-func (s *Store) Run(ctx context.Context, publish func(State)) error {
+func (s *Store) Run(ctx context.Context, publish func(Change)) error {
 	s.mu.Lock()
 	s.publish = publish
-	publish(s.state())
+	publish(Change{Reset: true, Set: sorted(s.objects), Findings: s.findings})
 	s.mu.Unlock()
 	<-ctx.Done()
 	s.mu.Lock()
@@ -155,21 +155,16 @@ func (s *Store) List() []*Object {
 	return sorted(s.objects)
 }
 
-// state is the source's; the caller holds mu.
-func (s *Store) state() State { return State{Objects: sorted(s.objects), Findings: s.findings} }
-
-// with gives the state as it would be with more objects.
-func (s *Store) with(objects []*Object) State {
+// Preview implements Keeper.
+func (s *Store) Preview(objects []*Object) ([]*Object, []Result) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	all := map[Key]*Object{}
-	for k, o := range s.objects {
-		all[k] = o
+	aged := s.aged(objects)
+	results := make([]Result, len(aged))
+	for i, o := range aged {
+		results[i] = s.effect(o)
 	}
-	for _, o := range s.aged(objects) {
-		all[o.Key()] = o
-	}
-	return State{Objects: sorted(all), Findings: s.findings}
+	return aged, results
 }
 
 // aged gives each object the age of the one it replaces, or the present; the caller holds mu.
@@ -189,8 +184,8 @@ func (s *Store) aged(objects []*Object) []*Object {
 	return out
 }
 
-// put keeps objects, all or none, and publishes.
-func (s *Store) put(objects []*Object) ([]Result, error) {
+// Put implements Keeper.
+func (s *Store) Put(objects []*Object) ([]Result, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	objects = s.aged(objects)
@@ -221,19 +216,8 @@ func (s *Store) put(objects []*Object) ([]Result, error) {
 		s.objects[o.Key()], s.records[o.Key()] = o, records[i]
 		s.forgive(o.Ref())
 	}
-	s.changed()
+	s.changed(Change{Set: objects})
 	return results, nil
-}
-
-// effects says what put would do.
-func (s *Store) effects(objects []*Object) []Result {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	results := make([]Result, len(objects))
-	for i, o := range s.aged(objects) {
-		results[i] = s.effect(o)
-	}
-	return results
 }
 
 // effect says what keeping an object does; the caller holds mu.
@@ -248,8 +232,8 @@ func (s *Store) effect(o *Object) Result {
 	return Result{k, Changed}
 }
 
-// remove forgets objects, all or none, and publishes.
-func (s *Store) remove(keys []Key) ([]Result, error) {
+// Remove implements Keeper.
+func (s *Store) Remove(keys []Key) ([]Result, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	results := make([]Result, len(keys))
@@ -281,7 +265,7 @@ func (s *Store) remove(keys []Key) ([]Result, error) {
 			s.forgive(model.Ref{Kind: kind.RefName(), Namespace: k.Namespace, Name: k.Name})
 		}
 	}
-	s.changed()
+	s.changed(Change{Gone: keys})
 	return results, nil
 }
 
@@ -305,9 +289,10 @@ func (s *Store) forgive(ref model.Ref) {
 }
 
 // changed publishes; the caller holds mu.
-func (s *Store) changed() {
+func (s *Store) changed(ch Change) {
 	if s.publish != nil {
-		s.publish(s.state())
+		ch.Findings = s.findings
+		s.publish(ch)
 	}
 }
 

@@ -1,4 +1,5 @@
-package main
+// Package machine tells what processes and cores of this machine use, and places work on cores.
+package machine
 
 import (
 	"bufio"
@@ -14,9 +15,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// cpuTime is what a process has used of CPU since its start, threads that have ended included. It is the scheduler's own sum, in
+// CPUTime is what a process has used of CPU since its start, threads that have ended included. It is the scheduler's own sum, in
 // nanoseconds: the figure that /proc/PID/task/*/schedstat shows where the kernel was built with it.
-func cpuTime(pid int) (time.Duration, error) {
+func CPUTime(pid int) (time.Duration, error) {
 	// Clock ids of processes: include/linux/posix-timers.h, MAKE_PROCESS_CPUCLOCK(pid, CPUCLOCK_SCHED).
 	const sched = 2
 	var ts unix.Timespec
@@ -26,9 +27,9 @@ func cpuTime(pid int) (time.Duration, error) {
 	return time.Duration(ts.Nano()), nil
 }
 
-// coreTime is what the tasks of a core have used since the machine's start (user, nice, system). Interrupts and what the
+// CoreTime is what the tasks of a core have used since the machine's start (user, nice, system). Interrupts and what the
 // hypervisor stole are not in it. Its resolution is the kernel's tick.
-func coreTime(cpu int) (time.Duration, error) {
+func CoreTime(cpu int) (time.Duration, error) {
 	text, err := os.ReadFile("/proc/stat")
 	if err != nil {
 		return 0, err
@@ -58,8 +59,8 @@ func parseCore(stat []byte, cpu int) (time.Duration, error) {
 	return 0, fmt.Errorf("/proc/stat has no cpu%d", cpu)
 }
 
-// resident is the resident memory of a process in bytes.
-func resident(pid int) (int64, error) {
+// Resident is the resident memory of a process in bytes.
+func Resident(pid int) (int64, error) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
 		return 0, err
@@ -73,8 +74,8 @@ func resident(pid int) (int64, error) {
 	return 0, fmt.Errorf("/proc/%d/status has no VmRSS", pid)
 }
 
-// family gives a process and its descendants.
-func family(pid int) []int {
+// Family gives a process and its descendants.
+func Family(pid int) []int {
 	parents := map[int][]int{}
 	files, _ := filepath.Glob("/proc/[0-9]*/stat") // fails never: the pattern is well formed
 	for _, f := range files {
@@ -97,8 +98,8 @@ func family(pid int) []int {
 	return all
 }
 
-// pinSelf moves all threads of this process to a core.
-func pinSelf(cpu int) error {
+// PinSelf moves all threads of this process to a core.
+func PinSelf(cpu int) error {
 	var set unix.CPUSet
 	set.Set(cpu)
 	tasks, err := os.ReadDir("/proc/self/task")
@@ -114,13 +115,11 @@ func pinSelf(cpu int) error {
 			return fmt.Errorf("pin to core %d: %w", cpu, err)
 		}
 	}
-	// The thread that paces requests must not wait for the one that reads answers.
-	runtime.GOMAXPROCS(2)
 	return nil
 }
 
-// onCore calls f on a thread that is pinned to a core, which what f starts inherits.
-func onCore(cpu int, f func() error) error {
+// OnCore calls f on a thread that is pinned to a core, which what f starts inherits.
+func OnCore(cpu int, f func() error) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	var before, set unix.CPUSet
@@ -138,8 +137,8 @@ func onCore(cpu int, f func() error) error {
 	return err
 }
 
-// facts describe the machine for the report.
-func facts(s *site) []string {
+// Facts describe the machine for a report, in one line.
+func Facts() string {
 	kernel, model := "unknown", "unknown CPU"
 	var u unix.Utsname
 	if unix.Uname(&u) == nil {
@@ -157,8 +156,5 @@ func facts(s *site) []string {
 	if text, err := os.ReadFile("/proc/loadavg"); err == nil {
 		load = strings.Join(strings.Fields(string(text))[:3], " ")
 	}
-	return []string{
-		fmt.Sprintf("%s, %d cores, Linux %s, load average at the start %s", model, runtime.NumCPU(), kernel, load),
-		fmt.Sprintf("proxies on core %d; load, backend and control plane on core %d; everything on loopback", s.proxyCPU, s.loadCPU),
-	}
+	return fmt.Sprintf("%s, %d cores, Linux %s, load average at the start %s", model, runtime.NumCPU(), kernel, load)
 }
