@@ -18,7 +18,7 @@ func (d *downstream) serveHTTP() {
 	if d.http != nil && d.http.IdleTimeout > 0 {
 		d.track.idle = d.http.IdleTimeout
 	}
-	d.track.rests = conn.Rests(c)
+	d.track.rests = d.accepted.Rests() && conn.Rests(c)
 	d.track.enter(idle, d.p.opt.Now())
 	d.p.tracker.add(d.track)
 	d.accepted.AtEnd(func() { d.p.tracker.remove(d.track) })

@@ -30,6 +30,7 @@ type Accepted struct {
 
 // life is what a server keeps of a connection between the goroutines that serve it. It is owned by the one that does.
 type life struct {
+	inner bool // set once
 	atEnd []func()
 	rest  *rest // asked for by the handler that runs
 }
@@ -42,6 +43,22 @@ type rest struct {
 // AtEnd has f called when the connection has ended: what a handler defers is done when it returns, which may be for a rest. The last
 // one comes first.
 func (a Accepted) AtEnd(f func()) { a.life.atEnd = append(a.life.atEnd, f) }
+
+// Within is for a connection that another one carries and whose handler's goroutine serves it: it does not rest. Its handler's caller
+// calls end when that has returned.
+func Within(c conn.Conn) (a Accepted, end func()) {
+	a = Accepted{Conn: c, life: &life{inner: true}}
+	return a, a.life.end
+}
+
+// Rests reports whether the connection may rest at all.
+func (a Accepted) Rests() bool { return !a.life.inner }
+
+func (l *life) end() {
+	for _, f := range slices.Backward(l.atEnd) {
+		f()
+	}
+}
 
 // Rest lets the handler return without ending the connection. When there is something to read from c, which is the accepted
 // connection or TLS and the like over it, resume serves on in the handler's place, on a new goroutine. conn.OnReady says when c is
@@ -165,9 +182,7 @@ func (s *Server) guarded(a Accepted, serve func()) {
 
 func (s *Server) end(a Accepted) {
 	defer s.wg.Done()
-	for _, f := range slices.Backward(a.life.atEnd) {
-		f()
-	}
+	a.life.end()
 	a.Conn.Close()
 	s.mu.Lock()
 	delete(s.open, a.Conn)
