@@ -11,7 +11,7 @@ import (
 // Kind of a Key: what was looked at.
 type Kind uint8
 
-// The kinds. A Key without a name stands for all of its kind, but for Policies, where it stands for the mesh's own.
+// The kinds. A Key without a name stands for all of its kind, but for Policies and Sidecars, where it stands for the mesh's own.
 const (
 	// Services are looked up by host. A host also stands for the wildcards that cover it.
 	Services Kind = iota
@@ -29,6 +29,8 @@ const (
 	Gateways
 	// Policies, and all else that is chosen by selector, of a namespace.
 	Policies
+	// Sidecars of a namespace; as Policies.
+	Sidecars
 
 	kinds = iota
 )
@@ -67,7 +69,7 @@ func (r *Reader) note(kind Kind, name string) {
 		return
 	}
 	r.seen[k] = struct{}{}
-	if kind == Policies {
+	if bySelector(kind) {
 		return // its nameless key is not for all; namespaces are few
 	}
 	if r.many[kind]++; name == "" || r.many[kind] > maxOfKind {
@@ -76,11 +78,13 @@ func (r *Reader) note(kind Kind, name string) {
 	}
 }
 
+func bySelector(k Kind) bool { return k == Policies || k == Sidecars }
+
 // Seen gives what was looked at, sorted. Where all of a kind count, single ones are left out.
 func (r *Reader) Seen() []Key {
 	keys := make([]Key, 0, len(r.seen))
 	for k := range r.seen {
-		if k.Kind == Policies || k.Name == "" || r.many[k.Kind] <= maxOfKind {
+		if bySelector(k.Kind) || k.Name == "" || r.many[k.Kind] <= maxOfKind {
 			keys = append(keys, k)
 		}
 	}
@@ -161,6 +165,19 @@ func (r *Reader) RouteSets(host string) iter.Seq2[string, []*model.RouteSet] {
 	}
 }
 
+// AllRouteSets gives the hosts that route sets of sidecars name, those with a wildcard included, each with its sets, by host.
+func (r *Reader) AllRouteSets() iter.Seq2[string, []*model.RouteSet] {
+	r.note(Routes, "")
+	sets := r.index.sets
+	return func(yield func(string, []*model.RouteSet) bool) {
+		for _, h := range slices.Sorted(sets.Keys()) {
+			if !yield(h, sets.Get(h)) {
+				return
+			}
+		}
+	}
+}
+
 // Destinations gives the DestinationRules that may be for a service's host: those that name it, then those of wildcards that cover
 // it, the longest first.
 func (r *Reader) Destinations(host string) iter.Seq[[]*model.Destination] {
@@ -215,3 +232,15 @@ func (r *Reader) AuthorizationPolicies(namespace string) []*model.AuthorizationP
 
 // RateLimits gives the mesh's own and those of a namespace, oldest first.
 func (r *Reader) RateLimits(namespace string) []*model.RateLimit { return r.policies(namespace).limits }
+
+// ProxyConfigs gives the mesh's own and those of a namespace, oldest first.
+func (r *Reader) ProxyConfigs(namespace string) []*model.ProxyConfig {
+	return r.policies(namespace).proxies
+}
+
+// Sidecars gives the mesh's own and those of a namespace, oldest first.
+func (r *Reader) Sidecars(namespace string) []*model.Sidecar {
+	r.note(Sidecars, "")
+	r.note(Sidecars, namespace)
+	return r.index.of(namespace).sidecars
+}

@@ -45,6 +45,12 @@ func (p *Part) server(s *networkingapi.Server, field string, index int) {
 	if s.Port.Name == "" {
 		p.Err("MissingField", field+".port.name", "", "the port needs a name")
 	}
+	for j, other := range p.Gateway.Servers {
+		if other.Name == s.Port.Name && s.Port.Name != "" {
+			p.Err("DuplicateValue", field+".port.name", "", "spec.servers[%d].port has that name already", j)
+			break
+		}
+	}
 	if s.Port.Protocol == "" {
 		p.Err("MissingField", field+".port.protocol", "", "the port needs a protocol")
 	}
@@ -74,6 +80,8 @@ func (p *Part) gatewayHost(s, field string) model.GatewayHost {
 		namespace = ""
 	case ".":
 		namespace = p.GetNamespace()
+	default:
+		p.namespaceName(namespace, field)
 	}
 	p.ValidHost(host, field, true)
 	return model.GatewayHost{Namespace: namespace, Host: strings.ToLower(host)}

@@ -1,0 +1,105 @@
+package compile
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/weftmesh/weft/internal/control/compile/convert"
+	"github.com/weftmesh/weft/internal/control/model"
+)
+
+// sidecar gives that of an object, nil for none or for one without effect. Of several for a whole namespace, or for the mesh, the
+// oldest counts; so it does of those that select one workload.
+func (c *compiler) sidecar(p *part) *model.Sidecar {
+	s := p.Sidecar
+	if s == nil {
+		return nil
+	}
+	if s.Selector != nil {
+		c.sameWorkload(p)
+	} else if c.covered(p, topic{about: onPlace, a: "Sidecar", b: s.Namespace}) {
+		return nil
+	}
+	c.linkSidecar(p)
+	return s
+}
+
+// proxyConfig gives that of an object, nil for none or for one without effect. Of several of one reach the oldest counts.
+func (c *compiler) proxyConfig(p *part) *model.ProxyConfig {
+	pc := p.ProxyConfig
+	if pc == nil || c.covered(p, topic{onPlace, "ProxyConfig", pc.Namespace, fmt.Sprint(pc.Selector)}) { // maps print sorted
+		return nil
+	}
+	return pc
+}
+
+// sameWorkload reports a Sidecar that selects a workload of another: the older one counts there.
+func (c *compiler) sameWorkload(p *part) {
+	s := p.Sidecar
+	for _, older := range c.claim(&bid{place: topic{about: onPlace, a: "selecting Sidecar", b: s.Namespace}, selector: s.Selector}) {
+		if w := c.selectedByBoth(s.Namespace, s.Selector, older.selector); w != "" {
+			p.Warn("DuplicatePolicy", "spec.workloadSelector", "select different workloads", "%s is older and counts for workload %s", older.object.Ref(), w)
+			c.about(older.object).Warn("DuplicatePolicy", "spec.workloadSelector", "select different workloads", "%s also selects workload %s, where it has no effect", p.Ref(), w)
+			break
+		}
+	}
+}
+
+// selectedByBoth gives the first workload, by name, that two selectors pick in a namespace; "" for none.
+func (c *compiler) selectedByBoth(namespace string, a, b map[string]string) string {
+	both := maps.Clone(a)
+	for k, v := range b {
+		if w, ok := both[k]; ok && v != w {
+			return ""
+		}
+		both[k] = v
+	}
+	var names []string
+	for _, r := range c.selected("WorkloadEntry", namespace, both) {
+		names = append(names, r.GetName())
+	}
+	for _, r := range c.selected("Pod", namespace, both) {
+		if pod, ok := r.Kube.(*corev1.Pod); ok && !ended(pod) && c.object(model.Ref{Kind: "WorkloadEntry", Namespace: namespace, Name: pod.Name}) == nil {
+			names = append(names, pod.Name)
+		}
+	}
+	if len(names) == 0 {
+		return ""
+	}
+	return namespace + "/" + slices.Min(names)
+}
+
+// linkSidecar reports hosts of a Sidecar that nobody has, and an egress proxy that is not there.
+func (c *compiler) linkSidecar(p *part) {
+	for i, e := range p.Sidecar.Egress {
+		for j, h := range e.Hosts {
+			if strings.HasPrefix(h.Host, "*") || h.Excluded || h.Namespace == "~" || c.egressHas(p, h) {
+				continue
+			}
+			p.Warn("HostNotFound", convert.At(convert.At("spec.egress", i)+".hosts", j), c.hostHint(h.Host, p.GetNamespace()),
+				"there is neither a service nor a route for %s in namespace %s", h.Host, h.Namespace)
+		}
+	}
+	if o := p.Sidecar.Outbound; o != nil && o.Proxy != nil {
+		c.linkDestination(p, *o.Proxy, "spec.outboundTrafficPolicy.egressProxy")
+	}
+}
+
+func (c *compiler) egressHas(p *part, h model.EgressHost) bool {
+	in := func(namespace string) bool {
+		return h.Namespace == "*" || h.Namespace == namespace || h.Namespace == "." && (p.Sidecar.Namespace == "" || namespace == p.GetNamespace())
+	}
+	if s := c.service(h.Host); s != nil && in(s.Namespace) {
+		return true
+	}
+	for _, b := range c.rulers(h.Host) {
+		if in(b.routes.Namespace) {
+			return true
+		}
+	}
+	return false
+}
