@@ -44,8 +44,8 @@ func main() {
 	flag.IntVar(&o.rounds, "rounds", 3, "undisturbed rounds that each contestant needs")
 	flag.DurationVar(&o.duration, "d", 4*time.Second, "duration of a round, in whole seconds")
 	flag.StringVar(&o.only, "only", "", "scenarios to play, as `KEY,KEY` (default all: "+strings.Join(keys(), ",")+")")
-	flag.StringVar(&o.with, "with", "", "contestants to measure, as `NAME;NAME` (default all)")
-	flag.StringVar(&o.builds, "builds", "", "other builds of weft-proxy to measure as contestants of their own, as `NAME=FILE;NAME=FILE`")
+	flag.StringVar(&o.with, "with", "", "contestants to measure, as `NAME+NAME` (default all)")
+	flag.StringVar(&o.builds, "builds", "", "other builds of weft-proxy to measure as contestants of their own, as `NAME=FILE+NAME=FILE`")
 	flag.IntVar(&o.proxyCPU, "proxy-cpu", runtime.NumCPU()-1, "core of the proxies")
 	flag.IntVar(&o.loadCPU, "load-cpu", 0, "core of load and backend")
 	flag.StringVar(&o.out, "out", filepath.Join("bench", "results"), "folder for the results; each run makes one in it")
@@ -172,7 +172,7 @@ func choose(only string) ([]scenario, error) {
 // field gives the contestants that are to be measured.
 func (o options) field() ([]contestant, error) {
 	all := contestants()
-	for b := range strings.SplitSeq(o.builds, ";") {
+	for b := range strings.SplitSeq(o.builds, "+") {
 		name, file, ok := strings.Cut(b, "=")
 		if b == "" {
 			continue
@@ -190,7 +190,7 @@ func (o options) field() ([]contestant, error) {
 		return all, nil
 	}
 	var out []contestant
-	for name := range strings.SplitSeq(o.with, ";") {
+	for name := range strings.SplitSeq(o.with, "+") {
 		i := slices.IndexFunc(all, func(c contestant) bool { return c.name == name })
 		if i < 0 {
 			return nil, fmt.Errorf("-with: no contestant %q", name)
