@@ -198,7 +198,10 @@ func (e *egressSeen) add(p *Part, h model.EgressHost, field string) {
 	}
 	by, any := h, h
 	any.Namespace = "*"
-	covered := e.exact[h] || e.exact[any]
+	covered := e.exact[h]
+	if !covered && e.exact[any] {
+		by, covered = any, true
+	}
 	for _, w := range e.wide {
 		if covered {
 			break
