@@ -173,7 +173,7 @@ func (c *Control) openSources() (err error) {
 		layers.Applied = c.options.Applied
 	}
 	if len(c.options.Paths) > 0 {
-		layers.Files = &source.Files{Paths: c.options.Paths, Check: compile.Check, Births: c.store.Births}
+		layers.Files = &source.Files{Paths: c.options.Paths, Check: compile.CheckFor(c.options.Settings), Births: c.store.Births}
 	}
 	if c.options.LocalRuntime {
 		c.runtime = source.NewRuntime()
