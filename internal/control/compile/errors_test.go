@@ -260,10 +260,10 @@ func TestRefused(t *testing.T) {
   addresses: [10.0.0.0/8, x]
   ports: [{number: 80, name: http, protocol: HTTP}, {number: 80, name: http}, {number: 0, name: x, protocol: UDP}]
   resolution: DNS
-  subjectAltNames: [x]`, []string{
+  subjectAltNames: [""]`, []string{
 			"6 error InvalidHost spec.hosts[0]", "6 error InvalidHost spec.hosts[1]", "7 error InvalidAddress spec.addresses[1]",
 			"7 error Unsupported spec.addresses[0]", "8 error ConflictingFields spec.ports[1].protocol", "8 error DuplicatePort spec.ports[1].name", "8 error InvalidPort spec.ports[2].number",
-			"8 error InvalidProtocol spec.ports[2].protocol", "10 error Unsupported spec.subjectAltNames"}},
+			"8 error InvalidProtocol spec.ports[2].protocol", "10 error MissingField spec.subjectAltNames[0]"}},
 		{"service entry endpoints", istio, "ServiceEntry", `
   hosts: [a.example.com]
   ports: [{number: 80, name: http, protocol: HTTP}]
