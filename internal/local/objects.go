@@ -15,6 +15,7 @@ import (
 	"github.com/weftmesh/weft/internal/control"
 	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/control/source"
+	"github.com/weftmesh/weft/internal/control/status"
 )
 
 // objects is the part of the API that speaks of configuration.
@@ -149,14 +150,20 @@ func (o objects) Objects(ctx context.Context) ([]api.Object, error) {
 		return nil, err
 	}
 	byRef := map[model.Ref][]model.Finding{}
-	for _, f := range append(o.m.runtimeFindings(c), c.Findings()...) {
+	findings := append(o.m.runtimeFindings(c), c.Findings()...)
+	for _, f := range findings {
 		byRef[f.Object] = append(byRef[f.Object], f)
 	}
 	var out []api.Object
-	for _, ob := range c.Objects() {
+	all := c.Objects()
+	told := map[source.Key]status.Status{}
+	if mesh := c.Mesh(); mesh != nil {
+		told = o.m.statuses.now(o.m.statusInput(all, mesh, findings))
+	}
+	for _, ob := range all {
 		out = append(out, api.Object{
 			Ref: keyRef(ob.Key()), APIVersion: ob.Kind.APIVersion(), Source: o.m.origin(ob.Origin), Created: ob.Born,
-			YAML: document(ob), Findings: apiFindings(byRef[ob.Ref()]),
+			YAML: withStatus(document(ob), told[ob.Key()]), Findings: apiFindings(byRef[ob.Ref()]),
 		})
 	}
 	return out, nil
