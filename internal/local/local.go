@@ -61,7 +61,6 @@ type Mesh struct {
 	runtime   *runtime.Runtime
 	plane     *plane
 	collector *collect.Collector
-	statuses  statuses
 	down      context.CancelFunc
 	telling   sync.Mutex  // orders what the control plane is told
 	fed       atomic.Bool // the runtime has been told once what to run

@@ -8,7 +8,6 @@ import (
 
 	"sigs.k8s.io/yaml"
 
-	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/control/source"
 	"github.com/weftmesh/weft/internal/control/status"
 )
@@ -43,15 +42,12 @@ func withStatus(document string, s status.Status) string {
 	return strings.TrimRight(document, "\n") + "\n" + string(raw)
 }
 
-// statusInput is what statuses of this mesh are made from: its gateways listen on the machine's address.
-func (m *Mesh) statusInput(objects []*source.Object, mesh *model.Mesh, findings []model.Finding) status.Input {
-	in := status.Input{Objects: objects, Mesh: mesh, Findings: findings}
+// Addresses of the gateways: that of the machine on which they listen.
+func (m *Mesh) Addresses() []string {
 	for _, p := range m.runtime.Published() {
-		if len(in.Addresses) == 0 {
-			in.Addresses = hostOf(p.Address)
-		}
+		return hostOf(p.Address)
 	}
-	return in
+	return nil
 }
 
 // hostOf gives an address without its port.
