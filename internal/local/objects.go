@@ -15,6 +15,7 @@ import (
 	"github.com/weftmesh/weft/internal/control"
 	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/control/source"
+	"github.com/weftmesh/weft/internal/control/status"
 )
 
 // Host is what the part of the API that speaks of configuration needs.
@@ -25,12 +26,17 @@ type Host interface {
 	Findings(c *control.Control) []model.Finding
 	// Inside gives a URL as the gateway hears it that a request from somewhere passes.
 	Inside(mesh *model.Mesh, from, raw string) string
+	// Addresses are those of the ingress gateway, where no Service tells them.
+	Addresses() []string
 }
 
 // Objects serves the part of the API that speaks of configuration.
-func Objects(h Host) api.Objects { return objects{h} }
+func Objects(h Host) api.Objects { return objects{h, &statuses{}} }
 
-type objects struct{ h Host }
+type objects struct {
+	h    Host
+	told *statuses
+}
 
 // control gives the running control plane.
 func (m *Mesh) control() (*control.Control, error) {
@@ -166,14 +172,20 @@ func (o objects) Objects(ctx context.Context) ([]api.Object, error) {
 		return nil, err
 	}
 	byRef := map[model.Ref][]model.Finding{}
-	for _, f := range append(o.h.Findings(c), c.Findings()...) {
+	findings := append(o.h.Findings(c), c.Findings()...)
+	for _, f := range findings {
 		byRef[f.Object] = append(byRef[f.Object], f)
 	}
 	var out []api.Object
-	for _, ob := range c.Objects() {
+	all := c.Objects()
+	told := map[source.Key]status.Status{}
+	if mesh := c.Mesh(); mesh != nil {
+		told = o.told.now(status.Input{Objects: all, Mesh: mesh, Findings: findings, Addresses: o.h.Addresses()})
+	}
+	for _, ob := range all {
 		out = append(out, api.Object{
 			Ref: keyRef(ob.Key()), APIVersion: ob.Kind.APIVersion(), Source: origin(ob.Origin), Created: ob.Born,
-			YAML: document(ob), Findings: apiFindings(byRef[ob.Ref()]),
+			YAML: withStatus(document(ob), told[ob.Key()]), Findings: apiFindings(byRef[ob.Ref()]),
 		})
 	}
 	return out, nil

@@ -124,3 +124,6 @@ func (noWorkloads) Upgrade(context.Context, string, string) ([]api.Upgraded, err
 func (noWorkloads) Exec(context.Context, api.ExecRequest, io.Reader, io.Writer, io.Writer) (int, error) {
 	return 0, errNothing
 }
+
+// Addresses of gateways are what their Services say.
+func (r *replica) Addresses() []string { return nil }
