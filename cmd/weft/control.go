@@ -40,6 +40,7 @@ func runControl(ctx context.Context, o cli.ControlOptions) error {
 	}
 	return replica.Run(ctx, replica.Options{
 		Mesh: o.Mesh, StateDir: o.StateDir, RunDir: o.RunDir, Paths: o.Paths, Kubeconfig: o.Kubeconfig,
+		Consul: o.Consul, ConsulToken: os.Getenv("CONSUL_HTTP_TOKEN"),
 		Etcd: o.Etcd, EtcdPrefix: o.EtcdPrefix, EtcdTLS: secure,
 		Address: o.Address, HTTPAddress: metrics, Settings: settings, CertTTL: ttl, Log: log,
 	})

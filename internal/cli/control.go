@@ -15,6 +15,7 @@ type ControlOptions struct {
 	Mesh, StateDir, RunDir    string
 	Paths                     []string
 	Kubeconfig                string
+	Consul                    string
 	Etcd                      []string
 	EtcdPrefix                string
 	EtcdCA, EtcdCert, EtcdKey string
@@ -52,7 +53,7 @@ func (s *session) controlRunCommand() *cobra.Command {
 		Use:   "run",
 		Short: "Run a control plane by itself, alone or as one of several replicas",
 		Long: `Run a control plane without workloads, for proxies that join it (weft proxy join). It reads
-objects from files, from a Kubernetes API server and from etcd. With --etcd, what weft apply
+objects from files, a Kubernetes API server, Consul and etcd. With --etcd, what weft apply
 says is kept there, and so are the authority's keys: every control plane on the same etcd and
 prefix is a replica of the same mesh. The other commands reach it by its --mesh.`,
 		Example: `  weft control run --mesh prod --source mesh/ --xds-address 0.0.0.0:15012
@@ -77,6 +78,7 @@ prefix is a replica of the same mesh. The other commands reach it by its --mesh.
 	f := c.Flags()
 	f.StringArrayVar(&o.Paths, "source", nil, "file or folder with objects, which is followed; may be repeated")
 	f.StringVar(&o.Kubeconfig, "kubeconfig", "", "file that leads to a Kubernetes API server whose objects are read; in-cluster for that of the pod")
+	f.StringVar(&o.Consul, "consul", "", "URL of a Consul whose services are read; its token is taken from CONSUL_HTTP_TOKEN")
 	f.StringSliceVar(&o.Etcd, "etcd", nil, "endpoints of the etcd that keeps applied objects and the authority, with commas")
 	f.StringVar(&o.EtcdPrefix, "etcd-prefix", "/weft/", "where in etcd")
 	f.StringVar(&o.EtcdCA, "etcd-ca", "", "file with the authority of etcd's certificate; with it, TLS is spoken")

@@ -58,6 +58,9 @@ func (r *replica) sources() []string {
 	if r.Kubeconfig != "" {
 		all = append(all, "kubernetes:"+r.Kubeconfig)
 	}
+	if r.Consul != "" {
+		all = append(all, "consul:"+r.Consul)
+	}
 	for _, e := range r.Etcd {
 		all = append(all, "etcd:"+e)
 	}

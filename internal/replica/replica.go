@@ -22,6 +22,7 @@ import (
 	"github.com/weftmesh/weft/internal/control/compile"
 	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/control/source"
+	"github.com/weftmesh/weft/internal/control/source/consul"
 	"github.com/weftmesh/weft/internal/control/source/etcd"
 	"github.com/weftmesh/weft/internal/control/source/kube"
 )
@@ -32,6 +33,8 @@ type Options struct {
 	Paths                  []string // files and folders with objects
 	// Kubeconfig is the file that leads to a Kubernetes API server, or InCluster; empty for none.
 	Kubeconfig string
+	// Consul is the URL of a Consul whose services are read; empty for none. ConsulToken is the ACL token for it.
+	Consul, ConsulToken string
 	// Etcd are the endpoints of the etcd that keeps what is applied, and the authority; empty for a database of our own.
 	Etcd       []string
 	EtcdPrefix string
@@ -94,6 +97,13 @@ func (r *replica) open(ctx context.Context) (err error) {
 			return err
 		}
 		o.Sources = append(o.Sources, source.Source(cluster))
+	}
+	if r.Consul != "" {
+		catalog, err := consul.New(consul.Options{Address: r.Consul, Token: r.ConsulToken, Check: check, Log: r.Log})
+		if err != nil {
+			return err
+		}
+		o.Sources = append(o.Sources, source.Source(catalog))
 	}
 	if len(r.Etcd) > 0 {
 		r.etcd, err = etcd.Open(etcd.Options{Endpoints: r.Etcd, Prefix: r.EtcdPrefix, TLS: r.EtcdTLS, Check: check, Log: r.Log})

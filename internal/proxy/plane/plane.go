@@ -35,7 +35,7 @@ func New(b *wire.Bootstrap, dial func(ctx context.Context, network, address stri
 	all := newReplicas(b.Controls(), dial)
 	authority, err := client.New(client.Options{
 		Control: all.addresses[0], TrustDomain: b.TrustDomain, Roots: []byte(b.Roots), StateDir: b.StateDir, Store: d.store("identity"), Log: log,
-		Dial: newReplicas(b.Controls(), dial).dialNext,
+		Dial:  newReplicas(b.Controls(), dial).dialNext,
 		ID:    identity.ID{TrustDomain: b.TrustDomain, Namespace: b.Node.Namespace, ServiceAccount: b.Node.ServiceAccount},
 		Token: func() (string, error) { return b.Token, nil },
 	})
