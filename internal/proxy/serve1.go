@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/weftmesh/weft/internal/proxy/conn"
+	"github.com/weftmesh/weft/internal/proxy/filter/retry"
 	http1 "github.com/weftmesh/weft/internal/proxy/http"
 )
 
@@ -82,28 +83,26 @@ func (d *downstream) serveOne(s *client1) bool {
 		return d.carryOn(s, x)
 	}
 	s.CloseAfter()
-	if x.refuseUnread(err) {
-		s.Shut()
-	}
+	x.refuseUnread(err)
+	s.Shut()
 	d.p.discard(x)
 	return false
 }
 
-// refuseUnread answers a request whose head did not come whole, or (err is nil) whose connection is not taken in any more; false when
-// there is nobody to answer.
-func (x *exchange) refuseUnread(err error) bool {
+// refuseUnread answers a request whose head did not come whole, or (err is nil) whose connection is not taken in any more, where
+// there is somebody to answer.
+func (x *exchange) refuseUnread(err error) {
 	var bad *http1.Error
 	switch {
+	case err == nil && retry.Repeatable(&x.req):
+		// Clients repeat such a request by themselves when a kept connection closes, and seldom at an answer.
 	case err == nil:
 		x.refuse(notTaken, 0, errors.New("the listener's configuration has changed, and does not take this connection any more"))
 	case errors.As(err, &bad):
 		x.refuse(malformed, bad.Status, bad)
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		x.refuse(slowHead, 0, err)
-	default:
-		return false
 	}
-	return true
 }
 
 // carryOn carries a request that was read, and reports whether another may follow.
