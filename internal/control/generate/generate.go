@@ -131,7 +131,7 @@ func (g *Generator) Class(typeURL, name string) string {
 }
 
 func (g *Generator) class(sources bool) string {
-	class := g.node.Namespace
+	class := string(g.node.Role) + "|" + g.node.Namespace
 	if g.node.Proxyless {
 		class += "|proxyless"
 	}
