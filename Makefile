@@ -9,7 +9,7 @@ STATICCHECK := v0.8.2
 
 .PHONY: help
 help: ## list the commands
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 .PHONY: need-go
 need-go:
@@ -52,6 +52,12 @@ soak: need-go ## send 10 million requests (SOAK_REQUESTS) and look for leaks, an
 .PHONY: bench
 bench: need-go ## measure the proxy side by side with nginx and HAProxy (BENCH="-rounds 1 -d 1s" for a short run)
 	go run ./bench $(BENCH)
+
+.PHONY: bench-control
+bench-control: need-go ## measure the control plane with 10,000 services and 10,000 proxies (BENCH="-clients 1000 -interested 200" for a short run)
+	@mkdir -p bin
+	go build -o bin/bench-control ./bench/control
+	bin/bench-control $(BENCH)
 
 .PHONY: clean
 clean: ## remove what was built

@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/weftmesh/weft/internal/agent"
 	"github.com/weftmesh/weft/internal/proxy"
 	"github.com/weftmesh/weft/internal/proxy/conn"
 	"github.com/weftmesh/weft/internal/proxy/overload"
@@ -47,6 +48,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	verbose := flags.Bool("verbose", false, "log details")
 	take := flags.Bool("takeover", false, "take the listeners over from the process of this proxy that runs, which then drains and ends")
 	supervised := flags.Bool("supervise", false, "run the proxy as a child, and on SIGHUP let the program then on disk take over from it")
+	dir := flags.String("agent", "", "proxy nothing, but keep in this `folder` what a gRPC program or an Envoy needs of the mesh")
 	if err := flags.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
 			return exitDrained
@@ -57,8 +59,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stdout, "weft-proxy", version.String())
 		return exitDrained
 	}
-	if *path == "" || flags.NArg() > 0 || *take && *supervised {
-		fmt.Fprintln(stderr, "weft-proxy: --bootstrap FILE is required, and nothing else but one of --takeover and --supervise")
+	if *path == "" || flags.NArg() > 0 || *take && *supervised || *dir != "" && (*take || *supervised) {
+		fmt.Fprintln(stderr, "weft-proxy: --bootstrap FILE is required, and nothing else but one of --takeover, --supervise and --agent")
 		return exitWrongCall
 	}
 	level := new(slog.LevelVar)
@@ -66,19 +68,39 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		level.Set(slog.LevelDebug)
 	}
 	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: level}))
+	if *dir != "" {
+		return exitCode(runAgent(ctx, *path, *dir, log), stderr)
+	}
 	if *supervised {
 		return superviseSelf(ctx, *path, *backend, *verbose, log, stdout, stderr)
 	}
 	signal.Ignore(syscall.SIGHUP) // it is for the parent; by default it would end the proxy
-	if err := serve(ctx, *path, *backend, *take, log, level); err != nil {
-		fmt.Fprintln(stderr, "weft-proxy:", err)
-		var refused *refusedError
-		if errors.As(err, &refused) {
-			return exitNotTakenUp
-		}
-		return exitFailed
+	return exitCode(serve(ctx, *path, *backend, *take, log, level), stderr)
+}
+
+func exitCode(err error, stderr io.Writer) int {
+	if err == nil {
+		return exitDrained
 	}
-	return exitDrained
+	fmt.Fprintln(stderr, "weft-proxy:", err)
+	var refused *refusedError
+	if errors.As(err, &refused) {
+		return exitNotTakenUp
+	}
+	return exitFailed
+}
+
+func runAgent(ctx context.Context, path, dir string, log *slog.Logger) error {
+	b, err := wire.ReadBootstrap(path)
+	if err != nil {
+		return err
+	}
+	a, err := agent.New(agent.Options{Bootstrap: b, Dir: dir, Log: log})
+	if err != nil {
+		return err
+	}
+	log.Info("agent starts", "node", b.Node.ID(), "control", b.Control, "dir", dir)
+	return a.Run(ctx)
 }
 
 func superviseSelf(ctx context.Context, bootstrap, backend string, verbose bool, log *slog.Logger, stdout, stderr io.Writer) int {

@@ -22,7 +22,8 @@ func KindMatches(kind, asked string) bool {
 
 // Kinds lists the kinds of objects that a mesh may hold.
 func Kinds() []string {
-	return []string{"AuthorizationPolicy", "ConfigMap", "Deployment", "DestinationRule", "EndpointSlice", "GRPCRoute", "Gateway", "GatewayClass",
-		"HTTPRoute", "Ingress", "IngressClass", "Namespace", "PeerAuthentication", "Pod", "RateLimit", "ReferenceGrant", "Secret", "Service",
-		"ServiceAccount", "ServiceEntry", "TCPRoute", "TLSRoute", "VirtualService", "WorkloadEntry"}
+	return []string{"AuthorizationPolicy", "BackendTLSPolicy", "ConfigMap", "Deployment", "DestinationRule", "EndpointSlice",
+		"GRPCRoute", "Gateway", "GatewayClass", "HTTPRoute", "Ingress", "IngressClass", "ListenerSet", "Namespace",
+		"PeerAuthentication", "Pod", "RateLimit", "ReferenceGrant", "Secret", "Service", "ServiceAccount", "ServiceEntry",
+		"TCPRoute", "TLSRoute", "VirtualService", "WorkloadEntry"}
 }

@@ -120,7 +120,7 @@ var rules = []rule{
 	}},
 	{"Kubernetes types stay at the edge", func(from, to string) string {
 		foreign := in(to, "k8s.io", "sigs.k8s.io", "istio.io")
-		if foreign && !in(from, "internal/control/source", "internal/control/compile", "internal/control/status", "internal/runtime", "internal/local", "test", "examples") &&
+		if foreign && !in(from, "internal/control/source", "internal/control/compile", "internal/control/status", "internal/runtime", "internal/local", "test", "examples", "bench/control") &&
 			!(strings.HasPrefix(to, "istio.io/api/security/v1alpha1") && in(from, "internal/ca", "internal/wire")) {
 			return "only source, compile, status and runtime know Kubernetes, Istio and Gateway API types"
 		}
@@ -128,7 +128,7 @@ var rules = []rule{
 	}},
 	{"Envoy's messages stay on the wire", func(from, to string) string {
 		if in(to, "github.com/envoyproxy") &&
-			!in(from, "internal/control/generate", "internal/control/serve", "internal/wire", "internal/proxy/ads", "internal/proxy/decode", "internal/proxy/live", "internal/proxy/filter/globallimit", "internal/explain", "test/mesh", "test/conformance") {
+			!in(from, "internal/control/generate", "internal/control/serve", "internal/wire", "internal/proxy/ads", "internal/proxy/decode", "internal/proxy/live", "internal/proxy/filter/globallimit", "internal/explain", "test/mesh", "test/conformance", "bench/control") {
 			return "only generate, serve, wire, ads, decode, the clients of services (and what stores or evaluates messages whole) know Envoy's messages"
 		}
 		return ""

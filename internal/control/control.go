@@ -37,6 +37,8 @@ type Options struct {
 	StateDir string
 	// Paths are files and folders with objects, which are followed.
 	Paths []string
+	// Sources are further sources of objects, between files and what is applied.
+	Sources []source.Source
 	// Settings of the mesh; what is zero becomes compile's default.
 	Settings model.Settings
 	// LocalRuntime says that SetRuntimeObjects will be called: nothing is served before it was.
@@ -163,7 +165,7 @@ func (c *Control) openSources() (err error) {
 	if c.store, err = source.OpenStore(filepath.Join(c.options.StateDir, "objects.db")); err != nil {
 		return err
 	}
-	layers := source.Layers{Applied: c.store}
+	layers := source.Layers{Applied: c.store, Others: c.options.Sources}
 	if len(c.options.Paths) > 0 {
 		layers.Files = &source.Files{Paths: c.options.Paths, Check: compile.Check, Births: c.store.Births}
 	}

@@ -11,10 +11,10 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/keepalive"
 
 	"github.com/weftmesh/weft/internal/ca"
+	"github.com/weftmesh/weft/internal/control/serve"
 	"github.com/weftmesh/weft/internal/identity"
 )
 
@@ -79,7 +79,7 @@ func gather(changes <-chan struct{}) bool {
 func (c *Control) serveProxies(ctx context.Context, g *errgroup.Group) {
 	tls := c.serving.ServerTLS(identity.TLSOptions{NextProtos: []string{"h2"}, OptionalPeer: true})
 	server := grpc.NewServer(
-		grpc.Creds(credentials.NewTLS(tls)),
+		grpc.Creds(serve.Credentials(tls)),
 		grpc.ConnectionTimeout(10*time.Second),
 		grpc.MaxConcurrentStreams(100),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),

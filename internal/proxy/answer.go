@@ -131,10 +131,12 @@ func (x *exchange) answer(body []byte) {
 	}
 }
 
-// refuse answers a request that could not be read, and records it.
-func (x *exchange) refuse(status int, bad error) {
-	x.err = fail(malformed, "request", bad)
-	x.err.status = status
+// refuse answers a request that could not be read, or is not taken on its connection, and records it. Status 0 is the kind's own.
+func (x *exchange) refuse(k kind, status int, bad error) {
+	x.err = fail(k, "request", bad)
+	if status != 0 {
+		x.err.status = status
+	}
 	x.http = x.d.http
 	x.answerError()
 	x.end = x.p.opt.Now()

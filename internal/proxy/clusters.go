@@ -198,7 +198,7 @@ func (r *clusters) build(c *conf.Cluster, was *cluster) *cluster {
 	if c.Discovery == conf.StrictDNS {
 		n.conf = n.names.expand(c, r.p)
 	}
-	n.balancer = balance.New(n.conf, previous, balance.Options{Now: r.p.opt.Now})
+	n.balancer = balance.New(n.conf, previous, balance.Options{Now: func() time.Time { return steady(r.p.opt.Now()) }})
 	byKey := make(map[reachKey]*endpoint, len(known))
 	for _, e := range known {
 		byKey[keyOf(e.host.Endpoint)] = e

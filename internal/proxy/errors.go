@@ -64,6 +64,8 @@ const (
 	tunnelIdle
 	overloaded
 	outlived
+	slowHead
+	notTaken
 )
 
 // kinds is the one place where failures become status codes and Envoy's response flags and details. Details in braces say why the
@@ -109,6 +111,8 @@ var kinds = [...]struct {
 	limitUnknown:      {OfMesh, 500, "RLSE", "rate_limiter_error", false, "the limits cannot be looked up"},
 	overLimit:         {OfClient, 429, "RL", "local_rate_limited", false, "too many requests"},
 	overloaded:        {OfMesh, 503, "OM", "overload", false, "overloaded"},
+	slowHead:          {OfClient, 408, "-", "request_header_timeout", false, "the request's head took too long"},
+	notTaken:          {OfMesh, 421, "NR", "filter_chain_not_found", false, "this connection is not taken here any more: connect again"},
 	outlived:          {OfMesh, 0, "DT", "max_duration_timeout", false, ""},
 	unroutable:        {OfMesh, 502, "NR", "outbound_refused", false, "the mesh does not know this destination, and its policy refuses unknown ones"},
 }

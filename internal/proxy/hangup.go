@@ -108,7 +108,7 @@ func (t *tracked) await(x *exchange, now time.Time) {
 
 // awaited ends the wait, and reports whether the client hung up meanwhile.
 func (t *tracked) awaited(now time.Time) (gone bool) {
-	old := t.state.Swap(now.UnixMilli()<<phaseBits | int64(busy))
+	old := t.state.Swap(stateOf(busy, now))
 	if phase(old&phaseMask) != watched {
 		return false
 	}

@@ -59,7 +59,7 @@ func (x *exchange) count(l *conf.LocalLimit) bool {
 	if x.split != nil {
 		c.request.Destination = x.split.Cluster
 	}
-	v := x.p.limits.Get(l).Check(x.start.UnixNano(), &c.request, x.limitRules(l.VirtualHost), &c.scratch)
+	v := x.p.limits.Get(l).Check(steady(x.start).UnixNano(), &c.request, x.limitRules(l.VirtualHost), &c.scratch)
 	c.request = ratelimit.Request{}
 	x.p.countings.Put(c)
 	if l.Report && v.Limit != 0 && (!x.report || v.Left < x.quota.Left) {

@@ -222,7 +222,7 @@ func (x *exchange) toldBy(header string) bool {
 // neverSent are the failures of a proxy that has not passed a byte of the request on.
 func (e *Error) neverSent() bool {
 	switch e.kind {
-	case connectFailed, connectTimeout, tlsFailed, noHealthy, noCluster, noConfig, overflow, overloaded:
+	case connectFailed, connectTimeout, tlsFailed, noHealthy, noCluster, noConfig, overflow, overloaded, notTaken:
 		return true
 	}
 	return false

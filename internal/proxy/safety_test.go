@@ -161,6 +161,33 @@ func TestStrictRefusesPlaintext(t *testing.T) {
 	eventually(t, "reason in the log", func() bool { return server.logged("mutual TLS is required", "NR filter_chain_not_found") })
 }
 
+// A kept plaintext connection ends when mutual TLS is required, with an answer to the request that finds it out.
+func TestKeptConnectionIsToldThatItIsNotTakenAnyMore(t *testing.T) {
+	client, server := pair(t)
+	server.accepts(permissive(9080))
+	asked := atomic.Int64{}
+	server.serve(9080, http.HandlerFunc(func(http.ResponseWriter, *http.Request) { asked.Add(1) }))
+	c, err := client.DialDirect(t.Context(), netip.AddrPortFrom(server.Addr(), 9080))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	r := bufio.NewReader(c)
+	for _, want := range []int{200, http.StatusMisdirectedRequest} {
+		io.WriteString(c, "POST /pay HTTP/1.1\r\nHost: reviews\r\nContent-Length: 2\r\n\r\nhi")
+		res, err := http.ReadResponse(r, nil)
+		if err != nil || res.StatusCode != want || res.Close != (want != 200) {
+			t.Fatalf("%v, %v; want %d", res, err, want)
+		}
+		io.Copy(io.Discard, res.Body)
+		server.accepts(strict(9080))
+	}
+	if n := asked.Load(); n != 1 {
+		t.Errorf("the application was asked %d times", n)
+	}
+	eventually(t, "reason in the log", func() bool { return server.logged("421", "NR filter_chain_not_found", "does not take this connection") })
+}
+
 func TestPermissiveAcceptsBoth(t *testing.T) {
 	client, server := pair(t)
 	server.accepts(permissive(9080))

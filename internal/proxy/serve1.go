@@ -39,24 +39,39 @@ func (d *downstream) serveOne(s *client1) bool {
 	if err := s.WaitRequest(); err != nil && !d.spokeLate(err) {
 		return false // idle for too long, draining, or gone
 	}
-	if !d.renew() {
-		s.Shut()
-		return false
-	}
 	x := d.p.begin(d, s)
 	d.track.enter(heading, x.start)
 	err := s.ReadRequest(&x.req)
-	if err != nil {
-		var bad *http1.Error
-		if !errors.As(err, &bad) {
-			d.p.discard(x)
-			return false // gone, or too slow: there is nobody to answer
-		}
-		x.refuse(bad.Status, bad)
-		d.p.discard(x)
+	if err == nil && d.renew() {
+		return d.carryOn(s, x)
+	}
+	s.CloseAfter()
+	if x.refuseUnread(err) {
 		s.Shut()
+	}
+	d.p.discard(x)
+	return false
+}
+
+// refuseUnread answers a request whose head did not come whole, or (err is nil) whose connection is not taken in any more; false when
+// there is nobody to answer.
+func (x *exchange) refuseUnread(err error) bool {
+	var bad *http1.Error
+	switch {
+	case err == nil:
+		x.refuse(notTaken, 0, errors.New("the listener's configuration has changed, and does not take this connection any more"))
+	case errors.As(err, &bad):
+		x.refuse(malformed, bad.Status, bad)
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		x.refuse(slowHead, 0, err)
+	default:
 		return false
 	}
+	return true
+}
+
+// carryOn carries a request that was read, and reports whether another may follow.
+func (d *downstream) carryOn(s *client1, x *exchange) bool {
 	s.begin(&x.req)
 	d.track.enter(busy, x.start)
 	x.carry()

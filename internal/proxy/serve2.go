@@ -100,7 +100,7 @@ func (v *session) serve(s *http2.ServerStream) {
 	x.req = *s.Request()
 	x.req.Header, x.req.Scheme = h, l.scheme()
 	if bad := s.Refusal(); bad != nil {
-		x.refuse(bad.Status, bad)
+		x.refuse(malformed, bad.Status, bad)
 	} else {
 		x.carry()
 	}

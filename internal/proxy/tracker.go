@@ -29,23 +29,31 @@ type tracked struct {
 	conn  conn.Conn
 	idle  time.Duration
 	dir   direction
-	state atomic.Int64 // Unix milliseconds << phaseBits | phase
+	state atomic.Int64 // milliseconds since began << phaseBits | phase
 
 	client *caller // that of HTTP/1 connections
 	drain  func()  // ends an HTTP/2 connection, which looks after its idleness itself; nil for others
 	wait   patient
 }
 
-func (t *tracked) enter(ph phase, now time.Time) {
-	t.state.Store(now.UnixMilli()<<phaseBits | int64(ph))
+// began is what tracked times count from: a difference of two readings of one clock is not moved by corrections of the wall clock.
+var began = time.Now()
+
+// steady gives a time whose wall-clock reading follows the monotonic clock: for those who keep times as numbers.
+func steady(now time.Time) time.Time { return began.Add(now.Sub(began)) }
+
+func stateOf(ph phase, now time.Time) int64 {
+	return now.Sub(began).Milliseconds()<<phaseBits | int64(ph)
 }
+
+func (t *tracked) enter(ph phase, now time.Time) { t.state.Store(stateOf(ph, now)) }
 
 func (t *tracked) since() (phase, time.Time) {
 	return parseState(t.state.Load())
 }
 
 func parseState(v int64) (phase, time.Time) {
-	return phase(v & phaseMask), time.UnixMilli(v >> phaseBits)
+	return phase(v & phaseMask), began.Add(time.Duration(v>>phaseBits) * time.Millisecond)
 }
 
 // tracker ends connections that are idle, or take too long over a request's head, for all of a proxy: a deadline per request

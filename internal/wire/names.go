@@ -28,6 +28,10 @@ const SidecarMark = 1337
 // filter chains are matched by destination port, transport protocol and ALPN, as Envoy does it.
 const InboundListener = "virtualInbound"
 
+// GRPCServerListenerPrefix begins the name of the listener of a gRPC server that has no proxy; the address that it listens on
+// follows. gRPC makes the name of a template in its bootstrap file, and this one is Istio's.
+const GRPCServerListenerPrefix = "xds.istio.io/grpc/lds/inbound/"
+
 // Names of clusters that every node may use without a service behind them.
 const (
 	// PassthroughCluster connects to the original destination.

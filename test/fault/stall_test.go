@@ -173,7 +173,7 @@ func TestStalledWriters(t *testing.T) {
 	before.Back(t)
 }
 
-// TestSlowLoris: clients that send heads by the byte are ended after the time for a head, and only they.
+// TestSlowLoris: clients that send heads by the byte are ended after the time for a head, with an answer, and only they.
 func TestSlowLoris(t *testing.T) {
 	b := rig.NewBackend(t, ok)
 	_, address, clock := outbound(t, nil, rig.Plain(b.Addr().String()))
@@ -206,8 +206,11 @@ func TestSlowLoris(t *testing.T) {
 	}
 	clock.jump(10 * time.Second)
 	for _, c := range clients {
-		if n, err := io.Copy(io.Discard, c); err != nil && n == 0 && isTimeout(err) {
-			t.Fatal("a slow client was kept")
+		if g, err := read(bufio.NewReader(c)); err != nil || g.status != http.StatusRequestTimeout {
+			t.Fatalf("a slow client got %v, %v", g, err)
+		}
+		if n, err := io.Copy(io.Discard, c); n > 0 || isTimeout(err) {
+			t.Fatalf("a slow client was kept: %d bytes, %v", n, err)
 		}
 		c.Close()
 	}

@@ -36,6 +36,8 @@ type Options struct {
 	StateDir string
 	// Store runs write, which changes StateDir: now, or later, once no other process uses it. nil runs it at once.
 	Store func(write func())
+	// Changed hears of each generation, the one that New finds included, once it is in use; nil for nobody. Renewal waits for it.
+	Changed func(*identity.Material)
 	// TTL is the lifetime to ask for; 0 leaves it to the authority.
 	TTL time.Duration
 	// Dial makes the connection (network is "tcp" or "unix"); a net.Dialer's when nil. A sidecar passes one that marks its sockets.
@@ -213,6 +215,9 @@ func (c *Client) adopt(g generation) {
 	c.generation = g
 	c.control.Publish(g.material)
 	c.source.Publish(g.material)
+	if c.options.Changed != nil {
+		c.options.Changed(g.material)
+	}
 	if first {
 		close(c.ready)
 	}

@@ -33,6 +33,7 @@ func Compile(in Input) (*model.Mesh, []model.Finding) {
 	}
 	c.addServices()
 	c.addServiceEntries()
+	c.addBackendTLS()
 	c.addWorkloads()
 	c.addEndpoints()
 	c.addDestinations()
@@ -84,6 +85,8 @@ type compiler struct {
 	instances map[instance]*model.Endpoint
 	claims    map[string][]claim // who rules a host in sidecars, oldest first
 	taken     map[string]*part   // routes for connections that have a place alone, see firstFor
+	opened    map[model.Ref]*opened
+	attached  map[string][]atListener // routes for requests by listener, oldest first
 }
 
 func newCompiler(s model.Settings) *compiler {
@@ -92,6 +95,7 @@ func newCompiler(s model.Settings) *compiler {
 		mesh:     &model.Mesh{Settings: s},
 		byKind:   map[string][]*part{}, byRef: map[model.Ref]*part{}, owner: map[any]*part{}, placed: map[netip.Addr]podSeat{},
 		instances: map[instance]*model.Endpoint{}, claims: map[string][]claim{}, taken: map[string]*part{},
+		opened: map[model.Ref]*opened{}, attached: map[string][]atListener{},
 	}
 }
 

@@ -92,6 +92,7 @@ func (c *compiler) endpointOf(slice *discoveryv1.EndpointSlice, e discoveryv1.En
 func describePod(ep *model.Endpoint, pod *corev1.Pod) {
 	ep.Instance, ep.Namespace, ep.Labels = pod.Name, pod.Namespace, pod.Labels
 	ep.ServiceAccount, ep.Workload, ep.Mesh = serviceAccount(pod), podOwner(pod), hasSidecar(pod)
+	ep.Proxyless = isProxyless(pod)
 	if l := localityOf(pod.Labels); l != "" {
 		ep.Locality = l
 	}

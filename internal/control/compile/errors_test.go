@@ -321,14 +321,35 @@ func TestRefused(t *testing.T) {
   - {name: d, port: 445, protocol: UDP, hostname: 1.2.3.4}
   - {name: e, port: 80, protocol: TCP}
   - {name: f, port: 446, protocol: TLS, tls: {options: {a/b: c}}}`, []string{
-			"7 error Unsupported spec.addresses", "9 error ConflictingFields spec.listeners[0].tls",
-			"10 error DuplicateListener spec.listeners[1]", "10 error DuplicateListener spec.listeners[1].name",
+			"9 error ConflictingFields spec.listeners[0].tls", "9 warning HostnameConflict spec.listeners[0]",
+			"10 error DuplicateListener spec.listeners[1].name", "10 warning HostnameConflict spec.listeners[1]",
 			"11 error MissingField spec.listeners[2].tls", "12 error ConflictingFields spec.listeners[3].tls.mode",
-			"13 error InvalidHost spec.listeners[4].hostname", "13 error InvalidProtocol spec.listeners[4].protocol",
-			"14 error PortCollision spec.listeners[5].port", "15 error MissingField spec.listeners[6].tls.certificateRefs",
-			"15 error Unsupported spec.listeners[6].tls.options"}},
+			"13 error InvalidHost spec.listeners[4].hostname", "13 warning UnsupportedProtocol spec.listeners[4].protocol",
+			"14 warning ProtocolConflict spec.listeners[5]", "15 error MissingField spec.listeners[6].tls.certificateRefs",
+			"15 warning UnsupportedValue spec.listeners[6].tls.options.a/b"}},
+		{"addresses", gateway, "Gateway", `
+  gatewayClassName: istio
+  defaultScope: Some
+  infrastructure: {parametersRef: {group: a, kind: B, name: c}}
+  addresses: [{value: 10.0.0.1}, {type: IPAddress, value: a}, {type: Hostname, value: a}, {type: other/kind, value: a}]
+  tls: {frontend: {default: {}, perPort: [{port: 1, tls: {}}, {port: 1, tls: {}}]}}
+  listeners: [{name: a, port: 80, protocol: HTTP}]`, []string{
+			"7 error Unsupported spec.defaultScope", "8 error InvalidParameters spec.infrastructure.parametersRef", "8 info NoEffect spec.infrastructure",
+			"9 error InvalidAddress spec.addresses[1].value", "9 error UnsupportedAddress spec.addresses[3].type",
+			"10 error DuplicatePort spec.tls.frontend.perPort[1].port"}},
+		{"backend policy", gateway, "BackendTLSPolicy", `
+  targetRefs: []
+  options: {a/b: c}
+  validation:
+    hostname: "*.a.example"
+    wellKnownCACertificates: Mine
+    subjectAltNames: [{type: Hostname, hostname: "a_!"}, {type: URI, uri: x}, {type: Other}]`, []string{
+			"6 error MissingField spec.targetRefs", "7 error Unsupported spec.options.a/b",
+			"9 error InvalidHost spec.validation.hostname", "10 error InvalidValue spec.validation.wellKnownCACertificates",
+			"11 error InvalidHost spec.validation.subjectAltNames[0].hostname", "11 error InvalidValue spec.validation.subjectAltNames[1].uri",
+			"11 error InvalidValue spec.validation.subjectAltNames[2].type"}},
 		{"call route", gateway, "GRPCRoute", `
-  useDefaultGateways: All
+  useDefaultGateways: Some
   rules:
   - matches:
     - method: {}

@@ -1,6 +1,8 @@
 package compile
 
 import (
+	"slices"
+
 	"github.com/weftmesh/weft/internal/control/compile/convert"
 	"github.com/weftmesh/weft/internal/control/model"
 )
@@ -8,26 +10,47 @@ import (
 // addGateways puts gateways into the mesh. When two open one port of the same workloads for different protocols, the younger is
 // refused.
 func (c *compiler) addGateways() {
-	for _, kind := range []string{"Gateway.istio", "Gateway.k8s", "Ingress"} {
-		for _, p := range c.byKind[kind] {
-			if g, ok := c.ourGateway(p); ok && !c.collides(p) {
-				c.resolveCredentials(p, c.gatewayNamespaces(g))
-				c.mesh.Gateways = append(c.mesh.Gateways, g)
-				c.owner[g] = p
-			}
+	for _, p := range c.byKind["Gateway.istio"] {
+		c.addGateway(p, p.Gateway)
+	}
+	for _, p := range c.byKind["Gateway.k8s"] {
+		c.openGateway(p)
+	}
+	for _, p := range c.byKind[listenerSetKind] {
+		c.openListenerSet(p)
+	}
+	for _, p := range c.byKind["Ingress"] {
+		if g, ok := c.ingressGateway(p); ok {
+			c.addGateway(p, g)
 		}
 	}
 }
 
-// ourGateway leaves out gateways that belong to another implementation.
-func (c *compiler) ourGateway(p *part) (*model.Gateway, bool) {
-	switch p.Ref().Kind {
-	case "Gateway.k8s":
-		return c.apiGatewayOf(p)
-	case "Ingress":
-		return c.ingressGateway(p)
+func (c *compiler) addGateway(p *part, g *model.Gateway) {
+	if g == nil || c.collides(p) {
+		return
 	}
-	return p.Gateway, p.Gateway != nil
+	c.resolveCredentials(p, c.gatewayNamespaces(g))
+	c.mesh.Gateways = append(c.mesh.Gateways, g)
+	c.owner[g] = p
+}
+
+// announcesOtherwise refuses a Gateway of the Gateway API one of whose ports an older gateway opens with another PROXY protocol.
+func (c *compiler) announcesOtherwise(p *part) bool {
+	for _, other := range c.mesh.Gateways {
+		for _, theirs := range other.Servers {
+			same := slices.ContainsFunc(p.Listeners, func(l *convert.APIListener) bool { return l.Server.Port == theirs.Port })
+			if owner := c.owner[other]; same && overlap(other, p.Gateway) && other.ProxyProtocol != p.Gateway.ProxyProtocol && owner != p {
+				if p.Kind.Name == listenerSetKind && other.Ref.Kind != "Gateway.istio" {
+					continue // it takes that of its Gateway
+				}
+				p.Err("PortCollision", convert.Key("metadata.annotations", convert.ProxyProtocolAnnotation), "say the same of both",
+					"port %d is also opened by %s, which says otherwise of the PROXY protocol", theirs.Port, owner.Ref())
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // collides compares a gateway with the older ones.

@@ -14,64 +14,89 @@ import (
 // Service.
 func (c *compiler) linkAPIRoute(p *part) {
 	c.linkBackends(p)
-	if len(p.API.Parents) == 0 {
+	if len(p.API.Parents) == 0 && !p.API.DefaultGateways {
 		p.Warn("NoParent", "spec.parentRefs", "", "the route has no parent, and no effect")
 	}
 	var sets []*model.RouteSet
 	for i, ref := range p.API.Parents {
 		field := convert.At("spec.parentRefs", i)
-		group := source.GroupGateway
-		if ref.Group != nil {
-			group = string(*ref.Group)
-		}
-		kind := "Gateway"
-		if ref.Kind != nil {
-			kind = string(*ref.Kind)
-		}
+		group, kind := convert.ParentKind(ref)
 		switch {
-		case group == source.GroupGateway && kind == "Gateway":
-			sets = append(sets, c.gatewayParent(p, ref, field)...)
+		case group == source.GroupGateway && (kind == "Gateway" || kind == listenerSetKind):
+			sets = append(sets, c.gatewayParent(p, ref, kind, field)...)
 		case (group == "" || group == "core") && kind == "Service":
 			sets = append(sets, c.serviceParent(p, ref, field)...)
 		default:
-			p.Warn("InvalidKind", field+".kind", "use a Gateway or a Service", "a %s (%s) cannot be a parent: the route is not attached to it", kind, group)
+			p.Warn("InvalidKind", field+".kind", "use a Gateway, a ListenerSet or a Service", "a %s (%s) cannot be a parent: the route is not attached to it", kind, group)
 		}
+	}
+	if p.API.DefaultGateways {
+		sets = append(sets, c.defaultParents(p)...)
 	}
 	c.mesh.RouteSets = append(c.mesh.RouteSets, sets...)
 }
 
-// gatewayParent attaches a route to a Gateway's listeners.
-func (c *compiler) gatewayParent(p *part, ref gatewayv1.ParentReference, field string) []*model.RouteSet {
-	namespace := convert.NamespaceOr(ref.Namespace, p.GetNamespace())
-	owner := c.byRef[model.Ref{Kind: "Gateway.k8s", Namespace: namespace, Name: string(ref.Name)}]
-	name := namespace + "/" + string(ref.Name)
-	if owner == nil {
-		p.Warn("GatewayNotFound", field+".name", "", "there is no Gateway %s: the route is not attached to it", name)
-		return nil
-	}
-	gref := model.GatewayRef{Kind: "Gateway.k8s", Namespace: namespace, Name: string(ref.Name)}
-	g, ok := owner.Kube.(*gatewayv1.Gateway)
-	if !ok || !c.hasGateway(gref) {
-		return nil // another implementation's, or refused, which is said at the Gateway
-	}
-	attached, why := c.attach(p, p.Routes.Hosts, g, ref)
-	if len(attached) == 0 {
-		p.Warn("NotAttached", field, "", "Gateway %s does not take the route: %s", name, why)
-	}
+// defaultParents attaches a route that asks for it to the Gateways that take all such routes, save those that it names itself.
+func (c *compiler) defaultParents(p *part) []*model.RouteSet {
 	var sets []*model.RouteSet
-	for _, a := range attached {
-		a.hosts = c.firstFor(p, a.hosts, "listener "+string(a.listener.Name)+" of Gateway "+name, field)
-		if len(a.hosts) == 0 {
+	for _, g := range c.mesh.Gateways {
+		o := c.opened[g.Ref]
+		if o == nil || o.part != o.root || !convert.IsDefaultGateway(o.part.Kube) {
 			continue
 		}
-		rs := *p.Routes
-		rs.TLS = forNames(rs.TLS, a.hosts, 0)
-		rs.Hosts = a.hosts
-		gref.Section, gref.Port = string(a.listener.Name), uint16(a.listener.Port)
-		rs.Gateways = []model.GatewayRef{gref}
-		sets = append(sets, &rs)
+		if ref := convert.DefaultParent(o.part.Object); !p.API.Names(ref, p.GetNamespace()) {
+			sets = append(sets, c.gatewayParent(p, ref, "Gateway", "spec.useDefaultGateways")...)
+		}
 	}
 	return sets
+}
+
+// gatewayParent attaches a route to listeners of a Gateway or ListenerSet.
+func (c *compiler) gatewayParent(p *part, ref gatewayv1.ParentReference, kind, field string) []*model.RouteSet {
+	namespace := convert.NamespaceOr(ref.Namespace, p.GetNamespace())
+	gref := model.GatewayRef{Kind: refKind(kind), Namespace: namespace, Name: string(ref.Name)}
+	owner := model.Ref{Kind: gref.Kind, Namespace: namespace, Name: gref.Name}
+	name := namespace + "/" + gref.Name
+	if c.byRef[owner] == nil {
+		p.Warn("GatewayNotFound", field+".name", "", "there is no %s %s: the route is not attached to it", kind, name)
+		return nil
+	}
+	o := c.opened[owner]
+	if o == nil {
+		return nil // another implementation's, or refused, which is said there
+	}
+	attached, code, why := c.attach(p, p.Routes.Hosts, o, ref)
+	var sets []*model.RouteSet
+	for _, a := range attached {
+		place := o.where(a.listener)
+		if isHTTP(p.Kind.Name) {
+			if other := c.otherKind(p, a.hosts, place); other != nil {
+				code, why = convert.HostnameConflict, place+" has "+other.Ref().String()+", which is older and of another kind, for hosts of the route"
+				continue
+			}
+			c.attached[place] = append(c.attached[place], atListener{p, a.hosts})
+		}
+		gref.Section, gref.Port = string(a.listener.Name), uint16(a.listener.Port)
+		sets = append(sets, c.setAt(p, o, a, gref, place, field))
+	}
+	if len(sets) == 0 {
+		p.Warn(code, field, "", "%s %s does not take the route: %s", kind, name, why)
+	}
+	return sets
+}
+
+// setAt makes the routes for a listener. They have no hosts where other listeners or routes have them all: the route is attached
+// then, and gets nothing.
+func (c *compiler) setAt(p *part, o *opened, a attachment, gref model.GatewayRef, place, field string) *model.RouteSet {
+	rs := *p.Routes
+	rs.Hosts = slices.DeleteFunc(slices.Clone(a.hosts), func(h string) bool { return c.takenByOther(o, a.listener, h) })
+	if len(rs.Hosts) == 0 {
+		p.Warn("NoEffect", field, "", "other listeners of the port are for all hosts that the route has at %s", place)
+	}
+	rs.Hosts = c.firstFor(p, rs.Hosts, place, field)
+	rs.TLS = forNames(rs.TLS, rs.Hosts, 0)
+	rs.Gateways = []model.GatewayRef{gref}
+	return &rs
 }
 
 // serviceParent attaches a route to a Service, for the sidecars of its clients. A route in the Service's own namespace is for all

@@ -10,6 +10,7 @@ import (
 	"github.com/weftmesh/weft/internal/control/model"
 )
 
+// controllerOf gives the controller of a class.
 func controllerOf(p *part) string {
 	switch k := p.Kube.(type) {
 	case *gatewayv1.GatewayClass:

@@ -130,6 +130,11 @@ func isGateway(pod *corev1.Pod) bool {
 	return l == "ingressgateway" || l == "egressgateway"
 }
 
+// isProxyless reports whether the pod's own gRPC library is in the mesh, in the way in which Istio's users ask for it.
+func isProxyless(pod *corev1.Pod) bool {
+	return slices.Contains(strings.Split(pod.Annotations[istioTemplatesAnnotation], ","), "grpc-agent")
+}
+
 func hasSidecar(pod *corev1.Pod) bool {
 	return pod.Labels[convert.TLSModeLabel] == "istio" || pod.Annotations[SidecarAnnotation] == "true" || pod.Annotations[istioStatusAnnotation] != ""
 }

@@ -25,9 +25,6 @@ var ownPolicies = map[string]string{"PEAK_EWMA": "weft.balance.peak_ewma", "PROB
 // balance says how a cluster chooses. Without a word of the user, requests go to whoever has the fewest, as in Istio.
 func (g *Generator) balance(c *clusterv3.Cluster, b *model.Balancing) {
 	c.LbPolicy = clusterv3.Cluster_LEAST_REQUEST
-	if g.node.Proxyless {
-		c.LbPolicy = clusterv3.Cluster_ROUND_ROBIN // gRPC clients know no other for certain
-	}
 	if b == nil {
 		return
 	}

@@ -76,6 +76,9 @@ func (g *Generator) backend(port uint16, subsetName, host string) (*backend, boo
 		return nil, false
 	}
 	b.policy = trafficPolicy(d, b.subset, port)
+	if b.policy.TLS == nil {
+		b.policy.TLS = s.ClientTLS(port)
+	}
 	if d != nil {
 		b.check = d.HealthCheck
 	}
@@ -132,6 +135,12 @@ func (g *Generator) discovery(b *backend) clusterv3.Cluster_DiscoveryType {
 func (g *Generator) discover(c *clusterv3.Cluster, b *backend) {
 	kind := g.discovery(b)
 	c.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: kind}
+	if t := b.policy.TLS; t != nil && t.Refuse {
+		// Nobody is there who could prove to be the server.
+		c.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC}
+		c.LoadAssignment = &endpointv3.ClusterLoadAssignment{ClusterName: c.Name}
+		return
+	}
 	g.balance(c, b.policy.Balancing)
 	switch kind {
 	case clusterv3.Cluster_ORIGINAL_DST:

@@ -143,7 +143,7 @@ func socketAddress(address string, port uint16) *corev3.Address {
 // endpointMetadata says whether mutual TLS is to be had, and who the instance is, for the client's metrics.
 func (g *Generator) endpointMetadata(e *model.Endpoint, port uint16, b *backend) *corev3.Metadata {
 	m := &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{}}
-	if e.Mesh && !b.service.External && g.mtlsMode(e.Namespace, e.Labels, port) != model.MTLSDisable {
+	if !b.service.External && g.takesMutualTLS(e, port) {
 		m.FilterMetadata["envoy.transport_socket_match"] = texts("tlsMode", "istio")
 	}
 	canonical := firstOf(e.Labels["service.istio.io/canonical-name"], e.Labels["app.kubernetes.io/name"], e.Labels["app"], e.Workload)

@@ -67,6 +67,19 @@ func (g *Generator) serverSets() []*serverSet {
 	return out
 }
 
+// gatewayClient is what the node shows to backends as a gateway: the oldest of its Gateways that says so decides.
+func (g *Generator) gatewayClient() *model.KeyPair {
+	if g.node.Role != wire.Gateway || len(g.node.Labels) == 0 {
+		return nil
+	}
+	for _, gw := range g.mesh.Gateways() {
+		if gw.Client != nil && (gw.SelectorNamespace == "" || gw.SelectorNamespace == g.node.Namespace) && subsetOf(gw.Selector, g.node.Labels) {
+			return gw.Client
+		}
+	}
+	return nil
+}
+
 // GatewayListeners gives all listeners that the node binds, in the order of their ports; none unless it is a gateway.
 func (g *Generator) GatewayListeners() []*listenerv3.Listener {
 	var out []*listenerv3.Listener

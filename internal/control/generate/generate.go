@@ -101,6 +101,13 @@ func (g *Generator) tracing() *Generator {
 
 // Resource gives the resource of that type and name; false when there is none, or the type is unknown.
 func (g *Generator) Resource(typeURL, name string) (proto.Message, bool) {
+	if g.node.Proxyless {
+		return g.proxylessResource(typeURL, name)
+	}
+	return g.resource(typeURL, name)
+}
+
+func (g *Generator) resource(typeURL, name string) (proto.Message, bool) {
 	switch typeURL {
 	case ListenerType:
 		return g.Listener(name)
@@ -122,7 +129,8 @@ func (g *Generator) Class(typeURL, name string) string {
 	switch {
 	case name == "*",
 		g.node.Role == wire.Gateway && (typeURL == ListenerType || typeURL == RouteType),
-		name == wire.InboundListener || typeURL == ClusterType && strings.HasPrefix(name, "inbound|"):
+		name == wire.InboundListener || strings.HasPrefix(name, wire.GRPCServerListenerPrefix),
+		typeURL == ClusterType && strings.HasPrefix(name, "inbound|"):
 		return ""
 	case typeURL == ListenerType || typeURL == RouteType:
 		return g.forSource

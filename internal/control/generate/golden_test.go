@@ -55,6 +55,9 @@ var goldens = []struct {
 	{"l4routes", l4Routes, ingress(), [][2]string{{"lds", wire.GatewayListenerName(9443)}, {"lds", wire.GatewayListenerName(9444)}, {"lds", wire.GatewayListenerName(3306)}}},
 	{"l4mesh", l4Routes, productpage(), [][2]string{{"lds", "www.googleapis.com:443"}, {"lds", "mysql:3306"}}},
 	{"ratelimit", rateLimits, productpage(), [][2]string{{"lds", wire.InboundListener}}},
+	{"grpc-client", grpcClient, proxylessNode(), [][2]string{{"lds", "reviews:9080"}, {"rds", reviewsHost + ":9080"}, {"cds", "outbound|9080||" + reviewsHost},
+		{"cds", "outbound|9090||" + ratingsHost}, {"eds", "outbound|9080||" + reviewsHost}}},
+	{"grpc-server", strict, proxylessNode(), [][2]string{{"lds", wire.GRPCServerListenerPrefix + "[::]:9080"}}},
 	{"special", nil, productpage(), [][2]string{{"cds", wire.PassthroughCluster}, {"cds", wire.BlackHoleCluster}}},
 }
 
@@ -225,6 +228,22 @@ func loadBalancing(m *model.Mesh) {
 	ewma := rule(m, "default", ratingsHost)
 	ewma.Policy.Balancing = &model.Balancing{Simple: "PEAK_EWMA"}
 	ewma.HealthCheck = &model.HealthCheck{Path: "/healthz", Interval: 2 * time.Second}
+}
+
+func grpcClient(m *model.Mesh) {
+	actions(m)
+	routes := &m.RouteSets[0].HTTP
+	(*routes)[0].Matches[0].Query, (*routes)[0].Matches[0].Method = nil, model.StringMatch{Exact: "POST"}
+	(*routes)[0].Retries.RetryOn = "unavailable,5xx,503"
+	strict(m)
+	rule(m, "default", reviewsHost, version("v1")).Policy = model.TrafficPolicy{Balancing: &model.Balancing{Hash: &model.ConsistentHash{SourceIP: true, Maglev: true}},
+		Outlier: &model.Outlier{Consecutive5xx: ptr(uint32(7)), Interval: 5 * time.Second}}
+}
+
+func proxylessNode() Node {
+	n := productpage()
+	n.Proxyless = true
+	return n
 }
 
 func proxyProtocol(m *model.Mesh) {

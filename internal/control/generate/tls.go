@@ -21,8 +21,8 @@ const (
 	tlsSocket = "envoy.transport_sockets.tls"
 	rawSocket = "envoy.transport_sockets.raw_buffer"
 	// The instances of certificate providers that every client of the mesh has: its own certificate, and the mesh's roots.
-	ownCertificate = "default"
-	meshRoots      = "ROOTCA"
+	ownCertificate = wire.OwnCertificate
+	meshRoots      = wire.MeshRoots
 )
 
 // secure decides how connections to a cluster are protected: as the DestinationRule says, or else with mutual TLS to the endpoints
@@ -39,7 +39,8 @@ func (g *Generator) secure(c *clusterv3.Cluster, b *backend) {
 		return
 	}
 	if g.node.Proxyless {
-		return // gRPC's own client refuses a choice by endpoint; a DestinationRule makes it use mutual TLS throughout
+		g.secureProxyless(c, b)
+		return
 	}
 	c.TransportSocketMatches = []*clusterv3.Cluster_TransportSocketMatch{
 		{
@@ -161,6 +162,11 @@ func (g *Generator) outsideTLS(t *model.ClientTLS, b *backend) *tlsv3.UpstreamTl
 	if t.Mode == model.TLSMutual && len(t.Certificate) > 0 {
 		common.TlsCertificates = []*tlsv3.TlsCertificate{keyPair(t.Certificate, t.Key)}
 	}
+	if t == b.service.ClientTLS(b.port.Number) {
+		if client := g.gatewayClient(); client != nil {
+			common.TlsCertificates = []*tlsv3.TlsCertificate{keyPair(client.Certificate, client.Key)}
+		}
+	}
 	return &tlsv3.UpstreamTlsContext{Sni: sni, CommonTlsContext: common}
 }
 
@@ -201,6 +207,13 @@ func serverTLS(s *model.Server, alpn []string) *corev3.TransportSocket {
 	common := &tlsv3.CommonTlsContext{AlpnProtocols: alpn, TlsCertificates: []*tlsv3.TlsCertificate{keyPair(t.Certificate, t.Key)},
 		TlsParams: &tlsv3.TlsParameters{TlsMinimumProtocolVersion: tlsVersion(t.MinVersion), TlsMaximumProtocolVersion: tlsVersion(t.MaxVersion)}}
 	common.TlsParams.CipherSuites = t.CipherSuites
+	for _, pair := range t.More {
+		common.TlsCertificates = append(common.TlsCertificates, keyPair(pair.Certificate, pair.Key))
+	}
+	if t.AnyClient {
+		common.ValidationContextType = &tlsv3.CommonTlsContext_ValidationContext{ValidationContext: &tlsv3.CertificateValidationContext{
+			TrustChainVerification: tlsv3.CertificateValidationContext_ACCEPT_UNTRUSTED}}
+	}
 	if t.Mode == model.TLSMutual || t.Mode == model.TLSOptionalMutual {
 		v := &tlsv3.CertificateValidationContext{}
 		if len(t.CA) > 0 {

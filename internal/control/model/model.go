@@ -83,6 +83,8 @@ type Service struct {
 	Endpoints  []*Endpoint
 	// ExternalName is set for Kubernetes services that are an alias.
 	ExternalName string
+	// TLS is what the service asks of its clients (BackendTLSPolicy), by port; 0 is for those not named. A DestinationRule's goes first.
+	TLS map[uint16]*ClientTLS
 	// Near prefers the endpoints that are nearest to the client (Kubernetes' trafficDistribution).
 	Near    bool
 	Created time.Time
@@ -150,9 +152,12 @@ type Endpoint struct {
 	Instance       string // pod name
 	Ready          bool
 	// Mesh says that a sidecar is in front of it, so that mutual TLS is possible.
-	Mesh     bool
-	Weight   uint32 // 0 counts as 1
-	Locality string // region/zone/subzone
+	Mesh bool
+	// Proxyless says that it is a server of gRPC's own xDS library, without a sidecar: it takes mutual TLS where that is demanded, and
+	// nothing else then.
+	Proxyless bool
+	Weight    uint32 // 0 counts as 1
+	Locality  string // region/zone/subzone
 }
 
 // Workload is a running instance, known by its own name rather than by a service.
@@ -180,7 +185,18 @@ type WorkloadPort struct {
 	ServicePort uint16
 }
 
-// Gateway is a set of ports that gateway workloads open.
+// ClientTLS gives what the service asks of its clients at a port; nil for nothing.
+func (s *Service) ClientTLS(port uint16) *ClientTLS {
+	if t := s.TLS[port]; t != nil {
+		return t
+	}
+	return s.TLS[0]
+}
+
+// KeyPair is a certificate with its key, as PEM.
+type KeyPair struct{ Certificate, Key []byte }
+
+// Gateway is a set of ports that gateway workloads open: a Gateway, a ListenerSet, or what an Ingress asks for.
 type Gateway struct {
 	Ref Ref
 	// Selector picks gateway workloads by label; SelectorNamespace restricts it to one namespace ("" for any).
@@ -191,7 +207,9 @@ type Gateway struct {
 	HTTP3 bool
 	// ProxyProtocol says that what stands in front of the gateway sends PROXY protocol headers.
 	ProxyProtocol ProxyProtocol
-	Created       time.Time
+	// Client is what the gateway shows to backends whose BackendTLSPolicy has it speak TLS; nil for nothing.
+	Client  *KeyPair
+	Created time.Time
 }
 
 // ProxyProtocol is what a gateway expects at the beginning of connections.
@@ -229,13 +247,17 @@ type ServerTLS struct {
 	Mode        TLSMode
 	Certificate []byte // PEM
 	Key         []byte // PEM
-	CA          []byte // PEM, for Mutual and OptionalMutual
-	CRL         []byte // PEM; empty for none
+	// More certificates, of which clients are shown the one that they can take.
+	More []KeyPair
+	CA   []byte // PEM, for Mutual and OptionalMutual
+	CRL  []byte // PEM; empty for none
 	// SANs are the names that clients' certificates need one of; empty for any. CipherSuites are OpenSSL's names, for TLS 1.2; empty
 	// for the default.
 	SANs, CipherSuites []string
-	MinVersion         uint16
-	MaxVersion         uint16
+	// AnyClient asks clients for a certificate and takes any, or none: it is for whoever is behind to judge it.
+	AnyClient  bool
+	MinVersion uint16
+	MaxVersion uint16
 }
 
 // TLSMode says who encrypts and who proves what.
@@ -411,6 +433,8 @@ type ClientTLS struct {
 	CA               []byte // PEM; empty for the system's roots
 	Certificate, Key []byte
 	SkipVerify       bool
+	// Refuse has connections fail: what is needed to verify the server is not to be had.
+	Refuse bool
 }
 
 // PeerAuthentication says which connections an inbound side takes.

@@ -6,7 +6,8 @@ import "time"
 type RouteSet struct {
 	Ref       Ref
 	Namespace string
-	// Hosts in full ("reviews.default.svc.cluster.local", "*.example.com", "*").
+	// Hosts in full ("reviews.default.svc.cluster.local", "*.example.com", "*"). There are none where a route of the Gateway API is
+	// attached to a listener of whose hosts others have all.
 	Hosts    []string
 	ExportTo Visibility
 	// Mesh says that sidecars use it; Gateways names the gateways that do ("namespace/name").
@@ -21,7 +22,7 @@ type RouteSet struct {
 }
 
 // GatewayRef names a gateway; Section (Gateway API listener name) and Port narrow it when set. Kind is "Gateway.istio",
-// "Gateway.k8s" or "Ingress", because the two kinds of Gateway may share a name.
+// "Gateway.k8s", "ListenerSet" or "Ingress", because the two kinds of Gateway may share a name.
 type GatewayRef struct {
 	Kind, Namespace, Name, Section string
 	Port                           uint16

@@ -10,6 +10,24 @@ import (
 // ErrNotReady says that a source has not spoken yet, so that nothing can be validated.
 var ErrNotReady = errors.New("the sources have not been read yet")
 
+// ErrConflict says that a Keeper holds something else than was thought.
+var ErrConflict = errors.New("somebody else has changed the applied objects at the same time")
+
+// Keeper is the source of applied objects, and where they are kept: a Store alone, or what several control planes share.
+type Keeper interface {
+	Source
+	// Preview gives objects as they would be kept, and what keeping them would do.
+	Preview(objects []*Object) ([]*Object, []Result)
+	// Put keeps objects, and Remove forgets some: all or none. When they return results, these have been published. An error that
+	// wraps ErrConflict says that nothing was done because there is more than was published before; by now, that has been too. An
+	// error of Remove that wraps ErrNotFound names what is not there.
+	Put(objects []*Object) ([]Result, error)
+	Remove(keys []Key) ([]Result, error)
+}
+
+// conflicts bounds how often a change is tried against others who change things at the same time.
+const conflicts = 10
+
 // Apply keeps objects (of Decode with LayerApplied) in the store, all or none: when they bring an error finding, to themselves or
 // to others, nothing changes and there are no results. The findings are those about the objects, and those about others that
 // were not there before. When it returns results, Snapshot has the objects.
@@ -25,15 +43,20 @@ func (s *Set) Apply(objects []*Object) ([]Result, []model.Finding, error) {
 	if s.Snapshot() == nil {
 		return nil, nil, fmt.Errorf("apply: %w", ErrNotReady)
 	}
-	findings := s.judge(objects)
-	if HasErrors(findings) {
-		return nil, findings, nil
+	for try := 1; ; try++ {
+		findings := s.judge(objects)
+		if HasErrors(findings) {
+			return nil, findings, nil
+		}
+		results, err := s.layers.Applied.Put(objects)
+		if errors.Is(err, ErrConflict) && try < conflicts {
+			continue // what the others have put there counts for the judgement
+		}
+		if err != nil {
+			return nil, findings, fmt.Errorf("apply: %w", err)
+		}
+		return results, findings, nil
 	}
-	results, err := s.layers.Applied.put(objects)
-	if err != nil {
-		return nil, findings, fmt.Errorf("apply: %w", err)
-	}
-	return results, findings, nil
 }
 
 // DryRun says what Apply would do, and does nothing.
@@ -48,7 +71,8 @@ func (s *Set) DryRun(objects []*Object) ([]Result, []model.Finding, error) {
 	if HasErrors(findings) {
 		return nil, findings, nil
 	}
-	return s.layers.Applied.effects(objects), findings, nil
+	_, results := s.layers.Applied.Preview(objects)
+	return results, findings, nil
 }
 
 // Delete removes applied objects, all or none. ErrNotFound (wrapped, naming the object, and the file when it is written in one)
@@ -59,7 +83,10 @@ func (s *Set) Delete(keys []Key) ([]Result, error) {
 	}
 	s.applying.Lock()
 	defer s.applying.Unlock()
-	results, err := s.layers.Applied.remove(keys)
+	results, err := s.layers.Applied.Remove(keys)
+	for try := 1; errors.Is(err, ErrConflict) && try < conflicts; try++ {
+		results, err = s.layers.Applied.Remove(keys)
+	}
 	if !errors.Is(err, ErrNotFound) || s.Snapshot() == nil {
 		return results, err
 	}
@@ -77,7 +104,7 @@ func (s *Set) judge(objects []*Object) []model.Finding {
 	if s.validate == nil {
 		return nil
 	}
-	aged := s.layers.Applied.agedCopies(objects)
+	aged, _ := s.layers.Applied.Preview(objects)
 	s.mu.Lock()
 	merged := make([]*Object, len(aged))
 	for i, o := range aged {

@@ -54,10 +54,14 @@ func (r *reader) close(objects map[Key]*Object) (closed []*Object, findings []mo
 			}
 			taken[d.key] = true
 			closed = append(closed, d.closed)
-			findings = append(findings, d.closed.Finding(model.Warning, "PolicyFailsClosed", "",
-				"the policy was never accepted: until it is put right, every request to the workloads that it selects is denied",
-				"put it right or remove it"))
+			findings = append(findings, failsClosed(d.closed))
 		}
 	}
 	return closed, findings
+}
+
+func failsClosed(standIn *Object) model.Finding {
+	return standIn.Finding(model.Warning, "PolicyFailsClosed", "",
+		"the policy was never accepted: until it is put right, every request to the workloads that it selects is denied",
+		"put it right or remove it")
 }

@@ -249,7 +249,5 @@ var notYet = map[groupKind]string{
 	{"batch", "Job"}:                         "use a Deployment, or `weft run`",
 	{"batch", "CronJob"}:                     "use a Deployment, or `weft run`",
 	{GroupGateway, "UDPRoute"}:               "UDP does not pass through the mesh",
-	{GroupGateway, "ListenerSet"}:            "write the listeners into the Gateway",
-	{GroupGateway, "BackendTLSPolicy"}:       "use a DestinationRule with tls",
 	{GroupIngress, "NetworkPolicy"}:          "use an AuthorizationPolicy",
 }

@@ -27,8 +27,10 @@ type Layers struct {
 	Files *Files
 	// Others are further sources, in order; each marks its objects with a layer of its own.
 	Others  []Source
-	Applied *Store
+	Applied Keeper
 	Runtime *Runtime
+	// Memory keeps what files held over restarts; Applied when nil, if that is a Store.
+	Memory *Store
 }
 
 // Set merges sources. Its methods may be called from any goroutine.
@@ -53,8 +55,11 @@ type Set struct {
 func NewSet(layers Layers, validate func([]*Object) []model.Finding) *Set {
 	s := &Set{layers: layers, validate: validate, ready: make(chan struct{}), overridden: map[Key]model.Finding{}, followers: map[*Follower]bool{}}
 	if layers.Files != nil {
+		if store, ok := layers.Applied.(*Store); ok && layers.Memory == nil {
+			layers.Memory = store
+		}
 		if layers.Files.memory == nil {
-			layers.Files.memory = layers.Applied
+			layers.Files.memory = layers.Memory
 		}
 		s.sources = append(s.sources, layers.Files)
 	}

@@ -144,12 +144,12 @@ func TestContract(t *testing.T) {
 						gone = append(gone, o.Key())
 					}
 				}
-				if _, err := s.remove(gone); err != nil {
+				if _, err := s.Remove(gone); err != nil {
 					t.Error(err)
 				}
 				for name, version := range objects {
 					decoded, _ := Decode(LayerApplied, "x.yaml", []byte(service(name, version)))
-					if _, err := s.put(decoded); err != nil {
+					if _, err := s.Put(decoded); err != nil {
 						t.Error(err)
 					}
 				}

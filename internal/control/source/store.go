@@ -155,11 +155,16 @@ func (s *Store) List() []*Object {
 	return sorted(s.objects)
 }
 
-// agedCopies gives the objects as put would keep them.
-func (s *Store) agedCopies(objects []*Object) []*Object {
+// Preview implements Keeper.
+func (s *Store) Preview(objects []*Object) ([]*Object, []Result) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.aged(objects)
+	aged := s.aged(objects)
+	results := make([]Result, len(aged))
+	for i, o := range aged {
+		results[i] = s.effect(o)
+	}
+	return aged, results
 }
 
 // aged gives each object the age of the one it replaces, or the present; the caller holds mu.
@@ -179,8 +184,8 @@ func (s *Store) aged(objects []*Object) []*Object {
 	return out
 }
 
-// put keeps objects, all or none, and publishes.
-func (s *Store) put(objects []*Object) ([]Result, error) {
+// Put implements Keeper.
+func (s *Store) Put(objects []*Object) ([]Result, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	objects = s.aged(objects)
@@ -215,17 +220,6 @@ func (s *Store) put(objects []*Object) ([]Result, error) {
 	return results, nil
 }
 
-// effects says what put would do.
-func (s *Store) effects(objects []*Object) []Result {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	results := make([]Result, len(objects))
-	for i, o := range s.aged(objects) {
-		results[i] = s.effect(o)
-	}
-	return results
-}
-
 // effect says what keeping an object does; the caller holds mu.
 func (s *Store) effect(o *Object) Result {
 	k := o.Key()
@@ -238,8 +232,8 @@ func (s *Store) effect(o *Object) Result {
 	return Result{k, Changed}
 }
 
-// remove forgets objects, all or none, and publishes.
-func (s *Store) remove(keys []Key) ([]Result, error) {
+// Remove implements Keeper.
+func (s *Store) Remove(keys []Key) ([]Result, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	results := make([]Result, len(keys))

@@ -100,6 +100,8 @@ type DownstreamTLS struct {
 	// RequireClient refuses clients without a certificate of the mesh (Workload) or of ClientCA.
 	RequireClient bool
 	ClientCA      []byte // PEM; for gateways in MUTUAL mode
+	// AnyClient asks clients for a certificate and does not verify it: it proves nothing, and only whoever is behind may judge it.
+	AnyClient bool
 	// CRL holds revocation lists in PEM, one of each authority of ClientCA; empty lets in whom the chain proves. SANs are the names
 	// that a client's certificate needs one of; empty accepts any.
 	CRL          []byte

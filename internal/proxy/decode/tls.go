@@ -72,6 +72,7 @@ func (d *decoder) downstream(m *tlsv3.DownstreamTlsContext) *conf.DownstreamTLS 
 	t := &conf.DownstreamTLS{
 		Workload: c.workload, Certificates: c.certificates, ALPN: c.alpn, ClientCA: c.ca,
 		RequireClient: m.GetRequireClientCertificate().GetValue(), CRL: c.crl, SANs: c.sans,
+		AnyClient: c.anyPeer && !c.workload && len(c.sans) == 0,
 	}
 	switch {
 	case c.workload == (len(c.certificates) > 0):
@@ -80,7 +81,7 @@ func (d *decoder) downstream(m *tlsv3.DownstreamTlsContext) *conf.DownstreamTLS 
 		d.fail("common_tls_context: clients of the mesh are verified by %s", meshRoots)
 	case !c.workload && t.RequireClient && len(c.ca) == 0:
 		d.fail("common_tls_context: trusted_ca is required to verify clients")
-	case c.workload && len(c.sans) > 0 || c.anyPeer || c.systemRoots:
+	case c.workload && len(c.sans) > 0 || c.anyPeer && !t.AnyClient || c.systemRoots:
 		d.fail("common_tls_context: this way of verifying clients is not supported")
 	}
 	t.MinVersion, t.MaxVersion, t.CipherSuites = d.params(c.params)

@@ -260,6 +260,10 @@ func TestMalformedRequests(t *testing.T) {
 		"host twice":                  with(plainGet, "host", "a", "host", "a"),
 		"length without content":      with(plainGet, "content-length", "5"),
 		"two lengths":                 with(plainGet, "content-length", "0", "content-length", "1"),
+		"two equal lengths":           with(plainGet, "content-length", "0", "content-length", "0"),
+		"empty :scheme":               {":method", "GET", ":scheme", "", ":authority", "a", ":path", "/"},
+		"odd :scheme":                 {":method", "GET", ":scheme", "ftp", ":authority", "a", ":path", "/"},
+		":scheme with a path":         {":method", "GET", ":scheme", "http://b/", ":authority", "a", ":path", "/"},
 		"odd length":                  with(plainGet, "content-length", "+0"),
 		"CONNECT with a path":         {":method", "CONNECT", ":authority", "a:1", ":path", "/"},
 		"CONNECT to nowhere":          {":method", "CONNECT"},
@@ -277,6 +281,18 @@ func TestMalformedRequests(t *testing.T) {
 	p.headers(id, true, plainGet...)
 	if got := p.status(id); got != "200" {
 		t.Error(got)
+	}
+}
+
+// TestUnknownExpectation: RFC 9110 section 10.1.1.
+func TestUnknownExpectation(t *testing.T) {
+	p := rawClient(t, nil, refuseLarge)
+	for i, c := range []struct{ expect, status string }{{"200-ok", "417"}, {"100-continue, x", "417"}, {"100-Continue", "200"}} {
+		id := uint32(2*i + 1)
+		p.headers(id, true, with(plainGet, "expect", c.expect)...)
+		if got := p.status(id); got != c.status {
+			t.Errorf("%s: %s, want %s", c.expect, got, c.status)
+		}
 	}
 }
 

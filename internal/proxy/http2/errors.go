@@ -111,4 +111,8 @@ var (
 
 func connError(code ErrCode, reason string) *ConnError { return &ConnError{Code: code, Reason: reason} }
 
-var errHeadLarge = &Error{431, "head is too large"}
+// Refusals of single requests, which the handler answers.
+var (
+	errHeadLarge   = &Error{431, "head is too large"}
+	errExpectation = &Error{417, "unknown expectation"}
+)

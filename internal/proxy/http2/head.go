@@ -84,6 +84,7 @@ type head struct {
 	hosts   int
 	length  int64 // -1: not declared
 	expect  bool
+	unmet   bool // an expectation that nobody knows
 	cookies int
 	cookie  []byte // the crumbs joined, if there are several
 
@@ -151,7 +152,8 @@ func (h *head) special(f *hpack.Field) {
 		h.seen |= 1
 		return
 	case kindExpect:
-		h.expect = h.expect || message.EqualFold(f.Value, "100-continue")
+		known := message.EqualFold(f.Value, "100-continue")
+		h.expect, h.unmet = h.expect || known, h.unmet || !known
 	case kindCookie:
 		if h.crumb(f.Value) {
 			return
@@ -175,9 +177,10 @@ func (h *head) malformed(why string) {
 	}
 }
 
+// declare takes a content-length, of which there may be one: an equal second one, too, tells of a sender that somebody has fooled.
 func (h *head) declare(value string) {
 	n, ok := message.ParseLength(value)
-	if !ok || h.length >= 0 && h.length != n {
+	if !ok || h.length >= 0 {
 		h.malformed("invalid content-length")
 		return
 	}
@@ -292,8 +295,8 @@ func (h *head) checkTarget() {
 		authority = h.host
 	}
 	switch {
-	case scheme == "":
-		h.malformed("no :scheme")
+	case scheme != "http" && scheme != "https":
+		h.malformed("no :scheme of HTTP")
 	case path == "" || path[0] != '/' && (path != "*" || h.pseudo[kindMethod] != "OPTIONS"):
 		h.malformed("invalid :path")
 	case !targetChar.all(path):

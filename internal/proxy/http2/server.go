@@ -186,8 +186,11 @@ func (s *ServerConn) onRequest(id uint32, ended bool) error {
 		st.recycle()
 		return s.refuse(id, ProtocolError)
 	}
-	if h.large {
+	switch {
+	case h.large:
 		st.refusal = errHeadLarge
+	case h.unmet:
+		st.refusal = errExpectation
 	}
 	s.scratch, st.message = st.message, h
 	st.begin(id)

@@ -79,12 +79,13 @@ func pemPair(t *testing.T, c tls.Certificate) conf.KeyPair {
 
 func TestClientCertificates(t *testing.T) {
 	ca, other := newAuthority(t, "ca"), newAuthority(t, "other")
-	good, revoked := ca.issue(7, "good.example"), ca.issue(8, "revoked.example")
+	good, revoked, stranger := ca.issue(7, "good.example"), ca.issue(8, "revoked.example"), other.issue(9, "stranger.example")
 	later := time.Now().Add(time.Hour)
 	for name, c := range map[string]struct {
 		crl    []byte
 		sans   []conf.StringMatch
 		must   bool
+		any    bool
 		client *tls.Certificate
 		fails  string
 	}{
@@ -97,11 +98,16 @@ func TestClientCertificates(t *testing.T) {
 		"list of another authority":      {crl: other.revokes(later), client: &good, fails: "no revocation list"},
 		"name that is let in":            {sans: []conf.StringMatch{{Kind: conf.Suffix, Value: ".example"}}, client: &good},
 		"name that is not":               {sans: []conf.StringMatch{{Kind: conf.Exact, Value: "other"}}, client: &good, fails: "none of the names"},
+		"any is taken":                   {any: true, client: &stranger},
+		"any is taken, none shown":       {any: true},
 		"name is not asked without cert": {sans: []conf.StringMatch{{Kind: conf.Exact, Value: "other"}}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			config, err := Config(&conf.DownstreamTLS{Certificates: []conf.KeyPair{pemPair(t, ca.issue(2, "server.example"))}, RequireClient: c.must,
-				ClientCA: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: ca.cert.Raw}), CRL: c.crl, SANs: c.sans}, nil, nil)
+			d := &conf.DownstreamTLS{Certificates: []conf.KeyPair{pemPair(t, ca.issue(2, "server.example"))}, RequireClient: c.must, AnyClient: c.any, CRL: c.crl, SANs: c.sans}
+			if !c.any {
+				d.ClientCA = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: ca.cert.Raw})
+			}
+			config, err := Config(d, nil, nil)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -33,8 +33,8 @@ func Terminate(ctx context.Context, c conn.Conn, config *tls.Config) (Secured, e
 	}
 	state := t.ConnectionState()
 	peer, err := identity.PeerOf(state)
-	if err != nil {
-		// A gateway's client may show a certificate that is not the mesh's; then it is nobody of the mesh.
+	if err != nil || config.ClientAuth == tls.RequestClientCert && config.VerifyConnection == nil {
+		// A gateway's client may show a certificate that is not the mesh's, or one that nobody verifies; then it is nobody of the mesh.
 		peer = identity.Peer{}
 	}
 	s := Secured{Conn: conn.FromNet(t), Peer: peer, ALPN: state.NegotiatedProtocol, ServerName: state.ServerName}
@@ -63,6 +63,9 @@ func Config(d *conf.DownstreamTLS, source *identity.Source, clock func() time.Ti
 	}
 	if len(c.Certificates) == 0 {
 		return nil, errors.New("tls: a listener without certificate")
+	}
+	if d.AnyClient {
+		c.ClientAuth = tls.RequestClientCert
 	}
 	if len(d.ClientCA) > 0 {
 		c.ClientCAs = x509.NewCertPool()

@@ -1,8 +1,8 @@
 package convert
 
 import (
+	"net/netip"
 	"slices"
-	"strings"
 
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
@@ -13,108 +13,92 @@ import (
 // objects work. It is never changed.
 var OurClasses = []string{"weft", "istio"}
 
+// OurControllers are the controllers of classes that are ours, Istio's among them. It is never changed.
+var OurControllers = []string{GatewayController, "istio.io/gateway-controller", "weft.dev/ingress-controller", "istio.io/ingress-controller"}
+
+// GatewayController is our own name, in GatewayClasses and in statuses.
+const GatewayController = "weft.dev/gateway-controller"
+
 // apiGateway converts a Gateway of the Gateway API whose class we know by name. Others may be ours by their GatewayClass; until
 // that is looked up they are left alone, since what they mean is up to their implementation.
 func (p *Part) apiGateway(g *gatewayv1.Gateway) {
 	if slices.Contains(OurClasses, string(g.Spec.GatewayClassName)) {
-		p.Listeners(g)
+		p.APIGateway(g)
 	}
 }
 
-// Listeners converts a Gateway that is ours.
-func (p *Part) Listeners(g *gatewayv1.Gateway) {
+// APIGateway converts a Gateway that is ours. What its TLS refers to is looked up later.
+func (p *Part) APIGateway(g *gatewayv1.Gateway) {
 	spec := &g.Spec
 	p.Gateway = &model.Gateway{Ref: p.Ref(), Selector: ingressSelector, Created: p.Born, ProxyProtocol: p.expectedHeader()}
-	p.refuse("spec.addresses", len(spec.Addresses) > 0)
-	p.refuse("spec.allowedListeners", spec.AllowedListeners != nil)
-	p.refuse("spec.tls", spec.TLS != nil)
-	p.refuse("spec.defaultScope", spec.DefaultScope != "")
-	if spec.Infrastructure != nil {
-		p.Info("NoEffect", "spec.infrastructure", "", "no workload is made for the gateway: the ingress gateway serves it")
+	if s := spec.DefaultScope; s != "" && s != gatewayv1.GatewayDefaultScopeAll && s != gatewayv1.GatewayDefaultScopeNone {
+		p.Unsupported("spec.defaultScope", "use All or None")
 	}
-	if len(spec.Listeners) == 0 {
-		p.Err("MissingField", "spec.listeners", "", "at least one listener is needed")
+	p.infrastructure(spec.Infrastructure)
+	p.gatewayAddresses(spec.Addresses)
+	p.listeners(spec.Listeners)
+	if t := spec.TLS; t != nil && t.Frontend != nil {
+		ports := map[gatewayv1.PortNumber]bool{}
+		for i, c := range t.Frontend.PerPort {
+			if ports[c.Port] {
+				p.Err("DuplicatePort", At("spec.tls.frontend.perPort", i)+".port", "", "port %d has settings already", c.Port)
+			}
+			ports[c.Port] = true
+		}
 	}
-	for i := range spec.Listeners {
-		p.listener(spec, i)
+	p.listenersHTTP3()
+}
+
+// listenersHTTP3 reads the annotation, once the listeners are known.
+func (p *Part) listenersHTTP3() {
+	for _, l := range p.Listeners {
+		if !l.Refused {
+			p.Gateway.Servers = append(p.Gateway.Servers, l.Server)
+		}
 	}
-	p.sameProtocol()
 	p.http3()
+	p.Gateway.Servers = nil
+}
+
+func (p *Part) infrastructure(i *gatewayv1.GatewayInfrastructure) {
+	if i == nil {
+		return
+	}
+	if i.ParametersRef != nil {
+		p.Err("InvalidParameters", "spec.infrastructure.parametersRef", "remove it: gateways take no parameters", "there is no kind of parameters %q", i.ParametersRef.Kind)
+	}
+	p.Info("NoEffect", "spec.infrastructure", "", "no workload is made for the gateway: the ingress gateway serves it")
+}
+
+// gatewayAddresses checks the addresses that a Gateway wants. Which of them it has is seen when its workloads are known.
+func (p *Part) gatewayAddresses(list []gatewayv1.GatewaySpecAddress) {
+	for i, a := range list {
+		field := At("spec.addresses", i)
+		kind := gatewayv1.IPAddressType
+		if a.Type != nil {
+			kind = *a.Type
+		}
+		if kind != gatewayv1.IPAddressType && kind != gatewayv1.HostnameAddressType {
+			p.Err("UnsupportedAddress", field+".type", "use IPAddress or Hostname", "addresses of type %q are not supported", kind)
+		} else if _, err := netip.ParseAddr(a.Value); kind == gatewayv1.IPAddressType && a.Value != "" && err != nil {
+			p.Err("InvalidAddress", field+".value", "", "%q is not an IP address", a.Value)
+		}
+	}
+}
+
+// listenerSet converts a ListenerSet. Whether it is ours is up to its Gateway.
+func (p *Part) listenerSet(s *gatewayv1.ListenerSet) {
+	p.Gateway = &model.Gateway{Ref: p.Ref(), Selector: ingressSelector, Created: p.Born}
+	var list []gatewayv1.Listener
+	for _, e := range s.Spec.Listeners {
+		list = append(list, gatewayv1.Listener{Name: e.Name, Hostname: e.Hostname, Port: e.Port, Protocol: e.Protocol, TLS: e.TLS, AllowedRoutes: e.AllowedRoutes})
+	}
+	p.listeners(list)
 }
 
 func (p *Part) refuse(field string, set bool) {
 	if set {
 		p.Unsupported(field, "")
-	}
-}
-
-var listenerProtocols = map[gatewayv1.ProtocolType]model.Protocol{
-	gatewayv1.HTTPProtocolType: model.HTTP, gatewayv1.HTTPSProtocolType: model.HTTPS, gatewayv1.TLSProtocolType: model.TLS,
-	gatewayv1.TCPProtocolType: model.TCP,
-}
-
-func (p *Part) listener(spec *gatewayv1.GatewaySpec, i int) {
-	l, field := &spec.Listeners[i], At("spec.listeners", i)
-	host := "*"
-	if l.Hostname != nil && *l.Hostname != "" {
-		host = strings.ToLower(string(*l.Hostname))
-		p.ValidHost(host, field+".hostname", false)
-	}
-	protocol, ok := listenerProtocols[l.Protocol]
-	if !ok {
-		p.Err("InvalidProtocol", field+".protocol", "use one of HTTP, HTTPS, TLS, TCP", "protocol %q is not supported", l.Protocol)
-	}
-	if l.Name == "" {
-		p.Err("MissingField", field+".name", "", "a listener needs a name")
-	}
-	out := model.Server{Port: p.ValidPort(uint32(max(l.Port, 0)), field+".port"), Name: string(l.Name), Protocol: protocol,
-		Hosts: []model.GatewayHost{{Host: host}}}
-	for j, other := range p.Gateway.Servers {
-		if other.Name == out.Name {
-			p.Err("DuplicateListener", field+".name", "", "name %q is already that of spec.listeners[%d]", l.Name, j)
-		}
-		if other.Port == out.Port && other.Protocol == out.Protocol && other.Hosts[0].Host == host {
-			p.Err("DuplicateListener", field, "", "port and hostname are already those of spec.listeners[%d]", j)
-		}
-	}
-	p.Gateway.Servers = append(p.Gateway.Servers, out)
-	p.listenerTLS(l, field+".tls", i)
-}
-
-func (p *Part) listenerTLS(l *gatewayv1.Listener, field string, i int) {
-	server := &p.Gateway.Servers[i]
-	encrypted := server.Protocol == model.HTTPS || server.Protocol == model.TLS
-	if l.TLS == nil || !encrypted {
-		switch {
-		case encrypted:
-			p.Err("MissingField", field, "", "protocol %s needs tls", l.Protocol)
-		case l.TLS != nil:
-			p.Err("ConflictingFields", field, "", "protocol %s takes no tls", l.Protocol)
-		}
-		return
-	}
-	p.refuse(field+".options", len(l.TLS.Options) > 0)
-	if l.TLS.Mode != nil && *l.TLS.Mode == gatewayv1.TLSModePassthrough {
-		if server.Protocol == model.HTTPS {
-			p.Err("ConflictingFields", field+".mode", "use protocol TLS", "protocol HTTPS ends TLS: mode Passthrough is not possible")
-		}
-		server.TLS = &model.ServerTLS{Mode: model.TLSPassthrough}
-		return
-	}
-	server.TLS = &model.ServerTLS{Mode: model.TLSSimple}
-	if len(l.TLS.CertificateRefs) == 0 {
-		p.Err("MissingField", field+".certificateRefs", "", "a certificate is needed")
-	}
-	for j, ref := range l.TLS.CertificateRefs {
-		f := At(field+".certificateRefs", j)
-		switch {
-		case j > 0:
-			p.Unsupported(f, "use one certificate for each listener")
-		case OrEmpty(ref.Group) != "" || ref.Kind != nil && *ref.Kind != "Secret":
-			p.Unsupported(f, "use a Secret")
-		default:
-			p.serverSecret(NamespaceOr(ref.Namespace, p.GetNamespace()), string(ref.Name), f, false, i)
-		}
 	}
 }
 

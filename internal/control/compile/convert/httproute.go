@@ -12,8 +12,10 @@ import (
 
 // APIRoute is what a route of the Gateway API refers to, for the names to be looked up.
 type APIRoute struct {
-	Parents  []gatewayv1.ParentReference
-	Backends []APIBackend
+	Parents []gatewayv1.ParentReference
+	// DefaultGateways asks for those Gateways that take all routes which do.
+	DefaultGateways bool
+	Backends        []APIBackend
 }
 
 // APIBackend is a reference to a backend, and its place in Routes: rule, and position among its destinations or mirrors.
@@ -44,9 +46,12 @@ func (p *Part) checkHTTPRoute(r *gatewayv1.HTTPRoute) {
 
 // apiRoute begins the routes of a part.
 func (p *Part) apiRoute(common *gatewayv1.CommonRouteSpec, hostnames []gatewayv1.Hostname) {
-	p.refuse("spec.useDefaultGateways", common.UseDefaultGateways != "")
+	scope := common.UseDefaultGateways
+	if scope != "" && scope != gatewayv1.GatewayDefaultScopeAll && scope != gatewayv1.GatewayDefaultScopeNone {
+		p.Unsupported("spec.useDefaultGateways", "use All or None")
+	}
 	p.Routes = &model.RouteSet{Ref: p.Ref(), Namespace: p.GetNamespace(), ByPrecedence: true, Created: p.Born}
-	p.API = &APIRoute{Parents: common.ParentRefs}
+	p.API = &APIRoute{Parents: common.ParentRefs, DefaultGateways: scope == gatewayv1.GatewayDefaultScopeAll}
 	for i, h := range hostnames {
 		if p.ValidHost(string(h), At("spec.hostnames", i), false) {
 			p.Routes.Hosts = append(p.Routes.Hosts, strings.ToLower(string(h)))

@@ -39,7 +39,9 @@ type Part struct {
 	// Delegates of a VirtualService's rules, by position in Routes.HTTP.
 	Delegates           map[int]model.Ref
 	Destination         *model.Destination
-	Gateway             *model.Gateway // both kinds of Gateway, and Ingress, when their class is known by name
+	Gateway             *model.Gateway   // both kinds of Gateway, ListenerSet, and Ingress, when their class is known by name
+	Listeners           []*APIListener   // Gateway of the Gateway API, ListenerSet
+	BackendTLS          *model.ClientTLS // BackendTLSPolicy, of which the authority is left to be found
 	PeerAuthentication  *model.PeerAuthentication
 	AuthorizationPolicy *model.AuthorizationPolicy
 	RateLimit           *model.RateLimit
@@ -70,8 +72,16 @@ func Object(o *source.Object, s model.Settings) *Part {
 		p.authorizationPolicy(k)
 	case *weftapi.RateLimit:
 		p.rateLimit(k)
+	case *gatewayv1.GatewayClass:
+		if k.Spec.ParametersRef != nil && slices.Contains(OurControllers, string(k.Spec.ControllerName)) {
+			p.Err("InvalidParameters", "spec.parametersRef", "remove it: classes take no parameters", "there is no kind of parameters %q", k.Spec.ParametersRef.Kind)
+		}
 	case *gatewayv1.Gateway:
 		p.apiGateway(k)
+	case *gatewayv1.ListenerSet:
+		p.listenerSet(k)
+	case *gatewayv1.BackendTLSPolicy:
+		p.backendTLSPolicy(k)
 	case *gatewayv1.HTTPRoute:
 		p.checkHTTPRoute(k)
 	case *gatewayv1.GRPCRoute:

@@ -1,0 +1,79 @@
+package agent
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"strings"
+	"sync"
+	"time"
+)
+
+// dialTime bounds the making of a connection to the control plane.
+const dialTime = 10 * time.Second
+
+// serve leads connections on the socket to the control plane until ctx ends, and waits for them.
+func (a *Agent) serve(ctx context.Context) error {
+	stop := context.AfterFunc(ctx, func() { _ = a.listener.Close() }) // its error would say that it is closed
+	defer stop()
+	var open sync.WaitGroup
+	defer open.Wait()
+	for {
+		c, err := a.listener.Accept()
+		if err != nil {
+			if ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
+				return nil
+			}
+			return err
+		}
+		open.Go(func() { a.lead(ctx, c) }) // ends with the connection, or ctx
+	}
+}
+
+// lead waits for a certificate, connects with it, and copies bytes both ways until one side ends. The control plane ends a
+// connection with the certificate that was shown on it; the client then makes another, with the newest.
+func (a *Agent) lead(ctx context.Context, c net.Conn) {
+	defer c.Close()
+	select {
+	case <-a.ready:
+	case <-ctx.Done():
+		return
+	}
+	up, err := a.dial(ctx)
+	if err != nil {
+		a.options.Log.Warn("the control plane cannot be reached", "control", a.options.Bootstrap.Control, "error", err)
+		return
+	}
+	defer up.Close()
+	ctx, cancel := context.WithCancel(ctx)
+	stop := context.AfterFunc(ctx, func() { c.Close(); up.Close() })
+	defer stop()
+	var copying sync.WaitGroup
+	for _, pair := range [][2]net.Conn{{c, up}, {up, c}} {
+		copying.Go(func() {
+			defer cancel()
+			_, _ = io.Copy(pair[0], pair[1]) // whichever way a connection ends, the other one ends too
+		})
+	}
+	copying.Wait()
+}
+
+func (a *Agent) dial(ctx context.Context) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, dialTime)
+	defer cancel()
+	network, address := "tcp", a.options.Bootstrap.Control
+	if path, ok := strings.CutPrefix(address, "unix://"); ok {
+		network, address = "unix", path
+	}
+	raw, err := new(net.Dialer).DialContext(ctx, network, address)
+	if err != nil {
+		return nil, err
+	}
+	c := tls.Client(raw, a.authority.ControlTLS("h2"))
+	if err := c.HandshakeContext(ctx); err != nil {
+		return nil, errors.Join(err, raw.Close())
+	}
+	return c, nil
+}

@@ -1,0 +1,115 @@
+package compile
+
+import (
+	"crypto/x509"
+
+	corev1 "k8s.io/api/core/v1"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/weftmesh/weft/internal/control/compile/convert"
+	"github.com/weftmesh/weft/internal/control/model"
+)
+
+const backendTLSPolicy = "BackendTLSPolicy"
+
+// addBackendTLS gives services what policies ask of their clients. Of two policies for one port, or for a whole service, the older
+// one counts; one for a port goes before one for the service.
+func (c *compiler) addBackendTLS() {
+	for _, p := range c.byKind[backendTLSPolicy] {
+		policy, ok := p.Kube.(*gatewayv1.BackendTLSPolicy)
+		if !ok {
+			continue
+		}
+		t := c.backendTLS(p, policy)
+		for i, target := range policy.Spec.TargetRefs {
+			c.backendTarget(p, t, target, convert.At("spec.targetRefs", i))
+		}
+	}
+}
+
+// backendTLS completes a policy with the authorities that it names. Where none is to be had, connections fail.
+func (c *compiler) backendTLS(p *part, policy *gatewayv1.BackendTLSPolicy) *model.ClientTLS {
+	t := *p.BackendTLS
+	refs := policy.Spec.Validation.CACertificateRefs
+	for i, ref := range refs {
+		at := convert.At("spec.validation.caCertificateRefs", i)
+		if kind := string(ref.Kind); ref.Group != "" || kind != "ConfigMap" && kind != "Secret" {
+			p.Warn("InvalidKind", at, "use a ConfigMap", "a %s (%s) holds no authority", ref.Kind, ref.Group)
+			continue
+		}
+		pem, problem := c.authority(model.Ref{Kind: string(ref.Kind), Namespace: p.GetNamespace(), Name: string(ref.Name)})
+		if problem != "" {
+			p.Warn(string(gatewayv1.BackendTLSPolicyReasonInvalidCACertificateRef), at, "", "%s", problem)
+			continue
+		}
+		t.CA = append(t.CA, pem...)
+	}
+	if len(refs) > 0 && len(t.CA) == 0 {
+		t.Refuse = true
+		p.Warn(string(gatewayv1.BackendTLSPolicyReasonNoValidCACertificate), "spec.validation.caCertificateRefs", "", "no authority is to be had: connections to its targets fail")
+	}
+	return &t
+}
+
+// authority gives the certificates in the key ca.crt of a ConfigMap or Secret, as PEM, or what is wrong with it.
+func (c *compiler) authority(ref model.Ref) (pem []byte, problem string) {
+	name := ref.Kind + " " + ref.Namespace + "/" + ref.Name
+	p := c.byRef[ref]
+	if p == nil {
+		return nil, "there is no " + name
+	}
+	switch k := p.Kube.(type) {
+	case *corev1.ConfigMap:
+		if pem = k.BinaryData["ca.crt"]; pem == nil {
+			pem = []byte(k.Data["ca.crt"])
+		}
+	case *corev1.Secret:
+		pem = k.Data["ca.crt"]
+	}
+	if len(pem) == 0 {
+		return nil, name + " has no ca.crt"
+	}
+	if !x509.NewCertPool().AppendCertsFromPEM(pem) {
+		return nil, name + " has no certificate in ca.crt"
+	}
+	return pem, ""
+}
+
+func (c *compiler) backendTarget(p *part, t *model.ClientTLS, target gatewayv1.LocalPolicyTargetReferenceWithSectionName, field string) {
+	notFound := string(gatewayv1.PolicyReasonTargetNotFound)
+	if target.Group != "" && target.Group != "core" || target.Kind != "Service" {
+		p.Warn("InvalidKind", field+".kind", "use a Service", "a %s (%s) cannot be a target: the policy has no effect there", target.Kind, target.Group)
+		return
+	}
+	s := c.mesh.Services.Get(convert.ServiceHost(string(target.Name), p.GetNamespace(), c.settings))
+	if s == nil {
+		p.Warn(notFound, field+".name", "", "there is no Service %s/%s: the policy has no effect there", p.GetNamespace(), target.Name)
+		return
+	}
+	port := uint16(0)
+	if section := convert.OrEmpty(target.SectionName); section != "" {
+		if port = portNamed(s, section); port == 0 {
+			p.Warn(notFound, field+".sectionName", "", "Service %s/%s has no port named %q: the policy has no effect there", p.GetNamespace(), target.Name, section)
+			return
+		}
+	}
+	place := backendTLSPolicy + " " + s.Host + " " + convert.OrEmpty(target.SectionName)
+	if older := c.taken[place]; older != nil && older != p {
+		p.Warn(string(gatewayv1.PolicyReasonConflicted), field, "put it into one object", "%s, which is older, has this target already: the policy has no effect there", older.Ref())
+		return
+	}
+	c.taken[place] = p
+	if s.TLS == nil {
+		s.TLS = map[uint16]*model.ClientTLS{}
+	}
+	s.TLS[port] = t
+}
+
+func portNamed(s *model.Service, name string) uint16 {
+	for _, port := range s.Ports {
+		if port.Name == name {
+			return port.Number
+		}
+	}
+	return 0
+}

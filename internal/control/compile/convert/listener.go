@@ -1,0 +1,236 @@
+package convert
+
+import (
+	"crypto/tls"
+	"slices"
+	"strings"
+
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/weftmesh/weft/internal/control/model"
+	"github.com/weftmesh/weft/internal/control/source"
+	"github.com/weftmesh/weft/internal/wire"
+)
+
+// Codes of findings that are also reasons of a listener's conditions.
+const (
+	HostnameConflict    = string(gatewayv1.ListenerReasonHostnameConflict)
+	ProtocolConflict    = string(gatewayv1.ListenerReasonProtocolConflict)
+	UnsupportedProtocol = string(gatewayv1.ListenerReasonUnsupportedProtocol)
+	UnsupportedValue    = string(gatewayv1.ListenerReasonUnsupportedValue)
+	InvalidRouteKinds   = string(gatewayv1.ListenerReasonInvalidRouteKinds)
+	InvalidCertificate  = string(gatewayv1.ListenerReasonInvalidCertificateRef)
+)
+
+// APIListener is a listener of a Gateway or of a ListenerSet, as far as it can be judged among those of its object.
+type APIListener struct {
+	gatewayv1.Listener
+	Field string
+	// Kinds of routes that it is for; none where it is for none that we have.
+	Kinds []string
+	// Server that it becomes, without certificates.
+	Server model.Server
+	// Refused says that it is not opened; a finding says why.
+	Refused bool
+}
+
+// listeners converts those of an object. One that cannot be is left out with a finding; the others are not affected.
+func (p *Part) listeners(list []gatewayv1.Listener) {
+	if len(list) == 0 {
+		p.Err("MissingField", "spec.listeners", "", "at least one listener is needed")
+	}
+	names := map[gatewayv1.SectionName]int{}
+	for i := range list {
+		l := p.listener(&list[i], At("spec.listeners", i))
+		if first, ok := names[l.Name]; ok {
+			p.Err("DuplicateListener", l.Field+".name", "", "name %q is already that of spec.listeners[%d]", l.Name, first)
+		}
+		names[l.Name] = i
+		p.Listeners = append(p.Listeners, l)
+	}
+	p.distinct()
+}
+
+var listenerProtocols = map[gatewayv1.ProtocolType]model.Protocol{
+	gatewayv1.HTTPProtocolType: model.HTTP, gatewayv1.HTTPSProtocolType: model.HTTPS, gatewayv1.TLSProtocolType: model.TLS,
+	gatewayv1.TCPProtocolType: model.TCP,
+}
+
+func (p *Part) listener(l *gatewayv1.Listener, field string) *APIListener {
+	out := &APIListener{Listener: *l, Field: field}
+	host := "*"
+	if h := OrEmpty(l.Hostname); h != "" && l.Protocol != gatewayv1.TCPProtocolType {
+		host = strings.ToLower(h)
+		p.ValidHost(host, field+".hostname", false)
+	}
+	if l.Name == "" {
+		p.Err("MissingField", field+".name", "", "a listener needs a name")
+	}
+	protocol, ok := listenerProtocols[l.Protocol]
+	if !ok {
+		p.refuseListener(out, UnsupportedProtocol, ".protocol", "use one of HTTP, HTTPS, TLS, TCP", "protocol %q is not supported", l.Protocol)
+	}
+	out.Server = model.Server{Port: p.ValidPort(uint32(max(l.Port, 0)), field+".port"), Name: string(l.Name), Protocol: protocol,
+		Hosts: []model.GatewayHost{{Host: host}}}
+	p.listenerTLS(out)
+	p.listenerKinds(out)
+	return out
+}
+
+// refuseListener says why a listener is not opened.
+func (p *Part) refuseListener(l *APIListener, code, field, hint, format string, args ...any) {
+	l.Refused = true
+	p.Warn(code, l.Field+field, hint, format+": the listener is not in force", args...)
+}
+
+// Kinds of routes by a listener's protocol. What is left of TLS when a listener has ended it is for a TCPRoute, too.
+func kindsOf(l *APIListener) []string {
+	switch l.Server.Protocol {
+	case model.HTTP, model.HTTPS:
+		return []string{"HTTPRoute", "GRPCRoute"}
+	case model.TLS:
+		if l.passes() {
+			return []string{TLSRoute}
+		}
+		return []string{TLSRoute, TCPRoute}
+	case model.TCP:
+		return []string{TCPRoute}
+	}
+	return nil
+}
+
+// passes reports whether a listener does not end TLS.
+func (l *APIListener) passes() bool {
+	return l.TLS != nil && l.TLS.Mode != nil && *l.TLS.Mode == gatewayv1.TLSModePassthrough
+}
+
+// listenerKinds reads which kinds of routes a listener allows.
+func (p *Part) listenerKinds(l *APIListener) {
+	l.Kinds = kindsOf(l)
+	if l.AllowedRoutes == nil || len(l.AllowedRoutes.Kinds) == 0 {
+		return
+	}
+	var allowed []string
+	for i, k := range l.AllowedRoutes.Kinds {
+		ours := k.Group == nil || *k.Group == source.GroupGateway
+		if !ours || !slices.Contains(l.Kinds, string(k.Kind)) {
+			p.Warn(InvalidRouteKinds, At(l.Field+".allowedRoutes.kinds", i), "", "routes of kind %s (%s) are not for protocol %s", k.Kind, orDefault(OrEmpty(k.Group), source.GroupGateway), l.Protocol)
+			continue
+		}
+		allowed = append(allowed, string(k.Kind))
+	}
+	l.Kinds = allowed
+}
+
+func orDefault(s, otherwise string) string {
+	if s == "" {
+		return otherwise
+	}
+	return s
+}
+
+func (p *Part) listenerTLS(l *APIListener) {
+	field, t := l.Field+".tls", l.TLS
+	encrypted := l.Server.Protocol == model.HTTPS || l.Server.Protocol == model.TLS
+	switch {
+	case t == nil && encrypted:
+		p.Err("MissingField", field, "", "protocol %s needs tls", l.Protocol)
+		return
+	case t == nil:
+		return
+	case !encrypted && l.Server.Protocol != "":
+		p.Err("ConflictingFields", field, "", "protocol %s takes no tls", l.Protocol)
+		return
+	}
+	if l.passes() {
+		if l.Server.Protocol == model.HTTPS {
+			p.Err("ConflictingFields", field+".mode", "use protocol TLS", "protocol HTTPS ends TLS: mode Passthrough is not possible")
+		}
+		l.Server.TLS = &model.ServerTLS{Mode: model.TLSPassthrough}
+		return
+	}
+	l.Server.TLS = &model.ServerTLS{Mode: model.TLSSimple}
+	p.listenerOptions(l)
+	if len(t.CertificateRefs) == 0 && l.Server.TLS.Mode != model.TLSIstioMutual {
+		p.Err("MissingField", field+".certificateRefs", "", "a certificate is needed")
+	}
+}
+
+// Options of a listener's TLS: Istio's for who proves what, ours for the rest.
+const (
+	terminateModeOption = "gateway.istio.io/tls-terminate-mode"
+	minVersionOption    = "weft.dev/tls-min-version"
+	maxVersionOption    = "weft.dev/tls-max-version"
+	cipherSuitesOption  = "weft.dev/tls-cipher-suites"
+)
+
+var terminateModes = map[string]model.TLSMode{"SIMPLE": model.TLSSimple, "MUTUAL": model.TLSMutual, "OPTIONAL_MUTUAL": model.TLSOptionalMutual,
+	"ISTIO_MUTUAL": model.TLSIstioMutual}
+
+var optionVersions = map[string]uint16{"1.2": tls.VersionTLS12, "1.3": tls.VersionTLS13}
+
+// listenerOptions reads the options that we know; another one refuses the listener, since nobody knows what it asks for.
+func (p *Part) listenerOptions(l *APIListener) {
+	out := l.Server.TLS
+	for _, key := range sortedKeys(l.TLS.Options) {
+		value, field := string(l.TLS.Options[key]), Key(".tls.options", string(key))
+		known := true
+		switch key {
+		case terminateModeOption:
+			out.Mode, known = terminateModes[value]
+		case minVersionOption:
+			out.MinVersion, known = optionVersions[value]
+		case maxVersionOption:
+			out.MaxVersion, known = optionVersions[value]
+		case cipherSuitesOption:
+			for _, name := range splitList(value) {
+				out.CipherSuites = append(out.CipherSuites, name)
+				known = known && wire.CipherSuite(name) != 0
+			}
+		default:
+			p.refuseListener(l, UnsupportedValue, field, "", "there is no option %q", key)
+			continue
+		}
+		if !known {
+			p.refuseListener(l, UnsupportedValue, field, "", "%q is not supported", value)
+		}
+	}
+	if out.MaxVersion != 0 && out.MinVersion > out.MaxVersion {
+		p.refuseListener(l, UnsupportedValue, Key(".tls.options", minVersionOption), "", "the minimum is above the maximum")
+	}
+}
+
+// distinct refuses listeners of one object between which a connection cannot be told apart: none of them wins
+// (GatewaySpec.listeners, "Handling indistinct Listeners").
+func (p *Part) distinct() {
+	var among []*APIListener
+	for _, l := range p.Listeners {
+		if !l.Refused {
+			among = append(among, l)
+		}
+	}
+	for i, l := range among {
+		for j, other := range among {
+			if code, why := Indistinct(l, other); i != j && code != "" {
+				p.refuseListener(l, code, "", "", "%s as %s", why, other.Field)
+				break
+			}
+		}
+	}
+}
+
+// Indistinct gives why a connection could not be assigned to one of two listeners: the reason of the condition, and words. It is
+// empty when it can be.
+func Indistinct(a, b *APIListener) (code, why string) {
+	if a.Server.Port != b.Server.Port {
+		return "", ""
+	}
+	x, y := PortUse(a.Server), PortUse(b.Server)
+	switch {
+	case x != y || x == "TCP":
+		return ProtocolConflict, "it uses the same port"
+	case a.Server.Hosts[0] == b.Server.Hosts[0]:
+		return HostnameConflict, "it has the same port and hostname"
+	}
+	return "", ""
+}

@@ -1,0 +1,56 @@
+package convert
+
+import (
+	"slices"
+
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/weftmesh/weft/internal/control/source"
+)
+
+// ParentKind gives group and kind of what a route names as its parent: a Gateway unless it says otherwise.
+func ParentKind(ref gatewayv1.ParentReference) (group, kind string) {
+	group, kind = source.GroupGateway, "Gateway"
+	if ref.Group != nil {
+		group = string(*ref.Group)
+	}
+	if ref.Kind != nil {
+		kind = string(*ref.Kind)
+	}
+	return group, kind
+}
+
+// IsDefaultGateway reports whether an object is a Gateway that takes all routes which ask for a default one.
+func IsDefaultGateway(o source.Kube) bool {
+	g, ok := o.(*gatewayv1.Gateway)
+	return ok && g.Spec.DefaultScope == gatewayv1.GatewayDefaultScopeAll
+}
+
+// DefaultParent is a reference to a Gateway as if a route had named it.
+func DefaultParent(o *source.Object) gatewayv1.ParentReference {
+	namespace := gatewayv1.Namespace(o.GetNamespace())
+	return gatewayv1.ParentReference{Namespace: &namespace, Name: gatewayv1.ObjectName(o.GetName())}
+}
+
+// Names reports whether the route, of a namespace, names a Gateway as its parent, or a part of it.
+func (r *APIRoute) Names(g gatewayv1.ParentReference, namespace string) bool {
+	return slices.ContainsFunc(r.Parents, func(p gatewayv1.ParentReference) bool {
+		_, kind := ParentKind(p)
+		return kind == "Gateway" && p.Name == g.Name && NamespaceOr(p.Namespace, namespace) == string(*g.Namespace)
+	})
+}
+
+// FrontendValidation gives how a Gateway verifies the clients of its HTTPS listeners at a port, and the field that says so; nil when
+// it does not.
+func FrontendValidation(g *gatewayv1.Gateway, port int32) (v *gatewayv1.FrontendTLSValidation, field string) {
+	if g.Spec.TLS == nil || g.Spec.TLS.Frontend == nil {
+		return nil, ""
+	}
+	f := g.Spec.TLS.Frontend
+	for i, c := range f.PerPort {
+		if c.Port == port {
+			return c.TLS.Validation, At("spec.tls.frontend.perPort", i) + ".tls.validation"
+		}
+	}
+	return f.Default.Validation, "spec.tls.frontend.default.validation"
+}

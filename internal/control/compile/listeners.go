@@ -1,0 +1,318 @@
+package compile
+
+import (
+	"slices"
+	"strconv"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/weftmesh/weft/internal/control/compile/convert"
+	"github.com/weftmesh/weft/internal/control/model"
+	"github.com/weftmesh/weft/internal/control/source"
+)
+
+// listenerSetKind is how the model calls the kind.
+const listenerSetKind = "ListenerSet"
+
+// opened is a Gateway of the Gateway API, or a ListenerSet, that is in force.
+type opened struct {
+	part      *part
+	root      *part // the Gateway: the part itself, or the ListenerSet's parent
+	gateway   *model.Gateway
+	listeners []listener // refused ones included: routes attach to them all the same
+}
+
+// listener is one of a Gateway or ListenerSet, judged among all that it shares ports with.
+type listener struct {
+	*convert.APIListener
+	refused bool
+}
+
+// openGateway puts a Gateway into the mesh, unless it belongs to another implementation.
+func (c *compiler) openGateway(p *part) {
+	g, ok := p.Kube.(*gatewayv1.Gateway)
+	if !ok {
+		return
+	}
+	if class := string(g.Spec.GatewayClassName); !c.isOurs(class, "GatewayClass") {
+		p.Info("NotOurs", "spec.gatewayClassName", `use class "istio" or "weft" to have this mesh serve it`, "class %q belongs to another implementation", class)
+		return
+	}
+	if p.Gateway == nil {
+		p.APIGateway(g)
+	}
+	if p.Failed() {
+		return
+	}
+	c.open(p, p, g)
+}
+
+// openListenerSet adds a ListenerSet's listeners to those of its Gateway, if that allows it.
+func (c *compiler) openListenerSet(p *part) {
+	s, ok := p.Kube.(*gatewayv1.ListenerSet)
+	if !ok || p.Gateway == nil {
+		return
+	}
+	ref := s.Spec.ParentRef
+	if group, kind := convert.OrEmpty(ref.Group), convert.OrEmpty(ref.Kind); group != "" && group != source.GroupGateway || kind != "" && kind != "Gateway" {
+		p.Warn("InvalidKind", "spec.parentRef.kind", "use a Gateway", "a %s (%s) has no listeners to add to", kind, group)
+		return
+	}
+	namespace := convert.NamespaceOr(ref.Namespace, p.GetNamespace())
+	name := namespace + "/" + string(ref.Name)
+	root := c.byRef[model.Ref{Kind: "Gateway.k8s", Namespace: namespace, Name: string(ref.Name)}]
+	if root == nil {
+		p.Warn("GatewayNotFound", "spec.parentRef.name", "", "there is no Gateway %s: these listeners are not in force", name)
+		return
+	}
+	g, ok := root.Kube.(*gatewayv1.Gateway)
+	if !ok || c.opened[root.Ref()] == nil {
+		return // another implementation's, or refused, which is said at the Gateway
+	}
+	if !c.allowsListeners(g, p.GetNamespace()) {
+		p.Warn(string(gatewayv1.ListenerSetReasonNotAllowed), "spec.parentRef", "", "Gateway %s takes no listeners of namespace %s (see its spec.allowedListeners)", name, p.GetNamespace())
+		return
+	}
+	c.open(p, root, g)
+}
+
+// allowsListeners reports whether a Gateway takes ListenerSets of a namespace; by default it takes none.
+func (c *compiler) allowsListeners(g *gatewayv1.Gateway, namespace string) bool {
+	a := g.Spec.AllowedListeners
+	if a == nil || a.Namespaces == nil || a.Namespaces.From == nil {
+		return false
+	}
+	return c.inScope(*a.Namespaces.From, a.Namespaces.Selector, g.Namespace, namespace)
+}
+
+// open makes a gateway of the model of what a Gateway, the root, or one of its ListenerSets says.
+func (c *compiler) open(p, root *part, g *gatewayv1.Gateway) {
+	o := &opened{part: p, root: root}
+	out := *p.Gateway
+	o.gateway = &out
+	if c.announcesOtherwise(p) {
+		return
+	}
+	for _, l := range p.Listeners {
+		l := listener{l, l.Refused}
+		if !l.refused {
+			l.refused = c.conflicts(o, l) || c.unavailable(p, l)
+		}
+		s := l.Server
+		if s.TLS != nil && !l.refused {
+			s.TLS = c.listenerTLS(o, l, g)
+			l.refused = s.TLS == nil
+		}
+		o.listeners = append(o.listeners, l)
+		if !l.refused {
+			out.Servers = append(out.Servers, s)
+		}
+	}
+	if p == root {
+		out.Client = c.clientCertificate(p, g)
+	} else {
+		out.HTTP3, out.ProxyProtocol = root.Gateway.HTTP3, root.Gateway.ProxyProtocol
+	}
+	c.opened[p.Ref()] = o
+	c.mesh.Gateways = append(c.mesh.Gateways, &out)
+	c.owner[&out] = p
+}
+
+// siblings gives what adds listeners to the same Gateway, in the order of their precedence.
+func (c *compiler) siblings(root *part) []*opened {
+	var out []*opened
+	for _, g := range c.mesh.Gateways {
+		if o := c.opened[g.Ref]; o != nil && o.root == root {
+			out = append(out, o)
+		}
+	}
+	return out
+}
+
+// conflicts refuses a ListenerSet's listener that cannot be told apart from one that goes before it: the Gateway's own, then those
+// of older sets.
+func (c *compiler) conflicts(o *opened, l listener) bool {
+	if o.part == o.root {
+		return false
+	}
+	for _, other := range c.siblings(o.root) {
+		for _, theirs := range other.listeners {
+			if code, why := convert.Indistinct(l.APIListener, theirs.APIListener); code != "" && !theirs.refused {
+				o.part.Warn(code, l.Field, "", "%s as a listener of %s, which goes before it: the listener is not in force", why, other.part.Ref())
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// unavailable refuses a listener whose port the same workloads open already for something else.
+func (c *compiler) unavailable(p *part, l listener) bool {
+	for _, other := range c.mesh.Gateways {
+		if !overlap(other, p.Gateway) {
+			continue
+		}
+		for _, theirs := range other.Servers {
+			if theirs.Port != l.Server.Port || theirs.Bind != "" {
+				continue
+			}
+			if a, b := convert.PortUse(theirs), convert.PortUse(l.Server); a != b || a == "TCP" {
+				owner := c.owner[other]
+				p.Warn("PortCollision", l.Field+".port", "use another port", "port %d is for %s here, and for %s in %s, which is in force: the listener is not", l.Server.Port, b, a, owner.Ref())
+				owner.Warn("PortCollision", "", "use another port", "%s, whose listener %s is refused, wants port %d for %s", p.Ref(), l.Name, l.Server.Port, b)
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// listenerTLS completes the TLS of a listener; nil when it cannot be in force. A certificate that is not to be had only makes
+// connections fail.
+func (c *compiler) listenerTLS(o *opened, l listener, g *gatewayv1.Gateway) *model.ServerTLS {
+	t := *l.Server.TLS
+	if t.Mode == model.TLSPassthrough {
+		return &t
+	}
+	pairs := c.listenerCertificates(o, l, &t)
+	if len(pairs) > 0 {
+		t.Certificate, t.Key, t.More = pairs[0].Certificate, pairs[0].Key, pairs[1:]
+	}
+	if l.Server.Protocol == model.HTTPS && !c.frontend(o, l, g, &t) {
+		return nil
+	}
+	return &t
+}
+
+// listenerCertificates gives those that can be used, and reports the others. With a mode that verifies clients, the first Secret
+// holds the authority.
+func (c *compiler) listenerCertificates(o *opened, l listener, t *model.ServerTLS) []model.KeyPair {
+	var pairs []model.KeyPair
+	mutual := t.Mode == model.TLSMutual || t.Mode == model.TLSOptionalMutual
+	for j, ref := range l.TLS.CertificateRefs {
+		field := convert.At(l.Field+".tls.certificateRefs", j)
+		if convert.OrEmpty(ref.Group) != "" || ref.Kind != nil && *ref.Kind != "Secret" {
+			o.part.Warn(convert.InvalidCertificate, field, "use a Secret", "a %s (%s) holds no certificate: TLS connections fail", kindOr(ref.Kind, "Secret"), convert.OrEmpty(ref.Group))
+			continue
+		}
+		s, code, hint, problem := c.credential(o.part, convert.Credential{Namespace: convert.NamespaceOr(ref.Namespace, o.part.GetNamespace()), Name: string(ref.Name), Pair: true, CA: mutual && j == 0}, nil)
+		if problem != "" {
+			o.part.Warn(code, field, hint, "%s: TLS connections fail", problem)
+			continue
+		}
+		pairs = append(pairs, model.KeyPair{Certificate: s.Certificate, Key: s.Key})
+		if mutual && j == 0 {
+			t.CA, t.CRL = s.CA, s.CRL
+		}
+	}
+	return pairs
+}
+
+func kindOr(k *gatewayv1.Kind, otherwise string) string {
+	if k == nil {
+		return otherwise
+	}
+	return string(*k)
+}
+
+// frontend has a listener verify clients as its Gateway says; false when it cannot.
+func (c *compiler) frontend(o *opened, l listener, g *gatewayv1.Gateway, t *model.ServerTLS) bool {
+	v, field := convert.FrontendValidation(g, l.Port)
+	if v == nil {
+		return true
+	}
+	ca := c.authorities(o.root, v.CACertificateRefs, field+".caCertificateRefs")
+	if len(ca) == 0 {
+		o.part.Warn(string(gatewayv1.ListenerReasonNoValidCACertificate), l.Field, "", "no authority is to be had to verify clients with (%s of %s): the listener is not in force", field, o.root.Ref())
+		return false
+	}
+	if v.Mode == gatewayv1.AllowInsecureFallback {
+		t.AnyClient = true
+		return true
+	}
+	t.Mode, t.CA = model.TLSMutual, ca
+	return true
+}
+
+// authorities gives the certificates of those references that can be used, as PEM, and reports the others.
+func (c *compiler) authorities(p *part, refs []gatewayv1.ObjectReference, field string) []byte {
+	var all []byte
+	for i, ref := range refs {
+		at, namespace := convert.At(field, i), convert.NamespaceOr(ref.Namespace, p.GetNamespace())
+		if kind := string(ref.Kind); ref.Group != "" || kind != "ConfigMap" && kind != "Secret" {
+			p.Warn(string(gatewayv1.ListenerReasonInvalidCACertificateKind), at, "use a ConfigMap", "a %s (%s) holds no authority", ref.Kind, ref.Group)
+			continue
+		}
+		if !c.granted(p, namespace, "", string(ref.Kind), string(ref.Name)) {
+			p.Warn("RefNotPermitted", at, "make a ReferenceGrant there", "namespace %s does not permit its %s %s to be used here", namespace, ref.Kind, ref.Name)
+			continue
+		}
+		pem, problem := c.authority(model.Ref{Kind: string(ref.Kind), Namespace: namespace, Name: string(ref.Name)})
+		if problem != "" {
+			p.Warn(string(gatewayv1.ListenerReasonInvalidCACertificateRef), at, "", "%s", problem)
+			continue
+		}
+		all = append(all, pem...)
+	}
+	return all
+}
+
+// clientCertificate is what a gateway shows to backends; nil for nothing.
+func (c *compiler) clientCertificate(p *part, g *gatewayv1.Gateway) *model.KeyPair {
+	if g.Spec.TLS == nil || g.Spec.TLS.Backend == nil || g.Spec.TLS.Backend.ClientCertificateRef == nil {
+		return nil
+	}
+	const field = "spec.tls.backend.clientCertificateRef"
+	invalid := string(gatewayv1.GatewayReasonInvalidClientCertificateRef)
+	ref := g.Spec.TLS.Backend.ClientCertificateRef
+	if convert.OrEmpty(ref.Group) != "" || ref.Kind != nil && *ref.Kind != "Secret" {
+		p.Warn(invalid, field, "use a Secret", "a %s (%s) holds no certificate: none is shown to backends", kindOr(ref.Kind, "Secret"), convert.OrEmpty(ref.Group))
+		return nil
+	}
+	s, code, hint, problem := c.credential(p, convert.Credential{Namespace: convert.NamespaceOr(ref.Namespace, p.GetNamespace()), Name: string(ref.Name), Pair: true}, nil)
+	if problem != "" {
+		if code != "RefNotPermitted" {
+			code = invalid
+		}
+		p.Warn(code, field, hint, "%s: no certificate is shown to backends", problem)
+		return nil
+	}
+	for _, older := range c.mesh.Gateways {
+		if older.Client != nil && overlap(older, p.Gateway) {
+			p.Warn("NoEffect", field, "use one for all Gateways", "the same workloads show the certificate of %s, which is older", older.Ref)
+			return nil
+		}
+	}
+	return &model.KeyPair{Certificate: s.Certificate, Key: s.Key}
+}
+
+// inScope reports whether a namespace is among those that an object of namespace own allows.
+func (c *compiler) inScope(from gatewayv1.FromNamespaces, selector *metav1.LabelSelector, own, namespace string) bool {
+	switch from {
+	case gatewayv1.NamespacesFromAll:
+		return true
+	case gatewayv1.NamespacesFromSame:
+		return namespace == own
+	case gatewayv1.NamespacesFromSelector:
+		s, err := metav1.LabelSelectorAsSelector(selector)
+		return err == nil && s.Matches(labelSet(c.namespaceLabels(namespace)))
+	}
+	return false
+}
+
+// where names a listener for people.
+func (o *opened) where(l listener) string {
+	return "listener " + string(l.Name) + " (port " + strconv.Itoa(int(l.Port)) + ") of " + o.part.Kind.Name + " " + o.part.GetNamespace() + "/" + o.part.GetName()
+}
+
+// takenByOther reports whether requests for a host go to a more specific listener of the same port.
+func (c *compiler) takenByOther(o *opened, l listener, host string) bool {
+	own := l.Server.Hosts[0].Host
+	return slices.ContainsFunc(c.siblings(o.root), func(s *opened) bool {
+		return slices.ContainsFunc(s.listeners, func(x listener) bool {
+			other := x.Server.Hosts[0].Host
+			return !x.refused && x.Server.Port == l.Server.Port && other != own && convert.HostCovers(own, other) && convert.HostCovers(other, host)
+		})
+	})
+}

@@ -1,0 +1,91 @@
+package generate
+
+import (
+	"strings"
+
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/weftmesh/weft/internal/control/generate/proxyless"
+	"github.com/weftmesh/weft/internal/control/model"
+	"github.com/weftmesh/weft/internal/wire"
+)
+
+// proxylessResource gives a resource to gRPC's own client or server: what a sidecar gets, in the form that they read.
+func (g *Generator) proxylessResource(typeURL, name string) (proto.Message, bool) {
+	if address, ok := strings.CutPrefix(name, wire.GRPCServerListenerPrefix); ok && typeURL == ListenerType {
+		return g.grpcServer(name, address)
+	}
+	m, ok := g.resource(typeURL, name)
+	if !ok {
+		return nil, false
+	}
+	switch m := m.(type) {
+	case *listenerv3.Listener:
+		return orNone(proxyless.Listener(m))
+	case *routev3.RouteConfiguration:
+		return proxyless.Routes(m), true
+	case *clusterv3.Cluster:
+		return orNone(proxyless.Cluster(m))
+	}
+	return m, true
+}
+
+// orNone keeps a nil pointer from becoming a message.
+func orNone[M proto.Message](m M, ok bool) (proto.Message, bool) {
+	if !ok {
+		return nil, false
+	}
+	return m, true
+}
+
+// grpcServer gives the listener of a gRPC server of the workload, which names the address that it listens on. A server cannot tell
+// TLS from plain text: it demands mutual TLS where the mesh does, and speaks plain text otherwise. One whose policies it cannot
+// enforce gets no listener, and does not serve.
+func (g *Generator) grpcServer(name, address string) (proto.Message, bool) {
+	host, port, err := wire.SplitListenerName(address)
+	if err != nil || g.node.Role != wire.Sidecar {
+		return nil, false
+	}
+	var tls *corev3.TransportSocket
+	if g.mtlsMode(g.node.Namespace, g.node.Labels, port) == model.MTLSStrict {
+		tls = inboundTLS(nil)
+	}
+	l, err := proxyless.Server(name, socketAddress(host, port), tls, g.requestPolicies())
+	if err != nil {
+		return nil, false
+	}
+	return l, true
+}
+
+// secureProxyless protects connections of gRPC's own client, which has one way to each cluster: with mutual TLS where every endpoint
+// demands it, and without where one would not take it. Those that take both are spoken to in plain text, because only the mesh's
+// proxies offer the protocols by which they know mutual TLS.
+func (g *Generator) secureProxyless(c *clusterv3.Cluster, b *backend) {
+	endpoints := g.endpointsOf(b)
+	if len(endpoints) == 0 {
+		return
+	}
+	for _, e := range endpoints {
+		port := e.Ports[b.port.Number]
+		if port == 0 {
+			port = b.port.Number
+		}
+		if !e.Mesh && !e.Proxyless || g.mtlsMode(e.Namespace, e.Labels, port) != model.MTLSStrict {
+			return
+		}
+	}
+	c.TransportSocket = socket(tlsSocket, g.meshTLS(b, meshSNI(b), g.servers(b)))
+}
+
+// takesMutualTLS reports whether an endpoint takes the mesh's TLS from a proxy.
+func (g *Generator) takesMutualTLS(e *model.Endpoint, port uint16) bool {
+	mode := g.mtlsMode(e.Namespace, e.Labels, port)
+	if e.Proxyless {
+		return mode == model.MTLSStrict
+	}
+	return e.Mesh && mode != model.MTLSDisable
+}

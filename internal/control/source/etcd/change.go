@@ -1,0 +1,197 @@
+package etcd
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/weftmesh/weft/internal/control/source"
+)
+
+// Preview implements source.Keeper.
+func (s *Store) Preview(objects []*source.Object) ([]*source.Object, []source.Result) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.preview(objects)
+}
+
+// preview is called with mu held.
+func (s *Store) preview(objects []*source.Object) ([]*source.Object, []source.Result) {
+	v, now := &s.view, s.now()
+	aged := make([]*source.Object, len(objects))
+	results := make([]source.Result, len(objects))
+	for i, o := range objects {
+		c := *o
+		c.Origin.Layer = source.LayerApplied
+		if a := v.abouts[o.Key()]; !a.Born.IsZero() {
+			c.Born = a.Born
+		} else if c.Born.IsZero() {
+			c.Born = now
+		}
+		aged[i] = &c
+		results[i] = source.Result{Key: o.Key(), Action: v.effect(o)}
+	}
+	return aged, results
+}
+
+// effect says what writing an object does.
+func (v *view) effect(o *source.Object) source.Action {
+	d := v.documents[o.Key()]
+	if d == nil {
+		return source.Created
+	}
+	old, _ := source.Decode(source.LayerApplied, "", d.text)
+	if len(old) == 1 && old[0].Key() == o.Key() && sameContent(old[0], o) {
+		return source.Unchanged
+	}
+	return source.Changed
+}
+
+func sameContent(a, b *source.Object) bool {
+	x, err1 := json.Marshal(a.Kube)
+	y, err2 := json.Marshal(b.Kube)
+	return err1 == nil && err2 == nil && bytes.Equal(x, y)
+}
+
+// Put implements source.Keeper.
+func (s *Store) Put(objects []*source.Object) ([]source.Result, error) {
+	s.changing.Lock()
+	defer s.changing.Unlock()
+	results, c, err := s.puts(objects)
+	if err != nil || len(c.ops) == 0 {
+		return results, err
+	}
+	return results, s.commit(c)
+}
+
+// change is what is to be done to what etcd held at a revision, when something was last applied at another.
+type change struct {
+	ops               []clientv3.Op
+	revision, applied int64
+}
+
+func (s *Store) puts(objects []*source.Object) ([]source.Result, change, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := change{revision: s.view.revision, applied: s.view.applied}
+	aged, results := s.preview(objects)
+	for i, o := range aged {
+		k := o.Key()
+		old := s.view.abouts[k]
+		a := about{File: o.Origin.File, Line: o.Origin.Line, Born: o.Born.UTC(), Changed: old.Changed, Generation: old.Generation}
+		if results[i].Action != source.Unchanged {
+			a.Changed, a.Generation = s.now().UTC(), old.Generation+1
+		} else if bytes.Equal(s.view.documents[k].text, o.Raw) && a == old {
+			continue
+		}
+		text, err := json.Marshal(a)
+		if err != nil {
+			return nil, c, fmt.Errorf("etcd: %s: %w", k, err)
+		}
+		c.ops = append(c.ops, clientv3.OpPut(s.options.Prefix+objectsPart+path(k), string(o.Raw)),
+			clientv3.OpPut(s.options.Prefix+aboutPart+path(k), string(text)))
+	}
+	return results, c, nil
+}
+
+// Remove implements source.Keeper.
+func (s *Store) Remove(keys []source.Key) ([]source.Result, error) {
+	s.changing.Lock()
+	defer s.changing.Unlock()
+	results, c, err := s.removes(keys)
+	if err != nil || len(c.ops) == 0 {
+		return results, err
+	}
+	return results, s.commit(c)
+}
+
+func (s *Store) removes(keys []source.Key) ([]source.Result, change, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := change{revision: s.view.revision, applied: s.view.applied}
+	results := make([]source.Result, len(keys))
+	for i, k := range keys {
+		if s.view.documents[k] == nil {
+			return nil, c, fmt.Errorf("%s: %w", k, source.ErrNotFound)
+		}
+		results[i] = source.Result{Key: k, Action: source.Deleted}
+		c.ops = append(c.ops, clientv3.OpDelete(s.options.Prefix+objectsPart+path(k)), clientv3.OpDelete(s.options.Prefix+aboutPart+path(k)))
+	}
+	return results, c, nil
+}
+
+// commit makes a change if etcd still holds what it was made for, and waits until it has been published.
+func (s *Store) commit(c change) error {
+	ctx, cancel := context.WithTimeout(context.Background(), s.options.Timeout)
+	defer cancel()
+	unchanged := []clientv3.Cmp{
+		clientv3.Compare(clientv3.ModRevision(s.options.Prefix+appliedPart), "=", c.applied),
+		clientv3.Compare(clientv3.ModRevision(s.options.Prefix+objectsPart), "<", c.revision+1).WithPrefix(),
+	}
+	ops, err := nest(append(c.ops, clientv3.OpPut(s.options.Prefix+appliedPart, strconv.FormatInt(c.revision, 10))))
+	if err != nil {
+		return err
+	}
+	answer, err := s.client.Txn(ctx).If(unchanged...).Then(ops...).Commit()
+	switch {
+	case errors.Is(err, rpctypes.ErrRequestTooLarge):
+		return fmt.Errorf("etcd: %w; apply the objects in several steps", err)
+	case err != nil:
+		return fmt.Errorf("etcd: change %s: %w", s.options.Prefix, err)
+	}
+	if err := s.await(ctx, answer.Header.Revision); err != nil {
+		return err
+	}
+	if !answer.Succeeded {
+		return fmt.Errorf("etcd: %w", source.ErrConflict)
+	}
+	return nil
+}
+
+// fanout is how many operations a transaction may have, which etcd bounds to 128 for each and those nested in it together.
+const fanout = 64
+
+// nest packs operations into transactions within one, since etcd bounds how many one may have.
+func nest(ops []clientv3.Op) ([]clientv3.Op, error) {
+	if len(ops) <= fanout {
+		return ops, nil
+	}
+	if len(ops) > fanout*fanout {
+		return nil, fmt.Errorf("etcd: %d objects are more than the %d that one transaction can take; apply them in several steps",
+			len(ops)/2, fanout*fanout/2-1)
+	}
+	var nested []clientv3.Op
+	for len(ops) > 0 {
+		n := min(fanout, len(ops))
+		nested = append(nested, clientv3.OpTxn(nil, ops[:n], nil))
+		ops = ops[n:]
+	}
+	return nested, nil
+}
+
+// await waits until the view has come to a revision.
+func (s *Store) await(ctx context.Context, revision int64) error {
+	for {
+		s.mu.Lock()
+		at, running, moved := s.view.revision, s.running, s.moved
+		s.mu.Unlock()
+		if at >= revision {
+			return nil
+		}
+		if !running {
+			return errors.New("etcd: the change is made, but is not followed any more")
+		}
+		select {
+		case <-moved:
+		case <-ctx.Done():
+			return fmt.Errorf("etcd: the change is made, but has not been seen within %v: %w", s.options.Timeout.Round(time.Second), ctx.Err())
+		}
+	}
+}

@@ -1,0 +1,241 @@
+// Package etcd keeps the applied objects of several control planes in etcd, where each of them reads them and any may change them.
+//
+// Below a prefix, "/weft/" by default:
+//
+//	objects/GROUP/KIND/NAMESPACE/NAME   the document, YAML or JSON; "core" stands for the group of Kubernetes' core, and "_" for no
+//	                                    namespace. Others may write here too: what is refused is told, and what was good before stays.
+//	about/GROUP/KIND/NAMESPACE/NAME     what `weft apply` knows of it: the file that it was in, its age
+//	applied                             how often something was applied
+//	authority/FILE                      the authority's keys and certificates that all replicas share
+//	leader/                             who of the replicas leads
+//
+// A change is one transaction: all of its objects or none, and only on top of what was judged. Whoever was judged together with
+// something else that has changed since is judged again.
+package etcd
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
+
+	"github.com/weftmesh/weft/internal/control/model"
+	"github.com/weftmesh/weft/internal/control/source"
+)
+
+// DefaultPrefix is that of Weft's keys.
+const DefaultPrefix = "/weft/"
+
+// Options of Open. Endpoints are required.
+type Options struct {
+	Endpoints []string // "host:port", or URLs
+	Prefix    string   // DefaultPrefix; it ends with a slash
+	TLS       *tls.Config
+	Username  string
+	Password  string
+	// Check judges one decoded object (compile.Check); an error finding refuses it. Nil accepts everything.
+	Check func(*source.Object) []model.Finding
+	// Timeout bounds one request; 10 s.
+	Timeout time.Duration
+	Log     *slog.Logger // slog.Default
+}
+
+// Store is a source.Keeper. Its methods may be called from any goroutine.
+type Store struct {
+	options Options // these are set once
+	log     *slog.Logger
+	client  *clientv3.Client
+	now     func() time.Time
+
+	intake source.Intake
+
+	changing sync.Mutex // one change at a time from this process
+
+	mu      sync.Mutex
+	view    view          // written by Run's goroutine alone
+	moved   chan struct{} // closed and replaced when the view's revision has moved on
+	running bool
+}
+
+// Open prepares a store; it does not touch the network. The caller closes it.
+func Open(o Options) (*Store, error) {
+	if len(o.Endpoints) == 0 {
+		return nil, errors.New("etcd: endpoints are required")
+	}
+	if o.Prefix == "" {
+		o.Prefix = DefaultPrefix
+	}
+	if !strings.HasSuffix(o.Prefix, "/") {
+		o.Prefix += "/"
+	}
+	if o.Timeout <= 0 {
+		o.Timeout = 10 * time.Second
+	}
+	if o.Log == nil {
+		o.Log = slog.Default()
+	}
+	client, err := clientv3.New(clientv3.Config{
+		Endpoints: o.Endpoints, TLS: o.TLS, Username: o.Username, Password: o.Password,
+		DialKeepAliveTime: 10 * time.Second, DialKeepAliveTimeout: 5 * time.Second, Logger: zap.NewNop(),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("etcd %s: %w", strings.Join(o.Endpoints, ","), err)
+	}
+	return &Store{options: o, log: o.Log, client: client, now: time.Now, view: newView(), moved: make(chan struct{})}, nil
+}
+
+// Close ends the connection.
+func (s *Store) Close() error { return s.client.Close() }
+
+// The pauses between attempts to reach etcd grow from the first to the last.
+const (
+	firstPause = 100 * time.Millisecond
+	lastPause  = 5 * time.Second
+)
+
+// Run implements source.Source. While etcd is away, what was read stays in force.
+func (s *Store) Run(ctx context.Context, publish func(source.Change)) error {
+	defer s.intake.Close()
+	s.run(true)
+	defer s.run(false)
+	opened, pause := false, firstPause
+	for {
+		began := time.Now()
+		revision, err := s.read(ctx)
+		if err == nil {
+			if !opened {
+				s.intake.Open(publish)
+				opened = true
+			}
+			err = s.watch(ctx, revision)
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
+		if time.Since(began) > lastPause {
+			pause = firstPause
+		}
+		s.log.Warn("etcd cannot be followed; what was read stays in force", "error", err, "again in", pause)
+		sleep(ctx, pause/2+rand.N(pause/2))
+		pause = min(2*pause, lastPause)
+	}
+}
+
+func sleep(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-t.C:
+	}
+}
+
+func (s *Store) run(running bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.running = running
+	s.announce()
+}
+
+// announce wakes those who wait for the view to move on. mu is held.
+func (s *Store) announce() {
+	close(s.moved)
+	s.moved = make(chan struct{})
+}
+
+// read takes everything that is there, and gives the revision at which it was so.
+func (s *Store) read(ctx context.Context) (revision int64, err error) {
+	ctx, cancel := context.WithTimeout(ctx, s.options.Timeout)
+	defer cancel()
+	answer, err := s.client.Get(ctx, s.options.Prefix, clientv3.WithPrefix())
+	if err != nil {
+		return 0, fmt.Errorf("etcd: read %s: %w", s.options.Prefix, err)
+	}
+	v := newView()
+	for _, kv := range answer.Kvs {
+		v.put(s.options.Prefix, kv)
+	}
+	v.revision = answer.Header.Revision
+	all := make([]source.Arrival, 0, len(v.documents))
+	for k := range v.documents {
+		all = append(all, s.arrival(&v, k))
+	}
+	s.intake.Replace(func(source.Key) bool { return true }, all)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.view = v
+	s.announce()
+	return v.revision, nil
+}
+
+// watch follows what happens after a revision, until that cannot be told any more: etcd has forgotten it, or has no leader.
+func (s *Store) watch(ctx context.Context, after int64) error {
+	ctx, cancel := context.WithCancel(clientv3.WithRequireLeader(ctx))
+	defer cancel()
+	for r := range s.client.Watch(ctx, s.options.Prefix, clientv3.WithPrefix(), clientv3.WithRev(after+1), clientv3.WithProgressNotify()) {
+		if err := r.Err(); err != nil {
+			return fmt.Errorf("etcd: watch %s: %w", s.options.Prefix, err)
+		}
+		s.follow(r.Events, r.Header.Revision)
+	}
+	return errors.New("etcd: the watch has ended")
+}
+
+// follow takes events of whole revisions up to one.
+func (s *Store) follow(events []*clientv3.Event, revision int64) {
+	touched := map[source.Key]bool{}
+	s.mu.Lock()
+	for _, e := range events {
+		var k source.Key
+		var ours bool
+		if e.Type == clientv3.EventTypeDelete {
+			k, ours = s.view.remove(s.options.Prefix, string(e.Kv.Key))
+		} else {
+			k, ours = s.view.put(s.options.Prefix, e.Kv)
+		}
+		if ours {
+			touched[k] = true
+		}
+	}
+	s.mu.Unlock()
+	var came []source.Arrival
+	var gone []source.Key
+	for k := range touched {
+		if s.view.documents[k] == nil {
+			gone = append(gone, k)
+			continue
+		}
+		came = append(came, s.arrival(&s.view, k))
+	}
+	s.intake.Update(came, gone)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.view.revision = max(s.view.revision, revision)
+	s.announce()
+}
+
+// arrival decodes a document of the view.
+func (s *Store) arrival(v *view, k source.Key) source.Arrival {
+	d, about := v.documents[k], v.abouts[k]
+	origin := source.Origin{Layer: source.LayerApplied, File: about.File, Line: about.Line}
+	if about.File == "" {
+		origin.File = "etcd:" + s.options.Prefix + objectsPart + path(k)
+	}
+	a := source.DecodeArrival(k, origin, d.text, s.options.Check)
+	if a.Object != nil {
+		a.Object.Born = about.Born
+		if about.Born.IsZero() {
+			// Somebody else has written it. All replicas must agree on who is older; the order of creation is all that they know.
+			a.Object.Born = time.Unix(0, d.created)
+		}
+	}
+	return a
+}

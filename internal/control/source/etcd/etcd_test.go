@@ -1,0 +1,340 @@
+package etcd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/weftmesh/weft/internal/control/compile"
+	"github.com/weftmesh/weft/internal/control/model"
+	"github.com/weftmesh/weft/internal/control/source"
+	"github.com/weftmesh/weft/internal/control/source/etcd/etcdtest"
+	"github.com/weftmesh/weft/internal/control/source/sourcetest"
+)
+
+func open(t *testing.T, o Options) *Store {
+	t.Helper()
+	o.Check, o.Log = compile.Check, slog.New(slog.DiscardHandler)
+	s, err := Open(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	return s
+}
+
+func key(name string) source.Key { return source.Key{Kind: "Service", Namespace: "default", Name: name} }
+
+// write is what somebody does with etcdctl.
+func write(t *testing.T, server *etcdtest.Server, prefix, name, text string) {
+	t.Helper()
+	if _, err := server.Client.Put(context.WithoutCancel(t.Context()), prefix+objectsPart+path(key(name)), text); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// place is a prefix of an etcd behind a cable.
+func place(t *testing.T, server *etcdtest.Server, prefix string) *sourcetest.Place {
+	cable := sourcetest.NewCable(t, server.Endpoint)
+	return &sourcetest.Place{
+		Source: open(t, Options{Endpoints: []string{cable.Addr()}, Prefix: prefix}),
+		Put:    func(t *testing.T, name, version string) { write(t, server, prefix, name, sourcetest.Service(name, version)) },
+		Delete: func(t *testing.T, name string) {
+			if _, err := server.Client.Delete(context.WithoutCancel(t.Context()), prefix+objectsPart+path(key(name))); err != nil {
+				t.Fatal(err)
+			}
+		},
+		Cut: cable.Cut, Mend: cable.Mend,
+	}
+}
+
+func TestContract(t *testing.T) {
+	server := etcdtest.Start(t)
+	n := 0
+	sourcetest.Test(t, func(t *testing.T) *sourcetest.Place {
+		n++
+		return place(t, server, fmt.Sprintf("/test%d/", n))
+	})
+}
+
+// TestForgotten: what happened while the source was away is found out although etcd has forgotten it.
+func TestForgotten(t *testing.T) {
+	server := etcdtest.Start(t)
+	p := place(t, server, DefaultPrefix)
+	p.Put(t, "a", "1")
+	p.Put(t, "b", "1")
+	l := sourcetest.Listen(t, p)
+	l.Await(t, "a=1 b=1")
+	p.Cut(t)
+	p.Delete(t, "a")
+	p.Put(t, "b", "2")
+	answer, err := server.Client.Get(t.Context(), "x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := server.Client.Compact(t.Context(), answer.Header.Revision, clientv3.WithCompactPhysical()); err != nil {
+		t.Fatal(err)
+	}
+	p.Mend(t)
+	l.Await(t, "b=2")
+}
+
+// TestServerRestarts: the server may go away and come back.
+func TestServerRestarts(t *testing.T) {
+	server := etcdtest.Start(t)
+	p := place(t, server, DefaultPrefix)
+	p.Put(t, "a", "1")
+	l := sourcetest.Listen(t, p)
+	l.Await(t, "a=1")
+	server.Down(t)
+	server.Up(t)
+	p.Put(t, "b", "1")
+	l.Await(t, "a=1 b=1")
+}
+
+// TestHandWritten: what others write is checked; refused, it leaves in force what was good, and says where it is.
+func TestHandWritten(t *testing.T) {
+	server := etcdtest.Start(t)
+	p := place(t, server, DefaultPrefix)
+	p.Put(t, "a", "1")
+	l := sourcetest.Listen(t, p)
+	l.Await(t, "a=1")
+	finding := func(code string, line int) {
+		t.Helper()
+		l.AwaitThat(t, code, func() bool {
+			for _, f := range l.Last().Findings {
+				if f.Code == code && f.Line == line && f.File == "etcd:/weft/objects/core/Service/default/a" {
+					return true
+				}
+			}
+			return false
+		})
+		l.Await(t, "a=1")
+	}
+	write(t, server, DefaultPrefix, "a", sourcetest.Service("a", "2")+"sepc: {}\n")
+	finding("UnknownField", 8)
+	write(t, server, DefaultPrefix, "a", sourcetest.Service("b", "2"))
+	finding("WrongKey", 0)
+	write(t, server, DefaultPrefix, "a", sourcetest.Service("a", "2")+"---\n"+sourcetest.Service("b", "2"))
+	finding("NotAnObject", 0)
+	write(t, server, DefaultPrefix, "a", "{]")
+	finding("SyntaxError", 1)
+	p.Delete(t, "a")
+	l.Await(t, "")
+	if f := l.Last().Findings; len(f) > 0 {
+		t.Errorf("nothing is left to be said: %v", f)
+	}
+}
+
+// replica is one of several control planes' view of the objects.
+func replica(t *testing.T, server *etcdtest.Server, validate func([]*source.Object) []model.Finding) *source.Set {
+	t.Helper()
+	set := source.NewSet(source.Layers{Applied: open(t, Options{Endpoints: []string{server.Endpoint}})}, validate)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- set.Run(ctx) }() // ends with the test
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	select {
+	case <-set.Ready():
+	case <-time.After(30 * time.Second):
+		t.Fatal("the replica does not become ready")
+	}
+	return set
+}
+
+func decode(t *testing.T, text string) []*source.Object {
+	t.Helper()
+	objects, findings := source.Decode(source.LayerApplied, "apply.yaml", []byte(text))
+	if len(findings) > 0 {
+		t.Fatal(findings)
+	}
+	return objects
+}
+
+func apply(t *testing.T, set *source.Set, text string) string {
+	t.Helper()
+	results, findings, err := set.Apply(decode(t, text))
+	if err != nil || source.HasErrors(findings) {
+		t.Fatal(err, findings)
+	}
+	return actions(results)
+}
+
+func actions(results []source.Result) string {
+	var words []string
+	for _, r := range results {
+		words = append(words, r.Key.Name+" "+string(r.Action))
+	}
+	return strings.Join(words, ", ")
+}
+
+func TestReplicasShare(t *testing.T) {
+	server := etcdtest.Start(t)
+	a, b := replica(t, server, nil), replica(t, server, nil)
+	both := sourcetest.Service("x", "1") + "---\n" + sourcetest.Service("y", "1")
+	if got := apply(t, a, both); got != "x created, y created" {
+		t.Error(got)
+	}
+	// The other replica may not have heard of it yet; what it does counts on top of it all the same.
+	if got := apply(t, b, sourcetest.Service("z", "1")); got != "z created" {
+		t.Error(got)
+	}
+	if got := apply(t, b, both); got != "x unchanged, y unchanged" {
+		t.Error(got)
+	}
+	if got := apply(t, b, sourcetest.Service("x", "2")); got != "x configured" {
+		t.Error(got)
+	}
+	ofA, ofB := a.Snapshot(), b.Snapshot()
+	if x := ofB.Get(key("x")); x == nil || x.GetLabels()[sourcetest.Label] != "2" || x.Origin.File != "apply.yaml" || x.Origin.Line != 1 {
+		t.Errorf("x is %+v", x)
+	} else if old := ofA.Get(key("x")); !old.Born.Equal(x.Born) {
+		t.Errorf("born %v, and then %v", old.Born, x.Born)
+	}
+	if y := ofB.Get(key("y")); y == nil || y.Origin.Line != 9 || y.Line("spec") != 15 {
+		t.Errorf("y is in line %d, its spec in %d", y.Origin.Line, y.Line("spec"))
+	}
+	results, err := a.Delete([]source.Key{key("y"), key("z")})
+	if err != nil || actions(results) != "y deleted, z deleted" {
+		t.Error(results, err)
+	}
+	if a.Snapshot().Get(key("y")) != nil {
+		t.Error("y is still there")
+	}
+	if _, err := a.Delete([]source.Key{key("y")}); !errors.Is(err, source.ErrNotFound) {
+		t.Errorf("got %v", err)
+	}
+	// A replica that starts now has the same.
+	if got := replica(t, server, nil).Snapshot().Get(key("x")); got == nil || !got.Born.Equal(ofB.Get(key("x")).Born) {
+		t.Errorf("x is %+v", got)
+	}
+}
+
+// TestJudgedTogether: two objects that are not good together are never both accepted, whichever replicas they are given to at the
+// same time.
+func TestJudgedTogether(t *testing.T) {
+	server := etcdtest.Start(t)
+	only := make([]*source.Set, 3)
+	for i := range only {
+		var set *source.Set
+		set = replica(t, server, func(objects []*source.Object) []model.Finding {
+			for _, o := range objects {
+				for _, other := range set.Snapshot().Objects() {
+					if other.GetName() != o.GetName() {
+						return []model.Finding{o.Finding(model.Error, "OnlyOne", "", "there is another one", "")}
+					}
+				}
+			}
+			return nil
+		})
+		only[i] = set
+	}
+	for round := range 5 {
+		var g sync.WaitGroup
+		accepted := make([]bool, len(only))
+		for i, set := range only {
+			g.Go(func() {
+				results, _, err := set.Apply(decode(t, sourcetest.Service(fmt.Sprintf("s%d", i), "1")))
+				if err != nil {
+					t.Error(err)
+				}
+				accepted[i] = results != nil
+			})
+		}
+		g.Wait()
+		count := 0
+		for i, yes := range accepted {
+			if yes {
+				count++
+				if _, err := only[(i+1)%len(only)].Delete([]source.Key{key(fmt.Sprintf("s%d", i))}); err != nil && !errors.Is(err, source.ErrNotFound) {
+					t.Fatal(err)
+				}
+			}
+		}
+		if count != 1 {
+			t.Fatalf("round %d: %d were accepted, want one", round, count)
+		}
+		if _, err := server.Client.Delete(t.Context(), DefaultPrefix, clientv3.WithPrefix()); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestManyAtOnce: more objects than one of etcd's transactions takes are applied and deleted all together.
+func TestManyAtOnce(t *testing.T) {
+	server := etcdtest.Start(t)
+	set := replica(t, server, nil)
+	var text strings.Builder
+	var keys []source.Key
+	for n := range 500 {
+		name := fmt.Sprintf("s%d", n)
+		text.WriteString(sourcetest.Service(name, "1") + "---\n")
+		keys = append(keys, key(name))
+	}
+	apply(t, set, text.String())
+	if n := len(set.Snapshot().Objects()); n != 500 {
+		t.Errorf("%d objects", n)
+	}
+	if _, err := set.Delete(keys); err != nil {
+		t.Error(err)
+	}
+	if n := len(set.Snapshot().Objects()); n != 0 {
+		t.Errorf("%d objects are left", n)
+	}
+}
+
+// TestLead: one replica leads at a time, and another one when it ends.
+func TestLead(t *testing.T) {
+	server := etcdtest.Start(t)
+	leads := make(chan int)
+	cancels := make([]context.CancelFunc, 2)
+	var g sync.WaitGroup
+	for i := range cancels {
+		var ctx context.Context
+		ctx, cancels[i] = context.WithCancel(t.Context())
+		s := open(t, Options{Endpoints: []string{server.Endpoint}})
+		g.Go(func() {
+			_ = s.Lead(ctx, fmt.Sprint(i), func(ctx context.Context) {
+				select {
+				case leads <- i:
+				case <-ctx.Done():
+				}
+			})
+		})
+	}
+	first := <-leads
+	cancels[first]()
+	if second := <-leads; second == first {
+		t.Error("the same one leads again")
+	}
+	cancels[1-first]()
+	g.Wait()
+}
+
+func TestFilesAreMadeOnce(t *testing.T) {
+	server := etcdtest.Start(t)
+	s := open(t, Options{Endpoints: []string{server.Endpoint}})
+	if files, err := s.Files(t.Context()); err != nil || len(files) > 0 {
+		t.Fatal(files, err)
+	}
+	for _, text := range []string{"one", "two"} {
+		if err := s.CreateFiles(t.Context(), map[string][]byte{"key.pem": []byte(text)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if files, err := s.Files(t.Context()); err != nil || string(files["key.pem"]) != "one" {
+		t.Error(files, err)
+	}
+}

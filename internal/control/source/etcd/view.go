@@ -1,0 +1,124 @@
+package etcd
+
+import (
+	"encoding/json"
+	"strings"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/mvccpb"
+
+	"github.com/weftmesh/weft/internal/control/source"
+)
+
+// Parts of the keys, below the prefix.
+const (
+	objectsPart   = "objects/"
+	aboutPart     = "about/"
+	appliedPart   = "applied"
+	authorityPart = "authority/"
+	leaderPart    = "leader/"
+)
+
+// view is what etcd held at a revision.
+type view struct {
+	revision  int64
+	applied   int64 // the revision at which something was applied last; 0 for never
+	documents map[source.Key]*document
+	abouts    map[source.Key]about
+}
+
+type document struct {
+	text    []byte
+	created int64 // revision
+}
+
+// about is what is known of an applied object besides its text.
+type about struct {
+	File       string    `json:"file"` // as the user named it
+	Line       int       `json:"line"`
+	Born       time.Time `json:"born"`
+	Changed    time.Time `json:"changed"`
+	Generation int64     `json:"generation"` // counts changes, from 1
+}
+
+func newView() view {
+	return view{documents: map[source.Key]*document{}, abouts: map[source.Key]about{}}
+}
+
+// put takes a key and its value, and says which object it is about, if it is.
+func (v *view) put(prefix string, kv *mvccpb.KeyValue) (source.Key, bool) {
+	part, k, ok := parse(prefix, string(kv.Key))
+	switch {
+	case part == appliedPart:
+		v.applied = kv.ModRevision
+	case ok && part == objectsPart:
+		v.documents[k] = &document{text: kv.Value, created: kv.CreateRevision}
+		return k, true
+	case ok && part == aboutPart:
+		var a about
+		if json.Unmarshal(kv.Value, &a) == nil { // one that cannot be read says nothing
+			v.abouts[k] = a
+		}
+		return k, v.documents[k] != nil
+	}
+	return source.Key{}, false
+}
+
+func (v *view) remove(prefix, key string) (source.Key, bool) {
+	part, k, ok := parse(prefix, key)
+	switch {
+	case part == appliedPart:
+		v.applied = 0
+	case ok && part == objectsPart:
+		delete(v.documents, k)
+		return k, true
+	case ok && part == aboutPart:
+		delete(v.abouts, k)
+		return k, v.documents[k] != nil
+	}
+	return source.Key{}, false
+}
+
+// coreGroup and noNamespace stand for what would be empty in a path.
+const (
+	coreGroup   = "core"
+	noNamespace = "_"
+)
+
+// path of an object below the part: "GROUP/KIND/NAMESPACE/NAME".
+func path(k source.Key) string {
+	if k.Group == "" {
+		k.Group = coreGroup
+	}
+	if k.Namespace == "" {
+		k.Namespace = noNamespace
+	}
+	return k.Group + "/" + k.Kind + "/" + k.Namespace + "/" + k.Name
+}
+
+// parse takes a key apart; ok says that it names an object.
+func parse(prefix, key string) (part string, k source.Key, ok bool) {
+	rest := strings.TrimPrefix(key, prefix)
+	if rest == appliedPart {
+		return appliedPart, k, false
+	}
+	for _, part := range []string{objectsPart, aboutPart} {
+		below, is := strings.CutPrefix(rest, part)
+		if !is {
+			continue
+		}
+		words := strings.Split(below, "/")
+		if len(words) != 4 || words[1] == "" || words[3] == "" {
+			return part, k, false
+		}
+		k = source.Key{Group: words[0], Kind: words[1], Namespace: words[2], Name: words[3]}
+		if k.Group == coreGroup {
+			k.Group = ""
+		}
+		if k.Namespace == noNamespace {
+			k.Namespace = ""
+		}
+		return part, k, true
+	}
+	return "", k, false
+}

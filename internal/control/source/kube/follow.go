@@ -1,0 +1,209 @@
+package kube
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/cache"
+
+	"github.com/weftmesh/weft/internal/control/source"
+)
+
+// typed has Kubernetes' own kinds. Its server checks them itself; they are decoded leniently, for a newer server may know fields
+// that we do not. It is never changed.
+var typed = func() *runtime.Scheme {
+	s := runtime.NewScheme()
+	for _, add := range []func(*runtime.Scheme) error{corev1.AddToScheme, appsv1.AddToScheme, discoveryv1.AddToScheme, networkingv1.AddToScheme} {
+		if err := add(s); err != nil {
+			panic(err) // the types of our own build
+		}
+	}
+	return s
+}()
+
+var codecs = serializer.NewCodecFactory(typed)
+
+// follower keeps one kind's objects in the intake. It is the store of a reflector, whose one goroutine calls it.
+type follower struct {
+	source *Source
+	kind   *source.Kind
+	log    *slog.Logger
+	lw     cache.ListerWatcher
+	expect runtime.Object
+
+	stop   context.CancelFunc
+	ended  chan struct{}
+	synced chan struct{} // closed when the kind has been listed whole
+	once   sync.Once
+}
+
+func (s *Source) newFollower(k *source.Kind, gvr schema.GroupVersionResource) (*follower, error) {
+	f := &follower{source: s, kind: k, log: s.log.With("kind", k.Name, "group", k.Group), ended: make(chan struct{}), synced: make(chan struct{})}
+	gvk := gvr.GroupVersion().WithKind(k.Name)
+	if !typed.Recognizes(gvk) {
+		u := &unstructured.Unstructured{}
+		u.SetGroupVersionKind(gvk)
+		f.expect, f.lw = u, s.listUntyped(gvr)
+		return f, nil
+	}
+	client, err := s.typedClient(gvr.GroupVersion())
+	if err != nil {
+		return nil, fmt.Errorf("kubernetes: %s: %w", k.Name, err)
+	}
+	f.expect = k.New()
+	f.lw = cache.ToListWatcherWithWatchListSemantics(cache.NewFilteredListWatchFromClient(client, gvr.Resource, metav1.NamespaceAll,
+		func(o *metav1.ListOptions) { o.FieldSelector = selectors[k.Name] }), client)
+	return f, nil
+}
+
+// selectors leave with the server what the mesh has no use for: the Secrets that are no certificates and fill most clusters. It is
+// never changed.
+var selectors = map[string]string{
+	"Secret": "type!=kubernetes.io/service-account-token,type!=kubernetes.io/dockerconfigjson,type!=kubernetes.io/dockercfg," +
+		"type!=kubernetes.io/basic-auth,type!=kubernetes.io/ssh-auth,type!=bootstrap.kubernetes.io/token,type!=helm.sh/release.v1",
+}
+
+func (s *Source) typedClient(gv schema.GroupVersion) (*rest.RESTClient, error) {
+	c := rest.CopyConfig(s.options.Config)
+	if c.APIPath = "/apis"; gv.Group == "" {
+		c.APIPath = "/api"
+	}
+	c.GroupVersion, c.NegotiatedSerializer = &gv, codecs.WithoutConversion()
+	c.ContentType, c.AcceptContentTypes = runtime.ContentTypeProtobuf, runtime.ContentTypeProtobuf+","+runtime.ContentTypeJSON
+	return rest.RESTClientFor(c)
+}
+
+func (s *Source) listUntyped(gvr schema.GroupVersionResource) cache.ListerWatcher {
+	client := s.dynamic.Resource(gvr)
+	return cache.ToListWatcherWithWatchListSemantics(&cache.ListWatch{
+		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) { return client.List(ctx, o) },
+		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+			return client.Watch(ctx, o)
+		},
+	}, client)
+}
+
+// The pauses between attempts to reach the server grow from the first to the last.
+const (
+	firstPause = 200 * time.Millisecond
+	lastPause  = 10 * time.Second
+)
+
+// run follows the kind until the context ends. A watch that breaks is taken up where it was; one that is too old is listed anew.
+func (f *follower) run(ctx context.Context) {
+	reflector := cache.NewReflectorWithOptions(f.lw, f.expect, f, cache.ReflectorOptions{Logger: logger(ctx), Name: f.kind.Name,
+		Backoff: &wait.Backoff{Duration: firstPause, Factor: 2, Jitter: 0.5, Cap: lastPause, Steps: 8}})
+	pause := firstPause
+	for {
+		began := time.Now()
+		err := reflector.ListAndWatchWithContext(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		if time.Since(began) > lastPause {
+			pause = firstPause
+		}
+		if err != nil {
+			f.log.Warn("a kind cannot be read from Kubernetes; what was read stays in force", "error", err, "again in", pause)
+		}
+		if !sleep(ctx, pause/2+rand.N(pause/2), nil) {
+			return
+		}
+		pause = min(2*pause, lastPause)
+	}
+}
+
+// has reports whether the key is of the follower's kind.
+func (f *follower) has(k source.Key) bool { return k.Group == f.kind.Group && k.Kind == f.kind.Name }
+
+// Add implements cache.ReflectorStore, as the methods below do.
+func (f *follower) Add(o any) error {
+	if a, ok := f.arrival(o); ok {
+		f.source.intake.Update([]source.Arrival{a}, nil)
+	}
+	return nil
+}
+
+// Update takes a changed object.
+func (f *follower) Update(o any) error { return f.Add(o) }
+
+// Delete takes a deletion.
+func (f *follower) Delete(o any) error {
+	if tomb, ok := o.(cache.DeletedFinalStateUnknown); ok {
+		o = tomb.Obj
+	}
+	m, err := meta.Accessor(o)
+	if err != nil {
+		return err
+	}
+	k := f.key(m)
+	f.source.statuses.forget(k)
+	f.source.intake.Update(nil, []source.Key{k})
+	return nil
+}
+
+// Replace takes all objects of the kind.
+func (f *follower) Replace(list []any, _ string) error {
+	all := make([]source.Arrival, 0, len(list))
+	there := make(map[source.Key]bool, len(list))
+	for _, o := range list {
+		if a, ok := f.arrival(o); ok {
+			all = append(all, a)
+			there[a.Key] = true
+		}
+	}
+	f.source.statuses.drop(func(k source.Key) bool { return f.has(k) && !there[k] })
+	f.source.intake.Replace(f.has, all)
+	f.once.Do(func() { close(f.synced) })
+	return nil
+}
+
+// Resync has nothing to do: the intake forgets nothing.
+func (f *follower) Resync() error { return nil }
+
+// Transformer has the reflector trim what it holds while it lists.
+func (f *follower) Transformer() cache.TransformFunc {
+	return func(o any) (any, error) { trim(o); return o, nil }
+}
+
+func (f *follower) key(m metav1.Object) source.Key {
+	return source.Key{Group: f.kind.Group, Kind: f.kind.Name, Namespace: m.GetNamespace(), Name: m.GetName()}
+}
+
+// arrival decodes an object; false for one that the mesh has no use for.
+func (f *follower) arrival(o any) (source.Arrival, bool) {
+	trim(o)
+	if u, ok := o.(*unstructured.Unstructured); ok {
+		return f.untyped(u), true
+	}
+	k, ok := o.(source.Kube)
+	if !ok || !wanted(k) {
+		return source.Arrival{}, false
+	}
+	a := source.Arrival{Key: f.key(k), Object: &source.Object{Kube: k, Kind: f.kind, Origin: f.source.origin(), Born: k.GetCreationTimestamp().Time}}
+	if check := f.source.options.Check; check != nil {
+		if findings := check(a.Object); source.HasErrors(findings) {
+			a.Object, a.Findings = nil, findings
+		}
+	}
+	return a, true
+}
+
+func (s *Source) origin() source.Origin { return source.Origin{Layer: Layer, File: s.options.Cluster} }

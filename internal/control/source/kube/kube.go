@@ -1,0 +1,199 @@
+// Package kube is the source that reads a Kubernetes API server: every kind that the mesh reads, followed by list and watch.
+//
+// Kubernetes' own kinds come as protobuf into their types; all others come as JSON and pass the same strict decoder as files, so
+// that a field nobody would act on is refused by name. Kinds that the server does not know yet (their CRD is not installed) are
+// waited for without holding up the rest, and taken when they appear. While the server is away, what was read stays in force.
+//
+// One Source is one cluster. Several in a source.Set are several clusters; Options.Cluster names them.
+package kube
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/go-logr/logr"
+	"k8s.io/client-go/discovery"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/metadata"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/weftmesh/weft/internal/control/model"
+	"github.com/weftmesh/weft/internal/control/source"
+)
+
+// Layer is that of objects from Kubernetes.
+const Layer = "kubernetes"
+
+// Options of New. Config is required.
+type Options struct {
+	Config *rest.Config
+	// Cluster is the cluster's name among several; it goes into the objects' Origin. Empty where there is one.
+	Cluster string
+	// Check judges one decoded object (compile.Check); an error finding refuses it. Nil accepts everything.
+	Check func(*source.Object) []model.Finding
+	Log   *slog.Logger // slog.Default
+}
+
+// Source reads one cluster. Run is called once.
+type Source struct {
+	options   Options // these are set once
+	log       *slog.Logger
+	discovery *discovery.DiscoveryClient
+	dynamic   dynamic.Interface
+	metadata  metadata.Interface
+
+	intake   source.Intake
+	statuses statuses
+}
+
+// LoadConfig reads a kubeconfig file; an empty path means the service account of the pod that this process runs in.
+func LoadConfig(path string) (*rest.Config, error) {
+	if path == "" {
+		c, err := rest.InClusterConfig()
+		if err != nil {
+			return nil, fmt.Errorf("kubernetes: no kubeconfig is given, and this is not a pod: %w", err)
+		}
+		return c, nil
+	}
+	c, err := clientcmd.BuildConfigFromFlags("", path)
+	if err != nil {
+		return nil, fmt.Errorf("kubeconfig %s: %w", path, err)
+	}
+	return c, nil
+}
+
+// New prepares a source; it does not touch the network.
+func New(o Options) (*Source, error) {
+	if o.Config == nil {
+		return nil, errors.New("kubernetes: a configuration is required")
+	}
+	if o.Log == nil {
+		o.Log = slog.Default()
+	}
+	c := rest.CopyConfig(o.Config)
+	// The server shares its capacity out by itself (API priority and fairness); the client's own limit would only slow the start.
+	c.QPS, c.WarningHandler = -1, rest.NoWarnings{}
+	o.Config = c
+	s := &Source{options: o, log: o.Log.With("cluster", o.Cluster), statuses: statuses{known: map[source.Key]kept{}}}
+	var errs [3]error
+	s.discovery, errs[0] = discovery.NewDiscoveryClientForConfig(c)
+	s.dynamic, errs[1] = dynamic.NewForConfig(c)
+	s.metadata, errs[2] = metadata.NewForConfig(c)
+	if err := errors.Join(errs[:]...); err != nil {
+		return nil, fmt.Errorf("kubernetes: %w", err)
+	}
+	return s, nil
+}
+
+// Run implements source.Source. It first publishes when the server has told its kinds and each of those was listed whole.
+func (s *Source) Run(ctx context.Context, publish func(source.Change)) error {
+	ctx, cancel := context.WithCancel(quietly(ctx, s.log))
+	r := &run{Source: s, followers: map[*source.Kind]*follower{}, crds: make(chan struct{}, 1)}
+	defer func() {
+		s.intake.Close() // first, so that nothing is published any more
+		cancel()
+		r.followed.Wait()
+	}()
+	r.followed.Go(func() { r.watchDefinitions(ctx) })
+	first, ok := r.discoverFirst(ctx)
+	if !ok {
+		return nil
+	}
+	for _, f := range first {
+		select {
+		case <-f.synced:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+	s.log.Info("everything in Kubernetes was read", "kinds", len(first))
+	s.intake.Open(publish)
+	r.keepDiscovering(ctx)
+	return nil
+}
+
+// quietly has the client library log for debugging alone: what matters of it comes back as errors.
+func quietly(ctx context.Context, log *slog.Logger) context.Context {
+	return logr.NewContext(ctx, logr.FromSlogHandler(log.Handler()).V(-int(slog.LevelDebug)))
+}
+
+// run is the state of one Run; its one goroutine owns it, save for what says otherwise.
+type run struct {
+	*Source
+	followers map[*source.Kind]*follower
+	followed  sync.WaitGroup
+	crds      chan struct{} // has room for one: a definition has changed
+}
+
+// The pauses between looks at what the server knows: short after a definition has changed, since it is served a moment later.
+const (
+	firstLook = 100 * time.Millisecond
+	lastLook  = 10 * time.Second
+)
+
+// discoverFirst starts the followers of all kinds that there are, as soon as the server answers.
+func (r *run) discoverFirst(ctx context.Context) ([]*follower, bool) {
+	for pause := firstLook; ; pause = min(2*pause, lastLook) {
+		err := r.discover(ctx)
+		if err == nil {
+			break
+		}
+		if ctx.Err() != nil {
+			return nil, false
+		}
+		r.log.Warn("Kubernetes does not answer; trying again", "error", err, "in", pause)
+		if !sleep(ctx, pause, nil) {
+			return nil, false
+		}
+	}
+	all := make([]*follower, 0, len(r.followers))
+	for _, f := range r.followers {
+		all = append(all, f)
+	}
+	return all, true
+}
+
+// keepDiscovering takes up kinds that appear, and drops those that go, until the context ends.
+func (r *run) keepDiscovering(ctx context.Context) {
+	pause := firstLook
+	for sleep(ctx, pause, r.crds) {
+		select {
+		case <-r.crds:
+			pause = firstLook
+			continue
+		default:
+		}
+		if err := r.discover(ctx); err != nil && ctx.Err() == nil {
+			r.log.Debug("what Kubernetes serves could not be read", "error", err)
+		}
+		pause = min(2*pause, lastLook)
+	}
+}
+
+// sleep waits, or until something is in wake, which it leaves there. False when the context ends.
+func sleep(ctx context.Context, d time.Duration, wake chan struct{}) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+	case x := <-wake:
+		select {
+		case wake <- x:
+		default: // another one came meanwhile
+		}
+	}
+	return true
+}
+
+// logger gives the one that quietly has put into the context.
+func logger(ctx context.Context) *logr.Logger {
+	l := logr.FromContextOrDiscard(ctx)
+	return &l
+}

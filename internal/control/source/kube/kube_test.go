@@ -1,0 +1,213 @@
+package kube
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/rest"
+	"sigs.k8s.io/yaml"
+
+	"github.com/weftmesh/weft/internal/control/compile"
+	"github.com/weftmesh/weft/internal/control/source"
+	"github.com/weftmesh/weft/internal/control/source/kube/kubetest"
+	"github.com/weftmesh/weft/internal/control/source/sourcetest"
+)
+
+// cluster is a namespace of a server, for one test.
+type cluster struct {
+	*kubetest.Server
+	client    dynamic.Interface
+	namespace string
+}
+
+func newCluster(t *testing.T, s *kubetest.Server) *cluster {
+	t.Helper()
+	client, err := dynamic.NewForConfig(s.Config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &cluster{Server: s, client: client, namespace: fmt.Sprintf("weft-test-%d", time.Now().UnixNano())}
+	c.apply(t, "v1", "namespaces", fmt.Sprintf("apiVersion: v1\nkind: Namespace\nmetadata: {name: %s}\n", c.namespace))
+	t.Cleanup(func() {
+		ns := client.Resource(schema.GroupVersionResource{Version: "v1", Resource: "namespaces"})
+		if err := ns.Delete(context.WithoutCancel(t.Context()), c.namespace, metav1.DeleteOptions{}); err != nil && !s.Own {
+			t.Error(err)
+		}
+	})
+	return c
+}
+
+func (c *cluster) resource(groupVersion, plural, namespace string) dynamic.ResourceInterface {
+	gv, _ := schema.ParseGroupVersion(groupVersion)
+	r := c.client.Resource(gv.WithResource(plural))
+	if namespace == "" {
+		return r
+	}
+	return r.Namespace(namespace)
+}
+
+// apply writes an object, new or not. Of those of a namespace, it is the test's.
+func (c *cluster) apply(t *testing.T, groupVersion, plural, text string) {
+	t.Helper()
+	u := &unstructured.Unstructured{}
+	if err := yaml.Unmarshal([]byte(text), &u.Object); err != nil {
+		t.Fatal(err)
+	}
+	if u.GetNamespace() != "" {
+		u.SetNamespace(c.namespace)
+	}
+	r := c.resource(groupVersion, plural, u.GetNamespace())
+	// A new API server makes its namespaces and kinds a moment after it is ready.
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		_, err := r.Apply(context.WithoutCancel(t.Context()), u.GetName(), u, metav1.ApplyOptions{FieldManager: "test", Force: true})
+		if err == nil {
+			return
+		}
+		if !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) || time.Now().After(deadline) {
+			t.Fatal(err)
+		}
+	}
+}
+
+func (c *cluster) delete(t *testing.T, groupVersion, plural, namespace, name string) {
+	t.Helper()
+	if err := c.resource(groupVersion, plural, namespace).Delete(context.WithoutCancel(t.Context()), name, metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// place is a cluster behind a cable.
+func (c *cluster) place(t *testing.T) *sourcetest.Place {
+	t.Helper()
+	u, err := url.Parse(c.Config.Host)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cable := sourcetest.NewCable(t, u.Host)
+	config := rest.CopyConfig(c.Config)
+	if config.Host = "https://" + cable.Addr(); !config.Insecure {
+		config.ServerName = u.Hostname()
+	}
+	s, err := New(Options{Config: config, Check: compile.Check, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &sourcetest.Place{
+		Source: s,
+		Put: func(t *testing.T, name, version string) {
+			c.apply(t, "v1", "services", sourcetest.Service(name, version))
+		},
+		Delete: func(t *testing.T, name string) { c.delete(t, "v1", "services", c.namespace, name) },
+		Cut:    cable.Cut, Mend: cable.Mend,
+		Describe: func(o *source.Object) (string, string, bool) {
+			v, ours := o.GetLabels()[sourcetest.Label]
+			return o.GetName(), v, ours && o.GetNamespace() == c.namespace
+		},
+	}
+}
+
+func TestContract(t *testing.T) {
+	server := kubetest.Start(t)
+	sourcetest.Test(t, func(t *testing.T) *sourcetest.Place { return newCluster(t, server).place(t) })
+}
+
+const virtualServices = `apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: virtualservices.networking.istio.io}
+spec:
+  group: networking.istio.io
+  names: {kind: VirtualService, plural: virtualservices, singular: virtualservice, listKind: VirtualServiceList}
+  scope: Namespaced
+  versions:
+    - name: v1
+      served: true
+      storage: true
+      subresources: {status: {}}
+      schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}
+`
+
+func virtualService(name, version, fields string) string {
+	return fmt.Sprintf("apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: %s, namespace: default, labels: {%s: %q}}\nspec: {hosts: [%s], %s}\n",
+		name, sourcetest.Label, version, name, fields)
+}
+
+// TestKindsAppear: a kind whose CRD is not there holds nothing up, is taken when it comes and dropped when it goes; what our decoder
+// refuses is told by field, and what was accepted before stays.
+func TestKindsAppear(t *testing.T) {
+	c := newCluster(t, kubetest.Own(t))
+	p := c.place(t)
+	p.Put(t, "a", "1")
+	l := sourcetest.Listen(t, p)
+	l.Await(t, "a=1")
+	c.apply(t, "apiextensions.k8s.io/v1", "customresourcedefinitions", virtualServices)
+	good := "http: [{route: [{destination: {host: x}}]}]"
+	c.apply(t, "networking.istio.io/v1", "virtualservices", virtualService("vs", "1", good))
+	l.Await(t, "a=1 vs=1")
+	o := l.Get(source.Key{Group: "networking.istio.io", Kind: "VirtualService", Namespace: c.namespace, Name: "vs"})
+	if o.Origin.Layer != Layer || o.Born.IsZero() || o.GetManagedFields() != nil || strings.Contains(string(o.Raw), "managedFields") {
+		t.Errorf("got %+v: %s", o.Origin, o.Raw)
+	}
+	c.apply(t, "networking.istio.io/v1", "virtualservices", virtualService("vs", "2", good+", htpp: []"))
+	l.AwaitThat(t, "a finding", func() bool {
+		for _, f := range l.Last().Findings {
+			if f.Code == "UnknownField" && f.Field == "spec.htpp" && f.Object.Name == "vs" && f.Line == 0 {
+				return true
+			}
+		}
+		return false
+	})
+	l.Await(t, "a=1 vs=1")
+	c.apply(t, "networking.istio.io/v1", "virtualservices", virtualService("vs", "3", good))
+	l.Await(t, "a=1 vs=3")
+	if f := l.Last().Findings; len(f) > 0 {
+		t.Errorf("it was put right: %v", f)
+	}
+	c.delete(t, "apiextensions.k8s.io/v1", "customresourcedefinitions", "", "virtualservices.networking.istio.io")
+	l.Await(t, "a=1")
+}
+
+// TestServerRestarts: while the API server is away, what was read stays; then all that was missed is there, although the
+// versions that the source knows are too old for the server by then.
+func TestServerRestarts(t *testing.T) {
+	c := newCluster(t, kubetest.Own(t))
+	p := c.place(t)
+	p.Put(t, "a", "1")
+	p.Put(t, "b", "1")
+	l := sourcetest.Listen(t, p)
+	l.Await(t, "a=1 b=1")
+	p.Cut(t)
+	p.Delete(t, "a")
+	p.Put(t, "b", "2")
+	c.Down(t)
+	c.Up(t)
+	p.Put(t, "c", "1")
+	l.Await(t, "a=1 b=1")
+	p.Mend(t)
+	l.Await(t, "b=2 c=1")
+}
+
+// TestSecrets: only those that may be certificates leave the server; ConfigMaps only with an authority in them.
+func TestSecrets(t *testing.T) {
+	c := newCluster(t, kubetest.Start(t))
+	secret := func(name, kind string) {
+		c.apply(t, "v1", "secrets", fmt.Sprintf("apiVersion: v1\nkind: Secret\nmetadata: {name: %s, namespace: default, labels: {%s: \"1\"}}\ntype: %s\nstringData: {password: word, username: name}\n",
+			name, sourcetest.Label, kind))
+	}
+	secret("opaque", "Opaque")
+	secret("login", "kubernetes.io/basic-auth")
+	for name, key := range map[string]string{"with": authorityKey, "without": "x"} {
+		c.apply(t, "v1", "configmaps", fmt.Sprintf("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: %s, namespace: default, labels: {%s: \"1\"}}\ndata: {%s: text}\n",
+			name, sourcetest.Label, key))
+	}
+	sourcetest.Listen(t, c.place(t)).Await(t, "opaque=1 with=1")
+}

@@ -1,0 +1,181 @@
+// Package kubetest gives tests a real Kubernetes API server.
+//
+// Two are taken, by environment variables: WEFT_TEST_KUBECONFIG is the kubeconfig of a cluster that tests may fill and empty, and
+// WEFT_TEST_KUBEBIN a folder with the programs kube-apiserver and etcd, which tests start for themselves, and may also stop. Where
+// there is neither, tests are skipped and say so.
+package kubetest
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"k8s.io/client-go/discovery"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+)
+
+// Server is an API server. Its methods but Config need one that the test has started; Own says whether it is.
+type Server struct {
+	Config *rest.Config
+	// Own is false for a cluster that is somebody else's.
+	Own bool
+
+	dir, bin  string
+	etcd      string // client address
+	port      string
+	apiserver *exec.Cmd
+}
+
+const token = "test-token"
+
+// Start gives a server, or skips the test. One that the test starts is gone when it ends.
+func Start(t *testing.T) *Server {
+	t.Helper()
+	if file := os.Getenv("WEFT_TEST_KUBECONFIG"); file != "" {
+		c, err := clientcmd.BuildConfigFromFlags("", file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return &Server{Config: c}
+	}
+	bin := os.Getenv("WEFT_TEST_KUBEBIN")
+	if bin == "" {
+		t.Skip("no Kubernetes: neither WEFT_TEST_KUBECONFIG (a cluster) nor WEFT_TEST_KUBEBIN (a folder with kube-apiserver and etcd) is set")
+	}
+	return start(t, bin)
+}
+
+// Own is Start for tests that stop the server, which only their own suffers.
+func Own(t *testing.T) *Server {
+	t.Helper()
+	bin := os.Getenv("WEFT_TEST_KUBEBIN")
+	if bin == "" {
+		t.Skip("no Kubernetes of its own: WEFT_TEST_KUBEBIN (a folder with kube-apiserver and etcd) is not set")
+	}
+	return start(t, bin)
+}
+
+func start(t *testing.T, bin string) *Server {
+	t.Helper()
+	s := &Server{Own: true, bin: bin, dir: t.TempDir(), etcd: freeAddress(t)}
+	_, s.port, _ = net.SplitHostPort(freeAddress(t))
+	peer := freeAddress(t)
+	s.run(t, "etcd", "--name=test", "--data-dir="+filepath.Join(s.dir, "etcd"), "--unsafe-no-fsync", "--log-level=error",
+		"--listen-client-urls=http://"+s.etcd, "--advertise-client-urls=http://"+s.etcd, "--listen-peer-urls=http://"+peer,
+		"--initial-advertise-peer-urls=http://"+peer, "--initial-cluster=test=http://"+peer)
+	s.writeKeys(t)
+	s.Config = &rest.Config{Host: "https://127.0.0.1:" + s.port, BearerToken: token, TLSClientConfig: rest.TLSClientConfig{Insecure: true}}
+	s.Up(t)
+	return s
+}
+
+// Etcd is the address of the server's own etcd.
+func (s *Server) Etcd() string { return s.etcd }
+
+// Up starts the API server and waits until it is ready.
+func (s *Server) Up(t *testing.T) {
+	t.Helper()
+	s.apiserver = s.run(t, "kube-apiserver", "--etcd-servers=http://"+s.etcd, "--bind-address=127.0.0.1", "--secure-port="+s.port,
+		"--cert-dir="+filepath.Join(s.dir, "certs"), "--token-auth-file="+filepath.Join(s.dir, "tokens"), "--authorization-mode=RBAC",
+		"--service-account-issuer=https://kubernetes.default.svc", "--service-account-key-file="+filepath.Join(s.dir, "sa.pub"),
+		"--service-account-signing-key-file="+filepath.Join(s.dir, "sa.key"), "--service-cluster-ip-range=10.96.0.0/16",
+		"--disable-admission-plugins=ServiceAccount", "--watch-cache=true", "-v=0")
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	d, err := discovery.NewDiscoveryClientForConfig(s.Config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for {
+		_, err := d.RESTClient().Get().AbsPath("/readyz").DoRaw(ctx)
+		if err == nil {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			t.Fatalf("the API server does not become ready: %v", err)
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
+// Down kills the API server; its objects stay.
+func (s *Server) Down(t *testing.T) {
+	t.Helper()
+	if err := s.apiserver.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_, _ = s.apiserver.Process.Wait() // killed
+}
+
+// run starts a program that ends with the test, and with the test's process at the latest.
+func (s *Server) run(t *testing.T, name string, args ...string) *exec.Cmd {
+	t.Helper()
+	log, err := os.OpenFile(filepath.Join(s.dir, name+".log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(filepath.Join(s.bin, name), args...)
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill() // it may have ended
+		_, _ = cmd.Process.Wait()
+		_ = log.Close()
+		if text, err := os.ReadFile(log.Name()); err == nil && t.Failed() {
+			t.Logf("%s:\n%s", name, text[max(0, len(text)-4000):])
+		}
+	})
+	return cmd
+}
+
+func (s *Server) writeKeys(t *testing.T) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	private, err := x509.MarshalECPrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	public, err := x509.MarshalPKIXPublicKey(&key.PublicKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	files := map[string][]byte{
+		"tokens": fmt.Appendf(nil, "%s,admin,1,system:masters\n", token),
+		"sa.key": pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: private}),
+		"sa.pub": pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: public}),
+	}
+	for name, text := range files {
+		if err := os.WriteFile(filepath.Join(s.dir, name), text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
