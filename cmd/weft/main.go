@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/weftmesh/weft/internal/cli"
+	"github.com/weftmesh/weft/internal/control/compile"
+	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/local"
 	"github.com/weftmesh/weft/internal/runtime"
 )
@@ -51,13 +53,32 @@ func up(ctx context.Context, o cli.UpOptions) error {
 	if err != nil || ttl < 2*time.Second {
 		return fmt.Errorf("cert-ttl %q: want a duration of at least 2s, such as 24h", o.CertTTL)
 	}
+	settings, err := meshSettings(o)
+	if err != nil {
+		return err
+	}
 	return local.Up(ctx, local.Options{
 		Mesh: o.Mesh, Paths: o.Paths, StateDir: o.StateDir, RunDir: o.RunDir,
 		ProxyBinary: proxy, CommandDirs: commandDirs(o.Paths, filepath.Dir(self)), Images: o.Images,
 		Isolation: o.Isolation, PublishAddress: o.PublishAddress, Publish: o.Publish,
 		XDSAddress: listenAddress(o.XDSAddress), MetricsAddress: listenAddress(o.MetricsAddress),
-		TrustDomain: trustDomain, RegistryOnly: o.RegistryOnly, AccessLog: o.AccessLog, CertTTL: ttl, Log: log,
+		Settings: settings, CertTTL: ttl, Log: log,
 	})
+}
+
+// meshSettings joins the flags and the file with the mesh's settings.
+func meshSettings(o cli.UpOptions) (model.Settings, error) {
+	s := model.Settings{TrustDomain: trustDomain, RegistryOnly: o.RegistryOnly, AccessLog: o.AccessLog}
+	if o.MeshConfig == "" {
+		return s, nil
+	}
+	text, err := os.ReadFile(o.MeshConfig)
+	if err != nil {
+		return s, fmt.Errorf("mesh settings: %w", err)
+	}
+	s, err = compile.ReadSettings(o.MeshConfig, text, s)
+	s.RegistryOnly = s.RegistryOnly || o.RegistryOnly
+	return s, err
 }
 
 // listenAddress is empty for "none".

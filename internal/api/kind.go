@@ -24,6 +24,6 @@ func KindMatches(kind, asked string) bool {
 func Kinds() []string {
 	return []string{"AuthorizationPolicy", "BackendTLSPolicy", "ConfigMap", "Deployment", "DestinationRule", "EndpointSlice",
 		"GRPCRoute", "Gateway", "GatewayClass", "HTTPRoute", "Ingress", "IngressClass", "ListenerSet", "Namespace",
-		"PeerAuthentication", "Pod", "RateLimit", "ReferenceGrant", "Secret", "Service", "ServiceAccount", "ServiceEntry",
-		"TCPRoute", "TLSRoute", "VirtualService", "WorkloadEntry"}
+		"PeerAuthentication", "Pod", "ProxyConfig", "RateLimit", "ReferenceGrant", "Secret", "Service", "ServiceAccount", "ServiceEntry",
+		"Sidecar", "TCPRoute", "TLSRoute", "VirtualService", "WorkloadEntry", "WorkloadGroup"}
 }

@@ -35,6 +35,7 @@ type UpOptions struct {
 	MetricsAddress string
 	AccessLog      bool
 	RegistryOnly   bool
+	MeshConfig     string // a file in the form of Istio's MeshConfig; empty for none
 	Images         map[string][]string
 	LogLevel       string
 	LogOutput      io.Writer

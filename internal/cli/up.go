@@ -46,6 +46,11 @@ Each workload runs with a sidecar in a network namespace of its own, with root o
 			if o.Images, err = parseImages(images); err != nil {
 				return err
 			}
+			if o.MeshConfig != "" {
+				if o.MeshConfig, err = filepath.Abs(o.MeshConfig); err != nil {
+					return err
+				}
+			}
 			o.Mesh = s.mesh
 			o.RunDir = api.RunDir(s.mesh)
 			if o.StateDir == "" {
@@ -65,6 +70,7 @@ Each workload runs with a sidecar in a network namespace of its own, with root o
 	f.StringVar(&o.XDSAddress, "xds-address", "127.0.0.1:15012", "address of the control plane for proxies outside this mesh; none for no such listener")
 	f.StringVar(&o.MetricsAddress, "metrics-address", "127.0.0.1:15014", "address of the aggregated metrics; none for no such listener")
 	f.BoolVar(&o.AccessLog, "access-log", true, "sidecars log each request (weft logs -c istio-proxy)")
+	f.StringVar(&o.MeshConfig, "mesh-config", "", "file with the mesh's settings, in the form of Istio's MeshConfig; its trust domain is that of the mesh")
 	f.BoolVar(&o.RegistryOnly, "registry-only", false, "refuse calls to destinations that the mesh does not know")
 	f.StringArrayVar(&images, "image", nil, "command that stands for a container image, as 'PATTERN=COMMAND ARG'; may be repeated")
 	f.StringVar(&o.LogLevel, "log-level", "warn", "debug, info, warn or error")

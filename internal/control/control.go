@@ -167,7 +167,7 @@ func (c *Control) openSources() (err error) {
 	}
 	layers := source.Layers{Applied: c.store, Others: c.options.Sources}
 	if len(c.options.Paths) > 0 {
-		layers.Files = &source.Files{Paths: c.options.Paths, Check: compile.Check, Births: c.store.Births}
+		layers.Files = &source.Files{Paths: c.options.Paths, Check: compile.CheckFor(c.options.Settings), Births: c.store.Births}
 	}
 	if c.options.LocalRuntime {
 		c.runtime = source.NewRuntime()

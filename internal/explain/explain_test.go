@@ -223,4 +223,8 @@ func TestRegistryOnlyRefusesTheUnknown(t *testing.T) {
 	if err != nil || r.Outcome != "refuse" || r.Status != 502 {
 		t.Errorf("report %+v, %v", r, err)
 	}
+	m.Sidecars = []*model.Sidecar{{Outbound: &model.OutboundPolicy{}}}
+	if r, err = explain.Mesh(m, explain.Request{From: "productpage", URL: "http://www.example.org/"}); err != nil || r.Outcome != "pass through" {
+		t.Errorf("with a Sidecar: report %+v, %v", r, err)
+	}
 }

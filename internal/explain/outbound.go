@@ -170,12 +170,29 @@ func (e *evaluation) unknown(name string) {
 	switch {
 	case e.view.Client.Role == wire.Gateway:
 		e.refuse(0, "", "the gateway does not listen on port %d", e.talk.port)
-	case e.view.RegistryOnly:
+	case e.unknownGoes() == wire.BlackHoleCluster:
 		e.refuse(502, "NR", "the mesh does not know %s, and destinations that it does not know are refused (REGISTRY_ONLY)", name)
+	case e.unknownGoes() != wire.PassthroughCluster:
+		e.report.Outcome = "pass through"
+		e.report.Summary = fmt.Sprintf("the mesh does not know %s: the connection is passed on to %s, as the client's Sidecar says", name, e.unknownGoes())
 	default:
 		e.report.Outcome = "pass through"
 		e.report.Summary = fmt.Sprintf("the mesh does not know %s: the connection is passed through as it is", name)
 	}
+}
+
+// unknownGoes is the cluster for destinations that the mesh does not have.
+func (e *evaluation) unknownGoes() string {
+	ln, found, err := get[*conf.Listener](e.view.Client.Resources, decode.ListenerType, wire.OutboundListener)
+	switch {
+	case err != nil:
+		e.problem("%s: %s", wire.OutboundListener, err)
+	case found && ln.Default != nil && ln.Default.TCP != nil && len(ln.Default.TCP.Clusters) > 0:
+		return ln.Default.TCP.Clusters[0].Cluster
+	case e.view.RegistryOnly:
+		return wire.BlackHoleCluster
+	}
+	return wire.PassthroughCluster
 }
 
 // conn describes the connection to the client's proxy.

@@ -49,7 +49,7 @@ func (m *Mesh) Status(context.Context) (api.Status, error) {
 	s := api.Status{
 		Mesh: m.opt.Mesh, Version: version.String(), PID: os.Getpid(), Started: m.started,
 		Isolation: string(m.runtime.Mode()), Reason: m.runtime.Reason(),
-		Control: state, ControlSince: since, TrustDomain: m.opt.TrustDomain, RootExpires: m.authority.RootExpiry(),
+		Control: state, ControlSince: since, TrustDomain: m.opt.Settings.TrustDomain, RootExpires: m.authority.RootExpiry(),
 		Workloads: workloads{m}.list(), Sources: m.opt.Paths,
 		Gateways: []api.Published{}, Proxies: []api.Proxy{},
 	}

@@ -8,7 +8,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/weftmesh/weft/internal/control"
-	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/control/source"
 	"github.com/weftmesh/weft/internal/runtime"
 )
@@ -16,9 +15,8 @@ import (
 // openControl opens a control plane on the mesh's state directory.
 func (m *Mesh) openControl() (*control.Control, error) {
 	return control.New(control.Options{
-		StateDir: m.opt.StateDir, Paths: m.opt.Paths, LocalRuntime: true,
-		Settings: model.Settings{TrustDomain: m.opt.TrustDomain, RegistryOnly: m.opt.RegistryOnly, AccessLog: m.opt.AccessLog},
-		Address:  orNone(m.opt.XDSAddress), HTTPAddress: orNone(m.opt.MetricsAddress), Socket: m.xdsSocket(),
+		StateDir: m.opt.StateDir, Paths: m.opt.Paths, LocalRuntime: true, Settings: m.opt.Settings,
+		Address: orNone(m.opt.XDSAddress), HTTPAddress: orNone(m.opt.MetricsAddress), Socket: m.xdsSocket(),
 		Gatherers: m.gatherers(), Authority: m.authority, Tokens: m.tokens, Log: m.log,
 	})
 }

@@ -23,6 +23,7 @@ import (
 	"github.com/weftmesh/weft/internal/api"
 	"github.com/weftmesh/weft/internal/ca"
 	"github.com/weftmesh/weft/internal/collect"
+	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/identity"
 	"github.com/weftmesh/weft/internal/runtime"
 )
@@ -41,11 +42,9 @@ type Options struct {
 	PublishAddress string
 	Publish        map[uint16]uint16
 
-	XDSAddress     string // "host:port"; empty for the unix socket alone
-	MetricsAddress string // "host:port"; empty for none
-	TrustDomain    string
-	RegistryOnly   bool
-	AccessLog      bool
+	XDSAddress     string         // "host:port"; empty for the unix socket alone
+	MetricsAddress string         // "host:port"; empty for none
+	Settings       model.Settings // with a trust domain
 	CertTTL        time.Duration
 
 	Log *slog.Logger
@@ -124,21 +123,21 @@ func (m *Mesh) cleanRunDir() {
 // open makes or loads what lives longer than one control plane: keys and the runtime.
 func (m *Mesh) open() (err error) {
 	caDir := filepath.Join(m.opt.StateDir, "ca")
-	if m.authority, err = ca.Open(caDir, ca.Options{TrustDomain: m.opt.TrustDomain, LeafTTL: m.opt.CertTTL, Log: m.log}); err != nil {
+	if m.authority, err = ca.Open(caDir, ca.Options{TrustDomain: m.opt.Settings.TrustDomain, LeafTTL: m.opt.CertTTL, Log: m.log}); err != nil {
 		return err
 	}
-	if m.tokens, err = ca.OpenTokens(caDir, ca.TokenOptions{TrustDomain: m.opt.TrustDomain}); err != nil {
+	if m.tokens, err = ca.OpenTokens(caDir, ca.TokenOptions{TrustDomain: m.opt.Settings.TrustDomain}); err != nil {
 		return errors.Join(err, m.authority.Close())
 	}
 	m.runtime, err = runtime.New(runtime.Options{
 		StateDir: filepath.Join(m.opt.StateDir, "runtime"), RunDir: filepath.Join(m.opt.RunDir, "r"),
 		ProxyBinary: m.opt.ProxyBinary, Isolation: runtime.Isolation(m.opt.Isolation),
 		PublishAddress: m.opt.PublishAddress, Publish: m.opt.Publish,
-		Control: "unix://" + m.xdsSocket(), TrustDomain: m.opt.TrustDomain,
+		Control: "unix://" + m.xdsSocket(), TrustDomain: m.opt.Settings.TrustDomain,
 		Roots:       func() (string, error) { return string(m.authority.RootsPEM()), nil },
 		Token:       func(p identity.Peer) (string, error) { return m.tokens.Mint(p) },
 		CommandDirs: m.opt.CommandDirs, Images: m.opt.Images, Log: m.log,
-		AccessLog: m.opt.AccessLog, RegistryOnly: m.opt.RegistryOnly,
+		AccessLog: m.opt.Settings.AccessLog, RegistryOnly: m.opt.Settings.RegistryOnly,
 		Hidden: []string{m.opt.StateDir, m.opt.RunDir, filepath.Dir(api.StateDir(m.opt.Mesh)), filepath.Dir(api.RunDir(m.opt.Mesh))}, // of other meshes too
 	})
 	if err != nil {

@@ -319,6 +319,9 @@ func (e *endpoint) close() { e.pool.Close() }
 // pick chooses an endpoint: the balancer's, or for original destination clusters the one at dst.
 func (c *cluster) pick(ch *balance.Choice, dst netip.AddrPort) *endpoint {
 	if c.conf.Discovery == conf.OriginalDst {
+		if p := c.conf.PortOverride; p != 0 {
+			dst = netip.AddrPortFrom(dst.Addr(), p)
+		}
 		return c.visit(dst)
 	}
 	if h := c.balancer.Pick(ch); h != nil {

@@ -18,6 +18,7 @@ import (
 	"github.com/weftmesh/weft/internal/proxy/bind"
 	"github.com/weftmesh/weft/internal/proxy/listen"
 	"github.com/weftmesh/weft/internal/proxy/overload"
+	"github.com/weftmesh/weft/internal/proxy/plane"
 	"github.com/weftmesh/weft/internal/telemetry"
 	"github.com/weftmesh/weft/internal/wire"
 )
@@ -157,6 +158,7 @@ func (r *running) background() {
 	if p.plane != nil {
 		r.work.Go(func() { r.fails("certificates", p.plane.Authority.Run(r.hard)) })
 		r.work.Go(func() { r.fails("configuration", p.plane.Run(r.hard)) })
+		r.work.Go(func() { plane.FollowConcurrency(r.hard, p.plane.Live) })
 	}
 	r.work.Go(func() { p.becomeReady(r.hard) })
 	if p.opt.Tidy {
@@ -385,7 +387,7 @@ func (r *running) bind() error {
 		r.listeners = append(r.listeners, bound{l, name, address, handle})
 		return nil
 	}
-	err := errors.Join(open("virtualOutbound", b.Outbound, p.captured), open(wire.InboundListener, b.Inbound, p.arrived), open("forwardProxy", b.ForwardProxy, p.forwarder))
+	err := errors.Join(open(wire.OutboundListener, b.Outbound, p.captured), open(wire.InboundListener, b.Inbound, p.arrived), open("forwardProxy", b.ForwardProxy, p.forwarder))
 	for _, m := range b.OutboundPorts {
 		err = errors.Join(err, open(m.Listen, m.Listen, p.explicit(m.Destination)))
 	}

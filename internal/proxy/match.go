@@ -196,12 +196,12 @@ func httpOf(t *conf.Target) *conf.HTTP {
 
 // passThrough sends what the mesh does not know where the client wanted it.
 func (x *exchange) passThrough() bool {
-	if x.p.opt.RegistryOnly {
+	name := x.d.passthrough().Clusters[0].Cluster
+	if name == wire.BlackHoleCluster {
 		return x.fail(unroutable, "resolve", fmt.Errorf("%s: not known to the mesh", x.d.name))
 	}
-	x.cluster = x.p.clusters.get(wire.PassthroughCluster)
-	if x.d.forward || x.d.fixed != "" {
-		x.cluster = x.p.outside(x.d.name)
+	if x.cluster = x.p.clusterFor(x.d, name); x.cluster == nil {
+		return x.fail(noCluster, "resolve", fmt.Errorf("%s: not known to the mesh, and cluster %q is unknown", x.d.name, name))
 	}
 	return true
 }

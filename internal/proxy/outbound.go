@@ -99,8 +99,11 @@ func protocols(t *conf.Target, d *downstream) (http bool, tcp *conf.TCP, byName 
 	return http || t.Routes != nil, tcp, byName
 }
 
-// passthrough is the chain of destinations that the mesh does not know.
+// passthrough is the chain of destinations that the mesh does not know: what the control plane says, or else the bootstrap file.
 func (d *downstream) passthrough() *conf.TCP {
+	if t := d.p.config.Snapshot().Unknown; t != nil && len(t.Clusters) > 0 {
+		return t
+	}
 	cluster := wire.PassthroughCluster
 	if d.p.opt.RegistryOnly {
 		cluster = wire.BlackHoleCluster

@@ -28,6 +28,17 @@ const SidecarMark = 1337
 // filter chains are matched by destination port, transport protocol and ALPN, as Envoy does it.
 const InboundListener = "virtualInbound"
 
+// OutboundListener names the listener resource that says what a sidecar does with connections to destinations that the mesh does not
+// know: its default filter chain relays to PassthroughCluster, BlackHoleCluster or a cluster of the mesh. Requests go there too.
+const OutboundListener = "virtualOutbound"
+
+// ProxySettings is the metadata of a sidecar's OutboundListener, and of a gateway's listeners, that says how the proxy itself is to run;
+// Concurrency in it is the number of cores that it may use at a time, 0 for all.
+const (
+	ProxySettings = "weft.proxy"
+	Concurrency   = "concurrency"
+)
+
 // GRPCServerListenerPrefix begins the name of the listener of a gRPC server that has no proxy; the address that it listens on
 // follows. gRPC makes the name of a template in its bootstrap file, and this one is Istio's.
 const GRPCServerListenerPrefix = "xds.istio.io/grpc/lds/inbound/"

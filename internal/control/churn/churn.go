@@ -63,6 +63,7 @@ func (c *Churn) Edit(f func(*model.Mesh)) {
 	m := *c.Mesh
 	m.Services, m.ByAddress, m.Destinations, m.Workloads = m.Services.Copy(), m.ByAddress.Copy(), m.Destinations.Copy(), m.Workloads.Copy()
 	m.RouteSets, m.Gateways = slices.Clone(m.RouteSets), slices.Clone(m.Gateways)
+	m.Sidecars, m.ProxyConfigs = slices.Clone(m.Sidecars), slices.Clone(m.ProxyConfigs)
 	m.PeerAuthentications, m.AuthorizationPolicies, m.RateLimits = slices.Clone(m.PeerAuthentications), slices.Clone(m.AuthorizationPolicies), slices.Clone(m.RateLimits)
 	f(&m)
 	readdress(&m)
@@ -128,7 +129,10 @@ func (c *Churn) Change() string {
 		{"a gateway", func(m *model.Mesh) { c.gateway(m) }},
 		{"a gateway goes", func(m *model.Mesh) { m.Gateways = drop(c, m.Gateways) }},
 		{"a policy of " + namespace, func(m *model.Mesh) { c.policy(m, namespace) }},
+		{"a sidecar of " + namespace, func(m *model.Mesh) { c.sidecar(m, namespace, host) }},
+		{"a sidecar goes", func(m *model.Mesh) { m.Sidecars = drop(c, m.Sidecars) }},
 		{"policies go", func(m *model.Mesh) {
+			m.ProxyConfigs = drop(c, m.ProxyConfigs)
 			m.PeerAuthentications, m.AuthorizationPolicies, m.RateLimits = drop(c, m.PeerAuthentications), drop(c, m.AuthorizationPolicies), drop(c, m.RateLimits)
 		}},
 	}
@@ -227,6 +231,29 @@ func (c *Churn) gateway(m *model.Mesh) {
 			{Port: 15443, Name: "auto", Protocol: model.TLS, Hosts: []model.GatewayHost{{Host: "*"}}, TLS: &model.ServerTLS{Mode: model.TLSAutoPassthrough}}}})
 }
 
+func (c *Churn) sidecar(m *model.Mesh, namespace, host string) {
+	of := namespace
+	if namespace == "istio-system" {
+		of = ""
+	}
+	n := uint32(c.n)
+	m.ProxyConfigs = append(m.ProxyConfigs, &model.ProxyConfig{Namespace: of, Concurrency: &n})
+	s := &model.Sidecar{Ref: model.Ref{Kind: "Sidecar", Namespace: namespace, Name: fmt.Sprintf("s%d", c.n)}, Namespace: of, Created: age(c.n),
+		Egress: []model.Egress{{Port: pick(c, uint16(0), 9080), Hosts: []model.EgressHost{{Namespace: pick(c, "*", "."), Host: pick(c, "*", host, "*.example.com")}}}}}
+	if c.IntN(2) == 0 && of != "" {
+		s.Selector = map[string]string{"app": "productpage"}
+	}
+	switch c.IntN(4) {
+	case 0:
+		s.Outbound = &model.OutboundPolicy{RegistryOnly: true}
+	case 1:
+		s.Outbound = &model.OutboundPolicy{Proxy: &model.WeightedDestination{Host: host, Port: 9080}}
+	case 2:
+		s.Ingress = []model.Ingress{{Port: 9080, Protocol: model.HTTP, Endpoint: pick(c, "127.0.0.1:8080", ":8080")}}
+	}
+	m.Sidecars = append(m.Sidecars, s)
+}
+
 func (c *Churn) policy(m *model.Mesh, namespace string) {
 	if namespace == "istio-system" {
 		namespace = ""
@@ -248,7 +275,7 @@ func (c *Churn) policy(m *model.Mesh, namespace string) {
 
 // Delta compares two meshes, part by part.
 func Delta(a, b *model.Mesh) model.Delta {
-	d := model.Delta{All: a.Settings != b.Settings}
+	d := model.Delta{All: !a.Settings.Equal(&b.Settings)}
 	without := func(s *model.Service) *model.Service {
 		if s == nil {
 			return nil
@@ -284,6 +311,7 @@ func Delta(a, b *model.Mesh) model.Delta {
 	d.Routes = differing(routes(a), routes(b), equal)
 	d.Gateways = differing(gatewaysOf(a), gatewaysOf(b), equal)
 	d.Policies = differing(policiesOf(a), policiesOf(b), equal)
+	d.Sidecars = differing(sidecarsOf(a), sidecarsOf(b), equal)
 	return d
 }
 
@@ -301,8 +329,19 @@ func gatewaysOf(m *model.Mesh) map[model.Ref][]any {
 	return out
 }
 
+func sidecarsOf(m *model.Mesh) map[string][]any {
+	out := map[string][]any{}
+	for _, s := range m.Sidecars {
+		out[s.Namespace] = append(out[s.Namespace], s)
+	}
+	return out
+}
+
 func policiesOf(m *model.Mesh) map[string][]any {
 	out := map[string][]any{}
+	for _, p := range m.ProxyConfigs {
+		out[p.Namespace] = append(out[p.Namespace], p)
+	}
 	for _, p := range m.PeerAuthentications {
 		out[p.Namespace] = append(out[p.Namespace], p)
 	}

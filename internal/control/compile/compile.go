@@ -27,8 +27,13 @@ type Input struct {
 // left out of the mesh. The zero Settings become trust domain and cluster domain "cluster.local" and root namespace
 // "istio-system".
 func Compile(in Input) (*model.Mesh, []model.Finding) {
-	c := newCompiler(withDefaults(in.Settings))
+	started := withDefaults(in.Settings)
+	c := newCompiler(meshSettings(in.Objects, started))
 	for _, o := range in.Objects {
+		if isMeshConfig(o, started) {
+			c.take(convert.Object(o, started))
+			continue
+		}
 		c.take(convert.Object(o, c.settings))
 	}
 	c.addServices()
@@ -40,6 +45,8 @@ func Compile(in Input) (*model.Mesh, []model.Finding) {
 	c.addGateways()
 	c.addRoutes()
 	c.addPolicies()
+	c.addSidecars()
+	c.addProxyConfigs()
 	return c.mesh, c.findings()
 }
 

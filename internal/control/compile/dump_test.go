@@ -20,6 +20,12 @@ func dump(m *model.Mesh) string {
 	return b.String()
 }
 
+func isDefault(settings reflect.Value) bool {
+	s, ok := settings.Interface().(model.Settings)
+	d := withDefaults(model.Settings{})
+	return ok && s.Equal(&d)
+}
+
 type dumper struct{ b *strings.Builder }
 
 func (d dumper) line(depth int, format string, args ...any) {
@@ -46,7 +52,7 @@ func (d dumper) value(v reflect.Value, depth int, label string) {
 		for i := range v.NumField() {
 			f := v.Field(i)
 			name := v.Type().Field(i).Name
-			if f.IsZero() || f.Kind() == reflect.Map && f.Len() == 0 || name == "Settings" || name == "ByAddress" || name == "Created" {
+			if f.IsZero() || f.Kind() == reflect.Map && f.Len() == 0 || f.Type() == reflect.TypeFor[model.Settings]() && isDefault(f) || name == "ByAddress" || name == "Created" {
 				continue
 			}
 			d.value(f, depth+1, name)

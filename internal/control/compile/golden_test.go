@@ -16,7 +16,8 @@ import (
 
 var update = flag.Bool("update", false, "rewrite the expected output in testdata")
 
-// TestGolden compiles the YAML at the top of each file of testdata and compares mesh and findings with what is below.
+// TestGolden compiles the YAML at the top of each file of testdata and compares mesh and findings with what is below. A file "ask"
+// names a workload (NAMESPACE/NAME) and resources that its proxy asks for, each on a line; the messages it gets are below too.
 func TestGolden(t *testing.T) {
 	files, err := filepath.Glob("testdata/*/*.txtar")
 	if err != nil || len(files) == 0 {
@@ -37,8 +38,13 @@ func golden(t *testing.T, file string, a *txtar.Archive) {
 	var objects []*source.Object
 	var findings []model.Finding
 	var inputs []txtar.File
+	ask := ""
 	want := map[string]string{}
 	for _, f := range a.Files {
+		if f.Name == "ask" {
+			inputs, ask = append(inputs, f), string(f.Data)
+			continue
+		}
 		if filepath.Ext(f.Name) != ".yaml" {
 			want[f.Name] = string(f.Data)
 			continue
@@ -49,8 +55,14 @@ func golden(t *testing.T, file string, a *txtar.Archive) {
 	}
 	mesh, found := Compile(Input{Objects: objects})
 	got := map[string]string{"mesh": dump(mesh), "findings": render(append(findings, found...))}
+	if ask != "" {
+		got["messages"] = messages(t, mesh, ask)
+	}
 	if *update {
 		a.Files = append(inputs, txtar.File{Name: "mesh", Data: []byte(got["mesh"])}, txtar.File{Name: "findings", Data: []byte(got["findings"])})
+		if ask != "" {
+			a.Files = append(a.Files, txtar.File{Name: "messages", Data: []byte(got["messages"])})
+		}
 		if err := os.WriteFile(file, txtar.Format(a), 0o644); err != nil {
 			t.Fatal(err)
 		}

@@ -1,6 +1,7 @@
 package compile
 
 import (
+	"cmp"
 	"strings"
 
 	networkingv1 "k8s.io/api/networking/v1"
@@ -28,8 +29,16 @@ func (c *compiler) ingressGateway(p *part) (*model.Gateway, bool) {
 		return nil, false
 	}
 	class, field := convert.IngressClass(in)
-	if !c.isOurs(class, "IngressClass") {
-		p.Info("NotOurs", field, `use class "istio" or "weft" to have this mesh serve it`, "class %q belongs to another implementation", class)
+	if c.settings.Ingress.Off {
+		p.Info("NotOurs", field, "", "Ingress objects are not served: the mesh's ingressControllerMode is OFF")
+		return nil, false
+	}
+	ours := convert.OurIngressClass(class, c.settings)
+	if c.byRef[model.Ref{Kind: "IngressClass", Name: class}] != nil {
+		ours = c.isOurs(class, "IngressClass")
+	}
+	if !ours {
+		p.Info("NotOurs", field, "use class "+cmp.Or(c.settings.Ingress.Class, "istio")+" or weft to have this mesh serve it", "class %q belongs to another implementation", class)
 		return nil, false
 	}
 	if p.Gateway == nil {

@@ -69,7 +69,7 @@ func split(all []model.WeightedDestination) (good []model.WeightedDestination, r
 
 func (g *Generator) routeAction(out *routev3.Route, c candidate, destinations []model.WeightedDestination, host string, at place) *routev3.RouteAction {
 	r := c.rule
-	action := &routev3.RouteAction{Timeout: durationpb.New(r.Timeout), RetryPolicy: retryPolicy(r.Retries)}
+	action := &routev3.RouteAction{Timeout: durationpb.New(r.Timeout), RetryPolicy: retryPolicy(g.retries(r.Retries))}
 	if g.node.Proxyless {
 		action.MaxStreamDuration = &routev3.RouteAction_MaxStreamDuration{MaxStreamDuration: durationpb.New(r.Timeout)}
 	}

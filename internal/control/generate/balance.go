@@ -102,7 +102,7 @@ func (g *Generator) hashOf(d model.WeightedDestination, port uint16) *model.Cons
 		port = s.Ports[0].Number
 	}
 	rule := g.destination(s)
-	if b := trafficPolicy(rule, subset(rule, d.Subset), port).Balancing; b != nil {
+	if b := g.policy(rule, subset(rule, d.Subset), port).Balancing; b != nil {
 		return b.Hash
 	}
 	return nil
@@ -169,7 +169,7 @@ func (g *Generator) relayPool(destinations []model.WeightedDestination, port uin
 	for _, d := range destinations {
 		if s := g.service(d.Host); s != nil {
 			rule := g.destination(s)
-			if p := trafficPolicy(rule, subset(rule, d.Subset), cmp.Or(d.Port, port)).Pool; p != nil && says(p) {
+			if p := g.policy(rule, subset(rule, d.Subset), cmp.Or(d.Port, port)).Pool; p != nil && says(p) {
 				return p
 			}
 		}

@@ -75,7 +75,7 @@ func (g *Generator) backend(port uint16, subsetName, host string) (*backend, boo
 	if subsetName != "" && b.subset == nil {
 		return nil, false
 	}
-	b.policy = trafficPolicy(d, b.subset, port)
+	b.policy = g.policy(d, b.subset, port)
 	if b.policy.TLS == nil {
 		b.policy.TLS = s.ClientTLS(port)
 	}
@@ -316,12 +316,19 @@ func (g *Generator) originalDestination(name string) *clusterv3.Cluster {
 
 // inboundCluster leads to the workload's own port.
 func (g *Generator) inboundCluster(name string, port uint16) (proto.Message, bool) {
-	for _, p := range g.node.Ports {
+	for _, p := range g.ports() {
 		if p.Number != port {
 			continue
 		}
 		c := g.originalDestination(name)
-		c.TypedExtensionProtocolOptions = protocolOptions(p.Protocol, nil)
+		endpoint, pool := g.ingress(port)
+		c.TypedExtensionProtocolOptions = protocolOptions(p.Protocol, pool)
+		c.CircuitBreakers = circuitBreakers(pool)
+		c.ConnectTimeout = g.connectTimeout(pool)
+		if pool != nil && pool.KeepAlive != nil {
+			c.UpstreamConnectionOptions = keepAlive(pool.KeepAlive)
+		}
+		deliver(c, endpoint)
 		if p.ServiceHost != "" {
 			service, namespace := p.ServiceHost, g.node.Namespace
 			if s := g.mesh.Service(p.ServiceHost); s != nil {

@@ -22,7 +22,7 @@ const dnsTTL = 30
 func (g *Generator) DNS(name string) (proto.Message, bool) {
 	for _, host := range g.fullNames(strings.TrimSuffix(strings.ToLower(name), ".")) {
 		s := g.service(host)
-		if s == nil {
+		if s == nil || !g.reachesSome(s) {
 			continue
 		}
 		addresses, known := g.addresses(s)

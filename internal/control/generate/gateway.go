@@ -88,6 +88,7 @@ func (g *Generator) GatewayListeners() []*listenerv3.Listener {
 			Name:             wire.GatewayListenerName(set.port),
 			Address:          socketAddress(firstOf(set.servers[0].server.Bind, "0.0.0.0"), set.port),
 			TrafficDirection: corev3.TrafficDirection_OUTBOUND,
+			Metadata:         g.proxySettings(),
 		}
 		l.ListenerFilters = g.headerFilter(set)
 		switch set.kind() {
@@ -137,7 +138,7 @@ func (g *Generator) gatewayHTTP(routes string, port uint16) *listenerv3.Filter {
 }
 
 func (g *Generator) gatewayManager(routes string, port uint16) *hcmv3.HttpConnectionManager {
-	h := httpManager("gateway_" + strconv.Itoa(int(port)))
+	h := g.httpManager("gateway_" + strconv.Itoa(int(port)))
 	h.RouteSpecifier = &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{ConfigSource: ads(), RouteConfigName: routes}}
 	h.UseRemoteAddress = wrapperspb.Bool(true)
 	h.ForwardClientCertDetails = hcmv3.HttpConnectionManager_SANITIZE_SET

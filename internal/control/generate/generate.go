@@ -129,7 +129,7 @@ func (g *Generator) Class(typeURL, name string) string {
 	switch {
 	case name == "*",
 		g.node.Role == wire.Gateway && (typeURL == ListenerType || typeURL == RouteType),
-		name == wire.InboundListener || strings.HasPrefix(name, wire.GRPCServerListenerPrefix),
+		name == wire.InboundListener || name == wire.OutboundListener || strings.HasPrefix(name, wire.GRPCServerListenerPrefix),
 		typeURL == ClusterType && strings.HasPrefix(name, "inbound|"):
 		return ""
 	case typeURL == ListenerType || typeURL == RouteType:
@@ -140,6 +140,9 @@ func (g *Generator) Class(typeURL, name string) string {
 
 func (g *Generator) class(sources bool) string {
 	class := string(g.node.Role) + "|" + g.node.Namespace
+	if s := g.scope(); s != nil {
+		class += "|sidecar=" + s.Ref.Namespace + "/" + s.Ref.Name
+	}
 	if g.node.Proxyless {
 		class += "|proxyless"
 	}

@@ -52,7 +52,7 @@ func (g *Generator) inboundListener() *listenerv3.Listener {
 			ConfigType: &listenerv3.ListenerFilter_TypedConfig{TypedConfig: pack(&tlsinspectorv3.TlsInspector{})}}},
 	}
 	declared := map[uint16]bool{}
-	for _, p := range slices.SortedFunc(slices.Values(g.node.Ports), func(a, b model.WorkloadPort) int { return int(a.Number) - int(b.Number) }) {
+	for _, p := range slices.SortedFunc(slices.Values(g.ports()), func(a, b model.WorkloadPort) int { return int(a.Number) - int(b.Number) }) {
 		if declared[p.Number] {
 			continue
 		}
@@ -148,7 +148,7 @@ func (p *inboundPort) tcp() []*listenerv3.Filter {
 }
 
 func (p *inboundPort) http() []*listenerv3.Filter {
-	h := httpManager("inbound_" + strconv.Itoa(int(p.number)))
+	h := p.g.httpManager("inbound_" + strconv.Itoa(int(p.number)))
 	h.HttpFilters = append(slices.Concat(p.g.requestPolicies(), p.g.rateLimits()), router())
 	// The application learns who calls from x-forwarded-client-cert; what a client claims there is believed only over mutual TLS.
 	h.ForwardClientCertDetails = hcmv3.HttpConnectionManager_APPEND_FORWARD

@@ -39,9 +39,12 @@ func (g *Generator) Listener(name string) (proto.Message, bool) {
 			}
 		}
 	}
-	if name == wire.InboundListener {
-		if g.node.Role != wire.Sidecar || g.node.Proxyless {
+	if name == wire.InboundListener || name == wire.OutboundListener {
+		switch {
+		case g.node.Role != wire.Sidecar || g.node.Proxyless:
 			return nil, false
+		case name == wire.OutboundListener:
+			return g.unknownListener(), true
 		}
 		return g.inboundListener(), true
 	}
@@ -74,18 +77,19 @@ func (g *Generator) outboundHTTP(t *target) *hcmv3.HttpConnectionManager {
 	if t.pinned.IsValid() {
 		name = wire.RouteName(t.pinned.String(), t.port)
 	}
-	h := httpManager("outbound_" + name)
+	h := g.httpManager("outbound_" + name)
 	h.RouteSpecifier = &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{ConfigSource: ads(), RouteConfigName: name}}
 	h.HttpFilters = g.outboundFilters()
 	return h
 }
 
 // httpManager holds what all connection managers have in common, inbound, outbound and at gateways.
-func httpManager(stat string) *hcmv3.HttpConnectionManager {
+func (g *Generator) httpManager(stat string) *hcmv3.HttpConnectionManager {
 	return &hcmv3.HttpConnectionManager{
 		StatPrefix:     stat,
 		CodecType:      hcmv3.HttpConnectionManager_AUTO,
-		NormalizePath:  wrapperspb.Bool(true),
+		NormalizePath:  wrapperspb.Bool(g.mesh.Settings().Paths != model.NormalizeOff),
+		MergeSlashes:   g.mesh.Settings().Paths == model.MergeSlashes,
 		UpgradeConfigs: []*hcmv3.HttpConnectionManager_UpgradeConfig{{UpgradeType: "websocket"}},
 	}
 }

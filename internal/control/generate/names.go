@@ -17,14 +17,16 @@ func (g *Generator) Names(typeURL string) []string {
 		}
 	case typeURL == ListenerType:
 		if g.node.Role == wire.Sidecar && !g.node.Proxyless {
-			names = append(names, wire.InboundListener)
+			names = append(names, wire.InboundListener, wire.OutboundListener)
 		}
 		for s := range g.mesh.AllServices() {
-			if isWildcard(s.Host) || !g.visible(s) {
+			if isWildcard(s.Host) {
 				continue
 			}
 			for _, p := range s.Ports {
-				names = append(names, wire.ListenerName(s.Host, p.Number))
+				if g.reaches(s, p.Number) {
+					names = append(names, wire.ListenerName(s.Host, p.Number))
+				}
 			}
 		}
 	case typeURL == ClusterType:
@@ -36,7 +38,7 @@ func (g *Generator) Names(typeURL string) []string {
 
 func (g *Generator) clusterNames() []string {
 	names := []string{wire.BlackHoleCluster, wire.InboundPassthroughCluster, wire.PassthroughCluster}
-	for _, p := range g.node.Ports {
+	for _, p := range g.ports() {
 		names = append(names, wire.InboundCluster(p.Number))
 	}
 	for s := range g.mesh.AllServices() {

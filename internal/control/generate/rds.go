@@ -61,7 +61,7 @@ func (g *Generator) targetRoutes(t *target) []*routev3.Route {
 		Action: &routev3.Route_Route{Route: &routev3.RouteAction{
 			ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: t.cluster()},
 			Timeout:          durationpb.New(0),
-			RetryPolicy:      retryPolicy(nil),
+			RetryPolicy:      retryPolicy(g.retries(nil)),
 			HashPolicy:       g.hashPolicies(t.itself(), t.port),
 		}},
 	}}

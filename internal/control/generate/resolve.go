@@ -70,10 +70,10 @@ func (g *Generator) resolve(host string, port uint16) (*target, bool) {
 // resolveAddress takes a virtual address, or that of an endpoint of a headless service.
 func (g *Generator) resolveAddress(a netip.Addr, port uint16) (*target, bool) {
 	for _, s := range g.mesh.ServicesAt(a) {
-		if s.Port(port) == nil || !g.visible(s) {
+		if s.Port(port) == nil || !g.reaches(s, port) {
 			continue
 		}
-		t := &target{host: s.Host, port: port, service: s, sets: g.setsFor(s.Host, s)}
+		t := &target{host: s.Host, port: port, service: s, sets: g.setsFor(s.Host, port, s)}
 		if s.Headless {
 			t.pinned = a
 		}
@@ -85,13 +85,13 @@ func (g *Generator) resolveAddress(a netip.Addr, port uint16) (*target, bool) {
 // resolveFull takes a host in full: a service, one under a wildcard, or a host of route sets alone. The host "*" of a route set
 // makes no destination of something that is no service: it would claim the whole internet.
 func (g *Generator) resolveFull(host string, port uint16) (*target, bool) {
-	if s := g.service(host); s != nil {
+	if s := g.service(host); s != nil && g.reaches(s, port) {
 		if s.Port(port) == nil {
 			return nil, false
 		}
-		return &target{host: host, port: port, service: s, sets: g.setsFor(host, s)}, true
+		return &target{host: host, port: port, service: s, sets: g.setsFor(host, port, s)}, true
 	}
-	sets := g.setsFor(host, nil)
+	sets := g.setsFor(host, port, nil)
 	if len(sets) == 0 || !answersPort(sets, port) {
 		return nil, false
 	}
@@ -180,22 +180,22 @@ func (g *Generator) service(host string) *model.Service {
 
 // setsFor gives the route sets that decide about a host for the sidecar: those of the most specific host that names it. The oldest
 // VirtualService rules alone; routes of the Gateway API are merged.
-func (g *Generator) setsFor(host string, s *model.Service) []*model.RouteSet {
+func (g *Generator) setsFor(host string, port uint16, s *model.Service) []*model.RouteSet {
 	for named, candidates := range g.mesh.RouteSets(host) {
 		if named == "*" && s == nil {
 			continue
 		}
-		if sets := g.ruling(candidates, s); len(sets) > 0 {
+		if sets := g.ruling(candidates, port, s); len(sets) > 0 {
 			return sets
 		}
 	}
 	return nil
 }
 
-func (g *Generator) ruling(candidates []*model.RouteSet, s *model.Service) []*model.RouteSet {
+func (g *Generator) ruling(candidates []*model.RouteSet, port uint16, s *model.Service) []*model.RouteSet {
 	var visible, merged, own []*model.RouteSet
 	for _, c := range candidates {
-		if c.ExportTo.VisibleFrom(c.Namespace, g.node.Namespace) {
+		if g.importsRoutes(c, port) {
 			visible = append(visible, c)
 		}
 	}

@@ -35,7 +35,7 @@ func (g *Generator) secure(c *clusterv3.Cluster, b *backend) {
 		}
 		return
 	}
-	if b.service.External || b.service.Resolution != model.Static || b.passthrough() {
+	if b.service.External || b.service.Resolution != model.Static || b.passthrough() || g.mesh.Settings().ManualMTLS {
 		return
 	}
 	if g.node.Proxyless {

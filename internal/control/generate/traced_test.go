@@ -242,7 +242,7 @@ func churnNodes() []Node {
 
 func churnNames() map[string][]string {
 	names := map[string][]string{
-		ListenerType: {wire.InboundListener, "0.0.0.0_80", "0.0.0.0_443", "0.0.0.0_15443", "10.78.0.2:9080", "10.77.0.41:5432", "10.77.0.42:5432", "10.9.9.9:80"},
+		ListenerType: {wire.InboundListener, wire.OutboundListener, "0.0.0.0_80", "0.0.0.0_443", "0.0.0.0_15443", "10.78.0.2:9080", "10.77.0.41:5432", "10.77.0.42:5432", "10.9.9.9:80"},
 		ClusterType:  {wire.BlackHoleCluster, wire.PassthroughCluster, "inbound|9080||"},
 		RouteType:    {"http.80", "https.443.web.g.istio-system"},
 	}

@@ -58,12 +58,16 @@ type policies struct {
 	peers  []*model.PeerAuthentication
 	rules  []*model.AuthorizationPolicy
 	limits []*model.RateLimit
+	// proxies and sidecars say how proxies run, and what they see.
+	proxies  []*model.ProxyConfig
+	sidecars []*model.Sidecar
 }
 
 // New prepares a mesh, which must not change afterwards.
 func New(mesh *model.Mesh) *Index {
 	x := &Index{mesh: mesh, hosts: &hostList{}}
 	x.routes(nil)
+	x.byWorkload.policy(&model.TrafficPolicy{Outlier: mesh.Settings.Outlier, Balancing: &model.Balancing{Locality: mesh.Settings.Locality}}, 1)
 	for h, list := range mesh.Destinations.All() {
 		x.wildcardDestinations = addWildcard(x.wildcardDestinations, h)
 		for _, d := range list {
@@ -102,7 +106,7 @@ func (x *Index) Next(mesh *model.Mesh, d model.Delta) *Index {
 	if len(d.Gateways) > 0 {
 		next.gateways()
 	}
-	if len(d.Policies) > 0 {
+	if len(d.Policies)+len(d.Sidecars) > 0 {
 		next.selectors()
 	}
 	return &next
@@ -202,6 +206,12 @@ func (x *Index) selectors() {
 	for _, l := range x.mesh.RateLimits {
 		of(l.Namespace)
 	}
+	for _, p := range x.mesh.ProxyConfigs {
+		of(p.Namespace)
+	}
+	for _, s := range x.mesh.Sidecars {
+		of(s.Namespace)
+	}
 	// What is the mesh's is in every list. Namespaces with policies of their own are few, and so are the mesh's.
 	for _, p := range x.mesh.PeerAuthentications {
 		x.forNamespace(p.Namespace, func(l *policies) { l.peers = append(l.peers, p) })
@@ -211,6 +221,12 @@ func (x *Index) selectors() {
 	}
 	for _, p := range x.mesh.RateLimits {
 		x.forNamespace(p.Namespace, func(l *policies) { l.limits = append(l.limits, p) })
+	}
+	for _, p := range x.mesh.ProxyConfigs {
+		x.forNamespace(p.Namespace, func(l *policies) { l.proxies = append(l.proxies, p) })
+	}
+	for _, s := range x.mesh.Sidecars {
+		x.forNamespace(s.Namespace, func(l *policies) { l.sidecars = append(l.sidecars, s) })
 	}
 }
 
@@ -227,7 +243,7 @@ func (x *Index) forNamespace(namespace string, add func(*policies)) {
 // of gives the policies of a namespace.
 func (x *Index) of(namespace string) *policies { return cmp.Or(x.policies[namespace], x.policies[""]) }
 
-// Class gives a key of what of a client decides about resources besides its namespace: clients with equal keys, in one namespace,
+// Class gives a key of what of a client decides about resources besides its namespace and its Sidecar: clients with equal keys, in one namespace and with one Sidecar,
 // get equal clusters, endpoints and DNS tables; with sources, equal listeners and routes too.
 func (x *Index) Class(labels map[string]string, locality string, sources bool) string {
 	class := x.byWorkload.of(labels, locality)
@@ -240,7 +256,7 @@ func (x *Index) Class(labels map[string]string, locality string, sources bool) s
 // SameClasses reports whether both indexes put every client into the same class. Clients that were found in one are then found in
 // the other.
 func (x *Index) SameClasses(as *Index) bool {
-	return x.bySource.same(&as.bySource) && x.byWorkload.same(&as.byWorkload)
+	return x.bySource.same(&as.bySource) && x.byWorkload.same(&as.byWorkload) && slices.Equal(x.mesh.Sidecars, as.mesh.Sidecars)
 }
 
 // IsWildcard reports whether a host stands for many.

@@ -11,7 +11,7 @@ import (
 // Kind of a Key: what was looked at.
 type Kind uint8
 
-// The kinds. A Key without a name stands for all of its kind, but for Policies, where it stands for the mesh's own.
+// The kinds. A Key without a name stands for all of its kind, but for Policies and Sidecars, where it stands for the mesh's own.
 const (
 	// Services are looked up by host. A host also stands for the wildcards that cover it.
 	Services Kind = iota
@@ -29,6 +29,8 @@ const (
 	Gateways
 	// Policies, and all else that is chosen by selector, of a namespace.
 	Policies
+	// Sidecars of a namespace; as Policies.
+	Sidecars
 
 	kinds = iota
 )
@@ -67,7 +69,7 @@ func (r *Reader) note(kind Kind, name string) {
 		return
 	}
 	r.seen[k] = struct{}{}
-	if kind == Policies {
+	if bySelector(kind) {
 		return // its nameless key is not for all; namespaces are few
 	}
 	if r.many[kind]++; name == "" || r.many[kind] > maxOfKind {
@@ -76,11 +78,13 @@ func (r *Reader) note(kind Kind, name string) {
 	}
 }
 
+func bySelector(k Kind) bool { return k == Policies || k == Sidecars }
+
 // Seen gives what was looked at, sorted. Where all of a kind count, single ones are left out.
 func (r *Reader) Seen() []Key {
 	keys := make([]Key, 0, len(r.seen))
 	for k := range r.seen {
-		if k.Kind == Policies || k.Name == "" || r.many[k.Kind] <= maxOfKind {
+		if bySelector(k.Kind) || k.Name == "" || r.many[k.Kind] <= maxOfKind {
 			keys = append(keys, k)
 		}
 	}
@@ -215,3 +219,15 @@ func (r *Reader) AuthorizationPolicies(namespace string) []*model.AuthorizationP
 
 // RateLimits gives the mesh's own and those of a namespace, oldest first.
 func (r *Reader) RateLimits(namespace string) []*model.RateLimit { return r.policies(namespace).limits }
+
+// ProxyConfigs gives the mesh's own and those of a namespace, oldest first.
+func (r *Reader) ProxyConfigs(namespace string) []*model.ProxyConfig {
+	return r.policies(namespace).proxies
+}
+
+// Sidecars gives the mesh's own and those of a namespace, oldest first.
+func (r *Reader) Sidecars(namespace string) []*model.Sidecar {
+	r.note(Sidecars, "")
+	r.note(Sidecars, namespace)
+	return r.index.of(namespace).sidecars
+}

@@ -16,7 +16,7 @@ func compareKeys(a, b Key) int {
 func Keys(d model.Delta) iter.Seq[Key] {
 	return func(yield func(Key) bool) {
 		for kind, names := range map[Kind]map[string]bool{Services: d.Services, Endpoints: d.Endpoints, Routes: d.Routes,
-			Destinations: d.Destinations, Workloads: d.Workloads, Policies: d.Policies} {
+			Destinations: d.Destinations, Workloads: d.Workloads, Policies: d.Policies, Sidecars: d.Sidecars} {
 			for n := range names {
 				if !yield(Key{kind, n}) {
 					return
@@ -144,7 +144,7 @@ func (r *Readers[R]) touchedBy(k Key, yield func(R) bool) bool {
 	if !byName[k.Name].each(yield) {
 		return false
 	}
-	if k.Kind == Policies {
+	if bySelector(k.Kind) {
 		return true
 	}
 	if k.Name != "" && !byName[""].each(yield) {

@@ -24,4 +24,6 @@ type Delta struct {
 	// Policies are the namespaces (Mesh-wide: "") of policies, limits and whatever else is chosen by selector that came, went or
 	// changed.
 	Policies map[string]bool
+	// Sidecars are the namespaces (Mesh-wide: "") of Sidecars that came, went or changed.
+	Sidecars map[string]bool
 }

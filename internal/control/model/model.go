@@ -30,17 +30,8 @@ type Mesh struct {
 	PeerAuthentications   []*PeerAuthentication
 	AuthorizationPolicies []*AuthorizationPolicy
 	RateLimits            []*RateLimit // oldest first
-}
-
-// Settings are mesh-wide.
-type Settings struct {
-	TrustDomain   string
-	ClusterDomain string // "cluster.local"
-	RootNamespace string // "istio-system": policies there apply to the whole mesh
-	// RegistryOnly refuses destinations that the mesh does not know; otherwise they are passed through.
-	RegistryOnly   bool
-	AccessLog      bool
-	ConnectTimeout time.Duration
+	Sidecars              []*Sidecar   // oldest first
+	ProxyConfigs          []*ProxyConfig
 }
 
 // Ref names the object that something was compiled from, for names, explanations and findings.
@@ -398,6 +389,8 @@ type ConnectionPool struct {
 	IdleTimeout              time.Duration
 	// UpgradeHTTP2 speaks HTTP/2 to ports of HTTP, ClientProtocol to every port what the client speaks; the latter goes first.
 	UpgradeHTTP2, ClientProtocol bool
+	// KeepHTTP1 says that the mesh's wish to upgrade does not count here.
+	KeepHTTP1 bool
 }
 
 // RetryBudget bounds the retries under way by a percentage of the requests under way, and allows Min in any case. Nil takes Istio's

@@ -237,10 +237,7 @@ type groupKind struct{ group, kind string }
 
 // notYet gives the reasons for kinds of our own field that are refused by name. It is never changed.
 var notYet = map[groupKind]string{
-	{GroupNetworking, "Sidecar"}:             "proxies get only what they use, without it",
 	{GroupNetworking, "EnvoyFilter"}:         "the proxy is not Envoy",
-	{GroupNetworking, "WorkloadGroup"}:       "use WorkloadEntry",
-	{GroupNetworking, "ProxyConfig"}:         "its settings would have no effect",
 	{GroupSecurity, "RequestAuthentication"}: "tokens would not be checked",
 	{"telemetry.istio.io", "Telemetry"}:      "its settings would have no effect",
 	{"extensions.istio.io", "WasmPlugin"}:    "the plugin would not run",

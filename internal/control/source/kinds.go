@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	networking "istio.io/client-go/pkg/apis/networking/v1"
+	networkingbeta "istio.io/client-go/pkg/apis/networking/v1beta1"
 	security "istio.io/client-go/pkg/apis/security/v1"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -80,6 +81,9 @@ var kinds = []*Kind{
 	{Group: GroupNetworking, Name: "Gateway", Versions: istioNetworking, New: func() Kube { return &networking.Gateway{} }},
 	{Group: GroupNetworking, Name: "ServiceEntry", Versions: istioNetworking, New: func() Kube { return &networking.ServiceEntry{} }},
 	{Group: GroupNetworking, Name: "WorkloadEntry", Versions: istioNetworking, New: func() Kube { return &networking.WorkloadEntry{} }},
+	{Group: GroupNetworking, Name: "WorkloadGroup", Versions: istioNetworking, New: func() Kube { return &networking.WorkloadGroup{} }},
+	{Group: GroupNetworking, Name: "ProxyConfig", Versions: []string{"v1beta1"}, New: func() Kube { return &networkingbeta.ProxyConfig{} }},
+	{Group: GroupNetworking, Name: "Sidecar", Versions: istioNetworking, New: func() Kube { return &networking.Sidecar{} }},
 	{Group: GroupSecurity, Name: "PeerAuthentication", Versions: istioSecurity, New: func() Kube { return &security.PeerAuthentication{} }},
 	{Group: GroupSecurity, Name: "AuthorizationPolicy", Versions: istioSecurity, New: func() Kube { return &security.AuthorizationPolicy{} }},
 	{Group: weftapi.GroupNetworking, Name: "RateLimit", Versions: []string{weftapi.Version}, New: func() Kube { return &weftapi.RateLimit{} }},

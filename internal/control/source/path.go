@@ -64,7 +64,7 @@ func steps(path string) []any {
 }
 
 // locate finds the node where a path is written: the key of a field, the entry of a list, or the nearest ancestor of what is not
-// written.
+// written. It looks into documents that stand in a literal block.
 func locate(root *yaml.Node, path string) *yaml.Node {
 	at, n := root, root
 	for _, step := range steps(path) {
@@ -76,6 +76,11 @@ func locate(root *yaml.Node, path string) *yaml.Node {
 			n = n.Content[step]
 			at = n
 		case string:
+			if isLiteral(n) {
+				if roots, problem := parse("", []byte(n.Value), n.Line+1); problem == nil && len(roots) > 0 {
+					n = roots[0]
+				}
+			}
 			k, v := entry(n, step)
 			if k == nil {
 				return at

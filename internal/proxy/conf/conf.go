@@ -17,6 +17,11 @@ type Snapshot struct {
 	Outbound map[string]*Target
 	// Inbound is the listener for connections made to the workload; nil until the first configuration has come.
 	Inbound *Listener
+	// Unknown says where connections and requests of the workload go whose destination the mesh does not know; nil where the control
+	// plane does not say. It has one cluster.
+	Unknown *TCP
+	// Concurrency is the number of cores that the proxy may use at a time: less than 0 for all, 0 where nobody says.
+	Concurrency int
 	// Gateways are the listeners that a gateway binds.
 	Gateways []*Listener
 	// RouteTables by name, for listeners whose HTTP chains name one (gateways).
@@ -36,6 +41,8 @@ type Target struct {
 // Listener is a set of filter chains. Source: envoy.config.listener.v3.Listener.
 type Listener struct {
 	Name string
+	// Concurrency as in Snapshot.
+	Concurrency int
 	// Address to bind, for gateways; the zero AddrPort for captured traffic.
 	Address netip.AddrPort
 	// QUIC says that the address is a UDP port, for HTTP/3: every chain has TLS and HTTP.
@@ -188,6 +195,8 @@ type Cluster struct {
 	// Version changes whenever the content changes, endpoints included. Equal versions mean equal content.
 	Version   string
 	Discovery Discovery
+	// PortOverride is the port to connect to instead of the client's, for OriginalDst; 0 for none.
+	PortOverride uint16
 	// EndpointsName is the endpoint resource to follow, for EDS.
 	EndpointsName string
 	Policy        Balancing

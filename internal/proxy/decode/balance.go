@@ -29,7 +29,10 @@ var balancings = map[clusterv3.Cluster_LbPolicy]conf.Balancing{
 }
 
 func (d *decoder) balancing(m *clusterv3.Cluster, c *conf.Cluster) {
-	d.only(m.GetOriginalDstLbConfig())
+	d.at("original_dst_lb_config", func() {
+		d.only(m.GetOriginalDstLbConfig(), "upstream_port_override")
+		c.PortOverride = d.port("upstream_port_override", m.GetOriginalDstLbConfig().GetUpstreamPortOverride().GetValue())
+	})
 	d.at("common_lb_config", func() {
 		o := m.GetCommonLbConfig()
 		// update_merge_window: changes are merged by the stream already.

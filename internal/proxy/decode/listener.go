@@ -20,6 +20,11 @@ func (d *decoder) listener(m *listenerv3.Listener) *conf.Listener {
 		"enable_reuse_port", "metadata", "udp_listener_config")
 	d.resource = "listener " + m.GetName()
 	l := &conf.Listener{Name: m.GetName(), Direction: direction(m)}
+	if v := m.GetMetadata().GetFilterMetadata()[wire.ProxySettings].GetFields()[wire.Concurrency]; v != nil {
+		if l.Concurrency = int(min(v.GetNumberValue(), maxConcurrency)); l.Concurrency <= 0 {
+			l.Concurrency = -1
+		}
+	}
 	if m.GetAddress() != nil {
 		d.at("address", func() { l.Address = d.bindAddress(m.GetAddress()) })
 	}
@@ -49,6 +54,9 @@ func (d *decoder) listener(m *listenerv3.Listener) *conf.Listener {
 	}
 	return l
 }
+
+// maxConcurrency is more cores than there are.
+const maxConcurrency = 4096
 
 func direction(m *listenerv3.Listener) string {
 	switch {

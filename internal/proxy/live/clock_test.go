@@ -234,7 +234,7 @@ func TestManyWaitersOneSubscription(t *testing.T) {
 			})
 		}
 		synctest.Wait()
-		if n := len(s.wanted); n != 2 { // and the inbound listener
+		if n := len(s.wanted); n != 3 { // and what a sidecar always asks for
 			t.Errorf("subscriptions: %v", s.wanted)
 		}
 		answerTCP(t, l, "a:1", "c")

@@ -89,7 +89,7 @@ type Live struct {
 	clusters  map[string]joined
 	names     map[string]*root // outbound destinations
 	dns       map[string]*root
-	listeners map[string]*root // virtualInbound, or a gateway's
+	listeners map[string]*root // virtualInbound and virtualOutbound, or a gateway's
 	listed    bool             // a gateway's wildcard subscription was answered at least once
 	changes   changes
 	link      link
@@ -184,7 +184,9 @@ func (l *Live) begin(t transport) {
 	if l.opts.Node.Role == wire.Gateway {
 		t.Subscribe(listenerType, ads.Wildcard)
 	} else {
-		l.listeners[wire.InboundListener] = l.addRoot(inboundRoot, key{listenerType, wire.InboundListener})
+		for _, name := range []string{wire.InboundListener, wire.OutboundListener} {
+			l.listeners[name] = l.addRoot(inboundRoot, key{listenerType, name})
+		}
 	}
 	if err := l.restore(); err != nil {
 		l.opts.Log.Warn("live: saved configuration not used", "error", err)

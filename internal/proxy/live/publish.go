@@ -95,19 +95,35 @@ func (l *Live) publishListeners(s *conf.Snapshot) (ready bool) {
 			s.Inbound = r.target.Listener
 			s.RouteTables = tables(nil, r)
 		}
-		return s.Inbound != nil
+		known := l.publishUnknown(s)
+		return s.Inbound != nil && known
 	}
-	s.Gateways, s.RouteTables = nil, map[string]*conf.RouteTable{}
+	s.Gateways, s.RouteTables, s.Concurrency = nil, map[string]*conf.RouteTable{}, 0
 	ready = l.listed
 	for _, name := range slices.SortedFunc(maps.Keys(l.listeners), cmp.Compare) {
 		r := l.listeners[name]
 		if r.target != nil {
 			s.Gateways = append(s.Gateways, r.target.Listener)
+			s.Concurrency = cmp.Or(r.target.Listener.Concurrency, s.Concurrency)
 			s.RouteTables = tables(s.RouteTables, r)
 		}
 		ready = ready && (r.done || r.err != nil)
 	}
 	return ready
+}
+
+// publishUnknown takes what is said of destinations that the mesh does not know, and reports whether the control plane has spoken of
+// them: an older one does not know the listener.
+func (l *Live) publishUnknown(s *conf.Snapshot) bool {
+	r := l.listeners[wire.OutboundListener]
+	s.Unknown, s.Concurrency = nil, 0
+	if r != nil && r.target != nil {
+		s.Concurrency = r.target.Listener.Concurrency
+		if c := r.target.Listener.Default; c != nil {
+			s.Unknown = c.TCP
+		}
+	}
+	return r != nil && (r.done || r.err != nil)
 }
 
 func tables(m map[string]*conf.RouteTable, r *root) map[string]*conf.RouteTable {

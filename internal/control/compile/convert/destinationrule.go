@@ -16,7 +16,7 @@ import (
 func (p *Part) destinationRule(dr *networking.DestinationRule) {
 	spec := &dr.Spec
 	p.only(spec, "spec", "host", "trafficPolicy", "subsets", "exportTo", "workloadSelector")
-	d := &model.Destination{Ref: p.Ref(), Created: p.Born, ExportTo: p.exportTo(spec.ExportTo, "spec.exportTo")}
+	d := &model.Destination{Ref: p.Ref(), Created: p.Born, ExportTo: p.exportTo(defaultExport(spec.ExportTo, p.settings.DestinationExport), "spec.exportTo")}
 	if spec.Host == "*" || p.ValidHost(spec.Host, "spec.host", true) {
 		d.Host = p.FullHost(spec.Host)
 	}
@@ -113,8 +113,7 @@ func (p *Part) pool(c *networkingapi.ConnectionPoolSettings, field string) *mode
 		out.MaxConnectionDuration = p.timeout(t.MaxConnectionDuration, field+".tcp.maxConnectionDuration")
 		out.TCPIdleTimeout = p.timeout(t.IdleTimeout, field+".tcp.idleTimeout")
 		if k := t.TcpKeepalive; k != nil {
-			out.KeepAlive = &model.KeepAlive{Probes: k.Probes, Idle: p.timeout(k.Time, field+".tcp.tcpKeepalive.time"),
-				Interval: p.timeout(k.Interval, field+".tcp.tcpKeepalive.interval")}
+			out.KeepAlive = p.keepAlive(k, field+".tcp.tcpKeepalive")
 		}
 		out.MaxConnections = p.limit(t.MaxConnections, field+".tcp.maxConnections")
 		out.ConnectTimeout = p.timeout(t.ConnectTimeout, field+".tcp.connectTimeout")
@@ -128,6 +127,7 @@ func (p *Part) pool(c *networkingapi.ConnectionPoolSettings, field string) *mode
 			p.pings(k, f+".http2KeepAlive", out)
 		}
 		out.UpgradeHTTP2 = h.H2UpgradePolicy == networkingapi.ConnectionPoolSettings_HTTPSettings_UPGRADE
+		out.KeepHTTP1 = h.H2UpgradePolicy == networkingapi.ConnectionPoolSettings_HTTPSettings_DO_NOT_UPGRADE
 		out.ClientProtocol = h.UseClientProtocol
 		out.MaxPending = p.limit(h.Http1MaxPendingRequests, f+".http1MaxPendingRequests")
 		out.MaxRequests = p.limit(h.Http2MaxRequests, f+".http2MaxRequests")

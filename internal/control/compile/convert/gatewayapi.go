@@ -11,7 +11,12 @@ import (
 
 // OurClasses are what a Gateway or an Ingress names to be served by this mesh: our own name, and Istio's, so that its users'
 // objects work. It is never changed.
-var OurClasses = []string{"weft", "istio"}
+var OurClasses = []string{ownClass, istioClass}
+
+const (
+	ownClass   = "weft"
+	istioClass = "istio"
+)
 
 // OurControllers are the controllers of classes that are ours, Istio's among them. It is never changed.
 var OurControllers = []string{GatewayController, "istio.io/gateway-controller", "weft.dev/ingress-controller", "istio.io/ingress-controller"}
@@ -89,11 +94,16 @@ func (p *Part) gatewayAddresses(list []gatewayv1.GatewaySpecAddress) {
 // listenerSet converts a ListenerSet. Whether it is ours is up to its Gateway.
 func (p *Part) listenerSet(s *gatewayv1.ListenerSet) {
 	p.Gateway = &model.Gateway{Ref: p.Ref(), Selector: ingressSelector, Created: p.Born}
+	p.listeners(SetListeners(s))
+}
+
+// SetListeners gives a ListenerSet's listeners as those of a Gateway, which are the same.
+func SetListeners(s *gatewayv1.ListenerSet) []gatewayv1.Listener {
 	var list []gatewayv1.Listener
 	for _, e := range s.Spec.Listeners {
 		list = append(list, gatewayv1.Listener{Name: e.Name, Hostname: e.Hostname, Port: e.Port, Protocol: e.Protocol, TLS: e.TLS, AllowedRoutes: e.AllowedRoutes})
 	}
-	p.listeners(list)
+	return list
 }
 
 func (p *Part) refuse(field string, set bool) {
@@ -117,3 +127,6 @@ func NamespaceOr(v *gatewayv1.Namespace, otherwise string) string {
 	}
 	return string(*v)
 }
+
+// IngressSelector gives the labels of the workloads that serve the Gateway API's gateways and Ingresses. It must not be changed.
+func IngressSelector() map[string]string { return ingressSelector }

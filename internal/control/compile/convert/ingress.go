@@ -1,7 +1,7 @@
 package convert
 
 import (
-	"slices"
+	"cmp"
 	"strings"
 
 	networkingv1 "k8s.io/api/networking/v1"
@@ -26,14 +26,25 @@ func IngressClass(in *networkingv1.Ingress) (class, field string) {
 // checkIngress converts an Ingress whose class we know by name: a gateway of its own, and routes. Backends named by port name are
 // completed when services are looked up.
 func (p *Part) checkIngress(in *networkingv1.Ingress) {
-	if class, _ := IngressClass(in); slices.Contains(OurClasses, class) {
+	if class, _ := IngressClass(in); !p.settings.Ingress.Off && OurIngressClass(class, p.settings) {
 		p.Ingress(in)
 	}
 }
 
+// OurIngressClass reports whether a class, "" for none, is served by name: our own, and the one that the mesh's settings name.
+func OurIngressClass(class string, s model.Settings) bool {
+	switch class {
+	case "":
+		return s.Ingress.Unclassed
+	case ownClass:
+		return true
+	}
+	return class == cmp.Or(s.Ingress.Class, istioClass)
+}
+
 // Ingress converts an Ingress that is ours: to a gateway of its own.
 func (p *Part) Ingress(in *networkingv1.Ingress) {
-	p.Gateway = &model.Gateway{Ref: p.Ref(), Selector: ingressSelector, Created: p.Born, Servers: []model.Server{
+	p.Gateway = &model.Gateway{Ref: p.Ref(), Selector: p.ingressPods(), Created: p.Born, Servers: []model.Server{
 		{Port: ingressPort, Name: "http", Protocol: model.HTTP, Hosts: []model.GatewayHost{{Host: "*"}}}}}
 	for i, t := range in.Spec.TLS {
 		p.ingressTLS(t, At("spec.tls", i))
@@ -41,6 +52,14 @@ func (p *Part) Ingress(in *networkingv1.Ingress) {
 	if len(in.Spec.Rules) == 0 && in.Spec.DefaultBackend == nil {
 		p.Err("MissingField", "spec.rules", "", "rules or a defaultBackend are needed")
 	}
+}
+
+// ingressPods picks the pods that serve Ingress objects.
+func (p *Part) ingressPods() map[string]string {
+	if s := p.settings.Ingress.Selector; s != "" {
+		return map[string]string{IstioLabel: s}
+	}
+	return ingressSelector
 }
 
 func (p *Part) ingressTLS(t networkingv1.IngressTLS, field string) {

@@ -83,50 +83,50 @@ func (p *Part) refuseListener(l *APIListener, code, field, hint, format string, 
 	p.Warn(code, l.Field+field, hint, format+": the listener is not in force", args...)
 }
 
-// Kinds of routes by a listener's protocol. What is left of TLS when a listener has ended it is for a TCPRoute, too.
-func kindsOf(l *APIListener) []string {
-	switch l.Server.Protocol {
-	case model.HTTP, model.HTTPS:
-		return []string{"HTTPRoute", "GRPCRoute"}
-	case model.TLS:
-		if l.passes() {
-			return []string{TLSRoute}
-		}
-		return []string{TLSRoute, TCPRoute}
-	case model.TCP:
-		return []string{TCPRoute}
-	}
-	return nil
-}
-
 // passes reports whether a listener does not end TLS.
-func (l *APIListener) passes() bool {
+func passes(l *gatewayv1.Listener) bool {
 	return l.TLS != nil && l.TLS.Mode != nil && *l.TLS.Mode == gatewayv1.TLSModePassthrough
 }
 
-// listenerKinds reads which kinds of routes a listener allows.
-func (p *Part) listenerKinds(l *APIListener) {
-	l.Kinds = kindsOf(l)
+// RouteKinds gives the kinds of routes that a listener is for, and the places in allowedRoutes.kinds of those that it names and that
+// are not for it. What is left of TLS when a listener has ended it is for a TCPRoute, too.
+func RouteKinds(l *gatewayv1.Listener) (kinds []string, invalid []int) {
+	switch listenerProtocols[l.Protocol] {
+	case model.HTTP, model.HTTPS:
+		kinds = []string{"HTTPRoute", "GRPCRoute"}
+	case model.TLS:
+		if kinds = []string{TLSRoute, TCPRoute}; passes(l) {
+			kinds = kinds[:1]
+		}
+	case model.TCP:
+		kinds = []string{TCPRoute}
+	}
 	if l.AllowedRoutes == nil || len(l.AllowedRoutes.Kinds) == 0 {
-		return
+		return kinds, nil
 	}
 	var allowed []string
 	for i, k := range l.AllowedRoutes.Kinds {
-		ours := k.Group == nil || *k.Group == source.GroupGateway
-		if !ours || !slices.Contains(l.Kinds, string(k.Kind)) {
-			p.Warn(InvalidRouteKinds, At(l.Field+".allowedRoutes.kinds", i), "", "routes of kind %s (%s) are not for protocol %s", k.Kind, orDefault(OrEmpty(k.Group), source.GroupGateway), l.Protocol)
+		if ours := k.Group == nil || *k.Group == source.GroupGateway; !ours || !slices.Contains(kinds, string(k.Kind)) {
+			invalid = append(invalid, i)
 			continue
 		}
 		allowed = append(allowed, string(k.Kind))
 	}
-	l.Kinds = allowed
+	return allowed, invalid
 }
 
-func orDefault(s, otherwise string) string {
-	if s == "" {
-		return otherwise
+// listenerKinds reads which kinds of routes a listener allows.
+func (p *Part) listenerKinds(l *APIListener) {
+	kinds, invalid := RouteKinds(&l.Listener)
+	for _, i := range invalid {
+		k := l.AllowedRoutes.Kinds[i]
+		group := OrEmpty(k.Group)
+		if k.Group == nil {
+			group = source.GroupGateway
+		}
+		p.Warn(InvalidRouteKinds, At(l.Field+".allowedRoutes.kinds", i), "", "routes of kind %s (%s) are not for protocol %s", k.Kind, group, l.Protocol)
 	}
-	return s
+	l.Kinds = kinds
 }
 
 func (p *Part) listenerTLS(l *APIListener) {
@@ -142,7 +142,7 @@ func (p *Part) listenerTLS(l *APIListener) {
 		p.Err("ConflictingFields", field, "", "protocol %s takes no tls", l.Protocol)
 		return
 	}
-	if l.passes() {
+	if passes(&l.Listener) {
 		if l.Server.Protocol == model.HTTPS {
 			p.Err("ConflictingFields", field+".mode", "use protocol TLS", "protocol HTTPS ends TLS: mode Passthrough is not possible")
 		}

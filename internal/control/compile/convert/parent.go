@@ -54,3 +54,13 @@ func FrontendValidation(g *gatewayv1.Gateway, port int32) (v *gatewayv1.Frontend
 	}
 	return f.Default.Validation, "spec.tls.frontend.default.validation"
 }
+
+// AcceptsAnyClient reports whether a Gateway asks clients of some port for certificates that nobody verifies.
+func AcceptsAnyClient(g *gatewayv1.Gateway) bool {
+	if g.Spec.TLS == nil || g.Spec.TLS.Frontend == nil {
+		return false
+	}
+	any := func(v *gatewayv1.FrontendTLSValidation) bool { return v != nil && v.Mode == gatewayv1.AllowInsecureFallback }
+	return any(g.Spec.TLS.Frontend.Default.Validation) ||
+		slices.ContainsFunc(g.Spec.TLS.Frontend.PerPort, func(c gatewayv1.TLSPortConfig) bool { return any(c.TLS.Validation) })
+}

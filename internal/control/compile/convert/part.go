@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	networking "istio.io/client-go/pkg/apis/networking/v1"
+	networkingbeta "istio.io/client-go/pkg/apis/networking/v1beta1"
 	security "istio.io/client-go/pkg/apis/security/v1"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -45,9 +46,13 @@ type Part struct {
 	PeerAuthentication  *model.PeerAuthentication
 	AuthorizationPolicy *model.AuthorizationPolicy
 	RateLimit           *model.RateLimit
-	Credentials         []Credential // they wait for their Secrets
+	Sidecar             *model.Sidecar
+	ProxyConfig         *model.ProxyConfig
+	Credentials         []Credential    // they wait for their Secrets
+	Settings            *model.Settings // the ConfigMap with the mesh's settings
 
 	settings model.Settings
+	starting bool // the settings are those that a mesh is made with
 }
 
 // Object makes of an object what can be made of it alone. The settings are complete.
@@ -56,6 +61,10 @@ func Object(o *source.Object, s model.Settings) *Part {
 	switch k := o.Kube.(type) {
 	case *corev1.Service:
 		p.service(k)
+	case *corev1.ConfigMap:
+		if k.Name == MeshConfigName && k.Namespace == s.RootNamespace {
+			p.meshConfig(k)
+		}
 	case *networking.ServiceEntry:
 		p.serviceEntry(k)
 	case *networking.WorkloadEntry:
@@ -66,6 +75,12 @@ func Object(o *source.Object, s model.Settings) *Part {
 		p.destinationRule(k)
 	case *networking.Gateway:
 		p.istioGateway(k)
+	case *networking.WorkloadGroup:
+		p.workloadGroup(k)
+	case *networkingbeta.ProxyConfig:
+		p.proxyConfig(k)
+	case *networking.Sidecar:
+		p.sidecar(k)
 	case *security.PeerAuthentication:
 		p.peerAuthentication(k)
 	case *security.AuthorizationPolicy:

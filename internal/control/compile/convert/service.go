@@ -19,7 +19,7 @@ func (p *Part) service(svc *corev1.Service) {
 	s := &model.Service{
 		Ref: p.Ref(), Host: ServiceHost(svc.Name, svc.Namespace, p.settings), Namespace: svc.Namespace, Name: svc.Name,
 		Labels: svc.Labels, Created: p.Born, Headless: svc.Spec.ClusterIP == corev1.ClusterIPNone,
-		ExportTo: p.exportTo(splitList(svc.Annotations["networking.istio.io/exportTo"]), `metadata.annotations["networking.istio.io/exportTo"]`),
+		ExportTo: p.exportTo(defaultExport(splitList(svc.Annotations["networking.istio.io/exportTo"]), p.settings.ServiceExport), `metadata.annotations["networking.istio.io/exportTo"]`),
 	}
 	if t := svc.Spec.TrafficDistribution; t != nil {
 		s.Near = slices.Contains([]string{"PreferClose", "PreferSameZone"}, *t)

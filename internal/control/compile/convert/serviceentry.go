@@ -24,7 +24,7 @@ func (p *Part) serviceEntry(se *networking.ServiceEntry) {
 		p.Unsupported("spec.resolution", "use one of NONE, STATIC, DNS, DNS_ROUND_ROBIN")
 	}
 	p.entryEndpoints(spec)
-	visible := p.exportTo(spec.ExportTo, "spec.exportTo")
+	visible := p.exportTo(defaultExport(spec.ExportTo, p.settings.ServiceExport), "spec.exportTo")
 	for i, host := range spec.Hosts {
 		field := At("spec.hosts", i)
 		if !p.ValidHost(host, field, false) {

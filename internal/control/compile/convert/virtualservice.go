@@ -14,7 +14,7 @@ import (
 func (p *Part) virtualService(vs *networking.VirtualService) {
 	spec := &vs.Spec
 	p.only(spec, "spec", "hosts", "gateways", "http", "tls", "tcp", "exportTo")
-	rs := &model.RouteSet{Ref: p.Ref(), Namespace: vs.Namespace, Created: p.Born, ExportTo: p.exportTo(spec.ExportTo, "spec.exportTo")}
+	rs := &model.RouteSet{Ref: p.Ref(), Namespace: vs.Namespace, Created: p.Born, ExportTo: p.exportTo(defaultExport(spec.ExportTo, p.settings.RouteExport), "spec.exportTo")}
 	rs.Gateways, rs.Mesh = p.GatewayRefs(spec.Gateways)
 	if len(spec.Gateways) == 0 {
 		rs.Mesh = true
