@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
@@ -87,6 +88,8 @@ func (a *Agent) descriptions() (map[string][]byte, error) {
 			"watched_directory": object{"path": a.dir}}}),
 		wire.SDSFile(wire.MeshRoots): secrets(wire.MeshRoots, object{"validation_context": object{
 			"trusted_ca": object{"filename": a.at(rootsFile)}, "watched_directory": object{"path": a.dir}}}),
+		wire.SDSFile(wire.SystemRoots): secrets(wire.SystemRoots, object{"validation_context": object{
+			"trusted_ca": object{"filename": a.systemRoots()}}}),
 	} {
 		text, err := json.MarshalIndent(content, "", "  ")
 		if err != nil {
@@ -97,10 +100,23 @@ func (a *Agent) descriptions() (map[string][]byte, error) {
 	return out, nil
 }
 
+// bundles are where systems keep the roots that they trust.
+var bundles = []string{"/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/ca-bundle.pem", "/etc/ssl/cert.pem"}
+
+// systemRoots is the system's bundle. Where there is none, nobody outside is trusted: the mesh's roots vouch for no host's name.
+func (a *Agent) systemRoots() string {
+	for _, path := range bundles {
+		if _, err := os.Stat(path); err == nil {
+			return path
+		}
+	}
+	return a.at(rootsFile)
+}
+
 // at is the path of a part of the certificate's current generation.
 func (a *Agent) at(file string) string { return filepath.Join(a.dir, current, file) }
 
-// node says who the workload is, as our own proxies do.
+// node says who the workload is, as our own proxies do. An Envoy wants a cluster, which is a name for its statistics.
 func (a *Agent) node(more object) object {
 	n := a.options.Bootstrap.Node
 	meta := object{"NAMESPACE": n.Namespace, "SERVICE_ACCOUNT": n.ServiceAccount, "WORKLOAD_NAME": n.Workload, "NAME": n.Name,
@@ -108,7 +124,7 @@ func (a *Agent) node(more object) object {
 	for k, v := range more {
 		meta[k] = v
 	}
-	return object{"id": n.ID(), "cluster": n.Cluster, "metadata": meta}
+	return object{"id": n.ID(), "cluster": cmp.Or(n.Workload, n.Name) + "." + n.Namespace, "metadata": meta}
 }
 
 // refresh is how often gRPC looks at the files.

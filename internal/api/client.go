@@ -75,6 +75,11 @@ func (c *Client) Explain(ctx context.Context, req ExplainRequest) (r ExplainRepl
 	return r, c.post(ctx, "/v1/explain", req, &r)
 }
 
+// Join gives the bootstrap file of a proxy.
+func (c *Client) Join(ctx context.Context, req JoinRequest) (r JoinReply, err error) {
+	return r, c.post(ctx, "/v1/join", req, &r)
+}
+
 // AddProgram runs a program in the mesh, or replaces the one of the same name.
 func (c *Client) AddProgram(ctx context.Context, p Program) error {
 	return c.post(ctx, "/v1/programs", p, nil)

@@ -39,6 +39,9 @@ type Options struct {
 	Paths []string
 	// Sources are further sources of objects, between files and what is applied.
 	Sources []source.Source
+	// Applied keeps what is applied, for several control planes that share it; it belongs to the caller. When nil, a database in
+	// StateDir does.
+	Applied source.Keeper
 	// Settings of the mesh; what is zero becomes compile's default.
 	Settings model.Settings
 	// LocalRuntime says that SetRuntimeObjects will be called: nothing is served before it was.
@@ -93,6 +96,13 @@ type Control struct {
 
 	compiled atomic.Pointer[compiled] // nil before the first
 
+	compiling sync.Mutex // guards what follows
+	compiler  *compile.Compiler
+	follower  *source.Follower // what the compiler has not taken yet; set by Run
+	snapshot  *source.Snapshot // what it has
+	mesh      *model.Mesh      // what it made of that
+	delta     model.Delta      // what it made differ from the mesh that is being served
+
 	mu      sync.Mutex
 	changed chan struct{} // closed and replaced with each compiled
 }
@@ -104,7 +114,7 @@ var ErrEnded = errors.New("the control plane has ended")
 type compiled struct {
 	generation uint64
 	mesh       *model.Mesh
-	findings   []model.Finding // of sources and compiler
+	findings   func() []model.Finding // of sources and compiler
 }
 
 // New opens the state directory and the listeners. Run must follow, or Close.
@@ -165,7 +175,10 @@ func (c *Control) openSources() (err error) {
 	if c.store, err = source.OpenStore(filepath.Join(c.options.StateDir, "objects.db")); err != nil {
 		return err
 	}
-	layers := source.Layers{Applied: c.store, Others: c.options.Sources}
+	layers := source.Layers{Applied: c.store, Others: c.options.Sources, Memory: c.store}
+	if c.options.Applied != nil {
+		layers.Applied = c.options.Applied
+	}
 	if len(c.options.Paths) > 0 {
 		layers.Files = &source.Files{Paths: c.options.Paths, Check: compile.CheckFor(c.options.Settings), Births: c.store.Births}
 	}
@@ -173,6 +186,7 @@ func (c *Control) openSources() (err error) {
 		c.runtime = source.NewRuntime()
 		layers.Runtime = c.runtime
 	}
+	c.compiler = compile.New(c.options.Settings)
 	c.sources = source.NewSet(layers, c.judge)
 	return nil
 }
@@ -354,7 +368,7 @@ func (c *Control) Mesh() *model.Mesh {
 func (c *Control) Findings() []model.Finding {
 	var all []model.Finding
 	if m := c.compiled.Load(); m != nil {
-		all = append(all, m.findings...)
+		all = append(all, m.findings()...)
 	}
 	return append(all, c.server.Findings()...)
 }
@@ -413,44 +427,54 @@ func (c *Control) settle(ctx context.Context) error {
 	}
 }
 
-// publish compiles a snapshot and serves the result.
-func (c *Control) publish(s *source.Snapshot) {
-	start := time.Now()
-	mesh, findings := compile.Compile(compile.Input{Objects: s.Objects(), Settings: c.options.Settings})
-	c.metrics.compile.Observe(time.Since(start).Seconds())
-	all := append(append([]model.Finding(nil), s.Findings()...), findings...)
-	c.compiled.Store(&compiled{generation: s.Generation, mesh: mesh, findings: source.SortFindings(all)})
-	c.server.Publish(mesh, model.Delta{All: true})
+// publish compiles what has changed and serves the result.
+func (c *Control) publish() {
+	c.compiling.Lock()
+	defer c.compiling.Unlock()
+	c.catchUp()
+	if c.snapshot == nil {
+		return
+	}
+	said := c.compiler.FindingsLater()
+	of := c.snapshot
+	next := &compiled{generation: of.Generation, mesh: c.mesh, findings: sync.OnceValue(func() []model.Finding {
+		return source.SortFindings(slices.Concat(of.Findings(), said()))
+	})}
+	if last := c.compiled.Load(); last != nil && c.delta.Empty() {
+		next.mesh = last.mesh
+	}
+	c.compiled.Store(next)
+	if !c.delta.Empty() {
+		c.server.Publish(next.mesh, c.delta)
+	}
+	c.delta = model.Delta{}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	close(c.changed)
 	c.changed = make(chan struct{})
 }
 
+// catchUp has the compiler take what the sources have said so far; the caller holds compiling.
+func (c *Control) catchUp() {
+	changes := c.follower.Take()
+	if changes.Snapshot == nil {
+		return
+	}
+	c.snapshot = changes.Snapshot
+	if c.mesh != nil && len(changes.Set)+len(changes.Gone) == 0 {
+		return
+	}
+	start := time.Now()
+	mesh, delta := c.compiler.Apply(changes.Set, changes.Gone)
+	c.metrics.compile.Observe(time.Since(start).Seconds())
+	c.mesh = mesh
+	c.delta.Add(delta)
+}
+
 // judge gives the findings that setting objects would bring; it is what source.NewSet takes.
 func (c *Control) judge(set []*source.Object) []model.Finding {
-	before := c.sources.Snapshot().Objects()
-	own, next := map[model.Ref]bool{}, map[source.Key]*source.Object{}
-	for _, o := range set {
-		own[o.Ref()], next[o.Key()] = true, o
-	}
-	known := map[model.Finding]bool{}
-	_, findings := compile.Compile(compile.Input{Objects: before, Settings: c.options.Settings})
-	for _, f := range findings {
-		f.Line = 0
-		known[f] = true
-	}
-	after := slices.Clone(set)
-	for _, o := range before {
-		if next[o.Key()] == nil {
-			after = append(after, o)
-		}
-	}
-	slices.SortFunc(after, source.Older)
-	_, findings = compile.Compile(compile.Input{Objects: after, Settings: c.options.Settings})
-	return slices.DeleteFunc(findings, func(f model.Finding) bool {
-		placeless := f
-		placeless.Line = 0
-		return !own[f.Object] && known[placeless]
-	})
+	c.compiling.Lock()
+	defer c.compiling.Unlock()
+	c.catchUp()
+	return c.compiler.Try(set)
 }

@@ -19,6 +19,7 @@ func TestApplyEndsWithTheControlPlane(t *testing.T) {
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		ran := make(chan error, 1)
+		c.follower = c.sources.Follow(ctx)
 		go func() { ran <- c.sources.Run(ctx) }() // without follow nothing is ever published
 		<-c.sources.Ready()
 		objects, findings := source.Decode(source.LayerApplied, "a.yaml", []byte(`{apiVersion: v1, kind: ServiceAccount, metadata: {name: a}}`))

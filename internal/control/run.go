@@ -26,9 +26,9 @@ func (c *Control) Run(ctx context.Context) (err error) {
 		}
 	}()
 	g, ctx := errgroup.WithContext(ctx)
-	changes := c.sources.Follow(ctx).Changed()
+	c.follower = c.sources.Follow(ctx)
 	g.Go(func() error { return c.sources.Run(ctx) })
-	g.Go(func() error { c.follow(ctx, changes); return nil })
+	g.Go(func() error { c.follow(ctx, c.follower.Changed()); return nil })
 	c.serveProxies(ctx, g)
 	if c.http != nil {
 		g.Go(func() error { return c.serveHTTP(ctx) })
@@ -48,9 +48,7 @@ func (c *Control) follow(ctx context.Context, changes <-chan struct{}) {
 		if !gather(changes) || ctx.Err() != nil {
 			return
 		}
-		if s := c.sources.Snapshot(); s != nil {
-			c.publish(s)
-		}
+		c.publish()
 	}
 }
 

@@ -18,11 +18,43 @@ func (d *downstream) serveHTTP() {
 	if d.http != nil && d.http.IdleTimeout > 0 {
 		d.track.idle = d.http.IdleTimeout
 	}
+	d.track.rests = d.accepted.Rests() && conn.Rests(c)
 	d.track.enter(idle, d.p.opt.Now())
 	d.p.tracker.add(d.track)
-	defer d.p.tracker.remove(d.track)
-	for one := (&client1{ServerConn: s, d: d}); d.serveOne(one); {
+	d.accepted.AtEnd(func() { d.p.tracker.remove(d.track) })
+	d.serveAll(&client1{ServerConn: s, d: d})
+}
+
+// serveAll serves one request after the other, until the connection ends or rests.
+func (d *downstream) serveAll(one *client1) {
+	for d.serveOne(one) {
 	}
+}
+
+// rest gives the goroutine up if that is why the wait for a request was interrupted.
+func (d *downstream) rest(one *client1, err error) {
+	if !errors.Is(err, os.ErrDeadlineExceeded) || !d.track.nudged() {
+		return
+	}
+	d.p.tracker.settle()
+	if d.conn.SetReadDeadline(time.Time{}) != nil {
+		return
+	}
+	d.track.become(resting)
+	d.accepted.Rest(d.conn, func() {
+		d.track.become(idle)
+		d.serveAll(one)
+	})
+}
+
+// begins notes that a request comes. It is false if the connection has failed.
+func (d *downstream) begins(now time.Time) bool {
+	if d.track.swap(heading, now) != nudged {
+		return true
+	}
+	// The request came just as the goroutine was to be given up.
+	d.p.tracker.settle()
+	return d.conn.SetReadDeadline(time.Time{}) == nil
 }
 
 func (d *downstream) limits() *http1.Limits {
@@ -37,10 +69,14 @@ func (d *downstream) limits() *http1.Limits {
 // serveOne serves one request and reports whether another may follow.
 func (d *downstream) serveOne(s *client1) bool {
 	if err := s.WaitRequest(); err != nil && !d.spokeLate(err) {
-		return false // idle for too long, draining, or gone
+		d.rest(s, err)
+		return false // idle for long, draining, or gone
 	}
 	x := d.p.begin(d, s)
-	d.track.enter(heading, x.start)
+	if !d.begins(x.start) {
+		d.p.discard(x)
+		return false
+	}
 	err := s.ReadRequest(&x.req)
 	if err == nil && d.renew() {
 		return d.carryOn(s, x)

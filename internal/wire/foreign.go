@@ -16,12 +16,17 @@ const (
 const (
 	OwnCertificate = "default"
 	MeshRoots      = "ROOTCA"
+	// SystemRoots are the roots of the system that an Envoy runs on, by the name under which Istio's agents serve them.
+	SystemRoots = "file-root:system"
 )
 
 // SDSFile names the file of a secret.
 func SDSFile(secret string) string {
-	if secret == MeshRoots {
+	switch secret {
+	case MeshRoots:
 		return "sds-rootca.json"
+	case SystemRoots:
+		return "sds-system.json"
 	}
 	return "sds-" + secret + ".json"
 }

@@ -12,18 +12,45 @@ import (
 
 const backendTLSPolicy = "BackendTLSPolicy"
 
-// addBackendTLS gives services what policies ask of their clients. Of two policies for one port, or for a whole service, the older
+// addBackendTLS gives a service what policies ask of its clients. Of two policies for one port, or for the whole service, the older
 // one counts; one for a port goes before one for the service.
-func (c *compiler) addBackendTLS() {
-	for _, p := range c.byKind[backendTLSPolicy] {
-		policy, ok := p.Kube.(*gatewayv1.BackendTLSPolicy)
+func (c *compiler) addBackendTLS(s *model.Service) {
+	taken := map[string]*record{}
+	for _, r := range c.ask(topic{about: onTarget, a: s.Host}) {
+		policy, ok := r.Kube.(*gatewayv1.BackendTLSPolicy)
 		if !ok {
 			continue
 		}
-		t := c.backendTLS(p, policy)
+		silent := *r.part // its own unit tells what there is to say
+		t := c.backendTLS(&silent, policy)
 		for i, target := range policy.Spec.TargetRefs {
-			c.backendTarget(p, t, target, convert.At("spec.targetRefs", i))
+			section := convert.OrEmpty(target.SectionName)
+			if !isService(target) || convert.ServiceHost(string(target.Name), policy.Namespace, c.settings) != s.Host || section != "" && portNamed(s, section) == 0 {
+				continue
+			}
+			if older := taken[section]; older != nil && older != r {
+				c.about(r.Object).Warn(string(gatewayv1.PolicyReasonConflicted), convert.At("spec.targetRefs", i), "put it into one object",
+					"%s, which is older, has this target already: the policy has no effect there", older.Ref())
+				continue
+			}
+			taken[section] = r
+			if s.TLS == nil {
+				s.TLS = map[uint16]*model.ClientTLS{}
+			}
+			s.TLS[portNamed(s, section)] = t
 		}
+	}
+}
+
+// linkBackendTLS reports authorities and targets of a policy that are not there.
+func (c *compiler) linkBackendTLS(p *part) {
+	policy, ok := p.Kube.(*gatewayv1.BackendTLSPolicy)
+	if !ok {
+		return
+	}
+	c.backendTLS(p, policy)
+	for i, target := range policy.Spec.TargetRefs {
+		c.linkTarget(p, target, convert.At("spec.targetRefs", i))
 	}
 }
 
@@ -54,11 +81,11 @@ func (c *compiler) backendTLS(p *part, policy *gatewayv1.BackendTLSPolicy) *mode
 // authority gives the certificates in the key ca.crt of a ConfigMap or Secret, as PEM, or what is wrong with it.
 func (c *compiler) authority(ref model.Ref) (pem []byte, problem string) {
 	name := ref.Kind + " " + ref.Namespace + "/" + ref.Name
-	p := c.byRef[ref]
-	if p == nil {
+	o := c.object(ref)
+	if o == nil {
 		return nil, "there is no " + name
 	}
-	switch k := p.Kube.(type) {
+	switch k := o.Kube.(type) {
 	case *corev1.ConfigMap:
 		if pem = k.BinaryData["ca.crt"]; pem == nil {
 			pem = []byte(k.Data["ca.crt"])
@@ -75,39 +102,30 @@ func (c *compiler) authority(ref model.Ref) (pem []byte, problem string) {
 	return pem, ""
 }
 
-func (c *compiler) backendTarget(p *part, t *model.ClientTLS, target gatewayv1.LocalPolicyTargetReferenceWithSectionName, field string) {
+func (c *compiler) linkTarget(p *part, target gatewayv1.LocalPolicyTargetReferenceWithSectionName, field string) {
 	notFound := string(gatewayv1.PolicyReasonTargetNotFound)
-	if target.Group != "" && target.Group != "core" || target.Kind != "Service" {
+	if !isService(target) {
 		p.Warn("InvalidKind", field+".kind", "use a Service", "a %s (%s) cannot be a target: the policy has no effect there", target.Kind, target.Group)
 		return
 	}
-	s := c.mesh.Services.Get(convert.ServiceHost(string(target.Name), p.GetNamespace(), c.settings))
+	s := c.service(convert.ServiceHost(string(target.Name), p.GetNamespace(), c.settings))
 	if s == nil {
 		p.Warn(notFound, field+".name", "", "there is no Service %s/%s: the policy has no effect there", p.GetNamespace(), target.Name)
 		return
 	}
-	port := uint16(0)
-	if section := convert.OrEmpty(target.SectionName); section != "" {
-		if port = portNamed(s, section); port == 0 {
-			p.Warn(notFound, field+".sectionName", "", "Service %s/%s has no port named %q: the policy has no effect there", p.GetNamespace(), target.Name, section)
-			return
-		}
+	if section := convert.OrEmpty(target.SectionName); section != "" && portNamed(s, section) == 0 {
+		p.Warn(notFound, field+".sectionName", "", "Service %s/%s has no port named %q: the policy has no effect there", p.GetNamespace(), target.Name, section)
 	}
-	place := backendTLSPolicy + " " + s.Host + " " + convert.OrEmpty(target.SectionName)
-	if older := c.taken[place]; older != nil && older != p {
-		p.Warn(string(gatewayv1.PolicyReasonConflicted), field, "put it into one object", "%s, which is older, has this target already: the policy has no effect there", older.Ref())
-		return
-	}
-	c.taken[place] = p
-	if s.TLS == nil {
-		s.TLS = map[uint16]*model.ClientTLS{}
-	}
-	s.TLS[port] = t
 }
 
+func isService(target gatewayv1.LocalPolicyTargetReferenceWithSectionName) bool {
+	return (target.Group == "" || target.Group == "core") && target.Kind == "Service"
+}
+
+// portNamed gives the number of a port; 0 where there is none of that name.
 func portNamed(s *model.Service, name string) uint16 {
 	for _, port := range s.Ports {
-		if port.Name == name {
+		if name != "" && port.Name == name {
 			return port.Number
 		}
 	}

@@ -3,12 +3,23 @@
 //
 // Each object is first converted by itself, which finds whatever is wrong with it alone (Check). Then the parts are joined: names
 // are looked up, conflicts are settled by age, and what leads nowhere is reported.
+//
+// A Compiler does this while objects change, at the cost of what changes. The join is cut into units: the service of a host, the
+// DestinationRules for a host, all gateways, one object with routes, one policy. A unit looks at others through the methods of
+// compiler alone (service, object, gateway, selected, ...), which note the topic that was looked at; when a topic changes, the units
+// that looked at it are joined again. What a unit makes is compared with what it made before, and only a difference is passed on,
+// told in the Delta, and put into the next mesh. Nothing that a mesh has is changed later: a unit gets a part of its own to change.
+// Of those that compete for a place (bid), the older one counts, and younger ones are joined after it. Compile is one Apply of a
+// fresh Compiler; TestIncremental holds the two against each other through thousands of random changes.
+//
+// A new kind of object needs: its conversion (package convert); a line in objectPhases and listFor when each is a unit of its own, or
+// a topic in record.claims when it belongs to a unit of something else; the function that joins it, called from joinPolicy or
+// joinRoute; its list in finish and touch; and its versions in universe_test.go.
 package compile
 
 import (
 	"cmp"
 	"maps"
-	"net/netip"
 	"slices"
 
 	"github.com/weftmesh/weft/internal/control/compile/convert"
@@ -18,7 +29,8 @@ import (
 
 // Input of a compilation.
 type Input struct {
-	// Objects, oldest first, as in source.Snapshot.
+	// Objects in any order, one for each key: of several the last is in force,
+	// and the others are judged by themselves. Of those that compete, the oldest counts (source.Older).
 	Objects  []*source.Object
 	Settings model.Settings
 }
@@ -27,35 +39,15 @@ type Input struct {
 // left out of the mesh. The zero Settings become trust domain and cluster domain "cluster.local" and root namespace
 // "istio-system".
 func Compile(in Input) (*model.Mesh, []model.Finding) {
-	started := withDefaults(in.Settings)
-	c := newCompiler(meshSettings(in.Objects, started))
+	k := New(in.Settings)
+	mesh, _ := k.Apply(in.Objects, nil)
+	findings := k.flatten()
 	for _, o := range in.Objects {
-		if isMeshConfig(o, started) {
-			c.take(convert.Object(o, started))
-			continue
+		if r := k.records[o.Ref()]; r != nil && r.Object != o {
+			findings = append(findings, k.convert(o).Findings...)
 		}
-		c.take(convert.Object(o, c.settings))
 	}
-	c.addServices()
-	c.addServiceEntries()
-	c.addBackendTLS()
-	c.addWorkloads()
-	c.addEndpoints()
-	c.addDestinations()
-	c.addGateways()
-	c.addRoutes()
-	c.addPolicies()
-	c.addSidecars()
-	c.addProxyConfigs()
-	return c.mesh, c.findings()
-}
-
-// Validate gives the findings of Compile alone; it is what source.NewSet takes.
-func Validate(s model.Settings) func([]*source.Object) []model.Finding {
-	return func(objects []*source.Object) []model.Finding {
-		_, f := Compile(Input{Objects: objects, Settings: s})
-		return f
-	}
+	return mesh, source.SortFindings(findings)
 }
 
 // Check judges one object by itself: everything that does not depend on others. It is what source.Files takes.
@@ -78,51 +70,5 @@ func withDefaults(s model.Settings) model.Settings {
 
 // part is an object that was converted.
 type part = convert.Part
-
-// compiler is the state of one compilation.
-type compiler struct {
-	settings model.Settings
-	mesh     *model.Mesh
-
-	all       []*part                // in the order of the input
-	byKind    map[string][]*part     // accepted ones, by model.Ref's kind, oldest first
-	byRef     map[model.Ref]*part    // accepted ones
-	owner     map[any]*part          // what a service, gateway or route set was made of
-	placed    map[netip.Addr]podSeat // pods by address
-	instances map[instance]*model.Endpoint
-	claims    map[string][]claim // who rules a host in sidecars, oldest first
-	taken     map[string]*part   // routes for connections that have a place alone, see firstFor
-	opened    map[model.Ref]*opened
-	attached  map[string][]atListener // routes for requests by listener, oldest first
-}
-
-func newCompiler(s model.Settings) *compiler {
-	return &compiler{
-		settings: s,
-		mesh:     &model.Mesh{Settings: s},
-		byKind:   map[string][]*part{}, byRef: map[model.Ref]*part{}, owner: map[any]*part{}, placed: map[netip.Addr]podSeat{},
-		instances: map[instance]*model.Endpoint{}, claims: map[string][]claim{}, taken: map[string]*part{},
-		opened: map[model.Ref]*opened{}, attached: map[string][]atListener{},
-	}
-}
-
-// take files a converted object; one with an error is left out.
-func (c *compiler) take(p *part) {
-	c.all = append(c.all, p)
-	if p.Failed() {
-		return
-	}
-	ref := p.Ref()
-	c.byKind[ref.Kind] = append(c.byKind[ref.Kind], p)
-	c.byRef[ref] = p
-}
-
-func (c *compiler) findings() []model.Finding {
-	var all []model.Finding
-	for _, p := range c.all {
-		all = append(all, p.Findings...)
-	}
-	return source.SortFindings(all)
-}
 
 func sortedKeys[K cmp.Ordered, V any](m map[K]V) []K { return slices.Sorted(maps.Keys(m)) }

@@ -49,11 +49,11 @@ func (c *compiler) credential(p *part, cred convert.Credential, in []string) (s 
 
 func (c *compiler) findSecret(namespaces []string, name string) (convert.Secret, bool) {
 	for _, ns := range namespaces {
-		p := c.byRef[model.Ref{Kind: "Secret", Namespace: ns, Name: name}]
-		if p == nil {
+		o := c.object(model.Ref{Kind: "Secret", Namespace: ns, Name: name})
+		if o == nil {
 			continue
 		}
-		k, ok := p.Kube.(*corev1.Secret)
+		k, ok := o.Kube.(*corev1.Secret)
 		if !ok {
 			continue
 		}
@@ -66,7 +66,7 @@ func (c *compiler) findSecret(namespaces []string, name string) (convert.Secret,
 		if s.CA == nil {
 			s.CA = k.Data["cacert"]
 		}
-		if other := c.byRef[model.Ref{Kind: "Secret", Namespace: ns, Name: name + "-cacert"}]; other != nil && s.CA == nil {
+		if other := c.object(model.Ref{Kind: "Secret", Namespace: ns, Name: name + "-cacert"}); other != nil && s.CA == nil {
 			if k, ok := other.Kube.(*corev1.Secret); ok {
 				if s.CA = k.Data["ca.crt"]; s.CA == nil {
 					s.CA = k.Data["cacert"]
@@ -81,9 +81,8 @@ func (c *compiler) findSecret(namespaces []string, name string) (convert.Secret,
 // gatewayNamespaces are where a gateway's Secrets are looked for: beside its workloads, in its own namespace, in the root one.
 func (c *compiler) gatewayNamespaces(g *model.Gateway) []string {
 	var list []string
-	for _, name := range slices.Sorted(c.mesh.Workloads.Keys()) {
-		w := c.mesh.Workloads.Get(name)
-		if w.Gateway && selects(g.Selector, w.Labels) && (g.SelectorNamespace == "" || g.SelectorNamespace == w.Namespace) &&
+	for _, w := range c.gatewayWorkloads() {
+		if selects(g.Selector, w.Labels) && (g.SelectorNamespace == "" || g.SelectorNamespace == w.Namespace) &&
 			!slices.Contains(list, w.Namespace) {
 			list = append(list, w.Namespace)
 		}

@@ -27,7 +27,7 @@ func (c *compiler) delegate(root *part, spec *networkingapi.VirtualService) {
 			continue
 		}
 		field := convert.At("spec.http", i) + ".delegate"
-		d := c.byRef[ref]
+		d := c.part(ref)
 		switch {
 		case d == nil:
 			root.Warn("DelegateNotFound", field, "", "there is no valid %s: the rule has no effect", ref)
@@ -40,7 +40,9 @@ func (c *compiler) delegate(root *part, spec *networkingapi.VirtualService) {
 			merged = append(merged, c.mergeRules(root, i, spec.Http[i], d)...)
 		}
 	}
-	root.Routes.HTTP = merged
+	routes := *root.Routes
+	routes.HTTP = merged
+	root.Routes = &routes
 }
 
 // mergeRules gives the rules of a delegate as those of rule i of a VirtualService. Sharing between the two is fine: what is
@@ -53,7 +55,7 @@ func (c *compiler) mergeRules(root *part, i int, spec *networkingapi.HTTPRoute, 
 		inner := d.Routes.HTTP[j]
 		matches, ok := mergeMatches(outer.Matches, inner.Matches)
 		if !ok {
-			d.Warn("DelegateConflict", inner.Field, "each match has to narrow one of the delegating rule's, by exact or prefix",
+			c.about(d.Object).Warn("DelegateConflict", inner.Field, "each match has to narrow one of the delegating rule's, by exact or prefix",
 				"the rule has no effect for %s: its matches contradict those of %s there", root.Ref(), outer.Field)
 			continue
 		}
@@ -173,18 +175,10 @@ func both(outer, inner []model.NamedMatch) []model.NamedMatch {
 	return out
 }
 
-// undelegated tells of VirtualServices without hosts that nobody delegates to.
-func (c *compiler) undelegated() {
-	used := map[model.Ref]bool{}
-	for _, p := range c.byKind["VirtualService"] {
-		for _, ref := range p.Delegates {
-			used[ref] = true
-		}
-	}
-	for _, p := range c.byKind["VirtualService"] {
-		if len(p.Routes.Hosts) == 0 && !used[p.Ref()] {
-			p.Warn("NotDelegated", "spec", "add spec.hosts, or a rule with delegate to another VirtualService",
-				"it has no hosts and no other VirtualService delegates to it: it has no effect")
-		}
+// undelegated tells of a VirtualService without hosts that nobody delegates to.
+func (c *compiler) undelegated(p *part) {
+	if len(c.ask(topic{about: onDelegate, a: p.GetNamespace(), b: p.GetName()})) == 0 {
+		p.Warn("NotDelegated", "spec", "add spec.hosts, or a rule with delegate to another VirtualService",
+			"it has no hosts and no other VirtualService delegates to it: it has no effect")
 	}
 }

@@ -2,30 +2,51 @@ package compile
 
 import (
 	"fmt"
+	"reflect"
 	"strings"
 
 	"github.com/weftmesh/weft/internal/control/model"
 )
 
-// addDestinations puts DestinationRules into the mesh. Of several in one namespace for one host, the oldest one's policy counts
-// and subsets are gathered, as in Istio.
-func (c *compiler) addDestinations() {
-	type place struct{ namespace, host, selector string }
+// joinRules makes what there is for a host of its DestinationRules. Of several in one namespace, the oldest one's policy counts and
+// subsets are gathered, as in Istio.
+func (c *compiler) joinRules(u *unit) {
+	type place struct{ namespace, selector string }
 	first := map[place]*part{}
-	placeOf := func(p *part) place {
-		return place{p.GetNamespace(), p.Destination.Host, fmt.Sprint(p.Destination.Selector)} // maps print sorted
-	}
-	for _, p := range c.byKind["DestinationRule"] {
+	var rules []*model.Destination
+	records := c.ask(topic{about: onRule, a: u.name})
+	for _, r := range records {
+		p := c.own(r)
 		c.resolveCredentials(p, []string{p.GetNamespace()})
-		older := first[placeOf(p)]
-		if older == nil {
-			first[placeOf(p)] = p
-			c.mesh.Destinations.Put(p.Destination.Host, append(c.mesh.Destinations.Get(p.Destination.Host), p.Destination))
-			c.checkSubsetHost(p)
+		at := place{p.GetNamespace(), fmt.Sprint(p.Destination.Selector)} // maps print sorted
+		if older := first[at]; older != nil {
+			c.mergeDestination(older, p)
 			continue
 		}
-		c.mergeDestination(older, p)
+		first[at] = p
+		rules = append(rules, p.Destination)
+		c.checkSubsetHost(p)
 	}
+	c.state.setRules(u, rules)
+	if len(records) == 0 {
+		delete(c.state.rules, u.name)
+		u.gone = true
+	}
+}
+
+// setRules puts a host's rules into the mesh.
+func (k *Compiler) setRules(u *unit, rules []*model.Destination) {
+	if reflect.DeepEqual(u.rules, rules) {
+		return
+	}
+	u.rules = rules
+	if len(rules) == 0 {
+		k.mesh.Destinations.Delete(u.name)
+	} else {
+		k.mesh.Destinations.Put(u.name, rules)
+	}
+	k.delta.Destinations[u.name] = true
+	k.dirty(topic{about: onDestination, a: u.name})
 }
 
 func (c *compiler) mergeDestination(older, p *part) {
@@ -54,7 +75,7 @@ func findSubset(list []model.Subset, name string) bool {
 // checkSubsetHost reports a rule whose host is nowhere.
 func (c *compiler) checkSubsetHost(p *part) {
 	host := p.Destination.Host
-	if strings.HasPrefix(host, "*") || c.mesh.Services.Get(host) != nil || c.wildcardService(host) != nil {
+	if strings.HasPrefix(host, "*") || c.service(host) != nil || c.wildcardService(host) != nil {
 		return
 	}
 	p.Info("HostNotFound", "spec.host", c.hostHint(host, p.GetNamespace()), "there is no service %s: the rule has no effect until there is", host)

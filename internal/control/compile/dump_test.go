@@ -55,6 +55,9 @@ func (d dumper) value(v reflect.Value, depth int, label string) {
 			if f.IsZero() || f.Kind() == reflect.Map && f.Len() == 0 || f.Type() == reflect.TypeFor[model.Settings]() && isDefault(f) || name == "ByAddress" || name == "Created" {
 				continue
 			}
+			if entries, ok := tableEntries(f); ok && entries.Len() == 0 {
+				continue
+			}
 			d.value(f, depth+1, name)
 		}
 	case reflect.Map:

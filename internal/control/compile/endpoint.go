@@ -1,49 +1,73 @@
 package compile
 
 import (
-	"cmp"
+	"maps"
 	"net/netip"
 	"slices"
-	"strings"
-
-	corev1 "k8s.io/api/core/v1"
-	discoveryv1 "k8s.io/api/discovery/v1"
 
 	networking "istio.io/client-go/pkg/apis/networking/v1"
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 
 	"github.com/weftmesh/weft/internal/control/compile/convert"
 	"github.com/weftmesh/weft/internal/control/model"
 )
 
-// addEndpoints gives Kubernetes services their instances: those of EndpointSlices, and the WorkloadEntries they select.
-func (c *compiler) addEndpoints() {
-	for _, p := range c.byKind["EndpointSlice"] {
-		slice, ok := p.Kube.(*discoveryv1.EndpointSlice)
-		if !ok || slice.AddressType == discoveryv1.AddressTypeFQDN {
-			continue
-		}
-		ref := model.Ref{Kind: "Service", Namespace: slice.Namespace, Name: slice.Labels[discoveryv1.LabelServiceName]}
-		if owner := c.byRef[ref]; owner != nil {
-			c.addSlice(owner.Services[0], slice)
-		}
-	}
-	for _, p := range c.byKind["Service"] {
-		c.selectEntries(p)
-	}
-	for _, host := range slices.Sorted(c.mesh.Services.Keys()) {
-		c.finishEndpoints(c.mesh.Services.Get(host))
-	}
+// endpoints gathers the instances of one service.
+type endpoints struct {
+	list  []*model.Endpoint
+	known map[whereabouts]*model.Endpoint
 }
 
-func (c *compiler) addSlice(s *model.Service, slice *discoveryv1.EndpointSlice) {
+// whereabouts name an instance. The address alone does not: instances that share the host's network differ by port.
+type whereabouts struct{ address, name string }
+
+// add adds an instance, or more ports of one that another slice named already. The ports are shared with others.
+func (e *endpoints) add(ep *model.Endpoint, ports map[uint16]uint16) {
+	if len(ports) == 0 {
+		return
+	}
+	at := whereabouts{ep.Address, ep.Instance}
+	have := e.known[at]
+	if have == nil {
+		ep.Ports = ports
+		e.list = append(e.list, ep)
+		e.known[at] = ep
+		return
+	}
+	more := maps.Clone(have.Ports)
+	maps.Copy(more, ports)
+	have.Ports = more
+}
+
+// addEndpoints gives a service its instances: those that the object names, those of EndpointSlices, and the WorkloadEntries and pods
+// that it selects.
+func (c *compiler) addEndpoints(s *model.Service, by *record) {
+	found := &endpoints{list: slices.Clone(s.Endpoints), known: map[whereabouts]*model.Endpoint{}}
+	switch k := by.Kube.(type) {
+	case *corev1.Service:
+		for _, r := range c.selected("EndpointSlice", k.Namespace, map[string]string{discoveryv1.LabelServiceName: k.Name}) {
+			if slice, ok := r.Kube.(*discoveryv1.EndpointSlice); ok && slice.AddressType != discoveryv1.AddressTypeFQDN {
+				c.addSlice(found, s, slice)
+			}
+		}
+		c.selectEntries(found, s, k)
+	case *networking.ServiceEntry:
+		c.selectForEntry(found, k)
+	}
+	slices.SortStableFunc(found.list, compareEndpoints)
+	s.Endpoints = found.list
+}
+
+func (c *compiler) addSlice(found *endpoints, s *model.Service, slice *discoveryv1.EndpointSlice) {
 	ports := slicePorts(s, slice)
-	for _, e := range slice.Endpoints {
-		for _, address := range e.Addresses {
+	for i := range slice.Endpoints {
+		for _, address := range slice.Endpoints[i].Addresses {
 			a, err := netip.ParseAddr(address)
 			if err != nil {
 				continue
 			}
-			c.addEndpoint(s, c.endpointOf(slice, e, a.Unmap()), ports)
+			found.add(c.endpointOf(slice, &slice.Endpoints[i], a.Unmap()), ports)
 		}
 	}
 }
@@ -68,21 +92,24 @@ func slicePorts(s *model.Service, slice *discoveryv1.EndpointSlice) map[uint16]u
 	return ports
 }
 
-func (c *compiler) endpointOf(slice *discoveryv1.EndpointSlice, e discoveryv1.Endpoint, a netip.Addr) *model.Endpoint {
+func (c *compiler) endpointOf(slice *discoveryv1.EndpointSlice, e *discoveryv1.Endpoint, a netip.Addr) *model.Endpoint {
 	ep := &model.Endpoint{Address: a.String(), Namespace: slice.Namespace, ServiceAccount: "default",
 		Ready: e.Conditions.Ready == nil || *e.Conditions.Ready}
 	if e.Zone != nil {
 		ep.Locality = "/" + *e.Zone
 	}
 	if e.TargetRef == nil || e.TargetRef.Kind != "Pod" {
-		if seat, ok := c.placed[a]; ok && seat.pod.Namespace == slice.Namespace {
-			describePod(ep, seat.pod)
+		// The youngest of those with the address has it now.
+		if list := c.at(a); len(list) > 0 {
+			if pod, ok := list[len(list)-1].Kube.(*corev1.Pod); ok && pod.Namespace == slice.Namespace {
+				describePod(ep, pod)
+			}
 		}
 		return ep
 	}
 	ep.Instance = e.TargetRef.Name
-	if p := c.byRef[model.Ref{Kind: "Pod", Namespace: slice.Namespace, Name: e.TargetRef.Name}]; p != nil {
-		if pod, ok := p.Kube.(*corev1.Pod); ok {
+	if o := c.object(model.Ref{Kind: "Pod", Namespace: slice.Namespace, Name: e.TargetRef.Name}); o != nil {
+		if pod, ok := o.Kube.(*corev1.Pod); ok {
 			describePod(ep, pod)
 		}
 	}
@@ -98,36 +125,18 @@ func describePod(ep *model.Endpoint, pod *corev1.Pod) {
 	}
 }
 
-// instance is one of a service's. The address alone does not name it: instances that share the host's network differ by port.
-type instance struct{ host, address, name string }
-
-// addEndpoint adds an instance, or more ports of one that another slice named already.
-func (c *compiler) addEndpoint(s *model.Service, ep *model.Endpoint, ports map[uint16]uint16) {
-	if len(ports) == 0 {
-		return
-	}
-	seat := instance{s.Host, ep.Address, ep.Instance}
-	if have := c.instances[seat]; have != nil {
-		ep = have
-	} else {
-		ep.Ports = map[uint16]uint16{}
-		s.Endpoints = append(s.Endpoints, ep)
-		c.instances[seat] = ep
-	}
-	for from, to := range ports {
-		ep.Ports[from] = to
-	}
-}
-
 // selectEntries adds the WorkloadEntries that a Kubernetes service selects, as Istio does for VMs.
-func (c *compiler) selectEntries(p *part) {
-	svc, ok := p.Kube.(*corev1.Service)
-	if !ok || len(svc.Spec.Selector) == 0 {
+func (c *compiler) selectEntries(found *endpoints, s *model.Service, svc *corev1.Service) {
+	if len(svc.Spec.Selector) == 0 {
 		return
 	}
-	for _, e := range c.entriesOf(svc.Namespace, svc.Spec.Selector) {
+	for _, r := range c.selected("WorkloadEntry", svc.Namespace, svc.Spec.Selector) {
+		e, ok := r.Kube.(*networking.WorkloadEntry)
+		if !ok {
+			continue
+		}
 		ports := map[uint16]uint16{}
-		for _, port := range p.Services[0].Ports {
+		for _, port := range s.Ports {
 			ports[port.Number] = port.Number
 			for _, sp := range svc.Spec.Ports {
 				if sp.Port == int32(port.Number) && sp.TargetPort.IntVal > 0 {
@@ -138,42 +147,27 @@ func (c *compiler) selectEntries(p *part) {
 				ports[port.Number] = uint16(n)
 			}
 		}
-		c.addEndpoint(p.Services[0], convert.EntryEndpoint(&e.Spec, e.Namespace, e.Name, entryLabels(e)), ports)
+		found.add(convert.EntryEndpoint(&e.Spec, e.Namespace, e.Name, entryLabels(e)), ports)
 	}
 }
 
-func (c *compiler) entriesOf(namespace string, selector map[string]string) []*networking.WorkloadEntry {
-	var found []*networking.WorkloadEntry
-	for _, p := range c.byKind["WorkloadEntry"] {
-		if e, ok := p.Kube.(*networking.WorkloadEntry); ok && e.Namespace == namespace && selects(selector, entryLabels(e)) {
-			found = append(found, e)
+// selectForEntry adds the pods and WorkloadEntries that a ServiceEntry with a workloadSelector selects.
+func (c *compiler) selectForEntry(found *endpoints, se *networking.ServiceEntry) {
+	if se.Spec.WorkloadSelector == nil {
+		return
+	}
+	for _, r := range c.selected("WorkloadEntry", se.Namespace, se.Spec.WorkloadSelector.Labels) {
+		if e, ok := r.Kube.(*networking.WorkloadEntry); ok {
+			found.add(convert.EntryEndpoint(&e.Spec, e.Namespace, e.Name, entryLabels(e)), convert.TargetPorts(se.Spec.Ports, e.Spec.Ports))
 		}
 	}
-	return found
-}
-
-// finishEndpoints orders instances, tells workloads which service leads to them, and makes those of headless services known by
-// their address.
-func (c *compiler) finishEndpoints(s *model.Service) {
-	slices.SortFunc(s.Endpoints, func(a, b *model.Endpoint) int {
-		return cmp.Or(strings.Compare(a.Address, b.Address), strings.Compare(a.Instance, b.Instance))
-	})
-	for _, ep := range s.Endpoints {
-		a, err := netip.ParseAddr(ep.Address)
-		if err != nil {
+	for _, r := range c.selected("Pod", se.Namespace, se.Spec.WorkloadSelector.Labels) {
+		pod, ok := r.Kube.(*corev1.Pod)
+		if !ok || pod.Status.PodIP == "" {
 			continue
 		}
-		if s.Headless {
-			c.mesh.ByAddress.Put(a, append(c.mesh.ByAddress.Get(a), s.Host))
-		}
-		w := c.mesh.Workloads.Get(ep.Namespace + "/" + ep.Instance)
-		if w == nil {
-			continue
-		}
-		for _, port := range s.Ports {
-			if target, ok := ep.Ports[port.Number]; ok {
-				addPort(w, model.WorkloadPort{Number: target, Protocol: port.Protocol, ServiceHost: s.Host, ServicePort: port.Number})
-			}
-		}
+		ep := &model.Endpoint{Address: pod.Status.PodIP, Ready: isReady(pod)}
+		describePod(ep, pod)
+		found.add(ep, convert.TargetPorts(se.Spec.Ports, nil))
 	}
 }

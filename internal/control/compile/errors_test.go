@@ -130,7 +130,7 @@ func TestRefused(t *testing.T) {
 			"12 error InvalidValue spec.http[0].retries.retryOn",
 			"13 error InvalidDuration spec.http[0].timeout", "14 error InvalidValue spec.http[0].rewrite.uriRegexRewrite.rewrite",
 			"16 error InvalidHeaderValue spec.http[0].headers.request.set.:authority", "16 error InvalidHeaderValue spec.http[0].headers.request.set.a",
-			"16 error Unsupported spec.http[0].headers.request.set.c", "16 error InvalidHeaderValue spec.http[0].headers.request.add.Host",
+			"16 error Unsupported spec.http[0].headers.request.set.c", "16 error ConflictingFields spec.http[0].headers.request.add.Host", "16 error InvalidHeaderValue spec.http[0].headers.request.add.Host",
 			"17 error InvalidWeight spec.http[0].route", "18 error InvalidValue spec.http[1].directResponse.body"}},
 		{"old TLS", istio, "Gateway", `
   servers:
@@ -214,6 +214,7 @@ func TestRefused(t *testing.T) {
 			"10 error InvalidValue spec.trafficPolicy.loadBalancer.warmup.aggression",
 			"10 error MissingField spec.trafficPolicy.loadBalancer.warmup.duration",
 			"11 error ConflictingFields spec.trafficPolicy.loadBalancer.localityLbSetting",
+			"11 warning NoEffect spec.trafficPolicy.loadBalancer.localityLbSetting",
 			"13 error InvalidValue spec.trafficPolicy.loadBalancer.localityLbSetting.distribute[0].from",
 			"13 error InvalidWeight spec.trafficPolicy.loadBalancer.localityLbSetting.distribute[0].to",
 			"13 error OverlappingLocality spec.trafficPolicy.loadBalancer.localityLbSetting.distribute[0].to.a/b",
@@ -246,9 +247,10 @@ func TestRefused(t *testing.T) {
     hosts: ["*"]
     tls: {mode: SIMPLE, serverCertificate: /a, privateKey: /b, minProtocolVersion: TLSV1_3, maxProtocolVersion: TLSV1_2}`, []string{
 			"7 error MissingField spec.servers[0].port.name", "9 error ConflictingFields spec.servers[0].tls",
-			"10 error PortCollision spec.servers[1].port", "11 error InvalidHost spec.servers[1].hosts[0]",
+			"10 error PortCollision spec.servers[1].port", "11 error InvalidHost spec.servers[1].hosts[0]", "11 error InvalidValue spec.servers[1].hosts[0]",
 			"12 error InvalidAddress spec.servers[1].bind", "13 error MissingField spec.servers[2].tls",
 			"14 error MissingField spec.servers[2].hosts", "15 error InvalidProtocol spec.servers[3].port.protocol",
+			"17 error DuplicateValue spec.servers[4].port.name", "20 error DuplicateValue spec.servers[5].port.name",
 			"19 error ConflictingFields spec.servers[4].tls.httpsRedirect", "19 error MissingField spec.servers[4].tls.credentialName",
 			"19 error Unsupported spec.servers[4].tls.cipherSuites[0]", "22 error InvalidValue spec.servers[5].tls.minProtocolVersion",
 			"22 error MissingField spec.servers[5].tls.credentialName", "22 error Unsupported spec.servers[5].tls.privateKey",
@@ -258,10 +260,10 @@ func TestRefused(t *testing.T) {
   addresses: [10.0.0.0/8, x]
   ports: [{number: 80, name: http, protocol: HTTP}, {number: 80, name: http}, {number: 0, name: x, protocol: UDP}]
   resolution: DNS
-  subjectAltNames: [x]`, []string{
+  subjectAltNames: [""]`, []string{
 			"6 error InvalidHost spec.hosts[0]", "6 error InvalidHost spec.hosts[1]", "7 error InvalidAddress spec.addresses[1]",
-			"7 error Unsupported spec.addresses[0]", "8 error DuplicatePort spec.ports[1].name", "8 error InvalidPort spec.ports[2].number",
-			"8 error InvalidProtocol spec.ports[2].protocol", "10 error Unsupported spec.subjectAltNames"}},
+			"7 error Unsupported spec.addresses[0]", "8 error ConflictingFields spec.ports[1].protocol", "8 error DuplicatePort spec.ports[1].name", "8 error InvalidPort spec.ports[2].number",
+			"8 error InvalidProtocol spec.ports[2].protocol", "10 error MissingField spec.subjectAltNames[0]"}},
 		{"service entry endpoints", istio, "ServiceEntry", `
   hosts: [a.example.com]
   ports: [{number: 80, name: http, protocol: HTTP}]
@@ -321,11 +323,11 @@ func TestRefused(t *testing.T) {
   - {name: d, port: 445, protocol: UDP, hostname: 1.2.3.4}
   - {name: e, port: 80, protocol: TCP}
   - {name: f, port: 446, protocol: TLS, tls: {options: {a/b: c}}}`, []string{
-			"9 error ConflictingFields spec.listeners[0].tls", "9 warning HostnameConflict spec.listeners[0]",
-			"10 error DuplicateListener spec.listeners[1].name", "10 warning HostnameConflict spec.listeners[1]",
+			"9 error ConflictingFields spec.listeners[0].tls",
+			"10 error DuplicateListener spec.listeners[1].name",
 			"11 error MissingField spec.listeners[2].tls", "12 error ConflictingFields spec.listeners[3].tls.mode",
 			"13 error InvalidHost spec.listeners[4].hostname", "13 warning UnsupportedProtocol spec.listeners[4].protocol",
-			"14 warning ProtocolConflict spec.listeners[5]", "15 error MissingField spec.listeners[6].tls.certificateRefs",
+			"15 error MissingField spec.listeners[6].tls.certificateRefs",
 			"15 warning UnsupportedValue spec.listeners[6].tls.options.a/b"}},
 		{"addresses", gateway, "Gateway", `
   gatewayClassName: istio

@@ -1,43 +1,103 @@
 package compile
 
 import (
+	"reflect"
 	"slices"
 
 	"github.com/weftmesh/weft/internal/control/compile/convert"
 	"github.com/weftmesh/weft/internal/control/model"
 )
 
-// addGateways puts gateways into the mesh. When two open one port of the same workloads for different protocols, the younger is
-// refused.
-func (c *compiler) addGateways() {
-	for _, p := range c.byKind["Gateway.istio"] {
-		c.addGateway(p, p.Gateway)
+// gatewayJoin is what the one unit of all gateways goes through: they compete for ports.
+type gatewayJoin struct {
+	*compiler
+	inForce []*model.Gateway
+	owner   map[*model.Gateway]*part
+	parts   map[model.Ref]*part // of Gateways of the Gateway API
+	opened  map[model.Ref]*opened
+}
+
+// joinGateways makes all gateways. When two open one port of the same workloads for different protocols, the younger is refused.
+func (c *compiler) joinGateways(u *unit) {
+	g := &gatewayJoin{compiler: c, owner: map[*model.Gateway]*part{}, parts: map[model.Ref]*part{}, opened: map[model.Ref]*opened{}}
+	for _, r := range c.ofKind("Gateway.istio") {
+		p := c.own(r)
+		g.addGateway(p, p.Gateway)
 	}
-	for _, p := range c.byKind["Gateway.k8s"] {
-		c.openGateway(p)
+	for _, r := range c.ofKind("Gateway.k8s") {
+		p := c.own(r)
+		g.parts[p.Ref()] = p
+		g.openGateway(p)
 	}
-	for _, p := range c.byKind[listenerSetKind] {
-		c.openListenerSet(p)
+	for _, r := range c.ofKind(listenerSetKind) {
+		g.openListenerSet(c.own(r))
 	}
-	for _, p := range c.byKind["Ingress"] {
-		if g, ok := c.ingressGateway(p); ok {
-			c.addGateway(p, g)
+	for _, r := range c.ofKind("Ingress") {
+		p := c.own(r)
+		if made, ok := c.ingressGateway(p); ok {
+			g.addGateway(p, made)
 		}
+	}
+	for _, o := range g.opened {
+		o.group = g.siblings(o.root)
+	}
+	c.state.setGateways(u, g)
+}
+
+// setGateways puts all gateways into the mesh, and passes on which differ from before.
+func (k *Compiler) setGateways(u *unit, g *gatewayJoin) {
+	old, oldOpened := k.inForce, k.opened
+	k.inForce, k.opened, k.defaults = make(map[model.Ref]*model.Gateway, len(g.inForce)), g.opened, k.defaults[:0:0]
+	var list []*model.Gateway
+	for _, made := range g.inForce {
+		if was := old[made.Ref]; was != nil && reflect.DeepEqual(was, made) {
+			made = was
+		} else {
+			k.gatewayDiffers(made.Ref)
+		}
+		list = append(list, made)
+		k.inForce[made.Ref] = made
+		if o := g.opened[made.Ref]; o != nil && o.part == o.root && convert.IsDefaultGateway(o.part.Kube) {
+			k.defaults = append(k.defaults, o)
+		}
+	}
+	for ref := range old {
+		if k.inForce[ref] == nil {
+			k.gatewayDiffers(ref)
+		}
+	}
+	for ref, o := range g.opened {
+		if !o.same(oldOpened[ref]) {
+			k.dirty(gatewayTopic(ref))
+		}
+	}
+	k.dirty(topic{about: onDefaults})
+	if !slices.Equal(u.opened, list) {
+		u.opened = list
+		k.changed.gateways = true
 	}
 }
 
-func (c *compiler) addGateway(p *part, g *model.Gateway) {
+func gatewayTopic(ref model.Ref) topic { return topic{onGateway, ref.Kind, ref.Namespace, ref.Name} }
+
+// gatewayDiffers passes on that a gateway came, went or is not as it was.
+func (k *Compiler) gatewayDiffers(ref model.Ref) {
+	k.delta.Gateways[ref] = true
+	k.dirty(gatewayTopic(ref))
+}
+
+func (c *gatewayJoin) addGateway(p *part, g *model.Gateway) {
 	if g == nil || c.collides(p) {
 		return
 	}
 	c.resolveCredentials(p, c.gatewayNamespaces(g))
-	c.mesh.Gateways = append(c.mesh.Gateways, g)
+	c.inForce = append(c.inForce, g)
 	c.owner[g] = p
 }
 
 // announcesOtherwise refuses a Gateway of the Gateway API one of whose ports an older gateway opens with another PROXY protocol.
-func (c *compiler) announcesOtherwise(p *part) bool {
-	for _, other := range c.mesh.Gateways {
+func (c *gatewayJoin) announcesOtherwise(p *part) bool {
+	for _, other := range c.inForce {
 		for _, theirs := range other.Servers {
 			same := slices.ContainsFunc(p.Listeners, func(l *convert.APIListener) bool { return l.Server.Port == theirs.Port })
 			if owner := c.owner[other]; same && overlap(other, p.Gateway) && other.ProxyProtocol != p.Gateway.ProxyProtocol && owner != p {
@@ -54,8 +114,8 @@ func (c *compiler) announcesOtherwise(p *part) bool {
 }
 
 // collides compares a gateway with the older ones.
-func (c *compiler) collides(p *part) bool {
-	for _, other := range c.mesh.Gateways {
+func (c *gatewayJoin) collides(p *part) bool {
+	for _, other := range c.inForce {
 		if !overlap(other, p.Gateway) {
 			continue
 		}

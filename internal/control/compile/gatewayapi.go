@@ -14,8 +14,8 @@ import (
 // isOurs looks a class up; without an object of that name, the name decides.
 func (c *compiler) isOurs(name, kind string) bool {
 	controller := ""
-	if p := c.byRef[model.Ref{Kind: kind, Name: name}]; p != nil {
-		controller = controllerOf(p)
+	if o := c.object(model.Ref{Kind: kind, Name: name}); o != nil {
+		controller = controllerOf(o)
 	}
 	if controller == "" {
 		return slices.Contains(convert.OurClasses, name)
@@ -28,9 +28,9 @@ func (c *compiler) granted(from *part, namespace, group, kind, name string) bool
 	if namespace == from.GetNamespace() {
 		return true
 	}
-	for _, p := range c.byKind["ReferenceGrant"] {
-		g, ok := p.Kube.(*gatewayv1.ReferenceGrant)
-		if !ok || g.Namespace != namespace {
+	for _, r := range c.inNamespace("ReferenceGrant", namespace) {
+		g, ok := r.Kube.(*gatewayv1.ReferenceGrant)
+		if !ok {
 			continue
 		}
 		who := slices.ContainsFunc(g.Spec.From, func(f gatewayv1.ReferenceGrantFrom) bool {
@@ -116,28 +116,26 @@ func (c *compiler) allowed(route *part, own string, l listener) bool {
 
 // otherKind gives the older route of the other kind, HTTPRoute or GRPCRoute, that has a host of a listener already: of two such
 // routes one is accepted (GRPCRouteSpec.hostnames).
-func (c *compiler) otherKind(p *part, hosts []string, place string) *part {
-	for _, older := range c.attached[place] {
-		if older.part.Kind.Name != p.Kind.Name && slices.ContainsFunc(hosts, func(h string) bool {
+func (c *compiler) otherKind(p *part, hosts []string, place string) *bid {
+	for _, older := range c.bidders(listenerPlace(place)) {
+		if older.object.Kind.Name != p.Kind.Name && slices.ContainsFunc(hosts, func(h string) bool {
 			return slices.ContainsFunc(older.hosts, func(o string) bool { _, meet := convert.HostsMeet(h, o); return meet })
 		}) {
-			return older.part
+			c.read(objectTopic(older.object.Ref()))
+			return older
 		}
 	}
 	return nil
 }
 
-// atListener is a route at a listener.
-type atListener struct {
-	part  *part
-	hosts []string
-}
+// listenerPlace is where routes for requests are at a listener.
+func listenerPlace(where string) topic { return topic{about: onPlace, a: "listener", b: where} }
 
 // namespaceLabels gives a namespace's labels; every namespace is labelled with its name, whether or not there is an object.
 func (c *compiler) namespaceLabels(name string) map[string]string {
 	l := map[string]string{}
-	if p := c.byRef[model.Ref{Kind: "Namespace", Name: name}]; p != nil {
-		for k, v := range p.GetLabels() {
+	if o := c.object(model.Ref{Kind: "Namespace", Name: name}); o != nil {
+		for k, v := range o.GetLabels() {
 			l[k] = v
 		}
 	}

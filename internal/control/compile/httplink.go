@@ -12,12 +12,11 @@ import (
 
 // linkAPIRoute makes a set of routes for each parent that takes a route of the Gateway API: each listener of a Gateway, and each
 // Service.
-func (c *compiler) linkAPIRoute(p *part) {
+func (c *compiler) linkAPIRoute(p *part) (sets []*model.RouteSet) {
 	c.linkBackends(p)
 	if len(p.API.Parents) == 0 && !p.API.DefaultGateways {
 		p.Warn("NoParent", "spec.parentRefs", "", "the route has no parent, and no effect")
 	}
-	var sets []*model.RouteSet
 	for i, ref := range p.API.Parents {
 		field := convert.At("spec.parentRefs", i)
 		group, kind := convert.ParentKind(ref)
@@ -33,17 +32,13 @@ func (c *compiler) linkAPIRoute(p *part) {
 	if p.API.DefaultGateways {
 		sets = append(sets, c.defaultParents(p)...)
 	}
-	c.mesh.RouteSets = append(c.mesh.RouteSets, sets...)
+	return sets
 }
 
 // defaultParents attaches a route that asks for it to the Gateways that take all such routes, save those that it names itself.
 func (c *compiler) defaultParents(p *part) []*model.RouteSet {
 	var sets []*model.RouteSet
-	for _, g := range c.mesh.Gateways {
-		o := c.opened[g.Ref]
-		if o == nil || o.part != o.root || !convert.IsDefaultGateway(o.part.Kube) {
-			continue
-		}
+	for _, o := range c.defaultGateways() {
 		if ref := convert.DefaultParent(o.part.Object); !p.API.Names(ref, p.GetNamespace()) {
 			sets = append(sets, c.gatewayParent(p, ref, "Gateway", "spec.useDefaultGateways")...)
 		}
@@ -57,11 +52,11 @@ func (c *compiler) gatewayParent(p *part, ref gatewayv1.ParentReference, kind, f
 	gref := model.GatewayRef{Kind: refKind(kind), Namespace: namespace, Name: string(ref.Name)}
 	owner := model.Ref{Kind: gref.Kind, Namespace: namespace, Name: gref.Name}
 	name := namespace + "/" + gref.Name
-	if c.byRef[owner] == nil {
+	if c.object(owner) == nil {
 		p.Warn("GatewayNotFound", field+".name", "", "there is no %s %s: the route is not attached to it", kind, name)
 		return nil
 	}
-	o := c.opened[owner]
+	o := c.openedBy(owner)
 	if o == nil {
 		return nil // another implementation's, or refused, which is said there
 	}
@@ -71,10 +66,10 @@ func (c *compiler) gatewayParent(p *part, ref gatewayv1.ParentReference, kind, f
 		place := o.where(a.listener)
 		if isHTTP(p.Kind.Name) {
 			if other := c.otherKind(p, a.hosts, place); other != nil {
-				code, why = convert.HostnameConflict, place+" has "+other.Ref().String()+", which is older and of another kind, for hosts of the route"
+				code, why = convert.HostnameConflict, place+" has "+other.object.Ref().String()+", which is older and of another kind, for hosts of the route"
 				continue
 			}
-			c.attached[place] = append(c.attached[place], atListener{p, a.hosts})
+			c.bid(&bid{place: listenerPlace(place), hosts: a.hosts})
 		}
 		gref.Section, gref.Port = string(a.listener.Name), uint16(a.listener.Port)
 		sets = append(sets, c.setAt(p, o, a, gref, place, field))
@@ -89,7 +84,7 @@ func (c *compiler) gatewayParent(p *part, ref gatewayv1.ParentReference, kind, f
 // then, and gets nothing.
 func (c *compiler) setAt(p *part, o *opened, a attachment, gref model.GatewayRef, place, field string) *model.RouteSet {
 	rs := *p.Routes
-	rs.Hosts = slices.DeleteFunc(slices.Clone(a.hosts), func(h string) bool { return c.takenByOther(o, a.listener, h) })
+	rs.Hosts = slices.DeleteFunc(slices.Clone(a.hosts), func(h string) bool { return o.takenByOther(a.listener, h) })
 	if len(rs.Hosts) == 0 {
 		p.Warn("NoEffect", field, "", "other listeners of the port are for all hosts that the route has at %s", place)
 	}
@@ -103,7 +98,7 @@ func (c *compiler) setAt(p *part, o *opened, a attachment, gref model.GatewayRef
 // of them, one in another namespace for the clients there (GEP-1426).
 func (c *compiler) serviceParent(p *part, ref gatewayv1.ParentReference, field string) []*model.RouteSet {
 	namespace := convert.NamespaceOr(ref.Namespace, p.GetNamespace())
-	s := c.mesh.Services.Get(convert.ServiceHost(string(ref.Name), namespace, c.settings))
+	s := c.service(convert.ServiceHost(string(ref.Name), namespace, c.settings))
 	if s == nil {
 		p.Warn("HostNotFound", field+".name", "", "there is no Service %s/%s: the route is not attached to it", namespace, ref.Name)
 		return nil
@@ -131,7 +126,7 @@ func (c *compiler) serviceParent(p *part, ref gatewayv1.ParentReference, field s
 	if port != 0 {
 		rs.HTTP = onPort(rs.HTTP, port)
 	}
-	c.claim(s.Host, claim{p, &rs, field})
+	c.rule(p, s.Host, &rs, field)
 	return []*model.RouteSet{&rs}
 }
 
@@ -193,7 +188,7 @@ func (c *compiler) linkBackend(p *part, d *model.WeightedDestination, ref gatewa
 		return
 	}
 	namespace := convert.NamespaceOr(ref.Namespace, p.GetNamespace())
-	s := c.mesh.Services.Get(d.Host)
+	s := c.service(d.Host)
 	switch {
 	case !c.granted(p, namespace, "", "Service", string(ref.Name)):
 		d.Invalid = "RefNotPermitted"

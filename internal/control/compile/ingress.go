@@ -9,11 +9,12 @@ import (
 
 	"github.com/weftmesh/weft/internal/control/compile/convert"
 	"github.com/weftmesh/weft/internal/control/model"
+	"github.com/weftmesh/weft/internal/control/source"
 )
 
 // controllerOf gives the controller of a class.
-func controllerOf(p *part) string {
-	switch k := p.Kube.(type) {
+func controllerOf(o *source.Object) string {
+	switch k := o.Kube.(type) {
 	case *gatewayv1.GatewayClass:
 		return string(k.Spec.ControllerName)
 	case *networkingv1.IngressClass:
@@ -34,7 +35,7 @@ func (c *compiler) ingressGateway(p *part) (*model.Gateway, bool) {
 		return nil, false
 	}
 	ours := convert.OurIngressClass(class, c.settings)
-	if c.byRef[model.Ref{Kind: "IngressClass", Name: class}] != nil {
+	if c.object(model.Ref{Kind: "IngressClass", Name: class}) != nil {
 		ours = c.isOurs(class, "IngressClass")
 	}
 	if !ours {
@@ -48,7 +49,7 @@ func (c *compiler) ingressGateway(p *part) (*model.Gateway, bool) {
 }
 
 // ingressRoutes makes a set of routes for each host of an Ingress.
-func (c *compiler) ingressRoutes(p *part, in *networkingv1.Ingress) {
+func (c *compiler) ingressRoutes(p *part, in *networkingv1.Ingress) (sets []*model.RouteSet) {
 	byHost := map[string]*model.RouteSet{}
 	for i, rule := range in.Spec.Rules {
 		field := convert.At("spec.rules", i)
@@ -78,11 +79,12 @@ func (c *compiler) ingressRoutes(p *part, in *networkingv1.Ingress) {
 		c.defaultBackend(p, b, byHost)
 	}
 	if p.Failed() {
-		return
+		return nil
 	}
 	for _, host := range sortedKeys(byHost) {
-		c.mesh.RouteSets = append(c.mesh.RouteSets, byHost[host])
+		sets = append(sets, byHost[host])
 	}
+	return sets
 }
 
 // defaultBackend takes what no rule takes: of the hosts named, and of all others.
@@ -106,7 +108,7 @@ func (c *compiler) ingressBackend(p *part, b *networkingv1.IngressBackend, field
 	if b.Service.Port.Number > 0 {
 		d.Port = p.ValidPort(uint32(b.Service.Port.Number), field+".service.port.number")
 	}
-	s := c.mesh.Services.Get(d.Host)
+	s := c.service(d.Host)
 	if s == nil {
 		p.Warn("HostNotFound", field+".service.name", "", "there is no Service %s: requests get 503", b.Service.Name)
 		return d

@@ -37,7 +37,7 @@ func (c *compiler) connectionParent(p *part, s *model.Service, port uint16, fiel
 	for i := range rs.TCP {
 		rs.TCP[i].Matches = []model.L4Match{{Port: port}}
 	}
-	c.claim(s.Host, claim{p, &rs, field})
+	c.rule(p, s.Host, &rs, field)
 	return []*model.RouteSet{&rs}
 }
 
@@ -67,15 +67,13 @@ func (c *compiler) firstFor(p *part, hosts []string, place, field string) []stri
 	}
 	var free []string
 	for _, h := range hosts {
-		key := p.Kind.Name + " " + h + " " + place
-		older := c.taken[key]
-		switch {
-		case older == nil:
-			c.taken[key] = p
+		list := c.claim(&bid{place: topic{onPlace, p.Kind.Name, h, place}})
+		if len(list) == 0 {
 			free = append(free, h)
-		case older != p:
+		} else if older := list[0]; older.unit != c.unit {
+			c.read(objectTopic(older.object.Ref()))
 			p.Warn("DuplicateHost", field, "put the backends into one object", "%s, which is older, has the connections of %s for %s: the route gets none of them",
-				older.Ref(), place, h)
+				older.object.Ref(), place, h)
 		}
 	}
 	return free

@@ -1,6 +1,7 @@
 package compile
 
 import (
+	"reflect"
 	"slices"
 	"strconv"
 
@@ -21,6 +22,7 @@ type opened struct {
 	root      *part // the Gateway: the part itself, or the ListenerSet's parent
 	gateway   *model.Gateway
 	listeners []listener // refused ones included: routes attach to them all the same
+	group     []*opened  // the Gateway and its ListenerSets, in the order of their precedence
 }
 
 // listener is one of a Gateway or ListenerSet, judged among all that it shares ports with.
@@ -30,7 +32,7 @@ type listener struct {
 }
 
 // openGateway puts a Gateway into the mesh, unless it belongs to another implementation.
-func (c *compiler) openGateway(p *part) {
+func (c *gatewayJoin) openGateway(p *part) {
 	g, ok := p.Kube.(*gatewayv1.Gateway)
 	if !ok {
 		return
@@ -49,7 +51,7 @@ func (c *compiler) openGateway(p *part) {
 }
 
 // openListenerSet adds a ListenerSet's listeners to those of its Gateway, if that allows it.
-func (c *compiler) openListenerSet(p *part) {
+func (c *gatewayJoin) openListenerSet(p *part) {
 	s, ok := p.Kube.(*gatewayv1.ListenerSet)
 	if !ok || p.Gateway == nil {
 		return
@@ -61,7 +63,7 @@ func (c *compiler) openListenerSet(p *part) {
 	}
 	namespace := convert.NamespaceOr(ref.Namespace, p.GetNamespace())
 	name := namespace + "/" + string(ref.Name)
-	root := c.byRef[model.Ref{Kind: "Gateway.k8s", Namespace: namespace, Name: string(ref.Name)}]
+	root := c.parts[model.Ref{Kind: "Gateway.k8s", Namespace: namespace, Name: string(ref.Name)}]
 	if root == nil {
 		p.Warn("GatewayNotFound", "spec.parentRef.name", "", "there is no Gateway %s: these listeners are not in force", name)
 		return
@@ -87,18 +89,15 @@ func (c *compiler) allowsListeners(g *gatewayv1.Gateway, namespace string) bool 
 }
 
 // open makes a gateway of the model of what a Gateway, the root, or one of its ListenerSets says.
-func (c *compiler) open(p, root *part, g *gatewayv1.Gateway) {
+func (c *gatewayJoin) open(p, root *part, g *gatewayv1.Gateway) {
 	o := &opened{part: p, root: root}
 	out := *p.Gateway
 	o.gateway = &out
 	if c.announcesOtherwise(p) {
 		return
 	}
-	for _, l := range p.Listeners {
-		l := listener{l, l.Refused}
-		if !l.refused {
-			l.refused = c.conflicts(o, l) || c.unavailable(p, l)
-		}
+	for _, l := range c.distinct(o) {
+		l.refused = l.refused || c.unavailable(p, l)
 		s := l.Server
 		if s.TLS != nil && !l.refused {
 			s.TLS = c.listenerTLS(o, l, g)
@@ -115,14 +114,14 @@ func (c *compiler) open(p, root *part, g *gatewayv1.Gateway) {
 		out.HTTP3, out.ProxyProtocol = root.Gateway.HTTP3, root.Gateway.ProxyProtocol
 	}
 	c.opened[p.Ref()] = o
-	c.mesh.Gateways = append(c.mesh.Gateways, &out)
+	c.inForce = append(c.inForce, &out)
 	c.owner[&out] = p
 }
 
 // siblings gives what adds listeners to the same Gateway, in the order of their precedence.
-func (c *compiler) siblings(root *part) []*opened {
+func (c *gatewayJoin) siblings(root *part) []*opened {
 	var out []*opened
-	for _, g := range c.mesh.Gateways {
+	for _, g := range c.inForce {
 		if o := c.opened[g.Ref]; o != nil && o.root == root {
 			out = append(out, o)
 		}
@@ -130,9 +129,32 @@ func (c *compiler) siblings(root *part) []*opened {
 	return out
 }
 
+// distinct gives an object's listeners, those refused between which and others a connection could not be told apart. A ListenerSet's
+// give way to those that go before it; of those of one object none wins (GatewaySpec.listeners, "Handling indistinct Listeners").
+func (c *gatewayJoin) distinct(o *opened) []listener {
+	var out []listener
+	for _, l := range o.part.Listeners {
+		out = append(out, listener{l, l.Refused || c.conflicts(o, listener{l, false})})
+	}
+	var lost []int
+	for i, l := range out {
+		for j, other := range out {
+			if code, why := convert.Indistinct(l.APIListener, other.APIListener); i != j && code != "" && !l.refused && !other.refused {
+				o.part.Warn(code, l.Field, "", "%s as %s: the listener is not in force", why, other.Field)
+				lost = append(lost, i)
+				break
+			}
+		}
+	}
+	for _, i := range lost {
+		out[i].refused = true
+	}
+	return out
+}
+
 // conflicts refuses a ListenerSet's listener that cannot be told apart from one that goes before it: the Gateway's own, then those
 // of older sets.
-func (c *compiler) conflicts(o *opened, l listener) bool {
+func (c *gatewayJoin) conflicts(o *opened, l listener) bool {
 	if o.part == o.root {
 		return false
 	}
@@ -148,8 +170,8 @@ func (c *compiler) conflicts(o *opened, l listener) bool {
 }
 
 // unavailable refuses a listener whose port the same workloads open already for something else.
-func (c *compiler) unavailable(p *part, l listener) bool {
-	for _, other := range c.mesh.Gateways {
+func (c *gatewayJoin) unavailable(p *part, l listener) bool {
+	for _, other := range c.inForce {
 		if !overlap(other, p.Gateway) {
 			continue
 		}
@@ -170,7 +192,7 @@ func (c *compiler) unavailable(p *part, l listener) bool {
 
 // listenerTLS completes the TLS of a listener; nil when it cannot be in force. A certificate that is not to be had only makes
 // connections fail.
-func (c *compiler) listenerTLS(o *opened, l listener, g *gatewayv1.Gateway) *model.ServerTLS {
+func (c *gatewayJoin) listenerTLS(o *opened, l listener, g *gatewayv1.Gateway) *model.ServerTLS {
 	t := *l.Server.TLS
 	if t.Mode == model.TLSPassthrough {
 		return &t
@@ -187,7 +209,7 @@ func (c *compiler) listenerTLS(o *opened, l listener, g *gatewayv1.Gateway) *mod
 
 // listenerCertificates gives those that can be used, and reports the others. With a mode that verifies clients, the first Secret
 // holds the authority.
-func (c *compiler) listenerCertificates(o *opened, l listener, t *model.ServerTLS) []model.KeyPair {
+func (c *gatewayJoin) listenerCertificates(o *opened, l listener, t *model.ServerTLS) []model.KeyPair {
 	var pairs []model.KeyPair
 	mutual := t.Mode == model.TLSMutual || t.Mode == model.TLSOptionalMutual
 	for j, ref := range l.TLS.CertificateRefs {
@@ -217,7 +239,7 @@ func kindOr(k *gatewayv1.Kind, otherwise string) string {
 }
 
 // frontend has a listener verify clients as its Gateway says; false when it cannot.
-func (c *compiler) frontend(o *opened, l listener, g *gatewayv1.Gateway, t *model.ServerTLS) bool {
+func (c *gatewayJoin) frontend(o *opened, l listener, g *gatewayv1.Gateway, t *model.ServerTLS) bool {
 	v, field := convert.FrontendValidation(g, l.Port)
 	if v == nil {
 		return true
@@ -259,7 +281,7 @@ func (c *compiler) authorities(p *part, refs []gatewayv1.ObjectReference, field 
 }
 
 // clientCertificate is what a gateway shows to backends; nil for nothing.
-func (c *compiler) clientCertificate(p *part, g *gatewayv1.Gateway) *model.KeyPair {
+func (c *gatewayJoin) clientCertificate(p *part, g *gatewayv1.Gateway) *model.KeyPair {
 	if g.Spec.TLS == nil || g.Spec.TLS.Backend == nil || g.Spec.TLS.Backend.ClientCertificateRef == nil {
 		return nil
 	}
@@ -278,7 +300,7 @@ func (c *compiler) clientCertificate(p *part, g *gatewayv1.Gateway) *model.KeyPa
 		p.Warn(code, field, hint, "%s: no certificate is shown to backends", problem)
 		return nil
 	}
-	for _, older := range c.mesh.Gateways {
+	for _, older := range c.inForce {
 		if older.Client != nil && overlap(older, p.Gateway) {
 			p.Warn("NoEffect", field, "use one for all Gateways", "the same workloads show the certificate of %s, which is older", older.Ref)
 			return nil
@@ -306,13 +328,32 @@ func (o *opened) where(l listener) string {
 	return "listener " + string(l.Name) + " (port " + strconv.Itoa(int(l.Port)) + ") of " + o.part.Kind.Name + " " + o.part.GetNamespace() + "/" + o.part.GetName()
 }
 
+// same reports whether a route finds at two states of a Gateway or ListenerSet the same.
+func (o *opened) same(other *opened) bool {
+	return other != nil && slices.EqualFunc(o.group, other.group, func(a, b *opened) bool {
+		return a.part.Ref() == b.part.Ref() && reflect.DeepEqual(a.listeners, b.listeners)
+	})
+}
+
 // takenByOther reports whether requests for a host go to a more specific listener of the same port.
-func (c *compiler) takenByOther(o *opened, l listener, host string) bool {
+func (o *opened) takenByOther(l listener, host string) bool {
 	own := l.Server.Hosts[0].Host
-	return slices.ContainsFunc(c.siblings(o.root), func(s *opened) bool {
+	return slices.ContainsFunc(o.group, func(s *opened) bool {
 		return slices.ContainsFunc(s.listeners, func(x listener) bool {
 			other := x.Server.Hosts[0].Host
 			return !x.refused && x.Server.Port == l.Server.Port && other != own && convert.HostCovers(own, other) && convert.HostCovers(other, host)
 		})
 	})
+}
+
+// openedBy finds a Gateway of the Gateway API or a ListenerSet that is in force; nil when there is none.
+func (c *compiler) openedBy(ref model.Ref) *opened {
+	c.read(gatewayTopic(ref))
+	return c.state.opened[ref]
+}
+
+// defaultGateways gives the Gateways that take all routes that ask for it.
+func (c *compiler) defaultGateways() []*opened {
+	c.read(topic{about: onDefaults})
+	return c.state.defaults
 }

@@ -2,6 +2,7 @@ package compile
 
 import (
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -12,39 +13,88 @@ import (
 
 	"github.com/weftmesh/weft/internal/control/compile/convert"
 	"github.com/weftmesh/weft/internal/control/model"
-	"github.com/weftmesh/weft/internal/control/source"
 )
 
-// addRoutes puts routes into the mesh, oldest first, and reports what they name and nobody has.
-func (c *compiler) addRoutes() {
-	var parts []*part
-	for _, kind := range []string{"VirtualService", "HTTPRoute", "GRPCRoute", convert.TLSRoute, convert.TCPRoute, "Ingress"} {
-		parts = append(parts, c.byKind[kind]...)
+// joinRoute makes the routes of one object, and reports what they name and nobody has.
+func (c *compiler) joinRoute(u *unit) {
+	p := c.own(u.rec)
+	var sets []*model.RouteSet
+	switch k := p.Kube.(type) {
+	case *networkingv1.Ingress:
+		if c.hasGateway(model.GatewayRef{Kind: "Ingress", Namespace: k.Namespace, Name: k.Name}) {
+			sets = c.ingressRoutes(p, k)
+		}
+	case *gatewayv1.HTTPRoute, *gatewayv1.GRPCRoute, *gatewayv1.TLSRoute, *gatewayv1.TCPRoute:
+		sets = c.linkAPIRoute(p)
+	case *networking.VirtualService:
+		sets = c.virtualService(p, &k.Spec)
 	}
-	slices.SortStableFunc(parts, func(a, b *part) int { return source.Older(a.Object, b.Object) })
-	for _, p := range parts {
-		switch k := p.Kube.(type) {
-		case *networkingv1.Ingress:
-			if p.Gateway != nil && c.hasGateway(model.GatewayRef{Kind: "Ingress", Namespace: k.Namespace, Name: k.Name}) {
-				c.ingressRoutes(p, k)
-			}
-		case *gatewayv1.HTTPRoute, *gatewayv1.GRPCRoute, *gatewayv1.TLSRoute, *gatewayv1.TCPRoute:
-			c.linkAPIRoute(p)
-		case *networking.VirtualService:
-			c.linkVirtualService(p, &k.Spec)
-			if len(p.Routes.Hosts) == 0 {
-				continue // for others to delegate to
-			}
-			c.delegate(p, &k.Spec)
-			if p.Routes.Mesh {
-				for i, host := range k.Spec.Hosts {
-					c.claim(p.FullHost(host), claim{p, p.Routes, convert.At("spec.hosts", i)})
-				}
-			}
-			c.mesh.RouteSets = append(c.mesh.RouteSets, p.Routes)
+	c.state.setRoutes(u, sets)
+}
+
+// virtualService makes the routes of a VirtualService; none where it has no hosts: those are for others to delegate to.
+func (c *compiler) virtualService(p *part, spec *networkingapi.VirtualService) []*model.RouteSet {
+	c.linkVirtualService(p, spec)
+	if len(p.Routes.Hosts) == 0 {
+		c.undelegated(p)
+		return nil
+	}
+	c.delegate(p, spec)
+	if p.Routes.Mesh {
+		for i, host := range spec.Hosts {
+			c.rule(p, p.FullHost(host), p.Routes, convert.At("spec.hosts", i))
 		}
 	}
-	c.undelegated()
+	return []*model.RouteSet{p.Routes}
+}
+
+// setRoutes puts the routes of an object into the mesh.
+func (k *Compiler) setRoutes(u *unit, sets []*model.RouteSet) {
+	if reflect.DeepEqual(u.sets, sets) {
+		return
+	}
+	k.touch(u)
+	u.sets = sets
+	k.touch(u)
+}
+
+// touch says that what a unit has put into a list of the mesh differs from before.
+func (k *Compiler) touch(u *unit) {
+	for _, rs := range u.sets {
+		k.changed.routes = true
+		k.touchRoutes(rs)
+	}
+	if p := u.peer; p != nil {
+		k.changed.peers = true
+		k.delta.Policies[p.Namespace] = true
+	}
+	if p := u.policy; p != nil {
+		k.changed.policies = true
+		k.delta.Policies[p.Namespace] = true
+	}
+	if l := u.limit; l != nil {
+		k.changed.limits = true
+		k.delta.Policies[l.Namespace] = true
+	}
+	if s := u.sidecar; s != nil {
+		k.changed.sidecars = true
+		k.delta.Sidecars[s.Namespace] = true
+	}
+	if p := u.proxy; p != nil {
+		k.changed.proxies = true
+		k.delta.Policies[p.Namespace] = true
+	}
+}
+
+func (k *Compiler) touchRoutes(rs *model.RouteSet) {
+	if rs.Mesh {
+		for _, h := range rs.Hosts {
+			k.delta.Routes[h] = true
+		}
+	}
+	for _, g := range rs.Gateways {
+		k.delta.Gateways[model.Ref{Kind: g.Kind, Namespace: g.Namespace, Name: g.Name}] = true
+	}
 }
 
 // linkVirtualService reports gateways, destinations and ports that are not there.
@@ -120,21 +170,9 @@ func takesHost(g *model.Gateway, namespace, host string) bool {
 	return false
 }
 
-func (c *compiler) hasGateway(ref model.GatewayRef) bool { return c.gateway(ref) != nil }
-
-// gateway finds an accepted gateway.
-func (c *compiler) gateway(ref model.GatewayRef) *model.Gateway {
-	for _, g := range c.mesh.Gateways {
-		if g.Ref == (model.Ref{Kind: ref.Kind, Namespace: ref.Namespace, Name: ref.Name}) {
-			return g
-		}
-	}
-	return nil
-}
-
 // linkDestination reports a host, port or subset that is not there: such requests get 503, as in Istio.
 func (c *compiler) linkDestination(p *part, d model.WeightedDestination, field string) {
-	s := c.mesh.Services.Get(d.Host)
+	s := c.service(d.Host)
 	if s == nil {
 		s = c.wildcardService(d.Host)
 	}
@@ -165,7 +203,7 @@ func portList(s *model.Service) string {
 // hasSubset reports whether a DestinationRule that is visible in a namespace defines a subset.
 func (c *compiler) hasSubset(d model.WeightedDestination, namespace string) bool {
 	for _, host := range covering(d.Host) {
-		for _, dest := range c.mesh.Destinations.Get(host) {
+		for _, dest := range c.destinations(host) {
 			if dest.ExportTo.VisibleFrom(dest.Ref.Namespace, namespace) && findSubset(dest.Subsets, d.Subset) {
 				return true
 			}
@@ -190,7 +228,7 @@ func covering(host string) []string {
 // wildcardService finds a service whose wildcard host covers a host: the most specific one.
 func (c *compiler) wildcardService(host string) *model.Service {
 	for _, wildcard := range covering(host)[1:] {
-		if s := c.mesh.Services.Get(wildcard); s != nil {
+		if s := c.service(wildcard); s != nil {
 			return s
 		}
 	}
@@ -199,13 +237,12 @@ func (c *compiler) wildcardService(host string) *model.Service {
 
 // hostHint guesses which service a name was meant for.
 func (c *compiler) hostHint(host, namespace string) string {
-	if s := c.mesh.Services.Get(host + ".svc." + c.settings.ClusterDomain); s != nil {
+	if s := c.service(host + ".svc." + c.settings.ClusterDomain); s != nil {
 		return "did you mean " + s.Host + "? A name with a dot is taken as it is"
 	}
 	short, _, _ := strings.Cut(host, ".")
-	for _, name := range slices.Sorted(c.mesh.Services.Keys()) {
-		s := c.mesh.Services.Get(name)
-		if s.Name == short && s.Namespace != namespace && s.Host != host {
+	for _, name := range c.hostsNamed(short) {
+		if s := c.service(name); s != nil && s.Namespace != namespace && s.Host != host {
 			return "did you mean " + s.Host + "?"
 		}
 	}
@@ -218,7 +255,7 @@ func (c *compiler) checkProtocols(p *part) {
 		return
 	}
 	for i, host := range p.Routes.Hosts {
-		s := c.mesh.Services.Get(host)
+		s := c.service(host)
 		if s == nil || len(s.Ports) == 0 {
 			continue
 		}
@@ -247,30 +284,30 @@ func protocolList(s *model.Service) string {
 	return strings.Join(list, ", ")
 }
 
-// claim is a set of routes that sidecars use for a host, and the field that says so.
-type claim struct {
-	part   *part
-	routes *model.RouteSet
-	field  string
-}
-
-// claim records who rules a host in sidecars. Where some namespace's proxies would see two, the older one counts and both are
+// rule records who rules a host in sidecars. Where some namespace's proxies would see two, the older one counts and both are
 // told. Routes of the Gateway API do not compete among themselves: they are merged.
-func (c *compiler) claim(host string, mine claim) {
+func (c *compiler) rule(p *part, host string, routes *model.RouteSet, field string) {
 	const hint = "put the rules into one object"
-	for _, older := range c.claims[host] {
-		if !seenTogether(older.routes, mine.routes) {
+	for _, older := range c.claim(&bid{place: hostPlace(host), routes: routes, field: field}) {
+		if !seenTogether(older.routes, routes) {
 			continue
 		}
-		if older.part == mine.part || older.routes.ByPrecedence && mine.routes.ByPrecedence {
+		if older.unit == c.unit || older.routes.ByPrecedence && routes.ByPrecedence {
 			break
 		}
-		mine.part.Warn("DuplicateHost", mine.field, hint, "host %s is already ruled by %s, which is older: these rules have no effect in sidecars",
-			host, older.part.Ref())
-		older.part.Warn("DuplicateHost", older.field, hint, "host %s is also named by %s, whose rules have no effect in sidecars", host, mine.part.Ref())
+		p.Warn("DuplicateHost", field, hint, "host %s is already ruled by %s, which is older: these rules have no effect in sidecars",
+			host, older.object.Ref())
+		c.about(older.object).Warn("DuplicateHost", older.field, hint, "host %s is also named by %s, whose rules have no effect in sidecars", host, p.Ref())
 		break
 	}
-	c.claims[host] = append(c.claims[host], mine)
+}
+
+func hostPlace(host string) topic { return topic{about: onPlace, a: "host", b: host} }
+
+// rulers gives the routes that sidecars use for a host, to who does not compete with them.
+func (c *compiler) rulers(host string) []*bid {
+	c.read(hostPlace(host))
+	return c.state.places[hostPlace(host)]
 }
 
 // seenTogether reports whether some namespace sees both.

@@ -1,37 +1,58 @@
 package compile
 
 import (
-	"slices"
+	"reflect"
 	"strings"
 
 	"github.com/weftmesh/weft/internal/control/compile/convert"
 	"github.com/weftmesh/weft/internal/control/model"
 )
 
-// addPolicies puts policies into the mesh. Of several PeerAuthentications for a whole namespace, or for the mesh, the oldest
-// counts, as in Istio.
-func (c *compiler) addPolicies() {
-	first := map[string]*part{}
-	for _, p := range c.byKind["PeerAuthentication"] {
-		if len(p.PeerAuthentication.Selector) == 0 {
-			if older := first[p.PeerAuthentication.Namespace]; older != nil {
-				const hint = "keep one of them"
-				p.Warn("DuplicatePolicy", "", hint, "it has no effect: %s is older and covers the same workloads", older.Ref())
-				older.Warn("DuplicatePolicy", "", hint, "%s covers the same workloads and has no effect", p.Ref())
-				continue
-			}
-			first[p.PeerAuthentication.Namespace] = p
-		}
-		c.mesh.PeerAuthentications = append(c.mesh.PeerAuthentications, p.PeerAuthentication)
+// joinPolicy puts a policy into the mesh. Of several PeerAuthentications for a whole namespace, or for the mesh, the oldest counts,
+// as in Istio.
+func (c *compiler) joinPolicy(u *unit) {
+	p := c.own(u.rec)
+	next := unit{peer: c.peerAuthentication(p), policy: p.AuthorizationPolicy, limit: p.RateLimit, sidecar: c.sidecar(p), proxy: c.proxyConfig(p)}
+	if p.BackendTLS != nil {
+		c.linkBackendTLS(p)
 	}
-	for _, p := range c.byKind["RateLimit"] {
+	if p.RateLimit != nil {
 		c.linkLimitService(p)
-		c.mesh.RateLimits = append(c.mesh.RateLimits, p.RateLimit)
 	}
-	for _, p := range c.byKind["AuthorizationPolicy"] {
+	if p.AuthorizationPolicy != nil {
 		c.checkLayer(p)
-		c.mesh.AuthorizationPolicies = append(c.mesh.AuthorizationPolicies, p.AuthorizationPolicy)
 	}
+	if reflect.DeepEqual(u.peer, next.peer) && reflect.DeepEqual(u.policy, next.policy) && reflect.DeepEqual(u.limit, next.limit) &&
+		reflect.DeepEqual(u.sidecar, next.sidecar) && reflect.DeepEqual(u.proxy, next.proxy) {
+		return
+	}
+	c.state.touch(u)
+	u.peer, u.policy, u.limit, u.sidecar, u.proxy = next.peer, next.policy, next.limit, next.sidecar, next.proxy
+	c.state.touch(u)
+}
+
+// peerAuthentication gives that of an object, nil for none or for one without effect.
+func (c *compiler) peerAuthentication(p *part) *model.PeerAuthentication {
+	pa := p.PeerAuthentication
+	if pa == nil || len(pa.Selector) > 0 {
+		return pa
+	}
+	if c.covered(p, topic{about: onPlace, a: "PeerAuthentication", b: pa.Namespace}) {
+		return nil
+	}
+	return pa
+}
+
+// covered reports whether an older policy covers the workloads that a place stands for; both are told then.
+func (c *compiler) covered(p *part, place topic) bool {
+	list := c.claim(&bid{place: place})
+	if len(list) == 0 {
+		return false
+	}
+	const hint = "keep one of them"
+	p.Warn("DuplicatePolicy", "", hint, "it has no effect: %s is older and covers the same workloads", list[0].object.Ref())
+	c.about(list[0].object).Warn("DuplicatePolicy", "", hint, "%s covers the same workloads and has no effect", p.Ref())
+	return true
 }
 
 // linkLimitService reports a rate-limit service that is not there: nothing is said of requests then.
@@ -44,7 +65,7 @@ func (c *compiler) linkLimitService(p *part) {
 	if s.Deny {
 		fate = "requests are refused"
 	}
-	switch to := c.mesh.Services.Get(s.Host); {
+	switch to := c.service(s.Host); {
 	case to == nil || !to.ExportTo.VisibleFrom(to.Namespace, p.GetNamespace()):
 		p.Warn("HostNotFound", "spec.service.host", c.hostHint(s.Host, p.GetNamespace()), "there is no service %s: %s", s.Host, fate)
 	case to.Port(s.Port) == nil:
@@ -58,17 +79,9 @@ func (c *compiler) checkLayer(p *part) {
 	if field == "" {
 		return
 	}
-	for _, name := range slices.Sorted(c.mesh.Workloads.Keys()) {
-		w := c.mesh.Workloads.Get(name)
-		if p.AuthorizationPolicy.Namespace != "" && p.AuthorizationPolicy.Namespace != w.Namespace || !selects(p.AuthorizationPolicy.Selector, w.Labels) || len(w.Ports) == 0 {
-			continue
-		}
-		if slices.ContainsFunc(w.Ports, func(port model.WorkloadPort) bool { return port.Protocol.IsHTTP() || port.Protocol == model.Auto }) {
-			continue
-		}
+	if w := c.opaqueWorkload(p.AuthorizationPolicy.Namespace, p.AuthorizationPolicy.Selector); w != nil {
 		p.Warn("RequestConditionOnTCP", field, "use ports, principals, namespaces or addresses",
-			"workload %s carries no HTTP: with a condition on requests, ALLOW never holds for its connections and DENY holds for all of them", name)
-		return
+			"workload %s/%s carries no HTTP: with a condition on requests, ALLOW never holds for its connections and DENY holds for all of them", w.Namespace, w.Name)
 	}
 }
 

@@ -2,6 +2,8 @@ package compile
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -10,18 +12,59 @@ import (
 	"github.com/weftmesh/weft/internal/control/source"
 )
 
-// meshSettings gives the settings of a mesh that was started with the given ones: what the ConfigMap of its root namespace says goes
-// before them. The root namespace in which it is looked for is that of the start.
-func meshSettings(objects []*source.Object, started model.Settings) model.Settings {
-	for _, o := range objects {
-		if !isMeshConfig(o, started) {
-			continue
-		}
-		if s := convert.Object(o, started).Settings; s != nil {
-			return *s
+// settingsAfter gives the settings of the mesh as they will be with changes of objects: what the ConfigMap of its root namespace says
+// goes before those that it was started with. The root namespace in which it is looked for is that of the start.
+func (k *Compiler) settingsAfter(set []*source.Object, gone []source.Key) model.Settings {
+	at := model.Ref{Kind: "ConfigMap", Namespace: k.started.RootNamespace, Name: convert.MeshConfigName}
+	now := k.settings
+	for _, key := range gone {
+		if key.Group == "" && at == (model.Ref{Kind: key.Kind, Namespace: key.Namespace, Name: key.Name}) {
+			now = k.started
 		}
 	}
-	return started
+	for _, o := range set {
+		if !isMeshConfig(o, k.started) {
+			continue
+		}
+		if now = k.started; k.convert(o).Settings != nil {
+			now = *k.convert(o).Settings
+		}
+	}
+	return now
+}
+
+// convert makes of an object what can be made of it alone.
+func (k *Compiler) convert(o *source.Object) *part {
+	if isMeshConfig(o, k.started) {
+		return convert.Object(o, k.started)
+	}
+	return convert.Object(o, k.settings)
+}
+
+// restart begins anew with other settings, and gives all objects as they will be with changes.
+func (k *Compiler) restart(s model.Settings, set []*source.Object, gone []source.Key) []*source.Object {
+	objects := make(map[source.Key]*source.Object, len(k.records))
+	for r := range maps.Values(k.records) {
+		objects[r.Key()] = r.Object
+	}
+	for _, key := range gone {
+		delete(objects, key)
+	}
+	for _, o := range set {
+		objects[o.Key()] = o
+	}
+	said := k.said
+	if said != nil { // a trial: what was found so far is known
+		for u := range k.speakers {
+			said[u] = u.found
+		}
+		for r := range k.refusals {
+			said[r] = r.found
+		}
+	}
+	*k = *newCompiler(k.started, s)
+	k.said = said
+	return slices.Collect(maps.Values(objects))
 }
 
 func isMeshConfig(o *source.Object, s model.Settings) bool {

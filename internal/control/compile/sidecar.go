@@ -2,79 +2,75 @@ package compile
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
+
+	corev1 "k8s.io/api/core/v1"
 
 	"github.com/weftmesh/weft/internal/control/compile/convert"
 	"github.com/weftmesh/weft/internal/control/model"
 )
 
-// addSidecars puts Sidecars into the mesh. Of several for a whole namespace, or for the mesh, the oldest counts; so it does of those
-// that select one workload.
-func (c *compiler) addSidecars() {
-	const hint = "keep one of them"
-	first := map[string]*part{}
-	for _, p := range c.byKind["Sidecar"] {
-		s := p.Sidecar
-		if s.Selector == nil {
-			if older := first[s.Namespace]; older != nil {
-				p.Warn("DuplicatePolicy", "", hint, "it has no effect: %s is older and covers the same workloads", older.Ref())
-				older.Warn("DuplicatePolicy", "", hint, "%s covers the same workloads and has no effect", p.Ref())
-				continue
-			}
-			first[s.Namespace] = p
-		}
-		c.linkSidecar(p)
-		c.mesh.Sidecars = append(c.mesh.Sidecars, s)
+// sidecar gives that of an object, nil for none or for one without effect. Of several for a whole namespace, or for the mesh, the
+// oldest counts; so it does of those that select one workload.
+func (c *compiler) sidecar(p *part) *model.Sidecar {
+	s := p.Sidecar
+	if s == nil {
+		return nil
 	}
-	c.sameWorkload()
+	if s.Selector != nil {
+		c.sameWorkload(p)
+	} else if c.covered(p, topic{about: onPlace, a: "Sidecar", b: s.Namespace}) {
+		return nil
+	}
+	c.linkSidecar(p)
+	return s
 }
 
-// addProxyConfigs puts ProxyConfigs into the mesh. Of several of one reach the oldest counts.
-func (c *compiler) addProxyConfigs() {
-	const hint = "keep one of them"
-	first := map[string]*part{}
-	for _, p := range c.byKind["ProxyConfig"] {
-		reach := p.ProxyConfig.Namespace + "/" + fmt.Sprint(p.ProxyConfig.Selector) // maps print sorted
-		if older := first[reach]; older != nil {
-			p.Warn("DuplicatePolicy", "", hint, "it has no effect: %s is older and covers the same workloads", older.Ref())
-			older.Warn("DuplicatePolicy", "", hint, "%s covers the same workloads and has no effect", p.Ref())
-			continue
-		}
-		first[reach] = p
-		c.mesh.ProxyConfigs = append(c.mesh.ProxyConfigs, p.ProxyConfig)
+// proxyConfig gives that of an object, nil for none or for one without effect. Of several of one reach the oldest counts.
+func (c *compiler) proxyConfig(p *part) *model.ProxyConfig {
+	pc := p.ProxyConfig
+	if pc == nil || c.covered(p, topic{onPlace, "ProxyConfig", pc.Namespace, fmt.Sprint(pc.Selector)}) { // maps print sorted
+		return nil
 	}
+	return pc
 }
 
-// sameWorkload reports Sidecars that select one workload: the older one counts there.
-func (c *compiler) sameWorkload() {
-	var chosen []*part
-	for _, p := range c.byKind["Sidecar"] {
-		if p.Sidecar.Selector != nil {
-			chosen = append(chosen, p)
-		}
-	}
-	for i, p := range chosen {
-		for _, older := range chosen[:i] {
-			if w := c.selectedByBoth(p.Sidecar, older.Sidecar); w != "" {
-				p.Warn("DuplicatePolicy", "spec.workloadSelector", "select different workloads", "%s is older and counts for workload %s", older.Ref(), w)
-				older.Warn("DuplicatePolicy", "spec.workloadSelector", "select different workloads", "%s also selects workload %s, where it has no effect", p.Ref(), w)
-				break
-			}
+// sameWorkload reports a Sidecar that selects a workload of another: the older one counts there.
+func (c *compiler) sameWorkload(p *part) {
+	s := p.Sidecar
+	for _, older := range c.claim(&bid{place: topic{about: onPlace, a: "selecting Sidecar", b: s.Namespace}, selector: s.Selector}) {
+		if w := c.selectedByBoth(s.Namespace, s.Selector, older.selector); w != "" {
+			p.Warn("DuplicatePolicy", "spec.workloadSelector", "select different workloads", "%s is older and counts for workload %s", older.object.Ref(), w)
+			c.about(older.object).Warn("DuplicatePolicy", "spec.workloadSelector", "select different workloads", "%s also selects workload %s, where it has no effect", p.Ref(), w)
+			break
 		}
 	}
 }
 
-func (c *compiler) selectedByBoth(a, b *model.Sidecar) string {
-	if a.Namespace != b.Namespace {
+// selectedByBoth gives the first workload, by name, that two selectors pick in a namespace; "" for none.
+func (c *compiler) selectedByBoth(namespace string, a, b map[string]string) string {
+	both := maps.Clone(a)
+	for k, v := range b {
+		if w, ok := both[k]; ok && v != w {
+			return ""
+		}
+		both[k] = v
+	}
+	var names []string
+	for _, r := range c.selected("WorkloadEntry", namespace, both) {
+		names = append(names, r.GetName())
+	}
+	for _, r := range c.selected("Pod", namespace, both) {
+		if pod, ok := r.Kube.(*corev1.Pod); ok && !ended(pod) && c.object(model.Ref{Kind: "WorkloadEntry", Namespace: namespace, Name: pod.Name}) == nil {
+			names = append(names, pod.Name)
+		}
+	}
+	if len(names) == 0 {
 		return ""
 	}
-	found := ""
-	for name, w := range c.mesh.Workloads.All() {
-		if w.Namespace == a.Namespace && selects(a.Selector, w.Labels) && selects(b.Selector, w.Labels) && (found == "" || name < found) {
-			found = name
-		}
-	}
-	return found
+	return namespace + "/" + slices.Min(names)
 }
 
 // linkSidecar reports hosts of a Sidecar that nobody has, and an egress proxy that is not there.
@@ -97,11 +93,11 @@ func (c *compiler) egressHas(p *part, h model.EgressHost) bool {
 	in := func(namespace string) bool {
 		return h.Namespace == "*" || h.Namespace == namespace || h.Namespace == "." && (p.Sidecar.Namespace == "" || namespace == p.GetNamespace())
 	}
-	if s := c.mesh.Services.Get(h.Host); s != nil && in(s.Namespace) {
+	if s := c.service(h.Host); s != nil && in(s.Namespace) {
 		return true
 	}
-	for _, claim := range c.claims[h.Host] {
-		if in(claim.routes.Namespace) {
+	for _, b := range c.rulers(h.Host) {
+		if in(b.routes.Namespace) {
 			return true
 		}
 	}

@@ -1,7 +1,10 @@
 package compile
 
 import (
+	"cmp"
+	"maps"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -24,34 +27,177 @@ const (
 	localityLabel            = "istio-locality"
 )
 
-// podSeat is a pod and the workload that was made of it.
-type podSeat struct {
-	pod      *corev1.Pod
-	workload *model.Workload
+// instance names a workload.
+type instance struct{ namespace, name string }
+
+func (i instance) String() string { return i.namespace + "/" + i.name }
+
+// lead is an endpoint of a service that is a workload.
+type lead struct {
+	unit *unit
+	ep   *model.Endpoint
 }
 
-// addWorkloads puts pods and WorkloadEntries into the mesh.
-func (c *compiler) addWorkloads() {
-	for _, p := range c.byKind["Pod"] {
-		pod, ok := p.Kube.(*corev1.Pod)
-		if !ok || pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed {
+// moveLeads has the workloads that are a service's endpoints know it. Same says that all else of the service is as it was.
+func (k *Compiler) moveLeads(u *unit, old, s *model.Service, same bool) {
+	keep := map[*model.Endpoint]bool{}
+	if same {
+		for _, ep := range s.Endpoints {
+			keep[ep] = true
+		}
+	}
+	had := map[*model.Endpoint]bool{}
+	if old != nil {
+		for _, ep := range old.Endpoints {
+			if keep[ep] {
+				had[ep] = true
+				continue
+			}
+			i := instance{ep.Namespace, ep.Instance}
+			if list := slices.DeleteFunc(k.leads[i], func(l lead) bool { return l.unit == u && l.ep == ep }); len(list) > 0 {
+				k.leads[i] = list
+			} else {
+				delete(k.leads, i)
+			}
+			k.stirred[i] = struct{}{}
+		}
+	}
+	if s == nil {
+		return
+	}
+	for _, ep := range s.Endpoints {
+		if had[ep] || ep.Instance == "" {
 			continue
 		}
-		w := podWorkload(pod)
-		c.mesh.Workloads.Put(pod.Namespace+"/"+pod.Name, w)
-		if pod.Spec.HostNetwork {
-			continue // the address is the node's
-		}
-		for _, a := range w.Addresses {
-			c.placed[a] = podSeat{pod, w}
-		}
-	}
-	for _, p := range c.byKind["WorkloadEntry"] {
-		if e, ok := p.Kube.(*networking.WorkloadEntry); ok {
-			c.addWorkloadEntry(e)
-		}
+		i := instance{ep.Namespace, ep.Instance}
+		k.leads[i] = append(k.leads[i], lead{u, ep})
+		k.stirred[i] = struct{}{}
 	}
 }
+
+// joinWorkloads makes those that may have changed.
+func (k *Compiler) joinWorkloads() {
+	for i := range k.stirred {
+		k.setWorkload(i, k.workload(i))
+	}
+	clear(k.stirred)
+}
+
+// workload makes a workload of a WorkloadEntry or pod, with the ports that services have of it; nil when there is none.
+func (k *Compiler) workload(i instance) *model.Workload {
+	var w *model.Workload
+	if r := k.records[model.Ref{Kind: "WorkloadEntry", Namespace: i.namespace, Name: i.name}]; r != nil && !r.refused {
+		if e, ok := r.Kube.(*networking.WorkloadEntry); ok {
+			w = entryWorkload(e)
+		}
+	} else if r := k.records[model.Ref{Kind: "Pod", Namespace: i.namespace, Name: i.name}]; r != nil && !r.refused {
+		if pod, ok := r.Kube.(*corev1.Pod); ok && !ended(pod) {
+			w = podWorkload(pod)
+		}
+	}
+	if w == nil {
+		return nil
+	}
+	leads := slices.Clone(k.leads[i])
+	slices.SortFunc(leads, func(a, b lead) int {
+		return cmp.Or(strings.Compare(a.unit.name, b.unit.name), compareEndpoints(a.ep, b.ep))
+	})
+	for _, l := range leads {
+		if _, err := netip.ParseAddr(l.ep.Address); err != nil {
+			continue
+		}
+		for _, port := range l.unit.service.Ports {
+			if target, ok := l.ep.Ports[port.Number]; ok {
+				addPort(w, model.WorkloadPort{Number: target, Protocol: port.Protocol, ServiceHost: l.unit.name, ServicePort: port.Number})
+			}
+		}
+	}
+	return w
+}
+
+// setWorkload puts a workload into the mesh, and passes on what differs from before.
+func (k *Compiler) setWorkload(i instance, w *model.Workload) {
+	name := i.String()
+	old := k.mesh.Workloads.Get(name)
+	if old == nil && w == nil || old != nil && w != nil && reflect.DeepEqual(old, w) {
+		return
+	}
+	k.delta.Workloads[name] = true
+	if w == nil {
+		k.mesh.Workloads.Delete(name)
+	} else {
+		k.mesh.Workloads.Put(name, w)
+	}
+	if old != nil && old.Gateway || w != nil && w.Gateway {
+		delete(k.gates, i)
+		if w != nil && w.Gateway {
+			k.gates[i] = w
+		}
+		k.dirty(topic{about: onGateways})
+	}
+	if isOpaque(old) || isOpaque(w) {
+		k.setOpaque(i, w)
+	}
+}
+
+// isOpaque reports whether a workload has ports, none of which carries HTTP.
+func isOpaque(w *model.Workload) bool {
+	return w != nil && len(w.Ports) > 0 &&
+		!slices.ContainsFunc(w.Ports, func(port model.WorkloadPort) bool { return port.Protocol.IsHTTP() || port.Protocol == model.Auto })
+}
+
+func (k *Compiler) setOpaque(i instance, w *model.Workload) {
+	list := k.opaque[i.namespace]
+	if list == nil {
+		list = map[string]*model.Workload{}
+		k.opaque[i.namespace] = list
+	}
+	if isOpaque(w) {
+		list[i.name] = w
+	} else if delete(list, i.name); len(list) == 0 {
+		delete(k.opaque, i.namespace)
+	}
+	k.dirty(topic{about: onOpaque, a: i.namespace})
+	k.dirty(topic{about: onOpaque})
+}
+
+// opaqueWorkload gives the first, by name, of the workloads of a namespace ("" for any) that a selector picks and that carry no
+// HTTP; nil for none.
+func (c *compiler) opaqueWorkload(namespace string, selector map[string]string) (first *model.Workload) {
+	c.read(topic{about: onOpaque, a: namespace})
+	name := func(w *model.Workload) string { return w.Namespace + "/" + w.Name }
+	look := func(list map[string]*model.Workload) {
+		for _, w := range list {
+			if selects(selector, w.Labels) && (first == nil || name(w) < name(first)) {
+				first = w
+			}
+		}
+	}
+	if namespace != "" {
+		look(c.state.opaque[namespace])
+		return first
+	}
+	for _, list := range c.state.opaque {
+		look(list)
+	}
+	return first
+}
+
+// gatewayWorkloads gives the workloads that are gateways, by name.
+func (c *compiler) gatewayWorkloads() []*model.Workload {
+	c.read(topic{about: onGateways})
+	return slices.SortedFunc(maps.Values(c.state.gates), func(a, b *model.Workload) int {
+		return strings.Compare(a.Namespace+"/"+a.Name, b.Namespace+"/"+b.Name)
+	})
+}
+
+// ended reports whether a pod runs no more.
+func ended(pod *corev1.Pod) bool {
+	return pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed
+}
+
+// placed reports whether a pod has its addresses to itself; otherwise they are the node's.
+func placed(pod *corev1.Pod) bool { return !ended(pod) && !pod.Spec.HostNetwork }
 
 func podWorkload(pod *corev1.Pod) *model.Workload {
 	w := &model.Workload{
@@ -139,7 +285,7 @@ func hasSidecar(pod *corev1.Pod) bool {
 	return pod.Labels[convert.TLSModeLabel] == "istio" || pod.Annotations[SidecarAnnotation] == "true" || pod.Annotations[istioStatusAnnotation] != ""
 }
 
-func (c *compiler) addWorkloadEntry(e *networking.WorkloadEntry) {
+func entryWorkload(e *networking.WorkloadEntry) *model.Workload {
 	w := &model.Workload{Namespace: e.Namespace, Name: e.Name, Owner: e.Name, Labels: entryLabels(e), Locality: e.Spec.Locality,
 		ServiceAccount: e.Spec.ServiceAccount, Ready: true}
 	if w.ServiceAccount == "" {
@@ -151,7 +297,7 @@ func (c *compiler) addWorkloadEntry(e *networking.WorkloadEntry) {
 	for _, name := range sortedKeys(e.Spec.Ports) {
 		addPort(w, model.WorkloadPort{Number: uint16(e.Spec.Ports[name]), Protocol: model.Auto})
 	}
-	c.mesh.Workloads.Put(w.Namespace+"/"+w.Name, w)
+	return w
 }
 
 // entryLabels merges the labels of object and spec; the spec's are the instance's own.

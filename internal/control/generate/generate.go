@@ -50,6 +50,10 @@ type Node struct {
 	Ports []model.WorkloadPort
 	// Proxyless says that the client is gRPC's own xDS client, which reads a smaller part of Envoy's messages.
 	Proxyless bool
+	// Classic says that the client is an Envoy: it gets the classical configuration. SecretsDir is where it has its certificates as
+	// files; empty where a cluster of its own serves them.
+	Classic    bool
+	SecretsDir string
 }
 
 // Index is a mesh prepared for generation. It is immutable and safe for concurrent use.
@@ -101,8 +105,11 @@ func (g *Generator) tracing() *Generator {
 
 // Resource gives the resource of that type and name; false when there is none, or the type is unknown.
 func (g *Generator) Resource(typeURL, name string) (proto.Message, bool) {
-	if g.node.Proxyless {
+	switch {
+	case g.node.Proxyless:
 		return g.proxylessResource(typeURL, name)
+	case g.node.Classic:
+		return g.classicResource(typeURL, name)
 	}
 	return g.resource(typeURL, name)
 }
@@ -145,6 +152,9 @@ func (g *Generator) class(sources bool) string {
 	}
 	if g.node.Proxyless {
 		class += "|proxyless"
+	}
+	if g.node.Classic {
+		class += "|classic|" + g.node.SecretsDir
 	}
 	return class + g.mesh.Index().Class(g.node.Labels, g.node.Locality, sources)
 }

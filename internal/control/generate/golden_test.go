@@ -58,6 +58,8 @@ var goldens = []struct {
 	{"grpc-client", grpcClient, proxylessNode(), [][2]string{{"lds", "reviews:9080"}, {"rds", reviewsHost + ":9080"}, {"cds", "outbound|9080||" + reviewsHost},
 		{"cds", "outbound|9090||" + ratingsHost}, {"eds", "outbound|9080||" + reviewsHost}}},
 	{"grpc-server", strict, proxylessNode(), [][2]string{{"lds", wire.GRPCServerListenerPrefix + "[::]:9080"}}},
+	{"envoy", envoyMesh, envoyNode(), [][2]string{{"lds", "virtualOutbound"}, {"lds", wire.InboundListener}, {"lds", "0.0.0.0_9080"}, {"lds", "0.0.0.0_443"},
+		{"lds", "10.78.0.4_3306"}, {"rds", "9080"}, {"rds", "80"}, {"cds", "outbound|9080|v2|" + reviewsHost}, {"cds", "inbound|9080||"}}},
 	{"special", nil, productpage(), [][2]string{{"cds", wire.PassthroughCluster}, {"cds", wire.BlackHoleCluster}}},
 }
 
@@ -238,6 +240,19 @@ func grpcClient(m *model.Mesh) {
 	strict(m)
 	rule(m, "default", reviewsHost, version("v1")).Policy = model.TrafficPolicy{Balancing: &model.Balancing{Hash: &model.ConsistentHash{SourceIP: true, Maglev: true}},
 		Outlier: &model.Outlier{Consecutive5xx: ptr(uint32(7)), Interval: 5 * time.Second}}
+}
+
+func envoyMesh(m *model.Mesh) {
+	destinationRule(m)
+	m.Services.Get("*.example.com").Resolution = model.DNS
+	virtualService(m, "reviews", []string{reviewsHost}, model.HTTPRoute{Destinations: []model.WeightedDestination{to(reviewsHost, "v2", 0)}})
+	virtualService(m, "routed", []string{"routed.test"}, model.HTTPRoute{Destinations: []model.WeightedDestination{to(reviewsHost, "v1", 0)}})
+}
+
+func envoyNode() Node {
+	n := productpage()
+	n.Classic, n.SecretsDir = true, "/run/secrets"
+	return n
 }
 
 func proxylessNode() Node {

@@ -15,6 +15,10 @@ func (g *Generator) Names(typeURL string) []string {
 		for _, l := range g.GatewayListeners() {
 			names = append(names, l.Name)
 		}
+	case typeURL == ListenerType && g.node.Classic:
+		names = g.classicNames()
+	case typeURL == ClusterType && g.node.Classic:
+		names = append(g.clusterNames(), g.classicClusters()...)
 	case typeURL == ListenerType:
 		if g.node.Role == wire.Sidecar && !g.node.Proxyless {
 			names = append(names, wire.InboundListener, wire.OutboundListener)

@@ -103,6 +103,12 @@ func coversAll(wildcard, host string) bool { return wildcard == "*" || wildcardC
 
 // unknownListener says what happens to connections to destinations that the mesh does not know.
 func (g *Generator) unknownListener() *listenerv3.Listener {
+	cluster := g.unknownCluster()
+	return &listenerv3.Listener{Name: wire.OutboundListener, TrafficDirection: corev3.TrafficDirection_OUTBOUND, Metadata: g.proxySettings(),
+		DefaultFilterChain: &listenerv3.FilterChain{Name: cluster, Filters: []*listenerv3.Filter{relayTo(cluster, cluster)}}}
+}
+
+func (g *Generator) unknownCluster() string {
 	cluster := wire.PassthroughCluster
 	closed := g.mesh.Settings().RegistryOnly
 	if scope := g.scope(); scope != nil && scope.Outbound != nil {
@@ -114,8 +120,7 @@ func (g *Generator) unknownListener() *listenerv3.Listener {
 	if closed {
 		cluster = wire.BlackHoleCluster
 	}
-	return &listenerv3.Listener{Name: wire.OutboundListener, TrafficDirection: corev3.TrafficDirection_OUTBOUND, Metadata: g.proxySettings(),
-		DefaultFilterChain: &listenerv3.FilterChain{Name: cluster, Filters: []*listenerv3.Filter{relayTo(cluster, cluster)}}}
+	return cluster
 }
 
 // proxySettings tell a proxy how to run, beside a listener that it always has; nil where nobody says.

@@ -165,6 +165,19 @@ func (r *Reader) RouteSets(host string) iter.Seq2[string, []*model.RouteSet] {
 	}
 }
 
+// AllRouteSets gives the hosts that route sets of sidecars name, those with a wildcard included, each with its sets, by host.
+func (r *Reader) AllRouteSets() iter.Seq2[string, []*model.RouteSet] {
+	r.note(Routes, "")
+	sets := r.index.sets
+	return func(yield func(string, []*model.RouteSet) bool) {
+		for _, h := range slices.Sorted(sets.Keys()) {
+			if !yield(h, sets.Get(h)) {
+				return
+			}
+		}
+	}
+}
+
 // Destinations gives the DestinationRules that may be for a service's host: those that name it, then those of wildcards that cover
 // it, the longest first.
 func (r *Reader) Destinations(host string) iter.Seq[[]*model.Destination] {

@@ -1,6 +1,9 @@
 package model
 
-import "net/netip"
+import (
+	"maps"
+	"net/netip"
+)
 
 // Delta says what may differ between a mesh and the one before it. It may name too much, never too little: whatever is generated
 // from a mesh has to be looked at again if it was made of something that is named here, and only then.
@@ -26,4 +29,32 @@ type Delta struct {
 	Policies map[string]bool
 	// Sidecars are the namespaces (Mesh-wide: "") of Sidecars that came, went or changed.
 	Sidecars map[string]bool
+}
+
+// Add takes in what another delta names, that of the next mesh: together they say what may differ over both steps.
+func (d *Delta) Add(o Delta) {
+	d.All = d.All || o.All
+	d.Services = union(d.Services, o.Services)
+	d.Endpoints = union(d.Endpoints, o.Endpoints)
+	d.Addresses = union(d.Addresses, o.Addresses)
+	d.Routes = union(d.Routes, o.Routes)
+	d.Destinations = union(d.Destinations, o.Destinations)
+	d.Workloads = union(d.Workloads, o.Workloads)
+	d.Gateways = union(d.Gateways, o.Gateways)
+	d.Policies = union(d.Policies, o.Policies)
+	d.Sidecars = union(d.Sidecars, o.Sidecars)
+}
+
+func union[K comparable](a, b map[K]bool) map[K]bool {
+	if len(a) == 0 {
+		return b
+	}
+	maps.Copy(a, b)
+	return a
+}
+
+// Empty reports whether nothing differs.
+func (d *Delta) Empty() bool {
+	return !d.All && len(d.Services)+len(d.Endpoints)+len(d.Addresses)+len(d.Routes)+len(d.Destinations)+len(d.Workloads)+
+		len(d.Gateways)+len(d.Policies)+len(d.Sidecars) == 0
 }

@@ -57,6 +57,8 @@ type claim struct {
 	labels    map[string]string
 	locality  string // region/zone/subzone
 	proxyless bool
+	classic   bool // an Envoy
+	secrets   string
 }
 
 // readClaim reads a node as our proxies and Istio's agents write it; a plain gRPC client has less.
@@ -66,6 +68,7 @@ func readClaim(n *corev3.Node) claim {
 	c := claim{id: n.GetId(), role: wire.Sidecar, name: text("NAME"), namespace: text("NAMESPACE"), account: text("SERVICE_ACCOUNT"),
 		labels: map[string]string{}}
 	c.proxyless = strings.HasPrefix(n.GetUserAgentName(), "gRPC") || text("GENERATOR") == "grpc"
+	c.classic, c.secrets = n.GetUserAgentName() == "envoy", text(wire.SDSDirField)
 	if l := n.GetLocality(); l.GetRegion() != "" || l.GetZone() != "" {
 		c.locality = strings.TrimRight(l.GetRegion()+"/"+l.GetZone()+"/"+l.GetSubZone(), "/")
 	}
@@ -119,7 +122,7 @@ func (c claim) check(who caller) error {
 // about itself; a gateway is not, because its labels decide whose TLS keys it gets.
 func (c claim) node(who caller, mesh *model.Mesh) generate.Node {
 	n := generate.Node{Role: c.role, Name: c.name, Namespace: who.Namespace, ServiceAccount: who.ServiceAccount, Proxyless: c.proxyless,
-		Locality: c.locality} // it decides about the order of endpoints only
+		Classic: c.classic, SecretsDir: c.secrets, Locality: c.locality} // it decides about the order of endpoints only
 	w := mesh.Workloads.Get(who.Namespace + "/" + c.name)
 	switch {
 	case w != nil && (w.ServiceAccount == who.ServiceAccount || w.ServiceAccount == ""):

@@ -90,6 +90,9 @@ func (o *Object) Line(path string) int {
 	return line
 }
 
+// Written reports whether a field is written in the object's text, if only as an empty list; false where there is no text.
+func (o *Object) Written(path string) bool { return o.root != nil && valueAt(o.root, path) != nil }
+
 // Position is Line with the column.
 func (o *Object) Position(path string) (line, column int) {
 	if o.root == nil {

@@ -7,6 +7,8 @@ import (
 	networking "istio.io/client-go/pkg/apis/networking/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
 
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/weftmesh/weft/internal/control/model"
@@ -30,6 +32,9 @@ func (p *Part) destinationRule(dr *networking.DestinationRule) {
 		d.Selector = p.validLabels(sel.MatchLabels, "spec.workloadSelector.matchLabels")
 		if len(d.Selector) == 0 {
 			p.Err("MissingField", "spec.workloadSelector.matchLabels", "", "labels are missing")
+		}
+		if len(spec.ExportTo) > 0 && !d.ExportTo.Private {
+			p.Err("ConflictingFields", "spec.exportTo", `leave it out, or write "."`, "a rule for selected workloads is for those of its own namespace")
 		}
 	}
 	seen := map[string]int{}
@@ -58,6 +63,7 @@ func (p *Part) trafficPolicy(t *networkingapi.TrafficPolicy, field string) *mode
 	if t == nil {
 		return nil
 	}
+	p.notEmpty(t, field, "a policy")
 	p.only(t, field, "loadBalancer", "connectionPool", "outlierDetection", "tls", "portLevelSettings", "proxyProtocol", "retryBudget")
 	out := &model.TrafficPolicy{
 		Balancing: p.balancing(t.LoadBalancer, field+".loadBalancer"),
@@ -65,6 +71,9 @@ func (p *Part) trafficPolicy(t *networkingapi.TrafficPolicy, field string) *mode
 		Outlier:   p.outlier(t.OutlierDetection, field+".outlierDetection"),
 	}
 	out.TLS = p.clientTLS(t.Tls, field+".tls")
+	if l := t.LoadBalancer.GetLocalityLbSetting(); t.OutlierDetection == nil && len(l.GetFailover())+len(l.GetFailoverPriority()) > 0 {
+		p.Warn("NoEffect", field+".loadBalancer.localityLbSetting", "add outlierDetection", "without outlierDetection nothing tells that endpoints fail, and none is preferred")
+	}
 	if b := t.RetryBudget; b != nil {
 		p.only(b, field+".retryBudget", "percent", "minRetryConcurrency")
 		n := b.MinRetryConcurrency
@@ -84,6 +93,9 @@ func (p *Part) trafficPolicy(t *networkingapi.TrafficPolicy, field string) *mode
 	for i, pl := range t.PortLevelSettings {
 		f := At(field+".portLevelSettings", i)
 		p.only(pl, f, "port", "loadBalancer", "connectionPool", "outlierDetection", "tls")
+		if pl.LoadBalancer == nil && pl.ConnectionPool == nil && pl.OutlierDetection == nil && pl.Tls == nil {
+			p.Err("MissingField", f, "", "the port has no settings")
+		}
 		if pl.Port == nil {
 			p.Err("MissingField", f+".port", "", "a port is missing")
 			continue
@@ -103,10 +115,23 @@ func (p *Part) trafficPolicy(t *networkingapi.TrafficPolicy, field string) *mode
 	return out
 }
 
+// notEmpty refuses a block that says nothing.
+func (p *Part) notEmpty(m proto.Message, field, what string) {
+	said := false
+	m.ProtoReflect().Range(func(protoreflect.FieldDescriptor, protoreflect.Value) bool {
+		said = true
+		return false
+	})
+	if !said {
+		p.Err("MissingField", field, "leave it out", "%s without any setting", what)
+	}
+}
+
 func (p *Part) pool(c *networkingapi.ConnectionPoolSettings, field string) *model.ConnectionPool {
 	if c == nil {
 		return nil
 	}
+	p.notEmpty(c, field, "a connection pool")
 	out := &model.ConnectionPool{}
 	if t := c.Tcp; t != nil {
 		p.only(t, field+".tcp", "maxConnections", "connectTimeout", "tcpKeepalive", "maxConnectionDuration", "idleTimeout")
@@ -129,6 +154,9 @@ func (p *Part) pool(c *networkingapi.ConnectionPoolSettings, field string) *mode
 		out.UpgradeHTTP2 = h.H2UpgradePolicy == networkingapi.ConnectionPoolSettings_HTTPSettings_UPGRADE
 		out.KeepHTTP1 = h.H2UpgradePolicy == networkingapi.ConnectionPoolSettings_HTTPSettings_DO_NOT_UPGRADE
 		out.ClientProtocol = h.UseClientProtocol
+		if out.UpgradeHTTP2 && out.ClientProtocol {
+			p.Err("ConflictingFields", f+".useClientProtocol", "", "h2UpgradePolicy UPGRADE speaks HTTP/2, whatever the client speaks")
+		}
 		out.MaxPending = p.limit(h.Http1MaxPendingRequests, f+".http1MaxPendingRequests")
 		out.MaxRequests = p.limit(h.Http2MaxRequests, f+".http2MaxRequests")
 		out.MaxRequestsPerConnection = p.limit(h.MaxRequestsPerConnection, f+".maxRequestsPerConnection")
@@ -166,6 +194,9 @@ func (p *Part) outlier(o *networkingapi.OutlierDetection, field string) *model.O
 	if o == nil {
 		return nil
 	}
+	if o.ConsecutiveLocalOriginFailures.GetValue() > 0 && !o.SplitExternalLocalOriginErrors {
+		p.Err("ConflictingFields", field+".consecutiveLocalOriginFailures", "set splitExternalLocalOriginErrors", "it counts only where local failures are told from others")
+	}
 	p.only(o, field, "splitExternalLocalOriginErrors", "consecutiveLocalOriginFailures", "consecutiveGatewayErrors",
 		"consecutive5xxErrors", "interval", "baseEjectionTime", "maxEjectionPercent", "minHealthPercent")
 	return &model.Outlier{
@@ -198,6 +229,9 @@ func (p *Part) clientTLS(t *networkingapi.ClientTLSSettings, field string) *mode
 	out := &model.ClientTLS{Mode: clientModes[t.Mode], SNI: t.Sni, SANs: t.SubjectAltNames, SkipVerify: t.InsecureSkipVerify.GetValue()}
 	if t.Sni != "" {
 		p.ValidHost(t.Sni, field+".sni", false)
+	}
+	if out.SkipVerify && len(t.SubjectAltNames) > 0 {
+		p.Err("ConflictingFields", field+".subjectAltNames", "", "insecureSkipVerify compares no names")
 	}
 	ours := t.Mode == networkingapi.ClientTLSSettings_ISTIO_MUTUAL || t.Mode == networkingapi.ClientTLSSettings_DISABLE
 	switch {

@@ -70,7 +70,16 @@ func HostsMeet(a, b string) (string, bool) {
 // exportTo reads a list of namespaces: "*" all, "." the own, "~" none, else names.
 func (p *Part) exportTo(list []string, field string) model.Visibility {
 	var v model.Visibility
+	seen := map[string]bool{}
 	for i, ns := range list {
+		own := ns
+		if ns == "." {
+			own = p.GetNamespace()
+		}
+		if seen[own] {
+			p.Err("DuplicateValue", At(field, i), "", "%q is there already", ns)
+		}
+		seen[own] = true
 		switch ns {
 		case "*":
 			if len(list) > 1 {
@@ -96,6 +105,14 @@ func (p *Part) exportTo(list []string, field string) model.Visibility {
 		return model.Visibility{Private: true}
 	}
 	return v
+}
+
+// namespaceName checks the name of a namespace; "" names none.
+func (p *Part) namespaceName(ns, field string) string {
+	if problems := validation.IsDNS1123Label(ns); ns != "" && len(problems) > 0 {
+		p.Err("InvalidValue", field, "", "%q is not a namespace: %s", ns, problems[0])
+	}
+	return ns
 }
 
 // ValidPort checks a port number.

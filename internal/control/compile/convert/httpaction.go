@@ -190,8 +190,11 @@ func (p *Part) headerChange(h *networkingapi.Headers_HeaderOperations, field str
 // checkedChange checks names and values. ":authority" can be set on a request, and no other pseudo-header.
 func (p *Part) checkedChange(c model.HeaderChange, field string, request bool) model.HeaderChange {
 	check := func(name, at string, set bool) {
-		if !headerName(name) && !(set && request && name == ":authority") {
+		switch {
+		case !headerName(name) && !(set && request && name == ":authority"):
 			p.Err("InvalidHeaderName", at, "", "%q is not a header name", name)
+		case set && !request && strings.EqualFold(name, "host"):
+			p.Err("InvalidHeaderName", at, "", "a response has no Host")
 		}
 	}
 	for _, name := range sortedKeys(c.Set) {
@@ -321,6 +324,9 @@ func (p *Part) rewrite(r *networkingapi.HTTPRewrite, field string) *model.Rewrit
 	out := &model.Rewrite{URI: r.Uri, Authority: r.Authority}
 	if r.UriRegexRewrite != nil {
 		p.substitution(r.UriRegexRewrite.Rewrite, p.regex(r.UriRegexRewrite.Match, field+".uriRegexRewrite.match"), field+".uriRegexRewrite.rewrite")
+		if r.UriRegexRewrite.Rewrite == "" {
+			p.Err("MissingField", field+".uriRegexRewrite.rewrite", "", "what takes the place of the match is missing")
+		}
 		out.Regex = &model.RegexRewrite{Match: r.UriRegexRewrite.Match, Rewrite: r.UriRegexRewrite.Rewrite}
 	}
 	switch {

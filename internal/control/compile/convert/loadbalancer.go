@@ -184,6 +184,11 @@ func (p *Part) hashCookie(c *networkingapi.LoadBalancerSettings_ConsistentHashLB
 		out.CookieTTL = &ttl
 	}
 	for i, a := range c.GetAttributes() {
+		for _, other := range c.GetAttributes()[:i] {
+			if other.Name == a.Name && a.Name != "" {
+				p.Err("DuplicateValue", At(field+".attributes", i)+".name", "", "attribute %q is there already", a.Name)
+			}
+		}
 		if a.Name == "" || strings.ContainsAny(a.Name+a.Value, "; \r\n") {
 			p.Err("InvalidValue", At(field+".attributes", i), "", "%q does not fit into a cookie", a.Name+"="+a.Value)
 		}

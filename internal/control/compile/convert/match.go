@@ -2,6 +2,7 @@ package convert
 
 import (
 	"fmt"
+	"maps"
 	"regexp"
 	"regexp/syntax"
 	"slices"
@@ -117,6 +118,17 @@ func (p *Part) headerMatches(m map[string]*networkingapi.StringMatch, field stri
 	return list
 }
 
+// presences reads the expression "*", which is none, as a question for presence: so Istio does it in withoutHeaders.
+func presences(m map[string]*networkingapi.StringMatch) map[string]*networkingapi.StringMatch {
+	out := maps.Clone(m)
+	for name, c := range m {
+		if c.GetRegex() == "*" {
+			out[name] = &networkingapi.StringMatch{}
+		}
+	}
+	return out
+}
+
 func (p *Part) queryMatches(m map[string]*networkingapi.StringMatch, field string) []model.NamedMatch {
 	var list []model.NamedMatch
 	for _, name := range sortedKeys(m) {
@@ -154,9 +166,9 @@ func (p *Part) httpMatch(m *networkingapi.HTTPMatchRequest, field string) model.
 		Method:         p.stringMatch(m.Method, field+".method", false),
 		Authority:      p.stringMatch(m.Authority, field+".authority", false),
 		Headers:        p.headerMatches(m.Headers, field+".headers"),
-		WithoutHeaders: p.headerMatches(m.WithoutHeaders, field+".withoutHeaders"),
+		WithoutHeaders: p.headerMatches(presences(m.WithoutHeaders), field+".withoutHeaders"),
 		Query:          p.queryMatches(m.QueryParams, field+".queryParams"),
-		SourceLabels:   p.validLabels(m.SourceLabels, field+".sourceLabels"), SourceNamespace: m.SourceNamespace,
+		SourceLabels:   p.validLabels(m.SourceLabels, field+".sourceLabels"), SourceNamespace: p.namespaceName(m.SourceNamespace, field+".sourceNamespace"),
 		StatPrefix: m.StatPrefix,
 	}
 	if m.StatPrefix != "" {

@@ -78,6 +78,12 @@ func (p *Part) authorizationPolicy(ap *security.AuthorizationPolicy) {
 
 func (p *Part) authRule(r *securityapi.Rule, field string) model.AuthRule {
 	var out model.AuthRule
+	// An empty list is no list for who reads the message, and what is no list matches everything.
+	for name, n := range map[string]int{"from": len(r.From), "to": len(r.To)} {
+		if n == 0 && p.Written(field+"."+name) {
+			p.Err("MissingField", field+"."+name, "leave it out to match anything", "the list is empty")
+		}
+	}
 	for i, f := range r.From {
 		out.From = append(out.From, p.authSource(f.Source, At(field+".from", i)+".source"))
 	}

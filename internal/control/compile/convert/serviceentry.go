@@ -13,7 +13,7 @@ import (
 // serviceEntry converts a ServiceEntry: one service for each host.
 func (p *Part) serviceEntry(se *networking.ServiceEntry) {
 	spec := &se.Spec
-	p.only(spec, "spec", "hosts", "addresses", "ports", "location", "resolution", "endpoints", "workloadSelector", "exportTo")
+	p.only(spec, "spec", "hosts", "addresses", "ports", "location", "resolution", "endpoints", "workloadSelector", "exportTo", "subjectAltNames")
 	if len(spec.Hosts) == 0 {
 		p.Err("MissingField", "spec.hosts", "", "at least one host is needed")
 	}
@@ -24,6 +24,12 @@ func (p *Part) serviceEntry(se *networking.ServiceEntry) {
 		p.Unsupported("spec.resolution", "use one of NONE, STATIC, DNS, DNS_ROUND_ROBIN")
 	}
 	p.entryEndpoints(spec)
+	p.indistinct(spec)
+	for i, name := range spec.SubjectAltNames {
+		if name == "" {
+			p.Err("MissingField", At("spec.subjectAltNames", i), "", "the name is empty")
+		}
+	}
 	visible := p.exportTo(defaultExport(spec.ExportTo, p.settings.ServiceExport), "spec.exportTo")
 	for i, host := range spec.Hosts {
 		field := At("spec.hosts", i)
@@ -38,7 +44,7 @@ func (p *Part) serviceEntry(se *networking.ServiceEntry) {
 		p.entryResolution(spec, host, field)
 		s := &model.Service{Ref: p.Ref(), Host: host, Namespace: se.Namespace, Name: host, Addresses: addresses,
 			External:   spec.Location == networkingapi.ServiceEntry_MESH_EXTERNAL,
-			Resolution: resolution, Ports: ports, Labels: se.Labels, ExportTo: visible, Created: p.Born}
+			Resolution: resolution, Ports: ports, Labels: se.Labels, ExportTo: visible, Created: p.Born, SANs: spec.SubjectAltNames}
 		s.Endpoints = p.namedEndpoints(spec, s)
 		p.Services = append(p.Services, s)
 	}
@@ -47,6 +53,26 @@ func (p *Part) serviceEntry(se *networking.ServiceEntry) {
 var resolutions = map[networkingapi.ServiceEntry_Resolution]model.Resolution{
 	networkingapi.ServiceEntry_NONE: model.None, networkingapi.ServiceEntry_STATIC: model.Static,
 	networkingapi.ServiceEntry_DNS: model.DNS, networkingapi.ServiceEntry_DNS_ROUND_ROBIN: model.DNSRoundRobin,
+}
+
+// indistinct reports ports whose connections do not say which host they are for.
+func (p *Part) indistinct(spec *networkingapi.ServiceEntry) {
+	for i, port := range spec.Ports {
+		protocol, known := protocols[strings.ToLower(port.Protocol)]
+		opaque := port.Protocol == "" || known && protocol == model.TCP
+		switch field := At("spec.ports", i) + ".protocol"; {
+		case !opaque:
+		case len(spec.Hosts) > 1 && spec.Resolution != networkingapi.ServiceEntry_NONE:
+			p.Err("ConflictingFields", field, "write an entry for each host", "connections to port %d do not tell which of the hosts they are for", port.Number)
+		case len(spec.Addresses) == 0 && port.Protocol != "" && !selectsInMesh(spec):
+			p.Warn("MissingField", "spec.addresses", "give the addresses that clients connect to", "port %d is %s: without addresses connections are not told from others", port.Number, port.Protocol)
+		}
+	}
+}
+
+// selectsInMesh reports whether the entry's endpoints are known by their own addresses.
+func selectsInMesh(spec *networkingapi.ServiceEntry) bool {
+	return spec.WorkloadSelector != nil || spec.Resolution == networkingapi.ServiceEntry_STATIC && len(spec.Endpoints) > 0
 }
 
 func (p *Part) entryPorts(list []*networkingapi.ServicePort) []model.Port {
@@ -130,6 +156,12 @@ func (p *Part) entryEndpoints(spec *networkingapi.ServiceEntry) {
 	}
 	if spec.WorkloadSelector != nil {
 		p.validLabels(spec.WorkloadSelector.Labels, "spec.workloadSelector.labels")
+		if len(spec.WorkloadSelector.Labels) == 0 {
+			p.Warn("MissingField", "spec.workloadSelector.labels", "write labels", "without labels all pods and WorkloadEntries of the namespace are endpoints")
+		}
+		if spec.Resolution == networkingapi.ServiceEntry_NONE {
+			p.Warn("NoEffect", "spec.workloadSelector", "use resolution STATIC", "with resolution NONE connections go where their clients send them")
+		}
 		if len(spec.Endpoints) > 0 {
 			p.Err("ConflictingFields", "spec.workloadSelector", "", "only one of endpoints and workloadSelector can be set")
 		}

@@ -37,7 +37,9 @@ func (p *Part) virtualService(vs *networking.VirtualService) {
 		rs.TCP = append(rs.TCP, p.tcpRoute(r, At("spec.tcp", i)))
 	}
 	p.sameNames(rs)
-	p.unreachable(rs)
+	if !p.Failed() { // what could not be read would seem to take everything
+		p.unreachable(rs)
+	}
 	p.Routes = rs
 }
 
@@ -106,11 +108,44 @@ func (p *Part) oneAction(r *networkingapi.HTTPRoute, field string) {
 		p.Err("MissingField", field, "", "one of route, redirect and directResponse is needed")
 	case len(actions) > 1:
 		p.Err("ConflictingFields", field+"."+actions[1], "", "only one of %s can be set", strings.Join(actions, " and "))
-	case r.Redirect != nil && r.Rewrite != nil:
-		p.Err("ConflictingFields", field+".rewrite", "", "a redirect cannot be combined with a rewrite")
+	case len(r.Route) == 0 && r.Delegate == nil && r.Rewrite != nil:
+		p.Err("ConflictingFields", field+".rewrite", "", "a %s cannot be combined with a rewrite", actions[0])
+	case len(r.Route) == 0 && r.Delegate == nil && r.Fault != nil:
+		p.Err("ConflictingFields", field+".fault", "", "a %s cannot be combined with a fault", actions[0])
 	}
+	if r.Redirect.GetPrefixRewrite() != "" {
+		for i, m := range r.Match {
+			if _, prefix := m.GetUri().GetMatchType().(*networkingapi.StringMatch_Prefix); m.GetUri() != nil && !prefix {
+				p.Err("ConflictingFields", field+".redirect.prefixRewrite", "match by prefix, or use uri", "%s has no prefix to replace", At(field+".match", i))
+			}
+		}
+	}
+	p.oneAuthority(r, field)
 	if len(r.Route) == 0 && (r.Mirror != nil || len(r.Mirrors) > 0) {
 		p.Err("ConflictingFields", field, "", "only requests that are routed can be mirrored")
+	}
+}
+
+// oneAuthority refuses a second word on the request's host.
+func (p *Part) oneAuthority(r *networkingapi.HTTPRoute, field string) {
+	first := ""
+	if r.Rewrite.GetAuthority() != "" {
+		first = field + ".rewrite.authority"
+	}
+	for _, c := range []struct {
+		name   string
+		values map[string]string
+	}{{"set", r.Headers.GetRequest().GetSet()}, {"add", r.Headers.GetRequest().GetAdd()}} {
+		for _, name := range sortedKeys(c.values) {
+			if !strings.EqualFold(name, "host") && name != ":authority" {
+				continue
+			}
+			at := Key(field+".headers.request."+c.name, name)
+			if first != "" {
+				p.Err("ConflictingFields", at, "", "%s already changes the request's host", first)
+			}
+			first = at
+		}
 	}
 }
 
@@ -182,29 +217,6 @@ func (p *Part) sameNames(rs *model.RouteSet) {
 	}
 }
 
-// unreachable warns of rules after one that takes everything.
-func (p *Part) unreachable(rs *model.RouteSet) {
-	catchAll := ""
-	for i, r := range rs.HTTP {
-		if _, delegates := p.Delegates[i]; delegates {
-			continue // what it takes is up to the other object
-		}
-		if catchAll != "" {
-			p.Warn("RouteUnreachable", r.Field, "put it before, or give that rule a match",
-				"never reached: %s takes every request", catchAll)
-			continue
-		}
-		if len(r.Matches) == 0 {
-			catchAll = r.Field
-		}
-		for _, m := range r.Matches {
-			if matchesAll(m) {
-				catchAll = m.Field
-			}
-		}
-	}
-}
-
 // tcpRoute converts a rule for opaque connections.
 func (p *Part) tcpRoute(r *networkingapi.TCPRoute, field string) model.TCPRoute {
 	p.only(r, field, "match", "route")
@@ -262,7 +274,7 @@ type l4 struct {
 
 func (p *Part) l4Match(m l4, field string) model.L4Match {
 	out := model.L4Match{DestinationSubnets: m.subnets, SourceLabels: p.validLabels(m.labels, field+".sourceLabels"),
-		SourceNamespace: m.namespace}
+		SourceNamespace: p.namespaceName(m.namespace, field+".sourceNamespace")}
 	for _, sni := range m.sni {
 		out.SNIHosts = append(out.SNIHosts, strings.ToLower(sni))
 	}

@@ -1,0 +1,136 @@
+package convert
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/weftmesh/weft/internal/control/model"
+)
+
+// unreachable warns of rules and matches that earlier ones leave nothing. It looks them up rather than comparing each with each, so
+// that an object may have many.
+func (p *Part) unreachable(rs *model.RouteSet) {
+	p.unreachableHTTP(rs.HTTP)
+	seen := earlier{}
+	for _, r := range rs.TLS {
+		p.unreachableL4(seen, r.Field, r.Matches)
+	}
+	seen = earlier{}
+	for _, r := range rs.TCP {
+		p.unreachableL4(seen, r.Field, r.Matches)
+	}
+}
+
+// earlier finds what was taken already: by the other conditions, and the path within them.
+type earlier map[string]map[string]string
+
+func (e earlier) take(conditions, path, field string) {
+	if e[conditions] == nil {
+		e[conditions] = map[string]string{}
+	}
+	if _, ok := e[conditions][path]; !ok {
+		e[conditions][path] = field
+	}
+}
+
+// Paths in earlier, of prefixes and exact ones; that of the rest is empty.
+const (
+	prefixPath = "prefix "
+	exactPath  = "exact "
+	regexPath  = "regex "
+)
+
+func (p *Part) unreachableHTTP(rules []model.HTTPRoute) {
+	catchAll, seen := "", earlier{}
+	for i, r := range rules {
+		_, delegates := p.Delegates[i]
+		if delegates {
+			continue // what it takes is up to the other object
+		}
+		if catchAll != "" {
+			p.Warn("RouteUnreachable", r.Field, "put it before, or give that rule a match", "never reached: %s takes every request", catchAll)
+			continue
+		}
+		if len(r.Matches) == 0 {
+			catchAll = r.Field
+		}
+		for _, m := range r.Matches {
+			if by := seen.httpTakes(m); by != "" {
+				p.Warn("RouteUnreachable", m.Field, "put it before, or take it out", "never reached: %s takes these requests", by)
+				continue
+			}
+			if matchesAll(m) {
+				catchAll = m.Field
+			}
+			seen.take(httpConditions(m), pathKey(m.Path), m.Field)
+		}
+	}
+}
+
+// httpConditions are those of a match besides its path, in one text.
+func httpConditions(m model.HTTPMatch) string {
+	m.Name, m.Field, m.StatPrefix, m.Path = "", "", "", model.StringMatch{IgnoreCase: m.Path.IgnoreCase}
+	return fmt.Sprintf("%+v", m) // maps print sorted
+}
+
+func pathKey(m model.StringMatch) string {
+	switch {
+	case m.Regex != "":
+		return regexPath + m.Regex
+	case m.Prefix != "":
+		return prefixPath + m.Prefix
+	case m.IsExact:
+		return exactPath + m.Exact
+	}
+	return prefixPath
+}
+
+// maxCompared bounds the prefixes of one path that are looked up.
+const maxCompared = 512
+
+// httpTakes gives the field of an earlier match that takes all that this one would.
+func (e earlier) httpTakes(m model.HTTPMatch) string {
+	bare := httpConditions(model.HTTPMatch{Path: model.StringMatch{IgnoreCase: m.Path.IgnoreCase}, Gateways: m.Gateways, Mesh: m.Mesh})
+	for _, conditions := range []string{httpConditions(m), bare} {
+		paths := e[conditions]
+		if len(paths) == 0 {
+			continue
+		}
+		if by := paths[pathKey(m.Path)]; by != "" {
+			return by
+		}
+		if by := paths[prefixPath]; by != "" {
+			return by
+		}
+		path := m.Path.Exact + m.Path.Prefix
+		for n := 1; n <= min(len(path), maxCompared) && m.Path.Regex == ""; n++ {
+			if by := paths[prefixPath+path[:n]]; by != "" {
+				return by
+			}
+		}
+	}
+	return ""
+}
+
+// unreachableL4 does the same for rules of connections.
+func (p *Part) unreachableL4(seen earlier, field string, matches []model.L4Match) {
+	const all = ""
+	if by := seen[all][all]; by != "" {
+		p.Warn("RouteUnreachable", field, "put it before, or give that rule a match", "never reached: %s takes every connection", by)
+		return
+	}
+	if len(matches) == 0 {
+		seen.take(all, all, field)
+	}
+	for i, m := range matches {
+		conditions := fmt.Sprintf("%+v", m)
+		if by := seen[conditions][all]; by != "" {
+			p.Warn("RouteUnreachable", At(field+".match", i), "put it before, or take it out", "never reached: %s takes these connections", by)
+			continue
+		}
+		if strings.TrimSpace(conditions) == fmt.Sprintf("%+v", model.L4Match{}) {
+			seen.take(all, all, At(field+".match", i))
+		}
+		seen.take(conditions, all, At(field+".match", i))
+	}
+}

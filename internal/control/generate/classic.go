@@ -1,0 +1,358 @@
+package generate
+
+import (
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	inspectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/http_inspector/v3"
+	originalv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/original_dst/v3"
+	tlsinspectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/tls_inspector/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/weftmesh/weft/internal/control/generate/envoy"
+	"github.com/weftmesh/weft/internal/control/model"
+	"github.com/weftmesh/weft/internal/wire"
+)
+
+// The classical configuration is for Envoys, which ask for everything beforehand, and is named as Istio names it:
+//
+//	listener  virtualOutbound, virtualInbound   what is captured; the former hands connections to the listener of their address
+//	          0.0.0.0_9080                      requests to any service at that port, and TLS by server name
+//	          10.78.0.4_3306                    connections to the address of a service, or of an endpoint of a headless one
+//	route     9080                              the services of that port, a virtual host each
+//
+// Clusters and endpoints have the names and, but for how certificates are found, the contents that they have for our own proxies.
+const (
+	httpInspector = "envoy.filters.listener.http_inspector"
+	originalDst   = "envoy.filters.listener.original_dst"
+	// inspection bounds the wait for a client's first bytes; servers of some protocols speak first.
+	inspection = 5 * time.Second
+)
+
+// classicResource gives a resource to an Envoy.
+func (g *Generator) classicResource(typeURL, name string) (proto.Message, bool) {
+	secrets := envoy.Secrets{Dir: g.node.SecretsDir}
+	switch {
+	case typeURL == ListenerType && g.node.Role == wire.Sidecar:
+		l := g.classicListener(name)
+		if l == nil {
+			return nil, false
+		}
+		return secrets.Listener(l), true
+	case typeURL == RouteType && g.node.Role == wire.Sidecar:
+		if port, err := strconv.ParseUint(name, 10, 16); err == nil {
+			return envoy.Routes(g.portTable(name, uint16(port))), true
+		}
+	}
+	m, ok := g.resource(typeURL, name)
+	switch m := m.(type) {
+	case *listenerv3.Listener:
+		return secrets.Listener(m), ok
+	case *routev3.RouteConfiguration:
+		return envoy.Routes(m), ok
+	case *clusterv3.Cluster:
+		g.relayOnly(m)
+		return secrets.Cluster(m), ok
+	}
+	return m, ok
+}
+
+// relayOnly has connections to a port of undeclared protocol relayed as bytes: an Envoy that found requests on some of them would have
+// to offer another ALPN for those.
+func (g *Generator) relayOnly(c *clusterv3.Cluster) {
+	direction, port, _, host, ok := wire.ParseCluster(c.Name)
+	if !ok || direction != "outbound" {
+		return
+	}
+	if s, _ := g.backing(host); s != nil && s.Port(port) != nil && s.Port(port).Protocol == model.Auto {
+		c.TypedExtensionProtocolOptions = nil
+	}
+}
+
+// classicNames lists the listeners of a sidecar that is an Envoy.
+func (g *Generator) classicNames() []string {
+	names := []string{wire.OutboundListener, wire.InboundListener}
+	for s := range g.mesh.AllServices() {
+		for _, p := range s.Ports {
+			if g.reaches(s, p.Number) {
+				names = append(names, g.addressesOf(s, p)...)
+			}
+		}
+	}
+	for _, port := range g.routedPorts() {
+		names = append(names, wire.GatewayListenerName(port))
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// classicClusters names the clusters that our own proxies ask for one by one: of the endpoints of headless services, and those that
+// gateways find by server name.
+func (g *Generator) classicClusters() []string {
+	var names []string
+	if g.node.Role == wire.Gateway {
+		for _, set := range g.serverSets() {
+			for _, s := range set.servers {
+				if s.server.TLS != nil && s.server.TLS.Mode == model.TLSAutoPassthrough {
+					for _, c := range g.autoPassthrough(s) {
+						names = append(names, c.Name)
+					}
+				}
+			}
+		}
+		return names
+	}
+	for s := range g.mesh.AllServices() {
+		if !s.Headless || !g.visible(s) {
+			continue
+		}
+		for _, p := range s.Ports {
+			for _, e := range g.mesh.Endpoints(s) {
+				if a, err := netip.ParseAddr(e.Address); err == nil && !p.Protocol.IsHTTP() {
+					names = append(names, wire.OutboundCluster(p.Number, "", pinnedHost(a, s.Host)))
+				}
+			}
+		}
+	}
+	return names
+}
+
+// addressesOf names the listeners that take connections to a service's port: the port's own for requests and where there is no
+// address, else one for each address.
+func (g *Generator) addressesOf(s *model.Service, p model.Port) []string {
+	var names []string
+	if p.Protocol.IsHTTP() {
+		return []string{wire.GatewayListenerName(p.Number)}
+	}
+	for _, a := range s.Addresses {
+		names = append(names, addressListenerName(a, p.Number))
+	}
+	if s.Headless {
+		for _, e := range g.mesh.Endpoints(s) {
+			if a, err := netip.ParseAddr(e.Address); err == nil {
+				names = append(names, addressListenerName(a, p.Number))
+			}
+		}
+	}
+	if len(names) == 0 {
+		return []string{wire.GatewayListenerName(p.Number)}
+	}
+	return names
+}
+
+func addressListenerName(a netip.Addr, port uint16) string {
+	return a.String() + "_" + strconv.Itoa(int(port))
+}
+
+// classicListener gives the listener of that name; nil when there is none.
+func (g *Generator) classicListener(name string) *listenerv3.Listener {
+	switch name {
+	case wire.OutboundListener:
+		return g.virtualOutbound()
+	case wire.InboundListener:
+		return g.virtualInbound()
+	}
+	host, number, ok := strings.Cut(name, "_")
+	port, err := strconv.ParseUint(number, 10, 16)
+	a, bad := netip.ParseAddr(host)
+	if !ok || err != nil || bad != nil {
+		return nil
+	}
+	if a.IsUnspecified() {
+		return g.portListener(name, uint16(port))
+	}
+	t, ok := g.resolveAddress(a, uint16(port))
+	if !ok || t.protocol().IsHTTP() {
+		return nil
+	}
+	l := g.handed(name, a, uint16(port))
+	l.FilterChains = g.outboundChains(t)
+	inspect(l)
+	return l
+}
+
+// handed is a listener that binds nothing: it gets connections whose original destination it is.
+func (g *Generator) handed(name string, a netip.Addr, port uint16) *listenerv3.Listener {
+	return &listenerv3.Listener{Name: name, Address: socketAddress(a.String(), port), BindToPort: wrapperspb.Bool(false),
+		TrafficDirection: corev3.TrafficDirection_OUTBOUND}
+}
+
+// inspect adds the filters that a listener's chains need, and drops chains that an Envoy would refuse as the same.
+func inspect(l *listenerv3.Listener) {
+	l.FilterChains = uniqueMatches(l.FilterChains)
+	byTLS, byHTTP := false, false
+	for _, c := range l.FilterChains {
+		m := c.GetFilterChainMatch()
+		byTLS = byTLS || m.GetTransportProtocol() != "" || len(m.GetServerNames()) > 0
+		byHTTP = byHTTP || slices.ContainsFunc(m.GetApplicationProtocols(), func(p string) bool { return slices.Contains(plainHTTP, p) })
+	}
+	if byTLS {
+		l.ListenerFilters = append(l.ListenerFilters, listenerFilter(tlsInspector, &tlsinspectorv3.TlsInspector{}))
+	}
+	if byHTTP {
+		l.ListenerFilters = append(l.ListenerFilters, listenerFilter(httpInspector, &inspectorv3.HttpInspector{}))
+	}
+	if byTLS || byHTTP {
+		l.ListenerFiltersTimeout, l.ContinueOnListenerFiltersTimeout = durationpb.New(inspection), true
+	}
+}
+
+func listenerFilter(name string, m proto.Message) *listenerv3.ListenerFilter {
+	return &listenerv3.ListenerFilter{Name: name, ConfigType: &listenerv3.ListenerFilter_TypedConfig{TypedConfig: pack(m)}}
+}
+
+func (g *Generator) virtualOutbound() *listenerv3.Listener {
+	return &listenerv3.Listener{Name: wire.OutboundListener, Address: socketAddress("0.0.0.0", wire.OutboundPort),
+		UseOriginalDst: wrapperspb.Bool(true), TrafficDirection: corev3.TrafficDirection_OUTBOUND,
+		FilterChains: []*listenerv3.FilterChain{
+			itself("virtualOutbound-blackhole", wire.OutboundPort),
+			{Name: "virtualOutbound-catchall-tcp", Filters: []*listenerv3.Filter{relayTo(g.unknownCluster(), g.unknownCluster())}},
+		}}
+}
+
+// itself refuses connections that were made to the capturing port and not redirected there: they would lead to it again.
+func itself(name string, port uint32) *listenerv3.FilterChain {
+	return &listenerv3.FilterChain{Name: name, FilterChainMatch: &listenerv3.FilterChainMatch{DestinationPort: wrapperspb.UInt32(port)},
+		Filters: []*listenerv3.Filter{relayTo(wire.BlackHoleCluster, wire.BlackHoleCluster)}}
+}
+
+// virtualInbound is what our own proxies have, with an address and what an Envoy needs to find out whither and what.
+func (g *Generator) virtualInbound() *listenerv3.Listener {
+	l := g.inboundListener()
+	l.Address, l.ListenerFilters = socketAddress("0.0.0.0", wire.InboundPort), []*listenerv3.ListenerFilter{
+		listenerFilter(originalDst, &originalv3.OriginalDst{})}
+	l.FilterChains = append([]*listenerv3.FilterChain{itself("virtualInbound-blackhole", wire.InboundPort)}, l.FilterChains...)
+	inspect(l)
+	for _, f := range l.ListenerFilters {
+		if f.Name == httpInspector {
+			f.FilterDisabled = atPorts(g.opaquePorts())
+		}
+	}
+	return l
+}
+
+// opaquePorts are those on which no requests are looked for, so that nobody waits for a client that listens first.
+func (g *Generator) opaquePorts() []uint16 {
+	var out []uint16
+	for _, p := range g.ports() {
+		if !p.Protocol.IsHTTP() && p.Protocol != model.Auto {
+			out = append(out, p.Number)
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+func atPorts(ports []uint16) *listenerv3.ListenerFilterChainMatchPredicate {
+	if len(ports) == 0 {
+		return nil
+	}
+	var rules []*listenerv3.ListenerFilterChainMatchPredicate
+	for _, p := range ports {
+		rules = append(rules, &listenerv3.ListenerFilterChainMatchPredicate{Rule: &listenerv3.ListenerFilterChainMatchPredicate_DestinationPortRange{
+			DestinationPortRange: &typev3.Int32Range{Start: int32(p), End: int32(p) + 1}}})
+	}
+	if len(rules) == 1 {
+		return rules[0]
+	}
+	return &listenerv3.ListenerFilterChainMatchPredicate{Rule: &listenerv3.ListenerFilterChainMatchPredicate_OrMatch{
+		OrMatch: &listenerv3.ListenerFilterChainMatchPredicate_MatchSet{Rules: rules}}}
+}
+
+// portListener takes what goes to a port at no address of its own: TLS by the server names of services that have none, plaintext
+// requests by the port's route table, and the connections of one service that says no more. Anything else goes on.
+func (g *Generator) portListener(name string, port uint16) *listenerv3.Listener {
+	l := g.handed(name, netip.IPv4Unspecified(), port)
+	requests, opaque := slices.Contains(g.routedPorts(), port), []*listenerv3.FilterChain(nil)
+	for s := range g.mesh.AllServices() {
+		p := s.Port(port)
+		if p == nil || !g.reaches(s, port) || !slices.Contains(g.addressesOf(s, *p), name) {
+			continue
+		}
+		if p.Protocol.IsHTTP() {
+			requests = true
+			continue
+		}
+		t := &target{host: s.Host, port: port, service: s, sets: g.setsFor(s.Host, port, s)}
+		for _, c := range g.outboundChains(t) {
+			named := byName(c, s, p.Protocol)
+			if len(named.GetFilterChainMatch().GetServerNames()) > 0 {
+				l.FilterChains = append(l.FilterChains, named)
+			} else {
+				opaque = append(opaque, named)
+			}
+		}
+	}
+	if requests {
+		l.FilterChains = append(l.FilterChains, &listenerv3.FilterChain{Name: name,
+			FilterChainMatch: &listenerv3.FilterChainMatch{TransportProtocol: overPlain, ApplicationProtocols: plainHTTP},
+			Filters:          []*listenerv3.Filter{networkFilter(hcmFilter, g.portManager(port))}})
+	}
+	l.FilterChains = append(l.FilterChains, opaque...)
+	if len(l.FilterChains) == 0 {
+		return nil
+	}
+	inspect(l)
+	l.DefaultFilterChain = &listenerv3.FilterChain{Name: "passthrough", Filters: []*listenerv3.Filter{relayTo(g.unknownCluster(), g.unknownCluster())}}
+	return l
+}
+
+// byName gives a chain of a TLS service without address the service's own name to go by, unless a route has named others.
+func byName(c *listenerv3.FilterChain, s *model.Service, p model.Protocol) *listenerv3.FilterChain {
+	if p != model.TLS && p != model.HTTPS || len(c.GetFilterChainMatch().GetServerNames()) > 0 || s.Host == "*" {
+		return c
+	}
+	if c.FilterChainMatch == nil {
+		c.FilterChainMatch = &listenerv3.FilterChainMatch{}
+	}
+	c.FilterChainMatch.ServerNames = []string{s.Host}
+	return c
+}
+
+func (g *Generator) portManager(port uint16) *hcmv3.HttpConnectionManager {
+	name := strconv.Itoa(int(port))
+	h := g.httpManager("outbound_" + wire.GatewayListenerName(port))
+	h.RouteSpecifier = &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{ConfigSource: ads(), RouteConfigName: name}}
+	h.HttpFilters = g.outboundFilters()
+	return h
+}
+
+// routedPorts are the ports at which hosts that are no service have routes, see answersPort.
+func (g *Generator) routedPorts() []uint16 {
+	ports := map[uint16]bool{}
+	for host, sets := range g.mesh.AllRouteSets() {
+		if host == "*" || isWildcard(host) || g.service(host) != nil {
+			continue
+		}
+		for _, s := range sets {
+			if len(s.HTTP) == 0 {
+				continue
+			}
+			ports[80] = ports[80] || g.importsRoutes(s, 80)
+			for _, r := range s.HTTP {
+				for _, m := range r.Matches {
+					ports[m.Port] = ports[m.Port] || m.Port != 0 && g.importsRoutes(s, m.Port)
+				}
+			}
+		}
+	}
+	out := make([]uint16, 0, len(ports))
+	for p, routed := range ports {
+		if routed {
+			out = append(out, p)
+		}
+	}
+	slices.Sort(out)
+	return out
+}

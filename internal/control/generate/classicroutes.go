@@ -1,0 +1,77 @@
+package generate
+
+import (
+	"slices"
+	"strconv"
+
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/weftmesh/weft/internal/wire"
+)
+
+// portTable gives the routes of a port: a virtual host for each host that has requests there, and one for all others.
+func (g *Generator) portTable(name string, port uint16) *routev3.RouteConfiguration {
+	out := &routev3.RouteConfiguration{Name: name, ValidateClusters: wrapperspb.Bool(false)}
+	taken := map[string]bool{"*": true}
+	for _, t := range g.portTargets(port) {
+		routes := g.targetRoutes(t)
+		if len(routes) == 0 {
+			continue
+		}
+		// Of two hosts with one name, the first has it: Envoy refuses a table with a name twice.
+		var domains []string
+		for _, d := range g.classicDomains(t) {
+			if !taken[d] {
+				taken[d] = true
+				domains = append(domains, d)
+			}
+		}
+		if len(domains) > 0 {
+			out.VirtualHosts = append(out.VirtualHosts, &routev3.VirtualHost{Name: wire.RouteName(t.host, port), Domains: domains, Routes: routes})
+		}
+	}
+	out.VirtualHosts = append(out.VirtualHosts, g.otherHosts())
+	return out
+}
+
+// portTargets are the hosts with requests at a port, services first, each by its name.
+func (g *Generator) portTargets(port uint16) []*target {
+	var out []*target
+	for s := range g.mesh.AllServices() {
+		if p := s.Port(port); p != nil && p.Protocol.IsHTTP() && g.reaches(s, port) {
+			out = append(out, &target{host: s.Host, port: port, service: s, sets: g.setsFor(s.Host, port, s)})
+		}
+	}
+	for host := range g.mesh.AllRouteSets() {
+		if host == "*" || g.service(host) != nil {
+			continue
+		}
+		if sets := g.setsFor(host, port, nil); len(sets) > 0 && answersPort(sets, port) {
+			out = append(out, &target{host: host, port: port, sets: sets})
+		}
+	}
+	return out
+}
+
+// classicDomains are the authorities of a host; one with a wildcard stands for those that it covers.
+func (g *Generator) classicDomains(t *target) []string {
+	if isWildcard(t.host) {
+		return []string{t.host, t.host + ":" + strconv.Itoa(int(t.port))}
+	}
+	return slices.DeleteFunc(g.domains(t), func(d string) bool { return d == "*" })
+}
+
+// otherHosts takes requests to hosts that the mesh does not know, as Istio names it.
+func (g *Generator) otherHosts() *routev3.VirtualHost {
+	r := &routev3.Route{Name: "allow_any", Match: &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}}}
+	cluster := g.unknownCluster()
+	if cluster == wire.BlackHoleCluster {
+		r.Name, r.Action = "block_all", &routev3.Route_DirectResponse{DirectResponse: &routev3.DirectResponseAction{Status: 502}}
+	} else {
+		r.Action = &routev3.Route_Route{Route: &routev3.RouteAction{Timeout: durationpb.New(0),
+			ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: cluster}}}
+	}
+	return &routev3.VirtualHost{Name: r.Name, Domains: []string{"*"}, Routes: []*routev3.Route{r}}
+}
