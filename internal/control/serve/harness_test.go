@@ -67,7 +67,7 @@ func newPlane(t *testing.T, o Options) *plane {
 	p := &plane{t: t, authority: a, registry: prometheus.NewRegistry()}
 	o.TrustDomain, o.Log, o.Registry = trustDomain, slog.New(slog.DiscardHandler), p.registry
 	p.server = New(o)
-	g := grpc.NewServer(grpc.Creds(credentials.NewTLS(serving.ServerTLS(identity.TLSOptions{NextProtos: []string{"h2"}, OptionalPeer: true}))))
+	g := grpc.NewServer(append(ServerOptions(), grpc.Creds(credentials.NewTLS(serving.ServerTLS(identity.TLSOptions{NextProtos: []string{"h2"}, OptionalPeer: true}))))...)
 	p.server.Register(g)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -203,7 +203,7 @@ func refusal(c *session, n *Nack) model.Finding {
 		Object:   model.Ref{Kind: "Proxy", Namespace: c.who.Namespace, Name: c.claim.name},
 		Field:    n.Type,
 		Message:  fmt.Sprintf("refused %s and keeps the configuration before: %s", resources, n.Message),
-		Hint:     "proxy and control plane may be of different versions; `weft status --proxies` shows all proxies",
+		Hint:     "proxy and control plane may be of different versions; `weft status` shows all proxies",
 	}
 }
 
