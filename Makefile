@@ -38,6 +38,10 @@ check: need-go ## linters, formatting, import rules, link checks, race detector
 	go test -count=1 ./internal/arch/
 	CGO_ENABLED=1 go test -race -timeout 30m ./internal/...
 
+.PHONY: gateway-api
+gateway-api: need-go ## run the Gateway API's own conformance tests against compiler and statuses
+	cd test/gatewayapi && go test -count=1 ./...
+
 .PHONY: fuzz
 fuzz: need-go ## run every fuzz target for FUZZTIME (default 1m each)
 	@for f in $$(grep -rl --include='*_test.go' '^func Fuzz' internal); do \

@@ -27,6 +27,7 @@ type contestant struct {
 	program string // that must be in PATH; empty when we build it
 	// start runs it. A topology that it does not do is not in the map.
 	start map[topology]func(ctx context.Context, s *site) (*deployment, error)
+	build bool // another build of weft-proxy, which no scenario names
 }
 
 // deployment is a contestant that runs.
@@ -65,15 +66,28 @@ const (
 func contestants() []contestant {
 	type starts = map[topology]func(context.Context, *site) (*deployment, error)
 	return []contestant{
-		{weftOut, "", starts{plain: weftOutbound, tcp: weftRelay, pair: weftPair, two: weftTwo, calls: weftCalls}},
-		{weftIn, "", starts{plain: weftInbound}},
-		{haproxyWeb, "haproxy", starts{plain: haproxyHTTP, pair: haproxyPair, two: haproxyTwo, calls: haproxyTwo}},
-		{nginxWeb, "nginx", starts{plain: nginxHTTP, pair: nginxPair, two: nginxTwo}},
-		{haproxyTCP, "haproxy", starts{plain: haproxyRelay, tcp: haproxyRelay}},
-		{goProxy, "", starts{plain: goHTTP, pair: goPair}},
-		{envoyProxy, "envoy", starts{plain: envoyHTTP, tcp: envoyRelay, pair: envoyPair}},
-		{direct, "", starts{pair: noProxy}},
+		{name: weftOut, program: "", start: starts{plain: weftOutbound, tcp: weftRelay, pair: weftPair, two: weftTwo, calls: weftCalls}},
+		{name: weftIn, program: "", start: starts{plain: weftInbound}},
+		{name: haproxyWeb, program: "haproxy", start: starts{plain: haproxyHTTP, pair: haproxyPair, two: haproxyTwo, calls: haproxyTwo}},
+		{name: nginxWeb, program: "nginx", start: starts{plain: nginxHTTP, pair: nginxPair, two: nginxTwo}},
+		{name: haproxyTCP, program: "haproxy", start: starts{plain: haproxyRelay, tcp: haproxyRelay}},
+		{name: goProxy, program: "", start: starts{plain: goHTTP, pair: goPair}},
+		{name: envoyProxy, program: "envoy", start: starts{plain: envoyHTTP, tcp: envoyRelay, pair: envoyPair}},
+		{name: direct, program: "", start: starts{pair: noProxy}},
 	}
+}
+
+// otherBuild is weft-proxy as another program file has it. It takes part wherever the one that was built does.
+func otherBuild(name, file string) contestant {
+	c := contestant{name: name, start: map[topology]func(context.Context, *site) (*deployment, error){}, build: true}
+	for t, start := range contestants()[0].start {
+		c.start[t] = func(ctx context.Context, s *site) (*deployment, error) {
+			defer func(own string) { s.weft = own }(s.weft)
+			s.weft = file
+			return start(ctx, s)
+		}
+	}
+	return c
 }
 
 // noProxy is the baseline for latency: the client reaches the backend itself.

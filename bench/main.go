@@ -27,6 +27,8 @@ type options struct {
 	rounds   int
 	duration time.Duration
 	only     string
+	with     string
+	builds   string
 	proxyCPU int
 	loadCPU  int
 	out      string
@@ -42,6 +44,8 @@ func main() {
 	flag.IntVar(&o.rounds, "rounds", 3, "undisturbed rounds that each contestant needs")
 	flag.DurationVar(&o.duration, "d", 4*time.Second, "duration of a round, in whole seconds")
 	flag.StringVar(&o.only, "only", "", "scenarios to play, as `KEY,KEY` (default all: "+strings.Join(keys(), ",")+")")
+	flag.StringVar(&o.with, "with", "", "contestants to measure, as `NAME+NAME` (default all)")
+	flag.StringVar(&o.builds, "builds", "", "other builds of weft-proxy to measure as contestants of their own, as `NAME=FILE+NAME=FILE`")
 	flag.IntVar(&o.proxyCPU, "proxy-cpu", runtime.NumCPU()-1, "core of the proxies")
 	flag.IntVar(&o.loadCPU, "load-cpu", 0, "core of load and backend")
 	flag.StringVar(&o.out, "out", filepath.Join("bench", "results"), "folder for the results; each run makes one in it")
@@ -74,6 +78,10 @@ func run(ctx context.Context, o options) (err error) {
 	if err != nil {
 		return err
 	}
+	field, err := o.field()
+	if err != nil {
+		return err
+	}
 	if o.proxyCPU == o.loadCPU {
 		return errors.New("the proxies need a core of their own: at least two are required")
 	}
@@ -97,14 +105,14 @@ func run(ctx context.Context, o options) (err error) {
 	}
 	defer func() { err = errors.Join(err, s.close()) }()
 	if o.hold {
-		return hold(ctx, s, wanted)
+		return hold(ctx, s, field, wanted)
 	}
-	return o.measure(ctx, s, wanted, notes)
+	return o.measure(ctx, s, field, wanted, notes)
 }
 
 // hold keeps contestants running for whoever wants to look at them.
-func hold(ctx context.Context, s *site, wanted []scenario) (err error) {
-	r := &runner{site: s, log: os.Stderr}
+func hold(ctx context.Context, s *site, field []contestant, wanted []scenario) (err error) {
+	r := &runner{site: s, field: field, log: os.Stderr}
 	for _, sc := range wanted {
 		o := &outcome{scenario: sc}
 		running, launchErr := r.launch(ctx, o)
@@ -161,14 +169,45 @@ func choose(only string) ([]scenario, error) {
 	return out, nil
 }
 
+// field gives the contestants that are to be measured.
+func (o options) field() ([]contestant, error) {
+	all := contestants()
+	for b := range strings.SplitSeq(o.builds, "+") {
+		name, file, ok := strings.Cut(b, "=")
+		if b == "" {
+			continue
+		}
+		if !ok {
+			return nil, fmt.Errorf("-builds: %q is not NAME=FILE", b)
+		}
+		abs, err := filepath.Abs(file)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, otherBuild(name, abs))
+	}
+	if o.with == "" {
+		return all, nil
+	}
+	var out []contestant
+	for name := range strings.SplitSeq(o.with, "+") {
+		i := slices.IndexFunc(all, func(c contestant) bool { return c.name == name })
+		if i < 0 {
+			return nil, fmt.Errorf("-with: no contestant %q", name)
+		}
+		out = append(out, all[i])
+	}
+	return out, nil
+}
+
 // measure plays the scenarios and reports. What was measured before an error is reported too.
-func (o options) measure(ctx context.Context, s *site, wanted []scenario, notes []string) error {
+func (o options) measure(ctx context.Context, s *site, field []contestant, wanted []scenario, notes []string) error {
 	now := time.Now()
 	dir := filepath.Join(o.out, now.Format("2006-01-02T15-04-05"))
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	r := &runner{site: s, rounds: o.rounds, duration: o.duration, log: os.Stderr}
+	r := &runner{site: s, field: field, rounds: o.rounds, duration: o.duration, log: os.Stderr}
 	if o.profile {
 		r.profiles = dir
 	}

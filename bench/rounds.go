@@ -37,6 +37,7 @@ type outcome struct {
 // runner plays scenarios.
 type runner struct {
 	site     *site
+	field    []contestant
 	rounds   int
 	duration time.Duration
 	log      io.Writer // progress
@@ -52,6 +53,11 @@ const (
 
 // play measures all contestants of a scenario in turn, round by round, until each has enough undisturbed rounds.
 func (r *runner) play(ctx context.Context, sc scenario) (*outcome, error) {
+	for _, c := range r.field {
+		if c.build {
+			sc.contestants = append(slices.Clip(sc.contestants), c.name)
+		}
+	}
 	o := &outcome{scenario: sc}
 	fmt.Fprintf(r.log, "%s ", sc.key)
 	defer fmt.Fprintln(r.log)
@@ -86,7 +92,7 @@ func (r *runner) play(ctx context.Context, sc scenario) (*outcome, error) {
 // launch starts the contestants; those that cannot take part are left out with a note.
 func (r *runner) launch(ctx context.Context, o *outcome) (map[string]*deployment, error) {
 	running := map[string]*deployment{}
-	for _, c := range contestants() {
+	for _, c := range r.field {
 		if !slices.Contains(o.contestants, c.name) || c.start[o.topology] == nil {
 			continue
 		}

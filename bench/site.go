@@ -24,7 +24,8 @@ type site struct {
 	mesh              *mesh
 
 	// Owned by the goroutine that starts contestants.
-	started int // programs so far
+	started int    // programs so far
+	weft    string // the file of weft-proxy
 	running []*process
 }
 
@@ -51,7 +52,7 @@ func openSite(ctx context.Context, proxyCPU, loadCPU int) (*site, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &site{dir: dir, proxyCPU: proxyCPU, loadCPU: loadCPU}
+	s := &site{dir: dir, proxyCPU: proxyCPU, loadCPU: loadCPU, weft: filepath.Join(dir, "weft-proxy")}
 	err = s.open(ctx)
 	if err != nil {
 		return nil, errors.Join(err, s.close())

@@ -44,7 +44,7 @@ func (s *site) startWeft(ctx context.Context, name string, ip netip.Addr, ports 
 	if err := os.WriteFile(path, text, 0o600); err != nil {
 		return nil, err
 	}
-	p, err := s.start(s.proxyCPU, "weft-proxy of "+name, filepath.Join(s.dir, "weft-proxy"), "--bootstrap", path)
+	p, err := s.start(s.proxyCPU, "weft-proxy of "+name, s.weft, "--bootstrap", path)
 	if err != nil {
 		return nil, err
 	}

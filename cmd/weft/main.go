@@ -30,7 +30,7 @@ func main() {
 		time.Sleep(time.Second)
 		stop()
 	}()
-	os.Exit(cli.Main(ctx, os.Args[1:], cli.Programs{Up: up}, os.Stdin, os.Stdout, os.Stderr))
+	os.Exit(cli.Main(ctx, os.Args[1:], cli.Programs{Up: up, Control: runControl}, os.Stdin, os.Stdout, os.Stderr))
 }
 
 // trustDomain of local meshes; Istio's default, so that its users' policies hold.

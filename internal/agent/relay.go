@@ -48,6 +48,7 @@ func (a *Agent) lead(ctx context.Context, c net.Conn) {
 	}
 	defer up.Close()
 	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	stop := context.AfterFunc(ctx, func() { c.Close(); up.Close() })
 	defer stop()
 	var copying sync.WaitGroup

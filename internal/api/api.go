@@ -276,6 +276,28 @@ type DiffReply struct {
 	Text      string          `json:"text,omitempty"`
 }
 
+// JoinRequest asks for what a proxy needs to join the mesh: who it is and where it listens, as in its bootstrap file.
+type JoinRequest struct {
+	Name           string            `json:"name"`
+	Namespace      string            `json:"namespace"`
+	ServiceAccount string            `json:"serviceAccount"`
+	Workload       string            `json:"workload"`
+	Labels         map[string]string `json:"labels,omitempty"`
+	Gateway        bool              `json:"gateway,omitempty"`
+	IP             string            `json:"ip,omitempty"`
+	Control        string            `json:"control,omitempty"` // the addresses of the replicas, with commas; empty for the one that is asked
+	StateDir       string            `json:"stateDir,omitempty"`
+	Outbound       string            `json:"outbound,omitempty"`
+	Inbound        string            `json:"inbound,omitempty"`
+	ForwardProxy   string            `json:"forwardProxy,omitempty"`
+	Admin          string            `json:"admin,omitempty"`
+}
+
+// JoinReply is the proxy's bootstrap file, with a token in it that proves who it is.
+type JoinReply struct {
+	Bootstrap json.RawMessage `json:"bootstrap"`
+}
+
 // ControlAction asks the embedded control plane to "stop", "start" or "restart".
 type ControlAction struct {
 	Action string `json:"action"`

@@ -89,7 +89,7 @@ func serve(t *testing.T, m *mesh) *Client {
 	if err != nil {
 		t.Fatal(err)
 	}
-	srv := &http.Server{Handler: Handler(Backend{m, m, m, m, m})}
+	srv := &http.Server{Handler: Handler(Backend{m, m, m, m, m, nil})}
 	done := make(chan struct{})
 	go func() { defer close(done); srv.Serve(l) }()
 	c := NewClient(socket)

@@ -80,6 +80,11 @@ func (c *Client) Diff(ctx context.Context, req DiffRequest) (r DiffReply, err er
 	return r, c.post(ctx, "/v1/diff", req, &r)
 }
 
+// Join gives the bootstrap file of a proxy.
+func (c *Client) Join(ctx context.Context, req JoinRequest) (r JoinReply, err error) {
+	return r, c.post(ctx, "/v1/join", req, &r)
+}
+
 // AddProgram runs a program in the mesh, or replaces the one of the same name.
 func (c *Client) AddProgram(ctx context.Context, p Program) error {
 	return c.post(ctx, "/v1/programs", p, nil)

@@ -50,6 +50,11 @@ type Lifecycle interface {
 	Control(ctx context.Context, action string) error
 }
 
+// Joiner lets proxies join.
+type Joiner interface {
+	Join(ctx context.Context, req JoinRequest) (JoinReply, error)
+}
+
 // Backend is everything that Handler serves.
 type Backend struct {
 	Objects   Objects
@@ -57,6 +62,7 @@ type Backend struct {
 	Executor  Executor
 	Observer  Observer
 	Lifecycle Lifecycle
+	Joiner    Joiner // nil where the mesh makes its proxies itself
 }
 
 // NotFoundError is answered with 404, InvalidError with 400, UnavailableError with 503; any other error with 500.
@@ -91,6 +97,12 @@ func Handler(b Backend) http.Handler {
 	mux.HandleFunc("POST /v1/delete", call(b.Objects.Delete))
 	mux.HandleFunc("POST /v1/explain", call(b.Objects.Explain))
 	mux.HandleFunc("POST /v1/diff", call(b.Objects.Diff))
+	mux.HandleFunc("POST /v1/join", call(func(ctx context.Context, req JoinRequest) (JoinReply, error) {
+		if b.Joiner == nil {
+			return JoinReply{}, &InvalidError{Message: "this mesh makes its proxies itself", Hint: "weft control run starts a control plane that proxies join"}
+		}
+		return b.Joiner.Join(ctx, req)
+	}))
 	mux.HandleFunc("GET /v1/objects", func(w http.ResponseWriter, r *http.Request) {
 		answer(w)(b.Objects.Objects(r.Context()))
 	})

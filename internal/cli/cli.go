@@ -20,6 +20,8 @@ import (
 type Programs struct {
 	// Up runs a mesh until the context ends or the mesh was asked to stop.
 	Up func(ctx context.Context, o UpOptions) error
+	// Control runs a control plane by itself until the context ends.
+	Control func(ctx context.Context, o ControlOptions) error
 }
 
 // UpOptions are the settings of `weft up`.

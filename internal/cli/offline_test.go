@@ -104,3 +104,12 @@ func TestExplainOfFiles(t *testing.T) {
 		t.Errorf("code %d\n%s%s", code, out, errOut)
 	}
 }
+
+// TestBookinfosOwnTests runs the tests that the example ships, as its users would.
+func TestBookinfosOwnTests(t *testing.T) {
+	var out, errOut bytes.Buffer
+	if code := Main(t.Context(), []string{"test", "../../examples/bookinfo/test"}, Programs{}, nil, &out, &errOut); code != 0 ||
+		!strings.Contains(out.String(), "0 failed") {
+		t.Errorf("code %d\n%s%s", code, out.String(), errOut.String())
+	}
+}

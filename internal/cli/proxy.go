@@ -10,7 +10,7 @@ import (
 
 func (s *session) proxyCommand() *cobra.Command {
 	c := &cobra.Command{Use: "proxy", Short: "Look after sidecars and gateways"}
-	c.AddCommand(s.proxyUpgradeCommand())
+	c.AddCommand(s.proxyUpgradeCommand(), s.proxyJoinCommand())
 	return c
 }
 

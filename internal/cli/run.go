@@ -170,23 +170,3 @@ func (s *session) restartCommand() *cobra.Command {
 	c.Flags().StringVarP(&namespace, "namespace", "n", "default", "namespace of the workloads")
 	return c
 }
-
-func (s *session) controlCommand() *cobra.Command {
-	c := &cobra.Command{
-		Use:   "control stop|start|restart",
-		Short: "Stop or start the embedded control plane; traffic goes on without it",
-		Args:  cobra.ExactArgs(1), ValidArgs: []string{"stop", "start", "restart"},
-		Example: "  weft control restart",
-		RunE: func(c *cobra.Command, args []string) error {
-			client := s.client()
-			defer client.Close()
-			if err := client.Control(c.Context(), args[0]); err != nil {
-				return err
-			}
-			done := map[string]string{"stop": "stopped", "start": "started", "restart": "restarted"}
-			s.out.printf("control plane %s\n", done[args[0]])
-			return nil
-		},
-	}
-	return c
-}

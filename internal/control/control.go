@@ -39,6 +39,9 @@ type Options struct {
 	Paths []string
 	// Sources are further sources of objects, between files and what is applied.
 	Sources []source.Source
+	// Applied keeps what is applied, for several control planes that share it; it belongs to the caller. When nil, a database in
+	// StateDir does.
+	Applied source.Keeper
 	// Settings of the mesh; what is zero becomes compile's default.
 	Settings model.Settings
 	// LocalRuntime says that SetRuntimeObjects will be called: nothing is served before it was.
@@ -172,7 +175,10 @@ func (c *Control) openSources() (err error) {
 	if c.store, err = source.OpenStore(filepath.Join(c.options.StateDir, "objects.db")); err != nil {
 		return err
 	}
-	layers := source.Layers{Applied: c.store, Others: c.options.Sources}
+	layers := source.Layers{Applied: c.store, Others: c.options.Sources, Memory: c.store}
+	if c.options.Applied != nil {
+		layers.Applied = c.options.Applied
+	}
 	if len(c.options.Paths) > 0 {
 		layers.Files = &source.Files{Paths: c.options.Paths, Check: compile.CheckFor(c.options.Settings), Births: c.store.Births}
 	}

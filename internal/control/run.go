@@ -76,13 +76,13 @@ func gather(changes <-chan struct{}) bool {
 // refuses them by itself.
 func (c *Control) serveProxies(ctx context.Context, g *errgroup.Group) {
 	tls := c.serving.ServerTLS(identity.TLSOptions{NextProtos: []string{"h2"}, OptionalPeer: true})
-	server := grpc.NewServer(
+	server := grpc.NewServer(append(serve.ServerOptions(),
 		grpc.Creds(serve.Credentials(tls)),
 		grpc.ConnectionTimeout(10*time.Second),
 		grpc.MaxConcurrentStreams(100),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
-	)
+	)...)
 	c.server.Register(server)
 	ca.NewService(c.authority, ca.ServiceOptions{Verifiers: []ca.Verifier{c.tokens.Verifier()}, Observe: c.metrics.signed}).Register(server)
 	for _, l := range c.listeners {

@@ -10,8 +10,11 @@ import (
 	"time"
 )
 
-// Bundle holds the root certificates by trust domain. It is immutable: With gives a new one.
-type Bundle struct{ domains map[string]roots }
+// Bundle holds the root certificates by trust domain. It is immutable, but for what it remembers of chains: With gives a new one.
+type Bundle struct {
+	domains map[string]roots
+	known   known
+}
 
 type roots struct {
 	certificates []*x509.Certificate
@@ -77,6 +80,10 @@ func (b *Bundle) Verify(chain []*x509.Certificate, usage x509.ExtKeyUsage, now t
 	if len(chain) == 0 {
 		return Peer{}, errors.New("certificate: none was presented")
 	}
+	key := chainKey(chain, usage)
+	if peer, ok := b.known.get(key, now); ok {
+		return peer, nil
+	}
 	leaf := chain[0]
 	peer, err := PeerFromCertificate(leaf)
 	if err != nil {
@@ -93,10 +100,11 @@ func (b *Bundle) Verify(chain []*x509.Certificate, usage x509.ExtKeyUsage, now t
 	for _, c := range chain[1:] {
 		intermediates.AddCert(c)
 	}
-	_, err = leaf.Verify(x509.VerifyOptions{Roots: pool, Intermediates: intermediates, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{usage}})
+	ways, err := leaf.Verify(x509.VerifyOptions{Roots: pool, Intermediates: intermediates, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{usage}})
 	if err != nil {
 		return Peer{}, fmt.Errorf("certificate of %s: %w", peer.ID, err)
 	}
+	b.known.add(key, peer, ways)
 	return peer, nil
 }
 

@@ -19,7 +19,7 @@ import (
 
 func (m *Mesh) backend() api.Backend {
 	w := workloads{m}
-	return api.Backend{Objects: objects{m}, Workloads: w, Executor: w, Observer: m, Lifecycle: m}
+	return api.Backend{Objects: Objects(m), Workloads: w, Executor: w, Observer: m, Lifecycle: m}
 }
 
 func (m *Mesh) gatherers() []prometheus.Gatherer { return []prometheus.Gatherer{m.collector} }
@@ -60,7 +60,7 @@ func (m *Mesh) Status(context.Context) (api.Status, error) {
 	for _, p := range m.runtime.Published() {
 		s.Gateways = append(s.Gateways, api.Published{Port: int(p.Port), Address: p.Address, Scheme: gatewayScheme(mesh, p.Port)})
 	}
-	findings := append(m.runtimeFindings(c), portFindings(m.runtime.Unpublished())...)
+	findings := append(m.Findings(c), portFindings(m.runtime.Unpublished())...)
 	if c != nil {
 		s.Settled = m.settled(c)
 		findings = append(findings, c.Findings()...)
@@ -75,20 +75,30 @@ func (m *Mesh) Status(context.Context) (api.Status, error) {
 		if a := c.HTTPAddr(); a != nil {
 			s.Metrics = "http://" + a.String() + "/metrics"
 		}
-		for _, cl := range c.Clients() {
-			p := api.Proxy{Node: cl.NodeID, Identity: cl.Identity, Connected: cl.Connected}
-			for _, t := range cl.Types {
-				p.Subscribed += len(t.Subscriptions)
-				if t.Nack != nil {
-					p.Rejected = append(p.Rejected, fmt.Sprintf("%s: %s", t.Type, t.Nack.Message))
-				}
-			}
-			s.Proxies = append(s.Proxies, p)
-		}
+		s.Proxies = Proxies(c)
 	}
 	s.Findings = apiFindings(findings)
 	return s, nil
 }
+
+// Proxies are those that are connected to a control plane.
+func Proxies(c *control.Control) []api.Proxy {
+	all := []api.Proxy{}
+	for _, cl := range c.Clients() {
+		p := api.Proxy{Node: cl.NodeID, Identity: cl.Identity, Connected: cl.Connected}
+		for _, t := range cl.Types {
+			p.Subscribed += len(t.Subscriptions)
+			if t.Nack != nil {
+				p.Rejected = append(p.Rejected, fmt.Sprintf("%s: %s", t.Type, t.Nack.Message))
+			}
+		}
+		all = append(all, p)
+	}
+	return all
+}
+
+// APIFindings gives findings as the API has them, errors first.
+func APIFindings(fs []model.Finding) []api.Finding { return apiFindings(fs) }
 
 // gatewayScheme is what clients of the gateways' port speak, as api.Published has it. mesh may be nil.
 func gatewayScheme(mesh *model.Mesh, port uint16) string {
@@ -117,9 +127,9 @@ func serverScheme(s *model.Server) string {
 	return "tcp"
 }
 
-// runtimeFindings turns what the runtime cannot do into findings like all others, with the place where it is written as long as
+// Findings turns what the runtime cannot do into findings like all others, with the place where it is written as long as
 // the control plane, which may be nil, knows it.
-func (m *Mesh) runtimeFindings(c *control.Control) []model.Finding {
+func (m *Mesh) Findings(c *control.Control) []model.Finding {
 	fs := m.runtime.Observed().Findings
 	written := map[model.Ref]*source.Object{}
 	if c != nil && len(fs) > 0 {

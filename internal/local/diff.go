@@ -14,7 +14,7 @@ import (
 
 // Diff says which requests would behave differently, and changes nothing. Deployments that do not run yet count as if they did.
 func (o objects) Diff(ctx context.Context, req api.DiffRequest) (api.DiffReply, error) {
-	c, err := o.m.readyControl(ctx)
+	c, err := o.h.Ready(ctx)
 	if err != nil {
 		return api.DiffReply{}, err
 	}

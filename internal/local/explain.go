@@ -17,11 +17,11 @@ import (
 
 // Explain evaluates a request in the mesh that is being served.
 func (o objects) Explain(ctx context.Context, req api.ExplainRequest) (api.ExplainReply, error) {
-	c, err := o.m.readyControl(ctx)
+	c, err := o.h.Ready(ctx)
 	if err != nil {
 		return api.ExplainReply{}, err
 	}
-	q := explain.Request{From: req.From, Method: req.Method, URL: o.m.inside(c.Mesh(), req.From, req.URL)}
+	q := explain.Request{From: req.From, Method: req.Method, URL: o.h.Inside(c.Mesh(), req.From, req.URL)}
 	for _, h := range req.Headers {
 		q.Headers = append(q.Headers, explain.Field{Name: h.Name, Value: h.Value})
 	}
@@ -37,9 +37,9 @@ func (o objects) Explain(ctx context.Context, req api.ExplainRequest) (api.Expla
 	return api.ExplainReply{Report: raw, Text: text.String()}, err
 }
 
-// inside gives the URL as the gateway hears it: who asks for a gateway's view has the URL of the browser, with the port of this
+// Inside gives the URL as the gateway hears it: who asks for a gateway's view has the URL of the browser, with the port of this
 // machine where the gateway's is published.
-func (m *Mesh) inside(mesh *model.Mesh, from, raw string) string {
+func (m *Mesh) Inside(mesh *model.Mesh, from, raw string) string {
 	isGateway := func(w *model.Workload) bool { return w.Gateway && (w.Owner == from || w.Name == from) }
 	u, err := url.Parse(raw)
 	if err != nil || !slices.ContainsFunc(slices.Collect(maps.Values(mesh.Workloads.Entries())), isGateway) {

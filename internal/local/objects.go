@@ -15,10 +15,28 @@ import (
 	"github.com/weftmesh/weft/internal/control"
 	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/control/source"
+	"github.com/weftmesh/weft/internal/control/status"
 )
 
-// objects is the part of the API that speaks of configuration.
-type objects struct{ m *Mesh }
+// Host is what the part of the API that speaks of configuration needs.
+type Host interface {
+	// Ready gives the running control plane once it has read its objects.
+	Ready(ctx context.Context) (*control.Control, error)
+	// Findings are those about objects that are not the control plane's own.
+	Findings(c *control.Control) []model.Finding
+	// Inside gives a URL as the gateway hears it that a request from somewhere passes.
+	Inside(mesh *model.Mesh, from, raw string) string
+	// Addresses are those of the ingress gateway, where no Service tells them.
+	Addresses() []string
+}
+
+// Objects serves the part of the API that speaks of configuration.
+func Objects(h Host) api.Objects { return objects{h, &statuses{}} }
+
+type objects struct {
+	h    Host
+	told *statuses
+}
 
 // control gives the running control plane.
 func (m *Mesh) control() (*control.Control, error) {
@@ -32,12 +50,17 @@ func (m *Mesh) control() (*control.Control, error) {
 // startWait bounds how long a request waits for a control plane that has just started to read its objects.
 const startWait = 10 * time.Second
 
-// readyControl gives the running control plane once it has read its objects.
-func (m *Mesh) readyControl(ctx context.Context) (*control.Control, error) {
+// Ready implements Host.
+func (m *Mesh) Ready(ctx context.Context) (*control.Control, error) {
 	c, err := m.control()
 	if err != nil {
 		return nil, err
 	}
+	return AwaitMesh(ctx, c)
+}
+
+// AwaitMesh waits until a control plane has read its objects, but not for long.
+func AwaitMesh(ctx context.Context, c *control.Control) (*control.Control, error) {
 	ctx, cancel := context.WithTimeout(ctx, startWait)
 	defer cancel()
 	changes := c.Changes(ctx)
@@ -50,7 +73,7 @@ func (m *Mesh) readyControl(ctx context.Context) (*control.Control, error) {
 }
 
 func (o objects) Apply(ctx context.Context, req api.ChangeRequest) (api.ChangeReply, error) {
-	c, err := o.m.readyControl(ctx)
+	c, err := o.h.Ready(ctx)
 	if err != nil {
 		return api.ChangeReply{}, err
 	}
@@ -89,7 +112,7 @@ func decode(docs []api.Document) (all []*source.Object, findings []model.Finding
 }
 
 func (o objects) Delete(ctx context.Context, req api.ChangeRequest) (api.ChangeReply, error) {
-	c, err := o.m.readyControl(ctx)
+	c, err := o.h.Ready(ctx)
 	if err != nil {
 		return api.ChangeReply{}, err
 	}
@@ -144,19 +167,25 @@ func lookup(all []*source.Object, r api.Ref) (source.Key, error) {
 }
 
 func (o objects) Objects(ctx context.Context) ([]api.Object, error) {
-	c, err := o.m.readyControl(ctx)
+	c, err := o.h.Ready(ctx)
 	if err != nil {
 		return nil, err
 	}
 	byRef := map[model.Ref][]model.Finding{}
-	for _, f := range append(o.m.runtimeFindings(c), c.Findings()...) {
+	findings := append(o.h.Findings(c), c.Findings()...)
+	for _, f := range findings {
 		byRef[f.Object] = append(byRef[f.Object], f)
 	}
 	var out []api.Object
-	for _, ob := range c.Objects() {
+	all := c.Objects()
+	told := map[source.Key]status.Status{}
+	if mesh := c.Mesh(); mesh != nil {
+		told = o.told.now(status.Input{Objects: all, Mesh: mesh, Findings: findings, Addresses: o.h.Addresses()})
+	}
+	for _, ob := range all {
 		out = append(out, api.Object{
-			Ref: keyRef(ob.Key()), APIVersion: ob.Kind.APIVersion(), Source: o.m.origin(ob.Origin), Created: ob.Born,
-			YAML: document(ob), Findings: apiFindings(byRef[ob.Ref()]),
+			Ref: keyRef(ob.Key()), APIVersion: ob.Kind.APIVersion(), Source: origin(ob.Origin), Created: ob.Born,
+			YAML: withStatus(document(ob), told[ob.Key()]), Findings: apiFindings(byRef[ob.Ref()]),
 		})
 	}
 	return out, nil
@@ -175,7 +204,7 @@ func document(o *source.Object) string {
 }
 
 // origin says in short where an object is from.
-func (m *Mesh) origin(o source.Origin) string {
+func origin(o source.Origin) string {
 	switch {
 	case o.Layer == source.LayerFile && o.Line > 0:
 		return fmt.Sprintf("%s:%d", shortPath(o.File), o.Line)

@@ -46,11 +46,13 @@ func (x *exchange) wantsAgain(ok bool) bool {
 			x.pumping.settle() // the answer may be here before the goroutine that has sent the body has run again
 		}
 	}
+	x.bodyGone = x.pumping != nil && x.pumping.dropped() && x.retries != nil && retry.Repeatable(&x.req)
 	if x.to == nil || x.pumping != nil && !x.pumping.whole() && !(!ok && x.resumes()) || !ok && x.err.Fault() == OfClient || x.p.ctx.Err() != nil || x.expired() {
 		return false
 	}
 	if b := x.req.Body; b.Kind != message.NoBody && b != (message.Body{Kind: message.Sized}) && x.body == nil && x.pumping == nil && (x.spent || !x.unsent) {
-		return false // the body is gone
+		x.bodyGone = x.retries != nil && retry.Repeatable(&x.req)
+		return false
 	}
 	repeatable := retry.Repeatable(&x.req)
 	if !ok && x.forFree(repeatable) {

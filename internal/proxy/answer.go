@@ -75,6 +75,14 @@ func (x *exchange) answerError() {
 
 // reason is the failure in plain words, for the log and for callers within the mesh.
 func (x *exchange) reason() string {
+	why := x.cause()
+	if why != "" && x.bodyGone {
+		why += " (not tried again: the request's body was too long to be kept)"
+	}
+	return why
+}
+
+func (x *exchange) cause() string {
 	switch {
 	case x.err == nil && x.told != "":
 		return "upstream proxy: " + x.told

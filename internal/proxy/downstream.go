@@ -29,6 +29,7 @@ const (
 type downstream struct {
 	// Set once, before the first request.
 	p         *Proxy
+	accepted  listen.Accepted
 	direction direction
 	conn      conn.Conn
 	// remote is the client: the peer, or whom that names in a PROXY protocol header. direct is the peer.
@@ -81,7 +82,7 @@ type inboundEdge struct {
 }
 
 func (p *Proxy) newDownstream(a listen.Accepted, dir direction) *downstream {
-	return &downstream{p: p, direction: dir, conn: a.Conn, remote: a.Conn.RemoteAddr(), direct: a.Conn.RemoteAddr(), local: a.Conn.LocalAddr(),
+	return &downstream{p: p, accepted: a, direction: dir, conn: a.Conn, remote: a.Conn.RemoteAddr(), direct: a.Conn.RemoteAddr(), local: a.Conn.LocalAddr(),
 		destination: a.Destination, app: a.Destination, port: a.Destination.Port(), track: &tracked{}}
 }
 

@@ -23,14 +23,26 @@ import (
 // exchange is one request and its response on the way through the proxy. It is owned by the goroutine of the client's
 // connection; pump alone shares it with another goroutine, as said there.
 type exchange struct {
+	req message.Request
+	res message.Response // the strings are the upstream connection's
+	progress
+
+	entry  telemetry.Entry // of the access log, where there is one
+	id     [36]byte
+	digits [20]byte
+
+	// What is left of the time, as the request tells it.
+	left     [20]byte
+	leftGRPC [12]byte
+}
+
+// progress is the part of an exchange that begins anew with each request. It is apart so that no more than that is cleared.
+type progress struct {
 	// Set by begin.
 	p     *Proxy
 	d     *downstream
 	down  clientSide
 	start time.Time
-
-	req message.Request
-	res message.Response // the strings are the upstream connection's
 
 	entered bool // the guard counts the request
 
@@ -90,6 +102,7 @@ type exchange struct {
 	// How it ended.
 	err          *Error // nil when there was a response: the upstream's, or one the route gives
 	told         string // why another proxy of the mesh answered with an error
+	bodyGone     bool   // no other attempt was thought of, since the request's body was too long to be kept
 	hijacked     bool   // the connection carries another protocol now
 	socketKey    string // of the WebSocket handshake
 	status       int    // as sent to the client; 0 for none
@@ -103,14 +116,6 @@ type exchange struct {
 	upstreamTime time.Duration
 	upLocal      netip.AddrPort
 	end          time.Time
-
-	entry  telemetry.Entry
-	id     [36]byte
-	digits [20]byte
-
-	// What is left of the time, as the request tells it.
-	left     [20]byte
-	leftGRPC [12]byte
 }
 
 // run carries one request from end to end.
@@ -191,10 +196,12 @@ func (p *Proxy) begin(d *downstream, c clientSide) *exchange {
 
 // discard gives an exchange back. Nothing may point into it any more.
 func (p *Proxy) discard(x *exchange) {
-	req, res := x.req, x.res
-	req.Reset()
-	res.Reset()
-	*x = exchange{req: req, res: res}
+	x.req.Reset()
+	x.res.Reset()
+	x.progress = progress{}
+	if !x.entry.Start.IsZero() {
+		x.entry = telemetry.Entry{}
+	}
 	p.exchanges.Put(x)
 }
 

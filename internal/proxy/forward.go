@@ -181,7 +181,11 @@ func (x *exchange) giveBack(fit bool) {
 			x.call.SetReadDeadline(time.Time{})
 			x.call.SetWriteDeadline(time.Time{})
 		}
-		x.call.End(fit || x.err == nil, x.p.opt.Now())
+		now := x.end
+		if now.IsZero() {
+			now = x.p.opt.Now()
+		}
+		x.call.End(fit || x.err == nil, now)
 	}
 	if x.using {
 		x.to.host.End()

@@ -40,6 +40,11 @@ func (c *caller) Wait() error {
 // Quiet implements conn.Quieter.
 func (c *caller) Quiet() bool { return !c.has && c.err == nil && conn.Quiet(c.Conn) }
 
+// OnReady and Rests are those of package conn.
+func (c *caller) OnReady(f func()) bool { return !c.has && c.err == nil && conn.OnReady(c.Conn, f) }
+
+func (c *caller) Rests() bool { return conn.Rests(c.Conn) }
+
 // watch waits for a client to hang up while its request is worked on. As in Envoy the end of the client's stream counts: who
 // wants an answer keeps the connection open.
 type watch struct {

@@ -54,7 +54,7 @@ func (d *downstream) serveInbound() {
 // serveListener chooses the chain for what the connection turns out to be, terminates TLS and serves.
 func (d *downstream) serveListener(l *conf.Listener) {
 	d.p.entered.Add(1)
-	defer d.p.entered.Add(-1)
+	d.accepted.AtEnd(func() { d.p.entered.Add(-1) })
 	d.p.arrivedAt.Store(d.p.opt.Now().UnixNano())
 	if !d.announced(l.ProxyProtocol) {
 		return

@@ -36,6 +36,7 @@ func (p *pump) SetReadDeadline(t time.Time) error {
 type keeper struct {
 	relay.Sink
 	held *[]byte // nil when nothing is to be kept, or it was too much
+	much atomic.Bool
 	n    int
 }
 
@@ -43,6 +44,7 @@ type keeper struct {
 func (k *keeper) WriteBody(p []byte) error {
 	if k.held != nil && k.n+len(p) > maxReplay {
 		k.drop()
+		k.much.Store(true)
 	}
 	if k.held != nil {
 		k.n += copy((*k.held)[k.n:], p)
@@ -56,6 +58,9 @@ func (k *keeper) drop() {
 		k.held = nil
 	}
 }
+
+// dropped reports whether there was too much to be kept.
+func (p *pump) dropped() bool { return p.kept.much.Load() }
 
 // whole reports whether the pump has ended and kept all that the client had to send.
 func (p *pump) whole() bool {

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -184,6 +185,22 @@ func TestKeptConnectionIsToldThatItIsNotTakenAnyMore(t *testing.T) {
 	}
 	if n := asked.Load(); n != 1 {
 		t.Errorf("the application was asked %d times", n)
+	}
+	// What may be repeated is not answered: the client does so by itself.
+	server.accepts(permissive(9080))
+	get, err := client.DialDirect(t.Context(), netip.AddrPortFrom(server.Addr(), 9080))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer get.Close()
+	r.Reset(get)
+	for _, want := range []bool{true, false} {
+		io.WriteString(get, "GET / HTTP/1.1\r\nHost: reviews\r\n\r\n")
+		res, err := http.ReadResponse(r, nil)
+		if (err == nil) != want || !want && !errors.Is(err, io.ErrUnexpectedEOF) {
+			t.Fatalf("GET: %v, %v", res, err)
+		}
+		server.accepts(strict(9080))
 	}
 	eventually(t, "reason in the log", func() bool { return server.logged("421", "NR filter_chain_not_found", "does not take this connection") })
 }
@@ -639,6 +656,25 @@ func TestGETIsRetriedWhereTheApplicationBrokeOff(t *testing.T) {
 	if refused == 0 || posts.Load() != refused {
 		t.Fatalf("POST: %d failed, and the dying application saw %d", refused, posts.Load())
 	}
+}
+
+// A request that the policy would repeat, and whose body was too long to be kept, fails with that reason.
+func TestLongBodyIsNotRepeatedAndSaysSo(t *testing.T) {
+	m := newMesh(t)
+	client, dying := m.pod("productpage", "10.0.0.1", nil), m.pod("a", "10.0.0.2", nil)
+	dying.rawHTTP(9080, func(_ net.Conn, r *http.Request) bool {
+		io.Copy(io.Discard, r.Body)
+		return false
+	})
+	client.cluster("reviews", 9080, dying)
+	r := forwardTo("reviews")
+	r.Forward.Retry = istioRetries()
+	client.knows("reviews", 9080, r)
+	status, _, _ := client.do(client.client(), "PUT", "http://reviews:9080/", strings.NewReader(strings.Repeat("x", 2*maxReplay)))
+	if status != 503 {
+		t.Errorf("status %d", status)
+	}
+	eventually(t, "reason in the log", func() bool { return client.logged("PUT", "503", "too long to be kept") })
 }
 
 func TestInnerErrorsAreNotToldOutside(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/weftmesh/weft/internal/proxy/conn"
+	"github.com/weftmesh/weft/internal/proxy/filter/retry"
 	http1 "github.com/weftmesh/weft/internal/proxy/http"
 )
 
@@ -18,11 +19,43 @@ func (d *downstream) serveHTTP() {
 	if d.http != nil && d.http.IdleTimeout > 0 {
 		d.track.idle = d.http.IdleTimeout
 	}
+	d.track.rests = d.accepted.Rests() && conn.Rests(c)
 	d.track.enter(idle, d.p.opt.Now())
 	d.p.tracker.add(d.track)
-	defer d.p.tracker.remove(d.track)
-	for one := (&client1{ServerConn: s, d: d}); d.serveOne(one); {
+	d.accepted.AtEnd(func() { d.p.tracker.remove(d.track) })
+	d.serveAll(&client1{ServerConn: s, d: d})
+}
+
+// serveAll serves one request after the other, until the connection ends or rests.
+func (d *downstream) serveAll(one *client1) {
+	for d.serveOne(one) {
 	}
+}
+
+// rest gives the goroutine up if that is why the wait for a request was interrupted.
+func (d *downstream) rest(one *client1, err error) {
+	if !errors.Is(err, os.ErrDeadlineExceeded) || !d.track.nudged() {
+		return
+	}
+	d.p.tracker.settle()
+	if d.conn.SetReadDeadline(time.Time{}) != nil {
+		return
+	}
+	d.track.become(resting)
+	d.accepted.Rest(d.conn, func() {
+		d.track.become(idle)
+		d.serveAll(one)
+	})
+}
+
+// begins notes that a request comes. It is false if the connection has failed.
+func (d *downstream) begins(now time.Time) bool {
+	if d.track.swap(heading, now) != nudged {
+		return true
+	}
+	// The request came just as the goroutine was to be given up.
+	d.p.tracker.settle()
+	return d.conn.SetReadDeadline(time.Time{}) == nil
 }
 
 func (d *downstream) limits() *http1.Limits {
@@ -37,37 +70,39 @@ func (d *downstream) limits() *http1.Limits {
 // serveOne serves one request and reports whether another may follow.
 func (d *downstream) serveOne(s *client1) bool {
 	if err := s.WaitRequest(); err != nil && !d.spokeLate(err) {
-		return false // idle for too long, draining, or gone
+		d.rest(s, err)
+		return false // idle for long, draining, or gone
 	}
 	x := d.p.begin(d, s)
-	d.track.enter(heading, x.start)
+	if !d.begins(x.start) {
+		d.p.discard(x)
+		return false
+	}
 	err := s.ReadRequest(&x.req)
 	if err == nil && d.renew() {
 		return d.carryOn(s, x)
 	}
 	s.CloseAfter()
-	if x.refuseUnread(err) {
-		s.Shut()
-	}
+	x.refuseUnread(err)
+	s.Shut()
 	d.p.discard(x)
 	return false
 }
 
-// refuseUnread answers a request whose head did not come whole, or (err is nil) whose connection is not taken in any more; false when
-// there is nobody to answer.
-func (x *exchange) refuseUnread(err error) bool {
+// refuseUnread answers a request whose head did not come whole, or (err is nil) whose connection is not taken in any more, where
+// there is somebody to answer.
+func (x *exchange) refuseUnread(err error) {
 	var bad *http1.Error
 	switch {
+	case err == nil && retry.Repeatable(&x.req):
+		// Clients repeat such a request by themselves when a kept connection closes, and seldom at an answer.
 	case err == nil:
 		x.refuse(notTaken, 0, errors.New("the listener's configuration has changed, and does not take this connection any more"))
 	case errors.As(err, &bad):
 		x.refuse(malformed, bad.Status, bad)
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		x.refuse(slowHead, 0, err)
-	default:
-		return false
 	}
-	return true
 }
 
 // carryOn carries a request that was read, and reports whether another may follow.

@@ -199,6 +199,6 @@ func (l *listeners) each(f func(name string, t *traffic)) {
 func (t *traffic) serve(a listen.Accepted, handle func(listen.Accepted)) {
 	t.total.Add(1)
 	t.active.Add(1)
-	defer t.active.Add(-1)
+	a.AtEnd(func() { t.active.Add(-1) })
 	handle(a)
 }

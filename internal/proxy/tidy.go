@@ -73,7 +73,7 @@ func (t *tracker) quietSince(then time.Time) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for c := range t.open {
-		if ph, since := c.since(); ph != idle || since.After(then) {
+		if ph, since := c.since(); !ph.quiet() || since.After(then) {
 			return false
 		}
 	}

@@ -17,7 +17,12 @@ const (
 	busy                  // exchanging, or relaying bytes
 	awaiting              // an upstream's answer
 	watched               // awaiting, and a watch looks whether the client is there still
+	nudged                // idle for a while: the goroutine that waits is being interrupted to give itself up
+	resting               // idle, without a goroutine
 )
+
+// quiet reports whether there is no request.
+func (ph phase) quiet() bool { return ph == idle || ph == nudged || ph == resting }
 
 const (
 	phaseBits = 3
@@ -27,6 +32,7 @@ const (
 // tracked is a connection as the sweep sees it: what it is doing, and since when.
 type tracked struct {
 	conn  conn.Conn
+	rests bool // conn can be waited for without a goroutine
 	idle  time.Duration
 	dir   direction
 	state atomic.Int64 // milliseconds since began << phaseBits | phase
@@ -47,6 +53,18 @@ func stateOf(ph phase, now time.Time) int64 {
 }
 
 func (t *tracked) enter(ph phase, now time.Time) { t.state.Store(stateOf(ph, now)) }
+
+// swap is enter, and gives the phase before.
+func (t *tracked) swap(ph phase, now time.Time) phase {
+	return phase(t.state.Swap(stateOf(ph, now)) & phaseMask)
+}
+
+// become changes the phase without a new beginning.
+func (t *tracked) become(ph phase) {
+	t.state.Store(t.state.Load()&^phaseMask | int64(ph))
+}
+
+func (t *tracked) nudged() bool { return t.state.Load()&phaseMask == int64(nudged) }
 
 func (t *tracked) since() (phase, time.Time) {
 	return parseState(t.state.Load())
@@ -83,6 +101,8 @@ const (
 	defaultIdle = time.Hour
 	// headTime is how long a client may take over a request's head.
 	headTime = 30 * time.Second
+	// sleepAfter is the idleness after which a connection gives up its goroutine, most of whose memory is its stack.
+	sleepAfter = 2 * time.Second
 )
 
 var longAgo = time.Unix(1, 0)
@@ -105,10 +125,19 @@ func (t *tracker) sweep(now time.Time, graced bool, grace time.Duration, drains 
 		if ph == awaiting && now.Sub(since) > watchAfter {
 			c.consider(state)
 		}
-		if ph == idle && (graced && now.Sub(since) > grace && drains(c.dir) || now.Sub(since) > c.idle) || ph == heading && now.Sub(since) > headTime {
+		waits := ph == idle || ph == resting
+		if waits && (graced && now.Sub(since) > grace && drains(c.dir) || now.Sub(since) > c.idle) || ph == heading && now.Sub(since) > headTime {
 			c.conn.SetReadDeadline(longAgo)
+		} else if ph == idle && c.rests && now.Sub(since) > sleepAfter && c.state.CompareAndSwap(state, state&^phaseMask|int64(nudged)) {
+			c.conn.SetReadDeadline(longAgo) // whoever finds the phase changed waits for the end of this sweep, and lifts it
 		}
 	}
+}
+
+// settle waits for the end of a sweep under way.
+func (t *tracker) settle() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 }
 
 // counts gives the open connections and how many of them are not idle.
@@ -116,7 +145,7 @@ func (t *tracker) counts() (open, working int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for c := range t.open {
-		if ph, _ := c.since(); ph != idle {
+		if ph, _ := c.since(); !ph.quiet() {
 			working++
 		}
 	}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/weftmesh/weft/internal/proxy/conf"
 	http1 "github.com/weftmesh/weft/internal/proxy/http"
+	"github.com/weftmesh/weft/internal/proxy/listen"
 	"github.com/weftmesh/weft/internal/proxy/message"
 	"github.com/weftmesh/weft/internal/proxy/relay"
 )
@@ -93,7 +94,9 @@ func (x *exchange) establish() {
 	if errors.Join(err, hijackErr) != nil {
 		return
 	}
-	inner := &downstream{p: d.p, direction: outbound, conn: c, remote: d.remote, direct: d.direct, local: d.local, fixed: d.name, name: d.name,
+	carried, end := listen.Within(c)
+	defer end()
+	inner := &downstream{p: d.p, accepted: carried, direction: outbound, conn: c, remote: d.remote, direct: d.direct, local: d.local, fixed: d.name, name: d.name,
 		byAddress: target, track: &tracked{}}
 	_, port := hostPort(d.name)
 	inner.destination = netip.AddrPortFrom(d.local.Addr(), port)

@@ -5,13 +5,16 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
+	"strings"
 )
 
 // Bootstrap is what a proxy is told at its start, as a JSON file with mode 0600 (it holds the token). Everything else it learns
 // from the control plane.
 type Bootstrap struct {
 	Node Node `json:"node"`
-	// Control is the control plane's address: "host:port" or "unix:///path".
+	// Control is the control plane's address: "host:port" or "unix:///path". Where there are several replicas of it, their addresses
+	// stand in a row with commas between them; the proxy takes one at random, and another one when that fails.
 	Control string `json:"control"`
 	// TrustDomain of the mesh, and Roots: the PEM certificates that the control plane's certificate must lead to.
 	TrustDomain string `json:"trustDomain"`
@@ -66,6 +69,15 @@ type Bootstrap struct {
 	// UpgradeDrainSeconds bounds how long the old process then lets its connections live on; 0 is ten minutes.
 	UpgradeSocket       string `json:"upgradeSocket,omitempty"`
 	UpgradeDrainSeconds int    `json:"upgradeDrainSeconds,omitempty"`
+}
+
+// Controls gives the addresses in Control.
+func (b *Bootstrap) Controls() []string {
+	all := strings.Split(b.Control, ",")
+	for i := range all {
+		all[i] = strings.TrimSpace(all[i])
+	}
+	return all
 }
 
 // PortMap binds an explicit listener to what it stands for.
@@ -135,6 +147,9 @@ func (b *Bootstrap) check() error {
 	}
 	if b.Control == "" || b.TrustDomain == "" || b.Roots == "" {
 		return fmt.Errorf("control, trustDomain and roots are required")
+	}
+	if slices.Contains(b.Controls(), "") {
+		return fmt.Errorf("control: an address in %q is empty", b.Control)
 	}
 	for _, a := range []struct{ field, addr string }{
 		{"outbound", b.Outbound}, {"inbound", b.Inbound}, {"dns", b.DNS}, {"admin", b.Admin}, {"forwardProxy", b.ForwardProxy},

@@ -3,6 +3,18 @@
 //
 // Each object is first converted by itself, which finds whatever is wrong with it alone (Check). Then the parts are joined: names
 // are looked up, conflicts are settled by age, and what leads nowhere is reported.
+//
+// A Compiler does this while objects change, at the cost of what changes. The join is cut into units: the service of a host, the
+// DestinationRules for a host, all gateways, one object with routes, one policy. A unit looks at others through the methods of
+// compiler alone (service, object, gateway, selected, ...), which note the topic that was looked at; when a topic changes, the units
+// that looked at it are joined again. What a unit makes is compared with what it made before, and only a difference is passed on,
+// told in the Delta, and put into the next mesh. Nothing that a mesh has is changed later: a unit gets a part of its own to change.
+// Of those that compete for a place (bid), the older one counts, and younger ones are joined after it. Compile is one Apply of a
+// fresh Compiler; TestIncremental holds the two against each other through thousands of random changes.
+//
+// A new kind of object needs: its conversion (package convert); a line in objectPhases and listFor when each is a unit of its own, or
+// a topic in record.claims when it belongs to a unit of something else; the function that joins it, called from joinPolicy or
+// joinRoute; its list in finish and touch; and its versions in universe_test.go.
 package compile
 
 import (

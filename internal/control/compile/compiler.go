@@ -198,9 +198,12 @@ func (k *Compiler) finish() {
 		k.mesh.Gateways = k.gateways.opened
 	}
 	if k.changed.routes {
-		k.mesh.RouteSets = nil
+		k.mesh.RouteSets = make([]*model.RouteSet, 0, len(k.routes.units))
 		for _, u := range k.routes.units {
 			k.mesh.RouteSets = append(k.mesh.RouteSets, u.sets...)
+		}
+		if len(k.mesh.RouteSets) == 0 {
+			k.mesh.RouteSets = nil
 		}
 	}
 	if k.changed.peers {

@@ -260,10 +260,10 @@ func TestRefused(t *testing.T) {
   addresses: [10.0.0.0/8, x]
   ports: [{number: 80, name: http, protocol: HTTP}, {number: 80, name: http}, {number: 0, name: x, protocol: UDP}]
   resolution: DNS
-  subjectAltNames: [x]`, []string{
+  subjectAltNames: [""]`, []string{
 			"6 error InvalidHost spec.hosts[0]", "6 error InvalidHost spec.hosts[1]", "7 error InvalidAddress spec.addresses[1]",
 			"7 error Unsupported spec.addresses[0]", "8 error ConflictingFields spec.ports[1].protocol", "8 error DuplicatePort spec.ports[1].name", "8 error InvalidPort spec.ports[2].number",
-			"8 error InvalidProtocol spec.ports[2].protocol", "10 error Unsupported spec.subjectAltNames"}},
+			"8 error InvalidProtocol spec.ports[2].protocol", "10 error MissingField spec.subjectAltNames[0]"}},
 		{"service entry endpoints", istio, "ServiceEntry", `
   hosts: [a.example.com]
   ports: [{number: 80, name: http, protocol: HTTP}]
@@ -323,11 +323,11 @@ func TestRefused(t *testing.T) {
   - {name: d, port: 445, protocol: UDP, hostname: 1.2.3.4}
   - {name: e, port: 80, protocol: TCP}
   - {name: f, port: 446, protocol: TLS, tls: {options: {a/b: c}}}`, []string{
-			"9 error ConflictingFields spec.listeners[0].tls", "9 warning HostnameConflict spec.listeners[0]",
-			"10 error DuplicateListener spec.listeners[1].name", "10 warning HostnameConflict spec.listeners[1]",
+			"9 error ConflictingFields spec.listeners[0].tls",
+			"10 error DuplicateListener spec.listeners[1].name",
 			"11 error MissingField spec.listeners[2].tls", "12 error ConflictingFields spec.listeners[3].tls.mode",
 			"13 error InvalidHost spec.listeners[4].hostname", "13 warning UnsupportedProtocol spec.listeners[4].protocol",
-			"14 warning ProtocolConflict spec.listeners[5]", "15 error MissingField spec.listeners[6].tls.certificateRefs",
+			"15 error MissingField spec.listeners[6].tls.certificateRefs",
 			"15 warning UnsupportedValue spec.listeners[6].tls.options.a/b"}},
 		{"addresses", gateway, "Gateway", `
   gatewayClassName: istio

@@ -17,7 +17,7 @@ import (
 )
 
 var (
-	steps = flag.Int("steps", 1500, "changes that the incremental test makes for each seed")
+	steps = flag.Int("steps", 1000, "changes that the incremental test makes for each seed")
 	seeds = flag.Int("seeds", 2, "worlds in which the incremental test makes them")
 )
 

@@ -96,11 +96,8 @@ func (c *gatewayJoin) open(p, root *part, g *gatewayv1.Gateway) {
 	if c.announcesOtherwise(p) {
 		return
 	}
-	for _, l := range p.Listeners {
-		l := listener{l, l.Refused}
-		if !l.refused {
-			l.refused = c.conflicts(o, l) || c.unavailable(p, l)
-		}
+	for _, l := range c.distinct(o) {
+		l.refused = l.refused || c.unavailable(p, l)
 		s := l.Server
 		if s.TLS != nil && !l.refused {
 			s.TLS = c.listenerTLS(o, l, g)
@@ -128,6 +125,29 @@ func (c *gatewayJoin) siblings(root *part) []*opened {
 		if o := c.opened[g.Ref]; o != nil && o.root == root {
 			out = append(out, o)
 		}
+	}
+	return out
+}
+
+// distinct gives an object's listeners, those refused between which and others a connection could not be told apart. A ListenerSet's
+// give way to those that go before it; of those of one object none wins (GatewaySpec.listeners, "Handling indistinct Listeners").
+func (c *gatewayJoin) distinct(o *opened) []listener {
+	var out []listener
+	for _, l := range o.part.Listeners {
+		out = append(out, listener{l, l.Refused || c.conflicts(o, listener{l, false})})
+	}
+	var lost []int
+	for i, l := range out {
+		for j, other := range out {
+			if code, why := convert.Indistinct(l.APIListener, other.APIListener); i != j && code != "" && !l.refused && !other.refused {
+				o.part.Warn(code, l.Field, "", "%s as %s: the listener is not in force", why, other.Field)
+				lost = append(lost, i)
+				break
+			}
+		}
+	}
+	for _, i := range lost {
+		out[i].refused = true
 	}
 	return out
 }

@@ -146,7 +146,7 @@ func (g *Generator) Class(typeURL, name string) string {
 }
 
 func (g *Generator) class(sources bool) string {
-	class := g.node.Namespace
+	class := string(g.node.Role) + "|" + g.node.Namespace
 	if s := g.scope(); s != nil {
 		class += "|sidecar=" + s.Ref.Namespace + "/" + s.Ref.Name
 	}

@@ -120,7 +120,7 @@ func (g *Generator) servers(b *backend) []string {
 	if a := g.alias(s); a != nil {
 		s = a
 	}
-	var names []string
+	names := slices.Clone(s.SANs)
 	for _, e := range g.mesh.Endpoints(s) {
 		if e.ServiceAccount == "" {
 			continue
@@ -148,6 +148,9 @@ func (g *Generator) outsideTLS(t *model.ClientTLS, b *backend) *tlsv3.UpstreamTl
 		validation.SystemRootCerts = &tlsv3.CertificateValidationContext_SystemRootCerts{}
 	}
 	names := t.SANs
+	if len(names) == 0 {
+		names = b.service.SANs
+	}
 	if len(names) == 0 && sni != "" {
 		names = []string{sni}
 	}

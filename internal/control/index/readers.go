@@ -113,7 +113,7 @@ func (r *Readers[R]) leave(was read[R]) {
 	moved.reads.list[moved.place].place = was.place
 	of.list[end] = seat[R]{}
 	of.list = of.list[:end]
-	if end == 0 {
+	if end == 0 && r.byKey[of.key.Kind][of.key.Name] == of { // and not of a list of before
 		delete(r.byKey[of.key.Kind], of.key.Name)
 	}
 }

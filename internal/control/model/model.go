@@ -77,7 +77,9 @@ type Service struct {
 	// TLS is what the service asks of its clients (BackendTLSPolicy), by port; 0 is for those not named. A DestinationRule's goes first.
 	TLS map[uint16]*ClientTLS
 	// Near prefers the endpoints that are nearest to the client (Kubernetes' trafficDistribution).
-	Near    bool
+	Near bool
+	// SANs are names of which a server's certificate needs one, where the client's DestinationRule names none.
+	SANs    []string
 	Created time.Time
 }
 

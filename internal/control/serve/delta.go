@@ -1,9 +1,6 @@
 package serve
 
 import (
-	"context"
-	"errors"
-	"io"
 	"strconv"
 	"time"
 
@@ -17,191 +14,124 @@ import (
 // DeltaAggregatedResources implements the discovery service.
 func (s *Server) DeltaAggregatedResources(stream discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesServer) error {
 	d := &delta{stream: stream}
-	return serveStream(s, stream.Context(), stream.Recv, false, d.handle, func(c *session) error { return d.push(c, order) })
+	return serveStream(s, stream.Context(), form[*discoveryv3.DeltaDiscoveryRequest]{recv: stream.Recv, handle: d.handle, flush: d.flush})
 }
 
-// serveStream runs one stream: it takes requests and wake-ups until the client leaves, its certificate ends or the server stops.
-func serveStream[R any](s *Server, ctx context.Context, recv func() (R, error), sotw bool,
-	handle func(*session, R) error, push func(*session) error) error {
-	who, err := s.authenticate(ctx)
-	if err != nil {
-		return err
-	}
-	ctx, cancel := context.WithDeadline(ctx, who.expires)
-	defer cancel()
-	requests, failed := receive(ctx, recv)
-	c := newSession(s, who, sotw)
-	s.add(c)
-	defer s.remove(c)
-	for {
-		select {
-		case r := <-requests:
-			err = handle(c, r)
-		case <-c.wake:
-			err = pushTimed(c, push)
-		case err = <-failed:
-			if errors.Is(err, io.EOF) {
-				return nil
-			}
-		case <-ctx.Done():
-			if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-				return status.Error(codes.Unauthenticated, "the client certificate has expired: connect again with the renewed one")
-			}
-			return status.FromContextError(ctx.Err()).Err()
-		}
-		if err != nil {
-			return err
-		}
-	}
-}
-
-// receive reads requests in a goroutine, which ends with the stream: gRPC fails Recv once the handler has returned.
-func receive[R any](ctx context.Context, recv func() (R, error)) (<-chan R, <-chan error) {
-	requests, failed := make(chan R), make(chan error, 1)
-	go func() {
-		for {
-			r, err := recv()
-			if err != nil {
-				failed <- err
-				return
-			}
-			select {
-			case requests <- r:
-			case <-ctx.Done():
-				return
-			}
-		}
-	}()
-	return requests, failed
-}
-
-// pushTimed sends what a new mesh changes.
-func pushTimed(c *session, push func(*session) error) error {
-	if c.claim.id == "" {
-		return nil // it is told when it has said who it is
-	}
-	before := c.state
-	if !c.refresh() {
-		return nil
-	}
-	if err := push(c); err != nil {
-		return err
-	}
-	if c.state != before {
-		c.server.metrics.convergence.Observe(time.Since(c.state.published).Seconds())
-	}
-	return nil
-}
-
-// introduce takes the node of the first request.
-func (c *session) introduce(first claim) error {
-	if c.claim.id != "" {
-		return nil
-	}
-	if err := first.check(c.who); err != nil {
-		c.server.options.Log.Warn("a discovery stream is refused", "peer", c.who.address, "error", err)
-		return err
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.claim = first
-	return nil
-}
-
-// delta is the wire form of a delta stream.
+// delta is the protocol of a delta stream.
 type delta struct {
 	stream discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesServer
 }
 
 func (d *delta) handle(c *session, r *discoveryv3.DeltaDiscoveryRequest) error {
-	first := c.claim.id == ""
-	if err := c.introduce(readClaim(r.GetNode())); err != nil {
-		return err
-	}
-	if first {
+	if c.claim.id == "" {
+		if err := c.introduce(readClaim(r.GetNode())); err != nil {
+			return err
+		}
 		// A client that resumes with all it wants is sent nothing: the head tells it that it has been taken.
 		if err := d.stream.SendHeader(nil); err != nil {
 			return err
 		}
 	}
-	if err := c.applyDelta(r); err != nil {
-		return err
-	}
-	return d.push(c, c.due(r.GetTypeUrl()))
+	return c.applyDelta(r)
 }
 
 // applyDelta changes the subscriptions by a request.
 func (c *session) applyDelta(r *discoveryv3.DeltaDiscoveryRequest) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	c.server.cache.mu.Lock()
+	defer c.server.cache.mu.Unlock()
 	w, first, err := c.watch(r.GetTypeUrl())
 	if err != nil {
 		return err
 	}
-	c.answer(w, r.GetResponseNonce(), r.GetErrorDetail())
-	for _, n := range r.GetResourceNamesUnsubscribe() {
-		if n == "*" {
-			w.wildcard = false
-			continue
-		}
-		c.unsubscribe(w, n)
+	c.answer(w, parseNonce(r.GetResponseNonce()), r.GetErrorDetail())
+	gone, none := withoutStar(r.GetResourceNamesUnsubscribe())
+	if none {
+		c.subscribeAll(w, false)
 	}
-	for _, n := range r.GetResourceNamesSubscribe() {
-		if n == "*" {
-			w.force = w.force || !w.wildcard
-			w.wildcard = true
-			continue
-		}
-		if err := c.subscribe(w, n); err != nil {
-			return err
-		}
-	}
-	if !first {
-		return nil
-	}
+	c.unsubscribe(w, gone)
+	names, all := withoutStar(r.GetResourceNamesSubscribe())
 	// A first request that names nothing asks for everything (xDS protocol, "How the client specifies what resources to return").
-	if len(r.GetResourceNamesSubscribe()) == 0 && listable(w.typeURL) {
-		w.wildcard, w.force = true, true
+	if all || first && len(names) == 0 && listable(w.typeURL) {
+		c.subscribeAll(w, true)
 	}
-	for n, v := range r.GetInitialResourceVersions() {
-		if w.names[n] || w.wildcard && len(w.sent) < c.server.options.MaxSubscriptions {
-			w.sent[n] = v
-		}
+	if err := c.subscribe(w, names); err != nil {
+		return err
+	}
+	if first {
+		return c.resume(w, r.GetInitialResourceVersions())
 	}
 	return nil
 }
 
-// listable types may be subscribed to by wildcard.
+// listable types are those that may be subscribed to as a whole.
 func listable(typeURL string) bool {
 	return typeURL == generate.ListenerType || typeURL == generate.ClusterType
 }
 
-// push sends what changed of the given types: first what is new, in the order of types, then what is gone, in the opposite one.
-func (d *delta) push(c *session, types []string) error {
-	var gone []func() error
-	for _, t := range types {
-		c.mu.Lock()
-		w := c.watches[t]
-		if w == nil {
-			c.mu.Unlock()
+// withoutStar takes the wildcard out of a list of names.
+func withoutStar(names []string) (others []string, star bool) {
+	for i, n := range names {
+		if n == listName {
+			others = append([]string(nil), names[:i]...)
+			for _, n := range names[i:] {
+				if n != listName {
+					others = append(others, n)
+				}
+			}
+			return others, true
+		}
+	}
+	return names, false
+}
+
+// resume takes what the client has from a stream before. What it has and did not ask for counts under a wildcard alone.
+func (c *session) resume(w *watch, versions map[string]string) error {
+	if len(versions) > c.server.options.MaxSubscriptions {
+		return status.Errorf(codes.ResourceExhausted, "more than %d resources of a stream before", c.server.options.MaxSubscriptions)
+	}
+	var strangers []*sub
+	for n, version := range versions {
+		i, found := w.find(n)
+		var s *sub
+		switch {
+		case found:
+			s = w.subs[i]
+		case w.list != nil && len(n) <= maxName:
+			s = newSub(w, n, 0)
+			strangers = append(strangers, s)
+		default:
 			continue
 		}
-		ch := c.changes(w)
-		c.mu.Unlock()
-		if len(types) == 1 || len(ch.updated) == 0 && len(ch.removed) == 0 {
-			if err := d.send(c, w, ch); err != nil {
+		s.sent = parseVersion(version)
+		s.acked = s.sent
+		s.set(answered)
+	}
+	c.insert(w, strangers)
+	return nil
+}
+
+// flush sends what the client has to be told. What is new goes in the order of types, then what is removed in the opposite order.
+func (d *delta) flush(c *session) error {
+	updates := c.take()
+	if len(updates) == 1 {
+		return d.send(c, &updates[0])
+	}
+	for i := range updates {
+		u := updates[i]
+		if u.force = u.force && len(u.removed) == 0; u.force || len(u.values) > 0 {
+			u.removed, u.names = nil, nil
+			if err := d.send(c, &u); err != nil {
 				return err
 			}
-			continue
 		}
-		if err := d.send(c, w, change{updated: ch.updated}); err != nil {
-			return err
-		}
-		gone = append(gone, func() error { return d.send(c, w, change{removed: ch.removed}) })
 	}
-	for i := len(gone) - 1; i >= 0; i-- {
-		if err := gone[i](); err != nil {
-			return err
+	for i := len(updates) - 1; i >= 0; i-- {
+		u := updates[i]
+		if len(u.removed) > 0 {
+			u.values, u.bodies, u.force = nil, nil, false
+			if err := d.send(c, &u); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
@@ -210,35 +140,78 @@ func (d *delta) push(c *session, types []string) error {
 // maxResponse bounds a response: gRPC clients take messages up to 4 MiB by default.
 const maxResponse = 2 << 20
 
-// send sends a change, in several responses when it is large; nothing when there is nothing to say. The first answer to a wildcard
-// is sent even if it is empty: without it a client could not tell "there is nothing" from "not answered yet".
-func (d *delta) send(c *session, w *watch, ch change) error {
-	for w.force || len(ch.updated) > 0 || len(ch.removed) > 0 {
-		w.force = false
-		r := &discoveryv3.DeltaDiscoveryResponse{TypeUrl: w.typeURL, Nonce: c.nonce(), RemovedResources: ch.removed,
-			SystemVersionInfo: strconv.FormatUint(c.state.generation, 10)}
-		names := ch.removed
-		ch.removed = nil
-		size := 0
-		for len(ch.updated) > 0 && (size == 0 || size+len(ch.updated[0].body.Value) <= maxResponse) {
-			u := ch.updated[0]
-			ch.updated = ch.updated[1:]
-			size += len(u.body.Value)
-			r.Resources = append(r.Resources, &discoveryv3.Resource{Name: u.name, Version: u.version, Resource: u.body})
-			names = append(names, u.name)
+// send sends an update, in several responses when it is large; what is removed is in the first. An update that is forced is sent even
+// if it is empty: without that a client could not tell "there is nothing" from "not answered yet".
+func (d *delta) send(c *session, u *update) error {
+	for u.force || len(u.values) > 0 || len(u.names) > 0 {
+		n, size := 0, 0
+		for _, s := range u.names {
+			size += len(s)
 		}
-		c.mu.Lock()
-		w.remember(r.Nonce, names)
-		c.mu.Unlock()
-		if err := d.stream.Send(r); err != nil {
+		for n < len(u.values) && (n == 0 || size+len(u.bodies[n].record) <= maxResponse) {
+			size += len(u.bodies[n].record)
+			n++
+		}
+		nonce := c.nonce()
+		r := &discoveryv3.DeltaDiscoveryResponse{TypeUrl: u.watch.typeURL, Nonce: nonceText(nonce), RemovedResources: u.names,
+			SystemVersionInfo: strconv.FormatUint(c.told, 10)}
+		// The records were marshalled long ago: as fields that the message does not know, they are copied as they are.
+		r.ProtoReflect().SetUnknown(records(u.bodies[:n], size))
+		c.remember(u.watch, nonce, u.carried(n))
+		if err := c.sends(u.watch.typeURL, size, func() error { return d.stream.Send(r) }); err != nil {
 			return err
 		}
-		c.server.metrics.pushes.WithLabelValues(shortType(w.typeURL)).Inc()
+		u.values, u.bodies = u.values[n:], u.bodies[n:]
+		u.removed, u.names, u.force = nil, nil, false
 	}
 	return nil
 }
 
-func (c *session) nonce() string {
-	c.nonces++
-	return strconv.FormatUint(c.nonces, 10)
+func records(values []*value, size int) []byte {
+	if len(values) == 1 {
+		return values[0].record
+	}
+	b := make([]byte, 0, size)
+	for _, v := range values {
+		b = append(b, v.record...)
+	}
+	return b
+}
+
+// carried is what the next response has: the first n values, and all that is removed.
+func (u *update) carried(n int) []carried {
+	items := make([]carried, 0, n+len(u.removed))
+	for i, s := range u.values[:n] {
+		items = append(items, carried{s, u.bodies[i].version})
+	}
+	for _, s := range u.removed {
+		items = append(items, carried{s, 0})
+	}
+	return items
+}
+
+func nonceText(n uint64) string { return strconv.FormatUint(n, 10) }
+
+// parseNonce reads a nonce of ours; 0 for any other.
+func parseNonce(s string) uint64 {
+	n, _ := strconv.ParseUint(s, 10, 64)
+	return n
+}
+
+// sends sends a response, marks for Clients that it is under way, and counts it.
+func (c *session) sends(typeURL string, size int, send func() error) error {
+	start := time.Now()
+	c.mark(start)
+	err := send()
+	c.mark(time.Time{})
+	if err == nil {
+		c.server.metrics.pushed(typeURL, size, time.Since(start))
+	}
+	return err
+}
+
+func (c *session) mark(t time.Time) {
+	c.server.cache.mu.Lock()
+	defer c.server.cache.mu.Unlock()
+	c.sending = t
 }

@@ -93,6 +93,13 @@ func healthServer(t *testing.T) (*grpc.Server, uint16) {
 // bootstrap gives the configuration of gRPC's xDS client: the server's address, and the files of the workload's certificate.
 func (p *plane) bootstrap(s *identity.Source) []byte {
 	p.t.Helper()
+	config, _ := p.bootstrapIn(s)
+	return config
+}
+
+// bootstrapIn tells besides where the files are: root.pem, cert.pem, key.pem.
+func (p *plane) bootstrapIn(s *identity.Source) ([]byte, string) {
+	p.t.Helper()
 	dir := p.t.TempDir()
 	write := func(name string, data []byte) string {
 		path := filepath.Join(dir, name)
@@ -123,5 +130,5 @@ func (p *plane) bootstrap(s *identity.Source) []byte {
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	return config
+	return config, dir
 }

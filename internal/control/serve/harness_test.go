@@ -67,7 +67,7 @@ func newPlane(t *testing.T, o Options) *plane {
 	p := &plane{t: t, authority: a, registry: prometheus.NewRegistry()}
 	o.TrustDomain, o.Log, o.Registry = trustDomain, slog.New(slog.DiscardHandler), p.registry
 	p.server = New(o)
-	g := grpc.NewServer(grpc.Creds(credentials.NewTLS(serving.ServerTLS(identity.TLSOptions{NextProtos: []string{"h2"}, OptionalPeer: true}))))
+	g := grpc.NewServer(append(ServerOptions(), grpc.Creds(credentials.NewTLS(serving.ServerTLS(identity.TLSOptions{NextProtos: []string{"h2"}, OptionalPeer: true}))))...)
 	p.server.Register(g)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -230,19 +230,21 @@ func (c *client) nack(typeURL, nonce, reason string) {
 	c.send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: typeURL, ResponseNonce: nonce, ErrorDetail: &rpcstatus.Status{Message: reason}})
 }
 
-// metric reads the only counter or gauge of a name.
-func (p *plane) metric(name string) float64 {
+// metric reads a counter or gauge, or how often a histogram has observed; label is the value of its only label, if it has one.
+func (p *plane) metric(name, label string) float64 {
 	p.t.Helper()
 	families, err := p.registry.Gather()
 	if err != nil {
 		p.t.Fatal(err)
 	}
 	for _, f := range families {
-		if f.GetName() == name && len(f.GetMetric()) == 1 {
-			return f.GetMetric()[0].GetCounter().GetValue() + f.GetMetric()[0].GetGauge().GetValue()
+		for _, m := range f.GetMetric() {
+			if f.GetName() == name && (label == "" && len(m.GetLabel()) == 0 || len(m.GetLabel()) == 1 && m.GetLabel()[0].GetValue() == label) {
+				return m.GetCounter().GetValue() + m.GetGauge().GetValue() + float64(m.GetHistogram().GetSampleCount())
+			}
 		}
 	}
-	p.t.Fatalf("there is no one metric %s", name)
+	p.t.Fatalf("there is no metric %s %s", name, label)
 	return 0
 }
 
@@ -285,4 +287,9 @@ func routed(cluster string) func(*model.Mesh) {
 		m.RouteSets = []*model.RouteSet{{Ref: model.Ref{Kind: "VirtualService", Namespace: "default", Name: "reviews"}, Namespace: "default", Mesh: true,
 			Hosts: []string{reviewsHost}, HTTP: []model.HTTPRoute{{Name: "all", Destinations: []model.WeightedDestination{{Host: cluster}}}}}}
 	}
+}
+
+// peer is what the client's certificate says.
+func (m *mirror) peer() identity.Peer {
+	return identity.Peer{ID: identity.ID{TrustDomain: trustDomain, Namespace: m.node.Namespace, ServiceAccount: m.node.ServiceAccount}}
 }

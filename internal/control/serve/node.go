@@ -3,6 +3,7 @@ package serve
 import (
 	"cmp"
 	"context"
+	"reflect"
 	"strings"
 	"time"
 
@@ -132,3 +133,6 @@ func (c claim) node(who caller, mesh *model.Mesh) generate.Node {
 	}
 	return n
 }
+
+// sameNode reports whether a node is still what it was.
+func sameNode(a, b generate.Node) bool { return reflect.DeepEqual(a, b) }

@@ -2,14 +2,15 @@
 // aggregated stream each. A client gets what it subscribes to, and of that only what changed; names that the mesh does not know are
 // answered at once as removed.
 //
-// Each stream has one goroutine that owns its subscriptions and sends. Publish stores the new mesh and wakes the streams; a wake-up
-// that comes while a stream is busy sending merges with those before, so a slow client skips what is in between and delays nobody.
+// What a client is sent is made once for all clients of its class, and kept while somebody subscribes to it (cache). A new mesh
+// comes with what changed in it: what that touches is made again, and the streams whose content differs are woken, nobody else. Each
+// stream has one goroutine that owns its subscriptions and sends. What changes while it is busy sending is merged, so a slow client
+// skips what is in between and delays nobody.
 package serve
 
 import (
 	"log/slog"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
@@ -26,7 +27,8 @@ type Options struct {
 	Log         *slog.Logger // slog.Default
 	// Registry takes the metrics; nil keeps none.
 	Registry prometheus.Registerer
-	// MaxSubscriptions bounds the names that one stream may subscribe to, over all types; 20,000.
+	// MaxSubscriptions bounds the names that one stream may subscribe to, over all types; 20,000. What is in the list of a wildcard
+	// does not count.
 	MaxSubscriptions int
 }
 
@@ -39,11 +41,13 @@ type Server struct {
 	options Options // set once
 	metrics *metrics
 
-	current atomic.Pointer[state] // nil before the first Publish
+	publishing sync.Mutex // held by Publish
+	cache      cache      // its mu guards what follows too
 
-	mu         sync.Mutex // guards what follows
-	generation uint64
-	streams    map[*session]bool
+	streams map[*session]bool
+	// byWorkload are the streams by the namespace/name of their workload.
+	byWorkload map[string][]*session
+	left       departures
 }
 
 // New makes a server that has no mesh yet: streams wait for the first Publish.
@@ -54,8 +58,8 @@ func New(o Options) *Server {
 	if o.MaxSubscriptions <= 0 {
 		o.MaxSubscriptions = defaultMaxSubscriptions
 	}
-	s := &Server{options: o, streams: map[*session]bool{}}
-	s.metrics = newMetrics(o.Registry)
+	s := &Server{options: o, streams: map[*session]bool{}, byWorkload: map[string][]*session{}}
+	s.metrics = newMetrics(s, o.Registry)
 	return s
 }
 
@@ -65,28 +69,80 @@ func (s *Server) Register(r grpc.ServiceRegistrar) {
 	discoveryv3.RegisterAggregatedDiscoveryServiceServer(r, s)
 }
 
-// Publish makes the mesh current and wakes all streams. It does not wait for them. The mesh must not change any more; the delta says
-// what may differ between it and the one before.
+// Publish makes the mesh current, makes again what the delta to the mesh before touches, and wakes the streams that it concerns. It
+// does not wait for them. The mesh must not change any more.
 func (s *Server) Publish(mesh *model.Mesh, delta model.Delta) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.generation++
-	s.current.Store(newState(mesh, s.generation, time.Now()))
-	for c := range s.streams {
+	s.publishing.Lock()
+	defer s.publishing.Unlock()
+	start := time.Now()
+	p := s.cache.publish(mesh, delta, start)
+	s.metrics.published(mesh, delta, p, time.Since(start))
+	s.cache.mu.Lock()
+	woken := p.told
+	if p.everything {
+		for c := range s.streams {
+			c.rebind = true
+			woken = append(woken, c)
+		}
+	} else {
+		woken = append(woken, s.moved(mesh, delta)...)
+	}
+	s.cache.mu.Unlock()
+	for _, c := range woken {
 		c.poke()
 	}
 }
 
-func (s *Server) add(c *session) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.streams[c] = true
-	s.metrics.connected.Set(float64(len(s.streams)))
+// moved marks and gives the streams whose own workload changed.
+func (s *Server) moved(mesh *model.Mesh, delta model.Delta) []*session {
+	var out []*session
+	for key := range delta.Workloads {
+		for _, c := range s.byWorkload[key] {
+			if c.node == nil || !sameNode(*c.node, c.claim.node(c.who, mesh)) {
+				c.rebind = true
+				out = append(out, c)
+			}
+		}
+	}
+	return out
 }
 
-func (s *Server) remove(c *session) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.streams, c)
-	s.metrics.connected.Set(float64(len(s.streams)))
+func (s *Server) add(c *session) {
+	s.cache.mu.Lock()
+	defer s.cache.mu.Unlock()
+	s.streams[c] = true
 }
+
+// introduced files a stream that has said who it is. The cache is locked.
+func (s *Server) introduced(c *session) {
+	key := c.workload()
+	s.byWorkload[key] = append(s.byWorkload[key], c)
+	s.left.forget(c.claim.id)
+}
+
+func (s *Server) remove(c *session, reason error) {
+	c.leave()
+	s.cache.mu.Lock()
+	defer s.cache.mu.Unlock()
+	delete(s.streams, c)
+	if c.claim.id == "" {
+		return
+	}
+	key := c.workload()
+	list := s.byWorkload[key]
+	for i, other := range list {
+		if other == c {
+			list = append(list[:i:i], list[i+1:]...)
+			break
+		}
+	}
+	if len(list) == 0 {
+		delete(s.byWorkload, key)
+	} else {
+		s.byWorkload[key] = list
+	}
+	s.left.add(c, reason)
+}
+
+// workload is the key of the stream's workload in the mesh.
+func (c *session) workload() string { return c.who.Namespace + "/" + c.claim.name }

@@ -97,7 +97,7 @@ func TestNackIsReportedUntilAccepted(t *testing.T) {
 	if len(f) != 1 || f[0].Object.Name != "productpage-0" || !strings.Contains(f[0].Message, reviewsHost+":9080") || !strings.Contains(f[0].Message, "field x is bad") {
 		t.Fatalf("findings: %v", f)
 	}
-	if got := p.metric("pilot_total_xds_rejects"); got != 1 {
+	if got := p.metric("pilot_total_xds_rejects", "rds"); got != 1 {
 		t.Errorf("pilot_total_xds_rejects is %v", got)
 	}
 	if s := p.server.Clients(); len(s) != 1 || s[0].Synced() {
@@ -241,8 +241,7 @@ func TestGatewayByWildcard(t *testing.T) {
 	c.subscribe(generate.ListenerType, "*")
 	c.want(generate.ListenerType, "0.0.0.0_80", "0.0.0.0_81")
 	p.publish(gateways(81, 82))
-	c.want(generate.ListenerType, "0.0.0.0_82")
-	c.want(generate.ListenerType, "-0.0.0.0_80")
+	c.want(generate.ListenerType, "0.0.0.0_82", "-0.0.0.0_80")
 
 	impostor := p.connect(wire.Node{Role: wire.Gateway, Name: "x", Namespace: "default", ServiceAccount: "productpage", Labels: labels})
 	impostor.subscribe(generate.ListenerType, "*")
@@ -275,19 +274,27 @@ func TestClientStatus(t *testing.T) {
 
 func TestMetrics(t *testing.T) {
 	p := newPlane(t, Options{})
-	p.publish(mesh(nil))
+	p.publish(mesh(nil, "10.77.0.1"))
 	c := p.connect(productpage())
-	c.subscribe(generate.ClusterType, reviewsAll)
-	c.want(generate.ClusterType, reviewsAll)
-	if got := p.metric("pilot_xds_pushes"); got != 1 {
-		t.Errorf("pilot_xds_pushes of cds is %v", got)
-	}
-	if got := p.metric("pilot_xds"); got != 1 {
-		t.Errorf("pilot_xds is %v", got)
-	}
-	names, err := p.registry.Gather()
-	if err != nil || len(names) != 4 {
-		t.Errorf("%d metrics, %v", len(names), err)
+	c.follow()
+	d := model.Delta{Endpoints: map[string]bool{reviewsHost: true}}
+	p.server.Publish(mesh(nil, "10.77.0.2"), d)
+	c.want(generate.EndpointsType, reviewsAll)
+	c.quiet()
+	for _, m := range []struct {
+		name, label string
+		want        float64
+	}{
+		{"pilot_xds", "", 1}, {"pilot_services", "", 1}, {"pilot_virt_services", "", 0},
+		{"pilot_xds_pushes", "cds", 1}, {"pilot_xds_pushes", "eds", 2}, {"pilot_xds_push_time", "eds", 2}, {"pilot_xds_config_size_bytes", "eds", 2},
+		{"pilot_push_triggers", "global", 1}, {"pilot_push_triggers", "endpoint", 1}, {"pilot_inbound_updates", "eds", 1},
+		{"pilot_proxy_convergence_time", "", 1}, {"pilot_pushcontext_init_seconds", "", 2},
+		// The cluster expects the endpoints' identities, so it is made again too.
+		{"weft_xds_resources_remade_total", "", 2}, {"weft_xds_subscriptions", "", 5}, {"weft_xds_resources", "", 5},
+	} {
+		if got := p.metric(m.name, m.label); got != m.want {
+			t.Errorf("%s %s is %v, want %v", m.name, m.label, got, m.want)
+		}
 	}
 }
 

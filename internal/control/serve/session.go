@@ -1,9 +1,8 @@
 package serve
 
 import (
-	"maps"
 	"slices"
-	"sync"
+	"strings"
 	"time"
 
 	rpcstatus "google.golang.org/genproto/googleapis/rpc/status"
@@ -13,7 +12,7 @@ import (
 	"github.com/weftmesh/weft/internal/control/generate"
 )
 
-// session is one stream. Its goroutine alone changes it, under mu where Clients reads.
+// session is one stream. Its goroutine alone reads requests and sends.
 type session struct {
 	server    *Server // these are set once
 	who       caller
@@ -21,46 +20,55 @@ type session struct {
 	wake      chan struct{} // capacity 1: pending wake-ups merge
 	sotw      bool
 
-	mu      sync.Mutex // guards what follows against Clients
-	claim   claim      // set by the first request
-	watches map[string]*watch
-	names   int // subscriptions over all types
+	nonces   uint64    // the stream's goroutine's
+	lastWarn time.Time // as well
 
-	// owned by the stream's goroutine
-	generator *generate.Generator
-	state     *state
-	nonces    uint64
+	// guarded by the cache's mu from here on
+	claim    claim          // set by the first request
+	node     *generate.Node // what the claim means in the newest mesh; nil before the first, never changed in place
+	watches  []*watch       // in the order of sending
+	names    int            // subscriptions over all types
+	changed  []*sub         // what may have to be told
+	told     uint64         // the generation of which the client was told last
+	unbound  []*sub         // what has no entry yet
+	rebind   bool           // all entries have to be found anew
+	behind   time.Time      // when the oldest of changed became so
+	sending  time.Time      // since when a send has been under way; zero when none is
+	inFlight int            // subscriptions in responses that were not answered, over all types
 }
 
 // watch is what a stream subscribes to of one type.
 type watch struct {
+	session  *session
 	typeURL  string
-	wildcard bool
-	names    map[string]bool
-	// sent is the version that the client was last sent, or had when it connected; empty when it was told that there is none. What
-	// is not in it was never answered.
-	sent map[string]string
-	// inFlight are the resources of responses that were not answered yet, by nonce, oldest first.
-	inFlight []flight
+	subs     []*sub // by name
+	list     *sub   // of a wildcard, else nil
+	explicit bool   // names were subscribed to, so that none no longer means all
 	// force asks for a response even if nothing changed: the first one of a state-of-the-world client, or to a wildcard.
 	force bool
+	// flights are the responses that were not answered yet, oldest first.
+	flights []flight
 
-	version string // of the last state-of-the-world response
+	version uint64 // of the last state-of-the-world response
 	ackedAt time.Time
-	acked   int
+	acks    int
 	nack    *Nack
 }
 
+// flight is a response under way.
 type flight struct {
-	nonce string
-	names []string
+	nonce uint64
+	at    time.Time
+	items []carried
 }
 
-// maxInFlight bounds what is remembered of a client that does not answer.
-const maxInFlight = 32
+type carried struct {
+	sub     *sub
+	version uint64
+}
 
 func newSession(s *Server, who caller, sotw bool) *session {
-	return &session{server: s, who: who, connected: time.Now(), wake: make(chan struct{}, 1), sotw: sotw, watches: map[string]*watch{}}
+	return &session{server: s, who: who, connected: time.Now(), wake: make(chan struct{}, 1), sotw: sotw}
 }
 
 // poke wakes the stream; it never blocks.
@@ -71,151 +79,430 @@ func (c *session) poke() {
 	}
 }
 
+// introduce takes the node of the first request.
+func (c *session) introduce(first claim) error {
+	if c.claim.id != "" {
+		return nil
+	}
+	if err := first.check(c.who); err != nil {
+		c.server.options.Log.Warn("a discovery stream is refused", "peer", c.who.address, "error", err)
+		return err
+	}
+	cache := &c.server.cache
+	cache.mu.Lock()
+	defer cache.mu.Unlock()
+	c.claim = first
+	c.rebind = true
+	c.server.introduced(c)
+	return nil
+}
+
 // maxTypes bounds the types of one stream, of which most would be unknown.
 const maxTypes = 16
 
 // watch finds or makes the watch of a type.
 func (c *session) watch(typeURL string) (w *watch, first bool, err error) {
-	if w = c.watches[typeURL]; w != nil {
-		return w, false, nil
+	for _, w := range c.watches {
+		if w.typeURL == typeURL {
+			return w, false, nil
+		}
 	}
-	if len(c.watches) >= maxTypes {
+	if len(c.watches) >= maxTypes || len(typeURL) > maxName {
 		return nil, false, status.Errorf(codes.ResourceExhausted, "more than %d types on one stream", maxTypes)
 	}
-	w = &watch{typeURL: typeURL, names: map[string]bool{}, sent: map[string]string{}}
-	c.watches[typeURL] = w
+	w = &watch{session: c, typeURL: knownType(typeURL)}
+	i, _ := slices.BinarySearchFunc(c.watches, rank(typeURL)+1, func(w *watch, r int) int { return rank(w.typeURL) - r })
+	c.watches = slices.Insert(c.watches, i, w)
 	return w, true, nil
 }
 
-// due gives the types to look at after a request for one: that one, or all when the request found a newer mesh, because types have
-// their order. There are none before the first mesh; its Publish wakes the stream.
-func (c *session) due(typeURL string) []string {
-	before := c.state
-	switch {
-	case !c.refresh():
-		return nil
-	case c.state == before || before == nil || !slices.Contains(order, typeURL):
-		return []string{typeURL}
-	}
-	return order
-}
-
-// subscribe adds a name. Asking again for a name that is subscribed asks for it to be sent again.
-func (c *session) subscribe(w *watch, name string) error {
-	if w.names[name] {
-		delete(w.sent, name)
-		return nil
-	}
-	if c.names >= c.server.options.MaxSubscriptions {
-		return status.Errorf(codes.ResourceExhausted, "more than %d subscriptions on one stream", c.server.options.MaxSubscriptions)
-	}
-	if len(name) > maxName {
-		return status.Errorf(codes.InvalidArgument, "resource name of %d bytes, more than %d", len(name), maxName)
-	}
-	w.names[name] = true
-	c.names++
-	return nil
+func (w *watch) find(name string) (int, bool) {
+	return slices.BinarySearchFunc(w.subs, name, func(s *sub, name string) int { return strings.Compare(s.entry.name, name) })
 }
 
 // maxName bounds a resource name: a DNS name with what stands around it in cluster names.
 const maxName = 512
 
-func (c *session) unsubscribe(w *watch, name string) {
-	if w.names[name] {
-		delete(w.names, name)
-		c.names--
+// subscribe adds names. Asking again for a name that is subscribed asks for it to be sent again.
+func (c *session) subscribe(w *watch, names []string) error {
+	limit := c.server.options.MaxSubscriptions
+	if c.names+len(names) > limit && c.names+c.unknown(w, names) > limit {
+		return status.Errorf(codes.ResourceExhausted, "more than %d subscriptions on one stream", limit)
 	}
-	if !w.wildcard {
-		delete(w.sent, name)
+	var fresh []*sub
+	for _, n := range names {
+		if len(n) > maxName {
+			return status.Errorf(codes.InvalidArgument, "resource name of %d bytes, more than %d", len(n), maxName)
+		}
+		i, found := w.find(n)
+		if !found {
+			fresh = append(fresh, newSub(w, n, named))
+			continue
+		}
+		s := w.subs[i]
+		if !s.is(named) {
+			s.set(named)
+			c.names++
+		}
+		s.set(again)
+		s.note(time.Now())
+	}
+	c.insert(w, fresh)
+	return nil
+}
+
+// newSub makes a subscription that has no entry yet. The name is a copy, because requests are large.
+func newSub(w *watch, name string, f flags) *sub {
+	return &sub{entry: &entry{entryName: entryName{w.typeURL, strings.Clone(name)}}, watch: w, flags: f}
+}
+
+// unknown counts the names that are not subscribed yet.
+func (c *session) unknown(w *watch, names []string) int {
+	if len(names) > 2*c.server.options.MaxSubscriptions {
+		return len(names) // whatever they are
+	}
+	seen := map[string]bool{}
+	for _, n := range names {
+		if i, found := w.find(n); !found || !w.subs[i].is(named) {
+			seen[n] = true
+		}
+	}
+	return len(seen)
+}
+
+// insert adds subscriptions that have no entry yet. A name that comes twice counts once.
+func (c *session) insert(w *watch, fresh []*sub) {
+	sortSubs(fresh)
+	fresh = slices.CompactFunc(fresh, func(a, b *sub) bool { return a.entry.name == b.entry.name })
+	for _, s := range fresh {
+		if s.is(named) {
+			c.names++
+		}
+	}
+	c.unbound = append(c.unbound, fresh...)
+	if len(fresh) == 1 {
+		i, _ := w.find(fresh[0].entry.name)
+		w.subs = slices.Insert(w.subs, i, fresh[0])
+		return
+	}
+	if len(fresh) > 0 {
+		w.subs = slices.Grow(w.subs, len(fresh))
+		w.subs = append(w.subs, fresh...)
+		sortSubs(w.subs)
 	}
 }
 
-// refresh makes the newest mesh the one that the stream generates from; false when there is none yet.
-func (c *session) refresh() bool {
-	current := c.server.current.Load()
-	if current == nil {
+// unsubscribe takes names back. Under a wildcard the client is told what becomes of them: they may be in the list (xDS protocol,
+// and what Envoy's on-demand discovery relies on).
+func (c *session) unsubscribe(w *watch, names []string) {
+	gone := map[*sub]bool{}
+	for _, n := range names {
+		i, found := w.find(n)
+		if !found || !w.subs[i].is(named) {
+			continue
+		}
+		s := w.subs[i]
+		s.unset(named)
+		c.names--
+		if w.list != nil {
+			s.set(again)
+			s.note(time.Now())
+		} else {
+			gone[s] = true
+		}
+	}
+	c.drop(w, gone)
+}
+
+// drop removes subscriptions for good.
+func (c *session) drop(w *watch, gone map[*sub]bool) {
+	if len(gone) == 0 {
+		return
+	}
+	for s := range gone {
+		c.server.cache.unlink(s)
+	}
+	is := func(s *sub) bool { return gone[s] }
+	w.subs = slices.DeleteFunc(w.subs, is)
+	c.changed = slices.DeleteFunc(c.changed, is)
+	c.unbound = slices.DeleteFunc(c.unbound, is)
+}
+
+// subscribeAll adds or removes the wildcard.
+func (c *session) subscribeAll(w *watch, all bool) {
+	switch {
+	case all && w.list == nil:
+		w.list = newSub(w, listName, 0)
+		w.force = true
+		c.unbound = append(c.unbound, w.list)
+	case !all && w.list != nil:
+		c.drop(w, map[*sub]bool{w.list: true})
+		w.list = nil
+		gone := map[*sub]bool{}
+		for _, s := range w.subs {
+			s.unset(listed)
+			gone[s] = !s.is(named)
+		}
+		for s, is := range gone {
+			if !is {
+				delete(gone, s)
+			}
+		}
+		c.drop(w, gone)
+	}
+}
+
+// relist makes the list of a wildcard, which has changed, subscriptions.
+func (c *session) relist(w *watch) {
+	names := w.list.entry.names
+	var fresh []*sub
+	i := 0
+	for _, s := range w.subs {
+		for ; i < len(names) && names[i] < s.entry.name; i++ {
+			fresh = append(fresh, newSub(w, names[i], listed))
+		}
+		if i < len(names) && names[i] == s.entry.name {
+			s.set(listed)
+			i++
+		} else if s.is(listed) {
+			s.unset(listed)
+			s.note(time.Now())
+		}
+	}
+	for ; i < len(names); i++ {
+		fresh = append(fresh, newSub(w, names[i], listed))
+	}
+	c.insert(w, fresh)
+}
+
+// update is what is to be sent of one watch.
+type update struct {
+	watch   *watch
+	values  []*sub // with the value that they have now
+	bodies  []*value
+	removed []*sub
+	names   []string // of removed
+	force   bool
+
+	// of state-of-the-world streams
+	bodiesGone []*value // of removed
+	changed    bool
+}
+
+// take gives all that the client has to be told now, in the order of sending, and counts it as told. It is nothing before the first
+// mesh, whose publication wakes the stream.
+func (c *session) take() []update {
+	cache := &c.server.cache
+	cache.mu.Lock()
+	for c.settle() {
+		node, subs := c.node, c.unbound
+		c.unbound = nil
+		cache.mu.Unlock()
+		cache.bind(node, subs)
+		cache.mu.Lock()
+	}
+	defer cache.mu.Unlock()
+	if cache.generation == 0 {
+		return nil
+	}
+	c.told = cache.generation
+	if c.sotw {
+		return c.collectWorld()
+	}
+	return c.collect()
+}
+
+// settle brings the stream to the newest mesh; true when there are subscriptions to be bound.
+func (c *session) settle() bool {
+	cache := &c.server.cache
+	if cache.generation == 0 {
 		return false
 	}
-	if current != c.state {
-		c.state = current
-		c.generator = current.index.For(c.claim.node(c.who, current.mesh))
-	}
-	return true
-}
-
-// change is what a watch has to be told.
-type change struct {
-	updated []update
-	removed []string
-}
-
-type update struct {
-	name string
-	resource
-}
-
-// changes compares what the client has with what there is, and takes the result as sent.
-func (c *session) changes(w *watch) change {
-	wanted := w.names
-	if w.wildcard {
-		wanted = maps.Clone(w.names)
-		for _, n := range c.generator.Names(w.typeURL) {
-			wanted[n] = true
-		}
-	}
-	var out change
-	for _, n := range slices.Sorted(maps.Keys(wanted)) {
-		r := c.state.resource(c.generator, w.typeURL, n)
-		old, known := w.sent[n]
-		switch {
-		case r.version == "" && (!known || old != ""):
-			out.removed = append(out.removed, n)
-		case r.version != "" && r.version != old:
-			out.updated = append(out.updated, update{n, r})
-		}
-		w.sent[n] = r.version
-	}
-	for _, n := range slices.Sorted(maps.Keys(w.sent)) {
-		if !wanted[n] {
-			if w.sent[n] != "" {
-				out.removed = append(out.removed, n)
+	if c.rebind {
+		c.rebind = false
+		node := c.claim.node(c.who, cache.index.Mesh())
+		c.node = &node
+		c.unbound = c.unbound[:0:0]
+		for _, w := range c.watches {
+			if w.list != nil {
+				c.unbound = append(c.unbound, w.list)
 			}
-			delete(w.sent, n)
+			c.unbound = append(c.unbound, w.subs...)
+		}
+	}
+	for _, s := range c.changed {
+		if w := s.watch; s == w.list {
+			c.relist(w)
+			s.unset(changed)
+		}
+	}
+	c.changed = slices.DeleteFunc(c.changed, func(s *sub) bool { return !s.is(changed) })
+	return len(c.unbound) > 0
+}
+
+// collect finds out what has to be told of the changed subscriptions.
+func (c *session) collect() []update {
+	at := map[*watch]*update{}
+	gone := map[*watch]map[*sub]bool{}
+	for _, s := range c.changed {
+		s.unset(changed)
+		w := s.watch
+		if at[w] == nil {
+			at[w] = &update{watch: w}
+		}
+		wanted := s.is(named | listed)
+		if !wanted {
+			if gone[w] == nil {
+				gone[w] = map[*sub]bool{}
+			}
+			gone[w][s] = true
+		}
+		at[w].add(s, wanted)
+	}
+	c.changed = nil
+	var out []update
+	for _, w := range c.watches {
+		c.drop(w, gone[w])
+		u := at[w]
+		if u == nil && w.force {
+			u = &update{watch: w}
+		}
+		if u != nil && (w.force || len(u.values)+len(u.removed) > 0) {
+			u.force, w.force = w.force, false
+			u.sort()
+			out = append(out, *u)
 		}
 	}
 	return out
 }
 
-// remember keeps the names of a response until it is answered.
-func (w *watch) remember(nonce string, names []string) {
-	if len(w.inFlight) == maxInFlight {
-		w.inFlight = w.inFlight[1:]
+// add says of a subscription what the client does not know yet.
+func (u *update) add(s *sub, wanted bool) {
+	v := s.entry.value
+	if !wanted {
+		v = nil
 	}
-	w.inFlight = append(w.inFlight, flight{nonce, names})
+	force := s.is(again)
+	switch {
+	case v != nil && (force || s.sent != v.version):
+		u.values, u.bodies = append(u.values, s), append(u.bodies, v)
+	case v == nil && (force || s.sent != 0 || !s.is(answered) && s.is(named)):
+		u.removed, u.names = append(u.removed, s), append(u.names, s.entry.name)
+	}
+	s.unset(again)
+	s.set(answered)
+	s.sent = v.versionOf()
 }
 
-// answer takes the client's verdict on a response; failure is nil for an ack, and the nonce empty where there is no verdict.
-func (c *session) answer(w *watch, nonce string, failure *rpcstatus.Status) {
-	i := slices.IndexFunc(w.inFlight, func(f flight) bool { return f.nonce == nonce })
+func (u *update) sort() {
+	order := make([]int, len(u.values))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortFunc(order, func(a, b int) int { return strings.Compare(u.values[a].entry.name, u.values[b].entry.name) })
+	values, bodies := make([]*sub, len(order)), make([]*value, len(order))
+	for to, from := range order {
+		values[to], bodies[to] = u.values[from], u.bodies[from]
+	}
+	u.values, u.bodies = values, bodies
+	sortSubs(u.removed)
+	slices.Sort(u.names)
+}
+
+// maxInFlight bounds the responses, and maxCarried their subscriptions for each one that there is, that are remembered of a client
+// that does not answer. Those that are forgotten count as answered by the next answer.
+const (
+	maxInFlight = 32
+	maxCarried  = 3
+)
+
+// remember keeps what a response has until it is answered.
+func (c *session) remember(w *watch, nonce uint64, items []carried) {
+	cache := &c.server.cache
+	cache.mu.Lock()
+	defer cache.mu.Unlock()
+	bound := maxCarried * max(c.names, 1000)
+	for len(w.flights) > 0 && (len(w.flights) >= maxInFlight || c.inFlight+len(items) > bound) {
+		c.inFlight -= len(w.flights[0].items)
+		w.flights = slices.Delete(w.flights, 0, 1)
+	}
+	w.flights = append(w.flights, flight{nonce, time.Now(), items})
+	c.inFlight += len(items)
+}
+
+// answer takes the client's verdict on a response; failure is nil for an ack. A nonce that is not known gives none.
+func (c *session) answer(w *watch, nonce uint64, failure *rpcstatus.Status) {
+	i := slices.IndexFunc(w.flights, func(f flight) bool { return f.nonce == nonce })
 	if i < 0 {
 		return // of an earlier stream, or long forgotten
 	}
-	names := w.inFlight[i].names
-	w.inFlight = slices.Delete(w.inFlight, i, i+1)
-	if failure == nil {
-		w.ackedAt = time.Now()
-		w.acked++
-		if w.nack != nil && (c.sotw || containsAny(names, w.nack.Resources)) {
-			w.nack = nil
-		}
+	items := w.flights[i].items
+	c.inFlight -= len(items)
+	if w.flights = slices.Delete(w.flights, i, i+1); len(w.flights) == 0 {
+		w.flights = nil
+	}
+	if failure != nil {
+		c.refuse(w, items, failure.GetMessage())
 		return
 	}
-	w.nack = &Nack{Type: shortType(w.typeURL), Resources: names, Message: failure.GetMessage(), At: time.Now()}
-	c.server.metrics.rejects.Inc()
-	c.server.options.Log.Warn("a proxy refused configuration and keeps the one before", "node", c.claim.id,
-		"type", w.nack.Type, "resources", names, "error", w.nack.Message)
+	w.ackedAt = time.Now()
+	w.acks++
+	for _, x := range items {
+		x.sub.acked = x.version
+		x.sub.unset(refused)
+	}
+	if w.nack != nil && (c.sotw || !slices.ContainsFunc(w.subs, func(s *sub) bool { return s.is(refused) })) {
+		w.nack = nil
+	}
 }
 
-func containsAny(names, of []string) bool {
-	return slices.ContainsFunc(names, func(n string) bool { return slices.Contains(of, n) })
+// What is kept of a refusal is bounded, and so is how often it is logged.
+const (
+	maxNackNames   = 20
+	maxNackMessage = 2048
+	warnEvery      = 10 * time.Second
+)
+
+func (c *session) refuse(w *watch, items []carried, message string) {
+	n := &Nack{Type: shortType(w.typeURL), At: time.Now(), Message: strings.Clone(message[:min(len(message), maxNackMessage)])}
+	if w.nack != nil {
+		n.Since = w.nack.Since
+	} else {
+		n.Since = n.At
+	}
+	for _, x := range items {
+		x.sub.set(refused)
+		if len(n.Resources) < maxNackNames {
+			n.Resources = append(n.Resources, x.sub.entry.name)
+		}
+	}
+	n.More = len(items) - len(n.Resources)
+	w.nack = n
+	c.server.metrics.rejects.WithLabelValues(metricType(w.typeURL)).Inc()
+	if now := time.Now(); now.Sub(c.lastWarn) > warnEvery {
+		c.lastWarn = now
+		c.server.options.Log.Warn("a proxy refused configuration and keeps the one before", "node", c.claim.id,
+			"type", n.Type, "resources", n.Resources, "error", n.Message)
+	}
+}
+
+func (c *session) nonce() uint64 {
+	c.nonces++
+	return c.nonces
+}
+
+// leave gives up all that the stream holds.
+func (c *session) leave() {
+	cache := &c.server.cache
+	cache.mu.Lock()
+	defer cache.mu.Unlock()
+	for _, w := range c.watches {
+		if w.list != nil {
+			cache.unlink(w.list)
+		}
+		for _, s := range w.subs {
+			cache.unlink(s)
+		}
+	}
+	c.watches, c.changed, c.unbound = nil, nil, nil
 }

@@ -8,21 +8,40 @@ import (
 	"strings"
 	"time"
 
+	"google.golang.org/grpc/status"
+
 	"github.com/weftmesh/weft/internal/control/model"
 )
 
-// Client is the status of one connected client.
+// Client is the status of one client: a connected one, or one that left a short while ago although its workload is still there.
 type Client struct {
-	NodeID    string       `json:"nodeID"`
-	Identity  string       `json:"identity"` // SPIFFE URI of its certificate
-	Namespace string       `json:"namespace"`
-	Name      string       `json:"name"` // pod or process
-	Role      string       `json:"role"`
-	Address   string       `json:"address"`
-	Connected time.Time    `json:"connected"`
-	Delta     bool         `json:"delta"` // false for a state-of-the-world stream
-	Types     []TypeStatus `json:"types"`
+	NodeID    string    `json:"nodeID"`
+	Identity  string    `json:"identity"` // SPIFFE URI of its certificate
+	Namespace string    `json:"namespace"`
+	Name      string    `json:"name"` // pod or process
+	Role      string    `json:"role"`
+	Address   string    `json:"address"`
+	Connected time.Time `json:"connected"`
+	Delta     bool      `json:"delta"` // false for a state-of-the-world stream
+	State     State     `json:"state"`
+	// Since is when the state began, and Reason says more about it; for Synced they are empty.
+	Since  time.Time    `json:"since,omitzero"`
+	Reason string       `json:"reason,omitempty"`
+	Types  []TypeStatus `json:"types,omitempty"`
 }
+
+// State of a client.
+type State string
+
+// The states, from good to bad; a client's is the worst of its types'.
+const (
+	Synced  State = "synced"  // it has accepted the newest of all that it subscribes to
+	Waiting State = "waiting" // something was sent that it has not answered yet
+	Behind  State = "behind"  // something changed that it was not sent yet
+	Slow    State = "slow"    // it does not read what it is being sent
+	Refused State = "refused" // it refused something and keeps what it had before
+	Gone    State = "gone"    // it is not connected
+)
 
 // Synced reports whether the client has answered everything that it was sent, and refused nothing.
 func (c Client) Synced() bool {
@@ -35,28 +54,36 @@ type TypeStatus struct {
 	Wildcard      bool      `json:"wildcard,omitempty"`
 	Subscriptions []string  `json:"subscriptions"`     // sorted
 	Missing       []string  `json:"missing,omitempty"` // those that the mesh does not know
+	Resources     int       `json:"resources"`         // accepted in their newest version
+	Stale         int       `json:"stale,omitempty"`   // resources of which the client has not accepted the newest version
+	StaleSince    time.Time `json:"staleSince,omitzero"`
 	LastAck       time.Time `json:"lastAck,omitzero"`
 	Acks          int       `json:"acks"`
 	Pending       int       `json:"pending"` // responses that were not answered yet
 	Nack          *Nack     `json:"nack,omitempty"`
 }
 
-// Nack is a response that a client refused. It stays until the client accepts a later one for one of the resources.
+// Nack is a response that a client refused. It stays until the client accepts a later one for each of the resources.
 type Nack struct {
 	Type      string    `json:"type"`
-	Resources []string  `json:"resources"` // all that were in the response
+	Resources []string  `json:"resources"`      // that were in the response
+	More      int       `json:"more,omitempty"` // that are not listed
 	Message   string    `json:"message"`
 	At        time.Time `json:"at"`
+	Since     time.Time `json:"since"` // of the first refusal without acceptance in between
 }
 
-// Clients gives the connected clients that have said who they are, by namespace, name and time of connection.
+// Clients gives the clients that have said who they are, by namespace, name and time of connection.
 func (s *Server) Clients() []Client {
-	s.mu.Lock()
+	s.cache.mu.Lock()
 	streams := slices.Collect(maps.Keys(s.streams))
-	s.mu.Unlock()
-	var out []Client
+	out := s.left.list(s.cache.index.Index != nil, func(c *Client) bool {
+		return s.cache.index.Mesh().Workloads.Get(c.Namespace+"/"+c.Name) != nil
+	})
+	s.cache.mu.Unlock()
+	now := time.Now()
 	for _, c := range streams {
-		if st, ok := c.status(); ok {
+		if st, ok := c.status(now); ok {
 			out = append(out, st)
 		}
 	}
@@ -66,45 +93,155 @@ func (s *Server) Clients() []Client {
 	return out
 }
 
-func (c *session) status() (Client, bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+// describe gives what does not change of a client.
+func (c *session) describe() Client {
+	return Client{NodeID: c.claim.id, Identity: c.who.ID.String(), Namespace: c.who.Namespace, Name: c.claim.name,
+		Role: string(c.claim.role), Address: c.who.address, Connected: c.connected, Delta: !c.sotw}
+}
+
+func (c *session) status(now time.Time) (Client, bool) {
+	c.server.cache.mu.Lock()
+	defer c.server.cache.mu.Unlock()
 	if c.claim.id == "" {
 		return Client{}, false
 	}
-	out := Client{NodeID: c.claim.id, Identity: c.who.ID.String(), Namespace: c.who.Namespace, Name: c.claim.name,
-		Role: string(c.claim.role), Address: c.who.address, Connected: c.connected, Delta: !c.sotw}
-	for _, t := range slices.Sorted(maps.Keys(c.watches)) {
-		w := c.watches[t]
-		st := TypeStatus{Type: shortType(t), Wildcard: w.wildcard, Subscriptions: slices.Sorted(maps.Keys(w.names)),
-			LastAck: w.ackedAt, Acks: w.acked, Pending: len(w.inFlight), Nack: w.nack}
-		for n, v := range w.sent {
-			if v == "" {
-				st.Missing = append(st.Missing, n)
-			}
-		}
-		slices.Sort(st.Missing)
-		out.Types = append(out.Types, st)
+	out := c.describe()
+	out.State, out.Since, out.Reason = c.state(now)
+	for _, w := range c.watches {
+		out.Types = append(out.Types, w.status())
 	}
+	slices.SortFunc(out.Types, func(a, b TypeStatus) int { return strings.Compare(a.Type, b.Type) })
 	return out, true
+}
+
+// slowAfter is when a send under way means that the client does not read.
+const slowAfter = time.Second
+
+// state sums a stream up. The cache is locked.
+func (c *session) state(now time.Time) (s State, since time.Time, reason string) {
+	s = Synced
+	worse := func(to State, at time.Time, why string) {
+		if states[to] > states[s] || to == s && at.Before(since) {
+			s, since, reason = to, at, why
+		}
+	}
+	if len(c.changed) > 0 {
+		worse(Behind, c.behind, "what changed was not sent yet")
+	}
+	if !c.sending.IsZero() && now.Sub(c.sending) > slowAfter {
+		worse(Slow, c.sending, "it does not read what it is sent")
+	}
+	for _, w := range c.watches {
+		if len(w.flights) > 0 {
+			worse(Waiting, w.flights[0].at, fmt.Sprintf("%s was sent and not answered", shortType(w.typeURL)))
+		}
+		if w.nack != nil {
+			worse(Refused, w.nack.Since, fmt.Sprintf("%s: %s", w.nack.Type, w.nack.Message))
+		}
+	}
+	return s, since, reason
+}
+
+var states = map[State]int{Synced: 0, Waiting: 1, Behind: 2, Slow: 3, Refused: 4, Gone: 5}
+
+func (w *watch) status() TypeStatus {
+	st := TypeStatus{Type: shortType(w.typeURL), Wildcard: w.list != nil, Subscriptions: []string{},
+		LastAck: w.ackedAt, Acks: w.acks, Pending: len(w.flights), Nack: w.nack}
+	for _, s := range w.subs {
+		newest := s.entry.value.versionOf()
+		if s.is(named) {
+			st.Subscriptions = append(st.Subscriptions, s.entry.name)
+		}
+		switch {
+		case s.acked != newest || s.is(refused) || s.sent != newest:
+			st.Stale++
+		case newest != 0:
+			st.Resources++
+		}
+		if s.is(answered) && s.sent == 0 {
+			st.Missing = append(st.Missing, s.entry.name)
+		}
+	}
+	if st.Stale > 0 {
+		st.StaleSince = w.session.behind
+		if len(w.flights) > 0 {
+			st.StaleSince = w.flights[0].at
+		}
+		if w.nack != nil {
+			st.StaleSince = w.nack.Since
+		}
+	}
+	return st
 }
 
 // Findings says which clients refused what; each stays until the client accepts something newer or leaves.
 func (s *Server) Findings() []model.Finding {
+	s.cache.mu.Lock()
+	defer s.cache.mu.Unlock()
 	var out []model.Finding
-	for _, c := range s.Clients() {
-		for _, t := range c.Types {
-			if t.Nack == nil {
-				continue
+	for c := range s.streams {
+		for _, w := range c.watches {
+			if n := w.nack; n != nil {
+				out = append(out, refusal(c, n))
 			}
-			out = append(out, model.Finding{
-				Severity: model.Error,
-				Code:     "ProxyRefused",
-				Object:   model.Ref{Kind: "Proxy", Namespace: c.Namespace, Name: c.Name},
-				Field:    t.Type,
-				Message:  fmt.Sprintf("refused %s and keeps the configuration before: %s", strings.Join(t.Nack.Resources, ", "), t.Nack.Message),
-				Hint:     "proxy and control plane may be of different versions; `weft status` shows all proxies",
-			})
+		}
+	}
+	slices.SortFunc(out, func(a, b model.Finding) int {
+		return cmp.Or(strings.Compare(a.Object.String(), b.Object.String()), strings.Compare(a.Field, b.Field))
+	})
+	return out
+}
+
+func refusal(c *session, n *Nack) model.Finding {
+	resources := strings.Join(n.Resources, ", ")
+	if n.More > 0 {
+		resources += fmt.Sprintf(" and %d more", n.More)
+	}
+	return model.Finding{
+		Severity: model.Error,
+		Code:     "ProxyRefused",
+		Object:   model.Ref{Kind: "Proxy", Namespace: c.who.Namespace, Name: c.claim.name},
+		Field:    n.Type,
+		Message:  fmt.Sprintf("refused %s and keeps the configuration before: %s", resources, n.Message),
+		Hint:     "proxy and control plane may be of different versions; `weft status` shows all proxies",
+	}
+}
+
+// departures are the clients that left, by node id, a short while ago.
+type departures struct {
+	clients map[string]*Client
+}
+
+const (
+	rememberLeft = 10 * time.Minute
+	maxLeft      = 500
+)
+
+func (d *departures) add(c *session, reason error) {
+	now := time.Now()
+	if d.clients == nil {
+		d.clients = map[string]*Client{}
+	}
+	maps.DeleteFunc(d.clients, func(_ string, c *Client) bool { return now.Sub(c.Since) > rememberLeft })
+	if len(d.clients) >= maxLeft {
+		return
+	}
+	out := c.describe()
+	out.State, out.Since, out.Reason = Gone, now, "it closed its stream"
+	if reason != nil {
+		out.Reason = status.Convert(reason).Message()
+	}
+	d.clients[out.NodeID] = &out
+}
+
+func (d *departures) forget(nodeID string) { delete(d.clients, nodeID) }
+
+// list gives those that are expected back.
+func (d *departures) list(known bool, expected func(*Client) bool) []Client {
+	var out []Client
+	for _, c := range d.clients {
+		if known && time.Since(c.Since) <= rememberLeft && expected(c) {
+			out = append(out, *c)
 		}
 	}
 	return out

@@ -16,7 +16,9 @@ func TestMerge(t *testing.T) {
 	cond := func(kind, status, reason string, generation int64, at metav1.Time) metav1.Condition {
 		return metav1.Condition{Type: kind, Status: metav1.ConditionStatus(status), Reason: reason, ObservedGeneration: generation, LastTransitionTime: at}
 	}
-	ref := func(name string) gatewayv1.ParentReference { return gatewayv1.ParentReference{Name: gatewayv1.ObjectName(name)} }
+	ref := func(name string) gatewayv1.ParentReference {
+		return gatewayv1.ParentReference{Name: gatewayv1.ObjectName(name)}
+	}
 	const us, them = gatewayv1.GatewayController("weft.dev/gateway-controller"), gatewayv1.GatewayController("example.com/other")
 	has := &gatewayv1.RouteStatus{Parents: []gatewayv1.RouteParentStatus{
 		{ParentRef: ref("a"), ControllerName: them, Conditions: []metav1.Condition{cond("Accepted", "True", "Accepted", 1, old)}},

@@ -140,6 +140,7 @@ func TestContract(t *testing.T) {
 			{"keeps deadlines", keepsDeadlines},
 			{"is woken by Close", wokenByClose},
 			{"knows when it is quiet", knowsQuiet},
+			{"rests without a goroutine", rests},
 		} {
 			t.Run(tr.name+"/"+c.name, func(t *testing.T) {
 				a, b := tr.pair(t)
@@ -289,6 +290,61 @@ func knowsQuiet(t *testing.T, a, b conn.Conn) {
 	if conn.Quiet(a) {
 		t.Fatal("quiet after the peer closed")
 	}
+}
+
+// rests is for those that can: OnReady comes once for data, for a deadline and for Close, and not at all when there is something
+// to read already.
+func rests(t *testing.T, a, b conn.Conn) {
+	if !conn.Rests(b) {
+		if conn.OnReady(b, func() { t.Error("ran") }) {
+			t.Error("OnReady of a connection that cannot rest")
+		}
+		return
+	}
+	timeOut(t, b)
+	ready := make(chan struct{}, 2)
+	await := func() {
+		t.Helper()
+		if !conn.OnReady(b, func() { ready <- struct{}{} }) {
+			t.Fatal("OnReady of an idle connection is false")
+		}
+	}
+	await()
+	if _, err := a.Write([]byte("hello")); err != nil {
+		t.Fatal(err)
+	}
+	<-ready
+	got := make([]byte, 5)
+	if _, err := io.ReadFull(b, got); err != nil || string(got) != "hello" {
+		t.Fatalf("%q, %v", got, err)
+	}
+	timeOut(t, b)
+	await()
+	b.SetReadDeadline(time.Unix(1, 0))
+	<-ready
+	if err := b.Wait(); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Fatal(err)
+	}
+	timeOut(t, b)
+	await()
+	b.Close()
+	<-ready
+	if conn.OnReady(b, func() { t.Error("ran") }) {
+		t.Error("OnReady of a closed connection")
+	}
+	if len(ready) > 0 {
+		t.Error("ran twice")
+	}
+}
+
+// timeOut lets a Wait run into a deadline, which it lifts.
+func timeOut(t *testing.T, c conn.Conn) {
+	t.Helper()
+	c.SetReadDeadline(time.Now().Add(time.Millisecond))
+	if err := c.Wait(); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Fatal(err)
+	}
+	c.SetReadDeadline(time.Time{})
 }
 
 func TestPrefixComesFirst(t *testing.T) {

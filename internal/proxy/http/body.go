@@ -70,6 +70,25 @@ func (in *input) ReadBody(p []byte) (int, error) {
 	return n, nil
 }
 
+// TakeBody gives what lies in memory of a Sized body, as if it were read, without copying it: it is valid until the next call. It
+// is empty for other bodies, and where nothing is there.
+func (in *input) TakeBody() []byte {
+	r := &in.body
+	if r.kind != message.Sized || r.err != nil {
+		return nil
+	}
+	n := int(min(int64(in.buffered()), r.left))
+	if n == 0 {
+		return nil
+	}
+	p := in.blk.b[in.r : in.r+n]
+	in.r += n
+	if r.left -= int64(n); r.left == 0 {
+		r.fail(io.EOF)
+	}
+	return p
+}
+
 // BodyBuffered gives how many bytes of the body lie in memory: while it is positive, ReadBody does not block.
 func (in *input) BodyBuffered() int {
 	if in.body.err != nil {

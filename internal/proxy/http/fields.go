@@ -28,7 +28,7 @@ func parseFields(b []byte, h *message.Header, f *framing, most int, mend bool) e
 		if end == 1 {
 			return nil
 		}
-		line := b[:end-1]
+		line, whole := b[:end-1], b[:end+1]
 		b = b[end+1:]
 		name, value, err := cutField(line, mend)
 		if err != nil {
@@ -37,7 +37,11 @@ func parseFields(b []byte, h *message.Header, f *framing, most int, mend bool) e
 		if h.Len() >= most {
 			return errFieldCount
 		}
-		h.Add(name, value)
+		if plain := len(name) + len(": ") + len(value); plain == len(line) && line[len(name)+1] == ' ' {
+			h.AddLine(str(whole), name, value)
+		} else {
+			h.Add(name, value)
+		}
 		f.note(name, value)
 	}
 }

@@ -28,6 +28,10 @@ func (w *headWriter) fields(b []byte, h *message.Header) ([]byte, error) {
 		w.hosted = true
 	}
 	for i := range h.Len() {
+		if line := h.Line(i); line != "" && !ours(h.Name(i)) {
+			b = append(b, line...) // it was checked when it came
+			continue
+		}
 		f := h.At(i)
 		if b = w.one(b, f.Name, f.Value); b == nil {
 			return nil, ErrBadHead
@@ -40,6 +44,11 @@ func (w *headWriter) fields(b []byte, h *message.Header) ([]byte, error) {
 		return nil, ErrBadHead
 	}
 	return append(b, '\r', '\n'), nil
+}
+
+// ours reports whether one looks at fields of that name.
+func ours(name string) bool {
+	return framingName(name) || len(name) == 2 && message.EqualFold(name, "TE")
 }
 
 func hasHost(h *message.Header) bool {
@@ -160,25 +169,23 @@ func framingName(name string) bool {
 func StripHopByHop(h *message.Header) {
 	hop := false
 	for i := 0; i < h.Len(); i++ {
-		f := h.At(i)
-		if len(f.Name) == len("Connection") && message.EqualFold(f.Name, "Connection") {
+		name := h.Name(i)
+		if len(name) == len("Connection") && message.EqualFold(name, "Connection") {
 			hop = true
-			i -= stripListed(h, f.Value, i)
+			i -= stripListed(h, h.At(i).Value, i)
 		} else if !hop {
-			hop = hopName(f.Name)
+			hop = hopName(name)
 		}
 	}
 	if !hop {
 		return
 	}
-	for _, name := range [...]string{"Connection", "Keep-Alive", "Proxy-Connection", "Transfer-Encoding", "Upgrade"} {
-		h.Del(name)
+	if !keepsTrailers(h) {
+		h.DelFunc(hopName)
+		return
 	}
-	if keepsTrailers(h) {
-		h.Set("TE", "trailers")
-	} else {
-		h.Del("TE")
-	}
+	h.Set("TE", "trailers")
+	h.DelFunc(func(name string) bool { return len(name) > len("TE") && hopName(name) })
 }
 
 func hopName(name string) bool {
@@ -195,7 +202,7 @@ func stripListed(h *message.Header, list string, at int) int {
 			continue
 		}
 		for i := range min(at-before, h.Len()) {
-			if message.EqualFold(h.At(i).Name, name) {
+			if message.EqualFold(h.Name(i), name) {
 				before++
 			}
 		}

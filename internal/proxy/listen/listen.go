@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"time"
 
@@ -23,7 +24,46 @@ type Accepted struct {
 	Destination netip.AddrPort
 	// Redirected tells the two cases apart.
 	Redirected bool
+
+	life *life // shared by the copies
 }
+
+// life is what a server keeps of a connection between the goroutines that serve it. It is owned by the one that does.
+type life struct {
+	inner bool // set once
+	atEnd []func()
+	rest  *rest // asked for by the handler that runs
+}
+
+type rest struct {
+	conn   conn.Conn
+	resume func()
+}
+
+// AtEnd has f called when the connection has ended: what a handler defers is done when it returns, which may be for a rest. The last
+// one comes first.
+func (a Accepted) AtEnd(f func()) { a.life.atEnd = append(a.life.atEnd, f) }
+
+// Within is for a connection that another one carries and whose handler's goroutine serves it: it does not rest. Its handler's caller
+// calls end when that has returned.
+func Within(c conn.Conn) (a Accepted, end func()) {
+	a = Accepted{Conn: c, life: &life{inner: true}}
+	return a, a.life.end
+}
+
+// Rests reports whether the connection may rest at all.
+func (a Accepted) Rests() bool { return !a.life.inner }
+
+func (l *life) end() {
+	for _, f := range slices.Backward(l.atEnd) {
+		f()
+	}
+}
+
+// Rest lets the handler return without ending the connection. When there is something to read from c, which is the accepted
+// connection or TLS and the like over it, resume serves on in the handler's place, on a new goroutine. conn.OnReady says when c is
+// ready for that.
+func (a Accepted) Rest(c conn.Conn, resume func()) { a.life.rest = &rest{c, resume} }
 
 // Gate limits the connections of a Server. Each Enter that is true is followed by a Leave.
 type Gate interface {
@@ -37,7 +77,8 @@ type Gate interface {
 type Server struct {
 	// Set once, before Serve.
 
-	// Handle serves one connection on a goroutine of its own; the connection is closed when it returns or panics.
+	// Handle serves one connection on a goroutine of its own; the connection is closed when it returns without having asked for a
+	// rest, or panics.
 	Handle func(Accepted)
 	Log    *slog.Logger
 	// Gate decides which connections are served; nil lets all in.
@@ -103,23 +144,50 @@ func (s *Server) start(nc net.Conn) {
 	s.open[a.Conn] = struct{}{}
 	s.wg.Add(1)
 	s.mu.Unlock()
-	go s.run(a) // ends when the connection does; Close and Wait end it
+	go s.run(a, func() { s.Handle(a) }) // ends when the connection does, or rests; Close and Wait end it
 }
 
-func (s *Server) run(a Accepted) {
-	defer s.wg.Done()
+// run serves a connection until it ends or rests.
+func (s *Server) run(a Accepted, serve func()) {
+	rests := false
+	defer func() {
+		if !rests {
+			s.end(a)
+		}
+	}()
+	for serve != nil {
+		s.guarded(a, serve)
+		r := a.life.rest
+		if a.life.rest = nil; r == nil {
+			return
+		}
+		if rests = conn.OnReady(r.conn, func() { s.run(a, r.resume) }); rests {
+			return // another goroutine may own it already
+		}
+		serve = r.resume
+	}
+}
+
+// guarded makes a panic end this connection alone.
+func (s *Server) guarded(a Accepted, serve func()) {
 	defer func() {
 		if p := recover(); p != nil {
+			a.life.rest = nil
 			s.Log.Error("a connection's handler panicked", "client", a.Conn.RemoteAddr(), "destination", a.Destination,
 				"panic", fmt.Sprint(p), "stack", string(debug.Stack()))
 		}
-		a.Conn.Close()
-		s.mu.Lock()
-		delete(s.open, a.Conn)
-		s.mu.Unlock()
-		s.left()
 	}()
-	s.Handle(a)
+	serve()
+}
+
+func (s *Server) end(a Accepted) {
+	defer s.wg.Done()
+	a.life.end()
+	a.Conn.Close()
+	s.mu.Lock()
+	delete(s.open, a.Conn)
+	s.mu.Unlock()
+	s.left()
 }
 
 func (s *Server) left() {
@@ -162,7 +230,7 @@ func (s *Server) Wait() { s.wg.Wait() }
 
 // accepted finds out where a connection was going.
 func accepted(nc net.Conn) Accepted {
-	a := Accepted{Conn: conn.FromNet(nc)}
+	a := Accepted{Conn: conn.FromNet(nc), life: &life{}}
 	a.Destination, _ = originalDst(nc, a.Conn)
 	local := a.Conn.LocalAddr()
 	if !a.Destination.IsValid() {

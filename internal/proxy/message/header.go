@@ -1,12 +1,17 @@
 package message
 
-import "iter"
+import (
+	"iter"
+	"unsafe"
+)
 
 // Field is one header field line, its name in the case in which it was received.
 type Field struct {
 	Name, Value string
 	// Sensitive fields came with the request that no recipient compress them together with others (RFC 7541 section 7.1.3).
 	Sensitive bool
+
+	line uint32 // length of the line that AddLine was told of, which begins with Name; 0 for none
 }
 
 // Header is the ordered list of a message's fields. Names compare without regard to ASCII case; order and case are kept
@@ -17,13 +22,26 @@ type Header struct{ fields []Field }
 func (h *Header) Len() int { return len(h.fields) }
 
 // At gives field line i, 0 <= i < Len.
-func (h *Header) At(i int) Field { return h.fields[i] }
+func (h *Header) At(i int) Field {
+	f := h.fields[i]
+	f.line = 0 // fields are compared
+	return f
+}
+
+// Line gives what AddLine was told of field i, "" if it was added or changed otherwise.
+func (h *Header) Line(i int) string {
+	f := &h.fields[i]
+	return unsafe.String(unsafe.StringData(f.Name), f.line)
+}
+
+// Name gives the name of field i.
+func (h *Header) Name(i int) string { return h.fields[i].Name }
 
 // All yields the field lines in order.
 func (h *Header) All() iter.Seq[Field] {
 	return func(yield func(Field) bool) {
-		for _, f := range h.fields {
-			if !yield(f) {
+		for i := range h.fields {
+			if !yield(h.At(i)) {
 				return
 			}
 		}
@@ -56,6 +74,12 @@ func (h *Header) Add(name, value string) {
 	h.fields = append(h.fields, Field{Name: name, Value: value})
 }
 
+// AddLine appends the field that a valid line of HTTP/1 consists of, in its plainest form: the name, a colon and a space, the value,
+// CRLF. The strings are parts of the line. Who writes HTTP/1 may copy it as it is.
+func (h *Header) AddLine(line string, name, value string) {
+	h.fields = append(h.fields, Field{Name: name, Value: value, line: uint32(len(line))})
+}
+
 // AddSensitive appends a field that must not be put into a compression table.
 func (h *Header) AddSensitive(name, value string) {
 	h.fields = append(h.fields, Field{Name: name, Value: value, Sensitive: true})
@@ -65,7 +89,7 @@ func (h *Header) AddSensitive(name, value string) {
 func (h *Header) Set(name, value string) {
 	for i := range h.fields {
 		if EqualFold(h.fields[i].Name, name) {
-			h.fields[i].Value = value
+			h.fields[i].Value, h.fields[i].line = value, 0
 			h.fields = append(h.fields[:i+1], deleteNamed(h.fields[i+1:], name)...)
 			return
 		}
@@ -75,6 +99,18 @@ func (h *Header) Set(name, value string) {
 
 // Del removes every field of that name.
 func (h *Header) Del(name string) { h.fields = deleteNamed(h.fields, name) }
+
+// DelFunc removes every field whose name is one that which selects.
+func (h *Header) DelFunc(which func(name string) bool) {
+	kept := h.fields[:0]
+	for _, f := range h.fields {
+		if !which(f.Name) {
+			kept = append(kept, f)
+		}
+	}
+	clear(h.fields[len(kept):])
+	h.fields = kept
+}
 
 // Reset removes all fields and keeps the storage.
 func (h *Header) Reset() {
@@ -86,8 +122,12 @@ func (h *Header) Reset() {
 func (h *Header) CopyFrom(src *Header) { h.fields = append(h.fields[:0], src.fields...) }
 
 func deleteNamed(fs []Field, name string) []Field {
-	kept := fs[:0]
-	for _, f := range fs {
+	first := 0
+	for first < len(fs) && !EqualFold(fs[first].Name, name) {
+		first++
+	}
+	kept := fs[:first]
+	for _, f := range fs[first:] {
 		if !EqualFold(f.Name, name) {
 			kept = append(kept, f)
 		}

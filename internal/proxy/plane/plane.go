@@ -32,20 +32,18 @@ type Plane struct {
 // Run does. Where shared is set another process writes to the state directory until Own.
 func New(b *wire.Bootstrap, dial func(ctx context.Context, network, address string) (net.Conn, error), log *slog.Logger, shared bool) (*Plane, error) {
 	d := &disk{yielded: shared}
+	all := newReplicas(b.Controls(), dial)
 	authority, err := client.New(client.Options{
-		Control: b.Control, TrustDomain: b.TrustDomain, Roots: []byte(b.Roots), StateDir: b.StateDir, Store: d.store("identity"), Dial: dial, Log: log,
+		Control: all.addresses[0], TrustDomain: b.TrustDomain, Roots: []byte(b.Roots), StateDir: b.StateDir, Store: d.store("identity"), Log: log,
+		Dial:  newReplicas(b.Controls(), dial).dialNext,
 		ID:    identity.ID{TrustDomain: b.TrustDomain, Namespace: b.Node.Namespace, ServiceAccount: b.Node.ServiceAccount},
 		Token: func() (string, error) { return b.Token, nil },
 	})
 	if err != nil {
 		return nil, err
 	}
-	network, address := "tcp", b.Control
-	if path, ok := strings.CutPrefix(b.Control, "unix://"); ok {
-		network, address = "unix", path
-	}
-	t := &transport{dial: func(ctx context.Context) (net.Conn, error) { return dial(ctx, network, address) }}
-	conn, err := grpc.NewClient("passthrough:///"+address,
+	t := &transport{replicas: all}
+	conn, err := grpc.NewClient("passthrough:///"+strings.TrimPrefix(all.addresses[0], "unix://"),
 		grpc.WithTransportCredentials(credentials.NewTLS(authority.ControlTLS("h2"))),
 		grpc.WithContextDialer(t.connect), grpc.WithStreamInterceptor(t.intercept))
 	if err != nil {
@@ -82,28 +80,31 @@ func (c *Plane) Run(ctx context.Context) error {
 // transport gives each stream a connection of its own. The control plane believes the certificate of the connection, and ends
 // the stream when that one expires: a new stream over the old connection would show the old certificate again, for ever.
 type transport struct {
-	dial func(context.Context) (net.Conn, error)
+	replicas *replicas
 
 	mu   sync.Mutex
 	conn net.Conn // the newest
+	to   string   // the replica that it leads to
 }
 
 func (t *transport) connect(ctx context.Context, _ string) (net.Conn, error) {
-	c, err := t.dial(ctx)
+	c, address, err := t.replicas.dial(ctx)
 	if err != nil {
 		return nil, err
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.conn = c
+	t.conn, t.to = c, address
 	return c, nil
 }
 
-// drop closes the connection; gRPC makes another for the next stream.
+// drop closes the connection; gRPC makes another for the next stream, to another replica: this one may be ill, and if it is not,
+// all have their share anyhow.
 func (t *transport) drop() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.conn != nil {
+		t.replicas.leave(t.to)
 		t.conn.Close()
 		t.conn = nil
 	}

@@ -29,6 +29,7 @@ func (p *Part) istioGateway(g *networking.Gateway) {
 	for i, s := range spec.Servers {
 		p.server(s, At("spec.servers", i), i)
 	}
+	p.samePortName()
 	p.sameProtocol()
 	p.http3()
 }
@@ -44,12 +45,6 @@ func (p *Part) server(s *networkingapi.Server, field string, index int) {
 		Protocol: p.istioProtocol(s.Port.Protocol, s.Port.Name, field+".port.protocol")}
 	if s.Port.Name == "" {
 		p.Err("MissingField", field+".port.name", "", "the port needs a name")
-	}
-	for j, other := range p.Gateway.Servers {
-		if other.Name == s.Port.Name && s.Port.Name != "" {
-			p.Err("DuplicateValue", field+".port.name", "", "spec.servers[%d].port has that name already", j)
-			break
-		}
 	}
 	if s.Port.Protocol == "" {
 		p.Err("MissingField", field+".port.protocol", "", "the port needs a protocol")
@@ -210,6 +205,7 @@ func PortUse(s model.Server) string {
 
 // sameProtocol refuses a gateway that opens one port for two protocols.
 func (p *Part) sameProtocol() {
+	p.sameTLSHost()
 	uses := map[uint16]int{}
 	for i, s := range p.Gateway.Servers {
 		first, ok := uses[s.Port]
@@ -217,7 +213,6 @@ func (p *Part) sameProtocol() {
 			uses[s.Port] = i
 			continue
 		}
-		p.sameTLSHost(s, i)
 		if a, b := PortUse(p.Gateway.Servers[first]), PortUse(s); a != b || a == "TCP" {
 			p.Err("PortCollision", At(p.ServersField(), i)+".port", "use another port", "port %d is opened for %s here and for %s by %s",
 				s.Port, b, a, At(p.ServersField(), first))
@@ -226,13 +221,36 @@ func (p *Part) sameProtocol() {
 }
 
 // sameTLSHost refuses a second certificate for a host on a port: the server name alone decides which is shown.
-func (p *Part) sameTLSHost(s model.Server, i int) {
-	for j, other := range p.Gateway.Servers[:i] {
+func (p *Part) sameTLSHost() {
+	type seat struct {
+		port uint16
+		host string
+	}
+	first := map[seat]int{}
+	for i, s := range p.Gateway.Servers {
+		if PortUse(s) != "TLS" {
+			continue
+		}
 		for k, h := range s.Hosts {
-			if PortUse(s) == "TLS" && other.Port == s.Port && slices.ContainsFunc(other.Hosts, func(o model.GatewayHost) bool { return o.Host == h.Host }) {
+			at := seat{s.Port, h.Host}
+			if j, taken := first[at]; !taken {
+				first[at] = i
+			} else if j != i {
 				p.Err("DuplicateHost", At(At(p.ServersField(), i)+".hosts", k), "", "host %s of port %d is already that of %s", h.Host, s.Port, At(p.ServersField(), j))
 			}
 		}
+	}
+}
+
+// samePortName refuses names that do not tell ports apart.
+func (p *Part) samePortName() {
+	first := map[string]int{}
+	for i, s := range p.Gateway.Servers {
+		if j, taken := first[s.Name]; taken && s.Name != "" {
+			p.Err("DuplicateValue", At(p.ServersField(), i)+".port.name", "", "%s.port has that name already", At(p.ServersField(), j))
+			continue
+		}
+		first[s.Name] = i
 	}
 }
 

@@ -34,7 +34,8 @@ type APIListener struct {
 	Refused bool
 }
 
-// listeners converts those of an object. One that cannot be is left out with a finding; the others are not affected.
+// listeners converts those of an object. One that cannot be is left out with a finding; the others are not affected. Which of them
+// are in conflict is seen when all that share their ports are known.
 func (p *Part) listeners(list []gatewayv1.Listener) {
 	if len(list) == 0 {
 		p.Err("MissingField", "spec.listeners", "", "at least one listener is needed")
@@ -48,7 +49,6 @@ func (p *Part) listeners(list []gatewayv1.Listener) {
 		names[l.Name] = i
 		p.Listeners = append(p.Listeners, l)
 	}
-	p.distinct()
 }
 
 var listenerProtocols = map[gatewayv1.ProtocolType]model.Protocol{
@@ -197,25 +197,6 @@ func (p *Part) listenerOptions(l *APIListener) {
 	}
 	if out.MaxVersion != 0 && out.MinVersion > out.MaxVersion {
 		p.refuseListener(l, UnsupportedValue, Key(".tls.options", minVersionOption), "", "the minimum is above the maximum")
-	}
-}
-
-// distinct refuses listeners of one object between which a connection cannot be told apart: none of them wins
-// (GatewaySpec.listeners, "Handling indistinct Listeners").
-func (p *Part) distinct() {
-	var among []*APIListener
-	for _, l := range p.Listeners {
-		if !l.Refused {
-			among = append(among, l)
-		}
-	}
-	for i, l := range among {
-		for j, other := range among {
-			if code, why := Indistinct(l, other); i != j && code != "" {
-				p.refuseListener(l, code, "", "", "%s as %s", why, other.Field)
-				break
-			}
-		}
 	}
 }
 

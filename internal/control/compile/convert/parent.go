@@ -60,7 +60,9 @@ func AcceptsAnyClient(g *gatewayv1.Gateway) bool {
 	if g.Spec.TLS == nil || g.Spec.TLS.Frontend == nil {
 		return false
 	}
-	any := func(v *gatewayv1.FrontendTLSValidation) bool { return v != nil && v.Mode == gatewayv1.AllowInsecureFallback }
+	any := func(v *gatewayv1.FrontendTLSValidation) bool {
+		return v != nil && v.Mode == gatewayv1.AllowInsecureFallback
+	}
 	return any(g.Spec.TLS.Frontend.Default.Validation) ||
 		slices.ContainsFunc(g.Spec.TLS.Frontend.PerPort, func(c gatewayv1.TLSPortConfig) bool { return any(c.TLS.Validation) })
 }

@@ -116,17 +116,31 @@ func (p *Part) Failed() bool { return source.HasErrors(p.Findings) }
 
 // Err adds an error about a field, which refuses the object.
 func (p *Part) Err(code, field, hint, format string, args ...any) {
-	p.Findings = append(p.Findings, p.Finding(model.Error, code, field, fmt.Sprintf(format, args...), hint))
+	p.say(model.Error, code, field, hint, format, args)
 }
 
 // Warn adds a warning about a field.
 func (p *Part) Warn(code, field, hint, format string, args ...any) {
-	p.Findings = append(p.Findings, p.Finding(model.Warning, code, field, fmt.Sprintf(format, args...), hint))
+	p.say(model.Warning, code, field, hint, format, args)
 }
 
 // Info adds a remark about a field.
 func (p *Part) Info(code, field, hint, format string, args ...any) {
-	p.Findings = append(p.Findings, p.Finding(model.Info, code, field, fmt.Sprintf(format, args...), hint))
+	p.say(model.Info, code, field, hint, format, args)
+}
+
+// maxFindings bounds what is said about one object. Beyond it only the first error counts, since it decides.
+const maxFindings = 200
+
+func (p *Part) say(s model.Severity, code, field, hint, format string, args []any) {
+	n := len(p.Findings)
+	switch {
+	case n == maxFindings:
+		p.Findings = append(p.Findings, p.Finding(model.Info, "MoreFindings", "", "there is more to say than this", "put these right first"))
+	case n > maxFindings && (s != model.Error || p.Failed()):
+		return
+	}
+	p.Findings = append(p.Findings, p.Finding(s, code, field, fmt.Sprintf(format, args...), hint))
 }
 
 // Unsupported refuses a field that the mesh would otherwise have to ignore.

@@ -35,7 +35,11 @@ func PodHeader(annotations map[string]string) model.ProxyProtocol {
 			ProxyProtocol *struct{} `yaml:"proxyProtocol"`
 		} `yaml:"gatewayTopology"`
 	}
-	if err := yaml.Unmarshal([]byte(annotations[istioConfigAnnotation]), &c); err != nil || c.GatewayTopology.ProxyProtocol == nil {
+	text, set := annotations[istioConfigAnnotation]
+	if !set { // as in nearly all pods
+		return model.NoProxyProtocol
+	}
+	if err := yaml.Unmarshal([]byte(text), &c); err != nil || c.GatewayTopology.ProxyProtocol == nil {
 		return model.NoProxyProtocol
 	}
 	return model.RequiredProxyProtocol

@@ -13,7 +13,7 @@ import (
 // serviceEntry converts a ServiceEntry: one service for each host.
 func (p *Part) serviceEntry(se *networking.ServiceEntry) {
 	spec := &se.Spec
-	p.only(spec, "spec", "hosts", "addresses", "ports", "location", "resolution", "endpoints", "workloadSelector", "exportTo")
+	p.only(spec, "spec", "hosts", "addresses", "ports", "location", "resolution", "endpoints", "workloadSelector", "exportTo", "subjectAltNames")
 	if len(spec.Hosts) == 0 {
 		p.Err("MissingField", "spec.hosts", "", "at least one host is needed")
 	}
@@ -25,6 +25,11 @@ func (p *Part) serviceEntry(se *networking.ServiceEntry) {
 	}
 	p.entryEndpoints(spec)
 	p.indistinct(spec)
+	for i, name := range spec.SubjectAltNames {
+		if name == "" {
+			p.Err("MissingField", At("spec.subjectAltNames", i), "", "the name is empty")
+		}
+	}
 	visible := p.exportTo(defaultExport(spec.ExportTo, p.settings.ServiceExport), "spec.exportTo")
 	for i, host := range spec.Hosts {
 		field := At("spec.hosts", i)
@@ -39,7 +44,7 @@ func (p *Part) serviceEntry(se *networking.ServiceEntry) {
 		p.entryResolution(spec, host, field)
 		s := &model.Service{Ref: p.Ref(), Host: host, Namespace: se.Namespace, Name: host, Addresses: addresses,
 			External:   spec.Location == networkingapi.ServiceEntry_MESH_EXTERNAL,
-			Resolution: resolution, Ports: ports, Labels: se.Labels, ExportTo: visible, Created: p.Born}
+			Resolution: resolution, Ports: ports, Labels: se.Labels, ExportTo: visible, Created: p.Born, SANs: spec.SubjectAltNames}
 		s.Endpoints = p.namedEndpoints(spec, s)
 		p.Services = append(p.Services, s)
 	}

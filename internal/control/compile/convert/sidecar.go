@@ -143,9 +143,10 @@ func (p *Part) sidecarEgress(e *networkingapi.IstioEgressListener, field string,
 	if len(e.Hosts) == 0 {
 		p.Err("MissingField", field+".hosts", `use "*/*" for everything, "./*" for the own namespace and "~/*" for nothing`, "at least one host is needed")
 	}
+	seen := egressSeen{exact: map[model.EgressHost]bool{}}
 	for i, h := range e.Hosts {
 		if host, ok := p.egressHost(h, At(field+".hosts", i)); ok {
-			p.repeatedHost(g.Hosts, host, At(field+".hosts", i))
+			seen.add(p, host, At(field+".hosts", i))
 			g.Hosts = append(g.Hosts, host)
 		}
 	}
@@ -181,16 +182,40 @@ func (p *Part) egressHost(s, field string) (model.EgressHost, bool) {
 	return out, true
 }
 
-// repeatedHost warns of hosts that others take in already.
-func (p *Part) repeatedHost(list []model.EgressHost, h model.EgressHost, field string) {
-	for _, other := range list {
-		if other.Excluded || h.Excluded || other.Namespace != h.Namespace && other.Namespace != "*" {
-			continue
+// egressSeen are the hosts of one egress so far.
+type egressSeen struct {
+	exact map[model.EgressHost]bool
+	wide  []model.EgressHost // those with a wildcard that differ
+}
+
+// maxWide bounds the wildcards that each host is held against.
+const maxWide = 100
+
+// add warns of a host that others take in already.
+func (e *egressSeen) add(p *Part, h model.EgressHost, field string) {
+	if h.Excluded {
+		return
+	}
+	by, any := h, h
+	any.Namespace = "*"
+	covered := e.exact[h]
+	if !covered && e.exact[any] {
+		by, covered = any, true
+	}
+	for _, w := range e.wide {
+		if covered {
+			break
 		}
-		if HostCovers(other.Host, h.Host) {
-			p.Warn("DuplicateValue", field, "", "it is within %s/%s already", other.Namespace, other.Host)
-			return
-		}
+		by = w
+		covered = (w.Namespace == h.Namespace || w.Namespace == "*") && HostCovers(w.Host, h.Host)
+	}
+	if covered {
+		p.Warn("DuplicateValue", field, "", "it is within %s/%s already", by.Namespace, by.Host)
+		return
+	}
+	e.exact[h] = true
+	if strings.HasPrefix(h.Host, "*") && len(e.wide) < maxWide {
+		e.wide = append(e.wide, h)
 	}
 }
 

@@ -30,7 +30,9 @@ func open(t *testing.T, o Options) *Store {
 	return s
 }
 
-func key(name string) source.Key { return source.Key{Kind: "Service", Namespace: "default", Name: name} }
+func key(name string) source.Key {
+	return source.Key{Kind: "Service", Namespace: "default", Name: name}
+}
 
 // write is what somebody does with etcdctl.
 func write(t *testing.T, server *etcdtest.Server, prefix, name, text string) {
@@ -45,7 +47,9 @@ func place(t *testing.T, server *etcdtest.Server, prefix string) *sourcetest.Pla
 	cable := sourcetest.NewCable(t, server.Endpoint)
 	return &sourcetest.Place{
 		Source: open(t, Options{Endpoints: []string{cable.Addr()}, Prefix: prefix}),
-		Put:    func(t *testing.T, name, version string) { write(t, server, prefix, name, sourcetest.Service(name, version)) },
+		Put: func(t *testing.T, name, version string) {
+			write(t, server, prefix, name, sourcetest.Service(name, version))
+		},
 		Delete: func(t *testing.T, name string) {
 			if _, err := server.Client.Delete(context.WithoutCancel(t.Context()), prefix+objectsPart+path(key(name))); err != nil {
 				t.Fatal(err)

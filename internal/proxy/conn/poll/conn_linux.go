@@ -187,6 +187,13 @@ func (c *Conn) wait() error {
 	}
 }
 
+// OnReady runs f on a goroutine of its own as soon as Wait would return: when something came, the deadline passed or the connection
+// was closed. It is false, and f is forgotten, if that is now. Until f runs nobody may read or wait.
+func (c *Conn) OnReady(f func()) bool { return c.r.onReady(f) }
+
+// Rests reports that OnReady works.
+func (c *Conn) Rests() bool { return true }
+
 // Quiet reports whether the connection is open with nothing to read. It asks the kernel unless the poller has done so lately.
 func (c *Conn) Quiet() bool {
 	switch state := c.r.state.Load(); {

@@ -12,6 +12,7 @@ type side struct {
 	// state holds flags, and above them the cycle of the poller that made it ready.
 	state atomic.Uint64
 	wake  chan struct{} // one token for each parked that somebody else cleared; made by the first who parks
+	later func()        // what runs in place of a goroutine that waits; set before parked is, taken by who cleared it
 
 	mu       sync.Mutex // orders changes of the deadline; taken before the heap's
 	deadline int64      // nanoseconds since base; 0 for none
@@ -37,9 +38,34 @@ func (s *side) raise(f uint64) {
 		old := s.state.Load()
 		if s.state.CompareAndSwap(old, (old|f)&^parked) {
 			if old&parked != 0 {
-				s.wake <- struct{}{}
+				s.rouse()
 			}
 			return
+		}
+	}
+}
+
+// rouse wakes the goroutine that is parked, or starts the one that is to be. It is called by who cleared parked.
+func (s *side) rouse() {
+	if f := s.later; f != nil {
+		s.later = nil
+		go f() // ends when it likes
+		return
+	}
+	s.wake <- struct{}{}
+}
+
+// onReady starts f on a goroutine when await would return; false if that is now.
+func (s *side) onReady(f func()) bool {
+	s.later = f
+	for {
+		old := s.state.Load()
+		if old&(closed|expired|ready|ended) != 0 {
+			s.later = nil
+			return false
+		}
+		if s.state.CompareAndSwap(old, old|parked) {
+			return true
 		}
 	}
 }
@@ -50,7 +76,7 @@ func (s *side) becomes(f uint64, cycle uint32) {
 		old := s.state.Load()
 		if s.state.CompareAndSwap(old, uint64(cycle)<<cycleShift|(old&flags|f)&^parked) {
 			if old&parked != 0 {
-				s.wake <- struct{}{}
+				s.rouse()
 			}
 			return
 		}

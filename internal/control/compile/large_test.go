@@ -1,0 +1,139 @@
+package compile
+
+import (
+	"fmt"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/weftmesh/weft/internal/control/generate"
+	"github.com/weftmesh/weft/internal/control/source"
+)
+
+// What an object may cost that somebody wrote to hurt, in processor time, since others share the machine. What grows with the square of
+// the size is far beyond.
+const (
+	largeTime   = 60 * time.Second
+	largeMemory = 8 << 30 // allocated, most of it only for a moment
+	maxSaid     = 210     // findings
+)
+
+// bounded runs f and holds it against the bounds.
+func bounded(t *testing.T, f func()) {
+	t.Helper()
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	start := processorTime(t)
+	f()
+	took := processorTime(t) - start
+	runtime.ReadMemStats(&after)
+	t.Logf("%s, %d MiB allocated", took.Round(time.Millisecond), (after.TotalAlloc-before.TotalAlloc)>>20)
+	if took > largeTime || after.TotalAlloc-before.TotalAlloc > largeMemory {
+		t.Errorf("took %s and %d MiB", took, (after.TotalAlloc-before.TotalAlloc)>>20)
+	}
+}
+
+func processorTime(t *testing.T) time.Duration {
+	t.Helper()
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		t.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// TestManyRoutes compiles an object of 100,000 rules, and makes the routes of a proxy of it.
+func TestManyRoutes(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds")
+	}
+	const rules = 100_000
+	var b strings.Builder
+	b.WriteString(rulesHeadOf("VirtualService") + "spec:\n  hosts: [reviews]\n  http:\n")
+	for i := range rules {
+		fmt.Fprintf(&b, "  - {match: [{uri: {exact: /p%d}}], route: [{destination: {host: reviews}}]}\n", i)
+	}
+	if b.Len() > source.MaxFileSize {
+		t.Fatalf("%d bytes", b.Len())
+	}
+	bounded(t, func() {
+		objects, findings := source.Decode(source.LayerFile, "many.yaml", []byte(ruleCompany+"---\n"+b.String()))
+		mesh, more := Compile(Input{Objects: objects})
+		if len(findings)+len(more) > 10 || routesOf(mesh, "reviews") == nil || len(routesOf(mesh, "reviews")) != rules {
+			t.Fatalf("%d findings, %d route sets", len(findings)+len(more), len(mesh.RouteSets))
+		}
+		m, ok := generate.New(mesh, generate.Node{Role: "sidecar", Namespace: "default"}).Resource(generate.RouteType, "reviews.default.svc.cluster.local:9080")
+		if !ok || m == nil {
+			t.Fatal("no routes")
+		}
+	})
+}
+
+// TestManyMistakes compiles an object of 20,000 rules that are all wrong: what is said of it is bounded too.
+func TestManyMistakes(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds")
+	}
+	for name, rule := range map[string]string{
+		"unknown hosts":    "  - {match: [{uri: {exact: /p%[1]d}}], route: [{destination: {host: nowhere%[1]d}}]}\n",
+		"bad expressions":  "  - {match: [{uri: {regex: '(%[1]d'}}], route: [{destination: {host: reviews}}]}\n",
+		"the same again":   "  - {name: r%[1]d, match: [{uri: {prefix: /same}}], route: [{destination: {host: reviews}}]}\n",
+		"unknown fields":   "  - {match: [{url: {prefix: /%[1]d}}], route: [{destination: {host: reviews}}]}\n",
+		"prefixes grow":    "  - {match: [{uri: {prefix: /%[1]d}}], route: [{destination: {host: reviews}}]}\n",
+		"source namespace": "  - {match: [{sourceNamespace: 'A %[1]d'}], route: [{destination: {host: reviews}}]}\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			var b strings.Builder
+			b.WriteString(rulesHeadOf("VirtualService") + "spec:\n  hosts: [reviews]\n  http:\n")
+			for i := range 20_000 {
+				fmt.Fprintf(&b, rule, i)
+			}
+			bounded(t, func() {
+				objects, findings := source.Decode(source.LayerFile, "many.yaml", []byte(ruleCompany+"---\n"+b.String()))
+				_, more := Compile(Input{Objects: objects})
+				if n := len(findings) + len(more); name != "prefixes grow" && n == 0 || n > maxSaid {
+					t.Errorf("%d findings", n)
+				}
+			})
+		})
+	}
+}
+
+// TestLargeObjects compiles objects of every other kind that lists things, each near the largest file.
+func TestLargeObjects(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds")
+	}
+	for name, o := range map[string][3]string{
+		"subsets":   {"DestinationRule", "spec:\n  host: reviews\n  subsets:\n", "  - {name: s%[1]d, labels: {version: v%[1]d}}\n"},
+		"servers":   {"Gateway", "spec:\n  servers:\n", "  - {port: {number: 80, name: p%[1]d, protocol: HTTP}, hosts: [h%[1]d.example]}\n"},
+		"hosts":     {"ServiceEntry", "spec:\n  ports: [{number: 80, name: http, protocol: HTTP}]\n  hosts:\n", "  - h%[1]d.example\n"},
+		"endpoints": {"ServiceEntry", "spec:\n  hosts: [a.example]\n  resolution: STATIC\n  ports: [{number: 80, name: http, protocol: HTTP}]\n  endpoints:\n", "  - {address: 10.0.0.1, labels: {n: v%[1]d}}\n"},
+		"egress":    {"Sidecar", "spec:\n  egress:\n  - hosts:\n", "    - ./h%[1]d.example\n"},
+		"tls":       {"VirtualService", "spec:\n  hosts: ['*.example']\n  gateways: [edge]\n  tls:\n", "  - {match: [{sniHosts: [h%[1]d.example]}], route: [{destination: {host: reviews}}]}\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var b strings.Builder
+			b.WriteString(rulesHeadOf(o[0]) + o[1])
+			for i := range 20_000 {
+				fmt.Fprintf(&b, o[2], i)
+			}
+			bounded(t, func() {
+				objects, _ := source.Decode(source.LayerFile, "many.yaml", []byte(ruleCompany+"---\n"+b.String()))
+				if len(objects) != 5 {
+					t.Fatalf("%d objects", len(objects))
+				}
+				_, findings := Compile(Input{Objects: objects})
+				if len(findings) > maxSaid {
+					t.Errorf("%d findings", len(findings))
+				}
+			})
+		})
+	}
+}
+
+func rulesHeadOf(kind string) string {
+	return "apiVersion: networking.istio.io/v1\nkind: " + kind + "\nmetadata: {name: large}\n"
+}

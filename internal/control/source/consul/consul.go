@@ -1,0 +1,227 @@
+// Package consul is the source that reads the catalog and the health of a Consul, through its HTTP API with blocking queries: each
+// service becomes a ServiceEntry for NAME.service.consul with the instances that are not critical, their tags and meta as labels and
+// the datacenter as locality. One request waits at Consul for each service, and one for the list of services.
+package consul
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/weftmesh/weft/internal/control/model"
+	"github.com/weftmesh/weft/internal/control/source"
+)
+
+// Layer is that of objects from Consul.
+const Layer = "consul"
+
+// Options of New. Address is required.
+type Options struct {
+	Address string // "http://host:8500"
+	Token   string // ACL token; empty for none
+	// Namespace is where the ServiceEntries are; source.DefaultNamespace when empty.
+	Namespace string
+	// Check judges one decoded object (compile.Check); an error finding refuses it. Nil accepts everything.
+	Check func(*source.Object) []model.Finding
+	Log   *slog.Logger // slog.Default
+}
+
+// Source reads one Consul datacenter. Run is called once.
+type Source struct {
+	options Options
+	log     *slog.Logger
+	client  *http.Client
+	intake  source.Intake
+}
+
+// New checks the options; it does not touch the network.
+func New(o Options) (*Source, error) {
+	u, err := url.Parse(o.Address)
+	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+		return nil, fmt.Errorf("consul %q: want a URL such as http://127.0.0.1:8500", o.Address)
+	}
+	if o.Namespace == "" {
+		o.Namespace = source.DefaultNamespace
+	}
+	if o.Log == nil {
+		o.Log = slog.Default()
+	}
+	t := http.DefaultTransport.(*http.Transport).Clone()
+	t.MaxIdleConnsPerHost = 100
+	return &Source{options: o, log: o.Log, client: &http.Client{Transport: t}}, nil
+}
+
+// Run implements source.Source. It first publishes when every service of the catalog has told its instances.
+func (s *Source) Run(ctx context.Context, publish func(source.Change)) error {
+	ctx, cancel := context.WithCancel(ctx)
+	r := &run{Source: s, services: map[string]*service{}}
+	defer func() {
+		s.intake.Close() // first, so that nothing is published any more
+		cancel()
+		r.followed.Wait()
+		s.client.CloseIdleConnections()
+	}()
+	opened := false
+	s.poll(ctx, "/v1/catalog/services", func(body []byte) error {
+		var names map[string][]string
+		if err := json.Unmarshal(body, &names); err != nil {
+			return err
+		}
+		r.take(ctx, names)
+		if opened {
+			return nil
+		}
+		for _, one := range r.services {
+			select {
+			case <-one.told:
+			case <-ctx.Done():
+				return nil
+			}
+		}
+		s.intake.Open(publish)
+		opened = true
+		return nil
+	})
+	return nil
+}
+
+// run is the state of one Run; its one goroutine owns it.
+type run struct {
+	*Source
+	services map[string]*service
+	followed sync.WaitGroup
+}
+
+// service is one that is followed.
+type service struct {
+	stop  context.CancelFunc
+	ended chan struct{}
+	told  chan struct{} // closed when its instances are known
+}
+
+// take follows the services that are named, and no others.
+func (r *run) take(ctx context.Context, names map[string][]string) {
+	for name, one := range r.services {
+		if _, there := names[name]; !there {
+			one.stop()
+			<-one.ended
+			delete(r.services, name)
+			r.intake.Update(nil, []source.Key{r.key(name)})
+		}
+	}
+	for name := range names {
+		if r.services[name] != nil {
+			continue
+		}
+		ctx, stop := context.WithCancel(ctx)
+		one := &service{stop: stop, ended: make(chan struct{}), told: make(chan struct{})}
+		r.services[name] = one
+		r.followed.Go(func() { // ends with stop or the run
+			defer close(one.ended)
+			defer stop()
+			r.follow(ctx, name, one)
+		})
+	}
+}
+
+func (r *run) follow(ctx context.Context, name string, one *service) {
+	var once sync.Once
+	r.poll(ctx, "/v1/health/service/"+url.PathEscape(name), func(body []byte) error {
+		var all []instance
+		if err := json.Unmarshal(body, &all); err != nil {
+			return err
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
+		if len(all) == 0 { // about to leave the catalog
+			r.intake.Update(nil, []source.Key{r.key(name)})
+		} else {
+			r.intake.Update([]source.Arrival{r.arrival(name, all)}, nil)
+		}
+		once.Do(func() { close(one.told) })
+		return nil
+	})
+}
+
+// waitTime is how long Consul holds a question back for which there is no news. It adds up to a sixteenth.
+const waitTime = 4 * time.Minute
+
+// The pauses between attempts to reach Consul grow from the first to the last.
+const (
+	firstPause = 100 * time.Millisecond
+	lastPause  = 10 * time.Second
+)
+
+// poll asks again and again, and hands over each answer that may be news, until the context ends.
+func (s *Source) poll(ctx context.Context, path string, take func([]byte) error) {
+	index, pause := uint64(0), firstPause
+	for ctx.Err() == nil {
+		body, next, err := s.ask(ctx, path, index)
+		if err == nil && next != index {
+			err = take(body)
+		}
+		if err == nil {
+			// An index that goes back is another server's, or that of one which was restored: begin anew.
+			if next < index {
+				next = 0
+			}
+			index = next
+			pause = firstPause
+			continue
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		s.log.Warn("Consul cannot be read; what was read stays in force", "path", path, "error", err, "again in", pause)
+		t := time.NewTimer(pause/2 + rand.N(pause/2))
+		select {
+		case <-ctx.Done():
+		case <-t.C:
+		}
+		t.Stop()
+		index, pause = 0, min(2*pause, lastPause)
+	}
+}
+
+// maxAnswer bounds what is read of one answer, in bytes.
+const maxAnswer = 64 << 20
+
+func (s *Source) ask(ctx context.Context, path string, index uint64) (body []byte, next uint64, err error) {
+	ctx, cancel := context.WithTimeout(ctx, waitTime+waitTime/8)
+	defer cancel()
+	at := fmt.Sprintf("%s%s?index=%d&wait=%s", strings.TrimSuffix(s.options.Address, "/"), path, index, waitTime)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, at, nil)
+	if err != nil {
+		return nil, 0, err
+	}
+	if s.options.Token != "" {
+		req.Header.Set("X-Consul-Token", s.options.Token)
+	}
+	answer, err := s.client.Do(req)
+	if err != nil {
+		return nil, 0, err
+	}
+	defer answer.Body.Close()
+	if body, err = io.ReadAll(io.LimitReader(answer.Body, maxAnswer)); err != nil {
+		return nil, 0, err
+	}
+	if answer.StatusCode != http.StatusOK {
+		return nil, 0, fmt.Errorf("status %s: %.200s", answer.Status, body)
+	}
+	next, err = strconv.ParseUint(answer.Header.Get("X-Consul-Index"), 10, 64)
+	if err != nil || next == 0 {
+		return nil, 0, errors.New("the answer has no X-Consul-Index")
+	}
+	return body, next, nil
+}

@@ -1,0 +1,139 @@
+package consul
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	networking "istio.io/client-go/pkg/apis/networking/v1"
+
+	"github.com/weftmesh/weft/internal/control/compile"
+	"github.com/weftmesh/weft/internal/control/source"
+	"github.com/weftmesh/weft/internal/control/source/sourcetest"
+)
+
+// server is a Consul of one agent.
+type server struct{ address string }
+
+func start(t *testing.T) *server {
+	t.Helper()
+	if _, err := exec.LookPath("consul"); err != nil {
+		t.Skip("consul is not installed")
+	}
+	ports := make([]string, 3)
+	for i := range ports {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, ports[i], _ = net.SplitHostPort(l.Addr().String())
+		defer l.Close()
+		l.Close()
+	}
+	cmd := exec.Command("consul", "agent", "-dev", "-bind=127.0.0.1", "-client=127.0.0.1", "-http-port="+ports[0], "-server-port="+ports[1],
+		"-serf-lan-port="+ports[2], "-serf-wan-port=-1", "-grpc-port=-1", "-grpc-tls-port=-1", "-dns-port=-1")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	s := &server{"127.0.0.1:" + ports[0]}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	for tick := time.NewTicker(50 * time.Millisecond); ; {
+		if r, err := http.Get("http://" + s.address + "/v1/catalog/service/consul"); err == nil {
+			text, _ := io.ReadAll(r.Body)
+			r.Body.Close()
+			if strings.Contains(string(text), "ServiceID") {
+				return s
+			}
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			t.Fatal("consul does not become ready")
+		}
+	}
+}
+
+func (s *server) put(t *testing.T, path string, body any) {
+	t.Helper()
+	text, err := json.Marshal(body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req, _ := http.NewRequest(http.MethodPut, "http://"+s.address+path, bytes.NewReader(text))
+	r, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	defer r.Body.Close()
+	if r.StatusCode != http.StatusOK {
+		text, _ := io.ReadAll(r.Body)
+		t.Errorf("%s: %s: %s", path, r.Status, text)
+	}
+}
+
+func (s *server) register(t *testing.T, id, name, version, status string) {
+	t.Helper()
+	s.put(t, "/v1/agent/service/register", map[string]any{"ID": id, "Name": name, "Address": "10.0.0.1", "Port": 8080,
+		"Meta": map[string]string{sourcetest.Label: version}, "Tags": []string{"canary", "team=a"},
+		"Check": map[string]any{"TTL": "1h", "Status": status}})
+}
+
+func (s *server) place(t *testing.T) *sourcetest.Place {
+	t.Helper()
+	cable := sourcetest.NewCable(t, s.address)
+	src, err := New(Options{Address: "http://" + cable.Addr(), Check: compile.Check, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &sourcetest.Place{
+		Source: src,
+		Put:    func(t *testing.T, name, version string) { s.register(t, name, name, version, "passing") },
+		Delete: func(t *testing.T, name string) { s.put(t, "/v1/agent/service/deregister/"+name, nil) },
+		Cut:    cable.Cut, Mend: cable.Mend,
+		Describe: func(o *source.Object) (string, string, bool) {
+			e, ok := o.Kube.(*networking.ServiceEntry)
+			if !ok || o.GetName() == "consul" || len(e.Spec.Endpoints) == 0 {
+				return "", "", false
+			}
+			return o.GetName(), e.Spec.Endpoints[0].Labels[sourcetest.Label], true
+		},
+	}
+}
+
+func TestContract(t *testing.T) {
+	sourcetest.Test(t, func(t *testing.T) *sourcetest.Place { return start(t).place(t) })
+}
+
+// TestHealth: a critical instance takes no requests; labels, locality and port are Consul's.
+func TestHealth(t *testing.T) {
+	s := start(t)
+	s.register(t, "a1", "a", "1", "critical")
+	l := sourcetest.Listen(t, s.place(t))
+	l.Await(t, "")
+	s.put(t, "/v1/agent/check/pass/service:a1", nil)
+	l.Await(t, "a=1")
+	e := l.Get(source.Key{Group: source.GroupNetworking, Kind: "ServiceEntry", Namespace: "default", Name: "a"}).Kube.(*networking.ServiceEntry)
+	ep := e.Spec.Endpoints[0]
+	if e.Spec.Hosts[0] != "a.service.consul" || ep.Address != "10.0.0.1" || ep.Locality != "dc1" || ep.Labels["team"] != "a" || ep.Labels["canary"] != "true" ||
+		e.Spec.Ports[0].Number != 8080 || ep.Ports["service"] != 8080 {
+		t.Errorf("got %v", &e.Spec)
+	}
+	s.put(t, "/v1/agent/check/fail/service:a1", nil)
+	l.Await(t, "")
+	if f := l.Last().Findings; len(f) > 0 {
+		t.Errorf("got %v", f)
+	}
+}

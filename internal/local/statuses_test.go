@@ -1,0 +1,47 @@
+package local
+
+import (
+	"testing"
+	"time"
+
+	"github.com/weftmesh/weft/internal/control/compile"
+	"github.com/weftmesh/weft/internal/control/source"
+	"github.com/weftmesh/weft/internal/control/status"
+)
+
+const classAndRule = `apiVersion: gateway.networking.k8s.io/v1
+kind: GatewayClass
+metadata: {name: mine}
+spec: {controllerName: weft.dev/gateway-controller}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: reviews}
+spec: {hosts: [reviews], http: [{directResponse: {status: 200}}]}
+`
+
+// TestDocumentsShowTheirStatus reads what get prints again, as a user may apply it, and asks twice: times stay.
+func TestDocumentsShowTheirStatus(t *testing.T) {
+	objects, findings := source.Decode(source.LayerFile, "in.yaml", []byte(classAndRule))
+	mesh, found := compile.Compile(compile.Input{Objects: objects})
+	in := status.Input{Objects: objects, Mesh: mesh, Findings: append(findings, found...)}
+	var told statuses
+	first := told.now(in)
+	for _, o := range objects {
+		text := withStatus(document(o), first[o.Key()])
+		if text == document(o) {
+			t.Errorf("%s: no status in\n%s", o.Key(), text)
+		}
+		if _, findings := source.Decode(source.LayerApplied, "again.yaml", []byte(text)); len(findings) > 0 {
+			t.Errorf("%s: %v\n%s", o.Key(), findings, text)
+		}
+		if again := withStatus(text, first[o.Key()]); again != text {
+			t.Errorf("%s: a status is written twice", o.Key())
+		}
+	}
+	for key, s := range told.now(in) {
+		if _, changed := status.Merge(first[key], s, time.Now()); changed {
+			t.Errorf("%s: changed without a reason", key)
+		}
+	}
+}

@@ -1,0 +1,86 @@
+package plane
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"strings"
+	"sync"
+	"time"
+)
+
+// replicas are the control plane's addresses. Each proxy has an order of its own, so that proxies spread over them, and those of one
+// that dies spread over the rest. It stays with one as long as that one serves it.
+type replicas struct {
+	addresses []string // shuffled; set once
+	dialer    func(ctx context.Context, network, address string) (net.Conn, error)
+
+	mu   sync.Mutex
+	next int // the one to dial
+}
+
+// dialTime is how long a replica among several is waited for: one whose machine has died does not answer at all.
+const dialTime = 3 * time.Second
+
+func newReplicas(addresses []string, dial func(ctx context.Context, network, address string) (net.Conn, error)) *replicas {
+	r := &replicas{addresses: append([]string(nil), addresses...), dialer: dial}
+	rand.Shuffle(len(r.addresses), func(i, j int) { r.addresses[i], r.addresses[j] = r.addresses[j], r.addresses[i] })
+	return r
+}
+
+// dial connects to the replica whose turn it is, or else to the next one that can be reached.
+func (r *replicas) dial(ctx context.Context) (conn net.Conn, address string, err error) {
+	var errs []error
+	for range r.addresses {
+		address := r.current()
+		conn, err := r.dialOne(ctx, address)
+		if err == nil {
+			return conn, address, nil
+		}
+		errs = append(errs, fmt.Errorf("control plane %s: %w", address, err))
+		if ctx.Err() != nil {
+			break
+		}
+		r.leave(address)
+	}
+	return nil, "", errors.Join(errs...)
+}
+
+func (r *replicas) dialOne(ctx context.Context, address string) (net.Conn, error) {
+	if len(r.addresses) > 1 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, dialTime)
+		defer cancel()
+	}
+	if path, ok := strings.CutPrefix(address, "unix://"); ok {
+		return r.dialer(ctx, "unix", path)
+	}
+	return r.dialer(ctx, "tcp", address)
+}
+
+// dialNext is dial for single calls: the next one goes to another replica, so that one which takes connections and fails at its work
+// holds up nobody.
+func (r *replicas) dialNext(ctx context.Context, _, _ string) (net.Conn, error) {
+	conn, address, err := r.dial(ctx)
+	if err == nil {
+		r.leave(address)
+	}
+	return conn, err
+}
+
+func (r *replicas) current() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.addresses[r.next]
+}
+
+// leave gives the turn to the replica after one, unless it is another's already.
+func (r *replicas) leave(address string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.addresses[r.next] == address {
+		r.next = (r.next + 1) % len(r.addresses)
+	}
+}

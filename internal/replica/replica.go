@@ -1,0 +1,183 @@
+// Package replica is a control plane that runs by itself, without workloads: alone, or as one of several that share their objects and
+// are one authority to the proxies.
+package replica
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/weftmesh/weft/internal/api"
+	"github.com/weftmesh/weft/internal/ca"
+	"github.com/weftmesh/weft/internal/control"
+	"github.com/weftmesh/weft/internal/control/compile"
+	"github.com/weftmesh/weft/internal/control/model"
+	"github.com/weftmesh/weft/internal/control/source"
+	"github.com/weftmesh/weft/internal/control/source/consul"
+	"github.com/weftmesh/weft/internal/control/source/etcd"
+	"github.com/weftmesh/weft/internal/control/source/kube"
+)
+
+// Options of Run. StateDir and RunDir are required.
+type Options struct {
+	Mesh, StateDir, RunDir string
+	Paths                  []string // files and folders with objects
+	// Kubeconfig is the file that leads to a Kubernetes API server, or InCluster; empty for none.
+	Kubeconfig string
+	// Consul is the URL of a Consul whose services are read; empty for none. ConsulToken is the ACL token for it.
+	Consul, ConsulToken string
+	// Etcd are the endpoints of the etcd that keeps what is applied, and the authority; empty for a database of our own.
+	Etcd       []string
+	EtcdPrefix string
+	EtcdTLS    *tls.Config
+
+	Address     string // for proxies, "host:port"
+	HTTPAddress string // metrics and debug pages; "-" for none
+	Settings    model.Settings
+	CertTTL     time.Duration
+	Log         *slog.Logger
+}
+
+// InCluster stands for the service account of the pod that the process runs in.
+const InCluster = "in-cluster"
+
+// replica is one run.
+type replica struct {
+	Options
+	started time.Time
+	etcd    *etcd.Store // nil for none
+	control *control.Control
+	down    context.CancelFunc
+}
+
+// Run serves until the context ends or somebody asks for the end through the API.
+func Run(ctx context.Context, o Options) error {
+	ctx, down := context.WithCancel(ctx)
+	defer down()
+	r := &replica{Options: o, started: time.Now(), down: down}
+	socket, err := r.listen()
+	if err != nil {
+		return err
+	}
+	defer socket.Close()
+	defer os.Remove(o.RunDir) // if nothing else is in it
+	if err := r.open(ctx); err != nil {
+		return errors.Join(err, r.close())
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return r.control.Run(ctx) })
+	g.Go(func() error { return r.serveAPI(ctx, socket) })
+	return errors.Join(g.Wait(), r.close())
+}
+
+// open joins the sources and the authority.
+func (r *replica) open(ctx context.Context) (err error) {
+	check := compile.CheckFor(r.Settings)
+	o := control.Options{StateDir: r.StateDir, Paths: r.Paths, Settings: r.Settings, Address: r.Address, HTTPAddress: r.HTTPAddress, Log: r.Log}
+	if r.Kubeconfig != "" {
+		path := r.Kubeconfig
+		if path == InCluster {
+			path = ""
+		}
+		config, err := kube.LoadConfig(path)
+		if err != nil {
+			return err
+		}
+		cluster, err := kube.New(kube.Options{Config: config, Check: check, Log: r.Log})
+		if err != nil {
+			return err
+		}
+		o.Sources = append(o.Sources, source.Source(cluster))
+	}
+	if r.Consul != "" {
+		catalog, err := consul.New(consul.Options{Address: r.Consul, Token: r.ConsulToken, Check: check, Log: r.Log})
+		if err != nil {
+			return err
+		}
+		o.Sources = append(o.Sources, source.Source(catalog))
+	}
+	if len(r.Etcd) > 0 {
+		r.etcd, err = etcd.Open(etcd.Options{Endpoints: r.Etcd, Prefix: r.EtcdPrefix, TLS: r.EtcdTLS, Check: check, Log: r.Log})
+		if err != nil {
+			return err
+		}
+		o.Applied = r.etcd
+	}
+	if o.Authority, o.Tokens, err = r.openAuthority(ctx); err != nil {
+		return err
+	}
+	r.control, err = control.New(o)
+	if err != nil {
+		return errors.Join(err, o.Authority.Close())
+	}
+	return nil
+}
+
+func (r *replica) close() error {
+	if r.etcd == nil {
+		return nil
+	}
+	return r.etcd.Close()
+}
+
+// openAuthority opens the one in the state directory, having made it the one that all replicas share.
+func (r *replica) openAuthority(ctx context.Context) (*ca.Authority, *ca.Tokens, error) {
+	dir := filepath.Join(r.StateDir, "ca")
+	if r.etcd != nil {
+		if err := share(ctx, r.etcd, dir, r.Settings.TrustDomain); err != nil {
+			return nil, nil, err
+		}
+	}
+	return openCA(dir, r.Settings.TrustDomain, r.CertTTL, r.Log)
+}
+
+func openCA(dir, domain string, ttl time.Duration, log *slog.Logger) (*ca.Authority, *ca.Tokens, error) {
+	authority, err := ca.Open(dir, ca.Options{TrustDomain: domain, LeafTTL: ttl, Log: log})
+	if err != nil {
+		return nil, nil, err
+	}
+	tokens, err := ca.OpenTokens(dir, ca.TokenOptions{TrustDomain: domain})
+	if err != nil {
+		return nil, nil, errors.Join(err, authority.Close())
+	}
+	return authority, tokens, nil
+}
+
+// listen makes the API's socket. Only one process can have it.
+func (r *replica) listen() (net.Listener, error) {
+	if err := os.MkdirAll(r.RunDir, 0o700); err != nil {
+		return nil, fmt.Errorf("run directory: %w", err)
+	}
+	path := filepath.Join(r.RunDir, "api.sock")
+	if conn, err := net.Dial("unix", path); err == nil {
+		conn.Close()
+		return nil, &api.InvalidError{Message: fmt.Sprintf("a mesh or control plane called %q runs here already", r.Mesh), Hint: "give this one another name: --mesh NAME"}
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, fmt.Errorf("api: %w", err)
+	}
+	return l, os.Chmod(path, 0o600)
+}
+
+func (r *replica) serveAPI(ctx context.Context, l net.Listener) error {
+	server := &http.Server{Handler: api.Handler(r.backend()), ReadHeaderTimeout: 10 * time.Second,
+		BaseContext: func(net.Listener) context.Context { return ctx }, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug)}
+	defer context.AfterFunc(ctx, func() { _ = server.Close() })() // live streams are cut
+	if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("api: %w", err)
+	}
+	return nil
+}
