@@ -122,7 +122,7 @@ func (a *Asker) Class(w *model.Workload) string {
 	if w.Gateway {
 		return "gateway " + w.Namespace + "/" + cmp.Or(w.Owner, w.Name)
 	}
-	return "sidecar " + strings.TrimPrefix(a.generators[w].Class(generate.ListenerType, "any"), w.Namespace)
+	return "sidecar " + strings.TrimPrefix(a.generators[w].Class(generate.ListenerType, "any"), string(wire.Sidecar)+"|"+w.Namespace)
 }
 
 // Listeners names what a gateway binds.

@@ -30,7 +30,7 @@ func newScope(before, after *model.Mesh) *scope {
 		if slices.Contains(known, b.Type().Field(i).Name) {
 			continue
 		}
-		s.namespaces = s.namespaces || !b.Field(i).IsZero() || !a.Field(i).IsZero()
+		s.namespaces = s.namespaces || !empty(b.Field(i)) || !empty(a.Field(i))
 		s.all = s.all || !reflect.DeepEqual(b.Field(i).Interface(), a.Field(i).Interface())
 	}
 	if s.all {
@@ -55,6 +55,8 @@ func newScope(before, after *model.Mesh) *scope {
 	}
 	return s
 }
+
+func empty(v reflect.Value) bool { return v.IsZero() || v.Kind() == reflect.Slice && v.Len() == 0 }
 
 func differ[V any](before, after map[string]V, into map[string]bool) {
 	for h, v := range after {

@@ -98,6 +98,9 @@ spec:
 			if name != "one route" {
 				return
 			}
+			if r.Requests > 30 {
+				t.Errorf("%d requests: clients that are treated alike were asked one by one", r.Requests)
+			}
 			var b strings.Builder
 			_ = r.WriteText(&b, false)
 			t.Log(b.String())
