@@ -147,8 +147,8 @@ func (s *session) printLog(l api.LogLine, stamps bool) error {
 func (s *session) statusCommand() *cobra.Command {
 	var format string
 	c := &cobra.Command{
-		Use:     "status",
-		Short:   "Show the mesh at a glance: control plane, gateways, proxies, findings",
+		Use:   "status",
+		Short: "Show the mesh at a glance: control plane, gateways, proxies, findings",
 		Long: `Show the mesh at a glance: control plane, gateways, proxies, findings.
 
 For each proxy: its state, since when and why; and how many listeners, routes, clusters, endpoint sets and names it
