@@ -25,7 +25,7 @@ import (
 func TestClientsHaveWhatIsCompiled(t *testing.T) {
 	const steps = 250
 	p := newPlane(t, Options{})
-	r := rand.New(rand.NewPCG(3, 4))
+	r := rand.New(rand.NewPCG(5, 4))
 	cert, key := p.pair()
 	versions, _ := churn.Objects(r, cert, key)
 	k := compile.New(model.Settings{TrustDomain: trustDomain})
@@ -58,7 +58,7 @@ func TestClientsHaveWhatIsCompiled(t *testing.T) {
 		c.check(m, "at first")
 		mirrors = append(mirrors, c)
 	}
-	most := 0
+	most, listened := 0, map[string]bool{}
 	for step := range steps {
 		set, gone := map[source.Key]*source.Object{}, map[source.Key]bool{}
 		for range 1 + r.IntN(3) {
@@ -77,7 +77,15 @@ func TestClientsHaveWhatIsCompiled(t *testing.T) {
 			c.sync()
 			c.check(m, fmt.Sprintf("step %d, set %v, gone %v", step, slices.Collect(maps.Keys(set)), slices.Collect(maps.Keys(gone))))
 			most = max(most, len(c.has))
+			for n := range c.has {
+				if c.node.Role == wire.Gateway && n.typeURL == generate.ListenerType {
+					listened[n.name] = true
+				}
+			}
 		}
+	}
+	if len(listened) < 2 {
+		t.Errorf("the gateway only ever had the listeners %v", slices.Sorted(maps.Keys(listened)))
 	}
 	if most < 50 {
 		t.Errorf("no client had more than %d resources: too little was compared", most)
