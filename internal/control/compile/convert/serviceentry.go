@@ -21,7 +21,7 @@ func (p *Part) serviceEntry(se *networking.ServiceEntry) {
 	addresses := p.entryAddresses(spec.Addresses)
 	resolution, ok := resolutions[spec.Resolution]
 	if !ok {
-		p.Unsupported("spec.resolution", "use one of NONE, STATIC, DNS, DNS_ROUND_ROBIN")
+		p.Unsupported("spec.resolution", "use one of NONE, STATIC, DNS, DNS_ROUND_ROBIN; with NONE, connections go where their clients send them")
 	}
 	p.entryEndpoints(spec)
 	p.indistinct(spec)
