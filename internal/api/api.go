@@ -172,6 +172,22 @@ type Proxy struct {
 	Connected  time.Time `json:"connected"`
 	Subscribed int       `json:"subscribed"` // resources asked for
 	Rejected   []string  `json:"rejected,omitempty"`
+	// State is synced, waiting, behind, slow, refused or gone; one that is gone left a short while ago and is expected back.
+	State  string      `json:"state,omitempty"`
+	Since  time.Time   `json:"since,omitzero"` // of the state; zero for synced
+	Reason string      `json:"reason,omitempty"`
+	Types  []ProxyType `json:"types,omitempty"`
+}
+
+// ProxyType counts what a proxy has of one type of resource.
+type ProxyType struct {
+	Type       string    `json:"type"` // "cds", "eds", "lds", "rds", "dns"
+	Subscribed int       `json:"subscribed"`
+	Resources  int       `json:"resources"`       // accepted in their newest version
+	Stale      int       `json:"stale,omitempty"` // of which it has not accepted the newest version
+	StaleSince time.Time `json:"staleSince,omitzero"`
+	Missing    []string  `json:"missing,omitempty"` // asked for, and not known to the mesh
+	Pending    int       `json:"pending,omitempty"` // responses that it has not answered
 }
 
 // Program is a program to run in the mesh without a manifest.

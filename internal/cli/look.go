@@ -147,9 +147,19 @@ func (s *session) printLog(l api.LogLine, stamps bool) error {
 func (s *session) statusCommand() *cobra.Command {
 	var format string
 	c := &cobra.Command{
-		Use:     "status",
-		Short:   "Show the mesh at a glance: control plane, gateways, proxies, findings",
-		Example: "  weft status\n  weft status -o json",
+		Use:   "status",
+		Short: "Show the mesh at a glance: control plane, gateways, proxies, findings",
+		Long: `Show the mesh at a glance: control plane, gateways, proxies, findings.
+
+For each proxy: its state, since when and why; and how many listeners, routes, clusters, endpoint sets and names it
+has. 3/4 stands for three in their newest version, of four. The states:
+  synced    it has accepted the newest of all that it asked for
+  waiting   it was sent something that it has not answered
+  behind    something changed that it was not sent yet
+  slow      it does not read what it is sent
+  refused   it refused something and keeps what it had; the reason says what
+  gone      it is not connected, although its workload is there`,
+		Example: "  weft status\n  weft status -o json     with everything that is stale or missing",
 		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			client := s.client()
@@ -198,28 +208,12 @@ func (s *session) printStatus(st api.Status) {
 	line("objects", applied+"; files: "+strings.Join(st.Sources, ", "))
 	if len(st.Proxies) > 0 {
 		s.out.printf("\n")
-		rows := make([][]cell, len(st.Proxies))
-		for i, p := range st.Proxies {
-			state := painted(green, "in sync")
-			if len(p.Rejected) > 0 {
-				state = painted(red, strings.Join(p.Rejected, "; "))
-			}
-			rows[i] = []cell{text(nodeName(p.Node)), painted(dim, p.Identity), text(age(p.Connected, now)), number("%d", p.Subscribed), state}
-		}
-		s.out.table([]string{"PROXY", "IDENTITY", "CONNECTED", "RESOURCES", "STATE"}, rows)
+		s.printProxies(st.Proxies, now)
 	}
 	if len(st.Findings) > 0 {
 		s.out.printf("\n")
 		s.printFindings(st.Findings)
 	}
-}
-
-// nodeName takes the instance's name out of a node id (role~ip~name.namespace~domain).
-func nodeName(id string) string {
-	if p := strings.Split(id, "~"); len(p) == 4 {
-		return p[2]
-	}
-	return id
 }
 
 func (s *session) graphCommand() *cobra.Command {

@@ -364,7 +364,8 @@ func TestPages(t *testing.T) {
 			t.Errorf("%s: %d %s", path, code, body)
 		}
 	}
-	if code, body := get("/metrics"); code != http.StatusOK || !strings.Contains(body, `weft_ca_signing_requests_total{code="OK",proof="`) {
+	if code, body := get("/metrics"); code != http.StatusOK || !strings.Contains(body, `weft_ca_signing_requests_total{code="OK",proof="`) ||
+		!strings.Contains(body, "pilot_debounce_time_count ") {
 		t.Errorf("no signing in the metrics:\n%s", body)
 	}
 	http.DefaultClient.CloseIdleConnections()

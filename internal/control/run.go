@@ -45,9 +45,11 @@ const (
 // follow publishes the sources' changes until they end.
 func (c *Control) follow(ctx context.Context, changes <-chan struct{}) {
 	for range changes {
+		first := time.Now()
 		if !gather(changes) || ctx.Err() != nil {
 			return
 		}
+		c.metrics.debounce.Observe(time.Since(first).Seconds())
 		c.publish()
 	}
 }

@@ -81,13 +81,15 @@ func (m *Mesh) Status(context.Context) (api.Status, error) {
 	return s, nil
 }
 
-// Proxies are those that are connected to a control plane.
+// Proxies are those that are connected to a control plane, and those that left it and are expected back.
 func Proxies(c *control.Control) []api.Proxy {
 	all := []api.Proxy{}
 	for _, cl := range c.Clients() {
-		p := api.Proxy{Node: cl.NodeID, Identity: cl.Identity, Connected: cl.Connected}
+		p := api.Proxy{Node: cl.NodeID, Identity: cl.Identity, Connected: cl.Connected, State: string(cl.State), Since: cl.Since, Reason: cl.Reason}
 		for _, t := range cl.Types {
 			p.Subscribed += len(t.Subscriptions)
+			p.Types = append(p.Types, api.ProxyType{Type: t.Type, Subscribed: len(t.Subscriptions), Resources: t.Resources,
+				Stale: t.Stale, StaleSince: t.StaleSince, Missing: t.Missing, Pending: t.Pending})
 			if t.Nack != nil {
 				p.Rejected = append(p.Rejected, fmt.Sprintf("%s: %s", t.Type, t.Nack.Message))
 			}

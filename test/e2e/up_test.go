@@ -125,7 +125,7 @@ func (m *mesh) looksAround() {
 		return nil
 	})
 	contains(m.T, "status", m.must("status"), append(workloads, "running", "spiffe://cluster.local/ns/default/sa/bookinfo-reviews",
-		m.gateway(8080), m.status().Metrics, "in sync", m.files)...)
+		m.gateway(8080), m.status().Metrics, "synced", m.files)...)
 	contains(m.T, "get", m.must("get"), "VirtualService", "DestinationRule", "files/gateway.yaml:", "Deployment", "ok")
 	contains(m.T, "get -o yaml", m.must("get", "vs", "bookinfo", "-o", "yaml"), "kind: VirtualService", "exact: /productpage")
 	contains(m.T, "logs", m.must("logs", "reviews"), "reviews-v1-", "reviews-v2-", "reviews-v3-", "path=/reviews/0")

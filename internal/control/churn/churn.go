@@ -1,4 +1,5 @@
-// Package churn changes meshes at random and says exactly what changed, to test that what follows a mesh is never stale.
+// Package churn changes meshes at random and says exactly what changed, to test that what follows a mesh is never stale; and makes
+// random objects, to test that what follows objects is not either.
 package churn
 
 import (

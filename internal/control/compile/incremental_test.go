@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/tools/txtar"
 
+	"github.com/weftmesh/weft/internal/control/churn"
 	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/control/source"
 )
@@ -27,7 +28,7 @@ func TestIncremental(t *testing.T) {
 	cert, key := pair(t)
 	for seed := range *seeds {
 		r := rand.New(rand.NewPCG(uint64(seed), 7))
-		w := newWalk(t, r, newUniverse(t, r, cert, key).versions)
+		w := newWalk(t, r, universe(t, r, cert, key))
 		for step := range *steps {
 			if !w.step(1 + r.IntN(3)) {
 				t.Fatalf("seed %d, step %d", seed, step)
@@ -88,7 +89,7 @@ func FuzzIncremental(f *testing.F) {
 	f.Fuzz(func(t *testing.T, seed uint64, choices []byte) {
 		cert, key := pair(t)
 		r := rand.New(rand.NewPCG(seed, 0))
-		w := newWalk(t, r, newUniverse(t, r, cert, key).versions)
+		w := newWalk(t, r, universe(t, r, cert, key))
 		for _, c := range choices[:min(len(choices), 100)] {
 			w.rand = rand.New(rand.NewPCG(seed, uint64(c)))
 			if !w.step(1 + int(c)%5) {
@@ -96,6 +97,16 @@ func FuzzIncremental(f *testing.F) {
 			}
 		}
 	})
+}
+
+// universe has objects of all kinds.
+func universe(t *testing.T, r *rand.Rand, cert, key []byte) [][]*source.Object {
+	t.Helper()
+	versions, missing := churn.Objects(r, cert, key)
+	if len(missing) > 0 {
+		t.Errorf("nothing was made of %v", missing)
+	}
+	return versions
 }
 
 // walk is a compiler on its way through changes.

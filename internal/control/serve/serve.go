@@ -10,6 +10,7 @@ package serve
 
 import (
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -130,18 +131,17 @@ func (s *Server) remove(c *session, reason error) {
 	}
 	key := c.workload()
 	list := s.byWorkload[key]
-	for i, other := range list {
-		if other == c {
-			list = append(list[:i:i], list[i+1:]...)
-			break
-		}
+	if i := slices.Index(list, c); i >= 0 {
+		list = append(list[:i:i], list[i+1:]...)
 	}
 	if len(list) == 0 {
 		delete(s.byWorkload, key)
 	} else {
 		s.byWorkload[key] = list
 	}
-	s.left.add(c, reason)
+	if !slices.ContainsFunc(list, func(other *session) bool { return other.claim.id == c.claim.id }) {
+		s.left.add(c, reason)
+	}
 }
 
 // workload is the key of the stream's workload in the mesh.

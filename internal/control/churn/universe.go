@@ -1,10 +1,12 @@
-package compile
+package churn
 
 import (
+	"encoding/base64"
 	"fmt"
+	"maps"
 	"math/rand/v2"
+	"slices"
 	"strings"
-	"testing"
 	"time"
 
 	"github.com/weftmesh/weft/internal/control/source"
@@ -17,8 +19,10 @@ type universe struct {
 	versions [][]*source.Object
 }
 
-// newUniverse makes the versions of all objects; those that the decoder refuses are left out.
-func newUniverse(t testing.TB, r *rand.Rand, cert, key []byte) *universe {
+// Objects makes a small world of objects that have much to do with each other: each in several versions, without those that the
+// decoder refuses. The namespaces are ns0, ns1 and istio-system; cert and key are PEM, for Secrets. Missing are the kinds of which
+// there is none.
+func Objects(r *rand.Rand, cert, key []byte) (versions [][]*source.Object, missing []string) {
 	u := &universe{rand: r, cert: map[string][]byte{"tls.crt": cert, "tls.key": key}}
 	kinds := map[string]int{}
 	for _, g := range []struct {
@@ -57,11 +61,11 @@ func newUniverse(t testing.TB, r *rand.Rand, cert, key []byte) *universe {
 		case "ServiceAccount", "Deployment":
 		default:
 			if kinds[k.RefName()] == 0 {
-				t.Errorf("no %s was made", k.RefName())
+				missing = append(missing, k.RefName())
 			}
 		}
 	}
-	return u
+	return u.versions, missing
 }
 
 // add makes up to six versions of an object.
@@ -96,6 +100,7 @@ func (u *universe) some(most int, choice func() string) string {
 	return strings.Join(list, ", ")
 }
 
+// perhaps gives the text or none.
 func (u *universe) perhaps(s string) string { return u.one(s, "") }
 
 func (u *universe) host() string {
@@ -278,8 +283,11 @@ func (u *universe) secret(name string) string {
 	if u.rand.IntN(2) == 0 {
 		data[u.one("ca.crt", "cacert")] = u.cert["tls.crt"]
 	}
-	text := secretYAML("X", name, data)
-	return strings.TrimSuffix(strings.Replace(text, ", namespace: X", "", 1), "---\n")
+	text := fmt.Sprintf("apiVersion: v1\nkind: Secret\nmetadata: {name: %s}\ndata:\n", name)
+	for _, k := range slices.Sorted(maps.Keys(data)) {
+		text += fmt.Sprintf("  %s: %s\n", k, base64.StdEncoding.EncodeToString(data[k]))
+	}
+	return text
 }
 
 func (u *universe) ingress(name string) string {
