@@ -152,10 +152,25 @@ func (p *Part) Unsupported(field, hint string) {
 func (p *Part) only(m proto.Message, path string, names ...string) {
 	m.ProtoReflect().Range(func(f protoreflect.FieldDescriptor, _ protoreflect.Value) bool {
 		if name := f.JSONName(); !slices.Contains(names, name) {
-			p.Unsupported(path+"."+name, "")
+			p.Unsupported(path+"."+name, instead[name])
 		}
 		return true
 	})
+}
+
+// instead says what to do about fields that are refused.
+var instead = map[string]string{
+	"tunnel":                "send the requests to the forward proxy's own host, or let the workload use it by itself",
+	"zoneAwareLbSetting":    "use localityLbSetting",
+	"credentialNames":       "use credentialName; servers of one port may each have their own",
+	"tlsCertificates":       "put the certificate into a Secret, and name it in credentialName",
+	"serverCertificate":     "put the certificate into a Secret, and name it in credentialName",
+	"privateKey":            "put the key into a Secret, and name it in credentialName",
+	"caCertificates":        "put the authorities into a Secret as ca.crt, and name it in credentialName",
+	"clientCertificate":     "put the certificate into a Secret, and name it in credentialName",
+	"verifyCertificateSpki": "use mode MUTUAL and subjectAltNames",
+	"verifyCertificateHash": "use mode MUTUAL and subjectAltNames",
+	"network":               "remove it: the mesh has one network",
 }
 
 // At appends a place in a list to a field path.

@@ -21,7 +21,7 @@ func (p *Part) serviceEntry(se *networking.ServiceEntry) {
 	addresses := p.entryAddresses(spec.Addresses)
 	resolution, ok := resolutions[spec.Resolution]
 	if !ok {
-		p.Unsupported("spec.resolution", "use one of NONE, STATIC, DNS, DNS_ROUND_ROBIN")
+		p.Unsupported("spec.resolution", "use one of NONE, STATIC, DNS, DNS_ROUND_ROBIN; with NONE, connections go where their clients send them")
 	}
 	p.entryEndpoints(spec)
 	p.indistinct(spec)
@@ -150,7 +150,7 @@ func (p *Part) entryEndpoints(spec *networkingapi.ServiceEntry) {
 				p.Err("PortNotFound", Key(field+".ports", name), "", "the ServiceEntry has no port named %q", name)
 			}
 		}
-		if _, err := netip.ParseAddr(e.Address); err != nil && spec.Resolution == networkingapi.ServiceEntry_STATIC {
+		if _, err := netip.ParseAddr(e.Address); err != nil && spec.Resolution == networkingapi.ServiceEntry_STATIC && !strings.HasPrefix(e.Address, "unix:") {
 			p.Err("InvalidAddress", field+".address", "use resolution DNS for names", "%q is not an IP address, as resolution STATIC needs", e.Address)
 		}
 	}

@@ -22,7 +22,7 @@ func (p *Part) workloadEntry(e *networkingapi.WorkloadEntry, path string) {
 	case e.Address == "":
 		p.Err("MissingField", path+".address", "", "an address is missing")
 	case strings.HasPrefix(e.Address, "unix:"):
-		p.Unsupported(path+".address", "unix sockets cannot be endpoints")
+		p.Unsupported(path+".address", "unix sockets cannot be endpoints: let the workload listen on a port, and give its address")
 	default:
 		p.ValidHost(e.Address, path+".address", true)
 	}
