@@ -39,7 +39,8 @@ type Options struct {
 	MaxNames int
 	// RemovalGrace is how long a cluster that was withdrawn while routes still lead to it is kept: 1 s.
 	RemovalGrace time.Duration
-	// SaveDelay collects changes before they are written to StateDir: 1 s.
+	// SaveDelay collects changes before they are written to StateDir: 100 ms, longer where writing takes long. What changed within it is
+	// not there for a proxy that is killed and starts again without a control plane.
 	SaveDelay time.Duration
 	// OnWait, when set, hears of every wait for a name that was not there; it may not block.
 	OnWait func(Wait)
@@ -166,7 +167,7 @@ func (o Options) withDefaults() Options {
 	def(&o.KeepUnused, 30*time.Minute)
 	def(&o.KeepUnknown, 2*time.Minute)
 	def(&o.RemovalGrace, time.Second)
-	def(&o.SaveDelay, time.Second)
+	def(&o.SaveDelay, 100*time.Millisecond)
 	if o.MaxNames <= 0 {
 		o.MaxNames = 4096
 	}

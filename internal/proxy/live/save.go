@@ -24,6 +24,7 @@ const (
 	saveFile    = "config.json"
 	saveVersion = 1
 	maxSaveFile = 256 << 20 // bytes; a larger file is not read
+	saveShare   = 20
 )
 
 // saved is the content of saveFile: resources as they came, so that decode checks them again when they are read.
@@ -57,11 +58,13 @@ func (l *Live) unsaved() {
 	}
 }
 
-// keepSaved writes the configuration some time after it changed, and a last time at the end.
+// keepSaved writes the configuration soon after it changed, and a last time at the end. It spends at most one part in saveShare of
+// the time on it: a large configuration that changes all the time is written less often.
 func (l *Live) keepSaved(ctx context.Context) {
 	if l.opts.StateDir == "" {
 		return
 	}
+	delay := l.opts.SaveDelay
 	for {
 		select {
 		case <-ctx.Done():
@@ -73,14 +76,16 @@ func (l *Live) keepSaved(ctx context.Context) {
 			return
 		case <-l.dirty:
 		}
-		t := time.NewTimer(l.opts.SaveDelay)
+		t := time.NewTimer(delay)
 		select {
 		case <-ctx.Done():
 			t.Stop()
 			l.save()
 			return
 		case <-t.C:
+			began := time.Now()
 			l.save()
+			delay = max(l.opts.SaveDelay, saveShare*time.Since(began))
 		}
 	}
 }
