@@ -117,7 +117,7 @@ addresses of several replicas the proxy goes to one of them, and to another when
 			if err != nil {
 				return err
 			}
-			s.out.printf("%s\n", fmt.Sprintf("%s", reply.Bootstrap))
+			s.out.printf("%s\n", reply.Bootstrap)
 			return nil
 		},
 	}

@@ -15,7 +15,6 @@ import (
 
 	"go.uber.org/goleak"
 
-	"github.com/weftmesh/weft/internal/proxy/conf"
 	"github.com/weftmesh/weft/test/rig"
 )
 
@@ -66,14 +65,6 @@ func ways(t *testing.T, answer func(net.Conn, *rig.Received) bool) []way {
 		return []*rig.Proxy{c, s}, a
 	})
 	return all
-}
-
-// gateway is a way of its own with a changed connection manager.
-func gateway(t *testing.T, answer func(net.Conn, *rig.Received) bool, change func(*conf.HTTP)) way {
-	t.Helper()
-	b := rig.NewBackend(t, answer)
-	p, a := rig.New(t).Gateway(change, rig.Plain(b.Addr().String()))
-	return way{"gateway", a, b, []*rig.Proxy{p}}
 }
 
 // summary says in one line what a backend understood: method, target, Host, framing, body, and trailers if there were any.

@@ -47,14 +47,6 @@ func reroute(p *rig.Proxy, change func(*conf.Forward)) {
 	})
 }
 
-// endless reads as zeros.
-type endless struct{}
-
-func (endless) Read(p []byte) (int, error) {
-	clear(p)
-	return len(p), nil
-}
-
 // TestStalledReaders: clients that do not read what they asked for hold no more than socket buffers; the others go on.
 func TestStalledReaders(t *testing.T) {
 	const stalled, size = 50, 64 << 20

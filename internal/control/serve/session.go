@@ -49,7 +49,6 @@ type watch struct {
 	// flights are the responses that were not answered yet, oldest first.
 	flights []flight
 
-	version uint64 // of the last state-of-the-world response
 	ackedAt time.Time
 	acks    int
 	nack    *Nack

@@ -128,9 +128,6 @@ func orNil[T any](v *T) Status {
 	return v
 }
 
-// failed reports whether an object as it is written now is refused.
-func (s *state) failed(ref model.Ref) bool { return source.HasErrors(s.findings[ref]) }
-
 // within gives the findings about a field of an object and what is below it, in the order of the fields.
 func (s *state) within(ref model.Ref, field string) []model.Finding {
 	var out []model.Finding

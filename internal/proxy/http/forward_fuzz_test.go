@@ -36,7 +36,9 @@ func FuzzForwardRequest(f *testing.F) {
 			t.Fatalf("%q was accepted and cannot be written: %v", in, err)
 		}
 		if err := c.WriteBody([]byte(body)); err == nil {
-			err = c.FinishBody(s.Trailers())
+			if err := c.FinishBody(s.Trailers()); err != nil {
+				t.Fatalf("%q: the body cannot be ended: %v", in, err)
+			}
 		} else if r.Body.Kind != message.NoBody || body != "" {
 			t.Fatalf("%q: the body cannot be written: %v", in, err)
 		}

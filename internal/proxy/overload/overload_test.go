@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -65,7 +66,8 @@ func TestWatchShedsAndRecovers(t *testing.T) {
 func TestLimits(t *testing.T) {
 	g := New(Limits{Connections: 3, ListenerConnections: 2, Requests: 1}, nil, nil)
 	a, b := g.Gate(), g.Gate()
-	if !a.Enter() || !a.Enter() || a.Enter() || !b.Enter() || b.Enter() {
+	got := []bool{a.Enter(), a.Enter(), a.Enter(), b.Enter(), b.Enter()}
+	if !slices.Equal(got, []bool{true, true, false, true, false}) {
 		t.Error("connections are counted wrongly")
 	}
 	a.Leave()

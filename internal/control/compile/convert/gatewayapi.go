@@ -101,7 +101,7 @@ func (p *Part) listenerSet(s *gatewayv1.ListenerSet) {
 func SetListeners(s *gatewayv1.ListenerSet) []gatewayv1.Listener {
 	var list []gatewayv1.Listener
 	for _, e := range s.Spec.Listeners {
-		list = append(list, gatewayv1.Listener{Name: e.Name, Hostname: e.Hostname, Port: e.Port, Protocol: e.Protocol, TLS: e.TLS, AllowedRoutes: e.AllowedRoutes})
+		list = append(list, gatewayv1.Listener(e))
 	}
 	return list
 }

@@ -5,7 +5,6 @@ import "hash/maphash"
 // Encoder encodes the header blocks of one connection in one direction. One goroutine at a time may use it.
 type Encoder struct {
 	seed maphash.Seed
-	lim  int  // the largest table wanted here
 	max  int  // the table's size now
 	low  int  // the smallest size since the last block, to be told
 	tell bool // low and max are to be told
