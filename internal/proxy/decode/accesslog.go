@@ -16,7 +16,7 @@ import (
 
 func (d *decoder) accessLogs(ms []*accesslogv3.AccessLog) (logs []conf.AccessLog) {
 	each(d, "access_log", ms, func(m *accesslogv3.AccessLog) {
-		d.only(m, "name", "filter", "typed_config")
+		d.only(m, "name", "filter", "typed_config") // the name is for people
 		var l conf.AccessLog
 		if f := m.GetFilter(); f != nil {
 			d.at("filter", func() { l.Filter = d.logFilter(f, 0) })
