@@ -154,7 +154,7 @@ func decodeStrict(raw []byte, v any) error {
 		if _, err = d.Token(); errors.Is(err, io.EOF) {
 			return nil
 		}
-		err = errors.New("something follows the object")
+		at, err = d.InputOffset(), errors.New("something follows the object")
 	}
 	return fmt.Errorf("line %d: %s", 1+bytes.Count(raw[:min(int(at), len(raw))], []byte("\n")), strings.TrimPrefix(err.Error(), "json: "))
 }
