@@ -70,7 +70,8 @@ func (x *exchange) wantsAgain(ok bool) bool {
 		x.exhausted = policy.Attempts > 0
 		return false
 	}
-	return x.payRetry() && x.backOff(policy, a.Header)
+	x.unpaid = !x.payRetry()
+	return !x.unpaid && x.backOff(policy, a.Header)
 }
 
 // outcome is how the attempt ended, as a policy sees it.

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -134,8 +135,17 @@ func (d *downstream) learn(s listen.Sniffed) {
 }
 
 func unmatched(step route.ChainStep, s listen.Sniffed) error {
-	if s.Protocol != listen.TLS && step == route.ByTransport {
+	switch {
+	case s.Protocol != listen.TLS && step == route.ByTransport:
 		return errors.New("plaintext is refused here: mutual TLS is required (PeerAuthentication STRICT)")
+	case s.Protocol != listen.TLS && step == route.ByServerName:
+		return errors.New("TLS is wanted here, and plaintext came")
+	case step == route.ByServerName && s.ServerName == "":
+		return errors.New("the client names no server (SNI), and none is for clients that do not")
+	case step == route.ByServerName:
+		return fmt.Errorf("no server here is named %q", s.ServerName)
+	case step == route.ByALPN && len(s.ALPN) > 0:
+		return fmt.Errorf("none of the protocols that the client offers (ALPN %s) is served here", strings.Join(s.ALPN, ", "))
 	}
 	return fmt.Errorf("no filter chain matches the connection's %s", step)
 }

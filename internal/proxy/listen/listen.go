@@ -69,8 +69,9 @@ func (a Accepted) Rest(c conn.Conn, resume func()) { a.life.rest = &rest{c, resu
 type Gate interface {
 	Enter() bool
 	Leave()
-	// Closed says that nothing is to be accepted for now.
+	// Closed says that nothing is to be accepted for now, Full that there is no room before another connection ends.
 	Closed() bool
+	Full() bool
 }
 
 // Server owns the goroutines of the connections that its listeners accept. Its methods may be called from any goroutine.
@@ -99,6 +100,7 @@ func (s *Server) Serve(l net.Listener) error {
 		if s.Gate != nil && s.Gate.Closed() {
 			time.Sleep(gatePause) // one connection is turned away in each; the kernel keeps the others waiting
 		}
+		s.awaitRoom(l)
 		nc, err := l.Accept()
 		switch {
 		case err == nil:
@@ -115,6 +117,20 @@ func (s *Server) Serve(l net.Listener) error {
 		}
 	}
 }
+
+// awaitRoom returns when another connection may be accepted.
+func (s *Server) awaitRoom(l net.Listener) {
+	if s.Gate == nil || !s.Gate.Full() {
+		return
+	}
+	s.Log.Warn("accepting connections pauses until others end: the table of file descriptors (ulimit -n) bears no more", "listener", l.Addr().String())
+	for s.Gate.Full() {
+		time.Sleep(roomPause)
+	}
+}
+
+// roomPause is how often a full gate is looked at.
+const roomPause = 2 * time.Millisecond
 
 // gatePause is how long a closed gate holds up accepting.
 const gatePause = 100 * time.Millisecond

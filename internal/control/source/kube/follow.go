@@ -198,7 +198,7 @@ func (f *follower) arrival(o any) (source.Arrival, bool) {
 	if !ok || !wanted(k) {
 		return source.Arrival{}, false
 	}
-	a := source.Arrival{Key: f.key(k), Object: &source.Object{Kube: k, Kind: f.kind, Origin: f.source.origin(), Born: k.GetCreationTimestamp().Time}}
+	a := source.Arrival{Key: f.key(k), Object: &source.Object{Kube: source.Compact(k), Kind: f.kind, Origin: f.source.origin(), Born: k.GetCreationTimestamp().Time}}
 	if i, ok := k.(*networkingv1.Ingress); ok {
 		f.source.statuses.keep(a.Key, kept{resource: f.resource, version: i.GetResourceVersion(), status: i.Status})
 	}
