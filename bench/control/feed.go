@@ -7,7 +7,8 @@ import (
 	"github.com/weftmesh/weft/internal/control/source"
 )
 
-// feed is a source of objects that are made as they are needed, typed: what reading and decoding them costs is not measured here.
+// feed is a source of objects that are made as they are needed, typed, in the form in which the
+// one for Kubernetes keeps them: what reading and decoding them costs is not measured here.
 type feed struct {
 	mu      sync.Mutex
 	pending []source.Change // said before Run
@@ -38,7 +39,7 @@ func (f *feed) set(objects ...source.Kube) error { return f.say(false, objects) 
 func (f *feed) say(reset bool, objects []source.Kube) error {
 	c := source.Change{Reset: reset, Set: make([]*source.Object, len(objects))}
 	for i, k := range objects {
-		o, err := source.FromKube("simulated", k)
+		o, err := source.FromKube("simulated", source.Compact(k))
 		if err != nil {
 			return err
 		}

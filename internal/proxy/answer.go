@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"net/http"
+	"strconv"
 	"strings"
 
 	"github.com/weftmesh/weft/internal/proxy/filter/cors"
@@ -51,6 +52,9 @@ func (x *exchange) answerError() {
 	if x.res.Status = x.err.Status(); x.res.Status == 0 {
 		return // there is nobody to tell
 	}
+	if x.err.kind == refusedMethod {
+		x.res.Header.Add("Allow", "") // what CONNECT asks for, a tunnel's end, has no method here (RFC 9110 section 15.5.6)
+	}
 	text := x.err.public()
 	if x.d.inMesh() {
 		if x.err.kind != denied && x.err.kind != injected {
@@ -76,8 +80,17 @@ func (x *exchange) answerError() {
 // reason is the failure in plain words, for the log and for callers within the mesh.
 func (x *exchange) reason() string {
 	why := x.cause()
-	if why != "" && x.bodyGone {
+	if why == "" {
+		return ""
+	}
+	if x.attempt > 1 {
+		why += " (attempt " + strconv.Itoa(x.attempt) + ")"
+	}
+	switch {
+	case x.bodyGone:
 		why += " (not tried again: the request's body was too long to be kept)"
+	case x.unpaid:
+		why += " (not tried again: as many retries are under way as may be)"
 	}
 	return why
 }

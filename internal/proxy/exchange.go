@@ -102,6 +102,7 @@ type progress struct {
 	// How it ended.
 	err          *Error // nil when there was a response: the upstream's, or one the route gives
 	told         string // why another proxy of the mesh answered with an error
+	unpaid       bool   // no other attempt was made, since as many retries as may be are under way
 	bodyGone     bool   // no other attempt was thought of, since the request's body was too long to be kept
 	hijacked     bool   // the connection carries another protocol now
 	socketKey    string // of the WebSocket handshake

@@ -113,7 +113,7 @@ func (p *Proxy) gauges(page *telemetry.Page) {
 	page.Gauge("weft_downstream_connections", "Open HTTP connections of clients.", float64(open))
 	page.Gauge("weft_downstream_requests_active", "Requests under way.", float64(working))
 	load := p.guard.Facts()
-	page.Gauge("weft_overload_stage", "Shortness of memory: 0 none, 1 idle connections are closed, 2 requests refused, 3 connections too.", float64(load.Stage))
+	page.Gauge("weft_overload_stage", "Shortness of memory or descriptors: 0 none, 1 idle connections are closed, 2 requests refused, 3 connections too.", float64(load.Stage))
 	page.Gauge("weft_memory_used_bytes", "Memory of the process, where a limit is watched.", float64(load.Memory))
 	page.Gauge("weft_memory_limit_bytes", "The limit of memory, 0 for none.", float64(load.MemoryLimit))
 	page.Gauge("weft_listener_connections", "Open connections of clients, relayed ones included.", float64(load.Connections))

@@ -103,7 +103,7 @@ var failures = []struct {
 	{name: "connection refused", status: 503, flag: "UF", details: "upstream_reset_before_response_started{remote_connection_failure}",
 		reason: "refused", grpc: 14, set: func(r *flagRig) { r.to(nil) }},
 	{name: "connection refused, retried", status: 503, flag: "UF,URX", details: "upstream_reset_before_response_started{remote_connection_failure}",
-		reason: "refused", grpc: 14,
+		reason: "refused (attempt 3)", grpc: 14,
 		set: func(r *flagRig) {
 			r.to(func(_ *conf.Cluster, _ *conf.HTTP, rt *conf.Route) { rt.Forward.Retry = istioRetries() })
 		}},
@@ -113,7 +113,7 @@ var failures = []struct {
 			r.says("HTTP/1.1 400 Bad Request\r\n\r\n")
 			r.to(func(c *conf.Cluster, _ *conf.HTTP, _ *conf.Route) { c.Transports = meshCluster("x", 1).Transports })
 		}},
-	{name: "circuit breaker", status: 503, flag: "UO", details: "upstream_reset_before_response_started{overflow}", reason: "too many requests", grpc: 14,
+	{name: "circuit breaker", status: 503, flag: "UO", details: "upstream_reset_before_response_started{overflow}", reason: "1 under way, and no more are allowed", grpc: 14,
 		set: func(r *flagRig) {
 			r.silent()
 			r.to(func(c *conf.Cluster, _ *conf.HTTP, _ *conf.Route) { c.MaxRequests = 1 })
@@ -137,16 +137,16 @@ var failures = []struct {
 			r.web.serveOf(2, r.port, http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }))
 			r.to(func(c *conf.Cluster, _ *conf.HTTP, _ *conf.Route) { c.Speaks = conf.HTTP2 })
 		}},
-	{name: "time-out", status: 504, flag: "UT", details: "response_timeout", reason: "no complete answer in time", grpc: 14,
+	{name: "time-out", status: 504, flag: "UT", details: "response_timeout", reason: "no complete answer within 20ms, the route", grpc: 14,
 		set: func(r *flagRig) { r.silent(); r.to(hasTimeout(20 * time.Millisecond)) }},
-	{name: "time-out of the attempt", status: 504, flag: "UT", details: "upstream_per_try_timeout", reason: "no complete answer in time", grpc: 14,
+	{name: "time-out of the attempt", status: 504, flag: "UT", details: "upstream_per_try_timeout", reason: "no answer within 20ms, the time for one attempt", grpc: 14,
 		set: func(r *flagRig) {
 			r.silent()
 			r.to(func(_ *conf.Cluster, _ *conf.HTTP, rt *conf.Route) {
 				rt.Forward.Retry = &conf.Retry{PerTry: 20 * time.Millisecond}
 			})
 		}},
-	{name: "delay and time-out", status: 504, flag: "UT,DI", details: "response_timeout", reason: "no complete answer in time", grpc: 14,
+	{name: "delay and time-out", status: 504, flag: "UT,DI", details: "response_timeout", reason: "the route's time-out", grpc: 14,
 		set: func(r *flagRig) {
 			r.silent()
 			r.to(func(_ *conf.Cluster, _ *conf.HTTP, rt *conf.Route) {
@@ -187,7 +187,7 @@ var failures = []struct {
 			r.web.serve(r.port, hello("web"))
 			r.to(faulty(conf.Fault{Delay: time.Millisecond, DelayFraction: 1e6}))
 		}},
-	{name: "local limit", status: 429, flag: "RL", details: "local_rate_limited", reason: "more than 1 requests", grpc: 14,
+	{name: "local limit", status: 429, flag: "RL", details: "local_rate_limited", reason: "over the limit of 1 in 1h0m0s; try again in 1h0m0s", grpc: 14,
 		set: func(r *flagRig) {
 			r.silent()
 			r.to(func(_ *conf.Cluster, h *conf.HTTP, _ *conf.Route) {

@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/weftmesh/weft/internal/proxy/balance"
@@ -45,7 +46,7 @@ func (x *exchange) connect() bool {
 // open takes a connection to the endpoint, or a part of one.
 func (x *exchange) open(now, deadline time.Time) error {
 	ctx := x.d.connecting(x.to)
-	if multiplexed(x.cluster.conf, x.to, &x.req, x.d.direction == gateway && x.d.secure) {
+	if multiplexed(x.cluster.conf, x.to, &x.req, x.d.direction == gateway && x.d.secure) || x.translated() {
 		c := &x.call2
 		if x.hedges() {
 			c = &call2{} // there may be several at a time
@@ -102,7 +103,10 @@ func (e *endpoint) scheme(of string) string {
 // reportUnreached tells the balancer about an endpoint that could not be reached, unless that was our own limit.
 func (x *exchange) reportUnreached(err error) {
 	var u *upstream.Error
-	if errors.As(err, &u) && (u.Op == upstream.Connect || u.Op == upstream.Handshake) && !errors.Is(u.Err, context.Canceled) {
+	if errors.As(err, &u) && u.Ours() {
+		x.p.clusters.trim(x.p.opt.Now())
+	}
+	if errors.As(err, &u) && (u.Op == upstream.Connect || u.Op == upstream.Handshake) && !errors.Is(u.Err, context.Canceled) && !u.Ours() {
 		if x.deadline.IsZero() || x.p.opt.Now().Before(x.deadline) {
 			x.cluster.balancer.Report(x.to.host, balance.ConnectFailed, x.p.opt.Now().Sub(x.tried), u)
 		}
@@ -145,8 +149,8 @@ func (x *exchange) answering() {
 func (x *exchange) broken(op string, err error) bool {
 	x.err = unanswered(op, err)
 	x.err.late = x.status != 0
-	if x.err.kind == upstreamTimeout && !x.expired() {
-		x.err.kind = tryTimeout
+	if x.err.kind == upstreamTimeout {
+		x.timedOut()
 	}
 	if unprocessed(err) {
 		x.unsent = true // as the endpoint says; it may be about to leave, and no sign of ill health
@@ -157,6 +161,19 @@ func (x *exchange) broken(op string, err error) bool {
 	}
 	x.cluster.balancer.Report(x.to.host, balance.Broken, x.p.opt.Now().Sub(x.tried), x.err)
 	return false
+}
+
+// timedOut says how much time there was, and for what.
+func (x *exchange) timedOut() {
+	switch {
+	case !x.expired():
+		x.err.kind = tryTimeout
+		x.err.Cause = fmt.Errorf("no answer within %s, the time for one attempt", x.until.Sub(x.tried).Round(time.Millisecond))
+	case x.limited:
+		x.err.Cause = fmt.Errorf("no complete answer within %s, the client's %s", x.deadline.Sub(x.start), grpcTimeoutHeader)
+	default:
+		x.err.Cause = fmt.Errorf("no complete answer within %s, the route's time-out", x.deadline.Sub(x.start))
+	}
 }
 
 // giveBack ends the attempt: the connection goes back to its pool, or is closed. The response's strings die.

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -102,13 +103,29 @@ func silenceAt(l *conf.Listener) time.Duration {
 // look sniffs unless nothing depends on it.
 func (d *downstream) look(l *conf.Listener, s *stream) (detected, error) {
 	if s == nil {
+		heard := d.unheardYet(silenceAt(l))
 		s, c, err := listen.Sniff(d.conn, silenceAt(l), talkTime)
+		if e := heard(); err == nil {
+			err = e
+		}
 		return detected{Sniffed: s, conn: c}, err
 	}
 	if !sniffs(l, d.destination.Port()) {
 		return detected{conn: d.conn}, nil
 	}
 	return d.p.detect(d.conn, "inbound "+d.destination.String(), s.openEarly)
+}
+
+// unheardYet has a connection on which nothing was said end as idle ones do, when the proxy drains or is short of something. What it
+// gives ends that.
+func (d *downstream) unheardYet(silence time.Duration) (heard func() error) {
+	d.track.conn, d.track.idle, d.track.dir = d.conn, silence, d.direction
+	d.track.enter(idle, d.p.opt.Now())
+	d.p.tracker.add(d.track)
+	return func() error {
+		d.p.tracker.remove(d.track)
+		return d.conn.SetReadDeadline(time.Time{}) // a sweep may have set it
+	}
 }
 
 // sniffs reports whether any chain for the port asks about the first bytes.
@@ -134,8 +151,19 @@ func (d *downstream) learn(s listen.Sniffed) {
 }
 
 func unmatched(step route.ChainStep, s listen.Sniffed) error {
-	if s.Protocol != listen.TLS && step == route.ByTransport {
+	switch {
+	case s.Protocol == listen.Silent:
+		return errors.New("the client said nothing")
+	case s.Protocol != listen.TLS && step == route.ByTransport:
 		return errors.New("plaintext is refused here: mutual TLS is required (PeerAuthentication STRICT)")
+	case s.Protocol != listen.TLS && step == route.ByServerName:
+		return errors.New("TLS is wanted here, and plaintext came")
+	case step == route.ByServerName && s.ServerName == "":
+		return errors.New("the client names no server (SNI), and none is for clients that do not")
+	case step == route.ByServerName:
+		return fmt.Errorf("no server here is named %q", s.ServerName)
+	case step == route.ByALPN && len(s.ALPN) > 0:
+		return fmt.Errorf("none of the protocols that the client offers (ALPN %s) is served here", strings.Join(s.ALPN, ", "))
 	}
 	return fmt.Errorf("no filter chain matches the connection's %s", step)
 }

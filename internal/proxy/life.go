@@ -292,6 +292,7 @@ func (r *running) list() []admin.Listener {
 }
 
 func (r *running) closeListeners() {
+	r.p.guard.Release()
 	for _, b := range r.listeners {
 		b.Close()
 	}

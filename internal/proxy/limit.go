@@ -73,9 +73,18 @@ func (x *exchange) count(l *conf.LocalLimit) bool {
 		return true
 	}
 	x.limitChange, x.limitExhausted = &l.Response, l.Exhausted
-	x.fail(overLimit, "limit", fmt.Errorf("more than %d requests in too short a time; try again in %s", v.Limit, roundUp(v.Reset)))
+	x.fail(overLimit, "limit", overLimitBy(&v))
 	x.err.status = l.Status
 	return false
+}
+
+// overLimitBy says what the limit is and when another request may come.
+func overLimitBy(v *ratelimit.Verdict) error {
+	burst := ""
+	if v.Bucket.Max != v.Bucket.Fill {
+		burst = fmt.Sprintf(" and %d at once", v.Bucket.Max)
+	}
+	return fmt.Errorf("over the limit of %d in %s%s; try again in %s", v.Bucket.Fill, v.Bucket.Interval, burst, roundUp(v.Next))
 }
 
 // limitRules gives the rules by which the route, its virtual host, or both describe the request.

@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"errors"
 	"fmt"
 	"strings"
 
@@ -12,7 +11,7 @@ import (
 func (x *exchange) pick() bool {
 	if !x.counted {
 		if !x.cluster.breaker.Request() {
-			return x.fail(overflow, "pick", errors.New("too many requests"))
+			return x.fail(overflow, "pick", fmt.Errorf("cluster %s: %d under way, and no more are allowed", x.cluster.conf.Name, x.cluster.conf.MaxRequests))
 		}
 		x.counted = true
 		if !x.cluster.used.Load() {

@@ -154,7 +154,7 @@ func New(o Options) (*Proxy, error) {
 	}
 	p.exchanges.New = func() any { return &exchange{} }
 	p.guard = overload.New(overload.Limits{Connections: o.Bootstrap.MaxConnections, ListenerConnections: o.Bootstrap.MaxListenerConnections,
-		Requests: o.Bootstrap.MaxRequests, Memory: o.MemoryLimit}, overload.Used, overload.Relieve)
+		Requests: o.Bootstrap.MaxRequests, Memory: o.MemoryLimit, Bearable: overload.Bearable()}, overload.Used, overload.Relieve)
 	p.countings.New = func() any { return &counting{} }
 	if p.config == nil || p.source == nil {
 		if p.plane, err = plane.New(o.Bootstrap, o.DialControl, o.Log, o.Taken != nil); err != nil {

@@ -506,6 +506,9 @@ func TestMalformedNeverReachesTheApplication(t *testing.T) {
 			if err != nil || res.StatusCode != c.status {
 				t.Fatalf("%v, %v; want %d", res, err, c.status)
 			}
+			if allow, told := res.Header["Allow"]; c.status == 405 && (!told || allow[0] != "") {
+				t.Errorf("allow: %q", allow) // RFC 9110 section 15.5.6 wants it, and no method is of use here
+			}
 			if c.status != 405 {
 				eventually(t, "logged as protocol error", func() bool { return client.logged(fmt.Sprintf(" %d DPE ", c.status)) })
 			}

@@ -60,10 +60,12 @@ func (x *exchange) tunnelEnded(err error) {
 	}
 }
 
+var errNoForwardProxy = errors.New("this listener is no forward proxy")
+
 // establish answers CONNECT: the forward proxy relays what follows to the name that the client gives.
 func (x *exchange) establish() {
 	if !x.d.forward {
-		x.fail(refusedMethod, "admit", nil)
+		x.fail(refusedMethod, "connect", errNoForwardProxy)
 		x.answerError()
 		x.end = x.p.opt.Now()
 		x.record()

@@ -111,20 +111,23 @@ func (l *Log) run(w io.Writer) {
 	}
 	timer := time.NewTimer(flushAfter)
 	defer timer.Stop()
-	armed := true
+	armed := true // the line that comes after a silence is written at once, those that follow it together
 	for {
 		select {
 		case n := <-l.lines:
 			buf = l.take(buf, n)
-			if len(buf) >= flushBytes {
+			if len(buf) >= flushBytes || !armed {
 				flush()
-			} else if !armed {
+			}
+			if !armed {
 				timer.Reset(flushAfter)
 				armed = true
 			}
 		case <-timer.C:
-			flush()
-			armed = false
+			if armed = len(buf) > 0; armed {
+				flush()
+				timer.Reset(flushAfter)
+			}
 		case <-l.stop:
 			for {
 				select {

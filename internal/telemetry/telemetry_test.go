@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	dto "github.com/prometheus/client_model/go"
@@ -159,4 +160,34 @@ func TestLogNeverWaits(t *testing.T) {
 	if got := uint64(strings.Count(g.String(), "\n")); got != n-l.Dropped() {
 		t.Fatalf("%d lines, %d dropped of %d", got, l.Dropped(), n)
 	}
+}
+
+// writes hands every write on.
+type writes chan string
+
+func (w writes) Write(p []byte) (int, error) {
+	w <- string(p)
+	return len(p), nil
+}
+
+func TestTheLineAfterASilenceIsWrittenAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := make(writes)
+		l := NewLog(w)
+		time.Sleep(time.Minute)
+		for range 2 {
+			from := time.Now()
+			l.Write(entry())
+			if <-w; time.Since(from) != 0 {
+				t.Errorf("after %s", time.Since(from))
+			}
+			l.Write(entry())
+			l.Write(entry())
+			if text := <-w; strings.Count(text, "\n") != 2 || time.Since(from) != flushAfter {
+				t.Errorf("those that followed: %q after %s", text, time.Since(from))
+			}
+			time.Sleep(2 * flushAfter)
+		}
+		l.Close()
+	})
 }

@@ -1,8 +1,11 @@
 package wire
 
 import (
+	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"net/netip"
 	"os"
 	"slices"
@@ -128,13 +131,32 @@ func ReadBootstrap(path string) (*Bootstrap, error) {
 		return nil, fmt.Errorf("bootstrap: %w", err)
 	}
 	var b Bootstrap
-	if err := json.Unmarshal(raw, &b); err != nil {
+	if err := decodeStrict(raw, &b); err != nil {
 		return nil, fmt.Errorf("bootstrap %s: %w", path, err)
 	}
 	if err := b.check(); err != nil {
 		return nil, fmt.Errorf("bootstrap %s: %w", path, err)
 	}
 	return &b, nil
+}
+
+// decodeStrict decodes one JSON object, refuses fields that are none of v's, and says in which line it cannot go on.
+func decodeStrict(raw []byte, v any) error {
+	d := json.NewDecoder(bytes.NewReader(raw))
+	d.DisallowUnknownFields()
+	err := d.Decode(v)
+	at := d.InputOffset()
+	var syntax *json.SyntaxError
+	if errors.As(err, &syntax) {
+		at = syntax.Offset
+	}
+	if err == nil {
+		if _, err = d.Token(); errors.Is(err, io.EOF) {
+			return nil
+		}
+		at, err = d.InputOffset(), errors.New("something follows the object")
+	}
+	return fmt.Errorf("line %d: %s", 1+bytes.Count(raw[:min(int(at), len(raw))], []byte("\n")), strings.TrimPrefix(err.Error(), "json: "))
 }
 
 func (b *Bootstrap) check() error {
@@ -150,6 +172,17 @@ func (b *Bootstrap) check() error {
 	}
 	if slices.Contains(b.Controls(), "") {
 		return fmt.Errorf("control: an address in %q is empty", b.Control)
+	}
+	for _, n := range []struct {
+		field string
+		value int64
+	}{
+		{"maxConnections", b.MaxConnections}, {"maxListenerConnections", b.MaxListenerConnections}, {"maxRequests", b.MaxRequests},
+		{"drainSeconds", int64(b.DrainSeconds)}, {"upgradeDrainSeconds", int64(b.UpgradeDrainSeconds)},
+	} {
+		if n.value < 0 {
+			return fmt.Errorf("%s: %d is less than 0", n.field, n.value)
+		}
 	}
 	for _, a := range []struct{ field, addr string }{
 		{"outbound", b.Outbound}, {"inbound", b.Inbound}, {"dns", b.DNS}, {"admin", b.Admin}, {"forwardProxy", b.ForwardProxy},

@@ -70,6 +70,7 @@ func TestBootstrapNamesTheFieldThatIsWrong(t *testing.T) {
 		{"roots", func(b *Bootstrap) { b.Roots = "" }, "roots"},
 		{"address", func(b *Bootstrap) { b.Inbound = "localhost" }, "inbound"},
 		{"dns", func(b *Bootstrap) { b.DNS = "1.2.3.4" }, "dns"},
+		{"limit", func(b *Bootstrap) { b.MaxRequests = -1 }, "maxRequests: -1"},
 	} {
 		b := good
 		c.change(&b)
@@ -88,5 +89,24 @@ func TestBootstrapNamesTheFieldThatIsWrong(t *testing.T) {
 	}
 	if _, err := ReadBootstrap(filepath.Join(t.TempDir(), "none")); err == nil {
 		t.Error("a missing file was read")
+	}
+}
+
+func TestBootstrapNamesTheLineThatIsWrong(t *testing.T) {
+	for text, want := range map[string]string{
+		"{\n\"node\": {\n\"nam\": \"a\"}}": `line 3: unknown field "nam"`,
+		"{\n\"maxConnection\": 5}":         `unknown field "maxConnection"`,
+		"{\"mark\": \"x\"}":                "mark",
+		"{\"mark\": 1,\n\n]":               "line 3: invalid character",
+		"{}\n{}":                           "line 2: something follows the object",
+		"":                                 "line 1: EOF",
+	} {
+		file := filepath.Join(t.TempDir(), "bootstrap.json")
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := ReadBootstrap(file); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v, want %s", text, err, want)
+		}
 	}
 }

@@ -184,8 +184,12 @@ func (c *Client) Run(ctx context.Context) error {
 			failures++
 			c.failed.Add(1)
 			wait = c.backoff(failures)
+			expires := "there is none yet"
+			if at := c.Expiry(); !at.IsZero() {
+				expires = at.Format(time.RFC3339)
+			}
 			c.options.Log.Warn("no new certificate from the authority; trying again", "error", err, "control", c.options.Control,
-				"attempt", failures, "in", wait.Round(time.Millisecond), "expires", c.Expiry())
+				"attempt", failures, "in", wait.Round(time.Millisecond), "expires", expires)
 		default:
 			failures = 0
 			c.renewed.Add(1)

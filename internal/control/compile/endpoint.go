@@ -11,6 +11,7 @@ import (
 
 	"github.com/weftmesh/weft/internal/control/compile/convert"
 	"github.com/weftmesh/weft/internal/control/model"
+	"github.com/weftmesh/weft/internal/control/source"
 )
 
 // endpoints gathers the instances of one service.
@@ -101,7 +102,7 @@ func (c *compiler) endpointOf(slice *discoveryv1.EndpointSlice, e *discoveryv1.E
 	if e.TargetRef == nil || e.TargetRef.Kind != "Pod" {
 		// The youngest of those with the address has it now.
 		if list := c.at(a); len(list) > 0 {
-			if pod, ok := list[len(list)-1].Kube.(*corev1.Pod); ok && pod.Namespace == slice.Namespace {
+			if pod := source.PodOf(list[len(list)-1].Kube); pod != nil && pod.Namespace == slice.Namespace {
 				describePod(ep, pod)
 			}
 		}
@@ -109,14 +110,14 @@ func (c *compiler) endpointOf(slice *discoveryv1.EndpointSlice, e *discoveryv1.E
 	}
 	ep.Instance = e.TargetRef.Name
 	if o := c.object(model.Ref{Kind: "Pod", Namespace: slice.Namespace, Name: e.TargetRef.Name}); o != nil {
-		if pod, ok := o.Kube.(*corev1.Pod); ok {
+		if pod := source.PodOf(o.Kube); pod != nil {
 			describePod(ep, pod)
 		}
 	}
 	return ep
 }
 
-func describePod(ep *model.Endpoint, pod *corev1.Pod) {
+func describePod(ep *model.Endpoint, pod *source.Pod) {
 	ep.Instance, ep.Namespace, ep.Labels = pod.Name, pod.Namespace, pod.Labels
 	ep.ServiceAccount, ep.Workload, ep.Mesh = serviceAccount(pod), podOwner(pod), hasSidecar(pod)
 	ep.Proxyless = isProxyless(pod)
@@ -162,11 +163,11 @@ func (c *compiler) selectForEntry(found *endpoints, se *networking.ServiceEntry)
 		}
 	}
 	for _, r := range c.selected("Pod", se.Namespace, se.Spec.WorkloadSelector.Labels) {
-		pod, ok := r.Kube.(*corev1.Pod)
-		if !ok || pod.Status.PodIP == "" {
+		pod := source.PodOf(r.Kube)
+		if pod == nil || len(pod.IPs) == 0 {
 			continue
 		}
-		ep := &model.Endpoint{Address: pod.Status.PodIP, Ready: isReady(pod)}
+		ep := &model.Endpoint{Address: pod.IPs[0], Ready: pod.Ready}
 		describePod(ep, pod)
 		found.add(ep, convert.TargetPorts(se.Spec.Ports, nil))
 	}

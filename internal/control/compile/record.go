@@ -5,7 +5,6 @@ import (
 	"slices"
 
 	networking "istio.io/client-go/pkg/apis/networking/v1"
-	corev1 "k8s.io/api/core/v1"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/weftmesh/weft/internal/control/compile/convert"
@@ -281,7 +280,7 @@ func topicsOf(o *source.Object, about topicKind) (list []topic) {
 			list = append(list, topic{onLabel, kind, o.GetNamespace(), key + "=" + v})
 		}
 	case onAddress:
-		if pod, ok := o.Kube.(*corev1.Pod); ok && placed(pod) {
+		if pod := source.PodOf(o.Kube); pod != nil && placed(pod) {
 			for _, a := range podWorkload(pod).Addresses {
 				list = append(list, topic{about: onAddress, a: kind, b: a.String()})
 			}

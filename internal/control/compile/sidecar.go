@@ -6,10 +6,9 @@ import (
 	"slices"
 	"strings"
 
-	corev1 "k8s.io/api/core/v1"
-
 	"github.com/weftmesh/weft/internal/control/compile/convert"
 	"github.com/weftmesh/weft/internal/control/model"
+	"github.com/weftmesh/weft/internal/control/source"
 )
 
 // sidecar gives that of an object, nil for none or for one without effect. Of several for a whole namespace, or for the mesh, the
@@ -63,7 +62,7 @@ func (c *compiler) selectedByBoth(namespace string, a, b map[string]string) stri
 		names = append(names, r.GetName())
 	}
 	for _, r := range c.selected("Pod", namespace, both) {
-		if pod, ok := r.Kube.(*corev1.Pod); ok && !ended(pod) && c.object(model.Ref{Kind: "WorkloadEntry", Namespace: namespace, Name: pod.Name}) == nil {
+		if pod := source.PodOf(r.Kube); pod != nil && !ended(pod) && c.object(model.Ref{Kind: "WorkloadEntry", Namespace: namespace, Name: pod.Name}) == nil {
 			names = append(names, pod.Name)
 		}
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/weftmesh/weft/internal/control/compile/convert"
 	"github.com/weftmesh/weft/internal/control/model"
+	"github.com/weftmesh/weft/internal/control/source"
 )
 
 // Annotations and labels of pods that the compiler reads.
@@ -91,7 +92,7 @@ func (k *Compiler) workload(i instance) *model.Workload {
 			w = entryWorkload(e)
 		}
 	} else if r := k.records[model.Ref{Kind: "Pod", Namespace: i.namespace, Name: i.name}]; r != nil && !r.refused {
-		if pod, ok := r.Kube.(*corev1.Pod); ok && !ended(pod) {
+		if pod := source.PodOf(r.Kube); pod != nil && !ended(pod) {
 			w = podWorkload(pod)
 		}
 	}
@@ -192,31 +193,24 @@ func (c *compiler) gatewayWorkloads() []*model.Workload {
 }
 
 // ended reports whether a pod runs no more.
-func ended(pod *corev1.Pod) bool {
-	return pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed
+func ended(pod *source.Pod) bool {
+	return pod.Phase == corev1.PodSucceeded || pod.Phase == corev1.PodFailed
 }
 
 // placed reports whether a pod has its addresses to itself; otherwise they are the node's.
-func placed(pod *corev1.Pod) bool { return !ended(pod) && !pod.Spec.HostNetwork }
+func placed(pod *source.Pod) bool { return !ended(pod) && !pod.HostNetwork }
 
-func podWorkload(pod *corev1.Pod) *model.Workload {
+func podWorkload(pod *source.Pod) *model.Workload {
 	w := &model.Workload{
 		Namespace: pod.Namespace, Name: pod.Name, Owner: podOwner(pod), Labels: pod.Labels,
-		Locality: localityOf(pod.Labels), ServiceAccount: serviceAccount(pod), Gateway: isGateway(pod), Ready: isReady(pod),
+		Locality: localityOf(pod.Labels), ServiceAccount: serviceAccount(pod), Gateway: isGateway(pod), Ready: pod.Ready,
 		ProxyProtocol: convert.PodHeader(pod.Annotations),
 	}
-	for _, ip := range pod.Status.PodIPs {
-		addAddress(w, ip.IP)
+	for _, ip := range pod.IPs {
+		addAddress(w, ip)
 	}
-	if len(pod.Status.PodIPs) == 0 {
-		addAddress(w, pod.Status.PodIP)
-	}
-	for _, c := range pod.Spec.Containers {
-		for _, port := range c.Ports {
-			if (port.Protocol == "" || port.Protocol == corev1.ProtocolTCP) && port.ContainerPort > 0 {
-				addPort(w, model.WorkloadPort{Number: uint16(port.ContainerPort), Protocol: model.Auto})
-			}
-		}
+	for _, port := range pod.Ports {
+		addPort(w, model.WorkloadPort{Number: port, Protocol: model.Auto})
 	}
 	return w
 }
@@ -238,7 +232,7 @@ func localityOf(labels map[string]string) string {
 }
 
 // podOwner names what a user calls the workload: the Deployment. A ReplicaSet is called after its Deployment and a hash.
-func podOwner(pod *corev1.Pod) string {
+func podOwner(pod *source.Pod) string {
 	hash := pod.Labels["pod-template-hash"]
 	for _, ref := range pod.OwnerReferences {
 		if ref.Controller != nil && !*ref.Controller {
@@ -255,20 +249,11 @@ func podOwner(pod *corev1.Pod) string {
 	return pod.Name
 }
 
-func serviceAccount(pod *corev1.Pod) string {
-	if pod.Spec.ServiceAccountName == "" {
-		return "default"
-	}
-	return pod.Spec.ServiceAccountName
+func serviceAccount(pod *source.Pod) string {
+	return cmp.Or(pod.ServiceAccount, "default")
 }
 
-func isReady(pod *corev1.Pod) bool {
-	return slices.ContainsFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool {
-		return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
-	})
-}
-
-func isGateway(pod *corev1.Pod) bool {
+func isGateway(pod *source.Pod) bool {
 	if pod.Annotations[GatewayAnnotation] == "true" || strings.Contains(pod.Annotations[istioTemplatesAnnotation], "gateway") {
 		return true
 	}
@@ -277,11 +262,11 @@ func isGateway(pod *corev1.Pod) bool {
 }
 
 // isProxyless reports whether the pod's own gRPC library is in the mesh, in the way in which Istio's users ask for it.
-func isProxyless(pod *corev1.Pod) bool {
+func isProxyless(pod *source.Pod) bool {
 	return slices.Contains(strings.Split(pod.Annotations[istioTemplatesAnnotation], ","), "grpc-agent")
 }
 
-func hasSidecar(pod *corev1.Pod) bool {
+func hasSidecar(pod *source.Pod) bool {
 	return pod.Labels[convert.TLSModeLabel] == "istio" || pod.Annotations[SidecarAnnotation] == "true" || pod.Annotations[istioStatusAnnotation] != ""
 }
 

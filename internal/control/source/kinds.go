@@ -118,6 +118,7 @@ var kindsByType = func() map[reflect.Type]*Kind {
 	for _, k := range kinds {
 		m[reflect.TypeOf(k.New())] = k
 	}
+	m[reflect.TypeFor[*Pod]()] = LookupKind("", "Pod")
 	return m
 }()
 

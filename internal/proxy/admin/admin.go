@@ -8,10 +8,12 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/http/pprof"
 	"net/netip"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -62,12 +64,16 @@ func Handler(f *Facts) http.Handler {
 	mux := http.NewServeMux()
 	for _, p := range f.pages() {
 		serve := p.serve
+		if takes, ok := parameters[p.path]; ok {
+			serve = taking(p.path, takes, serve)
+		}
 		if p.local {
 			serve = local(serve)
 		}
 		mux.HandleFunc(p.method+p.path, serve)
 	}
 	mux.HandleFunc("GET /{$}", f.index)
+	mux.HandleFunc("/", f.missed)
 	return mux
 }
 
@@ -87,14 +93,13 @@ func (f *Facts) pages() []page {
 		}
 		fmt.Fprintln(w, "ready")
 	}
-	metrics := func(w http.ResponseWriter, _ *http.Request) { f.prometheus(w, nil) }
 	show := func(of func() any) http.HandlerFunc {
 		return func(w http.ResponseWriter, _ *http.Request) { f.writeJSON(w, of()) }
 	}
 	return []page{
 		{"GET ", "/certs", false, "certificates of the workload, public facts", show(f.certs)},
 		{"GET ", "/clusters", false, "clusters and what was found out about their endpoints; ?format=json", f.clusters},
-		{"GET ", "/config_dump", false, "the configuration in force, without secrets", show(f.dump)},
+		{"GET ", "/config_dump", false, "the configuration in force, without secrets; ?resource=dynamic_active_clusters and the like, ?name_regex", f.configDump},
 		{"", "/debug/pprof/", true, "profiles of the Go runtime", pprof.Index},
 		{"", "/debug/pprof/cmdline", true, "", pprof.Cmdline},
 		{"", "/debug/pprof/profile", true, "", pprof.Profile},
@@ -104,16 +109,54 @@ func (f *Facts) pages() []page {
 		{"POST ", "/drain_listeners", true, "begin to drain, and answer at once; ?inboundonly leaves what the workload calls", f.drainListeners},
 		{"GET ", "/healthz", false, "200 while the proxy runs", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") }},
 		{"GET ", "/healthz/ready", false, "as /ready", ready},
+		{"GET ", "/help", false, "", f.index},
 		{"GET ", "/listeners", false, "open listeners; ?format=json", f.listeners},
 		{"POST ", "/logging", true, "?level=debug, info, warning or error", f.logging},
 		{"GET ", "/memory", false, "memory in use, in bytes", show(memory)},
-		{"GET ", "/metrics", false, "as /stats/prometheus", metrics},
+		{"GET ", "/metrics", false, "as /stats/prometheus", f.metrics},
 		{"POST ", "/quitquitquit", true, "drain and end", f.quit},
 		{"GET ", "/ready", false, "200 when the proxy can serve, else 503 and what is missing", ready},
 		{"GET ", "/server_info", false, "version, state, epoch, node", show(func() any { return f.serverInfo() })},
-		{"GET ", "/stats", false, "counters; ?filter=REGEXP, ?format=json or prometheus", f.stats},
-		{"GET ", "/stats/prometheus", false, "all metrics", metrics},
+		{"GET ", "/stats", false, "counters; ?filter=REGEXP, ?usedonly, ?format=json or prometheus", f.stats},
+		{"GET ", "/stats/prometheus", false, "all metrics; ?filter=REGEXP, ?usedonly", f.metrics},
 	}
+}
+
+// parameters are those that pages with any take. Others are refused, so that nobody believes a page chosen from that is whole.
+var parameters = map[string][]string{
+	"/clusters":         {"format"},
+	"/config_dump":      {"include_eds", "name_regex", "resource"},
+	"/listeners":        {"format"},
+	"/logging":          {"level"},
+	"/metrics":          {"filter", "usedonly"},
+	"/stats":            {"filter", "format", "usedonly"},
+	"/stats/prometheus": {"filter", "usedonly"},
+}
+
+// taking refuses parameters that a page does not take.
+func taking(path string, takes []string, serve http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		for _, name := range slices.Sorted(maps.Keys(r.URL.Query())) {
+			if !slices.Contains(takes, name) {
+				http.Error(w, fmt.Sprintf("%s has no parameter %q; it takes %s", path, name, strings.Join(takes, ", ")), http.StatusBadRequest)
+				return
+			}
+		}
+		serve(w, r)
+	}
+}
+
+// missed answers what no page does: a wrong method is told the right one, a wrong path where the right ones are listed.
+func (f *Facts) missed(w http.ResponseWriter, r *http.Request) {
+	for _, p := range f.pages() {
+		if p.path == r.URL.Path {
+			method := strings.TrimSpace(p.method)
+			w.Header().Set("Allow", method)
+			http.Error(w, fmt.Sprintf("%s takes %s, not %s", p.path, method, r.Method), http.StatusMethodNotAllowed)
+			return
+		}
+	}
+	http.Error(w, fmt.Sprintf("there is no page %s; /help lists those that there are", r.URL.Path), http.StatusNotFound)
 }
 
 // local refuses callers from other machines.

@@ -43,7 +43,8 @@ func facts() *Facts {
 		Listeners: func() []Listener { return []Listener{{"virtualInbound", "[::1]:15006"}} },
 		Identity:  func() *identity.Material { return nil },
 		Stats: func() []telemetry.Stat {
-			return []telemetry.Stat{{Scope: "cluster", Instance: "a", Name: "upstream_rq_total", Value: 4}, {Scope: "server", Name: "live", Value: 1}}
+			return []telemetry.Stat{{Scope: "cluster", Instance: "a", Name: "upstream_rq_total", Value: 4}, {Scope: "server", Name: "live", Value: 1},
+				{Scope: "cluster", Instance: "a", Name: "upstream_cx_total", Value: 0}}
 		},
 		Metrics: func(w io.Writer) (int64, error) {
 			n, err := io.WriteString(w, "# TYPE one counter\none{a=\"b\"} 1\n# TYPE two counter\ntwo 2\n")
@@ -121,19 +122,64 @@ func TestConfigDumpHidesSecrets(t *testing.T) {
 	}
 }
 
+func TestPartsOfTheConfiguration(t *testing.T) {
+	for path, want := range map[string][]string{
+		"/config_dump?resource=dynamic_active_clusters":              {`"@type": "type.googleapis.com/envoy.admin.v3.ClustersConfigDump.DynamicCluster"`, `"version_info": "7"`},
+		"/config_dump?resource=dynamic_listeners&name_regex=^l$":     {`DynamicListener`, `"version_info": "8"`, `[redacted]`},
+		"/config_dump?resource=dynamic_listeners&name_regex=^other$": {`"configs": []`},
+		"/config_dump?resource=dynamic_route_configs&include_eds":    {`"configs": []`},
+		"/config_dump?resource=bootstrap":                            {`BootstrapConfigDump`, `"web-1"`},
+		"/config_dump?resource=live":                                 {`"connected": true`},
+		"/config_dump?name_regex=a":                                  {`BootstrapConfigDump`, `"version_info": "7"`},
+		"/config_dump?include_eds":                                   {`"snapshot"`, `"live"`, `"version_info": "7"`},
+	} {
+		code, got := get(t, facts(), "GET", path)
+		for _, part := range want {
+			if code != 200 || !strings.Contains(got, part) {
+				t.Errorf("%s: %d, no %s in\n%s", path, code, part, got)
+			}
+		}
+		if strings.Contains(path, "name_regex") && (strings.Contains(got, "snapshot") || strings.Contains(path, "=a") && strings.Contains(got, `"8"`)) {
+			t.Errorf("%s: more than was asked for:\n%s", path, got)
+		}
+	}
+	if code, text := get(t, facts(), "GET", "/config_dump?resource=static_clusters"); code != http.StatusNotFound || !strings.Contains(text, "dynamic_listeners") {
+		t.Errorf("%d %q", code, text)
+	}
+}
+
+func TestWhatIsNoPage(t *testing.T) {
+	for _, c := range []struct {
+		method, path string
+		code         int
+		says         string
+	}{
+		{"GET", "/drain", 405, "/drain takes POST, not GET"}, {"POST", "/clusters", 405, "/clusters takes GET"}, {"GET", "/nosuch", 404, "/help lists"},
+		{"GET", "/clusters?fmt=json", 400, `no parameter "fmt"; it takes format`}, {"GET", "/help", 200, "/config_dump"}, {"GET", "/ready?probe=1", 200, "ready"},
+	} {
+		if code, text := get(t, facts(), c.method, c.path); code != c.code || !strings.Contains(text, c.says) {
+			t.Errorf("%s %s: %d %q", c.method, c.path, code, text)
+		}
+	}
+}
+
 func TestStats(t *testing.T) {
 	for path, want := range map[string]string{
-		"/stats":                              "cluster.a.upstream_rq_total: 4\nserver.live: 1\n",
+		"/stats":                              "cluster.a.upstream_cx_total: 0\ncluster.a.upstream_rq_total: 4\nserver.live: 1\n",
 		"/stats?filter=^server":               "server.live: 1\n",
 		"/stats?format=prometheus&filter=one": "# TYPE one counter\none{a=\"b\"} 1\n",
 		"/stats/prometheus":                   "# TYPE one counter\none{a=\"b\"} 1\n# TYPE two counter\ntwo 2\n",
+		"/stats/prometheus?filter=o":          "# TYPE one counter\none{a=\"b\"} 1\n# TYPE two counter\ntwo 2\n",
+		"/metrics?filter=two":                 "# TYPE two counter\ntwo 2\n",
+		"/stats?usedonly":                     "cluster.a.upstream_rq_total: 4\nserver.live: 1\n",
+		"/stats?usedonly&filter=cx":           "",
 		"/listeners":                          "virtualInbound::[::1]:15006\n",
 	} {
 		if code, got := get(t, facts(), "GET", path); code != 200 || got != want {
 			t.Errorf("%s: %d\n%s", path, code, got)
 		}
 	}
-	for _, path := range []string{"/stats?filter=(", "/stats?format=yaml"} {
+	for _, path := range []string{"/stats?filter=(", "/stats?format=yaml", "/stats?type=Gauges", "/metrics?format=json", "/config_dump?mask=a", "/config_dump?name_regex=("} {
 		if code, _ := get(t, facts(), "GET", path); code != http.StatusBadRequest {
 			t.Errorf("%s: %d", path, code)
 		}

@@ -1,5 +1,6 @@
 // Package overload keeps a proxy standing when more comes than it can bear: it counts connections and requests against limits, and
-// watches memory, so that load is turned away before the kernel ends the process.
+// watches memory and descriptors, so that load is turned away before the kernel ends the process, and accepted only where there is something
+// left to serve it with.
 package overload
 
 import (
@@ -9,7 +10,7 @@ import (
 	"time"
 )
 
-// Stage is how short of memory the process is.
+// Stage is how short of memory, or of descriptors, the process is.
 type Stage int32
 
 // The stages. Each does what those before it do.
@@ -34,6 +35,9 @@ type Limits struct {
 	Requests int64
 	// Memory is what the process may use, in bytes.
 	Memory int64
+	// Bearable are the connections of clients for which there are descriptors, see Bearable. Others are left in the kernel's queue,
+	// and those that are there make room for them, as in stage Shrink.
+	Bearable int64
 }
 
 // The shares of Limits.Memory, in thousandths, from which the stages hold. One ends when the use is by margin below its share: at the
@@ -50,6 +54,7 @@ type Guard struct {
 
 	connections, requests atomic.Int64
 	stage                 atomic.Int32
+	released              atomic.Bool
 	turnedAway, refused   atomic.Uint64
 	memory                atomic.Int64
 }
@@ -95,7 +100,7 @@ func (g *Guard) look() Stage {
 	used := g.used()
 	g.memory.Store(used)
 	share := used / max(g.limits.Memory/1000, 1)
-	was := g.Stage()
+	was := Stage(g.stage.Load())
 	next := Normal
 	for s := Shrink; s <= Stop; s++ {
 		if from := shares[s]; share >= from || was >= s && share >= from-margin {
@@ -106,8 +111,22 @@ func (g *Guard) look() Stage {
 	return next
 }
 
-// Stage tells how short of memory the process is.
-func (g *Guard) Stage() Stage { return Stage(g.stage.Load()) }
+// Stage tells how short of memory, or of descriptors, the process is.
+func (g *Guard) Stage() Stage {
+	s := Stage(g.stage.Load())
+	if s == Normal && g.crowded() {
+		return Shrink
+	}
+	return s
+}
+
+// crowded reports whether there are as many connections as there are descriptors for.
+func (g *Guard) crowded() bool {
+	return g.limits.Bearable > 0 && g.connections.Load() >= g.limits.Bearable
+}
+
+// Release has no connection wait any more: the listeners are being closed, and what waits is nobody else's.
+func (g *Guard) Release() { g.released.Store(true) }
 
 // EnterRequest counts a request in if it may be served; then LeaveRequest counts it out.
 func (g *Guard) EnterRequest() bool {
@@ -152,6 +171,9 @@ func (l *Gate) Leave() {
 
 // Closed reports whether nothing should be accepted now: what waits in the kernel's queue costs less than here.
 func (l *Gate) Closed() bool { return l.g.Stage() >= Stop }
+
+// Full reports whether a connection would be one too many for the descriptors that there are.
+func (l *Gate) Full() bool { return l.g.crowded() && !l.g.released.Load() }
 
 // Facts are what metrics tell.
 type Facts struct {

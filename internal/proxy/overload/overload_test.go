@@ -109,3 +109,29 @@ func TestCgroupLimitIsTheLeastOnTheWayUp(t *testing.T) {
 		t.Error("a process without memory")
 	}
 }
+
+func TestDescriptorsBoundConnections(t *testing.T) {
+	for table, want := range map[int64]int64{4: 1, 64: 24, 128: 48, 1024: 480, 1 << 20: 1<<19 - 32} {
+		if got := bearable(table); got != want {
+			t.Errorf("a table of %d bears %d connections, want %d", table, got, want)
+		}
+	}
+	g := New(Limits{Bearable: 2}, nil, nil)
+	a, b := g.Gate(), g.Gate()
+	a.Enter()
+	if a.Full() || b.Full() || g.Stage() != Normal {
+		t.Error("full with room for one more")
+	}
+	b.Enter()
+	if !a.Full() || g.Stage() != Shrink || !g.EnterRequest() {
+		t.Error("connections should wait, the others make room, and requests be served")
+	}
+	g.Release()
+	if a.Full() || b.Full() {
+		t.Error("connections wait for a listener that is being closed")
+	}
+	a.Leave()
+	if g.Stage() != Normal {
+		t.Error("it does not recover")
+	}
+}

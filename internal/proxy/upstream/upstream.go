@@ -10,7 +10,9 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/weftmesh/weft/internal/identity"
@@ -47,13 +49,27 @@ type Error struct {
 	Err     error
 }
 
-func (e *Error) Error() string { return fmt.Sprintf("%s to %s: %s", e.Op, e.Address, plain(e.Err)) }
+func (e *Error) Error() string {
+	text := fmt.Sprintf("%s to %s: %s", e.Op, e.Address, plain(e.Err))
+	if e.Ours() {
+		text += " (of this proxy, not of the endpoint)"
+	}
+	return text
+}
 
 func (e *Error) Unwrap() error { return e.Err }
 
 // Timeout reports whether it was time that ran out.
 func (e *Error) Timeout() bool {
 	return errors.Is(e.Err, os.ErrDeadlineExceeded) || errors.Is(e.Err, context.DeadlineExceeded)
+}
+
+// ours are failures of the machine that the proxy runs on: no descriptor, port or memory is left for another connection.
+var ours = [...]error{syscall.EMFILE, syscall.ENFILE, syscall.EADDRNOTAVAIL, syscall.ENOBUFS, syscall.ENOMEM}
+
+// Ours reports whether the endpoint has no part in the failure.
+func (e *Error) Ours() bool {
+	return e.Op == Connect && slices.ContainsFunc(ours[:], func(own error) bool { return errors.Is(e.Err, own) })
 }
 
 // plain leaves out the addresses that package net puts before the cause: they are the endpoint's, named already.

@@ -197,7 +197,7 @@ func (f *follower) arrival(o any) (source.Arrival, bool) {
 	if !ok || !wanted(k) {
 		return source.Arrival{}, false
 	}
-	a := source.Arrival{Key: f.key(k), Object: &source.Object{Kube: k, Kind: f.kind, Origin: f.source.origin(), Born: k.GetCreationTimestamp().Time}}
+	a := source.Arrival{Key: f.key(k), Object: &source.Object{Kube: source.Compact(k), Kind: f.kind, Origin: f.source.origin(), Born: k.GetCreationTimestamp().Time}}
 	if check := f.source.options.Check; check != nil {
 		if findings := check(a.Object); source.HasErrors(findings) {
 			a.Object, a.Findings = nil, findings

@@ -14,6 +14,7 @@ type Listener struct {
 	// Set once.
 	socket *Conn // never read or written
 	addr   net.Addr
+	batch  int // of connections taken from the kernel at once
 
 	mu    sync.Mutex // held by the Accept that waits
 	queue []accepted // taken from the kernel and not yet by Accept
@@ -24,8 +25,17 @@ type accepted struct {
 	from syscall.Sockaddr
 }
 
-// batch bounds the connections taken from the kernel at once.
-const batch = 32
+// maxBatch bounds the connections taken from the kernel at once.
+const maxBatch = 32
+
+// batch is less where the table of descriptors is small: what waits here for Accept holds some.
+func batch() int {
+	var table syscall.Rlimit
+	if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &table) != nil {
+		return maxBatch
+	}
+	return int(max(min(table.Cur/64, maxBatch), 1))
+}
 
 // Listen takes over a listening socket, however it was opened. l is closed by it; listening goes on in a descriptor of our own.
 func (s *Set) Listen(l *net.TCPListener) (*Listener, error) {
@@ -48,7 +58,7 @@ func (s *Set) Listen(l *net.TCPListener) (*Listener, error) {
 		return nil, err
 	}
 	c.mayBeReady()
-	return &Listener{socket: c, addr: l.Addr()}, l.Close()
+	return &Listener{socket: c, addr: l.Addr(), batch: batch()}, l.Close()
 }
 
 // Addr is where it listens.
@@ -133,7 +143,7 @@ func (l *Listener) fill() error {
 		if _, err := c.r.await(ready); err != nil {
 			return err
 		}
-		for len(l.queue) < batch {
+		for len(l.queue) < l.batch {
 			fd, from, err := syscall.Accept4(c.fd, syscall.SOCK_NONBLOCK|syscall.SOCK_CLOEXEC)
 			if err == syscall.EAGAIN {
 				break

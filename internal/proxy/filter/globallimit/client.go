@@ -4,14 +4,17 @@ package globallimit
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
+	"strings"
 	"time"
 
 	commonv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/common/ratelimit/v3"
 	servicev3 "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
 
 	"github.com/weftmesh/weft/internal/proxy/conf"
 )
@@ -49,6 +52,18 @@ type Answer struct {
 	Body              []byte             // of the refusal
 }
 
+// plain leaves out what gRPC says around the cause.
+func plain(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	text := status.Convert(err).Message()
+	if _, cause, ok := strings.Cut(text, "Error while dialing: "); ok {
+		text = strings.TrimSuffix(cause, `"`)
+	}
+	return errors.New(text)
+}
+
 // Ask counts a request that is described in so many ways. It fails when ctx ends.
 func (c *Client) Ask(ctx context.Context, domain string, descriptions [][]conf.LimitEntry) (Answer, error) {
 	q := &servicev3.RateLimitRequest{Domain: domain, HitsAddend: 1}
@@ -61,7 +76,7 @@ func (c *Client) Ask(ctx context.Context, domain string, descriptions [][]conf.L
 	}
 	r, err := c.service.ShouldRateLimit(ctx, q)
 	if err != nil {
-		return Answer{}, fmt.Errorf("rate-limit service: %w", err)
+		return Answer{}, fmt.Errorf("rate-limit service: %w", plain(ctx, err))
 	}
 	a := Answer{Over: r.GetOverallCode() == servicev3.RateLimitResponse_OVER_LIMIT, Body: r.GetRawBody()}
 	for _, h := range r.GetRequestHeadersToAdd() {

@@ -10,15 +10,15 @@ import (
 // bucket is a token bucket in one word: the time at which it will be full again. Its methods may be called from any goroutine.
 type bucket struct {
 	// Set once.
-	max    int64
-	token  int64 // nanoseconds in which one token comes
-	limits uint32
+	conf  *conf.TokenBucket
+	max   int64
+	token int64 // nanoseconds in which one token comes
 
 	full atomic.Int64 // Unix nanoseconds
 }
 
 func newBucket(c *conf.TokenBucket) *bucket {
-	b := &bucket{limits: c.Max, max: int64(c.Max)}
+	b := &bucket{conf: c, max: int64(c.Max)}
 	b.token = max(int64(c.Interval)/max(int64(c.Fill), 1), 1)
 	return b
 }
@@ -34,6 +34,11 @@ func (b *bucket) take(now int64) (ok bool, left uint32, reset time.Duration) {
 			return true, uint32(room / b.token), time.Duration(full - now)
 		}
 	}
+}
+
+// next is when a token comes, for a refusal that was told the time until the bucket is full.
+func (b *bucket) next(reset time.Duration) time.Duration {
+	return reset - time.Duration((b.max-1)*b.token)
 }
 
 // isFull reports whether nothing would be lost with the bucket.

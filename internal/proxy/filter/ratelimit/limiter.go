@@ -77,11 +77,13 @@ type Scratch struct {
 	key     []byte
 }
 
-// Verdict is what the buckets say of a request. Limit, Left and Reset are those of the tightest; Limit is 0 where none counted it.
+// Verdict is what the buckets say of a request. Limit, Left, Reset and Bucket are those of the tightest; Limit is 0 where none counted it.
 type Verdict struct {
 	Over        bool
 	Limit, Left uint32
-	Reset       time.Duration
+	Reset       time.Duration // until it is full
+	Bucket      *conf.TokenBucket
+	Next        time.Duration // until there is a token for one that is over
 }
 
 // Check counts a request in the buckets that the rules (those of the route, unless the limit has its own) lead to. now is in Unix
@@ -121,7 +123,10 @@ func (v *Verdict) count(b *bucket, now int64) {
 	}
 	ok, left, reset := b.take(now)
 	if !ok || v.Limit == 0 || left < v.Left {
-		v.Over, v.Limit, v.Left, v.Reset = !ok, b.limits, left, reset
+		v.Over, v.Limit, v.Left, v.Reset, v.Bucket = !ok, b.conf.Max, left, reset, b.conf
+		if !ok {
+			v.Next = b.next(reset)
+		}
 	}
 }
 
