@@ -46,7 +46,7 @@ func (x *exchange) connect() bool {
 // open takes a connection to the endpoint, or a part of one.
 func (x *exchange) open(now, deadline time.Time) error {
 	ctx := x.d.connecting(x.to)
-	if multiplexed(x.cluster.conf, x.to, &x.req, x.d.direction == gateway && x.d.secure) {
+	if multiplexed(x.cluster.conf, x.to, &x.req, x.d.direction == gateway && x.d.secure) || x.translated() {
 		c := &x.call2
 		if x.hedges() {
 			c = &call2{} // there may be several at a time

@@ -35,6 +35,7 @@ func (x *exchange) matchOnce() bool {
 	if x.table == nil {
 		return x.passThrough()
 	}
+	x.translate()
 	if !x.normalize() {
 		return false
 	}

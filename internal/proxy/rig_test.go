@@ -219,7 +219,10 @@ func (m *mesh) pod(account, ip string, change func(*wire.Bootstrap)) *pod {
 			m.t.Errorf("proxy of %s: %v", account, err)
 		}
 	})
-	m.t.Cleanup(p.stop)
+	m.t.Cleanup(func() {
+		p.proxy.arrivedAt.Store(0) // nobody comes any more: no need to wait for whom has not heard of the end
+		p.stop()
+	})
 	eventually(m.t, "proxy of "+account+" ready", func() bool { return p.proxy.Unready() == "" })
 	return p
 }

@@ -244,7 +244,7 @@ func protocolOptions(protocol model.Protocol, p *model.ConnectionPool) map[strin
 			out.CommonHttpProtocolOptions.MaxRequestsPerConnection = wrapperspb.UInt32(p.MaxRequestsPerConnection)
 		}
 	}
-	http2 := protocol == model.HTTP2 || protocol == model.GRPC || p != nil && p.UpgradeHTTP2 && protocol.IsHTTP()
+	http2 := protocol.IsHTTP2() || p != nil && p.UpgradeHTTP2 && protocol.IsHTTP()
 	if http2 && !(p != nil && p.ClientProtocol) {
 		out.UpstreamProtocolOptions = &upstreamsv3.HttpProtocolOptions_ExplicitHttpConfig_{
 			ExplicitHttpConfig: &upstreamsv3.HttpProtocolOptions_ExplicitHttpConfig{

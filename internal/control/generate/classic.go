@@ -275,13 +275,16 @@ func atPorts(ports []uint16) *listenerv3.ListenerFilterChainMatchPredicate {
 func (g *Generator) portListener(name string, port uint16) *listenerv3.Listener {
 	l := g.handed(name, netip.IPv4Unspecified(), port)
 	requests, opaque := slices.Contains(g.routedPorts(), port), []*listenerv3.FilterChain(nil)
+	protocol := model.HTTP // of the requests
 	for s := range g.mesh.AllServices() {
 		p := s.Port(port)
 		if p == nil || !g.reaches(s, port) || !slices.Contains(g.addressesOf(s, *p), name) {
 			continue
 		}
 		if p.Protocol.IsHTTP() {
-			requests = true
+			if requests = true; p.Protocol == model.GRPCWeb {
+				protocol = p.Protocol
+			}
 			continue
 		}
 		t := &target{host: s.Host, port: port, service: s, sets: g.setsFor(s.Host, port, s)}
@@ -297,7 +300,7 @@ func (g *Generator) portListener(name string, port uint16) *listenerv3.Listener 
 	if requests {
 		l.FilterChains = append(l.FilterChains, &listenerv3.FilterChain{Name: name,
 			FilterChainMatch: &listenerv3.FilterChainMatch{TransportProtocol: overPlain, ApplicationProtocols: plainHTTP},
-			Filters:          []*listenerv3.Filter{networkFilter(hcmFilter, g.portManager(port))}})
+			Filters:          []*listenerv3.Filter{networkFilter(hcmFilter, g.portManager(port, protocol))}})
 	}
 	l.FilterChains = append(l.FilterChains, opaque...)
 	if len(l.FilterChains) == 0 {
@@ -320,11 +323,11 @@ func byName(c *listenerv3.FilterChain, s *model.Service, p model.Protocol) *list
 	return c
 }
 
-func (g *Generator) portManager(port uint16) *hcmv3.HttpConnectionManager {
+func (g *Generator) portManager(port uint16, protocol model.Protocol) *hcmv3.HttpConnectionManager {
 	name := strconv.Itoa(int(port))
 	h := g.httpManager("outbound_" + wire.GatewayListenerName(port))
 	h.RouteSpecifier = &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{ConfigSource: ads(), RouteConfigName: name}}
-	h.HttpFilters = g.outboundFilters()
+	h.HttpFilters = g.outboundFilters(protocol)
 	return h
 }
 

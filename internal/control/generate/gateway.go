@@ -37,6 +37,14 @@ func kindOf(p model.Protocol) model.Protocol {
 
 func (s *serverSet) kind() model.Protocol { return kindOf(s.servers[0].server.Protocol) }
 
+// protocol of a set of kind HTTP, whose servers share a connection manager: gRPC-Web if one of them says so.
+func (s *serverSet) protocol() model.Protocol {
+	if slices.ContainsFunc(s.servers, func(p place) bool { return p.server.Protocol == model.GRPCWeb }) {
+		return model.GRPCWeb
+	}
+	return s.servers[0].server.Protocol
+}
+
 // serverSets gives the node's ports in ascending order; none unless it is a gateway. A node without labels is one that the mesh does
 // not know (see package serve): it gets none either, not even those of a Gateway that selects all, because keys come with them.
 func (g *Generator) serverSets() []*serverSet {
@@ -93,7 +101,7 @@ func (g *Generator) GatewayListeners() []*listenerv3.Listener {
 		l.ListenerFilters = g.headerFilter(set)
 		switch set.kind() {
 		case model.HTTP:
-			filter := g.gatewayHTTP(wire.GatewayRouteName(set.port), set.port)
+			filter := g.gatewayHTTP(wire.GatewayRouteName(set.port), set.port, set.protocol())
 			l.FilterChains = []*listenerv3.FilterChain{{Name: l.Name, Filters: []*listenerv3.Filter{filter}}}
 		case model.TLS:
 			l.ListenerFilters = append(l.ListenerFilters, &listenerv3.ListenerFilter{Name: tlsInspector,
@@ -133,18 +141,18 @@ func uniqueMatches(chains []*listenerv3.FilterChain) []*listenerv3.FilterChain {
 }
 
 // gatewayHTTP serves clients outside the mesh: what they claim about their own address is not believed.
-func (g *Generator) gatewayHTTP(routes string, port uint16) *listenerv3.Filter {
-	return networkFilter(hcmFilter, g.gatewayManager(routes, port))
+func (g *Generator) gatewayHTTP(routes string, port uint16, p model.Protocol) *listenerv3.Filter {
+	return networkFilter(hcmFilter, g.gatewayManager(routes, port, p))
 }
 
-func (g *Generator) gatewayManager(routes string, port uint16) *hcmv3.HttpConnectionManager {
+func (g *Generator) gatewayManager(routes string, port uint16, p model.Protocol) *hcmv3.HttpConnectionManager {
 	h := g.httpManager("gateway_" + strconv.Itoa(int(port)))
 	h.RouteSpecifier = &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{ConfigSource: ads(), RouteConfigName: routes}}
 	h.UseRemoteAddress = wrapperspb.Bool(true)
 	h.ForwardClientCertDetails = hcmv3.HttpConnectionManager_SANITIZE_SET
 	h.SetCurrentClientCertDetails = &hcmv3.HttpConnectionManager_SetCurrentClientCertDetails{
 		Subject: wrapperspb.Bool(true), Dns: true, Uri: true}
-	h.HttpFilters = slices.Concat(g.requestPolicies(), g.rateLimits(), g.outboundFilters())
+	h.HttpFilters = slices.Concat(g.requestPolicies(), g.rateLimits(), g.outboundFilters(p))
 	return h
 }
 
@@ -173,7 +181,7 @@ func (g *Generator) gatewayTLS(s place) []*listenerv3.FilterChain {
 	named := g.terminatedTLS(s)
 	alpn := webHTTP
 	if s.server.Protocol == model.HTTPS {
-		filters = []*listenerv3.Filter{g.gatewayHTTP(tlsRouteName(s), s.port)}
+		filters = []*listenerv3.Filter{g.gatewayHTTP(tlsRouteName(s), s.port, s.server.Protocol)}
 	} else if tcp := g.gatewayTCP(s); len(tcp) > 0 {
 		filters, alpn = tcp[0].Filters, nil
 	}

@@ -74,31 +74,33 @@ type inboundPort struct {
 	number  uint16 // 0 for all that are not declared
 	cluster string
 	service string
-	chains  []*listenerv3.FilterChain
+	// protocol as it is declared
+	protocol model.Protocol
+	chains   []*listenerv3.FilterChain
 }
 
 func (g *Generator) portChains(number uint16, protocol model.Protocol, cluster, service string) []*listenerv3.FilterChain {
-	p := &inboundPort{g: g, number: number, cluster: cluster, service: service}
+	p := &inboundPort{g: g, number: number, cluster: cluster, service: service, protocol: protocol}
 	mode := g.mtlsMode(g.node.Namespace, g.node.Labels, number)
 	if mode != model.MTLSDisable {
-		p.meshChains(protocol, mode)
+		p.meshChains(mode)
 	}
 	if mode != model.MTLSStrict {
-		p.plainChains(protocol)
+		p.plainChains()
 	}
 	return p.chains
 }
 
 // meshChains take mutual TLS.
-func (p *inboundPort) meshChains(protocol model.Protocol, mode model.MTLSMode) {
+func (p *inboundPort) meshChains(mode model.MTLSMode) {
 	only := meshALPN
 	if mode == model.MTLSStrict {
 		only = nil
 	}
 	switch {
-	case protocol.IsHTTP():
+	case p.protocol.IsHTTP():
 		p.add(overTLS, only, inboundTLS(append([]string{wire.ALPNHTTP2, wire.ALPNHTTP1, wire.ALPNTCP}, webHTTP...)), p.http())
-	case protocol == model.TCP || protocol == model.TLS || protocol == model.HTTPS:
+	case p.protocol == model.TCP || p.protocol == model.TLS || p.protocol == model.HTTPS:
 		p.add(overTLS, only, inboundTLS(meshALPN), p.tcp())
 	default:
 		p.add(overTLS, meshHTTP, inboundTLS(meshHTTP), p.http())
@@ -112,11 +114,11 @@ func (p *inboundPort) meshChains(protocol model.Protocol, mode model.MTLSMode) {
 }
 
 // plainChains take plaintext, and TLS that is the application's own.
-func (p *inboundPort) plainChains(protocol model.Protocol) {
+func (p *inboundPort) plainChains() {
 	switch {
-	case protocol.IsHTTP():
+	case p.protocol.IsHTTP():
 		p.add(overPlain, nil, nil, p.http())
-	case protocol == model.TCP || protocol == model.TLS || protocol == model.HTTPS:
+	case p.protocol == model.TCP || p.protocol == model.TLS || p.protocol == model.HTTPS:
 		p.add(overPlain, nil, nil, p.tcp())
 	default:
 		p.add(overPlain, plainHTTP, nil, p.http())
@@ -149,7 +151,7 @@ func (p *inboundPort) tcp() []*listenerv3.Filter {
 
 func (p *inboundPort) http() []*listenerv3.Filter {
 	h := p.g.httpManager("inbound_" + strconv.Itoa(int(p.number)))
-	h.HttpFilters = append(slices.Concat(p.g.requestPolicies(), p.g.rateLimits()), router())
+	h.HttpFilters = append(slices.Concat(webFilters(p.protocol), p.g.requestPolicies(), p.g.rateLimits()), router())
 	// The application learns who calls from x-forwarded-client-cert; what a client claims there is believed only over mutual TLS.
 	h.ForwardClientCertDetails = hcmv3.HttpConnectionManager_APPEND_FORWARD
 	h.SetCurrentClientCertDetails = &hcmv3.HttpConnectionManager_SetCurrentClientCertDetails{

@@ -8,6 +8,7 @@ import (
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	corsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/cors/v3"
 	faultv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/fault/v3"
+	grpcwebv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/grpc_web/v3"
 	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	tcpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
@@ -26,6 +27,7 @@ const (
 	tcpFilter    = "envoy.filters.network.tcp_proxy"
 	routerFilter = "envoy.filters.http.router"
 	faultFilter  = "envoy.filters.http.fault"
+	webFilter    = "envoy.filters.http.grpc_web"
 	tlsInspector = "envoy.filters.listener.tls_inspector"
 )
 
@@ -79,7 +81,7 @@ func (g *Generator) outboundHTTP(t *target) *hcmv3.HttpConnectionManager {
 	}
 	h := g.httpManager("outbound_" + name)
 	h.RouteSpecifier = &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{ConfigSource: ads(), RouteConfigName: name}}
-	h.HttpFilters = g.outboundFilters()
+	h.HttpFilters = g.outboundFilters(t.protocol())
 	return h
 }
 
@@ -100,11 +102,19 @@ func httpFilter(name string, config proto.Message) *hcmv3.HttpFilter {
 
 // outboundFilters answer for routes that other origins may use, inject the faults of routes, then route. No browser is behind a
 // gRPC client, which refuses filters that it does not know.
-func (g *Generator) outboundFilters() []*hcmv3.HttpFilter {
+func (g *Generator) outboundFilters(p model.Protocol) []*hcmv3.HttpFilter {
 	if g.node.Proxyless {
 		return []*hcmv3.HttpFilter{httpFilter(faultFilter, &faultv3.HTTPFault{}), router()}
 	}
-	return []*hcmv3.HttpFilter{httpFilter(corsFilter, &corsv3.Cors{}), httpFilter(faultFilter, &faultv3.HTTPFault{}), router()}
+	return append(webFilters(p), httpFilter(corsFilter, &corsv3.Cors{}), httpFilter(faultFilter, &faultv3.HTTPFault{}), router())
+}
+
+// webFilters make gRPC of gRPC-Web, before anything looks at it.
+func webFilters(p model.Protocol) []*hcmv3.HttpFilter {
+	if p != model.GRPCWeb {
+		return nil
+	}
+	return []*hcmv3.HttpFilter{httpFilter(webFilter, &grpcwebv3.GrpcWeb{})}
 }
 
 func router() *hcmv3.HttpFilter { return httpFilter(routerFilter, &routerv3.Router{}) }

@@ -24,7 +24,7 @@ func (g *Generator) quicListener(set *serverSet) *listenerv3.Listener {
 			continue
 		}
 		for _, c := range g.gatewayTLS(s) {
-			if overQUIC(c, g.gatewayManager(tlsRouteName(s), s.port), s.server) {
+			if overQUIC(c, g.gatewayManager(tlsRouteName(s), s.port, s.server.Protocol), s.server) {
 				chains = append(chains, c)
 			}
 		}

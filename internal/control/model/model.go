@@ -49,13 +49,18 @@ const (
 	HTTP  Protocol = "http"
 	HTTP2 Protocol = "http2"
 	GRPC  Protocol = "grpc"
-	HTTPS Protocol = "https"
-	TLS   Protocol = "tls"
-	TCP   Protocol = "tcp"
+	// GRPCWeb is gRPC for the application, and for clients that or gRPC-Web.
+	GRPCWeb Protocol = "grpc-web"
+	HTTPS   Protocol = "https"
+	TLS     Protocol = "tls"
+	TCP     Protocol = "tcp"
 )
 
 // IsHTTP reports whether requests are routed on this protocol.
-func (p Protocol) IsHTTP() bool { return p == HTTP || p == HTTP2 || p == GRPC }
+func (p Protocol) IsHTTP() bool { return p == HTTP || p.IsHTTP2() }
+
+// IsHTTP2 reports whether who speaks this protocol is spoken to in HTTP/2.
+func (p Protocol) IsHTTP2() bool { return p == HTTP2 || p == GRPC || p == GRPCWeb }
 
 // Service is something that has a host name.
 type Service struct {

@@ -51,7 +51,7 @@ func (c *comparison) destinations() []place {
 
 func schemes(p model.Protocol) []string {
 	switch p {
-	case model.GRPC:
+	case model.GRPC, model.GRPCWeb:
 		return []string{"grpc"}
 	case model.HTTPS, model.TLS:
 		return []string{"https"}

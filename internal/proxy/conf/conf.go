@@ -134,6 +134,8 @@ type HTTP struct {
 	Fault bool
 	// CORS says that what routes allow other origins applies.
 	CORS bool
+	// GRPCWeb has gRPC-Web, which browsers speak, translated to gRPC. Source: envoy.extensions.filters.http.grpc_web.v3.GrpcWeb.
+	GRPCWeb bool
 	// Limits are evaluated in order after the policies.
 	Limits []*LocalLimit
 	// GlobalLimits come after them.

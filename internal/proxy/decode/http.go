@@ -3,6 +3,7 @@ package decode
 import (
 	corsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/cors/v3"
 	faultv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/fault/v3"
+	grpcwebv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/grpc_web/v3"
 	locallimitv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/local_ratelimit/v3"
 	globallimitv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ratelimit/v3"
 	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
@@ -91,6 +92,11 @@ func (d *decoder) httpFilter(m *hcmv3.HttpFilter, h *conf.HTTP) (router bool) {
 		if v := (&corsv3.Cors{}); d.typed(a, v) {
 			d.only(v) // what is allowed belongs to routes
 			h.CORS = true
+		}
+	case "envoy.extensions.filters.http.grpc_web.v3.GrpcWeb":
+		if v := (&grpcwebv3.GrpcWeb{}); d.typed(a, v) {
+			d.only(v)
+			h.GRPCWeb = true
 		}
 	case "envoy.extensions.filters.http.rbac.v3.RBAC":
 		if v := (&rbacv3.RBAC{}); d.typed(a, v) {

@@ -94,7 +94,7 @@ func samePorts(ports []model.Port) map[uint16]uint16 {
 
 // protocols by name, as appProtocol, as the part of a port's name before its first "-", and as Istio's port protocols.
 var protocols = map[string]model.Protocol{
-	"http": model.HTTP, "http2": model.HTTP2, "grpc": model.GRPC, "grpc-web": model.HTTP, "https": model.HTTPS, "tls": model.TLS,
+	"http": model.HTTP, "http2": model.HTTP2, "grpc": model.GRPC, "grpc-web": model.GRPCWeb, "https": model.HTTPS, "tls": model.TLS,
 	"tcp": model.TCP, "mongo": model.TCP, "mysql": model.TCP, "redis": model.TCP,
 	"kubernetes.io/h2c": model.HTTP2, "kubernetes.io/ws": model.HTTP, "kubernetes.io/wss": model.HTTPS,
 }
@@ -109,7 +109,7 @@ func kubeProtocol(port corev1.ServicePort) model.Protocol {
 	}
 	name := strings.ToLower(port.Name)
 	if strings.HasPrefix(name, "grpc-web") {
-		return model.HTTP
+		return model.GRPCWeb
 	}
 	prefix, _, _ := strings.Cut(name, "-")
 	if p, ok := protocols[prefix]; ok {

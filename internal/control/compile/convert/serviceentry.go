@@ -105,7 +105,11 @@ func (p *Part) entryPorts(list []*networkingapi.ServicePort) []model.Port {
 // istioProtocol reads the protocol of a port of Istio's own kinds; when none is given, the name's prefix decides.
 func (p *Part) istioProtocol(protocol, name, field string) model.Protocol {
 	if protocol == "" {
-		prefix, _, _ := strings.Cut(strings.ToLower(name), "-")
+		name = strings.ToLower(name)
+		if strings.HasPrefix(name, "grpc-web") {
+			return model.GRPCWeb
+		}
+		prefix, _, _ := strings.Cut(name, "-")
 		if known, ok := protocols[prefix]; ok {
 			return known
 		}
