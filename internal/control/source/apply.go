@@ -18,10 +18,13 @@ type Keeper interface {
 	Source
 	// Preview gives objects as they would be kept, and what keeping them would do.
 	Preview(objects []*Object) ([]*Object, []Result)
-	// Put keeps objects, and Remove forgets some: all or none. When they return results, these have been published. An error that
-	// wraps ErrConflict says that nothing was done because there is more than was published before; by now, that has been too. An
+	// Mark names what is there now and has been published.
+	Mark() int64
+	// Put keeps objects that were judged after a Mark, and Remove forgets some: all or none. When they return results, these have been published. An error that
+	// wraps ErrConflict says that nothing was done because there is more than there was at that mark, or
+	// for Remove, than was published; by now, that has been too. An
 	// error of Remove that wraps ErrNotFound names what is not there.
-	Put(objects []*Object) ([]Result, error)
+	Put(objects []*Object, judged int64) ([]Result, error)
 	Remove(keys []Key) ([]Result, error)
 }
 
@@ -44,11 +47,12 @@ func (s *Set) Apply(objects []*Object) ([]Result, []model.Finding, error) {
 		return nil, nil, fmt.Errorf("apply: %w", ErrNotReady)
 	}
 	for try := 1; ; try++ {
+		mark := s.layers.Applied.Mark() // before the judgement looks at anything: what comes later, it may have missed
 		findings := s.judge(objects)
 		if HasErrors(findings) {
 			return nil, findings, nil
 		}
-		results, err := s.layers.Applied.Put(objects)
+		results, err := s.layers.Applied.Put(objects, mark)
 		if errors.Is(err, ErrConflict) && try < conflicts {
 			continue // what the others have put there counts for the judgement
 		}
@@ -92,12 +96,21 @@ func (s *Set) Delete(keys []Key) ([]Result, error) {
 	}
 	for _, k := range keys {
 		if o := s.Snapshot().Get(k); o != nil && o.Origin.Layer == LayerFile {
-			return nil, fmt.Errorf("%s was not applied: it is written in %s, line %d, and ends when it is removed there: %w",
-				k, o.Origin.File, o.Origin.Line, ErrNotFound)
+			return nil, &writtenError{o}
 		}
 	}
 	return nil, err
 }
+
+// writtenError says where an object is written that cannot be deleted, since it was not applied.
+type writtenError struct{ object *Object }
+
+func (e *writtenError) Error() string {
+	o := e.object
+	return fmt.Sprintf("%s was not applied: it is written in %s, line %d, and ends when it is removed there", o.Key(), o.Origin.File, o.Origin.Line)
+}
+
+func (e *writtenError) Unwrap() error { return ErrNotFound }
 
 // judge gives what objects that are to be applied have to answer for, as they would be with what the other sources say of them.
 func (s *Set) judge(objects []*Object) []model.Finding {
