@@ -38,12 +38,12 @@ func runControl(ctx context.Context, o cli.ControlOptions) error {
 	if metrics == "none" {
 		metrics = "-"
 	}
-	return replica.Run(ctx, replica.Options{
+	return addressInUse(replica.Run(ctx, replica.Options{
 		Mesh: o.Mesh, StateDir: o.StateDir, RunDir: o.RunDir, Paths: o.Paths, Kubeconfig: o.Kubeconfig,
 		Consul: o.Consul, ConsulToken: os.Getenv("CONSUL_HTTP_TOKEN"),
 		Etcd: o.Etcd, EtcdPrefix: o.EtcdPrefix, EtcdTLS: secure,
 		Address: o.Address, HTTPAddress: metrics, Settings: settings, CertTTL: ttl, Log: log,
-	})
+	}), "--metrics-address or --xds-address; or stop what has it")
 }
 
 // etcdTLS is nil where etcd is spoken to in plaintext.

@@ -3,6 +3,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -11,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/weftmesh/weft/internal/api"
 	"github.com/weftmesh/weft/internal/cli"
 	"github.com/weftmesh/weft/internal/control/compile"
 	"github.com/weftmesh/weft/internal/control/model"
@@ -57,13 +59,21 @@ func up(ctx context.Context, o cli.UpOptions) error {
 	if err != nil {
 		return err
 	}
-	return local.Up(ctx, local.Options{
+	return addressInUse(local.Up(ctx, local.Options{
 		Mesh: o.Mesh, Paths: o.Paths, StateDir: o.StateDir, RunDir: o.RunDir,
 		ProxyBinary: proxy, CommandDirs: commandDirs(o.Paths, filepath.Dir(self)), Images: o.Images,
 		Isolation: o.Isolation, PublishAddress: o.PublishAddress, Publish: o.Publish,
 		XDSAddress: listenAddress(o.XDSAddress), MetricsAddress: listenAddress(o.MetricsAddress),
 		Settings: settings, CertTTL: ttl, Log: log,
-	})
+	}), "--metrics-address, --xds-address or --publish; or stop what has it")
+}
+
+// addressInUse says how to choose another address where one is taken.
+func addressInUse(err error, options string) error {
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return &api.InvalidError{Message: err.Error(), Hint: "choose another one with " + options}
+	}
+	return err
 }
 
 // meshSettings joins the flags and the file with the mesh's settings.

@@ -2,6 +2,7 @@ package api
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -53,4 +54,16 @@ func StateDir(mesh string) string {
 		}
 	}
 	return filepath.Join(RunDir(mesh), "state")
+}
+
+// Running names the meshes of this user whose API answers.
+func Running() (names []string) {
+	sockets, _ := filepath.Glob(SocketPath("*")) // an error is that of the pattern, which is sound
+	for _, socket := range sockets {
+		if conn, err := net.Dial("unix", socket); err == nil {
+			conn.Close()
+			names = append(names, filepath.Base(filepath.Dir(socket)))
+		}
+	}
+	return names
 }

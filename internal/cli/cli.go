@@ -3,6 +3,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -64,7 +65,7 @@ func Main(ctx context.Context, args []string, p Programs, stdin io.Reader, stdou
 	root.SetIn(stdin)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	err := root.ExecuteContext(ctx)
+	ran, err := root.ExecuteContextC(ctx)
 	var exit *ExitError
 	switch {
 	case err == nil:
@@ -74,11 +75,13 @@ func Main(ctx context.Context, args []string, p Programs, stdin io.Reader, stdou
 	case errors.Is(err, context.Canceled):
 		return 130
 	}
-	s.out.fail(explainError(err, s.mesh))
+	message, hint := explainError(err, s.mesh)
 	var usage *usageError
-	if text := err.Error(); errors.As(err, &usage) || strings.HasPrefix(text, "unknown ") || strings.HasPrefix(text, "required flag(s)") || strings.Contains(text, "arg(s)") {
+	if errors.As(err, &usage) || strings.HasPrefix(message, "unknown ") || strings.HasPrefix(message, "required flag(s)") {
+		s.out.fail(strings.TrimSpace(message), cmp.Or(hint, "see "+ran.CommandPath()+" --help"))
 		return 2
 	}
+	s.out.fail(message, hint)
 	return 1
 }
 
@@ -89,12 +92,24 @@ func (e *usageError) Unwrap() error { return e.error }
 // explainError turns an error into what the user reads: what went wrong, and what to do next.
 func explainError(err error, mesh string) (message, hint string) {
 	if errors.Is(err, api.ErrNotRunning) {
+		if others := running(); len(others) > 0 {
+			return fmt.Sprintf("no mesh called %q is running here; %s is", mesh, strings.Join(others, " and ")),
+				"say which one is meant: --mesh " + others[0] + ", or WEFT_MESH=" + others[0]
+		}
 		if mesh == api.DefaultMesh {
 			return "no mesh is running here", "start one: weft up examples/bookinfo"
 		}
 		return fmt.Sprintf("no mesh called %q is running here", mesh), "start it: weft up --mesh " + mesh + " DIR"
 	}
 	return err.Error(), api.Hint(err)
+}
+
+// running names the meshes that a command could have meant; none where WEFT_SOCKET says which.
+func running() []string {
+	if os.Getenv("WEFT_SOCKET") != "" {
+		return nil
+	}
+	return api.Running()
 }
 
 func (s *session) root() *cobra.Command {
@@ -114,8 +129,8 @@ Gateway API's own objects.`,
 		SilenceErrors: true,
 		Version:       version.String(),
 	}
-	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
-		return &usageError{fmt.Errorf("%w (see: %s --help)", err, c.CommandPath())}
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
+		return &usageError{err}
 	})
 	mesh := os.Getenv("WEFT_MESH")
 	if mesh == "" {
@@ -138,7 +153,35 @@ Gateway API's own objects.`,
 	add("run", s.upCommand(), s.downCommand(), s.runCommand(), s.execCommand(), s.restartCommand(), s.proxyCommand(), s.controlCommand())
 	add("configure", s.applyCommand(), s.deleteCommand(), s.getCommand(), s.analyzeCommand(), s.diffCommand(), s.testCommand())
 	add("look", s.psCommand(), s.logsCommand(), s.statusCommand(), s.graphCommand(), s.explainCommand())
+	root.InitDefaultCompletionCmd()
+	for _, c := range root.Commands() {
+		plainUsage(c)
+	}
 	return root
+}
+
+// plainUsage has a command, and those below it, say what they take where they got something else.
+func plainUsage(c *cobra.Command) {
+	if check := c.Args; check != nil {
+		c.Args = func(c *cobra.Command, args []string) error {
+			if check(c, args) != nil {
+				return &usageError{fmt.Errorf("wrong number of arguments: it is %s", strings.TrimSuffix(c.UseLine(), " [flags]"))}
+			}
+			return nil
+		}
+	}
+	if !c.Runnable() {
+		c.RunE = func(c *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return &usageError{fmt.Errorf("unknown command %q for %q", args[0], c.CommandPath())}
+			}
+			return c.Help()
+		}
+		c.Args = nil
+	}
+	for _, sub := range c.Commands() {
+		plainUsage(sub)
+	}
 }
 
 // client gives a client of the mesh that the flags name.

@@ -239,3 +239,57 @@ func TestSummaryComesEvenWhenSomethingNeverBecomesReady(t *testing.T) {
 		t.Error(out.String())
 	}
 }
+
+func TestUsageErrorsSayWhatIsWanted(t *testing.T) {
+	for line, want := range map[string]string{
+		"analyze":          "wrong number of arguments: it is weft analyze FILE|DIR|-...",
+		"proxy join":       "it is weft proxy join NAME",
+		"proxy jion":       `unknown command "jion" for "weft proxy"`,
+		"completion fish2": `unknown command "fish2" for "weft completion"`,
+		"control status":   "want stop, start, restart or run",
+		"aply":             "apply",
+		"apply":            "see weft apply --help",
+		"ps --wyde":        "see weft ps --help",
+	} {
+		code, _, errOut, _ := weft(t, nil, "", strings.Fields(line)...)
+		if code != 2 || !strings.Contains(errOut, want) {
+			t.Errorf("%s: code %d: %s", line, code, errOut)
+		}
+	}
+}
+
+func TestOtherMeshesAreNamed(t *testing.T) {
+	const name = "clitest-other"
+	if err := os.MkdirAll(api.RunDir(name), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(api.RunDir(name))
+	l, err := net.Listen("unix", api.SocketPath(name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	var out, errOut bytes.Buffer
+	code := Main(t.Context(), []string{"--mesh", "clitest-none", "ps"}, Programs{}, nil, &out, &errOut)
+	if code != 1 || !strings.Contains(errOut.String(), `no mesh called "clitest-none" is running here`) || !strings.Contains(errOut.String(), name) {
+		t.Errorf("code %d: %s", code, errOut.String())
+	}
+}
+
+func TestGetPrintsObjectsAsJSON(t *testing.T) {
+	objects := []api.Object{{Ref: api.Ref{Kind: "Service", Namespace: "default", Name: "a"}, Source: "applied", YAML: "kind: Service\nspec:\n  ports:\n  - port: 80\n"}}
+	code, out, errOut, _ := weft(t, map[string]any{"GET /v1/objects": objects}, "", "get", "-o", "json")
+	var got []struct {
+		Source string
+		Object struct {
+			Kind string
+			Spec struct{ Ports []struct{ Port int } }
+		}
+	}
+	if err := json.Unmarshal([]byte(out), &got); err != nil || code != 0 {
+		t.Fatalf("code %d, %v: %s%s", code, err, out, errOut)
+	}
+	if len(got) != 1 || got[0].Source != "applied" || got[0].Object.Kind != "Service" || got[0].Object.Spec.Ports[0].Port != 80 {
+		t.Errorf("%s", out)
+	}
+}

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"cmp"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -13,6 +12,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"gopkg.in/yaml.v3"
 
 	"github.com/weftmesh/weft/internal/api"
 )
@@ -229,6 +229,24 @@ func selectObjects(all []api.Object, args []string, namespace string) ([]api.Obj
 	return found, nil
 }
 
+// printObjectsJSON prints objects with all their fields, and beside each what is known of it.
+func (s *session) printObjectsJSON(objects []api.Object) error {
+	type known struct {
+		Source   string        `json:"source"`
+		Created  time.Time     `json:"created"`
+		Findings []api.Finding `json:"findings,omitempty"`
+		Object   any           `json:"object"`
+	}
+	all := make([]known, len(objects))
+	for i, o := range objects {
+		all[i] = known{o.Source, o.Created, o.Findings, nil}
+		if err := yaml.Unmarshal([]byte(o.YAML), &all[i].Object); err != nil {
+			return fmt.Errorf("%s: %w", o.Ref, err)
+		}
+	}
+	return s.out.json(all)
+}
+
 func (s *session) printObjects(objects []api.Object, format string) error {
 	switch format {
 	case "yaml":
@@ -240,9 +258,7 @@ func (s *session) printObjects(objects []api.Object, format string) error {
 		}
 		return nil
 	case "json":
-		raw, err := json.MarshalIndent(objects, "", "  ")
-		s.out.printf("%s\n", raw)
-		return err
+		return s.printObjectsJSON(objects)
 	case "":
 	default:
 		return &usageError{fmt.Errorf("output %q: want json or yaml", format)}

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"errors"
+	"fmt"
 	"io"
 
 	"github.com/spf13/cobra"
@@ -32,12 +33,15 @@ func (s *session) controlCommand() *cobra.Command {
 		Args:  cobra.ExactArgs(1), ValidArgs: []string{"stop", "start", "restart"},
 		Example: "  weft control restart",
 		RunE: func(c *cobra.Command, args []string) error {
+			done := map[string]string{"stop": "stopped", "start": "started", "restart": "restarted"}
+			if done[args[0]] == "" {
+				return &usageError{fmt.Errorf("unknown command %q for %q: want stop, start, restart or run", args[0], c.CommandPath())}
+			}
 			client := s.client()
 			defer client.Close()
 			if err := client.Control(c.Context(), args[0]); err != nil {
 				return err
 			}
-			done := map[string]string{"stop": "stopped", "start": "started", "restart": "restarted"}
 			s.out.printf("control plane %s\n", done[args[0]])
 			return nil
 		},

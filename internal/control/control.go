@@ -145,6 +145,7 @@ func New(o Options) (_ *Control, err error) {
 		return nil, err
 	}
 	c.server = serve.New(serve.Options{TrustDomain: o.Settings.TrustDomain, Log: o.Log, Registry: c.registry})
+	c.registry.MustRegister(told{c})
 	return c, c.listen()
 }
 
@@ -196,7 +197,7 @@ func (c *Control) listen() error {
 	if address := orDefault(c.options.Address, DefaultAddress); address != "-" {
 		l, err := net.Listen("tcp", address)
 		if err != nil {
-			return err
+			return fmt.Errorf("address for proxies: %w", err)
 		}
 		c.listeners = append(c.listeners, l)
 	}
@@ -210,7 +211,7 @@ func (c *Control) listen() error {
 	if address := orDefault(c.options.HTTPAddress, DefaultHTTPAddress); address != "-" {
 		l, err := net.Listen("tcp", address)
 		if err != nil {
-			return err
+			return fmt.Errorf("address of metrics: %w", err)
 		}
 		c.http = l
 	}
@@ -460,6 +461,7 @@ func (c *Control) catchUp() {
 	if changes.Snapshot == nil {
 		return
 	}
+	c.metrics.took(c.snapshot, changes)
 	c.snapshot = changes.Snapshot
 	if c.mesh != nil && len(changes.Set)+len(changes.Gone) == 0 {
 		return

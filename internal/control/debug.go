@@ -8,34 +8,10 @@ import (
 	"slices"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
-	"github.com/weftmesh/weft/internal/ca"
 	"github.com/weftmesh/weft/internal/control/model"
 )
-
-// metrics are the control plane's own; those of discovery are in serve.
-type metrics struct {
-	compile  prometheus.Histogram
-	debounce prometheus.Histogram
-	csr      *prometheus.CounterVec
-}
-
-func newMetrics(r *prometheus.Registry) *metrics {
-	m := &metrics{
-		compile: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "weft_control_compile_seconds",
-			Help: "Time that one compilation of all objects took.", Buckets: []float64{.001, .005, .01, .05, .1, .5, 1, 5}}),
-		debounce: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "pilot_debounce_time",
-			Help: "Seconds that a change waited for others to merge with.", Buckets: []float64{.001, .002, .005, .01, .05, .1, 1}}),
-		csr: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "weft_ca_signing_requests_total",
-			Help: "Certificate signing calls, by proof of identity and result."}, []string{"proof", "code"}),
-	}
-	r.MustRegister(m.compile, m.debounce, m.csr, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	return m
-}
-
-func (m *metrics) signed(r ca.Result) { m.csr.WithLabelValues(string(r.Proof), r.Code.String()).Inc() }
 
 // handler serves metrics, readiness and what an operator may want to see. Nothing of it is secret: keys are not among it.
 func (c *Control) handler() http.Handler {

@@ -95,12 +95,16 @@ func (r *replica) Join(_ context.Context, req api.JoinRequest) (api.JoinReply, e
 	if at == "" && r.control.Addr() != nil {
 		at = r.control.Addr().String()
 	}
-	text, err := json.MarshalIndent(wire.Bootstrap{
+	b := wire.Bootstrap{
 		Node: wire.Node{Role: role, Name: req.Name, Namespace: req.Namespace, ServiceAccount: req.ServiceAccount, Workload: req.Workload,
 			IP: req.IP, Labels: req.Labels},
 		Control: at, TrustDomain: r.Settings.TrustDomain, Roots: string(r.control.Authority().RootsPEM()), Token: token, StateDir: req.StateDir,
 		Outbound: req.Outbound, Inbound: req.Inbound, ForwardProxy: req.ForwardProxy, Admin: req.Admin, AccessLog: "stdout",
-	}, "", "  ")
+	}
+	if err := b.Check(); err != nil {
+		return api.JoinReply{}, &api.InvalidError{Message: "the proxy could not start with this: " + err.Error()}
+	}
+	text, err := json.MarshalIndent(b, "", "  ")
 	return api.JoinReply{Bootstrap: text}, err
 }
 

@@ -75,7 +75,9 @@ func Run(ctx context.Context, o Options) error {
 		return errors.Join(err, r.close())
 	}
 	g, ctx := errgroup.WithContext(ctx)
+	changes := r.control.Changes(ctx)
 	g.Go(func() error { return r.control.Run(ctx) })
+	g.Go(func() error { r.tell(ctx, changes); return nil })
 	g.Go(func() error { return r.serveAPI(ctx, socket) })
 	if r.cluster != nil {
 		g.Go(func() error { return r.keepStatuses(ctx) })
@@ -137,6 +139,7 @@ func (r *replica) close() error {
 func (r *replica) openAuthority(ctx context.Context) (*ca.Authority, *ca.Tokens, error) {
 	dir := filepath.Join(r.StateDir, "ca")
 	if r.etcd != nil {
+		r.Log.Info("the authority is read from etcd", "endpoints", r.Etcd)
 		if err := share(ctx, r.etcd, dir, r.Settings.TrustDomain); err != nil {
 			return nil, nil, err
 		}

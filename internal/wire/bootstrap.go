@@ -2,13 +2,15 @@ package wire
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/netip"
 	"os"
-	"slices"
+	"regexp"
 	"strings"
 )
 
@@ -134,7 +136,7 @@ func ReadBootstrap(path string) (*Bootstrap, error) {
 	if err := decodeStrict(raw, &b); err != nil {
 		return nil, fmt.Errorf("bootstrap %s: %w", path, err)
 	}
-	if err := b.check(); err != nil {
+	if err := b.Check(); err != nil {
 		return nil, fmt.Errorf("bootstrap %s: %w", path, err)
 	}
 	return &b, nil
@@ -159,19 +161,56 @@ func decodeStrict(raw []byte, v any) error {
 	return fmt.Errorf("line %d: %s", 1+bytes.Count(raw[:min(int(at), len(raw))], []byte("\n")), strings.TrimPrefix(err.Error(), "json: "))
 }
 
-func (b *Bootstrap) check() error {
-	n := b.Node
+// nodeName is what the parts of a node's id may be; "~" and "." separate them.
+var nodeName = regexp.MustCompile(`^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$`)
+
+// check says what of a node cannot be.
+func (n Node) check() error {
 	if n.Name == "" || n.Namespace == "" || n.ServiceAccount == "" {
 		return fmt.Errorf("node: name, namespace and serviceAccount are required")
 	}
 	if n.Role != Sidecar && n.Role != Gateway {
 		return fmt.Errorf("node.role: %q is neither %q nor %q", n.Role, Sidecar, Gateway)
 	}
+	for _, part := range []struct{ field, name string }{
+		{"name", n.Name}, {"namespace", n.Namespace}, {"serviceAccount", n.ServiceAccount}, {"workload", cmp.Or(n.Workload, n.Name)},
+	} {
+		if !nodeName.MatchString(part.name) {
+			return fmt.Errorf("node.%s: %q: want lower-case letters, digits, hyphens and dots, such as reviews-1", part.field, part.name)
+		}
+	}
+	if _, err := netip.ParseAddr(n.IP); n.IP != "" && err != nil {
+		return fmt.Errorf("node.ip: %q is no address", n.IP)
+	}
+	return nil
+}
+
+// checkControls says which of the control plane's addresses cannot be one.
+func (b *Bootstrap) checkControls() error {
+	for _, a := range b.Controls() {
+		if a == "" {
+			return fmt.Errorf("control: an address in %q is empty", b.Control)
+		}
+		if strings.HasPrefix(a, "unix:") {
+			continue
+		}
+		if host, port, err := net.SplitHostPort(a); err != nil || host == "" || port == "" {
+			return fmt.Errorf("control: %q: want host:port, such as 10.0.0.1:15012", a)
+		}
+	}
+	return nil
+}
+
+// Check says what a proxy could not start with.
+func (b *Bootstrap) Check() error {
+	if err := b.Node.check(); err != nil {
+		return err
+	}
 	if b.Control == "" || b.TrustDomain == "" || b.Roots == "" {
 		return fmt.Errorf("control, trustDomain and roots are required")
 	}
-	if slices.Contains(b.Controls(), "") {
-		return fmt.Errorf("control: an address in %q is empty", b.Control)
+	if err := b.checkControls(); err != nil {
+		return err
 	}
 	for _, n := range []struct {
 		field string
@@ -191,7 +230,7 @@ func (b *Bootstrap) check() error {
 			continue
 		}
 		if _, err := netip.ParseAddrPort(a.addr); err != nil {
-			return fmt.Errorf("%s: %w", a.field, err)
+			return fmt.Errorf("%s: %q: want an address with its port, such as 127.0.0.1:15000", a.field, a.addr)
 		}
 	}
 	return nil

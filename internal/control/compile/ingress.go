@@ -38,6 +38,10 @@ func (c *compiler) ingressGateway(p *part) (*model.Gateway, bool) {
 	if c.object(model.Ref{Kind: "IngressClass", Name: class}) != nil {
 		ours = c.isOurs(class, "IngressClass")
 	}
+	if !ours && class == "" {
+		p.Info("NotOurs", "spec.ingressClassName", "use class "+cmp.Or(c.settings.Ingress.Class, "istio")+" or weft to have this mesh serve it", "there is no class: nobody serves it")
+		return nil, false
+	}
 	if !ours {
 		p.Info("NotOurs", field, "use class "+cmp.Or(c.settings.Ingress.Class, "istio")+" or weft to have this mesh serve it", "class %q belongs to another implementation", class)
 		return nil, false

@@ -96,12 +96,21 @@ func (s *Set) Delete(keys []Key) ([]Result, error) {
 	}
 	for _, k := range keys {
 		if o := s.Snapshot().Get(k); o != nil && o.Origin.Layer == LayerFile {
-			return nil, fmt.Errorf("%s was not applied: it is written in %s, line %d, and ends when it is removed there: %w",
-				k, o.Origin.File, o.Origin.Line, ErrNotFound)
+			return nil, &writtenError{o}
 		}
 	}
 	return nil, err
 }
+
+// writtenError says where an object is written that cannot be deleted, since it was not applied.
+type writtenError struct{ object *Object }
+
+func (e *writtenError) Error() string {
+	o := e.object
+	return fmt.Sprintf("%s was not applied: it is written in %s, line %d, and ends when it is removed there", o.Key(), o.Origin.File, o.Origin.Line)
+}
+
+func (e *writtenError) Unwrap() error { return ErrNotFound }
 
 // judge gives what objects that are to be applied have to answer for, as they would be with what the other sources say of them.
 func (s *Set) judge(objects []*Object) []model.Finding {

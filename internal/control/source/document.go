@@ -159,6 +159,9 @@ func syntaxError(err error, line int) error {
 			line++
 		}
 	}
+	if message == "found character that cannot start any token" {
+		message = "a tab, or a character that has to stand in quotes (indent with spaces)"
+	}
 	return &parseError{"SyntaxError", "not valid YAML: " + message, line}
 }
 

@@ -115,6 +115,10 @@ func (w *walker) enum(n *yaml.Node, e protoreflect.EnumDescriptor, path string) 
 
 // duration takes what Istio's API server takes: "7s", "1h30m", "100ms".
 func (w *walker) duration(n *yaml.Node, path string) any {
+	if tag := n.ShortTag(); n.Kind == yaml.ScalarNode && (tag == "!!int" || tag == "!!float") {
+		w.add(n, "WrongType", path, "want a duration, got "+describe(n), fmt.Sprintf("write a number with its unit: %q, if seconds are meant", n.Value+"s"))
+		return nil
+	}
 	s, ok := w.str(n, path).(string)
 	if !ok {
 		return nil

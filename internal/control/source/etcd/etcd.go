@@ -138,6 +138,14 @@ func sleep(ctx context.Context, d time.Duration) {
 	}
 }
 
+// failed is the error of a request; one without an answer names who was asked.
+func (s *Store) failed(verb, prefix string, err error) error {
+	if errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Errorf("etcd: %s %s: no answer from %s in %v", verb, prefix, strings.Join(s.options.Endpoints, ", "), s.options.Timeout)
+	}
+	return fmt.Errorf("etcd: %s %s: %w", verb, prefix, err)
+}
+
 func (s *Store) run(running bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -157,7 +165,7 @@ func (s *Store) read(ctx context.Context) (revision int64, err error) {
 	defer cancel()
 	answer, err := s.client.Get(ctx, s.options.Prefix, clientv3.WithPrefix())
 	if err != nil {
-		return 0, fmt.Errorf("etcd: read %s: %w", s.options.Prefix, err)
+		return 0, s.failed("read", s.options.Prefix, err)
 	}
 	v := newView()
 	for _, kv := range answer.Kvs {

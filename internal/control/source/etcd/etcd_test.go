@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -448,5 +449,21 @@ func TestFilesAreMadeOnce(t *testing.T) {
 	}
 	if files, err := s.Files(t.Context()); err != nil || string(files["key.pem"]) != "one" {
 		t.Error(files, err)
+	}
+}
+
+func TestNoAnswerNamesWhoWasAsked(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0") // takes connections and says nothing
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	s, err := Open(Options{Endpoints: []string{l.Addr().String()}, Timeout: 100 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if _, err := s.Files(t.Context()); err == nil || !strings.Contains(err.Error(), "no answer from "+l.Addr().String()) {
+		t.Error(err)
 	}
 }

@@ -19,7 +19,7 @@ func (s *Store) Files(ctx context.Context) (map[string][]byte, error) {
 	prefix := s.options.Prefix + authorityPart
 	answer, err := s.client.Get(ctx, prefix, clientv3.WithPrefix())
 	if err != nil {
-		return nil, fmt.Errorf("etcd: read %s: %w", prefix, err)
+		return nil, s.failed("read", prefix, err)
 	}
 	files := map[string][]byte{}
 	for _, kv := range answer.Kvs {
@@ -39,7 +39,7 @@ func (s *Store) CreateFiles(ctx context.Context, files map[string][]byte) error 
 	}
 	none := clientv3.Compare(clientv3.CreateRevision(prefix), "=", 0).WithPrefix()
 	if _, err := s.client.Txn(ctx).If(none).Then(ops...).Commit(); err != nil {
-		return fmt.Errorf("etcd: write %s: %w", prefix, err)
+		return s.failed("write", prefix, err)
 	}
 	return nil
 }

@@ -1,0 +1,63 @@
+package replica
+
+import (
+	"bytes"
+	"encoding/json"
+	"log/slog"
+	"strings"
+	"testing"
+
+	"github.com/weftmesh/weft/internal/api"
+	"github.com/weftmesh/weft/internal/control"
+	"github.com/weftmesh/weft/internal/control/model"
+	"github.com/weftmesh/weft/internal/wire"
+)
+
+func TestJoinRefusesWhatAProxyCannotStartWith(t *testing.T) {
+	c, err := control.New(control.Options{StateDir: t.TempDir(), Address: "127.0.0.1:0", HTTPAddress: "-"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	r := &replica{control: c, Options: Options{Settings: model.Settings{TrustDomain: "cluster.local"}}}
+	good := api.JoinRequest{Name: "reviews-1", Namespace: "default", ServiceAccount: "reviews", Workload: "reviews-v1"}
+	reply, err := r.Join(t.Context(), good)
+	var b wire.Bootstrap
+	if err != nil || json.Unmarshal(reply.Bootstrap, &b) != nil || b.Control != c.Addr().String() || b.Check() != nil {
+		t.Fatalf("%v: %s", err, reply.Bootstrap)
+	}
+	for want, change := range map[string]func(*api.JoinRequest){
+		"node.name":     func(q *api.JoinRequest) { q.Name = "Bad Name" },
+		"node.workload": func(q *api.JoinRequest) { q.Workload = "a~b" },
+		"node.ip":       func(q *api.JoinRequest) { q.IP = "nonsense" },
+		"control":       func(q *api.JoinRequest) { q.Control = "10.0.0.1:15012,nonsense" },
+		"admin":         func(q *api.JoinRequest) { q.Admin = "15000" },
+	} {
+		bad := good
+		change(&bad)
+		if reply, err := r.Join(t.Context(), bad); err == nil || !strings.Contains(err.Error(), want+": ") {
+			t.Errorf("%s: %v: %s", want, err, reply.Bootstrap)
+		}
+	}
+}
+
+func TestNewsAreToldOnce(t *testing.T) {
+	var log bytes.Buffer
+	r := &replica{Options: Options{Log: slog.New(slog.NewTextHandler(&log, nil))}}
+	wrong := []model.Finding{{Severity: model.Error, File: "a.yaml", Message: "wrong"}, {Severity: model.Info, Message: "by the way"}}
+	told := r.tellNews(nil, wrong)
+	told = r.tellNews(told, wrong)
+	r.tellNews(told, nil)
+	if got := log.String(); strings.Count(got, "something is wrong") != 1 || strings.Count(got, "right again") != 1 || strings.Contains(got, "by the way") {
+		t.Error(got)
+	}
+	log.Reset()
+	var many []model.Finding
+	for i := range 2 * tellMost {
+		many = append(many, model.Finding{Severity: model.Warning, Line: i, File: strings.Repeat("x", i)})
+	}
+	r.tellNews(nil, many)
+	if got := log.String(); strings.Count(got, "\n") != tellMost+1 || !strings.Contains(got, "more=20") {
+		t.Error(got)
+	}
+}
