@@ -91,11 +91,11 @@ func (x *exchange) outcome(ok bool) retry.Attempt {
 func (x *exchange) resumes() bool { return unprocessed(x.err) && x.pumping.resumable(x.down.Shared()) }
 
 // forFree are the repetitions that need no policy. An endpoint was removed before it was tried, or it has refused the stream or
-// announced by GOAWAY that it does not look at it: nobody has seen the request, and the next endpoint may be removed as well. Or,
+// announced by GOAWAY that it does not look at it, or we had no descriptor for a connection and have made room: nobody has seen the request, and the next endpoint may be removed as well. Or,
 // once per exchange, it had closed a kept connection, as every server may at any time, without answering a byte.
 func (x *exchange) forFree(repeatable bool) bool {
 	var u *upstream.Error
-	if errors.As(x.err, &u) && u.Op == upstream.Closed || unprocessed(x.err) {
+	if errors.As(x.err, &u) && (u.Op == upstream.Closed || u.Ours()) || unprocessed(x.err) {
 		x.untaken++
 		return x.untaken <= maxUntaken
 	}

@@ -32,6 +32,8 @@ type clusters struct {
 	special map[string]*cluster
 
 	resolving sync.WaitGroup // lookups of names; they end when they are halted, or with the proxy
+
+	trimmed atomic.Int64 // Unix nanoseconds of the last trim
 }
 
 // gone is a cluster that left the configuration. Its pools take requests for goneTime still: those that were routed to it before, and
@@ -426,6 +428,22 @@ func (r *clusters) sweep(now time.Time) {
 		})
 	}
 }
+
+// trim closes the connections that nobody uses: the proxy has no descriptor left for one that somebody would.
+func (r *clusters) trim(now time.Time) {
+	last := r.trimmed.Load()
+	if at := now.UnixNano(); at-last < int64(trimEvery) || !r.trimmed.CompareAndSwap(last, at) {
+		return // another request has just done so
+	}
+	for _, c := range r.all() {
+		for _, e := range c.endpoints() {
+			e.pool.Trim()
+		}
+	}
+}
+
+// trimEvery bounds what looking for idle connections costs.
+const trimEvery = 5 * time.Millisecond
 
 func (r *clusters) close() {
 	r.mu.Lock()

@@ -103,6 +103,9 @@ func (e *endpoint) scheme(of string) string {
 // reportUnreached tells the balancer about an endpoint that could not be reached, unless that was our own limit.
 func (x *exchange) reportUnreached(err error) {
 	var u *upstream.Error
+	if errors.As(err, &u) && u.Ours() {
+		x.p.clusters.trim(x.p.opt.Now())
+	}
 	if errors.As(err, &u) && (u.Op == upstream.Connect || u.Op == upstream.Handshake) && !errors.Is(u.Err, context.Canceled) && !u.Ours() {
 		if x.deadline.IsZero() || x.p.opt.Now().Before(x.deadline) {
 			x.cluster.balancer.Report(x.to.host, balance.ConnectFailed, x.p.opt.Now().Sub(x.tried), u)

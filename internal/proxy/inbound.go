@@ -103,13 +103,29 @@ func silenceAt(l *conf.Listener) time.Duration {
 // look sniffs unless nothing depends on it.
 func (d *downstream) look(l *conf.Listener, s *stream) (detected, error) {
 	if s == nil {
+		heard := d.unheardYet(silenceAt(l))
 		s, c, err := listen.Sniff(d.conn, silenceAt(l), talkTime)
+		if e := heard(); err == nil {
+			err = e
+		}
 		return detected{Sniffed: s, conn: c}, err
 	}
 	if !sniffs(l, d.destination.Port()) {
 		return detected{conn: d.conn}, nil
 	}
 	return d.p.detect(d.conn, "inbound "+d.destination.String(), s.openEarly)
+}
+
+// unheardYet has a connection on which nothing was said end as idle ones do, when the proxy drains or is short of something. What it
+// gives ends that.
+func (d *downstream) unheardYet(silence time.Duration) (heard func() error) {
+	d.track.conn, d.track.idle, d.track.dir = d.conn, silence, d.direction
+	d.track.enter(idle, d.p.opt.Now())
+	d.p.tracker.add(d.track)
+	return func() error {
+		d.p.tracker.remove(d.track)
+		return d.conn.SetReadDeadline(time.Time{}) // a sweep may have set it
+	}
 }
 
 // sniffs reports whether any chain for the port asks about the first bytes.
@@ -136,6 +152,8 @@ func (d *downstream) learn(s listen.Sniffed) {
 
 func unmatched(step route.ChainStep, s listen.Sniffed) error {
 	switch {
+	case s.Protocol == listen.Silent:
+		return errors.New("the client said nothing")
 	case s.Protocol != listen.TLS && step == route.ByTransport:
 		return errors.New("plaintext is refused here: mutual TLS is required (PeerAuthentication STRICT)")
 	case s.Protocol != listen.TLS && step == route.ByServerName:

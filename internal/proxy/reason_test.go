@@ -19,6 +19,7 @@ func TestWhyNoChainMatches(t *testing.T) {
 		is   listen.Sniffed
 		says string
 	}{
+		{route.ByServerName, listen.Sniffed{Protocol: listen.Silent}, "said nothing"},
 		{route.ByTransport, listen.Sniffed{Protocol: listen.HTTP1}, "mutual TLS is required"},
 		{route.ByServerName, listen.Sniffed{Protocol: listen.HTTP1}, "TLS is wanted here, and plaintext came"},
 		{route.ByServerName, listen.Sniffed{Protocol: listen.TLS}, "names no server (SNI)"},

@@ -54,7 +54,8 @@ const InCluster = "in-cluster"
 type replica struct {
 	Options
 	started time.Time
-	etcd    *etcd.Store // nil for none
+	cluster *kube.Source // nil for none, as etcd is
+	etcd    *etcd.Store
 	control *control.Control
 	down    context.CancelFunc
 }
@@ -76,6 +77,9 @@ func Run(ctx context.Context, o Options) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return r.control.Run(ctx) })
 	g.Go(func() error { return r.serveAPI(ctx, socket) })
+	if r.cluster != nil {
+		g.Go(func() error { return r.keepStatuses(ctx) })
+	}
 	return errors.Join(g.Wait(), r.close())
 }
 
@@ -88,15 +92,15 @@ func (r *replica) open(ctx context.Context) (err error) {
 		if path == InCluster {
 			path = ""
 		}
-		config, err := kube.LoadConfig(path)
+		config, namespace, err := kube.LoadConfig(path)
 		if err != nil {
 			return err
 		}
-		cluster, err := kube.New(kube.Options{Config: config, Check: check, Log: r.Log})
+		r.cluster, err = kube.New(kube.Options{Config: config, Namespace: namespace, Check: check, Log: r.Log})
 		if err != nil {
 			return err
 		}
-		o.Sources = append(o.Sources, source.Source(cluster))
+		o.Sources = append(o.Sources, source.Source(r.cluster))
 	}
 	if r.Consul != "" {
 		catalog, err := consul.New(consul.Options{Address: r.Consul, Token: r.ConsulToken, Check: check, Log: r.Log})

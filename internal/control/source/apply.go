@@ -18,10 +18,13 @@ type Keeper interface {
 	Source
 	// Preview gives objects as they would be kept, and what keeping them would do.
 	Preview(objects []*Object) ([]*Object, []Result)
-	// Put keeps objects, and Remove forgets some: all or none. When they return results, these have been published. An error that
-	// wraps ErrConflict says that nothing was done because there is more than was published before; by now, that has been too. An
+	// Mark names what is there now and has been published.
+	Mark() int64
+	// Put keeps objects that were judged after a Mark, and Remove forgets some: all or none. When they return results, these have been published. An error that
+	// wraps ErrConflict says that nothing was done because there is more than there was at that mark, or
+	// for Remove, than was published; by now, that has been too. An
 	// error of Remove that wraps ErrNotFound names what is not there.
-	Put(objects []*Object) ([]Result, error)
+	Put(objects []*Object, judged int64) ([]Result, error)
 	Remove(keys []Key) ([]Result, error)
 }
 
@@ -44,11 +47,12 @@ func (s *Set) Apply(objects []*Object) ([]Result, []model.Finding, error) {
 		return nil, nil, fmt.Errorf("apply: %w", ErrNotReady)
 	}
 	for try := 1; ; try++ {
+		mark := s.layers.Applied.Mark() // before the judgement looks at anything: what comes later, it may have missed
 		findings := s.judge(objects)
 		if HasErrors(findings) {
 			return nil, findings, nil
 		}
-		results, err := s.layers.Applied.Put(objects)
+		results, err := s.layers.Applied.Put(objects, mark)
 		if errors.Is(err, ErrConflict) && try < conflicts {
 			continue // what the others have put there counts for the judgement
 		}

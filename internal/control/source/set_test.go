@@ -202,11 +202,11 @@ func TestStoreSurvivesReopen(t *testing.T) {
 	}
 	text := "# note\n---\n" + service("z", "1") + "---\n" + service("a", "1")
 	objects, _ := Decode(LayerApplied, "mine.yaml", []byte(text))
-	if _, err := first.Put(objects[:1]); err != nil {
+	if _, err := first.Put(objects[:1], first.Mark()); err != nil {
 		t.Fatal(err)
 	}
 	first.now = func() time.Time { return time.Now().Add(time.Hour) }
-	if _, err := first.Put(objects[1:]); err != nil {
+	if _, err := first.Put(objects[1:], first.Mark()); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := first.Remove(nil); err != nil {
@@ -238,7 +238,7 @@ func TestStoreReportsWhatItCannotReadAnyMore(t *testing.T) {
 	objects := decode(t, service("a", "1"))
 	broken := *objects[0]
 	broken.Raw = []byte(service("a", "1") + "later: 1\n")
-	if _, err := s.Put([]*Object{&broken}); err != nil {
+	if _, err := s.Put([]*Object{&broken}, s.Mark()); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.Close(); err != nil {
@@ -247,7 +247,7 @@ func TestStoreReportsWhatItCannotReadAnyMore(t *testing.T) {
 	again := openStore(t, file)
 	l := listen(t, again)
 	l.await(t, "!UnknownField")
-	if _, err := again.Put(objects); err != nil {
+	if _, err := again.Put(objects, again.Mark()); err != nil {
 		t.Fatal(err)
 	}
 	l.await(t, "a=1")

@@ -149,7 +149,7 @@ func TestContract(t *testing.T) {
 				}
 				for name, version := range objects {
 					decoded, _ := Decode(LayerApplied, "x.yaml", []byte(service(name, version)))
-					if _, err := s.Put(decoded); err != nil {
+					if _, err := s.Put(decoded, s.Mark()); err != nil {
 						t.Error(err)
 					}
 				}

@@ -78,6 +78,22 @@ func Merge(has, wanted Status, now time.Time) (merged Status, changed bool) {
 	return has, false
 }
 
+// Withdrawn gives what is wanted of an object (of Of) that is not ours any more: that what we have said of it goes. Nil when we have
+// said nothing that others would take for still true.
+func Withdrawn(has Status) Status {
+	switch st := has.(type) {
+	case *gatewayv1.RouteStatus:
+		if slices.ContainsFunc(st.Parents, func(p gatewayv1.RouteParentStatus) bool { return ours(p.ControllerName) }) {
+			return &gatewayv1.RouteStatus{}
+		}
+	case *gatewayv1.PolicyStatus:
+		if slices.ContainsFunc(st.Ancestors, func(a gatewayv1.PolicyAncestorStatus) bool { return ours(a.ControllerName) }) {
+			return &gatewayv1.PolicyStatus{}
+		}
+	}
+	return nil
+}
+
 // existing gives a status of that type, or an empty one.
 func existing[T any](has Status) *T {
 	if st, ok := has.(*T); ok && st != nil {

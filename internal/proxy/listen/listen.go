@@ -96,11 +96,18 @@ type Server struct {
 // end.
 func (s *Server) Serve(l net.Listener) error {
 	var pause time.Duration
+	var told time.Time
+	tell := func(why string, facts ...any) {
+		if now := time.Now(); now.Sub(told) >= tellEvery {
+			told = now
+			s.Log.Warn(why, append(facts, "listener", l.Addr().String())...)
+		}
+	}
 	for {
 		if s.Gate != nil && s.Gate.Closed() {
 			time.Sleep(gatePause) // one connection is turned away in each; the kernel keeps the others waiting
 		}
-		s.awaitRoom(l)
+		s.awaitRoom(tell)
 		nc, err := l.Accept()
 		switch {
 		case err == nil:
@@ -110,7 +117,7 @@ func (s *Server) Serve(l net.Listener) error {
 			return nil
 		case temporary(err):
 			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
-			s.Log.Warn("accepting connections pauses", "listener", l.Addr().String(), "pause", pause, "error", err)
+			tell("accepting connections pauses", "pause", pause, "error", err)
 			time.Sleep(pause)
 		default:
 			return fmt.Errorf("listener %s: %w", l.Addr(), err)
@@ -119,15 +126,18 @@ func (s *Server) Serve(l net.Listener) error {
 }
 
 // awaitRoom returns when another connection may be accepted.
-func (s *Server) awaitRoom(l net.Listener) {
+func (s *Server) awaitRoom(tell func(string, ...any)) {
 	if s.Gate == nil || !s.Gate.Full() {
 		return
 	}
-	s.Log.Warn("accepting connections pauses until others end: the table of file descriptors (ulimit -n) bears no more", "listener", l.Addr().String())
+	tell("accepting connections pauses until others end: the table of file descriptors (ulimit -n) bears no more")
 	for s.Gate.Full() {
 		time.Sleep(roomPause)
 	}
 }
+
+// tellEvery is how often the log is told that accepting pauses, at most.
+const tellEvery = time.Second
 
 // roomPause is how often a full gate is looked at.
 const roomPause = 2 * time.Millisecond

@@ -319,6 +319,17 @@ func (p *Pool) Sweep(now time.Time) {
 	}
 }
 
+// Trim closes the idle connections, for the sake of others that want their descriptors.
+func (p *Pool) Trim() {
+	p.mu.Lock()
+	idle := p.idle
+	p.idle = nil
+	p.mu.Unlock()
+	for _, c := range idle {
+		p.Discard(c)
+	}
+}
+
 // Close retires the pool: idle connections are closed now, those in use when they come back, and waiting callers fail.
 func (p *Pool) Close() {
 	p.mu.Lock()

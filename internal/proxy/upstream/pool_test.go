@@ -226,3 +226,31 @@ func TestGetAndPutDoNotAllocate(t *testing.T) {
 		t.Fatalf("%v allocations", n)
 	}
 }
+
+func TestTrimClosesWhatIsIdleAlone(t *testing.T) {
+	p := pool(t, listen(t), &conf.Cluster{MaxConnections: 2}, PoolOptions{})
+	now := time.Now()
+	var got [2]*Conn
+	for i := range got {
+		var err error
+		if got[i], err = p.Get(t.Context(), now, time.Time{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p.Put(got[0], now)
+	p.Trim()
+	if open, idle := p.Count(); open != 1 || idle != 0 {
+		t.Errorf("%d open, %d idle", open, idle)
+	}
+	p.Put(got[1], now)
+	c, err := p.Get(t.Context(), now, time.Time{})
+	if err != nil || c != got[1] {
+		t.Errorf("the one that was in use is not kept: %v", err)
+	}
+	other, err := p.Get(t.Context(), now, time.Now().Add(time.Minute)) // the limit has room again
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Discard(c)
+	p.Discard(other)
+}

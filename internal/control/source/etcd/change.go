@@ -60,27 +60,35 @@ func sameContent(a, b *source.Object) bool {
 	return err1 == nil && err2 == nil && bytes.Equal(x, y)
 }
 
+// Mark implements source.Keeper: it is a revision.
+func (s *Store) Mark() int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.view.revision
+}
+
 // Put implements source.Keeper.
-func (s *Store) Put(objects []*source.Object) ([]source.Result, error) {
+func (s *Store) Put(objects []*source.Object, judged int64) ([]source.Result, error) {
 	s.changing.Lock()
 	defer s.changing.Unlock()
-	results, c, err := s.puts(objects)
-	if err != nil || len(c.ops) == 0 {
+	results, c, err := s.puts(objects, judged)
+	if err != nil {
 		return results, err
 	}
 	return results, s.commit(c)
 }
 
-// change is what is to be done to what etcd held at a revision, when something was last applied at another.
+// change is what is to be done to what etcd held at a revision, when something was last applied at another. One without operations
+// does nothing, but only if that is right.
 type change struct {
 	ops               []clientv3.Op
 	revision, applied int64
 }
 
-func (s *Store) puts(objects []*source.Object) ([]source.Result, change, error) {
+func (s *Store) puts(objects []*source.Object, judged int64) ([]source.Result, change, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	c := change{revision: s.view.revision, applied: s.view.applied}
+	c := change{revision: judged, applied: s.view.applied}
 	aged, results := s.preview(objects)
 	for i, o := range aged {
 		k := o.Key()
@@ -131,28 +139,47 @@ func (s *Store) removes(keys []source.Key) ([]source.Result, change, error) {
 func (s *Store) commit(c change) error {
 	ctx, cancel := context.WithTimeout(context.Background(), s.options.Timeout)
 	defer cancel()
+	applied, objects := s.options.Prefix+appliedPart, s.options.Prefix+objectsPart
 	unchanged := []clientv3.Cmp{
-		clientv3.Compare(clientv3.ModRevision(s.options.Prefix+appliedPart), "=", c.applied),
-		clientv3.Compare(clientv3.ModRevision(s.options.Prefix+objectsPart), "<", c.revision+1).WithPrefix(),
+		clientv3.Compare(clientv3.ModRevision(applied), "=", c.applied),
+		clientv3.Compare(clientv3.ModRevision(applied), "<", c.revision+1),
+		clientv3.Compare(clientv3.ModRevision(objects), "<", c.revision+1).WithPrefix(),
 	}
-	ops, err := nest(append(c.ops, clientv3.OpPut(s.options.Prefix+appliedPart, strconv.FormatInt(c.revision, 10))))
+	newest := []clientv3.Op{
+		clientv3.OpGet(applied, clientv3.WithKeysOnly()),
+		clientv3.OpGet(objects, append(clientv3.WithLastRev(), clientv3.WithKeysOnly())...),
+	}
+	if len(c.ops) > 0 {
+		c.ops = append(c.ops, clientv3.OpPut(applied, strconv.FormatInt(c.revision, 10)))
+	}
+	ops, err := nest(c.ops)
 	if err != nil {
 		return err
 	}
-	answer, err := s.client.Txn(ctx).If(unchanged...).Then(ops...).Commit()
+	answer, err := s.client.Txn(ctx).If(unchanged...).Then(ops...).Else(newest...).Commit()
 	switch {
 	case errors.Is(err, rpctypes.ErrRequestTooLarge):
 		return fmt.Errorf("etcd: %w; apply the objects in several steps", err)
 	case err != nil:
 		return fmt.Errorf("etcd: change %s: %w", s.options.Prefix, err)
 	}
-	if err := s.await(ctx, answer.Header.Revision); err != nil {
+	switch {
+	case answer.Succeeded && len(c.ops) == 0:
+		return nil
+	case answer.Succeeded:
+		return s.await(ctx, answer.Header.Revision)
+	}
+	// The revision of the answer may be that of a change elsewhere, of which the view never hears.
+	revision := c.revision + 1
+	for _, r := range answer.Responses {
+		for _, kv := range r.GetResponseRange().Kvs {
+			revision = max(revision, kv.ModRevision)
+		}
+	}
+	if err := s.await(ctx, revision); err != nil {
 		return err
 	}
-	if !answer.Succeeded {
-		return fmt.Errorf("etcd: %w", source.ErrConflict)
-	}
-	return nil
+	return fmt.Errorf("etcd: %w", source.ErrConflict)
 }
 
 // fanout is how many operations a transaction may have, which etcd bounds to 128 for each and those nested in it together.

@@ -184,7 +184,10 @@ func (s *Store) watch(ctx context.Context, after int64) error {
 		if err := r.Err(); err != nil {
 			return fmt.Errorf("etcd: watch %s: %w", s.options.Prefix, err)
 		}
-		s.follow(r.Events, r.Header.Revision)
+		if n := len(r.Events); n > 0 {
+			// The revision of the header may be ahead of the events that are still to come.
+			s.follow(r.Events, r.Events[n-1].Kv.ModRevision)
+		}
 	}
 	return errors.New("etcd: the watch has ended")
 }

@@ -7,9 +7,11 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/weftmesh/weft/internal/control/compile"
@@ -245,7 +247,7 @@ func TestJudgedTogether(t *testing.T) {
 		})
 		only[i] = set
 	}
-	for round := range 5 {
+	for round := range 20 {
 		var g sync.WaitGroup
 		accepted := make([]bool, len(only))
 		for i, set := range only {
@@ -276,6 +278,46 @@ func TestJudgedTogether(t *testing.T) {
 	}
 }
 
+// TestJudgedBeforeAChange: what comes while objects are being judged, and is already published when they are to be kept, was not
+// judged together with them.
+func TestJudgedBeforeAChange(t *testing.T) {
+	server := etcdtest.Start(t)
+	other := replica(t, server, nil)
+	var set *source.Set
+	judgements := 0
+	set = replica(t, server, func([]*source.Object) []model.Finding {
+		judgements++
+		if set.Snapshot().Get(key("other")) != nil {
+			return []model.Finding{{Severity: model.Error, Code: "OnlyOne"}}
+		}
+		apply(t, other, sourcetest.Service("other", "1"))
+		for deadline := time.Now().Add(time.Minute); set.Snapshot().Get(key("other")) == nil && time.Now().Before(deadline); {
+			time.Sleep(time.Millisecond)
+		}
+		return nil // of what was there at first
+	})
+	results, findings, err := set.Apply(decode(t, sourcetest.Service("s", "1")))
+	if err != nil || results != nil || !source.HasErrors(findings) || judgements != 2 {
+		t.Errorf("judged %d times: %v, %v, %v", judgements, results, findings, err)
+	}
+}
+
+// TestChangesElsewhere: revisions that others use up in the same etcd keep nobody waiting.
+func TestChangesElsewhere(t *testing.T) {
+	server := etcdtest.Start(t)
+	a, b := replica(t, server, nil), replica(t, server, nil)
+	for n := range 20 {
+		if _, err := server.Client.Put(t.Context(), "/elsewhere", fmt.Sprint(n)); err != nil {
+			t.Fatal(err)
+		}
+		var g sync.WaitGroup
+		for i, set := range []*source.Set{a, b} {
+			g.Go(func() { apply(t, set, sourcetest.Service(fmt.Sprintf("s%d", i), fmt.Sprint(n))) })
+		}
+		g.Wait()
+	}
+}
+
 // TestManyAtOnce: more objects than one of etcd's transactions takes are applied and deleted all together.
 func TestManyAtOnce(t *testing.T) {
 	server := etcdtest.Start(t)
@@ -299,32 +341,98 @@ func TestManyAtOnce(t *testing.T) {
 	}
 }
 
-// TestLead: one replica leads at a time, and another one when it ends.
+// campaign is one who wants to lead.
+type campaign struct {
+	store *Store
+	stop  context.CancelFunc
+	led   chan context.Context // takes the context of each lead
+	ended chan struct{}
+}
+
+func campaigns(t *testing.T, server *etcdtest.Server, name string, leaders *atomic.Int32) *campaign {
+	t.Helper()
+	c := &campaign{store: open(t, Options{Endpoints: []string{server.Endpoint}}), led: make(chan context.Context, 10), ended: make(chan struct{})}
+	var ctx context.Context
+	ctx, c.stop = context.WithCancel(context.WithoutCancel(t.Context()))
+	go func() { // ends with stop
+		defer close(c.ended)
+		_ = c.store.Lead(ctx, name, func(ctx context.Context) {
+			if leaders.Add(1) > 1 {
+				t.Error("two lead at once")
+			}
+			defer leaders.Add(-1)
+			c.led <- ctx
+			<-ctx.Done()
+		})
+	}()
+	t.Cleanup(func() { c.stop(); <-c.ended })
+	return c
+}
+
+func (c *campaign) awaitLead(t *testing.T, within time.Duration) context.Context {
+	t.Helper()
+	select {
+	case ctx := <-c.led:
+		return ctx
+	case <-time.After(within):
+		t.Fatal("it does not lead")
+		return nil
+	}
+}
+
+// TestLead: one replica leads at a time; another one does at once when it ends, without the lease having to run out.
 func TestLead(t *testing.T) {
 	server := etcdtest.Start(t)
-	leads := make(chan int)
-	cancels := make([]context.CancelFunc, 2)
-	var g sync.WaitGroup
-	for i := range cancels {
-		var ctx context.Context
-		ctx, cancels[i] = context.WithCancel(t.Context())
-		s := open(t, Options{Endpoints: []string{server.Endpoint}})
-		g.Go(func() {
-			_ = s.Lead(ctx, fmt.Sprint(i), func(ctx context.Context) {
-				select {
-				case leads <- i:
-				case <-ctx.Done():
-				}
-			})
-		})
+	var leaders atomic.Int32
+	a := campaigns(t, server, "a", &leaders)
+	a.awaitLead(t, time.Minute)
+	b := campaigns(t, server, "b", &leaders)
+	queued(t, server, 2)
+	a.stop()
+	<-a.ended
+	b.awaitLead(t, leaseSeconds*time.Second/2)
+}
+
+// TestClaimEndsWithTheLease: whoever waits for longer than its lease lasts has to queue up again, and does not lead by what it had.
+func TestClaimEndsWithTheLease(t *testing.T) {
+	server := etcdtest.Start(t)
+	var leaders atomic.Int32
+	a := campaigns(t, server, "a", &leaders)
+	leads := a.awaitLead(t, time.Minute)
+	b := campaigns(t, server, "b", &leaders)
+	queue := queued(t, server, 2)
+	if _, err := server.Client.Revoke(t.Context(), clientv3.LeaseID(queue[1].Lease)); err != nil {
+		t.Fatal(err)
 	}
-	first := <-leads
-	cancels[first]()
-	if second := <-leads; second == first {
-		t.Error("the same one leads again")
+	await := time.After(time.Minute)
+	for again := queued(t, server, 2); again[1].Lease == queue[1].Lease; again = queued(t, server, 2) {
+		select {
+		case <-await:
+			t.Fatal("b does not queue up again")
+		case <-time.After(10 * time.Millisecond):
+		}
 	}
-	cancels[1-first]()
-	g.Wait()
+	if leads.Err() != nil {
+		t.Error("a has done nothing to lose the lead")
+	}
+	a.stop()
+	b.awaitLead(t, time.Minute)
+}
+
+// queued waits until so many want to lead, and gives their keys in order.
+func queued(t *testing.T, server *etcdtest.Server, n int) []*mvccpb.KeyValue {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		answer, err := server.Client.Get(t.Context(), DefaultPrefix+leaderPart, clientv3.WithPrefix(), clientv3.WithSort(clientv3.SortByCreateRevision, clientv3.SortAscend))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(answer.Kvs) == n {
+			return answer.Kvs
+		}
+	}
+	t.Fatalf("no %d in the queue", n)
+	return nil
 }
 
 func TestFilesAreMadeOnce(t *testing.T) {

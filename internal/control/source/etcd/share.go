@@ -2,9 +2,12 @@ package etcd
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
+	"time"
 
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/client/v3/concurrency"
 )
@@ -41,11 +44,15 @@ func (s *Store) CreateFiles(ctx context.Context, files map[string][]byte) error 
 	return nil
 }
 
-// leaseSeconds is how long a leader that is gone is waited for.
-const leaseSeconds = 10
+// leaseSeconds is how long a leader that is gone without a word is waited for; revokeTime how long one waits, at its end, to say it.
+const (
+	leaseSeconds = 10
+	revokeTime   = 3 * time.Second
+)
 
-// Lead waits until this replica is the leader, and runs lead for as long as it is; then it waits again. It returns when the context ends.
-// Lead's context ends when the lease does.
+// Lead waits until this replica is the leader, and runs lead for as long as it is; then it waits again. It returns when the context
+// ends, having given the lead up. Lead's context ends when the lease does, and nobody else leads before lead has returned, unless
+// it returns later than that.
 func (s *Store) Lead(ctx context.Context, name string, lead func(context.Context)) error {
 	for ctx.Err() == nil {
 		if err := s.leadOnce(ctx, name, lead); err != nil && ctx.Err() == nil {
@@ -56,29 +63,49 @@ func (s *Store) Lead(ctx context.Context, name string, lead func(context.Context
 	return nil
 }
 
+var errLeaseEnded = errors.New("etcd: the lease has ended")
+
 func (s *Store) leadOnce(ctx context.Context, name string, lead func(context.Context)) error {
-	session, err := concurrency.NewSession(s.client, concurrency.WithTTL(leaseSeconds), concurrency.WithContext(ctx))
+	session, err := s.session(ctx)
 	if err != nil {
 		return err
 	}
-	defer session.Close() // gives the lead up at once
-	election := concurrency.NewElection(session, s.options.Prefix+leaderPart)
-	if err := election.Campaign(ctx, name); err != nil {
-		return err
-	}
+	defer s.end(ctx, session)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	stop := make(chan struct{})
-	defer close(stop)
-	go func() { // ends with the lead
-		select {
-		case <-session.Done():
-			cancel()
-		case <-stop:
-		}
-	}()
+	defer context.AfterFunc(session.Ctx(), cancel)()
+	if err := concurrency.NewElection(session, s.options.Prefix+leaderPart).Campaign(ctx, name); err != nil {
+		return err
+	}
+	// Those who were ahead of us may have been waited for longer than our own lease lasted; then whoever came after us leads.
+	select {
+	case <-session.Done():
+		return errLeaseEnded
+	default:
+	}
 	s.log.Info("this control plane leads", "name", name)
 	lead(ctx)
 	<-ctx.Done()
 	return nil
+}
+
+// session is a lease that is kept alive until end, even after the context has ended: what is done at the end needs it.
+func (s *Store) session(ctx context.Context) (*concurrency.Session, error) {
+	granting, cancel := context.WithTimeout(ctx, s.options.Timeout)
+	defer cancel()
+	lease, err := s.client.Grant(granting, leaseSeconds)
+	if err != nil {
+		return nil, fmt.Errorf("etcd: lease: %w", err)
+	}
+	return concurrency.NewSession(s.client, concurrency.WithLease(lease.ID), concurrency.WithContext(context.WithoutCancel(ctx)))
+}
+
+// end gives the lease up, so that the next one need not wait for it to run out.
+func (s *Store) end(ctx context.Context, session *concurrency.Session) {
+	session.Orphan()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), revokeTime)
+	defer cancel()
+	if _, err := s.client.Revoke(ctx, session.Lease()); err != nil && !errors.Is(err, rpctypes.ErrLeaseNotFound) {
+		s.log.Debug("a lease could not be given up and runs out by itself", "error", err)
+	}
 }

@@ -42,11 +42,12 @@ var codecs = serializer.NewCodecFactory(typed)
 
 // follower keeps one kind's objects in the intake. It is the store of a reflector, whose one goroutine calls it.
 type follower struct {
-	source *Source
-	kind   *source.Kind
-	log    *slog.Logger
-	lw     cache.ListerWatcher
-	expect runtime.Object
+	source   *Source
+	kind     *source.Kind
+	resource schema.GroupVersionResource
+	log      *slog.Logger
+	lw       cache.ListerWatcher
+	expect   runtime.Object
 
 	stop   context.CancelFunc
 	ended  chan struct{}
@@ -55,7 +56,7 @@ type follower struct {
 }
 
 func (s *Source) newFollower(k *source.Kind, gvr schema.GroupVersionResource) (*follower, error) {
-	f := &follower{source: s, kind: k, log: s.log.With("kind", k.Name, "group", k.Group), ended: make(chan struct{}), synced: make(chan struct{})}
+	f := &follower{source: s, kind: k, resource: gvr, log: s.log.With("kind", k.Name, "group", k.Group), ended: make(chan struct{}), synced: make(chan struct{})}
 	gvk := gvr.GroupVersion().WithKind(k.Name)
 	if !typed.Recognizes(gvk) {
 		u := &unstructured.Unstructured{}
@@ -198,6 +199,9 @@ func (f *follower) arrival(o any) (source.Arrival, bool) {
 		return source.Arrival{}, false
 	}
 	a := source.Arrival{Key: f.key(k), Object: &source.Object{Kube: source.Compact(k), Kind: f.kind, Origin: f.source.origin(), Born: k.GetCreationTimestamp().Time}}
+	if i, ok := k.(*networkingv1.Ingress); ok {
+		f.source.statuses.keep(a.Key, kept{resource: f.resource, version: i.GetResourceVersion(), status: i.Status})
+	}
 	if check := f.source.options.Check; check != nil {
 		if findings := check(a.Object); source.HasErrors(findings) {
 			a.Object, a.Findings = nil, findings

@@ -4,6 +4,8 @@
 // that a field nobody would act on is refused by name. Kinds that the server does not know yet (their CRD is not installed) are
 // waited for without holding up the rest, and taken when they appear. While the server is away, what was read stays in force.
 //
+// Of several control planes that use a cluster, one writes the objects' statuses: Lead says which, KeepStatuses does it.
+//
 // One Source is one cluster. Several in a source.Set are several clusters; Options.Cluster names them.
 package kube
 
@@ -12,6 +14,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -34,6 +38,8 @@ type Options struct {
 	Config *rest.Config
 	// Cluster is the cluster's name among several; it goes into the objects' Origin. Empty where there is one.
 	Cluster string
+	// Namespace is where control planes agree on a leader; "default" when empty.
+	Namespace string
 	// Check judges one decoded object (compile.Check); an error finding refuses it. Nil accepts everything.
 	Check func(*source.Object) []model.Finding
 	Log   *slog.Logger // slog.Default
@@ -51,20 +57,30 @@ type Source struct {
 	statuses statuses
 }
 
-// LoadConfig reads a kubeconfig file; an empty path means the service account of the pod that this process runs in.
-func LoadConfig(path string) (*rest.Config, error) {
+// podNamespace is where a pod finds the namespace that it runs in.
+const podNamespace = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
+
+// LoadConfig reads a kubeconfig file, and the namespace of its context; an empty path means the service account of the pod that this
+// process runs in, and its namespace.
+func LoadConfig(path string) (c *rest.Config, namespace string, err error) {
 	if path == "" {
-		c, err := rest.InClusterConfig()
-		if err != nil {
-			return nil, fmt.Errorf("kubernetes: no kubeconfig is given, and this is not a pod: %w", err)
+		if c, err = rest.InClusterConfig(); err != nil {
+			return nil, "", fmt.Errorf("kubernetes: no kubeconfig is given, and this is not a pod: %w", err)
 		}
-		return c, nil
+		text, err := os.ReadFile(podNamespace)
+		if err != nil {
+			return nil, "", fmt.Errorf("kubernetes: the pod's namespace: %w", err)
+		}
+		return c, strings.TrimSpace(string(text)), nil
 	}
-	c, err := clientcmd.BuildConfigFromFlags("", path)
+	file := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(&clientcmd.ClientConfigLoadingRules{ExplicitPath: path}, &clientcmd.ConfigOverrides{})
+	if c, err = file.ClientConfig(); err == nil {
+		namespace, _, err = file.Namespace()
+	}
 	if err != nil {
-		return nil, fmt.Errorf("kubeconfig %s: %w", path, err)
+		return nil, "", fmt.Errorf("kubeconfig %s: %w", path, err)
 	}
-	return c, nil
+	return c, namespace, nil
 }
 
 // New prepares a source; it does not touch the network.
@@ -75,11 +91,14 @@ func New(o Options) (*Source, error) {
 	if o.Log == nil {
 		o.Log = slog.Default()
 	}
+	if o.Namespace == "" {
+		o.Namespace = source.DefaultNamespace
+	}
 	c := rest.CopyConfig(o.Config)
 	// The server shares its capacity out by itself (API priority and fairness); the client's own limit would only slow the start.
 	c.QPS, c.WarningHandler = -1, rest.NoWarnings{}
 	o.Config = c
-	s := &Source{options: o, log: o.Log.With("cluster", o.Cluster), statuses: statuses{known: map[source.Key]kept{}}}
+	s := &Source{options: o, log: o.Log.With("cluster", o.Cluster), statuses: statuses{known: map[source.Key]kept{}, moved: make(chan struct{}, 1)}}
 	var errs [3]error
 	s.discovery, errs[0] = discovery.NewDiscoveryClientForConfig(c)
 	s.dynamic, errs[1] = dynamic.NewForConfig(c)

@@ -1,7 +1,8 @@
 package kube
 
 import (
-	"sync"
+	"encoding/json"
+	"time"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
@@ -20,43 +21,25 @@ func (f *follower) untyped(u *unstructured.Unstructured) source.Arrival {
 		return source.Arrival{Key: k, Findings: []model.Finding{{Severity: model.Error, Code: "InvalidValue",
 			Object: model.Ref{Kind: f.kind.RefName(), Namespace: k.Namespace, Name: k.Name}, Message: err.Error()}}}
 	}
-	f.source.statuses.keep(k, version, status)
 	a := source.DecodeArrival(k, f.source.origin(), text, f.source.options.Check).Placeless()
+	known := kept{resource: f.resource, version: version, status: status}
 	if a.Object != nil {
 		a.Object.Born = born
+	} else {
+		known.refused = f.refused(u, text, born)
 	}
+	f.source.statuses.keep(k, known)
 	return a
 }
 
-// statuses are those of the objects of Kubernetes as they were read last.
-type statuses struct {
-	mu    sync.Mutex
-	known map[source.Key]kept
-}
-
-type kept struct {
-	version string // the object's resourceVersion
-	status  any    // as JSON decodes it
-}
-
-func (s *statuses) keep(k source.Key, version string, status any) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.known[k] = kept{version, status}
-}
-
-func (s *statuses) forget(k source.Key) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.known, k)
-}
-
-func (s *statuses) drop(which func(source.Key) bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for k := range s.known {
-		if which(k) {
-			delete(s.known, k)
-		}
+// refused gives an object that was not accepted as far as it can be read, so that its status can say so. It is never in force.
+func (f *follower) refused(u *unstructured.Unstructured, text []byte, born time.Time) *source.Object {
+	k := f.kind.New()
+	if json.Unmarshal(text, k) != nil {
+		k = f.kind.New()
+		k.SetNamespace(u.GetNamespace())
+		k.SetName(u.GetName())
+		k.SetGeneration(u.GetGeneration())
 	}
+	return &source.Object{Kube: k, Kind: f.kind, Origin: f.source.origin(), Born: born}
 }

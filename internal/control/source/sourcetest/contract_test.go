@@ -49,7 +49,7 @@ func TestStore(t *testing.T) {
 			Source: s,
 			Put: func(t *testing.T, name, version string) {
 				objects, _ := source.Decode(source.LayerApplied, "test.yaml", []byte(Service(name, version)))
-				if _, err := s.Put(objects); err != nil {
+				if _, err := s.Put(objects, s.Mark()); err != nil {
 					t.Error(err)
 				}
 			},
