@@ -2,6 +2,8 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+# A profile that the compiler optimizes for: see docs/bench.md.
+PGO ?= off
 LDFLAGS := -s -w -X github.com/weftmesh/weft/internal/version.version=$(VERSION)
 export CGO_ENABLED ?= 0
 # SA1019 is left out of staticcheck: fields that Envoy and Istio have deprecated are still read, because users still write them.
@@ -18,7 +20,7 @@ need-go:
 .PHONY: build
 build: need-go ## build bin/weft, bin/weft-proxy and bin/bookinfo
 	@mkdir -p bin
-	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/weft ./cmd/weft-proxy ./examples/bookinfo/cmd/bookinfo
+	go build -trimpath -pgo='$(PGO)' -ldflags '$(LDFLAGS)' -o bin/ ./cmd/weft ./cmd/weft-proxy ./examples/bookinfo/cmd/bookinfo
 
 .PHONY: demo
 demo: build ## start the Bookinfo mesh on this machine (Ctrl-C stops it)

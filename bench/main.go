@@ -114,7 +114,7 @@ func run(ctx context.Context, o options) (err error) {
 func hold(ctx context.Context, s *site, field []contestant, wanted []scenario) (err error) {
 	r := &runner{site: s, field: field, log: os.Stderr}
 	for _, sc := range wanted {
-		o := &outcome{scenario: sc}
+		o := &outcome{scenario: sc.with(field)}
 		running, launchErr := r.launch(ctx, o)
 		defer func() {
 			for _, d := range running {

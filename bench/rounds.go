@@ -10,7 +10,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 )
 
@@ -51,14 +50,20 @@ const (
 	patience = 3
 )
 
-// play measures all contestants of a scenario in turn, round by round, until each has enough undisturbed rounds.
-func (r *runner) play(ctx context.Context, sc scenario) (*outcome, error) {
-	for _, c := range r.field {
+// with adds the other builds of weft-proxy, which no scenario names.
+func (sc scenario) with(field []contestant) scenario {
+	for _, c := range field {
 		if c.build {
 			sc.contestants = append(slices.Clip(sc.contestants), c.name)
 		}
 	}
-	o := &outcome{scenario: sc}
+	return sc
+}
+
+// play measures all contestants of a scenario in turn, round by round, until each has enough undisturbed rounds.
+func (r *runner) play(ctx context.Context, sc scenario) (*outcome, error) {
+	o := &outcome{scenario: sc.with(r.field)}
+	sc = o.scenario
 	fmt.Fprintf(r.log, "%s ", sc.key)
 	defer fmt.Fprintln(r.log)
 	running, err := r.launch(ctx, o)
@@ -225,30 +230,46 @@ func (o *outcome) derive() {
 	}
 }
 
-// profile takes a CPU profile of weft-proxy under the scenario's load, after the rounds, so that they are not disturbed by it.
+// profile takes CPU profiles of weft-proxy, of both of a pair, under the scenario's load, after the rounds, so that they are not disturbed by it.
 func (r *runner) profile(ctx context.Context, o *outcome, d *deployment) error {
 	if r.profiles == "" || d == nil || o.once {
 		return nil
 	}
-	admin := d.admin
+	from := map[string]string{o.key: d.admin}
+	if d.doorAdmin != "" {
+		from[o.key+"-second"] = d.doorAdmin
+	}
 	if o.door {
-		admin = d.doorAdmin
+		from = map[string]string{o.key: d.doorAdmin}
 	}
 	seconds := max(2, int(r.duration.Seconds()))
-	file := filepath.Join(r.profiles, o.key+".pprof")
-	fetched := make(chan error, 1)
-	go func() { // ends with the profile
-		fetched <- download(ctx, fmt.Sprintf("http://%s/debug/pprof/profile?seconds=%d", admin, seconds), file)
-	}()
-	_, loadErr := o.run(ctx, r.site, d, time.Duration(seconds)*time.Second)
-	if err := errors.Join(<-fetched, loadErr); err != nil {
-		return fmt.Errorf("profile of %s: %w", o.key, err)
+	fetched := make(chan error, len(from))
+	for name, admin := range from {
+		go func() { // ends with the profile
+			fetched <- r.download(ctx, fmt.Sprintf("http://%s/debug/pprof/profile?seconds=%d", admin, seconds), name)
+		}()
 	}
-	top, err := exec.CommandContext(ctx, "go", "tool", "pprof", "-top", "-nodecount=40", filepath.Join(r.site.dir, "weft-proxy"), file).Output()
+	_, err := o.run(ctx, r.site, d, time.Duration(seconds)*time.Second)
+	for range from {
+		err = errors.Join(err, <-fetched)
+	}
 	if err != nil {
 		return fmt.Errorf("profile of %s: %w", o.key, err)
 	}
-	return os.WriteFile(strings.TrimSuffix(file, ".pprof")+"-top.txt", top, 0o644)
+	return nil
+}
+
+// download stores a profile, and what its functions use beside it.
+func (r *runner) download(ctx context.Context, url, name string) error {
+	file := filepath.Join(r.profiles, name+".pprof")
+	if err := download(ctx, url, file); err != nil {
+		return err
+	}
+	top, err := exec.CommandContext(ctx, "go", "tool", "pprof", "-top", "-nodecount=40", filepath.Join(r.site.dir, "weft-proxy"), file).Output()
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(r.profiles, name+"-top.txt"), top, 0o644)
 }
 
 func download(ctx context.Context, url, file string) error {

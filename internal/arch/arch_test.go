@@ -112,9 +112,9 @@ var rules = []rule{
 		return ""
 	}},
 	{"model, identity, conf and message stay pure", func(from, to string) string {
-		if in(from, "internal/control/model", "internal/identity", "internal/proxy/conf", "internal/proxy/message") &&
-			!standard(to) && !in(to, "internal/identity", "internal/proxy/conf", "internal/proxy/message") {
-			return "standard library and identity only"
+		if in(from, "internal/control/model", "internal/identity", "internal/logformat", "internal/proxy/conf", "internal/proxy/message") &&
+			!standard(to) && !in(to, "internal/identity", "internal/logformat", "internal/proxy/conf", "internal/proxy/message") {
+			return "standard library, identity and logformat only"
 		}
 		return ""
 	}},

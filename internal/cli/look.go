@@ -135,7 +135,7 @@ func (s *session) printLog(l api.LogLine, stamps bool) error {
 	}
 	prefix := l.Pod
 	if l.Process == "istio-proxy" {
-		prefix += " sidecar"
+		prefix += " " + l.Process // by which -c takes it
 	}
 	if stamps {
 		prefix = l.Time.Format("15:04:05.000") + " " + prefix

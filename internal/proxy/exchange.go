@@ -127,6 +127,7 @@ func (x *exchange) run() {
 	}
 	ok := x.admit() && x.enter() && x.match() && x.authorize() && x.cors() && x.within() && x.withinGlobal() && x.inject() && x.rewrite() && x.forward()
 	x.reply(ok)
+	x.keepFields()
 	x.release()
 	x.record()
 }
@@ -157,6 +158,7 @@ func (x *exchange) panicked(cause any) {
 		x.down.Break(uint32(http2.InternalError))
 	}
 	x.end = x.p.opt.Now()
+	x.keepFields()
 	x.release()
 	x.record()
 }

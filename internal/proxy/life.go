@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"net"
 	"net/http"
@@ -19,7 +18,6 @@ import (
 	"github.com/weftmesh/weft/internal/proxy/listen"
 	"github.com/weftmesh/weft/internal/proxy/overload"
 	"github.com/weftmesh/weft/internal/proxy/plane"
-	"github.com/weftmesh/weft/internal/telemetry"
 	"github.com/weftmesh/weft/internal/wire"
 )
 
@@ -36,6 +34,7 @@ func (p *Proxy) Run(ctx context.Context) error {
 		return fmt.Errorf("proxy: %w", err)
 	}
 	defer p.access.Close()
+	defer p.accessLogs.close()
 	r := newRunning(p, hard)
 	defer r.end(kill)
 	r.background()
@@ -461,19 +460,4 @@ func (r *running) openNames() error {
 		}
 	})
 	return nil
-}
-
-// openAccessLog starts the access log; nil for none.
-func (p *Proxy) openAccessLog() (l *telemetry.Log, err error) {
-	switch w := p.opt.AccessLog; w {
-	case io.Discard:
-	case nil:
-		l, err = telemetry.OpenLog(p.opt.Bootstrap.AccessLog)
-	default:
-		l = telemetry.NewLog(w)
-	}
-	if l != nil {
-		l.JSON = p.opt.AccessLogJSON
-	}
-	return l, err
 }

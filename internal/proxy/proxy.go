@@ -108,6 +108,7 @@ type Proxy struct {
 	ctx    context.Context // ends when what is left of draining connections is cut off
 	access *telemetry.Log
 
+	accessLogs accessLogs
 	clusters   *clusters
 	traffic    listeners
 	tracker    tracker

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/weftmesh/weft/internal/proxy/conf"
 	"github.com/weftmesh/weft/internal/proxy/message"
 	"github.com/weftmesh/weft/internal/telemetry"
 )
@@ -21,14 +22,15 @@ func (x *exchange) record() {
 	if x.cluster != nil {
 		x.cluster.tally.count(x)
 	}
-	if x.p.access == nil {
+	logs := x.accessLogs()
+	if x.p.access == nil && len(logs) == 0 {
 		return
 	}
 	if x.entry.Start.IsZero() {
 		x.prepareEntry()
 	}
 	x.finishEntry(a)
-	x.p.access.Write(&x.entry)
+	x.p.writeAccess(&x.entry, logs)
 }
 
 // flags are the response flags: of the failure, of an injected delay, and of retries that were used up.
@@ -81,7 +83,7 @@ func (x *exchange) codec() string {
 
 // prepareEntry takes what the heads say.
 func (x *exchange) prepareEntry() {
-	if x.p.access == nil {
+	if x.p.access == nil && len(x.accessLogs()) == 0 {
 		return
 	}
 	e, h := &x.entry, &x.req.Header
@@ -101,7 +103,7 @@ func (x *exchange) prepareEntry() {
 
 func (x *exchange) finishEntry(a telemetry.Answer) {
 	e := &x.entry
-	e.Code, e.Flags, e.Received, e.Sent = a.Code, a.Flags, x.received, x.sent
+	e.Code, e.Flags, e.Received, e.Sent, e.GRPC = a.Code, a.Flags, x.received, x.sent, a.GRPC
 	e.Duration, e.UpstreamTime = x.end.Sub(x.start), x.upstreamTime
 	e.Remote, e.Local, e.ServerName, e.Peer = x.d.remote, x.d.destination, x.d.sni, x.d.peerURI
 	e.Details = "via_upstream"
@@ -128,11 +130,11 @@ func (x *exchange) finishEntry(a telemetry.Answer) {
 }
 
 // logTCP writes the line of a relayed connection.
-func (p *Proxy) logTCP(e *telemetry.Entry, d *downstream, upstreamHost string, local netip.AddrPort) {
-	if p.access == nil {
+func (p *Proxy) logTCP(e *telemetry.Entry, d *downstream, upstreamHost string, local netip.AddrPort, logs []conf.AccessLog) {
+	if p.access == nil && len(logs) == 0 {
 		return
 	}
 	e.Remote, e.Local, e.ServerName, e.Peer = d.remote, d.destination, d.sni, d.peerURI
 	e.UpstreamHost, e.UpstreamLocal = upstreamHost, local
-	p.access.Write(e)
+	p.writeAccess(e, logs)
 }

@@ -201,11 +201,15 @@ func (s *stream) record() {
 	if s.cluster != nil {
 		e.Cluster = s.cluster.conf.Name
 	}
-	if s.up != nil {
-		s.p.logTCP(&e, s.d, host, s.up.LocalAddr())
-		return
+	var logs []conf.AccessLog
+	if s.tcp != nil {
+		logs = s.tcp.AccessLogs
 	}
-	s.p.logTCP(&e, s.d, host, s.d.local)
+	local := s.d.local
+	if s.up != nil {
+		local = s.up.LocalAddr()
+	}
+	s.p.logTCP(&e, s.d, host, local, logs)
 }
 
 // describe says what failed.

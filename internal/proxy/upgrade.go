@@ -27,6 +27,7 @@ func (x *exchange) upgrade() {
 		return
 	}
 	x.prepareEntry() // the heads' strings die with the hijacking
+	x.keepFields()
 	up, err1 := x.call.Hijack()
 	down, err2 := x.down.Hijack()
 	if err := errors.Join(err1, err2); err != nil {

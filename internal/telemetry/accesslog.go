@@ -7,6 +7,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/weftmesh/weft/internal/logformat"
 )
 
 // Log writes access log lines without ever making a request wait: what the writer cannot keep up with is dropped and counted.
@@ -39,13 +41,15 @@ func NewLog(w io.Writer) *Log {
 	return l
 }
 
-// OpenLog is NewLog for "stdout" or a file, which is made where there is none. No path is no log: nil.
+// OpenLog is NewLog for "stdout", "stderr" or a file, which is made where there is none. No path is no log: nil.
 func OpenLog(path string) (*Log, error) {
 	switch path {
 	case "":
 		return nil, nil
 	case "stdout":
 		return NewLog(os.Stdout), nil
+	case "stderr":
+		return NewLog(os.Stderr), nil
 	}
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o640)
 	if err != nil {
@@ -57,12 +61,17 @@ func OpenLog(path string) (*Log, error) {
 }
 
 // Write queues the entry's line. Entry's strings are not kept. A nil Log takes nothing.
-func (l *Log) Write(e *Entry) {
+func (l *Log) Write(e *Entry) { l.WriteAs(e, nil) }
+
+// WriteAs is Write in a format of its own, which has to end lines itself; nil is the log's.
+func (l *Log) WriteAs(e *Entry, f *logformat.Format) {
 	if l == nil {
 		return
 	}
 	n := l.free.Get().(*line)
-	if l.JSON {
+	if f != nil {
+		n.b = e.appendAs(n.b[:0], f)
+	} else if l.JSON {
 		n.b = e.appendJSON(n.b[:0])
 	} else {
 		n.b = e.appendText(n.b[:0])

@@ -27,6 +27,9 @@ type Entry struct {
 	Reason string
 	// Peer is who the client proved to be.
 	Peer string
+	GRPC string // status, as a number; empty for none
+	// Request and Response are header fields that a configured format names.
+	Request, Response []HeaderValue
 }
 
 // appendText is Istio's default text format (istio.io/latest/docs/tasks/observability/logs/access-log), followed by the reason

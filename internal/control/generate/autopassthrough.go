@@ -32,7 +32,7 @@ func (g *Generator) autoPassthrough(s place) []*listenerv3.FilterChain {
 				name := sniCluster(p.Number, sub, host)
 				chains = append(chains, &listenerv3.FilterChain{Name: name,
 					FilterChainMatch: &listenerv3.FilterChainMatch{ServerNames: []string{name}},
-					Filters:          append(g.networkPolicies(), relayTo(name, name))})
+					Filters:          append(g.networkPolicies(), g.relayTo(name, name))})
 			}
 		}
 	}

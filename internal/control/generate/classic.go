@@ -216,15 +216,15 @@ func (g *Generator) virtualOutbound() *listenerv3.Listener {
 	return &listenerv3.Listener{Name: wire.OutboundListener, Address: socketAddress("0.0.0.0", wire.OutboundPort),
 		UseOriginalDst: wrapperspb.Bool(true), TrafficDirection: corev3.TrafficDirection_OUTBOUND,
 		FilterChains: []*listenerv3.FilterChain{
-			itself("virtualOutbound-blackhole", wire.OutboundPort),
-			{Name: "virtualOutbound-catchall-tcp", Filters: []*listenerv3.Filter{relayTo(g.unknownCluster(), g.unknownCluster())}},
+			g.itself("virtualOutbound-blackhole", wire.OutboundPort),
+			{Name: "virtualOutbound-catchall-tcp", Filters: []*listenerv3.Filter{g.relayTo(g.unknownCluster(), g.unknownCluster())}},
 		}}
 }
 
 // itself refuses connections that were made to the capturing port and not redirected there: they would lead to it again.
-func itself(name string, port uint32) *listenerv3.FilterChain {
+func (g *Generator) itself(name string, port uint32) *listenerv3.FilterChain {
 	return &listenerv3.FilterChain{Name: name, FilterChainMatch: &listenerv3.FilterChainMatch{DestinationPort: wrapperspb.UInt32(port)},
-		Filters: []*listenerv3.Filter{relayTo(wire.BlackHoleCluster, wire.BlackHoleCluster)}}
+		Filters: []*listenerv3.Filter{g.relayTo(wire.BlackHoleCluster, wire.BlackHoleCluster)}}
 }
 
 // virtualInbound is what our own proxies have, with an address and what an Envoy needs to find out whither and what.
@@ -232,7 +232,7 @@ func (g *Generator) virtualInbound() *listenerv3.Listener {
 	l := g.inboundListener()
 	l.Address, l.ListenerFilters = socketAddress("0.0.0.0", wire.InboundPort), []*listenerv3.ListenerFilter{
 		listenerFilter(originalDst, &originalv3.OriginalDst{})}
-	l.FilterChains = append([]*listenerv3.FilterChain{itself("virtualInbound-blackhole", wire.InboundPort)}, l.FilterChains...)
+	l.FilterChains = append([]*listenerv3.FilterChain{g.itself("virtualInbound-blackhole", wire.InboundPort)}, l.FilterChains...)
 	inspect(l)
 	for _, f := range l.ListenerFilters {
 		if f.Name == httpInspector {
@@ -307,7 +307,7 @@ func (g *Generator) portListener(name string, port uint16) *listenerv3.Listener 
 		return nil
 	}
 	inspect(l)
-	l.DefaultFilterChain = &listenerv3.FilterChain{Name: "passthrough", Filters: []*listenerv3.Filter{relayTo(g.unknownCluster(), g.unknownCluster())}}
+	l.DefaultFilterChain = &listenerv3.FilterChain{Name: "passthrough", Filters: []*listenerv3.Filter{g.relayTo(g.unknownCluster(), g.unknownCluster())}}
 	return l
 }
 

@@ -60,7 +60,18 @@ var goldens = []struct {
 	{"grpc-server", strict, proxylessNode(), [][2]string{{"lds", wire.GRPCServerListenerPrefix + "[::]:9080"}}},
 	{"envoy", envoyMesh, envoyNode(), [][2]string{{"lds", "virtualOutbound"}, {"lds", wire.InboundListener}, {"lds", "0.0.0.0_9080"}, {"lds", "0.0.0.0_443"},
 		{"lds", "10.78.0.4_3306"}, {"rds", "9080"}, {"rds", "80"}, {"cds", "outbound|9080|v2|" + reviewsHost}, {"cds", "inbound|9080||"}}},
+	{"accesslog", accessLog, productpage(), [][2]string{{"lds", "mysql:3306"}, {"lds", wire.OutboundListener}, {"lds", "reviews:9080"}}},
+	{"accesslog-envoy", accessLogText, envoyNode(), [][2]string{{"lds", "10.78.0.4_3306"}}},
 	{"special", nil, productpage(), [][2]string{{"cds", wire.PassthroughCluster}, {"cds", wire.BlackHoleCluster}}},
+}
+
+func accessLog(m *model.Mesh) {
+	m.Settings.Log = &model.AccessLogging{File: "/dev/stdout", JSON: true}
+}
+
+func accessLogText(m *model.Mesh) {
+	envoyMesh(m)
+	m.Settings.Log = &model.AccessLogging{File: "/var/log/mesh", Text: "%DURATION% %WEFT_REASON%\n"}
 }
 
 func actions(m *model.Mesh) {

@@ -146,7 +146,7 @@ func (p *inboundPort) add(transport string, alpn []string, tls *corev3.Transport
 }
 
 func (p *inboundPort) tcp() []*listenerv3.Filter {
-	return append(p.g.networkPolicies(), relayTo(p.cluster, p.cluster))
+	return append(p.g.networkPolicies(), p.g.relayTo(p.cluster, p.cluster))
 }
 
 func (p *inboundPort) http() []*listenerv3.Filter {

@@ -93,6 +93,7 @@ func (g *Generator) httpManager(stat string) *hcmv3.HttpConnectionManager {
 		NormalizePath:  wrapperspb.Bool(g.mesh.Settings().Paths != model.NormalizeOff),
 		MergeSlashes:   g.mesh.Settings().Paths == model.MergeSlashes,
 		UpgradeConfigs: []*hcmv3.HttpConnectionManager_UpgradeConfig{{UpgradeType: "websocket"}},
+		AccessLog:      g.accessLogs(),
 	}
 }
 
@@ -248,7 +249,7 @@ func (g *Generator) relay(s *model.RouteSet, destinations []model.WeightedDestin
 	stat := routeName(s.Ref, field)
 	if len(destinations) == 1 {
 		if destinations[0].Invalid != "" {
-			return relayTo(stat, wire.BlackHoleCluster)
+			return g.relayTo(stat, wire.BlackHoleCluster)
 		}
 		d := destinations[0]
 		return g.relayAs(stat, destinations, at.port, &tcpv3.TcpProxy{ClusterSpecifier: &tcpv3.TcpProxy_Cluster{Cluster: g.destinationCluster(d, at.port)}})
@@ -265,7 +266,7 @@ func (g *Generator) relay(s *model.RouteSet, destinations []model.WeightedDestin
 		weighted = append(weighted, &tcpv3.TcpProxy_WeightedCluster_ClusterWeight{Name: name, Weight: d.Weight})
 	}
 	if len(weighted) == 0 {
-		return relayTo(stat, wire.BlackHoleCluster)
+		return g.relayTo(stat, wire.BlackHoleCluster)
 	}
 	return g.relayAs(stat, destinations, at.port, &tcpv3.TcpProxy{ClusterSpecifier: &tcpv3.TcpProxy_WeightedClusters{
 		WeightedClusters: &tcpv3.TcpProxy_WeightedCluster{Clusters: weighted}}})
@@ -273,6 +274,7 @@ func (g *Generator) relay(s *model.RouteSet, destinations []model.WeightedDestin
 
 // relayAs completes a relay by what the DestinationRules of its destinations say about relayed connections.
 func (g *Generator) relayAs(stat string, destinations []model.WeightedDestination, port uint16, m *tcpv3.TcpProxy) *listenerv3.Filter {
+	m.AccessLog = g.accessLogs()
 	m.StatPrefix, m.HashPolicy, m.IdleTimeout = stat, g.sourceHash(destinations, port), g.relayIdle(destinations, port)
 	if p := g.relayPool(destinations, port, func(p *model.ConnectionPool) bool { return p.MaxConnectionDuration > 0 }); p != nil {
 		m.MaxDownstreamConnectionDuration = durationpb.New(p.MaxConnectionDuration)
@@ -280,8 +282,8 @@ func (g *Generator) relayAs(stat string, destinations []model.WeightedDestinatio
 	return networkFilter(tcpFilter, m)
 }
 
-func relayTo(stat, cluster string) *listenerv3.Filter {
-	return networkFilter(tcpFilter, &tcpv3.TcpProxy{StatPrefix: stat, ClusterSpecifier: &tcpv3.TcpProxy_Cluster{Cluster: cluster}})
+func (g *Generator) relayTo(stat, cluster string) *listenerv3.Filter {
+	return networkFilter(tcpFilter, &tcpv3.TcpProxy{StatPrefix: stat, ClusterSpecifier: &tcpv3.TcpProxy_Cluster{Cluster: cluster}, AccessLog: g.accessLogs()})
 }
 
 func ads() *corev3.ConfigSource {

@@ -105,7 +105,7 @@ func coversAll(wildcard, host string) bool { return wildcard == "*" || wildcardC
 func (g *Generator) unknownListener() *listenerv3.Listener {
 	cluster := g.unknownCluster()
 	return &listenerv3.Listener{Name: wire.OutboundListener, TrafficDirection: corev3.TrafficDirection_OUTBOUND, Metadata: g.proxySettings(),
-		DefaultFilterChain: &listenerv3.FilterChain{Name: cluster, Filters: []*listenerv3.Filter{relayTo(cluster, cluster)}}}
+		DefaultFilterChain: &listenerv3.FilterChain{Name: cluster, Filters: []*listenerv3.Filter{g.relayTo(cluster, cluster)}}}
 }
 
 func (g *Generator) unknownCluster() string {

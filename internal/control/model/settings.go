@@ -11,8 +11,10 @@ type Settings struct {
 	ClusterDomain string // "cluster.local"
 	RootNamespace string // "istio-system": policies there apply to the whole mesh
 	// RegistryOnly refuses destinations that the mesh does not know; otherwise they are passed through. A Sidecar may say otherwise.
-	RegistryOnly   bool
-	AccessLog      bool
+	RegistryOnly bool
+	AccessLog    bool // proxies are started with an access log of their own
+	// Log tells proxies how to log, in place of that; nil for nothing.
+	Log            *AccessLogging
 	ConnectTimeout time.Duration
 	// KeepAlive, UpgradeHTTP2 and Locality are for destinations whose DestinationRule says nothing of them; Pool and Outlier for those
 	// whose rule has no such block at all.
@@ -34,6 +36,16 @@ type Settings struct {
 
 // Equal reports whether both say the same. They are made anew with each reading, so that comparing pointers says nothing.
 func (s *Settings) Equal(as *Settings) bool { return reflect.DeepEqual(s, as) }
+
+// AccessLogging is where and how proxies log requests.
+type AccessLogging struct {
+	File string // absolute, of the proxy's file system
+	// Text is a format, checked, with the end of the line; JSON wants objects instead: Object, or the usual ones where that is nil. With
+	// none of them the lines are the client's own.
+	Text   string
+	JSON   bool
+	Object map[string]any
+}
 
 // IngressSettings say which Ingress objects are served, and by whom.
 type IngressSettings struct {

@@ -158,6 +158,8 @@ type HTTP struct {
 	NormalizePath, MergeSlashes bool
 	// KeepServer leaves the server field of responses as the upstream wrote it.
 	KeepServer bool
+	// AccessLogs take the place of the bootstrap file's; none leaves that.
+	AccessLogs []AccessLog
 }
 
 // ClientCertMode is the treatment of x-forwarded-client-cert.
@@ -180,6 +182,7 @@ type TCP struct {
 	RBAC        []*RBAC
 	// HashSource makes the client's address the key of consistent hashing.
 	HashSource bool
+	AccessLogs []AccessLog // as in HTTP
 }
 
 // WeightedCluster is one choice of a split. HTTP splits may change headers.

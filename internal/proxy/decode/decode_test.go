@@ -241,6 +241,12 @@ func scalar(fd protoreflect.FieldDescriptor, empty func() protoreflect.Value) pr
 func TestRefusals(t *testing.T) {
 	tests := []struct{ file, old, new, want string }{
 		{"routes", `prefix: "/" headers`, `prefix: "/" dynamic_metadata { filter: "x" } headers`, "virtual_hosts[0].routes[0].match.dynamic_metadata: is not supported"},
+		{"accesslog", `"/var/log/tcp"`, `""`, "filters[0].typed_config.access_log[0].typed_config.path: is required"},
+		{"accesslog", `%RESP(X-APP)%`, `%UNKNOWN%`, "access_log[0].typed_config.log_format.text_format_source: %UNKNOWN%: this operator is not supported"},
+		{"accesslog", `%RESPONSE_CODE%`, `%RESPONSE_CODE`, "access_log[1].typed_config.log_format.json_format: code: %RESPONSE_CODE: the final % is missing"},
+		{"accesslog", `filters { response_flag_filter {} }`, `filters { runtime_filter {} }`, "filter.or_filter.filters[3].runtime_filter: is not supported"},
+		{"accesslog", `"UH"`, `"NOFLAG"`, `response_flag_filter.flags[0]: "NOFLAG" is no response flag`},
+		{"accesslog", `access_loggers.stream.v3.StdoutAccessLog] {}`, `filters.http.router.v3.Router] {}`, `access log "out" of type`},
 		{"routes", `routes { match { prefix: "/h" }`, `routes { match { connect_matcher {} }`, "match.connect_matcher: is not supported"},
 		{"routes", `"/users/{id}/{rest=**}"`, `"/users/{id}/{id}"`, "{id} occurs twice"},
 		{"routes", `"/users/{id}/{rest=**}"`, `"/users/{id"`, "a brace is not closed"},

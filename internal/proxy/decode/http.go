@@ -15,7 +15,7 @@ import (
 
 func (d *decoder) http(m *hcmv3.HttpConnectionManager) *conf.HTTP {
 	d.only(m, "stat_prefix", "codec_type", "rds", "route_config", "http_filters", "tracing", "common_http_protocol_options",
-		"server_name", "server_header_transformation", "max_request_headers_kb", "use_remote_address",
+		"server_name", "server_header_transformation", "max_request_headers_kb", "use_remote_address", "access_log",
 		"forward_client_cert_details", "upgrade_configs", "normalize_path", "merge_slashes", "stream_idle_timeout",
 		// Without effect: which parts of a certificate x-forwarded-client-cert tells (the proxy tells URI and hash); that 100
 		// Continue is passed on, request ids are made and kept, which the proxy always does.
@@ -31,6 +31,7 @@ func (d *decoder) http(m *hcmv3.HttpConnectionManager) *conf.HTTP {
 	d.routeSource(m, h)
 	d.httpFilters(m.GetHttpFilters(), h)
 	d.httpLimits(m, h)
+	h.AccessLogs = d.accessLogs(m.GetAccessLog())
 	d.at("tracing", func() { h.TraceSampling = d.tracing(m.GetTracing()) })
 	h.ForwardClientCert = d.clientCertMode(m.GetForwardClientCertDetails())
 	each(d, "upgrade_configs", m.GetUpgradeConfigs(), func(u *hcmv3.HttpConnectionManager_UpgradeConfig) {

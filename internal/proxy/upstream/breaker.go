@@ -1,7 +1,9 @@
 package upstream
 
 import (
+	"fmt"
 	"math"
+	"strings"
 	"sync/atomic"
 
 	"github.com/weftmesh/weft/internal/proxy/conf"
@@ -79,6 +81,20 @@ func (b *Breaker) Retry() bool {
 
 // RetryDone ends what Retry allowed.
 func (b *Breaker) RetryDone() { b.retries.give() }
+
+// full tells of each limit that a caller may have met how much of it is in use.
+func (b *Breaker) full() string {
+	var told []string
+	for _, l := range [...]struct {
+		of string
+		g  *gauge
+	}{{"connections", &b.connections}, {"waiting requests", &b.pending}} {
+		if most := l.g.limit.Load(); most != math.MaxInt64 {
+			told = append(told, fmt.Sprintf("%d of %d %s", l.g.now.Load(), most, l.of))
+		}
+	}
+	return strings.Join(told, ", ")
+}
 
 // InUse are the present counts, for dumps.
 func (b *Breaker) InUse() (connections, pending, requests, retries int64) {

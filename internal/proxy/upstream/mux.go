@@ -90,7 +90,7 @@ func (m *mux) alone(ctx context.Context, deadline time.Time) (*Conn, error) {
 	case closed:
 		return nil, &Error{Closed, p.way.Address, errRetired}
 	case !allowed:
-		return nil, &Error{Overflow, p.way.Address, ErrOverflow}
+		return nil, p.overflow()
 	}
 	if !deadline.IsZero() {
 		var cancel context.CancelFunc
@@ -143,7 +143,7 @@ func (m *mux) wait(ctx context.Context, deadline time.Time) (*Conn, error) {
 	p := m.p
 	if !p.breaker.pending.take() {
 		m.mu.Unlock()
-		return nil, &Error{Overflow, p.way.Address, ErrOverflow}
+		return nil, p.overflow()
 	}
 	defer p.breaker.pending.give()
 	w := &leaser{ready: make(chan error, 1)}

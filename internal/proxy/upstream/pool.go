@@ -3,6 +3,7 @@ package upstream
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -181,7 +182,7 @@ func (p *Pool) connect(ctx context.Context, deadline time.Time) (*Conn, error) {
 func (p *Pool) wait(ctx context.Context, deadline time.Time) (*Conn, error) {
 	if !p.breaker.pending.take() {
 		p.mu.Unlock()
-		return nil, &Error{Overflow, p.way.Address, ErrOverflow}
+		return nil, p.overflow()
 	}
 	defer p.breaker.pending.give()
 	w := &waiter{ready: make(chan *Conn, 1)}
@@ -206,6 +207,11 @@ func (p *Pool) wait(ctx context.Context, deadline time.Time) (*Conn, error) {
 		}
 	}
 	return nil, &Error{Overflow, p.way.Address, os.ErrDeadlineExceeded}
+}
+
+// overflow says which limits are reached.
+func (p *Pool) overflow() *Error {
+	return &Error{Overflow, p.way.Address, fmt.Errorf("%w: %s", ErrOverflow, p.breaker.full())}
 }
 
 func (p *Pool) served(ctx context.Context, deadline time.Time, c *Conn, open bool) (*Conn, error) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -163,6 +164,9 @@ func TestPoolLimits(t *testing.T) {
 	var refused *Error
 	if _, err := p.Get(t.Context(), now, time.Time{}); !errors.As(err, &refused) || refused.Op != Overflow {
 		t.Fatalf("got %v", err)
+	}
+	if text := refused.Error(); !strings.Contains(text, "1 of 1 connections, 1 of 1 waiting requests") {
+		t.Errorf("the limit that was reached: %s", text)
 	}
 	p.Put(a, now)
 	r := <-got

@@ -222,23 +222,9 @@ func (p *Part) meshExports(m *meshapi.MeshConfig, s *model.Settings) {
 	}
 }
 
-// meshTelemetry compares what is asked of logs and metrics with what proxies do.
+// meshTelemetry reads what is asked of logs, and compares what is asked of metrics with what proxies do.
 func (p *Part) meshTelemetry(m *meshapi.MeshConfig, s *model.Settings) {
-	switch {
-	case m.AccessLogFile == "":
-	case m.AccessLogFile == "/dev/stdout" && (p.starting || s.AccessLog):
-		s.AccessLog = true
-	case m.AccessLogFile == "/dev/stdout":
-		p.Warn("NoEffect", meshConfigPath+".accessLogFile", "start the mesh with weft up --access-log", "this mesh was started without access logs")
-	default:
-		p.Unsupported(meshConfigPath+".accessLogFile", "use /dev/stdout, which weft logs shows")
-	}
-	if m.AccessLogFormat != "" {
-		p.Unsupported(meshConfigPath+".accessLogFormat", "leave it out: lines are in Envoy's default format, with the reason of a failure behind it")
-	}
-	if m.AccessLogEncoding != meshapi.MeshConfig_TEXT {
-		p.Unsupported(meshConfigPath+".accessLogEncoding", "use TEXT")
-	}
+	p.meshLog(m, s)
 	d := m.DefaultProviders
 	if d == nil {
 		return
