@@ -67,6 +67,55 @@ spec:
 	}
 }
 
+// TestSeveralCredentials gives a server the certificates of all Secrets that are there, and the authority of the first.
+func TestSeveralCredentials(t *testing.T) {
+	rsa, rsaKey := pair(t)
+	ecdsa, ecdsaKey := pair(t)
+	gateway := func(mode string) string {
+		return `apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: gw}
+spec:
+  servers:
+  - {port: {number: 443, name: a, protocol: HTTPS}, hosts: [a.example.com], tls: {mode: ` + mode + `, credentialNames: [rsa, ecdsa]}}
+`
+	}
+	first := secretYAML("default", "rsa", map[string][]byte{"tls.crt": rsa, "tls.key": rsaKey, "ca.crt": ecdsa})
+	second := secretYAML("default", "ecdsa", map[string][]byte{"tls.crt": ecdsa, "tls.key": ecdsaKey, "ca.crt": rsa})
+	for name, c := range map[string]struct {
+		text, findings string
+		shown          [][]byte
+		ca             []byte
+	}{
+		"both":       {first + second + gateway("SIMPLE"), "", [][]byte{rsa, ecdsa}, nil},
+		"mutual":     {first + second + gateway("MUTUAL"), "", [][]byte{rsa, ecdsa}, ecdsa},
+		"one absent": {second + gateway("SIMPLE"), "CredentialNotFound spec.servers[0].tls.credentialNames[0]", [][]byte{ecdsa}, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			objects, findings := source.Decode(source.LayerApplied, "in.yaml", []byte(c.text))
+			if len(findings) > 0 {
+				t.Fatal(findings)
+			}
+			mesh, findings := Compile(Input{Objects: objects})
+			var said string
+			for _, f := range findings {
+				said += fmt.Sprintf("%s %s", f.Code, f.Field)
+			}
+			if said != c.findings || len(mesh.Gateways) != 1 {
+				t.Fatalf("%d gateways, findings %q", len(mesh.Gateways), said)
+			}
+			server := mesh.Gateways[0].Servers[0].TLS
+			shown := [][]byte{server.Certificate}
+			for _, p := range server.More {
+				shown = append(shown, p.Certificate)
+			}
+			if !slices.EqualFunc(shown, c.shown, bytes.Equal) || !bytes.Equal(server.CA, c.ca) {
+				t.Errorf("certificates %s, authority %s", bytes.Join(shown, nil), server.CA)
+			}
+		})
+	}
+}
+
 // TestCredentials finds certificates where each kind of gateway and rule looks for them.
 func TestCredentials(t *testing.T) {
 	cert, key := pair(t)

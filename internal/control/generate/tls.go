@@ -195,7 +195,7 @@ func meshServerTLS(alpn []string, minVersion uint16) *corev3.TransportSocket {
 	return socket(tlsSocket, &tlsv3.DownstreamTlsContext{RequireClientCertificate: wrapperspb.Bool(true), CommonTlsContext: common})
 }
 
-// serverTLS terminates TLS at a gateway's server; nil where it is passed through, or no certificate is to be had.
+// serverTLS terminates TLS at a gateway's server; nil where it is passed through, or what it needs is not to be had.
 func serverTLS(s *model.Server, alpn []string) *corev3.TransportSocket {
 	t := s.TLS
 	if t == nil || t.Mode == model.TLSPassthrough || t.Mode == model.TLSAutoPassthrough {
@@ -204,7 +204,8 @@ func serverTLS(s *model.Server, alpn []string) *corev3.TransportSocket {
 	if t.Mode == model.TLSIstioMutual {
 		return meshServerTLS(append([]string{wire.ALPNHTTP2, wire.ALPNHTTP1, wire.ALPNTCP}, alpn...), t.MinVersion)
 	}
-	if len(t.Certificate) == 0 || len(t.Key) == 0 {
+	verifies := t.Mode == model.TLSMutual || t.Mode == model.TLSOptionalMutual
+	if len(t.Certificate) == 0 || len(t.Key) == 0 || verifies && len(t.CA) == 0 {
 		return nil
 	}
 	common := &tlsv3.CommonTlsContext{AlpnProtocols: alpn, TlsCertificates: []*tlsv3.TlsCertificate{keyPair(t.Certificate, t.Key)},
@@ -217,11 +218,8 @@ func serverTLS(s *model.Server, alpn []string) *corev3.TransportSocket {
 		common.ValidationContextType = &tlsv3.CommonTlsContext_ValidationContext{ValidationContext: &tlsv3.CertificateValidationContext{
 			TrustChainVerification: tlsv3.CertificateValidationContext_ACCEPT_UNTRUSTED}}
 	}
-	if t.Mode == model.TLSMutual || t.Mode == model.TLSOptionalMutual {
-		v := &tlsv3.CertificateValidationContext{}
-		if len(t.CA) > 0 {
-			v.TrustedCa = inline(t.CA)
-		}
+	if verifies {
+		v := &tlsv3.CertificateValidationContext{TrustedCa: inline(t.CA)}
 		if len(t.CRL) > 0 {
 			v.Crl = inline(t.CRL)
 		}

@@ -110,11 +110,11 @@ func (p *Part) serverTLS(t *networkingapi.ServerTLSSettings, field string, out *
 		}
 		return
 	}
-	p.only(t, field, "httpsRedirect", "mode", "credentialName", "minProtocolVersion", "maxProtocolVersion",
+	p.only(t, field, "httpsRedirect", "mode", "credentialName", "credentialNames", "minProtocolVersion", "maxProtocolVersion",
 		"cipherSuites", "subjectAltNames")
 	if out.Protocol.IsHTTP() {
 		out.HTTPSRedirect = t.HttpsRedirect
-		if t.Mode != networkingapi.ServerTLSSettings_PASSTHROUGH || t.CredentialName != "" {
+		if t.Mode != networkingapi.ServerTLSSettings_PASSTHROUGH || t.CredentialName != "" || len(t.CredentialNames) > 0 {
 			p.Err("ConflictingFields", field, "use protocol HTTPS", "protocol %s is plaintext: only httpsRedirect can be set", strings.ToUpper(string(out.Protocol)))
 		}
 		return
@@ -166,26 +166,51 @@ func (p *Part) serverSuites(t *networkingapi.ServerTLSSettings, out *model.Serve
 	}
 }
 
+// serverCredential asks for the Secrets that a server's mode needs.
 func (p *Part) serverCredential(t *networkingapi.ServerTLSSettings, mode model.TLSMode, field string, index int) {
 	mutual := mode == model.TLSMutual || mode == model.TLSOptionalMutual
-	needs := mode == model.TLSSimple || mutual
+	needs, has := mode == model.TLSSimple || mutual, t.CredentialName != "" || len(t.CredentialNames) > 0
 	switch {
-	case needs && t.CredentialName == "":
+	case needs && !has:
 		p.Err("MissingField", field+".credentialName", "", "mode %s needs a credentialName", t.Mode)
 	case !needs && t.CredentialName != "":
 		p.Err("ConflictingFields", field+".credentialName", "", "mode %s takes no credential", t.Mode)
-	case needs:
+	case !needs && has:
+		p.Err("ConflictingFields", field+".credentialNames", "", "mode %s takes no credential", t.Mode)
+	case needs && t.CredentialName != "" && len(t.CredentialNames) > 0:
+		p.Err("ConflictingFields", field+".credentialNames", "name all of them here, and leave credentialName out", "credentialName is set too")
+	case needs && t.CredentialName != "":
 		p.serverSecret("", t.CredentialName, field+".credentialName", mutual, index)
+	case needs:
+		p.serverSecrets(t.CredentialNames, field+".credentialNames", mutual, index)
 	}
 }
 
-// serverSecret asks for the Secret of a server.
+// serverSecrets asks for several Secrets, of which the first holds the authority where clients are verified.
+func (p *Part) serverSecrets(names []string, field string, mutual bool, index int) {
+	for i, name := range names {
+		switch f := At(field, i); {
+		case name == "":
+			p.Err("MissingField", f, "", "the name of a Secret is missing")
+		case slices.Contains(names[:i], name):
+			p.Warn("DuplicateValue", f, "", "%s is there already", name)
+		default:
+			p.serverSecret("", name, f, mutual && i == 0, index)
+		}
+	}
+}
+
+// serverSecret asks for a Secret of a server. Its certificate is one more where another Secret was found already.
 func (p *Part) serverSecret(namespace, name, field string, ca bool, index int) {
 	g := p.Gateway
 	p.Credentials = append(p.Credentials, Credential{Namespace: namespace, Name: name, Field: field, Pair: true, CA: ca,
 		Take: func(s Secret) {
 			t := g.Servers[index].TLS
-			t.Certificate, t.Key = s.Certificate, s.Key
+			if t.Certificate == nil {
+				t.Certificate, t.Key = s.Certificate, s.Key
+			} else {
+				t.More = append(t.More, model.KeyPair{Certificate: s.Certificate, Key: s.Key})
+			}
 			if ca {
 				t.CA, t.CRL = s.CA, s.CRL
 			}

@@ -162,7 +162,6 @@ func (p *Part) only(m proto.Message, path string, names ...string) {
 var instead = map[string]string{
 	"tunnel":                "send the requests to the forward proxy's own host, or let the workload use it by itself",
 	"zoneAwareLbSetting":    "use localityLbSetting",
-	"credentialNames":       "use credentialName; servers of one port may each have their own",
 	"tlsCertificates":       "put the certificate into a Secret, and name it in credentialName",
 	"serverCertificate":     "put the certificate into a Secret, and name it in credentialName",
 	"privateKey":            "put the key into a Secret, and name it in credentialName",
