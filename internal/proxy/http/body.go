@@ -240,7 +240,8 @@ func (in *input) readLine(limit int, tooLong error) ([]byte, error) {
 }
 
 // parseChunkLine takes chunk-size [ chunk-ext ] (RFC 9112 section 7.1). At most 16 digits, so that no leading zeros and no
-// overflow can make two readers disagree. Extensions are dropped, as a recipient may; their characters are checked.
+// overflow can make two readers disagree. Extensions are dropped, as a recipient may; their syntax is checked, because readers
+// that do not agree on where one ends do not agree on where the data begins.
 func parseChunkLine(line []byte) (int64, error) {
 	var size uint64
 	i := 0
@@ -257,12 +258,69 @@ func parseChunkLine(line []byte) (int64, error) {
 	if i == 0 || size > 1<<62 {
 		return 0, errChunkSize
 	}
-	if ext := line[i:]; len(ext) > 0 {
-		if e := trimOWS(ext); len(e) == 0 || e[0] != ';' || !validValue(ext) {
-			return 0, errChunkSize
-		}
+	if !validExtensions(line[i:]) {
+		return 0, errChunkSize
 	}
 	return int64(size), nil
+}
+
+// validExtensions takes *( BWS ";" BWS chunk-ext-name [ BWS "=" BWS chunk-ext-val ] ) (RFC 9112 section 7.1.1).
+func validExtensions(ext []byte) bool {
+	if !validValue(ext) {
+		return false
+	}
+	for len(ext) > 0 {
+		var ok bool
+		if ext, ok = cutSign(ext, ';'); !ok {
+			return false
+		}
+		if ext, ok = cutToken(ext); !ok {
+			return false
+		}
+		value, ok := cutSign(ext, '=')
+		if !ok {
+			continue
+		}
+		if len(value) > 0 && value[0] == '"' {
+			ext, ok = cutQuoted(value)
+		} else {
+			ext, ok = cutToken(value)
+		}
+		if !ok {
+			return false
+		}
+	}
+	return true
+}
+
+// cutSign takes a sign with the white space around it off b.
+func cutSign(b []byte, sign byte) (rest []byte, ok bool) {
+	b = bytes.TrimLeft(b, " \t")
+	if len(b) == 0 || b[0] != sign {
+		return nil, false
+	}
+	return bytes.TrimLeft(b[1:], " \t"), true
+}
+
+func cutToken(b []byte) (rest []byte, ok bool) {
+	i := 0
+	for i < len(b) && tchar[b[i]] {
+		i++
+	}
+	return b[i:], i > 0
+}
+
+// cutQuoted takes a quoted-string (RFC 9110 section 5.6.4) off b, which starts with its quote.
+func cutQuoted(b []byte) (rest []byte, ok bool) {
+	for i := 1; i < len(b); i++ {
+		switch b[i] {
+		case '"':
+			return b[i+1:], true
+		case '\\':
+			i++
+		}
+	}
+	return nil, false
 }
 
 func hexDigit(c byte) (byte, bool) {
