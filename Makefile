@@ -44,6 +44,16 @@ check: need-go ## linters, formatting, import rules, link checks, race detector
 gateway-api: need-go ## run the Gateway API's own conformance tests against compiler and statuses
 	cd test/gatewayapi && go test -count=1 ./...
 
+.PHONY: test-kube
+test-kube: need-go bin/kube/kube-apiserver ## run the tests that need Kubernetes against a real API server (builds it: minutes at first)
+	WEFT_TEST_KUBEBIN=$(CURDIR)/bin/kube go test -count=1 -timeout 20m ./internal/control/source/kube/ ./test/replica/
+
+bin/kube/kube-apiserver: test/kubebin/go.mod
+	@mkdir -p bin/kube
+	cd test/kubebin && go build -trimpath -ldflags '-s -w' -o $(CURDIR)/bin/kube/etcd go.etcd.io/etcd/server/v3
+	cd test/kubebin && go build -trimpath -ldflags '-s -w' -o $(CURDIR)/$@.new k8s.io/kubernetes/cmd/kube-apiserver
+	@mv $@.new $@
+
 .PHONY: fuzz
 fuzz: need-go ## run every fuzz target for FUZZTIME (default 1m each)
 	@for f in $$(grep -rl --include='*_test.go' '^func Fuzz' internal); do \

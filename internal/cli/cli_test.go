@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/weftmesh/weft/internal/api"
@@ -292,4 +293,21 @@ func TestGetPrintsObjectsAsJSON(t *testing.T) {
 	if len(got) != 1 || got[0].Source != "applied" || got[0].Object.Kind != "Service" || got[0].Object.Spec.Ports[0].Port != 80 {
 		t.Errorf("%s", out)
 	}
+}
+
+func TestSlowWorkIsNamedOnATerminal(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var errOut bytes.Buffer
+		o := &output{err: &errOut, live: true}
+		o.working("checking")()
+		if errOut.Len() > 0 {
+			t.Errorf("quick work is named: %q", errOut.String())
+		}
+		done := o.working("checking")
+		time.Sleep(2500 * time.Millisecond)
+		done()
+		if got := errOut.String(); !strings.Contains(got, "checking ... 2 s") || !strings.HasSuffix(got, "\r\x1b[K") {
+			t.Errorf("%q", got)
+		}
+	})
 }

@@ -37,7 +37,9 @@ that "weft up" follows.`,
 			}
 			client := s.client()
 			defer client.Close()
+			done := s.out.working("checking " + plural(len(docs), "file"))
 			reply, err := client.Apply(c.Context(), api.ChangeRequest{Documents: docs, DryRun: dryRun})
+			done()
 			if err != nil {
 				return err
 			}

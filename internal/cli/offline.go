@@ -46,12 +46,14 @@ count as if they ran. The exit code is 1 if there are findings of --fail-on or w
 				return err
 			}
 			var a offline.Analysis
+			done := s.out.working("analyzing " + plural(len(docs), "file"))
 			if running {
-				if a, err = s.analyzeWithMesh(c, docs); err != nil {
-					return err
-				}
+				a, err = s.analyzeWithMesh(c, docs)
 			} else {
 				a = offline.Analyze(docs, o)
+			}
+			if done(); err != nil {
+				return err
 			}
 			if err := s.printAnalysis(&a, format); err != nil {
 				return err

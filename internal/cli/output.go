@@ -13,11 +13,13 @@ import (
 // output writes to the terminal, with colour where there is one.
 type output struct {
 	out, err io.Writer
-	color    bool
+	color    bool // of out
+	live     bool // err is a terminal, on which a line can be written again
 }
 
 func newOutput(out, err io.Writer) *output {
-	return &output{out: out, err: err, color: isTerminal(out) && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"}
+	return &output{out: out, err: err, color: isTerminal(out) && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb",
+		live: isTerminal(err) && os.Getenv("TERM") != "dumb"}
 }
 
 func isTerminal(w io.Writer) bool {
@@ -56,6 +58,34 @@ func (o *output) fail(message, hint string) {
 	if hint != "" {
 		fmt.Fprintf(o.err, "       %s\n", hint)
 	}
+}
+
+// patienceTime is how long a command may be silent.
+const patienceTime = time.Second
+
+// working says on a terminal, once it takes long, what is being done, and for how many seconds. The caller calls done before it prints.
+func (o *output) working(what string) (done func()) {
+	if !o.live {
+		return func() {}
+	}
+	stop, ended := make(chan struct{}), make(chan struct{})
+	go func() { // ends with done
+		defer close(ended)
+		tick := time.NewTicker(patienceTime)
+		defer tick.Stop()
+		for n := 1; ; n++ {
+			select {
+			case <-tick.C:
+				fmt.Fprintf(o.err, "\r%s ... %d s", what, int((time.Duration(n) * patienceTime).Seconds()))
+			case <-stop:
+				if n > 1 {
+					fmt.Fprint(o.err, "\r\x1b[K")
+				}
+				return
+			}
+		}
+	}()
+	return func() { close(stop); <-ended }
 }
 
 func (o *output) json(v any) error {

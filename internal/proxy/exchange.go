@@ -125,7 +125,7 @@ func (x *exchange) run() {
 		x.establish()
 		return
 	}
-	ok := x.admit() && x.enter() && x.match() && x.authorize() && x.cors() && x.within() && x.withinGlobal() && x.inject() && x.rewrite() && x.forward()
+	ok := x.admit() && !x.endsHere() && x.enter() && x.match() && x.authorize() && x.cors() && x.within() && x.withinGlobal() && x.inject() && x.rewrite() && x.forward()
 	x.reply(ok)
 	x.keepFields()
 	x.release()

@@ -18,7 +18,7 @@ func (x *exchange) match() bool {
 	for tries := 0; ; tries++ {
 		ok := x.matchOnce()
 		now := x.p.config.Snapshot()
-		if ok || x.err.kind != noCluster || now == x.snapshot || tries == rematches {
+		if ok || x.err == nil || x.err.kind != noCluster || now == x.snapshot || tries == rematches {
 			return ok
 		}
 		x.snapshot, x.err = now, nil
@@ -43,6 +43,10 @@ func (x *exchange) matchOnce() bool {
 	x.matching = route.Request{Request: &x.req, Random: uint32(x.random) % 1e6, GRPC: x.isGRPC, Presented: x.d.peerURI != "", Validated: x.d.peerURI != ""}
 	x.matched = route.Find(x.table, &x.matching)
 	if x.matched.Host == nil || x.matched.Route == nil {
+		if x.req.Method == "OPTIONS" && x.req.Path == "*" {
+			x.matched.Route = nil
+			return false // it asks the server in general, which no route is needed for (RFC 9110 section 9.3.7)
+		}
 		return x.fail(noRoute, "route", fmt.Errorf("nothing matches %s %s%s", x.req.Method, x.req.Authority, x.req.Path))
 	}
 	f := x.matched.Route.Forward

@@ -28,6 +28,8 @@ func (x *exchange) reply(ok bool) {
 		x.upgrade()
 	case ok:
 		x.deliver()
+	case x.err == nil && x.matched.Route == nil:
+		x.answerSelf()
 	case x.err == nil:
 		x.answerByRoute()
 	default:

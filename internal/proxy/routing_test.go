@@ -1,8 +1,11 @@
 package proxy
 
 import (
+	"bufio"
 	"fmt"
+	"io"
 	"net/http"
+	"net/netip"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -129,4 +132,29 @@ func TestFirstByteIsWaitedForUpToTheIdleTime(t *testing.T) {
 	if status, body, _ := client.get(client.client(), "http://reviews:9080/"); status != 200 || len(body) != 10 || n.Load() != 2 {
 		t.Errorf("%d %q after %d attempts", status, body, n.Load())
 	}
+}
+
+// TestOptionsAsterisk: the question to the server in general needs no route.
+func TestOptionsAsterisk(t *testing.T) {
+	m := newMesh(t)
+	client, server := m.pod("frontend", "10.0.0.1", nil), m.pod("echo", "10.0.0.2", nil)
+	client.cluster("echo", 9080, server)
+	r := forwardTo("echo")
+	r.Match.Path = conf.StringMatch{Kind: conf.PrefixOf, Value: "/"}
+	client.knows("echo", 9080, r)
+	c, err := client.Dial(t.Context(), netip.MustParseAddrPort(vip+":9080"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	fmt.Fprint(c, "OPTIONS * HTTP/1.1\r\nHost: echo\r\n\r\nGET * HTTP/1.1\r\nHost: echo\r\n\r\n")
+	in := bufio.NewReader(c)
+	for _, want := range []int{200, 400} {
+		res, err := http.ReadResponse(in, nil)
+		if err != nil || res.StatusCode != want || want == 200 && res.ContentLength != 0 {
+			t.Fatalf("%+v, %v, want %d", res, err, want)
+		}
+		io.Copy(io.Discard, res.Body)
+	}
+	eventually(t, "log", func() bool { return client.logged("OPTIONS * HTTP/1.1", " 200 ") })
 }

@@ -3,6 +3,7 @@ package replica
 import (
 	"context"
 	"crypto/rand"
+	"fmt"
 	"os"
 
 	"github.com/weftmesh/weft/internal/control/status"
@@ -10,8 +11,8 @@ import (
 
 // keepStatuses writes statuses to Kubernetes whenever this replica is the one that does.
 func (r *replica) keepStatuses(ctx context.Context) error {
-	host, _ := os.Hostname()                 // for people; what follows tells replicas apart
-	identity := host + "_" + rand.Text()[:8] // a restarted process is another one
+	host, _ := os.Hostname() // host and process are for people; a restarted one is another
+	identity := fmt.Sprintf("%s_%d_%s", host, os.Getpid(), rand.Text()[:8])
 	return r.cluster.Lead(ctx, identity, func(ctx context.Context) {
 		r.cluster.KeepStatuses(ctx, r.control.Changes(ctx), r.told)
 	})

@@ -54,12 +54,12 @@ type plane struct {
 	address string
 }
 
-func startPlane(t *testing.T, weft, etcd string, n int) *plane {
+func startPlane(t *testing.T, weft string, n int, from ...string) *plane {
 	t.Helper()
 	mesh := fmt.Sprintf("t%d-%d", os.Getpid(), n)
 	p := &plane{client: api.NewClient(api.SocketPath(mesh))}
-	p.cmd = process(t, weft, "--mesh", mesh, "control", "run", "--etcd", etcd, "--state", t.TempDir(), "--xds-address", "127.0.0.1:0",
-		"--metrics-address", "none")
+	p.cmd = process(t, weft, append([]string{"--mesh", mesh, "control", "run", "--state", t.TempDir(), "--xds-address", "127.0.0.1:0",
+		"--metrics-address", "none"}, from...)...)
 	t.Cleanup(p.client.Close)
 	t.Cleanup(func() { _ = os.RemoveAll(api.RunDir(mesh)) }) // what a killed one leaves
 	await(t, mesh+" is ready", func() bool {
@@ -177,7 +177,7 @@ func TestOneDies(t *testing.T) {
 	var planes []*plane
 	var addresses []string
 	for n := range 3 {
-		p := startPlane(t, filepath.Join(bin, "weft"), server.Endpoint, n)
+		p := startPlane(t, filepath.Join(bin, "weft"), n, "--etcd", server.Endpoint)
 		planes, addresses = append(planes, p), append(addresses, p.address)
 	}
 	one, two := backend(t, "one"), backend(t, "two")
@@ -210,7 +210,7 @@ func TestOneDies(t *testing.T) {
 		await(t, "every proxy has the change", func() bool { return s.call() == "two" })
 	}
 	await(t, "the others have all proxies", func() bool { return rest[0].proxies(t)+rest[1].proxies(t) == len(sidecars) })
-	late := startPlane(t, filepath.Join(bin, "weft"), server.Endpoint, 3)
+	late := startPlane(t, filepath.Join(bin, "weft"), 3, "--etcd", server.Endpoint)
 	late.send(t, one)
 	for _, s := range sidecars {
 		await(t, "every proxy has the late replica's change", func() bool { return s.call() == "one" })

@@ -50,6 +50,7 @@ func TestParseRefusesWhatItDoesNotKnow(t *testing.T) {
 		"  status 200":                          "an expectation of no step",
 		"forget\n  stauts 200":                  "s:2: no expectation is called",
 		"apply nothing.yaml":                    "there is no file nothing.yaml",
+		"test nothing.yaml":                     "there is no file nothing.yaml",
 		"forget\nmesh a.yaml":                   "first step",
 		"request a GET":                         "wants a workload, a method and a URL",
 		"request a GET http://b x":              "neither a header nor a body",

@@ -91,7 +91,7 @@ func (s *script) addStep(place, text string, words []string, files map[string]st
 		st.within, words = d, words[2:]
 	}
 	switch words[0] {
-	case "apply":
+	case "apply", "test":
 		if err := s.use(files, words[1:]...); err != nil {
 			return err
 		}
@@ -159,6 +159,8 @@ func actionOf(st *step, words []string) (action, error) {
 			return nil, err
 		}
 		return applyFinds(args[0], verb == "apply-fails", args[1:]), nil
+	case "test":
+		return offlineTests(args), need(1, "files")
 	case "delete":
 		return remove(args), need(2, "a kind and a name")
 	case "request":

@@ -288,7 +288,7 @@ func (in *input) readTrailers() error {
 	case !tchar[first]:
 		return errFieldName // no further byte can mend it
 	}
-	section, err := in.readHead(in.lim.TrailerBytes)
+	section, err := in.readHead(in.lim.TrailerBytes, nil)
 	if err == errTargetLong || err == nil && len(section) > in.lim.TrailerBytes {
 		return errTrailersLong
 	}

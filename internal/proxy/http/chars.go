@@ -20,9 +20,6 @@ const alnum = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 var (
 	// tchar is RFC 9110 section 5.6.2.
 	tchar = classOf("!#$%&'*+-.^_`|~" + alnum)
-	// hostChar is what uri-host may hold outside brackets: RFC 3986 section 3.2.2 without pct-encoded, which some decode and
-	// others do not, so that they would route by different names. No name that resolves needs it.
-	hostChar = classOf("-._~!$&'()*+,;=" + alnum)
 	// targetChar is visible ASCII without "#". RFC 3986 forbids some more, of which browsers send several unescaped
 	// ("|", "{", "^", '"'); they end no token and cannot be misread. A fragment or a byte over 0x7e can.
 	targetChar = func() (c class) {

@@ -50,7 +50,7 @@ func (c *ClientConn) WriteRequest(r *message.Request) error {
 	if !isToken(r.Method) || target == "" || !targetChar.all(target) || r.Body.Kind == message.UntilClose {
 		return ErrBadHead
 	}
-	if r.Authority != "" && !validAuthority(r.Authority) {
+	if r.Authority != "" && !message.ValidAuthority(r.Authority) {
 		return ErrBadHead
 	}
 	w := headWriter{host: true, authority: r.Authority, upgrade: r.Upgrade, body: r.Body}
@@ -94,7 +94,7 @@ func (c *ClientConn) ReadResponse(r *message.Response) error {
 		return ErrState
 	}
 	r.Reset()
-	head, err := c.input.readHead(c.input.lim.HeadBytes)
+	head, err := c.input.readHead(c.input.lim.HeadBytes, nil)
 	c.started = c.started || err == nil || c.input.buffered() > 0
 	if err == nil {
 		err = parseResponse(head, c.ask, c.input.lim, r)

@@ -50,6 +50,7 @@ var (
 	errCoding10      = bad("Transfer-Encoding in HTTP/1.0")
 	errExpectation   = &Error{417, "unknown expectation"}
 	errConnectBody   = bad("CONNECT with content")
+	errTraceBody     = bad("TRACE with content")
 	errChunkSize     = bad("invalid chunk size")
 	errChunkEnd      = bad("chunk data does not end where its size says")
 	errChunkCost     = &Error{413, "chunk extensions are too large"}

@@ -108,8 +108,9 @@ func (in *input) discard() {
 var endOfHead = []byte("\r\n\r\n")
 
 // readHead reads up to the empty line that ends a head, and pins what it returns (empty line included). firstLine bounds the
-// first line. An end of stream before the first byte is io.EOF, later io.ErrUnexpectedEOF.
-func (in *input) readHead(firstLine int) ([]byte, error) {
+// first line, and check, if there is one, refuses it where the rest of the head is not there yet. An end of stream before the first
+// byte is io.EOF, later io.ErrUnexpectedEOF.
+func (in *input) readHead(firstLine int, check func(line []byte) error) ([]byte, error) {
 	checked := 0
 	for {
 		if n := in.buffered(); n > 0 {
@@ -119,6 +120,11 @@ func (in *input) readHead(firstLine int) ([]byte, error) {
 			}
 			if err := checkPartial(b, checked, firstLine, in.lim.HeadBytes); err != nil {
 				return nil, err
+			}
+			if k := bytes.IndexByte(b, '\n'); k >= checked && check != nil {
+				if err := check(b[:k-1]); err != nil { // checkPartial has seen the CR
+					return nil, err
+				}
 			}
 			checked = n
 		}

@@ -27,6 +27,9 @@ func parseRequest(head []byte, scheme string, lim *Limits, r *message.Request) e
 	if r.Body, err = f.body(r.Proto); err != nil {
 		return err
 	}
+	if r.Method == "TRACE" && r.Body.Kind != message.NoBody && r.Body != (message.Body{Kind: message.Sized}) {
+		return errTraceBody // RFC 9110 section 9.3.8
+	}
 	r.KeepAlive = f.persistent(r.Proto)
 	if r.Proto == message.HTTP11 { // RFC 9110 sections 7.8 and 10.1.1: from HTTP/1.0 neither is heeded
 		if f.expectsMore {
@@ -76,6 +79,13 @@ func parseRequestLine(line []byte, r *message.Request) (target string, err error
 	}
 	r.Proto, err = parseVersion(line[sp+1:], errRequestLine)
 	return target, err
+}
+
+// checkRequestLine finds what is wrong with a request line before the rest of the head is there.
+func checkRequestLine(line []byte) error {
+	var r message.Request
+	_, err := parseRequestLine(line, &r)
+	return err
 }
 
 // method gives the usual methods as constants, so that they outlive the exchange.
@@ -148,7 +158,7 @@ func checkHost(f *framing, r *message.Request) error {
 		return errHostMissing
 	case f.hosts == 0 || f.host == "" && r.Proto == message.HTTP10:
 		return nil
-	case !validAuthority(f.host):
+	case !message.ValidAuthority(f.host):
 		return errHost
 	}
 	r.Authority = f.host
@@ -160,7 +170,7 @@ func setAuthorityForm(target string, f *framing, r *message.Request) error {
 		// RFC 9110 section 9.3.6: what follows is the tunnel's.
 		return errConnectBody
 	}
-	if !validAuthority(target) || !hasPort(target) {
+	if !message.ValidAuthority(target) || !hasPort(target) {
 		return errTargetForm
 	}
 	r.Absolute = true
@@ -187,7 +197,7 @@ func setAbsoluteForm(target string, f *framing, r *message.Request) error {
 	if end < 0 {
 		end = len(rest)
 	}
-	if !validAuthority(rest[:end]) {
+	if !message.ValidAuthority(rest[:end]) {
 		return errHost
 	}
 	r.Absolute = true
@@ -210,48 +220,7 @@ func setAuthority(authority string, f *framing, r *message.Request) {
 	}
 }
 
-// validAuthority takes uri-host [":" port] (RFC 3986 section 3.2 without userinfo), the host not empty.
-func validAuthority(s string) bool {
-	host, port := s, ""
-	if s != "" && s[0] == '[' {
-		end := strings.IndexByte(s, ']')
-		if end < 2 || !validLiteral(s[1:end]) {
-			return false
-		}
-		host, port = "", s[end+1:]
-		if port == "" {
-			return true
-		}
-	} else {
-		i := strings.IndexByte(s, ':')
-		if i < 0 {
-			return s != "" && hostChar.all(host)
-		}
-		host, port = s[:i], s[i:]
-		if host == "" || !hostChar.all(host) {
-			return false
-		}
-	}
-	return port[0] == ':' && validPort(port[1:])
-}
-
-// validPort takes the empty port too, which RFC 3986 section 3.2.3 allows.
-func validPort(s string) bool {
-	n, ok := message.ParseLength(s)
-	return s == "" || ok && n <= 65535 && len(s) <= 5
-}
-
 func hasPort(authority string) bool {
 	i := strings.LastIndexByte(authority, ':')
 	return i >= 0 && i+1 < len(authority) && authority[len(authority)-1] != ']'
-}
-
-// validLiteral takes the characters of IPv6address and IPvFuture.
-func validLiteral(s string) bool {
-	for i := 0; i < len(s); i++ {
-		if c := s[i]; c != ':' && !hostChar[c] {
-			return false
-		}
-	}
-	return true
 }

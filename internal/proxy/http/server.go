@@ -69,7 +69,7 @@ func (s *ServerConn) ReadRequest(r *message.Request) error {
 	if !tchar[s.input.blk.b[s.input.r]] {
 		return errMethod // TLS or other bytes that may never make a line: do not wait for one
 	}
-	head, err := s.input.readHead(s.input.lim.TargetBytes)
+	head, err := s.input.readHead(s.input.lim.TargetBytes, checkRequestLine)
 	if err != nil {
 		return err
 	}

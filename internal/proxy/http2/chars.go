@@ -2,10 +2,7 @@ package http2
 
 import (
 	"encoding/binary"
-	"strings"
 	"unsafe"
-
-	"github.com/weftmesh/weft/internal/proxy/message"
 )
 
 // class is a set of bytes.
@@ -28,16 +25,14 @@ func (c *class) all(s string) bool {
 }
 
 const (
-	lower  = "0123456789abcdefghijklmnopqrstuvwxyz"
-	upper  = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-	marks  = "!#$%&'*+-.^_`|~" // of tchar, RFC 9110 section 5.6.2
-	inHost = "-._~!$&'()*+,;=" // RFC 3986 section 3.2.2, without pct-encoded, which some decode and others do not
+	lower = "0123456789abcdefghijklmnopqrstuvwxyz"
+	upper = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+	marks = "!#$%&'*+-.^_`|~" // of tchar, RFC 9110 section 5.6.2
 )
 
 var (
 	lowerToken = classOf(lower + marks)
 	tchar      = classOf(lower + upper + marks)
-	hostChar   = classOf(lower + upper + inHost)
 	// targetChar is visible ASCII without "#": what breaks no message in HTTP/1.1 either.
 	targetChar = func() (c class) {
 		for b := '!'; b <= '~'; b++ {
@@ -85,32 +80,3 @@ func blank(b byte) bool { return b == ' ' || b == '\t' }
 
 // str gives b as a string that shares its memory.
 func str(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
-
-// validAuthority takes uri-host [":" port] (RFC 3986 section 3.2 without userinfo), the host not empty.
-func validAuthority(s string) bool {
-	host, port := s, ""
-	if s != "" && s[0] == '[' {
-		end := strings.IndexByte(s, ']')
-		if end < 2 {
-			return false
-		}
-		host, port = s[1:end], s[end+1:]
-		for i := 0; i < len(host); i++ {
-			if host[i] != ':' && !hostChar[host[i]] {
-				return false
-			}
-		}
-	} else {
-		if i := strings.IndexByte(s, ':'); i >= 0 {
-			host, port = s[:i], s[i:]
-		}
-		if host == "" || !hostChar.all(host) {
-			return false
-		}
-	}
-	if port == "" || port == ":" {
-		return true
-	}
-	n, ok := message.ParseLength(port[1:])
-	return port[0] == ':' && ok && n <= 65535 && len(port) <= 6
-}

@@ -277,7 +277,7 @@ func validRequest(r *message.Request) bool {
 	switch {
 	case !token(r.Method) || r.Body.Kind == message.UntilClose || r.Scheme != "" && r.Scheme != "http" && r.Scheme != "https":
 		return false
-	case r.Authority != "" && !validAuthority(r.Authority):
+	case r.Authority != "" && !message.ValidAuthority(r.Authority):
 		return false
 	case r.Method == "CONNECT":
 		return r.Authority != ""

@@ -247,7 +247,7 @@ func (h *head) refused(r *message.Request) {
 	if m := h.pseudo[kindMethod]; token(m) {
 		r.Method = method(m)
 	}
-	if a := h.pseudo[kindAuthority]; validAuthority(a) {
+	if a := h.pseudo[kindAuthority]; message.ValidAuthority(a) {
 		r.Authority = a
 	}
 	if p := h.pseudo[kindPath]; targetChar.all(p) {
@@ -278,7 +278,7 @@ func (h *head) checkRequest() {
 	case h.hosts == 1 && h.has(kindAuthority) && h.host != h.pseudo[kindAuthority]:
 		h.malformed("host differs from :authority")
 	case h.pseudo[kindMethod] == "CONNECT" && !h.has(kindProtocol):
-		if h.has(kindScheme) || h.has(kindPath) || !validAuthority(h.pseudo[kindAuthority]) {
+		if h.has(kindScheme) || h.has(kindPath) || !message.ValidAuthority(h.pseudo[kindAuthority]) {
 			h.malformed("CONNECT with more or less than :authority")
 		}
 	case h.has(kindProtocol) && (h.pseudo[kindMethod] != "CONNECT" || !token(h.pseudo[kindProtocol])):
@@ -301,7 +301,7 @@ func (h *head) checkTarget() {
 		h.malformed("invalid :path")
 	case !targetChar.all(path):
 		h.malformed("invalid character in :path")
-	case !validAuthority(authority):
+	case !message.ValidAuthority(authority):
 		h.malformed("no valid :authority")
 	}
 }

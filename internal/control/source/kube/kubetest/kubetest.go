@@ -24,6 +24,7 @@ import (
 	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 )
 
 // Server is an API server. Its methods but Config need one that the test has started; Own says whether it is.
@@ -83,6 +84,21 @@ func start(t *testing.T, bin string) *Server {
 
 // Etcd is the address of the server's own etcd.
 func (s *Server) Etcd() string { return s.etcd }
+
+// Kubeconfig writes the file that leads to the server.
+func (s *Server) Kubeconfig(t *testing.T) string {
+	t.Helper()
+	c := clientcmdapi.NewConfig()
+	c.Clusters["test"] = &clientcmdapi.Cluster{Server: s.Config.Host, InsecureSkipTLSVerify: true}
+	c.AuthInfos["test"] = &clientcmdapi.AuthInfo{Token: s.Config.BearerToken}
+	c.Contexts["test"] = &clientcmdapi.Context{Cluster: "test", AuthInfo: "test"}
+	c.CurrentContext = "test"
+	file := filepath.Join(t.TempDir(), "kubeconfig")
+	if err := clientcmd.WriteToFile(*c, file); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
 
 // Up starts the API server and waits until it is ready.
 func (s *Server) Up(t *testing.T) {

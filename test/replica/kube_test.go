@@ -1,0 +1,109 @@
+package replica
+
+import (
+	"context"
+	"fmt"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/dynamic"
+	"sigs.k8s.io/yaml"
+
+	"github.com/weftmesh/weft/internal/control/source/kube/kubetest"
+)
+
+const destinationRules = `apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: destinationrules.networking.istio.io}
+spec:
+  group: networking.istio.io
+  names: {kind: DestinationRule, plural: destinationrules, singular: destinationrule, listKind: DestinationRuleList}
+  scope: Namespaced
+  versions:
+    - name: v1
+      served: true
+      storage: true
+      subresources: {status: {}}
+      schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}
+`
+
+var (
+	crds   = schema.GroupVersionResource{Group: "apiextensions.k8s.io", Version: "v1", Resource: "customresourcedefinitions"}
+	rules  = schema.GroupVersionResource{Group: "networking.istio.io", Version: "v1", Resource: "destinationrules"}
+	leases = schema.GroupVersionResource{Group: "coordination.k8s.io", Version: "v1", Resource: "leases"}
+)
+
+// TestOneWritesStatuses has two control planes on one Kubernetes: one of them writes statuses, the other one goes on when it is killed,
+// and what was written is not written again.
+func TestOneWritesStatuses(t *testing.T) {
+	server := kubetest.Own(t)
+	client, err := dynamic.NewForConfig(server.Config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	put := func(r dynamic.ResourceInterface, text string) {
+		u := &unstructured.Unstructured{}
+		if err := yaml.Unmarshal([]byte(text), &u.Object); err != nil {
+			t.Fatal(err)
+		}
+		await(t, "the API server takes "+u.GetName(), func() bool {
+			_, err = r.Apply(t.Context(), u.GetName(), u, metav1.ApplyOptions{FieldManager: "test", Force: true})
+			return err == nil
+		})
+	}
+	get := func(r dynamic.ResourceInterface, name string) *unstructured.Unstructured {
+		u, err := r.Get(context.WithoutCancel(t.Context()), name, metav1.GetOptions{})
+		if err != nil {
+			return &unstructured.Unstructured{Object: map[string]any{}}
+		}
+		return u
+	}
+	ours := client.Resource(rules).Namespace("default")
+	written := func(name, spec, word string) (version string) {
+		put(ours, fmt.Sprintf("apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: %s, namespace: default}\nspec: %s\n", name, spec))
+		await(t, name+" has its status", func() bool {
+			u := get(ours, name)
+			version = u.GetResourceVersion()
+			return strings.Contains(fmt.Sprint(u.Object["status"]), word)
+		})
+		return version
+	}
+	put(client.Resource(crds), destinationRules)
+
+	bin := t.TempDir()
+	if out, err := exec.Command("go", "build", "-o", bin, "github.com/weftmesh/weft/cmd/weft").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	file := server.Kubeconfig(t)
+	var planes []*plane
+	for n := range 2 {
+		planes = append(planes, startPlane(t, filepath.Join(bin, "weft"), 10+n, "--kubeconfig", file))
+	}
+	a := written("a", "{host: a.example}", "status:True")
+	bad := written("bad", "{host: b.example, trafficPolicy: {loadBalancer: {simple: SOMETIMES}}}", "status:False")
+
+	holder, _, _ := unstructured.NestedString(get(client.Resource(leases).Namespace("default"), "weft-leader").Object, "spec", "holderIdentity")
+	killed := false
+	for _, p := range planes {
+		if strings.Contains(holder, fmt.Sprintf("_%d_", p.cmd.Process.Pid)) {
+			if err := p.cmd.Process.Kill(); err != nil {
+				t.Fatal(err)
+			}
+			killed = true
+		}
+	}
+	if !killed {
+		t.Fatalf("%q leads", holder)
+	}
+	written("c", "{host: c.example}", "status:True")
+	for name, version := range map[string]string{"a": a, "bad": bad} {
+		if now := get(ours, name).GetResourceVersion(); now != version {
+			t.Errorf("%s was written again", name)
+		}
+	}
+}
