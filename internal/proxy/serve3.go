@@ -17,7 +17,7 @@ import (
 // quic makes the server of HTTP/3 of a gateway's listener.
 func (p *Proxy) quic(name string) bind.QUICServer {
 	newest := func() *conf.Listener { return p.gatewayListener(name) }
-	t := p.traffic.get(name)
+	t, gate := p.traffic.get(name), p.guard.Gate()
 	return http3.New(http3.Options{
 		Log: p.log,
 		TLS: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
@@ -37,6 +37,9 @@ func (p *Proxy) quic(name string) bind.QUICServer {
 			if err != nil {
 				return nil, err
 			}
+			if !gate.Enter() {
+				return nil, errors.New("there are as many connections as may be, or memory is short")
+			}
 			t.total.Add(1)
 			t.active.Add(1)
 			p.entered.Add(1)
@@ -44,6 +47,7 @@ func (p *Proxy) quic(name string) bind.QUICServer {
 			return d, nil
 		},
 		Leave: func(any) {
+			gate.Leave()
 			t.active.Add(-1)
 			p.entered.Add(-1)
 		},

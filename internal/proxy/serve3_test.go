@@ -16,12 +16,18 @@ import (
 	"github.com/quic-go/quic-go/http3"
 
 	"github.com/weftmesh/weft/internal/proxy/conf"
+	"github.com/weftmesh/weft/internal/wire"
 )
 
 // edge3 is a gateway with HTTPS at 443 and HTTP/3 beside it, in front of a server, and a client that speaks HTTP/3 to it.
 func edge3(t *testing.T, handler http.Handler, change func(*conf.HTTP)) (edge *pod, web *httptest.Server, client *http.Client) {
+	return edge3As(t, asGateway, handler, change)
+}
+
+// edge3As is edge3 with a bootstrap file of the caller's.
+func edge3As(t *testing.T, boot func(*wire.Bootstrap), handler http.Handler, change func(*conf.HTTP)) (edge *pod, web *httptest.Server, client *http.Client) {
 	m := newMesh(t)
-	edge = m.pod("ingress", "10.0.0.1", asGateway)
+	edge = m.pod("ingress", "10.0.0.1", boot)
 	server := m.pod("productpage", "10.0.0.2", nil)
 	server.serve(9080, handler)
 	edge.cluster("productpage", 9080, server)
@@ -48,6 +54,48 @@ func edge3(t *testing.T, handler http.Handler, change func(*conf.HTTP)) (edge *p
 	transport := &http3.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, ServerName: "example.com"}}
 	t.Cleanup(func() { transport.Close() })
 	return edge, web, &http.Client{Transport: transport, Timeout: 10 * time.Second}
+}
+
+// TestHTTP3ConnectionsAreLimited: one is allowed, another is refused, and taken once the first has left.
+func TestHTTP3ConnectionsAreLimited(t *testing.T) {
+	edge, web, client := edge3As(t, func(b *wire.Bootstrap) {
+		asGateway(b)
+		b.MaxListenerConnections = 1
+	}, hello("productpage"), nil)
+	first := client.Transport.(*http3.Transport)
+	get := func(tr *http3.Transport) error {
+		req, err := http.NewRequestWithContext(t.Context(), "GET", "https://"+edge.udp.Load().(net.Addr).String()+"/", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Host = "example.com"
+		res, err := tr.RoundTrip(req)
+		if err != nil {
+			return err
+		}
+		_, err = io.Copy(io.Discard, res.Body)
+		res.Body.Close()
+		return err
+	}
+	another := func() error {
+		roots := x509.NewCertPool()
+		roots.AddCert(web.Certificate())
+		tr := &http3.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, ServerName: "example.com"}}
+		defer tr.Close()
+		return get(tr)
+	}
+	if err := get(first); err != nil {
+		t.Fatal(err)
+	}
+	if err := another(); err == nil {
+		t.Error("a second connection is taken where one is allowed")
+	}
+	if got := edge.proxy.guard.Facts(); got.Connections != 1 || got.TurnedAway == 0 {
+		t.Errorf("counted: %+v", got)
+	}
+	first.Close()
+	eventually(t, "room for another", func() bool { return another() == nil })
+	eventually(t, "all counted out", func() bool { return edge.proxy.guard.Facts().Connections == 0 })
 }
 
 func TestHTTP3AtGateway(t *testing.T) {
