@@ -240,6 +240,12 @@ type reachKey struct {
 
 func keyOf(e *conf.Endpoint) reachKey { return reachKey{e.Address, e.Port, e.TLSMode} }
 
+// isSelf reports whether an endpoint is the proxy's own workload, and needs a way of its own for that. Past the capture the
+// workload itself would be reached, which does not speak mutual TLS.
+func (p *Proxy) isSelf(e *conf.Endpoint) bool {
+	return p.opt.DialSelf != nil && e.Addr.IsValid() && e.Addr.Addr().Unmap().String() == p.opt.Bootstrap.Node.IP
+}
+
 // endpoint makes the endpoint of a host; it takes over the pool of known, the same endpoint of the version before.
 func (c *cluster) endpoint(h *balance.Host, known *endpoint) *endpoint {
 	if known != nil && known.err == nil {
@@ -255,8 +261,11 @@ func (c *cluster) endpoint(h *balance.Host, known *endpoint) *endpoint {
 	case c.conf.Discovery == conf.LogicalDNS && !h.Endpoint.Addr.IsValid():
 		way.Dial = c.dialFirst(h.Endpoint.Address, h.Endpoint.Port)
 	}
-	e.raw = way
 	how := transportOf(c.conf, h.Endpoint)
+	if how.TLS != nil && how.TLS.Workload && c.p.isSelf(h.Endpoint) {
+		way.Dial = func(ctx context.Context, address string) (net.Conn, error) { return c.p.opt.DialSelf(ctx, "tcp", address) }
+	}
+	e.raw = way
 	if e.announces = how.ProxyProtocol != 0; e.announces {
 		way.Dial = announcing(way.Dial, how.ProxyProtocol)
 		e.raw.Dial = way.Dial

@@ -59,6 +59,8 @@ type Options struct {
 	// Dial connects past the workload's capture, for everything but the control plane; DialControl connects to that. nil takes
 	// a dialer that sets Bootstrap.Mark.
 	Dial, DialControl func(ctx context.Context, network, address string) (net.Conn, error)
+	// DialSelf connects by mutual TLS to the workload's own address; nil takes a dialer that sets Bootstrap.SelfMark, if there is one.
+	DialSelf func(ctx context.Context, network, address string) (net.Conn, error)
 	// DialOutside connects where Dial finds no route, and resolves names; nil for none. The broker's, by default.
 	DialOutside func(ctx context.Context, network, address string) (net.Conn, error)
 
@@ -194,6 +196,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Dial == nil {
 		o.Dial = bind.Dialer(o.Engine, o.Bootstrap.Mark)
+	}
+	if o.DialSelf == nil && o.Bootstrap.SelfMark != 0 {
+		o.DialSelf = bind.Dialer(o.Engine, o.Bootstrap.SelfMark)
 	}
 	if o.DialOutside == nil && o.Bootstrap.Broker != "" {
 		o.DialOutside = o.Engine.Adopting(broker.Client{Path: o.Bootstrap.Broker}.Dial)

@@ -289,7 +289,7 @@ func (r *Runtime) tryHost(netns, user bool) error {
 	r.host, err = podhost.Start(context.Background(), podhost.Options{
 		Command: r.opt.PodHost, UserNS: user, Stderr: os.Stderr,
 		Setup: podhost.Setup{
-			Netns: netns, Gateway: r.ips.Gateway(), Host: r.ips.Host(), Mark: wire.SidecarMark, Outbound: wire.OutboundPort, Inbound: wire.InboundPort,
+			Netns: netns, Gateway: r.ips.Gateway(), Host: r.ips.Host(), Mark: wire.SidecarMark, SelfMark: wire.SelfMark, Outbound: wire.OutboundPort, Inbound: wire.InboundPort,
 			DNS: wire.DNSPort, Open: []uint16{wire.InboundPort, wire.MetricsPort, wire.ReadyPort},
 			Hidden: r.opt.Hidden,
 		},

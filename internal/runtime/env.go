@@ -305,7 +305,7 @@ func (p *pod) bootstrap() (*wire.Bootstrap, error) {
 		p.plan.bootstrap(b)
 		return b, nil
 	}
-	b.Admin, b.Mark = local(wire.MetricsPort), wire.SidecarMark
+	b.Admin, b.Mark, b.SelfMark = local(wire.MetricsPort), wire.SidecarMark, wire.SelfMark
 	b.PodNetwork, b.HostAlias = o.PodCIDR.String(), p.rt.ips.Host().String()
 	if !p.w.gateway {
 		b.Outbound, b.Inbound, b.DNS = local(wire.OutboundPort), "0.0.0.0:"+strconv.Itoa(wire.InboundPort), local(wire.DNSPort)

@@ -57,6 +57,9 @@ type Bootstrap struct {
 	HostAlias      string `json:"hostAlias,omitempty"`
 	// Mark is set as SO_MARK on the proxy's own connections; 0 for none.
 	Mark int `json:"mark,omitempty"`
+	// SelfMark is set in its place on connections by mutual TLS to the workload's own address (Node.IP), which have to come in as
+	// others' do; 0 where nothing keeps them from it.
+	SelfMark int `json:"selfMark,omitempty"`
 	// AccessLog is "stdout", a file's path, or empty for none.
 	AccessLog string `json:"accessLog,omitempty"`
 	// RegistryOnly refuses calls to destinations that the mesh does not know, instead of passing them through.

@@ -24,6 +24,9 @@ const (
 // SidecarMark is the socket mark (SO_MARK) of the sidecar's own connections; the redirect rules leave them alone.
 const SidecarMark = 1337
 
+// SelfMark is that of its connections to the mesh's port of its own workload; the redirect rules bring them in like everybody else's.
+const SelfMark = 1338
+
 // InboundListener names the one listener resource that a sidecar subscribes to for the connections made to its workload. Its
 // filter chains are matched by destination port, transport protocol and ALPN, as Envoy does it.
 const InboundListener = "virtualInbound"

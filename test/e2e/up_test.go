@@ -200,6 +200,9 @@ func (m *mesh) runsProgram() {
 		}
 		return nil
 	})
+	if r := m.inPod("web", "get", "http://web:8000/"); r.code != 0 || !strings.HasPrefix(r.stdout, "200 this is web-") {
+		m.Errorf("the program calls its own service: %s", r)
+	}
 	m.eventually(15*time.Second, "the graph shows the program", func() error {
 		g, err := m.api.Graph(m.Context(), time.Minute)
 		if err != nil {

@@ -21,6 +21,8 @@ type Setup struct {
 	Host netip.Addr `json:"host,omitzero"`
 	// Mark exempts a socket from the redirect; it needs CAP_NET_ADMIN, which the sidecar alone has.
 	Mark int `json:"mark"`
+	// SelfMark has a socket's connections to the pod's own address come in as others' do.
+	SelfMark int `json:"selfMark"`
 	// Ports of the sidecar's transparent listeners, and those of its own that inbound connections may reach.
 	Outbound uint16   `json:"outbound"`
 	Inbound  uint16   `json:"inbound"`

@@ -21,7 +21,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const mark = 1337
+const (
+	mark     = 1337
+	selfMark = 1338
+)
 
 var gateway = netip.MustParsePrefix("10.77.255.254/16")
 
@@ -80,10 +83,11 @@ func exitOn(err error) {
 
 func app(args []string) {
 	switch args[0] {
-	case "tcp", "udp", "marked":
+	case "tcp", "udp", "marked", "itself":
 		d := net.Dialer{Timeout: 5 * time.Second}
 		network := args[0]
-		if network == "marked" {
+		if marks := map[string]int{"marked": mark, "itself": selfMark}; marks[network] != 0 {
+			mark := marks[network]
 			network = "tcp"
 			d.Control = func(_, _ string, c syscall.RawConn) (err error) {
 				c.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_MARK, mark) })
@@ -139,7 +143,7 @@ func start(t *testing.T, netns bool, hidden ...string) *Client {
 	t.Helper()
 	c, err := Start(t.Context(), Options{
 		Command: []string{exe(t), "pod-host"}, UserNS: os.Getuid() != 0, Stderr: os.Stderr,
-		Setup: Setup{Netns: netns, Gateway: gateway, Host: netip.MustParseAddr("10.77.0.1"), Mark: mark, Outbound: 15001, Inbound: 15006, DNS: 15053, Open: []uint16{15006, 15020, 15021}, Hidden: hidden},
+		Setup: Setup{Netns: netns, Gateway: gateway, Host: netip.MustParseAddr("10.77.0.1"), Mark: mark, SelfMark: selfMark, Outbound: 15001, Inbound: 15006, DNS: 15053, Open: []uint16{15006, 15020, 15021}, Hidden: hidden},
 	})
 	if netns && errors.Is(err, syscall.EPERM) {
 		t.Skip("the kernel refuses namespaces:", err)
@@ -260,6 +264,15 @@ func TestCapture(t *testing.T) {
 			t.Error(got)
 		}
 		<-p.Done()
+	})
+	t.Run("a sidecar's own pod", func(t *testing.T) {
+		for how, want := range map[string]string{"marked": "app", "itself": "inbound 10.77.0.10:80"} {
+			p, r := run(t, c, "a", true, "app", how, "10.77.0.10:80")
+			if got := line(t, r); got != want {
+				t.Errorf("%s: %s", how, got)
+			}
+			<-p.Done()
+		}
 	})
 	t.Run("no way out for the sidecar", func(t *testing.T) {
 		for _, addr := range []string{"10.77.0.1:80", "192.0.2.1:443"} {

@@ -15,7 +15,7 @@ const tableName = "weft"
 
 // capture writes the redirect rules into the calling thread's network namespace, in one transaction:
 //
-//	output nat      mark -> leave; port 53 -> DNS; lo -> leave; tcp -> outbound
+//	output nat      self mark -> inbound; mark -> leave; port 53 -> DNS; lo -> leave; tcp -> outbound
 //	prerouting nat  lo -> leave; tcp to the sidecar's own ports -> leave; tcp -> inbound
 //	output filter   mark, loopback, pods -> leave; udp -> refuse
 //
@@ -38,6 +38,7 @@ func capture(s Setup) error {
 		}
 	}
 	out := chain("output", nftables.ChainTypeNAT, nftables.ChainHookOutput, nftables.ChainPriorityNATDest)
+	out(markIs(s.SelfMark), protocolIs(unix.IPPROTO_TCP), redirect(s.Inbound))
 	out(markIs(s.Mark), leave())
 	for _, proto := range []byte{unix.IPPROTO_UDP, unix.IPPROTO_TCP} {
 		out(protocolIs(proto), portIs(53), redirect(s.DNS))
