@@ -54,6 +54,15 @@ bin/kube/kube-apiserver: test/kubebin/go.mod
 	cd test/kubebin && go build -trimpath -ldflags '-s -w' -o $(CURDIR)/$@.new k8s.io/kubernetes/cmd/kube-apiserver
 	@mv $@.new $@
 
+.PHONY: test-consul
+test-consul: need-go bin/consul/consul ## run the tests that need Consul against a real one (builds it: minutes at first)
+	PATH="$(CURDIR)/bin/consul:$$PATH" go test -count=1 -timeout 5m ./internal/control/source/consul/
+
+bin/consul/consul: test/consulbin/go.mod
+	@mkdir -p bin/consul
+	cd test/consulbin && go build -trimpath -ldflags '-s -w' -o $(CURDIR)/$@.new github.com/hashicorp/consul
+	@mv $@.new $@
+
 .PHONY: fuzz
 fuzz: need-go ## run every fuzz target for FUZZTIME (default 1m each)
 	@for f in $$(grep -rl --include='*_test.go' '^func Fuzz' internal); do \
