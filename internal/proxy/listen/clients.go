@@ -15,11 +15,11 @@ import (
 
 // clients judges the certificates of clients beyond what their chain proves.
 type clients struct {
-	sans  []conf.StringMatch
+	sans []conf.StringMatch
 	// SHA-256 of certificates and of public keys.
 	certificates, keys [][sha256.Size]byte
-	lists []*x509.RevocationList
-	clock func() time.Time
+	lists              []*x509.RevocationList
+	clock              func() time.Time
 }
 
 // judge makes what tls.Config.VerifyConnection calls after the chain was verified; nil when there is nothing to judge by.
