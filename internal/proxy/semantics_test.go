@@ -32,7 +32,7 @@ virtual_hosts { name: "all" domains: "*"
  routes { match { prefix: "/h/not" headers { name: "x-n" string_match { exact: "a" } invert_match: true } } direct_response { status: 201 } }
  routes { match { prefix: "/h/joined" headers { name: "x-n" string_match { exact: "a,b" } } } direct_response { status: 201 } }
  routes { match { prefix: "/h/fold" headers { name: "x-n" string_match { suffix: "YZ" ignore_case: true } } } direct_response { status: 201 } }
- routes { match { prefix: "/h" } direct_response { status: 299 } }
+ routes { match { prefix: "/h/" } direct_response { status: 299 } }
  routes { match { prefix: "/q/exact" query_parameters { name: "a" string_match { exact: "1" } } } direct_response { status: 201 } }
  routes { match { prefix: "/q/raw" query_parameters { name: "a" string_match { exact: "b%20c" } } } direct_response { status: 201 } }
  routes { match { prefix: "/q/present" query_parameters { name: "a" present_match: true } } direct_response { status: 201 } }

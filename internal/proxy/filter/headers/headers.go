@@ -22,8 +22,8 @@ func Apply(h *message.Header, change *conf.HeaderChange, lookup Lookup) {
 	writes := plan(few[:0], change.Set, nil, false, lookup)
 	writes = plan(writes, change.Replace, h, true, lookup)
 	set := len(writes)
-	writes = plan(writes, change.Add, nil, false, lookup)
 	writes = plan(writes, change.Default, h, false, lookup)
+	writes = plan(writes, change.Add, nil, false, lookup)
 	for i := range writes {
 		if w := &writes[i]; i < set {
 			h.Set(w.name, w.value)
