@@ -111,7 +111,7 @@ const maxUntaken = 8
 
 func (x *exchange) payRetry() bool {
 	if !x.retrying {
-		if !x.cluster.breaker.Retry() {
+		if !x.breaker().Retry() {
 			x.cluster.tally.retryOverflow.Add(1)
 			return false
 		}

@@ -36,6 +36,13 @@ type clusters struct {
 	trimmed atomic.Int64 // Unix nanoseconds of the last trim
 }
 
+// inUse adds up what both priorities use.
+func (l *lasting) inUse() (connections, pending, requests, retries int64) {
+	connections, pending, requests, retries = l.breaker.InUse()
+	c, p, rq, rt := l.high.InUse()
+	return connections + c, pending + p, requests + rq, retries + rt
+}
+
 // gone is a cluster that left the configuration. Its pools take requests for goneTime still: those that were routed to it before, and
 // have not come to connect. Other versions of the cluster, which would take them, there are none.
 type gone struct {
@@ -58,6 +65,7 @@ type cluster struct {
 // lasting is what the versions of a cluster share.
 type lasting struct {
 	breaker *upstream.Breaker
+	high    *upstream.Breaker // of requests of high priority
 	budget  retry.Budget
 	tally   tally
 
@@ -184,7 +192,8 @@ func (r *clusters) build(c *conf.Cluster, was *cluster) *cluster {
 	var known []*endpoint
 	if was != nil {
 		n.lasting, previous = was.lasting, was.balancer
-		n.breaker.Update(c)
+		n.breaker.Update(&c.Limits)
+		n.high.Update(&c.High)
 		if sameReach(c, was.conf) {
 			known = was.ends
 		} else {
@@ -192,7 +201,7 @@ func (r *clusters) build(c *conf.Cluster, was *cluster) *cluster {
 			n.watches.stop()
 		}
 	} else {
-		n.lasting = &lasting{breaker: upstream.NewBreaker(c), visited: map[netip.AddrPort]*endpoint{}}
+		n.lasting = &lasting{breaker: upstream.NewBreaker(&c.Limits), high: upstream.NewBreaker(&c.High), visited: map[netip.AddrPort]*endpoint{}}
 	}
 	if named(c) || len(n.names.list) > 0 {
 		n.names.follow(c)
@@ -263,7 +272,9 @@ func (c *cluster) endpoint(h *balance.Host, known *endpoint) *endpoint {
 	}
 	how := transportOf(c.conf, h.Endpoint)
 	if how.TLS != nil && how.TLS.Workload && c.p.isSelf(h.Endpoint) {
-		way.Dial = func(ctx context.Context, address string) (net.Conn, error) { return c.p.opt.DialSelf(ctx, "tcp", address) }
+		way.Dial = func(ctx context.Context, address string) (net.Conn, error) {
+			return c.p.opt.DialSelf(ctx, "tcp", address)
+		}
 	}
 	e.raw = way
 	if e.announces = how.ProxyProtocol != 0; e.announces {

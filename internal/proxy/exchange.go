@@ -215,10 +215,10 @@ func (x *exchange) release() {
 	}
 	x.giveBack(true)
 	if x.retrying {
-		x.cluster.breaker.RetryDone()
+		x.breaker().RetryDone()
 	}
 	if x.counted {
-		x.cluster.breaker.RequestDone()
+		x.breaker().RequestDone()
 	}
 	if x.held != nil {
 		replayBuffers.Put(x.held)

@@ -47,9 +47,12 @@ func (p *Proxy) Clusters() []admin.Cluster {
 	for _, c := range p.clusters.all() {
 		s := admin.Cluster{Name: c.conf.Name, Endpoints: []admin.Endpoint{}, MaxConnections: c.conf.MaxConnections,
 			MaxPending: c.conf.MaxPending, MaxRequests: c.conf.MaxRequests, MaxRetries: c.conf.MaxRetries}
+		if h := &c.conf.High; *h != (conf.Limits{}) {
+			s.High = &admin.Limits{MaxConnections: h.MaxConnections, MaxPending: h.MaxPending, MaxRequests: h.MaxRequests, MaxRetries: h.MaxRetries}
+		}
 		s.Names = c.describeNames()
 		where := c.places()
-		s.Connections, s.Pending, s.Requests, s.Retries = c.breaker.InUse()
+		s.Connections, s.Pending, s.Requests, s.Retries = c.inUse()
 		for _, e := range c.endpoints() {
 			ce := e.host.Endpoint
 			es := admin.Endpoint{Address: e.raw.Address, Hostname: ce.Host, Workload: ce.Workload, Condition: e.host.Condition(),

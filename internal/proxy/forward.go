@@ -45,13 +45,13 @@ func (x *exchange) connect() bool {
 
 // open takes a connection to the endpoint, or a part of one.
 func (x *exchange) open(now, deadline time.Time) error {
-	ctx := x.d.connecting(x.to)
+	ctx, pool := x.d.connecting(x.to), x.pool()
 	if multiplexed(x.cluster.conf, x.to, &x.req, x.d.direction == gateway && x.d.secure) || x.translated() {
 		c := &x.call2
 		if x.hedges() {
 			c = &call2{} // there may be several at a time
 		}
-		err := c.lease(ctx, x.to.pool, deadline, x.p.opt.Now)
+		err := c.lease(ctx, pool, deadline, x.p.opt.Now)
 		if err == nil {
 			x.call = c
 			x.req.Scheme = x.to.scheme(x.req.Scheme)
@@ -64,12 +64,12 @@ func (x *exchange) open(now, deadline time.Time) error {
 	var up *upstream.Conn
 	var err error
 	if x.free {
-		up, err = x.to.pool.Fresh(ctx, deadline)
+		up, err = pool.Fresh(ctx, deadline)
 	} else {
-		up, err = x.to.pool.Get(ctx, now, deadline)
+		up, err = pool.Get(ctx, now, deadline)
 	}
 	if err == nil {
-		x.call = newCall1(up, x.to.pool)
+		x.call = newCall1(up, pool)
 	}
 	return err
 }

@@ -4,14 +4,16 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/weftmesh/weft/internal/proxy/conf"
+	"github.com/weftmesh/weft/internal/proxy/upstream"
 	"github.com/weftmesh/weft/internal/wire"
 )
 
 // pick chooses the endpoint of the attempt.
 func (x *exchange) pick() bool {
 	if !x.counted {
-		if !x.cluster.breaker.Request() {
-			return x.fail(overflow, "pick", fmt.Errorf("cluster %s: %d under way, and no more are allowed", x.cluster.conf.Name, x.cluster.conf.MaxRequests))
+		if !x.breaker().Request() {
+			return x.fail(overflow, "pick", fmt.Errorf("cluster %s: %d under way, and no more are allowed", x.cluster.conf.Name, x.limits().MaxRequests))
 		}
 		x.counted = true
 		if !x.cluster.used.Load() {
@@ -38,6 +40,34 @@ func (x *exchange) pick() bool {
 		x.req.Authority = x.cluster.authority(to)
 	}
 	return true
+}
+
+// high reports whether the route gives the request the priority HIGH.
+func (x *exchange) high() bool {
+	r := x.matched.Route
+	return r != nil && r.Forward != nil && r.Forward.High
+}
+
+// limits are the cluster's for the request's priority, breaker counts against them, and pool has its connections to the endpoint.
+func (x *exchange) limits() *conf.Limits {
+	if x.high() {
+		return &x.cluster.conf.High
+	}
+	return &x.cluster.conf.Limits
+}
+
+func (x *exchange) breaker() *upstream.Breaker {
+	if x.high() {
+		return x.cluster.high
+	}
+	return x.cluster.breaker
+}
+
+func (x *exchange) pool() *upstream.Pool {
+	if x.high() {
+		return x.to.pool.High(x.cluster.high)
+	}
+	return x.to.pool
 }
 
 // authority is what a request is addressed to that came without Host, as HTTP/1.0 allows: we forward it as HTTP/1.1, which

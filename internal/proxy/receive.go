@@ -54,7 +54,7 @@ func (x *exchange) learnIdle() {
 	}
 	v, _, _ = strings.Cut(v, ",")
 	if n, err := strconv.Atoi(strings.TrimSpace(v)); err == nil && n > 0 && n < 3600 {
-		x.to.pool.Learn(time.Duration(n) * time.Second)
+		x.pool().Learn(time.Duration(n) * time.Second)
 	}
 }
 

@@ -83,7 +83,7 @@ func (c *cluster) stats(list []telemetry.Stat) []telemetry.Stat {
 	add := func(name string, gauge bool, value int64) {
 		list = append(list, telemetry.Stat{Scope: "cluster", Instance: c.conf.Name, Name: name, Gauge: gauge, Value: value})
 	}
-	connections, pending, requests, _ := c.breaker.InUse()
+	connections, pending, requests, _ := c.inUse()
 	healthy, ejected, members := int64(0), int64(0), int64(len(c.balancer.Hosts()))
 	for _, h := range c.balancer.Hosts() {
 		if h.Healthy() {

@@ -15,7 +15,9 @@ type Cluster struct {
 	// In use now, and the limits; 0 is none.
 	Connections, Pending, Requests, Retries             int64
 	MaxConnections, MaxPending, MaxRequests, MaxRetries uint32
-	Endpoints                                           []Endpoint
+	// High are the limits for requests of high priority; nil where there are none.
+	High      *Limits
+	Endpoints []Endpoint
 	// Names are what endpoints are found by.
 	Names []Name `json:"-"`
 }
@@ -86,6 +88,10 @@ func writeClusters(w io.Writer, list []Cluster) {
 		}{{"max_connections", c.MaxConnections}, {"max_pending_requests", c.MaxPending}, {"max_requests", c.MaxRequests}, {"max_retries", c.MaxRetries}} {
 			fmt.Fprintf(w, "%s::default_priority::%s::%d\n", c.Name, l.name, unlimited(l.max))
 		}
+		if h := c.High; h != nil {
+			fmt.Fprintf(w, "%s::high_priority::max_connections::%d\n%s::high_priority::max_pending_requests::%d\n%s::high_priority::max_requests::%d\n%s::high_priority::max_retries::%d\n",
+				c.Name, unlimited(h.MaxConnections), c.Name, unlimited(h.MaxPending), c.Name, unlimited(h.MaxRequests), c.Name, unlimited(h.MaxRetries))
+		}
 		fmt.Fprintf(w, "%s::added_via_api::true\n", c.Name)
 		for i := range c.Names {
 			fmt.Fprintf(w, "%s::name::%s::%s\n", c.Name, c.Names[i].Name, c.Names[i].String())
@@ -98,6 +104,9 @@ func writeClusters(w io.Writer, list []Cluster) {
 		}
 	}
 }
+
+// Limits are the circuit breakers of one priority; 0 is none.
+type Limits struct{ MaxConnections, MaxPending, MaxRequests, MaxRetries uint32 }
 
 func unlimited(n uint32) uint32 {
 	if n == 0 {
@@ -131,11 +140,8 @@ func clusterStatuses(list []Cluster) any {
 		}
 		status := map[string]any{
 			"name": c.Name, "observability_name": c.Name, "added_via_api": true, "host_statuses": hosts,
-			"circuit_breakers": map[string]any{"thresholds": []any{map[string]any{
-				"max_connections": unlimited(c.MaxConnections), "max_pending_requests": unlimited(c.MaxPending),
-				"max_requests": unlimited(c.MaxRequests), "max_retries": unlimited(c.MaxRetries),
-			}}},
-			"in_use": map[string]int64{"connections": c.Connections, "pending_requests": c.Pending, "requests": c.Requests, "retries": c.Retries},
+			"circuit_breakers": map[string]any{"thresholds": c.thresholds()},
+			"in_use":           map[string]int64{"connections": c.Connections, "pending_requests": c.Pending, "requests": c.Requests, "retries": c.Retries},
 		}
 		if len(c.Names) > 0 {
 			status["names"] = c.Names
@@ -143,6 +149,20 @@ func clusterStatuses(list []Cluster) any {
 		statuses = append(statuses, status)
 	}
 	return map[string]any{"cluster_statuses": statuses}
+}
+
+func (c *Cluster) thresholds() []any {
+	of := func(l Limits) map[string]any {
+		return map[string]any{"max_connections": unlimited(l.MaxConnections), "max_pending_requests": unlimited(l.MaxPending),
+			"max_requests": unlimited(l.MaxRequests), "max_retries": unlimited(l.MaxRetries)}
+	}
+	list := []any{of(Limits{c.MaxConnections, c.MaxPending, c.MaxRequests, c.MaxRetries})}
+	if c.High != nil {
+		high := of(*c.High)
+		high["priority"] = "HIGH"
+		list = append(list, high)
+	}
+	return list
 }
 
 func (e *Endpoint) status() any {

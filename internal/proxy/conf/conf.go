@@ -227,12 +227,9 @@ type Cluster struct {
 	Total                                      int // endpoints in all localities
 	ConnectTimeout                             time.Duration
 	// Transports: the first whose Match an endpoint's metadata has is used; the last one always matches.
-	Transports               []TransportMatch
-	MaxConnections           uint32 // circuit breakers; 0 for none
-	MaxPending               uint32
-	MaxRequests              uint32
-	MaxRetries               uint32
-	RetryBudget              *RetryBudget // takes the place of MaxRetries
+	Transports []TransportMatch
+	Limits
+	High                     Limits // for the requests of routes whose priority is HIGH, which have connections of their own
 	MaxRequestsPerConnection uint32
 	HTTP2                    HTTP2Limits
 	Outlier                  *Outlier
@@ -250,6 +247,15 @@ type Cluster struct {
 	// KeepAlive is TCP's own probing of connections; nil leaves it to the system.
 	KeepAlive *KeepAlive
 	DNS       DNS // for StrictDNS and LogicalDNS
+}
+
+// Limits are the circuit breakers of a cluster for one priority of requests; 0 is none.
+type Limits struct {
+	MaxConnections uint32
+	MaxPending     uint32
+	MaxRequests    uint32
+	MaxRetries     uint32
+	RetryBudget    *RetryBudget // takes the place of MaxRetries
 }
 
 // RetryBudget bounds the retries under way by a share (0 to 1) of the requests under way, and allows Min in any case.

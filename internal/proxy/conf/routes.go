@@ -140,6 +140,7 @@ type Forward struct {
 	Timeout       time.Duration // whole request including retries; 0 for none
 	IdleTimeout   time.Duration
 	Retry         *Retry
+	High          bool // priority, by which the cluster's limits are chosen
 	Mirrors       []Mirror
 	// PrefixRewrite replaces the matched prefix (or the whole path of an exact match); RegexRewrite substitutes on the path;
 	// PathRewrite replaces the whole path.

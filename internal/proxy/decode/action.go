@@ -6,7 +6,6 @@ import (
 	"strings"
 	"time"
 
-	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	templaterewritev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/path/rewrite/uri_template/v3"
 
@@ -22,8 +21,8 @@ func (d *decoder) forward(m *routev3.RouteAction, match *conf.Match, variables [
 		"regex_rewrite", "path_rewrite_policy", "host_rewrite_literal", "host_rewrite_header", "host_rewrite_path_regex",
 		"append_x_forwarded_host", "timeout", "idle_timeout", "max_stream_duration", "max_grpc_timeout", "grpc_timeout_offset",
 		"retry_policy", "hedge_policy", "request_mirror_policies", "hash_policy", "upgrade_configs", "cors", "rate_limits",
-		"include_vh_rate_limits",
-		"early_data_policy", "priority") // without effect: nothing is sent early; priority is DEFAULT, or refused
+		"include_vh_rate_limits", "priority",
+		"early_data_policy") // without effect: nothing is sent early
 	f := &conf.Forward{Timeout: defaultRouteTimeout, IdleTimeout: d.duration("idle_timeout", m.GetIdleTimeout())}
 	f.LimitRules, f.HostLimits = d.limitRules("rate_limits", m.GetRateLimits()), m.GetIncludeVhRateLimits().GetValue()
 	if m.GetTimeout() != nil {
@@ -40,9 +39,7 @@ func (d *decoder) forward(m *routev3.RouteAction, match *conf.Match, variables [
 	default:
 		d.fail("cluster_specifier: is required")
 	}
-	if m.GetPriority() != corev3.RoutingPriority_DEFAULT {
-		d.at("priority", func() { d.fail("%s is not supported", m.GetPriority()) })
-	}
+	f.High = d.high(m.GetPriority())
 	f.UnknownStatus = d.unknownStatus(m.GetClusterNotFoundResponseCode())
 	d.pathRewrites(m, f, match, variables)
 	d.hostRewrites(m, f)

@@ -152,15 +152,31 @@ func (d *decoder) clusterFacts(m *corev3.Metadata, c *conf.Cluster) {
 // breakers decodes the limits. A cluster that names none has none, unlike Envoy's 1024.
 func (d *decoder) breakers(m *clusterv3.CircuitBreakers, c *conf.Cluster) {
 	d.only(m, "thresholds")
-	if len(m.GetThresholds()) > 1 {
-		d.at("thresholds", func() { d.fail("more than one is not supported") })
-	}
+	seen := map[corev3.RoutingPriority]bool{}
 	each(d, "thresholds", m.GetThresholds(), func(t *clusterv3.CircuitBreakers_Thresholds) {
-		d.only(t, "max_connections", "max_pending_requests", "max_requests", "max_retries", "retry_budget", "track_remaining") // the last: statistics
-		d.at("retry_budget", func() { c.RetryBudget = d.retryBudget(t.GetRetryBudget()) })
-		c.MaxConnections, c.MaxPending = limit(t.GetMaxConnections()), limit(t.GetMaxPendingRequests())
-		c.MaxRequests, c.MaxRetries = limit(t.GetMaxRequests()), limit(t.GetMaxRetries())
+		d.only(t, "priority", "max_connections", "max_pending_requests", "max_requests", "max_retries", "retry_budget", "track_remaining") // the last: statistics
+		high := d.high(t.GetPriority())
+		if seen[t.GetPriority()] {
+			d.at("priority", func() { d.fail("%s occurs twice", t.GetPriority()) })
+		}
+		seen[t.GetPriority()] = true
+		l := conf.Limits{MaxConnections: limit(t.GetMaxConnections()), MaxPending: limit(t.GetMaxPendingRequests()),
+			MaxRequests: limit(t.GetMaxRequests()), MaxRetries: limit(t.GetMaxRetries())}
+		d.at("retry_budget", func() { l.RetryBudget = d.retryBudget(t.GetRetryBudget()) })
+		if high {
+			c.High = l
+		} else {
+			c.Limits = l
+		}
 	})
+}
+
+// high reads the priority of a route or of limits.
+func (d *decoder) high(p corev3.RoutingPriority) bool {
+	if p != corev3.RoutingPriority_DEFAULT && p != corev3.RoutingPriority_HIGH {
+		d.at("priority", func() { d.fail("%s is not supported", p) })
+	}
+	return p == corev3.RoutingPriority_HIGH
 }
 
 // retryBudget fills in Envoy's defaults.

@@ -9,7 +9,7 @@ import (
 	"github.com/weftmesh/weft/internal/proxy/conf"
 )
 
-// Breaker counts what a cluster has in use and refuses what is over its limits. It outlives the cluster's versions.
+// Breaker counts what the requests of one priority have in use of a cluster, and refuses what is over its limits. It outlives the cluster's versions.
 type Breaker struct {
 	connections, pending, requests, retries gauge
 
@@ -37,20 +37,20 @@ func (g *gauge) set(n uint32) {
 	g.limit.Store(int64(n))
 }
 
-// NewBreaker makes the breaker of a cluster.
-func NewBreaker(c *conf.Cluster) *Breaker {
+// NewBreaker makes a breaker of a cluster.
+func NewBreaker(l *conf.Limits) *Breaker {
 	b := &Breaker{}
-	b.Update(c)
+	b.Update(l)
 	return b
 }
 
 // Update takes the limits of a new version; what is in use stays counted.
-func (b *Breaker) Update(c *conf.Cluster) {
-	b.connections.set(c.MaxConnections)
-	b.pending.set(c.MaxPending)
-	b.requests.set(c.MaxRequests)
-	b.retries.set(c.MaxRetries)
-	b.budget.Store(c.RetryBudget)
+func (b *Breaker) Update(l *conf.Limits) {
+	b.connections.set(l.MaxConnections)
+	b.pending.set(l.MaxPending)
+	b.requests.set(l.MaxRequests)
+	b.retries.set(l.MaxRetries)
+	b.budget.Store(l.RetryBudget)
 }
 
 // Connection reports whether one more connection may be made outside pools; ConnectionDone follows it if so.

@@ -63,7 +63,7 @@ func (e *sessions) pool(c *conf.Cluster, o PoolOptions) *Pool {
 		a, b := net.Pipe()
 		b.Close()
 		return a, nil
-	}}, NewBreaker(c), o)
+	}}, NewBreaker(&c.Limits), o)
 }
 
 func lease(t *testing.T, p *Pool) *Conn {
@@ -141,7 +141,7 @@ func TestLeaseFailsAsConnectingDoes(t *testing.T) {
 func TestLimitsOfTheBreakerHoldForLeases(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := &sessions{}
-		p := e.pool(&conf.Cluster{MaxConnections: 1, MaxPending: 1}, PoolOptions{})
+		p := e.pool(&conf.Cluster{Limits: conf.Limits{MaxConnections: 1, MaxPending: 1}}, PoolOptions{})
 		c := lease(t, p)
 		p.mux.mu.Lock()
 		c.limit = 1
@@ -198,7 +198,7 @@ func TestSharedConnectionsAge(t *testing.T) {
 }
 
 func TestRetryBudget(t *testing.T) {
-	b := NewBreaker(&conf.Cluster{MaxRetries: 1, RetryBudget: &conf.RetryBudget{Share: 0.25, Min: 2}})
+	b := NewBreaker(&conf.Limits{MaxRetries: 1, RetryBudget: &conf.RetryBudget{Share: 0.25, Min: 2}})
 	allowed := func() (n int) {
 		for b.Retry() {
 			n++
@@ -217,7 +217,7 @@ func TestRetryBudget(t *testing.T) {
 	if n := allowed(); n != 5 {
 		t.Errorf("a quarter of 20 requests: %d retries", n)
 	}
-	b.Update(&conf.Cluster{MaxRetries: 1})
+	b.Update(&conf.Limits{MaxRetries: 1})
 	if n := allowed(); n != 1 {
 		t.Errorf("without a budget: %d retries", n)
 	}

@@ -22,7 +22,8 @@ type Pool struct {
 	muxIdle time.Duration
 	mux     mux // of connections that carry many requests at a time
 
-	learned atomic.Int64 // nanoseconds of idleness that the endpoint bears; 0: not known
+	high    atomic.Pointer[Pool] // see High; nil until it is asked for
+	learned atomic.Int64         // nanoseconds of idleness that the endpoint bears; 0: not known
 
 	mu      sync.Mutex
 	idle    []*Conn // the last one used is the last one here and the first one taken
@@ -66,6 +67,26 @@ func NewPool(w Way, b *Breaker, o PoolOptions) *Pool {
 		p.opt.IdleTimeout = DefaultIdle
 	}
 	return p
+}
+
+// High gives the pool of the same endpoint for requests of high priority, which count in b: as in Envoy they have connections of their
+// own. It lives as long as p.
+func (p *Pool) High(b *Breaker) *Pool {
+	if h := p.high.Load(); h != nil {
+		return h
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if h := p.high.Load(); h != nil {
+		return h
+	}
+	h := NewPool(p.way, b, p.opt)
+	h.muxIdle = p.muxIdle
+	if p.closed {
+		h.Close()
+	}
+	p.high.Store(h)
+	return h
 }
 
 // ErrOverflow is the cause of an Error whose Op is Overflow.
@@ -302,6 +323,9 @@ func (p *Pool) adopt(c *Conn) {
 // Sweep closes the idle connections that are too old, were closed by the endpoint, or were made with earlier certificates.
 // Somebody calls it about once a second.
 func (p *Pool) Sweep(now time.Time) {
+	if h := p.high.Load(); h != nil {
+		h.Sweep(now)
+	}
 	p.mux.sweep(now)
 	p.mu.Lock()
 	if len(p.idle) == 0 {
@@ -327,6 +351,9 @@ func (p *Pool) Sweep(now time.Time) {
 
 // Trim closes the idle connections, for the sake of others that want their descriptors.
 func (p *Pool) Trim() {
+	if h := p.high.Load(); h != nil {
+		h.Trim()
+	}
 	p.mu.Lock()
 	idle := p.idle
 	p.idle = nil
@@ -342,6 +369,9 @@ func (p *Pool) Close() {
 	idle, waiters := p.idle, p.waiters
 	p.idle, p.waiters, p.closed = nil, nil, true
 	p.mu.Unlock()
+	if h := p.high.Load(); h != nil {
+		h.Close()
+	}
 	p.mux.close()
 	for _, c := range idle {
 		p.Discard(c)
@@ -354,6 +384,10 @@ func (p *Pool) Close() {
 // Count gives the open connections, and how many of them are idle.
 func (p *Pool) Count() (open, idle int) {
 	open, idle = p.mux.count()
+	if h := p.high.Load(); h != nil {
+		o, i := h.Count()
+		open, idle = open+o, idle+i
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return open + p.open, idle + len(p.idle)

@@ -59,7 +59,7 @@ func pool(t *testing.T, e *endpoint, c *conf.Cluster, o PoolOptions) *Pool {
 	t.Helper()
 	on := conntest.Engine(t).Dialer(nil)
 	dial := func(ctx context.Context, a string) (net.Conn, error) { return on(ctx, "tcp", a) }
-	p := NewPool(Way{Address: e.Addr().String(), Dial: dial}, NewBreaker(c), o)
+	p := NewPool(Way{Address: e.Addr().String(), Dial: dial}, NewBreaker(&c.Limits), o)
 	t.Cleanup(p.Close)
 	return p
 }
@@ -142,7 +142,7 @@ func TestPoolLearnsTheServersTimeout(t *testing.T) {
 
 func TestPoolLimits(t *testing.T) {
 	e := listen(t)
-	p := pool(t, e, &conf.Cluster{MaxConnections: 1, MaxPending: 1}, PoolOptions{})
+	p := pool(t, e, &conf.Cluster{Limits: conf.Limits{MaxConnections: 1, MaxPending: 1}}, PoolOptions{})
 	now := time.Now()
 	a := get(t, p, now)
 	// One may wait...
@@ -232,7 +232,7 @@ func TestGetAndPutDoNotAllocate(t *testing.T) {
 }
 
 func TestTrimClosesWhatIsIdleAlone(t *testing.T) {
-	p := pool(t, listen(t), &conf.Cluster{MaxConnections: 2}, PoolOptions{})
+	p := pool(t, listen(t), &conf.Cluster{Limits: conf.Limits{MaxConnections: 2}}, PoolOptions{})
 	now := time.Now()
 	var got [2]*Conn
 	for i := range got {
@@ -257,4 +257,37 @@ func TestTrimClosesWhatIsIdleAlone(t *testing.T) {
 	}
 	p.Discard(c)
 	p.Discard(other)
+}
+
+func TestPoolOfHighPriority(t *testing.T) {
+	e := listen(t)
+	p := pool(t, e, &conf.Cluster{Limits: conf.Limits{MaxConnections: 1}}, PoolOptions{})
+	b := NewBreaker(&conf.Limits{MaxConnections: 1})
+	h := p.High(b)
+	if h != p.High(b) {
+		t.Error("two pools of high priority")
+	}
+	for _, of := range []*Pool{p, h} {
+		c, err := of.Get(t.Context(), time.Now(), time.Time{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		of.Put(c, time.Now())
+	}
+	if open, idle := p.Count(); open != 2 || idle != 2 {
+		t.Errorf("%d connections, %d idle, want 2 and 2", open, idle)
+	}
+	p.Trim()
+	if connections, _, _, _ := b.InUse(); connections != 0 {
+		t.Errorf("%d connections are left after Trim", connections)
+	}
+	p.Close()
+	if _, err := h.Get(t.Context(), time.Now(), time.Time{}); err == nil {
+		t.Error("the pool of high priority outlives the endpoint")
+	}
+	closed := pool(t, e, &conf.Cluster{}, PoolOptions{})
+	closed.Close()
+	if _, err := closed.High(b).Get(t.Context(), time.Now(), time.Time{}); err == nil {
+		t.Error("a closed pool gives an open one for high priority")
+	}
 }
