@@ -219,7 +219,8 @@ func serverTLS(s *model.Server, alpn []string) *corev3.TransportSocket {
 			TrustChainVerification: tlsv3.CertificateValidationContext_ACCEPT_UNTRUSTED}}
 	}
 	if verifies {
-		v := &tlsv3.CertificateValidationContext{TrustedCa: inline(t.CA)}
+		v := &tlsv3.CertificateValidationContext{TrustedCa: inline(t.CA),
+			VerifyCertificateHash: t.CertificateHashes, VerifyCertificateSpki: t.KeyHashes}
 		if len(t.CRL) > 0 {
 			v.Crl = inline(t.CRL)
 		}

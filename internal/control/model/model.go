@@ -252,6 +252,9 @@ type ServerTLS struct {
 	// SANs are the names that clients' certificates need one of; empty for any. CipherSuites are OpenSSL's names, for TLS 1.2; empty
 	// for the default.
 	SANs, CipherSuites []string
+	// CertificateHashes (hexadecimal) and KeyHashes (base64) are SHA-256 of the certificates and public keys of the clients that are let
+	// in; both empty for any.
+	CertificateHashes, KeyHashes []string
 	// AnyClient asks clients for a certificate and takes any, or none: it is for whoever is behind to judge it.
 	AnyClient  bool
 	MinVersion uint16

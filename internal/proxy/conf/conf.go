@@ -6,6 +6,7 @@
 package conf
 
 import (
+	"crypto/sha256"
 	"net/netip"
 	"time"
 )
@@ -111,12 +112,15 @@ type DownstreamTLS struct {
 	AnyClient bool
 	// CRL holds revocation lists in PEM, one of each authority of ClientCA; empty lets in whom the chain proves. SANs are the names
 	// that a client's certificate needs one of; empty accepts any.
-	CRL          []byte
-	SANs         []StringMatch
-	ALPN         []string
-	MinVersion   uint16 // crypto/tls constant; 0 for the default
-	MaxVersion   uint16
-	CipherSuites []uint16
+	CRL  []byte
+	SANs []StringMatch
+	// CertificateHashes and KeyHashes are SHA-256 of the certificates and of the public keys (SubjectPublicKeyInfo) of the clients that
+	// are let in; one of either list does. Both empty let in any.
+	CertificateHashes, KeyHashes [][sha256.Size]byte
+	ALPN                         []string
+	MinVersion                   uint16 // crypto/tls constant; 0 for the default
+	MaxVersion                   uint16
+	CipherSuites                 []uint16
 }
 
 // KeyPair is a certificate chain and its key, both PEM.
@@ -158,9 +162,22 @@ type HTTP struct {
 	NormalizePath, MergeSlashes bool
 	// KeepServer leaves the server field of responses as the upstream wrote it.
 	KeepServer bool
+	// Underscores says what becomes of requests with names of fields that have underscores, which some servers take for dashes.
+	Underscores UnderscoreAction `json:",omitempty"`
 	// AccessLogs take the place of the bootstrap file's; none leaves that.
 	AccessLogs []AccessLog
 }
+
+// UnderscoreAction is what is done about underscores in names of fields.
+// Source: envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction.
+type UnderscoreAction uint8
+
+// The actions.
+const (
+	AllowUnderscores UnderscoreAction = iota
+	RefuseUnderscores
+	DropUnderscores
+)
 
 // ClientCertMode is the treatment of x-forwarded-client-cert.
 type ClientCertMode uint8

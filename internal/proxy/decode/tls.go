@@ -1,9 +1,13 @@
 package decode
 
 import (
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/base64"
+	"encoding/hex"
 	"encoding/pem"
+	"strings"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	proxysocketv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/proxy_protocol/v3"
@@ -53,16 +57,17 @@ func (d *decoder) downstreamSocket(m *corev3.TransportSocket) (t *conf.Downstrea
 
 // common is what both directions say of certificates and whom they trust.
 type common struct {
-	workload     bool // the workload's certificate
-	certificates []conf.KeyPair
-	verifies     bool // says anything about the peer's certificate
-	meshRoots    bool
-	systemRoots  bool
-	ca, crl      []byte
-	sans         []conf.StringMatch
-	anyPeer      bool // does not verify the chain
-	alpn         []string
-	params       *tlsv3.TlsParameters
+	workload                 bool // the workload's certificate
+	certificates             []conf.KeyPair
+	verifies                 bool // says anything about the peer's certificate
+	meshRoots                bool
+	systemRoots              bool
+	ca, crl                  []byte
+	sans                     []conf.StringMatch
+	certificates256, keys256 [][sha256.Size]byte
+	anyPeer                  bool // does not verify the chain
+	alpn                     []string
+	params                   *tlsv3.TlsParameters
 }
 
 func (d *decoder) downstream(m *tlsv3.DownstreamTlsContext) *conf.DownstreamTLS {
@@ -72,6 +77,7 @@ func (d *decoder) downstream(m *tlsv3.DownstreamTlsContext) *conf.DownstreamTLS 
 	t := &conf.DownstreamTLS{
 		Workload: c.workload, Certificates: c.certificates, ALPN: c.alpn, ClientCA: c.ca,
 		RequireClient: m.GetRequireClientCertificate().GetValue(), CRL: c.crl, SANs: c.sans,
+		CertificateHashes: c.certificates256, KeyHashes: c.keys256,
 		AnyClient: c.anyPeer && !c.workload && len(c.sans) == 0,
 	}
 	switch {
@@ -81,6 +87,8 @@ func (d *decoder) downstream(m *tlsv3.DownstreamTlsContext) *conf.DownstreamTLS 
 		d.fail("common_tls_context: clients of the mesh are verified by %s", meshRoots)
 	case !c.workload && t.RequireClient && len(c.ca) == 0:
 		d.fail("common_tls_context: trusted_ca is required to verify clients")
+	case c.pins() && (c.workload || len(c.ca) == 0):
+		d.fail("common_tls_context: verify_certificate_hash and verify_certificate_spki need trusted_ca beside them")
 	case c.workload && len(c.sans) > 0 || c.anyPeer && !t.AnyClient || c.systemRoots:
 		d.fail("common_tls_context: this way of verifying clients is not supported")
 	}
@@ -154,6 +162,8 @@ func (d *decoder) upstream(m *tlsv3.UpstreamTlsContext) *conf.UpstreamTLS {
 		d.fail("common_tls_context: says nothing about the server's certificate")
 	case c.workload && c.anyPeer:
 		d.fail("common_tls_context: peers of the mesh are always verified")
+	case c.pins():
+		d.fail("common_tls_context: verify_certificate_hash and verify_certificate_spki are not supported towards upstreams")
 	case c.crl != nil:
 		d.fail("common_tls_context: revocation lists are not supported towards upstreams")
 	}
@@ -214,7 +224,8 @@ func (d *decoder) combined(m *tlsv3.CommonTlsContext_CombinedCertificateValidati
 
 func (d *decoder) validation(m *tlsv3.CertificateValidationContext, c *common) {
 	d.only(m, "trusted_ca", "ca_certificate_provider_instance", "system_root_certs", "match_typed_subject_alt_names",
-		"match_subject_alt_names", "trust_chain_verification", "crl")
+		"match_subject_alt_names", "trust_chain_verification", "crl",
+		"verify_certificate_hash", "verify_certificate_spki")
 	c.verifies = true
 	if p := m.GetCaCertificateProviderInstance(); p != nil {
 		c.meshRoots = d.provider("ca_certificate_provider_instance", p, meshRoots)
@@ -245,8 +256,30 @@ func (d *decoder) validation(m *tlsv3.CertificateValidationContext, c *common) {
 		}
 		c.sans = append(c.sans, d.stringMatch("matcher", s.GetMatcher()))
 	})
+	d.hashes(m, c)
 	each(d, "match_subject_alt_names", m.GetMatchSubjectAltNames(), func(s *matcherv3.StringMatcher) {
 		d.at("", func() { c.sans = append(c.sans, d.stringMatch("matcher", s)) })
+	})
+}
+
+func (c *common) pins() bool { return len(c.certificates256)+len(c.keys256) > 0 }
+
+// hashes reads what certificates are pinned by: in hexadecimal, with colons or without, for certificates, and in base64 for keys.
+func (d *decoder) hashes(m *tlsv3.CertificateValidationContext, c *common) {
+	pin := func(to *[][sha256.Size]byte, b []byte, err error) {
+		if err != nil || len(b) != sha256.Size {
+			d.fail("is no SHA-256")
+			return
+		}
+		*to = append(*to, [sha256.Size]byte(b))
+	}
+	each(d, "verify_certificate_hash", m.GetVerifyCertificateHash(), func(h string) {
+		b, err := hex.DecodeString(strings.ReplaceAll(h, ":", ""))
+		pin(&c.certificates256, b, err)
+	})
+	each(d, "verify_certificate_spki", m.GetVerifyCertificateSpki(), func(h string) {
+		b, err := base64.StdEncoding.DecodeString(h)
+		pin(&c.keys256, b, err)
 	})
 }
 

@@ -1,6 +1,7 @@
 package listen
 
 import (
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
@@ -14,17 +15,19 @@ import (
 
 // clients judges the certificates of clients beyond what their chain proves.
 type clients struct {
-	sans  []conf.StringMatch
-	lists []*x509.RevocationList
-	clock func() time.Time
+	sans []conf.StringMatch
+	// SHA-256 of certificates and of public keys.
+	certificates, keys [][sha256.Size]byte
+	lists              []*x509.RevocationList
+	clock              func() time.Time
 }
 
 // judge makes what tls.Config.VerifyConnection calls after the chain was verified; nil when there is nothing to judge by.
 func judge(d *conf.DownstreamTLS, clock func() time.Time) (func(tls.ConnectionState) error, error) {
-	if len(d.SANs) == 0 && len(d.CRL) == 0 {
+	if len(d.SANs)+len(d.CRL)+len(d.CertificateHashes)+len(d.KeyHashes) == 0 {
 		return nil, nil
 	}
-	c := &clients{sans: d.SANs, clock: clock}
+	c := &clients{sans: d.SANs, certificates: d.CertificateHashes, keys: d.KeyHashes, clock: clock}
 	if c.clock == nil {
 		c.clock = time.Now
 	}
@@ -49,6 +52,9 @@ func (c *clients) verify(s tls.ConnectionState) error {
 	if len(c.sans) > 0 && !named(s.PeerCertificates[0], c.sans) {
 		return errors.New("tls: the client's certificate has none of the names that are let in")
 	}
+	if len(c.certificates)+len(c.keys) > 0 && !c.pinned(s.PeerCertificates[0]) {
+		return errors.New("tls: the client's certificate is none of those that are let in")
+	}
 	if len(c.lists) == 0 {
 		return nil
 	}
@@ -59,6 +65,11 @@ func (c *clients) verify(s tls.ConnectionState) error {
 		}
 	}
 	return err
+}
+
+// pinned tells whether a certificate or its key is listed. Either does, as in Envoy.
+func (c *clients) pinned(cert *x509.Certificate) bool {
+	return slices.Contains(c.certificates, sha256.Sum256(cert.Raw)) || slices.Contains(c.keys, sha256.Sum256(cert.RawSubjectPublicKeyInfo))
 }
 
 // unrevoked checks each certificate of a chain but the root against the list of who issued it. An issuer without a list, or with one

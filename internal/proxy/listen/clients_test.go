@@ -4,6 +4,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -77,6 +78,14 @@ func pemPair(t *testing.T, c tls.Certificate) conf.KeyPair {
 		Key: pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})}
 }
 
+func keyHash(t *testing.T, c tls.Certificate) [32]byte {
+	cert, err := x509.ParseCertificate(c.Certificate[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return sha256.Sum256(cert.RawSubjectPublicKeyInfo)
+}
+
 func TestClientCertificates(t *testing.T) {
 	ca, other := newAuthority(t, "ca"), newAuthority(t, "other")
 	good, revoked, stranger := ca.issue(7, "good.example"), ca.issue(8, "revoked.example"), other.issue(9, "stranger.example")
@@ -86,24 +95,33 @@ func TestClientCertificates(t *testing.T) {
 		sans   []conf.StringMatch
 		must   bool
 		any    bool
+		certs  [][32]byte
+		keys   [][32]byte
 		client *tls.Certificate
 		fails  string
 	}{
-		"optional, none shown":           {crl: ca.revokes(later)},
-		"required, none shown":           {must: true, fails: "certificate"},
-		"shown":                          {must: true, client: &good},
-		"not on the list":                {must: true, crl: ca.revokes(later, 8), client: &good},
-		"revoked":                        {crl: ca.revokes(later, 8), client: &revoked, fails: "8 of the client's chain is revoked"},
-		"expired list":                   {crl: ca.revokes(time.Now().Add(-time.Minute)), client: &good, fails: "has expired"},
-		"list of another authority":      {crl: other.revokes(later), client: &good, fails: "no revocation list"},
-		"name that is let in":            {sans: []conf.StringMatch{{Kind: conf.Suffix, Value: ".example"}}, client: &good},
-		"name that is not":               {sans: []conf.StringMatch{{Kind: conf.Exact, Value: "other"}}, client: &good, fails: "none of the names"},
-		"any is taken":                   {any: true, client: &stranger},
-		"any is taken, none shown":       {any: true},
-		"name is not asked without cert": {sans: []conf.StringMatch{{Kind: conf.Exact, Value: "other"}}},
+		"optional, none shown":             {crl: ca.revokes(later)},
+		"required, none shown":             {must: true, fails: "certificate"},
+		"shown":                            {must: true, client: &good},
+		"not on the list":                  {must: true, crl: ca.revokes(later, 8), client: &good},
+		"revoked":                          {crl: ca.revokes(later, 8), client: &revoked, fails: "8 of the client's chain is revoked"},
+		"expired list":                     {crl: ca.revokes(time.Now().Add(-time.Minute)), client: &good, fails: "has expired"},
+		"list of another authority":        {crl: other.revokes(later), client: &good, fails: "no revocation list"},
+		"name that is let in":              {sans: []conf.StringMatch{{Kind: conf.Suffix, Value: ".example"}}, client: &good},
+		"name that is not":                 {sans: []conf.StringMatch{{Kind: conf.Exact, Value: "other"}}, client: &good, fails: "none of the names"},
+		"certificate that is let in":       {certs: [][32]byte{sha256.Sum256(good.Certificate[0])}, client: &good},
+		"certificate that is not":          {certs: [][32]byte{sha256.Sum256(revoked.Certificate[0])}, client: &good, fails: "none of those"},
+		"key that is let in":               {certs: [][32]byte{{1}}, keys: [][32]byte{keyHash(t, good)}, client: &good},
+		"key that is not":                  {keys: [][32]byte{keyHash(t, revoked)}, client: &good, fails: "none of those"},
+		"pinned, and of another authority": {keys: [][32]byte{keyHash(t, stranger)}, client: &stranger, fails: "unknown authority"},
+		"pinned, and of another name":      {keys: [][32]byte{keyHash(t, good)}, sans: []conf.StringMatch{{Kind: conf.Exact, Value: "other"}}, client: &good, fails: "none of the names"},
+		"any is taken":                     {any: true, client: &stranger},
+		"any is taken, none shown":         {any: true},
+		"name is not asked without cert":   {sans: []conf.StringMatch{{Kind: conf.Exact, Value: "other"}}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			d := &conf.DownstreamTLS{Certificates: []conf.KeyPair{pemPair(t, ca.issue(2, "server.example"))}, RequireClient: c.must, AnyClient: c.any, CRL: c.crl, SANs: c.sans}
+			d := &conf.DownstreamTLS{Certificates: []conf.KeyPair{pemPair(t, ca.issue(2, "server.example"))}, RequireClient: c.must, AnyClient: c.any, CRL: c.crl, SANs: c.sans,
+				CertificateHashes: c.certs, KeyHashes: c.keys}
 			if !c.any {
 				d.ClientCA = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: ca.cert.Raw})
 			}
@@ -115,7 +133,8 @@ func TestClientCertificates(t *testing.T) {
 			roots.AddCert(ca.cert)
 			ours := &tls.Config{RootCAs: roots, ServerName: "server.example"}
 			if c.client != nil {
-				ours.Certificates = []tls.Certificate{*c.client}
+				// Shown even when its authority is none of those that the server names.
+				ours.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return c.client, nil }
 			}
 			a, b := net.Pipe()
 			defer a.Close()

@@ -1,7 +1,10 @@
 package convert
 
 import (
+	"crypto/sha256"
 	"crypto/tls"
+	"encoding/base64"
+	"encoding/hex"
 	"net/netip"
 	"slices"
 	"strings"
@@ -111,7 +114,7 @@ func (p *Part) serverTLS(t *networkingapi.ServerTLSSettings, field string, out *
 		return
 	}
 	p.only(t, field, "httpsRedirect", "mode", "credentialName", "credentialNames", "minProtocolVersion", "maxProtocolVersion",
-		"cipherSuites", "subjectAltNames")
+		"cipherSuites", "subjectAltNames", "verifyCertificateSpki", "verifyCertificateHash")
 	if out.Protocol.IsHTTP() {
 		out.HTTPSRedirect = t.HttpsRedirect
 		if t.Mode != networkingapi.ServerTLSSettings_PASSTHROUGH || t.CredentialName != "" || len(t.CredentialNames) > 0 {
@@ -139,7 +142,27 @@ func (p *Part) serverTLS(t *networkingapi.ServerTLSSettings, field string, out *
 		p.Err("ConflictingFields", field+".mode", "leave maxProtocolVersion and cipherSuites out", "mode ISTIO_MUTUAL chooses them by itself")
 	}
 	p.serverSuites(t, out.TLS, field)
+	p.serverPins(t, out.TLS, field)
 	p.serverCredential(t, mode, field, index)
+}
+
+// serverPins reads which certificates of clients, or which of their keys, are let in.
+func (p *Part) serverPins(t *networkingapi.ServerTLSSettings, out *model.ServerTLS, field string) {
+	pins := func(name string, hashes []string, says string, decoded func(string) ([]byte, error)) []string {
+		if len(hashes) > 0 && out.Mode != model.TLSMutual && out.Mode != model.TLSOptionalMutual {
+			p.Err("ConflictingFields", field+"."+name, "use mode MUTUAL", "mode %s does not compare the certificates of clients", t.Mode)
+		}
+		for i, h := range hashes {
+			if b, err := decoded(h); err != nil || len(b) != sha256.Size {
+				p.Err("InvalidValue", At(field+"."+name, i), "", "%q is no SHA-256 in %s", h, says)
+			}
+		}
+		return hashes
+	}
+	out.KeyHashes = pins("verifyCertificateSpki", t.VerifyCertificateSpki, "base64", base64.StdEncoding.DecodeString)
+	out.CertificateHashes = pins("verifyCertificateHash", t.VerifyCertificateHash, "hexadecimal", func(h string) ([]byte, error) {
+		return hex.DecodeString(strings.ReplaceAll(h, ":", ""))
+	})
 }
 
 // serverSuites reads cipher suites, of which only safe ones are had, and the names of clients.

@@ -160,16 +160,14 @@ func (p *Part) only(m proto.Message, path string, names ...string) {
 
 // instead says what to do about fields that are refused.
 var instead = map[string]string{
-	"tunnel":                "send the requests to the forward proxy's own host, or let the workload use it by itself",
-	"zoneAwareLbSetting":    "use localityLbSetting",
-	"tlsCertificates":       "put the certificate into a Secret, and name it in credentialName",
-	"serverCertificate":     "put the certificate into a Secret, and name it in credentialName",
-	"privateKey":            "put the key into a Secret, and name it in credentialName",
-	"caCertificates":        "put the authorities into a Secret as ca.crt, and name it in credentialName",
-	"clientCertificate":     "put the certificate into a Secret, and name it in credentialName",
-	"verifyCertificateSpki": "use mode MUTUAL and subjectAltNames",
-	"verifyCertificateHash": "use mode MUTUAL and subjectAltNames",
-	"network":               "remove it: the mesh has one network",
+	"tunnel":             "send the requests to the forward proxy's own host, or let the workload use it by itself",
+	"zoneAwareLbSetting": "use localityLbSetting",
+	"tlsCertificates":    "put the certificate into a Secret, and name it in credentialName",
+	"serverCertificate":  "put the certificate into a Secret, and name it in credentialName",
+	"privateKey":         "put the key into a Secret, and name it in credentialName",
+	"caCertificates":     "put the authorities into a Secret as ca.crt, and name it in credentialName",
+	"clientCertificate":  "put the certificate into a Secret, and name it in credentialName",
+	"network":            "remove it: the mesh has one network",
 }
 
 // At appends a place in a list to a field path.
