@@ -1,7 +1,9 @@
 package serve
 
 import (
+	"slices"
 	"strconv"
+	"sync"
 	"time"
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
@@ -156,9 +158,12 @@ func (d *delta) send(c *session, u *update) error {
 		r := &discoveryv3.DeltaDiscoveryResponse{TypeUrl: u.watch.typeURL, Nonce: nonceText(nonce), RemovedResources: u.names,
 			SystemVersionInfo: strconv.FormatUint(c.told, 10)}
 		// The records were marshalled long ago: as fields that the message does not know, they are copied as they are.
-		r.ProtoReflect().SetUnknown(records(u.bodies[:n], size))
+		fields, done := records(u.bodies[:n], size)
+		r.ProtoReflect().SetUnknown(fields)
 		c.remember(u.watch, nonce, u.carried(n))
-		if err := c.sends(u.watch.typeURL, size, func() error { return d.stream.Send(r) }); err != nil {
+		err := c.sends(u.watch.typeURL, size, func() error { return d.stream.Send(r) })
+		done() // gRPC has marshalled it when Send returns, whether or not it is sent yet
+		if err != nil {
 			return err
 		}
 		u.values, u.bodies = u.values[n:], u.bodies[n:]
@@ -167,15 +172,20 @@ func (d *delta) send(c *session, u *update) error {
 	return nil
 }
 
-func records(values []*value, size int) []byte {
+// joined are buffers of records, kept for the next response: there would be as much garbage as is sent, in large pieces between what stays.
+var joined = sync.Pool{New: func() any { return new([]byte) }}
+
+// records joins the records of values. They may be used until done is called.
+func records(values []*value, size int) (fields []byte, done func()) {
 	if len(values) == 1 {
-		return values[0].record
+		return values[0].record, func() {}
 	}
-	b := make([]byte, 0, size)
+	b := joined.Get().(*[]byte)
+	*b = slices.Grow((*b)[:0], size)
 	for _, v := range values {
-		b = append(b, v.record...)
+		*b = append(*b, v.record...)
 	}
-	return b
+	return *b, func() { joined.Put(b) }
 }
 
 // carried is what the next response has: the first n values, and all that is removed.
