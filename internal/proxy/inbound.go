@@ -82,7 +82,7 @@ func (d *downstream) serveListener(l *conf.Listener) {
 		d.turnAway(noChain, "accept", unmatched(step, found.Sniffed))
 		return
 	}
-	if chain.TLS != nil && !d.terminate(chain) {
+	if !d.pass(chain) || chain.TLS != nil && !d.terminate(chain) {
 		return
 	}
 	d.listener, d.chain, d.http3 = l, chain, d.offersHTTP3()

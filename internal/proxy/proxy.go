@@ -119,6 +119,7 @@ type Proxy struct {
 	exchanges  sync.Pool
 	countings  sync.Pool
 	limits     ratelimit.Keeper
+	gates      gates
 	services   services
 	unasked    atomic.Uint64 // requests of which a rate-limit service has said nothing
 	guard      *overload.Guard

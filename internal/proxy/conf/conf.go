@@ -76,6 +76,8 @@ type Chain struct {
 	TLS  *DownstreamTLS
 	HTTP *HTTP
 	TCP  *TCP
+	// Gates limit the connections; outbound chains and those of HTTP/3 have none.
+	Gates []Gate
 }
 
 // ChainMatch selects a chain. Empty fields match anything. Source: envoy.config.listener.v3.FilterChainMatch.

@@ -291,6 +291,11 @@ func TestRefusals(t *testing.T) {
 		{"inbound", `destination_port: 22`, `destination_port_range { start: 1 end: 2 }`, "destination_port_range: is not supported"},
 		{"inbound", `name: "router" typed_config { [type.googleapis.com/envoy.extensions.filters.http.router.v3.Router] {} }`,
 			`name: "odd" typed_config { [type.googleapis.com/envoy.data.dns.v3.DnsTable] {} }`, `filter "odd" of type "type.googleapis.com/envoy.data.dns.v3.DnsTable" is not supported`},
+		{"inbound", `max_connections { value: 40 }`, `max_connections { value: 40 } delay { seconds: 1 }`, "filters[1].typed_config.delay: is not supported"},
+		{"inbound", `max_connections { value: 40 }`, ``, "max_connections: must be more than 0"},
+		{"inbound", `tokens_per_fill { value: 3 } fill_interval { seconds: 2 }`, ``, "token_bucket.fill_interval: must be more than 0"},
+		{"inbound", `name: "virtualInbound"
+traffic_direction: INBOUND`, `name: "outside"`, "filter_chains[0]: limits of connections are for inbound"},
 		{"inbound", `path_template: "/a/{x}/**"`, `path_template: "/a/b*c"`, "segment"},
 		{"inbound", `transport_protocol: "tls"`, `transport_protocol: "quic"`, `"quic" is not supported`},
 		{"gateway", `cipher_suites: ["ECDHE-ECDSA-AES128-GCM-SHA256",`, `cipher_suites: ["RC4-SHA",`, `"RC4-SHA" is not supported`},

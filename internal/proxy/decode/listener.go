@@ -2,6 +2,8 @@ package decode
 
 import (
 	"net/netip"
+	"slices"
+	"strconv"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
@@ -48,6 +50,11 @@ func (d *decoder) listener(m *listenerv3.Listener) *conf.Listener {
 	}
 	if l.QUIC {
 		d.overQUIC(l)
+	}
+	for i, c := range append(slices.Clone(l.Chains), l.Default) {
+		if c != nil && len(c.Gates) > 0 && (l.QUIC || l.Direction == "outbound") {
+			d.at("filter_chains["+strconv.Itoa(i)+"]", func() { d.fail("limits of connections are for inbound listeners and for gateways by TCP") })
+		}
 	}
 	if len(l.Chains) == 0 && l.Default == nil {
 		d.fail("has neither api_listener nor filter chains")

@@ -4,7 +4,9 @@ import (
 	"math"
 
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	connlimitv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/connection_limit/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	netlimitv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/local_ratelimit/v3"
 	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/rbac/v3"
 	tcpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
@@ -32,6 +34,14 @@ func (d *decoder) networkFilter(m *listenerv3.Filter, c *conf.Chain) (rbac []*co
 				// Without effect: names of statistics; when to evaluate, for policies need no more than the connection.
 				d.only(v, "rules", "shadow_rules", "stat_prefix", "shadow_rules_stat_prefix", "enforcement_type")
 				rbac = d.policies(v.GetRules(), v.GetShadowRules())
+			}
+		case "envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit":
+			if v := (&connlimitv3.ConnectionLimit{}); d.typed(a, v) {
+				c.Gates = append(c.Gates, d.connectionLimit(v)...)
+			}
+		case "envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit":
+			if v := (&netlimitv3.LocalRateLimit{}); d.typed(a, v) {
+				c.Gates = append(c.Gates, d.connectionRate(v)...)
 			}
 		default:
 			d.fail("filter %q of type %q is not supported", m.GetName(), a.GetTypeUrl())
