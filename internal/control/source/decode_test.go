@@ -277,7 +277,7 @@ func TestHintsSayWhatToWrite(t *testing.T) {
 	const head = "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: a}\nspec:\n"
 	for text, want := range map[string]string{
 		head + "  http: [{timeout: 7}]\n": `a number with its unit: "7s"`,
-		head + "\thttp: []\n":            "indent with spaces",
+		head + "\thttp: []\n":             "indent with spaces",
 	} {
 		_, findings := Decode(LayerFile, "a.yaml", []byte(text))
 		if len(findings) != 1 || !strings.Contains(findings[0].String(), want) {
