@@ -36,7 +36,7 @@ func (x *exchange) matchOnce() bool {
 		return x.passThrough()
 	}
 	x.translate()
-	if !x.normalize() {
+	if !x.underscores() || !x.normalize() {
 		return false
 	}
 	x.draw()
@@ -92,6 +92,26 @@ func (x *exchange) findCluster(f *conf.Forward) bool {
 	}
 	return true
 }
+
+// underscores refuses or drops fields with underscores in their names where the configuration says so.
+func (x *exchange) underscores() bool {
+	if x.http == nil || x.http.Underscores == conf.AllowUnderscores {
+		return true
+	}
+	h := &x.req.Header
+	if x.http.Underscores == conf.DropUnderscores {
+		h.DelFunc(hasUnderscore)
+		return true
+	}
+	for i := range h.Len() {
+		if hasUnderscore(h.Name(i)) {
+			return x.fail(malformed, "request", fmt.Errorf("field %q has an underscore in its name, which is refused here", h.Name(i)))
+		}
+	}
+	return true
+}
+
+func hasUnderscore(name string) bool { return strings.IndexByte(name, '_') >= 0 }
 
 // normalize gives the path the one form in which routes, policies and the workload all see it, so that "/x/%2e%2e/admin" cannot
 // pass a policy on "/admin".

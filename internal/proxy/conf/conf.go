@@ -162,9 +162,22 @@ type HTTP struct {
 	NormalizePath, MergeSlashes bool
 	// KeepServer leaves the server field of responses as the upstream wrote it.
 	KeepServer bool
+	// Underscores says what becomes of requests with names of fields that have underscores, which some servers take for dashes.
+	Underscores UnderscoreAction `json:",omitempty"`
 	// AccessLogs take the place of the bootstrap file's; none leaves that.
 	AccessLogs []AccessLog
 }
+
+// UnderscoreAction is what is done about underscores in names of fields.
+// Source: envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction.
+type UnderscoreAction uint8
+
+// The actions.
+const (
+	AllowUnderscores UnderscoreAction = iota
+	RefuseUnderscores
+	DropUnderscores
+)
 
 // ClientCertMode is the treatment of x-forwarded-client-cert.
 type ClientCertMode uint8

@@ -104,22 +104,29 @@ func (r *Range) contains(s string) bool {
 // Match reports whether the field, as found, fulfils the condition. As in Envoy, a condition on the value of an absent field fails
 // even when inverted, unless MissingAsEmpty is set.
 func (m *HeaderMatch) Match(value string, present bool) bool {
+	present = present || m.MissingAsEmpty
 	if m.Range != nil {
 		return present && m.Range.contains(value) != m.Invert
 	}
 	if m.Value.Kind == Any {
 		return (present == m.Present) != m.Invert
 	}
-	if !present && !m.MissingAsEmpty {
+	if !present {
 		return false
 	}
 	return m.Value.Match(value) != m.Invert
 }
 
-// QueryMatch is a condition on a query parameter.
+// QueryMatch is a condition on the first value of a query parameter, as it is written: percent-encoding is not undone.
 type QueryMatch struct {
-	Name  string
-	Value StringMatch // Kind Any means presence
+	Name   string
+	Value  StringMatch // Kind Any means presence
+	Absent bool        `json:",omitempty"` // the parameter must not be there
+}
+
+// Match reports whether the parameter, as found, fulfils the condition.
+func (m *QueryMatch) Match(value string, present bool) bool {
+	return present != m.Absent && m.Value.Match(value)
 }
 
 // Forward sends the request upstream.
@@ -266,7 +273,7 @@ type Fault struct {
 }
 
 // HeaderChange edits fields: removed first, then set, then added. Values may hold Envoy's command operators (%REQ(x)%), which
-// decode has checked.
+// decode has checked; they and the conditions of Default and Replace see the fields as they are after the removal.
 type HeaderChange struct {
 	Remove []string
 	Set    []HeaderValue
@@ -283,7 +290,10 @@ func (c *HeaderChange) Fields() bool {
 }
 
 // HeaderValue is a field to write.
-type HeaderValue struct{ Name, Value string }
+type HeaderValue struct {
+	Name, Value string
+	KeepEmpty   bool `json:",omitempty"` // writes the field even if the operators of Value give nothing
+}
 
 // RBAC is one policy set. Source: envoy.config.rbac.v3.RBAC. Rules with Allow: a request needs one matching policy; with Deny:
 // none may match.

@@ -2,6 +2,7 @@ package decode
 
 import (
 	"math"
+	"regexp"
 	"strings"
 	"time"
 
@@ -87,9 +88,15 @@ func (d *decoder) unknownStatus(c routev3.RouteAction_ClusterNotFoundResponseCod
 	return status
 }
 
+// operator is what newer Envoys would fill in; an escaped byte ("%2F") is none.
+var operator = regexp.MustCompile(`%[A-Z][A-Z_]{2,}[(%]`)
+
 func (d *decoder) pathRewrites(m *routev3.RouteAction, f *conf.Forward, match *conf.Match, variables []string) {
 	f.PrefixRewrite, f.PathRewrite = m.GetPrefixRewrite(), m.GetPathRewrite()
 	f.RegexRewrite = d.rewrite("regex_rewrite", m.GetRegexRewrite())
+	if operator.MatchString(f.PathRewrite) {
+		d.at("path_rewrite", func() { d.fail("%q has an operator, which is not supported here", f.PathRewrite) })
+	}
 	d.rewrites(f)
 	p := m.GetPathRewritePolicy()
 	if p == nil {

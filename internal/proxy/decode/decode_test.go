@@ -258,6 +258,7 @@ func TestRefusals(t *testing.T) {
 		{"routes", `match { prefix: "/h" } route {`, `match { prefix: "/h" } route { hedge_policy { initial_requests { value: 2 } }`, "hedge_policy.initial_requests: 2: only 1 is supported"},
 		{"routes", `reset_headers { name: "Retry-After" } reset_headers { name: "X-Reset" format: UNIX_TIMESTAMP }`, ``, "reset_headers: may not be empty"},
 		{"routes", `omit_canary_hosts`, `omit_host_metadata`, `"envoy.retry_host_predicates.omit_host_metadata" is not supported`},
+		{"routes", `path_rewrite: "/whole"`, `path_rewrite: "/%REQ(x-a)%"`, "path_rewrite: \"/%REQ(x-a)%\" has an operator"},
 		{"routes", `regex: "/v[0-9]+"`, `regex: "/v[0-9"`, "routes[3].match.safe_regex: error parsing regexp"},
 		{"routes", `regex: "GET|POST"`, `regex: "((a{100}){100}){100}"`, "headers[2].safe_regex_match"},
 		{"routes", `substitution: "/version/\\1"`, `substitution: "/version/\\2"`, "refers to a group"},

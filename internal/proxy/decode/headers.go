@@ -84,7 +84,7 @@ func (d *decoder) headerChange(prefix string, add []*corev3.HeaderValueOption, r
 func (d *decoder) headerValue(m *corev3.HeaderValueOption, h *conf.HeaderChange) {
 	d.only(m, "header", "append", "append_action", "keep_empty_value")
 	d.only(m.GetHeader(), "key", "value", "raw_value")
-	v := conf.HeaderValue{Name: m.GetHeader().GetKey(), Value: m.GetHeader().GetValue()}
+	v := conf.HeaderValue{Name: m.GetHeader().GetKey(), Value: m.GetHeader().GetValue(), KeepEmpty: m.GetKeepEmptyValue()}
 	if raw := m.GetHeader().GetRawValue(); len(raw) > 0 {
 		v.Value = string(raw)
 	}

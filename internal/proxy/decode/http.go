@@ -1,6 +1,7 @@
 package decode
 
 import (
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	corsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/cors/v3"
 	faultv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/fault/v3"
 	grpcwebv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/grpc_web/v3"
@@ -124,8 +125,9 @@ const maxHeaderKB = 8192
 func (d *decoder) httpLimits(m *hcmv3.HttpConnectionManager, h *conf.HTTP) {
 	d.at("common_http_protocol_options", func() {
 		o := m.GetCommonHttpProtocolOptions()
-		d.only(o, "idle_timeout")
+		d.only(o, "idle_timeout", "headers_with_underscores_action")
 		h.IdleTimeout = d.duration("idle_timeout", o.GetIdleTimeout())
+		h.Underscores = d.underscores(o.GetHeadersWithUnderscoresAction())
 	})
 	if h.StreamIdle = d.duration("stream_idle_timeout", m.GetStreamIdleTimeout()); h.StreamIdle == 0 && m.GetStreamIdleTimeout() != nil {
 		h.StreamIdle = -1
@@ -142,6 +144,19 @@ func (d *decoder) httpLimits(m *hcmv3.HttpConnectionManager, h *conf.HTTP) {
 	default:
 		d.at("server_header_transformation", func() { d.fail("%s is not supported", t) })
 	}
+}
+
+func (d *decoder) underscores(a corev3.HttpProtocolOptions_HeadersWithUnderscoresAction) conf.UnderscoreAction {
+	switch a {
+	case corev3.HttpProtocolOptions_ALLOW:
+		return conf.AllowUnderscores
+	case corev3.HttpProtocolOptions_REJECT_REQUEST:
+		return conf.RefuseUnderscores
+	case corev3.HttpProtocolOptions_DROP_HEADER:
+		return conf.DropUnderscores
+	}
+	d.at("headers_with_underscores_action", func() { d.fail("%d is not known", a) })
+	return conf.AllowUnderscores
 }
 
 func (d *decoder) tracing(m *hcmv3.HttpConnectionManager_Tracing) float64 {

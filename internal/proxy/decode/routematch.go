@@ -93,9 +93,7 @@ func (d *decoder) queryMatch(m *routev3.QueryParameterMatcher) conf.QueryMatch {
 	case *routev3.QueryParameterMatcher_StringMatch:
 		out.Value = d.stringMatch("string_match", s.StringMatch)
 	case *routev3.QueryParameterMatcher_PresentMatch:
-		if !s.PresentMatch {
-			d.at("present_match", func() { d.fail("absence is not supported") })
-		}
+		out.Absent = !s.PresentMatch
 	}
 	return out
 }

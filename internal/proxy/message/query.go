@@ -16,6 +16,18 @@ func Param(query, name string) (value string, present bool) {
 	return "", false
 }
 
+// RawParam gives the first value of a query parameter as it is written, which is what Envoy's conditions on routes compare.
+func RawParam(query, name string) (value string, present bool) {
+	for query != "" {
+		var pair string
+		pair, query, _ = strings.Cut(query, "&")
+		if key, val, _ := strings.Cut(pair, "="); pair != "" && key == name {
+			return val, true
+		}
+	}
+	return "", false
+}
+
 // unescape undoes percent-encoding; malformed escapes stay as they are.
 func unescape(s string) string {
 	i := strings.IndexByte(s, '%')

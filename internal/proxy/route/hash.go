@@ -28,7 +28,8 @@ func Hash(policies []conf.HashPolicy, r *message.Request, source netip.Addr, fre
 				wanted, part, found = p, hashText(start, string(appendValue(b[:0], fresh))), true
 			}
 		case p.Query != "":
-			if v, has := queryValue(r, p.Query); has {
+			_, query := r.SplitPath()
+			if v, has := message.RawParam(query, p.Query); has {
 				part, found = hashText(start, v), true
 			}
 		case p.SourceIP && source.IsValid():
@@ -89,16 +90,6 @@ func cookie(h *message.Header, name string) string {
 		}
 	}
 	return ""
-}
-
-func queryValue(r *message.Request, name string) (string, bool) {
-	_, query := r.SplitPath()
-	for pair := range strings.SplitSeq(query, "&") {
-		if k, v, _ := strings.Cut(pair, "="); k == name && pair != "" {
-			return v, true
-		}
-	}
-	return "", false
 }
 
 // NewCookie is the Set-Cookie field of a policy for a random value (RFC 6265 section 4.1).

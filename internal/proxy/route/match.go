@@ -50,7 +50,7 @@ func check(m *conf.Match, r *Request) outcome {
 	if len(m.Query) > 0 {
 		query := queryOf(r.Path)
 		for i := range m.Query {
-			if value, present := message.Param(query, m.Query[i].Name); !present || !m.Query[i].Value.Match(value) {
+			if value, present := message.RawParam(query, m.Query[i].Name); !m.Query[i].Match(value, present) {
 				return outcome{queryPart, i}
 			}
 		}

@@ -77,7 +77,10 @@ func describe(rt *conf.Route, i int, o outcome, r *Request) Attempt {
 	case queryPart:
 		q := &m.Query[o.index]
 		a.Condition, a.Want, a.Got = "query "+q.Name, q.Value.String(), absent
-		if v, ok := message.Param(queryOf(r.Path), q.Name); ok {
+		if q.Absent {
+			a.Want = absent
+		}
+		if v, ok := message.RawParam(queryOf(r.Path), q.Name); ok {
 			a.Got = strconv.Quote(v)
 		}
 	case grpcPart:

@@ -11,41 +11,49 @@ import (
 // Lookup gives the value of a command operator (Envoy's "%NAME(argument)%"); ok is false for an operator it does not know.
 type Lookup func(name, argument string) (value string, ok bool)
 
-// Apply makes the changes: removes, then sets, then adds, then what depends on what is there. It allocates only for values with operators. change.Host is the
+// Apply makes the changes: removes, then sets, then adds. Conditions and operators see the fields after the removal, so that no
+// change depends on another. It allocates only for values with operators and for more than a few changes. change.Host is the
 // caller's to apply: the authority is no field.
 func Apply(h *message.Header, change *conf.HeaderChange, lookup Lookup) {
 	for _, name := range change.Remove {
 		h.Del(name)
 	}
-	for i := range change.Set {
-		if v := Expand(change.Set[i].Value, lookup); v != "" || change.Set[i].Value == "" {
-			h.Set(change.Set[i].Name, v)
-		}
-	}
-	for i := range change.Add {
-		if v := Expand(change.Add[i].Value, lookup); v != "" || change.Add[i].Value == "" {
-			h.Add(change.Add[i].Name, v)
-		}
-	}
-	for i := range change.Default {
-		if _, ok := h.Get(change.Default[i].Name); !ok {
-			if v := Expand(change.Default[i].Value, lookup); v != "" || change.Default[i].Value == "" {
-				h.Add(change.Default[i].Name, v)
-			}
-		}
-	}
-	for i := range change.Replace {
-		if _, ok := h.Get(change.Replace[i].Name); ok {
-			if v := Expand(change.Replace[i].Value, lookup); v != "" || change.Replace[i].Value == "" {
-				h.Set(change.Replace[i].Name, v)
-			}
+	var few [8]write
+	writes := plan(few[:0], change.Set, nil, false, lookup)
+	writes = plan(writes, change.Replace, h, true, lookup)
+	set := len(writes)
+	writes = plan(writes, change.Default, h, false, lookup)
+	writes = plan(writes, change.Add, nil, false, lookup)
+	for i := range writes {
+		if w := &writes[i]; i < set {
+			h.Set(w.name, w.value)
+		} else {
+			h.Add(w.name, w.value)
 		}
 	}
 }
 
+// write is a field whose value is known.
+type write struct{ name, value string }
+
+// plan appends what values come to. Where there is a header, it holds for those alone whose field is there, or is not.
+func plan(writes []write, values []conf.HeaderValue, h *message.Header, there bool, lookup Lookup) []write {
+	for i := range values {
+		v := &values[i]
+		if h != nil {
+			if _, ok := h.Get(v.Name); ok != there {
+				continue
+			}
+		}
+		if s := Expand(v.Value, lookup); s != "" || v.Value == "" || v.KeepEmpty {
+			writes = append(writes, write{v.Name, s})
+		}
+	}
+	return writes
+}
+
 // Expand replaces the operators of a value. "%%" is a percent sign; an operator that is not known stays as it is written, and
-// one without a value becomes "-", as in Envoy's formatter, unless it is the whole value: then there is no field to write and
-// Expand gives the empty string.
+// one without a value becomes nothing, as in Envoy's fields (in its logs it is "-").
 func Expand(value string, lookup Lookup) string {
 	if strings.IndexByte(value, '%') < 0 {
 		return value
@@ -71,10 +79,6 @@ func Expand(value string, lookup Lookup) string {
 			b.WriteByte('%')
 		case !ok:
 			b.WriteString("%" + operator + "%")
-		case v == "" && len(operator)+2 == len(value):
-			return ""
-		case v == "":
-			b.WriteByte('-')
 		default:
 			b.WriteString(v)
 		}

@@ -26,7 +26,7 @@ func TestExpand(t *testing.T) {
 		"a%REQ(x)%b":       "a1b",
 		"%REQ(a%b)%":       "2",
 		"%REQ(none)%":      "",
-		"<%REQ(none)%>":    "<->",
+		"<%REQ(none)%>":    "<>",
 		"%PROTOCOL%":       "HTTP/1.1",
 		"%UNKNOWN%":        "%UNKNOWN%",
 		"50%":              "50%",

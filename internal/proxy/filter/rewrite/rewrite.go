@@ -51,11 +51,11 @@ func host(r *message.Request, f *conf.Forward) {
 	r.Authority = to
 }
 
-// prefix replaces the part that the route matched: a prefix, or the whole path of an exact match. At a segment boundary the
+// prefix replaces the part that the route matched: a prefix, or the whole path of an exact match or an expression. At a segment boundary the
 // slash between both parts stays single.
 func prefix(path string, m *conf.Match, with string) string {
 	switch m.Path.Kind {
-	case conf.Exact:
+	case conf.Exact, conf.Regex:
 		return with
 	case conf.PrefixOf:
 		rest := path[min(len(m.Path.Value), len(path)):]
@@ -112,7 +112,9 @@ func join(path, query string, has bool) string {
 	return path + "?" + query
 }
 
-// Location gives the Location of a redirect for a request. scheme is what the client used.
+// Location gives the Location of a redirect for a request. scheme is what the client used. A path with a query of its own takes the
+// place of the request's query.
+// Source: envoy.config.route.v3.RedirectAction; all held against Envoy 1.40.
 func Location(r *message.Request, rd *conf.Redirect, m *conf.Match, scheme string) string {
 	target := scheme
 	if rd.Scheme != "" {
@@ -122,7 +124,7 @@ func Location(r *message.Request, rd *conf.Redirect, m *conf.Match, scheme strin
 	has := !rd.StripQuery && strings.IndexByte(r.Path, '?') >= 0
 	switch {
 	case rd.Path != "":
-		path = rd.Path
+		path, has = rd.Path, has && strings.IndexByte(rd.Path, '?') < 0
 	case rd.RegexRewrite != nil:
 		path = substitute(rd.RegexRewrite, path)
 	case rd.PrefixRewrite != "":
@@ -131,25 +133,22 @@ func Location(r *message.Request, rd *conf.Redirect, m *conf.Match, scheme strin
 	return target + "://" + authority(r.Authority, rd, scheme, target) + join(path, query, has)
 }
 
-// authority keeps the client's port unless the redirect gives one or the scheme changes, and leaves out the scheme's own.
+// authority is the redirect's host, else the client's, whose port goes where the redirect gives one, or where it is that of a scheme
+// which changes.
 func authority(current string, rd *conf.Redirect, from, to string) string {
+	a := current
 	host, port := splitPort(current)
-	if rd.Host != "" {
-		host, port = splitPort(rd.Host)
-		if port == "" && rd.Port == 0 && from == to {
-			_, port = splitPort(current)
-		}
+	switch {
+	case rd.Host != "":
+		a = rd.Host
+	case from != to && port == defaultPort(from):
+		a = host
 	}
-	if from != to && rd.Scheme != "" && (port == defaultPort(from)) {
-		port = ""
+	if rd.Port == 0 {
+		return a
 	}
-	if rd.Port != 0 {
-		port = strconv.Itoa(int(rd.Port))
-	}
-	if port == "" || port == defaultPort(to) {
-		return host
-	}
-	return host + ":" + port
+	host, _ = splitPort(a)
+	return host + ":" + strconv.Itoa(int(rd.Port))
 }
 
 func defaultPort(scheme string) string {

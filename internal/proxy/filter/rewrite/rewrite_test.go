@@ -28,6 +28,7 @@ func TestForward(t *testing.T) {
 		{"/a", seg("/a"), conf.Forward{PrefixRewrite: "/"}, "/"},
 		{"/a?x=1", seg("/a"), conf.Forward{PrefixRewrite: "/new/"}, "/new?x=1"},
 		{"/a", conf.Match{Path: conf.StringMatch{Kind: conf.Exact, Value: "/a"}}, conf.Forward{PrefixRewrite: "/z"}, "/z"},
+		{"/a/b?q", conf.Match{Path: conf.StringMatch{Kind: conf.Regex, Regexp: regexp.MustCompile("^/a/.*$")}}, conf.Forward{PrefixRewrite: "/z"}, "/z?q"},
 		{"/a/b?q=1", pre("/"), conf.Forward{PathRewrite: "/whole"}, "/whole?q=1"},
 		{"/v1/u/7?", pre("/"), conf.Forward{RegexRewrite: &conf.RegexRewrite{Pattern: pattern(`^/v1/u/(\d+)$`), Substitution: `/users/\1/$x`}}, "/users/7/$x?"},
 		{"/users/7/a/b", conf.Match{}, conf.Forward{RegexRewrite: &conf.RegexRewrite{Pattern: pattern(`^(?:/users/([^/]+)/(.*))$`), Substitution: `/\2/of/\1`}}, "/a/b/of/7"},
@@ -69,21 +70,35 @@ func TestHost(t *testing.T) {
 	}
 }
 
+// TestLocation: the answers of Envoy 1.40.
 func TestLocation(t *testing.T) {
-	m := conf.Match{Path: conf.StringMatch{Kind: conf.PrefixOf, Value: "/a"}}
+	pre := conf.Match{Path: conf.StringMatch{Kind: conf.PrefixOf, Value: "/a"}}
+	re := conf.Match{Path: conf.StringMatch{Kind: conf.Regex, Regexp: regexp.MustCompile("^/a/.*$")}}
 	for _, c := range []struct {
-		rd   conf.Redirect
-		want string
+		authority string
+		rd        conf.Redirect
+		match     conf.Match
+		want      string
 	}{
-		{conf.Redirect{Path: "/new"}, "http://shop.example:8080/new?q=1"},
-		{conf.Redirect{Host: "other.example"}, "http://other.example:8080/a/b?q=1"},
-		{conf.Redirect{Host: "other.example", Port: 80}, "http://other.example/a/b?q=1"},
-		{conf.Redirect{Scheme: "https", Port: 443}, "https://shop.example/a/b?q=1"},
-		{conf.Redirect{PrefixRewrite: "/z", StripQuery: true}, "http://shop.example:8080/z/b"},
+		{"a.h:8080", conf.Redirect{Path: "/new"}, pre, "http://a.h:8080/new?q=1"},
+		{"a.h:80", conf.Redirect{Path: "/new"}, pre, "http://a.h:80/new?q=1"},
+		{"a.h", conf.Redirect{Path: "/new?own=1"}, pre, "http://a.h/new?own=1"},
+		{"a.h", conf.Redirect{Path: "/new?own=1", StripQuery: true}, pre, "http://a.h/new?own=1"},
+		{"a.h:8080", conf.Redirect{Host: "b.h"}, pre, "http://b.h/a/b?q=1"},
+		{"a.h:8080", conf.Redirect{Host: "b.h", Port: 80}, pre, "http://b.h:80/a/b?q=1"},
+		{"a.h", conf.Redirect{Scheme: "https"}, pre, "https://a.h/a/b?q=1"},
+		{"a.h:80", conf.Redirect{Scheme: "https"}, pre, "https://a.h/a/b?q=1"},
+		{"a.h:443", conf.Redirect{Scheme: "https"}, pre, "https://a.h:443/a/b?q=1"},
+		{"a.h:8080", conf.Redirect{Scheme: "https"}, pre, "https://a.h:8080/a/b?q=1"},
+		{"a.h:8080", conf.Redirect{Scheme: "https", Port: 443}, pre, "https://a.h:443/a/b?q=1"},
+		{"[::1]:80", conf.Redirect{Scheme: "https"}, pre, "https://[::1]/a/b?q=1"},
+		{"[::1]", conf.Redirect{Port: 81}, pre, "http://[::1]:81/a/b?q=1"},
+		{"a.h", conf.Redirect{PrefixRewrite: "/z", StripQuery: true}, pre, "http://a.h/z/b"},
+		{"a.h", conf.Redirect{PrefixRewrite: "/whole"}, re, "http://a.h/whole?q=1"},
 	} {
-		r := &message.Request{Path: "/a/b?q=1", Authority: "shop.example:8080"}
-		if got := Location(r, &c.rd, &m, "http"); got != c.want {
-			t.Errorf("%+v: got %s, want %s", c.rd, got, c.want)
+		r := &message.Request{Path: "/a/b?q=1", Authority: c.authority}
+		if got := Location(r, &c.rd, &c.match, "http"); got != c.want {
+			t.Errorf("%s with %+v: got %s, want %s", c.authority, c.rd, got, c.want)
 		}
 	}
 }
