@@ -15,22 +15,29 @@ func TestCollectOften(t *testing.T) {
 		return p
 	}
 	for _, c := range []struct {
-		name                             string
-		before, during, meanwhile, after int
+		name                                               string
+		before, starting, meanwhile, serving, later, after int
 	}{
-		{"the default", 100, startPercent, startPercent, 100},
-		{"lower already", 10, 10, 10, 10},
-		{"off", -1, -1, -1, -1},
-		{"set meanwhile", 100, startPercent, 150, 150},
+		{"the default", 100, startPercent, startPercent, servePercent, servePercent, 100},
+		{"between ours", 40, startPercent, startPercent, 40, 40, 40},
+		{"lower already", 10, 10, 10, 10, 10, 10},
+		{"off", -1, -1, -1, -1, -1, -1},
+		{"set while it starts", 100, startPercent, 150, 150, 150, 150},
+		{"set while it serves", 100, startPercent, startPercent, servePercent, 150, 150},
 	} {
 		debug.SetGCPercent(c.before)
-		done := collectOften()
-		if got := percent(); got != c.during {
-			t.Errorf("%s: %d while it starts, want %d", c.name, got, c.during)
+		collector := collectOften()
+		if got := percent(); got != c.starting {
+			t.Errorf("%s: %d while it starts, want %d", c.name, got, c.starting)
 		}
 		debug.SetGCPercent(c.meanwhile)
-		done()
-		done()
+		collector.started()
+		collector.started()
+		if got := percent(); got != c.serving {
+			t.Errorf("%s: %d while it serves, want %d", c.name, got, c.serving)
+		}
+		debug.SetGCPercent(c.later)
+		collector.end()
 		if got := percent(); got != c.after {
 			t.Errorf("%s: %d afterwards, want %d", c.name, got, c.after)
 		}

@@ -44,8 +44,8 @@ const (
 
 // follow publishes the sources' changes until they end.
 func (c *Control) follow(ctx context.Context, changes <-chan struct{}) {
-	started := collectOften()
-	defer started()
+	collector := collectOften()
+	defer collector.end()
 	for range changes {
 		first := time.Now()
 		if !gather(changes) || ctx.Err() != nil {
@@ -53,7 +53,7 @@ func (c *Control) follow(ctx context.Context, changes <-chan struct{}) {
 		}
 		c.metrics.debounce.Observe(time.Since(first).Seconds())
 		c.publish()
-		started()
+		collector.started()
 	}
 }
 
