@@ -3,6 +3,7 @@ package convert
 import (
 	"net/netip"
 	"slices"
+	"strings"
 
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
@@ -108,7 +109,7 @@ func SetListeners(s *gatewayv1.ListenerSet) []gatewayv1.Listener {
 
 func (p *Part) refuse(field string, set bool) {
 	if set {
-		p.Unsupported(field, "")
+		p.Unsupported(field, instead[field[strings.LastIndexByte(field, '.')+1:]])
 	}
 }
 

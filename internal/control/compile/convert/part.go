@@ -167,6 +167,8 @@ var instead = map[string]string{
 	"privateKey":         "put the key into a Secret, and name it in credentialName",
 	"caCertificates":     "put the authorities into a Secret as ca.crt, and name it in credentialName",
 	"clientCertificate":  "put the certificate into a Secret, and name it in credentialName",
+	"sessionPersistence": "use a DestinationRule with consistentHash for the service",
+	"dryRun":             "leave the rule out until it is to count",
 	"network":            "remove it: the mesh has one network",
 }
 
