@@ -89,64 +89,90 @@ func nameOf(p *conf.RBACPolicy) string {
 }
 
 func firstMatch(set *conf.RBAC, in *Input) *conf.RBACPolicy {
+	q := asked(set, in)
 	for i := range set.Policies {
 		p := &set.Policies[i]
-		if anyOf(p.Permissions, in) && anyOf(p.Principals, in) {
+		if anyOf(p.Permissions, q) && anyOf(p.Principals, q) {
 			return p
 		}
 	}
 	return nil
 }
 
-func anyOf(rules []*conf.Rule, in *Input) bool {
+// question is what rules are held against. wary says how a field that occurs several times is taken, which the application may read in
+// another way than we do: so that what is refused is refused, and what is not granted not granted, whichever of the values counts.
+// Rules that deny are wary of what could match, those that allow are not, and a negation turns that round.
+type question struct {
+	*Input
+	wary bool
+}
+
+func asked(set *conf.RBAC, in *Input) question { return question{in, set.Action != conf.Allow} }
+
+func anyOf(rules []*conf.Rule, q question) bool {
 	for _, r := range rules {
-		if holds(r, in) {
+		if holds(r, q) {
 			return true
 		}
 	}
 	return false
 }
 
-func allOf(rules []*conf.Rule, in *Input) bool {
+func allOf(rules []*conf.Rule, q question) bool {
 	for _, r := range rules {
-		if !holds(r, in) {
+		if !holds(r, q) {
 			return false
 		}
 	}
 	return true
 }
 
-func holds(r *conf.Rule, in *Input) bool {
+func holds(r *conf.Rule, q question) bool {
 	switch {
 	case r.Any:
 		return true
 	case r.And != nil:
-		return allOf(r.And, in)
+		return allOf(r.And, q)
 	case r.Or != nil:
-		return anyOf(r.Or, in)
+		return anyOf(r.Or, q)
 	case r.Not != nil:
-		return !holds(r.Not, in)
+		return !holds(r.Not, question{q.Input, !q.wary})
 	case r.Principal != nil:
-		return in.Peer != "" && r.Principal.Match(in.Peer)
+		return q.Peer != "" && r.Principal.Match(q.Peer)
 	case r.Authenticated:
-		return in.Peer != ""
+		return q.Peer != ""
 	case r.Header != nil || r.Path != nil:
-		return holdsRequest(r, in.Request)
+		return holdsRequest(r, q)
 	}
-	return holdsConnection(r, in)
+	return holdsConnection(r, q.Input)
 }
 
 // holdsRequest is false for anything but HTTP.
-func holdsRequest(r *conf.Rule, req *message.Request) bool {
-	if req == nil {
+func holdsRequest(r *conf.Rule, q question) bool {
+	if q.Request == nil {
 		return false
 	}
 	if r.Header != nil {
-		value, present := req.Lookup(r.Header.Name)
-		return r.Header.Match(value, present)
+		return holdsHeader(r.Header, q)
 	}
-	path, _ := req.SplitPath()
+	path, _ := q.Request.SplitPath()
 	return r.Path.Match(path)
+}
+
+// holdsHeader takes the values of a field that occurs several times joined (RFC 9110 section 5.3), and each alone: where one is wary
+// any of them suffices, else an inverted condition must hold for all.
+func holdsHeader(m *conf.HeaderMatch, q question) bool {
+	value, present := q.Request.Lookup(m.Name)
+	joined := m.Match(value, present)
+	if joined == q.wary || joined && !m.Invert {
+		return joined
+	}
+	for alone := range q.Request.Header.Values(m.Name) {
+		if m.Match(alone, true) == q.wary {
+			return q.wary
+		}
+	}
+	return joined
 }
 
 func holdsConnection(r *conf.Rule, in *Input) bool {

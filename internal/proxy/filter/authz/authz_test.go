@@ -162,3 +162,48 @@ func TestTraceSaysWhy(t *testing.T) {
 		t.Errorf("got %+v", got)
 	}
 }
+
+// TestRepeatedFields: a field that occurs twice evades no denial and earns no permission, whichever of its values the application
+// takes.
+func TestRepeatedFields(t *testing.T) {
+	role := func(invert bool) *conf.Rule {
+		return &conf.Rule{Header: &conf.HeaderMatch{Name: "x-role", Value: *exact("admin"), Invert: invert}}
+	}
+	for _, c := range []struct {
+		name   string
+		rule   *conf.Rule
+		values []string
+		denied bool // by a DENY
+		passes bool // an ALLOW
+	}{
+		{"one", role(false), []string{"admin"}, true, true},
+		{"another", role(false), []string{"user"}, false, false},
+		{"two, the first", role(false), []string{"admin", "user"}, true, false},
+		{"two, the second", role(false), []string{"user", "admin"}, true, false},
+		{"two, neither", role(false), []string{"user", "guest"}, false, false},
+		{"not, of one", &conf.Rule{Not: role(false)}, []string{"user"}, true, true},
+		{"not, of two", &conf.Rule{Not: role(false)}, []string{"user", "admin"}, true, false},
+		{"not, of two alike", &conf.Rule{Not: role(false)}, []string{"admin"}, false, false},
+		{"inverted, of one", role(true), []string{"user"}, true, true},
+		{"inverted, of two", role(true), []string{"user", "admin"}, true, false},
+		{"inverted, of the same", role(true), []string{"admin"}, false, false},
+		{"not inverted, of two", &conf.Rule{Not: role(true)}, []string{"user", "admin"}, true, false},
+		{"absent", role(false), nil, false, false},
+	} {
+		in := input("GET", "/")
+		in.Request.Header.Del("X-Role")
+		for _, v := range c.values {
+			in.Request.Header.Add("X-Role", v)
+		}
+		for _, action := range []conf.Action{conf.Deny, conf.Allow} {
+			set := &conf.RBAC{Action: action, Policies: []conf.RBACPolicy{policy("p", c.rule, anything[0])}}
+			want := c.passes
+			if action == conf.Deny {
+				want = !c.denied
+			}
+			if v := authz.Evaluate([]*conf.RBAC{set}, in); v.Allowed != want {
+				t.Errorf("%s: allowed %v, want %v (action %v)", c.name, v.Allowed, want, action)
+			}
+		}
+	}
+}

@@ -25,14 +25,15 @@ func Trace(sets []*conf.RBAC, in *Input) []Attempt {
 		if set.Shadow {
 			continue
 		}
+		q := asked(set, in)
 		for i := range set.Policies {
 			p := &set.Policies[i]
 			a := Attempt{Policy: p.Name, Action: set.Action}
 			switch {
-			case !anyOf(p.Principals, in):
-				a.Why = noneOf(p.Principals, in)
-			case !anyOf(p.Permissions, in):
-				a.Why = noneOf(p.Permissions, in)
+			case !anyOf(p.Principals, q):
+				a.Why = noneOf(p.Principals, q)
+			case !anyOf(p.Permissions, q):
+				a.Why = noneOf(p.Permissions, q)
 			default:
 				a.Matched = true
 			}
@@ -43,29 +44,29 @@ func Trace(sets []*conf.RBAC, in *Input) []Attempt {
 }
 
 // noneOf says why no alternative holds.
-func noneOf(rules []*conf.Rule, in *Input) string {
+func noneOf(rules []*conf.Rule, q question) string {
 	var reasons []string
 	for _, r := range rules {
-		reasons = append(reasons, why(r, in))
+		reasons = append(reasons, why(r, q))
 	}
 	return strings.Join(reasons, "; ")
 }
 
 // why says why a rule, which does not hold, does not.
-func why(r *conf.Rule, in *Input) string {
+func why(r *conf.Rule, q question) string {
 	switch {
 	case r.And != nil:
 		for _, c := range r.And {
-			if !holds(c, in) {
-				return why(c, in)
+			if !holds(c, q) {
+				return why(c, q)
 			}
 		}
 	case r.Or != nil:
-		return noneOf(r.Or, in)
+		return noneOf(r.Or, q)
 	case r.Not != nil:
 		return "excluded: " + describe(r.Not)
 	}
-	return describe(r) + ", got " + got(r, in)
+	return describe(r) + ", got " + got(r, q.Input)
 }
 
 // describe says what a rule wants.
