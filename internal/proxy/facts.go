@@ -41,14 +41,18 @@ func (p *Proxy) Unready() string {
 	return p.state.Missing()
 }
 
+func shown(l *conf.Limits) admin.Limits {
+	return admin.Limits{MaxConnections: l.MaxConnections, MaxPending: l.MaxPending, MaxRequests: l.MaxRequests, MaxRetries: l.MaxRetries}
+}
+
 // Clusters describes all running clusters.
 func (p *Proxy) Clusters() []admin.Cluster {
 	var list []admin.Cluster
 	for _, c := range p.clusters.all() {
-		s := admin.Cluster{Name: c.conf.Name, Endpoints: []admin.Endpoint{}, MaxConnections: c.conf.MaxConnections,
-			MaxPending: c.conf.MaxPending, MaxRequests: c.conf.MaxRequests, MaxRetries: c.conf.MaxRetries}
-		if h := &c.conf.High; *h != (conf.Limits{}) {
-			s.High = &admin.Limits{MaxConnections: h.MaxConnections, MaxPending: h.MaxPending, MaxRequests: h.MaxRequests, MaxRetries: h.MaxRetries}
+		s := admin.Cluster{Name: c.conf.Name, Endpoints: []admin.Endpoint{}, Limits: shown(&c.conf.Limits)}
+		if c.conf.High != (conf.Limits{}) {
+			high := shown(&c.conf.High)
+			s.High = &high
 		}
 		s.Names = c.describeNames()
 		where := c.places()

@@ -35,7 +35,7 @@ func facts() *Facts {
 			}
 		},
 		Clusters: func() []Cluster {
-			return []Cluster{{Name: "a", MaxRequests: 5, Endpoints: []Endpoint{
+			return []Cluster{{Name: "a", Limits: Limits{MaxRequests: 5}, Endpoints: []Endpoint{
 				{Address: "10.0.0.1:80", Healthy: true, Condition: "healthy", Weight: 1, Open: 3, Active: 2, Zone: "z"},
 				{Address: "10.0.0.2:80", Ejected: true, Condition: "ejected", LastFailure: "refused", FailedAt: time.Unix(0, 0)},
 			}}}

@@ -12,9 +12,9 @@ import (
 // Cluster is a running cluster.
 type Cluster struct {
 	Name string `json:"name"`
-	// In use now, and the limits; 0 is none.
-	Connections, Pending, Requests, Retries             int64
-	MaxConnections, MaxPending, MaxRequests, MaxRetries uint32
+	// In use now, and the limits.
+	Connections, Pending, Requests, Retries int64
+	Limits
 	// High are the limits for requests of high priority; nil where there are none.
 	High      *Limits
 	Endpoints []Endpoint
@@ -82,15 +82,9 @@ func (e *Endpoint) flags() string {
 func writeClusters(w io.Writer, list []Cluster) {
 	for _, c := range list {
 		fmt.Fprintf(w, "%s::observability_name::%s\n", c.Name, c.Name)
-		for _, l := range []struct {
-			name string
-			max  uint32
-		}{{"max_connections", c.MaxConnections}, {"max_pending_requests", c.MaxPending}, {"max_requests", c.MaxRequests}, {"max_retries", c.MaxRetries}} {
-			fmt.Fprintf(w, "%s::default_priority::%s::%d\n", c.Name, l.name, unlimited(l.max))
-		}
-		if h := c.High; h != nil {
-			fmt.Fprintf(w, "%s::high_priority::max_connections::%d\n%s::high_priority::max_pending_requests::%d\n%s::high_priority::max_requests::%d\n%s::high_priority::max_retries::%d\n",
-				c.Name, unlimited(h.MaxConnections), c.Name, unlimited(h.MaxPending), c.Name, unlimited(h.MaxRequests), c.Name, unlimited(h.MaxRetries))
+		c.Limits.write(w, c.Name+"::default_priority")
+		if c.High != nil {
+			c.High.write(w, c.Name+"::high_priority")
 		}
 		fmt.Fprintf(w, "%s::added_via_api::true\n", c.Name)
 		for i := range c.Names {
@@ -107,6 +101,14 @@ func writeClusters(w io.Writer, list []Cluster) {
 
 // Limits are the circuit breakers of one priority; 0 is none.
 type Limits struct{ MaxConnections, MaxPending, MaxRequests, MaxRetries uint32 }
+
+// write writes a line for each, in Envoy's text form.
+func (l *Limits) write(w io.Writer, of string) {
+	fmt.Fprintf(w, "%s::max_connections::%d\n", of, unlimited(l.MaxConnections))
+	fmt.Fprintf(w, "%s::max_pending_requests::%d\n", of, unlimited(l.MaxPending))
+	fmt.Fprintf(w, "%s::max_requests::%d\n", of, unlimited(l.MaxRequests))
+	fmt.Fprintf(w, "%s::max_retries::%d\n", of, unlimited(l.MaxRetries))
+}
 
 func unlimited(n uint32) uint32 {
 	if n == 0 {
@@ -156,7 +158,7 @@ func (c *Cluster) thresholds() []any {
 		return map[string]any{"max_connections": unlimited(l.MaxConnections), "max_pending_requests": unlimited(l.MaxPending),
 			"max_requests": unlimited(l.MaxRequests), "max_retries": unlimited(l.MaxRetries)}
 	}
-	list := []any{of(Limits{c.MaxConnections, c.MaxPending, c.MaxRequests, c.MaxRetries})}
+	list := []any{of(c.Limits)}
 	if c.High != nil {
 		high := of(*c.High)
 		high["priority"] = "HIGH"
