@@ -3,7 +3,6 @@ package proxy
 import (
 	"io"
 	"net"
-	"net/netip"
 	"testing"
 	"time"
 
@@ -30,19 +29,7 @@ func TestGates(t *testing.T) {
 				server.accepts(l)
 			}
 			accept()
-			dial := func() net.Conn {
-				c, err := client.Dial(t.Context(), netip.MustParseAddrPort(vip+":5432"))
-				if err != nil {
-					t.Fatal(err)
-				}
-				t.Cleanup(func() { c.Close() })
-				return c
-			}
-			echoes := func(c net.Conn) bool {
-				io.WriteString(c, "hello")
-				n, _ := io.ReadFull(c, make([]byte, 5))
-				return n == 5
-			}
+			dial := func() net.Conn { return client.connects(5432) }
 			first := dial()
 			if !echoes(first) {
 				t.Fatal("the first connection is refused")

@@ -450,3 +450,21 @@ func keyPair(t testing.TB, c tls.Certificate) conf.KeyPair {
 	return conf.KeyPair{Certificate: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Certificate[0]}),
 		Key: pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})}
 }
+
+// connects opens a connection from the pod to a port of a service, which ends with the test.
+func (p *pod) connects(port uint16) net.Conn {
+	p.m.t.Helper()
+	c, err := p.Dial(p.m.t.Context(), netip.AddrPortFrom(netip.MustParseAddr(vip), port))
+	if err != nil {
+		p.m.t.Fatal(err)
+	}
+	p.m.t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// echoes reports whether a connection gives back what is written to it.
+func echoes(c net.Conn) bool {
+	io.WriteString(c, "hello")
+	n, _ := io.ReadFull(c, make([]byte, 5))
+	return n == 5
+}
