@@ -26,9 +26,27 @@ type stream struct {
 	cluster *cluster
 	to      *endpoint
 	up      *upstream.Conn
+	held    held
 	failed  []*balance.Host
 	counts  relay.Counts
 	err     *Error
+}
+
+// held is what a stream has in use of its cluster for its upstream.
+type held struct {
+	paid bool // a connection of the breaker
+	call call // through a proxy; nil without
+}
+
+// release gives it back, once the connection is closed.
+func (s *stream) release() {
+	if s.held.paid {
+		s.cluster.breaker.ConnectionDone()
+	}
+	if s.held.call != nil {
+		s.held.call.End(false, s.p.opt.Now())
+	}
+	s.held = held{}
 }
 
 // connectTries bounds the endpoints that a relayed connection is tried on: nothing was sent to any of them.
@@ -91,8 +109,8 @@ func (s *stream) open() bool {
 		if s.connect() {
 			return true
 		}
-		if s.cluster.conf.Discovery == conf.OriginalDst || s.err.kind == overflow {
-			return false // there is no other
+		if s.cluster.conf.Discovery == conf.OriginalDst || s.err.kind == overflow || refused(s.err) {
+			return false // there is no other, or it would say the same
 		}
 		s.failed = append(s.failed, s.to.host)
 	}
@@ -112,18 +130,30 @@ func (s *stream) connect() bool {
 		return s.fail(tlsFailed, "connect", s.to.err)
 	}
 	s.cluster.used.Store(true)
+	if s.tcp.Tunnel != nil {
+		return s.through(s.tcp.Tunnel)
+	}
 	if !s.cluster.breaker.Connection() {
 		return s.fail(overflow, "connect", errors.New("too many connections"))
 	}
 	up, err := s.to.raw.Connect(s.d.connecting(s.to), time.Time{})
 	if err != nil {
 		s.cluster.breaker.ConnectionDone()
-		s.err = unreached(err)
-		if !errors.Is(err, context.Canceled) {
-			s.cluster.balancer.Report(s.to.host, balance.ConnectFailed, 0, err)
-		}
-		return false
+		return s.unreached(err)
 	}
+	s.held.paid = true
+	return s.reached(up)
+}
+
+func (s *stream) unreached(err error) bool {
+	s.err = unreached(err)
+	if s.err.kind != overflow && !errors.Is(err, context.Canceled) {
+		s.cluster.balancer.Report(s.to.host, balance.ConnectFailed, 0, err)
+	}
+	return false
+}
+
+func (s *stream) reached(up *upstream.Conn) bool {
 	s.to.host.Begin()
 	s.up, s.err = up, nil
 	return true
@@ -171,9 +201,9 @@ func (s *stream) idle() time.Duration {
 func (s *stream) close() {
 	if s.up != nil {
 		s.up.Close()
-		s.cluster.breaker.ConnectionDone()
 		s.to.host.End()
 	}
+	s.release()
 }
 
 func (s *stream) edge() *telemetry.Edge {

@@ -65,7 +65,7 @@ func (g *Generator) mergedDestination(namespace string, list []*model.Destinatio
 }
 
 func isZeroPolicy(p model.TrafficPolicy) bool {
-	return p.Balancing == nil && p.Pool == nil && p.Outlier == nil && p.TLS == nil && p.ProxyProtocol == 0 && p.RetryBudget == nil && len(p.Ports) == 0
+	return p.Balancing == nil && p.Pool == nil && p.Outlier == nil && p.TLS == nil && p.ProxyProtocol == 0 && p.RetryBudget == nil && p.Tunnel == nil && len(p.Ports) == 0
 }
 
 // subset finds a subset by name; nil when there is none.
@@ -112,13 +112,16 @@ func trafficPolicy(d *model.Destination, s *model.Subset, port uint16) model.Tra
 	if s.Policy.RetryBudget != nil {
 		p.RetryBudget = s.Policy.RetryBudget
 	}
+	if s.Policy.Tunnel != nil {
+		p.Tunnel = s.Policy.Tunnel
+	}
 	return p
 }
 
 func forPort(p model.TrafficPolicy, port uint16) model.TrafficPolicy {
 	if own := p.Ports[port]; own != nil {
 		policy := *own
-		policy.ProxyProtocol, policy.RetryBudget = p.ProxyProtocol, p.RetryBudget // ports have no such settings
+		policy.ProxyProtocol, policy.RetryBudget, policy.Tunnel = p.ProxyProtocol, p.RetryBudget, p.Tunnel // ports have no such settings
 		return policy
 	}
 	return p

@@ -308,7 +308,15 @@ type TrafficPolicy struct {
 	// ProxyProtocol is the version of the header that connections begin with; 0 for none.
 	ProxyProtocol uint8
 	RetryBudget   *RetryBudget
+	Tunnel        *Tunnel
 	Ports         map[uint16]*TrafficPolicy // port-level settings replace the whole policy for that port, as in Istio
+}
+
+// Tunnel says that who is behind a destination is a proxy, which is asked to connect to Target ("host:port") for relayed connections:
+// by CONNECT, or by a POST whose bodies carry the bytes.
+type Tunnel struct {
+	Target string
+	Post   bool
 }
 
 // Balancing is a load-balancing policy. Nil parts and an empty Simple leave the choice to the mesh.

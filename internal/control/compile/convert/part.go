@@ -160,7 +160,6 @@ func (p *Part) only(m proto.Message, path string, names ...string) {
 
 // instead says what to do about fields that are refused.
 var instead = map[string]string{
-	"tunnel":             "send the requests to the forward proxy's own host, or let the workload use it by itself",
 	"zoneAwareLbSetting": "use localityLbSetting",
 	"tlsCertificates":    "put the certificate into a Secret, and name it in credentialName",
 	"serverCertificate":  "put the certificate into a Secret, and name it in credentialName",
