@@ -98,6 +98,9 @@ func (r *Report) lay(s *sheet) {
 	if r.Route != nil {
 		r.Route.lay(s)
 	}
+	if r.Tunnel != "" {
+		s.line("tunnel", r.Tunnel)
+	}
 	for i := range r.Destinations {
 		r.Destinations[i].lay(s)
 	}

@@ -79,9 +79,9 @@ func (s *stream) calling(ctx context.Context, deadline time.Time) (call, error) 
 func (s *stream) ask(c call, t *conf.Tunnel, deadline time.Time) (*upstream.Conn, error) {
 	c.SetReadDeadline(deadline)
 	c.SetWriteDeadline(deadline)
-	r := message.Request{Proto: message.HTTP11, Method: "CONNECT", Authority: t.Target}
+	r := message.Request{Proto: message.HTTP11, Method: t.Method(), Authority: t.Target}
 	if t.Post {
-		r.Method, r.Path, r.Scheme, r.Body.Kind = "POST", t.Path, s.to.scheme("http"), message.Chunked
+		r.Path, r.Scheme, r.Body.Kind = t.Path, s.to.scheme("http"), message.Chunked
 	}
 	headers.Apply(&r.Header, &t.Headers, nil)
 	err := c.WriteRequest(&r)

@@ -50,6 +50,7 @@ var goldens = []struct {
 	{"http3", http3Gateway, ingress(), [][2]string{{"lds", wire.GatewayQUICListenerName(8443)}}},
 	{"proxyprotocol", proxyProtocol, ingress(), [][2]string{{"lds", wire.GatewayListenerName(8443)}, {"cds", "outbound|3306||" + mysqlHost},
 		{"cds", "outbound|9080||" + reviewsHost}}},
+	{"tunnel", tunnels, productpage(), [][2]string{{"lds", "mysql:3306"}, {"cds", "outbound|3306||" + mysqlHost}}},
 	{"gateway-tls", gatewayTLS, ingress(), [][2]string{{"lds", wire.GatewayListenerName(15443)}, {"lds", wire.GatewayListenerName(8443)},
 		{"cds", "outbound_.9080_.v1_." + reviewsHost}}},
 	{"l4routes", l4Routes, ingress(), [][2]string{{"lds", wire.GatewayListenerName(9443)}, {"lds", wire.GatewayListenerName(9444)}, {"lds", wire.GatewayListenerName(3306)}}},
@@ -277,6 +278,10 @@ func proxyProtocol(m *model.Mesh) {
 	m.Gateways[0].ProxyProtocol = model.OptionalProxyProtocol
 	rule(m, "default", reviewsHost).Policy.ProxyProtocol = 2
 	rule(m, "default", mysqlHost).Policy = model.TrafficPolicy{ProxyProtocol: 1, TLS: &model.ClientTLS{Mode: model.TLSDisable}}
+}
+
+func tunnels(m *model.Mesh) {
+	rule(m, "default", mysqlHost).Policy.Tunnel = &model.Tunnel{Target: "db.example.com:3306", Post: true}
 }
 
 var longTypes = map[string]string{"lds": ListenerType, "rds": RouteType, "cds": ClusterType, "eds": EndpointsType, "dns": DNSType}

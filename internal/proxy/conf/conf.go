@@ -216,6 +216,14 @@ type Tunnel struct {
 	Headers HeaderChange
 }
 
+// Method is that of the request.
+func (t *Tunnel) Method() string {
+	if t.Post {
+		return "POST"
+	}
+	return "CONNECT"
+}
+
 // WeightedCluster is one choice of a split. HTTP splits may change headers.
 type WeightedCluster struct {
 	Cluster string

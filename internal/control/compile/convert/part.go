@@ -164,6 +164,7 @@ var instead = map[string]string{
 	"tlsCertificates":    "put the certificate into a Secret, and name it in credentialName",
 	"serverCertificate":  "put the certificate into a Secret, and name it in credentialName",
 	"privateKey":         "put the key into a Secret, and name it in credentialName",
+	"caCrl":              "put the revocation lists into a Secret as ca.crl, beside ca.crt, and name it in credentialName",
 	"caCertificates":     "put the authorities into a Secret as ca.crt, and name it in credentialName",
 	"clientCertificate":  "put the certificate into a Secret, and name it in credentialName",
 	"sessionPersistence": "use a DestinationRule with consistentHash for the service",
