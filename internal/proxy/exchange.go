@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/weftmesh/weft/internal/proxy/balance"
+	"github.com/weftmesh/weft/internal/proxy/cluster"
 	"github.com/weftmesh/weft/internal/proxy/conf"
 	"github.com/weftmesh/weft/internal/proxy/failure"
 	"github.com/weftmesh/weft/internal/proxy/filter/authz"
@@ -54,7 +55,7 @@ type progress struct {
 	matched  route.Result
 	matching route.Request
 	random   uint64 // of the request, drawn once; 0 before
-	cluster  *cluster
+	cluster  *cluster.Cluster
 	split    *conf.WeightedCluster
 	direct   netip.AddrPort // for original destination clusters
 	fault    fault.Injection
@@ -77,7 +78,7 @@ type progress struct {
 
 	// The attempt under way.
 	attempt int
-	to      *endpoint
+	to      *cluster.Endpoint
 	call    call
 	call2   call2 // what call is, for HTTP/2
 	using   bool  // the endpoint counts this request

@@ -36,7 +36,7 @@ func (x *exchange) receive() bool {
 		x.learnIdle()
 	}
 	if code := x.grpcStatus(); !x.isGRPC || code >= 0 || x.res.Status != 200 { // else the trailers will say how it went
-		x.cluster.balancer.Report(x.to.host, balance.OutcomeOf(x.meaning(code)), now.Sub(x.tried), nil)
+		x.cluster.Balancer.Report(x.to.Host, balance.OutcomeOf(x.meaning(code)), now.Sub(x.tried), nil)
 	}
 	x.answering()
 	x.err = nil

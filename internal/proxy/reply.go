@@ -132,7 +132,7 @@ func (x *exchange) ended() {
 	}
 	code := grpcOf(x.call.Trailers(), x.grpcStatus())
 	if x.grpc == "" {
-		x.cluster.balancer.Report(x.to.host, balance.OutcomeOf(x.meaning(code)), x.start.Add(x.upstreamTime).Sub(x.tried), nil)
+		x.cluster.Balancer.Report(x.to.Host, balance.OutcomeOf(x.meaning(code)), x.start.Add(x.upstreamTime).Sub(x.tried), nil)
 	}
 	x.grpc = grpcText(code)
 }
@@ -150,7 +150,7 @@ const (
 
 // disbelieve removes what an endpoint that is no proxy of the mesh says in the mesh's name: retries depend on it.
 func (x *exchange) disbelieve() {
-	if x.d.direction == inbound || x.to.raw.Source == nil {
+	if x.d.direction == inbound || x.to.Raw.Source == nil {
 		deletePrefixed(&x.res.Header, meshPrefix)
 	}
 }
@@ -203,7 +203,7 @@ func (x *exchange) meshMade() bool {
 // toldBy reports whether the response is that of a proxy of the mesh, known by mutual TLS, with one of the headers above.
 func (x *exchange) toldBy(header string) bool {
 	_, ok := x.res.Header.Get(header)
-	return ok && x.to.raw.Source != nil
+	return ok && x.to.Raw.Source != nil
 }
 
 // undeliverable is for a response that cannot be written. If that is the response's own fault, another one can.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/weftmesh/weft/internal/proxy/balance"
+	"github.com/weftmesh/weft/internal/proxy/cluster"
 	"github.com/weftmesh/weft/internal/proxy/conf"
 	"github.com/weftmesh/weft/internal/proxy/failure"
 	"github.com/weftmesh/weft/internal/proxy/filter/authz"
@@ -24,8 +25,8 @@ type stream struct {
 	tcp   *conf.TCP
 	start time.Time
 
-	cluster *cluster
-	to      *endpoint
+	cluster *cluster.Cluster
+	to      *cluster.Endpoint
 	up      *upstream.Conn
 	failed  []*balance.Host
 	counts  relay.Counts
@@ -83,19 +84,19 @@ func (s *stream) open() bool {
 	if s.cluster = s.p.clusterFor(s.d, split.Cluster); s.cluster == nil {
 		return s.fail(failure.NoCluster, "route", fmt.Errorf("cluster %s: not known", split.Cluster))
 	}
-	s.cluster = s.cluster.resolved(s.p.ctx, time.Time{})
+	s.cluster = s.cluster.Resolved(s.p.ctx, time.Time{})
 	for range connectTries {
-		s.to = s.cluster.pick(s.choice(), s.d.app)
+		s.to = s.cluster.Pick(s.choice(), s.d.app)
 		if s.to == nil {
-			return s.fail(failure.NoHealthy, "pick", s.cluster.whyNone())
+			return s.fail(failure.NoHealthy, "pick", s.cluster.WhyNone())
 		}
 		if s.connect() {
 			return true
 		}
-		if s.cluster.conf.Discovery == conf.OriginalDst || s.err.Kind == failure.Overflow {
+		if s.cluster.Conf.Discovery == conf.OriginalDst || s.err.Kind == failure.Overflow {
 			return false // there is no other
 		}
-		s.failed = append(s.failed, s.to.host)
+		s.failed = append(s.failed, s.to.Host)
 	}
 	return false
 }
@@ -109,23 +110,23 @@ func (s *stream) choice() *balance.Choice {
 }
 
 func (s *stream) connect() bool {
-	if s.to.err != nil {
-		return s.fail(failure.TLSFailed, "connect", s.to.err)
+	if s.to.Err != nil {
+		return s.fail(failure.TLSFailed, "connect", s.to.Err)
 	}
-	s.cluster.used.Store(true)
-	if !s.cluster.breaker.Connection() {
+	s.cluster.Use()
+	if !s.cluster.Breaker.Connection() {
 		return s.fail(failure.Overflow, "connect", errors.New("too many connections"))
 	}
-	up, err := s.to.raw.Connect(s.d.connecting(s.to), time.Time{})
+	up, err := s.to.Raw.Connect(s.d.connecting(s.to), time.Time{})
 	if err != nil {
-		s.cluster.breaker.ConnectionDone()
+		s.cluster.Breaker.ConnectionDone()
 		s.err = failure.Unreached(err)
 		if !errors.Is(err, context.Canceled) {
-			s.cluster.balancer.Report(s.to.host, balance.ConnectFailed, 0, err)
+			s.cluster.Balancer.Report(s.to.Host, balance.ConnectFailed, 0, err)
 		}
 		return false
 	}
-	s.to.host.Begin()
+	s.to.Host.Begin()
 	s.up, s.err = up, nil
 	return true
 }
@@ -134,8 +135,8 @@ var errOutlived = errors.New("the connection has lasted for as long as it may")
 
 // carry relays until both sides have ended.
 func (s *stream) carry() {
-	s.cluster.tally.relays.Add(1)
-	defer s.cluster.tally.relays.Add(-1)
+	s.cluster.Tally.Relays.Add(1)
+	defer s.cluster.Tally.Relays.Add(-1)
 	e := s.edge()
 	e.Opened()
 	ctx, cancel := s.p.ctx, func() {}
@@ -158,7 +159,7 @@ func (s *stream) carry() {
 	case errors.As(err, &r):
 		s.fail(failure.UpstreamClosed, "relay", failure.PlainCause(r.Err))
 		s.err.Late = counts.FromUpstream > 0
-		s.cluster.balancer.Report(s.to.host, balance.Broken, 0, s.err)
+		s.cluster.Balancer.Report(s.to.Host, balance.Broken, 0, s.err)
 	}
 }
 
@@ -172,20 +173,20 @@ func (s *stream) idle() time.Duration {
 func (s *stream) close() {
 	if s.up != nil {
 		s.up.Close()
-		s.cluster.breaker.ConnectionDone()
-		s.to.host.End()
+		s.cluster.Breaker.ConnectionDone()
+		s.to.Host.End()
 	}
 }
 
 func (s *stream) edge() *telemetry.Edge {
 	if s.d.direction == inbound {
-		return s.d.inboundEdge(s.cluster.conf, "tcp")
+		return s.d.inboundEdge(s.cluster.Conf, "tcp")
 	}
-	if e := s.to.tcpEdge.Load(); e != nil {
+	if e := s.to.TCPEdge.Load(); e != nil {
 		return e
 	}
-	e := s.p.sourceEdge(s.cluster.conf, s.to, "tcp")
-	s.to.tcpEdge.Store(e)
+	e := s.p.sourceEdge(s.cluster.Conf, s.to, "tcp")
+	s.to.TCPEdge.Store(e)
 	return e
 }
 
@@ -197,10 +198,10 @@ func (s *stream) record() {
 	}
 	host := ""
 	if s.to != nil {
-		host = s.to.raw.Address
+		host = s.to.Raw.Address
 	}
 	if s.cluster != nil {
-		e.Cluster = s.cluster.conf.Name
+		e.Cluster = s.cluster.Conf.Name
 	}
 	var logs []conf.AccessLog
 	if s.tcp != nil {
