@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/weftmesh/weft/internal/proxy/conf"
+	"github.com/weftmesh/weft/internal/proxy/failure"
 	"github.com/weftmesh/weft/internal/proxy/listen"
 	"github.com/weftmesh/weft/internal/proxy/upstream"
 	"github.com/weftmesh/weft/internal/telemetry"
@@ -32,7 +33,7 @@ func (t *tally) count(x *exchange) {
 			t.retriesWell.Add(1)
 		}
 	}
-	if x.err == nil || x.err.Fault() == OfUpstream || x.err.kind == overflow { // as in Envoy our answers in the upstream's place count
+	if x.err == nil || x.err.Fault() == failure.OfUpstream || x.err.Kind == failure.Overflow { // as in Envoy our answers in the upstream's place count
 		if class := x.status / 100; class < len(t.classes) {
 			t.classes[class].Add(1)
 		}
@@ -40,12 +41,12 @@ func (t *tally) count(x *exchange) {
 	if x.err == nil {
 		return
 	}
-	switch x.err.kind {
-	case upstreamTimeout:
+	switch x.err.Kind {
+	case failure.UpstreamTimeout:
 		t.timeouts.Add(1)
-	case tryTimeout:
+	case failure.TryTimeout:
 		t.tryTimeouts.Add(1)
-	case overflow:
+	case failure.Overflow:
 		t.overflow.Add(1)
 	}
 }
