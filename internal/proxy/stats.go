@@ -14,12 +14,22 @@ import (
 
 // Stats are the proxy's own counters by Envoy's names: of the server, of its listeners, and of the clusters that were used.
 func (p *Proxy) Stats() []telemetry.Stat {
-	list := p.serverStats()
+	list := append(p.serverStats(), p.controlStats()...)
 	p.traffic.each(func(name string, t *traffic) {
 		list = append(list, telemetry.Stat{Scope: "listener", Instance: name, Name: "downstream_cx_total", Value: t.total.Load()},
 			telemetry.Stat{Scope: "listener", Instance: name, Name: "downstream_cx_active", Gauge: true, Value: t.active.Load()})
 	})
 	return p.clusters.Stats(list)
+}
+
+// controlStats is the stream to the control plane as the connection of a cluster, by the name that Istio's bootstrap of Envoy gives it
+// and its dashboards read.
+func (p *Proxy) controlStats() []telemetry.Stat {
+	if p.plane == nil {
+		return nil
+	}
+	_, stale := p.plane.Live.Stale()
+	return []telemetry.Stat{{Scope: "cluster", Instance: "xds-grpc", Name: "upstream_cx_active", Gauge: true, Value: int64(number(!stale))}}
 }
 
 func (p *Proxy) serverStats() []telemetry.Stat {
