@@ -98,6 +98,9 @@ func (r *Report) lay(s *sheet) {
 	if r.Route != nil {
 		r.Route.lay(s)
 	}
+	for _, p := range r.Before {
+		s.line("besides", p.String())
+	}
 	for i := range r.Destinations {
 		r.Destinations[i].lay(s)
 	}
