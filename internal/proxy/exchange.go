@@ -8,7 +8,9 @@ import (
 	"time"
 
 	"github.com/weftmesh/weft/internal/proxy/balance"
+	"github.com/weftmesh/weft/internal/proxy/cluster"
 	"github.com/weftmesh/weft/internal/proxy/conf"
+	"github.com/weftmesh/weft/internal/proxy/failure"
 	"github.com/weftmesh/weft/internal/proxy/filter/authz"
 	"github.com/weftmesh/weft/internal/proxy/filter/cors"
 	"github.com/weftmesh/weft/internal/proxy/filter/fault"
@@ -53,7 +55,7 @@ type progress struct {
 	matched  route.Result
 	matching route.Request
 	random   uint64 // of the request, drawn once; 0 before
-	cluster  *cluster
+	cluster  *cluster.Cluster
 	split    *conf.WeightedCluster
 	direct   netip.AddrPort // for original destination clusters
 	fault    fault.Injection
@@ -76,7 +78,7 @@ type progress struct {
 
 	// The attempt under way.
 	attempt int
-	to      *endpoint
+	to      *cluster.Endpoint
 	call    call
 	call2   call2 // what call is, for HTTP/2
 	using   bool  // the endpoint counts this request
@@ -100,13 +102,13 @@ type progress struct {
 	sticky    string    // a cookie for the client, which makes it come back to the same endpoint
 
 	// How it ended.
-	err          *Error // nil when there was a response: the upstream's, or one the route gives
-	told         string // why another proxy of the mesh answered with an error
-	unpaid       bool   // no other attempt was made, since as many retries as may be are under way
-	bodyGone     bool   // no other attempt was thought of, since the request's body was too long to be kept
-	hijacked     bool   // the connection carries another protocol now
-	socketKey    string // of the WebSocket handshake
-	status       int    // as sent to the client; 0 for none
+	err          *failure.Error // nil when there was a response: the upstream's, or one the route gives
+	told         string         // why another proxy of the mesh answered with an error
+	unpaid       bool           // no other attempt was made, since as many retries as may be are under way
+	bodyGone     bool           // no other attempt was thought of, since the request's body was too long to be kept
+	hijacked     bool           // the connection carries another protocol now
+	socketKey    string         // of the WebSocket handshake
+	status       int            // as sent to the client; 0 for none
 	received     int64
 	sent         int64
 	grpc         string     // grpc-status as metrics show it
@@ -147,7 +149,7 @@ func (x *exchange) panicked(cause any) {
 	x.p.panics.Add(1)
 	x.p.log.Error("a request's handling panicked", "client", x.d.remote, "method", x.req.Method, "authority", x.req.Authority,
 		"path", x.req.Path, "panic", fmt.Sprint(cause), "stack", string(debug.Stack()))
-	x.fail(panicked, "proxy", errors.New("internal error"))
+	x.fail(failure.Panicked, "proxy", errors.New("internal error"))
 	if x.call != nil {
 		x.call.Cut()
 	}
@@ -174,8 +176,8 @@ func (x *exchange) forward() bool {
 	}
 }
 
-func (x *exchange) fail(k kind, op string, cause error) bool {
-	x.err = fail(k, op, cause)
+func (x *exchange) fail(k failure.Kind, op string, cause error) bool {
+	x.err = failure.New(k, op, cause)
 	return false
 }
 
@@ -186,7 +188,7 @@ func (x *exchange) gone(op string, err error) bool {
 			err = own
 		}
 	}
-	x.err = departed(op, err)
+	x.err = failure.Departed(op, err)
 	return false
 }
 

@@ -5,7 +5,9 @@ import (
 	"sync"
 
 	"github.com/weftmesh/weft/internal/proxy/conf"
+	"github.com/weftmesh/weft/internal/proxy/failure"
 	"github.com/weftmesh/weft/internal/proxy/filter/ratelimit"
+	"github.com/weftmesh/weft/internal/proxy/steady"
 )
 
 // gates counts the connections that gates limit, by their keys. The zero value is ready.
@@ -40,9 +42,9 @@ func (d *downstream) pass(chain *conf.Chain) bool {
 	for i := range chain.Gates {
 		g := &chain.Gates[i]
 		if l := g.Rate; l != nil {
-			v := d.p.limits.Get(l).Check(steady(d.p.opt.Now()).UnixNano(), nil, [2][]conf.LimitRule{}, &ratelimit.Scratch{})
+			v := d.p.limits.Get(l).Check(steady.Time(d.p.opt.Now()).UnixNano(), nil, [2][]conf.LimitRule{}, &ratelimit.Scratch{})
 			if v.Over {
-				d.turnAway(overLimit, "limit", overLimitBy(&v))
+				d.turnAway(failure.OverLimit, "limit", overLimitBy(&v))
 				return false
 			}
 		}
@@ -50,7 +52,7 @@ func (d *downstream) pass(chain *conf.Chain) bool {
 			continue
 		}
 		if !d.p.gates.take(g) {
-			d.turnAway(overLimit, "limit", fmt.Errorf("filter chain %q has %d connections, and no more are allowed", chain.Name, g.MaxConnections))
+			d.turnAway(failure.OverLimit, "limit", fmt.Errorf("filter chain %q has %d connections, and no more are allowed", chain.Name, g.MaxConnections))
 			return false
 		}
 		d.accepted.AtEnd(func() { d.p.gates.give(g.Key) })

@@ -5,13 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
 	"sync"
-	"time"
 
-	"github.com/weftmesh/weft/internal/proxy/balance"
 	"github.com/weftmesh/weft/internal/proxy/conf"
-	"github.com/weftmesh/weft/internal/proxy/conn"
+	"github.com/weftmesh/weft/internal/proxy/failure"
 	"github.com/weftmesh/weft/internal/proxy/filter/globallimit"
 	"github.com/weftmesh/weft/internal/proxy/filter/ratelimit"
 )
@@ -29,7 +26,7 @@ func (s *services) get(p *Proxy, cluster string) (*globallimit.Client, error) {
 	if c := s.byCluster[cluster]; c != nil {
 		return c, nil
 	}
-	c, err := globallimit.New(func(ctx context.Context) (net.Conn, error) { return p.connectTo(ctx, cluster) })
+	c, err := globallimit.New(func(ctx context.Context) (net.Conn, error) { return p.clusters.Connect(ctx, cluster) })
 	if err != nil {
 		return nil, err
 	}
@@ -47,27 +44,6 @@ func (s *services) close() {
 		c.Close()
 	}
 	s.byCluster = nil
-}
-
-// connectTo opens a connection to an endpoint of a cluster, for the proxy itself.
-func (p *Proxy) connectTo(ctx context.Context, name string) (net.Conn, error) {
-	c := p.clusters.get(name)
-	if c == nil {
-		return nil, fmt.Errorf("cluster %s: not known", name)
-	}
-	c = c.resolved(ctx, time.Time{})
-	to := c.pick(&balance.Choice{}, netip.AddrPort{})
-	if to == nil {
-		return nil, c.whyNone()
-	}
-	if to.err != nil {
-		return nil, to.err
-	}
-	up, err := to.raw.Connect(ctx, time.Time{})
-	if err != nil {
-		return nil, err
-	}
-	return conn.ToNet(up.Conn), nil
 }
 
 // withinGlobal asks the services of the listener's global limits.
@@ -111,8 +87,8 @@ func (x *exchange) askService(l *conf.GlobalLimit) bool {
 	if x.limitChange, x.limitExhausted = &l.Response, l.Exhausted; l.Mark {
 		x.toldByService = append(x.toldByService, conf.HeaderValue{Name: "X-Envoy-Ratelimited", Value: "true"})
 	}
-	x.fail(overGlobalLimit, "limit", fmt.Errorf("the rate-limit service says that domain %s is over its limit", l.Domain))
-	x.err.status = l.Status
+	x.fail(failure.OverGlobalLimit, "limit", fmt.Errorf("the rate-limit service says that domain %s is over its limit", l.Domain))
+	x.err.Code = l.Status
 	return false
 }
 
@@ -125,8 +101,8 @@ func (x *exchange) unasked(l *conf.GlobalLimit, err error) bool {
 	if errors.Is(err, context.DeadlineExceeded) {
 		err = fmt.Errorf("no answer within %s: %w", l.Timeout, err)
 	}
-	x.fail(limitUnknown, "limit", err)
-	x.err.status = l.ErrorStatus
+	x.fail(failure.LimitUnknown, "limit", err)
+	x.err.Code = l.ErrorStatus
 	return false
 }
 

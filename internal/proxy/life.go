@@ -151,7 +151,8 @@ func (r *running) fails(what string, err error) {
 // background starts what runs for as long as the proxy does.
 func (r *running) background() {
 	p := r.p
-	r.work.Go(func() { p.clusters.run(r.hard) })
+	p.clusters.Open(r.hard)
+	r.work.Go(p.clusters.Run)
 	r.work.Go(func() { p.sweep(r.hard) })
 	r.work.Go(func() { p.guard.Run(r.hard, p.log) })
 	if p.plane != nil {
@@ -183,9 +184,12 @@ func (r *running) await(ctx context.Context, ready <-chan struct{}) error {
 	}
 }
 
+// sweepEvery is how often the connections of clients are looked at.
+const sweepEvery = 100 * time.Millisecond
+
 // sweep looks after connections until ctx ends.
 func (p *Proxy) sweep(ctx context.Context) {
-	tick := time.NewTicker(sweepEvery / 10)
+	tick := time.NewTicker(sweepEvery)
 	defer tick.Stop()
 	for {
 		select {

@@ -7,8 +7,10 @@ import (
 	"time"
 
 	"github.com/weftmesh/weft/internal/proxy/conf"
+	"github.com/weftmesh/weft/internal/proxy/failure"
 	"github.com/weftmesh/weft/internal/proxy/filter/headers"
 	"github.com/weftmesh/weft/internal/proxy/filter/ratelimit"
+	"github.com/weftmesh/weft/internal/proxy/steady"
 )
 
 // errOverloaded is what refused requests are told.
@@ -20,7 +22,7 @@ func (x *exchange) enter() bool {
 		return true
 	}
 	x.http = x.d.http
-	return x.fail(overloaded, "enter", errOverloaded)
+	return x.fail(failure.Overloaded, "enter", errOverloaded)
 }
 
 // counting is what one look at limits needs, kept for the next.
@@ -59,7 +61,7 @@ func (x *exchange) count(l *conf.LocalLimit) bool {
 	if x.split != nil {
 		c.request.Destination = x.split.Cluster
 	}
-	v := x.p.limits.Get(l).Check(steady(x.start).UnixNano(), &c.request, x.limitRules(l.VirtualHost), &c.scratch)
+	v := x.p.limits.Get(l).Check(steady.Time(x.start).UnixNano(), &c.request, x.limitRules(l.VirtualHost), &c.scratch)
 	c.request = ratelimit.Request{}
 	x.p.countings.Put(c)
 	if l.Report && v.Limit != 0 && (!x.report || v.Left < x.quota.Left) {
@@ -73,8 +75,8 @@ func (x *exchange) count(l *conf.LocalLimit) bool {
 		return true
 	}
 	x.limitChange, x.limitExhausted = &l.Response, l.Exhausted
-	x.fail(overLimit, "limit", overLimitBy(&v))
-	x.err.status = l.Status
+	x.fail(failure.OverLimit, "limit", overLimitBy(&v))
+	x.err.Code = l.Status
 	return false
 }
 

@@ -267,13 +267,12 @@ func TestClusterLeavesAfterRouting(t *testing.T) {
 		return working == 1
 	})
 	client.config.publish(func(s *conf.Snapshot, _ map[string]*conf.Target) { delete(s.Clusters, "reviews") })
-	eventually(t, "the cluster's leaving", func() bool { return client.proxy.clusters.get("reviews") == nil })
+	eventually(t, "the cluster's leaving", func() bool { return client.proxy.clusters.Get("reviews") == nil })
 	if status := <-done; status != 200 {
 		t.Errorf("status %d", status)
 	}
-	eventually(t, "the closing of its pools", func() bool {
-		client.proxy.clusters.mu.Lock()
-		defer client.proxy.clusters.mu.Unlock()
-		return len(client.proxy.clusters.gone) == 0
+	eventually(t, "the closing of its connections", func() bool {
+		open, _ := server.proxy.tracker.counts()
+		return open == 0
 	})
 }

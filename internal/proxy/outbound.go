@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"net/netip"
 
+	"github.com/weftmesh/weft/internal/proxy/cluster"
 	"github.com/weftmesh/weft/internal/proxy/conf"
+	"github.com/weftmesh/weft/internal/proxy/failure"
 	"github.com/weftmesh/weft/internal/proxy/listen"
 	"github.com/weftmesh/weft/internal/proxy/route"
 	"github.com/weftmesh/weft/internal/proxy/upstream"
@@ -17,13 +19,13 @@ func (p *Proxy) captured(a listen.Accepted) {
 	d := p.newDownstream(a, outbound)
 	if !a.Redirected {
 		// Somebody called the port itself; connecting "there" would call it again.
-		d.turnAway(unroutable, "accept", errors.New("connection was not redirected here"))
+		d.turnAway(failure.Unroutable, "accept", errors.New("connection was not redirected here"))
 		return
 	}
 	d.address = wire.ListenerName(a.Destination.Addr().String(), a.Destination.Port())
 	target, err := p.config.Resolve(p.ctx, d.address)
 	if err != nil {
-		d.turnAway(noConfig, "resolve "+a.Destination.String(), err)
+		d.turnAway(failure.NoConfig, "resolve "+a.Destination.String(), err)
 		return
 	}
 	d.byAddress = target
@@ -49,7 +51,7 @@ func (p *Proxy) explicit(destination string) func(listen.Accepted) {
 		d.destination = netip.AddrPortFrom(a.Destination.Addr(), port)
 		target, err := p.config.Resolve(p.ctx, d.fixed)
 		if err != nil {
-			d.turnAway(noConfig, "resolve "+d.fixed, err)
+			d.turnAway(failure.NoConfig, "resolve "+d.fixed, err)
 			return
 		}
 		d.byAddress, d.name = target, d.fixed
@@ -73,7 +75,7 @@ func (d *downstream) serveOutbound(target *conf.Target) {
 	case http && tcp == nil:
 		d.serveDetected(nil)
 	case !http && tcp == nil:
-		d.turnAway(noChain, "route", fmt.Errorf("%s: no route is for connections to %s", target.Name, d.destination))
+		d.turnAway(failure.NoChain, "route", fmt.Errorf("%s: no route is for connections to %s", target.Name, d.destination))
 	case !http:
 		d.relayTCP(tcp, nil)
 	default:
@@ -140,7 +142,7 @@ func (s *stream) openEarly() (*upstream.Conn, error) {
 	}
 	up := s.up
 	s.up = nil
-	s.to.host.End() // counted again when it is used
+	s.to.Host.End() // counted again when it is used
 	return up, nil
 }
 
@@ -148,7 +150,7 @@ func (s *stream) openEarly() (*upstream.Conn, error) {
 func (s *stream) early(up *upstream.Conn) {
 	if up != nil {
 		s.up = up
-		s.to.host.Begin()
+		s.to.Host.Begin()
 	}
 }
 
@@ -169,7 +171,7 @@ func (d *downstream) relayByName(t *conf.Target) {
 	chain, step := route.Chain(t.Listener, &info)
 	switch {
 	case chain == nil:
-		d.turnAway(noChain, "route", fmt.Errorf("%s: no chain matches the %s (%q)", t.Name, step, found.ServerName))
+		d.turnAway(failure.NoChain, "route", fmt.Errorf("%s: no chain matches the %s (%q)", t.Name, step, found.ServerName))
 	case chain.TCP != nil && (chain.HTTP == nil || found.Protocol != listen.HTTP1 && found.Protocol != listen.HTTP2):
 		d.relayTCP(chain.TCP, nil)
 	case chain.HTTP != nil:
@@ -178,18 +180,9 @@ func (d *downstream) relayByName(t *conf.Target) {
 }
 
 // clusterFor gives a cluster, that of unknown destinations by the name if that is all there is.
-func (p *Proxy) clusterFor(d *downstream, name string) *cluster {
+func (p *Proxy) clusterFor(d *downstream, name string) *cluster.Cluster {
 	if name == wire.PassthroughCluster && (d.forward || d.fixed != "") {
-		return p.outside(d.name)
+		return p.clusters.Outside(hostPort(d.name))
 	}
-	return p.clusters.get(name)
-}
-
-// outside gives a cluster for a destination that is known by its name alone.
-func (p *Proxy) outside(name string) *cluster {
-	host, port := hostPort(name)
-	e := &conf.Endpoint{Address: host, Port: port, Weight: 1, Healthy: true}
-	c := &conf.Cluster{Name: wire.PassthroughCluster, Discovery: conf.Static, Speaks: conf.AsClient, Transports: []conf.TransportMatch{{}},
-		Localities: []conf.Locality{{Endpoints: []*conf.Endpoint{e}}}, Total: 1, MaxRequestsPerConnection: 1}
-	return p.clusters.build(c, nil)
+	return p.clusters.Get(name)
 }

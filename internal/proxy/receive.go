@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/weftmesh/weft/internal/proxy/balance"
+	"github.com/weftmesh/weft/internal/proxy/failure"
 	http1 "github.com/weftmesh/weft/internal/proxy/http"
 	"github.com/weftmesh/weft/internal/proxy/relay"
 )
@@ -35,7 +36,7 @@ func (x *exchange) receive() bool {
 		x.learnIdle()
 	}
 	if code := x.grpcStatus(); !x.isGRPC || code >= 0 || x.res.Status != 200 { // else the trailers will say how it went
-		x.cluster.balancer.Report(x.to.host, balance.OutcomeOf(x.meaning(code)), now.Sub(x.tried), nil)
+		x.cluster.Balancer.Report(x.to.Host, balance.OutcomeOf(x.meaning(code)), now.Sub(x.tried), nil)
 	}
 	x.answering()
 	x.err = nil
@@ -94,7 +95,7 @@ func (x *exchange) unreceived(err error) bool {
 		x.pumping.stop(x)
 		var e *relay.Error
 		if x.pumping.stood && !x.expired() {
-			return x.fail(stalled, "request body", errStalled)
+			return x.fail(failure.Stalled, "request body", failure.ErrStalled)
 		}
 		if errors.As(x.pumping.err, &e) && e.Side == relay.Downstream && !errors.Is(e.Err, os.ErrDeadlineExceeded) {
 			return x.clientFailed(e.Err)

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/weftmesh/weft/internal/proxy/conf"
+	"github.com/weftmesh/weft/internal/proxy/failure"
 	"github.com/weftmesh/weft/internal/proxy/message"
 	"github.com/weftmesh/weft/internal/telemetry"
 )
@@ -20,7 +21,11 @@ func (x *exchange) record() {
 		}
 	}
 	if x.cluster != nil {
-		x.cluster.tally.count(x)
+		attempts := x.attempt
+		if x.to == nil {
+			attempts = 0
+		}
+		x.cluster.Tally.Count(attempts, x.status, x.err)
 	}
 	logs := x.accessLogs()
 	if x.p.access == nil && len(logs) == 0 {
@@ -113,15 +118,15 @@ func (x *exchange) finishEntry(a telemetry.Answer) {
 		}
 	}
 	if x.cluster != nil {
-		e.Cluster = x.cluster.conf.Name
+		e.Cluster = x.cluster.Conf.Name
 	}
 	if x.to != nil {
-		e.UpstreamHost = x.to.raw.Address
+		e.UpstreamHost = x.to.Raw.Address
 	}
 	e.UpstreamLocal = x.upLocal
 	if e.Reason = x.reason(); x.err != nil {
 		e.Details = x.err.Details(x.codec())
-		if x.err.kind == tlsFailed {
+		if x.err.Kind == failure.TLSFailed {
 			e.TransportFailure = x.err.Error()
 		}
 	} else if x.verdict.ShadowDenied {

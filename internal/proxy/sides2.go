@@ -6,7 +6,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/weftmesh/weft/internal/proxy/conf"
 	"github.com/weftmesh/weft/internal/proxy/http2"
 	"github.com/weftmesh/weft/internal/proxy/upstream"
 )
@@ -109,28 +108,6 @@ func (c *call2) End(_ bool, now time.Time) {
 	c.pool.Return(c.up, now, !fit)
 	c.ClientStream, c.up, c.pool = nil, nil, nil
 	c.cut.Store(false)
-}
-
-// multiplexes makes the session of a new connection to an endpoint.
-// mostStreams is far beyond what a connection carries, and far below what its numbers allow.
-const mostStreams = 1 << 20
-
-func multiplexes(l conf.HTTP2Limits) func(c *upstream.Conn) upstream.Session {
-	o := *http2.DefaultOptions()
-	if l.MaxStreams > 0 {
-		o.MaxStreams = int(min(l.MaxStreams, mostStreams))
-	}
-	if l.KeepAlive > 0 {
-		o.KeepAlive = l.KeepAlive
-	}
-	if l.PingTimeout > 0 {
-		o.PingTimeout = l.PingTimeout
-	}
-	return func(c *upstream.Conn) upstream.Session {
-		s := http2.NewClientConn(c.Conn, &o)
-		c.Codec = s
-		return s
-	}
 }
 
 // openTries bounds the connections that are found to take no further request.

@@ -8,7 +8,9 @@ import (
 	"time"
 
 	"github.com/weftmesh/weft/internal/proxy/balance"
+	"github.com/weftmesh/weft/internal/proxy/cluster"
 	"github.com/weftmesh/weft/internal/proxy/conf"
+	"github.com/weftmesh/weft/internal/proxy/failure"
 	"github.com/weftmesh/weft/internal/proxy/filter/authz"
 	"github.com/weftmesh/weft/internal/proxy/relay"
 	"github.com/weftmesh/weft/internal/proxy/route"
@@ -23,12 +25,12 @@ type stream struct {
 	tcp   *conf.TCP
 	start time.Time
 
-	cluster *cluster
-	to      *endpoint
+	cluster *cluster.Cluster
+	to      *cluster.Endpoint
 	up      *upstream.Conn
 	failed  []*balance.Host
 	counts  relay.Counts
-	err     *Error
+	err     *failure.Error
 }
 
 // connectTries bounds the endpoints that a relayed connection is tried on: nothing was sent to any of them.
@@ -53,8 +55,8 @@ func (d *downstream) newStream(tcp *conf.TCP) *stream {
 	return &stream{p: d.p, d: d, tcp: tcp, start: d.p.opt.Now()}
 }
 
-func (s *stream) fail(k kind, op string, cause error) bool {
-	s.err = fail(k, op, cause)
+func (s *stream) fail(k failure.Kind, op string, cause error) bool {
+	s.err = failure.New(k, op, cause)
 	return false
 }
 
@@ -68,8 +70,8 @@ func (s *stream) authorize() bool {
 	if v.Allowed {
 		return true
 	}
-	s.err = fail(denied, "authorize", errors.New(v.Rule))
-	s.err.policy = v.Policy
+	s.err = failure.New(failure.Denied, "authorize", errors.New(v.Rule))
+	s.err.Policy = v.Policy
 	return false
 }
 
@@ -77,24 +79,24 @@ func (s *stream) authorize() bool {
 func (s *stream) open() bool {
 	split := route.Pick(s.tcp.Clusters, s.tcp.TotalWeight, s.p.random32())
 	if split == nil {
-		return s.fail(noCluster, "route", errors.New("no cluster"))
+		return s.fail(failure.NoCluster, "route", errors.New("no cluster"))
 	}
 	if s.cluster = s.p.clusterFor(s.d, split.Cluster); s.cluster == nil {
-		return s.fail(noCluster, "route", fmt.Errorf("cluster %s: not known", split.Cluster))
+		return s.fail(failure.NoCluster, "route", fmt.Errorf("cluster %s: not known", split.Cluster))
 	}
-	s.cluster = s.cluster.resolved(s.p.ctx, time.Time{})
+	s.cluster = s.cluster.Resolved(s.p.ctx, time.Time{})
 	for range connectTries {
-		s.to = s.cluster.pick(s.choice(), s.d.app)
+		s.to = s.cluster.Pick(s.choice(), s.d.app)
 		if s.to == nil {
-			return s.fail(noHealthy, "pick", s.cluster.whyNone())
+			return s.fail(failure.NoHealthy, "pick", s.cluster.WhyNone())
 		}
 		if s.connect() {
 			return true
 		}
-		if s.cluster.conf.Discovery == conf.OriginalDst || s.err.kind == overflow {
+		if s.cluster.Conf.Discovery == conf.OriginalDst || s.err.Kind == failure.Overflow {
 			return false // there is no other
 		}
-		s.failed = append(s.failed, s.to.host)
+		s.failed = append(s.failed, s.to.Host)
 	}
 	return false
 }
@@ -108,23 +110,23 @@ func (s *stream) choice() *balance.Choice {
 }
 
 func (s *stream) connect() bool {
-	if s.to.err != nil {
-		return s.fail(tlsFailed, "connect", s.to.err)
+	if s.to.Err != nil {
+		return s.fail(failure.TLSFailed, "connect", s.to.Err)
 	}
-	s.cluster.used.Store(true)
-	if !s.cluster.breaker.Connection() {
-		return s.fail(overflow, "connect", errors.New("too many connections"))
+	s.cluster.Use()
+	if !s.cluster.Breaker.Connection() {
+		return s.fail(failure.Overflow, "connect", errors.New("too many connections"))
 	}
-	up, err := s.to.raw.Connect(s.d.connecting(s.to), time.Time{})
+	up, err := s.to.Raw.Connect(s.d.connecting(s.to), time.Time{})
 	if err != nil {
-		s.cluster.breaker.ConnectionDone()
-		s.err = unreached(err)
+		s.cluster.Breaker.ConnectionDone()
+		s.err = failure.Unreached(err)
 		if !errors.Is(err, context.Canceled) {
-			s.cluster.balancer.Report(s.to.host, balance.ConnectFailed, 0, err)
+			s.cluster.Balancer.Report(s.to.Host, balance.ConnectFailed, 0, err)
 		}
 		return false
 	}
-	s.to.host.Begin()
+	s.to.Host.Begin()
 	s.up, s.err = up, nil
 	return true
 }
@@ -133,8 +135,8 @@ var errOutlived = errors.New("the connection has lasted for as long as it may")
 
 // carry relays until both sides have ended.
 func (s *stream) carry() {
-	s.cluster.tally.relays.Add(1)
-	defer s.cluster.tally.relays.Add(-1)
+	s.cluster.Tally.Relays.Add(1)
+	defer s.cluster.Tally.Relays.Add(-1)
 	e := s.edge()
 	e.Opened()
 	ctx, cancel := s.p.ctx, func() {}
@@ -149,15 +151,15 @@ func (s *stream) carry() {
 	switch {
 	case err == nil:
 	case errors.Is(err, relay.ErrIdle):
-		s.fail(tunnelIdle, "relay", err)
+		s.fail(failure.TunnelIdle, "relay", err)
 	case errors.Is(err, errOutlived):
-		s.fail(outlived, "relay", err)
+		s.fail(failure.Outlived, "relay", err)
 	case errors.As(err, &r) && r.Side == relay.Downstream:
-		s.fail(clientGone, "relay", r.Err)
+		s.fail(failure.ClientGone, "relay", r.Err)
 	case errors.As(err, &r):
-		s.fail(upstreamClosed, "relay", plainCause(r.Err))
-		s.err.late = counts.FromUpstream > 0
-		s.cluster.balancer.Report(s.to.host, balance.Broken, 0, s.err)
+		s.fail(failure.UpstreamClosed, "relay", failure.PlainCause(r.Err))
+		s.err.Late = counts.FromUpstream > 0
+		s.cluster.Balancer.Report(s.to.Host, balance.Broken, 0, s.err)
 	}
 }
 
@@ -171,20 +173,20 @@ func (s *stream) idle() time.Duration {
 func (s *stream) close() {
 	if s.up != nil {
 		s.up.Close()
-		s.cluster.breaker.ConnectionDone()
-		s.to.host.End()
+		s.cluster.Breaker.ConnectionDone()
+		s.to.Host.End()
 	}
 }
 
 func (s *stream) edge() *telemetry.Edge {
 	if s.d.direction == inbound {
-		return s.d.inboundEdge(s.cluster.conf, "tcp")
+		return s.d.inboundEdge(s.cluster.Conf, "tcp")
 	}
-	if e := s.to.tcpEdge.Load(); e != nil {
+	if e := s.to.TCPEdge.Load(); e != nil {
 		return e
 	}
-	e := s.p.sourceEdge(s.cluster.conf, s.to, "tcp")
-	s.to.tcpEdge.Store(e)
+	e := s.p.sourceEdge(s.cluster.Conf, s.to, "tcp")
+	s.to.TCPEdge.Store(e)
 	return e
 }
 
@@ -196,10 +198,10 @@ func (s *stream) record() {
 	}
 	host := ""
 	if s.to != nil {
-		host = s.to.raw.Address
+		host = s.to.Raw.Address
 	}
 	if s.cluster != nil {
-		e.Cluster = s.cluster.conf.Name
+		e.Cluster = s.cluster.Conf.Name
 	}
 	var logs []conf.AccessLog
 	if s.tcp != nil {
@@ -214,38 +216,31 @@ func (s *stream) record() {
 
 // describe says what failed.
 func (s *stream) describe(e *telemetry.Entry) {
-	e.Flags, e.Reason = s.err.Flag(), s.reason()
-	switch s.err.kind {
-	case denied:
+	e.Flags, e.Reason = s.err.Flag(), s.err.Reason()
+	switch s.err.Kind {
+	case failure.Denied:
 		e.Termination = s.err.Details("")
 		return
-	case connectFailed, connectTimeout, tlsFailed:
+	case failure.ConnectFailed, failure.ConnectTimeout, failure.TLSFailed:
 		e.Flags = joinFlags([]string{e.Flags, "URX"}) // as in Envoy: no further attempt is allowed
-		if s.err.kind == tlsFailed {
+		if s.err.Kind == failure.TLSFailed {
 			e.TransportFailure = s.err.Error()
 		}
 	}
 	e.Details = s.err.Details("proxy_protocol")
 }
 
-func (s *stream) reason() string {
-	if s.err.kind == denied && s.err.policy != "" {
-		return "denied by policy " + s.err.policy + ": " + s.err.Error()
-	}
-	return s.err.Error()
-}
-
 // unheard logs a connection whose client did not say enough to tell what it wants.
 func (d *downstream) unheard(err error) {
 	if errors.Is(err, os.ErrDeadlineExceeded) {
-		d.turnAway(tunnelIdle, "detect", errors.New("the client said nothing for too long"))
+		d.turnAway(failure.TunnelIdle, "detect", errors.New("the client said nothing for too long"))
 		return
 	}
-	d.turnAway(clientGone, "detect", err)
+	d.turnAway(failure.ClientGone, "detect", err)
 }
 
 // turnAway logs a connection that is closed without an upstream.
-func (d *downstream) turnAway(k kind, op string, cause error) {
+func (d *downstream) turnAway(k failure.Kind, op string, cause error) {
 	s := stream{p: d.p, d: d, start: d.p.opt.Now()}
 	s.fail(k, op, cause)
 	s.record()

@@ -45,9 +45,6 @@ type tracked struct {
 // began is what tracked times count from: a difference of two readings of one clock is not moved by corrections of the wall clock.
 var began = time.Now()
 
-// steady gives a time whose wall-clock reading follows the monotonic clock: for those who keep times as numbers.
-func steady(now time.Time) time.Time { return began.Add(now.Sub(began)) }
-
 func stateOf(ph phase, now time.Time) int64 {
 	return now.Sub(began).Milliseconds()<<phaseBits | int64(ph)
 }

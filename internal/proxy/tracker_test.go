@@ -3,6 +3,8 @@ package proxy
 import (
 	"testing"
 	"time"
+
+	"github.com/weftmesh/weft/internal/proxy/steady"
 )
 
 // What a connection does is timed by the monotonic clock: a wall clock that is set makes nobody idle, and nobody fresh.
@@ -16,7 +18,7 @@ func TestTrackedTimesSurviveSetClocks(t *testing.T) {
 	if ph != heading || now.Sub(since).Abs() > time.Millisecond {
 		t.Errorf("phase %d since %v before", ph, now.Sub(since))
 	}
-	if later := time.Now(); later.Sub(since) > time.Minute || steady(later).Sub(steady(now)) != later.Sub(now) {
+	if later := time.Now(); later.Sub(since) > time.Minute || steady.Time(later).Sub(steady.Time(now)) != later.Sub(now) {
 		t.Errorf("%v", later.Sub(since))
 	}
 	// Without a monotonic part, as tests' clocks are, the wall clock is all there is.
