@@ -101,6 +101,9 @@ func (r *Report) lay(s *sheet) {
 	if r.Tunnel != "" {
 		s.line("tunnel", r.Tunnel)
 	}
+	for _, p := range r.Before {
+		s.line("besides", p.String())
+	}
 	for i := range r.Destinations {
 		r.Destinations[i].lay(s)
 	}
