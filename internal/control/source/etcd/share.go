@@ -84,7 +84,7 @@ func (s *Store) leadOnce(ctx context.Context, name string, lead func(context.Con
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(session.Ctx(), cancel)()
-	election := concurrency.NewElection(session, s.options.Prefix+leaderPart)
+	election := concurrency.NewElection(session, strings.TrimSuffix(s.options.Prefix+leaderPart, "/"))
 	if err := s.campaign(ctx, election, name); err != nil {
 		return err
 	}
@@ -94,7 +94,7 @@ func (s *Store) leadOnce(ctx context.Context, name string, lead func(context.Con
 		return errLeaseEnded
 	default:
 	}
-	s.log.Info("this control plane leads", "name", name)
+	s.log.Info("this control plane leads: it writes the statuses in etcd", "name", name)
 	lead(ctx, Term(clientv3.Compare(clientv3.CreateRevision(election.Key()), "=", election.Rev())))
 	<-ctx.Done()
 	return nil
