@@ -14,6 +14,7 @@ import (
 	"github.com/weftmesh/weft/internal/proxy/filter/authz"
 	"github.com/weftmesh/weft/internal/proxy/relay"
 	"github.com/weftmesh/weft/internal/proxy/route"
+	"github.com/weftmesh/weft/internal/proxy/track"
 	"github.com/weftmesh/weft/internal/proxy/upstream"
 	"github.com/weftmesh/weft/internal/telemetry"
 )
@@ -42,7 +43,7 @@ func (d *downstream) relayTCP(tcp *conf.TCP, s *stream) {
 	if s == nil {
 		s = &stream{p: d.p, d: d, tcp: tcp, start: d.p.opt.Now()}
 	}
-	d.track.enter(busy, s.start)
+	d.track.Enter(track.Busy, s.start)
 	if s.authorize() && (s.up != nil || s.open()) {
 		s.carry()
 	}
