@@ -139,3 +139,30 @@ func (c *Call1) End(keep bool, now time.Time) {
 		c.pool.Discard(c.up)
 	}
 }
+
+// Posted gives a tunnel in the bodies of the request that was written and the response whose head was read.
+func (c *Call1) Posted() conn.Conn { return &posted{Conn: c.up.Conn, call: c} }
+
+// posted is a tunnel in the bodies of a request of HTTP/1 and its response.
+type posted struct {
+	conn.Conn
+	call *Call1
+}
+
+func (p *posted) Read(b []byte) (int, error) { return p.call.ReadBody(b) }
+
+func (p *posted) Write(b []byte) (int, error) {
+	if err := p.call.WriteBody(b); err != nil {
+		return 0, err
+	}
+	return len(b), p.call.Flush()
+}
+
+func (p *posted) Wait() error {
+	if p.call.BodyDone() {
+		return nil
+	}
+	return p.call.WaitResponse()
+}
+
+func (p *posted) CloseWrite() error { return p.call.FinishBody(nil) }
