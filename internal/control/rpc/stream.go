@@ -165,23 +165,48 @@ func (s *Stream) Send(parts ...[]byte) (sent bool) {
 		n += len(p)
 	}
 	c := s.conn
-	if n <= maxFrame && int64(n) <= s.window && int64(n) <= c.window {
-		c.bench.out = appendMessage(appendFrame(c.bench.out, frameData, 0, s.id, n), n-prefix, parts)
-		s.window -= int64(n)
-		c.window -= int64(n)
-		return true
+	head := [prefix]byte{1: byte((n - prefix) >> 24), 2: byte((n - prefix) >> 16), 3: byte((n - prefix) >> 8), 4: byte(n - prefix)}
+	if int64(n) > s.window || int64(n) > c.window {
+		s.unsent = append(make([]byte, 0, n), head[:]...)
+		for _, p := range parts {
+			s.unsent = append(s.unsent, p...)
+		}
+		s.push()
+		return len(s.unsent) == 0
 	}
-	s.unsent = appendMessage(make([]byte, 0, n), n-prefix, parts)
-	s.push()
-	return len(s.unsent) == 0
+	s.window -= int64(n)
+	c.window -= int64(n)
+	f := framer{conn: c, stream: s.id, left: n}
+	f.add(head[:])
+	for _, p := range parts {
+		f.add(p)
+	}
+	return true
 }
 
-func appendMessage(b []byte, size int, parts [][]byte) []byte {
-	b = binary.BigEndian.AppendUint32(append(b, 0), uint32(size))
-	for _, p := range parts {
-		b = append(b, p...)
+// framer writes a message in frames.
+type framer struct {
+	conn   *conn
+	stream uint32
+	left   int // of the message, for frames to come
+	room   int // in the frame that was begun
+}
+
+func (f *framer) add(b []byte) {
+	bench := f.conn.bench
+	for len(b) > 0 {
+		if f.room == 0 {
+			if len(bench.out) >= flushFrom {
+				_ = f.conn.flush() // the next write finds a failure too
+			}
+			f.room = min(f.left, maxFrame)
+			f.left -= f.room
+			bench.out = appendFrame(bench.out, frameData, 0, f.stream, f.room)
+		}
+		n := min(f.room, len(b))
+		bench.out = append(bench.out, b[:n]...)
+		b, f.room = b[n:], f.room-n
 	}
-	return b
 }
 
 // push sends what there is room for of a message that waits.
