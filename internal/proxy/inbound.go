@@ -65,6 +65,7 @@ func (d *downstream) serveListener(l *conf.Listener) {
 	var s *stream
 	if raw, _ := route.Chain(l, &d.info); raw != nil && raw.TCP != nil && raw.TLS == nil {
 		s = d.newStream(raw.TCP) // plaintext whose server may speak first is possible
+		defer s.release()
 	}
 	found, err := d.look(l, s)
 	if err != nil {
@@ -215,6 +216,7 @@ func (d *downstream) serveChain(chain *conf.Chain, s *stream, found *detected) {
 		}
 		if s != nil && found.early != nil && (t == s || sameClusters(t.tcp, s.tcp)) {
 			t.cluster, t.to = s.cluster, s.to
+			t.held, s.held = s.held, held{}
 			t.early(found.early)
 			found.early = nil
 		}
@@ -224,7 +226,7 @@ func (d *downstream) serveChain(chain *conf.Chain, s *stream, found *detected) {
 
 // sameClusters reports whether a connection opened for one chain serves the other: both lead to the same single cluster.
 func sameClusters(a, b *conf.TCP) bool {
-	return len(a.Clusters) == 1 && len(b.Clusters) == 1 && a.Clusters[0].Cluster == b.Clusters[0].Cluster
+	return a.Tunnel == nil && b.Tunnel == nil && len(a.Clusters) == 1 && len(b.Clusters) == 1 && a.Clusters[0].Cluster == b.Clusters[0].Cluster
 }
 
 // serveVersion serves the version of HTTP that the connection turned out to be: by its first bytes, or by what was agreed on in the
