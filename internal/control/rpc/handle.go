@@ -188,8 +188,11 @@ func (c *conn) data(f *frame) error {
 }
 
 func (c *conn) priority(f *frame) error {
-	if f.stream == 0 || len(f.payload) != 5 {
+	switch {
+	case f.stream == 0 || len(f.payload) != 5:
 		return connError{codeFrameSize, "a malformed PRIORITY"}
+	case binary.BigEndian.Uint32(f.payload)&maxWindow == f.stream:
+		return violation("stream %d depends on itself", f.stream)
 	}
 	return nil // which means nothing (RFC 9113, section 5.3.2)
 }
@@ -222,6 +225,7 @@ func (c *conn) settings(f *frame) error {
 	case f.has(flagAck) && len(f.payload) != 0, len(f.payload)%6 != 0:
 		return connError{codeFrameSize, "malformed SETTINGS"}
 	case f.has(flagAck):
+		c.decoder.SetAllowedMaxDynamicTableSize(0) // from here on the client knows
 		return nil
 	}
 	c.introduced = true
