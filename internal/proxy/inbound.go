@@ -17,6 +17,7 @@ import (
 	"github.com/weftmesh/weft/internal/proxy/failure"
 	"github.com/weftmesh/weft/internal/proxy/listen"
 	"github.com/weftmesh/weft/internal/proxy/route"
+	"github.com/weftmesh/weft/internal/proxy/track"
 	"github.com/weftmesh/weft/internal/wire"
 )
 
@@ -121,11 +122,11 @@ func (d *downstream) look(l *conf.Listener, s *stream) (detected, error) {
 // unheardYet has a connection on which nothing was said end as idle ones do, when the proxy drains or is short of something. What it
 // gives ends that.
 func (d *downstream) unheardYet(silence time.Duration) (heard func() error) {
-	d.track.conn, d.track.idle, d.track.dir = d.conn, silence, d.direction
-	d.track.enter(idle, d.p.opt.Now())
-	d.p.tracker.add(d.track)
+	d.track.Conn, d.track.Idle = d.conn, silence
+	d.track.Enter(track.Idle, d.p.opt.Now())
+	d.p.tracker.Add(d.track)
 	return func() error {
-		d.p.tracker.remove(d.track)
+		d.p.tracker.Remove(d.track)
 		return d.conn.SetReadDeadline(time.Time{}) // a sweep may have set it
 	}
 }

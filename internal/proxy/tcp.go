@@ -14,6 +14,8 @@ import (
 	"github.com/weftmesh/weft/internal/proxy/filter/authz"
 	"github.com/weftmesh/weft/internal/proxy/relay"
 	"github.com/weftmesh/weft/internal/proxy/route"
+	"github.com/weftmesh/weft/internal/proxy/side"
+	"github.com/weftmesh/weft/internal/proxy/track"
 	"github.com/weftmesh/weft/internal/proxy/upstream"
 	"github.com/weftmesh/weft/internal/telemetry"
 )
@@ -36,8 +38,8 @@ type stream struct {
 
 // held is what a stream has in use of its cluster for its upstream.
 type held struct {
-	paid bool // a connection of the breaker
-	call call // through a proxy; nil without
+	paid bool      // a connection of the breaker
+	call side.Call // through a proxy; nil without
 }
 
 // release gives it back, once the connection is closed.
@@ -60,7 +62,7 @@ func (d *downstream) relayTCP(tcp *conf.TCP, s *stream) {
 	if s == nil {
 		s = &stream{p: d.p, d: d, tcp: tcp, start: d.p.opt.Now()}
 	}
-	d.track.enter(busy, s.start)
+	d.track.Enter(track.Busy, s.start)
 	if s.authorize() && (s.up != nil || s.open()) {
 		s.carry()
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/weftmesh/weft/internal/proxy/failure"
 	"github.com/weftmesh/weft/internal/proxy/filter/headers"
 	"github.com/weftmesh/weft/internal/proxy/message"
+	"github.com/weftmesh/weft/internal/proxy/side"
 	"github.com/weftmesh/weft/internal/proxy/upstream"
 )
 
@@ -57,11 +58,11 @@ func (s *stream) through(t *conf.Tunnel) bool {
 }
 
 // calling takes a connection for one request, of the version of HTTP that the cluster speaks.
-func (s *stream) calling(ctx context.Context, deadline time.Time) (call, error) {
+func (s *stream) calling(ctx context.Context, deadline time.Time) (side.Call, error) {
 	v := s.cluster.Conf.Speaks
 	if v == conf.HTTP2 || v == conf.ByALPN && s.to.TLS && !s.to.Pool.HTTP1Only() {
-		c := &call2{}
-		err := c.lease(ctx, s.to.Pool, deadline, s.p.opt.Now)
+		c := &side.Call2{}
+		err := c.Lease(ctx, s.to.Pool, deadline, s.p.opt.Now)
 		if err == nil {
 			return c, nil
 		}
@@ -73,11 +74,11 @@ func (s *stream) calling(ctx context.Context, deadline time.Time) (call, error) 
 	if err != nil {
 		return nil, err
 	}
-	return newCall1(up, s.to.Pool), nil
+	return side.NewCall1(up, s.to.Pool), nil
 }
 
 // ask makes the tunnel. An error that is no *refusal is the connection's.
-func (s *stream) ask(c call, t *conf.Tunnel, deadline time.Time) (*upstream.Conn, error) {
+func (s *stream) ask(c side.Call, t *conf.Tunnel, deadline time.Time) (*upstream.Conn, error) {
 	c.SetReadDeadline(deadline)
 	c.SetWriteDeadline(deadline)
 	r := message.Request{Proto: message.HTTP11, Method: t.Method(), Authority: t.Target}
@@ -100,8 +101,8 @@ func (s *stream) ask(c call, t *conf.Tunnel, deadline time.Time) (*upstream.Conn
 		return nil, &refusal{r.Method, t.Target, res.Status}
 	}
 	var carried conn.Conn
-	if one, ok := c.(*call1); ok && t.Post {
-		carried = &posted{Conn: one.up.Conn, call: one}
+	if one, ok := c.(*side.Call1); ok && t.Post {
+		carried = one.Posted()
 	} else if carried, err = c.Hijack(); err != nil {
 		return nil, err
 	}
@@ -109,27 +110,3 @@ func (s *stream) ask(c call, t *conf.Tunnel, deadline time.Time) (*upstream.Conn
 	c.SetWriteDeadline(time.Time{})
 	return &upstream.Conn{Conn: carried}, nil
 }
-
-// posted is a tunnel in the bodies of a request of HTTP/1 and its response.
-type posted struct {
-	conn.Conn
-	call *call1
-}
-
-func (p *posted) Read(b []byte) (int, error) { return p.call.ReadBody(b) }
-
-func (p *posted) Write(b []byte) (int, error) {
-	if err := p.call.WriteBody(b); err != nil {
-		return 0, err
-	}
-	return len(b), p.call.Flush()
-}
-
-func (p *posted) Wait() error {
-	if p.call.BodyDone() {
-		return nil
-	}
-	return p.call.WaitResponse()
-}
-
-func (p *posted) CloseWrite() error { return p.call.FinishBody(nil) }
