@@ -116,6 +116,9 @@ func (e *evaluation) outbound() {
 	case ch.TCP != nil:
 		e.report.Chain, e.report.Protocol = ch.Name, protocolName(e.talk.scheme)
 		e.report.Outcome = "forward"
+		if t := ch.TCP.Tunnel; t != nil {
+			e.report.Tunnel = "to " + t.Target + ", which the destination is asked for by " + t.Method()
+		}
 		e.destinations(ch.TCP.Clusters, ch.TCP.TotalWeight)
 	case ch.HTTP != nil && ch.TLS != nil: // a gateway that terminates
 		e.report.Chain = ch.Name

@@ -31,6 +31,8 @@ type Report struct {
 	Limits []Limit `json:"limits,omitempty"`
 	// Location is where a redirect leads.
 	Location string `json:"location,omitempty"`
+	// Tunnel is what the destinations, which are proxies then, are asked for before bytes are relayed.
+	Tunnel string `json:"tunnel,omitempty"`
 	// Outcome is "forward", "redirect", "respond", "pass through", "refuse"; Status is the answer's where it is known (0: the
 	// upstream's).
 	Outcome string `json:"outcome"`

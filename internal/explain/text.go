@@ -98,6 +98,9 @@ func (r *Report) lay(s *sheet) {
 	if r.Route != nil {
 		r.Route.lay(s)
 	}
+	if r.Tunnel != "" {
+		s.line("tunnel", r.Tunnel)
+	}
 	for _, p := range r.Before {
 		s.line("besides", p.String())
 	}

@@ -62,7 +62,7 @@ func (p *Proxy) Listeners() []admin.Listener {
 // gauges are the proxy's own metrics.
 func (p *Proxy) gauges(page *telemetry.Page) {
 	page.Stats(p.Stats())
-	open, working := p.tracker.counts()
+	open, working := p.tracker.Counts()
 	page.Gauge("weft_downstream_connections", "Open HTTP connections of clients.", float64(open))
 	page.Gauge("weft_downstream_requests_active", "Requests under way.", float64(working))
 	load := p.guard.Facts()

@@ -11,6 +11,7 @@ import (
 	"github.com/weftmesh/weft/internal/proxy/conf"
 	"github.com/weftmesh/weft/internal/proxy/failure"
 	"github.com/weftmesh/weft/internal/proxy/message"
+	"github.com/weftmesh/weft/internal/proxy/side"
 	"github.com/weftmesh/weft/internal/proxy/upstream"
 )
 
@@ -51,9 +52,9 @@ func (x *exchange) open(now, deadline time.Time) error {
 	if multiplexed(x.cluster.Conf, x.to, &x.req, x.d.direction == gateway && x.d.secure) || x.translated() {
 		c := &x.call2
 		if x.hedges() {
-			c = &call2{} // there may be several at a time
+			c = &side.Call2{} // there may be several at a time
 		}
-		err := c.lease(ctx, pool, deadline, x.p.opt.Now)
+		err := c.Lease(ctx, pool, deadline, x.p.opt.Now)
 		if err == nil {
 			x.call = c
 			x.req.Scheme = x.to.Scheme(x.req.Scheme)
@@ -71,7 +72,7 @@ func (x *exchange) open(now, deadline time.Time) error {
 		up, err = pool.Get(ctx, now, deadline)
 	}
 	if err == nil {
-		x.call = newCall1(up, pool)
+		x.call = side.NewCall1(up, pool)
 	}
 	return err
 }
@@ -182,7 +183,7 @@ func (x *exchange) giveBack(fit bool) {
 		x.pumping = nil
 	}
 	if x.call != nil {
-		x.down.forget()
+		x.down.Forget()
 		if x.sending.Set() || x.receiving.Set() {
 			x.timed = true
 			x.down.SetReadDeadline(time.Time{})

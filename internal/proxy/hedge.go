@@ -9,6 +9,7 @@ import (
 	"github.com/weftmesh/weft/internal/proxy/failure"
 	"github.com/weftmesh/weft/internal/proxy/filter/retry"
 	"github.com/weftmesh/weft/internal/proxy/message"
+	"github.com/weftmesh/weft/internal/proxy/side"
 )
 
 // race is an exchange whose attempts are under way at the same time: each one that takes longer than its time gets a rival, and the
@@ -21,7 +22,7 @@ type race struct {
 
 // runner is an attempt that was sent. res and err belong to its goroutine until it has sent the runner to done.
 type runner struct {
-	call  call
+	call  side.Call
 	to    *cluster.Endpoint
 	timed bool
 	tried time.Time
@@ -120,7 +121,7 @@ func (r *race) drop(one *runner) {
 	if one.err != nil {
 		r.x.cluster.Balancer.Report(one.to.Host, balance.Broken, r.x.p.opt.Now().Sub(one.tried), failure.Unanswered("receive", one.err))
 	} else {
-		r.x.cluster.Balancer.Report(one.to.Host, balance.OutcomeOf(one.res.Status), r.x.p.opt.Now().Sub(one.tried), nil)
+		r.x.cluster.Balancer.Report(one.to.Host, r.x.cluster.Balancer.OutcomeOf(one.res.Status), r.x.p.opt.Now().Sub(one.tried), nil)
 	}
 	r.end(one)
 }

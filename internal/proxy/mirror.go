@@ -11,6 +11,7 @@ import (
 	"github.com/weftmesh/weft/internal/proxy/cluster"
 	"github.com/weftmesh/weft/internal/proxy/conf"
 	"github.com/weftmesh/weft/internal/proxy/message"
+	"github.com/weftmesh/weft/internal/proxy/side"
 	"github.com/weftmesh/weft/internal/proxy/upstream"
 )
 
@@ -112,11 +113,11 @@ func (s *shadow) send() bool {
 	return ok
 }
 
-func (s *shadow) open(to *cluster.Endpoint, now, deadline time.Time) (call, error) {
+func (s *shadow) open(to *cluster.Endpoint, now, deadline time.Time) (side.Call, error) {
 	if multiplexed(s.cluster.Conf, to, &s.req, false) {
-		c := &call2{}
+		c := &side.Call2{}
 		s.req.Scheme = to.Scheme(s.req.Scheme)
-		if err := c.lease(s.p.ctx, to.Pool, deadline, s.p.opt.Now); !errors.Is(err, upstream.ErrHTTP1) {
+		if err := c.Lease(s.p.ctx, to.Pool, deadline, s.p.opt.Now); !errors.Is(err, upstream.ErrHTTP1) {
 			return c, err
 		}
 	}
@@ -124,10 +125,10 @@ func (s *shadow) open(to *cluster.Endpoint, now, deadline time.Time) (call, erro
 	if err != nil {
 		return nil, err
 	}
-	return newCall1(up, to.Pool), nil
+	return side.NewCall1(up, to.Pool), nil
 }
 
-func (s *shadow) exchange(call call) bool {
+func (s *shadow) exchange(call side.Call) bool {
 	if call.WriteRequest(&s.req) != nil || len(s.body) > 0 && call.WriteBody(s.body) != nil || call.FinishBody(nil) != nil {
 		return false
 	}

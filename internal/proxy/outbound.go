@@ -118,6 +118,7 @@ func (d *downstream) serveDetected(s *stream) {
 	var open func() (*upstream.Conn, error)
 	if s != nil {
 		open = s.openEarly
+		defer s.release()
 	}
 	found, err := d.p.detect(d.conn, d.destination.String(), open)
 	d.conn = found.conn

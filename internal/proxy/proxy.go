@@ -32,6 +32,7 @@ import (
 	"github.com/weftmesh/weft/internal/proxy/ready"
 	"github.com/weftmesh/weft/internal/proxy/resolve"
 	"github.com/weftmesh/weft/internal/proxy/takeover"
+	"github.com/weftmesh/weft/internal/proxy/track"
 	"github.com/weftmesh/weft/internal/telemetry"
 	"github.com/weftmesh/weft/internal/wire"
 )
@@ -112,7 +113,7 @@ type Proxy struct {
 	accessLogs accessLogs
 	clusters   *cluster.Set
 	traffic    listeners
-	tracker    tracker
+	tracker    track.Tracker
 	memory     memory
 	tls        serverTLS
 	exchanges  sync.Pool

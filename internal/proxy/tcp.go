@@ -14,6 +14,8 @@ import (
 	"github.com/weftmesh/weft/internal/proxy/filter/authz"
 	"github.com/weftmesh/weft/internal/proxy/relay"
 	"github.com/weftmesh/weft/internal/proxy/route"
+	"github.com/weftmesh/weft/internal/proxy/side"
+	"github.com/weftmesh/weft/internal/proxy/track"
 	"github.com/weftmesh/weft/internal/proxy/upstream"
 	"github.com/weftmesh/weft/internal/telemetry"
 )
@@ -28,9 +30,27 @@ type stream struct {
 	cluster *cluster.Cluster
 	to      *cluster.Endpoint
 	up      *upstream.Conn
+	held    held
 	failed  []*balance.Host
 	counts  relay.Counts
 	err     *failure.Error
+}
+
+// held is what a stream has in use of its cluster for its upstream.
+type held struct {
+	paid bool      // a connection of the breaker
+	call side.Call // through a proxy; nil without
+}
+
+// release gives it back, once the connection is closed.
+func (s *stream) release() {
+	if s.held.paid {
+		s.cluster.Breaker.ConnectionDone()
+	}
+	if s.held.call != nil {
+		s.held.call.End(false, s.p.opt.Now())
+	}
+	s.held = held{}
 }
 
 // connectTries bounds the endpoints that a relayed connection is tried on: nothing was sent to any of them.
@@ -42,7 +62,7 @@ func (d *downstream) relayTCP(tcp *conf.TCP, s *stream) {
 	if s == nil {
 		s = &stream{p: d.p, d: d, tcp: tcp, start: d.p.opt.Now()}
 	}
-	d.track.enter(busy, s.start)
+	d.track.Enter(track.Busy, s.start)
 	if s.authorize() && (s.up != nil || s.open()) {
 		s.carry()
 	}
@@ -93,8 +113,8 @@ func (s *stream) open() bool {
 		if s.connect() {
 			return true
 		}
-		if s.cluster.Conf.Discovery == conf.OriginalDst || s.err.Kind == failure.Overflow {
-			return false // there is no other
+		if s.cluster.Conf.Discovery == conf.OriginalDst || s.err.Kind == failure.Overflow || refused(s.err) {
+			return false // there is no other, or it would say the same
 		}
 		s.failed = append(s.failed, s.to.Host)
 	}
@@ -114,18 +134,30 @@ func (s *stream) connect() bool {
 		return s.fail(failure.TLSFailed, "connect", s.to.Err)
 	}
 	s.cluster.Use()
+	if s.tcp.Tunnel != nil {
+		return s.through(s.tcp.Tunnel)
+	}
 	if !s.cluster.Breaker.Connection() {
 		return s.fail(failure.Overflow, "connect", errors.New("too many connections"))
 	}
 	up, err := s.to.Raw.Connect(s.d.connecting(s.to), time.Time{})
 	if err != nil {
 		s.cluster.Breaker.ConnectionDone()
-		s.err = failure.Unreached(err)
-		if !errors.Is(err, context.Canceled) {
-			s.cluster.Balancer.Report(s.to.Host, balance.ConnectFailed, 0, err)
-		}
-		return false
+		return s.unreached(err)
 	}
+	s.held.paid = true
+	return s.reached(up)
+}
+
+func (s *stream) unreached(err error) bool {
+	s.err = failure.Unreached(err)
+	if s.err.Kind != failure.Overflow && !errors.Is(err, context.Canceled) {
+		s.cluster.Balancer.Report(s.to.Host, balance.ConnectFailed, 0, err)
+	}
+	return false
+}
+
+func (s *stream) reached(up *upstream.Conn) bool {
 	s.to.Host.Begin()
 	s.up, s.err = up, nil
 	return true
@@ -173,9 +205,9 @@ func (s *stream) idle() time.Duration {
 func (s *stream) close() {
 	if s.up != nil {
 		s.up.Close()
-		s.cluster.Breaker.ConnectionDone()
 		s.to.Host.End()
 	}
+	s.release()
 }
 
 func (s *stream) edge() *telemetry.Edge {

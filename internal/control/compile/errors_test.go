@@ -179,7 +179,7 @@ func TestRefused(t *testing.T) {
     outlierDetection: {maxEjectionPercent: 101, consecutiveErrors: 1}
     tls: {mode: MUTUAL}
     portLevelSettings: [{tls: {mode: SIMPLE, caCertificates: /x}}]
-    tunnel: {targetHost: a, targetPort: 1}
+    tunnel: {targetHost: a, targetPort: 0}
   subsets:
   - {name: v1}
   - {name: v1, labels: {a: "*"}}
@@ -192,7 +192,7 @@ func TestRefused(t *testing.T) {
 			"11 error InvalidPercentage spec.trafficPolicy.outlierDetection.maxEjectionPercent",
 			"11 error Unsupported spec.trafficPolicy.outlierDetection.consecutiveErrors",
 			"12 error MissingField spec.trafficPolicy.tls.credentialName", "13 error MissingField spec.trafficPolicy.portLevelSettings[0].port",
-			"14 error Unsupported spec.trafficPolicy.tunnel", "17 error DuplicateSubset spec.subsets[1].name",
+			"14 error InvalidPort spec.trafficPolicy.tunnel.targetPort", "17 error DuplicateSubset spec.subsets[1].name",
 			"17 error InvalidLabel spec.subsets[1].labels.a", "18 error InvalidName spec.subsets[2].name"}},
 		{"load balancing", istio, "DestinationRule", `
   host: a
@@ -262,8 +262,8 @@ func TestRefused(t *testing.T) {
   ports: [{number: 80, name: http, protocol: HTTP}, {number: 80, name: http}, {number: 0, name: x, protocol: UDP}]
   resolution: DNS
   subjectAltNames: [""]`, []string{
-			"6 error InvalidHost spec.hosts[0]", "6 error InvalidHost spec.hosts[1]", "7 error InvalidAddress spec.addresses[1]",
-			"7 error Unsupported spec.addresses[0]", "8 error ConflictingFields spec.ports[1].protocol", "8 error DuplicatePort spec.ports[1].name", "8 error InvalidPort spec.ports[2].number",
+			"6 error InvalidHost spec.hosts[0]", "6 error InvalidHost spec.hosts[1]", "7 error ConflictingFields spec.addresses[0]",
+			"7 error InvalidAddress spec.addresses[1]", "8 error ConflictingFields spec.ports[1].protocol", "8 error DuplicatePort spec.ports[1].name", "8 error InvalidPort spec.ports[2].number",
 			"8 error InvalidProtocol spec.ports[2].protocol", "10 error MissingField spec.subjectAltNames[0]"}},
 		{"service entry endpoints", istio, "ServiceEntry", `
   hosts: [a.example.com]

@@ -105,6 +105,9 @@ func trafficPolicy(d *model.Destination, s *model.Subset, port uint16) model.Tra
 	if s.Policy.RetryBudget != nil {
 		p.RetryBudget = s.Policy.RetryBudget
 	}
+	if s.Policy.Tunnel != nil {
+		p.Tunnel = s.Policy.Tunnel
+	}
 	if own := s.Policy.Ports[port]; own != nil {
 		return portPolicy(own, p)
 	}
@@ -121,6 +124,6 @@ func forPort(p model.TrafficPolicy, port uint16) model.TrafficPolicy {
 // portPolicy is that of a port, with what can only be said for all ports.
 func portPolicy(own *model.TrafficPolicy, all model.TrafficPolicy) model.TrafficPolicy {
 	p := *own
-	p.ProxyProtocol, p.RetryBudget = all.ProxyProtocol, all.RetryBudget
+	p.ProxyProtocol, p.RetryBudget, p.Tunnel = all.ProxyProtocol, all.RetryBudget, all.Tunnel
 	return p
 }

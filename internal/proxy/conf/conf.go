@@ -202,6 +202,26 @@ type TCP struct {
 	// HashSource makes the client's address the key of consistent hashing.
 	HashSource bool
 	AccessLogs []AccessLog // as in HTTP
+	// Tunnel is what the endpoints, which are proxies then, are asked for before bytes are relayed; nil for nothing.
+	Tunnel *Tunnel `json:",omitempty"`
+}
+
+// Tunnel asks a proxy to connect to Target ("host:port"). Source:
+// envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TunnelingConfig.
+type Tunnel struct {
+	Target string
+	// Post has the bytes carried in the bodies of a POST of Path and its response; otherwise the request is CONNECT.
+	Post    bool
+	Path    string `json:",omitempty"`
+	Headers HeaderChange
+}
+
+// Method is that of the request.
+func (t *Tunnel) Method() string {
+	if t.Post {
+		return "POST"
+	}
+	return "CONNECT"
 }
 
 // WeightedCluster is one choice of a split. HTTP splits may change headers.
@@ -239,6 +259,7 @@ type Cluster struct {
 	MaxRequestsPerConnection uint32
 	HTTP2                    HTTP2Limits
 	Outlier                  *Outlier
+	ErrorCodes               []int         `json:",omitempty"` // that outlier detection takes for errors, sorted; none means those from 500 on
 	IdleTimeout              time.Duration // pooled connections; 0 for the default
 	Speaks                   Version       // of HTTP, as requests are sent
 	PanicThreshold           float64       // healthy share (0 to 1) below which all endpoints are used
@@ -436,6 +457,8 @@ type UpstreamTLS struct {
 	// CA and Certificate, for TLS to the outside: PEM. Empty CA means the system's roots.
 	CA          []byte
 	Certificate *KeyPair
+	// CRL holds revocation lists in PEM, one of each authority of CA; empty takes what the chain proves.
+	CRL []byte `json:",omitempty"`
 	// SkipVerify accepts any server certificate (only by the user's explicit insecureSkipVerify).
 	SkipVerify bool
 }
