@@ -119,6 +119,10 @@ func (x *exchange) normalize() bool {
 	if x.http == nil || !x.http.NormalizePath {
 		return true
 	}
+	if !x.http.NormalizePath {
+		x.req.Path = route.MergeSlashes(x.req.Path)
+		return true
+	}
 	path, ok := route.NormalizePath(x.req.Path, x.http.MergeSlashes)
 	if !ok {
 		return x.fail(badPath, "normalize", fmt.Errorf("path %q leads out of the root or holds an escaped NUL", x.req.Path))

@@ -10,6 +10,9 @@ func (x *exchange) operator(name, argument string) (string, bool) {
 	switch name {
 	case "REQ":
 		for name := range strings.SplitSeq(argument, "?") {
+			if strings.HasPrefix(name, ":") {
+				name = strings.ToLower(name) // usual is ":METHOD"
+			}
 			if v, ok := x.req.Lookup(name); ok {
 				return v, true
 			}
