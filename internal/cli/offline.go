@@ -258,12 +258,13 @@ traffic, limits that are used up. A Deployment that is changed counts as if its 
 			if o.MeshConfig, err = meshConfig(settings); err != nil {
 				return err
 			}
+			done := s.out.working("comparing")
 			if offlineToo {
 				r, err = s.diffFiles(c, from, to, o)
 			} else {
 				r, err = s.diffRunning(c, files, deleted, namespace)
 			}
-			if err != nil {
+			if done(); err != nil {
 				return err
 			}
 			s.printFindings(r.Findings)

@@ -39,6 +39,7 @@ The exit code is 1 if a test fails or a file cannot be read.`,
 				return err
 			}
 			var all []expect.Result
+			done := s.out.working("testing " + plural(len(files), "file"))
 			for _, f := range files {
 				results, err := testFile(f, only, s.out.color)
 				if err != nil {
@@ -46,6 +47,7 @@ The exit code is 1 if a test fails or a file cannot be read.`,
 				}
 				all = append(all, results...)
 			}
+			done()
 			if junit != "" {
 				if err := writeJUnit(junit, all); err != nil {
 					return err

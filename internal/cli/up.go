@@ -202,7 +202,7 @@ func (s *session) upDetached(ctx context.Context, o UpOptions) error {
 		select {
 		case <-ended:
 			raw, _ := os.ReadFile(logPath)
-			return fmt.Errorf("the mesh did not start:\n%s", strings.TrimSpace(string(raw)))
+			return fmt.Errorf("the mesh did not start:\n%s", strings.TrimPrefix(strings.TrimSpace(string(raw)), "error: "))
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-time.After(pollInterval):

@@ -302,6 +302,8 @@ func (c *Control) Apply(ctx context.Context, objects []*source.Object) ([]source
 	results, findings, err := c.sources.Apply(objects)
 	if err == nil && results != nil {
 		err = c.settle(ctx)
+	} else {
+		c.metrics.refused(findings)
 	}
 	return results, findings, c.orEnded(err)
 }

@@ -1,6 +1,8 @@
 package control
 
 import (
+	"strings"
+
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
@@ -17,6 +19,8 @@ type metrics struct {
 	csr      *prometheus.CounterVec
 	config   *prometheus.CounterVec
 	registry *prometheus.CounterVec
+	passed   *prometheus.CounterVec
+	failed   *prometheus.CounterVec
 }
 
 func newMetrics(r *prometheus.Registry) *metrics {
@@ -31,11 +35,15 @@ func newMetrics(r *prometheus.Registry) *metrics {
 			Help: "Changes of configuration objects, of all sources."}, []string{"type", "event"}),
 		registry: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "pilot_k8s_reg_events",
 			Help: "Changes of objects that say what runs where, of all sources."}, []string{"type", "event"}),
+		passed: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "galley_validation_passed",
+			Help: "Configuration objects that were taken into force, of all sources."}, []string{"resource"}),
+		failed: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "galley_validation_failed",
+			Help: "Findings for which configuration objects were refused, by code."}, []string{"resource", "reason"}),
 	}
 	build := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "istio_build", Help: "1, with the version of the control plane as tag."},
 		[]string{"component", "tag"})
 	build.WithLabelValues("pilot", version.String()).Set(1)
-	r.MustRegister(m.compile, m.debounce, m.csr, m.config, m.registry, build, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	r.MustRegister(m.compile, m.debounce, m.csr, m.config, m.registry, m.passed, m.failed, build, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
 
@@ -52,6 +60,9 @@ func (m *metrics) took(before *source.Snapshot, changes source.Changes) {
 			return
 		}
 		m.config.WithLabelValues(k.Kind, event).Inc()
+		if event != "delete" {
+			m.passed.WithLabelValues(resource(k.Kind)).Inc()
+		}
 	}
 	for _, o := range changes.Set {
 		event := "add"
@@ -63,6 +74,30 @@ func (m *metrics) took(before *source.Snapshot, changes source.Changes) {
 	for _, k := range changes.Gone {
 		count(k, "delete")
 	}
+	m.refused(changes.Refused)
+}
+
+// refused counts the errors among findings.
+func (m *metrics) refused(findings []model.Finding) {
+	for _, f := range findings {
+		if f.Severity == model.Error {
+			m.failed.WithLabelValues(resource(f.Object.Kind), f.Code).Inc()
+		}
+	}
+}
+
+// resource is what Kubernetes' API calls a kind: its plural in lower case. An error may be about no kind that we know.
+func resource(kind string) string {
+	kind, _, _ = strings.Cut(strings.ToLower(kind), ".")
+	switch {
+	case kind == "":
+		return "unknown"
+	case strings.HasSuffix(kind, "s"):
+		return kind + "es"
+	case strings.HasSuffix(kind, "cy"), strings.HasSuffix(kind, "ry"):
+		return kind[:len(kind)-1] + "ies"
+	}
+	return kind + "s"
 }
 
 // told counts what there is to tell the user, when it is asked.

@@ -19,7 +19,8 @@ func TestMetricsOfObjects(t *testing.T) {
 	if len(findings) > 0 {
 		t.Fatal(findings)
 	}
-	c.metrics.took(nil, source.Changes{Set: objects})
+	c.metrics.took(nil, source.Changes{Set: objects, Refused: []model.Finding{
+		{Severity: model.Error, Code: "UnknownField", Object: model.Ref{Kind: "Gateway.istio"}}, {Severity: model.Error, Code: "SyntaxError"}}})
 	c.metrics.took(nil, source.Changes{Gone: []source.Key{objects[1].Key()}})
 	c.compiled.Store(&compiled{findings: func() []model.Finding {
 		return []model.Finding{{Severity: model.Warning, Code: "HostNotFound"}, {Severity: model.Warning, Code: "HostNotFound"}}
@@ -31,6 +32,9 @@ func TestMetricsOfObjects(t *testing.T) {
 		`pilot_k8s_cfg_events{event="add",type="DestinationRule"} 1`,
 		`pilot_k8s_cfg_events{event="delete",type="DestinationRule"} 1`,
 		`weft_control_findings{code="HostNotFound",severity="warning"} 2`,
+		`galley_validation_passed{resource="destinationrules"} 1`,
+		`galley_validation_failed{reason="UnknownField",resource="gateways"} 1`,
+		`galley_validation_failed{reason="SyntaxError",resource="unknown"} 1`,
 		`istio_build{component="pilot",tag=`,
 	} {
 		if !strings.Contains(w.Body.String(), want) {

@@ -10,12 +10,9 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -71,53 +68,17 @@ func Up(ctx context.Context, o Options) error {
 	ctx, down := context.WithCancel(ctx)
 	defer down()
 	m := &Mesh{opt: o, log: o.Log, started: time.Now(), down: down}
-	api, err := m.listen()
+	listener, err := api.Listen(o.Mesh, o.RunDir)
 	if err != nil {
 		return err
 	}
-	defer m.cleanRunDir()
-	defer api.Close()
+	defer api.Leave(o.RunDir)
+	defer listener.Close()
 	if err := m.open(); err != nil {
 		return err
 	}
 	defer m.authority.Close()
-	return m.run(ctx, api)
-}
-
-// listen makes the API's socket. Only one mesh can have it.
-func (m *Mesh) listen() (net.Listener, error) {
-	if err := os.MkdirAll(m.opt.RunDir, 0o700); err != nil {
-		return nil, fmt.Errorf("run directory: %w", err)
-	}
-	if info, err := os.Stat(m.opt.RunDir); err != nil || info.Mode().Perm()&0o077 != 0 {
-		return nil, fmt.Errorf("run directory %s: others may enter it (mode %v); it must be 0700", m.opt.RunDir, info.Mode().Perm())
-	}
-	socket := filepath.Join(m.opt.RunDir, "api.sock")
-	if c, err := net.Dial("unix", socket); err == nil {
-		c.Close()
-		return nil, &api.InvalidError{Message: fmt.Sprintf("the mesh %q runs already", m.opt.Mesh), Hint: "stop it with weft down"}
-	}
-	if err := os.Remove(socket); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, err
-	}
-	l, err := net.Listen("unix", socket)
-	if err != nil {
-		if errors.Is(err, syscall.EADDRINUSE) { // another one was quicker
-			return nil, &api.InvalidError{Message: fmt.Sprintf("the mesh %q runs already", m.opt.Mesh), Hint: "stop it with weft down"}
-		}
-		return nil, fmt.Errorf("api: %w", err)
-	}
-	return l, os.Chmod(socket, 0o600)
-}
-
-// cleanRunDir removes the run directory and its parents as far as they are empty.
-func (m *Mesh) cleanRunDir() {
-	for dir := m.opt.RunDir; filepath.Base(filepath.Dir(dir)) != "/" && os.Remove(dir) == nil; {
-		dir = filepath.Dir(dir)
-		if !strings.HasPrefix(filepath.Base(dir), "weft") {
-			return
-		}
-	}
+	return m.run(ctx, listener)
 }
 
 // open makes or loads what lives longer than one control plane: keys and the runtime.

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/weftmesh/weft/internal/proxy/conf"
+	"github.com/weftmesh/weft/internal/proxy/failure"
 	"github.com/weftmesh/weft/internal/proxy/filter/retry"
 	"github.com/weftmesh/weft/internal/proxy/message"
 	"github.com/weftmesh/weft/internal/proxy/upstream"
@@ -47,7 +48,7 @@ func (x *exchange) wantsAgain(ok bool) bool {
 		}
 	}
 	x.bodyGone = x.pumping != nil && x.pumping.dropped() && x.retries != nil && retry.Repeatable(&x.req)
-	if x.to == nil || x.pumping != nil && !x.pumping.whole() && !(!ok && x.resumes()) || !ok && x.err.Fault() == OfClient || x.p.ctx.Err() != nil || x.expired() {
+	if x.to == nil || x.pumping != nil && !x.pumping.whole() && !(!ok && x.resumes()) || !ok && x.err.Fault() == failure.OfClient || x.p.ctx.Err() != nil || x.expired() {
 		return false
 	}
 	if b := x.req.Body; b.Kind != message.NoBody && b != (message.Body{Kind: message.Sized}) && x.body == nil && x.pumping == nil && (x.spent || !x.unsent) {
@@ -81,25 +82,27 @@ func (x *exchange) outcome(ok bool) retry.Attempt {
 		a.Status, a.GRPC, a.Begun, a.Header = x.res.Status, x.grpcStatus(), true, &x.res.Header
 		a.Unsent, a.Unanswered = x.toldBy(unsentHeader), x.toldBy(unansweredHeader)
 	} else {
-		a.TimedOut = x.err.kind == upstreamTimeout || x.err.kind == tryTimeout
+		a.TimedOut = x.err.Kind == failure.UpstreamTimeout || x.err.Kind == failure.TryTimeout
 	}
 	return a
 }
 
 // resumes reports whether a request failed of which nobody has looked at a byte while its client still sends, and the sending can
 // be taken up where it was interrupted.
-func (x *exchange) resumes() bool { return unprocessed(x.err) && x.pumping.resumable(x.down.Shared()) }
+func (x *exchange) resumes() bool {
+	return failure.Unprocessed(x.err) && x.pumping.resumable(x.down.Shared())
+}
 
 // forFree are the repetitions that need no policy. An endpoint was removed before it was tried, or it has refused the stream or
 // announced by GOAWAY that it does not look at it, or we had no descriptor for a connection and have made room: nobody has seen the request, and the next endpoint may be removed as well. Or,
 // once per exchange, it had closed a kept connection, as every server may at any time, without answering a byte.
 func (x *exchange) forFree(repeatable bool) bool {
 	var u *upstream.Error
-	if errors.As(x.err, &u) && (u.Op == upstream.Closed || u.Ours()) || unprocessed(x.err) {
+	if errors.As(x.err, &u) && (u.Op == upstream.Closed || u.Ours()) || failure.Unprocessed(x.err) {
 		x.untaken++
 		return x.untaken <= maxUntaken
 	}
-	if x.free || !x.stale || !repeatable || x.err.kind != upstreamClosed || x.call.ResponseStarted() {
+	if x.free || !x.stale || !repeatable || x.err.Kind != failure.UpstreamClosed || x.call.ResponseStarted() {
 		return false
 	}
 	x.free = true

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/weftmesh/weft/internal/proxy/conf"
+	"github.com/weftmesh/weft/internal/proxy/failure"
 	"github.com/weftmesh/weft/internal/proxy/proxyproto"
 	"github.com/weftmesh/weft/internal/proxy/upstream"
 )
@@ -28,7 +29,7 @@ func (d *downstream) announced(want *conf.ProxyProtocol) bool {
 		err = fmt.Errorf("PROXY protocol version %d is not allowed here", h.Version)
 	}
 	if err != nil {
-		d.turnAway(malformed, "proxy protocol", err)
+		d.turnAway(failure.Malformed, "proxy protocol", err)
 		return false
 	}
 	if !h.Local {

@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/weftmesh/weft/internal/proxy/failure"
 	"github.com/weftmesh/weft/internal/proxy/filter/cors"
 	"github.com/weftmesh/weft/internal/proxy/filter/rewrite"
 	"github.com/weftmesh/weft/internal/proxy/message"
@@ -52,24 +53,24 @@ func (x *exchange) answerError() {
 	if x.res.Status = x.err.Status(); x.res.Status == 0 {
 		return // there is nobody to tell
 	}
-	if x.err.kind == refusedMethod {
+	if x.err.Kind == failure.RefusedMethod {
 		x.res.Header.Add("Allow", "") // what CONNECT asks for, a tunnel's end, has no method here (RFC 9110 section 15.5.6)
 	}
-	text := x.err.public()
+	text := x.err.Public()
 	if x.d.inMesh() {
-		if x.err.kind != denied && x.err.kind != injected {
+		if x.err.Kind != failure.Denied && x.err.Kind != failure.Injected {
 			text += ": " + x.err.Error()
 		}
 		x.res.Header.Add(reasonHeader, oneLine(x.reason()))
 		switch {
 		case x.d.direction != inbound:
-		case x.err.neverSent():
+		case x.err.NeverSent():
 			x.res.Header.Add(unsentHeader, "1")
-		case x.err.kind == upstreamClosed && x.call != nil && !x.call.ResponseStarted():
+		case x.err.Kind == failure.UpstreamClosed && x.call != nil && !x.call.ResponseStarted():
 			x.res.Header.Add(unansweredHeader, "1")
 		}
 	}
-	if x.isGRPC || x.fault.GRPC != 0 && x.err.kind == injected {
+	if x.isGRPC || x.fault.GRPC != 0 && x.err.Kind == failure.Injected {
 		x.answerGRPC(x.grpcFailure(), text)
 		return
 	}
@@ -101,10 +102,8 @@ func (x *exchange) cause() string {
 		return "upstream proxy: " + x.told
 	case x.err == nil:
 		return ""
-	case x.err.kind == denied && x.err.policy != "":
-		return "denied by policy " + x.err.policy + ": " + x.err.Error()
 	}
-	return x.err.Error()
+	return x.err.Reason()
 }
 
 // oneLine makes text fit for a header field: it may quote what a client or a server has sent.
@@ -153,10 +152,10 @@ func (x *exchange) answer(body []byte) {
 }
 
 // refuse answers a request that could not be read, or is not taken on its connection, and records it. Status 0 is the kind's own.
-func (x *exchange) refuse(k kind, status int, bad error) {
-	x.err = fail(k, "request", bad)
+func (x *exchange) refuse(k failure.Kind, status int, bad error) {
+	x.err = failure.New(k, "request", bad)
 	if status != 0 {
-		x.err.status = status
+		x.err.Code = status
 	}
 	x.http = x.d.http
 	x.answerError()

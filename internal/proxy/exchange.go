@@ -9,6 +9,7 @@ import (
 
 	"github.com/weftmesh/weft/internal/proxy/balance"
 	"github.com/weftmesh/weft/internal/proxy/conf"
+	"github.com/weftmesh/weft/internal/proxy/failure"
 	"github.com/weftmesh/weft/internal/proxy/filter/authz"
 	"github.com/weftmesh/weft/internal/proxy/filter/cors"
 	"github.com/weftmesh/weft/internal/proxy/filter/fault"
@@ -100,13 +101,13 @@ type progress struct {
 	sticky    string    // a cookie for the client, which makes it come back to the same endpoint
 
 	// How it ended.
-	err          *Error // nil when there was a response: the upstream's, or one the route gives
-	told         string // why another proxy of the mesh answered with an error
-	unpaid       bool   // no other attempt was made, since as many retries as may be are under way
-	bodyGone     bool   // no other attempt was thought of, since the request's body was too long to be kept
-	hijacked     bool   // the connection carries another protocol now
-	socketKey    string // of the WebSocket handshake
-	status       int    // as sent to the client; 0 for none
+	err          *failure.Error // nil when there was a response: the upstream's, or one the route gives
+	told         string         // why another proxy of the mesh answered with an error
+	unpaid       bool           // no other attempt was made, since as many retries as may be are under way
+	bodyGone     bool           // no other attempt was thought of, since the request's body was too long to be kept
+	hijacked     bool           // the connection carries another protocol now
+	socketKey    string         // of the WebSocket handshake
+	status       int            // as sent to the client; 0 for none
 	received     int64
 	sent         int64
 	grpc         string     // grpc-status as metrics show it
@@ -147,7 +148,7 @@ func (x *exchange) panicked(cause any) {
 	x.p.panics.Add(1)
 	x.p.log.Error("a request's handling panicked", "client", x.d.remote, "method", x.req.Method, "authority", x.req.Authority,
 		"path", x.req.Path, "panic", fmt.Sprint(cause), "stack", string(debug.Stack()))
-	x.fail(panicked, "proxy", errors.New("internal error"))
+	x.fail(failure.Panicked, "proxy", errors.New("internal error"))
 	if x.call != nil {
 		x.call.Cut()
 	}
@@ -174,8 +175,8 @@ func (x *exchange) forward() bool {
 	}
 }
 
-func (x *exchange) fail(k kind, op string, cause error) bool {
-	x.err = fail(k, op, cause)
+func (x *exchange) fail(k failure.Kind, op string, cause error) bool {
+	x.err = failure.New(k, op, cause)
 	return false
 }
 
@@ -186,7 +187,7 @@ func (x *exchange) gone(op string, err error) bool {
 			err = own
 		}
 	}
-	x.err = departed(op, err)
+	x.err = failure.Departed(op, err)
 	return false
 }
 

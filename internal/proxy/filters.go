@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/weftmesh/weft/internal/proxy/conf"
+	"github.com/weftmesh/weft/internal/proxy/failure"
 	"github.com/weftmesh/weft/internal/proxy/filter/authz"
 	"github.com/weftmesh/weft/internal/proxy/filter/cors"
 	"github.com/weftmesh/weft/internal/proxy/filter/fault"
@@ -26,8 +27,8 @@ func (x *exchange) authorize() bool {
 	if x.verdict.Allowed {
 		return true
 	}
-	x.err = fail(denied, "authorize", errors.New(x.verdict.Rule))
-	x.err.policy = x.verdict.Policy
+	x.err = failure.New(failure.Denied, "authorize", errors.New(x.verdict.Rule))
+	x.err.Policy = x.verdict.Policy
 	return false
 }
 
@@ -66,8 +67,8 @@ func (x *exchange) inject() bool {
 	if !x.fault.Abort {
 		return true
 	}
-	x.err = fail(injected, "injected abort", errors.New("the route's fault injection"))
-	x.err.status = x.fault.Status
+	x.err = failure.New(failure.Injected, "injected abort", errors.New("the route's fault injection"))
+	x.err.Code = x.fault.Status
 	return false
 }
 
@@ -77,7 +78,7 @@ func (x *exchange) delay() bool {
 		return true
 	}
 	if err := x.p.ctx.Err(); err != nil {
-		return x.fail(clientGone, "injected delay", err)
+		return x.fail(failure.ClientGone, "injected delay", err)
 	}
 	return x.gone("injected delay", errHungUp)
 }

@@ -7,14 +7,12 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"os"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/weftmesh/weft/internal/proxy/conf"
-	"github.com/weftmesh/weft/internal/proxy/http2"
 	"github.com/weftmesh/weft/internal/wire"
 )
 
@@ -371,23 +369,5 @@ func TestFailuresOfRelayedConnectionsAreTold(t *testing.T) {
 				return client.logged(`"- - -"`, f.line, f.reason, fmt.Sprintf("%s:%d", vip, r.port))
 			})
 		})
-	}
-}
-
-func TestWhatAClientOfHTTP2DidWrong(t *testing.T) {
-	for _, c := range []struct {
-		err  error
-		kind kind
-	}{
-		{&http2.StreamError{Code: http2.Cancel, Remote: true}, clientReset},
-		{&http2.StreamError{Code: http2.ProtocolError, Reason: "body is longer than declared"}, clientBroken},
-		{&http2.ConnError{Code: http2.CompressionError}, clientBroken},
-		{&http2.ConnError{Code: http2.NoError, Err: io.EOF}, clientGone},
-		{&http2.ConnError{Code: http2.EnhanceYourCalm, Remote: true}, clientGone},
-		{os.ErrDeadlineExceeded, clientGone},
-	} {
-		if got := departed("receive", c.err); got.kind != c.kind || got.Status() != 0 {
-			t.Errorf("%v: flag %s, status %d", c.err, got.Flag(), got.Status())
-		}
 	}
 }

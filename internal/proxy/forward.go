@@ -8,6 +8,7 @@ import (
 
 	"github.com/weftmesh/weft/internal/proxy/balance"
 	"github.com/weftmesh/weft/internal/proxy/conf"
+	"github.com/weftmesh/weft/internal/proxy/failure"
 	"github.com/weftmesh/weft/internal/proxy/message"
 	"github.com/weftmesh/weft/internal/proxy/upstream"
 )
@@ -16,7 +17,7 @@ import (
 func (x *exchange) connect() bool {
 	x.unsent, x.stale = true, false
 	if x.to.err != nil {
-		return x.fail(tlsFailed, "connect", x.to.err)
+		return x.fail(failure.TLSFailed, "connect", x.to.err)
 	}
 	now, deadline := x.start, x.attemptDeadline()
 	if x.attempt > 1 {
@@ -25,7 +26,7 @@ func (x *exchange) connect() bool {
 	x.tried = now
 	err := x.open(now, deadline)
 	if err != nil {
-		x.err = unreached(err)
+		x.err = failure.Unreached(err)
 		x.reportUnreached(err)
 		return false
 	}
@@ -112,7 +113,7 @@ func (x *exchange) reportUnreached(err error) {
 		}
 	}
 	if x.expired() && errors.As(err, &u) && u.Timeout() {
-		x.err = fail(upstreamTimeout, "connect", err)
+		x.err = failure.New(failure.UpstreamTimeout, "connect", err)
 	}
 }
 
@@ -147,12 +148,12 @@ func (x *exchange) answering() {
 
 // broken ends the attempt because the connection failed.
 func (x *exchange) broken(op string, err error) bool {
-	x.err = unanswered(op, err)
-	x.err.late = x.status != 0
-	if x.err.kind == upstreamTimeout {
+	x.err = failure.Unanswered(op, err)
+	x.err.Late = x.status != 0
+	if x.err.Kind == failure.UpstreamTimeout {
 		x.timedOut()
 	}
-	if unprocessed(err) {
+	if failure.Unprocessed(err) {
 		x.unsent = true // as the endpoint says; it may be about to leave, and no sign of ill health
 		return false
 	}
@@ -167,7 +168,7 @@ func (x *exchange) broken(op string, err error) bool {
 func (x *exchange) timedOut() {
 	switch {
 	case !x.expired():
-		x.err.kind = tryTimeout
+		x.err.Kind = failure.TryTimeout
 		x.err.Cause = fmt.Errorf("no answer within %s, the time for one attempt", x.until.Sub(x.tried).Round(time.Millisecond))
 	case x.limited:
 		x.err.Cause = fmt.Errorf("no complete answer within %s, the client's %s", x.deadline.Sub(x.start), grpcTimeoutHeader)

@@ -5,6 +5,7 @@ import (
 	"sync"
 
 	"github.com/weftmesh/weft/internal/proxy/conf"
+	"github.com/weftmesh/weft/internal/proxy/failure"
 	"github.com/weftmesh/weft/internal/proxy/filter/ratelimit"
 )
 
@@ -42,7 +43,7 @@ func (d *downstream) pass(chain *conf.Chain) bool {
 		if l := g.Rate; l != nil {
 			v := d.p.limits.Get(l).Check(steady(d.p.opt.Now()).UnixNano(), nil, [2][]conf.LimitRule{}, &ratelimit.Scratch{})
 			if v.Over {
-				d.turnAway(overLimit, "limit", overLimitBy(&v))
+				d.turnAway(failure.OverLimit, "limit", overLimitBy(&v))
 				return false
 			}
 		}
@@ -50,7 +51,7 @@ func (d *downstream) pass(chain *conf.Chain) bool {
 			continue
 		}
 		if !d.p.gates.take(g) {
-			d.turnAway(overLimit, "limit", fmt.Errorf("filter chain %q has %d connections, and no more are allowed", chain.Name, g.MaxConnections))
+			d.turnAway(failure.OverLimit, "limit", fmt.Errorf("filter chain %q has %d connections, and no more are allowed", chain.Name, g.MaxConnections))
 			return false
 		}
 		d.accepted.AtEnd(func() { d.p.gates.give(g.Key) })

@@ -12,6 +12,7 @@ import (
 	"github.com/weftmesh/weft/internal/proxy/balance"
 	"github.com/weftmesh/weft/internal/proxy/conf"
 	"github.com/weftmesh/weft/internal/proxy/conn"
+	"github.com/weftmesh/weft/internal/proxy/failure"
 	"github.com/weftmesh/weft/internal/proxy/filter/globallimit"
 	"github.com/weftmesh/weft/internal/proxy/filter/ratelimit"
 )
@@ -111,8 +112,8 @@ func (x *exchange) askService(l *conf.GlobalLimit) bool {
 	if x.limitChange, x.limitExhausted = &l.Response, l.Exhausted; l.Mark {
 		x.toldByService = append(x.toldByService, conf.HeaderValue{Name: "X-Envoy-Ratelimited", Value: "true"})
 	}
-	x.fail(overGlobalLimit, "limit", fmt.Errorf("the rate-limit service says that domain %s is over its limit", l.Domain))
-	x.err.status = l.Status
+	x.fail(failure.OverGlobalLimit, "limit", fmt.Errorf("the rate-limit service says that domain %s is over its limit", l.Domain))
+	x.err.Code = l.Status
 	return false
 }
 
@@ -125,8 +126,8 @@ func (x *exchange) unasked(l *conf.GlobalLimit, err error) bool {
 	if errors.Is(err, context.DeadlineExceeded) {
 		err = fmt.Errorf("no answer within %s: %w", l.Timeout, err)
 	}
-	x.fail(limitUnknown, "limit", err)
-	x.err.status = l.ErrorStatus
+	x.fail(failure.LimitUnknown, "limit", err)
+	x.err.Code = l.ErrorStatus
 	return false
 }
 

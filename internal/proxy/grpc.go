@@ -6,6 +6,7 @@ import (
 	"time"
 	"unsafe"
 
+	"github.com/weftmesh/weft/internal/proxy/failure"
 	"github.com/weftmesh/weft/internal/proxy/message"
 )
 
@@ -105,11 +106,11 @@ func (x *exchange) answerGRPC(code int, text string) {
 // grpcFailure is the code that tells a client of gRPC about x.err.
 func (x *exchange) grpcFailure() int {
 	switch {
-	case x.err.kind == injected && x.fault.GRPC != 0:
+	case x.err.Kind == failure.Injected && x.fault.GRPC != 0:
 		return x.fault.GRPC
-	case (x.err.kind == overLimit || x.err.kind == overGlobalLimit) && x.limitExhausted:
+	case (x.err.Kind == failure.OverLimit || x.err.Kind == failure.OverGlobalLimit) && x.limitExhausted:
 		return grpcResourceExhausted
-	case x.err.kind == upstreamTimeout && x.limited && x.expired():
+	case x.err.Kind == failure.UpstreamTimeout && x.limited && x.expired():
 		return grpcDeadlineExceeded // it was the client's own limit
 	}
 	return grpcOfHTTP(x.err.Status())

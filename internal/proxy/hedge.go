@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/weftmesh/weft/internal/proxy/balance"
+	"github.com/weftmesh/weft/internal/proxy/failure"
 	"github.com/weftmesh/weft/internal/proxy/filter/retry"
 	"github.com/weftmesh/weft/internal/proxy/message"
 )
@@ -116,7 +117,7 @@ func (r *race) finish(one *runner) {
 // drop ends an attempt that failed while others run.
 func (r *race) drop(one *runner) {
 	if one.err != nil {
-		r.x.cluster.balancer.Report(one.to.host, balance.Broken, r.x.p.opt.Now().Sub(one.tried), unanswered("receive", one.err))
+		r.x.cluster.balancer.Report(one.to.host, balance.Broken, r.x.p.opt.Now().Sub(one.tried), failure.Unanswered("receive", one.err))
 	} else {
 		r.x.cluster.balancer.Report(one.to.host, balance.OutcomeOf(one.res.Status), r.x.p.opt.Now().Sub(one.tried), nil)
 	}

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/weftmesh/weft/internal/proxy/conf"
+	"github.com/weftmesh/weft/internal/proxy/failure"
 	"github.com/weftmesh/weft/internal/proxy/listen"
 	"github.com/weftmesh/weft/internal/proxy/route"
 	"github.com/weftmesh/weft/internal/wire"
@@ -23,7 +24,7 @@ import (
 func (p *Proxy) arrived(a listen.Accepted) {
 	d := p.newDownstream(a, inbound)
 	if !a.Redirected {
-		d.turnAway(unroutable, "accept", errors.New("connection was not redirected here"))
+		d.turnAway(failure.Unroutable, "accept", errors.New("connection was not redirected here"))
 		return
 	}
 	d.serveInbound()
@@ -46,7 +47,7 @@ func (d *downstream) serveInbound() {
 	d.newest = func() *conf.Listener { return d.p.config.Snapshot().Inbound }
 	l := d.newest()
 	if l == nil {
-		d.turnAway(noConfig, "accept", errors.New("no inbound configuration yet"))
+		d.turnAway(failure.NoConfig, "accept", errors.New("no inbound configuration yet"))
 		return
 	}
 	d.serveListener(l)
@@ -79,7 +80,7 @@ func (d *downstream) serveListener(l *conf.Listener) {
 	d.learn(found.Sniffed)
 	chain, step := route.Chain(l, &d.info)
 	if chain == nil {
-		d.turnAway(noChain, "accept", unmatched(step, found.Sniffed))
+		d.turnAway(failure.NoChain, "accept", unmatched(step, found.Sniffed))
 		return
 	}
 	if !d.pass(chain) || chain.TLS != nil && !d.terminate(chain) {
@@ -175,14 +176,14 @@ const handshakeTime = 10 * time.Second
 func (d *downstream) terminate(chain *conf.Chain) bool {
 	config, err := d.p.tls.get(d.p, chain.TLS)
 	if err != nil {
-		d.turnAway(noConfig, "tls", err)
+		d.turnAway(failure.NoConfig, "tls", err)
 		return false
 	}
 	ctx, cancel := context.WithTimeout(d.p.ctx, handshakeTime)
 	defer cancel()
 	s, err := listen.Terminate(ctx, d.conn, config)
 	if err != nil {
-		d.turnAway(clientTLS, "tls", err)
+		d.turnAway(failure.ClientTLS, "tls", err)
 		return false
 	}
 	d.secured(s)
@@ -288,7 +289,7 @@ func (p *Proxy) enter(name string, a listen.Accepted) {
 	d.newest = func() *conf.Listener { return p.gatewayListener(name) }
 	l := d.newest()
 	if l == nil {
-		d.turnAway(noConfig, "accept", fmt.Errorf("listener %s is gone", name))
+		d.turnAway(failure.NoConfig, "accept", fmt.Errorf("listener %s is gone", name))
 		return
 	}
 	if l.Address.Port() != 0 {

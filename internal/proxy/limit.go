@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/weftmesh/weft/internal/proxy/conf"
+	"github.com/weftmesh/weft/internal/proxy/failure"
 	"github.com/weftmesh/weft/internal/proxy/filter/headers"
 	"github.com/weftmesh/weft/internal/proxy/filter/ratelimit"
 )
@@ -20,7 +21,7 @@ func (x *exchange) enter() bool {
 		return true
 	}
 	x.http = x.d.http
-	return x.fail(overloaded, "enter", errOverloaded)
+	return x.fail(failure.Overloaded, "enter", errOverloaded)
 }
 
 // counting is what one look at limits needs, kept for the next.
@@ -73,8 +74,8 @@ func (x *exchange) count(l *conf.LocalLimit) bool {
 		return true
 	}
 	x.limitChange, x.limitExhausted = &l.Response, l.Exhausted
-	x.fail(overLimit, "limit", overLimitBy(&v))
-	x.err.status = l.Status
+	x.fail(failure.OverLimit, "limit", overLimitBy(&v))
+	x.err.Code = l.Status
 	return false
 }
 

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/weftmesh/weft/internal/proxy/conf"
+	"github.com/weftmesh/weft/internal/proxy/failure"
 	"github.com/weftmesh/weft/internal/proxy/message"
 	"github.com/weftmesh/weft/internal/proxy/route"
 	"github.com/weftmesh/weft/internal/wire"
@@ -18,7 +19,7 @@ func (x *exchange) match() bool {
 	for tries := 0; ; tries++ {
 		ok := x.matchOnce()
 		now := x.p.config.Snapshot()
-		if ok || x.err == nil || x.err.kind != noCluster || now == x.snapshot || tries == rematches {
+		if ok || x.err == nil || x.err.Kind != failure.NoCluster || now == x.snapshot || tries == rematches {
 			return ok
 		}
 		x.snapshot, x.err = now, nil
@@ -47,14 +48,14 @@ func (x *exchange) matchOnce() bool {
 			x.matched.Route = nil
 			return false // it asks the server in general, which no route is needed for (RFC 9110 section 9.3.7)
 		}
-		return x.fail(noRoute, "route", fmt.Errorf("nothing matches %s %s%s", x.req.Method, x.req.Authority, x.req.Path))
+		return x.fail(failure.NoRoute, "route", fmt.Errorf("nothing matches %s %s%s", x.req.Method, x.req.Authority, x.req.Path))
 	}
 	f := x.matched.Route.Forward
 	if f == nil {
 		return true
 	}
 	if !x.upgradable(f) {
-		return x.fail(refusedUpgrade, "route", fmt.Errorf("upgrade to %s: not enabled on route %s", x.req.Upgrade, x.matched.Route.Name))
+		return x.fail(failure.RefusedUpgrade, "route", fmt.Errorf("upgrade to %s: not enabled on route %s", x.req.Upgrade, x.matched.Route.Name))
 	}
 	if !x.findCluster(f) {
 		return false
@@ -83,11 +84,11 @@ func (x *exchange) findCluster(f *conf.Forward) bool {
 		x.split = &conf.WeightedCluster{Cluster: name}
 	}
 	if x.split == nil {
-		return x.fail(noCluster, "route", errors.New("no cluster"))
+		return x.fail(failure.NoCluster, "route", errors.New("no cluster"))
 	}
 	if x.cluster = x.p.clusters.get(x.split.Cluster); x.cluster == nil {
-		x.fail(noCluster, "route", fmt.Errorf("cluster %s: not known", x.split.Cluster))
-		x.err.status = f.UnknownStatus
+		x.fail(failure.NoCluster, "route", fmt.Errorf("cluster %s: not known", x.split.Cluster))
+		x.err.Code = f.UnknownStatus
 		return false
 	}
 	return true
@@ -105,7 +106,7 @@ func (x *exchange) underscores() bool {
 	}
 	for i := range h.Len() {
 		if hasUnderscore(h.Name(i)) {
-			return x.fail(malformed, "request", fmt.Errorf("field %q has an underscore in its name, which is refused here", h.Name(i)))
+			return x.fail(failure.Malformed, "request", fmt.Errorf("field %q has an underscore in its name, which is refused here", h.Name(i)))
 		}
 	}
 	return true
@@ -125,7 +126,7 @@ func (x *exchange) normalize() bool {
 	}
 	path, ok := route.NormalizePath(x.req.Path, x.http.MergeSlashes)
 	if !ok {
-		return x.fail(badPath, "normalize", fmt.Errorf("path %q leads out of the root or holds an escaped NUL", x.req.Path))
+		return x.fail(failure.BadPath, "normalize", fmt.Errorf("path %q leads out of the root or holds an escaped NUL", x.req.Path))
 	}
 	x.req.Path = path
 	return true
@@ -146,14 +147,14 @@ func (x *exchange) findTable() bool {
 		x.http, x.direct = x.d.http, x.d.app
 		if x.table = x.http.Routes; x.table == nil {
 			if x.table = x.snapshot.RouteTables[x.http.RouteName]; x.table == nil {
-				return x.fail(noConfig, "route", fmt.Errorf("route table %q: not received yet", x.http.RouteName))
+				return x.fail(failure.NoConfig, "route", fmt.Errorf("route table %q: not received yet", x.http.RouteName))
 			}
 		}
 		return true
 	}
 	t, err := x.target()
 	if err != nil {
-		return x.fail(noConfig, "resolve "+x.d.name, err)
+		return x.fail(failure.NoConfig, "resolve "+x.d.name, err)
 	}
 	x.direct = x.d.destination
 	if t == nil {
@@ -164,7 +165,7 @@ func (x *exchange) findTable() bool {
 		x.table = x.http.Routes
 	}
 	if x.table == nil {
-		return x.fail(noRoute, "route", fmt.Errorf("%s: is not an HTTP port", t.Name))
+		return x.fail(failure.NoRoute, "route", fmt.Errorf("%s: is not an HTTP port", t.Name))
 	}
 	return true
 }
@@ -227,10 +228,10 @@ func httpOf(t *conf.Target) *conf.HTTP {
 func (x *exchange) passThrough() bool {
 	name := x.d.passthrough().Clusters[0].Cluster
 	if name == wire.BlackHoleCluster {
-		return x.fail(unroutable, "resolve", fmt.Errorf("%s: not known to the mesh", x.d.name))
+		return x.fail(failure.Unroutable, "resolve", fmt.Errorf("%s: not known to the mesh", x.d.name))
 	}
 	if x.cluster = x.p.clusterFor(x.d, name); x.cluster == nil {
-		return x.fail(noCluster, "resolve", fmt.Errorf("%s: not known to the mesh, and cluster %q is unknown", x.d.name, name))
+		return x.fail(failure.NoCluster, "resolve", fmt.Errorf("%s: not known to the mesh, and cluster %q is unknown", x.d.name, name))
 	}
 	return true
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/weftmesh/weft/internal/proxy/admin"
 	"github.com/weftmesh/weft/internal/proxy/bind"
 	"github.com/weftmesh/weft/internal/proxy/conf"
+	"github.com/weftmesh/weft/internal/proxy/failure"
 	"github.com/weftmesh/weft/internal/proxy/resolve"
 	"github.com/weftmesh/weft/internal/proxy/upstream"
 )
@@ -347,9 +348,9 @@ func (c *cluster) dialFirst(host string, port uint16) upstream.Dial {
 func (n *name) why(text string) string {
 	switch {
 	case n.err != nil && len(n.addrs) > 0:
-		return fmt.Sprintf("name %s is not resolved any more, its last addresses are kept: %s", text, plainCause(n.err))
+		return fmt.Sprintf("name %s is not resolved any more, its last addresses are kept: %s", text, failure.PlainCause(n.err))
 	case n.err != nil:
-		return fmt.Sprintf("name %s is not resolved: %s", text, plainCause(n.err))
+		return fmt.Sprintf("name %s is not resolved: %s", text, failure.PlainCause(n.err))
 	case n.missing:
 		return fmt.Sprintf("name %s does not exist", text)
 	case !n.answered && len(n.addrs) == 0:

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 
 	"github.com/weftmesh/weft/internal/proxy/conf"
+	"github.com/weftmesh/weft/internal/proxy/failure"
 	"github.com/weftmesh/weft/internal/proxy/listen"
 	"github.com/weftmesh/weft/internal/proxy/route"
 	"github.com/weftmesh/weft/internal/proxy/upstream"
@@ -17,13 +18,13 @@ func (p *Proxy) captured(a listen.Accepted) {
 	d := p.newDownstream(a, outbound)
 	if !a.Redirected {
 		// Somebody called the port itself; connecting "there" would call it again.
-		d.turnAway(unroutable, "accept", errors.New("connection was not redirected here"))
+		d.turnAway(failure.Unroutable, "accept", errors.New("connection was not redirected here"))
 		return
 	}
 	d.address = wire.ListenerName(a.Destination.Addr().String(), a.Destination.Port())
 	target, err := p.config.Resolve(p.ctx, d.address)
 	if err != nil {
-		d.turnAway(noConfig, "resolve "+a.Destination.String(), err)
+		d.turnAway(failure.NoConfig, "resolve "+a.Destination.String(), err)
 		return
 	}
 	d.byAddress = target
@@ -49,7 +50,7 @@ func (p *Proxy) explicit(destination string) func(listen.Accepted) {
 		d.destination = netip.AddrPortFrom(a.Destination.Addr(), port)
 		target, err := p.config.Resolve(p.ctx, d.fixed)
 		if err != nil {
-			d.turnAway(noConfig, "resolve "+d.fixed, err)
+			d.turnAway(failure.NoConfig, "resolve "+d.fixed, err)
 			return
 		}
 		d.byAddress, d.name = target, d.fixed
@@ -73,7 +74,7 @@ func (d *downstream) serveOutbound(target *conf.Target) {
 	case http && tcp == nil:
 		d.serveDetected(nil)
 	case !http && tcp == nil:
-		d.turnAway(noChain, "route", fmt.Errorf("%s: no route is for connections to %s", target.Name, d.destination))
+		d.turnAway(failure.NoChain, "route", fmt.Errorf("%s: no route is for connections to %s", target.Name, d.destination))
 	case !http:
 		d.relayTCP(tcp, nil)
 	default:
@@ -169,7 +170,7 @@ func (d *downstream) relayByName(t *conf.Target) {
 	chain, step := route.Chain(t.Listener, &info)
 	switch {
 	case chain == nil:
-		d.turnAway(noChain, "route", fmt.Errorf("%s: no chain matches the %s (%q)", t.Name, step, found.ServerName))
+		d.turnAway(failure.NoChain, "route", fmt.Errorf("%s: no chain matches the %s (%q)", t.Name, step, found.ServerName))
 	case chain.TCP != nil && (chain.HTTP == nil || found.Protocol != listen.HTTP1 && found.Protocol != listen.HTTP2):
 		d.relayTCP(chain.TCP, nil)
 	case chain.HTTP != nil:

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/weftmesh/weft/internal/proxy/conf"
+	"github.com/weftmesh/weft/internal/proxy/failure"
 	"github.com/weftmesh/weft/internal/proxy/upstream"
 	"github.com/weftmesh/weft/internal/wire"
 )
@@ -13,7 +14,7 @@ import (
 func (x *exchange) pick() bool {
 	if !x.counted {
 		if !x.breaker().Request() {
-			return x.fail(overflow, "pick", fmt.Errorf("cluster %s: %d under way, and no more are allowed", x.cluster.conf.Name, x.limits().MaxRequests))
+			return x.fail(failure.Overflow, "pick", fmt.Errorf("cluster %s: %d under way, and no more are allowed", x.cluster.conf.Name, x.limits().MaxRequests))
 		}
 		x.counted = true
 		if !x.cluster.used.Load() {
@@ -31,7 +32,7 @@ func (x *exchange) pick() bool {
 	}
 	to := x.cluster.pick(&x.choice, x.direct)
 	if to == nil {
-		return x.fail(noHealthy, "pick", x.cluster.whyNone())
+		return x.fail(failure.NoHealthy, "pick", x.cluster.whyNone())
 	}
 	x.to = to
 	x.to.host.Begin()

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/weftmesh/weft/internal/proxy/balance"
+	"github.com/weftmesh/weft/internal/proxy/failure"
 	http1 "github.com/weftmesh/weft/internal/proxy/http"
 	"github.com/weftmesh/weft/internal/proxy/relay"
 )
@@ -94,7 +95,7 @@ func (x *exchange) unreceived(err error) bool {
 		x.pumping.stop(x)
 		var e *relay.Error
 		if x.pumping.stood && !x.expired() {
-			return x.fail(stalled, "request body", errStalled)
+			return x.fail(failure.Stalled, "request body", failure.ErrStalled)
 		}
 		if errors.As(x.pumping.err, &e) && e.Side == relay.Downstream && !errors.Is(e.Err, os.ErrDeadlineExceeded) {
 			return x.clientFailed(e.Err)

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/weftmesh/weft/internal/proxy/conf"
+	"github.com/weftmesh/weft/internal/proxy/failure"
 	"github.com/weftmesh/weft/internal/proxy/message"
 	"github.com/weftmesh/weft/internal/telemetry"
 )
@@ -121,7 +122,7 @@ func (x *exchange) finishEntry(a telemetry.Answer) {
 	e.UpstreamLocal = x.upLocal
 	if e.Reason = x.reason(); x.err != nil {
 		e.Details = x.err.Details(x.codec())
-		if x.err.kind == tlsFailed {
+		if x.err.Kind == failure.TLSFailed {
 			e.TransportFailure = x.err.Error()
 		}
 	} else if x.verdict.ShadowDenied {

@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"errors"
-	"net/http"
 	"os"
 	"slices"
 	"strconv"
@@ -11,6 +10,7 @@ import (
 
 	"github.com/weftmesh/weft/internal/proxy/balance"
 	"github.com/weftmesh/weft/internal/proxy/conf"
+	"github.com/weftmesh/weft/internal/proxy/failure"
 	"github.com/weftmesh/weft/internal/proxy/filter/headers"
 	http1 "github.com/weftmesh/weft/internal/proxy/http"
 	"github.com/weftmesh/weft/internal/proxy/http2"
@@ -81,7 +81,7 @@ func (x *exchange) deliver() {
 	}
 	var e *relay.Error
 	if errors.Is(err, os.ErrDeadlineExceeded) && !left && !x.abandoned() && !x.expired() {
-		x.fail(stalled, "response body", errStalled)
+		x.fail(failure.Stalled, "response body", failure.ErrStalled)
 		x.down.Break(uint32(http2.Cancel))
 		return
 	}
@@ -192,27 +192,12 @@ func (x *exchange) meshMade() bool {
 	x.res = message.Response{Header: x.res.Header}
 	deletePrefixed(&x.res.Header, meshPrefix, "X-Envoy-", "Content-", "Grpc-")
 	if x.isGRPC {
-		x.answerGRPC(code, publicText(x.meaning(code)))
+		x.answerGRPC(code, failure.PublicText(x.meaning(code)))
 		return true
 	}
 	x.res.Status = status
-	x.answer([]byte(publicText(status)))
+	x.answer([]byte(failure.PublicText(status)))
 	return true
-}
-
-// publicText is what our own failures of that status say to the outside.
-func publicText(status int) string {
-	switch status {
-	case 403:
-		return kinds[denied].public
-	case 404:
-		return kinds[noRoute].public
-	case 504:
-		return kinds[upstreamTimeout].public
-	case 503:
-		return "the service is unavailable"
-	}
-	return http.StatusText(status)
 }
 
 // toldBy reports whether the response is that of a proxy of the mesh, known by mutual TLS, with one of the headers above.
@@ -221,19 +206,10 @@ func (x *exchange) toldBy(header string) bool {
 	return ok && x.to.raw.Source != nil
 }
 
-// neverSent are the failures of a proxy that has not passed a byte of the request on.
-func (e *Error) neverSent() bool {
-	switch e.kind {
-	case connectFailed, connectTimeout, tlsFailed, noHealthy, noCluster, noConfig, overflow, overloaded, notTaken:
-		return true
-	}
-	return false
-}
-
 // undeliverable is for a response that cannot be written. If that is the response's own fault, another one can.
 func (x *exchange) undeliverable(err error) {
 	if errors.Is(err, http1.ErrBadHead) {
-		x.fail(upstreamMalformed, "reply", err)
+		x.fail(failure.UpstreamMalformed, "reply", err)
 		x.answerError()
 		return
 	}

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/weftmesh/weft/internal/proxy/failure"
 	http1 "github.com/weftmesh/weft/internal/proxy/http"
 	"github.com/weftmesh/weft/internal/proxy/http2"
 	"github.com/weftmesh/weft/internal/proxy/message"
@@ -66,12 +67,12 @@ func (x *exchange) welcomeBody() bool {
 func (x *exchange) clientFailed(err error) bool {
 	var bad *http1.Error
 	if errors.As(err, &bad) {
-		x.err = fail(malformed, "request body", bad)
-		x.err.status = bad.Status
+		x.err = failure.New(failure.Malformed, "request body", bad)
+		x.err.Code = bad.Status
 		return false
 	}
 	if errors.Is(err, os.ErrDeadlineExceeded) && !x.expired() {
-		return x.fail(stalled, "request body", errStalled)
+		return x.fail(failure.Stalled, "request body", failure.ErrStalled)
 	}
 	return x.gone("request body", err)
 }
@@ -86,9 +87,9 @@ func (x *exchange) send() bool {
 	if err := x.call.WriteRequest(&x.req); err != nil {
 		switch {
 		case errors.Is(err, http1.ErrBadHead), errors.Is(err, http2.ErrBadHead):
-			return x.fail(unwritable, "send", err)
+			return x.fail(failure.Unwritable, "send", err)
 		case errors.Is(err, http2.ErrNoUpgrade):
-			return x.fail(refusedUpgrade, "send", err)
+			return x.fail(failure.RefusedUpgrade, "send", err)
 		}
 		x.unsent = false
 		return x.broken("send", err)

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/weftmesh/weft/internal/proxy/conn"
+	"github.com/weftmesh/weft/internal/proxy/failure"
 	"github.com/weftmesh/weft/internal/proxy/filter/retry"
 	http1 "github.com/weftmesh/weft/internal/proxy/http"
 )
@@ -97,11 +98,11 @@ func (x *exchange) refuseUnread(err error) {
 	case err == nil && retry.Repeatable(&x.req):
 		// Clients repeat such a request by themselves when a kept connection closes, and seldom at an answer.
 	case err == nil:
-		x.refuse(notTaken, 0, errors.New("the listener's configuration has changed, and does not take this connection any more"))
+		x.refuse(failure.NotTaken, 0, errors.New("the listener's configuration has changed, and does not take this connection any more"))
 	case errors.As(err, &bad):
-		x.refuse(malformed, bad.Status, bad)
+		x.refuse(failure.Malformed, bad.Status, bad)
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		x.refuse(slowHead, 0, err)
+		x.refuse(failure.SlowHead, 0, err)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/weftmesh/weft/internal/proxy/failure"
 	"github.com/weftmesh/weft/internal/proxy/http2"
 )
 
@@ -100,7 +101,7 @@ func (v *session) serve(s *http2.ServerStream) {
 	x.req = *s.Request()
 	x.req.Header, x.req.Scheme = h, l.scheme()
 	if bad := s.Refusal(); bad != nil {
-		x.refuse(malformed, bad.Status, bad)
+		x.refuse(failure.Malformed, bad.Status, bad)
 	} else {
 		x.carry()
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/weftmesh/weft/internal/proxy/conf"
+	"github.com/weftmesh/weft/internal/proxy/failure"
 	"github.com/weftmesh/weft/internal/proxy/listen"
 	"github.com/weftmesh/weft/internal/proxy/upstream"
 	"github.com/weftmesh/weft/internal/telemetry"
@@ -32,7 +33,7 @@ func (t *tally) count(x *exchange) {
 			t.retriesWell.Add(1)
 		}
 	}
-	if x.err == nil || x.err.Fault() == OfUpstream || x.err.kind == overflow { // as in Envoy our answers in the upstream's place count
+	if x.err == nil || x.err.Fault() == failure.OfUpstream || x.err.Kind == failure.Overflow { // as in Envoy our answers in the upstream's place count
 		if class := x.status / 100; class < len(t.classes) {
 			t.classes[class].Add(1)
 		}
@@ -40,12 +41,12 @@ func (t *tally) count(x *exchange) {
 	if x.err == nil {
 		return
 	}
-	switch x.err.kind {
-	case upstreamTimeout:
+	switch x.err.Kind {
+	case failure.UpstreamTimeout:
 		t.timeouts.Add(1)
-	case tryTimeout:
+	case failure.TryTimeout:
 		t.tryTimeouts.Add(1)
-	case overflow:
+	case failure.Overflow:
 		t.overflow.Add(1)
 	}
 }
@@ -60,7 +61,7 @@ const maxClusterStats = 500
 
 // Stats are the proxy's own counters by Envoy's names: of the server, of its listeners, and of the clusters that were used.
 func (p *Proxy) Stats() []telemetry.Stat {
-	list := p.serverStats()
+	list := append(p.serverStats(), p.controlStats()...)
 	p.traffic.each(func(name string, t *traffic) {
 		list = append(list, telemetry.Stat{Scope: "listener", Instance: name, Name: "downstream_cx_total", Value: t.total.Load()},
 			telemetry.Stat{Scope: "listener", Instance: name, Name: "downstream_cx_active", Gauge: true, Value: t.active.Load()})
@@ -128,6 +129,16 @@ func (c *cluster) stats(list []telemetry.Stat) []telemetry.Stat {
 		add("update_success", false, n.successes.Load())
 	}
 	return list
+}
+
+// controlStats is the stream to the control plane as the connection of a cluster, by the name that Istio's bootstrap of Envoy gives it
+// and its dashboards read.
+func (p *Proxy) controlStats() []telemetry.Stat {
+	if p.plane == nil {
+		return nil
+	}
+	_, stale := p.plane.Live.Stale()
+	return []telemetry.Stat{{Scope: "cluster", Instance: "xds-grpc", Name: "upstream_cx_active", Gauge: true, Value: int64(number(!stale))}}
 }
 
 func (p *Proxy) serverStats() []telemetry.Stat {

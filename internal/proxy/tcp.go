@@ -9,6 +9,7 @@ import (
 
 	"github.com/weftmesh/weft/internal/proxy/balance"
 	"github.com/weftmesh/weft/internal/proxy/conf"
+	"github.com/weftmesh/weft/internal/proxy/failure"
 	"github.com/weftmesh/weft/internal/proxy/filter/authz"
 	"github.com/weftmesh/weft/internal/proxy/relay"
 	"github.com/weftmesh/weft/internal/proxy/route"
@@ -28,7 +29,7 @@ type stream struct {
 	up      *upstream.Conn
 	failed  []*balance.Host
 	counts  relay.Counts
-	err     *Error
+	err     *failure.Error
 }
 
 // connectTries bounds the endpoints that a relayed connection is tried on: nothing was sent to any of them.
@@ -53,8 +54,8 @@ func (d *downstream) newStream(tcp *conf.TCP) *stream {
 	return &stream{p: d.p, d: d, tcp: tcp, start: d.p.opt.Now()}
 }
 
-func (s *stream) fail(k kind, op string, cause error) bool {
-	s.err = fail(k, op, cause)
+func (s *stream) fail(k failure.Kind, op string, cause error) bool {
+	s.err = failure.New(k, op, cause)
 	return false
 }
 
@@ -68,8 +69,8 @@ func (s *stream) authorize() bool {
 	if v.Allowed {
 		return true
 	}
-	s.err = fail(denied, "authorize", errors.New(v.Rule))
-	s.err.policy = v.Policy
+	s.err = failure.New(failure.Denied, "authorize", errors.New(v.Rule))
+	s.err.Policy = v.Policy
 	return false
 }
 
@@ -77,21 +78,21 @@ func (s *stream) authorize() bool {
 func (s *stream) open() bool {
 	split := route.Pick(s.tcp.Clusters, s.tcp.TotalWeight, s.p.random32())
 	if split == nil {
-		return s.fail(noCluster, "route", errors.New("no cluster"))
+		return s.fail(failure.NoCluster, "route", errors.New("no cluster"))
 	}
 	if s.cluster = s.p.clusterFor(s.d, split.Cluster); s.cluster == nil {
-		return s.fail(noCluster, "route", fmt.Errorf("cluster %s: not known", split.Cluster))
+		return s.fail(failure.NoCluster, "route", fmt.Errorf("cluster %s: not known", split.Cluster))
 	}
 	s.cluster = s.cluster.resolved(s.p.ctx, time.Time{})
 	for range connectTries {
 		s.to = s.cluster.pick(s.choice(), s.d.app)
 		if s.to == nil {
-			return s.fail(noHealthy, "pick", s.cluster.whyNone())
+			return s.fail(failure.NoHealthy, "pick", s.cluster.whyNone())
 		}
 		if s.connect() {
 			return true
 		}
-		if s.cluster.conf.Discovery == conf.OriginalDst || s.err.kind == overflow {
+		if s.cluster.conf.Discovery == conf.OriginalDst || s.err.Kind == failure.Overflow {
 			return false // there is no other
 		}
 		s.failed = append(s.failed, s.to.host)
@@ -109,16 +110,16 @@ func (s *stream) choice() *balance.Choice {
 
 func (s *stream) connect() bool {
 	if s.to.err != nil {
-		return s.fail(tlsFailed, "connect", s.to.err)
+		return s.fail(failure.TLSFailed, "connect", s.to.err)
 	}
 	s.cluster.used.Store(true)
 	if !s.cluster.breaker.Connection() {
-		return s.fail(overflow, "connect", errors.New("too many connections"))
+		return s.fail(failure.Overflow, "connect", errors.New("too many connections"))
 	}
 	up, err := s.to.raw.Connect(s.d.connecting(s.to), time.Time{})
 	if err != nil {
 		s.cluster.breaker.ConnectionDone()
-		s.err = unreached(err)
+		s.err = failure.Unreached(err)
 		if !errors.Is(err, context.Canceled) {
 			s.cluster.balancer.Report(s.to.host, balance.ConnectFailed, 0, err)
 		}
@@ -149,14 +150,14 @@ func (s *stream) carry() {
 	switch {
 	case err == nil:
 	case errors.Is(err, relay.ErrIdle):
-		s.fail(tunnelIdle, "relay", err)
+		s.fail(failure.TunnelIdle, "relay", err)
 	case errors.Is(err, errOutlived):
-		s.fail(outlived, "relay", err)
+		s.fail(failure.Outlived, "relay", err)
 	case errors.As(err, &r) && r.Side == relay.Downstream:
-		s.fail(clientGone, "relay", r.Err)
+		s.fail(failure.ClientGone, "relay", r.Err)
 	case errors.As(err, &r):
-		s.fail(upstreamClosed, "relay", plainCause(r.Err))
-		s.err.late = counts.FromUpstream > 0
+		s.fail(failure.UpstreamClosed, "relay", failure.PlainCause(r.Err))
+		s.err.Late = counts.FromUpstream > 0
 		s.cluster.balancer.Report(s.to.host, balance.Broken, 0, s.err)
 	}
 }
@@ -214,38 +215,31 @@ func (s *stream) record() {
 
 // describe says what failed.
 func (s *stream) describe(e *telemetry.Entry) {
-	e.Flags, e.Reason = s.err.Flag(), s.reason()
-	switch s.err.kind {
-	case denied:
+	e.Flags, e.Reason = s.err.Flag(), s.err.Reason()
+	switch s.err.Kind {
+	case failure.Denied:
 		e.Termination = s.err.Details("")
 		return
-	case connectFailed, connectTimeout, tlsFailed:
+	case failure.ConnectFailed, failure.ConnectTimeout, failure.TLSFailed:
 		e.Flags = joinFlags([]string{e.Flags, "URX"}) // as in Envoy: no further attempt is allowed
-		if s.err.kind == tlsFailed {
+		if s.err.Kind == failure.TLSFailed {
 			e.TransportFailure = s.err.Error()
 		}
 	}
 	e.Details = s.err.Details("proxy_protocol")
 }
 
-func (s *stream) reason() string {
-	if s.err.kind == denied && s.err.policy != "" {
-		return "denied by policy " + s.err.policy + ": " + s.err.Error()
-	}
-	return s.err.Error()
-}
-
 // unheard logs a connection whose client did not say enough to tell what it wants.
 func (d *downstream) unheard(err error) {
 	if errors.Is(err, os.ErrDeadlineExceeded) {
-		d.turnAway(tunnelIdle, "detect", errors.New("the client said nothing for too long"))
+		d.turnAway(failure.TunnelIdle, "detect", errors.New("the client said nothing for too long"))
 		return
 	}
-	d.turnAway(clientGone, "detect", err)
+	d.turnAway(failure.ClientGone, "detect", err)
 }
 
 // turnAway logs a connection that is closed without an upstream.
-func (d *downstream) turnAway(k kind, op string, cause error) {
+func (d *downstream) turnAway(k failure.Kind, op string, cause error) {
 	s := stream{p: d.p, d: d, start: d.p.opt.Now()}
 	s.fail(k, op, cause)
 	s.record()

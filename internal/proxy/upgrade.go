@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/weftmesh/weft/internal/proxy/conf"
+	"github.com/weftmesh/weft/internal/proxy/failure"
 	http1 "github.com/weftmesh/weft/internal/proxy/http"
 	"github.com/weftmesh/weft/internal/proxy/listen"
 	"github.com/weftmesh/weft/internal/proxy/message"
@@ -52,12 +53,12 @@ func (x *exchange) tunnelEnded(err error) {
 	switch {
 	case err == nil:
 	case errors.Is(err, relay.ErrIdle):
-		x.fail(stalled, "tunnel", relay.ErrIdle)
+		x.fail(failure.Stalled, "tunnel", relay.ErrIdle)
 	case errors.As(err, &e) && e.Side == relay.Downstream:
 		x.gone("tunnel", e.Err)
 	case errors.As(err, &e):
-		x.err = unanswered("tunnel", e.Err)
-		x.err.late = true
+		x.err = failure.Unanswered("tunnel", e.Err)
+		x.err.Late = true
 	}
 }
 
@@ -66,7 +67,7 @@ var errNoForwardProxy = errors.New("this listener is no forward proxy")
 // establish answers CONNECT: the forward proxy relays what follows to the name that the client gives.
 func (x *exchange) establish() {
 	if !x.d.forward {
-		x.fail(refusedMethod, "connect", errNoForwardProxy)
+		x.fail(failure.RefusedMethod, "connect", errNoForwardProxy)
 		x.answerError()
 		x.end = x.p.opt.Now()
 		x.record()
@@ -80,7 +81,7 @@ func (x *exchange) establish() {
 		http, tcp, _ = protocols(target, d)
 	}
 	if err != nil || tcp == nil && !http {
-		x.fail(noConfig, "resolve "+d.name, err)
+		x.fail(failure.NoConfig, "resolve "+d.name, err)
 		x.answerError()
 		x.end = x.p.opt.Now()
 		x.record()

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/json"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -59,5 +61,17 @@ func TestNewsAreToldOnce(t *testing.T) {
 	r.tellNews(nil, many)
 	if got := log.String(); strings.Count(got, "\n") != tellMost+1 || !strings.Contains(got, "more=20") {
 		t.Error(got)
+	}
+}
+
+// TestNothingIsLeft of a control plane that could not start.
+func TestNothingIsLeft(t *testing.T) {
+	run := filepath.Join(t.TempDir(), "weft", "x")
+	err := Run(t.Context(), Options{Mesh: "x", StateDir: t.TempDir(), RunDir: run, Kubeconfig: "/nowhere", Log: slog.New(slog.DiscardHandler)})
+	if err == nil || !strings.Contains(err.Error(), "/nowhere") {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(run); !os.IsNotExist(err) {
+		t.Errorf("%s is left: %v", run, err)
 	}
 }

@@ -10,7 +10,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"os"
 	"path/filepath"
 	"time"
 
@@ -65,12 +64,12 @@ func Run(ctx context.Context, o Options) error {
 	ctx, down := context.WithCancel(ctx)
 	defer down()
 	r := &replica{Options: o, started: time.Now(), down: down}
-	socket, err := r.listen()
+	socket, err := api.Listen(o.Mesh, o.RunDir)
 	if err != nil {
 		return err
 	}
+	defer api.Leave(o.RunDir)
 	defer socket.Close()
-	defer os.Remove(o.RunDir) // if nothing else is in it
 	if err := r.open(ctx); err != nil {
 		return errors.Join(err, r.close())
 	}
@@ -157,26 +156,6 @@ func openCA(dir, domain string, ttl time.Duration, log *slog.Logger) (*ca.Author
 		return nil, nil, errors.Join(err, authority.Close())
 	}
 	return authority, tokens, nil
-}
-
-// listen makes the API's socket. Only one process can have it.
-func (r *replica) listen() (net.Listener, error) {
-	if err := os.MkdirAll(r.RunDir, 0o700); err != nil {
-		return nil, fmt.Errorf("run directory: %w", err)
-	}
-	path := filepath.Join(r.RunDir, "api.sock")
-	if conn, err := net.Dial("unix", path); err == nil {
-		conn.Close()
-		return nil, &api.InvalidError{Message: fmt.Sprintf("a mesh or control plane called %q runs here already", r.Mesh), Hint: "give this one another name: --mesh NAME"}
-	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, err
-	}
-	l, err := net.Listen("unix", path)
-	if err != nil {
-		return nil, fmt.Errorf("api: %w", err)
-	}
-	return l, os.Chmod(path, 0o600)
 }
 
 func (r *replica) serveAPI(ctx context.Context, l net.Listener) error {

@@ -11,20 +11,39 @@ import (
 )
 
 // resolveCredentials fills in what a part's credentials name, from the first of the namespaces that has the Secret. What is
-// missing is a warning: the port or destination then refuses connections, as in Istio. An object that names the same Secret in
-// several places is told so once, at the first.
+// missing is a warning: the port or destination then refuses connections, as in Istio, unless there is another in its list. An object
+// that names the same Secret in several places is told so once, at the first.
 func (c *compiler) resolveCredentials(p *part, namespaces []string) {
-	told := map[string]bool{}
+	var complaints []complaint
+	found, told := map[string]bool{}, map[string]bool{} // lists; problems
 	for _, cred := range p.Credentials {
 		s, code, hint, problem := c.credential(p, cred, namespaces)
-		switch {
-		case problem == "":
+		if problem == "" {
 			cred.Take(s)
-		case !told[code+problem]:
+			found[cred.List] = true
+		} else if !told[code+problem] {
 			told[code+problem] = true
-			p.Warn(code, cred.Field, hint, "%s: TLS connections fail", problem)
+			complaints = append(complaints, complaint{cred, code, hint, problem})
 		}
 	}
+	for _, at := range complaints {
+		at.tell(p, at.List != "" && found[at.List])
+	}
+}
+
+// complaint is about a credential that cannot be used.
+type complaint struct {
+	convert.Credential
+	code, hint, problem string
+}
+
+// tell warns of what comes of it, which is less where there are others to use. The authority is in none of them.
+func (at complaint) tell(p *part, others bool) {
+	effect := "TLS connections fail"
+	if others && !at.CA {
+		effect = "the other certificates of the list are shown"
+	}
+	p.Warn(at.code, at.Field, at.hint, "%s: %s", at.problem, effect)
 }
 
 // credential finds a usable Secret, or says why there is none.

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"math/big"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/weftmesh/weft/internal/control/source"
@@ -87,9 +88,13 @@ spec:
 		shown          [][]byte
 		ca             []byte
 	}{
-		"both":       {first + second + gateway("SIMPLE"), "", [][]byte{rsa, ecdsa}, nil},
-		"mutual":     {first + second + gateway("MUTUAL"), "", [][]byte{rsa, ecdsa}, ecdsa},
-		"one absent": {second + gateway("SIMPLE"), "CredentialNotFound spec.servers[0].tls.credentialNames[0]", [][]byte{ecdsa}, nil},
+		"both":   {first + second + gateway("SIMPLE"), "", [][]byte{rsa, ecdsa}, nil},
+		"mutual": {first + second + gateway("MUTUAL"), "", [][]byte{rsa, ecdsa}, ecdsa},
+		"one absent": {second + gateway("SIMPLE"), "CredentialNotFound spec.servers[0].tls.credentialNames[0]: the other certificates of the list are shown",
+			[][]byte{ecdsa}, nil},
+		"all absent": {gateway("SIMPLE"), "CredentialNotFound spec.servers[0].tls.credentialNames[0]: TLS connections fail" +
+			"CredentialNotFound spec.servers[0].tls.credentialNames[1]: TLS connections fail", [][]byte{nil}, nil},
+		"authority absent": {second + gateway("MUTUAL"), "CredentialNotFound spec.servers[0].tls.credentialNames[0]: TLS connections fail", [][]byte{ecdsa}, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			objects, findings := source.Decode(source.LayerApplied, "in.yaml", []byte(c.text))
@@ -99,7 +104,8 @@ spec:
 			mesh, findings := Compile(Input{Objects: objects})
 			var said string
 			for _, f := range findings {
-				said += fmt.Sprintf("%s %s", f.Code, f.Field)
+				_, effect, _ := strings.Cut(f.Message, ":")
+				said += fmt.Sprintf("%s %s:%s", f.Code, f.Field, effect)
 			}
 			if said != c.findings || len(mesh.Gateways) != 1 {
 				t.Fatalf("%d gateways, findings %q", len(mesh.Gateways), said)

@@ -1,6 +1,7 @@
 package compile
 
 import (
+	"fmt"
 	"reflect"
 	"slices"
 	"strconv"
@@ -211,22 +212,29 @@ func (c *gatewayJoin) listenerTLS(o *opened, l listener, g *gatewayv1.Gateway) *
 // holds the authority.
 func (c *gatewayJoin) listenerCertificates(o *opened, l listener, t *model.ServerTLS) []model.KeyPair {
 	var pairs []model.KeyPair
+	var complaints []complaint
 	mutual := t.Mode == model.TLSMutual || t.Mode == model.TLSOptionalMutual
 	for j, ref := range l.TLS.CertificateRefs {
 		field := convert.At(l.Field+".tls.certificateRefs", j)
 		if convert.OrEmpty(ref.Group) != "" || ref.Kind != nil && *ref.Kind != "Secret" {
-			o.part.Warn(convert.InvalidCertificate, field, "use a Secret", "a %s (%s) holds no certificate: TLS connections fail", kindOr(ref.Kind, "Secret"), convert.OrEmpty(ref.Group))
+			complaints = append(complaints, complaint{convert.Credential{Field: field}, convert.InvalidCertificate, "use a Secret",
+				fmt.Sprintf("a %s (%s) holds no certificate", kindOr(ref.Kind, "Secret"), convert.OrEmpty(ref.Group))})
 			continue
 		}
-		s, code, hint, problem := c.credential(o.part, convert.Credential{Namespace: convert.NamespaceOr(ref.Namespace, o.part.GetNamespace()), Name: string(ref.Name), Pair: true, CA: mutual && j == 0}, nil)
+		cred := convert.Credential{Namespace: convert.NamespaceOr(ref.Namespace, o.part.GetNamespace()), Name: string(ref.Name), Field: field,
+			Pair: true, CA: mutual && j == 0}
+		s, code, hint, problem := c.credential(o.part, cred, nil)
 		if problem != "" {
-			o.part.Warn(code, field, hint, "%s: TLS connections fail", problem)
+			complaints = append(complaints, complaint{cred, code, hint, problem})
 			continue
 		}
 		pairs = append(pairs, model.KeyPair{Certificate: s.Certificate, Key: s.Key})
 		if mutual && j == 0 {
 			t.CA, t.CRL = s.CA, s.CRL
 		}
+	}
+	for _, at := range complaints {
+		at.tell(o.part, len(pairs) > 0)
 	}
 	return pairs
 }

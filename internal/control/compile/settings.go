@@ -1,9 +1,10 @@
 package compile
 
 import (
-	"fmt"
+	"errors"
 	"maps"
 	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -78,33 +79,40 @@ func CheckFor(s model.Settings) func(*source.Object) []model.Finding {
 	return func(o *source.Object) []model.Finding { return source.SortFindings(convert.Object(o, s).Findings) }
 }
 
+// settingsPath is where a ConfigMap has the settings.
+const settingsPath = "data." + convert.MeshConfigKey
+
 // StartSettings reads the settings that a mesh is made with from a file in the form of Istio's MeshConfig. What the file leaves out
 // stays as it is in started.
 func StartSettings(file string, data []byte, started model.Settings) (model.Settings, []model.Finding) {
 	started = withDefaults(started)
-	o, findings := source.Wrap(file, data, convert.MeshConfigMap(started.RootNamespace, string(data)), "data."+convert.MeshConfigKey)
+	o, findings := source.Wrap(file, data, convert.MeshConfigMap(started.RootNamespace, string(data)), settingsPath)
 	if len(findings) > 0 {
 		return started, findings
 	}
 	p := convert.Start(o, started)
 	findings = source.SortFindings(p.Findings)
+	for i := range findings { // the user has written a file, and knows of no ConfigMap
+		findings[i].Object, findings[i].Field = model.Ref{}, strings.TrimPrefix(strings.TrimPrefix(findings[i].Field, settingsPath), ".")
+	}
 	if p.Settings == nil || p.Failed() {
 		return started, findings
 	}
 	return *p.Settings, findings
 }
 
-// ReadSettings is StartSettings for who only wants to know whether they are good: the error names every field that is not.
+// ReadSettings is StartSettings for who only wants to know whether they are good: the error names every field that is not, each on a
+// line.
 func ReadSettings(file string, data []byte, started model.Settings) (model.Settings, error) {
 	s, findings := StartSettings(file, data, started)
 	if !source.HasErrors(findings) {
 		return s, nil
 	}
-	text := ""
+	var text []string
 	for _, f := range findings {
 		if f.Severity == model.Error {
-			text += "\n" + f.String()
+			text = append(text, strings.Replace(f.String(), string(model.Error)+": ", "", 1))
 		}
 	}
-	return s, fmt.Errorf("mesh settings:%s", text)
+	return s, errors.New(strings.Join(text, "\n"))
 }

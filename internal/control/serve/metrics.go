@@ -4,6 +4,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/weftmesh/weft/internal/control/model"
 )
@@ -13,6 +15,7 @@ type metrics struct {
 	byType      map[string]pushMetrics // and "" for types that we do not know
 	convergence prometheus.Histogram
 	rejects     *prometheus.CounterVec
+	internal    prometheus.Counter
 	triggers    *prometheus.CounterVec
 	inbound     *prometheus.CounterVec
 	prepare     prometheus.Histogram
@@ -43,6 +46,8 @@ func newMetrics(s *Server, r prometheus.Registerer) *metrics {
 			Buckets: []float64{.001, .005, .01, .05, .1, .5, 1, 3, 5, 10, 20, 30}}),
 		rejects: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "pilot_total_xds_rejects",
 			Help: "Responses that xDS clients refused, by type."}, []string{"type"}),
+		internal: prometheus.NewCounter(prometheus.CounterOpts{Name: "pilot_total_xds_internal_errors",
+			Help: "Streams that ended by a mistake of the control plane's own."}),
 		triggers: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "pilot_push_triggers",
 			Help: "Meshes published, by what changed: config, endpoint, service, proxy, global. Each counts for all that hold."}, []string{"type"}),
 		inbound: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "pilot_inbound_updates",
@@ -60,7 +65,7 @@ func newMetrics(s *Server, r prometheus.Registerer) *metrics {
 		m.byType[t] = pushMetrics{pushes.WithLabelValues(name), size.WithLabelValues(name), pushTime.WithLabelValues(name)}
 	}
 	if r != nil {
-		r.MustRegister(pushes, size, pushTime, m.convergence, m.rejects, m.triggers, m.inbound, m.prepare, m.remade, m.services, m.virtual,
+		r.MustRegister(pushes, size, pushTime, m.convergence, m.rejects, m.internal, m.triggers, m.inbound, m.prepare, m.remade, m.services, m.virtual,
 			connected{s})
 	}
 	return m
@@ -75,6 +80,13 @@ func (m *metrics) pushed(typeURL string, size int, took time.Duration) {
 	t.pushes.Inc()
 	t.size.Observe(float64(size))
 	t.time.Observe(took.Seconds())
+}
+
+// ended counts a stream that ended for a reason.
+func (m *metrics) ended(reason error) {
+	if c := status.Code(reason); c == codes.Internal || c == codes.Unknown {
+		m.internal.Inc()
+	}
 }
 
 // published counts a mesh.

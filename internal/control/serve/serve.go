@@ -123,6 +123,7 @@ func (s *Server) introduced(c *session) {
 
 func (s *Server) remove(c *session, reason error) {
 	c.leave()
+	s.metrics.ended(reason)
 	s.cache.mu.Lock()
 	defer s.cache.mu.Unlock()
 	delete(s.streams, c)

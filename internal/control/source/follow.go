@@ -36,8 +36,9 @@ type Follower struct {
 	set    *Set // fixed
 	signal chan struct{}
 
-	// changed is guarded by the set's mu: the objects that changed since Take, nil for those that went.
+	// These are guarded by the set's mu: the objects that changed since Take, nil for those that went; what was refused since.
 	changed map[Key]*Object
+	refused []model.Finding
 }
 
 // Changes are what happened between two snapshots.
@@ -46,6 +47,8 @@ type Changes struct {
 	Snapshot *Snapshot
 	Set      []*Object
 	Gone     []Key
+	// Refused are the error findings of sources that are new, in no particular order.
+	Refused []model.Finding
 }
 
 // Follow begins to gather changes; the objects that are there already are the first. It ends, and the channel of Changed closes,
@@ -58,6 +61,7 @@ func (s *Set) Follow(ctx context.Context) *Follower {
 		for k, o := range now.byKey.All() {
 			f.changed[k] = o
 		}
+		f.refused = s.refused()
 		f.signal <- struct{}{}
 	}
 	s.followers[f] = true
@@ -77,7 +81,7 @@ func (f *Follower) Changed() <-chan struct{} { return f.signal }
 func (f *Follower) Take() Changes {
 	f.set.mu.Lock()
 	defer f.set.mu.Unlock()
-	c := Changes{Snapshot: f.set.current.Load()}
+	c := Changes{Snapshot: f.set.current.Load(), Refused: f.refused}
 	for k, o := range f.changed {
 		if o == nil {
 			c.Gone = append(c.Gone, k)
@@ -85,15 +89,16 @@ func (f *Follower) Take() Changes {
 			c.Set = append(c.Set, o)
 		}
 	}
-	f.changed = map[Key]*Object{}
+	f.changed, f.refused = map[Key]*Object{}, nil
 	return c
 }
 
 // note records changes; the caller holds the set's mu.
-func (f *Follower) note(changed map[Key]*Object) {
+func (f *Follower) note(changed map[Key]*Object, refused []model.Finding) {
 	for k, o := range changed {
 		f.changed[k] = o
 	}
+	f.refused = append(f.refused, refused...)
 	select {
 	case f.signal <- struct{}{}:
 	default:

@@ -105,6 +105,21 @@ func (in *Intake) Open(publish func(Change)) {
 	publish(Change{Reset: true, Set: sorted(in.force), Findings: in.findings()})
 }
 
+// Opened reports whether what was read is in force.
+func (in *Intake) Opened() bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.publish != nil
+}
+
+// Meanwhile says, for logs, what holds while the source cannot be read.
+func (in *Intake) Meanwhile() string {
+	if in.Opened() {
+		return "what was read stays in force"
+	}
+	return "nothing is served before it has been read"
+}
+
 // Close ends the publishing: none is under way when it returns, and none follows.
 func (in *Intake) Close() {
 	in.mu.Lock()

@@ -112,9 +112,37 @@ func (s *Set) update(source int, ch Change) {
 	if first {
 		close(s.ready)
 	}
-	for f := range s.followers {
-		f.note(changed)
+	var refused []model.Finding
+	if first {
+		refused = s.refused()
+	} else if !slices.Equal(said, l.findings) {
+		refused = newErrors(said, l.findings)
 	}
+	for f := range s.followers {
+		f.note(changed, refused)
+	}
+}
+
+// refused gives the error findings of all sources.
+func (s *Set) refused() (all []model.Finding) {
+	for i := range s.overlays {
+		all = append(all, newErrors(nil, s.overlays[i].findings)...)
+	}
+	return all
+}
+
+// newErrors gives the error findings that were not there before.
+func newErrors(before, now []model.Finding) (fresh []model.Finding) {
+	old := make(map[model.Finding]bool, len(before))
+	for _, f := range before {
+		old[f] = true
+	}
+	for _, f := range now {
+		if f.Severity == model.Error && !old[f] {
+			fresh = append(fresh, f)
+		}
+	}
+	return fresh
 }
 
 // keys gives those of all sources, some perhaps twice.

@@ -359,3 +359,51 @@ func TestFollower(t *testing.T) {
 		t.Errorf("a late follower got %q", got)
 	}
 }
+
+// speaker is a source that says what it is given.
+type speaker chan Change
+
+func (s speaker) Run(ctx context.Context, publish func(Change)) error {
+	for {
+		select {
+		case c := <-s:
+			publish(c)
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// TestRefusedAreTold once to each follower, those from before it as well.
+func TestRefusedAreTold(t *testing.T) {
+	wrong := func(names ...string) (all []model.Finding) {
+		for _, n := range names {
+			all = append(all, model.Finding{Severity: model.Error, Message: n}, model.Finding{Severity: model.Info, Message: "about " + n})
+		}
+		return all
+	}
+	say := make(speaker)
+	set := NewSet(Layers{Others: []Source{say}}, nil)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	early := set.Follow(ctx)
+	start(t, set)
+	refused := func(f *Follower, want string) {
+		t.Helper()
+		<-f.Changed()
+		var got []string
+		for _, r := range f.Take().Refused {
+			got = append(got, r.Message)
+		}
+		if strings.Join(got, " ") != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+	say <- Change{Reset: true, Findings: wrong("a")}
+	refused(early, "a")
+	say <- Change{Findings: wrong("a", "b")}
+	refused(early, "b")
+	say <- Change{Findings: wrong("b")}
+	refused(early, "")
+	refused(set.Follow(ctx), "b")
+}

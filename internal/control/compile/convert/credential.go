@@ -11,6 +11,7 @@ type Credential struct {
 	Namespace string // empty for where the part's kind looks
 	Name      string
 	Field     string
+	List      string       // the field of a list of which it is one, where the others do without it; empty for none
 	Pair, CA  bool         // whether a certificate with its key, and an authority, are needed
 	Take      func(Secret) // puts the material in its place
 }

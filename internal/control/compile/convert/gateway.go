@@ -203,7 +203,7 @@ func (p *Part) serverCredential(t *networkingapi.ServerTLSSettings, mode model.T
 	case needs && t.CredentialName != "" && len(t.CredentialNames) > 0:
 		p.Err("ConflictingFields", field+".credentialNames", "name all of them here, and leave credentialName out", "credentialName is set too")
 	case needs && t.CredentialName != "":
-		p.serverSecret("", t.CredentialName, field+".credentialName", mutual, index)
+		p.serverSecret(Credential{Name: t.CredentialName, Field: field + ".credentialName", CA: mutual}, index)
 	case needs:
 		p.serverSecrets(t.CredentialNames, field+".credentialNames", mutual, index)
 	}
@@ -218,26 +218,27 @@ func (p *Part) serverSecrets(names []string, field string, mutual bool, index in
 		case slices.Contains(names[:i], name):
 			p.Warn("DuplicateValue", f, "", "%s is there already", name)
 		default:
-			p.serverSecret("", name, f, mutual && i == 0, index)
+			p.serverSecret(Credential{Name: name, Field: f, List: field, CA: mutual && i == 0}, index)
 		}
 	}
 }
 
 // serverSecret asks for a Secret of a server. Its certificate is one more where another Secret was found already.
-func (p *Part) serverSecret(namespace, name, field string, ca bool, index int) {
+func (p *Part) serverSecret(c Credential, index int) {
 	g := p.Gateway
-	p.Credentials = append(p.Credentials, Credential{Namespace: namespace, Name: name, Field: field, Pair: true, CA: ca,
-		Take: func(s Secret) {
-			t := g.Servers[index].TLS
-			if t.Certificate == nil {
-				t.Certificate, t.Key = s.Certificate, s.Key
-			} else {
-				t.More = append(t.More, model.KeyPair{Certificate: s.Certificate, Key: s.Key})
-			}
-			if ca {
-				t.CA, t.CRL = s.CA, s.CRL
-			}
-		}})
+	c.Pair = true
+	c.Take = func(s Secret) {
+		t := g.Servers[index].TLS
+		if t.Certificate == nil {
+			t.Certificate, t.Key = s.Certificate, s.Key
+		} else {
+			t.More = append(t.More, model.KeyPair{Certificate: s.Certificate, Key: s.Key})
+		}
+		if c.CA {
+			t.CA, t.CRL = s.CA, s.CRL
+		}
+	}
+	p.Credentials = append(p.Credentials, c)
 }
 
 // PortUse is a port's use that cannot be shared with another.

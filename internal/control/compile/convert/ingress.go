@@ -77,7 +77,7 @@ func (p *Part) ingressTLS(t networkingv1.IngressTLS, field string) {
 		return
 	}
 	p.Gateway.Servers = append(p.Gateway.Servers, server)
-	p.serverSecret(p.GetNamespace(), t.SecretName, field+".secretName", false, len(p.Gateway.Servers)-1)
+	p.serverSecret(Credential{Namespace: p.GetNamespace(), Name: t.SecretName, Field: field + ".secretName"}, len(p.Gateway.Servers)-1)
 }
 
 // IngressPath converts a path with its type.

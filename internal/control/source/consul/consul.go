@@ -71,14 +71,13 @@ func (s *Source) Run(ctx context.Context, publish func(source.Change)) error {
 		r.followed.Wait()
 		s.client.CloseIdleConnections()
 	}()
-	opened := false
 	s.poll(ctx, "/v1/catalog/services", func(body []byte) error {
 		var names map[string][]string
 		if err := json.Unmarshal(body, &names); err != nil {
 			return err
 		}
 		r.take(ctx, names)
-		if opened {
+		if s.intake.Opened() {
 			return nil
 		}
 		for _, one := range r.services {
@@ -89,7 +88,6 @@ func (s *Source) Run(ctx context.Context, publish func(source.Change)) error {
 			}
 		}
 		s.intake.Open(publish)
-		opened = true
 		return nil
 	})
 	return nil
@@ -183,7 +181,7 @@ func (s *Source) poll(ctx context.Context, path string, take func([]byte) error)
 		if ctx.Err() != nil {
 			return
 		}
-		s.log.Warn("Consul cannot be read; what was read stays in force", "path", path, "error", err, "again in", pause)
+		s.log.Warn("Consul cannot be read; "+s.intake.Meanwhile(), "path", path, "error", err, "again in", pause)
 		t := time.NewTimer(pause/2 + rand.N(pause/2))
 		select {
 		case <-ctx.Done():

@@ -106,14 +106,13 @@ func (s *Store) Run(ctx context.Context, publish func(source.Change)) error {
 	defer s.intake.Close()
 	s.run(true)
 	defer s.run(false)
-	opened, pause := false, firstPause
+	pause := firstPause
 	for {
 		began := time.Now()
 		revision, err := s.read(ctx)
 		if err == nil {
-			if !opened {
+			if !s.intake.Opened() {
 				s.intake.Open(publish)
-				opened = true
 			}
 			err = s.watch(ctx, revision)
 		}
@@ -123,7 +122,7 @@ func (s *Store) Run(ctx context.Context, publish func(source.Change)) error {
 		if time.Since(began) > lastPause {
 			pause = firstPause
 		}
-		s.log.Warn("etcd cannot be followed; what was read stays in force", "error", err, "again in", pause)
+		s.log.Warn("etcd cannot be followed; "+s.intake.Meanwhile(), "error", err, "again in", pause)
 		sleep(ctx, pause/2+rand.N(pause/2))
 		pause = min(2*pause, lastPause)
 	}

@@ -122,7 +122,7 @@ func (f *follower) run(ctx context.Context) {
 			pause = firstPause
 		}
 		if err != nil {
-			f.log.Warn("a kind cannot be read from Kubernetes; what was read stays in force", "error", err, "again in", pause)
+			f.log.Warn("a kind cannot be read from Kubernetes; "+f.source.intake.Meanwhile(), "error", err, "again in", pause)
 		}
 		if !sleep(ctx, pause/2+rand.N(pause/2), nil) {
 			return
