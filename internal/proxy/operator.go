@@ -44,6 +44,16 @@ func (x *exchange) operator(name, argument string) (string, bool) {
 		return "", true
 	case "RESPONSE_CODE":
 		return strconv.Itoa(x.res.Status), true
+	case "RESPONSE_FLAGS":
+		if x.err != nil {
+			return x.err.Flag(), true
+		}
+		return "-", true
+	case "UPSTREAM_CLUSTER":
+		if x.split != nil {
+			return x.split.Cluster, true
+		}
+		return "", true
 	case "UPSTREAM_HOST":
 		if x.call != nil {
 			return x.call.Address(), true

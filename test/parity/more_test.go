@@ -54,6 +54,7 @@ virtual_hosts:
     - {header: {key: x-v, value: "over"}, append_action: OVERWRITE_IF_EXISTS_OR_ADD}
     - {header: {key: x-i, value: "%REQ(x-v)%"}, append_action: ADD_IF_ABSENT}
     response_headers_to_add:
+    - {header: {key: x-cl, value: "%UPSTREAM_CLUSTER% %RESPONSE_FLAGS%"}}
     - {header: {key: x-resp, value: "%RESP(x-up)%"}}
     - {header: {key: x-up, value: more}}
     - {header: {key: set-cookie, value: a=b}}
@@ -122,8 +123,12 @@ virtual_hosts:
 
 func TestPathsAndHosts(t *testing.T) {
 	for _, merge := range []bool{false, true} {
-		for _, normal := range []bool{false, true} {
-			w := newTwins(t, settings{manager: fmt.Sprintf("normalize_path: %v\nmerge_slashes: %v", normal, merge), routes: `
+		for _, c := range []struct {
+			normal  bool
+			escaped string
+		}{{false, "KEEP_UNCHANGED"}, {true, "KEEP_UNCHANGED"}, {false, "REJECT_REQUEST"}, {true, "UNESCAPE_AND_REDIRECT"}, {true, "UNESCAPE_AND_FORWARD"}, {false, "UNESCAPE_AND_FORWARD"}} {
+			normal, escaped := c.normal, c.escaped
+			w := newTwins(t, settings{manager: fmt.Sprintf("normalize_path: %v\nmerge_slashes: %v\npath_with_escaped_slashes_action: %s", normal, merge, escaped), routes: `
 ignore_port_in_host_matching: true
 virtual_hosts:
 - name: dom
@@ -135,7 +140,7 @@ virtual_hosts:
   - {match: {prefix: /admin}, direct_response: {status: 203}}
   - {match: {prefix: /}, route: {cluster: b}}
 `})
-			for _, p := range []string{"/a/../admin", "/a/./admin", "/./admin", "/../admin", "/a/%2e%2e/admin", "/a/%2E./admin", "/%61dmin", "/a%2fadmin", "/a%2F..%2Fadmin", "/a\\..\\admin", "/a/..\\admin", "//admin", "/a//b", "/a/..//admin", "/admin/..", "/admin/../", "/a/b/../..", "/a/...", "/a/..a", "/.hidden", "/a/.", "/a?b=/../c", "/a?b=%2e%2e", "/a%00b", "/a%zz", "/a%", "/a%2", "/A%C3%A9", "/~a", "/%7Ea", "/a;b=c/../d", "/a%5c..%5cadmin", "/a%25%32%65", "/%252e%252e/admin", "/a/%2e", "/a/%2e%2e", "/a/b/%2e%2e/", "/a+b", "/a%20b", "/%41%5B%5D", "/[x]", "/a|b", "/a\"b", "/a<b>", "/a^b", "/a`b", "/a{b}", "/a#frag", "/a/%2f/b", "/a?x#y"} {
+			for _, p := range []string{"/a/../admin", "/a/./admin", "/./admin", "/../admin", "/a/%2e%2e/admin", "/a/%2E./admin", "/%61dmin", "/a%2fadmin", "/a%2Fb%5Cc?x=%2F", "/%2Fa", "/a%2F%2e%2e/admin", "/a%2F..%2Fadmin", "/a\\..\\admin", "/a/..\\admin", "//admin", "/a//b", "/a/..//admin", "/admin/..", "/admin/../", "/a/b/../..", "/a/...", "/a/..a", "/.hidden", "/a/.", "/a?b=/../c", "/a?b=%2e%2e", "/a%00b", "/a%zz", "/a%", "/a%2", "/A%C3%A9", "/~a", "/%7Ea", "/a;b=c/../d", "/a%5c..%5cadmin", "/a%25%32%65", "/%252e%252e/admin", "/a/%2e", "/a/%2e%2e", "/a/b/%2e%2e/", "/a+b", "/a%20b", "/%41%5B%5D", "/[x]", "/a|b", "/a\"b", "/a<b>", "/a^b", "/a`b", "/a{b}", "/a#frag", "/a/%2f/b", "/a?x#y"} {
 				w.same(p)
 			}
 			for _, h := range []string{"exact.example:80", "exact.example:1234", "EXACT.example:80", "x.suf.example:80", "pre.a:80", "pre.:80", "exact.example:", "exact.example:x", "[::1]:80", "exact.example.:80", "exact.example:80:90"} {
