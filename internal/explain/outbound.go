@@ -80,6 +80,7 @@ type evaluation struct {
 	talk   *talk
 	report *Report
 	route  *conf.Route // chosen; nil before
+	lost   float64     // share of such requests that other routes take
 	fault  *conf.Fault // that applies to it
 	table  *conf.RouteTable
 	host   *conf.VirtualHost
@@ -115,6 +116,9 @@ func (e *evaluation) outbound() {
 	case ch.TCP != nil:
 		e.report.Chain, e.report.Protocol = ch.Name, protocolName(e.talk.scheme)
 		e.report.Outcome = "forward"
+		if t := ch.TCP.Tunnel; t != nil {
+			e.report.Tunnel = "to " + t.Target + ", which the destination is asked for by " + t.Method()
+		}
 		e.destinations(ch.TCP.Clusters, ch.TCP.TotalWeight)
 	case ch.HTTP != nil && ch.TLS != nil: // a gateway that terminates
 		e.report.Chain = ch.Name
@@ -238,6 +242,7 @@ func (e *evaluation) http(ln *conf.Listener, h *conf.HTTP) {
 	}
 	res, tried := e.find()
 	e.host = res.Host
+	e.shares(res)
 	switch {
 	case res.Host == nil:
 		e.refuse(404, "NR", "no virtual host of %s has the authority %q", e.table.Name, e.talk.request.Authority)
@@ -249,10 +254,25 @@ func (e *evaluation) http(ln *conf.Listener, h *conf.HTTP) {
 	}
 }
 
+// shares reports what becomes of the share of such requests that other routes take.
+func (e *evaluation) shares(res route.Result) {
+	for _, s := range route.Before(res, e.drawn()) {
+		p := Portion{Share: s.Of, Route: s.Route.Name}
+		if s.Route.Direct != nil {
+			p.Status = s.Route.Direct.Status
+		}
+		e.report.Before, e.lost = append(e.report.Before, p), e.lost+s.Of
+	}
+}
+
+func (e *evaluation) drawn() *route.Request {
+	return &route.Request{Request: e.talk.request, Random: lastDraw, GRPC: isGRPC(e.talk.request)}
+}
+
 // find finds the route and reports which were tried.
 func (e *evaluation) find() (res route.Result, tried int) {
 	e.report.RouteTable = e.table.Name
-	r := &route.Request{Request: e.talk.request, Random: lastDraw, GRPC: isGRPC(e.talk.request)}
+	r := e.drawn()
 	if e.brief {
 		if res = route.Find(e.table, r); res.Host != nil {
 			tried = len(res.Host.Routes)
@@ -356,6 +376,7 @@ func (e *evaluation) destinations(clusters []conf.WeightedCluster, total uint32)
 		if total > 0 && len(clusters) > 1 {
 			d.Share = float64(w.Weight) / float64(total)
 		}
+		d.Share *= 1 - e.lost
 		d.Changes = append(headerChanges("", w.HeaderChange), headerChanges("response ", w.Response)...)
 		e.split = w
 		if e.route != nil && e.route.Forward != nil {

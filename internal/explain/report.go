@@ -1,6 +1,7 @@
 package explain
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/weftmesh/weft/internal/proxy/conf"
@@ -22,12 +23,16 @@ type Report struct {
 	Domain     string `json:"domain,omitempty"`
 	Tried      []Try  `json:"tried,omitempty"`
 	Route      *Route `json:"route,omitempty"`
+	// Before are routes that take a share of such requests before Route gets the rest.
+	Before []Portion `json:"before,omitempty"`
 	// Destinations are the clusters that the request may go to, with their shares.
 	Destinations []Destination `json:"destinations,omitempty"`
 	// Limits are the rate limits of the client's own proxy that count the request; only gateways have any.
 	Limits []Limit `json:"limits,omitempty"`
 	// Location is where a redirect leads.
 	Location string `json:"location,omitempty"`
+	// Tunnel is what the destinations, which are proxies then, are asked for before bytes are relayed.
+	Tunnel string `json:"tunnel,omitempty"`
 	// Outcome is "forward", "redirect", "respond", "pass through", "refuse"; Status is the answer's where it is known (0: the
 	// upstream's).
 	Outcome string `json:"outcome"`
@@ -48,6 +53,21 @@ type Party struct {
 	Namespace string `json:"namespace"`
 	Identity  string `json:"identity"`
 	Gateway   bool   `json:"gateway,omitempty"`
+}
+
+// Portion is the share of such requests, 0 to 1, that a route takes. Status is the answer, or 0 where the route forwards them.
+type Portion struct {
+	Share  float64 `json:"share"`
+	Route  string  `json:"route"`
+	Status int     `json:"status,omitempty"`
+}
+
+// String says it in words: "50% of such requests are answered with 500".
+func (p Portion) String() string {
+	if p.Status == 0 {
+		return percent(p.Share) + " of such requests take route " + p.Route
+	}
+	return fmt.Sprintf("%s of such requests are answered with %d", percent(p.Share), p.Status)
 }
 
 // Try is one route and why it was not taken.

@@ -98,6 +98,12 @@ func (r *Report) lay(s *sheet) {
 	if r.Route != nil {
 		r.Route.lay(s)
 	}
+	if r.Tunnel != "" {
+		s.line("tunnel", r.Tunnel)
+	}
+	for _, p := range r.Before {
+		s.line("besides", p.String())
+	}
 	for i := range r.Destinations {
 		r.Destinations[i].lay(s)
 	}

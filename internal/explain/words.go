@@ -18,9 +18,12 @@ func (e *evaluation) conclude() {
 		return
 	}
 	var parts []string
+	for _, p := range r.Before {
+		parts = append(parts, p.String())
+	}
 	for i := range r.Destinations {
 		if d := &r.Destinations[i]; d.Share > 0 {
-			parts = append(parts, d.fate(len(r.Destinations) > 1))
+			parts = append(parts, d.fate(len(r.Destinations)+len(r.Before) > 1))
 		}
 	}
 	r.Summary = strings.Join(parts, "; ")
@@ -49,7 +52,7 @@ func (d *Destination) fate(split bool) string {
 	name = cmp.Or(name, d.Cluster)
 	s := ""
 	if split {
-		s = share(d.Share) + " "
+		s = percent(d.Share) + " "
 		if !d.works() {
 			s += fmt.Sprintf("fail with %d: ", d.status())
 		}

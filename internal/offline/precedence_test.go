@@ -44,21 +44,56 @@ func TestPrecedence(t *testing.T) {
 	}
 }
 
+// TestPrecedenceIsHeld has every row of the two tables in one of the files of TestPrecedence, or, where the answer is no request's, of
+// the golden files of package compile.
+func TestPrecedenceIsHeld(t *testing.T) {
+	documented, err := os.ReadFile("../../docs/configuration.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	held := map[string]bool{}
+	for _, pattern := range []string{"testdata/precedence/*.txtar", "../control/compile/testdata/precedence/*.txtar"} {
+		files, err := filepath.Glob(pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, file := range files {
+			a, err := txtar.ParseFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			held[strings.TrimSpace(string(a.Comment))] = true
+		}
+	}
+	_, rows, _ := strings.Cut(string(documented), "## Which one counts")
+	rows, _, _ = strings.Cut(rows, "\n## ")
+	for line := range strings.Lines(rows) {
+		row, _, ok := strings.Cut(strings.TrimPrefix(line, "| "), " | ")
+		if strings.HasPrefix(line, "| ") && ok && row != "in conflict" && row != "what is wrong" && !held[row] {
+			t.Errorf("no test holds the row %q", row)
+		}
+	}
+}
+
 // counts runs the tests of an archive over its objects.
 func counts(t *testing.T, file string, a *txtar.Archive, base api.Document) {
 	docs := []api.Document{base}
 	var tests *expect.File
+	var settings *api.Document
 	for _, f := range a.Files {
-		if f.Name != "tests.yaml" {
+		switch f.Name {
+		case "tests.yaml":
+			var err error
+			if tests, err = expect.Parse(file, f.Data); err != nil {
+				t.Fatal(err)
+			}
+		case "mesh-config.yaml":
+			settings = &api.Document{Name: f.Name, Content: f.Data}
+		default:
 			docs = append(docs, api.Document{Name: f.Name, Content: f.Data})
-			continue
-		}
-		var err error
-		if tests, err = expect.Parse(file, f.Data); err != nil {
-			t.Fatal(err)
 		}
 	}
-	st := load(docs, Options{})
+	st := load(docs, Options{RegistryOnly: tests.RegistryOnly, MeshConfig: settings})
 	mesh := explain.Over(st.mesh)
 	for _, test := range tests.Tests {
 		if r := test.Run(file, mesh, false); !r.Passed() {

@@ -30,7 +30,9 @@ func (o Options) settings() (model.Settings, []model.Finding) {
 	if o.MeshConfig == nil {
 		return s, nil
 	}
-	return compile.StartSettings(o.MeshConfig.Name, o.MeshConfig.Content, s)
+	s, findings := compile.StartSettings(o.MeshConfig.Name, o.MeshConfig.Content, s)
+	s.RegistryOnly = s.RegistryOnly || o.RegistryOnly
+	return s, findings
 }
 
 // Analysis is what there is to say about documents.

@@ -20,7 +20,7 @@ func (x *exchange) again(ok bool) bool {
 		x.dropResponse()
 	}
 	if x.failures < len(x.failed) {
-		x.failed[x.failures] = x.to.host
+		x.failed[x.failures] = x.to.Host
 		x.failures++
 	}
 	if p := x.pumping; p != nil {
@@ -115,12 +115,12 @@ const maxUntaken = 8
 func (x *exchange) payRetry() bool {
 	if !x.retrying {
 		if !x.breaker().Retry() {
-			x.cluster.tally.retryOverflow.Add(1)
+			x.cluster.Tally.RetryOverflow.Add(1)
 			return false
 		}
 		x.retrying = true
 	}
-	return x.unsent || x.cluster.budget.Retry()
+	return x.unsent || x.cluster.Budget.Retry()
 }
 
 // backOff waits before the next attempt; false means that there is no time for one.

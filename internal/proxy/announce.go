@@ -4,14 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
-	"time"
 
+	"github.com/weftmesh/weft/internal/proxy/cluster"
 	"github.com/weftmesh/weft/internal/proxy/conf"
 	"github.com/weftmesh/weft/internal/proxy/failure"
 	"github.com/weftmesh/weft/internal/proxy/proxyproto"
-	"github.com/weftmesh/weft/internal/proxy/upstream"
 )
 
 // announced reads the PROXY protocol header that a listener wants and reports whether the connection may go on. From then on the
@@ -41,37 +39,7 @@ func (d *downstream) announced(want *conf.ProxyProtocol) bool {
 	return true
 }
 
-// clientKey is the context key of the connection on whose behalf an endpoint is connected to.
-type clientKey struct{}
-
 // connecting is the context for connecting to an endpoint on the client's behalf.
-func (d *downstream) connecting(to *endpoint) context.Context {
-	if !to.announces {
-		return d.p.ctx
-	}
-	return context.WithValue(d.p.ctx, clientKey{}, d)
-}
-
-// announcing makes connections that begin with a PROXY protocol header. It names the client of the context, and says that there is
-// none where the proxy connects for itself.
-func announcing(dial upstream.Dial, version uint8) upstream.Dial {
-	return func(ctx context.Context, address string) (net.Conn, error) {
-		c, err := dial(ctx, address)
-		if err != nil {
-			return nil, err
-		}
-		var from, to netip.AddrPort
-		if d, ok := ctx.Value(clientKey{}).(*downstream); ok {
-			from, to = d.remote, d.destination
-		}
-		deadline, _ := ctx.Deadline()
-		if err = c.SetWriteDeadline(deadline); err == nil {
-			_, err = c.Write(proxyproto.Append(nil, version, from, to))
-		}
-		if err = errors.Join(err, c.SetWriteDeadline(time.Time{})); err != nil {
-			c.Close()
-			return nil, fmt.Errorf("proxy protocol header: %w", err)
-		}
-		return c, nil
-	}
+func (d *downstream) connecting(to *cluster.Endpoint) context.Context {
+	return to.OnBehalf(d.p.ctx, d.remote, d.destination)
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/weftmesh/weft/internal/proxy/conn"
 	"github.com/weftmesh/weft/internal/proxy/listen"
 	"github.com/weftmesh/weft/internal/proxy/route"
+	"github.com/weftmesh/weft/internal/proxy/track"
 	"github.com/weftmesh/weft/internal/telemetry"
 	"github.com/weftmesh/weft/internal/wire"
 )
@@ -72,7 +73,7 @@ type downstream struct {
 	remoteAs string // see remoteText
 
 	// track is the connection's, whatever number of streams it has.
-	track *tracked
+	track *track.Conn
 }
 
 type inboundEdge struct {
@@ -83,7 +84,7 @@ type inboundEdge struct {
 
 func (p *Proxy) newDownstream(a listen.Accepted, dir direction) *downstream {
 	return &downstream{p: p, accepted: a, direction: dir, conn: a.Conn, remote: a.Conn.RemoteAddr(), direct: a.Conn.RemoteAddr(), local: a.Conn.LocalAddr(),
-		destination: a.Destination, app: a.Destination, port: a.Destination.Port(), track: &tracked{}}
+		destination: a.Destination, app: a.Destination, port: a.Destination.Port(), track: &track.Conn{Outbound: dir == outbound}}
 }
 
 func (d *downstream) secured(s listen.Secured) {

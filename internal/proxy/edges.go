@@ -4,6 +4,7 @@ import (
 	"strings"
 
 	"github.com/weftmesh/weft/internal/identity"
+	"github.com/weftmesh/weft/internal/proxy/cluster"
 	"github.com/weftmesh/weft/internal/proxy/conf"
 	"github.com/weftmesh/weft/internal/telemetry"
 )
@@ -20,14 +21,14 @@ func (x *exchange) edge() *telemetry.Edge {
 	if x.to == nil {
 		return x.p.sourceEdge(x.clusterConf(), nil, protocol)
 	}
-	slot := &x.to.httpEdge
+	slot := &x.to.HTTPEdge
 	if protocol == "grpc" {
-		slot = &x.to.grpcEdge
+		slot = &x.to.GRPCEdge
 	}
 	if e := slot.Load(); e != nil {
 		return e
 	}
-	e := x.p.sourceEdge(x.cluster.conf, x.to, protocol)
+	e := x.p.sourceEdge(x.cluster.Conf, x.to, protocol)
 	slot.Store(e)
 	return e
 }
@@ -36,19 +37,19 @@ func (x *exchange) clusterConf() *conf.Cluster {
 	if x.cluster == nil {
 		return nil
 	}
-	return x.cluster.conf
+	return x.cluster.Conf
 }
 
 // sourceEdge makes the series of the source's side. c and to may be nil when the request did not get that far.
-func (p *Proxy) sourceEdge(c *conf.Cluster, to *endpoint, protocol string) *telemetry.Edge {
+func (p *Proxy) sourceEdge(c *conf.Cluster, to *cluster.Endpoint, protocol string) *telemetry.Edge {
 	k := telemetry.EdgeKey{Reporter: telemetry.FromSource, Source: p.self(), Protocol: protocol, Security: "unknown"}
 	describeService(&k, c)
 	if to != nil {
-		e := to.host.Endpoint
+		e := to.Host.Endpoint
 		k.Destination = telemetry.Workload{Workload: e.Workload, Namespace: e.WorkloadNamespace, App: e.App, Version: e.Version,
 			Service: e.CanonicalService, Revision: e.Revision, Cluster: p.opt.Bootstrap.Node.Cluster}
 		k.Security = "none"
-		if to.raw.Source != nil {
+		if to.Raw.Source != nil {
 			k.Security = "mutual_tls"
 			k.Destination.Principal = p.principal(e)
 		}

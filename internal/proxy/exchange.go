@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/weftmesh/weft/internal/proxy/balance"
+	"github.com/weftmesh/weft/internal/proxy/cluster"
 	"github.com/weftmesh/weft/internal/proxy/conf"
 	"github.com/weftmesh/weft/internal/proxy/failure"
 	"github.com/weftmesh/weft/internal/proxy/filter/authz"
@@ -18,6 +19,7 @@ import (
 	"github.com/weftmesh/weft/internal/proxy/message"
 	"github.com/weftmesh/weft/internal/proxy/relay"
 	"github.com/weftmesh/weft/internal/proxy/route"
+	"github.com/weftmesh/weft/internal/proxy/side"
 	"github.com/weftmesh/weft/internal/telemetry"
 )
 
@@ -42,7 +44,7 @@ type progress struct {
 	// Set by begin.
 	p     *Proxy
 	d     *downstream
-	down  clientSide
+	down  side.Client
 	start time.Time
 
 	entered bool // the guard counts the request
@@ -54,7 +56,7 @@ type progress struct {
 	matched  route.Result
 	matching route.Request
 	random   uint64 // of the request, drawn once; 0 before
-	cluster  *cluster
+	cluster  *cluster.Cluster
 	split    *conf.WeightedCluster
 	direct   netip.AddrPort // for original destination clusters
 	fault    fault.Injection
@@ -77,15 +79,15 @@ type progress struct {
 
 	// The attempt under way.
 	attempt int
-	to      *endpoint
-	call    call
-	call2   call2 // what call is, for HTTP/2
-	using   bool  // the endpoint counts this request
-	unsent  bool  // the attempt failed before a byte of the request was written
-	spent   bool  // the client's body was taken and is not kept
-	stale   bool  // it failed on a connection that was kept from earlier
-	free    bool  // the repetition over a new connection, which no policy needs to allow, was made
-	untaken int   // endpoints that have not taken the request
+	to      *cluster.Endpoint
+	call    side.Call
+	call2   side.Call2 // what call is, for HTTP/2
+	using   bool       // the endpoint counts this request
+	unsent  bool       // the attempt failed before a byte of the request was written
+	spent   bool       // the client's body was taken and is not kept
+	stale   bool       // it failed on a connection that was kept from earlier
+	free    bool       // the repetition over a new connection, which no policy needs to allow, was made
+	untaken int        // endpoints that have not taken the request
 	// exhausted: the policy would repeat the attempt, and allows no more.
 	exhausted bool
 	counted   bool      // the cluster's breaker counts this request
@@ -192,7 +194,7 @@ func (x *exchange) gone(op string, err error) bool {
 }
 
 // begin takes an exchange for the request that is about to be read.
-func (p *Proxy) begin(d *downstream, c clientSide) *exchange {
+func (p *Proxy) begin(d *downstream, c side.Client) *exchange {
 	x := p.exchanges.Get().(*exchange)
 	x.p, x.d, x.down, x.start, x.upstreamTime = p, d, c, p.opt.Now(), -1
 	return x

@@ -5,7 +5,6 @@ import (
 	"net/http"
 
 	"github.com/weftmesh/weft/internal/proxy/admin"
-	"github.com/weftmesh/weft/internal/proxy/conf"
 	"github.com/weftmesh/weft/internal/proxy/overload"
 	"github.com/weftmesh/weft/internal/telemetry"
 )
@@ -41,51 +40,8 @@ func (p *Proxy) Unready() string {
 	return p.state.Missing()
 }
 
-func shown(l *conf.Limits) admin.Limits {
-	return admin.Limits{MaxConnections: l.MaxConnections, MaxPending: l.MaxPending, MaxRequests: l.MaxRequests, MaxRetries: l.MaxRetries}
-}
-
 // Clusters describes all running clusters.
-func (p *Proxy) Clusters() []admin.Cluster {
-	var list []admin.Cluster
-	for _, c := range p.clusters.all() {
-		s := admin.Cluster{Name: c.conf.Name, Endpoints: []admin.Endpoint{}, Limits: shown(&c.conf.Limits)}
-		if c.conf.High != (conf.Limits{}) {
-			high := shown(&c.conf.High)
-			s.High = &high
-		}
-		s.Names = c.describeNames()
-		where := c.places()
-		s.Connections, s.Pending, s.Requests, s.Retries = c.inUse()
-		for _, e := range c.endpoints() {
-			ce := e.host.Endpoint
-			es := admin.Endpoint{Address: e.raw.Address, Hostname: ce.Host, Workload: ce.Workload, Condition: e.host.Condition(),
-				MutualTLS: e.raw.Source != nil, Active: e.host.Active(), Healthy: ce.Healthy, Draining: ce.Draining, Degraded: ce.Degraded,
-				Ejected: e.host.Ejected(), Failing: e.host.Failing(), Weight: ce.Weight}
-			if l := where[ce]; l != nil {
-				es.Priority, es.Region, es.Zone, es.SubZone = l.Priority, l.Region, l.Zone, l.SubZone
-			}
-			es.Open, es.Idle = e.pool.Count()
-			if f := e.host.LastFailure(); f != nil {
-				es.LastFailure, es.FailedAt = f.Text, f.At
-			}
-			s.Endpoints = append(s.Endpoints, es)
-		}
-		list = append(list, s)
-	}
-	return list
-}
-
-// places says in which locality each endpoint is.
-func (c *cluster) places() map[*conf.Endpoint]*conf.Locality {
-	m := map[*conf.Endpoint]*conf.Locality{}
-	for i := range c.conf.Localities {
-		for _, e := range c.conf.Localities[i].Endpoints {
-			m[e] = &c.conf.Localities[i]
-		}
-	}
-	return m
-}
+func (p *Proxy) Clusters() []admin.Cluster { return p.clusters.Describe() }
 
 // drain begins draining, of what the workload calls too unless inboundOnly.
 func (p *Proxy) drain(inboundOnly bool) {
@@ -103,20 +59,10 @@ func (p *Proxy) Listeners() []admin.Listener {
 	return nil
 }
 
-func (c *cluster) endpoints() []*endpoint {
-	list := append([]*endpoint(nil), c.ends...)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, e := range c.visited {
-		list = append(list, e)
-	}
-	return list
-}
-
 // gauges are the proxy's own metrics.
 func (p *Proxy) gauges(page *telemetry.Page) {
 	page.Stats(p.Stats())
-	open, working := p.tracker.counts()
+	open, working := p.tracker.Counts()
 	page.Gauge("weft_downstream_connections", "Open HTTP connections of clients.", float64(open))
 	page.Gauge("weft_downstream_requests_active", "Requests under way.", float64(working))
 	load := p.guard.Facts()

@@ -10,10 +10,12 @@ import (
 	"github.com/weftmesh/weft/internal/proxy/filter/authz"
 	"github.com/weftmesh/weft/internal/proxy/filter/cors"
 	"github.com/weftmesh/weft/internal/proxy/filter/fault"
+	"github.com/weftmesh/weft/internal/proxy/filter/grpcweb"
 	"github.com/weftmesh/weft/internal/proxy/filter/headers"
 	"github.com/weftmesh/weft/internal/proxy/filter/retry"
 	"github.com/weftmesh/weft/internal/proxy/filter/rewrite"
 	"github.com/weftmesh/weft/internal/proxy/message"
+	"github.com/weftmesh/weft/internal/proxy/side"
 )
 
 // authorize asks the policies. Only inbound chains and gateways have any.
@@ -74,7 +76,7 @@ func (x *exchange) inject() bool {
 
 // delay waits for the injected time, unless the client leaves before.
 func (x *exchange) delay() bool {
-	if x.down.pause(x.p.ctx, x.fault.Delay, x.req.Body.Kind == message.NoBody) {
+	if x.down.Pause(x.p.ctx, x.fault.Delay, x.req.Body.Kind == message.NoBody) {
 		return true
 	}
 	if err := x.p.ctx.Err(); err != nil {
@@ -126,4 +128,20 @@ func (x *exchange) apply(c *conf.HeaderChange) {
 	if c.Host != "" {
 		x.req.Authority = c.Host
 	}
+}
+
+// translate takes a request of gRPC-Web for one of gRPC, where the listener says so.
+func (x *exchange) translate() {
+	if x.http == nil || !x.http.GRPCWeb || x.isGRPC {
+		return
+	}
+	if call, ok := grpcweb.Enter(&x.req); ok {
+		x.down, x.isGRPC = side.NewWeb(x.down, call), true
+	}
+}
+
+// translated reports whether the request was one of gRPC-Web. What it is now knows HTTP/2 alone.
+func (x *exchange) translated() bool {
+	_, ok := x.down.(*side.Web)
+	return ok
 }

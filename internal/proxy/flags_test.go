@@ -217,11 +217,11 @@ func (r *flagRig) occupy() {
 	r.client.m.t.Cleanup(func() { cancel(); <-done })
 	name := fmt.Sprint("web", r.port)
 	eventually(r.client.m.t, "a request under way", func() bool {
-		c := r.client.proxy.clusters.get(name)
+		c := r.client.proxy.clusters.Get(name)
 		if c == nil {
 			return false
 		}
-		_, _, requests, _ := c.breaker.InUse()
+		_, _, requests, _ := c.Breaker.InUse()
 		return requests == 1
 	})
 }

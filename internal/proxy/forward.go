@@ -7,17 +7,19 @@ import (
 	"time"
 
 	"github.com/weftmesh/weft/internal/proxy/balance"
+	"github.com/weftmesh/weft/internal/proxy/cluster"
 	"github.com/weftmesh/weft/internal/proxy/conf"
 	"github.com/weftmesh/weft/internal/proxy/failure"
 	"github.com/weftmesh/weft/internal/proxy/message"
+	"github.com/weftmesh/weft/internal/proxy/side"
 	"github.com/weftmesh/weft/internal/proxy/upstream"
 )
 
 // connect takes a connection to the endpoint.
 func (x *exchange) connect() bool {
 	x.unsent, x.stale = true, false
-	if x.to.err != nil {
-		return x.fail(failure.TLSFailed, "connect", x.to.err)
+	if x.to.Err != nil {
+		return x.fail(failure.TLSFailed, "connect", x.to.Err)
 	}
 	now, deadline := x.start, x.attemptDeadline()
 	if x.attempt > 1 {
@@ -47,15 +49,15 @@ func (x *exchange) connect() bool {
 // open takes a connection to the endpoint, or a part of one.
 func (x *exchange) open(now, deadline time.Time) error {
 	ctx, pool := x.d.connecting(x.to), x.pool()
-	if multiplexed(x.cluster.conf, x.to, &x.req, x.d.direction == gateway && x.d.secure) || x.translated() {
+	if multiplexed(x.cluster.Conf, x.to, &x.req, x.d.direction == gateway && x.d.secure) || x.translated() {
 		c := &x.call2
 		if x.hedges() {
-			c = &call2{} // there may be several at a time
+			c = &side.Call2{} // there may be several at a time
 		}
-		err := c.lease(ctx, pool, deadline, x.p.opt.Now)
+		err := c.Lease(ctx, pool, deadline, x.p.opt.Now)
 		if err == nil {
 			x.call = c
-			x.req.Scheme = x.to.scheme(x.req.Scheme)
+			x.req.Scheme = x.to.Scheme(x.req.Scheme)
 			return nil
 		}
 		if !errors.Is(err, upstream.ErrHTTP1) {
@@ -70,7 +72,7 @@ func (x *exchange) open(now, deadline time.Time) error {
 		up, err = pool.Get(ctx, now, deadline)
 	}
 	if err == nil {
-		x.call = newCall1(up, pool)
+		x.call = side.NewCall1(up, pool)
 	}
 	return err
 }
@@ -78,12 +80,12 @@ func (x *exchange) open(now, deadline time.Time) error {
 // multiplexed reports whether a request goes out as HTTP/2. Where the service's protocol is the client's, clients with whom HTTP/2 was
 // negotiated at a gateway say nothing of it: they speak it because we offered it. gRPC knows nothing else. Upgrades go where they
 // were invented, unless the service has declared HTTP/2.
-func multiplexed(c *conf.Cluster, to *endpoint, r *message.Request, negotiated bool) bool {
+func multiplexed(c *conf.Cluster, to *cluster.Endpoint, r *message.Request, negotiated bool) bool {
 	switch c.Speaks {
 	case conf.HTTP2:
 		return true
 	case conf.ByALPN:
-		return to.tls && r.Upgrade == "" && !to.pool.HTTP1Only()
+		return to.TLS && r.Upgrade == "" && !to.Pool.HTTP1Only()
 	case conf.AsClient:
 		if r.Upgrade != "" || r.Proto < message.HTTP2 {
 			return false
@@ -93,23 +95,15 @@ func multiplexed(c *conf.Cluster, to *endpoint, r *message.Request, negotiated b
 	return false
 }
 
-// scheme is what a request is said to come by, where it says that: https to services outside whose TLS we make.
-func (e *endpoint) scheme(of string) string {
-	if e.tls && e.raw.Source == nil {
-		return "https"
-	}
-	return of
-}
-
 // reportUnreached tells the balancer about an endpoint that could not be reached, unless that was our own limit.
 func (x *exchange) reportUnreached(err error) {
 	var u *upstream.Error
 	if errors.As(err, &u) && u.Ours() {
-		x.p.clusters.trim(x.p.opt.Now())
+		x.p.clusters.Trim(x.p.opt.Now())
 	}
 	if errors.As(err, &u) && (u.Op == upstream.Connect || u.Op == upstream.Handshake) && !errors.Is(u.Err, context.Canceled) && !u.Ours() {
 		if x.deadline.IsZero() || x.p.opt.Now().Before(x.deadline) {
-			x.cluster.balancer.Report(x.to.host, balance.ConnectFailed, x.p.opt.Now().Sub(x.tried), u)
+			x.cluster.Balancer.Report(x.to.Host, balance.ConnectFailed, x.p.opt.Now().Sub(x.tried), u)
 		}
 	}
 	if x.expired() && errors.As(err, &u) && u.Timeout() {
@@ -196,7 +190,7 @@ func (x *exchange) broken(op string, err error) bool {
 	if x.stale && !x.call.ResponseStarted() {
 		return false // the endpoint timed an idle connection out; that is no sign of ill health
 	}
-	x.cluster.balancer.Report(x.to.host, balance.Broken, x.p.opt.Now().Sub(x.tried), x.err)
+	x.cluster.Balancer.Report(x.to.Host, balance.Broken, x.p.opt.Now().Sub(x.tried), x.err)
 	return false
 }
 
@@ -228,7 +222,7 @@ func (x *exchange) giveBack(fit bool) {
 		x.pumping = nil
 	}
 	if x.call != nil {
-		x.down.forget()
+		x.down.Forget()
 		if x.sending.Set() || x.receiving.Set() {
 			x.timed = true
 			x.down.SetReadDeadline(time.Time{})
@@ -245,7 +239,7 @@ func (x *exchange) giveBack(fit bool) {
 		x.call.End(fit || x.err == nil, now)
 	}
 	if x.using {
-		x.to.host.End()
+		x.to.Host.End()
 	}
 	x.call, x.timed, x.using = nil, false, false
 }

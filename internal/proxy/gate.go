@@ -7,6 +7,7 @@ import (
 	"github.com/weftmesh/weft/internal/proxy/conf"
 	"github.com/weftmesh/weft/internal/proxy/failure"
 	"github.com/weftmesh/weft/internal/proxy/filter/ratelimit"
+	"github.com/weftmesh/weft/internal/proxy/steady"
 )
 
 // gates counts the connections that gates limit, by their keys. The zero value is ready.
@@ -41,7 +42,7 @@ func (d *downstream) pass(chain *conf.Chain) bool {
 	for i := range chain.Gates {
 		g := &chain.Gates[i]
 		if l := g.Rate; l != nil {
-			v := d.p.limits.Get(l).Check(steady(d.p.opt.Now()).UnixNano(), nil, [2][]conf.LimitRule{}, &ratelimit.Scratch{})
+			v := d.p.limits.Get(l).Check(steady.Time(d.p.opt.Now()).UnixNano(), nil, [2][]conf.LimitRule{}, &ratelimit.Scratch{})
 			if v.Over {
 				d.turnAway(failure.OverLimit, "limit", overLimitBy(&v))
 				return false

@@ -5,13 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
 	"sync"
-	"time"
 
-	"github.com/weftmesh/weft/internal/proxy/balance"
 	"github.com/weftmesh/weft/internal/proxy/conf"
-	"github.com/weftmesh/weft/internal/proxy/conn"
 	"github.com/weftmesh/weft/internal/proxy/failure"
 	"github.com/weftmesh/weft/internal/proxy/filter/globallimit"
 	"github.com/weftmesh/weft/internal/proxy/filter/ratelimit"
@@ -30,7 +26,7 @@ func (s *services) get(p *Proxy, cluster string) (*globallimit.Client, error) {
 	if c := s.byCluster[cluster]; c != nil {
 		return c, nil
 	}
-	c, err := globallimit.New(func(ctx context.Context) (net.Conn, error) { return p.connectTo(ctx, cluster) })
+	c, err := globallimit.New(func(ctx context.Context) (net.Conn, error) { return p.clusters.Connect(ctx, cluster) })
 	if err != nil {
 		return nil, err
 	}
@@ -48,27 +44,6 @@ func (s *services) close() {
 		c.Close()
 	}
 	s.byCluster = nil
-}
-
-// connectTo opens a connection to an endpoint of a cluster, for the proxy itself.
-func (p *Proxy) connectTo(ctx context.Context, name string) (net.Conn, error) {
-	c := p.clusters.get(name)
-	if c == nil {
-		return nil, fmt.Errorf("cluster %s: not known", name)
-	}
-	c = c.resolved(ctx, time.Time{})
-	to := c.pick(&balance.Choice{}, netip.AddrPort{})
-	if to == nil {
-		return nil, c.whyNone()
-	}
-	if to.err != nil {
-		return nil, to.err
-	}
-	up, err := to.raw.Connect(ctx, time.Time{})
-	if err != nil {
-		return nil, err
-	}
-	return conn.ToNet(up.Conn), nil
 }
 
 // withinGlobal asks the services of the listener's global limits.

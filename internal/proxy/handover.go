@@ -42,7 +42,7 @@ func (r *running) takeOver(ctx context.Context) error {
 	p := r.p
 	if t := p.opt.Taken; t != nil {
 		if r.gateways != nil {
-			if err := r.await(ctx, p.state.Settled()); err != nil || ctx.Err() != nil {
+			if err := r.Await(ctx, p.state.Settled()); err != nil || ctx.Err() != nil {
 				return err
 			}
 		}

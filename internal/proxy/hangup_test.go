@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/weftmesh/weft/internal/proxy/conf"
+	"github.com/weftmesh/weft/internal/proxy/track"
 )
 
 func TestHangUpWhileWaitingReachesTheApplication(t *testing.T) {
@@ -48,7 +49,7 @@ func TestPipelinedRequestIsNoHangUp(t *testing.T) {
 	client, server := pair(t)
 	server.serve(9080, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/1" {
-			time.Sleep(2 * watchAfter) // long enough for the client to be watched
+			time.Sleep(2 * track.WatchAfter) // long enough for the client to be watched
 		}
 		io.WriteString(w, r.URL.Path)
 	}))

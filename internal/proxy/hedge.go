@@ -5,9 +5,11 @@ import (
 	"time"
 
 	"github.com/weftmesh/weft/internal/proxy/balance"
+	"github.com/weftmesh/weft/internal/proxy/cluster"
 	"github.com/weftmesh/weft/internal/proxy/failure"
 	"github.com/weftmesh/weft/internal/proxy/filter/retry"
 	"github.com/weftmesh/weft/internal/proxy/message"
+	"github.com/weftmesh/weft/internal/proxy/side"
 )
 
 // race is an exchange whose attempts are under way at the same time: each one that takes longer than its time gets a rival, and the
@@ -20,8 +22,8 @@ type race struct {
 
 // runner is an attempt that was sent. res and err belong to its goroutine until it has sent the runner to done.
 type runner struct {
-	call  call
-	to    *endpoint
+	call  side.Call
+	to    *cluster.Endpoint
 	timed bool
 	tried time.Time
 	res   message.Response
@@ -80,7 +82,7 @@ func (r *race) rival() bool {
 	}
 	last := r.running[len(r.running)-1]
 	if x.failures < len(x.failed) {
-		x.failed[x.failures] = last.to.host
+		x.failed[x.failures] = last.to.Host
 		x.failures++
 	}
 	x.attempt++
@@ -117,14 +119,14 @@ func (r *race) finish(one *runner) {
 // drop ends an attempt that failed while others run.
 func (r *race) drop(one *runner) {
 	if one.err != nil {
-		r.x.cluster.balancer.Report(one.to.host, balance.Broken, r.x.p.opt.Now().Sub(one.tried), failure.Unanswered("receive", one.err))
+		r.x.cluster.Balancer.Report(one.to.Host, balance.Broken, r.x.p.opt.Now().Sub(one.tried), failure.Unanswered("receive", one.err))
 	} else {
-		r.x.cluster.balancer.Report(one.to.host, balance.OutcomeOf(one.res.Status), r.x.p.opt.Now().Sub(one.tried), nil)
+		r.x.cluster.Balancer.Report(one.to.Host, balance.OutcomeOf(one.res.Status), r.x.p.opt.Now().Sub(one.tried), nil)
 	}
 	r.end(one)
 }
 
 func (r *race) end(one *runner) {
 	one.call.End(false, r.x.p.opt.Now())
-	one.to.host.End()
+	one.to.Host.End()
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/weftmesh/weft/internal/proxy/failure"
 	"github.com/weftmesh/weft/internal/proxy/listen"
 	"github.com/weftmesh/weft/internal/proxy/route"
+	"github.com/weftmesh/weft/internal/proxy/track"
 	"github.com/weftmesh/weft/internal/wire"
 )
 
@@ -65,6 +66,7 @@ func (d *downstream) serveListener(l *conf.Listener) {
 	var s *stream
 	if raw, _ := route.Chain(l, &d.info); raw != nil && raw.TCP != nil && raw.TLS == nil {
 		s = d.newStream(raw.TCP) // plaintext whose server may speak first is possible
+		defer s.release()
 	}
 	found, err := d.look(l, s)
 	if err != nil {
@@ -120,11 +122,11 @@ func (d *downstream) look(l *conf.Listener, s *stream) (detected, error) {
 // unheardYet has a connection on which nothing was said end as idle ones do, when the proxy drains or is short of something. What it
 // gives ends that.
 func (d *downstream) unheardYet(silence time.Duration) (heard func() error) {
-	d.track.conn, d.track.idle, d.track.dir = d.conn, silence, d.direction
-	d.track.enter(idle, d.p.opt.Now())
-	d.p.tracker.add(d.track)
+	d.track.Conn, d.track.Idle = d.conn, silence
+	d.track.Enter(track.Idle, d.p.opt.Now())
+	d.p.tracker.Add(d.track)
 	return func() error {
-		d.p.tracker.remove(d.track)
+		d.p.tracker.Remove(d.track)
 		return d.conn.SetReadDeadline(time.Time{}) // a sweep may have set it
 	}
 }
@@ -215,6 +217,7 @@ func (d *downstream) serveChain(chain *conf.Chain, s *stream, found *detected) {
 		}
 		if s != nil && found.early != nil && (t == s || sameClusters(t.tcp, s.tcp)) {
 			t.cluster, t.to = s.cluster, s.to
+			t.held, s.held = s.held, held{}
 			t.early(found.early)
 			found.early = nil
 		}
@@ -224,7 +227,7 @@ func (d *downstream) serveChain(chain *conf.Chain, s *stream, found *detected) {
 
 // sameClusters reports whether a connection opened for one chain serves the other: both lead to the same single cluster.
 func sameClusters(a, b *conf.TCP) bool {
-	return len(a.Clusters) == 1 && len(b.Clusters) == 1 && a.Clusters[0].Cluster == b.Clusters[0].Cluster
+	return a.Tunnel == nil && b.Tunnel == nil && len(a.Clusters) == 1 && len(b.Clusters) == 1 && a.Clusters[0].Cluster == b.Clusters[0].Cluster
 }
 
 // serveVersion serves the version of HTTP that the connection turned out to be: by its first bytes, or by what was agreed on in the

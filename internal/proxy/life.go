@@ -48,7 +48,7 @@ func (p *Proxy) Run(ctx context.Context) error {
 	if err := r.bind(); err != nil {
 		return err
 	}
-	if err := r.await(ctx, p.state.Configured()); err != nil || ctx.Err() != nil {
+	if err := r.Await(ctx, p.state.Configured()); err != nil || ctx.Err() != nil {
 		return err
 	}
 	r.accept()
@@ -56,7 +56,7 @@ func (p *Proxy) Run(ctx context.Context) error {
 	if err := r.takeOver(ctx); err != nil || ctx.Err() != nil {
 		return err
 	}
-	err = r.await(ctx, nil)
+	err = r.Await(ctx, nil)
 	if p.replaced.Load() {
 		r.fade(ctx)
 	} else {
@@ -99,9 +99,9 @@ const drainPoll = 10 * time.Millisecond
 
 func (p *Proxy) draining() bool { return p.drainFrom.Load() != 0 }
 
-// closing reports whether a connection of that direction shall carry no further request.
-func (p *Proxy) closing(d direction) bool {
-	return p.ending.Load() || d != outbound && p.draining() || p.guard.Stage() >= overload.Shrink
+// closing reports whether a connection, of our own workload or another, shall carry no further request.
+func (p *Proxy) closing(outbound bool) bool {
+	return p.ending.Load() || !outbound && p.draining() || p.guard.Stage() >= overload.Shrink
 }
 
 // running is a Run under way.
@@ -151,7 +151,8 @@ func (r *running) fails(what string, err error) {
 // background starts what runs for as long as the proxy does.
 func (r *running) background() {
 	p := r.p
-	r.work.Go(func() { p.clusters.run(r.hard) })
+	p.clusters.Open(r.hard)
+	r.work.Go(p.clusters.Run)
 	r.work.Go(func() { p.sweep(r.hard) })
 	r.work.Go(func() { p.guard.Run(r.hard, p.log) })
 	if p.plane != nil {
@@ -165,8 +166,8 @@ func (r *running) background() {
 	}
 }
 
-// await returns when the proxy may accept (ready), or when ctx ended, a successor has taken over or something failed.
-func (r *running) await(ctx context.Context, ready <-chan struct{}) error {
+// Await returns when the proxy may accept (ready), or when ctx ended, a successor has taken over or something failed.
+func (r *running) Await(ctx context.Context, ready <-chan struct{}) error {
 	for drained := r.p.drainNow; ; drained = nil {
 		select {
 		case err := <-r.failed:
@@ -183,9 +184,12 @@ func (r *running) await(ctx context.Context, ready <-chan struct{}) error {
 	}
 }
 
+// sweepEvery is how often the connections of clients are looked at.
+const sweepEvery = 100 * time.Millisecond
+
 // sweep looks after connections until ctx ends.
 func (p *Proxy) sweep(ctx context.Context) {
-	tick := time.NewTicker(sweepEvery / 10)
+	tick := time.NewTicker(sweepEvery)
 	defer tick.Stop()
 	for {
 		select {
@@ -200,7 +204,7 @@ func (p *Proxy) sweep(ctx context.Context) {
 			if graced || short {
 				grace = p.drainGrace()
 			}
-			p.tracker.sweep(now, graced || short, grace, func(d direction) bool { return short || p.closing(d) })
+			p.tracker.Sweep(now, graced || short, grace, func(outbound bool) bool { return short || p.closing(outbound) })
 		}
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/weftmesh/weft/internal/proxy/failure"
 	"github.com/weftmesh/weft/internal/proxy/filter/headers"
 	"github.com/weftmesh/weft/internal/proxy/filter/ratelimit"
+	"github.com/weftmesh/weft/internal/proxy/steady"
 )
 
 // errOverloaded is what refused requests are told.
@@ -60,7 +61,7 @@ func (x *exchange) count(l *conf.LocalLimit) bool {
 	if x.split != nil {
 		c.request.Destination = x.split.Cluster
 	}
-	v := x.p.limits.Get(l).Check(steady(x.start).UnixNano(), &c.request, x.limitRules(l.VirtualHost), &c.scratch)
+	v := x.p.limits.Get(l).Check(steady.Time(x.start).UnixNano(), &c.request, x.limitRules(l.VirtualHost), &c.scratch)
 	c.request = ratelimit.Request{}
 	x.p.countings.Put(c)
 	if l.Report && v.Limit != 0 && (!x.report || v.Left < x.quota.Left) {

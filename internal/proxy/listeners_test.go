@@ -413,7 +413,7 @@ func TestDrainOfInboundOnly(t *testing.T) {
 		if w.Code != 200 || client.proxy.Unready() != "draining" {
 			t.Fatalf("%s: %d, %q", path, w.Code, client.proxy.Unready())
 		}
-		if closes, want := client.proxy.closing(outbound), path == "/drain_listeners"; closes != want || !client.proxy.closing(inbound) {
+		if closes, want := client.proxy.closing(true), path == "/drain_listeners"; closes != want || !client.proxy.closing(false) {
 			t.Errorf("%s: outbound connections end: %v, want %v", path, closes, want)
 		}
 		if status, _, _ := client.get(client.client(), "http://reviews:9080/"); status != 200 {

@@ -94,7 +94,7 @@ func (x *exchange) findCluster(f *conf.Forward) bool {
 	if x.split == nil {
 		return x.fail(failure.NoCluster, "route", errors.New("no cluster"))
 	}
-	if x.cluster = x.p.clusters.get(x.split.Cluster); x.cluster == nil {
+	if x.cluster = x.p.clusters.Get(x.split.Cluster); x.cluster == nil {
 		x.fail(failure.NoCluster, "route", fmt.Errorf("cluster %s: not known", x.split.Cluster))
 		x.err.Code = f.UnknownStatus
 		return false

@@ -8,8 +8,10 @@ import (
 	"time"
 
 	"github.com/weftmesh/weft/internal/proxy/balance"
+	"github.com/weftmesh/weft/internal/proxy/cluster"
 	"github.com/weftmesh/weft/internal/proxy/conf"
 	"github.com/weftmesh/weft/internal/proxy/message"
+	"github.com/weftmesh/weft/internal/proxy/side"
 	"github.com/weftmesh/weft/internal/proxy/upstream"
 )
 
@@ -35,7 +37,7 @@ func (x *exchange) mirror() {
 
 func (x *exchange) mirrorTo(m *conf.Mirror) {
 	p := x.p
-	c := p.clusters.get(m.Cluster)
+	c := p.clusters.Get(m.Cluster)
 	if c == nil || x.req.Upgrade != "" || x.req.Body.Kind != message.NoBody && x.body == nil && !x.down.BodyDone() {
 		p.unmirrored.Add(1)
 		return
@@ -82,7 +84,7 @@ func cloneRequest(r *message.Request) message.Request {
 // shadow is one mirrored request.
 type shadow struct {
 	p        *Proxy
-	cluster  *cluster
+	cluster  *cluster.Cluster
 	direct   netip.AddrPort
 	keepHost bool
 	req      message.Request
@@ -91,13 +93,13 @@ type shadow struct {
 
 // send makes one attempt and drops the answer.
 func (s *shadow) send() bool {
-	s.cluster = s.cluster.resolved(s.p.ctx, time.Time{})
-	to := s.cluster.pick(&balance.Choice{}, s.direct)
-	if to == nil || to.err != nil {
+	s.cluster = s.cluster.Resolved(s.p.ctx, time.Time{})
+	to := s.cluster.Pick(&balance.Choice{}, s.direct)
+	if to == nil || to.Err != nil {
 		return false
 	}
 	if s.req.Authority == "" {
-		s.req.Authority = s.cluster.authority(to)
+		s.req.Authority = s.cluster.Authority(to)
 	}
 	if !s.keepHost {
 		s.req.Authority = shadowHost(s.req.Authority)
@@ -108,8 +110,8 @@ func (s *shadow) send() bool {
 	if err != nil {
 		return false
 	}
-	to.host.Begin()
-	defer to.host.End()
+	to.Host.Begin()
+	defer to.Host.End()
 	call.SetReadDeadline(deadline)
 	ok := s.exchange(call)
 	call.SetReadDeadline(time.Time{})
@@ -117,22 +119,22 @@ func (s *shadow) send() bool {
 	return ok
 }
 
-func (s *shadow) open(to *endpoint, now, deadline time.Time) (call, error) {
-	if multiplexed(s.cluster.conf, to, &s.req, false) {
-		c := &call2{}
-		s.req.Scheme = to.scheme(s.req.Scheme)
-		if err := c.lease(s.p.ctx, to.pool, deadline, s.p.opt.Now); !errors.Is(err, upstream.ErrHTTP1) {
+func (s *shadow) open(to *cluster.Endpoint, now, deadline time.Time) (side.Call, error) {
+	if multiplexed(s.cluster.Conf, to, &s.req, false) {
+		c := &side.Call2{}
+		s.req.Scheme = to.Scheme(s.req.Scheme)
+		if err := c.Lease(s.p.ctx, to.Pool, deadline, s.p.opt.Now); !errors.Is(err, upstream.ErrHTTP1) {
 			return c, err
 		}
 	}
-	up, err := to.pool.Get(s.p.ctx, now, deadline)
+	up, err := to.Pool.Get(s.p.ctx, now, deadline)
 	if err != nil {
 		return nil, err
 	}
-	return newCall1(up, to.pool), nil
+	return side.NewCall1(up, to.Pool), nil
 }
 
-func (s *shadow) exchange(call call) bool {
+func (s *shadow) exchange(call side.Call) bool {
 	if call.WriteRequest(&s.req) != nil || len(s.body) > 0 && call.WriteBody(s.body) != nil || call.FinishBody(nil) != nil {
 		return false
 	}

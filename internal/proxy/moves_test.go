@@ -12,7 +12,6 @@ import (
 	"golang.org/x/net/http2"
 
 	"github.com/weftmesh/weft/internal/proxy/conf"
-	"github.com/weftmesh/weft/internal/proxy/conn"
 	"github.com/weftmesh/weft/internal/proxy/listen"
 )
 
@@ -220,33 +219,6 @@ func TestAcceptedAtTheLastMomentIsCounted(t *testing.T) {
 	s.Wait()
 }
 
-// interrupted notes that its reads were made to fail.
-type interrupted struct {
-	conn.Conn
-	cut bool
-}
-
-func (c *interrupted) SetReadDeadline(time.Time) error {
-	c.cut = true
-	return nil
-}
-
-// TestDrainingGracesConnectionsThatHaveJustCome: their first request is on its way, and would be lost.
-func TestDrainingGracesConnectionsThatHaveJustCome(t *testing.T) {
-	now := time.Now()
-	for idleFor, cut := range map[time.Duration]bool{0: false, time.Second / 2: false, 2 * time.Second: true} {
-		c := &interrupted{}
-		var tr tracker
-		one := &tracked{conn: c, idle: time.Hour}
-		one.enter(idle, now.Add(-idleFor))
-		tr.add(one)
-		tr.sweep(now, true, time.Second, func(direction) bool { return true })
-		if c.cut != cut {
-			t.Errorf("idle for %v: interrupted %v", idleFor, c.cut)
-		}
-	}
-}
-
 // TestClusterLeavesAfterRouting takes a request's cluster out of the configuration when it was routed there and, by an injected
 // delay, has not connected yet: it goes where it was routed.
 func TestClusterLeavesAfterRouting(t *testing.T) {
@@ -263,17 +235,16 @@ func TestClusterLeavesAfterRouting(t *testing.T) {
 		done <- status
 	}()
 	eventually(t, "the request's arrival", func() bool {
-		_, working := client.proxy.tracker.counts()
+		_, working := client.proxy.tracker.Counts()
 		return working == 1
 	})
 	client.config.publish(func(s *conf.Snapshot, _ map[string]*conf.Target) { delete(s.Clusters, "reviews") })
-	eventually(t, "the cluster's leaving", func() bool { return client.proxy.clusters.get("reviews") == nil })
+	eventually(t, "the cluster's leaving", func() bool { return client.proxy.clusters.Get("reviews") == nil })
 	if status := <-done; status != 200 {
 		t.Errorf("status %d", status)
 	}
-	eventually(t, "the closing of its pools", func() bool {
-		client.proxy.clusters.mu.Lock()
-		defer client.proxy.clusters.mu.Unlock()
-		return len(client.proxy.clusters.gone) == 0
+	eventually(t, "the closing of its connections", func() bool {
+		open, _ := server.proxy.tracker.Counts()
+		return open == 0
 	})
 }

@@ -196,23 +196,3 @@ func TestLogicalNames(t *testing.T) {
 	n.set(dns.RcodeSuccess, "10.0.0.3")
 	reaches(t, get, "two")
 }
-
-// Names of clusters that are gone are not resolved any more.
-func TestNamesEnd(t *testing.T) {
-	n := newNameServer(t, "10.0.0.2")
-	client, get := namesRig(t, n, dnsCluster(conf.StrictDNS))
-	reaches(t, get, "one")
-	client.config.publish(func(s *conf.Snapshot, _ map[string]*conf.Target) { delete(s.Clusters, "db") })
-	c := client.proxy.clusters
-	c.get("")
-	ended := make(chan struct{})
-	go func() {
-		c.resolving.Wait()
-		close(ended)
-	}()
-	select {
-	case <-ended:
-	case <-time.After(10 * time.Second):
-		t.Fatal("names are still resolved")
-	}
-}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 
+	"github.com/weftmesh/weft/internal/proxy/cluster"
 	"github.com/weftmesh/weft/internal/proxy/conf"
 	"github.com/weftmesh/weft/internal/proxy/failure"
 	"github.com/weftmesh/weft/internal/proxy/listen"
@@ -117,6 +118,7 @@ func (d *downstream) serveDetected(s *stream) {
 	var open func() (*upstream.Conn, error)
 	if s != nil {
 		open = s.openEarly
+		defer s.release()
 	}
 	found, err := d.p.detect(d.conn, d.destination.String(), open)
 	d.conn = found.conn
@@ -141,7 +143,7 @@ func (s *stream) openEarly() (*upstream.Conn, error) {
 	}
 	up := s.up
 	s.up = nil
-	s.to.host.End() // counted again when it is used
+	s.to.Host.End() // counted again when it is used
 	return up, nil
 }
 
@@ -149,7 +151,7 @@ func (s *stream) openEarly() (*upstream.Conn, error) {
 func (s *stream) early(up *upstream.Conn) {
 	if up != nil {
 		s.up = up
-		s.to.host.Begin()
+		s.to.Host.Begin()
 	}
 }
 
@@ -179,18 +181,9 @@ func (d *downstream) relayByName(t *conf.Target) {
 }
 
 // clusterFor gives a cluster, that of unknown destinations by the name if that is all there is.
-func (p *Proxy) clusterFor(d *downstream, name string) *cluster {
+func (p *Proxy) clusterFor(d *downstream, name string) *cluster.Cluster {
 	if name == wire.PassthroughCluster && (d.forward || d.fixed != "") {
-		return p.outside(d.name)
+		return p.clusters.Outside(hostPort(d.name))
 	}
-	return p.clusters.get(name)
-}
-
-// outside gives a cluster for a destination that is known by its name alone.
-func (p *Proxy) outside(name string) *cluster {
-	host, port := hostPort(name)
-	e := &conf.Endpoint{Address: host, Port: port, Weight: 1, Healthy: true}
-	c := &conf.Cluster{Name: wire.PassthroughCluster, Discovery: conf.Static, Speaks: conf.AsClient, Transports: []conf.TransportMatch{{}},
-		Localities: []conf.Locality{{Endpoints: []*conf.Endpoint{e}}}, Total: 1, MaxRequestsPerConnection: 1}
-	return p.clusters.build(c, nil)
+	return p.clusters.Get(name)
 }

@@ -22,6 +22,7 @@ import (
 	"github.com/weftmesh/weft/internal/broker"
 	"github.com/weftmesh/weft/internal/identity"
 	"github.com/weftmesh/weft/internal/proxy/bind"
+	"github.com/weftmesh/weft/internal/proxy/cluster"
 	"github.com/weftmesh/weft/internal/proxy/conf"
 	"github.com/weftmesh/weft/internal/proxy/conn"
 	"github.com/weftmesh/weft/internal/proxy/dial"
@@ -31,6 +32,7 @@ import (
 	"github.com/weftmesh/weft/internal/proxy/ready"
 	"github.com/weftmesh/weft/internal/proxy/resolve"
 	"github.com/weftmesh/weft/internal/proxy/takeover"
+	"github.com/weftmesh/weft/internal/proxy/track"
 	"github.com/weftmesh/weft/internal/telemetry"
 	"github.com/weftmesh/weft/internal/wire"
 )
@@ -102,18 +104,16 @@ type Proxy struct {
 	plane   *plane.Plane // nil when Options brought Config and Source
 	metrics *telemetry.Metrics
 	dialer  *dial.Dialer
-	// resolver asks for names outside the mesh.
-	resolver *resolve.Resolver
-	state    *ready.State
+	state   *ready.State
 
 	// Set by Run before anything is served.
 	ctx    context.Context // ends when what is left of draining connections is cut off
 	access *telemetry.Log
 
 	accessLogs accessLogs
-	clusters   *clusters
+	clusters   *cluster.Set
 	traffic    listeners
-	tracker    tracker
+	tracker    track.Tracker
 	memory     memory
 	tls        serverTLS
 	exchanges  sync.Pool
@@ -153,7 +153,8 @@ func New(o Options) (*Proxy, error) {
 	if p.dialer, err = dial.New(o.Bootstrap, o.Dial, o.DialOutside); err != nil {
 		return nil, fmt.Errorf("proxy: %w", err)
 	}
-	if p.resolver, err = newResolver(&p.opt); err != nil {
+	resolver, err := newResolver(&p.opt)
+	if err != nil {
 		return nil, err
 	}
 	p.exchanges.New = func() any { return &exchange{} }
@@ -166,7 +167,7 @@ func New(o Options) (*Proxy, error) {
 		}
 		p.config, p.source = p.plane.Live, p.plane.Authority.Source()
 	}
-	p.clusters = newClusters(p)
+	p.clusters = cluster.New(p.clusterOptions(resolver))
 	p.metrics.Add(p.gauges)
 	return p, nil
 }
@@ -224,4 +225,18 @@ func (p *Proxy) date(now time.Time) string {
 	d := &dateText{now.Unix(), now.UTC().Format(http.TimeFormat)}
 	p.clock.Store(d)
 	return d.text
+}
+
+func (p *Proxy) clusterOptions(r *resolve.Resolver) cluster.Options {
+	return cluster.Options{Config: p.config, Source: p.source, Dialer: p.dialer, Resolver: r, Outside: p.opt.DialOutside != nil,
+		DialSelf: p.opt.DialSelf, Self: p.opt.Bootstrap.Node.IP, Now: p.opt.Now}
+}
+
+// newResolver makes what asks for names outside the mesh.
+func newResolver(o *Options) (*resolve.Resolver, error) {
+	exchange, err := bind.Forwarder(o.Bootstrap, o.Dial)
+	if err != nil {
+		return nil, fmt.Errorf("proxy: %w", err)
+	}
+	return &resolve.Resolver{Exchange: exchange}, nil
 }

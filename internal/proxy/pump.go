@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/weftmesh/weft/internal/proxy/conn"
 	"github.com/weftmesh/weft/internal/proxy/relay"
 )
 
@@ -27,7 +28,7 @@ type pump struct {
 func (p *pump) SetReadDeadline(t time.Time) error {
 	err := p.down.SetReadDeadline(t)
 	if p.stopping.Load() {
-		return p.down.SetReadDeadline(longAgo)
+		return p.down.SetReadDeadline(conn.LongAgo)
 	}
 	return err
 }
@@ -141,7 +142,7 @@ func (p *pump) stop(x *exchange) {
 	}
 	x.call.Cut()
 	p.stopping.Store(true)
-	x.down.SetReadDeadline(longAgo)
+	x.down.SetReadDeadline(conn.LongAgo)
 	<-p.done
 	x.down.SetReadDeadline(time.Time{})
 }

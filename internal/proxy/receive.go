@@ -25,7 +25,7 @@ func (x *exchange) receive() bool {
 		return x.unreceived(err)
 	}
 	now := x.p.opt.Now()
-	if x.watching && x.down.awaited(now) {
+	if x.watching && x.down.Awaited(now) {
 		x.watching = false
 		return x.gone("receive", errHungUp)
 	}
@@ -36,7 +36,7 @@ func (x *exchange) receive() bool {
 		x.learnIdle()
 	}
 	if code := x.grpcStatus(); !x.isGRPC || code >= 0 || x.res.Status != 200 { // else the trailers will say how it went
-		x.cluster.balancer.Report(x.to.host, balance.OutcomeOf(x.meaning(code)), now.Sub(x.tried), nil)
+		x.cluster.Balancer.Report(x.to.Host, balance.OutcomeOf(x.meaning(code)), now.Sub(x.tried), nil)
 	}
 	x.answering()
 	x.err = nil
@@ -63,7 +63,7 @@ var errHungUp = errors.New("the client closed the connection before it was answe
 
 // hear reads up to the final response's head, passing informational ones on.
 func (x *exchange) hear() error {
-	x.watching = x.down.await(x, x.pumping != nil)
+	x.watching = x.down.Await(x.call, x.start, x.pumping != nil)
 	for {
 		if err := x.call.ReadResponse(&x.res); err != nil {
 			return err
@@ -84,11 +84,11 @@ func (x *exchange) hear() error {
 func (x *exchange) unreceived(err error) bool {
 	if x.watching {
 		x.watching = false
-		if x.down.awaited(x.p.opt.Now()) {
+		if x.down.Awaited(x.p.opt.Now()) {
 			return x.gone("receive", errHungUp)
 		}
 	}
-	if x.down.left() {
+	if x.down.Left() {
 		return x.gone("receive", errHungUp)
 	}
 	if x.pumping != nil {

@@ -21,7 +21,11 @@ func (x *exchange) record() {
 		}
 	}
 	if x.cluster != nil {
-		x.cluster.tally.count(x)
+		attempts := x.attempt
+		if x.to == nil {
+			attempts = 0
+		}
+		x.cluster.Tally.Count(attempts, x.status, x.err)
 	}
 	logs := x.accessLogs()
 	if x.p.access == nil && len(logs) == 0 {
@@ -114,10 +118,10 @@ func (x *exchange) finishEntry(a telemetry.Answer) {
 		}
 	}
 	if x.cluster != nil {
-		e.Cluster = x.cluster.conf.Name
+		e.Cluster = x.cluster.Conf.Name
 	}
 	if x.to != nil {
-		e.UpstreamHost = x.to.raw.Address
+		e.UpstreamHost = x.to.Raw.Address
 	}
 	e.UpstreamLocal = x.upLocal
 	if e.Reason = x.reason(); x.err != nil {

@@ -16,11 +16,12 @@ import (
 	"github.com/weftmesh/weft/internal/proxy/http2"
 	"github.com/weftmesh/weft/internal/proxy/message"
 	"github.com/weftmesh/weft/internal/proxy/relay"
+	"github.com/weftmesh/weft/internal/proxy/side"
 )
 
 // reply delivers the upstream's response, or an answer of our own.
 func (x *exchange) reply(ok bool) {
-	if x.p.closing(x.d.direction) {
+	if x.p.closing(x.d.direction == outbound) {
 		x.down.CloseAfter()
 	}
 	switch {
@@ -69,11 +70,11 @@ func (x *exchange) deliver() {
 		return
 	}
 	if !x.atHand() {
-		x.watching = x.down.await(x, x.pumping != nil)
+		x.watching = x.down.Await(x.call, x.start, x.pumping != nil)
 	}
 	n, err := relay.CopyPaced(x.down, x.call, relay.Upstream, x.counting(&x.answered), x.pace(&x.receiving, x.call, x.down))
 	x.sent = n
-	left := x.watching && x.down.awaited(x.p.opt.Now())
+	left := x.watching && x.down.Awaited(x.p.opt.Now())
 	x.watching = false
 	if err == nil {
 		x.ended()
@@ -88,7 +89,7 @@ func (x *exchange) deliver() {
 	if errors.As(err, &e) && e.Side == relay.Upstream && !left && !x.abandoned() {
 		// The head has gone: that the body is not whole can be said only by breaking off.
 		x.broken("response body", e.Err)
-		x.down.Break(codeOf(e.Err))
+		x.down.Break(side.CodeOf(e.Err))
 		return
 	}
 	x.gone("response body", err)
@@ -102,7 +103,7 @@ func (x *exchange) atHand() bool {
 
 // abandoned reports whether the client has given the exchange up, which ends the call too.
 func (x *exchange) abandoned() bool {
-	if x.down.left() {
+	if x.down.Left() {
 		return true
 	}
 	if x.pumping == nil {
@@ -132,7 +133,7 @@ func (x *exchange) ended() {
 	}
 	code := grpcOf(x.call.Trailers(), x.grpcStatus())
 	if x.grpc == "" {
-		x.cluster.balancer.Report(x.to.host, balance.OutcomeOf(x.meaning(code)), x.start.Add(x.upstreamTime).Sub(x.tried), nil)
+		x.cluster.Balancer.Report(x.to.Host, balance.OutcomeOf(x.meaning(code)), x.start.Add(x.upstreamTime).Sub(x.tried), nil)
 	}
 	x.grpc = grpcText(code)
 }
@@ -150,7 +151,7 @@ const (
 
 // disbelieve removes what an endpoint that is no proxy of the mesh says in the mesh's name: retries depend on it.
 func (x *exchange) disbelieve() {
-	if x.d.direction == inbound || x.to.raw.Source == nil {
+	if x.d.direction == inbound || x.to.Raw.Source == nil {
 		deletePrefixed(&x.res.Header, meshPrefix)
 	}
 }
@@ -203,7 +204,7 @@ func (x *exchange) meshMade() bool {
 // toldBy reports whether the response is that of a proxy of the mesh, known by mutual TLS, with one of the headers above.
 func (x *exchange) toldBy(header string) bool {
 	_, ok := x.res.Header.Get(header)
-	return ok && x.to.raw.Source != nil
+	return ok && x.to.Raw.Source != nil
 }
 
 // undeliverable is for a response that cannot be written. If that is the response's own fault, another one can.

@@ -14,6 +14,7 @@ import (
 	"github.com/weftmesh/weft/internal/proxy/conn"
 	"github.com/weftmesh/weft/internal/proxy/conn/conntest"
 	"github.com/weftmesh/weft/internal/proxy/listen"
+	"github.com/weftmesh/weft/internal/proxy/track"
 )
 
 // TestIdleConnectionsRest: a connection that was idle for a while has no goroutine until its client speaks again, is served then as
@@ -67,25 +68,15 @@ func TestIdleConnectionsRest(t *testing.T) {
 			t.Fatalf("%d %q, %v", res.StatusCode, body, err)
 		}
 	}
-	resting := func() (n int) {
-		p.tracker.mu.Lock()
-		defer p.tracker.mu.Unlock()
-		for c := range p.tracker.open {
-			if ph, _ := c.since(); ph == resting {
-				n++
-			}
-		}
-		return n
-	}
 	for range 3 {
 		call()
-		if n := resting(); n != 0 {
+		if n := p.tracker.Resting(); n != 0 {
 			t.Fatalf("%d connections rest at once", n)
 		}
-		later.Add(int64(sleepAfter) + 1)
-		eventually(t, "the connection rests", func() bool { return resting() == 1 })
+		later.Add(int64(track.SleepAfter) + 1)
+		eventually(t, "the connection rests", func() bool { return p.tracker.Resting() == 1 })
 	}
-	if open, working := p.tracker.counts(); open != 1 || working != 0 {
+	if open, working := p.tracker.Counts(); open != 1 || working != 0 {
 		t.Errorf("%d open, %d working", open, working)
 	}
 	later.Add(int64(defaultIdle) + 1)
@@ -93,7 +84,7 @@ func TestIdleConnectionsRest(t *testing.T) {
 		t.Fatalf("after the idle time-out: %v", err)
 	}
 	eventually(t, "the connection is forgotten", func() bool {
-		open, _ := p.tracker.counts()
+		open, _ := p.tracker.Counts()
 		return open == 0 && s.Open() == 0 && p.traffic.get("test").active.Load() == 0
 	})
 }

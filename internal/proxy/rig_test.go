@@ -39,6 +39,7 @@ type mesh struct {
 	net       *memnet.Network
 	authority *ca.Authority
 	now       func() time.Time // the clock of the pods that are made from here on; nil for the real one
+	real      sync.Map         // netip.AddrPort of the machine that are reached by real sockets
 }
 
 func newMesh(t testing.TB) *mesh {
@@ -204,6 +205,10 @@ func (m *mesh) pod(account, ip string, change func(*wire.Bootstrap)) *pod {
 			a, err := netip.ParseAddrPort(address)
 			if err != nil {
 				return nil, err
+			}
+			if _, real := m.real.Load(a); real {
+				var d net.Dialer
+				return d.DialContext(ctx, "tcp", address)
 			}
 			return p.DialDirect(ctx, a)
 		}})

@@ -9,53 +9,58 @@ import (
 	"github.com/weftmesh/weft/internal/proxy/failure"
 	"github.com/weftmesh/weft/internal/proxy/filter/retry"
 	http1 "github.com/weftmesh/weft/internal/proxy/http"
+	"github.com/weftmesh/weft/internal/proxy/side"
+	"github.com/weftmesh/weft/internal/proxy/track"
 )
+
+// defaultIdle is Envoy's idle time-out of downstream connections.
+const defaultIdle = time.Hour
 
 // serveHTTP serves requests until the connection ends. It leaves the closing of the transport to the caller.
 func (d *downstream) serveHTTP() {
-	c := &caller{Conn: d.conn}
-	d.conn, d.track.client = c, c
+	c := &track.Caller{Conn: d.conn}
+	d.conn, d.track.Client = c, c
 	s := http1.NewServerConn(c, d.scheme(), d.limits())
-	d.track.conn, d.track.idle, d.track.dir = d.conn, defaultIdle, d.direction
+	d.track.Conn, d.track.Idle = d.conn, defaultIdle
 	if d.http != nil && d.http.IdleTimeout > 0 {
-		d.track.idle = d.http.IdleTimeout
+		d.track.Idle = d.http.IdleTimeout
 	}
-	d.track.rests = d.accepted.Rests() && conn.Rests(c)
-	d.track.enter(idle, d.p.opt.Now())
-	d.p.tracker.add(d.track)
-	d.accepted.AtEnd(func() { d.p.tracker.remove(d.track) })
-	d.serveAll(&client1{ServerConn: s, d: d})
+	d.track.Rests = d.accepted.Rests() && conn.Rests(c)
+	d.track.Enter(track.Idle, d.p.opt.Now())
+	d.p.tracker.Add(d.track)
+	d.accepted.AtEnd(func() { d.p.tracker.Remove(d.track) })
+	d.serveAll(side.NewClient1(s, d.conn, d.track))
 }
 
 // serveAll serves one request after the other, until the connection ends or rests.
-func (d *downstream) serveAll(one *client1) {
+func (d *downstream) serveAll(one *side.Client1) {
 	for d.serveOne(one) {
 	}
 }
 
 // rest gives the goroutine up if that is why the wait for a request was interrupted.
-func (d *downstream) rest(one *client1, err error) {
-	if !errors.Is(err, os.ErrDeadlineExceeded) || !d.track.nudged() {
+func (d *downstream) rest(one *side.Client1, err error) {
+	if !errors.Is(err, os.ErrDeadlineExceeded) || !d.track.Nudged() {
 		return
 	}
-	d.p.tracker.settle()
+	d.p.tracker.Settle()
 	if d.conn.SetReadDeadline(time.Time{}) != nil {
 		return
 	}
-	d.track.become(resting)
+	d.track.Become(track.Resting)
 	d.accepted.Rest(d.conn, func() {
-		d.track.become(idle)
+		d.track.Become(track.Idle)
 		d.serveAll(one)
 	})
 }
 
 // begins notes that a request comes. It is false if the connection has failed.
 func (d *downstream) begins(now time.Time) bool {
-	if d.track.swap(heading, now) != nudged {
+	if d.track.Swap(track.Heading, now) != track.Nudged {
 		return true
 	}
 	// The request came just as the goroutine was to be given up.
-	d.p.tracker.settle()
+	d.p.tracker.Settle()
 	return d.conn.SetReadDeadline(time.Time{}) == nil
 }
 
@@ -69,7 +74,7 @@ func (d *downstream) limits() *http1.Limits {
 }
 
 // serveOne serves one request and reports whether another may follow.
-func (d *downstream) serveOne(s *client1) bool {
+func (d *downstream) serveOne(s *side.Client1) bool {
 	if err := s.WaitRequest(); err != nil && !d.spokeLate(err) {
 		d.rest(s, err)
 		return false // idle for long, draining, or gone
@@ -107,16 +112,16 @@ func (x *exchange) refuseUnread(err error) {
 }
 
 // carryOn carries a request that was read, and reports whether another may follow.
-func (d *downstream) carryOn(s *client1, x *exchange) bool {
-	s.begin(&x.req)
-	d.track.enter(busy, x.start)
+func (d *downstream) carryOn(s *side.Client1, x *exchange) bool {
+	s.Begin(&x.req)
+	d.track.Enter(track.Busy, x.start)
 	x.carry()
 	if x.hijacked {
 		d.p.discard(x)
 		return false
 	}
 	reuse := s.EndExchange()
-	d.track.enter(idle, x.end)
+	d.track.Enter(track.Idle, x.end)
 	d.p.discard(x)
 	if !reuse {
 		s.Shut()

@@ -1,12 +1,13 @@
 package proxy
 
 import (
-	"errors"
 	"sync"
 	"sync/atomic"
 
 	"github.com/weftmesh/weft/internal/proxy/failure"
 	"github.com/weftmesh/weft/internal/proxy/http2"
+	"github.com/weftmesh/weft/internal/proxy/side"
+	"github.com/weftmesh/weft/internal/proxy/track"
 )
 
 // session is a client's connection of HTTP/2. Each of its streams has an exchange of its own on a goroutine of its own.
@@ -22,7 +23,7 @@ type session struct {
 // lane is what one stream at a time needs: a view of the client that it need not share.
 type lane struct {
 	downstream
-	side *client2
+	side *side.Client2
 }
 
 // maxFreeLanes bounds what a connection keeps for its next streams.
@@ -32,14 +33,14 @@ const maxFreeLanes = 64
 func (d *downstream) serveHTTP2() {
 	v := &session{d: d, conn: http2.NewServerConn(d.conn, d.scheme(), d.options2())}
 	t := d.track
-	t.conn, t.dir = d.conn, d.direction
+	t.Conn = d.conn
 	drain := sync.OnceFunc(func() {
 		go v.conn.Drain() // ends when the GOAWAY was written, or with the connection
 	})
-	t.drain = drain
-	t.enter(idle, d.p.opt.Now())
-	d.p.tracker.add(t)
-	defer d.p.tracker.remove(t)
+	t.Drain = drain
+	t.Enter(track.Idle, d.p.opt.Now())
+	d.p.tracker.Add(t)
+	defer d.p.tracker.Remove(t)
 	v.conn.Serve(v.serve)
 }
 
@@ -65,7 +66,7 @@ func (v *session) take() *lane {
 		v.free = v.free[:n]
 		return l
 	}
-	return &lane{downstream: *v.d, side: newClient2()}
+	return &lane{downstream: *v.d, side: side.NewClient2()}
 }
 
 func (v *session) give(l *lane) {
@@ -80,11 +81,11 @@ func (v *session) give(l *lane) {
 func (v *session) serve(s *http2.ServerStream) {
 	p := v.d.p
 	if v.busy.Add(1) == 1 {
-		v.d.track.enter(busy, p.opt.Now())
+		v.d.track.Enter(track.Busy, p.opt.Now())
 	}
 	defer func() {
 		if v.busy.Add(-1) == 0 {
-			v.d.track.enter(idle, p.opt.Now())
+			v.d.track.Enter(track.Idle, p.opt.Now())
 		}
 	}()
 	l := v.take()
@@ -95,7 +96,6 @@ func (v *session) serve(s *http2.ServerStream) {
 	}
 	l.side.ServerStream = s
 	x := p.begin(&l.downstream, l.side)
-	l.side.x = x
 	h := x.req.Header
 	h.CopyFrom(&s.Request().Header)
 	x.req = *s.Request()
@@ -107,15 +107,6 @@ func (v *session) serve(s *http2.ServerStream) {
 	}
 	s.EndExchange()
 	p.discard(x)
-	l.side.ServerStream, l.side.x = nil, nil
+	l.side.End()
 	v.give(l)
-}
-
-// codeOf is the code with which the other side of an exchange is told of a broken one.
-func codeOf(err error) uint32 {
-	var s *http2.StreamError
-	if errors.As(err, &s) && s.Remote && s.Code != http2.NoError {
-		return uint32(s.Code)
-	}
-	return uint32(http2.InternalError)
 }

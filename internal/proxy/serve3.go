@@ -12,6 +12,8 @@ import (
 	"github.com/weftmesh/weft/internal/proxy/conf"
 	"github.com/weftmesh/weft/internal/proxy/http3"
 	"github.com/weftmesh/weft/internal/proxy/route"
+	"github.com/weftmesh/weft/internal/proxy/side"
+	"github.com/weftmesh/weft/internal/proxy/track"
 )
 
 // quic makes the server of HTTP/3 of a gateway's listener.
@@ -83,7 +85,7 @@ func (p *Proxy) enterQUIC(c *http3.Conn, newest func() *conf.Listener) (*downstr
 	if l == nil {
 		return nil, errors.New("the listener is gone")
 	}
-	d := &downstream{p: p, direction: gateway, remote: c.Remote, direct: c.Remote, local: c.Local, track: &tracked{}, newest: newest,
+	d := &downstream{p: p, direction: gateway, remote: c.Remote, direct: c.Remote, local: c.Local, track: &track.Conn{}, newest: newest,
 		sni: c.ServerName, secure: true, alpn: http3.NextProto, listener: l}
 	d.info = quicInfo(l, c.Local, c.Remote, c.ServerName)
 	d.destination, d.app, d.port = d.info.Destination, d.info.Destination, d.info.Destination.Port()
@@ -104,14 +106,14 @@ func (d *downstream) serveStream3(s *http3.Stream) {
 		s.Reset()
 		return
 	}
-	side := &client3{Stream: s}
+	side := &side.Client3{Stream: s}
 	x := d.p.begin(&own, side)
 	h := x.req.Header
 	h.CopyFrom(&s.Request().Header)
 	x.req = *s.Request()
 	x.req.Header = h
 	x.carry()
-	side.forget()
+	side.Forget()
 	d.p.discard(x)
 }
 

@@ -37,7 +37,7 @@ func TestSilentClientsDoNotHoldUpDraining(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	eventually(t, "it is seen", func() bool { open, working := server.proxy.tracker.counts(); return open == 1 && working == 0 })
+	eventually(t, "it is seen", func() bool { open, working := server.proxy.tracker.Counts(); return open == 1 && working == 0 })
 	server.proxy.Drain()
 	if _, err := c.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 		t.Errorf("a silent connection when the proxy drains: %v", err)

@@ -8,11 +8,14 @@ import (
 	"time"
 
 	"github.com/weftmesh/weft/internal/proxy/balance"
+	"github.com/weftmesh/weft/internal/proxy/cluster"
 	"github.com/weftmesh/weft/internal/proxy/conf"
 	"github.com/weftmesh/weft/internal/proxy/failure"
 	"github.com/weftmesh/weft/internal/proxy/filter/authz"
 	"github.com/weftmesh/weft/internal/proxy/relay"
 	"github.com/weftmesh/weft/internal/proxy/route"
+	"github.com/weftmesh/weft/internal/proxy/side"
+	"github.com/weftmesh/weft/internal/proxy/track"
 	"github.com/weftmesh/weft/internal/proxy/upstream"
 	"github.com/weftmesh/weft/internal/telemetry"
 )
@@ -24,12 +27,30 @@ type stream struct {
 	tcp   *conf.TCP
 	start time.Time
 
-	cluster *cluster
-	to      *endpoint
+	cluster *cluster.Cluster
+	to      *cluster.Endpoint
 	up      *upstream.Conn
+	held    held
 	failed  []*balance.Host
 	counts  relay.Counts
 	err     *failure.Error
+}
+
+// held is what a stream has in use of its cluster for its upstream.
+type held struct {
+	paid bool      // a connection of the breaker
+	call side.Call // through a proxy; nil without
+}
+
+// release gives it back, once the connection is closed.
+func (s *stream) release() {
+	if s.held.paid {
+		s.cluster.Breaker.ConnectionDone()
+	}
+	if s.held.call != nil {
+		s.held.call.End(false, s.p.opt.Now())
+	}
+	s.held = held{}
 }
 
 // connectTries bounds the endpoints that a relayed connection is tried on: nothing was sent to any of them.
@@ -41,7 +62,7 @@ func (d *downstream) relayTCP(tcp *conf.TCP, s *stream) {
 	if s == nil {
 		s = &stream{p: d.p, d: d, tcp: tcp, start: d.p.opt.Now()}
 	}
-	d.track.enter(busy, s.start)
+	d.track.Enter(track.Busy, s.start)
 	if s.authorize() && (s.up != nil || s.open()) {
 		s.carry()
 	}
@@ -83,19 +104,19 @@ func (s *stream) open() bool {
 	if s.cluster = s.p.clusterFor(s.d, split.Cluster); s.cluster == nil {
 		return s.fail(failure.NoCluster, "route", fmt.Errorf("cluster %s: not known", split.Cluster))
 	}
-	s.cluster = s.cluster.resolved(s.p.ctx, time.Time{})
+	s.cluster = s.cluster.Resolved(s.p.ctx, time.Time{})
 	for range connectTries {
-		s.to = s.cluster.pick(s.choice(), s.d.app)
+		s.to = s.cluster.Pick(s.choice(), s.d.app)
 		if s.to == nil {
-			return s.fail(failure.NoHealthy, "pick", s.cluster.whyNone())
+			return s.fail(failure.NoHealthy, "pick", s.cluster.WhyNone())
 		}
 		if s.connect() {
 			return true
 		}
-		if s.cluster.conf.Discovery == conf.OriginalDst || s.err.Kind == failure.Overflow {
-			return false // there is no other
+		if s.cluster.Conf.Discovery == conf.OriginalDst || s.err.Kind == failure.Overflow || refused(s.err) {
+			return false // there is no other, or it would say the same
 		}
-		s.failed = append(s.failed, s.to.host)
+		s.failed = append(s.failed, s.to.Host)
 	}
 	return false
 }
@@ -109,23 +130,35 @@ func (s *stream) choice() *balance.Choice {
 }
 
 func (s *stream) connect() bool {
-	if s.to.err != nil {
-		return s.fail(failure.TLSFailed, "connect", s.to.err)
+	if s.to.Err != nil {
+		return s.fail(failure.TLSFailed, "connect", s.to.Err)
 	}
-	s.cluster.used.Store(true)
-	if !s.cluster.breaker.Connection() {
+	s.cluster.Use()
+	if s.tcp.Tunnel != nil {
+		return s.through(s.tcp.Tunnel)
+	}
+	if !s.cluster.Breaker.Connection() {
 		return s.fail(failure.Overflow, "connect", errors.New("too many connections"))
 	}
-	up, err := s.to.raw.Connect(s.d.connecting(s.to), time.Time{})
+	up, err := s.to.Raw.Connect(s.d.connecting(s.to), time.Time{})
 	if err != nil {
-		s.cluster.breaker.ConnectionDone()
-		s.err = failure.Unreached(err)
-		if !errors.Is(err, context.Canceled) {
-			s.cluster.balancer.Report(s.to.host, balance.ConnectFailed, 0, err)
-		}
-		return false
+		s.cluster.Breaker.ConnectionDone()
+		return s.unreached(err)
 	}
-	s.to.host.Begin()
+	s.held.paid = true
+	return s.reached(up)
+}
+
+func (s *stream) unreached(err error) bool {
+	s.err = failure.Unreached(err)
+	if s.err.Kind != failure.Overflow && !errors.Is(err, context.Canceled) {
+		s.cluster.Balancer.Report(s.to.Host, balance.ConnectFailed, 0, err)
+	}
+	return false
+}
+
+func (s *stream) reached(up *upstream.Conn) bool {
+	s.to.Host.Begin()
 	s.up, s.err = up, nil
 	return true
 }
@@ -134,8 +167,8 @@ var errOutlived = errors.New("the connection has lasted for as long as it may")
 
 // carry relays until both sides have ended.
 func (s *stream) carry() {
-	s.cluster.tally.relays.Add(1)
-	defer s.cluster.tally.relays.Add(-1)
+	s.cluster.Tally.Relays.Add(1)
+	defer s.cluster.Tally.Relays.Add(-1)
 	e := s.edge()
 	e.Opened()
 	ctx, cancel := s.p.ctx, func() {}
@@ -158,7 +191,7 @@ func (s *stream) carry() {
 	case errors.As(err, &r):
 		s.fail(failure.UpstreamClosed, "relay", failure.PlainCause(r.Err))
 		s.err.Late = counts.FromUpstream > 0
-		s.cluster.balancer.Report(s.to.host, balance.Broken, 0, s.err)
+		s.cluster.Balancer.Report(s.to.Host, balance.Broken, 0, s.err)
 	}
 }
 
@@ -172,20 +205,20 @@ func (s *stream) idle() time.Duration {
 func (s *stream) close() {
 	if s.up != nil {
 		s.up.Close()
-		s.cluster.breaker.ConnectionDone()
-		s.to.host.End()
+		s.to.Host.End()
 	}
+	s.release()
 }
 
 func (s *stream) edge() *telemetry.Edge {
 	if s.d.direction == inbound {
-		return s.d.inboundEdge(s.cluster.conf, "tcp")
+		return s.d.inboundEdge(s.cluster.Conf, "tcp")
 	}
-	if e := s.to.tcpEdge.Load(); e != nil {
+	if e := s.to.TCPEdge.Load(); e != nil {
 		return e
 	}
-	e := s.p.sourceEdge(s.cluster.conf, s.to, "tcp")
-	s.to.tcpEdge.Store(e)
+	e := s.p.sourceEdge(s.cluster.Conf, s.to, "tcp")
+	s.to.TCPEdge.Store(e)
 	return e
 }
 
@@ -197,10 +230,10 @@ func (s *stream) record() {
 	}
 	host := ""
 	if s.to != nil {
-		host = s.to.raw.Address
+		host = s.to.Raw.Address
 	}
 	if s.cluster != nil {
-		e.Cluster = s.cluster.conf.Name
+		e.Cluster = s.cluster.Conf.Name
 	}
 	var logs []conf.AccessLog
 	if s.tcp != nil {

@@ -23,7 +23,7 @@ func (p *Proxy) tidy(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		switch idle := p.tracker.quietSince(p.opt.Now().Add(-tidyAfter)); {
+		switch idle := p.tracker.QuietSince(p.opt.Now().Add(-tidyAfter)); {
 		case !idle:
 			worked = true
 		case worked:
@@ -66,16 +66,4 @@ func (p *Proxy) giveBack() {
 	if err := dropProgram(); err != nil {
 		p.log.Debug("pages of the program stay in memory", "error", err)
 	}
-}
-
-// quietSince reports whether no tracked connection has done anything since then.
-func (t *tracker) quietSince(then time.Time) bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	for c := range t.open {
-		if ph, since := c.since(); !ph.quiet() || since.After(then) {
-			return false
-		}
-	}
-	return true
 }

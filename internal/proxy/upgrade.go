@@ -11,6 +11,7 @@ import (
 	"github.com/weftmesh/weft/internal/proxy/listen"
 	"github.com/weftmesh/weft/internal/proxy/message"
 	"github.com/weftmesh/weft/internal/proxy/relay"
+	"github.com/weftmesh/weft/internal/proxy/track"
 )
 
 // upgrade passes a 101 on and relays what follows.
@@ -101,7 +102,7 @@ func (x *exchange) establish() {
 	carried, end := listen.Within(c)
 	defer end()
 	inner := &downstream{p: d.p, accepted: carried, direction: outbound, conn: c, remote: d.remote, direct: d.direct, local: d.local, fixed: d.name, name: d.name,
-		byAddress: target, track: &tracked{}}
+		byAddress: target, track: &track.Conn{Outbound: true}}
 	_, port := hostPort(d.name)
 	inner.destination = netip.AddrPortFrom(d.local.Addr(), port)
 	inner.port = port

@@ -53,6 +53,7 @@ type process struct {
 //	tcp-echo           says "POD\n", then sends back each line in upper case
 //	tcp-ask            sends back each line in upper case: the client speaks first
 //	tls-ask            the same, in TLS, with a certificate of its own making for its pod's name
+//	forward-proxy      connects to where CONNECT, or a POST whose bodies carry bytes, asks for; the port 1 of anything is forbidden
 //	rate-limit         a rate-limit service of Envoy's protocol that lets each description pass twice
 //	sleep              serves nothing
 func startProcess(pod *Pod, c corev1.Container) (*process, error) {
@@ -85,6 +86,8 @@ func startProcess(pod *Pod, c corev1.Container) (*process, error) {
 		p.serveTCP(pod.Name + "\n")
 	case "tcp-ask":
 		p.serveTCP("")
+	case "forward-proxy":
+		p.serveHTTP(http.HandlerFunc(p.forward))
 	case "rate-limit":
 		p.serveRateLimits()
 	case "tls-ask":

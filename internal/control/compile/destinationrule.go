@@ -2,36 +2,57 @@ package compile
 
 import (
 	"fmt"
+	"maps"
 	"reflect"
+	"slices"
 	"strings"
 
 	"github.com/weftmesh/weft/internal/control/model"
 )
 
-// joinRules makes what there is for a host of its DestinationRules. Of several in one namespace, the oldest one's policy counts and
-// subsets are gathered, as in Istio.
+// joinRules makes what there is for a host of its DestinationRules, the oldest first. Clients merge those of one namespace that they see
+// (see generate): the oldest one's policy and the subsets of all, as in Istio. Who writes several is told what has no effect.
 func (c *compiler) joinRules(u *unit) {
-	type place struct{ namespace, selector string }
-	first := map[place]*part{}
 	var rules []*model.Destination
+	var parts []*part
 	records := c.ask(topic{about: onRule, a: u.name})
 	for _, r := range records {
 		p := c.own(r)
 		c.resolveCredentials(p, []string{p.GetNamespace()})
-		at := place{p.GetNamespace(), fmt.Sprint(p.Destination.Selector)} // maps print sorted
-		if older := first[at]; older != nil {
-			c.mergeDestination(older, p)
-			continue
-		}
-		first[at] = p
 		rules = append(rules, p.Destination)
-		c.checkSubsetHost(p)
+		if older := firstLike(parts, p); older != nil {
+			tellMerged(older, p, parts)
+		} else {
+			c.checkSubsetHost(p)
+		}
+		parts = append(parts, p)
 	}
 	c.state.setRules(u, rules)
 	if len(records) == 0 {
 		delete(c.state.rules, u.name)
 		u.gone = true
 	}
+}
+
+// firstLike gives the oldest rule that some client merges with another; nil for none.
+func firstLike(parts []*part, p *part) *part {
+	for _, older := range parts {
+		if merged(older.Destination, p.Destination) {
+			return older
+		}
+	}
+	return nil
+}
+
+// merged reports whether some client merges two rules for one host.
+func merged(a, b *model.Destination) bool {
+	if a.Ref.Namespace != b.Ref.Namespace || !maps.Equal(a.Selector, b.Selector) {
+		return false
+	}
+	some := slices.Concat([]string{a.Ref.Namespace, ""}, a.ExportTo.Namespaces, b.ExportTo.Namespaces)
+	return slices.ContainsFunc(some, func(ns string) bool {
+		return a.ExportTo.VisibleFrom(a.Ref.Namespace, ns) && b.ExportTo.VisibleFrom(b.Ref.Namespace, ns)
+	})
 }
 
 // setRules puts a host's rules into the mesh.
@@ -49,18 +70,25 @@ func (k *Compiler) setRules(u *unit, rules []*model.Destination) {
 	k.dirty(topic{about: onDestination, a: u.name})
 }
 
-func (c *compiler) mergeDestination(older, p *part) {
+// tellMerged says of a rule, and of the oldest that it is merged with, what of it has no effect.
+func tellMerged(first, p *part, older []*part) {
 	const hint = "write one DestinationRule for each host"
-	left := "its trafficPolicy has no effect and its new subsets are added"
-	for _, s := range p.Destination.Subsets {
-		if findSubset(older.Destination.Subsets, s.Name) {
-			left = fmt.Sprintf("its trafficPolicy and its subset %q have no effect", s.Name)
-			continue
-		}
-		older.Destination.Subsets = append(older.Destination.Subsets, s)
+	var lost []string
+	like := slices.DeleteFunc(slices.Clone(older), func(o *part) bool { return !merged(o.Destination, p.Destination) })
+	if !p.Destination.Policy.IsZero() && slices.ContainsFunc(like, func(o *part) bool { return !o.Destination.Policy.IsZero() }) {
+		lost = append(lost, "its trafficPolicy")
 	}
-	p.Warn("DuplicateHost", "spec.host", hint, "%s is older and for the same host: of this one, %s", older.Ref(), left)
-	older.Warn("DuplicateHost", "spec.host", hint, "%s is for the same host: of that one, %s", p.Ref(), left)
+	for _, s := range p.Destination.Subsets {
+		if slices.ContainsFunc(like, func(o *part) bool { return findSubset(o.Destination.Subsets, s.Name) }) {
+			lost = append(lost, fmt.Sprintf("its subset %q", s.Name))
+		}
+	}
+	if len(lost) == 0 {
+		return
+	}
+	left := strings.Join(lost, ", ") + " " + map[bool]string{true: "has", false: "have"}[len(lost) == 1] + " no effect"
+	p.Warn("DuplicateHost", "spec.host", hint, "%s is older and for the same host: of this one, %s", first.Ref(), left)
+	first.Warn("DuplicateHost", "spec.host", hint, "%s is for the same host: of that one, %s", p.Ref(), left)
 }
 
 func findSubset(list []model.Subset, name string) bool {

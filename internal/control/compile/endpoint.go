@@ -94,7 +94,7 @@ func slicePorts(s *model.Service, slice *discoveryv1.EndpointSlice) map[uint16]u
 }
 
 func (c *compiler) endpointOf(slice *discoveryv1.EndpointSlice, e *discoveryv1.Endpoint, a netip.Addr) *model.Endpoint {
-	ep := &model.Endpoint{Address: a.String(), Namespace: slice.Namespace, ServiceAccount: "default",
+	ep := &model.Endpoint{Address: a.String(), Namespace: slice.Namespace,
 		Ready: e.Conditions.Ready == nil || *e.Conditions.Ready}
 	if e.Zone != nil {
 		ep.Locality = "/" + *e.Zone

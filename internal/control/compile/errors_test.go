@@ -178,7 +178,7 @@ func TestRefused(t *testing.T) {
     outlierDetection: {maxEjectionPercent: 101, consecutiveErrors: 1}
     tls: {mode: MUTUAL}
     portLevelSettings: [{tls: {mode: SIMPLE, caCertificates: /x}}]
-    tunnel: {targetHost: a, targetPort: 1}
+    tunnel: {targetHost: a, targetPort: 0}
   subsets:
   - {name: v1}
   - {name: v1, labels: {a: "*"}}
@@ -191,7 +191,7 @@ func TestRefused(t *testing.T) {
 			"11 error InvalidPercentage spec.trafficPolicy.outlierDetection.maxEjectionPercent",
 			"11 error Unsupported spec.trafficPolicy.outlierDetection.consecutiveErrors",
 			"12 error MissingField spec.trafficPolicy.tls.credentialName", "13 error MissingField spec.trafficPolicy.portLevelSettings[0].port",
-			"14 error Unsupported spec.trafficPolicy.tunnel", "17 error DuplicateSubset spec.subsets[1].name",
+			"14 error InvalidPort spec.trafficPolicy.tunnel.targetPort", "17 error DuplicateSubset spec.subsets[1].name",
 			"17 error InvalidLabel spec.subsets[1].labels.a", "18 error InvalidName spec.subsets[2].name"}},
 		{"load balancing", istio, "DestinationRule", `
   host: a

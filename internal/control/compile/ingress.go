@@ -99,7 +99,7 @@ func (c *compiler) defaultBackend(p *part, b *networkingv1.IngressBackend, byHos
 	}
 	d := c.ingressBackend(p, b, "spec.defaultBackend")
 	for _, rs := range byHost {
-		rs.HTTP = append(rs.HTTP, model.HTTPRoute{Field: "spec.defaultBackend", Destinations: []model.WeightedDestination{d}})
+		rs.HTTP = append(rs.HTTP, model.HTTPRoute{Field: "spec.defaultBackend", Last: true, Destinations: []model.WeightedDestination{d}})
 	}
 }
 

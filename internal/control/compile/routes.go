@@ -108,9 +108,11 @@ func (c *compiler) linkVirtualService(p *part, spec *networkingapi.VirtualServic
 	}
 	for _, r := range p.Routes.TCP {
 		c.linkDestinations(p, r.Destinations, r.Field)
+		c.linkTunnels(p, r.Destinations, r.Field)
 	}
 	for _, r := range p.Routes.TLS {
 		c.linkDestinations(p, r.Destinations, r.Field)
+		c.linkTunnels(p, r.Destinations, r.Field)
 	}
 	if p.Routes.Mesh {
 		c.checkProtocols(p)
@@ -132,6 +134,38 @@ func (c *compiler) linkDestinations(p *part, list []model.WeightedDestination, f
 	for i, d := range list {
 		c.linkDestination(p, d, convert.At(field+".route", i)+".destination")
 	}
+}
+
+// linkTunnels reports destinations of one route that are reached through other tunnels than the first: a route has one.
+func (c *compiler) linkTunnels(p *part, list []model.WeightedDestination, field string) {
+	if len(list) < 2 {
+		return
+	}
+	first := c.tunnel(list[0], p.GetNamespace())
+	for i, d := range list[1:] {
+		if t := c.tunnel(d, p.GetNamespace()); d.Weight > 0 && !reflect.DeepEqual(first, t) {
+			p.Warn("ConflictingFields", convert.At(field+".route", i+1)+".destination", "give their DestinationRules the same tunnel, or write a route for each",
+				"%s is reached through another tunnel than the route's first destination, or through none: its connections fail", d.Host)
+		}
+	}
+}
+
+// tunnel is that of the first DestinationRule for a destination that is visible in a namespace.
+func (c *compiler) tunnel(d model.WeightedDestination, namespace string) *model.Tunnel {
+	for _, host := range covering(d.Host) {
+		for _, dest := range c.destinations(host) {
+			if !dest.ExportTo.VisibleFrom(dest.Ref.Namespace, namespace) {
+				continue
+			}
+			for _, s := range dest.Subsets {
+				if s.Name == d.Subset && s.Policy != nil && s.Policy.Tunnel != nil {
+					return s.Policy.Tunnel
+				}
+			}
+			return dest.Policy.Tunnel
+		}
+	}
+	return nil
 }
 
 func (c *compiler) linkGateways(p *part, names []string, field string) {

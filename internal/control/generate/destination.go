@@ -56,16 +56,12 @@ func (g *Generator) mergedDestination(namespace string, list []*model.Destinatio
 				merged.Subsets = append(merged.Subsets, s)
 			}
 		}
-		if isZeroPolicy(merged.Policy) {
+		if merged.Policy.IsZero() {
 			merged.Policy = d.Policy
 		}
 		out = &merged
 	}
 	return out
-}
-
-func isZeroPolicy(p model.TrafficPolicy) bool {
-	return p.Balancing == nil && p.Pool == nil && p.Outlier == nil && p.TLS == nil && p.ProxyProtocol == 0 && p.RetryBudget == nil && len(p.Ports) == 0
 }
 
 // subset finds a subset by name; nil when there is none.
@@ -91,9 +87,6 @@ func trafficPolicy(d *model.Destination, s *model.Subset, port uint16) model.Tra
 	if s == nil || s.Policy == nil {
 		return p
 	}
-	if own := s.Policy.Ports[port]; own != nil {
-		return *own
-	}
 	if s.Policy.Balancing != nil {
 		p.Balancing = s.Policy.Balancing
 	}
@@ -112,14 +105,25 @@ func trafficPolicy(d *model.Destination, s *model.Subset, port uint16) model.Tra
 	if s.Policy.RetryBudget != nil {
 		p.RetryBudget = s.Policy.RetryBudget
 	}
+	if s.Policy.Tunnel != nil {
+		p.Tunnel = s.Policy.Tunnel
+	}
+	if own := s.Policy.Ports[port]; own != nil {
+		return portPolicy(own, p)
+	}
 	return p
 }
 
 func forPort(p model.TrafficPolicy, port uint16) model.TrafficPolicy {
 	if own := p.Ports[port]; own != nil {
-		policy := *own
-		policy.ProxyProtocol, policy.RetryBudget = p.ProxyProtocol, p.RetryBudget // ports have no such settings
-		return policy
+		return portPolicy(own, p)
 	}
+	return p
+}
+
+// portPolicy is that of a port, with what can only be said for all ports.
+func portPolicy(own *model.TrafficPolicy, all model.TrafficPolicy) model.TrafficPolicy {
+	p := *own
+	p.ProxyProtocol, p.RetryBudget, p.Tunnel = all.ProxyProtocol, all.RetryBudget, all.Tunnel
 	return p
 }

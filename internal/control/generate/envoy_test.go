@@ -24,6 +24,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/weftmesh/weft/internal/control/generate/generatetest"
 	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/test/envoy"
 )
@@ -81,7 +82,7 @@ func everything(t *testing.T, g *Generator) *bootstrapv3.Bootstrap {
 			t.Errorf("no cluster %s", n)
 			continue
 		}
-		validate(t, n, m)
+		generatetest.Validate(t, n, m)
 		c, _ := m.(*clusterv3.Cluster)
 		if c.GetType() == clusterv3.Cluster_EDS {
 			e, ok := g.Resource(EndpointsType, c.GetEdsClusterConfig().GetServiceName())
@@ -89,7 +90,7 @@ func everything(t *testing.T, g *Generator) *bootstrapv3.Bootstrap {
 				t.Errorf("no endpoints %s of %s", c.GetEdsClusterConfig().GetServiceName(), n)
 				continue
 			}
-			validate(t, n, e)
+			generatetest.Validate(t, n, e)
 			c.ClusterDiscoveryType, c.EdsClusterConfig = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC}, nil
 			c.LoadAssignment, _ = e.(*endpointv3.ClusterLoadAssignment)
 			c.LoadAssignment.ClusterName = n
@@ -101,7 +102,7 @@ func everything(t *testing.T, g *Generator) *bootstrapv3.Bootstrap {
 		if !ok {
 			continue // a port whose services have no chain there
 		}
-		validate(t, n, m)
+		generatetest.Validate(t, n, m)
 		l, _ := m.(*listenerv3.Listener)
 		inlineRoutes(t, g, l)
 		b.StaticResources.Listeners = append(b.StaticResources.Listeners, l)
@@ -123,7 +124,7 @@ func inlineRoutes(t *testing.T, g *Generator, l *listenerv3.Listener) {
 				t.Errorf("listener %s: no route table %s", l.Name, h.GetRds().GetRouteConfigName())
 				continue
 			}
-			validate(t, h.GetRds().GetRouteConfigName(), m)
+			generatetest.Validate(t, h.GetRds().GetRouteConfigName(), m)
 			table, _ := m.(*routev3.RouteConfiguration)
 			h.RouteSpecifier = &hcmv3.HttpConnectionManager_RouteConfig{RouteConfig: table}
 			f.ConfigType = networkFilter(f.Name, h).ConfigType

@@ -325,15 +325,22 @@ func (g *Generator) hostRoutes(v *hostRoutes) []*routev3.Route {
 				SchemeRewriteSpecifier: &routev3.RedirectAction_HttpsRedirect{HttpsRedirect: true}}},
 		}}
 	}
-	// The same set may be attached through several servers of the port; it counts once, where it comes first.
-	var routes []*routev3.Route
+	// The same set may be attached through several servers of the port; it counts once, where it comes first. Those of several
+	// gateways are as old as they are, whichever gateway is older.
+	var all []candidate
 	seen := map[*model.RouteSet]bool{}
 	for i, p := range v.places {
-		sets := slices.DeleteFunc(slices.Clone(v.sets[i]), func(s *model.RouteSet) bool { return seen[s] })
-		for _, s := range sets {
-			seen[s] = true
+		for _, s := range v.sets[i] {
+			if !seen[s] {
+				seen[s] = true
+				all = append(all, g.candidates(s, p)...)
+			}
 		}
-		routes = append(routes, g.routes(sets, p)...)
 	}
-	return routes
+	if len(v.places) > 1 {
+		slices.SortStableFunc(all, func(a, b candidate) int {
+			return cmp.Or(a.set.Created.Compare(b.set.Created), a.set.Ref.CompareName(b.set.Ref))
+		})
+	}
+	return g.inOrder(all)
 }

@@ -14,6 +14,7 @@ import (
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	networkrbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/rbac/v3"
 
+	"github.com/weftmesh/weft/internal/control/generate/generatetest"
 	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/wire"
 )
@@ -389,7 +390,7 @@ func networkPolicy(t *testing.T, action model.AuthAction, rules ...model.AuthRul
 	if err := filters[0].GetTypedConfig().UnmarshalTo(out); err != nil {
 		t.Fatal(err)
 	}
-	validate(t, "policy", out)
+	generatetest.Validate(t, "policy", out)
 	return out.GetRules()
 }
 
@@ -449,8 +450,8 @@ func TestConditions(t *testing.T) {
 			{Key: "request.auth.principal", NotValues: []string{"x"}}, {Key: "request.headers[x]", NotValues: []string{"a*"}}},
 	}}}}
 	msg, _ := New(m, productpage()).Listener(wire.InboundListener)
-	validate(t, "policies", msg)
-	if text := stableText(t, msg); !strings.Contains(text, `exact: "spiffe://corp/ns/a/sa/b"`) || strings.Contains(text, "cluster.local/ns") {
+	generatetest.Validate(t, "policies", msg)
+	if text := generatetest.Text(t, msg); !strings.Contains(text, `exact: "spiffe://corp/ns/a/sa/b"`) || strings.Contains(text, "cluster.local/ns") {
 		t.Error("cluster.local does not stand for the mesh's trust domain")
 	}
 }
@@ -470,7 +471,7 @@ func TestWildcardNames(t *testing.T) {
 			if msg, ok := g.Resource(typeURL, n); !ok {
 				t.Errorf("%s is listed but not there", n)
 			} else {
-				validate(t, n, msg)
+				generatetest.Validate(t, n, msg)
 			}
 		}
 	}

@@ -6,16 +6,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"regexp"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"google.golang.org/protobuf/encoding/prototext"
-	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/reflect/protoreflect"
-	"google.golang.org/protobuf/types/known/anypb"
 
+	"github.com/weftmesh/weft/internal/control/generate/generatetest"
 	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/wire"
 )
@@ -50,6 +46,7 @@ var goldens = []struct {
 	{"http3", http3Gateway, ingress(), [][2]string{{"lds", wire.GatewayQUICListenerName(8443)}}},
 	{"proxyprotocol", proxyProtocol, ingress(), [][2]string{{"lds", wire.GatewayListenerName(8443)}, {"cds", "outbound|3306||" + mysqlHost},
 		{"cds", "outbound|9080||" + reviewsHost}}},
+	{"tunnel", tunnels, productpage(), [][2]string{{"lds", "mysql:3306"}, {"cds", "outbound|3306||" + mysqlHost}}},
 	{"gateway-tls", gatewayTLS, ingress(), [][2]string{{"lds", wire.GatewayListenerName(15443)}, {"lds", wire.GatewayListenerName(8443)},
 		{"cds", "outbound_.9080_.v1_." + reviewsHost}}},
 	{"l4routes", l4Routes, ingress(), [][2]string{{"lds", wire.GatewayListenerName(9443)}, {"lds", wire.GatewayListenerName(9444)}, {"lds", wire.GatewayListenerName(3306)}}},
@@ -279,6 +276,10 @@ func proxyProtocol(m *model.Mesh) {
 	rule(m, "default", mysqlHost).Policy = model.TrafficPolicy{ProxyProtocol: 1, TLS: &model.ClientTLS{Mode: model.TLSDisable}}
 }
 
+func tunnels(m *model.Mesh) {
+	rule(m, "default", mysqlHost).Policy.Tunnel = &model.Tunnel{Target: "db.example.com:3306", Post: true}
+}
+
 var longTypes = map[string]string{"lds": ListenerType, "rds": RouteType, "cds": ClusterType, "eds": EndpointsType, "dns": DNSType}
 
 func TestGolden(t *testing.T) {
@@ -295,8 +296,8 @@ func TestGolden(t *testing.T) {
 				if !ok {
 					t.Fatalf("%s %s: there is none", n[0], n[1])
 				}
-				validate(t, n[1], m)
-				fmt.Fprintf(&got, "# %s %s\n%s\n", n[0], n[1], stableText(t, m))
+				generatetest.Validate(t, n[1], m)
+				fmt.Fprintf(&got, "# %s %s\n%s\n", n[0], n[1], generatetest.Text(t, m))
 			}
 			file := filepath.Join("testdata", c.name+".txtpb")
 			if *update {
@@ -313,54 +314,4 @@ func TestGolden(t *testing.T) {
 			}
 		})
 	}
-}
-
-// afterName is where prototext puts one space or two, at random so that nobody relies on it.
-var afterName = regexp.MustCompile(`(?m)^(\s*[\w.\[\]/]+:) +`)
-
-func stableText(t *testing.T, m proto.Message) string {
-	t.Helper()
-	b, err := prototext.MarshalOptions{Multiline: true, Indent: "  "}.Marshal(m)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return afterName.ReplaceAllString(string(b), "$1 ")
-}
-
-// validate applies Envoy's own validation rules to a message and to all that are packed into it.
-func validate(t *testing.T, where string, m proto.Message) {
-	t.Helper()
-	if v, ok := m.(interface{ ValidateAll() error }); ok {
-		if err := v.ValidateAll(); err != nil {
-			t.Errorf("%s: %v", where, err)
-		}
-	}
-	walk(m.ProtoReflect(), func(a *anypb.Any) {
-		inner, err := a.UnmarshalNew()
-		if err != nil {
-			t.Errorf("%s: %v", where, err)
-			return
-		}
-		validate(t, where+" > "+string(a.MessageName()), inner)
-	})
-}
-
-func walk(m protoreflect.Message, found func(*anypb.Any)) {
-	if a, ok := m.Interface().(*anypb.Any); ok {
-		found(a)
-		return
-	}
-	m.Range(func(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {
-		switch {
-		case f.IsMap() && f.MapValue().Message() != nil:
-			v.Map().Range(func(_ protoreflect.MapKey, v protoreflect.Value) bool { walk(v.Message(), found); return true })
-		case f.IsList() && f.Message() != nil:
-			for i := range v.List().Len() {
-				walk(v.List().Get(i).Message(), found)
-			}
-		case !f.IsMap() && !f.IsList() && f.Message() != nil:
-			walk(v.Message(), found)
-		}
-		return true
-	})
 }

@@ -260,12 +260,13 @@ func (g *Generator) relay(s *model.RouteSet, destinations []model.WeightedDestin
 		return g.relayAs(stat, destinations, at.port, &tcpv3.TcpProxy{ClusterSpecifier: &tcpv3.TcpProxy_Cluster{Cluster: g.destinationCluster(d, at.port)}})
 	}
 	var weighted []*tcpv3.TcpProxy_WeightedCluster_ClusterWeight
+	tunnel := g.tunnel(destinations[0], at.port)
 	for _, d := range destinations {
 		if d.Weight == 0 {
 			continue
 		}
 		name := wire.BlackHoleCluster
-		if d.Invalid == "" {
+		if d.Invalid == "" && sameTunnel(tunnel, g.tunnel(d, at.port)) {
 			name = g.destinationCluster(d, at.port)
 		}
 		weighted = append(weighted, &tcpv3.TcpProxy_WeightedCluster_ClusterWeight{Name: name, Weight: d.Weight})
@@ -281,6 +282,7 @@ func (g *Generator) relay(s *model.RouteSet, destinations []model.WeightedDestin
 func (g *Generator) relayAs(stat string, destinations []model.WeightedDestination, port uint16, m *tcpv3.TcpProxy) *listenerv3.Filter {
 	m.AccessLog = g.accessLogs()
 	m.StatPrefix, m.HashPolicy, m.IdleTimeout = stat, g.sourceHash(destinations, port), g.relayIdle(destinations, port)
+	m.TunnelingConfig = tunneling(g.tunnel(destinations[0], port))
 	if p := g.relayPool(destinations, port, func(p *model.ConnectionPool) bool { return p.MaxConnectionDuration > 0 }); p != nil {
 		m.MaxDownstreamConnectionDuration = durationpb.New(p.MaxConnectionDuration)
 	}

@@ -89,31 +89,39 @@ func (g *Generator) domains(t *target) []string {
 	return append(out, "*")
 }
 
-// candidate is one match of one rule, to become a route.
+// candidate is one match of one rule, to become a route at a place.
 type candidate struct {
 	set   *model.RouteSet
 	rule  *model.HTTPRoute
 	match *model.HTTPMatch // nil matches everything
+	at    place
 }
 
-// routes gives the routes of the sets in order of precedence, up to the first that takes every request.
+// routes gives the routes of the sets, which are the oldest first, in order of precedence.
 func (g *Generator) routes(sets []*model.RouteSet, at place) []*routev3.Route {
-	var ordered, byPrecedence []candidate
+	var all []candidate
 	for _, s := range sets {
-		if s.ByPrecedence {
-			byPrecedence = append(byPrecedence, g.candidates(s, at)...)
+		all = append(all, g.candidates(s, at)...)
+	}
+	return g.inOrder(all)
+}
+
+// inOrder gives routes in order of precedence, up to the first that takes every request.
+func (g *Generator) inOrder(all []candidate) []*routev3.Route {
+	var ordered, byPrecedence []candidate
+	for _, c := range all {
+		if c.set.ByPrecedence {
+			byPrecedence = append(byPrecedence, c)
 		} else {
-			ordered = append(ordered, g.candidates(s, at)...)
+			ordered = append(ordered, c)
 		}
 	}
-	if len(sets) > 1 {
-		// A rule of one object that takes everything must not hide those of the next.
-		slices.SortStableFunc(ordered, func(a, b candidate) int { return cmp.Compare(catchAll(a.match), catchAll(b.match)) })
-	}
+	// A rule of one object that takes everything must not hide those of the next.
+	slices.SortStableFunc(ordered, func(a, b candidate) int { return cmp.Compare(catchAll(a.match), catchAll(b.match)) })
 	slices.SortStableFunc(byPrecedence, moreSpecific)
 	var out []*routev3.Route
 	for _, c := range append(ordered, byPrecedence...) {
-		out = append(out, g.translate(c, at)...)
+		out = append(out, g.translate(c)...)
 		if catchAll(c.match) == 1 {
 			break
 		}
@@ -121,18 +129,21 @@ func (g *Generator) routes(sets []*model.RouteSet, at place) []*routev3.Route {
 	return out
 }
 
-// candidates gives the matches that this node gets.
+// candidates gives the matches that this node gets. Where the order is the user's, none follows one that takes every request.
 func (g *Generator) candidates(s *model.RouteSet, at place) []candidate {
 	var out []candidate
 	for i := range s.HTTP {
 		r := &s.HTTP[i]
 		if len(r.Matches) == 0 {
-			out = append(out, candidate{s, r, nil})
+			out = append(out, candidate{s, r, nil, at})
 		}
 		for j := range r.Matches {
 			if g.takes(&r.Matches[j], at) {
-				out = append(out, candidate{s, r, &r.Matches[j]})
+				out = append(out, candidate{s, r, &r.Matches[j], at})
 			}
+		}
+		if n := len(out); n > 0 && !s.ByPrecedence && catchAll(out[n-1].match) == 1 {
+			break
 		}
 	}
 	return out
@@ -163,7 +174,8 @@ func catchAll(m *model.HTTPMatch) int {
 }
 
 // moreSpecific is the Gateway API's precedence of matches (HTTPRouteRule.matches): exact path, longest prefix, method, most
-// headers, most query parameters; then the older object, then its name. Regular expressions come after prefixes, as in Istio.
+// headers, most query parameters; then the older object, then its name. Regular expressions come after prefixes, as in Istio, and
+// what an Ingress has for the rest after everything.
 func moreSpecific(a, b candidate) int {
 	x, y := a.match, b.match
 	if x == nil {
@@ -173,14 +185,14 @@ func moreSpecific(a, b candidate) int {
 		y = &model.HTTPMatch{}
 	}
 	return cmp.Or(
+		cmp.Compare(isLast(a.rule), isLast(b.rule)),
 		cmp.Compare(pathRank(y.Path), pathRank(x.Path)),
 		cmp.Compare(pathLength(y.Path), pathLength(x.Path)),
 		cmp.Compare(given(y.Method), given(x.Method)),
 		cmp.Compare(len(y.Headers), len(x.Headers)),
 		cmp.Compare(len(y.Query), len(x.Query)),
 		a.set.Created.Compare(b.set.Created),
-		cmp.Compare(a.set.Namespace, b.set.Namespace),
-		cmp.Compare(a.set.Ref.Name, b.set.Ref.Name),
+		a.set.Ref.CompareName(b.set.Ref),
 	)
 }
 
@@ -198,6 +210,13 @@ func pathRank(m model.StringMatch) int {
 
 func pathLength(m model.StringMatch) int { return len(m.Exact) + len(m.Prefix) + len(m.Regex) }
 
+func isLast(r *model.HTTPRoute) int {
+	if r.Last {
+		return 1
+	}
+	return 0
+}
+
 func given(m model.StringMatch) int {
 	if m.IsZero() {
 		return 0
@@ -206,7 +225,7 @@ func given(m model.StringMatch) int {
 }
 
 // translate makes the routes of one match: one, or two where a share of the requests goes to a backend that cannot be.
-func (g *Generator) translate(c candidate, at place) []*routev3.Route {
+func (g *Generator) translate(c candidate) []*routev3.Route {
 	out := &routev3.Route{
 		Name:     c.name(),
 		Match:    routeMatch(c.match),
@@ -219,13 +238,13 @@ func (g *Generator) translate(c candidate, at place) []*routev3.Route {
 	host := applyHeaders(out, c.rule.Request, c.rule.Response)
 	switch {
 	case c.rule.Redirect != nil:
-		out.Action = &routev3.Route_Redirect{Redirect: redirect(c, at)}
+		out.Action = &routev3.Route_Redirect{Redirect: redirect(c, c.at)}
 	case c.rule.Direct != nil:
 		out.Action = direct(c.rule.Direct.Status, c.rule.Direct.Body)
 	default:
-		return g.forward(out, c, host, at)
+		return g.forward(out, c, host, c.at)
 	}
-	out.Decorator = &routev3.Decorator{Operation: operation(out, c.set, at.port)}
+	out.Decorator = &routev3.Decorator{Operation: operation(out, c.set, c.at.port)}
 	return []*routev3.Route{out}
 }
 

@@ -40,6 +40,14 @@ type Ref struct{ Kind, Namespace, Name string }
 // String gives "Kind/namespace/name".
 func (r Ref) String() string { return r.Kind + "/" + r.Namespace + "/" + r.Name }
 
+// CompareName orders objects of one age: by "namespace/name" in alphabetical order, as the Gateway API has it.
+func (r Ref) CompareName(o Ref) int {
+	if r.Namespace == o.Namespace {
+		return strings.Compare(r.Name, o.Name)
+	}
+	return strings.Compare(r.Namespace+"/", o.Namespace+"/")
+}
+
 // Protocol of a port.
 type Protocol string
 
@@ -308,7 +316,20 @@ type TrafficPolicy struct {
 	// ProxyProtocol is the version of the header that connections begin with; 0 for none.
 	ProxyProtocol uint8
 	RetryBudget   *RetryBudget
+	Tunnel        *Tunnel
 	Ports         map[uint16]*TrafficPolicy // port-level settings replace the whole policy for that port, as in Istio
+}
+
+// Tunnel says that who is behind a destination is a proxy, which is asked to connect to Target ("host:port") for relayed connections:
+// by CONNECT, or by a POST whose bodies carry the bytes.
+type Tunnel struct {
+	Target string
+	Post   bool
+}
+
+// IsZero reports whether a policy says nothing.
+func (p *TrafficPolicy) IsZero() bool {
+	return p.Balancing == nil && p.Pool == nil && p.Outlier == nil && p.TLS == nil && p.ProxyProtocol == 0 && p.RetryBudget == nil && p.Tunnel == nil && len(p.Ports) == 0
 }
 
 // Balancing is a load-balancing policy. Nil parts and an empty Simple leave the choice to the mesh.

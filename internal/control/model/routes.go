@@ -47,6 +47,8 @@ type HTTPRoute struct {
 	Name    string
 	Field   string // path in the object: "spec.http[0]"
 	Matches []HTTPMatch
+	// Last is for what no other rule for the host takes, whichever object that is in: an Ingress's default backend.
+	Last bool
 	// Object that Field is in, where it is not the set's own: a VirtualService that the set's delegates to.
 	Object Ref
 

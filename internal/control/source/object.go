@@ -110,8 +110,10 @@ func (o *Object) Finding(s model.Severity, code, field, message, hint string) mo
 
 // Older orders objects by age, then namespace, name and kind: the precedence of Istio and of the Gateway API.
 func Older(a, b *Object) int {
-	return cmp.Or(a.Born.Compare(b.Born), cmp.Compare(a.GetNamespace(), b.GetNamespace()),
-		cmp.Compare(a.GetName(), b.GetName()), a.Key().Compare(b.Key()))
+	if c := cmp.Or(a.Born.Compare(b.Born), a.Ref().CompareName(b.Ref())); c != 0 {
+		return c
+	}
+	return a.Key().Compare(b.Key())
 }
 
 // SortFindings orders findings by file, line, object, field, code and message, and removes repetitions.

@@ -111,6 +111,9 @@ func effectOf(r *explain.Report, to asked) effect {
 	if r.Route != nil {
 		e.ofRoute(r)
 	}
+	for _, p := range r.Before {
+		e.say("besides:", p.String())
+	}
 	for _, l := range r.Limits {
 		e.say("limit", limitText(&l))
 	}

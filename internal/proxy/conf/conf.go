@@ -215,6 +215,26 @@ type TCP struct {
 	// HashSource makes the client's address the key of consistent hashing.
 	HashSource bool
 	AccessLogs []AccessLog // as in HTTP
+	// Tunnel is what the endpoints, which are proxies then, are asked for before bytes are relayed; nil for nothing.
+	Tunnel *Tunnel `json:",omitempty"`
+}
+
+// Tunnel asks a proxy to connect to Target ("host:port"). Source:
+// envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TunnelingConfig.
+type Tunnel struct {
+	Target string
+	// Post has the bytes carried in the bodies of a POST of Path and its response; otherwise the request is CONNECT.
+	Post    bool
+	Path    string `json:",omitempty"`
+	Headers HeaderChange
+}
+
+// Method is that of the request.
+func (t *Tunnel) Method() string {
+	if t.Post {
+		return "POST"
+	}
+	return "CONNECT"
 }
 
 // WeightedCluster is one choice of a split. HTTP splits may change headers.

@@ -33,3 +33,6 @@ type Conn interface {
 	LocalAddr() netip.AddrPort
 	RemoteAddr() netip.AddrPort
 }
+
+// LongAgo is a deadline that interrupts whoever waits.
+var LongAgo = time.Unix(1, 0)

@@ -51,10 +51,13 @@ func (d *decoder) networkFilter(m *listenerv3.Filter, c *conf.Chain) (rbac []*co
 }
 
 func (d *decoder) tcp(m *tcpv3.TcpProxy) *conf.TCP {
-	d.only(m, "stat_prefix", "cluster", "weighted_clusters", "idle_timeout", "hash_policy", "max_downstream_connection_duration", "access_log",
+	d.only(m, "stat_prefix", "cluster", "weighted_clusters", "idle_timeout", "hash_policy", "max_downstream_connection_duration", "access_log", "tunneling_config",
 		"max_connect_attempts") // without effect: balance tries other endpoints by itself
 	t := &conf.TCP{StatPrefix: m.GetStatPrefix(), IdleTimeout: d.duration("idle_timeout", m.GetIdleTimeout()),
 		MaxDuration: d.duration("max_downstream_connection_duration", m.GetMaxDownstreamConnectionDuration()), AccessLogs: d.accessLogs(m.GetAccessLog())}
+	if m.GetTunnelingConfig() != nil {
+		d.at("tunneling_config", func() { t.Tunnel = d.tunnel(m.GetTunnelingConfig()) })
+	}
 	each(d, "hash_policy", m.GetHashPolicy(), func(h *typev3.HashPolicy) {
 		d.only(h, "source_ip")
 		if h.GetSourceIp() == nil {

@@ -180,12 +180,12 @@ func First(client, server conn.Conn) (Speaker, error) {
 	go func() { // ends when the server speaks or the deadline below interrupts it; First waits for it
 		err := server.Wait()
 		if err == nil || !errors.Is(err, os.ErrDeadlineExceeded) {
-			client.SetReadDeadline(past)
+			client.SetReadDeadline(conn.LongAgo)
 		}
 		spoke <- err
 	}()
 	clientErr := client.Wait()
-	server.SetReadDeadline(past)
+	server.SetReadDeadline(conn.LongAgo)
 	serverErr := <-spoke
 	if err := errors.Join(client.SetReadDeadline(time.Time{}), server.SetReadDeadline(time.Time{})); err != nil {
 		return Neither, err
@@ -198,6 +198,3 @@ func First(client, server conn.Conn) (Speaker, error) {
 	}
 	return ServerFirst, serverErr
 }
-
-// past interrupts whoever waits.
-var past = time.Unix(1, 0)

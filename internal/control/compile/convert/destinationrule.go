@@ -64,7 +64,7 @@ func (p *Part) trafficPolicy(t *networkingapi.TrafficPolicy, field string) *mode
 		return nil
 	}
 	p.notEmpty(t, field, "a policy")
-	p.only(t, field, "loadBalancer", "connectionPool", "outlierDetection", "tls", "portLevelSettings", "proxyProtocol", "retryBudget")
+	p.only(t, field, "loadBalancer", "connectionPool", "outlierDetection", "tls", "portLevelSettings", "proxyProtocol", "retryBudget", "tunnel")
 	out := &model.TrafficPolicy{
 		Balancing: p.balancing(t.LoadBalancer, field+".loadBalancer"),
 		Pool:      p.pool(t.ConnectionPool, field+".connectionPool"),
@@ -89,6 +89,9 @@ func (p *Part) trafficPolicy(t *networkingapi.TrafficPolicy, field string) *mode
 	if h := t.ProxyProtocol; h != nil {
 		p.only(h, field+".proxyProtocol", "version")
 		out.ProxyProtocol = uint8(h.Version) + 1
+	}
+	if out.Tunnel = p.tunnel(t.Tunnel, field+".tunnel"); out.Tunnel != nil && t.ProxyProtocol != nil {
+		p.Err("ConflictingFields", field+".proxyProtocol", "remove one of them", "does not go with tunnel")
 	}
 	for i, pl := range t.PortLevelSettings {
 		f := At(field+".portLevelSettings", i)

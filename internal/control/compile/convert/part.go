@@ -160,11 +160,11 @@ func (p *Part) only(m proto.Message, path string, names ...string) {
 
 // instead says what to do about fields that are refused.
 var instead = map[string]string{
-	"tunnel":             "send the requests to the forward proxy's own host, or let the workload use it by itself",
 	"zoneAwareLbSetting": "use localityLbSetting",
 	"tlsCertificates":    "put the certificate into a Secret, and name it in credentialName",
 	"serverCertificate":  "put the certificate into a Secret, and name it in credentialName",
 	"privateKey":         "put the key into a Secret, and name it in credentialName",
+	"caCrl":              "put the revocation lists into a Secret as ca.crl, beside ca.crt, and name it in credentialName",
 	"caCertificates":     "put the authorities into a Secret as ca.crt, and name it in credentialName",
 	"clientCertificate":  "put the certificate into a Secret, and name it in credentialName",
 	"sessionPersistence": "use a DestinationRule with consistentHash for the service",

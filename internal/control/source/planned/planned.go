@@ -17,6 +17,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
@@ -155,7 +156,7 @@ func (p *plan) address(name string) netip.Addr {
 	}
 }
 
-// gatewayOf makes the gateway that a Gateway selects, where there is none.
+// gatewayOf makes the gateway that a Gateway selects, or that serves an Ingress, where there is none.
 func (p *plan) gatewayOf(k source.Kube) {
 	switch g := k.(type) {
 	case *networking.Gateway:
@@ -164,7 +165,7 @@ func (p *plan) gatewayOf(k source.Kube) {
 			selector = ingressLabels
 		}
 		p.gateway(selector)
-	case *gatewayv1.Gateway:
+	case *gatewayv1.Gateway, *networkingv1.Ingress:
 		p.gateway(ingressLabels)
 	}
 }

@@ -1,4 +1,4 @@
-package proxy
+package cluster
 
 import (
 	"context"
@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/weftmesh/weft/internal/proxy/admin"
-	"github.com/weftmesh/weft/internal/proxy/bind"
 	"github.com/weftmesh/weft/internal/proxy/conf"
 	"github.com/weftmesh/weft/internal/proxy/failure"
 	"github.com/weftmesh/weft/internal/proxy/resolve"
@@ -53,14 +52,6 @@ const restAfter = 5 * time.Minute
 
 func named(c *conf.Cluster) bool {
 	return c.Discovery == conf.StrictDNS || c.Discovery == conf.LogicalDNS
-}
-
-func newResolver(o *Options) (*resolve.Resolver, error) {
-	exchange, err := bind.Forwarder(o.Bootstrap, o.Dial)
-	if err != nil {
-		return nil, fmt.Errorf("proxy: %w", err)
-	}
-	return &resolve.Resolver{Exchange: exchange}, nil
 }
 
 // follow takes the names of the cluster's newest version.
@@ -144,10 +135,10 @@ func (s *names) settle() {
 }
 
 // ask begins to resolve the names that nobody resolves yet. It is called with mu held.
-func (r *clusters) ask(c *cluster) {
+func (r *Set) ask(c *Cluster) {
 	s := &c.names
 	if !s.asking {
-		s.asking, s.wanted = true, r.p.opt.Now()
+		s.asking, s.wanted = true, r.o.Now()
 	}
 	if s.arrived == nil && !s.settled.Load() {
 		s.arrived = make(chan struct{})
@@ -160,14 +151,14 @@ func (r *clusters) ask(c *cluster) {
 }
 
 // resolve keeps a name current until its stop is called or nobody wants it.
-func (r *clusters) resolve(c *cluster, text string, n *name) {
-	ctx, cancel := context.WithCancel(r.p.ctx)
+func (r *Set) resolve(c *Cluster, text string, n *name) {
+	ctx, cancel := context.WithCancel(r.ctx)
 	n.stop = cancel
-	l, of, dns := c.lasting, c.conf.Name, c.names.dns
+	l, of, dns := c.lasting, c.Conf.Name, c.names.dns
 	r.resolving.Go(func() {
 		defer cancel()
 		resolve.Run(ctx, dns, func(ctx context.Context) (resolve.Answer, error) {
-			return r.p.resolver.Lookup(ctx, text, dns.Family)
+			return r.o.Resolver.Lookup(ctx, text, dns.Family)
 		}, func(a resolve.Answer, err error, next time.Duration) bool {
 			r.mu.Lock()
 			defer r.mu.Unlock()
@@ -177,22 +168,22 @@ func (r *clusters) resolve(c *cluster, text string, n *name) {
 }
 
 // learn takes the result of a lookup and reports whether there shall be another. It is called with mu held.
-func (r *clusters) learn(of string, l *lasting, n *name, a resolve.Answer, err error, next time.Duration) bool {
-	s, now := &l.names, r.p.opt.Now()
+func (r *Set) learn(of string, l *lasting, n *name, a resolve.Answer, err error, next time.Duration) bool {
+	s, now := &l.names, r.o.Now()
 	s.count(a, err)
-	before := n.use(r.p)
+	before := n.use(r.o.Outside)
 	n.take(a, err)
 	n.at, n.next = now, now.Add(next)
 	c := (*r.byName.Load())[of]
 	if c == nil || c.lasting != l {
 		return false
 	}
-	if c.conf.Discovery == conf.StrictDNS && !slices.Equal(before, n.use(r.p)) {
+	if c.Conf.Discovery == conf.StrictDNS && !slices.Equal(before, n.use(r.o.Outside)) {
 		r.rebuild(c)
 	}
 	s.tell()
 	s.settle()
-	if s.touched.Swap(false) || len(c.conf.HealthChecks) > 0 {
+	if s.touched.Swap(false) || len(c.Conf.HealthChecks) > 0 {
 		s.wanted = now
 	}
 	if now.Sub(s.wanted) < restAfter {
@@ -224,33 +215,33 @@ func (n *name) take(a resolve.Answer, err error) {
 
 // use gives the addresses of endpoints, in an order of their own: name servers vary theirs. The zero address stands for the name
 // itself: where the host's network is another, its resolver may know names that name servers do not.
-func (n *name) use(p *Proxy) []netip.Addr {
-	if len(n.addrs) == 0 && n.known && p.opt.DialOutside != nil {
+func (n *name) use(outside bool) []netip.Addr {
+	if len(n.addrs) == 0 && n.known && outside {
 		return []netip.Addr{{}}
 	}
 	return slices.SortedFunc(slices.Values(n.addrs), netip.Addr.Compare)
 }
 
 // rebuild makes the cluster anew with the addresses of now. It is called with mu held.
-func (r *clusters) rebuild(c *cluster) {
+func (r *Set) rebuild(c *Cluster) {
 	old := *r.byName.Load()
 	next := maps.Clone(old)
 	n := r.build(c.source, c)
-	next[c.conf.Name] = n
+	next[c.Conf.Name] = n
 	r.byName.Store(&next)
 	r.retire(old, next)
 	r.watch(n)
 }
 
 // expand puts the addresses that are known in the place of names.
-func (s *names) expand(c *conf.Cluster, p *Proxy) *conf.Cluster {
+func (s *names) expand(c *conf.Cluster, outside bool) *conf.Cluster {
 	out := *c
 	out.Localities, out.Total = slices.Clone(c.Localities), 0
 	seen := map[reachKey]bool{}
 	for i := range out.Localities {
 		var list []*conf.Endpoint
 		for _, e := range c.Localities[i].Endpoints {
-			for _, a := range s.located(e, p) {
+			for _, a := range s.located(e, outside) {
 				if key := keyOf(a); !seen[key] { // two names may mean the same
 					seen[key] = true
 					list = append(list, a)
@@ -264,12 +255,12 @@ func (s *names) expand(c *conf.Cluster, p *Proxy) *conf.Cluster {
 }
 
 // located gives the endpoint at each of its addresses.
-func (s *names) located(e *conf.Endpoint, p *Proxy) (list []*conf.Endpoint) {
+func (s *names) located(e *conf.Endpoint, outside bool) (list []*conf.Endpoint) {
 	n := s.list[e.Address]
 	if n == nil {
 		return []*conf.Endpoint{e}
 	}
-	for _, a := range n.use(p) {
+	for _, a := range n.use(outside) {
 		if !a.IsValid() {
 			list = append(list, e)
 			continue
@@ -281,10 +272,10 @@ func (s *names) located(e *conf.Endpoint, p *Proxy) (list []*conf.Endpoint) {
 	return list
 }
 
-// resolved gives the newest version of the cluster, for a request that wants an endpoint now. It waits for the first answer about
+// Resolved gives the newest version of the cluster, for a request that wants an endpoint now. It waits for the first answer about
 // its names, within the time for connecting. until may be zero.
-func (c *cluster) resolved(ctx context.Context, until time.Time) *cluster {
-	if !named(c.conf) {
+func (c *Cluster) Resolved(ctx context.Context, until time.Time) *Cluster {
+	if !named(c.Conf) {
 		return c
 	}
 	s := &c.names
@@ -297,16 +288,13 @@ func (c *cluster) resolved(ctx context.Context, until time.Time) *cluster {
 	case len(c.ends) > 0:
 		return c
 	}
-	if now := c.p.clusters.get(c.conf.Name); now != nil && now.lasting == c.lasting {
-		return now
-	}
-	return c
+	return c.Newest()
 }
 
-func (c *cluster) await(ctx context.Context, until time.Time) {
-	r := c.p.clusters
+func (c *Cluster) await(ctx context.Context, until time.Time) {
+	r := c.set
 	r.mu.Lock()
-	if now := (*r.byName.Load())[c.conf.Name]; now != nil && now.lasting == c.lasting && !r.ended && !c.names.settled.Load() {
+	if now := (*r.byName.Load())[c.Conf.Name]; now != nil && now.lasting == c.lasting && !r.ended && !c.names.settled.Load() {
 		r.ask(now)
 	}
 	arrived := c.names.arrived
@@ -314,12 +302,12 @@ func (c *cluster) await(ctx context.Context, until time.Time) {
 	if arrived == nil {
 		return
 	}
-	wait := c.conf.ConnectTimeout
+	wait := c.Conf.ConnectTimeout
 	if wait <= 0 {
 		wait = upstream.DefaultConnectTimeout
 	}
 	if !until.IsZero() {
-		wait = min(wait, until.Sub(c.p.opt.Now()))
+		wait = min(wait, until.Sub(r.o.Now()))
 	}
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
@@ -331,16 +319,16 @@ func (c *cluster) await(ctx context.Context, until time.Time) {
 }
 
 // dialFirst connects to the first address of a name, whatever it is at that time.
-func (c *cluster) dialFirst(host string, port uint16) upstream.Dial {
+func (c *Cluster) dialFirst(host string, port uint16) upstream.Dial {
 	return func(ctx context.Context, address string) (net.Conn, error) {
 		n := (*c.names.found.Load())[host] // set by build
 		switch {
 		case len(n.addrs) > 0:
 			address = netip.AddrPortFrom(n.addrs[0], port).String()
-		case c.p.opt.DialOutside == nil || !n.known:
+		case !c.set.o.Outside || !n.known:
 			return nil, errors.New(n.why(host))
 		}
-		return c.p.dialer.DialNamed(ctx, address)
+		return c.set.o.Dialer.DialNamed(ctx, address)
 	}
 }
 
@@ -362,7 +350,7 @@ func (n *name) why(text string) string {
 }
 
 // whyUnresolved says what is wrong with the names of the cluster; empty for nothing.
-func (c *cluster) whyUnresolved() string {
+func (c *Cluster) whyUnresolved() string {
 	var all []string
 	c.eachName(func(text string, n *name) {
 		if why := n.why(text); why != "" {
@@ -373,7 +361,7 @@ func (c *cluster) whyUnresolved() string {
 }
 
 // eachName calls f for the names in their order, as they were found last.
-func (c *cluster) eachName(f func(text string, n *name)) {
+func (c *Cluster) eachName(f func(text string, n *name)) {
 	found := c.names.found.Load()
 	if found == nil {
 		return
@@ -385,7 +373,7 @@ func (c *cluster) eachName(f func(text string, n *name)) {
 }
 
 // describeNames tells operators about the names.
-func (c *cluster) describeNames() (list []admin.Name) {
+func (c *Cluster) describeNames() (list []admin.Name) {
 	c.eachName(func(text string, n *name) {
 		d := admin.Name{Name: text, Asked: n.at, Trouble: n.why(text)}
 		if n.stop != nil {

@@ -1,4 +1,4 @@
-package proxy
+package cluster
 
 import (
 	"context"
@@ -18,14 +18,14 @@ type watches struct {
 }
 
 // watch brings the health checks of a cluster to its newest version. It is called with mu held.
-func (r *clusters) watch(c *cluster) {
+func (r *Set) watch(c *Cluster) {
 	w := &c.watches
-	if !reflect.DeepEqual(w.checks, c.conf.HealthChecks) {
+	if !reflect.DeepEqual(w.checks, c.Conf.HealthChecks) {
 		w.stop()
-		w.checks = c.conf.HealthChecks
+		w.checks = c.Conf.HealthChecks
 		if len(w.checks) == 0 {
-			for _, h := range c.balancer.Hosts() {
-				c.balancer.Check(h, true, nil)
+			for _, h := range c.Balancer.Hosts() {
+				c.Balancer.Check(h, true, nil)
 			}
 		}
 	}
@@ -37,8 +37,8 @@ func (r *clusters) watch(c *cluster) {
 	}
 	present := map[reachKey]bool{}
 	for _, e := range c.ends {
-		key := keyOf(e.host.Endpoint)
-		if present[key] = true; w.ends[key] == nil && e.err == nil {
+		key := keyOf(e.Host.Endpoint)
+		if present[key] = true; w.ends[key] == nil && e.Err == nil {
 			w.ends[key] = r.start(c, e)
 		}
 	}
@@ -59,13 +59,13 @@ func (w *watches) stop() {
 }
 
 // start checks an endpoint until the function that it gives is called.
-func (r *clusters) start(c *cluster, e *endpoint) (stop func()) {
-	ctx, cancel := context.WithCancel(r.p.ctx)
-	t := check.Target{Host: c.authority(e), Used: c.used.Load,
+func (r *Set) start(c *Cluster, e *Endpoint) (stop func()) {
+	ctx, cancel := context.WithCancel(r.ctx)
+	t := check.Target{Host: c.Authority(e), Used: c.used.Load,
 		Connect: func(ctx context.Context, http2 bool) (net.Conn, error) { return e.dialForCheck(ctx, http2) },
-		Report:  func(well bool, err error) { c.balancer.Check(e.host, well, err) }}
+		Report:  func(well bool, err error) { c.Balancer.Check(e.Host, well, err) }}
 	done := make(chan struct{})
-	list := c.conf.HealthChecks
+	list := c.Conf.HealthChecks
 	go func() { // ends by stop
 		defer close(done)
 		check.Run(ctx, &list[0], t)
@@ -77,8 +77,8 @@ func (r *clusters) start(c *cluster, e *endpoint) (stop func()) {
 }
 
 // dialForCheck opens a connection as requests would use it.
-func (e *endpoint) dialForCheck(ctx context.Context, http2 bool) (net.Conn, error) {
-	way := e.pool.Way()
+func (e *Endpoint) dialForCheck(ctx context.Context, http2 bool) (net.Conn, error) {
+	way := e.Pool.Way()
 	if http2 && way.MuxTLS != nil {
 		way.TLS = way.MuxTLS
 	}

@@ -1,4 +1,6 @@
-package proxy
+// Package side is what the exchange of a request needs of the connections on its two sides, in whatever version of HTTP: the client's,
+// and the endpoint's.
+package side
 
 import (
 	"context"
@@ -10,9 +12,9 @@ import (
 	"github.com/weftmesh/weft/internal/proxy/relay"
 )
 
-// clientSide is what an exchange needs of the side that its request came from, in whatever version of HTTP. One goroutine uses the
+// Client is what an exchange needs of the side that its request came from, in whatever version of HTTP. One goroutine uses the
 // reading half while another may use the writing half.
-type clientSide interface {
+type Client interface {
 	relay.Source
 	relay.Sink
 	replier
@@ -41,22 +43,22 @@ type replier interface {
 
 // presence is the part of a client that notices its leaving.
 type presence interface {
-	// await begins the wait for the answer to x's call: when the client leaves meanwhile, the call is cut. streams says that the
-	// client sends its body at the same time. It is false where there is nothing to be ended by awaited.
-	await(x *exchange, streams bool) bool
-	// awaited ends the wait and reports whether the client has left.
-	awaited(now time.Time) (gone bool)
-	// left reports whether the client is known to have left.
-	left() bool
-	// pause waits for d unless the client leaves or ctx ends, and then reports false. quiet says that the client has nothing to
+	// Await begins the wait for the answer to a call of a request that came at start: when the client leaves meanwhile, the call is
+	// cut. streams says that the client sends its body at the same time. It is false where there is nothing to be ended by awaited.
+	Await(up Call, start time.Time, streams bool) bool
+	// Awaited ends the wait and reports whether the client has left.
+	Awaited(now time.Time) (gone bool)
+	// Left reports whether the client is known to have left.
+	Left() bool
+	// Pause waits for d unless the client leaves or ctx ends, and then reports false. quiet says that the client has nothing to
 	// send before it is answered.
-	pause(ctx context.Context, d time.Duration, quiet bool) bool
-	// forget comes before the call's End: the client's leaving must not cut it any more.
-	forget()
+	Pause(ctx context.Context, d time.Duration, quiet bool) bool
+	// Forget comes before the call's End: the client's leaving must not cut it any more.
+	Forget()
 }
 
-// call is what an exchange needs of the side that it sends its request to: one request on a connection to an endpoint.
-type call interface {
+// Call is what an exchange needs of the side that it sends its request to: one request on a connection to an endpoint.
+type Call interface {
 	relay.Source
 	relay.Sink
 	connected

@@ -1,4 +1,4 @@
-package proxy
+package side
 
 import (
 	"errors"
@@ -9,9 +9,9 @@ import (
 	"github.com/weftmesh/weft/internal/proxy/message"
 )
 
-// webClient is a client of gRPC-Web, seen as one of gRPC.
-type webClient struct {
-	clientSide
+// Web is a client of gRPC-Web, seen as one of gRPC.
+type Web struct {
+	Client
 	call    grpcweb.Call
 	decoder grpcweb.Decoder
 	encoder grpcweb.Encoder
@@ -22,46 +22,35 @@ type webClient struct {
 	framed  bool   // the response is one of gRPC with a body, whose end holds the trailers
 }
 
-// translate takes a request of gRPC-Web for one of gRPC, where the listener says so.
-func (x *exchange) translate() {
-	if x.http == nil || !x.http.GRPCWeb || x.isGRPC {
-		return
-	}
-	if call, ok := grpcweb.Enter(&x.req); ok {
-		x.down, x.isGRPC = &webClient{clientSide: x.down, call: call}, true
-	}
-}
-
-// translated reports whether the request was one of gRPC-Web. What it is now knows HTTP/2 alone.
-func (x *exchange) translated() bool {
-	_, ok := x.down.(*webClient)
-	return ok
+// NewWeb makes a client whose request was one of gRPC-Web.
+func NewWeb(c Client, call grpcweb.Call) *Web {
+	return &Web{Client: c, call: call}
 }
 
 // Err tells what ended the client's stream, where it is one.
-func (c *webClient) Err() error {
-	if s, ok := c.clientSide.(interface{ Err() error }); ok {
+func (c *Web) Err() error {
+	if s, ok := c.Client.(interface{ Err() error }); ok {
 		return s.Err()
 	}
 	return nil
 }
 
 // BodyBuffered implements relay.Source: text of less than a quad gives nothing to read.
-func (c *webClient) BodyBuffered() int {
-	n := c.clientSide.BodyBuffered()
+func (c *Web) BodyBuffered() int {
+	n := c.Client.BodyBuffered()
 	if c.call.TextIn && n < c.decoder.Missing() {
 		n = 0
 	}
 	return len(c.decoded) + n
 }
 
-// BodyDone implements clientSide.
-func (c *webClient) BodyDone() bool { return len(c.decoded) == 0 && c.clientSide.BodyDone() }
+// BodyDone implements Client.
+func (c *Web) BodyDone() bool { return len(c.decoded) == 0 && c.Client.BodyDone() }
 
 // ReadBody implements relay.Source.
-func (c *webClient) ReadBody(p []byte) (int, error) {
+func (c *Web) ReadBody(p []byte) (int, error) {
 	if !c.call.TextIn {
-		return c.clientSide.ReadBody(p)
+		return c.Client.ReadBody(p)
 	}
 	for len(c.decoded) == 0 {
 		if c.ended {
@@ -80,11 +69,11 @@ func (c *webClient) ReadBody(p []byte) (int, error) {
 const textBuffer = 4 << 10
 
 // readText decodes what comes next.
-func (c *webClient) readText() error {
+func (c *Web) readText() error {
 	if c.text == nil {
 		c.text = make([]byte, textBuffer)
 	}
-	n, err := c.clientSide.ReadBody(c.text)
+	n, err := c.Client.ReadBody(c.text)
 	c.ended = errors.Is(err, io.EOF)
 	var bad error
 	if c.decoded, bad = c.decoder.Decode(c.bytes[:0], c.text[:n]); bad == nil && c.ended {
@@ -100,38 +89,38 @@ func (c *webClient) readText() error {
 	return err
 }
 
-// WriteResponse implements replier.
-func (c *webClient) WriteResponse(r *message.Response) error {
+// WriteResponse implements Client.
+func (c *Web) WriteResponse(r *message.Response) error {
 	c.framed = c.call.Leave(r) && r.Body.Kind != message.NoBody
-	return c.clientSide.WriteResponse(r)
+	return c.Client.WriteResponse(r)
 }
 
 // WriteBody implements relay.Sink.
-func (c *webClient) WriteBody(p []byte) error {
+func (c *Web) WriteBody(p []byte) error {
 	if !c.framed || !c.call.TextOut {
-		return c.clientSide.WriteBody(p)
+		return c.Client.WriteBody(p)
 	}
-	return c.clientSide.WriteBody(c.encoder.Encode(p))
+	return c.Client.WriteBody(c.encoder.Encode(p))
 }
 
 // Flush implements relay.Sink: what was written is whole for the client.
-func (c *webClient) Flush() error {
+func (c *Web) Flush() error {
 	if err := c.pad(); err != nil {
 		return err
 	}
-	return c.clientSide.Flush()
+	return c.Client.Flush()
 }
 
-func (c *webClient) pad() error {
+func (c *Web) pad() error {
 	text := c.encoder.Flush()
 	if len(text) == 0 {
 		return nil
 	}
-	return c.clientSide.WriteBody(text)
+	return c.Client.WriteBody(text)
 }
 
 // FinishBody implements relay.Sink: trailers are the last frame of the body.
-func (c *webClient) FinishBody(trailers *message.Header) error {
+func (c *Web) FinishBody(trailers *message.Header) error {
 	if c.framed {
 		if err := c.WriteBody(grpcweb.Trailers(trailers)); err != nil {
 			return err
@@ -141,5 +130,5 @@ func (c *webClient) FinishBody(trailers *message.Header) error {
 		}
 		trailers = nil
 	}
-	return c.clientSide.FinishBody(trailers)
+	return c.Client.FinishBody(trailers)
 }

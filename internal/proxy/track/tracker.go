@@ -1,0 +1,173 @@
+// Package track ends the connections of clients that are idle or too slow, for all of a proxy, and notices clients that hang up while they
+// are to be answered.
+package track
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/weftmesh/weft/internal/proxy/conn"
+)
+
+// phase is what a tracked connection is doing.
+type phase int64
+
+const (
+	Idle     phase = iota // between requests
+	Heading               // reading a request's head
+	Busy                  // exchanging, or relaying bytes
+	awaiting              // an upstream's answer
+	watched               // awaiting, and a watch looks whether the client is there still
+	Nudged                // idle for a while: the goroutine that waits is being interrupted to give itself up
+	Resting               // idle, without a goroutine
+)
+
+// quiet reports whether there is no request.
+func (ph phase) quiet() bool { return ph == Idle || ph == Nudged || ph == Resting }
+
+const (
+	phaseBits = 3
+	phaseMask = 1<<phaseBits - 1
+)
+
+// Conn is a connection as the sweep sees it: what it is doing, and since when.
+type Conn struct {
+	Conn  conn.Conn
+	Rests bool // conn can be waited for without a goroutine
+	Idle  time.Duration
+	// Outbound: it is the workload's own.
+	Outbound bool
+	state    atomic.Int64 // milliseconds since began << phaseBits | phase
+
+	Client *Caller // that of HTTP/1 connections
+	Drain  func()  // ends an HTTP/2 connection, which looks after its idleness itself; nil for others
+	wait   patient
+}
+
+// began is what tracked times count from: a difference of two readings of one clock is not moved by corrections of the wall clock.
+var began = time.Now()
+
+func stateOf(ph phase, now time.Time) int64 {
+	return now.Sub(began).Milliseconds()<<phaseBits | int64(ph)
+}
+
+func (t *Conn) Enter(ph phase, now time.Time) { t.state.Store(stateOf(ph, now)) }
+
+// Swap is enter, and gives the phase before.
+func (t *Conn) Swap(ph phase, now time.Time) phase {
+	return phase(t.state.Swap(stateOf(ph, now)) & phaseMask)
+}
+
+// Become changes the phase without a new beginning.
+func (t *Conn) Become(ph phase) {
+	t.state.Store(t.state.Load()&^phaseMask | int64(ph))
+}
+
+func (t *Conn) Nudged() bool { return t.state.Load()&phaseMask == int64(Nudged) }
+
+func (t *Conn) since() (phase, time.Time) {
+	return parseState(t.state.Load())
+}
+
+func parseState(v int64) (phase, time.Time) {
+	return phase(v & phaseMask), began.Add(time.Duration(v>>phaseBits) * time.Millisecond)
+}
+
+// Tracker ends connections that are idle, or take too long over a request's head, for all of a proxy: a deadline per request
+// on each would cost more than the request's parsing.
+type Tracker struct {
+	mu   sync.Mutex
+	open map[*Conn]struct{}
+}
+
+func (t *Tracker) Add(c *Conn) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.open == nil {
+		t.open = map[*Conn]struct{}{}
+	}
+	t.open[c] = struct{}{}
+}
+
+func (t *Tracker) Remove(c *Conn) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.open, c)
+}
+
+const (
+	// headTime is how long a client may take over a request's head.
+	headTime = 30 * time.Second
+	// SleepAfter is the idleness after which a connection gives up its goroutine, most of whose memory is its stack.
+	SleepAfter = 2 * time.Second
+)
+
+// Sweep interrupts the reads of connections whose time has passed, and of those that drain once they were idle for grace, if graced
+// says that the proxy was: the first request of a connection that has just come is on its way. Connections of HTTP/2 are told at once:
+// nothing on its way is lost by that.
+func (t *Tracker) Sweep(now time.Time, graced bool, grace time.Duration, drains func(outbound bool) bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for c := range t.open {
+		if c.Drain != nil {
+			if drains(c.Outbound) {
+				c.Drain()
+			}
+			continue
+		}
+		state := c.state.Load()
+		ph, since := parseState(state)
+		if ph == awaiting && now.Sub(since) > WatchAfter {
+			c.consider(state)
+		}
+		waits := ph == Idle || ph == Resting
+		if waits && (graced && now.Sub(since) > grace && drains(c.Outbound) || now.Sub(since) > c.Idle) || ph == Heading && now.Sub(since) > headTime {
+			c.Conn.SetReadDeadline(conn.LongAgo)
+		} else if ph == Idle && c.Rests && now.Sub(since) > SleepAfter && c.state.CompareAndSwap(state, state&^phaseMask|int64(Nudged)) {
+			c.Conn.SetReadDeadline(conn.LongAgo) // whoever finds the phase changed waits for the end of this sweep, and lifts it
+		}
+	}
+}
+
+// Settle waits for the end of a sweep under way.
+func (t *Tracker) Settle() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+}
+
+// Resting is the number of connections without a goroutine.
+func (t *Tracker) Resting() (n int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for c := range t.open {
+		if ph, _ := c.since(); ph == Resting {
+			n++
+		}
+	}
+	return n
+}
+
+// Counts gives the open connections and how many of them are not idle.
+func (t *Tracker) Counts() (open, working int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for c := range t.open {
+		if ph, _ := c.since(); !ph.quiet() {
+			working++
+		}
+	}
+	return len(t.open), working
+}
+
+// QuietSince reports whether no tracked connection has done anything since then.
+func (t *Tracker) QuietSince(then time.Time) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for c := range t.open {
+		if ph, since := c.since(); !ph.quiet() || since.After(then) {
+			return false
+		}
+	}
+	return true
+}
