@@ -18,6 +18,9 @@ type Mesh struct {
 	Services Table[string, *Service]
 	// ByAddress finds the hosts of services by a virtual address, and by an endpoint's address for headless services.
 	ByAddress Table[netip.Addr, []string]
+	// ByNetwork finds the hosts of services by a range of addresses; the longest range that holds an address counts, and single
+	// addresses before it.
+	ByNetwork Table[netip.Prefix, []string]
 	// RouteSets are routes for hosts, in order of precedence (oldest first, then namespace/name).
 	RouteSets []*RouteSet
 	// Destinations by host as written in full ("reviews.default.svc.cluster.local" or "*.local"); several namespaces may
@@ -77,7 +80,9 @@ type Service struct {
 	Namespace string
 	Name      string // short name; the host for external ones
 	Addresses []netip.Addr
-	Headless  bool
+	// Networks are ranges of addresses, each of which means the service as one of Addresses does.
+	Networks []netip.Prefix
+	Headless bool
 	// External services are not in the mesh (ServiceEntry location MESH_EXTERNAL): no mutual TLS.
 	External   bool
 	Resolution Resolution
@@ -447,6 +452,8 @@ type Outlier struct {
 	BaseEjection       time.Duration
 	MaxEjectionPercent uint32
 	MinHealthPercent   uint32
+	// ErrorCodes are the statuses of responses that count as errors, in place of those from 500 on; empty for these.
+	ErrorCodes []uint32
 }
 
 // ClientTLS is the TLS towards a destination.
@@ -455,6 +462,7 @@ type ClientTLS struct {
 	SNI              string
 	SANs             []string
 	CA               []byte // PEM; empty for the system's roots
+	CRL              []byte // PEM, with CA; empty for none
 	Certificate, Key []byte
 	SkipVerify       bool
 	// Refuse has connections fail: what is needed to verify the server is not to be had.

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	rpcstatus "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -12,15 +13,15 @@ import (
 	"github.com/weftmesh/weft/internal/control/generate"
 )
 
-// session is one stream. Its goroutine alone reads requests and sends.
+// session is what one stream subscribes to and was told.
 type session struct {
 	server    *Server // these are set once
 	who       caller
 	connected time.Time
-	wake      chan struct{} // capacity 1: pending wake-ups merge
+	wake      func() // has what the client has to be told looked for; it never blocks
 	sotw      bool
 
-	nonces   uint64    // the stream's goroutine's
+	nonces   uint64    // used by who handles the stream alone
 	lastWarn time.Time // as well
 
 	// guarded by the cache's mu from here on
@@ -33,6 +34,7 @@ type session struct {
 	unbound  []*sub         // what has no entry yet
 	rebind   bool           // all entries have to be found anew
 	behind   time.Time      // when the oldest of changed became so
+	moved    time.Time      // when a new mesh came first that has something for the client; zero when it was told since
 	sending  time.Time      // since when a send has been under way; zero when none is
 	inFlight int            // subscriptions in responses that were not answered, over all types
 }
@@ -46,6 +48,7 @@ type watch struct {
 	explicit bool   // names were subscribed to, so that none no longer means all
 	// force asks for a response even if nothing changed: the first one of a state-of-the-world client, or to a wildcard.
 	force bool
+	draft *update // while changes are collected
 	// flights are the responses that were not answered yet, oldest first.
 	flights []flight
 
@@ -66,23 +69,16 @@ type carried struct {
 	version uint64
 }
 
-func newSession(s *Server, who caller, sotw bool) *session {
-	return &session{server: s, who: who, connected: time.Now(), wake: make(chan struct{}, 1), sotw: sotw}
-}
-
-// poke wakes the stream; it never blocks.
-func (c *session) poke() {
-	select {
-	case c.wake <- struct{}{}:
-	default:
-	}
+func newSession(s *Server, who caller, sotw bool, wake func()) *session {
+	return &session{server: s, who: who, connected: time.Now(), wake: wake, sotw: sotw}
 }
 
 // introduce takes the node of the first request.
-func (c *session) introduce(first claim) error {
+func (c *session) introduce(node *corev3.Node) error {
 	if c.claim.id != "" {
 		return nil
 	}
+	first := readClaim(node)
 	if err := first.check(c.who); err != nil {
 		c.server.options.Log.Warn("a discovery stream is refused", "peer", c.who.address, "error", err)
 		return err
@@ -282,33 +278,50 @@ type update struct {
 	removed []*sub
 	names   []string // of removed
 	force   bool
+	gone    map[*sub]bool // subscriptions that nobody wants any more
 
 	// of state-of-the-world streams
 	bodiesGone []*value // of removed
 	changed    bool
 }
 
+// taken is what take gives.
+type taken struct {
+	updates []update
+	more    bool      // there may be more, also when there are no updates
+	moved   time.Time // when the mesh came that they are of; zero when they answer requests
+}
+
+// bindATurn bounds the subscriptions that are bound in one go, so that a client that subscribes to very much shares the server with others.
+const bindATurn = 256
+
 // take gives all that the client has to be told now, in the order of sending, and counts it as told. It is nothing before the first
 // mesh, whose publication wakes the stream.
-func (c *session) take() []update {
+func (c *session) take() taken {
 	cache := &c.server.cache
 	cache.mu.Lock()
-	for c.settle() {
-		node, subs := c.node, c.unbound
-		c.unbound = nil
+	if c.settle() {
+		node, subs := c.node, c.unbound[:min(bindATurn, len(c.unbound))]
+		if c.unbound = c.unbound[len(subs):]; len(c.unbound) == 0 {
+			c.unbound = nil
+		}
 		cache.mu.Unlock()
 		cache.bind(node, subs)
-		cache.mu.Lock()
+		return taken{more: true}
 	}
 	defer cache.mu.Unlock()
 	if cache.generation == 0 {
-		return nil
+		return taken{}
 	}
 	c.told = cache.generation
+	t := taken{moved: c.moved}
+	c.moved = time.Time{}
 	if c.sotw {
-		return c.collectWorld()
+		t.updates = c.collectWorld()
+	} else {
+		t.updates = c.collect()
 	}
-	return c.collect()
+	return t
 }
 
 // settle brings the stream to the newest mesh; true when there are subscriptions to be bound.
@@ -341,32 +354,30 @@ func (c *session) settle() bool {
 
 // collect finds out what has to be told of the changed subscriptions.
 func (c *session) collect() []update {
-	at := map[*watch]*update{}
-	gone := map[*watch]map[*sub]bool{}
 	for _, s := range c.changed {
 		s.unset(changed)
 		w := s.watch
-		if at[w] == nil {
-			at[w] = &update{watch: w}
+		if w.draft == nil {
+			w.draft = &update{watch: w}
 		}
 		wanted := s.is(named | listed)
+		w.draft.add(s, wanted)
 		if !wanted {
-			if gone[w] == nil {
-				gone[w] = map[*sub]bool{}
-			}
-			gone[w][s] = true
+			w.draft.drop(s)
 		}
-		at[w].add(s, wanted)
 	}
 	c.changed = nil
 	var out []update
 	for _, w := range c.watches {
-		c.drop(w, gone[w])
-		u := at[w]
-		if u == nil && w.force {
+		u := w.draft
+		if w.draft = nil; u == nil {
+			if !w.force {
+				continue
+			}
 			u = &update{watch: w}
 		}
-		if u != nil && (w.force || len(u.values)+len(u.removed) > 0) {
+		c.drop(w, u.gone)
+		if w.force || len(u.values)+len(u.removed) > 0 {
 			u.force, w.force = w.force, false
 			u.sort()
 			out = append(out, *u)
@@ -393,7 +404,22 @@ func (u *update) add(s *sub, wanted bool) {
 	s.sent = v.versionOf()
 }
 
+// response is the update in one piece.
+func (u *update) response() response {
+	return response{watch: u.watch, values: u.values, bodies: u.bodies, removed: u.removed, names: u.names, force: u.force}
+}
+
+func (u *update) drop(s *sub) {
+	if u.gone == nil {
+		u.gone = map[*sub]bool{}
+	}
+	u.gone[s] = true
+}
+
 func (u *update) sort() {
+	if len(u.values)+len(u.removed) == 1 {
+		return
+	}
 	order := make([]int, len(u.values))
 	for i := range order {
 		order[i] = i
