@@ -8,7 +8,6 @@ import (
 	"strings"
 	"unsafe"
 
-	"github.com/weftmesh/weft/internal/proxy/balance"
 	"github.com/weftmesh/weft/internal/proxy/conf"
 	"github.com/weftmesh/weft/internal/proxy/failure"
 	"github.com/weftmesh/weft/internal/proxy/filter/headers"
@@ -133,7 +132,7 @@ func (x *exchange) ended() {
 	}
 	code := grpcOf(x.call.Trailers(), x.grpcStatus())
 	if x.grpc == "" {
-		x.cluster.Balancer.Report(x.to.Host, balance.OutcomeOf(x.meaning(code)), x.start.Add(x.upstreamTime).Sub(x.tried), nil)
+		x.cluster.Balancer.Report(x.to.Host, x.cluster.Balancer.OutcomeOf(x.meaning(code)), x.start.Add(x.upstreamTime).Sub(x.tried), nil)
 	}
 	x.grpc = grpcText(code)
 }

@@ -272,6 +272,7 @@ type Cluster struct {
 	MaxRequestsPerConnection uint32
 	HTTP2                    HTTP2Limits
 	Outlier                  *Outlier
+	ErrorCodes               []int         `json:",omitempty"` // that outlier detection takes for errors, sorted; none means those from 500 on
 	IdleTimeout              time.Duration // pooled connections; 0 for the default
 	Speaks                   Version       // of HTTP, as requests are sent
 	PanicThreshold           float64       // healthy share (0 to 1) below which all endpoints are used
@@ -469,6 +470,8 @@ type UpstreamTLS struct {
 	// CA and Certificate, for TLS to the outside: PEM. Empty CA means the system's roots.
 	CA          []byte
 	Certificate *KeyPair
+	// CRL holds revocation lists in PEM, one of each authority of CA; empty takes what the chain proves.
+	CRL []byte `json:",omitempty"`
 	// SkipVerify accepts any server certificate (only by the user's explicit insecureSkipVerify).
 	SkipVerify bool
 }
