@@ -106,7 +106,7 @@ func (s *stream) open() bool {
 	}
 	s.cluster = s.cluster.Resolved(s.p.ctx, time.Time{})
 	for range connectTries {
-		s.to = s.cluster.Pick(s.choice(), s.d.app)
+		s.to = s.cluster.PickFor(s.d.sni, s.choice(), s.d.app)
 		if s.to == nil {
 			return s.fail(failure.NoHealthy, "pick", s.cluster.WhyNone())
 		}
