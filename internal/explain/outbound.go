@@ -221,13 +221,14 @@ func (e *evaluation) conn() *route.ConnInfo {
 // http routes the request.
 func (e *evaluation) http(ln *conf.Listener, h *conf.HTTP) {
 	e.report.Protocol = "http"
-	if h.NormalizePath {
-		p, ok := route.NormalizePath(e.talk.request.Path, h.MergeSlashes)
-		if !ok {
-			e.refuse(400, "DPE", "the path leads out of the root")
-			return
-		}
-		e.talk.request.Path = p
+	p, elsewhere, ok := route.Canonical(h, e.talk.request.Path)
+	if !ok {
+		e.refuse(400, "DPE", "the path leads out of the root, or has escaped slashes, which are refused")
+		return
+	}
+	if e.talk.request.Path = p; elsewhere {
+		e.refuse(307, "", "the path has escaped slashes: the client is sent to %s", p)
+		return
 	}
 	if len(h.RBAC) > 0 {
 		v := verdict(h.RBAC, &authz.Input{Request: e.talk.request, Port: e.talk.port, SNI: e.conn().ServerName})
@@ -438,7 +439,7 @@ func (e *evaluation) endpoints(d *Destination, c *conf.Cluster, localities []con
 			case ep.Draining:
 				state = "draining"
 			}
-			d.Endpoints = append(d.Endpoints, Endpoint{Address: wire.ListenerName(ep.Address, ep.Port), Workload: ep.Workload,
+			d.Endpoints = append(d.Endpoints, Endpoint{Address: wire.EndpointName(ep.Address, ep.Port), Workload: ep.Workload,
 				Instance: ep.Instance, State: state, Mesh: ep.TLSMode != "",
 				Priority: l.Priority, Locality: localityName(&l), Share: shares[len(d.Endpoints)]})
 			if got := d.Endpoints[len(d.Endpoints)-1].Share; first == nil || got > best {

@@ -79,8 +79,8 @@ func (g *Generator) localities(name string, endpoints []*model.Endpoint, b *back
 		if port == 0 {
 			port = b.port.Number
 		}
-		key := wire.ListenerName(e.Address, port)
-		if _, err := netip.ParseAddr(e.Address); e.Address == "" || seen[key] || err != nil && !names {
+		key := wire.EndpointName(e.Address, port)
+		if _, err := netip.ParseAddr(e.Address); e.Address == "" || seen[key] || err != nil && names == isUnix(e.Address) {
 			continue
 		}
 		seen[key] = true
@@ -114,8 +114,19 @@ func (g *Generator) localities(name string, endpoints []*model.Endpoint, b *back
 }
 
 func byAddress(a, b *endpointv3.LbEndpoint) int {
-	x, y := a.GetEndpoint().GetAddress().GetSocketAddress(), b.GetEndpoint().GetAddress().GetSocketAddress()
-	return cmp.Or(cmp.Compare(x.Address, y.Address), cmp.Compare(x.GetPortValue(), y.GetPortValue()))
+	x, y := a.GetEndpoint().GetAddress(), b.GetEndpoint().GetAddress()
+	return cmp.Or(cmp.Compare(x.GetSocketAddress().GetAddress(), y.GetSocketAddress().GetAddress()),
+		cmp.Compare(x.GetSocketAddress().GetPortValue(), y.GetSocketAddress().GetPortValue()), cmp.Compare(x.GetPipe().GetPath(), y.GetPipe().GetPath()))
+}
+
+func isUnix(address string) bool { return strings.HasPrefix(address, wire.UnixPrefix) }
+
+// endpointAddress is that of an instance: a socket's, or the path of a unix socket.
+func endpointAddress(address string, port uint16) *corev3.Address {
+	if path, ok := strings.CutPrefix(address, wire.UnixPrefix); ok {
+		return &corev3.Address{Address: &corev3.Address_Pipe{Pipe: &corev3.Pipe{Path: path}}}
+	}
+	return socketAddress(address, port)
 }
 
 func locality(s string) *corev3.Locality {
@@ -129,7 +140,7 @@ func (g *Generator) endpoint(e *model.Endpoint, port uint16, b *backend, last *d
 		health = corev3.HealthStatus_UNHEALTHY
 	}
 	return &endpointv3.LbEndpoint{
-		HostIdentifier:      &endpointv3.LbEndpoint_Endpoint{Endpoint: &endpointv3.Endpoint{Address: socketAddress(e.Address, port)}},
+		HostIdentifier:      &endpointv3.LbEndpoint_Endpoint{Endpoint: &endpointv3.Endpoint{Address: endpointAddress(e.Address, port)}},
 		HealthStatus:        health,
 		Metadata:            g.endpointMetadata(e, port, b, last),
 		LoadBalancingWeight: weight(e.Weight),
