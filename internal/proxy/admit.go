@@ -11,7 +11,7 @@ import (
 // admit makes the request fit to be forwarded: what concerned the client's connection alone goes, what the mesh adds comes.
 func (x *exchange) admit() bool {
 	r := &x.req
-	x.snapshot, x.isGRPC = x.p.config.Snapshot(), isGRPC(r)
+	x.snapshot, x.isGRPC = x.p.Config.Snapshot(), isGRPC(r)
 	if r.Proto != message.HTTP2 {
 		http1.StripHopByHop(&r.Header) // HTTP/2 has none, see package http2
 	}

@@ -128,8 +128,8 @@ func (x *exchange) backOff(p *conf.Retry, answered *message.Header) bool {
 	if x.unsent && x.attempt == 1 {
 		return true
 	}
-	d := retry.Wait(p, x.attempt, answered, x.p.opt.Now(), x.p.random64())
-	if !x.deadline.IsZero() && x.p.opt.Now().Add(d).After(x.deadline) {
+	d := retry.Wait(p, x.attempt, answered, x.p.Now(), x.p.random64())
+	if !x.deadline.IsZero() && x.p.Now().Add(d).After(x.deadline) {
 		return false
 	}
 	wait := time.NewTimer(d)

@@ -1,12 +1,10 @@
 package proxy
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net/netip"
 
-	"github.com/weftmesh/weft/internal/proxy/cluster"
 	"github.com/weftmesh/weft/internal/proxy/conf"
 	"github.com/weftmesh/weft/internal/proxy/failure"
 	"github.com/weftmesh/weft/internal/proxy/proxyproto"
@@ -37,9 +35,4 @@ func (d *downstream) announced(want *conf.ProxyProtocol) bool {
 		d.local = netip.AddrPortFrom(h.Destination.Addr().Unmap(), h.Destination.Port())
 	}
 	return true
-}
-
-// connecting is the context for connecting to an endpoint on the client's behalf.
-func (d *downstream) connecting(to *cluster.Endpoint) context.Context {
-	return to.OnBehalf(d.p.ctx, d.remote, d.destination)
 }

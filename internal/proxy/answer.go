@@ -37,7 +37,7 @@ func (x *exchange) answerByRoute() {
 }
 
 // clientScheme is what the client used towards the outermost proxy.
-func (d *downstream) clientScheme(r *message.Request) string {
+func (d *client) clientScheme(r *message.Request) string {
 	if d.direction == gateway {
 		return d.scheme()
 	}
@@ -159,6 +159,6 @@ func (x *exchange) refuse(k failure.Kind, status int, bad error) {
 	}
 	x.http = x.d.http
 	x.answerError()
-	x.end = x.p.opt.Now()
+	x.end = x.p.Now()
 	x.record()
 }

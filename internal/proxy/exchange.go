@@ -42,8 +42,8 @@ type exchange struct {
 // progress is the part of an exchange that begins anew with each request. It is apart so that no more than that is cleared.
 type progress struct {
 	// Set by begin.
-	p     *Proxy
-	d     *downstream
+	p     *carrier
+	d     *client
 	down  side.Client
 	start time.Time
 
@@ -148,7 +148,7 @@ func (x *exchange) carry() {
 // panicked answers in place of a run that failed by a mistake of ours.
 func (x *exchange) panicked(cause any) {
 	x.p.panics.Add(1)
-	x.p.log.Error("a request's handling panicked", "client", x.d.remote, "method", x.req.Method, "authority", x.req.Authority,
+	x.p.Log.Error("a request's handling panicked", "client", x.d.remote, "method", x.req.Method, "authority", x.req.Authority,
 		"path", x.req.Path, "panic", fmt.Sprint(cause), "stack", string(debug.Stack()))
 	x.fail(failure.Panicked, "proxy", errors.New("internal error"))
 	if x.call != nil {
@@ -160,7 +160,7 @@ func (x *exchange) panicked(cause any) {
 	} else {
 		x.down.Break(uint32(http2.InternalError))
 	}
-	x.end = x.p.opt.Now()
+	x.end = x.p.Now()
 	x.keepFields()
 	x.release()
 	x.record()
@@ -193,28 +193,10 @@ func (x *exchange) gone(op string, err error) bool {
 	return false
 }
 
-// begin takes an exchange for the request that is about to be read.
-func (p *Proxy) begin(d *downstream, c side.Client) *exchange {
-	x := p.exchanges.Get().(*exchange)
-	x.p, x.d, x.down, x.start, x.upstreamTime = p, d, c, p.opt.Now(), -1
-	return x
-}
-
-// discard gives an exchange back. Nothing may point into it any more.
-func (p *Proxy) discard(x *exchange) {
-	x.req.Reset()
-	x.res.Reset()
-	x.progress = progress{}
-	if !x.entry.Start.IsZero() {
-		x.entry = telemetry.Entry{}
-	}
-	p.exchanges.Put(x)
-}
-
 // release gives everything back that the exchange holds of the cluster.
 func (x *exchange) release() {
 	if x.entered {
-		x.p.guard.LeaveRequest()
+		x.p.Guard.LeaveRequest()
 	}
 	x.giveBack(true)
 	if x.retrying {

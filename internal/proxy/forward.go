@@ -23,7 +23,7 @@ func (x *exchange) connect() bool {
 	}
 	now, deadline := x.start, x.attemptDeadline()
 	if x.attempt > 1 {
-		now = x.p.opt.Now()
+		now = x.p.Now()
 	}
 	x.tried = now
 	err := x.open(now, deadline)
@@ -54,7 +54,7 @@ func (x *exchange) open(now, deadline time.Time) error {
 		if x.hedges() {
 			c = &side.Call2{} // there may be several at a time
 		}
-		err := c.Lease(ctx, pool, deadline, x.p.opt.Now)
+		err := c.Lease(ctx, pool, deadline, x.p.Now)
 		if err == nil {
 			x.call = c
 			x.req.Scheme = x.to.Scheme(x.req.Scheme)
@@ -99,11 +99,11 @@ func multiplexed(c *conf.Cluster, to *cluster.Endpoint, r *message.Request, nego
 func (x *exchange) reportUnreached(err error) {
 	var u *upstream.Error
 	if errors.As(err, &u) && u.Ours() {
-		x.p.clusters.Trim(x.p.opt.Now())
+		x.p.Clusters.Trim(x.p.Now())
 	}
 	if errors.As(err, &u) && (u.Op == upstream.Connect || u.Op == upstream.Handshake) && !errors.Is(u.Err, context.Canceled) && !u.Ours() {
-		if x.deadline.IsZero() || x.p.opt.Now().Before(x.deadline) {
-			x.cluster.Balancer.Report(x.to.Host, balance.ConnectFailed, x.p.opt.Now().Sub(x.tried), u)
+		if x.deadline.IsZero() || x.p.Now().Before(x.deadline) {
+			x.cluster.Balancer.Report(x.to.Host, balance.ConnectFailed, x.p.Now().Sub(x.tried), u)
 		}
 	}
 	if x.expired() && errors.As(err, &u) && u.Timeout() {
@@ -112,7 +112,7 @@ func (x *exchange) reportUnreached(err error) {
 }
 
 func (x *exchange) expired() bool {
-	return !x.deadline.IsZero() && !x.p.opt.Now().Before(x.deadline)
+	return !x.deadline.IsZero() && !x.p.Now().Before(x.deadline)
 }
 
 // attemptDeadline is the earlier of the exchange's and the attempt's own.
@@ -120,7 +120,7 @@ func (x *exchange) attemptDeadline() time.Time {
 	if x.retries == nil || x.retries.PerTry == 0 && x.retries.PerTryIdle == 0 || x.hedges() {
 		return x.deadline
 	}
-	now := x.p.opt.Now()
+	now := x.p.Now()
 	return earlier(earlier(x.deadline, now, x.retries.PerTry), now, x.retries.PerTryIdle)
 }
 
@@ -154,7 +154,7 @@ func (x *exchange) broken(op string, err error) bool {
 	if x.stale && !x.call.ResponseStarted() {
 		return false // the endpoint timed an idle connection out; that is no sign of ill health
 	}
-	x.cluster.Balancer.Report(x.to.Host, balance.Broken, x.p.opt.Now().Sub(x.tried), x.err)
+	x.cluster.Balancer.Report(x.to.Host, balance.Broken, x.p.Now().Sub(x.tried), x.err)
 	return false
 }
 
@@ -195,7 +195,7 @@ func (x *exchange) giveBack(fit bool) {
 		}
 		now := x.end
 		if now.IsZero() {
-			now = x.p.opt.Now()
+			now = x.p.Now()
 		}
 		x.call.End(fit || x.err == nil, now)
 	}

@@ -42,7 +42,7 @@ func (d *downstream) pass(chain *conf.Chain) bool {
 	for i := range chain.Gates {
 		g := &chain.Gates[i]
 		if l := g.Rate; l != nil {
-			v := d.p.limits.Get(l).Check(steady.Time(d.p.opt.Now()).UnixNano(), nil, [2][]conf.LimitRule{}, &ratelimit.Scratch{})
+			v := d.p.carrier.limits.Get(l).Check(steady.Time(d.p.opt.Now()).UnixNano(), nil, [2][]conf.LimitRule{}, &ratelimit.Scratch{})
 			if v.Over {
 				d.turnAway(failure.OverLimit, "limit", overLimitBy(&v))
 				return false

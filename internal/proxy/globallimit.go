@@ -7,44 +7,12 @@ import (
 	"net"
 	"sync"
 
+	"github.com/weftmesh/weft/internal/proxy/cluster"
 	"github.com/weftmesh/weft/internal/proxy/conf"
 	"github.com/weftmesh/weft/internal/proxy/failure"
 	"github.com/weftmesh/weft/internal/proxy/filter/globallimit"
 	"github.com/weftmesh/weft/internal/proxy/filter/ratelimit"
 )
-
-// services are the clients of rate-limit services, by cluster.
-type services struct {
-	mu        sync.Mutex
-	byCluster map[string]*globallimit.Client
-}
-
-// get gives the client of a cluster's service; its connections go to the cluster's endpoints as any others do.
-func (s *services) get(p *Proxy, cluster string) (*globallimit.Client, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if c := s.byCluster[cluster]; c != nil {
-		return c, nil
-	}
-	c, err := globallimit.New(func(ctx context.Context) (net.Conn, error) { return p.clusters.Connect(ctx, cluster) })
-	if err != nil {
-		return nil, err
-	}
-	if s.byCluster == nil {
-		s.byCluster = map[string]*globallimit.Client{}
-	}
-	s.byCluster[cluster] = c
-	return c, nil
-}
-
-func (s *services) close() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, c := range s.byCluster {
-		c.Close()
-	}
-	s.byCluster = nil
-}
 
 // withinGlobal asks the services of the listener's global limits.
 func (x *exchange) withinGlobal() bool {
@@ -64,7 +32,7 @@ func (x *exchange) askService(l *conf.GlobalLimit) bool {
 	if len(descriptions) == 0 {
 		return true
 	}
-	client, err := x.p.services.get(x.p, l.Cluster)
+	client, err := x.p.services.get(x.p.Clusters, l.Cluster)
 	var a globallimit.Answer
 	if err == nil {
 		ctx, cancel := context.WithTimeout(x.p.ctx, l.Timeout)
@@ -108,7 +76,7 @@ func (x *exchange) unasked(l *conf.GlobalLimit, err error) bool {
 
 // describe gives the descriptions of the request by the limit's own rules, else by those of the route that are of its stage. They are the caller's to keep.
 func (x *exchange) describe(l *conf.GlobalLimit) (out [][]conf.LimitEntry) {
-	r := ratelimit.Request{Request: &x.req, Remote: x.d.remote.Addr(), RemoteText: x.d.remoteText(), Source: x.p.opt.Bootstrap.Node.Workload}
+	r := ratelimit.Request{Request: &x.req, Remote: x.d.remote.Addr(), RemoteText: x.d.remoteText(), Source: x.p.Bootstrap.Node.Workload}
 	if x.split != nil {
 		r.Destination = x.split.Cluster
 	}
@@ -127,4 +95,37 @@ func (x *exchange) describe(l *conf.GlobalLimit) (out [][]conf.LimitEntry) {
 		}
 	}
 	return out
+}
+
+// services are the clients of rate-limit services, by cluster.
+type services struct {
+	mu        sync.Mutex
+	byCluster map[string]*globallimit.Client
+}
+
+// get gives the client of a cluster's service; its connections go to the cluster's endpoints as any others do.
+func (s *services) get(clusters *cluster.Set, name string) (*globallimit.Client, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c := s.byCluster[name]; c != nil {
+		return c, nil
+	}
+	c, err := globallimit.New(func(ctx context.Context) (net.Conn, error) { return clusters.Connect(ctx, name) })
+	if err != nil {
+		return nil, err
+	}
+	if s.byCluster == nil {
+		s.byCluster = map[string]*globallimit.Client{}
+	}
+	s.byCluster[name] = c
+	return c, nil
+}
+
+func (s *services) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, c := range s.byCluster {
+		c.Close()
+	}
+	s.byCluster = nil
 }

@@ -218,7 +218,7 @@ func (x *exchange) announce(deadline time.Time) {
 	if deadline.IsZero() {
 		return
 	}
-	left := max(deadline.Sub(x.p.opt.Now()), time.Microsecond)
+	left := max(deadline.Sub(x.p.Now()), time.Microsecond)
 	b := strconv.AppendInt(x.left[:0], max(left.Milliseconds(), 1), 10)
 	x.req.Header.Set("X-Envoy-Expected-Rq-Timeout-Ms", unsafe.String(unsafe.SliceData(b), len(b)))
 	if _, ok := x.req.Header.Get(grpcTimeoutHeader); ok {

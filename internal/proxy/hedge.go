@@ -119,14 +119,14 @@ func (r *race) finish(one *runner) {
 // drop ends an attempt that failed while others run.
 func (r *race) drop(one *runner) {
 	if one.err != nil {
-		r.x.cluster.Balancer.Report(one.to.Host, balance.Broken, r.x.p.opt.Now().Sub(one.tried), failure.Unanswered("receive", one.err))
+		r.x.cluster.Balancer.Report(one.to.Host, balance.Broken, r.x.p.Now().Sub(one.tried), failure.Unanswered("receive", one.err))
 	} else {
-		r.x.cluster.Balancer.Report(one.to.Host, balance.OutcomeOf(one.res.Status), r.x.p.opt.Now().Sub(one.tried), nil)
+		r.x.cluster.Balancer.Report(one.to.Host, balance.OutcomeOf(one.res.Status), r.x.p.Now().Sub(one.tried), nil)
 	}
 	r.end(one)
 }
 
 func (r *race) end(one *runner) {
-	one.call.End(false, r.x.p.opt.Now())
+	one.call.End(false, r.x.p.Now())
 	one.to.Host.End()
 }

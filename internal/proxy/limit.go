@@ -18,7 +18,7 @@ var errOverloaded = errors.New("the proxy is short of memory, or has as many req
 
 // enter turns the request away when the proxy cannot bear more.
 func (x *exchange) enter() bool {
-	if x.entered = x.p.guard.EnterRequest(); x.entered {
+	if x.entered = x.p.Guard.EnterRequest(); x.entered {
 		return true
 	}
 	x.http = x.d.http
@@ -57,7 +57,7 @@ func drawn(share uint32, random func() uint32) bool {
 // count counts the request in a limit's buckets and reports whether it may go on.
 func (x *exchange) count(l *conf.LocalLimit) bool {
 	c := x.p.countings.Get().(*counting)
-	c.request = ratelimit.Request{Request: &x.req, Remote: x.d.remote.Addr(), RemoteText: x.d.remoteText(), Source: x.p.opt.Bootstrap.Node.Workload}
+	c.request = ratelimit.Request{Request: &x.req, Remote: x.d.remote.Addr(), RemoteText: x.d.remoteText(), Source: x.p.Bootstrap.Node.Workload}
 	if x.split != nil {
 		c.request.Destination = x.split.Cluster
 	}
@@ -125,7 +125,7 @@ func (x *exchange) markLimits() {
 func roundUp(d time.Duration) time.Duration { return (d + time.Second - 1).Truncate(time.Second) }
 
 // remoteText is the client's address as text, made once for a connection.
-func (d *downstream) remoteText() string {
+func (d *client) remoteText() string {
 	if d.remoteAs == "" {
 		d.remoteAs = d.remote.Addr().Unmap().WithZone("").String()
 	}

@@ -18,7 +18,7 @@ import (
 func (x *exchange) match() bool {
 	for tries := 0; ; tries++ {
 		ok := x.matchOnce()
-		now := x.p.config.Snapshot()
+		now := x.p.Config.Snapshot()
 		if ok || x.err == nil || x.err.Kind != failure.NoCluster || now == x.snapshot || tries == rematches {
 			return ok
 		}
@@ -86,7 +86,7 @@ func (x *exchange) findCluster(f *conf.Forward) bool {
 	if x.split == nil {
 		return x.fail(failure.NoCluster, "route", errors.New("no cluster"))
 	}
-	if x.cluster = x.p.clusters.Get(x.split.Cluster); x.cluster == nil {
+	if x.cluster = x.p.Clusters.Get(x.split.Cluster); x.cluster == nil {
 		x.fail(failure.NoCluster, "route", fmt.Errorf("cluster %s: not known", x.split.Cluster))
 		x.err.Code = f.UnknownStatus
 		return false
@@ -174,10 +174,10 @@ func (x *exchange) target() (*conf.Target, error) {
 			x.req.Authority = d.fixed // the client knows only our listener
 		}
 		d.name = d.fixed
-		return x.p.config.Resolve(x.p.ctx, d.fixed)
+		return x.p.Config.Resolve(x.p.ctx, d.fixed)
 	}
 	if x.req.Authority != "" {
-		t, err := x.p.config.Resolve(x.p.ctx, d.listenerName(x.req.Authority))
+		t, err := x.p.Config.Resolve(x.p.ctx, d.listenerName(x.req.Authority))
 		if t != nil || err != nil {
 			return t, err
 		}
@@ -186,7 +186,7 @@ func (x *exchange) target() (*conf.Target, error) {
 }
 
 // localName reports whether the client names nobody but us. The answer for the last authority is kept.
-func (d *downstream) localName(authority string) bool {
+func (d *client) localName(authority string) bool {
 	if authority != d.asked || authority == "" {
 		host, _ := hostPort(authority)
 		d.asked, d.askedLocal = strings.Clone(authority), isLocal(host)
@@ -226,7 +226,7 @@ func (x *exchange) passThrough() bool {
 	if name == wire.BlackHoleCluster {
 		return x.fail(failure.Unroutable, "resolve", fmt.Errorf("%s: not known to the mesh", x.d.name))
 	}
-	if x.cluster = x.p.clusterFor(x.d, name); x.cluster == nil {
+	if x.cluster = x.d.cluster(name); x.cluster == nil {
 		return x.fail(failure.NoCluster, "resolve", fmt.Errorf("%s: not known to the mesh, and cluster %q is unknown", x.d.name, name))
 	}
 	return true

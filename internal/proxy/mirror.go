@@ -37,7 +37,7 @@ func (x *exchange) mirror() {
 
 func (x *exchange) mirrorTo(m *conf.Mirror) {
 	p := x.p
-	c := p.clusters.Get(m.Cluster)
+	c := p.Clusters.Get(m.Cluster)
 	if c == nil || x.req.Upgrade != "" || x.req.Body.Kind != message.NoBody && x.body == nil && !x.down.BodyDone() {
 		p.unmirrored.Add(1)
 		return
@@ -80,7 +80,7 @@ func cloneRequest(r *message.Request) message.Request {
 
 // shadow is one mirrored request.
 type shadow struct {
-	p       *Proxy
+	p       *carrier
 	cluster *cluster.Cluster
 	direct  netip.AddrPort
 	req     message.Request
@@ -98,7 +98,7 @@ func (s *shadow) send() bool {
 		s.req.Authority = s.cluster.Authority(to)
 	}
 	s.req.Authority = shadowHost(s.req.Authority)
-	now := s.p.opt.Now()
+	now := s.p.Now()
 	deadline := now.Add(mirrorTime)
 	call, err := s.open(to, now, deadline)
 	if err != nil {
@@ -109,7 +109,7 @@ func (s *shadow) send() bool {
 	call.SetReadDeadline(deadline)
 	ok := s.exchange(call)
 	call.SetReadDeadline(time.Time{})
-	call.End(true, s.p.opt.Now())
+	call.End(true, s.p.Now())
 	return ok
 }
 
@@ -117,7 +117,7 @@ func (s *shadow) open(to *cluster.Endpoint, now, deadline time.Time) (side.Call,
 	if multiplexed(s.cluster.Conf, to, &s.req, false) {
 		c := &side.Call2{}
 		s.req.Scheme = to.Scheme(s.req.Scheme)
-		if err := c.Lease(s.p.ctx, to.Pool, deadline, s.p.opt.Now); !errors.Is(err, upstream.ErrHTTP1) {
+		if err := c.Lease(s.p.ctx, to.Pool, deadline, s.p.Now); !errors.Is(err, upstream.ErrHTTP1) {
 			return c, err
 		}
 	}

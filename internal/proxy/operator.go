@@ -47,7 +47,7 @@ func (x *exchange) operator(name, argument string) (string, bool) {
 		}
 		return "", true
 	case "HOSTNAME":
-		return x.p.opt.Bootstrap.Node.Name, true
+		return x.p.Bootstrap.Node.Name, true
 	case "START_TIME":
 		return x.start.UTC().Format("2006-01-02T15:04:05.000Z"), true
 	}

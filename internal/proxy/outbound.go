@@ -5,11 +5,12 @@ import (
 	"fmt"
 	"net/netip"
 
-	"github.com/weftmesh/weft/internal/proxy/cluster"
 	"github.com/weftmesh/weft/internal/proxy/conf"
+	"github.com/weftmesh/weft/internal/proxy/conn"
 	"github.com/weftmesh/weft/internal/proxy/failure"
 	"github.com/weftmesh/weft/internal/proxy/listen"
 	"github.com/weftmesh/weft/internal/proxy/route"
+	"github.com/weftmesh/weft/internal/proxy/track"
 	"github.com/weftmesh/weft/internal/proxy/upstream"
 	"github.com/weftmesh/weft/internal/wire"
 )
@@ -32,16 +33,6 @@ func (p *Proxy) captured(a listen.Accepted) {
 	d.serveOutbound(target)
 }
 
-// atAddress is what the connection's address means now: a connection may be kept for longer than a configuration.
-func (d *downstream) atAddress() *conf.Target {
-	if d.address != "" {
-		if t, err := d.p.config.Resolve(d.p.ctx, d.address); err == nil {
-			d.byAddress = t
-		}
-	}
-	return d.byAddress
-}
-
 // explicit serves an outbound listener that stands for one service.
 func (p *Proxy) explicit(destination string) func(listen.Accepted) {
 	return func(a listen.Accepted) {
@@ -62,13 +53,13 @@ func (p *Proxy) explicit(destination string) func(listen.Accepted) {
 // forwarder serves the listener of a forward proxy (HTTP_PROXY).
 func (p *Proxy) forwarder(a listen.Accepted) {
 	d := p.newDownstream(a, outbound)
-	d.forward, d.destination, d.app = true, netip.AddrPort{}, netip.AddrPort{}
+	d.tunnel, d.destination, d.app = d.serveTunnel, netip.AddrPort{}, netip.AddrPort{}
 	d.serveDetected(nil)
 }
 
 // serveOutbound finds the protocol as far as the target leaves it open, and serves it.
 func (d *downstream) serveOutbound(target *conf.Target) {
-	http, tcp, byName := protocols(target, d)
+	http, tcp, byName := d.protocols(target)
 	switch {
 	case byName: // chains by server name: the ClientHello comes first
 		d.relayByName(target)
@@ -81,36 +72,6 @@ func (d *downstream) serveOutbound(target *conf.Target) {
 	default:
 		d.serveDetected(d.newStream(tcp))
 	}
-}
-
-// protocols says what a target may carry. One that the mesh does not know may be anything.
-func protocols(t *conf.Target, d *downstream) (http bool, tcp *conf.TCP, byName bool) {
-	if t == nil {
-		return true, d.passthrough(), false
-	}
-	for _, c := range t.Listener.Chains {
-		http = http || c.HTTP != nil
-		byName = byName || len(c.Match.ServerNames) > 0
-	}
-	if c := t.Listener.Default; c != nil {
-		http = http || c.HTTP != nil
-	}
-	if c, _ := route.Chain(t.Listener, &route.ConnInfo{Destination: d.destination, Source: d.remote.Addr(), Transport: conf.RawTransport}); c != nil {
-		tcp = c.TCP
-	}
-	return http || t.Routes != nil, tcp, byName
-}
-
-// passthrough is the chain of destinations that the mesh does not know: what the control plane says, or else the bootstrap file.
-func (d *downstream) passthrough() *conf.TCP {
-	if t := d.p.config.Snapshot().Unknown; t != nil && len(t.Clusters) > 0 {
-		return t
-	}
-	cluster := wire.PassthroughCluster
-	if d.p.opt.RegistryOnly {
-		cluster = wire.BlackHoleCluster
-	}
-	return &conf.TCP{Clusters: []conf.WeightedCluster{{Cluster: cluster, Weight: 1}}, TotalWeight: 1}
 }
 
 // serveDetected serves HTTP if that is what comes, and relays anything else to s, which may be nil.
@@ -180,10 +141,13 @@ func (d *downstream) relayByName(t *conf.Target) {
 	}
 }
 
-// clusterFor gives a cluster, that of unknown destinations by the name if that is all there is.
-func (p *Proxy) clusterFor(d *downstream, name string) *cluster.Cluster {
-	if name == wire.PassthroughCluster && (d.forward || d.fixed != "") {
-		return p.clusters.Outside(hostPort(d.name))
-	}
-	return p.clusters.Get(name)
+// serveTunnel serves what follows a CONNECT to the target of that name.
+func (d *downstream) serveTunnel(c conn.Conn, name string, target *conf.Target) {
+	carried, end := listen.Within(c)
+	defer end()
+	_, port := hostPort(name)
+	inner := &downstream{p: d.p, accepted: carried, conn: c, track: &track.Conn{Outbound: true}, client: client{p: d.client.p,
+		direction: outbound, remote: d.remote, direct: d.direct, local: d.local, fixed: name, name: name, byAddress: target,
+		destination: netip.AddrPortFrom(d.local.Addr(), port), port: port}}
+	inner.serveOutbound(target)
 }

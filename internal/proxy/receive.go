@@ -24,7 +24,7 @@ func (x *exchange) receive() bool {
 	if err != nil {
 		return x.unreceived(err)
 	}
-	now := x.p.opt.Now()
+	now := x.p.Now()
 	if x.watching && x.down.Awaited(now) {
 		x.watching = false
 		return x.gone("receive", errHungUp)
@@ -84,7 +84,7 @@ func (x *exchange) hear() error {
 func (x *exchange) unreceived(err error) bool {
 	if x.watching {
 		x.watching = false
-		if x.down.Awaited(x.p.opt.Now()) {
+		if x.down.Awaited(x.p.Now()) {
 			return x.gone("receive", errHungUp)
 		}
 	}

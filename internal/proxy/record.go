@@ -1,8 +1,6 @@
 package proxy
 
 import (
-	"net/netip"
-	"slices"
 	"strings"
 
 	"github.com/weftmesh/weft/internal/proxy/conf"
@@ -28,14 +26,14 @@ func (x *exchange) record() {
 		x.cluster.Tally.Count(attempts, x.status, x.err)
 	}
 	logs := x.accessLogs()
-	if x.p.access == nil && len(logs) == 0 {
+	if x.p.Book.silent(logs) {
 		return
 	}
 	if x.entry.Start.IsZero() {
 		x.prepareEntry()
 	}
 	x.finishEntry(a)
-	x.p.writeAccess(&x.entry, logs)
+	x.p.Book.write(&x.entry, logs)
 }
 
 // flags are the response flags: of the failure, of an injected delay, and of retries that were used up.
@@ -57,24 +55,6 @@ func (x *exchange) flags() string {
 	return joinFlags(extra)
 }
 
-// flagOrder is the order in which Envoy writes several flags.
-// Source: envoy/stream_info/stream_info.h, CoreResponseFlag.
-var flagOrder = [...]string{"UH", "UT", "UR", "UF", "UC", "UO", "NR", "DI", "FI", "RL", "RLSE", "DC", "URX", "SI", "DPE", "UPE", "NC", "OM", "DR"}
-
-func joinFlags(set []string) string {
-	var b strings.Builder
-	for _, flag := range flagOrder {
-		if !slices.Contains(set, flag) {
-			continue
-		}
-		if b.Len() > 0 {
-			b.WriteByte(',')
-		}
-		b.WriteString(flag)
-	}
-	return b.String()
-}
-
 // codec names the client's version of HTTP as Envoy's details do.
 func (x *exchange) codec() string {
 	switch {
@@ -88,7 +68,7 @@ func (x *exchange) codec() string {
 
 // prepareEntry takes what the heads say.
 func (x *exchange) prepareEntry() {
-	if x.p.access == nil && len(x.accessLogs()) == 0 {
+	if x.p.Book.silent(x.accessLogs()) {
 		return
 	}
 	e, h := &x.entry, &x.req.Header
@@ -134,12 +114,36 @@ func (x *exchange) finishEntry(a telemetry.Answer) {
 	}
 }
 
-// logTCP writes the line of a relayed connection.
-func (p *Proxy) logTCP(e *telemetry.Entry, d *downstream, upstreamHost string, local netip.AddrPort, logs []conf.AccessLog) {
-	if p.access == nil && len(logs) == 0 {
-		return
+// accessLogs are those that the configuration names for the request. Before its route is looked up, the connection's count.
+func (x *exchange) accessLogs() []conf.AccessLog {
+	switch {
+	case x.http != nil:
+		return x.http.AccessLogs
+	case x.d.http != nil:
+		return x.d.http.AccessLogs
+	case x.d.direction == outbound && x.snapshot != nil && x.snapshot.Unknown != nil:
+		return x.snapshot.Unknown.AccessLogs
 	}
-	e.Remote, e.Local, e.ServerName, e.Peer = d.remote, d.destination, d.sni, d.peerURI
-	e.UpstreamHost, e.UpstreamLocal = upstreamHost, local
-	p.writeAccess(e, logs)
+	return nil
+}
+
+// keepFields takes the header fields that the formats name: the upstream's strings live no longer than the exchange holds its
+// connection.
+func (x *exchange) keepFields() {
+	for _, l := range x.accessLogs() {
+		if l.Format == nil {
+			continue
+		}
+		x.entry.Request = keepFields(x.entry.Request, l.Format.Request, &x.req.Header)
+		x.entry.Response = keepFields(x.entry.Response, l.Format.Response, &x.res.Header)
+	}
+}
+
+func keepFields(kept []telemetry.HeaderValue, names []string, h *message.Header) []telemetry.HeaderValue {
+	for _, name := range names {
+		if v, ok := h.Get(name); ok {
+			kept = append(kept, telemetry.HeaderValue{Name: name, Value: strings.Clone(v)})
+		}
+	}
+	return kept
 }

@@ -21,7 +21,7 @@ import (
 
 // reply delivers the upstream's response, or an answer of our own.
 func (x *exchange) reply(ok bool) {
-	if x.p.closing(x.d.direction == outbound) {
+	if x.p.Closing(x.d.direction == outbound) {
 		x.down.CloseAfter()
 	}
 	switch {
@@ -36,7 +36,7 @@ func (x *exchange) reply(ok bool) {
 	default:
 		x.answerError()
 	}
-	x.end = x.p.opt.Now()
+	x.end = x.p.Now()
 }
 
 // deliver relays the response as it comes.
@@ -74,7 +74,7 @@ func (x *exchange) deliver() {
 	}
 	n, err := relay.CopyPaced(x.down, x.call, relay.Upstream, x.counting(&x.answered), x.pace(&x.receiving, x.call, x.down))
 	x.sent = n
-	left := x.watching && x.down.Awaited(x.p.opt.Now())
+	left := x.watching && x.down.Awaited(x.p.Now())
 	x.watching = false
 	if err == nil {
 		x.ended()

@@ -79,9 +79,9 @@ func (d *downstream) serveOne(s *side.Client1) bool {
 		d.rest(s, err)
 		return false // idle for long, draining, or gone
 	}
-	x := d.p.begin(d, s)
+	x := d.p.carrier.begin(&d.client, s)
 	if !d.begins(x.start) {
-		d.p.discard(x)
+		d.p.carrier.discard(x)
 		return false
 	}
 	err := s.ReadRequest(&x.req)
@@ -91,7 +91,7 @@ func (d *downstream) serveOne(s *side.Client1) bool {
 	s.CloseAfter()
 	x.refuseUnread(err)
 	s.Shut()
-	d.p.discard(x)
+	d.p.carrier.discard(x)
 	return false
 }
 
@@ -117,12 +117,12 @@ func (d *downstream) carryOn(s *side.Client1, x *exchange) bool {
 	d.track.Enter(track.Busy, x.start)
 	x.carry()
 	if x.hijacked {
-		d.p.discard(x)
+		d.p.carrier.discard(x)
 		return false
 	}
 	reuse := s.EndExchange()
 	d.track.Enter(track.Idle, x.end)
-	d.p.discard(x)
+	d.p.carrier.discard(x)
 	if !reuse {
 		s.Shut()
 	}

@@ -95,7 +95,7 @@ func (v *session) serve(s *http2.ServerStream) {
 		return
 	}
 	l.side.ServerStream = s
-	x := p.begin(&l.downstream, l.side)
+	x := p.carrier.begin(&l.client, l.side)
 	h := x.req.Header
 	h.CopyFrom(&s.Request().Header)
 	x.req = *s.Request()
@@ -106,7 +106,7 @@ func (v *session) serve(s *http2.ServerStream) {
 		x.carry()
 	}
 	s.EndExchange()
-	p.discard(x)
+	p.carrier.discard(x)
 	l.side.End()
 	v.give(l)
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"strconv"
 
 	"github.com/weftmesh/weft/internal/identity"
 	"github.com/weftmesh/weft/internal/proxy/bind"
@@ -85,8 +84,8 @@ func (p *Proxy) enterQUIC(c *http3.Conn, newest func() *conf.Listener) (*downstr
 	if l == nil {
 		return nil, errors.New("the listener is gone")
 	}
-	d := &downstream{p: p, direction: gateway, remote: c.Remote, direct: c.Remote, local: c.Local, track: &track.Conn{}, newest: newest,
-		sni: c.ServerName, secure: true, alpn: http3.NextProto, listener: l}
+	d := &downstream{p: p, track: &track.Conn{}, newest: newest, alpn: http3.NextProto, listener: l, client: client{p: p.carrier,
+		direction: gateway, remote: c.Remote, direct: c.Remote, local: c.Local, sni: c.ServerName, secure: true}}
 	d.info = quicInfo(l, c.Local, c.Remote, c.ServerName)
 	d.destination, d.app, d.port = d.info.Destination, d.info.Destination, d.info.Destination.Port()
 	if d.chain, _ = route.Chain(l, &d.info); d.chain == nil || d.chain.HTTP == nil {
@@ -107,38 +106,12 @@ func (d *downstream) serveStream3(s *http3.Stream) {
 		return
 	}
 	side := &side.Client3{Stream: s}
-	x := d.p.begin(&own, side)
+	x := d.p.carrier.begin(&own.client, side)
 	h := x.req.Header
 	h.CopyFrom(&s.Request().Header)
 	x.req = *s.Request()
 	x.req.Header = h
 	x.carry()
 	side.Forget()
-	d.p.discard(x)
-}
-
-// offersHTTP3 reports whether a gateway's port of that number is bound for HTTP/3 too.
-func (d *downstream) offersHTTP3() bool {
-	if d.direction != gateway || !d.secure {
-		return false
-	}
-	for _, l := range d.p.config.Snapshot().Gateways {
-		if l.QUIC && l.Address.Port() == d.port {
-			return true
-		}
-	}
-	return false
-}
-
-// advertise tells the client that HTTP/3 is to be had at the port that it uses (RFC 7838): whatever maps a public port to ours does
-// so for UDP too.
-func (x *exchange) advertise() {
-	if !x.d.http3 || !x.d.offersHTTP3() {
-		return
-	}
-	_, port := hostPort(x.req.Authority)
-	if port == 0 {
-		port = 443
-	}
-	x.res.Header.Set("Alt-Svc", `h3=":`+strconv.Itoa(int(port))+`"; ma=86400`)
+	d.p.carrier.discard(x)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"time"
 
@@ -97,11 +98,11 @@ func (s *stream) authorize() bool {
 
 // open picks an endpoint and connects, trying others where that fails.
 func (s *stream) open() bool {
-	split := route.Pick(s.tcp.Clusters, s.tcp.TotalWeight, s.p.random32())
+	split := route.Pick(s.tcp.Clusters, s.tcp.TotalWeight, rand.Uint32())
 	if split == nil {
 		return s.fail(failure.NoCluster, "route", errors.New("no cluster"))
 	}
-	if s.cluster = s.p.clusterFor(s.d, split.Cluster); s.cluster == nil {
+	if s.cluster = s.d.cluster(split.Cluster); s.cluster == nil {
 		return s.fail(failure.NoCluster, "route", fmt.Errorf("cluster %s: not known", split.Cluster))
 	}
 	s.cluster = s.cluster.Resolved(s.p.ctx, time.Time{})
@@ -217,7 +218,7 @@ func (s *stream) edge() *telemetry.Edge {
 	if e := s.to.TCPEdge.Load(); e != nil {
 		return e
 	}
-	e := s.p.sourceEdge(s.cluster.Conf, s.to, "tcp")
+	e := s.p.book.source(s.cluster.Conf, s.to, "tcp")
 	s.to.TCPEdge.Store(e)
 	return e
 }
@@ -243,7 +244,12 @@ func (s *stream) record() {
 	if s.up != nil {
 		local = s.up.LocalAddr()
 	}
-	s.p.logTCP(&e, s.d, host, local, logs)
+	if s.p.book.silent(logs) {
+		return
+	}
+	e.Remote, e.Local, e.ServerName, e.Peer = s.d.remote, s.d.destination, s.d.sni, s.d.peerURI
+	e.UpstreamHost, e.UpstreamLocal = host, local
+	s.p.book.write(&e, logs)
 }
 
 // describe says what failed.

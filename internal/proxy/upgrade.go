@@ -2,16 +2,13 @@ package proxy
 
 import (
 	"errors"
-	"net/netip"
 	"time"
 
 	"github.com/weftmesh/weft/internal/proxy/conf"
 	"github.com/weftmesh/weft/internal/proxy/failure"
 	http1 "github.com/weftmesh/weft/internal/proxy/http"
-	"github.com/weftmesh/weft/internal/proxy/listen"
 	"github.com/weftmesh/weft/internal/proxy/message"
 	"github.com/weftmesh/weft/internal/proxy/relay"
-	"github.com/weftmesh/weft/internal/proxy/track"
 )
 
 // upgrade passes a 101 on and relays what follows.
@@ -67,24 +64,24 @@ var errNoForwardProxy = errors.New("this listener is no forward proxy")
 
 // establish answers CONNECT: the forward proxy relays what follows to the name that the client gives.
 func (x *exchange) establish() {
-	if !x.d.forward {
+	if x.d.tunnel == nil {
 		x.fail(failure.RefusedMethod, "connect", errNoForwardProxy)
 		x.answerError()
-		x.end = x.p.opt.Now()
+		x.end = x.p.Now()
 		x.record()
 		return
 	}
 	d := x.d
-	target, err := x.p.config.Resolve(x.p.ctx, d.listenerName(x.req.Authority))
+	target, err := x.p.Config.Resolve(x.p.ctx, d.listenerName(x.req.Authority))
 	var tcp *conf.TCP
 	http := false
 	if err == nil {
-		http, tcp, _ = protocols(target, d)
+		http, tcp, _ = d.protocols(target)
 	}
 	if err != nil || tcp == nil && !http {
 		x.fail(failure.NoConfig, "resolve "+d.name, err)
 		x.answerError()
-		x.end = x.p.opt.Now()
+		x.end = x.p.Now()
 		x.record()
 		return
 	}
@@ -99,14 +96,7 @@ func (x *exchange) establish() {
 	if errors.Join(err, hijackErr) != nil {
 		return
 	}
-	carried, end := listen.Within(c)
-	defer end()
-	inner := &downstream{p: d.p, accepted: carried, direction: outbound, conn: c, remote: d.remote, direct: d.direct, local: d.local, fixed: d.name, name: d.name,
-		byAddress: target, track: &track.Conn{Outbound: true}}
-	_, port := hostPort(d.name)
-	inner.destination = netip.AddrPortFrom(d.local.Addr(), port)
-	inner.port = port
-	inner.serveOutbound(target)
+	d.tunnel(c, d.name, target)
 }
 
 // openTunnel sends the head after which another protocol follows. What ends a message without a body in HTTP/1 would end the tunnel
