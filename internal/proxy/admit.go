@@ -4,6 +4,7 @@ import (
 	"unsafe"
 
 	"github.com/weftmesh/weft/internal/proxy/conf"
+	"github.com/weftmesh/weft/internal/proxy/grpc"
 	http1 "github.com/weftmesh/weft/internal/proxy/http"
 	"github.com/weftmesh/weft/internal/proxy/message"
 )
@@ -11,7 +12,7 @@ import (
 // admit makes the request fit to be forwarded: what concerned the client's connection alone goes, what the mesh adds comes.
 func (x *exchange) admit() bool {
 	r := &x.req
-	x.snapshot, x.isGRPC = x.p.Config.Snapshot(), isGRPC(r)
+	x.snapshot, x.isGRPC = x.p.Config.Snapshot(), grpc.Is(r)
 	if r.Proto != message.HTTP2 {
 		http1.StripHopByHop(&r.Header) // HTTP/2 has none, see package http2
 	}

@@ -8,6 +8,7 @@ import (
 	"github.com/weftmesh/weft/internal/proxy/failure"
 	"github.com/weftmesh/weft/internal/proxy/filter/cors"
 	"github.com/weftmesh/weft/internal/proxy/filter/rewrite"
+	"github.com/weftmesh/weft/internal/proxy/grpc"
 	"github.com/weftmesh/weft/internal/proxy/message"
 )
 
@@ -30,7 +31,7 @@ func (x *exchange) answerByRoute() {
 	}
 	x.applyResponse()
 	if x.isGRPC && x.res.Status >= 400 {
-		x.answerGRPC(grpcOfHTTP(x.res.Status), string(body))
+		x.answerGRPC(grpc.OfHTTP(x.res.Status), string(body))
 		return
 	}
 	x.answer(body)

@@ -13,6 +13,7 @@ import (
 	"github.com/weftmesh/weft/internal/proxy/conf"
 	"github.com/weftmesh/weft/internal/proxy/filter/ratelimit"
 	"github.com/weftmesh/weft/internal/proxy/overload"
+	"github.com/weftmesh/weft/internal/proxy/record"
 	"github.com/weftmesh/weft/internal/proxy/side"
 	"github.com/weftmesh/weft/internal/telemetry"
 	"github.com/weftmesh/weft/internal/wire"
@@ -29,7 +30,7 @@ type carrierOptions struct {
 	}
 	Clusters *cluster.Set
 	Guard    *overload.Guard
-	Book     *book
+	Book     *record.Book
 	Log      *slog.Logger
 	// RegistryOnly refuses destinations that the mesh does not know instead of passing them through.
 	RegistryOnly bool

@@ -15,7 +15,7 @@ func (x *exchange) edge() *telemetry.Edge {
 		return x.d.inboundEdge(x.clusterConf(), protocol)
 	}
 	if x.to == nil {
-		return x.p.Book.source(x.clusterConf(), nil, protocol)
+		return x.p.Book.Source(x.clusterConf(), nil, protocol)
 	}
 	slot := &x.to.HTTPEdge
 	if protocol == "grpc" {
@@ -24,7 +24,7 @@ func (x *exchange) edge() *telemetry.Edge {
 	if e := slot.Load(); e != nil {
 		return e
 	}
-	e := x.p.Book.source(x.cluster.Conf, x.to, protocol)
+	e := x.p.Book.Source(x.cluster.Conf, x.to, protocol)
 	slot.Store(e)
 	return e
 }
@@ -43,7 +43,7 @@ func (d *client) inboundEdge(c *conf.Cluster, protocol string) *telemetry.Edge {
 			return d.edges[i].edge
 		}
 	}
-	e := d.p.Book.destination(&d.peer, d.peerURI, c, protocol)
+	e := d.p.Book.Destination(&d.peer, d.peerURI, c, protocol)
 	if len(d.edges) >= maxEdges {
 		d.edges = d.edges[:0] // clusters are remade when their configuration changes
 	}

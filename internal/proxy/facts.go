@@ -73,7 +73,7 @@ func (p *Proxy) gauges(page *telemetry.Page) {
 	page.Counter("weft_overload_connections_total", "Connections of clients turned away by limits.", float64(load.TurnedAway))
 	page.Counter("weft_ratelimit_failures_total", "Requests of which a rate-limit service said nothing in time.", float64(p.carrier.unasked.Load()))
 	page.Counter("weft_overload_requests_total", "Requests refused by limits.", float64(load.Refused))
-	page.Counter("weft_access_log_dropped_total", "Access log lines lost because the writer was too slow.", float64(p.book.dropped()))
+	page.Counter("weft_access_log_dropped_total", "Access log lines lost because the writer was too slow.", float64(p.book.Dropped()))
 	page.Gauge("weft_restart_epoch", "Takeovers since the first process of this proxy.", float64(p.epoch()))
 	if t := p.opt.Taken; t != nil {
 		left, draining := t.Left()

@@ -10,6 +10,7 @@ import (
 	"github.com/weftmesh/weft/internal/proxy/cluster"
 	"github.com/weftmesh/weft/internal/proxy/conf"
 	"github.com/weftmesh/weft/internal/proxy/failure"
+	"github.com/weftmesh/weft/internal/proxy/grpc"
 	"github.com/weftmesh/weft/internal/proxy/message"
 	"github.com/weftmesh/weft/internal/proxy/side"
 	"github.com/weftmesh/weft/internal/proxy/upstream"
@@ -90,7 +91,7 @@ func multiplexed(c *conf.Cluster, to *cluster.Endpoint, r *message.Request, nego
 		if r.Upgrade != "" || r.Proto < message.HTTP2 {
 			return false
 		}
-		return r.Proto == message.HTTP2 && !negotiated || isGRPC(r)
+		return r.Proto == message.HTTP2 && !negotiated || grpc.Is(r)
 	}
 	return false
 }
@@ -165,7 +166,7 @@ func (x *exchange) timedOut() {
 		x.err.Kind = failure.TryTimeout
 		x.err.Cause = fmt.Errorf("no answer within %s, the time for one attempt", x.until.Sub(x.tried).Round(time.Millisecond))
 	case x.limited:
-		x.err.Cause = fmt.Errorf("no complete answer within %s, the client's %s", x.deadline.Sub(x.start), grpcTimeoutHeader)
+		x.err.Cause = fmt.Errorf("no complete answer within %s, the client's %s", x.deadline.Sub(x.start), grpc.TimeoutHeader)
 	default:
 		x.err.Cause = fmt.Errorf("no complete answer within %s, the route's time-out", x.deadline.Sub(x.start))
 	}

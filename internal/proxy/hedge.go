@@ -8,6 +8,7 @@ import (
 	"github.com/weftmesh/weft/internal/proxy/cluster"
 	"github.com/weftmesh/weft/internal/proxy/failure"
 	"github.com/weftmesh/weft/internal/proxy/filter/retry"
+	"github.com/weftmesh/weft/internal/proxy/grpc"
 	"github.com/weftmesh/weft/internal/proxy/message"
 	"github.com/weftmesh/weft/internal/proxy/side"
 )
@@ -98,7 +99,7 @@ func (r *race) rival() bool {
 
 // good reports whether an answer is worth taking while others are awaited.
 func (r *race) good(one *runner) bool {
-	a := retry.Attempt{Status: one.res.Status, GRPC: grpcOf(&one.res.Header, -1), Begun: true, Header: &one.res.Header}
+	a := retry.Attempt{Status: one.res.Status, GRPC: grpc.StatusOf(&one.res.Header, -1), Begun: true, Header: &one.res.Header}
 	return one.err == nil && !retry.Wanted(r.x.retries, &a, true)
 }
 

@@ -30,10 +30,10 @@ func (p *Proxy) Run(ctx context.Context) error {
 	ctx, end := context.WithCancel(ctx)
 	defer end()
 	var err error
-	if err := p.book.open(); err != nil {
+	if err := p.book.Open(); err != nil {
 		return fmt.Errorf("proxy: %w", err)
 	}
-	defer p.book.close()
+	defer p.book.Close()
 	r := newRunning(p, hard)
 	defer r.end(kill)
 	r.background()

@@ -27,6 +27,7 @@ import (
 	"github.com/weftmesh/weft/internal/proxy/overload"
 	"github.com/weftmesh/weft/internal/proxy/plane"
 	"github.com/weftmesh/weft/internal/proxy/ready"
+	"github.com/weftmesh/weft/internal/proxy/record"
 	"github.com/weftmesh/weft/internal/proxy/resolve"
 	"github.com/weftmesh/weft/internal/proxy/takeover"
 	"github.com/weftmesh/weft/internal/proxy/track"
@@ -107,7 +108,7 @@ type Proxy struct {
 	ctx context.Context // ends when what is left of draining connections is cut off
 
 	clusters *cluster.Set
-	book     *book
+	book     *record.Book
 	carrier  *carrier
 	traffic  listeners
 	tracker  track.Tracker
@@ -153,7 +154,7 @@ func New(o Options) (*Proxy, error) {
 		p.config, p.source = p.plane.Live, p.plane.Authority.Source()
 	}
 	p.clusters = cluster.New(p.clusterOptions(resolver))
-	p.book = newBook(bookOptions{Bootstrap: o.Bootstrap, Source: p.source, Metrics: p.metrics, Log: o.Log, AccessLog: o.AccessLog, JSON: o.AccessLogJSON})
+	p.book = record.New(record.Options{Bootstrap: o.Bootstrap, Source: p.source, Metrics: p.metrics, Log: o.Log, AccessLog: o.AccessLog, JSON: o.AccessLogJSON})
 	p.carrier = newCarrier(carrierOptions{Bootstrap: o.Bootstrap, Config: p.config, Clusters: p.clusters, Guard: p.guard, Book: p.book, Log: o.Log,
 		RegistryOnly: o.RegistryOnly, Closing: p.closing, Now: o.Now})
 	p.metrics.Add(p.gauges)

@@ -6,6 +6,7 @@ import (
 	"github.com/weftmesh/weft/internal/proxy/conf"
 	"github.com/weftmesh/weft/internal/proxy/failure"
 	"github.com/weftmesh/weft/internal/proxy/message"
+	"github.com/weftmesh/weft/internal/proxy/record"
 	"github.com/weftmesh/weft/internal/telemetry"
 )
 
@@ -26,14 +27,14 @@ func (x *exchange) record() {
 		x.cluster.Tally.Count(attempts, x.status, x.err)
 	}
 	logs := x.accessLogs()
-	if x.p.Book.silent(logs) {
+	if x.p.Book.Silent(logs) {
 		return
 	}
 	if x.entry.Start.IsZero() {
 		x.prepareEntry()
 	}
 	x.finishEntry(a)
-	x.p.Book.write(&x.entry, logs)
+	x.p.Book.Write(&x.entry, logs)
 }
 
 // flags are the response flags: of the failure, of an injected delay, and of retries that were used up.
@@ -52,7 +53,7 @@ func (x *exchange) flags() string {
 	if x.exhausted {
 		extra = append(extra, "URX")
 	}
-	return joinFlags(extra)
+	return record.JoinFlags(extra)
 }
 
 // codec names the client's version of HTTP as Envoy's details do.
@@ -68,7 +69,7 @@ func (x *exchange) codec() string {
 
 // prepareEntry takes what the heads say.
 func (x *exchange) prepareEntry() {
-	if x.p.Book.silent(x.accessLogs()) {
+	if x.p.Book.Silent(x.accessLogs()) {
 		return
 	}
 	e, h := &x.entry, &x.req.Header

@@ -12,6 +12,7 @@ import (
 	"github.com/weftmesh/weft/internal/proxy/conf"
 	"github.com/weftmesh/weft/internal/proxy/failure"
 	"github.com/weftmesh/weft/internal/proxy/filter/headers"
+	"github.com/weftmesh/weft/internal/proxy/grpc"
 	http1 "github.com/weftmesh/weft/internal/proxy/http"
 	"github.com/weftmesh/weft/internal/proxy/http2"
 	"github.com/weftmesh/weft/internal/proxy/message"
@@ -55,7 +56,7 @@ func (x *exchange) deliver() {
 	}
 	x.dressResponse()
 	x.status = x.res.Status
-	x.grpc = grpcText(x.grpcStatus())
+	x.grpc = grpc.Text(x.grpcStatus())
 	if err := x.down.WriteResponse(&x.res); err != nil {
 		x.undeliverable(err)
 		return
@@ -131,11 +132,11 @@ func (x *exchange) ended() {
 	if !x.isGRPC && x.grpc == "" {
 		return
 	}
-	code := grpcOf(x.call.Trailers(), x.grpcStatus())
+	code := grpc.StatusOf(x.call.Trailers(), x.grpcStatus())
 	if x.grpc == "" {
 		x.cluster.Balancer.Report(x.to.Host, balance.OutcomeOf(x.meaning(code)), x.start.Add(x.upstreamTime).Sub(x.tried), nil)
 	}
-	x.grpc = grpcText(code)
+	x.grpc = grpc.Text(code)
 }
 
 // Headers between our own proxies: why an answer was made by the mesh, that the workload behind never saw the request, and that

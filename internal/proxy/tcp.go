@@ -13,6 +13,7 @@ import (
 	"github.com/weftmesh/weft/internal/proxy/conf"
 	"github.com/weftmesh/weft/internal/proxy/failure"
 	"github.com/weftmesh/weft/internal/proxy/filter/authz"
+	"github.com/weftmesh/weft/internal/proxy/record"
 	"github.com/weftmesh/weft/internal/proxy/relay"
 	"github.com/weftmesh/weft/internal/proxy/route"
 	"github.com/weftmesh/weft/internal/proxy/side"
@@ -218,7 +219,7 @@ func (s *stream) edge() *telemetry.Edge {
 	if e := s.to.TCPEdge.Load(); e != nil {
 		return e
 	}
-	e := s.p.book.source(s.cluster.Conf, s.to, "tcp")
+	e := s.p.book.Source(s.cluster.Conf, s.to, "tcp")
 	s.to.TCPEdge.Store(e)
 	return e
 }
@@ -244,12 +245,12 @@ func (s *stream) record() {
 	if s.up != nil {
 		local = s.up.LocalAddr()
 	}
-	if s.p.book.silent(logs) {
+	if s.p.book.Silent(logs) {
 		return
 	}
 	e.Remote, e.Local, e.ServerName, e.Peer = s.d.remote, s.d.destination, s.d.sni, s.d.peerURI
 	e.UpstreamHost, e.UpstreamLocal = host, local
-	s.p.book.write(&e, logs)
+	s.p.book.Write(&e, logs)
 }
 
 // describe says what failed.
@@ -260,7 +261,7 @@ func (s *stream) describe(e *telemetry.Entry) {
 		e.Termination = s.err.Details("")
 		return
 	case failure.ConnectFailed, failure.ConnectTimeout, failure.TLSFailed:
-		e.Flags = joinFlags([]string{e.Flags, "URX"}) // as in Envoy: no further attempt is allowed
+		e.Flags = record.JoinFlags([]string{e.Flags, "URX"}) // as in Envoy: no further attempt is allowed
 		if s.err.Kind == failure.TLSFailed {
 			e.TransportFailure = s.err.Error()
 		}

@@ -1,4 +1,4 @@
-package proxy
+package record
 
 import (
 	"strings"
@@ -9,8 +9,8 @@ import (
 	"github.com/weftmesh/weft/internal/telemetry"
 )
 
-// source makes the series of the source's side. c and to may be nil when the request did not get that far.
-func (b *book) source(c *conf.Cluster, to *cluster.Endpoint, protocol string) *telemetry.Edge {
+// Source makes the series of the source's side. c and to may be nil when the request did not get that far.
+func (b *Book) Source(c *conf.Cluster, to *cluster.Endpoint, protocol string) *telemetry.Edge {
 	k := telemetry.EdgeKey{Reporter: telemetry.FromSource, Source: b.self(), Protocol: protocol, Security: "unknown"}
 	describeService(&k, c)
 	if to != nil {
@@ -27,7 +27,7 @@ func (b *book) source(c *conf.Cluster, to *cluster.Endpoint, protocol string) *t
 }
 
 // principal of an endpoint whose certificate was verified: its service account in our own trust domain.
-func (b *book) principal(e *conf.Endpoint) string {
+func (b *Book) principal(e *conf.Endpoint) string {
 	if e.ServiceAccount == "" {
 		return ""
 	}
@@ -47,8 +47,8 @@ func describeService(k *telemetry.EdgeKey, c *conf.Cluster) {
 	}
 }
 
-// destination makes the series of the destination's side. peer is who calls, uri its SPIFFE identity, empty for plaintext; c may be nil.
-func (b *book) destination(peer *identity.Peer, uri string, c *conf.Cluster, protocol string) *telemetry.Edge {
+// Destination makes the series of the destination's side. peer is who calls, uri its SPIFFE identity, empty for plaintext; c may be nil.
+func (b *Book) Destination(peer *identity.Peer, uri string, c *conf.Cluster, protocol string) *telemetry.Edge {
 	k := telemetry.EdgeKey{Reporter: telemetry.FromDestination, Destination: b.self(), Protocol: protocol, Security: "none"}
 	if uri != "" {
 		k.Security = "mutual_tls"
@@ -64,7 +64,7 @@ func (b *book) destination(peer *identity.Peer, uri string, c *conf.Cluster, pro
 }
 
 // self is our own workload: as the certificate says, else as the bootstrap does.
-func (b *book) self() telemetry.Workload {
+func (b *Book) self() telemetry.Workload {
 	n := &b.o.Bootstrap.Node
 	if m := b.o.Source.Current(); m != nil && !m.Self.ID.IsZero() && m.Self.Workload != "" {
 		s := m.Self

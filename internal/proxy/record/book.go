@@ -1,4 +1,5 @@
-package proxy
+// Package record keeps what became of requests and relayed connections: lines of access logs, and series of metrics.
+package record
 
 import (
 	"io"
@@ -13,8 +14,8 @@ import (
 	"github.com/weftmesh/weft/internal/wire"
 )
 
-// bookOptions are what a book needs of the proxy around it.
-type bookOptions struct {
+// Options are what a book needs of the proxy around it.
+type Options struct {
 	Bootstrap *wire.Bootstrap
 	Source    *identity.Source
 	Metrics   *telemetry.Metrics
@@ -24,9 +25,9 @@ type bookOptions struct {
 	JSON      bool
 }
 
-// book has what is kept of requests and relayed connections: lines of access logs, and series of metrics.
-type book struct {
-	o bookOptions
+// Book has what is kept of requests and relayed connections: lines of access logs, and series of metrics.
+type Book struct {
+	o Options
 
 	access *telemetry.Log // the bootstrap file's; nil for none. Set by open
 
@@ -36,11 +37,11 @@ type book struct {
 	ended  bool
 }
 
-// newBook makes a book.
-func newBook(o bookOptions) *book { return &book{o: o} }
+// New makes a book.
+func New(o Options) *Book { return &Book{o: o} }
 
-// open opens the access log of the bootstrap file, before anything is written.
-func (b *book) open() (err error) {
+// Open opens the access log of the bootstrap file, before anything is written.
+func (b *Book) Open() (err error) {
 	switch w := b.o.AccessLog; w {
 	case io.Discard:
 	case nil:
@@ -55,7 +56,7 @@ func (b *book) open() (err error) {
 }
 
 // logAt gives the log of a path. The bootstrap file's, which may be the same, is not opened a second time.
-func (b *book) logAt(path string) *telemetry.Log {
+func (b *Book) logAt(path string) *telemetry.Log {
 	if path == b.o.Bootstrap.AccessLog || b.o.AccessLog != nil && path == "stdout" {
 		return b.access
 	}
@@ -76,8 +77,8 @@ func (b *book) logAt(path string) *telemetry.Log {
 	return l
 }
 
-// close writes what is not written yet, and ends the logs.
-func (b *book) close() {
+// Close writes what is not written yet, and ends the logs.
+func (b *Book) Close() {
 	b.mu.Lock()
 	b.ended = true
 	for _, l := range b.byPath {
@@ -87,8 +88,8 @@ func (b *book) close() {
 	b.access.Close()
 }
 
-// dropped is the number of lines that all logs have lost.
-func (b *book) dropped() uint64 {
+// Dropped is the number of lines that all logs have lost.
+func (b *Book) Dropped() uint64 {
 	n := b.access.Dropped()
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -98,13 +99,13 @@ func (b *book) dropped() uint64 {
 	return n
 }
 
-// silent reports whether nothing is logged where those logs are configured.
-func (b *book) silent(configured []conf.AccessLog) bool {
+// Silent reports whether nothing is logged where those logs are configured.
+func (b *Book) Silent(configured []conf.AccessLog) bool {
 	return b.access == nil && len(configured) == 0
 }
 
-// write writes an entry to the configured logs, and where there are none to the bootstrap file's.
-func (b *book) write(e *telemetry.Entry, configured []conf.AccessLog) {
+// Write writes an entry to the configured logs, and where there are none to the bootstrap file's.
+func (b *Book) Write(e *telemetry.Entry, configured []conf.AccessLog) {
 	if len(configured) == 0 {
 		b.access.Write(e)
 		return
@@ -134,8 +135,8 @@ func hasFlag(flags, name string) bool {
 // Source: envoy/stream_info/stream_info.h, CoreResponseFlag.
 var flagOrder = [...]string{"UH", "UT", "UR", "UF", "UC", "UO", "NR", "DI", "FI", "RL", "RLSE", "DC", "URX", "SI", "DPE", "UPE", "NC", "OM", "DR"}
 
-// joinFlags gives the flags of a set in Envoy's order.
-func joinFlags(set []string) string {
+// JoinFlags gives the flags of a set in Envoy's order.
+func JoinFlags(set []string) string {
 	var b strings.Builder
 	for _, flag := range flagOrder {
 		if !slices.Contains(set, flag) {
