@@ -8,6 +8,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/weftmesh/weft/internal/api"
 	"github.com/weftmesh/weft/internal/cli"
 	"github.com/weftmesh/weft/internal/local"
 	"github.com/weftmesh/weft/internal/replica"
@@ -48,8 +49,11 @@ func runControl(ctx context.Context, o cli.ControlOptions) error {
 
 // etcdTLS is nil where etcd is spoken to in plaintext.
 func etcdTLS(o cli.ControlOptions) (*tls.Config, error) {
-	if o.EtcdCA == "" && o.EtcdCert == "" {
+	if o.EtcdCA == "" && o.EtcdCert == "" && o.EtcdKey == "" {
 		return nil, nil
+	}
+	if (o.EtcdCert == "") != (o.EtcdKey == "") {
+		return nil, &api.InvalidError{Message: "--etcd-cert and --etcd-key go together", Hint: "give both, or neither"}
 	}
 	c := &tls.Config{MinVersion: tls.VersionTLS12}
 	if o.EtcdCA != "" {

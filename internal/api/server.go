@@ -127,6 +127,18 @@ func Handler(b Backend) http.Handler {
 	return mux
 }
 
+// Starting serves the API of a mesh that is not there yet: it can be ended, and says what it waits for.
+func Starting(l Lifecycle, waitsFor string) http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /v1/down", func(w http.ResponseWriter, r *http.Request) {
+		answer(w)(struct{}{}, l.Down(r.Context()))
+	})
+	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
+		fail(w, &UnavailableError{Message: "it has been started and waits for " + waitsFor, Hint: "its log says more; weft down ends it"})
+	})
+	return mux
+}
+
 // call serves a method that takes and gives JSON.
 func call[In, Out any](f func(context.Context, In) (Out, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {

@@ -93,7 +93,11 @@ func (e *usageError) Unwrap() error { return e.error }
 func explainError(err error, mesh string) (message, hint string) {
 	if errors.Is(err, api.ErrNotRunning) {
 		if others := running(); len(others) > 0 {
-			return fmt.Sprintf("no mesh called %q is running here; %s is", mesh, strings.Join(others, " and ")),
+			verb := "is"
+			if len(others) > 1 {
+				verb = "are"
+			}
+			return fmt.Sprintf("no mesh called %q is running here; %s %s", mesh, strings.Join(others, " and "), verb),
 				"say which one is meant: --mesh " + others[0] + ", or WEFT_MESH=" + others[0]
 		}
 		if mesh == api.DefaultMesh {

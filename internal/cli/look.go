@@ -205,7 +205,7 @@ func (s *session) printStatus(st api.Status) {
 	if st.Control != "running" {
 		applied = "applied ones not known while the control plane is away"
 	}
-	line("objects", applied+"; files: "+strings.Join(st.Sources, ", "))
+	line("objects", applied+"; from "+strings.Join(st.Sources, ", "))
 	if len(st.Proxies) > 0 {
 		s.out.printf("\n")
 		s.printProxies(st.Proxies, now)

@@ -56,6 +56,9 @@ func services(mesh *model.Mesh) []service {
 		for _, a := range s.Addresses {
 			line.Addresses = append(line.Addresses, a.String())
 		}
+		for _, n := range s.Networks {
+			line.Addresses = append(line.Addresses, n.String())
+		}
 		for _, p := range s.Ports {
 			line.Ports[p.Number] = string(p.Protocol)
 		}

@@ -10,11 +10,9 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/keepalive"
 
 	"github.com/weftmesh/weft/internal/ca"
-	"github.com/weftmesh/weft/internal/control/serve"
+	"github.com/weftmesh/weft/internal/control/rpc"
 	"github.com/weftmesh/weft/internal/identity"
 )
 
@@ -81,27 +79,16 @@ func gather(changes <-chan struct{}) bool {
 // refuses them by itself.
 func (c *Control) serveProxies(ctx context.Context, g *errgroup.Group) {
 	tls := c.serving.ServerTLS(identity.TLSOptions{NextProtos: []string{"h2"}, OptionalPeer: true})
-	server := grpc.NewServer(append(serve.ServerOptions(),
-		grpc.Creds(serve.Credentials(tls)),
-		grpc.ConnectionTimeout(10*time.Second),
-		grpc.MaxConcurrentStreams(100),
-		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
-		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
-	)...)
+	server := rpc.New(rpc.Options{TLS: tls, Log: c.log})
 	c.server.Register(server)
 	ca.NewService(c.authority, ca.ServiceOptions{Verifiers: []ca.Verifier{c.tokens.Verifier()}, Observe: c.metrics.signed}).Register(server)
 	for _, l := range c.listeners {
 		c.log.Info("proxies are served", "address", l.Addr().String())
-		g.Go(func() error {
-			if err := server.Serve(l); err != nil && ctx.Err() == nil {
-				return fmt.Errorf("control: serve %s: %w", l.Addr(), err)
-			}
-			return nil
-		})
 	}
 	g.Go(func() error {
-		<-ctx.Done()
-		server.Stop()
+		if err := server.Run(ctx, c.listeners...); err != nil && ctx.Err() == nil {
+			return fmt.Errorf("control: %w", err)
+		}
 		return nil
 	})
 }

@@ -55,6 +55,7 @@ type replica struct {
 	started time.Time
 	cluster *kube.Source // nil for none, as etcd is
 	etcd    *etcd.Store
+	opened  chan struct{} // closed when control is there
 	control *control.Control
 	down    context.CancelFunc
 }
@@ -63,25 +64,41 @@ type replica struct {
 func Run(ctx context.Context, o Options) error {
 	ctx, down := context.WithCancel(ctx)
 	defer down()
-	r := &replica{Options: o, started: time.Now(), down: down}
+	r := &replica{Options: o, started: time.Now(), opened: make(chan struct{}), down: down}
 	socket, err := api.Listen(o.Mesh, o.RunDir)
 	if err != nil {
 		return err
 	}
 	defer api.Leave(o.RunDir)
 	defer socket.Close()
-	if err := r.open(ctx); err != nil {
-		return errors.Join(err, r.close())
-	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return r.serveAPI(ctx, socket) })
+	g.Go(func() error {
+		if err := r.open(ctx); err != nil {
+			if ctx.Err() != nil { // it was not to be waited for any more
+				return nil
+			}
+			return err
+		}
+		close(r.opened)
+		return r.serve(ctx)
+	})
+	return errors.Join(g.Wait(), r.close())
+}
+
+// serve runs what was opened until the context ends.
+func (r *replica) serve(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	changes := r.control.Changes(ctx)
 	g.Go(func() error { return r.control.Run(ctx) })
 	g.Go(func() error { r.tell(ctx, changes); return nil })
-	g.Go(func() error { return r.serveAPI(ctx, socket) })
 	if r.cluster != nil {
 		g.Go(func() error { return r.keepStatuses(ctx) })
 	}
-	return errors.Join(g.Wait(), r.close())
+	if r.etcd != nil {
+		g.Go(func() error { return r.etcd.KeepStatuses(ctx, r.name(), r.control.Changes, r.told) })
+	}
+	return g.Wait()
 }
 
 // open joins the sources and the authority.
@@ -139,11 +156,29 @@ func (r *replica) openAuthority(ctx context.Context) (*ca.Authority, *ca.Tokens,
 	dir := filepath.Join(r.StateDir, "ca")
 	if r.etcd != nil {
 		r.Log.Info("the authority is read from etcd", "endpoints", r.Etcd)
-		if err := share(ctx, r.etcd, dir, r.Settings.TrustDomain); err != nil {
+		if err := r.share(ctx, dir); err != nil {
 			return nil, nil, err
 		}
 	}
 	return openCA(dir, r.Settings.TrustDomain, r.CertTTL, r.Log)
+}
+
+// sharePause is between attempts to reach etcd, each of which takes as long as a request may.
+const sharePause = time.Second
+
+// share waits for etcd: whatever starts with it need not come after it.
+func (r *replica) share(ctx context.Context, dir string) error {
+	for {
+		err := share(ctx, r.etcd, dir, r.Settings.TrustDomain)
+		if !errors.Is(err, etcd.ErrSilent) || ctx.Err() != nil {
+			return err
+		}
+		r.Log.Warn("etcd does not answer; nothing is served before it does", "error", err)
+		select {
+		case <-time.After(sharePause):
+		case <-ctx.Done():
+		}
+	}
 }
 
 func openCA(dir, domain string, ttl time.Duration, log *slog.Logger) (*ca.Authority, *ca.Tokens, error) {
@@ -158,8 +193,21 @@ func openCA(dir, domain string, ttl time.Duration, log *slog.Logger) (*ca.Author
 	return authority, tokens, nil
 }
 
+// handler serves the API, before everything is there already.
+func (r *replica) handler() http.Handler {
+	starting, whole := api.Starting(r, "etcd"), api.Handler(r.backend())
+	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		select {
+		case <-r.opened:
+			whole.ServeHTTP(w, req)
+		default:
+			starting.ServeHTTP(w, req)
+		}
+	})
+}
+
 func (r *replica) serveAPI(ctx context.Context, l net.Listener) error {
-	server := &http.Server{Handler: api.Handler(r.backend()), ReadHeaderTimeout: 10 * time.Second,
+	server := &http.Server{Handler: r.handler(), ReadHeaderTimeout: 10 * time.Second,
 		BaseContext: func(net.Listener) context.Context { return ctx }, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug)}
 	defer context.AfterFunc(ctx, func() { _ = server.Close() })() // live streams are cut
 	if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {

@@ -11,11 +11,15 @@ import (
 
 // keepStatuses writes statuses to Kubernetes whenever this replica is the one that does.
 func (r *replica) keepStatuses(ctx context.Context) error {
-	host, _ := os.Hostname() // host and process are for people; a restarted one is another
-	identity := fmt.Sprintf("%s_%d_%s", host, os.Getpid(), rand.Text()[:8])
-	return r.cluster.Lead(ctx, identity, func(ctx context.Context) {
+	return r.cluster.Lead(ctx, r.name(), func(ctx context.Context) {
 		r.cluster.KeepStatuses(ctx, r.control.Changes(ctx), r.told)
 	})
+}
+
+// name tells this replica from others. Host and process are for people; a restarted one is another.
+func (r *replica) name() string {
+	host, _ := os.Hostname()
+	return fmt.Sprintf("%s_%d_%s", host, os.Getpid(), rand.Text()[:8])
 }
 
 // told is what statuses are made from. The mesh comes first, so that it is not newer than the objects.

@@ -73,7 +73,7 @@ func (c *Churn) Edit(f func(*model.Mesh)) {
 
 // readdress makes addresses lead to the services as they are now.
 func readdress(m *model.Mesh) {
-	m.ByAddress = model.Table[netip.Addr, []string]{}
+	m.ByAddress, m.ByNetwork = model.Table[netip.Addr, []string]{}, model.Table[netip.Prefix, []string]{}
 	for _, h := range slices.Sorted(m.Services.Keys()) {
 		s := m.Services.Get(h)
 		addresses := slices.Clone(s.Addresses)
@@ -81,6 +81,9 @@ func readdress(m *model.Mesh) {
 			if a, err := netip.ParseAddr(e.Address); err == nil && s.Headless && !slices.Contains(addresses, a) {
 				addresses = append(addresses, a)
 			}
+		}
+		for _, n := range s.Networks {
+			m.ByNetwork.Put(n, append(slices.Clone(m.ByNetwork.Get(n)), h))
 		}
 		for _, a := range addresses {
 			m.ByAddress.Put(a, append(slices.Clone(m.ByAddress.Get(a)), h))
@@ -168,7 +171,9 @@ func (c *Churn) endpoints(s *model.Service) {
 }
 
 func (c *Churn) define(s *model.Service) {
-	switch c.IntN(6) {
+	switch c.IntN(7) {
+	case 6:
+		s.Networks = pick(c, nil, []netip.Prefix{netip.MustParsePrefix("10.78.0.0/16")}, []netip.Prefix{netip.MustParsePrefix("10.78.0.0/24"), netip.MustParsePrefix("10.9.0.0/16")})
 	case 0:
 		s.Ports = []model.Port{{Number: pick(c, uint16(9080), 80, 443), Protocol: pick(c, model.HTTP, model.TCP, model.TLS, model.Auto, model.GRPC)}}
 	case 1:
@@ -295,6 +300,7 @@ func Delta(a, b *model.Mesh) model.Delta {
 	d.Endpoints = differing(a.Services.Entries(), b.Services.Entries(), func(x, y *model.Service) bool {
 		return len(endpoints(x))+len(endpoints(y)) == 0 || reflect.DeepEqual(endpoints(x), endpoints(y))
 	})
+	d.Networks = differing(a.ByNetwork.Entries(), b.ByNetwork.Entries(), slices.Equal[[]string])
 	d.Addresses = differing(a.ByAddress.Entries(), b.ByAddress.Entries(), slices.Equal[[]string])
 	d.Destinations = differing(a.Destinations.Entries(), b.Destinations.Entries(), equal)
 	d.Workloads = differing(a.Workloads.Entries(), b.Workloads.Entries(), equal)

@@ -39,6 +39,7 @@ type Compiler struct {
 
 	leads    map[instance][]lead // the services' endpoints that are a workload
 	reached  map[netip.Addr]reached
+	networks map[netip.Prefix][]*unit
 	named    sets[string, string]                  // hosts by short name
 	gates    map[instance]*model.Workload          // those that are gateways
 	opaque   map[string]map[string]*model.Workload // those that carry no HTTP, by namespace and name
@@ -66,7 +67,7 @@ func newCompiler(started, settings model.Settings) *Compiler {
 		records: map[model.Ref]*record{}, refusals: map[*record]struct{}{}, members: sets[topic, *record]{}, indexed: map[class]bool{},
 		readers: sets[topic, *unit]{}, places: map[topic][]*bid{}, speakers: map[*unit]struct{}{}, stirred: map[instance]struct{}{},
 		seen: map[topic]struct{}{}, hosts: map[string]*unit{}, rules: map[string]*unit{}, gateways: &unit{phase: gatewayPhase},
-		leads: map[instance][]lead{}, reached: map[netip.Addr]reached{}, named: sets[string, string]{}, gates: map[instance]*model.Workload{},
+		leads: map[instance][]lead{}, reached: map[netip.Addr]reached{}, networks: map[netip.Prefix][]*unit{}, named: sets[string, string]{}, gates: map[instance]*model.Workload{},
 		opaque: map[string]map[string]*model.Workload{}, inForce: map[model.Ref]*model.Gateway{},
 	}
 	k.mesh = &model.Mesh{Settings: k.settings}
@@ -176,7 +177,7 @@ func (k *Compiler) flatten() []model.Finding {
 // begin makes the next mesh, which shares with the present one what will not change.
 func (k *Compiler) begin() {
 	next := *k.mesh
-	next.Services, next.ByAddress = k.mesh.Services.Copy(), k.mesh.ByAddress.Copy()
+	next.Services, next.ByAddress, next.ByNetwork = k.mesh.Services.Copy(), k.mesh.ByAddress.Copy(), k.mesh.ByNetwork.Copy()
 	next.Destinations, next.Workloads = k.mesh.Destinations.Copy(), k.mesh.Workloads.Copy()
 	k.changed, k.delta = lists{}, newDelta()
 	k.delta.All = !k.began
@@ -184,7 +185,7 @@ func (k *Compiler) begin() {
 }
 
 func newDelta() model.Delta {
-	return model.Delta{Services: map[string]bool{}, Endpoints: map[string]bool{}, Addresses: map[netip.Addr]bool{}, Routes: map[string]bool{},
+	return model.Delta{Services: map[string]bool{}, Endpoints: map[string]bool{}, Addresses: map[netip.Addr]bool{}, Networks: map[netip.Prefix]bool{}, Routes: map[string]bool{},
 		Destinations: map[string]bool{}, Workloads: map[string]bool{}, Gateways: map[model.Ref]bool{}, Policies: map[string]bool{},
 		Sidecars: map[string]bool{}}
 }

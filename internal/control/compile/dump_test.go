@@ -52,7 +52,7 @@ func (d dumper) value(v reflect.Value, depth int, label string) {
 		for i := range v.NumField() {
 			f := v.Field(i)
 			name := v.Type().Field(i).Name
-			if f.IsZero() || f.Kind() == reflect.Map && f.Len() == 0 || f.Type() == reflect.TypeFor[model.Settings]() && isDefault(f) || name == "ByAddress" || name == "Created" {
+			if f.IsZero() || f.Kind() == reflect.Map && f.Len() == 0 || f.Type() == reflect.TypeFor[model.Settings]() && isDefault(f) || name == "ByAddress" || name == "ByNetwork" || name == "Created" {
 				continue
 			}
 			if entries, ok := tableEntries(f); ok && entries.Len() == 0 {

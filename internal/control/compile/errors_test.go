@@ -261,8 +261,8 @@ func TestRefused(t *testing.T) {
   ports: [{number: 80, name: http, protocol: HTTP}, {number: 80, name: http}, {number: 0, name: x, protocol: UDP}]
   resolution: DNS
   subjectAltNames: [""]`, []string{
-			"6 error InvalidHost spec.hosts[0]", "6 error InvalidHost spec.hosts[1]", "7 error InvalidAddress spec.addresses[1]",
-			"7 error Unsupported spec.addresses[0]", "8 error ConflictingFields spec.ports[1].protocol", "8 error DuplicatePort spec.ports[1].name", "8 error InvalidPort spec.ports[2].number",
+			"6 error InvalidHost spec.hosts[0]", "6 error InvalidHost spec.hosts[1]", "7 error ConflictingFields spec.addresses[0]",
+			"7 error InvalidAddress spec.addresses[1]", "8 error ConflictingFields spec.ports[1].protocol", "8 error DuplicatePort spec.ports[1].name", "8 error InvalidPort spec.ports[2].number",
 			"8 error InvalidProtocol spec.ports[2].protocol", "10 error MissingField spec.subjectAltNames[0]"}},
 		{"service entry endpoints", istio, "ServiceEntry", `
   hosts: [a.example.com]

@@ -39,6 +39,7 @@ func (c *compiler) joinHost(u *unit) {
 		c.state.leaveHost(u)
 		return
 	}
+	c.claimNetworks(s, first)
 	c.addBackendTLS(s)
 	c.addEndpoints(s, first)
 	c.state.setService(u, s, seat{first, nth})
@@ -186,16 +187,14 @@ func (k *Compiler) moveAddresses(u *unit, old, s *model.Service) {
 	for a := range touched {
 		k.lead(a)
 	}
+	k.moveNetworks(u, old, s)
 }
 
 // lead puts into the mesh whom an address leads to: virtual addresses go first, Kubernetes services before ServiceEntries, older
 // ones before younger ones.
 func (k *Compiler) lead(a netip.Addr) {
 	r := k.reached[a]
-	slices.SortFunc(r.virtual, func(a, b *unit) int {
-		return cmp.Or(cmp.Compare(hostRank(a.seat.by), hostRank(b.seat.by)), k.older(a.seat.by.Object, b.seat.by.Object),
-			cmp.Compare(a.seat.nth, b.seat.nth))
-	})
+	slices.SortFunc(r.virtual, k.first)
 	slices.SortFunc(r.headless, k.before)
 	var hosts []string
 	for _, u := range slices.Concat(r.virtual, r.headless) {

@@ -30,6 +30,7 @@ func compareMeshes(a, b *model.Mesh) model.Delta {
 		}
 	})
 	tables(&a.ByAddress, &b.ByAddress, func(addr netip.Addr, _, _ []string) { d.Addresses[addr] = true })
+	tables(&a.ByNetwork, &b.ByNetwork, func(n netip.Prefix, _, _ []string) { d.Networks[n] = true })
 	tables(&a.Destinations, &b.Destinations, func(host string, _, _ []*model.Destination) { d.Destinations[host] = true })
 	tables(&a.Workloads, &b.Workloads, func(name string, _, _ *model.Workload) { d.Workloads[name] = true })
 	for _, pair := range [][2]*model.Mesh{{a, b}, {b, a}} {

@@ -448,7 +448,9 @@ func (c *compiler) bidders(place topic) (older []*bid) {
 
 // bid claims a place.
 func (c *compiler) bid(b *bid) {
-	b.unit, b.object = c.unit, c.unit.rec.Object
+	if b.unit = c.unit; b.object == nil {
+		b.object = c.unit.rec.Object
+	}
 	c.bids = append(c.bids, b)
 }
 

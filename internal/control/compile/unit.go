@@ -90,7 +90,7 @@ type bid struct {
 
 // same reports whether two bids mean the same to who looks at them.
 func (b *bid) same(o *bid) bool {
-	if b.place != o.place || b.field != o.field || !slices.Equal(b.hosts, o.hosts) || !maps.Equal(b.selector, o.selector) ||
+	if b.place != o.place || b.object.Ref() != o.object.Ref() || b.field != o.field || !slices.Equal(b.hosts, o.hosts) || !maps.Equal(b.selector, o.selector) ||
 		(b.routes == nil) != (o.routes == nil) {
 		return false
 	}

@@ -129,7 +129,7 @@ func (g *Generator) classicClusters() []string {
 }
 
 // addressesOf names the listeners that take connections to a service's port: the port's own for requests and where there is no
-// address, else one for each address.
+// address but ranges, else one for each address.
 func (g *Generator) addressesOf(s *model.Service, p model.Port) []string {
 	var names []string
 	if p.Protocol.IsHTTP() {
@@ -145,8 +145,8 @@ func (g *Generator) addressesOf(s *model.Service, p model.Port) []string {
 			}
 		}
 	}
-	if len(names) == 0 {
-		return []string{wire.GatewayListenerName(p.Number)}
+	if len(names) == 0 || len(s.Networks) > 0 {
+		names = append(names, wire.GatewayListenerName(p.Number))
 	}
 	return names
 }
@@ -289,8 +289,8 @@ func (g *Generator) portListener(name string, port uint16) *listenerv3.Listener 
 		}
 		t := &target{host: s.Host, port: port, service: s, sets: g.setsFor(s.Host, port, s)}
 		for _, c := range g.outboundChains(t) {
-			named := byName(c, s, p.Protocol)
-			if len(named.GetFilterChainMatch().GetServerNames()) > 0 {
+			named := byNetwork(byName(c, s, p.Protocol), s)
+			if m := named.GetFilterChainMatch(); len(m.GetServerNames()) > 0 || len(m.GetPrefixRanges()) > 0 {
 				l.FilterChains = append(l.FilterChains, named)
 			} else {
 				opaque = append(opaque, named)
@@ -311,9 +311,23 @@ func (g *Generator) portListener(name string, port uint16) *listenerv3.Listener 
 	return l
 }
 
+// byNetwork has a chain take connections to the service's ranges alone, unless a route has named others.
+func byNetwork(c *listenerv3.FilterChain, s *model.Service) *listenerv3.FilterChain {
+	if len(s.Networks) == 0 || len(c.GetFilterChainMatch().GetPrefixRanges()) > 0 {
+		return c
+	}
+	if c.FilterChainMatch == nil {
+		c.FilterChainMatch = &listenerv3.FilterChainMatch{}
+	}
+	for _, n := range s.Networks {
+		c.FilterChainMatch.PrefixRanges = append(c.FilterChainMatch.PrefixRanges, cidr(n))
+	}
+	return c
+}
+
 // byName gives a chain of a TLS service without address the service's own name to go by, unless a route has named others.
 func byName(c *listenerv3.FilterChain, s *model.Service, p model.Protocol) *listenerv3.FilterChain {
-	if p != model.TLS && p != model.HTTPS || len(c.GetFilterChainMatch().GetServerNames()) > 0 || s.Host == "*" {
+	if p != model.TLS && p != model.HTTPS || len(c.GetFilterChainMatch().GetServerNames()) > 0 || s.Host == "*" || len(s.Networks) > 0 {
 		return c
 	}
 	if c.FilterChainMatch == nil {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"flag"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"testing"
@@ -57,6 +58,8 @@ var goldens = []struct {
 	{"grpc-server", strict, proxylessNode(), [][2]string{{"lds", wire.GRPCServerListenerPrefix + "[::]:9080"}}},
 	{"envoy", envoyMesh, envoyNode(), [][2]string{{"lds", "virtualOutbound"}, {"lds", wire.InboundListener}, {"lds", "0.0.0.0_9080"}, {"lds", "0.0.0.0_443"},
 		{"lds", "10.78.0.4_3306"}, {"rds", "9080"}, {"rds", "80"}, {"cds", "outbound|9080|v2|" + reviewsHost}, {"cds", "inbound|9080||"}}},
+	{"networks", networks, productpage(), [][2]string{{"lds", "10.20.1.2:5432"}, {"lds", "10.30.1.2:5432"}}},
+	{"networks-envoy", networks, envoyNode(), [][2]string{{"lds", "0.0.0.0_5432"}}},
 	{"accesslog", accessLog, productpage(), [][2]string{{"lds", "mysql:3306"}, {"lds", wire.OutboundListener}, {"lds", "reviews:9080"}}},
 	{"accesslog-envoy", accessLogText, envoyNode(), [][2]string{{"lds", "10.78.0.4_3306"}}},
 	{"special", nil, productpage(), [][2]string{{"cds", wire.PassthroughCluster}, {"cds", wire.BlackHoleCluster}}},
@@ -274,6 +277,15 @@ func proxyProtocol(m *model.Mesh) {
 	m.Gateways[0].ProxyProtocol = model.OptionalProxyProtocol
 	rule(m, "default", reviewsHost).Policy.ProxyProtocol = 2
 	rule(m, "default", mysqlHost).Policy = model.TrafficPolicy{ProxyProtocol: 1, TLS: &model.ClientTLS{Mode: model.TLSDisable}}
+}
+
+func networks(m *model.Mesh) {
+	for host, ranges := range map[string]string{"wide.example.com": "10.0.0.0/8", "narrow.example.com": "10.20.0.0/16"} {
+		s := &model.Service{Ref: model.Ref{Kind: "ServiceEntry", Namespace: "default", Name: host}, Host: host, Namespace: "default", Name: host, External: true,
+			Resolution: model.None, Networks: []netip.Prefix{netip.MustParsePrefix(ranges)}, Ports: []model.Port{{Number: 5432, Protocol: model.TCP}}}
+		m.Services.Put(host, s)
+		m.ByNetwork.Put(s.Networks[0], []string{host})
+	}
 }
 
 func tunnels(m *model.Mesh) {

@@ -33,6 +33,8 @@ type Index struct {
 	bySource, byWorkload traits
 
 	hosts *hostList
+	// masks are the lengths of the ranges that services have, the longest first.
+	masks []int
 }
 
 // hostList is the hosts of all services, sorted at first use. Indexes share it while no service comes or goes.
@@ -83,6 +85,7 @@ func New(mesh *model.Mesh) *Index {
 	}
 	x.gateways()
 	x.selectors()
+	x.networks()
 	return x
 }
 
@@ -109,7 +112,20 @@ func (x *Index) Next(mesh *model.Mesh, d model.Delta) *Index {
 	if len(d.Policies)+len(d.Sidecars) > 0 {
 		next.selectors()
 	}
+	if len(d.Networks) > 0 {
+		next.networks()
+	}
 	return &next
+}
+
+func (x *Index) networks() {
+	x.masks = nil
+	for n := range x.mesh.ByNetwork.Keys() {
+		if !slices.Contains(x.masks, n.Bits()) {
+			x.masks = append(x.masks, n.Bits())
+		}
+	}
+	slices.SortFunc(x.masks, func(a, b int) int { return b - a })
 }
 
 // Mesh is what was prepared. Generation does not read it directly, since nobody would know.

@@ -17,7 +17,7 @@ const (
 	Services Kind = iota
 	// Endpoints of a service, by its host.
 	Endpoints
-	// Addresses lead to services.
+	// Addresses lead to services. A range, which is a key of deltas alone, stands for the addresses in it.
 	Addresses
 	// Routes of sidecars, by host; as Services.
 	Routes
@@ -136,13 +136,24 @@ func (r *Reader) Endpoints(s *model.Service) []*model.Endpoint {
 	return s.Endpoints
 }
 
-// ServicesAt gives the services of an address.
+// ServicesAt gives the services of an address, then those of the ranges that hold it, the longest first.
 func (r *Reader) ServicesAt(a netip.Addr) []*model.Service {
 	r.note(Addresses, a.String())
 	var list []*model.Service
 	for _, host := range r.index.mesh.ByAddress.Get(a) {
 		if s := r.Service(host); s != nil {
 			list = append(list, s)
+		}
+	}
+	for _, bits := range r.index.masks {
+		n, err := a.Prefix(bits)
+		if err != nil {
+			continue // longer than the address
+		}
+		for _, host := range r.index.mesh.ByNetwork.Get(n) {
+			if s := r.Service(host); s != nil {
+				list = append(list, s)
+			}
 		}
 	}
 	return list

@@ -3,6 +3,7 @@ package index
 import (
 	"cmp"
 	"iter"
+	"net/netip"
 	"strings"
 
 	"github.com/weftmesh/weft/internal/control/model"
@@ -25,6 +26,11 @@ func Keys(d model.Delta) iter.Seq[Key] {
 		}
 		for a := range d.Addresses {
 			if !yield(Key{Addresses, a.String()}) {
+				return
+			}
+		}
+		for n := range d.Networks {
+			if !yield(Key{Addresses, n.String()}) {
 				return
 			}
 		}
@@ -149,6 +155,14 @@ func (r *Readers[R]) touchedBy(k Key, yield func(R) bool) bool {
 	}
 	if k.Name != "" && !byName[""].each(yield) {
 		return false
+	}
+	if n, err := netip.ParsePrefix(k.Name); k.Kind == Addresses && err == nil {
+		for name, of := range byName {
+			if a, err := netip.ParseAddr(name); err == nil && n.Contains(a) && !of.each(yield) {
+				return false
+			}
+		}
+		return true
 	}
 	if !IsWildcard(k.Name) {
 		return true

@@ -16,6 +16,8 @@ type Delta struct {
 	Endpoints map[string]bool
 	// Addresses are the keys of Mesh.ByAddress that now lead to other services.
 	Addresses map[netip.Addr]bool
+	// Networks are the keys of Mesh.ByNetwork that now lead to other services.
+	Networks map[netip.Prefix]bool
 	// Routes are the hosts, as route sets name them, of route sets for sidecars that came, went or changed.
 	Routes map[string]bool
 	// Destinations are the hosts, as they write them, of DestinationRules that came, went or changed.
@@ -37,6 +39,7 @@ func (d *Delta) Add(o Delta) {
 	d.Services = union(d.Services, o.Services)
 	d.Endpoints = union(d.Endpoints, o.Endpoints)
 	d.Addresses = union(d.Addresses, o.Addresses)
+	d.Networks = union(d.Networks, o.Networks)
 	d.Routes = union(d.Routes, o.Routes)
 	d.Destinations = union(d.Destinations, o.Destinations)
 	d.Workloads = union(d.Workloads, o.Workloads)
@@ -55,6 +58,6 @@ func union[K comparable](a, b map[K]bool) map[K]bool {
 
 // Empty reports whether nothing differs.
 func (d *Delta) Empty() bool {
-	return !d.All && len(d.Services)+len(d.Endpoints)+len(d.Addresses)+len(d.Routes)+len(d.Destinations)+len(d.Workloads)+
-		len(d.Gateways)+len(d.Policies)+len(d.Sidecars) == 0
+	return !d.All && len(d.Services)+len(d.Endpoints)+len(d.Addresses)+len(d.Networks)+len(d.Routes)+len(d.Destinations)+
+		len(d.Workloads)+len(d.Gateways)+len(d.Policies)+len(d.Sidecars) == 0
 }

@@ -18,6 +18,9 @@ type Mesh struct {
 	Services Table[string, *Service]
 	// ByAddress finds the hosts of services by a virtual address, and by an endpoint's address for headless services.
 	ByAddress Table[netip.Addr, []string]
+	// ByNetwork finds the hosts of services by a range of addresses; the longest range that holds an address counts, and single
+	// addresses before it.
+	ByNetwork Table[netip.Prefix, []string]
 	// RouteSets are routes for hosts, in order of precedence (oldest first, then namespace/name).
 	RouteSets []*RouteSet
 	// Destinations by host as written in full ("reviews.default.svc.cluster.local" or "*.local"); several namespaces may
@@ -77,7 +80,9 @@ type Service struct {
 	Namespace string
 	Name      string // short name; the host for external ones
 	Addresses []netip.Addr
-	Headless  bool
+	// Networks are ranges of addresses, each of which means the service as one of Addresses does.
+	Networks []netip.Prefix
+	Headless bool
 	// External services are not in the mesh (ServiceEntry location MESH_EXTERNAL): no mutual TLS.
 	External   bool
 	Resolution Resolution

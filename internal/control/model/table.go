@@ -1,9 +1,11 @@
 package model
 
 import (
+	"cmp"
 	"hash/maphash"
 	"iter"
 	"maps"
+	"slices"
 )
 
 // Table is a map whose copies are cheap: a copy shares what neither side changes afterwards, so that successive meshes of ten
@@ -12,17 +14,31 @@ import (
 // Who makes a table may change it until others read it; after that only copies are changed. Reading from several goroutines is safe,
 // also while one of them calls Copy.
 type Table[K comparable, V any] struct {
-	parts []tablePart[K, V] // nil while empty, else tableParts many
-	owner *tableOwner       // of the parts that may be changed in place
-	count int
+	groups *[tableGroups]*tableGroup[K, V] // nil while empty, as is each group
+	owner  *tableOwner                     // of what may be changed in place
+	count  int
 }
 
-// tableParts bounds what the change of one entry copies: one part of this many, and the list of them.
-const tableParts = 512
+// The change of one entry copies the list of groups, one group, and one part: a few KiB with 100,000 entries.
+const (
+	tableGroups = 128
+	groupParts  = 32
+)
+
+type tableGroup[K comparable, V any] struct {
+	parts [groupParts]tablePart[K, V]
+	owner *tableOwner
+}
 
 type tablePart[K comparable, V any] struct {
-	entries map[K]V
+	entries []tableEntry[K, V] // by hash
 	owner   *tableOwner
+}
+
+type tableEntry[K comparable, V any] struct {
+	hash  uint64
+	key   K
+	value V
 }
 
 // tableOwner is told apart by its address, so it must not be empty.
@@ -30,7 +46,21 @@ type tableOwner struct{ _ byte }
 
 var tableSeed = maphash.MakeSeed()
 
-func tablePlace[K comparable](k K) uint64 { return maphash.Comparable(tableSeed, k) % tableParts }
+// place is where an entry of the hash is. What orders entries in a part are the other bits.
+func place(hash uint64) (group, part int) {
+	return int(hash % tableGroups), int(hash / tableGroups % groupParts)
+}
+
+// find gives the index of a key in a part, or where it belongs.
+func (p *tablePart[K, V]) find(hash uint64, k K) (int, bool) {
+	i, _ := slices.BinarySearchFunc(p.entries, hash, func(e tableEntry[K, V], h uint64) int { return cmp.Compare(e.hash, h) })
+	for ; i < len(p.entries) && p.entries[i].hash == hash; i++ {
+		if p.entries[i].key == k {
+			return i, true
+		}
+	}
+	return i, false
+}
 
 // TableOf makes a table of a map's entries.
 func TableOf[K comparable, V any](m map[K]V) Table[K, V] {
@@ -49,28 +79,49 @@ func (t *Table[K, V]) Get(k K) V {
 
 // Lookup gives the value of a key, and whether there is one.
 func (t *Table[K, V]) Lookup(k K) (V, bool) {
-	if t.parts == nil {
-		var none V
+	var none V
+	if t.groups == nil {
 		return none, false
 	}
-	v, ok := t.parts[tablePlace(k)].entries[k]
-	return v, ok
+	hash := maphash.Comparable(tableSeed, k)
+	g, i := place(hash)
+	if t.groups[g] == nil {
+		return none, false
+	}
+	p := &t.groups[g].parts[i]
+	at, ok := p.find(hash, k)
+	if !ok {
+		return none, false
+	}
+	return p.entries[at].value, true
 }
 
 // Len is the number of entries.
 func (t *Table[K, V]) Len() int { return t.count }
 
-// All gives the entries in no particular order.
+// All gives the entries in no particular order. The table must not be changed meanwhile; a copy of it may.
 func (t *Table[K, V]) All() iter.Seq2[K, V] {
 	return func(yield func(K, V) bool) {
-		for i := range t.parts {
-			for k, v := range t.parts[i].entries {
-				if !yield(k, v) {
-					return
-				}
+		if t.groups == nil {
+			return
+		}
+		for _, g := range t.groups {
+			if g != nil && !g.all(yield) {
+				return
 			}
 		}
 	}
+}
+
+func (g *tableGroup[K, V]) all(yield func(K, V) bool) bool {
+	for i := range g.parts {
+		for j := range g.parts[i].entries {
+			if e := &g.parts[i].entries[j]; !yield(e.key, e.value) {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 // Keys gives the keys in no particular order.
@@ -89,39 +140,56 @@ func (t *Table[K, V]) Entries() map[K]V { return maps.Collect(t.All()) }
 
 // Put sets the value of a key.
 func (t *Table[K, V]) Put(k K, v V) {
-	p := t.own(k)
-	before := len(p.entries)
-	p.entries[k] = v
-	t.count += len(p.entries) - before
+	hash := maphash.Comparable(tableSeed, k)
+	p := t.own(hash)
+	at, ok := p.find(hash, k)
+	if ok {
+		p.entries[at].value = v
+		return
+	}
+	p.entries = slices.Insert(p.entries, at, tableEntry[K, V]{hash, k, v})
+	t.count++
 }
 
 // Delete removes a key, if it is there.
 func (t *Table[K, V]) Delete(k K) {
-	if _, ok := t.Lookup(k); ok {
-		delete(t.own(k).entries, k)
-		t.count--
+	if _, ok := t.Lookup(k); !ok {
+		return
 	}
+	hash := maphash.Comparable(tableSeed, k)
+	p := t.own(hash)
+	at, _ := p.find(hash, k)
+	p.entries = slices.Delete(p.entries, at, at+1)
+	t.count--
 }
 
 // Copy gives a table with the same entries, to be changed without changing this one. This one must not be changed any more.
-func (t *Table[K, V]) Copy() Table[K, V] { return Table[K, V]{parts: t.parts, count: t.count} }
+func (t *Table[K, V]) Copy() Table[K, V] { return Table[K, V]{groups: t.groups, count: t.count} }
 
-// own gives the part of a key, copied when others may be reading it.
-func (t *Table[K, V]) own(k K) *tablePart[K, V] {
+// own gives the part of a hash, copied when others may be reading it.
+func (t *Table[K, V]) own(hash uint64) *tablePart[K, V] {
 	if t.owner == nil {
 		t.owner = &tableOwner{}
-		parts := make([]tablePart[K, V], tableParts)
-		copy(parts, t.parts)
-		t.parts = parts
+		groups := &[tableGroups]*tableGroup[K, V]{}
+		if t.groups != nil {
+			*groups = *t.groups
+		}
+		t.groups = groups
 	}
-	p := &t.parts[tablePlace(k)]
-	if p.owner == t.owner {
-		return p
+	i, j := place(hash)
+	g := t.groups[i]
+	if g == nil || g.owner != t.owner {
+		fresh := &tableGroup[K, V]{owner: t.owner}
+		if g != nil {
+			fresh.parts = g.parts
+		}
+		t.groups[i], g = fresh, fresh
 	}
-	entries := make(map[K]V, len(p.entries)+1)
-	for k, v := range p.entries {
-		entries[k] = v
+	p := &g.parts[j]
+	if p.owner != t.owner {
+		entries := make([]tableEntry[K, V], len(p.entries), len(p.entries)+1)
+		copy(entries, p.entries)
+		p.entries, p.owner = entries, t.owner
 	}
-	p.entries, p.owner = entries, t.owner
 	return p
 }

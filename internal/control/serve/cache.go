@@ -251,8 +251,10 @@ func (c *cache) advance(next generate.Index, d model.Delta, now time.Time) publi
 		}
 		p.differing++
 		for s := e.subs; s != nil; s = s.next {
-			if len(s.watch.session.changed) == 0 {
-				p.told = append(p.told, s.watch.session)
+			c := s.watch.session
+			if c.moved.IsZero() {
+				c.moved = now
+				p.told = append(p.told, c)
 			}
 			s.note(now)
 		}

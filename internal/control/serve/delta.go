@@ -1,38 +1,28 @@
 package serve
 
 import (
-	"slices"
 	"strconv"
-	"sync"
 	"time"
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/weftmesh/weft/internal/control/generate"
+	"github.com/weftmesh/weft/internal/control/rpc"
 )
 
-// DeltaAggregatedResources implements the discovery service.
-func (s *Server) DeltaAggregatedResources(stream discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesServer) error {
-	d := &delta{stream: stream}
-	return serveStream(s, stream.Context(), form[*discoveryv3.DeltaDiscoveryRequest]{recv: stream.Recv, handle: d.handle, flush: d.flush})
-}
+// delta is the form in which only what changed is sent.
+type delta struct{}
 
-// delta is the protocol of a delta stream.
-type delta struct {
-	stream discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesServer
-}
-
-func (d *delta) handle(c *session, r *discoveryv3.DeltaDiscoveryRequest) error {
-	if c.claim.id == "" {
-		if err := c.introduce(readClaim(r.GetNode())); err != nil {
-			return err
-		}
-		// A client that resumes with all it wants is sent nothing: the head tells it that it has been taken.
-		if err := d.stream.SendHeader(nil); err != nil {
-			return err
-		}
+func (delta) read(c *session, message []byte) error {
+	r := &discoveryv3.DeltaDiscoveryRequest{}
+	if err := proto.Unmarshal(message, r); err != nil {
+		return status.Errorf(codes.InvalidArgument, "the request cannot be read: %v", err)
+	}
+	if err := c.introduce(r.GetNode()); err != nil {
+		return err
 	}
 	return c.applyDelta(r)
 }
@@ -112,89 +102,74 @@ func (c *session) resume(w *watch, versions map[string]string) error {
 	return nil
 }
 
-// flush sends what the client has to be told. What is new goes in the order of types, then what is removed in the opposite order.
-func (d *delta) flush(c *session) error {
-	updates := c.take()
+// plan puts what is new in the order of types, and after it what is removed in the opposite order.
+func (delta) plan(updates []update) []response {
 	if len(updates) == 1 {
-		return d.send(c, &updates[0])
+		return []response{updates[0].response()}
 	}
+	var out []response
 	for i := range updates {
-		u := updates[i]
-		if u.force = u.force && len(u.removed) == 0; u.force || len(u.values) > 0 {
-			u.removed, u.names = nil, nil
-			if err := d.send(c, &u); err != nil {
-				return err
-			}
+		r := updates[i].response()
+		if r.force = r.force && len(r.removed) == 0; r.force || len(r.values) > 0 {
+			r.removed, r.names = nil, nil
+			out = append(out, r)
 		}
 	}
 	for i := len(updates) - 1; i >= 0; i-- {
-		u := updates[i]
-		if len(u.removed) > 0 {
-			u.values, u.bodies, u.force = nil, nil, false
-			if err := d.send(c, &u); err != nil {
-				return err
-			}
+		if u := &updates[i]; len(u.removed) > 0 {
+			out = append(out, response{watch: u.watch, removed: u.removed, names: u.names})
 		}
 	}
-	return nil
+	return out
 }
 
 // maxResponse bounds a response: gRPC clients take messages up to 4 MiB by default.
 const maxResponse = 2 << 20
 
-// send sends an update, in several responses when it is large; what is removed is in the first. An update that is forced is sent even
+// send sends a response, in several messages when it is large; what is removed is in the first. One that is forced is sent even
 // if it is empty: without that a client could not tell "there is nothing" from "not answered yet".
-func (d *delta) send(c *session, u *update) error {
-	for u.force || len(u.values) > 0 || len(u.names) > 0 {
-		n, size := 0, 0
-		for _, s := range u.names {
-			size += len(s)
-		}
-		for n < len(u.values) && (n == 0 || size+len(u.bodies[n].record) <= maxResponse) {
-			size += len(u.bodies[n].record)
-			n++
-		}
-		nonce := c.nonce()
-		r := &discoveryv3.DeltaDiscoveryResponse{TypeUrl: u.watch.typeURL, Nonce: nonceText(nonce), RemovedResources: u.names,
-			SystemVersionInfo: strconv.FormatUint(c.told, 10)}
-		// The records were marshalled long ago: as fields that the message does not know, they are copied as they are.
-		fields, done := records(u.bodies[:n], size)
-		r.ProtoReflect().SetUnknown(fields)
-		c.remember(u.watch, nonce, u.carried(n))
-		err := c.sends(u.watch.typeURL, size, func() error { return d.stream.Send(r) })
-		done() // gRPC has marshalled it when Send returns, whether or not it is sent yet
-		if err != nil {
-			return err
-		}
-		u.values, u.bodies = u.values[n:], u.bodies[n:]
-		u.removed, u.names, u.force = nil, nil, false
+func (delta) send(c *session, w *rpc.Stream, r *response) (all, sent bool) {
+	n, size := 0, 0
+	for _, s := range r.names {
+		size += len(s)
 	}
-	return nil
+	for n < len(r.values) && (n == 0 || size+len(r.bodies[n].record) <= maxResponse) {
+		size += len(r.bodies[n].record)
+		n++
+	}
+	start, nonce := time.Now(), c.nonce()
+	head := r.head(strconv.FormatUint(c.told, 10), nonce)
+	for _, name := range r.names {
+		head = appendText(head, responseRemoved, name)
+	}
+	parts := make([][]byte, 1, 1+n)
+	parts[0] = head
+	for _, v := range r.bodies[:n] {
+		parts = append(parts, v.record)
+	}
+	c.remember(r.watch, nonce, r.carried(n))
+	sent = w.Send(parts...)
+	c.server.metrics.pushed(r.watch.typeURL, size, time.Since(start))
+	r.values, r.bodies = r.values[n:], r.bodies[n:]
+	r.removed, r.names, r.force = nil, nil, false
+	return len(r.values) == 0, sent
 }
 
-// joined are buffers of records, kept for the next response: there would be as much garbage as is sent, in large pieces between what stays.
-var joined = sync.Pool{New: func() any { return new([]byte) }}
-
-// records joins the records of values. They may be used until done is called.
-func records(values []*value, size int) (fields []byte, done func()) {
-	if len(values) == 1 {
-		return values[0].record, func() {}
-	}
-	b := joined.Get().(*[]byte)
-	*b = slices.Grow((*b)[:0], size)
-	for _, v := range values {
-		*b = append(*b, v.record...)
-	}
-	return *b, func() { joined.Put(b) }
+// head begins a message: DeltaDiscoveryResponse and DiscoveryResponse have these fields in common.
+func (r *response) head(version string, nonce uint64) []byte {
+	b := make([]byte, 0, 128)
+	b = appendText(b, responseVersion, version)
+	b = appendText(b, responseType, r.watch.typeURL)
+	return appendText(b, responseNonce, nonceText(nonce))
 }
 
-// carried is what the next response has: the first n values, and all that is removed.
-func (u *update) carried(n int) []carried {
-	items := make([]carried, 0, n+len(u.removed))
-	for i, s := range u.values[:n] {
-		items = append(items, carried{s, u.bodies[i].version})
+// carried is what the next message has: the first n values, and all that is removed.
+func (r *response) carried(n int) []carried {
+	items := make([]carried, 0, n+len(r.removed))
+	for i, s := range r.values[:n] {
+		items = append(items, carried{s, r.bodies[i].version})
 	}
-	for _, s := range u.removed {
+	for _, s := range r.removed {
 		items = append(items, carried{s, 0})
 	}
 	return items
@@ -208,18 +183,7 @@ func parseNonce(s string) uint64 {
 	return n
 }
 
-// sends sends a response, marks for Clients that it is under way, and counts it.
-func (c *session) sends(typeURL string, size int, send func() error) error {
-	start := time.Now()
-	c.mark(start)
-	err := send()
-	c.mark(time.Time{})
-	if err == nil {
-		c.server.metrics.pushed(typeURL, size, time.Since(start))
-	}
-	return err
-}
-
+// mark says for Clients since when a message has been waiting for the client; zero when none is.
 func (c *session) mark(t time.Time) {
 	c.server.cache.mu.Lock()
 	defer c.server.cache.mu.Unlock()

@@ -28,6 +28,7 @@ import (
 	"github.com/weftmesh/weft/internal/ca"
 	"github.com/weftmesh/weft/internal/control/generate"
 	"github.com/weftmesh/weft/internal/control/model"
+	"github.com/weftmesh/weft/internal/control/rpc"
 	"github.com/weftmesh/weft/internal/identity"
 	"github.com/weftmesh/weft/internal/wire"
 )
@@ -67,16 +68,22 @@ func newPlane(t *testing.T, o Options) *plane {
 	p := &plane{t: t, authority: a, registry: prometheus.NewRegistry()}
 	o.TrustDomain, o.Log, o.Registry = trustDomain, slog.New(slog.DiscardHandler), p.registry
 	p.server = New(o)
-	g := grpc.NewServer(append(ServerOptions(), grpc.Creds(credentials.NewTLS(serving.ServerTLS(identity.TLSOptions{NextProtos: []string{"h2"}, OptionalPeer: true}))))...)
-	p.server.Register(g)
+	transport := rpc.New(rpc.Options{TLS: serving.ServerTLS(identity.TLSOptions{NextProtos: []string{"h2"}, OptionalPeer: true}), Log: o.Log})
+	p.server.Register(transport)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	p.address = l.Addr().String()
-	done := make(chan struct{})
-	go func() { defer close(done); _ = g.Serve(l) }()
-	t.Cleanup(func() { g.Stop(); <-done })
+	ctx, stop := context.WithCancel(context.Background())
+	done := make(chan error)
+	go func() { done <- transport.Run(ctx, l) }()
+	t.Cleanup(func() {
+		stop()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
 	return p
 }
 

@@ -30,7 +30,7 @@ const (
 	memoryClients  = 400
 	memoryServices = 20
 	// memoryBudget is generous; what was measured is in the log.
-	memoryBudget = 100 << 10
+	memoryBudget = 32 << 10
 )
 
 // TestMemoryOfAStream connects clients of another process, each with a connection of its own with mutual TLS and what 20 services need.

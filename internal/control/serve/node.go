@@ -2,19 +2,17 @@ package serve
 
 import (
 	"cmp"
-	"context"
 	"reflect"
 	"strings"
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials"
-	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
 	"github.com/weftmesh/weft/internal/control/generate"
 	"github.com/weftmesh/weft/internal/control/model"
+	"github.com/weftmesh/weft/internal/control/rpc"
 	"github.com/weftmesh/weft/internal/identity"
 	"github.com/weftmesh/weft/internal/wire"
 )
@@ -27,16 +25,11 @@ type caller struct {
 }
 
 // authenticate takes the caller's identity from its certificate, which the handshake has verified.
-func (s *Server) authenticate(ctx context.Context) (caller, error) {
-	p, ok := peer.FromContext(ctx)
-	if !ok {
-		return caller{}, status.Error(codes.Unauthenticated, "no peer")
-	}
-	info, ok := p.AuthInfo.(credentials.TLSInfo)
-	if !ok || len(info.State.PeerCertificates) == 0 {
+func (s *Server) authenticate(p rpc.Peer) (caller, error) {
+	if len(p.Certificates) == 0 {
 		return caller{}, status.Error(codes.Unauthenticated, "discovery needs a client certificate of the mesh")
 	}
-	leaf := info.State.PeerCertificates[0]
+	leaf := p.Certificates[0]
 	who, err := identity.PeerFromCertificate(leaf)
 	if err != nil {
 		return caller{}, status.Error(codes.Unauthenticated, err.Error())
@@ -44,7 +37,7 @@ func (s *Server) authenticate(ctx context.Context) (caller, error) {
 	if who.TrustDomain != s.options.TrustDomain {
 		return caller{}, status.Errorf(codes.PermissionDenied, "%s is not of trust domain %q", who.ID, s.options.TrustDomain)
 	}
-	return caller{Peer: who, address: p.Addr.String(), expires: leaf.NotAfter}, nil
+	return caller{Peer: who, address: p.Address.String(), expires: leaf.NotAfter}, nil
 }
 
 // claim is what a client says of itself in its first request.

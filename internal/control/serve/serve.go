@@ -4,7 +4,7 @@
 //
 // What a client is sent is made once for all clients of its class, and kept while somebody subscribes to it (cache). A new mesh
 // comes with what changed in it: what that touches is made again, and the streams whose content differs are woken, nobody else. Each
-// stream has one goroutine that owns its subscriptions and sends. What changes while it is busy sending is merged, so a slow client
+// stream is sent to when its connection has room (package rpc). What changes while it has none is merged, so a slow client
 // skips what is in between and delays nobody.
 package serve
 
@@ -16,9 +16,9 @@ import (
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/prometheus/client_golang/prometheus"
-	"google.golang.org/grpc"
 
 	"github.com/weftmesh/weft/internal/control/model"
+	"github.com/weftmesh/weft/internal/control/rpc"
 )
 
 // Options of New. Zero fields take their defaults.
@@ -37,8 +37,6 @@ const defaultMaxSubscriptions = 20_000
 
 // Server answers discovery streams. Its methods are safe for concurrent use.
 type Server struct {
-	discoveryv3.UnimplementedAggregatedDiscoveryServiceServer
-
 	options Options // set once
 	metrics *metrics
 
@@ -64,10 +62,15 @@ func New(o Options) *Server {
 	return s
 }
 
-// Register adds the discovery service to a gRPC server, which must serve mutual TLS and verify client certificates when there are
-// any; streams without one are refused here.
-func (s *Server) Register(r grpc.ServiceRegistrar) {
-	discoveryv3.RegisterAggregatedDiscoveryServiceServer(r, s)
+// Register adds the discovery service to a server, which must verify client certificates when there are any; streams without one are
+// refused here.
+func (s *Server) Register(r *rpc.Server) {
+	r.HandleStream(discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResources_FullMethodName, func(w *rpc.Stream) (rpc.Handler, error) {
+		return s.open(w, delta{}, false)
+	})
+	r.HandleStream(discoveryv3.AggregatedDiscoveryService_StreamAggregatedResources_FullMethodName, func(w *rpc.Stream) (rpc.Handler, error) {
+		return s.open(w, world{}, true)
+	})
 }
 
 // Publish makes the mesh current, makes again what the delta to the mesh before touches, and wakes the streams that it concerns. It
@@ -90,7 +93,7 @@ func (s *Server) Publish(mesh *model.Mesh, delta model.Delta) {
 	}
 	s.cache.mu.Unlock()
 	for _, c := range woken {
-		c.poke()
+		c.wake()
 	}
 }
 

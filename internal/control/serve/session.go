@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	rpcstatus "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -12,15 +13,15 @@ import (
 	"github.com/weftmesh/weft/internal/control/generate"
 )
 
-// session is one stream. Its goroutine alone reads requests and sends.
+// session is what one stream subscribes to and was told.
 type session struct {
 	server    *Server // these are set once
 	who       caller
 	connected time.Time
-	wake      chan struct{} // capacity 1: pending wake-ups merge
+	wake      func() // has what the client has to be told looked for; it never blocks
 	sotw      bool
 
-	nonces   uint64    // the stream's goroutine's
+	nonces   uint64    // used by who handles the stream alone
 	lastWarn time.Time // as well
 
 	// guarded by the cache's mu from here on
@@ -33,6 +34,7 @@ type session struct {
 	unbound  []*sub         // what has no entry yet
 	rebind   bool           // all entries have to be found anew
 	behind   time.Time      // when the oldest of changed became so
+	moved    time.Time      // when a new mesh came first that has something for the client; zero when it was told since
 	sending  time.Time      // since when a send has been under way; zero when none is
 	inFlight int            // subscriptions in responses that were not answered, over all types
 }
@@ -66,23 +68,16 @@ type carried struct {
 	version uint64
 }
 
-func newSession(s *Server, who caller, sotw bool) *session {
-	return &session{server: s, who: who, connected: time.Now(), wake: make(chan struct{}, 1), sotw: sotw}
-}
-
-// poke wakes the stream; it never blocks.
-func (c *session) poke() {
-	select {
-	case c.wake <- struct{}{}:
-	default:
-	}
+func newSession(s *Server, who caller, sotw bool, wake func()) *session {
+	return &session{server: s, who: who, connected: time.Now(), wake: wake, sotw: sotw}
 }
 
 // introduce takes the node of the first request.
-func (c *session) introduce(first claim) error {
+func (c *session) introduce(node *corev3.Node) error {
 	if c.claim.id != "" {
 		return nil
 	}
+	first := readClaim(node)
 	if err := first.check(c.who); err != nil {
 		c.server.options.Log.Warn("a discovery stream is refused", "peer", c.who.address, "error", err)
 		return err
@@ -288,27 +283,43 @@ type update struct {
 	changed    bool
 }
 
+// taken is what take gives.
+type taken struct {
+	updates []update
+	more    bool      // there may be more, also when there are no updates
+	moved   time.Time // when the mesh came that they are of; zero when they answer requests
+}
+
+// bindATurn bounds the subscriptions that are bound in one go, so that a client that subscribes to very much shares the server with others.
+const bindATurn = 256
+
 // take gives all that the client has to be told now, in the order of sending, and counts it as told. It is nothing before the first
 // mesh, whose publication wakes the stream.
-func (c *session) take() []update {
+func (c *session) take() taken {
 	cache := &c.server.cache
 	cache.mu.Lock()
-	for c.settle() {
-		node, subs := c.node, c.unbound
-		c.unbound = nil
+	if c.settle() {
+		node, subs := c.node, c.unbound[:min(bindATurn, len(c.unbound))]
+		if c.unbound = c.unbound[len(subs):]; len(c.unbound) == 0 {
+			c.unbound = nil
+		}
 		cache.mu.Unlock()
 		cache.bind(node, subs)
-		cache.mu.Lock()
+		return taken{more: true}
 	}
 	defer cache.mu.Unlock()
 	if cache.generation == 0 {
-		return nil
+		return taken{}
 	}
 	c.told = cache.generation
+	t := taken{moved: c.moved}
+	c.moved = time.Time{}
 	if c.sotw {
-		return c.collectWorld()
+		t.updates = c.collectWorld()
+	} else {
+		t.updates = c.collect()
 	}
-	return c.collect()
+	return t
 }
 
 // settle brings the stream to the newest mesh; true when there are subscriptions to be bound.
@@ -391,6 +402,11 @@ func (u *update) add(s *sub, wanted bool) {
 	s.unset(again)
 	s.set(answered)
 	s.sent = v.versionOf()
+}
+
+// response is the update in one piece.
+func (u *update) response() response {
+	return response{watch: u.watch, values: u.values, bodies: u.bodies, removed: u.removed, names: u.names, force: u.force}
 }
 
 func (u *update) sort() {

@@ -2,29 +2,27 @@ package serve
 
 import (
 	"slices"
+	"time"
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
-	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/weftmesh/weft/internal/control/rpc"
 )
 
-// StreamAggregatedResources implements the discovery service for clients that know only the state-of-the-world protocol. A response
-// of listeners or clusters holds all that there are, because what is missing in it is removed; one of any other type holds what
-// changed.
-func (s *Server) StreamAggregatedResources(stream discoveryv3.AggregatedDiscoveryService_StreamAggregatedResourcesServer) error {
-	w := &world{stream: stream}
-	return serveStream(s, stream.Context(), form[*discoveryv3.DiscoveryRequest]{sotw: true, recv: stream.Recv, handle: w.handle, flush: w.flush})
-}
+// world is the form for clients that know only the state-of-the-world protocol. A response of listeners or clusters holds all that there
+// are, because what is missing in it is removed; one of any other type holds what changed.
+type world struct{}
 
-// world is the protocol of a state-of-the-world stream.
-type world struct {
-	stream discoveryv3.AggregatedDiscoveryService_StreamAggregatedResourcesServer
-}
-
-func (s *world) handle(c *session, r *discoveryv3.DiscoveryRequest) error {
-	if c.claim.id == "" {
-		if err := c.introduce(readClaim(r.GetNode())); err != nil {
-			return err
-		}
+func (world) read(c *session, message []byte) error {
+	r := &discoveryv3.DiscoveryRequest{}
+	if err := proto.Unmarshal(message, r); err != nil {
+		return status.Errorf(codes.InvalidArgument, "the request cannot be read: %v", err)
+	}
+	if err := c.introduce(r.GetNode()); err != nil {
+		return err
 	}
 	return c.applyWorld(r)
 }
@@ -111,48 +109,43 @@ func (c *session) world(w *watch) update {
 
 func (u *update) differs() bool { return u.changed || len(u.removed) > 0 && listable(u.watch.typeURL) }
 
-// flush sends what the client has to be told.
-func (s *world) flush(c *session) error {
-	updates := c.take()
+// plan sends all of a type that has changed. What is gone is held in the first round, when there are several types, and left out in a
+// second one.
+func (world) plan(updates []update) []response {
+	var out []response
 	for i := range updates {
 		u := &updates[i]
-		held := len(updates) > 1 && len(u.removed) > 0 && listable(u.watch.typeURL)
-		if held && !u.changed && !u.force {
-			continue // there is nothing but what is gone
-		}
-		values, bodies := u.values, u.bodies
-		if held {
-			values, bodies = append(slices.Clip(values), u.removed...), append(slices.Clip(bodies), u.bodiesGone...)
+		r := response{watch: u.watch, values: u.values, bodies: u.bodies}
+		if held := len(updates) > 1 && len(u.removed) > 0 && listable(u.watch.typeURL); held {
+			if !u.changed && !u.force {
+				continue // there is nothing but what is gone
+			}
+			r.values, r.bodies = append(slices.Clip(u.values), u.removed...), append(slices.Clip(u.bodies), u.bodiesGone...)
 		} else {
 			u.removed = nil
 		}
-		if err := s.send(c, u, values, bodies); err != nil {
-			return err
-		}
+		out = append(out, r)
 	}
 	for i := len(updates) - 1; i >= 0; i-- {
 		if u := &updates[i]; len(u.removed) > 0 {
-			if err := s.send(c, u, u.values, u.bodies); err != nil {
-				return err
-			}
+			out = append(out, response{watch: u.watch, values: u.values, bodies: u.bodies})
 		}
 	}
-	return nil
+	return out
 }
 
-func (s *world) send(c *session, u *update, values []*sub, bodies []*value) error {
-	nonce := c.nonce()
-	r := &discoveryv3.DiscoveryResponse{TypeUrl: u.watch.typeURL, VersionInfo: versionText(fingerprint(values, bodies)), Nonce: nonceText(nonce),
-		Resources: make([]*anypb.Any, len(bodies))}
-	items := make([]carried, len(bodies))
-	size := 0
-	for i, v := range bodies {
-		r.Resources[i] = &anypb.Any{TypeUrl: u.watch.typeURL, Value: v.body}
-		items[i] = carried{values[i], v.version}
-		size += len(v.body)
+func (world) send(c *session, w *rpc.Stream, r *response) (all, sent bool) {
+	start, nonce, size := time.Now(), c.nonce(), 0
+	parts := make([][]byte, 1, 1+len(r.bodies))
+	parts[0] = r.head(versionText(fingerprint(r.values, r.bodies)), nonce)
+	for _, v := range r.bodies {
+		parts = append(parts, v.bare)
+		size += len(v.bare)
 	}
-	c.remember(u.watch, nonce, items)
-	return c.sends(u.watch.typeURL, size, func() error { return s.stream.Send(r) })
+	c.remember(r.watch, nonce, r.carried(len(r.values)))
+	sent = w.Send(parts...)
+	c.server.metrics.pushed(r.watch.typeURL, size, time.Since(start))
+	return true, sent
 }
 
 // fingerprint is the version of a response: that of its content, whatever the order.

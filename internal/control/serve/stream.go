@@ -1,140 +1,128 @@
 package serve
 
 import (
-	"context"
-	"errors"
-	"io"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"github.com/weftmesh/weft/internal/control/rpc"
 )
 
 // form is one of the two forms of the protocol.
-type form[R any] struct {
-	sotw   bool
-	recv   func() (R, error)
-	handle func(*session, R) error // takes a request in
-	flush  func(*session) error    // sends what the client has to be told
+type form interface {
+	// read takes a request in.
+	read(c *session, message []byte) error
+	// plan makes responses of what the client has to be told, in the order of sending.
+	plan(updates []update) []response
+	// send sends the next message of a response, reports whether that was all, and whether it went out at once.
+	send(c *session, w *rpc.Stream, r *response) (all, sent bool)
+}
+
+// response is what is to be sent in one message, or in several when it is large.
+type response struct {
+	watch   *watch
+	values  []*sub // with bodies
+	bodies  []*value
+	removed []*sub // with names
+	names   []string
+	force   bool // send it even if it is empty
 }
 
 // introduceWithin is how long a stream may be open without having said who it is.
 const introduceWithin = 30 * time.Second
 
-// serveStream runs one stream: it takes requests and wake-ups until the client leaves, its certificate ends or the server stops.
-func serveStream[R any](s *Server, ctx context.Context, w form[R]) error {
-	who, err := s.authenticate(ctx)
-	if err != nil {
-		return err
-	}
-	expired := time.NewTimer(time.Until(who.expires))
-	defer expired.Stop()
-	silent := time.NewTimer(introduceWithin)
-	defer silent.Stop()
-	requests, failed := receive(ctx, w.recv)
-	c := newSession(s, who, w.sotw)
-	s.add(c)
-	defer func() { s.remove(c, err) }()
-	for {
-		select {
-		case r := <-requests:
-			if err = w.handle(c, r); err == nil {
-				silent.Stop()
-				err = w.flush(c)
-			}
-		case <-c.wake:
-			err = flushTimed(c, w.flush)
-		case err = <-failed:
-			if errors.Is(err, io.EOF) {
-				err = nil
-				return nil
-			}
-		case <-expired.C:
-			err = status.Error(codes.Unauthenticated, "the client certificate has expired: connect again with the renewed one")
-		case <-silent.C:
-			err = status.Errorf(codes.DeadlineExceeded, "no request within %v", introduceWithin)
-		case <-ctx.Done():
-			err = status.FromContextError(ctx.Err()).Err()
-		}
-		if err != nil {
-			return err
-		}
-	}
+// stream is one discovery stream as the transport sees it. Its methods but Closed are called one at a time.
+type stream struct {
+	session *session // set once
+	form    form
+	wire    *rpc.Stream
+	silent  *time.Timer // until the client has said who it is
+	late    atomic.Bool // it has not in time
+
+	todo    []response // what was taken of the session and is not sent yet
+	moved   time.Time  // when the mesh came that todo is of; zero when it answers requests
+	blocked bool       // a message waits for the client
 }
 
-// flushTimed sends what a new mesh changes.
-func flushTimed(c *session, flush func(*session) error) error {
-	if c.claim.id == "" {
-		return nil // it is told when it has said who it is
+// open begins a stream.
+func (s *Server) open(wire *rpc.Stream, f form, sotw bool) (rpc.Handler, error) {
+	who, err := s.authenticate(wire.Peer())
+	if err != nil {
+		return nil, err
 	}
-	since, concerned := c.pending()
-	if err := flush(c); err != nil {
+	t := &stream{form: f, wire: wire}
+	t.session = newSession(s, who, sotw, wire.Wake)
+	t.silent = time.AfterFunc(introduceWithin, func() { t.late.Store(true); wire.Wake() })
+	s.add(t.session)
+	return t, nil
+}
+
+// Receive implements rpc.Handler.
+func (t *stream) Receive(message []byte) error {
+	known := t.session.claim.id != ""
+	if err := t.form.read(t.session, message); err != nil {
 		return err
 	}
-	if concerned {
-		c.server.metrics.convergence.Observe(time.Since(since).Seconds())
+	if !known {
+		t.silent.Stop()
+		t.wire.SendHead() // a client that resumes with all it wants is sent nothing: the head tells it that it has been taken
 	}
 	return nil
 }
 
-// pending reports whether there is something that may have to be told, and since when.
-func (c *session) pending() (time.Time, bool) {
-	c.server.cache.mu.Lock()
-	defer c.server.cache.mu.Unlock()
-	return c.behind, len(c.changed) > 0
-}
-
-// A client may send requestBurst requests at once and requestRate a second all the time. A proxy sends one for each thing that it
-// subscribes to and one for each answer; beyond that the stream is read no faster, and the client's own flow control holds it back.
-const (
-	requestBurst = 2000
-	requestRate  = 500
-)
-
-// receive reads requests in a goroutine, which ends with the stream: gRPC fails Recv once the handler has returned.
-func receive[R any](ctx context.Context, recv func() (R, error)) (<-chan R, <-chan error) {
-	requests, failed := make(chan R), make(chan error, 1)
-	go func() {
-		var p pace
-		for {
-			r, err := recv()
-			if err != nil {
-				failed <- err
-				return
-			}
-			if !p.wait(ctx) {
-				return
-			}
-			select {
-			case requests <- r:
-			case <-ctx.Done():
-				return
-			}
+// Next implements rpc.Handler: it sends one response.
+func (t *stream) Next() (more bool, err error) {
+	c := t.session
+	switch {
+	case time.Now().After(c.who.expires):
+		return false, status.Error(codes.Unauthenticated, "the client certificate has expired: connect again with the renewed one")
+	case c.claim.id == "" && t.late.Load():
+		return false, status.Errorf(codes.DeadlineExceeded, "no request within %v", introduceWithin)
+	case c.claim.id == "":
+		return false, nil // it is told when it has said who it is
+	}
+	if len(t.todo) == 0 {
+		t.done()
+		taken := c.take()
+		t.todo, t.moved = t.form.plan(taken.updates), taken.moved
+		if len(t.todo) == 0 {
+			return taken.more, nil
 		}
-	}()
-	return requests, failed
+	}
+	t.send()
+	return true, nil
 }
 
-// pace is a bucket of requests.
-type pace struct {
-	used float64
-	at   time.Time
+// send sends a message of what is to be done.
+func (t *stream) send() {
+	all, sent := t.form.send(t.session, t.wire, &t.todo[0])
+	if all {
+		if t.todo = t.todo[1:]; len(t.todo) == 0 {
+			t.todo = nil
+		}
+	}
+	if !sent {
+		t.blocked = true
+		t.session.mark(time.Now())
+	}
 }
 
-// wait takes one request out of the bucket when there is one; false when the context ends first.
-func (p *pace) wait(ctx context.Context) bool {
-	now := time.Now()
-	p.used = max(0, p.used-now.Sub(p.at).Seconds()*requestRate) + 1
-	p.at = now
-	if p.used <= requestBurst {
-		return true
+// done is when all that was taken before has been sent.
+func (t *stream) done() {
+	if t.blocked {
+		t.blocked = false
+		t.session.mark(time.Time{})
 	}
-	t := time.NewTimer(time.Second / requestRate)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
+	if !t.moved.IsZero() {
+		t.session.server.metrics.convergence.Observe(time.Since(t.moved).Seconds())
+		t.moved = time.Time{}
 	}
+}
+
+// Closed implements rpc.Handler.
+func (t *stream) Closed(reason error) {
+	t.silent.Stop()
+	t.session.server.remove(t.session, reason)
 }

@@ -18,9 +18,9 @@ import (
 // value is the content of a resource, marshalled once for all who get it. It is immutable.
 type value struct {
 	version uint64 // hash of the body; never 0, which stands for "there is none"
-	// record is the resource as it stands in delta responses, field 2 of DeltaDiscoveryResponse; body is the part of it that is the
-	// message itself.
-	record, body []byte
+	// record is the resource as it stands in delta responses, field 2 of DeltaDiscoveryResponse. bare is the part of it that is an Any
+	// with its tag, which happens to be how it stands in state-of-the-world responses, field 2 of DiscoveryResponse.
+	record, bare []byte
 }
 
 // versionOf is the version of what there may be none of.
@@ -64,11 +64,14 @@ func newValue(typeURL, name string, body []byte) *value {
 	return v
 }
 
-// The fields of envoy.service.discovery.v3.Resource, of google.protobuf.Any, and of DeltaDiscoveryResponse that holds resources.
+// The fields of envoy.service.discovery.v3.Resource, of google.protobuf.Any, and of DeltaDiscoveryResponse and DiscoveryResponse, which
+// have the same numbers.
 const (
 	resourceVersion, resourceAny, resourceName = 1, 2, 3
 	anyType, anyValue                          = 1, 2
-	responseResources                          = 2
+	responseVersion, responseResources         = 1, 2
+	responseType, responseNonce                = 4, 5
+	responseRemoved                            = 6
 )
 
 func (v *value) encode(typeURL, name string, body []byte) {
@@ -79,12 +82,13 @@ func (v *value) encode(typeURL, name string, body []byte) {
 	b = protowire.AppendTag(b, responseResources, protowire.BytesType)
 	b = protowire.AppendVarint(b, uint64(resource))
 	b = appendText(b, resourceVersion, version)
+	before := len(b)
 	b = protowire.AppendTag(b, resourceAny, protowire.BytesType)
 	b = protowire.AppendVarint(b, uint64(any))
 	b = appendText(b, anyType, typeURL)
 	b = protowire.AppendTag(b, anyValue, protowire.BytesType)
 	b = protowire.AppendBytes(b, body)
-	v.body = b[len(b)-len(body) : len(b) : len(b)]
+	v.bare = b[before:len(b):len(b)]
 	v.record = appendText(b, resourceName, name)
 }
 

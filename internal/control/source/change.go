@@ -75,7 +75,7 @@ func sameVersion(a, b *Object) bool {
 	switch {
 	case a == b:
 		return true
-	case a.Origin != b.Origin || !a.Born.Equal(b.Born):
+	case a.Origin != b.Origin || !a.Born.Equal(b.Born) || a.GetGeneration() != b.GetGeneration():
 		return false
 	case a.Raw != nil || b.Raw != nil:
 		return bytes.Equal(a.Raw, b.Raw) && lastLine(a.root) == lastLine(b.root)

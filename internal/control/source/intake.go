@@ -226,7 +226,8 @@ func same(old, came *Object) bool {
 	if came.Raw == nil {
 		return old.Raw == nil && came.GetResourceVersion() != "" && old.GetResourceVersion() == came.GetResourceVersion()
 	}
-	return bytes.Equal(old.Raw, came.Raw) && old.Born.Equal(came.Born) && old.Origin == came.Origin
+	return bytes.Equal(old.Raw, came.Raw) && old.Born.Equal(came.Born) && old.Origin == came.Origin &&
+		old.GetGeneration() == came.GetGeneration()
 }
 
 func previousKept(old *Object) model.Finding {

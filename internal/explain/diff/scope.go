@@ -19,7 +19,7 @@ type scope struct {
 }
 
 // known are the fields of a mesh that scope looks at by itself, or that decide about nothing that workloads send.
-var known = []string{"Settings", "Services", "ByAddress", "RouteSets", "Destinations", "Gateways", "Workloads", "PeerAuthentications",
+var known = []string{"Settings", "Services", "ByAddress", "ByNetwork", "RouteSets", "Destinations", "Gateways", "Workloads", "PeerAuthentications",
 	"AuthorizationPolicies", "RateLimits"}
 
 func newScope(before, after *model.Mesh) *scope {

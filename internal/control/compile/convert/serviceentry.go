@@ -2,6 +2,7 @@ package convert
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 
 	networkingapi "istio.io/api/networking/v1alpha3"
@@ -18,7 +19,7 @@ func (p *Part) serviceEntry(se *networking.ServiceEntry) {
 		p.Err("MissingField", "spec.hosts", "", "at least one host is needed")
 	}
 	ports := p.entryPorts(spec.Ports)
-	addresses := p.entryAddresses(spec.Addresses)
+	addresses, networks := p.entryAddresses(spec.Addresses, spec.Resolution)
 	resolution, ok := resolutions[spec.Resolution]
 	if !ok {
 		p.Unsupported("spec.resolution", "use one of NONE, STATIC, DNS, DNS_ROUND_ROBIN; with NONE, connections go where their clients send them")
@@ -42,7 +43,7 @@ func (p *Part) serviceEntry(se *networking.ServiceEntry) {
 		}
 		host = strings.ToLower(strings.TrimSuffix(host, "."))
 		p.entryResolution(spec, host, field)
-		s := &model.Service{Ref: p.Ref(), Host: host, Namespace: se.Namespace, Name: host, Addresses: addresses,
+		s := &model.Service{Ref: p.Ref(), Host: host, Namespace: se.Namespace, Name: host, Addresses: addresses, Networks: networks,
 			External:   spec.Location == networkingapi.ServiceEntry_MESH_EXTERNAL,
 			Resolution: resolution, Ports: ports, Labels: se.Labels, ExportTo: visible, Created: p.Born, SANs: spec.SubjectAltNames}
 		s.Endpoints = p.namedEndpoints(spec, s)
@@ -124,8 +125,8 @@ func (p *Part) istioProtocol(protocol, name, field string) model.Protocol {
 	return known
 }
 
-func (p *Part) entryAddresses(list []string) []netip.Addr {
-	var addresses []netip.Addr
+// entryAddresses reads addresses, and ranges of them in CIDR form.
+func (p *Part) entryAddresses(list []string, resolution networkingapi.ServiceEntry_Resolution) (addresses []netip.Addr, networks []netip.Prefix) {
 	for i, s := range list {
 		field := At("spec.addresses", i)
 		if a, err := netip.ParseAddr(s); err == nil {
@@ -133,16 +134,21 @@ func (p *Part) entryAddresses(list []string) []netip.Addr {
 			continue
 		}
 		prefix, err := netip.ParsePrefix(s)
+		ranged := resolution == networkingapi.ServiceEntry_NONE || resolution == networkingapi.ServiceEntry_STATIC
 		switch {
-		case err != nil:
+		case err != nil || prefix.Addr().Is4In6():
 			p.Err("InvalidAddress", field, "", "%q is neither an IP address nor a range", s)
 		case prefix.IsSingleIP():
-			addresses = append(addresses, prefix.Addr().Unmap())
+			addresses = append(addresses, prefix.Addr())
+		case !ranged:
+			p.Err("ConflictingFields", field, "use resolution NONE or STATIC, or single addresses", "a range of addresses does not go with resolution %s", resolution)
+		case slices.Contains(networks, prefix.Masked()):
+			p.Warn("DuplicateValue", field, "", "range %s is there already", prefix.Masked())
 		default:
-			p.Unsupported(field, "give single addresses rather than a range")
+			networks = append(networks, prefix.Masked())
 		}
 	}
-	return addresses
+	return addresses, networks
 }
 
 func (p *Part) entryEndpoints(spec *networkingapi.ServiceEntry) {

@@ -3,14 +3,17 @@ package etcd
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"strconv"
+	"slices"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/weftmesh/weft/internal/control/source"
 )
@@ -81,6 +84,7 @@ func (s *Store) Put(objects []*source.Object, judged int64) ([]source.Result, er
 // change is what is to be done to what etcd held at a revision, when something was last applied at another. One without operations
 // does nothing, but only if that is right.
 type change struct {
+	name              string // by which it is known again in etcd
 	ops               []clientv3.Op
 	revision, applied int64
 }
@@ -88,7 +92,7 @@ type change struct {
 func (s *Store) puts(objects []*source.Object, judged int64) ([]source.Result, change, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	c := change{revision: judged, applied: s.view.applied}
+	c := change{name: rand.Text(), revision: judged, applied: s.view.applied}
 	aged, results := s.preview(objects)
 	for i, o := range aged {
 		k := o.Key()
@@ -123,7 +127,7 @@ func (s *Store) Remove(keys []source.Key) ([]source.Result, error) {
 func (s *Store) removes(keys []source.Key) ([]source.Result, change, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	c := change{revision: s.view.revision, applied: s.view.applied}
+	c := change{name: rand.Text(), revision: s.view.revision, applied: s.view.applied}
 	results := make([]source.Result, len(keys))
 	for i, k := range keys {
 		if s.view.documents[k] == nil {
@@ -146,23 +150,33 @@ func (s *Store) commit(c change) error {
 		clientv3.Compare(clientv3.ModRevision(objects), "<", c.revision+1).WithPrefix(),
 	}
 	newest := []clientv3.Op{
-		clientv3.OpGet(applied, clientv3.WithKeysOnly()),
+		clientv3.OpGet(applied),
 		clientv3.OpGet(objects, append(clientv3.WithLastRev(), clientv3.WithKeysOnly())...),
 	}
-	if len(c.ops) > 0 {
-		c.ops = append(c.ops, clientv3.OpPut(applied, strconv.FormatInt(c.revision, 10)))
+	ops := slices.Clone(c.ops)
+	if len(ops) > 0 {
+		ops = append(ops, clientv3.OpPut(applied, c.name))
 	}
-	ops, err := nest(c.ops)
+	ops, err := nest(ops)
 	if err != nil {
 		return err
 	}
-	answer, err := s.client.Txn(ctx).If(unchanged...).Then(ops...).Else(newest...).Commit()
+	answer, err := s.transact(ctx, func(ctx context.Context) (*clientv3.TxnResponse, error) {
+		return s.client.Txn(ctx).If(unchanged...).Then(ops...).Else(newest...).Commit()
+	})
 	switch {
 	case errors.Is(err, rpctypes.ErrRequestTooLarge):
 		return fmt.Errorf("etcd: %w; apply the objects in several steps", err)
+	case passing(err):
+		return fmt.Errorf("%w; it may have been made all the same", s.failed("change", s.options.Prefix, err))
 	case err != nil:
-		return fmt.Errorf("etcd: change %s: %w", s.options.Prefix, err)
+		return s.failed("change", s.options.Prefix, err)
 	}
+	return s.published(ctx, c, answer)
+}
+
+// published waits until the view has what came of a change, and says whether that is the change.
+func (s *Store) published(ctx context.Context, c change, answer *clientv3.TxnResponse) error {
 	switch {
 	case answer.Succeeded && len(c.ops) == 0:
 		return nil
@@ -173,6 +187,9 @@ func (s *Store) commit(c change) error {
 	revision := c.revision + 1
 	for _, r := range answer.Responses {
 		for _, kv := range r.GetResponseRange().Kvs {
+			if string(kv.Value) == c.name { // an attempt that was not answered has made it
+				return s.await(ctx, kv.ModRevision)
+			}
 			revision = max(revision, kv.ModRevision)
 		}
 	}
@@ -180,6 +197,28 @@ func (s *Store) commit(c change) error {
 		return err
 	}
 	return fmt.Errorf("etcd: %w", source.ErrConflict)
+}
+
+// attempts are how many may be made in the time of one change: who leads in etcd may go just now, and leave it unanswered.
+const attempts = 3
+
+// transact makes a transaction, again if need be. It must do no harm if it was made before.
+func (s *Store) transact(ctx context.Context, commit func(context.Context) (*clientv3.TxnResponse, error)) (*clientv3.TxnResponse, error) {
+	for {
+		attempt, cancel := context.WithTimeout(ctx, s.options.Timeout/attempts)
+		answer, err := commit(attempt)
+		cancel()
+		if !passing(err) || ctx.Err() != nil {
+			return answer, err
+		}
+		sleep(ctx, firstPause)
+	}
+}
+
+// passing reports whether an error may be gone the next time, and leaves open whether the request was followed.
+func passing(err error) bool {
+	var e rpctypes.EtcdError
+	return errors.Is(err, context.DeadlineExceeded) || errors.As(err, &e) && e.Code() == codes.Unavailable || status.Code(err) == codes.Unavailable
 }
 
 // fanout is how many operations a transaction may have, which etcd bounds to 128 for each and those nested in it together.

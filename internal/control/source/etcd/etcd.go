@@ -7,7 +7,9 @@
 //	about/GROUP/KIND/NAMESPACE/NAME     what `weft apply` knows of it: the file that it was in, its age
 //	applied                             how often something was applied
 //	authority/FILE                      the authority's keys and certificates that all replicas share
-//	leader/                             who of the replicas leads
+//	leader/                             who of the replicas leads: it writes the statuses
+//	statuses/GROUP/KIND/NAMESPACE/NAME  what has come of an object, in JSON, as its kind's status field has it; its observedGeneration is
+//	                                    the revision at which the object was written
 //
 // A change is one transaction: all of its objects or none, and only on top of what was judged. Whoever was judged together with
 // something else that has changed since is judged again.
@@ -60,9 +62,12 @@ type Store struct {
 	changing sync.Mutex // one change at a time from this process
 
 	mu      sync.Mutex
-	view    view          // written by Run's goroutine alone
+	view    view          // written by Run's goroutine alone, and read there without mu
 	moved   chan struct{} // closed and replaced when the view's revision has moved on
 	running bool
+
+	touched   chan struct{}  // has room for one: a status is another than before, or an object was refused anew
+	campaigns sync.WaitGroup // those that go on after their Lead has returned, until Close
 }
 
 // Open prepares a store; it does not touch the network. The caller closes it.
@@ -84,16 +89,20 @@ func Open(o Options) (*Store, error) {
 	}
 	client, err := clientv3.New(clientv3.Config{
 		Endpoints: o.Endpoints, TLS: o.TLS, Username: o.Username, Password: o.Password,
-		DialKeepAliveTime: 10 * time.Second, DialKeepAliveTimeout: 5 * time.Second, Logger: zap.NewNop(),
+		DialKeepAliveTime: 10 * time.Second, DialKeepAliveTimeout: 5 * time.Second, DialOptions: dialing(), Logger: zap.NewNop(),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("etcd %s: %w", strings.Join(o.Endpoints, ","), err)
 	}
-	return &Store{options: o, log: o.Log, client: client, now: time.Now, view: newView(), moved: make(chan struct{})}, nil
+	return &Store{options: o, log: o.Log, client: client, now: time.Now, view: newView(), moved: make(chan struct{}), touched: make(chan struct{}, 1)}, nil
 }
 
 // Close ends the connection.
-func (s *Store) Close() error { return s.client.Close() }
+func (s *Store) Close() error {
+	err := s.client.Close()
+	s.campaigns.Wait()
+	return err
+}
 
 // The pauses between attempts to reach etcd grow from the first to the last.
 const (
@@ -106,6 +115,11 @@ func (s *Store) Run(ctx context.Context, publish func(source.Change)) error {
 	defer s.intake.Close()
 	s.run(true)
 	defer s.run(false)
+	ctx, cancel := context.WithCancel(ctx)
+	var telling sync.WaitGroup
+	telling.Go(func() { s.tellAway(ctx) })
+	defer telling.Wait()
+	defer cancel()
 	pause := firstPause
 	for {
 		began := time.Now()
@@ -137,10 +151,16 @@ func sleep(ctx context.Context, d time.Duration) {
 	}
 }
 
-// failed is the error of a request; one without an answer names who was asked.
+// ErrSilent says that etcd does not answer, which may be over the next time.
+var ErrSilent = errors.New("no answer")
+
+// failed is the error of a request; one without an answer names who was asked, and why there was none.
 func (s *Store) failed(verb, prefix string, err error) error {
-	if errors.Is(err, context.DeadlineExceeded) {
-		return fmt.Errorf("etcd: %s %s: no answer from %s in %v", verb, prefix, strings.Join(s.options.Endpoints, ", "), s.options.Timeout)
+	switch {
+	case errors.Is(err, context.DeadlineExceeded):
+		return fmt.Errorf("etcd: %s %s: %w from %s in %v%s", verb, prefix, ErrSilent, strings.Join(s.options.Endpoints, ", "), s.options.Timeout, s.reason())
+	case passing(err):
+		return fmt.Errorf("etcd: %s %s: %w: %w", verb, prefix, ErrSilent, err)
 	}
 	return fmt.Errorf("etcd: %s %s: %w", verb, prefix, err)
 }
@@ -172,8 +192,9 @@ func (s *Store) read(ctx context.Context) (revision int64, err error) {
 	}
 	v.revision = answer.Header.Revision
 	all := make([]source.Arrival, 0, len(v.documents))
-	for k := range v.documents {
-		all = append(all, s.arrival(&v, k))
+	for k, d := range v.documents {
+		a, refused := s.arrival(&v, k)
+		all, d.refused = append(all, a), refused
 	}
 	s.intake.Replace(func(source.Key) bool { return true }, all)
 	s.mu.Lock()
@@ -201,9 +222,10 @@ func (s *Store) watch(ctx context.Context, after int64) error {
 
 // follow takes events of whole revisions up to one.
 func (s *Store) follow(events []*clientv3.Event, revision int64) {
-	touched := map[source.Key]bool{}
+	touched, statuses := map[source.Key]bool{}, false
 	s.mu.Lock()
 	for _, e := range events {
+		statuses = statuses || strings.HasPrefix(string(e.Kv.Key), s.options.Prefix+statusesPart)
 		var k source.Key
 		var ours bool
 		if e.Type == clientv3.EventTypeDelete {
@@ -218,34 +240,56 @@ func (s *Store) follow(events []*clientv3.Event, revision int64) {
 	s.mu.Unlock()
 	var came []source.Arrival
 	var gone []source.Key
+	refused := map[source.Key]*source.Object{}
 	for k := range touched {
 		if s.view.documents[k] == nil {
 			gone = append(gone, k)
 			continue
 		}
-		came = append(came, s.arrival(&s.view, k))
+		a, r := s.arrival(&s.view, k)
+		came, refused[k] = append(came, a), r
 	}
 	s.intake.Update(came, gone)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	for k, r := range refused {
+		s.view.documents[k].refused = r
+	}
 	s.view.revision = max(s.view.revision, revision)
 	s.announce()
+	if statuses || len(touched) > 0 {
+		s.touch()
+	}
 }
 
-// arrival decodes a document of the view.
-func (s *Store) arrival(v *view, k source.Key) source.Arrival {
+// touch wakes who writes statuses.
+func (s *Store) touch() {
+	select {
+	case s.touched <- struct{}{}:
+	default:
+	}
+}
+
+// arrival decodes a document of the view; one that is refused, and whose kind has a status, comes back apart.
+func (s *Store) arrival(v *view, k source.Key) (_ source.Arrival, refused *source.Object) {
 	d, about := v.documents[k], v.abouts[k]
 	origin := source.Origin{Layer: source.LayerApplied, File: about.File, Line: about.Line}
 	if about.File == "" {
 		origin.File = "etcd:" + s.options.Prefix + objectsPart + path(k)
 	}
 	a := source.DecodeArrival(k, origin, d.text, s.options.Check)
-	if a.Object != nil {
-		a.Object.Born = about.Born
+	o := a.Object
+	if o == nil {
+		refused = unaccepted(k, origin, d.text)
+		o = refused
+	}
+	if o != nil {
+		o.SetGeneration(d.changed)
+		o.Born = about.Born
 		if about.Born.IsZero() {
 			// Somebody else has written it. All replicas must agree on who is older; the order of creation is all that they know.
-			a.Object.Born = time.Unix(0, d.created)
+			o.Born = time.Unix(0, d.created)
 		}
 	}
-	return a
+	return a, refused
 }

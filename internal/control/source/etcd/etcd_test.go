@@ -357,7 +357,7 @@ func campaigns(t *testing.T, server *etcdtest.Server, name string, leaders *atom
 	ctx, c.stop = context.WithCancel(context.WithoutCancel(t.Context()))
 	go func() { // ends with stop
 		defer close(c.ended)
-		_ = c.store.Lead(ctx, name, func(ctx context.Context) {
+		_ = c.store.Lead(ctx, name, func(ctx context.Context, _ Term) {
 			if leaders.Add(1) > 1 {
 				t.Error("two lead at once")
 			}
@@ -434,6 +434,78 @@ func queued(t *testing.T, server *etcdtest.Server, n int) []*mvccpb.KeyValue {
 	}
 	t.Fatalf("no %d in the queue", n)
 	return nil
+}
+
+// TestLeadEndsWithoutEtcd: whoever waits for the lead, or has it, can stop while etcd is away.
+func TestLeadEndsWithoutEtcd(t *testing.T) {
+	server := etcdtest.Start(t)
+	var leaders atomic.Int32
+	a := campaigns(t, server, "a", &leaders)
+	a.awaitLead(t, time.Minute)
+	b := campaigns(t, server, "b", &leaders)
+	queued(t, server, 2)
+	server.Down(t)
+	began := time.Now()
+	for _, c := range []*campaign{a, b} {
+		c.stop()
+		select {
+		case <-c.ended:
+		case <-time.After(time.Minute):
+			t.Fatal("it does not end")
+		}
+		if err := c.store.Close(); err != nil && !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+	}
+	if took := time.Since(began); took > 4*revokeTime {
+		t.Errorf("it took %v", took)
+	}
+	server.Up(t)
+}
+
+// TestAppliedWhileEtcdIsAway: a change that etcd cannot take at once is made once, when it is back.
+func TestAppliedWhileEtcdIsAway(t *testing.T) {
+	server := etcdtest.Start(t)
+	set := replica(t, server, nil)
+	apply(t, set, sourcetest.Service("s", "1"))
+	server.Down(t)
+	var g sync.WaitGroup
+	g.Go(func() {
+		if got := apply(t, set, sourcetest.Service("s", "2")); got != "s configured" {
+			t.Error(got)
+		}
+	})
+	server.Up(t)
+	g.Wait()
+	answer, err := server.Client.Get(t.Context(), DefaultPrefix+objectsPart+path(key("s")))
+	if err != nil || len(answer.Kvs) != 1 || answer.Kvs[0].Version != 2 {
+		t.Error(answer, err)
+	}
+}
+
+// TestUnansweredChange: one that was made without an answer coming back is known for what it is, and is not made again.
+func TestUnansweredChange(t *testing.T) {
+	server := etcdtest.Start(t)
+	s := open(t, Options{Endpoints: []string{server.Endpoint}})
+	l := sourcetest.Listen(t, &sourcetest.Place{Source: s})
+	l.Await(t, "")
+	_, c, err := s.puts(decode(t, sourcetest.Service("s", "1")), s.Mark())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := s.commit(c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	l.Await(t, "s=1")
+	if c.name = "another"; !errors.Is(s.commit(c), source.ErrConflict) {
+		t.Error("another change at the same place must be judged anew")
+	}
+	answer, err := server.Client.Get(t.Context(), DefaultPrefix+objectsPart+path(key("s")))
+	if err != nil || len(answer.Kvs) != 1 || answer.Kvs[0].Version != 1 {
+		t.Error(answer, err)
+	}
 }
 
 func TestFilesAreMadeOnce(t *testing.T) {

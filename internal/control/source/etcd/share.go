@@ -50,14 +50,24 @@ const (
 	revokeTime   = 3 * time.Second
 )
 
+// Term is the time for which a replica leads, as a condition of transactions: what is done under it is done by the one leader.
+type Term clientv3.Cmp
+
 // Lead waits until this replica is the leader, and runs lead for as long as it is; then it waits again. It returns when the context
 // ends, having given the lead up. Lead's context ends when the lease does, and nobody else leads before lead has returned, unless
 // it returns later than that.
-func (s *Store) Lead(ctx context.Context, name string, lead func(context.Context)) error {
+func (s *Store) Lead(ctx context.Context, name string, lead func(context.Context, Term)) error {
+	pause := firstPause
 	for ctx.Err() == nil {
-		if err := s.leadOnce(ctx, name, lead); err != nil && ctx.Err() == nil {
-			s.log.Warn("the election of a leader failed; trying again", "error", err)
-			sleep(ctx, firstPause)
+		began := time.Now()
+		err := s.leadOnce(ctx, name, lead)
+		if time.Since(began) > lastPause {
+			pause = firstPause
+		}
+		if err != nil && ctx.Err() == nil {
+			s.log.Warn("the election of a leader failed; trying again", "error", err, "in", pause)
+			sleep(ctx, pause)
+			pause = min(2*pause, lastPause)
 		}
 	}
 	return nil
@@ -65,7 +75,7 @@ func (s *Store) Lead(ctx context.Context, name string, lead func(context.Context
 
 var errLeaseEnded = errors.New("etcd: the lease has ended")
 
-func (s *Store) leadOnce(ctx context.Context, name string, lead func(context.Context)) error {
+func (s *Store) leadOnce(ctx context.Context, name string, lead func(context.Context, Term)) error {
 	session, err := s.session(ctx)
 	if err != nil {
 		return err
@@ -74,7 +84,8 @@ func (s *Store) leadOnce(ctx context.Context, name string, lead func(context.Con
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(session.Ctx(), cancel)()
-	if err := concurrency.NewElection(session, s.options.Prefix+leaderPart).Campaign(ctx, name); err != nil {
+	election := concurrency.NewElection(session, strings.TrimSuffix(s.options.Prefix+leaderPart, "/"))
+	if err := s.campaign(ctx, election, name); err != nil {
 		return err
 	}
 	// Those who were ahead of us may have been waited for longer than our own lease lasted; then whoever came after us leads.
@@ -83,10 +94,23 @@ func (s *Store) leadOnce(ctx context.Context, name string, lead func(context.Con
 		return errLeaseEnded
 	default:
 	}
-	s.log.Info("this control plane leads", "name", name)
-	lead(ctx)
+	s.log.Info("this control plane leads: it writes the statuses in etcd", "name", name)
+	lead(ctx, Term(clientv3.Compare(clientv3.CreateRevision(election.Key()), "=", election.Rev())))
 	<-ctx.Done()
 	return nil
+}
+
+// campaign waits for the lead, or for the context. The library's own campaign does not end with that while etcd is away, since it says
+// first that it has ended; it is left to itself then. The lease ends its claim in any case.
+func (s *Store) campaign(ctx context.Context, e *concurrency.Election, name string) error {
+	won := make(chan error, 1)
+	s.campaigns.Go(func() { won <- e.Campaign(ctx, name) }) // ends with the client, or before
+	select {
+	case err := <-won:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // session is a lease that is kept alive until end, even after the context has ended: what is done at the end needs it.

@@ -17,6 +17,7 @@ const (
 	appliedPart   = "applied"
 	authorityPart = "authority/"
 	leaderPart    = "leader/"
+	statusesPart  = "statuses/"
 )
 
 // view is what etcd held at a revision.
@@ -25,11 +26,13 @@ type view struct {
 	applied   int64 // the revision at which something was applied last; 0 for never
 	documents map[source.Key]*document
 	abouts    map[source.Key]about
+	statuses  map[source.Key]string
 }
 
 type document struct {
-	text    []byte
-	created int64 // revision
+	text             []byte
+	created, changed int64          // revisions
+	refused          *source.Object // what stands there, when that is not in force and its kind has a status
 }
 
 // about is what is known of an applied object besides its text.
@@ -42,7 +45,7 @@ type about struct {
 }
 
 func newView() view {
-	return view{documents: map[source.Key]*document{}, abouts: map[source.Key]about{}}
+	return view{documents: map[source.Key]*document{}, abouts: map[source.Key]about{}, statuses: map[source.Key]string{}}
 }
 
 // put takes a key and its value, and says which object it is about, if it is.
@@ -52,7 +55,7 @@ func (v *view) put(prefix string, kv *mvccpb.KeyValue) (source.Key, bool) {
 	case part == appliedPart:
 		v.applied = kv.ModRevision
 	case ok && part == objectsPart:
-		v.documents[k] = &document{text: kv.Value, created: kv.CreateRevision}
+		v.documents[k] = &document{text: kv.Value, created: kv.CreateRevision, changed: kv.ModRevision}
 		return k, true
 	case ok && part == aboutPart:
 		var a about
@@ -60,6 +63,8 @@ func (v *view) put(prefix string, kv *mvccpb.KeyValue) (source.Key, bool) {
 			v.abouts[k] = a
 		}
 		return k, v.documents[k] != nil
+	case ok && part == statusesPart:
+		v.statuses[k] = string(kv.Value)
 	}
 	return source.Key{}, false
 }
@@ -75,6 +80,8 @@ func (v *view) remove(prefix, key string) (source.Key, bool) {
 	case ok && part == aboutPart:
 		delete(v.abouts, k)
 		return k, v.documents[k] != nil
+	case ok && part == statusesPart:
+		delete(v.statuses, k)
 	}
 	return source.Key{}, false
 }
@@ -102,7 +109,7 @@ func parse(prefix, key string) (part string, k source.Key, ok bool) {
 	if rest == appliedPart {
 		return appliedPart, k, false
 	}
-	for _, part := range []string{objectsPart, aboutPart} {
+	for _, part := range []string{objectsPart, aboutPart, statusesPart} {
 		below, is := strings.CutPrefix(rest, part)
 		if !is {
 			continue

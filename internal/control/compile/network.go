@@ -1,0 +1,87 @@
+package compile
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+	"strconv"
+
+	"github.com/weftmesh/weft/internal/control/model"
+)
+
+// first orders the hosts that have an address or a range: Kubernetes services before ServiceEntries, older ones before younger ones.
+func (k *Compiler) first(a, b *unit) int {
+	return cmp.Or(cmp.Compare(hostRank(a.seat.by), hostRank(b.seat.by)), k.older(a.seat.by.Object, b.seat.by.Object),
+		cmp.Compare(a.seat.nth, b.seat.nth))
+}
+
+// moveNetworks has the ranges of a host lead to it.
+func (k *Compiler) moveNetworks(u *unit, old, s *model.Service) {
+	touched := map[netip.Prefix]bool{}
+	if old != nil {
+		for _, n := range old.Networks {
+			touched[n] = true
+			k.networks[n] = slices.DeleteFunc(k.networks[n], func(x *unit) bool { return x == u })
+		}
+	}
+	if s != nil {
+		for _, n := range s.Networks {
+			touched[n] = true
+			k.networks[n] = append(k.networks[n], u)
+		}
+	}
+	for n := range touched {
+		k.leadNetwork(n)
+	}
+}
+
+// leadNetwork puts into the mesh whom a range leads to.
+func (k *Compiler) leadNetwork(n netip.Prefix) {
+	list := k.networks[n]
+	slices.SortFunc(list, k.first)
+	var hosts []string
+	for _, u := range list {
+		hosts = append(hosts, u.name)
+	}
+	switch {
+	case slices.Equal(hosts, k.mesh.ByNetwork.Get(n)):
+		return
+	case len(hosts) == 0:
+		delete(k.networks, n)
+		k.mesh.ByNetwork.Delete(n)
+	default:
+		k.mesh.ByNetwork.Put(n, hosts)
+	}
+	k.delta.Networks[n] = true
+}
+
+// claimNetworks reports ranges that another object has for the same port: the connections are those of the older one.
+func (c *compiler) claimNetworks(s *model.Service, by *record) {
+	for _, n := range s.Networks {
+		for _, p := range s.Ports {
+			place := topic{onPlace, "network", n.String(), strconv.Itoa(int(p.Number))}
+			for _, other := range c.claim(&bid{place: place, object: by.Object}) {
+				c.read(objectTopic(other.object.Ref()))
+				t := c.service(other.unit.name)
+				if t == nil || other.object == by.Object || !meet(s, t) {
+					continue
+				}
+				first, second := by.Object, other.object
+				if c.state.older(second, first) < 0 {
+					first, second = second, first
+				}
+				const hint = "keep one of them"
+				c.about(second).Warn("DuplicateAddress", "spec.addresses", hint, "range %s with port %d is that of %s too, which is older and gets the connections of clients that see both", n, p.Number, first.Ref())
+				c.about(first).Warn("DuplicateAddress", "spec.addresses", hint, "range %s with port %d is that of %s too, which gets no connections of clients that see both", n, p.Number, second.Ref())
+			}
+		}
+	}
+}
+
+// meet reports whether some namespace sees both services.
+func meet(a, b *model.Service) bool {
+	some := append([]string{a.Namespace, b.Namespace, ""}, append(a.ExportTo.Namespaces, b.ExportTo.Namespaces...)...)
+	return slices.ContainsFunc(some, func(ns string) bool {
+		return a.ExportTo.VisibleFrom(a.Namespace, ns) && b.ExportTo.VisibleFrom(b.Namespace, ns)
+	})
+}

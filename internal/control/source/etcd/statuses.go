@@ -1,0 +1,180 @@
+package etcd
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"sigs.k8s.io/yaml"
+
+	"github.com/weftmesh/weft/internal/control/source"
+	"github.com/weftmesh/weft/internal/control/status"
+)
+
+// How statuses are written: a moment after the last change, so that those that follow closely are one, and after a failure when the
+// next one comes, or after a while.
+const (
+	settleTime  = 200 * time.Millisecond
+	failedPause = time.Minute
+)
+
+// KeepStatuses writes beside the objects in etcd what status.Compute says of them, now and after each change, while this replica leads
+// all that share them, until the context ends. Input gives what the mesh was made of and what came of it; objects that were refused are
+// added to it. The name is for people.
+func (s *Store) KeepStatuses(ctx context.Context, name string, changes func(context.Context) <-chan struct{}, input func() status.Input) error {
+	return s.Lead(ctx, name, func(ctx context.Context, t Term) {
+		w := writer{Store: s, term: t, input: input}
+		changed := changes(ctx)
+		for ctx.Err() == nil {
+			if err := w.writeAll(ctx); err != nil && ctx.Err() == nil {
+				s.log.Warn("statuses cannot be written to etcd; trying again", "error", err, "in", failedPause)
+			}
+			if !w.await(ctx, changed) {
+				return
+			}
+		}
+	})
+}
+
+// writer is the state of one term.
+type writer struct {
+	*Store
+	term  Term
+	input func() status.Input
+}
+
+// await waits for a change and what follows it closely. False when the context ends.
+func (w *writer) await(ctx context.Context, changes <-chan struct{}) bool {
+	t := time.NewTimer(failedPause)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-t.C:
+	case <-changes:
+	case <-w.touched:
+	}
+	sleep(ctx, settleTime)
+	return ctx.Err() == nil
+}
+
+// writeAll writes what differs, as long as the term lasts.
+func (w *writer) writeAll(ctx context.Context) error {
+	in := w.input()
+	if in.Mesh == nil {
+		return nil
+	}
+	var ours map[source.Key]*source.Object
+	var has map[source.Key]string
+	var ops []clientv3.Op
+	in.Objects, ours, has, ops = w.asWritten(in.Objects)
+	wanted := status.Compute(in)
+	for _, k := range slices.SortedFunc(maps.Keys(ours), source.Key.Compare) {
+		op, err := w.difference(ours[k], has[k], wanted[k])
+		if err != nil {
+			return err
+		}
+		ops = append(ops, op...)
+	}
+	for part := range slices.Chunk(ops, fanout) {
+		if err := w.write(ctx, part); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// difference gives what has to be done to a status for it to become what is wanted.
+func (w *writer) difference(o *source.Object, has string, wanted status.Status) ([]clientv3.Op, error) {
+	at := w.statusAt(o.Key())
+	switch {
+	case wanted == nil && has != "":
+		return []clientv3.Op{clientv3.OpDelete(at)}, nil
+	case wanted == nil:
+		return nil, nil
+	}
+	old, there := status.Of(o.Kind.New()), has != ""
+	if there && json.Unmarshal([]byte(has), old) != nil {
+		old, there = status.Of(o.Kind.New()), false // somebody has written what cannot be; ours takes its place
+	}
+	merged, changed := status.Merge(old, wanted, time.Now())
+	if there && !changed {
+		return nil, nil
+	}
+	text, err := json.Marshal(merged)
+	if err != nil {
+		return nil, fmt.Errorf("status of %s: %w", o.Key(), err)
+	}
+	return []clientv3.Op{clientv3.OpPut(at, string(text))}, nil
+}
+
+// write does some of it, if the term lasts still.
+func (w *writer) write(ctx context.Context, ops []clientv3.Op) error {
+	answer, err := w.transact(ctx, func(ctx context.Context) (*clientv3.TxnResponse, error) {
+		return w.client.Txn(ctx).If(clientv3.Cmp(w.term)).Then(ops...).Commit()
+	})
+	switch {
+	case err != nil:
+		return w.failed("write", w.options.Prefix+statusesPart, err)
+	case !answer.Succeeded:
+		return errLeaseEnded
+	}
+	return nil
+}
+
+func (s *Store) statusAt(k source.Key) string { return s.options.Prefix + statusesPart + path(k) }
+
+// asWritten gives objects as they stand in etcd rather than as they are in force, those among them that are in etcd, the statuses that
+// are there, and what takes away those of objects that are gone.
+func (s *Store) asWritten(objects []*source.Object) (all []*source.Object, ours map[source.Key]*source.Object, has map[source.Key]string, gone []clientv3.Op) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	ours, has = map[source.Key]*source.Object{}, maps.Clone(s.view.statuses)
+	refused := map[source.Key]*source.Object{}
+	for k, d := range s.view.documents {
+		if d.refused != nil {
+			refused[k] = d.refused
+		}
+	}
+	for k := range has {
+		if s.view.documents[k] == nil {
+			gone = append(gone, clientv3.OpDelete(s.statusAt(k)))
+		}
+	}
+	for _, o := range objects {
+		k := o.Key()
+		if s.view.documents[k] != nil {
+			if r := refused[k]; r != nil {
+				o = r
+				delete(refused, k)
+			}
+			ours[k] = o
+		}
+		all = append(all, o)
+	}
+	for k, r := range refused {
+		ours[k] = r
+		all = append(all, r)
+	}
+	slices.SortFunc(all, source.Older)
+	return all, ours, has, gone
+}
+
+// unaccepted gives an object that was refused as far as it can be read, so that its status can say so; nil for kinds that have none.
+// It is never in force.
+func unaccepted(k source.Key, origin source.Origin, text []byte) *source.Object {
+	kind := source.LookupKind(k.Group, k.Kind)
+	if kind == nil || status.Of(kind.New()) == nil {
+		return nil
+	}
+	o := kind.New()
+	if yaml.Unmarshal(text, o) != nil || o.GetNamespace() != k.Namespace || o.GetName() != k.Name {
+		o = kind.New()
+		o.SetNamespace(k.Namespace)
+		o.SetName(k.Name)
+	}
+	return &source.Object{Kube: o, Kind: kind, Origin: origin}
+}
