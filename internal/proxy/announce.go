@@ -29,10 +29,10 @@ func (d *downstream) announced(want *conf.ProxyProtocol) bool {
 		return false
 	}
 	if !h.Local {
-		d.remote = netip.AddrPortFrom(h.Source.Addr().Unmap(), h.Source.Port())
+		d.Remote = netip.AddrPortFrom(h.Source.Addr().Unmap(), h.Source.Port())
 		// The port stays the listener's: it is what chains and policies name.
-		d.destination = netip.AddrPortFrom(h.Destination.Addr().Unmap(), d.destination.Port())
-		d.local = netip.AddrPortFrom(h.Destination.Addr().Unmap(), h.Destination.Port())
+		d.Destination = netip.AddrPortFrom(h.Destination.Addr().Unmap(), d.Destination.Port())
+		d.Local = netip.AddrPortFrom(h.Destination.Addr().Unmap(), h.Destination.Port())
 	}
 	return true
 }

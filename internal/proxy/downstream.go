@@ -5,6 +5,7 @@ import (
 
 	"github.com/weftmesh/weft/internal/proxy/conf"
 	"github.com/weftmesh/weft/internal/proxy/conn"
+	"github.com/weftmesh/weft/internal/proxy/exchange"
 	"github.com/weftmesh/weft/internal/proxy/listen"
 	"github.com/weftmesh/weft/internal/proxy/route"
 	"github.com/weftmesh/weft/internal/proxy/track"
@@ -12,7 +13,7 @@ import (
 
 // downstream is a client's connection that is served. One goroutine owns it, but for the fields that say otherwise.
 type downstream struct {
-	client
+	exchange.Client
 	// Set once, before the first request.
 	p        *Proxy
 	accepted listen.Accepted
@@ -29,19 +30,19 @@ type downstream struct {
 	track *track.Conn
 }
 
-func (p *Proxy) newDownstream(a listen.Accepted, dir direction) *downstream {
-	return &downstream{p: p, accepted: a, conn: a.Conn, track: &track.Conn{Outbound: dir == outbound}, client: client{p: p.carrier,
-		direction: dir, remote: a.Conn.RemoteAddr(), direct: a.Conn.RemoteAddr(), local: a.Conn.LocalAddr(),
-		destination: a.Destination, app: a.Destination, port: a.Destination.Port()}}
+func (p *Proxy) newDownstream(a listen.Accepted, dir exchange.Direction) *downstream {
+	return &downstream{p: p, accepted: a, conn: a.Conn, track: &track.Conn{Outbound: dir == exchange.Outbound}, Client: exchange.Client{Carrier: p.carrier,
+		Direction: dir, Remote: a.Conn.RemoteAddr(), Direct: a.Conn.RemoteAddr(), Local: a.Conn.LocalAddr(),
+		Destination: a.Destination, App: a.Destination, Port: a.Destination.Port()}}
 }
 
 func (d *downstream) secured(s listen.Secured) {
-	d.conn, d.peer, d.secure, d.alpn = s.Conn, s.Peer, true, s.ALPN
+	d.conn, d.Peer, d.Secure, d.alpn = s.Conn, s.Peer, true, s.ALPN
 	if s.ServerName != "" {
-		d.sni = s.ServerName
+		d.SNI = s.ServerName
 	}
 	if !s.Peer.ID.IsZero() {
-		d.peerURI = s.Peer.ID.String()
+		d.PeerURI = s.Peer.ID.String()
 	}
 }
 
@@ -63,6 +64,6 @@ func (d *downstream) renew() bool {
 	if chain == nil || chain.HTTP == nil || !reflect.DeepEqual(chain.TLS, d.chain.TLS) {
 		return false
 	}
-	d.listener, d.chain, d.http, d.http3 = l, chain, chain.HTTP, d.offersHTTP3()
+	d.listener, d.chain, d.HTTP, d.HTTP3 = l, chain, chain.HTTP, d.OffersHTTP3()
 	return true
 }

@@ -151,7 +151,7 @@ func (r *running) fails(what string, err error) {
 func (r *running) background() {
 	p := r.p
 	p.clusters.Open(r.hard)
-	p.carrier.open(r.hard)
+	p.carrier.Open(r.hard)
 	r.work.Go(p.clusters.Run)
 	r.work.Go(func() { p.sweep(r.hard) })
 	r.work.Go(func() { p.guard.Run(r.hard, p.log) })
@@ -339,7 +339,7 @@ func (r *running) end(kill func()) {
 		closeIt()
 	}
 	r.work.Wait()
-	r.p.carrier.close()
+	r.p.carrier.Close()
 	if r.p.opt.Taken != nil {
 		r.p.opt.Taken.Close()
 	}

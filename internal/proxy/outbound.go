@@ -7,8 +7,10 @@ import (
 
 	"github.com/weftmesh/weft/internal/proxy/conf"
 	"github.com/weftmesh/weft/internal/proxy/conn"
+	"github.com/weftmesh/weft/internal/proxy/exchange"
 	"github.com/weftmesh/weft/internal/proxy/failure"
 	"github.com/weftmesh/weft/internal/proxy/listen"
+	"github.com/weftmesh/weft/internal/proxy/message"
 	"github.com/weftmesh/weft/internal/proxy/route"
 	"github.com/weftmesh/weft/internal/proxy/track"
 	"github.com/weftmesh/weft/internal/proxy/upstream"
@@ -17,56 +19,56 @@ import (
 
 // captured serves a connection of our workload that was redirected to us.
 func (p *Proxy) captured(a listen.Accepted) {
-	d := p.newDownstream(a, outbound)
+	d := p.newDownstream(a, exchange.Outbound)
 	if !a.Redirected {
 		// Somebody called the port itself; connecting "there" would call it again.
 		d.turnAway(failure.Unroutable, "accept", errors.New("connection was not redirected here"))
 		return
 	}
-	d.address = wire.ListenerName(a.Destination.Addr().String(), a.Destination.Port())
-	target, err := p.config.Resolve(p.ctx, d.address)
+	d.Address = wire.ListenerName(a.Destination.Addr().String(), a.Destination.Port())
+	target, err := p.config.Resolve(p.ctx, d.Address)
 	if err != nil {
 		d.turnAway(failure.NoConfig, "resolve "+a.Destination.String(), err)
 		return
 	}
-	d.byAddress = target
+	d.ByAddress = target
 	d.serveOutbound(target)
 }
 
 // explicit serves an outbound listener that stands for one service.
 func (p *Proxy) explicit(destination string) func(listen.Accepted) {
 	return func(a listen.Accepted) {
-		d := p.newDownstream(a, outbound)
-		host, port := hostPort(destination)
-		d.fixed = wire.ListenerName(host, port)
-		d.destination = netip.AddrPortFrom(a.Destination.Addr(), port)
-		target, err := p.config.Resolve(p.ctx, d.fixed)
+		d := p.newDownstream(a, exchange.Outbound)
+		host, port := message.HostPort(destination)
+		d.Fixed = wire.ListenerName(host, port)
+		d.Destination = netip.AddrPortFrom(a.Destination.Addr(), port)
+		target, err := p.config.Resolve(p.ctx, d.Fixed)
 		if err != nil {
-			d.turnAway(failure.NoConfig, "resolve "+d.fixed, err)
+			d.turnAway(failure.NoConfig, "resolve "+d.Fixed, err)
 			return
 		}
-		d.byAddress, d.name = target, d.fixed
+		d.ByAddress, d.Name = target, d.Fixed
 		d.serveOutbound(target)
 	}
 }
 
 // forwarder serves the listener of a forward proxy (HTTP_PROXY).
 func (p *Proxy) forwarder(a listen.Accepted) {
-	d := p.newDownstream(a, outbound)
-	d.tunnel, d.destination, d.app = d.serveTunnel, netip.AddrPort{}, netip.AddrPort{}
+	d := p.newDownstream(a, exchange.Outbound)
+	d.Tunnel, d.Destination, d.App = d.serveTunnel, netip.AddrPort{}, netip.AddrPort{}
 	d.serveDetected(nil)
 }
 
 // serveOutbound finds the protocol as far as the target leaves it open, and serves it.
 func (d *downstream) serveOutbound(target *conf.Target) {
-	http, tcp, byName := d.protocols(target)
+	http, tcp, byName := d.Protocols(target)
 	switch {
 	case byName: // chains by server name: the ClientHello comes first
 		d.relayByName(target)
 	case http && tcp == nil:
 		d.serveDetected(nil)
 	case !http && tcp == nil:
-		d.turnAway(failure.NoChain, "route", fmt.Errorf("%s: no route is for connections to %s", target.Name, d.destination))
+		d.turnAway(failure.NoChain, "route", fmt.Errorf("%s: no route is for connections to %s", target.Name, d.Destination))
 	case !http:
 		d.relayTCP(tcp, nil)
 	default:
@@ -81,7 +83,7 @@ func (d *downstream) serveDetected(s *stream) {
 		open = s.openEarly
 		defer s.release()
 	}
-	found, err := d.p.detect(d.conn, d.destination.String(), open)
+	found, err := d.p.detect(d.conn, d.Destination.String(), open)
 	d.conn = found.conn
 	switch {
 	case s != nil && s.err != nil && err != nil:
@@ -124,8 +126,8 @@ func (d *downstream) relayByName(t *conf.Target) {
 		d.unheard(err)
 		return
 	}
-	d.sni = found.ServerName
-	info := route.ConnInfo{Destination: d.destination, Source: d.remote.Addr(), ServerName: found.ServerName, ALPN: found.ALPN,
+	d.SNI = found.ServerName
+	info := route.ConnInfo{Destination: d.Destination, Source: d.Remote.Addr(), ServerName: found.ServerName, ALPN: found.ALPN,
 		Transport: conf.RawTransport}
 	if found.Protocol == listen.TLS {
 		info.Transport = conf.TLSTransport
@@ -145,9 +147,9 @@ func (d *downstream) relayByName(t *conf.Target) {
 func (d *downstream) serveTunnel(c conn.Conn, name string, target *conf.Target) {
 	carried, end := listen.Within(c)
 	defer end()
-	_, port := hostPort(name)
-	inner := &downstream{p: d.p, accepted: carried, conn: c, track: &track.Conn{Outbound: true}, client: client{p: d.client.p,
-		direction: outbound, remote: d.remote, direct: d.direct, local: d.local, fixed: name, name: name, byAddress: target,
-		destination: netip.AddrPortFrom(d.local.Addr(), port), port: port}}
+	_, port := message.HostPort(name)
+	inner := &downstream{p: d.p, accepted: carried, conn: c, track: &track.Conn{Outbound: true}, Client: exchange.Client{Carrier: d.Client.Carrier,
+		Direction: exchange.Outbound, Remote: d.Remote, Direct: d.Direct, Local: d.Local, Fixed: name, Name: name, ByAddress: target,
+		Destination: netip.AddrPortFrom(d.Local.Addr(), port), Port: port}}
 	inner.serveOutbound(target)
 }

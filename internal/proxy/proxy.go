@@ -24,6 +24,7 @@ import (
 	"github.com/weftmesh/weft/internal/proxy/conf"
 	"github.com/weftmesh/weft/internal/proxy/conn"
 	"github.com/weftmesh/weft/internal/proxy/dial"
+	"github.com/weftmesh/weft/internal/proxy/exchange"
 	"github.com/weftmesh/weft/internal/proxy/overload"
 	"github.com/weftmesh/weft/internal/proxy/plane"
 	"github.com/weftmesh/weft/internal/proxy/ready"
@@ -109,7 +110,7 @@ type Proxy struct {
 
 	clusters *cluster.Set
 	book     *record.Book
-	carrier  *carrier
+	carrier  *exchange.Carrier
 	traffic  listeners
 	tracker  track.Tracker
 	memory   memory
@@ -155,7 +156,7 @@ func New(o Options) (*Proxy, error) {
 	}
 	p.clusters = cluster.New(p.clusterOptions(resolver))
 	p.book = record.New(record.Options{Bootstrap: o.Bootstrap, Source: p.source, Metrics: p.metrics, Log: o.Log, AccessLog: o.AccessLog, JSON: o.AccessLogJSON})
-	p.carrier = newCarrier(carrierOptions{Bootstrap: o.Bootstrap, Config: p.config, Clusters: p.clusters, Guard: p.guard, Book: p.book, Log: o.Log,
+	p.carrier = exchange.New(exchange.Options{Bootstrap: o.Bootstrap, Config: p.config, Clusters: p.clusters, Guard: p.guard, Book: p.book, Log: o.Log,
 		RegistryOnly: o.RegistryOnly, Closing: p.closing, Now: o.Now})
 	p.metrics.Add(p.gauges)
 	return p, nil

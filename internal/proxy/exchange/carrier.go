@@ -1,4 +1,4 @@
-package proxy
+package exchange
 
 import (
 	"context"
@@ -19,8 +19,8 @@ import (
 	"github.com/weftmesh/weft/internal/wire"
 )
 
-// carrierOptions are what exchanges need of the proxy around them.
-type carrierOptions struct {
+// Options are what exchanges need of the proxy around them.
+type Options struct {
 	Bootstrap *wire.Bootstrap
 	Config    interface {
 		// Snapshot is the current configuration; never nil.
@@ -39,9 +39,9 @@ type carrierOptions struct {
 	Now     func() time.Time
 }
 
-// carrier carries exchanges: it has what they share.
-type carrier struct {
-	carrierOptions
+// Carrier carries exchanges: it has what they share.
+type Carrier struct {
+	Options
 	ctx context.Context // of open
 
 	exchanges sync.Pool
@@ -52,38 +52,38 @@ type carrier struct {
 	mirrors   atomic.Int64
 	shadows   sync.WaitGroup // mirrored requests
 
-	unmirrored atomic.Uint64
-	unasked    atomic.Uint64 // requests of which a rate-limit service has said nothing
-	panics     atomic.Uint64 // in exchanges
+	Unmirrored atomic.Uint64
+	Unasked    atomic.Uint64 // requests of which a rate-limit service has said nothing
+	Panics     atomic.Uint64 // in exchanges
 }
 
-// newCarrier makes a carrier.
-func newCarrier(o carrierOptions) *carrier {
-	c := &carrier{carrierOptions: o}
-	c.exchanges.New = func() any { return &exchange{} }
+// New makes a carrier.
+func New(o Options) *Carrier {
+	c := &Carrier{Options: o}
+	c.exchanges.New = func() any { return &Exchange{} }
 	c.countings.New = func() any { return &counting{} }
 	return c
 }
 
-// open comes before the first exchange: when ctx ends, so does what is left of them.
-func (c *carrier) open(ctx context.Context) { c.ctx = ctx }
+// Open comes before the first exchange: when ctx ends, so does what is left of them.
+func (c *Carrier) Open(ctx context.Context) { c.ctx = ctx }
 
-// close waits for what exchanges have left running, once the last of them has ended.
-func (c *carrier) close() {
+// Close waits for what exchanges have left running, once the last of them has ended.
+func (c *Carrier) Close() {
 	c.services.close()
 	c.shadows.Wait()
 }
 
-// begin takes an exchange for the request that is about to be read.
-func (c *carrier) begin(d *client, down side.Client) *exchange {
-	x := c.exchanges.Get().(*exchange)
-	x.p, x.d, x.down, x.start, x.upstreamTime = c, d, down, c.Now(), -1
+// Begin takes an exchange for the request that is about to be read.
+func (c *Carrier) Begin(d *Client, down side.Client) *Exchange {
+	x := c.exchanges.Get().(*Exchange)
+	x.p, x.d, x.down, x.Start, x.upstreamTime = c, d, down, c.Now(), -1
 	return x
 }
 
-// discard gives an exchange back. Nothing may point into it any more.
-func (c *carrier) discard(x *exchange) {
-	x.req.Reset()
+// Discard gives an exchange back. Nothing may point into it any more.
+func (c *Carrier) Discard(x *Exchange) {
+	x.Req.Reset()
 	x.res.Reset()
 	x.progress = progress{}
 	if !x.entry.Start.IsZero() {
@@ -92,8 +92,8 @@ func (c *carrier) discard(x *exchange) {
 	c.exchanges.Put(x)
 }
 
-func (c *carrier) random32() uint32 { return rand.Uint32() }
-func (c *carrier) random64() uint64 { return rand.Uint64() }
+func (c *Carrier) random32() uint32 { return rand.Uint32() }
+func (c *Carrier) random64() uint64 { return rand.Uint64() }
 
 // dateText is the Date of one second.
 type dateText struct {
@@ -102,7 +102,7 @@ type dateText struct {
 }
 
 // date gives the time in the form of RFC 9110 section 5.6.7.
-func (c *carrier) date(now time.Time) string {
+func (c *Carrier) date(now time.Time) string {
 	if d := c.clock.Load(); d != nil && d.second == now.Unix() {
 		return d.text
 	}

@@ -1,4 +1,4 @@
-package proxy
+package exchange
 
 import (
 	"context"
@@ -17,12 +17,12 @@ import (
 )
 
 // connect takes a connection to the endpoint.
-func (x *exchange) connect() bool {
+func (x *Exchange) connect() bool {
 	x.unsent, x.stale = true, false
 	if x.to.Err != nil {
 		return x.fail(failure.TLSFailed, "connect", x.to.Err)
 	}
-	now, deadline := x.start, x.attemptDeadline()
+	now, deadline := x.Start, x.attemptDeadline()
 	if x.attempt > 1 {
 		now = x.p.Now()
 	}
@@ -36,7 +36,7 @@ func (x *exchange) connect() bool {
 	x.stale, x.upLocal = x.call.Stale(), x.call.LocalAddr()
 	x.until = deadline
 	x.announce(deadline)
-	if x.req.Upgrade != "" {
+	if x.Req.Upgrade != "" {
 		x.shake()
 	}
 	if !deadline.IsZero() {
@@ -48,9 +48,9 @@ func (x *exchange) connect() bool {
 }
 
 // open takes a connection to the endpoint, or a part of one.
-func (x *exchange) open(now, deadline time.Time) error {
-	ctx, pool := x.d.connecting(x.to), x.pool()
-	if multiplexed(x.cluster.Conf, x.to, &x.req, x.d.direction == gateway && x.d.secure) || x.translated() {
+func (x *Exchange) open(now, deadline time.Time) error {
+	ctx, pool := x.d.Connecting(x.to), x.pool()
+	if multiplexed(x.cluster.Conf, x.to, &x.Req, x.d.Direction == Gateway && x.d.Secure) || x.translated() {
 		c := &x.call2
 		if x.hedges() {
 			c = &side.Call2{} // there may be several at a time
@@ -58,7 +58,7 @@ func (x *exchange) open(now, deadline time.Time) error {
 		err := c.Lease(ctx, pool, deadline, x.p.Now)
 		if err == nil {
 			x.call = c
-			x.req.Scheme = x.to.Scheme(x.req.Scheme)
+			x.Req.Scheme = x.to.Scheme(x.Req.Scheme)
 			return nil
 		}
 		if !errors.Is(err, upstream.ErrHTTP1) {
@@ -97,7 +97,7 @@ func multiplexed(c *conf.Cluster, to *cluster.Endpoint, r *message.Request, nego
 }
 
 // reportUnreached tells the balancer about an endpoint that could not be reached, unless that was our own limit.
-func (x *exchange) reportUnreached(err error) {
+func (x *Exchange) reportUnreached(err error) {
 	var u *upstream.Error
 	if errors.As(err, &u) && u.Ours() {
 		x.p.Clusters.Trim(x.p.Now())
@@ -112,12 +112,12 @@ func (x *exchange) reportUnreached(err error) {
 	}
 }
 
-func (x *exchange) expired() bool {
+func (x *Exchange) expired() bool {
 	return !x.deadline.IsZero() && !x.p.Now().Before(x.deadline)
 }
 
 // attemptDeadline is the earlier of the exchange's and the attempt's own.
-func (x *exchange) attemptDeadline() time.Time {
+func (x *Exchange) attemptDeadline() time.Time {
 	if x.retries == nil || x.retries.PerTry == 0 && x.retries.PerTryIdle == 0 || x.hedges() {
 		return x.deadline
 	}
@@ -134,7 +134,7 @@ func earlier(deadline, now time.Time, after time.Duration) time.Time {
 }
 
 // answering takes the limit off that an attempt has for its first byte.
-func (x *exchange) answering() {
+func (x *Exchange) answering() {
 	if x.timed && x.retries != nil && x.retries.PerTryIdle > 0 {
 		x.until = earlier(x.deadline, x.tried, x.retries.PerTry)
 		x.call.SetReadDeadline(x.until)
@@ -142,7 +142,7 @@ func (x *exchange) answering() {
 }
 
 // broken ends the attempt because the connection failed.
-func (x *exchange) broken(op string, err error) bool {
+func (x *Exchange) broken(op string, err error) bool {
 	x.err = failure.Unanswered(op, err)
 	x.err.Late = x.status != 0
 	if x.err.Kind == failure.UpstreamTimeout {
@@ -160,20 +160,20 @@ func (x *exchange) broken(op string, err error) bool {
 }
 
 // timedOut says how much time there was, and for what.
-func (x *exchange) timedOut() {
+func (x *Exchange) timedOut() {
 	switch {
 	case !x.expired():
 		x.err.Kind = failure.TryTimeout
 		x.err.Cause = fmt.Errorf("no answer within %s, the time for one attempt", x.until.Sub(x.tried).Round(time.Millisecond))
 	case x.limited:
-		x.err.Cause = fmt.Errorf("no complete answer within %s, the client's %s", x.deadline.Sub(x.start), grpc.TimeoutHeader)
+		x.err.Cause = fmt.Errorf("no complete answer within %s, the client's %s", x.deadline.Sub(x.Start), grpc.TimeoutHeader)
 	default:
-		x.err.Cause = fmt.Errorf("no complete answer within %s, the route's time-out", x.deadline.Sub(x.start))
+		x.err.Cause = fmt.Errorf("no complete answer within %s, the route's time-out", x.deadline.Sub(x.Start))
 	}
 }
 
 // giveBack ends the attempt: the connection goes back to its pool, or is closed. The response's strings die.
-func (x *exchange) giveBack(fit bool) {
+func (x *Exchange) giveBack(fit bool) {
 	if x.pumping != nil {
 		if x.err == nil && !(x.down.Shared() && x.call.Shared()) {
 			x.pumping.settle()
@@ -194,7 +194,7 @@ func (x *exchange) giveBack(fit bool) {
 			x.call.SetReadDeadline(time.Time{})
 			x.call.SetWriteDeadline(time.Time{})
 		}
-		now := x.end
+		now := x.End
 		if now.IsZero() {
 			now = x.p.Now()
 		}

@@ -1,4 +1,4 @@
-package proxy
+package exchange
 
 import (
 	"bytes"
@@ -23,7 +23,7 @@ const (
 
 // mirror sends copies of the request as the route says. Nobody waits for them; what is too much, or has a body too long to
 // keep, is not sent and counted.
-func (x *exchange) mirror() {
+func (x *Exchange) mirror() {
 	if x.matched.Route == nil {
 		return
 	}
@@ -35,24 +35,24 @@ func (x *exchange) mirror() {
 	}
 }
 
-func (x *exchange) mirrorTo(m *conf.Mirror) {
+func (x *Exchange) mirrorTo(m *conf.Mirror) {
 	p := x.p
 	c := p.Clusters.Get(m.Cluster)
-	if c == nil || x.req.Upgrade != "" || x.req.Body.Kind != message.NoBody && x.body == nil && !x.down.BodyDone() {
-		p.unmirrored.Add(1)
+	if c == nil || x.Req.Upgrade != "" || x.Req.Body.Kind != message.NoBody && x.body == nil && !x.down.BodyDone() {
+		p.Unmirrored.Add(1)
 		return
 	}
 	if p.mirrors.Add(1) > maxMirrors {
 		p.mirrors.Add(-1)
-		p.unmirrored.Add(1)
+		p.Unmirrored.Add(1)
 		return
 	}
 	s := &shadow{p: p, cluster: c, direct: x.direct, body: bytes.Clone(x.body)}
-	s.req = cloneRequest(&x.req)
+	s.req = cloneRequest(&x.Req)
 	p.shadows.Go(func() { // ends within mirrorTime, or with the proxy
 		defer p.mirrors.Add(-1)
 		if !s.send() {
-			p.unmirrored.Add(1)
+			p.Unmirrored.Add(1)
 		}
 	})
 }
@@ -80,7 +80,7 @@ func cloneRequest(r *message.Request) message.Request {
 
 // shadow is one mirrored request.
 type shadow struct {
-	p       *carrier
+	p       *Carrier
 	cluster *cluster.Cluster
 	direct  netip.AddrPort
 	req     message.Request

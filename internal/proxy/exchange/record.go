@@ -1,4 +1,4 @@
-package proxy
+package exchange
 
 import (
 	"strings"
@@ -11,10 +11,10 @@ import (
 )
 
 // record counts and logs what happened.
-func (x *exchange) record() {
+func (x *Exchange) record() {
 	a := telemetry.Answer{Code: x.status, Flags: x.flags(), GRPC: x.grpc}
 	if e := x.edge(); e != nil {
-		e.Request(a, x.end.Sub(x.start), x.received, x.sent)
+		e.Request(a, x.End.Sub(x.Start), x.received, x.sent)
 		if x.isGRPC {
 			e.Messages(x.asked.Count(), x.answered.Count())
 		}
@@ -38,7 +38,7 @@ func (x *exchange) record() {
 }
 
 // flags are the response flags: of the failure, of an injected delay, and of retries that were used up.
-func (x *exchange) flags() string {
+func (x *Exchange) flags() string {
 	flag := "-"
 	if x.err != nil {
 		flag = x.err.Flag()
@@ -57,25 +57,25 @@ func (x *exchange) flags() string {
 }
 
 // codec names the client's version of HTTP as Envoy's details do.
-func (x *exchange) codec() string {
+func (x *Exchange) codec() string {
 	switch {
 	case !x.down.Shared():
 		return "http1"
-	case x.req.Proto == message.HTTP3:
+	case x.Req.Proto == message.HTTP3:
 		return "http3"
 	}
 	return "http2"
 }
 
 // prepareEntry takes what the heads say.
-func (x *exchange) prepareEntry() {
+func (x *Exchange) prepareEntry() {
 	if x.p.Book.Silent(x.accessLogs()) {
 		return
 	}
-	e, h := &x.entry, &x.req.Header
-	e.Start, e.Method, e.Path, e.Authority = x.start, x.req.Method, x.req.Path, x.req.Authority
-	if x.req.Proto != 0 {
-		e.Protocol = x.req.Proto.String()
+	e, h := &x.entry, &x.Req.Header
+	e.Start, e.Method, e.Path, e.Authority = x.Start, x.Req.Method, x.Req.Path, x.Req.Authority
+	if x.Req.Proto != 0 {
+		e.Protocol = x.Req.Proto.String()
 	}
 	e.ForwardedFor, _ = h.Get("X-Forwarded-For")
 	e.UserAgent, _ = h.Get("User-Agent")
@@ -87,11 +87,11 @@ func (x *exchange) prepareEntry() {
 	}
 }
 
-func (x *exchange) finishEntry(a telemetry.Answer) {
+func (x *Exchange) finishEntry(a telemetry.Answer) {
 	e := &x.entry
 	e.Code, e.Flags, e.Received, e.Sent, e.GRPC = a.Code, a.Flags, x.received, x.sent, a.GRPC
-	e.Duration, e.UpstreamTime = x.end.Sub(x.start), x.upstreamTime
-	e.Remote, e.Local, e.ServerName, e.Peer = x.d.remote, x.d.destination, x.d.sni, x.d.peerURI
+	e.Duration, e.UpstreamTime = x.End.Sub(x.Start), x.upstreamTime
+	e.Remote, e.Local, e.ServerName, e.Peer = x.d.Remote, x.d.Destination, x.d.SNI, x.d.PeerURI
 	e.Details = "via_upstream"
 	if x.matched.Route != nil {
 		if e.Route = x.matched.Route.Name; x.matched.Route.Forward == nil {
@@ -116,13 +116,13 @@ func (x *exchange) finishEntry(a telemetry.Answer) {
 }
 
 // accessLogs are those that the configuration names for the request. Before its route is looked up, the connection's count.
-func (x *exchange) accessLogs() []conf.AccessLog {
+func (x *Exchange) accessLogs() []conf.AccessLog {
 	switch {
 	case x.http != nil:
 		return x.http.AccessLogs
-	case x.d.http != nil:
-		return x.d.http.AccessLogs
-	case x.d.direction == outbound && x.snapshot != nil && x.snapshot.Unknown != nil:
+	case x.d.HTTP != nil:
+		return x.d.HTTP.AccessLogs
+	case x.d.Direction == Outbound && x.snapshot != nil && x.snapshot.Unknown != nil:
 		return x.snapshot.Unknown.AccessLogs
 	}
 	return nil
@@ -130,12 +130,12 @@ func (x *exchange) accessLogs() []conf.AccessLog {
 
 // keepFields takes the header fields that the formats name: the upstream's strings live no longer than the exchange holds its
 // connection.
-func (x *exchange) keepFields() {
+func (x *Exchange) keepFields() {
 	for _, l := range x.accessLogs() {
 		if l.Format == nil {
 			continue
 		}
-		x.entry.Request = keepFields(x.entry.Request, l.Format.Request, &x.req.Header)
+		x.entry.Request = keepFields(x.entry.Request, l.Format.Request, &x.Req.Header)
 		x.entry.Response = keepFields(x.entry.Response, l.Format.Response, &x.res.Header)
 	}
 }

@@ -1,4 +1,4 @@
-package proxy
+package exchange
 
 import (
 	"slices"
@@ -16,7 +16,7 @@ import (
 // race is an exchange whose attempts are under way at the same time: each one that takes longer than its time gets a rival, and the
 // first good answer counts. The exchange's own goroutine makes the attempts, one of its own waits for each answer.
 type race struct {
-	x       *exchange
+	x       *Exchange
 	running []*runner
 	done    chan *runner
 }
@@ -32,15 +32,15 @@ type runner struct {
 }
 
 // hedges reports whether attempts may overlap: the policy wants it, the request does no harm twice, and all of it can be sent again.
-func (x *exchange) hedges() bool {
-	p, b := x.retries, x.req.Body
-	return p != nil && p.Hedge && p.PerTry > 0 && x.req.Upgrade == "" && x.pumping == nil && retry.Repeatable(&x.req) &&
+func (x *Exchange) hedges() bool {
+	p, b := x.retries, x.Req.Body
+	return p != nil && p.Hedge && p.PerTry > 0 && x.Req.Upgrade == "" && x.pumping == nil && retry.Repeatable(&x.Req) &&
 		(x.body != nil || b.Kind == message.NoBody || b == message.Body{Kind: message.Sized})
 }
 
 // race waits for the answer to the attempt that was sent, and to those that it sends besides. Of the client's leaving it takes no
 // notice: what it started ends with the first answer, or with the time-out of the whole.
-func (x *exchange) race() error {
+func (x *Exchange) race() error {
 	r := &race{x: x, done: make(chan *runner)}
 	r.start()
 	late := time.NewTimer(x.retries.PerTry)

@@ -1,4 +1,4 @@
-package proxy
+package exchange
 
 import (
 	"errors"
@@ -21,8 +21,8 @@ import (
 )
 
 // reply delivers the upstream's response, or an answer of our own.
-func (x *exchange) reply(ok bool) {
-	if x.p.Closing(x.d.direction == outbound) {
+func (x *Exchange) reply(ok bool) {
+	if x.p.Closing(x.d.Direction == Outbound) {
 		x.down.CloseAfter()
 	}
 	switch {
@@ -37,11 +37,11 @@ func (x *exchange) reply(ok bool) {
 	default:
 		x.answerError()
 	}
-	x.end = x.p.Now()
+	x.End = x.p.Now()
 }
 
 // deliver relays the response as it comes.
-func (x *exchange) deliver() {
+func (x *Exchange) deliver() {
 	if x.res.Proto != message.HTTP2 {
 		http1.StripHopByHop(&x.res.Header)
 	}
@@ -49,7 +49,7 @@ func (x *exchange) deliver() {
 		return
 	}
 	if !x.d.inMesh() {
-		deletePrefixed(&x.res.Header, meshPrefix)
+		deletePrefixed(&x.res.Header, MeshPrefix)
 	}
 	if x.res.Body.Kind == message.Sized && x.res.Proto >= message.HTTP2 {
 		x.res.Body = withTrailers(x.res.Body, &x.res.Header)
@@ -71,7 +71,7 @@ func (x *exchange) deliver() {
 		return
 	}
 	if !x.atHand() {
-		x.watching = x.down.Await(x.call, x.start, x.pumping != nil)
+		x.watching = x.down.Await(x.call, x.Start, x.pumping != nil)
 	}
 	n, err := relay.CopyPaced(x.down, x.call, relay.Upstream, x.counting(&x.answered), x.pace(&x.receiving, x.call, x.down))
 	x.sent = n
@@ -97,13 +97,13 @@ func (x *exchange) deliver() {
 }
 
 // atHand reports whether the whole body of the response lies in memory.
-func (x *exchange) atHand() bool {
+func (x *Exchange) atHand() bool {
 	b := x.res.Body
 	return b.Kind == message.Sized && int64(x.call.BodyBuffered()) >= b.Length
 }
 
 // abandoned reports whether the client has given the exchange up, which ends the call too.
-func (x *exchange) abandoned() bool {
+func (x *Exchange) abandoned() bool {
 	if x.down.Left() {
 		return true
 	}
@@ -120,7 +120,7 @@ func (x *exchange) abandoned() bool {
 }
 
 // counting gives the counter of messages for bodies that have any.
-func (x *exchange) counting(m *relay.Messages) *relay.Messages {
+func (x *Exchange) counting(m *relay.Messages) *relay.Messages {
 	if !x.isGRPC {
 		return nil
 	}
@@ -128,13 +128,13 @@ func (x *exchange) counting(m *relay.Messages) *relay.Messages {
 }
 
 // ended takes note of the status in the trailers of a call of gRPC, by which the endpoint is judged too.
-func (x *exchange) ended() {
+func (x *Exchange) ended() {
 	if !x.isGRPC && x.grpc == "" {
 		return
 	}
 	code := grpc.StatusOf(x.call.Trailers(), x.grpcStatus())
 	if x.grpc == "" {
-		x.cluster.Balancer.Report(x.to.Host, balance.OutcomeOf(x.meaning(code)), x.start.Add(x.upstreamTime).Sub(x.tried), nil)
+		x.cluster.Balancer.Report(x.to.Host, balance.OutcomeOf(x.meaning(code)), x.Start.Add(x.upstreamTime).Sub(x.tried), nil)
 	}
 	x.grpc = grpc.Text(code)
 }
@@ -142,18 +142,18 @@ func (x *exchange) ended() {
 // Headers between our own proxies: why an answer was made by the mesh, that the workload behind never saw the request, and that
 // it saw it and broke off without a byte of an answer.
 const (
-	reasonHeader     = "X-Weft-Reason"
-	unsentHeader     = "X-Weft-Unsent"
-	unansweredHeader = "X-Weft-Unanswered"
+	ReasonHeader     = "X-Weft-Reason"
+	UnsentHeader     = "X-Weft-Unsent"
+	UnansweredHeader = "X-Weft-Unanswered"
 
-	// meshPrefix begins the names that only proxies of the mesh give to fields of responses.
-	meshPrefix = "X-Weft-"
+	// MeshPrefix begins the names that only proxies of the mesh give to fields of responses.
+	MeshPrefix = "X-Weft-"
 )
 
 // disbelieve removes what an endpoint that is no proxy of the mesh says in the mesh's name: retries depend on it.
-func (x *exchange) disbelieve() {
-	if x.d.direction == inbound || x.to.Raw.Source == nil {
-		deletePrefixed(&x.res.Header, meshPrefix)
+func (x *Exchange) disbelieve() {
+	if x.d.Direction == Inbound || x.to.Raw.Source == nil {
+		deletePrefixed(&x.res.Header, MeshPrefix)
 	}
 }
 
@@ -174,25 +174,25 @@ func deletePrefixed(h *message.Header, prefixes ...string) {
 // meshMade takes note of an error answer that another proxy of the mesh has made. To the outside it says no more than ours
 // would, but for fields that configuration has added, such as what is left of a limit: then it is answered here, and meshMade
 // reports true.
-func (x *exchange) meshMade() bool {
+func (x *Exchange) meshMade() bool {
 	code := x.grpcStatus()
 	if x.res.Status < 400 && (!x.isGRPC || code <= 0) {
 		return false
 	}
-	reason, ok := x.res.Header.Get(reasonHeader)
+	reason, ok := x.res.Header.Get(ReasonHeader)
 	if !ok {
 		return false
 	}
 	x.told = strings.Clone(reason)
-	x.res.Header.Del(unsentHeader)
-	x.res.Header.Del(unansweredHeader)
+	x.res.Header.Del(UnsentHeader)
+	x.res.Header.Del(UnansweredHeader)
 	if x.d.inMesh() {
 		return false
 	}
 	status := x.res.Status
 	x.dropResponse()
 	x.res = message.Response{Header: x.res.Header}
-	deletePrefixed(&x.res.Header, meshPrefix, "X-Envoy-", "Content-", "Grpc-")
+	deletePrefixed(&x.res.Header, MeshPrefix, "X-Envoy-", "Content-", "Grpc-")
 	if x.isGRPC {
 		x.answerGRPC(code, failure.PublicText(x.meaning(code)))
 		return true
@@ -203,13 +203,13 @@ func (x *exchange) meshMade() bool {
 }
 
 // toldBy reports whether the response is that of a proxy of the mesh, known by mutual TLS, with one of the headers above.
-func (x *exchange) toldBy(header string) bool {
+func (x *Exchange) toldBy(header string) bool {
 	_, ok := x.res.Header.Get(header)
 	return ok && x.to.Raw.Source != nil
 }
 
 // undeliverable is for a response that cannot be written. If that is the response's own fault, another one can.
-func (x *exchange) undeliverable(err error) {
+func (x *Exchange) undeliverable(err error) {
 	if errors.Is(err, http1.ErrBadHead) {
 		x.fail(failure.UpstreamMalformed, "reply", err)
 		x.answerError()
@@ -219,13 +219,13 @@ func (x *exchange) undeliverable(err error) {
 }
 
 // dressResponse makes the response's head ours: dates, names, and what the route changes.
-func (x *exchange) dressResponse() {
+func (x *Exchange) dressResponse() {
 	h := &x.res.Header
-	if x.http != nil && x.http.ServerName != "" && x.d.direction != inbound {
+	if x.http != nil && x.http.ServerName != "" && x.d.Direction != Inbound {
 		h.Set("Server", x.http.ServerName)
 	}
 	if _, ok := h.Get("Date"); !ok {
-		h.Add("Date", x.p.date(x.start))
+		h.Add("Date", x.p.date(x.Start))
 	}
 	if x.upstreamTime >= 0 {
 		h.Set("X-Envoy-Upstream-Service-Time", x.number(x.upstreamTime.Milliseconds()))
@@ -244,7 +244,7 @@ func (x *exchange) dressResponse() {
 	x.advertise()
 }
 
-func (x *exchange) applyResponse() {
+func (x *Exchange) applyResponse() {
 	changes := [...]*conf.HeaderChange{nil, &x.matched.Route.Response, &x.matched.Host.Response, &x.table.Response}
 	if x.split != nil {
 		changes[0] = &x.split.Response
@@ -260,7 +260,7 @@ func (x *exchange) applyResponse() {
 }
 
 // number writes n into storage that lives as long as the exchange.
-func (x *exchange) number(n int64) string {
+func (x *Exchange) number(n int64) string {
 	b := strconv.AppendInt(x.digits[:0], n, 10)
 	return unsafe.String(unsafe.SliceData(b), len(b))
 }

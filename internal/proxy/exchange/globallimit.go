@@ -1,4 +1,4 @@
-package proxy
+package exchange
 
 import (
 	"context"
@@ -15,7 +15,7 @@ import (
 )
 
 // withinGlobal asks the services of the listener's global limits.
-func (x *exchange) withinGlobal() bool {
+func (x *Exchange) withinGlobal() bool {
 	if x.http == nil {
 		return true
 	}
@@ -27,7 +27,7 @@ func (x *exchange) withinGlobal() bool {
 	return true
 }
 
-func (x *exchange) askService(l *conf.GlobalLimit) bool {
+func (x *Exchange) askService(l *conf.GlobalLimit) bool {
 	descriptions := x.describe(l)
 	if len(descriptions) == 0 {
 		return true
@@ -48,7 +48,7 @@ func (x *exchange) askService(l *conf.GlobalLimit) bool {
 	x.toldByService = a.Response
 	if !a.Over {
 		for _, f := range a.Request {
-			x.req.Header.Set(f.Name, f.Value)
+			x.Req.Header.Set(f.Name, f.Value)
 		}
 		return true
 	}
@@ -61,8 +61,8 @@ func (x *exchange) askService(l *conf.GlobalLimit) bool {
 }
 
 // unasked decides about a request of which the service has said nothing.
-func (x *exchange) unasked(l *conf.GlobalLimit, err error) bool {
-	x.p.unasked.Add(1)
+func (x *Exchange) unasked(l *conf.GlobalLimit, err error) bool {
+	x.p.Unasked.Add(1)
 	if !l.Deny {
 		return true
 	}
@@ -75,8 +75,8 @@ func (x *exchange) unasked(l *conf.GlobalLimit, err error) bool {
 }
 
 // describe gives the descriptions of the request by the limit's own rules, else by those of the route that are of its stage. They are the caller's to keep.
-func (x *exchange) describe(l *conf.GlobalLimit) (out [][]conf.LimitEntry) {
-	r := ratelimit.Request{Request: &x.req, Remote: x.d.remote.Addr(), RemoteText: x.d.remoteText(), Source: x.p.Bootstrap.Node.Workload}
+func (x *Exchange) describe(l *conf.GlobalLimit) (out [][]conf.LimitEntry) {
+	r := ratelimit.Request{Request: &x.Req, Remote: x.d.Remote.Addr(), RemoteText: x.d.remoteText(), Source: x.p.Bootstrap.Node.Workload}
 	if x.split != nil {
 		r.Destination = x.split.Cluster
 	}

@@ -1,4 +1,4 @@
-package proxy
+package exchange
 
 import (
 	"strconv"
@@ -10,13 +10,13 @@ import (
 )
 
 // meaning is the HTTP status that the response means, which has that code of gRPC; -1 for none.
-func (x *exchange) meaning(code int) int { return grpc.Meaning(code, x.res.Status) }
+func (x *Exchange) meaning(code int) int { return grpc.Meaning(code, x.res.Status) }
 
 // grpcStatus gives the status of a trailers-only response, -1 when there is none.
-func (x *exchange) grpcStatus() int { return grpc.StatusOf(&x.res.Header, -1) }
+func (x *Exchange) grpcStatus() int { return grpc.StatusOf(&x.res.Header, -1) }
 
 // answerGRPC sends a response without messages: x.res, which may have fields already, with a status of gRPC.
-func (x *exchange) answerGRPC(code int, text string) {
+func (x *Exchange) answerGRPC(code int, text string) {
 	r := &x.res
 	r.Status = 200
 	r.Header.Set("Content-Type", "application/grpc")
@@ -29,7 +29,7 @@ func (x *exchange) answerGRPC(code int, text string) {
 }
 
 // grpcFailure is the code that tells a client of gRPC about x.err.
-func (x *exchange) grpcFailure() int {
+func (x *Exchange) grpcFailure() int {
 	switch {
 	case x.err.Kind == failure.Injected && x.fault.GRPC != 0:
 		return x.fault.GRPC
@@ -42,8 +42,8 @@ func (x *exchange) grpcFailure() int {
 }
 
 // limit ends the exchange no later than the client wants it, where that is one of gRPC.
-func (x *exchange) limit() {
-	v, ok := x.req.Header.Get(grpc.TimeoutHeader)
+func (x *Exchange) limit() {
+	v, ok := x.Req.Header.Get(grpc.TimeoutHeader)
 	if !ok {
 		return
 	}
@@ -56,7 +56,7 @@ func (x *exchange) limit() {
 			d = min(d, f.MaxGRPCTimeout)
 		}
 	}
-	if at := x.start.Add(d); d < maxLimit && (x.deadline.IsZero() || at.Before(x.deadline)) {
+	if at := x.Start.Add(d); d < maxLimit && (x.deadline.IsZero() || at.Before(x.deadline)) {
 		x.deadline, x.limited = at, true
 	}
 }
@@ -69,18 +69,18 @@ const attemptHeader = "X-Envoy-Attempt-Count"
 
 // announce tells the next hop which attempt it sees, where it wants to know, and how much time is left for this attempt: gRPC's time-out less what has passed, and Envoy's header,
 // by which a service can give up in time.
-func (x *exchange) announce(deadline time.Time) {
+func (x *Exchange) announce(deadline time.Time) {
 	if h := x.matched.Host; h != nil && h.AttemptCount {
-		x.req.Header.Set(attemptHeader, strconv.Itoa(x.attempt))
+		x.Req.Header.Set(attemptHeader, strconv.Itoa(x.attempt))
 	}
 	if deadline.IsZero() {
 		return
 	}
 	left := max(deadline.Sub(x.p.Now()), time.Microsecond)
 	b := strconv.AppendInt(x.left[:0], max(left.Milliseconds(), 1), 10)
-	x.req.Header.Set("X-Envoy-Expected-Rq-Timeout-Ms", unsafe.String(unsafe.SliceData(b), len(b)))
-	if _, ok := x.req.Header.Get(grpc.TimeoutHeader); ok {
+	x.Req.Header.Set("X-Envoy-Expected-Rq-Timeout-Ms", unsafe.String(unsafe.SliceData(b), len(b)))
+	if _, ok := x.Req.Header.Get(grpc.TimeoutHeader); ok {
 		b = grpc.AppendTimeout(x.leftGRPC[:0], left)
-		x.req.Header.Set(grpc.TimeoutHeader, unsafe.String(unsafe.SliceData(b), len(b)))
+		x.Req.Header.Set(grpc.TimeoutHeader, unsafe.String(unsafe.SliceData(b), len(b)))
 	}
 }

@@ -1,4 +1,4 @@
-package proxy
+package exchange
 
 import (
 	"github.com/weftmesh/weft/internal/proxy/conf"
@@ -6,13 +6,13 @@ import (
 )
 
 // edge gives the series that count this request.
-func (x *exchange) edge() *telemetry.Edge {
+func (x *Exchange) edge() *telemetry.Edge {
 	protocol := "http"
 	if x.isGRPC || x.grpc != "" {
 		protocol = "grpc"
 	}
-	if x.d.direction == inbound {
-		return x.d.inboundEdge(x.clusterConf(), protocol)
+	if x.d.Direction == Inbound {
+		return x.d.InboundEdge(x.clusterConf(), protocol)
 	}
 	if x.to == nil {
 		return x.p.Book.Source(x.clusterConf(), nil, protocol)
@@ -29,21 +29,21 @@ func (x *exchange) edge() *telemetry.Edge {
 	return e
 }
 
-func (x *exchange) clusterConf() *conf.Cluster {
+func (x *Exchange) clusterConf() *conf.Cluster {
 	if x.cluster == nil {
 		return nil
 	}
 	return x.cluster.Conf
 }
 
-// inboundEdge gives the series of the destination's side for this client.
-func (d *client) inboundEdge(c *conf.Cluster, protocol string) *telemetry.Edge {
+// InboundEdge gives the series of the destination's side for this client.
+func (d *Client) InboundEdge(c *conf.Cluster, protocol string) *telemetry.Edge {
 	for i := range d.edges {
 		if d.edges[i].cluster == c && d.edges[i].protocol == protocol {
 			return d.edges[i].edge
 		}
 	}
-	e := d.p.Book.Destination(&d.peer, d.peerURI, c, protocol)
+	e := d.Carrier.Book.Destination(&d.Peer, d.PeerURI, c, protocol)
 	if len(d.edges) >= maxEdges {
 		d.edges = d.edges[:0] // clusters are remade when their configuration changes
 	}
