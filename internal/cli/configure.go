@@ -249,6 +249,20 @@ func (s *session) printObjectsJSON(objects []api.Object) error {
 	return s.out.json(all)
 }
 
+// asYAML gives a document as it was written, save one in JSON.
+func asYAML(document string) (string, error) {
+	document = strings.TrimSpace(document)
+	if !strings.HasPrefix(document, "{") {
+		return document, nil
+	}
+	var v any
+	if err := yaml.Unmarshal([]byte(document), &v); err != nil {
+		return "", err
+	}
+	text, err := yaml.Marshal(v)
+	return strings.TrimSpace(string(text)), err
+}
+
 func (s *session) printObjects(objects []api.Object, format string) error {
 	switch format {
 	case "yaml":
@@ -256,7 +270,11 @@ func (s *session) printObjects(objects []api.Object, format string) error {
 			if i > 0 {
 				s.out.printf("---\n")
 			}
-			s.out.printf("%s\n", strings.TrimSpace(o.YAML))
+			text, err := asYAML(o.YAML)
+			if err != nil {
+				return fmt.Errorf("%s: %w", o.Ref, err)
+			}
+			s.out.printf("%s\n", text)
 		}
 		return nil
 	case "json":

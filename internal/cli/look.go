@@ -203,7 +203,7 @@ func (s *session) printStatus(st api.Status) {
 	}
 	applied := fmt.Sprintf("%d applied", st.AppliedCount)
 	if st.Control != "running" {
-		applied = "applied ones not known while the control plane is away"
+		applied = "applied ones not known now"
 	}
 	line("objects", applied+"; from "+strings.Join(st.Sources, ", "))
 	if len(st.Proxies) > 0 {

@@ -37,7 +37,7 @@ func (c *Control) Run(ctx context.Context) (err error) {
 // A change waits quietTime for another one to merge with, and stormTime at most.
 const (
 	quietTime = 2 * time.Millisecond
-	stormTime = 100 * time.Millisecond
+	stormTime = 50 * time.Millisecond
 )
 
 // follow publishes the sources' changes until they end.

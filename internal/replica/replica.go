@@ -34,6 +34,7 @@ type Options struct {
 	Kubeconfig string
 	// Consul is the URL of a Consul whose services are read; empty for none. ConsulToken is the ACL token for it.
 	Consul, ConsulToken string
+	ConsulTLS           *tls.Config // nil for the system's roots
 	// Etcd are the endpoints of the etcd that keeps what is applied, and the authority; empty for a database of our own.
 	Etcd       []string
 	EtcdPrefix string
@@ -121,7 +122,7 @@ func (r *replica) open(ctx context.Context) (err error) {
 		o.Sources = append(o.Sources, source.Source(r.cluster))
 	}
 	if r.Consul != "" {
-		catalog, err := consul.New(consul.Options{Address: r.Consul, Token: r.ConsulToken, Check: check, Log: r.Log})
+		catalog, err := consul.New(consul.Options{Address: r.Consul, Token: r.ConsulToken, TLS: r.ConsulTLS, Check: check, Log: r.Log})
 		if err != nil {
 			return err
 		}

@@ -85,10 +85,16 @@ func (c *compiler) findSecret(namespaces []string, name string) (convert.Secret,
 		if s.CA == nil {
 			s.CA = k.Data["cacert"]
 		}
+		if s.CRL == nil {
+			s.CRL = k.Data["crl"]
+		}
 		if other := c.object(model.Ref{Kind: "Secret", Namespace: ns, Name: name + "-cacert"}); other != nil && s.CA == nil {
 			if k, ok := other.Kube.(*corev1.Secret); ok {
 				if s.CA = k.Data["ca.crt"]; s.CA == nil {
 					s.CA = k.Data["cacert"]
+				}
+				if s.CRL = k.Data["ca.crl"]; s.CRL == nil {
+					s.CRL = k.Data["crl"]
 				}
 			}
 		}

@@ -2,11 +2,14 @@ package generate
 
 import (
 	"math"
+	"strconv"
 	"time"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/matcher/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	upstreamsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/protobuf/proto"
@@ -29,7 +32,7 @@ func (g *Generator) Cluster(name string) (proto.Message, bool) {
 	switch name {
 	case wire.PassthroughCluster, wire.InboundPassthroughCluster:
 		c := g.originalDestination(name)
-		c.TypedExtensionProtocolOptions = protocolOptions(model.Auto, nil)
+		c.TypedExtensionProtocolOptions = protocolOptions(model.Auto, nil, nil)
 		return c, true
 	case wire.BlackHoleCluster:
 		return &clusterv3.Cluster{Name: name, ConnectTimeout: g.connectTimeout(nil),
@@ -115,7 +118,7 @@ func (g *Generator) outboundCluster(name string, b *backend) *clusterv3.Cluster 
 	g.discover(c, b)
 	g.secure(c, b)
 	announce(c, b.policy.ProxyProtocol)
-	c.TypedExtensionProtocolOptions = protocolOptions(b.port.Protocol, b.policy.Pool)
+	c.TypedExtensionProtocolOptions = protocolOptions(b.port.Protocol, b.policy.Pool, b.policy.Outlier)
 	return c
 }
 
@@ -226,12 +229,12 @@ func keepAlive(k *model.KeepAlive) *clusterv3.UpstreamConnectionOptions {
 // protocolOptions say which version of HTTP a port is spoken to in, and limit its connections. A port that is declared for HTTP/2 or
 // gRPC speaks that; any other speaks what the client does, which is all that is known of it. Nil for ports that carry no HTTP and
 // have no limits.
-func protocolOptions(protocol model.Protocol, p *model.ConnectionPool) map[string]*anypb.Any {
+func protocolOptions(protocol model.Protocol, p *model.ConnectionPool, o *model.Outlier) map[string]*anypb.Any {
 	limited := p != nil && (p.IdleTimeout > 0 || p.MaxRequestsPerConnection > 0 || p.MaxConnectionDuration > 0)
 	if !limited && (p == nil || p.MaxStreams == 0 && p.PingAfter == 0) && !protocol.IsHTTP() && protocol != model.Auto {
 		return nil
 	}
-	out := &upstreamsv3.HttpProtocolOptions{}
+	out := &upstreamsv3.HttpProtocolOptions{OutlierDetection: errorCodes(o)}
 	if limited {
 		out.CommonHttpProtocolOptions = &corev3.HttpProtocolOptions{}
 		if p.IdleTimeout > 0 {
@@ -258,6 +261,24 @@ func protocolOptions(protocol model.Protocol, p *model.ConnectionPool) map[strin
 		}
 	}
 	return map[string]*anypb.Any{httpProtocolOptions: pack(out)}
+}
+
+// errorCodes says which responses count as errors; nil for those from 500 on.
+func errorCodes(o *model.Outlier) *upstreamsv3.HttpProtocolOptions_OutlierDetection {
+	if o == nil || len(o.ErrorCodes) == 0 {
+		return nil
+	}
+	var rules []*matcherv3.MatchPredicate
+	for _, code := range o.ErrorCodes {
+		rules = append(rules, &matcherv3.MatchPredicate{Rule: &matcherv3.MatchPredicate_HttpResponseHeadersMatch{
+			HttpResponseHeadersMatch: &matcherv3.HttpHeadersMatch{Headers: []*routev3.HeaderMatcher{{Name: ":status",
+				HeaderMatchSpecifier: &routev3.HeaderMatcher_StringMatch{StringMatch: exactly(strconv.Itoa(int(code)), false)}}}}}})
+	}
+	if len(rules) == 1 {
+		return &upstreamsv3.HttpProtocolOptions_OutlierDetection{ErrorMatcher: rules[0]}
+	}
+	return &upstreamsv3.HttpProtocolOptions_OutlierDetection{ErrorMatcher: &matcherv3.MatchPredicate{
+		Rule: &matcherv3.MatchPredicate_OrMatch{OrMatch: &matcherv3.MatchPredicate_MatchSet{Rules: rules}}}}
 }
 
 // outlier translates outlier detection as Istio does: only what is asked for ejects, and success rates never do.
@@ -322,7 +343,7 @@ func (g *Generator) inboundCluster(name string, port uint16) (proto.Message, boo
 		}
 		c := g.originalDestination(name)
 		endpoint, pool := g.ingress(port)
-		c.TypedExtensionProtocolOptions = protocolOptions(p.Protocol, pool)
+		c.TypedExtensionProtocolOptions = protocolOptions(p.Protocol, pool, nil)
 		c.CircuitBreakers = circuitBreakers(pool)
 		c.ConnectTimeout = g.connectTimeout(pool)
 		if pool != nil && pool.KeepAlive != nil {

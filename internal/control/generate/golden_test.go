@@ -124,7 +124,7 @@ func destinationRule(m *model.Mesh) {
 	d.Policy = model.TrafficPolicy{
 		Balancing: &model.Balancing{Simple: "ROUND_ROBIN"},
 		Pool:      &model.ConnectionPool{MaxConnections: 10, ConnectTimeout: time.Second, MaxPending: 1, MaxRequestsPerConnection: 5, MaxRetries: ptr(uint32(0)), IdleTimeout: time.Minute},
-		Outlier:   &model.Outlier{Consecutive5xx: ptr(uint32(7)), ConsecutiveGateway: ptr(uint32(0)), Interval: 5 * time.Second, BaseEjection: time.Minute, MaxEjectionPercent: 50, MinHealthPercent: 30},
+		Outlier:   &model.Outlier{Consecutive5xx: ptr(uint32(7)), ConsecutiveGateway: ptr(uint32(0)), Interval: 5 * time.Second, BaseEjection: time.Minute, MaxEjectionPercent: 50, MinHealthPercent: 30, ErrorCodes: []uint32{429, 503}},
 	}
 	rule(m, "default", "www.googleapis.com").Policy.TLS = &model.ClientTLS{Mode: model.TLSSimple}
 	rule(m, "default", mysqlHost).Policy.Ports = map[uint16]*model.TrafficPolicy{3306: {TLS: &model.ClientTLS{Mode: model.TLSIstioMutual}}}

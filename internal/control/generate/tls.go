@@ -143,7 +143,9 @@ func (g *Generator) outsideTLS(t *model.ClientTLS, b *backend) *tlsv3.UpstreamTl
 	case t.SkipVerify:
 		validation.TrustChainVerification = tlsv3.CertificateValidationContext_ACCEPT_UNTRUSTED
 	case len(t.CA) > 0:
-		validation.TrustedCa = inline(t.CA)
+		if validation.TrustedCa = inline(t.CA); len(t.CRL) > 0 {
+			validation.Crl = inline(t.CRL)
+		}
 	default:
 		validation.SystemRootCerts = &tlsv3.CertificateValidationContext_SystemRootCerts{}
 	}

@@ -452,6 +452,8 @@ type Outlier struct {
 	BaseEjection       time.Duration
 	MaxEjectionPercent uint32
 	MinHealthPercent   uint32
+	// ErrorCodes are the statuses of responses that count as errors, in place of those from 500 on; empty for these.
+	ErrorCodes []uint32
 }
 
 // ClientTLS is the TLS towards a destination.
@@ -460,6 +462,7 @@ type ClientTLS struct {
 	SNI              string
 	SANs             []string
 	CA               []byte // PEM; empty for the system's roots
+	CRL              []byte // PEM, with CA; empty for none
 	Certificate, Key []byte
 	SkipVerify       bool
 	// Refuse has connections fail: what is needed to verify the server is not to be had.

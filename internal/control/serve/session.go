@@ -48,6 +48,7 @@ type watch struct {
 	explicit bool   // names were subscribed to, so that none no longer means all
 	// force asks for a response even if nothing changed: the first one of a state-of-the-world client, or to a wildcard.
 	force bool
+	draft *update // while changes are collected
 	// flights are the responses that were not answered yet, oldest first.
 	flights []flight
 
@@ -277,6 +278,7 @@ type update struct {
 	removed []*sub
 	names   []string // of removed
 	force   bool
+	gone    map[*sub]bool // subscriptions that nobody wants any more
 
 	// of state-of-the-world streams
 	bodiesGone []*value // of removed
@@ -352,32 +354,30 @@ func (c *session) settle() bool {
 
 // collect finds out what has to be told of the changed subscriptions.
 func (c *session) collect() []update {
-	at := map[*watch]*update{}
-	gone := map[*watch]map[*sub]bool{}
 	for _, s := range c.changed {
 		s.unset(changed)
 		w := s.watch
-		if at[w] == nil {
-			at[w] = &update{watch: w}
+		if w.draft == nil {
+			w.draft = &update{watch: w}
 		}
 		wanted := s.is(named | listed)
+		w.draft.add(s, wanted)
 		if !wanted {
-			if gone[w] == nil {
-				gone[w] = map[*sub]bool{}
-			}
-			gone[w][s] = true
+			w.draft.drop(s)
 		}
-		at[w].add(s, wanted)
 	}
 	c.changed = nil
 	var out []update
 	for _, w := range c.watches {
-		c.drop(w, gone[w])
-		u := at[w]
-		if u == nil && w.force {
+		u := w.draft
+		if w.draft = nil; u == nil {
+			if !w.force {
+				continue
+			}
 			u = &update{watch: w}
 		}
-		if u != nil && (w.force || len(u.values)+len(u.removed) > 0) {
+		c.drop(w, u.gone)
+		if w.force || len(u.values)+len(u.removed) > 0 {
 			u.force, w.force = w.force, false
 			u.sort()
 			out = append(out, *u)
@@ -409,7 +409,17 @@ func (u *update) response() response {
 	return response{watch: u.watch, values: u.values, bodies: u.bodies, removed: u.removed, names: u.names, force: u.force}
 }
 
+func (u *update) drop(s *sub) {
+	if u.gone == nil {
+		u.gone = map[*sub]bool{}
+	}
+	u.gone[s] = true
+}
+
 func (u *update) sort() {
+	if len(u.values)+len(u.removed) == 1 {
+		return
+	}
 	order := make([]int, len(u.values))
 	for i := range order {
 		order[i] = i

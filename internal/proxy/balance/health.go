@@ -1,6 +1,7 @@
 package balance
 
 import (
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -46,7 +47,7 @@ type Outcome uint8
 
 // The outcomes.
 const (
-	// Answered is any response below 500.
+	// Answered is any response below 500, or none of those that are named as errors; the next two are for others.
 	Answered Outcome = iota
 	// ServerError is a response of 500 and above other than 502, 503, 504.
 	ServerError
@@ -59,7 +60,13 @@ const (
 )
 
 // OutcomeOf is the outcome of a response.
-func OutcomeOf(status int) Outcome {
+func (c *Cluster) OutcomeOf(status int) Outcome {
+	if codes := c.conf.ErrorCodes; len(codes) > 0 {
+		if _, bad := slices.BinarySearch(codes, status); !bad {
+			return Answered
+		}
+		status = max(status, 500)
+	}
 	switch {
 	case status < 500:
 		return Answered

@@ -160,8 +160,9 @@ type HTTP struct {
 	ServerName     string
 	// Upgrades allows HTTP upgrades (WebSocket) on routes that say nothing of them.
 	Upgrades bool
-	// NormalizePath makes paths canonical before anything reads them (route.NormalizePath); MergeSlashes goes further.
+	// NormalizePath makes paths canonical before anything reads them; EscapedSlashes and MergeSlashes go further (route.Canonical).
 	NormalizePath, MergeSlashes bool
+	EscapedSlashes              EscapedSlashes `json:",omitempty"`
 	// KeepServer leaves the server field of responses as the upstream wrote it.
 	KeepServer bool
 	// Underscores says what becomes of requests with names of fields that have underscores, which some servers take for dashes.
@@ -169,6 +170,18 @@ type HTTP struct {
 	// AccessLogs take the place of the bootstrap file's; none leaves that.
 	AccessLogs []AccessLog
 }
+
+// EscapedSlashes is what is done about paths with slashes that are escaped ("%2F", "%5C").
+// Source: HttpConnectionManager.PathWithEscapedSlashesAction.
+type EscapedSlashes uint8
+
+// The actions.
+const (
+	KeepEscaped EscapedSlashes = iota
+	RefuseEscaped
+	RedirectUnescaped // clients are sent to the path without them
+	Unescape
+)
 
 // UnderscoreAction is what is done about underscores in names of fields.
 // Source: envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction.
@@ -259,6 +272,7 @@ type Cluster struct {
 	MaxRequestsPerConnection uint32
 	HTTP2                    HTTP2Limits
 	Outlier                  *Outlier
+	ErrorCodes               []int         `json:",omitempty"` // that outlier detection takes for errors, sorted; none means those from 500 on
 	IdleTimeout              time.Duration // pooled connections; 0 for the default
 	Speaks                   Version       // of HTTP, as requests are sent
 	PanicThreshold           float64       // healthy share (0 to 1) below which all endpoints are used
@@ -456,6 +470,8 @@ type UpstreamTLS struct {
 	// CA and Certificate, for TLS to the outside: PEM. Empty CA means the system's roots.
 	CA          []byte
 	Certificate *KeyPair
+	// CRL holds revocation lists in PEM, one of each authority of CA; empty takes what the chain proves.
+	CRL []byte `json:",omitempty"`
 	// SkipVerify accepts any server certificate (only by the user's explicit insecureSkipVerify).
 	SkipVerify bool
 }

@@ -3,6 +3,7 @@ package decode
 import (
 	"cmp"
 	"math"
+	"slices"
 	"time"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
@@ -206,7 +207,13 @@ func (d *decoder) protocolOptions(name string, a *anypb.Any, c *conf.Cluster) {
 	if !d.typed(a, m) {
 		return
 	}
-	d.only(m, "common_http_protocol_options", "explicit_http_config", "use_downstream_protocol_config", "auto_config")
+	d.only(m, "common_http_protocol_options", "explicit_http_config", "use_downstream_protocol_config", "auto_config", "outlier_detection")
+	if o := m.GetOutlierDetection(); o != nil {
+		d.at("outlier_detection", func() {
+			d.only(o, "error_matcher")
+			d.at("error_matcher", func() { c.ErrorCodes = slices.Compact(slices.Sorted(slices.Values(d.errorCodes(o.GetErrorMatcher())))) })
+		})
+	}
 	d.at("common_http_protocol_options", func() {
 		o := m.GetCommonHttpProtocolOptions()
 		d.only(o, "idle_timeout", "max_requests_per_connection", "max_connection_duration")

@@ -2,9 +2,11 @@ package decode
 
 import (
 	"cmp"
+	"strconv"
 	"time"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/matcher/v3"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/weftmesh/weft/internal/proxy/conf"
@@ -55,4 +57,29 @@ func (d *decoder) outlier(m *clusterv3.OutlierDetection) *conf.Outlier {
 	o.LocalFailurePercentage = o.FailurePercentage
 	o.LocalFailurePercentage.Enforce = enforce("enforcing_failure_percentage_local_origin", m.GetEnforcingFailurePercentageLocalOrigin(), 0)
 	return o
+}
+
+// errorCodes decodes a condition on responses: statuses, or one of several.
+func (d *decoder) errorCodes(m *matcherv3.MatchPredicate) (codes []int) {
+	switch r := m.GetRule().(type) {
+	case *matcherv3.MatchPredicate_OrMatch:
+		each(d, "or_match.rules", r.OrMatch.GetRules(), func(m *matcherv3.MatchPredicate) { codes = append(codes, d.errorCodes(m)...) })
+	case *matcherv3.MatchPredicate_HttpResponseHeadersMatch:
+		d.at("http_response_headers_match.headers", func() {
+			h := r.HttpResponseHeadersMatch.GetHeaders()
+			if len(h) != 1 {
+				d.fail("wants one field, has %d", len(h))
+				return
+			}
+			f := d.headerMatch(h[0])
+			code, err := strconv.Atoi(f.Value.Value)
+			if f.Name != ":status" || f.Value.Kind != conf.Exact || f.Value.IgnoreCase || f.Present || f.Range != nil || f.Invert || f.MissingAsEmpty || err != nil {
+				d.fail("only an exact :status is supported")
+			}
+			codes = append(codes, code)
+		})
+	default:
+		d.fail("only http_response_headers_match and or_match are supported")
+	}
+	return codes
 }

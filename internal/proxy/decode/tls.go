@@ -149,7 +149,7 @@ func (d *decoder) upstreamSocket(m *corev3.TransportSocket) (t *conf.UpstreamTLS
 func (d *decoder) upstream(m *tlsv3.UpstreamTlsContext) *conf.UpstreamTLS {
 	d.only(m, "common_tls_context", "sni")
 	c := d.common(m.GetCommonTlsContext())
-	t := &conf.UpstreamTLS{Workload: c.workload, SNI: m.GetSni(), ALPN: c.alpn, SANs: c.sans, CA: c.ca, SkipVerify: c.anyPeer}
+	t := &conf.UpstreamTLS{Workload: c.workload, SNI: m.GetSni(), ALPN: c.alpn, SANs: c.sans, CA: c.ca, CRL: c.crl, SkipVerify: c.anyPeer}
 	if len(c.certificates) > 0 {
 		t.Certificate = &c.certificates[0]
 	}
@@ -164,8 +164,6 @@ func (d *decoder) upstream(m *tlsv3.UpstreamTlsContext) *conf.UpstreamTLS {
 		d.fail("common_tls_context: peers of the mesh are always verified")
 	case c.pins():
 		d.fail("common_tls_context: verify_certificate_hash and verify_certificate_spki are not supported towards upstreams")
-	case c.crl != nil:
-		d.fail("common_tls_context: revocation lists are not supported towards upstreams")
 	}
 	if p := c.params; p != nil {
 		d.at("common_tls_context.tls_params", func() { d.fail("is not supported towards upstreams") })

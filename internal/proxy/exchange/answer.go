@@ -43,7 +43,7 @@ func (x *Exchange) answerByRoute() {
 
 // clientScheme is what the client used towards the outermost proxy.
 func (d *Client) clientScheme(r *message.Request) string {
-	if d.Direction == Gateway {
+	if d.HTTP != nil && d.HTTP.UseRemoteAddress {
 		return d.Scheme()
 	}
 	if v, ok := r.Header.Get("X-Forwarded-Proto"); ok && v == "https" {
@@ -61,6 +61,7 @@ func (x *Exchange) answerError() {
 	if x.err.Kind == failure.RefusedMethod {
 		x.res.Header.Add("Allow", "") // what CONNECT asks for, a tunnel's end, has no method here (RFC 9110 section 15.5.6)
 	}
+	x.tellAttempts()
 	text := x.err.Public()
 	if x.d.inMesh() {
 		if x.err.Kind != failure.Denied && x.err.Kind != failure.Injected {

@@ -25,7 +25,7 @@ func (x *Exchange) authorize() bool {
 	}
 	in := authz.Input{Peer: x.d.PeerURI, Request: &x.Req, Source: x.d.Direct.Addr(), Remote: x.d.Remote.Addr(),
 		Destination: x.d.Destination.Addr(), Port: x.d.Port, SNI: x.d.SNI}
-	x.verdict = authz.Evaluate(x.http.RBAC, &in)
+	x.verdict = authz.Evaluate(x.http.Policies(x.matched.Route), &in)
 	if x.verdict.Allowed {
 		return true
 	}

@@ -122,7 +122,7 @@ func (r *race) drop(one *runner) {
 	if one.err != nil {
 		r.x.cluster.Balancer.Report(one.to.Host, balance.Broken, r.x.p.Now().Sub(one.tried), failure.Unanswered("receive", one.err))
 	} else {
-		r.x.cluster.Balancer.Report(one.to.Host, balance.OutcomeOf(one.res.Status), r.x.p.Now().Sub(one.tried), nil)
+		r.x.cluster.Balancer.Report(one.to.Host, r.x.cluster.Balancer.OutcomeOf(one.res.Status), r.x.p.Now().Sub(one.tried), nil)
 	}
 	r.end(one)
 }

@@ -7,7 +7,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/weftmesh/weft/internal/proxy/balance"
 	"github.com/weftmesh/weft/internal/proxy/failure"
 	http1 "github.com/weftmesh/weft/internal/proxy/http"
 	"github.com/weftmesh/weft/internal/proxy/relay"
@@ -36,7 +35,7 @@ func (x *Exchange) receive() bool {
 		x.learnIdle()
 	}
 	if code := x.grpcStatus(); !x.isGRPC || code >= 0 || x.res.Status != 200 { // else the trailers will say how it went
-		x.cluster.Balancer.Report(x.to.Host, balance.OutcomeOf(x.meaning(code)), now.Sub(x.tried), nil)
+		x.cluster.Balancer.Report(x.to.Host, x.cluster.Balancer.OutcomeOf(x.meaning(code)), now.Sub(x.tried), nil)
 	}
 	x.answering()
 	x.err = nil

@@ -8,7 +8,6 @@ import (
 	"strings"
 	"unsafe"
 
-	"github.com/weftmesh/weft/internal/proxy/balance"
 	"github.com/weftmesh/weft/internal/proxy/conf"
 	"github.com/weftmesh/weft/internal/proxy/failure"
 	"github.com/weftmesh/weft/internal/proxy/filter/headers"
@@ -134,7 +133,7 @@ func (x *Exchange) ended() {
 	}
 	code := grpc.StatusOf(x.call.Trailers(), x.grpcStatus())
 	if x.grpc == "" {
-		x.cluster.Balancer.Report(x.to.Host, balance.OutcomeOf(x.meaning(code)), x.Start.Add(x.upstreamTime).Sub(x.tried), nil)
+		x.cluster.Balancer.Report(x.to.Host, x.cluster.Balancer.OutcomeOf(x.meaning(code)), x.Start.Add(x.upstreamTime).Sub(x.tried), nil)
 	}
 	x.grpc = grpc.Text(code)
 }
@@ -234,14 +233,19 @@ func (x *Exchange) dressResponse() {
 		h.Add("Set-Cookie", x.sticky)
 	}
 	if x.matched.Route != nil && x.split != nil {
-		if x.matched.Host.AttemptCountBack {
-			h.Set(attemptHeader, strconv.Itoa(x.attempt))
-		}
+		x.tellAttempts()
 		x.applyResponse()
 	}
 	x.markOrigin()
 	x.markLimits()
 	x.advertise()
+}
+
+// tellAttempts tells the client how many attempts there were, where the virtual host wants that.
+func (x *Exchange) tellAttempts() {
+	if x.attempt > 0 && x.matched.Host != nil && x.matched.Host.AttemptCountBack {
+		x.res.Header.Set(attemptHeader, strconv.Itoa(x.attempt))
+	}
 }
 
 func (x *Exchange) applyResponse() {

@@ -73,13 +73,19 @@ func Config(u *conf.UpstreamTLS, p Protocol, source *identity.Source, clock func
 			return nil, errors.New("upstream tls: CA: no PEM certificate in it")
 		}
 	}
+	revoked, err := identity.ParseRevocations(u.CRL, "server", clock)
+	if err != nil {
+		return nil, err
+	}
 	switch {
 	case u.SkipVerify:
 		c.InsecureSkipVerify = true
 	case len(u.SANs) > 0 || u.SNI == "":
 		// crypto/tls compares the name with the SNI only; here it is the list that decides.
 		c.InsecureSkipVerify = true
-		c.VerifyConnection = verifySANs(c.RootCAs, u.SANs, clock)
+		c.VerifyConnection = verifySANs(c.RootCAs, u.SANs, revoked, clock)
+	case revoked.Any():
+		c.VerifyConnection = func(s tls.ConnectionState) error { return revoked.Check(s.VerifiedChains) }
 	}
 	return c, nil
 }
@@ -114,8 +120,8 @@ func matchesAny(sans []conf.StringMatch, name string) bool {
 	return false
 }
 
-// verifySANs verifies the chain, and that one of the leaf's names is accepted.
-func verifySANs(roots *x509.CertPool, sans []conf.StringMatch, clock func() time.Time) func(tls.ConnectionState) error {
+// verifySANs verifies the chain, that nothing in it is revoked, and that one of the leaf's names is accepted.
+func verifySANs(roots *x509.CertPool, sans []conf.StringMatch, revoked identity.Revocations, clock func() time.Time) func(tls.ConnectionState) error {
 	return func(state tls.ConnectionState) error {
 		if len(state.PeerCertificates) == 0 {
 			return errors.New("tls: the server showed no certificate")
@@ -128,7 +134,11 @@ func verifySANs(roots *x509.CertPool, sans []conf.StringMatch, clock func() time
 			o.Intermediates.AddCert(c)
 		}
 		leaf := state.PeerCertificates[0]
-		if _, err := leaf.Verify(o); err != nil {
+		chains, err := leaf.Verify(o)
+		if err == nil {
+			err = revoked.Check(chains)
+		}
+		if err != nil {
 			return err
 		}
 		if len(sans) == 0 || slices.ContainsFunc(names(leaf), func(n string) bool { return matchesAny(sans, n) }) {

@@ -37,6 +37,9 @@ func (s Secret) Check(cred Credential) string {
 			return "has no certificate in ca.crt"
 		}
 	}
+	if cred.CA && len(s.CRL) > 0 && s.CA == nil {
+		return "has revocation lists in ca.crl, and no ca.crt beside them"
+	}
 	if problem := revocations(s.CRL); cred.CA && problem != "" {
 		return "has no usable revocation list in ca.crl (" + problem + ")"
 	}

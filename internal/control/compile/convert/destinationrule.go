@@ -201,13 +201,19 @@ func (p *Part) outlier(o *networkingapi.OutlierDetection, field string) *model.O
 		p.Err("ConflictingFields", field+".consecutiveLocalOriginFailures", "set splitExternalLocalOriginErrors", "it counts only where local failures are told from others")
 	}
 	p.only(o, field, "splitExternalLocalOriginErrors", "consecutiveLocalOriginFailures", "consecutiveGatewayErrors",
-		"consecutive5xxErrors", "interval", "baseEjectionTime", "maxEjectionPercent", "minHealthPercent")
+		"consecutive5xxErrors", "interval", "baseEjectionTime", "maxEjectionPercent", "minHealthPercent", "outlierDetectionHttpErrorCodes")
+	for i, code := range o.OutlierDetectionHttpErrorCodes {
+		if code < 100 || code > 599 {
+			p.Err("InvalidStatus", At(field+".outlierDetectionHttpErrorCodes", i), "", "%d is not between 100 and 599", code)
+		}
+	}
 	return &model.Outlier{
 		Consecutive5xx: number(o.Consecutive_5XxErrors), ConsecutiveGateway: number(o.ConsecutiveGatewayErrors),
 		ConsecutiveLocal: number(o.ConsecutiveLocalOriginFailures), SplitLocalOrigin: o.SplitExternalLocalOriginErrors,
 		Interval: p.timeout(o.Interval, field+".interval"), BaseEjection: p.timeout(o.BaseEjectionTime, field+".baseEjectionTime"),
 		MaxEjectionPercent: uint32(p.percent(float64(o.MaxEjectionPercent), field+".maxEjectionPercent")),
 		MinHealthPercent:   uint32(p.percent(float64(o.MinHealthPercent), field+".minHealthPercent")),
+		ErrorCodes:         o.OutlierDetectionHttpErrorCodes,
 	}
 }
 
@@ -245,7 +251,7 @@ func (p *Part) clientTLS(t *networkingapi.ClientTLSSettings, field string) *mode
 	case t.CredentialName != "":
 		p.Credentials = append(p.Credentials, Credential{Name: t.CredentialName, Field: field + ".credentialName",
 			Pair: t.Mode == networkingapi.ClientTLSSettings_MUTUAL, CA: true,
-			Take: func(s Secret) { out.Certificate, out.Key, out.CA = s.Certificate, s.Key, s.CA }})
+			Take: func(s Secret) { out.Certificate, out.Key, out.CA, out.CRL = s.Certificate, s.Key, s.CA, s.CRL }})
 	}
 	return out
 }

@@ -5,12 +5,14 @@ package consul
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -27,8 +29,9 @@ const Layer = "consul"
 
 // Options of New. Address is required.
 type Options struct {
-	Address string // "http://host:8500"
-	Token   string // ACL token; empty for none
+	Address string      // "http://host:8500"
+	Token   string      // ACL token; empty for none
+	TLS     *tls.Config // for "https"; nil for the system's roots
 	// Namespace is where the ServiceEntries are; source.DefaultNamespace when empty.
 	Namespace string
 	// Check judges one decoded object (compile.Check); an error finding refuses it. Nil accepts everything.
@@ -42,6 +45,11 @@ type Source struct {
 	log     *slog.Logger
 	client  *http.Client
 	intake  source.Intake
+
+	mu      sync.Mutex
+	failing map[string]bool // paths that could not be read the last time
+	told    map[string]bool // reasons that were logged since everything could be read
+	hidden  bool            // it was logged that the token hides services
 }
 
 // New checks the options; it does not touch the network.
@@ -57,8 +65,8 @@ func New(o Options) (*Source, error) {
 		o.Log = slog.Default()
 	}
 	t := http.DefaultTransport.(*http.Transport).Clone()
-	t.MaxIdleConnsPerHost = 100
-	return &Source{options: o, log: o.Log, client: &http.Client{Transport: t}}, nil
+	t.MaxIdleConnsPerHost, t.TLSClientConfig = 100, o.TLS
+	return &Source{options: o, log: o.Log, client: &http.Client{Transport: t}, failing: map[string]bool{}, told: map[string]bool{}}, nil
 }
 
 // Run implements source.Source. It first publishes when every service of the catalog has told its instances.
@@ -71,7 +79,7 @@ func (s *Source) Run(ctx context.Context, publish func(source.Change)) error {
 		r.followed.Wait()
 		s.client.CloseIdleConnections()
 	}()
-	s.poll(ctx, "/v1/catalog/services", func(body []byte) error {
+	s.poll(ctx, servicesPath, func(body []byte) error {
 		var names map[string][]string
 		if err := json.Unmarshal(body, &names); err != nil {
 			return err
@@ -113,6 +121,7 @@ func (r *run) take(ctx context.Context, names map[string][]string) {
 		if _, there := names[name]; !there {
 			one.stop()
 			<-one.ended
+			r.reads(healthPath + name)
 			delete(r.services, name)
 			r.intake.Update(nil, []source.Key{r.key(name)})
 		}
@@ -134,7 +143,7 @@ func (r *run) take(ctx context.Context, names map[string][]string) {
 
 func (r *run) follow(ctx context.Context, name string, one *service) {
 	var once sync.Once
-	r.poll(ctx, "/v1/health/service/"+url.PathEscape(name), func(body []byte) error {
+	r.poll(ctx, healthPath+name, func(body []byte) error {
 		var all []instance
 		if err := json.Unmarshal(body, &all); err != nil {
 			return err
@@ -151,6 +160,12 @@ func (r *run) follow(ctx context.Context, name string, one *service) {
 		return nil
 	})
 }
+
+// Where Consul tells its services, and the instances of one.
+const (
+	servicesPath = "/v1/catalog/services"
+	healthPath   = "/v1/health/service/"
+)
 
 // waitTime is how long Consul holds a question back for which there is no news. It adds up to a sixteenth.
 const waitTime = 4 * time.Minute
@@ -176,12 +191,13 @@ func (s *Source) poll(ctx context.Context, path string, take func([]byte) error)
 			}
 			index = next
 			pause = firstPause
+			s.reads(path)
 			continue
 		}
 		if ctx.Err() != nil {
 			return
 		}
-		s.log.Warn("Consul cannot be read; "+s.intake.Meanwhile(), "path", path, "error", err, "again in", pause)
+		s.fails(path, err)
 		t := time.NewTimer(pause/2 + rand.N(pause/2))
 		select {
 		case <-ctx.Done():
@@ -192,13 +208,60 @@ func (s *Source) poll(ctx context.Context, path string, take func([]byte) error)
 	}
 }
 
+// maxReasons bounds the lines that one failure of Consul can bring.
+const maxReasons = 10
+
+// fails notes that a path cannot be read. Each reason is logged once until everything can be read again: there may be thousands of
+// paths.
+func (s *Source) fails(path string, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.failing[path] = true
+	if u := (*url.Error)(nil); errors.As(err, &u) {
+		err = u.Err
+	}
+	if op := (*net.OpError)(nil); errors.As(err, &op) && op.Op != "dial" {
+		err = op.Err // without our port, which differs from path to path
+	}
+	reason := err.Error()
+	if s.told[reason] || len(s.told) >= maxReasons {
+		return
+	}
+	s.told[reason] = true
+	s.log.Warn("Consul cannot be read; "+s.intake.Meanwhile()+"; trying again", "path", path, "error", reason)
+}
+
+// reads notes that a path can be read, or need not be any more.
+func (s *Source) reads(path string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.failing[path] {
+		return
+	}
+	if delete(s.failing, path); len(s.failing) == 0 {
+		clear(s.told)
+		s.log.Info("Consul is read again")
+	}
+}
+
+// hides takes from an answer whether the token hides services. Consul then answers as if they were not there.
+func (s *Source) hides(h http.Header) {
+	hidden := h.Get("X-Consul-Results-Filtered-By-Acls") == "true" || s.options.Token == "" && h.Get("X-Consul-Default-Acl-Policy") == "deny"
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if hidden && !s.hidden {
+		s.log.Warn("Consul's ACLs hide services; the mesh does not know them", "hint", "give a token with service:read and node:read in CONSUL_HTTP_TOKEN")
+	}
+	s.hidden = hidden
+}
+
 // maxAnswer bounds what is read of one answer, in bytes.
 const maxAnswer = 64 << 20
 
 func (s *Source) ask(ctx context.Context, path string, index uint64) (body []byte, next uint64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, waitTime+waitTime/8)
 	defer cancel()
-	at := fmt.Sprintf("%s%s?index=%d&wait=%s", strings.TrimSuffix(s.options.Address, "/"), path, index, waitTime)
+	at := fmt.Sprintf("%s%s?index=%d&wait=%s", strings.TrimSuffix(s.options.Address, "/"), (&url.URL{Path: path}).EscapedPath(), index, waitTime)
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, at, nil)
 	if err != nil {
 		return nil, 0, err
@@ -220,6 +283,9 @@ func (s *Source) ask(ctx context.Context, path string, index uint64) (body []byt
 	next, err = strconv.ParseUint(answer.Header.Get("X-Consul-Index"), 10, 64)
 	if err != nil || next == 0 {
 		return nil, 0, errors.New("the answer has no X-Consul-Index")
+	}
+	if path == servicesPath {
+		s.hides(answer.Header)
 	}
 	return body, next, nil
 }

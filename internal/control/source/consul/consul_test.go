@@ -4,12 +4,15 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os/exec"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -136,4 +139,66 @@ func TestHealth(t *testing.T) {
 	if f := l.Last().Findings; len(f) > 0 {
 		t.Errorf("got %v", f)
 	}
+}
+
+// TestTold: each reason for which Consul cannot be read is logged once, and so is that it is read again, or hides services.
+func TestTold(t *testing.T) {
+	var mu sync.Mutex
+	answer := func(w http.ResponseWriter) { http.Error(w, "not now", http.StatusInternalServerError) }
+	asked := make(chan struct{}, 1000)
+	fake := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		w.Header().Set("X-Consul-Index", fmt.Sprint(len(asked)+1))
+		answer(w)
+		asked <- struct{}{}
+	}))
+	defer fake.Close()
+	var log lines
+	s, err := New(Options{Address: fake.URL, Log: slog.New(slog.NewTextHandler(&log, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- s.Run(ctx, func(source.Change) {}) }() // ends with cancel
+	for range 3 {
+		<-asked
+	}
+	mu.Lock()
+	answer = func(w http.ResponseWriter) {
+		w.Header().Set("X-Consul-Default-ACL-Policy", "deny")
+		_, _ = w.Write([]byte("{}"))
+	}
+	mu.Unlock()
+	for range 3 {
+		<-asked
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	for word, want := range map[string]int{"not now": 1, "nothing is served before": 1, "read again": 1, "ACLs hide services": 1} {
+		if got := strings.Count(log.String(), word); got != want {
+			t.Errorf("%q is logged %d times, want %d:\n%s", word, got, want, log.String())
+		}
+	}
+}
+
+// lines is a log.
+type lines struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (l *lines) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(b)
+}
+
+func (l *lines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
 }

@@ -30,7 +30,11 @@ func (s *Store) KeepStatuses(ctx context.Context, name string, changes func(cont
 		w := writer{Store: s, term: t, input: input}
 		changed := changes(ctx)
 		for ctx.Err() == nil {
-			if err := w.writeAll(ctx); err != nil && ctx.Err() == nil {
+			err := w.catchUp(ctx)
+			if err == nil {
+				err = w.writeAll(ctx)
+			}
+			if err != nil && ctx.Err() == nil {
 				s.log.Warn("statuses cannot be written to etcd; trying again", "error", err, "in", failedPause)
 			}
 			if !w.await(ctx, changed) {
@@ -45,6 +49,26 @@ type writer struct {
 	*Store
 	term  Term
 	input func() status.Input
+	ready bool // the view has what was written before the term
+}
+
+// catchUp waits until the view has what the leader before has written, which would be written again otherwise.
+func (w *writer) catchUp(ctx context.Context) error {
+	if w.ready {
+		return nil
+	}
+	at := w.options.Prefix + statusesPart
+	last, err := w.client.Get(ctx, at, append(clientv3.WithLastRev(), clientv3.WithKeysOnly())...)
+	if err != nil {
+		return w.failed("read", at, err)
+	}
+	for _, kv := range last.Kvs {
+		if err := w.Store.await(ctx, kv.ModRevision); err != nil {
+			return err
+		}
+	}
+	w.ready = true
+	return nil
 }
 
 // await waits for a change and what follows it closely. False when the context ends.
@@ -122,7 +146,7 @@ func (w *writer) write(ctx context.Context, ops []clientv3.Op) error {
 	case !answer.Succeeded:
 		return errLeaseEnded
 	}
-	return nil
+	return w.Store.await(ctx, answer.Header.Revision) // the next look at what is there sees it
 }
 
 func (s *Store) statusAt(k source.Key) string { return s.options.Prefix + statusesPart + path(k) }
