@@ -31,7 +31,7 @@ const maxFreeLanes = 64
 
 // serveHTTP2 serves streams until the connection ends.
 func (d *downstream) serveHTTP2() {
-	v := &session{d: d, conn: http2.NewServerConn(d.conn, d.scheme(), d.options2())}
+	v := &session{d: d, conn: http2.NewServerConn(d.conn, d.Scheme(), d.options2())}
 	t := d.track
 	t.Conn = d.conn
 	drain := sync.OnceFunc(func() {
@@ -47,12 +47,12 @@ func (d *downstream) serveHTTP2() {
 func (d *downstream) options2() *http2.Options {
 	o := *http2.DefaultOptions()
 	o.IdleTimeout = defaultIdle
-	if d.http != nil {
-		if d.http.IdleTimeout > 0 {
-			o.IdleTimeout = d.http.IdleTimeout
+	if d.HTTP != nil {
+		if d.HTTP.IdleTimeout > 0 {
+			o.IdleTimeout = d.HTTP.IdleTimeout
 		}
-		if d.http.MaxHeaderBytes > 0 {
-			o.HeadBytes = d.http.MaxHeaderBytes
+		if d.HTTP.MaxHeaderBytes > 0 {
+			o.HeadBytes = d.HTTP.MaxHeaderBytes
 		}
 	}
 	return &o
@@ -95,18 +95,18 @@ func (v *session) serve(s *http2.ServerStream) {
 		return
 	}
 	l.side.ServerStream = s
-	x := p.begin(&l.downstream, l.side)
-	h := x.req.Header
+	x := p.carrier.Begin(&l.Client, l.side)
+	h := x.Req.Header
 	h.CopyFrom(&s.Request().Header)
-	x.req = *s.Request()
-	x.req.Header, x.req.Scheme = h, l.scheme()
+	x.Req = *s.Request()
+	x.Req.Header, x.Req.Scheme = h, l.Scheme()
 	if bad := s.Refusal(); bad != nil {
-		x.refuse(failure.Malformed, bad.Status, bad)
+		x.Refuse(failure.Malformed, bad.Status, bad)
 	} else {
-		x.carry()
+		x.Carry()
 	}
 	s.EndExchange()
-	p.discard(x)
+	p.carrier.Discard(x)
 	l.side.End()
 	v.give(l)
 }

@@ -1,4 +1,4 @@
-package proxy
+package exchange
 
 import (
 	"fmt"
@@ -9,7 +9,7 @@ import (
 )
 
 // pick chooses the endpoint of the attempt.
-func (x *exchange) pick() bool {
+func (x *Exchange) pick() bool {
 	if !x.counted {
 		if !x.breaker().Request() {
 			return x.fail(failure.Overflow, "pick", fmt.Errorf("cluster %s: %d under way, and no more are allowed", x.cluster.Conf.Name, x.limits().MaxRequests))
@@ -26,41 +26,41 @@ func (x *exchange) pick() bool {
 	if x.cluster.Conf.Policy.Hashed() && !x.choice.Hashed {
 		x.hash()
 	}
-	to := x.cluster.PickFor(x.req.Authority, &x.choice, x.direct)
+	to := x.cluster.PickFor(x.Req.Authority, &x.choice, x.direct)
 	if to == nil {
 		return x.fail(failure.NoHealthy, "pick", x.cluster.WhyNone())
 	}
 	x.to = to
 	x.to.Host.Begin()
 	x.using = true
-	if x.req.Authority == "" {
-		x.req.Authority = x.cluster.Authority(to)
+	if x.Req.Authority == "" {
+		x.Req.Authority = x.cluster.Authority(to)
 	}
 	return true
 }
 
 // high reports whether the route gives the request the priority HIGH.
-func (x *exchange) high() bool {
+func (x *Exchange) high() bool {
 	r := x.matched.Route
 	return r != nil && r.Forward != nil && r.Forward.High
 }
 
 // limits are the cluster's for the request's priority, breaker counts against them, and pool has its connections to the endpoint.
-func (x *exchange) limits() *conf.Limits {
+func (x *Exchange) limits() *conf.Limits {
 	if x.high() {
 		return &x.cluster.Conf.High
 	}
 	return &x.cluster.Conf.Limits
 }
 
-func (x *exchange) breaker() *upstream.Breaker {
+func (x *Exchange) breaker() *upstream.Breaker {
 	if x.high() {
 		return x.cluster.High
 	}
 	return x.cluster.Breaker
 }
 
-func (x *exchange) pool() *upstream.Pool {
+func (x *Exchange) pool() *upstream.Pool {
 	if x.high() {
 		return x.to.Pool.High(x.cluster.High)
 	}

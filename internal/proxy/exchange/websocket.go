@@ -1,4 +1,4 @@
-package proxy
+package exchange
 
 import (
 	"crypto/rand"
@@ -17,30 +17,30 @@ const (
 )
 
 // shake makes the request for a WebSocket fit for the version of x.call.
-func (x *exchange) shake() {
-	if !message.EqualFold(x.req.Upgrade, "websocket") {
+func (x *Exchange) shake() {
+	if !message.EqualFold(x.Req.Upgrade, "websocket") {
 		return
 	}
-	key, had := x.req.Header.Get(socketKey)
+	key, had := x.Req.Header.Get(socketKey)
 	switch {
 	case x.call.Shared():
 		x.socketKey = key // of the client, who expects its proof
-		x.req.Header.Del(socketKey)
+		x.Req.Header.Del(socketKey)
 	case !had && x.socketKey != "":
-		x.req.Header.Set(socketKey, x.socketKey)
+		x.Req.Header.Set(socketKey, x.socketKey)
 	case !had:
 		var nonce [16]byte
 		rand.Read(nonce[:])
 		x.socketKey = base64.StdEncoding.EncodeToString(nonce[:])
-		x.req.Header.Set(socketKey, x.socketKey)
+		x.Req.Header.Set(socketKey, x.socketKey)
 	}
 }
 
 // shaken makes the answer fit for the client's version.
-func (x *exchange) shaken() {
+func (x *Exchange) shaken() {
 	h := &x.res.Header
 	switch {
-	case !message.EqualFold(x.req.Upgrade, "websocket"):
+	case !message.EqualFold(x.Req.Upgrade, "websocket"):
 	case x.down.Shared():
 		h.Del(socketAccept)
 	case x.call.Shared() && x.socketKey != "":

@@ -1,4 +1,6 @@
-package proxy
+// Package exchange carries one request and its response through the proxy, in whatever versions of HTTP they come and go. Exchange.run is
+// the map of the way.
+package exchange
 
 import (
 	"errors"
@@ -23,10 +25,10 @@ import (
 	"github.com/weftmesh/weft/internal/telemetry"
 )
 
-// exchange is one request and its response on the way through the proxy. It is owned by the goroutine of the client's
+// Exchange is one request and its response on the way through the proxy. It is owned by the goroutine of the client's
 // connection; pump alone shares it with another goroutine, as said there.
-type exchange struct {
-	req message.Request
+type Exchange struct {
+	Req message.Request
 	res message.Response // the strings are the upstream connection's
 	progress
 
@@ -42,10 +44,10 @@ type exchange struct {
 // progress is the part of an exchange that begins anew with each request. It is apart so that no more than that is cleared.
 type progress struct {
 	// Set by begin.
-	p     *Proxy
-	d     *downstream
+	p     *Carrier
+	d     *Client
 	down  side.Client
-	start time.Time
+	Start time.Time
 
 	entered bool // the guard counts the request
 
@@ -107,7 +109,7 @@ type progress struct {
 	told         string         // why another proxy of the mesh answered with an error
 	unpaid       bool           // no other attempt was made, since as many retries as may be are under way
 	bodyGone     bool           // no other attempt was thought of, since the request's body was too long to be kept
-	hijacked     bool           // the connection carries another protocol now
+	Hijacked     bool           // the connection carries another protocol now
 	socketKey    string         // of the WebSocket handshake
 	status       int            // as sent to the client; 0 for none
 	received     int64
@@ -119,12 +121,12 @@ type progress struct {
 	answered     relay.Messages
 	upstreamTime time.Duration
 	upLocal      netip.AddrPort
-	end          time.Time
+	End          time.Time
 }
 
 // run carries one request from end to end.
-func (x *exchange) run() {
-	if x.req.Method == "CONNECT" {
+func (x *Exchange) run() {
+	if x.Req.Method == "CONNECT" {
 		x.establish()
 		return
 	}
@@ -135,8 +137,8 @@ func (x *exchange) run() {
 	x.record()
 }
 
-// carry is run for the goroutine of a client: a panic ends this exchange alone.
-func (x *exchange) carry() {
+// Carry is run for the goroutine of a client: a panic ends this exchange alone.
+func (x *Exchange) Carry() {
 	defer func() {
 		if cause := recover(); cause != nil {
 			x.panicked(cause)
@@ -146,10 +148,10 @@ func (x *exchange) carry() {
 }
 
 // panicked answers in place of a run that failed by a mistake of ours.
-func (x *exchange) panicked(cause any) {
-	x.p.panics.Add(1)
-	x.p.log.Error("a request's handling panicked", "client", x.d.remote, "method", x.req.Method, "authority", x.req.Authority,
-		"path", x.req.Path, "panic", fmt.Sprint(cause), "stack", string(debug.Stack()))
+func (x *Exchange) panicked(cause any) {
+	x.p.Panics.Add(1)
+	x.p.Log.Error("a request's handling panicked", "client", x.d.Remote, "method", x.Req.Method, "authority", x.Req.Authority,
+		"path", x.Req.Path, "panic", fmt.Sprint(cause), "stack", string(debug.Stack()))
 	x.fail(failure.Panicked, "proxy", errors.New("internal error"))
 	if x.call != nil {
 		x.call.Cut()
@@ -160,14 +162,14 @@ func (x *exchange) panicked(cause any) {
 	} else {
 		x.down.Break(uint32(http2.InternalError))
 	}
-	x.end = x.p.opt.Now()
+	x.End = x.p.Now()
 	x.keepFields()
 	x.release()
 	x.record()
 }
 
 // forward makes attempts until one is answered for good.
-func (x *exchange) forward() bool {
+func (x *Exchange) forward() bool {
 	x.mirror()
 	for x.attempt = 1; ; x.attempt++ {
 		ok := x.pick() && x.connect() && x.send() && x.receive()
@@ -177,13 +179,13 @@ func (x *exchange) forward() bool {
 	}
 }
 
-func (x *exchange) fail(k failure.Kind, op string, cause error) bool {
+func (x *Exchange) fail(k failure.Kind, op string, cause error) bool {
 	x.err = failure.New(k, op, cause)
 	return false
 }
 
 // gone ends the exchange because its client cannot be heard or told anything any more. err is what was noticed of that.
-func (x *exchange) gone(op string, err error) bool {
+func (x *Exchange) gone(op string, err error) bool {
 	if c, ok := x.down.(interface{ Err() error }); ok {
 		if own := c.Err(); own != nil {
 			err = own
@@ -193,28 +195,10 @@ func (x *exchange) gone(op string, err error) bool {
 	return false
 }
 
-// begin takes an exchange for the request that is about to be read.
-func (p *Proxy) begin(d *downstream, c side.Client) *exchange {
-	x := p.exchanges.Get().(*exchange)
-	x.p, x.d, x.down, x.start, x.upstreamTime = p, d, c, p.opt.Now(), -1
-	return x
-}
-
-// discard gives an exchange back. Nothing may point into it any more.
-func (p *Proxy) discard(x *exchange) {
-	x.req.Reset()
-	x.res.Reset()
-	x.progress = progress{}
-	if !x.entry.Start.IsZero() {
-		x.entry = telemetry.Entry{}
-	}
-	p.exchanges.Put(x)
-}
-
 // release gives everything back that the exchange holds of the cluster.
-func (x *exchange) release() {
+func (x *Exchange) release() {
 	if x.entered {
-		x.p.guard.LeaveRequest()
+		x.p.Guard.LeaveRequest()
 	}
 	x.giveBack(true)
 	if x.retrying {

@@ -1,4 +1,4 @@
-package proxy
+package exchange
 
 import (
 	"slices"
@@ -8,6 +8,7 @@ import (
 	"github.com/weftmesh/weft/internal/proxy/cluster"
 	"github.com/weftmesh/weft/internal/proxy/failure"
 	"github.com/weftmesh/weft/internal/proxy/filter/retry"
+	"github.com/weftmesh/weft/internal/proxy/grpc"
 	"github.com/weftmesh/weft/internal/proxy/message"
 	"github.com/weftmesh/weft/internal/proxy/side"
 )
@@ -15,7 +16,7 @@ import (
 // race is an exchange whose attempts are under way at the same time: each one that takes longer than its time gets a rival, and the
 // first good answer counts. The exchange's own goroutine makes the attempts, one of its own waits for each answer.
 type race struct {
-	x       *exchange
+	x       *Exchange
 	running []*runner
 	done    chan *runner
 }
@@ -31,15 +32,15 @@ type runner struct {
 }
 
 // hedges reports whether attempts may overlap: the policy wants it, the request does no harm twice, and all of it can be sent again.
-func (x *exchange) hedges() bool {
-	p, b := x.retries, x.req.Body
-	return p != nil && p.Hedge && p.PerTry > 0 && x.req.Upgrade == "" && x.pumping == nil && retry.Repeatable(&x.req) &&
+func (x *Exchange) hedges() bool {
+	p, b := x.retries, x.Req.Body
+	return p != nil && p.Hedge && p.PerTry > 0 && x.Req.Upgrade == "" && x.pumping == nil && retry.Repeatable(&x.Req) &&
 		(x.body != nil || b.Kind == message.NoBody || b == message.Body{Kind: message.Sized})
 }
 
 // race waits for the answer to the attempt that was sent, and to those that it sends besides. Of the client's leaving it takes no
 // notice: what it started ends with the first answer, or with the time-out of the whole.
-func (x *exchange) race() error {
+func (x *Exchange) race() error {
 	r := &race{x: x, done: make(chan *runner)}
 	r.start()
 	late := time.NewTimer(x.retries.PerTry)
@@ -98,7 +99,7 @@ func (r *race) rival() bool {
 
 // good reports whether an answer is worth taking while others are awaited.
 func (r *race) good(one *runner) bool {
-	a := retry.Attempt{Status: one.res.Status, GRPC: grpcOf(&one.res.Header, -1), Begun: true, Header: &one.res.Header}
+	a := retry.Attempt{Status: one.res.Status, GRPC: grpc.StatusOf(&one.res.Header, -1), Begun: true, Header: &one.res.Header}
 	return one.err == nil && !retry.Wanted(r.x.retries, &a, true)
 }
 
@@ -119,14 +120,14 @@ func (r *race) finish(one *runner) {
 // drop ends an attempt that failed while others run.
 func (r *race) drop(one *runner) {
 	if one.err != nil {
-		r.x.cluster.Balancer.Report(one.to.Host, balance.Broken, r.x.p.opt.Now().Sub(one.tried), failure.Unanswered("receive", one.err))
+		r.x.cluster.Balancer.Report(one.to.Host, balance.Broken, r.x.p.Now().Sub(one.tried), failure.Unanswered("receive", one.err))
 	} else {
-		r.x.cluster.Balancer.Report(one.to.Host, r.x.cluster.Balancer.OutcomeOf(one.res.Status), r.x.p.opt.Now().Sub(one.tried), nil)
+		r.x.cluster.Balancer.Report(one.to.Host, r.x.cluster.Balancer.OutcomeOf(one.res.Status), r.x.p.Now().Sub(one.tried), nil)
 	}
 	r.end(one)
 }
 
 func (r *race) end(one *runner) {
-	one.call.End(false, r.x.p.opt.Now())
+	one.call.End(false, r.x.p.Now())
 	one.to.Host.End()
 }

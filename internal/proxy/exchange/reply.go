@@ -1,4 +1,4 @@
-package proxy
+package exchange
 
 import (
 	"errors"
@@ -11,6 +11,7 @@ import (
 	"github.com/weftmesh/weft/internal/proxy/conf"
 	"github.com/weftmesh/weft/internal/proxy/failure"
 	"github.com/weftmesh/weft/internal/proxy/filter/headers"
+	"github.com/weftmesh/weft/internal/proxy/grpc"
 	http1 "github.com/weftmesh/weft/internal/proxy/http"
 	"github.com/weftmesh/weft/internal/proxy/http2"
 	"github.com/weftmesh/weft/internal/proxy/message"
@@ -19,8 +20,8 @@ import (
 )
 
 // reply delivers the upstream's response, or an answer of our own.
-func (x *exchange) reply(ok bool) {
-	if x.p.closing(x.d.direction == outbound) {
+func (x *Exchange) reply(ok bool) {
+	if x.p.Closing(x.d.Direction == Outbound) {
 		x.down.CloseAfter()
 	}
 	switch {
@@ -35,11 +36,11 @@ func (x *exchange) reply(ok bool) {
 	default:
 		x.answerError()
 	}
-	x.end = x.p.opt.Now()
+	x.End = x.p.Now()
 }
 
 // deliver relays the response as it comes.
-func (x *exchange) deliver() {
+func (x *Exchange) deliver() {
 	if x.res.Proto != message.HTTP2 {
 		http1.StripHopByHop(&x.res.Header)
 	}
@@ -47,14 +48,14 @@ func (x *exchange) deliver() {
 		return
 	}
 	if !x.d.inMesh() {
-		deletePrefixed(&x.res.Header, meshPrefix)
+		deletePrefixed(&x.res.Header, MeshPrefix)
 	}
 	if x.res.Body.Kind == message.Sized && x.res.Proto >= message.HTTP2 {
 		x.res.Body = withTrailers(x.res.Body, &x.res.Header)
 	}
 	x.dressResponse()
 	x.status = x.res.Status
-	x.grpc = grpcText(x.grpcStatus())
+	x.grpc = grpc.Text(x.grpcStatus())
 	if err := x.down.WriteResponse(&x.res); err != nil {
 		x.undeliverable(err)
 		return
@@ -69,11 +70,11 @@ func (x *exchange) deliver() {
 		return
 	}
 	if !x.atHand() {
-		x.watching = x.down.Await(x.call, x.start, x.pumping != nil)
+		x.watching = x.down.Await(x.call, x.Start, x.pumping != nil)
 	}
 	n, err := relay.CopyPaced(x.down, x.call, relay.Upstream, x.counting(&x.answered), x.pace(&x.receiving, x.call, x.down))
 	x.sent = n
-	left := x.watching && x.down.Awaited(x.p.opt.Now())
+	left := x.watching && x.down.Awaited(x.p.Now())
 	x.watching = false
 	if err == nil {
 		x.ended()
@@ -95,13 +96,13 @@ func (x *exchange) deliver() {
 }
 
 // atHand reports whether the whole body of the response lies in memory.
-func (x *exchange) atHand() bool {
+func (x *Exchange) atHand() bool {
 	b := x.res.Body
 	return b.Kind == message.Sized && int64(x.call.BodyBuffered()) >= b.Length
 }
 
 // abandoned reports whether the client has given the exchange up, which ends the call too.
-func (x *exchange) abandoned() bool {
+func (x *Exchange) abandoned() bool {
 	if x.down.Left() {
 		return true
 	}
@@ -118,7 +119,7 @@ func (x *exchange) abandoned() bool {
 }
 
 // counting gives the counter of messages for bodies that have any.
-func (x *exchange) counting(m *relay.Messages) *relay.Messages {
+func (x *Exchange) counting(m *relay.Messages) *relay.Messages {
 	if !x.isGRPC {
 		return nil
 	}
@@ -126,32 +127,32 @@ func (x *exchange) counting(m *relay.Messages) *relay.Messages {
 }
 
 // ended takes note of the status in the trailers of a call of gRPC, by which the endpoint is judged too.
-func (x *exchange) ended() {
+func (x *Exchange) ended() {
 	if !x.isGRPC && x.grpc == "" {
 		return
 	}
-	code := grpcOf(x.call.Trailers(), x.grpcStatus())
+	code := grpc.StatusOf(x.call.Trailers(), x.grpcStatus())
 	if x.grpc == "" {
-		x.cluster.Balancer.Report(x.to.Host, x.cluster.Balancer.OutcomeOf(x.meaning(code)), x.start.Add(x.upstreamTime).Sub(x.tried), nil)
+		x.cluster.Balancer.Report(x.to.Host, x.cluster.Balancer.OutcomeOf(x.meaning(code)), x.Start.Add(x.upstreamTime).Sub(x.tried), nil)
 	}
-	x.grpc = grpcText(code)
+	x.grpc = grpc.Text(code)
 }
 
 // Headers between our own proxies: why an answer was made by the mesh, that the workload behind never saw the request, and that
 // it saw it and broke off without a byte of an answer.
 const (
-	reasonHeader     = "X-Weft-Reason"
-	unsentHeader     = "X-Weft-Unsent"
-	unansweredHeader = "X-Weft-Unanswered"
+	ReasonHeader     = "X-Weft-Reason"
+	UnsentHeader     = "X-Weft-Unsent"
+	UnansweredHeader = "X-Weft-Unanswered"
 
-	// meshPrefix begins the names that only proxies of the mesh give to fields of responses.
-	meshPrefix = "X-Weft-"
+	// MeshPrefix begins the names that only proxies of the mesh give to fields of responses.
+	MeshPrefix = "X-Weft-"
 )
 
 // disbelieve removes what an endpoint that is no proxy of the mesh says in the mesh's name: retries depend on it.
-func (x *exchange) disbelieve() {
-	if x.d.direction == inbound || x.to.Raw.Source == nil {
-		deletePrefixed(&x.res.Header, meshPrefix)
+func (x *Exchange) disbelieve() {
+	if x.d.Direction == Inbound || x.to.Raw.Source == nil {
+		deletePrefixed(&x.res.Header, MeshPrefix)
 	}
 }
 
@@ -172,25 +173,25 @@ func deletePrefixed(h *message.Header, prefixes ...string) {
 // meshMade takes note of an error answer that another proxy of the mesh has made. To the outside it says no more than ours
 // would, but for fields that configuration has added, such as what is left of a limit: then it is answered here, and meshMade
 // reports true.
-func (x *exchange) meshMade() bool {
+func (x *Exchange) meshMade() bool {
 	code := x.grpcStatus()
 	if x.res.Status < 400 && (!x.isGRPC || code <= 0) {
 		return false
 	}
-	reason, ok := x.res.Header.Get(reasonHeader)
+	reason, ok := x.res.Header.Get(ReasonHeader)
 	if !ok {
 		return false
 	}
 	x.told = strings.Clone(reason)
-	x.res.Header.Del(unsentHeader)
-	x.res.Header.Del(unansweredHeader)
+	x.res.Header.Del(UnsentHeader)
+	x.res.Header.Del(UnansweredHeader)
 	if x.d.inMesh() {
 		return false
 	}
 	status := x.res.Status
 	x.dropResponse()
 	x.res = message.Response{Header: x.res.Header}
-	deletePrefixed(&x.res.Header, meshPrefix, "X-Envoy-", "Content-", "Grpc-")
+	deletePrefixed(&x.res.Header, MeshPrefix, "X-Envoy-", "Content-", "Grpc-")
 	if x.isGRPC {
 		x.answerGRPC(code, failure.PublicText(x.meaning(code)))
 		return true
@@ -201,13 +202,13 @@ func (x *exchange) meshMade() bool {
 }
 
 // toldBy reports whether the response is that of a proxy of the mesh, known by mutual TLS, with one of the headers above.
-func (x *exchange) toldBy(header string) bool {
+func (x *Exchange) toldBy(header string) bool {
 	_, ok := x.res.Header.Get(header)
 	return ok && x.to.Raw.Source != nil
 }
 
 // undeliverable is for a response that cannot be written. If that is the response's own fault, another one can.
-func (x *exchange) undeliverable(err error) {
+func (x *Exchange) undeliverable(err error) {
 	if errors.Is(err, http1.ErrBadHead) {
 		x.fail(failure.UpstreamMalformed, "reply", err)
 		x.answerError()
@@ -217,13 +218,13 @@ func (x *exchange) undeliverable(err error) {
 }
 
 // dressResponse makes the response's head ours: dates, names, and what the route changes.
-func (x *exchange) dressResponse() {
+func (x *Exchange) dressResponse() {
 	h := &x.res.Header
-	if x.http != nil && x.http.ServerName != "" && x.d.direction != inbound {
+	if x.http != nil && x.http.ServerName != "" && x.d.Direction != Inbound {
 		h.Set("Server", x.http.ServerName)
 	}
 	if _, ok := h.Get("Date"); !ok {
-		h.Add("Date", x.p.date(x.start))
+		h.Add("Date", x.p.date(x.Start))
 	}
 	if x.upstreamTime >= 0 {
 		h.Set("X-Envoy-Upstream-Service-Time", x.number(x.upstreamTime.Milliseconds()))
@@ -241,13 +242,13 @@ func (x *exchange) dressResponse() {
 }
 
 // tellAttempts tells the client how many attempts there were, where the virtual host wants that.
-func (x *exchange) tellAttempts() {
+func (x *Exchange) tellAttempts() {
 	if x.attempt > 0 && x.matched.Host != nil && x.matched.Host.AttemptCountBack {
 		x.res.Header.Set(attemptHeader, strconv.Itoa(x.attempt))
 	}
 }
 
-func (x *exchange) applyResponse() {
+func (x *Exchange) applyResponse() {
 	changes := [...]*conf.HeaderChange{nil, &x.matched.Route.Response, &x.matched.Host.Response, &x.table.Response}
 	if x.split != nil {
 		changes[0] = &x.split.Response
@@ -263,7 +264,7 @@ func (x *exchange) applyResponse() {
 }
 
 // number writes n into storage that lives as long as the exchange.
-func (x *exchange) number(n int64) string {
+func (x *Exchange) number(n int64) string {
 	b := strconv.AppendInt(x.digits[:0], n, 10)
 	return unsafe.String(unsafe.SliceData(b), len(b))
 }

@@ -1,4 +1,4 @@
-package proxy
+package exchange
 
 import (
 	"errors"
@@ -19,12 +19,12 @@ import (
 )
 
 // authorize asks the policies. Only inbound chains and gateways have any.
-func (x *exchange) authorize() bool {
+func (x *Exchange) authorize() bool {
 	if x.http == nil || len(x.http.RBAC) == 0 {
 		return true
 	}
-	in := authz.Input{Peer: x.d.peerURI, Request: &x.req, Source: x.d.direct.Addr(), Remote: x.d.remote.Addr(),
-		Destination: x.d.destination.Addr(), Port: x.d.port, SNI: x.d.sni}
+	in := authz.Input{Peer: x.d.PeerURI, Request: &x.Req, Source: x.d.Direct.Addr(), Remote: x.d.Remote.Addr(),
+		Destination: x.d.Destination.Addr(), Port: x.d.Port, SNI: x.d.SNI}
 	x.verdict = authz.Evaluate(x.http.Policies(x.matched.Route), &in)
 	if x.verdict.Allowed {
 		return true
@@ -35,24 +35,24 @@ func (x *exchange) authorize() bool {
 }
 
 // cors answers preflights by itself; other requests go on.
-func (x *exchange) cors() bool {
+func (x *Exchange) cors() bool {
 	rt := x.matched.Route
 	if rt == nil || rt.CORS == nil || x.http == nil || !x.http.CORS {
 		return true
 	}
-	x.origin = cors.Decide(rt.CORS, &x.req, x.matching.Random)
+	x.origin = cors.Decide(rt.CORS, &x.Req, x.matching.Random)
 	return x.origin != cors.Preflight && x.origin != cors.Unmatched
 }
 
 // markOrigin tells the browser in the response that the page may read it.
-func (x *exchange) markOrigin() {
+func (x *Exchange) markOrigin() {
 	if x.origin == cors.Actual {
-		cors.Mark(x.matched.Route.CORS, &x.req, &x.res.Header)
+		cors.Mark(x.matched.Route.CORS, &x.Req, &x.res.Header)
 	}
 }
 
 // inject delays and aborts as the route's fault says.
-func (x *exchange) inject() bool {
+func (x *Exchange) inject() bool {
 	if x.matched.Route == nil || x.matched.Route.Fault == nil {
 		return true
 	}
@@ -75,8 +75,8 @@ func (x *exchange) inject() bool {
 }
 
 // delay waits for the injected time, unless the client leaves before.
-func (x *exchange) delay() bool {
-	if x.down.Pause(x.p.ctx, x.fault.Delay, x.req.Body.Kind == message.NoBody) {
+func (x *Exchange) delay() bool {
+	if x.down.Pause(x.p.ctx, x.fault.Delay, x.Req.Body.Kind == message.NoBody) {
 		return true
 	}
 	if err := x.p.ctx.Err(); err != nil {
@@ -86,7 +86,7 @@ func (x *exchange) delay() bool {
 }
 
 // rewrite changes the request as table, virtual host, route and split say. Routes that answer by themselves end here.
-func (x *exchange) rewrite() bool {
+func (x *Exchange) rewrite() bool {
 	rt := x.matched.Route
 	if rt == nil {
 		return true
@@ -101,47 +101,47 @@ func (x *exchange) rewrite() bool {
 	for _, c := range changes {
 		x.apply(c)
 	}
-	rewrite.Forward(&x.req, rt.Forward, &rt.Match)
+	rewrite.Forward(&x.Req, rt.Forward, &rt.Match)
 	x.heed(rt.Forward)
 	return x.readAhead()
 }
 
 // heed takes out of the request what it asks of retries and time-outs, and does it for those that may ask: the workload behind the
 // proxy, and peers of the mesh.
-func (x *exchange) heed(f *conf.Forward) {
-	w := retry.Wanting(f.Retry, &x.req, x.d.inMesh())
+func (x *Exchange) heed(f *conf.Forward) {
+	w := retry.Wanting(f.Retry, &x.Req, x.d.inMesh())
 	if x.retries = w.Policy; !w.Timed {
 		return
 	}
 	if x.deadline = (time.Time{}); w.Timeout > 0 {
-		x.deadline = x.start.Add(w.Timeout + x.fault.Delay)
+		x.deadline = x.Start.Add(w.Timeout + x.fault.Delay)
 	}
 	if x.isGRPC {
 		x.limit()
 	}
 }
 
-func (x *exchange) apply(c *conf.HeaderChange) {
+func (x *Exchange) apply(c *conf.HeaderChange) {
 	if c.Fields() {
-		headers.Apply(&x.req.Header, c, x.operator)
+		headers.Apply(&x.Req.Header, c, x.operator)
 	}
 	if c.Host != "" {
-		x.req.Authority = c.Host
+		x.Req.Authority = c.Host
 	}
 }
 
 // translate takes a request of gRPC-Web for one of gRPC, where the listener says so.
-func (x *exchange) translate() {
+func (x *Exchange) translate() {
 	if x.http == nil || !x.http.GRPCWeb || x.isGRPC {
 		return
 	}
-	if call, ok := grpcweb.Enter(&x.req); ok {
+	if call, ok := grpcweb.Enter(&x.Req); ok {
 		x.down, x.isGRPC = side.NewWeb(x.down, call), true
 	}
 }
 
 // translated reports whether the request was one of gRPC-Web. What it is now knows HTTP/2 alone.
-func (x *exchange) translated() bool {
+func (x *Exchange) translated() bool {
 	_, ok := x.down.(*side.Web)
 	return ok
 }

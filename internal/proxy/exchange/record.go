@@ -1,21 +1,20 @@
-package proxy
+package exchange
 
 import (
-	"net/netip"
-	"slices"
 	"strings"
 
 	"github.com/weftmesh/weft/internal/proxy/conf"
 	"github.com/weftmesh/weft/internal/proxy/failure"
 	"github.com/weftmesh/weft/internal/proxy/message"
+	"github.com/weftmesh/weft/internal/proxy/record"
 	"github.com/weftmesh/weft/internal/telemetry"
 )
 
 // record counts and logs what happened.
-func (x *exchange) record() {
+func (x *Exchange) record() {
 	a := telemetry.Answer{Code: x.status, Flags: x.flags(), GRPC: x.grpc}
 	if e := x.edge(); e != nil {
-		e.Request(a, x.end.Sub(x.start), x.received, x.sent)
+		e.Request(a, x.End.Sub(x.Start), x.received, x.sent)
 		if x.isGRPC {
 			e.Messages(x.asked.Count(), x.answered.Count())
 		}
@@ -28,18 +27,18 @@ func (x *exchange) record() {
 		x.cluster.Tally.Count(attempts, x.status, x.err)
 	}
 	logs := x.accessLogs()
-	if x.p.access == nil && len(logs) == 0 {
+	if x.p.Book.Silent(logs) {
 		return
 	}
 	if x.entry.Start.IsZero() {
 		x.prepareEntry()
 	}
 	x.finishEntry(a)
-	x.p.writeAccess(&x.entry, logs)
+	x.p.Book.Write(&x.entry, logs)
 }
 
 // flags are the response flags: of the failure, of an injected delay, and of retries that were used up.
-func (x *exchange) flags() string {
+func (x *Exchange) flags() string {
 	flag := "-"
 	if x.err != nil {
 		flag = x.err.Flag()
@@ -54,47 +53,29 @@ func (x *exchange) flags() string {
 	if x.exhausted {
 		extra = append(extra, "URX")
 	}
-	return joinFlags(extra)
-}
-
-// flagOrder is the order in which Envoy writes several flags.
-// Source: envoy/stream_info/stream_info.h, CoreResponseFlag.
-var flagOrder = [...]string{"UH", "UT", "UR", "UF", "UC", "UO", "NR", "DI", "FI", "RL", "RLSE", "DC", "URX", "SI", "DPE", "UPE", "NC", "OM", "DR"}
-
-func joinFlags(set []string) string {
-	var b strings.Builder
-	for _, flag := range flagOrder {
-		if !slices.Contains(set, flag) {
-			continue
-		}
-		if b.Len() > 0 {
-			b.WriteByte(',')
-		}
-		b.WriteString(flag)
-	}
-	return b.String()
+	return record.JoinFlags(extra)
 }
 
 // codec names the client's version of HTTP as Envoy's details do.
-func (x *exchange) codec() string {
+func (x *Exchange) codec() string {
 	switch {
 	case !x.down.Shared():
 		return "http1"
-	case x.req.Proto == message.HTTP3:
+	case x.Req.Proto == message.HTTP3:
 		return "http3"
 	}
 	return "http2"
 }
 
 // prepareEntry takes what the heads say.
-func (x *exchange) prepareEntry() {
-	if x.p.access == nil && len(x.accessLogs()) == 0 {
+func (x *Exchange) prepareEntry() {
+	if x.p.Book.Silent(x.accessLogs()) {
 		return
 	}
-	e, h := &x.entry, &x.req.Header
-	e.Start, e.Method, e.Path, e.Authority = x.start, x.req.Method, x.req.Path, x.req.Authority
-	if x.req.Proto != 0 {
-		e.Protocol = x.req.Proto.String()
+	e, h := &x.entry, &x.Req.Header
+	e.Start, e.Method, e.Path, e.Authority = x.Start, x.Req.Method, x.Req.Path, x.Req.Authority
+	if x.Req.Proto != 0 {
+		e.Protocol = x.Req.Proto.String()
 	}
 	e.ForwardedFor, _ = h.Get("X-Forwarded-For")
 	e.UserAgent, _ = h.Get("User-Agent")
@@ -106,11 +87,11 @@ func (x *exchange) prepareEntry() {
 	}
 }
 
-func (x *exchange) finishEntry(a telemetry.Answer) {
+func (x *Exchange) finishEntry(a telemetry.Answer) {
 	e := &x.entry
 	e.Code, e.Flags, e.Received, e.Sent, e.GRPC = a.Code, a.Flags, x.received, x.sent, a.GRPC
-	e.Duration, e.UpstreamTime = x.end.Sub(x.start), x.upstreamTime
-	e.Remote, e.Local, e.ServerName, e.Peer = x.d.remote, x.d.destination, x.d.sni, x.d.peerURI
+	e.Duration, e.UpstreamTime = x.End.Sub(x.Start), x.upstreamTime
+	e.Remote, e.Local, e.ServerName, e.Peer = x.d.Remote, x.d.Destination, x.d.SNI, x.d.PeerURI
 	e.Details = "via_upstream"
 	if x.matched.Route != nil {
 		if e.Route = x.matched.Route.Name; x.matched.Route.Forward == nil {
@@ -134,12 +115,36 @@ func (x *exchange) finishEntry(a telemetry.Answer) {
 	}
 }
 
-// logTCP writes the line of a relayed connection.
-func (p *Proxy) logTCP(e *telemetry.Entry, d *downstream, upstreamHost string, local netip.AddrPort, logs []conf.AccessLog) {
-	if p.access == nil && len(logs) == 0 {
-		return
+// accessLogs are those that the configuration names for the request. Before its route is looked up, the connection's count.
+func (x *Exchange) accessLogs() []conf.AccessLog {
+	switch {
+	case x.http != nil:
+		return x.http.AccessLogs
+	case x.d.HTTP != nil:
+		return x.d.HTTP.AccessLogs
+	case x.d.Direction == Outbound && x.snapshot != nil && x.snapshot.Unknown != nil:
+		return x.snapshot.Unknown.AccessLogs
 	}
-	e.Remote, e.Local, e.ServerName, e.Peer = d.remote, d.destination, d.sni, d.peerURI
-	e.UpstreamHost, e.UpstreamLocal = upstreamHost, local
-	p.writeAccess(e, logs)
+	return nil
+}
+
+// keepFields takes the header fields that the formats name: the upstream's strings live no longer than the exchange holds its
+// connection.
+func (x *Exchange) keepFields() {
+	for _, l := range x.accessLogs() {
+		if l.Format == nil {
+			continue
+		}
+		x.entry.Request = keepFields(x.entry.Request, l.Format.Request, &x.Req.Header)
+		x.entry.Response = keepFields(x.entry.Response, l.Format.Response, &x.res.Header)
+	}
+}
+
+func keepFields(kept []telemetry.HeaderValue, names []string, h *message.Header) []telemetry.HeaderValue {
+	for _, name := range names {
+		if v, ok := h.Get(name); ok {
+			kept = append(kept, telemetry.HeaderValue{Name: name, Value: strings.Clone(v)})
+		}
+	}
+	return kept
 }

@@ -1,4 +1,4 @@
-package proxy
+package exchange
 
 import (
 	"errors"
@@ -12,7 +12,7 @@ import (
 )
 
 // again decides about another attempt and prepares it.
-func (x *exchange) again(ok bool) bool {
+func (x *Exchange) again(ok bool) bool {
 	if !x.wantsAgain(ok) {
 		return false
 	}
@@ -31,7 +31,7 @@ func (x *exchange) again(ok bool) bool {
 }
 
 // keep takes over what a pump that has ended has kept: the whole body, or what came of it so far.
-func (x *exchange) keep(p *pump) {
+func (x *Exchange) keep(p *pump) {
 	x.held, x.body, p.kept.held = p.kept.held, (*p.kept.held)[:p.kept.n], nil
 	x.partial = !x.down.BodyDone()
 	if x.isGRPC {
@@ -41,21 +41,21 @@ func (x *exchange) keep(p *pump) {
 }
 
 // wantsAgain asks safety first, then the policy, then the budgets.
-func (x *exchange) wantsAgain(ok bool) bool {
+func (x *Exchange) wantsAgain(ok bool) bool {
 	if ok && x.pumping != nil && x.matched.Route != nil {
-		if a := x.outcome(ok); retry.Wanted(x.retries, &a, retry.Repeatable(&x.req)) {
+		if a := x.outcome(ok); retry.Wanted(x.retries, &a, retry.Repeatable(&x.Req)) {
 			x.pumping.settle() // the answer may be here before the goroutine that has sent the body has run again
 		}
 	}
-	x.bodyGone = x.pumping != nil && x.pumping.dropped() && x.retries != nil && retry.Repeatable(&x.req)
+	x.bodyGone = x.pumping != nil && x.pumping.dropped() && x.retries != nil && retry.Repeatable(&x.Req)
 	if x.to == nil || x.pumping != nil && !x.pumping.whole() && !(!ok && x.resumes()) || !ok && x.err.Fault() == failure.OfClient || x.p.ctx.Err() != nil || x.expired() {
 		return false
 	}
-	if b := x.req.Body; b.Kind != message.NoBody && b != (message.Body{Kind: message.Sized}) && x.body == nil && x.pumping == nil && (x.spent || !x.unsent) {
-		x.bodyGone = x.retries != nil && retry.Repeatable(&x.req)
+	if b := x.Req.Body; b.Kind != message.NoBody && b != (message.Body{Kind: message.Sized}) && x.body == nil && x.pumping == nil && (x.spent || !x.unsent) {
+		x.bodyGone = x.retries != nil && retry.Repeatable(&x.Req)
 		return false
 	}
-	repeatable := retry.Repeatable(&x.req)
+	repeatable := retry.Repeatable(&x.Req)
 	if !ok && x.forFree(repeatable) {
 		return true
 	}
@@ -76,11 +76,11 @@ func (x *exchange) wantsAgain(ok bool) bool {
 }
 
 // outcome is how the attempt ended, as a policy sees it.
-func (x *exchange) outcome(ok bool) retry.Attempt {
+func (x *Exchange) outcome(ok bool) retry.Attempt {
 	a := retry.Attempt{Unsent: x.unsent, GRPC: -1, Begun: x.call != nil && x.call.ResponseStarted()}
 	if ok {
 		a.Status, a.GRPC, a.Begun, a.Header = x.res.Status, x.grpcStatus(), true, &x.res.Header
-		a.Unsent, a.Unanswered = x.toldBy(unsentHeader), x.toldBy(unansweredHeader)
+		a.Unsent, a.Unanswered = x.toldBy(UnsentHeader), x.toldBy(UnansweredHeader)
 	} else {
 		a.TimedOut = x.err.Kind == failure.UpstreamTimeout || x.err.Kind == failure.TryTimeout
 	}
@@ -89,14 +89,14 @@ func (x *exchange) outcome(ok bool) retry.Attempt {
 
 // resumes reports whether a request failed of which nobody has looked at a byte while its client still sends, and the sending can
 // be taken up where it was interrupted.
-func (x *exchange) resumes() bool {
+func (x *Exchange) resumes() bool {
 	return failure.Unprocessed(x.err) && x.pumping.resumable(x.down.Shared())
 }
 
 // forFree are the repetitions that need no policy. An endpoint was removed before it was tried, or it has refused the stream or
 // announced by GOAWAY that it does not look at it, or we had no descriptor for a connection and have made room: nobody has seen the request, and the next endpoint may be removed as well. Or,
 // once per exchange, it had closed a kept connection, as every server may at any time, without answering a byte.
-func (x *exchange) forFree(repeatable bool) bool {
+func (x *Exchange) forFree(repeatable bool) bool {
 	var u *upstream.Error
 	if errors.As(x.err, &u) && (u.Op == upstream.Closed || u.Ours()) || failure.Unprocessed(x.err) {
 		x.untaken++
@@ -112,7 +112,7 @@ func (x *exchange) forFree(repeatable bool) bool {
 // maxUntaken bounds how many endpoints a request may be offered to that do not take it.
 const maxUntaken = 8
 
-func (x *exchange) payRetry() bool {
+func (x *Exchange) payRetry() bool {
 	if !x.retrying {
 		if !x.breaker().Retry() {
 			x.cluster.Tally.RetryOverflow.Add(1)
@@ -124,12 +124,12 @@ func (x *exchange) payRetry() bool {
 }
 
 // backOff waits before the next attempt; false means that there is no time for one.
-func (x *exchange) backOff(p *conf.Retry, answered *message.Header) bool {
+func (x *Exchange) backOff(p *conf.Retry, answered *message.Header) bool {
 	if x.unsent && x.attempt == 1 {
 		return true
 	}
-	d := retry.Wait(p, x.attempt, answered, x.p.opt.Now(), x.p.random64())
-	if !x.deadline.IsZero() && x.p.opt.Now().Add(d).After(x.deadline) {
+	d := retry.Wait(p, x.attempt, answered, x.p.Now(), x.p.random64())
+	if !x.deadline.IsZero() && x.p.Now().Add(d).After(x.deadline) {
 		return false
 	}
 	wait := time.NewTimer(d)
@@ -143,7 +143,7 @@ func (x *exchange) backOff(p *conf.Retry, answered *message.Header) bool {
 }
 
 // dropResponse reads a short body of a response that is not delivered, so that the connection can be used again.
-func (x *exchange) dropResponse() {
+func (x *Exchange) dropResponse() {
 	var scrap [512]byte
 	for x.call.BodyBuffered() > 0 {
 		if _, err := x.call.ReadBody(scrap[:]); err != nil {

@@ -1,45 +1,50 @@
-package proxy
+package exchange
 
 import (
+	"errors"
 	"net/http"
+	"os"
 	"strconv"
 	"strings"
 
 	"github.com/weftmesh/weft/internal/proxy/failure"
 	"github.com/weftmesh/weft/internal/proxy/filter/cors"
+	"github.com/weftmesh/weft/internal/proxy/filter/retry"
 	"github.com/weftmesh/weft/internal/proxy/filter/rewrite"
+	"github.com/weftmesh/weft/internal/proxy/grpc"
+	http1 "github.com/weftmesh/weft/internal/proxy/http"
 	"github.com/weftmesh/weft/internal/proxy/message"
 )
 
 // answerByRoute gives the redirect or direct response that the route asks for, or its answer to a preflight.
-func (x *exchange) answerByRoute() {
+func (x *Exchange) answerByRoute() {
 	rt := x.matched.Route
 	x.res.Reset()
 	var body []byte
 	switch {
 	case x.origin == cors.Preflight:
 		x.res.Status = http.StatusOK
-		cors.Permit(rt.CORS, &x.req, &x.res.Header)
+		cors.Permit(rt.CORS, &x.Req, &x.res.Header)
 	case x.origin == cors.Unmatched:
 		x.res.Status = http.StatusOK
 	case rt.Redirect != nil:
 		x.res.Status = rt.Redirect.Status
-		x.res.Header.Add("Location", rewrite.Location(&x.req, rt.Redirect, &rt.Match, x.d.clientScheme(&x.req)))
+		x.res.Header.Add("Location", rewrite.Location(&x.Req, rt.Redirect, &rt.Match, x.d.clientScheme(&x.Req)))
 	case rt.Direct != nil:
 		x.res.Status, body = rt.Direct.Status, rt.Direct.Body
 	}
 	x.applyResponse()
 	if x.isGRPC && x.res.Status >= 400 {
-		x.answerGRPC(grpcOfHTTP(x.res.Status), string(body))
+		x.answerGRPC(grpc.OfHTTP(x.res.Status), string(body))
 		return
 	}
 	x.answer(body)
 }
 
 // clientScheme is what the client used towards the outermost proxy.
-func (d *downstream) clientScheme(r *message.Request) string {
-	if d.http != nil && d.http.UseRemoteAddress {
-		return d.scheme()
+func (d *Client) clientScheme(r *message.Request) string {
+	if d.HTTP != nil && d.HTTP.UseRemoteAddress {
+		return d.Scheme()
 	}
 	if v, ok := r.Header.Get("X-Forwarded-Proto"); ok && v == "https" {
 		return v
@@ -48,7 +53,7 @@ func (d *downstream) clientScheme(r *message.Request) string {
 }
 
 // answerError tells the client what failed: in full within the mesh, in general outside.
-func (x *exchange) answerError() {
+func (x *Exchange) answerError() {
 	x.res.Reset()
 	if x.res.Status = x.err.Status(); x.res.Status == 0 {
 		return // there is nobody to tell
@@ -62,13 +67,13 @@ func (x *exchange) answerError() {
 		if x.err.Kind != failure.Denied && x.err.Kind != failure.Injected {
 			text += ": " + x.err.Error()
 		}
-		x.res.Header.Add(reasonHeader, oneLine(x.reason()))
+		x.res.Header.Add(ReasonHeader, oneLine(x.reason()))
 		switch {
-		case x.d.direction != inbound:
+		case x.d.Direction != Inbound:
 		case x.err.NeverSent():
-			x.res.Header.Add(unsentHeader, "1")
+			x.res.Header.Add(UnsentHeader, "1")
 		case x.err.Kind == failure.UpstreamClosed && x.call != nil && !x.call.ResponseStarted():
-			x.res.Header.Add(unansweredHeader, "1")
+			x.res.Header.Add(UnansweredHeader, "1")
 		}
 	}
 	if x.isGRPC || x.fault.GRPC != 0 && x.err.Kind == failure.Injected {
@@ -80,7 +85,7 @@ func (x *exchange) answerError() {
 }
 
 // reason is the failure in plain words, for the log and for callers within the mesh.
-func (x *exchange) reason() string {
+func (x *Exchange) reason() string {
 	why := x.cause()
 	if why == "" {
 		return ""
@@ -97,7 +102,7 @@ func (x *exchange) reason() string {
 	return why
 }
 
-func (x *exchange) cause() string {
+func (x *Exchange) cause() string {
 	switch {
 	case x.err == nil && x.told != "":
 		return "upstream proxy: " + x.told
@@ -120,7 +125,7 @@ func oneLine(s string) string {
 }
 
 // answer sends x.res with a body of ours.
-func (x *exchange) answer(body []byte) {
+func (x *Exchange) answer(body []byte) {
 	r := &x.res
 	r.Body = message.Body{Kind: message.Sized, Length: int64(len(body))}
 	if x.isGRPC && len(body) == 0 {
@@ -129,7 +134,7 @@ func (x *exchange) answer(body []byte) {
 	if x.http != nil && x.http.ServerName != "" {
 		r.Header.Set("Server", x.http.ServerName)
 	}
-	r.Header.Set("Date", x.p.date(x.start))
+	r.Header.Set("Date", x.p.date(x.Start))
 	if len(body) > 0 {
 		if _, ok := r.Header.Get("Content-Type"); !ok {
 			r.Header.Add("Content-Type", "text/plain")
@@ -152,14 +157,30 @@ func (x *exchange) answer(body []byte) {
 	}
 }
 
-// refuse answers a request that could not be read, or is not taken on its connection, and records it. Status 0 is the kind's own.
-func (x *exchange) refuse(k failure.Kind, status int, bad error) {
+// Refuse answers a request that could not be read, or is not taken on its connection, and records it. Status 0 is the kind's own.
+func (x *Exchange) Refuse(k failure.Kind, status int, bad error) {
 	x.err = failure.New(k, "request", bad)
 	if status != 0 {
 		x.err.Code = status
 	}
-	x.http = x.d.http
+	x.http = x.d.HTTP
 	x.answerError()
-	x.end = x.p.opt.Now()
+	x.End = x.p.Now()
 	x.record()
+}
+
+// RefuseUnread answers a request whose head did not come whole, or (err is nil) whose connection is not taken in any more, where
+// there is somebody to answer.
+func (x *Exchange) RefuseUnread(err error) {
+	var bad *http1.Error
+	switch {
+	case err == nil && retry.Repeatable(&x.Req):
+		// Clients repeat such a request by themselves when a kept connection closes, and seldom at an answer.
+	case err == nil:
+		x.Refuse(failure.NotTaken, 0, errors.New("the listener's configuration has changed, and does not take this connection any more"))
+	case errors.As(err, &bad):
+		x.Refuse(failure.Malformed, bad.Status, bad)
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		x.Refuse(failure.SlowHead, 0, err)
+	}
 }

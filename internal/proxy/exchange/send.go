@@ -1,4 +1,4 @@
-package proxy
+package exchange
 
 import (
 	"errors"
@@ -12,23 +12,24 @@ import (
 	"github.com/weftmesh/weft/internal/proxy/http2"
 	"github.com/weftmesh/weft/internal/proxy/message"
 	"github.com/weftmesh/weft/internal/proxy/relay"
+	"github.com/weftmesh/weft/internal/proxy/side"
 )
 
-// maxReplay bounds the bodies that are read ahead, to be sent again or to a mirror.
-const maxReplay = 64 << 10
+// MaxReplay bounds the bodies that are read ahead, to be sent again or to a mirror.
+const MaxReplay = 64 << 10
 
-var replayBuffers = sync.Pool{New: func() any { b := make([]byte, maxReplay); return &b }}
+var replayBuffers = sync.Pool{New: func() any { b := make([]byte, MaxReplay); return &b }}
 
 // readAhead reads a small body whole where it may be needed more than once, or has not arrived yet: a request that its client
 // cuts off then never reaches an endpoint, and none waits for a slow client. Of bodies without a declared length it takes those
 // that are all there, as the one message of an ordinary call of gRPC is.
-func (x *exchange) readAhead() bool {
-	f, b := x.matched.Route.Forward, x.req.Body
-	again, whole, most := len(f.Mirrors) > 0 || x.retries != nil, x.down.BodyWhole(), maxReplay
+func (x *Exchange) readAhead() bool {
+	f, b := x.matched.Route.Forward, x.Req.Body
+	again, whole, most := len(f.Mirrors) > 0 || x.retries != nil, x.down.BodyWhole(), MaxReplay
 	switch {
-	case b.Kind == message.Sized && b.Length > 0 && b.Length <= maxReplay && (again || !whole):
+	case b.Kind == message.Sized && b.Length > 0 && b.Length <= MaxReplay && (again || !whole):
 		most = int(b.Length)
-	case b.Kind == message.Chunked && again && whole && x.down.BodyBuffered() < maxReplay:
+	case b.Kind == message.Chunked && again && whole && x.down.BodyBuffered() < MaxReplay:
 	default:
 		return true
 	}
@@ -52,11 +53,11 @@ func (x *exchange) readAhead() bool {
 }
 
 // welcomeBody tells a client that waits for it to send its body.
-func (x *exchange) welcomeBody() bool {
-	if !x.req.ExpectContinue {
+func (x *Exchange) welcomeBody() bool {
+	if !x.Req.ExpectContinue {
 		return true
 	}
-	x.req.ExpectContinue = false
+	x.Req.ExpectContinue = false
 	if err := x.down.WriteInformational(100, &message.Header{}); err != nil {
 		return x.gone("request body", err)
 	}
@@ -64,7 +65,7 @@ func (x *exchange) welcomeBody() bool {
 }
 
 // clientFailed ends the exchange because the request's body did not come as it should.
-func (x *exchange) clientFailed(err error) bool {
+func (x *Exchange) clientFailed(err error) bool {
 	var bad *http1.Error
 	if errors.As(err, &bad) {
 		x.err = failure.New(failure.Malformed, "request body", bad)
@@ -79,12 +80,12 @@ func (x *exchange) clientFailed(err error) bool {
 
 // send writes the request. A body that is not in memory follows from a goroutine of its own, so that a response may come
 // before its end.
-func (x *exchange) send() bool {
-	streams := x.req.Body.Kind != message.NoBody && (x.body == nil || x.partial) && !x.down.BodyDone()
+func (x *Exchange) send() bool {
+	streams := x.Req.Body.Kind != message.NoBody && (x.body == nil || x.partial) && !x.down.BodyDone()
 	if streams && !x.welcomeBody() {
 		return false
 	}
-	if err := x.call.WriteRequest(&x.req); err != nil {
+	if err := x.call.WriteRequest(&x.Req); err != nil {
 		switch {
 		case errors.Is(err, http1.ErrBadHead), errors.Is(err, http2.ErrBadHead):
 			return x.fail(failure.Unwritable, "send", err)
@@ -109,8 +110,8 @@ func (x *exchange) send() bool {
 			return true // as in copied
 		}
 	}
-	if x.req.Upgrade != "" {
-		if err := openTunnel(x.call, x.call.Shared()); err != nil {
+	if x.Req.Upgrade != "" {
+		if err := side.OpenTunnel(x.call, x.call.Shared()); err != nil {
 			return x.broken("send", err)
 		}
 		return true
@@ -126,7 +127,7 @@ const defaultStall = 5 * time.Minute
 
 // pace prepares the bound on the standstill of a body: the route's, else the listener's, else Envoy's default, from which streams of
 // gRPC are free: they are idle by their nature.
-func (x *exchange) pace(p *relay.Pace, from reading, to writing) *relay.Pace {
+func (x *Exchange) pace(p *relay.Pace, from reading, to writing) *relay.Pace {
 	*p = relay.Pace{Source: from, Sink: to, Until: x.until}
 	if x.http != nil {
 		p.Idle = x.http.StreamIdle
@@ -148,7 +149,7 @@ type (
 
 // copied takes the error of a body's copying. Where the endpoint did not take the body it may have answered early; if not,
 // reading will tell.
-func (x *exchange) copied(err error) bool {
+func (x *Exchange) copied(err error) bool {
 	var e *relay.Error
 	switch {
 	case err == nil:

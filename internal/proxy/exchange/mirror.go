@@ -1,4 +1,4 @@
-package proxy
+package exchange
 
 import (
 	"bytes"
@@ -23,7 +23,7 @@ const (
 
 // mirror sends copies of the request as the route says. Nobody waits for them; what is too much, or has a body too long to
 // keep, is not sent and counted.
-func (x *exchange) mirror() {
+func (x *Exchange) mirror() {
 	if x.matched.Route == nil {
 		return
 	}
@@ -35,24 +35,24 @@ func (x *exchange) mirror() {
 	}
 }
 
-func (x *exchange) mirrorTo(m *conf.Mirror) {
+func (x *Exchange) mirrorTo(m *conf.Mirror) {
 	p := x.p
-	c := p.clusters.Get(m.Cluster)
-	if c == nil || x.req.Upgrade != "" || x.req.Body.Kind != message.NoBody && x.body == nil && !x.down.BodyDone() {
-		p.unmirrored.Add(1)
+	c := p.Clusters.Get(m.Cluster)
+	if c == nil || x.Req.Upgrade != "" || x.Req.Body.Kind != message.NoBody && x.body == nil && !x.down.BodyDone() {
+		p.Unmirrored.Add(1)
 		return
 	}
 	if p.mirrors.Add(1) > maxMirrors {
 		p.mirrors.Add(-1)
-		p.unmirrored.Add(1)
+		p.Unmirrored.Add(1)
 		return
 	}
 	s := &shadow{p: p, cluster: c, direct: x.direct, keepHost: m.KeepHost, body: bytes.Clone(x.body)}
-	s.req = cloneRequest(&x.req)
+	s.req = cloneRequest(&x.Req)
 	p.shadows.Go(func() { // ends within mirrorTime, or with the proxy
 		defer p.mirrors.Add(-1)
 		if !s.send() {
-			p.unmirrored.Add(1)
+			p.Unmirrored.Add(1)
 		}
 	})
 }
@@ -83,7 +83,7 @@ func cloneRequest(r *message.Request) message.Request {
 
 // shadow is one mirrored request.
 type shadow struct {
-	p        *Proxy
+	p        *Carrier
 	cluster  *cluster.Cluster
 	direct   netip.AddrPort
 	keepHost bool
@@ -104,7 +104,7 @@ func (s *shadow) send() bool {
 	if !s.keepHost {
 		s.req.Authority = shadowHost(s.req.Authority)
 	}
-	now := s.p.opt.Now()
+	now := s.p.Now()
 	deadline := now.Add(mirrorTime)
 	call, err := s.open(to, now, deadline)
 	if err != nil {
@@ -115,7 +115,7 @@ func (s *shadow) send() bool {
 	call.SetReadDeadline(deadline)
 	ok := s.exchange(call)
 	call.SetReadDeadline(time.Time{})
-	call.End(true, s.p.opt.Now())
+	call.End(true, s.p.Now())
 	return ok
 }
 
@@ -123,7 +123,7 @@ func (s *shadow) open(to *cluster.Endpoint, now, deadline time.Time) (side.Call,
 	if multiplexed(s.cluster.Conf, to, &s.req, false) {
 		c := &side.Call2{}
 		s.req.Scheme = to.Scheme(s.req.Scheme)
-		if err := c.Lease(s.p.ctx, to.Pool, deadline, s.p.opt.Now); !errors.Is(err, upstream.ErrHTTP1) {
+		if err := c.Lease(s.p.ctx, to.Pool, deadline, s.p.Now); !errors.Is(err, upstream.ErrHTTP1) {
 			return c, err
 		}
 	}

@@ -1,4 +1,4 @@
-package proxy
+package exchange
 
 import (
 	"context"
@@ -10,20 +10,21 @@ import (
 	"github.com/weftmesh/weft/internal/proxy/cluster"
 	"github.com/weftmesh/weft/internal/proxy/conf"
 	"github.com/weftmesh/weft/internal/proxy/failure"
+	"github.com/weftmesh/weft/internal/proxy/grpc"
 	"github.com/weftmesh/weft/internal/proxy/message"
 	"github.com/weftmesh/weft/internal/proxy/side"
 	"github.com/weftmesh/weft/internal/proxy/upstream"
 )
 
 // connect takes a connection to the endpoint.
-func (x *exchange) connect() bool {
+func (x *Exchange) connect() bool {
 	x.unsent, x.stale = true, false
 	if x.to.Err != nil {
 		return x.fail(failure.TLSFailed, "connect", x.to.Err)
 	}
-	now, deadline := x.start, x.attemptDeadline()
+	now, deadline := x.Start, x.attemptDeadline()
 	if x.attempt > 1 {
-		now = x.p.opt.Now()
+		now = x.p.Now()
 	}
 	x.tried = now
 	err := x.open(now, deadline)
@@ -35,7 +36,7 @@ func (x *exchange) connect() bool {
 	x.stale, x.upLocal = x.call.Stale(), x.call.LocalAddr()
 	x.until = deadline
 	x.announce(deadline)
-	if x.req.Upgrade != "" {
+	if x.Req.Upgrade != "" {
 		x.shake()
 	}
 	if !deadline.IsZero() {
@@ -47,17 +48,17 @@ func (x *exchange) connect() bool {
 }
 
 // open takes a connection to the endpoint, or a part of one.
-func (x *exchange) open(now, deadline time.Time) error {
-	ctx, pool := x.d.connecting(x.to), x.pool()
-	if multiplexed(x.cluster.Conf, x.to, &x.req, x.d.direction == gateway && x.d.secure) || x.translated() {
+func (x *Exchange) open(now, deadline time.Time) error {
+	ctx, pool := x.d.Connecting(x.to), x.pool()
+	if multiplexed(x.cluster.Conf, x.to, &x.Req, x.d.Direction == Gateway && x.d.Secure) || x.translated() {
 		c := &x.call2
 		if x.hedges() {
 			c = &side.Call2{} // there may be several at a time
 		}
-		err := c.Lease(ctx, pool, deadline, x.p.opt.Now)
+		err := c.Lease(ctx, pool, deadline, x.p.Now)
 		if err == nil {
 			x.call = c
-			x.req.Scheme = x.to.Scheme(x.req.Scheme)
+			x.Req.Scheme = x.to.Scheme(x.Req.Scheme)
 			return nil
 		}
 		if !errors.Is(err, upstream.ErrHTTP1) {
@@ -90,20 +91,20 @@ func multiplexed(c *conf.Cluster, to *cluster.Endpoint, r *message.Request, nego
 		if r.Upgrade != "" || r.Proto < message.HTTP2 {
 			return false
 		}
-		return r.Proto == message.HTTP2 && !negotiated || isGRPC(r)
+		return r.Proto == message.HTTP2 && !negotiated || grpc.Is(r)
 	}
 	return false
 }
 
 // reportUnreached tells the balancer about an endpoint that could not be reached, unless that was our own limit.
-func (x *exchange) reportUnreached(err error) {
+func (x *Exchange) reportUnreached(err error) {
 	var u *upstream.Error
 	if errors.As(err, &u) && u.Ours() {
-		x.p.clusters.Trim(x.p.opt.Now())
+		x.p.Clusters.Trim(x.p.Now())
 	}
 	if errors.As(err, &u) && (u.Op == upstream.Connect || u.Op == upstream.Handshake) && !errors.Is(u.Err, context.Canceled) && !u.Ours() {
-		if x.deadline.IsZero() || x.p.opt.Now().Before(x.deadline) {
-			x.cluster.Balancer.Report(x.to.Host, balance.ConnectFailed, x.p.opt.Now().Sub(x.tried), u)
+		if x.deadline.IsZero() || x.p.Now().Before(x.deadline) {
+			x.cluster.Balancer.Report(x.to.Host, balance.ConnectFailed, x.p.Now().Sub(x.tried), u)
 		}
 	}
 	if x.expired() && errors.As(err, &u) && u.Timeout() {
@@ -111,21 +112,21 @@ func (x *exchange) reportUnreached(err error) {
 	}
 }
 
-func (x *exchange) expired() bool {
-	return !x.deadline.IsZero() && !x.p.opt.Now().Before(x.deadline)
+func (x *Exchange) expired() bool {
+	return !x.deadline.IsZero() && !x.p.Now().Before(x.deadline)
 }
 
 // attemptDeadline is the earlier of the exchange's and the attempt's own.
-func (x *exchange) attemptDeadline() time.Time {
+func (x *Exchange) attemptDeadline() time.Time {
 	own := shorter(x.attemptTime(), x.silence())
 	if own == 0 {
 		return x.deadline
 	}
-	return earlier(x.deadline, x.p.opt.Now(), own)
+	return earlier(x.deadline, x.p.Now(), own)
 }
 
 // attemptTime is how long the retry policy lets an attempt be without an answer; 0 for no limit.
-func (x *exchange) attemptTime() time.Duration {
+func (x *Exchange) attemptTime() time.Duration {
 	if x.retries == nil || x.hedges() {
 		return 0
 	}
@@ -134,14 +135,14 @@ func (x *exchange) attemptTime() time.Duration {
 
 // silence is how long nothing may happen once the request has come whole, as route or listener ask for it: what still comes of a
 // body has bounds of its own, see pace.
-func (x *exchange) silence() (d time.Duration) {
+func (x *Exchange) silence() (d time.Duration) {
 	if x.http != nil && x.http.StreamIdle > 0 {
 		d = x.http.StreamIdle
 	}
 	if rt := x.matched.Route; rt != nil && rt.Forward != nil && rt.Forward.IdleTimeout > 0 {
 		d = rt.Forward.IdleTimeout
 	}
-	if d == 0 || x.partial || x.req.Upgrade != "" || x.req.Body.Kind != message.NoBody && x.body == nil && !x.down.BodyDone() || x.hedges() {
+	if d == 0 || x.partial || x.Req.Upgrade != "" || x.Req.Body.Kind != message.NoBody && x.body == nil && !x.down.BodyDone() || x.hedges() {
 		return 0
 	}
 	return d
@@ -164,7 +165,7 @@ func earlier(deadline, now time.Time, after time.Duration) time.Time {
 }
 
 // answering takes the limit off that an attempt has for its first byte.
-func (x *exchange) answering() {
+func (x *Exchange) answering() {
 	if !x.timed || (x.retries == nil || x.retries.PerTryIdle == 0) && x.silence() == 0 {
 		return
 	}
@@ -177,7 +178,7 @@ func (x *exchange) answering() {
 }
 
 // broken ends the attempt because the connection failed.
-func (x *exchange) broken(op string, err error) bool {
+func (x *Exchange) broken(op string, err error) bool {
 	x.err = failure.Unanswered(op, err)
 	x.err.Late = x.status != 0
 	if x.err.Kind == failure.UpstreamTimeout {
@@ -190,12 +191,12 @@ func (x *exchange) broken(op string, err error) bool {
 	if x.stale && !x.call.ResponseStarted() {
 		return false // the endpoint timed an idle connection out; that is no sign of ill health
 	}
-	x.cluster.Balancer.Report(x.to.Host, balance.Broken, x.p.opt.Now().Sub(x.tried), x.err)
+	x.cluster.Balancer.Report(x.to.Host, balance.Broken, x.p.Now().Sub(x.tried), x.err)
 	return false
 }
 
 // timedOut says how much time there was, and for what.
-func (x *exchange) timedOut() {
+func (x *Exchange) timedOut() {
 	switch {
 	case !x.expired() && x.silence() > 0 && shorter(x.attemptTime(), x.silence()) == x.silence():
 		x.err.Kind = failure.UpstreamSilent
@@ -204,14 +205,14 @@ func (x *exchange) timedOut() {
 		x.err.Kind = failure.TryTimeout
 		x.err.Cause = fmt.Errorf("no answer within %s, the time for one attempt", x.attemptTime())
 	case x.limited:
-		x.err.Cause = fmt.Errorf("no complete answer within %s, the client's %s", x.deadline.Sub(x.start), grpcTimeoutHeader)
+		x.err.Cause = fmt.Errorf("no complete answer within %s, the client's %s", x.deadline.Sub(x.Start), grpc.TimeoutHeader)
 	default:
-		x.err.Cause = fmt.Errorf("no complete answer within %s, the route's time-out", x.deadline.Sub(x.start))
+		x.err.Cause = fmt.Errorf("no complete answer within %s, the route's time-out", x.deadline.Sub(x.Start))
 	}
 }
 
 // giveBack ends the attempt: the connection goes back to its pool, or is closed. The response's strings die.
-func (x *exchange) giveBack(fit bool) {
+func (x *Exchange) giveBack(fit bool) {
 	if x.pumping != nil {
 		if x.err == nil && !(x.down.Shared() && x.call.Shared()) {
 			x.pumping.settle()
@@ -232,9 +233,9 @@ func (x *exchange) giveBack(fit bool) {
 			x.call.SetReadDeadline(time.Time{})
 			x.call.SetWriteDeadline(time.Time{})
 		}
-		now := x.end
+		now := x.End
 		if now.IsZero() {
-			now = x.p.opt.Now()
+			now = x.p.Now()
 		}
 		x.call.End(fit || x.err == nil, now)
 	}

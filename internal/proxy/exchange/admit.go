@@ -1,17 +1,18 @@
-package proxy
+package exchange
 
 import (
 	"unsafe"
 
 	"github.com/weftmesh/weft/internal/proxy/conf"
+	"github.com/weftmesh/weft/internal/proxy/grpc"
 	http1 "github.com/weftmesh/weft/internal/proxy/http"
 	"github.com/weftmesh/weft/internal/proxy/message"
 )
 
 // admit makes the request fit to be forwarded: what concerned the client's connection alone goes, what the mesh adds comes.
-func (x *exchange) admit() bool {
-	r := &x.req
-	x.snapshot, x.isGRPC = x.p.config.Snapshot(), isGRPC(r)
+func (x *Exchange) admit() bool {
+	r := &x.Req
+	x.snapshot, x.isGRPC = x.p.Config.Snapshot(), grpc.Is(r)
 	if r.Proto != message.HTTP2 {
 		http1.StripHopByHop(&r.Header) // HTTP/2 has none, see package http2
 	}
@@ -30,7 +31,7 @@ func (x *exchange) admit() bool {
 	case r.Proto < message.HTTP2 && (proto == "https" || proto == "http"):
 		r.Scheme = proto // HTTP/1 does not say it of itself: it is what the outermost proxy was asked by
 	}
-	if x.d.direction == inbound {
+	if x.d.Direction == Inbound {
 		x.forwardClientCert()
 	}
 	return true
@@ -54,19 +55,19 @@ var internalHeaders = [...]string{"X-Envoy-Attempt-Count", "X-Envoy-Decorator-Op
 	"X-Envoy-Retry-Grpc-On", "X-Envoy-Retry-On", "X-Envoy-Upstream-Alt-Stat-Name", "X-Envoy-Upstream-Rq-Per-Try-Timeout-Ms",
 	"X-Envoy-Upstream-Rq-Timeout-Alt-Response", "X-Envoy-Upstream-Rq-Timeout-Ms", "X-Weft-Reason"}
 
-func (x *exchange) fromOutside() {
-	if x.d.http == nil || !x.d.http.UseRemoteAddress {
+func (x *Exchange) fromOutside() {
+	if x.d.HTTP == nil || !x.d.HTTP.UseRemoteAddress {
 		return
 	}
-	h := &x.req.Header
+	h := &x.Req.Header
 	for i := h.Len() - 1; i >= 0; i-- {
 		if n := h.At(i).Name; len(n) > 2 && (n[0] == 'x' || n[0] == 'X') && n[1] == '-' && isInternal(n) {
 			h.Del(n)
 			i = min(i, h.Len())
 		}
 	}
-	h.Set("X-Forwarded-Proto", x.d.scheme())
-	client := x.d.remote.Addr().String()
+	h.Set("X-Forwarded-Proto", x.d.Scheme())
+	client := x.d.Remote.Addr().String()
 	if before, ok := h.Get("X-Forwarded-For"); ok {
 		client = before + "," + client
 	}
@@ -83,30 +84,30 @@ func isInternal(name string) bool {
 	return false
 }
 
-func (x *exchange) forwardClientCert() {
+func (x *Exchange) forwardClientCert() {
 	const name = "X-Forwarded-Client-Cert"
-	h := &x.req.Header
-	if x.http = x.d.http; x.http == nil {
+	h := &x.Req.Header
+	if x.http = x.d.HTTP; x.http == nil {
 		return
 	}
 	switch mode := x.http.ForwardClientCert; {
-	case mode == conf.SanitizeClientCert || x.d.xfcc == "":
+	case mode == conf.SanitizeClientCert || x.d.XFCC == "":
 		h.Del(name)
 	case mode == conf.AppendClientCert:
 		if before, ok := h.Get(name); ok {
-			h.Set(name, before+","+x.d.xfcc)
+			h.Set(name, before+","+x.d.XFCC)
 			return
 		}
-		h.Add(name, x.d.xfcc)
+		h.Add(name, x.d.XFCC)
 	default:
-		h.Set(name, x.d.xfcc)
+		h.Set(name, x.d.XFCC)
 	}
 }
 
 // setID gives the request an id (a random UUID, RFC 9562 section 5.4) unless it has one. traceparent and its kin are the
 // application's and stay as they are.
-func (x *exchange) setID() {
-	if v, ok := x.req.Header.Get("X-Request-Id"); ok && v != "" {
+func (x *Exchange) setID() {
+	if v, ok := x.Req.Header.Get("X-Request-Id"); ok && v != "" {
 		return
 	}
 	const digits = "0123456789abcdef"
@@ -124,5 +125,5 @@ func (x *exchange) setID() {
 			n++
 		}
 	}
-	x.req.Header.Set("X-Request-Id", unsafe.String(&x.id[0], len(x.id)))
+	x.Req.Header.Set("X-Request-Id", unsafe.String(&x.id[0], len(x.id)))
 }

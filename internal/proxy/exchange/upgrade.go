@@ -1,28 +1,26 @@
-package proxy
+package exchange
 
 import (
 	"errors"
-	"net/netip"
 	"time"
 
 	"github.com/weftmesh/weft/internal/proxy/conf"
 	"github.com/weftmesh/weft/internal/proxy/failure"
 	http1 "github.com/weftmesh/weft/internal/proxy/http"
-	"github.com/weftmesh/weft/internal/proxy/listen"
 	"github.com/weftmesh/weft/internal/proxy/message"
 	"github.com/weftmesh/weft/internal/proxy/relay"
-	"github.com/weftmesh/weft/internal/proxy/track"
+	"github.com/weftmesh/weft/internal/proxy/side"
 )
 
 // upgrade passes a 101 on and relays what follows.
-func (x *exchange) upgrade() {
+func (x *Exchange) upgrade() {
 	http1.StripHopByHop(&x.res.Header)
 	x.shaken()
 	x.dressResponse()
 	x.status = 101
 	err := x.down.WriteResponse(&x.res)
 	if err == nil {
-		err = openTunnel(x.down, x.down.Shared())
+		err = side.OpenTunnel(x.down, x.down.Shared())
 	}
 	if err != nil {
 		x.gone("upgrade", err)
@@ -35,7 +33,7 @@ func (x *exchange) upgrade() {
 	if err := errors.Join(err1, err2); err != nil {
 		x.gone("upgrade", err)
 	}
-	x.hijacked = true
+	x.Hijacked = true
 	idle := time.Duration(0)
 	if x.matched.Route != nil {
 		idle = x.matched.Route.Forward.IdleTimeout
@@ -49,7 +47,7 @@ func (x *exchange) upgrade() {
 	x.tunnelEnded(err)
 }
 
-func (x *exchange) tunnelEnded(err error) {
+func (x *Exchange) tunnelEnded(err error) {
 	var e *relay.Error
 	switch {
 	case err == nil:
@@ -66,25 +64,25 @@ func (x *exchange) tunnelEnded(err error) {
 var errNoForwardProxy = errors.New("this listener is no forward proxy")
 
 // establish answers CONNECT: the forward proxy relays what follows to the name that the client gives.
-func (x *exchange) establish() {
-	if !x.d.forward {
+func (x *Exchange) establish() {
+	if x.d.Tunnel == nil {
 		x.fail(failure.RefusedMethod, "connect", errNoForwardProxy)
 		x.answerError()
-		x.end = x.p.opt.Now()
+		x.End = x.p.Now()
 		x.record()
 		return
 	}
 	d := x.d
-	target, err := x.p.config.Resolve(x.p.ctx, d.listenerName(x.req.Authority))
+	target, err := x.p.Config.Resolve(x.p.ctx, d.listenerName(x.Req.Authority))
 	var tcp *conf.TCP
 	http := false
 	if err == nil {
-		http, tcp, _ = protocols(target, d)
+		http, tcp, _ = d.Protocols(target)
 	}
 	if err != nil || tcp == nil && !http {
-		x.fail(failure.NoConfig, "resolve "+d.name, err)
+		x.fail(failure.NoConfig, "resolve "+d.Name, err)
 		x.answerError()
-		x.end = x.p.opt.Now()
+		x.End = x.p.Now()
 		x.record()
 		return
 	}
@@ -92,28 +90,12 @@ func (x *exchange) establish() {
 	x.res.Status = 200
 	x.res.Body = message.Body{}
 	if err = x.down.WriteResponse(&x.res); err == nil {
-		err = openTunnel(x.down, x.down.Shared())
+		err = side.OpenTunnel(x.down, x.down.Shared())
 	}
 	c, hijackErr := x.down.Hijack()
-	x.hijacked = true
+	x.Hijacked = true
 	if errors.Join(err, hijackErr) != nil {
 		return
 	}
-	carried, end := listen.Within(c)
-	defer end()
-	inner := &downstream{p: d.p, accepted: carried, direction: outbound, conn: c, remote: d.remote, direct: d.direct, local: d.local, fixed: d.name, name: d.name,
-		byAddress: target, track: &track.Conn{Outbound: true}}
-	_, port := hostPort(d.name)
-	inner.destination = netip.AddrPortFrom(d.local.Addr(), port)
-	inner.port = port
-	inner.serveOutbound(target)
-}
-
-// openTunnel sends the head after which another protocol follows. What ends a message without a body in HTTP/1 would end the tunnel
-// in HTTP/2.
-func openTunnel(s relay.Sink, stream bool) error {
-	if stream {
-		return s.Flush()
-	}
-	return s.FinishBody(nil)
+	d.Tunnel(c, d.Name, target)
 }

@@ -1,4 +1,4 @@
-package proxy
+package exchange
 
 import (
 	"context"
@@ -7,47 +7,15 @@ import (
 	"net"
 	"sync"
 
+	"github.com/weftmesh/weft/internal/proxy/cluster"
 	"github.com/weftmesh/weft/internal/proxy/conf"
 	"github.com/weftmesh/weft/internal/proxy/failure"
 	"github.com/weftmesh/weft/internal/proxy/filter/globallimit"
 	"github.com/weftmesh/weft/internal/proxy/filter/ratelimit"
 )
 
-// services are the clients of rate-limit services, by cluster.
-type services struct {
-	mu        sync.Mutex
-	byCluster map[string]*globallimit.Client
-}
-
-// get gives the client of a cluster's service; its connections go to the cluster's endpoints as any others do.
-func (s *services) get(p *Proxy, cluster string) (*globallimit.Client, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if c := s.byCluster[cluster]; c != nil {
-		return c, nil
-	}
-	c, err := globallimit.New(func(ctx context.Context) (net.Conn, error) { return p.clusters.Connect(ctx, cluster) })
-	if err != nil {
-		return nil, err
-	}
-	if s.byCluster == nil {
-		s.byCluster = map[string]*globallimit.Client{}
-	}
-	s.byCluster[cluster] = c
-	return c, nil
-}
-
-func (s *services) close() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, c := range s.byCluster {
-		c.Close()
-	}
-	s.byCluster = nil
-}
-
 // withinGlobal asks the services of the listener's global limits.
-func (x *exchange) withinGlobal() bool {
+func (x *Exchange) withinGlobal() bool {
 	if x.http == nil {
 		return true
 	}
@@ -59,12 +27,12 @@ func (x *exchange) withinGlobal() bool {
 	return true
 }
 
-func (x *exchange) askService(l *conf.GlobalLimit) bool {
+func (x *Exchange) askService(l *conf.GlobalLimit) bool {
 	descriptions := x.describe(l)
 	if len(descriptions) == 0 {
 		return true
 	}
-	client, err := x.p.services.get(x.p, l.Cluster)
+	client, err := x.p.services.get(x.p.Clusters, l.Cluster)
 	var a globallimit.Answer
 	if err == nil {
 		ctx, cancel := context.WithTimeout(x.p.ctx, l.Timeout)
@@ -80,7 +48,7 @@ func (x *exchange) askService(l *conf.GlobalLimit) bool {
 	x.toldByService = a.Response
 	if !a.Over {
 		for _, f := range a.Request {
-			x.req.Header.Set(f.Name, f.Value)
+			x.Req.Header.Set(f.Name, f.Value)
 		}
 		return true
 	}
@@ -93,8 +61,8 @@ func (x *exchange) askService(l *conf.GlobalLimit) bool {
 }
 
 // unasked decides about a request of which the service has said nothing.
-func (x *exchange) unasked(l *conf.GlobalLimit, err error) bool {
-	x.p.unasked.Add(1)
+func (x *Exchange) unasked(l *conf.GlobalLimit, err error) bool {
+	x.p.Unasked.Add(1)
 	if !l.Deny {
 		return true
 	}
@@ -107,8 +75,8 @@ func (x *exchange) unasked(l *conf.GlobalLimit, err error) bool {
 }
 
 // describe gives the descriptions of the request by the limit's own rules, else by those of the route that are of its stage. They are the caller's to keep.
-func (x *exchange) describe(l *conf.GlobalLimit) (out [][]conf.LimitEntry) {
-	r := ratelimit.Request{Request: &x.req, Remote: x.d.remote.Addr(), RemoteText: x.d.remoteText(), Source: x.p.opt.Bootstrap.Node.Workload}
+func (x *Exchange) describe(l *conf.GlobalLimit) (out [][]conf.LimitEntry) {
+	r := ratelimit.Request{Request: &x.Req, Remote: x.d.Remote.Addr(), RemoteText: x.d.remoteText(), Source: x.p.Bootstrap.Node.Workload}
 	if x.split != nil {
 		r.Destination = x.split.Cluster
 	}
@@ -127,4 +95,37 @@ func (x *exchange) describe(l *conf.GlobalLimit) (out [][]conf.LimitEntry) {
 		}
 	}
 	return out
+}
+
+// services are the clients of rate-limit services, by cluster.
+type services struct {
+	mu        sync.Mutex
+	byCluster map[string]*globallimit.Client
+}
+
+// get gives the client of a cluster's service; its connections go to the cluster's endpoints as any others do.
+func (s *services) get(clusters *cluster.Set, name string) (*globallimit.Client, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c := s.byCluster[name]; c != nil {
+		return c, nil
+	}
+	c, err := globallimit.New(func(ctx context.Context) (net.Conn, error) { return clusters.Connect(ctx, name) })
+	if err != nil {
+		return nil, err
+	}
+	if s.byCluster == nil {
+		s.byCluster = map[string]*globallimit.Client{}
+	}
+	s.byCluster[name] = c
+	return c, nil
+}
+
+func (s *services) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, c := range s.byCluster {
+		c.Close()
+	}
+	s.byCluster = nil
 }

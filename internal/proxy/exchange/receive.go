@@ -1,4 +1,4 @@
-package proxy
+package exchange
 
 import (
 	"errors"
@@ -13,7 +13,7 @@ import (
 )
 
 // receive reads the response's head.
-func (x *exchange) receive() bool {
+func (x *Exchange) receive() bool {
 	var err error
 	if x.hedges() {
 		err = x.race()
@@ -23,13 +23,13 @@ func (x *exchange) receive() bool {
 	if err != nil {
 		return x.unreceived(err)
 	}
-	now := x.p.opt.Now()
+	now := x.p.Now()
 	if x.watching && x.down.Awaited(now) {
 		x.watching = false
 		return x.gone("receive", errHungUp)
 	}
 	x.watching = false
-	x.upstreamTime = now.Sub(x.start)
+	x.upstreamTime = now.Sub(x.Start)
 	x.disbelieve()
 	if !x.call.Stale() {
 		x.learnIdle()
@@ -44,7 +44,7 @@ func (x *exchange) receive() bool {
 
 // learnIdle takes note of how long the server says that it keeps idle connections ("Keep-Alive: timeout=5", as Node.js and
 // Apache send it).
-func (x *exchange) learnIdle() {
+func (x *Exchange) learnIdle() {
 	v, ok := x.res.Header.Get("Keep-Alive")
 	if !ok {
 		return
@@ -61,8 +61,8 @@ func (x *exchange) learnIdle() {
 var errHungUp = errors.New("the client closed the connection before it was answered")
 
 // hear reads up to the final response's head, passing informational ones on.
-func (x *exchange) hear() error {
-	x.watching = x.down.Await(x.call, x.start, x.pumping != nil)
+func (x *Exchange) hear() error {
+	x.watching = x.down.Await(x.call, x.Start, x.pumping != nil)
 	for {
 		if err := x.call.ReadResponse(&x.res); err != nil {
 			return err
@@ -80,10 +80,10 @@ func (x *exchange) hear() error {
 	}
 }
 
-func (x *exchange) unreceived(err error) bool {
+func (x *Exchange) unreceived(err error) bool {
 	if x.watching {
 		x.watching = false
-		if x.down.Awaited(x.p.opt.Now()) {
+		if x.down.Awaited(x.p.Now()) {
 			return x.gone("receive", errHungUp)
 		}
 	}

@@ -1,4 +1,4 @@
-package proxy
+package exchange
 
 import (
 	"errors"
@@ -17,11 +17,11 @@ import (
 var errOverloaded = errors.New("the proxy is short of memory, or has as many requests as it may")
 
 // enter turns the request away when the proxy cannot bear more.
-func (x *exchange) enter() bool {
-	if x.entered = x.p.guard.EnterRequest(); x.entered {
+func (x *Exchange) enter() bool {
+	if x.entered = x.p.Guard.EnterRequest(); x.entered {
 		return true
 	}
-	x.http = x.d.http
+	x.http = x.d.HTTP
 	return x.fail(failure.Overloaded, "enter", errOverloaded)
 }
 
@@ -32,7 +32,7 @@ type counting struct {
 }
 
 // within asks the limits of the listener, as the route replaces them.
-func (x *exchange) within() bool {
+func (x *Exchange) within() bool {
 	if x.http == nil {
 		return true
 	}
@@ -55,13 +55,13 @@ func drawn(share uint32, random func() uint32) bool {
 }
 
 // count counts the request in a limit's buckets and reports whether it may go on.
-func (x *exchange) count(l *conf.LocalLimit) bool {
+func (x *Exchange) count(l *conf.LocalLimit) bool {
 	c := x.p.countings.Get().(*counting)
-	c.request = ratelimit.Request{Request: &x.req, Remote: x.d.remote.Addr(), RemoteText: x.d.remoteText(), Source: x.p.opt.Bootstrap.Node.Workload}
+	c.request = ratelimit.Request{Request: &x.Req, Remote: x.d.Remote.Addr(), RemoteText: x.d.remoteText(), Source: x.p.Bootstrap.Node.Workload}
 	if x.split != nil {
 		c.request.Destination = x.split.Cluster
 	}
-	v := x.p.limits.Get(l).Check(steady.Time(x.start).UnixNano(), &c.request, x.limitRules(l.VirtualHost), &c.scratch)
+	v := x.p.limits.Get(l).Check(steady.Time(x.Start).UnixNano(), &c.request, x.limitRules(l.VirtualHost), &c.scratch)
 	c.request = ratelimit.Request{}
 	x.p.countings.Put(c)
 	if l.Report && v.Limit != 0 && (!x.report || v.Left < x.quota.Left) {
@@ -80,6 +80,15 @@ func (x *exchange) count(l *conf.LocalLimit) bool {
 	return false
 }
 
+// CountConnection counts a connection in a limit's bucket; the error says that it is over the limit.
+func (c *Carrier) CountConnection(l *conf.LocalLimit) error {
+	v := c.limits.Get(l).Check(steady.Time(c.Now()).UnixNano(), nil, [2][]conf.LimitRule{}, &ratelimit.Scratch{})
+	if v.Over {
+		return overLimitBy(&v)
+	}
+	return nil
+}
+
 // overLimitBy says what the limit is and when another request may come.
 func overLimitBy(v *ratelimit.Verdict) error {
 	burst := ""
@@ -90,7 +99,7 @@ func overLimitBy(v *ratelimit.Verdict) error {
 }
 
 // limitRules gives the rules by which the route, its virtual host, or both describe the request.
-func (x *exchange) limitRules(host conf.HostRules) (rules [2][]conf.LimitRule) {
+func (x *Exchange) limitRules(host conf.HostRules) (rules [2][]conf.LimitRule) {
 	rt := x.matched.Route
 	if rt == nil {
 		return rules
@@ -107,7 +116,7 @@ func (x *exchange) limitRules(host conf.HostRules) (rules [2][]conf.LimitRule) {
 }
 
 // markLimits tells the client in the response how much is left, and what a refusal is to say.
-func (x *exchange) markLimits() {
+func (x *Exchange) markLimits() {
 	h := &x.res.Header
 	if x.report {
 		h.Set("X-RateLimit-Limit", strconv.FormatUint(uint64(x.quota.Limit), 10))
@@ -125,9 +134,9 @@ func (x *exchange) markLimits() {
 func roundUp(d time.Duration) time.Duration { return (d + time.Second - 1).Truncate(time.Second) }
 
 // remoteText is the client's address as text, made once for a connection.
-func (d *downstream) remoteText() string {
+func (d *Client) remoteText() string {
 	if d.remoteAs == "" {
-		d.remoteAs = d.remote.Addr().Unmap().WithZone("").String()
+		d.remoteAs = d.Remote.Addr().Unmap().WithZone("").String()
 	}
 	return d.remoteAs
 }

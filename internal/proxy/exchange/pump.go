@@ -1,4 +1,4 @@
-package proxy
+package exchange
 
 import (
 	"errors"
@@ -43,7 +43,7 @@ type keeper struct {
 
 // WriteBody implements relay.Sink.
 func (k *keeper) WriteBody(p []byte) error {
-	if k.held != nil && k.n+len(p) > maxReplay {
+	if k.held != nil && k.n+len(p) > MaxReplay {
 		k.drop()
 		k.much.Store(true)
 	}
@@ -89,7 +89,7 @@ func (p *pump) resumable(whole bool) bool {
 }
 
 // startPump sends the body, after what an earlier attempt has kept of it.
-func startPump(x *exchange) *pump {
+func startPump(x *Exchange) *pump {
 	p := &pump{done: make(chan struct{})}
 	p.kept.Sink = x.call
 	first := x.body
@@ -134,7 +134,7 @@ func (p *pump) settle() {
 }
 
 // stop interrupts a pump that runs still and waits for its end.
-func (p *pump) stop(x *exchange) {
+func (p *pump) stop(x *Exchange) {
 	select {
 	case <-p.done:
 		return

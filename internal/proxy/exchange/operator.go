@@ -1,4 +1,4 @@
-package proxy
+package exchange
 
 import (
 	"strconv"
@@ -6,14 +6,14 @@ import (
 )
 
 // operator gives the values of Envoy's command operators.
-func (x *exchange) operator(name, argument string) (string, bool) {
+func (x *Exchange) operator(name, argument string) (string, bool) {
 	switch name {
 	case "REQ":
 		for name := range strings.SplitSeq(argument, "?") {
 			if strings.HasPrefix(name, ":") {
 				name = strings.ToLower(name) // usual is ":METHOD"
 			}
-			if v, ok := x.req.Lookup(name); ok {
+			if v, ok := x.Req.Lookup(name); ok {
 				return v, true
 			}
 		}
@@ -22,21 +22,21 @@ func (x *exchange) operator(name, argument string) (string, bool) {
 		v, _ := x.res.Header.Get(argument)
 		return v, true
 	case "PROTOCOL":
-		return x.req.Proto.String(), true
+		return x.Req.Proto.String(), true
 	case "DOWNSTREAM_REMOTE_ADDRESS":
-		return x.d.remote.String(), true
+		return x.d.Remote.String(), true
 	case "DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT", "DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT":
-		return x.d.remote.Addr().String(), true
+		return x.d.Remote.Addr().String(), true
 	case "DOWNSTREAM_LOCAL_ADDRESS":
-		return x.d.destination.String(), true
+		return x.d.Destination.String(), true
 	case "DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT":
-		return x.d.destination.Addr().String(), true
+		return x.d.Destination.Addr().String(), true
 	case "DOWNSTREAM_LOCAL_PORT":
-		return strconv.Itoa(int(x.d.destination.Port())), true
+		return strconv.Itoa(int(x.d.Destination.Port())), true
 	case "DOWNSTREAM_PEER_URI_SAN":
-		return x.d.peerURI, true
+		return x.d.PeerURI, true
 	case "REQUESTED_SERVER_NAME":
-		return x.d.sni, true
+		return x.d.SNI, true
 	case "ROUTE_NAME":
 		if x.matched.Route != nil {
 			return x.matched.Route.Name, true
@@ -60,9 +60,9 @@ func (x *exchange) operator(name, argument string) (string, bool) {
 		}
 		return "", true
 	case "HOSTNAME":
-		return x.p.opt.Bootstrap.Node.Name, true
+		return x.p.Bootstrap.Node.Name, true
 	case "START_TIME":
-		return x.start.UTC().Format("2006-01-02T15:04:05.000Z"), true
+		return x.Start.UTC().Format("2006-01-02T15:04:05.000Z"), true
 	}
 	return "", false
 }

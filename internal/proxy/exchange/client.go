@@ -1,0 +1,183 @@
+package exchange
+
+import (
+	"context"
+	"net/netip"
+	"strconv"
+	"strings"
+
+	"github.com/weftmesh/weft/internal/identity"
+	"github.com/weftmesh/weft/internal/proxy/cluster"
+	"github.com/weftmesh/weft/internal/proxy/conf"
+	"github.com/weftmesh/weft/internal/proxy/conn"
+	"github.com/weftmesh/weft/internal/proxy/message"
+	"github.com/weftmesh/weft/internal/proxy/route"
+	"github.com/weftmesh/weft/internal/telemetry"
+	"github.com/weftmesh/weft/internal/wire"
+)
+
+// Direction is which way a connection came in.
+type Direction uint8
+
+// The directions.
+const (
+	Outbound Direction = iota // from our own workload
+	Inbound                   // to it
+	Gateway                   // from outside the mesh
+)
+
+// Client is what is known of a client's connection, and what its requests need of that. One goroutine owns it.
+type Client struct {
+	Carrier *Carrier
+
+	// Set once, before the first request.
+	Direction Direction
+	// Remote is the client: the peer, or whom that names in a PROXY protocol header. Direct is the peer.
+	Remote, Direct netip.AddrPort
+	Local          netip.AddrPort
+	// Destination is where the client was going; App, inbound, the address of the workload's own port.
+	Destination, App netip.AddrPort
+	// Port is, inbound, the one that policies name.
+	Port    uint16
+	Peer    identity.Peer
+	PeerURI string // SPIFFE; empty for plaintext
+	XFCC    string // what the application is told of the peer's certificate
+	SNI     string
+	Secure  bool
+	// Fixed is the destination by name of an explicit outbound listener.
+	Fixed string
+	// Tunnel serves, on the forward proxy's listener, what follows CONNECT to a name; nil elsewhere.
+	Tunnel func(c conn.Conn, name string, target *conf.Target)
+	// Address is the name by which ByAddress was resolved; empty where there is none.
+	Address string
+
+	// HTTP is the connection manager in force; nil outbound, where it is the target's.
+	HTTP  *conf.HTTP
+	HTTP3 bool // the client may come by HTTP/3 too
+	// ByAddress is, outbound, what the destination address resolved to; nil when the mesh does not know it.
+	ByAddress *conf.Target
+
+	// Name is the listener name that the last request asked for, by its authority.
+	Name      string
+	authority string
+	// asked is, on an explicit outbound listener, the last authority, and askedLocal whether it names us.
+	asked      string
+	askedLocal bool
+	// edges are, inbound, the series of this client's requests by cluster and protocol.
+	edges []inboundEdge
+
+	remoteAs string // see remoteText
+}
+
+type inboundEdge struct {
+	cluster  *conf.Cluster
+	protocol string
+	edge     *telemetry.Edge
+}
+
+// Scheme is that of requests whose client names none.
+func (d *Client) Scheme() string {
+	if d.Secure && d.Direction == Gateway {
+		return "https"
+	}
+	return "http"
+}
+
+// listenerName gives the name by which the mesh knows what a request asks for: the host that the client names with the port
+// it connects to.
+func (d *Client) listenerName(authority string) string {
+	if authority == d.authority && d.Name != "" {
+		return d.Name
+	}
+	host, port := message.HostPort(authority)
+	if d.Tunnel == nil {
+		port = d.Destination.Port()
+	} else if port == 0 {
+		port = 80
+	}
+	d.authority = strings.Clone(authority)
+	d.Name = wire.ListenerName(strings.TrimSuffix(strings.Clone(host), "."), port)
+	return d.Name
+}
+
+// inMesh reports whether the client may be told what happened inside the mesh: our own workload, or a proven peer.
+func (d *Client) inMesh() bool { return d.Direction == Outbound || d.PeerURI != "" }
+
+// Connecting is the context for connecting to an endpoint on the client's behalf.
+func (d *Client) Connecting(to *cluster.Endpoint) context.Context {
+	return to.OnBehalf(d.Carrier.ctx, d.Remote, d.Destination)
+}
+
+// atAddress is what the connection's address means now: a connection may be kept for longer than a configuration.
+func (d *Client) atAddress() *conf.Target {
+	if d.Address != "" {
+		if t, err := d.Carrier.Config.Resolve(d.Carrier.ctx, d.Address); err == nil {
+			d.ByAddress = t
+		}
+	}
+	return d.ByAddress
+}
+
+// Protocols says what a target may carry. One that the mesh does not know may be anything.
+func (d *Client) Protocols(t *conf.Target) (http bool, tcp *conf.TCP, byName bool) {
+	if t == nil {
+		return true, d.passthrough(), false
+	}
+	for _, c := range t.Listener.Chains {
+		http = http || c.HTTP != nil
+		byName = byName || len(c.Match.ServerNames) > 0
+	}
+	if c := t.Listener.Default; c != nil {
+		http = http || c.HTTP != nil
+	}
+	if c, _ := route.Chain(t.Listener, &route.ConnInfo{Destination: d.Destination, Source: d.Remote.Addr(), Transport: conf.RawTransport}); c != nil {
+		tcp = c.TCP
+	}
+	return http || t.Routes != nil, tcp, byName
+}
+
+// passthrough is the chain of destinations that the mesh does not know: what the control plane says, or else the bootstrap file.
+func (d *Client) passthrough() *conf.TCP {
+	if t := d.Carrier.Config.Snapshot().Unknown; t != nil && len(t.Clusters) > 0 {
+		return t
+	}
+	cluster := wire.PassthroughCluster
+	if d.Carrier.RegistryOnly {
+		cluster = wire.BlackHoleCluster
+	}
+	return &conf.TCP{Clusters: []conf.WeightedCluster{{Cluster: cluster, Weight: 1}}, TotalWeight: 1}
+}
+
+// Cluster gives a cluster, that of unknown destinations by the name if that is all there is.
+func (d *Client) Cluster(name string) *cluster.Cluster {
+	if name == wire.PassthroughCluster && (d.Tunnel != nil || d.Fixed != "") {
+		return d.Carrier.Clusters.Outside(message.HostPort(d.Name))
+	}
+	return d.Carrier.Clusters.Get(name)
+}
+
+// OffersHTTP3 reports whether a gateway's port of that number is bound for HTTP/3 too.
+func (d *Client) OffersHTTP3() bool {
+	if d.Direction != Gateway || !d.Secure {
+		return false
+	}
+	for _, l := range d.Carrier.Config.Snapshot().Gateways {
+		if l.QUIC && l.Address.Port() == d.Port {
+			return true
+		}
+	}
+	return false
+}
+
+// advertise tells the client that HTTP/3 is to be had at the port that it uses (RFC 7838): whatever maps a public port to ours does
+// so for UDP too.
+func (x *Exchange) advertise() {
+	if !x.d.HTTP3 || !x.d.OffersHTTP3() {
+		return
+	}
+	_, port := message.HostPort(x.Req.Authority)
+	if port == 0 {
+		port = 443
+	}
+	x.res.Header.Set("Alt-Svc", `h3=":`+strconv.Itoa(int(port))+`"; ma=86400`)
+}
