@@ -221,13 +221,14 @@ func (e *evaluation) conn() *route.ConnInfo {
 // http routes the request.
 func (e *evaluation) http(ln *conf.Listener, h *conf.HTTP) {
 	e.report.Protocol = "http"
-	if h.NormalizePath {
-		p, ok := route.NormalizePath(e.talk.request.Path, h.MergeSlashes)
-		if !ok {
-			e.refuse(400, "DPE", "the path leads out of the root")
-			return
-		}
-		e.talk.request.Path = p
+	p, elsewhere, ok := route.Canonical(h, e.talk.request.Path)
+	if !ok {
+		e.refuse(400, "DPE", "the path leads out of the root, or has escaped slashes, which are refused")
+		return
+	}
+	if e.talk.request.Path = p; elsewhere {
+		e.refuse(307, "", "the path has escaped slashes: the client is sent to %s", p)
+		return
 	}
 	if len(h.RBAC) > 0 {
 		v := verdict(h.RBAC, &authz.Input{Request: e.talk.request, Port: e.talk.port, SNI: e.conn().ServerName})

@@ -24,8 +24,11 @@ func (x *exchange) admit() bool {
 		// We answer it ourselves when the body is wanted.
 		r.Header.Del("Expect")
 	}
-	if _, ok := r.Header.Get("X-Forwarded-Proto"); !ok {
+	switch proto, ok := r.Header.Get("X-Forwarded-Proto"); {
+	case !ok:
 		r.Header.Add("X-Forwarded-Proto", r.Scheme)
+	case r.Proto < message.HTTP2 && (proto == "https" || proto == "http"):
+		r.Scheme = proto // HTTP/1 does not say it of itself: it is what the outermost proxy was asked by
 	}
 	if x.d.direction == inbound {
 		x.forwardClientCert()

@@ -38,7 +38,7 @@ func (x *exchange) answerByRoute() {
 
 // clientScheme is what the client used towards the outermost proxy.
 func (d *downstream) clientScheme(r *message.Request) string {
-	if d.direction == gateway {
+	if d.http != nil && d.http.UseRemoteAddress {
 		return d.scheme()
 	}
 	if v, ok := r.Header.Get("X-Forwarded-Proto"); ok && v == "https" {
@@ -56,6 +56,7 @@ func (x *exchange) answerError() {
 	if x.err.Kind == failure.RefusedMethod {
 		x.res.Header.Add("Allow", "") // what CONNECT asks for, a tunnel's end, has no method here (RFC 9110 section 15.5.6)
 	}
+	x.tellAttempts()
 	text := x.err.Public()
 	if x.d.inMesh() {
 		if x.err.Kind != failure.Denied && x.err.Kind != failure.Injected {

@@ -25,7 +25,7 @@ func (x *exchange) authorize() bool {
 	}
 	in := authz.Input{Peer: x.d.peerURI, Request: &x.req, Source: x.d.direct.Addr(), Remote: x.d.remote.Addr(),
 		Destination: x.d.destination.Addr(), Port: x.d.port, SNI: x.d.sni}
-	x.verdict = authz.Evaluate(x.http.RBAC, &in)
+	x.verdict = authz.Evaluate(x.http.Policies(x.matched.Route), &in)
 	if x.verdict.Allowed {
 		return true
 	}

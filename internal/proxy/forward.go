@@ -117,11 +117,42 @@ func (x *exchange) expired() bool {
 
 // attemptDeadline is the earlier of the exchange's and the attempt's own.
 func (x *exchange) attemptDeadline() time.Time {
-	if x.retries == nil || x.retries.PerTry == 0 && x.retries.PerTryIdle == 0 || x.hedges() {
+	own := shorter(x.attemptTime(), x.silence())
+	if own == 0 {
 		return x.deadline
 	}
-	now := x.p.opt.Now()
-	return earlier(earlier(x.deadline, now, x.retries.PerTry), now, x.retries.PerTryIdle)
+	return earlier(x.deadline, x.p.opt.Now(), own)
+}
+
+// attemptTime is how long the retry policy lets an attempt be without an answer; 0 for no limit.
+func (x *exchange) attemptTime() time.Duration {
+	if x.retries == nil || x.hedges() {
+		return 0
+	}
+	return shorter(x.retries.PerTry, x.retries.PerTryIdle)
+}
+
+// silence is how long nothing may happen once the request has come whole, as route or listener ask for it: what still comes of a
+// body has bounds of its own, see pace.
+func (x *exchange) silence() (d time.Duration) {
+	if x.http != nil && x.http.StreamIdle > 0 {
+		d = x.http.StreamIdle
+	}
+	if rt := x.matched.Route; rt != nil && rt.Forward != nil && rt.Forward.IdleTimeout > 0 {
+		d = rt.Forward.IdleTimeout
+	}
+	if d == 0 || x.partial || x.req.Upgrade != "" || x.req.Body.Kind != message.NoBody && x.body == nil && !x.down.BodyDone() || x.hedges() {
+		return 0
+	}
+	return d
+}
+
+// shorter gives the shorter of two times, of which 0 is none.
+func shorter(a, b time.Duration) time.Duration {
+	if a == 0 || b > 0 && b < a {
+		return b
+	}
+	return a
 }
 
 // earlier gives the earlier of a deadline, which may be zero, and a time after now, which may be none.
@@ -134,10 +165,15 @@ func earlier(deadline, now time.Time, after time.Duration) time.Time {
 
 // answering takes the limit off that an attempt has for its first byte.
 func (x *exchange) answering() {
-	if x.timed && x.retries != nil && x.retries.PerTryIdle > 0 {
-		x.until = earlier(x.deadline, x.tried, x.retries.PerTry)
-		x.call.SetReadDeadline(x.until)
+	if !x.timed || (x.retries == nil || x.retries.PerTryIdle == 0) && x.silence() == 0 {
+		return
 	}
+	whole := time.Duration(0)
+	if x.retries != nil {
+		whole = x.retries.PerTry
+	}
+	x.until = earlier(x.deadline, x.tried, whole)
+	x.call.SetReadDeadline(x.until)
 }
 
 // broken ends the attempt because the connection failed.
@@ -161,9 +197,12 @@ func (x *exchange) broken(op string, err error) bool {
 // timedOut says how much time there was, and for what.
 func (x *exchange) timedOut() {
 	switch {
+	case !x.expired() && x.silence() > 0 && shorter(x.attemptTime(), x.silence()) == x.silence():
+		x.err.Kind = failure.UpstreamSilent
+		x.err.Cause = fmt.Errorf("nothing happened for %s", x.silence())
 	case !x.expired():
 		x.err.Kind = failure.TryTimeout
-		x.err.Cause = fmt.Errorf("no answer within %s, the time for one attempt", x.until.Sub(x.tried).Round(time.Millisecond))
+		x.err.Cause = fmt.Errorf("no answer within %s, the time for one attempt", x.attemptTime())
 	case x.limited:
 		x.err.Cause = fmt.Errorf("no complete answer within %s, the client's %s", x.deadline.Sub(x.start), grpcTimeoutHeader)
 	default:

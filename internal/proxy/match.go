@@ -37,8 +37,16 @@ func (x *exchange) matchOnce() bool {
 		return x.passThrough()
 	}
 	x.translate()
-	if !x.underscores() || !x.normalize() {
+	if !x.underscores() {
 		return false
+	}
+	elsewhere, ok := x.normalize()
+	if !ok {
+		return false
+	}
+	if elsewhere != nil {
+		x.matched = route.Result{Host: &conf.VirtualHost{}, Route: elsewhere}
+		return true
 	}
 	x.draw()
 	x.matching = route.Request{Request: &x.req, Random: uint32(x.random) % 1e6, GRPC: x.isGRPC, Presented: x.d.peerURI != "", Validated: x.d.peerURI != ""}
@@ -115,17 +123,22 @@ func (x *exchange) underscores() bool {
 func hasUnderscore(name string) bool { return strings.IndexByte(name, '_') >= 0 }
 
 // normalize gives the path the one form in which routes, policies and the workload all see it, so that "/x/%2e%2e/admin" cannot
-// pass a policy on "/admin".
-func (x *exchange) normalize() bool {
-	if x.http == nil || !x.http.NormalizePath {
-		return true
+// pass a policy on "/admin". elsewhere is a route that sends the client to that form, where the configuration wants that; else nil.
+func (x *exchange) normalize() (elsewhere *conf.Route, ok bool) {
+	if x.http == nil {
+		return nil, true
 	}
-	path, ok := route.NormalizePath(x.req.Path, x.http.MergeSlashes)
+	path, moved, ok := route.Canonical(x.http, x.req.Path)
 	if !ok {
-		return x.fail(failure.BadPath, "normalize", fmt.Errorf("path %q leads out of the root or holds an escaped NUL", x.req.Path))
+		return nil, x.fail(failure.BadPath, "normalize",
+			fmt.Errorf("path %q leads out of the root, or holds an escaped NUL or an escaped slash that is refused", x.req.Path))
 	}
 	x.req.Path = path
-	return true
+	if !moved {
+		return nil, true
+	}
+	path, _ = x.req.SplitPath()
+	return &conf.Route{Name: "unescaped path", Redirect: &conf.Redirect{Status: 307, Path: path}}, true
 }
 
 // upgradable reports whether the route lets the protocol change. HTTP/2 by upgrade, which RFC 9113 has given up, is ignored as

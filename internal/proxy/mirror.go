@@ -47,7 +47,7 @@ func (x *exchange) mirrorTo(m *conf.Mirror) {
 		p.unmirrored.Add(1)
 		return
 	}
-	s := &shadow{p: p, cluster: c, direct: x.direct, body: bytes.Clone(x.body)}
+	s := &shadow{p: p, cluster: c, direct: x.direct, keepHost: m.KeepHost, body: bytes.Clone(x.body)}
 	s.req = cloneRequest(&x.req)
 	p.shadows.Go(func() { // ends within mirrorTime, or with the proxy
 		defer p.mirrors.Add(-1)
@@ -57,10 +57,13 @@ func (x *exchange) mirrorTo(m *conf.Mirror) {
 	})
 }
 
-// shadowHost marks the host of a mirrored request, as Envoy does.
+// shadowHost marks the host of a mirrored request, as Envoy does, unless it is an IPv6 address, which has no place for a mark.
 func shadowHost(authority string) string {
+	if strings.HasPrefix(authority, "[") {
+		return authority
+	}
 	i := strings.LastIndexByte(authority, ':')
-	if i < 0 || strings.HasSuffix(authority, "]") {
+	if i < 0 {
 		return authority + "-shadow"
 	}
 	return authority[:i] + "-shadow" + authority[i:]
@@ -80,11 +83,12 @@ func cloneRequest(r *message.Request) message.Request {
 
 // shadow is one mirrored request.
 type shadow struct {
-	p       *Proxy
-	cluster *cluster.Cluster
-	direct  netip.AddrPort
-	req     message.Request
-	body    []byte
+	p        *Proxy
+	cluster  *cluster.Cluster
+	direct   netip.AddrPort
+	keepHost bool
+	req      message.Request
+	body     []byte
 }
 
 // send makes one attempt and drops the answer.
@@ -97,7 +101,9 @@ func (s *shadow) send() bool {
 	if s.req.Authority == "" {
 		s.req.Authority = s.cluster.Authority(to)
 	}
-	s.req.Authority = shadowHost(s.req.Authority)
+	if !s.keepHost {
+		s.req.Authority = shadowHost(s.req.Authority)
+	}
 	now := s.p.opt.Now()
 	deadline := now.Add(mirrorTime)
 	call, err := s.open(to, now, deadline)

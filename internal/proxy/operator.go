@@ -10,6 +10,9 @@ func (x *exchange) operator(name, argument string) (string, bool) {
 	switch name {
 	case "REQ":
 		for name := range strings.SplitSeq(argument, "?") {
+			if strings.HasPrefix(name, ":") {
+				name = strings.ToLower(name) // usual is ":METHOD"
+			}
 			if v, ok := x.req.Lookup(name); ok {
 				return v, true
 			}
@@ -41,6 +44,16 @@ func (x *exchange) operator(name, argument string) (string, bool) {
 		return "", true
 	case "RESPONSE_CODE":
 		return strconv.Itoa(x.res.Status), true
+	case "RESPONSE_FLAGS":
+		if x.err != nil {
+			return x.err.Flag(), true
+		}
+		return "-", true
+	case "UPSTREAM_CLUSTER":
+		if x.split != nil {
+			return x.split.Cluster, true
+		}
+		return "", true
 	case "UPSTREAM_HOST":
 		if x.call != nil {
 			return x.call.Address(), true

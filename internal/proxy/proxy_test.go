@@ -267,4 +267,11 @@ func TestMirror(t *testing.T) {
 	if got := <-seen; got != "POST reviews-shadow:9080 body" {
 		t.Fatalf("mirrored %q", got)
 	}
+	r = forwardTo("reviews")
+	r.Forward.Mirrors = []conf.Mirror{{Cluster: "shadow", Fraction: 1e6, KeepHost: true}}
+	client.knows("reviews", 9080, r)
+	client.get(c, "http://reviews:9080/x")
+	if got := <-seen; got != "GET reviews:9080 " {
+		t.Fatalf("mirrored with its own host: %q", got)
+	}
 }

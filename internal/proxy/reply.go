@@ -232,14 +232,19 @@ func (x *exchange) dressResponse() {
 		h.Add("Set-Cookie", x.sticky)
 	}
 	if x.matched.Route != nil && x.split != nil {
-		if x.matched.Host.AttemptCountBack {
-			h.Set(attemptHeader, strconv.Itoa(x.attempt))
-		}
+		x.tellAttempts()
 		x.applyResponse()
 	}
 	x.markOrigin()
 	x.markLimits()
 	x.advertise()
+}
+
+// tellAttempts tells the client how many attempts there were, where the virtual host wants that.
+func (x *exchange) tellAttempts() {
+	if x.attempt > 0 && x.matched.Host != nil && x.matched.Host.AttemptCountBack {
+		x.res.Header.Set(attemptHeader, strconv.Itoa(x.attempt))
+	}
 }
 
 func (x *exchange) applyResponse() {

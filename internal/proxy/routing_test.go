@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/weftmesh/weft/internal/proxy/conf"
+	"github.com/weftmesh/weft/internal/wire"
 )
 
 // knowsTable is knows with a table of the caller's.
@@ -132,6 +133,51 @@ func TestFirstByteIsWaitedForUpToTheIdleTime(t *testing.T) {
 	if status, body, _ := client.get(client.client(), "http://reviews:9080/"); status != 200 || len(body) != 10 || n.Load() != 2 {
 		t.Errorf("%d %q after %d attempts", status, body, n.Load())
 	}
+}
+
+// TestPoliciesOfRoutes: what a route says of a filter's policies takes the place of the listener's.
+func TestPoliciesOfRoutes(t *testing.T) {
+	client, server := pair(t)
+	server.serve(9080, hello("reviews"))
+	refusing := func(field string) *conf.RBAC {
+		return &conf.RBAC{Filter: "rbac", Action: conf.Deny, Policies: []conf.RBACPolicy{{Name: field, Principals: []*conf.Rule{{Any: true}},
+			Permissions: []*conf.Rule{{Header: &conf.HeaderMatch{Name: field, Present: true}}}}}}
+	}
+	fixed := refusing("fixed")
+	fixed.Filter = ""
+	at := func(path string, own map[string][]*conf.RBAC) *conf.Route {
+		r := forwardTo(wire.InboundPassthroughCluster)
+		r.Match.Path, r.RBAC = conf.StringMatch{Kind: conf.PrefixOf, Value: path}, own
+		return r
+	}
+	l := strict(9080, fixed, refusing("listener"))
+	for _, c := range l.Chains {
+		if c.HTTP != nil {
+			c.HTTP.Routes = table(at("/own", map[string][]*conf.RBAC{"rbac": {refusing("route")}}), at("/none", map[string][]*conf.RBAC{"rbac": nil}), at("/", nil))
+		}
+	}
+	server.accepts(l)
+	for ask, want := range map[string]int{"/ listener": 403, "/ route": 200, "/own listener": 200, "/own route": 403, "/none listener": 200, "/none fixed": 403, "/own fixed": 403} {
+		path, field, _ := strings.Cut(ask, " ")
+		if status, body, _ := client.get(client.client(), "http://reviews:9080"+path, field, "1"); status != want {
+			t.Errorf("%s: %d %q, want %d", ask, status, body, want)
+		}
+	}
+}
+
+// TestSilence: the route's idle time holds while the answer is waited for.
+func TestSilence(t *testing.T) {
+	client, server := pair(t)
+	hang := make(chan struct{})
+	defer close(hang)
+	server.serve(9080, http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-hang }))
+	r := forwardTo("reviews")
+	r.Forward.IdleTimeout = 20 * time.Millisecond
+	client.knows("reviews", 9080, r)
+	if status, body, _ := client.get(client.client(), "http://reviews:9080/"); status != 504 || !strings.Contains(body, "nothing happened for 20ms") {
+		t.Errorf("%d %q", status, body)
+	}
+	eventually(t, "log", func() bool { return client.logged(" 504 SI stream_idle_timeout") })
 }
 
 // TestOptionsAsterisk: the question to the server in general needs no route.

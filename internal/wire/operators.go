@@ -8,7 +8,7 @@ var operators = map[string]bool{
 	"DOWNSTREAM_REMOTE_ADDRESS": true, "DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT": true, "DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT": true,
 	"DOWNSTREAM_LOCAL_ADDRESS": true, "DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT": true, "DOWNSTREAM_LOCAL_PORT": true,
 	"DOWNSTREAM_PEER_URI_SAN": true, "PROTOCOL": true, "REQUESTED_SERVER_NAME": true, "ROUTE_NAME": true, "RESPONSE_CODE": true,
-	"UPSTREAM_HOST": true, "HOSTNAME": true, "START_TIME": true,
+	"UPSTREAM_HOST": true, "UPSTREAM_CLUSTER": true, "HOSTNAME": true, "START_TIME": true, "RESPONSE_FLAGS": true,
 }
 
 // KnownOperator reports whether proxies fill in the operator that stands between two percent signs: "PROTOCOL", "REQ(name)" or

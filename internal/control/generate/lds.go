@@ -87,14 +87,19 @@ func (g *Generator) outboundHTTP(t *target) *hcmv3.HttpConnectionManager {
 
 // httpManager holds what all connection managers have in common, inbound, outbound and at gateways.
 func (g *Generator) httpManager(stat string) *hcmv3.HttpConnectionManager {
-	return &hcmv3.HttpConnectionManager{
+	paths := g.mesh.Settings().Paths
+	h := &hcmv3.HttpConnectionManager{
 		StatPrefix:     stat,
 		CodecType:      hcmv3.HttpConnectionManager_AUTO,
-		NormalizePath:  wrapperspb.Bool(g.mesh.Settings().Paths != model.NormalizeOff),
-		MergeSlashes:   g.mesh.Settings().Paths == model.MergeSlashes,
+		NormalizePath:  wrapperspb.Bool(paths != model.NormalizeOff),
+		MergeSlashes:   paths == model.MergeSlashes || paths == model.DecodeSlashes,
 		UpgradeConfigs: []*hcmv3.HttpConnectionManager_UpgradeConfig{{UpgradeType: "websocket"}},
 		AccessLog:      g.accessLogs(),
 	}
+	if paths == model.DecodeSlashes {
+		h.PathWithEscapedSlashesAction = hcmv3.HttpConnectionManager_UNESCAPE_AND_FORWARD
+	}
+	return h
 }
 
 func httpFilter(name string, config proto.Message) *hcmv3.HttpFilter {

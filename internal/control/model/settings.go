@@ -61,10 +61,11 @@ type IngressSettings struct {
 // PathNormalization says how paths are made canonical before anything reads them.
 type PathNormalization uint8
 
-// The normalizations, each going further than the one before: dot segments and escapes of unreserved characters; runs of slashes.
-// Off leaves paths as they came.
+// The normalizations, each going further than the one before: dot segments and escapes of unreserved characters; runs of slashes;
+// escaped slashes. Off leaves paths as they came.
 const (
 	NormalizePaths PathNormalization = iota
 	MergeSlashes
+	DecodeSlashes
 	NormalizeOff
 )

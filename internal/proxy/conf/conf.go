@@ -160,8 +160,9 @@ type HTTP struct {
 	ServerName     string
 	// Upgrades allows HTTP upgrades (WebSocket) on routes that say nothing of them.
 	Upgrades bool
-	// NormalizePath makes paths canonical before anything reads them (route.NormalizePath); MergeSlashes goes further.
+	// NormalizePath makes paths canonical before anything reads them; EscapedSlashes and MergeSlashes go further (route.Canonical).
 	NormalizePath, MergeSlashes bool
+	EscapedSlashes              EscapedSlashes `json:",omitempty"`
 	// KeepServer leaves the server field of responses as the upstream wrote it.
 	KeepServer bool
 	// Underscores says what becomes of requests with names of fields that have underscores, which some servers take for dashes.
@@ -169,6 +170,18 @@ type HTTP struct {
 	// AccessLogs take the place of the bootstrap file's; none leaves that.
 	AccessLogs []AccessLog
 }
+
+// EscapedSlashes is what is done about paths with slashes that are escaped ("%2F", "%5C").
+// Source: HttpConnectionManager.PathWithEscapedSlashesAction.
+type EscapedSlashes uint8
+
+// The actions.
+const (
+	KeepEscaped EscapedSlashes = iota
+	RefuseEscaped
+	RedirectUnescaped // clients are sent to the path without them
+	Unescape
+)
 
 // UnderscoreAction is what is done about underscores in names of fields.
 // Source: envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction.

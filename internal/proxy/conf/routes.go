@@ -56,8 +56,9 @@ type Route struct {
 	// Fault and CORS apply where the listener has the filter; nil for none.
 	Fault *Fault
 	CORS  *CORS
-	// Limits replace the listener's of that name; nil turns one off.
+	// Limits replace the listener's of that name; nil turns one off. RBAC does so with policies.
 	Limits map[string]*LocalLimit
+	RBAC   map[string][]*RBAC
 	// Decorator is the operation name for traces.
 	Decorator string
 }
@@ -302,6 +303,28 @@ type RBAC struct {
 	Policies []RBACPolicy // in name order
 	// Shadow only logs what it would have done.
 	Shadow bool
+	// Filter is the name by which routes replace it; empty for those that they cannot.
+	Filter string `json:",omitempty"`
+}
+
+// Policies gives the policies for requests that r takes, which may be nil. It allocates only where r replaces some.
+func (h *HTTP) Policies(r *Route) []*RBAC {
+	if r == nil || len(r.RBAC) == 0 {
+		return h.RBAC
+	}
+	var out []*RBAC
+	last := ""
+	for _, set := range h.RBAC {
+		own, replaced := r.RBAC[set.Filter]
+		switch {
+		case !replaced || set.Filter == "":
+			out = append(out, set)
+		case set.Filter != last: // a filter has up to two sets
+			out = append(out, own...)
+		}
+		last = set.Filter
+	}
+	return out
 }
 
 // Action of an RBAC.

@@ -17,7 +17,7 @@ import (
 func (d *decoder) http(m *hcmv3.HttpConnectionManager) *conf.HTTP {
 	d.only(m, "stat_prefix", "codec_type", "rds", "route_config", "http_filters", "tracing", "common_http_protocol_options",
 		"server_name", "server_header_transformation", "max_request_headers_kb", "use_remote_address", "access_log",
-		"forward_client_cert_details", "upgrade_configs", "normalize_path", "merge_slashes", "stream_idle_timeout",
+		"forward_client_cert_details", "upgrade_configs", "normalize_path", "merge_slashes", "path_with_escaped_slashes_action", "stream_idle_timeout",
 		// Without effect: which parts of a certificate x-forwarded-client-cert tells (the proxy tells URI and hash); that 100
 		// Continue is passed on, request ids are made and kept, which the proxy always does.
 		"http3_protocol_options", "set_current_client_cert_details", "proxy_100_continue", "generate_request_id", "preserve_external_request_id")
@@ -34,6 +34,7 @@ func (d *decoder) http(m *hcmv3.HttpConnectionManager) *conf.HTTP {
 	d.httpLimits(m, h)
 	h.AccessLogs = d.accessLogs(m.GetAccessLog())
 	d.at("tracing", func() { h.TraceSampling = d.tracing(m.GetTracing()) })
+	h.EscapedSlashes = d.escapedSlashes(m.GetPathWithEscapedSlashesAction())
 	h.ForwardClientCert = d.clientCertMode(m.GetForwardClientCertDetails())
 	each(d, "upgrade_configs", m.GetUpgradeConfigs(), func(u *hcmv3.HttpConnectionManager_UpgradeConfig) {
 		d.only(u, "upgrade_type", "enabled")
@@ -102,8 +103,7 @@ func (d *decoder) httpFilter(m *hcmv3.HttpFilter, h *conf.HTTP) (router bool) {
 		}
 	case "envoy.extensions.filters.http.rbac.v3.RBAC":
 		if v := (&rbacv3.RBAC{}); d.typed(a, v) {
-			d.only(v, "rules", "shadow_rules", "rules_stat_prefix", "shadow_rules_stat_prefix")
-			h.RBAC = append(h.RBAC, d.policies(v.GetRules(), v.GetShadowRules())...)
+			h.RBAC = append(h.RBAC, d.httpPolicies(m.GetName(), v)...)
 		}
 	case globalLimitFilter:
 		if v := (&globallimitv3.RateLimit{}); d.typed(a, v) {
@@ -144,6 +144,21 @@ func (d *decoder) httpLimits(m *hcmv3.HttpConnectionManager, h *conf.HTTP) {
 	default:
 		d.at("server_header_transformation", func() { d.fail("%s is not supported", t) })
 	}
+}
+
+func (d *decoder) escapedSlashes(a hcmv3.HttpConnectionManager_PathWithEscapedSlashesAction) conf.EscapedSlashes {
+	switch a {
+	case hcmv3.HttpConnectionManager_IMPLEMENTATION_SPECIFIC_DEFAULT, hcmv3.HttpConnectionManager_KEEP_UNCHANGED:
+		return conf.KeepEscaped
+	case hcmv3.HttpConnectionManager_REJECT_REQUEST:
+		return conf.RefuseEscaped
+	case hcmv3.HttpConnectionManager_UNESCAPE_AND_REDIRECT:
+		return conf.RedirectUnescaped
+	case hcmv3.HttpConnectionManager_UNESCAPE_AND_FORWARD:
+		return conf.Unescape
+	}
+	d.at("path_with_escaped_slashes_action", func() { d.fail("%d is not known", a) })
+	return conf.KeepEscaped
 }
 
 func (d *decoder) underscores(a corev3.HttpProtocolOptions_HeadersWithUnderscoresAction) conf.UnderscoreAction {

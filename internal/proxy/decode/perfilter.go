@@ -8,6 +8,7 @@ import (
 	corsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/cors/v3"
 	faultv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/fault/v3"
 	locallimitv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/local_ratelimit/v3"
+	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/weftmesh/weft/internal/proxy/conf"
@@ -21,8 +22,9 @@ type overrides struct {
 	retry   *conf.Retry
 	hedge   bool
 	mirrors []conf.Mirror
-	// limits by the name of the filter; nil for one that is turned off.
+	// limits and policies by the name of the filter; nil for one that is turned off.
 	limits map[string]*conf.LocalLimit
+	rbac   map[string][]*conf.RBAC
 }
 
 // perFilter decodes what typed_per_filter_config says beside what is said further out.
@@ -44,6 +46,10 @@ func (d *decoder) override(name string, a *anypb.Any, o *overrides, disabled boo
 		}
 		d.only(m, "config", "disabled",
 			"is_optional") // without effect: a filter that is not supported is refused in any case
+		if m.GetConfig() == nil && m.GetDisabled() {
+			o.disable(name)
+			return
+		}
 		d.at("config", func() { d.override(name, m.GetConfig(), o, m.GetDisabled()) })
 	case "envoy.extensions.filters.http.fault.v3.HTTPFault":
 		if m := (&faultv3.HTTPFault{}); d.typed(a, m) {
@@ -55,14 +61,44 @@ func (d *decoder) override(name string, a *anypb.Any, o *overrides, disabled boo
 		}
 	case localLimitFilter:
 		if m := (&locallimitv3.LocalRateLimit{}); d.typed(a, m) {
-			if o.limits = maps.Clone(o.limits); o.limits == nil {
-				o.limits = map[string]*conf.LocalLimit{}
-			}
-			o.limits[name] = unless(disabled, d.localLimit(name, m))
+			o.limits = with(o.limits, name, unless(disabled, d.localLimit(name, m)))
 		}
+	case "envoy.extensions.filters.http.rbac.v3.RBACPerRoute":
+		m := &rbacv3.RBACPerRoute{}
+		if !d.typed(a, m) {
+			return
+		}
+		d.only(m, "rbac")
+		var own []*conf.RBAC // none: the filter is turned off
+		d.at("rbac", func() { own = d.httpPolicies(name, m.GetRbac()) })
+		if disabled {
+			own = nil
+		}
+		o.rbac = with(o.rbac, name, own)
 	default:
 		d.fail("filter of type %q is not supported", a.GetTypeUrl())
 	}
+}
+
+// disable turns off the filter of that name, whatever it is.
+func (o *overrides) disable(name string) {
+	switch name {
+	case "envoy.filters.http.fault":
+		o.fault = nil
+	case "envoy.filters.http.cors":
+		o.cors = nil
+	default:
+		o.limits, o.rbac = with(o.limits, name, nil), with(o.rbac, name, nil)
+	}
+}
+
+// with gives m with another value, and leaves m as it is: it may be what is said further out.
+func with[V any](m map[string]V, name string, v V) map[string]V {
+	if m = maps.Clone(m); m == nil {
+		m = map[string]V{}
+	}
+	m[name] = v
+	return m
 }
 
 func unless[T any](disabled bool, v *T) *T {

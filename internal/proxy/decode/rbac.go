@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/config/rbac/v3"
+	httprbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
 	templatev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/path/match/uri_template/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 
@@ -18,6 +19,16 @@ func (d *decoder) policies(rules, shadow *rbacv3.RBAC) (out []*conf.RBAC) {
 	}
 	if shadow != nil {
 		d.at("shadow_rules", func() { out = append(out, d.rbac(shadow, true)) })
+	}
+	return out
+}
+
+// httpPolicies decodes those of a filter of that name.
+func (d *decoder) httpPolicies(filter string, m *httprbacv3.RBAC) []*conf.RBAC {
+	d.only(m, "rules", "shadow_rules", "rules_stat_prefix", "shadow_rules_stat_prefix")
+	out := d.policies(m.GetRules(), m.GetShadowRules())
+	for _, set := range out {
+		set.Filter = filter
 	}
 	return out
 }

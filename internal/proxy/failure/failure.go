@@ -49,6 +49,7 @@ const (
 	UpstreamTimeout
 	TryTimeout
 	UpstreamMalformed
+	UpstreamSilent
 	ClientGone
 	ClientReset
 	ClientBroken
@@ -98,7 +99,8 @@ var kinds = [...]struct {
 	UpstreamRefused:   {OfUpstream, 503, "UR", "{remote_refused_stream_reset}", true, "the upstream reset the request"},
 	UpstreamTimeout:   {OfUpstream, 504, "UT", "response_timeout", true, "upstream request timeout"},
 	TryTimeout:        {OfUpstream, 504, "UT", "upstream_per_try_timeout", true, "upstream request timeout"},
-	UpstreamMalformed: {OfUpstream, 502, "UPE", "{protocol_error}", false, "the upstream's answer is malformed"},
+	UpstreamMalformed: {OfUpstream, 502, "UPE", "{protocol_error}", true, "the upstream's answer is malformed"},
+	UpstreamSilent:    {OfUpstream, 504, "SI", "stream_idle_timeout", false, "upstream request timeout"},
 	ClientGone:        {OfClient, 0, "DC", "downstream_remote_disconnect", false, ""},
 	ClientReset:       {OfClient, 0, "DR", "remote_reset", false, ""},
 	ClientBroken:      {OfClient, 0, "DPE", "codec_error", false, ""},

@@ -43,7 +43,7 @@ func check(m *conf.Match, r *Request) outcome {
 	}
 	for i := range m.Headers {
 		h := &m.Headers[i]
-		if value, present := r.Lookup(h.Name); !h.Match(value, present) {
+		if !matchHeader(h, r) {
 			return outcome{headerPart, i}
 		}
 	}
@@ -59,6 +59,22 @@ func check(m *conf.Match, r *Request) outcome {
 		return outcome{part: fractionPart}
 	}
 	return outcome{}
+}
+
+// matchHeader takes the values of a field that occurs several times joined (RFC 9110 section 5.3) and, as newer Envoys do, each
+// alone: it suffices that one of these fulfils the condition, or with an inverted condition none of them may.
+func matchHeader(h *conf.HeaderMatch, r *Request) bool {
+	value, present := r.Lookup(h.Name)
+	joined := h.Match(value, present)
+	if joined != h.Invert || strings.IndexByte(value, ',') < 0 {
+		return joined
+	}
+	for alone := range r.Header.Values(h.Name) {
+		if h.Match(alone, true) != joined {
+			return !joined
+		}
+	}
+	return joined
 }
 
 func matchPath(m *conf.Match, path string) bool {

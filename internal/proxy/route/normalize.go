@@ -3,6 +3,7 @@ package route
 import (
 	"strings"
 
+	"github.com/weftmesh/weft/internal/proxy/conf"
 	"github.com/weftmesh/weft/internal/proxy/message"
 )
 
@@ -45,6 +46,52 @@ func NormalizePath(target string, mergeSlashes bool) (canonical string, ok bool)
 		out = append(out, '/')
 	}
 	return string(append(out, target[len(path):]...)), true
+}
+
+// Canonical gives the path of a target the form that h asks for: escaped slashes are unescaped, then it is normalized, then slashes
+// are merged, as far as each is asked for. elsewhere says that the client is to ask for canonical itself. ok is false for a path
+// that is refused.
+func Canonical(h *conf.HTTP, target string) (canonical string, elsewhere, ok bool) {
+	canonical = target
+	if h.EscapedSlashes != conf.KeepEscaped {
+		canonical = unescapeSlashes(target)
+		if canonical != target && h.EscapedSlashes == conf.RefuseEscaped {
+			return "", false, false
+		}
+		elsewhere = canonical != target && h.EscapedSlashes == conf.RedirectUnescaped
+	}
+	switch {
+	case h.NormalizePath:
+		canonical, ok = NormalizePath(canonical, h.MergeSlashes)
+		return canonical, elsewhere, ok
+	case h.MergeSlashes:
+		canonical = mergeSlashes(canonical)
+	}
+	return canonical, elsewhere, true
+}
+
+func unescapeSlashes(target string) string {
+	path := pathOf(target)
+	if !strings.Contains(path, "%2") && !strings.Contains(path, "%5") {
+		return target
+	}
+	return escapedSlashes.Replace(path) + target[len(path):]
+}
+
+var escapedSlashes = strings.NewReplacer("%2F", "/", "%2f", "/", "%5C", "\\", "%5c", "\\")
+
+func mergeSlashes(target string) string {
+	path := pathOf(target)
+	if !strings.Contains(path, "//") {
+		return target
+	}
+	out := make([]byte, 0, len(target))
+	for i := range len(path) {
+		if path[i] != '/' || i == 0 || path[i-1] != '/' {
+			out = append(out, path[i])
+		}
+	}
+	return string(append(out, target[len(path):]...))
 }
 
 func slashEnd(out []byte) []byte {

@@ -256,6 +256,29 @@ func TestNormalizePath(t *testing.T) {
 	}
 }
 
+func TestCanonical(t *testing.T) {
+	for _, c := range []struct {
+		h         conf.HTTP
+		in, want  string // empty: refused
+		elsewhere bool
+	}{
+		{conf.HTTP{}, "/a//b/../%2F", "/a//b/../%2F", false},
+		{conf.HTTP{MergeSlashes: true}, "/a//b/..//c?d=//", "/a/b/../c?d=//", false},
+		{conf.HTTP{MergeSlashes: true, NormalizePath: true}, "//a//b/..//c", "/a/c", false},
+		{conf.HTTP{EscapedSlashes: conf.Unescape}, "/a%2Fb%5Cc?d=%2F", "/a/b\\c?d=%2F", false},
+		{conf.HTTP{EscapedSlashes: conf.Unescape, NormalizePath: true, MergeSlashes: true}, "/a%2f..%2F%2fadmin", "/admin", false},
+		{conf.HTTP{EscapedSlashes: conf.RefuseEscaped}, "/a%2Fb", "", false},
+		{conf.HTTP{EscapedSlashes: conf.RefuseEscaped}, "/a%20b?%2F", "/a%20b?%2F", false},
+		{conf.HTTP{EscapedSlashes: conf.RedirectUnescaped, NormalizePath: true}, "/a%5c..%5Cb", "/b", true},
+		{conf.HTTP{EscapedSlashes: conf.RedirectUnescaped, NormalizePath: true}, "/a/../b", "/b", false},
+	} {
+		got, elsewhere, ok := route.Canonical(&c.h, c.in)
+		if ok != (c.want != "") || ok && got != c.want || elsewhere != c.elsewhere {
+			t.Errorf("Canonical(%+v, %q) = %q, %v, %v; want %q", c.h, c.in, got, elsewhere, ok, c.want)
+		}
+	}
+}
+
 func FuzzNormalizePath(f *testing.F) {
 	f.Add("/a/%2e%2e/b?c", true)
 	f.Add("/%252e/\\..", false)

@@ -1,6 +1,10 @@
 package route
 
-import "github.com/weftmesh/weft/internal/proxy/conf"
+import (
+	"strings"
+
+	"github.com/weftmesh/weft/internal/proxy/conf"
+)
 
 // search looks for the first route of a host that matches. best is the position of the earliest one so far; tried counts the
 // routes whose conditions were evaluated.
@@ -63,8 +67,16 @@ func (s *search) candidates(c *conf.Candidates) {
 	if c.Field == "" {
 		return
 	}
-	if value, present := s.r.Lookup(c.Field); present {
-		s.try(c.ByValue[value])
+	value, present := s.r.Lookup(c.Field)
+	if !present {
+		return
+	}
+	s.try(c.ByValue[value])
+	if strings.IndexByte(value, ',') < 0 {
+		return
+	}
+	for alone := range s.r.Header.Values(c.Field) {
+		s.try(c.ByValue[alone])
 	}
 }
 

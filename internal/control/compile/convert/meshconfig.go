@@ -172,8 +172,10 @@ func (p *Part) meshTraffic(m *meshapi.MeshConfig, s *model.Settings) {
 		s.Paths = model.NormalizeOff
 	case meshapi.MeshConfig_ProxyPathNormalization_MERGE_SLASHES:
 		s.Paths = model.MergeSlashes
+	case meshapi.MeshConfig_ProxyPathNormalization_DECODE_AND_MERGE_SLASHES:
+		s.Paths = model.DecodeSlashes
 	default:
-		p.Unsupported(meshConfigPath+".pathNormalization.normalization", "use NONE, BASE or MERGE_SLASHES: escaped slashes stay escaped")
+		p.Unsupported(meshConfigPath+".pathNormalization.normalization", "use NONE, BASE, MERGE_SLASHES or DECODE_AND_MERGE_SLASHES")
 	}
 }
 

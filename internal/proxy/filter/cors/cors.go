@@ -27,7 +27,7 @@ func Decide(p *conf.CORS, r *message.Request, random uint32) Kind {
 	if p == nil || random >= p.Fraction {
 		return Same
 	}
-	origin, _ := r.Header.Get("Origin")
+	origin, _ := r.Lookup("Origin") // several are none that is allowed
 	if origin == "" {
 		return Same
 	}

@@ -43,7 +43,7 @@ func Repeatable(r *message.Request) bool {
 
 // Wanted reports whether the policy wants another attempt, and safety allows one. A nil policy wants none.
 func Wanted(p *conf.Retry, a *Attempt, repeatable bool) bool {
-	if p == nil || a.Status == 0 && a.Begun {
+	if p == nil {
 		return false
 	}
 	if a.Status != 0 && wantsGRPC(p.On, a.GRPC) {
@@ -65,7 +65,7 @@ func Wanted(p *conf.Retry, a *Attempt, repeatable bool) bool {
 		return true // Envoy counts an upstream that does not answer as one that answered 503
 	case a.Unsent:
 		return on&(conf.OnConnectFailure|conf.OnReset|conf.OnResetBeforeRequest|conf.OnRefusedStream) != 0
-	case a.TimedOut:
+	case a.TimedOut, a.Begun && a.Status == 0: // half a head, or none that can be read: nothing of it was passed on
 		return on&conf.OnReset != 0
 	}
 	return on&(conf.OnReset|conf.OnConnectFailure) != 0

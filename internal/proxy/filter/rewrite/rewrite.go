@@ -10,7 +10,7 @@ import (
 )
 
 // Forward applies a route's rewrites to the request. m is the route's match, whose prefix a prefix rewrite replaces. It
-// allocates only when something changes.
+// allocates only when something changes, and tells the upstream in Envoy's fields what was there before.
 func Forward(r *message.Request, f *conf.Forward, m *conf.Match) {
 	host(r, f)
 	if f.PrefixRewrite == "" && f.PathRewrite == "" && f.RegexRewrite == nil || r.Path == "" || r.Path[0] != '/' {
@@ -25,7 +25,9 @@ func Forward(r *message.Request, f *conf.Forward, m *conf.Match) {
 	default:
 		path = prefix(path, m, f.PrefixRewrite)
 	}
-	r.Path = join(path, query, len(r.Path) > 0 && strings.IndexByte(r.Path, '?') >= 0)
+	original := r.Path
+	r.Path = join(path, query, strings.IndexByte(r.Path, '?') >= 0)
+	r.Header.Set("X-Envoy-Original-Path", original)
 }
 
 // host changes the authority, before the path that it may be made of.
@@ -48,6 +50,7 @@ func host(r *message.Request, f *conf.Forward) {
 		}
 		r.Header.Set("X-Forwarded-Host", before+r.Authority)
 	}
+	r.Header.Set("X-Envoy-Original-Host", r.Authority)
 	r.Authority = to
 }
 
