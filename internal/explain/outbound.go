@@ -439,7 +439,7 @@ func (e *evaluation) endpoints(d *Destination, c *conf.Cluster, localities []con
 			case ep.Draining:
 				state = "draining"
 			}
-			d.Endpoints = append(d.Endpoints, Endpoint{Address: wire.ListenerName(ep.Address, ep.Port), Workload: ep.Workload,
+			d.Endpoints = append(d.Endpoints, Endpoint{Address: wire.EndpointName(ep.Address, ep.Port), Workload: ep.Workload,
 				Instance: ep.Instance, State: state, Mesh: ep.TLSMode != "",
 				Priority: l.Priority, Locality: localityName(&l), Share: shares[len(d.Endpoints)]})
 			if got := d.Endpoints[len(d.Endpoints)-1].Share; first == nil || got > best {

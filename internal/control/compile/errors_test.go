@@ -276,7 +276,7 @@ func TestRefused(t *testing.T) {
   - {}`, []string{
 			"9 error ConflictingFields spec.workloadSelector", "11 error InvalidAddress spec.endpoints[0].address",
 			"11 error PortNotFound spec.endpoints[0].ports.other",
-			"12 error Unsupported spec.endpoints[1].address", "12 error Unsupported spec.endpoints[1].network",
+			"12 error Unsupported spec.endpoints[1].network",
 			"13 error InvalidAddress spec.endpoints[2].address", "13 error MissingField spec.endpoints[2].address"}},
 		{"peer authentication", secure, "PeerAuthentication", `
   portLevelMtls: {0: {mode: STRICT}}`, []string{

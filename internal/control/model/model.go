@@ -153,7 +153,7 @@ func (v Visibility) VisibleFrom(owner, ns string) bool {
 
 // Endpoint is one instance of a service.
 type Endpoint struct {
-	Address string // IP address or, with Resolution DNS, a name
+	Address string // IP address; with Resolution DNS, also a name; with Static, also "unix:///path"
 	// Ports maps a service port's number to the instance's port.
 	Ports          map[uint16]uint16
 	Labels         map[string]string

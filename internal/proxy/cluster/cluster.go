@@ -144,8 +144,10 @@ func (c *Cluster) endpoint(h *balance.Host, known *Endpoint) *Endpoint {
 		return &Endpoint{Host: h, Pool: known.Pool, Raw: known.Raw, TLS: known.TLS, announces: known.announces}
 	}
 	e := &Endpoint{Host: h}
-	way := upstream.Way{Address: wire.ListenerName(h.Endpoint.Address, h.Endpoint.Port), Timeout: c.Conf.ConnectTimeout, Counts: &c.Tally.Counts, Dial: c.set.o.Dialer.Dial}
+	way := upstream.Way{Address: wire.EndpointName(h.Endpoint.Address, h.Endpoint.Port), Timeout: c.Conf.ConnectTimeout, Counts: &c.Tally.Counts, Dial: c.set.o.Dialer.Dial}
 	switch {
+	case strings.HasPrefix(way.Address, wire.UnixPrefix):
+		way.Dial = dialUnix
 	case c.Conf.Name == wire.PassthroughCluster:
 		way.Dial = c.set.o.Dialer.DialUnknown
 	case h.Endpoint.Host != "":
@@ -187,6 +189,12 @@ func (c *Cluster) endpoint(h *balance.Host, known *Endpoint) *Endpoint {
 	}
 	e.Pool = upstream.NewPool(way, c.Breaker, o)
 	return e
+}
+
+// dialUnix connects to a unix socket of the proxy's own machine or container.
+func dialUnix(ctx context.Context, address string) (net.Conn, error) {
+	var d net.Dialer
+	return d.DialContext(ctx, "unix", strings.TrimPrefix(address, wire.UnixPrefix))
 }
 
 // meshIdle is for connections between our own proxies, which keep idle ones for an hour.
@@ -270,6 +278,9 @@ func (c *Cluster) forget(which func(*Endpoint) bool) {
 // requires one (RFC 9112 section 3.2). It is the service's name, or else the endpoint.
 func (c *Cluster) Authority(to *Endpoint) string {
 	a := to.Raw.Address
+	if strings.HasPrefix(a, wire.UnixPrefix) {
+		a = "localhost"
+	}
 	if h := c.Conf.ServiceHost; h != "" && h[0] != '*' {
 		a = wire.ListenerName(h, c.Conf.Port)
 	}

@@ -432,7 +432,8 @@ type Locality struct {
 	Endpoints             []*Endpoint
 }
 
-// Endpoint is one instance. Address may be a DNS name in StrictDNS and LogicalDNS clusters.
+// Endpoint is one instance. Address may be a DNS name in StrictDNS and LogicalDNS clusters, and elsewhere a unix socket
+// ("unix:///path"), which has no port.
 type Endpoint struct {
 	Address string
 	Host    string // the name that Address was found by; empty for none

@@ -160,7 +160,13 @@ func (p *Part) entryEndpoints(spec *networkingapi.ServiceEntry) {
 				p.Err("PortNotFound", Key(field+".ports", name), "", "the ServiceEntry has no port named %q", name)
 			}
 		}
-		if _, err := netip.ParseAddr(e.Address); err != nil && spec.Resolution == networkingapi.ServiceEntry_STATIC && !strings.HasPrefix(e.Address, "unix:") {
+		_, err := netip.ParseAddr(e.Address)
+		switch unix := strings.HasPrefix(e.Address, "unix:"); {
+		case unix && spec.Resolution != networkingapi.ServiceEntry_STATIC && spec.Resolution != networkingapi.ServiceEntry_NONE:
+			p.Err("ConflictingFields", field+".address", "use resolution STATIC", "a unix socket does not go with resolution %s", spec.Resolution)
+		case unix && len(spec.Ports) != 1:
+			p.Err("ConflictingFields", field+".address", "write an entry for each port", "a unix socket cannot tell the entry's %d ports apart", len(spec.Ports))
+		case err != nil && spec.Resolution == networkingapi.ServiceEntry_STATIC && !unix:
 			p.Err("InvalidAddress", field+".address", "use resolution DNS for names", "%q is not an IP address, as resolution STATIC needs", e.Address)
 		}
 	}
