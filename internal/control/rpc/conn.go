@@ -24,7 +24,7 @@ type conn struct {
 	sock     *socket
 	tls      *tls.Conn
 	expires  time.Time // of the client's certificate; zero without one
-	stranger *stranger
+	stranger *stranger // its place among those without a certificate
 
 	// For everybody.
 	state   atomic.Int32
