@@ -94,7 +94,7 @@ type shadow struct {
 // send makes one attempt and drops the answer.
 func (s *shadow) send() bool {
 	s.cluster = s.cluster.Resolved(s.p.ctx, time.Time{})
-	to := s.cluster.Pick(&balance.Choice{}, s.direct)
+	to := s.cluster.PickFor(s.req.Authority, &balance.Choice{}, s.direct)
 	if to == nil || to.Err != nil {
 		return false
 	}
