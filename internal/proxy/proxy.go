@@ -156,8 +156,8 @@ func New(o Options) (*Proxy, error) {
 	}
 	p.clusters = cluster.New(p.clusterOptions(resolver))
 	p.book = record.New(record.Options{Bootstrap: o.Bootstrap, Source: p.source, Metrics: p.metrics, Log: o.Log, AccessLog: o.AccessLog, JSON: o.AccessLogJSON})
-	p.carrier = exchange.New(exchange.Options{Bootstrap: o.Bootstrap, Config: p.config, Clusters: p.clusters, Guard: p.guard, Book: p.book, Log: o.Log,
-		RegistryOnly: o.RegistryOnly, Closing: p.closing, Now: o.Now})
+	p.carrier = exchange.New(exchange.Options{Bootstrap: o.Bootstrap, Guard: p.guard, Log: o.Log, Closing: p.closing, Now: o.Now,
+		Mesh: &exchange.Mesh{Config: p.config, Clusters: p.clusters, Book: p.book, RegistryOnly: o.RegistryOnly}})
 	p.metrics.Add(p.gauges)
 	return p, nil
 }

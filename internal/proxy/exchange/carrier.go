@@ -9,11 +9,8 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/weftmesh/weft/internal/proxy/cluster"
-	"github.com/weftmesh/weft/internal/proxy/conf"
 	"github.com/weftmesh/weft/internal/proxy/filter/ratelimit"
 	"github.com/weftmesh/weft/internal/proxy/overload"
-	"github.com/weftmesh/weft/internal/proxy/record"
 	"github.com/weftmesh/weft/internal/proxy/side"
 	"github.com/weftmesh/weft/internal/telemetry"
 	"github.com/weftmesh/weft/internal/wire"
@@ -21,19 +18,10 @@ import (
 
 // Options are what exchanges need of the proxy around them.
 type Options struct {
+	*Mesh
 	Bootstrap *wire.Bootstrap
-	Config    interface {
-		// Snapshot is the current configuration; never nil.
-		Snapshot() *conf.Snapshot
-		// Resolve gives the target of a listener name; nil when the mesh does not know it.
-		Resolve(ctx context.Context, name string) (*conf.Target, error)
-	}
-	Clusters *cluster.Set
-	Guard    *overload.Guard
-	Book     *record.Book
-	Log      *slog.Logger
-	// RegistryOnly refuses destinations that the mesh does not know instead of passing them through.
-	RegistryOnly bool
+	Guard     *overload.Guard
+	Log       *slog.Logger
 	// Closing reports whether a connection, of our own workload or another, shall carry no further request.
 	Closing func(outbound bool) bool
 	Now     func() time.Time
@@ -66,7 +54,10 @@ func New(o Options) *Carrier {
 }
 
 // Open comes before the first exchange: when ctx ends, so does what is left of them.
-func (c *Carrier) Open(ctx context.Context) { c.ctx = ctx }
+func (c *Carrier) Open(ctx context.Context) {
+	c.ctx = ctx
+	c.Mesh.Open(ctx)
+}
 
 // Close waits for what exchanges have left running, once the last of them has ended.
 func (c *Carrier) Close() {

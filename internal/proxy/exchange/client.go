@@ -11,6 +11,7 @@ import (
 	"github.com/weftmesh/weft/internal/proxy/conf"
 	"github.com/weftmesh/weft/internal/proxy/conn"
 	"github.com/weftmesh/weft/internal/proxy/message"
+	"github.com/weftmesh/weft/internal/proxy/record"
 	"github.com/weftmesh/weft/internal/proxy/route"
 	"github.com/weftmesh/weft/internal/telemetry"
 	"github.com/weftmesh/weft/internal/wire"
@@ -26,9 +27,28 @@ const (
 	Gateway                   // from outside the mesh
 )
 
+// Mesh is what the connections of clients have in common: what can be asked of the mesh about their requests.
+type Mesh struct {
+	Config interface {
+		// Snapshot is the current configuration; never nil.
+		Snapshot() *conf.Snapshot
+		// Resolve gives the target of a listener name; nil when the mesh does not know it.
+		Resolve(ctx context.Context, name string) (*conf.Target, error)
+	}
+	Clusters *cluster.Set
+	Book     *record.Book
+	// RegistryOnly refuses destinations that the mesh does not know instead of passing them through.
+	RegistryOnly bool
+
+	ctx context.Context // of Open
+}
+
+// Open comes before the first client: ctx ends with the last.
+func (m *Mesh) Open(ctx context.Context) { m.ctx = ctx }
+
 // Client is what is known of a client's connection, and what its requests need of that. One goroutine owns it.
 type Client struct {
-	Carrier *Carrier
+	Mesh *Mesh
 
 	// Set once, before the first request.
 	Direction Direction
@@ -105,13 +125,13 @@ func (d *Client) inMesh() bool { return d.Direction == Outbound || d.PeerURI != 
 
 // Connecting is the context for connecting to an endpoint on the client's behalf.
 func (d *Client) Connecting(to *cluster.Endpoint) context.Context {
-	return to.OnBehalf(d.Carrier.ctx, d.Remote, d.Destination)
+	return to.OnBehalf(d.Mesh.ctx, d.Remote, d.Destination)
 }
 
 // atAddress is what the connection's address means now: a connection may be kept for longer than a configuration.
 func (d *Client) atAddress() *conf.Target {
 	if d.Address != "" {
-		if t, err := d.Carrier.Config.Resolve(d.Carrier.ctx, d.Address); err == nil {
+		if t, err := d.Mesh.Config.Resolve(d.Mesh.ctx, d.Address); err == nil {
 			d.ByAddress = t
 		}
 	}
@@ -138,11 +158,11 @@ func (d *Client) Protocols(t *conf.Target) (http bool, tcp *conf.TCP, byName boo
 
 // passthrough is the chain of destinations that the mesh does not know: what the control plane says, or else the bootstrap file.
 func (d *Client) passthrough() *conf.TCP {
-	if t := d.Carrier.Config.Snapshot().Unknown; t != nil && len(t.Clusters) > 0 {
+	if t := d.Mesh.Config.Snapshot().Unknown; t != nil && len(t.Clusters) > 0 {
 		return t
 	}
 	cluster := wire.PassthroughCluster
-	if d.Carrier.RegistryOnly {
+	if d.Mesh.RegistryOnly {
 		cluster = wire.BlackHoleCluster
 	}
 	return &conf.TCP{Clusters: []conf.WeightedCluster{{Cluster: cluster, Weight: 1}}, TotalWeight: 1}
@@ -151,9 +171,9 @@ func (d *Client) passthrough() *conf.TCP {
 // Cluster gives a cluster, that of unknown destinations by the name if that is all there is.
 func (d *Client) Cluster(name string) *cluster.Cluster {
 	if name == wire.PassthroughCluster && (d.Tunnel != nil || d.Fixed != "") {
-		return d.Carrier.Clusters.Outside(message.HostPort(d.Name))
+		return d.Mesh.Clusters.Outside(message.HostPort(d.Name))
 	}
-	return d.Carrier.Clusters.Get(name)
+	return d.Mesh.Clusters.Get(name)
 }
 
 // OffersHTTP3 reports whether a gateway's port of that number is bound for HTTP/3 too.
@@ -161,7 +181,7 @@ func (d *Client) OffersHTTP3() bool {
 	if d.Direction != Gateway || !d.Secure {
 		return false
 	}
-	for _, l := range d.Carrier.Config.Snapshot().Gateways {
+	for _, l := range d.Mesh.Config.Snapshot().Gateways {
 		if l.QUIC && l.Address.Port() == d.Port {
 			return true
 		}

@@ -43,7 +43,7 @@ func (d *Client) InboundEdge(c *conf.Cluster, protocol string) *telemetry.Edge {
 			return d.edges[i].edge
 		}
 	}
-	e := d.Carrier.Book.Destination(&d.Peer, d.PeerURI, c, protocol)
+	e := d.Mesh.Book.Destination(&d.Peer, d.PeerURI, c, protocol)
 	if len(d.edges) >= maxEdges {
 		d.edges = d.edges[:0] // clusters are remade when their configuration changes
 	}
