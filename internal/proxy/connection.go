@@ -5,7 +5,7 @@ import (
 
 	"github.com/weftmesh/weft/internal/proxy/conf"
 	"github.com/weftmesh/weft/internal/proxy/conn"
-	"github.com/weftmesh/weft/internal/proxy/exchange"
+	"github.com/weftmesh/weft/internal/proxy/downstream"
 	"github.com/weftmesh/weft/internal/proxy/listen"
 	"github.com/weftmesh/weft/internal/proxy/route"
 	"github.com/weftmesh/weft/internal/proxy/track"
@@ -13,7 +13,7 @@ import (
 
 // connection is a client's connection that is served. One goroutine owns it, but for the fields that say otherwise.
 type connection struct {
-	exchange.Client
+	downstream.Client
 	// Set once, before the first request.
 	p        *Proxy
 	accepted listen.Accepted
@@ -30,8 +30,8 @@ type connection struct {
 	track *track.Conn
 }
 
-func (p *Proxy) newConnection(a listen.Accepted, dir exchange.Direction) *connection {
-	return &connection{p: p, accepted: a, conn: a.Conn, track: &track.Conn{Outbound: dir == exchange.Outbound}, Client: exchange.Client{Mesh: p.carrier.Mesh,
+func (p *Proxy) newConnection(a listen.Accepted, dir downstream.Direction) *connection {
+	return &connection{p: p, accepted: a, conn: a.Conn, track: &track.Conn{Outbound: dir == downstream.Outbound}, Client: downstream.Client{Mesh: p.carrier.Mesh,
 		Direction: dir, Remote: a.Conn.RemoteAddr(), Direct: a.Conn.RemoteAddr(), Local: a.Conn.LocalAddr(),
 		Destination: a.Destination, App: a.Destination, Port: a.Destination.Port()}}
 }

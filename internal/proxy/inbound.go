@@ -14,7 +14,7 @@ import (
 	"time"
 
 	"github.com/weftmesh/weft/internal/proxy/conf"
-	"github.com/weftmesh/weft/internal/proxy/exchange"
+	"github.com/weftmesh/weft/internal/proxy/downstream"
 	"github.com/weftmesh/weft/internal/proxy/failure"
 	"github.com/weftmesh/weft/internal/proxy/listen"
 	"github.com/weftmesh/weft/internal/proxy/route"
@@ -24,7 +24,7 @@ import (
 
 // arrived serves a connection to our workload that was redirected to us.
 func (p *Proxy) arrived(a listen.Accepted) {
-	d := p.newConnection(a, exchange.Inbound)
+	d := p.newConnection(a, downstream.Inbound)
 	if !a.Redirected {
 		d.turnAway(failure.Unroutable, "accept", errors.New("connection was not redirected here"))
 		return
@@ -35,7 +35,7 @@ func (p *Proxy) arrived(a listen.Accepted) {
 // mapped serves an inbound listener that stands for one port of the workload.
 func (p *Proxy) mapped(m wire.PortMap, app netip.AddrPort) func(listen.Accepted) {
 	return func(a listen.Accepted) {
-		d := p.newConnection(a, exchange.Inbound)
+		d := p.newConnection(a, downstream.Inbound)
 		d.App = app
 		if d.Port = m.Port; d.Port == 0 {
 			d.Port = app.Port()
@@ -289,7 +289,7 @@ func (p *Proxy) enterCounted(name string, a listen.Accepted) {
 
 // enter serves a connection to a gateway, by the listener's newest configuration.
 func (p *Proxy) enter(name string, a listen.Accepted) {
-	d := p.newConnection(a, exchange.Gateway)
+	d := p.newConnection(a, downstream.Gateway)
 	d.newest = func() *conf.Listener { return p.gatewayListener(name) }
 	l := d.newest()
 	if l == nil {

@@ -24,6 +24,7 @@ import (
 	"github.com/weftmesh/weft/internal/proxy/conf"
 	"github.com/weftmesh/weft/internal/proxy/conn"
 	"github.com/weftmesh/weft/internal/proxy/dial"
+	"github.com/weftmesh/weft/internal/proxy/downstream"
 	"github.com/weftmesh/weft/internal/proxy/exchange"
 	"github.com/weftmesh/weft/internal/proxy/overload"
 	"github.com/weftmesh/weft/internal/proxy/plane"
@@ -157,7 +158,7 @@ func New(o Options) (*Proxy, error) {
 	p.clusters = cluster.New(p.clusterOptions(resolver))
 	p.book = record.New(record.Options{Bootstrap: o.Bootstrap, Source: p.source, Metrics: p.metrics, Log: o.Log, AccessLog: o.AccessLog, JSON: o.AccessLogJSON})
 	p.carrier = exchange.New(exchange.Options{Bootstrap: o.Bootstrap, Guard: p.guard, Log: o.Log, Closing: p.closing, Now: o.Now,
-		Mesh: &exchange.Mesh{Config: p.config, Clusters: p.clusters, Book: p.book, RegistryOnly: o.RegistryOnly}})
+		Mesh: &downstream.Mesh{Config: p.config, Clusters: p.clusters, Book: p.book, RegistryOnly: o.RegistryOnly}})
 	p.metrics.Add(p.gauges)
 	return p, nil
 }

@@ -9,7 +9,7 @@ import (
 	"github.com/weftmesh/weft/internal/identity"
 	"github.com/weftmesh/weft/internal/proxy/bind"
 	"github.com/weftmesh/weft/internal/proxy/conf"
-	"github.com/weftmesh/weft/internal/proxy/exchange"
+	"github.com/weftmesh/weft/internal/proxy/downstream"
 	"github.com/weftmesh/weft/internal/proxy/http3"
 	"github.com/weftmesh/weft/internal/proxy/route"
 	"github.com/weftmesh/weft/internal/proxy/side"
@@ -85,8 +85,8 @@ func (p *Proxy) enterQUIC(c *http3.Conn, newest func() *conf.Listener) (*connect
 	if l == nil {
 		return nil, errors.New("the listener is gone")
 	}
-	d := &connection{p: p, track: &track.Conn{}, newest: newest, alpn: http3.NextProto, listener: l, Client: exchange.Client{Mesh: p.carrier.Mesh,
-		Direction: exchange.Gateway, Remote: c.Remote, Direct: c.Remote, Local: c.Local, SNI: c.ServerName, Secure: true}}
+	d := &connection{p: p, track: &track.Conn{}, newest: newest, alpn: http3.NextProto, listener: l, Client: downstream.Client{Mesh: p.carrier.Mesh,
+		Direction: downstream.Gateway, Remote: c.Remote, Direct: c.Remote, Local: c.Local, SNI: c.ServerName, Secure: true}}
 	d.info = quicInfo(l, c.Local, c.Remote, c.ServerName)
 	d.Destination, d.App, d.Port = d.info.Destination, d.info.Destination, d.info.Destination.Port()
 	if d.chain, _ = route.Chain(l, &d.info); d.chain == nil || d.chain.HTTP == nil {

@@ -11,7 +11,7 @@ import (
 	"github.com/weftmesh/weft/internal/proxy/balance"
 	"github.com/weftmesh/weft/internal/proxy/cluster"
 	"github.com/weftmesh/weft/internal/proxy/conf"
-	"github.com/weftmesh/weft/internal/proxy/exchange"
+	"github.com/weftmesh/weft/internal/proxy/downstream"
 	"github.com/weftmesh/weft/internal/proxy/failure"
 	"github.com/weftmesh/weft/internal/proxy/filter/authz"
 	"github.com/weftmesh/weft/internal/proxy/record"
@@ -214,7 +214,7 @@ func (s *stream) close() {
 }
 
 func (s *stream) edge() *telemetry.Edge {
-	if s.d.Direction == exchange.Inbound {
+	if s.d.Direction == downstream.Inbound {
 		return s.d.InboundEdge(s.cluster.Conf, "tcp")
 	}
 	if e := s.to.TCPEdge.Load(); e != nil {

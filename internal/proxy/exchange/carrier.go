@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/weftmesh/weft/internal/proxy/downstream"
 	"github.com/weftmesh/weft/internal/proxy/filter/ratelimit"
 	"github.com/weftmesh/weft/internal/proxy/overload"
 	"github.com/weftmesh/weft/internal/proxy/side"
@@ -18,7 +19,7 @@ import (
 
 // Options are what exchanges need of the proxy around them.
 type Options struct {
-	*Mesh
+	*downstream.Mesh
 	Bootstrap *wire.Bootstrap
 	Guard     *overload.Guard
 	Log       *slog.Logger
@@ -66,7 +67,7 @@ func (c *Carrier) Close() {
 }
 
 // Begin takes an exchange for the request that is about to be read.
-func (c *Carrier) Begin(d *Client, down side.Client) *Exchange {
+func (c *Carrier) Begin(d *downstream.Client, down side.Client) *Exchange {
 	x := c.exchanges.Get().(*Exchange)
 	x.p, x.d, x.down, x.Start, x.upstreamTime = c, d, down, c.Now(), -1
 	return x

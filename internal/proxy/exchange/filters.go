@@ -109,7 +109,7 @@ func (x *Exchange) rewrite() bool {
 // heed takes out of the request what it asks of retries and time-outs, and does it for those that may ask: the workload behind the
 // proxy, and peers of the mesh.
 func (x *Exchange) heed(f *conf.Forward) {
-	w := retry.Wanting(f.Retry, &x.Req, x.d.inMesh())
+	w := retry.Wanting(f.Retry, &x.Req, x.d.InMesh())
 	if x.retries = w.Policy; !w.Timed {
 		return
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/weftmesh/weft/internal/proxy/balance"
 	"github.com/weftmesh/weft/internal/proxy/cluster"
 	"github.com/weftmesh/weft/internal/proxy/conf"
+	"github.com/weftmesh/weft/internal/proxy/downstream"
 	"github.com/weftmesh/weft/internal/proxy/failure"
 	"github.com/weftmesh/weft/internal/proxy/grpc"
 	"github.com/weftmesh/weft/internal/proxy/message"
@@ -50,7 +51,7 @@ func (x *Exchange) connect() bool {
 // open takes a connection to the endpoint, or a part of one.
 func (x *Exchange) open(now, deadline time.Time) error {
 	ctx, pool := x.d.Connecting(x.to), x.pool()
-	if multiplexed(x.cluster.Conf, x.to, &x.Req, x.d.Direction == Gateway && x.d.Secure) || x.translated() {
+	if multiplexed(x.cluster.Conf, x.to, &x.Req, x.d.Direction == downstream.Gateway && x.d.Secure) || x.translated() {
 		c := &x.call2
 		if x.hedges() {
 			c = &side.Call2{} // there may be several at a time

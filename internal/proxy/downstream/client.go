@@ -1,9 +1,9 @@
-package exchange
+// Package downstream is what a proxy knows of a client and its connection, and what the mesh knows of where that leads.
+package downstream
 
 import (
 	"context"
 	"net/netip"
-	"strconv"
 	"strings"
 
 	"github.com/weftmesh/weft/internal/identity"
@@ -103,9 +103,9 @@ func (d *Client) Scheme() string {
 	return "http"
 }
 
-// listenerName gives the name by which the mesh knows what a request asks for: the host that the client names with the port
+// ListenerName gives the name by which the mesh knows what a request asks for: the host that the client names with the port
 // it connects to.
-func (d *Client) listenerName(authority string) string {
+func (d *Client) ListenerName(authority string) string {
 	if authority == d.authority && d.Name != "" {
 		return d.Name
 	}
@@ -120,16 +120,16 @@ func (d *Client) listenerName(authority string) string {
 	return d.Name
 }
 
-// inMesh reports whether the client may be told what happened inside the mesh: our own workload, or a proven peer.
-func (d *Client) inMesh() bool { return d.Direction == Outbound || d.PeerURI != "" }
+// InMesh reports whether the client may be told what happened inside the mesh: our own workload, or a proven peer.
+func (d *Client) InMesh() bool { return d.Direction == Outbound || d.PeerURI != "" }
 
 // Connecting is the context for connecting to an endpoint on the client's behalf.
 func (d *Client) Connecting(to *cluster.Endpoint) context.Context {
 	return to.OnBehalf(d.Mesh.ctx, d.Remote, d.Destination)
 }
 
-// atAddress is what the connection's address means now: a connection may be kept for longer than a configuration.
-func (d *Client) atAddress() *conf.Target {
+// AtAddress is what the connection's address means now: a connection may be kept for longer than a configuration.
+func (d *Client) AtAddress() *conf.Target {
 	if d.Address != "" {
 		if t, err := d.Mesh.Config.Resolve(d.Mesh.ctx, d.Address); err == nil {
 			d.ByAddress = t
@@ -141,7 +141,7 @@ func (d *Client) atAddress() *conf.Target {
 // Protocols says what a target may carry. One that the mesh does not know may be anything.
 func (d *Client) Protocols(t *conf.Target) (http bool, tcp *conf.TCP, byName bool) {
 	if t == nil {
-		return true, d.passthrough(), false
+		return true, d.Passthrough(), false
 	}
 	for _, c := range t.Listener.Chains {
 		http = http || c.HTTP != nil
@@ -156,8 +156,8 @@ func (d *Client) Protocols(t *conf.Target) (http bool, tcp *conf.TCP, byName boo
 	return http || t.Routes != nil, tcp, byName
 }
 
-// passthrough is the chain of destinations that the mesh does not know: what the control plane says, or else the bootstrap file.
-func (d *Client) passthrough() *conf.TCP {
+// Passthrough is the chain of destinations that the mesh does not know: what the control plane says, or else the bootstrap file.
+func (d *Client) Passthrough() *conf.TCP {
 	if t := d.Mesh.Config.Snapshot().Unknown; t != nil && len(t.Clusters) > 0 {
 		return t
 	}
@@ -189,15 +189,61 @@ func (d *Client) OffersHTTP3() bool {
 	return false
 }
 
-// advertise tells the client that HTTP/3 is to be had at the port that it uses (RFC 7838): whatever maps a public port to ours does
-// so for UDP too.
-func (x *Exchange) advertise() {
-	if !x.d.HTTP3 || !x.d.OffersHTTP3() {
-		return
+// LocalName reports whether the client names nobody but us. The answer for the last authority is kept.
+func (d *Client) LocalName(authority string) bool {
+	if authority != d.asked || authority == "" {
+		host, _ := message.HostPort(authority)
+		d.asked, d.askedLocal = strings.Clone(authority), isLocal(host)
 	}
-	_, port := message.HostPort(x.Req.Authority)
-	if port == 0 {
-		port = 443
-	}
-	x.res.Header.Set("Alt-Svc", `h3=":`+strconv.Itoa(int(port))+`"; ma=86400`)
+	return d.askedLocal
 }
+
+func isLocal(host string) bool {
+	if host == "" {
+		return false
+	}
+	if c := host[0]; c != 'l' && c != 'L' && c != ':' && (c < '0' || c > '9') {
+		return false // no address begins so, nor does localhost
+	}
+	if strings.EqualFold(host, "localhost") {
+		return true
+	}
+	a, err := netip.ParseAddr(host)
+	return err == nil && (a.IsLoopback() || a.IsUnspecified())
+}
+
+// RemoteText is the client's address as text, made once for a connection.
+func (d *Client) RemoteText() string {
+	if d.remoteAs == "" {
+		d.remoteAs = d.Remote.Addr().Unmap().WithZone("").String()
+	}
+	return d.remoteAs
+}
+
+// ClientScheme is what the client used towards the outermost proxy.
+func (d *Client) ClientScheme(r *message.Request) string {
+	if d.HTTP != nil && d.HTTP.UseRemoteAddress {
+		return d.Scheme()
+	}
+	if v, ok := r.Header.Get("X-Forwarded-Proto"); ok && v == "https" {
+		return v
+	}
+	return r.Scheme
+}
+
+// InboundEdge gives the series of the destination's side for this client.
+func (d *Client) InboundEdge(c *conf.Cluster, protocol string) *telemetry.Edge {
+	for i := range d.edges {
+		if d.edges[i].cluster == c && d.edges[i].protocol == protocol {
+			return d.edges[i].edge
+		}
+	}
+	e := d.Mesh.Book.Destination(&d.Peer, d.PeerURI, c, protocol)
+	if len(d.edges) >= maxEdges {
+		d.edges = d.edges[:0] // clusters are remade when their configuration changes
+	}
+	d.edges = append(d.edges, inboundEdge{c, protocol, e})
+	return e
+}
+
+const maxEdges = 8
