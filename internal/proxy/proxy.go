@@ -1,7 +1,8 @@
-// Package proxy is the data plane: it joins the steps of a request's way (listen, http, route, filters, balance, upstream,
-// relay), the configuration that they read, and the life of the process around them.
+// Package proxy is the data plane: it serves connections, and joins what that takes with the configuration and the life of the
+// process around it.
 //
-// exchange.run is the map of an HTTP request's way, stream of a relayed connection's. Everything that a proxy touches of the
+// Package exchange is an HTTP request's way through the steps (http, route, filters, balance, upstream, relay), stream that of a
+// relayed connection. Everything that a proxy touches of the
 // world comes in by Options, so that a whole mesh runs in one process in tests.
 package proxy
 

@@ -11,6 +11,7 @@ import (
 
 	"github.com/weftmesh/weft/internal/proxy/downstream"
 	"github.com/weftmesh/weft/internal/proxy/filter/ratelimit"
+	"github.com/weftmesh/weft/internal/proxy/mirror"
 	"github.com/weftmesh/weft/internal/proxy/overload"
 	"github.com/weftmesh/weft/internal/proxy/side"
 	"github.com/weftmesh/weft/internal/telemetry"
@@ -38,17 +39,15 @@ type Carrier struct {
 	limits    ratelimit.Keeper
 	services  services
 	clock     atomic.Pointer[dateText]
-	mirrors   atomic.Int64
-	shadows   sync.WaitGroup // mirrored requests
 
-	Unmirrored atomic.Uint64
-	Unasked    atomic.Uint64 // requests of which a rate-limit service has said nothing
-	Panics     atomic.Uint64 // in exchanges
+	Mirrors mirror.Mirrors
+	Unasked atomic.Uint64 // requests of which a rate-limit service has said nothing
+	Panics  atomic.Uint64 // in exchanges
 }
 
 // New makes a carrier.
 func New(o Options) *Carrier {
-	c := &Carrier{Options: o}
+	c := &Carrier{Options: o, Mirrors: mirror.Mirrors{Clusters: o.Clusters, Now: o.Now}}
 	c.exchanges.New = func() any { return &Exchange{} }
 	c.countings.New = func() any { return &counting{} }
 	return c
@@ -63,7 +62,7 @@ func (c *Carrier) Open(ctx context.Context) {
 // Close waits for what exchanges have left running, once the last of them has ended.
 func (c *Carrier) Close() {
 	c.services.close()
-	c.shadows.Wait()
+	c.Mirrors.Wait()
 }
 
 // Begin takes an exchange for the request that is about to be read.

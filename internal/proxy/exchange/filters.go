@@ -145,3 +145,21 @@ func (x *Exchange) translated() bool {
 	_, ok := x.down.(*side.Web)
 	return ok
 }
+
+// mirror sends copies of the request as the route says. Those with a body too long to keep are not sent and counted.
+func (x *Exchange) mirror() {
+	if x.matched.Route == nil {
+		return
+	}
+	whole := x.Req.Upgrade == "" && (x.Req.Body.Kind == message.NoBody || x.body != nil || x.down.BodyDone())
+	mirrors := x.matched.Route.Forward.Mirrors
+	for i := range mirrors {
+		switch m := &mirrors[i]; {
+		case m.Fraction < 1e6 && x.p.random32()%1e6 >= m.Fraction:
+		case !whole:
+			x.p.Mirrors.Lost.Add(1)
+		default:
+			x.p.Mirrors.Send(x.p.ctx, m, &x.Req, x.body, x.direct)
+		}
+	}
+}
