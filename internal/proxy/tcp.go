@@ -109,7 +109,7 @@ func (s *stream) open() bool {
 	}
 	s.cluster = s.cluster.Resolved(s.p.ctx, time.Time{})
 	for range connectTries {
-		s.to = s.cluster.Pick(s.choice(), s.d.App)
+		s.to = s.cluster.PickFor(s.d.SNI, s.choice(), s.d.App)
 		if s.to == nil {
 			return s.fail(failure.NoHealthy, "pick", s.cluster.WhyNone())
 		}

@@ -121,12 +121,14 @@ func (s *Service) Port(number uint16) *Port {
 // Resolution is how a service's endpoints are found.
 type Resolution uint8
 
-// The resolutions. None passes connections to where they were going.
+// The resolutions. None passes connections to where they were going. ByHost looks up the host that a request or a ClientHello names; the
+// service's own is a wildcard that covers it.
 const (
 	Static Resolution = iota
 	DNS
 	DNSRoundRobin
 	None
+	ByHost
 )
 
 // Visibility is an exportTo list. The zero value exports to all.

@@ -26,7 +26,7 @@ func (x *Exchange) pick() bool {
 	if x.cluster.Conf.Policy.Hashed() && !x.choice.Hashed {
 		x.hash()
 	}
-	to := x.cluster.Pick(&x.choice, x.direct)
+	to := x.cluster.PickFor(x.Req.Authority, &x.choice, x.direct)
 	if to == nil {
 		return x.fail(failure.NoHealthy, "pick", x.cluster.WhyNone())
 	}

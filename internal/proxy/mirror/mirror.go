@@ -101,7 +101,7 @@ type shadow struct {
 // send makes one attempt and drops the answer.
 func (s *shadow) send(ctx context.Context) bool {
 	s.cluster = s.cluster.Resolved(ctx, time.Time{})
-	to := s.cluster.Pick(&balance.Choice{}, s.direct)
+	to := s.cluster.PickFor(s.req.Authority, &balance.Choice{}, s.direct)
 	if to == nil || to.Err != nil {
 		return false
 	}
