@@ -401,7 +401,7 @@ func (e *evaluation) destination(d *Destination) {
 	if e.talk.scheme == "http" && (c.Speaks == conf.HTTP2 || c.Speaks == conf.AsClient && e.talk.request.Proto == message.HTTP2) {
 		d.HTTP = message.HTTP2.String()
 	}
-	if d.Dynamic = c.Discovery == conf.OriginalDst; d.Dynamic {
+	if d.Dynamic = c.Discovery == conf.OriginalDst || c.Discovery == conf.ByHost; d.Dynamic {
 		d.Policy, d.Transport = "", "as the client speaks"
 		return
 	}

@@ -382,6 +382,7 @@ const (
 	StrictDNS                    // each endpoint's name is resolved, all addresses are used
 	OriginalDst                  // wherever the client was connecting to
 	LogicalDNS                   // an endpoint's name stands for its first address, which new connections use
+	ByHost                       // the host that a request or a ClientHello names, which the service's own wildcard covers
 )
 
 // DNS is how the names of endpoints are resolved.
