@@ -80,7 +80,7 @@ func (g *Generator) localities(name string, endpoints []*model.Endpoint, b *back
 			port = b.port.Number
 		}
 		key := wire.EndpointName(e.Address, port)
-		if _, err := netip.ParseAddr(e.Address); e.Address == "" || seen[key] || err != nil && names == isUnix(e.Address) {
+		if _, err := netip.ParseAddr(e.Address); e.Address == "" || seen[key] || err != nil && names == isUnix(e.Address) || g.node.Proxyless && isUnix(e.Address) {
 			continue
 		}
 		seen[key] = true
