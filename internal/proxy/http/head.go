@@ -151,7 +151,7 @@ func framingName(name string) bool {
 	case len("Connection"):
 		return message.EqualFold(name, "Connection") || message.EqualFold(name, "Keep-Alive")
 	case len("Content-Length"):
-		return message.EqualFold(name, "Content-Length")
+		return message.EqualFold(name, "Content-Length") || message.EqualFold(name, "HTTP2-Settings")
 	case len("Proxy-Connection"):
 		return message.EqualFold(name, "Proxy-Connection")
 	case len("Transfer-Encoding"):
@@ -189,7 +189,15 @@ func StripHopByHop(h *message.Header) {
 }
 
 func hopName(name string) bool {
-	return len(name) == 2 && message.EqualFold(name, "TE") || len(name) != len("Host") && len(name) != len("Content-Length") && framingName(name)
+	switch len(name) {
+	case len("TE"):
+		return message.EqualFold(name, "TE")
+	case len("Host"):
+		return false
+	case len("HTTP2-Settings"):
+		return message.EqualFold(name, "HTTP2-Settings")
+	}
+	return framingName(name)
 }
 
 // stripListed removes the listed fields and gives how many of them stood before index at.
