@@ -191,7 +191,7 @@ func judgeChunks(b string) string {
 // TestAnything sends what is nearly right, in every direction. Whatever the proxy makes of it: what reaches a backend can be read in
 // one way only, and a client gets no fewer answers than requests were made in its name.
 func TestAnything(t *testing.T) {
-	rounds := 300
+	rounds := 1000
 	if s := os.Getenv("ANYTHING"); s != "" {
 		rounds, _ = strconv.Atoi(s)
 	}
