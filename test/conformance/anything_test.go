@@ -199,18 +199,22 @@ func TestAnything(t *testing.T) {
 		t.Run(w.name, func(t *testing.T) {
 			seed := uint64(time.Now().UnixNano())
 			gen := writer{rand.New(rand.NewPCG(seed, uint64(i)))}
+			reached := 0
 			for range rounds {
 				send := gen.request()
 				if gen.IntN(3) == 0 {
 					send += gen.request()
 				}
-				w.anything(t, send, seed)
+				reached += w.anything(t, send, seed)
+			}
+			if reached < rounds/10 {
+				t.Errorf("%d of %d conversations reached the backend: the test shows too little", reached, rounds)
 			}
 		})
 	}
 }
 
-func (w *way) anything(t *testing.T, send string, seed uint64) {
+func (w *way) anything(t *testing.T, send string, seed uint64) (whole int) {
 	t.Helper()
 	w.backend.Take()
 	c, err := net.Dial("tcp", w.address)
@@ -241,7 +245,6 @@ func (w *way) anything(t *testing.T, send string, seed uint64) {
 		}
 	}
 	c.Close()
-	whole := 0
 	for _, r := range w.backend.Take() {
 		if r.Err != nil {
 			continue
@@ -254,6 +257,7 @@ func (w *way) anything(t *testing.T, send string, seed uint64) {
 	if whole > answers {
 		t.Errorf("seed %d: %q: %d requests reached the backend, and %d answers the client", seed, send, whole, answers)
 	}
+	return whole
 }
 
 // methodOf is the method of the request that is answered next: HEAD has no body.

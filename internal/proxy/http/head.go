@@ -151,7 +151,7 @@ func framingName(name string) bool {
 	case len("Connection"):
 		return message.EqualFold(name, "Connection") || message.EqualFold(name, "Keep-Alive")
 	case len("Content-Length"):
-		return message.EqualFold(name, "Content-Length") || message.EqualFold(name, "HTTP2-Settings")
+		return message.EqualFold(name, "Content-Length")
 	case len("Proxy-Connection"):
 		return message.EqualFold(name, "Proxy-Connection")
 	case len("Transfer-Encoding"):
