@@ -67,7 +67,7 @@ bin/consul/consul: test/consulbin/go.mod
 fuzz: need-go ## run every fuzz target for FUZZTIME (default 1m each)
 	@for f in $$(grep -rl --include='*_test.go' '^func Fuzz' internal); do \
 	  for t in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\).*/\1/p' $$f); do \
-	    echo "== $$(dirname $$f) $$t"; go test -run '^$$' -fuzz "^$$t$$" -fuzztime $${FUZZTIME:-1m} ./$$(dirname $$f) || exit 1; done; done
+	    echo "== $$(dirname $$f) $$t"; go test -run '^$$' -fuzz "^$$t$$" -fuzztime $${FUZZTIME:-1m} -fuzzminimizetime 1s ./$$(dirname $$f) || exit 1; done; done
 
 .PHONY: soak
 soak: need-go ## send 10 million requests (SOAK_REQUESTS) and look for leaks, and a million through changes of everything (STEADY_REQUESTS)

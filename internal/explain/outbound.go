@@ -401,7 +401,7 @@ func (e *evaluation) destination(d *Destination) {
 	if e.talk.scheme == "http" && (c.Speaks == conf.HTTP2 || c.Speaks == conf.AsClient && e.talk.request.Proto == message.HTTP2) {
 		d.HTTP = message.HTTP2.String()
 	}
-	if d.Dynamic = c.Discovery == conf.OriginalDst; d.Dynamic {
+	if d.Dynamic = c.Discovery == conf.OriginalDst || c.Discovery == conf.ByHost; d.Dynamic {
 		d.Policy, d.Transport = "", "as the client speaks"
 		return
 	}
@@ -439,7 +439,7 @@ func (e *evaluation) endpoints(d *Destination, c *conf.Cluster, localities []con
 			case ep.Draining:
 				state = "draining"
 			}
-			d.Endpoints = append(d.Endpoints, Endpoint{Address: wire.ListenerName(ep.Address, ep.Port), Workload: ep.Workload,
+			d.Endpoints = append(d.Endpoints, Endpoint{Address: wire.EndpointName(ep.Address, ep.Port), Workload: ep.Workload,
 				Instance: ep.Instance, State: state, Mesh: ep.TLSMode != "",
 				Priority: l.Priority, Locality: localityName(&l), Share: shares[len(d.Endpoints)]})
 			if got := d.Endpoints[len(d.Endpoints)-1].Share; first == nil || got > best {

@@ -1,12 +1,10 @@
 package proxy
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net/netip"
 
-	"github.com/weftmesh/weft/internal/proxy/cluster"
 	"github.com/weftmesh/weft/internal/proxy/conf"
 	"github.com/weftmesh/weft/internal/proxy/failure"
 	"github.com/weftmesh/weft/internal/proxy/proxyproto"
@@ -14,7 +12,7 @@ import (
 
 // announced reads the PROXY protocol header that a listener wants and reports whether the connection may go on. From then on the
 // client is whom the header names.
-func (d *downstream) announced(want *conf.ProxyProtocol) bool {
+func (d *connection) announced(want *conf.ProxyProtocol) bool {
 	if want == nil {
 		return true
 	}
@@ -31,15 +29,10 @@ func (d *downstream) announced(want *conf.ProxyProtocol) bool {
 		return false
 	}
 	if !h.Local {
-		d.remote = netip.AddrPortFrom(h.Source.Addr().Unmap(), h.Source.Port())
+		d.Remote = netip.AddrPortFrom(h.Source.Addr().Unmap(), h.Source.Port())
 		// The port stays the listener's: it is what chains and policies name.
-		d.destination = netip.AddrPortFrom(h.Destination.Addr().Unmap(), d.destination.Port())
-		d.local = netip.AddrPortFrom(h.Destination.Addr().Unmap(), h.Destination.Port())
+		d.Destination = netip.AddrPortFrom(h.Destination.Addr().Unmap(), d.Destination.Port())
+		d.Local = netip.AddrPortFrom(h.Destination.Addr().Unmap(), h.Destination.Port())
 	}
 	return true
-}
-
-// connecting is the context for connecting to an endpoint on the client's behalf.
-func (d *downstream) connecting(to *cluster.Endpoint) context.Context {
-	return to.OnBehalf(d.p.ctx, d.remote, d.destination)
 }

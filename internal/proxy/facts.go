@@ -71,17 +71,17 @@ func (p *Proxy) gauges(page *telemetry.Page) {
 	page.Gauge("weft_memory_limit_bytes", "The limit of memory, 0 for none.", float64(load.MemoryLimit))
 	page.Gauge("weft_listener_connections", "Open connections of clients, relayed ones included.", float64(load.Connections))
 	page.Counter("weft_overload_connections_total", "Connections of clients turned away by limits.", float64(load.TurnedAway))
-	page.Counter("weft_ratelimit_failures_total", "Requests of which a rate-limit service said nothing in time.", float64(p.unasked.Load()))
+	page.Counter("weft_ratelimit_failures_total", "Requests of which a rate-limit service said nothing in time.", float64(p.carrier.Unasked.Load()))
 	page.Counter("weft_overload_requests_total", "Requests refused by limits.", float64(load.Refused))
-	page.Counter("weft_access_log_dropped_total", "Access log lines lost because the writer was too slow.", float64(p.droppedLines()))
+	page.Counter("weft_access_log_dropped_total", "Access log lines lost because the writer was too slow.", float64(p.book.Dropped()))
 	page.Gauge("weft_restart_epoch", "Takeovers since the first process of this proxy.", float64(p.epoch()))
 	if t := p.opt.Taken; t != nil {
 		left, draining := t.Left()
 		page.Gauge("weft_predecessor_draining", "Whether the process before this one still ends connections.", number(draining))
 		page.Gauge("weft_predecessor_connections", "Connections that the process before this one still has.", float64(left))
 	}
-	page.Counter("weft_mirror_dropped_total", "Mirrored requests that were not sent.", float64(p.unmirrored.Load()))
-	page.Counter("weft_panics_total", "Requests whose handling failed by a mistake in the proxy.", float64(p.panics.Load()))
+	page.Counter("weft_mirror_dropped_total", "Mirrored requests that were not sent.", float64(p.carrier.Mirrors.Lost.Load()))
+	page.Counter("weft_panics_total", "Requests whose handling failed by a mistake in the proxy.", float64(p.carrier.Panics.Load()))
 	if m := p.source.Current(); m != nil && m.Certificate != nil {
 		page.Gauge("weft_certificate_expiry_timestamp_seconds", "When the workload's certificate ends.", float64(m.NotAfter().Unix()))
 	}

@@ -6,8 +6,6 @@ import (
 
 	"github.com/weftmesh/weft/internal/proxy/conf"
 	"github.com/weftmesh/weft/internal/proxy/failure"
-	"github.com/weftmesh/weft/internal/proxy/filter/ratelimit"
-	"github.com/weftmesh/weft/internal/proxy/steady"
 )
 
 // gates counts the connections that gates limit, by their keys. The zero value is ready.
@@ -38,13 +36,12 @@ func (g *gates) give(key string) {
 }
 
 // pass asks the gates of the chain, in their order, whether they take the connection.
-func (d *downstream) pass(chain *conf.Chain) bool {
+func (d *connection) pass(chain *conf.Chain) bool {
 	for i := range chain.Gates {
 		g := &chain.Gates[i]
 		if l := g.Rate; l != nil {
-			v := d.p.limits.Get(l).Check(steady.Time(d.p.opt.Now()).UnixNano(), nil, [2][]conf.LimitRule{}, &ratelimit.Scratch{})
-			if v.Over {
-				d.turnAway(failure.OverLimit, "limit", overLimitBy(&v))
+			if err := d.p.carrier.CountConnection(l); err != nil {
+				d.turnAway(failure.OverLimit, "limit", err)
 				return false
 			}
 		}

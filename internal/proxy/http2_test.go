@@ -461,7 +461,7 @@ func TestWebSocketsBetweenVersions(t *testing.T) {
 	})
 	two := func(s *weft2.ServerStream) {
 		r := s.Request()
-		if _, ok := r.Header.Get(socketKey); ok || r.Upgrade != "websocket" {
+		if _, ok := r.Header.Get("Sec-WebSocket-Key"); ok || r.Upgrade != "websocket" {
 			s.WriteResponse(&message.Response{Status: 400})
 			return
 		}
@@ -533,7 +533,7 @@ func TestWebSocketsBetweenVersions(t *testing.T) {
 					if err := errors.Join(s.WriteRequest(&q), s.Flush(), s.ReadResponse(&res)); err != nil || res.Status != 101 {
 						t.Fatalf("%d, %v", res.Status, err)
 					}
-					if _, ok := res.Header.Get(socketAccept); ok {
+					if _, ok := res.Header.Get("Sec-WebSocket-Accept"); ok {
 						t.Error("a proof that has no place in HTTP/2")
 					}
 					if tunnel, err = s.Hijack(); err != nil {

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/weftmesh/weft/internal/proxy/conf"
+	"github.com/weftmesh/weft/internal/proxy/downstream"
 	"github.com/weftmesh/weft/internal/proxy/failure"
 	"github.com/weftmesh/weft/internal/proxy/listen"
 	"github.com/weftmesh/weft/internal/proxy/route"
@@ -23,7 +24,7 @@ import (
 
 // arrived serves a connection to our workload that was redirected to us.
 func (p *Proxy) arrived(a listen.Accepted) {
-	d := p.newDownstream(a, inbound)
+	d := p.newConnection(a, downstream.Inbound)
 	if !a.Redirected {
 		d.turnAway(failure.Unroutable, "accept", errors.New("connection was not redirected here"))
 		return
@@ -34,17 +35,17 @@ func (p *Proxy) arrived(a listen.Accepted) {
 // mapped serves an inbound listener that stands for one port of the workload.
 func (p *Proxy) mapped(m wire.PortMap, app netip.AddrPort) func(listen.Accepted) {
 	return func(a listen.Accepted) {
-		d := p.newDownstream(a, inbound)
-		d.app = app
-		if d.port = m.Port; d.port == 0 {
-			d.port = app.Port()
+		d := p.newConnection(a, downstream.Inbound)
+		d.App = app
+		if d.Port = m.Port; d.Port == 0 {
+			d.Port = app.Port()
 		}
-		d.destination = netip.AddrPortFrom(a.Destination.Addr(), d.port)
+		d.Destination = netip.AddrPortFrom(a.Destination.Addr(), d.Port)
 		d.serveInbound()
 	}
 }
 
-func (d *downstream) serveInbound() {
+func (d *connection) serveInbound() {
 	d.newest = func() *conf.Listener { return d.p.config.Snapshot().Inbound }
 	l := d.newest()
 	if l == nil {
@@ -55,14 +56,14 @@ func (d *downstream) serveInbound() {
 }
 
 // serveListener chooses the chain for what the connection turns out to be, terminates TLS and serves.
-func (d *downstream) serveListener(l *conf.Listener) {
+func (d *connection) serveListener(l *conf.Listener) {
 	d.p.entered.Add(1)
 	d.accepted.AtEnd(func() { d.p.entered.Add(-1) })
 	d.p.arrivedAt.Store(d.p.opt.Now().UnixNano())
 	if !d.announced(l.ProxyProtocol) {
 		return
 	}
-	d.info = route.ConnInfo{Destination: d.destination, Source: d.remote.Addr(), Direct: d.direct.Addr(), Transport: conf.RawTransport}
+	d.info = route.ConnInfo{Destination: d.Destination, Source: d.Remote.Addr(), Direct: d.Direct.Addr(), Transport: conf.RawTransport}
 	var s *stream
 	if raw, _ := route.Chain(l, &d.info); raw != nil && raw.TCP != nil && raw.TLS == nil {
 		s = d.newStream(raw.TCP) // plaintext whose server may speak first is possible
@@ -78,7 +79,7 @@ func (d *downstream) serveListener(l *conf.Listener) {
 		return
 	}
 	defer found.drop()
-	d.conn, d.sni = found.conn, found.ServerName
+	d.conn, d.SNI = found.conn, found.ServerName
 	d.learn(found.Sniffed)
 	chain, step := route.Chain(l, &d.info)
 	if chain == nil {
@@ -88,7 +89,7 @@ func (d *downstream) serveListener(l *conf.Listener) {
 	if !d.pass(chain) || chain.TLS != nil && !d.terminate(chain) {
 		return
 	}
-	d.listener, d.chain, d.http3 = l, chain, d.offersHTTP3()
+	d.listener, d.chain, d.HTTP3 = l, chain, d.OffersHTTP3()
 	d.serveChain(chain, s, &found)
 }
 
@@ -104,7 +105,7 @@ func silenceAt(l *conf.Listener) time.Duration {
 }
 
 // look sniffs unless nothing depends on it.
-func (d *downstream) look(l *conf.Listener, s *stream) (detected, error) {
+func (d *connection) look(l *conf.Listener, s *stream) (detected, error) {
 	if s == nil {
 		heard := d.unheardYet(silenceAt(l))
 		s, c, err := listen.Sniff(d.conn, silenceAt(l), talkTime)
@@ -113,15 +114,15 @@ func (d *downstream) look(l *conf.Listener, s *stream) (detected, error) {
 		}
 		return detected{Sniffed: s, conn: c}, err
 	}
-	if !sniffs(l, d.destination.Port()) {
+	if !sniffs(l, d.Destination.Port()) {
 		return detected{conn: d.conn}, nil
 	}
-	return d.p.detect(d.conn, "inbound "+d.destination.String(), s.openEarly)
+	return d.p.detect(d.conn, "inbound "+d.Destination.String(), s.openEarly)
 }
 
 // unheardYet has a connection on which nothing was said end as idle ones do, when the proxy drains or is short of something. What it
 // gives ends that.
-func (d *downstream) unheardYet(silence time.Duration) (heard func() error) {
+func (d *connection) unheardYet(silence time.Duration) (heard func() error) {
 	d.track.Conn, d.track.Idle = d.conn, silence
 	d.track.Enter(track.Idle, d.p.opt.Now())
 	d.p.tracker.Add(d.track)
@@ -142,7 +143,7 @@ func sniffs(l *conf.Listener, port uint16) bool {
 
 // learn completes what chains are matched by. For plaintext the application protocol has the names that Envoy's http_inspector
 // gives.
-func (d *downstream) learn(s listen.Sniffed) {
+func (d *connection) learn(s listen.Sniffed) {
 	switch s.Protocol {
 	case listen.TLS:
 		d.info.Transport, d.info.ServerName, d.info.ALPN = conf.TLSTransport, s.ServerName, s.ALPN
@@ -175,7 +176,7 @@ func unmatched(step route.ChainStep, s listen.Sniffed) error {
 const handshakeTime = 10 * time.Second
 
 // terminate makes the server's side of the TLS handshake.
-func (d *downstream) terminate(chain *conf.Chain) bool {
+func (d *connection) terminate(chain *conf.Chain) bool {
 	config, err := d.p.tls.get(d.p, chain.TLS)
 	if err != nil {
 		d.turnAway(failure.NoConfig, "tls", err)
@@ -189,9 +190,9 @@ func (d *downstream) terminate(chain *conf.Chain) bool {
 		return false
 	}
 	d.secured(s)
-	if s.Client != nil && d.peerURI != "" {
+	if s.Client != nil && d.PeerURI != "" {
 		sum := sha256.Sum256(s.Client.Raw)
-		d.xfcc = "By=" + d.p.selfURI() + ";Hash=" + hex.EncodeToString(sum[:]) + `;Subject="";URI=` + d.peerURI
+		d.XFCC = "By=" + d.p.selfURI() + ";Hash=" + hex.EncodeToString(sum[:]) + `;Subject="";URI=` + d.PeerURI
 	}
 	return true
 }
@@ -204,11 +205,11 @@ func (p *Proxy) selfURI() string {
 }
 
 // serveChain serves HTTP or relays, as the chain and the bytes want it. s, if not nil, may be open already.
-func (d *downstream) serveChain(chain *conf.Chain, s *stream, found *detected) {
+func (d *connection) serveChain(chain *conf.Chain, s *stream, found *detected) {
 	switch {
 	case chain.HTTP != nil:
 		found.drop()
-		d.http = chain.HTTP
+		d.HTTP = chain.HTTP
 		d.serveVersion(found.Protocol)
 	case chain.TCP != nil:
 		t := d.newStream(chain.TCP)
@@ -232,8 +233,8 @@ func sameClusters(a, b *conf.TCP) bool {
 
 // serveVersion serves the version of HTTP that the connection turned out to be: by its first bytes, or by what was agreed on in the
 // TLS handshake. Where neither tells, what comes within TLS does.
-func (d *downstream) serveVersion(p listen.Protocol) {
-	if d.secure {
+func (d *connection) serveVersion(p listen.Protocol) {
+	if d.Secure {
 		switch d.alpn {
 		case "h2", wire.ALPNHTTP2:
 			p = listen.HTTP2
@@ -288,7 +289,7 @@ func (p *Proxy) enterCounted(name string, a listen.Accepted) {
 
 // enter serves a connection to a gateway, by the listener's newest configuration.
 func (p *Proxy) enter(name string, a listen.Accepted) {
-	d := p.newDownstream(a, gateway)
+	d := p.newConnection(a, downstream.Gateway)
 	d.newest = func() *conf.Listener { return p.gatewayListener(name) }
 	l := d.newest()
 	if l == nil {
@@ -296,8 +297,8 @@ func (p *Proxy) enter(name string, a listen.Accepted) {
 		return
 	}
 	if l.Address.Port() != 0 {
-		d.port = l.Address.Port()
-		d.destination = netip.AddrPortFrom(a.Destination.Addr(), d.port)
+		d.Port = l.Address.Port()
+		d.Destination = netip.AddrPortFrom(a.Destination.Addr(), d.Port)
 	}
 	d.serveListener(l)
 }

@@ -30,11 +30,10 @@ func (p *Proxy) Run(ctx context.Context) error {
 	ctx, end := context.WithCancel(ctx)
 	defer end()
 	var err error
-	if p.access, err = p.openAccessLog(); err != nil {
+	if err := p.book.Open(); err != nil {
 		return fmt.Errorf("proxy: %w", err)
 	}
-	defer p.access.Close()
-	defer p.accessLogs.close()
+	defer p.book.Close()
 	r := newRunning(p, hard)
 	defer r.end(kill)
 	r.background()
@@ -152,6 +151,7 @@ func (r *running) fails(what string, err error) {
 func (r *running) background() {
 	p := r.p
 	p.clusters.Open(r.hard)
+	p.carrier.Open(r.hard)
 	r.work.Go(p.clusters.Run)
 	r.work.Go(func() { p.sweep(r.hard) })
 	r.work.Go(func() { p.guard.Run(r.hard, p.log) })
@@ -342,8 +342,7 @@ func (r *running) end(kill func()) {
 		closeIt()
 	}
 	r.work.Wait()
-	r.p.services.close()
-	r.p.shadows.Wait()
+	r.p.carrier.Close()
 	if r.p.opt.Taken != nil {
 		r.p.opt.Taken.Close()
 	}

@@ -1,7 +1,8 @@
-// Package proxy is the data plane: it joins the steps of a request's way (listen, http, route, filters, balance, upstream,
-// relay), the configuration that they read, and the life of the process around them.
+// Package proxy is the data plane: it serves connections, and joins what that takes with the configuration and the life of the
+// process around it.
 //
-// exchange.run is the map of an HTTP request's way, stream of a relayed connection's. Everything that a proxy touches of the
+// Package exchange is an HTTP request's way through the steps (http, route, filters, balance, upstream, relay), stream that of a
+// relayed connection. Everything that a proxy touches of the
 // world comes in by Options, so that a whole mesh runs in one process in tests.
 package proxy
 
@@ -12,9 +13,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"math/rand/v2"
 	"net"
-	"net/http"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -26,10 +25,12 @@ import (
 	"github.com/weftmesh/weft/internal/proxy/conf"
 	"github.com/weftmesh/weft/internal/proxy/conn"
 	"github.com/weftmesh/weft/internal/proxy/dial"
-	"github.com/weftmesh/weft/internal/proxy/filter/ratelimit"
+	"github.com/weftmesh/weft/internal/proxy/downstream"
+	"github.com/weftmesh/weft/internal/proxy/exchange"
 	"github.com/weftmesh/weft/internal/proxy/overload"
 	"github.com/weftmesh/weft/internal/proxy/plane"
 	"github.com/weftmesh/weft/internal/proxy/ready"
+	"github.com/weftmesh/weft/internal/proxy/record"
 	"github.com/weftmesh/weft/internal/proxy/resolve"
 	"github.com/weftmesh/weft/internal/proxy/takeover"
 	"github.com/weftmesh/weft/internal/proxy/track"
@@ -107,27 +108,17 @@ type Proxy struct {
 	state   *ready.State
 
 	// Set by Run before anything is served.
-	ctx    context.Context // ends when what is left of draining connections is cut off
-	access *telemetry.Log
+	ctx context.Context // ends when what is left of draining connections is cut off
 
-	accessLogs accessLogs
-	clusters   *cluster.Set
-	traffic    listeners
-	tracker    track.Tracker
-	memory     memory
-	tls        serverTLS
-	exchanges  sync.Pool
-	countings  sync.Pool
-	limits     ratelimit.Keeper
-	gates      gates
-	services   services
-	unasked    atomic.Uint64 // requests of which a rate-limit service has said nothing
-	guard      *overload.Guard
-	clock      atomic.Pointer[dateText]
-	mirrors    atomic.Int64
-	unmirrored atomic.Uint64
-	panics     atomic.Uint64  // in exchanges
-	shadows    sync.WaitGroup // mirrored requests
+	clusters *cluster.Set
+	book     *record.Book
+	carrier  *exchange.Carrier
+	traffic  listeners
+	tracker  track.Tracker
+	memory   memory
+	tls      serverTLS
+	gates    gates
+	guard    *overload.Guard
 
 	running   atomic.Pointer[running] // from when the listeners are open
 	quit      chan struct{}
@@ -157,10 +148,8 @@ func New(o Options) (*Proxy, error) {
 	if err != nil {
 		return nil, err
 	}
-	p.exchanges.New = func() any { return &exchange{} }
 	p.guard = overload.New(overload.Limits{Connections: o.Bootstrap.MaxConnections, ListenerConnections: o.Bootstrap.MaxListenerConnections,
 		Requests: o.Bootstrap.MaxRequests, Memory: o.MemoryLimit, Bearable: overload.Bearable()}, overload.Used, overload.Relieve)
-	p.countings.New = func() any { return &counting{} }
 	if p.config == nil || p.source == nil {
 		if p.plane, err = plane.New(o.Bootstrap, o.DialControl, o.Log, o.Taken != nil); err != nil {
 			return nil, fmt.Errorf("proxy: %w", err)
@@ -168,6 +157,9 @@ func New(o Options) (*Proxy, error) {
 		p.config, p.source = p.plane.Live, p.plane.Authority.Source()
 	}
 	p.clusters = cluster.New(p.clusterOptions(resolver))
+	p.book = record.New(record.Options{Bootstrap: o.Bootstrap, Source: p.source, Metrics: p.metrics, Log: o.Log, AccessLog: o.AccessLog, JSON: o.AccessLogJSON})
+	p.carrier = exchange.New(exchange.Options{Bootstrap: o.Bootstrap, Guard: p.guard, Log: o.Log, Closing: p.closing, Now: o.Now,
+		Mesh: &downstream.Mesh{Config: p.config, Clusters: p.clusters, Book: p.book, RegistryOnly: o.RegistryOnly}})
 	p.metrics.Add(p.gauges)
 	return p, nil
 }
@@ -206,25 +198,6 @@ func (o Options) withDefaults() Options {
 		o.DialOutside = o.Engine.Adopting(broker.Client{Path: o.Bootstrap.Broker}.Dial)
 	}
 	return o
-}
-
-func (p *Proxy) random32() uint32 { return rand.Uint32() }
-func (p *Proxy) random64() uint64 { return rand.Uint64() }
-
-// dateText is the Date of one second.
-type dateText struct {
-	second int64
-	text   string
-}
-
-// date gives the time in the form of RFC 9110 section 5.6.7.
-func (p *Proxy) date(now time.Time) string {
-	if d := p.clock.Load(); d != nil && d.second == now.Unix() {
-		return d.text
-	}
-	d := &dateText{now.Unix(), now.UTC().Format(http.TimeFormat)}
-	p.clock.Store(d)
-	return d.text
 }
 
 func (p *Proxy) clusterOptions(r *resolve.Resolver) cluster.Options {

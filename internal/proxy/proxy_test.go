@@ -139,7 +139,7 @@ func TestUnknownHostPassesThrough(t *testing.T) {
 	if status != 200 || body != "outside /x" {
 		t.Fatalf("%d %q", status, body)
 	}
-	client.proxy.opt.RegistryOnly = true
+	client.proxy.carrier.RegistryOnly = true
 	c.CloseIdleConnections()
 	if status, body, _ := client.get(c, "http://example.org:8080/x"); status != 502 || !strings.Contains(body, "does not know") {
 		t.Fatalf("%d %q", status, body)

@@ -70,7 +70,7 @@ func failing(times int64, status int, header ...string) (http.Handler, *atomic.I
 			}
 			w.WriteHeader(status)
 		}
-		fmt.Fprint(w, r.Header.Get(attemptHeader), " ", r.Header.Get("X-Envoy-Retry-On"))
+		fmt.Fprint(w, r.Header.Get("X-Envoy-Attempt-Count"), " ", r.Header.Get("X-Envoy-Retry-On"))
 	}), &n
 }
 
@@ -82,8 +82,8 @@ func TestRequestsAskForRetriesAndTimeouts(t *testing.T) {
 		t.Hosts[0].AttemptCount, t.Hosts[0].AttemptCountBack = true, true
 	}, forwardTo("reviews"))
 	status, body, h := client.get(client.client(), "http://reviews:9080/", "x-envoy-retry-on", "5xx", "x-envoy-max-retries", "3")
-	if status != 200 || body != "3 " || h.Get(attemptHeader) != "3" || asked.Load() != 3 {
-		t.Errorf("%d %q after %d attempts, told %q", status, body, asked.Load(), h.Get(attemptHeader))
+	if status != 200 || body != "3 " || h.Get("X-Envoy-Attempt-Count") != "3" || asked.Load() != 3 {
+		t.Errorf("%d %q after %d attempts, told %q", status, body, asked.Load(), h.Get("X-Envoy-Attempt-Count"))
 	}
 	hang := make(chan struct{})
 	defer close(hang)

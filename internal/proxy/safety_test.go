@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/weftmesh/weft/internal/proxy/conf"
+	"github.com/weftmesh/weft/internal/proxy/exchange"
 	"github.com/weftmesh/weft/internal/wire"
 )
 
@@ -607,7 +608,7 @@ func TestPOSTIsRetriedWhereTheApplicationNeverSawIt(t *testing.T) {
 	const n = 20
 	for range n {
 		status, body, h := client.do(c, "POST", "http://reviews:9080/", strings.NewReader("pay"))
-		if status != 200 || body != "pay" || h.Get(unsentHeader) != "" {
+		if status != 200 || body != "pay" || h.Get(exchange.UnsentHeader) != "" {
 			t.Fatalf("%d %q %v", status, body, h)
 		}
 	}
@@ -634,7 +635,7 @@ func TestGETIsRetriedWhereTheApplicationBrokeOff(t *testing.T) {
 	client.knows("reviews", 9080, r)
 	c := client.client()
 	for range 20 {
-		if status, body, h := client.get(c, "http://reviews:9080/"); status != 200 || body != "here" || h.Get(unansweredHeader) != "" {
+		if status, body, h := client.get(c, "http://reviews:9080/"); status != 200 || body != "here" || h.Get(exchange.UnansweredHeader) != "" {
 			t.Fatalf("GET: %d %q %v", status, body, h)
 		}
 	}
@@ -661,7 +662,7 @@ func TestLongBodyIsNotRepeatedAndSaysSo(t *testing.T) {
 	r := forwardTo("reviews")
 	r.Forward.Retry = istioRetries()
 	client.knows("reviews", 9080, r)
-	status, _, _ := client.do(client.client(), "PUT", "http://reviews:9080/", strings.NewReader(strings.Repeat("x", 2*maxReplay)))
+	status, _, _ := client.do(client.client(), "PUT", "http://reviews:9080/", strings.NewReader(strings.Repeat("x", 2*exchange.MaxReplay)))
 	if status != 503 {
 		t.Errorf("status %d", status)
 	}
@@ -678,7 +679,7 @@ func TestInnerErrorsAreNotToldOutside(t *testing.T) {
 	var body string
 	var h http.Header
 	eventually(t, "gateway answers", func() bool { status, body, h = v.get(c, "http://shop.example/"); return status != 0 })
-	if status != 503 || body != "the service is unavailable" || h.Get(reasonHeader) != "" || h.Get(unsentHeader) != "" {
+	if status != 503 || body != "the service is unavailable" || h.Get(exchange.ReasonHeader) != "" || h.Get(exchange.UnsentHeader) != "" {
 		t.Fatalf("%d %q %v", status, body, h)
 	}
 	eventually(t, "reason in the log", func() bool { return edge.logged("connection refused") })

@@ -12,7 +12,7 @@ import (
 
 // session is a client's connection of HTTP/2. Each of its streams has an exchange of its own on a goroutine of its own.
 type session struct {
-	d    *downstream
+	d    *connection
 	conn *http2.ServerConn
 	busy atomic.Int64 // streams
 
@@ -22,7 +22,7 @@ type session struct {
 
 // lane is what one stream at a time needs: a view of the client that it need not share.
 type lane struct {
-	downstream
+	connection
 	side *side.Client2
 }
 
@@ -30,8 +30,8 @@ type lane struct {
 const maxFreeLanes = 64
 
 // serveHTTP2 serves streams until the connection ends.
-func (d *downstream) serveHTTP2() {
-	v := &session{d: d, conn: http2.NewServerConn(d.conn, d.scheme(), d.options2())}
+func (d *connection) serveHTTP2() {
+	v := &session{d: d, conn: http2.NewServerConn(d.conn, d.Scheme(), d.options2())}
 	t := d.track
 	t.Conn = d.conn
 	drain := sync.OnceFunc(func() {
@@ -44,15 +44,15 @@ func (d *downstream) serveHTTP2() {
 	v.conn.Serve(v.serve)
 }
 
-func (d *downstream) options2() *http2.Options {
+func (d *connection) options2() *http2.Options {
 	o := *http2.DefaultOptions()
 	o.IdleTimeout = defaultIdle
-	if d.http != nil {
-		if d.http.IdleTimeout > 0 {
-			o.IdleTimeout = d.http.IdleTimeout
+	if d.HTTP != nil {
+		if d.HTTP.IdleTimeout > 0 {
+			o.IdleTimeout = d.HTTP.IdleTimeout
 		}
-		if d.http.MaxHeaderBytes > 0 {
-			o.HeadBytes = d.http.MaxHeaderBytes
+		if d.HTTP.MaxHeaderBytes > 0 {
+			o.HeadBytes = d.HTTP.MaxHeaderBytes
 		}
 	}
 	return &o
@@ -66,7 +66,7 @@ func (v *session) take() *lane {
 		v.free = v.free[:n]
 		return l
 	}
-	return &lane{downstream: *v.d, side: side.NewClient2()}
+	return &lane{connection: *v.d, side: side.NewClient2()}
 }
 
 func (v *session) give(l *lane) {
@@ -95,18 +95,18 @@ func (v *session) serve(s *http2.ServerStream) {
 		return
 	}
 	l.side.ServerStream = s
-	x := p.begin(&l.downstream, l.side)
-	h := x.req.Header
+	x := p.carrier.Begin(&l.Client, l.side)
+	h := x.Req.Header
 	h.CopyFrom(&s.Request().Header)
-	x.req = *s.Request()
-	x.req.Header, x.req.Scheme = h, l.scheme()
+	x.Req = *s.Request()
+	x.Req.Header, x.Req.Scheme = h, l.Scheme()
 	if bad := s.Refusal(); bad != nil {
-		x.refuse(failure.Malformed, bad.Status, bad)
+		x.Refuse(failure.Malformed, bad.Status, bad)
 	} else {
-		x.carry()
+		x.Carry()
 	}
 	s.EndExchange()
-	p.discard(x)
+	p.carrier.Discard(x)
 	l.side.End()
 	v.give(l)
 }

@@ -5,11 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"strconv"
 
 	"github.com/weftmesh/weft/internal/identity"
 	"github.com/weftmesh/weft/internal/proxy/bind"
 	"github.com/weftmesh/weft/internal/proxy/conf"
+	"github.com/weftmesh/weft/internal/proxy/downstream"
 	"github.com/weftmesh/weft/internal/proxy/http3"
 	"github.com/weftmesh/weft/internal/proxy/route"
 	"github.com/weftmesh/weft/internal/proxy/side"
@@ -53,7 +53,7 @@ func (p *Proxy) quic(name string) bind.QUICServer {
 			t.active.Add(-1)
 			p.entered.Add(-1)
 		},
-		Handle: func(connection any, s *http3.Stream) { connection.(*downstream).serveStream3(s) },
+		Handle: func(d any, s *http3.Stream) { d.(*connection).serveStream3(s) },
 	})
 }
 
@@ -80,65 +80,39 @@ func quicInfo(l *conf.Listener, local, remote netip.AddrPort, serverName string)
 }
 
 // enterQUIC takes a connection in, after its handshake.
-func (p *Proxy) enterQUIC(c *http3.Conn, newest func() *conf.Listener) (*downstream, error) {
+func (p *Proxy) enterQUIC(c *http3.Conn, newest func() *conf.Listener) (*connection, error) {
 	l := newest()
 	if l == nil {
 		return nil, errors.New("the listener is gone")
 	}
-	d := &downstream{p: p, direction: gateway, remote: c.Remote, direct: c.Remote, local: c.Local, track: &track.Conn{}, newest: newest,
-		sni: c.ServerName, secure: true, alpn: http3.NextProto, listener: l}
+	d := &connection{p: p, track: &track.Conn{}, newest: newest, alpn: http3.NextProto, listener: l, Client: downstream.Client{Mesh: p.carrier.Mesh,
+		Direction: downstream.Gateway, Remote: c.Remote, Direct: c.Remote, Local: c.Local, SNI: c.ServerName, Secure: true}}
 	d.info = quicInfo(l, c.Local, c.Remote, c.ServerName)
-	d.destination, d.app, d.port = d.info.Destination, d.info.Destination, d.info.Destination.Port()
+	d.Destination, d.App, d.Port = d.info.Destination, d.info.Destination, d.info.Destination.Port()
 	if d.chain, _ = route.Chain(l, &d.info); d.chain == nil || d.chain.HTTP == nil {
 		return nil, fmt.Errorf("no filter chain is for server name %q", c.ServerName)
 	}
-	d.http = d.chain.HTTP
+	d.HTTP = d.chain.HTTP
 	if peer, err := identity.PeerOf(c.TLS); err == nil && !peer.ID.IsZero() {
-		d.peer, d.peerURI = peer, peer.ID.String()
+		d.Peer, d.PeerURI = peer, peer.ID.String()
 	}
 	return d, nil
 }
 
 // serveStream3 serves one request on the goroutine that it came with.
-func (d *downstream) serveStream3(s *http3.Stream) {
+func (d *connection) serveStream3(s *http3.Stream) {
 	own := *d // requests of one connection run side by side
 	if !own.renew() {
 		s.Reset()
 		return
 	}
 	side := &side.Client3{Stream: s}
-	x := d.p.begin(&own, side)
-	h := x.req.Header
+	x := d.p.carrier.Begin(&own.Client, side)
+	h := x.Req.Header
 	h.CopyFrom(&s.Request().Header)
-	x.req = *s.Request()
-	x.req.Header = h
-	x.carry()
+	x.Req = *s.Request()
+	x.Req.Header = h
+	x.Carry()
 	side.Forget()
-	d.p.discard(x)
-}
-
-// offersHTTP3 reports whether a gateway's port of that number is bound for HTTP/3 too.
-func (d *downstream) offersHTTP3() bool {
-	if d.direction != gateway || !d.secure {
-		return false
-	}
-	for _, l := range d.p.config.Snapshot().Gateways {
-		if l.QUIC && l.Address.Port() == d.port {
-			return true
-		}
-	}
-	return false
-}
-
-// advertise tells the client that HTTP/3 is to be had at the port that it uses (RFC 7838): whatever maps a public port to ours does
-// so for UDP too.
-func (x *exchange) advertise() {
-	if !x.d.http3 || !x.d.offersHTTP3() {
-		return
-	}
-	_, port := hostPort(x.req.Authority)
-	if port == 0 {
-		port = 443
-	}
-	x.res.Header.Set("Alt-Svc", `h3=":`+strconv.Itoa(int(port))+`"; ma=86400`)
+	d.p.carrier.Discard(x)
 }

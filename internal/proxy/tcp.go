@@ -4,14 +4,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"time"
 
 	"github.com/weftmesh/weft/internal/proxy/balance"
 	"github.com/weftmesh/weft/internal/proxy/cluster"
 	"github.com/weftmesh/weft/internal/proxy/conf"
+	"github.com/weftmesh/weft/internal/proxy/downstream"
 	"github.com/weftmesh/weft/internal/proxy/failure"
 	"github.com/weftmesh/weft/internal/proxy/filter/authz"
+	"github.com/weftmesh/weft/internal/proxy/record"
 	"github.com/weftmesh/weft/internal/proxy/relay"
 	"github.com/weftmesh/weft/internal/proxy/route"
 	"github.com/weftmesh/weft/internal/proxy/side"
@@ -23,7 +26,7 @@ import (
 // stream is one relayed connection: what an exchange is for HTTP. It is owned by the goroutine of the client's connection.
 type stream struct {
 	p     *Proxy
-	d     *downstream
+	d     *connection
 	tcp   *conf.TCP
 	start time.Time
 
@@ -58,7 +61,7 @@ const connectTries = 3
 
 // relayTCP carries the connection to one of the chain's clusters. early, which may be nil, is a connection opened already; it
 // is used or closed.
-func (d *downstream) relayTCP(tcp *conf.TCP, s *stream) {
+func (d *connection) relayTCP(tcp *conf.TCP, s *stream) {
 	if s == nil {
 		s = &stream{p: d.p, d: d, tcp: tcp, start: d.p.opt.Now()}
 	}
@@ -71,7 +74,7 @@ func (d *downstream) relayTCP(tcp *conf.TCP, s *stream) {
 }
 
 // newStream prepares a stream whose upstream may be opened before the client has spoken.
-func (d *downstream) newStream(tcp *conf.TCP) *stream {
+func (d *connection) newStream(tcp *conf.TCP) *stream {
 	return &stream{p: d.p, d: d, tcp: tcp, start: d.p.opt.Now()}
 }
 
@@ -85,8 +88,8 @@ func (s *stream) authorize() bool {
 		return true
 	}
 	d := s.d
-	v := authz.Evaluate(s.tcp.RBAC, &authz.Input{Peer: d.peerURI, Source: d.direct.Addr(), Remote: d.remote.Addr(),
-		Destination: d.destination.Addr(), Port: d.port, SNI: d.sni})
+	v := authz.Evaluate(s.tcp.RBAC, &authz.Input{Peer: d.PeerURI, Source: d.Direct.Addr(), Remote: d.Remote.Addr(),
+		Destination: d.Destination.Addr(), Port: d.Port, SNI: d.SNI})
 	if v.Allowed {
 		return true
 	}
@@ -97,16 +100,16 @@ func (s *stream) authorize() bool {
 
 // open picks an endpoint and connects, trying others where that fails.
 func (s *stream) open() bool {
-	split := route.Pick(s.tcp.Clusters, s.tcp.TotalWeight, s.p.random32())
+	split := route.Pick(s.tcp.Clusters, s.tcp.TotalWeight, rand.Uint32())
 	if split == nil {
 		return s.fail(failure.NoCluster, "route", errors.New("no cluster"))
 	}
-	if s.cluster = s.p.clusterFor(s.d, split.Cluster); s.cluster == nil {
+	if s.cluster = s.d.Cluster(split.Cluster); s.cluster == nil {
 		return s.fail(failure.NoCluster, "route", fmt.Errorf("cluster %s: not known", split.Cluster))
 	}
 	s.cluster = s.cluster.Resolved(s.p.ctx, time.Time{})
 	for range connectTries {
-		s.to = s.cluster.Pick(s.choice(), s.d.app)
+		s.to = s.cluster.PickFor(s.d.SNI, s.choice(), s.d.App)
 		if s.to == nil {
 			return s.fail(failure.NoHealthy, "pick", s.cluster.WhyNone())
 		}
@@ -124,7 +127,7 @@ func (s *stream) open() bool {
 func (s *stream) choice() *balance.Choice {
 	ch := &balance.Choice{Avoid: s.failed}
 	if s.tcp.HashSource {
-		ch.Hash, ch.Hashed = route.HashSource(s.d.remote.Addr()), true
+		ch.Hash, ch.Hashed = route.HashSource(s.d.Remote.Addr()), true
 	}
 	return ch
 }
@@ -140,7 +143,7 @@ func (s *stream) connect() bool {
 	if !s.cluster.Breaker.Connection() {
 		return s.fail(failure.Overflow, "connect", errors.New("too many connections"))
 	}
-	up, err := s.to.Raw.Connect(s.d.connecting(s.to), time.Time{})
+	up, err := s.to.Raw.Connect(s.d.Connecting(s.to), time.Time{})
 	if err != nil {
 		s.cluster.Breaker.ConnectionDone()
 		return s.unreached(err)
@@ -211,13 +214,13 @@ func (s *stream) close() {
 }
 
 func (s *stream) edge() *telemetry.Edge {
-	if s.d.direction == inbound {
-		return s.d.inboundEdge(s.cluster.Conf, "tcp")
+	if s.d.Direction == downstream.Inbound {
+		return s.d.InboundEdge(s.cluster.Conf, "tcp")
 	}
 	if e := s.to.TCPEdge.Load(); e != nil {
 		return e
 	}
-	e := s.p.sourceEdge(s.cluster.Conf, s.to, "tcp")
+	e := s.p.book.Source(s.cluster.Conf, s.to, "tcp")
 	s.to.TCPEdge.Store(e)
 	return e
 }
@@ -239,11 +242,16 @@ func (s *stream) record() {
 	if s.tcp != nil {
 		logs = s.tcp.AccessLogs
 	}
-	local := s.d.local
+	local := s.d.Local
 	if s.up != nil {
 		local = s.up.LocalAddr()
 	}
-	s.p.logTCP(&e, s.d, host, local, logs)
+	if s.p.book.Silent(logs) {
+		return
+	}
+	e.Remote, e.Local, e.ServerName, e.Peer = s.d.Remote, s.d.Destination, s.d.SNI, s.d.PeerURI
+	e.UpstreamHost, e.UpstreamLocal = host, local
+	s.p.book.Write(&e, logs)
 }
 
 // describe says what failed.
@@ -254,7 +262,7 @@ func (s *stream) describe(e *telemetry.Entry) {
 		e.Termination = s.err.Details("")
 		return
 	case failure.ConnectFailed, failure.ConnectTimeout, failure.TLSFailed:
-		e.Flags = joinFlags([]string{e.Flags, "URX"}) // as in Envoy: no further attempt is allowed
+		e.Flags = record.JoinFlags([]string{e.Flags, "URX"}) // as in Envoy: no further attempt is allowed
 		if s.err.Kind == failure.TLSFailed {
 			e.TransportFailure = s.err.Error()
 		}
@@ -263,7 +271,7 @@ func (s *stream) describe(e *telemetry.Entry) {
 }
 
 // unheard logs a connection whose client did not say enough to tell what it wants.
-func (d *downstream) unheard(err error) {
+func (d *connection) unheard(err error) {
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		d.turnAway(failure.TunnelIdle, "detect", errors.New("the client said nothing for too long"))
 		return
@@ -272,7 +280,7 @@ func (d *downstream) unheard(err error) {
 }
 
 // turnAway logs a connection that is closed without an upstream.
-func (d *downstream) turnAway(k failure.Kind, op string, cause error) {
+func (d *connection) turnAway(k failure.Kind, op string, cause error) {
 	s := stream{p: d.p, d: d, start: d.p.opt.Now()}
 	s.fail(k, op, cause)
 	s.record()

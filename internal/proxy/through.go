@@ -36,7 +36,7 @@ func refused(err error) bool {
 // through has the endpoint, which is a proxy, connect to the tunnel's target. Connecting and the answer have the time of connecting.
 func (s *stream) through(t *conf.Tunnel) bool {
 	way := s.to.Pool.Way()
-	ctx, cancel := context.WithTimeout(s.d.connecting(s.to), cmp.Or(way.Timeout, upstream.DefaultConnectTimeout))
+	ctx, cancel := context.WithTimeout(s.d.Connecting(s.to), cmp.Or(way.Timeout, upstream.DefaultConnectTimeout))
 	defer cancel()
 	deadline, _ := ctx.Deadline()
 	c, err := s.calling(ctx, deadline)
@@ -88,7 +88,7 @@ func (s *stream) ask(c side.Call, t *conf.Tunnel, deadline time.Time) (*upstream
 	headers.Apply(&r.Header, &t.Headers, nil)
 	err := c.WriteRequest(&r)
 	if err == nil {
-		err = openTunnel(c, t.Post || c.Shared())
+		err = side.OpenTunnel(c, t.Post || c.Shared())
 	}
 	var res message.Response
 	for err == nil && res.Status < 200 && res.Status != http.StatusSwitchingProtocols {

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/weftmesh/weft/internal/proxy/conf"
+	"github.com/weftmesh/weft/internal/proxy/exchange"
 )
 
 func TestApplicationsDoNotSpeakForTheMesh(t *testing.T) {
@@ -16,9 +17,9 @@ func TestApplicationsDoNotSpeakForTheMesh(t *testing.T) {
 	var asked atomic.Int64
 	up.serve(9080, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		asked.Add(1)
-		w.Header().Set(unsentHeader, "1")
-		w.Header().Set(unansweredHeader, "1")
-		w.Header().Set(reasonHeader, "made up")
+		w.Header().Set(exchange.UnsentHeader, "1")
+		w.Header().Set(exchange.UnansweredHeader, "1")
+		w.Header().Set(exchange.ReasonHeader, "made up")
 		w.Header().Set("x-weft-else", "1")
 		w.WriteHeader(http.StatusServiceUnavailable)
 		io.WriteString(w, "mine")
@@ -32,7 +33,7 @@ func TestApplicationsDoNotSpeakForTheMesh(t *testing.T) {
 		t.Fatalf("%d %q after %d requests", status, body, asked.Load())
 	}
 	for name := range h {
-		if strings.HasPrefix(name, meshPrefix) {
+		if strings.HasPrefix(name, exchange.MeshPrefix) {
 			t.Errorf("the application's %s came through", name)
 		}
 	}
@@ -41,7 +42,7 @@ func TestApplicationsDoNotSpeakForTheMesh(t *testing.T) {
 	edge.opens("reviews", 8080)
 	v, c := visitor(m, edge, 8080)
 	eventually(t, "gateway answers", func() bool { status, body, h = v.get(c, "http://shop.example/"); return status != 0 })
-	if body != "mine" || h.Get(reasonHeader) != "" {
+	if body != "mine" || h.Get(exchange.ReasonHeader) != "" {
 		t.Errorf("outside: %d %q %v", status, body, h)
 	}
 }
@@ -64,7 +65,7 @@ func TestLimitsAreToldOutside(t *testing.T) {
 		return status == 429
 	})
 	if body != "Too Many Requests" || h.Get("X-Ratelimit-Limit") != "1" || h.Get("X-Ratelimit-Remaining") != "0" || h.Get("X-Over") != "yes" ||
-		h.Get(reasonHeader) != "" {
+		h.Get(exchange.ReasonHeader) != "" {
 		t.Errorf("%q %v", body, h)
 	}
 }

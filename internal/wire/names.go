@@ -64,6 +64,17 @@ const (
 	ALPNTCP   = "istio"
 )
 
+// UnixPrefix begins the address of an endpoint that is a unix socket: "unix:///PATH", or "unix://@NAME" for one of Linux without a file.
+const UnixPrefix = "unix://"
+
+// EndpointName names an endpoint by its address and port, as ListenerName does; a unix socket has no port.
+func EndpointName(address string, port uint16) string {
+	if strings.HasPrefix(address, UnixPrefix) {
+		return address
+	}
+	return ListenerName(address, port)
+}
+
 // ListenerName names the listener resource of an outbound destination: the host as the client wrote it, or an IP address,
 // with the port. It is the form that a proxyless gRPC client asks for ("xds:///reviews.default.svc.cluster.local:9080").
 func ListenerName(host string, port uint16) string {

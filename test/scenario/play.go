@@ -30,28 +30,34 @@ const limit = 30 * 24 * time.Hour
 // no manifests starts with bookinfo.yaml of them.
 func Play(t *testing.T, archive string, files map[string]string) {
 	t.Helper()
-	data, err := os.ReadFile(archive)
-	if err != nil {
-		t.Fatal(err)
-	}
-	a := txtar.Parse(data)
-	files = maps.Clone(files)
-	for _, f := range a.Files {
-		files[f.Name] = string(f.Data)
-	}
-	s, err := parse(filepath.Base(archive), string(a.Comment), files)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, f := range a.Files {
-		if !slices.Contains(s.used, f.Name) {
-			t.Errorf("%s: no step uses %s", archive, f.Name)
+	s, files, own := read(t, archive, files)
+	for _, name := range own {
+		if !slices.Contains(s.used, name) {
+			t.Errorf("%s: no step uses %s", archive, name)
 		}
 	}
 	if len(s.manifests) == 0 {
 		s.manifests = []string{"bookinfo.yaml"}
 	}
 	synctest.Test(t, func(t *testing.T) { perform(t, s, files) })
+}
+
+// read parses an archive. It gives all files that its steps may name, and the names of its own.
+func read(t *testing.T, archive string, files map[string]string) (s *script, all map[string]string, own []string) {
+	t.Helper()
+	data, err := os.ReadFile(archive)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := txtar.Parse(data)
+	all = maps.Clone(files)
+	for _, f := range a.Files {
+		all[f.Name], own = string(f.Data), append(own, f.Name)
+	}
+	if s, err = parse(filepath.Base(archive), string(a.Comment), all); err != nil {
+		t.Fatal(err)
+	}
+	return s, all, own
 }
 
 func perform(t *testing.T, s *script, files map[string]string) {

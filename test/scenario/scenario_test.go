@@ -19,6 +19,25 @@ func TestScenarios(t *testing.T) {
 	}
 }
 
+// TestOffline runs the files of tests of all scenarios, which need no mesh.
+func TestOffline(t *testing.T) {
+	files := ReadTree(t, "../../examples/bookinfo")
+	maps.Copy(files, ReadTree(t, "testdata"))
+	for _, archive := range Archives(t, "testdata") {
+		t.Run(strings.TrimSuffix(filepath.Base(archive), ".txtar"), func(t *testing.T) {
+			s, all, _ := read(t, archive, files)
+			for _, name := range s.used {
+				if !strings.HasSuffix(name, "_test.yaml") {
+					continue
+				}
+				if _, err := offlineTests([]string{name})(&run{files: all}); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+}
+
 func TestSplit(t *testing.T) {
 	for line, want := range map[string]string{
 		`a b  c`:                   "a|b|c",

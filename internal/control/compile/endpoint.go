@@ -18,6 +18,7 @@ import (
 type endpoints struct {
 	list  []*model.Endpoint
 	known map[whereabouts]*model.Endpoint
+	once  bool // an instance counts once, with its first address: it may have one of each family
 }
 
 // whereabouts name an instance. The address alone does not: instances that share the host's network differ by port.
@@ -29,6 +30,9 @@ func (e *endpoints) add(ep *model.Endpoint, ports map[uint16]uint16) {
 		return
 	}
 	at := whereabouts{ep.Address, ep.Instance}
+	if e.once && ep.Instance != "" {
+		at.address = ""
+	}
 	have := e.known[at]
 	if have == nil {
 		ep.Ports = ports
@@ -47,17 +51,33 @@ func (c *compiler) addEndpoints(s *model.Service, by *record) {
 	found := &endpoints{list: slices.Clone(s.Endpoints), known: map[whereabouts]*model.Endpoint{}}
 	switch k := by.Kube.(type) {
 	case *corev1.Service:
-		for _, r := range c.selected("EndpointSlice", k.Namespace, map[string]string{discoveryv1.LabelServiceName: k.Name}) {
-			if slice, ok := r.Kube.(*discoveryv1.EndpointSlice); ok && slice.AddressType != discoveryv1.AddressTypeFQDN {
-				c.addSlice(found, s, slice)
-			}
+		found.once = !s.Headless // whose names stand for all addresses
+		for _, slice := range c.slicesOf(s, k) {
+			c.addSlice(found, s, slice)
 		}
+		found.once = false
 		c.selectEntries(found, s, k)
 	case *networking.ServiceEntry:
 		c.selectForEntry(found, k)
 	}
 	slices.SortStableFunc(found.list, compareEndpoints)
 	s.Endpoints = found.list
+}
+
+// slicesOf gives the EndpointSlices of a service, those of the family of its first address before others.
+func (c *compiler) slicesOf(s *model.Service, svc *corev1.Service) []*discoveryv1.EndpointSlice {
+	var first, rest []*discoveryv1.EndpointSlice
+	for _, r := range c.selected("EndpointSlice", svc.Namespace, map[string]string{discoveryv1.LabelServiceName: svc.Name}) {
+		slice, ok := r.Kube.(*discoveryv1.EndpointSlice)
+		switch {
+		case !ok || slice.AddressType == discoveryv1.AddressTypeFQDN:
+		case len(s.Addresses) == 0 || (slice.AddressType == discoveryv1.AddressTypeIPv6) == s.Addresses[0].Is6():
+			first = append(first, slice)
+		default:
+			rest = append(rest, slice)
+		}
+	}
+	return append(first, rest...)
 }
 
 func (c *compiler) addSlice(found *endpoints, s *model.Service, slice *discoveryv1.EndpointSlice) {

@@ -157,7 +157,8 @@ func TestRefused(t *testing.T) {
 			"7 error InvalidValue spec.rules[0].matches[0].path.value", "7 error InvalidValue spec.rules[0].matches[0].queryParams[0].name",
 			"9 error Unsupported spec.rules[0].filters[0].requestHeaderModifier.set[0].value",
 			"9 error InvalidHeaderValue spec.rules[0].filters[0].requestHeaderModifier.set[1].value",
-			"10 error InvalidDuration spec.rules[0].timeouts.request", "11 error InvalidWeight spec.rules[0].backendRefs"}},
+			"10 error InvalidDuration spec.rules[0].timeouts.request", "11 error InvalidWeight spec.rules[0].backendRefs",
+			"11 error InvalidWeight spec.rules[0].backendRefs[0].weight", "11 error InvalidWeight spec.rules[0].backendRefs[1].weight"}},
 		{"layer 4", istio, "VirtualService", `
   hosts: [a.example.com]
   tcp:
@@ -275,7 +276,7 @@ func TestRefused(t *testing.T) {
   - {}`, []string{
 			"9 error ConflictingFields spec.workloadSelector", "11 error InvalidAddress spec.endpoints[0].address",
 			"11 error PortNotFound spec.endpoints[0].ports.other",
-			"12 error Unsupported spec.endpoints[1].address", "12 error Unsupported spec.endpoints[1].network",
+			"12 error Unsupported spec.endpoints[1].network",
 			"13 error InvalidAddress spec.endpoints[2].address", "13 error MissingField spec.endpoints[2].address"}},
 		{"peer authentication", secure, "PeerAuthentication", `
   portLevelMtls: {0: {mode: STRICT}}`, []string{
@@ -326,7 +327,7 @@ func TestRefused(t *testing.T) {
 			"9 error ConflictingFields spec.listeners[0].tls",
 			"10 error DuplicateListener spec.listeners[1].name",
 			"11 error MissingField spec.listeners[2].tls", "12 error ConflictingFields spec.listeners[3].tls.mode",
-			"13 error InvalidHost spec.listeners[4].hostname", "13 warning UnsupportedProtocol spec.listeners[4].protocol",
+			"13 error ConflictingFields spec.listeners[4].hostname", "13 error InvalidHost spec.listeners[4].hostname", "13 warning UnsupportedProtocol spec.listeners[4].protocol",
 			"15 error MissingField spec.listeners[6].tls.certificateRefs",
 			"15 warning UnsupportedValue spec.listeners[6].tls.options.a/b"}},
 		{"addresses", gateway, "Gateway", `
@@ -363,7 +364,7 @@ func TestRefused(t *testing.T) {
     - {type: RequestMirror}
     backendRefs: [{name: x}]`, []string{
 			"6 error Unsupported spec.useDefaultGateways", "9 error MissingField spec.rules[0].matches[0].method",
-			"10 error InvalidValue spec.rules[0].matches[1].method", "11 error InvalidValue spec.rules[0].matches[2].method.type",
+			"10 error InvalidValue spec.rules[0].matches[1].method.service", "11 error InvalidValue spec.rules[0].matches[2].method.type",
 			"12 error InvalidRegex spec.rules[0].matches[3].method.method", "13 error InvalidHeaderName spec.rules[0].matches[4].headers[0].name",
 			"15 error ConflictingFields spec.rules[0].filters[0]", "16 error MissingField spec.rules[0].backendRefs[0].port"}},
 		{"api route", gateway, "HTTPRoute", `
@@ -385,7 +386,7 @@ func TestRefused(t *testing.T) {
 			"6 error InvalidHost spec.hostnames[0]", "9 error InvalidValue spec.rules[0].matches[0].path.value",
 			"10 error InvalidHeaderName spec.rules[0].matches[0].headers[0].name", "10 error InvalidValue spec.rules[0].matches[0].headers[1].type",
 			"11 error InvalidRegex spec.rules[0].matches[1].path.value", "12 error ConflictingFields spec.rules[0].filters",
-			"13 error InvalidValue spec.rules[0].filters[0].cors.allowOrigins[1]", "13 error InvalidValue spec.rules[0].filters[0].cors.allowOrigins[2]",
+			"13 error ConflictingFields spec.rules[0].filters[0].cors.allowOrigins[0]", "13 error InvalidValue spec.rules[0].filters[0].cors.allowOrigins[1]", "13 error InvalidValue spec.rules[0].filters[0].cors.allowOrigins[2]",
 			"13 error InvalidValue spec.rules[0].filters[0].cors.maxAge", "14 error ConflictingFields spec.rules[0].filters[1]",
 			"15 error InvalidStatus spec.rules[0].filters[2].requestRedirect.statusCode",
 			"15 error InvalidValue spec.rules[0].filters[2].requestRedirect.path", "16 error Unsupported spec.rules[0].filters[3].type",

@@ -112,6 +112,9 @@ func (c *compiler) ingressBackend(p *part, b *networkingv1.IngressBackend, field
 	if b.Service.Port.Number > 0 {
 		d.Port = p.ValidPort(uint32(b.Service.Port.Number), field+".service.port.number")
 	}
+	if d.Port == 0 && b.Service.Port.Name == "" {
+		p.Err("MissingField", field+".service.port", "name a port, or give its number", "a port is needed")
+	}
 	s := c.service(d.Host)
 	if s == nil {
 		p.Warn("HostNotFound", field+".service.name", "", "there is no Service %s: requests get 503", b.Service.Name)

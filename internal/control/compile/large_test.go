@@ -122,7 +122,7 @@ func TestLargeObjects(t *testing.T) {
 			}
 			bounded(t, func() {
 				objects, _ := source.Decode(source.LayerFile, "many.yaml", []byte(ruleCompany+"---\n"+b.String()))
-				if len(objects) != 5 {
+				if len(objects) != 6 {
 					t.Fatalf("%d objects", len(objects))
 				}
 				_, findings := Compile(Input{Objects: objects})

@@ -1,11 +1,12 @@
 package compile
 
 import (
+	"cmp"
 	"os"
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
+	gocmp "github.com/google/go-cmp/cmp"
 
 	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/control/source"
@@ -14,7 +15,7 @@ import (
 // rulesDocument holds the table that comes of TestGoldenRules.
 const rulesDocument = "../../../docs/validation.md"
 
-// TestGoldenRules holds every rule by which Istio checks its objects against ours: testdata/rules.txt has one example that breaks each,
+// TestGoldenRules holds every rule by which Istio, and the Gateway API's definitions, check objects against ours: testdata/rules.txt has one example that breaks each,
 // and what we say of it stands in the document, which -update writes. Something must be said, unless the rule is marked with "accepted",
 // with the reason.
 func TestGoldenRules(t *testing.T) {
@@ -59,7 +60,7 @@ func TestGoldenRules(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(string(want), out.String()); diff != "" {
+	if diff := gocmp.Diff(string(want), out.String()); diff != "" {
 		t.Errorf("docs/validation.md is not current: go test ./internal/control/compile -run Golden -update (-want +got):\n%s", diff)
 	}
 }
@@ -69,20 +70,25 @@ const maxExample = 240
 
 const rulesHead = `# What is wrong with an object
 
-Every rule by which Istio checks its own kinds, an example that breaks it, and the finding that Weft gives: severity, field and
-[code](configuration.md#codes). Fields that Weft does not carry are refused as Unsupported whatever their value. This page is written by a test.
+Every rule by which Istio checks its own kinds, and Kubernetes' API server the Gateway API's and Ingresses, an example that breaks it, and the finding that
+Weft gives: severity, field and [code](configuration.md#codes). Fields that Weft does not carry are refused as Unsupported whatever their value. This page is written by a test.
 `
+
+// ruleGroups are the versions of kinds that are not of Istio's networking. "Gateway.k8s" stands for the Gateway API's Gateway.
+var ruleGroups = map[string]string{
+	"ProxyConfig": "networking.istio.io/v1beta1", "AuthorizationPolicy": "security.istio.io/v1", "PeerAuthentication": "security.istio.io/v1",
+	"HTTPRoute": gatewayAPIVersion, "GRPCRoute": gatewayAPIVersion, "TLSRoute": gatewayAPIVersion, "TCPRoute": gatewayAPIVersion,
+	"Gateway.k8s": gatewayAPIVersion, "ListenerSet": gatewayAPIVersion, "BackendTLSPolicy": gatewayAPIVersion, "ReferenceGrant": gatewayAPIVersion,
+	"Ingress": "networking.k8s.io/v1",
+}
+
+const gatewayAPIVersion = "gateway.networking.k8s.io/v1"
 
 // judge compiles an example, KIND SPEC, in the company of a few others, and gives what is said of it.
 func judge(example string) []string {
 	kind, spec, _ := strings.Cut(example, " ")
-	name, group := "x", "networking.istio.io/v1"
-	if rest, ok := strings.CutSuffix(kind, "Policy"); ok && rest == "Authorization" || kind == "PeerAuthentication" {
-		group = "security.istio.io/v1"
-	}
-	if kind == "ProxyConfig" {
-		group = "networking.istio.io/v1beta1"
-	}
+	name, group := "x", cmp.Or(ruleGroups[kind], "networking.istio.io/v1")
+	kind, _, _ = strings.Cut(kind, ".")
 	body := "spec: " + spec
 	if kind == "MeshConfig" {
 		group, kind, body = "v1", "ConfigMap", "data: {mesh: '"+strings.ReplaceAll(spec, "'", "''")+"'}"
@@ -120,4 +126,15 @@ apiVersion: v1
 kind: Secret
 metadata: {name: cert}
 data: {}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: gw}
+spec:
+  gatewayClassName: weft
+  allowedListeners: {namespaces: {from: Same}}
+  listeners:
+  - {name: a, port: 8080, protocol: HTTP}
+  - {name: tcp, port: 8081, protocol: TCP}
+  - {name: pass, port: 8443, protocol: TLS, tls: {mode: Passthrough}}
 `

@@ -73,13 +73,14 @@ func (g *Generator) localities(name string, endpoints []*model.Endpoint, b *back
 	byGroup := map[group]*endpointv3.LocalityLbEndpoints{}
 	prefer := g.preference(b.service, &b.policy)
 	seen := map[string]bool{}
+	var last described
 	for _, e := range endpoints {
 		port := e.Ports[b.port.Number]
 		if port == 0 {
 			port = b.port.Number
 		}
-		key := wire.ListenerName(e.Address, port)
-		if _, err := netip.ParseAddr(e.Address); e.Address == "" || seen[key] || err != nil && !names {
+		key := wire.EndpointName(e.Address, port)
+		if _, err := netip.ParseAddr(e.Address); e.Address == "" || seen[key] || err != nil && names == isUnix(e.Address) {
 			continue
 		}
 		seen[key] = true
@@ -92,7 +93,7 @@ func (g *Generator) localities(name string, endpoints []*model.Endpoint, b *back
 			l = &endpointv3.LocalityLbEndpoints{Locality: locality(e.Locality), Priority: of.priority, LoadBalancingWeight: wrapperspb.UInt32(0)}
 			byGroup[of] = l
 		}
-		l.LbEndpoints = append(l.LbEndpoints, g.endpoint(e, port, b))
+		l.LbEndpoints = append(l.LbEndpoints, g.endpoint(e, port, b, &last))
 		l.LoadBalancingWeight.Value += max(e.Weight, 1)
 	}
 	out := &endpointv3.ClusterLoadAssignment{ClusterName: name}
@@ -113,8 +114,19 @@ func (g *Generator) localities(name string, endpoints []*model.Endpoint, b *back
 }
 
 func byAddress(a, b *endpointv3.LbEndpoint) int {
-	x, y := a.GetEndpoint().GetAddress().GetSocketAddress(), b.GetEndpoint().GetAddress().GetSocketAddress()
-	return cmp.Or(cmp.Compare(x.Address, y.Address), cmp.Compare(x.GetPortValue(), y.GetPortValue()))
+	x, y := a.GetEndpoint().GetAddress(), b.GetEndpoint().GetAddress()
+	return cmp.Or(cmp.Compare(x.GetSocketAddress().GetAddress(), y.GetSocketAddress().GetAddress()),
+		cmp.Compare(x.GetSocketAddress().GetPortValue(), y.GetSocketAddress().GetPortValue()), cmp.Compare(x.GetPipe().GetPath(), y.GetPipe().GetPath()))
+}
+
+func isUnix(address string) bool { return strings.HasPrefix(address, wire.UnixPrefix) }
+
+// endpointAddress is that of an instance: a socket's, or the path of a unix socket.
+func endpointAddress(address string, port uint16) *corev3.Address {
+	if path, ok := strings.CutPrefix(address, wire.UnixPrefix); ok {
+		return &corev3.Address{Address: &corev3.Address_Pipe{Pipe: &corev3.Pipe{Path: path}}}
+	}
+	return socketAddress(address, port)
 }
 
 func locality(s string) *corev3.Locality {
@@ -122,16 +134,16 @@ func locality(s string) *corev3.Locality {
 	return &corev3.Locality{Region: parts[0], Zone: parts[1], SubZone: parts[2]}
 }
 
-func (g *Generator) endpoint(e *model.Endpoint, port uint16, b *backend) *endpointv3.LbEndpoint {
+func (g *Generator) endpoint(e *model.Endpoint, port uint16, b *backend, last *described) *endpointv3.LbEndpoint {
 	health := corev3.HealthStatus_HEALTHY
 	if !e.Ready {
 		health = corev3.HealthStatus_UNHEALTHY
 	}
 	return &endpointv3.LbEndpoint{
-		HostIdentifier:      &endpointv3.LbEndpoint_Endpoint{Endpoint: &endpointv3.Endpoint{Address: socketAddress(e.Address, port)}},
+		HostIdentifier:      &endpointv3.LbEndpoint_Endpoint{Endpoint: &endpointv3.Endpoint{Address: endpointAddress(e.Address, port)}},
 		HealthStatus:        health,
-		Metadata:            g.endpointMetadata(e, port, b),
-		LoadBalancingWeight: wrapperspb.UInt32(max(e.Weight, 1)),
+		Metadata:            g.endpointMetadata(e, port, b, last),
+		LoadBalancingWeight: weight(e.Weight),
 	}
 }
 
@@ -140,16 +152,42 @@ func socketAddress(address string, port uint16) *corev3.Address {
 		Address: address, PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: uint32(port)}}}}
 }
 
+// Messages share what is equal in them: nobody changes a message that was made.
+var (
+	viaMutualTLS = texts("tlsMode", "istio")
+	weightOne    = wrapperspb.UInt32(1)
+)
+
+// described is what the endpoint before said of its workload: the next one's is mostly the same.
+type described struct {
+	workload string
+	istio    *structpb.Struct
+}
+
+func (d *described) as(workload string) *structpb.Struct {
+	if d.istio == nil || d.workload != workload {
+		d.workload, d.istio = workload, texts("workload", workload)
+	}
+	return d.istio
+}
+
+func weight(n uint32) *wrapperspb.UInt32Value {
+	if n <= 1 {
+		return weightOne
+	}
+	return wrapperspb.UInt32(n)
+}
+
 // endpointMetadata says whether mutual TLS is to be had, and who the instance is, for the client's metrics.
-func (g *Generator) endpointMetadata(e *model.Endpoint, port uint16, b *backend) *corev3.Metadata {
+func (g *Generator) endpointMetadata(e *model.Endpoint, port uint16, b *backend, last *described) *corev3.Metadata {
 	m := &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{}}
 	if !b.service.External && g.takesMutualTLS(e, port) {
-		m.FilterMetadata["envoy.transport_socket_match"] = texts("tlsMode", "istio")
+		m.FilterMetadata["envoy.transport_socket_match"] = viaMutualTLS
 	}
 	canonical := firstOf(e.Labels["service.istio.io/canonical-name"], e.Labels["app.kubernetes.io/name"], e.Labels["app"], e.Workload)
 	revision := firstOf(e.Labels["service.istio.io/canonical-revision"], e.Labels["app.kubernetes.io/version"], e.Labels["version"], "latest")
 	if e.Workload != "" {
-		m.FilterMetadata["istio"] = texts("workload", strings.Join([]string{e.Workload, e.Namespace, canonical, revision, ""}, ";"))
+		m.FilterMetadata["istio"] = last.as(e.Workload + ";" + e.Namespace + ";" + canonical + ";" + revision + ";")
 	}
 	if w := texts("instance", e.Instance, "app", e.Labels["app"], "version", e.Labels["version"], "serviceAccount", e.ServiceAccount); len(w.Fields) > 0 {
 		m.FilterMetadata["weft"] = w

@@ -121,12 +121,14 @@ func (s *Service) Port(number uint16) *Port {
 // Resolution is how a service's endpoints are found.
 type Resolution uint8
 
-// The resolutions. None passes connections to where they were going.
+// The resolutions. None passes connections to where they were going. ByHost looks up the host that a request or a ClientHello names; the
+// service's own is a wildcard that covers it.
 const (
 	Static Resolution = iota
 	DNS
 	DNSRoundRobin
 	None
+	ByHost
 )
 
 // Visibility is an exportTo list. The zero value exports to all.
@@ -153,7 +155,7 @@ func (v Visibility) VisibleFrom(owner, ns string) bool {
 
 // Endpoint is one instance of a service.
 type Endpoint struct {
-	Address string // IP address or, with Resolution DNS, a name
+	Address string // IP address; with Resolution DNS, also a name; with Static, also "unix:///path"
 	// Ports maps a service port's number to the instance's port.
 	Ports          map[uint16]uint16
 	Labels         map[string]string

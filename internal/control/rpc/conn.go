@@ -35,7 +35,7 @@ type conn struct {
 	answers []answer // guarded by mu: of unary calls, to be sent
 
 	// Whoever has the turn owns what follows.
-	bench      *bench // lent
+	space      *workspace // lent
 	closed     bool
 	pace       pace
 	pinged     time.Time // when a ping was sent that was not answered; else zero
@@ -87,17 +87,17 @@ func (c *conn) due(now time.Time) bool {
 }
 
 // turn does what there is to do. One goroutine at a time has it.
-func (c *conn) turn(b *bench) {
+func (c *conn) turn(b *workspace) {
 	if c.closed {
 		return
 	}
-	c.bench = b
+	c.space = b
 	err := c.protect()
 	if err != nil {
 		c.end(err)
 	}
 	b.out = b.out[:0]
-	c.bench = nil
+	c.space = nil
 }
 
 // protect makes a panic an error of this connection alone.
@@ -144,7 +144,7 @@ func (c *conn) examine(now time.Time) error {
 	}
 	if c.pinged.IsZero() {
 		c.pinged = now
-		c.bench.out = append(appendFrame(c.bench.out, framePing, 0, 0, 8), "weft...."...)
+		c.space.out = append(appendFrame(c.space.out, framePing, 0, 0, 8), "weft...."...)
 		return nil
 	}
 	if now.Sub(c.pinged) > c.server.options.KeepaliveTimeout {
@@ -166,11 +166,11 @@ func (c *conn) read() error {
 		if len(c.sock.rest) > maxWaiting || !c.pace.open(time.Now(), c.wake) {
 			return nil // it is woken when that changes
 		}
-		n, err := c.tls.Read(c.bench.in)
+		n, err := c.tls.Read(c.space.in)
 		if n > 0 {
 			c.heard.Store(c.server.clock.Load())
 			c.pinged = time.Time{}
-			if err := c.take(c.bench.in[:n]); err != nil {
+			if err := c.take(c.space.in[:n]); err != nil {
 				return err
 			}
 		}
@@ -229,10 +229,10 @@ func (c *conn) take(b []byte) error {
 // greet sends the server's settings. Without a table, header fields leave nothing behind in the decoder.
 func (c *conn) greet() {
 	o := &c.server.options
-	b := appendFrame(c.bench.out, frameSettings, 0, 0, 3*6)
+	b := appendFrame(c.space.out, frameSettings, 0, 0, 3*6)
 	b = appendSetting(b, settingTableSize, 0)
 	b = appendSetting(b, settingStreams, uint32(o.MaxStreams))
-	c.bench.out = appendSetting(b, settingHeaderList, maxHead)
+	c.space.out = appendSetting(b, settingHeaderList, maxHead)
 }
 
 // flushFrom is when frames are written although there may be more.
@@ -240,11 +240,11 @@ const flushFrom = 64 << 10
 
 // flush writes what has gathered.
 func (c *conn) flush() error {
-	if len(c.bench.out) == 0 {
+	if len(c.space.out) == 0 {
 		return nil
 	}
-	_, err := c.tls.Write(c.bench.out)
-	c.bench.out = c.bench.out[:0]
+	_, err := c.tls.Write(c.space.out)
+	c.space.out = c.space.out[:0]
 	return err
 }
 
@@ -253,9 +253,9 @@ func (c *conn) end(err error) {
 	c.closed = true
 	var broken connError
 	if errors.As(err, &broken) {
-		b := appendFrame(c.bench.out, frameGoAway, 0, 0, 8+len(broken.reason))
+		b := appendFrame(c.space.out, frameGoAway, 0, 0, 8+len(broken.reason))
 		b = append(b, byte(c.last>>24), byte(c.last>>16), byte(c.last>>8), byte(c.last), 0, 0, 0, byte(broken.code))
-		c.bench.out = append(b, broken.reason...)
+		c.space.out = append(b, broken.reason...)
 		_ = c.flush()
 	}
 	if !errors.Is(err, io.EOF) && !errors.Is(err, errStopping) {

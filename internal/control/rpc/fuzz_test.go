@@ -40,8 +40,8 @@ func FuzzFrames(f *testing.F) {
 		c := newConn(s, newSocket(near), tls.Server(near, &tls.Config{}))
 		s.conns[c] = struct{}{}
 		c.state.Store(queued) // so that waking does nothing
-		lend := &bench{in: make([]byte, readSize)}
-		c.bench = lend
+		lend := &workspace{in: make([]byte, readSize)}
+		c.space = lend
 		cut = max(0, min(cut, len(data)))
 		var err error
 		for _, piece := range [][]byte{[]byte(preface), data[:cut], data[cut:]} {

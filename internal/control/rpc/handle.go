@@ -234,7 +234,7 @@ func (c *conn) settings(f *frame) error {
 			return err
 		}
 	}
-	c.bench.out = appendFrame(c.bench.out, frameSettings, flagAck, 0, 0)
+	c.space.out = appendFrame(c.space.out, frameSettings, flagAck, 0, 0)
 	return nil
 }
 
@@ -270,7 +270,7 @@ func (c *conn) ping(f *frame) error {
 	case len(f.payload) != 8:
 		return connError{codeFrameSize, "a malformed PING"}
 	case !f.has(flagAck):
-		c.bench.out = append(appendFrame(c.bench.out, framePing, flagAck, 0, 8), f.payload...)
+		c.space.out = append(appendFrame(c.space.out, framePing, flagAck, 0, 8), f.payload...)
 	}
 	return nil
 }
@@ -314,9 +314,9 @@ func (c *conn) windowUpdate(f *frame) error {
 }
 
 func (c *conn) sendReset(id uint32, why code) {
-	c.bench.out = binary.BigEndian.AppendUint32(appendFrame(c.bench.out, frameReset, 0, id, 4), uint32(why))
+	c.space.out = binary.BigEndian.AppendUint32(appendFrame(c.space.out, frameReset, 0, id, 4), uint32(why))
 }
 
 func (c *conn) sendWindow(id uint32, n int) {
-	c.bench.out = binary.BigEndian.AppendUint32(appendFrame(c.bench.out, frameWindow, 0, id, 4), uint32(n))
+	c.space.out = binary.BigEndian.AppendUint32(appendFrame(c.space.out, frameWindow, 0, id, 4), uint32(n))
 }

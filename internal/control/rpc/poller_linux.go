@@ -114,11 +114,13 @@ func (s *socket) news(events uint32) {
 	s.wake()
 }
 
-// detach takes the connection away from Go's netpoller.
+// detach takes the connection away from Go's netpoller. One that has no descriptor gets a pump.
 func (s *socket) detach() error {
 	holder, ok := s.raw.(syscall.Conn)
 	if !ok {
-		return fmt.Errorf("a %T has no descriptor", s.raw)
+		s.pump, s.raw = newPump(s.raw), nil
+		s.readable.Store(true)
+		return nil
 	}
 	raw, err := holder.SyscallConn()
 	if err != nil {

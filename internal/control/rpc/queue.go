@@ -51,8 +51,8 @@ func (q *queue) close() {
 	q.more.Broadcast()
 }
 
-// bench is what a worker lends to the connection whose turn it is.
-type bench struct {
+// workspace is what a worker lends to the connection whose turn it is.
+type workspace struct {
 	in  []byte // what is read
 	out []byte // frames to be written
 }
@@ -62,7 +62,7 @@ const readSize = 17 << 10
 
 // work gives turns until the queue is closed.
 func (q *queue) work() {
-	b := &bench{in: make([]byte, readSize), out: make([]byte, 0, flushFrom+maxFrame)}
+	b := &workspace{in: make([]byte, readSize), out: make([]byte, 0, flushFrom+maxFrame)}
 	for {
 		c, ok := q.take()
 		if !ok {
@@ -103,7 +103,7 @@ func (c *conn) wake() {
 }
 
 // run takes a turn.
-func (c *conn) run(b *bench) {
+func (c *conn) run(b *workspace) {
 	c.state.Store(running)
 	c.turn(b)
 	if !c.state.CompareAndSwap(running, idle) {

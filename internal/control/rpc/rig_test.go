@@ -47,6 +47,11 @@ type rig struct {
 
 func newRig(t *testing.T, o Options) *rig {
 	t.Helper()
+	return newRigOn(t, o, func(l net.Listener) net.Listener { return l })
+}
+
+func newRigOn(t *testing.T, o Options, on func(net.Listener) net.Listener) *rig {
+	t.Helper()
 	r := &rig{t: t, closed: make(chan error, 10_000), release: make(chan struct{})}
 	r.authority()
 	own := r.issue(time.Hour)
@@ -72,7 +77,7 @@ func newRig(t *testing.T, o Options) *rig {
 	r.address = l.Addr().String()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- r.server.Run(ctx, l) }()
+	go func() { done <- r.server.Run(ctx, on(l)) }()
 	r.stop = sync.OnceFunc(func() {
 		cancel()
 		select {

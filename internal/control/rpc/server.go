@@ -59,9 +59,11 @@ type Server struct {
 	unary   map[string]unary
 	streams map[string]Opener
 
-	queue  *queue
-	poller *poller      // set by Run
-	clock  atomic.Int64 // nanoseconds since 1970, set every tick: precise enough for who was heard when
+	queue   *queue
+	workers sync.WaitGroup
+	poller  *poller      // set by Run
+	polling sync.Once    // the poller runs since there is something to poll
+	clock   atomic.Int64 // nanoseconds since 1970, set every tick: precise enough for who was heard when
 
 	mu       sync.Mutex // guards what follows
 	conns    map[*conn]struct{}
@@ -103,11 +105,9 @@ func (s *Server) Run(ctx context.Context, listeners ...net.Listener) error {
 	}
 	s.poller = p
 	s.clock.Store(time.Now().UnixNano())
-	var workers sync.WaitGroup
 	for range runtime.GOMAXPROCS(0) + 1 {
-		workers.Go(func() { s.queue.work() }) // ends by queue.close
+		s.workers.Go(func() { s.queue.work() }) // ends by queue.close
 	}
-	workers.Go(p.run) // ends by poller.close
 	g, ctx := errgroup.WithContext(ctx)
 	for _, l := range listeners {
 		g.Go(func() error { return s.accept(ctx, g, l) })
@@ -126,7 +126,7 @@ func (s *Server) Run(ctx context.Context, listeners ...net.Listener) error {
 	s.calls.Wait()
 	s.queue.close()
 	p.close()
-	workers.Wait()
+	s.workers.Wait()
 	return err
 }
 
@@ -192,8 +192,12 @@ func (s *Server) admit(sock *socket, t *tls.Conn) (*conn, error) {
 		return nil, errStopping
 	}
 	sock.wake = c.wake
-	if err := s.poller.watch(sock); err != nil {
+	if sock.pump != nil {
+		s.workers.Go(func() { sock.pump.run(sock.pumpNews) }) // ends by pump.close
+	} else if err := s.poller.watch(sock); err != nil {
 		return nil, err
+	} else {
+		s.polling.Do(func() { s.workers.Go(s.poller.run) }) // ends by poller.close
 	}
 	s.conns[c] = struct{}{}
 	return c, nil

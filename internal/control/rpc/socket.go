@@ -14,6 +14,7 @@ type socket struct {
 	raw  net.Conn // nil after detach
 	wake func()   // set once, before it is watched
 
+	pump   *pump // in place of fd, where there is none
 	fd     int
 	serial uint64 // by which the poller knows it
 	poller *poller
@@ -45,7 +46,7 @@ func (s *socket) Read(p []byte) (int, error) {
 		return s.raw.Read(p)
 	}
 	for s.readable.Swap(false) { // an edge that comes from here on sets it again
-		n, err := s.recv(p)
+		n, err := s.receive(p)
 		switch {
 		case err == syscall.EINTR:
 			s.readable.Store(true)
@@ -79,10 +80,24 @@ func (s *socket) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+func (s *socket) receive(p []byte) (int, error) {
+	if s.pump != nil {
+		return s.pump.recv(p)
+	}
+	return s.recv(p)
+}
+
+func (s *socket) transmit(p []byte) (int, error) {
+	if s.pump != nil {
+		return s.pump.send(p)
+	}
+	return s.send(p)
+}
+
 // push writes what the kernel has room for.
 func (s *socket) push(p []byte) (n int) {
 	for n < len(p) {
-		m, err := s.send(p[n:])
+		m, err := s.transmit(p[n:])
 		switch err {
 		case nil:
 			n += m
@@ -119,7 +134,17 @@ func (s *socket) Close() error {
 	if s.raw != nil {
 		return s.raw.Close()
 	}
+	if s.pump != nil {
+		s.pump.close()
+		return nil
+	}
 	return s.release()
+}
+
+// pumpNews is news of a connection without a descriptor: it cannot be told what they are.
+func (s *socket) pumpNews() {
+	s.readable.Store(true)
+	s.wake()
 }
 
 // LocalAddr implements net.Conn.

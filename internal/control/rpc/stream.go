@@ -153,7 +153,7 @@ func (s *Stream) SendHead() {
 	}
 	s.headSent = true
 	c := s.conn
-	c.bench.out = append(appendFrame(c.bench.out, frameHeaders, flagEndHeaders, s.id, len(okHead)), okHead...)
+	c.space.out = append(appendFrame(c.space.out, frameHeaders, flagEndHeaders, s.id, len(okHead)), okHead...)
 }
 
 // Send sends a message that is made of parts, which are copied. It is for a Handler inside of Next; sent is false when a part of the
@@ -193,18 +193,18 @@ type framer struct {
 }
 
 func (f *framer) add(b []byte) {
-	bench := f.conn.bench
+	space := f.conn.space
 	for len(b) > 0 {
 		if f.room == 0 {
-			if len(bench.out) >= flushFrom {
+			if len(space.out) >= flushFrom {
 				_ = f.conn.flush() // the next write finds a failure too
 			}
 			f.room = min(f.left, maxFrame)
 			f.left -= f.room
-			bench.out = appendFrame(bench.out, frameData, 0, f.stream, f.room)
+			space.out = appendFrame(space.out, frameData, 0, f.stream, f.room)
 		}
 		n := min(f.room, len(b))
-		bench.out = append(bench.out, b[:n]...)
+		space.out = append(space.out, b[:n]...)
 		b, f.room = b[n:], f.room-n
 	}
 }
@@ -217,11 +217,11 @@ func (s *Stream) push() {
 		if n <= 0 {
 			return
 		}
-		c.bench.out = append(appendFrame(c.bench.out, frameData, 0, s.id, int(n)), s.unsent[:n]...)
+		c.space.out = append(appendFrame(c.space.out, frameData, 0, s.id, int(n)), s.unsent[:n]...)
 		s.window -= n
 		c.window -= n
 		s.unsent = s.unsent[n:]
-		if len(c.bench.out) >= flushFrom && c.flush() != nil {
+		if len(c.space.out) >= flushFrom && c.flush() != nil {
 			return // which the next write finds too
 		}
 	}
@@ -260,7 +260,7 @@ func (s *Stream) speak() error {
 			break
 		}
 		s.active = more
-		if len(c.bench.out) >= flushFrom {
+		if len(c.space.out) >= flushFrom {
 			if err := c.flush(); err != nil {
 				return err
 			}
@@ -295,7 +295,7 @@ func (s *Stream) conclude() {
 	default:
 		b = appendStatus(okHead[:len(okHead):len(okHead)], e.status)
 	}
-	c.bench.out = append(appendFrame(c.bench.out, frameHeaders, flagEndHeaders|flagEndStream, s.id, len(b)), b...)
+	c.space.out = append(appendFrame(c.space.out, frameHeaders, flagEndHeaders|flagEndStream, s.id, len(b)), b...)
 	if !s.halfClosed {
 		c.sendReset(s.id, codeNone) // the client need not go on (RFC 9113, section 8.1)
 	}

@@ -382,6 +382,7 @@ const (
 	StrictDNS                    // each endpoint's name is resolved, all addresses are used
 	OriginalDst                  // wherever the client was connecting to
 	LogicalDNS                   // an endpoint's name stands for its first address, which new connections use
+	ByHost                       // the host that a request or a ClientHello names, which the service's own wildcard covers
 )
 
 // DNS is how the names of endpoints are resolved.
@@ -432,7 +433,8 @@ type Locality struct {
 	Endpoints             []*Endpoint
 }
 
-// Endpoint is one instance. Address may be a DNS name in StrictDNS and LogicalDNS clusters.
+// Endpoint is one instance. Address may be a DNS name in StrictDNS and LogicalDNS clusters, and elsewhere a unix socket
+// ("unix:///path"), which has no port.
 type Endpoint struct {
 	Address string
 	Host    string // the name that Address was found by; empty for none

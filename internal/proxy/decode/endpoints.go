@@ -8,6 +8,7 @@ import (
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 
 	"github.com/weftmesh/weft/internal/proxy/conf"
+	"github.com/weftmesh/weft/internal/wire"
 )
 
 // addressing says whether endpoints may be DNS names.
@@ -60,6 +61,12 @@ func (d *decoder) endpoint(m *endpointv3.LbEndpoint, names addressing) *conf.End
 	d.at("endpoint", func() {
 		d.only(m.GetEndpoint(), "address", "hostname") // hostname is for health checks
 		d.at("address", func() {
+			if pipe := m.GetEndpoint().GetAddress().GetPipe(); pipe != nil {
+				if e.Address = d.pipe(pipe); names == namesToo {
+					d.fail("pipe: does not go with names that are resolved")
+				}
+				return
+			}
 			e.Address, e.Port = d.socket(m.GetEndpoint().GetAddress())
 			a, err := netip.ParseAddr(e.Address)
 			switch {
@@ -81,6 +88,17 @@ func (d *decoder) endpoint(m *endpointv3.LbEndpoint, names addressing) *conf.End
 	}
 	endpointFacts(m.GetMetadata(), e)
 	return e
+}
+
+// pipe gives the address of a unix socket.
+func (d *decoder) pipe(m *corev3.Pipe) string {
+	d.at("pipe", func() {
+		d.only(m, "path", "mode") // the mode is for who listens
+		if p := m.GetPath(); len(p) < 2 || p[0] != '/' && p[0] != '@' || strings.ContainsAny(p, "\x00\r\n") {
+			d.at("path", func() { d.fail("%q is no absolute path", p) })
+		}
+	})
+	return wire.UnixPrefix + m.GetPath()
 }
 
 // endpointFacts reads what metrics and transports need to know of the endpoint's workload.

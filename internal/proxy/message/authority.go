@@ -1,7 +1,9 @@
 package message
 
 import (
+	"net"
 	"net/netip"
+	"strconv"
 	"strings"
 )
 
@@ -56,4 +58,16 @@ func validLiteral(s string) bool {
 func validPort(s string) bool {
 	n, ok := ParseLength(s)
 	return s == "" || ok && n <= 65535 && len(s) <= 5
+}
+
+// HostPort splits an authority; port is 0 when there is none. An IPv6 host loses its brackets.
+func HostPort(authority string) (host string, port uint16) {
+	host = authority
+	if h, p, err := net.SplitHostPort(authority); err == nil {
+		if n, err := strconv.ParseUint(p, 10, 16); err == nil {
+			return h, uint16(n)
+		}
+		return h, 0
+	}
+	return strings.Trim(host, "[]"), 0
 }

@@ -7,6 +7,7 @@ import (
 
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
+	"github.com/weftmesh/weft/internal/control/compile/apirules"
 	"github.com/weftmesh/weft/internal/control/model"
 )
 
@@ -40,6 +41,7 @@ func (p *Part) APIGateway(g *gatewayv1.Gateway) {
 	if s := spec.DefaultScope; s != "" && s != gatewayv1.GatewayDefaultScopeAll && s != gatewayv1.GatewayDefaultScopeNone {
 		p.Unsupported("spec.defaultScope", "use All or None")
 	}
+	apirules.Gateway(p.Object, g, p.Err)
 	p.infrastructure(spec.Infrastructure)
 	p.gatewayAddresses(spec.Addresses)
 	p.listeners(spec.Listeners)

@@ -70,7 +70,7 @@ func (p *Part) callPath(m *gatewayv1.GRPCMethodMatch, field string) model.String
 	p.notTooBig(method, field+".method")
 	switch kind := OrEmpty(m.Type); kind {
 	case "", string(gatewayv1.GRPCMethodMatchExact):
-		return p.exactCall(service, method, field)
+		return exactCall(service, method)
 	case string(gatewayv1.GRPCMethodMatchRegularExpression):
 		part := func(expression, name string) string {
 			if expression == "" {
@@ -86,10 +86,7 @@ func (p *Part) callPath(m *gatewayv1.GRPCMethodMatch, field string) model.String
 	return model.StringMatch{}
 }
 
-func (p *Part) exactCall(service, method, field string) model.StringMatch {
-	if strings.ContainsAny(service+method, "/?# ") {
-		p.Err("InvalidValue", field, "", "%q and %q are not the names of a service and method of gRPC", service, method)
-	}
+func exactCall(service, method string) model.StringMatch {
 	switch {
 	case method == "":
 		return model.StringMatch{Prefix: "/" + service + "/"}

@@ -1,6 +1,7 @@
 package convert
 
 import (
+	"slices"
 	"strings"
 
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
@@ -84,6 +85,10 @@ func (p *Part) apiHeaders(f *gatewayv1.HTTPHeaderFilter, field string, request b
 				p.Err("InvalidHeaderName", at+".name", "", "%q is not a header name", h.Name)
 			}
 			p.checkValue(string(h.Name), h.Value, at+".value")
+			if slices.ContainsFunc(list.headers[:i], func(o gatewayv1.HTTPHeader) bool { return strings.EqualFold(string(o.Name), string(h.Name)) }) {
+				p.Warn("IgnoredHeader", at+".name", "", "header %q is there already: this one is ignored, as the Gateway API says", h.Name)
+				continue
+			}
 			list.into[string(h.Name)] = h.Value
 		}
 	}

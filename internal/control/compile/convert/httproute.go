@@ -7,6 +7,7 @@ import (
 
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
+	"github.com/weftmesh/weft/internal/control/compile/apirules"
 	"github.com/weftmesh/weft/internal/control/model"
 )
 
@@ -270,14 +271,14 @@ func (p *Part) apiRetry(r *gatewayv1.HTTPRouteRetry, field string, out *model.HT
 	}
 }
 
-// apiDuration reads a duration in the Gateway API's form, a subset of Go's (GEP-2257).
+// apiDuration reads a duration in the Gateway API's form.
 func (p *Part) apiDuration(d *gatewayv1.Duration, field string) time.Duration {
 	if d == nil {
 		return 0
 	}
 	t, err := time.ParseDuration(string(*d))
-	if err != nil || t < 0 || strings.ContainsAny(string(*d), ".-+µun") {
-		p.Err("InvalidDuration", field, `durations look like "500ms", "10s", "1h30m"`, "%q is not a duration", *d)
+	if err != nil || !apirules.Duration(string(*d)) {
+		p.Err("InvalidDuration", field, `durations look like "500ms", "10s", "1h30m", with up to five digits each`, "%q is not a duration", *d)
 		return 0
 	}
 	p.notTooLong(t, field)

@@ -6,6 +6,7 @@ import (
 
 	networkingv1 "k8s.io/api/networking/v1"
 
+	"github.com/weftmesh/weft/internal/control/compile/apirules"
 	"github.com/weftmesh/weft/internal/control/model"
 )
 
@@ -89,6 +90,7 @@ func (p *Part) IngressPath(path networkingv1.HTTPIngressPath, field string) mode
 	if !strings.HasPrefix(value, "/") {
 		p.Err("InvalidValue", field+".path", "", `%q does not start with "/"`, value)
 	}
+	apirules.IngressPath(&path, field, p.Err)
 	kind := networkingv1.PathTypeImplementationSpecific
 	if path.PathType != nil {
 		kind = *path.PathType

@@ -17,6 +17,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
+	"github.com/weftmesh/weft/internal/control/compile/apirules"
 	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/control/source"
 	"github.com/weftmesh/weft/internal/control/source/weftapi"
@@ -58,6 +59,7 @@ type Part struct {
 // Object makes of an object what can be made of it alone. The settings are complete.
 func Object(o *source.Object, s model.Settings) *Part {
 	p := &Part{Object: o, settings: s}
+	apirules.Check(o, p.Err)
 	switch k := o.Kube.(type) {
 	case *corev1.Service:
 		p.service(k)

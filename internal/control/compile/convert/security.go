@@ -58,7 +58,7 @@ func (p *Part) authorizationPolicy(ap *security.AuthorizationPolicy) {
 	spec := &ap.Spec
 	p.only(spec, "spec", "selector", "rules", "action")
 	out := &model.AuthorizationPolicy{Ref: p.Ref(), Namespace: ap.Namespace, Selector: p.workloadSelector(spec.Selector), Created: p.Born,
-		DryRun: ap.Annotations["istio.io/dry-run"] == "true"}
+		DryRun: p.dryRun(spec.Action)}
 	if ap.Namespace == p.settings.RootNamespace {
 		out.Namespace = ""
 	}
@@ -74,6 +74,25 @@ func (p *Part) authorizationPolicy(ap *security.AuthorizationPolicy) {
 		p.Warn("PolicyNeverMatches", "spec.rules", "use `rules: [{}]` to match everything", "a policy without rules matches nothing")
 	}
 	p.AuthorizationPolicy = out
+}
+
+const dryRunAnnotation = "istio.io/dry-run"
+
+// dryRun reports whether a policy is only to be counted. What it says must be understood: a policy in force instead would refuse what it should not.
+func (p *Part) dryRun(action securityapi.AuthorizationPolicy_Action) bool {
+	value, there := p.GetAnnotations()[dryRunAnnotation]
+	if !there {
+		return false
+	}
+	field := Key("metadata.annotations", dryRunAnnotation)
+	dry, err := strconv.ParseBool(value)
+	switch {
+	case err != nil:
+		p.Err("InvalidValue", field, `use "true" or "false"`, "%q is neither", value)
+	case action != securityapi.AuthorizationPolicy_ALLOW && action != securityapi.AuthorizationPolicy_DENY:
+		p.Err("ConflictingFields", field, "remove it", "only policies that allow or deny can be tried")
+	}
+	return dry
 }
 
 func (p *Part) authRule(r *securityapi.Rule, field string) model.AuthRule {

@@ -22,7 +22,12 @@ func (p *Part) workloadEntry(e *networkingapi.WorkloadEntry, path string) {
 	case e.Address == "":
 		p.Err("MissingField", path+".address", "", "an address is missing")
 	case strings.HasPrefix(e.Address, "unix:"):
-		p.Unsupported(path+".address", "unix sockets cannot be endpoints: let the workload listen on a port, and give its address")
+		if name, ok := strings.CutPrefix(e.Address, "unix://"); !ok || len(name) < 2 || name[0] != '/' && name[0] != '@' || strings.ContainsAny(name, "\x00\r\n") {
+			p.Err("InvalidAddress", path+".address", "write unix:///PATH", "%q is no absolute path of a unix socket", e.Address)
+		}
+		if len(e.Ports) > 0 {
+			p.Err("ConflictingFields", path+".ports", "", "a unix socket has no ports")
+		}
 	default:
 		p.ValidHost(e.Address, path+".address", true)
 	}

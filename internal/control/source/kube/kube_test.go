@@ -32,7 +32,9 @@ type cluster struct {
 
 func newCluster(t *testing.T, s *kubetest.Server) *cluster {
 	t.Helper()
-	client, err := dynamic.NewForConfig(s.Config)
+	config := rest.CopyConfig(s.Config)
+	config.QPS = -1 // the tests' own requests wait for nothing
+	client, err := dynamic.NewForConfig(config)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -17,6 +17,7 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/rest"
 	"sigs.k8s.io/yaml"
 
 	"github.com/weftmesh/weft/internal/control/compile"
@@ -72,7 +73,13 @@ type keeper struct {
 
 func (c *cluster) keeper(t *testing.T) *keeper {
 	t.Helper()
-	s, err := New(Options{Config: c.Config, Namespace: c.namespace, Check: compile.Check, Log: slog.New(slog.DiscardHandler)})
+	return c.keeperBy(t, c.Config)
+}
+
+// keeperBy is a keeper that reaches the server by a configuration of its own.
+func (c *cluster) keeperBy(t *testing.T, config *rest.Config) *keeper {
+	t.Helper()
+	s, err := New(Options{Config: config, Namespace: c.namespace, Check: compile.Check, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
