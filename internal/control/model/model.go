@@ -7,6 +7,7 @@ package model
 
 import (
 	"net/netip"
+	"reflect"
 	"strings"
 	"time"
 )
@@ -274,6 +275,16 @@ type ServerTLS struct {
 	AnyClient  bool
 	MinVersion uint16
 	MaxVersion uint16
+}
+
+// AsksTheSame reports whether two servers that end TLS ask the same of clients and speak the same with them, whatever certificates they
+// show.
+func AsksTheSame(a, b *Server) bool {
+	x, y := *a.TLS, *b.TLS
+	for _, t := range []*ServerTLS{&x, &y} {
+		t.Certificate, t.Key, t.More = nil, nil, nil
+	}
+	return a.Protocol == HTTPS && b.Protocol == HTTPS && reflect.DeepEqual(x, y)
 }
 
 // TLSMode says who encrypts and who proves what.
