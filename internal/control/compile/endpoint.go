@@ -140,7 +140,7 @@ func (c *compiler) endpointOf(slice *discoveryv1.EndpointSlice, e *discoveryv1.E
 func describePod(ep *model.Endpoint, pod *source.Pod) {
 	ep.Instance, ep.Namespace, ep.Labels = pod.Name, pod.Namespace, pod.Labels
 	ep.ServiceAccount, ep.Workload, ep.Mesh = serviceAccount(pod), podOwner(pod), hasSidecar(pod)
-	ep.Proxyless = isProxyless(pod)
+	ep.Proxyless = isProxyless(pod.Annotations)
 	if l := localityOf(pod.Labels); l != "" {
 		ep.Locality = l
 	}
@@ -168,8 +168,14 @@ func (c *compiler) selectEntries(found *endpoints, s *model.Service, svc *corev1
 				ports[port.Number] = uint16(n)
 			}
 		}
-		found.add(convert.EntryEndpoint(&e.Spec, e.Namespace, e.Name, entryLabels(e)), ports)
+		found.add(entryEndpoint(e), ports)
 	}
+}
+
+func entryEndpoint(e *networking.WorkloadEntry) *model.Endpoint {
+	ep := convert.EntryEndpoint(&e.Spec, e.Namespace, e.Name, entryLabels(e))
+	ep.Proxyless = isProxyless(e.Annotations)
+	return ep
 }
 
 // selectForEntry adds the pods and WorkloadEntries that a ServiceEntry with a workloadSelector selects.
@@ -179,7 +185,7 @@ func (c *compiler) selectForEntry(found *endpoints, se *networking.ServiceEntry)
 	}
 	for _, r := range c.selected("WorkloadEntry", se.Namespace, se.Spec.WorkloadSelector.Labels) {
 		if e, ok := r.Kube.(*networking.WorkloadEntry); ok {
-			found.add(convert.EntryEndpoint(&e.Spec, e.Namespace, e.Name, entryLabels(e)), convert.TargetPorts(se.Spec.Ports, e.Spec.Ports))
+			found.add(entryEndpoint(e), convert.TargetPorts(se.Spec.Ports, e.Spec.Ports))
 		}
 	}
 	for _, r := range c.selected("Pod", se.Namespace, se.Spec.WorkloadSelector.Labels) {

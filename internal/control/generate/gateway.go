@@ -220,7 +220,7 @@ func (g *Generator) gatewayManager(routes string, port uint16, p model.Protocol)
 	h.ForwardClientCertDetails = hcmv3.HttpConnectionManager_SANITIZE_SET
 	h.SetCurrentClientCertDetails = &hcmv3.HttpConnectionManager_SetCurrentClientCertDetails{
 		Subject: wrapperspb.Bool(true), Dns: true, Uri: true}
-	h.HttpFilters = slices.Concat(g.requestPolicies(), g.rateLimits(), g.outboundFilters(p))
+	h.HttpFilters = slices.Concat(g.requestPolicies(), g.rateLimits(), g.outboundFilters(p, g.sessionsAtGateways()))
 	return h
 }
 

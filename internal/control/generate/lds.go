@@ -81,7 +81,7 @@ func (g *Generator) outboundHTTP(t *target) *hcmv3.HttpConnectionManager {
 	}
 	h := g.httpManager("outbound_" + name)
 	h.RouteSpecifier = &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{ConfigSource: ads(), RouteConfigName: name}}
-	h.HttpFilters = g.outboundFilters(t.protocol())
+	h.HttpFilters = g.outboundFilters(t.protocol(), keepSessions(t.sets))
 	return h
 }
 
@@ -108,12 +108,12 @@ func httpFilter(name string, config proto.Message) *hcmv3.HttpFilter {
 
 // outboundFilters answer for routes that other origins may use, inject the faults of routes, then route. No browser is behind a
 // gRPC client, which refuses filters that it does not know.
-func (g *Generator) outboundFilters(p model.Protocol) []*hcmv3.HttpFilter {
+func (g *Generator) outboundFilters(p model.Protocol, sessions bool) []*hcmv3.HttpFilter {
 	if g.node.Proxyless {
 		return []*hcmv3.HttpFilter{httpFilter(faultFilter, &faultv3.HTTPFault{}), router()}
 	}
 	filters := append(webFilters(p), httpFilter(corsFilter, &corsv3.Cors{}), httpFilter(faultFilter, &faultv3.HTTPFault{}))
-	return append(append(filters, g.lookups()...), router())
+	return append(append(append(filters, g.lookups()...), sessionFilters(sessions)...), router())
 }
 
 // webFilters make gRPC of gRPC-Web, before anything looks at it.

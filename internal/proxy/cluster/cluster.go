@@ -229,6 +229,16 @@ func (c *Cluster) Pick(ch *balance.Choice, dst netip.AddrPort) *Endpoint {
 	return nil
 }
 
+// At gives the endpoint of an address, as its Way has it; nil when there is none.
+func (c *Cluster) At(address string) *Endpoint {
+	for _, e := range c.ends {
+		if e.Raw.Address == address {
+			return e
+		}
+	}
+	return nil
+}
+
 // PickFor is Pick for a request or a connection to a host, which may have a port: clusters that look hosts up connect to that, at
 // the service's own port.
 func (c *Cluster) PickFor(host string, ch *balance.Choice, dst netip.AddrPort) *Endpoint {

@@ -138,8 +138,9 @@ type HTTP struct {
 	RBAC []*RBAC
 	// Fault says that fault injection of routes applies.
 	Fault bool
-	// CORS says that what routes allow other origins applies.
-	CORS bool
+	// CORS says that what routes allow other origins applies, Sessions that they may keep clients at their endpoints.
+	CORS     bool
+	Sessions bool `json:",omitempty"`
 	// GRPCWeb has gRPC-Web, which browsers speak, translated to gRPC. Source: envoy.extensions.filters.http.grpc_web.v3.GrpcWeb.
 	GRPCWeb bool
 	// Limits are evaluated in order after the policies.

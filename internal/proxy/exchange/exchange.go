@@ -103,6 +103,7 @@ type progress struct {
 	pumping   *pump
 	choice    balance.Choice
 	tried     time.Time // when the attempt began
+	wanted    string    // the address of the endpoint to which the client's session belongs; empty for none
 	sticky    string    // a cookie for the client, which makes it come back to the same endpoint
 
 	// How it ended.

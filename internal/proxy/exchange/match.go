@@ -91,6 +91,7 @@ func (x *Exchange) findCluster(f *conf.Forward) bool {
 		name, _ := x.Req.Header.Get(f.ClusterHeader)
 		x.split = &conf.WeightedCluster{Cluster: name}
 	}
+	x.recall(f)
 	if x.split == nil {
 		return x.fail(failure.NoCluster, "route", errors.New("no cluster"))
 	}

@@ -233,6 +233,7 @@ func (x *Exchange) dressResponse() {
 	if x.sticky != "" {
 		h.Add("Set-Cookie", x.sticky)
 	}
+	x.remember()
 	if x.matched.Route != nil && x.split != nil {
 		x.tellAttempts()
 		x.applyResponse()
