@@ -99,5 +99,6 @@ func (g *Generator) datagramClusters() []string {
 			}
 		}
 	}
-	return names
+	slices.Sort(names)
+	return slices.Compact(names)
 }

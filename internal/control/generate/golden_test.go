@@ -51,7 +51,7 @@ var goldens = []struct {
 	{"gateway-tls", gatewayTLS, ingress(), [][2]string{{"lds", wire.GatewayListenerName(15443)}, {"lds", wire.GatewayListenerName(8443)},
 		{"cds", "outbound_.9080_.v1_." + reviewsHost}}},
 	{"l4routes", l4Routes, ingress(), [][2]string{{"lds", wire.GatewayListenerName(9443)}, {"lds", wire.GatewayListenerName(9444)}, {"lds", wire.GatewayListenerName(3306)}}},
-	{"udproutes", udpRoutes, ingress(), [][2]string{{"lds", wire.GatewayUDPListenerName(53)}, {"lds", wire.GatewayListenerName(53)}, {"lds", wire.GatewayUDPListenerName(5353)},
+	{"udproutes", udpRoutes, ingress(), [][2]string{{"lds", wire.GatewayUDPListenerName(53)}, {"lds", wire.GatewayUDPListenerName(5353)},
 		{"cds", "udp|53||dns.default" + domain}, {"eds", "udp|53||dns.default" + domain}}},
 	{"l4mesh", l4Routes, productpage(), [][2]string{{"lds", "www.googleapis.com:443"}, {"lds", "mysql:3306"}}},
 	{"ratelimit", rateLimits, productpage(), [][2]string{{"lds", wire.InboundListener}}},
