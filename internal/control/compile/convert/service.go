@@ -59,6 +59,9 @@ func (p *Part) servicePorts(s *model.Service, svc *corev1.Service) {
 		field := At("spec.ports", i)
 		if port.Protocol == corev1.ProtocolUDP {
 			p.Info("NotTCP", field+".protocol", "let a UDPRoute lead to it from a gateway", "port %d is %s: sidecars leave it alone", port.Port, port.Protocol)
+			if s.UDPPort(uint16(port.Port)) != nil {
+				p.Err("DuplicatePort", field+".port", "", "port %d of UDP is there already", port.Port)
+			}
 			s.UDP = append(s.UDP, model.Port{Number: p.ValidPort(uint32(max(port.Port, 0)), field+".port"), Name: port.Name, Protocol: model.UDP})
 			continue
 		}
