@@ -6,6 +6,7 @@ import (
 	"io"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -72,16 +73,20 @@ func standard(path string) bool { return !strings.Contains(strings.SplitN(path, 
 // steps are the packages of the request path; none of them may know another.
 var steps = []string{"listen", "http", "http2", "route", "filter", "balance", "upstream", "relay"}
 
-func stepOf(path string) string {
+// joints are the packages that put steps together: what package proxy runs. They are built on each other in this order.
+var joints = []string{"failure", "cluster", "record", "downstream", "track", "side", "mirror", "exchange"}
+
+func stepOf(path string) string { return partOf(path, steps) }
+
+// partOf gives the one of the proxy's folders in which a package is; empty for none.
+func partOf(path string, folders []string) string {
 	rest, ok := strings.CutPrefix(path, module+"internal/proxy/")
 	if !ok {
 		return ""
 	}
 	first := strings.SplitN(rest, "/", 2)[0]
-	for _, s := range steps {
-		if first == s {
-			return s
-		}
+	if slices.Contains(folders, first) {
+		return first
 	}
 	return ""
 }
@@ -139,6 +144,18 @@ var rules = []rule{
 		}
 		return ""
 	}},
+	{"steps do not know what joins them", func(from, to string) string {
+		if stepOf(from) != "" && partOf(to, joints) != "" {
+			return "a step is told what it needs to know"
+		}
+		return ""
+	}},
+	{"what joins steps is built in layers", func(from, to string) string {
+		if a, b := partOf(from, joints), partOf(to, joints); a != "" && b != "" && slices.Index(joints, a) < slices.Index(joints, b) {
+			return "the order of joints says who may use whom"
+		}
+		return ""
+	}},
 	{"the command line reaches servers through api only", func(from, to string) string {
 		if in(from, "internal/cli", "internal/dash") && in(to, "internal/control", "internal/proxy", "internal/runtime", "internal/ca") {
 			return "go through internal/api"
@@ -169,6 +186,8 @@ func TestRulesCanFail(t *testing.T) {
 		"Kubernetes types stay at the edge":                 {module + "internal/cli", "k8s.io/api/core/v1"},
 		"Envoy's messages stay on the wire":                 {module + "internal/proxy/route", "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"},
 		"steps of the request path do not know each other":  {module + "internal/proxy/http", module + "internal/proxy/relay"},
+		"steps do not know what joins them":                 {module + "internal/proxy/http", module + "internal/proxy/exchange"},
+		"what joins steps is built in layers":               {module + "internal/proxy/side", module + "internal/proxy/exchange"},
 		"the command line reaches servers through api only": {module + "internal/cli", module + "internal/control"},
 	}
 	for _, r := range rules {

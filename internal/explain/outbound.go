@@ -344,6 +344,9 @@ func (e *evaluation) chosen(rt *conf.Route, h *conf.HTTP) {
 			r.Timeout = duration(w.Timeout) + " (asked for)"
 		}
 		r.Changes = append(r.Changes, rewrites(f)...)
+		if s := rt.Session; s != nil && h.Sessions {
+			r.Changes = append(r.Changes, session(s))
+		}
 		for _, m := range f.Mirrors {
 			r.Mirrors = append(r.Mirrors, fmt.Sprintf("%s of requests to %s", share(float64(m.Fraction)/1e6), m.Cluster))
 		}
@@ -366,6 +369,17 @@ func (e *evaluation) crossOrigin(rt *conf.Route) bool {
 		return true
 	}
 	return false
+}
+
+// session says how clients are kept at their endpoints.
+func session(s *conf.Session) string {
+	if s.Header != "" {
+		return "client kept at its endpoint by header " + s.Header
+	}
+	if s.TTL > 0 {
+		return "client kept at its endpoint by cookie " + s.Cookie + " for " + s.TTL.String()
+	}
+	return "client kept at its endpoint by cookie " + s.Cookie
 }
 
 // destinations looks at each cluster of a split.
@@ -401,7 +415,7 @@ func (e *evaluation) destination(d *Destination) {
 	if e.talk.scheme == "http" && (c.Speaks == conf.HTTP2 || c.Speaks == conf.AsClient && e.talk.request.Proto == message.HTTP2) {
 		d.HTTP = message.HTTP2.String()
 	}
-	if d.Dynamic = c.Discovery == conf.OriginalDst; d.Dynamic {
+	if d.Dynamic = c.Discovery == conf.OriginalDst || c.Discovery == conf.ByHost; d.Dynamic {
 		d.Policy, d.Transport = "", "as the client speaks"
 		return
 	}

@@ -68,6 +68,8 @@ func (d *Destination) fate(split bool) string {
 		return s + "the proxy of " + name + " closes the connection: " + d.Inbound.Refused
 	case !d.works():
 		return s + name + " refuses: " + d.Inbound.Verdict.text()
+	case d.Dynamic && d.Conf != nil && d.Conf.Discovery == conf.ByHost:
+		return s + "to the host that it names, which the proxy looks up"
 	case d.Dynamic:
 		return s + "to where the client was connecting"
 	}

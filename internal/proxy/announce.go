@@ -12,7 +12,7 @@ import (
 
 // announced reads the PROXY protocol header that a listener wants and reports whether the connection may go on. From then on the
 // client is whom the header names.
-func (d *downstream) announced(want *conf.ProxyProtocol) bool {
+func (d *connection) announced(want *conf.ProxyProtocol) bool {
 	if want == nil {
 		return true
 	}

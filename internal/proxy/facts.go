@@ -80,7 +80,7 @@ func (p *Proxy) gauges(page *telemetry.Page) {
 		page.Gauge("weft_predecessor_draining", "Whether the process before this one still ends connections.", number(draining))
 		page.Gauge("weft_predecessor_connections", "Connections that the process before this one still has.", float64(left))
 	}
-	page.Counter("weft_mirror_dropped_total", "Mirrored requests that were not sent.", float64(p.carrier.Unmirrored.Load()))
+	page.Counter("weft_mirror_dropped_total", "Mirrored requests that were not sent.", float64(p.carrier.Mirrors.Lost.Load()))
 	page.Counter("weft_panics_total", "Requests whose handling failed by a mistake in the proxy.", float64(p.carrier.Panics.Load()))
 	if m := p.source.Current(); m != nil && m.Certificate != nil {
 		page.Gauge("weft_certificate_expiry_timestamp_seconds", "When the workload's certificate ends.", float64(m.NotAfter().Unix()))

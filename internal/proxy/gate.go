@@ -36,7 +36,7 @@ func (g *gates) give(key string) {
 }
 
 // pass asks the gates of the chain, in their order, whether they take the connection.
-func (d *downstream) pass(chain *conf.Chain) bool {
+func (d *connection) pass(chain *conf.Chain) bool {
 	for i := range chain.Gates {
 		g := &chain.Gates[i]
 		if l := g.Rate; l != nil {

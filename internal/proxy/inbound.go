@@ -14,7 +14,7 @@ import (
 	"time"
 
 	"github.com/weftmesh/weft/internal/proxy/conf"
-	"github.com/weftmesh/weft/internal/proxy/exchange"
+	"github.com/weftmesh/weft/internal/proxy/downstream"
 	"github.com/weftmesh/weft/internal/proxy/failure"
 	"github.com/weftmesh/weft/internal/proxy/listen"
 	"github.com/weftmesh/weft/internal/proxy/route"
@@ -24,7 +24,7 @@ import (
 
 // arrived serves a connection to our workload that was redirected to us.
 func (p *Proxy) arrived(a listen.Accepted) {
-	d := p.newDownstream(a, exchange.Inbound)
+	d := p.newConnection(a, downstream.Inbound)
 	if !a.Redirected {
 		d.turnAway(failure.Unroutable, "accept", errors.New("connection was not redirected here"))
 		return
@@ -35,7 +35,7 @@ func (p *Proxy) arrived(a listen.Accepted) {
 // mapped serves an inbound listener that stands for one port of the workload.
 func (p *Proxy) mapped(m wire.PortMap, app netip.AddrPort) func(listen.Accepted) {
 	return func(a listen.Accepted) {
-		d := p.newDownstream(a, exchange.Inbound)
+		d := p.newConnection(a, downstream.Inbound)
 		d.App = app
 		if d.Port = m.Port; d.Port == 0 {
 			d.Port = app.Port()
@@ -45,7 +45,7 @@ func (p *Proxy) mapped(m wire.PortMap, app netip.AddrPort) func(listen.Accepted)
 	}
 }
 
-func (d *downstream) serveInbound() {
+func (d *connection) serveInbound() {
 	d.newest = func() *conf.Listener { return d.p.config.Snapshot().Inbound }
 	l := d.newest()
 	if l == nil {
@@ -56,7 +56,7 @@ func (d *downstream) serveInbound() {
 }
 
 // serveListener chooses the chain for what the connection turns out to be, terminates TLS and serves.
-func (d *downstream) serveListener(l *conf.Listener) {
+func (d *connection) serveListener(l *conf.Listener) {
 	d.p.entered.Add(1)
 	d.accepted.AtEnd(func() { d.p.entered.Add(-1) })
 	d.p.arrivedAt.Store(d.p.opt.Now().UnixNano())
@@ -105,7 +105,7 @@ func silenceAt(l *conf.Listener) time.Duration {
 }
 
 // look sniffs unless nothing depends on it.
-func (d *downstream) look(l *conf.Listener, s *stream) (detected, error) {
+func (d *connection) look(l *conf.Listener, s *stream) (detected, error) {
 	if s == nil {
 		heard := d.unheardYet(silenceAt(l))
 		s, c, err := listen.Sniff(d.conn, silenceAt(l), talkTime)
@@ -122,7 +122,7 @@ func (d *downstream) look(l *conf.Listener, s *stream) (detected, error) {
 
 // unheardYet has a connection on which nothing was said end as idle ones do, when the proxy drains or is short of something. What it
 // gives ends that.
-func (d *downstream) unheardYet(silence time.Duration) (heard func() error) {
+func (d *connection) unheardYet(silence time.Duration) (heard func() error) {
 	d.track.Conn, d.track.Idle = d.conn, silence
 	d.track.Enter(track.Idle, d.p.opt.Now())
 	d.p.tracker.Add(d.track)
@@ -143,7 +143,7 @@ func sniffs(l *conf.Listener, port uint16) bool {
 
 // learn completes what chains are matched by. For plaintext the application protocol has the names that Envoy's http_inspector
 // gives.
-func (d *downstream) learn(s listen.Sniffed) {
+func (d *connection) learn(s listen.Sniffed) {
 	switch s.Protocol {
 	case listen.TLS:
 		d.info.Transport, d.info.ServerName, d.info.ALPN = conf.TLSTransport, s.ServerName, s.ALPN
@@ -176,7 +176,7 @@ func unmatched(step route.ChainStep, s listen.Sniffed) error {
 const handshakeTime = 10 * time.Second
 
 // terminate makes the server's side of the TLS handshake.
-func (d *downstream) terminate(chain *conf.Chain) bool {
+func (d *connection) terminate(chain *conf.Chain) bool {
 	config, err := d.p.tls.get(d.p, chain.TLS)
 	if err != nil {
 		d.turnAway(failure.NoConfig, "tls", err)
@@ -205,7 +205,7 @@ func (p *Proxy) selfURI() string {
 }
 
 // serveChain serves HTTP or relays, as the chain and the bytes want it. s, if not nil, may be open already.
-func (d *downstream) serveChain(chain *conf.Chain, s *stream, found *detected) {
+func (d *connection) serveChain(chain *conf.Chain, s *stream, found *detected) {
 	switch {
 	case chain.HTTP != nil:
 		found.drop()
@@ -233,7 +233,7 @@ func sameClusters(a, b *conf.TCP) bool {
 
 // serveVersion serves the version of HTTP that the connection turned out to be: by its first bytes, or by what was agreed on in the
 // TLS handshake. Where neither tells, what comes within TLS does.
-func (d *downstream) serveVersion(p listen.Protocol) {
+func (d *connection) serveVersion(p listen.Protocol) {
 	if d.Secure {
 		switch d.alpn {
 		case "h2", wire.ALPNHTTP2:
@@ -289,7 +289,7 @@ func (p *Proxy) enterCounted(name string, a listen.Accepted) {
 
 // enter serves a connection to a gateway, by the listener's newest configuration.
 func (p *Proxy) enter(name string, a listen.Accepted) {
-	d := p.newDownstream(a, exchange.Gateway)
+	d := p.newConnection(a, downstream.Gateway)
 	d.newest = func() *conf.Listener { return p.gatewayListener(name) }
 	l := d.newest()
 	if l == nil {

@@ -328,6 +328,8 @@ func (r *running) end(kill func()) {
 	for _, s := range r.servers {
 		s.Close()
 	}
+	left := make(chan struct{})
+	go r.rouse(left) // ends when no connection is served any more
 	if r.gateways != nil {
 		r.gateways.Cut()
 	}
@@ -335,6 +337,7 @@ func (r *running) end(kill func()) {
 	for _, s := range r.servers {
 		s.Wait()
 	}
+	close(left)
 	for _, closeIt := range r.unserved {
 		closeIt()
 	}
@@ -345,6 +348,20 @@ func (r *running) end(kill func()) {
 	}
 	if r.p.plane != nil {
 		r.p.plane.Close()
+	}
+}
+
+// rouse wakes whoever waits for an endpoint's answer and does not notice by itself that its client's connection was closed.
+func (r *running) rouse(left <-chan struct{}) {
+	tick := time.NewTicker(drainPoll)
+	defer tick.Stop()
+	for {
+		r.p.tracker.Rouse()
+		select {
+		case <-left:
+			return
+		case <-tick.C:
+		}
 	}
 }
 

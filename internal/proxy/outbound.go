@@ -7,7 +7,7 @@ import (
 
 	"github.com/weftmesh/weft/internal/proxy/conf"
 	"github.com/weftmesh/weft/internal/proxy/conn"
-	"github.com/weftmesh/weft/internal/proxy/exchange"
+	"github.com/weftmesh/weft/internal/proxy/downstream"
 	"github.com/weftmesh/weft/internal/proxy/failure"
 	"github.com/weftmesh/weft/internal/proxy/listen"
 	"github.com/weftmesh/weft/internal/proxy/message"
@@ -19,7 +19,7 @@ import (
 
 // captured serves a connection of our workload that was redirected to us.
 func (p *Proxy) captured(a listen.Accepted) {
-	d := p.newDownstream(a, exchange.Outbound)
+	d := p.newConnection(a, downstream.Outbound)
 	if !a.Redirected {
 		// Somebody called the port itself; connecting "there" would call it again.
 		d.turnAway(failure.Unroutable, "accept", errors.New("connection was not redirected here"))
@@ -38,7 +38,7 @@ func (p *Proxy) captured(a listen.Accepted) {
 // explicit serves an outbound listener that stands for one service.
 func (p *Proxy) explicit(destination string) func(listen.Accepted) {
 	return func(a listen.Accepted) {
-		d := p.newDownstream(a, exchange.Outbound)
+		d := p.newConnection(a, downstream.Outbound)
 		host, port := message.HostPort(destination)
 		d.Fixed = wire.ListenerName(host, port)
 		d.Destination = netip.AddrPortFrom(a.Destination.Addr(), port)
@@ -54,13 +54,13 @@ func (p *Proxy) explicit(destination string) func(listen.Accepted) {
 
 // forwarder serves the listener of a forward proxy (HTTP_PROXY).
 func (p *Proxy) forwarder(a listen.Accepted) {
-	d := p.newDownstream(a, exchange.Outbound)
+	d := p.newConnection(a, downstream.Outbound)
 	d.Tunnel, d.Destination, d.App = d.serveTunnel, netip.AddrPort{}, netip.AddrPort{}
 	d.serveDetected(nil)
 }
 
 // serveOutbound finds the protocol as far as the target leaves it open, and serves it.
-func (d *downstream) serveOutbound(target *conf.Target) {
+func (d *connection) serveOutbound(target *conf.Target) {
 	http, tcp, byName := d.Protocols(target)
 	switch {
 	case byName: // chains by server name: the ClientHello comes first
@@ -77,7 +77,7 @@ func (d *downstream) serveOutbound(target *conf.Target) {
 }
 
 // serveDetected serves HTTP if that is what comes, and relays anything else to s, which may be nil.
-func (d *downstream) serveDetected(s *stream) {
+func (d *connection) serveDetected(s *stream) {
 	var open func() (*upstream.Conn, error)
 	if s != nil {
 		open = s.openEarly
@@ -119,7 +119,7 @@ func (s *stream) early(up *upstream.Conn) {
 }
 
 // relayByName routes TLS that is passed through by the name in its ClientHello.
-func (d *downstream) relayByName(t *conf.Target) {
+func (d *connection) relayByName(t *conf.Target) {
 	found, err := d.p.detect(d.conn, "", nil)
 	d.conn = found.conn
 	if err != nil {
@@ -144,12 +144,12 @@ func (d *downstream) relayByName(t *conf.Target) {
 }
 
 // serveTunnel serves what follows a CONNECT to the target of that name.
-func (d *downstream) serveTunnel(c conn.Conn, name string, target *conf.Target) {
+func (d *connection) serveTunnel(c conn.Conn, name string, target *conf.Target) {
 	carried, end := listen.Within(c)
 	defer end()
 	_, port := message.HostPort(name)
-	inner := &downstream{p: d.p, accepted: carried, conn: c, track: &track.Conn{Outbound: true}, Client: exchange.Client{Carrier: d.Client.Carrier,
-		Direction: exchange.Outbound, Remote: d.Remote, Direct: d.Direct, Local: d.Local, Fixed: name, Name: name, ByAddress: target,
+	inner := &connection{p: d.p, accepted: carried, conn: c, track: &track.Conn{Outbound: true}, Client: downstream.Client{Mesh: d.Mesh,
+		Direction: downstream.Outbound, Remote: d.Remote, Direct: d.Direct, Local: d.Local, Fixed: name, Name: name, ByAddress: target,
 		Destination: netip.AddrPortFrom(d.Local.Addr(), port), Port: port}}
 	inner.serveOutbound(target)
 }

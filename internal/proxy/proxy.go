@@ -1,7 +1,8 @@
-// Package proxy is the data plane: it joins the steps of a request's way (listen, http, route, filters, balance, upstream,
-// relay), the configuration that they read, and the life of the process around them.
+// Package proxy is the data plane: it serves connections, and joins what that takes with the configuration and the life of the
+// process around it.
 //
-// exchange.run is the map of an HTTP request's way, stream of a relayed connection's. Everything that a proxy touches of the
+// Package exchange is an HTTP request's way through the steps (http, route, filters, balance, upstream, relay), stream that of a
+// relayed connection. Everything that a proxy touches of the
 // world comes in by Options, so that a whole mesh runs in one process in tests.
 package proxy
 
@@ -24,6 +25,7 @@ import (
 	"github.com/weftmesh/weft/internal/proxy/conf"
 	"github.com/weftmesh/weft/internal/proxy/conn"
 	"github.com/weftmesh/weft/internal/proxy/dial"
+	"github.com/weftmesh/weft/internal/proxy/downstream"
 	"github.com/weftmesh/weft/internal/proxy/exchange"
 	"github.com/weftmesh/weft/internal/proxy/overload"
 	"github.com/weftmesh/weft/internal/proxy/plane"
@@ -157,8 +159,8 @@ func New(o Options) (*Proxy, error) {
 	}
 	p.clusters = cluster.New(p.clusterOptions(resolver))
 	p.book = record.New(record.Options{Bootstrap: o.Bootstrap, Source: p.source, Metrics: p.metrics, Log: o.Log, AccessLog: o.AccessLog, JSON: o.AccessLogJSON})
-	p.carrier = exchange.New(exchange.Options{Bootstrap: o.Bootstrap, Config: p.config, Clusters: p.clusters, Guard: p.guard, Book: p.book, Log: o.Log,
-		RegistryOnly: o.RegistryOnly, Closing: p.closing, Now: o.Now})
+	p.carrier = exchange.New(exchange.Options{Bootstrap: o.Bootstrap, Guard: p.guard, Log: o.Log, Closing: p.closing, Now: o.Now,
+		Mesh: &downstream.Mesh{Config: p.config, Clusters: p.clusters, Book: p.book, RegistryOnly: o.RegistryOnly}})
 	p.metrics.Add(p.gauges)
 	return p, nil
 }

@@ -39,7 +39,7 @@ type mesh struct {
 	net       *memnet.Network
 	authority *ca.Authority
 	now       func() time.Time // the clock of the pods that are made from here on; nil for the real one
-	real      sync.Map         // netip.AddrPort of the machine that are reached by real sockets
+	real      sync.Map         // addresses (strings) that are reached by real sockets, and the machine's in their place
 }
 
 func newMesh(t testing.TB) *mesh {
@@ -202,13 +202,13 @@ func (m *mesh) pod(account, ip string, change func(*wire.Bootstrap)) *pod {
 				var d net.Dialer
 				return d.DialContext(ctx, network, address)
 			}
+			if real, ok := m.real.Load(address); ok {
+				var d net.Dialer
+				return d.DialContext(ctx, "tcp", real.(string))
+			}
 			a, err := netip.ParseAddrPort(address)
 			if err != nil {
 				return nil, err
-			}
-			if _, real := m.real.Load(a); real {
-				var d net.Dialer
-				return d.DialContext(ctx, "tcp", address)
 			}
 			return p.DialDirect(ctx, a)
 		}})

@@ -16,7 +16,7 @@ import (
 const defaultIdle = time.Hour
 
 // serveHTTP serves requests until the connection ends. It leaves the closing of the transport to the caller.
-func (d *downstream) serveHTTP() {
+func (d *connection) serveHTTP() {
 	c := &track.Caller{Conn: d.conn}
 	d.conn, d.track.Client = c, c
 	s := http1.NewServerConn(c, d.Scheme(), d.limits())
@@ -32,13 +32,13 @@ func (d *downstream) serveHTTP() {
 }
 
 // serveAll serves one request after the other, until the connection ends or rests.
-func (d *downstream) serveAll(one *side.Client1) {
+func (d *connection) serveAll(one *side.Client1) {
 	for d.serveOne(one) {
 	}
 }
 
 // rest gives the goroutine up if that is why the wait for a request was interrupted.
-func (d *downstream) rest(one *side.Client1, err error) {
+func (d *connection) rest(one *side.Client1, err error) {
 	if !errors.Is(err, os.ErrDeadlineExceeded) || !d.track.Nudged() {
 		return
 	}
@@ -54,7 +54,7 @@ func (d *downstream) rest(one *side.Client1, err error) {
 }
 
 // begins notes that a request comes. It is false if the connection has failed.
-func (d *downstream) begins(now time.Time) bool {
+func (d *connection) begins(now time.Time) bool {
 	if d.track.Swap(track.Heading, now) != track.Nudged {
 		return true
 	}
@@ -63,7 +63,7 @@ func (d *downstream) begins(now time.Time) bool {
 	return d.conn.SetReadDeadline(time.Time{}) == nil
 }
 
-func (d *downstream) limits() *http1.Limits {
+func (d *connection) limits() *http1.Limits {
 	if d.HTTP == nil || d.HTTP.MaxHeaderBytes == 0 {
 		return http1.DefaultLimits()
 	}
@@ -73,7 +73,7 @@ func (d *downstream) limits() *http1.Limits {
 }
 
 // serveOne serves one request and reports whether another may follow.
-func (d *downstream) serveOne(s *side.Client1) bool {
+func (d *connection) serveOne(s *side.Client1) bool {
 	if err := s.WaitRequest(); err != nil && !d.spokeLate(err) {
 		d.rest(s, err)
 		return false // idle for long, draining, or gone
@@ -95,7 +95,7 @@ func (d *downstream) serveOne(s *side.Client1) bool {
 }
 
 // carryOn carries a request that was read, and reports whether another may follow.
-func (d *downstream) carryOn(s *side.Client1, x *exchange.Exchange) bool {
+func (d *connection) carryOn(s *side.Client1, x *exchange.Exchange) bool {
 	s.Begin(&x.Req)
 	d.track.Enter(track.Busy, x.Start)
 	x.Carry()
@@ -113,7 +113,7 @@ func (d *downstream) carryOn(s *side.Client1, x *exchange.Exchange) bool {
 }
 
 // spokeLate reports whether the client sent something just as it was given up: that is served still.
-func (d *downstream) spokeLate(err error) bool {
+func (d *connection) spokeLate(err error) bool {
 	if !errors.Is(err, os.ErrDeadlineExceeded) || conn.Quiet(d.conn) {
 		return false
 	}

@@ -12,7 +12,7 @@ import (
 
 // session is a client's connection of HTTP/2. Each of its streams has an exchange of its own on a goroutine of its own.
 type session struct {
-	d    *downstream
+	d    *connection
 	conn *http2.ServerConn
 	busy atomic.Int64 // streams
 
@@ -22,7 +22,7 @@ type session struct {
 
 // lane is what one stream at a time needs: a view of the client that it need not share.
 type lane struct {
-	downstream
+	connection
 	side *side.Client2
 }
 
@@ -30,7 +30,7 @@ type lane struct {
 const maxFreeLanes = 64
 
 // serveHTTP2 serves streams until the connection ends.
-func (d *downstream) serveHTTP2() {
+func (d *connection) serveHTTP2() {
 	v := &session{d: d, conn: http2.NewServerConn(d.conn, d.Scheme(), d.options2())}
 	t := d.track
 	t.Conn = d.conn
@@ -44,7 +44,7 @@ func (d *downstream) serveHTTP2() {
 	v.conn.Serve(v.serve)
 }
 
-func (d *downstream) options2() *http2.Options {
+func (d *connection) options2() *http2.Options {
 	o := *http2.DefaultOptions()
 	o.IdleTimeout = defaultIdle
 	if d.HTTP != nil {
@@ -66,7 +66,7 @@ func (v *session) take() *lane {
 		v.free = v.free[:n]
 		return l
 	}
-	return &lane{downstream: *v.d, side: side.NewClient2()}
+	return &lane{connection: *v.d, side: side.NewClient2()}
 }
 
 func (v *session) give(l *lane) {

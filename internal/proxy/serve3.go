@@ -9,7 +9,7 @@ import (
 	"github.com/weftmesh/weft/internal/identity"
 	"github.com/weftmesh/weft/internal/proxy/bind"
 	"github.com/weftmesh/weft/internal/proxy/conf"
-	"github.com/weftmesh/weft/internal/proxy/exchange"
+	"github.com/weftmesh/weft/internal/proxy/downstream"
 	"github.com/weftmesh/weft/internal/proxy/http3"
 	"github.com/weftmesh/weft/internal/proxy/route"
 	"github.com/weftmesh/weft/internal/proxy/side"
@@ -53,7 +53,7 @@ func (p *Proxy) quic(name string) bind.PacketServer {
 			t.active.Add(-1)
 			p.entered.Add(-1)
 		},
-		Handle: func(connection any, s *http3.Stream) { connection.(*downstream).serveStream3(s) },
+		Handle: func(d any, s *http3.Stream) { d.(*connection).serveStream3(s) },
 	})
 }
 
@@ -80,13 +80,13 @@ func quicInfo(l *conf.Listener, local, remote netip.AddrPort, serverName string)
 }
 
 // enterQUIC takes a connection in, after its handshake.
-func (p *Proxy) enterQUIC(c *http3.Conn, newest func() *conf.Listener) (*downstream, error) {
+func (p *Proxy) enterQUIC(c *http3.Conn, newest func() *conf.Listener) (*connection, error) {
 	l := newest()
 	if l == nil {
 		return nil, errors.New("the listener is gone")
 	}
-	d := &downstream{p: p, track: &track.Conn{}, newest: newest, alpn: http3.NextProto, listener: l, Client: exchange.Client{Carrier: p.carrier,
-		Direction: exchange.Gateway, Remote: c.Remote, Direct: c.Remote, Local: c.Local, SNI: c.ServerName, Secure: true}}
+	d := &connection{p: p, track: &track.Conn{}, newest: newest, alpn: http3.NextProto, listener: l, Client: downstream.Client{Mesh: p.carrier.Mesh,
+		Direction: downstream.Gateway, Remote: c.Remote, Direct: c.Remote, Local: c.Local, SNI: c.ServerName, Secure: true}}
 	d.info = quicInfo(l, c.Local, c.Remote, c.ServerName)
 	d.Destination, d.App, d.Port = d.info.Destination, d.info.Destination, d.info.Destination.Port()
 	if d.chain, _ = route.Chain(l, &d.info); d.chain == nil || d.chain.HTTP == nil {
@@ -100,7 +100,7 @@ func (p *Proxy) enterQUIC(c *http3.Conn, newest func() *conf.Listener) (*downstr
 }
 
 // serveStream3 serves one request on the goroutine that it came with.
-func (d *downstream) serveStream3(s *http3.Stream) {
+func (d *connection) serveStream3(s *http3.Stream) {
 	own := *d // requests of one connection run side by side
 	if !own.renew() {
 		s.Reset()

@@ -9,10 +9,12 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/quic-go/quic-go"
 	"github.com/quic-go/quic-go/http3"
 
 	"github.com/weftmesh/weft/internal/proxy/conf"
@@ -184,4 +186,84 @@ func TestHTTP3ClientLeaves(t *testing.T) {
 		t.Error("answered")
 	}
 	<-left
+}
+
+// TestTunnelsOverHTTP3: WebSockets come by extended CONNECT (RFC 9220) and carry bytes both ways until both sides have ended; other
+// protocols only where the route lets them, CONNECT alone never.
+func TestTunnelsOverHTTP3(t *testing.T) {
+	edge, web, _ := edge3(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Upgrade") != "websocket" || r.Header.Get("Sec-WebSocket-Key") == "" || r.URL.Path != "/ws" {
+			http.Error(w, "no handshake", 400)
+			return
+		}
+		c, rw, err := w.(http.Hijacker).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer c.Close()
+		io.WriteString(rw, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: proof\r\n\r\nhello ")
+		rw.Flush()
+		io.Copy(c, rw)
+		io.WriteString(c, " bye")
+	}), nil)
+	roots := x509.NewCertPool()
+	roots.AddCert(web.Certificate())
+	qc, err := quic.DialAddr(t.Context(), edge.udp.Load().(net.Addr).String(), &tls.Config{RootCAs: roots, ServerName: "example.com", NextProtos: []string{"h3"}}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer qc.CloseWithError(0, "")
+	client := (&http3.Transport{}).NewClientConn(qc)
+	<-client.ReceivedSettings()
+	if !client.Settings().EnableExtendedConnect {
+		t.Fatal("extended CONNECT is not offered")
+	}
+	ask := func(r *http.Request) (*http3.RequestStream, *http.Response) {
+		t.Helper()
+		s, err := client.OpenRequestStream(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.SetDeadline(time.Now().Add(10 * time.Second))
+		if err := s.SendRequestHeader(r); err != nil {
+			t.Fatal(err)
+		}
+		res, err := s.ReadResponse()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s, res
+	}
+	tunnel := func(protocol, path string) *http.Request {
+		return &http.Request{Method: "CONNECT", Proto: protocol, Host: "example.com", URL: &url.URL{Scheme: "https", Host: "example.com", Path: path},
+			Header: http.Header{"Sec-Websocket-Version": {"13"}}}
+	}
+	s, res := ask(tunnel("websocket", "/ws"))
+	if res.StatusCode != 200 || res.Header.Get("Sec-WebSocket-Accept") != "" {
+		t.Fatalf("%d %v", res.StatusCode, res.Header)
+	}
+	long := strings.Repeat("0123456789", 20_000)
+	go func() {
+		io.WriteString(s, long)
+		s.Close()
+	}()
+	if got, err := io.ReadAll(s); err != nil || string(got) != "hello "+long+" bye" {
+		t.Errorf("%d bytes, %v", len(got), err)
+	}
+	eventually(t, "log", func() bool { return edge.logged("GET /ws HTTP/3", " 101 ") })
+	if _, res := ask(tunnel("websocket", "/else")); res.StatusCode != 400 {
+		t.Errorf("refused by the backend: %d", res.StatusCode)
+	}
+	if _, res := ask(&http.Request{Method: "CONNECT", Host: "example.com:80", URL: &url.URL{Host: "example.com:80"}, Header: http.Header{}}); res.StatusCode != 405 {
+		t.Errorf("CONNECT: %d", res.StatusCode)
+	}
+	// Whoever leaves takes the backend's connection along.
+	s, res = ask(tunnel("websocket", "/ws"))
+	if res.StatusCode != 200 {
+		t.Fatal(res.StatusCode)
+	}
+	s.CancelRead(0)
+	s.CancelWrite(0)
+	eventually(t, "the tunnel's end", func() bool { return strings.Count(edge.log.String(), "GET /ws HTTP/3") == 2 })
 }

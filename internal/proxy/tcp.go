@@ -11,7 +11,7 @@ import (
 	"github.com/weftmesh/weft/internal/proxy/balance"
 	"github.com/weftmesh/weft/internal/proxy/cluster"
 	"github.com/weftmesh/weft/internal/proxy/conf"
-	"github.com/weftmesh/weft/internal/proxy/exchange"
+	"github.com/weftmesh/weft/internal/proxy/downstream"
 	"github.com/weftmesh/weft/internal/proxy/failure"
 	"github.com/weftmesh/weft/internal/proxy/filter/authz"
 	"github.com/weftmesh/weft/internal/proxy/record"
@@ -26,7 +26,7 @@ import (
 // stream is one relayed connection: what an exchange is for HTTP. It is owned by the goroutine of the client's connection.
 type stream struct {
 	p     *Proxy
-	d     *downstream
+	d     *connection
 	tcp   *conf.TCP
 	start time.Time
 
@@ -61,7 +61,7 @@ const connectTries = 3
 
 // relayTCP carries the connection to one of the chain's clusters. early, which may be nil, is a connection opened already; it
 // is used or closed.
-func (d *downstream) relayTCP(tcp *conf.TCP, s *stream) {
+func (d *connection) relayTCP(tcp *conf.TCP, s *stream) {
 	if s == nil {
 		s = &stream{p: d.p, d: d, tcp: tcp, start: d.p.opt.Now()}
 	}
@@ -74,7 +74,7 @@ func (d *downstream) relayTCP(tcp *conf.TCP, s *stream) {
 }
 
 // newStream prepares a stream whose upstream may be opened before the client has spoken.
-func (d *downstream) newStream(tcp *conf.TCP) *stream {
+func (d *connection) newStream(tcp *conf.TCP) *stream {
 	return &stream{p: d.p, d: d, tcp: tcp, start: d.p.opt.Now()}
 }
 
@@ -109,7 +109,7 @@ func (s *stream) open() bool {
 	}
 	s.cluster = s.cluster.Resolved(s.p.ctx, time.Time{})
 	for range connectTries {
-		s.to = s.cluster.Pick(s.choice(), s.d.App)
+		s.to = s.cluster.PickFor(s.d.SNI, s.choice(), s.d.App)
 		if s.to == nil {
 			return s.fail(failure.NoHealthy, "pick", s.cluster.WhyNone())
 		}
@@ -214,7 +214,7 @@ func (s *stream) close() {
 }
 
 func (s *stream) edge() *telemetry.Edge {
-	if s.d.Direction == exchange.Inbound {
+	if s.d.Direction == downstream.Inbound {
 		return s.d.InboundEdge(s.cluster.Conf, "tcp")
 	}
 	if e := s.to.TCPEdge.Load(); e != nil {
@@ -271,7 +271,7 @@ func (s *stream) describe(e *telemetry.Entry) {
 }
 
 // unheard logs a connection whose client did not say enough to tell what it wants.
-func (d *downstream) unheard(err error) {
+func (d *connection) unheard(err error) {
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		d.turnAway(failure.TunnelIdle, "detect", errors.New("the client said nothing for too long"))
 		return
@@ -280,7 +280,7 @@ func (d *downstream) unheard(err error) {
 }
 
 // turnAway logs a connection that is closed without an upstream.
-func (d *downstream) turnAway(k failure.Kind, op string, cause error) {
+func (d *connection) turnAway(k failure.Kind, op string, cause error) {
 	s := stream{p: d.p, d: d, start: d.p.opt.Now()}
 	s.fail(k, op, cause)
 	s.record()

@@ -119,7 +119,7 @@ func TestTunnelsThroughEnvoy(t *testing.T) {
 	m := newMesh(t)
 	client := m.pod("productpage", "10.0.0.1", nil)
 	address := realEnvoy(t, netip.MustParseAddrPort(l.Addr().String()))
-	m.real.Store(address, true)
+	m.real.Store(address.String(), address.String())
 	for i, tc := range []struct {
 		name   string
 		speaks conf.Version

@@ -154,7 +154,7 @@ func (c *compiler) endpointOf(slice *discoveryv1.EndpointSlice, e *discoveryv1.E
 func describePod(ep *model.Endpoint, pod *source.Pod) {
 	ep.Instance, ep.Namespace, ep.Labels = pod.Name, pod.Namespace, pod.Labels
 	ep.ServiceAccount, ep.Workload, ep.Mesh = serviceAccount(pod), podOwner(pod), hasSidecar(pod)
-	ep.Proxyless = isProxyless(pod)
+	ep.Proxyless = isProxyless(pod.Annotations)
 	if l := localityOf(pod.Labels); l != "" {
 		ep.Locality = l
 	}
@@ -170,7 +170,7 @@ func (c *compiler) selectEntries(found *endpoints, s *model.Service, svc *corev1
 		if !ok {
 			continue
 		}
-		found.add(convert.EntryEndpoint(&e.Spec, e.Namespace, e.Name, entryLabels(e)), entryPorts(s.Ports, svc, e), entryPorts(s.UDP, svc, e))
+		found.add(entryEndpoint(e), entryPorts(s.Ports, svc, e), entryPorts(s.UDP, svc, e))
 	}
 }
 
@@ -194,6 +194,12 @@ func entryPorts(of []model.Port, svc *corev1.Service, e *networking.WorkloadEntr
 	return ports
 }
 
+func entryEndpoint(e *networking.WorkloadEntry) *model.Endpoint {
+	ep := convert.EntryEndpoint(&e.Spec, e.Namespace, e.Name, entryLabels(e))
+	ep.Proxyless = isProxyless(e.Annotations)
+	return ep
+}
+
 // selectForEntry adds the pods and WorkloadEntries that a ServiceEntry with a workloadSelector selects.
 func (c *compiler) selectForEntry(found *endpoints, se *networking.ServiceEntry) {
 	if se.Spec.WorkloadSelector == nil {
@@ -201,7 +207,7 @@ func (c *compiler) selectForEntry(found *endpoints, se *networking.ServiceEntry)
 	}
 	for _, r := range c.selected("WorkloadEntry", se.Namespace, se.Spec.WorkloadSelector.Labels) {
 		if e, ok := r.Kube.(*networking.WorkloadEntry); ok {
-			found.add(convert.EntryEndpoint(&e.Spec, e.Namespace, e.Name, entryLabels(e)), convert.TargetPorts(se.Spec.Ports, e.Spec.Ports), nil)
+			found.add(entryEndpoint(e), convert.TargetPorts(se.Spec.Ports, e.Spec.Ports), nil)
 		}
 	}
 	for _, r := range c.selected("Pod", se.Namespace, se.Spec.WorkloadSelector.Labels) {

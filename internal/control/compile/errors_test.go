@@ -379,7 +379,7 @@ func TestRefused(t *testing.T) {
     - {type: RequestMirror}
     - {type: RequestRedirect, requestRedirect: {path: {type: ReplacePrefixMatch, replacePrefixMatch: x}, statusCode: 200}}
     - {type: ExtensionRef, extensionRef: {group: a, kind: b, name: c}}
-    sessionPersistence: {sessionName: x}
+    sessionPersistence: {sessionName: "a b", type: Header, cookieConfig: {lifetimeType: Permanent}}
     timeouts: {request: 1.5s, backendRequest: 5s}
     retry: {codes: [99]}
     backendRefs: [{name: web}, {name: x, port: 80, weight: -1, filters: [{type: URLRewrite, urlRewrite: {}}]}]`, []string{
@@ -390,7 +390,8 @@ func TestRefused(t *testing.T) {
 			"13 error InvalidValue spec.rules[0].filters[0].cors.maxAge", "14 error ConflictingFields spec.rules[0].filters[1]",
 			"15 error InvalidStatus spec.rules[0].filters[2].requestRedirect.statusCode",
 			"15 error InvalidValue spec.rules[0].filters[2].requestRedirect.path", "16 error Unsupported spec.rules[0].filters[3].type",
-			"17 error Unsupported spec.rules[0].sessionPersistence", "18 error InvalidDuration spec.rules[0].timeouts.request",
+			"17 error ConflictingFields spec.rules[0].sessionPersistence.cookieConfig",
+			"17 error InvalidValue spec.rules[0].sessionPersistence.sessionName", "17 error MissingField spec.rules[0].sessionPersistence.absoluteTimeout", "18 error InvalidDuration spec.rules[0].timeouts.request",
 			"19 error InvalidStatus spec.rules[0].retry.codes[0]", "20 error ConflictingFields spec.rules[0].backendRefs",
 			"20 error InvalidWeight spec.rules[0].backendRefs[1].weight", "20 error MissingField spec.rules[0].backendRefs[0].port",
 			"20 error Unsupported spec.rules[0].backendRefs[1].filters[0]"}},

@@ -6,6 +6,7 @@ import (
 
 	"github.com/weftmesh/weft/internal/control/compile/convert"
 	"github.com/weftmesh/weft/internal/control/model"
+	"github.com/weftmesh/weft/internal/control/source"
 )
 
 // gatewayJoin is what the one unit of all gateways goes through: they compete for ports.
@@ -20,24 +21,25 @@ type gatewayJoin struct {
 // joinGateways makes all gateways. When two open one port of the same workloads for different protocols, the younger is refused.
 func (c *compiler) joinGateways(u *unit) {
 	g := &gatewayJoin{compiler: c, owner: map[*model.Gateway]*part{}, parts: map[model.Ref]*part{}, opened: map[model.Ref]*opened{}}
-	for _, r := range c.ofKind("Gateway.istio") {
+	all := slices.Concat(c.ofKind("Gateway.istio"), c.ofKind("Gateway.k8s"), c.ofKind("Ingress"))
+	slices.SortStableFunc(all, func(a, b *record) int { return source.Older(a.Object, b.Object) })
+	for _, r := range all {
 		p := c.own(r)
-		g.addGateway(p, p.Gateway)
-	}
-	for _, r := range c.ofKind("Gateway.k8s") {
-		p := c.own(r)
-		g.parts[p.Ref()] = p
-		g.openGateway(p)
-	}
-	for _, r := range c.ofKind(listenerSetKind) {
-		g.openListenerSet(c.own(r))
-	}
-	for _, r := range c.ofKind("Ingress") {
-		p := c.own(r)
-		if made, ok := c.ingressGateway(p); ok {
+		switch made, ours := c.ingressGateway(p); {
+		case p.Kind.Name == "Ingress" && ours:
 			g.addGateway(p, made)
+		case p.Kind.Name == "Ingress":
+		case p.Ref().Kind == "Gateway.k8s":
+			g.parts[p.Ref()] = p
+			g.openGateway(p)
+		default:
+			g.addGateway(p, p.Gateway)
 		}
 	}
+	for _, r := range c.ofKind(listenerSetKind) { // whose listeners give way to those of Gateways
+		g.openListenerSet(c.own(r))
+	}
+	g.tellShadowed()
 	for _, o := range g.opened {
 		o.group = g.siblings(o.root)
 	}
@@ -141,6 +143,39 @@ func (c *gatewayJoin) collides(p *part) bool {
 		}
 	}
 	return false
+}
+
+// tellShadowed warns of servers that end TLS for a host for which an older gateway does it at the same port, and asks clients for
+// something else: theirs is never asked. Those that ask for the same share their routes.
+func (c *gatewayJoin) tellShadowed() {
+	type place struct {
+		port uint16
+		host string
+	}
+	type server struct {
+		gateway *model.Gateway
+		*model.Server
+	}
+	first := map[place][]server{}
+	for _, g := range c.inForce {
+		for i := range g.Servers {
+			s := server{g, &g.Servers[i]}
+			if s.TLS == nil || s.TLS.Mode == model.TLSPassthrough || s.TLS.Mode == model.TLSAutoPassthrough {
+				continue
+			}
+			for _, h := range s.Hosts {
+				at := place{s.Port, h.Host}
+				older := slices.IndexFunc(first[at], func(o server) bool {
+					return o.gateway != g && overlap(o.gateway, g) && !model.AsksTheSame(o.Server, s.Server)
+				})
+				if older >= 0 {
+					c.owner[g].Warn("DuplicateHost", c.owner[g].ServersField(), "use another host or port, or the same settings of TLS",
+						"%s at port %d is served by %s, which is older and asks for other TLS: what is said of it here has no effect", h.Host, s.Port, c.owner[first[at][older].gateway].Ref())
+				}
+				first[at] = append(first[at], s)
+			}
+		}
+	}
 }
 
 // overlap reports whether one workload may serve both gateways, as far as their selectors tell.

@@ -261,9 +261,10 @@ func isGateway(pod *source.Pod) bool {
 	return l == "ingressgateway" || l == "egressgateway"
 }
 
-// isProxyless reports whether the pod's own gRPC library is in the mesh, in the way in which Istio's users ask for it.
-func isProxyless(pod *source.Pod) bool {
-	return slices.Contains(strings.Split(pod.Annotations[istioTemplatesAnnotation], ","), "grpc-agent")
+// isProxyless reports whether the own gRPC library of a pod, or of who a WorkloadEntry stands for, is in the mesh, in the way in which
+// Istio's users ask for it.
+func isProxyless(annotations map[string]string) bool {
+	return slices.Contains(strings.Split(annotations[istioTemplatesAnnotation], ","), "grpc-agent")
 }
 
 func hasSidecar(pod *source.Pod) bool {

@@ -143,13 +143,16 @@ func (g *Generator) outboundCluster(name string, b *backend) *clusterv3.Cluster 
 	if p := b.policy.Pool; p != nil && p.KeepAlive != nil {
 		c.UpstreamConnectionOptions = keepAlive(p.KeepAlive)
 	}
-	if b.check != nil && !g.node.Proxyless && !b.passthrough() {
+	if b.check != nil && !g.node.Proxyless && !b.passthrough() && b.service.Resolution != model.ByHost {
 		c.HealthChecks = []*corev3.HealthCheck{healthCheck(b)}
 	}
 	g.discover(c, b)
 	g.secure(c, b)
 	announce(c, b.policy.ProxyProtocol)
 	c.TypedExtensionProtocolOptions = protocolOptions(b.port.Protocol, b.policy.Pool, b.policy.Outlier)
+	if c.GetClusterType() != nil {
+		named(c)
+	}
 	return c
 }
 
@@ -160,6 +163,8 @@ func (g *Generator) discovery(b *backend) clusterv3.Cluster_DiscoveryType {
 		return clusterv3.Cluster_ORIGINAL_DST
 	case b.service.Resolution == model.DNS || b.service.ExternalName != "" && g.alias(b.service) == nil:
 		return clusterv3.Cluster_STRICT_DNS
+	case b.service.Resolution == model.ByHost:
+		return clusterv3.Cluster_STATIC // in name alone: see byHost
 	case b.service.Resolution == model.DNSRoundRobin:
 		return clusterv3.Cluster_LOGICAL_DNS
 	}
@@ -167,6 +172,10 @@ func (g *Generator) discovery(b *backend) clusterv3.Cluster_DiscoveryType {
 }
 
 func (g *Generator) discover(c *clusterv3.Cluster, b *backend) {
+	if b.service.Resolution == model.ByHost && !b.passthrough() {
+		byHost(c)
+		return
+	}
 	kind := g.discovery(b)
 	c.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: kind}
 	if t := b.policy.TLS; t != nil && t.Refuse {

@@ -341,7 +341,7 @@ func (g *Generator) portManager(port uint16, protocol model.Protocol) *hcmv3.Htt
 	name := strconv.Itoa(int(port))
 	h := g.httpManager("outbound_" + wire.GatewayListenerName(port))
 	h.RouteSpecifier = &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{ConfigSource: ads(), RouteConfigName: name}}
-	h.HttpFilters = g.outboundFilters(protocol)
+	h.HttpFilters = g.outboundFilters(protocol, g.sessionsInMesh())
 	return h
 }
 

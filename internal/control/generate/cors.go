@@ -25,6 +25,9 @@ func (g *Generator) perFilter(r *model.HTTPRoute) map[string]*anypb.Any {
 	if r.CORS != nil && !g.node.Proxyless {
 		out[corsFilter] = pack(cors(r.CORS))
 	}
+	if r.Session != nil && !g.node.Proxyless {
+		out[sessionFilter] = pack(session(r.Session))
+	}
 	if len(out) == 0 {
 		return nil
 	}

@@ -5,12 +5,14 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	tlsinspectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/tls_inspector/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/weftmesh/weft/internal/control/model"
@@ -23,6 +25,8 @@ type serverSet struct {
 	port    uint16
 	udp     bool
 	servers []place
+	// also are, for servers by position, the places that share their hosts.
+	also map[int][]place
 }
 
 // socketKey names a port: those of UDP are others than those of TCP.
@@ -80,6 +84,7 @@ func (g *Generator) serverSets() []*serverSet {
 	for _, key := range slices.SortedFunc(maps.Keys(byPort), func(a, b socketKey) int {
 		return cmp.Or(cmp.Compare(a.port, b.port), compareBool(a.udp, b.udp))
 	}) {
+		byPort[key].share()
 		out = append(out, byPort[key])
 	}
 	return out
@@ -93,6 +98,52 @@ func compareBool(a, b bool) int {
 		return -1
 	}
 	return 1
+}
+
+// share settles which server of a port ends TLS for a host that several have: the oldest. The routes of the others are reached there
+// too if they would have asked the same of clients, as those of several Ingresses do; otherwise they are not: what a gateway asks of
+// its clients is not to be got round at another's.
+func (s *serverSet) share() {
+	if s.kind() != model.TLS {
+		return
+	}
+	owner := map[string]int{} // of hosts, by position in kept
+	var kept []place
+	for _, p := range s.servers {
+		if !ends(p.server) {
+			kept = append(kept, p)
+			continue
+		}
+		var own []model.GatewayHost
+		shared := map[int][]model.GatewayHost{}
+		for _, h := range p.server.Hosts {
+			switch i, taken := owner[h.Host]; {
+			case !taken || i == len(kept):
+				owner[h.Host], own = len(kept), append(own, h)
+			case model.AsksTheSame(kept[i].server, p.server):
+				shared[i] = append(shared[i], h)
+			}
+		}
+		for _, i := range slices.Sorted(maps.Keys(shared)) {
+			if s.also == nil {
+				s.also = map[int][]place{}
+			}
+			s.also[i] = append(s.also[i], p.only(shared[i]))
+		}
+		switch len(own) {
+		case 0:
+		case len(p.server.Hosts):
+			kept = append(kept, p)
+		default:
+			kept = append(kept, p.only(own))
+		}
+	}
+	s.servers = kept
+}
+
+// ends reports whether a server ends TLS.
+func ends(s *model.Server) bool {
+	return s.TLS != nil && s.TLS.Mode != model.TLSPassthrough && s.TLS.Mode != model.TLSAutoPassthrough
 }
 
 // gatewayClient is what the node shows to backends as a gateway: the oldest of its Gateways that says so decides.
@@ -152,16 +203,33 @@ func (g *Generator) GatewayListeners() []*listenerv3.Listener {
 	return out
 }
 
-// uniqueMatches drops chains whose match an earlier one has: the older object's. Envoy refuses a listener with two such chains.
+// uniqueMatches drops chains whose match an earlier one has, and of others the server names that an earlier one has: the older object's
+// count. Envoy refuses a listener with two such chains.
 func uniqueMatches(chains []*listenerv3.FilterChain) []*listenerv3.FilterChain {
 	seen := map[string]bool{}
 	var out []*listenerv3.FilterChain
 	for _, c := range chains {
-		key := string(pack(c.GetFilterChainMatch()).GetValue())
-		if !seen[key] {
-			seen[key] = true
-			out = append(out, c)
+		match, _ := proto.Clone(c.GetFilterChainMatch()).(*listenerv3.FilterChainMatch)
+		names := match.GetServerNames()
+		if match != nil {
+			match.ServerNames = nil
 		}
+		rest := string(pack(match).GetValue())
+		left := slices.DeleteFunc(slices.Clone(names), func(n string) bool { return seen[n+"\x00"+rest] })
+		if len(names) == 0 && seen["\x00"+rest] || len(names) > 0 && len(left) == 0 {
+			continue
+		}
+		for _, n := range left {
+			seen[n+"\x00"+rest] = true
+		}
+		if len(names) == 0 {
+			seen["\x00"+rest] = true
+		}
+		if len(left) < len(names) {
+			match.ServerNames = left
+			c.FilterChainMatch = match
+		}
+		out = append(out, c)
 	}
 	return out
 }
@@ -178,13 +246,17 @@ func (g *Generator) gatewayManager(routes string, port uint16, p model.Protocol)
 	h.ForwardClientCertDetails = hcmv3.HttpConnectionManager_SANITIZE_SET
 	h.SetCurrentClientCertDetails = &hcmv3.HttpConnectionManager_SetCurrentClientCertDetails{
 		Subject: wrapperspb.Bool(true), Dns: true, Uri: true}
-	h.HttpFilters = slices.Concat(g.requestPolicies(), g.rateLimits(), g.outboundFilters(p))
+	h.HttpFilters = slices.Concat(g.requestPolicies(), g.rateLimits(), g.outboundFilters(p, g.sessionsAtGateways()))
 	return h
 }
 
-// tlsRouteName names the table of one server that terminates TLS, as Istio does.
+// tlsRouteName names the table of one server that terminates TLS, as Istio does for its own Gateways; others say what they are besides.
 func tlsRouteName(p place) string {
-	return "https." + strconv.Itoa(int(p.port)) + "." + p.server.Name + "." + p.gateway.Ref.Name + "." + p.gateway.Ref.Namespace
+	name := "https." + strconv.Itoa(int(p.port)) + "." + p.server.Name + "." + p.gateway.Ref.Name + "." + p.gateway.Ref.Namespace
+	if kind := strings.ToLower(p.gateway.Ref.Kind); !strings.HasPrefix(kind, "gateway") || kind == "gateway.k8s" {
+		name += "." + strings.TrimPrefix(kind, "gateway.")
+	}
+	return name
 }
 
 // gatewayTLS gives the chains of a server: one that terminates TLS, or those of the routes for TLS that is passed through.
@@ -288,9 +360,9 @@ func (g *Generator) gatewayRoute(name string) (*routev3.RouteConfiguration, bool
 				return g.gatewayTable(name, set.servers), true
 			}
 		case model.TLS:
-			for _, s := range set.servers {
+			for i, s := range set.servers {
 				if s.server.Protocol == model.HTTPS && name == tlsRouteName(s) {
-					return g.gatewayTable(name, []place{s}), true
+					return g.gatewayTable(name, append([]place{s}, set.also[i]...)), true
 				}
 			}
 		}

@@ -62,6 +62,8 @@ var goldens = []struct {
 		{"lds", "10.78.0.4_3306"}, {"rds", "9080"}, {"rds", "80"}, {"cds", "outbound|9080|v2|" + reviewsHost}, {"cds", "inbound|9080||"}}},
 	{"networks", networks, productpage(), [][2]string{{"lds", "10.20.1.2:5432"}, {"lds", "10.30.1.2:5432"}}},
 	{"networks-envoy", networks, envoyNode(), [][2]string{{"lds", "0.0.0.0_5432"}}},
+	{"byhost-envoy", byHosts, envoyNode(), [][2]string{{"lds", "0.0.0.0_8443"}, {"lds", "0.0.0.0_8081"}, {"cds", "outbound|8081||*.example.net"}}},
+	{"sessions-envoy", sessions, envoyNode(), [][2]string{{"lds", "0.0.0.0_9080"}, {"rds", "9080"}}},
 	{"accesslog", accessLog, productpage(), [][2]string{{"lds", "mysql:3306"}, {"lds", wire.OutboundListener}, {"lds", "reviews:9080"}}},
 	{"accesslog-envoy", accessLogText, envoyNode(), [][2]string{{"lds", "10.78.0.4_3306"}}},
 	{"special", nil, productpage(), [][2]string{{"cds", wire.PassthroughCluster}, {"cds", wire.BlackHoleCluster}}},
@@ -301,6 +303,20 @@ func proxyProtocol(m *model.Mesh) {
 	m.Gateways[0].ProxyProtocol = model.OptionalProxyProtocol
 	rule(m, "default", reviewsHost).Policy.ProxyProtocol = 2
 	rule(m, "default", mysqlHost).Policy = model.TrafficPolicy{ProxyProtocol: 1, TLS: &model.ClientTLS{Mode: model.TLSDisable}}
+}
+
+func sessions(m *model.Mesh) {
+	virtualService(m, "reviews", []string{reviewsHost},
+		model.HTTPRoute{Matches: []model.HTTPMatch{{Path: model.StringMatch{Prefix: "/a"}}}, Destinations: []model.WeightedDestination{to(reviewsHost, "", 0)},
+			Session: &model.Session{Name: "kept", TTL: time.Hour}},
+		model.HTTPRoute{Destinations: []model.WeightedDestination{to(reviewsHost, "", 0)}, Session: &model.Session{Name: "x-kept", Header: true}})
+}
+
+func byHosts(m *model.Mesh) {
+	const host = "*.example.net"
+	m.Services.Put(host, &model.Service{Ref: model.Ref{Kind: "ServiceEntry", Namespace: "default", Name: "all"}, Host: host, Namespace: "default", Name: host,
+		External: true, Resolution: model.ByHost, Ports: []model.Port{{Number: 8081, Protocol: model.HTTP}, {Number: 8443, Protocol: model.TLS}}})
+	rule(m, "default", host).Policy.Ports = map[uint16]*model.TrafficPolicy{8081: {TLS: &model.ClientTLS{Mode: model.TLSSimple}}}
 }
 
 func networks(m *model.Mesh) {

@@ -81,7 +81,7 @@ func (g *Generator) outboundHTTP(t *target) *hcmv3.HttpConnectionManager {
 	}
 	h := g.httpManager("outbound_" + name)
 	h.RouteSpecifier = &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{ConfigSource: ads(), RouteConfigName: name}}
-	h.HttpFilters = g.outboundFilters(t.protocol())
+	h.HttpFilters = g.outboundFilters(t.protocol(), keepSessions(t.sets))
 	return h
 }
 
@@ -108,11 +108,12 @@ func httpFilter(name string, config proto.Message) *hcmv3.HttpFilter {
 
 // outboundFilters answer for routes that other origins may use, inject the faults of routes, then route. No browser is behind a
 // gRPC client, which refuses filters that it does not know.
-func (g *Generator) outboundFilters(p model.Protocol) []*hcmv3.HttpFilter {
+func (g *Generator) outboundFilters(p model.Protocol, sessions bool) []*hcmv3.HttpFilter {
 	if g.node.Proxyless {
 		return []*hcmv3.HttpFilter{httpFilter(faultFilter, &faultv3.HTTPFault{}), router()}
 	}
-	return append(webFilters(p), httpFilter(corsFilter, &corsv3.Cors{}), httpFilter(faultFilter, &faultv3.HTTPFault{}), router())
+	filters := append(webFilters(p), httpFilter(corsFilter, &corsv3.Cors{}), httpFilter(faultFilter, &faultv3.HTTPFault{}))
+	return append(append(append(filters, g.lookups()...), sessionFilters(sessions)...), router())
 }
 
 // webFilters make gRPC of gRPC-Web, before anything looks at it.
@@ -153,8 +154,9 @@ func (g *Generator) outboundChains(t *target) []*listenerv3.FilterChain {
 	if t.service == nil || ruled {
 		return chains
 	}
-	return append(chains, &listenerv3.FilterChain{Name: t.cluster(), Filters: []*listenerv3.Filter{g.relayAs(t.cluster(), t.itself(), t.port,
-		&tcpv3.TcpProxy{ClusterSpecifier: &tcpv3.TcpProxy_Cluster{Cluster: t.cluster()}})}})
+	relay := g.relayAs(t.cluster(), t.itself(), t.port, &tcpv3.TcpProxy{ClusterSpecifier: &tcpv3.TcpProxy_Cluster{Cluster: t.cluster()}})
+	return append(chains, &listenerv3.FilterChain{Name: t.cluster(), FilterChainMatch: ownNames(t),
+		Filters: g.lookup([]*listenerv3.Filter{relay}, t.itself(), t.port)})
 }
 
 // tcpChains gives the chains of a set's TCP routes, and whether one of them takes every connection.
@@ -202,7 +204,7 @@ func (g *Generator) tlsChains(s *model.RouteSet, at place) (chains []*listenerv3
 				match.ServerNames = nil
 			}
 			c := &listenerv3.FilterChain{Name: routeName(s.Ref, r.Field), FilterChainMatch: match,
-				Filters: []*listenerv3.Filter{g.relay(s, r.Destinations, at, r.Field)}}
+				Filters: g.lookup([]*listenerv3.Filter{g.relay(s, r.Destinations, at, r.Field)}, r.Destinations, at.port)}
 			chains = append(chains, c)
 			if len(match.ServerNames) == 0 && len(subnets) == 0 {
 				return chains, true

@@ -13,6 +13,14 @@ type place struct {
 	server  *model.Server
 }
 
+// only is a place for some of its server's hosts.
+func (p place) only(hosts []model.GatewayHost) place {
+	server := *p.server
+	server.Hosts = hosts
+	p.server = &server
+	return p
+}
+
 // takes evaluates the gateways of a match; without any, the match inherits those of its route set.
 func (p place) takes(gateways []model.GatewayRef, mesh bool) bool {
 	if len(gateways) == 0 && !mesh {

@@ -7,6 +7,7 @@ package model
 
 import (
 	"net/netip"
+	"reflect"
 	"strings"
 	"time"
 )
@@ -135,12 +136,14 @@ func (s *Service) UDPPort(number uint16) *Port {
 // Resolution is how a service's endpoints are found.
 type Resolution uint8
 
-// The resolutions. None passes connections to where they were going.
+// The resolutions. None passes connections to where they were going. ByHost looks up the host that a request or a ClientHello names; the
+// service's own is a wildcard that covers it.
 const (
 	Static Resolution = iota
 	DNS
 	DNSRoundRobin
 	None
+	ByHost
 )
 
 // Visibility is an exportTo list. The zero value exports to all.
@@ -288,6 +291,16 @@ type ServerTLS struct {
 	AnyClient  bool
 	MinVersion uint16
 	MaxVersion uint16
+}
+
+// AsksTheSame reports whether two servers that end TLS ask the same of clients and speak the same with them, whatever certificates they
+// show.
+func AsksTheSame(a, b *Server) bool {
+	x, y := *a.TLS, *b.TLS
+	for _, t := range []*ServerTLS{&x, &y} {
+		t.Certificate, t.Key, t.More = nil, nil, nil
+	}
+	return a.Protocol == HTTPS && b.Protocol == HTTPS && reflect.DeepEqual(x, y)
 }
 
 // TLSMode says who encrypts and who proves what.

@@ -62,6 +62,7 @@ type HTTPRoute struct {
 	Retries  *Retries      // nil for the mesh's default, Attempts 0 for none
 	Fault    *Fault
 	CORS     *CORS
+	Session  *Session
 	Mirrors  []Mirror
 	Request  HeaderChange
 	Response HeaderChange
@@ -154,6 +155,13 @@ type Fault struct {
 	AbortStatus  int
 	AbortGRPC    string // gRPC status name, when AbortStatus is 0
 	AbortPercent float64
+}
+
+// Session keeps a client at the endpoint that answered it first, by what a cookie or a header of that answer says.
+type Session struct {
+	Name   string
+	Header bool          // a header instead of a cookie
+	TTL    time.Duration // of the cookie; 0 until the browser closes
 }
 
 // CORS is what pages of other origins may do.

@@ -20,16 +20,18 @@ import (
 // conn is one connection.
 type conn struct {
 	// Set once.
-	server  *Server
-	sock    *socket
-	tls     *tls.Conn
-	expires time.Time // of the client's certificate; zero without one
+	server   *Server
+	sock     *socket
+	tls      *tls.Conn
+	expires  time.Time // of the client's certificate; zero without one
+	stranger *stranger // its place among those without a certificate
 
 	// For everybody.
-	state atomic.Int32
-	check atomic.Bool  // it is due
-	stop  atomic.Bool  // the server is stopping
-	heard atomic.Int64 // when something was read last, by the server's clock
+	state   atomic.Int32
+	check   atomic.Bool  // it is due
+	stop    atomic.Bool  // the server is stopping
+	crowded atomic.Bool  // it has to make room
+	heard   atomic.Int64 // when something was read last, by the server's clock
 
 	mu      sync.Mutex
 	answers []answer // guarded by mu: of unary calls, to be sent
@@ -110,6 +112,9 @@ func (c *conn) protect() (err error) {
 	}()
 	if c.stop.Load() {
 		return errStopping
+	}
+	if c.crowded.Load() {
+		return errCrowded
 	}
 	if err := c.sock.flush(); err != nil {
 		return err

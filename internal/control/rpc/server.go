@@ -27,6 +27,9 @@ type Options struct {
 	Keepalive, KeepaliveTimeout time.Duration
 	// MaxStreams bounds the streams of a connection that are open at once; 100.
 	MaxStreams int
+	// MaxStrangers bounds the connections whose clients have shown no certificate, of which a new one ends the oldest; a quarter of the
+	// descriptors of the process, 4096 at most.
+	MaxStrangers int
 	// MaxMessage bounds the messages of clients, in bytes; 4 MiB.
 	MaxMessage int
 }
@@ -46,6 +49,9 @@ func (o *Options) defaults() {
 	if o.MaxStreams <= 0 {
 		o.MaxStreams = 100
 	}
+	if o.MaxStrangers <= 0 {
+		o.MaxStrangers = bearable(descriptors())
+	}
 	if o.MaxMessage <= 0 {
 		o.MaxMessage = 4 << 20
 	}
@@ -61,8 +67,9 @@ type Server struct {
 
 	queue   *queue
 	workers sync.WaitGroup
-	poller  *poller      // set by Run
-	polling sync.Once    // the poller runs since there is something to poll
+	poller  *poller   // set by Run
+	polling sync.Once // the poller runs since there is something to poll
+	strange strangers
 	clock   atomic.Int64 // nanoseconds since 1970, set every tick: precise enough for who was heard when
 
 	mu       sync.Mutex // guards what follows
@@ -77,7 +84,8 @@ func New(o Options) *Server {
 	o.defaults()
 	config := o.TLS.Clone()
 	config.DynamicRecordSizingDisabled = true // responses are written whole: small records would cost a system call each
-	return &Server{options: o, tls: config, unary: map[string]unary{}, streams: map[string]Opener{}, queue: newQueue(), conns: map[*conn]struct{}{}, empty: make(chan struct{})}
+	return &Server{options: o, tls: config, unary: map[string]unary{}, streams: map[string]Opener{}, queue: newQueue(),
+		strange: strangers{most: o.MaxStrangers}, conns: map[*conn]struct{}{}, empty: make(chan struct{})}
 }
 
 // RegisterService implements grpc.ServiceRegistrar for services of unary methods.
@@ -160,6 +168,7 @@ func (s *Server) accept(ctx context.Context, g *errgroup.Group, l net.Listener) 
 
 // greet makes a connection one of TLS and hands it to the workers.
 func (s *Server) greet(ctx context.Context, raw net.Conn) {
+	stranger := s.strange.add(func() { _ = raw.Close() })
 	sock := newSocket(raw)
 	t := tls.Server(sock, s.tls)
 	handshake, cancel := context.WithTimeout(ctx, s.options.HandshakeTimeout)
@@ -173,19 +182,26 @@ func (s *Server) greet(ctx context.Context, raw net.Conn) {
 	}
 	var c *conn
 	if err == nil {
-		c, err = s.admit(sock, t)
+		c, err = s.admit(sock, t, stranger)
 	}
 	if err != nil {
+		stranger.leave()
 		_ = sock.Close()
 		s.options.Log.Debug("a connection is refused", "peer", raw.RemoteAddr().String(), "error", err)
 		return
+	}
+	if c.expires.IsZero() {
+		stranger.becomes(func() { c.crowded.Store(true); c.wake() })
+	} else {
+		stranger.leave()
 	}
 	c.wake()
 }
 
 // admit puts a connection under watch.
-func (s *Server) admit(sock *socket, t *tls.Conn) (*conn, error) {
+func (s *Server) admit(sock *socket, t *tls.Conn, st *stranger) (*conn, error) {
 	c := newConn(s, sock, t)
+	c.stranger = st
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.stopping {
@@ -205,6 +221,9 @@ func (s *Server) admit(sock *socket, t *tls.Conn) (*conn, error) {
 
 // forget is called by a connection that has ended.
 func (s *Server) forget(c *conn) {
+	if c.stranger != nil {
+		c.stranger.leave()
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.conns, c)

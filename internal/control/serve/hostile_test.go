@@ -95,6 +95,35 @@ func TestAMillionNames(t *testing.T) {
 	good.served(p, mesh(nil, "10.77.0.2"))
 }
 
+// TestManyStreamsOfOne: a workload that opens streams without end gets hardly more for all of them than for a few.
+func TestManyStreamsOfOne(t *testing.T) {
+	const most, streams = 1000, 100
+	p := newPlane(t, Options{MaxSubscriptions: most})
+	p.publish(mesh(nil, "10.77.0.1"))
+	id := p.certify("default", "hostile", time.Hour)
+	refused := 0
+	for i := range streams {
+		bad := p.connectAs(wire.Node{Role: wire.Sidecar, Name: fmt.Sprintf("hostile-%d", i), Namespace: "default", ServiceAccount: "hostile"}, id)
+		names := make([]string, most*3/4)
+		for n := range names {
+			names[n] = fmt.Sprintf("name-%d-%d.example:80", i, n)
+		}
+		if err := bad.stream.Send(&discoveryv3.DeltaDiscoveryRequest{Node: bad.node, TypeUrl: generate.ListenerType, ResourceNamesSubscribe: names}); err != nil {
+			t.Fatal(err)
+		}
+		switch _, err := bad.stream.Recv(); {
+		case status.Code(err) == codes.ResourceExhausted:
+			refused++
+		case err != nil:
+			t.Fatal(err)
+		}
+	}
+	if got := p.metric("weft_xds_subscriptions", ""); refused == 0 || got > 2*fullShares*most {
+		t.Errorf("%v subscriptions are kept, %d streams refused", got, refused)
+	}
+	p.watching().served(p, mesh(nil, "10.77.0.2"))
+}
+
 func TestRefusesAllTheTime(t *testing.T) {
 	p := newPlane(t, Options{})
 	p.publish(mesh(nil, "10.77.0.1"))

@@ -21,7 +21,9 @@ import (
 type caller struct {
 	identity.Peer
 	address string
-	expires time.Time // of the certificate
+	// certificate is its serial number, and expires its end.
+	certificate string
+	expires     time.Time
 }
 
 // authenticate takes the caller's identity from its certificate, which the handshake has verified.
@@ -37,7 +39,7 @@ func (s *Server) authenticate(p rpc.Peer) (caller, error) {
 	if who.TrustDomain != s.options.TrustDomain {
 		return caller{}, status.Errorf(codes.PermissionDenied, "%s is not of trust domain %q", who.ID, s.options.TrustDomain)
 	}
-	return caller{Peer: who, address: p.Address.String(), expires: leaf.NotAfter}, nil
+	return caller{Peer: who, address: p.Address.String(), certificate: string(leaf.SerialNumber.Bytes()), expires: leaf.NotAfter}, nil
 }
 
 // claim is what a client says of itself in its first request.

@@ -29,7 +29,7 @@ type Options struct {
 	// Registry takes the metrics; nil keeps none.
 	Registry prometheus.Registerer
 	// MaxSubscriptions bounds the names that one stream may subscribe to, over all types; 20,000. What is in the list of a wildcard
-	// does not count.
+	// does not count. Of many streams with one certificate, each may subscribe to less: see share.
 	MaxSubscriptions int
 }
 
@@ -46,7 +46,9 @@ type Server struct {
 	streams map[*session]bool
 	// byWorkload are the streams by the namespace/name of their workload.
 	byWorkload map[string][]*session
-	left       departures
+	// byCertificate counts the streams of one certificate, which is an instance's own.
+	byCertificate map[string]int
+	left          departures
 }
 
 // New makes a server that has no mesh yet: streams wait for the first Publish.
@@ -57,7 +59,7 @@ func New(o Options) *Server {
 	if o.MaxSubscriptions <= 0 {
 		o.MaxSubscriptions = defaultMaxSubscriptions
 	}
-	s := &Server{options: o, streams: map[*session]bool{}, byWorkload: map[string][]*session{}}
+	s := &Server{options: o, streams: map[*session]bool{}, byWorkload: map[string][]*session{}, byCertificate: map[string]int{}}
 	s.metrics = newMetrics(s, o.Registry)
 	return s
 }
@@ -115,6 +117,17 @@ func (s *Server) add(c *session) {
 	s.cache.mu.Lock()
 	defer s.cache.mu.Unlock()
 	s.streams[c] = true
+	s.byCertificate[c.who.certificate]++
+}
+
+// fullShares is how many streams of one certificate may each subscribe to as much as one: a proxy and its successors have a few, gRPC's
+// library one for each name that a program dials, of which each has a few names.
+const fullShares = 4
+
+// share is how many names a stream may subscribe to. One that opens streams without end gets less for each, and hardly more for all.
+// The cache is locked.
+func (s *Server) share(c *session) int {
+	return s.options.MaxSubscriptions * fullShares / max(fullShares, s.byCertificate[c.who.certificate])
 }
 
 // introduced files a stream that has said who it is. The cache is locked.
@@ -130,6 +143,9 @@ func (s *Server) remove(c *session, reason error) {
 	s.cache.mu.Lock()
 	defer s.cache.mu.Unlock()
 	delete(s.streams, c)
+	if s.byCertificate[c.who.certificate]--; s.byCertificate[c.who.certificate] == 0 {
+		delete(s.byCertificate, c.who.certificate)
+	}
 	if c.claim.id == "" {
 		return
 	}

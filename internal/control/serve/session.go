@@ -120,9 +120,9 @@ const maxName = 512
 
 // subscribe adds names. Asking again for a name that is subscribed asks for it to be sent again.
 func (c *session) subscribe(w *watch, names []string) error {
-	limit := c.server.options.MaxSubscriptions
+	limit := c.server.share(c)
 	if c.names+len(names) > limit && c.names+c.unknown(w, names) > limit {
-		return status.Errorf(codes.ResourceExhausted, "more than %d subscriptions on one stream", limit)
+		return status.Errorf(codes.ResourceExhausted, "more than %d subscriptions on one stream (many streams of one certificate may have less each)", limit)
 	}
 	var fresh []*sub
 	for _, n := range names {

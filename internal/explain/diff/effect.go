@@ -111,6 +111,9 @@ func effectOf(r *explain.Report, to asked) effect {
 	if r.Route != nil {
 		e.ofRoute(r)
 	}
+	if r.Tunnel != "" {
+		e.say("tunnel", r.Tunnel)
+	}
 	for _, p := range r.Before {
 		e.say("besides:", p.String())
 	}
@@ -462,6 +465,9 @@ func settings(c *conf.Cluster) string {
 	if o := c.Outlier; o != nil {
 		out = append(out, fmt.Sprintf("outliers: 5xx %d, gateway errors %d, local %d in a row, every %s out for %s, at most %d%%",
 			o.Consecutive5xx.Count, o.ConsecutiveGatewayError.Count, o.ConsecutiveLocalOrigin.Count, o.Interval, o.BaseEjection, o.MaxEjectionPercent))
+	}
+	if len(c.ErrorCodes) > 0 {
+		out = append(out, fmt.Sprintf("errors are %v", c.ErrorCodes))
 	}
 	for _, h := range c.HealthChecks {
 		out = append(out, "health asked every "+h.Interval.String())

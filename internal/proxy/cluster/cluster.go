@@ -44,6 +44,7 @@ type lasting struct {
 
 	mu      sync.Mutex
 	visited map[netip.AddrPort]*Endpoint // of original destinations
+	hosts   map[string]*Endpoint         // that requests have named
 }
 
 // inUse adds up what both priorities use.
@@ -90,7 +91,7 @@ func (r *Set) build(c *conf.Cluster, was *Cluster) *Cluster {
 			n.watches.stop()
 		}
 	} else {
-		n.lasting = &lasting{Breaker: upstream.NewBreaker(&c.Limits), High: upstream.NewBreaker(&c.High), visited: map[netip.AddrPort]*Endpoint{}}
+		n.lasting = &lasting{Breaker: upstream.NewBreaker(&c.Limits), High: upstream.NewBreaker(&c.High), visited: map[netip.AddrPort]*Endpoint{}, hosts: map[string]*Endpoint{}}
 	}
 	if named(c) || len(n.names.list) > 0 {
 		n.names.follow(c)
@@ -167,7 +168,10 @@ func (c *Cluster) endpoint(h *balance.Host, known *Endpoint) *Endpoint {
 		e.Raw.Dial = way.Dial
 	}
 	if t := how.TLS; t != nil {
-		e.TLS = true
+		if e.TLS = true; c.Conf.Discovery == conf.ByHost && t.SNI == "" {
+			own := *t
+			own.SNI, t = h.Endpoint.Host, &own
+		}
 		way.TLS, e.Raw.TLS, e.Err = c.set.o.clientTLS(t)
 		if e.Err == nil {
 			way.MuxTLS, e.Err = c.set.o.muxTLS(t, c.Conf.Speaks)
@@ -225,6 +229,45 @@ func (c *Cluster) Pick(ch *balance.Choice, dst netip.AddrPort) *Endpoint {
 	return nil
 }
 
+// At gives the endpoint of an address, as its Way has it; nil when there is none.
+func (c *Cluster) At(address string) *Endpoint {
+	for _, e := range c.ends {
+		if e.Raw.Address == address {
+			return e
+		}
+	}
+	return nil
+}
+
+// PickFor is Pick for a request or a connection to a host, which may have a port: clusters that look hosts up connect to that, at
+// the service's own port.
+func (c *Cluster) PickFor(host string, ch *balance.Choice, dst netip.AddrPort) *Endpoint {
+	if c.Conf.Discovery != conf.ByHost {
+		return c.Pick(ch, dst)
+	}
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		host = h
+	}
+	host = strings.ToLower(strings.TrimSuffix(host, "."))
+	suffix, wild := strings.CutPrefix(c.Conf.ServiceHost, "*")
+	if !wild || suffix == "" || len(host) <= len(suffix) || !strings.HasSuffix(host, suffix) {
+		return nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if e := c.hosts[host]; e != nil {
+		return e
+	}
+	host = strings.Clone(host) // a request's strings die with it
+	e := c.endpoint(balance.NewHost(&conf.Endpoint{Address: host, Host: host, Port: c.Conf.Port, Weight: 1, Healthy: true}), nil)
+	if len(c.hosts) < maxVisited {
+		c.hosts[host] = e
+		return e
+	}
+	e.Pool = upstream.NewPool(e.Pool.Way(), c.Breaker, upstream.PoolOptions{MaxRequests: 1})
+	return e
+}
+
 // maxVisited bounds the original destinations whose connections a cluster keeps.
 const maxVisited = 1024
 
@@ -272,6 +315,12 @@ func (c *Cluster) forget(which func(*Endpoint) bool) {
 			delete(c.visited, dst)
 		}
 	}
+	for name, e := range c.hosts {
+		if which(e) {
+			e.close()
+			delete(c.hosts, name)
+		}
+	}
 }
 
 // Authority is what a request is addressed to that came without Host, as HTTP/1.0 allows: we forward it as HTTP/1.1, which
@@ -290,6 +339,9 @@ func (c *Cluster) Authority(to *Endpoint) string {
 // WhyNone names what keeps each endpoint from being used.
 func (c *Cluster) WhyNone() error {
 	hosts := c.Balancer.Hosts()
+	if c.Conf.Discovery == conf.ByHost {
+		return fmt.Errorf("cluster %s: the client names no host of %s", c.Conf.Name, c.Conf.ServiceHost)
+	}
 	if why := c.whyUnresolved(); len(hosts) == 0 && why != "" {
 		return fmt.Errorf("cluster %s: %s", c.Conf.Name, why)
 	}

@@ -58,5 +58,8 @@ func (c *Cluster) endpoints() []*Endpoint {
 	for _, e := range c.visited {
 		list = append(list, e)
 	}
+	for _, e := range c.hosts {
+		list = append(list, e)
+	}
 	return list
 }

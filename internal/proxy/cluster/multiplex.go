@@ -2,7 +2,9 @@ package cluster
 
 import (
 	"github.com/weftmesh/weft/internal/proxy/conf"
+	"github.com/weftmesh/weft/internal/proxy/grpc"
 	"github.com/weftmesh/weft/internal/proxy/http2"
+	"github.com/weftmesh/weft/internal/proxy/message"
 	"github.com/weftmesh/weft/internal/proxy/upstream"
 )
 
@@ -26,4 +28,22 @@ func multiplexes(l conf.HTTP2Limits) func(c *upstream.Conn) upstream.Session {
 		c.Codec = s
 		return s
 	}
+}
+
+// Multiplexed reports whether a request goes out as HTTP/2. Where the service's protocol is the client's, clients with whom HTTP/2 was
+// negotiated at a gateway say nothing of it: they speak it because we offered it. gRPC knows nothing else. Upgrades go where they
+// were invented, unless the service has declared HTTP/2.
+func (c *Cluster) Multiplexed(to *Endpoint, r *message.Request, negotiated bool) bool {
+	switch c.Conf.Speaks {
+	case conf.HTTP2:
+		return true
+	case conf.ByALPN:
+		return to.TLS && r.Upgrade == "" && !to.Pool.HTTP1Only()
+	case conf.AsClient:
+		if r.Upgrade != "" || r.Proto < message.HTTP2 {
+			return false
+		}
+		return r.Proto == message.HTTP2 && !negotiated || grpc.Is(r)
+	}
+	return false
 }

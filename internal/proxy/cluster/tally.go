@@ -84,7 +84,7 @@ func (c *Cluster) stats(list []telemetry.Stat) []telemetry.Stat {
 			ejected++
 		}
 	}
-	if c.Conf.Discovery == conf.OriginalDst { // those that were connected to lately
+	if c.Conf.Discovery == conf.OriginalDst || c.Conf.Discovery == conf.ByHost { // those that were connected to lately
 		members = int64(len(c.endpoints()))
 		healthy = members
 	}

@@ -140,8 +140,9 @@ type HTTP struct {
 	RBAC []*RBAC
 	// Fault says that fault injection of routes applies.
 	Fault bool
-	// CORS says that what routes allow other origins applies.
-	CORS bool
+	// CORS says that what routes allow other origins applies, Sessions that they may keep clients at their endpoints.
+	CORS     bool
+	Sessions bool `json:",omitempty"`
 	// GRPCWeb has gRPC-Web, which browsers speak, translated to gRPC. Source: envoy.extensions.filters.http.grpc_web.v3.GrpcWeb.
 	GRPCWeb bool
 	// Limits are evaluated in order after the policies.
@@ -397,6 +398,7 @@ const (
 	StrictDNS                    // each endpoint's name is resolved, all addresses are used
 	OriginalDst                  // wherever the client was connecting to
 	LogicalDNS                   // an endpoint's name stands for its first address, which new connections use
+	ByHost                       // the host that a request or a ClientHello names, which the service's own wildcard covers
 )
 
 // DNS is how the names of endpoints are resolved.

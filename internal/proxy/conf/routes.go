@@ -56,6 +56,8 @@ type Route struct {
 	// Fault and CORS apply where the listener has the filter; nil for none.
 	Fault *Fault
 	CORS  *CORS
+	// Session keeps clients at their endpoints, where the listener has the filter; nil does not.
+	Session *Session `json:",omitempty"`
 	// Limits replace the listener's of that name; nil turns one off. RBAC does so with policies.
 	Limits map[string]*LocalLimit
 	RBAC   map[string][]*RBAC
@@ -246,6 +248,16 @@ const (
 	OnHeaders     // retriable-headers
 	OnRateLimited // envoy-ratelimited
 )
+
+// Session says where a client keeps the address of the endpoint that answered it, in base64: in a cookie or in a header, of which one is
+// named. Source: envoy.extensions.filters.http.stateful_session.v3.StatefulSession.
+type Session struct {
+	Cookie, Path string
+	TTL          time.Duration // of the cookie; 0 until the browser closes
+	Header       string
+	// Strict refuses requests whose endpoint is not there any more; otherwise another one answers.
+	Strict bool
+}
 
 // Redirect answers with a Location.
 type Redirect struct {

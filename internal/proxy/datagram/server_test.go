@@ -32,7 +32,7 @@ type rig struct {
 	clusters *cluster.Set
 	clock    atomic.Int64
 	entered  atomic.Int64
-	bearable int64
+	bearable atomic.Int64
 	metrics  *telemetry.Metrics
 	server   *Server
 	at       *net.UDPAddr
@@ -103,7 +103,8 @@ func (r *rig) publish(d *conf.Datagrams, clusters ...*conf.Cluster) {
 }
 
 func start(t *testing.T, sessions int, d *conf.Datagrams, clusters ...*conf.Cluster) *rig {
-	r := &rig{t: t, metrics: telemetry.New(0), bearable: 1 << 30}
+	r := &rig{t: t, metrics: telemetry.New(0)}
+	r.bearable.Store(1 << 30)
 	r.clock.Store(time.Now().UnixNano())
 	r.publish(d, clusters...)
 	r.clusters = cluster.New(cluster.Options{Config: r, Now: r.now})
@@ -113,7 +114,7 @@ func start(t *testing.T, sessions int, d *conf.Datagrams, clusters ...*conf.Clus
 			return net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(to))
 		},
 		Enter: func() bool {
-			if r.entered.Add(1) > r.bearable {
+			if r.entered.Add(1) > r.bearable.Load() {
 				r.entered.Add(-1)
 				return false
 			}
@@ -271,7 +272,7 @@ func TestFloodIsBounded(t *testing.T) {
 func TestProxyIsShort(t *testing.T) {
 	a := backend(t, "a")
 	r := start(t, 0, &conf.Datagrams{}, clusterOf("echo", endpointAt(a)))
-	r.bearable = 2
+	r.bearable.Store(2)
 	for range 5 {
 		if got := r.client().ask(t, "x", long); got != "a x" {
 			t.Fatalf("heard %q", got)

@@ -47,7 +47,7 @@ func (d *decoder) balancing(m *clusterv3.Cluster, c *conf.Cluster) {
 		return
 	}
 	p, known := balancings[m.GetLbPolicy()]
-	provided := m.GetLbPolicy() == clusterv3.Cluster_CLUSTER_PROVIDED && c.Discovery == conf.OriginalDst
+	provided := m.GetLbPolicy() == clusterv3.Cluster_CLUSTER_PROVIDED && (c.Discovery == conf.OriginalDst || c.Discovery == conf.ByHost)
 	if !known && !provided {
 		d.at("lb_policy", func() { d.fail("%s is not supported", m.GetLbPolicy()) })
 	}

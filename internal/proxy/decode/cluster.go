@@ -23,7 +23,7 @@ const (
 )
 
 func (d *decoder) cluster(m *clusterv3.Cluster) *conf.Cluster {
-	d.only(m, "name", "type", "eds_cluster_config", "connect_timeout", "lb_policy", "load_assignment", "max_requests_per_connection",
+	d.only(m, "name", "type", "cluster_type", "eds_cluster_config", "connect_timeout", "lb_policy", "load_assignment", "max_requests_per_connection",
 		"circuit_breakers", "typed_extension_protocol_options", "outlier_detection", "common_lb_config", "transport_socket",
 		"transport_socket_matches", "metadata", "original_dst_lb_config", "ring_hash_lb_config",
 		"least_request_lb_config", "maglev_lb_config", "round_robin_lb_config", "load_balancing_policy", "health_checks",
@@ -53,6 +53,14 @@ func (d *decoder) cluster(m *clusterv3.Cluster) *conf.Cluster {
 }
 
 func (d *decoder) discovery(m *clusterv3.Cluster, c *conf.Cluster) {
+	if t := m.GetClusterType(); t != nil {
+		d.at("cluster_type", func() { d.byHost(t) })
+		c.Discovery = conf.ByHost
+		if m.GetEdsClusterConfig() != nil || m.GetLoadAssignment() != nil {
+			d.fail("eds_cluster_config and load_assignment do not go with cluster_type")
+		}
+		return
+	}
 	kind, ok := m.GetClusterDiscoveryType().(*clusterv3.Cluster_Type)
 	if !ok && m.GetClusterDiscoveryType() != nil {
 		return // refused by only
@@ -207,7 +215,15 @@ func (d *decoder) protocolOptions(name string, a *anypb.Any, c *conf.Cluster) {
 	if !d.typed(a, m) {
 		return
 	}
-	d.only(m, "common_http_protocol_options", "explicit_http_config", "use_downstream_protocol_config", "auto_config", "outlier_detection")
+	d.only(m, "common_http_protocol_options", "explicit_http_config", "use_downstream_protocol_config", "auto_config", "outlier_detection", "upstream_http_protocol_options")
+	if o := m.GetUpstreamHttpProtocolOptions(); o != nil {
+		d.at("upstream_http_protocol_options", func() {
+			d.only(o, "auto_sni", "auto_san_validation")
+			if c.Discovery != conf.ByHost || !o.GetAutoSni() || !o.GetAutoSanValidation() {
+				d.fail("are both for clusters of type %s alone, which have no TLS without them", dynamicType)
+			}
+		})
+	}
 	if o := m.GetOutlierDetection(); o != nil {
 		d.at("outlier_detection", func() {
 			d.only(o, "error_matcher")

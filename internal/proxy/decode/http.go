@@ -9,6 +9,7 @@ import (
 	globallimitv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ratelimit/v3"
 	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
 	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
+	sessionv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/stateful_session/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 
 	"github.com/weftmesh/weft/internal/proxy/conf"
@@ -90,6 +91,11 @@ func (d *decoder) httpFilter(m *hcmv3.HttpFilter, h *conf.HTTP) (router bool) {
 		if v := (&faultv3.HTTPFault{}); d.typed(a, v) {
 			d.only(v) // faults belong to routes
 			h.Fault = true
+		}
+	case "envoy.extensions.filters.http.stateful_session.v3.StatefulSession":
+		if v := (&sessionv3.StatefulSession{}); d.typed(a, v) {
+			d.only(v) // what routes say counts
+			h.Sessions = true
 		}
 	case "envoy.extensions.filters.http.cors.v3.Cors":
 		if v := (&corsv3.Cors{}); d.typed(a, v) {

@@ -9,6 +9,7 @@ import (
 	faultv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/fault/v3"
 	locallimitv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/local_ratelimit/v3"
 	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
+	sessionv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/stateful_session/v3"
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/weftmesh/weft/internal/proxy/conf"
@@ -19,6 +20,7 @@ import (
 type overrides struct {
 	fault   *conf.Fault
 	cors    *conf.CORS
+	session *conf.Session
 	retry   *conf.Retry
 	hedge   bool
 	mirrors []conf.Mirror
@@ -59,6 +61,10 @@ func (d *decoder) override(name string, a *anypb.Any, o *overrides, disabled boo
 		if m := (&corsv3.CorsPolicy{}); d.typed(a, m) {
 			o.cors = unless(disabled, d.cors(m))
 		}
+	case "envoy.extensions.filters.http.stateful_session.v3.StatefulSessionPerRoute":
+		if m := (&sessionv3.StatefulSessionPerRoute{}); d.typed(a, m) {
+			o.session = unless(disabled, d.session(m))
+		}
 	case localLimitFilter:
 		if m := (&locallimitv3.LocalRateLimit{}); d.typed(a, m) {
 			o.limits = with(o.limits, name, unless(disabled, d.localLimit(name, m)))
@@ -87,6 +93,8 @@ func (o *overrides) disable(name string) {
 		o.fault = nil
 	case "envoy.filters.http.cors":
 		o.cors = nil
+	case "envoy.filters.http.stateful_session":
+		o.session = nil
 	default:
 		o.limits, o.rbac = with(o.limits, name, nil), with(o.rbac, name, nil)
 	}

@@ -122,6 +122,6 @@ func (d *decoder) route(m *routev3.Route, outer overrides) *conf.Route {
 	r.Request = d.headerChange("request_headers", m.GetRequestHeadersToAdd(), m.GetRequestHeadersToRemove())
 	r.Response = d.headerChange("response_headers", m.GetResponseHeadersToAdd(), m.GetResponseHeadersToRemove())
 	filters := d.perFilter(m.GetTypedPerFilterConfig(), outer)
-	r.Fault, r.CORS, r.Limits, r.RBAC = filters.fault, filters.cors, filters.limits, filters.rbac
+	r.Fault, r.CORS, r.Session, r.Limits, r.RBAC = filters.fault, filters.cors, filters.session, filters.limits, filters.rbac
 	return r
 }

@@ -4,6 +4,7 @@ import (
 	"unsafe"
 
 	"github.com/weftmesh/weft/internal/proxy/conf"
+	"github.com/weftmesh/weft/internal/proxy/downstream"
 	"github.com/weftmesh/weft/internal/proxy/grpc"
 	http1 "github.com/weftmesh/weft/internal/proxy/http"
 	"github.com/weftmesh/weft/internal/proxy/message"
@@ -31,7 +32,7 @@ func (x *Exchange) admit() bool {
 	case r.Proto < message.HTTP2 && (proto == "https" || proto == "http"):
 		r.Scheme = proto // HTTP/1 does not say it of itself: it is what the outermost proxy was asked by
 	}
-	if x.d.Direction == Inbound {
+	if x.d.Direction == downstream.Inbound {
 		x.forwardClientCert()
 	}
 	return true

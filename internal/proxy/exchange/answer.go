@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/weftmesh/weft/internal/proxy/downstream"
 	"github.com/weftmesh/weft/internal/proxy/failure"
 	"github.com/weftmesh/weft/internal/proxy/filter/cors"
 	"github.com/weftmesh/weft/internal/proxy/filter/retry"
@@ -29,7 +30,7 @@ func (x *Exchange) answerByRoute() {
 		x.res.Status = http.StatusOK
 	case rt.Redirect != nil:
 		x.res.Status = rt.Redirect.Status
-		x.res.Header.Add("Location", rewrite.Location(&x.Req, rt.Redirect, &rt.Match, x.d.clientScheme(&x.Req)))
+		x.res.Header.Add("Location", rewrite.Location(&x.Req, rt.Redirect, &rt.Match, x.d.ClientScheme(&x.Req)))
 	case rt.Direct != nil:
 		x.res.Status, body = rt.Direct.Status, rt.Direct.Body
 	}
@@ -39,17 +40,6 @@ func (x *Exchange) answerByRoute() {
 		return
 	}
 	x.answer(body)
-}
-
-// clientScheme is what the client used towards the outermost proxy.
-func (d *Client) clientScheme(r *message.Request) string {
-	if d.HTTP != nil && d.HTTP.UseRemoteAddress {
-		return d.Scheme()
-	}
-	if v, ok := r.Header.Get("X-Forwarded-Proto"); ok && v == "https" {
-		return v
-	}
-	return r.Scheme
 }
 
 // answerError tells the client what failed: in full within the mesh, in general outside.
@@ -63,13 +53,13 @@ func (x *Exchange) answerError() {
 	}
 	x.tellAttempts()
 	text := x.err.Public()
-	if x.d.inMesh() {
+	if x.d.InMesh() {
 		if x.err.Kind != failure.Denied && x.err.Kind != failure.Injected {
 			text += ": " + x.err.Error()
 		}
 		x.res.Header.Add(ReasonHeader, oneLine(x.reason()))
 		switch {
-		case x.d.Direction != Inbound:
+		case x.d.Direction != downstream.Inbound:
 		case x.err.NeverSent():
 			x.res.Header.Add(UnsentHeader, "1")
 		case x.err.Kind == failure.UpstreamClosed && x.call != nil && !x.call.ResponseStarted():

@@ -9,11 +9,10 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/weftmesh/weft/internal/proxy/cluster"
-	"github.com/weftmesh/weft/internal/proxy/conf"
+	"github.com/weftmesh/weft/internal/proxy/downstream"
 	"github.com/weftmesh/weft/internal/proxy/filter/ratelimit"
+	"github.com/weftmesh/weft/internal/proxy/mirror"
 	"github.com/weftmesh/weft/internal/proxy/overload"
-	"github.com/weftmesh/weft/internal/proxy/record"
 	"github.com/weftmesh/weft/internal/proxy/side"
 	"github.com/weftmesh/weft/internal/telemetry"
 	"github.com/weftmesh/weft/internal/wire"
@@ -21,19 +20,10 @@ import (
 
 // Options are what exchanges need of the proxy around them.
 type Options struct {
+	*downstream.Mesh
 	Bootstrap *wire.Bootstrap
-	Config    interface {
-		// Snapshot is the current configuration; never nil.
-		Snapshot() *conf.Snapshot
-		// Resolve gives the target of a listener name; nil when the mesh does not know it.
-		Resolve(ctx context.Context, name string) (*conf.Target, error)
-	}
-	Clusters *cluster.Set
-	Guard    *overload.Guard
-	Book     *record.Book
-	Log      *slog.Logger
-	// RegistryOnly refuses destinations that the mesh does not know instead of passing them through.
-	RegistryOnly bool
+	Guard     *overload.Guard
+	Log       *slog.Logger
 	// Closing reports whether a connection, of our own workload or another, shall carry no further request.
 	Closing func(outbound bool) bool
 	Now     func() time.Time
@@ -49,33 +39,34 @@ type Carrier struct {
 	limits    ratelimit.Keeper
 	services  services
 	clock     atomic.Pointer[dateText]
-	mirrors   atomic.Int64
-	shadows   sync.WaitGroup // mirrored requests
 
-	Unmirrored atomic.Uint64
-	Unasked    atomic.Uint64 // requests of which a rate-limit service has said nothing
-	Panics     atomic.Uint64 // in exchanges
+	Mirrors mirror.Mirrors
+	Unasked atomic.Uint64 // requests of which a rate-limit service has said nothing
+	Panics  atomic.Uint64 // in exchanges
 }
 
 // New makes a carrier.
 func New(o Options) *Carrier {
-	c := &Carrier{Options: o}
+	c := &Carrier{Options: o, Mirrors: mirror.Mirrors{Clusters: o.Clusters, Now: o.Now}}
 	c.exchanges.New = func() any { return &Exchange{} }
 	c.countings.New = func() any { return &counting{} }
 	return c
 }
 
 // Open comes before the first exchange: when ctx ends, so does what is left of them.
-func (c *Carrier) Open(ctx context.Context) { c.ctx = ctx }
+func (c *Carrier) Open(ctx context.Context) {
+	c.ctx = ctx
+	c.Mesh.Open(ctx)
+}
 
 // Close waits for what exchanges have left running, once the last of them has ended.
 func (c *Carrier) Close() {
 	c.services.close()
-	c.shadows.Wait()
+	c.Mirrors.Wait()
 }
 
 // Begin takes an exchange for the request that is about to be read.
-func (c *Carrier) Begin(d *Client, down side.Client) *Exchange {
+func (c *Carrier) Begin(d *downstream.Client, down side.Client) *Exchange {
 	x := c.exchanges.Get().(*Exchange)
 	x.p, x.d, x.down, x.Start, x.upstreamTime = c, d, down, c.Now(), -1
 	return x

@@ -2,6 +2,7 @@ package exchange
 
 import (
 	"github.com/weftmesh/weft/internal/proxy/conf"
+	"github.com/weftmesh/weft/internal/proxy/downstream"
 	"github.com/weftmesh/weft/internal/telemetry"
 )
 
@@ -11,7 +12,7 @@ func (x *Exchange) edge() *telemetry.Edge {
 	if x.isGRPC || x.grpc != "" {
 		protocol = "grpc"
 	}
-	if x.d.Direction == Inbound {
+	if x.d.Direction == downstream.Inbound {
 		return x.d.InboundEdge(x.clusterConf(), protocol)
 	}
 	if x.to == nil {
@@ -35,20 +36,3 @@ func (x *Exchange) clusterConf() *conf.Cluster {
 	}
 	return x.cluster.Conf
 }
-
-// InboundEdge gives the series of the destination's side for this client.
-func (d *Client) InboundEdge(c *conf.Cluster, protocol string) *telemetry.Edge {
-	for i := range d.edges {
-		if d.edges[i].cluster == c && d.edges[i].protocol == protocol {
-			return d.edges[i].edge
-		}
-	}
-	e := d.Carrier.Book.Destination(&d.Peer, d.PeerURI, c, protocol)
-	if len(d.edges) >= maxEdges {
-		d.edges = d.edges[:0] // clusters are remade when their configuration changes
-	}
-	d.edges = append(d.edges, inboundEdge{c, protocol, e})
-	return e
-}
-
-const maxEdges = 8

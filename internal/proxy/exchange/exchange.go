@@ -12,6 +12,7 @@ import (
 	"github.com/weftmesh/weft/internal/proxy/balance"
 	"github.com/weftmesh/weft/internal/proxy/cluster"
 	"github.com/weftmesh/weft/internal/proxy/conf"
+	"github.com/weftmesh/weft/internal/proxy/downstream"
 	"github.com/weftmesh/weft/internal/proxy/failure"
 	"github.com/weftmesh/weft/internal/proxy/filter/authz"
 	"github.com/weftmesh/weft/internal/proxy/filter/cors"
@@ -45,7 +46,7 @@ type Exchange struct {
 type progress struct {
 	// Set by begin.
 	p     *Carrier
-	d     *Client
+	d     *downstream.Client
 	down  side.Client
 	Start time.Time
 
@@ -102,6 +103,7 @@ type progress struct {
 	pumping   *pump
 	choice    balance.Choice
 	tried     time.Time // when the attempt began
+	wanted    string    // the address of the endpoint to which the client's session belongs; empty for none
 	sticky    string    // a cookie for the client, which makes it come back to the same endpoint
 
 	// How it ended.

@@ -109,7 +109,7 @@ func (x *Exchange) rewrite() bool {
 // heed takes out of the request what it asks of retries and time-outs, and does it for those that may ask: the workload behind the
 // proxy, and peers of the mesh.
 func (x *Exchange) heed(f *conf.Forward) {
-	w := retry.Wanting(f.Retry, &x.Req, x.d.inMesh())
+	w := retry.Wanting(f.Retry, &x.Req, x.d.InMesh())
 	if x.retries = w.Policy; !w.Timed {
 		return
 	}
@@ -144,4 +144,22 @@ func (x *Exchange) translate() {
 func (x *Exchange) translated() bool {
 	_, ok := x.down.(*side.Web)
 	return ok
+}
+
+// mirror sends copies of the request as the route says. Those with a body too long to keep are not sent and counted.
+func (x *Exchange) mirror() {
+	if x.matched.Route == nil {
+		return
+	}
+	whole := x.Req.Upgrade == "" && (x.Req.Body.Kind == message.NoBody || x.body != nil || x.down.BodyDone())
+	mirrors := x.matched.Route.Forward.Mirrors
+	for i := range mirrors {
+		switch m := &mirrors[i]; {
+		case m.Fraction < 1e6 && x.p.random32()%1e6 >= m.Fraction:
+		case !whole:
+			x.p.Mirrors.Lost.Add(1)
+		default:
+			x.p.Mirrors.Send(x.p.ctx, m, &x.Req, x.body, x.direct)
+		}
+	}
 }

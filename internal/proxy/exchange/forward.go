@@ -7,8 +7,7 @@ import (
 	"time"
 
 	"github.com/weftmesh/weft/internal/proxy/balance"
-	"github.com/weftmesh/weft/internal/proxy/cluster"
-	"github.com/weftmesh/weft/internal/proxy/conf"
+	"github.com/weftmesh/weft/internal/proxy/downstream"
 	"github.com/weftmesh/weft/internal/proxy/failure"
 	"github.com/weftmesh/weft/internal/proxy/grpc"
 	"github.com/weftmesh/weft/internal/proxy/message"
@@ -50,7 +49,7 @@ func (x *Exchange) connect() bool {
 // open takes a connection to the endpoint, or a part of one.
 func (x *Exchange) open(now, deadline time.Time) error {
 	ctx, pool := x.d.Connecting(x.to), x.pool()
-	if multiplexed(x.cluster.Conf, x.to, &x.Req, x.d.Direction == Gateway && x.d.Secure) || x.translated() {
+	if x.cluster.Multiplexed(x.to, &x.Req, x.d.Direction == downstream.Gateway && x.d.Secure) || x.translated() {
 		c := &x.call2
 		if x.hedges() {
 			c = &side.Call2{} // there may be several at a time
@@ -76,24 +75,6 @@ func (x *Exchange) open(now, deadline time.Time) error {
 		x.call = side.NewCall1(up, pool)
 	}
 	return err
-}
-
-// multiplexed reports whether a request goes out as HTTP/2. Where the service's protocol is the client's, clients with whom HTTP/2 was
-// negotiated at a gateway say nothing of it: they speak it because we offered it. gRPC knows nothing else. Upgrades go where they
-// were invented, unless the service has declared HTTP/2.
-func multiplexed(c *conf.Cluster, to *cluster.Endpoint, r *message.Request, negotiated bool) bool {
-	switch c.Speaks {
-	case conf.HTTP2:
-		return true
-	case conf.ByALPN:
-		return to.TLS && r.Upgrade == "" && !to.Pool.HTTP1Only()
-	case conf.AsClient:
-		if r.Upgrade != "" || r.Proto < message.HTTP2 {
-			return false
-		}
-		return r.Proto == message.HTTP2 && !negotiated || grpc.Is(r)
-	}
-	return false
 }
 
 // reportUnreached tells the balancer about an endpoint that could not be reached, unless that was our own limit.

@@ -76,7 +76,7 @@ func (x *Exchange) unasked(l *conf.GlobalLimit, err error) bool {
 
 // describe gives the descriptions of the request by the limit's own rules, else by those of the route that are of its stage. They are the caller's to keep.
 func (x *Exchange) describe(l *conf.GlobalLimit) (out [][]conf.LimitEntry) {
-	r := ratelimit.Request{Request: &x.Req, Remote: x.d.Remote.Addr(), RemoteText: x.d.remoteText(), Source: x.p.Bootstrap.Node.Workload}
+	r := ratelimit.Request{Request: &x.Req, Remote: x.d.Remote.Addr(), RemoteText: x.d.RemoteText(), Source: x.p.Bootstrap.Node.Workload}
 	if x.split != nil {
 		r.Destination = x.split.Cluster
 	}

@@ -57,7 +57,7 @@ func drawn(share uint32, random func() uint32) bool {
 // count counts the request in a limit's buckets and reports whether it may go on.
 func (x *Exchange) count(l *conf.LocalLimit) bool {
 	c := x.p.countings.Get().(*counting)
-	c.request = ratelimit.Request{Request: &x.Req, Remote: x.d.Remote.Addr(), RemoteText: x.d.remoteText(), Source: x.p.Bootstrap.Node.Workload}
+	c.request = ratelimit.Request{Request: &x.Req, Remote: x.d.Remote.Addr(), RemoteText: x.d.RemoteText(), Source: x.p.Bootstrap.Node.Workload}
 	if x.split != nil {
 		c.request.Destination = x.split.Cluster
 	}
@@ -132,11 +132,3 @@ func (x *Exchange) markLimits() {
 }
 
 func roundUp(d time.Duration) time.Duration { return (d + time.Second - 1).Truncate(time.Second) }
-
-// remoteText is the client's address as text, made once for a connection.
-func (d *Client) remoteText() string {
-	if d.remoteAs == "" {
-		d.remoteAs = d.Remote.Addr().Unmap().WithZone("").String()
-	}
-	return d.remoteAs
-}

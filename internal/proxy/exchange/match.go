@@ -3,10 +3,10 @@ package exchange
 import (
 	"errors"
 	"fmt"
-	"net/netip"
 	"strings"
 
 	"github.com/weftmesh/weft/internal/proxy/conf"
+	"github.com/weftmesh/weft/internal/proxy/downstream"
 	"github.com/weftmesh/weft/internal/proxy/failure"
 	"github.com/weftmesh/weft/internal/proxy/message"
 	"github.com/weftmesh/weft/internal/proxy/route"
@@ -91,6 +91,7 @@ func (x *Exchange) findCluster(f *conf.Forward) bool {
 		name, _ := x.Req.Header.Get(f.ClusterHeader)
 		x.split = &conf.WeightedCluster{Cluster: name}
 	}
+	x.recall(f)
 	if x.split == nil {
 		return x.fail(failure.NoCluster, "route", errors.New("no cluster"))
 	}
@@ -152,7 +153,7 @@ func (x *Exchange) upgradable(f *conf.Forward) bool {
 
 // findTable finds the route table; none means that the destination is not the mesh's.
 func (x *Exchange) findTable() bool {
-	if x.d.Direction != Outbound {
+	if x.d.Direction != downstream.Outbound {
 		x.http, x.direct = x.d.HTTP, x.d.App
 		if x.table = x.http.Routes; x.table == nil {
 			if x.table = x.snapshot.RouteTables[x.http.RouteName]; x.table == nil {
@@ -183,42 +184,19 @@ func (x *Exchange) findTable() bool {
 func (x *Exchange) target() (*conf.Target, error) {
 	d := x.d
 	if d.Fixed != "" {
-		if d.localName(x.Req.Authority) {
+		if d.LocalName(x.Req.Authority) {
 			x.Req.Authority = d.Fixed // the client knows only our listener
 		}
 		d.Name = d.Fixed
 		return x.p.Config.Resolve(x.p.ctx, d.Fixed)
 	}
 	if x.Req.Authority != "" {
-		t, err := x.p.Config.Resolve(x.p.ctx, d.listenerName(x.Req.Authority))
+		t, err := x.p.Config.Resolve(x.p.ctx, d.ListenerName(x.Req.Authority))
 		if t != nil || err != nil {
 			return t, err
 		}
 	}
-	return d.atAddress(), nil
-}
-
-// localName reports whether the client names nobody but us. The answer for the last authority is kept.
-func (d *Client) localName(authority string) bool {
-	if authority != d.asked || authority == "" {
-		host, _ := message.HostPort(authority)
-		d.asked, d.askedLocal = strings.Clone(authority), isLocal(host)
-	}
-	return d.askedLocal
-}
-
-func isLocal(host string) bool {
-	if host == "" {
-		return false
-	}
-	if c := host[0]; c != 'l' && c != 'L' && c != ':' && (c < '0' || c > '9') {
-		return false // no address begins so, nor does localhost
-	}
-	if strings.EqualFold(host, "localhost") {
-		return true
-	}
-	a, err := netip.ParseAddr(host)
-	return err == nil && (a.IsLoopback() || a.IsUnspecified())
+	return d.AtAddress(), nil
 }
 
 func httpOf(t *conf.Target) *conf.HTTP {
@@ -235,7 +213,7 @@ func httpOf(t *conf.Target) *conf.HTTP {
 
 // passThrough sends what the mesh does not know where the client wanted it.
 func (x *Exchange) passThrough() bool {
-	name := x.d.passthrough().Clusters[0].Cluster
+	name := x.d.Passthrough().Clusters[0].Cluster
 	if name == wire.BlackHoleCluster {
 		return x.fail(failure.Unroutable, "resolve", fmt.Errorf("%s: not known to the mesh", x.d.Name))
 	}

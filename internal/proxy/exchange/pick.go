@@ -26,7 +26,13 @@ func (x *Exchange) pick() bool {
 	if x.cluster.Conf.Policy.Hashed() && !x.choice.Hashed {
 		x.hash()
 	}
-	to := x.cluster.Pick(&x.choice, x.direct)
+	to, known := x.belongs()
+	if to == nil && (!known || !x.session().Strict) {
+		to = x.cluster.PickFor(x.Req.Authority, &x.choice, x.direct)
+	}
+	if to == nil && known {
+		return x.fail(failure.NoHealthy, "pick", fmt.Errorf("cluster %s: %s, to which the client's session belongs, is not to be had", x.cluster.Conf.Name, x.wanted))
+	}
 	if to == nil {
 		return x.fail(failure.NoHealthy, "pick", x.cluster.WhyNone())
 	}

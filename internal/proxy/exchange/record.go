@@ -4,6 +4,7 @@ import (
 	"strings"
 
 	"github.com/weftmesh/weft/internal/proxy/conf"
+	"github.com/weftmesh/weft/internal/proxy/downstream"
 	"github.com/weftmesh/weft/internal/proxy/failure"
 	"github.com/weftmesh/weft/internal/proxy/message"
 	"github.com/weftmesh/weft/internal/proxy/record"
@@ -122,7 +123,7 @@ func (x *Exchange) accessLogs() []conf.AccessLog {
 		return x.http.AccessLogs
 	case x.d.HTTP != nil:
 		return x.d.HTTP.AccessLogs
-	case x.d.Direction == Outbound && x.snapshot != nil && x.snapshot.Unknown != nil:
+	case x.d.Direction == downstream.Outbound && x.snapshot != nil && x.snapshot.Unknown != nil:
 		return x.snapshot.Unknown.AccessLogs
 	}
 	return nil

@@ -9,6 +9,7 @@ import (
 	"unsafe"
 
 	"github.com/weftmesh/weft/internal/proxy/conf"
+	"github.com/weftmesh/weft/internal/proxy/downstream"
 	"github.com/weftmesh/weft/internal/proxy/failure"
 	"github.com/weftmesh/weft/internal/proxy/filter/headers"
 	"github.com/weftmesh/weft/internal/proxy/grpc"
@@ -21,7 +22,7 @@ import (
 
 // reply delivers the upstream's response, or an answer of our own.
 func (x *Exchange) reply(ok bool) {
-	if x.p.Closing(x.d.Direction == Outbound) {
+	if x.p.Closing(x.d.Direction == downstream.Outbound) {
 		x.down.CloseAfter()
 	}
 	switch {
@@ -47,7 +48,7 @@ func (x *Exchange) deliver() {
 	if x.meshMade() {
 		return
 	}
-	if !x.d.inMesh() {
+	if !x.d.InMesh() {
 		deletePrefixed(&x.res.Header, MeshPrefix)
 	}
 	if x.res.Body.Kind == message.Sized && x.res.Proto >= message.HTTP2 {
@@ -151,7 +152,7 @@ const (
 
 // disbelieve removes what an endpoint that is no proxy of the mesh says in the mesh's name: retries depend on it.
 func (x *Exchange) disbelieve() {
-	if x.d.Direction == Inbound || x.to.Raw.Source == nil {
+	if x.d.Direction == downstream.Inbound || x.to.Raw.Source == nil {
 		deletePrefixed(&x.res.Header, MeshPrefix)
 	}
 }
@@ -185,7 +186,7 @@ func (x *Exchange) meshMade() bool {
 	x.told = strings.Clone(reason)
 	x.res.Header.Del(UnsentHeader)
 	x.res.Header.Del(UnansweredHeader)
-	if x.d.inMesh() {
+	if x.d.InMesh() {
 		return false
 	}
 	status := x.res.Status
@@ -220,7 +221,7 @@ func (x *Exchange) undeliverable(err error) {
 // dressResponse makes the response's head ours: dates, names, and what the route changes.
 func (x *Exchange) dressResponse() {
 	h := &x.res.Header
-	if x.http != nil && x.http.ServerName != "" && x.d.Direction != Inbound {
+	if x.http != nil && x.http.ServerName != "" && x.d.Direction != downstream.Inbound {
 		h.Set("Server", x.http.ServerName)
 	}
 	if _, ok := h.Get("Date"); !ok {
@@ -232,6 +233,7 @@ func (x *Exchange) dressResponse() {
 	if x.sticky != "" {
 		h.Add("Set-Cookie", x.sticky)
 	}
+	x.remember()
 	if x.matched.Route != nil && x.split != nil {
 		x.tellAttempts()
 		x.applyResponse()

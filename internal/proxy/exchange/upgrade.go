@@ -73,7 +73,7 @@ func (x *Exchange) establish() {
 		return
 	}
 	d := x.d
-	target, err := x.p.Config.Resolve(x.p.ctx, d.listenerName(x.Req.Authority))
+	target, err := x.p.Config.Resolve(x.p.ctx, d.ListenerName(x.Req.Authority))
 	var tcp *conf.TCP
 	http := false
 	if err == nil {

@@ -93,7 +93,7 @@ func (w *headWriter) one(b []byte, name, value string) []byte {
 }
 
 func (w *headWriter) field(b []byte, name, value string) []byte {
-	if !isToken(name) || !validValue(raw(value)) {
+	if !message.IsToken(name) || !message.ValidValue(raw(value)) {
 		return nil
 	}
 	return appendField(b, name, value)
@@ -189,7 +189,15 @@ func StripHopByHop(h *message.Header) {
 }
 
 func hopName(name string) bool {
-	return len(name) == 2 && message.EqualFold(name, "TE") || len(name) != len("Host") && len(name) != len("Content-Length") && framingName(name)
+	switch len(name) {
+	case len("TE"):
+		return message.EqualFold(name, "TE")
+	case len("Host"):
+		return false
+	case len("HTTP2-Settings"):
+		return message.EqualFold(name, "HTTP2-Settings")
+	}
+	return framingName(name)
 }
 
 // stripListed removes the listed fields and gives how many of them stood before index at.

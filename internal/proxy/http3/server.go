@@ -222,6 +222,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusBadRequest)
 		return
 	}
+	st.local, st.remote = e.conn.Local, e.conn.Remote
 	s.opt.Handle(e.value, st)
 	st.end()
 }

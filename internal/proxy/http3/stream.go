@@ -7,6 +7,7 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -27,6 +28,8 @@ type Stream struct {
 	ctl  *http.ResponseController
 	req  message.Request
 	body bodyState
+
+	local, remote netip.AddrPort // of the connection
 
 	discard  bool // the response has no content, whatever is written
 	finished bool
@@ -68,8 +71,10 @@ func newStream(w http.ResponseWriter, r *http.Request) (*Stream, error) {
 	q := &s.req
 	q.Proto, q.Method, q.Scheme, q.Authority, q.KeepAlive = message.HTTP3, r.Method, "https", r.Host, true
 	switch q.Path = r.RequestURI; {
+	case askedProtocol(r) != "":
+		q.Method, q.Upgrade = http.MethodGet, askedProtocol(r)
 	case r.Method == http.MethodConnect:
-		return nil, errors.New("CONNECT is not supported over HTTP/3")
+		q.Path, q.Absolute = "", true
 	case q.Path == "" || q.Path[0] != '/' && q.Path != "*":
 		return nil, fmt.Errorf("path %q", q.Path)
 	}
@@ -83,6 +88,9 @@ func newStream(w http.ResponseWriter, r *http.Request) (*Stream, error) {
 	}
 	if strings.EqualFold(r.Header.Get("Expect"), "100-continue") {
 		q.ExpectContinue = true
+	}
+	if r.Method == http.MethodConnect {
+		return s, nil // what follows the head is no body
 	}
 	return s, s.frame()
 }
@@ -179,7 +187,11 @@ func (s *Stream) WriteInformational(status int, h *message.Header) error {
 
 // WriteResponse writes the final head. It need not leave before Flush or FinishBody.
 func (s *Stream) WriteResponse(r *message.Response) error {
-	if r.Status < 200 || r.Status > 999 {
+	status := r.Status
+	if status == http.StatusSwitchingProtocols && askedProtocol(s.r) != "" {
+		status = http.StatusOK // so says RFC 9220, by way of RFC 8441 section 5
+	}
+	if status < 200 || status > 999 {
 		return fmt.Errorf("http/3: status %d cannot be sent", r.Status)
 	}
 	h := s.w.Header()
@@ -191,7 +203,7 @@ func (s *Stream) WriteResponse(r *message.Response) error {
 		h["Content-Type"] = nil // else the library guesses one
 	}
 	s.discard = s.r.Method == http.MethodHead || r.Status == http.StatusNoContent || r.Status == http.StatusNotModified
-	s.w.WriteHeader(r.Status)
+	s.w.WriteHeader(status)
 	return s.broken()
 }
 

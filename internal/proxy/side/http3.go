@@ -2,11 +2,9 @@ package side
 
 import (
 	"context"
-	"errors"
 	"sync"
 	"time"
 
-	"github.com/weftmesh/weft/internal/proxy/conn"
 	"github.com/weftmesh/weft/internal/proxy/http3"
 )
 
@@ -27,11 +25,6 @@ func (c *Client3) Shared() bool { return true }
 
 // Break implements Client. The library has one code for all that is broken off.
 func (c *Client3) Break(uint32) { c.Reset() }
-
-// Hijack implements Client.
-func (c *Client3) Hijack() (conn.Conn, error) {
-	return nil, errors.New("tunnels are not supported over HTTP/3")
-}
 
 // Await implements Client.
 func (c *Client3) Await(up Call, _ time.Time, _ bool) bool {
@@ -78,12 +71,5 @@ func (c *Client3) Forget() {
 
 // Pause implements Client.
 func (c *Client3) Pause(ctx context.Context, d time.Duration, _ bool) bool {
-	wait := time.NewTimer(d)
-	defer wait.Stop()
-	select {
-	case <-wait.C:
-	case <-c.Gone():
-	case <-ctx.Done():
-	}
-	return !c.Left() && ctx.Err() == nil
+	return pause(ctx, d, c.Gone()) && !c.Left()
 }

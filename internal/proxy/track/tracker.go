@@ -130,6 +130,17 @@ func (t *Tracker) Sweep(now time.Time, graced bool, grace time.Duration, drains 
 	}
 }
 
+// Rouse has every client watched that waits for an answer: where its connection was closed, the wait ends at once.
+func (t *Tracker) Rouse() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for c := range t.open {
+		if state := c.state.Load(); state&phaseMask == int64(awaiting) {
+			c.consider(state)
+		}
+	}
+}
+
 // Settle waits for the end of a sweep under way.
 func (t *Tracker) Settle() {
 	t.mu.Lock()

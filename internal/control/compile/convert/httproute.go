@@ -79,7 +79,7 @@ func (p *Part) apiRule(n int, r *gatewayv1.HTTPRouteRule, matches []model.HTTPMa
 				Ref: f.RequestMirror.BackendRef, Field: at + ".requestMirror.backendRef"})
 		}
 	}
-	p.refuse(field+".sessionPersistence", r.SessionPersistence != nil)
+	out.Session = p.session(r.SessionPersistence, n, field+".sessionPersistence")
 	p.apiRetry(r.Retry, field+".retry", &out)
 	p.apiTimeouts(r.Timeouts, field+".timeouts", &out)
 	p.prefixOnly(&out, field)

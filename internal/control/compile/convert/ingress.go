@@ -2,6 +2,7 @@ package convert
 
 import (
 	"cmp"
+	"strconv"
 	"strings"
 
 	networkingv1 "k8s.io/api/networking/v1"
@@ -64,7 +65,7 @@ func (p *Part) ingressPods() map[string]string {
 }
 
 func (p *Part) ingressTLS(t networkingv1.IngressTLS, field string) {
-	server := model.Server{Port: ingressTLSPort, Name: "https", Protocol: model.HTTPS, TLS: &model.ServerTLS{Mode: model.TLSSimple}}
+	server := model.Server{Port: ingressTLSPort, Name: "https-" + strconv.Itoa(len(p.Gateway.Servers)-1), Protocol: model.HTTPS, TLS: &model.ServerTLS{Mode: model.TLSSimple}}
 	for i, h := range t.Hosts {
 		if p.ValidHost(h, At(field+".hosts", i), false) {
 			server.Hosts = append(server.Hosts, model.GatewayHost{Host: strings.ToLower(h)})

@@ -171,7 +171,6 @@ var instead = map[string]string{
 	"caCrl":              "put the revocation lists into a Secret as ca.crl, beside ca.crt, and name it in credentialName",
 	"caCertificates":     "put the authorities into a Secret as ca.crt, and name it in credentialName",
 	"clientCertificate":  "put the certificate into a Secret, and name it in credentialName",
-	"sessionPersistence": "use a DestinationRule with consistentHash for the service",
 	"dryRun":             "leave the rule out until it is to count",
 	"network":            "remove it: the mesh has one network",
 }

@@ -22,10 +22,11 @@ func (p *Part) serviceEntry(se *networking.ServiceEntry) {
 	addresses, networks := p.entryAddresses(spec.Addresses, spec.Resolution)
 	resolution, ok := resolutions[spec.Resolution]
 	if !ok {
-		p.Unsupported("spec.resolution", "use one of NONE, STATIC, DNS, DNS_ROUND_ROBIN; with NONE, connections go where their clients send them")
+		p.Unsupported("spec.resolution", "use one of NONE, STATIC, DNS, DNS_ROUND_ROBIN, DYNAMIC_DNS")
 	}
 	p.entryEndpoints(spec)
 	p.indistinct(spec)
+	p.byHost(spec)
 	for i, name := range spec.SubjectAltNames {
 		if name == "" {
 			p.Err("MissingField", At("spec.subjectAltNames", i), "", "the name is empty")
@@ -54,6 +55,7 @@ func (p *Part) serviceEntry(se *networking.ServiceEntry) {
 var resolutions = map[networkingapi.ServiceEntry_Resolution]model.Resolution{
 	networkingapi.ServiceEntry_NONE: model.None, networkingapi.ServiceEntry_STATIC: model.Static,
 	networkingapi.ServiceEntry_DNS: model.DNS, networkingapi.ServiceEntry_DNS_ROUND_ROBIN: model.DNSRoundRobin,
+	networkingapi.ServiceEntry_DYNAMIC_DNS: model.ByHost,
 }
 
 // indistinct reports ports whose connections do not say which host they are for.
@@ -212,6 +214,32 @@ func (p *Part) entryResolution(spec *networkingapi.ServiceEntry, host, field str
 		if spec.Resolution == networkingapi.ServiceEntry_DNS_ROUND_ROBIN && len(spec.Endpoints) > 1 {
 			p.Err("InvalidValue", "spec.endpoints", "", "resolution DNS_ROUND_ROBIN takes one endpoint at most")
 		}
+	}
+}
+
+// byHost checks what resolution DYNAMIC_DNS asks for: connections that name a host under a wildcard.
+func (p *Part) byHost(spec *networkingapi.ServiceEntry) {
+	if spec.Resolution != networkingapi.ServiceEntry_DYNAMIC_DNS {
+		return
+	}
+	for i, host := range spec.Hosts {
+		if !strings.HasPrefix(host, "*.") {
+			p.Err("InvalidHost", At("spec.hosts", i), "use resolution DNS", "resolution DYNAMIC_DNS is for hosts with a wildcard, and %q is none", host)
+		}
+	}
+	for i, port := range spec.Ports {
+		switch protocol, known := protocols[strings.ToLower(port.Protocol)]; {
+		case port.Protocol == "" || known && !protocol.IsHTTP() && protocol != model.TLS && protocol != model.HTTPS:
+			p.Err("InvalidProtocol", At("spec.ports", i)+".protocol", "declare HTTP, HTTP2, GRPC, TLS or HTTPS", "connections to port %d do not name the host that is to be looked up", port.Number)
+		case known && !protocol.IsHTTP() && len(spec.Addresses) == 0:
+			p.Warn("MissingField", "spec.addresses", "give an address, which the hosts then have in DNS", "port %d is %s: without addresses sidecars pass its connections through", port.Number, port.Protocol)
+		}
+	}
+	if len(spec.Endpoints) > 0 {
+		p.Warn("NoEffect", "spec.endpoints", "use resolution STATIC or DNS", "with resolution DYNAMIC_DNS the host that is named is looked up")
+	}
+	if spec.WorkloadSelector != nil {
+		p.Warn("NoEffect", "spec.workloadSelector", "use resolution STATIC", "with resolution DYNAMIC_DNS the host that is named is looked up")
 	}
 }
 

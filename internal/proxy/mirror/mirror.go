@@ -1,10 +1,14 @@
-package exchange
+// Package mirror sends copies of requests whose answers nobody awaits.
+package mirror
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"net/netip"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/weftmesh/weft/internal/proxy/balance"
@@ -16,46 +20,49 @@ import (
 )
 
 const (
-	// maxMirrors bounds the mirrored requests under way, mirrorTime each of them.
-	maxMirrors = 256
-	mirrorTime = 15 * time.Second
+	// most bounds the mirrored requests under way, limit each of them.
+	most  = 256
+	limit = 15 * time.Second
 )
 
-// mirror sends copies of the request as the route says. Nobody waits for them; what is too much, or has a body too long to
-// keep, is not sent and counted.
-func (x *Exchange) mirror() {
-	if x.matched.Route == nil {
-		return
-	}
-	mirrors := x.matched.Route.Forward.Mirrors
-	for i := range mirrors {
-		if m := &mirrors[i]; m.Fraction >= 1e6 || x.p.random32()%1e6 < m.Fraction {
-			x.mirrorTo(m)
-		}
-	}
+// Mirrors are the mirrored requests of a proxy.
+type Mirrors struct {
+	// Set before the first.
+	Clusters *cluster.Set
+	Now      func() time.Time
+
+	// Lost counts those that were not sent.
+	Lost atomic.Uint64
+
+	underWay atomic.Int64
+	shadows  sync.WaitGroup
 }
 
-func (x *Exchange) mirrorTo(m *conf.Mirror) {
-	p := x.p
-	c := p.Clusters.Get(m.Cluster)
-	if c == nil || x.Req.Upgrade != "" || x.Req.Body.Kind != message.NoBody && x.body == nil && !x.down.BodyDone() {
-		p.Unmirrored.Add(1)
+// Send sends a copy of a request, until ctx ends. Nobody waits for it; where there are too many it is not sent and counted.
+// direct is where the request's own client was going.
+func (m *Mirrors) Send(ctx context.Context, to *conf.Mirror, r *message.Request, body []byte, direct netip.AddrPort) {
+	c := m.Clusters.Get(to.Cluster)
+	if c == nil {
+		m.Lost.Add(1)
 		return
 	}
-	if p.mirrors.Add(1) > maxMirrors {
-		p.mirrors.Add(-1)
-		p.Unmirrored.Add(1)
+	if m.underWay.Add(1) > most {
+		m.underWay.Add(-1)
+		m.Lost.Add(1)
 		return
 	}
-	s := &shadow{p: p, cluster: c, direct: x.direct, keepHost: m.KeepHost, body: bytes.Clone(x.body)}
-	s.req = cloneRequest(&x.Req)
-	p.shadows.Go(func() { // ends within mirrorTime, or with the proxy
-		defer p.mirrors.Add(-1)
-		if !s.send() {
-			p.Unmirrored.Add(1)
+	s := &shadow{m: m, cluster: c, direct: direct, keepHost: to.KeepHost, body: bytes.Clone(body)}
+	s.req = cloneRequest(r)
+	m.shadows.Go(func() { // ends within limit, or with ctx
+		defer m.underWay.Add(-1)
+		if !s.send(ctx) {
+			m.Lost.Add(1)
 		}
 	})
 }
+
+// Wait waits for those that are under way.
+func (m *Mirrors) Wait() { m.shadows.Wait() }
 
 // shadowHost marks the host of a mirrored request, as Envoy does, unless it is an IPv6 address, which has no place for a mark.
 func shadowHost(authority string) string {
@@ -83,7 +90,7 @@ func cloneRequest(r *message.Request) message.Request {
 
 // shadow is one mirrored request.
 type shadow struct {
-	p        *Carrier
+	m        *Mirrors
 	cluster  *cluster.Cluster
 	direct   netip.AddrPort
 	keepHost bool
@@ -92,9 +99,9 @@ type shadow struct {
 }
 
 // send makes one attempt and drops the answer.
-func (s *shadow) send() bool {
-	s.cluster = s.cluster.Resolved(s.p.ctx, time.Time{})
-	to := s.cluster.Pick(&balance.Choice{}, s.direct)
+func (s *shadow) send(ctx context.Context) bool {
+	s.cluster = s.cluster.Resolved(ctx, time.Time{})
+	to := s.cluster.PickFor(s.req.Authority, &balance.Choice{}, s.direct)
 	if to == nil || to.Err != nil {
 		return false
 	}
@@ -104,9 +111,9 @@ func (s *shadow) send() bool {
 	if !s.keepHost {
 		s.req.Authority = shadowHost(s.req.Authority)
 	}
-	now := s.p.Now()
-	deadline := now.Add(mirrorTime)
-	call, err := s.open(to, now, deadline)
+	now := s.m.Now()
+	deadline := now.Add(limit)
+	call, err := s.open(ctx, to, now, deadline)
 	if err != nil {
 		return false
 	}
@@ -115,19 +122,19 @@ func (s *shadow) send() bool {
 	call.SetReadDeadline(deadline)
 	ok := s.exchange(call)
 	call.SetReadDeadline(time.Time{})
-	call.End(true, s.p.Now())
+	call.End(true, s.m.Now())
 	return ok
 }
 
-func (s *shadow) open(to *cluster.Endpoint, now, deadline time.Time) (side.Call, error) {
-	if multiplexed(s.cluster.Conf, to, &s.req, false) {
+func (s *shadow) open(ctx context.Context, to *cluster.Endpoint, now, deadline time.Time) (side.Call, error) {
+	if s.cluster.Multiplexed(to, &s.req, false) {
 		c := &side.Call2{}
 		s.req.Scheme = to.Scheme(s.req.Scheme)
-		if err := c.Lease(s.p.ctx, to.Pool, deadline, s.p.Now); !errors.Is(err, upstream.ErrHTTP1) {
+		if err := c.Lease(ctx, to.Pool, deadline, s.m.Now); !errors.Is(err, upstream.ErrHTTP1) {
 			return c, err
 		}
 	}
-	up, err := to.Pool.Get(s.p.ctx, now, deadline)
+	up, err := to.Pool.Get(ctx, now, deadline)
 	if err != nil {
 		return nil, err
 	}

@@ -5,15 +5,15 @@ import (
 
 	"github.com/weftmesh/weft/internal/proxy/conf"
 	"github.com/weftmesh/weft/internal/proxy/conn"
-	"github.com/weftmesh/weft/internal/proxy/exchange"
+	"github.com/weftmesh/weft/internal/proxy/downstream"
 	"github.com/weftmesh/weft/internal/proxy/listen"
 	"github.com/weftmesh/weft/internal/proxy/route"
 	"github.com/weftmesh/weft/internal/proxy/track"
 )
 
-// downstream is a client's connection that is served. One goroutine owns it, but for the fields that say otherwise.
-type downstream struct {
-	exchange.Client
+// connection is a client's connection that is served. One goroutine owns it, but for the fields that say otherwise.
+type connection struct {
+	downstream.Client
 	// Set once, before the first request.
 	p        *Proxy
 	accepted listen.Accepted
@@ -30,13 +30,13 @@ type downstream struct {
 	track *track.Conn
 }
 
-func (p *Proxy) newDownstream(a listen.Accepted, dir exchange.Direction) *downstream {
-	return &downstream{p: p, accepted: a, conn: a.Conn, track: &track.Conn{Outbound: dir == exchange.Outbound}, Client: exchange.Client{Carrier: p.carrier,
+func (p *Proxy) newConnection(a listen.Accepted, dir downstream.Direction) *connection {
+	return &connection{p: p, accepted: a, conn: a.Conn, track: &track.Conn{Outbound: dir == downstream.Outbound}, Client: downstream.Client{Mesh: p.carrier.Mesh,
 		Direction: dir, Remote: a.Conn.RemoteAddr(), Direct: a.Conn.RemoteAddr(), Local: a.Conn.LocalAddr(),
 		Destination: a.Destination, App: a.Destination, Port: a.Destination.Port()}}
 }
 
-func (d *downstream) secured(s listen.Secured) {
+func (d *connection) secured(s listen.Secured) {
 	d.conn, d.Peer, d.Secure, d.alpn = s.Conn, s.Peer, true, s.ALPN
 	if s.ServerName != "" {
 		d.SNI = s.ServerName
@@ -49,7 +49,7 @@ func (d *downstream) secured(s listen.Secured) {
 // renew brings a kept connection to the newest configuration of its listener, so that a policy holds from the next request on. It
 // is false when the connection would not be taken in any more as it is: plaintext where mutual TLS is required now, other
 // certificates, a gateway's port that was given up.
-func (d *downstream) renew() bool {
+func (d *connection) renew() bool {
 	if d.newest == nil {
 		return true
 	}

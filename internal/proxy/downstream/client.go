@@ -1,9 +1,9 @@
-package exchange
+// Package downstream is what a proxy knows of a client and its connection, and what the mesh knows of where that leads.
+package downstream
 
 import (
 	"context"
 	"net/netip"
-	"strconv"
 	"strings"
 
 	"github.com/weftmesh/weft/internal/identity"
@@ -11,6 +11,7 @@ import (
 	"github.com/weftmesh/weft/internal/proxy/conf"
 	"github.com/weftmesh/weft/internal/proxy/conn"
 	"github.com/weftmesh/weft/internal/proxy/message"
+	"github.com/weftmesh/weft/internal/proxy/record"
 	"github.com/weftmesh/weft/internal/proxy/route"
 	"github.com/weftmesh/weft/internal/telemetry"
 	"github.com/weftmesh/weft/internal/wire"
@@ -26,9 +27,28 @@ const (
 	Gateway                   // from outside the mesh
 )
 
+// Mesh is what the connections of clients have in common: what can be asked of the mesh about their requests.
+type Mesh struct {
+	Config interface {
+		// Snapshot is the current configuration; never nil.
+		Snapshot() *conf.Snapshot
+		// Resolve gives the target of a listener name; nil when the mesh does not know it.
+		Resolve(ctx context.Context, name string) (*conf.Target, error)
+	}
+	Clusters *cluster.Set
+	Book     *record.Book
+	// RegistryOnly refuses destinations that the mesh does not know instead of passing them through.
+	RegistryOnly bool
+
+	ctx context.Context // of Open
+}
+
+// Open comes before the first client: ctx ends with the last.
+func (m *Mesh) Open(ctx context.Context) { m.ctx = ctx }
+
 // Client is what is known of a client's connection, and what its requests need of that. One goroutine owns it.
 type Client struct {
-	Carrier *Carrier
+	Mesh *Mesh
 
 	// Set once, before the first request.
 	Direction Direction
@@ -83,9 +103,9 @@ func (d *Client) Scheme() string {
 	return "http"
 }
 
-// listenerName gives the name by which the mesh knows what a request asks for: the host that the client names with the port
+// ListenerName gives the name by which the mesh knows what a request asks for: the host that the client names with the port
 // it connects to.
-func (d *Client) listenerName(authority string) string {
+func (d *Client) ListenerName(authority string) string {
 	if authority == d.authority && d.Name != "" {
 		return d.Name
 	}
@@ -100,18 +120,18 @@ func (d *Client) listenerName(authority string) string {
 	return d.Name
 }
 
-// inMesh reports whether the client may be told what happened inside the mesh: our own workload, or a proven peer.
-func (d *Client) inMesh() bool { return d.Direction == Outbound || d.PeerURI != "" }
+// InMesh reports whether the client may be told what happened inside the mesh: our own workload, or a proven peer.
+func (d *Client) InMesh() bool { return d.Direction == Outbound || d.PeerURI != "" }
 
 // Connecting is the context for connecting to an endpoint on the client's behalf.
 func (d *Client) Connecting(to *cluster.Endpoint) context.Context {
-	return to.OnBehalf(d.Carrier.ctx, d.Remote, d.Destination)
+	return to.OnBehalf(d.Mesh.ctx, d.Remote, d.Destination)
 }
 
-// atAddress is what the connection's address means now: a connection may be kept for longer than a configuration.
-func (d *Client) atAddress() *conf.Target {
+// AtAddress is what the connection's address means now: a connection may be kept for longer than a configuration.
+func (d *Client) AtAddress() *conf.Target {
 	if d.Address != "" {
-		if t, err := d.Carrier.Config.Resolve(d.Carrier.ctx, d.Address); err == nil {
+		if t, err := d.Mesh.Config.Resolve(d.Mesh.ctx, d.Address); err == nil {
 			d.ByAddress = t
 		}
 	}
@@ -121,7 +141,7 @@ func (d *Client) atAddress() *conf.Target {
 // Protocols says what a target may carry. One that the mesh does not know may be anything.
 func (d *Client) Protocols(t *conf.Target) (http bool, tcp *conf.TCP, byName bool) {
 	if t == nil {
-		return true, d.passthrough(), false
+		return true, d.Passthrough(), false
 	}
 	for _, c := range t.Listener.Chains {
 		http = http || c.HTTP != nil
@@ -136,13 +156,13 @@ func (d *Client) Protocols(t *conf.Target) (http bool, tcp *conf.TCP, byName boo
 	return http || t.Routes != nil, tcp, byName
 }
 
-// passthrough is the chain of destinations that the mesh does not know: what the control plane says, or else the bootstrap file.
-func (d *Client) passthrough() *conf.TCP {
-	if t := d.Carrier.Config.Snapshot().Unknown; t != nil && len(t.Clusters) > 0 {
+// Passthrough is the chain of destinations that the mesh does not know: what the control plane says, or else the bootstrap file.
+func (d *Client) Passthrough() *conf.TCP {
+	if t := d.Mesh.Config.Snapshot().Unknown; t != nil && len(t.Clusters) > 0 {
 		return t
 	}
 	cluster := wire.PassthroughCluster
-	if d.Carrier.RegistryOnly {
+	if d.Mesh.RegistryOnly {
 		cluster = wire.BlackHoleCluster
 	}
 	return &conf.TCP{Clusters: []conf.WeightedCluster{{Cluster: cluster, Weight: 1}}, TotalWeight: 1}
@@ -151,9 +171,9 @@ func (d *Client) passthrough() *conf.TCP {
 // Cluster gives a cluster, that of unknown destinations by the name if that is all there is.
 func (d *Client) Cluster(name string) *cluster.Cluster {
 	if name == wire.PassthroughCluster && (d.Tunnel != nil || d.Fixed != "") {
-		return d.Carrier.Clusters.Outside(message.HostPort(d.Name))
+		return d.Mesh.Clusters.Outside(message.HostPort(d.Name))
 	}
-	return d.Carrier.Clusters.Get(name)
+	return d.Mesh.Clusters.Get(name)
 }
 
 // OffersHTTP3 reports whether a gateway's port of that number is bound for HTTP/3 too.
@@ -161,7 +181,7 @@ func (d *Client) OffersHTTP3() bool {
 	if d.Direction != Gateway || !d.Secure {
 		return false
 	}
-	for _, l := range d.Carrier.Config.Snapshot().Gateways {
+	for _, l := range d.Mesh.Config.Snapshot().Gateways {
 		if l.QUIC && l.Address.Port() == d.Port {
 			return true
 		}
@@ -169,15 +189,61 @@ func (d *Client) OffersHTTP3() bool {
 	return false
 }
 
-// advertise tells the client that HTTP/3 is to be had at the port that it uses (RFC 7838): whatever maps a public port to ours does
-// so for UDP too.
-func (x *Exchange) advertise() {
-	if !x.d.HTTP3 || !x.d.OffersHTTP3() {
-		return
+// LocalName reports whether the client names nobody but us. The answer for the last authority is kept.
+func (d *Client) LocalName(authority string) bool {
+	if authority != d.asked || authority == "" {
+		host, _ := message.HostPort(authority)
+		d.asked, d.askedLocal = strings.Clone(authority), isLocal(host)
 	}
-	_, port := message.HostPort(x.Req.Authority)
-	if port == 0 {
-		port = 443
-	}
-	x.res.Header.Set("Alt-Svc", `h3=":`+strconv.Itoa(int(port))+`"; ma=86400`)
+	return d.askedLocal
 }
+
+func isLocal(host string) bool {
+	if host == "" {
+		return false
+	}
+	if c := host[0]; c != 'l' && c != 'L' && c != ':' && (c < '0' || c > '9') {
+		return false // no address begins so, nor does localhost
+	}
+	if strings.EqualFold(host, "localhost") {
+		return true
+	}
+	a, err := netip.ParseAddr(host)
+	return err == nil && (a.IsLoopback() || a.IsUnspecified())
+}
+
+// RemoteText is the client's address as text, made once for a connection.
+func (d *Client) RemoteText() string {
+	if d.remoteAs == "" {
+		d.remoteAs = d.Remote.Addr().Unmap().WithZone("").String()
+	}
+	return d.remoteAs
+}
+
+// ClientScheme is what the client used towards the outermost proxy.
+func (d *Client) ClientScheme(r *message.Request) string {
+	if d.HTTP != nil && d.HTTP.UseRemoteAddress {
+		return d.Scheme()
+	}
+	if v, ok := r.Header.Get("X-Forwarded-Proto"); ok && v == "https" {
+		return v
+	}
+	return r.Scheme
+}
+
+// InboundEdge gives the series of the destination's side for this client.
+func (d *Client) InboundEdge(c *conf.Cluster, protocol string) *telemetry.Edge {
+	for i := range d.edges {
+		if d.edges[i].cluster == c && d.edges[i].protocol == protocol {
+			return d.edges[i].edge
+		}
+	}
+	e := d.Mesh.Book.Destination(&d.Peer, d.PeerURI, c, protocol)
+	if len(d.edges) >= maxEdges {
+		d.edges = d.edges[:0] // clusters are remade when their configuration changes
+	}
+	d.edges = append(d.edges, inboundEdge{c, protocol, e})
+	return e
+}
+
+const maxEdges = 8

@@ -1,0 +1,64 @@
+package rpc
+
+import (
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"testing"
+	"time"
+
+	"golang.org/x/net/http2"
+)
+
+// TestStrangersMakeRoom: connections without a certificate end the oldest of their kind, silent or not, and nobody else's.
+func TestStrangersMakeRoom(t *testing.T) {
+	const most = 4
+	r := newRig(t, Options{MaxStrangers: most, HandshakeTimeout: time.Hour})
+	member := r.raw().greet()
+	member.headers(1, fields(request...))
+	var all []net.Conn
+	for i := range 5 * most {
+		c, err := net.Dial("tcp", r.address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
+			t.Fatal(err)
+		}
+		if i%2 == 0 {
+			secured := tls.Client(c, r.clientTLS(0))
+			if err := secured.Handshake(); err != nil {
+				t.Fatal(err)
+			}
+			c = secured
+		}
+		all = append(all, c)
+	}
+	for i, c := range all[:4*most] {
+		if _, err := io.Copy(io.Discard, c); errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("stranger %d is still there", i)
+		}
+	}
+	newest := all[len(all)-1]
+	if err := newest.SetDeadline(time.Now().Add(50 * time.Millisecond)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := newest.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("the newest must stay: %v", err)
+	}
+	if err := member.framer.WritePing(false, [8]byte{1}); err != nil {
+		t.Fatal(err)
+	}
+	for {
+		f, err := member.framer.ReadFrame()
+		if err != nil {
+			t.Fatalf("who has a certificate must stay: %v", err)
+		}
+		if p, ok := f.(*http2.PingFrame); ok && p.IsAck() {
+			return
+		}
+	}
+}
