@@ -12,7 +12,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"net"
 	"os"
@@ -24,6 +23,7 @@ import (
 	"github.com/weftmesh/weft/internal/ca/client"
 	"github.com/weftmesh/weft/internal/ca/keyfile"
 	"github.com/weftmesh/weft/internal/identity"
+	"github.com/weftmesh/weft/internal/unixsocket"
 	"github.com/weftmesh/weft/internal/wire"
 )
 
@@ -70,7 +70,7 @@ func (a *Agent) open() (err error) {
 	if err := a.describe(); err != nil {
 		return err
 	}
-	if a.listener, err = listenUnix(filepath.Join(a.dir, socketFile)); err != nil {
+	if a.listener, err = unixsocket.Listen(filepath.Join(a.dir, socketFile)); err != nil {
 		return err
 	}
 	a.authority, err = client.New(client.Options{
@@ -82,24 +82,6 @@ func (a *Agent) open() (err error) {
 		return errors.Join(err, a.listener.Close())
 	}
 	return nil
-}
-
-// listenUnix takes over the socket file that an earlier agent has left; two agents may not share a folder.
-func listenUnix(path string) (net.Listener, error) {
-	if c, err := net.Dial("unix", path); err == nil {
-		return nil, errors.Join(fmt.Errorf("%s: another agent listens there", path), c.Close())
-	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
-	}
-	l, err := net.Listen("unix", path)
-	if err != nil {
-		return nil, err
-	}
-	if err := os.Chmod(path, 0o600); err != nil {
-		return nil, errors.Join(err, l.Close())
-	}
-	return l, nil
 }
 
 // Ready is closed once all files are there.

@@ -11,7 +11,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"net"
 	"os"
@@ -29,6 +28,7 @@ import (
 	"github.com/weftmesh/weft/internal/control/serve"
 	"github.com/weftmesh/weft/internal/control/source"
 	"github.com/weftmesh/weft/internal/identity"
+	"github.com/weftmesh/weft/internal/unixsocket"
 )
 
 // Options of New. StateDir is required; zero fields take their defaults.
@@ -202,7 +202,7 @@ func (c *Control) listen() error {
 		c.listeners = append(c.listeners, l)
 	}
 	if c.options.Socket != "" {
-		l, err := listenUnix(c.options.Socket)
+		l, err := unixsocket.Listen(c.options.Socket)
 		if err != nil {
 			return err
 		}
@@ -223,24 +223,6 @@ func orDefault(s, otherwise string) string {
 		return otherwise
 	}
 	return s
-}
-
-// listenUnix takes over the socket file that a control plane which did not end in order has left.
-func listenUnix(path string) (net.Listener, error) {
-	if conn, err := net.Dial("unix", path); err == nil {
-		return nil, errors.Join(fmt.Errorf("socket %s: another process listens there", path), conn.Close())
-	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
-	}
-	l, err := net.Listen("unix", path)
-	if err != nil {
-		return nil, err
-	}
-	if err := os.Chmod(path, 0o600); err != nil {
-		return nil, errors.Join(err, l.Close())
-	}
-	return l, nil
 }
 
 // Close releases what New opened. Run does it at its end; it is for a Control that is never run.

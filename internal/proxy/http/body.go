@@ -266,7 +266,7 @@ func parseChunkLine(line []byte) (int64, error) {
 
 // validExtensions takes *( BWS ";" BWS chunk-ext-name [ BWS "=" BWS chunk-ext-val ] ) (RFC 9112 section 7.1.1).
 func validExtensions(ext []byte) bool {
-	if !validValue(ext) {
+	if !message.ValidValue(ext) {
 		return false
 	}
 	for len(ext) > 0 {
@@ -304,7 +304,7 @@ func cutSign(b []byte, sign byte) (rest []byte, ok bool) {
 
 func cutToken(b []byte) (rest []byte, ok bool) {
 	i := 0
-	for i < len(b) && tchar[b[i]] {
+	for i < len(b) && message.TokenChars[b[i]] {
 		i++
 	}
 	return b[i:], i > 0
@@ -343,7 +343,7 @@ func (in *input) readTrailers() error {
 		return in.endTrailers()
 	case first == '\n':
 		return errBareLF
-	case !tchar[first]:
+	case !message.TokenChars[first]:
 		return errFieldName // no further byte can mend it
 	}
 	section, err := in.readHead(in.lim.TrailerBytes, nil)

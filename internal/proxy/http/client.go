@@ -47,7 +47,7 @@ func (c *ClientConn) WriteRequest(r *message.Request) error {
 	if r.Method == "CONNECT" {
 		target = r.Authority
 	}
-	if !isToken(r.Method) || target == "" || !targetChar.all(target) || r.Body.Kind == message.UntilClose {
+	if !message.IsToken(r.Method) || target == "" || !message.TargetChars.All(target) || r.Body.Kind == message.UntilClose {
 		return ErrBadHead
 	}
 	if r.Authority != "" && !message.ValidAuthority(r.Authority) {

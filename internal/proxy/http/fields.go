@@ -48,7 +48,7 @@ func parseFields(b []byte, h *message.Header, f *framing, most int, mend bool) e
 
 func cutField(line []byte, mend bool) (name, value string, err error) {
 	i := 0
-	for i < len(line) && tchar[line[i]] {
+	for i < len(line) && message.TokenChars[line[i]] {
 		i++
 	}
 	end := i
@@ -62,7 +62,7 @@ func cutField(line []byte, mend bool) (name, value string, err error) {
 		return "", "", errFieldName
 	}
 	v := trimOWS(line[i+1:])
-	if !validValue(v) {
+	if !message.ValidValue(v) {
 		return "", "", errFieldValue
 	}
 	return str(line[:end]), str(v), nil
@@ -177,7 +177,7 @@ func checkCoding(value string) error {
 		last = strings.IndexByte(value, ',') < 0
 		var coding string
 		coding, value = cutElement(value)
-		if !isToken(coding) || !last && message.EqualFold(coding, "chunked") {
+		if !message.IsToken(coding) || !last && message.EqualFold(coding, "chunked") {
 			return errCoding
 		}
 	}

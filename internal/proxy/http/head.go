@@ -93,7 +93,7 @@ func (w *headWriter) one(b []byte, name, value string) []byte {
 }
 
 func (w *headWriter) field(b []byte, name, value string) []byte {
-	if !isToken(name) || !validValue(raw(value)) {
+	if !message.IsToken(name) || !message.ValidValue(raw(value)) {
 		return nil
 	}
 	return appendField(b, name, value)

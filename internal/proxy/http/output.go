@@ -166,7 +166,7 @@ func (o *output) endChunks(trailers *message.Header) error {
 			if framingName(f.Name) {
 				continue
 			}
-			if !isToken(f.Name) || !validValue(raw(f.Value)) {
+			if !message.IsToken(f.Name) || !message.ValidValue(raw(f.Value)) {
 				return o.fail(ErrBadHead)
 			}
 			b = appendField(b, f.Name, f.Value)

@@ -67,14 +67,14 @@ func parseRequestLine(line []byte, r *message.Request) (target string, err error
 	if sp < 1 {
 		return "", errRequestLine
 	}
-	if r.Method = method(line[:sp]); !isToken(r.Method) {
+	if r.Method = message.UsualMethod(str(line[:sp])); !message.IsToken(r.Method) {
 		return "", errMethod
 	}
 	line = line[sp+1:]
 	if sp = bytes.IndexByte(line, ' '); sp < 1 {
 		return "", errRequestLine
 	}
-	if target = str(line[:sp]); !targetChar.all(target) {
+	if target = str(line[:sp]); !message.TargetChars.All(target) {
 		return "", errTarget
 	}
 	r.Proto, err = parseVersion(line[sp+1:], errRequestLine)
@@ -86,29 +86,6 @@ func checkRequestLine(line []byte) error {
 	var r message.Request
 	_, err := parseRequestLine(line, &r)
 	return err
-}
-
-// method gives the usual methods as constants, so that they outlive the exchange.
-func method(b []byte) string {
-	switch string(b) {
-	case "GET":
-		return "GET"
-	case "POST":
-		return "POST"
-	case "PUT":
-		return "PUT"
-	case "DELETE":
-		return "DELETE"
-	case "HEAD":
-		return "HEAD"
-	case "OPTIONS":
-		return "OPTIONS"
-	case "PATCH":
-		return "PATCH"
-	case "CONNECT":
-		return "CONNECT"
-	}
-	return str(b)
 }
 
 // parseVersion takes a minor version above 1 for 1.1 (RFC 9110 section 2.5).

@@ -94,7 +94,7 @@ func parseStatusLine(line []byte, r *message.Response) (err error) {
 	}
 	r.Status = int(s[0]-'0')*100 + int(s[1]-'0')*10 + int(s[2]-'0')
 	if len(s) > 4 {
-		if !validValue(s[4:]) {
+		if !message.ValidValue(s[4:]) {
 			return errStatusLine
 		}
 		r.Reason = str(s[4:])

@@ -66,7 +66,7 @@ func (s *ServerConn) ReadRequest(r *message.Request) error {
 	if err != nil {
 		return err
 	}
-	if !tchar[s.input.blk.b[s.input.r]] {
+	if !message.TokenChars[s.input.blk.b[s.input.r]] {
 		return errMethod // TLS or other bytes that may never make a line: do not wait for one
 	}
 	head, err := s.input.readHead(s.input.lim.TargetBytes, checkRequestLine)
@@ -165,7 +165,7 @@ func (s *ServerConn) writeHead(status int, reason string, h *message.Header, w *
 	start := len(s.output.buf)
 	b := append(s.output.buf, "HTTP/1.1 "...)
 	b = append(b, byte('0'+status/100), byte('0'+status/10%10), byte('0'+status%10), ' ')
-	if !validValue(raw(reason)) {
+	if !message.ValidValue(raw(reason)) {
 		return ErrBadHead
 	}
 	b = append(append(b, reason...), '\r', '\n')

@@ -275,14 +275,14 @@ func (s *ClientStream) WriteRequest(r *message.Request) error {
 
 func validRequest(r *message.Request) bool {
 	switch {
-	case !token(r.Method) || r.Body.Kind == message.UntilClose || r.Scheme != "" && r.Scheme != "http" && r.Scheme != "https":
+	case !message.IsToken(r.Method) || r.Body.Kind == message.UntilClose || r.Scheme != "" && r.Scheme != "http" && r.Scheme != "https":
 		return false
 	case r.Authority != "" && !message.ValidAuthority(r.Authority):
 		return false
 	case r.Method == "CONNECT":
 		return r.Authority != ""
 	}
-	return r.Path != "" && targetChar.all(r.Path) && (r.Upgrade == "" || token(r.Upgrade))
+	return r.Path != "" && message.TargetChars.All(r.Path) && (r.Upgrade == "" || message.IsToken(r.Upgrade))
 }
 
 // requestLine appends the pseudo-header fields. mu is held.

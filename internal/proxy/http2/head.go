@@ -216,7 +216,7 @@ func (h *head) request(r *message.Request, scheme string, ended bool) {
 	if h.checkRequest(); h.bad != "" {
 		return
 	}
-	*r = message.Request{Proto: message.HTTP2, Method: method(h.pseudo[kindMethod]), Scheme: h.pseudo[kindScheme],
+	*r = message.Request{Proto: message.HTTP2, Method: message.UsualMethod(h.pseudo[kindMethod]), Scheme: h.pseudo[kindScheme],
 		Authority: h.pseudo[kindAuthority], Path: h.pseudo[kindPath], Header: h.fields, KeepAlive: true}
 	h.fields = message.Header{}
 	if r.Authority == "" {
@@ -244,13 +244,13 @@ func (h *head) request(r *message.Request, scheme string, ended bool) {
 func (h *head) refused(r *message.Request) {
 	*r = message.Request{Proto: message.HTTP2, Header: h.fields, KeepAlive: true}
 	h.fields = message.Header{}
-	if m := h.pseudo[kindMethod]; token(m) {
-		r.Method = method(m)
+	if m := h.pseudo[kindMethod]; message.IsToken(m) {
+		r.Method = message.UsualMethod(m)
 	}
 	if a := h.pseudo[kindAuthority]; message.ValidAuthority(a) {
 		r.Authority = a
 	}
-	if p := h.pseudo[kindPath]; targetChar.all(p) {
+	if p := h.pseudo[kindPath]; message.TargetChars.All(p) {
 		r.Path = p
 	}
 }
@@ -271,7 +271,7 @@ func (h *head) checkRequest() {
 	case h.bad != "":
 	case h.has(kindStatus):
 		h.malformed(":status in a request")
-	case !token(h.pseudo[kindMethod]):
+	case !message.IsToken(h.pseudo[kindMethod]):
 		h.malformed("no valid :method")
 	case h.hosts > 1:
 		h.malformed("more than one host")
@@ -281,7 +281,7 @@ func (h *head) checkRequest() {
 		if h.has(kindScheme) || h.has(kindPath) || !message.ValidAuthority(h.pseudo[kindAuthority]) {
 			h.malformed("CONNECT with more or less than :authority")
 		}
-	case h.has(kindProtocol) && (h.pseudo[kindMethod] != "CONNECT" || !token(h.pseudo[kindProtocol])):
+	case h.has(kindProtocol) && (h.pseudo[kindMethod] != "CONNECT" || !message.IsToken(h.pseudo[kindProtocol])):
 		h.malformed("invalid use of :protocol")
 	default:
 		h.checkTarget()
@@ -299,7 +299,7 @@ func (h *head) checkTarget() {
 		h.malformed("no :scheme of HTTP")
 	case path == "" || path[0] != '/' && (path != "*" || h.pseudo[kindMethod] != "OPTIONS"):
 		h.malformed("invalid :path")
-	case !targetChar.all(path):
+	case !message.TargetChars.All(path):
 		h.malformed("invalid character in :path")
 	case !message.ValidAuthority(authority):
 		h.malformed("no valid :authority")
@@ -352,27 +352,4 @@ func (a asked) bodyless(status int) bool {
 
 func (a asked) tunnel(status int) bool {
 	return a.upgrade && status == 101 || a.connect && status >= 200 && status < 300
-}
-
-// method gives the usual methods as constants, so that they outlive the exchange.
-func method(s string) string {
-	switch s {
-	case "GET":
-		return "GET"
-	case "POST":
-		return "POST"
-	case "PUT":
-		return "PUT"
-	case "DELETE":
-		return "DELETE"
-	case "HEAD":
-		return "HEAD"
-	case "OPTIONS":
-		return "OPTIONS"
-	case "PATCH":
-		return "PATCH"
-	case "CONNECT":
-		return "CONNECT"
-	}
-	return s
 }

@@ -16,11 +16,11 @@ const (
 
 var nameClass = func() (t [256]uint8) {
 	for i := range t {
-		if tchar[i] {
+		if message.TokenChars[i] {
 			t[i] = goodToken
 		}
 	}
-	for _, b := range []byte(upper) {
+	for b := 'A'; b <= 'Z'; b++ {
 		t[b] = upperToken
 	}
 	return t

@@ -71,21 +71,12 @@ func (c *Client1) Forget() {}
 
 // Pause implements Client.
 func (c *Client1) Pause(ctx context.Context, d time.Duration, quiet bool) bool {
-	wait := time.NewTimer(d)
-	defer wait.Stop()
-	var w *track.Watch
-	var gone chan struct{}
-	if quiet {
-		w = track.StartWatch(c.track.Client, nil)
-		gone = w.Gone
+	if !quiet {
+		return pause(ctx, d, nil)
 	}
-	select {
-	case <-wait.C:
-	case <-gone:
-	case <-ctx.Done():
-	}
-	left := w != nil && w.Stop()
-	return !left && ctx.Err() == nil
+	w := track.StartWatch(c.track.Client, nil)
+	ok := pause(ctx, d, w.Gone)
+	return !w.Stop() && ok
 }
 
 // Call1 is a connection to an endpoint that carries one request of HTTP/1 at a time. It lives as long as the connection, as its

@@ -58,14 +58,7 @@ func (c *Client2) Forget() { c.OnGone(nil) }
 
 // Pause implements Client.
 func (c *Client2) Pause(ctx context.Context, d time.Duration, _ bool) bool {
-	wait := time.NewTimer(d)
-	defer wait.Stop()
-	select {
-	case <-wait.C:
-	case <-c.Gone():
-	case <-ctx.Done():
-	}
-	return !c.Left() && ctx.Err() == nil
+	return pause(ctx, d, c.Gone()) && !c.Left()
 }
 
 // Call2 is a request on a connection that carries many at a time.

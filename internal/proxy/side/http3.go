@@ -71,12 +71,5 @@ func (c *Client3) Forget() {
 
 // Pause implements Client.
 func (c *Client3) Pause(ctx context.Context, d time.Duration, _ bool) bool {
-	wait := time.NewTimer(d)
-	defer wait.Stop()
-	select {
-	case <-wait.C:
-	case <-c.Gone():
-	case <-ctx.Done():
-	}
-	return !c.Left() && ctx.Err() == nil
+	return pause(ctx, d, c.Gone()) && !c.Left()
 }

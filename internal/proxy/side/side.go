@@ -87,3 +87,15 @@ type connected interface {
 	// die.
 	End(keep bool, now time.Time)
 }
+
+// pause waits for d, until gone is closed or ctx ends. It is false if that is because ctx has ended.
+func pause(ctx context.Context, d time.Duration, gone <-chan struct{}) bool {
+	wait := time.NewTimer(d)
+	defer wait.Stop()
+	select {
+	case <-wait.C:
+	case <-gone:
+	case <-ctx.Done():
+	}
+	return ctx.Err() == nil
+}
