@@ -87,7 +87,7 @@ prefix is a replica of the same mesh. The other commands reach it by its --mesh.
 	f.StringVar(&o.EtcdCA, "etcd-ca", "", "file with the authority of etcd's certificate; with it, TLS is spoken")
 	f.StringVar(&o.EtcdCert, "etcd-cert", "", "file with the certificate to show to etcd")
 	f.StringVar(&o.EtcdKey, "etcd-key", "", "file with its key")
-	f.StringVar(&o.StateDir, "state", "", "folder for keys, applied objects and ages (default "+api.StateDir("NAME")+")")
+	f.StringVar(&o.StateDir, "state", "", "folder for keys, applied objects and ages (default "+defaultState+")")
 	f.StringVar(&o.Address, "xds-address", "127.0.0.1:15012", "address for proxies")
 	f.StringVar(&o.MetricsAddress, "metrics-address", "127.0.0.1:15014", "address of metrics and debug pages; none for no such listener")
 	f.StringVar(&o.TrustDomain, "trust-domain", "cluster.local", "trust domain of the mesh")

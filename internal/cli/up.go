@@ -21,6 +21,9 @@ import (
 // pollInterval is how often the command line asks a mesh for news while it waits for something.
 const pollInterval = 100 * time.Millisecond
 
+// defaultState says where api.StateDir is, in words that are true for everybody.
+const defaultState = "/var/lib/weft/NAME for root, else ~/.local/state/weft/NAME"
+
 func (s *session) upCommand() *cobra.Command {
 	var o UpOptions
 	var publish, images []string
@@ -63,7 +66,7 @@ Each workload runs with a sidecar in a network namespace of its own, with root o
 		},
 	}
 	f := c.Flags()
-	f.StringVar(&o.StateDir, "state", "", "folder for keys, applied objects and logs (default "+api.StateDir("NAME")+")")
+	f.StringVar(&o.StateDir, "state", "", "folder for keys, applied objects and logs (default "+defaultState+")")
 	f.StringVar(&o.Isolation, "isolation", "auto", "auto, netns (a network namespace for each workload) or ports (shared network)")
 	f.StringVar(&o.PublishAddress, "publish-address", "127.0.0.1", "address of this machine on which gateways listen")
 	f.StringArrayVar(&publish, "publish", nil, "gateway port and port of this machine, as 80=8080; 0 picks a free one; may be repeated")

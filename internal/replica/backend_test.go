@@ -3,9 +3,11 @@ package replica
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -70,6 +72,34 @@ func TestNothingIsLeft(t *testing.T) {
 	err := Run(t.Context(), Options{Mesh: "x", StateDir: t.TempDir(), RunDir: run, Kubeconfig: "/nowhere", Log: slog.New(slog.DiscardHandler)})
 	if err == nil || !strings.Contains(err.Error(), "/nowhere") {
 		t.Fatal(err)
+	}
+	if _, err := os.Stat(run); !os.IsNotExist(err) {
+		t.Errorf("%s is left: %v", run, err)
+	}
+}
+
+// TestWaitsForEtcd: a control plane that starts before its etcd says so, and can be ended.
+func TestWaitsForEtcd(t *testing.T) {
+	run := filepath.Join(t.TempDir(), "weft", "x")
+	ended := make(chan error, 1)
+	go func() { // ends with down
+		ended <- Run(t.Context(), Options{Mesh: "x", StateDir: t.TempDir(), RunDir: run, Etcd: []string{"127.0.0.1:1"}, Log: slog.New(slog.DiscardHandler)})
+	}()
+	client := api.NewClient(filepath.Join(run, "api.sock"))
+	defer client.Close()
+	_, err := client.Status(t.Context())
+	for errors.Is(err, api.ErrNotRunning) {
+		runtime.Gosched()
+		_, err = client.Status(t.Context())
+	}
+	if err == nil || !strings.Contains(err.Error(), "waits for etcd") {
+		t.Errorf("got %v", err)
+	}
+	if err := client.Down(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if err := <-ended; err != nil {
+		t.Error(err)
 	}
 	if _, err := os.Stat(run); !os.IsNotExist(err) {
 		t.Errorf("%s is left: %v", run, err)

@@ -210,9 +210,21 @@ func (r *replica) handler() http.Handler {
 func (r *replica) serveAPI(ctx context.Context, l net.Listener) error {
 	server := &http.Server{Handler: r.handler(), ReadHeaderTimeout: 10 * time.Second,
 		BaseContext: func(net.Listener) context.Context { return ctx }, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug)}
-	defer context.AfterFunc(ctx, func() { _ = server.Close() })() // live streams are cut
+	answered := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(answered)
+		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), answerTime)
+		defer cancel()
+		_ = server.Shutdown(last) // whoever asked for the end is answered
+		_ = server.Close()
+	})
 	if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		stop()
 		return fmt.Errorf("api: %w", err)
 	}
+	<-answered
 	return nil
 }
+
+// answerTime bounds how long requests are waited for at the end.
+const answerTime = time.Second

@@ -2,6 +2,7 @@ package etcd
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -537,5 +538,21 @@ func TestNoAnswerNamesWhoWasAsked(t *testing.T) {
 	defer s.Close()
 	if _, err := s.Files(t.Context()); err == nil || !strings.Contains(err.Error(), "no answer from "+l.Addr().String()) {
 		t.Error(err)
+	}
+}
+
+// TestTLS: with the right certificate everything works; without one, or with roots that are not etcd's, the error says so.
+func TestTLS(t *testing.T) {
+	server := etcdtest.StartSecure(t)
+	s := open(t, Options{Endpoints: []string{"https://" + server.Endpoint}, TLS: server.TLS})
+	if err := s.CreateFiles(t.Context(), map[string][]byte{"key.pem": []byte("one")}); err != nil {
+		t.Fatal(err)
+	}
+	nobody := &tls.Config{RootCAs: server.TLS.RootCAs}
+	for want, config := range map[string]*tls.Config{"bad certificate": nobody, "certificate signed by unknown authority": {}} {
+		s := open(t, Options{Endpoints: []string{"https://" + server.Endpoint}, TLS: config, Timeout: 300 * time.Millisecond})
+		if _, err := s.Files(t.Context()); !errors.Is(err, ErrSilent) || !strings.Contains(err.Error(), want) {
+			t.Errorf("want %q, got %v", want, err)
+		}
 	}
 }

@@ -3,6 +3,7 @@ package etcdtest
 
 import (
 	"context"
+	"crypto/tls"
 	"net"
 	"os/exec"
 	"syscall"
@@ -17,6 +18,7 @@ import (
 type Server struct {
 	Endpoint string // "host:port"
 	Client   *clientv3.Client
+	TLS      *tls.Config // for clients; nil for plaintext
 
 	args []string
 	cmd  *exec.Cmd
@@ -25,18 +27,33 @@ type Server struct {
 // Start gives an empty etcd that ends with the test. Where the program is not installed, the test is skipped and says so.
 func Start(t *testing.T) *Server {
 	t.Helper()
+	return start(t, nil)
+}
+
+// StartSecure is Start with TLS, to which clients have to show a certificate.
+func StartSecure(t *testing.T) *Server {
+	t.Helper()
+	dir := t.TempDir()
+	config := pki(t, dir)
+	return start(t, config, "--cert-file="+dir+"/cert.pem", "--key-file="+dir+"/key.pem", "--trusted-ca-file="+dir+"/ca.pem", "--client-cert-auth")
+}
+
+func start(t *testing.T, secure *tls.Config, args ...string) *Server {
+	t.Helper()
 	if _, err := exec.LookPath("etcd"); err != nil {
 		t.Skip("etcd is not installed (Debian: etcd-server)")
 	}
-	s := &Server{Endpoint: freeAddress(t)}
-	peer := freeAddress(t)
-	s.args = []string{
-		"--name=test", "--data-dir=" + t.TempDir(), "--unsafe-no-fsync", "--log-level=error", "--listen-client-urls=http://" + s.Endpoint,
-		"--advertise-client-urls=http://" + s.Endpoint, "--listen-peer-urls=http://" + peer, "--initial-advertise-peer-urls=http://" + peer,
-		"--initial-cluster=test=http://" + peer,
+	s := &Server{Endpoint: freeAddress(t), TLS: secure}
+	peer, url := freeAddress(t), "http://"+s.Endpoint
+	if secure != nil {
+		url = "https://" + s.Endpoint
 	}
+	s.args = append(args,
+		"--name=test", "--data-dir="+t.TempDir(), "--unsafe-no-fsync", "--log-level=error", "--listen-client-urls="+url,
+		"--advertise-client-urls="+url, "--listen-peer-urls=http://"+peer, "--initial-advertise-peer-urls=http://"+peer,
+		"--initial-cluster=test=http://"+peer)
 	var err error
-	if s.Client, err = clientv3.New(clientv3.Config{Endpoints: []string{s.Endpoint}, Logger: zap.NewNop()}); err != nil {
+	if s.Client, err = clientv3.New(clientv3.Config{Endpoints: []string{s.Endpoint}, TLS: secure, Logger: zap.NewNop()}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = s.Client.Close() })
