@@ -32,7 +32,7 @@ const (
 	ingressAPI   = "networking.k8s.io/v1"
 	ourGateway   = "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {name: %s, namespace: default}\nspec: {gatewayClassName: %s, listeners: [{name: http, port: 80, protocol: HTTP}]}\n"
 	ourRoute     = "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: %s, namespace: default}\nspec: {parentRefs: [{name: %s, sectionName: %s}], rules: [{matches: [{path: {type: %s, value: %q}}]}]}\n"
-	tunnelRule   = "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: %s, namespace: default}\nspec: {host: a.example, trafficPolicy: {tunnel: {targetHost: x.example, targetPort: 443}}}\n"
+	unnamedRule  = "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: %s, namespace: default}\nspec: {host: a.example, subsets: [{name: V_2, labels: {v: \"2\"}}]}\n"
 	balancedRule = "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: %s, namespace: default}\nspec: {host: %s.example, trafficPolicy: {loadBalancer: {simple: RANDOM}}}\n"
 )
 
@@ -174,7 +174,7 @@ func TestStatuses(t *testing.T) {
 	c.apply(t, gatewayAPI, "httproutes", fmt.Sprintf(ourRoute, "bad", "ours", "http", "RegularExpression", "/("))
 	c.apply(t, gatewayAPI, "httproutes", fmt.Sprintf(ourRoute, "foreign", "theirs", "http", "PathPrefix", "/"))
 	c.apply(t, istioAPI, "destinationrules", fmt.Sprintf(balancedRule, "good", "good"))
-	c.apply(t, istioAPI, "destinationrules", fmt.Sprintf(tunnelRule, "bad"))
+	c.apply(t, istioAPI, "destinationrules", fmt.Sprintf(unnamedRule, "bad"))
 	other := map[string]any{"parentRef": map[string]any{"name": "else"}, "controllerName": "example.com/other", "conditions": []any{
 		map[string]any{"type": "Accepted", "status": "True", "reason": "Accepted", "message": "", "lastTransitionTime": "2024-01-01T12:00:00Z"}}}
 	c.patchStatus(t, gatewayAPI, "httproutes", "good", map[string]any{"parents": []any{other}})
@@ -186,7 +186,7 @@ func TestStatuses(t *testing.T) {
 	c.await(t, gatewayAPI, "httproutes", "lost", "reason: NoMatchingParent")
 	c.await(t, gatewayAPI, "httproutes", "bad", "reason: UnsupportedValue", `status: "False"`)
 	rule := c.await(t, istioAPI, "destinationrules", "good", "reason: Reconciled", `status: "True"`)
-	c.await(t, istioAPI, "destinationrules", "bad", `status: "False"`, "tunnel")
+	c.await(t, istioAPI, "destinationrules", "bad", `status: "False"`, "subsets")
 	_, foreign := c.state(t, gatewayAPI, "httproutes", "foreign")
 	if strings.Contains(foreign, "weft") {
 		t.Errorf("somebody else's route: %s", foreign)
