@@ -25,5 +25,5 @@ func Kinds() []string {
 	return []string{"AuthorizationPolicy", "BackendTLSPolicy", "ConfigMap", "Deployment", "DestinationRule", "EndpointSlice",
 		"GRPCRoute", "Gateway", "GatewayClass", "HTTPRoute", "Ingress", "IngressClass", "ListenerSet", "Namespace",
 		"PeerAuthentication", "Pod", "ProxyConfig", "RateLimit", "ReferenceGrant", "Secret", "Service", "ServiceAccount", "ServiceEntry",
-		"Sidecar", "TCPRoute", "TLSRoute", "VirtualService", "WorkloadEntry", "WorkloadGroup"}
+		"Sidecar", "TCPRoute", "TLSRoute", "UDPRoute", "VirtualService", "WorkloadEntry", "WorkloadGroup"}
 }

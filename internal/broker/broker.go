@@ -25,6 +25,7 @@ type request struct {
 	Verb    string `json:"verb"` // listen, release, dial, dns
 	Port    uint16 `json:"port,omitempty"`
 	Network string `json:"network,omitempty"`
+	Alone   bool   `json:"alone,omitempty"` // of a port of UDP: without one of TCP
 	Address string `json:"address,omitempty"`
 	Message []byte `json:"message,omitempty"`
 }
@@ -91,16 +92,26 @@ func (c Client) Listen(port uint16) (net.Listener, error) {
 // ListenPacket gives a UDP socket at a gateway's port, whose number on the host is that of the TCP port. Unlike a listener it is the
 // client's alone: it fails with EADDRINUSE while another process has it.
 func (c Client) ListenPacket(port uint16) (net.PacketConn, error) {
-	_, file, err := c.ask(context.Background(), request{Verb: "listen", Network: "udp", Port: port})
+	return c.listenPacket(request{Verb: "listen", Network: "udp", Port: port})
+}
+
+func (c Client) listenPacket(r request) (net.PacketConn, error) {
+	_, file, err := c.ask(context.Background(), r)
 	if err != nil {
-		return nil, &net.OpError{Op: "listen", Net: "udp", Addr: &net.UDPAddr{Port: int(port)}, Err: err}
+		return nil, &net.OpError{Op: "listen", Net: "udp", Addr: &net.UDPAddr{Port: int(r.Port)}, Err: err}
 	}
 	defer file.Close()
 	pc, err := net.FilePacketConn(file)
 	if err != nil {
-		return nil, fmt.Errorf("broker: listen udp %d: %w", port, err)
+		return nil, fmt.Errorf("broker: listen udp %d: %w", r.Port, err)
 	}
 	return pc, nil
+}
+
+// ListenDatagrams is ListenPacket for a port that is for datagrams alone: no port of TCP is opened beside it. Where there is one of the
+// same number, both have the same number on the host too.
+func (c Client) ListenDatagrams(port uint16) (net.PacketConn, error) {
+	return c.listenPacket(request{Verb: "listen", Network: "udp", Port: port, Alone: true})
 }
 
 // Release makes the broker close its copy of a port's listening socket, so that the host refuses connections once the

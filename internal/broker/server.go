@@ -207,7 +207,7 @@ func (s *Server) serve(conn *net.UnixConn, policy Policy) {
 	}()
 	switch {
 	case req.Verb == "listen" && req.Network == "udp" && policy.Listen:
-		u, err := s.listenPacket(ctx, req.Port)
+		u, err := s.listenPacket(ctx, req.Port, req.Alone)
 		if err != nil {
 			s.answer(conn, reply{}, nil, err)
 			return
@@ -267,12 +267,8 @@ func (s *Server) listen(ctx context.Context, port uint16) (*net.TCPListener, err
 	if s.closed {
 		return nil, net.ErrClosed
 	}
-	on := port
-	if p, ok := s.opt.Publish[port]; ok {
-		on = p
-	}
 	var lc net.ListenConfig
-	address := net.JoinHostPort(s.opt.Address, strconv.Itoa(int(on)))
+	address := s.onHost(port)
 	l, err := lc.Listen(ctx, "tcp", address)
 	if err != nil {
 		s.failed[port] = Unpublished{port, address, err, time.Now()}
@@ -281,6 +277,25 @@ func (s *Server) listen(ctx context.Context, port uint16) (*net.TCPListener, err
 	delete(s.failed, port)
 	s.published[port] = l.(*net.TCPListener)
 	return s.published[port], nil
+}
+
+// onHost is where the host is to listen for a gateway's port.
+func (s *Server) onHost(port uint16) string {
+	on := port
+	if p, ok := s.opt.Publish[port]; ok {
+		on = p
+	}
+	return net.JoinHostPort(s.opt.Address, strconv.Itoa(int(on)))
+}
+
+// hostAddress is where the host listens for a gateway's port of TCP, or would.
+func (s *Server) hostAddress(port uint16) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if l := s.published[port]; l != nil {
+		return l.Addr().String()
+	}
+	return s.onHost(port)
 }
 
 func (s *Server) release(port uint16) {
@@ -292,15 +307,19 @@ func (s *Server) release(port uint16) {
 	}
 }
 
-// listenPacket opens the UDP port of the number that the TCP port has on the host, since clients know one number for both. It is not
-// kept: what waits in a UDP socket is of no use to another process.
-func (s *Server) listenPacket(ctx context.Context, port uint16) (*net.UDPConn, error) {
-	l, err := s.listen(ctx, port)
-	if err != nil {
-		return nil, err
+// listenPacket opens the UDP port of the number that the TCP port has on the host, since clients know one number for both; alone opens
+// no TCP port for that. It is not kept: what waits in a UDP socket is of no use to another process.
+func (s *Server) listenPacket(ctx context.Context, port uint16, alone bool) (*net.UDPConn, error) {
+	address := s.hostAddress(port)
+	if !alone {
+		l, err := s.listen(ctx, port)
+		if err != nil {
+			return nil, err
+		}
+		address = l.Addr().String()
 	}
 	var lc net.ListenConfig
-	u, err := lc.ListenPacket(ctx, "udp", l.Addr().String())
+	u, err := lc.ListenPacket(ctx, "udp", address)
 	if err != nil {
 		return nil, err
 	}

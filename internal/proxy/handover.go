@@ -23,7 +23,7 @@ func newRunning(p *Proxy, hard context.Context) *running {
 	r.owner.Store(p.opt.Taken == nil)
 	r.sockets = bind.NewSockets(p.opt.Network, inherited)
 	if p.opt.Bootstrap.Node.Role == wire.Gateway {
-		r.gateways = &bind.Gateways{Sockets: r.sockets, Config: p.config, Log: p.log, Handle: p.enterCounted, QUIC: p.quic, Bound: p.state.Ports,
+		r.gateways = &bind.Gateways{Sockets: r.sockets, Config: p.config, Log: p.log, Handle: p.enterCounted, QUIC: p.quic, Datagrams: p.datagrams, Bound: p.state.Ports,
 			Gate: func() listen.Gate { return p.guard.Gate() }}
 	}
 	return r

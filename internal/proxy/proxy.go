@@ -118,6 +118,7 @@ type Proxy struct {
 	memory   memory
 	tls      serverTLS
 	gates    gates
+	relays   relays // of datagrams
 	guard    *overload.Guard
 
 	running   atomic.Pointer[running] // from when the listeners are open

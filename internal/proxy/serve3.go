@@ -17,7 +17,7 @@ import (
 )
 
 // quic makes the server of HTTP/3 of a gateway's listener.
-func (p *Proxy) quic(name string) bind.QUICServer {
+func (p *Proxy) quic(name string) bind.PacketServer {
 	newest := func() *conf.Listener { return p.gatewayListener(name) }
 	t, gate := p.traffic.get(name), p.guard.Gate()
 	return http3.New(http3.Options{

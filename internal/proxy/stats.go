@@ -19,7 +19,7 @@ func (p *Proxy) Stats() []telemetry.Stat {
 		list = append(list, telemetry.Stat{Scope: "listener", Instance: name, Name: "downstream_cx_total", Value: t.total.Load()},
 			telemetry.Stat{Scope: "listener", Instance: name, Name: "downstream_cx_active", Gauge: true, Value: t.active.Load()})
 	})
-	return p.clusters.Stats(list)
+	return p.clusters.Stats(p.relays.stats(list))
 }
 
 // controlStats is the stream to the control plane as the connection of a cluster, by the name that Istio's bootstrap of Envoy gives it

@@ -146,7 +146,8 @@ func TestServiceFields(t *testing.T) {
 		"node port":       {func(s *corev1.ServiceSpec) { s.Type = corev1.ServiceTypeNodePort }, "info spec.type"},
 		"other addresses": {func(s *corev1.ServiceSpec) { s.ExternalIPs = []string{"192.0.2.1"} }, "warning spec.externalIPs"},
 		"affinity":        {func(s *corev1.ServiceSpec) { s.SessionAffinity = corev1.ServiceAffinityClientIP }, "warning spec.sessionAffinity"},
-		"UDP":             {func(s *corev1.ServiceSpec) { s.Ports[0].Protocol = corev1.ProtocolUDP }, "warning spec.ports[0].protocol"},
+		"UDP":             {func(s *corev1.ServiceSpec) { s.Ports[0].Protocol = corev1.ProtocolUDP }, ""},
+		"SCTP":            {func(s *corev1.ServiceSpec) { s.Ports[0].Protocol = corev1.ProtocolSCTP }, "warning spec.ports[0].protocol"},
 	} {
 		s := service("web")
 		tt.edit(&s.Spec)

@@ -184,6 +184,9 @@ func endpointPorts(s *corev1.Service, p *pod) []discoveryv1.EndpointPort {
 			continue
 		}
 		number, name, protocol := int32(p.plan.endpointPort(port)), sp.Name, cmp.Or(sp.Protocol, corev1.ProtocolTCP)
+		if protocol == corev1.ProtocolUDP { // no sidecar stands before it
+			number = int32(p.plan.appPort(port))
+		}
 		out = append(out, discoveryv1.EndpointPort{Name: &name, Port: &number, Protocol: &protocol, AppProtocol: sp.AppProtocol})
 	}
 	return out

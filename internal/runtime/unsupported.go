@@ -173,7 +173,7 @@ func serviceFields(s *corev1.Service) []Finding {
 		}
 	}
 	for i, p := range s.Spec.Ports {
-		if p.Protocol != "" && p.Protocol != corev1.ProtocolTCP {
+		if p.Protocol != "" && p.Protocol != corev1.ProtocolTCP && p.Protocol != corev1.ProtocolUDP {
 			out = append(out, Finding{Warning, "Service", namespaceOf(s.Namespace), s.Name, fmt.Sprintf("spec.ports[%d].protocol", i), string(p.Protocol) + " does not pass through the mesh"})
 		}
 	}

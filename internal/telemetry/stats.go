@@ -8,7 +8,7 @@ import (
 
 // Stat is one of the proxy's own counters and gauges, by Envoy's name.
 type Stat struct {
-	// Scope is "cluster", "listener" or "server"; Instance is which cluster or listener, empty for the server.
+	// Scope is "cluster", "listener", "udp" or "server"; Instance is which cluster or listener, empty for the server.
 	Scope, Instance string
 	Name            string // as after the scope in Envoy: "upstream_cx_total"
 	Gauge           bool
@@ -24,7 +24,7 @@ func (s Stat) Path() string {
 }
 
 // instanceLabel is what Envoy calls the instance in a metric's labels.
-var instanceLabel = map[string]string{"cluster": "cluster_name", "listener": "listener_address"}
+var instanceLabel = map[string]string{"cluster": "cluster_name", "listener": "listener_address", "udp": "udp_prefix"}
 
 // Stats writes them as metrics, each name with all its instances: envoy_cluster_upstream_cx_total{cluster_name="..."}.
 func (p *Page) Stats(list []Stat) {

@@ -100,6 +100,16 @@ func GatewayListenerName(port uint16) string { return "0.0.0.0_" + strconv.Itoa(
 // GatewayQUICListenerName names the listener resource of a gateway's UDP port for HTTP/3 ("udp_0.0.0.0_8443").
 func GatewayQUICListenerName(port uint16) string { return "udp_" + GatewayListenerName(port) }
 
+// GatewayUDPListenerName names the listener resource of a gateway's port for datagrams, which HTTP/3 cannot have then.
+func GatewayUDPListenerName(port uint16) string { return GatewayQUICListenerName(port) }
+
+// Keys of a listener's typed metadata, for what Envoy's filter for datagrams does not have: policies, each with a number behind the
+// key, and the clusters among which sessions are divided.
+const (
+	DatagramPolicies = "weft.dev/udp-policy-"
+	DatagramSplit    = "weft.dev/udp-split"
+)
+
 // RouteName names the route configuration of a host and port.
 func RouteName(host string, port uint16) string { return ListenerName(host, port) }
 
@@ -109,6 +119,11 @@ func GatewayRouteName(port uint16) string { return "http." + strconv.Itoa(int(po
 // OutboundCluster names a cluster as Istio does: "outbound|9080|v1|reviews.default.svc.cluster.local". The subset may be empty.
 func OutboundCluster(port uint16, subset, host string) string {
 	return "outbound|" + strconv.Itoa(int(port)) + "|" + subset + "|" + host
+}
+
+// DatagramCluster names the cluster of a service's port of UDP: "udp|53||dns.default.svc.cluster.local".
+func DatagramCluster(port uint16, host string) string {
+	return "udp|" + strconv.Itoa(int(port)) + "||" + host
 }
 
 // InboundCluster names the cluster of a workload's own port: "inbound|9080||".

@@ -32,7 +32,7 @@ func Objects(r *rand.Rand, cert, key []byte) (versions [][]*source.Object, missi
 		{[]string{"s0", "s1", "s2", "s3"}, u.service}, {[]string{"e0", "e1", "e2", "e3"}, u.slice}, {[]string{"p0", "p1", "p2", "p3", "p4"}, u.pod},
 		{[]string{"p0", "w0", "w1"}, u.workloadEntry}, {[]string{"x0", "x1", "x2"}, u.serviceEntry}, {[]string{"d0", "d1", "d2"}, u.destinationRule},
 		{[]string{"v0", "v1", "v2", "v3"}, u.virtualService}, {[]string{"g0", "g1"}, u.istioGateway}, {[]string{"g0", "g1"}, u.apiGateway},
-		{[]string{"h0", "h1"}, u.httpRoute}, {[]string{"c0"}, u.grpcRoute}, {[]string{"t0", "t1"}, u.tlsRoute}, {[]string{"t0", "t1"}, u.tcpRoute},
+		{[]string{"h0", "h1"}, u.httpRoute}, {[]string{"c0"}, u.grpcRoute}, {[]string{"t0", "t1"}, u.tlsRoute}, {[]string{"t0", "t1"}, u.tcpRoute}, {[]string{"u0", "u1"}, u.udpRoute},
 		{[]string{"l0", "l1"}, u.listenerSet}, {[]string{"b0", "b1"}, u.backendTLS}, {[]string{"auth"}, u.configMap},
 		{[]string{"n0", "n1", "n2"}, u.sidecar}, {[]string{"q0", "q1"}, u.proxyConfig}, {[]string{"y0"}, u.workloadGroup},
 		{[]string{"k0"}, u.grant}, {[]string{"cred", "cred-cacert"}, u.secret}, {[]string{"i0", "i1"}, u.ingress},
@@ -112,7 +112,7 @@ func (u *universe) ns() string { return u.one("ns0", "ns1", "istio-system") }
 func (u *universe) service(name string) string {
 	spec := u.one(`clusterIP: 10.0.0.1, `, `clusterIP: 10.0.0.2, `, `clusterIP: None, `, `type: ExternalName, externalName: ext.example.com, `, ``)
 	ports := u.one(`{name: http, port: 80}`, `{name: http, port: 80}, {name: tcp-db, port: 3306, targetPort: 3307}`, `{name: tcp-db, port: 3306}`,
-		`{name: tls, port: 443}, {name: http, port: 80}`, `{name: http, port: 80}, {name: http, port: 80}`)
+		`{name: tls, port: 443}, {name: http, port: 80}`, `{name: http, port: 80}, {name: http, port: 80}`, `{name: http, port: 80}, {name: udp, port: 80, protocol: UDP}`)
 	return fmt.Sprintf("apiVersion: v1\nkind: Service\nmetadata: {name: %s, annotations: {%s}}\nspec: {%sselector: {app: w%d}, ports: [%s]}\n", name,
 		u.one("", "", "networking.istio.io/exportTo: ns0"), spec, u.rand.IntN(2), ports)
 }
@@ -123,7 +123,7 @@ func (u *universe) slice(name string) string {
 			u.one("", ", targetRef: {kind: Pod, name: p0}", ", targetRef: {kind: Pod, name: p1}", ", targetRef: {kind: Pod, name: p2}, zone: z1"))
 	}
 	return fmt.Sprintf("apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: %s, labels: {kubernetes.io/service-name: s%d}}\naddressType: IPv4\nports: [%s]\nendpoints: [%s]\n",
-		name, u.rand.IntN(4), u.one("{name: http, port: 8080}", "{name: http, port: 8080}, {name: tcp-db, port: 3307}", "{name: tcp-db, port: 3307}"), u.some(3, endpoint))
+		name, u.rand.IntN(4), u.one("{name: http, port: 8080}", "{name: http, port: 8080}, {name: tcp-db, port: 3307}", "{name: tcp-db, port: 3307}", "{name: udp, port: 8080, protocol: UDP}, {name: http, port: 8080}"), u.some(3, endpoint))
 }
 
 func (u *universe) pod(name string) string {
@@ -182,7 +182,7 @@ func (u *universe) istioGateway(name string) string {
 func (u *universe) apiGateway(name string) string {
 	allowed := u.one("", ", allowedRoutes: {namespaces: {from: All}}", ", allowedRoutes: {namespaces: {from: Selector, selector: {matchLabels: {team: a}}}}")
 	listener := func(n string) string {
-		return "{name: " + n + ", " + u.one("port: 80, protocol: HTTP", "port: 81, protocol: HTTP, hostname: '*.example.com'", "port: 3306, protocol: TCP",
+		return "{name: " + n + ", " + u.one("port: 80, protocol: HTTP", "port: 81, protocol: HTTP, hostname: '*.example.com'", "port: 3306, protocol: TCP", "port: 80, protocol: UDP",
 			"port: 443, protocol: HTTPS, tls: {certificateRefs: [{name: cred}]}", "port: 443, protocol: HTTPS, tls: {certificateRefs: [{name: cred, namespace: ns1}]}",
 			"port: 8443, protocol: TLS, tls: {mode: Passthrough}") + allowed + "}"
 	}
@@ -266,6 +266,10 @@ func (u *universe) tlsRoute(name string) string {
 
 func (u *universe) tcpRoute(name string) string {
 	return u.apiRoute("TCPRoute", name, "rules: [{"+u.backends()+"}]")
+}
+
+func (u *universe) udpRoute(name string) string {
+	return u.apiRoute("UDPRoute", name, "rules: [{"+u.backends()+"}]")
 }
 
 func (u *universe) grant(name string) string {

@@ -25,8 +25,8 @@ type endpoints struct {
 type whereabouts struct{ address, name string }
 
 // add adds an instance, or more ports of one that another slice named already. The ports are shared with others.
-func (e *endpoints) add(ep *model.Endpoint, ports map[uint16]uint16) {
-	if len(ports) == 0 {
+func (e *endpoints) add(ep *model.Endpoint, ports, udp map[uint16]uint16) {
+	if len(ports) == 0 && len(udp) == 0 {
 		return
 	}
 	at := whereabouts{ep.Address, ep.Instance}
@@ -35,14 +35,25 @@ func (e *endpoints) add(ep *model.Endpoint, ports map[uint16]uint16) {
 	}
 	have := e.known[at]
 	if have == nil {
-		ep.Ports = ports
+		ep.Ports, ep.UDP = ports, udp
 		e.list = append(e.list, ep)
 		e.known[at] = ep
 		return
 	}
-	more := maps.Clone(have.Ports)
-	maps.Copy(more, ports)
-	have.Ports = more
+	have.Ports, have.UDP = joined(have.Ports, ports), joined(have.UDP, udp)
+}
+
+// joined gives both, of which neither is changed.
+func joined(a, b map[uint16]uint16) map[uint16]uint16 {
+	switch {
+	case len(a) == 0:
+		return b
+	case len(b) == 0:
+		return a
+	}
+	both := maps.Clone(a)
+	maps.Copy(both, b)
+	return both
 }
 
 // addEndpoints gives a service its instances: those that the object names, those of EndpointSlices, and the WorkloadEntries and pods
@@ -81,20 +92,23 @@ func (c *compiler) slicesOf(s *model.Service, svc *corev1.Service) []*discoveryv
 }
 
 func (c *compiler) addSlice(found *endpoints, s *model.Service, slice *discoveryv1.EndpointSlice) {
-	ports := slicePorts(s, slice)
+	ports, udp := slicePorts(s.Ports, slice), slicePorts(s.UDP, slice)
 	for i := range slice.Endpoints {
 		for _, address := range slice.Endpoints[i].Addresses {
 			a, err := netip.ParseAddr(address)
 			if err != nil {
 				continue
 			}
-			found.add(c.endpointOf(slice, &slice.Endpoints[i], a.Unmap()), ports)
+			found.add(c.endpointOf(slice, &slice.Endpoints[i], a.Unmap()), ports, udp)
 		}
 	}
 }
 
 // slicePorts maps service ports to the slice's, which bear the same names.
-func slicePorts(s *model.Service, slice *discoveryv1.EndpointSlice) map[uint16]uint16 {
+func slicePorts(of []model.Port, slice *discoveryv1.EndpointSlice) map[uint16]uint16 {
+	if len(of) == 0 {
+		return nil
+	}
 	ports := map[uint16]uint16{}
 	for _, port := range slice.Ports {
 		if port.Port == nil || *port.Port < 1 || *port.Port > 65535 {
@@ -104,7 +118,7 @@ func slicePorts(s *model.Service, slice *discoveryv1.EndpointSlice) map[uint16]u
 		if port.Name != nil {
 			name = *port.Name
 		}
-		for _, sp := range s.Ports {
+		for _, sp := range of {
 			if sp.Name == name {
 				ports[sp.Number] = uint16(*port.Port)
 			}
@@ -156,20 +170,28 @@ func (c *compiler) selectEntries(found *endpoints, s *model.Service, svc *corev1
 		if !ok {
 			continue
 		}
-		ports := map[uint16]uint16{}
-		for _, port := range s.Ports {
-			ports[port.Number] = port.Number
-			for _, sp := range svc.Spec.Ports {
-				if sp.Port == int32(port.Number) && sp.TargetPort.IntVal > 0 {
-					ports[port.Number] = uint16(sp.TargetPort.IntVal)
-				}
-			}
-			if n := e.Spec.Ports[port.Name]; n > 0 {
-				ports[port.Number] = uint16(n)
+		found.add(entryEndpoint(e), entryPorts(s.Ports, svc, e), entryPorts(s.UDP, svc, e))
+	}
+}
+
+// entryPorts maps ports of a service to those of a WorkloadEntry that it selects.
+func entryPorts(of []model.Port, svc *corev1.Service, e *networking.WorkloadEntry) map[uint16]uint16 {
+	if len(of) == 0 {
+		return nil
+	}
+	ports := map[uint16]uint16{}
+	for _, port := range of {
+		ports[port.Number] = port.Number
+		for _, sp := range svc.Spec.Ports {
+			if sp.Name == port.Name && sp.Port == int32(port.Number) && sp.TargetPort.IntVal > 0 {
+				ports[port.Number] = uint16(sp.TargetPort.IntVal)
 			}
 		}
-		found.add(entryEndpoint(e), ports)
+		if n := e.Spec.Ports[port.Name]; n > 0 {
+			ports[port.Number] = uint16(n)
+		}
 	}
+	return ports
 }
 
 func entryEndpoint(e *networking.WorkloadEntry) *model.Endpoint {
@@ -185,7 +207,7 @@ func (c *compiler) selectForEntry(found *endpoints, se *networking.ServiceEntry)
 	}
 	for _, r := range c.selected("WorkloadEntry", se.Namespace, se.Spec.WorkloadSelector.Labels) {
 		if e, ok := r.Kube.(*networking.WorkloadEntry); ok {
-			found.add(entryEndpoint(e), convert.TargetPorts(se.Spec.Ports, e.Spec.Ports))
+			found.add(entryEndpoint(e), convert.TargetPorts(se.Spec.Ports, e.Spec.Ports), nil)
 		}
 	}
 	for _, r := range c.selected("Pod", se.Namespace, se.Spec.WorkloadSelector.Labels) {
@@ -195,6 +217,6 @@ func (c *compiler) selectForEntry(found *endpoints, se *networking.ServiceEntry)
 		}
 		ep := &model.Endpoint{Address: pod.IPs[0], Ready: pod.Ready}
 		describePod(ep, pod)
-		found.add(ep, convert.TargetPorts(se.Spec.Ports, nil))
+		found.add(ep, convert.TargetPorts(se.Spec.Ports, nil), nil)
 	}
 }

@@ -131,7 +131,7 @@ func (c *gatewayJoin) collides(p *part) bool {
 						"port %d is also opened by %s, which says otherwise of the PROXY protocol", s.Port, c.owner[other].Ref())
 					return true
 				}
-				if a, b := convert.PortUse(theirs), convert.PortUse(s); a != b || a == "TCP" {
+				if a, b := convert.PortUse(theirs), convert.PortUse(s); convert.Collide(theirs, s) {
 					owner := c.owner[other]
 					p.Err("PortCollision", convert.At(p.ServersField(), i)+".port", "use another port, or other gateway workloads",
 						"port %d is for %s here, and for %s in %s, which is in force", s.Port, b, a, owner.Ref())

@@ -2,7 +2,6 @@ package compile
 
 import (
 	"slices"
-	"strings"
 
 	"k8s.io/apimachinery/pkg/labels"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
@@ -154,4 +153,4 @@ func refKind(kind string) string {
 }
 
 // isHTTP reports whether routes of a kind are for requests.
-func isHTTP(kind string) bool { return !strings.HasPrefix(kind, "T") }
+func isHTTP(kind string) bool { return kind == "HTTPRoute" || kind == "GRPCRoute" }

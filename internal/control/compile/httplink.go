@@ -97,6 +97,10 @@ func (c *compiler) setAt(p *part, o *opened, a attachment, gref model.GatewayRef
 // serviceParent attaches a route to a Service, for the sidecars of its clients. A route in the Service's own namespace is for all
 // of them, one in another namespace for the clients there (GEP-1426).
 func (c *compiler) serviceParent(p *part, ref gatewayv1.ParentReference, field string) []*model.RouteSet {
+	if p.Kind.Name == convert.UDPRoute {
+		p.Warn("InvalidKind", field+".kind", "use a Gateway or a ListenerSet with a listener of protocol UDP", "a Service cannot be the parent of a UDPRoute, since sidecars do not capture UDP: the route is not attached to it")
+		return nil
+	}
 	namespace := convert.NamespaceOr(ref.Namespace, p.GetNamespace())
 	s := c.service(convert.ServiceHost(string(ref.Name), namespace, c.settings))
 	if s == nil {
@@ -178,6 +182,8 @@ func destinationsOf(rs *model.RouteSet, rule int) []model.WeightedDestination {
 		return rs.TLS[rule].Destinations
 	case len(rs.TCP) > 0:
 		return rs.TCP[rule].Destinations
+	case len(rs.UDP) > 0:
+		return rs.UDP[rule].Destinations
 	}
 	return rs.HTTP[rule].Destinations
 }
@@ -196,6 +202,11 @@ func (c *compiler) linkBackend(p *part, d *model.WeightedDestination, ref gatewa
 	case s == nil:
 		d.Invalid = "BackendNotFound"
 		p.Warn(d.Invalid, field+".name", "", "there is no Service %s/%s: %s", namespace, ref.Name, fate)
+	case p.Kind.Name == convert.UDPRoute:
+		if s.UDPPort(d.Port) == nil {
+			d.Invalid = "PortNotFound"
+			p.Warn(d.Invalid, field+".port", "", "Service %s/%s has no port %d of UDP (it has %s): %s", namespace, ref.Name, d.Port, listPorts(s.UDP), fate)
+		}
 	case s.Port(d.Port) == nil:
 		d.Invalid = "PortNotFound"
 		p.Warn(d.Invalid, field+".port", "", "Service %s/%s has no port %d (it has %s): %s", namespace, ref.Name, d.Port, portList(s), fate)

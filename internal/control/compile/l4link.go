@@ -62,7 +62,7 @@ func forNames(routes []model.TLSRoute, names []string, port uint16) []model.TLSR
 // firstFor gives those of the hosts for which no older route of the same kind has the place, and reports the others: a connection,
 // unlike requests, is not shared between routes.
 func (c *compiler) firstFor(p *part, hosts []string, place, field string) []string {
-	if p.Kind.Name != convert.TLSRoute && p.Kind.Name != convert.TCPRoute {
+	if isHTTP(p.Kind.Name) {
 		return hosts
 	}
 	var free []string

@@ -180,7 +180,7 @@ func (c *gatewayJoin) unavailable(p *part, l listener) bool {
 			if theirs.Port != l.Server.Port || theirs.Bind != "" {
 				continue
 			}
-			if a, b := convert.PortUse(theirs), convert.PortUse(l.Server); a != b || a == "TCP" {
+			if a, b := convert.PortUse(theirs), convert.PortUse(l.Server); convert.Collide(theirs, l.Server) || convert.TakesUDP(other, theirs, p.Gateway, l.Server) {
 				owner := c.owner[other]
 				p.Warn("PortCollision", l.Field+".port", "use another port", "port %d is for %s here, and for %s in %s, which is in force: the listener is not", l.Server.Port, b, a, owner.Ref())
 				owner.Warn("PortCollision", "", "use another port", "%s, whose listener %s is refused, wants port %d for %s", p.Ref(), l.Name, l.Server.Port, b)

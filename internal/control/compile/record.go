@@ -184,7 +184,7 @@ func (k *Compiler) employ(r *record, ref model.Ref) {
 // objectPhases says for which kinds of objects there is a unit for each, and in which phase. It is never changed.
 var objectPhases = map[string]phase{
 	"VirtualService": routePhase, "HTTPRoute": routePhase, "GRPCRoute": routePhase, convert.TLSRoute: routePhase,
-	convert.TCPRoute: routePhase, "Ingress": routePhase,
+	convert.TCPRoute: routePhase, convert.UDPRoute: routePhase, "Ingress": routePhase,
 	"PeerAuthentication": policyPhase, "AuthorizationPolicy": policyPhase, "RateLimit": policyPhase,
 	backendTLSPolicy: policyPhase, "Sidecar": policyPhase, "ProxyConfig": policyPhase,
 }

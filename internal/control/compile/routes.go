@@ -24,7 +24,7 @@ func (c *compiler) joinRoute(u *unit) {
 		if c.hasGateway(model.GatewayRef{Kind: "Ingress", Namespace: k.Namespace, Name: k.Name}) {
 			sets = c.ingressRoutes(p, k)
 		}
-	case *gatewayv1.HTTPRoute, *gatewayv1.GRPCRoute, *gatewayv1.TLSRoute, *gatewayv1.TCPRoute:
+	case *gatewayv1.HTTPRoute, *gatewayv1.GRPCRoute, *gatewayv1.TLSRoute, *gatewayv1.TCPRoute, *gatewayv1.UDPRoute:
 		sets = c.linkAPIRoute(p)
 	case *networking.VirtualService:
 		sets = c.virtualService(p, &k.Spec)
@@ -223,9 +223,11 @@ func (c *compiler) linkDestination(p *part, d model.WeightedDestination, field s
 	}
 }
 
-func portList(s *model.Service) string {
+func portList(s *model.Service) string { return listPorts(s.Ports) }
+
+func listPorts(ports []model.Port) string {
 	var list []string
-	for _, p := range s.Ports {
+	for _, p := range ports {
 		list = append(list, fmt.Sprint(p.Number))
 	}
 	if len(list) == 0 {

@@ -44,10 +44,16 @@ func (g *Generator) Cluster(name string) (proto.Message, bool) {
 	}
 	direction, port, subset, host, ok := wire.ParseCluster(name)
 	switch {
-	case !ok || wire.OutboundCluster(port, subset, host) != name && wire.InboundCluster(port) != name:
+	case !ok || wire.OutboundCluster(port, subset, host) != name && wire.InboundCluster(port) != name && wire.DatagramCluster(port, host) != name:
 		return nil, false
 	case direction == "inbound":
 		return g.inboundCluster(name, port)
+	case direction == "udp":
+		b, ok := g.datagramBackend(port, host)
+		if !ok {
+			return nil, false
+		}
+		return g.outboundCluster(name, b), true
 	}
 	b, ok := g.backend(port, subset, host)
 	if !ok {
@@ -66,6 +72,7 @@ type backend struct {
 	// pinned is the only endpoint, for a headless service's.
 	pinned *model.Endpoint
 	host   string // as in the cluster's name
+	udp    bool
 }
 
 func (g *Generator) backend(port uint16, subsetName, host string) (*backend, bool) {
@@ -86,6 +93,30 @@ func (g *Generator) backend(port uint16, subsetName, host string) (*backend, boo
 		b.check = d.HealthCheck
 	}
 	return b, true
+}
+
+// datagramBackend is what stands behind a cluster for datagrams. They are sent as they came: what a DestinationRule or the mesh says of
+// connections, TLS among it, is not for them.
+func (g *Generator) datagramBackend(port uint16, host string) (*backend, bool) {
+	s := g.service(host)
+	if s == nil || s.UDPPort(port) == nil {
+		return nil, false
+	}
+	p := g.policy(g.destination(s), nil, port)
+	p.TLS, p.Pool, p.ProxyProtocol, p.RetryBudget = &model.ClientTLS{Mode: model.TLSDisable}, nil, 0, nil
+	return &backend{service: s, port: s.UDPPort(port), policy: p, host: host, udp: true}, true
+}
+
+// portOf gives an instance's port.
+func (b *backend) portOf(e *model.Endpoint) uint16 {
+	ports := e.Ports
+	if b.udp {
+		ports = e.UDP
+	}
+	if port := ports[b.port.Number]; port != 0 {
+		return port
+	}
+	return b.port.Number
 }
 
 // passthrough says that connections go to the address that the client chose.

@@ -111,7 +111,7 @@ func (g *Generator) classicClusters() []string {
 				}
 			}
 		}
-		return names
+		return append(names, g.datagramClusters()...)
 	}
 	for s := range g.mesh.AllServices() {
 		if !s.Headless || !g.visible(s) {

@@ -20,11 +20,16 @@ import (
 
 // Endpoints gives the endpoints of the cluster of that name, those that are not ready included and marked.
 func (g *Generator) Endpoints(name string) (proto.Message, bool) {
-	direction, port, subset, host, ok := wire.ParseCluster(name)
-	if !ok || direction != "outbound" || wire.OutboundCluster(port, subset, host) != name {
+	_, port, subset, host, ok := wire.ParseCluster(name)
+	var b *backend
+	switch {
+	case ok && wire.OutboundCluster(port, subset, host) == name:
+		b, ok = g.backend(port, subset, host)
+	case ok && wire.DatagramCluster(port, host) == name:
+		b, ok = g.datagramBackend(port, host)
+	default:
 		return nil, false
 	}
-	b, ok := g.backend(port, subset, host)
 	if !ok || g.discovery(b) != clusterv3.Cluster_EDS {
 		return nil, false
 	}
@@ -75,10 +80,7 @@ func (g *Generator) localities(name string, endpoints []*model.Endpoint, b *back
 	seen := map[string]bool{}
 	var last described
 	for _, e := range endpoints {
-		port := e.Ports[b.port.Number]
-		if port == 0 {
-			port = b.port.Number
-		}
+		port := b.portOf(e)
 		key := wire.EndpointName(e.Address, port)
 		if _, err := netip.ParseAddr(e.Address); e.Address == "" || seen[key] || err != nil && names == isUnix(e.Address) || g.node.Proxyless && isUnix(e.Address) {
 			continue
@@ -181,7 +183,7 @@ func weight(n uint32) *wrapperspb.UInt32Value {
 // endpointMetadata says whether mutual TLS is to be had, and who the instance is, for the client's metrics.
 func (g *Generator) endpointMetadata(e *model.Endpoint, port uint16, b *backend, last *described) *corev3.Metadata {
 	m := &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{}}
-	if !b.service.External && g.takesMutualTLS(e, port) {
+	if !b.udp && !b.service.External && g.takesMutualTLS(e, port) {
 		m.FilterMetadata["envoy.transport_socket_match"] = viaMutualTLS
 	}
 	canonical := firstOf(e.Labels["service.istio.io/canonical-name"], e.Labels["app.kubernetes.io/name"], e.Labels["app"], e.Workload)

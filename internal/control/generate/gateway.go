@@ -23,18 +23,25 @@ import (
 // and are left out.
 type serverSet struct {
 	port    uint16
+	udp     bool
 	servers []place
 	// also are, for servers by position, the places that share their hosts.
 	also map[int][]place
 }
 
-// kind of the set: requests, TLS by server name, or opaque connections.
+// socketKey names a port: those of UDP are others than those of TCP.
+type socketKey struct {
+	port uint16
+	udp  bool
+}
+
+// kind of the set: requests, TLS by server name, opaque connections, or datagrams.
 func kindOf(p model.Protocol) model.Protocol {
 	switch p {
 	case model.HTTPS, model.TLS:
 		return model.TLS
-	case model.TCP:
-		return model.TCP
+	case model.TCP, model.UDP:
+		return p
 	}
 	return model.HTTP
 }
@@ -55,17 +62,18 @@ func (g *Generator) serverSets() []*serverSet {
 	if g.node.Role != wire.Gateway || len(g.node.Labels) == 0 {
 		return nil
 	}
-	byPort := map[uint16]*serverSet{}
+	byPort := map[socketKey]*serverSet{}
 	for _, gw := range g.mesh.Gateways() {
 		if gw.SelectorNamespace != "" && gw.SelectorNamespace != g.node.Namespace || !subsetOf(gw.Selector, g.node.Labels) {
 			continue
 		}
 		for i := range gw.Servers {
 			s := &gw.Servers[i]
-			set := byPort[s.Port]
+			key := socketKey{s.Port, s.Protocol == model.UDP}
+			set := byPort[key]
 			if set == nil {
-				set = &serverSet{port: s.Port}
-				byPort[s.Port] = set
+				set = &serverSet{port: s.Port, udp: key.udp}
+				byPort[key] = set
 			}
 			if len(set.servers) == 0 || set.kind() == kindOf(s.Protocol) {
 				set.servers = append(set.servers, place{port: s.Port, gateway: gw, server: s})
@@ -73,11 +81,23 @@ func (g *Generator) serverSets() []*serverSet {
 		}
 	}
 	var out []*serverSet
-	for _, port := range slices.Sorted(maps.Keys(byPort)) {
-		byPort[port].share()
-		out = append(out, byPort[port])
+	for _, key := range slices.SortedFunc(maps.Keys(byPort), func(a, b socketKey) int {
+		return cmp.Or(cmp.Compare(a.port, b.port), compareBool(a.udp, b.udp))
+	}) {
+		byPort[key].share()
+		out = append(out, byPort[key])
 	}
 	return out
+}
+
+func compareBool(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case b:
+		return -1
+	}
+	return 1
 }
 
 // share settles which server of a port ends TLS for a host that several have: the oldest. The routes of the others are reached there
@@ -143,6 +163,12 @@ func (g *Generator) gatewayClient() *model.KeyPair {
 func (g *Generator) GatewayListeners() []*listenerv3.Listener {
 	var out []*listenerv3.Listener
 	for _, set := range g.serverSets() {
+		if set.udp {
+			if l := g.datagramListener(set); l != nil && !slices.ContainsFunc(out, func(o *listenerv3.Listener) bool { return o.Name == l.Name }) {
+				out = append(out, l)
+			}
+			continue
+		}
 		l := &listenerv3.Listener{
 			Name:             wire.GatewayListenerName(set.port),
 			Address:          socketAddress(firstOf(set.servers[0].server.Bind, "0.0.0.0"), set.port),

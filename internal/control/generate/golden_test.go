@@ -51,6 +51,8 @@ var goldens = []struct {
 	{"gateway-tls", gatewayTLS, ingress(), [][2]string{{"lds", wire.GatewayListenerName(15443)}, {"lds", wire.GatewayListenerName(8443)},
 		{"cds", "outbound_.9080_.v1_." + reviewsHost}}},
 	{"l4routes", l4Routes, ingress(), [][2]string{{"lds", wire.GatewayListenerName(9443)}, {"lds", wire.GatewayListenerName(9444)}, {"lds", wire.GatewayListenerName(3306)}}},
+	{"udproutes", udpRoutes, ingress(), [][2]string{{"lds", wire.GatewayUDPListenerName(53)}, {"lds", wire.GatewayUDPListenerName(5353)},
+		{"cds", "udp|53||dns.default" + domain}, {"eds", "udp|53||dns.default" + domain}}},
 	{"l4mesh", l4Routes, productpage(), [][2]string{{"lds", "www.googleapis.com:443"}, {"lds", "mysql:3306"}}},
 	{"ratelimit", rateLimits, productpage(), [][2]string{{"lds", wire.InboundListener}}},
 	{"grpc-client", grpcClient, proxylessNode(), [][2]string{{"lds", "reviews:9080"}, {"rds", reviewsHost + ":9080"}, {"cds", "outbound|9080||" + reviewsHost},
@@ -227,6 +229,28 @@ func l4Routes(m *model.Mesh) {
 	add(s, "www.googleapis.com")
 	s.TLS, s.TCP = nil, []model.TCPRoute{{Field: "spec.rules[0]", Matches: []model.L4Match{{Port: 3306}}, Destinations: mysql}}
 	add(s, mysqlHost)
+}
+
+// udpRoutes has one route to a single backend, and one that divides, at a gateway whose policies name who may come.
+func udpRoutes(m *model.Mesh) {
+	ref := model.Ref{Kind: "Gateway.k8s", Namespace: "default", Name: "edge"}
+	any := []model.GatewayHost{{Host: "*"}}
+	m.Gateways = append(m.Gateways, &model.Gateway{Ref: ref, Selector: map[string]string{"istio": "ingressgateway"}, Servers: []model.Server{
+		{Port: 53, Name: "dns", Protocol: model.UDP, Hosts: any}, {Port: 53, Name: "dns-tcp", Protocol: model.TCP, Hosts: any},
+		{Port: 5353, Name: "split", Protocol: model.UDP, Hosts: any},
+	}})
+	host := "dns.default" + domain
+	m.Services.Put(host, &model.Service{Ref: model.Ref{Kind: "Service", Namespace: "default", Name: "dns"}, Host: host, Namespace: "default", Name: "dns",
+		Ports: []model.Port{{Number: 53, Name: "dns-tcp", Protocol: model.TCP}}, UDP: []model.Port{{Number: 53, Name: "dns", Protocol: model.UDP}},
+		Endpoints: []*model.Endpoint{{Address: "10.77.0.53", Ports: map[uint16]uint16{53: 10054}, UDP: map[uint16]uint16{53: 10053}, Namespace: "default", Ready: true, Mesh: true, Workload: "dns"}}})
+	add := func(section, name string, to ...model.WeightedDestination) {
+		m.RouteSets = append(m.RouteSets, &model.RouteSet{Ref: model.Ref{Kind: "UDPRoute", Namespace: "default", Name: name}, Namespace: "default", ByPrecedence: true,
+			Hosts: []string{"*"}, Gateways: []model.GatewayRef{{Kind: ref.Kind, Namespace: ref.Namespace, Name: ref.Name, Section: section}},
+			UDP: []model.UDPRoute{{Field: "spec.rules[0]", Destinations: to}}})
+	}
+	dns := model.WeightedDestination{Host: host, Port: 53, Weight: 3}
+	add("dns", "one", dns)
+	add("split", "divided", model.WeightedDestination{Host: "absent", Port: 1, Weight: 1, Invalid: "BackendNotFound"}, dns)
 }
 
 func loadBalancing(m *model.Mesh) {

@@ -66,6 +66,8 @@ const (
 	HTTPS   Protocol = "https"
 	TLS     Protocol = "tls"
 	TCP     Protocol = "tcp"
+	// UDP is for datagrams. Its ports have numbers of their own.
+	UDP Protocol = "udp"
 )
 
 // IsHTTP reports whether requests are routed on this protocol.
@@ -88,9 +90,11 @@ type Service struct {
 	External   bool
 	Resolution Resolution
 	Ports      []Port
-	Labels     map[string]string
-	ExportTo   Visibility
-	Endpoints  []*Endpoint
+	// UDP are the ports for datagrams, which gateways alone send to.
+	UDP       []Port
+	Labels    map[string]string
+	ExportTo  Visibility
+	Endpoints []*Endpoint
 	// ExternalName is set for Kubernetes services that are an alias.
 	ExternalName string
 	// TLS is what the service asks of its clients (BackendTLSPolicy), by port; 0 is for those not named. A DestinationRule's goes first.
@@ -114,6 +118,16 @@ func (s *Service) Port(number uint16) *Port {
 	for i := range s.Ports {
 		if s.Ports[i].Number == number {
 			return &s.Ports[i]
+		}
+	}
+	return nil
+}
+
+// UDPPort gives the port for datagrams of that number, or nil.
+func (s *Service) UDPPort(number uint16) *Port {
+	for i := range s.UDP {
+		if s.UDP[i].Number == number {
+			return &s.UDP[i]
 		}
 	}
 	return nil
@@ -158,7 +172,9 @@ func (v Visibility) VisibleFrom(owner, ns string) bool {
 type Endpoint struct {
 	Address string // IP address; with Resolution DNS, also a name; with Static, also "unix:///path"
 	// Ports maps a service port's number to the instance's port.
-	Ports          map[uint16]uint16
+	Ports map[uint16]uint16
+	// UDP does so for ports for datagrams.
+	UDP            map[uint16]uint16
 	Labels         map[string]string
 	Namespace      string
 	ServiceAccount string

@@ -15,6 +15,7 @@ type RouteSet struct {
 	Gateways []GatewayRef
 	HTTP     []HTTPRoute
 	TCP      []TCPRoute
+	UDP      []UDPRoute
 	TLS      []TLSRoute
 	// ByPrecedence sorts HTTP matches by the Gateway API's precedence rather than by their order in the object.
 	ByPrecedence bool
@@ -189,6 +190,12 @@ type HeaderChange struct {
 type TCPRoute struct {
 	Field        string
 	Matches      []L4Match
+	Destinations []WeightedDestination
+}
+
+// UDPRoute is a rule for datagrams.
+type UDPRoute struct {
+	Field        string
 	Destinations []WeightedDestination
 }
 

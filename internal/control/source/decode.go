@@ -245,6 +245,5 @@ var notYet = map[groupKind]string{
 	{GroupApps, "DaemonSet"}:                 "use a Deployment",
 	{"batch", "Job"}:                         "use a Deployment, or `weft run`",
 	{"batch", "CronJob"}:                     "use a Deployment, or `weft run`",
-	{GroupGateway, "UDPRoute"}:               "UDP does not pass through the mesh",
 	{GroupIngress, "NetworkPolicy"}:          "use an AuthorizationPolicy",
 }

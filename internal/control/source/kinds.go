@@ -94,6 +94,7 @@ var kinds = []*Kind{
 	{Group: GroupGateway, Name: "GRPCRoute", Versions: onlyV1, New: func() Kube { return &gatewayv1.GRPCRoute{} }},
 	{Group: GroupGateway, Name: "TLSRoute", Versions: []string{"v1", "v1alpha3", "v1alpha2"}, New: func() Kube { return &gatewayv1.TLSRoute{} }},
 	{Group: GroupGateway, Name: "TCPRoute", Versions: []string{"v1", "v1alpha2"}, New: func() Kube { return &gatewayv1.TCPRoute{} }},
+	{Group: GroupGateway, Name: "UDPRoute", Versions: []string{"v1", "v1alpha2"}, New: func() Kube { return &gatewayv1.UDPRoute{} }},
 	{Group: GroupGateway, Name: "ListenerSet", Versions: onlyV1, New: func() Kube { return &gatewayv1.ListenerSet{} }},
 	{Group: GroupGateway, Name: "BackendTLSPolicy", Versions: []string{"v1", "v1alpha3"}, New: func() Kube { return &gatewayv1.BackendTLSPolicy{} }},
 	{Group: GroupGateway, Name: "ReferenceGrant", Versions: gatewayAPI, New: func() Kube { return &gatewayv1.ReferenceGrant{} }},

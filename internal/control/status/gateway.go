@@ -52,7 +52,7 @@ var Features = []gatewayv1.FeatureName{
 	"HTTPRouteRetryConnectionError", "HTTPRouteSchemeRedirect", "ListenerSet", "Mesh", "MeshClusterIPMatching", "MeshConsumerRoute",
 	"MeshHTTPRouteBackendRequestHeaderModification", "MeshHTTPRouteNamedRouteRule", "MeshHTTPRouteQueryParamMatching", "MeshHTTPRouteRedirectPath",
 	"MeshHTTPRouteRedirectPort", "MeshHTTPRouteRewritePath", "MeshHTTPRouteSchemeRedirect", "ReferenceGrant", "TCPRoute", "TLSRoute",
-	"TLSRouteModeMixed", "TLSRouteModeTerminate",
+	"TLSRouteModeMixed", "TLSRouteModeTerminate", "UDPRoute",
 }
 
 func (s *state) gateway(o *source.Object, k *gatewayv1.Gateway) *gatewayv1.GatewayStatus {

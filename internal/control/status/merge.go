@@ -31,6 +31,8 @@ func Of(o source.Kube) Status {
 		return &st.RouteStatus
 	case *gatewayv1.TCPRouteStatus:
 		return &st.RouteStatus
+	case *gatewayv1.UDPRouteStatus:
+		return &st.RouteStatus
 	case *gatewayv1.GatewayClassStatus, *gatewayv1.GatewayStatus, *gatewayv1.ListenerSetStatus, *gatewayv1.PolicyStatus, *networkingv1.IngressStatus,
 		*meta.IstioStatus, *networkingapi.ServiceEntryStatus:
 		return st

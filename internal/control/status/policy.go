@@ -99,5 +99,6 @@ func sendsTo(rs *model.RouteSet, hosts map[string]bool) bool {
 		}
 	}
 	return slices.ContainsFunc(rs.TLS, func(r model.TLSRoute) bool { return to(r.Destinations) }) ||
-		slices.ContainsFunc(rs.TCP, func(r model.TCPRoute) bool { return to(r.Destinations) })
+		slices.ContainsFunc(rs.TCP, func(r model.TCPRoute) bool { return to(r.Destinations) }) ||
+		slices.ContainsFunc(rs.UDP, func(r model.UDPRoute) bool { return to(r.Destinations) })
 }

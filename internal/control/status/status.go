@@ -112,6 +112,8 @@ func (s *state) of(o *source.Object) Status {
 		return orNil(s.route(o, &k.Spec.CommonRouteSpec))
 	case *gatewayv1.TCPRoute:
 		return orNil(s.route(o, &k.Spec.CommonRouteSpec))
+	case *gatewayv1.UDPRoute:
+		return orNil(s.route(o, &k.Spec.CommonRouteSpec))
 	case *gatewayv1.BackendTLSPolicy:
 		return orNil(s.backendTLSPolicy(o, k))
 	case *networkingv1.Ingress:

@@ -119,6 +119,11 @@ func (c *comparison) trail(s *side, w *model.Workload, name string) string {
 		add(decode.ClusterType, cluster)
 		add(decode.EndpointsType, cluster)
 	}
+	if ln.Datagrams != nil {
+		for _, cl := range ln.Datagrams.Clusters {
+			follow(cl.Cluster)
+		}
+	}
 	for _, ch := range append(slices.Clip(ln.Chains), ln.Default) {
 		if ch == nil {
 			continue

@@ -146,6 +146,9 @@ func targets(set *model.RouteSet) (hosts []string) {
 	for i := range set.TCP {
 		add(set.TCP[i].Destinations)
 	}
+	for i := range set.UDP {
+		add(set.UDP[i].Destinations)
+	}
 	for i := range set.TLS {
 		add(set.TLS[i].Destinations)
 	}

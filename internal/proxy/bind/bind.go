@@ -6,14 +6,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
 	"slices"
 	"sync"
 	"syscall"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/weftmesh/weft/internal/broker"
 	"github.com/weftmesh/weft/internal/proxy/conn"
@@ -33,6 +32,8 @@ type Network struct {
 	Engine *conn.Engine
 	// ListenGatewayPacket opens a gateway's UDP port, which is for HTTP/3.
 	ListenGatewayPacket func(ctx context.Context, address string) (net.PacketConn, error)
+	// ListenGatewayDatagrams opens one for datagrams, which has no port of TCP beside it.
+	ListenGatewayDatagrams func(ctx context.Context, address string) (net.PacketConn, error)
 }
 
 // Complete sets what is nil to the network of this process, and gateways' ports to the broker's where the bootstrap names one.
@@ -45,7 +46,10 @@ func (n *Network) Complete(b *wire.Bootstrap) {
 		n.ListenPacket = lc.ListenPacket
 	}
 	if n.ListenGatewayPacket == nil {
-		n.completePackets(b)
+		n.ListenGatewayPacket = n.gatewayPackets(b, broker.Client.ListenPacket)
+	}
+	if n.ListenGatewayDatagrams == nil {
+		n.ListenGatewayDatagrams = n.gatewayPackets(b, broker.Client.ListenDatagrams)
 	}
 	if n.ListenGateway != nil {
 		return
@@ -71,20 +75,20 @@ func (n *Network) Complete(b *wire.Bootstrap) {
 	}
 }
 
-func (n *Network) completePackets(b *wire.Bootstrap) {
+// gatewayPackets opens UDP ports of gateways: by asking the broker, if the bootstrap names one.
+func (n *Network) gatewayPackets(b *wire.Bootstrap, ask func(broker.Client, uint16) (net.PacketConn, error)) func(context.Context, string) (net.PacketConn, error) {
 	if b.Broker == "" {
-		n.ListenGatewayPacket = func(ctx context.Context, address string) (net.PacketConn, error) {
+		return func(ctx context.Context, address string) (net.PacketConn, error) {
 			return n.ListenPacket(ctx, "udp", address)
 		}
-		return
 	}
 	client := broker.Client{Path: b.Broker}
-	n.ListenGatewayPacket = func(_ context.Context, address string) (net.PacketConn, error) {
+	return func(_ context.Context, address string) (net.PacketConn, error) {
 		a, err := netip.ParseAddrPort(address)
 		if err != nil {
 			return nil, err
 		}
-		return client.ListenPacket(a.Port())
+		return ask(client, a.Port())
 	}
 }
 
@@ -93,9 +97,7 @@ func Dialer(e *conn.Engine, mark int) func(ctx context.Context, network, address
 	if mark == 0 {
 		return e.Dialer(nil)
 	}
-	return e.Dialer(func(fd uintptr) error {
-		return os.NewSyscallError("setsockopt", unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_MARK, mark))
-	})
+	return e.Dialer(func(fd uintptr) error { return setMark(fd, mark) })
 }
 
 // Packets is the Network of a Socket of unix packets, and Gateway of one that is a gateway's port.
@@ -104,7 +106,7 @@ const (
 	Gateway = "gateway"
 )
 
-// Socket is one that is open and may be handed over. Network is "tcp", "udp", "unix" or Gateway; Address is the configured one.
+// Socket is one that is open and may be handed over. Network is "tcp", "udp", "unix", Gateway or Datagrams; Address is the configured one.
 type Socket struct {
 	Network, Address string
 	Conn             syscall.Conn
@@ -202,8 +204,8 @@ func (s *Sockets) Release(address string) error {
 	return s.net.ReleaseGateway(address)
 }
 
-// Forget notes that a listener was closed.
-func (s *Sockets) Forget(l net.Listener) {
+// Forget notes that what it gave out was closed.
+func (s *Sockets) Forget(l io.Closer) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.open = slices.DeleteFunc(s.open, func(o opened) bool { return o.closer == any(l) })

@@ -32,21 +32,24 @@ type Gateways struct {
 	// Gate makes the gate of a port; nil lets all connections in.
 	Gate func() listen.Gate
 	// QUIC makes the server of HTTP/3 of the listener of that name; nil refuses such listeners.
-	QUIC func(name string) QUICServer
+	QUIC func(name string) PacketServer
+	// Datagrams makes the relay of a listener for datagrams; nil refuses such listeners.
+	Datagrams func(name string) PacketServer
 	// Bound hears after each look how many ports are open, and why others are not, by listener.
 	Bound func(open int, failed map[string]string)
 
 	accepting sync.WaitGroup // ends when the ports are closed
+	draining  sync.WaitGroup // ends with the sessions of ports for datagrams that were closed
 
-	mu     sync.Mutex
-	open   map[string]*gatewayPort // by listener name
-	failed map[string]string       // why others are not
-	frozen bool
-	closed bool
-	server []*listen.Server // also of ports that were closed: their connections go on
-	quic   map[string]*quicPort
-	// leaving are the ports of HTTP/3 that were closed and drain.
-	leaving []*quicPort
+	mu      sync.Mutex
+	open    map[string]*gatewayPort // by listener name
+	failed  map[string]string       // why others are not
+	frozen  bool
+	closed  bool
+	server  []*listen.Server // also of ports that were closed: their connections go on
+	packets map[string]*packetPort
+	// leaving are the ports of UDP that were closed and drain.
+	leaving []*packetPort
 }
 
 type gatewayPort struct {
@@ -59,7 +62,7 @@ func (g *Gateways) address(name string) (address string, open bool) {
 	if p := g.open[name]; p != nil {
 		return p.address, true
 	}
-	if p := g.quic[name]; p != nil {
+	if p := g.packets[name]; p != nil {
 		return p.address, true
 	}
 	return "", false
@@ -99,9 +102,9 @@ func (g *Gateways) reconcile(ctx context.Context, want []*conf.Listener) {
 			g.shut(name, port, true)
 		}
 	}
-	for name, port := range g.quic {
-		if l := wanted[name]; l == nil || l.Address.String() != port.address {
-			g.shutQUIC(name, port)
+	for name, port := range g.packets {
+		if !port.fits(wanted[name]) {
+			g.shutPackets(name, port, true)
 		}
 	}
 	failed := map[string]string{}
@@ -117,7 +120,7 @@ func (g *Gateways) reconcile(ctx context.Context, want []*conf.Listener) {
 	}
 	g.failed = failed
 	g.forget()
-	g.Bound(len(g.open)+len(g.quic), failed)
+	g.Bound(len(g.open)+len(g.packets), failed)
 }
 
 // plainListen leaves out what package net and the system call's wrapper put before the cause: the port is named beside it.
@@ -157,8 +160,8 @@ func (g *Gateways) shut(name string, port *gatewayPort, release bool) {
 
 // bind is called with mu held.
 func (g *Gateways) bind(ctx context.Context, l *conf.Listener) error {
-	if l.QUIC {
-		return g.bindQUIC(ctx, l)
+	if l.QUIC || l.Datagrams != nil {
+		return g.bindPackets(ctx, l)
 	}
 	address := l.Address.String()
 	nl, err := g.Sockets.ListenGateway(ctx, address)
@@ -199,8 +202,8 @@ func (g *Gateways) Stop(release bool) {
 	for name, port := range g.open {
 		g.shut(name, port, release)
 	}
-	for name, port := range g.quic {
-		g.shutQUIC(name, port)
+	for name, port := range g.packets {
+		g.shutPackets(name, port, false)
 	}
 }
 
@@ -215,7 +218,7 @@ func (g *Gateways) Connections() int {
 	for _, s := range g.server {
 		n += s.Open()
 	}
-	for _, q := range g.quic {
+	for _, q := range g.packets {
 		n += q.server.Open()
 	}
 	for _, q := range g.leaving {
@@ -232,7 +235,7 @@ func (g *Gateways) Ports() map[string]string {
 	for name, p := range g.open {
 		m[name] = p.Addr().String()
 	}
-	for name, p := range g.quic {
+	for name, p := range g.packets {
 		m[name] = p.LocalAddr().String()
 	}
 	return m
@@ -242,14 +245,16 @@ func (g *Gateways) Ports() map[string]string {
 func (g *Gateways) Cut() {
 	g.mu.Lock()
 	servers := g.server
-	for _, q := range g.leaving {
+	leaving := slices.Clone(g.leaving)
+	g.mu.Unlock()
+	for _, q := range leaving {
 		q.server.Close()
 	}
-	g.mu.Unlock()
 	for _, s := range servers {
 		s.Close()
 	}
 	g.accepting.Wait()
+	g.draining.Wait()
 	for _, s := range servers {
 		s.Wait()
 	}

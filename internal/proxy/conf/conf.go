@@ -48,6 +48,8 @@ type Listener struct {
 	Address netip.AddrPort
 	// QUIC says that the address is a UDP port, for HTTP/3: every chain has TLS and HTTP.
 	QUIC bool
+	// Datagrams says what becomes of what comes to a UDP port that is not for HTTP/3; there are no chains then.
+	Datagrams *Datagrams `json:",omitempty"`
 	// Chains in the order of the message; the most specific match wins, see route.Chain.
 	Chains []*Chain
 	// Default serves connections that no chain matches; nil closes them.
@@ -218,6 +220,19 @@ type TCP struct {
 	AccessLogs []AccessLog // as in HTTP
 	// Tunnel is what the endpoints, which are proxies then, are asked for before bytes are relayed; nil for nothing.
 	Tunnel *Tunnel `json:",omitempty"`
+}
+
+// Datagrams relays what comes to a UDP port. Source: envoy.extensions.filters.udp.udp_proxy.v3.UdpProxyConfig.
+type Datagrams struct {
+	StatPrefix  string
+	Clusters    []WeightedCluster // at least one
+	TotalWeight uint32
+	IdleTimeout time.Duration // of a session; 0 for the default of one minute
+	// RBAC is evaluated at the first datagram of a session, and when the configuration changes.
+	RBAC []*RBAC
+	// HashSource makes the client's address the key of consistent hashing.
+	HashSource bool
+	AccessLogs []AccessLog // as in HTTP
 }
 
 // Tunnel asks a proxy to connect to Target ("host:port"). Source:

@@ -9,6 +9,7 @@ import (
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	proxyprotov3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/proxy_protocol/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	udpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/udp/udp_proxy/v3"
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/weftmesh/weft/internal/proxy/conf"
@@ -48,15 +49,18 @@ func (d *decoder) listener(m *listenerv3.Listener) *conf.Listener {
 	if a := m.GetApiListener(); a != nil {
 		d.at("api_listener", func() { d.apiListener(a, l) })
 	}
-	if l.QUIC {
+	switch {
+	case l.QUIC:
 		d.overQUIC(l)
+	case m.GetUdpListenerConfig() != nil:
+		d.overUDP(m, l)
 	}
 	for i, c := range append(slices.Clone(l.Chains), l.Default) {
 		if c != nil && len(c.Gates) > 0 && (l.QUIC || l.Direction == "outbound") {
 			d.at("filter_chains["+strconv.Itoa(i)+"]", func() { d.fail("limits of connections are for inbound listeners and for gateways by TCP") })
 		}
 	}
-	if len(l.Chains) == 0 && l.Default == nil {
+	if len(l.Chains) == 0 && l.Default == nil && m.GetUdpListenerConfig() == nil {
 		d.fail("has neither api_listener nor filter chains")
 	}
 	return l
@@ -86,8 +90,19 @@ func (d *decoder) bindAddress(m *corev3.Address) netip.AddrPort {
 
 // listenerFilter decodes the PROXY protocol and admits the filters whose work the proxy always does.
 func (d *decoder) listenerFilter(m *listenerv3.ListenerFilter, l *conf.Listener) {
-	switch a := m.GetTypedConfig(); {
-	case string(a.MessageName()) == "envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol":
+	switch a := m.GetTypedConfig(); string(a.MessageName()) {
+	case "envoy.extensions.filters.udp.udp_proxy.v3.UdpProxyConfig":
+		d.only(m, "name", "typed_config")
+		if l.Datagrams != nil {
+			d.fail("comes after a filter that takes all datagrams")
+		}
+		d.typedConfig(a, func() {
+			if v := (&udpv3.UdpProxyConfig{}); d.typed(a, v) {
+				l.Datagrams = d.datagrams(v)
+			}
+		})
+		return
+	case "envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol":
 		d.only(m, "name", "typed_config")
 		d.typedConfig(a, func() {
 			if v := (&proxyprotov3.ProxyProtocol{}); d.typed(a, v) {

@@ -1,8 +1,6 @@
 package decode
 
 import (
-	"math"
-
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	connlimitv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/connection_limit/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
@@ -69,17 +67,7 @@ func (d *decoder) tcp(m *tcpv3.TcpProxy) *conf.TCP {
 	case *tcpv3.TcpProxy_Cluster:
 		t.Clusters, t.TotalWeight = []conf.WeightedCluster{{Cluster: d.clusterName("cluster", c.Cluster), Weight: 1}}, 1
 	case *tcpv3.TcpProxy_WeightedClusters:
-		d.only(c.WeightedClusters, "clusters")
-		sum := uint64(0)
-		each(d, "weighted_clusters.clusters", c.WeightedClusters.GetClusters(), func(w *tcpv3.TcpProxy_WeightedCluster_ClusterWeight) {
-			d.only(w, "name", "weight")
-			t.Clusters = append(t.Clusters, conf.WeightedCluster{Cluster: d.clusterName("name", w.GetName()), Weight: w.GetWeight()})
-			sum += uint64(w.GetWeight())
-		})
-		if sum == 0 || sum > math.MaxUint32 {
-			d.at("weighted_clusters", func() { d.fail("weights add up to %d", sum) })
-		}
-		t.TotalWeight = uint32(sum)
+		d.at("weighted_clusters", func() { t.Clusters, t.TotalWeight = d.weightedClusters("clusters", c.WeightedClusters) })
 	default:
 		d.fail("cluster_specifier: is required")
 	}

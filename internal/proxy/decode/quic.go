@@ -11,12 +11,11 @@ import (
 
 const downstreamQUIC = "envoy.extensions.transport_sockets.quic.v3.QuicDownstreamTransport"
 
-// quicListener makes l one for HTTP/3. UDP is taken for nothing else.
+// quicListener makes l one for HTTP/3, which one for datagrams is not.
 func (d *decoder) quicListener(m *listenerv3.UdpListenerConfig, l *conf.Listener) {
 	// Without effect: the sizes of datagrams and buffers, which are the library's.
 	d.only(m, "downstream_socket_config", "quic_options")
 	if m.GetQuicOptions() == nil {
-		d.fail("quic_options: is required, UDP is taken for HTTP/3 alone")
 		return
 	}
 	d.at("quic_options", func() { d.only(m.GetQuicOptions()) })

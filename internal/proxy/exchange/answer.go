@@ -51,7 +51,12 @@ func (x *Exchange) answerError() {
 	if x.err.Kind == failure.RefusedMethod {
 		x.res.Header.Add("Allow", "") // what CONNECT asks for, a tunnel's end, has no method here (RFC 9110 section 15.5.6)
 	}
-	x.tellAttempts()
+	if x.tellAttempts(); x.matched.Route != nil {
+		x.applyResponse() // what the route says of responses holds for this one, too
+	}
+	if x.err.Kind == failure.NoCluster {
+		x.cors() // it was to come later
+	}
 	text := x.err.Public()
 	if x.d.InMesh() {
 		if x.err.Kind != failure.Denied && x.err.Kind != failure.Injected {
@@ -70,7 +75,6 @@ func (x *Exchange) answerError() {
 		x.answerGRPC(x.grpcFailure(), text)
 		return
 	}
-	x.res.Header.Add("Content-Type", "text/plain")
 	x.answer([]byte(text))
 }
 

@@ -81,7 +81,14 @@ func (x *Exchange) clientFailed(err error) bool {
 // send writes the request. A body that is not in memory follows from a goroutine of its own, so that a response may come
 // before its end.
 func (x *Exchange) send() bool {
-	streams := x.Req.Body.Kind != message.NoBody && (x.body == nil || x.partial) && !x.down.BodyDone()
+	streams := x.streams()
+	whole := streams && !x.partial && x.down.BodyWhole()
+	if whole && x.retries != nil { // what had not all come for readAhead is here now
+		if !x.readAhead() {
+			return false
+		}
+		streams = x.streams()
+	}
 	if streams && !x.welcomeBody() {
 		return false
 	}
@@ -97,7 +104,7 @@ func (x *Exchange) send() bool {
 	}
 	x.unsent = false
 	switch {
-	case streams && (x.partial || !x.down.BodyWhole()):
+	case streams && !whole:
 		x.pumping = startPump(x)
 		return true
 	case streams:
@@ -120,6 +127,11 @@ func (x *Exchange) send() bool {
 		return x.broken("send", err)
 	}
 	return true
+}
+
+// streams reports whether the client's body, or the rest of it, is not in memory.
+func (x *Exchange) streams() bool {
+	return x.Req.Body.Kind != message.NoBody && (x.body == nil || x.partial) && !x.down.BodyDone()
 }
 
 // defaultStall is Envoy's stream idle time-out.

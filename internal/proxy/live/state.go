@@ -489,6 +489,9 @@ func (w *walk) look(k key) *resource {
 }
 
 func (w *walk) listener(ln *conf.Listener) {
+	if ln.Datagrams != nil {
+		w.split(ln.Datagrams.Clusters)
+	}
 	for _, ch := range slices.Concat(ln.Chains, []*conf.Chain{ln.Default}) {
 		if ch == nil {
 			continue

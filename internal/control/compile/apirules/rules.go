@@ -43,6 +43,11 @@ func Check(o *source.Object, say Say) {
 		for i := range k.Spec.Rules {
 			c.backends(k.Spec.Rules[i].BackendRefs, at("spec.rules", i))
 		}
+	case *gatewayv1.UDPRoute:
+		c.route(&k.Spec.CommonRouteSpec, nil)
+		for i := range k.Spec.Rules {
+			c.backends(k.Spec.Rules[i].BackendRefs, at("spec.rules", i))
+		}
 	case *gatewayv1.Gateway:
 		if k.Spec.GatewayClassName == "" {
 			say("MissingField", "spec.gatewayClassName", "use weft or istio to have this mesh serve it", "a class is needed")

@@ -248,8 +248,24 @@ func PortUse(s model.Server) string {
 		return "HTTP"
 	case s.Protocol == model.HTTPS || s.Protocol == model.TLS:
 		return "TLS"
+	case s.Protocol == model.UDP:
+		return "UDP"
 	}
 	return "TCP"
+}
+
+// Collide reports whether two servers with one port number cannot both have it. Ports of UDP are others than those of TCP.
+func Collide(a, b model.Server) bool {
+	x, y := PortUse(a), PortUse(b)
+	if x == "UDP" || y == "UDP" {
+		return x == y
+	}
+	return x != y || x == "TCP"
+}
+
+// TakesUDP reports whether a server of one gateway has HTTP/3 at the port of UDP that a server of another is for.
+func TakesUDP(a *model.Gateway, x model.Server, b *model.Gateway, y model.Server) bool {
+	return a.HTTP3 && x.TerminatesHTTPS() && y.Protocol == model.UDP || b.HTTP3 && y.TerminatesHTTPS() && x.Protocol == model.UDP
 }
 
 // sameProtocol refuses a gateway that opens one port for two protocols.
@@ -262,7 +278,7 @@ func (p *Part) sameProtocol() {
 			uses[s.Port] = i
 			continue
 		}
-		if a, b := PortUse(p.Gateway.Servers[first]), PortUse(s); a != b || a == "TCP" {
+		if a, b := PortUse(p.Gateway.Servers[first]), PortUse(s); Collide(p.Gateway.Servers[first], s) {
 			p.Err("PortCollision", At(p.ServersField(), i)+".port", "use another port", "port %d is opened for %s here and for %s by %s",
 				s.Port, b, a, At(p.ServersField(), first))
 		}

@@ -65,6 +65,17 @@ func (p *Part) listenersHTTP3() {
 		}
 	}
 	p.http3()
+	for _, l := range p.Listeners {
+		switch quic := slices.ContainsFunc(p.Gateway.Servers, func(s model.Server) bool {
+			return s.Port == l.Server.Port && TakesUDP(p.Gateway, s, p.Gateway, l.Server)
+		}); {
+		case l.Refused || l.Server.Protocol != model.UDP:
+		case quic:
+			p.refuseListener(l, ProtocolConflict, ".port", "use another port", "HTTP/3 has port %d of UDP", l.Port)
+		case p.Gateway.ProxyProtocol != model.NoProxyProtocol:
+			p.Info("NoEffect", Key("metadata.annotations", ProxyProtocolAnnotation), "", "datagrams to %s bring no PROXY protocol header", l.Field)
+		}
+	}
 	p.Gateway.Servers = nil
 }
 

@@ -6,10 +6,11 @@ import (
 	"github.com/weftmesh/weft/internal/control/model"
 )
 
-// Names of the Gateway API's kinds whose routes are for connections.
+// Names of the Gateway API's kinds whose routes are for connections, or for datagrams.
 const (
 	TLSRoute = "TLSRoute"
 	TCPRoute = "TCPRoute"
+	UDPRoute = "UDPRoute"
 )
 
 // checkTLSRoute converts a TLSRoute. What server names it is for is known when parents are looked up.
@@ -30,6 +31,15 @@ func (p *Part) checkTCPRoute(r *gatewayv1.TCPRoute) {
 	}
 }
 
+// checkUDPRoute converts a UDPRoute.
+func (p *Part) checkUDPRoute(r *gatewayv1.UDPRoute) {
+	p.apiRoute(&r.Spec.CommonRouteSpec, nil)
+	if p.oneRule(len(r.Spec.Rules)) {
+		const field = "spec.rules[0]"
+		p.Routes.UDP = []model.UDPRoute{{Field: field, Destinations: p.connectionBackends(r.Spec.Rules[0].BackendRefs, field)}}
+	}
+}
+
 // oneRule demands a rule, and warns of others: rules for connections have no conditions, so that the first takes all.
 func (p *Part) oneRule(n int) bool {
 	if n == 0 {
@@ -37,7 +47,7 @@ func (p *Part) oneRule(n int) bool {
 		return false
 	}
 	for i := 1; i < n; i++ {
-		p.Warn("RouteUnreachable", At("spec.rules", i), "use one rule with several backendRefs", "never reached: spec.rules[0] takes every connection")
+		p.Warn("RouteUnreachable", At("spec.rules", i), "use one rule with several backendRefs", "never reached: spec.rules[0] takes everything")
 	}
 	return true
 }
@@ -64,7 +74,10 @@ func (p *Part) connectionBackends(refs []gatewayv1.BackendRef, field string) []m
 
 // Fate says what becomes of what a route of the Gateway API sends to a backend that cannot be used.
 func (p *Part) Fate() string {
-	if p.Kind.Name == TLSRoute || p.Kind.Name == TCPRoute {
+	switch p.Kind.Name {
+	case UDPRoute:
+		return "datagrams for it are dropped"
+	case TLSRoute, TCPRoute:
 		return "connections for it are closed"
 	}
 	return "requests for it get 500"

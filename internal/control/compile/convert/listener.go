@@ -53,13 +53,13 @@ func (p *Part) listeners(list []gatewayv1.Listener) {
 
 var listenerProtocols = map[gatewayv1.ProtocolType]model.Protocol{
 	gatewayv1.HTTPProtocolType: model.HTTP, gatewayv1.HTTPSProtocolType: model.HTTPS, gatewayv1.TLSProtocolType: model.TLS,
-	gatewayv1.TCPProtocolType: model.TCP,
+	gatewayv1.TCPProtocolType: model.TCP, gatewayv1.UDPProtocolType: model.UDP,
 }
 
 func (p *Part) listener(l *gatewayv1.Listener, field string) *APIListener {
 	out := &APIListener{Listener: *l, Field: field}
 	host := "*"
-	if h := OrEmpty(l.Hostname); h != "" && l.Protocol != gatewayv1.TCPProtocolType {
+	if h := OrEmpty(l.Hostname); h != "" && l.Protocol != gatewayv1.TCPProtocolType && l.Protocol != gatewayv1.UDPProtocolType {
 		host = strings.ToLower(h)
 		p.ValidHost(host, field+".hostname", false)
 	}
@@ -68,7 +68,7 @@ func (p *Part) listener(l *gatewayv1.Listener, field string) *APIListener {
 	}
 	protocol, ok := listenerProtocols[l.Protocol]
 	if !ok {
-		p.refuseListener(out, UnsupportedProtocol, ".protocol", "use one of HTTP, HTTPS, TLS, TCP", "protocol %q is not supported", l.Protocol)
+		p.refuseListener(out, UnsupportedProtocol, ".protocol", "use one of HTTP, HTTPS, TLS, TCP, UDP", "protocol %q is not supported", l.Protocol)
 	}
 	out.Server = model.Server{Port: p.ValidPort(uint32(max(l.Port, 0)), field+".port"), Name: string(l.Name), Protocol: protocol,
 		Hosts: []model.GatewayHost{{Host: host}}}
@@ -100,6 +100,8 @@ func RouteKinds(l *gatewayv1.Listener) (kinds []string, invalid []int) {
 		}
 	case model.TCP:
 		kinds = []string{TCPRoute}
+	case model.UDP:
+		kinds = []string{UDPRoute}
 	}
 	if l.AllowedRoutes == nil || len(l.AllowedRoutes.Kinds) == 0 {
 		return kinds, nil
@@ -206,11 +208,10 @@ func Indistinct(a, b *APIListener) (code, why string) {
 	if a.Server.Port != b.Server.Port {
 		return "", ""
 	}
-	x, y := PortUse(a.Server), PortUse(b.Server)
 	switch {
-	case x != y || x == "TCP":
+	case Collide(a.Server, b.Server):
 		return ProtocolConflict, "it uses the same port"
-	case a.Server.Hosts[0] == b.Server.Hosts[0]:
+	case PortUse(a.Server) == PortUse(b.Server) && a.Server.Hosts[0] == b.Server.Hosts[0]:
 		return HostnameConflict, "it has the same port and hostname"
 	}
 	return "", ""

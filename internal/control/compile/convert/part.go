@@ -107,6 +107,8 @@ func Object(o *source.Object, s model.Settings) *Part {
 		p.checkTLSRoute(k)
 	case *gatewayv1.TCPRoute:
 		p.checkTCPRoute(k)
+	case *gatewayv1.UDPRoute:
+		p.checkUDPRoute(k)
 	case *networkingv1.Ingress:
 		p.checkIngress(k)
 	}

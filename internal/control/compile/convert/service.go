@@ -57,6 +57,14 @@ func (p *Part) servicePorts(s *model.Service, svc *corev1.Service) {
 	numbers, names := map[int32]int{}, map[string]int{}
 	for i, port := range svc.Spec.Ports {
 		field := At("spec.ports", i)
+		if port.Protocol == corev1.ProtocolUDP {
+			p.Info("NotTCP", field+".protocol", "let a UDPRoute lead to it from a gateway", "port %d is %s: sidecars leave it alone", port.Port, port.Protocol)
+			if s.UDPPort(uint16(port.Port)) != nil {
+				p.Err("DuplicatePort", field+".port", "", "port %d of UDP is there already", port.Port)
+			}
+			s.UDP = append(s.UDP, model.Port{Number: p.ValidPort(uint32(max(port.Port, 0)), field+".port"), Name: port.Name, Protocol: model.UDP})
+			continue
+		}
 		if port.Protocol != "" && port.Protocol != corev1.ProtocolTCP {
 			p.Info("NotTCP", field+".protocol", "", "port %d is %s and does not pass through the mesh", port.Port, port.Protocol)
 			continue
@@ -80,11 +88,14 @@ func (p *Part) externalName(s *model.Service, svc *corev1.Service) {
 	}
 	s.ExternalName = strings.ToLower(strings.TrimSuffix(svc.Spec.ExternalName, "."))
 	s.External, s.Resolution = true, model.DNS
-	s.Endpoints = []*model.Endpoint{{Address: s.ExternalName, Ports: samePorts(s.Ports), Namespace: s.Namespace, Ready: true}}
+	s.Endpoints = []*model.Endpoint{{Address: s.ExternalName, Ports: samePorts(s.Ports), UDP: samePorts(s.UDP), Namespace: s.Namespace, Ready: true}}
 }
 
 // samePorts maps each port to itself.
 func samePorts(ports []model.Port) map[uint16]uint16 {
+	if len(ports) == 0 {
+		return nil
+	}
 	m := make(map[uint16]uint16, len(ports))
 	for _, p := range ports {
 		m[p.Number] = p.Number

@@ -19,7 +19,7 @@ import (
 
 // plurals of the kinds of the examples, with their versions.
 var plurals = map[string][2]string{
-	"HTTPRoute": {gatewayAPI, "httproutes"}, "GRPCRoute": {gatewayAPI, "grpcroutes"}, "TLSRoute": {gatewayAPI, "tlsroutes"}, "TCPRoute": {gatewayAPI, "tcproutes"},
+	"HTTPRoute": {gatewayAPI, "httproutes"}, "GRPCRoute": {gatewayAPI, "grpcroutes"}, "TLSRoute": {gatewayAPI, "tlsroutes"}, "TCPRoute": {gatewayAPI, "tcproutes"}, "UDPRoute": {gatewayAPI, "udproutes"},
 	"Gateway.k8s": {gatewayAPI, "gateways"}, "ListenerSet": {gatewayAPI, "listenersets"}, "BackendTLSPolicy": {gatewayAPI, "backendtlspolicies"},
 	"ReferenceGrant": {"gateway.networking.k8s.io/v1", "referencegrants"}, "Ingress": {ingressAPI, "ingresses"},
 	"VirtualService": {istioAPI, "virtualservices"}, "DestinationRule": {istioAPI, "destinationrules"}, "Gateway": {istioAPI, "gateways"},

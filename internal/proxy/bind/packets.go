@@ -1,0 +1,138 @@
+package bind
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/weftmesh/weft/internal/proxy/conf"
+)
+
+// PacketServer serves HTTP/3, or relays datagrams, on one socket.
+type PacketServer interface {
+	// Serve serves until Drain or Close is called, or the socket fails.
+	Serve(net.PacketConn) error
+	// Drain takes nothing new and waits for what is under way, until the context ends.
+	Drain(context.Context) error
+	Close() error
+	// Open is the number of connections or sessions.
+	Open() int
+}
+
+// packetPort is an open port of UDP.
+type packetPort struct {
+	net.PacketConn
+	address   string
+	server    PacketServer
+	datagrams bool // rather than HTTP/3
+}
+
+// fits reports whether a port is as the configuration wants it; nil wants none.
+func (p *packetPort) fits(l *conf.Listener) bool {
+	return l != nil && l.Address.String() == p.address && (l.Datagrams != nil) == p.datagrams
+}
+
+// bindPackets is called with mu held.
+func (g *Gateways) bindPackets(ctx context.Context, l *conf.Listener) error {
+	address, name := l.Address.String(), l.Name
+	port := &packetPort{address: address, datagrams: l.Datagrams != nil}
+	open, serve, what := g.Sockets.ListenGatewayPacket, g.QUIC, "HTTP/3"
+	if port.datagrams {
+		open, serve, what = g.Sockets.ListenGatewayDatagrams, g.Datagrams, "datagrams"
+	}
+	if serve == nil {
+		return errors.New("nothing here serves UDP")
+	}
+	pc, err := open(ctx, address)
+	if err != nil {
+		return err
+	}
+	port.PacketConn, port.server = pc, serve(name)
+	if g.packets == nil {
+		g.packets = map[string]*packetPort{}
+	}
+	g.packets[name] = port
+	g.accepting.Go(func() { // ends by shutPackets
+		if err := port.server.Serve(pc); err != nil {
+			g.Log.Error("a gateway's UDP port fails", "listener", name, "error", err)
+		}
+	})
+	g.Log.Info("gateway port bound for "+what, "listener", name, "address", address)
+	return nil
+}
+
+// shutPackets is called with mu held. Requests under way go on. So do sessions of datagrams, unless the port was withdrawn: they are
+// nothing then but what would keep it from being opened anew.
+func (g *Gateways) shutPackets(name string, port *packetPort, withdrawn bool) {
+	delete(g.packets, name)
+	g.leaving = append(g.leaving, port)
+	drain := func() { // ends with the last request or session, or by Cut
+		if err := port.server.Drain(context.Background()); err != nil {
+			g.Log.Debug("a UDP port drains", "listener", name, "error", err)
+		}
+		port.Close()
+		g.Sockets.Forget(port.PacketConn)
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		g.leaving = slices.DeleteFunc(g.leaving, func(p *packetPort) bool { return p == port })
+	}
+	switch {
+	case !port.datagrams:
+		g.accepting.Go(drain)
+	case withdrawn:
+		port.server.Close() // waits for nothing but the sessions' goroutines
+		g.draining.Go(drain)
+	default:
+		g.draining.Go(drain)
+	}
+	g.Log.Info("gateway port closed", "listener", name, "network", "udp", "address", port.address)
+}
+
+// Datagrams is the Network of a Socket that is a gateway's port for datagrams.
+const Datagrams = "gateway-udp"
+
+// ListenGatewayDatagrams opens a gateway's port for datagrams.
+func (s *Sockets) ListenGatewayDatagrams(ctx context.Context, address string) (net.PacketConn, error) {
+	if f := s.take(Datagrams, address); f != nil {
+		defer f.Close()
+		c, err := net.FilePacketConn(f)
+		if err == nil {
+			s.add(Datagrams, address, c)
+		}
+		return c, err
+	}
+	c, err := s.net.ListenGatewayDatagrams(ctx, address)
+	if err == nil && c == nil {
+		err = errors.New("there is no UDP here")
+	}
+	if err != nil {
+		return nil, err
+	}
+	s.add(Datagrams, address, c)
+	return c, nil
+}
+
+// DatagramDialer opens sockets that are connected to an endpoint, with SO_MARK as Dialer does.
+func DatagramDialer(mark int) func(ctx context.Context, to netip.AddrPort) (*net.UDPConn, error) {
+	var d net.Dialer
+	if mark != 0 {
+		d.Control = func(_, _ string, c syscall.RawConn) error {
+			var set error
+			err := c.Control(func(fd uintptr) { set = setMark(fd, mark) })
+			return errors.Join(err, set)
+		}
+	}
+	return func(ctx context.Context, to netip.AddrPort) (*net.UDPConn, error) {
+		return d.DialUDP(ctx, "udp", netip.AddrPort{}, to)
+	}
+}
+
+func setMark(fd uintptr, mark int) error {
+	return os.NewSyscallError("setsockopt", unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_MARK, mark))
+}
