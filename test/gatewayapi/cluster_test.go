@@ -43,7 +43,8 @@ var read = []func() client.ObjectList{
 	func() client.ObjectList { return &gatewayv1.GatewayClassList{} }, func() client.ObjectList { return &gatewayv1.GatewayList{} },
 	func() client.ObjectList { return &gatewayv1.ListenerSetList{} }, func() client.ObjectList { return &gatewayv1.HTTPRouteList{} },
 	func() client.ObjectList { return &gatewayv1.GRPCRouteList{} }, func() client.ObjectList { return &gatewayv1.TLSRouteList{} },
-	func() client.ObjectList { return &gatewayv1.TCPRouteList{} }, func() client.ObjectList { return &gatewayv1.BackendTLSPolicyList{} },
+	func() client.ObjectList { return &gatewayv1.TCPRouteList{} }, func() client.ObjectList { return &gatewayv1.UDPRouteList{} },
+	func() client.ObjectList { return &gatewayv1.BackendTLSPolicyList{} },
 	func() client.ObjectList { return &gatewayv1.ReferenceGrantList{} },
 }
 
@@ -56,7 +57,8 @@ func newCluster(t *testing.T, objects ...client.Object) *cluster {
 	}
 	c := &cluster{t: t}
 	c.Client = fake.NewClientBuilder().WithScheme(s).WithStatusSubresource(&gatewayv1.GatewayClass{}, &gatewayv1.Gateway{}, &gatewayv1.ListenerSet{},
-		&gatewayv1.HTTPRoute{}, &gatewayv1.GRPCRoute{}, &gatewayv1.TLSRoute{}, &gatewayv1.TCPRoute{}, &gatewayv1.BackendTLSPolicy{}).
+		&gatewayv1.HTTPRoute{}, &gatewayv1.GRPCRoute{}, &gatewayv1.TLSRoute{}, &gatewayv1.TCPRoute{}, &gatewayv1.UDPRoute{},
+		&gatewayv1.BackendTLSPolicy{}).
 		WithInterceptorFuncs(interceptor.Funcs{Create: c.create, Update: c.update, Patch: c.patch, Delete: c.delete}).Build()
 	for _, o := range objects {
 		if err := c.Create(context.Background(), o); err != nil {

@@ -76,6 +76,8 @@ func TestConformance(t *testing.T) {
 var past = map[string]string{
 	"HTTPRouteBackendProtocolWebSocket": "dials", "HTTPRouteRequestMirror": "reads the log of a pod", "HTTPRouteRequestMultipleMirrors": "reads the log of a pod",
 	"TCPRouteMultipleRoutesAttachment": "dials", "TCPRouteParentRefAttachAll": "dials", "TCPRouteParentRefPortAndSectionName": "dials",
+	"UDPRoute": "dials", "UDPRouteMultipleRoutesAttachment": "dials", "UDPRouteParentRefAttachAllListeners": "dials",
+	"UDPRouteParentRefPortAndSectionName": "dials", "UDPRouteReferenceGrant": "dials", "UDPRouteWeightedRouting": "dials",
 	"TCPRouteReferenceGrant": "dials", "TCPRouteWeightedRouting": "dials", "TLSRouteHostnameIntersection": "dials",
 	"TLSRouteInvalidBackendRefNonexistent": "dials", "TLSRouteInvalidBackendRefUnknownKind": "dials",
 	"TLSRouteMixedTerminationSameNamespace": "dials", "TLSRouteSimpleSameNamespace": "dials", "TLSRouteTerminateSimpleSameNamespace": "dials",
@@ -87,7 +89,7 @@ func quick() config.TimeoutConfig {
 	return config.TimeoutConfig{CreateTimeout: all, DeleteTimeout: all, GetTimeout: all, GatewayMustHaveAddress: all, GatewayMustHaveCondition: all,
 		GatewayStatusMustHaveListeners: all, GatewayListenersMustHaveConditions: all, ListenerSetMustHaveCondition: all,
 		ListenerSetListenersMustHaveConditions: all, GWCMustBeAccepted: all, HTTPRouteMustNotHaveParents: all, HTTPRouteMustHaveCondition: all,
-		TLSRouteMustHaveCondition: all, TCPRouteMustHaveCondition: all, RouteMustHaveParents: all, ManifestFetchTimeout: all,
+		TLSRouteMustHaveCondition: all, TCPRouteMustHaveCondition: all, UDPRouteMustHaveCondition: all, RouteMustHaveParents: all, ManifestFetchTimeout: all,
 		MaxTimeToConsistency: all, NamespacesMustBeReady: all, RequestTimeout: all, LatestObservedGenerationSet: all, DefaultTestTimeout: all,
 		DefaultPollInterval: 10 * time.Millisecond, RequiredConsecutiveSuccesses: 1}
 }
