@@ -30,6 +30,40 @@ func TestHangUpWhileWaitingReachesTheApplication(t *testing.T) {
 	eventually(t, "flag", func() bool { return client.logged("/slow", " 0 DC downstream_remote_disconnect") })
 }
 
+// A client that still waits when the proxy's drain time is over has not gone away, nor has the endpoint.
+func TestCutOffAtTheEndOfDrainingIsTheMeshs(t *testing.T) {
+	client, server := pair(t)
+	arrived := make(chan struct{}, 2)
+	server.serve(9080, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/body" {
+			io.WriteString(w, "some")
+			w.(http.Flusher).Flush()
+		}
+		arrived <- struct{}{}
+		<-r.Context().Done()
+	}))
+	for _, path := range []string{"/waits", "/body"} {
+		c, err := client.Dial(t.Context(), netip.MustParseAddrPort(vip+":9080"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		io.WriteString(c, "GET "+path+" HTTP/1.1\r\nHost: reviews:9080\r\n\r\n")
+		<-arrived
+		if path == "/body" {
+			if _, err := io.ReadFull(c, make([]byte, len("HTTP/1.1 200 OK"))); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	client.kill()
+	for path, status := range map[string]string{"/waits": " 0 ", "/body": " 200 "} {
+		if !client.logged(path, status+"LR downstream_local_disconnect", "its time for draining is over") {
+			t.Errorf("%s: %s", path, client.log.String())
+		}
+	}
+}
+
 func TestHangUpEndsAnInjectedDelay(t *testing.T) {
 	client, server := pair(t)
 	server.serve(9080, hello("reviews"))

@@ -407,6 +407,13 @@ func TestAdminPagesForThisMachineOnly(t *testing.T) {
 func TestDrainOfInboundOnly(t *testing.T) {
 	client, server := pair(t)
 	server.serve(9080, hello("reviews"))
+	for _, path := range []string{"/drain_listeners?inboundonl", "/drain?inboundonly", "/quitquitquit?now", "/drain_listeners?inbound%"} {
+		w := httptest.NewRecorder()
+		client.proxy.Handler().ServeHTTP(w, fromHere("POST", path))
+		if w.Code != 400 || client.proxy.closing(true) || client.proxy.closing(false) {
+			t.Errorf("%s: %d %s", path, w.Code, w.Body)
+		}
+	}
 	for _, path := range []string{"/drain_listeners?inboundonly", "/drain_listeners"} {
 		w := httptest.NewRecorder()
 		client.proxy.Handler().ServeHTTP(w, fromHere("POST", path))

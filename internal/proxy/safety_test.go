@@ -617,6 +617,70 @@ func TestPOSTIsRetriedWhereTheApplicationNeverSawIt(t *testing.T) {
 	}
 }
 
+// What an application took on a new connection and did not answer may have been acted on: it comes again only where the policy names
+// that case.
+func TestUnansweredIsSentAgainOnlyWhereAsked(t *testing.T) {
+	client, server := pair(t)
+	var seen atomic.Int64
+	server.rawHTTP(9080, func(_ net.Conn, r *http.Request) bool {
+		io.Copy(io.Discard, r.Body)
+		seen.Add(1)
+		return false
+	})
+	c := client.client()
+	for _, p := range []struct {
+		on   conf.RetryOn
+		want int64
+	}{{istioRetries().On, 1}, {conf.OnConnectFailure, 1}, {conf.OnReset, 3}, {conf.OnGatewayError, 3}} {
+		r := forwardTo("reviews")
+		r.Forward.Retry = istioRetries()
+		r.Forward.Retry.On = p.on
+		client.knows("reviews", 9080, r)
+		for _, method := range []string{"GET", "PUT", "DELETE"} {
+			seen.Store(0)
+			status, _, _ := client.do(c, method, "http://reviews:9080/", strings.NewReader("body"))
+			if status != 503 || seen.Load() != p.want {
+				t.Errorf("%s, policy %b: status %d, sent %d times, want %d", method, p.on, status, seen.Load(), p.want)
+			}
+		}
+	}
+}
+
+// A kept connection that ends as the next request comes is no answer to that request: it goes on a new one, whatever the policy, and
+// that one's end counts.
+func TestKeptConnectionThatEndedIsMadeUpForOnce(t *testing.T) {
+	client, server := pair(t)
+	var seen atomic.Int64
+	var mu sync.Mutex
+	carried := map[net.Conn]bool{}
+	server.rawHTTP(9080, func(c net.Conn, r *http.Request) bool {
+		seen.Add(1)
+		mu.Lock()
+		again := carried[c]
+		carried[c] = true
+		mu.Unlock()
+		if again || r.URL.Path == "/never" {
+			return false
+		}
+		_, err := io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nhere")
+		return err == nil
+	})
+	r := forwardTo("reviews")
+	r.Forward.Retry = &conf.Retry{On: conf.OnConnectFailure, Attempts: 2, BackOff: time.Millisecond}
+	client.knows("reviews", 9080, r)
+	c := client.client()
+	for _, want := range []struct {
+		path   string
+		status int
+		sent   int64
+	}{{"/", 200, 1}, {"/", 200, 2}, {"/never", 503, 2}, {"/never", 503, 1}} {
+		seen.Store(0)
+		if status, _, _ := client.get(c, "http://reviews:9080"+want.path); status != want.status || seen.Load() != want.sent {
+			t.Errorf("%s: status %d, sent %d times, want %d, %d", want.path, status, seen.Load(), want.status, want.sent)
+		}
+	}
+}
+
 func TestGETIsRetriedWhereTheApplicationBrokeOff(t *testing.T) {
 	m := newMesh(t)
 	client := m.pod("productpage", "10.0.0.1", nil)
@@ -632,6 +696,7 @@ func TestGETIsRetriedWhereTheApplicationBrokeOff(t *testing.T) {
 	client.cluster("reviews", 9080, dying, up)
 	r := forwardTo("reviews")
 	r.Forward.Retry = istioRetries()
+	r.Forward.Retry.On |= conf.OnReset
 	client.knows("reviews", 9080, r)
 	c := client.client()
 	for range 20 {

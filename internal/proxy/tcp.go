@@ -189,6 +189,8 @@ func (s *stream) carry() {
 		s.fail(failure.TunnelIdle, "relay", err)
 	case errors.Is(err, errOutlived):
 		s.fail(failure.Outlived, "relay", err)
+	case s.p.ctx.Err() != nil:
+		s.fail(failure.CutOff, "relay", failure.ErrCutOff)
 	case errors.As(err, &r) && r.Side == relay.Downstream:
 		s.fail(failure.ClientGone, "relay", r.Err)
 	case errors.As(err, &r):

@@ -129,7 +129,7 @@ virtual_hosts:
 			}
 		}
 		w.differ("what may have been acted on is not sent again: its method is not idempotent", "POST /.*")
-		w.differ("a connection that ends without an answer before GET: another one is tried, whatever the policy", "/.* x-fail: (close|reset|503 close 500).*")
+		w.differ("a kept connection that ends without an answer before GET: a new one is tried once, whatever the policy", "/.* x-fail: (close|reset|503 close 500).*")
 		w.differ("a server that changes the protocol unasked is not believed", ".*x-fail: 101")
 		w.differ("which endpoint is the first is each proxy's choice", ".*/half/.*")
 		w.differ("the attempts are told with every failure", "/(idle0|max)/ .*")

@@ -3,6 +3,7 @@
 package admin
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -64,7 +65,7 @@ func Handler(f *Facts) http.Handler {
 	mux := http.NewServeMux()
 	for _, p := range f.pages() {
 		serve := p.serve
-		if takes, ok := parameters[p.path]; ok {
+		if takes, ok := parameters[p.path]; ok || p.method == "POST " {
 			serve = taking(p.path, takes, serve)
 		}
 		if p.local {
@@ -122,10 +123,12 @@ func (f *Facts) pages() []page {
 	}
 }
 
-// parameters are those that pages with any take. Others are refused, so that nobody believes a page chosen from that is whole.
+// parameters are those that pages with any take. Others are refused, there and by the pages that act: nobody shall believe a page
+// chosen from that is whole, and a mistyped word shall not do more than was asked for.
 var parameters = map[string][]string{
 	"/clusters":         {"format"},
 	"/config_dump":      {"include_eds", "name_regex", "resource"},
+	"/drain_listeners":  {"graceful", "inboundonly"}, // graceful is the only way that there is
 	"/listeners":        {"format"},
 	"/logging":          {"level"},
 	"/metrics":          {"filter", "usedonly"},
@@ -136,9 +139,13 @@ var parameters = map[string][]string{
 // taking refuses parameters that a page does not take.
 func taking(path string, takes []string, serve http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		for _, name := range slices.Sorted(maps.Keys(r.URL.Query())) {
+		if err := r.ParseForm(); err != nil {
+			http.Error(w, "parameters that cannot be read: "+err.Error(), http.StatusBadRequest)
+			return
+		}
+		for _, name := range slices.Sorted(maps.Keys(r.Form)) {
 			if !slices.Contains(takes, name) {
-				http.Error(w, fmt.Sprintf("%s has no parameter %q; it takes %s", path, name, strings.Join(takes, ", ")), http.StatusBadRequest)
+				http.Error(w, fmt.Sprintf("%s has no parameter %q; it takes %s", path, name, cmp.Or(strings.Join(takes, ", "), "none")), http.StatusBadRequest)
 				return
 			}
 		}
@@ -212,7 +219,7 @@ func (f *Facts) drain(w http.ResponseWriter, r *http.Request) {
 }
 
 func (f *Facts) drainListeners(w http.ResponseWriter, r *http.Request) {
-	f.Drain(r.URL.Query().Has("inboundonly"))
+	f.Drain(r.Form.Has("inboundonly"))
 	fmt.Fprintln(w, "OK")
 }
 

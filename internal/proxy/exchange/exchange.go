@@ -188,6 +188,9 @@ func (x *Exchange) fail(k failure.Kind, op string, cause error) bool {
 
 // gone ends the exchange because its client cannot be heard or told anything any more. err is what was noticed of that.
 func (x *Exchange) gone(op string, err error) bool {
+	if x.p.ctx.Err() != nil {
+		return x.fail(failure.CutOff, op, failure.ErrCutOff) // it was we who closed the connection
+	}
 	if c, ok := x.down.(interface{ Err() error }); ok {
 		if own := c.Err(); own != nil {
 			err = own

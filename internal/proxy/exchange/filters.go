@@ -79,9 +79,6 @@ func (x *Exchange) delay() bool {
 	if x.down.Pause(x.p.ctx, x.fault.Delay, x.Req.Body.Kind == message.NoBody) {
 		return true
 	}
-	if err := x.p.ctx.Err(); err != nil {
-		return x.fail(failure.ClientGone, "injected delay", err)
-	}
 	return x.gone("injected delay", errHungUp)
 }
 

@@ -27,6 +27,9 @@ func (x *Exchange) connect() bool {
 	}
 	x.tried = now
 	err := x.open(now, deadline)
+	if err != nil && x.p.ctx.Err() != nil {
+		return x.gone("connect", err)
+	}
 	if err != nil {
 		x.err = failure.Unreached(err)
 		x.reportUnreached(err)
@@ -160,6 +163,9 @@ func (x *Exchange) answering() {
 
 // broken ends the attempt because the connection failed.
 func (x *Exchange) broken(op string, err error) bool {
+	if x.p.ctx.Err() != nil {
+		return x.gone(op, err)
+	}
 	x.err = failure.Unanswered(op, err)
 	x.err.Late = x.status != 0
 	if x.err.Kind == failure.UpstreamTimeout {

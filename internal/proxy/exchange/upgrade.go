@@ -51,6 +51,8 @@ func (x *Exchange) tunnelEnded(err error) {
 	var e *relay.Error
 	switch {
 	case err == nil:
+	case x.p.ctx.Err() != nil:
+		x.gone("tunnel", err)
 	case errors.Is(err, relay.ErrIdle):
 		x.fail(failure.Stalled, "tunnel", relay.ErrIdle)
 	case errors.As(err, &e) && e.Side == relay.Downstream:

@@ -71,6 +71,7 @@ const (
 	Outlived
 	SlowHead
 	NotTaken
+	CutOff
 )
 
 // kinds is the one place where failures become status codes and Envoy's response flags and details. Details in braces say why the
@@ -120,6 +121,7 @@ var kinds = [...]struct {
 	SlowHead:          {OfClient, 408, "-", "request_header_timeout", false, "the request's head took too long"},
 	NotTaken:          {OfMesh, 421, "NR", "filter_chain_not_found", false, "this connection is not taken here any more: connect again"},
 	Outlived:          {OfMesh, 0, "DT", "max_duration_timeout", false, ""},
+	CutOff:            {OfMesh, 0, "LR", "downstream_local_disconnect", false, ""},
 	Unroutable:        {OfMesh, 502, "NR", "outbound_refused", false, "the mesh does not know this destination, and its policy refuses unknown ones"},
 }
 
@@ -286,6 +288,8 @@ func Departed(op string, err error) *Error {
 }
 
 var (
+	// ErrCutOff is the cause of CutOff.
+	ErrCutOff   = errors.New("the proxy ends, and its time for draining is over")
 	ErrStalled  = errors.New("nothing passed for the idle time of streams")
 	errTimedOut = errors.New("no complete answer in time")
 	errClosed   = errors.New("the endpoint closed the connection")

@@ -133,7 +133,7 @@ func hasFlag(flags, name string) bool {
 
 // flagOrder is the order in which Envoy writes several flags.
 // Source: envoy/stream_info/stream_info.h, CoreResponseFlag.
-var flagOrder = [...]string{"UH", "UT", "UR", "UF", "UC", "UO", "NR", "DI", "FI", "RL", "RLSE", "DC", "URX", "SI", "DPE", "UPE", "NC", "OM", "DR"}
+var flagOrder = [...]string{"UH", "UT", "LR", "UR", "UF", "UC", "UO", "NR", "DI", "FI", "RL", "RLSE", "DC", "URX", "SI", "DPE", "UPE", "NC", "OM", "DR"}
 
 // JoinFlags gives the flags of a set in Envoy's order.
 func JoinFlags(set []string) string {

@@ -266,9 +266,8 @@ func (p *Part) apiRetry(r *gatewayv1.HTTPRouteRetry, field string, out *model.HT
 		}
 		on = append(on, strconv.Itoa(int(code)))
 	}
-	if len(on) > 0 {
-		out.Retries.RetryOn = strings.Join(append(on, "connect-failure", "refused-stream", "reset-before-request"), ",")
-	}
+	// Who asks for retries is to get them on all that may happen to a connection, as the Gateway API says.
+	out.Retries.RetryOn = strings.Join(append(on, "connect-failure", "reset", "refused-stream", "reset-before-request"), ",")
 }
 
 // apiDuration reads a duration in the Gateway API's form.

@@ -1,5 +1,6 @@
 // Package retry decides whether a failed attempt is made again. The rule above every policy: a request that may have been
-// acted on is not sent a second time, unless its method or an idempotency key says that this does no harm.
+// acted on is not sent a second time, unless its method or an idempotency key says that this does no harm. And even then only for
+// a condition that says so: a failure to connect is none once a connection was there.
 package retry
 
 import (
@@ -65,10 +66,9 @@ func Wanted(p *conf.Retry, a *Attempt, repeatable bool) bool {
 		return true // Envoy counts an upstream that does not answer as one that answered 503
 	case a.Unsent:
 		return on&(conf.OnConnectFailure|conf.OnReset|conf.OnResetBeforeRequest|conf.OnRefusedStream) != 0
-	case a.TimedOut, a.Begun && a.Status == 0: // half a head, or none that can be read: nothing of it was passed on
-		return on&conf.OnReset != 0
 	}
-	return on&(conf.OnReset|conf.OnConnectFailure) != 0
+	// It was sent, and no answer came of which anything was passed on: the endpoint may have acted on it.
+	return on&conf.OnReset != 0
 }
 
 // limited reports whether a rate limit of the upstream's proxy turned the request away. Such answers ask for less, not for more:

@@ -18,8 +18,12 @@ func TestWanted(t *testing.T) {
 		want       bool
 	}{
 		{"refused connection, POST", istio, Attempt{Unsent: true}, false, true},
-		{"reset after sending, GET", istio, Attempt{}, true, true},
-		{"reset after sending, POST", istio, Attempt{}, false, false},
+		{"broken off after sending, GET", istio | conf.OnResetBeforeRequest, Attempt{}, true, false},
+		{"broken off after sending, GET, connect-failure", conf.OnConnectFailure, Attempt{}, true, false},
+		{"broken off after sending, GET, reset", conf.OnReset, Attempt{}, true, true},
+		{"broken off after sending, GET, gateway-error", conf.OnGatewayError, Attempt{}, true, true},
+		{"broken off after sending, POST, reset", conf.OnReset, Attempt{}, false, false},
+		{"broken off after sending, POST", istio, Attempt{}, false, false},
 		{"POST even by explicit policy", conf.On5xx, Attempt{}, false, false},
 		{"POST answered 503", istio, Attempt{Status: 503, Begun: true}, false, false},
 		{"GET answered 503", istio, Attempt{Status: 503, Begun: true}, true, true},
@@ -35,8 +39,9 @@ func TestWanted(t *testing.T) {
 		{"conflict", conf.OnRetriable4xx, Attempt{Status: 409, Begun: true}, true, true},
 		{"grpc unavailable", istio, Attempt{Status: 200, GRPC: 14, Begun: true}, true, true},
 		{"503 as the workload could not be reached, POST", conf.OnConnectFailure, Attempt{Status: 503, Begun: true, Unsent: true}, false, true},
-		{"503 as the workload broke off, GET", conf.OnConnectFailure, Attempt{Status: 503, Begun: true, Unanswered: true}, true, true},
-		{"503 as the workload broke off, POST", conf.OnConnectFailure, Attempt{Status: 503, Begun: true, Unanswered: true}, false, false},
+		{"503 as the workload broke off, GET", conf.OnConnectFailure, Attempt{Status: 503, Begun: true, Unanswered: true}, true, false},
+		{"503 as the workload broke off, GET, reset", conf.OnReset, Attempt{Status: 503, Begun: true, Unanswered: true}, true, true},
+		{"503 as the workload broke off, POST", conf.OnReset, Attempt{Status: 503, Begun: true, Unanswered: true}, false, false},
 		{"fine", istio, Attempt{Status: 200, GRPC: -1, Begun: true}, true, false},
 	} {
 		p := &conf.Retry{On: c.on, StatusCodes: []int{503}}
