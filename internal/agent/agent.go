@@ -22,6 +22,7 @@ import (
 
 	"github.com/weftmesh/weft/internal/ca/client"
 	"github.com/weftmesh/weft/internal/ca/keyfile"
+	"github.com/weftmesh/weft/internal/failover"
 	"github.com/weftmesh/weft/internal/identity"
 	"github.com/weftmesh/weft/internal/unixsocket"
 	"github.com/weftmesh/weft/internal/wire"
@@ -41,6 +42,7 @@ type Agent struct {
 	options   Options // these are set once
 	dir       string  // absolute
 	authority *client.Client
+	controls  *failover.Replicas // connects with the certificate
 	listener  net.Listener
 	ready     chan struct{}
 	once      sync.Once
@@ -73,8 +75,10 @@ func (a *Agent) open() (err error) {
 	if a.listener, err = unixsocket.Listen(filepath.Join(a.dir, socketFile)); err != nil {
 		return err
 	}
+	asked := failover.New(b.Controls(), new(net.Dialer).DialContext)
+	a.controls = failover.New(b.Controls(), a.dial)
 	a.authority, err = client.New(client.Options{
-		Control: b.Control, TrustDomain: b.TrustDomain, Roots: []byte(b.Roots), StateDir: b.StateDir, Log: a.options.Log, Changed: a.renewed,
+		Control: asked.First(), Dial: asked.DialNext, TrustDomain: b.TrustDomain, Roots: []byte(b.Roots), StateDir: b.StateDir, Log: a.options.Log, Changed: a.renewed,
 		ID:    identity.ID{TrustDomain: b.TrustDomain, Namespace: b.Node.Namespace, ServiceAccount: b.Node.ServiceAccount},
 		Token: func() (string, error) { return b.Token, nil },
 	})

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"io"
 	"net"
-	"strings"
 	"sync"
 	"time"
 )
@@ -33,7 +32,8 @@ func (a *Agent) serve(ctx context.Context) error {
 }
 
 // lead waits for a certificate, connects with it, and copies bytes both ways until one side ends. The control plane ends a
-// connection with the certificate that was shown on it; the client then makes another, with the newest.
+// connection with the certificate that was shown on it; the client then makes another, with the newest, to another replica: this one
+// may be ill, and if it is not, all have their share anyhow.
 func (a *Agent) lead(ctx context.Context, c net.Conn) {
 	defer c.Close()
 	select {
@@ -41,7 +41,7 @@ func (a *Agent) lead(ctx context.Context, c net.Conn) {
 	case <-ctx.Done():
 		return
 	}
-	up, err := a.dial(ctx)
+	up, address, err := a.connect(ctx)
 	if err != nil {
 		a.options.Log.Warn("the control plane cannot be reached", "control", a.options.Bootstrap.Control, "error", err)
 		return
@@ -59,15 +59,18 @@ func (a *Agent) lead(ctx context.Context, c net.Conn) {
 		})
 	}
 	copying.Wait()
+	a.controls.Leave(address)
 }
 
-func (a *Agent) dial(ctx context.Context) (net.Conn, error) {
+// connect goes to the control plane's replica whose turn it is, or to the next one that takes us.
+func (a *Agent) connect(ctx context.Context) (conn net.Conn, address string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, dialTime)
 	defer cancel()
-	network, address := "tcp", a.options.Bootstrap.Control
-	if path, ok := strings.CutPrefix(address, "unix://"); ok {
-		network, address = "unix", path
-	}
+	return a.controls.Dial(ctx)
+}
+
+// dial makes a connection on which the certificate was shown.
+func (a *Agent) dial(ctx context.Context, network, address string) (net.Conn, error) {
 	raw, err := new(net.Dialer).DialContext(ctx, network, address)
 	if err != nil {
 		return nil, err

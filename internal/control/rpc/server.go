@@ -162,13 +162,13 @@ func (s *Server) accept(ctx context.Context, g *errgroup.Group, l net.Listener) 
 			continue
 		}
 		pause = 5 * time.Millisecond
-		g.Go(func() error { s.greet(ctx, c); return nil })
+		stranger := s.strange.add(func() { _ = c.Close() })
+		g.Go(func() error { s.greet(ctx, c, stranger); return nil })
 	}
 }
 
 // greet makes a connection one of TLS and hands it to the workers.
-func (s *Server) greet(ctx context.Context, raw net.Conn) {
-	stranger := s.strange.add(func() { _ = raw.Close() })
+func (s *Server) greet(ctx context.Context, raw net.Conn, stranger *stranger) {
 	sock := newSocket(raw)
 	t := tls.Server(sock, s.tls)
 	handshake, cancel := context.WithTimeout(ctx, s.options.HandshakeTimeout)

@@ -18,6 +18,9 @@ func TestStrangersMakeRoom(t *testing.T) {
 	r := newRig(t, Options{MaxStrangers: most, HandshakeTimeout: time.Hour})
 	member := r.raw().greet()
 	member.headers(1, fields(request...))
+	if _, err := member.framer.ReadFrame(); err != nil { // from here on the server knows who it is
+		t.Fatal(err)
+	}
 	var all []net.Conn
 	for i := range 5 * most {
 		c, err := net.Dial("tcp", r.address)

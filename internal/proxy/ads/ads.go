@@ -18,6 +18,8 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/structpb"
 
@@ -73,6 +75,8 @@ type Client struct {
 	handler Handler
 	opts    Options
 	wake    chan struct{} // has room for one: the wanted set changed
+
+	warned string // the reason that was warned of last; Run's
 
 	mu     sync.Mutex
 	wanted map[string]map[string]*subscription // type, name
@@ -198,7 +202,7 @@ func (c *Client) Run(ctx context.Context) error {
 			return ctx.Err()
 		}
 		c.handler.Disconnected(err)
-		c.opts.Log.Debug("ads: stream ended", "error", err)
+		c.ended(err)
 		if answered {
 			pause = c.opts.FirstRetry
 		}
@@ -209,6 +213,20 @@ func (c *Client) Run(ctx context.Context) error {
 		// Without this the connection would wait for its own, longer back-off.
 		c.conn.ResetConnectBackoff()
 	}
+}
+
+// ended logs why a stream ended. That the control plane is away or asks for a new connection is nothing to warn of; anything else is, once
+// until it is for another reason.
+func (c *Client) ended(err error) {
+	level := slog.LevelDebug
+	switch reason := status.Convert(err).Message(); status.Code(err) {
+	case codes.OK, codes.Unavailable, codes.Canceled, codes.Unauthenticated, codes.DeadlineExceeded:
+	default:
+		if reason != c.warned && !errors.Is(err, errEnded) {
+			level, c.warned = slog.LevelWarn, reason
+		}
+	}
+	c.opts.Log.Log(context.Background(), level, "ads: stream ended", "error", err)
 }
 
 func sleep(ctx context.Context, d time.Duration) error {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -123,6 +124,14 @@ func set(s *adstest.Server, names ...string) {
 		ms[n] = &endpointv3.ClusterLoadAssignment{ClusterName: n}
 	}
 	s.Set(ms)
+}
+
+// TestLargeResource gets what is more than gRPC's clients take by default.
+func TestLargeResource(t *testing.T) {
+	s, r := adstest.New(t), newRecorder()
+	s.Set(map[string]proto.Message{"large": &endpointv3.ClusterLoadAssignment{ClusterName: strings.Repeat("x", 9<<20)}})
+	start(t, s, r).Subscribe(endpointsType, "large")
+	r.await(t, "+large", 1)
 }
 
 func TestSubscribe(t *testing.T) {

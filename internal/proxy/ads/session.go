@@ -34,10 +34,14 @@ type session struct {
 // resumes says nothing; ours sends the stream's head at least, others need not.
 const acceptAfter = time.Second
 
+// maxMessage bounds what the control plane may send at once, in bytes; a table of 100,000 routes has some 20 MiB. With gRPC's own bound,
+// 4 MiB, a table that is larger would cut the proxy off from everything, since it would be sent the same again and again.
+const maxMessage = 512 << 20
+
 // session opens a stream and serves it until it breaks. answered says whether the server took it.
 func (c *Client) session(ctx context.Context) (answered bool, err error) {
 	ctx, cancel := context.WithCancel(ctx)
-	st, err := c.client().DeltaAggregatedResources(ctx)
+	st, err := c.client().DeltaAggregatedResources(ctx, grpc.MaxCallRecvMsgSize(maxMessage))
 	if err != nil {
 		cancel()
 		return false, err

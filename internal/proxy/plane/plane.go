@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/credentials"
 
 	"github.com/weftmesh/weft/internal/ca/client"
+	"github.com/weftmesh/weft/internal/failover"
 	"github.com/weftmesh/weft/internal/identity"
 	"github.com/weftmesh/weft/internal/proxy/live"
 	"github.com/weftmesh/weft/internal/wire"
@@ -32,10 +33,10 @@ type Plane struct {
 // Run does. Where shared is set another process writes to the state directory until Own.
 func New(b *wire.Bootstrap, dial func(ctx context.Context, network, address string) (net.Conn, error), log *slog.Logger, shared bool) (*Plane, error) {
 	d := &disk{yielded: shared}
-	all := newReplicas(b.Controls(), dial)
+	all := failover.New(b.Controls(), dial)
 	authority, err := client.New(client.Options{
-		Control: all.addresses[0], TrustDomain: b.TrustDomain, Roots: []byte(b.Roots), StateDir: b.StateDir, Store: d.store("identity"), Log: log,
-		Dial:  newReplicas(b.Controls(), dial).dialNext,
+		Control: all.First(), TrustDomain: b.TrustDomain, Roots: []byte(b.Roots), StateDir: b.StateDir, Store: d.store("identity"), Log: log,
+		Dial:  failover.New(b.Controls(), dial).DialNext,
 		ID:    identity.ID{TrustDomain: b.TrustDomain, Namespace: b.Node.Namespace, ServiceAccount: b.Node.ServiceAccount},
 		Token: func() (string, error) { return b.Token, nil },
 	})
@@ -43,7 +44,7 @@ func New(b *wire.Bootstrap, dial func(ctx context.Context, network, address stri
 		return nil, err
 	}
 	t := &transport{replicas: all}
-	conn, err := grpc.NewClient("passthrough:///"+strings.TrimPrefix(all.addresses[0], "unix://"),
+	conn, err := grpc.NewClient("passthrough:///"+strings.TrimPrefix(all.First(), "unix://"),
 		grpc.WithTransportCredentials(credentials.NewTLS(authority.ControlTLS("h2"))),
 		grpc.WithContextDialer(t.connect), grpc.WithStreamInterceptor(t.intercept))
 	if err != nil {
@@ -80,7 +81,7 @@ func (c *Plane) Run(ctx context.Context) error {
 // transport gives each stream a connection of its own. The control plane believes the certificate of the connection, and ends
 // the stream when that one expires: a new stream over the old connection would show the old certificate again, for ever.
 type transport struct {
-	replicas *replicas
+	replicas *failover.Replicas
 
 	mu   sync.Mutex
 	conn net.Conn // the newest
@@ -88,7 +89,7 @@ type transport struct {
 }
 
 func (t *transport) connect(ctx context.Context, _ string) (net.Conn, error) {
-	c, address, err := t.replicas.dial(ctx)
+	c, address, err := t.replicas.Dial(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -104,7 +105,7 @@ func (t *transport) drop() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.conn != nil {
-		t.replicas.leave(t.to)
+		t.replicas.Leave(t.to)
 		t.conn.Close()
 		t.conn = nil
 	}

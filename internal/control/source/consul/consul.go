@@ -105,6 +105,7 @@ func (s *Source) Run(ctx context.Context, publish func(source.Change)) error {
 type run struct {
 	*Source
 	services map[string]*service
+	others   map[string]string // those without ServiceEntry, and who has it
 	followed sync.WaitGroup
 }
 
@@ -115,10 +116,12 @@ type service struct {
 	told  chan struct{} // closed when its instances are known
 }
 
-// take follows the services that are named, and no others.
+// take follows the services that are named and have a ServiceEntry, and no others.
 func (r *run) take(ctx context.Context, names map[string][]string) {
+	served, others := choose(names)
+	r.leaveOut(others)
 	for name, one := range r.services {
-		if _, there := names[name]; !there {
+		if !served[name] {
 			one.stop()
 			<-one.ended
 			r.reads(healthPath + name)
@@ -126,7 +129,7 @@ func (r *run) take(ctx context.Context, names map[string][]string) {
 			r.intake.Update(nil, []source.Key{r.key(name)})
 		}
 	}
-	for name := range names {
+	for name := range served {
 		if r.services[name] != nil {
 			continue
 		}
@@ -141,6 +144,22 @@ func (r *run) take(ctx context.Context, names map[string][]string) {
 	}
 }
 
+// leaveOut says which services have no ServiceEntry, and which other service has it.
+func (r *run) leaveOut(others map[string]string) {
+	var came []source.Arrival
+	var gone []source.Key
+	for name, first := range others {
+		came = append(came, r.other(name, first))
+	}
+	for name := range r.others {
+		if others[name] == "" {
+			gone = append(gone, r.otherKey(name))
+		}
+	}
+	r.others = others
+	r.intake.Update(came, gone)
+}
+
 func (r *run) follow(ctx context.Context, name string, one *service) {
 	var once sync.Once
 	r.poll(ctx, healthPath+name, func(body []byte) error {
@@ -151,14 +170,25 @@ func (r *run) follow(ctx context.Context, name string, one *service) {
 		if ctx.Err() != nil {
 			return nil
 		}
-		if len(all) == 0 { // about to leave the catalog
-			r.intake.Update(nil, []source.Key{r.key(name)})
-		} else {
-			r.intake.Update([]source.Arrival{r.arrival(name, all)}, nil)
-		}
+		r.takeInstances(name, all)
 		once.Do(func() { close(one.told) })
 		return nil
 	})
+}
+
+// takeInstances takes all that Consul knows of a service's.
+func (r *run) takeInstances(name string, all []instance) {
+	kept, findings := r.callable(name, all)
+	if len(kept) == 0 { // about to leave the catalog, or nothing that could be called
+		r.intake.Update(nil, []source.Key{r.key(name)})
+		if len(findings) > 0 {
+			r.intake.Update([]source.Arrival{{Key: r.key(name), Findings: findings}}, nil)
+		}
+		return
+	}
+	a := r.arrival(name, kept)
+	a.Findings = append(findings, a.Findings...)
+	r.intake.Update([]source.Arrival{a}, nil)
 }
 
 // Where Consul tells its services, and the instances of one.

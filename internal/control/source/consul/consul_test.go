@@ -20,6 +20,7 @@ import (
 	networking "istio.io/client-go/pkg/apis/networking/v1"
 
 	"github.com/weftmesh/weft/internal/control/compile"
+	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/control/source"
 	"github.com/weftmesh/weft/internal/control/source/sourcetest"
 )
@@ -138,6 +139,79 @@ func TestHealth(t *testing.T) {
 	l.Await(t, "")
 	if f := l.Last().Findings; len(f) > 0 {
 		t.Errorf("got %v", f)
+	}
+}
+
+// awaitTold waits until the findings have these codes.
+func awaitTold(t *testing.T, l *sourcetest.Listener, want string) {
+	t.Helper()
+	l.AwaitThat(t, "findings "+want, func() bool {
+		var codes []string
+		for _, f := range l.Last().Findings {
+			codes = append(codes, f.Code)
+		}
+		return strings.Join(codes, " ") == want
+	})
+}
+
+// TestNames: of services that would have the same ServiceEntry one has it, with its own instances alone; each of the others is told.
+func TestNames(t *testing.T) {
+	s := start(t)
+	s.register(t, "under", "my_api", "under", "passing")
+	l := sourcetest.Listen(t, s.place(t))
+	l.Await(t, "my-api=under")
+	s.register(t, "hyphen", "my-api", "hyphen", "passing")
+	s.register(t, "capital", "My-Api", "capital", "passing")
+	l.Await(t, "my-api=hyphen")
+	awaitTold(t, l, "NameTaken NameTaken")
+	key := source.Key{Group: source.GroupNetworking, Kind: "ServiceEntry", Namespace: "default", Name: "my-api"}
+	if e := l.Get(key).Kube.(*networking.ServiceEntry); len(e.Spec.Endpoints) != 1 {
+		t.Errorf("services are mixed: %v", &e.Spec)
+	}
+	var told []string
+	for _, f := range l.Last().Findings {
+		told = append(told, f.File+" "+f.Message)
+	}
+	for i, name := range []string{"My-Api", "my_api"} {
+		if len(told) != 2 || !strings.Contains(told[i], "consul:"+name+" ") || !strings.Contains(told[i], `"my-api"`) {
+			t.Errorf("got %q", told)
+		}
+	}
+	s.put(t, "/v1/agent/service/deregister/hyphen", nil)
+	l.Await(t, "my-api=capital")
+	awaitTold(t, l, "NameTaken")
+	s.put(t, "/v1/agent/service/deregister/capital", nil)
+	l.Await(t, "my-api=under")
+	awaitTold(t, l, "")
+}
+
+// TestWithoutPort: an instance without port is left out and told, and the others are followed on.
+func TestWithoutPort(t *testing.T) {
+	s := start(t)
+	s.register(t, "a1", "a", "1", "passing")
+	l := sourcetest.Listen(t, s.place(t))
+	l.Await(t, "a=1")
+	s.put(t, "/v1/agent/service/register", map[string]any{"ID": "a2", "Name": "a", "Address": "10.0.0.2"})
+	l.Await(t, "a=1")
+	awaitTold(t, l, "InstanceWithoutPort")
+	if f := l.Last().Findings[0]; f.Severity != model.Warning || f.File != "consul:a" || !strings.Contains(f.Message, "a2 (port 0)") {
+		t.Errorf("got %v", f)
+	}
+	s.register(t, "a1", "a", "3", "passing")
+	l.Await(t, "a=3")
+	awaitTold(t, l, "InstanceWithoutPort")
+	s.put(t, "/v1/agent/service/deregister/a1", nil)
+	l.Await(t, "")
+	awaitTold(t, l, "InstanceWithoutPort")
+	s.put(t, "/v1/agent/service/deregister/a2", nil)
+	awaitTold(t, l, "")
+}
+
+// TestChoice: who has a name does not depend on any order.
+func TestChoice(t *testing.T) {
+	served, others := choose(map[string][]string{"x_y": nil, "X-Y": nil, "x-y": nil, "b_c": nil, "B-C": nil, "d": nil})
+	if got, want := fmt.Sprint(served, others), "map[B-C:true d:true x-y:true] map[X-Y:x-y b_c:B-C x_y:x-y]"; got != want {
+		t.Errorf("got %s, want %s", got, want)
 	}
 }
 

@@ -3,12 +3,14 @@ package consul
 import (
 	"cmp"
 	"encoding/json"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/util/validation"
 
+	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/control/source"
 )
 
@@ -20,6 +22,7 @@ type instance struct {
 	}
 	Service struct {
 		ID      string
+		Service string // its name; Consul gives the instances of names that differ only by case together
 		Address string
 		Port    int
 		Tags    []string
@@ -86,6 +89,82 @@ func objectName(name string) string {
 	}, strings.ToLower(name)), "-.")
 }
 
+// choose splits the services by whether they have a ServiceEntry of their own. Of those that would have the same one, that one has it
+// which is written as the entry is, or else the first by name; it is given for each of the others.
+func choose(names map[string][]string) (served map[string]bool, others map[string]string) {
+	by := map[string]string{}
+	for name := range names {
+		o := objectName(name)
+		if before, there := by[o]; !there || name == o || before != o && name < before {
+			by[o] = name
+		}
+	}
+	served, others = make(map[string]bool, len(by)), map[string]string{}
+	for name := range names {
+		if first := by[objectName(name)]; first == name {
+			served[name] = true
+		} else {
+			others[name] = first
+		}
+	}
+	return served, others
+}
+
+// otherKey is that of what there is to say of a service without ServiceEntry. No entry has it: a service that is written as its entry
+// is has one.
+func (s *Source) otherKey(name string) source.Key {
+	k := s.key(name)
+	k.Name = name
+	return k
+}
+
+// other says that a service has no ServiceEntry, because a first one has it.
+func (s *Source) other(name, first string) source.Arrival {
+	k := s.otherKey(name)
+	return source.Arrival{Key: k, Findings: []model.Finding{{
+		Severity: model.Error, Code: "NameTaken", Object: model.Ref{Kind: k.Kind, Namespace: k.Namespace, Name: k.Name}, File: origin(name),
+		Message: fmt.Sprintf("the service is left out: the service %q has the ServiceEntry %s already", first, objectName(name)),
+		Hint:    "give the services names that differ by more than case and by hyphens for other characters",
+	}}}
+}
+
+// origin is how findings call the place of a service.
+func origin(name string) string { return Layer + ":" + name }
+
+// maxPort is the highest that there is.
+const maxPort = 1<<16 - 1
+
+// callable leaves the instances of a service that have a port, and says which have none. Those of other services are not among them.
+func (s *Source) callable(name string, all []instance) (kept []instance, findings []model.Finding) {
+	var without []string
+	for _, in := range all {
+		switch {
+		case in.Service.Service != "" && in.Service.Service != name:
+		case in.Service.Port < 1 || in.Service.Port > maxPort:
+			without = append(without, fmt.Sprintf("%s (port %d)", cmp.Or(in.Service.ID, in.address()), in.Service.Port))
+		default:
+			kept = append(kept, in)
+		}
+	}
+	if len(without) == 0 {
+		return kept, nil
+	}
+	slices.Sort(without)
+	n, more := len(without), ""
+	if n > maxNamed {
+		without, more = without[:maxNamed], fmt.Sprintf(" and %d more", n-maxNamed)
+	}
+	k := s.key(name)
+	return kept, []model.Finding{{
+		Severity: model.Warning, Code: "InstanceWithoutPort", Object: model.Ref{Kind: k.Kind, Namespace: k.Namespace, Name: k.Name}, File: origin(name),
+		Message: "instances without a port from 1 to 65535 are left out: " + strings.Join(without, ", ") + more,
+		Hint:    "register them with their port",
+	}}
+}
+
+// maxNamed bounds the instances that a finding names.
+const maxNamed = 5
+
 // arrival makes the ServiceEntry of a service. The port that clients name is the lowest of the instances'; the meta "protocol" says
 // what is spoken there, and is found out where it is not given.
 func (s *Source) arrival(name string, all []instance) source.Arrival {
@@ -129,5 +208,5 @@ func (s *Source) arrival(name string, all []instance) source.Arrival {
 		"metadata": object{"name": objectName(name), "namespace": s.options.Namespace},
 		"spec":     spec,
 	})
-	return source.DecodeArrival(s.key(name), source.Origin{Layer: Layer, File: "consul:" + name}, text, s.options.Check).Placeless()
+	return source.DecodeArrival(s.key(name), source.Origin{Layer: Layer, File: origin(name)}, text, s.options.Check).Placeless()
 }

@@ -1,4 +1,5 @@
-package plane
+// Package failover connects to one of the control plane's addresses, and to another where that one fails.
+package failover
 
 import (
 	"context"
@@ -11,9 +12,9 @@ import (
 	"time"
 )
 
-// replicas are the control plane's addresses. Each proxy has an order of its own, so that proxies spread over them, and those of one
+// Replicas are the control plane's addresses. Each proxy has an order of its own, so that proxies spread over them, and those of one
 // that dies spread over the rest. It stays with one as long as that one serves it.
-type replicas struct {
+type Replicas struct {
 	addresses []string // shuffled; set once
 	dialer    func(ctx context.Context, network, address string) (net.Conn, error)
 
@@ -24,14 +25,15 @@ type replicas struct {
 // dialTime is how long a replica among several is waited for: one whose machine has died does not answer at all.
 const dialTime = 3 * time.Second
 
-func newReplicas(addresses []string, dial func(ctx context.Context, network, address string) (net.Conn, error)) *replicas {
-	r := &replicas{addresses: append([]string(nil), addresses...), dialer: dial}
+// New takes addresses as "host:port" or "unix:///path"; dial connects to one, with network "tcp" or "unix".
+func New(addresses []string, dial func(ctx context.Context, network, address string) (net.Conn, error)) *Replicas {
+	r := &Replicas{addresses: append([]string(nil), addresses...), dialer: dial}
 	rand.Shuffle(len(r.addresses), func(i, j int) { r.addresses[i], r.addresses[j] = r.addresses[j], r.addresses[i] })
 	return r
 }
 
-// dial connects to the replica whose turn it is, or else to the next one that can be reached.
-func (r *replicas) dial(ctx context.Context) (conn net.Conn, address string, err error) {
+// Dial connects to the replica whose turn it is, or else to the next one that can be reached.
+func (r *Replicas) Dial(ctx context.Context) (conn net.Conn, address string, err error) {
 	var errs []error
 	for range r.addresses {
 		address := r.current()
@@ -43,12 +45,12 @@ func (r *replicas) dial(ctx context.Context) (conn net.Conn, address string, err
 		if ctx.Err() != nil {
 			break
 		}
-		r.leave(address)
+		r.Leave(address)
 	}
 	return nil, "", errors.Join(errs...)
 }
 
-func (r *replicas) dialOne(ctx context.Context, address string) (net.Conn, error) {
+func (r *Replicas) dialOne(ctx context.Context, address string) (net.Conn, error) {
 	if len(r.addresses) > 1 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, dialTime)
@@ -60,24 +62,27 @@ func (r *replicas) dialOne(ctx context.Context, address string) (net.Conn, error
 	return r.dialer(ctx, "tcp", address)
 }
 
-// dialNext is dial for single calls: the next one goes to another replica, so that one which takes connections and fails at its work
+// DialNext is Dial for single calls: the next one goes to another replica, so that one which takes connections and fails at its work
 // holds up nobody.
-func (r *replicas) dialNext(ctx context.Context, _, _ string) (net.Conn, error) {
-	conn, address, err := r.dial(ctx)
+func (r *Replicas) DialNext(ctx context.Context, _, _ string) (net.Conn, error) {
+	conn, address, err := r.Dial(ctx)
 	if err == nil {
-		r.leave(address)
+		r.Leave(address)
 	}
 	return conn, err
 }
 
-func (r *replicas) current() string {
+// First is where Dial begins at first.
+func (r *Replicas) First() string { return r.addresses[0] }
+
+func (r *Replicas) current() string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.addresses[r.next]
 }
 
-// leave gives the turn to the replica after one, unless it is another's already.
-func (r *replicas) leave(address string) {
+// Leave gives the turn to the replica after one, unless it is another's already.
+func (r *Replicas) Leave(address string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.addresses[r.next] == address {
