@@ -2,6 +2,7 @@ package cli
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -31,7 +32,7 @@ that "weft up" follows.`,
   kustomize build . | weft apply -f -`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			docs, err := readDocuments(files, c.InOrStdin())
+			docs, err := readDocuments(c.Context(), files, c.InOrStdin())
 			if err != nil {
 				return err
 			}
@@ -77,7 +78,7 @@ func (s *session) deleteCommand() *cobra.Command {
 			}
 			req := api.ChangeRequest{All: all}
 			var err error
-			if req.Documents, err = readDocuments(files, c.InOrStdin()); err != nil {
+			if req.Documents, err = readDocuments(c.Context(), files, c.InOrStdin()); err != nil {
 				return err
 			}
 			if len(args) == 1 || len(args)+len(files) == 0 && !all {
@@ -131,14 +132,45 @@ func (s *session) printFindings(fs []api.Finding) {
 	}
 }
 
+// interruptible reads until ctx ends: a pipe or a terminal may have nothing to say for ever.
+func interruptible(ctx context.Context, read func() ([]byte, error)) ([]byte, error) {
+	type answer struct {
+		raw []byte
+		err error
+	}
+	answers := make(chan answer, 1)
+	go func() { // ends with what it reads, or the process
+		raw, err := read()
+		answers <- answer{raw, err}
+	}()
+	select {
+	case a := <-answers:
+		return a.raw, a.err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// readInput reads a file, or standard input for "-".
+func readInput(ctx context.Context, path string, stdin io.Reader) ([]byte, error) {
+	if path != "-" {
+		return interruptible(ctx, func() ([]byte, error) { return os.ReadFile(path) })
+	}
+	raw, err := interruptible(ctx, func() ([]byte, error) { return io.ReadAll(stdin) })
+	if err != nil {
+		return nil, fmt.Errorf("standard input: %w", err)
+	}
+	return raw, nil
+}
+
 // readDocuments reads files, the YAML and JSON files of folders, and standard input.
-func readDocuments(paths []string, stdin io.Reader) ([]api.Document, error) {
+func readDocuments(ctx context.Context, paths []string, stdin io.Reader) ([]api.Document, error) {
 	var docs []api.Document
 	for _, p := range paths {
 		if p == "-" {
-			raw, err := io.ReadAll(stdin)
+			raw, err := readInput(ctx, p, stdin)
 			if err != nil {
-				return nil, fmt.Errorf("standard input: %w", err)
+				return nil, err
 			}
 			docs = append(docs, api.Document{Name: "-", Content: raw})
 			continue
@@ -148,7 +180,7 @@ func readDocuments(paths []string, stdin io.Reader) ([]api.Document, error) {
 			return nil, err
 		}
 		for _, f := range files {
-			raw, err := os.ReadFile(f)
+			raw, err := readInput(ctx, f, nil)
 			if err != nil {
 				return nil, err
 			}

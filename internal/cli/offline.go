@@ -2,6 +2,7 @@ package cli
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -38,7 +39,7 @@ count as if they ran. The exit code is 1 if there are findings of --fail-on or w
 			if failOn != api.SeverityError && failOn != api.SeverityWarning {
 				return &usageError{fmt.Errorf("--fail-on %q: want error or warning", failOn)}
 			}
-			docs, err := readTree(args, recursive, c.InOrStdin())
+			docs, err := readTree(c.Context(), args, recursive, c.InOrStdin())
 			if err != nil {
 				return err
 			}
@@ -189,9 +190,9 @@ func sarif(fs []api.Finding) map[string]any {
 }
 
 // readTree is readDocuments, with the folders in folders if wanted.
-func readTree(paths []string, recursive bool, stdin interface{ Read([]byte) (int, error) }) ([]api.Document, error) {
+func readTree(ctx context.Context, paths []string, recursive bool, stdin interface{ Read([]byte) (int, error) }) ([]api.Document, error) {
 	if !recursive {
-		return readDocuments(paths, stdin)
+		return readDocuments(ctx, paths, stdin)
 	}
 	var files []string
 	for _, p := range paths {
@@ -217,7 +218,7 @@ func readTree(paths []string, recursive bool, stdin interface{ Read([]byte) (int
 	if len(files) == 0 {
 		return nil, fmt.Errorf("%s: hold no .yaml, .yml or .json file", strings.Join(paths, ", "))
 	}
-	return readDocuments(files, stdin)
+	return readDocuments(ctx, files, stdin)
 }
 
 func isManifest(name string) bool {
@@ -295,11 +296,11 @@ traffic, limits that are used up. A Deployment that is changed counts as if its 
 }
 
 func (s *session) diffFiles(c *cobra.Command, from, to []string, o offline.Options) (api.DiffReply, error) {
-	before, err := readDocuments(from, c.InOrStdin())
+	before, err := readDocuments(c.Context(), from, c.InOrStdin())
 	if err != nil {
 		return api.DiffReply{}, err
 	}
-	after, err := readDocuments(to, c.InOrStdin())
+	after, err := readDocuments(c.Context(), to, c.InOrStdin())
 	if err != nil {
 		return api.DiffReply{}, err
 	}
@@ -309,7 +310,7 @@ func (s *session) diffFiles(c *cobra.Command, from, to []string, o offline.Optio
 func (s *session) diffRunning(c *cobra.Command, files, deleted []string, namespace string) (api.DiffReply, error) {
 	req := api.DiffRequest{Color: s.out.color}
 	var err error
-	if req.Documents, err = readDocuments(files, c.InOrStdin()); err != nil {
+	if req.Documents, err = readDocuments(c.Context(), files, c.InOrStdin()); err != nil {
 		return api.DiffReply{}, err
 	}
 	for _, d := range deleted {
@@ -327,7 +328,7 @@ func (s *session) diffRunning(c *cobra.Command, files, deleted []string, namespa
 
 // explainFiles answers from files alone.
 func (s *session) explainFiles(c *cobra.Command, files []string, req api.ExplainRequest) (api.ExplainReply, error) {
-	docs, err := readDocuments(files, c.InOrStdin())
+	docs, err := readDocuments(c.Context(), files, c.InOrStdin())
 	if err != nil {
 		return api.ExplainReply{}, err
 	}
@@ -335,7 +336,7 @@ func (s *session) explainFiles(c *cobra.Command, files []string, req api.Explain
 }
 
 // readBeside reads files and folders whose names are relative to a file's folder.
-func readBeside(file string) func([]string) ([]api.Document, error) {
+func readBeside(ctx context.Context, file string) func([]string) ([]api.Document, error) {
 	return func(paths []string) ([]api.Document, error) {
 		at := make([]string, len(paths))
 		for i, p := range paths {
@@ -343,14 +344,18 @@ func readBeside(file string) func([]string) ([]api.Document, error) {
 				at[i] = filepath.Join(filepath.Dir(file), p)
 			}
 		}
-		return readDocuments(at, strings.NewReader(""))
+		return readDocuments(ctx, at, strings.NewReader(""))
 	}
 }
 
-// testFiles finds files of tests: those that are named, and in folders, and the folders in them, those that end in _test.yaml,
+// testFiles finds files of tests: those that are named, - for standard input, and in folders, and the folders in them, those that end in _test.yaml,
 // _test.yml or _test.txtar.
 func testFiles(paths []string) (files []string, err error) {
 	for _, p := range paths {
+		if p == "-" {
+			files = append(files, p)
+			continue
+		}
 		info, err := os.Stat(p)
 		if err != nil {
 			return nil, err

@@ -1,8 +1,10 @@
 package cli
 
 import (
+	"context"
 	"encoding/xml"
 	"fmt"
+	"io"
 	"os"
 	"regexp"
 	"strings"
@@ -19,11 +21,12 @@ func (s *session) testCommand() *cobra.Command {
 	var run, junit, format string
 	var verbose bool
 	c := &cobra.Command{
-		Use:   "test FILE|DIR...",
+		Use:   "test FILE|DIR|-...",
 		Short: "Check what files of tests expect of routes and policies, without a mesh",
 		Long: `Check what files of tests expect of routes and policies, without a mesh: where a request goes, what
 is changed on the way, who is let in. docs/testing.md describes the files. In folders, and the
-folders in them, they are those that end in _test.yaml, _test.yml or _test.txtar.
+folders in them, they are those that end in _test.yaml, _test.yml or _test.txtar. Standard input (-)
+is a file in the current folder.
 The exit code is 1 if a test fails or a file cannot be read.`,
 		Example: `  weft test examples/bookinfo/test
   weft test -v --run jason routes_test.yaml
@@ -41,7 +44,10 @@ The exit code is 1 if a test fails or a file cannot be read.`,
 			var all []expect.Result
 			done := s.out.working("testing " + plural(len(files), "file"))
 			for _, f := range files {
-				results, err := testFile(f, only, s.out.color)
+				results, err := testFile(c.Context(), f, c.InOrStdin(), only, s.out.color)
+				if c.Context().Err() != nil {
+					return c.Context().Err()
+				}
 				if err != nil {
 					results = []expect.Result{{Name: f, File: f, Line: 1, Error: err.Error()}}
 				}
@@ -63,14 +69,14 @@ The exit code is 1 if a test fails or a file cannot be read.`,
 	return c
 }
 
-// testFile runs the tests of a file. An archive holds its tests in the file tests.yaml, and objects beside it.
-func testFile(file string, only *regexp.Regexp, color bool) ([]expect.Result, error) {
-	data, err := os.ReadFile(file)
+// testFile runs the tests of a file, or of standard input. An archive holds its tests in the file tests.yaml, and objects beside it.
+func testFile(ctx context.Context, file string, stdin io.Reader, only *regexp.Regexp, color bool) ([]expect.Result, error) {
+	data, err := readInput(ctx, file, stdin)
 	if err != nil {
 		return nil, err
 	}
-	read := readBeside(file)
-	if strings.HasSuffix(file, ".txtar") {
+	read := readBeside(ctx, file)
+	if strings.HasSuffix(file, ".txtar") || file == "-" && len(txtar.Parse(data).Files) > 0 {
 		var inside []api.Document
 		tests := false
 		for _, f := range txtar.Parse(data).Files {

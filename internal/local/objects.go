@@ -140,11 +140,28 @@ func (o objects) Delete(ctx context.Context, req api.ChangeRequest) (api.ChangeR
 	}
 	results, err := c.Delete(ctx, keys)
 	if errors.Is(err, source.ErrNotFound) {
-		return api.ChangeReply{}, &api.NotFoundError{Message: err.Error(), Hint: "weft get lists the objects and where they are from"}
+		return api.ChangeReply{}, &api.NotFoundError{Message: err.Error(), Hint: notDeleted(err)}
 	} else if err != nil {
 		return api.ChangeReply{}, unavailable(err)
 	}
 	return reply(results, nil), nil
+}
+
+// notDeleted says what to do about an object that cannot be deleted.
+func notDeleted(err error) string {
+	var not *source.NotAppliedError
+	if !errors.As(err, &not) || not.Object.Origin.Layer != source.LayerRuntime {
+		return "weft get lists the objects and where they are from"
+	}
+	k := not.Object.Key()
+	if labels := not.Object.GetLabels(); k.Kind != "Service" || len(labels) != 1 || labels["app"] != k.Name { // as runtime.ProgramSpec makes them
+		return "end its program with weft delete program NAME, or remove its workload from the files or objects that name it; weft ps lists what runs"
+	}
+	command := "weft delete program " + k.Name
+	if k.Namespace != source.DefaultNamespace {
+		command += " -n " + k.Namespace
+	}
+	return "it is of a program that was run: " + command
 }
 
 // unavailable says so of a control plane that ended meanwhile.

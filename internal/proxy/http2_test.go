@@ -597,6 +597,82 @@ func TestBodiesThatStandStillAreCutOff(t *testing.T) {
 	})
 }
 
+// received counts what comes on connections, and these.
+type received struct {
+	net.Listener
+	conns, bytes atomic.Int64
+}
+
+type receivedConn struct {
+	net.Conn
+	of *received
+}
+
+func (l *received) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	l.conns.Add(1)
+	return receivedConn{c, l}, err
+}
+
+func (c receivedConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	c.of.bytes.Add(int64(n))
+	return n, err
+}
+
+// TestABodyThatIsNotReadHoldsUpNoOther: a server of Go gives all streams of a connection 1 MiB together.
+func TestABodyThatIsNotReadHoldsUpNoOther(t *testing.T) {
+	m := newMesh(t)
+	client := m.pod("frontend", "10.0.0.1", nil)
+	server := client.bare("10.0.0.2")
+	nl, err := server.Listen(netip.MustParseAddrPort("10.0.0.2:9080"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, release := &received{Listener: nl}, make(chan struct{})
+	s := &http.Server{Protocols: speaks(2), Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/stall" {
+			<-release
+		}
+		n, err := io.Copy(io.Discard, r.Body)
+		fmt.Fprint(w, n, " ", err)
+	})}
+	done := make(chan struct{})
+	go func() { defer close(done); s.Serve(l) }() // ends with the server
+	t.Cleanup(func() { s.Close(); <-done })
+	client.config.publish(func(s *conf.Snapshot, _ map[string]*conf.Target) {
+		c := meshCluster("web", 9080, server)
+		c.Transports, c.Speaks = []conf.TransportMatch{{}}, conf.HTTP2
+		s.Clusters["web"] = c
+	})
+	client.knows("web", 9080, forwardTo("web"))
+	c := client.clientOf(2)
+	post := func(path string, size int64) string {
+		_, text, _ := client.do(c, "POST", "http://web:9080"+path, io.LimitReader(zeros{}, size))
+		return text
+	}
+	stalled := make(chan string)
+	go func() { stalled <- post("/stall", 4<<20) }() // ends below
+	eventually(t, "a full connection", func() bool { return l.bytes.Load() > 1<<20 })
+	begun := time.Now()
+	for i := range 12 {
+		size := int64(1000 * i)
+		if got, want := post("/", size), fmt.Sprint(size, " <nil>"); got != want {
+			t.Fatalf("beside a body that is not read: %q, want %q", got, want)
+		}
+	}
+	if took := time.Since(begun); took > 10*time.Second {
+		t.Errorf("others took %s", took)
+	}
+	if n := l.conns.Load(); n != 2 {
+		t.Errorf("%d connections", n)
+	}
+	close(release)
+	if got := <-stalled; got != "4194304 <nil>" {
+		t.Errorf("the first body: %q", got)
+	}
+}
+
 // TestMirrorsAndRivalsOfStreams makes several calls of HTTP/2 for one request.
 func TestMirrorsAndRivalsOfStreams(t *testing.T) {
 	m := newMesh(t)

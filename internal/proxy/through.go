@@ -62,7 +62,7 @@ func (s *stream) calling(ctx context.Context, deadline time.Time) (side.Call, er
 	v := s.cluster.Conf.Speaks
 	if v == conf.HTTP2 || v == conf.ByALPN && s.to.TLS && !s.to.Pool.HTTP1Only() {
 		c := &side.Call2{}
-		err := c.Lease(ctx, s.to.Pool, deadline, s.p.opt.Now)
+		err := c.Lease(ctx, s.to.Pool, deadline, true, s.p.opt.Now)
 		if err == nil {
 			return c, nil
 		}

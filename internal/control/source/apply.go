@@ -79,8 +79,8 @@ func (s *Set) DryRun(objects []*Object) ([]Result, []model.Finding, error) {
 	return results, findings, nil
 }
 
-// Delete removes applied objects, all or none. ErrNotFound (wrapped, naming the object, and the file when it is written in one)
-// when one is not in the store.
+// Delete removes applied objects, all or none. ErrNotFound (wrapped, naming the object) when one is not in the store; a
+// NotAppliedError when it is another source's.
 func (s *Set) Delete(keys []Key) ([]Result, error) {
 	if s.layers.Applied == nil {
 		return nil, errors.New("delete: no store")
@@ -95,22 +95,29 @@ func (s *Set) Delete(keys []Key) ([]Result, error) {
 		return results, err
 	}
 	for _, k := range keys {
-		if o := s.Snapshot().Get(k); o != nil && o.Origin.Layer == LayerFile {
-			return nil, &writtenError{o}
+		if o := s.Snapshot().Get(k); o != nil && o.Origin.Layer != LayerApplied {
+			return nil, &NotAppliedError{o}
 		}
 	}
 	return nil, err
 }
 
-// writtenError says where an object is written that cannot be deleted, since it was not applied.
-type writtenError struct{ object *Object }
+// NotAppliedError says where an object is from that cannot be deleted, since it was not applied.
+type NotAppliedError struct{ Object *Object }
 
-func (e *writtenError) Error() string {
-	o := e.object
-	return fmt.Sprintf("%s was not applied: it is written in %s, line %d, and ends when it is removed there", o.Key(), o.Origin.File, o.Origin.Line)
+func (e *NotAppliedError) Error() string {
+	o := e.Object
+	switch o.Origin.Layer {
+	case LayerFile:
+		return fmt.Sprintf("%s was not applied: it is written in %s, line %d, and ends when it is removed there", o.Key(), o.Origin.File, o.Origin.Line)
+	case LayerRuntime:
+		return fmt.Sprintf("%s was not applied: it stands for what runs in the mesh, and ends with that", o.Key())
+	}
+	return fmt.Sprintf("%s was not applied: it is from %s, and ends when it is removed there", o.Key(), o.Origin.Layer)
 }
 
-func (e *writtenError) Unwrap() error { return ErrNotFound }
+// Unwrap gives ErrNotFound.
+func (e *NotAppliedError) Unwrap() error { return ErrNotFound }
 
 // judge gives what objects that are to be applied have to answer for, as they would be with what the other sources say of them.
 func (s *Set) judge(objects []*Object) []model.Finding {

@@ -132,6 +132,10 @@ func TestSetOverlays(t *testing.T) {
 	if !errors.Is(err, ErrNotFound) || !strings.Contains(err.Error(), "a.yaml, line 9") {
 		t.Errorf("delete of a file's object: %v", err)
 	}
+	_, err = s.Delete([]Key{{Kind: "Pod", Namespace: "default", Name: "p"}})
+	if not := (*NotAppliedError)(nil); !errors.As(err, &not) || !errors.Is(err, ErrNotFound) || !strings.Contains(err.Error(), "what runs in the mesh") {
+		t.Errorf("delete of the runtime's object: %v", err)
+	}
 }
 
 func TestRuntimeRefusesUnknownTypes(t *testing.T) {

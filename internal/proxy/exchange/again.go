@@ -82,7 +82,7 @@ func (x *Exchange) outcome(ok bool) retry.Attempt {
 		a.Status, a.GRPC, a.Begun, a.Header = x.res.Status, x.grpcStatus(), true, &x.res.Header
 		a.Unsent, a.Unanswered = x.toldBy(UnsentHeader), x.toldBy(UnansweredHeader)
 	} else {
-		a.TimedOut = x.err.Kind == failure.UpstreamTimeout || x.err.Kind == failure.TryTimeout
+		a.TimedOut = x.err.Kind == failure.UpstreamTimeout || x.err.Kind == failure.TryTimeout || x.err.Kind == failure.UpstreamStalled
 	}
 	return a
 }

@@ -54,7 +54,7 @@ func (x *Exchange) open(now, deadline time.Time) error {
 		if x.hedges() {
 			c = &side.Call2{} // there may be several at a time
 		}
-		err := c.Lease(ctx, pool, deadline, x.p.Now)
+		err := c.Lease(ctx, pool, deadline, x.Req.Body.Kind != message.NoBody || x.Req.Upgrade != "", x.p.Now)
 		if err == nil {
 			x.call = c
 			x.Req.Scheme = x.to.Scheme(x.Req.Scheme)

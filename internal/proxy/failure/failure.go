@@ -50,6 +50,7 @@ const (
 	TryTimeout
 	UpstreamMalformed
 	UpstreamSilent
+	UpstreamStalled
 	ClientGone
 	ClientReset
 	ClientBroken
@@ -101,6 +102,7 @@ var kinds = [...]struct {
 	TryTimeout:        {OfUpstream, 504, "UT", "upstream_per_try_timeout", true, "upstream request timeout"},
 	UpstreamMalformed: {OfUpstream, 502, "UPE", "{protocol_error}", true, "the upstream's answer is malformed"},
 	UpstreamSilent:    {OfUpstream, 504, "SI", "stream_idle_timeout", false, "upstream request timeout"},
+	UpstreamStalled:   {OfUpstream, 504, "UT", "response_timeout", true, "upstream request timeout"},
 	ClientGone:        {OfClient, 0, "DC", "downstream_remote_disconnect", false, ""},
 	ClientReset:       {OfClient, 0, "DR", "remote_reset", false, ""},
 	ClientBroken:      {OfClient, 0, "DPE", "codec_error", false, ""},
@@ -262,6 +264,8 @@ func Unanswered(op string, err error) *Error {
 		return New(UpstreamRefused, op, err)
 	case errors.As(err, &two) && two.Remote:
 		return New(UpstreamReset, op, err)
+	case errors.As(err, &two) && two.Stalled > 0:
+		return New(UpstreamStalled, op, fmt.Errorf("the endpoint took nothing of the request's body for %s", two.Stalled))
 	case errors.As(err, &two):
 		return New(UpstreamMalformed, op, err)
 	case errors.As(err, &all) && all.Err == nil && !all.Remote:

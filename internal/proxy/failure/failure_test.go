@@ -4,6 +4,7 @@ import (
 	"io"
 	"os"
 	"testing"
+	"time"
 
 	"github.com/weftmesh/weft/internal/proxy/http2"
 )
@@ -23,5 +24,14 @@ func TestWhatAClientOfHTTP2DidWrong(t *testing.T) {
 		if got := Departed("receive", c.err); got.Kind != c.kind || got.Status() != 0 {
 			t.Errorf("%v: flag %s, status %d", c.err, got.Flag(), got.Status())
 		}
+	}
+}
+
+// TestBodiesThatAnUpstreamDoesNotTake: that is a time-out, and no malformed answer.
+func TestBodiesThatAnUpstreamDoesNotTake(t *testing.T) {
+	e := Unanswered("receive", &http2.StreamError{Code: http2.Cancel, Reason: "the window stayed shut", Stalled: time.Minute})
+	if e.Flag() != "UT" || e.Status() != 504 || e.Fault() != OfUpstream || e.Details("http1") != "response_timeout" ||
+		e.Reason() != "receive: the endpoint took nothing of the request's body for 1m0s" {
+		t.Errorf("%d %s %s: %s", e.Status(), e.Flag(), e.Details("http1"), e.Reason())
 	}
 }

@@ -1,6 +1,7 @@
 package http2
 
 import (
+	"sync/atomic"
 	"time"
 
 	"github.com/weftmesh/weft/internal/proxy/conn"
@@ -16,6 +17,11 @@ type ClientConn struct {
 	next    uint32 // the number of the next stream
 	refused bool   // the server sent GOAWAY
 	free    []*ClientStream
+	shutAt  time.Time     // when the connection's window was used up
+	opened  chan struct{} // see Opened; nil while nobody waits
+
+	// shut is set while the connection's window is used up; written with mu held.
+	shut atomic.Bool
 
 	// ready is closed with the server's first SETTINGS, or the end of the connection.
 	ready chan struct{}
@@ -67,6 +73,44 @@ func (c *ClientConn) Available() int {
 		return 0
 	}
 	return max(min(c.o.MaxStreams, c.peer.streams)-c.active, 0)
+}
+
+// Shut gives for how long the server has left no room for DATA in the connection's window, which all streams share; 0 while there is
+// some.
+func (c *ClientConn) Shut() time.Duration {
+	if !c.shut.Load() {
+		return 0
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.shut.Load() {
+		return 0
+	}
+	return time.Since(c.shutAt) + 1
+}
+
+// Opened gives a channel that is closed when there is room again, or the connection has ended.
+func (c *ClientConn) Opened() <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.shut.Load() {
+		return alwaysOpen
+	}
+	if c.opened == nil {
+		c.opened = make(chan struct{})
+	}
+	return c.opened
+}
+
+var alwaysOpen = func() chan struct{} { c := make(chan struct{}); close(c); return c }()
+
+// reopen takes note that there is room in the connection's window. mu is held.
+func (c *ClientConn) reopen() {
+	c.shut.Store(false)
+	if c.opened != nil {
+		close(c.opened)
+		c.opened = nil
+	}
 }
 
 // Draining reports whether the connection takes no further streams: the server said GOAWAY, it ended, or its numbers are used up.

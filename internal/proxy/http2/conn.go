@@ -347,6 +347,9 @@ func (c *core) abandon(why *ConnError) {
 		c.out.drop()
 	}
 	c.wakeStalled(false)
+	if c.client != nil {
+		c.client.reopen()
+	}
 }
 
 func (c *core) streamEnd(st *stream, why *ConnError) error {

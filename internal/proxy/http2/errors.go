@@ -3,6 +3,7 @@ package http2
 import (
 	"errors"
 	"fmt"
+	"time"
 )
 
 // ErrCode is a code of RFC 9113 section 7.
@@ -42,6 +43,8 @@ type StreamError struct {
 	Code   ErrCode
 	Remote bool   // by the peer
 	Reason string // why we did, may be empty
+	// Stalled is how long the peer took nothing of what was to be sent, where we did for that.
+	Stalled time.Duration
 
 	untouched bool
 }

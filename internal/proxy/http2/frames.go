@@ -214,6 +214,9 @@ func (c *core) onWindow(id uint32, p []byte) error {
 		if c.sendWin += n; c.sendWin > maxWindow {
 			return connError(FlowControlError, "connection's window overflows")
 		}
+		if c.client != nil {
+			c.client.reopen()
+		}
 		c.wakeStalled(false)
 		return nil
 	}

@@ -158,7 +158,10 @@ func (c *core) stalledTooLong(now time.Time) {
 		} else if !st.wwait {
 			st.stall = time.Time{}
 		} else if now.Sub(st.stall) > c.o.WriteStall {
-			c.reset(st, Cancel, "the window stayed shut", false)
+			if st.err == nil {
+				st.end(&StreamError{Code: Cancel, Reason: "the window stayed shut", Stalled: c.o.WriteStall})
+			}
+			c.reset(st, Cancel, "", false)
 		}
 	}
 	c.flush(false)

@@ -487,3 +487,40 @@ func TestTickAfterTheEnd(t *testing.T) {
 	s.watchdog.idle = time.Now().Add(-time.Minute)
 	s.tick(time.Now()) // does not panic
 }
+
+// TestTheWindowThatAllShare: where the server reads one body not at all, the client says since when the connection is held up, and cuts
+// off what is for too long.
+func TestTheWindowThatAllShare(t *testing.T) {
+	release := make(chan struct{})
+	co, so := *DefaultOptions(), *DefaultOptions()
+	co.WriteStall = 100 * time.Millisecond
+	so.StreamWindow, so.ConnWindow = 1<<20, 1<<16
+	j := join(t, &co, &so, func(s *ServerStream) {
+		<-release
+		echo(s)
+	})
+	if j.client.Shut() != 0 {
+		t.Error("shut from the beginning")
+	}
+	<-j.client.Ready()
+	st := open(t, j.client)
+	if err := st.WriteRequest(&message.Request{Method: "POST", Scheme: "http", Authority: "a.example", Path: "/", Body: message.Body{Kind: message.Chunked}}); err != nil {
+		t.Fatal(err)
+	}
+	var stalled *StreamError
+	err := st.WriteBody(make([]byte, 1<<18))
+	if !errors.As(err, &stalled) || stalled.Stalled != co.WriteStall || stalled.Remote || stalled.Code != Cancel {
+		t.Errorf("got %v", err)
+	}
+	if d := j.client.Shut(); d < co.WriteStall {
+		t.Errorf("shut for %s", d)
+	}
+	opened := j.client.Opened()
+	close(release)
+	<-opened
+	if d := j.client.Shut(); d != 0 {
+		t.Errorf("shut for %s though there is room", d)
+	}
+	<-j.client.Opened()
+	st.EndExchange()
+}

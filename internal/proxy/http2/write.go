@@ -2,6 +2,7 @@ package http2
 
 import (
 	"strconv"
+	"time"
 
 	"github.com/weftmesh/weft/internal/proxy/http2/hpack"
 	"github.com/weftmesh/weft/internal/proxy/message"
@@ -268,7 +269,10 @@ func (st *stream) data(p []byte) error {
 		st.mark, st.markWrite = len(c.out.buf)+1, c.out.writes
 		c.out.buf = append(appendFrame(c.out.buf, n, frameData, 0, st.id), p[:n]...)
 		st.sendWin -= int64(n)
-		c.sendWin -= int64(n)
+		if c.sendWin -= int64(n); c.sendWin == 0 && c.client != nil {
+			c.client.shutAt = time.Now()
+			c.client.shut.Store(true)
+		}
 		st.sent += int64(n)
 		c.pay(2 + n>>9)
 		p = p[n:]

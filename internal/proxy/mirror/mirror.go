@@ -130,7 +130,7 @@ func (s *shadow) open(ctx context.Context, to *cluster.Endpoint, now, deadline t
 	if s.cluster.Multiplexed(to, &s.req, false) {
 		c := &side.Call2{}
 		s.req.Scheme = to.Scheme(s.req.Scheme)
-		if err := c.Lease(ctx, to.Pool, deadline, s.m.Now); !errors.Is(err, upstream.ErrHTTP1) {
+		if err := c.Lease(ctx, to.Pool, deadline, len(s.body) > 0, s.m.Now); !errors.Is(err, upstream.ErrHTTP1) {
 			return c, err
 		}
 	}

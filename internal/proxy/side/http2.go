@@ -119,10 +119,10 @@ func (c *Call2) End(_ bool, now time.Time) {
 // openTries bounds the connections that are found to take no further request.
 const openTries = 4
 
-// Lease begins a request on a connection to the endpoint that others may share.
-func (c *Call2) Lease(ctx context.Context, p *upstream.Pool, deadline time.Time, now func() time.Time) error {
+// Lease begins a request on a connection to the endpoint that others may share. body says that bytes follow its head.
+func (c *Call2) Lease(ctx context.Context, p *upstream.Pool, deadline time.Time, body bool, now func() time.Time) error {
 	for tries := 1; ; tries++ {
-		up, used, err := p.Lease(ctx, deadline)
+		up, used, err := p.Lease(ctx, deadline, body)
 		if err != nil {
 			return err
 		}

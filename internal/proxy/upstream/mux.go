@@ -19,6 +19,10 @@ type Session interface {
 	Ready() <-chan struct{}
 	// Available is how many more requests it can carry now.
 	Available() int
+	// Shut is for how long the endpoint has left no room for bodies on it, of whichever request; 0 while there is some. It is cheap.
+	Shut() time.Duration
+	// Opened gives a channel that is closed when there is room again, or the connection has ended.
+	Opened() <-chan struct{}
 	// Draining reports whether it takes no further ones.
 	Draining() bool
 	// Close ends it at once.
@@ -50,33 +54,76 @@ var ErrHTTP1 = errors.New("endpoint has chosen HTTP/1.1")
 func (p *Pool) HTTP1Only() bool { return p.mux.plain.Load() }
 
 // Lease gives a connection on which another request may begin: its Session was made by PoolOptions.Start. ctx and the deadline (which
-// may be zero) bound the waiting for it. used says that it has carried others before. All errors are *Error. Each Lease is ended by Return.
-func (p *Pool) Lease(ctx context.Context, deadline time.Time) (c *Conn, used bool, err error) {
+// may be zero) bound the waiting for it. body says that bytes follow the head, for which the endpoint must leave room. used says that the connection has carried others before.
+// All errors are *Error. Each Lease is ended by Return.
+func (p *Pool) Lease(ctx context.Context, deadline time.Time, body bool) (c *Conn, used bool, err error) {
 	m := &p.mux
 	if p.opt.Alone {
 		c, err := m.alone(ctx, deadline)
 		return c, false, err
 	}
-	for {
+	for waited, anyway := false, false; ; {
 		m.mu.Lock()
 		if m.closed {
 			m.mu.Unlock()
 			return nil, false, &Error{Closed, p.way.Address, errRetired}
 		}
-		if c := m.room(); c != nil {
-			used := c.Carried > 0
-			c.active++
-			c.Carried++
-			if p.opt.MaxRequests > 0 && c.Carried >= p.opt.MaxRequests {
-				c.leaving = true
-			}
+		c, shut := m.room()
+		switch {
+		case c == nil:
+		case body && !waited && shut > 0 && shut < shutTime:
+			m.mu.Unlock()
+			c.opens(ctx, deadline, shutTime-shut)
+			waited = true
+			continue
+		case !body || shut < shutTime || anyway || !m.another(ctx):
+			used := m.take(c)
 			m.mu.Unlock()
 			return c, used, nil
 		}
-		if c, err := m.wait(ctx, deadline); c != nil || err != nil { // unlocks
-			return c, false, err
+		granted, err := m.wait(ctx, deadline) // unlocks
+		switch {
+		case granted != nil:
+			return granted, false, nil
+		case err != nil && (c == nil || over(ctx, deadline) || errors.Is(err, ErrHTTP1)):
+			return nil, false, err
 		}
+		anyway = err != nil // there is none but that which is shut
 	}
+}
+
+// shutTime is how long a connection may leave no room for bodies before it takes no further ones until it does again, and others are
+// made beside it: an endpoint that does not read one body holds up all. For a moment there is no room with every large body.
+const shutTime = 100 * time.Millisecond
+
+// opens waits for room for bodies on the connection, no longer than that.
+func (c *Conn) opens(ctx context.Context, deadline time.Time, most time.Duration) {
+	if !deadline.IsZero() {
+		most = min(most, time.Until(deadline))
+	}
+	limit := time.NewTimer(most)
+	defer limit.Stop()
+	select {
+	case <-c.session.Opened():
+	case <-limit.C:
+	case <-ctx.Done():
+	}
+}
+
+// over reports whether the time of a caller is.
+func over(ctx context.Context, deadline time.Time) bool {
+	return ctx.Err() != nil || !deadline.IsZero() && !time.Now().Before(deadline)
+}
+
+// take counts another request on the connection, and reports whether there were any before. mu is held.
+func (m *mux) take(c *Conn) (used bool) {
+	used = c.Carried > 0
+	c.active++
+	c.Carried++
+	if most := m.p.opt.MaxRequests; most > 0 && c.Carried >= most {
+		c.leaving = true
+	}
+	return used
 }
 
 // alone makes a connection for the caller and nobody else.
@@ -128,14 +175,31 @@ func (m *mux) way() Way {
 	return way
 }
 
-// room gives a connection that can carry another request; mu is held.
-func (m *mux) room() *Conn {
+// room gives a connection that can carry another request: one that has room for bodies, else the one that has had none for the
+// shortest time, which shut is. mu is held.
+func (m *mux) room() (best *Conn, shut time.Duration) {
 	for _, c := range m.conns {
-		if !c.leaving && (c.limit == 0 || c.active < c.limit) {
-			return c
+		if c.leaving || c.limit != 0 && c.active >= c.limit {
+			continue
+		}
+		d := c.session.Shut()
+		if d == 0 {
+			return c, 0
+		}
+		if best == nil || d < shut {
+			best, shut = c, d
 		}
 	}
-	return nil
+	return best, shut
+}
+
+// another reports whether a further connection is being made; it begins that where the limit allows it. mu is held.
+func (m *mux) another(ctx context.Context) bool {
+	if !m.dialing && m.allowed() {
+		m.dialing = true
+		go m.dial(context.WithoutCancel(ctx)) // ends with its attempt, which Way.Timeout bounds
+	}
+	return m.dialing
 }
 
 // wait sees to it that there will be room, and waits for it; it may be granted a connection. mu is held and released.
@@ -148,10 +212,7 @@ func (m *mux) wait(ctx context.Context, deadline time.Time) (*Conn, error) {
 	defer p.breaker.pending.give()
 	w := &leaser{ready: make(chan error, 1)}
 	m.waiters = append(m.waiters, w)
-	if !m.dialing && m.allowed() {
-		m.dialing = true
-		go m.dial(context.WithoutCancel(ctx)) // ends with its attempt, which Way.Timeout bounds
-	}
+	m.another(ctx)
 	m.mu.Unlock()
 	if !deadline.IsZero() {
 		var cancel context.CancelFunc

@@ -27,13 +27,44 @@ type session struct {
 	ready    chan struct{}
 	over     chan struct{}
 	once     sync.Once
-	draining bool // guarded by of.mu
+	draining bool          // guarded by of.mu, as the next ones
+	shut     time.Time     // zero: there is room
+	opened   chan struct{} // closed when there is room again
 }
 
 func (s *session) Run() error             { <-s.over; return nil }
 func (s *session) Ready() <-chan struct{} { return s.ready }
 func (s *session) Available() int         { return 1 }
 func (s *session) Close() error           { s.once.Do(func() { close(s.over) }); return nil }
+
+func (s *session) Shut() time.Duration {
+	s.of.mu.Lock()
+	defer s.of.mu.Unlock()
+	if s.shut.IsZero() {
+		return 0
+	}
+	return time.Since(s.shut) + 1
+}
+
+func (s *session) Opened() <-chan struct{} {
+	s.of.mu.Lock()
+	defer s.of.mu.Unlock()
+	return s.opened
+}
+
+// close is an endpoint that leaves no room for bodies, reopen one that does again.
+func (s *session) close() {
+	s.of.mu.Lock()
+	defer s.of.mu.Unlock()
+	s.shut, s.opened = time.Now(), make(chan struct{})
+}
+
+func (s *session) reopen() {
+	s.of.mu.Lock()
+	defer s.of.mu.Unlock()
+	s.shut = time.Time{}
+	close(s.opened)
+}
 
 func (s *session) Draining() bool {
 	s.of.mu.Lock()
@@ -68,7 +99,7 @@ func (e *sessions) pool(c *conf.Cluster, o PoolOptions) *Pool {
 
 func lease(t *testing.T, p *Pool) *Conn {
 	t.Helper()
-	c, _, err := p.Lease(t.Context(), time.Time{})
+	c, _, err := p.Lease(t.Context(), time.Time{}, true)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -121,12 +152,12 @@ func TestLeaseFailsAsConnectingDoes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var u *Error
 		e := &sessions{fail: errors.New("refused")}
-		if _, _, err := e.pool(&conf.Cluster{}, PoolOptions{}).Lease(t.Context(), time.Time{}); !errors.As(err, &u) || u.Op != Connect {
+		if _, _, err := e.pool(&conf.Cluster{}, PoolOptions{}).Lease(t.Context(), time.Time{}, true); !errors.As(err, &u) || u.Op != Connect {
 			t.Errorf("got %v", err)
 		}
 		e = &sessions{slow: true}
 		p := e.pool(&conf.Cluster{}, PoolOptions{})
-		_, _, err := p.Lease(t.Context(), time.Now().Add(time.Second))
+		_, _, err := p.Lease(t.Context(), time.Now().Add(time.Second), true)
 		if !errors.As(err, &u) || u.Op != Connect || !errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Errorf("an endpoint that does not speak HTTP/2: %v", err)
 		}
@@ -150,7 +181,7 @@ func TestLimitsOfTheBreakerHoldForLeases(t *testing.T) {
 		go func() { got <- lease(t, p) }() // ends with the Return below
 		synctest.Wait()
 		var u *Error
-		if _, _, err := p.Lease(t.Context(), time.Time{}); !errors.As(err, &u) || u.Op != Overflow {
+		if _, _, err := p.Lease(t.Context(), time.Time{}, true); !errors.As(err, &u) || u.Op != Overflow {
 			t.Errorf("a second waiter: %v", err)
 		}
 		p.Return(c, time.Now(), false)
@@ -192,6 +223,80 @@ func TestSharedConnectionsAge(t *testing.T) {
 			t.Fatalf("%d connections: the old one is kept", open)
 		}
 		p.Return(young, time.Now(), false)
+		p.Close()
+		synctest.Wait()
+	})
+}
+
+// Where an endpoint leaves no room for bodies, others are made beside the connection, but not for a moment.
+func TestConnectionsWithoutRoomForBodies(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := &sessions{}
+		p := e.pool(&conf.Cluster{}, PoolOptions{})
+		one := lease(t, p)
+		for range 5 { // a large body that is read
+			e.all[0].close()
+			time.AfterFunc(shutTime-time.Millisecond, e.all[0].reopen)
+			if lease(t, p) != one || e.dials != 1 {
+				t.Fatalf("%d connections: the first was left for a moment", e.dials)
+			}
+		}
+		e.all[0].close()
+		if c, _, err := p.Lease(t.Context(), time.Time{}, false); c != one || err != nil {
+			t.Fatalf("a request without a body: %v", err)
+		}
+		begun := time.Now()
+		two := lease(t, p)
+		if two == one || e.dials != 2 || time.Since(begun).Round(time.Millisecond) != shutTime {
+			t.Fatalf("%d connections after %s", e.dials, time.Since(begun))
+		}
+		if begun = time.Now(); lease(t, p) != two || lease(t, p) != two || time.Since(begun) != 0 {
+			t.Fatal("others wait, or are held up")
+		}
+		e.all[0].reopen()
+		if lease(t, p) != one || e.dials != 2 {
+			t.Fatal("a connection that has room again is not used")
+		}
+		e.all[0].close()
+		e.all[1].close()
+		e.fail = errors.New("refused")
+		time.Sleep(shutTime)
+		if c := lease(t, p); c != one && c != two {
+			t.Fatal("no connection though there are some")
+		}
+		for range one.active {
+			p.Return(one, time.Now(), false)
+		}
+		for range two.active {
+			p.Return(two, time.Now(), false)
+		}
+		p.Close()
+		synctest.Wait()
+		if now, _, _, _ := p.breaker.InUse(); now != 0 {
+			t.Errorf("the breaker counts %d connections", now)
+		}
+	})
+}
+
+// Where no other connection is allowed, that without room takes the requests, as it always did.
+func TestLimitsHoldForConnectionsWithoutRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := &sessions{}
+		p := e.pool(&conf.Cluster{Limits: conf.Limits{MaxConnections: 1}}, PoolOptions{})
+		one := lease(t, p)
+		e.all[0].close()
+		time.Sleep(shutTime)
+		if lease(t, p) != one || e.dials != 1 {
+			t.Fatalf("%d connections", e.dials)
+		}
+		e.all[0].close()
+		begun := time.Now()
+		if c, _, err := p.Lease(t.Context(), begun.Add(shutTime/2), true); c != one || err != nil || time.Since(begun) != shutTime/2 {
+			t.Errorf("a short time-out: %v after %s", err, time.Since(begun))
+		}
+		for range 3 {
+			p.Return(one, time.Now(), false)
+		}
 		p.Close()
 		synctest.Wait()
 	})
