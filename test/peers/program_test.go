@@ -194,6 +194,18 @@ func (c *caller) until(what string, wanted func(pod, user string, err error) boo
 	})
 }
 
+// settles calls until the wanted comes ten times in a row. While routes change, gRPC's client may send calls by the old ones, whose pods
+// take turns with the wanted one, and fail calls whose route is newer than its balancer.
+func (c *caller) settles(what string, wanted func(pod, user string, err error) bool) {
+	c.mesh.t.Helper()
+	for row := 0; row < 10; row++ {
+		if pod, user, err := c.call(); !wanted(pod, user, err) {
+			row = -1
+			c.until(what, wanted)
+		}
+	}
+}
+
 // answers is a condition: any pod answers.
 func answers(_, _ string, err error) bool { return err == nil }
 
