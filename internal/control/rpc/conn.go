@@ -3,6 +3,7 @@ package rpc
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -27,11 +28,10 @@ type conn struct {
 	stranger *stranger // its place among those without a certificate
 
 	// For everybody.
-	state   atomic.Int32
-	check   atomic.Bool  // it is due
-	stop    atomic.Bool  // the server is stopping
-	crowded atomic.Bool  // it has to make room
-	heard   atomic.Int64 // when something was read last, by the server's clock
+	state atomic.Int32
+	check atomic.Bool           // it is due
+	why   atomic.Pointer[error] // why it has to end, when it has
+	heard atomic.Int64          // when something was read last, by the server's clock
 
 	mu      sync.Mutex
 	answers []answer // guarded by mu: of unary calls, to be sent
@@ -51,7 +51,6 @@ type conn struct {
 	window     int64  // for what is sent
 	initial    int64  // window of a new stream
 	credit     int    // bytes of DATA that the client has not been given back
-	assembling int    // bytes of messages that are not all there
 }
 
 // block is a header block that is not all there.
@@ -88,6 +87,12 @@ func (c *conn) due(now time.Time) bool {
 	return silent >= c.server.options.Keepalive || !c.expires.IsZero() && now.After(c.expires)
 }
 
+// cut has the connection end. It may be called by anyone at any time and never blocks.
+func (c *conn) cut(why error) {
+	c.why.CompareAndSwap(nil, &why)
+	c.wake()
+}
+
 // turn does what there is to do. One goroutine at a time has it.
 func (c *conn) turn(b *workspace) {
 	if c.closed {
@@ -110,11 +115,8 @@ func (c *conn) protect() (err error) {
 			err = connError{codeInternal, fmt.Sprint("panic: ", p)}
 		}
 	}()
-	if c.stop.Load() {
-		return errStopping
-	}
-	if c.crowded.Load() {
-		return errCrowded
+	if why := c.why.Load(); why != nil {
+		return *why
 	}
 	if err := c.sock.flush(); err != nil {
 		return err
@@ -259,7 +261,7 @@ func (c *conn) end(err error) {
 	var broken connError
 	if errors.As(err, &broken) {
 		b := appendFrame(c.space.out, frameGoAway, 0, 0, 8+len(broken.reason))
-		b = append(b, byte(c.last>>24), byte(c.last>>16), byte(c.last>>8), byte(c.last), 0, 0, 0, byte(broken.code))
+		b = binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(b, c.last), uint32(broken.code))
 		c.space.out = append(b, broken.reason...)
 		_ = c.flush()
 	}

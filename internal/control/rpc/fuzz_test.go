@@ -53,8 +53,8 @@ func FuzzFrames(f *testing.F) {
 			}
 			lend.out = lend.out[:0]
 		}
-		if len(c.streams) > s.options.MaxStreams || c.assembling < 0 || c.assembling > 2*s.options.MaxMessage+maxFrame || len(c.rest) > headSize+maxFrame {
-			t.Errorf("%d streams, %d bytes of messages, %d bytes of a frame", len(c.streams), c.assembling, len(c.rest))
+		if len(c.streams) > s.options.MaxStreams || c.unfinished() > 2*s.options.MaxMessage+maxFrame || len(c.rest) > headSize+maxFrame {
+			t.Errorf("%d streams, %d bytes of messages, %d bytes of a frame", len(c.streams), c.unfinished(), len(c.rest))
 		}
 		lend.out = nil
 		c.end(io.EOF)
@@ -62,8 +62,8 @@ func FuzzFrames(f *testing.F) {
 		if open != 0 {
 			t.Errorf("%d streams were not told of their end", open)
 		}
-		if err == nil && c.assembling != 0 {
-			t.Errorf("%d bytes of messages count although no stream is left", c.assembling)
+		if err == nil && c.unfinished() != 0 {
+			t.Errorf("%d bytes of messages count although no stream is left", c.unfinished())
 		}
 	})
 }

@@ -108,40 +108,41 @@ func (c *conn) gather(b []byte, last bool) error {
 	case known != nil && (!end || known.halfClosed):
 		return connError{codeStreamClosed, fmt.Sprintf("HEADERS inside of stream %d", id)}
 	case known != nil: // trailers, which gRPC's clients do not send
-		return known.halfClose()
+		known.halfClose()
+		return nil
 	case id <= c.last:
 		return connError{codeStreamClosed, fmt.Sprintf("HEADERS on stream %d, which was closed", id)}
 	}
 	c.last = id
 	c.pace.spend(costMessage)
-	return c.open(id, &h, end)
+	c.open(id, &h, end)
+	return nil
 }
 
 // open begins a stream.
-func (c *conn) open(id uint32, h *head, end bool) error {
+func (c *conn) open(id uint32, h *head, end bool) {
 	malformed, refused := h.check()
 	switch {
 	case malformed != "":
 		c.sendReset(id, codeProtocol)
-		return nil
+		return
 	case len(c.streams) >= c.server.options.MaxStreams:
 		c.sendReset(id, codeRefused)
-		return nil
+		return
 	}
 	s := &Stream{conn: c, id: id, window: c.initial, halfClosed: end}
 	c.streams = append(c.streams, s)
 	if refused != "" {
 		s.finish(&ending{http: refused, status: status.New(codes.Internal, "this is no request of gRPC")})
-		return nil
+		return
 	}
 	if err := s.begin(h); err != nil {
 		s.finish(&ending{status: status.Convert(err)})
-		return nil
+		return
 	}
 	if end {
-		return s.halfClose()
+		s.halfClose()
 	}
-	return nil
 }
 
 // data takes a piece of a stream.
@@ -178,13 +179,21 @@ func (c *conn) data(f *frame) error {
 		s.finish(&ending{status: status.Convert(err)})
 		return nil
 	}
-	if c.assembling > 2*c.server.options.MaxMessage {
+	if c.unfinished() > 2*c.server.options.MaxMessage {
 		return connError{codeEnhanceYourCalm, "too many unfinished messages"}
 	}
 	if f.has(flagEndStream) {
-		return s.halfClose()
+		s.halfClose()
 	}
 	return nil
+}
+
+// unfinished is how many bytes there are of messages that are not all there.
+func (c *conn) unfinished() (n int) {
+	for _, s := range c.streams {
+		n += len(s.message)
+	}
+	return n
 }
 
 func (c *conn) priority(f *frame) error {

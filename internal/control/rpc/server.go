@@ -191,7 +191,7 @@ func (s *Server) greet(ctx context.Context, raw net.Conn, stranger *stranger) {
 		return
 	}
 	if c.expires.IsZero() {
-		stranger.becomes(func() { c.crowded.Store(true); c.wake() })
+		stranger.becomes(func() { c.cut(errCrowded) })
 	} else {
 		stranger.leave()
 	}
@@ -241,8 +241,7 @@ func (s *Server) cut() {
 		close(s.empty)
 	}
 	for c := range s.conns {
-		c.stop.Store(true)
-		c.wake()
+		c.cut(errStopping)
 	}
 }
 

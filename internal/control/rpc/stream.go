@@ -87,8 +87,8 @@ func (s *Stream) take(b []byte) error {
 	if s.ending != nil {
 		return nil
 	}
-	before := len(s.message)
-	if before > 0 {
+	partial := len(s.message) > 0
+	if partial {
 		s.message = append(s.message, b...)
 		b = s.message
 	}
@@ -119,15 +119,14 @@ func (s *Stream) take(b []byte) error {
 	switch {
 	case len(rest) == 0:
 		s.message = nil
-	case before == 0 || len(rest) < len(b):
+	case !partial || len(rest) < len(b):
 		s.message = append([]byte(nil), rest...)
 	}
-	s.conn.assembling += len(s.message) - before
 	return nil
 }
 
 // halfClose is the end of what the client sends, which ends a stream.
-func (s *Stream) halfClose() error {
+func (s *Stream) halfClose() {
 	s.halfClosed = true
 	switch call, unary := s.handler.(*call); {
 	case s.ending != nil:
@@ -140,7 +139,6 @@ func (s *Stream) halfClose() error {
 	default:
 		s.finish(&ending{status: status.New(codes.OK, "")})
 	}
-	return nil
 }
 
 // room reports whether a message would be sent at once.
@@ -165,7 +163,8 @@ func (s *Stream) Send(parts ...[]byte) (sent bool) {
 		n += len(p)
 	}
 	c := s.conn
-	head := [prefix]byte{1: byte((n - prefix) >> 24), 2: byte((n - prefix) >> 16), 3: byte((n - prefix) >> 8), 4: byte(n - prefix)}
+	var head [prefix]byte
+	binary.BigEndian.PutUint32(head[1:], uint32(n-prefix))
 	if int64(n) > s.window || int64(n) > c.window {
 		s.unsent = append(make([]byte, 0, n), head[:]...)
 		for _, p := range parts {
@@ -273,9 +272,7 @@ func (s *Stream) speak() error {
 // finish ends the stream when what was begun has been sent.
 func (s *Stream) finish(e *ending) {
 	if s.ending == nil {
-		s.ending = e
-		s.conn.assembling -= len(s.message)
-		s.message = nil
+		s.ending, s.message = e, nil
 	}
 	s.conclude()
 }
@@ -315,7 +312,6 @@ func (ended) Closed(error)         {}
 // leave tells the handler that nothing follows.
 func (s *Stream) leave(reason error) {
 	h := s.handler
-	s.conn.assembling -= len(s.message)
 	s.handler, s.message, s.unsent, s.active = gone, nil, nil, false
 	if h != nil {
 		h.Closed(reason)
