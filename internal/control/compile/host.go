@@ -202,14 +202,24 @@ func (k *Compiler) lead(a netip.Addr) {
 			hosts = append(hosts, u.name)
 		}
 	}
-	switch {
-	case slices.Equal(hosts, k.mesh.ByAddress.Get(a)):
+	if !leads(&k.mesh.ByAddress, a, hosts) {
 		return
-	case len(hosts) == 0:
+	}
+	if len(hosts) == 0 {
 		delete(k.reached, a)
-		k.mesh.ByAddress.Delete(a)
-	default:
-		k.mesh.ByAddress.Put(a, hosts)
 	}
 	k.delta.Addresses[a] = true
+}
+
+// leads has an address or a range lead to hosts, and reports whether it has led to others.
+func leads[K comparable](table *model.Table[K, []string], at K, hosts []string) bool {
+	if slices.Equal(hosts, table.Get(at)) {
+		return false
+	}
+	if len(hosts) == 0 {
+		table.Delete(at)
+	} else {
+		table.Put(at, hosts)
+	}
+	return true
 }

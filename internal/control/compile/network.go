@@ -43,14 +43,11 @@ func (k *Compiler) leadNetwork(n netip.Prefix) {
 	for _, u := range list {
 		hosts = append(hosts, u.name)
 	}
-	switch {
-	case slices.Equal(hosts, k.mesh.ByNetwork.Get(n)):
+	if !leads(&k.mesh.ByNetwork, n, hosts) {
 		return
-	case len(hosts) == 0:
+	}
+	if len(hosts) == 0 {
 		delete(k.networks, n)
-		k.mesh.ByNetwork.Delete(n)
-	default:
-		k.mesh.ByNetwork.Put(n, hosts)
 	}
 	k.delta.Networks[n] = true
 }

@@ -106,19 +106,29 @@ func (k *Compiler) leave(r *record, ref model.Ref) {
 
 // say replaces the findings of a record.
 func (k *Compiler) say(r *record, found []model.Finding) {
+	k.heard(r, r.found, found)
+	r.found = found
+	among(k.refusals, r, len(found) > 0)
+}
+
+// heard notes that a unit or record that had found something before has found something else now.
+func (k *Compiler) heard(who any, before, now []model.Finding) {
 	if k.said != nil {
-		if _, ok := k.said[r]; !ok {
-			k.said[r] = r.found
+		if _, ok := k.said[who]; !ok {
+			k.said[who] = before
 		}
 	}
-	if len(found)+len(r.found) > 0 {
+	if len(before)+len(now) > 0 {
 		k.later = nil
 	}
-	r.found = found
-	if len(found) > 0 {
-		k.refusals[r] = struct{}{}
+}
+
+// among has a member in a set or not.
+func among[T comparable](set map[T]struct{}, member T, in bool) {
+	if in {
+		set[member] = struct{}{}
 	} else {
-		delete(k.refusals, r)
+		delete(set, member)
 	}
 }
 

@@ -272,20 +272,9 @@ func (k *Compiler) withdraw(u *unit) {
 
 // tell replaces a unit's findings.
 func (k *Compiler) tell(u *unit, found []model.Finding) {
-	if k.said != nil {
-		if _, ok := k.said[u]; !ok {
-			k.said[u] = u.found
-		}
-	}
-	if len(found)+len(u.found) > 0 {
-		k.later = nil
-	}
+	k.heard(u, u.found, found)
 	u.found = found
-	if len(found) > 0 {
-		k.speakers[u] = struct{}{}
-	} else {
-		delete(k.speakers, u)
-	}
+	among(k.speakers, u, len(found) > 0)
 }
 
 // drop takes a unit out, with all that it made but what is in the mesh.

@@ -7,7 +7,6 @@ import (
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/proto"
 
 	"github.com/weftmesh/weft/internal/control/generate"
 	"github.com/weftmesh/weft/internal/control/rpc"
@@ -18,10 +17,7 @@ type delta struct{}
 
 func (delta) read(c *session, message []byte) error {
 	r := &discoveryv3.DeltaDiscoveryRequest{}
-	if err := proto.Unmarshal(message, r); err != nil {
-		return status.Errorf(codes.InvalidArgument, "the request cannot be read: %v", err)
-	}
-	if err := c.introduce(r.GetNode()); err != nil {
+	if err := c.read(message, r); err != nil {
 		return err
 	}
 	return c.applyDelta(r)

@@ -9,6 +9,7 @@ import (
 	rpcstatus "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/weftmesh/weft/internal/control/generate"
 )
@@ -71,6 +72,17 @@ type carried struct {
 
 func newSession(s *Server, who caller, sotw bool, wake func()) *session {
 	return &session{server: s, who: who, connected: time.Now(), wake: wake, sotw: sotw}
+}
+
+// read takes a request of either form out of a message, and from the first one who the client is.
+func (c *session) read(message []byte, into interface {
+	proto.Message
+	GetNode() *corev3.Node
+}) error {
+	if err := proto.Unmarshal(message, into); err != nil {
+		return status.Errorf(codes.InvalidArgument, "the request cannot be read: %v", err)
+	}
+	return c.introduce(into.GetNode())
 }
 
 // introduce takes the node of the first request.

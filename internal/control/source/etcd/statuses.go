@@ -156,7 +156,7 @@ func (s *Store) statusAt(k source.Key) string { return s.options.Prefix + status
 func (s *Store) asWritten(objects []*source.Object) (all []*source.Object, ours map[source.Key]*source.Object, has map[source.Key]string, gone []clientv3.Op) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	ours, has = map[source.Key]*source.Object{}, maps.Clone(s.view.statuses)
+	has = maps.Clone(s.view.statuses)
 	refused := map[source.Key]*source.Object{}
 	for k, d := range s.view.documents {
 		if d.refused != nil {
@@ -168,22 +168,7 @@ func (s *Store) asWritten(objects []*source.Object) (all []*source.Object, ours 
 			gone = append(gone, clientv3.OpDelete(s.statusAt(k)))
 		}
 	}
-	for _, o := range objects {
-		k := o.Key()
-		if s.view.documents[k] != nil {
-			if r := refused[k]; r != nil {
-				o = r
-				delete(refused, k)
-			}
-			ours[k] = o
-		}
-		all = append(all, o)
-	}
-	for k, r := range refused {
-		ours[k] = r
-		all = append(all, r)
-	}
-	slices.SortFunc(all, source.Older)
+	all, ours = source.AsWritten(objects, refused, func(k source.Key, _ *source.Object) bool { return s.view.documents[k] != nil })
 	return all, ours, has, gone
 }
 

@@ -89,27 +89,9 @@ func (w *writer) writeAll(ctx context.Context) error {
 
 // asWritten gives objects as they stand in Kubernetes rather than as they are in force, and those among them that are this cluster's.
 func (s *Source) asWritten(objects []*source.Object) (all []*source.Object, ours map[source.Key]*source.Object) {
-	refused := s.statuses.refused()
-	ours = map[source.Key]*source.Object{}
-	all = make([]*source.Object, 0, len(objects)+len(refused))
-	for _, o := range objects {
-		k := o.Key()
-		r := refused[k]
-		delete(refused, k)
-		if o.Origin.Layer == Layer && o.Origin.File == s.options.Cluster { // what was applied over it has no status here
-			if r != nil {
-				o = r
-			}
-			ours[k] = o
-		}
-		all = append(all, o)
-	}
-	for k, r := range refused {
-		ours[k] = r
-		all = append(all, r)
-	}
-	slices.SortFunc(all, source.Older)
-	return all, ours
+	return source.AsWritten(objects, s.statuses.refused(), func(_ source.Key, o *source.Object) bool {
+		return o.Origin.Layer == Layer && o.Origin.File == s.options.Cluster // what was applied over it has no status here
+	})
 }
 
 // write has an object's status become what is wanted, on top of what others write at the same time.
