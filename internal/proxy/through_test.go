@@ -1,16 +1,11 @@
 package proxy
 
 import (
-	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"net"
-	"net/http"
 	"net/netip"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -40,49 +35,7 @@ const envoyConfig = `{
 // realEnvoy runs an Envoy that makes tunnels to target, and gives its address.
 func realEnvoy(t *testing.T, target netip.AddrPort) netip.AddrPort {
 	t.Helper()
-	program, dir := envoy.Find(t), t.TempDir()
-	config, admin := filepath.Join(dir, "envoy.json"), filepath.Join(dir, "admin")
-	if err := os.WriteFile(config, fmt.Appendf(nil, envoyConfig, target.Port()), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	c := exec.CommandContext(ctx, program, "-c", config, "--admin-address-path", admin, "--concurrency", "1", "-l", "warning", "--use-dynamic-base-id")
-	c.Stderr = t.Output()
-	if err := c.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		cancel()
-		_ = c.Wait() // killed
-		http.DefaultClient.CloseIdleConnections()
-	})
-	var address netip.AddrPort
-	eventually(t, "Envoy listens", func() bool {
-		where, err := os.ReadFile(admin)
-		if err != nil {
-			return false
-		}
-		res, err := http.Get("http://" + strings.TrimSpace(string(where)) + "/listeners?format=json")
-		if err != nil {
-			return false
-		}
-		defer res.Body.Close()
-		var told struct {
-			Listeners []struct {
-				Address struct {
-					Socket struct {
-						Port uint16 `json:"port_value"`
-					} `json:"socket_address"`
-				} `json:"local_address"`
-			} `json:"listener_statuses"`
-		}
-		if json.NewDecoder(res.Body).Decode(&told) != nil || len(told.Listeners) == 0 {
-			return false
-		}
-		address = netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), told.Listeners[0].Address.Socket.Port)
-		return address.Port() != 0
-	})
-	return address
+	return envoy.Start(t, fmt.Appendf(nil, envoyConfig, target.Port()))
 }
 
 // tunnels makes connections to the virtual address at a port go through the proxy at an address.

@@ -1,4 +1,4 @@
-// Package envoy finds an Envoy for tests that hold our messages against the real one.
+// Package envoy finds an Envoy, and runs it, for tests that hold our messages and our proxy against the real one.
 package envoy
 
 import (

@@ -8,13 +8,9 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -170,7 +166,6 @@ func (w *twins) startOurs(listener, clusters string) {
 func (w *twins) startEnvoy(listener, clusters string) {
 	t := w.t
 	t.Helper()
-	dir := t.TempDir()
 	var l, cs any
 	if err := yaml.Unmarshal([]byte(listener), &l); err != nil {
 		t.Fatal(err, listener)
@@ -185,49 +180,7 @@ func (w *twins) startEnvoy(listener, clusters string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	file, adminFile := filepath.Join(dir, "envoy.json"), filepath.Join(dir, "admin")
-	if err := os.WriteFile(file, boot, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(envoy.Find(t), "-c", file, "-l", "error", "--concurrency", "1", "--disable-hot-restart", "--admin-address-path", adminFile)
-	cmd.Stdout, cmd.Stderr = t.Output(), t.Output()
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	ended := make(chan struct{})
-	go func() { _ = cmd.Wait(); close(ended) }() // ends with the program
-	t.Cleanup(func() { _ = cmd.Process.Kill(); <-ended })
-	rig.Eventually(t, "Envoy serves", func() bool {
-		select {
-		case <-ended:
-			t.Fatal("Envoy has ended")
-		default:
-		}
-		admin, err := os.ReadFile(adminFile)
-		if err != nil {
-			return false
-		}
-		res, err := http.Get("http://" + string(admin) + "/listeners?format=json")
-		if err != nil {
-			return false
-		}
-		defer res.Body.Close()
-		var got struct {
-			Statuses []struct {
-				Local struct {
-					Socket struct {
-						Port int `json:"port_value"`
-					} `json:"socket_address"`
-				} `json:"local_address"`
-			} `json:"listener_statuses"`
-		}
-		if json.NewDecoder(res.Body).Decode(&got) != nil || len(got.Statuses) == 0 {
-			return false
-		}
-		w.envoy = fmt.Sprintf("127.0.0.1:%d", got.Statuses[0].Local.Socket.Port)
-		return true
-	})
+	w.envoy = envoy.Start(t, boot).String()
 }
 
 // answer is the backend: it says what came. The query or a field may ask for another answer.
