@@ -250,7 +250,8 @@ func TestConnectionsWithoutRoomForBodies(t *testing.T) {
 		if two == one || e.dials != 2 || time.Since(begun).Round(time.Millisecond) != shutTime {
 			t.Fatalf("%d connections after %s", e.dials, time.Since(begun))
 		}
-		if begun = time.Now(); lease(t, p) != two || lease(t, p) != two || time.Since(begun) != 0 {
+		begun = time.Now()
+		if second, third := lease(t, p), lease(t, p); second != two || third != two || time.Since(begun) != 0 {
 			t.Fatal("others wait, or are held up")
 		}
 		e.all[0].reopen()
