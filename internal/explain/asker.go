@@ -16,7 +16,6 @@ import (
 	"github.com/weftmesh/weft/internal/proxy/conf"
 	"github.com/weftmesh/weft/internal/proxy/decode"
 	"github.com/weftmesh/weft/internal/proxy/message"
-	"github.com/weftmesh/weft/internal/proxy/route"
 	"github.com/weftmesh/weft/internal/wire"
 )
 
@@ -48,9 +47,6 @@ func (a *Asker) Ask(req Request) (*Report, error) {
 func (a *Asker) From(client *model.Workload, req Request) (*Report, error) {
 	return Explain(View{Client: *a.Proxy(client), Server: a.server, RegistryOnly: a.mesh.Settings.RegistryOnly}, req)
 }
-
-// Find gives the workload that a name means, as in Request.From.
-func (a *Asker) Find(name string) (*model.Workload, error) { return findClient(a.mesh, name) }
 
 // server gives the proxy in front of an endpoint.
 func (a *Asker) server(e *conf.Endpoint) (Proxy, bool) {
@@ -170,16 +166,6 @@ func (a *Asker) Direct(w *model.Workload, port uint16, req Request) (*Inbound, e
 		ep.Addr = netip.AddrPortFrom(server.Address, port)
 	}
 	return e.inbound(server, &conf.Cluster{}, ep, nil), nil
-}
-
-// Takes reports whether a request of that kind fulfils the conditions of a route, whatever other routes there are.
-func Takes(m *conf.Match, req Request) bool {
-	t, err := parse(req)
-	if err != nil {
-		return false
-	}
-	table := &conf.RouteTable{Hosts: []*conf.VirtualHost{{Domains: []string{"*"}, Routes: []*conf.Route{{Match: *m}}}}}
-	return route.Find(table, &route.Request{Request: t.request, Random: lastDraw, GRPC: isGRPC(t.request)}).Route != nil
 }
 
 // sent describes the request as it leaves.

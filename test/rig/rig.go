@@ -173,9 +173,6 @@ func (p *Proxy) Upgrade() *Proxy {
 	return next
 }
 
-// Stop ends the proxy after a drain, and waits.
-func (p *Proxy) Stop() { p.stop() }
-
 func (p *Proxy) listen(ctx context.Context, network, address string) (net.Listener, error) {
 	var lc net.ListenConfig
 	if network != "tcp" {

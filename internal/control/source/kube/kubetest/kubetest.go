@@ -82,9 +82,6 @@ func start(t *testing.T, bin string) *Server {
 	return s
 }
 
-// Etcd is the address of the server's own etcd.
-func (s *Server) Etcd() string { return s.etcd }
-
 // Kubeconfig writes the file that leads to the server.
 func (s *Server) Kubeconfig(t *testing.T) string {
 	t.Helper()
