@@ -104,7 +104,7 @@ func (g *Gateways) reconcile(ctx context.Context, want []*conf.Listener) {
 	}
 	for name, port := range g.packets {
 		if !port.fits(wanted[name]) {
-			g.shutPackets(name, port, true)
+			g.shutPackets(name, port, withdrawn)
 		}
 	}
 	failed := map[string]string{}
@@ -203,7 +203,11 @@ func (g *Gateways) Stop(release bool) {
 		g.shut(name, port, release)
 	}
 	for name, port := range g.packets {
-		g.shutPackets(name, port, false)
+		if release {
+			g.shutPackets(name, port, ends)
+		} else {
+			g.shutPackets(name, port, handedOver)
+		}
 	}
 }
 
