@@ -145,7 +145,7 @@ func decodeObject(layer, file string, root *yaml.Node) decoded {
 	}
 	fillIn(value)
 	d.object = &Object{Kube: value, Kind: kind, Origin: Origin{Layer: layer, File: file, Line: root.Line},
-		Born: value.GetCreationTimestamp().Time, root: root}
+		Born: value.GetCreationTimestamp().Time, places: outlineOf(root)}
 	return d
 }
 
