@@ -148,7 +148,7 @@ func decodeObject(layer, file string, root *yaml.Node) decoded {
 		return d
 	}
 	fillIn(value)
-	d.object = &Object{Kube: value, Kind: kind, Origin: origin, Born: value.GetCreationTimestamp().Time, root: root}
+	d.object = &Object{Kube: value, Kind: kind, Origin: origin, Born: value.GetCreationTimestamp().Time, places: outlineOf(root)}
 	return d
 }
 

@@ -91,7 +91,7 @@ func (w *walker) draftOf(root *yaml.Node, tree any, kind *Kind, origin Origin) *
 		return nil
 	}
 	fillIn(value)
-	return &Object{Kube: value, Kind: kind, Origin: origin, Born: value.GetCreationTimestamp().Time, root: root, gaps: gaps}
+	return &Object{Kube: value, Kind: kind, Origin: origin, Born: value.GetCreationTimestamp().Time, places: outlineOf(root), gaps: gaps}
 }
 
 // entire removes from a tree the fields that could not be taken, and reports whether its lists have all of their entries.

@@ -65,14 +65,14 @@ func (a Arrival) refuse(origin Origin, code, message, hint string) Arrival {
 	return a
 }
 
-// Placeless forgets the lines, for text that a program wrote on one line, and the nodes that they are found by.
+// Placeless forgets the lines, for text that a program wrote on one line, and what they are found by.
 func (a Arrival) Placeless() Arrival {
 	for i := range a.Findings {
 		a.Findings[i].Line = 0
 	}
 	for _, o := range []*Object{a.Object, a.closed} {
 		if o != nil {
-			o.root, o.Origin.Line = nil, 0
+			o.places, o.Origin.Line = nil, 0
 		}
 	}
 	return a
