@@ -326,6 +326,21 @@ func (c *Control) DryRun(objects []*source.Object) ([]source.Result, []model.Fin
 	return c.sources.DryRun(objects)
 }
 
+// Judge gives what there is to say of objects that are not going to be applied: with all that is in force if they are complete,
+// else of each by itself, since it is not known what would be there beside them.
+func (c *Control) Judge(objects []*source.Object, complete bool) (findings []model.Finding) {
+	if complete {
+		if _, findings, err := c.DryRun(objects); err == nil {
+			return findings
+		}
+	}
+	check := compile.CheckFor(c.options.Settings)
+	for _, o := range objects {
+		findings = append(findings, check(o)...)
+	}
+	return findings
+}
+
 // Delete removes applied objects, all or none, and waits as Apply does.
 func (c *Control) Delete(ctx context.Context, keys []source.Key) ([]source.Result, error) {
 	results, err := c.sources.Delete(keys)
