@@ -212,7 +212,7 @@ func (p *Part) entryResolution(spec *networkingapi.ServiceEntry, host, field str
 		}
 	case networkingapi.ServiceEntry_DNS, networkingapi.ServiceEntry_DNS_ROUND_ROBIN:
 		if wildcard && len(spec.Endpoints) == 0 {
-			p.Err("InvalidHost", field, "use resolution NONE, or give endpoints", "a wildcard cannot be looked up in DNS")
+			p.Err("InvalidHost", field, "use resolution DYNAMIC_DNS, which looks up the host that each request or TLS connection names, or NONE, or give endpoints", "a wildcard cannot be looked up in DNS")
 		}
 		if spec.Resolution == networkingapi.ServiceEntry_DNS_ROUND_ROBIN && len(spec.Endpoints) > 1 {
 			p.Err("InvalidValue", "spec.endpoints", "", "resolution DNS_ROUND_ROBIN takes one endpoint at most")
