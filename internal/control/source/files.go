@@ -309,6 +309,7 @@ func (r *reader) read(name string) *model.Finding {
 
 // check refuses an object that is wrong by itself. Warnings are left to the compiler, which finds them again.
 func (r *reader) check(d *decoded) {
+	d.judgeDraft(r.Check)
 	if d.object == nil || r.Check == nil {
 		return
 	}

@@ -35,6 +35,7 @@ type Object struct {
 	Born time.Time
 
 	places *outline // nil for objects of the runtime; lines in it count from the start of the file
+	gaps   []gap    // of a draft
 }
 
 // Origin says where an object was written.
