@@ -124,8 +124,9 @@ func (h *head) decode(d *hpack.Decoder, blk []byte, o *Options) error {
 	h.used = true
 	h.store = getBlock(hpack.StoreSize(len(blk)))
 	d.Begin(blk, h.store.b)
+	var f hpack.Field
 	for {
-		f, ok, err := d.Next()
+		ok, err := d.Next(&f)
 		if !ok {
 			if h.cookies > 1 && !h.large {
 				h.fields.Set("cookie", str(h.cookie))
