@@ -105,18 +105,20 @@ type Status struct {
 type Published struct {
 	Port    int    `json:"port"`
 	Address string `json:"address"` // "127.0.0.1:8080"
-	// Scheme is what clients speak there: "http", "https", "tls" (not ended at the gateway) or "tcp". Empty means that the control
-	// plane is away, and it is not known.
+	// Scheme is what clients speak there: "http", "https", "tls" (not ended at the gateway), "tcp" or "udp" (another port than that of
+	// TCP with the same number). Empty means that the control plane is away, and it is not known.
 	Scheme string `json:"scheme,omitempty"`
 }
 
-// URL is how to name the port to a client: a URL where it speaks HTTP, as far as is known, else the address alone.
+// URL is how to name the port to a client: a URL where it speaks HTTP, as far as is known, or sends datagrams; else the address alone.
 func (p *Published) URL() string {
 	switch p.Scheme {
 	case "", "http":
 		return "http://" + p.Address
 	case "https":
 		return "https://" + p.Address
+	case "udp":
+		return "udp://" + p.Address
 	}
 	return p.Address
 }

@@ -75,7 +75,8 @@ type Client struct {
 }
 
 // Listen gives the listening TCP socket of a gateway's port. The broker keeps the socket open: closing the listener leaves
-// connections in its queue, and the next Listen for the port, from any process, accepts them. Release ends it.
+// connections in its queue, and the next Listen for the port, from any process, accepts them. Release ends it, and so does the end of
+// all sockets through which it was asked for.
 func (c Client) Listen(port uint16) (net.Listener, error) {
 	_, file, err := c.ask(context.Background(), request{Verb: "listen", Port: port})
 	if err != nil {
@@ -108,16 +109,22 @@ func (c Client) listenPacket(r request) (net.PacketConn, error) {
 	return pc, nil
 }
 
-// ListenDatagrams is ListenPacket for a port that is for datagrams alone: no port of TCP is opened beside it. Where there is one of the
-// same number, both have the same number on the host too.
+// ListenDatagrams gives the UDP socket of a gateway's port that is for datagrams, kept as Listen keeps its. No port of TCP is opened
+// beside it; where one of the same number is open already, both have the same number on the host too.
 func (c Client) ListenDatagrams(port uint16) (net.PacketConn, error) {
 	return c.listenPacket(request{Verb: "listen", Network: "udp", Port: port, Alone: true})
 }
 
-// Release makes the broker close its copy of a port's listening socket, so that the host refuses connections once the
-// listeners made of it are closed too.
+// Release gives a port up: the broker closes its copy of the listening socket, unless others asked for the port too, so that the host
+// refuses connections once the listeners made of it are closed.
 func (c Client) Release(port uint16) error {
 	_, _, err := c.ask(context.Background(), request{Verb: "release", Port: port})
+	return err
+}
+
+// ReleaseDatagrams is Release for what ListenDatagrams gave.
+func (c Client) ReleaseDatagrams(port uint16) error {
+	_, _, err := c.ask(context.Background(), request{Verb: "release", Network: "udp", Port: port})
 	return err
 }
 
@@ -180,6 +187,9 @@ func (c Client) ask(ctx context.Context, req request) (reply, *os.File, error) {
 	}
 	if file == nil && (req.Verb == "listen" || req.Verb == "dial") {
 		return reply{}, nil, errors.New("broker: reply without a socket")
+	}
+	if req.Verb == "listen" && req.Network == "udp" && !req.Alone {
+		_, _ = conn.Read(make([]byte, 1)) // the broker hangs up when it has closed its copy: the port is ours alone, and free when we close it
 	}
 	return r, file, nil
 }

@@ -109,6 +109,72 @@ func TestListenPacket(t *testing.T) {
 	second.Close()
 }
 
+func TestDatagramPortOutlivesItsGateway(t *testing.T) {
+	s, c := serve(t, Options{Publish: map[uint16]uint16{53: 0}}, Policy{Listen: true})
+	first, err := c.ListenDatagrams(53)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := s.Published()
+	if len(at) != 1 || !at[0].UDP || at[0].Address != first.LocalAddr().String() {
+		t.Fatalf("published %v, socket at %v", at, first.LocalAddr())
+	}
+	first.Close()
+	client, err := net.Dial("udp", at[0].Address) // nobody reads now
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	if _, err := io.WriteString(client, "waits"); err != nil {
+		t.Fatal(err)
+	}
+	second, err := c.ListenDatagrams(53)
+	if err != nil {
+		t.Fatal(err)
+	}
+	buf := make([]byte, 10)
+	if n, _, err := second.ReadFrom(buf); err != nil || string(buf[:n]) != "waits" {
+		t.Errorf("%q, %v", buf[:n], err)
+	}
+	second.Close()
+	if err := c.ReleaseDatagrams(53); err != nil {
+		t.Fatal(err)
+	}
+	if at := s.Published(); len(at) != 0 {
+		t.Errorf("published after the release: %v", at)
+	}
+}
+
+// TestPortOfTwoGateways: a port stays open until nobody wants it any more, though a process of each end on its own.
+func TestPortOfTwoGateways(t *testing.T) {
+	s, one := serve(t, Options{Publish: map[uint16]uint16{80: 0}}, Policy{Listen: true})
+	two := Client{Path: one.Path + "2"}
+	stop, err := s.Serve(two.Path, Policy{Listen: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []Client{one, two} {
+		l, err := c.Listen(80)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+	}
+	before := s.Published()
+	for range 2 { // the second changes nothing
+		if err := one.Release(80); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if now := s.Published(); len(now) != 1 || now[0] != before[0] {
+		t.Errorf("published %v, then %v", before, now)
+	}
+	stop()
+	if now := s.Published(); len(now) != 0 {
+		t.Errorf("published for nobody: %v", now)
+	}
+}
+
 func TestOnlyGatewaysListen(t *testing.T) {
 	_, c := serve(t, Options{Publish: map[uint16]uint16{80: 0}}, Policy{})
 	if _, err := c.Listen(80); !errors.Is(err, syscall.EACCES) {

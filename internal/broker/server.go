@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -40,12 +41,14 @@ type Policy struct {
 // Published is a gateway's port and where the host listens for it.
 type Published struct {
 	Port    uint16
+	UDP     bool // for datagrams; else for connections
 	Address string
 }
 
 // Unpublished is a gateway's port on which the host does not let us listen.
 type Unpublished struct {
 	Port    uint16
+	UDP     bool
 	Address string // of the host
 	Err     error
 	at      time.Time
@@ -59,12 +62,30 @@ type Server struct {
 	opt Options
 
 	mu        sync.Mutex
-	published map[uint16]*net.TCPListener // nothing here ever accepts from them
-	failed    map[uint16]Unpublished
+	published map[portKey]*kept // nothing here ever accepts, or reads, from them
+	failed    map[portKey]Unpublished
 	sockets   map[*net.UnixListener]bool
 	conns     map[*net.UnixConn]bool
 	closed    bool
 	running   sync.WaitGroup // the accept loops and the handlers
+}
+
+// portKey names a gateway's port: those of UDP are others than those of TCP.
+type portKey struct {
+	port uint16
+	udp  bool
+}
+
+// kept is a socket of a port, and the paths of the sockets through which it was asked for and not released.
+type kept struct {
+	socket
+	address string
+	by      map[string]bool
+}
+
+type socket interface {
+	syscall.Conn
+	io.Closer
 }
 
 // NewServer makes a server without sockets.
@@ -75,7 +96,7 @@ func NewServer(opt Options) *Server {
 	if opt.Log == nil {
 		opt.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Server{opt: opt, published: map[uint16]*net.TCPListener{}, failed: map[uint16]Unpublished{}, sockets: map[*net.UnixListener]bool{}, conns: map[*net.UnixConn]bool{}}
+	return &Server{opt: opt, published: map[portKey]*kept{}, failed: map[portKey]Unpublished{}, sockets: map[*net.UnixListener]bool{}, conns: map[*net.UnixConn]bool{}}
 }
 
 // Serve makes a unix socket with mode 0600 and serves it until stop or Close, which remove it. The folder should be private, as
@@ -96,12 +117,15 @@ func (s *Server) Serve(path string, policy Policy) (stop func(), err error) {
 		return nil, fmt.Errorf("broker: %w", net.ErrClosed)
 	}
 	s.sockets[l] = true
-	s.running.Go(func() { s.accept(l, policy) }) // ends when l closes
+	s.running.Go(func() { s.accept(l, policy, path) }) // ends when l closes
 	return func() {
-		s.mu.Lock()
-		delete(s.sockets, l)
-		s.mu.Unlock()
 		l.Close()
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.sockets, l)
+		for k := range s.published {
+			s.release(k, path)
+		}
 	}, nil
 }
 
@@ -128,10 +152,10 @@ func (s *Server) Published() []Published {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var out []Published
-	for port, l := range s.published {
-		out = append(out, Published{port, l.Addr().String()})
+	for k, p := range s.published {
+		out = append(out, Published{k.port, k.udp, p.address})
 	}
-	slices.SortFunc(out, func(a, b Published) int { return int(a.Port) - int(b.Port) })
+	slices.SortFunc(out, func(a, b Published) int { return comparePorts(a.Port, a.UDP, b.Port, b.UDP) })
 	return out
 }
 
@@ -145,11 +169,24 @@ func (s *Server) Unpublished() []Unpublished {
 			out = append(out, u)
 		}
 	}
-	slices.SortFunc(out, func(a, b Unpublished) int { return int(a.Port) - int(b.Port) })
+	slices.SortFunc(out, func(a, b Unpublished) int { return comparePorts(a.Port, a.UDP, b.Port, b.UDP) })
 	return out
 }
 
-func (s *Server) accept(l *net.UnixListener, policy Policy) {
+// comparePorts orders by number, ports of TCP first.
+func comparePorts(a uint16, aUDP bool, b uint16, bUDP bool) int {
+	switch {
+	case a != b:
+		return int(a) - int(b)
+	case aUDP == bUDP:
+		return 0
+	case bUDP:
+		return -1
+	}
+	return 1
+}
+
+func (s *Server) accept(l *net.UnixListener, policy Policy, path string) {
 	for {
 		conn, err := l.AcceptUnix()
 		if errors.Is(err, net.ErrClosed) {
@@ -165,7 +202,7 @@ func (s *Server) accept(l *net.UnixListener, policy Policy) {
 		}
 		go func() { // ends with the reply, or when its connection closes
 			defer s.leave(conn)
-			s.serve(conn, policy)
+			s.serve(conn, policy, path)
 		}()
 	}
 }
@@ -190,7 +227,7 @@ func (s *Server) leave(conn *net.UnixConn) {
 	s.running.Done()
 }
 
-func (s *Server) serve(conn *net.UnixConn, policy Policy) {
+func (s *Server) serve(conn *net.UnixConn, policy Policy, path string) {
 	var req request
 	file, err := receive(conn, &req)
 	if err != nil {
@@ -206,8 +243,8 @@ func (s *Server) serve(conn *net.UnixConn, policy Policy) {
 		cancel()
 	}()
 	switch {
-	case req.Verb == "listen" && req.Network == "udp" && policy.Listen:
-		u, err := s.listenPacket(ctx, req.Port, req.Alone)
+	case req.Verb == "listen" && req.Network == "udp" && !req.Alone && policy.Listen:
+		u, err := s.listenPacket(ctx, req.Port, path)
 		if err != nil {
 			s.answer(conn, reply{}, nil, err)
 			return
@@ -215,10 +252,12 @@ func (s *Server) serve(conn *net.UnixConn, policy Policy) {
 		defer u.Close()
 		s.answer(conn, reply{}, u, nil)
 	case req.Verb == "listen" && policy.Listen:
-		l, err := s.listen(ctx, req.Port)
+		l, err := s.listen(ctx, portKey{req.Port, req.Network == "udp"}, path)
 		s.answer(conn, reply{}, l, err) // l is not looked at when err is there
 	case req.Verb == "release" && policy.Listen:
-		s.release(req.Port)
+		s.mu.Lock()
+		s.release(portKey{req.Port, req.Network == "udp"}, path)
+		s.mu.Unlock()
 		s.answer(conn, reply{}, nil, nil)
 	case req.Verb == "listen", req.Verb == "release":
 		s.answer(conn, reply{}, nil, unix.EACCES)
@@ -258,25 +297,43 @@ func (s *Server) answer(conn *net.UnixConn, r reply, socket syscall.Conn, err er
 	rc.Control(func(fd uintptr) { conn.WriteMsgUnix(raw, unix.UnixRights(int(fd)), nil) })
 }
 
-func (s *Server) listen(ctx context.Context, port uint16) (*net.TCPListener, error) {
+// listen opens a port, or gives the socket that is kept; path is whose it is then too.
+func (s *Server) listen(ctx context.Context, k portKey, path string) (*kept, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if l := s.published[port]; l != nil {
-		return l, nil
+	if p := s.published[k]; p != nil {
+		p.by[path] = true
+		return p, nil
 	}
 	if s.closed {
 		return nil, net.ErrClosed
 	}
-	var lc net.ListenConfig
-	address := s.onHost(port)
-	l, err := lc.Listen(ctx, "tcp", address)
+	p, err := s.open(ctx, k)
 	if err != nil {
-		s.failed[port] = Unpublished{port, address, err, time.Now()}
+		s.failed[k] = Unpublished{k.port, k.udp, s.onHost(k.port), err, time.Now()}
 		return nil, err
 	}
-	delete(s.failed, port)
-	s.published[port] = l.(*net.TCPListener)
-	return s.published[port], nil
+	p.by = map[string]bool{path: true}
+	delete(s.failed, k)
+	s.published[k] = p
+	return p, nil
+}
+
+// open is called with mu held.
+func (s *Server) open(ctx context.Context, k portKey) (*kept, error) {
+	var lc net.ListenConfig
+	if k.udp {
+		u, err := lc.ListenPacket(ctx, "udp", s.hostAddress(k.port))
+		if err != nil {
+			return nil, err
+		}
+		return &kept{socket: u.(*net.UDPConn), address: u.LocalAddr().String()}, nil
+	}
+	l, err := lc.Listen(ctx, "tcp", s.onHost(k.port))
+	if err != nil {
+		return nil, err
+	}
+	return &kept{socket: l.(*net.TCPListener), address: l.Addr().String()}, nil
 }
 
 // onHost is where the host is to listen for a gateway's port.
@@ -288,38 +345,34 @@ func (s *Server) onHost(port uint16) string {
 	return net.JoinHostPort(s.opt.Address, strconv.Itoa(int(on)))
 }
 
-// hostAddress is where the host listens for a gateway's port of TCP, or would.
+// hostAddress is where the host listens for a gateway's port of TCP, or would; mu is held. Clients know one number for both protocols.
 func (s *Server) hostAddress(port uint16) string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if l := s.published[port]; l != nil {
-		return l.Addr().String()
+	if p := s.published[portKey{port, false}]; p != nil {
+		return p.address
 	}
 	return s.onHost(port)
 }
 
-func (s *Server) release(port uint16) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if l := s.published[port]; l != nil {
-		l.Close()
-		delete(s.published, port)
+// release is called with mu held.
+func (s *Server) release(k portKey, path string) {
+	p := s.published[k]
+	if p == nil {
+		return
+	}
+	if delete(p.by, path); len(p.by) == 0 {
+		p.Close()
+		delete(s.published, k)
 	}
 }
 
-// listenPacket opens the UDP port of the number that the TCP port has on the host, since clients know one number for both; alone opens
-// no TCP port for that. It is not kept: what waits in a UDP socket is of no use to another process.
-func (s *Server) listenPacket(ctx context.Context, port uint16, alone bool) (*net.UDPConn, error) {
-	address := s.hostAddress(port)
-	if !alone {
-		l, err := s.listen(ctx, port)
-		if err != nil {
-			return nil, err
-		}
-		address = l.Addr().String()
+// listenPacket opens the UDP port beside one of TCP. It is not kept: what HTTP/3 knows of its connections is in the process.
+func (s *Server) listenPacket(ctx context.Context, port uint16, path string) (*net.UDPConn, error) {
+	l, err := s.listen(ctx, portKey{port, false}, path)
+	if err != nil {
+		return nil, err
 	}
 	var lc net.ListenConfig
-	u, err := lc.ListenPacket(ctx, "udp", address)
+	u, err := lc.ListenPacket(ctx, "udp", l.address)
 	if err != nil {
 		return nil, err
 	}

@@ -9,18 +9,20 @@ import (
 
 func TestGatewaysAreNamedByWhatTheySpeak(t *testing.T) {
 	st := api.Status{Gateways: []api.Published{{Port: 80, Address: "127.0.0.1:8080", Scheme: "http"}, {Port: 443, Address: "127.0.0.1:8443", Scheme: "https"},
-		{Port: 5432, Address: "127.0.0.1:5432", Scheme: "tcp"}}}
+		{Port: 5432, Address: "127.0.0.1:5432", Scheme: "tcp"}, {Port: 53, Address: "127.0.0.1:5353", Scheme: "udp"}}}
 	code, out, errOut, _ := weft(t, map[string]any{"GET /v1/status": st}, "", "status")
 	if code != 0 {
 		t.Fatal(errOut)
 	}
-	for _, want := range []string{" http://127.0.0.1:8080 (port 80)", " https://127.0.0.1:8443 (port 443)", " 127.0.0.1:5432 (port 5432)"} {
+	for _, want := range []string{" http://127.0.0.1:8080 (port 80)", " https://127.0.0.1:8443 (port 443)", " 127.0.0.1:5432 (port 5432)", " udp://127.0.0.1:5353 (port 53)"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("no %q in\n%s", want, out)
 		}
 	}
-	if got := pageAt(&st.Gateways[2], "/productpage"); got != "127.0.0.1:5432" {
-		t.Errorf("a TCP port has a page: %s", got)
+	for i, want := range map[int]string{2: "127.0.0.1:5432", 3: "udp://127.0.0.1:5353"} {
+		if got := pageAt(&st.Gateways[i], "/productpage"); got != want {
+			t.Errorf("a port that is not for HTTP has a page: %s", got)
+		}
 	}
 }
 

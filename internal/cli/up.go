@@ -410,10 +410,10 @@ func gatewayList(gs []api.Published) string {
 
 // pageAt is where a browser finds the page behind a gateway's port, if it speaks HTTP.
 func pageAt(g *api.Published, page string) string {
-	if at := g.URL(); at != g.Address {
+	if at := g.URL(); strings.HasPrefix(at, "http") {
 		return at + page
 	}
-	return g.Address
+	return g.URL()
 }
 
 func mustGetwd() string {

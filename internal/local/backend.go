@@ -58,7 +58,7 @@ func (m *Mesh) Status(context.Context) (api.Status, error) {
 		mesh = c.Mesh()
 	}
 	for _, p := range m.runtime.Published() {
-		s.Gateways = append(s.Gateways, api.Published{Port: int(p.Port), Address: p.Address, Scheme: gatewayScheme(mesh, p.Port)})
+		s.Gateways = append(s.Gateways, api.Published{Port: int(p.Port), Address: p.Address, Scheme: gatewayScheme(mesh, p)})
 	}
 	findings := append(m.Findings(c), portFindings(m.runtime.Unpublished())...)
 	if c != nil {
@@ -103,13 +103,16 @@ func Proxies(c *control.Control) []api.Proxy {
 func APIFindings(fs []model.Finding) []api.Finding { return apiFindings(fs) }
 
 // gatewayScheme is what clients of the gateways' port speak, as api.Published has it. mesh may be nil.
-func gatewayScheme(mesh *model.Mesh, port uint16) string {
-	if mesh == nil {
+func gatewayScheme(mesh *model.Mesh, port runtime.Published) string {
+	switch {
+	case port.UDP:
+		return "udp"
+	case mesh == nil:
 		return ""
 	}
 	for _, g := range mesh.Gateways {
 		for i := range g.Servers {
-			if g.Servers[i].Port == port {
+			if s := &g.Servers[i]; s.Port == port.Port && s.Protocol != model.UDP {
 				return serverScheme(&g.Servers[i])
 			}
 		}
@@ -156,15 +159,19 @@ func (m *Mesh) Findings(c *control.Control) []model.Finding {
 func portFindings(ports []runtime.Unpublished) []model.Finding {
 	out := make([]model.Finding, len(ports))
 	for i, p := range ports {
+		port := fmt.Sprintf("gateway port %d", p.Port)
+		if p.UDP {
+			port += " of UDP"
+		}
 		out[i] = model.Finding{Severity: model.Error, Code: "PortNotPublished",
 			Object:  model.Ref{Kind: "Deployment", Namespace: "istio-system", Name: "istio-ingressgateway"},
-			Message: fmt.Sprintf("gateway port %d: cannot listen on %s: %v", p.Port, p.Address, p.Err),
+			Message: fmt.Sprintf("%s: cannot listen on %s: %v", port, p.Address, p.Err),
 			Hint:    fmt.Sprintf("it is tried again every second; for another port of this machine: weft up --publish %d=%d", p.Port, uint32(p.Port)%50000+10000)}
 		switch {
 		case errors.Is(p.Err, syscall.EADDRINUSE):
-			out[i].Message = fmt.Sprintf("gateway port %d: another program listens on %s", p.Port, p.Address)
+			out[i].Message = fmt.Sprintf("%s: another program listens on %s", port, p.Address)
 		case errors.Is(p.Err, syscall.EACCES):
-			out[i].Message = fmt.Sprintf("gateway port %d: this user may not listen on %s", p.Port, p.Address)
+			out[i].Message = fmt.Sprintf("%s: this user may not listen on %s", port, p.Address)
 		}
 	}
 	return out

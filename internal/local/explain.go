@@ -46,7 +46,7 @@ func (m *Mesh) Inside(mesh *model.Mesh, from, raw string) string {
 		return raw
 	}
 	for _, p := range m.runtime.Published() {
-		if _, port, err := net.SplitHostPort(p.Address); err == nil && port == u.Port() {
+		if _, port, err := net.SplitHostPort(p.Address); err == nil && port == u.Port() && p.UDP == (u.Scheme == "udp") {
 			u.Host = net.JoinHostPort(u.Hostname(), strconv.Itoa(int(p.Port)))
 			return u.String()
 		}

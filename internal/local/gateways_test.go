@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"github.com/weftmesh/weft/internal/control/model"
+	"github.com/weftmesh/weft/internal/runtime"
 )
 
 func TestServerScheme(t *testing.T) {
@@ -27,13 +28,14 @@ func TestServerScheme(t *testing.T) {
 }
 
 func TestGatewayScheme(t *testing.T) {
-	mesh := &model.Mesh{Gateways: []*model.Gateway{{Servers: []model.Server{{Port: 80, Protocol: model.HTTP}, {Port: 443, Protocol: model.HTTPS, TLS: &model.ServerTLS{Mode: model.TLSSimple}}}}}}
-	for port, want := range map[uint16]string{80: "http", 443: "https", 8080: ""} {
+	mesh := &model.Mesh{Gateways: []*model.Gateway{{Servers: []model.Server{{Port: 53, Protocol: model.UDP}, {Port: 80, Protocol: model.HTTP},
+		{Port: 443, Protocol: model.HTTPS, TLS: &model.ServerTLS{Mode: model.TLSSimple}}, {Port: 53, Protocol: model.TCP}}}}}
+	for port, want := range map[runtime.Published]string{{Port: 53}: "tcp", {Port: 53, UDP: true}: "udp", {Port: 80}: "http", {Port: 443}: "https", {Port: 8080}: ""} {
 		if got := gatewayScheme(mesh, port); got != want {
-			t.Errorf("%d: %q, want %q", port, got, want)
+			t.Errorf("%+v: %q, want %q", port, got, want)
 		}
 	}
-	if got := gatewayScheme(nil, 80); got != "" {
+	if got := gatewayScheme(nil, runtime.Published{Port: 80}); got != "" {
 		t.Errorf("before the first mesh: %q", got)
 	}
 }

@@ -79,6 +79,7 @@ func (o objects) Apply(ctx context.Context, req api.ChangeRequest) (api.ChangeRe
 	}
 	decoded, findings := decode(req.Documents)
 	if source.HasErrors(findings) {
+		findings = source.SortFindings(append(findings, beside(c, req.Documents)...))
 		return api.ChangeReply{Refused: true, Findings: apiFindings(findings)}, nil
 	}
 	if len(decoded) == 0 {
@@ -109,6 +110,18 @@ func decode(docs []api.Document) (all []*source.Object, findings []model.Finding
 		all, findings = append(all, os...), append(findings, fs...)
 	}
 	return all, findings
+}
+
+// beside gives what there is to say of documents beside what is wrong with the shape of some: of all objects together where each of them
+// can be read well enough, else of each by itself.
+func beside(c *control.Control, docs []api.Document) []model.Finding {
+	var all, drafts []*source.Object
+	whole := true
+	for _, d := range docs {
+		objects, more, ok, _ := source.DecodeDrafts(source.LayerApplied, d.Name, d.Content)
+		all, drafts, whole = append(append(all, objects...), more...), append(drafts, more...), whole && ok
+	}
+	return source.BesideShape(c.Judge(all, whole), drafts)
 }
 
 func (o objects) Delete(ctx context.Context, req api.ChangeRequest) (api.ChangeReply, error) {

@@ -21,14 +21,16 @@ type state struct {
 	mesh     *model.Mesh
 }
 
-// load decodes and compiles documents. Of objects that are written twice the first counts, as in folders that a mesh follows.
+// load decodes and compiles documents; those of the wrong shape take part as far as they can be read, since their findings refuse the
+// whole. Of objects that are written twice the first counts, as in folders that a mesh follows.
 func load(docs []api.Document, o Options) *state {
 	settings, findings := o.settings()
 	st := &state{findings: findings}
 	first := map[source.Key]*source.Object{}
+	var drafts []*source.Object
 	for _, d := range docs {
-		objects, findings := source.Decode(source.LayerFile, d.Name, d.Content)
-		st.findings = append(st.findings, findings...)
+		objects, more, _, findings := source.DecodeDrafts(source.LayerFile, d.Name, d.Content)
+		st.findings, drafts = append(st.findings, findings...), append(drafts, more...)
 		for _, o := range objects {
 			if before := first[o.Key()]; before != nil {
 				st.findings = append(st.findings, o.Finding(model.Error, "DuplicateObject", "metadata.name",
@@ -42,8 +44,9 @@ func load(docs []api.Document, o Options) *state {
 	}
 	slices.SortStableFunc(st.objects, source.Older)
 	var found []model.Finding
-	st.mesh, found = compile.Compile(compile.Input{Objects: planned.Complete(st.objects), Settings: settings})
-	st.findings = source.SortFindings(append(st.findings, found...))
+	drafts = slices.DeleteFunc(drafts, func(d *source.Object) bool { return first[d.Key()] != nil })
+	st.mesh, found = compile.Compile(compile.Input{Objects: planned.Complete(slices.Concat(st.objects, drafts)), Settings: settings})
+	st.findings = source.SortFindings(append(st.findings, source.BesideShape(found, drafts)...))
 	return st
 }
 

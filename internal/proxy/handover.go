@@ -25,6 +25,9 @@ func newRunning(p *Proxy, hard context.Context) *running {
 	if p.opt.Bootstrap.Node.Role == wire.Gateway {
 		r.gateways = &bind.Gateways{Sockets: r.sockets, Config: p.config, Log: p.log, Handle: p.enterCounted, QUIC: p.quic, Datagrams: p.datagrams, Bound: p.state.Ports,
 			Gate: func() listen.Gate { return p.guard.Gate() }}
+		if t := p.opt.Taken; t != nil {
+			r.gateways.Preceded = func() bool { _, there := t.Left(); return there }
+		}
 	}
 	return r
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/weftmesh/weft/internal/proxy/conn"
 	"github.com/weftmesh/weft/internal/proxy/exchange"
 	http1 "github.com/weftmesh/weft/internal/proxy/http"
+	"github.com/weftmesh/weft/internal/proxy/message"
 	"github.com/weftmesh/weft/internal/proxy/side"
 	"github.com/weftmesh/weft/internal/proxy/track"
 )
@@ -96,6 +97,9 @@ func (d *connection) serveOne(s *side.Client1) bool {
 
 // carryOn carries a request that was read, and reports whether another may follow.
 func (d *connection) carryOn(s *side.Client1, x *exchange.Exchange) bool {
+	if d.Tunnel != nil && x.Req.Proto == message.HTTP10 {
+		s.CloseAfter() // RFC 9112 section 9.3: a proxy that clients know of keeps none of HTTP/1.0, whatever they ask for
+	}
 	s.Begin(&x.Req)
 	d.track.Enter(track.Busy, x.Start)
 	x.Carry()

@@ -222,7 +222,7 @@ func (p *pod) state() (State, string) {
 		}
 	}
 	if p.sidecar != nil && !p.sidecarWasUp {
-		return Pending, cmp.Or(p.sidecar.unready, "its sidecar starts")
+		return Pending, "its sidecar " + cmp.Or(p.sidecar.unready, "starts")
 	}
 	for _, s := range all {
 		if s.running && !s.ready && s.unready != "" {

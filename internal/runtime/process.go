@@ -5,13 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"net"
-	"net/http"
 	"net/netip"
 	"os"
 	"slices"
-	"strings"
 	"syscall"
 	"time"
 
@@ -280,68 +276,6 @@ func (s *process) awaitListening(ctx context.Context) {
 		}
 	}
 }
-
-// watchSidecar waits for the proxy's own word that it can serve.
-func (s *process) watchSidecar(ctx context.Context) {
-	for pause := 5 * time.Millisecond; ; pause = min(2*pause, 100*time.Millisecond) {
-		ask, cancel := context.WithTimeout(ctx, time.Second)
-		_, err := s.p.askSidecar(ask, http.MethodGet, "/ready")
-		cancel()
-		if ctx.Err() != nil {
-			return
-		}
-		if err == nil {
-			break
-		}
-		if pause == 100*time.Millisecond {
-			s.update(func() { s.unready = fmt.Sprintf("sidecar is not ready: %v", err) })
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(pause):
-		}
-	}
-	ask, cancel := context.WithTimeout(ctx, time.Second)
-	info, err := s.p.sidecarInfo(ask)
-	cancel()
-	if err != nil {
-		s.p.rt.log.Debug("the sidecar's version is not known", "pod", s.p.key.String(), "error", err)
-	}
-	s.update(func() {
-		s.ready, s.unready, s.version = true, "", info.Version
-		if !s.p.sidecarWasUp {
-			s.p.sidecarWasUp = true
-			close(s.p.sidecarUp)
-		}
-	})
-	<-ctx.Done()
-}
-
-// askSidecar makes a request to the proxy's admin socket; any answer but 200 is an error.
-func (p *pod) askSidecar(ctx context.Context, method, path string) ([]byte, error) {
-	tr := &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		var d net.Dialer
-		return d.DialContext(ctx, "unix", p.adminSocket())
-	}}
-	req, err := http.NewRequestWithContext(ctx, method, "http://admin"+path, nil)
-	if err != nil {
-		return nil, err
-	}
-	resp, err := tr.RoundTrip(req)
-	if err != nil {
-		return nil, err
-	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
-	if resp.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("%s: %.300s", resp.Status, strings.TrimSpace(string(body)))
-	}
-	return body, err
-}
-
-// maxAnswer bounds what is read of an answer of the admin socket.
-const maxAnswer = 64 << 10
 
 // spec is what to start.
 func (s *process) spec() (podhost.Process, error) {

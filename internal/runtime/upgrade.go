@@ -1,11 +1,10 @@
 package runtime
 
 import (
+	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"net/http"
 	"time"
 
 	"github.com/weftmesh/weft/internal/runtime/podhost"
@@ -58,10 +57,13 @@ type upgrade struct{ done chan error }
 func (p *pod) upgrade(ctx context.Context) (Upgraded, error) {
 	s := p.sidecar
 	p.rt.mu.Lock()
-	u, ready := Upgraded{Pod: p.name, From: s.version}, s.running && s.ready
+	u, running, ready, why := Upgraded{Pod: p.name, From: s.version}, s.running, s.ready, s.unready
 	p.rt.mu.Unlock()
-	if !ready {
-		return u, errors.New("its proxy is not ready; it starts with the program that is there then")
+	switch {
+	case !running:
+		return u, errors.New("its proxy does not run; it starts with the program that is there then")
+	case !ready:
+		return u, errors.New("its proxy " + cmp.Or(why, "is not ready yet"))
 	}
 	ask := upgrade{make(chan error, 1)}
 	var err error
@@ -92,6 +94,9 @@ func (s *process) succeed(ctx context.Context, running *podhost.Running) (*podho
 	if err != nil {
 		return nil, err
 	}
+	if before.State == stateDraining {
+		return nil, errors.New("its proxy " + s.whyUnready(&answerError{text: drainsText}))
+	}
 	spec, err := s.p.proxyCommand("--takeover")
 	if err != nil {
 		return nil, err
@@ -121,7 +126,7 @@ func (s *process) awaitEpoch(ctx context.Context, next *podhost.Running, epoch i
 		}
 		select {
 		case <-next.Done():
-			return sidecarInfo{}, fmt.Errorf("the new program ended (%s) before it was ready; weft logs has what it said. The old one carries on", next.Exit())
+			return sidecarInfo{}, s.successorEnded(next.Exit())
 		case <-ctx.Done():
 			return sidecarInfo{}, fmt.Errorf("the new program is not ready: %w. The old one carries on", context.Cause(ctx))
 		case <-tick.C:
@@ -129,23 +134,16 @@ func (s *process) awaitEpoch(ctx context.Context, next *podhost.Running, epoch i
 	}
 }
 
-// sidecarInfo is what a proxy says of its process (/server_info, in Envoy's names).
-type sidecarInfo struct {
-	Version string `json:"version"`
-	Options struct {
-		Epoch int `json:"restart_epoch"`
-	} `json:"command_line_options"`
-}
+// exitNotTakenUp is how a successor ends that the running proxy does not let take over.
+const exitNotTakenUp = 3
 
-func (p *pod) sidecarInfo(ctx context.Context) (info sidecarInfo, err error) {
-	raw, err := p.askSidecar(ctx, http.MethodGet, "/server_info")
-	if err != nil {
-		return info, err
+// successorEnded says why there is none.
+func (s *process) successorEnded(how podhost.Exit) error {
+	what := "the new program ended before it was ready (" + how.String() + ")"
+	if how == (podhost.Exit{Code: exitNotTakenUp}) {
+		what = "the running proxy does not let the new program take over"
 	}
-	if err := json.Unmarshal(raw, &info); err != nil {
-		return info, fmt.Errorf("server info: %w", err)
-	}
-	return info, nil
+	return fmt.Errorf("%s; weft logs -n %s %s -c %s has what it said. The old one carries on", what, s.p.namespace, s.p.w.name, sidecarName)
 }
 
 func ended(r *podhost.Running) bool {

@@ -153,6 +153,34 @@ func TestUpgradesThatReachTheBackend(t *testing.T) {
 	}
 }
 
+// TestUpgradeRequired: a 426 keeps the field that says what it requires (RFC 9110 section 15.5.22); in other answers Upgrade ends at
+// the hop.
+func TestUpgradeRequired(t *testing.T) {
+	for _, w := range ways(t, echo)[:3] {
+		for _, c := range []struct{ name, status, sends, asks, want string }{
+			{"kept", "426", "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n", "", "Upgrade: websocket\r\nConnection: Upgrade\r\n"},
+			{"for an upgrade", "426", "Connection: upgrade\r\nUpgrade: a/1, b\r\n", "Connection: Upgrade\r\nUpgrade: websocket\r\n", "Upgrade: a/1, b\r\nConnection: Upgrade\r\n"},
+			{"with close", "426", "Connection: upgrade\r\nUpgrade: a\r\n", "Connection: close\r\n", "Upgrade: a\r\nConnection: Upgrade, close\r\n"},
+			{"not listed by Connection", "426", "Upgrade: a\r\n", "", ""},
+			{"another status", "200", "Connection: Upgrade\r\nUpgrade: h2c\r\n", "", ""},
+		} {
+			t.Run(w.name+" "+c.name, func(t *testing.T) {
+				w.backend.Answer(func(conn net.Conn, r *rig.Received) bool {
+					_, err := io.WriteString(conn, "HTTP/1.1 "+c.status+" X\r\nContent-Length: 0\r\n"+c.sends+"\r\n")
+					return err == nil
+				})
+				cl := dial(t, w.address)
+				cl.send("GET /g HTTP/1.1\r\nHost: a\r\n" + c.asks + "\r\n")
+				head, err := readHead(cl.r)
+				if err != nil || !strings.HasPrefix(head, "HTTP/1.1 "+c.status) || !strings.HasSuffix(head, c.want+"\r\n") ||
+					c.want == "" && strings.Contains(head, "pgrade") {
+					t.Fatalf("%q, %v", head, err)
+				}
+			})
+		}
+	}
+}
+
 // TestHopByHop: RFC 9110 section 7.6.1. What Connection lists ends here, but for what the message means.
 func TestHopByHop(t *testing.T) {
 	for _, w := range ways(t, echo) {
@@ -209,9 +237,10 @@ func TestForwardProxy(t *testing.T) {
 		"CONNECT with content":     "CONNECT a:80 HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi",
 		"absolute form, two hosts": "GET http://" + service + "/ HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
 	}), []talk{
-		{"absolute form", "GET http://" + service + "/g HTTP/1.1\r\nHost: other\r\n\r\n", "200 closed", []string{"GET /g " + service + " -"}},
+		{"absolute form", "GET http://" + service + "/g HTTP/1.1\r\nHost: other\r\n\r\n", "200 waits", []string{"GET /g " + service + " -"}},
+		{"1.0 is not kept", "GET http://" + service + "/g HTTP/1.0\r\nConnection: keep-alive\r\n\r\n", "200 closed", []string{"GET /g " + service + " -"}},
+		{"Proxy-Connection says nothing", "GET http://" + service + "/g HTTP/1.1\r\nHost: x\r\nProxy-Connection: close\r\n\r\n", "200 waits", []string{"GET /g " + service + " -"}},
 	}...) {
-		c.gets = strings.Replace(c.gets, "200 closed", "200 waits", 1)
 		t.Run(c.name, func(t *testing.T) { w.play(t, c) })
 	}
 	for name, to := range map[string]struct {

@@ -163,15 +163,19 @@ func (t *traffic) work(b *browser, path string, ok func(answer) error) {
 		if err == nil {
 			err = ok(a)
 		}
-		n := t.sent.Add(1)
-		if err == nil {
-			continue
-		}
-		t.mu.Lock()
-		if t.failed++; len(t.failures) < 10 {
-			t.failures = append(t.failures, fmt.Sprintf("%s request %d, after %s: %v", time.Now().UTC().Format("15:04:05.000"), n, time.Since(began).Round(time.Millisecond), err))
-		}
-		t.mu.Unlock()
+		t.count(began, err)
+	}
+}
+
+func (t *traffic) count(began time.Time, err error) {
+	n := t.sent.Add(1)
+	if err == nil {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.failed++; len(t.failures) < 10 {
+		t.failures = append(t.failures, fmt.Sprintf("%s request %d, after %s: %v", time.Now().UTC().Format("15:04:05.000"), n, time.Since(began).Round(time.Millisecond), err))
 	}
 }
 

@@ -20,6 +20,7 @@ import (
 //
 //	program http PORT      an HTTP server; see webServer
 //	program tcp PORT       a server that sends back each line after "echo "
+//	program udp PORT       a server that sends back each datagram after its host name
 //	program get URL        prints status and body; exit code 1 without an answer
 //	program poke PATH      the same of the pod's own web server, past its sidecar
 //	program say ADDR LINE  sends a line over TCP and prints the line that comes back
@@ -34,6 +35,8 @@ func programMain(args []string) int {
 		err = webServer(ctx, listenAt(args[1]))
 	case len(args) == 2 && args[0] == "tcp":
 		err = lineServer(ctx, listenAt(args[1]))
+	case len(args) == 2 && args[0] == "udp":
+		err = datagramServer(ctx, listenAt(args[1]))
 	case len(args) == 2 && args[0] == "get":
 		err = get(args[1])
 	case len(args) == 2 && args[0] == "poke":
@@ -104,6 +107,27 @@ func lineServer(ctx context.Context, addr string) error {
 				}
 			}
 		}()
+	}
+}
+
+func datagramServer(ctx context.Context, addr string) error {
+	pc, err := net.ListenPacket("udp", addr)
+	if err != nil {
+		return err
+	}
+	defer context.AfterFunc(ctx, func() { pc.Close() })()
+	fmt.Println("listening on", addr)
+	buf := make([]byte, 64<<10)
+	for {
+		n, from, err := pc.ReadFrom(buf)
+		if ctx.Err() != nil {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		if _, err := pc.WriteTo(fmt.Appendf(nil, "%s %s", os.Getenv("HOSTNAME"), buf[:n]), from); err != nil {
+			return err
+		}
 	}
 }
 

@@ -213,7 +213,7 @@ func TestRefused(t *testing.T) {
 			"10 error ConflictingFields spec.trafficPolicy.loadBalancer.warmup",
 			"10 error InvalidPercentage spec.trafficPolicy.loadBalancer.warmup.minimumPercent",
 			"10 error InvalidValue spec.trafficPolicy.loadBalancer.warmup.aggression",
-			"10 error MissingField spec.trafficPolicy.loadBalancer.warmup.duration",
+			"10 error InvalidDuration spec.trafficPolicy.loadBalancer.warmup.duration",
 			"11 error ConflictingFields spec.trafficPolicy.loadBalancer.localityLbSetting",
 			"11 warning NoEffect spec.trafficPolicy.loadBalancer.localityLbSetting",
 			"13 error InvalidValue spec.trafficPolicy.loadBalancer.localityLbSetting.distribute[0].from",

@@ -9,7 +9,7 @@ import (
 	"github.com/weftmesh/weft/internal/control/source"
 )
 
-// FuzzCompile compiles whatever the decoder lets through: it never panics, says the same twice, and every finding has its place.
+// FuzzCompile compiles whatever the decoder lets through, drafts too: it never panics, says the same twice, and every finding has its place.
 func FuzzCompile(f *testing.F) {
 	files, err := filepath.Glob("testdata/*/*.txtar")
 	if err != nil {
@@ -27,7 +27,8 @@ func FuzzCompile(f *testing.F) {
 		}
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		objects, _ := source.Decode(source.LayerFile, "in.yaml", data)
+		objects, drafts, _, _ := source.DecodeDrafts(source.LayerFile, "in.yaml", data)
+		Compile(Input{Objects: append(drafts, objects...)})
 		mesh, findings := Compile(Input{Objects: objects})
 		again, foundAgain := Compile(Input{Objects: objects})
 		if dump(mesh) != dump(again) || render(findings) != render(foundAgain) {

@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"reflect"
 
-	"gopkg.in/yaml.v3"
-
 	"github.com/weftmesh/weft/internal/control/model"
 )
 
@@ -78,21 +76,9 @@ func sameVersion(a, b *Object) bool {
 	case a.Origin != b.Origin || !a.Born.Equal(b.Born) || a.GetGeneration() != b.GetGeneration():
 		return false
 	case a.Raw != nil || b.Raw != nil:
-		return bytes.Equal(a.Raw, b.Raw) && lastLine(a.root) == lastLine(b.root)
+		return bytes.Equal(a.Raw, b.Raw) && a.places.lastLine() == b.places.lastLine()
 	case a.GetResourceVersion() != "" && a.GetResourceVersion() == b.GetResourceVersion() && a.GetUID() == b.GetUID():
 		return true
 	}
 	return a.Kube == b.Kube || reflect.DeepEqual(a.Kube, b.Kube)
-}
-
-// lastLine tells where the last node of a document stands: an item of a List may be spread over more lines than before, while its
-// text, which is written anew, is equal.
-func lastLine(n *yaml.Node) int {
-	if n == nil {
-		return 0
-	}
-	for len(n.Content) > 0 {
-		n = n.Content[len(n.Content)-1]
-	}
-	return n.Line
 }

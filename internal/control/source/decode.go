@@ -35,6 +35,7 @@ type decoded struct {
 	findings []model.Finding
 
 	root   *yaml.Node // nil where the kind is not known
+	draft  *Object    // of one that was refused for its shape; nil where too little can be read
 	closed *Object    // stands in for it when it is refused; see denyAll
 }
 
@@ -134,7 +135,10 @@ func decodeObject(layer, file string, root *yaml.Node) decoded {
 	w.ref = model.Ref{Kind: kind.RefName(), Namespace: d.key.Namespace, Name: d.key.Name}
 	value := kind.New()
 	tree := w.object(root, value)
-	if len(w.findings) == 0 {
+	origin := Origin{Layer: layer, File: file, Line: root.Line}
+	if len(w.findings) > 0 {
+		d.draft = w.draftOf(root, tree, kind, origin)
+	} else {
 		w.unmarshal(root, tree, value)
 	}
 	if len(w.findings) == 0 {
@@ -144,8 +148,7 @@ func decodeObject(layer, file string, root *yaml.Node) decoded {
 		return d
 	}
 	fillIn(value)
-	d.object = &Object{Kube: value, Kind: kind, Origin: Origin{Layer: layer, File: file, Line: root.Line},
-		Born: value.GetCreationTimestamp().Time, root: root}
+	d.object = &Object{Kube: value, Kind: kind, Origin: origin, Born: value.GetCreationTimestamp().Time, places: outlineOf(root)}
 	return d
 }
 

@@ -45,11 +45,11 @@ func (o *Object) Embedded(path, text string, into proto.Message) []model.Finding
 // embedded parses a text with the lines that it has in the file; nil when it is empty.
 func (o *Object) embedded(path, text string) (*yaml.Node, *model.Finding) {
 	line, placed := o.Line(path), false
-	if o.root != nil {
-		if n := valueAt(o.root, path); n != nil && n.Kind == yaml.MappingNode {
-			return n, nil // see Wrap
-		} else if n != nil && isLiteral(n) {
-			line, placed = n.Line+1, true
+	if o.places != nil {
+		if in, ok := o.places.innardsOf(path); ok && in.root != nil {
+			return in.root, nil // see Wrap
+		} else if ok {
+			line, placed = in.line, true
 		}
 	}
 	roots, problem := parse(o.Origin.File, []byte(text), max(line, 1))
@@ -76,25 +76,6 @@ func flatten(n *yaml.Node, line int) {
 	}
 }
 
-// valueAt gives the value of a path; nil when it is not written.
-func valueAt(root *yaml.Node, path string) *yaml.Node {
-	n := root
-	for _, step := range steps(path) {
-		switch step := step.(type) {
-		case int:
-			if n.Kind != yaml.SequenceNode || step < 0 || step >= len(n.Content) {
-				return nil
-			}
-			n = n.Content[step]
-		case string:
-			if _, n = entry(n, step); n == nil {
-				return nil
-			}
-		}
-	}
-	return n
-}
-
 // Wrap makes of a file that holds one bare document the object that would hold it as text in the field of the given path, so that
 // both are read by the same code; Embedded then reads the document with the file's own lines. The object is Kube with that field
 // filled in by the caller.
@@ -107,10 +88,13 @@ func Wrap(file string, data []byte, kube Kube, path string) (*Object, []model.Fi
 	if len(roots) > 0 {
 		root = roots[0]
 	}
+	outer := &yaml.Node{Kind: yaml.ScalarNode, Line: 1}
 	for _, step := range slices.Backward(steps(path)) {
 		key, _ := step.(string)
-		root = &yaml.Node{Kind: yaml.MappingNode, Tag: "!!map", Line: 1,
-			Content: []*yaml.Node{{Kind: yaml.ScalarNode, Tag: "!!str", Value: key, Line: 1}, root}}
+		outer = &yaml.Node{Kind: yaml.MappingNode, Tag: "!!map", Line: 1,
+			Content: []*yaml.Node{{Kind: yaml.ScalarNode, Tag: "!!str", Value: key, Line: 1}, outer}}
 	}
-	return &Object{Kube: kube, Kind: kindsByType[reflect.TypeOf(kube)], Origin: Origin{Layer: LayerFile, File: file, Line: 1}, root: root}, nil
+	places := outlineOf(outer)
+	places.hold(len(places.spots)-1, innards{root: root}) // the innermost is the last
+	return &Object{Kube: kube, Kind: kindsByType[reflect.TypeOf(kube)], Origin: Origin{Layer: LayerFile, File: file, Line: 1}, places: places}, nil
 }

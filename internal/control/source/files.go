@@ -301,6 +301,7 @@ func (r *reader) read(name string) *model.Finding {
 	for i := range docs {
 		r.check(&docs[i])
 		docs[i].closed = docs[i].denyAll(name)
+		docs[i].root = nil // was needed for that alone
 	}
 	r.files[name] = &readFile{mark: mark, data: data, docs: docs}
 	return nil
@@ -308,6 +309,7 @@ func (r *reader) read(name string) *model.Finding {
 
 // check refuses an object that is wrong by itself. Warnings are left to the compiler, which finds them again.
 func (r *reader) check(d *decoded) {
+	d.judgeDraft(r.Check)
 	if d.object == nil || r.Check == nil {
 		return
 	}

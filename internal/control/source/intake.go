@@ -28,6 +28,7 @@ func DecodeArrival(key Key, origin Origin, text []byte, check func(*Object) []mo
 		return a.refuse(origin, "NotAnObject", fmt.Sprintf("it holds %d objects, want one", len(all)), "write each object under its own key")
 	}
 	d := &all[0]
+	d.judgeDraft(check)
 	if a.Findings = d.findings; d.object != nil && check != nil {
 		if f := check(d.object); HasErrors(f) {
 			d.object, a.Findings = nil, f
@@ -64,14 +65,14 @@ func (a Arrival) refuse(origin Origin, code, message, hint string) Arrival {
 	return a
 }
 
-// Placeless forgets the lines, for text that a program wrote on one line, and the nodes that they are found by.
+// Placeless forgets the lines, for text that a program wrote on one line, and what they are found by.
 func (a Arrival) Placeless() Arrival {
 	for i := range a.Findings {
 		a.Findings[i].Line = 0
 	}
 	for _, o := range []*Object{a.Object, a.closed} {
 		if o != nil {
-			o.root, o.Origin.Line = nil, 0
+			o.places, o.Origin.Line = nil, 0
 		}
 	}
 	return a

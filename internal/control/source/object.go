@@ -11,7 +11,6 @@ import (
 	"slices"
 	"time"
 
-	"gopkg.in/yaml.v3"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 
@@ -35,7 +34,8 @@ type Object struct {
 	// Born is when the mesh first knew the object: its creationTimestamp where it has one.
 	Born time.Time
 
-	root *yaml.Node // nil for objects of the runtime; lines in it count from the start of the file
+	places *outline // nil for objects of the runtime; lines in it count from the start of the file
+	gaps   []gap    // of a draft
 }
 
 // Origin says where an object was written.
@@ -86,21 +86,14 @@ func (o *Object) Ref() model.Ref {
 // Line of a field ("spec.http[0].route[1].weight"), 1-based in Origin.File: that of its nearest ancestor when the field is not
 // written, and 0 when there is no text.
 func (o *Object) Line(path string) int {
-	line, _ := o.Position(path)
-	return line
+	if o.places == nil {
+		return o.Origin.Line
+	}
+	return o.places.line(path)
 }
 
 // Written reports whether a field is written in the object's text, if only as an empty list; false where there is no text.
-func (o *Object) Written(path string) bool { return o.root != nil && valueAt(o.root, path) != nil }
-
-// Position is Line with the column.
-func (o *Object) Position(path string) (line, column int) {
-	if o.root == nil {
-		return o.Origin.Line, 0
-	}
-	n := locate(o.root, path)
-	return n.Line, n.Column
-}
+func (o *Object) Written(path string) bool { return o.places != nil && o.places.written(path) }
 
 // Finding makes a finding about a field of the object, with its place filled in.
 func (o *Object) Finding(s model.Severity, code, field, message, hint string) model.Finding {

@@ -64,22 +64,32 @@ func steps(path string) []any {
 }
 
 // locate finds the node where a path is written: the key of a field, the entry of a list, or the nearest ancestor of what is not
-// written. It looks into documents that stand in a literal block.
+// written.
 func locate(root *yaml.Node, path string) *yaml.Node {
-	at, n := root, root
-	for _, step := range steps(path) {
+	if n := along(root, steps(path)); n != nil {
+		return n
+	}
+	return root
+}
+
+// along goes along a path as locate does; nil when not even its first step is written. It looks into documents that stand in a literal
+// block.
+func along(root *yaml.Node, path []any) (at *yaml.Node) {
+	n := root
+	for _, step := range path {
 		switch step := step.(type) {
 		case int:
-			if n.Kind != yaml.SequenceNode || step < 0 || step >= len(n.Content) {
+			if n == nil || n.Kind != yaml.SequenceNode || step < 0 || step >= len(n.Content) {
 				return at
 			}
 			n = n.Content[step]
 			at = n
 		case string:
-			if isLiteral(n) {
-				if roots, problem := parse("", []byte(n.Value), n.Line+1); problem == nil && len(roots) > 0 {
-					n = roots[0]
-				}
+			if n != nil && isLiteral(n) {
+				n = innards{text: n.Value, line: n.Line + 1}.nodes()
+			}
+			if n == nil {
+				return at
 			}
 			k, v := entry(n, step)
 			if k == nil {

@@ -3,6 +3,7 @@ package source
 import (
 	"fmt"
 	"math"
+	"regexp"
 	"strings"
 	"time"
 
@@ -113,6 +114,9 @@ func (w *walker) enum(n *yaml.Node, e protoreflect.EnumDescriptor, path string) 
 	return s
 }
 
+// written is a duration in the right form, however long.
+var written = regexp.MustCompile(`^[-+]?(([0-9]+(\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h))+$`)
+
 // duration takes what Istio's API server takes: "7s", "1h30m", "100ms".
 func (w *walker) duration(n *yaml.Node, path string) any {
 	if tag := n.ShortTag(); n.Kind == yaml.ScalarNode && (tag == "!!int" || tag == "!!float") {
@@ -123,7 +127,11 @@ func (w *walker) duration(n *yaml.Node, path string) any {
 	if !ok {
 		return nil
 	}
-	if _, err := time.ParseDuration(s); err != nil {
+	switch _, err := time.ParseDuration(s); {
+	case err != nil && written.MatchString(s):
+		w.add(n, "InvalidValue", path, s+" is too long", "write less than ten years")
+		return nil
+	case err != nil:
 		w.add(n, "InvalidValue", path, fmt.Sprintf("%q is not a duration", s), `write a number with its unit: "500ms", "7s", "1h"`)
 		return nil
 	}

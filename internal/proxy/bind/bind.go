@@ -34,6 +34,8 @@ type Network struct {
 	ListenGatewayPacket func(ctx context.Context, address string) (net.PacketConn, error)
 	// ListenGatewayDatagrams opens one for datagrams, which has no port of TCP beside it.
 	ListenGatewayDatagrams func(ctx context.Context, address string) (net.PacketConn, error)
+	// ReleaseGatewayDatagrams gives up what that opened; it may be nil.
+	ReleaseGatewayDatagrams func(address string) error
 }
 
 // Complete sets what is nil to the network of this process, and gateways' ports to the broker's where the bootstrap names one.
@@ -51,6 +53,9 @@ func (n *Network) Complete(b *wire.Bootstrap) {
 	if n.ListenGatewayDatagrams == nil {
 		n.ListenGatewayDatagrams = n.gatewayPackets(b, broker.Client.ListenDatagrams)
 	}
+	if b.Broker != "" && n.ReleaseGatewayDatagrams == nil {
+		n.ReleaseGatewayDatagrams = releasing(broker.Client{Path: b.Broker}.ReleaseDatagrams)
+	}
 	if n.ListenGateway != nil {
 		return
 	}
@@ -66,12 +71,17 @@ func (n *Network) Complete(b *wire.Bootstrap) {
 		}
 		return client.Listen(a.Port())
 	}
-	n.ReleaseGateway = func(address string) error {
+	n.ReleaseGateway = releasing(client.Release)
+}
+
+// releasing tells the broker the port of an address.
+func releasing(release func(uint16) error) func(address string) error {
+	return func(address string) error {
 		a, err := netip.ParseAddrPort(address)
 		if err != nil {
 			return err
 		}
-		return client.Release(a.Port())
+		return release(a.Port())
 	}
 }
 
@@ -204,6 +214,14 @@ func (s *Sockets) Release(address string) error {
 	return s.net.ReleaseGateway(address)
 }
 
+// ReleaseDatagrams is Release for a port for datagrams.
+func (s *Sockets) ReleaseDatagrams(address string) error {
+	if s.net.ReleaseGatewayDatagrams == nil {
+		return nil
+	}
+	return s.net.ReleaseGatewayDatagrams(address)
+}
+
 // Forget notes that what it gave out was closed.
 func (s *Sockets) Forget(l io.Closer) {
 	s.mu.Lock()
@@ -251,8 +269,11 @@ func (s *Sockets) Own() error {
 	var errs []error
 	for _, i := range left {
 		errs = append(errs, i.File.Close())
-		if i.Network == Gateway {
+		switch i.Network {
+		case Gateway:
 			errs = append(errs, s.Release(i.Address))
+		case Datagrams:
+			errs = append(errs, s.ReleaseDatagrams(i.Address))
 		}
 	}
 	return errors.Join(errs...)

@@ -37,19 +37,28 @@ type Gateways struct {
 	Datagrams func(name string) PacketServer
 	// Bound hears after each look how many ports are open, and why others are not, by listener.
 	Bound func(open int, failed map[string]string)
+	// Preceded reports whether a process before this one still ends what it has; nil where there is none.
+	Preceded func() bool
 
 	accepting sync.WaitGroup // ends when the ports are closed
 	draining  sync.WaitGroup // ends with the sessions of ports for datagrams that were closed
 
 	mu      sync.Mutex
 	open    map[string]*gatewayPort // by listener name
-	failed  map[string]string       // why others are not
+	failed  map[string]failure      // why others are not
 	frozen  bool
 	closed  bool
 	server  []*listen.Server // also of ports that were closed: their connections go on
 	packets map[string]*packetPort
 	// leaving are the ports of UDP that were closed and drain.
 	leaving []*packetPort
+}
+
+// failure is a port that cannot be bound.
+type failure struct {
+	why   string
+	since time.Time
+	told  slog.Level // at which it was last logged
 }
 
 type gatewayPort struct {
@@ -104,23 +113,44 @@ func (g *Gateways) reconcile(ctx context.Context, want []*conf.Listener) {
 	}
 	for name, port := range g.packets {
 		if !port.fits(wanted[name]) {
-			g.shutPackets(name, port, true)
+			g.shutPackets(name, port, withdrawn)
 		}
 	}
-	failed := map[string]string{}
+	failed := map[string]failure{}
+	why := map[string]string{}
 	for name, l := range wanted {
-		if _, open := g.address(name); !open {
-			if err := g.bind(ctx, l); err != nil {
-				failed[name] = plainListen(err)
-				if g.failed[name] != failed[name] {
-					g.Log.Error("a gateway's port cannot be bound; it is tried again", "listener", name, "address", l.Address, "error", err)
-				}
-			}
+		if _, open := g.address(name); open {
+			continue
+		}
+		if err := g.bind(ctx, l); err != nil {
+			failed[name] = g.fails(l, err)
+			why[name] = failed[name].why
 		}
 	}
 	g.failed = failed
 	g.forget()
-	g.Bound(len(g.open)+len(g.packets), failed)
+	g.Bound(len(g.open)+len(g.packets), why)
+}
+
+// yieldTime is how long a port of HTTP/3 may be another process's before that is a fault. The process of which this one takes the place
+// gives it up when its requests have ended.
+const yieldTime = 15 * time.Second
+
+// fails logs what is new of a port that cannot be bound; mu is held.
+func (g *Gateways) fails(l *conf.Listener, err error) failure {
+	f, again := g.failed[l.Name]
+	if why := plainListen(err); !again || f.why != why {
+		f = failure{why: why, since: time.Now(), told: slog.LevelDebug}
+	}
+	level, text := slog.LevelError, "a gateway's port cannot be bound; it is tried again"
+	if l.QUIC && errors.Is(err, syscall.EADDRINUSE) && (time.Since(f.since) < yieldTime || g.Preceded != nil && g.Preceded()) {
+		level, text = slog.LevelInfo, "HTTP/3 waits for its port, which a process that leaves may still have"
+	}
+	if f.told < level {
+		f.told = level
+		g.Log.Log(context.Background(), level, text, "listener", l.Name, "address", l.Address, "error", err)
+	}
+	return f
 }
 
 // plainListen leaves out what package net and the system call's wrapper put before the cause: the port is named beside it.
@@ -203,7 +233,11 @@ func (g *Gateways) Stop(release bool) {
 		g.shut(name, port, release)
 	}
 	for name, port := range g.packets {
-		g.shutPackets(name, port, false)
+		if release {
+			g.shutPackets(name, port, ends)
+		} else {
+			g.shutPackets(name, port, handedOver)
+		}
 	}
 }
 

@@ -67,9 +67,18 @@ func (g *Gateways) bindPackets(ctx context.Context, l *conf.Listener) error {
 	return nil
 }
 
+// whyShut is why a port is closed.
+type whyShut int
+
+const (
+	withdrawn  whyShut = iota // by the configuration
+	ends                      // the process does
+	handedOver                // another process has the port now
+)
+
 // shutPackets is called with mu held. Requests under way go on. So do sessions of datagrams, unless the port was withdrawn: they are
 // nothing then but what would keep it from being opened anew.
-func (g *Gateways) shutPackets(name string, port *packetPort, withdrawn bool) {
+func (g *Gateways) shutPackets(name string, port *packetPort, why whyShut) {
 	delete(g.packets, name)
 	g.leaving = append(g.leaving, port)
 	drain := func() { // ends with the last request or session, or by Cut
@@ -85,11 +94,16 @@ func (g *Gateways) shutPackets(name string, port *packetPort, withdrawn bool) {
 	switch {
 	case !port.datagrams:
 		g.accepting.Go(drain)
-	case withdrawn:
+	case why == withdrawn:
 		port.server.Close() // waits for nothing but the sessions' goroutines
 		g.draining.Go(drain)
 	default:
 		g.draining.Go(drain)
+	}
+	if port.datagrams && why != handedOver {
+		if err := g.Sockets.ReleaseDatagrams(port.address); err != nil {
+			g.Log.Warn("a gateway's port was not released", "address", port.address, "network", "udp", "error", err)
+		}
 	}
 	g.Log.Info("gateway port closed", "listener", name, "network", "udp", "address", port.address)
 }

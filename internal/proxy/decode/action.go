@@ -94,6 +94,8 @@ var operator = regexp.MustCompile(`%[A-Z][A-Z_]{2,}[(%]`)
 func (d *decoder) pathRewrites(m *routev3.RouteAction, f *conf.Forward, match *conf.Match, variables []string) {
 	f.PrefixRewrite, f.PathRewrite = m.GetPrefixRewrite(), m.GetPathRewrite()
 	f.RegexRewrite = d.rewrite("regex_rewrite", m.GetRegexRewrite())
+	d.at("prefix_rewrite", func() { d.fieldValue(f.PrefixRewrite) })
+	d.at("path_rewrite", func() { d.fieldValue(f.PathRewrite) })
 	if operator.MatchString(f.PathRewrite) {
 		d.at("path_rewrite", func() { d.fail("%q has an operator, which is not supported here", f.PathRewrite) })
 	}
@@ -126,6 +128,7 @@ func (d *decoder) hostRewrites(m *routev3.RouteAction, f *conf.Forward) {
 	switch h := m.GetHostRewriteSpecifier().(type) {
 	case *routev3.RouteAction_HostRewriteLiteral:
 		f.HostRewrite = h.HostRewriteLiteral
+		d.at("host_rewrite_literal", func() { d.fieldValue(f.HostRewrite) })
 	case *routev3.RouteAction_HostRewriteHeader:
 		d.token("host_rewrite_header", h.HostRewriteHeader)
 		f.HostRewriteHeader = h.HostRewriteHeader
@@ -275,9 +278,7 @@ func (d *decoder) redirect(m *routev3.RedirectAction) *conf.Redirect {
 		d.at("response_code", func() { d.fail("%d is not known", m.GetResponseCode()) })
 	}
 	for _, s := range []string{r.Scheme, r.Host, r.Path, r.PrefixRewrite} {
-		if strings.ContainsAny(s, "\r\n\x00") {
-			d.fail("contains a line break or NUL")
-		}
+		d.fieldValue(s)
 	}
 	return r
 }

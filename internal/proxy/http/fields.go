@@ -167,8 +167,8 @@ func (f *framing) body(p message.Proto) (message.Body, error) {
 	return message.Body{}, nil
 }
 
-// checkCoding takes "chunked" alone. RFC 9112 section 6.1: an unknown coding is 501; a message whose end cannot be told,
-// because chunked is not last or is there twice, is 400.
+// checkCoding takes "chunked" alone. A message whose end cannot be told, because chunked is not last or is there twice, is 400
+// (RFC 9112 section 6.3); an unknown coding within the chunks is 501 (section 6.1).
 func checkCoding(value string) error {
 	if message.EqualFold(value, "chunked") {
 		return nil
@@ -177,7 +177,7 @@ func checkCoding(value string) error {
 		last = strings.IndexByte(value, ',') < 0
 		var coding string
 		coding, value = cutElement(value)
-		if !message.IsToken(coding) || !last && message.EqualFold(coding, "chunked") {
+		if !message.IsToken(coding) || last != message.EqualFold(coding, "chunked") {
 			return errCoding
 		}
 	}

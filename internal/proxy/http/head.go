@@ -122,7 +122,9 @@ func (w *headWriter) connection(b []byte) []byte {
 		if b = w.field(b, "Upgrade", w.upgrade); b == nil {
 			return nil
 		}
-		option = "Upgrade"
+		if option = "Upgrade"; w.close {
+			option = "Upgrade, close"
+		}
 	case w.close:
 		option = "close"
 	case w.keepAlive:

@@ -65,6 +65,9 @@ func parseResponse(head []byte, a asked, lim *Limits, r *message.Response) error
 		return err
 	}
 	r.KeepAlive = f.persistent(r.Proto)
+	if r.Status == 426 && f.upgrades {
+		r.Upgrade = f.upgrade // RFC 9110 section 15.5.22: no such answer is without the protocols that it asks for
+	}
 	if a.bodyless(r.Status) {
 		// A 204 with content would put that content before the next response: such a connection ends here.
 		if a.tunnel(r.Status) || r.Status == 204 && (body.Kind == message.Chunked || body.Length > 0) {

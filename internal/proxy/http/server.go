@@ -110,6 +110,9 @@ func (s *ServerConn) WriteResponse(r *message.Response) error {
 	}
 	s.awaiting = false
 	w := headWriter{upgrade: r.Upgrade}
+	if s.proto == message.HTTP10 {
+		w.upgrade = "" // which such a client cannot ask for
+	}
 	body, discard := s.responseBody(r, &w)
 	// A client may send a tunnel's bytes before it knows that there is none: they must not be read as requests.
 	s.announced = s.keep && !s.closing.Load() && body.Kind != message.UntilClose && !s.ask.connect && r.Status != 101 &&

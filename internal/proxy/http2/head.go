@@ -230,8 +230,13 @@ func (h *head) request(r *message.Request, scheme string, ended bool) {
 	if r.Authority == "" {
 		r.Authority = h.host
 	}
-	if r.Scheme == "" {
+	switch {
+	case r.Scheme == "":
 		r.Scheme = scheme
+	case message.EqualFold(r.Scheme, "https"):
+		r.Scheme = "https" // RFC 9110 section 4.2.3: in any case
+	default:
+		r.Scheme = "http"
 	}
 	if h.has(kindProtocol) {
 		r.Method, r.Upgrade = "GET", h.pseudo[kindProtocol]
@@ -242,7 +247,9 @@ func (h *head) request(r *message.Request, scheme string, ended bool) {
 		return
 	}
 	r.Body = h.body(ended)
-	r.ExpectContinue = h.expect && !ended
+	if r.ExpectContinue = h.expect && !ended; h.expect && ended {
+		r.Header.Del("Expect") // nobody waits: the next recipient must not be told so (RFC 9110 section 10.1.1)
+	}
 	if ended && h.length > 0 {
 		h.malformed("no content despite its content-length")
 	}
@@ -283,7 +290,7 @@ func (h *head) checkRequest() {
 		h.malformed("no valid :method")
 	case h.hosts > 1:
 		h.malformed("more than one host")
-	case h.hosts == 1 && h.has(kindAuthority) && h.host != h.pseudo[kindAuthority]:
+	case h.hosts == 1 && h.has(kindAuthority) && !message.EqualFold(h.host, h.pseudo[kindAuthority]):
 		h.malformed("host differs from :authority")
 	case h.pseudo[kindMethod] == "CONNECT" && !h.has(kindProtocol):
 		if h.has(kindScheme) || h.has(kindPath) || !message.ValidAuthority(h.pseudo[kindAuthority]) {
@@ -303,7 +310,7 @@ func (h *head) checkTarget() {
 		authority = h.host
 	}
 	switch {
-	case scheme != "http" && scheme != "https":
+	case !message.EqualFold(scheme, "http") && !message.EqualFold(scheme, "https"):
 		h.malformed("no :scheme of HTTP")
 	case path == "" || path[0] != '/' && (path != "*" || h.pseudo[kindMethod] != "OPTIONS"):
 		h.malformed("invalid :path")

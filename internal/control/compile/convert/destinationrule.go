@@ -1,8 +1,6 @@
 package convert
 
 import (
-	"time"
-
 	networkingapi "istio.io/api/networking/v1alpha3"
 	networking "istio.io/client-go/pkg/apis/networking/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
@@ -139,7 +137,10 @@ func (p *Part) pool(c *networkingapi.ConnectionPoolSettings, field string) *mode
 	if t := c.Tcp; t != nil {
 		p.only(t, field+".tcp", "maxConnections", "connectTimeout", "tcpKeepalive", "maxConnectionDuration", "idleTimeout")
 		out.MaxConnectionDuration = p.timeout(t.MaxConnectionDuration, field+".tcp.maxConnectionDuration")
-		out.TCPIdleTimeout = p.timeout(t.IdleTimeout, field+".tcp.idleTimeout")
+		out.TCPIdleTimeout = p.timeoutOrZero(t.IdleTimeout, field+".tcp.idleTimeout")
+		if t.IdleTimeout != nil && out.TCPIdleTimeout == 0 {
+			out.TCPIdleTimeout = maxDuration // 0s turns it off
+		}
 		if k := t.TcpKeepalive; k != nil {
 			out.KeepAlive = p.keepAlive(k, field+".tcp.tcpKeepalive")
 		}
@@ -175,13 +176,11 @@ func (p *Part) pool(c *networkingapi.ConnectionPoolSettings, field string) *mode
 func (p *Part) pings(k *networkingapi.ConnectionPoolSettings_HTTPSettings_ConnectionKeepalive, field string, out *model.ConnectionPool) {
 	p.only(k, field, "interval", "timeout")
 	out.PingAfter, out.PingTimeout = p.timeout(k.Interval, field+".interval"), p.timeout(k.Timeout, field+".timeout")
-	for _, f := range []struct {
-		name  string
-		value time.Duration
-	}{{"interval", out.PingAfter}, {"timeout", out.PingTimeout}} {
-		if f.value == 0 {
-			p.Err("MissingField", field+"."+f.name, "", "a duration is missing")
-		}
+	if k.Interval == nil {
+		p.Err("MissingField", field+".interval", "", "a duration is missing")
+	}
+	if k.Timeout == nil {
+		p.Err("MissingField", field+".timeout", "", "a duration is missing")
 	}
 }
 

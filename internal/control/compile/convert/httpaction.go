@@ -4,37 +4,12 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	networkingapi "istio.io/api/networking/v1alpha3"
-
-	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/wire"
 )
-
-// maxDuration is the longest time that proxies take.
-const maxDuration = 10 * 365 * 24 * time.Hour
-
-// timeout reads a duration of at least a millisecond; 0 means none.
-func (p *Part) timeout(d *durationpb.Duration, field string) time.Duration {
-	if d == nil {
-		return 0
-	}
-	t := d.AsDuration()
-	if t < 0 || t > 0 && t < time.Millisecond {
-		p.Err("InvalidDuration", field, "", "%s is less than 1ms", t)
-	}
-	p.notTooLong(t, field)
-	return t
-}
-
-func (p *Part) notTooLong(t time.Duration, field string) {
-	if t > maxDuration {
-		p.Err("InvalidDuration", field, "", "%s is more than ten years", t)
-	}
-}
 
 // retryConditions are those of Envoy's that proxies carry out, which Istio's retryOn takes beside status codes.
 var retryConditions = []string{"5xx", "gateway-error", "reset", "reset-before-request", "connect-failure", "refused-stream",
@@ -95,9 +70,7 @@ func (p *Part) delay(d *networkingapi.HTTPFaultInjection_Delay, field string, ou
 		p.Err("MissingField", field+".fixedDelay", "", "a fixedDelay is needed")
 		return
 	}
-	if out.Delay = p.timeout(d.GetFixedDelay(), field+".fixedDelay"); out.Delay == 0 {
-		p.Err("InvalidDuration", field+".fixedDelay", "", "a delay of 0 delays nothing")
-	}
+	out.Delay = p.timeout(d.GetFixedDelay(), field+".fixedDelay")
 	p.neverInjected(out.DelayPercent, field)
 }
 

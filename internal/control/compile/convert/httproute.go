@@ -3,11 +3,9 @@ package convert
 import (
 	"strconv"
 	"strings"
-	"time"
 
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
-	"github.com/weftmesh/weft/internal/control/compile/apirules"
 	"github.com/weftmesh/weft/internal/control/model"
 )
 
@@ -268,18 +266,4 @@ func (p *Part) apiRetry(r *gatewayv1.HTTPRouteRetry, field string, out *model.HT
 	}
 	// Who asks for retries is to get them on all that may happen to a connection, as the Gateway API says.
 	out.Retries.RetryOn = strings.Join(append(on, "connect-failure", "reset", "refused-stream", "reset-before-request"), ",")
-}
-
-// apiDuration reads a duration in the Gateway API's form.
-func (p *Part) apiDuration(d *gatewayv1.Duration, field string) time.Duration {
-	if d == nil {
-		return 0
-	}
-	t, err := time.ParseDuration(string(*d))
-	if err != nil || !apirules.Duration(string(*d)) {
-		p.Err("InvalidDuration", field, `durations look like "500ms", "10s", "1h30m", with up to five digits each`, "%q is not a duration", *d)
-		return 0
-	}
-	p.notTooLong(t, field)
-	return t
 }

@@ -115,7 +115,7 @@ func (p *Part) warmup(lb *networkingapi.LoadBalancerSettings, field string) *mod
 	}
 	field += ".warmup"
 	out := &model.Warmup{Duration: p.timeout(w.Duration, field+".duration"), MinimumPercent: 10, Aggression: 1}
-	if out.Duration == 0 {
+	if w.Duration == nil {
 		p.Err("MissingField", field+".duration", "", "a duration is missing")
 	}
 	if m := w.MinimumPercent; m != nil {
@@ -180,7 +180,7 @@ func (p *Part) hashCookie(c *networkingapi.LoadBalancerSettings_ConsistentHashLB
 		p.Err("InvalidValue", field+".path", "", "%q does not fit into a cookie", out.CookiePath)
 	}
 	if c.GetTtl() != nil {
-		ttl := p.timeout(c.GetTtl(), field+".ttl")
+		ttl := p.timeoutOrZero(c.GetTtl(), field+".ttl")
 		out.CookieTTL = &ttl
 	}
 	for i, a := range c.GetAttributes() {

@@ -2,6 +2,8 @@ package convert
 
 import (
 	"fmt"
+	"reflect"
+	"strconv"
 	"strings"
 
 	"github.com/weftmesh/weft/internal/control/model"
@@ -55,22 +57,30 @@ func (p *Part) unreachableHTTP(rules []model.HTTPRoute) {
 			catchAll = r.Field
 		}
 		for _, m := range r.Matches {
-			if by := seen.httpTakes(m); by != "" {
+			bare, conditions := httpConditions(&m)
+			if by := seen.httpTakes(&m, bare, conditions); by != "" {
 				p.Warn("RouteUnreachable", m.Field, "put it before, or take it out", "never reached: %s takes these requests", by)
 				continue
 			}
 			if matchesAll(m) {
 				catchAll = m.Field
 			}
-			seen.take(httpConditions(m), pathKey(m.Path), m.Field)
+			seen.take(conditions, pathKey(m.Path), m.Field)
 		}
 	}
 }
 
-// httpConditions are those of a match besides its path, in one text.
-func httpConditions(m model.HTTPMatch) string {
-	m.Name, m.Field, m.StatPrefix, m.Path = "", "", "", model.StringMatch{IgnoreCase: m.Path.IgnoreCase}
-	return fmt.Sprintf("%+v", m) // maps print sorted
+// httpConditions are those of a match besides its path, in one text: those that say where it holds at all, and all.
+func httpConditions(m *model.HTTPMatch) (bare, all string) {
+	if bare = strconv.FormatBool(m.Path.IgnoreCase) + strconv.FormatBool(m.Mesh); len(m.Gateways) > 0 {
+		bare += fmt.Sprintf("%+v", m.Gateways)
+	}
+	rest := *m
+	rest.Name, rest.Field, rest.StatPrefix, rest.Path, rest.Gateways, rest.Mesh = "", "", "", model.StringMatch{}, nil, false
+	if reflect.ValueOf(&rest).Elem().IsZero() {
+		return bare, bare
+	}
+	return bare, bare + fmt.Sprintf("%+v", rest) // maps print sorted
 }
 
 func pathKey(m model.StringMatch) string {
@@ -89,9 +99,8 @@ func pathKey(m model.StringMatch) string {
 const maxCompared = 512
 
 // httpTakes gives the field of an earlier match that takes all that this one would.
-func (e earlier) httpTakes(m model.HTTPMatch) string {
-	bare := httpConditions(model.HTTPMatch{Path: model.StringMatch{IgnoreCase: m.Path.IgnoreCase}, Gateways: m.Gateways, Mesh: m.Mesh})
-	for _, conditions := range []string{httpConditions(m), bare} {
+func (e earlier) httpTakes(m *model.HTTPMatch, bare, conditions string) string {
+	for _, conditions := range []string{conditions, bare} {
 		paths := e[conditions]
 		if len(paths) == 0 {
 			continue

@@ -1,0 +1,77 @@
+package bind
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/weftmesh/weft/internal/proxy/conf"
+)
+
+// fixed is a configuration that stays.
+type fixed []*conf.Listener
+
+func (f fixed) Snapshot() *conf.Snapshot { return &conf.Snapshot{Gateways: f} }
+func (f fixed) Changed() <-chan struct{} { return nil }
+
+// levels keeps how grave the lines of a log are.
+type levels struct {
+	slog.Handler
+	seen []slog.Level
+}
+
+func (l *levels) Enabled(context.Context, slog.Level) bool { return true }
+func (l *levels) Handle(_ context.Context, r slog.Record) error {
+	l.seen = append(l.seen, r.Level)
+	return nil
+}
+
+// TestPortIsTaken: a port of HTTP/3 that another process has is an error when it stays so, and the process before this one is gone; any
+// other port is one at once.
+func TestPortIsTaken(t *testing.T) {
+	inUse := &net.OpError{Op: "listen", Err: os.NewSyscallError("bind", syscall.EADDRINUSE)}
+	for _, c := range []struct {
+		name     string
+		quic     bool
+		err      error
+		preceded bool
+		want     []slog.Level
+	}{
+		{"HTTP/3", true, inUse, false, []slog.Level{slog.LevelInfo, slog.LevelError}},
+		{"HTTP/3 of a predecessor that is there", true, inUse, true, []slog.Level{slog.LevelInfo}},
+		{"HTTP/3 that is not permitted", true, syscall.EACCES, true, []slog.Level{slog.LevelError}},
+		{"TCP", false, inUse, true, []slog.Level{slog.LevelError}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				log := &levels{}
+				sockets := NewSockets(Network{
+					ListenGateway:       func(context.Context, string) (net.Listener, error) { return nil, c.err },
+					ListenGatewayPacket: func(context.Context, string) (net.PacketConn, error) { return nil, c.err },
+				}, nil)
+				failed := map[string]string{}
+				g := &Gateways{Sockets: sockets, Log: slog.New(log), Preceded: func() bool { return c.preceded },
+					Config: fixed{{Name: "edge", Address: netip.MustParseAddrPort("0.0.0.0:443"), QUIC: c.quic}},
+					QUIC:   func(string) PacketServer { return nil },
+					Bound:  func(_ int, why map[string]string) { failed = why }}
+				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+				defer cancel()
+				g.Run(ctx)
+				if !slices.Equal(log.seen, c.want) {
+					t.Errorf("logged at %v, want %v", log.seen, c.want)
+				}
+				if want := plainListen(c.err); failed["edge"] != want || errors.Is(c.err, syscall.EACCES) == (want == "address already in use") {
+					t.Errorf("why it is not open: %v", failed)
+				}
+			})
+		})
+	}
+}
