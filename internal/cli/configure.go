@@ -90,7 +90,9 @@ func (s *session) deleteCommand() *cobra.Command {
 				ns, name := splitName(args[i], namespace)
 				req.Refs = append(req.Refs, api.Ref{Kind: args[0], Namespace: ns, Name: name})
 			}
+			done := s.out.working("deleting")
 			reply, err := client.Delete(c.Context(), req)
+			done()
 			if err != nil {
 				return err
 			}

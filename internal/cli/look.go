@@ -322,6 +322,7 @@ configuration in force, or with -f from files alone, without a mesh; nothing is 
   weft explain -f examples/bookinfo --from productpage GET http://reviews:9080/reviews/0
   weft explain --from productpage GET http://reviews:9080/reviews/0 -H end-user:jason
   weft explain --from frontend grpc://greeter:9090/hello.Greeter/SayHello
+  weft explain --from istio-ingressgateway udp://localhost:5353
   weft explain --from istio-ingressgateway http://localhost:8080/productpage`,
 		Args: cobra.RangeArgs(1, 2),
 		RunE: func(c *cobra.Command, args []string) error {

@@ -58,7 +58,7 @@ func joined(a, b map[uint16]uint16) map[uint16]uint16 {
 
 // addEndpoints gives a service its instances: those that the object names, those of EndpointSlices, and the WorkloadEntries and pods
 // that it selects.
-func (c *compiler) addEndpoints(s *model.Service, by *record) {
+func (c *compiler) addEndpoints(s *model.Service, by *record, added []addition) {
 	found := &endpoints{list: slices.Clone(s.Endpoints), known: map[whereabouts]*model.Endpoint{}}
 	switch k := by.Kube.(type) {
 	case *corev1.Service:
@@ -70,6 +70,7 @@ func (c *compiler) addEndpoints(s *model.Service, by *record) {
 		c.selectEntries(found, s, k)
 	case *networking.ServiceEntry:
 		c.selectForEntry(found, k)
+		c.addAdded(found, added)
 	}
 	slices.SortStableFunc(found.list, compareEndpoints)
 	s.Endpoints = found.list

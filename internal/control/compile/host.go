@@ -12,26 +12,28 @@ import (
 )
 
 // joinHost makes the service of a host, with its endpoints. A host belongs to the Kubernetes service of that name, else to the
-// oldest ServiceEntry.
+// oldest ServiceEntry, to which younger ones of its namespace add.
 func (c *compiler) joinHost(u *unit) {
 	var first *record
 	var s *model.Service
 	nth := 0
 	claimants := c.ask(topic{about: onHost, a: u.name})
 	slices.SortStableFunc(claimants, func(a, b *record) int { return cmp.Compare(hostRank(a), hostRank(b)) })
+	var added []addition
 	for _, r := range claimants {
 		for i, claimed := range r.part.Services {
-			if claimed.Host != u.name {
-				continue
-			}
-			if first == nil {
+			switch {
+			case claimed.Host != u.name:
+			case first == nil:
 				own := *claimed
 				s, first, nth = &own, r, i
-				continue
+			case addsTo(claimed, s, first):
+				added = append(added, c.addPorts(s, first, claimed, r, i))
+			default:
+				c.about(r.Object).Warn("DuplicateHost", convert.At("spec.hosts", i), "keep one of them",
+					"host %s already belongs to %s, which is older or a Kubernetes service: this one has no effect", s.Host, first.Ref())
+				c.about(first.Object).Warn("DuplicateHost", "", "keep one of them", "host %s is also claimed by %s, which has no effect", s.Host, r.Ref())
 			}
-			c.about(r.Object).Warn("DuplicateHost", convert.At("spec.hosts", i), "keep one of them",
-				"host %s already belongs to %s, which is older or a Kubernetes service: this one has no effect", s.Host, first.Ref())
-			c.about(first.Object).Warn("DuplicateHost", "", "keep one of them", "host %s is also claimed by %s, which has no effect", s.Host, r.Ref())
 		}
 	}
 	if s == nil {
@@ -41,7 +43,7 @@ func (c *compiler) joinHost(u *unit) {
 	}
 	c.claimNetworks(s, first)
 	c.addBackendTLS(s)
-	c.addEndpoints(s, first)
+	c.addEndpoints(s, first, added)
 	c.state.setService(u, s, seat{first, nth})
 }
 
