@@ -158,6 +158,8 @@ has. 3/4 stands for three in their newest version, of four. The states:
   behind    something changed that it was not sent yet
   slow      it does not read what it is sent
   refused   it refused something and keeps what it had; the reason says what
+  reconnecting
+            it connects again and again; the reason says how often in the last minute, and why its last stream ended
   gone      it is not connected, although its workload is there`,
 		Example: "  weft status\n  weft status -o json     with everything that is stale or missing",
 		Args:    cobra.NoArgs,
@@ -322,6 +324,7 @@ configuration in force, or with -f from files alone, without a mesh; nothing is 
   weft explain -f examples/bookinfo --from productpage GET http://reviews:9080/reviews/0
   weft explain --from productpage GET http://reviews:9080/reviews/0 -H end-user:jason
   weft explain --from frontend grpc://greeter:9090/hello.Greeter/SayHello
+  weft explain --from istio-ingressgateway udp://localhost:5353
   weft explain --from istio-ingressgateway http://localhost:8080/productpage`,
 		Args: cobra.RangeArgs(1, 2),
 		RunE: func(c *cobra.Command, args []string) error {

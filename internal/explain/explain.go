@@ -30,7 +30,7 @@ type Request struct {
 	// Method is GET when empty.
 	Method string `json:"method"`
 	// URL as the client would write it: "http://reviews:9080/reviews/0". Its scheme is http, grpc (a call: Method does not count),
-	// https (TLS that the client makes itself), or tcp for anything else.
+	// https (TLS that the client makes itself), udp (datagrams to a gateway), or tcp for anything else.
 	URL     string  `json:"url"`
 	Headers []Field `json:"headers,omitempty"`
 	// Brief leaves out the routes that do not match; Thorough asks the proxy of every workload of a destination, not of one alone.
@@ -82,7 +82,9 @@ func Explain(v View, req Request) (*Report, error) {
 		return nil, err
 	}
 	e := &evaluation{view: v, talk: t, brief: req.Brief, thorough: req.Thorough, report: &Report{Request: req, From: v.Client.describe()}}
-	e.report.Request.Method = t.request.Method
+	if e.report.Request.Method = t.request.Method; t.scheme == "udp" {
+		e.report.Request.Method = "" // datagrams have none
+	}
 	e.outbound()
 	e.conclude()
 	return e.report, nil

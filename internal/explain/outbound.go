@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/weftmesh/weft/internal/proxy/balance"
@@ -13,6 +14,7 @@ import (
 	"github.com/weftmesh/weft/internal/proxy/filter/authz"
 	"github.com/weftmesh/weft/internal/proxy/filter/cors"
 	"github.com/weftmesh/weft/internal/proxy/filter/retry"
+	"github.com/weftmesh/weft/internal/proxy/grpc"
 	"github.com/weftmesh/weft/internal/proxy/message"
 	"github.com/weftmesh/weft/internal/proxy/route"
 	"github.com/weftmesh/weft/internal/wire"
@@ -20,7 +22,7 @@ import (
 
 // talk is the request as the client's proxy sees it.
 type talk struct {
-	scheme  string // "http", "https" or "tcp"
+	scheme  string // "http", "https", "tcp" or "udp"
 	host    string
 	port    uint16
 	request *message.Request
@@ -43,8 +45,8 @@ func parse(req Request) (*talk, error) {
 	if grpc {
 		t.scheme = "http"
 	}
-	if t.scheme != "http" && t.scheme != "https" && t.scheme != "tcp" {
-		return nil, fmt.Errorf("url %q: scheme %q is none of http, grpc, https, tcp", req.URL, u.Scheme)
+	if !slices.Contains([]string{"http", "https", "tcp", "udp"}, t.scheme) {
+		return nil, fmt.Errorf("url %q: scheme %q is none of http, grpc, https, tcp, udp", req.URL, u.Scheme)
 	}
 	if t.host, t.port, err = hostPort(u); err != nil {
 		return nil, err
@@ -101,6 +103,10 @@ func (e *evaluation) refuse(status int, flag, format string, args ...any) {
 
 // outbound follows the request from the client to the destinations.
 func (e *evaluation) outbound() {
+	if e.talk.scheme == "udp" {
+		e.datagrams()
+		return
+	}
 	ln := e.listener()
 	if ln == nil {
 		return
@@ -160,7 +166,10 @@ func (e *evaluation) listener() *conf.Listener {
 // connects to, and then the address itself.
 func (e *evaluation) listenerNames() []string {
 	t := e.talk
-	if e.view.Client.Role == wire.Gateway {
+	switch {
+	case e.view.Client.Role == wire.Gateway && t.scheme == "udp":
+		return []string{wire.GatewayUDPListenerName(t.port)}
+	case e.view.Client.Role == wire.Gateway:
 		return []string{wire.GatewayListenerName(t.port)}
 	}
 	direct := wire.ListenerName(t.host, t.port)
@@ -177,6 +186,8 @@ func (e *evaluation) listenerNames() []string {
 // unknown concludes for a destination that the mesh does not have.
 func (e *evaluation) unknown(name string) {
 	switch {
+	case e.view.Client.Role == wire.Gateway && e.talk.scheme == "udp":
+		e.refuse(0, "", "the gateway does not listen on port %d of UDP", e.talk.port)
 	case e.view.Client.Role == wire.Gateway:
 		e.refuse(0, "", "the gateway does not listen on port %d", e.talk.port)
 	case e.unknownGoes() == wire.BlackHoleCluster:
@@ -266,7 +277,7 @@ func (e *evaluation) shares(res route.Result) {
 }
 
 func (e *evaluation) drawn() *route.Request {
-	return &route.Request{Request: e.talk.request, Random: lastDraw, GRPC: isGRPC(e.talk.request)}
+	return &route.Request{Request: e.talk.request, Random: lastDraw, GRPC: grpc.Typed(e.talk.request)}
 }
 
 // find finds the route and reports which were tried.
@@ -286,12 +297,6 @@ func (e *evaluation) find() (res route.Result, tried int) {
 			Matched: a.Matched, Condition: a.Condition, Want: a.Want, Got: a.Got})
 	}
 	return res, len(trace.Attempts)
-}
-
-// isGRPC reports whether a request says that it is a call of gRPC.
-func isGRPC(r *message.Request) bool {
-	v, _ := r.Header.Get("Content-Type")
-	return v == "application/grpc" || strings.HasPrefix(v, "application/grpc+") || strings.HasPrefix(v, "application/grpc;")
 }
 
 func (e *evaluation) routes(ln *conf.Listener, h *conf.HTTP) *conf.RouteTable {
@@ -430,6 +435,10 @@ func (e *evaluation) destination(d *Destination) {
 	}
 	first := e.endpoints(d, c, localities)
 	if first == nil {
+		return
+	}
+	if e.talk.scheme == "udp" {
+		d.Transport = "datagrams as they came, past the sidecar"
 		return
 	}
 	e.transport(d, c, first)

@@ -11,7 +11,8 @@ import (
 type Report struct {
 	Request Request `json:"request"`
 	From    Party   `json:"from"`
-	// Listener is what the client's proxy resolves the destination by; Protocol is "http", "tls" or "tcp".
+	// Listener is what the client's proxy resolves the destination by; Protocol is "http", "tls", "tcp" or
+	// "udp".
 	Listener string `json:"listener,omitempty"`
 	Protocol string `json:"protocol,omitempty"`
 	Chain    string `json:"chain,omitempty"`

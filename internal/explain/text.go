@@ -48,7 +48,7 @@ func (r *Report) WriteText(w io.Writer, color bool) error {
 	r.lay(s)
 	var b strings.Builder
 	from := r.From.Workload + "." + r.From.Namespace
-	fmt.Fprintf(&b, "%s from %s\n\n", s.paint(bold, r.Request.Method+" "+r.Request.URL), from)
+	fmt.Fprintf(&b, "%s from %s\n\n", s.paint(bold, strings.TrimSpace(r.Request.Method+" "+r.Request.URL)), from)
 	s.write(&b)
 	mark, c := "=>", green
 	if r.Outcome == "refuse" || r.Status >= 400 {

@@ -23,7 +23,7 @@ func (e *evaluation) conclude() {
 	}
 	for i := range r.Destinations {
 		if d := &r.Destinations[i]; d.Share > 0 {
-			parts = append(parts, d.fate(len(r.Destinations)+len(r.Before) > 1))
+			parts = append(parts, d.fate(len(r.Destinations)+len(r.Before) > 1, r.Protocol == "http"))
 		}
 	}
 	r.Summary = strings.Join(parts, "; ")
@@ -43,8 +43,8 @@ func (e *evaluation) conclude() {
 	}
 }
 
-// fate says what becomes of the requests of a destination.
-func (d *Destination) fate(split bool) string {
+// fate says what becomes of the requests of a destination, or of its connections or datagrams, which no status answers.
+func (d *Destination) fate(split, http bool) string {
 	name := d.Service
 	if d.Subset != "" {
 		name += " subset " + d.Subset
@@ -53,8 +53,11 @@ func (d *Destination) fate(split bool) string {
 	s := ""
 	if split {
 		s = percent(d.Share) + " "
-		if !d.works() {
+		switch {
+		case !d.works() && http:
 			s += fmt.Sprintf("fail with %d: ", d.status())
+		case !d.works():
+			s += "fail: "
 		}
 	}
 	switch {
@@ -238,7 +241,7 @@ func (e *evaluation) location(rt *conf.Route) string {
 // Failure says why requests to the destination fail; nothing where they do not.
 func (d *Destination) Failure() string {
 	if !d.works() {
-		return strings.TrimPrefix(d.fate(false), cmp.Or(d.Service, d.Cluster)+" ")
+		return strings.TrimPrefix(d.fate(false, true), cmp.Or(d.Service, d.Cluster)+" ")
 	}
 	for _, in := range d.Others {
 		switch {

@@ -75,6 +75,7 @@ func TestDatagrams(t *testing.T) {
 			})
 			at := m.gateway(7777)
 			contains(t, "status", m.must("status"), "udp://"+at+" (port 7777)")
+			contains(t, "explain", m.must("explain", "--from", "istio-ingressgateway", "udp://"+at), "to echo.default.svc.cluster.local, 2 of 2 endpoints ready", "past the sidecar")
 			m.sessions(at)
 			load := m.datagrams(at)
 			load.await(50)

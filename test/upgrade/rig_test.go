@@ -63,10 +63,12 @@ type rig struct {
 	t       *testing.T
 	dir     string
 	backend *httptest.Server
-	grpc    string        // address of the workload's gRPC server
-	held    chan struct{} // answers to /slow are finished when it is closed
-	address string        // where clients connect, for HTTP
-	calls   string        // and for gRPC
+	grpc    string         // address of the workload's gRPC server
+	echo    net.PacketConn // of the workload, which sends datagrams back
+	held    chan struct{}  // answers to /slow are finished when it is closed
+	address string         // where clients connect, for HTTP
+	calls   string         // and for gRPC
+	game    string         // where clients send datagrams; gateways alone have it
 	health  *health.Server
 	admin   string // path of the admin socket
 	file    string // the bootstrap
@@ -86,6 +88,7 @@ func newRig(t *testing.T, role wire.Role) *rig {
 	r.backend = httptest.NewServer(http.HandlerFunc(r.serve))
 	t.Cleanup(r.backend.Close)
 	r.serveGRPC()
+	r.serveDatagrams()
 	if r.calls = r.address; role == wire.Sidecar {
 		r.calls = freeAddress(t)
 	}
@@ -98,7 +101,7 @@ func newRig(t *testing.T, role wire.Role) *rig {
 		t.Fatal(err)
 	}
 	r.control(authority, tokens)
-	node := wire.Node{Role: role, Name: "edge-1", Namespace: "default", ServiceAccount: "edge", Workload: "edge", IP: "127.0.0.1", Labels: map[string]string{"istio": "edge"}, Cluster: "weft"}
+	node := wire.Node{Role: role, Name: "edge-1", Namespace: "default", ServiceAccount: "edge", Workload: "edge", IP: "127.0.0.1", Labels: map[string]string{"istio": "ingressgateway"}, Cluster: "weft"}
 	token, err := tokens.Mint(identity.Peer{ID: identity.ID{TrustDomain: domain, Namespace: "default", ServiceAccount: "edge"}, Workload: "edge", Instance: "edge-1", Cluster: "weft"})
 	if err != nil {
 		t.Fatal(err)
@@ -130,6 +133,26 @@ func (r *rig) serveGRPC() {
 	healthv1.RegisterHealthServer(s, r.health)
 	go s.Serve(l) // ends by Stop
 	r.t.Cleanup(s.Stop)
+}
+
+// serveDatagrams has the workload send each datagram back.
+func (r *rig) serveDatagrams() {
+	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.echo, r.game = pc, freeAddress(r.t)
+	r.t.Cleanup(func() { pc.Close() })
+	go func() { // ends by Close
+		buf := make([]byte, 2048)
+		for {
+			n, from, err := pc.ReadFrom(buf)
+			if err != nil {
+				return
+			}
+			_, _ = pc.WriteTo(buf[:n], from) // a session that has ended refuses it
+		}
+	}()
 }
 
 // dialGRPC gives a client with a connection of its own, to the proxy.
@@ -188,7 +211,7 @@ apiVersion: networking.istio.io/v1
 kind: Gateway
 metadata: {name: edge, namespace: default}
 spec:
-  selector: {istio: edge}
+  selector: {istio: ingressgateway}
   servers: [{port: {number: PORT, name: http, protocol: HTTP}, hosts: ["*"]}]
 ---
 apiVersion: networking.istio.io/v1
@@ -201,6 +224,32 @@ spec:
   - match: [{headers: {content-type: {prefix: application/grpc}}}]
     route: [{destination: {host: backend.example, port: {number: 81}}}]
   - route: [{destination: {host: backend.example, port: {number: 80}}}]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: game, namespace: default}
+spec:
+  gatewayClassName: weft
+  listeners: [{name: game, port: GAME, protocol: UDP}]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: UDPRoute
+metadata: {name: game, namespace: default}
+spec:
+  parentRefs: [{name: game}]
+  rules: [{backendRefs: [{name: echo, port: 7}]}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: echo, namespace: default}
+spec: {clusterIP: 10.78.9.8, ports: [{name: echo, port: 7, protocol: UDP}]}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: echo-1, namespace: default, labels: {kubernetes.io/service-name: echo}}
+addressType: IPv4
+ports: [{name: echo, port: ECHO, protocol: UDP}]
+endpoints: [{addresses: [127.0.0.1]}]
 `
 
 func (r *rig) control(authority *ca.Authority, tokens *ca.Tokens) {
@@ -208,8 +257,10 @@ func (r *rig) control(authority *ca.Authority, tokens *ca.Tokens) {
 	_, backend, _ := net.SplitHostPort(r.backend.Listener.Addr().String())
 	_, port, _ := net.SplitHostPort(r.address)
 	_, calls, _ := net.SplitHostPort(r.grpc)
+	_, game, _ := net.SplitHostPort(r.game)
+	_, echo, _ := net.SplitHostPort(r.echo.LocalAddr().String())
 	file := filepath.Join(r.dir, "mesh.yaml")
-	if err := os.WriteFile(file, []byte(strings.NewReplacer("BACKEND", backend, "PORT", port, "CALLS", calls).Replace(objects)), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte(strings.NewReplacer("BACKEND", backend, "PORT", port, "CALLS", calls, "GAME", game, "ECHO", echo).Replace(objects)), 0o600); err != nil {
 		r.t.Fatal(err)
 	}
 	c, err := control.New(control.Options{StateDir: filepath.Join(r.dir, "control"), Paths: []string{file}, Settings: model.Settings{TrustDomain: domain},
@@ -220,7 +271,7 @@ func (r *rig) control(authority *ca.Authority, tokens *ca.Tokens) {
 	controller := true
 	if err := c.SetRuntimeObjects([]source.Kube{&corev1.Pod{
 		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"},
-		ObjectMeta: metav1.ObjectMeta{Name: "edge-1", Namespace: "default", Labels: map[string]string{"istio": "edge"},
+		ObjectMeta: metav1.ObjectMeta{Name: "edge-1", Namespace: "default", Labels: map[string]string{"istio": "ingressgateway"},
 			OwnerReferences: []metav1.OwnerReference{{APIVersion: "apps/v1", Kind: "Deployment", Name: "edge", Controller: &controller}}},
 		Spec:   corev1.PodSpec{ServiceAccountName: "edge"},
 		Status: corev1.PodStatus{Phase: corev1.PodRunning, PodIP: "127.0.0.1", PodIPs: []corev1.PodIP{{IP: "127.0.0.1"}}},
@@ -409,6 +460,42 @@ func (l *load) calls() {
 			}
 		})
 	}
+}
+
+// datagrams adds two clients that send datagrams, each from one socket. Each has to be answered.
+func (l *load) datagrams() {
+	for i := range 2 {
+		c, err := net.Dial("udp", l.r.game)
+		if err != nil {
+			l.r.t.Fatal(err)
+		}
+		l.group.Go(func() { // ends by stop
+			defer c.Close()
+			for n := 0; ; n++ {
+				select {
+				case <-l.end:
+					return
+				default:
+				}
+				l.note(ask(c, fmt.Sprintf("%d.%d", i, n)))
+			}
+		})
+	}
+}
+
+func ask(c net.Conn, text string) error {
+	if err := c.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+		return err
+	}
+	if _, err := io.WriteString(c, text); err != nil {
+		return err
+	}
+	buf := make([]byte, 2048)
+	n, err := c.Read(buf)
+	if err == nil && string(buf[:n]) != text {
+		err = fmt.Errorf("sent %q, got %q", text, buf[:n])
+	}
+	return err
 }
 
 // one is a POST: neither a client nor a proxy may send it twice by itself.

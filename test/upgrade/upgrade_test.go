@@ -3,6 +3,7 @@ package upgrade
 import (
 	"context"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -25,6 +26,10 @@ func TestNothingFailsThroughUpgrades(t *testing.T) {
 			defer answers.Wait()
 			l := r.load()
 			l.calls()
+			if role == wire.Gateway {
+				r.awaitDatagrams()
+				l.datagrams()
+			}
 			for i := range 4 {
 				r.hold(&answers)
 				watch, end := r.watch()
@@ -61,6 +66,19 @@ func TestNothingFailsThroughUpgrades(t *testing.T) {
 			}
 		})
 	}
+}
+
+// awaitDatagrams waits until the gateway's port for datagrams is open.
+func (r *rig) awaitDatagrams() {
+	r.t.Helper()
+	r.eventually("the port for datagrams is open", func() bool {
+		c, err := net.Dial("udp", r.game)
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		defer c.Close()
+		return ask(c, "first") == nil
+	})
 }
 
 // watch begins a stream of gRPC and waits for its first message.
