@@ -42,7 +42,7 @@ func (p *Part) serviceEntry(se *networking.ServiceEntry) {
 			p.Err("InvalidHost", field, "", `"*" alone is not allowed here`)
 			continue
 		}
-		host = strings.ToLower(strings.TrimSuffix(host, "."))
+		host = HostName(host)
 		p.entryResolution(spec, host, field)
 		s := &model.Service{Ref: p.Ref(), Host: host, Namespace: se.Namespace, Name: host, Addresses: addresses, Networks: networks,
 			External:   spec.Location == networkingapi.ServiceEntry_MESH_EXTERNAL,
