@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -19,7 +20,8 @@ import (
 )
 
 func (s *session) analyzeCommand() *cobra.Command {
-	var format, failOn string
+	var failOn string
+	var as format
 	var recursive, running bool
 	var settings string
 	var o offline.Options
@@ -43,6 +45,7 @@ count as if they ran. The exit code is 1 if there are findings of --fail-on or w
 			if err != nil {
 				return err
 			}
+			docs = s.withoutTests(docs)
 			if o.MeshConfig, err = meshConfig(settings); err != nil {
 				return err
 			}
@@ -56,7 +59,7 @@ count as if they ran. The exit code is 1 if there are findings of --fail-on or w
 			if done(); err != nil {
 				return err
 			}
-			if err := s.printAnalysis(&a, format); err != nil {
+			if err := s.printAnalysis(&a, as); err != nil {
 				return err
 			}
 			if a.Count(api.SeverityError) > 0 || failOn == api.SeverityWarning && a.Count(api.SeverityWarning) > 0 {
@@ -65,7 +68,7 @@ count as if they ran. The exit code is 1 if there are findings of --fail-on or w
 			return nil
 		},
 	}
-	c.Flags().StringVarP(&format, "output", "o", "", "json, github (annotations of its workflows) or sarif")
+	as.flag(c, "json, yaml, github (annotations of its workflows) or sarif", "github", "sarif")
 	c.Flags().StringVar(&failOn, "fail-on", api.SeverityError, "error or warning: the least that gives exit code 1")
 	c.Flags().BoolVarP(&recursive, "recursive", "R", false, "with the folders in folders")
 	c.Flags().BoolVar(&running, "with-mesh", false, "judge the files together with what runs")
@@ -91,11 +94,9 @@ func (s *session) analyzeWithMesh(c *cobra.Command, docs []api.Document) (offlin
 	return offline.Analysis{Files: len(docs), Objects: len(r.Changes), Findings: r.Findings}, err
 }
 
-func (s *session) printAnalysis(a *offline.Analysis, format string) error {
+func (s *session) printAnalysis(a *offline.Analysis, as format) error {
 	slices.SortStableFunc(a.Findings, func(x, y api.Finding) int { return cmp.Or(cmp.Compare(x.File, y.File), cmp.Compare(x.Line, y.Line)) })
-	switch format {
-	case "json":
-		return s.out.json(a)
+	switch as.name {
 	case "github":
 		for _, f := range a.Findings {
 			s.out.printf("%s\n", annotation(&f))
@@ -103,11 +104,12 @@ func (s *session) printAnalysis(a *offline.Analysis, format string) error {
 		return nil
 	case "sarif":
 		return s.out.json(sarif(a.Findings))
-	case "":
-		s.printGrouped(a)
-		return nil
 	}
-	return &usageError{fmt.Errorf("output %q: want json, github or sarif", format)}
+	done, err := as.write(s.out, a)
+	if !done {
+		s.printGrouped(a)
+	}
+	return err
 }
 
 // printGrouped prints the findings of each file below its name, and a summary.
@@ -135,7 +137,11 @@ func (s *session) printGrouped(a *offline.Analysis) {
 		if f.Field != "" {
 			message = f.Field + ": " + message
 		}
-		s.out.printf("  %s  %s  %s  %s\n", line, s.out.paint(paints[f.Severity], severity), f.Object, s.out.paint(dim, f.Code))
+		about := ""
+		if f.Object != (api.Ref{}) {
+			about = f.Object.String() + "  "
+		}
+		s.out.printf("  %s  %s  %s%s\n", line, s.out.paint(paints[f.Severity], severity), about, s.out.paint(dim, f.Code))
 		s.out.printf("  %*s           %s\n", width, "", message)
 		if f.Hint != "" {
 			s.out.printf("  %*s           %s\n", width, "", s.out.paint(dim, f.Hint))
@@ -161,9 +167,12 @@ func annotation(f *api.Finding) string {
 	data := strings.NewReplacer("%", "%25", "\r", "%0D", "\n", "%0A")
 	property := strings.NewReplacer("%", "%25", "\r", "%0D", "\n", "%0A", ":", "%3A", ",", "%2C")
 	level := map[string]string{api.SeverityError: "error", api.SeverityWarning: "warning", api.SeverityInfo: "notice"}[f.Severity]
-	message := f.Object.String() + ": " + f.Message
+	message := f.Message
 	if f.Field != "" {
-		message = f.Object.String() + ": " + f.Field + ": " + f.Message
+		message = f.Field + ": " + message
+	}
+	if f.Object != (api.Ref{}) {
+		message = f.Object.String() + ": " + message
 	}
 	if f.Hint != "" {
 		message += " (" + f.Hint + ")"
@@ -221,13 +230,26 @@ func readTree(ctx context.Context, paths []string, recursive bool, stdin interfa
 	return readDocuments(ctx, files, stdin)
 }
 
+// withoutTests leaves out files of weft test, which are no objects, and says so.
+func (s *session) withoutTests(docs []api.Document) []api.Document {
+	objects := slices.DeleteFunc(slices.Clone(docs), func(d api.Document) bool { return isTest(d.Name) && tests.Match(d.Content) })
+	if n := len(docs) - len(objects); n > 0 {
+		fmt.Fprintf(s.out.err, "%s of tests left out: weft test runs them\n", plural(n, "file"))
+	}
+	return objects
+}
+
+// tests is the field that every file of tests has.
+var tests = regexp.MustCompile(`(?m)^["']?tests["']?:`)
+
 func isManifest(name string) bool {
 	return !strings.HasPrefix(name, ".") && slices.Contains([]string{".yaml", ".yml", ".json"}, filepath.Ext(name))
 }
 
 func (s *session) diffCommand() *cobra.Command {
 	var files, deleted, from, to []string
-	var format, namespace string
+	var namespace string
+	var as format
 	var exitCode bool
 	var settings string
 	var o offline.Options
@@ -272,9 +294,8 @@ traffic, limits that are used up. A Deployment that is changed counts as if its 
 			if r.Refused {
 				return errors.New("the objects would be refused, so nothing was compared")
 			}
-			if format == "json" {
-				err = s.out.json(r.Report)
-			} else {
+			var written bool
+			if written, err = as.write(s.out, r.Report); !written {
 				s.out.printf("%s", r.Text)
 			}
 			if err == nil && exitCode && r.Different {
@@ -288,7 +309,7 @@ traffic, limits that are used up. A Deployment that is changed counts as if its 
 	c.Flags().StringArrayVar(&from, "from", nil, "file or folder of the side before; may be repeated")
 	c.Flags().StringArrayVar(&to, "to", nil, "file or folder of the side after; may be repeated")
 	c.Flags().StringVarP(&namespace, "namespace", "n", "default", "namespace of the names given")
-	c.Flags().StringVarP(&format, "output", "o", "", "json")
+	as.flag(c, "json or yaml")
 	c.Flags().BoolVar(&exitCode, "exit-code", false, "end with code 1 if a request would behave differently")
 	c.Flags().BoolVar(&o.RegistryOnly, "registry-only", false, "with --from and --to: as weft up --registry-only")
 	c.Flags().StringVar(&settings, "mesh-config", "", "with --from and --to: as weft up --mesh-config")
@@ -304,7 +325,7 @@ func (s *session) diffFiles(c *cobra.Command, from, to []string, o offline.Optio
 	if err != nil {
 		return api.DiffReply{}, err
 	}
-	return offline.Diff(before, after, o)
+	return offline.Diff(s.withoutTests(before), s.withoutTests(after), o)
 }
 
 func (s *session) diffRunning(c *cobra.Command, files, deleted []string, namespace string) (api.DiffReply, error) {
@@ -313,10 +334,14 @@ func (s *session) diffRunning(c *cobra.Command, files, deleted []string, namespa
 	if req.Documents, err = readDocuments(c.Context(), files, c.InOrStdin()); err != nil {
 		return api.DiffReply{}, err
 	}
+	req.Documents = s.withoutTests(req.Documents)
 	for _, d := range deleted {
 		kind, name, ok := strings.Cut(d, "/")
 		if !ok {
 			return api.DiffReply{}, &usageError{fmt.Errorf("--delete %q: want KIND/NAME", d)}
+		}
+		if err := knownKind(kind); err != nil {
+			return api.DiffReply{}, err
 		}
 		ns, name := splitName(name, namespace)
 		req.Refs = append(req.Refs, api.Ref{Kind: kind, Namespace: ns, Name: name})
@@ -332,7 +357,7 @@ func (s *session) explainFiles(c *cobra.Command, files []string, req api.Explain
 	if err != nil {
 		return api.ExplainReply{}, err
 	}
-	return offline.Explain(docs, req, offline.Options{Color: s.out.color})
+	return offline.Explain(s.withoutTests(docs), req, offline.Options{Color: s.out.color})
 }
 
 // readBeside reads files and folders whose names are relative to a file's folder.

@@ -205,8 +205,10 @@ func (r *reader) list() (names []string, findings []model.Finding) {
 			continue
 		}
 		for _, e := range entries {
-			if isManifest(e.Name()) {
-				names = append(names, filepath.Join(path, e.Name()))
+			name := filepath.Join(path, e.Name())
+			// A folder may have a file's name; in the place of one that was read it keeps what that held.
+			if isManifest(e.Name()) && (!e.IsDir() || r.files[name] != nil) {
+				names = append(names, name)
 			}
 		}
 	}
