@@ -17,6 +17,7 @@ import (
 	"github.com/weftmesh/weft/internal/wire"
 )
 
+// Names of sockets, Envoy's well-known ones.
 const (
 	TLSSocket = "envoy.transport_sockets.tls"
 	RawSocket = "envoy.transport_sockets.raw_buffer"
