@@ -281,6 +281,7 @@ func (c *Control) Tokens() *ca.Tokens { return c.tokens }
 // Apply keeps objects (of source.Decode with source.LayerApplied), all or none, and waits until the mesh that has them is being
 // served. See source.Set.Apply for what comes back.
 func (c *Control) Apply(ctx context.Context, objects []*source.Object) ([]source.Result, []model.Finding, error) {
+	defer c.expect(objects)()
 	results, findings, err := c.sources.Apply(objects)
 	if err == nil && results != nil {
 		err = c.settle(ctx)
@@ -288,6 +289,23 @@ func (c *Control) Apply(ctx context.Context, objects []*source.Object) ([]source
 		c.metrics.refused(findings)
 	}
 	return results, findings, c.orEnded(err)
+}
+
+// expect converts objects before others wait for it, and has the compiler know them until the function that it gives is called.
+func (c *Control) expect(objects []*source.Object) (done func()) {
+	mesh := c.Mesh()
+	if mesh == nil {
+		return func() {}
+	}
+	ahead := compile.ConvertAhead(objects, mesh.Settings)
+	c.compiling.Lock()
+	defer c.compiling.Unlock()
+	forget := c.compiler.Expect(ahead)
+	return func() {
+		c.compiling.Lock()
+		defer c.compiling.Unlock()
+		forget()
+	}
 }
 
 // orEnded makes it plain that what failed, failed with the control plane: its store closes under it.
@@ -304,6 +322,7 @@ func (c *Control) orEnded(err error) error {
 
 // DryRun says what Apply would do, and does nothing.
 func (c *Control) DryRun(objects []*source.Object) ([]source.Result, []model.Finding, error) {
+	defer c.expect(objects)()
 	return c.sources.DryRun(objects)
 }
 

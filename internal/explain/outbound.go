@@ -14,6 +14,7 @@ import (
 	"github.com/weftmesh/weft/internal/proxy/filter/authz"
 	"github.com/weftmesh/weft/internal/proxy/filter/cors"
 	"github.com/weftmesh/weft/internal/proxy/filter/retry"
+	"github.com/weftmesh/weft/internal/proxy/grpc"
 	"github.com/weftmesh/weft/internal/proxy/message"
 	"github.com/weftmesh/weft/internal/proxy/route"
 	"github.com/weftmesh/weft/internal/wire"
@@ -276,7 +277,7 @@ func (e *evaluation) shares(res route.Result) {
 }
 
 func (e *evaluation) drawn() *route.Request {
-	return &route.Request{Request: e.talk.request, Random: lastDraw, GRPC: isGRPC(e.talk.request)}
+	return &route.Request{Request: e.talk.request, Random: lastDraw, GRPC: grpc.Typed(e.talk.request)}
 }
 
 // find finds the route and reports which were tried.
@@ -296,12 +297,6 @@ func (e *evaluation) find() (res route.Result, tried int) {
 			Matched: a.Matched, Condition: a.Condition, Want: a.Want, Got: a.Got})
 	}
 	return res, len(trace.Attempts)
-}
-
-// isGRPC reports whether a request says that it is a call of gRPC.
-func isGRPC(r *message.Request) bool {
-	v, _ := r.Header.Get("Content-Type")
-	return v == "application/grpc" || strings.HasPrefix(v, "application/grpc+") || strings.HasPrefix(v, "application/grpc;")
 }
 
 func (e *evaluation) routes(ln *conf.Listener, h *conf.HTTP) *conf.RouteTable {

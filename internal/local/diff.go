@@ -20,6 +20,7 @@ func (o objects) Diff(ctx context.Context, req api.DiffRequest) (api.DiffReply, 
 	}
 	decoded, findings := decode(req.Documents)
 	if source.HasErrors(findings) {
+		findings = source.SortFindings(append(findings, beside(c, req.Documents)...))
 		return api.DiffReply{Refused: true, Findings: apiFindings(findings)}, nil
 	}
 	var without []source.Key
@@ -31,9 +32,15 @@ func (o objects) Diff(ctx context.Context, req api.DiffRequest) (api.DiffReply, 
 		without = append(without, key)
 	}
 	settings := c.Mesh().Settings
-	before, known := compile.Compile(compile.Input{Objects: planned.Complete(c.Objects()), Settings: settings})
-	after, found := compile.Compile(compile.Input{Objects: planned.Complete(source.Overlay(c.Objects(), decoded, without)), Settings: settings})
-	found = slices.DeleteFunc(found, func(f model.Finding) bool { return slices.Contains(known, f) })
+	objects := c.Objects()
+	ahead := compile.ConvertAhead(append(slices.Clip(objects), decoded...), settings)
+	before, known := compile.Compile(compile.Input{Objects: planned.Complete(objects), Settings: settings, Ahead: ahead})
+	after, found := compile.Compile(compile.Input{Objects: planned.Complete(source.Overlay(objects, decoded, without)), Settings: settings, Ahead: ahead})
+	was := make(map[model.Finding]bool, len(known))
+	for _, f := range known {
+		was[f] = true
+	}
+	found = slices.DeleteFunc(found, func(f model.Finding) bool { return was[f] })
 	if findings = append(findings, found...); source.HasErrors(findings) {
 		return api.DiffReply{Refused: true, Findings: apiFindings(findings)}, nil
 	}

@@ -145,6 +145,7 @@ var downgrades = map[string][]string{
 	"length of a list":              with("content-length", "0, 0"),
 	"length without content":        with("content-length", "5"),
 	"host that differs":             with("host", "b"),
+	"scheme that is not HTTP's":     instead(":scheme", "ftp"),
 	"two hosts":                     with("host", "a", "host", "a"),
 	"two methods":                   with(":method", "POST"),
 	"two paths":                     with(":path", "/other"),
@@ -176,6 +177,43 @@ var downgrades = map[string][]string{
 	"no authority, no host":         without(":authority"),
 	"CONNECT with a path":           instead(":method", "CONNECT"),
 	"protocol without CONNECT":      with(":protocol", "websocket"),
+}
+
+// wellFormed are requests of HTTP/2 that are well-formed, each in an odd way, and what a backend of HTTP/1.1 gets of them.
+var wellFormed = map[string]struct {
+	head []string
+	sees string
+}{
+	"host that is the authority, in another case": {with("host", "A"), "GET /g a -"},
+	"host instead of the authority":               {append(without(":authority"), "host", "a"), "GET /g a -"},
+	"scheme in upper case":                        {instead(":scheme", "HTTP"), "GET /g a -"},
+	"an expectation without content":              {with("expect", "100-continue"), "GET /g a -"},
+	"another scheme than the connection's":        {instead(":scheme", "https"), "GET /g a -"},
+	"method in lower case":                        {instead(":method", "get"), "get /g a -"},
+	"asterisk":                                    {[]string{":method", "OPTIONS", ":scheme", "http", ":authority", "a", ":path", "*"}, "OPTIONS * a -"},
+	"pseudo-headers in another order":             {[]string{":path", "/g", ":authority", "a", ":method", "GET", ":scheme", "http"}, "GET /g a -"},
+	"trailers are taken":                          {with("te", "trailers"), "GET /g a -"},
+	"length zero":                                 {with("content-length", "0"), "GET /g a 0"},
+	"a name of every token character":             {with("!#$%&'*+-.^_`|~09az", "v"), "GET /g a -"},
+	"an empty value":                              {with("x", ""), "GET /g a -"},
+}
+
+func TestDowngradeOfWellFormed(t *testing.T) {
+	for _, w := range toHTTP1(t) {
+		for name, c := range wellFormed {
+			t.Run(w.name+" "+name, func(t *testing.T) {
+				w.backend.Take()
+				cl := dialH2(t, w.address)
+				cl.headers(1, true, c.head...)
+				if got := cl.outcome(1); got != "200" {
+					t.Errorf("outcome %q", got)
+				}
+				if saw := strings.Join(wholeOnes(w.backend), "|"); saw != c.sees {
+					t.Errorf("the backend saw %q, want %q", saw, c.sees)
+				}
+			})
+		}
+	}
 }
 
 // toHTTP1 starts a gateway and a sidecar whose backend speaks HTTP/1.1.

@@ -33,6 +33,7 @@ type Input struct {
 	// and the others are judged by themselves. Of those that compete, the oldest counts (source.Older).
 	Objects  []*source.Object
 	Settings model.Settings
+	Ahead    *Ahead // of some of the objects; nil for none
 }
 
 // Compile gives the mesh and what there is to say about the objects, sorted by file and line. An object with an error finding is
@@ -40,6 +41,9 @@ type Input struct {
 // "istio-system".
 func Compile(in Input) (*model.Mesh, []model.Finding) {
 	k := New(in.Settings)
+	if in.Ahead != nil {
+		k.Expect(in.Ahead)
+	}
 	mesh, _ := k.Apply(in.Objects, nil)
 	findings := k.flatten()
 	for _, o := range in.Objects {

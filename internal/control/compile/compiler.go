@@ -15,6 +15,7 @@ type Compiler struct {
 	started  model.Settings // set once, with what follows
 	settings model.Settings
 	older    func(a, b *source.Object) int
+	ahead    map[*Ahead]struct{} // what is expected
 
 	records  map[model.Ref]*record
 	refusals map[*record]struct{} // those with findings of their own
@@ -63,7 +64,7 @@ func New(s model.Settings) *Compiler { return newCompiler(withDefaults(s), withD
 
 func newCompiler(started, settings model.Settings) *Compiler {
 	k := &Compiler{
-		started: started, settings: settings, older: source.Older,
+		started: started, settings: settings, older: source.Older, ahead: map[*Ahead]struct{}{},
 		records: map[model.Ref]*record{}, refusals: map[*record]struct{}{}, members: sets[topic, *record]{}, indexed: map[class]bool{},
 		readers: sets[topic, *unit]{}, places: map[topic][]*bid{}, speakers: map[*unit]struct{}{}, stirred: map[instance]struct{}{},
 		seen: map[topic]struct{}{}, hosts: map[string]*unit{}, rules: map[string]*unit{}, gateways: &unit{phase: gatewayPhase},

@@ -8,8 +8,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/weftmesh/weft/internal/control/generate"
+	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/control/source"
+	"github.com/weftmesh/weft/internal/control/source/document"
 )
 
 // What an object may cost that somebody wrote to hurt, in processor time, since others share the machine. What grows with the square of
@@ -55,7 +59,7 @@ func TestManyRoutes(t *testing.T) {
 	for i := range rules {
 		fmt.Fprintf(&b, "  - {match: [{uri: {exact: /p%d}}], route: [{destination: {host: reviews}}]}\n", i)
 	}
-	if b.Len() > source.MaxFileSize {
+	if b.Len() > document.MaxFileSize {
 		t.Fatalf("%d bytes", b.Len())
 	}
 	bounded(t, func() {
@@ -136,4 +140,38 @@ func TestLargeObjects(t *testing.T) {
 
 func rulesHeadOf(kind string) string {
 	return "apiVersion: networking.istio.io/v1\nkind: " + kind + "\nmetadata: {name: large}\n"
+}
+
+// TestConvertAhead: what was converted before a compiler takes an object gives what conversion in time would, and is used again for
+// another copy of the object.
+func TestConvertAhead(t *testing.T) {
+	const text = "  hosts: [reviews]\n  http:\n  - route: [{destination: {host: reviews}}]\n  - route: [{destination: {host: nowhere}}]\n"
+	objects, findings := source.Decode(source.LayerApplied, "a.yaml", []byte(ruleCompany+"---\n"+rulesHeadOf("VirtualService")+"spec:\n"+text))
+	if len(findings) > 0 {
+		t.Fatal(findings)
+	}
+	ahead := ConvertAhead(objects, model.Settings{})
+	kept := make([]*source.Object, len(objects))
+	for i, o := range objects {
+		c := *o
+		c.Born = time.Unix(int64(i), 0)
+		kept[i] = &c
+	}
+	want, said := Compile(Input{Objects: kept})
+	k := New(model.Settings{})
+	done := k.Expect(ahead)
+	for range 2 {
+		k.Try(kept)
+	}
+	got, _ := k.Apply(kept, nil)
+	done()
+	if d := cmp.Diff(dump(want), dump(got)); d != "" {
+		t.Error(d)
+	}
+	if d := cmp.Diff(said, k.Findings()); d != "" || len(said) == 0 {
+		t.Error(len(said), d)
+	}
+	if n := testing.AllocsPerRun(1, func() { ahead.part(kept[len(kept)-1], &k.settings) }); n > 4 {
+		t.Errorf("%v allocations for what was converted", n)
+	}
 }

@@ -39,6 +39,11 @@ func (k *Compiler) convert(o *source.Object) *part {
 	if isMeshConfig(o, k.started) {
 		return convert.Object(o, k.started)
 	}
+	for a := range k.ahead {
+		if p := a.part(o, &k.settings); p != nil {
+			return p
+		}
+	}
 	return convert.Object(o, k.settings)
 }
 
@@ -54,7 +59,7 @@ func (k *Compiler) restart(s model.Settings, set []*source.Object, gone []source
 	for _, o := range set {
 		objects[o.Key()] = o
 	}
-	said := k.said
+	said, ahead := k.said, k.ahead
 	if said != nil { // a trial: what was found so far is known
 		for u := range k.speakers {
 			said[u] = u.found
@@ -64,7 +69,7 @@ func (k *Compiler) restart(s model.Settings, set []*source.Object, gone []source
 		}
 	}
 	*k = *newCompiler(k.started, s)
-	k.said = said
+	k.said, k.ahead = said, ahead
 	return slices.Collect(maps.Values(objects))
 }
 

@@ -9,11 +9,12 @@ import (
 // Overlay gives objects as they would be with others put over them, and without those of some keys: oldest first. A Service keeps the
 // addresses that the runtime gave it, and an object that takes the place of another its age.
 func Overlay(objects, over []*Object, without []Key) []*Object {
-	byKey := map[Key]*Object{}
+	byKey := make(map[Key]*Object, len(objects)+len(over))
 	for _, o := range objects {
-		if k := o.Key(); !slices.Contains(without, k) {
-			byKey[k] = o
-		}
+		byKey[o.Key()] = o
+	}
+	for _, k := range without {
+		delete(byKey, k)
 	}
 	out := make([]*Object, 0, len(byKey)+len(over))
 	for _, o := range over {

@@ -92,6 +92,8 @@ type comparison struct {
 	every         int // clients with a sidecar
 	scope         *scope
 	trails        map[string]bool // whether what decides is the same, by class of clients and destination
+	steps         int             // left of maxSteps
+	curbed        int             // destinations of which a part was tried
 }
 
 // finding gathers who sees the same changes, and where.
@@ -109,7 +111,7 @@ func Compare(before, after *model.Mesh) *Report {
 func compare(before, after *model.Mesh, within *scope) *Report {
 	c := &comparison{before: newSide(before), after: newSide(after), report: &Report{Groups: []Group{}}, changed: map[string]bool{},
 		guarded: map[string]bool{}, found: map[string]*finding{}, done: map[string][]Change{}, notes: map[string]bool{},
-		scope: within, trails: map[string]bool{}}
+		scope: within, trails: map[string]bool{}, steps: maxSteps}
 	c.servers()
 	classes, destinations := c.classes(), c.destinations()
 	c.report.Destinations = len(destinations)
@@ -131,8 +133,23 @@ func compare(before, after *model.Mesh, within *scope) *Report {
 	}
 	c.outside()
 	c.report.Groups = c.groups()
-	c.report.Notes = slices.Sorted(maps.Keys(c.notes))
+	c.report.Notes = c.told()
 	return c.report
+}
+
+// maxNotes bounds the notes of a report.
+const maxNotes = 20
+
+// told gives the notes, sorted.
+func (c *comparison) told() []string {
+	list := slices.Sorted(maps.Keys(c.notes))
+	if len(list) > maxNotes {
+		list = append(list[:maxNotes], fmt.Sprintf("and %d more that were not compared, or in part", len(list)-maxNotes))
+	}
+	if c.curbed > 0 {
+		list = append(list, fmt.Sprintf("%s with many conditions: only a part of the requests was tried", count(c.curbed, "destination")))
+	}
+	return list
 }
 
 func (c *comparison) note(format string, args ...any) { c.notes[fmt.Sprintf(format, args...)] = true }
@@ -189,6 +206,7 @@ func (c *comparison) put(k *class, destination, key string, rules []rule, to ask
 			if s == c.after {
 				w = k.after
 			}
+			req.Brief = true
 			r, err := s.asker.From(w, req)
 			if err != nil {
 				return effect{}, false
@@ -266,11 +284,26 @@ const (
 const (
 	maxRules = 2_000
 	maxPairs = 10_000
+	minTries = 100 // requests, where there is no time for more
 )
+
+// maxSteps bounds what all requests may take together, in conditions that are looked at for them: seconds.
+const maxSteps = 400_000_000
+
+// affordable bounds the requests that are put for one destination, each of which is held against all of its conditions: a quarter of
+// what is left, so that the next ones have their part.
+func (c *comparison) affordable(out []candidate, conditions int) []candidate {
+	tries := min(len(out), max(minTries, c.steps/4/max(1, conditions)))
+	c.steps -= min(c.steps, tries*conditions)
+	if tries < len(out) {
+		c.curbed++
+	}
+	return out[:tries]
+}
 
 // candidates makes requests for the rules, the simplest first.
 func (c *comparison) candidates(rules []rule, to asked) []candidate {
-	all := []rule{nil}
+	all, conditions := []rule{nil}, len(rules)
 	if len(rules) > maxRules {
 		c.note("%s: only %d of %d conditions were tried", to.address(), maxRules, len(rules))
 		rules = rules[:maxRules]
@@ -312,7 +345,7 @@ func (c *comparison) candidates(rules []rule, to asked) []candidate {
 		out = append(out, cand)
 	}
 	slices.SortStableFunc(out, func(a, b candidate) int { return cmp.Compare(a.terms, b.terms) })
-	return out
+	return c.affordable(out, conditions)
 }
 
 // unspellable names a condition without any sample, which is a regular expression.

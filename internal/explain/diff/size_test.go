@@ -107,3 +107,18 @@ spec:
 		})
 	}
 }
+
+// TestManyRules bounds what is tried where one object has very many rules, and says so.
+func TestManyRules(t *testing.T) {
+	const rules = 50_000
+	var b strings.Builder
+	b.WriteString("apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: s1, namespace: n1}\nspec:\n  hosts: [s1]\n  http:\n")
+	for i := range rules {
+		fmt.Fprintf(&b, "  - {match: [{uri: {exact: /p%d}}], route: [{destination: {host: s2.n2.svc.cluster.local}}]}\n", i)
+	}
+	r := diff.Compare(large(t, 3, "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: other}\n"), large(t, 3, strings.Replace(b.String(), "name: s1,", "name: a,", 1)))
+	notes := strings.Join(r.Notes, "\n")
+	if !r.Different() || r.Requests < 1_000 || r.Requests > 3*2_100 || !strings.Contains(notes, "with many conditions") {
+		t.Errorf("different %v, %d requests, %s", r.Different(), r.Requests, notes)
+	}
+}

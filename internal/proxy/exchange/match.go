@@ -8,6 +8,7 @@ import (
 	"github.com/weftmesh/weft/internal/proxy/conf"
 	"github.com/weftmesh/weft/internal/proxy/downstream"
 	"github.com/weftmesh/weft/internal/proxy/failure"
+	"github.com/weftmesh/weft/internal/proxy/grpc"
 	"github.com/weftmesh/weft/internal/proxy/message"
 	"github.com/weftmesh/weft/internal/proxy/route"
 	"github.com/weftmesh/weft/internal/wire"
@@ -49,7 +50,7 @@ func (x *Exchange) matchOnce() bool {
 		return true
 	}
 	x.draw()
-	x.matching = route.Request{Request: &x.Req, Random: uint32(x.random) % 1e6, GRPC: x.isGRPC, Presented: x.d.PeerURI != "", Validated: x.d.PeerURI != ""}
+	x.matching = route.Request{Request: &x.Req, Random: uint32(x.random) % 1e6, GRPC: x.isGRPC || x.Req.Method != "POST" && grpc.Typed(&x.Req), Presented: x.d.PeerURI != "", Validated: x.d.PeerURI != ""}
 	x.matched = route.Find(x.table, &x.matching)
 	if x.matched.Host == nil || x.matched.Route == nil {
 		if x.Req.Method == "OPTIONS" && x.Req.Path == "*" {

@@ -10,11 +10,11 @@ import (
 
 // Is reports whether a request is one of gRPC: a POST of its media type (PROTOCOL-HTTP2.md of gRPC). gRPC-Web, whose type begins
 // alike, is another protocol.
-func Is(r *message.Request) bool {
+func Is(r *message.Request) bool { return r.Method == "POST" && Typed(r) }
+
+// Typed reports whether a request has the media type of gRPC, whatever its method: routes for gRPC look at no more, as Envoy's do.
+func Typed(r *message.Request) bool {
 	const media = "application/grpc"
-	if r.Method != "POST" {
-		return false
-	}
 	v, ok := r.Header.Get("Content-Type")
 	if !ok || len(v) < len(media) || !message.EqualFold(v[:len(media)], media) {
 		return false

@@ -7,7 +7,7 @@ import (
 
 // What a field is to a head, found out once per table entry.
 const (
-	kindPlain = iota
+	kindPlain = iota // see message.Header.AddPlain
 	kindMethod
 	kindScheme
 	kindAuthority
@@ -18,6 +18,7 @@ const (
 	kindCookie
 	kindHost
 	kindExpect
+	kindHop // concerns the next connection too
 	kindBad // makes its message malformed
 )
 
@@ -43,6 +44,9 @@ func classify(name, value string) uint8 {
 		if value != "trailers" {
 			return kindBad
 		}
+		return kindHop
+	case "http2-settings":
+		return kindHop
 	case "content-length":
 		return kindLength
 	case "cookie":
@@ -90,11 +94,16 @@ type head struct {
 
 	size  int
 	large bool
+	used  bool   // it was decoded into since release
 	bad   string // why the message is malformed; empty if it is not
 }
 
 // release lets go of the strings and their memory.
 func (h *head) release() {
+	if !h.used {
+		h.fields.Reset()
+		return
+	}
 	if h.store != nil {
 		putBlock(h.store)
 		h.store = nil
@@ -112,10 +121,12 @@ func (h *head) has(kind int) bool { return h.seen&(1<<kind) != 0 }
 // decode fills h from a whole block. Its error is the connection's.
 func (h *head) decode(d *hpack.Decoder, blk []byte, o *Options) error {
 	h.release()
+	h.used = true
 	h.store = getBlock(hpack.StoreSize(len(blk)))
 	d.Begin(blk, h.store.b)
+	var f hpack.Field
 	for {
-		f, ok, err := d.Next()
+		ok, err := d.Next(&f)
 		if !ok {
 			if h.cookies > 1 && !h.large {
 				h.fields.Set("cookie", str(h.cookie))
@@ -128,11 +139,7 @@ func (h *head) decode(d *hpack.Decoder, blk []byte, o *Options) error {
 		}
 		if f.Tag == kindPlain {
 			h.seen |= 1
-			if f.Sensitive {
-				h.fields.AddSensitive(f.Name, f.Value)
-			} else {
-				h.fields.Add(f.Name, f.Value)
-			}
+			h.fields.AddPlain(f.Name, f.Value, f.Sensitive)
 			continue
 		}
 		h.special(&f)
@@ -158,6 +165,7 @@ func (h *head) special(f *hpack.Field) {
 		if h.crumb(f.Value) {
 			return
 		}
+	case kindHop:
 	default:
 		if h.seen&(1|1<<f.Tag) != 0 {
 			h.malformed("pseudo-header field repeated or after others")
@@ -222,8 +230,13 @@ func (h *head) request(r *message.Request, scheme string, ended bool) {
 	if r.Authority == "" {
 		r.Authority = h.host
 	}
-	if r.Scheme == "" {
+	switch {
+	case r.Scheme == "":
 		r.Scheme = scheme
+	case message.EqualFold(r.Scheme, "https"):
+		r.Scheme = "https" // RFC 9110 section 4.2.3: in any case
+	default:
+		r.Scheme = "http"
 	}
 	if h.has(kindProtocol) {
 		r.Method, r.Upgrade = "GET", h.pseudo[kindProtocol]
@@ -234,7 +247,9 @@ func (h *head) request(r *message.Request, scheme string, ended bool) {
 		return
 	}
 	r.Body = h.body(ended)
-	r.ExpectContinue = h.expect && !ended
+	if r.ExpectContinue = h.expect && !ended; h.expect && ended {
+		r.Header.Del("Expect") // nobody waits: the next recipient must not be told so (RFC 9110 section 10.1.1)
+	}
 	if ended && h.length > 0 {
 		h.malformed("no content despite its content-length")
 	}
@@ -275,7 +290,7 @@ func (h *head) checkRequest() {
 		h.malformed("no valid :method")
 	case h.hosts > 1:
 		h.malformed("more than one host")
-	case h.hosts == 1 && h.has(kindAuthority) && h.host != h.pseudo[kindAuthority]:
+	case h.hosts == 1 && h.has(kindAuthority) && !message.EqualFold(h.host, h.pseudo[kindAuthority]):
 		h.malformed("host differs from :authority")
 	case h.pseudo[kindMethod] == "CONNECT" && !h.has(kindProtocol):
 		if h.has(kindScheme) || h.has(kindPath) || !message.ValidAuthority(h.pseudo[kindAuthority]) {
@@ -295,7 +310,7 @@ func (h *head) checkTarget() {
 		authority = h.host
 	}
 	switch {
-	case scheme != "http" && scheme != "https":
+	case !message.EqualFold(scheme, "http") && !message.EqualFold(scheme, "https"):
 		h.malformed("no :scheme of HTTP")
 	case path == "" || path[0] != '/' && (path != "*" || h.pseudo[kindMethod] != "OPTIONS"):
 		h.malformed("invalid :path")
