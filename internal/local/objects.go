@@ -231,6 +231,9 @@ func document(o *source.Object) string {
 	if err != nil { // these types always marshal
 		panic(err)
 	}
+	if !o.Kube.GetObjectKind().GroupVersionKind().Empty() { // it says so itself
+		return string(raw)
+	}
 	return fmt.Sprintf("apiVersion: %s\nkind: %s\n%s", o.Kind.APIVersion(), o.Kind.Name, raw)
 }
 
