@@ -20,7 +20,7 @@ func (s *session) psCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:     "ps",
 		Short:   "Show the workloads and how they are",
-		Example: "  weft ps\n  weft ps --wide     with every instance and process",
+		Example: "  weft ps\n  weft ps --wide     # with every instance and process",
 		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			client := s.client()
@@ -102,9 +102,9 @@ func (s *session) logsCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "logs [WORKLOAD|INSTANCE|SERVICE]",
 		Short: "Show what programs and sidecars write",
-		Example: `  weft logs -f                          everything, as it comes
-  weft logs reviews                     all versions of reviews
-  weft logs productpage -c istio-proxy  the access log of its sidecar`,
+		Example: `  weft logs -f                          # everything, as it comes
+  weft logs reviews                     # all versions of reviews
+  weft logs productpage -c istio-proxy  # the access log of its sidecar`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			if len(args) == 1 {
@@ -161,7 +161,7 @@ has. 3/4 stands for three in their newest version, of four. The states:
   reconnecting
             it connects again and again; the reason says how often in the last minute, and why its last stream ended
   gone      it is not connected, although its workload is there`,
-		Example: "  weft status\n  weft status -o json     with everything that is stale or missing",
+		Example: "  weft status\n  weft status -o json     # with everything that is stale or missing",
 		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			client := s.client()
@@ -227,7 +227,7 @@ func (s *session) graphCommand() *cobra.Command {
 		Short: "Show who calls whom, how often, with how many errors, how fast",
 		Example: `  weft graph
   weft graph --window 5m
-  weft graph --follow        redraw every two seconds`,
+  weft graph --follow        # redraw every two seconds`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if window < api.MinWindow || window > api.MaxWindow {

@@ -33,8 +33,8 @@ contradicts what. The files are judged together, as if they were all that there 
 count as if they ran. The exit code is 1 if there are findings of --fail-on or worse.`,
 		Example: `  weft analyze examples/bookinfo
   weft analyze -R deploy/ --fail-on warning
-  weft analyze new.yaml --with-mesh      together with what runs
-  weft analyze -R . -o github            annotations on a pull request
+  weft analyze new.yaml --with-mesh      # together with what runs
+  weft analyze -R . -o github            # annotations on a pull request
   kustomize build . | weft analyze -`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
