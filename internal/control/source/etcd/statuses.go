@@ -94,7 +94,7 @@ func (w *writer) writeAll(ctx context.Context) error {
 	var ours map[source.Key]*source.Object
 	var has map[source.Key]string
 	var ops []clientv3.Op
-	in.Objects, ours, has, ops = w.asWritten(in.Objects)
+	in.Objects, ours, has, ops = w.asWritten(in)
 	wanted := status.Compute(in)
 	for _, k := range slices.SortedFunc(maps.Keys(ours), source.Key.Compare) {
 		op, err := w.difference(ours[k], has[k], wanted[k])
@@ -165,7 +165,7 @@ func (s *Store) statusAt(k source.Key) string { return s.options.Prefix + status
 
 // asWritten gives objects as they stand in etcd rather than as they are in force, those among them that are in etcd, the statuses that
 // are there, and what takes away those of objects that are gone.
-func (s *Store) asWritten(objects []*source.Object) (all []*source.Object, ours map[source.Key]*source.Object, has map[source.Key]string, gone []clientv3.Op) {
+func (s *Store) asWritten(in status.Input) (all []*source.Object, ours map[source.Key]*source.Object, has map[source.Key]string, gone []clientv3.Op) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	has = maps.Clone(s.view.statuses)
@@ -180,7 +180,7 @@ func (s *Store) asWritten(objects []*source.Object) (all []*source.Object, ours 
 			gone = append(gone, clientv3.OpDelete(s.statusAt(k)))
 		}
 	}
-	all, ours = source.AsWritten(objects, refused, func(k source.Key, _ *source.Object) bool { return s.view.documents[k] != nil })
+	all, ours = source.AsWritten(in.Objects, refused, in.Findings, func(k source.Key, _ *source.Object) bool { return s.view.documents[k] != nil })
 	return all, ours, has, gone
 }
 

@@ -77,7 +77,7 @@ func (w *writer) writeAll(ctx context.Context) error {
 		return nil
 	}
 	var ours map[source.Key]*source.Object
-	in.Objects, ours = w.asWritten(in.Objects)
+	in.Objects, ours = w.asWritten(in)
 	wanted := status.Compute(in)
 	for _, k := range slices.SortedFunc(maps.Keys(ours), source.Key.Compare) {
 		if err := w.write(ctx, ours[k], wanted[k]); err != nil {
@@ -88,8 +88,8 @@ func (w *writer) writeAll(ctx context.Context) error {
 }
 
 // asWritten gives objects as they stand in Kubernetes rather than as they are in force, and those among them that are this cluster's.
-func (s *Source) asWritten(objects []*source.Object) (all []*source.Object, ours map[source.Key]*source.Object) {
-	return source.AsWritten(objects, s.statuses.refused(), func(_ source.Key, o *source.Object) bool {
+func (s *Source) asWritten(in status.Input) (all []*source.Object, ours map[source.Key]*source.Object) {
+	return source.AsWritten(in.Objects, s.statuses.refused(), in.Findings, func(_ source.Key, o *source.Object) bool {
 		return o.Origin.Layer == Layer && o.Origin.File == s.options.Cluster // what was applied over it has no status here
 	})
 }
