@@ -226,6 +226,10 @@ func (b *Bootstrap) Check() error {
 			return fmt.Errorf("%s: %d is less than 0", n.field, n.value)
 		}
 	}
+	if b.Node.Role == Gateway && (b.ForwardProxy != "" || len(b.OutboundPorts) > 0) {
+		return fmt.Errorf("forwardProxy and outboundPorts are for sidecars, and node.role is %q: a gateway knows the services that its routes name; "+
+			"run a sidecar for programs that call others", Gateway)
+	}
 	for _, a := range []struct{ field, addr string }{
 		{"outbound", b.Outbound}, {"inbound", b.Inbound}, {"dns", b.DNS}, {"admin", b.Admin}, {"forwardProxy", b.ForwardProxy},
 	} {

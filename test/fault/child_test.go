@@ -53,10 +53,14 @@ func TestChild(t *testing.T) {
 	}, rig.Plain(endpoint))
 	admin := httptest.NewServer(p.Handler())
 	defer admin.Close()
+	var h hoard
+	defer h.release()
 	fmt.Fprintln(os.Stderr, "serving", address, strings.TrimPrefix(admin.URL, "http://"))
 	var b ballast
 	for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
-		if err := b.fill(lines.Text()); err != nil {
+		if lines.Text() == hoarding {
+			h.take()
+		} else if err := b.fill(lines.Text()); err != nil {
 			t.Error(err)
 		}
 	}
