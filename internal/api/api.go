@@ -174,7 +174,7 @@ type Proxy struct {
 	Connected  time.Time `json:"connected"`
 	Subscribed int       `json:"subscribed"` // resources asked for
 	Rejected   []string  `json:"rejected,omitempty"`
-	// State is synced, waiting, behind, slow, refused or gone; one that is gone left a short while ago and is expected back.
+	// State is synced, waiting, behind, slow, refused, reconnecting or gone; one that is gone left a short while ago and is expected back.
 	State  string      `json:"state,omitempty"`
 	Since  time.Time   `json:"since,omitzero"` // of the state; zero for synced
 	Reason string      `json:"reason,omitempty"`

@@ -36,6 +36,7 @@ that "weft up" follows.`,
 			if err != nil {
 				return err
 			}
+			docs = s.withoutTests(docs)
 			client := s.client()
 			defer client.Close()
 			done := s.out.working("checking " + plural(len(docs), "file"))
@@ -81,6 +82,7 @@ func (s *session) deleteCommand() *cobra.Command {
 			if req.Documents, err = readDocuments(c.Context(), files, c.InOrStdin()); err != nil {
 				return err
 			}
+			req.Documents = s.withoutTests(req.Documents)
 			if len(args) == 1 || len(args)+len(files) == 0 && !all {
 				return &usageError{errors.New("name what to delete: -f FILE, KIND NAME, or --all")}
 			}
@@ -206,8 +208,7 @@ func expand(path string) ([]string, error) {
 	}
 	var files []string
 	for _, e := range entries {
-		switch filepath.Ext(e.Name()) {
-		case ".yaml", ".yml", ".json":
+		if !e.IsDir() && isManifest(e.Name()) {
 			files = append(files, filepath.Join(path, e.Name()))
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -43,6 +44,7 @@ count as if they ran. The exit code is 1 if there are findings of --fail-on or w
 			if err != nil {
 				return err
 			}
+			docs = s.withoutTests(docs)
 			if o.MeshConfig, err = meshConfig(settings); err != nil {
 				return err
 			}
@@ -135,7 +137,11 @@ func (s *session) printGrouped(a *offline.Analysis) {
 		if f.Field != "" {
 			message = f.Field + ": " + message
 		}
-		s.out.printf("  %s  %s  %s  %s\n", line, s.out.paint(paints[f.Severity], severity), f.Object, s.out.paint(dim, f.Code))
+		about := ""
+		if f.Object != (api.Ref{}) {
+			about = f.Object.String() + "  "
+		}
+		s.out.printf("  %s  %s  %s%s\n", line, s.out.paint(paints[f.Severity], severity), about, s.out.paint(dim, f.Code))
 		s.out.printf("  %*s           %s\n", width, "", message)
 		if f.Hint != "" {
 			s.out.printf("  %*s           %s\n", width, "", s.out.paint(dim, f.Hint))
@@ -161,9 +167,12 @@ func annotation(f *api.Finding) string {
 	data := strings.NewReplacer("%", "%25", "\r", "%0D", "\n", "%0A")
 	property := strings.NewReplacer("%", "%25", "\r", "%0D", "\n", "%0A", ":", "%3A", ",", "%2C")
 	level := map[string]string{api.SeverityError: "error", api.SeverityWarning: "warning", api.SeverityInfo: "notice"}[f.Severity]
-	message := f.Object.String() + ": " + f.Message
+	message := f.Message
 	if f.Field != "" {
-		message = f.Object.String() + ": " + f.Field + ": " + f.Message
+		message = f.Field + ": " + message
+	}
+	if f.Object != (api.Ref{}) {
+		message = f.Object.String() + ": " + message
 	}
 	if f.Hint != "" {
 		message += " (" + f.Hint + ")"
@@ -220,6 +229,18 @@ func readTree(ctx context.Context, paths []string, recursive bool, stdin interfa
 	}
 	return readDocuments(ctx, files, stdin)
 }
+
+// withoutTests leaves out files of weft test, which are no objects, and says so.
+func (s *session) withoutTests(docs []api.Document) []api.Document {
+	objects := slices.DeleteFunc(slices.Clone(docs), func(d api.Document) bool { return isTest(d.Name) && tests.Match(d.Content) })
+	if n := len(docs) - len(objects); n > 0 {
+		fmt.Fprintf(s.out.err, "%s of tests left out: weft test runs them\n", plural(n, "file"))
+	}
+	return objects
+}
+
+// tests is the field that every file of tests has.
+var tests = regexp.MustCompile(`(?m)^["']?tests["']?:`)
 
 func isManifest(name string) bool {
 	return !strings.HasPrefix(name, ".") && slices.Contains([]string{".yaml", ".yml", ".json"}, filepath.Ext(name))
@@ -304,7 +325,7 @@ func (s *session) diffFiles(c *cobra.Command, from, to []string, o offline.Optio
 	if err != nil {
 		return api.DiffReply{}, err
 	}
-	return offline.Diff(before, after, o)
+	return offline.Diff(s.withoutTests(before), s.withoutTests(after), o)
 }
 
 func (s *session) diffRunning(c *cobra.Command, files, deleted []string, namespace string) (api.DiffReply, error) {
@@ -313,6 +334,7 @@ func (s *session) diffRunning(c *cobra.Command, files, deleted []string, namespa
 	if req.Documents, err = readDocuments(c.Context(), files, c.InOrStdin()); err != nil {
 		return api.DiffReply{}, err
 	}
+	req.Documents = s.withoutTests(req.Documents)
 	for _, d := range deleted {
 		kind, name, ok := strings.Cut(d, "/")
 		if !ok {
@@ -332,7 +354,7 @@ func (s *session) explainFiles(c *cobra.Command, files []string, req api.Explain
 	if err != nil {
 		return api.ExplainReply{}, err
 	}
-	return offline.Explain(docs, req, offline.Options{Color: s.out.color})
+	return offline.Explain(s.withoutTests(docs), req, offline.Options{Color: s.out.color})
 }
 
 // readBeside reads files and folders whose names are relative to a file's folder.

@@ -85,6 +85,30 @@ func TestAnalyze(t *testing.T) {
 	}
 }
 
+// TestFoldersHoldMoreThanObjects has a folder with a file's name, files of tests and a hidden file beside the objects.
+func TestFoldersHoldMoreThanObjects(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.Mkdir(filepath.Join(dir, "more.yaml"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{"a.yaml": "apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: a}\n",
+		"a_test.yaml": "tests: []\n", "b_test.yaml": "apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: b}\n", ".c.yaml": "neither",
+		"more.yaml/d.yaml": "apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: d}\n"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for want, args := range map[string][]string{"2 objects in 2 files": {"analyze", dir}, "3 objects in 3 files": {"analyze", "-R", dir}} {
+		code, out, errOut := files(t, "", args...)
+		if code != 0 || !strings.Contains(out, want) || !strings.Contains(errOut, "1 file of tests left out") {
+			t.Errorf("%v: code %d\n%s%s", args, code, out, errOut)
+		}
+	}
+	if _, out, _ := files(t, "neither", "analyze", "-"); strings.Contains(out, "//") {
+		t.Errorf("what is no object has a name:\n%s", out)
+	}
+}
+
 func TestDiffOfFolders(t *testing.T) {
 	code, out, errOut := files(t, "", "diff", "--exit-code", "--from", bookinfo, "--to", bookinfo, "--to", bookinfo+"/try/reviews-v3.yaml")
 	if code != 1 || !strings.Contains(out, "reviews.default:9080  from every workload\n  /*\n    before  reviews 100%\n    after   v3 100%\n") {

@@ -9,7 +9,7 @@ import (
 )
 
 // proxyStates are the states of a proxy, from good to bad.
-var proxyStates = []string{"synced", "waiting", "behind", "slow", "refused", "gone"}
+var proxyStates = []string{"synced", "waiting", "behind", "slow", "refused", "reconnecting", "gone"}
 
 func proxyPaint(state string) paint {
 	switch state {

@@ -53,7 +53,7 @@ func services(mesh *model.Mesh) []service {
 	for _, host := range slices.Sorted(mesh.Services.Keys()) {
 		s := mesh.Services.Get(host)
 		line := service{Host: host, Ports: map[uint16]string{}}
-		for _, a := range s.Addresses {
+		for _, a := range s.VirtualAddresses() {
 			line.Addresses = append(line.Addresses, a.String())
 		}
 		for _, n := range s.Networks {

@@ -19,7 +19,7 @@ import (
 
 func (m *Mesh) backend() api.Backend {
 	w := workloads{m}
-	return api.Backend{Objects: Objects(m), Workloads: w, Executor: w, Observer: m, Lifecycle: m}
+	return api.Backend{Objects: Objects(m, nil), Workloads: w, Executor: w, Observer: m, Lifecycle: m}
 }
 
 func (m *Mesh) gatherers() []prometheus.Gatherer { return []prometheus.Gatherer{m.collector} }

@@ -20,6 +20,7 @@ func (o objects) Diff(ctx context.Context, req api.DiffRequest) (api.DiffReply, 
 	}
 	decoded, findings := decode(req.Documents)
 	if source.HasErrors(findings) {
+		findings = source.SortFindings(append(findings, beside(c, req.Documents)...))
 		return api.DiffReply{Refused: true, Findings: apiFindings(findings)}, nil
 	}
 	var without []source.Key

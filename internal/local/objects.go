@@ -30,8 +30,9 @@ type Host interface {
 	Addresses() []string
 }
 
-// Objects serves the part of the API that speaks of configuration.
-func Objects(h Host) api.Objects { return objects{h, &statuses{}} }
+// Objects serves the part of the API that speaks of configuration. Kept gives the status that is kept of an object where several control
+// planes share it, so that all of them tell the same times; nil for none. It may be nil itself.
+func Objects(h Host, kept func(*source.Object) status.Status) api.Objects { return objects{h, &statuses{kept: kept}} }
 
 type objects struct {
 	h    Host

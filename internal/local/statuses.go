@@ -14,6 +14,8 @@ import (
 
 // statuses remembers what was told of each object, so that conditions keep the time at which they were first seen as they are.
 type statuses struct {
+	kept func(*source.Object) status.Status // nil for nowhere
+
 	mu   sync.Mutex
 	told map[source.Key]status.Status // of objects that are still there
 }
@@ -23,8 +25,19 @@ func (s *statuses) now(in status.Input) map[source.Key]status.Status {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	told := map[source.Key]status.Status{}
-	for key, wanted := range status.Compute(in) {
-		told[key], _ = status.Merge(s.told[key], wanted, time.Now())
+	wanted := status.Compute(in)
+	for _, o := range in.Objects {
+		key := o.Key()
+		if wanted[key] == nil {
+			continue
+		}
+		has := s.told[key]
+		if s.kept != nil {
+			if kept := s.kept(o); kept != nil {
+				has = kept
+			}
+		}
+		told[key], _ = status.Merge(has, wanted[key], time.Now())
 	}
 	s.told = told
 	return told

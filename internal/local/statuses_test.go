@@ -25,7 +25,7 @@ func TestDocumentsShowTheirStatus(t *testing.T) {
 	objects, findings := source.Decode(source.LayerFile, "in.yaml", []byte(classAndRule))
 	mesh, found := compile.Compile(compile.Input{Objects: objects})
 	in := status.Input{Objects: objects, Mesh: mesh, Findings: append(findings, found...)}
-	var told statuses
+	told := statuses{}
 	first := told.now(in)
 	for _, o := range objects {
 		text := withStatus(document(o), first[o.Key()])
@@ -42,6 +42,27 @@ func TestDocumentsShowTheirStatus(t *testing.T) {
 	for key, s := range told.now(in) {
 		if _, changed := status.Merge(first[key], s, time.Now()); changed {
 			t.Errorf("%s: changed without a reason", key)
+		}
+	}
+}
+
+// TestStatusesOfReplicas: what is kept for all control planes has the times that each of them tells.
+func TestStatusesOfReplicas(t *testing.T) {
+	objects, findings := source.Decode(source.LayerFile, "in.yaml", []byte(classAndRule))
+	mesh, found := compile.Compile(compile.Input{Objects: objects})
+	in := status.Input{Objects: objects, Mesh: mesh, Findings: append(findings, found...)}
+	before := map[source.Key]status.Status{}
+	for key, wanted := range status.Compute(in) {
+		before[key], _ = status.Merge(nil, wanted, time.Now().Add(-time.Hour))
+	}
+	told := statuses{kept: func(o *source.Object) status.Status { return before[o.Key()] }}
+	now := told.now(in)
+	if len(now) != 2 {
+		t.Errorf("%d statuses", len(now))
+	}
+	for key, s := range now {
+		if _, changed := status.Merge(before[key], s, time.Now()); changed {
+			t.Errorf("%s: another time than what is kept", key)
 		}
 	}
 }

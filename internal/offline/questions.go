@@ -7,7 +7,9 @@ import (
 
 	"github.com/weftmesh/weft/internal/api"
 	"github.com/weftmesh/weft/internal/control/compile"
+	"github.com/weftmesh/weft/internal/control/compile/idle"
 	"github.com/weftmesh/weft/internal/control/model"
+	"github.com/weftmesh/weft/internal/control/source"
 	"github.com/weftmesh/weft/internal/explain"
 	"github.com/weftmesh/weft/internal/explain/diff"
 	"github.com/weftmesh/weft/internal/explain/expect"
@@ -55,7 +57,8 @@ func (a *Analysis) Count(severity string) (n int) {
 // Analyze judges documents as if they were a mesh. The findings are sorted by file and line.
 func Analyze(docs []api.Document, o Options) Analysis {
 	st := load(docs, o)
-	return Analysis{Files: len(docs), Objects: len(st.objects), Findings: Findings(st.findings)}
+	found := source.SortFindings(append(st.findings, idle.Findings(st.objects, st.mesh, st.findings)...))
+	return Analysis{Files: len(docs), Objects: len(st.objects), Findings: Findings(found)}
 }
 
 // RefusedError says that documents do not make a mesh that could be asked.

@@ -17,7 +17,7 @@ import (
 )
 
 func (r *replica) backend() api.Backend {
-	return api.Backend{Objects: local.Objects(r), Workloads: noWorkloads{}, Executor: noWorkloads{}, Observer: r, Lifecycle: r, Joiner: r}
+	return api.Backend{Objects: local.Objects(r, r.kept), Workloads: noWorkloads{}, Executor: noWorkloads{}, Observer: r, Lifecycle: r, Joiner: r}
 }
 
 // Ready implements local.Host, as the two below do.

@@ -5,7 +5,9 @@ import (
 	"crypto/rand"
 	"fmt"
 	"os"
+	"reflect"
 
+	"github.com/weftmesh/weft/internal/control/source"
 	"github.com/weftmesh/weft/internal/control/status"
 )
 
@@ -20,6 +22,17 @@ func (r *replica) keepStatuses(ctx context.Context) error {
 func (r *replica) name() string {
 	host, _ := os.Hostname()
 	return fmt.Sprintf("%s_%d_%s", host, os.Getpid(), rand.Text()[:8])
+}
+
+// kept gives the status that whoever leads has written of an object, so that every replica tells the same times; nil where there is none.
+func (r *replica) kept(o *source.Object) status.Status {
+	if r.etcd != nil && o.Origin.Layer == source.LayerApplied {
+		return r.etcd.Status(o)
+	}
+	if has := status.Of(o.Kube); has != nil && !reflect.ValueOf(has).Elem().IsZero() {
+		return has
+	}
+	return nil
 }
 
 // told is what statuses are made from. The mesh comes first, so that it is not newer than the objects.

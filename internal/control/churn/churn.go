@@ -76,7 +76,7 @@ func readdress(m *model.Mesh) {
 	m.ByAddress, m.ByNetwork = model.Table[netip.Addr, []string]{}, model.Table[netip.Prefix, []string]{}
 	for _, h := range slices.Sorted(m.Services.Keys()) {
 		s := m.Services.Get(h)
-		addresses := slices.Clone(s.Addresses)
+		addresses := slices.Clone(s.VirtualAddresses())
 		for _, e := range s.Endpoints {
 			if a, err := netip.ParseAddr(e.Address); err == nil && s.Headless && !slices.Contains(addresses, a) {
 				addresses = append(addresses, a)

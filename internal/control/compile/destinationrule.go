@@ -106,5 +106,5 @@ func (c *compiler) checkSubsetHost(p *part) {
 	if strings.HasPrefix(host, "*") || c.service(host) != nil || c.wildcardService(host) != nil {
 		return
 	}
-	p.Info("HostNotFound", "spec.host", c.hostHint(host, p.GetNamespace()), "there is no service %s: the rule has no effect until there is", host)
+	p.Warn("HostNotFound", "spec.host", c.hostHint(host, p.GetNamespace()), "there is no service %s: the rule has no effect until there is", host)
 }

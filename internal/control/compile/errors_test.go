@@ -328,7 +328,6 @@ func TestRefused(t *testing.T) {
 			"10 error DuplicateListener spec.listeners[1].name",
 			"11 error MissingField spec.listeners[2].tls", "12 error ConflictingFields spec.listeners[3].tls.mode",
 			"13 error ConflictingFields spec.listeners[4].hostname",
-			"15 error MissingField spec.listeners[6].tls.certificateRefs",
 			"15 warning UnsupportedValue spec.listeners[6].tls.options.a/b"}},
 		{"addresses", gateway, "Gateway", `
   gatewayClassName: istio

@@ -161,7 +161,7 @@ func (k *Compiler) moveAddresses(u *unit, old, s *model.Service) {
 		if s == nil {
 			return
 		}
-		for _, a := range s.Addresses {
+		for _, a := range s.VirtualAddresses() {
 			touched[a] = true
 			r := k.reached[a]
 			r.virtual = what(r.virtual)

@@ -3,6 +3,7 @@ package compile
 import (
 	"slices"
 
+	networking "istio.io/client-go/pkg/apis/networking/v1"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/weftmesh/weft/internal/control/compile/convert"
@@ -25,8 +26,10 @@ func (c *compiler) linkAPIRoute(p *part) (sets []*model.RouteSet) {
 			sets = append(sets, c.gatewayParent(p, ref, kind, field)...)
 		case (group == "" || group == "core") && kind == "Service":
 			sets = append(sets, c.serviceParent(p, ref, field)...)
+		case group == source.GroupNetworking && kind == "ServiceEntry":
+			sets = append(sets, c.entryParent(p, ref, field)...)
 		default:
-			p.Warn("InvalidKind", field+".kind", "use a Gateway, a ListenerSet or a Service", "a %s (%s) cannot be a parent: the route is not attached to it", kind, group)
+			p.Warn("InvalidKind", field+".kind", "use a Gateway, a ListenerSet, a Service or a ServiceEntry", "a %s (%s) cannot be a parent: the route is not attached to it", kind, group)
 		}
 	}
 	if p.API.DefaultGateways {
@@ -107,12 +110,49 @@ func (c *compiler) serviceParent(p *part, ref gatewayv1.ParentReference, field s
 		p.Warn("HostNotFound", field+".name", "", "there is no Service %s/%s: the route is not attached to it", namespace, ref.Name)
 		return nil
 	}
+	return c.hostParent(p, s, ref, field)
+}
+
+// entryParent attaches a route to a ServiceEntry, which is to all hosts of it, as Istio does.
+func (c *compiler) entryParent(p *part, ref gatewayv1.ParentReference, field string) (sets []*model.RouteSet) {
+	namespace := convert.NamespaceOr(ref.Namespace, p.GetNamespace())
+	o := c.object(model.Ref{Kind: "ServiceEntry", Namespace: namespace, Name: string(ref.Name)})
+	if p.Kind.Name == convert.UDPRoute {
+		p.Warn("InvalidKind", field+".kind", "use a Gateway or a ListenerSet with a listener of protocol UDP", "a ServiceEntry cannot be the parent of a UDPRoute: the route is not attached to it")
+		return nil
+	}
+	if o == nil {
+		p.Warn("HostNotFound", field+".name", "", "there is no ServiceEntry %s/%s: the route is not attached to it", namespace, ref.Name)
+		return nil
+	}
+	se, _ := o.Kube.(*networking.ServiceEntry)
+	var others []string
+	for _, host := range se.Spec.Hosts {
+		host = convert.HostName(host)
+		if s := c.service(host); s != nil && s.Namespace == namespace && s.Ref.Kind == "ServiceEntry" {
+			sets = append(sets, c.hostParent(p, s, ref, field)...)
+		} else {
+			others = append(others, host)
+		}
+	}
+	code := "DuplicateHost"
+	if len(sets) == 0 {
+		code = "NoEffect"
+	}
+	for _, host := range others {
+		p.Warn(code, field, "", "host %s of ServiceEntry %s/%s belongs to another object: the route is not attached to it", host, namespace, ref.Name)
+	}
+	return sets
+}
+
+// hostParent attaches a route to what is known of a parent's host.
+func (c *compiler) hostParent(p *part, s *model.Service, ref gatewayv1.ParentReference, field string) []*model.RouteSet {
 	if len(p.Routes.Hosts) > 0 && len(p.Routes.TLS) == 0 {
-		p.Warn("NoEffect", "spec.hostnames", "", "hostnames have no effect on a route for a Service")
+		p.Warn("NoEffect", "spec.hostnames", "", "hostnames have no effect on a route for a %s", s.Ref.Kind)
 	}
 	port, ok := parentPort(s, ref)
 	if !ok {
-		p.Warn("PortNotFound", field, "", "Service %s/%s has no such port (it has %s): the route is not attached to it", namespace, ref.Name, portList(s))
+		p.Warn("PortNotFound", field, "", "%s has no such port (it has %s): the route is not attached to it", s.Host, portList(s))
 		return nil
 	}
 	if p.Kind.Name == convert.TLSRoute || p.Kind.Name == convert.TCPRoute {
@@ -124,7 +164,7 @@ func (c *compiler) serviceParent(p *part, ref gatewayv1.ParentReference, field s
 	}
 	rs := *p.Routes
 	rs.Hosts, rs.Mesh = []string{s.Host}, true
-	if namespace != p.GetNamespace() {
+	if s.Namespace != p.GetNamespace() {
 		rs.ExportTo = model.Visibility{Private: true}
 	}
 	if port != 0 {
@@ -194,21 +234,32 @@ func (c *compiler) linkBackend(p *part, d *model.WeightedDestination, ref gatewa
 		return
 	}
 	namespace := convert.NamespaceOr(ref.Namespace, p.GetNamespace())
+	name := "Service " + namespace + "/" + string(ref.Name)
 	s := c.service(d.Host)
+	byHost := convert.NamesHost(ref)
+	if byHost {
+		name = "service of host " + d.Host
+		if s == nil {
+			s = c.wildcardService(d.Host)
+		}
+		if s != nil && !s.ExportTo.VisibleFrom(s.Namespace, p.GetNamespace()) {
+			s = nil
+		}
+	}
 	switch {
-	case !c.granted(p, namespace, "", "Service", string(ref.Name)):
+	case !byHost && !c.granted(p, namespace, "", "Service", string(ref.Name)):
 		d.Invalid = "RefNotPermitted"
 		p.Warn(d.Invalid, field+".namespace", "make a ReferenceGrant there", "namespace %s does not permit its Service %s to be used here: %s", namespace, ref.Name, fate)
 	case s == nil:
 		d.Invalid = "BackendNotFound"
-		p.Warn(d.Invalid, field+".name", "", "there is no Service %s/%s: %s", namespace, ref.Name, fate)
+		p.Warn(d.Invalid, field+".name", "", "there is no %s: %s", name, fate)
 	case p.Kind.Name == convert.UDPRoute:
 		if s.UDPPort(d.Port) == nil {
 			d.Invalid = "PortNotFound"
-			p.Warn(d.Invalid, field+".port", "", "Service %s/%s has no port %d of UDP (it has %s): %s", namespace, ref.Name, d.Port, listPorts(s.UDP), fate)
+			p.Warn(d.Invalid, field+".port", "", "%s has no port %d of UDP (it has %s): %s", name, d.Port, listPorts(s.UDP), fate)
 		}
 	case s.Port(d.Port) == nil:
 		d.Invalid = "PortNotFound"
-		p.Warn(d.Invalid, field+".port", "", "Service %s/%s has no port %d (it has %s): %s", namespace, ref.Name, d.Port, portList(s), fate)
+		p.Warn(d.Invalid, field+".port", "", "%s has no port %d (it has %s): %s", name, d.Port, portList(s), fate)
 	}
 }

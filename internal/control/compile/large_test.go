@@ -13,6 +13,7 @@ import (
 	"github.com/weftmesh/weft/internal/control/generate"
 	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/control/source"
+	"github.com/weftmesh/weft/internal/control/source/document"
 )
 
 // What an object may cost that somebody wrote to hurt, in processor time, since others share the machine. What grows with the square of
@@ -58,7 +59,7 @@ func TestManyRoutes(t *testing.T) {
 	for i := range rules {
 		fmt.Fprintf(&b, "  - {match: [{uri: {exact: /p%d}}], route: [{destination: {host: reviews}}]}\n", i)
 	}
-	if b.Len() > source.MaxFileSize {
+	if b.Len() > document.MaxFileSize {
 		t.Fatalf("%d bytes", b.Len())
 	}
 	bounded(t, func() {

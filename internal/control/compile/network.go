@@ -52,9 +52,14 @@ func (k *Compiler) leadNetwork(n netip.Prefix) {
 	k.delta.Networks[n] = true
 }
 
-// claimNetworks reports ranges that another object has for the same port: the connections are those of the older one.
+// claimNetworks reports ranges, and addresses that the mesh gave, that another object has for the same port: the connections are those
+// of the older one.
 func (c *compiler) claimNetworks(s *model.Service, by *record) {
-	for _, n := range s.Networks {
+	networks := s.Networks
+	if s.Allocated.IsValid() {
+		networks = append(slices.Clip(networks), netip.PrefixFrom(s.Allocated, s.Allocated.BitLen()))
+	}
+	for _, n := range networks {
 		for _, p := range s.Ports {
 			place := topic{onPlace, "network", n.String(), strconv.Itoa(int(p.Number))}
 			for _, other := range c.claim(&bid{place: place, object: by.Object}) {

@@ -45,7 +45,7 @@ func (g *Generator) addresses(s *model.Service) (list []string, known bool) {
 			s = alias
 		}
 	}
-	for _, a := range s.Addresses {
+	for _, a := range s.VirtualAddresses() {
 		list = append(list, a.String())
 	}
 	if s.Headless {

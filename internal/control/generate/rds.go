@@ -71,7 +71,7 @@ func (g *Generator) targetRoutes(t *target) []*routev3.Route {
 func (g *Generator) domains(t *target) []string {
 	names := g.shortNames(t.host)
 	if t.service != nil {
-		for _, a := range t.service.Addresses {
+		for _, a := range t.service.VirtualAddresses() {
 			names = append(names, a.String())
 		}
 	}

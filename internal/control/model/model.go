@@ -8,6 +8,7 @@ package model
 import (
 	"net/netip"
 	"reflect"
+	"slices"
 	"strings"
 	"time"
 )
@@ -83,6 +84,8 @@ type Service struct {
 	Namespace string
 	Name      string // short name; the host for external ones
 	Addresses []netip.Addr
+	// Allocated is an address that the mesh itself gave a service without any, for sidecars that answer DNS; zero for none.
+	Allocated netip.Addr
 	// Networks are ranges of addresses, each of which means the service as one of Addresses does.
 	Networks []netip.Prefix
 	Headless bool
@@ -111,6 +114,14 @@ type Port struct {
 	Number   uint16
 	Name     string
 	Protocol Protocol
+}
+
+// VirtualAddresses are those by which sidecars that answer DNS know the service.
+func (s *Service) VirtualAddresses() []netip.Addr {
+	if s.Allocated.IsValid() {
+		return append(slices.Clip(s.Addresses), s.Allocated)
+	}
+	return s.Addresses
 }
 
 // Port gives the port of that number, or nil.

@@ -143,12 +143,30 @@ func (delta) send(c *session, w *rpc.Stream, r *response) (all, sent bool) {
 	for _, v := range r.bodies[:n] {
 		parts = append(parts, v.record)
 	}
+	c.weigh(r, n, size)
 	c.remember(r.watch, nonce, r.carried(n))
 	sent = w.Send(parts...)
 	c.server.metrics.pushed(r.watch.typeURL, size, time.Since(start))
 	r.values, r.bodies = r.values[n:], r.bodies[n:]
 	r.removed, r.names, r.force = nil, nil, false
 	return len(r.values) == 0, sent
+}
+
+// weigh warns of a message that a client of gRPC's library may not take: its first n values could not be parted.
+func (c *session) weigh(r *response, n, size int) {
+	if size <= maxForeign || !c.claim.proxyless {
+		return
+	}
+	resource := shortType(r.watch.typeURL)
+	if n == 1 {
+		resource += " " + r.values[0].entry.name
+	}
+	c.server.cache.mu.Lock()
+	fresh := c.server.history.weigh(c, resource, size, time.Now())
+	c.server.cache.mu.Unlock()
+	if fresh {
+		c.server.options.Log.Warn("a resource is larger than gRPC's library takes by default", "node", c.claim.id, "resource", resource, "bytes", size, "takes", maxForeign)
+	}
 }
 
 // head begins a message: DeltaDiscoveryResponse and DiscoveryResponse have these fields in common.

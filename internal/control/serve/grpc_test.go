@@ -6,9 +6,11 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -73,6 +75,35 @@ func TestProxylessGRPC(t *testing.T) {
 		t.Errorf("the client refused something: %v", f)
 	}
 	backend.Stop()
+}
+
+// TestLargeForGRPC: a resource that gRPC's library does not take is told by name, and so is that the client connects again and again.
+func TestLargeForGRPC(t *testing.T) {
+	p := newPlane(t, Options{})
+	p.publish(mesh(func(m *model.Mesh) {
+		m.Services.Get(reviewsHost).Ports = []model.Port{{Number: 9080, Protocol: model.GRPC}}
+		routed(reviewsHost)(m)
+		one := m.RouteSets[0].HTTP[0]
+		m.RouteSets[0].HTTP = nil
+		for i := range 9000 {
+			one.Matches = []model.HTTPMatch{{Path: model.StringMatch{Exact: fmt.Sprintf("/%0500d", i), IsExact: true}}}
+			m.RouteSets[0].HTTP = append(m.RouteSets[0].HTTP, one)
+		}
+	}, "10.77.0.1"))
+	resolver, err := xds.NewXDSResolverWithConfigForTesting(p.bootstrap(p.certify("default", "productpage", time.Hour)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := grpc.NewClient("xds:///"+reviewsHost+":9080", grpc.WithResolvers(resolver), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	conn.Connect()
+	p.await("the resource is told", func() bool {
+		f := p.server.Findings()
+		return len(f) == 1 && f[0].Code == "LargeResource" && strings.HasPrefix(f[0].Field, "rds ") && strings.Contains(f[0].Field, reviewsHost)
+	})
 }
 
 func healthServer(t *testing.T) (*grpc.Server, uint16) {

@@ -66,7 +66,10 @@ func newPlane(t *testing.T, o Options) *plane {
 		t.Fatal(err)
 	}
 	p := &plane{t: t, authority: a, registry: prometheus.NewRegistry()}
-	o.TrustDomain, o.Log, o.Registry = trustDomain, slog.New(slog.DiscardHandler), p.registry
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	o.TrustDomain, o.Registry = trustDomain, p.registry
 	p.server = New(o)
 	transport := rpc.New(rpc.Options{TLS: serving.ServerTLS(identity.TLSOptions{NextProtos: []string{"h2"}, OptionalPeer: true}), Log: o.Log})
 	p.server.Register(transport)

@@ -1,9 +1,12 @@
 package serve
 
 import (
+	"encoding/json"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -125,7 +128,8 @@ func TestManyStreamsOfOne(t *testing.T) {
 }
 
 func TestRefusesAllTheTime(t *testing.T) {
-	p := newPlane(t, Options{})
+	log := &lengths{}
+	p := newPlane(t, Options{Log: slog.New(slog.NewTextHandler(log, nil))})
 	p.publish(mesh(nil, "10.77.0.1"))
 	good, bad := p.watching(), p.connect(hostile())
 	bad.follow()
@@ -138,6 +142,14 @@ func TestRefusesAllTheTime(t *testing.T) {
 		}
 	}
 	bad.quiet()
+	for _, c := range p.server.Clients() {
+		if raw, err := json.Marshal(c); err != nil || len(raw) > 20_000 || len(c.Reason) > 2*maxNackMessage {
+			t.Errorf("a client's status has %d bytes, its reason %d (%v)", len(raw), len(c.Reason), err)
+		}
+	}
+	if n := log.longest.Load(); n == 0 || n > 10_000 {
+		t.Errorf("the longest line of the log has %d bytes", n)
+	}
 	f := p.server.Findings()
 	if len(f) != 1 || len(f[0].Message) > 10_000 {
 		t.Errorf("%d findings, the first with %d bytes", len(f), len(f[0].Message))
@@ -146,6 +158,16 @@ func TestRefusesAllTheTime(t *testing.T) {
 		t.Errorf("%v refusals are counted, want 50", got)
 	}
 	good.served(p, mesh(routed("to-49.example"), "10.77.0.2"))
+}
+
+// lengths keeps how long the longest line of a log is.
+type lengths struct{ longest atomic.Int64 }
+
+func (l *lengths) Write(line []byte) (int, error) {
+	if n := int64(len(line)); n > l.longest.Load() { // a log writes one line at a time
+		l.longest.Store(n)
+	}
+	return len(line), nil
 }
 
 func TestFloodOfRequests(t *testing.T) {
@@ -281,6 +303,32 @@ func TestTwoStreamsOfOneNode(t *testing.T) {
 	p.awaitAlone(Synced)
 	next.cancel()
 	p.awaitAlone(Gone)
+}
+
+// TestConnectsAllTheTime: a client whose streams end soon after they began is not as good as any other.
+func TestConnectsAllTheTime(t *testing.T) {
+	p := newPlane(t, Options{})
+	p.publish(mesh(func(m *model.Mesh) {
+		m.Workloads.Put("default/productpage-0", &model.Workload{Namespace: "default", Name: "productpage-0", ServiceAccount: "productpage"})
+	}, "10.77.0.1"))
+	start := time.Now()
+	for i := range manyReturns + 1 {
+		c := p.watching()
+		if i < manyReturns {
+			p.awaitAlone(Synced)
+			c.cancel()
+			p.awaitAlone(Gone)
+			continue
+		}
+		p.awaitAlone(Reconnecting)
+		c.cancel()
+	}
+	p.await("it has left", func() bool { return p.metric("pilot_xds", "") == 0 })
+	p.awaitAlone(Reconnecting)
+	c := p.server.Clients()[0]
+	if !strings.Contains(c.Reason, "3 times") || c.Since.Before(start) {
+		t.Errorf("%s since %v", c.Reason, c.Since)
+	}
 }
 
 // TestNeverReads lets everything change while a client reads nothing.

@@ -48,7 +48,7 @@ type Server struct {
 	byWorkload map[string][]*session
 	// byCertificate counts the streams of one certificate, which is an instance's own.
 	byCertificate map[string]int
-	left          departures
+	history       history
 }
 
 // New makes a server that has no mesh yet: streams wait for the first Publish.
@@ -134,7 +134,7 @@ func (s *Server) share(c *session) int {
 func (s *Server) introduced(c *session) {
 	key := c.workload()
 	s.byWorkload[key] = append(s.byWorkload[key], c)
-	s.left.forget(c.claim.id)
+	s.history.comes(c.claim.id, time.Now())
 }
 
 func (s *Server) remove(c *session, reason error) {
@@ -160,7 +160,7 @@ func (s *Server) remove(c *session, reason error) {
 		s.byWorkload[key] = list
 	}
 	if !slices.ContainsFunc(list, func(other *session) bool { return other.claim.id == c.claim.id }) {
-		s.left.add(c, reason)
+		s.history.leaves(c, reason, time.Now())
 	}
 }
 

@@ -501,7 +501,7 @@ const (
 )
 
 func (c *session) refuse(w *watch, items []carried, message string) {
-	n := &Nack{Type: shortType(w.typeURL), At: time.Now(), Message: strings.Clone(message[:min(len(message), maxNackMessage)])}
+	n := &Nack{Type: shortType(w.typeURL), At: time.Now(), Message: strings.ToValidUTF8(strings.Clone(message[:min(len(message), maxNackMessage)]), "")}
 	if w.nack != nil {
 		n.Since = w.nack.Since
 	} else {

@@ -128,18 +128,24 @@ func (world) plan(updates []update) []response {
 	return out
 }
 
+// send sends a response: a type's list in one message, since what is not in it is gone; of other types, in several when it is large.
 func (world) send(c *session, w *rpc.Stream, r *response) (all, sent bool) {
-	start, nonce, size := time.Now(), c.nonce(), 0
-	parts := make([][]byte, 1, 1+len(r.bodies))
-	parts[0] = r.head(versionText(fingerprint(r.values, r.bodies)), nonce)
-	for _, v := range r.bodies {
-		parts = append(parts, v.bare)
-		size += len(v.bare)
+	start, nonce, size, n := time.Now(), c.nonce(), 0, 0
+	for n < len(r.bodies) && (n == 0 || listable(r.watch.typeURL) || size+len(r.bodies[n].bare) <= maxResponse) {
+		size += len(r.bodies[n].bare)
+		n++
 	}
-	c.remember(r.watch, nonce, r.carried(len(r.values)))
+	parts := make([][]byte, 1, 1+n)
+	parts[0] = r.head(versionText(fingerprint(r.values[:n], r.bodies[:n])), nonce)
+	for _, v := range r.bodies[:n] {
+		parts = append(parts, v.bare)
+	}
+	c.weigh(r, n, size)
+	c.remember(r.watch, nonce, r.carried(n))
 	sent = w.Send(parts...)
 	c.server.metrics.pushed(r.watch.typeURL, size, time.Since(start))
-	return true, sent
+	r.values, r.bodies = r.values[n:], r.bodies[n:]
+	return len(r.values) == 0, sent
 }
 
 // fingerprint is the version of a response: that of its content, whatever the order.

@@ -8,8 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"google.golang.org/grpc/status"
-
 	"github.com/weftmesh/weft/internal/control/model"
 )
 
@@ -40,7 +38,9 @@ const (
 	Behind  State = "behind"  // something changed that it was not sent yet
 	Slow    State = "slow"    // it does not read what it is being sent
 	Refused State = "refused" // it refused something and keeps what it had before
-	Gone    State = "gone"    // it is not connected
+	// Reconnecting: its streams end soon after they began, again and again.
+	Reconnecting State = "reconnecting"
+	Gone         State = "gone" // it is not connected
 )
 
 // Synced reports whether the client has answered everything that it was sent, and refused nothing.
@@ -77,11 +77,9 @@ type Nack struct {
 func (s *Server) Clients() []Client {
 	s.cache.mu.Lock()
 	streams := slices.Collect(maps.Keys(s.streams))
-	out := s.left.list(s.cache.index.Index != nil, func(c *Client) bool {
-		return s.cache.index.Mesh().Workloads.Get(c.Namespace+"/"+c.Name) != nil
-	})
-	s.cache.mu.Unlock()
 	now := time.Now()
+	out := s.history.away(now, s.expected)
+	s.cache.mu.Unlock()
 	for _, c := range streams {
 		if st, ok := c.status(now); ok {
 			out = append(out, st)
@@ -91,6 +89,11 @@ func (s *Server) Clients() []Client {
 		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name), a.Connected.Compare(b.Connected))
 	})
 	return out
+}
+
+// expected reports whether the mesh has the client's workload. The cache is locked.
+func (s *Server) expected(c *Client) bool {
+	return s.cache.index.Index != nil && s.cache.index.Mesh().Workloads.Get(c.Namespace+"/"+c.Name) != nil
 }
 
 // describe gives what does not change of a client.
@@ -139,10 +142,13 @@ func (c *session) state(now time.Time) (s State, since time.Time, reason string)
 			worse(Refused, w.nack.Since, fmt.Sprintf("%s: %s", w.nack.Type, w.nack.Message))
 		}
 	}
+	if at, why, is := c.server.history.restless(c.claim.id, now); is {
+		worse(Reconnecting, at, why)
+	}
 	return s, since, reason
 }
 
-var states = map[State]int{Synced: 0, Waiting: 1, Behind: 2, Slow: 3, Refused: 4, Gone: 5}
+var states = map[State]int{Synced: 0, Waiting: 1, Behind: 2, Slow: 3, Refused: 4, Reconnecting: 5, Gone: 6}
 
 func (w *watch) status() TypeStatus {
 	st := TypeStatus{Type: shortType(w.typeURL), Wildcard: w.list != nil, Subscriptions: []string{},
@@ -174,11 +180,12 @@ func (w *watch) status() TypeStatus {
 	return st
 }
 
-// Findings says which clients refused what; each stays until the client accepts something newer or leaves.
+// Findings says which clients refused what, which stays until the client accepts something newer or leaves; and which were sent more
+// than they may take.
 func (s *Server) Findings() []model.Finding {
 	s.cache.mu.Lock()
 	defer s.cache.mu.Unlock()
-	var out []model.Finding
+	out := s.history.findings(time.Now())
 	for c := range s.streams {
 		for _, w := range c.watches {
 			if n := w.nack; n != nil {
@@ -205,44 +212,4 @@ func refusal(c *session, n *Nack) model.Finding {
 		Message:  fmt.Sprintf("refused %s and keeps the configuration before: %s", resources, n.Message),
 		Hint:     "proxy and control plane may be of different versions; `weft status` shows all proxies",
 	}
-}
-
-// departures are the clients that left, by node id, a short while ago.
-type departures struct {
-	clients map[string]*Client
-}
-
-const (
-	rememberLeft = 10 * time.Minute
-	maxLeft      = 500
-)
-
-func (d *departures) add(c *session, reason error) {
-	now := time.Now()
-	if d.clients == nil {
-		d.clients = map[string]*Client{}
-	}
-	maps.DeleteFunc(d.clients, func(_ string, c *Client) bool { return now.Sub(c.Since) > rememberLeft })
-	if len(d.clients) >= maxLeft {
-		return
-	}
-	out := c.describe()
-	out.State, out.Since, out.Reason = Gone, now, "it closed its stream"
-	if reason != nil {
-		out.Reason = status.Convert(reason).Message()
-	}
-	d.clients[out.NodeID] = &out
-}
-
-func (d *departures) forget(nodeID string) { delete(d.clients, nodeID) }
-
-// list gives those that are expected back.
-func (d *departures) list(known bool, expected func(*Client) bool) []Client {
-	var out []Client
-	for _, c := range d.clients {
-		if known && time.Since(c.Since) <= rememberLeft && expected(c) {
-			out = append(out, *c)
-		}
-	}
-	return out
 }

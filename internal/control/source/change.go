@@ -76,7 +76,7 @@ func sameVersion(a, b *Object) bool {
 	case a.Origin != b.Origin || !a.Born.Equal(b.Born) || a.GetGeneration() != b.GetGeneration():
 		return false
 	case a.Raw != nil || b.Raw != nil:
-		return bytes.Equal(a.Raw, b.Raw) && a.places.lastLine() == b.places.lastLine()
+		return bytes.Equal(a.Raw, b.Raw) && a.places.LastLine() == b.places.LastLine()
 	case a.GetResourceVersion() != "" && a.GetResourceVersion() == b.GetResourceVersion() && a.GetUID() == b.GetUID():
 		return true
 	}

@@ -4,6 +4,7 @@ import (
 	"gopkg.in/yaml.v3"
 
 	"github.com/weftmesh/weft/internal/control/model"
+	"github.com/weftmesh/weft/internal/control/source/document"
 )
 
 // denyAll is the policy that stands in for a refused AuthorizationPolicy of which no version was ever accepted: one that denies
@@ -13,16 +14,17 @@ func (d *decoded) denyAll(file string) *Object {
 	if d.object != nil || d.root == nil || d.key.Kind != "AuthorizationPolicy" || d.key.Group != GroupSecurity || d.key.Name == "" {
 		return nil
 	}
-	spec := field(d.root, "spec")
-	if field(spec, "action").Value == "AUDIT" || field(field(field(d.root, "metadata"), "annotations"), "istio.io/dry-run").Value == "true" {
+	spec := document.Field(d.root, "spec")
+	annotations := document.Field(document.Field(d.root, "metadata"), "annotations")
+	if document.Field(spec, "action").Value == "AUDIT" || document.Field(annotations, "istio.io/dry-run").Value == "true" {
 		return nil
 	}
-	labels := field(field(spec, "selector"), "matchLabels")
+	labels := document.Field(document.Field(spec, "selector"), "matchLabels")
 	selects := map[string]string{}
 	for i := 0; i+1 < len(labels.Content); i += 2 {
 		selects[labels.Content[i].Value] = labels.Content[i+1].Value
 	}
-	sets := func(name string) bool { _, v := entry(spec, name); return v != nil }
+	sets := func(name string) bool { _, v := document.Entry(spec, name); return v != nil }
 	// The target references, which we do not read, narrow a policy too.
 	if spec.Kind != yaml.MappingNode || sets("selector") && len(selects) == 0 || sets("targetRef") || sets("targetRefs") {
 		return nil

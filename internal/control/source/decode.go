@@ -11,6 +11,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/weftmesh/weft/internal/control/model"
+	"github.com/weftmesh/weft/internal/control/source/document"
 )
 
 // Decode reads the documents of a file, YAML or JSON, as objects of the given layer (LayerFile or LayerApplied). Each document is
@@ -41,13 +42,13 @@ type decoded struct {
 
 // decodeAll decodes each document and marks repetitions of an object within the file.
 func decodeAll(layer, file string, data []byte) []decoded {
-	docs, problem := splitDocuments(file, data)
+	docs, problem := document.Split(file, data)
 	if problem != nil {
 		return []decoded{{findings: []model.Finding{*problem}}}
 	}
 	var all []decoded
 	for _, doc := range docs {
-		all = append(all, decodeDocument(layer, file, doc.text, doc.line)...)
+		all = append(all, decodeDocument(layer, file, doc.Text, doc.Line)...)
 	}
 	seen := map[Key]int{}
 	for i := range all {
@@ -69,7 +70,7 @@ func decodeAll(layer, file string, data []byte) []decoded {
 // decodeDocument decodes text that starts at the given line of the file. It may hold several objects: a List, or JSON values in
 // a row.
 func decodeDocument(layer, file string, text []byte, line int) []decoded {
-	roots, problem := parse(file, text, line)
+	roots, problem := document.Parse(file, text, line)
 	if problem != nil {
 		return []decoded{{findings: []model.Finding{*problem}}}
 	}
@@ -81,35 +82,35 @@ func decodeDocument(layer, file string, text []byte, line int) []decoded {
 }
 
 func decodeRoot(layer, file string, text []byte, line int, root *yaml.Node) []decoded {
-	w := &walker{file: file}
+	w := &reading{document.Walker{File: file}}
 	if root.Kind != yaml.MappingNode {
-		w.add(root, "NotAnObject", "", "want an object with apiVersion, kind and metadata, got "+describe(root), "")
-		return []decoded{{findings: w.findings}}
+		w.Add(root, "NotAnObject", "", "want an object with apiVersion, kind and metadata, got "+document.Describe(root), "")
+		return []decoded{{findings: w.Findings}}
 	}
-	if field(root, "kind").Value == "List" && field(root, "apiVersion").Value == "v1" {
+	if document.Field(root, "kind").Value == "List" && document.Field(root, "apiVersion").Value == "v1" {
 		return decodeList(layer, file, root)
 	}
 	d := decodeObject(layer, file, root)
 	if d.object != nil {
-		d.object.Raw = fromLine(text, root.Line-line)
+		d.object.Raw = document.FromLine(text, root.Line-line)
 	}
 	return []decoded{d}
 }
 
 // decodeList decodes the items of a List. Their Raw is written anew, since one may use another's anchors.
 func decodeList(layer, file string, root *yaml.Node) []decoded {
-	w := &walker{file: file}
+	w := &reading{document.Walker{File: file}}
 	for i := 0; i+1 < len(root.Content); i += 2 {
 		if k := root.Content[i]; !slices.Contains([]string{"apiVersion", "kind", "metadata", "items"}, k.Value) {
-			w.add(k, "UnknownField", k.Value, "a List has no such field", "")
+			w.Add(k, "UnknownField", k.Value, "a List has no such field", "")
 		}
 	}
-	items := field(root, "items")
+	items := document.Field(root, "items")
 	if items.Kind != yaml.SequenceNode {
-		w.add(items, "WrongType", "items", "want a list of objects", "")
+		w.Add(items, "WrongType", "items", "want a list of objects", "")
 	}
-	if len(w.findings) > 0 {
-		return []decoded{{findings: w.findings}}
+	if len(w.Findings) > 0 {
+		return []decoded{{findings: w.Findings}}
 	}
 	var all []decoded
 	for _, item := range items.Content {
@@ -126,44 +127,47 @@ func decodeList(layer, file string, root *yaml.Node) []decoded {
 
 // decodeObject decodes one object whose nodes hold no aliases.
 func decodeObject(layer, file string, root *yaml.Node) decoded {
-	w := &walker{file: file}
+	w := &reading{document.Walker{File: file}}
 	kind := w.kind(root)
 	if kind == nil {
-		return decoded{findings: w.findings}
+		return decoded{findings: w.Findings}
 	}
 	d := decoded{key: keyOf(kind, root), root: root}
-	w.ref = model.Ref{Kind: kind.RefName(), Namespace: d.key.Namespace, Name: d.key.Name}
+	w.Ref = model.Ref{Kind: kind.RefName(), Namespace: d.key.Namespace, Name: d.key.Name}
 	value := kind.New()
-	tree := w.object(root, value)
+	tree := w.Object(root, value)
 	origin := Origin{Layer: layer, File: file, Line: root.Line}
-	if len(w.findings) > 0 {
+	if len(w.Findings) > 0 {
 		d.draft = w.draftOf(root, tree, kind, origin)
 	} else {
 		w.unmarshal(root, tree, value)
 	}
-	if len(w.findings) == 0 {
+	if len(w.Findings) == 0 {
 		w.metadata(root, kind, value)
 	}
-	if d.findings = w.findings; len(d.findings) > 0 {
+	if d.findings = w.Findings; len(d.findings) > 0 {
 		return d
 	}
 	fillIn(value)
-	d.object = &Object{Kube: value, Kind: kind, Origin: origin, Born: value.GetCreationTimestamp().Time, places: outlineOf(root)}
+	d.object = &Object{Kube: value, Kind: kind, Origin: origin, Born: value.GetCreationTimestamp().Time, places: document.OutlineOf(root)}
 	return d
 }
 
+// reading is one document on its way to an object.
+type reading struct{ document.Walker }
+
 // kind finds the document's kind, or says why it has none that we read.
-func (w *walker) kind(root *yaml.Node) *Kind {
-	apiVersion, name := field(root, "apiVersion"), field(root, "kind")
+func (w *reading) kind(root *yaml.Node) *Kind {
+	apiVersion, name := document.Field(root, "apiVersion"), document.Field(root, "kind")
 	for _, f := range []struct {
 		node *yaml.Node
 		name string
 	}{{apiVersion, "apiVersion"}, {name, "kind"}} {
 		if f.node.Kind != yaml.ScalarNode || f.node.Value == "" {
-			w.add(root, "MissingField", f.name, "missing: every object starts with apiVersion and kind", "")
+			w.Add(root, "MissingField", f.name, "missing: every object starts with apiVersion and kind", "")
 		}
 	}
-	if len(w.findings) > 0 {
+	if len(w.Findings) > 0 {
 		return nil
 	}
 	group, version, ok := strings.Cut(apiVersion.Value, "/")
@@ -175,26 +179,26 @@ func (w *walker) kind(root *yaml.Node) *Kind {
 	case kind != nil && slices.Contains(kind.Versions, version):
 		return kind
 	case kind != nil:
-		w.add(apiVersion, "UnsupportedVersion", "apiVersion", fmt.Sprintf("version %q of %s is not supported", version, name.Value),
+		w.Add(apiVersion, "UnsupportedVersion", "apiVersion", fmt.Sprintf("version %q of %s is not supported", version, name.Value),
 			"use one of: "+strings.Join(kind.Versions, ", "))
 	case notYet[groupKind{group, name.Value}] != "":
-		w.add(name, "UnsupportedKind", "kind", fmt.Sprintf("%s (%s) is not supported yet: %s",
+		w.Add(name, "UnsupportedKind", "kind", fmt.Sprintf("%s (%s) is not supported yet: %s",
 			name.Value, apiVersion.Value, notYet[groupKind{group, name.Value}]), "remove it from what the mesh reads")
 	default:
-		w.add(name, "UnknownKind", "kind", fmt.Sprintf("kind %s (%s) is not one that the mesh reads", name.Value, apiVersion.Value),
+		w.Add(name, "UnknownKind", "kind", fmt.Sprintf("kind %s (%s) is not one that the mesh reads", name.Value, apiVersion.Value),
 			"supported: "+supported())
 	}
 	return nil
 }
 
 // unmarshal fills the typed object from the checked tree. The walk has found what is wrong by place; this reports the rest.
-func (w *walker) unmarshal(root *yaml.Node, tree any, into Kube) {
+func (w *reading) unmarshal(root *yaml.Node, tree any, into Kube) {
 	data, err := json.Marshal(tree)
 	if err == nil {
 		err = json.Unmarshal(data, into)
 	}
 	if err != nil {
-		w.add(root, "InvalidValue", "", err.Error(), "")
+		w.Add(root, "InvalidValue", "", err.Error(), "")
 	}
 }
 
@@ -213,8 +217,8 @@ func fillIn(o Kube) {
 
 // keyOf reads the object's key from the nodes, leniently: it serves documents that are going to be refused, too.
 func keyOf(kind *Kind, root *yaml.Node) Key {
-	meta := field(root, "metadata")
-	k := Key{Group: kind.Group, Kind: kind.Name, Namespace: field(meta, "namespace").Value, Name: field(meta, "name").Value}
+	meta := document.Field(root, "metadata")
+	k := Key{Group: kind.Group, Kind: kind.Name, Namespace: document.Field(meta, "namespace").Value, Name: document.Field(meta, "name").Value}
 	if k.Namespace == "" && !kind.ClusterScoped {
 		k.Namespace = DefaultNamespace
 	}

@@ -8,6 +8,7 @@ import (
 	"gopkg.in/yaml.v3"
 
 	"github.com/weftmesh/weft/internal/control/model"
+	"github.com/weftmesh/weft/internal/control/source/document"
 )
 
 // A draft is what a document that is refused for its shape says beside what is wrong with it. It is never in force: it is there to
@@ -67,12 +68,12 @@ func BesideShape(findings []model.Finding, drafts []*Object) []model.Finding {
 }
 
 // draftOf fills in the draft from what a walk could take of a document; nil when that is too little.
-func (w *walker) draftOf(root *yaml.Node, tree any, kind *Kind, origin Origin) *Object {
-	if len(w.findings) == maxFindings {
+func (w *reading) draftOf(root *yaml.Node, tree any, kind *Kind, origin Origin) *Object {
+	if w.Full() {
 		return nil
 	}
-	gaps := make([]gap, len(w.findings))
-	for i, f := range w.findings {
+	gaps := make([]gap, len(w.Findings))
+	for i, f := range w.Findings {
 		gaps[i] = gap{field: f.Field}
 		if f.Code == "UnknownField" {
 			gaps[i] = gap{f.Field[:max(strings.LastIndexByte(f.Field, '.'), 0)], true}
@@ -91,7 +92,7 @@ func (w *walker) draftOf(root *yaml.Node, tree any, kind *Kind, origin Origin) *
 		return nil
 	}
 	fillIn(value)
-	return &Object{Kube: value, Kind: kind, Origin: origin, Born: value.GetCreationTimestamp().Time, places: outlineOf(root), gaps: gaps}
+	return &Object{Kube: value, Kind: kind, Origin: origin, Born: value.GetCreationTimestamp().Time, places: document.OutlineOf(root), gaps: gaps}
 }
 
 // entire removes from a tree the fields that could not be taken, and reports whether its lists have all of their entries.

@@ -13,6 +13,7 @@ import (
 	"github.com/fsnotify/fsnotify"
 
 	"github.com/weftmesh/weft/internal/control/model"
+	"github.com/weftmesh/weft/internal/control/source/document"
 )
 
 // Files is a source that reads files and directories (their *.yaml, *.yml and *.json, not those of sub-directories, nor hidden
@@ -204,8 +205,10 @@ func (r *reader) list() (names []string, findings []model.Finding) {
 			continue
 		}
 		for _, e := range entries {
-			if isManifest(e.Name()) {
-				names = append(names, filepath.Join(path, e.Name()))
+			name := filepath.Join(path, e.Name())
+			// A folder may have a file's name; in the place of one that was read it keeps what that held.
+			if isManifest(e.Name()) && (!e.IsDir() || r.files[name] != nil) {
+				names = append(names, name)
 			}
 		}
 	}
@@ -325,8 +328,8 @@ func readLimited(name string) ([]byte, error) {
 		return nil, err
 	case !info.Mode().IsRegular():
 		return nil, errors.New("not a regular file")
-	case info.Size() > MaxFileSize:
-		return nil, fmt.Errorf("%d bytes are more than the limit of %d", info.Size(), MaxFileSize)
+	case info.Size() > document.MaxFileSize:
+		return nil, fmt.Errorf("%d bytes are more than the limit of %d", info.Size(), document.MaxFileSize)
 	}
 	data, err := os.ReadFile(name)
 	if data == nil {

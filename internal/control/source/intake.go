@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"github.com/weftmesh/weft/internal/control/model"
+	"github.com/weftmesh/weft/internal/control/source/document"
 )
 
 // Arrival is one object as another system keeps it under its key: accepted, or refused with findings.
@@ -48,12 +49,12 @@ func DecodeArrival(key Key, origin Origin, text []byte, check func(*Object) []mo
 
 // decodeFrom decodes text that begins at the origin's line.
 func decodeFrom(origin Origin, text []byte) (all []decoded) {
-	docs, problem := splitDocuments(origin.File, text)
+	docs, problem := document.Split(origin.File, text)
 	if problem != nil {
 		return []decoded{{findings: []model.Finding{*problem}}}
 	}
 	for _, doc := range docs {
-		all = append(all, decodeDocument(origin.Layer, origin.File, doc.text, doc.line+max(origin.Line, 1)-1)...)
+		all = append(all, decodeDocument(origin.Layer, origin.File, doc.Text, doc.Line+max(origin.Line, 1)-1)...)
 	}
 	return all
 }

@@ -2,8 +2,11 @@ package source
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
+	"github.com/weftmesh/weft/internal/control/source/document"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
 
@@ -14,27 +17,27 @@ import (
 const DefaultNamespace = metav1.NamespaceDefault
 
 // metadata checks names, labels and annotations by Kubernetes' rules, and fills in the namespace.
-func (w *walker) metadata(root *yaml.Node, kind *Kind, o Kube) {
+func (w *reading) metadata(root *yaml.Node, kind *Kind, o Kube) {
 	w.name(root, kind, o)
 	w.namespace(root, kind, o)
-	for _, k := range keys(o.GetLabels()) {
-		path := join("metadata.labels", k)
+	for _, k := range slices.Sorted(maps.Keys(o.GetLabels())) {
+		path := document.Join("metadata.labels", k)
 		w.valid(root, path, k, validation.IsQualifiedName(k))
 		w.valid(root, path, o.GetLabels()[k], validation.IsValidLabelValue(o.GetLabels()[k]))
 	}
-	for _, k := range keys(o.GetAnnotations()) {
-		w.valid(root, join("metadata.annotations", k), k, validation.IsQualifiedName(strings.ToLower(k)))
+	for _, k := range slices.Sorted(maps.Keys(o.GetAnnotations())) {
+		w.valid(root, document.Join("metadata.annotations", k), k, validation.IsQualifiedName(strings.ToLower(k)))
 	}
 }
 
-func (w *walker) name(root *yaml.Node, kind *Kind, o Kube) {
+func (w *reading) name(root *yaml.Node, kind *Kind, o Kube) {
 	const path = "metadata.name"
 	if o.GetName() == "" {
 		hint := ""
 		if o.GetGenerateName() != "" {
 			hint = "generateName is not supported: write a name"
 		}
-		w.add(locate(root, path), "MissingField", path, "missing: every object has a name", hint)
+		w.Add(document.Locate(root, path), "MissingField", path, "missing: every object has a name", hint)
 		return
 	}
 	check := validation.IsDNS1123Subdomain
@@ -44,11 +47,11 @@ func (w *walker) name(root *yaml.Node, kind *Kind, o Kube) {
 	w.valid(root, path, o.GetName(), check(o.GetName()))
 }
 
-func (w *walker) namespace(root *yaml.Node, kind *Kind, o Kube) {
+func (w *reading) namespace(root *yaml.Node, kind *Kind, o Kube) {
 	const path = "metadata.namespace"
 	switch {
 	case kind.ClusterScoped && o.GetNamespace() != "":
-		w.add(locate(root, path), "InvalidValue", path, "a "+kind.Name+" belongs to no namespace", "remove the field")
+		w.Add(document.Locate(root, path), "InvalidValue", path, "a "+kind.Name+" belongs to no namespace", "remove the field")
 	case kind.ClusterScoped:
 	case o.GetNamespace() == "":
 		o.SetNamespace(DefaultNamespace)
@@ -57,8 +60,8 @@ func (w *walker) namespace(root *yaml.Node, kind *Kind, o Kube) {
 	}
 }
 
-func (w *walker) valid(root *yaml.Node, path, value string, problems []string) {
+func (w *reading) valid(root *yaml.Node, path, value string, problems []string) {
 	if len(problems) > 0 {
-		w.add(locate(root, path), "InvalidName", path, fmt.Sprintf("%q is not valid: %s", value, problems[0]), "")
+		w.Add(document.Locate(root, path), "InvalidName", path, fmt.Sprintf("%q is not valid: %s", value, problems[0]), "")
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/weftmesh/weft/internal/control/model"
+	"github.com/weftmesh/weft/internal/control/source/document"
 )
 
 // Kube is a typed Kubernetes object.
@@ -34,8 +35,8 @@ type Object struct {
 	// Born is when the mesh first knew the object: its creationTimestamp where it has one.
 	Born time.Time
 
-	places *outline // nil for objects of the runtime; lines in it count from the start of the file
-	gaps   []gap    // of a draft
+	places *document.Outline // nil for objects of the runtime; lines in it count from the start of the file
+	gaps   []gap             // of a draft
 }
 
 // Origin says where an object was written.
@@ -89,11 +90,11 @@ func (o *Object) Line(path string) int {
 	if o.places == nil {
 		return o.Origin.Line
 	}
-	return o.places.line(path)
+	return o.places.Line(path)
 }
 
 // Written reports whether a field is written in the object's text, if only as an empty list; false where there is no text.
-func (o *Object) Written(path string) bool { return o.places != nil && o.places.written(path) }
+func (o *Object) Written(path string) bool { return o.places != nil && o.places.Written(path) }
 
 // Finding makes a finding about a field of the object, with its place filled in.
 func (o *Object) Finding(s model.Severity, code, field, message, hint string) model.Finding {

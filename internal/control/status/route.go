@@ -29,7 +29,7 @@ type parent struct {
 	ref        gatewayv1.ParentReference
 	field      string
 	controller gatewayv1.GatewayController
-	owner      model.Ref // a Gateway or ListenerSet; zero for a Service
+	owner      model.Ref // a Gateway or ListenerSet; zero for a Service or ServiceEntry
 }
 
 // route gives what each of a route's parents that are ours says of it.
@@ -59,7 +59,7 @@ func (s *state) parents(o *source.Object, spec *gatewayv1.CommonRouteSpec) []par
 			p.owner = model.Ref{Kind: "Gateway.k8s", Namespace: namespace, Name: string(ref.Name)}
 		case group == source.GroupGateway && kind == "ListenerSet":
 			p.owner = model.Ref{Kind: "ListenerSet", Namespace: namespace, Name: string(ref.Name)}
-		case (group == "" || group == "core") && kind == "Service":
+		case (group == "" || group == "core") && kind == "Service", group == source.GroupNetworking && kind == "ServiceEntry":
 			p.controller = convert.GatewayController
 		}
 		if p.owner != (model.Ref{}) {

@@ -73,11 +73,20 @@ func facet(name, text string) string {
 	switch {
 	case text == "" && (name == "timeout" || name == "retries"):
 		return name + " none"
+	case text == "" && slices.Contains(tacit, name):
+		return ""
+	case text == "" && name == "hashed by":
+		return "not hashed"
+	case text == "" && name == "besides:":
+		return "nothing besides"
 	case text == "":
 		return "no " + strings.TrimSuffix(name, ":")
 	}
 	return name + " " + text
 }
+
+// tacit are the facets of which there is nothing to say where a side has none: no endpoint is known there, or all is as it is by default.
+var tacit = []string{"by", "balanced by", "as", "settings:", "retry details:", instancesFacet}
 
 const instancesFacet = "instances"
 
@@ -204,7 +213,26 @@ func cross(c *conf.CORS) string {
 	if c == nil {
 		return ""
 	}
-	return fmt.Sprintf("%+v", *c)
+	var origins []string
+	for i := range c.Origins {
+		origins = append(origins, value(&c.Origins[i]))
+	}
+	parts := []string{"for " + orElse(strings.Join(origins, ", "), "nobody")}
+	for _, p := range [][2]string{{"methods ", c.Methods}, {"headers ", c.Headers}, {"exposing ", c.Expose}, {"kept for seconds: ", c.MaxAge}} {
+		if p[1] != "" {
+			parts = append(parts, p[0]+p[1])
+		}
+	}
+	for _, p := range []struct {
+		holds bool
+		text  string
+	}{{c.Credentials, "with credentials"}, {c.PrivateNetwork, "into private networks"}, {c.AnswerUnmatched, "preflights of others answered"},
+		{c.Fraction != 1e6, "for " + percent(float64(c.Fraction)/1e6)}} {
+		if p.holds {
+			parts = append(parts, p.text)
+		}
+	}
+	return strings.Join(parts, "; ")
 }
 
 // destinations writes where requests go: subsets where they are of the host that was asked for, else services.

@@ -3,6 +3,7 @@ package diff
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 )
 
@@ -72,7 +73,17 @@ func count(n int, what string) string {
 	return fmt.Sprintf("%d %ss", n, what)
 }
 
+// some lists names; where all are at one gateway, this once.
 func some(names []string) string {
+	if _, at, ok := strings.Cut(names[0], " at "); ok && len(names) > 1 {
+		if at = " at " + at; !slices.ContainsFunc(names, func(n string) bool { return !strings.HasSuffix(n, at) }) {
+			bare := make([]string, len(names))
+			for i, n := range names {
+				bare[i] = strings.TrimSuffix(n, at)
+			}
+			return some(bare) + at
+		}
+	}
 	if len(names) <= maxNames+1 {
 		return strings.Join(names, ", ")
 	}

@@ -12,34 +12,35 @@ import (
 
 	"github.com/weftmesh/weft/internal/logformat"
 	"github.com/weftmesh/weft/internal/proxy/conf"
+	"github.com/weftmesh/weft/internal/proxy/decode/walk"
 )
 
 func (d *decoder) accessLogs(ms []*accesslogv3.AccessLog) (logs []conf.AccessLog) {
-	each(d, "access_log", ms, func(m *accesslogv3.AccessLog) {
-		d.only(m, "name", "filter", "typed_config") // the name is for people
+	walk.Each(d.Walk, "access_log", ms, func(m *accesslogv3.AccessLog) {
+		d.Only(m, "name", "filter", "typed_config") // the name is for people
 		var l conf.AccessLog
 		if f := m.GetFilter(); f != nil {
-			d.at("filter", func() { l.Filter = d.logFilter(f, 0) })
+			d.At("filter", func() { l.Filter = d.logFilter(f, 0) })
 		}
 		a := m.GetTypedConfig()
-		d.typedConfig(a, func() {
+		d.TypedConfig(a, func() {
 			switch string(a.MessageName()) {
 			case "envoy.extensions.access_loggers.file.v3.FileAccessLog":
-				if v := (&filev3.FileAccessLog{}); d.typed(a, v) {
+				if v := (&filev3.FileAccessLog{}); d.Typed(a, v) {
 					l.Path, l.Format = d.logFile(v)
 				}
 			case "envoy.extensions.access_loggers.stream.v3.StdoutAccessLog":
-				if v := (&streamv3.StdoutAccessLog{}); d.typed(a, v) {
-					d.only(v, "log_format")
+				if v := (&streamv3.StdoutAccessLog{}); d.Typed(a, v) {
+					d.Only(v, "log_format")
 					l.Path, l.Format = "stdout", d.logFormat(v.GetLogFormat())
 				}
 			case "envoy.extensions.access_loggers.stream.v3.StderrAccessLog":
-				if v := (&streamv3.StderrAccessLog{}); d.typed(a, v) {
-					d.only(v, "log_format")
+				if v := (&streamv3.StderrAccessLog{}); d.Typed(a, v) {
+					d.Only(v, "log_format")
 					l.Path, l.Format = "stderr", d.logFormat(v.GetLogFormat())
 				}
 			default:
-				d.fail("access log %q of type %q is not supported", m.GetName(), a.GetTypeUrl())
+				d.Fail("access log %q of type %q is not supported", m.GetName(), a.GetTypeUrl())
 			}
 		})
 		logs = append(logs, l)
@@ -49,10 +50,10 @@ func (d *decoder) accessLogs(ms []*accesslogv3.AccessLog) (logs []conf.AccessLog
 
 // logFile decodes where lines go and how they look. format and json_format are log_format's older spellings.
 func (d *decoder) logFile(m *filev3.FileAccessLog) (path string, f *logformat.Format) {
-	d.only(m, "path", "log_format", "format", "json_format")
+	d.Only(m, "path", "log_format", "format", "json_format")
 	switch path = m.GetPath(); path {
 	case "":
-		d.at("path", func() { d.failed(errRequired) })
+		d.At("path", func() { d.Failed(walk.ErrRequired) })
 	case "/dev/stdout", "/dev/stderr":
 		path = strings.TrimPrefix(path, "/dev/")
 	case "stdout", "stderr":
@@ -73,18 +74,18 @@ func (d *decoder) logFormat(m *corev3.SubstitutionFormatString) (f *logformat.Fo
 	if m == nil {
 		return nil
 	}
-	d.at("log_format", func() {
-		d.only(m, "text_format", "text_format_source", "json_format", "omit_empty_values")
+	d.At("log_format", func() {
+		d.Only(m, "text_format", "text_format_source", "json_format", "omit_empty_values")
 		switch v := m.GetFormat().(type) {
 		case *corev3.SubstitutionFormatString_TextFormat: //nolint:staticcheck // deprecated, and still in use
 			f = d.logText("text_format", v.TextFormat)
 		case *corev3.SubstitutionFormatString_TextFormatSource:
-			f = d.logText("text_format_source", string(d.bytes("text_format_source", v.TextFormatSource)))
+			f = d.logText("text_format_source", string(d.Bytes("text_format_source", v.TextFormatSource)))
 		case *corev3.SubstitutionFormatString_JsonFormat:
 			f = d.logObject("json_format", v.JsonFormat)
 		}
 		if f == nil {
-			d.fail("format: is required")
+			d.Fail("format: is required")
 			return
 		}
 		f.OmitEmpty = m.GetOmitEmptyValues()
@@ -93,10 +94,10 @@ func (d *decoder) logFormat(m *corev3.SubstitutionFormatString) (f *logformat.Fo
 }
 
 func (d *decoder) logText(field, text string) (f *logformat.Format) {
-	d.at(field, func() {
+	d.At(field, func() {
 		var err error
 		if f, err = logformat.ParseText(text); err != nil {
-			d.failed(err)
+			d.Failed(err)
 			f = &logformat.Format{}
 		}
 	})
@@ -104,10 +105,10 @@ func (d *decoder) logText(field, text string) (f *logformat.Format) {
 }
 
 func (d *decoder) logObject(field string, m *structpb.Struct) (f *logformat.Format) {
-	d.at(field, func() {
+	d.At(field, func() {
 		var err error
 		if f, err = logformat.ParseObject(m.AsMap()); err != nil {
-			d.failed(err)
+			d.Failed(err)
 			f = &logformat.Format{}
 		}
 	})
@@ -118,36 +119,36 @@ func (d *decoder) logObject(field string, m *structpb.Struct) (f *logformat.Form
 const maxFilterDepth = 8
 
 func (d *decoder) logFilter(m *accesslogv3.AccessLogFilter, depth int) *conf.LogFilter {
-	d.only(m, "status_code_filter", "duration_filter", "not_health_check_filter", "response_flag_filter", "and_filter", "or_filter")
+	d.Only(m, "status_code_filter", "duration_filter", "not_health_check_filter", "response_flag_filter", "and_filter", "or_filter")
 	f := &conf.LogFilter{}
 	if depth > maxFilterDepth {
-		d.failed(errTooDeep)
+		d.Failed(errTooDeep)
 		return f
 	}
 	switch v := m.GetFilterSpecifier().(type) {
 	case *accesslogv3.AccessLogFilter_StatusCodeFilter:
-		d.at("status_code_filter", func() { f.Code = d.comparison(v.StatusCodeFilter.GetComparison()) })
+		d.At("status_code_filter", func() { f.Code = d.comparison(v.StatusCodeFilter.GetComparison()) })
 	case *accesslogv3.AccessLogFilter_DurationFilter:
-		d.at("duration_filter", func() { f.Duration = d.comparison(v.DurationFilter.GetComparison()) })
+		d.At("duration_filter", func() { f.Duration = d.comparison(v.DurationFilter.GetComparison()) })
 	case *accesslogv3.AccessLogFilter_NotHealthCheckFilter:
 		return nil // nothing here marks a request as a health check
 	case *accesslogv3.AccessLogFilter_ResponseFlagFilter:
-		d.at("response_flag_filter", func() {
+		d.At("response_flag_filter", func() {
 			if f.Flags = v.ResponseFlagFilter.GetFlags(); len(f.Flags) == 0 {
 				f.AnyFlag = true
 			}
-			each(d, "flags", f.Flags, func(name string) {
+			walk.Each(d.Walk, "flags", f.Flags, func(name string) {
 				if !slices.Contains(envoyFlags, name) {
-					d.fail("%q is no response flag", name)
+					d.Fail("%q is no response flag", name)
 				}
 			})
 		})
 	case *accesslogv3.AccessLogFilter_AndFilter:
-		d.at("and_filter", func() { f.All = d.logFilters(v.AndFilter.GetFilters(), depth) })
+		d.At("and_filter", func() { f.All = d.logFilters(v.AndFilter.GetFilters(), depth) })
 	case *accesslogv3.AccessLogFilter_OrFilter:
-		d.at("or_filter", func() { f.Any = d.logFilters(v.OrFilter.GetFilters(), depth) })
+		d.At("or_filter", func() { f.Any = d.logFilters(v.OrFilter.GetFilters(), depth) })
 	default:
-		d.fail("filter_specifier: is required")
+		d.Fail("filter_specifier: is required")
 	}
 	return f
 }
@@ -155,9 +156,9 @@ func (d *decoder) logFilter(m *accesslogv3.AccessLogFilter, depth int) *conf.Log
 // logFilters decodes what a filter joins; one that lets everything pass becomes a duration of any length.
 func (d *decoder) logFilters(ms []*accesslogv3.AccessLogFilter, depth int) (fs []conf.LogFilter) {
 	if len(ms) < 2 {
-		d.at("filters", func() { d.fail("needs two or more") })
+		d.At("filters", func() { d.Fail("needs two or more") })
 	}
-	each(d, "filters", ms, func(m *accesslogv3.AccessLogFilter) {
+	walk.Each(d.Walk, "filters", ms, func(m *accesslogv3.AccessLogFilter) {
 		if f := d.logFilter(m, depth+1); f != nil {
 			fs = append(fs, *f)
 			return
@@ -169,11 +170,11 @@ func (d *decoder) logFilters(ms []*accesslogv3.AccessLogFilter, depth int) (fs [
 
 func (d *decoder) comparison(m *accesslogv3.ComparisonFilter) *conf.Comparison {
 	c := &conf.Comparison{}
-	d.at("comparison", func() {
-		d.only(m, "op", "value")
-		d.at("value", func() { d.only(m.GetValue(), "default_value", "runtime_key") }) // there is no runtime: the default holds
+	d.At("comparison", func() {
+		d.Only(m, "op", "value")
+		d.At("value", func() { d.Only(m.GetValue(), "default_value", "runtime_key") }) // there is no runtime: the default holds
 		if m == nil {
-			d.failed(errRequired)
+			d.Failed(walk.ErrRequired)
 		}
 		c.Value = int64(m.GetValue().GetDefaultValue())
 		switch m.GetOp() {
@@ -184,7 +185,7 @@ func (d *decoder) comparison(m *accesslogv3.ComparisonFilter) *conf.Comparison {
 			c.Op = conf.AtMost
 		default:
 			if m.GetOp().String() != "NE" {
-				d.at("op", func() { d.fail("%s is not supported", m.GetOp()) })
+				d.At("op", func() { d.Fail("%s is not supported", m.GetOp()) })
 			}
 			c.Op = conf.NotEqual
 		}

@@ -13,6 +13,7 @@ import (
 	udpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/udp/udp_proxy/v3"
 
 	"github.com/weftmesh/weft/internal/proxy/conf"
+	"github.com/weftmesh/weft/internal/proxy/decode/walk"
 	"github.com/weftmesh/weft/internal/wire"
 )
 
@@ -20,29 +21,29 @@ import (
 func (d *decoder) overUDP(m *listenerv3.Listener, l *conf.Listener) {
 	switch {
 	case l.Datagrams == nil:
-		d.fail("udp_listener_config: has neither quic_options nor a udp_proxy among the listener_filters")
+		d.Fail("udp_listener_config: has neither quic_options nor a udp_proxy among the listener_filters")
 		return
 	case l.Direction != "gateway":
-		d.fail("udp_listener_config: is for gateways only")
+		d.Fail("udp_listener_config: is for gateways only")
 	case m.GetAddress().GetSocketAddress().GetProtocol() != corev3.SocketAddress_UDP:
-		d.fail("address: protocol UDP is required")
+		d.Fail("address: protocol UDP is required")
 	case len(l.Chains) > 0 || l.Default != nil:
-		d.fail("filter_chains: datagrams pass through none")
+		d.Fail("filter_chains: datagrams pass through none")
 	case len(m.GetListenerFilters()) > 1:
-		d.fail("listener_filters: datagrams pass through udp_proxy alone")
+		d.Fail("listener_filters: datagrams pass through udp_proxy alone")
 	}
 	more := m.GetMetadata().GetTypedFilterMetadata()
 	for _, key := range slices.Sorted(maps.Keys(more)) {
 		a := more[key]
-		d.at("metadata.typed_filter_metadata["+key+"]", func() {
+		d.At("metadata.typed_filter_metadata["+key+"]", func() {
 			switch {
 			case strings.HasPrefix(key, wire.DatagramPolicies):
-				if v := (&rbacv3.RBAC{}); d.typed(a, v) {
-					d.only(v, "rules", "shadow_rules", "stat_prefix", "shadow_rules_stat_prefix", "enforcement_type") // as in networkFilter
+				if v := (&rbacv3.RBAC{}); d.Typed(a, v) {
+					d.Only(v, "rules", "shadow_rules", "stat_prefix", "shadow_rules_stat_prefix", "enforcement_type") // as in networkFilter
 					l.Datagrams.RBAC = append(l.Datagrams.RBAC, d.policies(v.GetRules(), v.GetShadowRules())...)
 				}
 			case key == wire.DatagramSplit:
-				if v := (&tcpv3.TcpProxy_WeightedCluster{}); d.typed(a, v) {
+				if v := (&tcpv3.TcpProxy_WeightedCluster{}); d.Typed(a, v) {
 					l.Datagrams.Clusters, l.Datagrams.TotalWeight = d.weightedClusters("clusters", v)
 				}
 			}
@@ -51,19 +52,19 @@ func (d *decoder) overUDP(m *listenerv3.Listener, l *conf.Listener) {
 }
 
 func (d *decoder) datagrams(m *udpv3.UdpProxyConfig) *conf.Datagrams {
-	d.only(m, "stat_prefix", "cluster", "idle_timeout", "hash_policies", "access_log",
+	d.Only(m, "stat_prefix", "cluster", "idle_timeout", "hash_policies", "access_log",
 		"upstream_socket_config") // without effect: datagrams of any size are passed on
-	out := &conf.Datagrams{StatPrefix: m.GetStatPrefix(), IdleTimeout: d.duration("idle_timeout", m.GetIdleTimeout()), AccessLogs: d.accessLogs(m.GetAccessLog())}
-	each(d, "hash_policies", m.GetHashPolicies(), func(h *udpv3.UdpProxyConfig_HashPolicy) {
-		d.only(h, "source_ip")
+	out := &conf.Datagrams{StatPrefix: m.GetStatPrefix(), IdleTimeout: d.Duration("idle_timeout", m.GetIdleTimeout()), AccessLogs: d.accessLogs(m.GetAccessLog())}
+	walk.Each(d.Walk, "hash_policies", m.GetHashPolicies(), func(h *udpv3.UdpProxyConfig_HashPolicy) {
+		d.Only(h, "source_ip")
 		if !h.GetSourceIp() {
-			d.fail("policy_specifier: is required")
+			d.Fail("policy_specifier: is required")
 		}
 		out.HashSource = true
 	})
 	c, ok := m.GetRouteSpecifier().(*udpv3.UdpProxyConfig_Cluster)
 	if !ok {
-		d.fail("cluster: is required")
+		d.Fail("cluster: is required")
 		return out
 	}
 	out.Clusters, out.TotalWeight = []conf.WeightedCluster{{Cluster: d.clusterName("cluster", c.Cluster), Weight: 1}}, 1
@@ -72,15 +73,15 @@ func (d *decoder) datagrams(m *udpv3.UdpProxyConfig) *conf.Datagrams {
 
 // weightedClusters reads a division of connections, or of sessions.
 func (d *decoder) weightedClusters(field string, m *tcpv3.TcpProxy_WeightedCluster) (list []conf.WeightedCluster, total uint32) {
-	d.only(m, "clusters")
+	d.Only(m, "clusters")
 	sum := uint64(0)
-	each(d, field, m.GetClusters(), func(w *tcpv3.TcpProxy_WeightedCluster_ClusterWeight) {
-		d.only(w, "name", "weight")
+	walk.Each(d.Walk, field, m.GetClusters(), func(w *tcpv3.TcpProxy_WeightedCluster_ClusterWeight) {
+		d.Only(w, "name", "weight")
 		list = append(list, conf.WeightedCluster{Cluster: d.clusterName("name", w.GetName()), Weight: w.GetWeight()})
 		sum += uint64(w.GetWeight())
 	})
 	if sum == 0 || sum > math.MaxUint32 {
-		d.fail("weights add up to %d", sum)
+		d.Fail("weights add up to %d", sum)
 	}
 	return list, uint32(sum)
 }

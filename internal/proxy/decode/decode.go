@@ -16,6 +16,8 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/weftmesh/weft/internal/proxy/conf"
+	"github.com/weftmesh/weft/internal/proxy/decode/clusters"
+	"github.com/weftmesh/weft/internal/proxy/decode/walk"
 )
 
 // The type URLs of the resources that are understood.
@@ -74,15 +76,22 @@ func (e *Error) Error() string {
 // Unwrap gives the reason.
 func (e *Error) Unwrap() error { return e.Err }
 
+// decoder decodes one message. After the first error it goes on, and what it returns is not used.
+type decoder struct {
+	*walk.Walk
+	resource string // kind and name, once they are known
+	quic     bool   // the listener is for HTTP/3
+}
+
 // run decodes one message and gives the first thing that is wrong with it.
 func run[T any](kind, name string, f func(*decoder) *T) (*T, error) {
-	d := &decoder{}
+	d := &decoder{Walk: &walk.Walk{}}
 	if name == "" && kind != "dns table" {
-		d.fail("name: is required")
+		d.Fail("name: is required")
 	}
 	v := f(d)
-	if d.err != nil {
-		return nil, &Error{Resource: kind + " " + name, Field: d.where, Err: d.err}
+	if where, err := d.Problem(); err != nil {
+		return nil, &Error{Resource: kind + " " + name, Field: where, Err: err}
 	}
 	return v, nil
 }
@@ -99,12 +108,12 @@ func Routes(m *routev3.RouteConfiguration) (*conf.RouteTable, error) {
 
 // Cluster decodes a cluster; endpoints are in it unless its Discovery is EDS.
 func Cluster(m *clusterv3.Cluster) (*conf.Cluster, error) {
-	return run("cluster", m.GetName(), func(d *decoder) *conf.Cluster { return d.cluster(m) })
+	return run("cluster", m.GetName(), func(d *decoder) *conf.Cluster { return clusters.Cluster(d.Walk, m) })
 }
 
 // Endpoints decodes the endpoints of a cluster. They must be addresses.
 func Endpoints(m *endpointv3.ClusterLoadAssignment) (*conf.Assignment, error) {
-	return run("endpoints", m.GetClusterName(), func(d *decoder) *conf.Assignment { return d.assignment(m, addressesOnly) })
+	return run("endpoints", m.GetClusterName(), func(d *decoder) *conf.Assignment { return clusters.Endpoints(d.Walk, m) })
 }
 
 // DNSTable decodes the answer for one name: a table with one virtual domain.

@@ -10,14 +10,15 @@ import (
 	proxyprotov3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/proxy_protocol/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	udpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/udp/udp_proxy/v3"
-	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/weftmesh/weft/internal/proxy/conf"
+	"github.com/weftmesh/weft/internal/proxy/decode/transport"
+	"github.com/weftmesh/weft/internal/proxy/decode/walk"
 	"github.com/weftmesh/weft/internal/wire"
 )
 
 func (d *decoder) listener(m *listenerv3.Listener) *conf.Listener {
-	d.only(m, "name", "address", "filter_chains", "default_filter_chain", "traffic_direction", "listener_filters", "api_listener",
+	d.Only(m, "name", "address", "filter_chains", "default_filter_chain", "traffic_direction", "listener_filters", "api_listener",
 		// Without effect: the proxy captures and sniffs in its own way, whatever the listener filters say of it.
 		"use_original_dst", "bind_to_port", "listener_filters_timeout", "continue_on_listener_filters_timeout", "stat_prefix",
 		"enable_reuse_port", "metadata", "udp_listener_config")
@@ -29,25 +30,25 @@ func (d *decoder) listener(m *listenerv3.Listener) *conf.Listener {
 		}
 	}
 	if m.GetAddress() != nil {
-		d.at("address", func() { l.Address = d.bindAddress(m.GetAddress()) })
+		d.At("address", func() { l.Address = d.bindAddress(m.GetAddress()) })
 	}
 	if u := m.GetUdpListenerConfig(); u != nil {
-		d.at("udp_listener_config", func() { d.quicListener(u, l) })
+		d.At("udp_listener_config", func() { d.quicListener(u, l) })
 	} else if m.GetAddress().GetSocketAddress().GetProtocol() == corev3.SocketAddress_UDP {
-		d.fail("udp_listener_config: is required for a UDP address")
+		d.Fail("udp_listener_config: is required for a UDP address")
 	}
-	each(d, "listener_filters", m.GetListenerFilters(), func(f *listenerv3.ListenerFilter) { d.listenerFilter(f, l) })
-	each(d, "filter_chains", m.GetFilterChains(), func(c *listenerv3.FilterChain) { l.Chains = append(l.Chains, d.chain(c)) })
+	walk.Each(d.Walk, "listener_filters", m.GetListenerFilters(), func(f *listenerv3.ListenerFilter) { d.listenerFilter(f, l) })
+	walk.Each(d.Walk, "filter_chains", m.GetFilterChains(), func(c *listenerv3.FilterChain) { l.Chains = append(l.Chains, d.chain(c)) })
 	if m.GetDefaultFilterChain() != nil {
-		d.at("default_filter_chain", func() {
+		d.At("default_filter_chain", func() {
 			l.Default = d.chain(m.GetDefaultFilterChain())
 			if m.GetDefaultFilterChain().GetFilterChainMatch() != nil {
-				d.fail("filter_chain_match: has no place here")
+				d.Fail("filter_chain_match: has no place here")
 			}
 		})
 	}
 	if a := m.GetApiListener(); a != nil {
-		d.at("api_listener", func() { d.apiListener(a, l) })
+		d.At("api_listener", func() { d.apiListener(a, l) })
 	}
 	switch {
 	case l.QUIC:
@@ -57,11 +58,11 @@ func (d *decoder) listener(m *listenerv3.Listener) *conf.Listener {
 	}
 	for i, c := range append(slices.Clone(l.Chains), l.Default) {
 		if c != nil && len(c.Gates) > 0 && (l.QUIC || l.Direction == "outbound") {
-			d.at("filter_chains["+strconv.Itoa(i)+"]", func() { d.fail("limits of connections are for inbound listeners and for gateways by TCP") })
+			d.At("filter_chains["+strconv.Itoa(i)+"]", func() { d.Fail("limits of connections are for inbound listeners and for gateways by TCP") })
 		}
 	}
 	if len(l.Chains) == 0 && l.Default == nil && m.GetUdpListenerConfig() == nil {
-		d.fail("has neither api_listener nor filter chains")
+		d.Fail("has neither api_listener nor filter chains")
 	}
 	return l
 }
@@ -80,10 +81,10 @@ func direction(m *listenerv3.Listener) string {
 }
 
 func (d *decoder) bindAddress(m *corev3.Address) netip.AddrPort {
-	host, port := d.socket(m)
+	host, port := d.Socket(m)
 	a, err := netip.ParseAddr(host)
 	if err != nil {
-		d.failed(err)
+		d.Failed(err)
 	}
 	return netip.AddrPortFrom(a, port)
 }
@@ -92,20 +93,20 @@ func (d *decoder) bindAddress(m *corev3.Address) netip.AddrPort {
 func (d *decoder) listenerFilter(m *listenerv3.ListenerFilter, l *conf.Listener) {
 	switch a := m.GetTypedConfig(); string(a.MessageName()) {
 	case "envoy.extensions.filters.udp.udp_proxy.v3.UdpProxyConfig":
-		d.only(m, "name", "typed_config")
+		d.Only(m, "name", "typed_config")
 		if l.Datagrams != nil {
-			d.fail("comes after a filter that takes all datagrams")
+			d.Fail("comes after a filter that takes all datagrams")
 		}
-		d.typedConfig(a, func() {
-			if v := (&udpv3.UdpProxyConfig{}); d.typed(a, v) {
+		d.TypedConfig(a, func() {
+			if v := (&udpv3.UdpProxyConfig{}); d.Typed(a, v) {
 				l.Datagrams = d.datagrams(v)
 			}
 		})
 		return
 	case "envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol":
-		d.only(m, "name", "typed_config")
-		d.typedConfig(a, func() {
-			if v := (&proxyprotov3.ProxyProtocol{}); d.typed(a, v) {
+		d.Only(m, "name", "typed_config")
+		d.TypedConfig(a, func() {
+			if v := (&proxyprotov3.ProxyProtocol{}); d.Typed(a, v) {
 				l.ProxyProtocol = d.proxyProtocol(v)
 			}
 		})
@@ -113,24 +114,24 @@ func (d *decoder) listenerFilter(m *listenerv3.ListenerFilter, l *conf.Listener)
 	}
 	switch m.GetName() {
 	case "envoy.filters.listener.tls_inspector", "envoy.filters.listener.http_inspector", "envoy.filters.listener.original_dst":
-		d.only(m, "name", "typed_config", "filter_disabled")
+		d.Only(m, "name", "typed_config", "filter_disabled")
 	default:
-		d.fail("listener filter %q is not supported", m.GetName())
+		d.Fail("listener filter %q is not supported", m.GetName())
 	}
 }
 
 func (d *decoder) proxyProtocol(m *proxyprotov3.ProxyProtocol) *conf.ProxyProtocol {
-	d.only(m, "allow_requests_without_proxy_protocol", "disallowed_versions", "stat_prefix",
+	d.Only(m, "allow_requests_without_proxy_protocol", "disallowed_versions", "stat_prefix",
 		"pass_through_tlvs") // without effect: nothing passes extensions on
 	p := &conf.ProxyProtocol{Optional: m.GetAllowRequestsWithoutProxyProtocol()}
-	each(d, "disallowed_versions", m.GetDisallowedVersions(), func(v corev3.ProxyProtocolConfig_Version) {
+	walk.Each(d.Walk, "disallowed_versions", m.GetDisallowedVersions(), func(v corev3.ProxyProtocolConfig_Version) {
 		switch v {
 		case corev3.ProxyProtocolConfig_V1:
 			p.Disallowed[1] = true
 		case corev3.ProxyProtocolConfig_V2:
 			p.Disallowed[2] = true
 		default:
-			d.fail("version %s is not known", v)
+			d.Fail("version %s is not known", v)
 		}
 	})
 	return p
@@ -138,15 +139,15 @@ func (d *decoder) proxyProtocol(m *proxyprotov3.ProxyProtocol) *conf.ProxyProtoc
 
 // apiListener joins the HTTP part of an outbound destination with its chains, as conf.Chain says.
 func (d *decoder) apiListener(m *listenerv3.ApiListener, l *conf.Listener) {
-	d.only(m, "api_listener")
+	d.Only(m, "api_listener")
 	var http *conf.HTTP
-	d.at("api_listener", func() {
-		if hcm := (&hcmv3.HttpConnectionManager{}); d.typed(m.GetApiListener(), hcm) {
+	d.At("api_listener", func() {
+		if hcm := (&hcmv3.HttpConnectionManager{}); d.Typed(m.GetApiListener(), hcm) {
 			http = d.http(hcm)
 		}
 	})
 	if l.Direction != "outbound" {
-		d.fail("is for outbound destinations only")
+		d.Fail("is for outbound destinations only")
 	}
 	for _, c := range l.Chains {
 		if matchesAll(&c.Match) && c.HTTP == nil {
@@ -163,16 +164,16 @@ func matchesAll(m *conf.ChainMatch) bool {
 }
 
 func (d *decoder) chain(m *listenerv3.FilterChain) *conf.Chain {
-	d.only(m, "name", "filter_chain_match", "filters", "transport_socket", "metadata") // metadata is for people
+	d.Only(m, "name", "filter_chain_match", "filters", "transport_socket", "metadata") // metadata is for people
 	c := &conf.Chain{Name: m.GetName()}
-	d.at("filter_chain_match", func() { c.Match = d.chainMatch(m.GetFilterChainMatch()) })
+	d.At("filter_chain_match", func() { c.Match = d.chainMatch(m.GetFilterChainMatch()) })
 	if t := m.GetTransportSocket(); t != nil {
-		d.at("transport_socket", func() { c.TLS = d.downstreamSocket(t) })
+		d.At("transport_socket", func() { c.TLS = transport.Downstream(d.Walk, t) })
 	}
 	var rbac []*conf.RBAC
-	each(d, "filters", m.GetFilters(), func(f *listenerv3.Filter) {
+	walk.Each(d.Walk, "filters", m.GetFilters(), func(f *listenerv3.Filter) {
 		if c.HTTP != nil || c.TCP != nil {
-			d.fail("comes after a filter that ends the chain")
+			d.Fail("comes after a filter that ends the chain")
 			return
 		}
 		rbac = append(rbac, d.networkFilter(f, c)...)
@@ -183,22 +184,22 @@ func (d *decoder) chain(m *listenerv3.FilterChain) *conf.Chain {
 	case c.TCP != nil:
 		c.TCP.RBAC = rbac
 	default:
-		d.at("filters", func() { d.fail("end in neither http_connection_manager nor tcp_proxy") })
+		d.At("filters", func() { d.Fail("end in neither http_connection_manager nor tcp_proxy") })
 	}
 	return c
 }
 
 func (d *decoder) chainMatch(m *listenerv3.FilterChainMatch) conf.ChainMatch {
-	d.only(m, "destination_port", "prefix_ranges", "source_prefix_ranges", "direct_source_prefix_ranges", "server_names",
+	d.Only(m, "destination_port", "prefix_ranges", "source_prefix_ranges", "direct_source_prefix_ranges", "server_names",
 		"transport_protocol", "application_protocols")
 	c := conf.ChainMatch{
-		DestinationPort: d.port("destination_port", m.GetDestinationPort().GetValue()),
-		Destination:     d.cidrs("prefix_ranges", m.GetPrefixRanges()),
+		DestinationPort: d.Port("destination_port", m.GetDestinationPort().GetValue()),
+		Destination:     d.CIDRs("prefix_ranges", m.GetPrefixRanges()),
 		ServerNames:     m.GetServerNames(),
 		ALPN:            m.GetApplicationProtocols(),
 	}
-	c.DirectPrefixes = d.cidrs("direct_source_prefix_ranges", m.GetDirectSourcePrefixRanges())
-	c.SourcePrefixes = d.cidrs("source_prefix_ranges", m.GetSourcePrefixRanges())
+	c.DirectPrefixes = d.CIDRs("direct_source_prefix_ranges", m.GetDirectSourcePrefixRanges())
+	c.SourcePrefixes = d.CIDRs("source_prefix_ranges", m.GetSourcePrefixRanges())
 	switch t := m.GetTransportProtocol(); t {
 	case "":
 	case "tls":
@@ -206,24 +207,13 @@ func (d *decoder) chainMatch(m *listenerv3.FilterChainMatch) conf.ChainMatch {
 	case "raw_buffer":
 		c.Transport = conf.RawTransport
 	default:
-		d.at("transport_protocol", func() { d.fail("%q is not supported", t) })
+		d.At("transport_protocol", func() { d.Fail("%q is not supported", t) })
 	}
-	each(d, "server_names", m.GetServerNames(), func(n string) {
+	walk.Each(d.Walk, "server_names", m.GetServerNames(), func(n string) {
 		if n == "" || n == "*" {
-			d.fail("%q is not a server name", n)
+			d.Fail("%q is not a server name", n)
 		}
 		d.domain(n)
 	})
 	return c
-}
-
-// typedConfig unpacks a filter's configuration, whatever name the filter was given.
-func (d *decoder) typedConfig(a *anypb.Any, f func()) {
-	d.at("typed_config", func() {
-		if a == nil {
-			d.failed(errRequired)
-			return
-		}
-		f()
-	})
 }

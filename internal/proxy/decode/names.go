@@ -6,23 +6,24 @@ import (
 	dnsv3 "github.com/envoyproxy/go-control-plane/envoy/data/dns/v3"
 
 	"github.com/weftmesh/weft/internal/proxy/conf"
+	"github.com/weftmesh/weft/internal/proxy/decode/walk"
 )
 
 func (d *decoder) names(m *dnsv3.DnsTable) *conf.Names {
-	d.only(m, "virtual_domains")
+	d.Only(m, "virtual_domains")
 	if len(m.GetVirtualDomains()) != 1 {
-		d.at("virtual_domains", func() { d.fail("has %d entries, want one", len(m.GetVirtualDomains())) })
+		d.At("virtual_domains", func() { d.Fail("has %d entries, want one", len(m.GetVirtualDomains())) })
 		return nil
 	}
 	n := &conf.Names{}
-	each(d, "virtual_domains", m.GetVirtualDomains(), func(v *dnsv3.DnsTable_DnsVirtualDomain) {
-		d.only(v, "name", "endpoint", "answer_ttl")
-		n.Name, n.TTL = v.GetName(), d.duration("answer_ttl", v.GetAnswerTtl())
-		d.only(v.GetEndpoint(), "address_list")
-		each(d, "endpoint.address_list.address", v.GetEndpoint().GetAddressList().GetAddress(), func(s string) {
+	walk.Each(d.Walk, "virtual_domains", m.GetVirtualDomains(), func(v *dnsv3.DnsTable_DnsVirtualDomain) {
+		d.Only(v, "name", "endpoint", "answer_ttl")
+		n.Name, n.TTL = v.GetName(), d.Duration("answer_ttl", v.GetAnswerTtl())
+		d.Only(v.GetEndpoint(), "address_list")
+		walk.Each(d.Walk, "endpoint.address_list.address", v.GetEndpoint().GetAddressList().GetAddress(), func(s string) {
 			a, err := netip.ParseAddr(s)
 			if err != nil {
-				d.failed(err)
+				d.Failed(err)
 			}
 			n.Addresses = append(n.Addresses, a)
 		})

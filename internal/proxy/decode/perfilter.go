@@ -33,7 +33,7 @@ type overrides struct {
 func (d *decoder) perFilter(ms map[string]*anypb.Any, outer overrides) overrides {
 	o := outer
 	for _, name := range slices.Sorted(maps.Keys(ms)) {
-		d.at("typed_per_filter_config["+name+"]", func() { d.override(name, ms[name], &o, false) })
+		d.At("typed_per_filter_config["+name+"]", func() { d.override(name, ms[name], &o, false) })
 	}
 	return o
 }
@@ -43,46 +43,46 @@ func (d *decoder) override(name string, a *anypb.Any, o *overrides, disabled boo
 	switch string(a.MessageName()) {
 	case "envoy.config.route.v3.FilterConfig":
 		m := &routev3.FilterConfig{}
-		if !d.typed(a, m) {
+		if !d.Typed(a, m) {
 			return
 		}
-		d.only(m, "config", "disabled",
+		d.Only(m, "config", "disabled",
 			"is_optional") // without effect: a filter that is not supported is refused in any case
 		if m.GetConfig() == nil && m.GetDisabled() {
 			o.disable(name)
 			return
 		}
-		d.at("config", func() { d.override(name, m.GetConfig(), o, m.GetDisabled()) })
+		d.At("config", func() { d.override(name, m.GetConfig(), o, m.GetDisabled()) })
 	case "envoy.extensions.filters.http.fault.v3.HTTPFault":
-		if m := (&faultv3.HTTPFault{}); d.typed(a, m) {
+		if m := (&faultv3.HTTPFault{}); d.Typed(a, m) {
 			o.fault = unless(disabled, d.fault(m))
 		}
 	case "envoy.extensions.filters.http.cors.v3.CorsPolicy":
-		if m := (&corsv3.CorsPolicy{}); d.typed(a, m) {
+		if m := (&corsv3.CorsPolicy{}); d.Typed(a, m) {
 			o.cors = unless(disabled, d.cors(m))
 		}
 	case "envoy.extensions.filters.http.stateful_session.v3.StatefulSessionPerRoute":
-		if m := (&sessionv3.StatefulSessionPerRoute{}); d.typed(a, m) {
+		if m := (&sessionv3.StatefulSessionPerRoute{}); d.Typed(a, m) {
 			o.session = unless(disabled, d.session(m))
 		}
 	case localLimitFilter:
-		if m := (&locallimitv3.LocalRateLimit{}); d.typed(a, m) {
+		if m := (&locallimitv3.LocalRateLimit{}); d.Typed(a, m) {
 			o.limits = with(o.limits, name, unless(disabled, d.localLimit(name, m)))
 		}
 	case "envoy.extensions.filters.http.rbac.v3.RBACPerRoute":
 		m := &rbacv3.RBACPerRoute{}
-		if !d.typed(a, m) {
+		if !d.Typed(a, m) {
 			return
 		}
-		d.only(m, "rbac")
+		d.Only(m, "rbac")
 		var own []*conf.RBAC // none: the filter is turned off
-		d.at("rbac", func() { own = d.httpPolicies(name, m.GetRbac()) })
+		d.At("rbac", func() { own = d.httpPolicies(name, m.GetRbac()) })
 		if disabled {
 			own = nil
 		}
 		o.rbac = with(o.rbac, name, own)
 	default:
-		d.fail("filter of type %q is not supported", a.GetTypeUrl())
+		d.Fail("filter of type %q is not supported", a.GetTypeUrl())
 	}
 }
 

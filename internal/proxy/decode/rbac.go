@@ -10,22 +10,23 @@ import (
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 
 	"github.com/weftmesh/weft/internal/proxy/conf"
+	"github.com/weftmesh/weft/internal/proxy/decode/walk"
 )
 
 // policies decodes the enforced and the dry-run policies of a filter, in this order, as far as they are there.
 func (d *decoder) policies(rules, shadow *rbacv3.RBAC) (out []*conf.RBAC) {
 	if rules != nil {
-		d.at("rules", func() { out = append(out, d.rbac(rules, false)) })
+		d.At("rules", func() { out = append(out, d.rbac(rules, false)) })
 	}
 	if shadow != nil {
-		d.at("shadow_rules", func() { out = append(out, d.rbac(shadow, true)) })
+		d.At("shadow_rules", func() { out = append(out, d.rbac(shadow, true)) })
 	}
 	return out
 }
 
 // httpPolicies decodes those of a filter of that name.
 func (d *decoder) httpPolicies(filter string, m *httprbacv3.RBAC) []*conf.RBAC {
-	d.only(m, "rules", "shadow_rules", "rules_stat_prefix", "shadow_rules_stat_prefix")
+	d.Only(m, "rules", "shadow_rules", "rules_stat_prefix", "shadow_rules_stat_prefix")
 	out := d.policies(m.GetRules(), m.GetShadowRules())
 	for _, set := range out {
 		set.Filter = filter
@@ -34,7 +35,7 @@ func (d *decoder) httpPolicies(filter string, m *httprbacv3.RBAC) []*conf.RBAC {
 }
 
 func (d *decoder) rbac(m *rbacv3.RBAC, shadow bool) *conf.RBAC {
-	d.only(m, "action", "policies")
+	d.Only(m, "action", "policies")
 	r := &conf.RBAC{Shadow: shadow}
 	switch a := m.GetAction(); a {
 	case rbacv3.RBAC_ALLOW:
@@ -43,21 +44,21 @@ func (d *decoder) rbac(m *rbacv3.RBAC, shadow bool) *conf.RBAC {
 	case rbacv3.RBAC_LOG:
 		r.Action = conf.LogOnly
 	default:
-		d.at("action", func() { d.fail("%s is not supported", a) })
+		d.At("action", func() { d.Fail("%s is not supported", a) })
 	}
 	for _, name := range slices.Sorted(maps.Keys(m.GetPolicies())) {
-		d.at("policies["+name+"]", func() { r.Policies = append(r.Policies, d.policy(name, m.GetPolicies()[name])) })
+		d.At("policies["+name+"]", func() { r.Policies = append(r.Policies, d.policy(name, m.GetPolicies()[name])) })
 	}
 	return r
 }
 
 func (d *decoder) policy(name string, m *rbacv3.Policy) conf.RBACPolicy {
-	d.only(m, "permissions", "principals")
+	d.Only(m, "permissions", "principals")
 	p := conf.RBACPolicy{Name: name}
-	each(d, "permissions", m.GetPermissions(), func(r *rbacv3.Permission) { p.Permissions = append(p.Permissions, d.permission(r, 0)) })
-	each(d, "principals", m.GetPrincipals(), func(r *rbacv3.Principal) { p.Principals = append(p.Principals, d.principal(r, 0)) })
+	walk.Each(d.Walk, "permissions", m.GetPermissions(), func(r *rbacv3.Permission) { p.Permissions = append(p.Permissions, d.permission(r, 0)) })
+	walk.Each(d.Walk, "principals", m.GetPrincipals(), func(r *rbacv3.Principal) { p.Principals = append(p.Principals, d.principal(r, 0)) })
 	if len(p.Permissions) == 0 || len(p.Principals) == 0 {
-		d.fail("permissions and principals are required")
+		d.Fail("permissions and principals are required")
 	}
 	return p
 }
@@ -66,10 +67,10 @@ func (d *decoder) policy(name string, m *rbacv3.Policy) conf.RBACPolicy {
 const maxDepth = 32
 
 func (d *decoder) permission(m *rbacv3.Permission, depth int) *conf.Rule {
-	d.only(m, "and_rules", "or_rules", "any", "header", "url_path", "destination_ip", "destination_port", "not_rule",
+	d.Only(m, "and_rules", "or_rules", "any", "header", "url_path", "destination_ip", "destination_port", "not_rule",
 		"requested_server_name", "uri_template")
 	if depth > maxDepth {
-		d.failed(errTooDeep)
+		d.Failed(errTooDeep)
 		return &conf.Rule{}
 	}
 	r := &conf.Rule{}
@@ -81,60 +82,60 @@ func (d *decoder) permission(m *rbacv3.Permission, depth int) *conf.Rule {
 	case *rbacv3.Permission_Any:
 		r.Any = d.anything(p.Any)
 	case *rbacv3.Permission_Header:
-		h := d.headerMatch(p.Header)
+		h := d.HeaderMatch(p.Header)
 		r.Header = &h
 	case *rbacv3.Permission_UrlPath:
 		r.Path = d.pathMatch(p.UrlPath)
 	case *rbacv3.Permission_DestinationIp:
-		c := d.cidr(p.DestinationIp)
+		c := d.CIDR(p.DestinationIp)
 		r.DestinationIP = &c
 	case *rbacv3.Permission_DestinationPort:
-		if r.Port = d.port("destination_port", p.DestinationPort); r.Port == 0 {
-			d.at("destination_port", func() { d.failed(errRequired) })
+		if r.Port = d.Port("destination_port", p.DestinationPort); r.Port == 0 {
+			d.At("destination_port", func() { d.Failed(walk.ErrRequired) })
 		}
 	case *rbacv3.Permission_NotRule:
-		d.at("not_rule", func() { r.Not = d.permission(p.NotRule, depth+1) })
+		d.At("not_rule", func() { r.Not = d.permission(p.NotRule, depth+1) })
 	case *rbacv3.Permission_RequestedServerName:
-		s := d.stringMatch("requested_server_name", p.RequestedServerName)
+		s := d.StringMatch("requested_server_name", p.RequestedServerName)
 		r.SNI = &s
 	case *rbacv3.Permission_UriTemplate:
-		d.at("uri_template", func() {
+		d.At("uri_template", func() {
 			t := &templatev3.UriTemplateMatchConfig{}
-			if d.typed(p.UriTemplate.GetTypedConfig(), t) {
-				d.only(t, "path_template")
+			if d.Typed(p.UriTemplate.GetTypedConfig(), t) {
+				d.Only(t, "path_template")
 				r.Path, _ = d.template(t.GetPathTemplate())
 			}
 		})
 	default:
-		d.fail("rule: is required")
+		d.Fail("rule: is required")
 	}
 	return r
 }
 
 func (d *decoder) permissions(field string, m *rbacv3.Permission_Set, depth int) []*conf.Rule {
 	out := []*conf.Rule{}
-	each(d, field+".rules", m.GetRules(), func(r *rbacv3.Permission) { out = append(out, d.permission(r, depth+1)) })
+	walk.Each(d.Walk, field+".rules", m.GetRules(), func(r *rbacv3.Permission) { out = append(out, d.permission(r, depth+1)) })
 	d.atLeastOne(field, len(out))
 	return out
 }
 
 func (d *decoder) atLeastOne(field string, n int) {
 	if n == 0 {
-		d.at(field, func() { d.fail("may not be empty") })
+		d.At(field, func() { d.Fail("may not be empty") })
 	}
 }
 
 func (d *decoder) anything(v bool) bool {
 	if !v {
-		d.at("any", func() { d.fail("may only be true") })
+		d.At("any", func() { d.Fail("may only be true") })
 	}
 	return v
 }
 
 func (d *decoder) principal(m *rbacv3.Principal, depth int) *conf.Rule {
-	d.only(m, "and_ids", "or_ids", "any", "authenticated", "source_ip", "direct_remote_ip", "remote_ip", "header", "url_path", "not_id")
+	d.Only(m, "and_ids", "or_ids", "any", "authenticated", "source_ip", "direct_remote_ip", "remote_ip", "header", "url_path", "not_id")
 	if depth > maxDepth {
-		d.failed(errTooDeep)
+		d.Failed(errTooDeep)
 		return &conf.Rule{}
 	}
 	r := &conf.Rule{}
@@ -146,48 +147,48 @@ func (d *decoder) principal(m *rbacv3.Principal, depth int) *conf.Rule {
 	case *rbacv3.Principal_Any:
 		r.Any = d.anything(p.Any)
 	case *rbacv3.Principal_Authenticated_:
-		d.at("authenticated", func() { d.authenticated(p.Authenticated, r) })
+		d.At("authenticated", func() { d.authenticated(p.Authenticated, r) })
 	case *rbacv3.Principal_SourceIp:
-		c := d.cidr(p.SourceIp)
+		c := d.CIDR(p.SourceIp)
 		r.SourceIP = &c
 	case *rbacv3.Principal_DirectRemoteIp:
-		c := d.cidr(p.DirectRemoteIp)
+		c := d.CIDR(p.DirectRemoteIp)
 		r.SourceIP = &c
 	case *rbacv3.Principal_RemoteIp:
-		c := d.cidr(p.RemoteIp)
+		c := d.CIDR(p.RemoteIp)
 		r.RemoteIP = &c
 	case *rbacv3.Principal_Header:
-		h := d.headerMatch(p.Header)
+		h := d.HeaderMatch(p.Header)
 		r.Header = &h
 	case *rbacv3.Principal_UrlPath:
 		r.Path = d.pathMatch(p.UrlPath)
 	case *rbacv3.Principal_NotId:
-		d.at("not_id", func() { r.Not = d.principal(p.NotId, depth+1) })
+		d.At("not_id", func() { r.Not = d.principal(p.NotId, depth+1) })
 	default:
-		d.fail("identifier: is required")
+		d.Fail("identifier: is required")
 	}
 	return r
 }
 
 func (d *decoder) principals(field string, m *rbacv3.Principal_Set, depth int) []*conf.Rule {
 	out := []*conf.Rule{}
-	each(d, field+".ids", m.GetIds(), func(r *rbacv3.Principal) { out = append(out, d.principal(r, depth+1)) })
+	walk.Each(d.Walk, field+".ids", m.GetIds(), func(r *rbacv3.Principal) { out = append(out, d.principal(r, depth+1)) })
 	d.atLeastOne(field, len(out))
 	return out
 }
 
 func (d *decoder) authenticated(m *rbacv3.Principal_Authenticated, r *conf.Rule) {
-	d.only(m, "principal_name")
+	d.Only(m, "principal_name")
 	if m.GetPrincipalName() == nil {
 		r.Authenticated = true
 		return
 	}
-	s := d.stringMatch("principal_name", m.GetPrincipalName())
+	s := d.StringMatch("principal_name", m.GetPrincipalName())
 	r.Principal = &s
 }
 
 func (d *decoder) pathMatch(m *matcherv3.PathMatcher) *conf.StringMatch {
-	d.only(m, "path")
-	s := d.stringMatch("url_path.path", m.GetPath())
+	d.Only(m, "path")
+	s := d.StringMatch("url_path.path", m.GetPath())
 	return &s
 }

@@ -7,13 +7,14 @@ import (
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 
 	"github.com/weftmesh/weft/internal/proxy/conf"
+	"github.com/weftmesh/weft/internal/proxy/decode/walk"
 )
 
 func (d *decoder) retry(m *routev3.RetryPolicy) *conf.Retry {
-	d.only(m, "retry_on", "num_retries", "per_try_timeout", "retry_host_predicate", "retriable_status_codes", "retry_back_off",
+	d.Only(m, "retry_on", "num_retries", "per_try_timeout", "retry_host_predicate", "retriable_status_codes", "retry_back_off",
 		"retry_priority", "per_try_idle_timeout", "retriable_headers", "retriable_request_headers", "rate_limited_retry_back_off",
 		"host_selection_retry_max_attempts") // without effect: the choice of another host needs no bound here
-	r := &conf.Retry{Attempts: 1, PerTry: d.duration("per_try_timeout", m.GetPerTryTimeout())}
+	r := &conf.Retry{Attempts: 1, PerTry: d.Duration("per_try_timeout", m.GetPerTryTimeout())}
 	if m.GetNumRetries() != nil {
 		r.Attempts = m.GetNumRetries().GetValue()
 	}
@@ -21,44 +22,44 @@ func (d *decoder) retry(m *routev3.RetryPolicy) *conf.Retry {
 		name = strings.TrimSpace(name)
 		on, known := conf.RetryCondition(name)
 		if !known && name != "" {
-			d.at("retry_on", func() { d.fail("condition %q is not supported", name) })
+			d.At("retry_on", func() { d.Fail("condition %q is not supported", name) })
 		}
 		r.On |= on
 	}
-	each(d, "retriable_status_codes", m.GetRetriableStatusCodes(), func(code uint32) {
+	walk.Each(d.Walk, "retriable_status_codes", m.GetRetriableStatusCodes(), func(code uint32) {
 		if code < 100 || code > 599 {
-			d.fail("%d is not a status", code)
+			d.Fail("%d is not a status", code)
 		}
 		r.StatusCodes = append(r.StatusCodes, int(code))
 	})
-	each(d, "retry_host_predicate", m.GetRetryHostPredicate(), func(p *routev3.RetryPolicy_RetryHostPredicate) {
-		d.only(p, "name", "typed_config") // the message of previous_hosts has no fields
+	walk.Each(d.Walk, "retry_host_predicate", m.GetRetryHostPredicate(), func(p *routev3.RetryPolicy_RetryHostPredicate) {
+		d.Only(p, "name", "typed_config") // the message of previous_hosts has no fields
 		switch p.GetName() {
 		case "envoy.retry_host_predicates.previous_hosts":
 			r.OtherHosts = true
 		case "envoy.retry_host_predicates.omit_canary_hosts": // there are none
 		default:
-			d.fail("predicate %q is not supported", p.GetName())
+			d.Fail("predicate %q is not supported", p.GetName())
 		}
 	})
-	r.PerTryIdle = d.duration("per_try_idle_timeout", m.GetPerTryIdleTimeout())
-	r.Headers = d.headerMatches("retriable_headers", m.GetRetriableHeaders())
-	r.RequestHeaders = d.headerMatches("retriable_request_headers", m.GetRetriableRequestHeaders())
+	r.PerTryIdle = d.Duration("per_try_idle_timeout", m.GetPerTryIdleTimeout())
+	r.Headers = d.HeaderMatches("retriable_headers", m.GetRetriableHeaders())
+	r.RequestHeaders = d.HeaderMatches("retriable_request_headers", m.GetRetriableRequestHeaders())
 	if b := m.GetRateLimitedRetryBackOff(); b != nil {
-		d.at("rate_limited_retry_back_off", func() { r.RateLimited = d.rateLimited(b) })
+		d.At("rate_limited_retry_back_off", func() { r.RateLimited = d.rateLimited(b) })
 	}
 	if p := m.GetRetryPriority(); p != nil {
-		d.at("retry_priority", func() {
-			d.only(p, "name", "typed_config") // how often priorities are reconsidered: at every attempt
+		d.At("retry_priority", func() {
+			d.Only(p, "name", "typed_config") // how often priorities are reconsidered: at every attempt
 			if r.OtherLocalities = p.GetName() == "envoy.retry_priorities.previous_priorities"; !r.OtherLocalities {
-				d.fail("%q is not supported", p.GetName())
+				d.Fail("%q is not supported", p.GetName())
 			}
 		})
 	}
-	d.at("retry_back_off", func() {
+	d.At("retry_back_off", func() {
 		b := m.GetRetryBackOff()
-		d.only(b, "base_interval", "max_interval")
-		r.BackOff, r.MaxBackOff = d.duration("base_interval", b.GetBaseInterval()), d.duration("max_interval", b.GetMaxInterval())
+		d.Only(b, "base_interval", "max_interval")
+		r.BackOff, r.MaxBackOff = d.Duration("base_interval", b.GetBaseInterval()), d.Duration("max_interval", b.GetMaxInterval())
 	})
 	if r.BackOff == 0 {
 		r.BackOff = 25 * time.Millisecond
@@ -74,10 +75,10 @@ func (d *decoder) hedge(m *routev3.HedgePolicy, outer bool) (hedge bool) {
 	if m == nil {
 		return outer
 	}
-	d.at("hedge_policy", func() {
-		d.only(m, "hedge_on_per_try_timeout", "initial_requests")
+	d.At("hedge_policy", func() {
+		d.Only(m, "hedge_on_per_try_timeout", "initial_requests")
 		if n := m.GetInitialRequests(); n != nil && n.GetValue() != 1 {
-			d.at("initial_requests", func() { d.fail("%d: only 1 is supported", n.GetValue()) })
+			d.At("initial_requests", func() { d.Fail("%d: only 1 is supported", n.GetValue()) })
 		}
 	})
 	return m.GetHedgeOnPerTryTimeout()
@@ -87,16 +88,16 @@ func (d *decoder) hedge(m *routev3.HedgePolicy, outer bool) (hedge bool) {
 const defaultRateLimitedMax = 300 * time.Second
 
 func (d *decoder) rateLimited(m *routev3.RetryPolicy_RateLimitedRetryBackOff) *conf.RateLimited {
-	d.only(m, "reset_headers", "max_interval")
-	r := &conf.RateLimited{Max: d.duration("max_interval", m.GetMaxInterval())}
+	d.Only(m, "reset_headers", "max_interval")
+	r := &conf.RateLimited{Max: d.Duration("max_interval", m.GetMaxInterval())}
 	if r.Max == 0 {
 		r.Max = defaultRateLimitedMax
 	}
-	each(d, "reset_headers", m.GetResetHeaders(), func(h *routev3.RetryPolicy_ResetHeader) {
-		d.only(h, "name", "format")
-		d.token("name", h.GetName())
+	walk.Each(d.Walk, "reset_headers", m.GetResetHeaders(), func(h *routev3.RetryPolicy_ResetHeader) {
+		d.Only(h, "name", "format")
+		d.Token("name", h.GetName())
 		if f := h.GetFormat(); f != routev3.RetryPolicy_SECONDS && f != routev3.RetryPolicy_UNIX_TIMESTAMP {
-			d.at("format", func() { d.fail("%d is not known", f) })
+			d.At("format", func() { d.Fail("%d is not known", f) })
 		}
 		r.Headers = append(r.Headers, conf.ResetHeader{Name: h.GetName(), Unix: h.GetFormat() == routev3.RetryPolicy_UNIX_TIMESTAMP})
 	})

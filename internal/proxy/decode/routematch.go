@@ -8,11 +8,12 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/weftmesh/weft/internal/proxy/conf"
+	"github.com/weftmesh/weft/internal/proxy/decode/walk"
 )
 
 // routeMatch decodes the conditions of a route. variables are those of its path's template.
 func (d *decoder) routeMatch(m *routev3.RouteMatch) (out conf.Match, variables []string) {
-	d.only(m, "prefix", "path", "safe_regex", "path_separated_prefix", "path_match_policy", "case_sensitive", "runtime_fraction",
+	d.Only(m, "prefix", "path", "safe_regex", "path_separated_prefix", "path_match_policy", "case_sensitive", "runtime_fraction",
 		"headers", "query_parameters", "grpc", "tls_context")
 	out = conf.Match{CaseSensitive: !isFalse(m.GetCaseSensitive())}
 	variables = d.routePath(m, &out)
@@ -20,22 +21,22 @@ func (d *decoder) routeMatch(m *routev3.RouteMatch) (out conf.Match, variables [
 		out.Path.IgnoreCase, out.Path.Value = true, conf.Fold(out.Path.Value)
 	}
 	if m.GetGrpc() != nil {
-		d.at("grpc", func() { d.only(m.GetGrpc()) })
+		d.At("grpc", func() { d.Only(m.GetGrpc()) })
 		out.GRPC = true
 	}
-	d.at("tls_context", func() {
+	d.At("tls_context", func() {
 		c := m.GetTlsContext()
-		d.only(c, "presented", "validated")
+		d.Only(c, "presented", "validated")
 		out.Presented, out.Validated = wanted(c.GetPresented()), wanted(c.GetValidated())
 	})
-	out.Headers = d.headerMatches("headers", m.GetHeaders())
-	each(d, "query_parameters", m.GetQueryParameters(), func(q *routev3.QueryParameterMatcher) {
+	out.Headers = d.HeaderMatches("headers", m.GetHeaders())
+	walk.Each(d.Walk, "query_parameters", m.GetQueryParameters(), func(q *routev3.QueryParameterMatcher) {
 		out.Query = append(out.Query, d.queryMatch(q))
 	})
 	if f := m.GetRuntimeFraction(); f != nil {
-		out.Fraction = d.runtimeFraction("runtime_fraction", f)
+		out.Fraction = d.RuntimeFraction("runtime_fraction", f)
 		out.Never = out.Fraction == 0
-		if out.Fraction == million {
+		if out.Fraction == walk.Million {
 			out.Fraction = 0
 		}
 	}
@@ -60,38 +61,38 @@ func (d *decoder) routePath(m *routev3.RouteMatch, out *conf.Match) (variables [
 		out.Path = conf.StringMatch{Kind: conf.Exact, Value: p.Path}
 	case *routev3.RouteMatch_SafeRegex:
 		// case_sensitive says nothing of regular expressions, as in Envoy.
-		out.Path, out.CaseSensitive = d.pattern("safe_regex", p.SafeRegex, true), true
+		out.Path, out.CaseSensitive = d.Pattern("safe_regex", p.SafeRegex, true), true
 	case *routev3.RouteMatch_PathSeparatedPrefix:
 		out.Path, out.PathSeparatedPrefix = conf.StringMatch{Kind: conf.PrefixOf, Value: p.PathSeparatedPrefix}, true
 		if p.PathSeparatedPrefix == "" || strings.HasSuffix(p.PathSeparatedPrefix, "/") || strings.ContainsAny(p.PathSeparatedPrefix, "?#") {
-			d.at("path_separated_prefix", func() { d.fail("%q: may not be empty, end in a slash or have a query", p.PathSeparatedPrefix) })
+			d.At("path_separated_prefix", func() { d.Fail("%q: may not be empty, end in a slash or have a query", p.PathSeparatedPrefix) })
 		}
 	case *routev3.RouteMatch_PathMatchPolicy:
-		d.at("path_match_policy", func() {
+		d.At("path_match_policy", func() {
 			t := &templatev3.UriTemplateMatchConfig{}
-			d.only(p.PathMatchPolicy, "name", "typed_config")
-			if !d.typed(p.PathMatchPolicy.GetTypedConfig(), t) {
+			d.Only(p.PathMatchPolicy, "name", "typed_config")
+			if !d.Typed(p.PathMatchPolicy.GetTypedConfig(), t) {
 				return
 			}
-			d.only(t, "path_template")
+			d.Only(t, "path_template")
 			s, names := d.template(t.GetPathTemplate())
 			out.Path, out.Template, out.CaseSensitive, variables = *s, t.GetPathTemplate(), true, names
 		})
 	default:
-		d.fail("path_specifier: is required")
+		d.Fail("path_specifier: is required")
 	}
 	return variables
 }
 
 func (d *decoder) queryMatch(m *routev3.QueryParameterMatcher) conf.QueryMatch {
-	d.only(m, "name", "string_match", "present_match")
+	d.Only(m, "name", "string_match", "present_match")
 	out := conf.QueryMatch{Name: m.GetName()}
 	if out.Name == "" {
-		d.fail("name: is required")
+		d.Fail("name: is required")
 	}
 	switch s := m.GetQueryParameterMatchSpecifier().(type) {
 	case *routev3.QueryParameterMatcher_StringMatch:
-		out.Value = d.stringMatch("string_match", s.StringMatch)
+		out.Value = d.StringMatch("string_match", s.StringMatch)
 	case *routev3.QueryParameterMatcher_PresentMatch:
 		out.Absent = !s.PresentMatch
 	}

@@ -7,10 +7,11 @@ import (
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 
 	"github.com/weftmesh/weft/internal/proxy/conf"
+	"github.com/weftmesh/weft/internal/proxy/decode/walk"
 )
 
 func (d *decoder) routes(m *routev3.RouteConfiguration) *conf.RouteTable {
-	d.only(m, "name", "virtual_hosts", "request_headers_to_add", "request_headers_to_remove", "response_headers_to_add",
+	d.Only(m, "name", "virtual_hosts", "request_headers_to_add", "request_headers_to_remove", "response_headers_to_add",
 		"response_headers_to_remove", "ignore_port_in_host_matching", "typed_per_filter_config",
 		"request_mirror_policies", "most_specific_header_mutations_wins",
 		// Without effect: a cluster that is not there answers with 503 in any case; the rest is said of responses that are
@@ -22,10 +23,10 @@ func (d *decoder) routes(m *routev3.RouteConfiguration) *conf.RouteTable {
 	t.Response = d.headerChange("response_headers", m.GetResponseHeadersToAdd(), m.GetResponseHeadersToRemove())
 	outer := d.perFilter(m.GetTypedPerFilterConfig(), overrides{mirrors: d.mirrors(m.GetRequestMirrorPolicies(), nil)})
 	seen := map[string]bool{}
-	each(d, "virtual_hosts", m.GetVirtualHosts(), func(v *routev3.VirtualHost) {
+	walk.Each(d.Walk, "virtual_hosts", m.GetVirtualHosts(), func(v *routev3.VirtualHost) {
 		t.Hosts = append(t.Hosts, d.virtualHost(v, seen, outer))
 	})
-	if d.err == nil {
+	if _, err := d.Problem(); err == nil {
 		t.Seal()
 	}
 	return t
@@ -34,20 +35,20 @@ func (d *decoder) routes(m *routev3.RouteConfiguration) *conf.RouteTable {
 // virtualHost decodes one host; seen are the domains of those before it, because each may occur once in a table. outer is what
 // the table says.
 func (d *decoder) virtualHost(m *routev3.VirtualHost, seen map[string]bool, outer overrides) *conf.VirtualHost {
-	d.only(m, "name", "domains", "routes", "request_headers_to_add", "request_headers_to_remove", "response_headers_to_add",
+	d.Only(m, "name", "domains", "routes", "request_headers_to_add", "request_headers_to_remove", "response_headers_to_add",
 		"response_headers_to_remove", "typed_per_filter_config", "require_tls", "cors", "retry_policy", "hedge_policy", "request_mirror_policies",
 		"include_request_attempt_count", "include_attempt_count_in_response", "rate_limits",
 		// Without effect: what Envoy counts by path, what it keeps of bodies for retries, and facts for people.
 		"virtual_clusters", "per_request_buffer_limit_bytes", "metadata")
 	v := &conf.VirtualHost{Name: m.GetName(), AttemptCount: m.GetIncludeRequestAttemptCount(), AttemptCountBack: m.GetIncludeAttemptCountInResponse()}
 	if len(m.GetDomains()) == 0 {
-		d.fail("domains: at least one is required")
+		d.Fail("domains: at least one is required")
 	}
-	each(d, "domains", m.GetDomains(), func(name string) {
+	walk.Each(d.Walk, "domains", m.GetDomains(), func(name string) {
 		d.domain(name)
 		key := strings.ToLower(name)
 		if seen[key] {
-			d.fail("%q occurs twice in the table", name)
+			d.Fail("%q occurs twice in the table", name)
 		}
 		seen[key] = true
 		v.Domains = append(v.Domains, name)
@@ -56,15 +57,15 @@ func (d *decoder) virtualHost(m *routev3.VirtualHost, seen map[string]bool, oute
 	v.HeaderChange = d.headerChange("request_headers", m.GetRequestHeadersToAdd(), m.GetRequestHeadersToRemove())
 	v.Response = d.headerChange("response_headers", m.GetResponseHeadersToAdd(), m.GetResponseHeadersToRemove())
 	if v.Routes = d.requireTLS(m.GetRequireTls()); m.GetCors() != nil {
-		d.at("cors", func() { outer.cors = d.oldCORS(m.GetCors()) })
+		d.At("cors", func() { outer.cors = d.oldCORS(m.GetCors()) })
 	}
 	if m.GetRetryPolicy() != nil {
-		d.at("retry_policy", func() { outer.retry = d.retry(m.GetRetryPolicy()) })
+		d.At("retry_policy", func() { outer.retry = d.retry(m.GetRetryPolicy()) })
 	}
 	outer.hedge = d.hedge(m.GetHedgePolicy(), outer.hedge)
 	outer.mirrors = d.mirrors(m.GetRequestMirrorPolicies(), outer.mirrors)
 	outer = d.perFilter(m.GetTypedPerFilterConfig(), outer)
-	each(d, "routes", m.GetRoutes(), func(r *routev3.Route) { v.Routes = append(v.Routes, d.route(r, outer)) })
+	walk.Each(d.Walk, "routes", m.GetRoutes(), func(r *routev3.Route) { v.Routes = append(v.Routes, d.route(r, outer)) })
 	return v
 }
 
@@ -79,7 +80,7 @@ func (d *decoder) requireTLS(v routev3.VirtualHost_TlsRequirementType) []*conf.R
 		return []*conf.Route{{Name: "require_tls", Redirect: &conf.Redirect{Status: 301, Scheme: "https"},
 			Match: conf.Match{CaseSensitive: true, Headers: []conf.HeaderMatch{{Name: "x-forwarded-proto", Value: https, Invert: true, MissingAsEmpty: true}}}}}
 	}
-	d.at("require_tls", func() { d.fail("%d is not known", v) })
+	d.At("require_tls", func() { d.Fail("%d is not known", v) })
 	return nil
 }
 
@@ -91,32 +92,32 @@ func (d *decoder) domain(s string) {
 			inner = strings.TrimSuffix(s, "*")
 		}
 		if inner == "" || strings.Contains(inner, "*") {
-			d.fail("%q is not a domain", s)
+			d.Fail("%q is not a domain", s)
 		}
 	}
 }
 
 func (d *decoder) route(m *routev3.Route, outer overrides) *conf.Route {
-	d.only(m, "name", "match", "route", "redirect", "direct_response", "metadata", "decorator", "typed_per_filter_config",
+	d.Only(m, "name", "match", "route", "redirect", "direct_response", "metadata", "decorator", "typed_per_filter_config",
 		"request_headers_to_add", "request_headers_to_remove", "response_headers_to_add", "response_headers_to_remove",
 		"stat_prefix", "per_request_buffer_limit_bytes", "request_body_buffer_limit",
 		"tracing") // without effect: routes are counted by what they lead to, bodies are not collected, and the listener's sampling counts
-	istio := metadata(m.GetMetadata(), "istio")
+	istio := walk.Metadata(m.GetMetadata(), "istio")
 	r := &conf.Route{Name: m.GetName(), Object: istio("config"), Field: istio("field")}
 	var variables []string
-	d.at("match", func() { r.Match, variables = d.routeMatch(m.GetMatch()) })
+	d.At("match", func() { r.Match, variables = d.routeMatch(m.GetMatch()) })
 	switch a := m.GetAction().(type) {
 	case *routev3.Route_Route:
-		d.at("route", func() { r.Forward = d.forward(a.Route, &r.Match, variables, &outer) })
+		d.At("route", func() { r.Forward = d.forward(a.Route, &r.Match, variables, &outer) })
 	case *routev3.Route_Redirect:
-		d.at("redirect", func() { r.Redirect = d.redirect(a.Redirect) })
+		d.At("redirect", func() { r.Redirect = d.redirect(a.Redirect) })
 	case *routev3.Route_DirectResponse:
-		d.at("direct_response", func() { r.Direct = d.direct(a.DirectResponse) })
+		d.At("direct_response", func() { r.Direct = d.direct(a.DirectResponse) })
 	case nil:
-		d.fail("action: is required")
+		d.Fail("action: is required")
 	}
-	d.at("decorator", func() {
-		d.only(m.GetDecorator(), "operation", "propagate") // propagate: the operation is never taken from or given to peers
+	d.At("decorator", func() {
+		d.Only(m.GetDecorator(), "operation", "propagate") // propagate: the operation is never taken from or given to peers
 		r.Decorator = m.GetDecorator().GetOperation()
 	})
 	r.Request = d.headerChange("request_headers", m.GetRequestHeadersToAdd(), m.GetRequestHeadersToRemove())

@@ -12,32 +12,32 @@ import (
 
 // session decodes how a route keeps clients at their endpoints; nil where it does not.
 func (d *decoder) session(m *sessionv3.StatefulSessionPerRoute) *conf.Session {
-	d.only(m, "disabled", "stateful_session")
+	d.Only(m, "disabled", "stateful_session")
 	if m.GetDisabled() {
 		return nil
 	}
 	out := &conf.Session{}
-	d.at("stateful_session", func() {
+	d.At("stateful_session", func() {
 		s := m.GetStatefulSession()
-		d.only(s, "session_state", "strict", "stat_prefix") // the last: statistics
+		d.Only(s, "session_state", "strict", "stat_prefix") // the last: statistics
 		out.Strict = s.GetStrict()
-		d.at("session_state", func() {
-			d.only(s.GetSessionState(), "name", "typed_config")
+		d.At("session_state", func() {
+			d.Only(s.GetSessionState(), "name", "typed_config")
 			a := s.GetSessionState().GetTypedConfig()
-			d.typedConfig(a, func() {
+			d.TypedConfig(a, func() {
 				switch string(a.MessageName()) {
 				case "envoy.extensions.http.stateful_session.cookie.v3.CookieBasedSessionState":
-					if v := (&cookiev3.CookieBasedSessionState{}); d.typed(a, v) {
+					if v := (&cookiev3.CookieBasedSessionState{}); d.Typed(a, v) {
 						d.sessionCookie(v, out)
 					}
 				case "envoy.extensions.http.stateful_session.header.v3.HeaderBasedSessionState":
-					if v := (&headerv3.HeaderBasedSessionState{}); d.typed(a, v) {
-						d.only(v, "name")
-						d.token("name", v.GetName())
+					if v := (&headerv3.HeaderBasedSessionState{}); d.Typed(a, v) {
+						d.Only(v, "name")
+						d.Token("name", v.GetName())
 						out.Header = v.GetName()
 					}
 				default:
-					d.fail("session state of type %q is not supported", a.GetTypeUrl())
+					d.Fail("session state of type %q is not supported", a.GetTypeUrl())
 				}
 			})
 		})
@@ -46,14 +46,14 @@ func (d *decoder) session(m *sessionv3.StatefulSessionPerRoute) *conf.Session {
 }
 
 func (d *decoder) sessionCookie(m *cookiev3.CookieBasedSessionState, out *conf.Session) {
-	d.only(m, "cookie")
-	d.at("cookie", func() {
+	d.Only(m, "cookie")
+	d.At("cookie", func() {
 		c := m.GetCookie()
-		d.only(c, "name", "ttl", "path")
-		d.token("name", c.GetName())
+		d.Only(c, "name", "ttl", "path")
+		d.Token("name", c.GetName())
 		if out.Cookie, out.Path = c.GetName(), c.GetPath(); strings.ContainsAny(out.Path, ";\r\n") {
-			d.at("path", func() { d.fail("%q does not fit into a cookie", out.Path) })
+			d.At("path", func() { d.Fail("%q does not fit into a cookie", out.Path) })
 		}
-		out.TTL = d.duration("ttl", c.GetTtl())
+		out.TTL = d.Duration("ttl", c.GetTtl())
 	})
 }

@@ -9,6 +9,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/weftmesh/weft/internal/proxy/conf"
+	"github.com/weftmesh/weft/internal/proxy/decode/walk"
 )
 
 // template makes a condition of a URI template: "*" or "{name}" is one segment, "**" or "{name=**}" is any number of them, and
@@ -18,12 +19,12 @@ func (d *decoder) template(t string) (out *conf.StringMatch, names []string) {
 	out = &conf.StringMatch{}
 	p, names, err := templatePattern(t)
 	if err != nil {
-		d.at("path_template", func() { d.failed(err) })
+		d.At("path_template", func() { d.Failed(err) })
 		return out, nil
 	}
-	re, err := compileRegexp(p, true)
+	re, err := walk.CompileRegexp(p, true)
 	if err != nil {
-		d.failed(err)
+		d.Failed(err)
 	}
 	return &conf.StringMatch{Kind: conf.Regex, Value: t, Regexp: re}, names
 }

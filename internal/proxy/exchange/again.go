@@ -72,11 +72,12 @@ func (x *Exchange) wantsAgain(ok bool) bool {
 
 // outcome is how the attempt ended, as a policy sees it.
 func (x *Exchange) outcome(ok bool) retry.Attempt {
-	a := retry.Attempt{Unsent: x.unsent, GRPC: -1, Begun: x.call != nil && x.call.ResponseStarted()}
+	a := retry.Attempt{Unsent: x.unsent, GRPC: -1}
 	if ok {
 		a.Status, a.GRPC, a.Begun, a.Header = x.res.Status, x.grpcStatus(), true, &x.res.Header
 		a.Unsent, a.Unanswered = x.toldBy(UnsentHeader), x.toldBy(UnansweredHeader)
 	} else {
+		a.Begun = x.call != nil && x.call.ResponseStarted()
 		a.TimedOut = x.err.Kind == failure.UpstreamTimeout || x.err.Kind == failure.TryTimeout || x.err.Kind == failure.UpstreamStalled
 	}
 	return a

@@ -204,8 +204,11 @@ func (x *Exchange) meshMade() bool {
 
 // toldBy reports whether the response is that of a proxy of the mesh, known by mutual TLS, with one of the headers above.
 func (x *Exchange) toldBy(header string) bool {
+	if x.to.Raw.Source == nil {
+		return false
+	}
 	_, ok := x.res.Header.Get(header)
-	return ok && x.to.Raw.Source != nil
+	return ok
 }
 
 // undeliverable is for a response that cannot be written. If that is the response's own fault, another one can.

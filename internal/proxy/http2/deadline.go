@@ -2,6 +2,7 @@ package http2
 
 import (
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -9,6 +10,7 @@ import (
 // fires: most deadlines are replaced long before they pass, and so cost no timer operation.
 type deadline struct {
 	wake chan struct{} // set once, capacity 1
+	on   atomic.Bool   // at is not zero; written with mu held
 
 	mu    sync.Mutex
 	at    time.Time // zero: none
@@ -17,9 +19,13 @@ type deadline struct {
 }
 
 func (d *deadline) set(t time.Time) {
+	if t.IsZero() && !d.on.Load() {
+		return
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.at = t
+	d.on.Store(!t.IsZero())
 	if t.IsZero() || !d.armed.IsZero() && !t.Before(d.armed) {
 		return
 	}
@@ -53,12 +59,16 @@ func (d *deadline) stop() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.at, d.armed = time.Time{}, time.Time{}
+	d.on.Store(false)
 	if d.timer != nil {
 		d.timer.Stop()
 	}
 }
 
 func (d *deadline) passed() bool {
+	if !d.on.Load() {
+		return false
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return !d.at.IsZero() && !time.Now().Before(d.at)

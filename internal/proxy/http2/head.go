@@ -7,7 +7,7 @@ import (
 
 // What a field is to a head, found out once per table entry.
 const (
-	kindPlain = iota
+	kindPlain = iota // see message.Header.AddPlain
 	kindMethod
 	kindScheme
 	kindAuthority
@@ -18,6 +18,7 @@ const (
 	kindCookie
 	kindHost
 	kindExpect
+	kindHop // concerns the next connection too
 	kindBad // makes its message malformed
 )
 
@@ -43,6 +44,9 @@ func classify(name, value string) uint8 {
 		if value != "trailers" {
 			return kindBad
 		}
+		return kindHop
+	case "http2-settings":
+		return kindHop
 	case "content-length":
 		return kindLength
 	case "cookie":
@@ -90,11 +94,16 @@ type head struct {
 
 	size  int
 	large bool
+	used  bool   // it was decoded into since release
 	bad   string // why the message is malformed; empty if it is not
 }
 
 // release lets go of the strings and their memory.
 func (h *head) release() {
+	if !h.used {
+		h.fields.Reset()
+		return
+	}
 	if h.store != nil {
 		putBlock(h.store)
 		h.store = nil
@@ -112,10 +121,12 @@ func (h *head) has(kind int) bool { return h.seen&(1<<kind) != 0 }
 // decode fills h from a whole block. Its error is the connection's.
 func (h *head) decode(d *hpack.Decoder, blk []byte, o *Options) error {
 	h.release()
+	h.used = true
 	h.store = getBlock(hpack.StoreSize(len(blk)))
 	d.Begin(blk, h.store.b)
+	var f hpack.Field
 	for {
-		f, ok, err := d.Next()
+		ok, err := d.Next(&f)
 		if !ok {
 			if h.cookies > 1 && !h.large {
 				h.fields.Set("cookie", str(h.cookie))
@@ -128,11 +139,7 @@ func (h *head) decode(d *hpack.Decoder, blk []byte, o *Options) error {
 		}
 		if f.Tag == kindPlain {
 			h.seen |= 1
-			if f.Sensitive {
-				h.fields.AddSensitive(f.Name, f.Value)
-			} else {
-				h.fields.Add(f.Name, f.Value)
-			}
+			h.fields.AddPlain(f.Name, f.Value, f.Sensitive)
 			continue
 		}
 		h.special(&f)
@@ -158,6 +165,7 @@ func (h *head) special(f *hpack.Field) {
 		if h.crumb(f.Value) {
 			return
 		}
+	case kindHop:
 	default:
 		if h.seen&(1|1<<f.Tag) != 0 {
 			h.malformed("pseudo-header field repeated or after others")

@@ -57,8 +57,8 @@ func (s *ServerConn) worker(st *ServerStream) {
 	defer s.workers.Done()
 	for st != nil {
 		s.handle(st)
-		st.EndExchange()
 		s.mu.Lock()
+		st.finish()
 		st.recycle()
 		s.mu.Unlock()
 		st = <-s.work
@@ -323,9 +323,14 @@ func (s *ServerStream) head(status int, h *message.Header, w *fieldWriter, end b
 // EndExchange ends the life of the request's strings and the stream: a response that was not finished is reset, and so is the
 // rest of a request that nobody wanted (RFC 9113 section 8.1). The return of the handler does the same.
 func (s *ServerStream) EndExchange() {
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	s.finish()
+}
+
+// finish does it. mu is held, and may be given up meanwhile.
+func (s *ServerStream) finish() {
 	c := s.c
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	if s.ended {
 		return
 	}

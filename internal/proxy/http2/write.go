@@ -31,6 +31,10 @@ var nameClass = func() (t [256]uint8) {
 func fieldsCost(h *message.Header) (n int, ok bool) {
 	for i := range h.Len() {
 		f := h.At(i)
+		n += len(f.Name) + len(f.Value) + 12
+		if h.Plain(i) {
+			continue
+		}
 		if f.Name == "" || !validValue(f.Value) {
 			return 0, false
 		}
@@ -39,7 +43,6 @@ func fieldsCost(h *message.Header) (n int, ok bool) {
 				return 0, false
 			}
 		}
-		n += len(f.Name) + len(f.Value) + 12
 	}
 	return n, true
 }
@@ -57,27 +60,28 @@ type fieldWriter struct {
 func (w *fieldWriter) fields(b []byte, h *message.Header) []byte {
 	for i := range h.Len() {
 		f := h.At(i)
-		name := w.c.lowered(f.Name)
-		switch fieldRole(name) {
-		case ofConnection:
-			continue
-		case ofTE:
-			if !message.EqualFold(f.Value, "trailers") || w.trailer {
+		if !h.Plain(i) {
+			f.Name = w.c.lowered(f.Name)
+			switch fieldRole(f.Name) {
+			case ofConnection:
 				continue
-			}
-			b = w.c.enc.Field(b, name, "trailers")
-			continue
-		case ofLength:
-			if !w.keepLength {
-				b = w.length(b)
-				continue
+			case ofTE:
+				if !message.EqualFold(f.Value, "trailers") || w.trailer {
+					continue
+				}
+				f.Value = "trailers"
+			case ofLength:
+				if !w.keepLength {
+					b = w.length(b)
+					continue
+				}
 			}
 		}
 		if f.Sensitive {
-			b = w.c.enc.Sensitive(b, name, f.Value)
-			continue
+			b = w.c.enc.Sensitive(b, f.Name, f.Value)
+		} else {
+			b = w.c.enc.Field(b, f.Name, f.Value)
 		}
-		b = w.c.enc.Field(b, name, f.Value)
 	}
 	return w.length(b)
 }

@@ -219,6 +219,10 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	st, err := newStream(w, r)
 	if err != nil {
 		s.opt.Log.Debug("an HTTP/3 request is refused", "remote", e.conn.Remote, "error", err)
+		if errors.Is(err, errExpectation) {
+			w.WriteHeader(http.StatusExpectationFailed)
+			return
+		}
 		w.WriteHeader(http.StatusBadRequest)
 		return
 	}

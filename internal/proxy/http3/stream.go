@@ -75,8 +75,11 @@ func newStream(w http.ResponseWriter, r *http.Request) (*Stream, error) {
 		q.Method, q.Upgrade = http.MethodGet, askedProtocol(r)
 	case r.Method == http.MethodConnect:
 		q.Path, q.Absolute = "", true
-	case q.Path == "" || q.Path[0] != '/' && q.Path != "*":
+	case q.Path == "" || q.Path[0] != '/' && (q.Path != "*" || q.Method != http.MethodOptions):
 		return nil, fmt.Errorf("path %q", q.Path)
+	}
+	if !message.ValidAuthority(q.Authority) || !message.TargetChars.All(q.Path) {
+		return nil, fmt.Errorf("authority %q, path %q", q.Authority, q.Path) // the library looks less closely
 	}
 	for _, name := range slices.Sorted(maps.Keys(r.Header)) {
 		if name == "Host" {
@@ -86,14 +89,24 @@ func newStream(w http.ResponseWriter, r *http.Request) (*Stream, error) {
 			q.Header.Add(name, v)
 		}
 	}
-	if strings.EqualFold(r.Header.Get("Expect"), "100-continue") {
+	for _, v := range r.Header["Expect"] {
+		if !strings.EqualFold(v, "100-continue") {
+			return nil, errExpectation
+		}
 		q.ExpectContinue = true
 	}
 	if r.Method == http.MethodConnect {
 		return s, nil // what follows the head is no body
 	}
-	return s, s.frame()
+	err := s.frame()
+	if q.ExpectContinue && (q.Body == message.Body{} || q.Body == message.Body{Kind: message.Sized}) {
+		q.ExpectContinue = false // nobody waits: the next recipient must not be told so (RFC 9110 section 10.1.1)
+		q.Header.Del("Expect")
+	}
+	return s, err
 }
+
+var errExpectation = errors.New("unknown expectation")
 
 // frame finds out whether the request has a body. Without a declared length only a read can tell; it is made for methods whose
 // requests have none as a rule, and whose clients therefore end the stream with the head.

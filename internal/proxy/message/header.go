@@ -11,7 +11,8 @@ type Field struct {
 	// Sensitive fields came with the request that no recipient compress them together with others (RFC 7541 section 7.1.3).
 	Sensitive bool
 
-	line uint32 // length of the line that AddLine was told of, which begins with Name; 0 for none
+	plain bool   // see AddPlain
+	line  uint32 // length of the line that AddLine was told of, which begins with Name; 0 for none
 }
 
 // Header is the ordered list of a message's fields. Names compare without regard to ASCII case; order and case are kept
@@ -24,7 +25,7 @@ func (h *Header) Len() int { return len(h.fields) }
 // At gives field line i, 0 <= i < Len.
 func (h *Header) At(i int) Field {
 	f := h.fields[i]
-	f.line = 0 // fields are compared
+	f.plain, f.line = false, 0 // fields are compared
 	return f
 }
 
@@ -33,6 +34,9 @@ func (h *Header) Line(i int) string {
 	f := &h.fields[i]
 	return unsafe.String(unsafe.StringData(f.Name), f.line)
 }
+
+// Plain reports whether field i is as AddPlain has added it.
+func (h *Header) Plain(i int) bool { return h.fields[i].plain }
 
 // Name gives the name of field i.
 func (h *Header) Name(i int) string { return h.fields[i].Name }
@@ -80,6 +84,12 @@ func (h *Header) AddLine(line string, name, value string) {
 	h.fields = append(h.fields, Field{Name: name, Value: value, line: uint32(len(line))})
 }
 
+// AddPlain appends a field of which its reader knows what every writer asks: the name is a token in lower case, the value valid, and
+// both are the message's own and not its connection's.
+func (h *Header) AddPlain(name, value string, sensitive bool) {
+	h.fields = append(h.fields, Field{Name: name, Value: value, Sensitive: sensitive, plain: true})
+}
+
 // AddSensitive appends a field that must not be put into a compression table.
 func (h *Header) AddSensitive(name, value string) {
 	h.fields = append(h.fields, Field{Name: name, Value: value, Sensitive: true})
@@ -89,7 +99,8 @@ func (h *Header) AddSensitive(name, value string) {
 func (h *Header) Set(name, value string) {
 	for i := range h.fields {
 		if EqualFold(h.fields[i].Name, name) {
-			h.fields[i].Value, h.fields[i].line = value, 0
+			f := &h.fields[i]
+			f.Value, f.plain, f.line = value, false, 0
 			h.fields = append(h.fields[:i+1], deleteNamed(h.fields[i+1:], name)...)
 			return
 		}
@@ -114,8 +125,10 @@ func (h *Header) DelFunc(which func(name string) bool) {
 
 // Reset removes all fields and keeps the storage.
 func (h *Header) Reset() {
-	clear(h.fields)
-	h.fields = h.fields[:0]
+	if len(h.fields) > 0 {
+		clear(h.fields)
+		h.fields = h.fields[:0]
+	}
 }
 
 // CopyFrom makes h equal to src, reusing h's storage. The strings are shared.

@@ -14,10 +14,13 @@ func ServiceHost(name, namespace string, s model.Settings) string {
 	return name + "." + namespace + ".svc." + s.ClusterDomain
 }
 
+// HostName gives the form in which a host is known: in lower case, without a dot at the end.
+func HostName(host string) string { return strings.ToLower(strings.TrimSuffix(host, ".")) }
+
 // FullHost gives the canonical form of a host that an Istio object names: one without dots is a service of the object's own
 // namespace, anything else stands for itself.
 func (p *Part) FullHost(host string) string {
-	host = strings.ToLower(strings.TrimSuffix(host, "."))
+	host = HostName(host)
 	if host == "" || strings.ContainsAny(host, ".*:") {
 		return host
 	}

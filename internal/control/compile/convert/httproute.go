@@ -1,12 +1,14 @@
 package convert
 
 import (
+	"cmp"
 	"strconv"
 	"strings"
 
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/weftmesh/weft/internal/control/model"
+	"github.com/weftmesh/weft/internal/control/source"
 )
 
 // APIRoute is what a route of the Gateway API refers to, for the names to be looked up.
@@ -216,17 +218,29 @@ func (p *Part) apiBackend(b *gatewayv1.HTTPBackendRef, field string) model.Weigh
 }
 
 func (p *Part) apiRef(b gatewayv1.BackendObjectReference, field string) model.WeightedDestination {
-	if group, kind := OrEmpty(b.Group), OrEmpty(b.Kind); group != "" && group != "core" || kind != "" && kind != "Service" {
-		p.Warn("InvalidKind", field+".kind", "use a Service", "a %s (%s) cannot be a backend: %s", kind, group, p.Fate())
+	group, kind := OrEmpty(b.Group), cmp.Or(OrEmpty(b.Kind), "Service")
+	out := model.WeightedDestination{Host: ServiceHost(string(b.Name), NamespaceOr(b.Namespace, p.GetNamespace()), p.settings)}
+	switch {
+	case NamesHost(b):
+		out.Host = HostName(string(b.Name))
+		if b.Namespace != nil {
+			p.Err("ConflictingFields", field+".namespace", "leave it out", "a host is of no namespace")
+		}
+	case group != "" && group != "core" || kind != "Service":
+		p.Warn("InvalidKind", field+".kind", "use a Service, or a Hostname of "+source.GroupNetworking, "a %s (%s) cannot be a backend: %s", kind, group, p.Fate())
 		return model.WeightedDestination{Host: string(b.Name), Invalid: "InvalidKind"}
 	}
-	out := model.WeightedDestination{Host: ServiceHost(string(b.Name), NamespaceOr(b.Namespace, p.GetNamespace()), p.settings)}
 	if b.Port == nil {
-		p.Err("MissingField", field+".port", "", "a Service needs a port")
+		p.Err("MissingField", field+".port", "", "a %s needs a port", kind)
 		return out
 	}
 	out.Port = p.ValidPort(uint32(max(*b.Port, 0)), field+".port")
 	return out
+}
+
+// NamesHost reports whether a backend is named by its host, as Istio has it for what is outside of the cluster.
+func NamesHost(b gatewayv1.BackendObjectReference) bool {
+	return OrEmpty(b.Group) == source.GroupNetworking && OrEmpty(b.Kind) == "Hostname"
 }
 
 func (p *Part) apiTimeouts(t *gatewayv1.HTTPRouteTimeouts, field string, out *model.HTTPRoute) {

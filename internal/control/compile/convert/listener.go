@@ -153,7 +153,11 @@ func (p *Part) listenerTLS(l *APIListener) {
 	}
 	l.Server.TLS = &model.ServerTLS{Mode: model.TLSSimple}
 	p.listenerOptions(l)
-	if len(t.CertificateRefs) == 0 && l.Server.TLS.Mode != model.TLSIstioMutual {
+	switch {
+	case len(t.CertificateRefs) > 0 || l.Server.TLS.Mode == model.TLSIstioMutual || l.Refused:
+	case len(t.Options) > 0: // which may say where the certificate is from: the API lets it pass
+		p.refuseListener(l, UnsupportedValue, ".tls.certificateRefs", "", "a certificate is needed")
+	default:
 		p.Err("MissingField", field+".certificateRefs", "", "a certificate is needed")
 	}
 }

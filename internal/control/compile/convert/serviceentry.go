@@ -42,11 +42,14 @@ func (p *Part) serviceEntry(se *networking.ServiceEntry) {
 			p.Err("InvalidHost", field, "", `"*" alone is not allowed here`)
 			continue
 		}
-		host = strings.ToLower(strings.TrimSuffix(host, "."))
+		host = HostName(host)
 		p.entryResolution(spec, host, field)
 		s := &model.Service{Ref: p.Ref(), Host: host, Namespace: se.Namespace, Name: host, Addresses: addresses, Networks: networks,
 			External:   spec.Location == networkingapi.ServiceEntry_MESH_EXTERNAL,
 			Resolution: resolution, Ports: ports, Labels: se.Labels, ExportTo: visible, Created: p.Born, SANs: spec.SubjectAltNames}
+		if len(spec.Addresses) == 0 && allocates(se, s) {
+			s.Allocated = allocated(host)
+		}
 		s.Endpoints = p.namedEndpoints(spec, s)
 		p.Services = append(p.Services, s)
 	}
@@ -67,7 +70,7 @@ func (p *Part) indistinct(spec *networkingapi.ServiceEntry) {
 		case !opaque:
 		case len(spec.Hosts) > 1 && spec.Resolution != networkingapi.ServiceEntry_NONE:
 			p.Err("ConflictingFields", field, "write an entry for each host", "connections to port %d do not tell which of the hosts they are for", port.Number)
-		case len(spec.Addresses) == 0 && port.Protocol != "" && !selectsInMesh(spec):
+		case len(spec.Addresses) == 0 && port.Protocol != "" && !selectsInMesh(spec) && p.unallocated(spec):
 			p.Warn("MissingField", "spec.addresses", "give the addresses that clients connect to", "port %d is %s: without addresses connections are not told from others", port.Number, port.Protocol)
 		}
 	}
@@ -209,7 +212,7 @@ func (p *Part) entryResolution(spec *networkingapi.ServiceEntry, host, field str
 		}
 	case networkingapi.ServiceEntry_DNS, networkingapi.ServiceEntry_DNS_ROUND_ROBIN:
 		if wildcard && len(spec.Endpoints) == 0 {
-			p.Err("InvalidHost", field, "use resolution NONE, or give endpoints", "a wildcard cannot be looked up in DNS")
+			p.Err("InvalidHost", field, "use resolution DYNAMIC_DNS, which looks up the host that each request or TLS connection names, or NONE, or give endpoints", "a wildcard cannot be looked up in DNS")
 		}
 		if spec.Resolution == networkingapi.ServiceEntry_DNS_ROUND_ROBIN && len(spec.Endpoints) > 1 {
 			p.Err("InvalidValue", "spec.endpoints", "", "resolution DNS_ROUND_ROBIN takes one endpoint at most")

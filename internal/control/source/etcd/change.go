@@ -165,14 +165,23 @@ func (s *Store) commit(c change) error {
 		return s.client.Txn(ctx).If(unchanged...).Then(ops...).Else(newest...).Commit()
 	})
 	switch {
-	case errors.Is(err, rpctypes.ErrRequestTooLarge):
-		return fmt.Errorf("etcd: %w; apply the objects in several steps", err)
+	case errors.Is(err, rpctypes.ErrRequestTooLarge) || status.Code(err) == codes.ResourceExhausted:
+		return fmt.Errorf("etcd: %w: a change may have 1.5 MiB, if etcd is not told otherwise (--max-request-bytes), and this one has %d bytes; apply the objects in several steps, and split one that is larger",
+			err, size(c.ops))
 	case passing(err):
 		return fmt.Errorf("%w; it may have been made all the same", s.failed("change", s.options.Prefix, err))
 	case err != nil:
 		return s.failed("change", s.options.Prefix, err)
 	}
 	return s.published(ctx, c, answer)
+}
+
+// size of what operations write.
+func size(ops []clientv3.Op) (n int) {
+	for _, op := range ops {
+		n += len(op.KeyBytes()) + len(op.ValueBytes())
+	}
+	return n
 }
 
 // published waits until the view has what came of a change, and says whether that is the change.

@@ -25,7 +25,9 @@ import (
 
 func open(t *testing.T, o Options) *Store {
 	t.Helper()
-	o.Check, o.Log = compile.Check, slog.New(slog.DiscardHandler)
+	if o.Check = compile.Check; o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
 	s, err := Open(o)
 	if err != nil {
 		t.Fatal(err)
@@ -105,6 +107,57 @@ func TestServerRestarts(t *testing.T) {
 	server.Up(t)
 	p.Put(t, "b", "1")
 	l.Await(t, "a=1 b=1")
+}
+
+// levels gives the levels of a log's records.
+type levels chan slog.Level
+
+func (l levels) Enabled(context.Context, slog.Level) bool      { return true }
+func (l levels) WithAttrs([]slog.Attr) slog.Handler            { return l }
+func (l levels) WithGroup(string) slog.Handler                 { return l }
+func (l levels) Handle(_ context.Context, r slog.Record) error { l <- r.Level; return nil }
+
+// TestServerStandsStill: a server that does not answer is told, long before its connection is given up, and so is that it answers again.
+func TestServerStandsStill(t *testing.T) {
+	server := etcdtest.Start(t)
+	log := make(levels, 100)
+	s := open(t, Options{Endpoints: []string{server.Endpoint}, Log: slog.New(log)})
+	set := source.NewSet(source.Layers{Applied: s}, nil)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- set.Run(ctx) }() // ends with cancel
+	<-set.Ready()
+	start := time.Now()
+	server.Pause(t)
+	if level := <-log; level != slog.LevelWarn || time.Since(start) > 2*(askEvery+silentAfter) {
+		t.Errorf("after %v: %v", time.Since(start), level)
+	}
+	server.Resume(t)
+	for level := range log {
+		if level == slog.LevelInfo {
+			break
+		}
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
+// TestTooLarge: a change that etcd does not take changes nothing, and the error says what is allowed.
+func TestTooLarge(t *testing.T) {
+	server := etcdtest.Start(t)
+	s := open(t, Options{Endpoints: []string{server.Endpoint}})
+	for _, n := range []int{1_600_000, 3_000_000} { // more than the server takes, and more than its client sends
+		text := strings.ReplaceAll(rule, "NAME", "a") + "# " + strings.Repeat("x", n) + "\n"
+		if _, err := s.Put(decode(t, text), 0); err == nil || !strings.Contains(err.Error(), "1.5 MiB") {
+			t.Errorf("%d bytes: %v", n, err)
+		}
+	}
+	there, err := server.Client.Get(t.Context(), DefaultPrefix, clientv3.WithPrefix())
+	if err != nil || there.Count != 0 {
+		t.Errorf("%d keys are there (%v)", there.Count, err)
+	}
 }
 
 // TestHandWritten: what others write is checked; refused, it leaves in force what was good, and says where it is.

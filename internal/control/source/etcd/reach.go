@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/connectivity"
@@ -20,22 +21,46 @@ func dialing() []grpc.DialOption {
 	return []grpc.DialOption{grpc.WithConnectParams(grpc.ConnectParams{Backoff: pauses, MinConnectTimeout: lastPause})}
 }
 
-// tellAway logs when etcd cannot be reached any more, and when it can again, until the context ends: a watch outlasts that in silence.
+// How often etcd is asked whether it answers, and how long it may take before that is said.
+const (
+	askEvery    = 3 * time.Second
+	silentAfter = 3 * time.Second
+)
+
+// tellAway logs when etcd cannot be reached any more or does not answer, and when it does again, until the context ends: a watch outlasts
+// that in silence.
 func (s *Store) tellAway(ctx context.Context) {
 	conn, away := s.client.ActiveConnection(), false
-	for state := conn.GetState(); ; state = conn.GetState() {
+	for ctx.Err() == nil {
+		state := conn.GetState()
+		problem := ""
 		switch {
-		case state == connectivity.TransientFailure && !away:
+		case state == connectivity.TransientFailure:
+			problem = "etcd cannot be reached; "
+		case !s.answers(ctx):
+			problem = "etcd does not answer; "
+		}
+		switch {
+		case ctx.Err() != nil:
+		case problem != "" && !away:
 			away = true
-			s.log.Warn("etcd cannot be reached; "+s.intake.Meanwhile(), "endpoints", s.options.Endpoints)
-		case state == connectivity.Ready && away:
+			s.log.Warn(problem+s.intake.Meanwhile(), "endpoints", s.options.Endpoints)
+		case problem == "" && away:
 			away = false
-			s.log.Info("etcd is reached again")
+			s.log.Info("etcd answers again")
 		}
-		if !conn.WaitForStateChange(ctx, state) {
-			return
-		}
+		pause, cancel := context.WithTimeout(ctx, askEvery)
+		conn.WaitForStateChange(pause, state)
+		cancel()
 	}
+}
+
+// answers asks for something small.
+func (s *Store) answers(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, silentAfter)
+	defer cancel()
+	_, err := s.client.Get(ctx, s.options.Prefix+appliedPart, clientv3.WithKeysOnly())
+	return !passing(err)
 }
 
 // reasonTime bounds how long each endpoint is asked why it does not answer.

@@ -149,6 +149,18 @@ func (w *writer) write(ctx context.Context, ops []clientv3.Op) error {
 	return w.Store.await(ctx, answer.Header.Revision) // the next look at what is there sees it
 }
 
+// Status gives the status that is kept of an object; nil when there is none.
+func (s *Store) Status(o *source.Object) status.Status {
+	s.mu.Lock()
+	text := s.view.statuses[o.Key()]
+	s.mu.Unlock()
+	kept := status.Of(o.Kind.New())
+	if text == "" || kept == nil || json.Unmarshal([]byte(text), kept) != nil {
+		return nil
+	}
+	return kept
+}
+
 func (s *Store) statusAt(k source.Key) string { return s.options.Prefix + statusesPart + path(k) }
 
 // asWritten gives objects as they stand in etcd rather than as they are in force, those among them that are in etcd, the statuses that

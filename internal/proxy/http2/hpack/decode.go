@@ -37,33 +37,33 @@ func (d *Decoder) Begin(block, store []byte) {
 }
 
 // Next gives the next field, or false at the end of the block or at an error.
-func (d *Decoder) Next() (f Field, ok bool, err error) {
+func (d *Decoder) Next(f *Field) (ok bool, err error) {
 	for len(d.in) > 0 {
 		b := d.in[0]
 		switch {
 		case b >= 0x80:
 			d.updates = 0
-			f, err = d.indexed()
-			return f, err == nil, err
+			err = d.indexed(f)
+			return err == nil, err
 		case b >= 0x40:
 			d.updates = 0
-			if f, err = d.literal(6); err != nil {
-				return f, false, err
+			if err = d.literal(f, 6); err != nil {
+				return false, err
 			}
-			d.table.add(f)
-			return f, true, nil
+			d.table.add(f, b != 0x40)
+			return true, nil
 		case b >= 0x20:
 			if err := d.resize(); err != nil {
-				return f, false, err
+				return false, err
 			}
 		default:
 			d.updates = 0
-			f, err = d.literal(4)
+			err = d.literal(f, 4)
 			f.Sensitive = b >= 0x10
-			return f, err == nil, err
+			return err == nil, err
 		}
 	}
-	return f, false, nil
+	return false, nil
 }
 
 func (d *Decoder) resize() error {
@@ -79,51 +79,53 @@ func (d *Decoder) resize() error {
 	return nil
 }
 
-func (d *Decoder) indexed() (Field, error) {
+func (d *Decoder) indexed(f *Field) error {
 	i := int(d.in[0] & 0x7f)
 	if i < 0x7f {
 		d.in = d.in[1:]
 	} else {
 		var err error
 		if i, err = d.integer(7); err != nil {
-			return Field{}, err
+			return err
 		}
 	}
 	if i <= staticLen {
 		if i == 0 {
-			return Field{}, ErrIndex
+			return ErrIndex
 		}
 		s := &static[i]
-		return Field{Name: s.name, Value: s.value, Tag: d.tags.static[i]}, nil
+		*f = Field{Name: s.name, Value: s.value, Tag: d.tags.static[i]}
+		return nil
 	}
 	if i -= staticLen; i > d.table.n {
-		return Field{}, ErrIndex
+		return ErrIndex
 	}
-	return *d.table.at(i), nil
+	*f = *d.table.at(i)
+	return nil
 }
 
-func (d *Decoder) literal(prefix uint) (f Field, err error) {
+func (d *Decoder) literal(f *Field, prefix uint) error {
 	i, err := d.integer(prefix)
 	if err != nil {
-		return f, err
+		return err
 	}
 	switch {
 	case i == 0:
 		if f.Name, err = d.text(); err != nil {
-			return f, err
+			return err
 		}
 	case i <= staticLen:
 		f.Name = static[i].name
 	case i-staticLen <= d.table.n:
 		f.Name = d.table.at(i - staticLen).Name
 	default:
-		return f, ErrIndex
+		return ErrIndex
 	}
 	if f.Value, err = d.text(); err != nil {
-		return f, err
+		return err
 	}
-	f.Tag = d.tags.of(f.Name, f.Value)
-	return f, nil
+	f.Tag, f.Sensitive = d.tags.of(f.Name, f.Value), false
+	return nil
 }
 
 // maxInteger is far beyond any size or index that can be meant.

@@ -108,7 +108,12 @@ func (e *Encoder) Field(b []byte, name, value string) []byte {
 	if len(value) > maxIndexed || len(name) > maxIndexed {
 		return e.literal(b, 0, 4, index, name, value)
 	}
-	h := maphash.String(e.seed, value)*31 ^ maphash.String(e.seed, name)
+	h := maphash.String(e.seed, value) * 31
+	if index != 0 {
+		h ^= uint64(index) << 32
+	} else {
+		h ^= maphash.String(e.seed, name)
+	}
 	if e.slots == nil {
 		e.slots, e.ring = make([]slot, encoderSlots), make([]entry, encoderRing)
 	}

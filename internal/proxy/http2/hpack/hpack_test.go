@@ -15,7 +15,8 @@ var noTags = NewTags(func(string, string) uint8 { return 0 })
 func decodeAll(d *Decoder, block []byte) (fs []Field, err error) {
 	d.Begin(block, make([]byte, 0, StoreSize(len(block))))
 	for {
-		f, ok, err := d.Next()
+		var f Field
+		ok, err := d.Next(&f)
 		if !ok {
 			return fs, err
 		}
@@ -253,6 +254,7 @@ func TestSteadyHeadsAllocateNothing(t *testing.T) {
 	e, d := NewEncoder(), NewDecoder(4096, noTags)
 	head := []pair{{":authority", "reviews:9080"}, {"user-agent", "curl"}, {"x-request-id", "unique"}, {"accept", "*/*"}}
 	block, store := make([]byte, 0, 500), make([]byte, 0, 1000)
+	var f Field
 	round := func() {
 		b := e.Begin(block)
 		for _, f := range head {
@@ -260,7 +262,7 @@ func TestSteadyHeadsAllocateNothing(t *testing.T) {
 		}
 		d.Begin(b, store)
 		for n := 0; ; n++ {
-			if _, ok, err := d.Next(); err != nil || !ok && n != len(head) {
+			if ok, err := d.Next(&f); err != nil || !ok && n != len(head) {
 				t.Fatal(n, err)
 			} else if !ok {
 				return
@@ -284,10 +286,11 @@ func BenchmarkDecode(b *testing.B) {
 		decodeAll(d, block)
 	}
 	b.ReportAllocs()
+	var f Field
 	for b.Loop() {
 		d.Begin(block, store)
 		for {
-			if _, ok, _ := d.Next(); !ok {
+			if ok, _ := d.Next(&f); !ok {
 				break
 			}
 		}

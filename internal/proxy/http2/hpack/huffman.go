@@ -1,5 +1,7 @@
 package hpack
 
+import "encoding/binary"
+
 // The code of RFC 7541 appendix B is canonical: codes of one length are consecutive, in the order of their symbols, and follow
 // those of the next shorter length. So the lengths say it all.
 var codeLengths = [257]uint8{
@@ -94,27 +96,35 @@ func appendDecoded(b, in []byte) ([]byte, bool) {
 	var acc uint64 // the next bits, from the left
 	n := 0         // how many of them are there
 	for {
-		for n <= 56 && len(in) > 0 {
-			acc |= uint64(in[0]) << (56 - n)
-			in = in[1:]
-			n += 8
-		}
-		e := code.fast[acc>>(64-fastLen)]
-		sym, length := int(e>>4), int(e&15)
-		if length == 0 {
-			if n < fastLen && paddingOnly(acc, n) {
-				return b, true
-			}
-			if sym, length = slowSymbol(acc >> 32); sym > 255 {
-				return b, false
+		if n <= 32 && len(in) >= 4 {
+			acc |= uint64(binary.BigEndian.Uint32(in)) << (32 - n)
+			in = in[4:]
+			n += 32
+		} else {
+			for n <= 56 && len(in) > 0 {
+				acc |= uint64(in[0]) << (56 - n)
+				in = in[1:]
+				n += 8
 			}
 		}
-		if length > n {
-			return b, paddingOnly(acc, n)
+		for n >= longest || len(in) == 0 {
+			e := code.fast[acc>>(64-fastLen)]
+			sym, length := int(e>>4), int(e&15)
+			if length == 0 {
+				if n < fastLen && paddingOnly(acc, n) {
+					return b, true
+				}
+				if sym, length = slowSymbol(acc >> 32); sym > 255 {
+					return b, false
+				}
+			}
+			if length > n {
+				return b, paddingOnly(acc, n)
+			}
+			b = append(b, byte(sym))
+			acc <<= length
+			n -= length
 		}
-		b = append(b, byte(sym))
-		acc <<= length
-		n -= length
 	}
 }
 

@@ -81,20 +81,24 @@ func (t *table) evict(room int) {
 	}
 }
 
-// add copies the field into the table. One larger than the table empties it (section 4.4). The field's strings may be those of
-// an entry that has to go.
-func (t *table) add(f Field) {
+// add copies the field into the table. One larger than the table empties it (section 4.4). known says that its name is one of a
+// table's, which live on where their entry has to go.
+func (t *table) add(f *Field, known bool) {
 	size := Size(f.Name, f.Value)
 	if size > t.max {
 		t.evict(size)
 		return
 	}
-	f.Name, f.Value = t.keep(f.Name), t.keep(f.Value)
+	name := f.Name
+	if !known {
+		name = t.keep(name)
+	}
+	value := t.keep(f.Value)
 	t.evict(size)
 	if t.n == len(t.ring) {
 		t.grow()
 	}
-	t.ring[(t.first+t.n)&(len(t.ring)-1)] = f
+	t.ring[(t.first+t.n)&(len(t.ring)-1)] = Field{Name: name, Value: value, Tag: f.Tag}
 	t.n++
 	t.size += size
 }

@@ -103,3 +103,16 @@ func freeAddress(t *testing.T) string {
 	defer l.Close()
 	return l.Addr().String()
 }
+
+// Pause has the server stand still, and Resume go on: its connections stay open, and nothing is answered.
+func (s *Server) Pause(t *testing.T) { s.signal(t, syscall.SIGSTOP) }
+
+// Resume ends Pause.
+func (s *Server) Resume(t *testing.T) { s.signal(t, syscall.SIGCONT) }
+
+func (s *Server) signal(t *testing.T, sig syscall.Signal) {
+	t.Helper()
+	if err := s.cmd.Process.Signal(sig); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -1,17 +1,14 @@
-package source
+package document
 
 import (
-	"encoding/json"
-	"maps"
-	"slices"
 	"strconv"
 	"strings"
 
 	"gopkg.in/yaml.v3"
 )
 
-// join appends a key to a field path: `a.b`, or `a["b.c"]` where the key is not a plain word.
-func join(path, key string) string {
+// Join appends a key to a field path: `a.b`, or `a["b.c"]` where the key is not a plain word.
+func Join(path, key string) string {
 	if !plainKey(key) {
 		return path + "[" + strconv.Quote(key) + "]"
 	}
@@ -63,16 +60,16 @@ func steps(path string) []any {
 	return out
 }
 
-// locate finds the node where a path is written: the key of a field, the entry of a list, or the nearest ancestor of what is not
+// Locate finds the node where a path is written: the key of a field, the entry of a list, or the nearest ancestor of what is not
 // written.
-func locate(root *yaml.Node, path string) *yaml.Node {
+func Locate(root *yaml.Node, path string) *yaml.Node {
 	if n := along(root, steps(path)); n != nil {
 		return n
 	}
 	return root
 }
 
-// along goes along a path as locate does; nil when not even its first step is written. It looks into documents that stand in a literal
+// along goes along a path as Locate does; nil when not even its first step is written. It looks into documents that stand in a literal
 // block.
 func along(root *yaml.Node, path []any) (at *yaml.Node) {
 	n := root
@@ -91,7 +88,7 @@ func along(root *yaml.Node, path []any) (at *yaml.Node) {
 			if n == nil {
 				return at
 			}
-			k, v := entry(n, step)
+			k, v := Entry(n, step)
 			if k == nil {
 				return at
 			}
@@ -101,7 +98,8 @@ func along(root *yaml.Node, path []any) (at *yaml.Node) {
 	return at
 }
 
-func entry(n *yaml.Node, key string) (k, v *yaml.Node) {
+// Entry gives a key of a mapping, and its value; nil when there is none.
+func Entry(n *yaml.Node, key string) (k, v *yaml.Node) {
 	if n.Kind != yaml.MappingNode {
 		return nil, nil
 	}
@@ -113,17 +111,13 @@ func entry(n *yaml.Node, key string) (k, v *yaml.Node) {
 	return nil, nil
 }
 
-// field gives the value of a key; an empty node when there is none.
-func field(n *yaml.Node, key string) *yaml.Node {
-	if _, v := entry(n, key); v != nil {
+// Field gives the value of a key; an empty node when there is none.
+func Field(n *yaml.Node, key string) *yaml.Node {
+	if _, v := Entry(n, key); v != nil {
 		return v
 	}
 	return &yaml.Node{Line: n.Line, Column: n.Column}
 }
-
-func keys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
-
-func jsonBytes(v any) ([]byte, error) { return json.Marshal(v) }
 
 // didYouMean gives a hint for a misspelt name: the nearest of the known ones, if it is near.
 func didYouMean(name string, known []string) string {

@@ -1,4 +1,4 @@
-package decode
+package clusters
 
 import (
 	"net/netip"
@@ -8,6 +8,7 @@ import (
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 
 	"github.com/weftmesh/weft/internal/proxy/conf"
+	"github.com/weftmesh/weft/internal/proxy/decode/walk"
 	"github.com/weftmesh/weft/internal/wire"
 )
 
@@ -19,18 +20,24 @@ const (
 	namesToo      addressing = true
 )
 
+// Endpoints decodes the endpoints of a cluster. They must be addresses.
+func Endpoints(w *walk.Walk, m *endpointv3.ClusterLoadAssignment) *conf.Assignment {
+	d := &decoder{w}
+	return d.assignment(m, addressesOnly)
+}
+
 func (d *decoder) assignment(m *endpointv3.ClusterLoadAssignment, names addressing) *conf.Assignment {
-	d.only(m, "cluster_name", "endpoints", "policy")
+	d.Only(m, "cluster_name", "endpoints", "policy")
 	a := &conf.Assignment{Name: m.GetClusterName()}
-	d.at("policy", func() {
-		d.only(m.GetPolicy(), "overprovisioning_factor")
+	d.At("policy", func() {
+		d.Only(m.GetPolicy(), "overprovisioning_factor")
 		if f := m.GetPolicy().GetOverprovisioningFactor(); f != nil {
 			if a.Overprovisioning = f.GetValue(); a.Overprovisioning < 100 {
-				d.at("overprovisioning_factor", func() { d.fail("%d is less than 100", a.Overprovisioning) })
+				d.At("overprovisioning_factor", func() { d.Fail("%d is less than 100", a.Overprovisioning) })
 			}
 		}
 	})
-	each(d, "endpoints", m.GetEndpoints(), func(l *endpointv3.LocalityLbEndpoints) {
+	walk.Each(d.Walk, "endpoints", m.GetEndpoints(), func(l *endpointv3.LocalityLbEndpoints) {
 		loc := d.locality(l, names)
 		a.Localities = append(a.Localities, loc)
 		a.Total += len(loc.Endpoints)
@@ -42,38 +49,38 @@ func (d *decoder) assignment(m *endpointv3.ClusterLoadAssignment, names addressi
 const maxPriority = 128
 
 func (d *decoder) locality(m *endpointv3.LocalityLbEndpoints, names addressing) conf.Locality {
-	d.only(m, "locality", "lb_endpoints", "load_balancing_weight", "priority", "metadata") // metadata is for people
-	d.only(m.GetLocality(), "region", "zone", "sub_zone")
+	d.Only(m, "locality", "lb_endpoints", "load_balancing_weight", "priority", "metadata") // metadata is for people
+	d.Only(m.GetLocality(), "region", "zone", "sub_zone")
 	l := conf.Locality{
 		Region: m.GetLocality().GetRegion(), Zone: m.GetLocality().GetZone(), SubZone: m.GetLocality().GetSubZone(),
 		Priority: m.GetPriority(), Weight: m.GetLoadBalancingWeight().GetValue(),
 	}
 	if l.Priority > maxPriority {
-		d.at("priority", func() { d.fail("%d is more than %d", l.Priority, maxPriority) })
+		d.At("priority", func() { d.Fail("%d is more than %d", l.Priority, maxPriority) })
 	}
-	each(d, "lb_endpoints", m.GetLbEndpoints(), func(e *endpointv3.LbEndpoint) { l.Endpoints = append(l.Endpoints, d.endpoint(e, names)) })
+	walk.Each(d.Walk, "lb_endpoints", m.GetLbEndpoints(), func(e *endpointv3.LbEndpoint) { l.Endpoints = append(l.Endpoints, d.endpoint(e, names)) })
 	return l
 }
 
 func (d *decoder) endpoint(m *endpointv3.LbEndpoint, names addressing) *conf.Endpoint {
-	d.only(m, "endpoint", "health_status", "metadata", "load_balancing_weight")
+	d.Only(m, "endpoint", "health_status", "metadata", "load_balancing_weight")
 	e := &conf.Endpoint{Weight: max(m.GetLoadBalancingWeight().GetValue(), 1)}
-	d.at("endpoint", func() {
-		d.only(m.GetEndpoint(), "address", "hostname") // hostname is for health checks
-		d.at("address", func() {
+	d.At("endpoint", func() {
+		d.Only(m.GetEndpoint(), "address", "hostname") // hostname is for health checks
+		d.At("address", func() {
 			if pipe := m.GetEndpoint().GetAddress().GetPipe(); pipe != nil {
 				if e.Address = d.pipe(pipe); names == namesToo {
-					d.fail("pipe: does not go with names that are resolved")
+					d.Fail("pipe: does not go with names that are resolved")
 				}
 				return
 			}
-			e.Address, e.Port = d.socket(m.GetEndpoint().GetAddress())
+			e.Address, e.Port = d.Socket(m.GetEndpoint().GetAddress())
 			a, err := netip.ParseAddr(e.Address)
 			switch {
 			case err == nil:
 				e.Addr = netip.AddrPortFrom(a, e.Port)
 			case names == addressesOnly:
-				d.failed(err)
+				d.Failed(err)
 			}
 		})
 	})
@@ -84,7 +91,7 @@ func (d *decoder) endpoint(m *endpointv3.LbEndpoint, names addressing) *conf.End
 		e.Draining = true
 	case corev3.HealthStatus_UNHEALTHY, corev3.HealthStatus_TIMEOUT:
 	default:
-		d.at("health_status", func() { d.fail("%d is not known", s) })
+		d.At("health_status", func() { d.Fail("%d is not known", s) })
 	}
 	endpointFacts(m.GetMetadata(), e)
 	return e
@@ -92,10 +99,10 @@ func (d *decoder) endpoint(m *endpointv3.LbEndpoint, names addressing) *conf.End
 
 // pipe gives the address of a unix socket.
 func (d *decoder) pipe(m *corev3.Pipe) string {
-	d.at("pipe", func() {
-		d.only(m, "path", "mode") // the mode is for who listens
+	d.At("pipe", func() {
+		d.Only(m, "path", "mode") // the mode is for who listens
 		if p := m.GetPath(); len(p) < 2 || p[0] != '/' && p[0] != '@' || strings.ContainsAny(p, "\x00\r\n") {
-			d.at("path", func() { d.fail("%q is no absolute path", p) })
+			d.At("path", func() { d.Fail("%q is no absolute path", p) })
 		}
 	})
 	return wire.UnixPrefix + m.GetPath()
@@ -103,13 +110,13 @@ func (d *decoder) pipe(m *corev3.Pipe) string {
 
 // endpointFacts reads what metrics and transports need to know of the endpoint's workload.
 func endpointFacts(m *corev3.Metadata, e *conf.Endpoint) {
-	e.TLSMode = metadata(m, "envoy.transport_socket_match")("tlsMode")
-	parts := strings.Split(metadata(m, "istio")("workload"), ";")
+	e.TLSMode = walk.Metadata(m, "envoy.transport_socket_match")("tlsMode")
+	parts := strings.Split(walk.Metadata(m, "istio")("workload"), ";")
 	for i, to := range []*string{&e.Workload, &e.WorkloadNamespace, &e.CanonicalService, &e.Revision} {
 		if i < len(parts) {
 			*to = parts[i]
 		}
 	}
-	weft := metadata(m, "weft")
+	weft := walk.Metadata(m, "weft")
 	e.Instance, e.App, e.Version, e.ServiceAccount = weft("instance"), weft("app"), weft("version"), weft("serviceAccount")
 }

@@ -1,4 +1,6 @@
-package source
+// Package document reads the text of objects: it cuts files into documents, parses YAML and JSON into the same nodes, compares these
+// with the Go or protobuf type that they must fit, and remembers where each value stands. It knows no kind of object.
+package document
 
 import (
 	"bytes"
@@ -24,15 +26,15 @@ const (
 	maxAliased  = 100_000 // nodes that aliases may add to a document
 )
 
-// document is the text of one YAML document, and its first line in the file.
-type document struct {
-	text []byte
-	line int
+// Document is the text of one YAML document, and its first line in the file.
+type Document struct {
+	Text []byte
+	Line int
 }
 
-// splitDocuments cuts a file at its document markers, so that a syntax error in one document leaves the others alone. A line that
+// Split cuts a file at its document markers, so that a syntax error in one document leaves the others alone. A line that
 // starts with "---" is a marker wherever it stands, inside block scalars too (YAML 1.2, section 9.1.2).
-func splitDocuments(file string, data []byte) ([]document, *model.Finding) {
+func Split(file string, data []byte) ([]Document, *model.Finding) {
 	if len(data) > MaxFileSize {
 		return nil, &model.Finding{Severity: model.Error, Code: "FileTooLarge", File: file,
 			Message: fmt.Sprintf("%d bytes are more than the limit of %d", len(data), MaxFileSize), Hint: "split the file"}
@@ -41,7 +43,7 @@ func splitDocuments(file string, data []byte) ([]document, *model.Finding) {
 	if !utf8.Valid(data) {
 		return nil, &model.Finding{Severity: model.Error, Code: "NotText", File: file, Message: "the file is not UTF-8 text"}
 	}
-	var docs []document
+	var docs []Document
 	start, startLine, line := 0, 1, 1
 	for at := 0; at < len(data); line++ {
 		end := len(data)
@@ -49,12 +51,12 @@ func splitDocuments(file string, data []byte) ([]document, *model.Finding) {
 			end = at + i + 1
 		}
 		if at > start && isMarker(data[at:end]) {
-			docs = append(docs, document{data[start:at], startLine})
+			docs = append(docs, Document{data[start:at], startLine})
 			start, startLine = at, line
 		}
 		at = end
 	}
-	return append(docs, document{data[start:], startLine}), nil
+	return append(docs, Document{data[start:], startLine}), nil
 }
 
 func isMarker(line []byte) bool {
@@ -62,9 +64,9 @@ func isMarker(line []byte) bool {
 	return ok && (len(rest) == 0 || rest[0] == ' ' || rest[0] == '\t' || rest[0] == '\r' || rest[0] == '\n')
 }
 
-// parse gives the roots in a text: none when it is empty, several only for JSON values in a row. Lines count from the start of
+// Parse gives the roots in a text: none when it is empty, several only for JSON values in a row. Lines count from the start of
 // the file, aliases and merge keys are resolved, keys of mappings are unique strings.
-func parse(file string, text []byte, line int) ([]*yaml.Node, *model.Finding) {
+func Parse(file string, text []byte, line int) ([]*yaml.Node, *model.Finding) {
 	fail := func(code, message string, line int) *model.Finding {
 		return &model.Finding{Severity: model.Error, Code: code, File: file, Line: line, Message: message}
 	}
@@ -371,8 +373,8 @@ func noEOF(err error) error {
 
 func isNull(n *yaml.Node) bool { return n.Kind == yaml.ScalarNode && n.ShortTag() == "!!null" }
 
-// fromLine gives a text from its nth line on, counted from 0.
-func fromLine(text []byte, n int) []byte {
+// FromLine gives a text from its nth line on, counted from 0.
+func FromLine(text []byte, n int) []byte {
 	for ; n > 0; n-- {
 		i := bytes.IndexByte(text, '\n')
 		if i < 0 {

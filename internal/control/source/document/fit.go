@@ -1,12 +1,14 @@
-package source
+package document
 
 import (
 	"encoding"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -19,23 +21,27 @@ import (
 // maxFindings bounds what is said about one document.
 const maxFindings = 20
 
-// walker compares a document with the type it must fit, and builds the JSON value that the type's own decoder takes. The typed
+// Walker compares a document with the type it must fit, and builds the JSON value that the type's own decoder takes. The typed
 // decoders ignore what they do not know and cannot name lines; the walk does both.
-type walker struct {
-	file     string
-	ref      model.Ref
-	findings []model.Finding
+type Walker struct {
+	File     string
+	Ref      model.Ref
+	Findings []model.Finding // an error each
 }
 
-func (w *walker) add(n *yaml.Node, code, path, message, hint string) {
-	if len(w.findings) < maxFindings {
-		w.findings = append(w.findings, model.Finding{Severity: model.Error, Code: code, Object: w.ref, File: w.file,
+// Add says what is wrong with a node, unless enough has been said.
+func (w *Walker) Add(n *yaml.Node, code, path, message, hint string) {
+	if len(w.Findings) < maxFindings {
+		w.Findings = append(w.Findings, model.Finding{Severity: model.Error, Code: code, Object: w.Ref, File: w.File,
 			Line: n.Line, Field: path, Message: message, Hint: hint})
 	}
 }
 
-// object walks a whole document.
-func (w *walker) object(root *yaml.Node, into Kube) any {
+// Full reports whether there may be more to say than was kept.
+func (w *Walker) Full() bool { return len(w.Findings) == maxFindings }
+
+// Object walks a whole document, which must fit what a pointer points to, and gives its JSON value.
+func (w *Walker) Object(root *yaml.Node, into any) any {
 	return w.value(root, reflect.TypeOf(into).Elem(), "")
 }
 
@@ -46,7 +52,7 @@ var (
 )
 
 // value walks a node that must fit a Go type.
-func (w *walker) value(n *yaml.Node, t reflect.Type, path string) any {
+func (w *Walker) value(n *yaml.Node, t reflect.Type, path string) any {
 	if isNull(n) {
 		return nil
 	}
@@ -55,7 +61,7 @@ func (w *walker) value(n *yaml.Node, t reflect.Type, path string) any {
 	}
 	ptr := reflect.PointerTo(t)
 	if ptr.Implements(protoMessage) {
-		return w.message(n, reflect.New(t).Interface().(proto.Message).ProtoReflect().Descriptor(), path)
+		return w.Message(n, reflect.New(t).Interface().(proto.Message).ProtoReflect().Descriptor(), path)
 	}
 	if ptr.Implements(jsonUnmarshaler) || ptr.Implements(textUnmarshaler) {
 		return w.leaf(n, t, path)
@@ -85,7 +91,7 @@ func (w *walker) value(n *yaml.Node, t reflect.Type, path string) any {
 	}
 }
 
-func (w *walker) structure(n *yaml.Node, t reflect.Type, path string) any {
+func (w *Walker) structure(n *yaml.Node, t reflect.Type, path string) any {
 	fields := map[string]reflect.Type{}
 	jsonFields(t, fields)
 	return w.fields(n, path, func(name string) func(*yaml.Node, string) any {
@@ -94,7 +100,7 @@ func (w *walker) structure(n *yaml.Node, t reflect.Type, path string) any {
 			return nil
 		}
 		return func(v *yaml.Node, path string) any { return w.value(v, ft, path) }
-	}, func() []string { return keys(fields) })
+	}, func() []string { return slices.Sorted(maps.Keys(fields)) })
 }
 
 // jsonFields collects the JSON names of a struct, embedded ones included.
@@ -113,7 +119,7 @@ func jsonFields(t reflect.Type, into map[string]reflect.Type) {
 }
 
 // fields walks a mapping whose keys are known: lookup gives the walk for a field, or nil when there is no such field.
-func (w *walker) fields(n *yaml.Node, path string, lookup func(string) func(*yaml.Node, string) any, names func() []string) any {
+func (w *Walker) fields(n *yaml.Node, path string, lookup func(string) func(*yaml.Node, string) any, names func() []string) any {
 	if n.Kind != yaml.MappingNode {
 		w.wrongType(n, path, "an object")
 		return nil
@@ -121,10 +127,10 @@ func (w *walker) fields(n *yaml.Node, path string, lookup func(string) func(*yam
 	out := make(map[string]any, len(n.Content)/2)
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		k, v := n.Content[i], n.Content[i+1]
-		at := join(path, k.Value)
+		at := Join(path, k.Value)
 		walk := lookup(k.Value)
 		if walk == nil {
-			w.add(k, "UnknownField", at, fmt.Sprintf("there is no field %q here", k.Value), didYouMean(k.Value, names()))
+			w.Add(k, "UnknownField", at, fmt.Sprintf("there is no field %q here", k.Value), didYouMean(k.Value, names()))
 			continue
 		}
 		if isNull(v) {
@@ -136,7 +142,7 @@ func (w *walker) fields(n *yaml.Node, path string, lookup func(string) func(*yam
 }
 
 // mapping walks a mapping with free keys.
-func (w *walker) mapping(n *yaml.Node, path string, walk func(*yaml.Node, string) any) any {
+func (w *Walker) mapping(n *yaml.Node, path string, walk func(*yaml.Node, string) any) any {
 	if n.Kind != yaml.MappingNode {
 		w.wrongType(n, path, "an object")
 		return nil
@@ -144,12 +150,12 @@ func (w *walker) mapping(n *yaml.Node, path string, walk func(*yaml.Node, string
 	out := make(map[string]any, len(n.Content)/2)
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		k := n.Content[i]
-		out[k.Value] = walk(n.Content[i+1], join(path, k.Value))
+		out[k.Value] = walk(n.Content[i+1], Join(path, k.Value))
 	}
 	return out
 }
 
-func (w *walker) sequence(n *yaml.Node, path string, walk func(*yaml.Node, string) any) any {
+func (w *Walker) sequence(n *yaml.Node, path string, walk func(*yaml.Node, string) any) any {
 	if n.Kind != yaml.SequenceNode {
 		w.wrongType(n, path, "a list")
 		return nil
@@ -158,7 +164,7 @@ func (w *walker) sequence(n *yaml.Node, path string, walk func(*yaml.Node, strin
 	for i, v := range n.Content {
 		at := path + "[" + strconv.Itoa(i) + "]"
 		if isNull(v) {
-			w.add(v, "WrongType", at, "an entry of the list is empty", "")
+			w.Add(v, "WrongType", at, "an entry of the list is empty", "")
 			continue
 		}
 		out[i] = walk(v, at)
@@ -167,20 +173,20 @@ func (w *walker) sequence(n *yaml.Node, path string, walk func(*yaml.Node, strin
 }
 
 // leaf hands a value to the type's own decoder.
-func (w *walker) leaf(n *yaml.Node, t reflect.Type, path string) any {
+func (w *Walker) leaf(n *yaml.Node, t reflect.Type, path string) any {
 	v := w.free(n, path)
 	data, err := json.Marshal(v)
 	if err == nil {
 		err = json.Unmarshal(data, reflect.New(t).Interface())
 	}
 	if err != nil {
-		w.add(n, "InvalidValue", path, fmt.Sprintf("%s is not a %s: %v", describe(n), strings.ToLower(t.Name()), err), "")
+		w.Add(n, "InvalidValue", path, fmt.Sprintf("%s is not a %s: %v", Describe(n), strings.ToLower(t.Name()), err), "")
 	}
 	return v
 }
 
 // free takes anything.
-func (w *walker) free(n *yaml.Node, path string) any {
+func (w *Walker) free(n *yaml.Node, path string) any {
 	switch {
 	case isNull(n):
 		return nil
@@ -204,13 +210,13 @@ func (w *walker) free(n *yaml.Node, path string) any {
 	return n.Value
 }
 
-func (w *walker) str(n *yaml.Node, path string) any {
+func (w *Walker) str(n *yaml.Node, path string) any {
 	if n.Kind == yaml.ScalarNode {
 		switch n.ShortTag() {
 		case "!!str", "!!timestamp":
 			return n.Value
 		case "!!int", "!!float", "!!bool":
-			w.add(n, "WrongType", path, "want a string, got "+describe(n), fmt.Sprintf("write %q, in quotes", n.Value))
+			w.Add(n, "WrongType", path, "want a string, got "+Describe(n), fmt.Sprintf("write %q, in quotes", n.Value))
 			return nil
 		}
 	}
@@ -218,20 +224,20 @@ func (w *walker) str(n *yaml.Node, path string) any {
 	return nil
 }
 
-func (w *walker) bytes(n *yaml.Node, path string) any {
+func (w *Walker) bytes(n *yaml.Node, path string) any {
 	s, ok := w.str(n, path).(string)
 	if !ok {
 		return nil
 	}
 	s = strings.NewReplacer("\n", "", "\r", "", " ", "").Replace(s)
 	if _, err := base64.StdEncoding.DecodeString(s); err != nil {
-		w.add(n, "InvalidValue", path, "not valid base64: "+err.Error(), "")
+		w.Add(n, "InvalidValue", path, "not valid base64: "+err.Error(), "")
 		return nil
 	}
 	return s
 }
 
-func (w *walker) boolean(n *yaml.Node, path string) any {
+func (w *Walker) boolean(n *yaml.Node, path string) any {
 	var b bool
 	// The parser takes yes, no, on and off too, as Kubernetes' own does.
 	if n.Kind != yaml.ScalarNode || n.Style&(yaml.DoubleQuotedStyle|yaml.SingleQuotedStyle) != 0 || n.Decode(&b) != nil {
@@ -241,7 +247,7 @@ func (w *walker) boolean(n *yaml.Node, path string) any {
 	return b
 }
 
-func (w *walker) integer(n *yaml.Node, path string, low, high int64) any {
+func (w *Walker) integer(n *yaml.Node, path string, low, high int64) any {
 	var i int64
 	switch {
 	case n.Kind != yaml.ScalarNode || n.ShortTag() != "!!int":
@@ -252,11 +258,11 @@ func (w *walker) integer(n *yaml.Node, path string, low, high int64) any {
 		w.wrongType(n, path, "a whole number")
 		return nil
 	case n.Decode(&i) != nil:
-		w.add(n, "InvalidValue", path, fmt.Sprintf("%s is too large", n.Value), "")
+		w.Add(n, "InvalidValue", path, fmt.Sprintf("%s is too large", n.Value), "")
 		return nil
 	}
 	if i < low || i > high {
-		w.add(n, "InvalidValue", path, fmt.Sprintf("%d is not between %d and %d", i, low, high), "")
+		w.Add(n, "InvalidValue", path, fmt.Sprintf("%d is not between %d and %d", i, low, high), "")
 		return nil
 	}
 	return i
@@ -271,25 +277,25 @@ func wholeFloat(n *yaml.Node) (int64, bool) {
 	return int64(f), true
 }
 
-func (w *walker) number(n *yaml.Node, path string) any {
+func (w *Walker) number(n *yaml.Node, path string) any {
 	var f float64
 	if n.Kind != yaml.ScalarNode || n.ShortTag() != "!!int" && n.ShortTag() != "!!float" || n.Decode(&f) != nil {
 		w.wrongType(n, path, "a number")
 		return nil
 	}
 	if math.IsNaN(f) || math.IsInf(f, 0) {
-		w.add(n, "InvalidValue", path, "want a finite number", "")
+		w.Add(n, "InvalidValue", path, "want a finite number", "")
 		return nil
 	}
 	return f
 }
 
-func (w *walker) wrongType(n *yaml.Node, path, want string) {
-	w.add(n, "WrongType", path, "want "+want+", got "+describe(n), "")
+func (w *Walker) wrongType(n *yaml.Node, path, want string) {
+	w.Add(n, "WrongType", path, "want "+want+", got "+Describe(n), "")
 }
 
-// describe names a value for messages.
-func describe(n *yaml.Node) string {
+// Describe names a value for messages.
+func Describe(n *yaml.Node) string {
 	switch n.Kind {
 	case yaml.MappingNode:
 		return "an object"

@@ -1,4 +1,5 @@
-package decode
+// Package transport decodes transport sockets: TLS, QUIC, and what goes before them.
+package transport
 
 import (
 	"crypto/sha256"
@@ -16,6 +17,7 @@ import (
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 
 	"github.com/weftmesh/weft/internal/proxy/conf"
+	"github.com/weftmesh/weft/internal/proxy/decode/walk"
 	"github.com/weftmesh/weft/internal/wire"
 )
 
@@ -26,31 +28,62 @@ const (
 )
 
 const (
-	downstreamTLS = "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext"
-	upstreamTLS   = "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"
-	rawBuffer     = "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer"
+	downstreamTLS  = "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext"
+	upstreamTLS    = "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"
+	downstreamQUIC = "envoy.extensions.transport_sockets.quic.v3.QuicDownstreamTransport"
+	rawBuffer      = "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer"
 
 	proxyProtocolSocket = "envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport"
 )
 
+// decoder decodes one transport socket.
+type decoder struct{ *walk.Walk }
+
+// Downstream decodes the transport socket of a filter chain: nil for plaintext.
+func Downstream(w *walk.Walk, m *corev3.TransportSocket) *conf.DownstreamTLS {
+	d := &decoder{w}
+	return d.downstreamSocket(m)
+}
+
+// Upstream decodes what an upstream connection begins with: a header of the PROXY protocol, TLS, or both.
+func Upstream(w *walk.Walk, m *corev3.TransportSocket, t *conf.TransportMatch) {
+	d := &decoder{w}
+	d.transportSocket(m, t)
+}
+
 // downstreamSocket gives nil for plaintext.
 func (d *decoder) downstreamSocket(m *corev3.TransportSocket) (t *conf.DownstreamTLS) {
-	d.only(m, "name", "typed_config")
+	d.Only(m, "name", "typed_config")
 	a := m.GetTypedConfig()
-	d.typedConfig(a, func() {
+	d.TypedConfig(a, func() {
 		switch string(a.MessageName()) {
 		case rawBuffer:
 		case downstreamTLS:
-			if v := (&tlsv3.DownstreamTlsContext{}); d.typed(a, v) {
+			if v := (&tlsv3.DownstreamTlsContext{}); d.Typed(a, v) {
 				t = d.downstream(v)
 			}
 		case downstreamQUIC:
-			if v := (&quicv3.QuicDownstreamTransport{}); d.typed(a, v) {
+			if v := (&quicv3.QuicDownstreamTransport{}); d.Typed(a, v) {
 				t = d.quicSocket(v)
 			}
 		default:
-			d.fail("transport socket of type %q is not supported", a.GetTypeUrl())
+			d.Fail("transport socket of type %q is not supported", a.GetTypeUrl())
 		}
+	})
+	return t
+}
+
+func (d *decoder) quicSocket(m *quicv3.QuicDownstreamTransport) (t *conf.DownstreamTLS) {
+	d.Only(m, "downstream_tls_context", "enable_early_data")
+	if m.GetEnableEarlyData().GetValue() {
+		d.At("enable_early_data", func() { d.Fail("is not supported: early data can be replayed") })
+	}
+	d.At("downstream_tls_context", func() {
+		if m.GetDownstreamTlsContext() == nil {
+			d.Failed(walk.ErrRequired)
+			return
+		}
+		t = d.downstream(m.GetDownstreamTlsContext())
 	})
 	return t
 }
@@ -71,7 +104,7 @@ type common struct {
 }
 
 func (d *decoder) downstream(m *tlsv3.DownstreamTlsContext) *conf.DownstreamTLS {
-	d.only(m, "common_tls_context", "require_client_certificate",
+	d.Only(m, "common_tls_context", "require_client_certificate",
 		"disable_stateless_session_resumption", "disable_stateful_session_resumption") // sessions are not resumed in any case
 	c := d.common(m.GetCommonTlsContext())
 	t := &conf.DownstreamTLS{
@@ -82,45 +115,44 @@ func (d *decoder) downstream(m *tlsv3.DownstreamTlsContext) *conf.DownstreamTLS 
 	}
 	switch {
 	case c.workload == (len(c.certificates) > 0):
-		d.fail("common_tls_context: needs either the workload's certificate or certificates of its own")
+		d.Fail("common_tls_context: needs either the workload's certificate or certificates of its own")
 	case c.workload && t.RequireClient && !c.meshRoots:
-		d.fail("common_tls_context: clients of the mesh are verified by %s", meshRoots)
+		d.Fail("common_tls_context: clients of the mesh are verified by %s", meshRoots)
 	case !c.workload && t.RequireClient && len(c.ca) == 0:
-		d.fail("common_tls_context: trusted_ca is required to verify clients")
+		d.Fail("common_tls_context: trusted_ca is required to verify clients")
 	case c.pins() && (c.workload || len(c.ca) == 0):
-		d.fail("common_tls_context: verify_certificate_hash and verify_certificate_spki need trusted_ca beside them")
+		d.Fail("common_tls_context: verify_certificate_hash and verify_certificate_spki need trusted_ca beside them")
 	case c.workload && len(c.sans) > 0 || c.anyPeer && !t.AnyClient || c.systemRoots:
-		d.fail("common_tls_context: this way of verifying clients is not supported")
+		d.Fail("common_tls_context: this way of verifying clients is not supported")
 	}
 	t.MinVersion, t.MaxVersion, t.CipherSuites = d.params(c.params)
 	return t
 }
 
-// transportSocket decodes what an upstream connection begins with: a header of the PROXY protocol, TLS, or both.
 func (d *decoder) transportSocket(m *corev3.TransportSocket, t *conf.TransportMatch) {
 	a := m.GetTypedConfig()
 	if string(a.MessageName()) != proxyProtocolSocket {
 		t.TLS = d.upstreamSocket(m)
 		return
 	}
-	d.only(m, "name", "typed_config")
-	d.typedConfig(a, func() {
+	d.Only(m, "name", "typed_config")
+	d.TypedConfig(a, func() {
 		v := &proxysocketv3.ProxyProtocolUpstreamTransport{}
-		if !d.typed(a, v) {
+		if !d.Typed(a, v) {
 			return
 		}
-		d.only(v, "config", "transport_socket",
+		d.Only(v, "config", "transport_socket",
 			"allow_unspecified_address", "tlv_as_pool_key") // without effect: unknown addresses are told as such, connections are not shared
-		d.at("config", func() {
-			d.only(v.GetConfig(), "version")
+		d.At("config", func() {
+			d.Only(v.GetConfig(), "version")
 			t.ProxyProtocol = 1
 			if v.GetConfig().GetVersion() == corev3.ProxyProtocolConfig_V2 {
 				t.ProxyProtocol = 2
 			}
 		})
-		d.at("transport_socket", func() {
+		d.At("transport_socket", func() {
 			if v.GetTransportSocket() == nil {
-				d.failed(errRequired)
+				d.Failed(walk.ErrRequired)
 				return
 			}
 			t.TLS = d.upstreamSocket(v.GetTransportSocket())
@@ -130,24 +162,24 @@ func (d *decoder) transportSocket(m *corev3.TransportSocket, t *conf.TransportMa
 
 // upstreamSocket gives nil for plaintext.
 func (d *decoder) upstreamSocket(m *corev3.TransportSocket) (t *conf.UpstreamTLS) {
-	d.only(m, "name", "typed_config")
+	d.Only(m, "name", "typed_config")
 	a := m.GetTypedConfig()
-	d.typedConfig(a, func() {
+	d.TypedConfig(a, func() {
 		switch string(a.MessageName()) {
 		case rawBuffer:
 		case upstreamTLS:
-			if v := (&tlsv3.UpstreamTlsContext{}); d.typed(a, v) {
+			if v := (&tlsv3.UpstreamTlsContext{}); d.Typed(a, v) {
 				t = d.upstream(v)
 			}
 		default:
-			d.fail("transport socket of type %q is not supported", a.GetTypeUrl())
+			d.Fail("transport socket of type %q is not supported", a.GetTypeUrl())
 		}
 	})
 	return t
 }
 
 func (d *decoder) upstream(m *tlsv3.UpstreamTlsContext) *conf.UpstreamTLS {
-	d.only(m, "common_tls_context", "sni")
+	d.Only(m, "common_tls_context", "sni")
 	c := d.common(m.GetCommonTlsContext())
 	t := &conf.UpstreamTLS{Workload: c.workload, SNI: m.GetSni(), ALPN: c.alpn, SANs: c.sans, CA: c.ca, CRL: c.crl, SkipVerify: c.anyPeer}
 	if len(c.certificates) > 0 {
@@ -155,42 +187,42 @@ func (d *decoder) upstream(m *tlsv3.UpstreamTlsContext) *conf.UpstreamTLS {
 	}
 	switch {
 	case len(c.certificates) > 1:
-		d.fail("common_tls_context: more than one certificate is not supported")
+		d.Fail("common_tls_context: more than one certificate is not supported")
 	case c.workload != c.meshRoots:
-		d.fail("common_tls_context: the workload's certificate goes with %s", meshRoots)
+		d.Fail("common_tls_context: the workload's certificate goes with %s", meshRoots)
 	case !c.workload && !c.verifies:
-		d.fail("common_tls_context: says nothing about the server's certificate")
+		d.Fail("common_tls_context: says nothing about the server's certificate")
 	case c.workload && c.anyPeer:
-		d.fail("common_tls_context: peers of the mesh are always verified")
+		d.Fail("common_tls_context: peers of the mesh are always verified")
 	case c.pins():
-		d.fail("common_tls_context: verify_certificate_hash and verify_certificate_spki are not supported towards upstreams")
+		d.Fail("common_tls_context: verify_certificate_hash and verify_certificate_spki are not supported towards upstreams")
 	}
 	if p := c.params; p != nil {
-		d.at("common_tls_context.tls_params", func() { d.fail("is not supported towards upstreams") })
+		d.At("common_tls_context.tls_params", func() { d.Fail("is not supported towards upstreams") })
 	}
 	return t
 }
 
 func (d *decoder) common(m *tlsv3.CommonTlsContext) (c common) {
-	d.at("common_tls_context", func() {
-		d.only(m, "tls_params", "tls_certificates", "tls_certificate_provider_instance", "validation_context",
+	d.At("common_tls_context", func() {
+		d.Only(m, "tls_params", "tls_certificates", "tls_certificate_provider_instance", "validation_context",
 			"combined_validation_context", "alpn_protocols")
 		c.alpn, c.params = m.GetAlpnProtocols(), m.GetTlsParams()
 		if p := m.GetTlsCertificateProviderInstance(); p != nil {
 			c.workload = d.provider("tls_certificate_provider_instance", p, workloadCertificate)
 		}
-		each(d, "tls_certificates", m.GetTlsCertificates(), func(t *tlsv3.TlsCertificate) {
+		walk.Each(d.Walk, "tls_certificates", m.GetTlsCertificates(), func(t *tlsv3.TlsCertificate) {
 			c.certificates = append(c.certificates, d.keyPair(t))
 		})
 		switch v := m.GetValidationContextType().(type) {
 		case *tlsv3.CommonTlsContext_ValidationContext:
-			d.at("validation_context", func() { d.validation(v.ValidationContext, &c) })
+			d.At("validation_context", func() { d.validation(v.ValidationContext, &c) })
 		case *tlsv3.CommonTlsContext_CombinedValidationContext:
-			d.at("combined_validation_context", func() { d.combined(v.CombinedValidationContext, &c) })
+			d.At("combined_validation_context", func() { d.combined(v.CombinedValidationContext, &c) })
 		}
-		each(d, "alpn_protocols", c.alpn, func(p string) {
+		walk.Each(d.Walk, "alpn_protocols", c.alpn, func(p string) {
 			if p == "" || len(p) > 255 {
-				d.fail("%q is not a protocol", p)
+				d.Fail("%q is not a protocol", p)
 			}
 		})
 	})
@@ -198,10 +230,10 @@ func (d *decoder) common(m *tlsv3.CommonTlsContext) (c common) {
 }
 
 func (d *decoder) provider(field string, m *tlsv3.CertificateProviderPluginInstance, want string) bool {
-	d.at(field, func() {
-		d.only(m, "instance_name", "certificate_name") // the name within the instance is for instances that hold several
+	d.At(field, func() {
+		d.Only(m, "instance_name", "certificate_name") // the name within the instance is for instances that hold several
 		if m.GetInstanceName() != want {
-			d.at("instance_name", func() { d.fail("%q is not known here, only %q is", m.GetInstanceName(), want) })
+			d.At("instance_name", func() { d.Fail("%q is not known here, only %q is", m.GetInstanceName(), want) })
 		}
 	})
 	return true
@@ -209,19 +241,19 @@ func (d *decoder) provider(field string, m *tlsv3.CertificateProviderPluginInsta
 
 // combined reads a default validation context with the roots beside it.
 func (d *decoder) combined(m *tlsv3.CommonTlsContext_CombinedCertificateValidationContext, c *common) {
-	d.only(m, "default_validation_context", "validation_context_certificate_provider_instance")
-	d.at("default_validation_context", func() { d.validation(m.GetDefaultValidationContext(), c) })
+	d.Only(m, "default_validation_context", "validation_context_certificate_provider_instance")
+	d.At("default_validation_context", func() { d.validation(m.GetDefaultValidationContext(), c) })
 	if p := m.GetValidationContextCertificateProviderInstance(); p != nil {
-		d.only(p, "instance_name", "certificate_name")
+		d.Only(p, "instance_name", "certificate_name")
 		if p.GetInstanceName() != meshRoots {
-			d.fail("validation_context_certificate_provider_instance: %q is not known here", p.GetInstanceName())
+			d.Fail("validation_context_certificate_provider_instance: %q is not known here", p.GetInstanceName())
 		}
 		c.meshRoots = true
 	}
 }
 
 func (d *decoder) validation(m *tlsv3.CertificateValidationContext, c *common) {
-	d.only(m, "trusted_ca", "ca_certificate_provider_instance", "system_root_certs", "match_typed_subject_alt_names",
+	d.Only(m, "trusted_ca", "ca_certificate_provider_instance", "system_root_certs", "match_typed_subject_alt_names",
 		"match_subject_alt_names", "trust_chain_verification", "crl",
 		"verify_certificate_hash", "verify_certificate_spki")
 	c.verifies = true
@@ -230,12 +262,12 @@ func (d *decoder) validation(m *tlsv3.CertificateValidationContext, c *common) {
 	}
 	c.systemRoots = m.GetSystemRootCerts() != nil
 	if m.GetTrustedCa() != nil {
-		if c.ca = d.bytes("trusted_ca", m.GetTrustedCa()); !x509.NewCertPool().AppendCertsFromPEM(c.ca) {
-			d.at("trusted_ca", func() { d.fail("holds no certificate in PEM") })
+		if c.ca = d.Bytes("trusted_ca", m.GetTrustedCa()); !x509.NewCertPool().AppendCertsFromPEM(c.ca) {
+			d.At("trusted_ca", func() { d.Fail("holds no certificate in PEM") })
 		}
 	}
 	if m.GetCrl() != nil {
-		d.at("crl", func() { c.crl = d.revocations(m.GetCrl(), c.ca) })
+		d.At("crl", func() { c.crl = d.revocations(m.GetCrl(), c.ca) })
 	}
 	c.anyPeer = m.GetTrustChainVerification() == tlsv3.CertificateValidationContext_ACCEPT_UNTRUSTED
 	kinds := 0
@@ -245,18 +277,18 @@ func (d *decoder) validation(m *tlsv3.CertificateValidationContext, c *common) {
 		}
 	}
 	if kinds != 1 {
-		d.fail("wants one kind of roots, has %d", kinds)
+		d.Fail("wants one kind of roots, has %d", kinds)
 	}
-	each(d, "match_typed_subject_alt_names", m.GetMatchTypedSubjectAltNames(), func(s *tlsv3.SubjectAltNameMatcher) {
-		d.only(s, "san_type", "matcher")
+	walk.Each(d.Walk, "match_typed_subject_alt_names", m.GetMatchTypedSubjectAltNames(), func(s *tlsv3.SubjectAltNameMatcher) {
+		d.Only(s, "san_type", "matcher")
 		if t := s.GetSanType(); t != tlsv3.SubjectAltNameMatcher_URI && t != tlsv3.SubjectAltNameMatcher_DNS {
-			d.at("san_type", func() { d.fail("%s is not supported", t) })
+			d.At("san_type", func() { d.Fail("%s is not supported", t) })
 		}
-		c.sans = append(c.sans, d.stringMatch("matcher", s.GetMatcher()))
+		c.sans = append(c.sans, d.StringMatch("matcher", s.GetMatcher()))
 	})
 	d.hashes(m, c)
-	each(d, "match_subject_alt_names", m.GetMatchSubjectAltNames(), func(s *matcherv3.StringMatcher) {
-		d.at("", func() { c.sans = append(c.sans, d.stringMatch("matcher", s)) })
+	walk.Each(d.Walk, "match_subject_alt_names", m.GetMatchSubjectAltNames(), func(s *matcherv3.StringMatcher) {
+		d.At("", func() { c.sans = append(c.sans, d.StringMatch("matcher", s)) })
 	})
 }
 
@@ -266,16 +298,16 @@ func (c *common) pins() bool { return len(c.certificates256)+len(c.keys256) > 0 
 func (d *decoder) hashes(m *tlsv3.CertificateValidationContext, c *common) {
 	pin := func(to *[][sha256.Size]byte, b []byte, err error) {
 		if err != nil || len(b) != sha256.Size {
-			d.fail("is no SHA-256")
+			d.Fail("is no SHA-256")
 			return
 		}
 		*to = append(*to, [sha256.Size]byte(b))
 	}
-	each(d, "verify_certificate_hash", m.GetVerifyCertificateHash(), func(h string) {
+	walk.Each(d.Walk, "verify_certificate_hash", m.GetVerifyCertificateHash(), func(h string) {
 		b, err := hex.DecodeString(strings.ReplaceAll(h, ":", ""))
 		pin(&c.certificates256, b, err)
 	})
-	each(d, "verify_certificate_spki", m.GetVerifyCertificateSpki(), func(h string) {
+	walk.Each(d.Walk, "verify_certificate_spki", m.GetVerifyCertificateSpki(), func(h string) {
 		b, err := base64.StdEncoding.DecodeString(h)
 		pin(&c.keys256, b, err)
 	})
@@ -283,27 +315,27 @@ func (d *decoder) hashes(m *tlsv3.CertificateValidationContext, c *common) {
 
 // revocations checks revocation lists, which go with the authorities that signed them.
 func (d *decoder) revocations(m *corev3.DataSource, authorities []byte) []byte {
-	lists, n := d.bytes("", m), 0
+	lists, n := d.Bytes("", m), 0
 	for rest := lists; ; n++ {
 		var block *pem.Block
 		if block, rest = pem.Decode(rest); block == nil {
 			break
 		}
 		if _, err := x509.ParseRevocationList(block.Bytes); err != nil {
-			d.failed(err)
+			d.Failed(err)
 		}
 	}
 	if n == 0 || authorities == nil {
-		d.fail("wants revocation lists in PEM, and trusted_ca beside them")
+		d.Fail("wants revocation lists in PEM, and trusted_ca beside them")
 	}
 	return lists
 }
 
 func (d *decoder) keyPair(m *tlsv3.TlsCertificate) conf.KeyPair {
-	d.only(m, "certificate_chain", "private_key")
-	p := conf.KeyPair{Certificate: d.bytes("certificate_chain", m.GetCertificateChain()), Key: d.bytes("private_key", m.GetPrivateKey())}
+	d.Only(m, "certificate_chain", "private_key")
+	p := conf.KeyPair{Certificate: d.Bytes("certificate_chain", m.GetCertificateChain()), Key: d.Bytes("private_key", m.GetPrivateKey())}
 	if _, err := tls.X509KeyPair(p.Certificate, p.Key); err != nil {
-		d.failed(err)
+		d.Failed(err)
 	}
 	return p
 }
@@ -314,21 +346,21 @@ var versions = map[tlsv3.TlsParameters_TlsProtocol]uint16{
 }
 
 func (d *decoder) params(m *tlsv3.TlsParameters) (lowest, highest uint16, suites []uint16) {
-	d.at("common_tls_context.tls_params", func() {
-		d.only(m, "tls_minimum_protocol_version", "tls_maximum_protocol_version", "cipher_suites")
+	d.At("common_tls_context.tls_params", func() {
+		d.Only(m, "tls_minimum_protocol_version", "tls_maximum_protocol_version", "cipher_suites")
 		var ok [2]bool
 		lowest, ok[0] = versions[m.GetTlsMinimumProtocolVersion()]
 		highest, ok[1] = versions[m.GetTlsMaximumProtocolVersion()]
 		if !ok[0] || !ok[1] {
-			d.fail("TLS older than 1.2 is not supported")
+			d.Fail("TLS older than 1.2 is not supported")
 		}
 		if highest != 0 && highest < lowest {
-			d.fail("the highest version is below the lowest")
+			d.Fail("the highest version is below the lowest")
 		}
-		each(d, "cipher_suites", m.GetCipherSuites(), func(name string) {
+		walk.Each(d.Walk, "cipher_suites", m.GetCipherSuites(), func(name string) {
 			id := wire.CipherSuite(name)
 			if id == 0 {
-				d.fail("%q is not supported", name)
+				d.Fail("%q is not supported", name)
 			}
 			suites = append(suites, id)
 		})

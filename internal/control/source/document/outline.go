@@ -1,10 +1,10 @@
-package source
+package document
 
 import "gopkg.in/yaml.v3"
 
-// outline says where the values of a document stand. It is what is left of the nodes once they have been decoded, at a small part of
+// Outline says where the values of a document stand. It is what is left of the nodes once they have been decoded, at a small part of
 // their size: an object may have a million of them, and they are asked for when there is something to say. It is immutable.
-type outline struct {
+type Outline struct {
 	spots []spot             // each value is followed by those within it; the first one is the whole document
 	names []string           // of fields, each once
 	inner map[uint32]innards // documents that stand in a value, by its place in spots
@@ -33,11 +33,11 @@ type innards struct {
 	root *yaml.Node
 }
 
-// outlineOf makes the outline of nodes that hold no aliases.
-func outlineOf(root *yaml.Node) *outline {
-	d := drawing{outline: &outline{spots: make([]spot, 0, count(root))}, known: map[string]uint32{}}
+// OutlineOf makes the outline of nodes that hold no aliases.
+func OutlineOf(root *yaml.Node) *Outline {
+	d := drawing{Outline: &Outline{spots: make([]spot, 0, count(root))}, known: map[string]uint32{}}
 	d.add(root, root.Line, 0)
-	return d.outline
+	return d.Outline
 }
 
 func count(n *yaml.Node) int {
@@ -57,7 +57,7 @@ func count(n *yaml.Node) int {
 
 // drawing is an outline that is being made.
 type drawing struct {
-	*outline
+	*Outline
 	known map[string]uint32 // names, by place
 }
 
@@ -91,7 +91,7 @@ func (d *drawing) intern(name string) uint32 {
 	return i
 }
 
-func (o *outline) hold(at int, in innards) {
+func (o *Outline) hold(at int, in innards) {
 	if o.inner == nil {
 		o.inner = map[uint32]innards{}
 	}
@@ -99,7 +99,7 @@ func (o *outline) hold(at int, in innards) {
 }
 
 // child gives the place of a field, or of an entry of a list.
-func (o *outline) child(at uint32, step any) (uint32, bool) {
+func (o *Outline) child(at uint32, step any) (uint32, bool) {
 	of := &o.spots[at]
 	index, isIndex := step.(int)
 	name, _ := step.(string)
@@ -116,7 +116,7 @@ func (o *outline) child(at uint32, step any) (uint32, bool) {
 }
 
 // follow goes along a path as far as it is written, and gives the steps that are not.
-func (o *outline) follow(path string) (at uint32, rest []any) {
+func (o *Outline) follow(path string) (at uint32, rest []any) {
 	rest = steps(path)
 	for len(rest) > 0 {
 		next, ok := o.child(at, rest[0])
@@ -128,9 +128,9 @@ func (o *outline) follow(path string) (at uint32, rest []any) {
 	return at, rest
 }
 
-// line of a path: that of the key of a field, of the entry of a list, or of the nearest ancestor of what is not written. It looks into
+// Line of a path: that of the key of a field, of the entry of a list, or of the nearest ancestor of what is not written. It looks into
 // documents that stand in a literal block.
-func (o *outline) line(path string) int {
+func (o *Outline) Line(path string) int {
 	at, rest := o.follow(path)
 	if in, ok := o.inner[at]; ok && len(rest) > 0 {
 		if n := along(in.nodes(), rest); n != nil {
@@ -140,14 +140,14 @@ func (o *outline) line(path string) int {
 	return int(o.spots[at].line)
 }
 
-// written reports whether a path has a value.
-func (o *outline) written(path string) bool {
+// Written reports whether a path has a value.
+func (o *Outline) Written(path string) bool {
 	_, rest := o.follow(path)
 	return len(rest) == 0
 }
 
 // innardsOf gives the document within the value of a path.
-func (o *outline) innardsOf(path string) (in innards, ok bool) {
+func (o *Outline) innardsOf(path string) (in innards, ok bool) {
 	at, rest := o.follow(path)
 	if len(rest) > 0 {
 		return innards{}, false
@@ -156,9 +156,9 @@ func (o *outline) innardsOf(path string) (in innards, ok bool) {
 	return in, ok
 }
 
-// lastLine is where the last value stands: an item of a List may be spread over more lines than before, while its text, which is
+// LastLine is where the last value stands: an item of a List may be spread over more lines than before, while its text, which is
 // written anew, is equal.
-func (o *outline) lastLine() uint32 {
+func (o *Outline) LastLine() uint32 {
 	if o == nil {
 		return 0
 	}
@@ -170,7 +170,7 @@ func (in innards) nodes() *yaml.Node {
 	if in.root != nil {
 		return in.root
 	}
-	if roots, problem := parse("", []byte(in.text), in.line); problem == nil && len(roots) > 0 {
+	if roots, problem := Parse("", []byte(in.text), in.line); problem == nil && len(roots) > 0 {
 		return roots[0]
 	}
 	return nil

@@ -1,4 +1,4 @@
-package decode
+package walk
 
 import (
 	"fmt"
@@ -16,18 +16,18 @@ const (
 	maxProgram = 10000
 )
 
-// pattern compiles a regular expression, anchored at both ends when it must match all of the input.
-func (d *decoder) pattern(field string, m *matcherv3.RegexMatcher, anchored bool) (out conf.StringMatch) {
-	d.at(field, func() {
-		d.only(m, "regex", "google_re2") // google_re2 names the only engine that there is
+// Pattern compiles a regular expression, anchored at both ends when it must match all of the input.
+func (w *Walk) Pattern(field string, m *matcherv3.RegexMatcher, anchored bool) (out conf.StringMatch) {
+	w.At(field, func() {
+		w.Only(m, "regex", "google_re2") // google_re2 names the only engine that there is
 		p := m.GetRegex()
 		if p == "" {
-			d.fail("regex: is required")
+			w.Fail("regex: is required")
 			return
 		}
-		re, err := compileRegexp(p, anchored)
+		re, err := CompileRegexp(p, anchored)
 		if err != nil {
-			d.failed(err)
+			w.Failed(err)
 			return
 		}
 		out = conf.StringMatch{Kind: conf.Regex, Value: p, Regexp: re}
@@ -35,7 +35,8 @@ func (d *decoder) pattern(field string, m *matcherv3.RegexMatcher, anchored bool
 	return out
 }
 
-func compileRegexp(p string, anchored bool) (*regexp.Regexp, error) {
+// CompileRegexp compiles a regular expression that is small enough; when anchored, it must match all of the input.
+func CompileRegexp(p string, anchored bool) (*regexp.Regexp, error) {
 	if len(p) > maxPattern {
 		return nil, fmt.Errorf("regular expression has %d bytes, more than %d", len(p), maxPattern)
 	}
@@ -56,18 +57,18 @@ func compileRegexp(p string, anchored bool) (*regexp.Regexp, error) {
 	return regexp.Compile(p)
 }
 
-// stringMatch decodes a condition on a string.
-func (d *decoder) stringMatch(field string, m *matcherv3.StringMatcher) (out conf.StringMatch) {
-	d.at(field, func() {
+// StringMatch decodes a condition on a string.
+func (w *Walk) StringMatch(field string, m *matcherv3.StringMatcher) (out conf.StringMatch) {
+	w.At(field, func() {
 		if m == nil {
-			d.failed(errRequired)
+			w.Failed(ErrRequired)
 			return
 		}
-		d.only(m, "exact", "prefix", "suffix", "contains", "safe_regex", "ignore_case")
-		out = d.stringPattern(m)
+		w.Only(m, "exact", "prefix", "suffix", "contains", "safe_regex", "ignore_case")
+		out = w.stringPattern(m)
 		if m.GetIgnoreCase() {
 			if out.Kind == conf.Regex {
-				d.fail("ignore_case: has no effect on a regular expression, write (?i)")
+				w.Fail("ignore_case: has no effect on a regular expression, write (?i)")
 			}
 			out.IgnoreCase, out.Value = true, conf.Fold(out.Value)
 		}
@@ -75,41 +76,41 @@ func (d *decoder) stringMatch(field string, m *matcherv3.StringMatcher) (out con
 	return out
 }
 
-func (d *decoder) stringPattern(m *matcherv3.StringMatcher) conf.StringMatch {
+func (w *Walk) stringPattern(m *matcherv3.StringMatcher) conf.StringMatch {
 	switch p := m.GetMatchPattern().(type) {
 	case *matcherv3.StringMatcher_Exact:
 		return conf.StringMatch{Kind: conf.Exact, Value: p.Exact}
 	case *matcherv3.StringMatcher_Prefix:
-		return d.notEmpty(conf.PrefixOf, p.Prefix)
+		return w.NotEmpty(conf.PrefixOf, p.Prefix)
 	case *matcherv3.StringMatcher_Suffix:
-		return d.notEmpty(conf.Suffix, p.Suffix)
+		return w.NotEmpty(conf.Suffix, p.Suffix)
 	case *matcherv3.StringMatcher_Contains:
-		return d.notEmpty(conf.Contains, p.Contains)
+		return w.NotEmpty(conf.Contains, p.Contains)
 	case *matcherv3.StringMatcher_SafeRegex:
-		return d.pattern("safe_regex", p.SafeRegex, true)
+		return w.Pattern("safe_regex", p.SafeRegex, true)
 	}
-	d.fail("match_pattern: is required")
+	w.Fail("match_pattern: is required")
 	return conf.StringMatch{}
 }
 
-// notEmpty refuses the empty string where it would match everything by accident.
-func (d *decoder) notEmpty(k conf.MatchKind, v string) conf.StringMatch {
+// NotEmpty refuses the empty string where it would match everything by accident.
+func (w *Walk) NotEmpty(k conf.MatchKind, v string) conf.StringMatch {
 	if v == "" {
-		d.fail("match_pattern: may not be empty")
+		w.Fail("match_pattern: may not be empty")
 	}
 	return conf.StringMatch{Kind: k, Value: v}
 }
 
-// rewrite decodes a substitution by regular expression.
-func (d *decoder) rewrite(field string, m *matcherv3.RegexMatchAndSubstitute) (out *conf.RegexRewrite) {
+// Rewrite decodes a substitution by regular expression.
+func (w *Walk) Rewrite(field string, m *matcherv3.RegexMatchAndSubstitute) (out *conf.RegexRewrite) {
 	if m == nil {
 		return nil
 	}
-	d.at(field, func() {
-		d.only(m, "pattern", "substitution")
-		p := d.pattern("pattern", m.GetPattern(), false)
+	w.At(field, func() {
+		w.Only(m, "pattern", "substitution")
+		p := w.Pattern("pattern", m.GetPattern(), false)
 		if p.Regexp != nil {
-			d.checkSubstitution(m.GetSubstitution(), p.Regexp.NumSubexp())
+			w.checkSubstitution(m.GetSubstitution(), p.Regexp.NumSubexp())
 		}
 		out = &conf.RegexRewrite{Pattern: p, Substitution: m.GetSubstitution()}
 	})
@@ -117,7 +118,7 @@ func (d *decoder) rewrite(field string, m *matcherv3.RegexMatchAndSubstitute) (o
 }
 
 // checkSubstitution checks that every backslash stands before another, or before a group that there is.
-func (d *decoder) checkSubstitution(s string, groups int) {
+func (w *Walk) checkSubstitution(s string, groups int) {
 	for i := 0; i < len(s); i++ {
 		if s[i] != '\\' {
 			continue
@@ -127,7 +128,7 @@ func (d *decoder) checkSubstitution(s string, groups int) {
 		case i < len(s) && s[i] == '\\':
 		case i < len(s) && '0' <= s[i] && s[i] <= '9' && int(s[i]-'0') <= groups:
 		default:
-			d.at("substitution", func() { d.fail("%q refers to a group that the pattern does not have", s) })
+			w.At("substitution", func() { w.Fail("%q refers to a group that the pattern does not have", s) })
 			return
 		}
 	}

@@ -1,4 +1,4 @@
-package decode
+package clusters
 
 import (
 	"cmp"
@@ -10,10 +10,11 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/weftmesh/weft/internal/proxy/conf"
+	"github.com/weftmesh/weft/internal/proxy/decode/walk"
 )
 
 func (d *decoder) outlier(m *clusterv3.OutlierDetection) *conf.Outlier {
-	d.only(m, "consecutive_5xx", "interval", "base_ejection_time", "max_ejection_percent", "enforcing_consecutive_5xx",
+	d.Only(m, "consecutive_5xx", "interval", "base_ejection_time", "max_ejection_percent", "enforcing_consecutive_5xx",
 		"enforcing_success_rate", "success_rate_minimum_hosts", "success_rate_request_volume", "success_rate_stdev_factor",
 		"consecutive_gateway_failure", "enforcing_consecutive_gateway_failure", "split_external_local_origin_errors",
 		"consecutive_local_origin_failure", "enforcing_consecutive_local_origin_failure", "enforcing_local_origin_success_rate",
@@ -29,16 +30,16 @@ func (d *decoder) outlier(m *clusterv3.OutlierDetection) *conf.Outlier {
 	enforce := func(field string, v *wrapperspb.UInt32Value, otherwise uint32) uint32 {
 		n := number(v, otherwise)
 		if n > 100 {
-			d.at(field, func() { d.fail("%d is no percentage", n) })
+			d.At(field, func() { d.Fail("%d is no percentage", n) })
 		}
 		return n
 	}
 	o := &conf.Outlier{
 		SplitLocalOrigin:   m.GetSplitExternalLocalOriginErrors(),
-		Interval:           cmp.Or(d.duration("interval", m.GetInterval()), 10*time.Second),
-		BaseEjection:       cmp.Or(d.duration("base_ejection_time", m.GetBaseEjectionTime()), 30*time.Second),
-		MaxEjection:        cmp.Or(d.duration("max_ejection_time", m.GetMaxEjectionTime()), 300*time.Second),
-		EjectionJitter:     d.duration("max_ejection_time_jitter", m.GetMaxEjectionTimeJitter()),
+		Interval:           cmp.Or(d.Duration("interval", m.GetInterval()), 10*time.Second),
+		BaseEjection:       cmp.Or(d.Duration("base_ejection_time", m.GetBaseEjectionTime()), 30*time.Second),
+		MaxEjection:        cmp.Or(d.Duration("max_ejection_time", m.GetMaxEjectionTime()), 300*time.Second),
+		EjectionJitter:     d.Duration("max_ejection_time_jitter", m.GetMaxEjectionTimeJitter()),
 		MaxEjectionPercent: enforce("max_ejection_percent", m.GetMaxEjectionPercent(), 10),
 	}
 	o.Consecutive5xx = conf.Threshold{Count: number(m.GetConsecutive_5Xx(), 5),
@@ -63,23 +64,23 @@ func (d *decoder) outlier(m *clusterv3.OutlierDetection) *conf.Outlier {
 func (d *decoder) errorCodes(m *matcherv3.MatchPredicate) (codes []int) {
 	switch r := m.GetRule().(type) {
 	case *matcherv3.MatchPredicate_OrMatch:
-		each(d, "or_match.rules", r.OrMatch.GetRules(), func(m *matcherv3.MatchPredicate) { codes = append(codes, d.errorCodes(m)...) })
+		walk.Each(d.Walk, "or_match.rules", r.OrMatch.GetRules(), func(m *matcherv3.MatchPredicate) { codes = append(codes, d.errorCodes(m)...) })
 	case *matcherv3.MatchPredicate_HttpResponseHeadersMatch:
-		d.at("http_response_headers_match.headers", func() {
+		d.At("http_response_headers_match.headers", func() {
 			h := r.HttpResponseHeadersMatch.GetHeaders()
 			if len(h) != 1 {
-				d.fail("wants one field, has %d", len(h))
+				d.Fail("wants one field, has %d", len(h))
 				return
 			}
-			f := d.headerMatch(h[0])
+			f := d.HeaderMatch(h[0])
 			code, err := strconv.Atoi(f.Value.Value)
 			if f.Name != ":status" || f.Value.Kind != conf.Exact || f.Value.IgnoreCase || f.Present || f.Range != nil || f.Invert || f.MissingAsEmpty || err != nil {
-				d.fail("only an exact :status is supported")
+				d.Fail("only an exact :status is supported")
 			}
 			codes = append(codes, code)
 		})
 	default:
-		d.fail("only http_response_headers_match and or_match are supported")
+		d.Fail("only http_response_headers_match and or_match are supported")
 	}
 	return codes
 }

@@ -1,4 +1,5 @@
-package decode
+// Package clusters decodes clusters and their endpoints.
+package clusters
 
 import (
 	"cmp"
@@ -13,6 +14,8 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/weftmesh/weft/internal/proxy/conf"
+	"github.com/weftmesh/weft/internal/proxy/decode/transport"
+	"github.com/weftmesh/weft/internal/proxy/decode/walk"
 	"github.com/weftmesh/weft/internal/wire"
 )
 
@@ -22,31 +25,40 @@ const (
 	defaultPanic          = 0.5
 )
 
+// Cluster decodes a cluster; endpoints are in it unless its Discovery is EDS.
+func Cluster(w *walk.Walk, m *clusterv3.Cluster) *conf.Cluster {
+	d := &decoder{w}
+	return d.cluster(m)
+}
+
+// decoder decodes one cluster, or the endpoints of one.
+type decoder struct{ *walk.Walk }
+
 func (d *decoder) cluster(m *clusterv3.Cluster) *conf.Cluster {
-	d.only(m, "name", "type", "cluster_type", "eds_cluster_config", "connect_timeout", "lb_policy", "load_assignment", "max_requests_per_connection",
+	d.Only(m, "name", "type", "cluster_type", "eds_cluster_config", "connect_timeout", "lb_policy", "load_assignment", "max_requests_per_connection",
 		"circuit_breakers", "typed_extension_protocol_options", "outlier_detection", "common_lb_config", "transport_socket",
 		"transport_socket_matches", "metadata", "original_dst_lb_config", "ring_hash_lb_config",
 		"least_request_lb_config", "maglev_lb_config", "round_robin_lb_config", "load_balancing_policy", "health_checks",
 		"upstream_connection_options", "dns_refresh_rate", "respect_dns_ttl", "dns_lookup_family", "dns_jitter", "dns_failure_refresh_rate",
 		"alt_stat_name", "track_cluster_stats") // the last two: statistics
 	c := &conf.Cluster{
-		Name: m.GetName(), ConnectTimeout: cmp.Or(d.duration("connect_timeout", m.GetConnectTimeout()), defaultConnectTimeout),
+		Name: m.GetName(), ConnectTimeout: cmp.Or(d.Duration("connect_timeout", m.GetConnectTimeout()), defaultConnectTimeout),
 		MaxRequestsPerConnection: m.GetMaxRequestsPerConnection().GetValue(), PanicThreshold: defaultPanic,
 	}
 	d.discovery(m, c)
 	d.balancing(m, c)
 	d.clusterFacts(m.GetMetadata(), c)
-	each(d, "health_checks", m.GetHealthChecks(), func(h *corev3.HealthCheck) { c.HealthChecks = append(c.HealthChecks, d.healthCheck(h)) })
+	walk.Each(d.Walk, "health_checks", m.GetHealthChecks(), func(h *corev3.HealthCheck) { c.HealthChecks = append(c.HealthChecks, d.healthCheck(h)) })
 	if len(c.HealthChecks) > 1 {
-		d.at("health_checks", func() { d.fail("more than one is not supported") })
+		d.At("health_checks", func() { d.Fail("more than one is not supported") })
 	}
-	d.at("upstream_connection_options", func() { c.KeepAlive = d.keepAlive(m.GetUpstreamConnectionOptions()) })
-	d.at("circuit_breakers", func() { d.breakers(m.GetCircuitBreakers(), c) })
+	d.At("upstream_connection_options", func() { c.KeepAlive = d.keepAlive(m.GetUpstreamConnectionOptions()) })
+	d.At("circuit_breakers", func() { d.breakers(m.GetCircuitBreakers(), c) })
 	if o := m.GetOutlierDetection(); o != nil {
-		d.at("outlier_detection", func() { c.Outlier = d.outlier(o) })
+		d.At("outlier_detection", func() { c.Outlier = d.outlier(o) })
 	}
 	for name, a := range m.GetTypedExtensionProtocolOptions() {
-		d.at("typed_extension_protocol_options["+name+"]", func() { d.protocolOptions(name, a, c) })
+		d.At("typed_extension_protocol_options["+name+"]", func() { d.protocolOptions(name, a, c) })
 	}
 	d.transports(m, c)
 	return c
@@ -54,10 +66,10 @@ func (d *decoder) cluster(m *clusterv3.Cluster) *conf.Cluster {
 
 func (d *decoder) discovery(m *clusterv3.Cluster, c *conf.Cluster) {
 	if t := m.GetClusterType(); t != nil {
-		d.at("cluster_type", func() { d.byHost(t) })
+		d.At("cluster_type", func() { d.byHost(t) })
 		c.Discovery = conf.ByHost
 		if m.GetEdsClusterConfig() != nil || m.GetLoadAssignment() != nil {
-			d.fail("eds_cluster_config and load_assignment do not go with cluster_type")
+			d.Fail("eds_cluster_config and load_assignment do not go with cluster_type")
 		}
 		return
 	}
@@ -75,10 +87,10 @@ func (d *decoder) discovery(m *clusterv3.Cluster, c *conf.Cluster) {
 		c.Discovery = conf.Static
 	case clusterv3.Cluster_EDS:
 		c.Discovery = conf.EDS
-		d.at("eds_cluster_config", func() {
+		d.At("eds_cluster_config", func() {
 			e := m.GetEdsClusterConfig()
-			d.only(e, "eds_config", "service_name")
-			d.aggregated("eds_config", e.GetEdsConfig())
+			d.Only(e, "eds_config", "service_name")
+			d.Aggregated("eds_config", e.GetEdsConfig())
 			c.EndpointsName = cmp.Or(e.GetServiceName(), m.GetName())
 		})
 	case clusterv3.Cluster_STRICT_DNS:
@@ -90,17 +102,17 @@ func (d *decoder) discovery(m *clusterv3.Cluster, c *conf.Cluster) {
 	case clusterv3.Cluster_ORIGINAL_DST:
 		c.Discovery = conf.OriginalDst
 	default:
-		d.at("type", func() { d.fail("%s is not supported", t) })
+		d.At("type", func() { d.Fail("%s is not supported", t) })
 	}
 	if m.GetEdsClusterConfig() != nil && c.Discovery != conf.EDS {
-		d.at("eds_cluster_config", func() { d.fail("does not go with type %s", t) })
+		d.At("eds_cluster_config", func() { d.Fail("does not go with type %s", t) })
 	}
 	if m.GetLoadAssignment() == nil {
 		return
 	}
-	d.at("load_assignment", func() {
+	d.At("load_assignment", func() {
 		if c.Discovery == conf.EDS || c.Discovery == conf.OriginalDst {
-			d.fail("does not go with type %s", t)
+			d.Fail("does not go with type %s", t)
 		}
 		a := d.assignment(m.GetLoadAssignment(), policy)
 		c.Localities, c.Total, c.Overprovisioning = a.Localities, a.Total, a.Overprovisioning
@@ -119,23 +131,23 @@ var families = map[clusterv3.Cluster_DnsLookupFamily]conf.Family{
 func (d *decoder) dns(m *clusterv3.Cluster) conf.DNS {
 	family, ok := families[m.GetDnsLookupFamily()]
 	if !ok {
-		d.at("dns_lookup_family", func() { d.fail("%s is not supported", m.GetDnsLookupFamily()) })
+		d.At("dns_lookup_family", func() { d.Fail("%s is not supported", m.GetDnsLookupFamily()) })
 	}
-	n := conf.DNS{Family: family, RespectTTL: m.GetRespectDnsTtl(), Jitter: d.duration("dns_jitter", m.GetDnsJitter()),
-		Refresh: cmp.Or(d.duration("dns_refresh_rate", m.GetDnsRefreshRate()), defaultRefresh)}
+	n := conf.DNS{Family: family, RespectTTL: m.GetRespectDnsTtl(), Jitter: d.Duration("dns_jitter", m.GetDnsJitter()),
+		Refresh: cmp.Or(d.Duration("dns_refresh_rate", m.GetDnsRefreshRate()), defaultRefresh)}
 	if n.Refresh < time.Millisecond {
-		d.at("dns_refresh_rate", func() { d.fail("%s is less than 1ms", n.Refresh) })
+		d.At("dns_refresh_rate", func() { d.Fail("%s is less than 1ms", n.Refresh) })
 	}
-	d.at("dns_failure_refresh_rate", func() {
+	d.At("dns_failure_refresh_rate", func() {
 		r := m.GetDnsFailureRefreshRate()
 		if r == nil {
 			return
 		}
-		d.only(r, "base_interval", "max_interval")
-		n.FailureBase = d.required("base_interval", r.GetBaseInterval())
-		n.FailureMax = cmp.Or(d.duration("max_interval", r.GetMaxInterval()), 10*n.FailureBase)
+		d.Only(r, "base_interval", "max_interval")
+		n.FailureBase = d.Required("base_interval", r.GetBaseInterval())
+		n.FailureMax = cmp.Or(d.Duration("max_interval", r.GetMaxInterval()), 10*n.FailureBase)
 		if n.FailureMax < n.FailureBase {
-			d.at("max_interval", func() { d.fail("%s is less than base_interval", n.FailureMax) })
+			d.At("max_interval", func() { d.Fail("%s is less than base_interval", n.FailureMax) })
 		}
 	})
 	return n
@@ -160,18 +172,18 @@ func (d *decoder) clusterFacts(m *corev3.Metadata, c *conf.Cluster) {
 
 // breakers decodes the limits. A cluster that names none has none, unlike Envoy's 1024.
 func (d *decoder) breakers(m *clusterv3.CircuitBreakers, c *conf.Cluster) {
-	d.only(m, "thresholds")
+	d.Only(m, "thresholds")
 	seen := map[corev3.RoutingPriority]bool{}
-	each(d, "thresholds", m.GetThresholds(), func(t *clusterv3.CircuitBreakers_Thresholds) {
-		d.only(t, "priority", "max_connections", "max_pending_requests", "max_requests", "max_retries", "retry_budget", "track_remaining") // the last: statistics
-		high := d.high(t.GetPriority())
+	walk.Each(d.Walk, "thresholds", m.GetThresholds(), func(t *clusterv3.CircuitBreakers_Thresholds) {
+		d.Only(t, "priority", "max_connections", "max_pending_requests", "max_requests", "max_retries", "retry_budget", "track_remaining") // the last: statistics
+		high := d.High(t.GetPriority())
 		if seen[t.GetPriority()] {
-			d.at("priority", func() { d.fail("%s occurs twice", t.GetPriority()) })
+			d.At("priority", func() { d.Fail("%s occurs twice", t.GetPriority()) })
 		}
 		seen[t.GetPriority()] = true
-		l := conf.Limits{MaxConnections: limit(t.GetMaxConnections()), MaxPending: limit(t.GetMaxPendingRequests()),
-			MaxRequests: limit(t.GetMaxRequests()), MaxRetries: limit(t.GetMaxRetries())}
-		d.at("retry_budget", func() { l.RetryBudget = d.retryBudget(t.GetRetryBudget()) })
+		l := conf.Limits{MaxConnections: walk.Limit(t.GetMaxConnections()), MaxPending: walk.Limit(t.GetMaxPendingRequests()),
+			MaxRequests: walk.Limit(t.GetMaxRequests()), MaxRetries: walk.Limit(t.GetMaxRetries())}
+		d.At("retry_budget", func() { l.RetryBudget = d.retryBudget(t.GetRetryBudget()) })
 		if high {
 			c.High = l
 		} else {
@@ -180,23 +192,15 @@ func (d *decoder) breakers(m *clusterv3.CircuitBreakers, c *conf.Cluster) {
 	})
 }
 
-// high reads the priority of a route or of limits.
-func (d *decoder) high(p corev3.RoutingPriority) bool {
-	if p != corev3.RoutingPriority_DEFAULT && p != corev3.RoutingPriority_HIGH {
-		d.at("priority", func() { d.fail("%s is not supported", p) })
-	}
-	return p == corev3.RoutingPriority_HIGH
-}
-
 // retryBudget fills in Envoy's defaults.
 func (d *decoder) retryBudget(m *clusterv3.CircuitBreakers_Thresholds_RetryBudget) *conf.RetryBudget {
 	if m == nil {
 		return nil
 	}
-	d.only(m, "budget_percent", "min_retry_concurrency")
+	d.Only(m, "budget_percent", "min_retry_concurrency")
 	b := &conf.RetryBudget{Share: 0.2, Min: 3}
 	if m.GetBudgetPercent() != nil {
-		b.Share = d.percent("budget_percent", m.GetBudgetPercent())
+		b.Share = d.Percent("budget_percent", m.GetBudgetPercent())
 	}
 	if m.GetMinRetryConcurrency() != nil {
 		b.Min = m.GetMinRetryConcurrency().GetValue()
@@ -208,47 +212,47 @@ const httpOptions = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 func (d *decoder) protocolOptions(name string, a *anypb.Any, c *conf.Cluster) {
 	if name != httpOptions {
-		d.fail("is not supported")
+		d.Fail("is not supported")
 		return
 	}
 	m := &upstreamhttpv3.HttpProtocolOptions{}
-	if !d.typed(a, m) {
+	if !d.Typed(a, m) {
 		return
 	}
-	d.only(m, "common_http_protocol_options", "explicit_http_config", "use_downstream_protocol_config", "auto_config", "outlier_detection", "upstream_http_protocol_options")
+	d.Only(m, "common_http_protocol_options", "explicit_http_config", "use_downstream_protocol_config", "auto_config", "outlier_detection", "upstream_http_protocol_options")
 	if o := m.GetUpstreamHttpProtocolOptions(); o != nil {
-		d.at("upstream_http_protocol_options", func() {
-			d.only(o, "auto_sni", "auto_san_validation")
+		d.At("upstream_http_protocol_options", func() {
+			d.Only(o, "auto_sni", "auto_san_validation")
 			if c.Discovery != conf.ByHost || !o.GetAutoSni() || !o.GetAutoSanValidation() {
-				d.fail("are both for clusters of type %s alone, which have no TLS without them", dynamicType)
+				d.Fail("are both for clusters of type %s alone, which have no TLS without them", dynamicType)
 			}
 		})
 	}
 	if o := m.GetOutlierDetection(); o != nil {
-		d.at("outlier_detection", func() {
-			d.only(o, "error_matcher")
-			d.at("error_matcher", func() { c.ErrorCodes = slices.Compact(slices.Sorted(slices.Values(d.errorCodes(o.GetErrorMatcher())))) })
+		d.At("outlier_detection", func() {
+			d.Only(o, "error_matcher")
+			d.At("error_matcher", func() { c.ErrorCodes = slices.Compact(slices.Sorted(slices.Values(d.errorCodes(o.GetErrorMatcher())))) })
 		})
 	}
-	d.at("common_http_protocol_options", func() {
+	d.At("common_http_protocol_options", func() {
 		o := m.GetCommonHttpProtocolOptions()
-		d.only(o, "idle_timeout", "max_requests_per_connection", "max_connection_duration")
-		c.MaxConnectionDuration = d.duration("max_connection_duration", o.GetMaxConnectionDuration())
-		c.IdleTimeout = d.duration("idle_timeout", o.GetIdleTimeout())
+		d.Only(o, "idle_timeout", "max_requests_per_connection", "max_connection_duration")
+		c.MaxConnectionDuration = d.Duration("max_connection_duration", o.GetMaxConnectionDuration())
+		c.IdleTimeout = d.Duration("idle_timeout", o.GetIdleTimeout())
 		if v := o.GetMaxRequestsPerConnection(); v != nil {
 			c.MaxRequestsPerConnection = v.GetValue()
 		}
 	})
 	if u := m.GetUseDownstreamProtocolConfig(); u != nil {
-		d.at("use_downstream_protocol_config", func() { d.versions(u, u.GetHttpProtocolOptions(), u.GetHttp2ProtocolOptions(), c) })
+		d.At("use_downstream_protocol_config", func() { d.versions(u, u.GetHttpProtocolOptions(), u.GetHttp2ProtocolOptions(), c) })
 		c.Speaks = conf.AsClient
 	}
 	if a := m.GetAutoConfig(); a != nil {
-		d.at("auto_config", func() { d.versions(a, a.GetHttpProtocolOptions(), a.GetHttp2ProtocolOptions(), c) })
+		d.At("auto_config", func() { d.versions(a, a.GetHttpProtocolOptions(), a.GetHttp2ProtocolOptions(), c) })
 		c.Speaks = conf.ByALPN
 	}
 	if e := m.GetExplicitHttpConfig(); e != nil {
-		d.at("explicit_http_config", func() {
+		d.At("explicit_http_config", func() {
 			d.versions(e, e.GetHttpProtocolOptions(), e.GetHttp2ProtocolOptions(), c)
 			if e.GetHttp2ProtocolOptions() != nil {
 				c.Speaks = conf.HTTP2
@@ -259,41 +263,41 @@ func (d *decoder) protocolOptions(name string, a *anypb.Any, c *conf.Cluster) {
 
 // versions reads the options of the versions of HTTP.
 func (d *decoder) versions(m proto.Message, one *corev3.Http1ProtocolOptions, two *corev3.Http2ProtocolOptions, c *conf.Cluster) {
-	d.only(m, "http_protocol_options", "http2_protocol_options")
-	d.at("http_protocol_options", func() { d.only(one) })
-	d.at("http2_protocol_options", func() {
-		d.only(two, "max_concurrent_streams", "connection_keepalive")
+	d.Only(m, "http_protocol_options", "http2_protocol_options")
+	d.At("http_protocol_options", func() { d.Only(one) })
+	d.At("http2_protocol_options", func() {
+		d.Only(two, "max_concurrent_streams", "connection_keepalive")
 		if v := two.GetMaxConcurrentStreams(); v != nil {
 			if c.HTTP2.MaxStreams = v.GetValue(); c.HTTP2.MaxStreams == 0 || c.HTTP2.MaxStreams > math.MaxInt32 {
-				d.at("max_concurrent_streams", func() { d.fail("%d is not between 1 and %d", v.GetValue(), math.MaxInt32) })
+				d.At("max_concurrent_streams", func() { d.Fail("%d is not between 1 and %d", v.GetValue(), math.MaxInt32) })
 			}
 		}
 		k := two.GetConnectionKeepalive()
 		if k == nil {
 			return
 		}
-		d.at("connection_keepalive", func() {
-			d.only(k, "interval", "timeout", "interval_jitter") // pings depend on silence, so that they do not come together
-			c.HTTP2.KeepAlive, c.HTTP2.PingTimeout = d.duration("interval", k.GetInterval()), d.required("timeout", k.GetTimeout())
+		d.At("connection_keepalive", func() {
+			d.Only(k, "interval", "timeout", "interval_jitter") // pings depend on silence, so that they do not come together
+			c.HTTP2.KeepAlive, c.HTTP2.PingTimeout = d.Duration("interval", k.GetInterval()), d.Required("timeout", k.GetTimeout())
 		})
 	})
 }
 
 // transports decodes how endpoints are reached; the last entry always matches.
 func (d *decoder) transports(m *clusterv3.Cluster, c *conf.Cluster) {
-	each(d, "transport_socket_matches", m.GetTransportSocketMatches(), func(t *clusterv3.Cluster_TransportSocketMatch) {
-		d.only(t, "name", "match", "transport_socket")
+	walk.Each(d.Walk, "transport_socket_matches", m.GetTransportSocketMatches(), func(t *clusterv3.Cluster_TransportSocketMatch) {
+		d.Only(t, "name", "match", "transport_socket")
 		mode := t.GetMatch().GetFields()["tlsMode"].GetStringValue()
 		if n := len(t.GetMatch().GetFields()); n > 1 || n == 1 && mode == "" {
-			d.at("match", func() { d.fail("only tlsMode is supported") })
+			d.At("match", func() { d.Fail("only tlsMode is supported") })
 		}
 		tm := conf.TransportMatch{TLSMode: mode}
-		d.at("transport_socket", func() { d.transportSocket(t.GetTransportSocket(), &tm) })
+		d.At("transport_socket", func() { transport.Upstream(d.Walk, t.GetTransportSocket(), &tm) })
 		c.Transports = append(c.Transports, tm)
 	})
 	var last conf.TransportMatch
 	if t := m.GetTransportSocket(); t != nil {
-		d.at("transport_socket", func() { d.transportSocket(t, &last) })
+		d.At("transport_socket", func() { transport.Upstream(d.Walk, t, &last) })
 	}
 	if n := len(c.Transports); n == 0 || c.Transports[n-1].TLSMode != "" {
 		c.Transports = append(c.Transports, last)

@@ -1,4 +1,4 @@
-package decode
+package clusters
 
 import (
 	"math/big"
@@ -29,49 +29,49 @@ var balancings = map[clusterv3.Cluster_LbPolicy]conf.Balancing{
 }
 
 func (d *decoder) balancing(m *clusterv3.Cluster, c *conf.Cluster) {
-	d.at("original_dst_lb_config", func() {
-		d.only(m.GetOriginalDstLbConfig(), "upstream_port_override")
-		c.PortOverride = d.port("upstream_port_override", m.GetOriginalDstLbConfig().GetUpstreamPortOverride().GetValue())
+	d.At("original_dst_lb_config", func() {
+		d.Only(m.GetOriginalDstLbConfig(), "upstream_port_override")
+		c.PortOverride = d.Port("upstream_port_override", m.GetOriginalDstLbConfig().GetUpstreamPortOverride().GetValue())
 	})
-	d.at("common_lb_config", func() {
+	d.At("common_lb_config", func() {
 		o := m.GetCommonLbConfig()
 		// update_merge_window: changes are merged by the stream already.
-		d.only(o, "healthy_panic_threshold", "locality_weighted_lb_config", "update_merge_window")
+		d.Only(o, "healthy_panic_threshold", "locality_weighted_lb_config", "update_merge_window")
 		if t := o.GetHealthyPanicThreshold(); t != nil {
-			c.PanicThreshold = d.percent("healthy_panic_threshold", t)
+			c.PanicThreshold = d.Percent("healthy_panic_threshold", t)
 		}
 		c.LocalityWeighted = o.GetLocalityWeightedLbConfig() != nil
 	})
 	if p := m.GetLoadBalancingPolicy(); p != nil {
-		d.at("load_balancing_policy", func() { d.policyList(p, c) })
+		d.At("load_balancing_policy", func() { d.policyList(p, c) })
 		return
 	}
 	p, known := balancings[m.GetLbPolicy()]
 	provided := m.GetLbPolicy() == clusterv3.Cluster_CLUSTER_PROVIDED && (c.Discovery == conf.OriginalDst || c.Discovery == conf.ByHost)
 	if !known && !provided {
-		d.at("lb_policy", func() { d.fail("%s is not supported", m.GetLbPolicy()) })
+		d.At("lb_policy", func() { d.Fail("%s is not supported", m.GetLbPolicy()) })
 	}
 	c.Policy = p
-	d.at("ring_hash_lb_config", func() {
+	d.At("ring_hash_lb_config", func() {
 		r := m.GetRingHashLbConfig()
-		d.only(r, "minimum_ring_size", "maximum_ring_size", "hash_function") // either function will do
+		d.Only(r, "minimum_ring_size", "maximum_ring_size", "hash_function") // either function will do
 		d.ring(r.GetMinimumRingSize(), r.GetMaximumRingSize(), c)
 	})
-	d.at("maglev_lb_config", func() {
-		d.only(m.GetMaglevLbConfig(), "table_size")
+	d.At("maglev_lb_config", func() {
+		d.Only(m.GetMaglevLbConfig(), "table_size")
 		d.maglev(m.GetMaglevLbConfig().GetTableSize(), c)
 	})
-	d.at("round_robin_lb_config", func() {
-		d.only(m.GetRoundRobinLbConfig(), "slow_start_config")
+	d.At("round_robin_lb_config", func() {
+		d.Only(m.GetRoundRobinLbConfig(), "slow_start_config")
 		if s := m.GetRoundRobinLbConfig().GetSlowStartConfig(); s != nil {
-			d.at("slow_start_config", func() { d.slowStart(s, c) })
+			d.At("slow_start_config", func() { d.slowStart(s, c) })
 		}
 	})
-	d.at("least_request_lb_config", func() {
-		d.only(m.GetLeastRequestLbConfig(), "choice_count", "slow_start_config")
+	d.At("least_request_lb_config", func() {
+		d.Only(m.GetLeastRequestLbConfig(), "choice_count", "slow_start_config")
 		d.choices(m.GetLeastRequestLbConfig().GetChoiceCount(), c)
 		if s := m.GetLeastRequestLbConfig().GetSlowStartConfig(); s != nil {
-			d.at("slow_start_config", func() { d.slowStart(s, c) })
+			d.At("slow_start_config", func() { d.slowStart(s, c) })
 		}
 	})
 }
@@ -82,10 +82,10 @@ const ringMost = 8 << 20
 func (d *decoder) ring(low, high *wrapperspb.UInt64Value, c *conf.Cluster) {
 	c.Balance.MinRing, c.Balance.MaxRing = low.GetValue(), high.GetValue()
 	if c.Balance.MinRing > ringMost || c.Balance.MaxRing > ringMost {
-		d.fail("a ring has at most %d entries", ringMost)
+		d.Fail("a ring has at most %d entries", ringMost)
 	}
 	if high != nil && c.Balance.MaxRing < max(c.Balance.MinRing, 1) {
-		d.fail("maximum_ring_size %d is less than minimum_ring_size %d", c.Balance.MaxRing, c.Balance.MinRing)
+		d.Fail("maximum_ring_size %d is less than minimum_ring_size %d", c.Balance.MaxRing, c.Balance.MinRing)
 	}
 }
 
@@ -98,7 +98,7 @@ func (d *decoder) maglev(size *wrapperspb.UInt64Value, c *conf.Cluster) {
 	}
 	n := size.GetValue()
 	if c.Balance.Table = n; n < 2 || n > maglevMost || !new(big.Int).SetUint64(n).ProbablyPrime(0) {
-		d.at("table_size", func() { d.fail("%d is no prime number of at most %d", n, maglevMost) })
+		d.At("table_size", func() { d.Fail("%d is no prime number of at most %d", n, maglevMost) })
 	}
 }
 
@@ -108,7 +108,7 @@ func (d *decoder) choices(n *wrapperspb.UInt32Value, c *conf.Cluster) {
 		return
 	}
 	if c.Balance.Choices = n.GetValue(); c.Balance.Choices < 2 || c.Balance.Choices > most {
-		d.at("choice_count", func() { d.fail("%d is not between 2 and %d", c.Balance.Choices, most) })
+		d.At("choice_count", func() { d.Fail("%d is not between 2 and %d", c.Balance.Choices, most) })
 	}
 }
 
@@ -121,16 +121,16 @@ type slowStarter interface {
 }
 
 func (d *decoder) slowStart(m slowStarter, c *conf.Cluster) {
-	d.only(m, "slow_start_window", "aggression", "min_weight_percent")
-	s := &conf.SlowStart{Window: d.required("slow_start_window", m.GetSlowStartWindow()), Aggression: 1, MinWeight: 0.1}
+	d.Only(m, "slow_start_window", "aggression", "min_weight_percent")
+	s := &conf.SlowStart{Window: d.Required("slow_start_window", m.GetSlowStartWindow()), Aggression: 1, MinWeight: 0.1}
 	if a := m.GetAggression(); a != nil {
-		d.only(a, "default_value", "runtime_key")
+		d.Only(a, "default_value", "runtime_key")
 		if s.Aggression = a.GetDefaultValue(); !(s.Aggression > 0) {
-			d.at("aggression", func() { d.fail("%v is not positive", s.Aggression) })
+			d.At("aggression", func() { d.Fail("%v is not positive", s.Aggression) })
 		}
 	}
 	if p := m.GetMinWeightPercent(); p != nil {
-		s.MinWeight = d.percent("min_weight_percent", p)
+		s.MinWeight = d.Percent("min_weight_percent", p)
 	}
 	c.SlowStart = s
 }
@@ -144,16 +144,16 @@ const (
 
 // policyList takes the first policy of the list that is known, as the message's documentation wants it.
 func (d *decoder) policyList(m *clusterv3.LoadBalancingPolicy, c *conf.Cluster) {
-	d.only(m, "policies")
+	d.Only(m, "policies")
 	for _, p := range m.GetPolicies() {
 		name := p.GetTypedExtensionConfig().GetName()
 		found := false
-		d.at("policies["+name+"]", func() { found = d.balancePolicy(p.GetTypedExtensionConfig(), c) })
+		d.At("policies["+name+"]", func() { found = d.balancePolicy(p.GetTypedExtensionConfig(), c) })
 		if found {
 			return
 		}
 	}
-	d.fail("none of its policies is known to this proxy")
+	d.Fail("none of its policies is known to this proxy")
 }
 
 func (d *decoder) balancePolicy(t *corev3.TypedExtensionConfig, c *conf.Cluster) bool {
@@ -176,34 +176,34 @@ func (d *decoder) balancePolicy(t *corev3.TypedExtensionConfig, c *conf.Cluster)
 	switch p := m.(type) {
 	case *roundv3.RoundRobin:
 		c.Policy = conf.RoundRobin
-		d.only(p, "slow_start_config", "locality_lb_config")
+		d.Only(p, "slow_start_config", "locality_lb_config")
 		d.extended(p.GetSlowStartConfig(), p.GetLocalityLbConfig(), c)
 	case *leastv3.LeastRequest:
 		c.Policy = conf.LeastRequest
-		d.only(p, "choice_count", "slow_start_config", "locality_lb_config")
+		d.Only(p, "choice_count", "slow_start_config", "locality_lb_config")
 		d.choices(p.GetChoiceCount(), c)
 		d.extended(p.GetSlowStartConfig(), p.GetLocalityLbConfig(), c)
 	case *randomv3.Random:
 		c.Policy = conf.Random
-		d.only(p, "locality_lb_config")
+		d.Only(p, "locality_lb_config")
 		d.extended(nil, p.GetLocalityLbConfig(), c)
 	case *ringv3.RingHash:
 		c.Policy = conf.RingHash
-		d.only(p, "hash_function", "minimum_ring_size", "maximum_ring_size", "locality_weighted_lb_config")
+		d.Only(p, "hash_function", "minimum_ring_size", "maximum_ring_size", "locality_weighted_lb_config")
 		d.ring(p.GetMinimumRingSize(), p.GetMaximumRingSize(), c)
 		c.LocalityWeighted = c.LocalityWeighted || p.GetLocalityWeightedLbConfig() != nil
 	case *maglevv3.Maglev:
 		c.Policy = conf.Maglev
-		d.only(p, "table_size", "locality_weighted_lb_config")
+		d.Only(p, "table_size", "locality_weighted_lb_config")
 		d.maglev(p.GetTableSize(), c)
 		c.LocalityWeighted = c.LocalityWeighted || p.GetLocalityWeightedLbConfig() != nil
 	case *wrrv3.WrrLocality:
-		d.only(p, "endpoint_picking_policy")
+		d.Only(p, "endpoint_picking_policy")
 		c.LocalityWeighted = true
-		d.at("endpoint_picking_policy", func() { d.policyList(p.GetEndpointPickingPolicy(), c) })
+		d.At("endpoint_picking_policy", func() { d.policyList(p.GetEndpointPickingPolicy(), c) })
 	case *providedv3.ClusterProvided:
 		if c.Discovery != conf.OriginalDst {
-			d.fail("goes only with original destinations")
+			d.Fail("goes only with original destinations")
 		}
 	default:
 		return false
@@ -214,10 +214,10 @@ func (d *decoder) balancePolicy(t *corev3.TypedExtensionConfig, c *conf.Cluster)
 // extended reads what several policies have in common.
 func (d *decoder) extended(s *commonv3.SlowStartConfig, l *commonv3.LocalityLbConfig, c *conf.Cluster) {
 	if s != nil {
-		d.at("slow_start_config", func() { d.slowStart(s, c) })
+		d.At("slow_start_config", func() { d.slowStart(s, c) })
 	}
 	if l != nil {
-		d.at("locality_lb_config", func() { d.only(l, "locality_weighted_lb_config") })
+		d.At("locality_lb_config", func() { d.Only(l, "locality_weighted_lb_config") })
 		c.LocalityWeighted = c.LocalityWeighted || l.GetLocalityWeightedLbConfig() != nil
 	}
 }

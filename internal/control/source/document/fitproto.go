@@ -1,6 +1,7 @@
-package source
+package document
 
 import (
+	"encoding/json"
 	"fmt"
 	"math"
 	"regexp"
@@ -13,8 +14,8 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-// message walks a node that must fit a protobuf message, in its JSON form.
-func (w *walker) message(n *yaml.Node, d protoreflect.MessageDescriptor, path string) any {
+// Message walks a node that must fit a protobuf message, in its JSON form.
+func (w *Walker) Message(n *yaml.Node, d protoreflect.MessageDescriptor, path string) any {
 	if d.FullName() == "google.protobuf.Duration" {
 		return w.duration(n, path)
 	}
@@ -41,7 +42,7 @@ func jsonNames(d protoreflect.MessageDescriptor) []string {
 }
 
 // oneofs refuses two fields of which only one can be set.
-func (w *walker) oneofs(n *yaml.Node, d protoreflect.MessageDescriptor, path string) {
+func (w *Walker) oneofs(n *yaml.Node, d protoreflect.MessageDescriptor, path string) {
 	if n.Kind != yaml.MappingNode {
 		return
 	}
@@ -54,13 +55,13 @@ func (w *walker) oneofs(n *yaml.Node, d protoreflect.MessageDescriptor, path str
 		}
 		of := f.ContainingOneof().FullName()
 		if other, ok := set[of]; ok {
-			w.add(k, "ConflictingFields", join(path, k.Value), fmt.Sprintf("only one of %s and %s can be set", other, k.Value), "")
+			w.Add(k, "ConflictingFields", Join(path, k.Value), fmt.Sprintf("only one of %s and %s can be set", other, k.Value), "")
 		}
 		set[of] = k.Value
 	}
 }
 
-func (w *walker) protoField(n *yaml.Node, f protoreflect.FieldDescriptor, path string) any {
+func (w *Walker) protoField(n *yaml.Node, f protoreflect.FieldDescriptor, path string) any {
 	switch {
 	case f.IsMap():
 		return w.mapping(n, path, func(v *yaml.Node, path string) any { return w.protoValue(v, f.MapValue(), path) })
@@ -70,13 +71,13 @@ func (w *walker) protoField(n *yaml.Node, f protoreflect.FieldDescriptor, path s
 	return w.protoValue(n, f, path)
 }
 
-func (w *walker) protoValue(n *yaml.Node, f protoreflect.FieldDescriptor, path string) any {
+func (w *Walker) protoValue(n *yaml.Node, f protoreflect.FieldDescriptor, path string) any {
 	switch f.Kind() {
 	case protoreflect.MessageKind, protoreflect.GroupKind:
 		if isNull(n) {
 			return map[string]any{} // `key:` with nothing after it, as a map's value: present and empty
 		}
-		return w.message(n, f.Message(), path)
+		return w.Message(n, f.Message(), path)
 	case protoreflect.EnumKind:
 		return w.enum(n, f.Enum(), path)
 	case protoreflect.StringKind:
@@ -98,7 +99,7 @@ func (w *walker) protoValue(n *yaml.Node, f protoreflect.FieldDescriptor, path s
 	}
 }
 
-func (w *walker) enum(n *yaml.Node, e protoreflect.EnumDescriptor, path string) any {
+func (w *Walker) enum(n *yaml.Node, e protoreflect.EnumDescriptor, path string) any {
 	s, ok := w.str(n, path).(string)
 	if !ok {
 		return nil
@@ -108,7 +109,7 @@ func (w *walker) enum(n *yaml.Node, e protoreflect.EnumDescriptor, path string) 
 		for i := range names {
 			names[i] = string(e.Values().Get(i).Name())
 		}
-		w.add(n, "InvalidValue", path, fmt.Sprintf("%q is not one of %s", s, strings.Join(names, ", ")), "")
+		w.Add(n, "InvalidValue", path, fmt.Sprintf("%q is not one of %s", s, strings.Join(names, ", ")), "")
 		return nil
 	}
 	return s
@@ -118,9 +119,9 @@ func (w *walker) enum(n *yaml.Node, e protoreflect.EnumDescriptor, path string) 
 var written = regexp.MustCompile(`^[-+]?(([0-9]+(\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h))+$`)
 
 // duration takes what Istio's API server takes: "7s", "1h30m", "100ms".
-func (w *walker) duration(n *yaml.Node, path string) any {
+func (w *Walker) duration(n *yaml.Node, path string) any {
 	if tag := n.ShortTag(); n.Kind == yaml.ScalarNode && (tag == "!!int" || tag == "!!float") {
-		w.add(n, "WrongType", path, "want a duration, got "+describe(n), fmt.Sprintf("write a number with its unit: %q, if seconds are meant", n.Value+"s"))
+		w.Add(n, "WrongType", path, "want a duration, got "+Describe(n), fmt.Sprintf("write a number with its unit: %q, if seconds are meant", n.Value+"s"))
 		return nil
 	}
 	s, ok := w.str(n, path).(string)
@@ -129,24 +130,24 @@ func (w *walker) duration(n *yaml.Node, path string) any {
 	}
 	switch _, err := time.ParseDuration(s); {
 	case err != nil && written.MatchString(s):
-		w.add(n, "InvalidValue", path, s+" is too long", "write less than ten years")
+		w.Add(n, "InvalidValue", path, s+" is too long", "write less than ten years")
 		return nil
 	case err != nil:
-		w.add(n, "InvalidValue", path, fmt.Sprintf("%q is not a duration", s), `write a number with its unit: "500ms", "7s", "1h"`)
+		w.Add(n, "InvalidValue", path, fmt.Sprintf("%q is not a duration", s), `write a number with its unit: "500ms", "7s", "1h"`)
 		return nil
 	}
 	return s
 }
 
 // wellKnown hands one of protobuf's own messages (wrappers, Struct, Timestamp) to protobuf's decoder.
-func (w *walker) wellKnown(n *yaml.Node, d protoreflect.MessageDescriptor, path string) any {
+func (w *Walker) wellKnown(n *yaml.Node, d protoreflect.MessageDescriptor, path string) any {
 	v := w.free(n, path)
-	data, err := jsonBytes(v)
+	data, err := json.Marshal(v)
 	if err == nil {
 		err = protojson.Unmarshal(data, dynamicpb.NewMessage(d))
 	}
 	if err != nil {
-		w.add(n, "WrongType", path, fmt.Sprintf("%s does not fit here (%s)", describe(n), d.Name()), "")
+		w.Add(n, "WrongType", path, fmt.Sprintf("%s does not fit here (%s)", Describe(n), d.Name()), "")
 	}
 	return v
 }

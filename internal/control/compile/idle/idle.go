@@ -1,0 +1,217 @@
+// Package idle says what objects miss when they are all that there is: labels that nothing has, services that contradict each other
+// about a port of their workloads, rules that gateways do not follow. A mesh that runs does not say it, since what it misses may be about
+// to come.
+package idle
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	networkingapi "istio.io/api/networking/v1alpha3"
+	networking "istio.io/client-go/pkg/apis/networking/v1"
+	security "istio.io/client-go/pkg/apis/security/v1"
+
+	"github.com/weftmesh/weft/internal/control/compile/convert"
+	"github.com/weftmesh/weft/internal/control/model"
+	"github.com/weftmesh/weft/internal/control/source"
+)
+
+// Findings are what can be said of the objects that a mesh was made of, beside what was found then.
+func Findings(objects []*source.Object, mesh *model.Mesh, found []model.Finding) []model.Finding {
+	l := &lint{objects: objects, mesh: mesh}
+	refused := map[model.Ref]bool{}
+	for _, f := range found {
+		if f.Severity == model.Error {
+			refused[f.Object] = true
+		}
+	}
+	for _, o := range objects {
+		if refused[o.Ref()] {
+			continue
+		}
+		switch k := o.Kube.(type) {
+		case *networking.Sidecar:
+			l.selector(o, k.Spec.WorkloadSelector.GetLabels(), "spec.workloadSelector", o.GetNamespace())
+		case *security.AuthorizationPolicy:
+			l.selector(o, k.Spec.Selector.GetMatchLabels(), "spec.selector", l.reach(o))
+		case *security.PeerAuthentication:
+			l.selector(o, k.Spec.Selector.GetMatchLabels(), "spec.selector", l.reach(o))
+		case *networking.DestinationRule:
+			l.subsets(o, &k.Spec)
+		}
+	}
+	l.contradictions()
+	l.unfollowed()
+	return l.found
+}
+
+// lint collects findings.
+type lint struct {
+	objects []*source.Object
+	mesh    *model.Mesh
+	found   []model.Finding
+}
+
+func (l *lint) say(o *source.Object, severity model.Severity, code, field, hint, format string, args ...any) {
+	l.found = append(l.found, o.Finding(severity, code, field, fmt.Sprintf(format, args...), hint))
+}
+
+// reach gives the namespace of the workloads that an object may select; "" for all.
+func (l *lint) reach(o *source.Object) string {
+	if o.GetNamespace() == l.mesh.Settings.RootNamespace {
+		return ""
+	}
+	return o.GetNamespace()
+}
+
+// selector warns of labels that no workload has. Files without workloads do not say which there are, and gateways are there when a
+// Gateway asks for them.
+func (l *lint) selector(o *source.Object, labels map[string]string, field, namespace string) {
+	if len(labels) == 0 || l.mesh.Workloads.Len() == 0 || has(convert.IngressSelector(), labels) {
+		return
+	}
+	if slices.ContainsFunc(l.mesh.Gateways, func(g *model.Gateway) bool { return has(g.Selector, labels) }) {
+		return
+	}
+	for _, w := range l.mesh.Workloads.All() {
+		if (namespace == "" || w.Namespace == namespace) && has(w.Labels, labels) {
+			return
+		}
+	}
+	where := "namespace " + namespace
+	if namespace == "" {
+		where = "the mesh"
+	}
+	l.say(o, model.Warning, "NoEffect", field, "write the labels of the pods", "no workload of %s has the labels %s", where, text(labels))
+}
+
+// subsets warns of subsets that no endpoint is in.
+func (l *lint) subsets(o *source.Object, rule *networkingapi.DestinationRule) {
+	host := rule.Host
+	if !strings.Contains(host, ".") {
+		host = convert.ServiceHost(host, o.GetNamespace(), l.mesh.Settings)
+	}
+	s := l.mesh.Services.Get(convert.HostName(host))
+	if s == nil || s.Resolution == model.None || s.Resolution == model.ByHost {
+		return
+	}
+	for i, subset := range rule.Subsets {
+		if !slices.ContainsFunc(s.Endpoints, func(ep *model.Endpoint) bool { return inSubset(ep, subset.Labels) }) {
+			l.say(o, model.Warning, "SubsetEmpty", convert.At("spec.subsets", i)+".labels", "write the labels of the pods",
+				"no endpoint of %s has the labels %s: requests for subset %q get 503", s.Host, text(subset.Labels), subset.Name)
+		}
+	}
+}
+
+// inSubset reports whether an endpoint has the labels of a subset, of which some are about where it runs.
+func inSubset(ep *model.Endpoint, labels map[string]string) bool {
+	place := strings.SplitN(ep.Locality+"//", "/", 4)
+	for k, v := range labels {
+		at := map[string]int{model.RegionLabel: 1, model.ZoneLabel: 2, model.SubzoneLabel: 3}[k]
+		if at > 0 && ep.Locality != "" && ep.Labels[k] == "" {
+			if place[at-1] != v {
+				return false
+			}
+		} else if have, ok := ep.Labels[k]; !ok || have != v {
+			return false
+		}
+	}
+	return true
+}
+
+// contradictions warns of services that say differently what a port of the same workload speaks: its sidecar takes it as one of them.
+func (l *lint) contradictions() {
+	said := map[[2]string]bool{}
+	for _, host := range slices.Sorted(l.mesh.Services.Keys()) {
+		s := l.mesh.Services.Get(host)
+		for _, ep := range s.Endpoints {
+			w := l.mesh.Workloads.Get(ep.Namespace + "/" + ep.Instance)
+			if w == nil {
+				continue
+			}
+			for _, port := range s.Ports {
+				i := slices.IndexFunc(w.Ports, func(p model.WorkloadPort) bool { return p.Number == ep.Ports[port.Number] })
+				if i < 0 || w.Ports[i].ServiceHost == s.Host || w.Ports[i].ServiceHost == "" || alike(w.Ports[i].Protocol, port.Protocol) {
+					continue
+				}
+				other := l.mesh.Services.Get(w.Ports[i].ServiceHost)
+				if key := [2]string{s.Host, other.Host}; !said[key] {
+					said[key] = true
+					l.contradict(s, other, port, w.Ports[i])
+				}
+			}
+		}
+	}
+}
+
+func alike(a, b model.Protocol) bool { return a == b || a.IsHTTP() && b.IsHTTP() }
+
+func (l *lint) contradict(s, other *model.Service, port model.Port, taken model.WorkloadPort) {
+	const hint = "have all Services of a workload say the same of its port"
+	for _, o := range l.objects {
+		switch o.Ref() {
+		case s.Ref:
+			l.say(o, model.Warning, "ProtocolConflict", "spec.ports", hint, "port %d of the workloads is %s here, and %s in %s: sidecars take it as the latter",
+				taken.Number, port.Protocol, taken.Protocol, other.Ref)
+		case other.Ref:
+			l.say(o, model.Warning, "ProtocolConflict", "spec.ports", hint, "port %d of the workloads is %s here, and %s in %s: sidecars take it as the former",
+				taken.Number, taken.Protocol, port.Protocol, s.Ref)
+		}
+	}
+}
+
+// unfollowed tells of rules for a service that a gateway which leads there does not follow, since they are for sidecars.
+func (l *lint) unfollowed() {
+	ruled := map[string]model.Ref{}
+	for _, rs := range l.mesh.RouteSets {
+		if rs.Mesh && rs.Ref.Kind == "VirtualService" && splits(rs) {
+			for _, h := range rs.Hosts {
+				ruled[h] = rs.Ref
+			}
+		}
+	}
+	for _, rs := range l.mesh.RouteSets {
+		if len(rs.Gateways) == 0 || rs.Ref.Kind != "VirtualService" {
+			continue
+		}
+		i := slices.IndexFunc(l.objects, func(o *source.Object) bool { return o.Ref() == rs.Ref })
+		for n := range rs.HTTP {
+			if rs.HTTP[n].Object != (model.Ref{}) {
+				continue // a delegate's
+			}
+			for j, d := range rs.HTTP[n].Destinations {
+				if by, ok := ruled[d.Host]; i >= 0 && ok && by != rs.Ref && d.Subset == "" {
+					l.say(l.objects[i], model.Info, "NoEffect", convert.At(rs.HTTP[n].Field+".route", j)+".destination", "name a subset here to choose one",
+						"the rules of %s for %s are for sidecars: requests from the gateway go to all endpoints", by, d.Host)
+				}
+			}
+		}
+	}
+}
+
+// splits reports whether routes choose among subsets.
+func splits(rs *model.RouteSet) bool {
+	return slices.ContainsFunc(rs.HTTP, func(r model.HTTPRoute) bool {
+		return slices.ContainsFunc(r.Destinations, func(d model.WeightedDestination) bool { return d.Subset != "" })
+	})
+}
+
+// has reports whether labels have everything that a selector asks for.
+func has(labels, selector map[string]string) bool {
+	for k, v := range selector {
+		if have, ok := labels[k]; !ok || have != v {
+			return false
+		}
+	}
+	return true
+}
+
+func text(labels map[string]string) string {
+	var list []string
+	for _, k := range slices.Sorted(maps.Keys(labels)) {
+		list = append(list, k+"="+labels[k])
+	}
+	return strings.Join(list, ",")
+}

@@ -1,0 +1,149 @@
+package serve
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"google.golang.org/grpc/status"
+
+	"github.com/weftmesh/weft/internal/control/model"
+)
+
+// history is what is remembered of clients beyond their streams, by node id. The cache's mu guards it.
+type history struct {
+	left   map[string]*Client // those that left, a short while ago
+	habits map[string]*habit  // those that came back
+	large  map[string]oversize
+}
+
+// habit is how often a client comes back.
+type habit struct {
+	returns []time.Time // in the last returnSpan before the last one, the oldest first
+	since   time.Time   // of the first return that was followed by another one within that time
+	reason  string      // for which it left last
+}
+
+// oversize is a resource, or a list of all of a type, that a client may not take.
+type oversize struct {
+	client   Client
+	resource string
+	bytes    int
+	at       time.Time
+}
+
+// A client that came back manyReturns times within returnSpan cannot keep its stream.
+const (
+	returnSpan  = time.Minute
+	manyReturns = 3
+	maxReturns  = 60 // counted
+)
+
+// Bounds of what is remembered.
+const (
+	rememberLeft = 10 * time.Minute
+	maxLeft      = 500
+)
+
+// leaves notes that the last stream of a client ended.
+func (h *history) leaves(c *session, reason error, now time.Time) {
+	if h.left == nil {
+		h.left = map[string]*Client{}
+	}
+	maps.DeleteFunc(h.left, func(_ string, c *Client) bool { return now.Sub(c.Since) > rememberLeft })
+	if len(h.left) >= maxLeft {
+		return
+	}
+	out := c.describe()
+	out.State, out.Since, out.Reason = Gone, now, "it closed its stream"
+	if reason != nil {
+		out.Reason = status.Convert(reason).Message()
+	}
+	h.left[out.NodeID] = &out
+}
+
+// comes notes that a client is there, perhaps again.
+func (h *history) comes(nodeID string, now time.Time) {
+	was := h.left[nodeID]
+	if was == nil {
+		return
+	}
+	delete(h.left, nodeID)
+	if h.habits == nil {
+		h.habits = map[string]*habit{}
+	}
+	maps.DeleteFunc(h.habits, func(_ string, b *habit) bool { return now.Sub(b.returns[len(b.returns)-1]) > returnSpan })
+	b := h.habits[nodeID]
+	if b == nil {
+		b = &habit{since: now}
+		h.habits[nodeID] = b
+	}
+	b.returns = append(b.lately(now), now)
+	b.returns = b.returns[max(0, len(b.returns)-maxReturns):]
+	b.reason = was.Reason
+}
+
+// lately gives the returns that are not long ago.
+func (b *habit) lately(now time.Time) []time.Time {
+	i, _ := slices.BinarySearchFunc(b.returns, now.Add(-returnSpan), time.Time.Compare)
+	return b.returns[i:]
+}
+
+// restless says of a client that comes back all the time since when, and why.
+func (h *history) restless(nodeID string, now time.Time) (since time.Time, reason string, is bool) {
+	b := h.habits[nodeID]
+	if b == nil || len(b.lately(now)) < manyReturns {
+		return time.Time{}, "", false
+	}
+	return b.since, fmt.Sprintf("it has connected again %d times in the last minute; last it left because: %s", len(b.lately(now)), b.reason), true
+}
+
+// away gives those that left and are expected back.
+func (h *history) away(now time.Time, expected func(*Client) bool) []Client {
+	var out []Client
+	for _, c := range h.left {
+		if now.Sub(c.Since) > rememberLeft || !expected(c) {
+			continue
+		}
+		c := *c
+		if since, reason, is := h.restless(c.NodeID, now); is {
+			c.State, c.Since, c.Reason = Reconnecting, since, reason
+		}
+		out = append(out, c)
+	}
+	return out
+}
+
+// maxForeign is the largest message that gRPC clients take unless they are told otherwise. Ours take more.
+const maxForeign = 4 << 20
+
+// weigh notes what is larger than a client of gRPC's library takes, and reports whether that is new.
+func (h *history) weigh(c *session, resource string, bytes int, now time.Time) (fresh bool) {
+	maps.DeleteFunc(h.large, func(_ string, o oversize) bool { return now.Sub(o.at) > rememberLeft })
+	was, known := h.large[c.claim.id]
+	if !known && len(h.large) >= maxLeft {
+		return false
+	}
+	if h.large == nil {
+		h.large = map[string]oversize{}
+	}
+	h.large[c.claim.id] = oversize{c.describe(), resource, bytes, now}
+	return !known || was.resource != resource
+}
+
+// findings about what is too large.
+func (h *history) findings(now time.Time) (out []model.Finding) {
+	for _, o := range h.large {
+		if now.Sub(o.at) > rememberLeft {
+			continue
+		}
+		out = append(out, model.Finding{
+			Severity: model.Warning, Code: "LargeResource", Field: o.resource,
+			Object:  model.Ref{Kind: "Proxy", Namespace: o.client.Namespace, Name: o.client.Name},
+			Message: fmt.Sprintf("it was sent %d bytes, and gRPC's library takes %d unless it is told otherwise: it may refuse them and connect again and again", o.bytes, maxForeign),
+			Hint:    "let its program take more (grpc.MaxCallRecvMsgSize), or make the object smaller",
+		})
+	}
+	return out
+}
