@@ -213,10 +213,12 @@ func (p *Proxy) sweep(ctx context.Context) {
 }
 
 // makeRoom closes idle connections to endpoints and of clients, as there is no descriptor left for one that is needed.
-func (p *Proxy) makeRoom() {
+func (p *Proxy) makeRoom() int {
 	now := p.opt.Now()
 	p.clusters.Trim(now)
-	p.evicted.Add(uint64(p.tracker.Evict(now)))
+	n := p.tracker.Evict(now)
+	p.evicted.Add(uint64(n))
+	return n
 }
 
 // drainGrace is how long connections without a request may stay when draining begins: the client may be about to send one,

@@ -40,6 +40,8 @@ func TestTableFilledByOthers(t *testing.T) {
 	b := rig.NewBackend(t, ok)
 	address, admin, pid, tell := adminChild(t, childEndpoint+"="+b.Addr().String(), childDescriptors+"=1024")
 	idle := idlers(t, address, 100)
+	since := time.Now()
+	rig.Eventually(t, "the last of them is idle, too", func() bool { return time.Since(since) > 300*time.Millisecond })
 	fmt.Fprintln(tell, hoarding)
 	rig.Eventually(t, "the table is full", func() bool {
 		open, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))

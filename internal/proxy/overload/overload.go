@@ -51,11 +51,12 @@ type Guard struct {
 	limits Limits
 	used   func() int64 // bytes
 	relief func()       // gives memory back to the system
-	// MakeRoom closes what is idle when the table of descriptors is found full. It is set once, before use, and may be nil.
-	MakeRoom func()
+	// MakeRoom closes idle connections when the table of descriptors is found full, and gives their number. It is set once, before use,
+	// and may be nil.
+	MakeRoom func() int
 
 	bearable, exhausted   atomic.Int64
-	fullAt                atomic.Int64 // Unix nanoseconds; 0 for never
+	roomAt, fullAt        atomic.Int64 // Unix nanoseconds; 0 for never
 	connections, requests atomic.Int64
 	stage                 atomic.Int32
 	released              atomic.Bool
@@ -135,16 +136,21 @@ func (g *Guard) Stage() Stage {
 func (g *Guard) Exhausted() {
 	g.exhausted.Add(1)
 	now := time.Now().UnixNano()
-	if last := g.fullAt.Swap(now); now-last >= int64(roomEvery) && g.MakeRoom != nil { // else another has just done so
-		g.MakeRoom()
+	last := g.roomAt.Load()
+	if now-last < int64(roomEvery) || !g.roomAt.CompareAndSwap(last, now) {
+		return // another has just made room
+	}
+	if g.MakeRoom == nil || g.MakeRoom() == 0 {
+		g.fullAt.Store(now)
 	}
 }
 
-// roomEvery bounds what looking for idle connections costs.
-const roomEvery = 5 * time.Millisecond
-
-// fullTime is how long a table that was found full is taken for nearly so.
-const fullTime = time.Second
+const (
+	// roomEvery bounds what looking for idle connections costs.
+	roomEvery = 5 * time.Millisecond
+	// fullTime is how long connections end after their request where none was idle.
+	fullTime = 500 * time.Millisecond
+)
 
 func (g *Guard) wasFull() bool {
 	at := g.fullAt.Load()
