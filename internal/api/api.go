@@ -314,6 +314,8 @@ type JoinRequest struct {
 // JoinReply is the proxy's bootstrap file, with a token in it that proves who it is.
 type JoinReply struct {
 	Bootstrap json.RawMessage `json:"bootstrap"`
+	// Notes say what else is needed.
+	Notes []string `json:"notes,omitempty"`
 }
 
 // ControlAction asks the embedded control plane to "stop", "start" or "restart".

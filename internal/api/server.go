@@ -146,11 +146,20 @@ func call[In, Out any](f func(context.Context, In) (Out, error)) http.HandlerFun
 		dec := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxRequest))
 		dec.DisallowUnknownFields()
 		if err := dec.Decode(&in); err != nil {
-			fail(w, &InvalidError{Message: "request: " + err.Error()})
+			fail(w, unreadable(err))
 			return
 		}
 		answer(w)(f(r.Context(), in))
 	}
+}
+
+// unreadable says what is wrong with a request's body.
+func unreadable(err error) error {
+	var tooLarge *http.MaxBytesError
+	if errors.As(err, &tooLarge) {
+		return &InvalidError{Message: fmt.Sprintf("the request has more than %d MiB", maxRequest>>20), Hint: "name fewer files at a time: a file may have 10 MiB, and all of them together about 90 MiB"}
+	}
+	return &InvalidError{Message: "request: " + err.Error()}
 }
 
 // do serves a method without an answer.

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"syscall"
 
@@ -141,6 +142,20 @@ func (c Client) Dial(ctx context.Context, network, addr string) (net.Conn, error
 		return nil, fmt.Errorf("broker: dial %s: %w", addr, err)
 	}
 	return conn, nil
+}
+
+// DialDatagrams gives a UDP socket of the host's network that is connected to an address. Only gateways get one.
+func (c Client) DialDatagrams(ctx context.Context, to netip.AddrPort) (*net.UDPConn, error) {
+	_, file, err := c.ask(ctx, request{Verb: "dial", Network: "udp", Address: to.String()})
+	if err != nil {
+		return nil, &net.OpError{Op: "dial", Net: "udp", Addr: net.UDPAddrFromAddrPort(to), Err: err}
+	}
+	defer file.Close()
+	conn, err := net.FileConn(file)
+	if err != nil {
+		return nil, fmt.Errorf("broker: dial udp %s: %w", to, err)
+	}
+	return conn.(*net.UDPConn), nil
 }
 
 // ExchangeDNS forwards a DNS message in wire form to the host's servers and returns the answer as it came. It fails when none

@@ -210,6 +210,38 @@ func TestListenInUse(t *testing.T) {
 	}
 }
 
+func TestDialDatagrams(t *testing.T) {
+	echo, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer echo.Close()
+	alias := netip.MustParseAddr("10.77.0.1")
+	s, c := serve(t, Options{HostAlias: alias}, Policy{Listen: true})
+	at := netip.MustParseAddrPort(echo.LocalAddr().String())
+	for _, to := range []netip.AddrPort{at, netip.AddrPortFrom(alias, at.Port())} {
+		u, err := c.DialDatagrams(t.Context(), to)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer u.Close()
+		if _, err := u.Write([]byte("hello")); err != nil {
+			t.Fatal(err)
+		}
+		buf := make([]byte, 10)
+		if n, from, err := echo.ReadFrom(buf); err != nil || string(buf[:n]) != "hello" || from.String() != u.LocalAddr().String() {
+			t.Errorf("%s: %q from %v, %v", to, buf[:n], from, err)
+		}
+	}
+	sidecar := Client{Path: c.Path + "2"}
+	if _, err := s.Serve(sidecar.Path, Policy{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := sidecar.DialDatagrams(t.Context(), at); err == nil {
+		t.Error("a sidecar gets a socket for datagrams")
+	}
+}
+
 func TestDial(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -261,6 +261,14 @@ func (s *Server) serve(conn *net.UnixConn, policy Policy, path string) {
 		s.answer(conn, reply{}, nil, nil)
 	case req.Verb == "listen", req.Verb == "release":
 		s.answer(conn, reply{}, nil, unix.EACCES)
+	case req.Verb == "dial" && req.Network == "udp" && policy.Listen:
+		c, err := s.dialDatagrams(ctx, req.Address)
+		if err != nil {
+			s.answer(conn, reply{}, nil, err)
+			return
+		}
+		defer c.Close()
+		s.answer(conn, reply{}, c, nil)
 	case req.Verb == "dial":
 		c, err := s.dial(ctx, req.Network, req.Address)
 		if err != nil {
@@ -392,4 +400,17 @@ func (s *Server) dial(ctx context.Context, network, addr string) (*net.TCPConn, 
 		return nil, err
 	}
 	return c.(*net.TCPConn), nil
+}
+
+// dialDatagrams takes addresses alone: a datagram tells by no answer which of a name's addresses is the right one.
+func (s *Server) dialDatagrams(ctx context.Context, addr string) (*net.UDPConn, error) {
+	to, err := netip.ParseAddrPort(addr)
+	if err != nil {
+		return nil, err
+	}
+	if s.opt.HostAlias.IsValid() && to.Addr().Unmap() == s.opt.HostAlias {
+		to = netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), to.Port())
+	}
+	var d net.Dialer
+	return d.DialUDP(ctx, "udp", netip.AddrPort{}, to)
 }

@@ -122,13 +122,16 @@ func (s *session) root() *cobra.Command {
 		Short: "A service mesh for one machine, many machines and Kubernetes",
 		Long: `Weft runs your services in a mesh: every call between them passes through a sidecar that
 routes it, encrypts it, authorizes it and measures it. Configure it with Istio's and the
-Gateway API's own objects.`,
-		Example: `  weft up examples/bookinfo           start Bookinfo in a mesh on this machine
-  weft ps                             what runs
-  weft apply -f reviews-v3.yaml       change how traffic flows
+Gateway API's own objects.
+
+Exit codes: 0 for success, 1 for a failure or what a command was asked to find (errors, tests that
+fail, differences), 2 for wrong usage, 130 when interrupted; that of the program for weft exec.`,
+		Example: `  weft up examples/bookinfo           # start Bookinfo in a mesh on this machine
+  weft ps                             # what runs
+  weft apply -f examples/bookinfo/try/reviews-50-v3.yaml  # change how traffic flows
   weft explain --from productpage GET http://reviews:9080/reviews/0
-  weft graph                          who calls whom, how often, how fast
-  weft down                           stop it`,
+  weft graph                          # who calls whom, how often, how fast
+  weft down                           # stop it`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		Version:       version.String(),

@@ -21,6 +21,7 @@ import (
 func (s *session) applyCommand() *cobra.Command {
 	var files []string
 	var dryRun bool
+	var as format
 	c := &cobra.Command{
 		Use:   "apply -f FILE|DIR|-",
 		Short: "Create or change objects",
@@ -45,11 +46,12 @@ that "weft up" follows.`,
 			if err != nil {
 				return err
 			}
-			return s.printChanges(reply, dryRun)
+			return s.printChanges(reply, dryRun, as)
 		},
 	}
 	c.Flags().StringArrayVarP(&files, "filename", "f", nil, "file, folder, or - for standard input; may be repeated")
 	c.Flags().BoolVar(&dryRun, "dry-run", false, "check and say what would change, but change nothing")
+	as.flag(c, "json or yaml: what was done, and the findings")
 	_ = c.MarkFlagRequired("filename")
 	return c
 }
@@ -58,6 +60,7 @@ func (s *session) deleteCommand() *cobra.Command {
 	var files []string
 	var all bool
 	var namespace string
+	var as format
 	c := &cobra.Command{
 		Use:   "delete (-f FILE|DIR|- | KIND NAME... | --all)",
 		Short: "Delete objects that were applied, or programs that were run",
@@ -86,6 +89,11 @@ func (s *session) deleteCommand() *cobra.Command {
 			if len(args) == 1 || len(args)+len(files) == 0 && !all {
 				return &usageError{errors.New("name what to delete: -f FILE, KIND NAME, or --all")}
 			}
+			if len(args) > 0 {
+				if err := knownKind(args[0]); err != nil {
+					return err
+				}
+			}
 			for i := 1; i < len(args); i++ {
 				ns, name := splitName(args[i], namespace)
 				req.Refs = append(req.Refs, api.Ref{Kind: args[0], Namespace: ns, Name: name})
@@ -96,20 +104,26 @@ func (s *session) deleteCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if len(reply.Changes) == 0 && !reply.Refused {
+			if len(reply.Changes) == 0 && !reply.Refused && as.name == "" {
 				s.out.printf("nothing was applied, so nothing was deleted\n")
 			}
-			return s.printChanges(reply, false)
+			return s.printChanges(reply, false, as)
 		},
 	}
 	c.Flags().StringArrayVarP(&files, "filename", "f", nil, "file, folder, or - for standard input; may be repeated")
 	c.Flags().BoolVar(&all, "all", false, "delete everything that was applied")
 	c.Flags().StringVarP(&namespace, "namespace", "n", "default", "namespace of the names given")
+	as.flag(c, "json or yaml: what was done, and the findings")
 	return c
 }
 
 // printChanges prints what was done, then the findings; errors end the command with code 1.
-func (s *session) printChanges(r api.ChangeReply, dryRun bool) error {
+func (s *session) printChanges(r api.ChangeReply, dryRun bool, as format) error {
+	if done, err := as.write(s.out, r); err != nil || done && !r.Refused {
+		return err
+	} else if done {
+		return &ExitError{1}
+	}
 	for _, c := range r.Changes {
 		p := green
 		if c.Action == "unchanged" {
@@ -219,7 +233,8 @@ func expand(path string) ([]string, error) {
 }
 
 func (s *session) getCommand() *cobra.Command {
-	var format, namespace string
+	var namespace string
+	var as format
 	c := &cobra.Command{
 		Use:   "get [KIND [NAME]]",
 		Short: "Show the objects in force, and what is wrong with them",
@@ -238,17 +253,27 @@ func (s *session) getCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return s.printObjects(objects, format)
+			return s.printObjects(objects, as.name)
 		},
 	}
-	c.Flags().StringVarP(&format, "output", "o", "", "json or yaml")
+	as.flag(c, "json or yaml")
 	c.Flags().StringVarP(&namespace, "namespace", "n", "", "only this namespace")
 	return c
 }
 
+// knownKind refuses the name of a kind that there is not.
+func knownKind(name string) error {
+	if slices.ContainsFunc(api.Kinds(), func(k string) bool { return api.KindMatches(k, name) }) {
+		return nil
+	}
+	return &usageError{fmt.Errorf("there is no kind %q; the kinds are %s", name, strings.Join(api.Kinds(), ", "))}
+}
+
 func selectObjects(all []api.Object, args []string, namespace string) ([]api.Object, error) {
-	if len(args) > 0 && !slices.ContainsFunc(api.Kinds(), func(k string) bool { return api.KindMatches(k, args[0]) }) {
-		return nil, &usageError{fmt.Errorf("there is no kind %q; the kinds are %s", args[0], strings.Join(api.Kinds(), ", "))}
+	if len(args) > 0 {
+		if err := knownKind(args[0]); err != nil {
+			return nil, err
+		}
 	}
 	var found []api.Object
 	for _, o := range all {
@@ -314,9 +339,6 @@ func (s *session) printObjects(objects []api.Object, format string) error {
 		return nil
 	case "json":
 		return s.printObjectsJSON(objects)
-	case "":
-	default:
-		return &usageError{fmt.Errorf("output %q: want json or yaml", format)}
 	}
 	rows := make([][]cell, 0, len(objects))
 	var findings []api.Finding

@@ -105,7 +105,8 @@ func (s *session) proxyJoinCommand() *cobra.Command {
 		Short: "Print the bootstrap file with which a weft-proxy joins a control plane",
 		Long: `Print the bootstrap file of a weft-proxy: who it is, where its control plane is, and a token that
 proves it. Whoever has the file can be that workload for 30 days: keep it with mode 0600. With the
-addresses of several replicas the proxy goes to one of them, and to another when that fails.`,
+addresses of several replicas the proxy goes to one of them, and to another when that fails.
+A gateway needs a WorkloadEntry of its name too, whose labels Gateways select.`,
 		Example: `  weft --mesh prod proxy join reviews-1 --service-account reviews --workload reviews-v1 \
       --label app=reviews --control 10.0.0.1:15012,10.0.0.2:15012 > bootstrap.json
   weft-proxy --bootstrap bootstrap.json`,
@@ -121,6 +122,9 @@ addresses of several replicas the proxy goes to one of them, and to another when
 				return err
 			}
 			s.out.printf("%s\n", reply.Bootstrap)
+			for _, note := range reply.Notes {
+				fmt.Fprintln(s.out.err, "note:", note)
+			}
 			return nil
 		},
 	}

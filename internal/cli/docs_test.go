@@ -37,6 +37,24 @@ func TestGoldenCommandsDocument(t *testing.T) {
 	}
 }
 
+// TestExamplesCanBePasted wants what examples say of commands to be comments of the shell.
+func TestExamplesCanBePasted(t *testing.T) {
+	s := &session{out: newOutput(&bytes.Buffer{}, &bytes.Buffer{})}
+	var each func(c *cobra.Command)
+	each = func(c *cobra.Command) {
+		for line := range strings.Lines(c.Example) {
+			command, _, _ := strings.Cut(line, "  #")
+			if strings.Contains(strings.TrimSpace(command), "  ") {
+				t.Errorf("%s: %q has words that are no part of the command", c.CommandPath(), line)
+			}
+		}
+		for _, sub := range c.Commands() {
+			each(sub)
+		}
+	}
+	each(s.root())
+}
+
 func describe(b *strings.Builder, c *cobra.Command) {
 	if c.Hidden || c.Name() == "help" || c.Name() == "completion" {
 		return

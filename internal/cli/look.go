@@ -16,11 +16,11 @@ import (
 
 func (s *session) psCommand() *cobra.Command {
 	var wide bool
-	var format string
+	var as format
 	c := &cobra.Command{
 		Use:     "ps",
 		Short:   "Show the workloads and how they are",
-		Example: "  weft ps\n  weft ps --wide     with every instance and process",
+		Example: "  weft ps\n  weft ps --wide     # with every instance and process",
 		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			client := s.client()
@@ -29,8 +29,8 @@ func (s *session) psCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if format == "json" {
-				return s.out.json(st.Workloads)
+			if done, err := as.write(s.out, st.Workloads); done {
+				return err
 			}
 			if wide {
 				s.printPods(st.Workloads)
@@ -41,7 +41,7 @@ func (s *session) psCommand() *cobra.Command {
 		},
 	}
 	c.Flags().BoolVarP(&wide, "wide", "w", false, "a line for each process")
-	c.Flags().StringVarP(&format, "output", "o", "", "json")
+	as.flag(c, "json or yaml")
 	return c
 }
 
@@ -102,9 +102,9 @@ func (s *session) logsCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "logs [WORKLOAD|INSTANCE|SERVICE]",
 		Short: "Show what programs and sidecars write",
-		Example: `  weft logs -f                          everything, as it comes
-  weft logs reviews                     all versions of reviews
-  weft logs productpage -c istio-proxy  the access log of its sidecar`,
+		Example: `  weft logs -f                          # everything, as it comes
+  weft logs reviews                     # all versions of reviews
+  weft logs productpage -c istio-proxy  # the access log of its sidecar`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			if len(args) == 1 {
@@ -145,7 +145,7 @@ func (s *session) printLog(l api.LogLine, stamps bool) error {
 }
 
 func (s *session) statusCommand() *cobra.Command {
-	var format string
+	var as format
 	c := &cobra.Command{
 		Use:   "status",
 		Short: "Show the mesh at a glance: control plane, gateways, proxies, findings",
@@ -161,7 +161,7 @@ has. 3/4 stands for three in their newest version, of four. The states:
   reconnecting
             it connects again and again; the reason says how often in the last minute, and why its last stream ended
   gone      it is not connected, although its workload is there`,
-		Example: "  weft status\n  weft status -o json     with everything that is stale or missing",
+		Example: "  weft status\n  weft status -o json     # with everything that is stale or missing",
 		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			client := s.client()
@@ -170,14 +170,14 @@ has. 3/4 stands for three in their newest version, of four. The states:
 			if err != nil {
 				return err
 			}
-			if format == "json" {
-				return s.out.json(st)
+			if done, err := as.write(s.out, st); done {
+				return err
 			}
 			s.printStatus(st)
 			return nil
 		},
 	}
-	c.Flags().StringVarP(&format, "output", "o", "", "json")
+	as.flag(c, "json or yaml")
 	return c
 }
 
@@ -220,14 +220,14 @@ func (s *session) printStatus(st api.Status) {
 
 func (s *session) graphCommand() *cobra.Command {
 	var window time.Duration
-	var format string
+	var as format
 	var follow bool
 	c := &cobra.Command{
 		Use:   "graph",
 		Short: "Show who calls whom, how often, with how many errors, how fast",
 		Example: `  weft graph
   weft graph --window 5m
-  weft graph --follow        redraw every two seconds`,
+  weft graph --follow        # redraw every two seconds`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if window < api.MinWindow || window > api.MaxWindow {
@@ -243,9 +243,8 @@ func (s *session) graphCommand() *cobra.Command {
 				if follow && isTerminal(s.out.out) {
 					s.out.printf("\x1b[H\x1b[2J")
 				}
-				if format == "json" {
-					err = s.out.json(g)
-				} else {
+				var written bool
+				if written, err = as.write(s.out, g); !written {
 					s.printGraph(g)
 				}
 				if err != nil || !follow {
@@ -258,7 +257,7 @@ func (s *session) graphCommand() *cobra.Command {
 		},
 	}
 	c.Flags().DurationVar(&window, "window", time.Minute, "how far back to look, 5 s to 10 min")
-	c.Flags().StringVarP(&format, "output", "o", "", "json")
+	as.flag(c, "json or yaml")
 	c.Flags().BoolVarP(&follow, "follow", "f", false, "redraw until Ctrl-C")
 	return c
 }
@@ -313,7 +312,7 @@ func withVersion(name, version string) string {
 func (s *session) explainCommand() *cobra.Command {
 	var req api.ExplainRequest
 	var headers, files []string
-	var format string
+	var as format
 	c := &cobra.Command{
 		Use:   "explain --from WORKLOAD [METHOD] URL",
 		Short: "Say which way a request would take, and why",
@@ -347,8 +346,8 @@ configuration in force, or with -f from files alone, without a mesh; nothing is 
 			if err != nil {
 				return err
 			}
-			if format == "json" {
-				return s.out.json(r.Report)
+			if done, err := as.write(s.out, r.Report); done {
+				return err
 			}
 			s.out.printf("%s\n", strings.TrimRight(r.Text, "\n"))
 			return nil
@@ -357,7 +356,7 @@ configuration in force, or with -f from files alone, without a mesh; nothing is 
 	c.Flags().StringVar(&req.From, "from", os.Getenv("WEFT_FROM"), "who sends it: workload, service or gateway, as name or name.namespace")
 	c.Flags().StringArrayVarP(&files, "filename", "f", nil, "file, folder, or - for standard input: explain these, without a mesh; may be repeated")
 	c.Flags().StringArrayVarP(&headers, "header", "H", nil, "header field, as name:value; may be repeated")
-	c.Flags().StringVarP(&format, "output", "o", "", "json")
+	as.flag(c, "json or yaml")
 	return c
 }
 

@@ -20,7 +20,8 @@ import (
 )
 
 func (s *session) analyzeCommand() *cobra.Command {
-	var format, failOn string
+	var failOn string
+	var as format
 	var recursive, running bool
 	var settings string
 	var o offline.Options
@@ -32,8 +33,8 @@ contradicts what. The files are judged together, as if they were all that there 
 count as if they ran. The exit code is 1 if there are findings of --fail-on or worse.`,
 		Example: `  weft analyze examples/bookinfo
   weft analyze -R deploy/ --fail-on warning
-  weft analyze new.yaml --with-mesh      together with what runs
-  weft analyze -R . -o github            annotations on a pull request
+  weft analyze new.yaml --with-mesh      # together with what runs
+  weft analyze -R . -o github            # annotations on a pull request
   kustomize build . | weft analyze -`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -58,7 +59,7 @@ count as if they ran. The exit code is 1 if there are findings of --fail-on or w
 			if done(); err != nil {
 				return err
 			}
-			if err := s.printAnalysis(&a, format); err != nil {
+			if err := s.printAnalysis(&a, as); err != nil {
 				return err
 			}
 			if a.Count(api.SeverityError) > 0 || failOn == api.SeverityWarning && a.Count(api.SeverityWarning) > 0 {
@@ -67,7 +68,7 @@ count as if they ran. The exit code is 1 if there are findings of --fail-on or w
 			return nil
 		},
 	}
-	c.Flags().StringVarP(&format, "output", "o", "", "json, github (annotations of its workflows) or sarif")
+	as.flag(c, "json, yaml, github (annotations of its workflows) or sarif", "github", "sarif")
 	c.Flags().StringVar(&failOn, "fail-on", api.SeverityError, "error or warning: the least that gives exit code 1")
 	c.Flags().BoolVarP(&recursive, "recursive", "R", false, "with the folders in folders")
 	c.Flags().BoolVar(&running, "with-mesh", false, "judge the files together with what runs")
@@ -93,11 +94,9 @@ func (s *session) analyzeWithMesh(c *cobra.Command, docs []api.Document) (offlin
 	return offline.Analysis{Files: len(docs), Objects: len(r.Changes), Findings: r.Findings}, err
 }
 
-func (s *session) printAnalysis(a *offline.Analysis, format string) error {
+func (s *session) printAnalysis(a *offline.Analysis, as format) error {
 	slices.SortStableFunc(a.Findings, func(x, y api.Finding) int { return cmp.Or(cmp.Compare(x.File, y.File), cmp.Compare(x.Line, y.Line)) })
-	switch format {
-	case "json":
-		return s.out.json(a)
+	switch as.name {
 	case "github":
 		for _, f := range a.Findings {
 			s.out.printf("%s\n", annotation(&f))
@@ -105,11 +104,12 @@ func (s *session) printAnalysis(a *offline.Analysis, format string) error {
 		return nil
 	case "sarif":
 		return s.out.json(sarif(a.Findings))
-	case "":
-		s.printGrouped(a)
-		return nil
 	}
-	return &usageError{fmt.Errorf("output %q: want json, github or sarif", format)}
+	done, err := as.write(s.out, a)
+	if !done {
+		s.printGrouped(a)
+	}
+	return err
 }
 
 // printGrouped prints the findings of each file below its name, and a summary.
@@ -248,7 +248,8 @@ func isManifest(name string) bool {
 
 func (s *session) diffCommand() *cobra.Command {
 	var files, deleted, from, to []string
-	var format, namespace string
+	var namespace string
+	var as format
 	var exitCode bool
 	var settings string
 	var o offline.Options
@@ -293,9 +294,8 @@ traffic, limits that are used up. A Deployment that is changed counts as if its 
 			if r.Refused {
 				return errors.New("the objects would be refused, so nothing was compared")
 			}
-			if format == "json" {
-				err = s.out.json(r.Report)
-			} else {
+			var written bool
+			if written, err = as.write(s.out, r.Report); !written {
 				s.out.printf("%s", r.Text)
 			}
 			if err == nil && exitCode && r.Different {
@@ -309,7 +309,7 @@ traffic, limits that are used up. A Deployment that is changed counts as if its 
 	c.Flags().StringArrayVar(&from, "from", nil, "file or folder of the side before; may be repeated")
 	c.Flags().StringArrayVar(&to, "to", nil, "file or folder of the side after; may be repeated")
 	c.Flags().StringVarP(&namespace, "namespace", "n", "default", "namespace of the names given")
-	c.Flags().StringVarP(&format, "output", "o", "", "json")
+	as.flag(c, "json or yaml")
 	c.Flags().BoolVar(&exitCode, "exit-code", false, "end with code 1 if a request would behave differently")
 	c.Flags().BoolVar(&o.RegistryOnly, "registry-only", false, "with --from and --to: as weft up --registry-only")
 	c.Flags().StringVar(&settings, "mesh-config", "", "with --from and --to: as weft up --mesh-config")
@@ -339,6 +339,9 @@ func (s *session) diffRunning(c *cobra.Command, files, deleted []string, namespa
 		kind, name, ok := strings.Cut(d, "/")
 		if !ok {
 			return api.DiffReply{}, &usageError{fmt.Errorf("--delete %q: want KIND/NAME", d)}
+		}
+		if err := knownKind(kind); err != nil {
+			return api.DiffReply{}, err
 		}
 		ns, name := splitName(name, namespace)
 		req.Refs = append(req.Refs, api.Ref{Kind: kind, Namespace: ns, Name: name})

@@ -18,7 +18,8 @@ import (
 )
 
 func (s *session) testCommand() *cobra.Command {
-	var run, junit, format string
+	var run, junit string
+	var as format
 	var verbose bool
 	c := &cobra.Command{
 		Use:   "test FILE|DIR|-...",
@@ -59,13 +60,13 @@ The exit code is 1 if a test fails or a file cannot be read.`,
 					return err
 				}
 			}
-			return s.printTests(all, len(files), verbose, format)
+			return s.printTests(all, len(files), verbose, as)
 		},
 	}
 	c.Flags().StringVar(&run, "run", "", "only tests whose name this regular expression matches")
 	c.Flags().BoolVarP(&verbose, "verbose", "v", false, "name the tests that pass, too")
 	c.Flags().StringVar(&junit, "junit", "", "file to write a report in JUnit's form to")
-	c.Flags().StringVarP(&format, "output", "o", "", "json")
+	as.flag(c, "json or yaml")
 	return c
 }
 
@@ -98,18 +99,17 @@ func testFile(ctx context.Context, file string, stdin io.Reader, only *regexp.Re
 	return offline.Test(file, data, read, only.MatchString, offline.Options{Color: color})
 }
 
-func (s *session) printTests(all []expect.Result, files int, verbose bool, format string) error {
+func (s *session) printTests(all []expect.Result, files int, verbose bool, as format) error {
 	failed := 0
 	for i := range all {
 		if !all[i].Passed() {
 			failed++
 		}
 	}
-	if format == "json" {
-		if err := s.out.json(all); err != nil {
-			return err
-		}
-	} else {
+	switch done, err := as.write(s.out, all); {
+	case err != nil:
+		return err
+	case !done:
 		for i := range all {
 			s.printTest(&all[i], verbose)
 		}

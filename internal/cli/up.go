@@ -35,8 +35,8 @@ func (s *session) upCommand() *cobra.Command {
 whose containers carry a command, and Istio's or the Gateway API's objects; edits are followed.
 Each workload runs with a sidecar in a network namespace of its own, with root or without.`,
 		Example: `  weft up examples/bookinfo
-  weft up -d examples/bookinfo           in the background; weft down stops it
-  weft up app.yaml --publish 80=8080     gateway port 80 at port 8080 of this machine`,
+  weft up -d examples/bookinfo           # in the background; weft down stops it
+  weft up app.yaml --publish 80=8080     # gateway port 80 at port 8080 of this machine`,
 		Args: cobra.ArbitraryArgs,
 		RunE: func(c *cobra.Command, args []string) error {
 			var err error

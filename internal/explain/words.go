@@ -253,3 +253,13 @@ func (d *Destination) Failure() string {
 	}
 	return ""
 }
+
+// PolicyName gives the policy that a verdict names: "ns[default]-policy[x]-rule[0]" as "default/x".
+func PolicyName(s string) string {
+	namespace, rest, ok := strings.Cut(strings.TrimPrefix(s, "ns["), "]-policy[")
+	name, _, closed := strings.Cut(rest, "]")
+	if !ok || !closed {
+		return s
+	}
+	return namespace + "/" + name
+}

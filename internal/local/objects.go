@@ -32,7 +32,9 @@ type Host interface {
 
 // Objects serves the part of the API that speaks of configuration. Kept gives the status that is kept of an object where several control
 // planes share it, so that all of them tell the same times; nil for none. It may be nil itself.
-func Objects(h Host, kept func(*source.Object) status.Status) api.Objects { return objects{h, &statuses{kept: kept}} }
+func Objects(h Host, kept func(*source.Object) status.Status) api.Objects {
+	return objects{h, &statuses{kept: kept}}
+}
 
 type objects struct {
 	h    Host
@@ -89,6 +91,9 @@ func (o objects) Apply(ctx context.Context, req api.ChangeRequest) (api.ChangeRe
 	if req.DryRun {
 		results, more, err := c.DryRun(decoded)
 		return reply(results, append(findings, more...)), err
+	}
+	if err := ctx.Err(); err != nil { // whoever asked is gone: nothing has been changed yet
+		return api.ChangeReply{}, err
 	}
 	results, more, err := c.Apply(ctx, decoded)
 	if err != nil {
@@ -230,6 +235,9 @@ func document(o *source.Object) string {
 	raw, err := yaml.Marshal(o.Kube)
 	if err != nil { // these types always marshal
 		panic(err)
+	}
+	if !o.Kube.GetObjectKind().GroupVersionKind().Empty() { // it says so itself
+		return string(raw)
 	}
 	return fmt.Sprintf("apiVersion: %s\nkind: %s\n%s", o.Kind.APIVersion(), o.Kind.Name, raw)
 }

@@ -46,3 +46,19 @@ func TestNotDeletedSaysWhatToDo(t *testing.T) {
 		}
 	}
 }
+
+// TestDocumentsNameTheirKindOnce has objects that programs made, with their kind written in them and without.
+func TestDocumentsNameTheirKindOnce(t *testing.T) {
+	bare := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "a", Namespace: "default"}}
+	named := bare.DeepCopy()
+	named.APIVersion, named.Kind = "v1", "Pod"
+	for _, pod := range []*corev1.Pod{bare, named} {
+		o, err := source.FromKube(source.LayerRuntime, pod)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if text := document(o); strings.Count(text, "apiVersion: v1\n") != 1 || strings.Count(text, "kind: Pod\n") != 1 {
+			t.Errorf("not once:\n%s", text)
+		}
+	}
+}

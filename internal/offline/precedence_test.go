@@ -75,6 +75,28 @@ func TestPrecedenceIsHeld(t *testing.T) {
 	}
 }
 
+// TestMeaning holds what Istio's and the Gateway API's references say of single fields, in corner cases. Each file of testdata/meaning
+// holds objects and tests in the form of `weft test`; base.yaml is in every mesh.
+func TestMeaning(t *testing.T) {
+	base, err := os.ReadFile("testdata/meaning/base.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	files, err := filepath.Glob("testdata/meaning/*.txtar")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no files: %v", err)
+	}
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".txtar"), func(t *testing.T) {
+			a, err := txtar.ParseFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			counts(t, file, a, api.Document{Name: "base.yaml", Content: base})
+		})
+	}
+}
+
 // counts runs the tests of an archive over its objects.
 func counts(t *testing.T, file string, a *txtar.Archive, base api.Document) {
 	docs := []api.Document{base}

@@ -43,7 +43,7 @@ func (p *Proxy) datagrams(name string) bind.PacketServer {
 		Log:      p.log,
 		Listener: func() *conf.Listener { return p.gatewayListener(name) },
 		Cluster:  p.clusters.Get,
-		Dial:     bind.DatagramDialer(p.opt.Bootstrap.Mark),
+		Dial:     bind.DatagramDialer(p.opt.Bootstrap, p.dialer.Outside),
 		Enter: func() bool {
 			if !gate.Enter() {
 				return false

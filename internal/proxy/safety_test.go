@@ -50,6 +50,7 @@ func TestKilledEndpointFailsNoGET(t *testing.T) {
 	client.cluster("reviews", 9080, a, b)
 	r := forwardTo("reviews")
 	r.Forward.Retry = istioRetries()
+	r.Forward.Retry.On |= conf.OnReset // for those that a new connection has taken to the endpoint; of kept ones it goes without saying
 	client.knows("reviews", 9080, r)
 	var wg sync.WaitGroup
 	var failed, fromB atomic.Int64

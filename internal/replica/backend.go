@@ -1,8 +1,10 @@
 package replica
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"os"
 	"time"
@@ -108,7 +110,23 @@ func (r *replica) Join(_ context.Context, req api.JoinRequest) (api.JoinReply, e
 		return api.JoinReply{}, &api.InvalidError{Message: "the proxy could not start with this: " + err.Error()}
 	}
 	text, err := json.MarshalIndent(b, "", "  ")
-	return api.JoinReply{Bootstrap: text}, err
+	return api.JoinReply{Bootstrap: text, Notes: r.joinNotes(req)}, err
+}
+
+// joinNotes say that a gateway needs more than its bootstrap file, as long as there is no more.
+func (r *replica) joinNotes(req api.JoinRequest) []string {
+	mesh := r.control.Mesh()
+	if !req.Gateway || mesh != nil && mesh.Workloads.Get(req.Namespace+"/"+req.Name) != nil {
+		return nil
+	}
+	labels, err := json.Marshal(req.Labels)
+	if err != nil || len(req.Labels) == 0 {
+		labels = []byte("LABELS")
+	}
+	return []string{fmt.Sprintf("a gateway gets listeners by the labels of a WorkloadEntry of its name, which there is not yet: those of its bootstrap file are not believed, "+
+		"since they decide about keys. For example:\n\n"+
+		"apiVersion: networking.istio.io/v1\nkind: WorkloadEntry\nmetadata: {name: %s, namespace: %s}\nspec: {address: %s, serviceAccount: %s, labels: %s}",
+		req.Name, req.Namespace, cmp.Or(req.IP, "ADDRESS"), req.ServiceAccount, labels)}
 }
 
 var errNothing = &api.InvalidError{Message: "this is a control plane by itself: it runs no workloads and reads no metrics of proxies",

@@ -30,6 +30,12 @@ func TestJoinRefusesWhatAProxyCannotStartWith(t *testing.T) {
 	if err != nil || json.Unmarshal(reply.Bootstrap, &b) != nil || b.Control != c.Addr().String() || b.Check() != nil {
 		t.Fatalf("%v: %s", err, reply.Bootstrap)
 	}
+	if edge := (api.JoinRequest{Name: "edge-1", Namespace: "default", ServiceAccount: "edge", Workload: "edge", Gateway: true, Labels: map[string]string{"istio": "edge"}}); len(reply.Notes) > 0 {
+		t.Errorf("notes of a sidecar: %q", reply.Notes)
+	} else if reply, err := r.Join(t.Context(), edge); err != nil || len(reply.Notes) != 1 ||
+		!strings.Contains(reply.Notes[0], `spec: {address: ADDRESS, serviceAccount: edge, labels: {"istio":"edge"}}`) {
+		t.Errorf("a gateway that nobody knows: %q, %v", reply.Notes, err)
+	}
 	for want, change := range map[string]func(*api.JoinRequest){
 		"node.name":     func(q *api.JoinRequest) { q.Name = "Bad Name" },
 		"node.workload": func(q *api.JoinRequest) { q.Workload = "a~b" },

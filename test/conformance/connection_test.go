@@ -310,6 +310,45 @@ func TestWebSocketBytes(t *testing.T) {
 	}
 }
 
+// TestWebSocketHandshakes: a handshake that lacks something reaches the backend as it is, which alone may refuse it (RFC 6455 section 4.2),
+// and so does the refusal.
+func TestWebSocketHandshakes(t *testing.T) {
+	const refusal = "HTTP/1.1 400 Bad Request\r\nSec-WebSocket-Version: 13, 8\r\nContent-Length: 2\r\n\r\nno"
+	for _, w := range ways(t, func(c net.Conn, r *rig.Received) bool { _, err := io.WriteString(c, refusal); return err == nil }) {
+		for name, fields := range map[string]string{
+			"no key":            "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n",
+			"a short key":       "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: eA==\r\nSec-WebSocket-Version: 13\r\n",
+			"two keys":          "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: a\r\nSec-WebSocket-Key: b\r\n",
+			"another version":   "Connection: keep-alive, Upgrade\r\nUpgrade: WebSocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 7\r\n",
+			"offers":            "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: a\r\nSec-WebSocket-Protocol: chat, b\r\nSec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n",
+			"no offer of a key": "Sec-WebSocket-Key: a\r\nSec-WebSocket-Version: 13\r\n",
+		} {
+			t.Run(w.name+" "+name, func(t *testing.T) {
+				w.backend.Take()
+				c := dial(t, w.address)
+				c.send("GET /ws HTTP/1.1\r\nHost: a\r\n" + fields + "\r\n")
+				a, err := c.read("GET")
+				if err != nil || a.StatusCode != 400 || a.body != "no" || a.Header.Get("Sec-WebSocket-Version") != "13, 8" {
+					t.Fatalf("%v, %v", a.Response, err)
+				}
+				r := w.backend.Take()
+				if len(r) != 1 {
+					t.Fatalf("%d requests", len(r))
+				}
+				got := string(r[0].Raw)
+				for _, line := range strings.Split(strings.TrimSuffix(fields, "\r\n"), "\r\n") {
+					if strings.HasPrefix(line, "Sec-") && !strings.Contains(got, line+"\r\n") {
+						t.Errorf("%q is lost in %q", line, got)
+					}
+				}
+				if strings.Count(got, "Sec-WebSocket") != strings.Count(fields, "Sec-WebSocket") {
+					t.Errorf("more than %q in %q", fields, got)
+				}
+			})
+		}
+	}
+}
+
 // TestWebSocketOverHTTP2 bridges an extended CONNECT (RFC 8441) to a backend that upgrades by HTTP/1.1.
 func TestWebSocketOverHTTP2(t *testing.T) {
 	upgrade := func(c net.Conn, r *rig.Received) bool {

@@ -48,6 +48,33 @@ spec:
   - {name: echo, port: 7777, protocol: UDP}
 `
 
+// outsideService is one of this machine, which its address for instances stands for.
+const outsideService = `apiVersion: v1
+kind: Service
+metadata:
+  name: outside
+spec:
+  ports: [{name: echo, port: 7, protocol: UDP}]
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata:
+  name: outside-1
+  labels: {kubernetes.io/service-name: outside}
+addressType: IPv4
+ports: [{name: echo, port: %d, protocol: UDP}]
+endpoints: [{addresses: [%s]}]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: UDPRoute
+metadata:
+  name: echo
+spec:
+  parentRefs: [{name: edge}]
+  rules:
+  - backendRefs: [{name: outside, port: 7}]
+`
+
 const echoRoute = `apiVersion: gateway.networking.k8s.io/v1
 kind: UDPRoute
 metadata:
@@ -94,6 +121,7 @@ func TestDatagrams(t *testing.T) {
 			if now := m.gateway(7777); now != at {
 				t.Errorf("the port was at %s and is at %s", at, now)
 			}
+			m.outside(at)
 			m.portGoes(at)
 		})
 	}
@@ -166,6 +194,35 @@ func (m *mesh) datagrams(at string) *traffic {
 	}
 	m.Cleanup(t.halt)
 	return t
+}
+
+// outside leads the datagrams to a program that is not in the mesh.
+func (m *mesh) outside(at string) {
+	m.Helper()
+	server, err := net.ListenPacket("udp", "127.0.0.1:0")
+	m.check(err)
+	m.Cleanup(func() { server.Close() })
+	go func() { // ends by Close
+		buf := make([]byte, 2048)
+		for {
+			n, from, err := server.ReadFrom(buf)
+			if err != nil {
+				return
+			}
+			_, _ = server.WriteTo(fmt.Appendf(nil, "outside %s", buf[:n]), from) // a session that has ended refuses it
+		}
+	}()
+	address := map[string]string{"netns": "10.77.0.1", "ports": "127.0.0.1"}[m.isolation]
+	m.write("route.yaml", fmt.Sprintf(outsideService, server.LocalAddr().(*net.UDPAddr).Port, address))
+	c, err := net.Dial("udp", at)
+	m.check(err)
+	defer c.Close()
+	m.eventually(5*time.Second, "the program outside answers", func() error {
+		if who, err := echo(c, "anybody?"); err != nil || who != "outside" {
+			return fmt.Errorf("%q, %v", who, err)
+		}
+		return nil
+	})
 }
 
 // portGoes takes the route away: nobody listens any more, and the status says so.

@@ -134,7 +134,7 @@ func (c *gatewayJoin) collides(p *part) bool {
 				if a, b := convert.PortUse(theirs), convert.PortUse(s); convert.Collide(theirs, s) {
 					owner := c.owner[other]
 					p.Err("PortCollision", convert.At(p.ServersField(), i)+".port", "use another port, or other gateway workloads",
-						"port %d is for %s here, and for %s in %s, which is in force", s.Port, b, a, owner.Ref())
+						"port %d is for %s here, and for %s in %s, which is in force%s", s.Port, b, a, owner.Ref(), alone(a, b))
 					owner.Warn("PortCollision", "", "use another port, or other gateway workloads",
 						"%s, which is refused, wants port %d for %s", p.Ref(), s.Port, b)
 					return true
@@ -143,6 +143,14 @@ func (c *gatewayJoin) collides(p *part) bool {
 		}
 	}
 	return false
+}
+
+// alone says why two uses of a port that are the same exclude each other.
+func alone(a, b string) string {
+	if a != b {
+		return ""
+	}
+	return ": connections do not say which of the two they are for"
 }
 
 // tellShadowed warns of servers that end TLS for a host for which an older gateway does it at the same port, and asks clients for

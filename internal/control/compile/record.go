@@ -443,11 +443,14 @@ func (c *compiler) hasGateway(ref model.GatewayRef) bool { return c.gateway(ref)
 // bidders gives who claims a place before the unit: the bids of older units and its own so far, the oldest first.
 func (c *compiler) bidders(place topic) (older []*bid) {
 	c.read(place)
-	for _, x := range c.state.places[place] {
-		if x.unit != c.unit && c.state.before(x.unit, c.unit) < 0 {
-			older = append(older, x)
+	list := c.state.places[place] // by age
+	n, _ := slices.BinarySearchFunc(list, c.unit, func(x *bid, u *unit) int {
+		if x.unit == u {
+			return 0
 		}
-	}
+		return c.state.before(x.unit, u)
+	})
+	older = slices.Clone(list[:n])
 	for _, x := range c.bids {
 		if x.place == place {
 			older = append(older, x)

@@ -250,7 +250,7 @@ func (k *Compiler) bid(u *unit, bids []*bid) {
 	for _, b := range slices.Concat(old, bids) {
 		s := k.readers[b.place]
 		for r := range s.all {
-			if r != u && (r.phase != u.phase || k.before(u, r) < 0) {
+			if r != u && !r.queued && (r.phase != u.phase || k.before(u, r) < 0) {
 				k.enqueue(r)
 			}
 		}

@@ -311,8 +311,13 @@ func addPort(w *model.Workload, port model.WorkloadPort) {
 		w.Ports = slices.Insert(w.Ports, i, port)
 		return
 	}
-	if have := &w.Ports[i]; have.ServiceHost == "" || port.ServiceHost != "" && port.ServiceHost < have.ServiceHost {
+	have := &w.Ports[i]
+	web := have.Protocol == model.GRPCWeb && port.Protocol.IsHTTP2() || port.Protocol == model.GRPCWeb && have.Protocol.IsHTTP2()
+	if have.ServiceHost == "" || port.ServiceHost != "" && port.ServiceHost < have.ServiceHost {
 		*have = port
+	}
+	if web { // which takes what the others take, too
+		have.Protocol = model.GRPCWeb
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	filev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/file/v3"
 	"google.golang.org/protobuf/types/known/structpb"
 
+	"github.com/weftmesh/weft/internal/control/generate/message"
 	"github.com/weftmesh/weft/internal/control/model"
 )
 
@@ -39,7 +40,7 @@ func (g *Generator) accessLogs() []*accesslogv3.AccessLog {
 	if f := g.logFormat(s); f != nil {
 		m.AccessLogFormat = &filev3.FileAccessLog_LogFormat{LogFormat: f}
 	}
-	return []*accesslogv3.AccessLog{{Name: "envoy.access_loggers.file", ConfigType: &accesslogv3.AccessLog_TypedConfig{TypedConfig: pack(m)}}}
+	return []*accesslogv3.AccessLog{{Name: "envoy.access_loggers.file", ConfigType: &accesslogv3.AccessLog_TypedConfig{TypedConfig: message.Pack(m)}}}
 }
 
 func (g *Generator) logFormat(s *model.AccessLogging) *corev3.SubstitutionFormatString {

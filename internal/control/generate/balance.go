@@ -8,19 +8,15 @@ import (
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
-	commonv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/load_balancing_policies/common/v3"
-	leastv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/load_balancing_policies/least_request/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
-	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
+	"github.com/weftmesh/weft/internal/control/generate/routing"
+	"github.com/weftmesh/weft/internal/control/generate/traffic"
 	"github.com/weftmesh/weft/internal/control/model"
 )
-
-// ownPolicies are Weft's, by the names under which its proxies know them.
-var ownPolicies = map[string]string{"PEAK_EWMA": "weft.balance.peak_ewma", "PROBING": "weft.balance.probing"}
 
 // balance says how a cluster chooses. Without a word of the user, requests go to whoever has the fewest, as in Istio.
 func (g *Generator) balance(c *clusterv3.Cluster, b *model.Balancing) {
@@ -32,12 +28,12 @@ func (g *Generator) balance(c *clusterv3.Cluster, b *model.Balancing) {
 		c.CommonLbConfig.LocalityConfigSpecifier = &clusterv3.Cluster_CommonLbConfig_LocalityWeightedLbConfig_{
 			LocalityWeightedLbConfig: &clusterv3.Cluster_CommonLbConfig_LocalityWeightedLbConfig{}}
 	}
-	switch name := ownPolicies[b.Simple]; {
+	switch name := traffic.OwnPolicies[b.Simple]; {
 	case b.Hash != nil:
-		hashBalance(c, b.Hash)
+		traffic.HashBalance(c, b.Hash)
 		return
 	case name != "" && !g.node.Proxyless:
-		c.LoadBalancingPolicy = ownPolicy(name, c.CommonLbConfig.GetLocalityWeightedLbConfig() != nil)
+		c.LoadBalancingPolicy = traffic.OwnPolicy(name, c.CommonLbConfig.GetLocalityWeightedLbConfig() != nil)
 		return
 	case b.Simple == "ROUND_ROBIN":
 		c.LbPolicy = clusterv3.Cluster_ROUND_ROBIN
@@ -55,39 +51,6 @@ func (g *Generator) balance(c *clusterv3.Cluster, b *model.Balancing) {
 		return
 	}
 	c.LbConfig = &clusterv3.Cluster_LeastRequestLbConfig_{LeastRequestLbConfig: &clusterv3.Cluster_LeastRequestLbConfig{SlowStartConfig: slow}}
-}
-
-func hashBalance(c *clusterv3.Cluster, h *model.ConsistentHash) {
-	size := func(n uint64) *wrapperspb.UInt64Value {
-		if n == 0 {
-			return nil
-		}
-		return wrapperspb.UInt64(n)
-	}
-	if h.Maglev {
-		c.LbPolicy = clusterv3.Cluster_MAGLEV
-		if h.TableSize > 0 {
-			c.LbConfig = &clusterv3.Cluster_MaglevLbConfig_{MaglevLbConfig: &clusterv3.Cluster_MaglevLbConfig{TableSize: size(h.TableSize)}}
-		}
-		return
-	}
-	c.LbPolicy = clusterv3.Cluster_RING_HASH
-	c.LbConfig = &clusterv3.Cluster_RingHashLbConfig_{RingHashLbConfig: &clusterv3.Cluster_RingHashLbConfig{
-		MinimumRingSize: wrapperspb.UInt64(cmp.Or(h.RingSize, 1024))}}
-}
-
-// ownPolicy names a policy of ours, and least request for proxies that do not know it: they take the first that they know.
-func ownPolicy(name string, byLocality bool) *clusterv3.LoadBalancingPolicy {
-	least := &leastv3.LeastRequest{}
-	if byLocality {
-		least.LocalityLbConfig = &commonv3.LocalityLbConfig{LocalityConfigSpecifier: &commonv3.LocalityLbConfig_LocalityWeightedLbConfig_{
-			LocalityWeightedLbConfig: &commonv3.LocalityLbConfig_LocalityWeightedLbConfig{}}}
-	}
-	policy := func(name string, m proto.Message) *clusterv3.LoadBalancingPolicy_Policy {
-		return &clusterv3.LoadBalancingPolicy_Policy{TypedExtensionConfig: &corev3.TypedExtensionConfig{Name: name, TypedConfig: pack(m)}}
-	}
-	return &clusterv3.LoadBalancingPolicy{Policies: []*clusterv3.LoadBalancingPolicy_Policy{
-		policy(name, &structpb.Struct{}), policy("envoy.load_balancing_policies.least_request", least)}}
 }
 
 // hashOf gives the consistent hashing of a destination, nil for none.
@@ -115,34 +78,12 @@ func (g *Generator) hashPolicies(destinations []model.WeightedDestination, port 
 		if h == nil {
 			continue
 		}
-		p := hashPolicy(h)
+		p := routing.HashPolicy(h)
 		if !slices.ContainsFunc(out, func(o *routev3.RouteAction_HashPolicy) bool { return proto.Equal(o, p) }) {
 			out = append(out, p)
 		}
 	}
 	return out
-}
-
-func hashPolicy(h *model.ConsistentHash) *routev3.RouteAction_HashPolicy {
-	switch {
-	case h.Header != "":
-		return &routev3.RouteAction_HashPolicy{PolicySpecifier: &routev3.RouteAction_HashPolicy_Header_{
-			Header: &routev3.RouteAction_HashPolicy_Header{HeaderName: h.Header}}}
-	case h.Query != "":
-		return &routev3.RouteAction_HashPolicy{PolicySpecifier: &routev3.RouteAction_HashPolicy_QueryParameter_{
-			QueryParameter: &routev3.RouteAction_HashPolicy_QueryParameter{Name: h.Query}}}
-	case h.Cookie != "":
-		c := &routev3.RouteAction_HashPolicy_Cookie{Name: h.Cookie, Path: h.CookiePath}
-		if h.CookieTTL != nil {
-			c.Ttl = durationpb.New(*h.CookieTTL)
-		}
-		for _, a := range h.CookieAttributes {
-			c.Attributes = append(c.Attributes, &routev3.RouteAction_HashPolicy_CookieAttribute{Name: a[0], Value: a[1]})
-		}
-		return &routev3.RouteAction_HashPolicy{PolicySpecifier: &routev3.RouteAction_HashPolicy_Cookie_{Cookie: c}}
-	}
-	return &routev3.RouteAction_HashPolicy{PolicySpecifier: &routev3.RouteAction_HashPolicy_ConnectionProperties_{
-		ConnectionProperties: &routev3.RouteAction_HashPolicy_ConnectionProperties{SourceIp: true}}}
 }
 
 // sourceHash is the key of relayed connections: the client's address is the only one that they have.

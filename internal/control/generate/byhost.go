@@ -11,6 +11,8 @@ import (
 	bysniv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/sni_dynamic_forward_proxy/v3"
 	upstreamsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
 
+	"github.com/weftmesh/weft/internal/control/generate/message"
+	"github.com/weftmesh/weft/internal/control/generate/traffic"
 	"github.com/weftmesh/weft/internal/control/model"
 )
 
@@ -29,19 +31,19 @@ func hostCache() *cachev3.DnsCacheConfig {
 // byHost has a cluster connect to the host that each request or ClientHello names.
 func byHost(c *clusterv3.Cluster) {
 	c.ClusterDiscoveryType = &clusterv3.Cluster_ClusterType{ClusterType: &clusterv3.Cluster_CustomClusterType{Name: dynamicCluster,
-		TypedConfig: pack(&dynamicv3.ClusterConfig{ClusterImplementationSpecifier: &dynamicv3.ClusterConfig_DnsCacheConfig{DnsCacheConfig: hostCache()}})}}
+		TypedConfig: message.Pack(&dynamicv3.ClusterConfig{ClusterImplementationSpecifier: &dynamicv3.ClusterConfig_DnsCacheConfig{DnsCacheConfig: hostCache()}})}}
 	c.LbPolicy = clusterv3.Cluster_CLUSTER_PROVIDED
 }
 
 // named has TLS towards the servers name and verify the host that each request names.
 func named(c *clusterv3.Cluster) {
-	a := c.TypedExtensionProtocolOptions[httpProtocolOptions]
+	a := c.TypedExtensionProtocolOptions[traffic.HttpProtocolOptions]
 	o := &upstreamsv3.HttpProtocolOptions{}
 	if a == nil || a.UnmarshalTo(o) != nil {
 		return
 	}
 	o.UpstreamHttpProtocolOptions = &corev3.UpstreamHttpProtocolOptions{AutoSni: true, AutoSanValidation: true}
-	c.TypedExtensionProtocolOptions[httpProtocolOptions] = pack(o)
+	c.TypedExtensionProtocolOptions[traffic.HttpProtocolOptions] = message.Pack(o)
 }
 
 // lookups are the HTTP filters by which an Envoy looks up the hosts of requests, if any service wants that.
@@ -51,7 +53,7 @@ func (g *Generator) lookups() []*hcmv3.HttpFilter {
 	}
 	for s := range g.mesh.AllServices() {
 		if s.Resolution == model.ByHost && g.visible(s) {
-			return []*hcmv3.HttpFilter{httpFilter(byHeaderFilter, &byheaderv3.FilterConfig{
+			return []*hcmv3.HttpFilter{message.HTTPFilter(byHeaderFilter, &byheaderv3.FilterConfig{
 				ImplementationSpecifier: &byheaderv3.FilterConfig_DnsCacheConfig{DnsCacheConfig: hostCache()}})}
 		}
 	}
@@ -69,7 +71,7 @@ func (g *Generator) lookup(filters []*listenerv3.Filter, destinations []model.We
 	if destinations[0].Port != 0 {
 		port = destinations[0].Port
 	}
-	return append([]*listenerv3.Filter{networkFilter(bySNIFilter, &bysniv3.FilterConfig{DnsCacheConfig: hostCache(),
+	return append([]*listenerv3.Filter{message.NetworkFilter(bySNIFilter, &bysniv3.FilterConfig{DnsCacheConfig: hostCache(),
 		PortSpecifier: &bysniv3.FilterConfig_PortValue{PortValue: uint32(port)}})}, filters...)
 }
 

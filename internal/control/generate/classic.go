@@ -21,23 +21,9 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/weftmesh/weft/internal/control/generate/envoy"
+	"github.com/weftmesh/weft/internal/control/generate/message"
 	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/wire"
-)
-
-// The classical configuration is for Envoys, which ask for everything beforehand, and is named as Istio names it:
-//
-//	listener  virtualOutbound, virtualInbound   what is captured; the former hands connections to the listener of their address
-//	          0.0.0.0_9080                      requests to any service at that port, and TLS by server name
-//	          10.78.0.4_3306                    connections to the address of a service, or of an endpoint of a headless one
-//	route     9080                              the services of that port, a virtual host each
-//
-// Clusters and endpoints have the names and, but for how certificates are found, the contents that they have for our own proxies.
-const (
-	httpInspector = "envoy.filters.listener.http_inspector"
-	originalDst   = "envoy.filters.listener.original_dst"
-	// inspection bounds the wait for a client's first bytes; servers of some protocols speak first.
-	inspection = 5 * time.Second
 )
 
 // classicResource gives a resource to an Envoy.
@@ -184,36 +170,12 @@ func (g *Generator) classicListener(name string) *listenerv3.Listener {
 
 // handed is a listener that binds nothing: it gets connections whose original destination it is.
 func (g *Generator) handed(name string, a netip.Addr, port uint16) *listenerv3.Listener {
-	return &listenerv3.Listener{Name: name, Address: socketAddress(a.String(), port), BindToPort: wrapperspb.Bool(false),
+	return &listenerv3.Listener{Name: name, Address: message.SocketAddress(a.String(), port), BindToPort: wrapperspb.Bool(false),
 		TrafficDirection: corev3.TrafficDirection_OUTBOUND}
 }
 
-// inspect adds the filters that a listener's chains need, and drops chains that an Envoy would refuse as the same.
-func inspect(l *listenerv3.Listener) {
-	l.FilterChains = uniqueMatches(l.FilterChains)
-	byTLS, byHTTP := false, false
-	for _, c := range l.FilterChains {
-		m := c.GetFilterChainMatch()
-		byTLS = byTLS || m.GetTransportProtocol() != "" || len(m.GetServerNames()) > 0
-		byHTTP = byHTTP || slices.ContainsFunc(m.GetApplicationProtocols(), func(p string) bool { return slices.Contains(plainHTTP, p) })
-	}
-	if byTLS {
-		l.ListenerFilters = append(l.ListenerFilters, listenerFilter(tlsInspector, &tlsinspectorv3.TlsInspector{}))
-	}
-	if byHTTP {
-		l.ListenerFilters = append(l.ListenerFilters, listenerFilter(httpInspector, &inspectorv3.HttpInspector{}))
-	}
-	if byTLS || byHTTP {
-		l.ListenerFiltersTimeout, l.ContinueOnListenerFiltersTimeout = durationpb.New(inspection), true
-	}
-}
-
-func listenerFilter(name string, m proto.Message) *listenerv3.ListenerFilter {
-	return &listenerv3.ListenerFilter{Name: name, ConfigType: &listenerv3.ListenerFilter_TypedConfig{TypedConfig: pack(m)}}
-}
-
 func (g *Generator) virtualOutbound() *listenerv3.Listener {
-	return &listenerv3.Listener{Name: wire.OutboundListener, Address: socketAddress("0.0.0.0", wire.OutboundPort),
+	return &listenerv3.Listener{Name: wire.OutboundListener, Address: message.SocketAddress("0.0.0.0", wire.OutboundPort),
 		UseOriginalDst: wrapperspb.Bool(true), TrafficDirection: corev3.TrafficDirection_OUTBOUND,
 		FilterChains: []*listenerv3.FilterChain{
 			g.itself("virtualOutbound-blackhole", wire.OutboundPort),
@@ -230,7 +192,7 @@ func (g *Generator) itself(name string, port uint32) *listenerv3.FilterChain {
 // virtualInbound is what our own proxies have, with an address and what an Envoy needs to find out whither and what.
 func (g *Generator) virtualInbound() *listenerv3.Listener {
 	l := g.inboundListener()
-	l.Address, l.ListenerFilters = socketAddress("0.0.0.0", wire.InboundPort), []*listenerv3.ListenerFilter{
+	l.Address, l.ListenerFilters = message.SocketAddress("0.0.0.0", wire.InboundPort), []*listenerv3.ListenerFilter{
 		listenerFilter(originalDst, &originalv3.OriginalDst{})}
 	l.FilterChains = append([]*listenerv3.FilterChain{g.itself("virtualInbound-blackhole", wire.InboundPort)}, l.FilterChains...)
 	inspect(l)
@@ -252,22 +214,6 @@ func (g *Generator) opaquePorts() []uint16 {
 	}
 	slices.Sort(out)
 	return slices.Compact(out)
-}
-
-func atPorts(ports []uint16) *listenerv3.ListenerFilterChainMatchPredicate {
-	if len(ports) == 0 {
-		return nil
-	}
-	var rules []*listenerv3.ListenerFilterChainMatchPredicate
-	for _, p := range ports {
-		rules = append(rules, &listenerv3.ListenerFilterChainMatchPredicate{Rule: &listenerv3.ListenerFilterChainMatchPredicate_DestinationPortRange{
-			DestinationPortRange: &typev3.Int32Range{Start: int32(p), End: int32(p) + 1}}})
-	}
-	if len(rules) == 1 {
-		return rules[0]
-	}
-	return &listenerv3.ListenerFilterChainMatchPredicate{Rule: &listenerv3.ListenerFilterChainMatchPredicate_OrMatch{
-		OrMatch: &listenerv3.ListenerFilterChainMatchPredicate_MatchSet{Rules: rules}}}
 }
 
 // portListener takes what goes to a port at no address of its own: TLS by the server names of services that have none, plaintext
@@ -300,7 +246,7 @@ func (g *Generator) portListener(name string, port uint16) *listenerv3.Listener 
 	if requests {
 		l.FilterChains = append(l.FilterChains, &listenerv3.FilterChain{Name: name,
 			FilterChainMatch: &listenerv3.FilterChainMatch{TransportProtocol: overPlain, ApplicationProtocols: plainHTTP},
-			Filters:          []*listenerv3.Filter{networkFilter(hcmFilter, g.portManager(port, protocol))}})
+			Filters:          []*listenerv3.Filter{message.NetworkFilter(message.HTTPManagerFilter, g.portManager(port, protocol))}})
 	}
 	l.FilterChains = append(l.FilterChains, opaque...)
 	if len(l.FilterChains) == 0 {
@@ -320,7 +266,7 @@ func byNetwork(c *listenerv3.FilterChain, s *model.Service) *listenerv3.FilterCh
 		c.FilterChainMatch = &listenerv3.FilterChainMatch{}
 	}
 	for _, n := range s.Networks {
-		c.FilterChainMatch.PrefixRanges = append(c.FilterChainMatch.PrefixRanges, cidr(n))
+		c.FilterChainMatch.PrefixRanges = append(c.FilterChainMatch.PrefixRanges, message.CIDR(n))
 	}
 	return c
 }
@@ -340,7 +286,7 @@ func byName(c *listenerv3.FilterChain, s *model.Service, p model.Protocol) *list
 func (g *Generator) portManager(port uint16, protocol model.Protocol) *hcmv3.HttpConnectionManager {
 	name := strconv.Itoa(int(port))
 	h := g.httpManager("outbound_" + wire.GatewayListenerName(port))
-	h.RouteSpecifier = &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{ConfigSource: ads(), RouteConfigName: name}}
+	h.RouteSpecifier = &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{ConfigSource: message.ADS(), RouteConfigName: name}}
 	h.HttpFilters = g.outboundFilters(protocol, g.sessionsInMesh())
 	return h
 }
@@ -372,4 +318,59 @@ func (g *Generator) routedPorts() []uint16 {
 	}
 	slices.Sort(out)
 	return out
+}
+
+// The classical configuration is for Envoys, which ask for everything beforehand, and is named as Istio names it:
+//
+//	listener  virtualOutbound, virtualInbound   what is captured; the former hands connections to the listener of their address
+//	          0.0.0.0_9080                      requests to any service at that port, and TLS by server name
+//	          10.78.0.4_3306                    connections to the address of a service, or of an endpoint of a headless one
+//	route     9080                              the services of that port, a virtual host each
+//
+// Clusters and endpoints have the names and, but for how certificates are found, the contents that they have for our own proxies.
+const (
+	httpInspector = "envoy.filters.listener.http_inspector"
+	originalDst   = "envoy.filters.listener.original_dst"
+	// inspection bounds the wait for a client's first bytes; servers of some protocols speak first.
+	inspection = 5 * time.Second
+)
+
+// inspect adds the filters that a listener's chains need, and drops chains that an Envoy would refuse as the same.
+func inspect(l *listenerv3.Listener) {
+	l.FilterChains = uniqueMatches(l.FilterChains)
+	byTLS, byHTTP := false, false
+	for _, c := range l.FilterChains {
+		m := c.GetFilterChainMatch()
+		byTLS = byTLS || m.GetTransportProtocol() != "" || len(m.GetServerNames()) > 0
+		byHTTP = byHTTP || slices.ContainsFunc(m.GetApplicationProtocols(), func(p string) bool { return slices.Contains(plainHTTP, p) })
+	}
+	if byTLS {
+		l.ListenerFilters = append(l.ListenerFilters, listenerFilter(message.TLSInspector, &tlsinspectorv3.TlsInspector{}))
+	}
+	if byHTTP {
+		l.ListenerFilters = append(l.ListenerFilters, listenerFilter(httpInspector, &inspectorv3.HttpInspector{}))
+	}
+	if byTLS || byHTTP {
+		l.ListenerFiltersTimeout, l.ContinueOnListenerFiltersTimeout = durationpb.New(inspection), true
+	}
+}
+
+func listenerFilter(name string, m proto.Message) *listenerv3.ListenerFilter {
+	return &listenerv3.ListenerFilter{Name: name, ConfigType: &listenerv3.ListenerFilter_TypedConfig{TypedConfig: message.Pack(m)}}
+}
+
+func atPorts(ports []uint16) *listenerv3.ListenerFilterChainMatchPredicate {
+	if len(ports) == 0 {
+		return nil
+	}
+	var rules []*listenerv3.ListenerFilterChainMatchPredicate
+	for _, p := range ports {
+		rules = append(rules, &listenerv3.ListenerFilterChainMatchPredicate{Rule: &listenerv3.ListenerFilterChainMatchPredicate_DestinationPortRange{
+			DestinationPortRange: &typev3.Int32Range{Start: int32(p), End: int32(p) + 1}}})
+	}
+	if len(rules) == 1 {
+		return rules[0]
+	}
+	return &listenerv3.ListenerFilterChainMatchPredicate{Rule: &listenerv3.ListenerFilterChainMatchPredicate_OrMatch{
+		OrMatch: &listenerv3.ListenerFilterChainMatchPredicate_MatchSet{Rules: rules}}}
 }

@@ -10,6 +10,7 @@ import (
 	udpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/udp/udp_proxy/v3"
 	"google.golang.org/protobuf/types/known/anypb"
 
+	"github.com/weftmesh/weft/internal/control/generate/message"
 	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/wire"
 )
@@ -36,17 +37,17 @@ func (g *Generator) datagramListener(set *serverSet) *listenerv3.Listener {
 		more[wire.DatagramPolicies+strconv.Itoa(i)] = f.GetTypedConfig()
 	}
 	if len(split) > 1 {
-		more[wire.DatagramSplit] = pack(&tcpv3.TcpProxy_WeightedCluster{Clusters: split})
+		more[wire.DatagramSplit] = message.Pack(&tcpv3.TcpProxy_WeightedCluster{Clusters: split})
 	}
 	if len(more) > 0 && g.node.Classic {
 		return nil
 	}
-	address := socketAddress(firstOf(s.server.Bind, "0.0.0.0"), set.port)
+	address := message.SocketAddress(firstOf(s.server.Bind, "0.0.0.0"), set.port)
 	address.GetSocketAddress().Protocol = corev3.SocketAddress_UDP
 	l := &listenerv3.Listener{Name: wire.GatewayUDPListenerName(set.port), Address: address, TrafficDirection: corev3.TrafficDirection_OUTBOUND,
 		Metadata:          g.proxySettings(),
 		UdpListenerConfig: &listenerv3.UdpListenerConfig{DownstreamSocketConfig: &corev3.UdpSocketConfig{}},
-		ListenerFilters:   []*listenerv3.ListenerFilter{{Name: udpFilter, ConfigType: &listenerv3.ListenerFilter_TypedConfig{TypedConfig: pack(config)}}}}
+		ListenerFilters:   []*listenerv3.ListenerFilter{{Name: udpFilter, ConfigType: &listenerv3.ListenerFilter_TypedConfig{TypedConfig: message.Pack(config)}}}}
 	if len(more) > 0 {
 		if l.Metadata == nil {
 			l.Metadata = &corev3.Metadata{}

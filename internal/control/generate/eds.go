@@ -5,7 +5,6 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
-	"strings"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -14,6 +13,7 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
+	"github.com/weftmesh/weft/internal/control/generate/message"
 	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/wire"
 )
@@ -82,7 +82,7 @@ func (g *Generator) localities(name string, endpoints []*model.Endpoint, b *back
 	for _, e := range endpoints {
 		port := b.portOf(e)
 		key := wire.EndpointName(e.Address, port)
-		if _, err := netip.ParseAddr(e.Address); e.Address == "" || seen[key] || err != nil && names == isUnix(e.Address) || g.node.Proxyless && isUnix(e.Address) {
+		if _, err := netip.ParseAddr(e.Address); e.Address == "" || seen[key] || err != nil && names == message.IsUnix(e.Address) || g.node.Proxyless && message.IsUnix(e.Address) {
 			continue
 		}
 		seen[key] = true
@@ -92,7 +92,7 @@ func (g *Generator) localities(name string, endpoints []*model.Endpoint, b *back
 		}
 		l := byGroup[of]
 		if l == nil {
-			l = &endpointv3.LocalityLbEndpoints{Locality: locality(e.Locality), Priority: of.priority, LoadBalancingWeight: wrapperspb.UInt32(0)}
+			l = &endpointv3.LocalityLbEndpoints{Locality: message.Locality(e.Locality), Priority: of.priority, LoadBalancingWeight: wrapperspb.UInt32(0)}
 			byGroup[of] = l
 		}
 		l.LbEndpoints = append(l.LbEndpoints, g.endpoint(e, port, b, &last))
@@ -103,7 +103,7 @@ func (g *Generator) localities(name string, endpoints []*model.Endpoint, b *back
 		return cmp.Or(cmp.Compare(a.priority, b.priority), cmp.Compare(a.locality, b.locality))
 	}) {
 		l := byGroup[k]
-		slices.SortFunc(l.LbEndpoints, byAddress)
+		slices.SortFunc(l.LbEndpoints, message.ByAddress)
 		out.Endpoints = append(out.Endpoints, l)
 	}
 	closeGaps(out.Endpoints)
@@ -115,50 +115,18 @@ func (g *Generator) localities(name string, endpoints []*model.Endpoint, b *back
 	return out
 }
 
-func byAddress(a, b *endpointv3.LbEndpoint) int {
-	x, y := a.GetEndpoint().GetAddress(), b.GetEndpoint().GetAddress()
-	return cmp.Or(cmp.Compare(x.GetSocketAddress().GetAddress(), y.GetSocketAddress().GetAddress()),
-		cmp.Compare(x.GetSocketAddress().GetPortValue(), y.GetSocketAddress().GetPortValue()), cmp.Compare(x.GetPipe().GetPath(), y.GetPipe().GetPath()))
-}
-
-func isUnix(address string) bool { return strings.HasPrefix(address, wire.UnixPrefix) }
-
-// endpointAddress is that of an instance: a socket's, or the path of a unix socket.
-func endpointAddress(address string, port uint16) *corev3.Address {
-	if path, ok := strings.CutPrefix(address, wire.UnixPrefix); ok {
-		return &corev3.Address{Address: &corev3.Address_Pipe{Pipe: &corev3.Pipe{Path: path}}}
-	}
-	return socketAddress(address, port)
-}
-
-func locality(s string) *corev3.Locality {
-	parts := strings.SplitN(s+"//", "/", 4)
-	return &corev3.Locality{Region: parts[0], Zone: parts[1], SubZone: parts[2]}
-}
-
 func (g *Generator) endpoint(e *model.Endpoint, port uint16, b *backend, last *described) *endpointv3.LbEndpoint {
 	health := corev3.HealthStatus_HEALTHY
 	if !e.Ready {
 		health = corev3.HealthStatus_UNHEALTHY
 	}
 	return &endpointv3.LbEndpoint{
-		HostIdentifier:      &endpointv3.LbEndpoint_Endpoint{Endpoint: &endpointv3.Endpoint{Address: endpointAddress(e.Address, port)}},
+		HostIdentifier:      &endpointv3.LbEndpoint_Endpoint{Endpoint: &endpointv3.Endpoint{Address: message.EndpointAddress(e.Address, port)}},
 		HealthStatus:        health,
 		Metadata:            g.endpointMetadata(e, port, b, last),
-		LoadBalancingWeight: weight(e.Weight),
+		LoadBalancingWeight: message.Weight(e.Weight),
 	}
 }
-
-func socketAddress(address string, port uint16) *corev3.Address {
-	return &corev3.Address{Address: &corev3.Address_SocketAddress{SocketAddress: &corev3.SocketAddress{
-		Address: address, PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: uint32(port)}}}}
-}
-
-// Messages share what is equal in them: nobody changes a message that was made.
-var (
-	viaMutualTLS = texts("tlsMode", "istio")
-	weightOne    = wrapperspb.UInt32(1)
-)
 
 // described is what the endpoint before said of its workload: the next one's is mostly the same.
 type described struct {
@@ -168,47 +136,29 @@ type described struct {
 
 func (d *described) as(workload string) *structpb.Struct {
 	if d.istio == nil || d.workload != workload {
-		d.workload, d.istio = workload, texts("workload", workload)
+		d.workload, d.istio = workload, message.Texts("workload", workload)
 	}
 	return d.istio
-}
-
-func weight(n uint32) *wrapperspb.UInt32Value {
-	if n <= 1 {
-		return weightOne
-	}
-	return wrapperspb.UInt32(n)
 }
 
 // endpointMetadata says whether mutual TLS is to be had, and who the instance is, for the client's metrics.
 func (g *Generator) endpointMetadata(e *model.Endpoint, port uint16, b *backend, last *described) *corev3.Metadata {
 	m := &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{}}
 	if !b.udp && !b.service.External && g.takesMutualTLS(e, port) {
-		m.FilterMetadata["envoy.transport_socket_match"] = viaMutualTLS
+		m.FilterMetadata["envoy.transport_socket_match"] = message.ViaMutualTLS
 	}
 	canonical := firstOf(e.Labels["service.istio.io/canonical-name"], e.Labels["app.kubernetes.io/name"], e.Labels["app"], e.Workload)
 	revision := firstOf(e.Labels["service.istio.io/canonical-revision"], e.Labels["app.kubernetes.io/version"], e.Labels["version"], "latest")
 	if e.Workload != "" {
 		m.FilterMetadata["istio"] = last.as(e.Workload + ";" + e.Namespace + ";" + canonical + ";" + revision + ";")
 	}
-	if w := texts("instance", e.Instance, "app", e.Labels["app"], "version", e.Labels["version"], "serviceAccount", e.ServiceAccount); len(w.Fields) > 0 {
+	if w := message.Texts("instance", e.Instance, "app", e.Labels["app"], "version", e.Labels["version"], "serviceAccount", e.ServiceAccount); len(w.Fields) > 0 {
 		m.FilterMetadata["weft"] = w
 	}
 	if len(m.FilterMetadata) == 0 {
 		return nil
 	}
 	return m
-}
-
-// texts makes a struct of pairs of a name and a text, without the empty ones.
-func texts(pairs ...string) *structpb.Struct {
-	s := &structpb.Struct{Fields: map[string]*structpb.Value{}}
-	for i := 0; i+1 < len(pairs); i += 2 {
-		if pairs[i+1] != "" {
-			s.Fields[pairs[i]] = structpb.NewStringValue(pairs[i+1])
-		}
-	}
-	return s
 }
 
 func firstOf(values ...string) string {

@@ -25,6 +25,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/weftmesh/weft/internal/control/generate/generatetest"
+	"github.com/weftmesh/weft/internal/control/generate/message"
 	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/test/envoy"
 )
@@ -127,7 +128,7 @@ func inlineRoutes(t *testing.T, g *Generator, l *listenerv3.Listener) {
 			generatetest.Validate(t, h.GetRds().GetRouteConfigName(), m)
 			table, _ := m.(*routev3.RouteConfiguration)
 			h.RouteSpecifier = &hcmv3.HttpConnectionManager_RouteConfig{RouteConfig: table}
-			f.ConfigType = networkFilter(f.Name, h).ConfigType
+			f.ConfigType = message.NetworkFilter(f.Name, h).ConfigType
 		}
 	}
 }

@@ -15,6 +15,8 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
+	"github.com/weftmesh/weft/internal/control/generate/message"
+	"github.com/weftmesh/weft/internal/control/generate/transport"
 	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/wire"
 )
@@ -171,7 +173,7 @@ func (g *Generator) GatewayListeners() []*listenerv3.Listener {
 		}
 		l := &listenerv3.Listener{
 			Name:             wire.GatewayListenerName(set.port),
-			Address:          socketAddress(firstOf(set.servers[0].server.Bind, "0.0.0.0"), set.port),
+			Address:          message.SocketAddress(firstOf(set.servers[0].server.Bind, "0.0.0.0"), set.port),
 			TrafficDirection: corev3.TrafficDirection_OUTBOUND,
 			Metadata:         g.proxySettings(),
 		}
@@ -181,8 +183,8 @@ func (g *Generator) GatewayListeners() []*listenerv3.Listener {
 			filter := g.gatewayHTTP(wire.GatewayRouteName(set.port), set.port, set.protocol())
 			l.FilterChains = []*listenerv3.FilterChain{{Name: l.Name, Filters: []*listenerv3.Filter{filter}}}
 		case model.TLS:
-			l.ListenerFilters = append(l.ListenerFilters, &listenerv3.ListenerFilter{Name: tlsInspector,
-				ConfigType: &listenerv3.ListenerFilter_TypedConfig{TypedConfig: pack(&tlsinspectorv3.TlsInspector{})}})
+			l.ListenerFilters = append(l.ListenerFilters, &listenerv3.ListenerFilter{Name: message.TLSInspector,
+				ConfigType: &listenerv3.ListenerFilter_TypedConfig{TypedConfig: message.Pack(&tlsinspectorv3.TlsInspector{})}})
 			for _, s := range set.servers {
 				l.FilterChains = append(l.FilterChains, g.gatewayTLS(s)...)
 			}
@@ -203,45 +205,14 @@ func (g *Generator) GatewayListeners() []*listenerv3.Listener {
 	return out
 }
 
-// uniqueMatches drops chains whose match an earlier one has, and of others the server names that an earlier one has: the older object's
-// count. Envoy refuses a listener with two such chains.
-func uniqueMatches(chains []*listenerv3.FilterChain) []*listenerv3.FilterChain {
-	seen := map[string]bool{}
-	var out []*listenerv3.FilterChain
-	for _, c := range chains {
-		match, _ := proto.Clone(c.GetFilterChainMatch()).(*listenerv3.FilterChainMatch)
-		names := match.GetServerNames()
-		if match != nil {
-			match.ServerNames = nil
-		}
-		rest := string(pack(match).GetValue())
-		left := slices.DeleteFunc(slices.Clone(names), func(n string) bool { return seen[n+"\x00"+rest] })
-		if len(names) == 0 && seen["\x00"+rest] || len(names) > 0 && len(left) == 0 {
-			continue
-		}
-		for _, n := range left {
-			seen[n+"\x00"+rest] = true
-		}
-		if len(names) == 0 {
-			seen["\x00"+rest] = true
-		}
-		if len(left) < len(names) {
-			match.ServerNames = left
-			c.FilterChainMatch = match
-		}
-		out = append(out, c)
-	}
-	return out
-}
-
 // gatewayHTTP serves clients outside the mesh: what they claim about their own address is not believed.
 func (g *Generator) gatewayHTTP(routes string, port uint16, p model.Protocol) *listenerv3.Filter {
-	return networkFilter(hcmFilter, g.gatewayManager(routes, port, p))
+	return message.NetworkFilter(message.HTTPManagerFilter, g.gatewayManager(routes, port, p))
 }
 
 func (g *Generator) gatewayManager(routes string, port uint16, p model.Protocol) *hcmv3.HttpConnectionManager {
 	h := g.httpManager("gateway_" + strconv.Itoa(int(port)))
-	h.RouteSpecifier = &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{ConfigSource: ads(), RouteConfigName: routes}}
+	h.RouteSpecifier = &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{ConfigSource: message.ADS(), RouteConfigName: routes}}
 	h.UseRemoteAddress = wrapperspb.Bool(true)
 	h.ForwardClientCertDetails = hcmv3.HttpConnectionManager_SANITIZE_SET
 	h.SetCurrentClientCertDetails = &hcmv3.HttpConnectionManager_SetCurrentClientCertDetails{
@@ -283,7 +254,7 @@ func (g *Generator) gatewayTLS(s place) []*listenerv3.FilterChain {
 	} else if tcp := g.gatewayTCP(s); len(tcp) > 0 {
 		filters, alpn = tcp[0].Filters, nil
 	}
-	terminate := serverTLS(s.server, alpn)
+	terminate := transport.Server(s.server, alpn)
 	if terminate == nil || len(filters) == 0 {
 		return named
 	}
@@ -306,7 +277,7 @@ func (g *Generator) terminatedTLS(s place) []*listenerv3.FilterChain {
 	if s.server.Protocol != model.TLS {
 		return nil
 	}
-	terminate := serverTLS(s.server, nil)
+	terminate := transport.Server(s.server, nil)
 	if terminate == nil {
 		return nil
 	}
@@ -441,4 +412,35 @@ func (g *Generator) hostRoutes(v *hostRoutes) []*routev3.Route {
 		})
 	}
 	return g.inOrder(all)
+}
+
+// uniqueMatches drops chains whose match an earlier one has, and of others the server names that an earlier one has: the older object's
+// count. Envoy refuses a listener with two such chains.
+func uniqueMatches(chains []*listenerv3.FilterChain) []*listenerv3.FilterChain {
+	seen := map[string]bool{}
+	var out []*listenerv3.FilterChain
+	for _, c := range chains {
+		match, _ := proto.Clone(c.GetFilterChainMatch()).(*listenerv3.FilterChainMatch)
+		names := match.GetServerNames()
+		if match != nil {
+			match.ServerNames = nil
+		}
+		rest := string(message.Pack(match).GetValue())
+		left := slices.DeleteFunc(slices.Clone(names), func(n string) bool { return seen[n+"\x00"+rest] })
+		if len(names) == 0 && seen["\x00"+rest] || len(names) > 0 && len(left) == 0 {
+			continue
+		}
+		for _, n := range left {
+			seen[n+"\x00"+rest] = true
+		}
+		if len(names) == 0 {
+			seen["\x00"+rest] = true
+		}
+		if len(left) < len(names) {
+			match.ServerNames = left
+			c.FilterChainMatch = match
+		}
+		out = append(out, c)
+	}
+	return out
 }

@@ -15,6 +15,7 @@ import (
 	networkrbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/rbac/v3"
 
 	"github.com/weftmesh/weft/internal/control/generate/generatetest"
+	"github.com/weftmesh/weft/internal/control/generate/message"
 	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/wire"
 )
@@ -498,7 +499,7 @@ func TestRequestRulesFailClosedForBytes(t *testing.T) {
 	}
 	relayed := 0
 	for _, c := range l.FilterChains {
-		if c.Filters[len(c.Filters)-1].Name != tcpFilter {
+		if c.Filters[len(c.Filters)-1].Name != message.TCPFilter {
 			continue
 		}
 		relayed++

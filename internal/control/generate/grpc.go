@@ -9,7 +9,9 @@ import (
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/weftmesh/weft/internal/control/generate/message"
 	"github.com/weftmesh/weft/internal/control/generate/proxyless"
+	"github.com/weftmesh/weft/internal/control/generate/transport"
 	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/wire"
 )
@@ -52,9 +54,9 @@ func (g *Generator) grpcServer(name, address string) (proto.Message, bool) {
 	}
 	var tls *corev3.TransportSocket
 	if g.mtlsMode(g.node.Namespace, g.node.Labels, port) == model.MTLSStrict {
-		tls = inboundTLS(nil)
+		tls = transport.Inbound(nil)
 	}
-	l, err := proxyless.Server(name, socketAddress(host, port), tls, g.requestPolicies())
+	l, err := proxyless.Server(name, message.SocketAddress(host, port), tls, g.requestPolicies())
 	if err != nil {
 		return nil, false
 	}
@@ -78,7 +80,7 @@ func (g *Generator) secureProxyless(c *clusterv3.Cluster, b *backend) {
 			return
 		}
 	}
-	c.TransportSocket = socket(tlsSocket, g.meshTLS(b, meshSNI(b), g.servers(b)))
+	c.TransportSocket = transport.Socket(transport.TLSSocket, g.meshTLS(b, meshSNI(b), g.servers(b)))
 }
 
 // takesMutualTLS reports whether an endpoint takes the mesh's TLS from a proxy.

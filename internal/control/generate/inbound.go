@@ -13,25 +13,10 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
+	"github.com/weftmesh/weft/internal/control/generate/message"
+	"github.com/weftmesh/weft/internal/control/generate/transport"
 	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/wire"
-)
-
-// What the first bytes of a connection say, in filter chain matches.
-const (
-	overTLS   = "tls"
-	overPlain = "raw_buffer"
-)
-
-var (
-	// meshALPN are the protocols that only a proxy of the mesh offers.
-	meshALPN = []string{wire.ALPNHTTP1, wire.ALPNHTTP2, wire.ALPNTCP}
-	// meshHTTP are those that say that requests follow.
-	meshHTTP = []string{wire.ALPNHTTP1, wire.ALPNHTTP2}
-	// plainHTTP is what the inspection of a plaintext connection reports for requests.
-	plainHTTP = []string{"http/1.0", "http/1.1", "h2c"}
-	// webHTTP is what others than the mesh's proxies offer.
-	webHTTP = []string{"h2", "http/1.1"}
 )
 
 // inboundListener is what a sidecar does with connections to its workload. Chains are matched as Envoy does it: destination port,
@@ -48,8 +33,8 @@ func (g *Generator) inboundListener() *listenerv3.Listener {
 	l := &listenerv3.Listener{
 		Name:             wire.InboundListener,
 		TrafficDirection: corev3.TrafficDirection_INBOUND,
-		ListenerFilters: []*listenerv3.ListenerFilter{{Name: tlsInspector,
-			ConfigType: &listenerv3.ListenerFilter_TypedConfig{TypedConfig: pack(&tlsinspectorv3.TlsInspector{})}}},
+		ListenerFilters: []*listenerv3.ListenerFilter{{Name: message.TLSInspector,
+			ConfigType: &listenerv3.ListenerFilter_TypedConfig{TypedConfig: message.Pack(&tlsinspectorv3.TlsInspector{})}}},
 	}
 	declared := map[uint16]bool{}
 	for _, p := range slices.SortedFunc(slices.Values(g.ports()), func(a, b model.WorkloadPort) int { return int(a.Number) - int(b.Number) }) {
@@ -99,16 +84,16 @@ func (p *inboundPort) meshChains(mode model.MTLSMode) {
 	}
 	switch {
 	case p.protocol.IsHTTP():
-		p.add(overTLS, only, inboundTLS(append([]string{wire.ALPNHTTP2, wire.ALPNHTTP1, wire.ALPNTCP}, webHTTP...)), p.http())
+		p.add(overTLS, only, transport.Inbound(append([]string{wire.ALPNHTTP2, wire.ALPNHTTP1, wire.ALPNTCP}, webHTTP...)), p.http())
 	case p.protocol == model.TCP || p.protocol == model.TLS || p.protocol == model.HTTPS:
-		p.add(overTLS, only, inboundTLS(meshALPN), p.tcp())
+		p.add(overTLS, only, transport.Inbound(meshALPN), p.tcp())
 	default:
-		p.add(overTLS, meshHTTP, inboundTLS(meshHTTP), p.http())
+		p.add(overTLS, meshHTTP, transport.Inbound(meshHTTP), p.http())
 		if mode == model.MTLSStrict {
-			p.add(overTLS, webHTTP, inboundTLS(webHTTP), p.http())
-			p.add(overTLS, nil, inboundTLS([]string{wire.ALPNTCP}), p.tcp())
+			p.add(overTLS, webHTTP, transport.Inbound(webHTTP), p.http())
+			p.add(overTLS, nil, transport.Inbound([]string{wire.ALPNTCP}), p.tcp())
 		} else {
-			p.add(overTLS, []string{wire.ALPNTCP}, inboundTLS([]string{wire.ALPNTCP}), p.tcp())
+			p.add(overTLS, []string{wire.ALPNTCP}, transport.Inbound([]string{wire.ALPNTCP}), p.tcp())
 		}
 	}
 }
@@ -151,13 +136,13 @@ func (p *inboundPort) tcp() []*listenerv3.Filter {
 
 func (p *inboundPort) http() []*listenerv3.Filter {
 	h := p.g.httpManager("inbound_" + strconv.Itoa(int(p.number)))
-	h.HttpFilters = append(slices.Concat(webFilters(p.protocol), p.g.requestPolicies(), p.g.rateLimits()), router())
+	h.HttpFilters = append(slices.Concat(message.WebFilters(p.protocol), p.g.requestPolicies(), p.g.rateLimits()), message.Router())
 	// The application learns who calls from x-forwarded-client-cert; what a client claims there is believed only over mutual TLS.
 	h.ForwardClientCertDetails = hcmv3.HttpConnectionManager_APPEND_FORWARD
 	h.SetCurrentClientCertDetails = &hcmv3.HttpConnectionManager_SetCurrentClientCertDetails{
 		Subject: wrapperspb.Bool(true), Dns: true, Uri: true}
 	h.RouteSpecifier = &hcmv3.HttpConnectionManager_RouteConfig{RouteConfig: p.routes()}
-	return []*listenerv3.Filter{networkFilter(hcmFilter, h)}
+	return []*listenerv3.Filter{message.NetworkFilter(message.HTTPManagerFilter, h)}
 }
 
 // routes sends every request to the workload, without time limit: limits are the client's. A connection that the application
@@ -226,3 +211,20 @@ func (g *Generator) peerAuthentications(namespace string, labels map[string]stri
 	}
 	return workload, ns, mesh
 }
+
+// What the first bytes of a connection say, in filter chain matches.
+const (
+	overTLS   = "tls"
+	overPlain = "raw_buffer"
+)
+
+var (
+	// meshALPN are the protocols that only a proxy of the mesh offers.
+	meshALPN = []string{wire.ALPNHTTP1, wire.ALPNHTTP2, wire.ALPNTCP}
+	// meshHTTP are those that say that requests follow.
+	meshHTTP = []string{wire.ALPNHTTP1, wire.ALPNHTTP2}
+	// plainHTTP is what the inspection of a plaintext connection reports for requests.
+	plainHTTP = []string{"http/1.0", "http/1.1", "h2c"}
+	// webHTTP is what others than the mesh's proxies offer.
+	webHTTP = []string{"h2", "http/1.1"}
+)

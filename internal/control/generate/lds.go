@@ -1,34 +1,22 @@
 package generate
 
 import (
-	"net/netip"
 	"slices"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	corsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/cors/v3"
 	faultv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/fault/v3"
-	grpcwebv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/grpc_web/v3"
-	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	tcpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
+	"github.com/weftmesh/weft/internal/control/generate/message"
+	"github.com/weftmesh/weft/internal/control/generate/routing"
 	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/wire"
-)
-
-// Names of the filters, Envoy's well-known ones.
-const (
-	hcmFilter    = "envoy.filters.network.http_connection_manager"
-	tcpFilter    = "envoy.filters.network.tcp_proxy"
-	routerFilter = "envoy.filters.http.router"
-	faultFilter  = "envoy.filters.http.fault"
-	webFilter    = "envoy.filters.http.grpc_web"
-	tlsInspector = "envoy.filters.listener.tls_inspector"
 )
 
 // Listener gives the listener of that name. Outbound ones hold an api_listener for protocols on which requests are routed, and
@@ -66,7 +54,7 @@ func (g *Generator) outboundListener(name string, t *target) *listenerv3.Listene
 	l := &listenerv3.Listener{Name: name, TrafficDirection: corev3.TrafficDirection_OUTBOUND}
 	protocol := t.protocol()
 	if protocol.IsHTTP() || protocol == model.Auto {
-		l.ApiListener = &listenerv3.ApiListener{ApiListener: pack(g.outboundHTTP(t))}
+		l.ApiListener = &listenerv3.ApiListener{ApiListener: message.Pack(g.outboundHTTP(t))}
 	}
 	if !protocol.IsHTTP() && !(g.node.Proxyless && l.ApiListener != nil) {
 		l.FilterChains = g.outboundChains(t)
@@ -80,7 +68,7 @@ func (g *Generator) outboundHTTP(t *target) *hcmv3.HttpConnectionManager {
 		name = wire.RouteName(t.pinned.String(), t.port)
 	}
 	h := g.httpManager("outbound_" + name)
-	h.RouteSpecifier = &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{ConfigSource: ads(), RouteConfigName: name}}
+	h.RouteSpecifier = &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{ConfigSource: message.ADS(), RouteConfigName: name}}
 	h.HttpFilters = g.outboundFilters(t.protocol(), keepSessions(t.sets))
 	return h
 }
@@ -102,32 +90,14 @@ func (g *Generator) httpManager(stat string) *hcmv3.HttpConnectionManager {
 	return h
 }
 
-func httpFilter(name string, config proto.Message) *hcmv3.HttpFilter {
-	return &hcmv3.HttpFilter{Name: name, ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: pack(config)}}
-}
-
 // outboundFilters answer for routes that other origins may use, inject the faults of routes, then route. No browser is behind a
 // gRPC client, which refuses filters that it does not know.
 func (g *Generator) outboundFilters(p model.Protocol, sessions bool) []*hcmv3.HttpFilter {
 	if g.node.Proxyless {
-		return []*hcmv3.HttpFilter{httpFilter(faultFilter, &faultv3.HTTPFault{}), router()}
+		return []*hcmv3.HttpFilter{message.HTTPFilter(message.FaultFilter, &faultv3.HTTPFault{}), message.Router()}
 	}
-	filters := append(webFilters(p), httpFilter(corsFilter, &corsv3.Cors{}), httpFilter(faultFilter, &faultv3.HTTPFault{}))
-	return append(append(append(filters, g.lookups()...), sessionFilters(sessions)...), router())
-}
-
-// webFilters make gRPC of gRPC-Web, before anything looks at it.
-func webFilters(p model.Protocol) []*hcmv3.HttpFilter {
-	if p != model.GRPCWeb {
-		return nil
-	}
-	return []*hcmv3.HttpFilter{httpFilter(webFilter, &grpcwebv3.GrpcWeb{})}
-}
-
-func router() *hcmv3.HttpFilter { return httpFilter(routerFilter, &routerv3.Router{}) }
-
-func networkFilter(name string, config proto.Message) *listenerv3.Filter {
-	return &listenerv3.Filter{Name: name, ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: pack(config)}}
+	filters := append(message.WebFilters(p), message.HTTPFilter(corsFilter, &corsv3.Cors{}), message.HTTPFilter(message.FaultFilter, &faultv3.HTTPFault{}))
+	return append(append(append(filters, g.lookups()...), routing.SessionFilters(sessions)...), message.Router())
 }
 
 // outboundChains relays connections: by the TCP routes of the route sets, or by their TLS routes where the protocol is TLS.
@@ -170,7 +140,7 @@ func (g *Generator) tcpChains(s *model.RouteSet, at place) (chains []*listenerv3
 			if !g.takesL4(m, at) {
 				continue
 			}
-			subnets, valid := prefixes(m.DestinationSubnets)
+			subnets, valid := message.Prefixes(m.DestinationSubnets)
 			if !valid {
 				continue
 			}
@@ -195,7 +165,7 @@ func (g *Generator) tlsChains(s *model.RouteSet, at place) (chains []*listenerv3
 				continue
 			}
 			names := at.serverNames(s, m.SNIHosts)
-			subnets, valid := prefixes(m.DestinationSubnets)
+			subnets, valid := message.Prefixes(m.DestinationSubnets)
 			if !valid || len(names) == 0 && len(m.SNIHosts) > 0 {
 				continue
 			}
@@ -212,32 +182,6 @@ func (g *Generator) tlsChains(s *model.RouteSet, at place) (chains []*listenerv3
 		}
 	}
 	return chains, false
-}
-
-// prefixes reads destination subnets, addresses or ranges; false when one of them is neither, since a condition that is left out
-// would widen the match.
-func prefixes(subnets []string) ([]*corev3.CidrRange, bool) {
-	var out []*corev3.CidrRange
-	for _, s := range subnets {
-		p, err := netip.ParsePrefix(s)
-		if err != nil {
-			a, err := netip.ParseAddr(s)
-			if err != nil {
-				return nil, false
-			}
-			p = netip.PrefixFrom(a, a.BitLen())
-		}
-		out = append(out, cidr(p))
-	}
-	return out, true
-}
-
-func cidr(p netip.Prefix) *corev3.CidrRange {
-	p = p.Masked()
-	if a := p.Addr(); a.Is4In6() {
-		p = netip.PrefixFrom(a.Unmap(), p.Bits()-(a.BitLen()-a.Unmap().BitLen()))
-	}
-	return &corev3.CidrRange{AddressPrefix: p.Addr().String(), PrefixLen: wrapperspb.UInt32(uint32(p.Bits()))}
 }
 
 // takesL4 evaluates the parts of a match that are about the client and the port rather than the connection.
@@ -288,25 +232,9 @@ func (g *Generator) relayAs(stat string, destinations []model.WeightedDestinatio
 	if p := g.relayPool(destinations, port, func(p *model.ConnectionPool) bool { return p.MaxConnectionDuration > 0 }); p != nil {
 		m.MaxDownstreamConnectionDuration = durationpb.New(p.MaxConnectionDuration)
 	}
-	return networkFilter(tcpFilter, m)
+	return message.NetworkFilter(message.TCPFilter, m)
 }
 
 func (g *Generator) relayTo(stat, cluster string) *listenerv3.Filter {
-	return networkFilter(tcpFilter, &tcpv3.TcpProxy{StatPrefix: stat, ClusterSpecifier: &tcpv3.TcpProxy_Cluster{Cluster: cluster}, AccessLog: g.accessLogs()})
-}
-
-func ads() *corev3.ConfigSource {
-	return &corev3.ConfigSource{ResourceApiVersion: corev3.ApiVersion_V3,
-		ConfigSourceSpecifier: &corev3.ConfigSource_Ads{Ads: &corev3.AggregatedConfigSource{}}}
-}
-
-// pack wraps a message. Marshalling is deterministic, so that equal messages have equal bytes and thereby versions.
-func pack(m proto.Message) *anypb.Any {
-	a := &anypb.Any{}
-	if err := anypb.MarshalFrom(a, m, proto.MarshalOptions{Deterministic: true}); err != nil {
-		// Only invalid UTF-8 in a string gets here. A type that nobody knows makes clients refuse the whole resource, where an
-		// empty message would drop, say, a policy.
-		return &anypb.Any{TypeUrl: "type.googleapis.com/weft.invalid." + string(m.ProtoReflect().Descriptor().Name())}
-	}
-	return a
+	return message.NetworkFilter(message.TCPFilter, &tcpv3.TcpProxy{StatPrefix: stat, ClusterSpecifier: &tcpv3.TcpProxy_Cluster{Cluster: cluster}, AccessLog: g.accessLogs()})
 }

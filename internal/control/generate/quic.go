@@ -9,6 +9,8 @@ import (
 	quicv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/quic/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 
+	"github.com/weftmesh/weft/internal/control/generate/message"
+	"github.com/weftmesh/weft/internal/control/generate/transport"
 	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/wire"
 )
@@ -32,7 +34,7 @@ func (g *Generator) quicListener(set *serverSet) *listenerv3.Listener {
 	if len(chains) == 0 {
 		return nil
 	}
-	address := socketAddress(firstOf(set.servers[0].server.Bind, "0.0.0.0"), set.port)
+	address := message.SocketAddress(firstOf(set.servers[0].server.Bind, "0.0.0.0"), set.port)
 	address.GetSocketAddress().Protocol = corev3.SocketAddress_UDP
 	return &listenerv3.Listener{
 		Name:              wire.GatewayQUICListenerName(set.port),
@@ -51,9 +53,9 @@ func overQUIC(c *listenerv3.FilterChain, h *hcmv3.HttpConnectionManager, s *mode
 	}
 	t.CommonTlsContext.AlpnProtocols = []string{"h3"}
 	t.CommonTlsContext.TlsParams = &tlsv3.TlsParameters{TlsMinimumProtocolVersion: tlsv3.TlsParameters_TLSv1_3, TlsMaximumProtocolVersion: tlsv3.TlsParameters_TLSv1_3}
-	c.TransportSocket = socket(quicSocket, &quicv3.QuicDownstreamTransport{DownstreamTlsContext: t})
+	c.TransportSocket = transport.Socket(quicSocket, &quicv3.QuicDownstreamTransport{DownstreamTlsContext: t})
 	h.CodecType = hcmv3.HttpConnectionManager_HTTP3
 	h.Http3ProtocolOptions = &corev3.Http3ProtocolOptions{}
-	c.Filters = []*listenerv3.Filter{networkFilter(hcmFilter, h)}
+	c.Filters = []*listenerv3.Filter{message.NetworkFilter(message.HTTPManagerFilter, h)}
 	return s.TLS.MaxVersion == 0 || s.TLS.MaxVersion >= tls.VersionTLS13
 }

@@ -14,6 +14,8 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
+	"github.com/weftmesh/weft/internal/control/generate/message"
+	"github.com/weftmesh/weft/internal/control/generate/routing"
 	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/wire"
 )
@@ -61,7 +63,7 @@ func (g *Generator) targetRoutes(t *target) []*routev3.Route {
 		Action: &routev3.Route_Route{Route: &routev3.RouteAction{
 			ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: t.cluster()},
 			Timeout:          durationpb.New(0),
-			RetryPolicy:      retryPolicy(g.retries(nil)),
+			RetryPolicy:      routing.Retries(g.retries(nil)),
 			HashPolicy:       g.hashPolicies(t.itself(), t.port),
 		}},
 	}}
@@ -228,19 +230,19 @@ func given(m model.StringMatch) int {
 func (g *Generator) translate(c candidate) []*routev3.Route {
 	out := &routev3.Route{
 		Name:     c.name(),
-		Match:    routeMatch(c.match),
+		Match:    message.RouteMatch(c.match),
 		Metadata: c.metadata(),
 	}
 	if c.match != nil {
 		out.StatPrefix = c.match.StatPrefix
 	}
 	out.TypedPerFilterConfig = g.perFilter(c.rule)
-	host := applyHeaders(out, c.rule.Request, c.rule.Response)
+	host := routing.ApplyHeaders(out, c.rule.Request, c.rule.Response)
 	switch {
 	case c.rule.Redirect != nil:
 		out.Action = &routev3.Route_Redirect{Redirect: redirect(c, c.at)}
 	case c.rule.Direct != nil:
-		out.Action = direct(c.rule.Direct.Status, c.rule.Direct.Body)
+		out.Action = routing.Direct(c.rule.Direct.Status, c.rule.Direct.Body)
 	default:
 		return g.forward(out, c, host, c.at)
 	}
@@ -279,14 +281,10 @@ func (c candidate) metadata() *corev3.Metadata {
 	if c.match != nil && c.match.Field != "" {
 		field = c.match.Field
 	}
-	return istioMetadata(map[string]*structpb.Value{
+	return message.IstioMetadata(map[string]*structpb.Value{
 		"config": structpb.NewStringValue(c.object().String()),
 		"field":  structpb.NewStringValue(field),
 	})
-}
-
-func istioMetadata(fields map[string]*structpb.Value) *corev3.Metadata {
-	return &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{"istio": {Fields: fields}}}
 }
 
 // operation names the route for traces as Istio does: the destination, or the object where there are several, with the path.

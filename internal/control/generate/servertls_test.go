@@ -3,6 +3,7 @@ package generate
 import (
 	"testing"
 
+	"github.com/weftmesh/weft/internal/control/generate/transport"
 	"github.com/weftmesh/weft/internal/control/model"
 )
 
@@ -15,11 +16,11 @@ func TestServerWithoutItsSecrets(t *testing.T) {
 		"no authority":           {Mode: model.TLSMutual, Certificate: pem, Key: pem},
 		"no authority, optional": {Mode: model.TLSOptionalMutual, Certificate: pem, Key: pem},
 	} {
-		if serverTLS(&model.Server{TLS: &s}, nil) != nil {
+		if transport.Server(&model.Server{TLS: &s}, nil) != nil {
 			t.Errorf("%s: takes connections", name)
 		}
 	}
-	if serverTLS(&model.Server{TLS: &model.ServerTLS{Mode: model.TLSMutual, Certificate: pem, Key: pem, CA: pem}}, nil) == nil {
+	if transport.Server(&model.Server{TLS: &model.ServerTLS{Mode: model.TLSMutual, Certificate: pem, Key: pem, CA: pem}}, nil) == nil {
 		t.Error("takes none though all is there")
 	}
 }

@@ -2,6 +2,7 @@ package serve
 
 import (
 	"cmp"
+	"fmt"
 	"reflect"
 	"strings"
 	"time"
@@ -127,6 +128,21 @@ func (c claim) node(who caller, mesh *model.Mesh) generate.Node {
 		n.Labels = c.labels
 	}
 	return n
+}
+
+// unplaced says why a gateway gets no listeners, though Gateways may select the labels that it claims; empty where the mesh knows it.
+func (c claim) unplaced(n generate.Node, mesh *model.Mesh) string {
+	if n.Role != wire.Gateway || len(n.Labels) > 0 {
+		return ""
+	}
+	w := mesh.Workloads.Get(n.Namespace + "/" + c.name)
+	switch {
+	case w == nil:
+		return fmt.Sprintf("the gateway gets no listeners: no Pod or WorkloadEntry %s/%s says which labels it has", n.Namespace, c.name)
+	case w.ServiceAccount != n.ServiceAccount && w.ServiceAccount != "":
+		return fmt.Sprintf("the gateway gets no listeners: its certificate is for service account %s, and %s/%s runs as %s", n.ServiceAccount, n.Namespace, c.name, w.ServiceAccount)
+	}
+	return fmt.Sprintf("the gateway gets no listeners: %s/%s has no labels for Gateways to select", n.Namespace, c.name)
 }
 
 // sameNode reports whether a node is still what it was.

@@ -249,6 +249,43 @@ func TestGatewayByWildcard(t *testing.T) {
 	impostor.quiet()
 }
 
+// TestUnknownGatewayIsTold: one that nobody knows, or that runs under another account than it proves, gets nothing, which findings say until
+// the mesh knows it.
+func TestUnknownGatewayIsTold(t *testing.T) {
+	p := newPlane(t, Options{})
+	labels := map[string]string{"istio": "edge"}
+	known := func(account string) *model.Mesh {
+		return mesh(func(m *model.Mesh) {
+			m.Gateways = []*model.Gateway{{Ref: model.Ref{Kind: "Gateway", Namespace: "default", Name: "g"}, Selector: labels,
+				Servers: []model.Server{{Port: 80, Protocol: model.HTTP, Hosts: []model.GatewayHost{{Host: "*"}}}}}}
+			if account != "" {
+				m.Workloads.Put("default/edge-1", &model.Workload{Namespace: "default", Name: "edge-1", ServiceAccount: account, Labels: labels})
+			}
+		})
+	}
+	p.publish(known(""))
+	c := p.connect(wire.Node{Role: wire.Gateway, Name: "edge-1", Namespace: "default", ServiceAccount: "edge", Labels: labels})
+	c.subscribe(generate.ListenerType, "*")
+	c.want(generate.ListenerType)
+	c.quiet()
+	told := func(want string) {
+		t.Helper()
+		f := p.server.Findings()
+		if len(f) != 1 || f[0].Code != "GatewayUnknown" || f[0].Object.Name != "edge-1" || !strings.Contains(f[0].Message, want) {
+			t.Errorf("findings %v, want one with %q", f, want)
+		}
+	}
+	told("no Pod or WorkloadEntry default/edge-1")
+	p.publish(known("other"))
+	c.quiet()
+	told("runs as other")
+	p.publish(known("edge"))
+	c.want(generate.ListenerType, "0.0.0.0_80")
+	if f := p.server.Findings(); len(f) != 0 {
+		t.Errorf("findings of a gateway that is known: %v", f)
+	}
+}
+
 func TestClientStatus(t *testing.T) {
 	p := newPlane(t, Options{})
 	p.publish(mesh(nil, "10.77.0.1"))

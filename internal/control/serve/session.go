@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/weftmesh/weft/internal/control/generate"
+	"github.com/weftmesh/weft/internal/control/model"
 )
 
 // session is what one stream subscribes to and was told.
@@ -28,6 +29,7 @@ type session struct {
 	// guarded by the cache's mu from here on
 	claim    claim          // set by the first request
 	node     *generate.Node // what the claim means in the newest mesh; nil before the first, never changed in place
+	unplaced string         // why it, a gateway, gets nothing
 	watches  []*watch       // in the order of sending
 	names    int            // subscriptions over all types
 	changed  []*sub         // what may have to be told
@@ -344,8 +346,7 @@ func (c *session) settle() bool {
 	}
 	if c.rebind {
 		c.rebind = false
-		node := c.claim.node(c.who, cache.index.Mesh())
-		c.node = &node
+		c.place(cache.index.Mesh())
 		c.unbound = c.unbound[:0:0]
 		for _, w := range c.watches {
 			if w.list != nil {
@@ -362,6 +363,17 @@ func (c *session) settle() bool {
 	}
 	c.changed = slices.DeleteFunc(c.changed, func(s *sub) bool { return !s.is(changed) })
 	return len(c.unbound) > 0
+}
+
+// place finds out what the client is in the mesh. The cache is locked.
+func (c *session) place(mesh *model.Mesh) {
+	node := c.claim.node(c.who, mesh)
+	c.node = &node
+	why := c.claim.unplaced(node, mesh)
+	if why != "" && why != c.unplaced {
+		c.server.options.Log.Warn("a gateway is not known to the mesh", "node", c.claim.id, "reason", why)
+	}
+	c.unplaced = why
 }
 
 // collect finds out what has to be told of the changed subscriptions.

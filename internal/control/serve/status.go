@@ -180,13 +180,16 @@ func (w *watch) status() TypeStatus {
 	return st
 }
 
-// Findings says which clients refused what, which stays until the client accepts something newer or leaves; and which were sent more
-// than they may take.
+// Findings says which clients refused what, which stays until the client accepts something newer or leaves; which were sent more than
+// they may take; and which gateways nobody knows.
 func (s *Server) Findings() []model.Finding {
 	s.cache.mu.Lock()
 	defer s.cache.mu.Unlock()
 	out := s.history.findings(time.Now())
 	for c := range s.streams {
+		if c.unplaced != "" {
+			out = append(out, unplaced(c))
+		}
 		for _, w := range c.watches {
 			if n := w.nack; n != nil {
 				out = append(out, refusal(c, n))
@@ -211,5 +214,16 @@ func refusal(c *session, n *Nack) model.Finding {
 		Field:    n.Type,
 		Message:  fmt.Sprintf("refused %s and keeps the configuration before: %s", resources, n.Message),
 		Hint:     "proxy and control plane may be of different versions; `weft status` shows all proxies",
+	}
+}
+
+func unplaced(c *session) model.Finding {
+	return model.Finding{
+		Severity: model.Warning,
+		Code:     "GatewayUnknown",
+		Object:   model.Ref{Kind: "Proxy", Namespace: c.who.Namespace, Name: c.claim.name},
+		Message:  c.unplaced,
+		Hint: fmt.Sprintf("apply a WorkloadEntry %s in namespace %s with serviceAccount %s, its address, and the labels that Gateways select: those of its bootstrap file are not believed, since they decide about keys",
+			c.claim.name, c.who.Namespace, c.who.ServiceAccount),
 	}
 }

@@ -3,10 +3,14 @@ package source
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
 
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
 	"gopkg.in/yaml.v3"
 	corev1 "k8s.io/api/core/v1"
 
@@ -193,13 +197,45 @@ func (w *reading) kind(root *yaml.Node) *Kind {
 
 // unmarshal fills the typed object from the checked tree. The walk has found what is wrong by place; this reports the rest.
 func (w *reading) unmarshal(root *yaml.Node, tree any, into Kube) {
-	data, err := json.Marshal(tree)
-	if err == nil {
-		err = json.Unmarshal(data, into)
-	}
-	if err != nil {
+	if err := fill(into, tree); err != nil {
 		w.Add(root, "InvalidValue", "", err.Error(), "")
 	}
+}
+
+// fill has the type's own decoder take the tree. A spec that is a message goes to protobuf's decoder: the one that the type's JSON
+// method uses takes several times as long.
+func fill(into Kube, tree any) error {
+	fields, _ := tree.(map[string]any)
+	spec, message := fields["spec"], specOf(into)
+	if spec == nil || message == nil {
+		return fromJSON(tree, func(data []byte) error { return json.Unmarshal(data, into) })
+	}
+	rest := maps.Clone(fields)
+	delete(rest, "spec")
+	if err := fromJSON(rest, func(data []byte) error { return json.Unmarshal(data, into) }); err != nil {
+		return err
+	}
+	return fromJSON(spec, func(data []byte) error {
+		return protojson.UnmarshalOptions{DiscardUnknown: true}.Unmarshal(data, message)
+	})
+}
+
+// specOf gives the spec of an object where that is a message.
+func specOf(o Kube) proto.Message {
+	spec := reflect.ValueOf(o).Elem().FieldByName("Spec")
+	if !spec.IsValid() || !spec.CanAddr() {
+		return nil
+	}
+	message, _ := spec.Addr().Interface().(proto.Message)
+	return message
+}
+
+func fromJSON(tree any, take func([]byte) error) error {
+	data, err := json.Marshal(tree)
+	if err != nil {
+		return err
+	}
+	return take(data)
 }
 
 // fillIn does what the API server does when it takes an object.

@@ -1,7 +1,9 @@
 package source
 
 import (
+	"encoding/json"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -9,7 +11,9 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/proto"
 	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/yaml"
 
 	networking "istio.io/client-go/pkg/apis/networking/v1"
 
@@ -273,5 +277,46 @@ func TestHintsSayWhatToWrite(t *testing.T) {
 		if len(findings) != 1 || !strings.Contains(findings[0].String(), want) {
 			t.Errorf("%q: %v", text, findings)
 		}
+	}
+}
+
+// TestSpecDecoders: protobuf's decoder makes of every document of the repository what the type's own makes.
+func TestSpecDecoders(t *testing.T) {
+	compared := 0
+	for _, dir := range []string{"../../../examples", "../../../test", "../compile/testdata", "../generate/testdata"} {
+		err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+			if err != nil || d.IsDir() || filepath.Ext(path) != ".yaml" {
+				return err
+			}
+			data, err := os.ReadFile(path)
+			if err != nil {
+				return err
+			}
+			objects, _ := Decode(LayerFile, path, data)
+			for _, o := range objects {
+				spec := specOf(o.Kube)
+				if spec == nil || o.Raw[0] == '{' {
+					continue
+				}
+				text, err := yaml.YAMLToJSON(o.Raw)
+				if err != nil {
+					return err
+				}
+				other := o.Kind.New()
+				if err := json.Unmarshal(text, other); err != nil {
+					return err
+				}
+				if compared++; !proto.Equal(spec, specOf(other)) {
+					t.Errorf("%s: %s: %v, not %v", path, o.Key(), spec, specOf(other))
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	if compared < 20 {
+		t.Errorf("%d specs were compared", compared)
 	}
 }

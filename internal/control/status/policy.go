@@ -33,7 +33,7 @@ func (s *state) backendTLSPolicy(o *source.Object, k *gatewayv1.BackendTLSPolicy
 func (s *state) policyAccepted(c *conditions, o *source.Object, k *gatewayv1.BackendTLSPolicy) {
 	all := s.findings[o.Ref()]
 	bad, none := errorsOf(all), coded(all, string(gatewayv1.BackendTLSPolicyReasonNoValidCACertificate))
-	conflicts, absent := coded(all, conflicted), coded(s.within(o.Ref(), "spec.targetRefs"), string(gatewayv1.PolicyReasonTargetNotFound))
+	conflicts, absent := coded(all, conflicted), coded(s.within(o.Ref(), "spec.targetRefs"), string(gatewayv1.PolicyReasonTargetNotFound), "InvalidKind")
 	switch {
 	case len(bad) > 0:
 		c.add(accepted, accepted, invalid, words(bad))
@@ -42,7 +42,11 @@ func (s *state) policyAccepted(c *conditions, o *source.Object, k *gatewayv1.Bac
 	case len(conflicts) > 0:
 		c.add(accepted, accepted, conflicted, words(conflicts))
 	case len(absent) > 0 && len(absent) == len(k.Spec.TargetRefs):
-		c.add(accepted, accepted, absent[0].Code, words(absent))
+		reason := absent[0].Code
+		if reason == "InvalidKind" {
+			reason = invalid
+		}
+		c.add(accepted, accepted, reason, words(absent))
 	default:
 		c.add(accepted, accepted, "", words(absent))
 	}

@@ -17,6 +17,7 @@ import (
 var notAttached = map[string]string{
 	"NoMatchingParent": "NoMatchingParent", "NotAllowedByListeners": "NotAllowedByListeners", "NoMatchingListenerHostname": "NoMatchingListenerHostname",
 	convert.HostnameConflict: convert.HostnameConflict, "GatewayNotFound": "NoMatchingParent", "HostNotFound": "NoMatchingParent", "PortNotFound": "NoMatchingParent",
+	"InvalidKind": "NoMatchingParent",
 }
 
 // unresolved are the codes of findings about backends, alike.

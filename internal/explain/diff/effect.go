@@ -139,7 +139,7 @@ func effectOf(r *explain.Report, to asked) effect {
 func refusal(r *explain.Report) string {
 	switch {
 	case r.Policy != nil && !r.Policy.Allowed:
-		return "403: refused by " + orElse(policyName(r.Policy.Policy), "the gateway's policies")
+		return "403: refused by " + orElse(explain.PolicyName(r.Policy.Policy), "the gateway's policies")
 	case r.Flag == "NR" && r.Status == 404:
 		return "404: no route"
 	case r.Status == 0:
@@ -320,19 +320,9 @@ func denial(in *explain.Inbound) string {
 	case in.Verdict.Allowed:
 		return ""
 	case in.Verdict.Policy != "":
-		return "403: refused by " + policyName(in.Verdict.Policy)
+		return "403: refused by " + explain.PolicyName(in.Verdict.Policy)
 	}
 	return "403: no ALLOW policy lets it in"
-}
-
-// policyName writes "ns[default]-policy[x]-rule[0]" as "default/x".
-func policyName(s string) string {
-	namespace, rest, ok := strings.Cut(strings.TrimPrefix(s, "ns["), "]-policy[")
-	name, _, closed := strings.Cut(rest, "]")
-	if !ok || !closed {
-		return s
-	}
-	return namespace + "/" + name
 }
 
 func orElse(s, otherwise string) string {

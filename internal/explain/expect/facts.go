@@ -77,7 +77,7 @@ func allowed(r *explain.Report) (bool, string) {
 			return false, "(" + in.Party.Workload + ": " + in.Refused + ")"
 		}
 		if !in.Verdict.Allowed {
-			return false, strings.TrimSuffix(fmt.Sprintf("(%s: %s %s", in.Party.Workload, in.Verdict.Rule, policyName(in.Verdict.Policy)), " ") + ")"
+			return false, strings.TrimSuffix(fmt.Sprintf("(%s: %s %s", in.Party.Workload, in.Verdict.Rule, explain.PolicyName(in.Verdict.Policy)), " ") + ")"
 		}
 	}
 	return true, ""
@@ -95,24 +95,14 @@ func inbounds(r *explain.Report) (out []*explain.Inbound) {
 // policies are those that decided.
 func policies(r *explain.Report) (out []string) {
 	if r.Policy != nil && r.Policy.Policy != "" {
-		out = append(out, policyName(r.Policy.Policy))
+		out = append(out, explain.PolicyName(r.Policy.Policy))
 	}
 	for _, in := range inbounds(r) {
 		if in.Verdict.Policy != "" {
-			out = append(out, policyName(in.Verdict.Policy))
+			out = append(out, explain.PolicyName(in.Verdict.Policy))
 		}
 	}
 	return out
-}
-
-// policyName writes "ns[default]-policy[x]-rule[0]" as "default/x".
-func policyName(s string) string {
-	namespace, rest, ok := strings.Cut(strings.TrimPrefix(s, "ns["), "]-policy[")
-	name, _, closed := strings.Cut(rest, "]")
-	if !ok || !closed {
-		return s
-	}
-	return namespace + "/" + name
 }
 
 // mutual says whether all that is sent goes by the mesh's mutual TLS.

@@ -11,7 +11,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/weftmesh/weft/internal/broker"
 	"github.com/weftmesh/weft/internal/proxy/conf"
+	"github.com/weftmesh/weft/internal/wire"
 )
 
 // PacketServer serves HTTP/3, or relays datagrams, on one socket.
@@ -132,17 +134,22 @@ func (s *Sockets) ListenGatewayDatagrams(ctx context.Context, address string) (n
 	return c, nil
 }
 
-// DatagramDialer opens sockets that are connected to an endpoint, with SO_MARK as Dialer does.
-func DatagramDialer(mark int) func(ctx context.Context, to netip.AddrPort) (*net.UDPConn, error) {
+// DatagramDialer opens sockets that are connected to an endpoint, with SO_MARK as Dialer does; where outside says so, it gets them of the
+// broker that the bootstrap names.
+func DatagramDialer(b *wire.Bootstrap, outside func(netip.Addr) bool) func(ctx context.Context, to netip.AddrPort) (*net.UDPConn, error) {
 	var d net.Dialer
-	if mark != 0 {
+	if mark := b.Mark; mark != 0 {
 		d.Control = func(_, _ string, c syscall.RawConn) error {
 			var set error
 			err := c.Control(func(fd uintptr) { set = setMark(fd, mark) })
 			return errors.Join(err, set)
 		}
 	}
+	client := broker.Client{Path: b.Broker}
 	return func(ctx context.Context, to netip.AddrPort) (*net.UDPConn, error) {
+		if b.Broker != "" && outside(to.Addr()) {
+			return client.DialDatagrams(ctx, to)
+		}
 		return d.DialUDP(ctx, "udp", netip.AddrPort{}, to)
 	}
 }

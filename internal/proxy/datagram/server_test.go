@@ -15,10 +15,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/miekg/dns"
 	"go.uber.org/goleak"
 
 	"github.com/weftmesh/weft/internal/proxy/cluster"
 	"github.com/weftmesh/weft/internal/proxy/conf"
+	"github.com/weftmesh/weft/internal/proxy/resolve"
 	"github.com/weftmesh/weft/internal/telemetry"
 )
 
@@ -102,12 +104,26 @@ func (r *rig) publish(d *conf.Datagrams, clusters ...*conf.Cluster) {
 	r.listener.Store(&conf.Listener{Name: "udp", Datagrams: d, Address: netip.MustParseAddrPort("127.0.0.1:53")})
 }
 
+// answer says of each name that it is this machine's.
+func answer(_ context.Context, q *dns.Msg) (*dns.Msg, error) {
+	m := new(dns.Msg).SetReply(q)
+	if q.Question[0].Qtype == dns.TypeA {
+		m.Answer = []dns.RR{&dns.A{Hdr: dns.RR_Header{Name: q.Question[0].Name, Rrtype: dns.TypeA, Class: dns.ClassINET, Ttl: 60}, A: net.IPv4(127, 0, 0, 1)}}
+	}
+	return m, nil
+}
+
 func start(t *testing.T, sessions int, d *conf.Datagrams, clusters ...*conf.Cluster) *rig {
+	t.Helper()
+	return startOn(t, listenUDP(t), sessions, d, clusters...)
+}
+
+func startOn(t *testing.T, pc *net.UDPConn, sessions int, d *conf.Datagrams, clusters ...*conf.Cluster) *rig {
 	r := &rig{t: t, metrics: telemetry.New(0)}
 	r.bearable.Store(1 << 30)
 	r.clock.Store(time.Now().UnixNano())
 	r.publish(d, clusters...)
-	r.clusters = cluster.New(cluster.Options{Config: r, Now: r.now})
+	r.clusters = cluster.New(cluster.Options{Config: r, Now: r.now, Resolver: &resolve.Resolver{Exchange: answer}})
 	r.clusters.Open(t.Context())
 	r.server = New(Options{Log: slog.New(slog.DiscardHandler), Listener: r.listener.Load, Cluster: r.clusters.Get, Sessions: sessions,
 		Dial: func(_ context.Context, to netip.AddrPort) (*net.UDPConn, error) {
@@ -130,7 +146,6 @@ func start(t *testing.T, sessions int, d *conf.Datagrams, clusters ...*conf.Clus
 			r.lines = append(r.lines, *e)
 		},
 		Now: r.now})
-	pc := listenUDP(t)
 	r.at = pc.LocalAddr().(*net.UDPAddr)
 	served := make(chan error, 1)
 	go func() { served <- r.server.Serve(pc) }()
@@ -199,6 +214,43 @@ func TestEcho(t *testing.T) {
 	}
 	if stats["downstream_sess_rx_datagrams"] != 3 || stats["downstream_sess_tx_bytes"] != 9011 || stats["downstream_sess_total"] != 1 {
 		t.Errorf("stats %v", stats)
+	}
+}
+
+// TestBothFamilies: a port at all addresses serves clients of IPv4 and of IPv6, and answers from the address that they sent to.
+func TestBothFamilies(t *testing.T) {
+	pc, err := net.ListenUDP("udp", &net.UDPAddr{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { pc.Close() })
+	r := startOn(t, pc, 0, &conf.Datagrams{}, clusterOf("echo", endpointAt(backend(t, "a"))))
+	for _, ip := range []net.IP{net.IPv4(127, 0, 0, 1), net.IPv4(127, 0, 0, 9), net.IPv6loopback} {
+		u, err := net.DialUDP("udp", nil, &net.UDPAddr{IP: ip, Port: r.at.Port})
+		if err != nil {
+			t.Skipf("no address %s here: %v", ip, err)
+		}
+		defer u.Close() // it is connected, so that answers from elsewhere would not come
+		if got := (client{u}).ask(t, ip.String(), long); got != "a "+ip.String() {
+			t.Errorf("asked at %s, heard %q", ip, got)
+		}
+	}
+}
+
+// TestNameOfAnEndpoint: a name is looked up when the first datagram comes, which does not wait.
+func TestNameOfAnEndpoint(t *testing.T) {
+	at := endpointAt(backend(t, "a"))
+	named := clusterOf("outside", &conf.Endpoint{Address: "echo.example", Port: at.Port, Weight: 1, Healthy: true})
+	named.Discovery, named.DNS = conf.StrictDNS, conf.DNS{Family: conf.V4Preferred}
+	r := start(t, 0, &conf.Datagrams{}, named)
+	c := r.client()
+	for began := time.Now(); ; {
+		if c.ask(t, "hello", short) == "a hello" {
+			return
+		}
+		if time.Since(began) > long {
+			t.Fatal("no answer")
+		}
 	}
 }
 

@@ -78,6 +78,14 @@ func (s *Server) open(l *conf.Listener, from netip.AddrPort, control []byte) *se
 	return e
 }
 
+// noTime has ended. Nobody waits for a name here, since all clients of the port would: datagrams that come before the first answer are
+// lost, as any may be.
+var noTime = func() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return ctx
+}()
+
 // begin asks the policies, picks an endpoint and opens a socket to it.
 func (e *session) begin(l *conf.Listener) *failure.Error {
 	d := l.Datagrams
@@ -87,6 +95,9 @@ func (e *session) begin(l *conf.Listener) *failure.Error {
 	split := route.Pick(d.Clusters, d.TotalWeight, rand.Uint32())
 	if split != nil {
 		e.cluster = e.s.o.Cluster(split.Cluster)
+	}
+	if e.cluster != nil {
+		e.cluster = e.cluster.Resolved(noTime, time.Time{})
 	}
 	if e.cluster == nil {
 		e.s.counts.noRoute.Add(1)

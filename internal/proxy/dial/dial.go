@@ -100,6 +100,13 @@ func (d *Dialer) DialNamed(ctx context.Context, address string) (net.Conn, error
 	return d.direct(ctx, "tcp", address)
 }
 
+// Outside reports whether the host's network alone leads to an address: the pods have one of their own, and it is not in that. For
+// datagrams there is no trying.
+func (d *Dialer) Outside(a netip.Addr) bool {
+	a = a.Unmap()
+	return d.outside != nil && d.nets.pods.IsValid() && !d.nets.ofPod(a) && !d.nets.ofService(a) && !a.IsLoopback()
+}
+
 // podTime bounds connecting to an address of the pods' network of which the configuration knows nothing. A pod that is there
 // answers within milliseconds, or to the second SYN, after a second, when its queue was full; that none is there the system
 // would tell after three.

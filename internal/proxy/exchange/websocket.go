@@ -28,7 +28,7 @@ func (x *Exchange) shake() {
 		x.Req.Header.Del(socketKey)
 	case !had && x.socketKey != "":
 		x.Req.Header.Set(socketKey, x.socketKey)
-	case !had:
+	case !had && x.down.Shared(): // a client of HTTP/1.1 that has left it out is the server's to refuse
 		var nonce [16]byte
 		rand.Read(nonce[:])
 		x.socketKey = base64.StdEncoding.EncodeToString(nonce[:])

@@ -158,6 +158,9 @@ func (w *Writer) Write(text string, stderr bool) {
 func (w *Writer) rotate() {
 	w.file.Close()
 	w.file = nil
+	if _, err := os.Stat(w.path + ".1"); err == nil {
+		_ = os.WriteFile(w.path+".lost", nil, 0o600) // no more than a remark depends on it
+	}
 	if os.Rename(w.path, w.path+".1") == nil {
 		_ = w.open() // without a file, followers still see the lines
 	}
@@ -237,7 +240,7 @@ func (s *Store) Read(ctx context.Context, match func(Line) bool, opt Options) it
 	}
 }
 
-// kept reads the files, with mu held so that no line is given twice or missed at the seam to the followers.
+// kept reads the files, and says of which the beginning is gone, with mu held so that no line is given twice or missed at the seam to the followers.
 func (s *Store) kept(match func(Line) bool, opt Options) []Line {
 	var out []Line
 	filepath.WalkDir(s.dir, func(path string, d fs.DirEntry, err error) error {
@@ -245,6 +248,11 @@ func (s *Store) kept(match func(Line) bool, opt Options) []Line {
 			return nil
 		}
 		lines := s.file(path, match, opt.Since)
+		if _, err := os.Stat(path + ".lost"); err == nil && opt.Tail == 0 && opt.Since.IsZero() && len(lines) > 0 {
+			note := lines[0]
+			note.Text = fmt.Sprintf("[earlier lines of this process are gone: the last %d KiB to %d KiB are kept]", s.max>>10, 2*s.max>>10)
+			lines = append([]Line{note}, lines...)
+		}
 		if opt.Tail > 0 && len(lines) > opt.Tail {
 			lines = lines[len(lines)-opt.Tail:]
 		}

@@ -72,6 +72,12 @@ func TestRotation(t *testing.T) {
 		t.Errorf("ring takes %d bytes", size)
 	}
 	got := texts(s, Options{})
+	if !strings.HasPrefix(got[0], "p/app [earlier lines of this process are gone") {
+		t.Errorf("nobody says that lines are gone: %q", got[0])
+	}
+	if last := texts(s, Options{Tail: 1}); len(last) != 1 {
+		t.Errorf("the last line: %q", last)
+	}
 	if len(got) < 5 || !strings.HasSuffix(got[len(got)-1], "xxx") || got[len(got)-2] != "p/app line 199" {
 		t.Errorf("kept %q", got)
 	}

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/apimachinery/pkg/util/validation"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 )
 
@@ -84,6 +85,9 @@ func (c checker) filled(value, field string) {
 	}
 }
 
+// kind is the name of one.
+var kind = regexp.MustCompile(`^[a-zA-Z]([-a-zA-Z0-9]*[a-zA-Z0-9])?$`)
+
 func (c checker) backends(list []gatewayv1.BackendRef, field string) {
 	for i := range list {
 		c.backend(&list[i], at(field+".backendRefs", i))
@@ -93,6 +97,12 @@ func (c checker) backends(list []gatewayv1.BackendRef, field string) {
 func (c checker) backend(b *gatewayv1.BackendRef, field string) {
 	if b.Name == "" {
 		c.say("MissingField", field+".name", "", "a backend has a name")
+	}
+	if g := text(b.Group); g != "" && len(validation.IsDNS1123Subdomain(g)) > 0 {
+		c.say("InvalidValue", field+".group", "", "%q is not a group", g)
+	}
+	if k := text(b.Kind); k != "" && !kind.MatchString(k) {
+		c.say("InvalidValue", field+".kind", "", "%q is not a kind", k)
 	}
 	if b.Weight != nil && *b.Weight > maxWeight {
 		c.say("InvalidWeight", field+".weight", "", "weight %d is above %d", *b.Weight, maxWeight)
@@ -184,6 +194,11 @@ func (c checker) headers(h *gatewayv1.HTTPHeaderFilter, field string) {
 	}{{".set", h.Set}, {".add", h.Add}} {
 		for i, x := range list.headers {
 			c.filled(x.Value, at(field+list.name, i)+".value")
+		}
+	}
+	for i, name := range h.Remove {
+		if slices.Contains(h.Remove[:i], name) {
+			c.say("DuplicateValue", at(field+".remove", i), "", "%q is there already", name)
 		}
 	}
 }

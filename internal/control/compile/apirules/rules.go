@@ -48,6 +48,10 @@ func Check(o *source.Object, say Say) {
 		for i := range k.Spec.Rules {
 			c.backends(k.Spec.Rules[i].BackendRefs, at("spec.rules", i))
 		}
+	case *gatewayv1.GatewayClass:
+		if !controllerName.MatchString(string(k.Spec.ControllerName)) {
+			say("InvalidValue", "spec.controllerName", "write DOMAIN/PATH, such as weft.dev/gateway-controller", "%q is not the name of a controller", k.Spec.ControllerName)
+		}
 	case *gatewayv1.Gateway:
 		if k.Spec.GatewayClassName == "" {
 			say("MissingField", "spec.gatewayClassName", "use weft or istio to have this mesh serve it", "a class is needed")
@@ -65,6 +69,9 @@ func Check(o *source.Object, say Say) {
 		c.grant(&k.Spec)
 	}
 }
+
+// controllerName is a domain and a path.
+var controllerName = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*\/[A-Za-z0-9\/\-._~%!$&'()*+,;=:]+$`)
 
 // checker judges one object.
 type checker struct {
@@ -191,6 +198,9 @@ func (c checker) authorities(v *gatewayv1.FrontendTLSValidation, field string) {
 func (c checker) listener(l *gatewayv1.Listener, field string) {
 	if (l.Protocol == gatewayv1.TCPProtocolType || l.Protocol == gatewayv1.UDPProtocolType) && text(l.Hostname) != "" {
 		c.say("ConflictingFields", field+".hostname", "", "protocol %s takes no hostname: nothing in a connection says it", l.Protocol)
+	}
+	if problems := validation.IsDNS1123Subdomain(string(l.Name)); l.Name != "" && len(problems) > 0 {
+		c.say("InvalidName", field+".name", "", "%q is not a name: %s", l.Name, problems[0])
 	}
 	c.namespaces(l.AllowedRoutes, field)
 }

@@ -122,7 +122,12 @@ func (p *Part) istioProtocol(protocol, name, field string) model.Protocol {
 		return model.Auto
 	}
 	known, ok := protocols[strings.ToLower(protocol)]
-	if !ok || strings.Contains(protocol, "/") {
+	switch {
+	case strings.EqualFold(protocol, "UDP"):
+		p.Err("InvalidProtocol", field, "write a Service of type ExternalName, or one without selector and an EndpointSlice, and a UDPRoute to it",
+			"sidecars leave UDP alone, and UDPRoutes lead to Services")
+		return model.Auto
+	case !ok || strings.Contains(protocol, "/"):
 		p.Err("InvalidProtocol", field, "use one of HTTP, HTTPS, HTTP2, GRPC, GRPC-WEB, TLS, TCP, MONGO, MYSQL, REDIS",
 			"%q is not a protocol that the mesh carries", protocol)
 		return model.Auto

@@ -38,6 +38,8 @@ func Findings(objects []*source.Object, mesh *model.Mesh, found []model.Finding)
 			l.selector(o, k.Spec.Selector.GetMatchLabels(), "spec.selector", l.reach(o))
 		case *security.PeerAuthentication:
 			l.selector(o, k.Spec.Selector.GetMatchLabels(), "spec.selector", l.reach(o))
+		case *networking.Gateway:
+			l.ports(o)
 		case *networking.DestinationRule:
 			l.subsets(o, &k.Spec)
 		}

@@ -128,7 +128,8 @@ func (w *Walker) duration(n *yaml.Node, path string) any {
 	if !ok {
 		return nil
 	}
-	switch _, err := time.ParseDuration(s); {
+	length, err := time.ParseDuration(s)
+	switch {
 	case err != nil && written.MatchString(s):
 		w.Add(n, "InvalidValue", path, s+" is too long", "write less than ten years")
 		return nil
@@ -136,7 +137,20 @@ func (w *Walker) duration(n *yaml.Node, path string) any {
 		w.Add(n, "InvalidValue", path, fmt.Sprintf("%q is not a duration", s), `write a number with its unit: "500ms", "7s", "1h"`)
 		return nil
 	}
-	return s
+	return seconds(length)
+}
+
+// seconds writes a duration as protobuf's JSON does.
+func seconds(d time.Duration) string {
+	sign := ""
+	if d < 0 {
+		sign = "-"
+	}
+	whole, rest := (d / time.Second).Abs(), (d % time.Second).Abs()
+	if rest == 0 {
+		return fmt.Sprintf("%s%ds", sign, int64(whole))
+	}
+	return fmt.Sprintf("%s%d.%09ds", sign, int64(whole), int64(rest))
 }
 
 // wellKnown hands one of protobuf's own messages (wrappers, Struct, Timestamp) to protobuf's decoder.

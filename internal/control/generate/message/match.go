@@ -1,4 +1,5 @@
-package generate
+// Package message makes what Envoy's messages are built of: matches, addresses, filters, metadata. It knows neither node nor mesh.
+package message
 
 import (
 	"cmp"
@@ -12,8 +13,8 @@ import (
 	"github.com/weftmesh/weft/internal/control/model"
 )
 
-// routeMatch translates the conditions of a match; nil matches everything.
-func routeMatch(m *model.HTTPMatch) *routev3.RouteMatch {
+// RouteMatch translates the conditions of a match; nil matches everything.
+func RouteMatch(m *model.HTTPMatch) *routev3.RouteMatch {
 	out := &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}}
 	if m == nil {
 		return out
@@ -49,14 +50,15 @@ func setPath(out *routev3.RouteMatch, m model.StringMatch) {
 	case m.Prefix != "":
 		out.PathSpecifier = &routev3.RouteMatch_Prefix{Prefix: m.Prefix}
 	case m.Regex != "":
-		out.PathSpecifier = &routev3.RouteMatch_SafeRegex{SafeRegex: regex(m.Regex)}
+		out.PathSpecifier = &routev3.RouteMatch_SafeRegex{SafeRegex: Regex(m.Regex)}
 	}
 	if m.IgnoreCase {
 		out.CaseSensitive = wrapperspb.Bool(false)
 	}
 }
 
-func regex(pattern string) *matcherv3.RegexMatcher { return &matcherv3.RegexMatcher{Regex: pattern} }
+// Regex matches by a regular expression.
+func Regex(pattern string) *matcherv3.RegexMatcher { return &matcherv3.RegexMatcher{Regex: pattern} }
 
 // asksPresence: Istio takes the regular expression "*", which is none, for presence.
 func asksPresence(m model.StringMatch) bool { return m.Present || m.IsZero() || m.Regex == "*" }
@@ -65,7 +67,7 @@ func headerMatch(name string, m model.StringMatch) *routev3.HeaderMatcher {
 	if asksPresence(m) {
 		return &routev3.HeaderMatcher{Name: name, HeaderMatchSpecifier: &routev3.HeaderMatcher_PresentMatch{PresentMatch: true}}
 	}
-	return &routev3.HeaderMatcher{Name: name, HeaderMatchSpecifier: &routev3.HeaderMatcher_StringMatch{StringMatch: stringMatch(m)}}
+	return &routev3.HeaderMatcher{Name: name, HeaderMatchSpecifier: &routev3.HeaderMatcher_StringMatch{StringMatch: StringMatch(m)}}
 }
 
 // without inverts a header match. An absent field must match too, which for values needs the absent one to count as empty.
@@ -83,19 +85,21 @@ func queryMatch(q model.NamedMatch) *routev3.QueryParameterMatcher {
 			QueryParameterMatchSpecifier: &routev3.QueryParameterMatcher_PresentMatch{PresentMatch: true}}
 	}
 	return &routev3.QueryParameterMatcher{Name: q.Name,
-		QueryParameterMatchSpecifier: &routev3.QueryParameterMatcher_StringMatch{StringMatch: stringMatch(q.Match)}}
+		QueryParameterMatchSpecifier: &routev3.QueryParameterMatcher_StringMatch{StringMatch: StringMatch(q.Match)}}
 }
 
-func stringMatch(m model.StringMatch) *matcherv3.StringMatcher {
+// StringMatch is a condition on a string.
+func StringMatch(m model.StringMatch) *matcherv3.StringMatcher {
 	switch {
 	case m.Prefix != "":
 		return &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Prefix{Prefix: m.Prefix}, IgnoreCase: m.IgnoreCase}
 	case m.Regex != "":
-		return &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_SafeRegex{SafeRegex: regex(m.Regex)}}
+		return &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_SafeRegex{SafeRegex: Regex(m.Regex)}}
 	}
-	return exactly(m.Exact, m.IgnoreCase)
+	return Exactly(m.Exact, m.IgnoreCase)
 }
 
-func exactly(s string, ignoreCase bool) *matcherv3.StringMatcher {
+// Exactly matches one string.
+func Exactly(s string, ignoreCase bool) *matcherv3.StringMatcher {
 	return &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Exact{Exact: s}, IgnoreCase: ignoreCase}
 }

@@ -1,8 +1,6 @@
-package generate
+package access
 
-import (
-	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/config/rbac/v3"
-)
+import rbacv3 "github.com/envoyproxy/go-control-plane/envoy/config/rbac/v3"
 
 // permissions gives "one of values" and "none of notValues", each left out when its list is empty.
 func permissions[V any](values, notValues []V, of func(V) *rbacv3.Permission) []*rbacv3.Permission {
