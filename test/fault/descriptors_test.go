@@ -4,7 +4,6 @@ package fault
 
 import (
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"strings"
@@ -100,25 +99,4 @@ func ends(t *testing.T, c net.Conn) {
 func stays(c net.Conn) bool {
 	n, _ := askUntilClosed(c, 1)
 	return n == 1
-}
-
-// hoarding is the line that has a child process fill its table of descriptors.
-const hoarding = "hoard"
-
-type hoard struct{ held []io.Closer }
-
-func (h *hoard) take() {
-	for {
-		f, err := os.Open(os.DevNull)
-		if err != nil {
-			return
-		}
-		h.held = append(h.held, f)
-	}
-}
-
-func (h *hoard) release() {
-	for _, f := range h.held {
-		f.Close()
-	}
 }
