@@ -36,6 +36,7 @@ type memory struct {
 type remembered struct {
 	speaker listen.Speaker
 	at      time.Time
+	eager   int // clients in a row that spoke first where the server does
 }
 
 const (
@@ -43,6 +44,9 @@ const (
 	maxRemembered = 4096
 	// remembering is how long a destination is believed to be what it was: another program may listen there one day.
 	remembering = 10 * time.Minute
+	// unlearning is how many clients in a row have to speak first until a server that spoke is not believed to do so any more. One says
+	// little: a probe, or a client that does not wait for the greeting, as every one may.
+	unlearning = 16
 )
 
 func (m *memory) get(where string, now time.Time) listen.Speaker {
@@ -57,10 +61,16 @@ func (m *memory) get(where string, now time.Time) listen.Speaker {
 func (m *memory) set(where string, s listen.Speaker, now time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	r := m.first[where]
+	if s == listen.ClientFirst && r.speaker == listen.ServerFirst && now.Sub(r.at) < remembering && r.eager+1 < unlearning {
+		r.eager++
+		m.first[where] = r
+		return
+	}
 	if m.first == nil || len(m.first) >= maxRemembered {
 		m.first = map[string]remembered{}
 	}
-	m.first[where] = remembered{s, now}
+	m.first[where] = remembered{speaker: s, at: now}
 }
 
 // detect looks at the first bytes of a connection. Where open is not nil the protocol may be one whose server speaks first:

@@ -27,6 +27,32 @@ func TestMemoryOfSpeakersExpiresAndIsBounded(t *testing.T) {
 	}
 }
 
+// TestEagerClientsDoNotHideThatTheServerSpeaksFirst: one that speaks at once proves nothing about the server, a row of them does.
+func TestEagerClientsDoNotHideThatTheServerSpeaksFirst(t *testing.T) {
+	var m memory
+	now := time.Unix(1e9, 0)
+	speaks := func(s listen.Speaker, times int) {
+		for range times {
+			m.set("a", s, now)
+		}
+	}
+	speaks(listen.ServerFirst, 1)
+	for range 3 {
+		if speaks(listen.ClientFirst, unlearning-1); m.get("a", now) != listen.ServerFirst {
+			t.Fatal("eager clients have hidden it")
+		}
+		speaks(listen.ServerFirst, 1)
+	}
+	if speaks(listen.ClientFirst, unlearning); m.get("a", now) != listen.ClientFirst {
+		t.Error("another program listens there, and it is not noticed")
+	}
+	speaks(listen.ServerFirst, 1)
+	now = now.Add(remembering)
+	if speaks(listen.ClientFirst, 1); m.get("a", now) != listen.ClientFirst {
+		t.Error("what was long ago counts")
+	}
+}
+
 // TestChainOfDestinationSubnet relays connections of one service by the address that the client chose.
 func TestChainOfDestinationSubnet(t *testing.T) {
 	m := newMesh(t)

@@ -197,6 +197,9 @@ func (p *Proxy) sweep(ctx context.Context) {
 			return
 		case <-tick.C:
 			now := p.opt.Now()
+			if most := overload.Bearable(); p.guard.Bears(most) {
+				p.log.Warn("the table of file descriptors (ulimit -n) has another size", "connections", most)
+			}
 			from := p.drainFrom.Load()
 			graced := from != 0 && now.UnixNano()-from > int64(p.idleGrace())
 			short := p.guard.Stage() >= overload.Shrink
@@ -207,6 +210,15 @@ func (p *Proxy) sweep(ctx context.Context) {
 			p.tracker.Sweep(now, graced || short, grace, func(outbound bool) bool { return short || p.closing(outbound) })
 		}
 	}
+}
+
+// makeRoom closes idle connections to endpoints and of clients, as there is no descriptor left for one that is needed.
+func (p *Proxy) makeRoom() int {
+	now := p.opt.Now()
+	p.clusters.Trim(now)
+	n := p.tracker.Evict(now)
+	p.evicted.Add(uint64(n))
+	return n
 }
 
 // drainGrace is how long connections without a request may stay when draining begins: the client may be about to send one,

@@ -120,6 +120,7 @@ type Proxy struct {
 	gates    gates
 	relays   relays // of datagrams
 	guard    *overload.Guard
+	evicted  atomic.Uint64 // idle connections of clients, for want of descriptors
 
 	running   atomic.Pointer[running] // from when the listeners are open
 	quit      chan struct{}
@@ -151,6 +152,7 @@ func New(o Options) (*Proxy, error) {
 	}
 	p.guard = overload.New(overload.Limits{Connections: o.Bootstrap.MaxConnections, ListenerConnections: o.Bootstrap.MaxListenerConnections,
 		Requests: o.Bootstrap.MaxRequests, Memory: o.MemoryLimit, Bearable: overload.Bearable()}, overload.Used, overload.Relieve)
+	p.guard.MakeRoom = p.makeRoom
 	if p.config == nil || p.source == nil {
 		if p.plane, err = plane.New(o.Bootstrap, o.DialControl, o.Log, o.Taken != nil); err != nil {
 			return nil, fmt.Errorf("proxy: %w", err)

@@ -94,7 +94,7 @@ func TestPOSTIsNotReplayed(t *testing.T) {
 	client, server := pair(t)
 	any5xx := forwardTo("reviews")
 	any5xx.Forward.Retry = istioRetries()
-	any5xx.Forward.Retry.On |= conf.On5xx | conf.OnReset
+	any5xx.Forward.Retry.On |= conf.On5xx
 	client.knows("reviews", 9080, any5xx)
 	var posts, gets, keyed atomic.Int64
 	server.rawHTTP(9080, func(c net.Conn, r *http.Request) bool {
@@ -102,6 +102,11 @@ func TestPOSTIsNotReplayed(t *testing.T) {
 		case r.Header.Get("Idempotency-Key") != "":
 			if keyed.Add(1) == 1 {
 				return false
+			}
+		case r.Method == "POST" && r.URL.Path == "/busy":
+			if posts.Add(1) == 1 {
+				io.WriteString(c, "HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n")
+				return true
 			}
 		case r.Method == "POST":
 			posts.Add(1)
@@ -118,6 +123,10 @@ func TestPOSTIsNotReplayed(t *testing.T) {
 	}
 	if n := posts.Load(); n != 1 {
 		t.Errorf("the application saw the POST %d times", n)
+	}
+	posts.Store(0)
+	if status, body, _ := client.do(c, "POST", "http://reviews:9080/busy", strings.NewReader("pay")); status != 200 || posts.Load() != 2 {
+		t.Errorf("POST that was answered 503, and the policy names it: %d %q, sent %d times", status, body, posts.Load())
 	}
 	if status, body, _ := client.get(c, "http://reviews:9080/"); status != 200 {
 		t.Errorf("GET: %d %q", status, body)
@@ -697,7 +706,7 @@ func TestGETIsRetriedWhereTheApplicationBrokeOff(t *testing.T) {
 	client.cluster("reviews", 9080, dying, up)
 	r := forwardTo("reviews")
 	r.Forward.Retry = istioRetries()
-	r.Forward.Retry.On |= conf.OnReset
+	r.Forward.Retry.On |= conf.OnGatewayError
 	client.knows("reviews", 9080, r)
 	c := client.client()
 	for range 20 {

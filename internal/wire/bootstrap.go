@@ -204,6 +204,17 @@ func (b *Bootstrap) checkControls() error {
 	return nil
 }
 
+// sidecarOnly gives a field that is set and has a meaning for sidecars only; empty for none.
+func (b *Bootstrap) sidecarOnly() string {
+	switch {
+	case b.ForwardProxy != "":
+		return "forwardProxy"
+	case len(b.OutboundPorts) > 0:
+		return "outboundPorts"
+	}
+	return ""
+}
+
 // Check says what a proxy could not start with.
 func (b *Bootstrap) Check() error {
 	if err := b.Node.check(); err != nil {
@@ -225,6 +236,10 @@ func (b *Bootstrap) Check() error {
 		if n.value < 0 {
 			return fmt.Errorf("%s: %d is less than 0", n.field, n.value)
 		}
+	}
+	if field := b.sidecarOnly(); b.Node.Role == Gateway && field != "" {
+		return fmt.Errorf("%s: is for sidecars, and node.role is %q, a gateway, which knows no services but those of its routes; "+
+			"run a sidecar for programs that call others", field, Gateway)
 	}
 	for _, a := range []struct{ field, addr string }{
 		{"outbound", b.Outbound}, {"inbound", b.Inbound}, {"dns", b.DNS}, {"admin", b.Admin}, {"forwardProxy", b.ForwardProxy},

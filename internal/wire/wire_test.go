@@ -71,6 +71,9 @@ func TestBootstrapNamesTheFieldThatIsWrong(t *testing.T) {
 		{"address", func(b *Bootstrap) { b.Inbound = "localhost" }, "inbound"},
 		{"dns", func(b *Bootstrap) { b.DNS = "1.2.3.4" }, "dns"},
 		{"limit", func(b *Bootstrap) { b.MaxRequests = -1 }, "maxRequests: -1"},
+		{"sidecar's forward proxy", func(b *Bootstrap) { b.ForwardProxy = "127.0.0.1:3128" }, ""},
+		{"gateway's forward proxy", func(b *Bootstrap) { b.Node.Role, b.ForwardProxy = Gateway, "127.0.0.1:3128" }, "forwardProxy: is for sidecars"},
+		{"gateway's outbound port", func(b *Bootstrap) { b.Node.Role, b.OutboundPorts = Gateway, []PortMap{{}} }, "outboundPorts: is for sidecars"},
 	} {
 		b := good
 		c.change(&b)

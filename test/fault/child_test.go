@@ -53,10 +53,14 @@ func TestChild(t *testing.T) {
 	}, rig.Plain(endpoint))
 	admin := httptest.NewServer(p.Handler())
 	defer admin.Close()
+	var h hoard
+	defer h.release()
 	fmt.Fprintln(os.Stderr, "serving", address, strings.TrimPrefix(admin.URL, "http://"))
 	var b ballast
 	for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
-		if err := b.fill(lines.Text()); err != nil {
+		if lines.Text() == hoarding {
+			h.take()
+		} else if err := b.fill(lines.Text()); err != nil {
 			t.Error(err)
 		}
 	}
@@ -230,4 +234,25 @@ func residentBytes(t *testing.T, pid int) int64 {
 	}
 	t.Fatal("no VmRSS")
 	return 0
+}
+
+// hoarding is the line that has a child process fill its table of descriptors.
+const hoarding = "hoard"
+
+type hoard struct{ held []io.Closer }
+
+func (h *hoard) take() {
+	for {
+		f, err := os.Open(os.DevNull)
+		if err != nil {
+			return
+		}
+		h.held = append(h.held, f)
+	}
+}
+
+func (h *hoard) release() {
+	for _, f := range h.held {
+		f.Close()
+	}
 }

@@ -168,7 +168,7 @@ func TestStalledWriters(t *testing.T) {
 // TestSlowLoris: clients that send heads by the byte are ended after the time for a head, with an answer, and only they.
 func TestSlowLoris(t *testing.T) {
 	b := rig.NewBackend(t, ok)
-	_, address, clock := outbound(t, nil, rig.Plain(b.Addr().String()))
+	p, address, clock := outbound(t, nil, rig.Plain(b.Addr().String()))
 	before := rig.Measure(t)
 	const slow = 200
 	var clients []*net.TCPConn
@@ -188,6 +188,10 @@ func TestSlowLoris(t *testing.T) {
 		}
 	}
 	ask()
+	rig.Eventually(t, "the reading of all heads", func() bool { // from then on their time runs
+		var text strings.Builder
+		return p.Metrics(&text) == nil && strings.Contains(text.String(), fmt.Sprintf("\nweft_downstream_requests_active %d\n", slow))
+	})
 	for range 5 { // each byte comes within any time-out between bytes
 		for _, c := range clients {
 			if _, err := io.WriteString(c, "x"); err != nil {

@@ -6,7 +6,9 @@
 package conn
 
 import (
+	"errors"
 	"net/netip"
+	"syscall"
 	"time"
 )
 
@@ -36,3 +38,8 @@ type Conn interface {
 
 // LongAgo is a deadline that interrupts whoever waits.
 var LongAgo = time.Unix(1, 0)
+
+// TableFull reports whether an error says that there is no descriptor left, of the process or of the system.
+func TableFull(err error) bool {
+	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
+}

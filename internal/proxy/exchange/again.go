@@ -42,31 +42,26 @@ func (x *Exchange) keep(p *pump) {
 
 // wantsAgain asks safety first, then the policy, then the budgets.
 func (x *Exchange) wantsAgain(ok bool) bool {
-	if ok && x.pumping != nil && x.matched.Route != nil {
-		if a := x.outcome(ok); retry.Wanted(x.retries, &a, retry.Repeatable(&x.Req)) {
-			x.pumping.settle() // the answer may be here before the goroutine that has sent the body has run again
-		}
+	a, repeatable := x.outcome(ok), retry.Repeatable(&x.Req)
+	wanted := x.matched.Route != nil && retry.Wanted(x.retries, &a, repeatable)
+	if ok && x.pumping != nil && wanted {
+		x.pumping.settle() // the answer may be here before the goroutine that has sent the body has run again
 	}
-	x.bodyGone = x.pumping != nil && x.pumping.dropped() && x.retries != nil && retry.Repeatable(&x.Req)
+	x.bodyGone = x.pumping != nil && x.pumping.dropped() && x.retries != nil && (wanted || repeatable)
 	if x.to == nil || x.pumping != nil && !x.pumping.whole() && !(!ok && x.resumes()) || !ok && x.err.Fault() == failure.OfClient || x.p.ctx.Err() != nil || x.expired() {
 		return false
 	}
 	if b := x.Req.Body; b.Kind != message.NoBody && b != (message.Body{Kind: message.Sized}) && x.body == nil && x.pumping == nil && (x.spent || !x.unsent) {
-		x.bodyGone = x.retries != nil && retry.Repeatable(&x.Req)
+		x.bodyGone = x.retries != nil && (wanted || repeatable)
 		return false
 	}
-	repeatable := retry.Repeatable(&x.Req)
 	if !ok && x.forFree(repeatable) {
 		return true
 	}
-	if !ok && !x.err.Retryable() || x.matched.Route == nil {
+	if !ok && !x.err.Retryable() || !wanted {
 		return false
 	}
 	policy := x.retries
-	a := x.outcome(ok)
-	if !retry.Wanted(policy, &a, repeatable) {
-		return false
-	}
 	if x.attempt > int(policy.Attempts) {
 		x.exhausted = policy.Attempts > 0
 		return false
@@ -101,7 +96,7 @@ func (x *Exchange) forFree(repeatable bool) bool {
 	var u *upstream.Error
 	if errors.As(x.err, &u) && (u.Op == upstream.Closed || u.Ours()) || failure.Unprocessed(x.err) {
 		x.untaken++
-		return x.untaken <= maxUntaken
+		return x.untaken <= maxUntaken && (u == nil || !u.Full() || x.pause(time.Duration(x.untaken)*roomPause))
 	}
 	if x.free || !x.stale || !repeatable || x.err.Kind != failure.UpstreamClosed || x.call.ResponseStarted() {
 		return false
@@ -109,6 +104,9 @@ func (x *Exchange) forFree(repeatable bool) bool {
 	x.free = true
 	return true
 }
+
+// roomPause, once, twice and so on, is how long a request waits for idle connections to end, where there was no descriptor for its own.
+const roomPause = 4 * time.Millisecond
 
 // maxUntaken bounds how many endpoints a request may be offered to that do not take it.
 const maxUntaken = 8
@@ -129,7 +127,11 @@ func (x *Exchange) backOff(p *conf.Retry, answered *message.Header) bool {
 	if x.unsent && x.attempt == 1 {
 		return true
 	}
-	d := retry.Wait(p, x.attempt, answered, x.p.Now(), x.p.random64())
+	return x.pause(retry.Wait(p, x.attempt, answered, x.p.Now(), x.p.random64()))
+}
+
+// pause is false where there is no time for it.
+func (x *Exchange) pause(d time.Duration) bool {
 	if !x.deadline.IsZero() && x.p.Now().Add(d).After(x.deadline) {
 		return false
 	}

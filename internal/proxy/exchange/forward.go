@@ -83,7 +83,11 @@ func (x *Exchange) open(now, deadline time.Time) error {
 // reportUnreached tells the balancer about an endpoint that could not be reached, unless that was our own limit.
 func (x *Exchange) reportUnreached(err error) {
 	var u *upstream.Error
-	if errors.As(err, &u) && u.Ours() {
+	switch {
+	case !errors.As(err, &u) || !u.Ours():
+	case u.Full():
+		x.p.Guard.Exhausted()
+	default:
 		x.p.Clusters.Trim(x.p.Now())
 	}
 	if errors.As(err, &u) && (u.Op == upstream.Connect || u.Op == upstream.Handshake) && !errors.Is(u.Err, context.Canceled) && !u.Ours() {

@@ -72,6 +72,8 @@ type Gate interface {
 	// Closed says that nothing is to be accepted for now, Full that there is no room before another connection ends.
 	Closed() bool
 	Full() bool
+	// Exhausted is told that there is no descriptor for a connection that waits. It makes room.
+	Exhausted()
 }
 
 // Server owns the goroutines of the connections that its listeners accept. Its methods may be called from any goroutine.
@@ -116,8 +118,13 @@ func (s *Server) Serve(l net.Listener) error {
 		case errors.Is(err, net.ErrClosed):
 			return nil
 		case temporary(err):
-			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
-			tell("accepting connections pauses", "pause", pause, "error", err)
+			pause = min(max(2*pause, 5*time.Millisecond), maxPause)
+			if s.Gate != nil && conn.TableFull(err) {
+				tell("no file descriptor (ulimit -n) is left for a client that waits: idle connections are closed", "error", err)
+				s.Gate.Exhausted()
+			} else {
+				tell("accepting connections pauses", "pause", pause, "error", err)
+			}
 			time.Sleep(pause)
 		default:
 			return fmt.Errorf("listener %s: %w", l.Addr(), err)
@@ -138,6 +145,9 @@ func (s *Server) awaitRoom(tell func(string, ...any)) {
 
 // tellEvery is how often the log is told that accepting pauses, at most.
 const tellEvery = time.Second
+
+// maxPause bounds the pause after a failure that may be over any time.
+const maxPause = 100 * time.Millisecond
 
 // roomPause is how often a full gate is looked at.
 const roomPause = 2 * time.Millisecond

@@ -51,7 +51,12 @@ type Guard struct {
 	limits Limits
 	used   func() int64 // bytes
 	relief func()       // gives memory back to the system
+	// MakeRoom closes idle connections when the table of descriptors is found full, and gives their number. It is set once, before use,
+	// and may be nil.
+	MakeRoom func() int
 
+	bearable, exhausted   atomic.Int64
+	roomAt, fullAt        atomic.Int64 // Unix nanoseconds; 0 for never
 	connections, requests atomic.Int64
 	stage                 atomic.Int32
 	released              atomic.Bool
@@ -61,7 +66,14 @@ type Guard struct {
 
 // New makes a guard. used tells the memory of the process, and relief tries to lessen it; both may be nil when Limits.Memory is 0.
 func New(l Limits, used func() int64, relief func()) *Guard {
-	return &Guard{limits: l, used: used, relief: relief}
+	g := &Guard{limits: l, used: used, relief: relief}
+	g.Bears(l.Bearable)
+	return g
+}
+
+// Bears changes Limits.Bearable, and reports whether that is a change: the table of descriptors may be made smaller or larger meanwhile.
+func (g *Guard) Bears(connections int64) (changed bool) {
+	return g.bearable.Swap(connections) != connections
 }
 
 // lookEvery is how often memory is looked at: what a process can fill meanwhile must fit between the last stage and the limit.
@@ -114,15 +126,48 @@ func (g *Guard) look() Stage {
 // Stage tells how short of memory, or of descriptors, the process is.
 func (g *Guard) Stage() Stage {
 	s := Stage(g.stage.Load())
-	if s == Normal && g.crowded() {
+	if s == Normal && (g.crowded() || g.wasFull()) {
 		return Shrink
 	}
 	return s
 }
 
+// Exhausted is told that the system had no descriptor for a connection.
+func (g *Guard) Exhausted() {
+	g.exhausted.Add(1)
+	now := time.Now().UnixNano()
+	last := g.roomAt.Load()
+	if now-last < int64(roomEvery) || !g.roomAt.CompareAndSwap(last, now) {
+		return // another has just made room
+	}
+	if g.MakeRoom == nil || g.MakeRoom() == 0 {
+		g.fullAt.Store(now)
+	}
+}
+
+const (
+	// roomEvery bounds what looking for idle connections costs.
+	roomEvery = 5 * time.Millisecond
+	// fullTime is how long connections end after their request where none was idle.
+	fullTime = 500 * time.Millisecond
+)
+
+func (g *Guard) wasFull() bool {
+	at := g.fullAt.Load()
+	if at == 0 {
+		return false
+	}
+	if time.Since(time.Unix(0, at)).Abs() < fullTime {
+		return true
+	}
+	g.fullAt.CompareAndSwap(at, 0)
+	return false
+}
+
 // crowded reports whether there are as many connections as there are descriptors for.
 func (g *Guard) crowded() bool {
-	return g.limits.Bearable > 0 && g.connections.Load() >= g.limits.Bearable
+	most := g.bearable.Load()
+	return most > 0 && g.connections.Load() >= most
 }
 
 // Release has no connection wait any more: the listeners are being closed, and what waits is nobody else's.
@@ -175,12 +220,17 @@ func (l *Gate) Closed() bool { return l.g.Stage() >= Stop }
 // Full reports whether a connection would be one too many for the descriptors that there are.
 func (l *Gate) Full() bool { return l.g.crowded() && !l.g.released.Load() }
 
+// Exhausted is the guard's.
+func (l *Gate) Exhausted() { l.g.Exhausted() }
+
 // Facts are what metrics tell.
 type Facts struct {
 	Stage                 Stage
 	Connections, Requests int64
 	// TurnedAway are connections, Refused requests, that were not served.
 	TurnedAway, Refused uint64
+	// Exhausted is how often the system had no descriptor for a connection, Bearable how many of clients there are descriptors for.
+	Exhausted, Bearable int64
 	// Memory in use, as last seen, and its limit, in bytes; 0 where there is none.
 	Memory, MemoryLimit int64
 }
@@ -188,5 +238,5 @@ type Facts struct {
 // Facts gives the present ones.
 func (g *Guard) Facts() Facts {
 	return Facts{Stage: g.Stage(), Connections: g.connections.Load(), Requests: g.requests.Load(), TurnedAway: g.turnedAway.Load(),
-		Refused: g.refused.Load(), Memory: g.memory.Load(), MemoryLimit: g.limits.Memory}
+		Refused: g.refused.Load(), Exhausted: g.exhausted.Load(), Bearable: g.bearable.Load(), Memory: g.memory.Load(), MemoryLimit: g.limits.Memory}
 }

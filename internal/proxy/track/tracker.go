@@ -3,6 +3,7 @@
 package track
 
 import (
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -128,6 +129,39 @@ func (t *Tracker) Sweep(now time.Time, graced bool, grace time.Duration, drains 
 			c.Conn.SetReadDeadline(conn.LongAgo) // whoever finds the phase changed waits for the end of this sweep, and lifts it
 		}
 	}
+}
+
+// settled is the idleness from which a connection may be closed for another's sake: the first request of one that has just come, or the
+// next of one that was just answered, may be on its way.
+const settled = 100 * time.Millisecond
+
+// leastEvicted connections are enough for a client that waits and its endpoint, and for some more.
+const leastEvicted = 8
+
+// Evict ends those connections without a request that have been idle for the longest: an eighth of them, and some at least. Connections
+// of HTTP/2 are told to end. It gives the number of those that it ends.
+func (t *Tracker) Evict(now time.Time) (n int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	type candidate struct {
+		c     *Conn
+		since time.Time
+	}
+	var idle []candidate
+	for c := range t.open {
+		ph, since := c.since()
+		if c.Drain != nil {
+			c.Drain()
+		} else if (ph == Idle || ph == Resting) && now.Sub(since) > settled {
+			idle = append(idle, candidate{c, since})
+		}
+	}
+	slices.SortFunc(idle, func(a, b candidate) int { return a.since.Compare(b.since) })
+	n = min(len(idle), max(len(idle)/8, leastEvicted))
+	for _, o := range idle[:n] {
+		o.c.Conn.SetReadDeadline(conn.LongAgo)
+	}
+	return n
 }
 
 // Rouse has every client watched that waits for an answer: where its connection was closed, the wait ends at once.

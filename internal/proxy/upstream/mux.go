@@ -388,6 +388,18 @@ func (m *mux) sweep(now time.Time) {
 	}
 }
 
+// trim ends the connections without requests.
+func (m *mux) trim() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, c := range slices.Clone(m.conns) {
+		if c.active == 0 {
+			c.session.Close()
+			m.drop(c)
+		}
+	}
+}
+
 // close retires the connections: those in use end when the last request has.
 func (m *mux) close() {
 	m.mu.Lock()

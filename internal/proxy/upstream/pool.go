@@ -354,6 +354,7 @@ func (p *Pool) Trim() {
 	if h := p.high.Load(); h != nil {
 		h.Trim()
 	}
+	p.mux.trim()
 	p.mu.Lock()
 	idle := p.idle
 	p.idle = nil

@@ -72,6 +72,9 @@ func (e *Error) Ours() bool {
 	return e.Op == Connect && slices.ContainsFunc(ours[:], func(own error) bool { return errors.Is(e.Err, own) })
 }
 
+// Full reports whether there was no descriptor for a connection.
+func (e *Error) Full() bool { return e.Op == Connect && conn.TableFull(e.Err) }
+
 // plain leaves out the addresses that package net puts before the cause: they are the endpoint's, named already.
 func plain(err error) string {
 	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded) {

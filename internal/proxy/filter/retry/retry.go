@@ -1,6 +1,7 @@
-// Package retry decides whether a failed attempt is made again. The rule above every policy: a request that may have been
-// acted on is not sent a second time, unless its method or an idempotency key says that this does no harm. And even then only for
-// a condition that says so: a failure to connect is none once a connection was there.
+// Package retry decides whether a failed attempt is made again. A request that may have been acted on is sent a second time only for a
+// condition of the policy that says so. An answer that the policy names is one, whatever the method: it tells what became of the request,
+// and whoever named it knows what it means there. Where no answer came nobody knows: then the method or an idempotency key must say that
+// a repetition does no harm, or the policy name that very case (reset).
 package retry
 
 import (
@@ -54,14 +55,14 @@ func Wanted(p *conf.Retry, a *Attempt, repeatable bool) bool {
 	if limited(a) {
 		return p.On&conf.OnRateLimited != 0 // it was turned away, not acted on
 	}
-	if !a.Unsent && !repeatable {
-		return false
-	}
-	if a.Status != 0 && (wantsStatus(p, a) || !a.Unsent && !a.Unanswered) {
-		return wantsStatus(p, a)
-	}
 	on := p.On
-	switch {
+	switch answered := a.Status != 0 && !a.Unsent && !a.Unanswered; {
+	case answered:
+		return wantsStatus(p, a)
+	case !a.Unsent && !repeatable:
+		return on&conf.OnReset != 0
+	case a.Status != 0 && wantsStatus(p, a):
+		return true
 	case on&(conf.On5xx|conf.OnGatewayError) != 0:
 		return true // Envoy counts an upstream that does not answer as one that answered 503
 	case a.Unsent:

@@ -82,7 +82,7 @@ func TestRetriableHeadersAndRateLimits(t *testing.T) {
 		want       bool
 	}{
 		{"by header", byHeader, Attempt{Status: 200, GRPC: -1, Begun: true, Header: &h}, true, true},
-		{"by header, not repeatable", byHeader, Attempt{Status: 200, GRPC: -1, Begun: true, Header: &h}, false, false},
+		{"by header, not repeatable", byHeader, Attempt{Status: 200, GRPC: -1, Begun: true, Header: &h}, false, true},
 		{"without the header", byHeader, Attempt{Status: 200, GRPC: -1, Begun: true, Header: &turned}, true, false},
 		{"by status as a header", byStatus, Attempt{Status: 418, GRPC: -1, Begun: true, Header: &h}, true, true},
 		{"limited, not asked for", &conf.Retry{On: conf.On5xx | conf.OnGatewayError}, Attempt{Status: 503, GRPC: -1, Begun: true, Header: &turned}, true, false},
