@@ -21,7 +21,7 @@ func (a *asks) add(b asks) {
 
 // differing are the asks of both sides, with those that only one of them has.
 type differing struct {
-	rules  []rule          // each once
+	rules  []rule              // each once
 	only   map[string]presence // rules of one side, as described
 	before []condition         // patterns of that side only
 	after  []condition

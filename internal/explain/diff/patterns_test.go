@@ -33,7 +33,9 @@ func allowed(when string) string {
 
 func regex(field, of string) string { return fmt.Sprintf("{%s: {regex: '%s'}}", field, of) }
 
-func header(name, kind, of string) string { return fmt.Sprintf("{headers: {%s: {%s: '%s'}}}", name, kind, of) }
+func header(name, kind, of string) string {
+	return fmt.Sprintf("{headers: {%s: {%s: '%s'}}}", name, kind, of)
+}
 
 func query(name, kind, of string) string {
 	return fmt.Sprintf("{queryParams: {%s: {%s: '%s'}}}", name, kind, of)
