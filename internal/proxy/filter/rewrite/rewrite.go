@@ -137,7 +137,7 @@ func Location(r *message.Request, rd *conf.Redirect, m *conf.Match, scheme strin
 }
 
 // authority is the redirect's host, else the client's, whose port goes where the redirect gives one, or where it is that of a scheme
-// which changes.
+// which changes. A port that goes without saying is not written, unlike Envoy does.
 func authority(current string, rd *conf.Redirect, from, to string) string {
 	a := current
 	host, port := splitPort(current)
@@ -151,7 +151,11 @@ func authority(current string, rd *conf.Redirect, from, to string) string {
 		return a
 	}
 	host, _ = splitPort(a)
-	return host + ":" + strconv.Itoa(int(rd.Port))
+	given := strconv.Itoa(int(rd.Port))
+	if given == defaultPort(to) {
+		return host
+	}
+	return host + ":" + given
 }
 
 func defaultPort(scheme string) string {
