@@ -35,13 +35,17 @@ func TestForward(t *testing.T) {
 		{"*", pre("/"), conf.Forward{PathRewrite: "/x"}, "*"},
 	} {
 		r := &message.Request{Path: c.path, Authority: "a"}
-		if Forward(r, &c.f, &c.match); r.Path != c.want {
+		if Forward(r, &c.f, &c.match, true); r.Path != c.want {
 			t.Errorf("%s with %+v: got %s, want %s", c.path, c.f, r.Path, c.want)
 		}
 	}
 	r := &message.Request{Path: "/", Authority: "a"}
-	if Forward(r, &conf.Forward{HostRewrite: "b"}, &conf.Match{}); r.Authority != "b" {
+	if Forward(r, &conf.Forward{HostRewrite: "b"}, &conf.Match{}, true); r.Authority != "b" {
 		t.Errorf("authority %q", r.Authority)
+	}
+	quiet := &message.Request{Path: "/", Authority: "a"}
+	if Forward(quiet, &conf.Forward{HostRewrite: "b", PathRewrite: "/c"}, &conf.Match{}, false); quiet.Authority != "b" || quiet.Path != "/c" || quiet.Header.Len() != 0 {
+		t.Errorf("untold: %+v", quiet)
 	}
 }
 
@@ -62,7 +66,7 @@ func TestHost(t *testing.T) {
 		r.Header.Add("X-Host", "c")
 		r.Header.Add("X-Bad", "a b")
 		r.Header.Add("X-Forwarded-Host", "outer")
-		Forward(r, &c.f, &conf.Match{})
+		Forward(r, &c.f, &conf.Match{}, true)
 		got, _ := r.Header.Get("X-Forwarded-Host")
 		if r.Authority != c.want || c.f.AppendHost && got != c.forwarded {
 			t.Errorf("%+v: authority %q, x-forwarded-host %q", c.f, r.Authority, got)
