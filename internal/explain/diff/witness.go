@@ -1,6 +1,7 @@
 package diff
 
 import (
+	"net/http"
 	"net/url"
 	"regexp"
 	"regexp/syntax"
@@ -74,6 +75,9 @@ func ofMatch(m *conf.Match) rule {
 	for i := range m.Query {
 		r = append(r, ofQuery(&m.Query[i]))
 	}
+	for i := range m.Cookies {
+		r = append(r, ofCookie(&m.Cookies[i]))
+	}
 	if m.GRPC {
 		r = append(r, condition{slot: "content-type", text: "gRPC", samples: []string{"application/grpc"},
 			test: func(v string, _ bool) bool { return strings.HasPrefix(v, "application/grpc") }})
@@ -138,6 +142,25 @@ func ofQuery(q *conf.QueryMatch) condition {
 	c := condition{slot: querySlot + q.Name, text: "?" + q.Name + "=" + value(&q.Value), samples: append(samples(&q.Value), "x")}
 	c.on(&q.Value, expression(&q.Value))
 	c.test = func(v string, present bool) bool { return present && q.Value.Match(v) }
+	return c
+}
+
+func ofCookie(m *conf.CookieMatch) condition {
+	c := condition{slot: "cookie", text: "cookie " + m.Name + "=" + value(&m.Value), samples: []string{m.Name + "=x"}}
+	if m.Invert {
+		c.text = "no " + c.text
+	}
+	for _, s := range samples(&m.Value) {
+		c.samples = append(c.samples, m.Name+"="+s)
+	}
+	c.test = func(v string, _ bool) bool {
+		all, err := http.ParseCookie(v)
+		i := slices.IndexFunc(all, func(c *http.Cookie) bool { return c.Name == m.Name })
+		if err != nil || i < 0 {
+			return m.Match("", false)
+		}
+		return m.Match(all[i].Value, true)
+	}
 	return c
 }
 
