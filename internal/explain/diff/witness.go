@@ -1,6 +1,7 @@
 package diff
 
 import (
+	"net/http"
 	"net/url"
 	"regexp/syntax"
 	"slices"
@@ -39,6 +40,9 @@ func ofMatch(m *conf.Match) rule {
 	}
 	for i := range m.Query {
 		r = append(r, ofQuery(&m.Query[i]))
+	}
+	for i := range m.Cookies {
+		r = append(r, ofCookie(&m.Cookies[i]))
 	}
 	if m.GRPC {
 		r = append(r, condition{slot: "content-type", text: "gRPC", samples: []string{"application/grpc"},
@@ -96,6 +100,25 @@ func ofHeader(h *conf.HeaderMatch) condition {
 func ofQuery(q *conf.QueryMatch) condition {
 	c := condition{slot: querySlot + q.Name, text: "?" + q.Name + "=" + value(&q.Value), samples: append(samples(&q.Value), "x")}
 	c.test = func(v string, present bool) bool { return present && q.Value.Match(v) }
+	return c
+}
+
+func ofCookie(m *conf.CookieMatch) condition {
+	c := condition{slot: "cookie", text: "cookie " + m.Name + "=" + value(&m.Value), samples: []string{m.Name + "=x"}}
+	if m.Invert {
+		c.text = "no " + c.text
+	}
+	for _, s := range samples(&m.Value) {
+		c.samples = append(c.samples, m.Name+"="+s)
+	}
+	c.test = func(v string, _ bool) bool {
+		all, err := http.ParseCookie(v)
+		i := slices.IndexFunc(all, func(c *http.Cookie) bool { return c.Name == m.Name })
+		if err != nil || i < 0 {
+			return m.Match("", false)
+		}
+		return m.Match(all[i].Value, true)
+	}
 	return c
 }
 
