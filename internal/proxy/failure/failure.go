@@ -244,6 +244,8 @@ func Unreached(err error) *Error {
 		return New(TLSFailed, "connect", err)
 	case ok && u.Op == upstream.Overflow:
 		return New(Overflow, "connect", err)
+	case errors.Is(err, upstream.ErrNotHTTP2):
+		return New(UpstreamMalformed, "connect", err)
 	case ok && u.Timeout():
 		return New(ConnectTimeout, "connect", err)
 	}
