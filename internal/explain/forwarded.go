@@ -28,7 +28,7 @@ func (e *evaluation) forwarded() *message.Request {
 			r.Authority = c.Host
 		}
 	}
-	rewrite.Forward(&r, e.route.Forward, &e.route.Match)
+	rewrite.Forward(&r, e.route.Forward, &e.route.Match, !e.discreet)
 	return &r
 }
 

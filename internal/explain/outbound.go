@@ -89,6 +89,7 @@ type evaluation struct {
 	split  *conf.WeightedCluster // that is being looked at
 
 	brief, thorough bool // as in Request
+	discreet        bool // the listener's proxy does not say what it rewrites
 }
 
 func (e *evaluation) problem(format string, args ...any) {
@@ -231,7 +232,7 @@ func (e *evaluation) conn() *route.ConnInfo {
 
 // http routes the request.
 func (e *evaluation) http(ln *conf.Listener, h *conf.HTTP) {
-	e.report.Protocol = "http"
+	e.report.Protocol, e.discreet = "http", h.Discreet
 	p, elsewhere, ok := route.Canonical(h, e.talk.request.Path)
 	if !ok {
 		e.refuse(400, "DPE", "the path leads out of the root, or has escaped slashes, which are refused")

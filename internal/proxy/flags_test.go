@@ -124,8 +124,8 @@ var failures = []struct {
 		set: func(r *flagRig) { r.says("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nbegin"); r.to(nil) }},
 	{name: "malformed answer", status: 502, flag: "UPE", details: "upstream_reset_before_response_started{protocol_error}", reason: "http1", grpc: 14,
 		set: func(r *flagRig) { r.says("what?\r\n\r\n"); r.to(nil) }},
-	{name: "malformed frames", status: 503, flag: "UF", details: "upstream_reset_before_response_started{remote_connection_failure}",
-		reason: "ended the connection", grpc: 14,
+	{name: "no frames", status: 502, flag: "UPE", details: "upstream_reset_before_response_started{protocol_error}",
+		reason: `does not speak HTTP/2: it answered`, grpc: 14,
 		set: func(r *flagRig) {
 			r.says(strings.Repeat("what? ", 10))
 			r.to(func(c *conf.Cluster, _ *conf.HTTP, _ *conf.Route) { c.Speaks = conf.HTTP2 })

@@ -22,6 +22,7 @@ import (
 type limitService struct {
 	servicev3.UnimplementedRateLimitServiceServer
 	limit uint32
+	asked chan struct{} // not nil: takes note of each question
 	stall chan struct{} // not nil: no answer before it is closed
 
 	mu     sync.Mutex
@@ -29,6 +30,9 @@ type limitService struct {
 }
 
 func (s *limitService) ShouldRateLimit(ctx context.Context, q *servicev3.RateLimitRequest) (*servicev3.RateLimitResponse, error) {
+	if s.asked != nil {
+		s.asked <- struct{}{}
+	}
 	if s.stall != nil {
 		select {
 		case <-s.stall:

@@ -13,6 +13,7 @@ import (
 
 	"github.com/weftmesh/weft/internal/proxy/conf"
 	"github.com/weftmesh/weft/internal/proxy/listen"
+	"github.com/weftmesh/weft/internal/wire"
 )
 
 // frames serves one connection of HTTP/2 by hand: on is asked about each frame but SETTINGS, until it is false.
@@ -219,27 +220,33 @@ func TestAcceptedAtTheLastMomentIsCounted(t *testing.T) {
 	s.Wait()
 }
 
-// TestClusterLeavesAfterRouting takes a request's cluster out of the configuration when it was routed there and, by an injected
-// delay, has not connected yet: it goes where it was routed.
+// TestClusterLeavesAfterRouting takes a request's cluster out of the configuration when it was routed there and has not connected yet,
+// since a rate-limit service is asked: it goes where it was routed.
 func TestClusterLeavesAfterRouting(t *testing.T) {
 	m := newMesh(t)
 	client, server := m.pod("productpage", "10.0.0.1", nil), m.pod("reviews", "10.0.0.2", nil)
+	s := &limitService{limit: 2, asked: make(chan struct{}, 1), stall: make(chan struct{})}
+	host := m.limits("10.0.0.9", s)
 	server.serve(9080, hello("reviews"))
 	client.cluster("reviews", 9080, server)
+	client.announces("limits", 8081, 0, host.Addr())
 	rt := forwardTo("reviews")
-	rt.Fault = &conf.Fault{Delay: 300 * time.Millisecond, DelayFraction: 1e6}
-	client.knows("reviews", 9080, rt)
+	rt.Forward.LimitRules = []conf.LimitRule{{Actions: []conf.LimitAction{{Kind: conf.LimitGeneric, Key: "all", Value: "requests"}}}}
+	limit := &conf.GlobalLimit{Domain: "shop", Cluster: "limits", Timeout: time.Minute, Enabled: 1e6, Status: 429, Deny: true, ErrorStatus: 500}
+	target := &conf.Target{Name: "reviews", Routes: table(rt),
+		Listener: &conf.Listener{Name: "reviews", Chains: []*conf.Chain{{HTTP: &conf.HTTP{GlobalLimits: []*conf.GlobalLimit{limit}}}}}}
+	client.config.publish(func(_ *conf.Snapshot, names map[string]*conf.Target) {
+		names[wire.ListenerName("reviews", 9080)] = target
+	})
 	done := make(chan int, 1)
 	go func() {
 		status, _, _ := client.get(client.client(), "http://reviews:9080/")
 		done <- status
 	}()
-	eventually(t, "the request's arrival", func() bool {
-		_, working := client.proxy.tracker.Counts()
-		return working == 1
-	})
+	<-s.asked
 	client.config.publish(func(s *conf.Snapshot, _ map[string]*conf.Target) { delete(s.Clusters, "reviews") })
 	eventually(t, "the cluster's leaving", func() bool { return client.proxy.clusters.Get("reviews") == nil })
+	close(s.stall)
 	if status := <-done; status != 200 {
 		t.Errorf("status %d", status)
 	}

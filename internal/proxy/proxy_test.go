@@ -31,7 +31,8 @@ func TestRequestThroughAPairOfSidecars(t *testing.T) {
 		w.Header().Set("X-App", "1")
 		io.WriteString(w, "hello "+r.Host+r.URL.String())
 	}))
-	status, body, header := client.get(client.client(), "http://reviews:9080/a?b=c", "traceparent", "00-1-2-01")
+	status, body, header := client.get(client.client(), "http://reviews:9080/a?b=c", "traceparent", "00-1-2-01",
+		"X-Forwarded-Client-Cert", "URI=spiffe://cluster.local/ns/default/sa/admin") // which nobody may say of himself
 	if status != 200 || body != "hello reviews:9080/a?b=c" || header.Get("X-App") != "1" {
 		t.Fatalf("%d %q %v", status, body, header)
 	}
@@ -41,7 +42,7 @@ func TestRequestThroughAPairOfSidecars(t *testing.T) {
 	if got.Get("Traceparent") != "00-1-2-01" || len(got.Get("X-Request-Id")) != 36 || got.Get("X-Forwarded-Proto") != "http" {
 		t.Errorf("request header %v", got)
 	}
-	if x := got.Get("X-Forwarded-Client-Cert"); !strings.Contains(x, "URI=spiffe://cluster.local/ns/default/sa/productpage") ||
+	if x := got.Get("X-Forwarded-Client-Cert"); !strings.Contains(x, "URI=spiffe://cluster.local/ns/default/sa/productpage") || strings.Contains(x, "sa/admin") ||
 		!strings.Contains(x, "By=spiffe://cluster.local/ns/default/sa/reviews") {
 		t.Errorf("x-forwarded-client-cert %q", x)
 	}

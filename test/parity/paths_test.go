@@ -122,6 +122,7 @@ virtual_hosts:
 `})
 	w.differ("between the parts of a path there is one slash", "/rd/sep/a")
 	w.differ("a query is added to one that the rewrite has", "/rd/pre.b=2")
+	w.differ("a port that goes without saying is not written", "/rd/p443.*", "/rd/p80(80)?.q=1 . Host: .*")
 	w.differ("a redirect is one for gRPC, too", "POST /rd/302 .*")
 	for _, h := range []string{"a.h", "a.h:80", "a.h:8080", "[::1]:80", "[::1]", "a.h:443", "A.H"} {
 		for _, p := range []string{"host", "https", "scheme", "httpscheme", "p443", "p80", "p8080", "hp", "hpp", "path", "strip"} {

@@ -56,6 +56,11 @@ virtual_hosts:
   - {match: {prefix: /q/fold, query_parameters: [{name: a, string_match: {exact: "Xy", ignore_case: true}}]}, direct_response: {status: 210}}
   - {match: {prefix: "/q/enc", query_parameters: [{name: "a b", present_match: true}]}, direct_response: {status: 210}}
   - {match: {prefix: /q/}, direct_response: {status: 299}}
+  - {match: {prefix: /c/exact, cookies: [{name: a, string_match: {exact: "1"}}]}, direct_response: {status: 210}}
+  - {match: {prefix: /c/not, cookies: [{name: a, string_match: {exact: "1"}, invert_match: true}]}, direct_response: {status: 210}}
+  - {match: {prefix: /c/empty, cookies: [{name: a, string_match: {exact: ""}}]}, direct_response: {status: 210}}
+  - {match: {prefix: /c/two, cookies: [{name: a, string_match: {prefix: "1"}}, {name: b, string_match: {suffix: "2"}}]}, direct_response: {status: 210}}
+  - {match: {prefix: /c/}, direct_response: {status: 299}}
   - {match: {path: /p/exact}, direct_response: {status: 210}}
   - {match: {path: /p/Fold, case_sensitive: false}, direct_response: {status: 211}}
   - {match: {prefix: /p/FoldPre, case_sensitive: false}, direct_response: {status: 212}}
@@ -89,6 +94,12 @@ virtual_hosts:
 	for _, k := range strings.Fields("exact dec regex present absent bare empty two fold enc") {
 		for _, v := range []string{"", "?", "?a", "?a=", "?a=1", "?a=2", "?b&a=1", "?a=1&b", "?a=1&a=2", "?a=2&a=1", "?%61=1", "?a=%31", "?a=b%20c", "?a=b+c", "?a=12&", "?a=12x", "?&&a=1", "?a=1;b=2", "?A=1", "?a=xY", "?a%20b=1", "?a+b=1", "?a==1", "?a=1=2", "?=1", "?a=1?a=2", "?b=?a=1"} {
 			w.same("/q/" + k + v)
+		}
+	}
+	for _, k := range strings.Fields("exact not empty two") {
+		for _, v := range []string{"", " | cookie: a=1", " | cookie: a=2", " | cookie: b=2; a=1", " | cookie: a=2; a=1", " | cookie: a=1; a=2", " | cookie: a=2 | cookie: a=1", " | cookie: b=2 | cookie: a=1",
+			" | cookie: a=\"1\"", " | cookie: a", " | cookie: a=", " | cookie: a =1", " | cookie: a= 1", " | cookie: A=1", " | cookie: b=2;a=1", " | cookie: a=1=2; b=2"} {
+			w.same("/c/" + k + v)
 		}
 	}
 	w.same("/p/exact", "/p/exact?x", "/p/exact/", "/p/Exact", "/p/exact%20", "/p/fold", "/p/FOLD?x=1", "/p/foldpreX", "/p/sep", "/p/SEP/", "/p/SEP/x", "/p/SEPx", "/p/sep?x", "/p/sep2", "/p/sep2/", "/p/sep2//", "/p/sep2%2Fx", "/p/sep2?", "/p/sep2;x",

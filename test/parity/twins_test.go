@@ -70,6 +70,7 @@ func (w *twins) meant(line string) (meant bool) {
 type settings struct {
 	manager  string // of the HttpConnectionManager, but for its routes and filters
 	filters  string // before the router
+	router   string // fields of the router's
 	routes   string // the RouteConfiguration
 	clusters string // beside "b", which is the backend; BACKEND stands for its port
 }
@@ -100,11 +101,11 @@ filter_chains:
       %s
       http_filters:
       %s
-      - {name: envoy.filters.http.router, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}
+      - {name: envoy.filters.http.router, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router%s}}
       route_config:
         name: r
         %s
-`, port, managerType, indent(s.manager, 6), indent(s.filters, 6), indent(s.routes, 8))
+`, port, managerType, indent(s.manager, 6), indent(s.filters, 6), s.router, indent(s.routes, 8))
 }
 
 func newTwins(t *testing.T, s settings) *twins {

@@ -153,12 +153,23 @@ func redirect(c candidate, at place) *routev3.RedirectAction {
 		scheme = r.Scheme
 		out.SchemeRewriteSpecifier = &routev3.RedirectAction_SchemeRedirect{SchemeRedirect: r.Scheme}
 	}
-	out.PortRedirect = uint32(r.Port)
-	if r.DerivePort == "FROM_REQUEST_PORT" {
-		out.PortRedirect = uint32(at.port)
-	}
-	if out.PortRedirect == 80 && scheme == "http" || out.PortRedirect == 443 && scheme == "https" {
-		out.PortRedirect = 0
-	}
+	out.PortRedirect = redirectPort(r, at, scheme)
 	return out
+}
+
+// redirectPort is 0 where the port that the client has named, if any, is to stay: that of the request may be mapped to another.
+func redirectPort(r *model.Redirect, at place, scheme string) uint32 {
+	usual := uint32(80)
+	if scheme == "https" {
+		usual = 443
+	}
+	switch {
+	case r.Port != 0:
+		return uint32(r.Port)
+	case r.DerivePort == "FROM_PROTOCOL_DEFAULT":
+		return usual
+	case r.DerivePort == "FROM_REQUEST_PORT" && uint32(at.port) != usual:
+		return uint32(at.port)
+	}
+	return 0
 }

@@ -38,6 +38,7 @@ var goldens = []struct {
 	{"actions", actions, productpage(), [][2]string{{"rds", reviewsHost + ":9080"}}},
 	{"destinationrule", destinationRule, productpage(), [][2]string{{"cds", "outbound|9080|v2|" + reviewsHost}, {"eds", "outbound|9080|v2|" + reviewsHost},
 		{"cds", "outbound|443||www.googleapis.com"}, {"cds", "outbound|3306||" + mysqlHost}}},
+	{"keephttp1", keepHTTP1, productpage(), [][2]string{{"cds", "outbound|9080||" + reviewsHost}, {"cds", "outbound|9090||" + ratingsHost}}},
 	{"loadbalancing", loadBalancing, productpage(), [][2]string{{"rds", reviewsHost + ":9080"}, {"cds", "outbound|9080||" + reviewsHost},
 		{"cds", "outbound|9080|v2|" + reviewsHost}, {"lds", "mysql:3306"}, {"cds", "outbound|3306||" + mysqlHost}, {"cds", "outbound|9090||" + ratingsHost}}},
 	{"inbound-permissive", nil, productpage(), [][2]string{{"lds", wire.InboundListener}, {"cds", "inbound|9080||"}}},
@@ -132,6 +133,13 @@ func destinationRule(m *model.Mesh) {
 	}
 	rule(m, "default", "www.googleapis.com").Policy.TLS = &model.ClientTLS{Mode: model.TLSSimple}
 	rule(m, "default", mysqlHost).Policy.Ports = map[uint16]*model.TrafficPolicy{3306: {TLS: &model.ClientTLS{Mode: model.TLSIstioMutual}}}
+}
+
+// keepHTTP1 counts for a port of HTTP, and not for one of which nobody has said what it speaks.
+func keepHTTP1(m *model.Mesh) {
+	for _, host := range []string{reviewsHost, ratingsHost} {
+		rule(m, "default", host).Policy.Pool = &model.ConnectionPool{KeepHTTP1: true}
+	}
 }
 
 func strict(m *model.Mesh) {

@@ -465,7 +465,8 @@ type ConnectionPool struct {
 	IdleTimeout              time.Duration
 	// UpgradeHTTP2 speaks HTTP/2 to ports of HTTP, ClientProtocol to every port what the client speaks; the latter goes first.
 	UpgradeHTTP2, ClientProtocol bool
-	// KeepHTTP1 says that the mesh's wish to upgrade does not count here.
+	// KeepHTTP1 speaks HTTP/1.1 to ports that are declared as HTTP and no more, whatever the client speaks or the mesh wishes. It does
+	// not count beside ClientProtocol.
 	KeepHTTP1 bool
 }
 

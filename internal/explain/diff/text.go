@@ -49,6 +49,12 @@ func (r *Report) WriteText(w io.Writer, color bool) error {
 		}
 		b.WriteByte('\n')
 	}
+	if len(r.Untold) > 0 {
+		fmt.Fprintf(&b, "patterns or address ranges differ, of which only samples were tried, and none showed a difference:\n")
+		for _, u := range r.Untold {
+			fmt.Fprintf(&b, "  %s\n", u)
+		}
+	}
 	for _, n := range r.Notes {
 		fmt.Fprintf(&b, "%s %s\n", paint(faint, "--"), printable.Text(n))
 	}
@@ -59,6 +65,9 @@ func (r *Report) WriteText(w io.Writer, color bool) error {
 
 func (r *Report) summary(changes int) string {
 	compared := fmt.Sprintf(" (%s of %s to %s compared)\n", count(r.Requests, "request"), count(r.Clients, "kind of client"), count(r.Destinations, "destination"))
+	if changes == 0 && len(r.Untold) > 0 {
+		return "no request that was tried behaves differently; others may" + compared
+	}
 	if changes == 0 {
 		return "no request behaves differently" + compared
 	}

@@ -1,6 +1,8 @@
 package cluster
 
 import (
+	"errors"
+
 	"github.com/weftmesh/weft/internal/proxy/conf"
 	"github.com/weftmesh/weft/internal/proxy/grpc"
 	"github.com/weftmesh/weft/internal/proxy/http2"
@@ -32,7 +34,8 @@ func multiplexes(l conf.HTTP2Limits) func(c *upstream.Conn) upstream.Session {
 
 // Multiplexed reports whether a request goes out as HTTP/2. Where the service's protocol is the client's, clients with whom HTTP/2 was
 // negotiated at a gateway say nothing of it: they speak it because we offered it. gRPC knows nothing else. Upgrades go where they
-// were invented, unless the service has declared HTTP/2.
+// were invented, unless the service has declared HTTP/2, and what need not be HTTP/2 does not go so to an endpoint that has lately not
+// understood it.
 func (c *Cluster) Multiplexed(to *Endpoint, r *message.Request, negotiated bool) bool {
 	switch c.Conf.Speaks {
 	case conf.HTTP2:
@@ -43,7 +46,13 @@ func (c *Cluster) Multiplexed(to *Endpoint, r *message.Request, negotiated bool)
 		if r.Upgrade != "" || r.Proto < message.HTTP2 {
 			return false
 		}
-		return r.Proto == message.HTTP2 && !negotiated || grpc.Is(r)
+		return r.Proto == message.HTTP2 && !negotiated && !to.Pool.NotHTTP2() || grpc.Is(r)
 	}
 	return false
+}
+
+// Instead reports whether a request that found no HTTP/2 is to go out as HTTP/1.1: the endpoint has chosen that, or nobody has declared
+// what it speaks, it does not speak HTTP/2, and the request can do without.
+func (c *Cluster) Instead(err error, r *message.Request) bool {
+	return errors.Is(err, upstream.ErrHTTP1) || c.Conf.Speaks == conf.AsClient && errors.Is(err, upstream.ErrNotHTTP2) && !grpc.Is(r)
 }

@@ -166,6 +166,9 @@ type HTTP struct {
 	// NormalizePath makes paths canonical before anything reads them; EscapedSlashes and MergeSlashes go further (route.Canonical).
 	NormalizePath, MergeSlashes bool
 	EscapedSlashes              EscapedSlashes `json:",omitempty"`
+	// Discreet leaves out the fields of Envoy's that say what the router did: the time that the upstream took and has left, and what was
+	// rewritten. How many attempts there are is for the virtual host to say. Source: envoy.extensions.filters.http.router.v3.Router.
+	Discreet bool `json:",omitempty"`
 	// KeepServer leaves the server field of responses as the upstream wrote it.
 	KeepServer bool
 	// Underscores says what becomes of requests with names of fields that have underscores, which some servers take for dashes.

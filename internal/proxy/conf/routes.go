@@ -74,6 +74,7 @@ type Match struct {
 	PathSeparatedPrefix bool
 	Headers             []HeaderMatch // pseudo-headers included: ":method", ":authority", ":scheme"
 	Query               []QueryMatch
+	Cookies             []CookieMatch `json:",omitempty"`
 	// GRPC matches calls of gRPC only.
 	GRPC bool
 	// Presented and Validated ask whether the client has shown a certificate, and a valid one; nil asks nothing.
@@ -130,6 +131,19 @@ type QueryMatch struct {
 // Match reports whether the parameter, as found, fulfils the condition.
 func (m *QueryMatch) Match(value string, present bool) bool {
 	return present != m.Absent && m.Value.Match(value)
+}
+
+// CookieMatch is a condition on the first value of a cookie. One that is absent does not fulfil it, and so does where Invert is set.
+// Source: envoy.config.route.v3.CookieMatcher.
+type CookieMatch struct {
+	Name   string
+	Value  StringMatch
+	Invert bool
+}
+
+// Match reports whether the cookie, as found, fulfils the condition.
+func (m *CookieMatch) Match(value string, present bool) bool {
+	return (present && m.Value.Match(value)) != m.Invert
 }
 
 // Forward sends the request upstream.

@@ -84,8 +84,9 @@ func (d *decoder) httpFilter(m *hcmv3.HttpFilter, h *conf.HTTP) (router bool) {
 	case "envoy.extensions.filters.http.router.v3.Router":
 		v := &routerv3.Router{}
 		if d.Typed(a, v) {
-			// Without effect: what Envoy counts and which fields of its own it adds.
+			// Without effect: what Envoy counts, and spans of its own.
 			d.Only(v, "suppress_envoy_headers", "dynamic_stats", "start_child_span")
+			h.Discreet = v.GetSuppressEnvoyHeaders()
 		}
 		return true
 	case "envoy.extensions.filters.http.fault.v3.HTTPFault":

@@ -14,7 +14,7 @@ import (
 // routeMatch decodes the conditions of a route. variables are those of its path's template.
 func (d *decoder) routeMatch(m *routev3.RouteMatch) (out conf.Match, variables []string) {
 	d.Only(m, "prefix", "path", "safe_regex", "path_separated_prefix", "path_match_policy", "case_sensitive", "runtime_fraction",
-		"headers", "query_parameters", "grpc", "tls_context")
+		"headers", "query_parameters", "cookies", "grpc", "tls_context")
 	out = conf.Match{CaseSensitive: !isFalse(m.GetCaseSensitive())}
 	variables = d.routePath(m, &out)
 	if !out.CaseSensitive && out.Path.Kind != conf.Any {
@@ -32,6 +32,9 @@ func (d *decoder) routeMatch(m *routev3.RouteMatch) (out conf.Match, variables [
 	out.Headers = d.HeaderMatches("headers", m.GetHeaders())
 	walk.Each(d.Walk, "query_parameters", m.GetQueryParameters(), func(q *routev3.QueryParameterMatcher) {
 		out.Query = append(out.Query, d.queryMatch(q))
+	})
+	walk.Each(d.Walk, "cookies", m.GetCookies(), func(c *routev3.CookieMatcher) {
+		out.Cookies = append(out.Cookies, d.cookieMatch(c))
 	})
 	if f := m.GetRuntimeFraction(); f != nil {
 		out.Fraction = d.RuntimeFraction("runtime_fraction", f)
@@ -97,4 +100,10 @@ func (d *decoder) queryMatch(m *routev3.QueryParameterMatcher) conf.QueryMatch {
 		out.Absent = !s.PresentMatch
 	}
 	return out
+}
+
+func (d *decoder) cookieMatch(m *routev3.CookieMatcher) conf.CookieMatch {
+	d.Only(m, "name", "string_match", "invert_match")
+	d.Token("name", m.GetName())
+	return conf.CookieMatch{Name: m.GetName(), Value: d.StringMatch("string_match", m.GetStringMatch()), Invert: m.GetInvertMatch()}
 }

@@ -34,6 +34,8 @@ func (x *Exchange) admit() bool {
 	}
 	if x.d.Direction == downstream.Inbound {
 		x.forwardClientCert()
+	} else {
+		r.Header.Del(clientCertHeader) // no workload says who calls it
 	}
 	return true
 }
@@ -73,7 +75,7 @@ func (x *Exchange) fromOutside() {
 		client = before + "," + client
 	}
 	h.Set("X-Forwarded-For", client)
-	h.Del("X-Forwarded-Client-Cert")
+	h.Del(clientCertHeader)
 }
 
 func isInternal(name string) bool {
@@ -85,8 +87,10 @@ func isInternal(name string) bool {
 	return false
 }
 
+const clientCertHeader = "X-Forwarded-Client-Cert"
+
 func (x *Exchange) forwardClientCert() {
-	const name = "X-Forwarded-Client-Cert"
+	const name = clientCertHeader
 	h := &x.Req.Header
 	if x.http = x.d.HTTP; x.http == nil {
 		return

@@ -67,6 +67,7 @@ func (x *Exchange) wantsAgain(ok bool) bool {
 		return false
 	}
 	x.unpaid = !x.payRetry()
+	x.exhausted = x.overspent
 	return !x.unpaid && x.backOff(policy, a.Header)
 }
 
@@ -119,7 +120,10 @@ func (x *Exchange) payRetry() bool {
 		}
 		x.retrying = true
 	}
-	return x.unsent || x.cluster.Budget.Retry()
+	if x.overspent = !x.unsent && !x.cluster.Budget.Retry(x.p.Now()); x.overspent {
+		x.cluster.Tally.RetryOverflow.Add(1)
+	}
+	return !x.overspent
 }
 
 // backOff waits before the next attempt; false means that there is no time for one.

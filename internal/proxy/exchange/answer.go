@@ -90,6 +90,8 @@ func (x *Exchange) reason() string {
 	switch {
 	case x.bodyGone:
 		why += " (not tried again: the request's body was too long to be kept)"
+	case x.overspent:
+		why += " (not tried again: the budget of retries is used up)"
 	case x.unpaid:
 		why += " (not tried again: as many retries are under way as may be)"
 	}

@@ -91,7 +91,7 @@ type progress struct {
 	stale   bool       // it failed on a connection that was kept from earlier
 	free    bool       // the repetition over a new connection, which no policy needs to allow, was made
 	untaken int        // endpoints that have not taken the request
-	// exhausted: the policy would repeat the attempt, and allows no more.
+	// exhausted: the policy would repeat the attempt, and allows no more, or the budget of retries does not.
 	exhausted bool
 	counted   bool      // the cluster's breaker counts this request
 	retrying  bool      // and this retry
@@ -110,6 +110,7 @@ type progress struct {
 	err          *failure.Error // nil when there was a response: the upstream's, or one the route gives
 	told         string         // why another proxy of the mesh answered with an error
 	unpaid       bool           // no other attempt was made, since as many retries as may be are under way
+	overspent    bool           // or were lately made
 	bodyGone     bool           // no other attempt was thought of, since the request's body was too long to be kept
 	Hijacked     bool           // the connection carries another protocol now
 	socketKey    string         // of the WebSocket handshake

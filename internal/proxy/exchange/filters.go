@@ -98,7 +98,7 @@ func (x *Exchange) rewrite() bool {
 	for _, c := range changes {
 		x.apply(c)
 	}
-	rewrite.Forward(&x.Req, rt.Forward, &rt.Match)
+	rewrite.Forward(&x.Req, rt.Forward, &rt.Match, !x.discreet())
 	x.heed(rt.Forward)
 	return x.readAhead()
 }

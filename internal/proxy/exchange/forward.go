@@ -63,7 +63,7 @@ func (x *Exchange) open(now, deadline time.Time) error {
 			x.Req.Scheme = x.to.Scheme(x.Req.Scheme)
 			return nil
 		}
-		if !errors.Is(err, upstream.ErrHTTP1) {
+		if !x.cluster.Instead(err, &x.Req) {
 			return err
 		}
 	}
@@ -89,6 +89,9 @@ func (x *Exchange) reportUnreached(err error) {
 		x.p.Guard.Exhausted()
 	default:
 		x.p.Clusters.Trim(x.p.Now())
+	}
+	if x.err.Kind == failure.UpstreamMalformed {
+		return // it is well for those who speak what it does
 	}
 	if errors.As(err, &u) && (u.Op == upstream.Connect || u.Op == upstream.Handshake) && !errors.Is(u.Err, context.Canceled) && !u.Ours() {
 		if x.deadline.IsZero() || x.p.Now().Before(x.deadline) {

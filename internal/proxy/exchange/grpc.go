@@ -77,10 +77,15 @@ func (x *Exchange) announce(deadline time.Time) {
 		return
 	}
 	left := max(deadline.Sub(x.p.Now()), time.Microsecond)
-	b := strconv.AppendInt(x.left[:0], max(left.Milliseconds(), 1), 10)
-	x.Req.Header.Set("X-Envoy-Expected-Rq-Timeout-Ms", unsafe.String(unsafe.SliceData(b), len(b)))
+	if !x.discreet() {
+		b := strconv.AppendInt(x.left[:0], max(left.Milliseconds(), 1), 10)
+		x.Req.Header.Set("X-Envoy-Expected-Rq-Timeout-Ms", unsafe.String(unsafe.SliceData(b), len(b)))
+	}
 	if _, ok := x.Req.Header.Get(grpc.TimeoutHeader); ok {
-		b = grpc.AppendTimeout(x.leftGRPC[:0], left)
+		b := grpc.AppendTimeout(x.leftGRPC[:0], left)
 		x.Req.Header.Set(grpc.TimeoutHeader, unsafe.String(unsafe.SliceData(b), len(b)))
 	}
 }
+
+// discreet reports whether fields of Envoy's that say what was done are left out.
+func (x *Exchange) discreet() bool { return x.http != nil && x.http.Discreet }

@@ -230,7 +230,7 @@ func (x *Exchange) dressResponse() {
 	if _, ok := h.Get("Date"); !ok {
 		h.Add("Date", x.p.date(x.Start))
 	}
-	if x.upstreamTime >= 0 {
+	if x.upstreamTime >= 0 && !x.discreet() {
 		h.Set("X-Envoy-Upstream-Service-Time", x.number(x.upstreamTime.Milliseconds()))
 	}
 	if x.sticky != "" {

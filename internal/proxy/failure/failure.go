@@ -54,6 +54,7 @@ const (
 	ClientGone
 	ClientReset
 	ClientBroken
+	ClientStalled
 	ClientTLS
 	BadPath
 	Denied
@@ -107,6 +108,7 @@ var kinds = [...]struct {
 	ClientGone:        {OfClient, 0, "DC", "downstream_remote_disconnect", false, ""},
 	ClientReset:       {OfClient, 0, "DR", "remote_reset", false, ""},
 	ClientBroken:      {OfClient, 0, "DPE", "codec_error", false, ""},
+	ClientStalled:     {OfClient, 0, "SI", "stream_idle_timeout", false, ""},
 	ClientTLS:         {OfClient, 0, "DPE", "tls_handshake_failed", false, ""},
 	Denied:            {OfMesh, 403, "-", "rbac_access_denied", false, "RBAC: access denied"},
 	Injected:          {OfMesh, 0, "FI", "fault_filter_abort", false, "fault filter abort"},
@@ -242,6 +244,8 @@ func Unreached(err error) *Error {
 		return New(TLSFailed, "connect", err)
 	case ok && u.Op == upstream.Overflow:
 		return New(Overflow, "connect", err)
+	case errors.Is(err, upstream.ErrNotHTTP2):
+		return New(UpstreamMalformed, "connect", err)
 	case ok && u.Timeout():
 		return New(ConnectTimeout, "connect", err)
 	}
@@ -285,6 +289,8 @@ func Departed(op string, err error) *Error {
 	switch {
 	case errors.As(err, &two) && two.Remote:
 		return New(ClientReset, op, err)
+	case errors.As(err, &two) && two.Stalled > 0:
+		return New(ClientStalled, op, fmt.Errorf("the client took nothing of the answer for %s", two.Stalled))
 	case errors.As(err, &two), errors.As(err, &all) && all.Err == nil && !all.Remote:
 		return New(ClientBroken, op, err)
 	}

@@ -25,6 +25,8 @@ type ClientConn struct {
 
 	// ready is closed with the server's first SETTINGS, or the end of the connection.
 	ready chan struct{}
+	// foreign is written before ready is closed.
+	foreign string
 }
 
 // NewClientConn speaks to the server on c. A nil Options means DefaultOptions. Streams may be opened at once.
@@ -48,6 +50,10 @@ func (c *ClientConn) Run() error {
 // Ready gives a channel that is closed when the server's first SETTINGS have come, before which nobody knows how many streams it
 // takes, or the connection has ended.
 func (c *ClientConn) Ready() <-chan struct{} { return c.ready }
+
+// Foreign gives the beginning of what the server has answered the preface with where that was not HTTP/2, once Ready is closed; else
+// it is empty. Such a server has not seen a request.
+func (c *ClientConn) Foreign() string { return c.foreign }
 
 // Close ends the connection at once, with the streams in flight.
 func (c *ClientConn) Close() error {

@@ -144,6 +144,9 @@ func (c *core) read() error {
 		}
 	}
 	for {
+		if !c.settled && c.foreign() {
+			return connError(ProtocolError, "not HTTP/2")
+		}
 		for got := false; ; got = true {
 			n, err := c.frame()
 			if err != nil {
@@ -177,6 +180,19 @@ func (c *core) readPreface() error {
 	c.in.r += len(clientPreface)
 	return nil
 }
+
+// foreign reports whether what a server has sent first is no frame: SETTINGS are shorter than 64 KiB, so that they begin with a zero.
+// It is kept then, as far as it tells what the server speaks.
+func (c *core) foreign() bool {
+	if c.client == nil || c.in == nil || c.in.r == c.in.w || c.in.b[c.in.r] == 0 {
+		return false
+	}
+	c.client.foreign = string(c.in.b[c.in.r:min(c.in.w, c.in.r+mostForeign)])
+	return true
+}
+
+// mostForeign is how much of it is kept.
+const mostForeign = 24
 
 const (
 	readSize = 60 << 10
@@ -299,7 +315,7 @@ func (c *core) end(err error) error {
 	if c.err != nil { // Close, or a write that failed, came first
 		err = c.err
 	}
-	told := broken.Err == nil && !broken.Remote
+	told := broken.Err == nil && !broken.Remote && (c.client == nil || c.client.foreign == "")
 	if told {
 		c.room(20)
 		c.out.buf = appendGoAway(c.out.buf, c.lastPeer(), broken.Code)

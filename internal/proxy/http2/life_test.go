@@ -488,16 +488,60 @@ func TestTickAfterTheEnd(t *testing.T) {
 	s.tick(time.Now()) // does not panic
 }
 
-// TestTheWindowThatAllShare: where the server reads one body not at all, the client says since when the connection is held up, and cuts
-// off what is for too long.
+// TestTheWindowThatAllShare: where the server reads one body not at all, the client says since when the connection is held up.
 func TestTheWindowThatAllShare(t *testing.T) {
 	release := make(chan struct{})
-	co, so := *DefaultOptions(), *DefaultOptions()
+	co := *DefaultOptions()
+	co.WriteStall = 0
+	j, st := held(t, &co, release)
+	wrote := make(chan error, 1)
+	go func() { wrote <- st.WriteBody(make([]byte, 1<<18)) }() // ends once the server reads
+	for j.client.Shut() < 20*time.Millisecond {
+		time.Sleep(time.Millisecond)
+	}
+	opened := j.client.Opened()
+	close(release)
+	<-opened
+	if err := <-wrote; err != nil {
+		t.Error(err)
+	}
+	st.FinishBody(nil)
+	if err := st.ReadResponse(new(message.Response)); err != nil {
+		t.Error(err)
+	}
+	// It answers once it has read the body, and has made room for that before.
+	if d := j.client.Shut(); d != 0 {
+		t.Errorf("shut for %s though there is room", d)
+	}
+	<-j.client.Opened()
+	st.EndExchange()
+}
+
+// TestTheWindowIsGivenBack: the client cuts off what holds the connection up for too long, and there is room again for others.
+func TestTheWindowIsGivenBack(t *testing.T) {
+	release := make(chan struct{})
+	defer close(release)
+	co := *DefaultOptions()
 	co.WriteStall = 100 * time.Millisecond
+	j, st := held(t, &co, release)
+	var stalled *StreamError
+	err := st.WriteBody(make([]byte, 1<<18))
+	if !errors.As(err, &stalled) || stalled.Stalled != co.WriteStall || stalled.Remote || stalled.Code != Cancel {
+		t.Errorf("got %v", err)
+	}
+	<-j.client.Opened()
+	st.EndExchange()
+}
+
+// held begins a request whose body the server reads after the release, and answers when it has the whole.
+func held(t *testing.T, co *Options, release <-chan struct{}) (*joined, *ClientStream) {
+	t.Helper()
+	so := *DefaultOptions()
 	so.StreamWindow, so.ConnWindow = 1<<20, 1<<16
-	j := join(t, &co, &so, func(s *ServerStream) {
+	j := join(t, co, &so, func(s *ServerStream) {
 		<-release
-		echo(s)
+		readAll(s)
+		s.WriteResponse(&message.Response{Status: 204})
 	})
 	if j.client.Shut() != 0 {
 		t.Error("shut from the beginning")
@@ -507,20 +551,5 @@ func TestTheWindowThatAllShare(t *testing.T) {
 	if err := st.WriteRequest(&message.Request{Method: "POST", Scheme: "http", Authority: "a.example", Path: "/", Body: message.Body{Kind: message.Chunked}}); err != nil {
 		t.Fatal(err)
 	}
-	var stalled *StreamError
-	err := st.WriteBody(make([]byte, 1<<18))
-	if !errors.As(err, &stalled) || stalled.Stalled != co.WriteStall || stalled.Remote || stalled.Code != Cancel {
-		t.Errorf("got %v", err)
-	}
-	if d := j.client.Shut(); d < co.WriteStall {
-		t.Errorf("shut for %s", d)
-	}
-	opened := j.client.Opened()
-	close(release)
-	<-opened
-	if d := j.client.Shut(); d != 0 {
-		t.Errorf("shut for %s though there is room", d)
-	}
-	<-j.client.Opened()
-	st.EndExchange()
+	return j, st
 }

@@ -4,7 +4,6 @@ package mirror
 import (
 	"bytes"
 	"context"
-	"errors"
 	"net/netip"
 	"strings"
 	"sync"
@@ -16,7 +15,6 @@ import (
 	"github.com/weftmesh/weft/internal/proxy/conf"
 	"github.com/weftmesh/weft/internal/proxy/message"
 	"github.com/weftmesh/weft/internal/proxy/side"
-	"github.com/weftmesh/weft/internal/proxy/upstream"
 )
 
 const (
@@ -130,7 +128,7 @@ func (s *shadow) open(ctx context.Context, to *cluster.Endpoint, now, deadline t
 	if s.cluster.Multiplexed(to, &s.req, false) {
 		c := &side.Call2{}
 		s.req.Scheme = to.Scheme(s.req.Scheme)
-		if err := c.Lease(ctx, to.Pool, deadline, len(s.body) > 0, s.m.Now); !errors.Is(err, upstream.ErrHTTP1) {
+		if err := c.Lease(ctx, to.Pool, deadline, len(s.body) > 0, s.m.Now); !s.cluster.Instead(err, &s.req) {
 			return c, err
 		}
 	}

@@ -82,14 +82,20 @@ func hashHeader(r *message.Request, name string) (uint64, bool) {
 }
 
 func cookie(h *message.Header, name string) string {
+	v, _ := lookCookie(h, name)
+	return v
+}
+
+// lookCookie finds the first value of a cookie, without the quotes around it.
+func lookCookie(h *message.Header, name string) (value string, present bool) {
 	for line := range h.Values("Cookie") {
 		for pair := range strings.SplitSeq(line, ";") {
 			if k, v, ok := strings.Cut(strings.TrimSpace(pair), "="); ok && k == name {
-				return strings.Trim(v, `"`)
+				return strings.Trim(v, `"`), true
 			}
 		}
 	}
-	return ""
+	return "", false
 }
 
 // NewCookie is the Set-Cookie field of a policy for a random value (RFC 6265 section 4.1).

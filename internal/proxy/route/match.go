@@ -15,6 +15,7 @@ const (
 	pathPart
 	headerPart
 	queryPart
+	cookiePart
 	fractionPart
 	grpcPart
 	presentedPart
@@ -53,6 +54,11 @@ func check(m *conf.Match, r *Request) outcome {
 			if value, present := message.RawParam(query, m.Query[i].Name); !m.Query[i].Match(value, present) {
 				return outcome{queryPart, i}
 			}
+		}
+	}
+	for i := range m.Cookies {
+		if value, present := lookCookie(&r.Header, m.Cookies[i].Name); !m.Cookies[i].Match(value, present) {
+			return outcome{cookiePart, i}
 		}
 	}
 	if m.Never || m.Fraction > 0 && r.Random >= m.Fraction {

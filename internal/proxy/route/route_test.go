@@ -119,6 +119,10 @@ func TestConditions(t *testing.T) {
 		{"query, first value", conf.Match{Query: []conf.QueryMatch{{Name: "v", Value: conf.StringMatch{Kind: conf.Exact, Value: "2"}}}}, request("GET", "a", "/?v=1&v=2"), "query v"},
 		{"query, present", conf.Match{Query: []conf.QueryMatch{{Name: "v"}}}, request("GET", "a", "/?v"), ""},
 		{"query, absent", conf.Match{Query: []conf.QueryMatch{{Name: "v"}}}, request("GET", "a", "/?vv=1"), "query v"},
+		{"cookie", conf.Match{Cookies: []conf.CookieMatch{{Name: "v", Value: conf.StringMatch{Kind: conf.Exact, Value: "2"}}}}, request("GET", "a", "/", "cookie:u=1; v=2", "Cookie:v=3"), ""},
+		{"cookie, other", conf.Match{Cookies: []conf.CookieMatch{{Name: "v", Value: conf.StringMatch{Kind: conf.Exact, Value: "2"}}}}, request("GET", "a", "/", "cookie:v=3"), "cookie v"},
+		{"cookie, inverted and absent", conf.Match{Cookies: []conf.CookieMatch{{Name: "v", Value: conf.StringMatch{Kind: conf.Exact, Value: "2"}, Invert: true}}}, request("GET", "a", "/", "cookie:vv=2"), ""},
+		{"cookie, inverted", conf.Match{Cookies: []conf.CookieMatch{{Name: "v", Value: conf.StringMatch{Kind: conf.Exact, Value: "2"}, Invert: true}}}, request("GET", "a", "/", "cookie:v=2"), "cookie v"},
 	}
 	for _, c := range tests {
 		t.Run(c.name, func(t *testing.T) {
@@ -222,11 +226,12 @@ func TestFindAllocatesNothing(t *testing.T) {
 		Path:    conf.StringMatch{Kind: conf.Regex, Regexp: regexp.MustCompile("^(?:/x/[a-z]+)$")},
 		Headers: []conf.HeaderMatch{{Name: "end-user", Value: conf.StringMatch{Kind: conf.Exact, Value: "jason"}}, {Name: ":method", Value: conf.StringMatch{Kind: conf.Exact, Value: "GET"}}},
 		Query:   []conf.QueryMatch{{Name: "q", Value: conf.StringMatch{Kind: conf.Exact, Value: "1"}}},
+		Cookies: []conf.CookieMatch{{Name: "c", Value: conf.StringMatch{Kind: conf.Exact, Value: "1"}}},
 	}})
 	tab := table(routes...)
 	tab.Hosts[0].Domains = []string{"*.example.com"}
 	tab.Seal()
-	r := request("GET", "WWW.Example.com:80", "/x/abc?a=b&q=1", "a:b", "End-User:jason")
+	r := request("GET", "WWW.Example.com:80", "/x/abc?a=b&q=1", "a:b", "End-User:jason", "cookie:b=2; c=1")
 	tab.IgnorePort = true
 	if n := testing.AllocsPerRun(200, func() {
 		if res := route.Find(tab, r); res.Index != 50 || res.Route == nil {

@@ -13,7 +13,7 @@ type Attempt struct {
 	Route *conf.Route
 	Index int
 	// Matched is set for the route that was taken. Otherwise Condition names the first condition that failed ("path",
-	// "header end-user", "query v", "share"), Want what it asks for and Got what the request has.
+	// "header end-user", "query v", "cookie c", "share"), Want what it asks for and Got what the request has.
 	Matched              bool
 	Condition, Want, Got string
 }
@@ -81,6 +81,15 @@ func describe(rt *conf.Route, i int, o outcome, r *Request) Attempt {
 			a.Want = absent
 		}
 		if v, ok := message.RawParam(queryOf(r.Path), q.Name); ok {
+			a.Got = strconv.Quote(v)
+		}
+	case cookiePart:
+		c := &m.Cookies[o.index]
+		a.Condition, a.Want, a.Got = "cookie "+c.Name, c.Value.String(), absent
+		if c.Invert {
+			a.Want = "not " + a.Want
+		}
+		if v, ok := lookCookie(&r.Header, c.Name); ok {
 			a.Got = strconv.Quote(v)
 		}
 	case grpcPart:

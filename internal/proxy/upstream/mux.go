@@ -4,11 +4,15 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/weftmesh/weft/internal/proxy/steady"
 )
 
 // Session is what a connection that carries many requests at a time is to its pool.
@@ -17,6 +21,8 @@ type Session interface {
 	Run() error
 	// Ready is closed when the endpoint has said how many requests it takes, or the connection has ended.
 	Ready() <-chan struct{}
+	// Foreign is the beginning of what the endpoint has said, once Ready is closed, where that was of another protocol; else empty.
+	Foreign() string
 	// Available is how many more requests it can carry now.
 	Available() int
 	// Shut is for how long the endpoint has left no room for bodies on it, of whichever request; 0 while there is some. It is cheap.
@@ -33,6 +39,8 @@ type Session interface {
 type mux struct {
 	p     *Pool
 	plain atomic.Bool // the endpoint has chosen HTTP/1.1 instead
+	// foreign is when the endpoint last answered with something that was not HTTP/2, in ns of Unix time; 0 for never.
+	foreign atomic.Int64
 
 	mu      sync.Mutex
 	conns   []*Conn
@@ -52,6 +60,30 @@ var ErrHTTP1 = errors.New("endpoint has chosen HTTP/1.1")
 
 // HTTP1Only reports whether the endpoint has chosen HTTP/1.1 where it was left the choice.
 func (p *Pool) HTTP1Only() bool { return p.mux.plain.Load() }
+
+// ErrNotHTTP2 is the cause of an Error of an endpoint that has answered the preface of HTTP/2 with something else: no request was sent.
+var ErrNotHTTP2 = errors.New("the endpoint does not speak HTTP/2")
+
+// foreignError tells what it answered with.
+type foreignError struct{ said string }
+
+func (e *foreignError) Error() string {
+	if strings.HasPrefix(e.said, "HTTP/1.") {
+		return "the endpoint speaks HTTP/1, not HTTP/2"
+	}
+	return fmt.Sprintf("the endpoint does not speak HTTP/2: it answered %q", e.said)
+}
+
+func (e *foreignError) Is(target error) bool { return target == ErrNotHTTP2 }
+
+// foreignTime is how long an endpoint is remembered for that: another program may listen there by then.
+const foreignTime = 10 * time.Second
+
+// NotHTTP2 reports whether the endpoint has lately answered with something that was not HTTP/2.
+func (p *Pool) NotHTTP2() bool {
+	at := p.mux.foreign.Load()
+	return at != 0 && steady.Time(time.Now()).UnixNano()-at < int64(foreignTime)
+}
 
 // Lease gives a connection on which another request may begin: its Session was made by PoolOptions.Start. ctx and the deadline (which
 // may be zero) bound the waiting for it. body says that bytes follow the head, for which the endpoint must leave room. used says that the connection has carried others before.
@@ -85,7 +117,7 @@ func (p *Pool) Lease(ctx context.Context, deadline time.Time, body bool) (c *Con
 		switch {
 		case granted != nil:
 			return granted, false, nil
-		case err != nil && (c == nil || over(ctx, deadline) || errors.Is(err, ErrHTTP1)):
+		case err != nil && (c == nil || over(ctx, deadline) || errors.Is(err, ErrHTTP1) || errors.Is(err, ErrNotHTTP2)):
 			return nil, false, err
 		}
 		anyway = err != nil // there is none but that which is shut
@@ -315,6 +347,11 @@ func (m *mux) connect(ctx context.Context, way Way) (*Conn, error) {
 	defer limit.Stop()
 	select {
 	case <-c.session.Ready():
+		if said := c.session.Foreign(); said != "" {
+			m.foreign.Store(steady.Time(time.Now()).UnixNano())
+			c.session.Close()
+			return nil, &Error{Connect, way.Address, &foreignError{said}}
+		}
 		return c, nil
 	case <-limit.C:
 		c.session.Close()

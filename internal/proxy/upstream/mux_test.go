@@ -20,6 +20,7 @@ type sessions struct {
 	slow  bool // Ready never comes
 	dials int
 	fail  error
+	said  string // in place of HTTP/2
 }
 
 type session struct {
@@ -34,6 +35,7 @@ type session struct {
 
 func (s *session) Run() error             { <-s.over; return nil }
 func (s *session) Ready() <-chan struct{} { return s.ready }
+func (s *session) Foreign() string        { return s.of.said }
 func (s *session) Available() int         { return 1 }
 func (s *session) Close() error           { s.once.Do(func() { close(s.over) }); return nil }
 
@@ -104,6 +106,36 @@ func lease(t *testing.T, p *Pool) *Conn {
 		t.Fatal(err)
 	}
 	return c
+}
+
+func TestWhoDoesNotSpeakHTTP2IsRememberedForAWhile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for said, says := range map[string]string{"HTTP/1.1 400 Bad Request": "connect to 10.0.0.1:80: the endpoint speaks HTTP/1, not HTTP/2",
+			"220 mail\x1b\r\n": `connect to 10.0.0.1:80: the endpoint does not speak HTTP/2: it answered "220 mail\x1b\r\n"`} {
+			e := &sessions{said: said}
+			c := &conf.Cluster{}
+			c.MaxConnections = 1
+			p := e.pool(c, PoolOptions{})
+			if p.NotHTTP2() {
+				t.Fatal("known before it was asked")
+			}
+			for range 2 { // what was found takes no part of the limit
+				_, _, err := p.Lease(t.Context(), time.Time{}, true)
+				if !errors.Is(err, ErrNotHTTP2) || err.Error() != says {
+					t.Fatalf("%v", err)
+				}
+			}
+			time.Sleep(foreignTime - 1)
+			if !p.NotHTTP2() || e.dials != 2 {
+				t.Errorf("forgotten at once, or %d connections", e.dials)
+			}
+			time.Sleep(1)
+			if p.NotHTTP2() {
+				t.Error("never forgotten")
+			}
+			p.Close()
+		}
+	})
 }
 
 func TestRequestsShareAConnectionUntilItIsFull(t *testing.T) {

@@ -84,8 +84,8 @@ func KeepAlive(k *model.KeepAlive) *clusterv3.UpstreamConnectionOptions {
 }
 
 // ProtocolOptions say which version of HTTP a port is spoken to in, and limit its connections. A port that is declared for HTTP/2 or
-// gRPC speaks that; any other speaks what the client does, which is all that is known of it. Nil for ports that carry no HTTP and
-// have no limits.
+// gRPC speaks that; any other speaks what the client does, which is all that is known of it, unless a rule keeps a port of HTTP to
+// HTTP/1.1. Nil for ports that carry no HTTP and have no limits.
 func ProtocolOptions(protocol model.Protocol, p *model.ConnectionPool, o *model.Outlier) map[string]*anypb.Any {
 	limited := p != nil && (p.IdleTimeout > 0 || p.MaxRequestsPerConnection > 0 || p.MaxConnectionDuration > 0)
 	if !limited && (p == nil || p.MaxStreams == 0 && p.PingAfter == 0) && !protocol.IsHTTP() && protocol != model.Auto {
@@ -104,18 +104,32 @@ func ProtocolOptions(protocol model.Protocol, p *model.ConnectionPool, o *model.
 			out.CommonHttpProtocolOptions.MaxRequestsPerConnection = wrapperspb.UInt32(p.MaxRequestsPerConnection)
 		}
 	}
-	http2 := protocol.IsHTTP2() || p != nil && p.UpgradeHTTP2 && protocol.IsHTTP()
-	if http2 && !(p != nil && p.ClientProtocol) {
-		out.UpstreamProtocolOptions = &upstreamsv3.HttpProtocolOptions_ExplicitHttpConfig_{
-			ExplicitHttpConfig: &upstreamsv3.HttpProtocolOptions_ExplicitHttpConfig{
-				ProtocolConfig: &upstreamsv3.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions{
-					Http2ProtocolOptions: http2Options(p)}}}
-	} else {
-		out.UpstreamProtocolOptions = &upstreamsv3.HttpProtocolOptions_UseDownstreamProtocolConfig{
-			UseDownstreamProtocolConfig: &upstreamsv3.HttpProtocolOptions_UseDownstreamHttpConfig{}}
-		if o := http2Options(p); o.MaxConcurrentStreams != nil || o.ConnectionKeepalive != nil {
-			out.GetUseDownstreamProtocolConfig().Http2ProtocolOptions = o
-		}
-	}
+	setVersion(out, protocol, p)
 	return map[string]*anypb.Any{HttpProtocolOptions: message.Pack(out)}
+}
+
+// setVersion says which version of HTTP a port is spoken to in.
+func setVersion(out *upstreamsv3.HttpProtocolOptions, protocol model.Protocol, p *model.ConnectionPool) {
+	if p == nil {
+		p = &model.ConnectionPool{}
+	}
+	explicit := func(c *upstreamsv3.HttpProtocolOptions_ExplicitHttpConfig) {
+		out.UpstreamProtocolOptions = &upstreamsv3.HttpProtocolOptions_ExplicitHttpConfig_{ExplicitHttpConfig: c}
+	}
+	switch {
+	case p.ClientProtocol:
+	case protocol.IsHTTP2(), p.UpgradeHTTP2 && protocol.IsHTTP():
+		explicit(&upstreamsv3.HttpProtocolOptions_ExplicitHttpConfig{
+			ProtocolConfig: &upstreamsv3.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions{Http2ProtocolOptions: http2Options(p)}})
+		return
+	case p.KeepHTTP1 && protocol.IsHTTP():
+		explicit(&upstreamsv3.HttpProtocolOptions_ExplicitHttpConfig{
+			ProtocolConfig: &upstreamsv3.HttpProtocolOptions_ExplicitHttpConfig_HttpProtocolOptions{HttpProtocolOptions: &corev3.Http1ProtocolOptions{}}})
+		return
+	}
+	client := &upstreamsv3.HttpProtocolOptions_UseDownstreamHttpConfig{}
+	if o := http2Options(p); o.MaxConcurrentStreams != nil || o.ConnectionKeepalive != nil {
+		client.Http2ProtocolOptions = o
+	}
+	out.UpstreamProtocolOptions = &upstreamsv3.HttpProtocolOptions_UseDownstreamProtocolConfig{UseDownstreamProtocolConfig: client}
 }

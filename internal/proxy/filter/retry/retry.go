@@ -11,6 +11,7 @@ import (
 
 	"github.com/weftmesh/weft/internal/proxy/conf"
 	"github.com/weftmesh/weft/internal/proxy/message"
+	"github.com/weftmesh/weft/internal/proxy/steady"
 )
 
 // Attempt is how an attempt ended.
@@ -151,14 +152,20 @@ func BackOff(p *conf.Retry, n int, random uint64) time.Duration {
 	return time.Duration(random % uint64(min(interval, most)))
 }
 
-// Budget keeps retries in proportion to requests, so that a service that fails is not buried under repetitions. Requests that
-// were never sent are not charged to it. The zero value is ready to use.
-type Budget struct{ spent atomic.Int64 } // in tenths of a retry; what is left is burst - spent
+// Budget keeps retries in proportion to requests, so that a service that fails is not buried under repetitions: a fifth of the
+// requests, ten in a second in any case, and at most 200 that were saved up. Requests that were never sent are not charged to it. The
+// zero value is ready to use.
+type Budget struct {
+	spent atomic.Int64 // in tenths of a retry; what is left is burst - spent
+	until atomic.Int64 // up to when time was paid in, in ns of Unix time
+}
 
 const (
 	perRetry   = 10
 	perRequest = 2 // a fifth
 	burst      = 200 * perRetry
+	// perTenth is the time that pays for a tenth of a retry.
+	perTenth = 10 * time.Millisecond
 )
 
 // Request pays in for a request.
@@ -169,10 +176,33 @@ func (b *Budget) Request() {
 }
 
 // Retry takes a retry out, or reports that there is none left.
-func (b *Budget) Retry() bool {
+func (b *Budget) Retry(now time.Time) bool {
+	b.refill(steady.Time(now).UnixNano())
 	if b.spent.Add(perRetry) <= burst {
 		return true
 	}
 	b.spent.Add(-perRetry)
 	return false
+}
+
+// refill pays in for the time since it was last paid for.
+func (b *Budget) refill(now int64) {
+	until := b.until.Load()
+	tenths := min((now-until)/int64(perTenth), burst)
+	if tenths < 1 {
+		return
+	}
+	next := until + tenths*int64(perTenth)
+	if tenths == burst {
+		next = now
+	}
+	if !b.until.CompareAndSwap(until, next) {
+		return // somebody else pays it in
+	}
+	for {
+		v := b.spent.Load()
+		if b.spent.CompareAndSwap(v, max(v-tenths, 0)) {
+			return
+		}
+	}
 }

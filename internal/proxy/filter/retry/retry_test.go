@@ -83,19 +83,31 @@ func TestBackOffGrowsWithinBounds(t *testing.T) {
 
 func TestBudget(t *testing.T) {
 	var b Budget
-	n := 0
-	for b.Retry() {
-		n++
+	now := time.Now()
+	left := func() (n int) {
+		for b.Retry(now) {
+			n++
+		}
+		return n
 	}
-	if n != burst/perRetry {
+	if n := left(); n != burst/perRetry {
 		t.Fatalf("%d retries from a full budget", n)
 	}
 	for range 50 {
 		b.Request()
 	}
-	for n = 0; b.Retry(); n++ {
-	}
-	if n != 10 {
+	if n := left(); n != 10 {
 		t.Fatalf("50 requests pay for %d retries", n)
+	}
+	for _, c := range []struct {
+		after time.Duration
+		want  int
+	}{{99 * time.Millisecond, 0}, {time.Millisecond, 1}, {time.Second, 10}, {19 * time.Second, 190}, {time.Hour, burst / perRetry}, {0, 0}, {-time.Hour, 0}, {time.Hour + time.Second, 10}} {
+		if now = now.Add(c.after); left() != c.want {
+			t.Fatalf("%s pay for another number than %d retries", c.after, c.want)
+		}
+	}
+	if n := testing.AllocsPerRun(100, func() { now = now.Add(time.Millisecond); b.Retry(now) }); n != 0 {
+		t.Errorf("%v allocations", n)
 	}
 }

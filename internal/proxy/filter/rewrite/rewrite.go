@@ -10,9 +10,9 @@ import (
 )
 
 // Forward applies a route's rewrites to the request. m is the route's match, whose prefix a prefix rewrite replaces. It
-// allocates only when something changes, and tells the upstream in Envoy's fields what was there before.
-func Forward(r *message.Request, f *conf.Forward, m *conf.Match) {
-	host(r, f)
+// allocates only when something changes, and with tell says to the upstream in Envoy's fields what was there before.
+func Forward(r *message.Request, f *conf.Forward, m *conf.Match, tell bool) {
+	host(r, f, tell)
 	if f.PrefixRewrite == "" && f.PathRewrite == "" && f.RegexRewrite == nil || r.Path == "" || r.Path[0] != '/' {
 		return
 	}
@@ -27,11 +27,13 @@ func Forward(r *message.Request, f *conf.Forward, m *conf.Match) {
 	}
 	original := r.Path
 	r.Path = join(path, query, strings.IndexByte(r.Path, '?') >= 0)
-	r.Header.Set("X-Envoy-Original-Path", original)
+	if tell {
+		r.Header.Set("X-Envoy-Original-Path", original)
+	}
 }
 
 // host changes the authority, before the path that it may be made of.
-func host(r *message.Request, f *conf.Forward) {
+func host(r *message.Request, f *conf.Forward, tell bool) {
 	to := f.HostRewrite
 	switch {
 	case f.HostRewriteHeader != "":
@@ -50,7 +52,9 @@ func host(r *message.Request, f *conf.Forward) {
 		}
 		r.Header.Set("X-Forwarded-Host", before+r.Authority)
 	}
-	r.Header.Set("X-Envoy-Original-Host", r.Authority)
+	if tell {
+		r.Header.Set("X-Envoy-Original-Host", r.Authority)
+	}
 	r.Authority = to
 }
 
@@ -137,7 +141,7 @@ func Location(r *message.Request, rd *conf.Redirect, m *conf.Match, scheme strin
 }
 
 // authority is the redirect's host, else the client's, whose port goes where the redirect gives one, or where it is that of a scheme
-// which changes.
+// which changes. A port that goes without saying is not written, unlike Envoy does.
 func authority(current string, rd *conf.Redirect, from, to string) string {
 	a := current
 	host, port := splitPort(current)
@@ -151,7 +155,11 @@ func authority(current string, rd *conf.Redirect, from, to string) string {
 		return a
 	}
 	host, _ = splitPort(a)
-	return host + ":" + strconv.Itoa(int(rd.Port))
+	given := strconv.Itoa(int(rd.Port))
+	if given == defaultPort(to) {
+		return host
+	}
+	return host + ":" + given
 }
 
 func defaultPort(scheme string) string {
