@@ -507,7 +507,7 @@ func (c *Control) judge(set []*source.Object) []model.Finding {
 
 // unserved warns of Gateways that no workload serves.
 func unserved(of *source.Snapshot, mesh *model.Mesh) []model.Finding {
-	if !slices.ContainsFunc(mesh.Gateways, func(g *model.Gateway) bool { return g.Ref.Kind == "Gateway" }) {
+	if !slices.ContainsFunc(mesh.Gateways, func(g *model.Gateway) bool { return g.Ref.Kind == "Gateway.istio" }) {
 		return nil // most meshes, and their objects are many
 	}
 	return idle.Unserved(of.Objects(), mesh)
