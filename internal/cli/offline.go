@@ -265,7 +265,9 @@ routes and policies of either side tell apart are put to the proxy's own code on
 It cannot see how workloads answer, nor what depends on earlier requests: health that is found by
 traffic, limits that are used up. A Deployment that is changed counts as if its instances stayed.
 Of what a regular expression or an address range matches only samples are tried: where one differs
-between the sides and no request shows it, it is named, and others may behave differently.`,
+between the sides and no request shows it, it is named, and others may behave differently.
+Clients are workloads that both sides have, and proxies that are connected to the running mesh; where
+there is none, nothing is tried, and it says so.`,
 		Example: `  weft diff -f examples/bookinfo/try/reviews-jason-v2.yaml
   weft diff --delete virtualservice/reviews
   weft diff --from main/deploy --to branch/deploy --exit-code`,

@@ -35,6 +35,7 @@ func (o objects) Diff(ctx context.Context, req api.DiffRequest) (api.DiffReply, 
 	objects := c.Objects()
 	ahead := compile.ConvertAhead(append(slices.Clip(objects), decoded...), settings)
 	before, known := compile.Compile(compile.Input{Objects: planned.Complete(objects), Settings: settings, Ahead: ahead})
+	clients := c.Clients()
 	after, found := compile.Compile(compile.Input{Objects: planned.Complete(source.Overlay(objects, decoded, without)), Settings: settings, Ahead: ahead})
 	was := make(map[model.Finding]bool, len(known))
 	for _, f := range known {
@@ -44,7 +45,7 @@ func (o objects) Diff(ctx context.Context, req api.DiffRequest) (api.DiffReply, 
 	if findings = append(findings, found...); source.HasErrors(findings) {
 		return api.DiffReply{Refused: true, Findings: apiFindings(findings)}, nil
 	}
-	reply, err := offline.Compared(before, after, req.Color)
+	reply, err := offline.Compared(withClients(before, clients), withClients(after, clients), req.Color)
 	reply.Findings = apiFindings(findings)
 	return reply, err
 }

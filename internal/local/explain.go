@@ -25,7 +25,7 @@ func (o objects) Explain(ctx context.Context, req api.ExplainRequest) (api.Expla
 	for _, h := range req.Headers {
 		q.Headers = append(q.Headers, explain.Field{Name: h.Name, Value: h.Value})
 	}
-	report, err := explain.Mesh(c.Mesh(), q)
+	report, err := explain.Mesh(withClients(c.Mesh(), c.Clients()), q)
 	if err != nil {
 		return api.ExplainReply{}, &api.InvalidError{Message: err.Error(), Hint: "weft explain --help has examples"}
 	}

@@ -13,15 +13,17 @@ import (
 
 // Client is the status of one client: a connected one, or one that left a short while ago although its workload is still there.
 type Client struct {
-	NodeID    string    `json:"nodeID"`
-	Identity  string    `json:"identity"` // SPIFFE URI of its certificate
-	Namespace string    `json:"namespace"`
-	Name      string    `json:"name"` // pod or process
-	Role      string    `json:"role"`
-	Address   string    `json:"address"`
-	Connected time.Time `json:"connected"`
-	Delta     bool      `json:"delta"` // false for a state-of-the-world stream
-	State     State     `json:"state"`
+	NodeID    string `json:"nodeID"`
+	Identity  string `json:"identity"` // SPIFFE URI of its certificate
+	Namespace string `json:"namespace"`
+	Name      string `json:"name"` // pod or process
+	Role      string `json:"role"`
+	// Labels are those that count: of the workload that the mesh knows, or else those that a sidecar says it has.
+	Labels    map[string]string `json:"labels,omitempty"`
+	Address   string            `json:"address"`
+	Connected time.Time         `json:"connected"`
+	Delta     bool              `json:"delta"` // false for a state-of-the-world stream
+	State     State             `json:"state"`
 	// Since is when the state began, and Reason says more about it; for Synced they are empty.
 	Since  time.Time    `json:"since,omitzero"`
 	Reason string       `json:"reason,omitempty"`
@@ -109,6 +111,9 @@ func (c *session) status(now time.Time) (Client, bool) {
 		return Client{}, false
 	}
 	out := c.describe()
+	if c.node != nil {
+		out.Labels = c.node.Labels
+	}
 	out.State, out.Since, out.Reason = c.state(now)
 	for _, w := range c.watches {
 		out.Types = append(out.Types, w.status())

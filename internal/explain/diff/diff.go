@@ -24,6 +24,8 @@ type Report struct {
 	// Untold are patterns and address ranges that differ between the sides although no request that was tried was treated differently
 	// for them. Of what they match only samples can be tried.
 	Untold []string `json:"untold,omitempty"`
+	// Untried says that the sides differ and that no client is known on both of them, so that no request was tried.
+	Untried bool `json:"untried,omitempty"`
 	// Notes say what was not compared.
 	Notes []string `json:"notes,omitempty"`
 	// Clients are kinds of them, Requests those that were put to both sides.
@@ -50,8 +52,8 @@ type Change struct {
 	After   string          `json:"after"`
 }
 
-// Different reports whether any request is treated differently, or may be for what is untold.
-func (r *Report) Different() bool { return len(r.Groups)+len(r.Untold) > 0 }
+// Different reports whether any request is treated differently, or may be for what is untold or untried.
+func (r *Report) Different() bool { return len(r.Groups)+len(r.Untold) > 0 || r.Untried }
 
 // side is one of the two meshes.
 type side struct {
@@ -138,6 +140,7 @@ func compare(before, after *model.Mesh, within *scope) *Report {
 	}
 	c.outside()
 	c.report.Groups = c.groups()
+	c.report.Untried = len(classes) == 0 && len(c.report.Groups) == 0 && !c.scope.alike()
 	c.report.Untold, c.report.Notes = c.left(), c.noted()
 	return c.report
 }

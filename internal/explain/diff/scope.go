@@ -56,6 +56,13 @@ func newScope(before, after *model.Mesh) *scope {
 	return s
 }
 
+// alike reports whether nothing differs that decides about requests.
+func (s *scope) alike() bool {
+	b, a := s.before.mesh, s.after.mesh
+	return !s.all && len(s.hosts)+len(s.sets) == 0 && reflect.DeepEqual(b.Gateways, a.Gateways) &&
+		reflect.DeepEqual(b.AuthorizationPolicies, a.AuthorizationPolicies) && reflect.DeepEqual(b.RateLimits, a.RateLimits)
+}
+
 func empty(v reflect.Value) bool { return v.IsZero() || v.Kind() == reflect.Slice && v.Len() == 0 }
 
 func differ[V any](before, after map[string]V, into map[string]bool) {

@@ -52,7 +52,7 @@ func (r *Report) WriteText(w io.Writer, color bool) error {
 	if len(r.Untold) > 0 {
 		fmt.Fprintf(&b, "patterns or address ranges differ, of which only samples were tried, and none showed a difference:\n")
 		for _, u := range r.Untold {
-			fmt.Fprintf(&b, "  %s\n", u)
+			fmt.Fprintf(&b, "  %s\n", printable.Text(u))
 		}
 	}
 	for _, n := range r.Notes {
@@ -65,6 +65,9 @@ func (r *Report) WriteText(w io.Writer, color bool) error {
 
 func (r *Report) summary(changes int) string {
 	compared := fmt.Sprintf(" (%s of %s to %s compared)\n", count(r.Requests, "request"), count(r.Clients, "kind of client"), count(r.Destinations, "destination"))
+	if r.Untried {
+		return "nothing was tried: no workload is known on both sides that could send requests. Run the clients, or give their Deployments, Pods or WorkloadEntries on both sides" + compared
+	}
 	if changes == 0 && len(r.Untold) > 0 {
 		return "no request that was tried behaves differently; others may" + compared
 	}

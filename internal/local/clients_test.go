@@ -1,0 +1,28 @@
+package local
+
+import (
+	"testing"
+
+	"github.com/weftmesh/weft/internal/control/model"
+	"github.com/weftmesh/weft/internal/control/serve"
+)
+
+func TestConnectedSidecarsAreClients(t *testing.T) {
+	known := &model.Workload{Namespace: "default", Name: "known"}
+	mesh := &model.Mesh{Workloads: model.TableOf(map[string]*model.Workload{"default/known": known})}
+	const id = "spiffe://cluster.local/ns/default/sa/shop"
+	got := withClients(mesh, []serve.Client{
+		{Namespace: "default", Name: "known", Identity: id, Role: "sidecar", State: serve.Synced},
+		{Namespace: "default", Name: "joined", Identity: id, Role: "sidecar", State: serve.Refused, Labels: map[string]string{"app": "shop"}, Address: "10.0.0.7:4711"},
+		{Namespace: "default", Name: "left", Identity: id, Role: "sidecar", State: serve.Gone},
+		{Namespace: "default", Name: "edge", Identity: id, Role: "router", State: serve.Synced},
+		{Namespace: "default", Identity: id, Role: "sidecar", State: serve.Synced}, // a plain client of gRPC
+	})
+	w := got.Workloads.Get("default/joined")
+	if got.Workloads.Len() != 2 || got.Workloads.Get("default/known") != known || w == nil || w.ServiceAccount != "shop" || w.Labels["app"] != "shop" || len(w.Addresses) != 0 {
+		t.Errorf("got %d workloads, %+v", got.Workloads.Len(), w)
+	}
+	if mesh.Workloads.Len() != 1 {
+		t.Error("the mesh that is served was changed")
+	}
+}
