@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/weftmesh/weft/internal/api"
+	"github.com/weftmesh/weft/internal/offline"
 )
 
 func (s *session) psCommand() *cobra.Command {
@@ -313,6 +314,8 @@ func (s *session) explainCommand() *cobra.Command {
 	var req api.ExplainRequest
 	var headers, files []string
 	var as format
+	var settings string
+	var o offline.Options
 	c := &cobra.Command{
 		Use:   "explain --from WORKLOAD [METHOD] URL",
 		Short: "Say which way a request would take, and why",
@@ -341,8 +344,15 @@ configuration in force, or with -f from files alone, without a mesh; nothing is 
 				}
 				req.Headers = append(req.Headers, api.HeaderField{Name: strings.TrimSpace(name), Value: strings.TrimSpace(value)})
 			}
-			req.Color = s.out.color
-			r, err := s.explained(c, files, req)
+			if len(files) == 0 && (o.RegistryOnly || settings != "") {
+				return &usageError{errors.New("--registry-only and --mesh-config go with -f: a running mesh has settings of its own")}
+			}
+			req.Color, o.Color = s.out.color, s.out.color
+			var err error
+			if o.MeshConfig, err = meshConfig(settings); err != nil {
+				return err
+			}
+			r, err := s.explained(c, files, req, o)
 			if err != nil {
 				return err
 			}
@@ -356,14 +366,16 @@ configuration in force, or with -f from files alone, without a mesh; nothing is 
 	c.Flags().StringVar(&req.From, "from", os.Getenv("WEFT_FROM"), "who sends it: workload, service or gateway, as name or name.namespace")
 	c.Flags().StringArrayVarP(&files, "filename", "f", nil, "file, folder, or - for standard input: explain these, without a mesh; may be repeated")
 	c.Flags().StringArrayVarP(&headers, "header", "H", nil, "header field, as name:value; may be repeated")
+	c.Flags().BoolVar(&o.RegistryOnly, "registry-only", false, "with -f: as weft up --registry-only")
+	c.Flags().StringVar(&settings, "mesh-config", "", "with -f: as weft up --mesh-config")
 	as.flag(c, "json or yaml")
 	return c
 }
 
 // explained asks the running mesh, or files where there are any.
-func (s *session) explained(c *cobra.Command, files []string, req api.ExplainRequest) (api.ExplainReply, error) {
+func (s *session) explained(c *cobra.Command, files []string, req api.ExplainRequest, o offline.Options) (api.ExplainReply, error) {
 	if len(files) > 0 {
-		return s.explainFiles(c, files, req)
+		return s.explainFiles(c, files, req, o)
 	}
 	client := s.client()
 	defer client.Close()

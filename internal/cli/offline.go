@@ -17,6 +17,7 @@ import (
 
 	"github.com/weftmesh/weft/internal/api"
 	"github.com/weftmesh/weft/internal/offline"
+	"github.com/weftmesh/weft/internal/printable"
 )
 
 func (s *session) analyzeCommand() *cobra.Command {
@@ -125,7 +126,7 @@ func (s *session) printGrouped(a *offline.Analysis) {
 			if i > 0 {
 				s.out.printf("\n")
 			}
-			s.out.printf("%s\n", s.out.paint(bold, name))
+			s.out.printf("%s\n", s.out.paint(bold, printable.Text(name)))
 		}
 		last = f.File
 		severity := fmt.Sprintf("%-7s", f.Severity)
@@ -141,10 +142,10 @@ func (s *session) printGrouped(a *offline.Analysis) {
 		if f.Object != (api.Ref{}) {
 			about = f.Object.String() + "  "
 		}
-		s.out.printf("  %s  %s  %s%s\n", line, s.out.paint(paints[f.Severity], severity), about, s.out.paint(dim, f.Code))
-		s.out.printf("  %*s           %s\n", width, "", message)
+		s.out.printf("  %s  %s  %s%s\n", line, s.out.paint(paints[f.Severity], severity), printable.Text(about), s.out.paint(dim, f.Code))
+		s.out.printf("  %*s           %s\n", width, "", printable.Text(message))
 		if f.Hint != "" {
-			s.out.printf("  %*s           %s\n", width, "", s.out.paint(dim, f.Hint))
+			s.out.printf("  %*s           %s\n", width, "", s.out.paint(dim, printable.Text(f.Hint)))
 		}
 	}
 	if len(a.Findings) > 0 {
@@ -262,7 +263,9 @@ not from text: for each kind of client and each destination, requests that stand
 routes and policies of either side tell apart are put to the proxy's own code on both sides.
 
 It cannot see how workloads answer, nor what depends on earlier requests: health that is found by
-traffic, limits that are used up. A Deployment that is changed counts as if its instances stayed.`,
+traffic, limits that are used up. A Deployment that is changed counts as if its instances stayed.
+Of what a regular expression or an address range matches only samples are tried: where one differs
+between the sides and no request shows it, it is named, and others may behave differently.`,
 		Example: `  weft diff -f examples/bookinfo/try/reviews-jason-v2.yaml
   weft diff --delete virtualservice/reviews
   weft diff --from main/deploy --to branch/deploy --exit-code`,
@@ -310,7 +313,7 @@ traffic, limits that are used up. A Deployment that is changed counts as if its 
 	c.Flags().StringArrayVar(&to, "to", nil, "file or folder of the side after; may be repeated")
 	c.Flags().StringVarP(&namespace, "namespace", "n", "default", "namespace of the names given")
 	as.flag(c, "json or yaml")
-	c.Flags().BoolVar(&exitCode, "exit-code", false, "end with code 1 if a request would behave differently")
+	c.Flags().BoolVar(&exitCode, "exit-code", false, "end with code 1 if a request would behave differently, or may")
 	c.Flags().BoolVar(&o.RegistryOnly, "registry-only", false, "with --from and --to: as weft up --registry-only")
 	c.Flags().StringVar(&settings, "mesh-config", "", "with --from and --to: as weft up --mesh-config")
 	return c
@@ -352,12 +355,12 @@ func (s *session) diffRunning(c *cobra.Command, files, deleted []string, namespa
 }
 
 // explainFiles answers from files alone.
-func (s *session) explainFiles(c *cobra.Command, files []string, req api.ExplainRequest) (api.ExplainReply, error) {
+func (s *session) explainFiles(c *cobra.Command, files []string, req api.ExplainRequest, o offline.Options) (api.ExplainReply, error) {
 	docs, err := readDocuments(c.Context(), files, c.InOrStdin())
 	if err != nil {
 		return api.ExplainReply{}, err
 	}
-	return offline.Explain(s.withoutTests(docs), req, offline.Options{Color: s.out.color})
+	return offline.Explain(s.withoutTests(docs), req, o)
 }
 
 // readBeside reads files and folders whose names are relative to a file's folder.

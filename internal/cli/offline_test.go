@@ -137,3 +137,40 @@ func TestBookinfosOwnTests(t *testing.T) {
 		t.Errorf("code %d\n%s%s", code, out.String(), errOut.String())
 	}
 }
+
+func TestExplainOfFilesTakesSettings(t *testing.T) {
+	dir := t.TempDir()
+	settings := filepath.Join(dir, "mesh.yaml")
+	if err := os.WriteFile(settings, []byte("outboundTrafficPolicy: {mode: REGISTRY_ONLY}\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	ask := []string{"--from", "productpage", "http://elsewhere.example"}
+	_, open, _ := files(t, "", append([]string{"explain", "-f", bookinfo + "/bookinfo.yaml"}, ask...)...)
+	for _, flags := range [][]string{{"--registry-only"}, {"--mesh-config", settings}} {
+		code, out, errOut := files(t, "", append(append([]string{"explain", "-f", bookinfo + "/bookinfo.yaml"}, flags...), ask...)...)
+		if code != 0 || out == open || !strings.Contains(out, "502") {
+			t.Errorf("%v: code %d\n%s%s", flags, code, out, errOut)
+		}
+		if code, _, errOut := files(t, "", append(append([]string{"explain"}, flags...), ask...)...); code != 2 || !strings.Contains(errOut, "-f") {
+			t.Errorf("%v without files: code %d\n%s", flags, code, errOut)
+		}
+	}
+}
+
+func TestDiffOfPatternsThatNoRequestShows(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name, pattern string) string {
+		file := filepath.Join(dir, name)
+		text := "apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec: {selector: {app: a}, ports: [{name: http, port: 80}]}\n---\n" +
+			"apiVersion: v1\nkind: Pod\nmetadata: {name: a, labels: {app: a}}\nspec: {containers: [{name: a, image: a}]}\n---\n" +
+			"apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: a}\nspec: {hosts: [a], http: [{match: [{uri: {regex: '" + pattern + "'}}], route: [{destination: {host: a}}]}, {route: [{destination: {host: a}}]}]}\n"
+		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return file
+	}
+	code, out, errOut := files(t, "", "diff", "--from", write("a.yaml", "/a+"), "--to", write("b.yaml", "/b+"), "--exit-code")
+	if code != 1 || !strings.Contains(out, "only samples were tried") || !strings.Contains(out, "~/b+") {
+		t.Errorf("code %d\n%s%s", code, out, errOut)
+	}
+}

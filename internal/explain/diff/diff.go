@@ -21,6 +21,9 @@ import (
 type Report struct {
 	// Groups are sorted by destination.
 	Groups []Group `json:"differences"`
+	// Untold are patterns and address ranges that differ between the sides although no request that was tried was treated differently
+	// for them. Of what they match only samples can be tried.
+	Untold []string `json:"untold,omitempty"`
 	// Notes say what was not compared.
 	Notes []string `json:"notes,omitempty"`
 	// Clients are kinds of them, Requests those that were put to both sides.
@@ -47,8 +50,8 @@ type Change struct {
 	After   string          `json:"after"`
 }
 
-// Different reports whether any request is treated differently.
-func (r *Report) Different() bool { return len(r.Groups) > 0 }
+// Different reports whether any request is treated differently, or may be for what is untold.
+func (r *Report) Different() bool { return len(r.Groups)+len(r.Untold) > 0 }
 
 // side is one of the two meshes.
 type side struct {
@@ -94,6 +97,8 @@ type comparison struct {
 	trails        map[string]bool // whether what decides is the same, by class of clients and destination
 	steps         int             // left of maxSteps
 	curbed        int             // destinations of which a part was tried
+	finder        *finder
+	untold, told  map[string]bool // what differs, and what of it a request showed
 }
 
 // finding gathers who sees the same changes, and where.
@@ -111,7 +116,7 @@ func Compare(before, after *model.Mesh) *Report {
 func compare(before, after *model.Mesh, within *scope) *Report {
 	c := &comparison{before: newSide(before), after: newSide(after), report: &Report{Groups: []Group{}}, changed: map[string]bool{},
 		guarded: map[string]bool{}, found: map[string]*finding{}, done: map[string][]Change{}, notes: map[string]bool{},
-		scope: within, trails: map[string]bool{}, steps: maxSteps}
+		scope: within, trails: map[string]bool{}, steps: maxSteps, finder: newFinder(), untold: map[string]bool{}, told: map[string]bool{}}
 	c.servers()
 	classes, destinations := c.classes(), c.destinations()
 	c.report.Destinations = len(destinations)
@@ -133,15 +138,15 @@ func compare(before, after *model.Mesh, within *scope) *Report {
 	}
 	c.outside()
 	c.report.Groups = c.groups()
-	c.report.Notes = c.told()
+	c.report.Untold, c.report.Notes = c.left(), c.noted()
 	return c.report
 }
 
 // maxNotes bounds the notes of a report.
 const maxNotes = 20
 
-// told gives the notes, sorted.
-func (c *comparison) told() []string {
+// noted gives the notes, sorted.
+func (c *comparison) noted() []string {
 	list := slices.Sorted(maps.Keys(c.notes))
 	if len(list) > maxNotes {
 		list = append(list[:maxNotes], fmt.Sprintf("and %d more that were not compared, or in part", len(list)-maxNotes))
@@ -198,10 +203,10 @@ func (c *comparison) classes() []*class {
 }
 
 // put compares requests of a class of clients and keeps what differs.
-func (c *comparison) put(k *class, destination, key string, rules []rule, to asked) {
+func (c *comparison) put(k *class, destination, key string, d *differing, to asked) {
 	changes, known := c.done[key]
 	if !known {
-		changes = c.changes(rules, to, func(s *side, req explain.Request) (effect, bool) {
+		changes = c.changes(d, to, func(s *side, req explain.Request) (effect, bool) {
 			w := k.before
 			if s == c.after {
 				w = k.after
@@ -233,12 +238,13 @@ func (c *comparison) keep(destination string, from []string, changes []Change) {
 }
 
 // changes puts a request for each rule, and for each two that may both hold, to both sides.
-func (c *comparison) changes(rules []rule, to asked, ask func(*side, explain.Request) (effect, bool)) []Change {
+func (c *comparison) changes(d *differing, to asked, ask func(*side, explain.Request) (effect, bool)) []Change {
 	type answer struct{ before, after effect }
 	var out []Change
 	seen, places := map[string]bool{}, map[string]int{}
-	differ, same := 0, 0
-	for _, cand := range c.candidates(rules, to) {
+	same := 0
+	shown := map[string]bool{}
+	for _, cand := range c.candidates(d, to) {
 		b, ok1 := ask(c.before, cand.request)
 		a, ok2 := ask(c.after, cand.request)
 		if !ok1 || !ok2 {
@@ -249,7 +255,9 @@ func (c *comparison) changes(rules []rule, to asked, ask func(*side, explain.Req
 			same++
 			continue
 		}
-		differ++
+		for _, about := range cand.about {
+			shown[about] = true
+		}
 		x := answer{b, a}
 		if id := x.before.route + "\x00" + x.after.route + "\x00" + x.before.key() + "\x00" + x.after.key(); seen[id] {
 			continue
@@ -264,6 +272,7 @@ func (c *comparison) changes(rules []rule, to asked, ask func(*side, explain.Req
 		places[before+"\x00"+after] = len(out)
 		out = append(out, Change{Requests: []string{cand.text}, Example: cand.request, Before: before, After: after})
 	}
+	c.settle(d, to, shown, len(out) > 0)
 	for i := range out {
 		for j, text := range out[i].Requests {
 			if text == everything && (same > 0 || len(out) > 1 || len(out[i].Requests) > 1) {
@@ -280,13 +289,6 @@ const (
 	otherwise  = "all other requests"
 )
 
-// The bounds of what is tried for one destination.
-const (
-	maxRules = 2_000
-	maxPairs = 10_000
-	minTries = 100 // requests, where there is no time for more
-)
-
 // maxSteps bounds what all requests may take together, in conditions that are looked at for them: seconds.
 const maxSteps = 400_000_000
 
@@ -299,53 +301,6 @@ func (c *comparison) affordable(out []candidate, conditions int) []candidate {
 		c.curbed++
 	}
 	return out[:tries]
-}
-
-// candidates makes requests for the rules, the simplest first.
-func (c *comparison) candidates(rules []rule, to asked) []candidate {
-	all, conditions := []rule{nil}, len(rules)
-	if len(rules) > maxRules {
-		c.note("%s: only %d of %d conditions were tried", to.address(), maxRules, len(rules))
-		rules = rules[:maxRules]
-	}
-	all = append(all, rules...)
-	if to.scheme != "tcp" {
-		near := map[string]bool{}
-		for _, r := range rules {
-			for _, cond := range r {
-				if !near[cond.slot+cond.text] {
-					near[cond.slot+cond.text] = true
-					all = append(all, cond.near()...)
-				}
-			}
-		}
-	}
-	pairs := 0
-	for i := range rules {
-		for j := i + 1; j < len(rules) && pairs <= maxPairs; j++ {
-			all = append(all, append(slices.Clip(rules[i]), rules[j]...))
-			pairs++
-		}
-	}
-	if pairs > maxPairs {
-		c.note("%s: requests that fulfil several conditions were tried for the first %d pairs only", to.address(), maxPairs)
-	}
-	var out []candidate
-	seen := map[string]bool{}
-	for _, r := range all {
-		cand, ok := to.build(r)
-		if !ok && len(r) > 0 && unspellable(r) != "" {
-			c.note("%s: no example was found for %s, so it was not compared", to.address(), unspellable(r))
-		}
-		id := fmt.Sprint(cand.request)
-		if !ok || seen[id] {
-			continue
-		}
-		seen[id] = true
-		out = append(out, cand)
-	}
-	slices.SortStableFunc(out, func(a, b candidate) int { return cmp.Compare(a.terms, b.terms) })
-	return c.affordable(out, conditions)
 }
 
 // unspellable names a condition without any sample, which is a regular expression.

@@ -93,9 +93,8 @@ func (c *comparison) outbound(k *class, d place, apart map[string]bool) {
 		c.put(k, d.name, key, nil, d.asked)
 		return
 	}
-	rules := c.rulesAt(c.before, k.before, name, d.host, d.asked)
-	rules = append(rules, c.rulesAt(c.after, k.after, name, d.host, d.asked)...)
-	c.put(k, d.name, key, unique(rules), d.asked)
+	before, after := c.rulesAt(c.before, k.before, name, d.host, d.asked), c.rulesAt(c.after, k.after, name, d.host, d.asked)
+	c.put(k, d.name, key, both(before, after), d.asked)
 }
 
 // trail is a sum of everything that decides about requests to a listener. It is empty where there is none.
@@ -169,13 +168,13 @@ func clustersOf(t *conf.RouteTable) func(func(string) bool) {
 }
 
 // rulesAt are those of the routes that a listener has for an authority, and of the proxies behind the host.
-func (c *comparison) rulesAt(s *side, w *model.Workload, listener, host string, to asked) (rules []rule) {
+func (c *comparison) rulesAt(s *side, w *model.Workload, listener, host string, to asked) (out asks) {
 	ln, tables, err := s.asker.Listener(w, listener)
 	if err != nil {
 		c.note("%s: %v", listener, err)
 	}
 	if ln == nil {
-		return nil
+		return out
 	}
 	hosts := map[string]bool{host: true}
 	for _, t := range tables {
@@ -184,7 +183,7 @@ func (c *comparison) rulesAt(s *side, w *model.Workload, listener, host string, 
 				continue
 			}
 			for _, r := range vh.Routes {
-				rules = append(rules, ofMatch(&r.Match))
+				out.rules = append(out.rules, ofMatch(&r.Match))
 				if r.Forward == nil {
 					continue
 				}
@@ -197,16 +196,22 @@ func (c *comparison) rulesAt(s *side, w *model.Workload, listener, host string, 
 		}
 	}
 	for _, ch := range append(slices.Clip(ln.Chains), ln.Default) {
-		if ch != nil && ch.HTTP != nil {
-			rules = append(rules, ofHTTP(ch.HTTP)...)
+		switch {
+		case ch == nil:
+			continue
+		case ch.HTTP != nil:
+			out.add(asks{ofHTTP(ch.HTTP), rangesOfPolicies(ch.HTTP.RBAC)})
+		case ch.TCP != nil:
+			out.ranges = append(out.ranges, rangesOfPolicies(ch.TCP.RBAC)...)
 		}
+		out.ranges = append(out.ranges, rangesOfChain(ch)...)
 	}
-	for h := range hosts {
+	for _, h := range sortedKeys(hosts) {
 		if c.guarded[h] {
-			rules = append(rules, c.behind(s, h)...)
+			out.add(c.behind(s, h))
 		}
 	}
-	return rules
+	return out
 }
 
 // serves reports whether a virtual host may be asked for by the authority.
@@ -244,10 +249,9 @@ func (c *comparison) gateway(k *class) {
 		c.entrances(c.before, k.before, name, uint16(port), entrances)
 		c.entrances(c.after, k.after, name, uint16(port), entrances)
 		for _, to := range slices.SortedFunc(maps.Keys(entrances), func(a, b asked) int { return strings.Compare(a.host+a.scheme, b.host+b.scheme) }) {
-			rules := c.rulesAt(c.before, k.before, name, to.host, to)
-			rules = append(rules, c.rulesAt(c.after, k.after, name, to.host, to)...)
+			asked := both(c.rulesAt(c.before, k.before, name, to.host, to), c.rulesAt(c.after, k.after, name, to.host, to))
 			destination := fmt.Sprintf("%s://%s:%d at %s", to.scheme, entrances[to], port, strings.Join(k.names, ", "))
-			c.put(&class{before: k.before, after: k.after, names: []string{"outside"}}, destination, k.routes+"|"+destination+to.scheme, unique(rules), to)
+			c.put(&class{before: k.before, after: k.after, names: []string{"outside"}}, destination, k.routes+"|"+destination+to.scheme, asked, to)
 		}
 	}
 }
@@ -352,8 +356,7 @@ func (c *comparison) outside() {
 			if !port.Protocol.IsHTTP() && port.Protocol != model.Auto {
 				to.scheme = "tcp"
 			}
-			rules := append(c.inboundRules(c.before, b), c.inboundRules(c.after, a)...)
-			changes := c.changes(unique(rules), to, func(s *side, req explain.Request) (effect, bool) {
+			changes := c.changes(both(c.inboundRules(c.before, b), c.inboundRules(c.after, a)), to, func(s *side, req explain.Request) (effect, bool) {
 				w := b
 				if s == c.after {
 					w = a

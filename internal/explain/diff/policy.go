@@ -113,30 +113,30 @@ func inboundSets(s *side, w *model.Workload) (sets []*conf.RBAC) {
 }
 
 // inboundRules are what a workload's own proxy tells requests apart by.
-func (c *comparison) inboundRules(s *side, w *model.Workload) (rules []rule) {
+func (c *comparison) inboundRules(s *side, w *model.Workload) (out asks) {
 	for _, ch := range inboundChains(s, w) {
 		if ch.HTTP != nil {
-			rules = append(rules, ofHTTP(ch.HTTP)...)
+			out.rules = append(out.rules, ofHTTP(ch.HTTP)...)
 		}
 	}
-	return unique(rules)
+	return asks{unique(out.rules), rangesOfPolicies(inboundSets(s, w))}
 }
 
 // behind are the rules of the changed workloads of a host.
-func (c *comparison) behind(s *side, host string) (rules []rule) {
+func (c *comparison) behind(s *side, host string) (out asks) {
 	svc := s.mesh.Services.Get(host)
 	if svc == nil {
-		return nil
+		return out
 	}
 	seen := map[string]bool{}
 	for _, e := range svc.Endpoints {
 		name := e.Workload + "." + e.Namespace
 		if w := s.clients[name]; w != nil && c.changed[name] && !seen[name] {
 			seen[name] = true
-			rules = append(rules, c.inboundRules(s, w)...)
+			out.add(c.inboundRules(s, w))
 		}
 	}
-	return rules
+	return out
 }
 
 // ofHTTP are the rules of a chain's policies and limits.
@@ -203,11 +203,7 @@ func ofRule(r *conf.Rule) []rule {
 func opposite(forms []rule) (out []rule) {
 	for _, f := range forms {
 		for _, cond := range f {
-			was := cond.test
-			cond.test = func(v string, present bool) bool { return !was(v, present) }
-			cond.text = "not " + cond.text
-			cond.samples = append([]string{"/other", "other"}, cond.samples...)
-			out = append(out, rule{cond})
+			out = append(out, rule{cond.negated()})
 		}
 	}
 	if len(out) == 0 {

@@ -5,6 +5,8 @@ import (
 	"io"
 	"slices"
 	"strings"
+
+	"github.com/weftmesh/weft/internal/printable"
 )
 
 // The colours of a terminal (ECMA-48 SGR).
@@ -25,7 +27,7 @@ const (
 // WriteText writes the report for people, in colours if wanted.
 func (r *Report) WriteText(w io.Writer, color bool) error {
 	paint := func(c, s string) string {
-		if !color {
+		if s = printable.Text(s); !color {
 			return s
 		}
 		return c + s + reset
@@ -41,14 +43,20 @@ func (r *Report) WriteText(w io.Writer, color bool) error {
 					fmt.Fprintf(&b, "  and %d more\n", len(c.Requests)-maxLines)
 					break
 				}
-				fmt.Fprintf(&b, "  %s\n", text)
+				fmt.Fprintf(&b, "  %s\n", printable.Text(text))
 			}
-			fmt.Fprintf(&b, "    %s  %s\n    %s   %s\n", paint(red, "before"), c.Before, paint(green, "after"), c.After)
+			fmt.Fprintf(&b, "    %s  %s\n    %s   %s\n", paint(red, "before"), printable.Text(c.Before), paint(green, "after"), printable.Text(c.After))
 		}
 		b.WriteByte('\n')
 	}
+	if len(r.Untold) > 0 {
+		fmt.Fprintf(&b, "patterns or address ranges differ, of which only samples were tried, and none showed a difference:\n")
+		for _, u := range r.Untold {
+			fmt.Fprintf(&b, "  %s\n", u)
+		}
+	}
 	for _, n := range r.Notes {
-		fmt.Fprintf(&b, "%s %s\n", paint(faint, "--"), n)
+		fmt.Fprintf(&b, "%s %s\n", paint(faint, "--"), printable.Text(n))
 	}
 	b.WriteString(r.summary(changes))
 	_, err := io.WriteString(w, b.String())
@@ -57,6 +65,9 @@ func (r *Report) WriteText(w io.Writer, color bool) error {
 
 func (r *Report) summary(changes int) string {
 	compared := fmt.Sprintf(" (%s of %s to %s compared)\n", count(r.Requests, "request"), count(r.Clients, "kind of client"), count(r.Destinations, "destination"))
+	if changes == 0 && len(r.Untold) > 0 {
+		return "no request that was tried behaves differently; others may" + compared
+	}
 	if changes == 0 {
 		return "no request behaves differently" + compared
 	}

@@ -3,6 +3,7 @@ package diff
 import (
 	"net/http"
 	"net/url"
+	"regexp"
 	"regexp/syntax"
 	"slices"
 	"strconv"
@@ -18,6 +19,39 @@ type condition struct {
 	text    string // as people read it
 	test    func(value string, present bool) bool
 	samples []string
+	// expression is the one that the value fulfils, or does not where not is set; "" where there is none. Where it is woven, prefixes
+	// and whole values do not say which values fulfil it. A pattern is one that people wrote so.
+	expression          string
+	not, woven, pattern bool
+}
+
+// on takes what a condition on a string has to say.
+func (c *condition) on(m *conf.StringMatch, expression string) {
+	c.expression = expression
+	c.pattern = m.Kind == conf.Regex
+	c.woven = c.pattern || m.Kind == conf.Suffix || m.Kind == conf.Contains
+}
+
+// about names a condition and its negation alike.
+func (c condition) about() string { return c.slot + "\x00" + strings.TrimPrefix(c.text, negation) }
+
+// negation is how conditions begin that are the opposite of others.
+const negation = "not "
+
+// negated is the opposite of a condition.
+func (c condition) negated() condition {
+	was, text := c.test, c.text
+	c.test = func(v string, present bool) bool { return !was(v, present) }
+	if c.text = negation + text; strings.HasPrefix(text, negation) {
+		c.text = strings.TrimPrefix(text, negation)
+	}
+	c.not = !c.not
+	if c.samples = slices.Clip(c.samples); c.slot == pathSlot {
+		c.samples = append(c.samples, "/other")
+	} else {
+		c.samples = append(c.samples, "other")
+	}
+	return c
 }
 
 // rule is a set of conditions that all hold.
@@ -59,6 +93,9 @@ func ofPath(m *conf.StringMatch, separated bool) condition {
 	if separated && m.Kind == conf.PrefixOf {
 		c.text = strings.TrimSuffix(m.Value, "/") + "[/*]"
 	}
+	if c.on(m, expression(m)); separated && m.Kind == conf.PrefixOf {
+		c.expression = "^(?:" + regexp.QuoteMeta(m.Value) + "(?:/(?s:.*))?)$"
+	}
 	c.test = func(v string, _ bool) bool {
 		v, _, _ = strings.Cut(v, "?")
 		if !m.Match(v) {
@@ -94,11 +131,16 @@ func ofHeader(h *conf.HeaderMatch) condition {
 	if h.Invert && h.Value.Kind != conf.Any {
 		c.text, c.samples = label+" other than "+value(&h.Value), append([]string{"other"}, c.samples...)
 	}
+	if h.Range == nil {
+		c.on(&h.Value, expression(&h.Value))
+		c.not = h.Invert
+	}
 	return c
 }
 
 func ofQuery(q *conf.QueryMatch) condition {
 	c := condition{slot: querySlot + q.Name, text: "?" + q.Name + "=" + value(&q.Value), samples: append(samples(&q.Value), "x")}
+	c.on(&q.Value, expression(&q.Value))
 	c.test = func(v string, present bool) bool { return present && q.Value.Match(v) }
 	return c
 }
@@ -166,6 +208,8 @@ func samples(m *conf.StringMatch) []string {
 		return nil
 	case conf.Suffix:
 		return []string{m.Value, "x" + m.Value}
+	case conf.Contains:
+		return []string{m.Value, "x" + m.Value + "x"}
 	case conf.Regex:
 		if s, ok := example(m); ok {
 			return []string{s}
@@ -173,6 +217,9 @@ func samples(m *conf.StringMatch) []string {
 		return nil
 	}
 	out := []string{m.Value}
+	if m.Kind == conf.PrefixOf {
+		out = append(out, m.Value+"x")
+	}
 	if m.IgnoreCase {
 		out = append(out, strings.ToUpper(m.Value))
 	}
@@ -249,20 +296,22 @@ func (a asked) address() string { return a.host + ":" + strconv.Itoa(int(a.port)
 type candidate struct {
 	request explain.Request
 	text    string
-	terms   int // conditions that it was made of
+	terms   int      // conditions that it was made of
+	about   []string // these conditions, as their about says
 }
 
 // build finds a request that fulfils a rule; false where there seems to be none.
-func (a asked) build(r rule) (candidate, bool) {
+func (a asked) build(r rule, f *finder) (candidate, bool) {
 	c := candidate{request: explain.Request{Method: "GET", URL: a.scheme + "://" + a.address()}, terms: len(r)}
 	bySlot := map[string]rule{}
 	for _, cond := range r {
 		bySlot[cond.slot] = append(bySlot[cond.slot], cond)
+		c.about = append(c.about, cond.about())
 	}
 	bySlot[pathSlot] = append(rule{}, bySlot[pathSlot]...)
 	path, query := "/", url.Values{}
 	for _, slot := range sortedKeys(bySlot) {
-		v, present, ok := a.fill(slot, bySlot[slot])
+		v, present, ok := a.fill(slot, bySlot[slot], f)
 		switch name, isQuery := strings.CutPrefix(slot, querySlot); {
 		case !ok:
 			return c, false
@@ -290,7 +339,7 @@ func (a asked) build(r rule) (candidate, bool) {
 }
 
 // fill finds a value for a slot with which all of its conditions hold.
-func (a asked) fill(slot string, conds rule) (v string, present, ok bool) {
+func (a asked) fill(slot string, conds rule, f *finder) (v string, present, ok bool) {
 	type option struct {
 		value   string
 		present bool
@@ -315,12 +364,37 @@ func (a asked) fill(slot string, conds rule) (v string, present, ok bool) {
 			}
 		}
 	}
+	holds := func(v string, present bool) bool {
+		return !slices.ContainsFunc(conds, func(c condition) bool { return !c.test(v, present) })
+	}
 	for _, o := range options {
-		if !slices.ContainsFunc(conds, func(c condition) bool { return !c.test(o.value, o.present) }) {
+		if holds(o.value, o.present) {
 			return o.value, o.present, true
 		}
 	}
+	if v, ok = f.weave(slot, conds); ok && holds(v, true) {
+		return v, true, true
+	}
 	return "", false, false
+}
+
+// weave searches a value for conditions that no sample of one of them fulfils.
+func (f *finder) weave(slot string, conds rule) (string, bool) {
+	if slot == ":scheme" || !slices.ContainsFunc(conds, func(c condition) bool { return c.woven }) {
+		return "", false
+	}
+	fulfil, not := []string{written(slot)}, []string(nil)
+	for _, c := range conds {
+		switch {
+		case c.expression == "":
+		case c.not:
+			not = append(not, c.expression)
+		default:
+			fulfil = append(fulfil, c.expression)
+		}
+	}
+	v, outcome := f.text(fulfil, not)
+	return v, outcome == have
 }
 
 // describe writes conditions: the method, the path, then the rest.

@@ -1,0 +1,130 @@
+package diff
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+)
+
+// The bounds of what is tried for one destination.
+const (
+	maxRules = 2_000
+	maxPairs = 10_000
+	maxTerms = 8   // conditions of a rule of which each is negated
+	minTries = 100 // requests, where there is no time for more
+)
+
+// candidates makes requests for the rules, the simplest first.
+func (c *comparison) candidates(d *differing, to asked) []candidate {
+	rules, conditions := d.rules, len(d.rules)
+	if len(rules) > maxRules {
+		c.note("%s: only %d of %d conditions were tried", to.address(), maxRules, len(rules))
+		rules = slices.Clone(rules)
+		slices.SortStableFunc(rules, func(a, b rule) int { return before(d.fresh(a), d.fresh(b)) })
+		rules = rules[:maxRules]
+	}
+	all := append([]rule{nil}, rules...)
+	if to.scheme != "tcp" {
+		all = append(all, beside(rules)...)
+	}
+	joint, complete := pairs(d, rules)
+	if all = append(all, joint...); !complete {
+		c.note("%s: requests that fulfil several conditions were tried for the first %d pairs only", to.address(), maxPairs)
+	}
+	var out []candidate
+	seen := map[string]int{}
+	for _, r := range all {
+		cand, ok := to.build(r, c.finder)
+		if !ok && len(r) > 0 && unspellable(r) != "" {
+			c.note("%s: no example was found for %s, so it was not compared", to.address(), unspellable(r))
+		}
+		if !ok {
+			continue
+		}
+		id := fmt.Sprint(cand.request)
+		if i, known := seen[id]; known {
+			out[i].about = append(out[i].about, cand.about...)
+			continue
+		}
+		seen[id] = len(out)
+		out = append(out, cand)
+	}
+	slices.SortStableFunc(out, func(a, b candidate) int { return cmp.Compare(a.terms, b.terms) })
+	return c.affordable(out, conditions)
+}
+
+// before orders what is set first.
+func before(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case a:
+		return -1
+	}
+	return 1
+}
+
+// beside are rules for requests that miss others narrowly: in one of their conditions.
+func beside(rules []rule) (out []rule) {
+	near := map[string]bool{}
+	for _, r := range rules {
+		for _, cond := range r {
+			if !near[cond.slot+cond.text] {
+				near[cond.slot+cond.text] = true
+				out = append(out, cond.near()...)
+			}
+		}
+	}
+	for _, r := range rules {
+		for i := range r[:min(len(r), maxTerms)] {
+			missed := slices.Clone(r)
+			missed[i] = r[i].negated()
+			out = append(out, missed)
+		}
+	}
+	return out
+}
+
+// pairs are rules that ask what two of them do, or what one does but a condition of the other on the same thing. Those that only one
+// side has come first, and before all a rule with the one that seems to have taken its place. It reports whether these are all.
+func pairs(d *differing, rules []rule) (out []rule, complete bool) {
+	fresh := make([]bool, len(rules))
+	var was, is []rule
+	for i, r := range rules {
+		switch d.side(r) {
+		case wasThere:
+			fresh[i], was = true, append(was, r)
+		case isThere:
+			fresh[i], is = true, append(is, r)
+		}
+	}
+	for i := range min(len(was), len(is)) {
+		out = append(append(out, apart(was[i], is[i])...), apart(is[i], was[i])...)
+	}
+	n := 0
+	for _, wanted := range []bool{true, false} {
+		for i := range rules {
+			for j := i + 1; j < len(rules); j++ {
+				if (fresh[i] || fresh[j]) != wanted {
+					continue
+				}
+				if n++; n > maxPairs {
+					return out, false
+				}
+				out = append(out, append(slices.Clip(rules[i]), rules[j]...))
+				out = append(append(out, apart(rules[i], rules[j])...), apart(rules[j], rules[i])...)
+			}
+		}
+	}
+	return out, true
+}
+
+// apart are rules for what fulfils a but not b, in a thing that both ask for.
+func apart(a, b rule) (out []rule) {
+	for _, cond := range b[:min(len(b), maxTerms)] {
+		if slices.ContainsFunc(a, func(o condition) bool { return o.slot == cond.slot && o.text != cond.text }) {
+			out = append(out, append(slices.Clip(a), cond.negated()))
+		}
+	}
+	return out
+}
