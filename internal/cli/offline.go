@@ -17,6 +17,7 @@ import (
 
 	"github.com/weftmesh/weft/internal/api"
 	"github.com/weftmesh/weft/internal/offline"
+	"github.com/weftmesh/weft/internal/printable"
 )
 
 func (s *session) analyzeCommand() *cobra.Command {
@@ -125,7 +126,7 @@ func (s *session) printGrouped(a *offline.Analysis) {
 			if i > 0 {
 				s.out.printf("\n")
 			}
-			s.out.printf("%s\n", s.out.paint(bold, name))
+			s.out.printf("%s\n", s.out.paint(bold, printable.Text(name)))
 		}
 		last = f.File
 		severity := fmt.Sprintf("%-7s", f.Severity)
@@ -141,10 +142,10 @@ func (s *session) printGrouped(a *offline.Analysis) {
 		if f.Object != (api.Ref{}) {
 			about = f.Object.String() + "  "
 		}
-		s.out.printf("  %s  %s  %s%s\n", line, s.out.paint(paints[f.Severity], severity), about, s.out.paint(dim, f.Code))
-		s.out.printf("  %*s           %s\n", width, "", message)
+		s.out.printf("  %s  %s  %s%s\n", line, s.out.paint(paints[f.Severity], severity), printable.Text(about), s.out.paint(dim, f.Code))
+		s.out.printf("  %*s           %s\n", width, "", printable.Text(message))
 		if f.Hint != "" {
-			s.out.printf("  %*s           %s\n", width, "", s.out.paint(dim, f.Hint))
+			s.out.printf("  %*s           %s\n", width, "", s.out.paint(dim, printable.Text(f.Hint)))
 		}
 	}
 	if len(a.Findings) > 0 {

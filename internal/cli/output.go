@@ -8,6 +8,8 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"github.com/weftmesh/weft/internal/printable"
 )
 
 // output writes to the terminal, with colour where there is one.
@@ -54,9 +56,9 @@ func (o *output) paint(p paint, s string) string {
 func (o *output) printf(format string, args ...any) { fmt.Fprintf(o.out, format, args...) }
 
 func (o *output) fail(message, hint string) {
-	fmt.Fprintf(o.err, "%s %s\n", o.paint(red, "error:"), message)
+	fmt.Fprintf(o.err, "%s %s\n", o.paint(red, "error:"), printable.Lines(message))
 	if hint != "" {
-		fmt.Fprintf(o.err, "       %s\n", hint)
+		fmt.Fprintf(o.err, "       %s\n", printable.Lines(hint))
 	}
 }
 
@@ -102,8 +104,8 @@ type cell struct {
 	right bool
 }
 
-func text(s string) cell               { return cell{text: s} }
-func painted(p paint, s string) cell   { return cell{text: s, paint: p} }
+func text(s string) cell               { return cell{text: printable.Text(s)} }
+func painted(p paint, s string) cell   { return cell{text: printable.Text(s), paint: p} }
 func number(format string, a any) cell { return cell{text: fmt.Sprintf(format, a), right: true} }
 
 // table prints rows whose columns line up, whatever their colours.

@@ -24,6 +24,7 @@ import (
 
 	"github.com/weftmesh/weft/internal/ca"
 	"github.com/weftmesh/weft/internal/control/compile"
+	"github.com/weftmesh/weft/internal/control/compile/idle"
 	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/control/serve"
 	"github.com/weftmesh/weft/internal/control/source"
@@ -456,12 +457,13 @@ func (c *Control) publish() {
 	}
 	said := c.compiler.FindingsLater()
 	of := c.snapshot
-	next := &compiled{generation: of.Generation, mesh: c.mesh, findings: sync.OnceValue(func() []model.Finding {
-		return source.SortFindings(slices.Concat(of.Findings(), said()))
-	})}
+	mesh := c.mesh
 	if last := c.compiled.Load(); last != nil && c.delta.Empty() {
-		next.mesh = last.mesh
+		mesh = last.mesh
 	}
+	next := &compiled{generation: of.Generation, mesh: mesh, findings: sync.OnceValue(func() []model.Finding {
+		return source.SortFindings(slices.Concat(of.Findings(), said(), unserved(of, mesh)))
+	})}
 	c.compiled.Store(next)
 	if !c.delta.Empty() {
 		c.server.Publish(next.mesh, c.delta)
@@ -496,5 +498,22 @@ func (c *Control) judge(set []*source.Object) []model.Finding {
 	c.compiling.Lock()
 	defer c.compiling.Unlock()
 	c.catchUp()
-	return c.compiler.Try(set)
+	found := c.compiler.Try(set)
+	if c.mesh == nil || slices.ContainsFunc(set, bringsWorkloads) {
+		return found
+	}
+	return append(found, idle.Unserved(set, c.mesh)...)
+}
+
+// unserved warns of Gateways that no workload serves.
+func unserved(of *source.Snapshot, mesh *model.Mesh) []model.Finding {
+	if !slices.ContainsFunc(mesh.Gateways, func(g *model.Gateway) bool { return g.Ref.Kind == "Gateway.istio" }) {
+		return nil // most meshes, and their objects are many
+	}
+	return idle.Unserved(of.Objects(), mesh)
+}
+
+// bringsWorkloads reports whether workloads come with an object: it is not known yet which labels will be missing.
+func bringsWorkloads(o *source.Object) bool {
+	return slices.Contains([]string{"Deployment", "Pod", "WorkloadEntry"}, o.Ref().Kind)
 }

@@ -5,6 +5,8 @@ import (
 	"io"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/weftmesh/weft/internal/printable"
 )
 
 // The colours of a terminal (ECMA-48 SGR).
@@ -48,18 +50,18 @@ func (r *Report) WriteText(w io.Writer, color bool) error {
 	r.lay(s)
 	var b strings.Builder
 	from := r.From.Workload + "." + r.From.Namespace
-	fmt.Fprintf(&b, "%s from %s\n\n", s.paint(bold, strings.TrimSpace(r.Request.Method+" "+r.Request.URL)), from)
+	fmt.Fprintf(&b, "%s from %s\n\n", s.paint(bold, strings.TrimSpace(r.Request.Method+" "+r.Request.URL)), printable.Text(from))
 	s.write(&b)
 	mark, c := "=>", green
 	if r.Outcome == "refuse" || r.Status >= 400 {
 		c = red
 	}
-	fmt.Fprintf(&b, "\n%s %s\n", s.paint(c, mark), r.conclusion())
+	fmt.Fprintf(&b, "\n%s %s\n", s.paint(c, mark), printable.Text(r.conclusion()))
 	for _, n := range r.Notes {
-		fmt.Fprintf(&b, "%s %s\n", s.paint(bold, "--"), n)
+		fmt.Fprintf(&b, "%s %s\n", s.paint(bold, "--"), printable.Text(n))
 	}
 	for _, p := range r.Problems {
-		fmt.Fprintf(&b, "%s %s\n", s.paint(red, "!!"), p)
+		fmt.Fprintf(&b, "%s %s\n", s.paint(red, "!!"), printable.Text(p))
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
@@ -226,6 +228,7 @@ func verdictRows(v *Verdict) [][]cell {
 }
 
 func (s *sheet) paint(color, text string) string {
+	text = printable.Text(text)
 	if !s.color || color == "" || text == "" {
 		return text
 	}
@@ -250,7 +253,7 @@ func (s *sheet) write(b *strings.Builder) {
 			for j, c := range row {
 				b.WriteString(s.paint(c.color, c.text))
 				if j < len(row)-1 && !blank(row[j+1:]) {
-					b.WriteString(strings.Repeat(" ", widths[j]-utf8.RuneCountInString(c.text)+2))
+					b.WriteString(strings.Repeat(" ", widths[j]-utf8.RuneCountInString(printable.Text(c.text))+2))
 				}
 			}
 			b.WriteByte('\n')
@@ -275,7 +278,7 @@ func columns(rows [][]cell) []int {
 			if i == len(w) {
 				w = append(w, 0)
 			}
-			w[i] = max(w[i], utf8.RuneCountInString(c.text))
+			w[i] = max(w[i], utf8.RuneCountInString(printable.Text(c.text)))
 		}
 	}
 	return w

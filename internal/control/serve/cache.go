@@ -26,6 +26,14 @@ type cache struct {
 	size       int // entries, the private ones included
 }
 
+// mesh is the newest one, nil before the first. The cache is locked.
+func (c *cache) mesh() *model.Mesh {
+	if c.generation == 0 {
+		return nil
+	}
+	return c.index.Mesh()
+}
+
 type entryName struct{ typeURL, name string }
 
 // entry is one resource, for the nodes of one class or for one node.

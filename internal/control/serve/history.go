@@ -13,9 +13,23 @@ import (
 
 // history is what is remembered of clients beyond their streams, by node id. The cache's mu guards it.
 type history struct {
-	left   map[string]*Client // those that left, a short while ago
-	habits map[string]*habit  // those that came back
-	large  map[string]oversize
+	left    map[string]*Client // those that left, a short while ago
+	dropped omission
+	habits  map[string]*habit // those that came back
+	large   map[string]oversize
+	denied  map[string]denial // by namespace/name that was claimed
+}
+
+// omission counts those that left and are not remembered, since there are too many.
+type omission struct {
+	count int
+	last  time.Time
+}
+
+// denial is a client that claims another one's name.
+type denial struct {
+	namespace, name, message string
+	at                       time.Time
 }
 
 // habit is how often a client comes back.
@@ -44,23 +58,69 @@ const (
 const (
 	rememberLeft = 10 * time.Minute
 	maxLeft      = 500
+	maxLeftOfOne = 100 // of them with one identity
 )
 
-// leaves notes that the last stream of a client ended.
-func (h *history) leaves(c *session, reason error, now time.Time) {
+// leaves notes that the last stream of a client ended. Those that left first make room; expected says of which this is worth counting.
+func (h *history) leaves(c *session, reason error, now time.Time, expected func(*Client) bool) {
 	if h.left == nil {
 		h.left = map[string]*Client{}
 	}
 	maps.DeleteFunc(h.left, func(_ string, c *Client) bool { return now.Sub(c.Since) > rememberLeft })
-	if len(h.left) >= maxLeft {
-		return
-	}
 	out := c.describe()
+	if h.left[out.NodeID] == nil {
+		h.makeRoom(out.Identity, now, expected)
+	}
 	out.State, out.Since, out.Reason = Gone, now, "it closed its stream"
 	if reason != nil {
 		out.Reason = status.Convert(reason).Message()
 	}
 	h.left[out.NodeID] = &out
+}
+
+// makeRoom forgets who left first, of one identity or of all, where there are as many as are remembered.
+func (h *history) makeRoom(identity string, now time.Time, expected func(*Client) bool) {
+	var first, firstOfOne *Client
+	same := 0
+	for _, c := range h.left {
+		if first == nil || c.Since.Before(first.Since) {
+			first = c
+		}
+		if c.Identity != identity {
+			continue
+		}
+		if same++; firstOfOne == nil || c.Since.Before(firstOfOne.Since) {
+			firstOfOne = c
+		}
+	}
+	switch {
+	case same >= maxLeftOfOne:
+		first = firstOfOne
+	case len(h.left) < maxLeft:
+		return
+	}
+	delete(h.left, first.NodeID)
+	if !expected(first) {
+		return
+	}
+	if now.Sub(h.dropped.last) > rememberLeft {
+		h.dropped.count = 0
+	}
+	h.dropped.count++
+	h.dropped.last = now
+}
+
+// deny notes that a client claims a name that is another one's.
+func (h *history) deny(who caller, c claim, err error, now time.Time) {
+	maps.DeleteFunc(h.denied, func(_ string, d denial) bool { return now.Sub(d.at) > rememberLeft })
+	key := who.Namespace + "/" + c.name
+	if _, known := h.denied[key]; !known && len(h.denied) >= maxLeft {
+		return
+	}
+	if h.denied == nil {
+		h.denied = map[string]denial{}
+	}
+	h.denied[key] = denial{who.Namespace, c.name, status.Convert(err).Message(), now}
 }
 
 // comes notes that a client is there, perhaps again.
@@ -75,6 +135,9 @@ func (h *history) comes(nodeID string, now time.Time) {
 	}
 	maps.DeleteFunc(h.habits, func(_ string, b *habit) bool { return now.Sub(b.returns[len(b.returns)-1]) > returnSpan })
 	b := h.habits[nodeID]
+	if b == nil && len(h.habits) >= maxLeft {
+		return
+	}
 	if b == nil {
 		b = &habit{since: now}
 		h.habits[nodeID] = b
@@ -132,8 +195,19 @@ func (h *history) weigh(c *session, resource string, bytes int, now time.Time) (
 	return !known || was.resource != resource
 }
 
-// findings about what is too large.
+// findings about who was turned away, who is not remembered, and what is too large.
 func (h *history) findings(now time.Time) (out []model.Finding) {
+	for _, d := range h.denied {
+		if now.Sub(d.at) > rememberLeft {
+			continue
+		}
+		out = append(out, model.Finding{Severity: model.Warning, Code: "ProxyDenied", Object: model.Ref{Kind: "Proxy", Namespace: d.namespace, Name: d.name},
+			Message: d.message, Hint: "give the proxy a certificate of that account, or the Pod or WorkloadEntry the account of the proxy"})
+	}
+	if n := h.dropped.count; n > 0 && now.Sub(h.dropped.last) <= rememberLeft {
+		out = append(out, model.Finding{Severity: model.Info, Code: "ProxiesLeftOut",
+			Message: fmt.Sprintf("%d more proxies have left than are remembered, which is %d, and %d of one identity: those that left first are not shown", n, maxLeft, maxLeftOfOne)})
+	}
 	for _, o := range h.large {
 		if now.Sub(o.at) > rememberLeft {
 			continue

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/control/rpc"
 	"github.com/weftmesh/weft/internal/identity"
+	"github.com/weftmesh/weft/internal/printable"
 	"github.com/weftmesh/weft/internal/wire"
 )
 
@@ -99,18 +101,68 @@ func cutLast(s string) (name, namespace string, ok bool) {
 	return s[:i], s[i+1:], true
 }
 
-// check compares the claim with what the certificate proves.
-func (c claim) check(who caller) error {
-	if c.id == "" {
+// What a client may say of itself is bounded, since it is kept as long as the stream is there, and its id for a while after.
+const (
+	maxPart   = 253           // bytes of a part of the id, a name or a place: as long as a DNS name
+	maxID     = 4*maxPart + 3 // four parts and what is between them
+	maxPath   = 4096          // bytes of a folder
+	maxLabels = 16 << 10      // bytes of all labels
+)
+
+// fits says what of the claim is too long to be kept, or not to be shown.
+func (c claim) fits() error {
+	switch {
+	case c.id == "":
 		return status.Error(codes.InvalidArgument, "node.id is required in the first request of a stream")
+	case len(c.id) > maxID || slices.ContainsFunc(strings.Split(c.id, "~"), func(part string) bool { return len(part) > maxPart }):
+		return status.Errorf(codes.InvalidArgument, "node.id has %d bytes: no part of it (role~ip~name.namespace~domain) may have more than %d", len(c.id), maxPart)
+	case printable.Text(c.id) != c.id:
+		return status.Errorf(codes.InvalidArgument, "node.id %q has control characters", c.id)
+	case len(c.name) > maxPart:
+		return status.Errorf(codes.InvalidArgument, "NAME in node.metadata has %d bytes, and may have %d", len(c.name), maxPart)
+	case printable.Text(c.name) != c.name:
+		return status.Errorf(codes.InvalidArgument, "NAME %q in node.metadata has control characters", c.name)
+	case len(c.locality) > 3*maxPart:
+		return status.Errorf(codes.InvalidArgument, "node.locality has %d bytes, and may have %d", len(c.locality), 3*maxPart)
+	case len(c.secrets) > maxPath:
+		return status.Errorf(codes.InvalidArgument, "%s in node.metadata has %d bytes, and may have %d", wire.SDSDirField, len(c.secrets), maxPath)
 	}
-	if c.namespace != "" && c.namespace != who.Namespace {
-		return status.Errorf(codes.PermissionDenied, "node %q claims namespace %q, but its certificate is for %s", c.id, c.namespace, who.ID)
+	size := 0
+	for k, v := range c.labels {
+		size += len(k) + len(v)
 	}
-	if c.account != "" && c.account != who.ServiceAccount {
-		return status.Errorf(codes.PermissionDenied, "node %q claims service account %q, but its certificate is for %s", c.id, c.account, who.ID)
+	if size > maxLabels {
+		return status.Errorf(codes.InvalidArgument, "LABELS in node.metadata have %d bytes, and may have %d", size, maxLabels)
 	}
 	return nil
+}
+
+// check compares the claim with what the certificate proves.
+func (c claim) check(who caller) error {
+	if err := c.fits(); err != nil {
+		return err
+	}
+	if c.namespace != "" && c.namespace != who.Namespace {
+		return status.Errorf(codes.PermissionDenied, "node %q claims namespace %q, but its certificate is for %s", c.id, c.namespace[:min(len(c.namespace), maxPart)], who.ID)
+	}
+	if c.account != "" && c.account != who.ServiceAccount {
+		return status.Errorf(codes.PermissionDenied, "node %q claims service account %q, but its certificate is for %s", c.id, c.account[:min(len(c.account), maxPart)], who.ID)
+	}
+	return nil
+}
+
+// foreign says of a client that claims the name of a workload which runs under another account than its certificate's. A name that the
+// mesh does not know is nobody's yet: sidecars connect before their pods are reported. mesh is nil before the first one.
+func (c claim) foreign(who caller, mesh *model.Mesh) error {
+	if mesh == nil || c.name == "" {
+		return nil
+	}
+	w := mesh.Workloads.Get(who.Namespace + "/" + c.name)
+	if w == nil || w.ServiceAccount == "" || w.ServiceAccount == who.ServiceAccount {
+		return nil
+	}
+	return status.Errorf(codes.PermissionDenied, "node %q claims to be %s/%s, which runs as service account %q, but its certificate is for %s",
+		c.id, who.Namespace, c.name, w.ServiceAccount, who.ID)
 }
 
 // node says what the client is in a mesh. Namespace and account are the certificate's. Labels and ports are those of the workload of
@@ -121,7 +173,7 @@ func (c claim) node(who caller, mesh *model.Mesh) generate.Node {
 		Classic: c.classic, SecretsDir: c.secrets, Locality: c.locality} // it decides about the order of endpoints only
 	w := mesh.Workloads.Get(who.Namespace + "/" + c.name)
 	switch {
-	case w != nil && (w.ServiceAccount == who.ServiceAccount || w.ServiceAccount == ""):
+	case w != nil && (w.ServiceAccount == who.ServiceAccount || w.ServiceAccount == ""): // others are turned away: see foreign
 		n.Labels, n.Ports, n.ProxyProtocol = w.Labels, w.Ports, w.ProxyProtocol
 		n.Locality = cmp.Or(w.Locality, c.locality)
 	case c.role == wire.Sidecar:
@@ -139,8 +191,6 @@ func (c claim) unplaced(n generate.Node, mesh *model.Mesh) string {
 	switch {
 	case w == nil:
 		return fmt.Sprintf("the gateway gets no listeners: no Pod or WorkloadEntry %s/%s says which labels it has", n.Namespace, c.name)
-	case w.ServiceAccount != n.ServiceAccount && w.ServiceAccount != "":
-		return fmt.Sprintf("the gateway gets no listeners: its certificate is for service account %s, and %s/%s runs as %s", n.ServiceAccount, n.Namespace, c.name, w.ServiceAccount)
 	}
 	return fmt.Sprintf("the gateway gets no listeners: %s/%s has no labels for Gateways to select", n.Namespace, c.name)
 }

@@ -104,7 +104,7 @@ func (s *Server) moved(mesh *model.Mesh, delta model.Delta) []*session {
 	var out []*session
 	for key := range delta.Workloads {
 		for _, c := range s.byWorkload[key] {
-			if c.node == nil || !sameNode(*c.node, c.claim.node(c.who, mesh)) {
+			if c.node == nil || c.claim.foreign(c.who, mesh) != nil || !sameNode(*c.node, c.claim.node(c.who, mesh)) {
 				c.rebind = true
 				out = append(out, c)
 			}
@@ -134,6 +134,7 @@ func (s *Server) share(c *session) int {
 func (s *Server) introduced(c *session) {
 	key := c.workload()
 	s.byWorkload[key] = append(s.byWorkload[key], c)
+	delete(s.history.denied, key)
 	s.history.comes(c.claim.id, time.Now())
 }
 
@@ -160,7 +161,7 @@ func (s *Server) remove(c *session, reason error) {
 		s.byWorkload[key] = list
 	}
 	if !slices.ContainsFunc(list, func(other *session) bool { return other.claim.id == c.claim.id }) {
-		s.history.leaves(c, reason, time.Now())
+		s.history.leaves(c, reason, time.Now(), s.expected)
 	}
 }
 

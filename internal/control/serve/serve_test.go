@@ -276,9 +276,6 @@ func TestUnknownGatewayIsTold(t *testing.T) {
 		}
 	}
 	told("no Pod or WorkloadEntry default/edge-1")
-	p.publish(known("other"))
-	c.quiet()
-	told("runs as other")
 	p.publish(known("edge"))
 	c.want(generate.ListenerType, "0.0.0.0_80")
 	if f := p.server.Findings(); len(f) != 0 {

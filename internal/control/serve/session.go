@@ -13,6 +13,7 @@ import (
 
 	"github.com/weftmesh/weft/internal/control/generate"
 	"github.com/weftmesh/weft/internal/control/model"
+	"github.com/weftmesh/weft/internal/printable"
 )
 
 // session is what one stream subscribes to and was told.
@@ -30,6 +31,7 @@ type session struct {
 	claim    claim          // set by the first request
 	node     *generate.Node // what the claim means in the newest mesh; nil before the first, never changed in place
 	unplaced string         // why it, a gateway, gets nothing
+	denied   error          // why it gets nothing any more: the name that it claims is another one's
 	watches  []*watch       // in the order of sending
 	names    int            // subscriptions over all types
 	changed  []*sub         // what may have to be told
@@ -100,6 +102,11 @@ func (c *session) introduce(node *corev3.Node) error {
 	cache := &c.server.cache
 	cache.mu.Lock()
 	defer cache.mu.Unlock()
+	if err := first.foreign(c.who, cache.mesh()); err != nil {
+		c.server.options.Log.Warn("a discovery stream is refused", "peer", c.who.address, "error", err)
+		c.server.history.deny(c.who, first, err, time.Now())
+		return err
+	}
 	c.claim = first
 	c.rebind = true
 	c.server.introduced(c)
@@ -304,6 +311,7 @@ type taken struct {
 	updates []update
 	more    bool      // there may be more, also when there are no updates
 	moved   time.Time // when the mesh came that they are of; zero when they answer requests
+	denied  error     // why the stream ends
 }
 
 // bindATurn bounds the subscriptions that are bound in one go, so that a client that subscribes to very much shares the server with others.
@@ -327,6 +335,9 @@ func (c *session) take() taken {
 	if cache.generation == 0 {
 		return taken{}
 	}
+	if c.denied != nil {
+		return taken{denied: c.denied}
+	}
 	c.told = cache.generation
 	t := taken{moved: c.moved}
 	c.moved = time.Time{}
@@ -346,7 +357,10 @@ func (c *session) settle() bool {
 	}
 	if c.rebind {
 		c.rebind = false
-		c.place(cache.index.Mesh())
+		if c.place(cache.index.Mesh()); c.denied != nil {
+			c.unbound = nil
+			return false
+		}
 		c.unbound = c.unbound[:0:0]
 		for _, w := range c.watches {
 			if w.list != nil {
@@ -367,6 +381,11 @@ func (c *session) settle() bool {
 
 // place finds out what the client is in the mesh. The cache is locked.
 func (c *session) place(mesh *model.Mesh) {
+	if err := c.claim.foreign(c.who, mesh); err != nil && c.denied == nil {
+		c.denied = err
+		c.server.options.Log.Warn("a discovery stream is ended", "peer", c.who.address, "error", err)
+		c.server.history.deny(c.who, c.claim, err, time.Now())
+	}
 	node := c.claim.node(c.who, mesh)
 	c.node = &node
 	why := c.claim.unplaced(node, mesh)
@@ -513,7 +532,7 @@ const (
 )
 
 func (c *session) refuse(w *watch, items []carried, message string) {
-	n := &Nack{Type: shortType(w.typeURL), At: time.Now(), Message: strings.ToValidUTF8(strings.Clone(message[:min(len(message), maxNackMessage)]), "")}
+	n := &Nack{Type: shortType(w.typeURL), At: time.Now(), Message: printable.Text(message[:min(len(message), maxNackMessage)])}
 	if w.nack != nil {
 		n.Since = w.nack.Since
 	} else {
@@ -522,7 +541,7 @@ func (c *session) refuse(w *watch, items []carried, message string) {
 	for _, x := range items {
 		x.sub.set(refused)
 		if len(n.Resources) < maxNackNames {
-			n.Resources = append(n.Resources, x.sub.entry.name)
+			n.Resources = append(n.Resources, printable.Text(x.sub.entry.name))
 		}
 	}
 	n.More = len(items) - len(n.Resources)

@@ -86,6 +86,9 @@ func (t *stream) Next() (more bool, err error) {
 	if len(t.todo) == 0 {
 		t.done()
 		taken := c.take()
+		if taken.denied != nil {
+			return false, taken.denied
+		}
 		t.todo, t.moved = t.form.plan(taken.updates), taken.moved
 		if len(t.todo) == 0 {
 			return taken.more, nil

@@ -5,6 +5,8 @@ import (
 	"io"
 	"slices"
 	"strings"
+
+	"github.com/weftmesh/weft/internal/printable"
 )
 
 // The colours of a terminal (ECMA-48 SGR).
@@ -25,7 +27,7 @@ const (
 // WriteText writes the report for people, in colours if wanted.
 func (r *Report) WriteText(w io.Writer, color bool) error {
 	paint := func(c, s string) string {
-		if !color {
+		if s = printable.Text(s); !color {
 			return s
 		}
 		return c + s + reset
@@ -41,9 +43,9 @@ func (r *Report) WriteText(w io.Writer, color bool) error {
 					fmt.Fprintf(&b, "  and %d more\n", len(c.Requests)-maxLines)
 					break
 				}
-				fmt.Fprintf(&b, "  %s\n", text)
+				fmt.Fprintf(&b, "  %s\n", printable.Text(text))
 			}
-			fmt.Fprintf(&b, "    %s  %s\n    %s   %s\n", paint(red, "before"), c.Before, paint(green, "after"), c.After)
+			fmt.Fprintf(&b, "    %s  %s\n    %s   %s\n", paint(red, "before"), printable.Text(c.Before), paint(green, "after"), printable.Text(c.After))
 		}
 		b.WriteByte('\n')
 	}
@@ -54,7 +56,7 @@ func (r *Report) WriteText(w io.Writer, color bool) error {
 		}
 	}
 	for _, n := range r.Notes {
-		fmt.Fprintf(&b, "%s %s\n", paint(faint, "--"), n)
+		fmt.Fprintf(&b, "%s %s\n", paint(faint, "--"), printable.Text(n))
 	}
 	b.WriteString(r.summary(changes))
 	_, err := io.WriteString(w, b.String())

@@ -3,6 +3,7 @@ package idle
 import (
 	"slices"
 
+	networking "istio.io/client-go/pkg/apis/networking/v1"
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/weftmesh/weft/internal/control/compile/convert"
@@ -53,4 +54,82 @@ func exposes(svc *corev1.Service, port uint16) bool {
 	return slices.ContainsFunc(svc.Spec.Ports, func(p corev1.ServicePort) bool {
 		return p.Port == int32(port) || p.TargetPort.IntVal == int32(port) || p.TargetPort.StrVal != ""
 	})
+}
+
+// Unserved warns of the Gateways among objects whose labels no workload of a mesh that runs has. While it has no gateway at all, the built-in
+// ones are about to come.
+func Unserved(objects []*source.Object, mesh *model.Mesh) []model.Finding {
+	l := &lint{objects: objects, mesh: mesh}
+	served := map[string]bool{} // by selector, of which there are few
+	for _, o := range objects {
+		g, ok := o.Kube.(*networking.Gateway)
+		if !ok {
+			continue
+		}
+		selector := g.Spec.Selector
+		is, known := served[text(selector)]
+		if !known {
+			is = l.served(selector, func(w *model.Workload) bool { return true }) || builtIn(selector) && !l.anyGateway()
+			served[text(selector)] = is
+		}
+		if !is {
+			l.unserved(o, selector)
+		}
+	}
+	return l.found
+}
+
+// written is Unserved for one of some files: the gateways that stand in for what they do not have do not count, and the built-in ones are
+// elsewhere.
+func (l *lint) written(o *source.Object, selector map[string]string) {
+	if builtIn(selector) {
+		return
+	}
+	own := map[model.Ref]bool{}
+	for _, o := range l.objects {
+		own[o.Ref()] = true
+	}
+	real := func(w *model.Workload) bool {
+		for _, kind := range []string{"Pod", "WorkloadEntry"} {
+			if own[model.Ref{Kind: kind, Namespace: w.Namespace, Name: w.Name}] {
+				return true
+			}
+		}
+		return own[model.Ref{Kind: "Deployment", Namespace: w.Namespace, Name: w.Owner}]
+	}
+	if !l.served(selector, real) {
+		l.unserved(o, selector)
+	}
+}
+
+func (l *lint) unserved(o *source.Object, selector map[string]string) {
+	l.say(o, model.Warning, "NoEffect", "spec.selector", "write the labels of the gateway's pods: the built-in one has "+text(convert.IngressSelector()),
+		"no workload has the labels %s: nothing listens for the Gateway", text(selector))
+}
+
+// served reports whether a workload that counts has the labels of a selector. None picks all gateways.
+func (l *lint) served(selector map[string]string, counts func(*model.Workload) bool) bool {
+	if len(selector) == 0 {
+		return true
+	}
+	for _, w := range l.mesh.Workloads.All() {
+		if has(w.Labels, selector) && counts(w) {
+			return true
+		}
+	}
+	return false
+}
+
+func (l *lint) anyGateway() bool {
+	for _, w := range l.mesh.Workloads.All() {
+		if w.Gateway {
+			return true
+		}
+	}
+	return false
+}
+
+// builtIn reports whether a selector picks the gateway that a mesh is installed with, or that for requests which leave it.
+func builtIn(selector map[string]string) bool {
+	return has(convert.IngressSelector(), selector) || has(map[string]string{convert.IstioLabel: "egressgateway"}, selector)
 }

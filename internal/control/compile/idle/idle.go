@@ -1,6 +1,6 @@
 // Package idle says what objects miss when they are all that there is: labels that nothing has, services that contradict each other
-// about a port of their workloads, rules that gateways do not follow. A mesh that runs does not say it, since what it misses may be about
-// to come.
+// about a port of their workloads, rules that gateways do not follow. A mesh that runs says of it only which Gateways nothing serves, since
+// the rest of what it misses may be about to come.
 package idle
 
 import (
@@ -40,6 +40,7 @@ func Findings(objects []*source.Object, mesh *model.Mesh, found []model.Finding)
 			l.selector(o, k.Spec.Selector.GetMatchLabels(), "spec.selector", l.reach(o))
 		case *networking.Gateway:
 			l.ports(o)
+			l.written(o, k.Spec.Selector)
 		case *networking.DestinationRule:
 			l.subsets(o, &k.Spec)
 		}
