@@ -16,17 +16,17 @@ import (
 )
 
 // serveOnlyHTTP1 runs an application that answers the preface of HTTP/2 with a page without a head, as Python's http.server does. It
-// counts the connections.
+// counts how often that happens.
 func (p *pod) serveOnlyHTTP1(port uint16) *atomic.Int64 {
-	var conns atomic.Int64
+	var prefaces atomic.Int64
 	p.serveRaw(port, func(c net.Conn) {
-		conns.Add(1)
 		for in := bufio.NewReader(c); ; {
 			r, err := http.ReadRequest(in)
 			if err != nil {
 				return
 			}
 			if r.Method == "PRI" {
+				prefaces.Add(1)
 				io.WriteString(c, "<!DOCTYPE HTML>\n<h1>Error 505: Invalid HTTP version (2.0)</h1>\n")
 				return
 			}
@@ -35,7 +35,7 @@ func (p *pod) serveOnlyHTTP1(port uint16) *atomic.Int64 {
 			fmt.Fprintf(c, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(says), says)
 		}
 	})
-	return &conns
+	return &prefaces
 }
 
 // TestHTTP2ReachesApplicationsOfHTTP1: where the client's version counts, and the application does not know it, the request is carried
@@ -57,7 +57,7 @@ func TestHTTP2ReachesApplicationsOfHTTP1(t *testing.T) {
 					s.Clusters["app"] = &conf.Cluster{Name: "app", Discovery: conf.OriginalDst, Speaks: conf.AsClient, Transports: []conf.TransportMatch{{}}}
 				})
 			}
-			conns := server.serveOnlyHTTP1(9080)
+			prefaces := server.serveOnlyHTTP1(9080)
 			client.config.publish(func(s *conf.Snapshot, _ map[string]*conf.Target) {
 				c := meshCluster("web", 9080, server)
 				if !mutual {
@@ -74,15 +74,15 @@ func TestHTTP2ReachesApplicationsOfHTTP1(t *testing.T) {
 					t.Fatalf("%d %q", status, body)
 				}
 			}
-			if n := conns.Load(); n != 2 {
-				t.Errorf("%d connections for five requests, of which the first found out", n)
+			if n := prefaces.Load(); n != 1 {
+				t.Errorf("asked %d times for HTTP/2 by five requests, of which the first found out", n)
 			}
 			_, _, h := client.do(c, "POST", "http://web:9080/a.B/C", strings.NewReader(""), "Content-Type", "application/grpc")
 			if got := h.Get("Grpc-Status") + " " + h.Get("Grpc-Message"); !strings.HasPrefix(got, "14 ") || !strings.Contains(got, "does not speak HTTP/2") {
 				t.Errorf("gRPC is told %q", got)
 			}
-			if n := conns.Load(); n != 2+3 { // an attempt and the route's two retries, one connection each
-				t.Errorf("%d connections in the end", n)
+			if n := prefaces.Load(); n != 1+3 { // an attempt and the route's two retries, one connection each
+				t.Errorf("asked %d times for HTTP/2 in the end", n)
 			}
 		})
 	}

@@ -3,10 +3,15 @@ package compile
 import (
 	"fmt"
 	"maps"
+	"math"
 	"reflect"
 	"slices"
 	"strings"
 
+	networkingapi "istio.io/api/networking/v1alpha3"
+	networking "istio.io/client-go/pkg/apis/networking/v1"
+
+	"github.com/weftmesh/weft/internal/control/compile/convert"
 	"github.com/weftmesh/weft/internal/control/model"
 )
 
@@ -25,6 +30,7 @@ func (c *compiler) joinRules(u *unit) {
 		} else {
 			c.checkSubsetHost(p)
 		}
+		c.checkPorts(p)
 		parts = append(parts, p)
 	}
 	c.state.setRules(u, rules)
@@ -98,6 +104,27 @@ func findSubset(list []model.Subset, name string) bool {
 		}
 	}
 	return false
+}
+
+// checkPorts reports settings of ports that the host lacks.
+func (c *compiler) checkPorts(p *part) {
+	rule, ok := p.Kube.(*networking.DestinationRule)
+	s := c.service(p.Destination.Host)
+	if !ok || s == nil {
+		return
+	}
+	policy := func(t *networkingapi.TrafficPolicy, field string) {
+		for i, pl := range t.GetPortLevelSettings() {
+			if n := pl.GetPort().GetNumber(); n > 0 && n <= math.MaxUint16 && s.Port(uint16(n)) == nil {
+				p.Warn("PortNotFound", convert.At(field+".trafficPolicy.portLevelSettings", i)+".port.number", "write the port of the service, not that of its workloads",
+					"service %s has no port %d (it has %s): the settings have no effect", s.Host, n, portList(s))
+			}
+		}
+	}
+	policy(rule.Spec.TrafficPolicy, "spec")
+	for i, subset := range rule.Spec.Subsets {
+		policy(subset.TrafficPolicy, convert.At("spec.subsets", i))
+	}
 }
 
 // checkSubsetHost reports a rule whose host is nowhere.

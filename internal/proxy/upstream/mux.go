@@ -363,16 +363,20 @@ func (m *mux) run(c *Conn) {
 	c.session.Run()
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.drop(c)
-	m.wake() // whoever waits may make another
+	if m.drop(c) {
+		m.wake() // whoever waits may make another; what comes of one that was never used they hear from dial
+	}
 }
 
-// drop forgets a connection; mu is held.
-func (m *mux) drop(c *Conn) {
-	if i := slices.Index(m.conns, c); i >= 0 {
-		m.conns = slices.Delete(m.conns, i, i+1)
-		m.p.breaker.connections.give()
+// drop forgets a connection, and reports whether it was known; mu is held.
+func (m *mux) drop(c *Conn) bool {
+	i := slices.Index(m.conns, c)
+	if i < 0 {
+		return false
 	}
+	m.conns = slices.Delete(m.conns, i, i+1)
+	m.p.breaker.connections.give()
+	return true
 }
 
 // wake lets the first waiter look again; mu is held.

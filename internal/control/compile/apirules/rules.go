@@ -22,17 +22,24 @@ type Say func(code, field, hint, format string, args ...any)
 // Check judges an object of any kind.
 func Check(o *source.Object, say Say) {
 	c := checker{o, say}
+	c.bounded()
 	switch k := o.Kube.(type) {
 	case *gatewayv1.HTTPRoute:
 		c.route(&k.Spec.CommonRouteSpec, k.Spec.Hostnames)
+		n := 0
 		for i := range k.Spec.Rules {
+			n += max(1, len(k.Spec.Rules[i].Matches)) // one that says nothing is there by default
 			c.httpRule(&k.Spec.Rules[i], at("spec.rules", i))
 		}
+		c.matches(n)
 	case *gatewayv1.GRPCRoute:
 		c.route(&k.Spec.CommonRouteSpec, k.Spec.Hostnames)
+		n := 0
 		for i := range k.Spec.Rules {
+			n += len(k.Spec.Rules[i].Matches)
 			c.grpcRule(&k.Spec.Rules[i], at("spec.rules", i))
 		}
+		c.matches(n)
 	case *gatewayv1.TLSRoute:
 		c.route(&k.Spec.CommonRouteSpec, k.Spec.Hostnames)
 		for i := range k.Spec.Rules {
