@@ -77,7 +77,7 @@ Weft gives: severity, field and [code](configuration.md#codes). Fields that Weft
 // ruleGroups are the versions of kinds that are not of Istio's networking. "Gateway.k8s" stands for the Gateway API's Gateway.
 var ruleGroups = map[string]string{
 	"ProxyConfig": "networking.istio.io/v1beta1", "AuthorizationPolicy": "security.istio.io/v1", "PeerAuthentication": "security.istio.io/v1",
-	"HTTPRoute": gatewayAPIVersion, "GRPCRoute": gatewayAPIVersion, "TLSRoute": gatewayAPIVersion, "TCPRoute": gatewayAPIVersion,
+	"HTTPRoute": gatewayAPIVersion, "GRPCRoute": gatewayAPIVersion, "TLSRoute": gatewayAPIVersion, "TCPRoute": gatewayAPIVersion, "UDPRoute": gatewayAPIVersion,
 	"Gateway.k8s": gatewayAPIVersion, "ListenerSet": gatewayAPIVersion, "BackendTLSPolicy": gatewayAPIVersion, "ReferenceGrant": gatewayAPIVersion,
 	"Ingress": "networking.k8s.io/v1",
 }
