@@ -156,10 +156,14 @@ func (b *habit) lately(now time.Time) []time.Time {
 // restless says of a client that comes back all the time since when, and why.
 func (h *history) restless(nodeID string, now time.Time) (since time.Time, reason string, is bool) {
 	b := h.habits[nodeID]
-	if b == nil || len(b.lately(now)) < manyReturns {
+	if b == nil {
 		return time.Time{}, "", false
 	}
-	return b.since, fmt.Sprintf("it has connected again %d times in the last minute; last it left because: %s", len(b.lately(now)), b.reason), true
+	n := len(b.lately(now))
+	if n < manyReturns {
+		return time.Time{}, "", false
+	}
+	return b.since, fmt.Sprintf("it has connected again %d times in the last minute; last it left because: %s", n, b.reason), true
 }
 
 // away gives those that left and are expected back.

@@ -188,8 +188,7 @@ func (c claim) unplaced(n generate.Node, mesh *model.Mesh) string {
 		return ""
 	}
 	w := mesh.Workloads.Get(n.Namespace + "/" + c.name)
-	switch {
-	case w == nil:
+	if w == nil {
 		return fmt.Sprintf("the gateway gets no listeners: no Pod or WorkloadEntry %s/%s says which labels it has", n.Namespace, c.name)
 	}
 	return fmt.Sprintf("the gateway gets no listeners: %s/%s has no labels for Gateways to select", n.Namespace, c.name)

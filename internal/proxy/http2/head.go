@@ -94,21 +94,16 @@ type head struct {
 
 	size  int
 	large bool
-	used  bool   // it was decoded into since release
 	bad   string // why the message is malformed; empty if it is not
 }
 
 // release lets go of the strings and their memory.
 func (h *head) release() {
-	if !h.used {
-		h.fields.Reset()
-		return
-	}
-	if h.store != nil {
-		putBlock(h.store)
-		h.store = nil
-	}
 	h.fields.Reset()
+	if h.store == nil {
+		return // nothing was decoded into it since
+	}
+	putBlock(h.store)
 	cookie := h.cookie[:0]
 	if cap(cookie) > 4<<10 {
 		cookie = nil
@@ -121,7 +116,6 @@ func (h *head) has(kind int) bool { return h.seen&(1<<kind) != 0 }
 // decode fills h from a whole block. Its error is the connection's.
 func (h *head) decode(d *hpack.Decoder, blk []byte, o *Options) error {
 	h.release()
-	h.used = true
 	h.store = getBlock(hpack.StoreSize(len(blk)))
 	d.Begin(blk, h.store.b)
 	var f hpack.Field
