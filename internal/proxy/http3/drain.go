@@ -29,11 +29,11 @@ const (
 func (s *Server) Drain(ctx context.Context) error {
 	defer s.stop()
 	s.mu.Lock()
-	s.draining = true
+	s.draining = time.Now()
 	s.mu.Unlock()
 	tick := time.NewTicker(drainEvery)
 	defer tick.Stop()
-	for begin := time.Now(); s.dismiss(begin) > 0 || s.handshaking(); {
+	for s.dismiss() > 0 || s.handshaking() {
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
@@ -45,6 +45,13 @@ func (s *Server) Drain(ctx context.Context) error {
 	return nil
 }
 
+func (s *Server) patience() time.Duration {
+	if s.opt.DrainTime > 0 {
+		return min(mostPatience, s.opt.DrainTime/2)
+	}
+	return mostPatience
+}
+
 func (s *Server) handshaking() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -52,22 +59,18 @@ func (s *Server) handshaking() bool {
 }
 
 // dismiss looks at each client, and gives their number.
-func (s *Server) dismiss(begin time.Time) int {
+func (s *Server) dismiss() int {
 	now := time.Now()
-	patience := mostPatience
-	if s.opt.DrainTime > 0 {
-		patience = min(patience, s.opt.DrainTime/2)
-	}
-	calm := calmTime
-	if now.Sub(begin) > patience/2 {
-		calm = 0
-	}
 	var leave []*client
 	s.mu.Lock()
+	since, calm := now.Sub(s.draining), calmTime
+	if since > s.patience()/2 {
+		calm = 0
+	}
 	for c := range s.clients {
 		rests := c.requests == 0 && now.Sub(c.rested) >= calm
 		switch {
-		case c.entered && !c.asked && (rests || now.Sub(begin) > patience):
+		case c.entered && !c.asked && (rests || since > s.patience()):
 			c.asked = true
 			go c.http.Shutdown(s.ctx) // ends with the connection, or by stop
 		case c.asked && c.requests == 0 && c.silent(now):

@@ -68,7 +68,7 @@ type Server struct {
 
 	mu       sync.Mutex
 	clients  map[*client]struct{}
-	draining bool
+	draining time.Time // since when; zero for not at all
 	tried    time.Time // when a client last began a handshake
 }
 
@@ -132,7 +132,7 @@ func (s *Server) config(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 func (s *Server) admit(*quic.ClientInfo) (*quic.Config, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.draining {
+	if !s.draining.IsZero() && time.Since(s.draining) > s.patience()/4 { // what was read before has to be taken: nobody else will
 		return nil, errors.New("this proxy is draining")
 	}
 	s.tried = time.Now()
