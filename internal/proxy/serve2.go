@@ -37,7 +37,7 @@ func (d *connection) serveHTTP2() {
 	drain := sync.OnceFunc(func() {
 		go v.conn.Drain() // ends when the GOAWAY was written, or with the connection
 	})
-	t.Drain = drain
+	t.Drain, t.Slow, t.Shed = drain, v.conn.Slow, v.conn.Shed
 	t.Enter(track.Idle, d.p.opt.Now())
 	d.p.tracker.Add(t)
 	defer d.p.tracker.Remove(t)

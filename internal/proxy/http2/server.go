@@ -20,6 +20,7 @@ type ServerConn struct {
 
 	free     []*ServerStream // guarded by mu
 	finishBy time.Time       // guarded by mu
+	slow     slowness        // of a write to the transport; guarded by mu
 
 	work    chan *ServerStream // hands requests to goroutines that have nothing to do
 	workers sync.WaitGroup

@@ -54,6 +54,7 @@ type stream struct {
 	headWrite  uint64 // the first write that may carry a frame of this stream
 	stallAt    int64  // sent, when the connection's clock last saw it stall
 	stall      time.Time
+	slow       slowness
 
 	ask asked
 }
@@ -95,7 +96,7 @@ func (st *stream) forget() {
 	st.err, st.werr, st.byPeer, st.onGone = nil, nil, false, nil
 	st.headed, st.remoteEnded, st.rwait, st.empty, st.got, st.unacked = false, false, false, false, 0, 0
 	st.open, st.localEnded, st.wasReset, st.wwait, st.discard, st.sized = false, false, false, false, false, false
-	st.left, st.sent, st.mark, st.headWrite, st.stall, st.ask = 0, 0, 0, 0, time.Time{}, asked{}
+	st.left, st.sent, st.mark, st.headWrite, st.stall, st.slow, st.ask = 0, 0, 0, 0, time.Time{}, slowness{}, asked{}
 	st.id = 0
 }
 
