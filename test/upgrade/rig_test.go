@@ -101,7 +101,7 @@ func newRig(t *testing.T, role wire.Role) *rig {
 	t.Cleanup(r.backend.Close)
 	r.serveGRPC()
 	r.serveDatagrams()
-	r.secure = freeAddress(t)
+	r.secure = loopbacktest.Address(t)
 	if r.calls = r.address; role == wire.Sidecar {
 		r.calls = loopbacktest.Address(t)
 	}
