@@ -251,6 +251,9 @@ func (c *core) handOut() {
 	begun = begun || len(c.wakes) > 0
 	c.wakes = c.wakes[:0]
 	c.mu.Lock()
+	if c.finishing {
+		c.server.bear()
+	}
 	c.flush(begun)
 	c.mu.Unlock()
 }

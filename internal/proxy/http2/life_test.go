@@ -62,6 +62,42 @@ func TestDrain(t *testing.T) {
 	}
 }
 
+// TestDrainBearsSlowReaders: who has been sent everything, and shows that it still reads, is not closed on; who falls silent is.
+func TestDrainBearsSlowReaders(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		begun, release := make(chan *ServerConn), make(chan struct{})
+		p := rawClient(t, nil, func(s *ServerStream) {
+			begun <- s.ServerConn()
+			<-release
+			s.WriteResponse(&message.Response{Status: 204})
+			s.FinishBody(nil)
+		})
+		p.headers(1, true, plainGet...)
+		server := <-begun
+		server.Drain()
+		close(release)
+		for f := p.next(); f != nil; f = p.next() {
+			if ping, ok := f.(*xhttp2.PingFrame); ok {
+				p.must(p.fr.WritePing(true, ping.Data))
+			}
+		}
+		for range 10 {
+			time.Sleep(finishTime - time.Second)
+			p.must(p.fr.WriteWindowUpdate(0, 1000))
+			synctest.Wait()
+			select {
+			case err := <-p.done:
+				t.Fatalf("closed on a client that reads: %v", err)
+			default:
+			}
+		}
+		last := time.Now()
+		if err := <-p.done; err != nil || time.Since(last) != finishTime {
+			t.Errorf("ended after %v: %v", time.Since(last), err)
+		}
+	})
+}
+
 // TestDrainWithoutAnswer: a client that does not answer the PING does not keep the connection from its end.
 func TestDrainWithoutAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

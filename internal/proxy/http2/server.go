@@ -18,7 +18,9 @@ type ServerConn struct {
 	scheme string
 	handle func(*ServerStream)
 
-	free    []*ServerStream    // guarded by mu
+	free     []*ServerStream // guarded by mu
+	finishBy time.Time       // guarded by mu
+
 	work    chan *ServerStream // hands requests to goroutines that have nothing to do
 	workers sync.WaitGroup
 }
@@ -130,11 +132,26 @@ func (s *ServerConn) finish() {
 	if s.c.CloseWrite() != nil {
 		s.c.Close()
 	}
-	s.c.SetReadDeadline(time.Now().Add(finishTime))
+	s.finishBy = time.Now().Add(finishMost)
+	s.bear()
 }
 
-// finishTime is how long a client may take to close a connection that has drained.
-const finishTime = 2 * time.Second
+// bear lets the client be silent for a while longer, after finish. It may still be taking what lies in the kernel's queue, and says so
+// by opening its windows: each such frame, once the connection is closed, would make the kernel reset it and drop the rest. mu is held.
+func (s *ServerConn) bear() {
+	t := time.Now().Add(finishTime)
+	if s.finishBy.Before(t) {
+		t = s.finishBy
+	}
+	s.c.SetReadDeadline(t)
+}
+
+const (
+	// finishTime is how long a client whose connection has drained may be silent before it is closed from here.
+	finishTime = 5 * time.Second
+	// finishMost is how long it may take altogether.
+	finishMost = 5 * time.Minute
+)
 
 // tick ends goroutines that had nothing to do for a while, and an idle connection. mu is held.
 func (s *ServerConn) tick(now time.Time) {
