@@ -76,15 +76,24 @@ func (c *compiler) addAdded(found *endpoints, added []addition) {
 			one.Ports = maps.Clone(ep.Ports)
 			maps.DeleteFunc(one.Ports, func(port, _ uint16) bool { return !a.ports[port] })
 			if len(one.Ports) > 0 {
-				found.list = addEndpoint(found.list, &one)
+				found.join(&one)
 			}
 		}
 	}
 }
 
-// addEndpoint adds an endpoint to a list, or its ports to one that is the same but for them. Those in the list may be others' too.
-func addEndpoint(list []*model.Endpoint, ep *model.Endpoint) []*model.Endpoint {
-	for i, have := range list {
+// join adds an endpoint, or its ports to one that is the same but for them. Those in the list may be others' too.
+func (e *endpoints) join(ep *model.Endpoint) {
+	if e.alike == nil {
+		e.alike = map[whereabouts][]int{}
+		for i, have := range e.list {
+			at := whereabouts{have.Address, have.Instance}
+			e.alike[at] = append(e.alike[at], i)
+		}
+	}
+	at := whereabouts{ep.Address, ep.Instance}
+	for _, i := range e.alike[at] {
+		have := e.list[i]
 		both := *have
 		both.Ports = ep.Ports
 		if !reflect.DeepEqual(&both, ep) {
@@ -97,9 +106,10 @@ func addEndpoint(list []*model.Endpoint, ep *model.Endpoint) []*model.Endpoint {
 		})
 		if len(shared) == 0 {
 			both.Ports = joined(have.Ports, ep.Ports)
-			list[i] = &both
-			return list
+			e.list[i] = &both
+			return
 		}
 	}
-	return append(list, ep)
+	e.alike[at] = append(e.alike[at], len(e.list))
+	e.list = append(e.list, ep)
 }

@@ -23,6 +23,7 @@ type Compiler struct {
 	indexed  map[class]bool       // the kinds that members knows by onKind, onNamespace, onLabel or onAddress, since somebody asked
 
 	readers  sets[topic, *unit] // who looked at a topic
+	watchers map[topic][]*unit  // who looked at a place, in turn: there may be thousands, and only those after a claim care
 	places   map[topic][]*bid   // who claims a place, the oldest first
 	speakers map[*unit]struct{} // those with findings
 	queues   [phases][]*unit
@@ -66,7 +67,7 @@ func newCompiler(started, settings model.Settings) *Compiler {
 	k := &Compiler{
 		started: started, settings: settings, older: source.Older, ahead: map[*Ahead]struct{}{},
 		records: map[model.Ref]*record{}, refusals: map[*record]struct{}{}, members: sets[topic, *record]{}, indexed: map[class]bool{},
-		readers: sets[topic, *unit]{}, places: map[topic][]*bid{}, speakers: map[*unit]struct{}{}, stirred: map[instance]struct{}{},
+		readers: sets[topic, *unit]{}, watchers: map[topic][]*unit{}, places: map[topic][]*bid{}, speakers: map[*unit]struct{}{}, stirred: map[instance]struct{}{},
 		seen: map[topic]struct{}{}, hosts: map[string]*unit{}, rules: map[string]*unit{}, gateways: &unit{phase: gatewayPhase},
 		leads: map[instance][]lead{}, reached: map[netip.Addr]reached{}, networks: map[netip.Prefix][]*unit{}, named: sets[string, string]{}, gates: map[instance]*model.Workload{},
 		opaque: map[string]map[string]*model.Workload{}, inForce: map[model.Ref]*model.Gateway{},

@@ -19,19 +19,19 @@ import (
 // (see generate): the oldest one's policy and the subsets of all, as in Istio. Who writes several is told what has no effect.
 func (c *compiler) joinRules(u *unit) {
 	var rules []*model.Destination
-	var parts []*part
+	var groups []*ruleGroup
 	records := c.ask(topic{about: onRule, a: u.name})
 	for _, r := range records {
 		p := c.own(r)
 		c.resolveCredentials(p, []string{p.GetNamespace()})
 		rules = append(rules, p.Destination)
-		if older := firstLike(parts, p); older != nil {
-			tellMerged(older, p, parts)
+		if like := mergedWith(groups, p); len(like) > 0 {
+			tellMerged(like, p)
 		} else {
 			c.checkSubsetHost(p)
 		}
 		c.checkPorts(p)
-		parts = append(parts, p)
+		groups = addRule(groups, p)
 	}
 	c.state.setRules(u, rules)
 	if len(records) == 0 {
@@ -40,14 +40,38 @@ func (c *compiler) joinRules(u *unit) {
 	}
 }
 
-// firstLike gives the oldest rule that some client merges with another; nil for none.
-func firstLike(parts []*part, p *part) *part {
-	for _, older := range parts {
-		if merged(older.Destination, p.Destination) {
-			return older
+// ruleGroup are rules of one namespace, for the same clients: what is merged with one of them is merged with all.
+type ruleGroup struct {
+	first   *part
+	policy  bool            // some rule has one
+	subsets map[string]bool // of all
+}
+
+// mergedWith gives the groups that some client merges a rule with, that of the oldest rule first.
+func mergedWith(groups []*ruleGroup, p *part) (like []*ruleGroup) {
+	for _, g := range groups {
+		if merged(g.first.Destination, p.Destination) {
+			like = append(like, g)
 		}
 	}
-	return nil
+	return like
+}
+
+// addRule adds a rule to the group that it belongs to.
+func addRule(groups []*ruleGroup, p *part) []*ruleGroup {
+	d := p.Destination
+	i := slices.IndexFunc(groups, func(g *ruleGroup) bool {
+		o := g.first.Destination
+		return o.Ref.Namespace == d.Ref.Namespace && maps.Equal(o.Selector, d.Selector) && reflect.DeepEqual(o.ExportTo, d.ExportTo)
+	})
+	if i < 0 {
+		i, groups = len(groups), append(groups, &ruleGroup{first: p, subsets: map[string]bool{}})
+	}
+	groups[i].policy = groups[i].policy || !d.Policy.IsZero()
+	for _, s := range d.Subsets {
+		groups[i].subsets[s.Name] = true
+	}
+	return groups
 }
 
 // merged reports whether some client merges two rules for one host.
@@ -77,15 +101,15 @@ func (k *Compiler) setRules(u *unit, rules []*model.Destination) {
 }
 
 // tellMerged says of a rule, and of the oldest that it is merged with, what of it has no effect.
-func tellMerged(first, p *part, older []*part) {
+func tellMerged(like []*ruleGroup, p *part) {
 	const hint = "write one DestinationRule for each host"
 	var lost []string
-	like := slices.DeleteFunc(slices.Clone(older), func(o *part) bool { return !merged(o.Destination, p.Destination) })
-	if !p.Destination.Policy.IsZero() && slices.ContainsFunc(like, func(o *part) bool { return !o.Destination.Policy.IsZero() }) {
+	first := like[0].first
+	if !p.Destination.Policy.IsZero() && slices.ContainsFunc(like, func(g *ruleGroup) bool { return g.policy }) {
 		lost = append(lost, "its trafficPolicy")
 	}
 	for _, s := range p.Destination.Subsets {
-		if slices.ContainsFunc(like, func(o *part) bool { return findSubset(o.Destination.Subsets, s.Name) }) {
+		if slices.ContainsFunc(like, func(g *ruleGroup) bool { return g.subsets[s.Name] }) {
 			lost = append(lost, fmt.Sprintf("its subset %q", s.Name))
 		}
 	}

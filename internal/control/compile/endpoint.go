@@ -18,7 +18,8 @@ import (
 type endpoints struct {
 	list  []*model.Endpoint
 	known map[whereabouts]*model.Endpoint
-	once  bool // an instance counts once, with its first address: it may have one of each family
+	alike map[whereabouts][]int // places in the list; nil until something is joined, then nothing is added otherwise
+	once  bool                  // an instance counts once, with its first address: it may have one of each family
 }
 
 // whereabouts name an instance. The address alone does not: instances that share the host's network differ by port.

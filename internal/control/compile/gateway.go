@@ -1,6 +1,7 @@
 package compile
 
 import (
+	"maps"
 	"reflect"
 	"slices"
 
@@ -14,13 +15,42 @@ type gatewayJoin struct {
 	*compiler
 	inForce []*model.Gateway
 	owner   map[*model.Gateway]*part
+	uses    map[uint16][]*use   // of what is in force, by port, the oldest first
 	parts   map[model.Ref]*part // of Gateways of the Gateway API
 	opened  map[model.Ref]*opened
+	groups  map[*part][]*opened // what adds listeners to a Gateway, in the order of precedence
+}
+
+// use is what the servers of a gateway make of a port. Of those that are the same to who competes with them, the first stands for all.
+type use struct {
+	gateway *model.Gateway
+	server  *model.Server
+}
+
+// same reports whether no gateway competes with one and not with the other.
+func (u *use) same(as *use) bool {
+	a, b, s, t := u.gateway, as.gateway, u.server, as.server
+	return a.SelectorNamespace == b.SelectorNamespace && maps.Equal(a.Selector, b.Selector) && a.Ref.Kind == b.Ref.Kind &&
+		a.ProxyProtocol == b.ProxyProtocol && a.HTTP3 == b.HTTP3 && s.Bind == t.Bind && convert.PortUse(*s) == convert.PortUse(*t) &&
+		(s.Protocol == model.UDP) == (t.Protocol == model.UDP) && s.TerminatesHTTPS() == t.TerminatesHTTPS()
+}
+
+// force puts a gateway in force.
+func (c *gatewayJoin) force(g *model.Gateway, p *part) {
+	c.inForce = append(c.inForce, g)
+	c.owner[g] = p
+	for i := range g.Servers {
+		one := &use{g, &g.Servers[i]}
+		if list := c.uses[one.server.Port]; !slices.ContainsFunc(list, one.same) {
+			c.uses[one.server.Port] = append(list, one)
+		}
+	}
 }
 
 // joinGateways makes all gateways. When two open one port of the same workloads for different protocols, the younger is refused.
 func (c *compiler) joinGateways(u *unit) {
-	g := &gatewayJoin{compiler: c, owner: map[*model.Gateway]*part{}, parts: map[model.Ref]*part{}, opened: map[model.Ref]*opened{}}
+	g := &gatewayJoin{compiler: c, owner: map[*model.Gateway]*part{}, uses: map[uint16][]*use{}, parts: map[model.Ref]*part{},
+		opened: map[model.Ref]*opened{}, groups: map[*part][]*opened{}}
 	all := slices.Concat(c.ofKind("Gateway.istio"), c.ofKind("Gateway.k8s"), c.ofKind("Ingress"))
 	slices.SortStableFunc(all, func(a, b *record) int { return source.Older(a.Object, b.Object) })
 	for _, r := range all {
@@ -41,7 +71,7 @@ func (c *compiler) joinGateways(u *unit) {
 	}
 	g.tellShadowed()
 	for _, o := range g.opened {
-		o.group = g.siblings(o.root)
+		o.group = g.groups[o.root]
 	}
 	c.state.setGateways(u, g)
 }
@@ -93,23 +123,23 @@ func (c *gatewayJoin) addGateway(p *part, g *model.Gateway) {
 		return
 	}
 	c.resolveCredentials(p, c.gatewayNamespaces(g))
-	c.inForce = append(c.inForce, g)
-	c.owner[g] = p
+	c.force(g, p)
 }
 
 // announcesOtherwise refuses a Gateway of the Gateway API one of whose ports an older gateway opens with another PROXY protocol.
 func (c *gatewayJoin) announcesOtherwise(p *part) bool {
-	for _, other := range c.inForce {
-		for _, theirs := range other.Servers {
-			same := slices.ContainsFunc(p.Listeners, func(l *convert.APIListener) bool { return l.Server.Port == theirs.Port })
-			if owner := c.owner[other]; same && overlap(other, p.Gateway) && other.ProxyProtocol != p.Gateway.ProxyProtocol && owner != p {
-				if p.Kind.Name == listenerSetKind && other.Ref.Kind != "Gateway.istio" {
-					continue // it takes that of its Gateway
-				}
-				p.Err("PortCollision", convert.Key("metadata.annotations", convert.ProxyProtocolAnnotation), "say the same of both",
-					"port %d is also opened by %s, which says otherwise of the PROXY protocol", theirs.Port, owner.Ref())
-				return true
+	for _, l := range p.Listeners {
+		for _, theirs := range c.uses[l.Server.Port] {
+			other := theirs.gateway
+			if !overlap(other, p.Gateway) || other.ProxyProtocol == p.Gateway.ProxyProtocol {
+				continue
 			}
+			if p.Kind.Name == listenerSetKind && other.Ref.Kind != "Gateway.istio" {
+				continue // it takes that of its Gateway
+			}
+			p.Err("PortCollision", convert.Key("metadata.annotations", convert.ProxyProtocolAnnotation), "say the same of both",
+				"port %d is also opened by %s, which says otherwise of the PROXY protocol", l.Server.Port, c.owner[other].Ref())
+			return true
 		}
 	}
 	return false
@@ -117,28 +147,25 @@ func (c *gatewayJoin) announcesOtherwise(p *part) bool {
 
 // collides compares a gateway with the older ones.
 func (c *gatewayJoin) collides(p *part) bool {
-	for _, other := range c.inForce {
-		if !overlap(other, p.Gateway) {
-			continue
-		}
-		for _, theirs := range other.Servers {
-			for i, s := range p.Gateway.Servers {
-				if s.Port != theirs.Port || theirs.Bind != s.Bind {
-					continue
-				}
-				if other.ProxyProtocol != p.Gateway.ProxyProtocol {
-					p.Err("PortCollision", convert.Key("metadata.annotations", convert.ProxyProtocolAnnotation), "say the same of both",
-						"port %d is also opened by %s, which says otherwise of the PROXY protocol", s.Port, c.owner[other].Ref())
-					return true
-				}
-				if a, b := convert.PortUse(theirs), convert.PortUse(s); convert.Collide(theirs, s) {
-					owner := c.owner[other]
-					p.Err("PortCollision", convert.At(p.ServersField(), i)+".port", "use another port, or other gateway workloads",
-						"port %d is for %s here, and for %s in %s, which is in force%s", s.Port, b, a, owner.Ref(), alone(a, b))
-					owner.Warn("PortCollision", "", "use another port, or other gateway workloads",
-						"%s, which is refused, wants port %d for %s", p.Ref(), s.Port, b)
-					return true
-				}
+	for i := range p.Gateway.Servers {
+		s := &p.Gateway.Servers[i]
+		for _, theirs := range c.uses[s.Port] {
+			other := theirs.gateway
+			if theirs.server.Bind != s.Bind || !overlap(other, p.Gateway) {
+				continue
+			}
+			owner := c.owner[other]
+			if other.ProxyProtocol != p.Gateway.ProxyProtocol {
+				p.Err("PortCollision", convert.Key("metadata.annotations", convert.ProxyProtocolAnnotation), "say the same of both",
+					"port %d is also opened by %s, which says otherwise of the PROXY protocol", s.Port, owner.Ref())
+				return true
+			}
+			if a, b := convert.PortUse(*theirs.server), convert.PortUse(*s); convert.Collide(*theirs.server, *s) {
+				p.Err("PortCollision", convert.At(p.ServersField(), i)+".port", "use another port, or other gateway workloads",
+					"port %d is for %s here, and for %s in %s, which is in force%s", s.Port, b, a, owner.Ref(), alone(a, b))
+				owner.Warn("PortCollision", "", "use another port, or other gateway workloads",
+					"%s, which is refused, wants port %d for %s", p.Ref(), s.Port, b)
+				return true
 			}
 		}
 	}

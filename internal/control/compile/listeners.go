@@ -115,19 +115,8 @@ func (c *gatewayJoin) open(p, root *part, g *gatewayv1.Gateway) {
 		out.HTTP3, out.ProxyProtocol = root.Gateway.HTTP3, root.Gateway.ProxyProtocol
 	}
 	c.opened[p.Ref()] = o
-	c.inForce = append(c.inForce, &out)
-	c.owner[&out] = p
-}
-
-// siblings gives what adds listeners to the same Gateway, in the order of their precedence.
-func (c *gatewayJoin) siblings(root *part) []*opened {
-	var out []*opened
-	for _, g := range c.inForce {
-		if o := c.opened[g.Ref]; o != nil && o.root == root {
-			out = append(out, o)
-		}
-	}
-	return out
+	c.groups[root] = append(c.groups[root], o)
+	c.force(&out, p)
 }
 
 // distinct gives an object's listeners, those refused between which and others a connection could not be told apart. A ListenerSet's
@@ -159,7 +148,7 @@ func (c *gatewayJoin) conflicts(o *opened, l listener) bool {
 	if o.part == o.root {
 		return false
 	}
-	for _, other := range c.siblings(o.root) {
+	for _, other := range c.groups[o.root] {
 		for _, theirs := range other.listeners {
 			if code, why := convert.Indistinct(l.APIListener, theirs.APIListener); code != "" && !theirs.refused {
 				o.part.Warn(code, l.Field, "", "%s as a listener of %s, which goes before it: the listener is not in force", why, other.part.Ref())
@@ -172,20 +161,16 @@ func (c *gatewayJoin) conflicts(o *opened, l listener) bool {
 
 // unavailable refuses a listener whose port the same workloads open already for something else.
 func (c *gatewayJoin) unavailable(p *part, l listener) bool {
-	for _, other := range c.inForce {
-		if !overlap(other, p.Gateway) {
+	for _, theirs := range c.uses[l.Server.Port] {
+		other, s := theirs.gateway, *theirs.server
+		if s.Bind != "" || !overlap(other, p.Gateway) {
 			continue
 		}
-		for _, theirs := range other.Servers {
-			if theirs.Port != l.Server.Port || theirs.Bind != "" {
-				continue
-			}
-			if a, b := convert.PortUse(theirs), convert.PortUse(l.Server); convert.Collide(theirs, l.Server) || convert.TakesUDP(other, theirs, p.Gateway, l.Server) {
-				owner := c.owner[other]
-				p.Warn("PortCollision", l.Field+".port", "use another port", "port %d is for %s here, and for %s in %s, which is in force: the listener is not", l.Server.Port, b, a, owner.Ref())
-				owner.Warn("PortCollision", "", "use another port", "%s, whose listener %s is refused, wants port %d for %s", p.Ref(), l.Name, l.Server.Port, b)
-				return true
-			}
+		if a, b := convert.PortUse(s), convert.PortUse(l.Server); convert.Collide(s, l.Server) || convert.TakesUDP(other, s, p.Gateway, l.Server) {
+			owner := c.owner[other]
+			p.Warn("PortCollision", l.Field+".port", "use another port", "port %d is for %s here, and for %s in %s, which is in force: the listener is not", l.Server.Port, b, a, owner.Ref())
+			owner.Warn("PortCollision", "", "use another port", "%s, whose listener %s is refused, wants port %d for %s", p.Ref(), l.Name, l.Server.Port, b)
+			return true
 		}
 	}
 	return false

@@ -238,11 +238,7 @@ func (k *Compiler) move(r *record, o *source.Object) {
 		list.remove(k, r.unit)
 		list.fresh = append(list.fresh, r.unit)
 	}
-	bids := r.unit.bids
-	k.withdraw(r.unit)
-	for _, b := range bids {
-		k.dirty(b.place)
-	}
+	k.retire(r.unit)
 	k.touch(r.unit)
 }
 
@@ -440,7 +436,8 @@ func (c *compiler) gateway(ref model.GatewayRef) *model.Gateway {
 
 func (c *compiler) hasGateway(ref model.GatewayRef) bool { return c.gateway(ref) != nil }
 
-// bidders gives who claims a place before the unit: the bids of older units and its own so far, the oldest first.
+// bidders gives who claims a place before the unit: the bids of older units and its own so far, the oldest first. It holds while the
+// unit is joined.
 func (c *compiler) bidders(place topic) (older []*bid) {
 	c.read(place)
 	list := c.state.places[place] // by age
@@ -450,7 +447,7 @@ func (c *compiler) bidders(place topic) (older []*bid) {
 		}
 		return c.state.before(x.unit, u)
 	})
-	older = slices.Clone(list[:n])
+	older = slices.Clip(list[:n])
 	for _, x := range c.bids {
 		if x.place == place {
 			older = append(older, x)

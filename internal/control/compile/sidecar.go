@@ -40,6 +40,9 @@ func (c *compiler) proxyConfig(p *part) *model.ProxyConfig {
 func (c *compiler) sameWorkload(p *part) {
 	s := p.Sidecar
 	for _, older := range c.claim(&bid{place: topic{about: onPlace, a: "selecting Sidecar", b: s.Namespace}, selector: s.Selector}) {
+		if !meetable(s.Selector, older.selector) {
+			continue
+		}
 		if w := c.selectedByBoth(s.Namespace, s.Selector, older.selector); w != "" {
 			p.Warn("DuplicatePolicy", "spec.workloadSelector", "select different workloads", "%s is older and counts for workload %s", older.object.Ref(), w)
 			c.about(older.object).Warn("DuplicatePolicy", "spec.workloadSelector", "select different workloads", "%s also selects workload %s, where it has no effect", p.Ref(), w)
@@ -48,15 +51,20 @@ func (c *compiler) sameWorkload(p *part) {
 	}
 }
 
+// meetable reports whether labels can fulfil two selectors.
+func meetable(a, b map[string]string) bool {
+	for k, v := range a {
+		if w, ok := b[k]; ok && v != w {
+			return false
+		}
+	}
+	return true
+}
+
 // selectedByBoth gives the first workload, by name, that two selectors pick in a namespace; "" for none.
 func (c *compiler) selectedByBoth(namespace string, a, b map[string]string) string {
 	both := maps.Clone(a)
-	for k, v := range b {
-		if w, ok := both[k]; ok && v != w {
-			return ""
-		}
-		both[k] = v
-	}
+	maps.Copy(both, b)
 	var names []string
 	for _, r := range c.selected("WorkloadEntry", namespace, both) {
 		names = append(names, r.GetName())

@@ -1,6 +1,7 @@
 package compile
 
 import (
+	"cmp"
 	"container/heap"
 	"maps"
 	"reflect"
@@ -217,13 +218,61 @@ func (k *Compiler) subscribe(u *unit, reads []topic) {
 	}
 	for _, t := range u.reads {
 		if !now[t] {
-			k.readers.remove(t, u)
+			k.unread(t, u)
 		}
 	}
 	for _, t := range reads {
-		k.readers.add(t, u)
+		if t.about == onPlace {
+			k.watch(t, u)
+		} else {
+			k.readers.add(t, u)
+		}
 	}
 	u.reads = slices.Clip(reads)
+}
+
+// unread forgets that a unit looked at a topic.
+func (k *Compiler) unread(t topic, u *unit) {
+	if t.about != onPlace {
+		k.readers.remove(t, u)
+		return
+	}
+	list := k.watchers[t]
+	i, there := slices.BinarySearchFunc(list, u, k.inTurn)
+	switch {
+	case !there:
+	case len(list) == 1:
+		delete(k.watchers, t)
+	default:
+		k.watchers[t] = slices.Delete(list, i, i+1)
+	}
+}
+
+// watch records that a unit looked at a place.
+func (k *Compiler) watch(place topic, u *unit) {
+	list := k.watchers[place]
+	if i, there := slices.BinarySearchFunc(list, u, k.inTurn); !there {
+		k.watchers[place] = slices.Insert(list, i, u)
+	}
+}
+
+// inTurn orders the units of all phases.
+func (k *Compiler) inTurn(a, b *unit) int {
+	return cmp.Or(cmp.Compare(a.phase, b.phase), k.before(a, b))
+}
+
+// contested has those joined again that looked at a place after a unit whose claim to it is not what it was.
+func (k *Compiler) contested(b *bid, u *unit) {
+	list := k.watchers[b.place]
+	i, there := slices.BinarySearchFunc(list, u, k.inTurn)
+	if there {
+		i++
+	}
+	for _, r := range list[i:] {
+		if b.selector == nil || slices.ContainsFunc(r.bids, func(own *bid) bool { return meetable(b.selector, own.selector) }) {
+			k.enqueue(r)
+		}
+	}
 }
 
 // bid records what places a unit claims. Younger units that looked at them are joined again when that is not what it was.
@@ -248,19 +297,14 @@ func (k *Compiler) bid(u *unit, bids []*bid) {
 	}
 	u.bids = bids
 	for _, b := range slices.Concat(old, bids) {
-		s := k.readers[b.place]
-		for r := range s.all {
-			if r != u && !r.queued && (r.phase != u.phase || k.before(u, r) < 0) {
-				k.enqueue(r)
-			}
-		}
+		k.contested(b, u)
 	}
 }
 
 // withdraw takes a unit's bids away.
 func (k *Compiler) withdraw(u *unit) {
 	for _, b := range u.bids {
-		list := slices.DeleteFunc(slices.Clone(k.places[b.place]), func(x *bid) bool { return x.unit == u })
+		list := slices.DeleteFunc(k.places[b.place], func(x *bid) bool { return x.unit == u })
 		if len(list) == 0 {
 			delete(k.places, b.place)
 		} else {
@@ -268,6 +312,19 @@ func (k *Compiler) withdraw(u *unit) {
 		}
 	}
 	u.bids = nil
+}
+
+// retire takes away what a unit claims and what it has looked at.
+func (k *Compiler) retire(u *unit) {
+	for _, t := range u.reads {
+		k.unread(t, u)
+	}
+	u.reads = nil
+	bids := u.bids
+	k.withdraw(u)
+	for _, b := range bids {
+		k.contested(b, u)
+	}
 }
 
 // tell replaces a unit's findings.
@@ -280,14 +337,6 @@ func (k *Compiler) tell(u *unit, found []model.Finding) {
 // drop takes a unit out, with all that it made but what is in the mesh.
 func (k *Compiler) drop(u *unit) {
 	u.gone = true
-	for _, t := range u.reads {
-		k.readers.remove(t, u)
-	}
-	u.reads = nil
-	bids := u.bids
-	k.withdraw(u)
-	for _, b := range bids {
-		k.dirty(b.place)
-	}
+	k.retire(u)
 	k.tell(u, nil)
 }

@@ -34,6 +34,7 @@ func (g *Generator) destinationIn(namespace, host string) *model.Destination {
 func (g *Generator) mergedDestination(namespace string, list []*model.Destination) *model.Destination {
 	// A rule that selects this client counts instead of those for all.
 	var out *model.Destination
+	var subsets map[string]bool // of out, once it is merged of several
 	selects := func(d *model.Destination) bool {
 		return d.Selector != nil && d.Ref.Namespace == g.node.Namespace && subsetOf(d.Selector, g.node.Labels)
 	}
@@ -49,17 +50,26 @@ func (g *Generator) mergedDestination(namespace string, list []*model.Destinatio
 			out = d
 			continue
 		}
-		merged := *out
-		merged.Subsets = append([]model.Subset(nil), out.Subsets...)
-		for _, s := range d.Subsets {
-			if subset(out, s.Name) == nil {
-				merged.Subsets = append(merged.Subsets, s)
+		if subsets == nil {
+			merged := *out
+			merged.Subsets = slices.Clone(out.Subsets)
+			out, subsets = &merged, map[string]bool{}
+			for _, s := range out.Subsets {
+				subsets[s.Name] = true
 			}
 		}
-		if merged.Policy.IsZero() {
-			merged.Policy = d.Policy
+		had := len(out.Subsets)
+		for _, s := range d.Subsets {
+			if !subsets[s.Name] {
+				out.Subsets = append(out.Subsets, s)
+			}
 		}
-		out = &merged
+		for _, s := range out.Subsets[had:] {
+			subsets[s.Name] = true
+		}
+		if out.Policy.IsZero() {
+			out.Policy = d.Policy
+		}
 	}
 	return out
 }
