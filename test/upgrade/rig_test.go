@@ -41,6 +41,7 @@ import (
 	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/control/source"
 	"github.com/weftmesh/weft/internal/identity"
+	"github.com/weftmesh/weft/internal/loopback/loopbacktest"
 	"github.com/weftmesh/weft/internal/wire"
 )
 
@@ -95,14 +96,14 @@ func newRig(t *testing.T, role wire.Role) *rig {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	r := &rig{t: t, dir: dir, held: make(chan struct{}), admin: filepath.Join(dir, "admin"), file: filepath.Join(dir, "bootstrap.json"), address: freeAddress(t)}
+	r := &rig{t: t, dir: dir, held: make(chan struct{}), admin: filepath.Join(dir, "admin"), file: filepath.Join(dir, "bootstrap.json"), address: loopbacktest.Address(t)}
 	r.backend = httptest.NewServer(http.HandlerFunc(r.serve))
 	t.Cleanup(r.backend.Close)
 	r.serveGRPC()
 	r.serveDatagrams()
-	r.secure = freeAddress(t)
+	r.secure = loopbacktest.Address(t)
 	if r.calls = r.address; role == wire.Sidecar {
-		r.calls = freeAddress(t)
+		r.calls = loopbacktest.Address(t)
 	}
 	authority, err := ca.Open(filepath.Join(dir, "ca"), ca.Options{TrustDomain: domain, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
@@ -122,7 +123,7 @@ func newRig(t *testing.T, role wire.Role) *rig {
 		StateDir: filepath.Join(dir, "state"), AdminSocket: r.admin, UpgradeSocket: filepath.Join(dir, "upgrade"), DrainSeconds: 2, UpgradeDrainSeconds: 30}
 	if role == wire.Sidecar {
 		r.config.OutboundPorts = []wire.PortMap{{Listen: r.address, Destination: "backend.example:80"}, {Listen: r.calls, Destination: "backend.example:81"}}
-		r.config.DNS = freeAddress(t)
+		r.config.DNS = loopbacktest.Address(t)
 	}
 	raw, err := json.Marshal(r.config)
 	if err != nil {
@@ -153,7 +154,7 @@ func (r *rig) serveDatagrams() {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	r.echo, r.game = pc, freeAddress(r.t)
+	r.echo, r.game = pc, loopbacktest.Address(r.t)
 	r.t.Cleanup(func() { pc.Close() })
 	go func() { // ends by Close
 		buf := make([]byte, 2048)
@@ -215,17 +216,6 @@ func (r *rig) serve(w http.ResponseWriter, req *http.Request) {
 	default:
 		fmt.Fprintf(w, "%s %s", req.Method, body)
 	}
-}
-
-// freeAddress is a port of loopback that is free now.
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 const objects = `

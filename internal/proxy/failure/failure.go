@@ -44,6 +44,7 @@ const (
 	TLSFailed
 	Overflow
 	UpstreamClosed
+	UpstreamMute // it closed a connection on which nothing was said but the preface of HTTP/2, by us
 	UpstreamReset
 	UpstreamRefused
 	UpstreamTimeout
@@ -99,6 +100,7 @@ var kinds = [...]struct {
 	TLSFailed:         {OfUpstream, 503, "UF", "{remote_connection_failure|TLS_error}", true, "cannot connect to the upstream"},
 	Overflow:          {OfMesh, 503, "UO", "{overflow}", false, "the upstream is at its limit"},
 	UpstreamClosed:    {OfUpstream, 503, "UC", "{connection_termination}", true, "the upstream closed the connection before it answered"},
+	UpstreamMute:      {OfUpstream, 503, "UC", "{connection_termination}", true, "the upstream closed the connection before it answered"},
 	UpstreamReset:     {OfUpstream, 503, "UR", "{remote_reset}", true, "the upstream reset the request"},
 	UpstreamRefused:   {OfUpstream, 503, "UR", "{remote_refused_stream_reset}", true, "the upstream reset the request"},
 	UpstreamTimeout:   {OfUpstream, 504, "UT", "response_timeout", true, "upstream request timeout"},
@@ -232,7 +234,7 @@ func PublicText(status int) string {
 // NeverSent are the failures of a proxy that has not passed a byte of the request on.
 func (e *Error) NeverSent() bool {
 	switch e.Kind {
-	case ConnectFailed, ConnectTimeout, TLSFailed, NoHealthy, NoCluster, NoConfig, Overflow, Overloaded, NotTaken:
+	case ConnectFailed, ConnectTimeout, TLSFailed, UpstreamMute, NoHealthy, NoCluster, NoConfig, Overflow, Overloaded, NotTaken:
 		return true
 	}
 	return false
@@ -241,12 +243,15 @@ func (e *Error) NeverSent() bool {
 // Unreached makes the Error of an endpoint that cannot be used.
 func Unreached(err error) *Error {
 	var u *upstream.Error
+	var two *http2.ConnError
 	switch ok := errors.As(err, &u); {
 	case ok && u.Op == upstream.Handshake:
 		return New(TLSFailed, "connect", err)
 	case ok && u.Op == upstream.Overflow:
 		return New(Overflow, "connect", err)
-	case errors.Is(err, upstream.ErrNotHTTP2):
+	case errors.Is(err, upstream.ErrSilent):
+		return New(UpstreamMute, "connect", err)
+	case errors.Is(err, upstream.ErrNotHTTP2), errors.As(err, &two) && two.Err == nil && !two.Remote:
 		return New(UpstreamMalformed, "connect", err)
 	case ok && u.Timeout():
 		return New(ConnectTimeout, "connect", err)

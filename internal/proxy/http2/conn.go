@@ -318,6 +318,9 @@ func (c *core) end(err error) error {
 	if c.err != nil { // Close, or a write that failed, came first
 		err = c.err
 	}
+	if c.client != nil && !c.settled {
+		c.client.unsettled = err
+	}
 	told := broken.Err == nil && !broken.Remote && (c.client == nil || c.client.foreign == "")
 	if told {
 		c.room(20)

@@ -250,6 +250,9 @@ func (s *ServerConn) refuse(id uint32, code ErrCode) error {
 type ServerStream struct {
 	stream
 
+	// Kept is the handler's, from one request to the next that is served with the same memory.
+	Kept any
+
 	req      message.Request // owned by the handler
 	refusal  *Error
 	awaiting bool // no final response was written yet; owned by the writing goroutine
