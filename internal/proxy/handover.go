@@ -22,6 +22,7 @@ func newRunning(p *Proxy, hard context.Context) *running {
 	}
 	r.owner.Store(p.opt.Taken == nil)
 	r.sockets = bind.NewSockets(p.opt.Network, inherited)
+	r.sockets.Number = byte(p.epoch()) // 256 upgrades later none of that number is left
 	if p.opt.Bootstrap.Node.Role == wire.Gateway {
 		r.gateways = &bind.Gateways{Sockets: r.sockets, Config: p.config, Log: p.log, Handle: p.enterCounted, QUIC: p.quic, Datagrams: p.datagrams, Bound: p.state.Ports,
 			Gate: func() listen.Gate { return p.guard.Gate() }}

@@ -3,10 +3,18 @@ package upgrade
 import (
 	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/base64"
 	"encoding/json"
+	"encoding/pem"
 	"fmt"
 	"io"
 	"log/slog"
+	"math/big"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -20,6 +28,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/quic-go/quic-go/http3"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/health"
@@ -32,6 +41,7 @@ import (
 	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/control/source"
 	"github.com/weftmesh/weft/internal/identity"
+	"github.com/weftmesh/weft/internal/loopback/loopbacktest"
 	"github.com/weftmesh/weft/internal/wire"
 )
 
@@ -69,6 +79,8 @@ type rig struct {
 	address string         // where clients connect, for HTTP
 	calls   string         // and for gRPC
 	game    string         // where clients send datagrams; gateways alone have it
+	secure  string         // where clients speak TLS and HTTP/3; gateways alone have it
+	roots   *x509.CertPool // of its certificate
 	health  *health.Server
 	admin   string // path of the admin socket
 	file    string // the bootstrap
@@ -84,13 +96,14 @@ func newRig(t *testing.T, role wire.Role) *rig {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	r := &rig{t: t, dir: dir, held: make(chan struct{}), admin: filepath.Join(dir, "admin"), file: filepath.Join(dir, "bootstrap.json"), address: freeAddress(t)}
+	r := &rig{t: t, dir: dir, held: make(chan struct{}), admin: filepath.Join(dir, "admin"), file: filepath.Join(dir, "bootstrap.json"), address: loopbacktest.Address(t)}
 	r.backend = httptest.NewServer(http.HandlerFunc(r.serve))
 	t.Cleanup(r.backend.Close)
 	r.serveGRPC()
 	r.serveDatagrams()
+	r.secure = loopbacktest.Address(t)
 	if r.calls = r.address; role == wire.Sidecar {
-		r.calls = freeAddress(t)
+		r.calls = loopbacktest.Address(t)
 	}
 	authority, err := ca.Open(filepath.Join(dir, "ca"), ca.Options{TrustDomain: domain, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
@@ -110,7 +123,7 @@ func newRig(t *testing.T, role wire.Role) *rig {
 		StateDir: filepath.Join(dir, "state"), AdminSocket: r.admin, UpgradeSocket: filepath.Join(dir, "upgrade"), DrainSeconds: 2, UpgradeDrainSeconds: 30}
 	if role == wire.Sidecar {
 		r.config.OutboundPorts = []wire.PortMap{{Listen: r.address, Destination: "backend.example:80"}, {Listen: r.calls, Destination: "backend.example:81"}}
-		r.config.DNS = freeAddress(t)
+		r.config.DNS = loopbacktest.Address(t)
 	}
 	raw, err := json.Marshal(r.config)
 	if err != nil {
@@ -141,7 +154,7 @@ func (r *rig) serveDatagrams() {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	r.echo, r.game = pc, freeAddress(r.t)
+	r.echo, r.game = pc, loopbacktest.Address(r.t)
 	r.t.Cleanup(func() { pc.Close() })
 	go func() { // ends by Close
 		buf := make([]byte, 2048)
@@ -153,6 +166,27 @@ func (r *rig) serveDatagrams() {
 			_, _ = pc.WriteTo(buf[:n], from) // a session that has ended refuses it
 		}
 	}()
+}
+
+// certificate makes that of the gateway, for edge.example, as a Secret has it.
+func (r *rig) certificate() (cert, key string) {
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{"edge.example"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &private.PublicKey, private)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	raw, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+	r.roots = x509.NewCertPool()
+	r.roots.AppendCertsFromPEM(text)
+	return base64.StdEncoding.EncodeToString(text), base64.StdEncoding.EncodeToString(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: raw}))
 }
 
 // dialGRPC gives a client with a connection of its own, to the proxy.
@@ -184,17 +218,6 @@ func (r *rig) serve(w http.ResponseWriter, req *http.Request) {
 	}
 }
 
-// freeAddress is a port of loopback that is free now.
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
-
 const objects = `
 apiVersion: networking.istio.io/v1
 kind: ServiceEntry
@@ -209,10 +232,18 @@ spec:
 ---
 apiVersion: networking.istio.io/v1
 kind: Gateway
-metadata: {name: edge, namespace: default}
+metadata: {name: edge, namespace: default, annotations: {weft.dev/http3: "true"}}
 spec:
   selector: {istio: ingressgateway}
-  servers: [{port: {number: PORT, name: http, protocol: HTTP}, hosts: ["*"]}]
+  servers:
+  - {port: {number: PORT, name: http, protocol: HTTP}, hosts: ["*"]}
+  - {port: {number: SECURE, name: https, protocol: HTTPS}, hosts: ["*"], tls: {mode: SIMPLE, credentialName: edge}}
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: edge, namespace: default}
+type: kubernetes.io/tls
+data: {tls.crt: CERTIFICATE, tls.key: KEY}
 ---
 apiVersion: networking.istio.io/v1
 kind: VirtualService
@@ -259,8 +290,11 @@ func (r *rig) control(authority *ca.Authority, tokens *ca.Tokens) {
 	_, calls, _ := net.SplitHostPort(r.grpc)
 	_, game, _ := net.SplitHostPort(r.game)
 	_, echo, _ := net.SplitHostPort(r.echo.LocalAddr().String())
+	_, secure, _ := net.SplitHostPort(r.secure)
+	cert, key := r.certificate()
 	file := filepath.Join(r.dir, "mesh.yaml")
-	if err := os.WriteFile(file, []byte(strings.NewReplacer("BACKEND", backend, "PORT", port, "CALLS", calls, "GAME", game, "ECHO", echo).Replace(objects)), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte(strings.NewReplacer("BACKEND", backend, "PORT", port, "CALLS", calls, "GAME", game, "ECHO", echo,
+		"SECURE", secure, "CERTIFICATE", cert, "KEY", key).Replace(objects)), 0o600); err != nil {
 		r.t.Fatal(err)
 	}
 	c, err := control.New(control.Options{StateDir: filepath.Join(r.dir, "control"), Paths: []string{file}, Settings: model.Settings{TrustDomain: domain},
@@ -498,9 +532,39 @@ func ask(c net.Conn, text string) error {
 	return err
 }
 
-// one is a POST: neither a client nor a proxy may send it twice by itself.
-func (l *load) one(c *http.Client, body string) error {
-	res, err := c.Post("http://"+l.r.address+"/", "text/plain", strings.NewReader(body))
+// http3 gives a client of HTTP/3 with connections of its own.
+func (r *rig) http3() (c *http.Client, end func()) {
+	tr := &http3.Transport{TLSClientConfig: &tls.Config{RootCAs: r.roots, ServerName: "edge.example"}}
+	return &http.Client{Transport: tr, Timeout: 20 * time.Second}, func() { tr.Close() }
+}
+
+// http3 adds clients of HTTP/3: two that keep their connection, and one that makes a new one for each request.
+func (l *load) http3() {
+	for i := range 3 {
+		l.group.Go(func() { // ends by stop
+			c, end := l.r.http3()
+			for n := 0; ; n++ {
+				select {
+				case <-l.end:
+					end()
+					return
+				default:
+				}
+				l.note(l.post(c, "https://"+l.r.secure, fmt.Sprintf("quic %d.%d", i, n)))
+				if i == 2 {
+					end()
+					c, end = l.r.http3()
+				}
+			}
+		})
+	}
+}
+
+func (l *load) one(c *http.Client, body string) error { return l.post(c, "http://"+l.r.address, body) }
+
+// post may not be sent twice by a client or a proxy by itself, but where it was refused.
+func (l *load) post(c *http.Client, to, body string) error {
+	res, err := c.Post(to+"/", "text/plain", strings.NewReader(body))
 	if err != nil {
 		return err
 	}

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 
@@ -29,9 +30,14 @@ func TestNothingFailsThroughUpgrades(t *testing.T) {
 			if role == wire.Gateway {
 				r.awaitDatagrams()
 				l.datagrams()
+				r.awaitHTTP3()
+				l.http3()
 			}
 			for i := range 4 {
 				r.hold(&answers)
+				if role == wire.Gateway {
+					r.hold3(&answers)
+				}
 				watch, end := r.watch()
 				l.more(100)
 				next := r.start(binary, "--takeover")
@@ -81,6 +87,15 @@ func (r *rig) awaitDatagrams() {
 	})
 }
 
+// awaitHTTP3 waits until the gateway's port for HTTP/3 is open.
+func (r *rig) awaitHTTP3() {
+	r.t.Helper()
+	c, end := r.http3()
+	defer end()
+	c.Timeout = time.Second
+	r.eventually("the port for HTTP/3 is open", func() bool { return (&load{r: r}).post(c, "https://"+r.secure, "first") == nil })
+}
+
 // watch begins a stream of gRPC and waits for its first message.
 func (r *rig) watch() (w healthv1.Health_WatchClient, end func()) {
 	r.t.Helper()
@@ -108,12 +123,24 @@ func (r *rig) changes(w healthv1.Health_WatchClient, n int) {
 // hold begins a request whose answer ends when r.held is closed, and waits for the answer's beginning.
 func (r *rig) hold(answers *sync.WaitGroup) {
 	r.t.Helper()
-	c := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
-	res, err := c.Get("http://" + r.address + "/slow")
+	r.holdBy(answers, &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}, "http://"+r.address, func() {})
+}
+
+// hold3 does so over HTTP/3.
+func (r *rig) hold3(answers *sync.WaitGroup) {
+	r.t.Helper()
+	c, end := r.http3()
+	r.holdBy(answers, c, "https://"+r.secure, end)
+}
+
+func (r *rig) holdBy(answers *sync.WaitGroup, c *http.Client, at string, end func()) {
+	r.t.Helper()
+	res, err := c.Get(at + "/slow")
 	if err != nil {
 		r.t.Fatal(err)
 	}
 	answers.Go(func() { // ends when the answer does
+		defer end()
 		defer res.Body.Close()
 		body, err := io.ReadAll(res.Body)
 		if err != nil || string(body) != "begun and ended" {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/weftmesh/weft/internal/broker"
 	"github.com/weftmesh/weft/internal/proxy/conn"
+	"github.com/weftmesh/weft/internal/proxy/steer"
 	"github.com/weftmesh/weft/internal/wire"
 )
 
@@ -116,7 +117,8 @@ const (
 	Gateway = "gateway"
 )
 
-// Socket is one that is open and may be handed over. Network is "tcp", "udp", "unix", Gateway or Datagrams; Address is the configured one.
+// Socket is one that is open and may be handed over. Network is "tcp", "udp", "unix", Gateway, Datagrams, QUIC or Steer; Address is the
+// configured one.
 type Socket struct {
 	Network, Address string
 	Conn             syscall.Conn
@@ -130,7 +132,11 @@ type Inherited struct {
 
 // Sockets knows the open sockets of a proxy. Its methods may be called from any goroutine.
 type Sockets struct {
-	net Network // set once
+	// Set once, before use.
+
+	net Network
+	// Number tells this process from those whose places it and its predecessors took, as long as these end what they have.
+	Number byte
 
 	mu        sync.Mutex
 	open      []opened
@@ -196,16 +202,6 @@ func (s *Sockets) ListenGateway(ctx context.Context, address string) (net.Listen
 	return s.onto(Gateway, address, l)
 }
 
-// ListenGatewayPacket opens a gateway's UDP port. It is not handed over, since what QUIC knows of
-// its connections is in this process: the next one gets the port when they have drained.
-func (s *Sockets) ListenGatewayPacket(ctx context.Context, address string) (net.PacketConn, error) {
-	c, err := s.net.ListenGatewayPacket(ctx, address)
-	if err == nil && c == nil {
-		err = errors.New("there is no UDP here")
-	}
-	return c, err
-}
-
 // Release gives a gateway's port up for good, after its listener was closed.
 func (s *Sockets) Release(address string) error {
 	if s.net.ReleaseGateway == nil {
@@ -263,6 +259,9 @@ func (s *Sockets) Own() error {
 	for _, o := range s.open {
 		if l, ok := o.closer.(*net.UnixListener); ok {
 			l.SetUnlinkOnClose(true)
+		}
+		if q, ok := o.closer.(*steer.Conn); ok {
+			q.Take()
 		}
 	}
 	s.mu.Unlock()

@@ -41,7 +41,7 @@ type Gateways struct {
 	Preceded func() bool
 
 	accepting sync.WaitGroup // ends when the ports are closed
-	draining  sync.WaitGroup // ends with the sessions of ports for datagrams that were closed
+	draining  sync.WaitGroup // ends with the connections of HTTP/3, and the sessions of ports for datagrams that were closed
 
 	mu      sync.Mutex
 	open    map[string]*gatewayPort // by listener name

@@ -13,12 +13,13 @@ import (
 
 	"github.com/weftmesh/weft/internal/broker"
 	"github.com/weftmesh/weft/internal/proxy/conf"
+	"github.com/weftmesh/weft/internal/proxy/steer"
 	"github.com/weftmesh/weft/internal/wire"
 )
 
 // PacketServer serves HTTP/3, or relays datagrams, on one socket.
 type PacketServer interface {
-	// Serve serves until Drain or Close is called, or the socket fails.
+	// Serve serves until Drain or Close is called, or the socket fails; HTTP/3's, until Drain has ended.
 	Serve(net.PacketConn) error
 	// Drain takes nothing new and waits for what is under way, until the context ends.
 	Drain(context.Context) error
@@ -60,7 +61,11 @@ func (g *Gateways) bindPackets(ctx context.Context, l *conf.Listener) error {
 		g.packets = map[string]*packetPort{}
 	}
 	g.packets[name] = port
-	g.accepting.Go(func() { // ends by shutPackets
+	ends := &g.draining
+	if port.datagrams {
+		ends = &g.accepting
+	}
+	ends.Go(func() { // ends by shutPackets, and for HTTP/3 when connections have
 		if err := port.server.Serve(pc); err != nil {
 			g.Log.Error("a gateway's UDP port fails", "listener", name, "error", err)
 		}
@@ -78,7 +83,7 @@ const (
 	handedOver                // another process has the port now
 )
 
-// shutPackets is called with mu held. Requests under way go on. So do sessions of datagrams, unless the port was withdrawn: they are
+// shutPackets is called with mu held. Requests under way go on, in a port of HTTP/3 that was handed over by what the other process passes on. So do sessions of datagrams, unless the port was withdrawn: they are
 // nothing then but what would keep it from being opened anew.
 func (g *Gateways) shutPackets(name string, port *packetPort, why whyShut) {
 	delete(g.packets, name)
@@ -93,10 +98,12 @@ func (g *Gateways) shutPackets(name string, port *packetPort, why whyShut) {
 		defer g.mu.Unlock()
 		g.leaving = slices.DeleteFunc(g.leaving, func(p *packetPort) bool { return p == port })
 	}
+	if q, ok := port.PacketConn.(*steer.Conn); ok && why == handedOver {
+		q.Yield()
+		g.Sockets.Forget(q)
+	}
 	switch {
-	case !port.datagrams:
-		g.accepting.Go(drain)
-	case why == withdrawn:
+	case port.datagrams && why == withdrawn:
 		port.server.Close() // waits for nothing but the sessions' goroutines
 		g.draining.Go(drain)
 	default:

@@ -73,7 +73,7 @@ func (x *Exchange) wantsAgain(ok bool) bool {
 
 // outcome is how the attempt ended, as a policy sees it.
 func (x *Exchange) outcome(ok bool) retry.Attempt {
-	a := retry.Attempt{Unsent: x.unsent, GRPC: -1}
+	a := retry.Attempt{Unsent: x.unsent, GRPC: -1, Safe: retry.Safe(&x.Req)}
 	if ok {
 		a.Status, a.GRPC, a.Begun, a.Header = x.res.Status, x.grpcStatus(), true, &x.res.Header
 		a.Unsent, a.Unanswered = x.toldBy(UnsentHeader), x.toldBy(UnansweredHeader)
@@ -91,12 +91,15 @@ func (x *Exchange) resumes() bool {
 }
 
 // forFree are the repetitions that need no policy. An endpoint was removed before it was tried, or it has refused the stream or
-// announced by GOAWAY that it does not look at it, or we had no descriptor for a connection and have made room: nobody has seen the request, and the next endpoint may be removed as well. Or,
+// announced by GOAWAY that it does not look at it, or ended the connection before it could be opened, or we had no descriptor for one
+// and have made room: nobody has seen the request, and the next endpoint may be removed as well. Or,
 // once per exchange, it had closed a kept connection, as every server may at any time, without answering a byte.
 func (x *Exchange) forFree(repeatable bool) bool {
 	var u *upstream.Error
 	if errors.As(x.err, &u) && (u.Op == upstream.Closed || u.Ours()) || failure.Unprocessed(x.err) {
-		x.untaken++
+		if x.untaken++; errors.Is(x.err, upstream.ErrEnded) && x.failures > 0 && x.failed[x.failures-1] == x.to.Host {
+			x.untaken += 2 // there is no other, and it goes on as it began
+		}
 		return x.untaken <= maxUntaken && (u == nil || !u.Full() || x.pause(time.Duration(x.untaken)*roomPause))
 	}
 	if x.free || !x.stale || !repeatable || x.err.Kind != failure.UpstreamClosed || x.call.ResponseStarted() {

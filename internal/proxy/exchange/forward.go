@@ -90,8 +90,12 @@ func (x *Exchange) reportUnreached(err error) {
 	default:
 		x.p.Clusters.Trim(x.p.Now())
 	}
-	if x.err.Kind == failure.UpstreamMalformed {
+	switch x.err.Kind {
+	case failure.UpstreamMalformed:
 		return // it is well for those who speak what it does
+	case failure.UpstreamMute: // nor is it out of reach
+		x.cluster.Balancer.Report(x.to.Host, balance.Broken, x.p.Now().Sub(x.tried), u)
+		return
 	}
 	if errors.As(err, &u) && (u.Op == upstream.Connect || u.Op == upstream.Handshake) && !errors.Is(u.Err, context.Canceled) && !u.Ours() {
 		if x.deadline.IsZero() || x.p.Now().Before(x.deadline) {

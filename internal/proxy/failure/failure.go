@@ -44,6 +44,7 @@ const (
 	TLSFailed
 	Overflow
 	UpstreamClosed
+	UpstreamMute // it closed a connection on which nothing was said but the preface of HTTP/2, by us
 	UpstreamReset
 	UpstreamRefused
 	UpstreamTimeout
@@ -70,6 +71,7 @@ const (
 	Stalled
 	TunnelIdle
 	Overloaded
+	Shed
 	Outlived
 	SlowHead
 	NotTaken
@@ -98,6 +100,7 @@ var kinds = [...]struct {
 	TLSFailed:         {OfUpstream, 503, "UF", "{remote_connection_failure|TLS_error}", true, "cannot connect to the upstream"},
 	Overflow:          {OfMesh, 503, "UO", "{overflow}", false, "the upstream is at its limit"},
 	UpstreamClosed:    {OfUpstream, 503, "UC", "{connection_termination}", true, "the upstream closed the connection before it answered"},
+	UpstreamMute:      {OfUpstream, 503, "UC", "{connection_termination}", true, "the upstream closed the connection before it answered"},
 	UpstreamReset:     {OfUpstream, 503, "UR", "{remote_reset}", true, "the upstream reset the request"},
 	UpstreamRefused:   {OfUpstream, 503, "UR", "{remote_refused_stream_reset}", true, "the upstream reset the request"},
 	UpstreamTimeout:   {OfUpstream, 504, "UT", "response_timeout", true, "upstream request timeout"},
@@ -122,6 +125,7 @@ var kinds = [...]struct {
 	LimitUnknown:      {OfMesh, 500, "RLSE", "rate_limiter_error", false, "the limits cannot be looked up"},
 	OverLimit:         {OfClient, 429, "RL", "local_rate_limited", false, "too many requests"},
 	Overloaded:        {OfMesh, 503, "OM", "overload", false, "overloaded"},
+	Shed:              {OfMesh, 0, "OM", "overload", false, ""},
 	SlowHead:          {OfClient, 408, "-", "request_header_timeout", false, "the request's head took too long"},
 	NotTaken:          {OfMesh, 421, "NR", "filter_chain_not_found", false, "this connection is not taken here any more: connect again"},
 	Outlived:          {OfMesh, 0, "DT", "max_duration_timeout", false, ""},
@@ -230,7 +234,7 @@ func PublicText(status int) string {
 // NeverSent are the failures of a proxy that has not passed a byte of the request on.
 func (e *Error) NeverSent() bool {
 	switch e.Kind {
-	case ConnectFailed, ConnectTimeout, TLSFailed, NoHealthy, NoCluster, NoConfig, Overflow, Overloaded, NotTaken:
+	case ConnectFailed, ConnectTimeout, TLSFailed, UpstreamMute, NoHealthy, NoCluster, NoConfig, Overflow, Overloaded, NotTaken:
 		return true
 	}
 	return false
@@ -239,12 +243,15 @@ func (e *Error) NeverSent() bool {
 // Unreached makes the Error of an endpoint that cannot be used.
 func Unreached(err error) *Error {
 	var u *upstream.Error
+	var two *http2.ConnError
 	switch ok := errors.As(err, &u); {
 	case ok && u.Op == upstream.Handshake:
 		return New(TLSFailed, "connect", err)
 	case ok && u.Op == upstream.Overflow:
 		return New(Overflow, "connect", err)
-	case errors.Is(err, upstream.ErrNotHTTP2):
+	case errors.Is(err, upstream.ErrSilent):
+		return New(UpstreamMute, "connect", err)
+	case errors.Is(err, upstream.ErrNotHTTP2), errors.As(err, &two) && two.Err == nil && !two.Remote:
 		return New(UpstreamMalformed, "connect", err)
 	case ok && u.Timeout():
 		return New(ConnectTimeout, "connect", err)
@@ -289,6 +296,8 @@ func Departed(op string, err error) *Error {
 	switch {
 	case errors.As(err, &two) && two.Remote:
 		return New(ClientReset, op, err)
+	case errors.As(err, &two) && two.Shed:
+		return New(Shed, op, errors.New("memory is short, and the client took too little of the answer"))
 	case errors.As(err, &two) && two.Stalled > 0:
 		return New(ClientStalled, op, fmt.Errorf("the client took nothing of the answer for %s", two.Stalled))
 	case errors.As(err, &two), errors.As(err, &all) && all.Err == nil && !all.Remote:

@@ -25,8 +25,9 @@ type ClientConn struct {
 
 	// ready is closed with the server's first SETTINGS, or the end of the connection.
 	ready chan struct{}
-	// foreign is written before ready is closed.
-	foreign string
+	// foreign and unsettled are written before ready is closed.
+	foreign   string
+	unsettled error
 }
 
 // NewClientConn speaks to the server on c. A nil Options means DefaultOptions. Streams may be opened at once.
@@ -51,9 +52,10 @@ func (c *ClientConn) Run() error {
 // takes, or the connection has ended.
 func (c *ClientConn) Ready() <-chan struct{} { return c.ready }
 
-// Foreign gives the beginning of what the server has answered the preface with where that was not HTTP/2, once Ready is closed; else
-// it is empty. Such a server has not seen a request.
-func (c *ClientConn) Foreign() string { return c.foreign }
+// Unsettled tells, once Ready is closed, why the connection has ended before the server's first SETTINGS; nil if these have come. said is
+// the beginning of what the server has answered the preface with, where that was not HTTP/2; else empty. Such a server has not acted on
+// a request, whatever was sent.
+func (c *ClientConn) Unsettled() (said string, why error) { return c.foreign, c.unsettled }
 
 // Close ends the connection at once, with the streams in flight.
 func (c *ClientConn) Close() error {

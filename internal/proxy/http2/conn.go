@@ -318,6 +318,9 @@ func (c *core) end(err error) error {
 	if c.err != nil { // Close, or a write that failed, came first
 		err = c.err
 	}
+	if c.client != nil && !c.settled {
+		c.client.unsettled = err
+	}
 	told := broken.Err == nil && !broken.Remote && (c.client == nil || c.client.foreign == "")
 	if told {
 		c.room(20)
@@ -352,7 +355,10 @@ func (c *core) done(err error, idle bool) bool {
 	return c.finishing || err == errClosed || err == io.EOF && idle
 }
 
-var errClosed = errors.New("http2: connection was closed")
+var (
+	errClosed = errors.New("http2: connection was closed")
+	errShed   = errors.New("http2: connection was closed because memory is short and the peer does not read")
+)
 
 // abandon makes every stream fail. mu is held.
 func (c *core) abandon(why *ConnError) {

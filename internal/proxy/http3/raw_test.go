@@ -30,6 +30,7 @@ const (
 	dataFrame     = 0
 	headersFrame  = 1
 	settingsFrame = 4
+	goAwayFrame   = 7
 )
 
 // dialRaw connects as the client of a rig would. It has sent SETTINGS.

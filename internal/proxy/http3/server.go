@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"net/netip"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/quic-go/quic-go"
@@ -36,7 +35,9 @@ type Options struct {
 	MaxStreams   int64
 	// IdleTimeout ends connections without requests; 0 means one hour, which is also what the transport waits.
 	IdleTimeout time.Duration
-	Log         *slog.Logger // nil discards
+	// DrainTime is what Drain will have; clients are asked to leave within half of it, and within 10 s; 0 means 10 s.
+	DrainTime time.Duration
+	Log       *slog.Logger // nil discards
 }
 
 // Conn is what is known of a client's connection.
@@ -56,22 +57,41 @@ func (c *Conn) Close() error {
 
 // Server serves HTTP/3 on UDP sockets.
 type Server struct {
+	// Set once.
 	opt  Options
-	http *quichttp.Server
-	open atomic.Int64
+	tls  *tls.Config
+	quic *quic.Config
+	ctx  context.Context // ends by stop
+	stop context.CancelFunc
+
+	work sync.WaitGroup // the clients
 
 	mu       sync.Mutex
-	requests int           // under way
-	draining chan struct{} // closed when Drain was called and no request is under way
+	clients  map[*client]struct{}
+	draining time.Time // since when; zero for not at all
+	tried    time.Time // when a client last began a handshake
 }
 
 type contextKey struct{}
 
-// entered is a connection with what Enter gave for it.
-type entered struct {
+// client is a client's connection.
+type client struct {
+	s    *Server
+	http *quichttp.Server // of this connection alone: each is asked to leave at a moment of its own
+	quic *quic.Conn
+
+	// Written before any request comes.
 	conn  *Conn
 	value any
-	err   error
+	err   error // of Enter
+
+	// Guarded by the server's mu.
+	entered  bool
+	requests int       // under way
+	rested   time.Time // when the last ended
+	asked    bool      // to leave
+	heard    uint64    // packets
+	hearing  time.Time // since when it is no more
 }
 
 // New makes a server that serves nothing yet.
@@ -88,18 +108,13 @@ func New(o Options) *Server {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{opt: o}
-	s.http = &quichttp.Server{
-		TLSConfig: quichttp.ConfigureTLSConfig(&tls.Config{MinVersion: tls.VersionTLS13, GetConfigForClient: s.config}),
-		QUICConfig: &quic.Config{MaxIncomingStreams: o.MaxStreams, MaxIdleTimeout: o.IdleTimeout, KeepAlivePeriod: 0,
-			// A request that came with the first packet could be a replayed one.
-			Allow0RTT: false},
-		Handler:        http.HandlerFunc(s.serve),
-		MaxHeaderBytes: o.MaxHeadBytes,
-		IdleTimeout:    o.IdleTimeout,
-		ConnContext:    s.enter,
-		Logger:         o.Log,
-	}
+	s := &Server{opt: o, clients: map[*client]struct{}{}}
+	s.ctx, s.stop = context.WithCancel(context.Background())
+	s.tls = quichttp.ConfigureTLSConfig(&tls.Config{MinVersion: tls.VersionTLS13, GetConfigForClient: s.config})
+	s.quic = &quic.Config{MaxIncomingStreams: o.MaxStreams, MaxIdleTimeout: o.IdleTimeout, KeepAlivePeriod: 0,
+		// A request that came with the first packet could be a replayed one.
+		Allow0RTT: false}
+	s.quic.GetConfigForClient = s.admit
 	return s
 }
 
@@ -113,92 +128,94 @@ func (s *Server) config(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 	return c, nil
 }
 
-// Serve serves a socket until the server is closed or shut down, or the socket fails. It does not close the socket.
-func (s *Server) Serve(pc net.PacketConn) error {
-	err := s.http.Serve(pc)
-	if errors.Is(err, http.ErrServerClosed) || errors.Is(err, quic.ErrServerClosed) {
-		return nil
-	}
-	return err
-}
-
-// Drain takes no new requests (GOAWAY) and waits until those under way have ended or the context does; then everything is closed,
-// also what clients keep open. It is called once.
-func (s *Server) Drain(ctx context.Context) error {
-	idle := make(chan struct{})
-	s.mu.Lock()
-	s.draining = idle
-	s.mu.Unlock()
-	refused, stop := context.WithCancel(context.Background())
-	ended := make(chan struct{})
-	go func() { // ends by stop
-		s.http.Shutdown(refused) // first it sends GOAWAY; its end is ours
-		close(ended)
-	}()
-	s.request(0)
-	var err error
-	select {
-	case <-idle:
-		linger(ctx, ended)
-	case <-ended: // every client has left
-	case <-ctx.Done():
-		err = context.Cause(ctx)
-	}
-	stop()
-	<-ended
-	return err
-}
-
-// lingerTime is what the last responses get to arrive: the library does not tell when they have, and closing destroys them.
-const lingerTime = time.Second
-
-// linger waits for the clients to leave, as most do once they have their answers.
-func linger(ctx context.Context, left <-chan struct{}) {
-	t := time.NewTimer(lingerTime)
-	defer t.Stop()
-	select {
-	case <-left:
-	case <-t.C:
-	case <-ctx.Done():
-	}
-}
-
-// request counts those under way.
-func (s *Server) request(by int) {
+// admit lets a client begin its handshake.
+func (s *Server) admit(*quic.ClientInfo) (*quic.Config, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.requests += by; s.requests == 0 && s.draining != nil {
-		close(s.draining)
-		s.draining = nil
+	if !s.draining.IsZero() && time.Since(s.draining) > s.patience()/4 { // what was read before has to be taken: nobody else will
+		return nil, errors.New("this proxy is draining")
+	}
+	s.tried = time.Now()
+	return s.quic, nil
+}
+
+// Serve serves a socket until the server is closed or has drained, or the socket fails. It does not close the socket. One that is a
+// quic.ConnectionIDGenerator chooses the connection ids.
+func (s *Server) Serve(pc net.PacketConn) error {
+	t := &quic.Transport{Conn: pc}
+	t.ConnectionIDGenerator, _ = pc.(quic.ConnectionIDGenerator)
+	l, err := t.ListenEarly(s.tls, s.quic)
+	if err != nil {
+		return err
+	}
+	defer t.Close()
+	defer s.work.Wait()
+	defer l.Close()
+	for {
+		q, err := l.Accept(s.ctx)
+		if s.ctx.Err() != nil {
+			return nil
+		}
+		if err != nil {
+			s.stop()
+			return err
+		}
+		s.work.Go(func() { s.serveClient(q) }) // ends with the connection, or by stop
+	}
+}
+
+func (s *Server) serveClient(q *quic.Conn) {
+	c := &client{s: s, quic: q, rested: time.Now()}
+	c.http = &quichttp.Server{Handler: http.HandlerFunc(s.serve), MaxHeaderBytes: s.opt.MaxHeadBytes, IdleTimeout: s.opt.IdleTimeout,
+		ConnContext: c.enter, Logger: s.opt.Log}
+	s.mu.Lock()
+	s.clients[c] = struct{}{}
+	s.mu.Unlock()
+	unstop := context.AfterFunc(s.ctx, func() { c.http.Close() })
+	defer unstop()
+	if err := c.http.ServeQUICConn(q); err != nil {
+		s.opt.Log.Debug("an HTTP/3 connection ends", "remote", q.RemoteAddr(), "error", err)
+	}
+	_ = q.CloseWithError(quic.ApplicationErrorCode(quichttp.ErrCodeNoError), "") // where the server was closed before it began
+	s.mu.Lock()
+	delete(s.clients, c)
+	entered := c.entered
+	s.mu.Unlock()
+	if s.opt.Leave != nil && entered && c.err == nil {
+		s.opt.Leave(c.value)
 	}
 }
 
 // Open is the number of connections.
-func (s *Server) Open() int { return int(s.open.Load()) }
+func (s *Server) Open() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.clients)
+}
 
-// Close ends everything at once.
-func (s *Server) Close() error { return s.http.Close() }
+// Close ends everything at once; Serve returns when that has ended.
+func (s *Server) Close() error {
+	s.stop()
+	return nil
+}
 
-func (s *Server) enter(ctx context.Context, q *quic.Conn) context.Context {
+func (c *client) enter(ctx context.Context, q *quic.Conn) context.Context {
+	s := c.s
 	state := q.ConnectionState().TLS
-	e := &entered{conn: &Conn{Local: addrPort(q.LocalAddr()), Remote: addrPort(q.RemoteAddr()), ServerName: state.ServerName, TLS: state, quic: q}}
+	c.conn = &Conn{Local: addrPort(q.LocalAddr()), Remote: addrPort(q.RemoteAddr()), ServerName: state.ServerName, TLS: state, quic: q}
 	if len(state.PeerCertificates) > 0 {
-		e.conn.Client = state.PeerCertificates[0]
+		c.conn.Client = state.PeerCertificates[0]
 	}
 	if s.opt.Enter != nil {
-		if e.value, e.err = s.opt.Enter(e.conn); e.err != nil {
-			s.opt.Log.Debug("an HTTP/3 connection is refused", "remote", e.conn.Remote, "error", e.err)
+		if c.value, c.err = s.opt.Enter(c.conn); c.err != nil {
+			s.opt.Log.Debug("an HTTP/3 connection is refused", "remote", c.conn.Remote, "error", c.err)
 			q.CloseWithError(quic.ApplicationErrorCode(quichttp.ErrCodeRequestRejected), "")
 		}
 	}
-	s.open.Add(1)
-	context.AfterFunc(q.Context(), func() {
-		s.open.Add(-1)
-		if s.opt.Leave != nil && e.err == nil {
-			s.opt.Leave(e.value)
-		}
-	})
-	return context.WithValue(ctx, contextKey{}, e)
+	s.mu.Lock()
+	c.entered = true
+	s.mu.Unlock()
+	return context.WithValue(ctx, contextKey{}, c)
 }
 
 func addrPort(a net.Addr) netip.AddrPort {
@@ -210,15 +227,15 @@ func addrPort(a net.Addr) netip.AddrPort {
 }
 
 func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
-	e, ok := r.Context().Value(contextKey{}).(*entered)
-	if !ok || e.err != nil {
+	c, ok := r.Context().Value(contextKey{}).(*client)
+	if !ok || c.err != nil {
 		panic(http.ErrAbortHandler)
 	}
-	s.request(1)
-	defer s.request(-1)
+	c.request(1)
+	defer c.request(-1)
 	st, err := newStream(w, r)
 	if err != nil {
-		s.opt.Log.Debug("an HTTP/3 request is refused", "remote", e.conn.Remote, "error", err)
+		s.opt.Log.Debug("an HTTP/3 request is refused", "remote", c.conn.Remote, "error", err)
 		if errors.Is(err, errExpectation) {
 			w.WriteHeader(http.StatusExpectationFailed)
 			return
@@ -226,7 +243,15 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusBadRequest)
 		return
 	}
-	st.local, st.remote = e.conn.Local, e.conn.Remote
-	s.opt.Handle(e.value, st)
+	st.local, st.remote = c.conn.Local, c.conn.Remote
+	s.opt.Handle(c.value, st)
 	st.end()
+}
+
+// request counts those under way.
+func (c *client) request(by int) {
+	c.s.mu.Lock()
+	defer c.s.mu.Unlock()
+	c.requests += by
+	c.rested = time.Now()
 }

@@ -431,3 +431,35 @@ func TestStringsDieWithHandle(t *testing.T) {
 		}
 	}
 }
+
+// TestDrainAsksCalmClients: while a client goes on without a pause nothing of it is rejected; once it pauses it is asked to leave, and its
+// next request finds that out without having been sent.
+func TestDrainAsksCalmClients(t *testing.T) {
+	r := start(t, Options{Handle: func(_ any, s *Stream) { respond(t, s, 200, "", nil) }})
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	qc := r.dialRaw(t)
+	get := frame(nil, headersFrame, fields(":method", "GET", ":scheme", "https", ":authority", "a", ":path", "/g"))
+	if got := qc.ask(get); got != "200" {
+		t.Fatal(got)
+	}
+	drained := make(chan error, 1)
+	go func() { drained <- r.server.Drain(ctx) }()
+	for begin := time.Now(); time.Since(begin) < 3*calmTime; {
+		if got := qc.ask(get); got != "200" {
+			t.Fatalf("%s while it drains", got)
+		}
+	}
+	control, err := qc.conn.AcceptUniStream(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	control.SetReadDeadline(time.Now().Add(10 * time.Second))
+	got, _ := io.ReadAll(control) // until the connection ends
+	if !bytes.Contains(got, []byte{goAwayFrame}) {
+		t.Errorf("the control stream: %x", got)
+	}
+	if err := <-drained; err != nil {
+		t.Error(err)
+	}
+}

@@ -5,11 +5,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"os"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/weftmesh/weft/internal/proxy/steady"
@@ -21,8 +24,9 @@ type Session interface {
 	Run() error
 	// Ready is closed when the endpoint has said how many requests it takes, or the connection has ended.
 	Ready() <-chan struct{}
-	// Foreign is the beginning of what the endpoint has said, once Ready is closed, where that was of another protocol; else empty.
-	Foreign() string
+	// Unsettled tells, once Ready is closed, why the connection has ended before the endpoint said that; nil if it has. said is the
+	// beginning of what it has said, where that was of another protocol; else empty.
+	Unsettled() (said string, why error)
 	// Available is how many more requests it can carry now.
 	Available() int
 	// Shut is for how long the endpoint has left no room for bodies on it, of whichever request; 0 while there is some. It is cheap.
@@ -39,8 +43,10 @@ type Session interface {
 type mux struct {
 	p     *Pool
 	plain atomic.Bool // the endpoint has chosen HTTP/1.1 instead
-	// foreign is when the endpoint last answered with something that was not HTTP/2, in ns of Unix time; 0 for never.
+	// foreign is when the endpoint was last found not to speak HTTP/2, in ns of Unix time; 0 for never.
 	foreign atomic.Int64
+	// spoke is set by a connection on which the endpoint spoke HTTP/2, and taken back by one that has ended before it did.
+	spoke atomic.Bool
 
 	mu      sync.Mutex
 	conns   []*Conn
@@ -61,8 +67,25 @@ var ErrHTTP1 = errors.New("endpoint has chosen HTTP/1.1")
 // HTTP1Only reports whether the endpoint has chosen HTTP/1.1 where it was left the choice.
 func (p *Pool) HTTP1Only() bool { return p.mux.plain.Load() }
 
-// ErrNotHTTP2 is the cause of an Error of an endpoint that has answered the preface of HTTP/2 with something else: no request was sent.
+// ErrNotHTTP2 is the cause of an Error of an endpoint that has answered the preface of HTTP/2 with something else, or by ending the
+// connection: it has acted on no request.
 var ErrNotHTTP2 = errors.New("the endpoint does not speak HTTP/2")
+
+// ErrSilent is the cause of an Error of an endpoint that has ended the connection before it spoke HTTP/2: it has acted on no request.
+var ErrSilent = errors.New("the endpoint closed the connection before it spoke HTTP/2")
+
+// silentError is ErrSilent of an endpoint that may know HTTP/1 alone.
+type silentError struct{}
+
+func (silentError) Error() string {
+	return ErrSilent.Error() + ": is it an application of HTTP/1? Then name its port http-NAME, or set appProtocol: http"
+}
+
+func (silentError) Is(target error) bool { return target == ErrSilent || target == ErrNotHTTP2 }
+
+// ErrEnded is the cause of an Error, whose Op is Closed, of an endpoint that speaks HTTP/2 and has ended the connection before it took a
+// request, as those do that are about to leave.
+var ErrEnded = errors.New("the endpoint ended the connection before it took a request")
 
 // foreignError tells what it answered with.
 type foreignError struct{ said string }
@@ -79,7 +102,7 @@ func (e *foreignError) Is(target error) bool { return target == ErrNotHTTP2 }
 // foreignTime is how long an endpoint is remembered for that: another program may listen there by then.
 const foreignTime = 10 * time.Second
 
-// NotHTTP2 reports whether the endpoint has lately answered with something that was not HTTP/2.
+// NotHTTP2 reports whether the endpoint was lately found not to speak HTTP/2.
 func (p *Pool) NotHTTP2() bool {
 	at := p.mux.foreign.Load()
 	return at != 0 && steady.Time(time.Now()).UnixNano()-at < int64(foreignTime)
@@ -191,7 +214,7 @@ func (m *mux) alone(ctx context.Context, deadline time.Time) (*Conn, error) {
 	if c.session.Draining() {
 		c.session.Close()
 		p.breaker.connections.give()
-		return nil, &Error{Closed, p.way.Address, errEnded}
+		return nil, &Error{Closed, p.way.Address, ErrEnded}
 	}
 	c.leaving, c.active, c.Carried = true, 1, 1
 	m.conns = append(m.conns, c)
@@ -286,8 +309,6 @@ func (m *mux) allowed() bool {
 	return true
 }
 
-var errEnded = errors.New("the endpoint ended the connection before it took a request")
-
 // dial makes a connection. Everyone who waits hears how that went.
 func (m *mux) dial(ctx context.Context) {
 	p := m.p
@@ -307,7 +328,7 @@ func (m *mux) dial(ctx context.Context) {
 		c.session.Close()
 		p.breaker.connections.give()
 		if err = (&Error{Closed, way.Address, errRetired}); !m.closed {
-			err = &Error{Closed, way.Address, errEnded}
+			err = &Error{Closed, way.Address, ErrEnded}
 		}
 	}
 	if err == nil {
@@ -347,16 +368,53 @@ func (m *mux) connect(ctx context.Context, way Way) (*Conn, error) {
 	defer limit.Stop()
 	select {
 	case <-c.session.Ready():
-		if said := c.session.Foreign(); said != "" {
-			m.foreign.Store(steady.Time(time.Now()).UnixNano())
+		if said, why := c.session.Unsettled(); why != nil {
 			c.session.Close()
-			return nil, &Error{Connect, way.Address, &foreignError{said}}
+			return nil, m.unsettled(c, way.Address, said, why)
 		}
+		m.spoke.Store(true)
 		return c, nil
 	case <-limit.C:
 		c.session.Close()
 		return nil, &Error{Connect, way.Address, os.ErrDeadlineExceeded}
 	}
+}
+
+// unsettled makes the error of a connection that has ended before HTTP/2 was spoken on it, and takes note of an endpoint that does not
+// speak it: of one that has ended it without a word where nothing says that it does. One that has spoken HTTP/2 before may be about
+// to leave.
+func (m *mux) unsettled(c *Conn, address, said string, why error) *Error {
+	var alert *net.OpError
+	switch {
+	case said != "":
+		why = &foreignError{said}
+	case errors.As(why, &alert) && alert.Op == "remote error": // of TLS 1.3, where a client has ended its handshake before it is refused
+		return &Error{Handshake, address, alert}
+	case !cut(why):
+		return &Error{Connect, address, why}
+	case m.spoke.Swap(false):
+		return &Error{Closed, address, ErrEnded}
+	case c.ALPN == "h2" || m.some():
+		return &Error{Connect, address, ErrSilent}
+	default:
+		why = silentError{}
+	}
+	m.foreign.Store(steady.Time(time.Now()).UnixNano())
+	return &Error{Connect, address, why}
+}
+
+// cut reports whether an error is no more than the end of a connection.
+func cut(err error) bool {
+	return slices.ContainsFunc(ends[:], func(end error) bool { return errors.Is(err, end) })
+}
+
+var ends = [...]error{io.EOF, io.ErrUnexpectedEOF, io.ErrClosedPipe, syscall.ECONNRESET, syscall.EPIPE}
+
+// some reports whether there are connections.
+func (m *mux) some() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.conns) > 0
 }
 
 func (m *mux) run(c *Conn) {

@@ -3,9 +3,11 @@ package upstream
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"os"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -21,6 +23,7 @@ type sessions struct {
 	dials int
 	fail  error
 	said  string // in place of HTTP/2
+	why   error  // the connection ends before it
 }
 
 type session struct {
@@ -35,9 +38,15 @@ type session struct {
 
 func (s *session) Run() error             { <-s.over; return nil }
 func (s *session) Ready() <-chan struct{} { return s.ready }
-func (s *session) Foreign() string        { return s.of.said }
 func (s *session) Available() int         { return 1 }
 func (s *session) Close() error           { s.once.Do(func() { close(s.over) }); return nil }
+
+func (s *session) Unsettled() (string, error) {
+	if s.of.said != "" {
+		return s.of.said, errors.New("not HTTP/2")
+	}
+	return "", s.of.why
+}
 
 func (s *session) Shut() time.Duration {
 	s.of.mu.Lock()
@@ -136,6 +145,64 @@ func TestWhoDoesNotSpeakHTTP2IsRememberedForAWhile(t *testing.T) {
 			p.Close()
 		}
 	})
+}
+
+// TestConnectionsThatEndBeforeHTTP2: an endpoint that ends connections without a word is taken for one of HTTP/1, unless something says
+// that it speaks HTTP/2: then it may be about to leave, once.
+func TestConnectionsThatEndBeforeHTTP2(t *testing.T) {
+	alert := &net.OpError{Op: "remote error", Err: errors.New("tls: bad certificate")}
+	broken := errors.New("first frame is no SETTINGS")
+	for name, c := range map[string]struct {
+		why    error
+		before bool // it has spoken HTTP/2
+		beside bool // and another connection is open still
+		first  error
+		op     Op
+		then   error
+		not2   bool // as it is remembered in the end
+	}{
+		"end":                        {why: io.EOF, first: ErrNotHTTP2, op: Connect, then: ErrSilent, not2: true},
+		"reset":                      {why: &net.OpError{Op: "read", Err: os.NewSyscallError("read", syscall.ECONNRESET)}, first: ErrSilent, op: Connect, then: ErrNotHTTP2, not2: true},
+		"reset while it was written": {why: &net.OpError{Op: "write", Err: os.NewSyscallError("write", syscall.EPIPE)}, first: ErrSilent, op: Connect, then: ErrNotHTTP2, not2: true},
+		"it spoke HTTP/2":            {why: io.EOF, before: true, first: ErrEnded, op: Closed, then: ErrNotHTTP2, not2: true},
+		"it speaks HTTP/2":           {why: io.EOF, before: true, beside: true, first: ErrEnded, op: Closed, then: ErrSilent},
+		"alert":                      {why: alert, first: alert, op: Handshake, then: alert},
+		"broken frames":              {why: broken, first: broken, op: Connect, then: broken},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := &sessions{}
+				p := e.pool(&conf.Cluster{}, PoolOptions{MaxRequests: 1})
+				var open *Conn
+				if c.before {
+					open = lease(t, p)
+					if !c.beside {
+						p.Return(open, time.Now(), false)
+						open = nil
+					}
+				}
+				e.why = c.why
+				var u *Error
+				if _, _, err := p.Lease(t.Context(), time.Time{}, true); !errors.Is(err, c.first) || !errors.As(err, &u) || u.Op != c.op {
+					t.Errorf("first %v", err)
+				}
+				if _, _, err := p.Lease(t.Context(), time.Time{}, true); !errors.Is(err, c.then) || errors.Is(err, ErrNotHTTP2) != c.not2 {
+					t.Errorf("then %v", err)
+				}
+				if p.NotHTTP2() != c.not2 {
+					t.Errorf("it is remembered as one that does not speak HTTP/2: %v", !c.not2)
+				}
+				if open != nil {
+					p.Return(open, time.Now(), false)
+				}
+				p.Close()
+				synctest.Wait()
+				if now, _, _, _ := p.breaker.InUse(); now != 0 {
+					t.Errorf("the breaker counts %d connections", now)
+				}
+			})
+		})
+	}
 }
 
 func TestRequestsShareAConnectionUntilItIsFull(t *testing.T) {
