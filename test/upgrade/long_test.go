@@ -231,18 +231,26 @@ func (k *kinds) stream(*load) error {
 	defer c.Close()
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
+	go func() { // ends with the stream
+		select {
+		case <-k.end:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
 	w, err := healthv1.NewHealthClient(c).Watch(ctx, &healthv1.HealthCheckRequest{})
 	if err != nil {
 		return err
 	}
 	for begin := time.Now(); time.Since(begin) < lifeTime; {
-		if _, err := w.Recv(); err != nil {
-			return fmt.Errorf("after %v: %w", time.Since(begin), err)
-		}
+		_, err := w.Recv()
 		select {
 		case <-k.end:
 			return nil
 		default:
+		}
+		if err != nil {
+			return fmt.Errorf("after %v: %w", time.Since(begin), err)
 		}
 	}
 	return nil
