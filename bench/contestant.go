@@ -70,7 +70,7 @@ func contestants() []contestant {
 		{name: weftIn, program: "", start: starts{plain: weftInbound}},
 		{name: haproxyWeb, program: "haproxy", start: starts{plain: haproxyHTTP, pair: haproxyPair, two: haproxyTwo, calls: haproxyTwo}},
 		{name: nginxWeb, program: "nginx", start: starts{plain: nginxHTTP, pair: nginxPair, two: nginxTwo}},
-		{name: haproxyTCP, program: "haproxy", start: starts{plain: haproxyRelay, tcp: haproxyRelay}},
+		{name: haproxyTCP, program: "haproxy", start: starts{plain: haproxyRelay, tcp: haproxyRelay, pair: haproxyRelays}},
 		{name: goProxy, program: "", start: starts{plain: goHTTP, pair: goPair}},
 		{name: envoyProxy, program: "envoy", start: starts{plain: envoyHTTP, tcp: envoyRelay, pair: envoyPair}},
 		{name: direct, program: "", start: starts{pair: noProxy}},

@@ -156,6 +156,17 @@ func haproxyPair(ctx context.Context, s *site) (*deployment, error) {
 	})
 }
 
+// haproxyRelays is the floor of a pair's latency: two processes that pass bytes on, without TLS between them.
+func haproxyRelays(ctx context.Context, s *site) (*deployment, error) {
+	d, err := s.double(func(address, to string, second bool) (*process, error) {
+		return s.startHAProxy(ctx, "haproxy", "tcp", address, address, to)
+	})
+	if err == nil {
+		d.door, d.doorTLS = "", nil
+	}
+	return d, err
+}
+
 // startGo runs our own small program around httputil.ReverseProxy.
 func (s *site) startGo(ctx context.Context, name, address, upstream string, more ...string) (*process, error) {
 	argv := append([]string{filepath.Join(s.dir, "reverseproxy"), "-listen", address, "-upstream", upstream}, more...)

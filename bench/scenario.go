@@ -88,7 +88,7 @@ func scenarios() []scenario {
 		{key: "bulk", title: fmt.Sprintf("mutual-TLS pair, 1 MiB bodies (%d connections)", bulkConnections), topology: pair,
 			contestants: pairs, columns: []column{{perCore, "MiB/s per core", 0}, {mibSecond, "MiB/s", 0}}, ratios: peers, run: saturate(bulkPath, bulkConnections)},
 		{key: "added", title: fmt.Sprintf("mutual-TLS pair at %.0f requests/s (open loop, %d connections)", gentleRate, gentleLanes), topology: pair,
-			contestants: append(pairs[:len(pairs):len(pairs)], direct), ratios: peers, run: steady(gentleRate, gentleLanes),
+			contestants: append(pairs[:len(pairs):len(pairs)], haproxyTCP, direct), ratios: peers, run: steady(gentleRate, gentleLanes),
 			columns: []column{{addedP99, "p99 added µs", 0}, {p50, "p50 µs", 0}, {p99, "p99 µs", 0}, {cpuEach, "CPU µs/request", 1}}},
 		{key: "http2", title: fmt.Sprintf("HTTP/2 without TLS, saturated (%d connections, %d streams each, 1 KiB bodies)", twoConnections, twoStreams), topology: two,
 			contestants: []string{weftOut, haproxyWeb, nginxWeb}, columns: costColumns, ratios: peers, run: saturateTwo(smallPath)},

@@ -8,9 +8,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"github.com/weftmesh/weft/bench/load"
+	"github.com/weftmesh/weft/internal/loopback"
 )
 
 // site is what all contestants of a run share.
@@ -109,13 +111,12 @@ func (s *site) close() error {
 	return errors.Join(append(errs, os.RemoveAll(s.dir))...)
 }
 
-// freeAddress finds a port of the loopback. Another program may take it before it is used; the run then ends with an error.
+// ports are held until the run ends.
+var ports loopback.Ports
+
 func freeAddress() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	return l.Addr().String(), l.Close()
+	port, err := ports.Take()
+	return net.JoinHostPort("127.0.0.1", strconv.Itoa(int(port))), err
 }
 
 // write writes a file of the scratch folder and gives its path.

@@ -126,13 +126,11 @@ func workloadOf(mesh *model.Mesh, e *conf.Endpoint) *model.Workload {
 // isMesh reports whether a proxy stands in front of the endpoint, mutual TLS or not.
 func isMesh(mesh *model.Mesh, w *model.Workload, e *conf.Endpoint) bool {
 	for _, p := range w.Ports {
-		s := mesh.Services.Get(p.ServiceHost)
-		if s == nil {
-			continue
-		}
-		for _, me := range s.Endpoints {
-			if me.Mesh && me.Instance == w.Name && me.Namespace == w.Namespace {
-				return true
+		for s := range mesh.Services.Get(p.ServiceHost).All() {
+			for _, me := range s.Endpoints {
+				if me.Mesh && me.Instance == w.Name && me.Namespace == w.Namespace {
+					return true
+				}
 			}
 		}
 	}

@@ -165,7 +165,7 @@ func describeFault(f *conf.Fault) (out []string) {
 // conditionNames are the conditions of a retry in the order of their bits.
 var conditionNames = []string{"5xx", "gateway-error", "reset", "connect-failure", "refused-stream", "retriable-4xx",
 	"retriable-status-codes", "reset-before-request", "cancelled", "deadline-exceeded", "internal", "resource-exhausted", "unavailable",
-	"retriable-headers", "envoy-ratelimited"}
+	"retriable-headers", "envoy-ratelimited", "safe-reset"}
 
 func describeRetry(r *conf.Retry) string {
 	if r == nil || r.Attempts == 0 {

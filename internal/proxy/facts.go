@@ -76,6 +76,7 @@ func (p *Proxy) gauges(page *telemetry.Page) {
 	page.Counter("weft_connections_evicted_total", "Idle connections of clients closed for want of file descriptors.", float64(p.evicted.Load()))
 	page.Counter("weft_ratelimit_failures_total", "Requests of which a rate-limit service said nothing in time.", float64(p.carrier.Unasked.Load()))
 	page.Counter("weft_overload_requests_total", "Requests refused by limits.", float64(load.Refused))
+	page.Counter("weft_overload_answers_total", "Answers of HTTP/2 cut off for want of memory, because clients took too little of them.", float64(load.Shed))
 	page.Counter("weft_access_log_dropped_total", "Access log lines lost because the writer was too slow.", float64(p.book.Dropped()))
 	page.Gauge("weft_restart_epoch", "Takeovers since the first process of this proxy.", float64(p.epoch()))
 	if t := p.opt.Taken; t != nil {

@@ -153,6 +153,7 @@ func New(o Options) (*Proxy, error) {
 	p.guard = overload.New(overload.Limits{Connections: o.Bootstrap.MaxConnections, ListenerConnections: o.Bootstrap.MaxListenerConnections,
 		Requests: o.Bootstrap.MaxRequests, Memory: o.MemoryLimit, Bearable: overload.Bearable()}, overload.Used, overload.Relieve)
 	p.guard.MakeRoom = p.makeRoom
+	p.guard.Shed = func(cut bool) int { return p.tracker.Shed(o.Now(), cut) }
 	if p.config == nil || p.source == nil {
 		if p.plane, err = plane.New(o.Bootstrap, o.DialControl, o.Log, o.Taken != nil); err != nil {
 			return nil, fmt.Errorf("proxy: %w", err)

@@ -335,9 +335,9 @@ func table(routes ...*conf.Route) *conf.RouteTable {
 	return t
 }
 
-// istioRetries is what Istio's control plane, and ours, gives every route.
+// istioRetries is what our control plane gives every route that has no retries, and the codes of gRPC that Istio's adds.
 func istioRetries() *conf.Retry {
-	return &conf.Retry{On: conf.OnConnectFailure | conf.OnRefusedStream | conf.OnGRPCUnavailable | conf.OnGRPCCancelled | conf.OnResetBeforeRequest,
+	return &conf.Retry{On: conf.OnConnectFailure | conf.OnRefusedStream | conf.OnGRPCUnavailable | conf.OnGRPCCancelled | conf.OnResetBeforeRequest | conf.OnSafeReset,
 		Attempts: 2, BackOff: time.Millisecond, OtherHosts: true}
 }
 

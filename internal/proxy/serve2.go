@@ -15,9 +15,6 @@ type session struct {
 	d    *connection
 	conn *http2.ServerConn
 	busy atomic.Int64 // streams
-
-	mu   sync.Mutex
-	free []*lane
 }
 
 // lane is what one stream at a time needs: a view of the client that it need not share.
@@ -25,9 +22,6 @@ type lane struct {
 	connection
 	side *side.Client2
 }
-
-// maxFreeLanes bounds what a connection keeps for its next streams.
-const maxFreeLanes = 64
 
 // serveHTTP2 serves streams until the connection ends.
 func (d *connection) serveHTTP2() {
@@ -37,7 +31,7 @@ func (d *connection) serveHTTP2() {
 	drain := sync.OnceFunc(func() {
 		go v.conn.Drain() // ends when the GOAWAY was written, or with the connection
 	})
-	t.Drain = drain
+	t.Drain, t.Slow, t.Shed = drain, v.conn.Slow, v.conn.Shed
 	t.Enter(track.Idle, d.p.opt.Now())
 	d.p.tracker.Add(t)
 	defer d.p.tracker.Remove(t)
@@ -58,23 +52,14 @@ func (d *connection) options2() *http2.Options {
 	return &o
 }
 
-func (v *session) take() *lane {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if n := len(v.free) - 1; n >= 0 {
-		l := v.free[n]
-		v.free = v.free[:n]
-		return l
+// lane gives the stream's own, which is kept for those after it.
+func (v *session) lane(s *http2.ServerStream) *lane {
+	l, ok := s.Kept.(*lane)
+	if !ok {
+		l = &lane{connection: *v.d, side: side.NewClient2()}
+		s.Kept = l
 	}
-	return &lane{connection: *v.d, side: side.NewClient2()}
-}
-
-func (v *session) give(l *lane) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if len(v.free) < maxFreeLanes {
-		v.free = append(v.free, l)
-	}
+	return l
 }
 
 // serve serves one stream.
@@ -88,7 +73,7 @@ func (v *session) serve(s *http2.ServerStream) {
 			v.d.track.Enter(track.Idle, p.opt.Now())
 		}
 	}()
-	l := v.take()
+	l := v.lane(s)
 	if !l.renew() {
 		v.conn.Drain() // first, lest the client repeats its request here
 		s.Reset(http2.RefusedStream)
@@ -105,8 +90,6 @@ func (v *session) serve(s *http2.ServerStream) {
 	} else {
 		x.Carry()
 	}
-	s.EndExchange()
 	p.carrier.Discard(x)
 	l.side.End()
-	v.give(l)
 }

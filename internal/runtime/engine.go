@@ -20,6 +20,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/weftmesh/weft/internal/broker"
+	"github.com/weftmesh/weft/internal/loopback"
 	"github.com/weftmesh/weft/internal/runtime/addresses"
 	"github.com/weftmesh/weft/internal/runtime/logs"
 	"github.com/weftmesh/weft/internal/runtime/podhost"
@@ -57,8 +58,8 @@ type Runtime struct {
 	virtual     *addresses.Services
 	ips         *addresses.Pods
 	pods        map[key]*pod
-	folders     int             // numbers the pods' folders in RunDir
-	ports       map[uint16]bool // given to a pod in ports mode
+	folders     int            // numbers the pods' folders in RunDir
+	ports       loopback.Ports // of pods in ports mode
 	subscribers map[chan struct{}]bool
 	ending      bool
 	closed      bool
@@ -72,7 +73,7 @@ func New(opt Options) (*Runtime, error) {
 	}
 	r := &Runtime{
 		opt: opt, log: opt.Log, kick: make(chan struct{}, 1), programs: map[key]ProgramSpec{}, restarts: map[key]int{},
-		pods: map[key]*pod{}, ports: map[uint16]bool{}, subscribers: map[chan struct{}]bool{},
+		pods: map[key]*pod{}, subscribers: map[chan struct{}]bool{},
 		ips: addresses.NewPods(opt.PodCIDR),
 	}
 	if err := r.open(); err != nil {
@@ -362,6 +363,7 @@ func (r *Runtime) Close() error {
 		<-p.done
 	}
 	r.copies.Wait()
+	r.ports.Close()
 	if r.broker != nil {
 		r.broker.Close()
 	}

@@ -1,13 +1,9 @@
 package runtime
 
 import (
-	"errors"
-	"fmt"
-	"math/rand/v2"
 	"net"
 	"slices"
 	"strconv"
-	"syscall"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
@@ -36,7 +32,7 @@ func (r *Runtime) planPorts(p *pod) (*portPlan, error) {
 	plan := &portPlan{app: map[uint16]uint16{}, inbound: map[uint16]uint16{}, outbound: map[outboundKey]uint16{}, sidecar: p.sidecar != nil}
 	var failed error
 	free := func() uint16 {
-		port, err := r.freePort()
+		port, err := r.ports.Take()
 		if err != nil {
 			failed = err
 		}
@@ -99,34 +95,6 @@ func firstPort(a, b int32) int32 {
 		return a
 	}
 	return b
-}
-
-// Ports for pods are drawn from below the range that systems give to connections and to listeners on port 0 (Linux: 32768 and up,
-// net.ipv4.ip_local_port_range): nobody is given them by chance between the choice and the use.
-const lowestPort, highestPort = 15100, 32767
-
-// freePort finds a port of the host's loopback that no pod was given. Between now and its use another program may take it; the
-// process then fails to listen and is started again.
-func (r *Runtime) freePort() (uint16, error) {
-	for attempt := range 200 {
-		port := 0
-		if attempt < 100 {
-			port = lowestPort + rand.IntN(highestPort-lowestPort+1)
-		}
-		l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
-		if errors.Is(err, syscall.EADDRINUSE) {
-			continue
-		} else if err != nil {
-			return 0, fmt.Errorf("no port is free: %w", err)
-		}
-		got := uint16(l.Addr().(*net.TCPAddr).Port)
-		l.Close()
-		if !r.ports[got] {
-			r.ports[got] = true
-			return got, nil
-		}
-	}
-	return 0, fmt.Errorf("no port is free")
 }
 
 // all lists every port of the plan.

@@ -246,7 +246,7 @@ func (r *Runtime) gone(p *pod) {
 		r.ips.Give(p.ip)
 	}
 	for _, port := range p.plan.all() {
-		delete(r.ports, port)
+		r.ports.Give(port)
 	}
 	r.changed()
 }

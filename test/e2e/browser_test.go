@@ -7,6 +7,7 @@ import (
 	"net/http/cookiejar"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -131,6 +132,7 @@ type traffic struct {
 	mu       sync.Mutex
 	failures []string
 	failed   int
+	logged   chan []string // what proxies say of the first failures
 }
 
 // traffic loads the page over as many keep-alive connections, without pause, and keeps what was not whole.
@@ -174,7 +176,11 @@ func (t *traffic) count(began time.Time, err error) {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.failed++; len(t.failures) < 10 {
+	if t.failed++; t.failed == 1 {
+		t.logged = make(chan []string, 1)
+		go func() { t.logged <- t.m.failures(40) }() // at once: proxies' logs keep little; ends by itself
+	}
+	if len(t.failures) < 10 {
 		t.failures = append(t.failures, fmt.Sprintf("%s request %d, after %s: %v", time.Now().UTC().Format("15:04:05.000"), n, time.Since(began).Round(time.Millisecond), err))
 	}
 }
@@ -193,9 +199,21 @@ func (t *traffic) await(n int64) {
 
 var failedLine = regexp.MustCompile(`HTTP/[0-9.]+" (5\d\d|0|-) `)
 
-// failures gives the first lines of all access logs that tell of an answer with 5xx, or of none.
+// failures gives the first lines of all access logs that tell of an answer with 5xx, or of none: those of gateways first, which is what
+// clients saw. Proxies write their logs in batches, so it looks for a while until there is one of a gateway.
 func (m *mesh) failures(most int) []string {
-	m.Helper()
+	var found []string
+	for deadline := time.Now().Add(3 * time.Second); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
+		if found = m.failedLines(); slices.ContainsFunc(found, fromGateway) {
+			break
+		}
+	}
+	return found[:min(len(found), most)]
+}
+
+func fromGateway(line string) bool { return strings.HasPrefix(line, "istio-ingressgateway") }
+
+func (m *mesh) failedLines() []string {
 	var found []string
 	err := m.api.Logs(m.Context(), api.LogQuery{Process: "istio-proxy"}, func(l api.LogLine) error {
 		if failedLine.MatchString(l.Text) {
@@ -206,7 +224,16 @@ func (m *mesh) failures(most int) []string {
 	if err != nil {
 		m.Logf("logs: %v", err)
 	}
-	return found[:min(len(found), most)]
+	slices.SortStableFunc(found, func(a, b string) int {
+		switch {
+		case fromGateway(a) == fromGateway(b):
+			return 0
+		case fromGateway(a):
+			return -1
+		}
+		return 1
+	})
+	return found
 }
 
 func (t *traffic) halt() {
@@ -225,7 +252,7 @@ func (t *traffic) end(during string) {
 	t.m.Logf("%d requests during %s, %d failed", t.sent.Load(), during, t.failed)
 	if t.failed > 0 {
 		t.m.Errorf("%d of %d requests failed during %s:\n%s", t.failed, t.sent.Load(), during, strings.Join(t.failures, "\n"))
-		t.m.Logf("what proxies say of failures:\n%s", strings.Join(t.m.failures(40), "\n"))
+		t.m.Logf("what proxies say of failures:\n%s", strings.Join(<-t.logged, "\n"))
 	}
 	if t.sent.Load() == 0 {
 		t.m.Errorf("no request was sent during %s", during)

@@ -20,6 +20,7 @@ import (
 
 	"github.com/weftmesh/weft/internal/api"
 	"github.com/weftmesh/weft/internal/control/source/etcd/etcdtest"
+	"github.com/weftmesh/weft/internal/loopback/loopbacktest"
 )
 
 const patience = time.Minute
@@ -100,7 +101,7 @@ type sidecar struct{ client *http.Client }
 
 func startSidecar(t *testing.T, proxy string, p *plane, control string, n int) *sidecar {
 	t.Helper()
-	listen := freeAddress(t)
+	listen := loopbacktest.Address(t)
 	reply, err := p.client.Join(t.Context(), api.JoinRequest{Name: fmt.Sprintf("client-%d", n), Namespace: "default", ServiceAccount: "client",
 		Workload: "client", Control: control, ForwardProxy: listen})
 	if err != nil {
@@ -153,16 +154,6 @@ spec:
 	if err != nil || r.Refused {
 		t.Fatal(r, err)
 	}
-}
-
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 // TestOneDies kills one of three control planes under load: no request fails, changes go on through the others and reach every proxy,

@@ -133,7 +133,7 @@ func findSubset(list []model.Subset, name string) bool {
 // checkPorts reports settings of ports that the host lacks.
 func (c *compiler) checkPorts(p *part) {
 	rule, ok := p.Kube.(*networking.DestinationRule)
-	s := c.service(p.Destination.Host)
+	s := c.serviceFor(p.Destination.Host, p.GetNamespace())
 	if !ok || s == nil {
 		return
 	}

@@ -12,39 +12,78 @@ import (
 )
 
 // joinHost makes the service of a host, with its endpoints. A host belongs to the Kubernetes service of that name, else to the
-// oldest ServiceEntry, to which younger ones of its namespace add.
+// oldest ServiceEntry, to which younger ones of its namespace add; clients of other namespaces that have their own use that.
 func (c *compiler) joinHost(u *unit) {
-	var first *record
-	var s *model.Service
-	nth := 0
 	claimants := c.ask(topic{about: onHost, a: u.name})
 	slices.SortStableFunc(claimants, func(a, b *record) int { return cmp.Compare(hostRank(a), hostRank(b)) })
-	var added []addition
+	var claims []*claim
 	for _, r := range claimants {
 		for i, claimed := range r.part.Services {
-			switch {
-			case claimed.Host != u.name:
-			case first == nil:
-				own := *claimed
-				s, first, nth = &own, r, i
-			case addsTo(claimed, s, first):
-				added = append(added, c.addPorts(s, first, claimed, r, i))
-			default:
-				c.about(r.Object).Warn("DuplicateHost", convert.At("spec.hosts", i), "keep one of them",
-					"host %s already belongs to %s, which is older or a Kubernetes service: this one has no effect", s.Host, first.Ref())
-				c.about(first.Object).Warn("DuplicateHost", "", "keep one of them", "host %s is also claimed by %s, which has no effect", s.Host, r.Ref())
+			if claimed.Host == u.name {
+				claims = c.take(claims, claimed, seat{r, i})
 			}
 		}
 	}
-	if s == nil {
+	if len(claims) == 0 {
 		c.state.setService(u, nil, seat{})
 		c.state.leaveHost(u)
 		return
 	}
-	c.claimNetworks(s, first)
-	c.addBackendTLS(s)
-	c.addEndpoints(s, first, added)
-	c.state.setService(u, s, seat{first, nth})
+	for _, own := range claims {
+		c.claimNetworks(own.service, own.by)
+		c.addBackendTLS(own.service)
+		c.addEndpoints(own.service, own.by, own.added)
+	}
+	s := claims[0].service
+	for _, other := range claims[1:] {
+		s.Others = append(s.Others, other.service)
+	}
+	c.state.setService(u, s, claims[0].seat)
+}
+
+// claim is what a namespace says of a host.
+type claim struct {
+	seat
+	service *model.Service
+	added   []addition
+}
+
+// take adds what an object says of a host to what others say: of two in one namespace the older one counts, unless they add up. Of two in
+// different ones, clients get that of their own; who is anywhere else and sees both is reported.
+func (c *compiler) take(claims []*claim, claimed *model.Service, at seat) []*claim {
+	const hint = "keep one of them"
+	i := slices.IndexFunc(claims, func(o *claim) bool { return o.service.Namespace == claimed.Namespace })
+	if i < 0 {
+		own := *claimed
+		for _, older := range claims {
+			if !seenElsewhere(older.service, &own) {
+				continue
+			}
+			c.about(at.by.Object).Warn("DuplicateHost", convert.At("spec.hosts", at.nth), "keep one of them, or say in exportTo for whom each is",
+				"host %s also belongs to %s, which is older or a Kubernetes service: this one is for clients of namespace %s alone where others see both", own.Host, older.by.Ref(), own.Namespace)
+			c.about(older.by.Object).Warn("DuplicateHost", "", "keep one of them, or say in exportTo for whom each is",
+				"host %s is also claimed by %s, which clients of namespace %s use in place of this one", own.Host, at.by.Ref(), own.Namespace)
+			break
+		}
+		return append(claims, &claim{seat: at, service: &own})
+	}
+	first := claims[i]
+	if addsTo(claimed, first.service, first.by) {
+		first.added = append(first.added, c.addPorts(first.service, first.by, claimed, at.by, at.nth))
+		return claims
+	}
+	c.about(at.by.Object).Warn("DuplicateHost", convert.At("spec.hosts", at.nth), hint,
+		"host %s already belongs to %s, which is older or a Kubernetes service: this one has no effect", claimed.Host, first.by.Ref())
+	c.about(first.by.Object).Warn("DuplicateHost", "", hint, "host %s is also claimed by %s, which has no effect", claimed.Host, at.by.Ref())
+	return claims
+}
+
+// seenElsewhere reports whether some namespace that has neither of two services sees both.
+func seenElsewhere(a, b *model.Service) bool {
+	some := append([]string{""}, append(a.ExportTo.Namespaces, b.ExportTo.Namespaces...)...)
+	return slices.ContainsFunc(some, func(ns string) bool {
+		return ns != a.Namespace && ns != b.Namespace && a.ExportTo.VisibleFrom(a.Namespace, ns) && b.ExportTo.VisibleFrom(b.Namespace, ns)
+	})
 }
 
 // hostRank puts Kubernetes services first.
@@ -107,16 +146,19 @@ func sameService(a, b *model.Service) bool {
 		return a == b
 	}
 	x, y := *a, *b
-	x.Endpoints, y.Endpoints = nil, nil
-	return reflect.DeepEqual(&x, &y)
+	x.Endpoints, y.Endpoints, x.Others, y.Others = nil, nil, nil, nil
+	return reflect.DeepEqual(&x, &y) && slices.EqualFunc(a.Others, b.Others, sameService)
 }
 
 // shareEndpoints puts the old service's endpoints in place of equal ones of the new, and reports whether the lists are the same then.
 func shareEndpoints(old, s *model.Service) bool {
 	if old == nil || s == nil {
-		return (old == nil || len(old.Endpoints) == 0) && (s == nil || len(s.Endpoints) == 0)
+		return !hasEndpoints(old) && !hasEndpoints(s)
 	}
 	same := len(old.Endpoints) == len(s.Endpoints)
+	for i := range max(len(old.Others), len(s.Others)) {
+		same = shareEndpoints(nth(old.Others, i), nth(s.Others, i)) && same
+	}
 	rest := old.Endpoints
 	for i, ep := range s.Endpoints {
 		for len(rest) > 0 && compareEndpoints(rest[0], ep) < 0 {
@@ -130,6 +172,23 @@ func shareEndpoints(old, s *model.Service) bool {
 		same = false
 	}
 	return same
+}
+
+func hasEndpoints(s *model.Service) bool {
+	for o := range s.All() {
+		if len(o.Endpoints) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// nth gives one of a list, nil beyond its end.
+func nth(list []*model.Service, i int) *model.Service {
+	if i < len(list) {
+		return list[i]
+	}
+	return nil
 }
 
 func compareEndpoints(a, b *model.Endpoint) int {
@@ -158,16 +217,15 @@ type reached struct{ virtual, headless []*unit }
 func (k *Compiler) moveAddresses(u *unit, old, s *model.Service) {
 	touched := map[netip.Addr]bool{}
 	change := func(s *model.Service, what func(list []*unit) []*unit) {
-		if s == nil {
-			return
+		for o := range s.All() {
+			for _, a := range o.VirtualAddresses() {
+				touched[a] = true
+				r := k.reached[a]
+				r.virtual = what(r.virtual)
+				k.reached[a] = r
+			}
 		}
-		for _, a := range s.VirtualAddresses() {
-			touched[a] = true
-			r := k.reached[a]
-			r.virtual = what(r.virtual)
-			k.reached[a] = r
-		}
-		if !s.Headless {
+		if s == nil || !s.Headless {
 			return
 		}
 		for _, ep := range s.Endpoints {

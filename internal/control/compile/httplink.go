@@ -129,7 +129,7 @@ func (c *compiler) entryParent(p *part, ref gatewayv1.ParentReference, field str
 	var others []string
 	for _, host := range se.Spec.Hosts {
 		host = convert.HostName(host)
-		if s := c.service(host); s != nil && s.Namespace == namespace && s.Ref.Kind == "ServiceEntry" {
+		if s := c.serviceFor(host, namespace); s != nil && s.Namespace == namespace && s.Ref.Kind == "ServiceEntry" {
 			sets = append(sets, c.hostParent(p, s, ref, field)...)
 		} else {
 			others = append(others, host)
@@ -242,6 +242,7 @@ func (c *compiler) linkBackend(p *part, d *model.WeightedDestination, ref gatewa
 		if s == nil {
 			s = c.wildcardService(d.Host)
 		}
+		s = s.For(p.GetNamespace(), nil)
 		if s != nil && !s.ExportTo.VisibleFrom(s.Namespace, p.GetNamespace()) {
 			s = nil
 		}

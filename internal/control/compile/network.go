@@ -18,16 +18,18 @@ func (k *Compiler) first(a, b *unit) int {
 // moveNetworks has the ranges of a host lead to it.
 func (k *Compiler) moveNetworks(u *unit, old, s *model.Service) {
 	touched := map[netip.Prefix]bool{}
-	if old != nil {
-		for _, n := range old.Networks {
+	for o := range old.All() {
+		for _, n := range o.Networks {
 			touched[n] = true
 			k.networks[n] = slices.DeleteFunc(k.networks[n], func(x *unit) bool { return x == u })
 		}
 	}
-	if s != nil {
-		for _, n := range s.Networks {
+	for o := range s.All() {
+		for _, n := range o.Networks {
 			touched[n] = true
-			k.networks[n] = append(k.networks[n], u)
+			if !slices.Contains(k.networks[n], u) {
+				k.networks[n] = append(k.networks[n], u)
+			}
 		}
 	}
 	for n := range touched {
@@ -63,6 +65,9 @@ func (c *compiler) claimNetworks(s *model.Service, by *record) {
 		for _, p := range s.Ports {
 			place := topic{onPlace, "network", n.String(), strconv.Itoa(int(p.Number))}
 			for _, other := range c.claim(&bid{place: place, object: by.Object}) {
+				if other.unit == c.unit {
+					continue // what others say of the host
+				}
 				c.read(objectTopic(other.object.Ref()))
 				t := c.service(other.unit.name)
 				if t == nil || other.object == by.Object || !meet(s, t) {

@@ -411,6 +411,11 @@ func (c *compiler) service(host string) *model.Service {
 	return nil
 }
 
+// serviceFor finds what a host means to clients of a namespace, as service does.
+func (c *compiler) serviceFor(host, namespace string) *model.Service {
+	return c.service(host).For(namespace, nil)
+}
+
 // hostsNamed gives the hosts of the services with a short name, sorted.
 func (c *compiler) hostsNamed(name string) []string {
 	c.read(topic{about: onNamed, a: name})

@@ -206,9 +206,9 @@ func takesHost(g *model.Gateway, namespace, host string) bool {
 
 // linkDestination reports a host, port or subset that is not there: such requests get 503, as in Istio.
 func (c *compiler) linkDestination(p *part, d model.WeightedDestination, field string) {
-	s := c.service(d.Host)
+	s := c.serviceFor(d.Host, p.GetNamespace())
 	if s == nil {
-		s = c.wildcardService(d.Host)
+		s = c.wildcardService(d.Host).For(p.GetNamespace(), nil)
 	}
 	if s == nil || !s.ExportTo.VisibleFrom(s.Namespace, p.GetNamespace()) {
 		p.Warn("HostNotFound", field+".host", c.hostHint(d.Host, p.GetNamespace()), "there is no service %s: requests for it get 503", d.Host)
@@ -291,7 +291,7 @@ func (c *compiler) checkProtocols(p *part) {
 		return
 	}
 	for i, host := range p.Routes.Hosts {
-		s := c.service(host)
+		s := c.serviceFor(host, p.GetNamespace())
 		if s == nil || len(s.Ports) == 0 {
 			continue
 		}

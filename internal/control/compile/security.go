@@ -65,7 +65,7 @@ func (c *compiler) linkLimitService(p *part) {
 	if s.Deny {
 		fate = "requests are refused"
 	}
-	switch to := c.service(s.Host); {
+	switch to := c.serviceFor(s.Host, p.GetNamespace()); {
 	case to == nil || !to.ExportTo.VisibleFrom(to.Namespace, p.GetNamespace()):
 		p.Warn("HostNotFound", "spec.service.host", c.hostHint(s.Host, p.GetNamespace()), "there is no service %s: %s", s.Host, fate)
 	case to.Port(s.Port) == nil:

@@ -100,8 +100,10 @@ func (c *compiler) egressHas(p *part, h model.EgressHost) bool {
 	in := func(namespace string) bool {
 		return h.Namespace == "*" || h.Namespace == namespace || h.Namespace == "." && (p.Sidecar.Namespace == "" || namespace == p.GetNamespace())
 	}
-	if s := c.service(h.Host); s != nil && in(s.Namespace) {
-		return true
+	for s := range c.service(h.Host).All() {
+		if in(s.Namespace) {
+			return true
+		}
 	}
 	for _, b := range c.rulers(h.Host) {
 		if in(b.routes.Namespace) {

@@ -33,23 +33,33 @@ type instance struct{ namespace, name string }
 
 func (i instance) String() string { return i.namespace + "/" + i.name }
 
-// lead is an endpoint of a service that is a workload.
+// lead is an endpoint of a service that is a workload: of the first, or of what others say of its host.
 type lead struct {
 	unit *unit
+	nth  int
 	ep   *model.Endpoint
+}
+
+func (l lead) service() *model.Service {
+	if l.nth == 0 {
+		return l.unit.service
+	}
+	return l.unit.service.Others[l.nth-1]
 }
 
 // moveLeads has the workloads that are a service's endpoints know it. Same says that all else of the service is as it was.
 func (k *Compiler) moveLeads(u *unit, old, s *model.Service, same bool) {
 	keep := map[*model.Endpoint]bool{}
 	if same {
-		for _, ep := range s.Endpoints {
-			keep[ep] = true
+		for o := range s.All() {
+			for _, ep := range o.Endpoints {
+				keep[ep] = true
+			}
 		}
 	}
 	had := map[*model.Endpoint]bool{}
-	if old != nil {
-		for _, ep := range old.Endpoints {
+	for o := range old.All() {
+		for _, ep := range o.Endpoints {
 			if keep[ep] {
 				had[ep] = true
 				continue
@@ -63,16 +73,17 @@ func (k *Compiler) moveLeads(u *unit, old, s *model.Service, same bool) {
 			k.stirred[i] = struct{}{}
 		}
 	}
-	if s == nil {
-		return
-	}
-	for _, ep := range s.Endpoints {
-		if had[ep] || ep.Instance == "" {
-			continue
+	nth := 0
+	for o := range s.All() {
+		for _, ep := range o.Endpoints {
+			if had[ep] || ep.Instance == "" {
+				continue
+			}
+			i := instance{ep.Namespace, ep.Instance}
+			k.leads[i] = append(k.leads[i], lead{u, nth, ep})
+			k.stirred[i] = struct{}{}
 		}
-		i := instance{ep.Namespace, ep.Instance}
-		k.leads[i] = append(k.leads[i], lead{u, ep})
-		k.stirred[i] = struct{}{}
+		nth++
 	}
 }
 
@@ -101,13 +112,13 @@ func (k *Compiler) workload(i instance) *model.Workload {
 	}
 	leads := slices.Clone(k.leads[i])
 	slices.SortFunc(leads, func(a, b lead) int {
-		return cmp.Or(strings.Compare(a.unit.name, b.unit.name), compareEndpoints(a.ep, b.ep))
+		return cmp.Or(strings.Compare(a.unit.name, b.unit.name), cmp.Compare(a.nth, b.nth), compareEndpoints(a.ep, b.ep))
 	})
 	for _, l := range leads {
 		if _, err := netip.ParseAddr(l.ep.Address); err != nil {
 			continue
 		}
-		for _, port := range l.unit.service.Ports {
+		for _, port := range l.service().Ports {
 			if target, ok := l.ep.Ports[port.Number]; ok {
 				addPort(w, model.WorkloadPort{Number: target, Protocol: port.Protocol, ServiceHost: l.unit.name, ServicePort: port.Number})
 			}

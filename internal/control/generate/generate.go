@@ -79,6 +79,7 @@ func New(mesh *model.Mesh, node Node) *Generator { return NewIndex(mesh).For(nod
 // For gives the generator of a node.
 func (x Index) For(node Node) *Generator {
 	g := &Generator{mesh: x.Read(), node: &node}
+	g.mesh.Choose(g.choose)
 	g.forWorkload, g.forSource = g.class(false), g.class(true)
 	return g
 }
@@ -100,6 +101,7 @@ func (g *Generator) TracedNames(typeURL string) (names []string, seen []index.Ke
 func (g *Generator) tracing() *Generator {
 	t := *g
 	t.mesh = g.mesh.Index().Trace()
+	t.mesh.Choose(t.choose)
 	return &t
 }
 

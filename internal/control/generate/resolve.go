@@ -168,6 +168,15 @@ func (g *Generator) visible(s *model.Service) bool {
 	return s.ExportTo.VisibleFrom(s.Namespace, g.node.Namespace)
 }
 
+// choose gives which of the services of a host the node uses. Gateways do not prefer those of their own namespace.
+func (g *Generator) choose(s *model.Service) *model.Service {
+	namespace := g.node.Namespace
+	if g.node.Role == wire.Gateway {
+		return s.ForGateway(namespace)
+	}
+	return s.For(namespace, func(o *model.Service) bool { return g.reachesSome(o) })
+}
+
 // service finds the service of a full host that the node may see: exact, or else the longest wildcard.
 func (g *Generator) service(host string) *model.Service {
 	for s := range g.mesh.ServicesFor(host) {

@@ -43,9 +43,22 @@ type Key struct {
 
 // Reader looks things up in an index for one client. One that traces is not safe for concurrent use, any other is.
 type Reader struct {
-	index *Index
-	seen  map[Key]struct{} // nil where nothing is noted
+	index  *Index
+	choose func(*model.Service) *model.Service
+	seen   map[Key]struct{} // nil where nothing is noted
 	many  [kinds]int
+}
+
+// Choose says which of the services that a host has the client sees; it is asked of hosts with several, and before anything is read.
+func (r *Reader) Choose(choose func(*model.Service) *model.Service) { r.choose = choose }
+
+// get finds the service of a host that the client sees.
+func (r *Reader) get(host string) *model.Service {
+	s := r.index.mesh.Services.Get(host)
+	if s == nil || len(s.Others) == 0 || r.choose == nil {
+		return s
+	}
+	return r.choose(s)
 }
 
 // Read gives a reader that notes nothing.
@@ -98,7 +111,7 @@ func (r *Reader) Settings() *model.Settings { return &r.index.mesh.Settings }
 // Service gives the service of exactly that host; nil when there is none.
 func (r *Reader) Service(host string) *model.Service {
 	r.note(Services, host)
-	return r.index.mesh.Services.Get(host)
+	return r.get(host)
 }
 
 // ServicesFor gives the services that a host may mean: the one of exactly that host, then wildcards that cover it, the longest first.
@@ -106,11 +119,11 @@ func (r *Reader) ServicesFor(host string) iter.Seq[*model.Service] {
 	r.note(Services, host)
 	x := r.index
 	return func(yield func(*model.Service) bool) {
-		if s := x.mesh.Services.Get(host); s != nil && !yield(s) {
+		if s := r.get(host); s != nil && !yield(s) {
 			return
 		}
 		for _, w := range x.wildcardServices {
-			if Covers(w, host) && !yield(x.mesh.Services.Get(w)) {
+			if Covers(w, host) && !yield(r.get(w)) {
 				return
 			}
 		}
@@ -123,7 +136,7 @@ func (r *Reader) AllServices() iter.Seq[*model.Service] {
 	x := r.index
 	return func(yield func(*model.Service) bool) {
 		for _, h := range x.allHosts() {
-			if !yield(x.mesh.Services.Get(h)) {
+			if !yield(r.get(h)) {
 				return
 			}
 		}
@@ -141,7 +154,7 @@ func (r *Reader) ServicesAt(a netip.Addr) []*model.Service {
 	r.note(Addresses, a.String())
 	var list []*model.Service
 	for _, host := range r.index.mesh.ByAddress.Get(a) {
-		if s := r.Service(host); s != nil {
+		if s := r.Service(host); s != nil && (!r.chosen(host) || s.Headless || slices.Contains(s.VirtualAddresses(), a)) {
 			list = append(list, s)
 		}
 	}
@@ -151,13 +164,16 @@ func (r *Reader) ServicesAt(a netip.Addr) []*model.Service {
 			continue // longer than the address
 		}
 		for _, host := range r.index.mesh.ByNetwork.Get(n) {
-			if s := r.Service(host); s != nil {
+			if s := r.Service(host); s != nil && (!r.chosen(host) || slices.Contains(s.Networks, n)) {
 				list = append(list, s)
 			}
 		}
 	}
 	return list
 }
+
+// chosen reports whether a host has several services, whose addresses may differ.
+func (r *Reader) chosen(host string) bool { return len(r.index.mesh.Services.Get(host).Others) > 0 }
 
 // RouteSets gives the route sets that may decide about a host in a sidecar, by the host that they name it by: itself, then wildcards
 // that cover it, the longest first. Those of one host are in the order of precedence.

@@ -6,6 +6,7 @@
 package model
 
 import (
+	"iter"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -107,6 +108,57 @@ type Service struct {
 	// SANs are names of which a server's certificate needs one, where the client's DestinationRule names none.
 	SANs    []string
 	Created time.Time
+	// Others are what objects of other namespaces say of the host, one for each namespace, the oldest first; nil as a rule. See For.
+	Others []*Service
+}
+
+// All gives the service and the others of its host.
+func (s *Service) All() iter.Seq[*Service] {
+	return func(yield func(*Service) bool) {
+		if s == nil || !yield(s) {
+			return
+		}
+		for _, o := range s.Others {
+			if !yield(o) {
+				return
+			}
+		}
+	}
+}
+
+// For gives, of a service and the others of its host, the one that the host means to clients of a namespace, as in Istio: what the
+// namespace says itself, else a Kubernetes service, else what is exported to the namespace by name, else what is for all; the oldest of
+// these. Sees, unless it is nil, leaves out more than what is not visible there. Where nothing is left, it is the first.
+func (s *Service) For(namespace string, sees func(*Service) bool) *Service {
+	return s.pick(namespace, sees, true)
+}
+
+// ForGateway is For of a gateway, which does not prefer what its own namespace says.
+func (s *Service) ForGateway(namespace string) *Service { return s.pick(namespace, nil, false) }
+
+func (s *Service) pick(namespace string, sees func(*Service) bool, ownFirst bool) *Service {
+	if s == nil || len(s.Others) == 0 {
+		return s
+	}
+	best, most := s, -1
+	for c := range s.All() {
+		if !c.ExportTo.VisibleFrom(c.Namespace, namespace) || sees != nil && !sees(c) {
+			continue
+		}
+		rank := 0
+		switch {
+		case ownFirst && c.Namespace == namespace:
+			rank = 3
+		case c.Ref.Kind == "Service":
+			rank = 2
+		case c.ExportTo.Private || len(c.ExportTo.Namespaces) > 0 && !slices.Contains(c.ExportTo.Namespaces, "*"):
+			rank = 1
+		}
+		if rank > most {
+			best, most = c, rank
+		}
+	}
+	return best
 }
 
 // Port of a service.

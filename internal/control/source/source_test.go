@@ -341,21 +341,6 @@ func TestFilesWaitForPaths(t *testing.T) {
 	l.await(t, "b=1 !FileMissing")
 }
 
-func TestFilesUnreadable(t *testing.T) {
-	dir := t.TempDir()
-	write(t, dir, "a.yaml", service("a", "1"))
-	l := listen(t, quick(dir))
-	l.await(t, "a=1")
-	// A directory in the file's place cannot be read; what the file held stays.
-	if err := os.Remove(filepath.Join(dir, "a.yaml")); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Mkdir(filepath.Join(dir, "a.yaml"), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	l.await(t, "a=1 !FileUnreadable")
-}
-
 func TestFilesSeeChangesWithoutEvents(t *testing.T) {
 	dir, elsewhere := t.TempDir(), t.TempDir()
 	write(t, elsewhere, "real.yaml", service("a", "1"))

@@ -29,10 +29,12 @@ func (c *comparison) destinations() []place {
 	all := map[place]bool{unknown: true}
 	for _, s := range []*side{c.before, c.after} {
 		for _, svc := range s.mesh.Services.All() {
-			for _, p := range svc.Ports {
-				for _, scheme := range schemes(p.Protocol) {
-					host := strings.Replace(svc.Host, "*", "any", 1)
-					all[place{asked{scheme, host, p.Number}, c.short(svc.Host) + ":" + strconv.Itoa(int(p.Number))}] = true
+			for one := range svc.All() {
+				for _, p := range one.Ports {
+					for _, scheme := range schemes(p.Protocol) {
+						host := strings.Replace(svc.Host, "*", "any", 1)
+						all[place{asked{scheme, host, p.Number}, c.short(svc.Host) + ":" + strconv.Itoa(int(p.Number))}] = true
+					}
 				}
 			}
 		}

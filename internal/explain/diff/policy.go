@@ -28,10 +28,9 @@ func (c *comparison) servers() {
 	}
 	for _, s := range []*side{c.before, c.after} {
 		for host, svc := range s.mesh.Services.All() {
-			for _, e := range svc.Endpoints {
-				if c.changed[e.Workload+"."+e.Namespace] {
+			for one := range svc.All() {
+				if slices.ContainsFunc(one.Endpoints, func(e *model.Endpoint) bool { return c.changed[e.Workload+"."+e.Namespace] }) {
 					c.guarded[host] = true
-					break
 				}
 			}
 		}
@@ -124,16 +123,14 @@ func (c *comparison) inboundRules(s *side, w *model.Workload) (out asks) {
 
 // behind are the rules of the changed workloads of a host.
 func (c *comparison) behind(s *side, host string) (out asks) {
-	svc := s.mesh.Services.Get(host)
-	if svc == nil {
-		return out
-	}
 	seen := map[string]bool{}
-	for _, e := range svc.Endpoints {
-		name := e.Workload + "." + e.Namespace
-		if w := s.clients[name]; w != nil && c.changed[name] && !seen[name] {
-			seen[name] = true
-			out.add(c.inboundRules(s, w))
+	for svc := range s.mesh.Services.Get(host).All() {
+		for _, e := range svc.Endpoints {
+			name := e.Workload + "." + e.Namespace
+			if w := s.clients[name]; w != nil && c.changed[name] && !seen[name] {
+				seen[name] = true
+				out.add(c.inboundRules(s, w))
+			}
 		}
 	}
 	return out

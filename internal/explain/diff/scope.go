@@ -191,7 +191,7 @@ func (s *scope) apart(host string) map[string]bool {
 	for _, side := range []*sources{s.before, s.after} {
 		sets, names := side.matters(host)
 		for _, n := range names {
-			if svc := side.mesh.Services.Get(n); svc != nil {
+			for svc := range side.mesh.Services.Get(n).All() {
 				visibility(svc.Namespace, svc.ExportTo)
 			}
 			for _, d := range side.byRule[n] {

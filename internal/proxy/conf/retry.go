@@ -1,13 +1,15 @@
 package conf
 
 // RetryCondition gives a condition by the name that retry_on and x-envoy-retry-on have for it.
-// Source: Envoy's documentation of the router filter, x-envoy-retry-on and x-envoy-retry-grpc-on.
+// Source: Envoy's documentation of the router filter, x-envoy-retry-on and x-envoy-retry-grpc-on; safe-reset is ours.
 func RetryCondition(name string) (on RetryOn, known bool) {
 	switch name {
 	case "5xx":
 		return On5xx, true
 	case "gateway-error":
 		return OnGatewayError, true
+	case "safe-reset":
+		return OnSafeReset, true
 	case "reset":
 		return OnReset, true
 	case "reset-before-request":

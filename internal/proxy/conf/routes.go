@@ -244,7 +244,7 @@ type ResetHeader struct {
 // RetryOn is a set of conditions.
 type RetryOn uint32
 
-// The conditions, by Envoy's names.
+// The conditions, by Envoy's names and one of our own.
 const (
 	On5xx RetryOn = 1 << iota
 	OnGatewayError
@@ -261,6 +261,7 @@ const (
 	OnGRPCUnavailable
 	OnHeaders     // retriable-headers
 	OnRateLimited // envoy-ratelimited
+	OnSafeReset   // safe-reset: OnReset for requests that ask for nothing to be done
 )
 
 // Session says where a client keeps the address of the endpoint that answered it, in base64: in a cookie or in a header, of which one is

@@ -73,7 +73,7 @@ func (x *Exchange) wantsAgain(ok bool) bool {
 
 // outcome is how the attempt ended, as a policy sees it.
 func (x *Exchange) outcome(ok bool) retry.Attempt {
-	a := retry.Attempt{Unsent: x.unsent, GRPC: -1}
+	a := retry.Attempt{Unsent: x.unsent, GRPC: -1, Safe: retry.Safe(&x.Req)}
 	if ok {
 		a.Status, a.GRPC, a.Begun, a.Header = x.res.Status, x.grpcStatus(), true, &x.res.Header
 		a.Unsent, a.Unanswered = x.toldBy(UnsentHeader), x.toldBy(UnansweredHeader)

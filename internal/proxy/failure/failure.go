@@ -71,6 +71,7 @@ const (
 	Stalled
 	TunnelIdle
 	Overloaded
+	Shed
 	Outlived
 	SlowHead
 	NotTaken
@@ -124,6 +125,7 @@ var kinds = [...]struct {
 	LimitUnknown:      {OfMesh, 500, "RLSE", "rate_limiter_error", false, "the limits cannot be looked up"},
 	OverLimit:         {OfClient, 429, "RL", "local_rate_limited", false, "too many requests"},
 	Overloaded:        {OfMesh, 503, "OM", "overload", false, "overloaded"},
+	Shed:              {OfMesh, 0, "OM", "overload", false, ""},
 	SlowHead:          {OfClient, 408, "-", "request_header_timeout", false, "the request's head took too long"},
 	NotTaken:          {OfMesh, 421, "NR", "filter_chain_not_found", false, "this connection is not taken here any more: connect again"},
 	Outlived:          {OfMesh, 0, "DT", "max_duration_timeout", false, ""},
@@ -294,6 +296,8 @@ func Departed(op string, err error) *Error {
 	switch {
 	case errors.As(err, &two) && two.Remote:
 		return New(ClientReset, op, err)
+	case errors.As(err, &two) && two.Shed:
+		return New(Shed, op, errors.New("memory is short, and the client took too little of the answer"))
 	case errors.As(err, &two) && two.Stalled > 0:
 		return New(ClientStalled, op, fmt.Errorf("the client took nothing of the answer for %s", two.Stalled))
 	case errors.As(err, &two), errors.As(err, &all) && all.Err == nil && !all.Remote:

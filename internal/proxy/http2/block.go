@@ -76,12 +76,24 @@ func (q *queue) read(p []byte) int {
 	return total
 }
 
-func (q *queue) drop() {
+func (q *queue) drop() { putBlock(q.unlink()) }
+
+func (q *queue) unlink() *block {
 	k := q.first
 	if q.first = k.next; q.first == nil {
 		q.last = nil
 	}
-	putBlock(k)
+	return k
+}
+
+// take gives the first block, which is the caller's from then on, or nil.
+func (q *queue) take() *block {
+	if q.first == nil {
+		return nil
+	}
+	k := q.unlink()
+	q.n -= k.w - k.r
+	return k
 }
 
 // clear drops all and gives how much there was.

@@ -355,7 +355,10 @@ func (c *core) done(err error, idle bool) bool {
 	return c.finishing || err == errClosed || err == io.EOF && idle
 }
 
-var errClosed = errors.New("http2: connection was closed")
+var (
+	errClosed = errors.New("http2: connection was closed")
+	errShed   = errors.New("http2: connection was closed because memory is short and the peer does not read")
+)
 
 // abandon makes every stream fail. mu is held.
 func (c *core) abandon(why *ConnError) {

@@ -45,6 +45,8 @@ type StreamError struct {
 	Reason string // why we did, may be empty
 	// Stalled is how long the peer took nothing of what was to be sent, where we did for that.
 	Stalled time.Duration
+	// Shed means that memory was needed, and the peer took too little.
+	Shed bool
 
 	untouched bool
 }

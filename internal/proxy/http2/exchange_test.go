@@ -2,6 +2,7 @@ package http2
 
 import (
 	"errors"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -66,5 +67,59 @@ func TestManyStreams(t *testing.T) {
 	wg.Wait()
 	if n := j.client.Streams(); n != 0 {
 		t.Errorf("%d streams are left", n)
+	}
+}
+
+// TestTakeBody reads a body without copying. What was lent stays as it is when the stream is reset, and while other streams use blocks.
+func TestTakeBody(t *testing.T) {
+	j := join(t, nil, nil, func(s *ServerStream) {
+		s.WriteResponse(&message.Response{Status: 200, Body: message.Body{Kind: message.Chunked}})
+		s.WriteBody([]byte("first"))
+		s.Flush()
+		if s.Request().Path == "/cut" {
+			<-s.Gone()
+			return
+		}
+		s.WriteBody([]byte(" and second"))
+		s.FinishBody(nil)
+	})
+	cut := open(t, j.client)
+	send(t, cut, get("/cut"), "", nil)
+	var r message.Response
+	if err := cut.ReadResponse(&r); err != nil {
+		t.Fatal(err)
+	}
+	lent := take(t, cut)
+	cut.Reset(Cancel)
+	for range 20 {
+		st := open(t, j.client)
+		send(t, st, get("/"), "", nil)
+		if err := st.ReadResponse(&r); err != nil {
+			t.Fatal(err)
+		}
+		got := string(take(t, st))
+		rest, err := readAll(st)
+		if got += rest; err != nil || got != "first and second" || !st.BodyDone() {
+			t.Fatalf("%q, %v", got, err)
+		}
+		st.EndExchange()
+	}
+	if string(lent) != "first" {
+		t.Errorf("what was lent became %q", lent)
+	}
+	if p := cut.TakeBody(); p != nil {
+		t.Errorf("%q after the reset", p)
+	}
+	cut.EndExchange()
+}
+
+// take awaits bytes and takes them.
+func take(t *testing.T, st *ClientStream) []byte {
+	t.Helper()
+	for {
+		if p := st.TakeBody(); p != nil {
+			return p
+		}
+		runtime.Gosched()
 	}
 }

@@ -20,6 +20,7 @@ type ServerConn struct {
 
 	free     []*ServerStream // guarded by mu
 	finishBy time.Time       // guarded by mu
+	slow     slowness        // of a write to the transport; guarded by mu
 
 	work    chan *ServerStream // hands requests to goroutines that have nothing to do
 	workers sync.WaitGroup
@@ -248,6 +249,9 @@ func (s *ServerConn) refuse(id uint32, code ErrCode) error {
 // ServerStream is a request and its response.
 type ServerStream struct {
 	stream
+
+	// Kept is the handler's, from one request to the next that is served with the same memory.
+	Kept any
 
 	req      message.Request // owned by the handler
 	refusal  *Error

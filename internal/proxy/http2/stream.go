@@ -35,6 +35,7 @@ type stream struct {
 	empty       bool  // the message has no content, whatever its head says
 	got         int64
 	body        queue
+	lent        *block // see TakeBody; it is the reading goroutine's of the stream
 	recvWin     int64
 	unacked     int
 
@@ -54,6 +55,7 @@ type stream struct {
 	headWrite  uint64 // the first write that may carry a frame of this stream
 	stallAt    int64  // sent, when the connection's clock last saw it stall
 	stall      time.Time
+	slow       slowness
 
 	ask asked
 }
@@ -95,7 +97,7 @@ func (st *stream) forget() {
 	st.err, st.werr, st.byPeer, st.onGone = nil, nil, false, nil
 	st.headed, st.remoteEnded, st.rwait, st.empty, st.got, st.unacked = false, false, false, false, 0, 0
 	st.open, st.localEnded, st.wasReset, st.wwait, st.discard, st.sized = false, false, false, false, false, false
-	st.left, st.sent, st.mark, st.headWrite, st.stall, st.ask = 0, 0, 0, 0, time.Time{}, asked{}
+	st.left, st.sent, st.mark, st.headWrite, st.stall, st.slow, st.ask = 0, 0, 0, 0, time.Time{}, slowness{}, asked{}
 	st.id = 0
 }
 
@@ -108,6 +110,7 @@ func (st *stream) leave(code ErrCode) {
 		c.reset(st, code, "", false)
 	}
 	c.giveBack(st.body.clear())
+	st.takeBack()
 	c.unstall(st)
 	c.active--
 	if st.id == 0 {
@@ -243,6 +246,7 @@ func (st *stream) waitWrite() error {
 // cut off, os.ErrDeadlineExceeded. It may give the last bytes and io.EOF in one call.
 func (st *stream) ReadBody(p []byte) (int, error) {
 	c := st.c
+	st.takeBack()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for {
@@ -264,6 +268,29 @@ func (st *stream) ReadBody(p []byte) (int, error) {
 		if err := st.waitRead(); err != nil {
 			return 0, err
 		}
+	}
+}
+
+// TakeBody reads without copying what there is in memory of the body, or a part of it; it may give nothing. It is valid until the
+// next ReadBody or TakeBody, and the end of the exchange.
+func (st *stream) TakeBody() []byte {
+	st.takeBack()
+	st.c.mu.Lock()
+	defer st.c.mu.Unlock()
+	k := st.body.take()
+	if k == nil {
+		return nil
+	}
+	st.lent = k
+	st.consumed(k.w - k.r)
+	return k.b[k.r:k.w]
+}
+
+// takeBack ends what TakeBody has lent.
+func (st *stream) takeBack() {
+	if st.lent != nil {
+		putBlock(st.lent)
+		st.lent = nil
 	}
 }
 

@@ -54,6 +54,9 @@ type Guard struct {
 	// MakeRoom closes idle connections when the table of descriptors is found full, and gives their number. It is set once, before use,
 	// and may be nil.
 	MakeRoom func() int
+	// Shed looks for answers that clients do not take, and with cut ends those that hold the most. It gives their number; it is set once,
+	// before use, and may be nil.
+	Shed func(cut bool) int
 
 	bearable, exhausted   atomic.Int64
 	roomAt, fullAt        atomic.Int64 // Unix nanoseconds; 0 for never
@@ -61,6 +64,7 @@ type Guard struct {
 	stage                 atomic.Int32
 	released              atomic.Bool
 	turnedAway, refused   atomic.Uint64
+	shed                  atomic.Uint64
 	memory                atomic.Int64
 }
 
@@ -82,6 +86,9 @@ const lookEvery = 100 * time.Millisecond
 // reliefEvery is how often memory is given back while there is too little of it.
 const reliefEvery = 5 * time.Second
 
+// shedEvery is how often answers that nobody takes are looked for meanwhile: what ending some of them gives is to be seen before others are.
+const shedEvery = 500 * time.Millisecond
+
 // Run watches memory until ctx ends.
 func (g *Guard) Run(ctx context.Context, log *slog.Logger) {
 	if g.limits.Memory <= 0 {
@@ -89,7 +96,7 @@ func (g *Guard) Run(ctx context.Context, log *slog.Logger) {
 	}
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
-	var relieved time.Time
+	var relieved, looked time.Time
 	for {
 		select {
 		case <-ctx.Done():
@@ -99,12 +106,31 @@ func (g *Guard) Run(ctx context.Context, log *slog.Logger) {
 			if after := g.look(); after != before {
 				log.Warn("memory", "stage", after.String(), "before", before.String(), "used", g.memory.Load(), "limit", g.limits.Memory)
 			}
+			if Stage(g.stage.Load()) > Normal && now.Sub(looked) >= shedEvery {
+				looked = now
+				if g.ends(log) {
+					relieved = time.Time{}
+				}
+			}
 			if g.Stage() > Normal && now.Sub(relieved) >= reliefEvery {
 				relieved = now
 				g.relief()
 			}
 		}
 	}
+}
+
+// ends reports whether it ended answers that clients do not take.
+func (g *Guard) ends(log *slog.Logger) bool {
+	if g.Shed == nil {
+		return false
+	}
+	n := g.Shed(Stage(g.stage.Load()) >= Refuse)
+	if n > 0 {
+		g.shed.Add(uint64(n))
+		log.Warn("memory is short: answers end of which clients took too little", "answers", n)
+	}
+	return n > 0
 }
 
 // look sets the stage by the memory in use.
@@ -229,6 +255,8 @@ type Facts struct {
 	Connections, Requests int64
 	// TurnedAway are connections, Refused requests, that were not served.
 	TurnedAway, Refused uint64
+	// Shed are answers that were ended because clients did not take them.
+	Shed uint64
 	// Exhausted is how often the system had no descriptor for a connection, Bearable how many of clients there are descriptors for.
 	Exhausted, Bearable int64
 	// Memory in use, as last seen, and its limit, in bytes; 0 where there is none.
@@ -238,5 +266,5 @@ type Facts struct {
 // Facts gives the present ones.
 func (g *Guard) Facts() Facts {
 	return Facts{Stage: g.Stage(), Connections: g.connections.Load(), Requests: g.requests.Load(), TurnedAway: g.turnedAway.Load(),
-		Refused: g.refused.Load(), Exhausted: g.exhausted.Load(), Bearable: g.bearable.Load(), Memory: g.memory.Load(), MemoryLimit: g.limits.Memory}
+		Refused: g.refused.Load(), Shed: g.shed.Load(), Exhausted: g.exhausted.Load(), Bearable: g.bearable.Load(), Memory: g.memory.Load(), MemoryLimit: g.limits.Memory}
 }

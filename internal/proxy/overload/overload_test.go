@@ -135,3 +135,35 @@ func TestDescriptorsBoundConnections(t *testing.T) {
 		t.Error("it does not recover")
 	}
 }
+
+// TestAnswersAreShed: they are looked at from the first stage on and ended from the second, each time with relief.
+func TestAnswersAreShed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var used, reliefs, looks, cuts atomic.Int64
+		g := New(Limits{Memory: 1_000_000}, used.Load, func() { reliefs.Add(1) })
+		g.Shed = func(cut bool) int {
+			looks.Add(1)
+			if !cut {
+				return 0
+			}
+			cuts.Add(1)
+			return 3
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		wg.Go(func() { g.Run(ctx, slog.New(slog.DiscardHandler)) })
+		for _, c := range []struct{ used, looks, cuts, reliefs int64 }{{0, 0, 0, 0}, {860_000, 2, 0, 1}, {930_000, 4, 2, 3}} {
+			used.Store(c.used)
+			time.Sleep(2 * shedEvery)
+			synctest.Wait()
+			if looks.Load() != c.looks || cuts.Load() != c.cuts || reliefs.Load() != c.reliefs {
+				t.Errorf("with %d in use: %d looks, %d cuts, %d reliefs", c.used, looks.Load(), cuts.Load(), reliefs.Load())
+			}
+		}
+		if n := g.Facts().Shed; n != 6 {
+			t.Errorf("%d answers ended", n)
+		}
+		cancel()
+		wg.Wait()
+	})
+}

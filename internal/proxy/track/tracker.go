@@ -43,7 +43,10 @@ type Conn struct {
 
 	Client *Caller // that of HTTP/1 connections
 	Drain  func()  // ends an HTTP/2 connection, which looks after its idleness itself; nil for others
-	wait   patient
+	// Slow gives how many answers the client of an HTTP/2 connection takes too little of, and Shed ends these, where memory is short; nil
+	// for others.
+	Slow, Shed func(now time.Time) int
+	wait       patient
 }
 
 // began is what tracked times count from: a difference of two readings of one clock is not moved by corrections of the wall clock.
@@ -160,6 +163,34 @@ func (t *Tracker) Evict(now time.Time) (n int) {
 	n = min(len(idle), max(len(idle)/8, leastEvicted))
 	for _, o := range idle[:n] {
 		o.c.Conn.SetReadDeadline(conn.LongAgo)
+	}
+	return n
+}
+
+// Shed looks for answers that clients take too little of. With cut it ends those of the clients that hold the most: an eighth of these
+// clients, and one at least. It gives the number of answers.
+func (t *Tracker) Shed(now time.Time, cut bool) (n int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	type candidate struct {
+		c    *Conn
+		held int
+	}
+	var slow []candidate
+	for c := range t.open {
+		if c.Slow == nil {
+			continue
+		}
+		if held := c.Slow(now); held > 0 {
+			slow = append(slow, candidate{c, held})
+		}
+	}
+	if !cut || len(slow) == 0 {
+		return 0
+	}
+	slices.SortFunc(slow, func(a, b candidate) int { return b.held - a.held })
+	for _, o := range slow[:max(len(slow)/8, 1)] {
+		n += o.c.Shed(now)
 	}
 	return n
 }

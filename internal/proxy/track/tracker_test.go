@@ -78,3 +78,19 @@ func TestDrainingGracesConnectionsThatHaveJustCome(t *testing.T) {
 		}
 	}
 }
+
+// TestShedBeginsWithTheWorst: only those clients lose answers that hold the most, and none while it is only looked.
+func TestShedBeginsWithTheWorst(t *testing.T) {
+	var tr Tracker
+	shed := map[int]bool{}
+	for _, held := range []int{5, 50, 0, 7} {
+		tr.Add(&Conn{Slow: func(time.Time) int { return held }, Shed: func(time.Time) int { shed[held] = true; return held }})
+	}
+	tr.Add(&Conn{}) // of HTTP/1
+	if n := tr.Shed(time.Now(), false); n != 0 || len(shed) > 0 {
+		t.Errorf("%d answers ended, of %v", n, shed)
+	}
+	if n := tr.Shed(time.Now(), true); n != 50 || len(shed) != 1 {
+		t.Errorf("%d answers ended, of %v", n, shed)
+	}
+}

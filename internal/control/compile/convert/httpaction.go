@@ -11,8 +11,8 @@ import (
 	"github.com/weftmesh/weft/internal/wire"
 )
 
-// retryConditions are those of Envoy's that proxies carry out, which Istio's retryOn takes beside status codes.
-var retryConditions = []string{"5xx", "gateway-error", "reset", "reset-before-request", "connect-failure", "refused-stream",
+// retryConditions are those of Envoy's that proxies carry out, and one of ours, which Istio's retryOn takes beside status codes.
+var retryConditions = []string{"5xx", "gateway-error", "reset", "safe-reset", "reset-before-request", "connect-failure", "refused-stream",
 	"retriable-4xx", "retriable-status-codes", "retriable-headers", "envoy-ratelimited", "http3-post-connect-failure", "cancelled", "deadline-exceeded", "internal", "resource-exhausted", "unavailable"}
 
 func (p *Part) retries(r *networkingapi.HTTPRetry, field string) *model.Retries {

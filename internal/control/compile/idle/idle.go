@@ -96,7 +96,7 @@ func (l *lint) subsets(o *source.Object, rule *networkingapi.DestinationRule) {
 	if !strings.Contains(host, ".") {
 		host = convert.ServiceHost(host, o.GetNamespace(), l.mesh.Settings)
 	}
-	s := l.mesh.Services.Get(convert.HostName(host))
+	s := l.mesh.Services.Get(convert.HostName(host)).For(o.GetNamespace(), nil)
 	if s == nil || s.Resolution == model.None || s.Resolution == model.ByHost {
 		return
 	}

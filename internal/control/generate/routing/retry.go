@@ -16,9 +16,10 @@ import (
 )
 
 // The retries of routes that do not speak of them: as Istio's, without the codes of gRPC, by which a call that may have been acted on
-// would be repeated unasked, plus connections that the server closed before it saw the request.
+// would be repeated unasked, plus connections that the server closed before it saw the request, and requests that ask for nothing to be
+// done whose endpoint died. Envoys do not know the last one, and pass over it.
 const (
-	defaultRetryOn      = "connect-failure,refused-stream,reset-before-request"
+	defaultRetryOn      = "connect-failure,refused-stream,reset-before-request,safe-reset"
 	defaultRetries      = 2
 	hostSelectionTrials = 5
 	triesOfPriority     = 2 // before the next one is preferred, as Istio has it

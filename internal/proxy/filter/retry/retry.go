@@ -1,7 +1,8 @@
 // Package retry decides whether a failed attempt is made again. A request that may have been acted on is sent a second time only for a
 // condition of the policy that says so. An answer that the policy names is one, whatever the method: it tells what became of the request,
 // and whoever named it knows what it means there. Where no answer came nobody knows: then the method or an idempotency key must say that
-// a repetition does no harm, or the policy name that very case (reset).
+// a repetition does no harm, or the policy name that very case (reset; safe-reset, for requests that ask for nothing to be done, which is
+// in the mesh's default).
 package retry
 
 import (
@@ -31,13 +32,23 @@ type Attempt struct {
 	Header *message.Header
 	// TimedOut is set when the attempt's own time ran out.
 	TimedOut bool
+	// Safe is set when the request asks for nothing to be done: see Safe.
+	Safe bool
+}
+
+// Safe reports whether a request only asks for something, so that there is nothing that could be done twice (RFC 9110 section 9.2.1).
+func Safe(r *message.Request) bool {
+	switch r.Method {
+	case "GET", "HEAD", "OPTIONS", "TRACE":
+		return true
+	}
+	return false
 }
 
 // Repeatable reports whether sending a request twice means no more than sending it once (RFC 9110 section 9.2.2), or the
 // client says that the server will notice (draft-ietf-httpapi-idempotency-key-header).
 func Repeatable(r *message.Request) bool {
-	switch r.Method {
-	case "GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE":
+	if Safe(r) || r.Method == "PUT" || r.Method == "DELETE" {
 		return true
 	}
 	_, keyed := r.Header.Get("Idempotency-Key")
@@ -66,6 +77,8 @@ func Wanted(p *conf.Retry, a *Attempt, repeatable bool) bool {
 		return true
 	case on&(conf.On5xx|conf.OnGatewayError) != 0:
 		return true // Envoy counts an upstream that does not answer as one that answered 503
+	case on&conf.OnSafeReset != 0 && a.Safe && !a.TimedOut:
+		return true
 	case a.Unsent:
 		return on&(conf.OnConnectFailure|conf.OnReset|conf.OnResetBeforeRequest|conf.OnRefusedStream) != 0
 	}

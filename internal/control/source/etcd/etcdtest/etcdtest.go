@@ -4,7 +4,6 @@ package etcdtest
 import (
 	"context"
 	"crypto/tls"
-	"net"
 	"os/exec"
 	"syscall"
 	"testing"
@@ -12,6 +11,8 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
+
+	"github.com/weftmesh/weft/internal/loopback/loopbacktest"
 )
 
 // Server is an etcd of one member.
@@ -43,8 +44,8 @@ func start(t *testing.T, secure *tls.Config, args ...string) *Server {
 	if _, err := exec.LookPath("etcd"); err != nil {
 		t.Skip("etcd is not installed (Debian: etcd-server)")
 	}
-	s := &Server{Endpoint: freeAddress(t), TLS: secure}
-	peer, url := freeAddress(t), "http://"+s.Endpoint
+	s := &Server{Endpoint: loopbacktest.Address(t), TLS: secure}
+	peer, url := loopbacktest.Address(t), "http://"+s.Endpoint
 	if secure != nil {
 		url = "https://" + s.Endpoint
 	}
@@ -92,16 +93,6 @@ func (s *Server) Down(*testing.T) { s.kill(s.cmd) }
 func (s *Server) kill(cmd *exec.Cmd) {
 	_ = cmd.Process.Kill() // it may have ended
 	_, _ = cmd.Process.Wait()
-}
-
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 // Pause has the server stand still, and Resume go on: its connections stay open, and nothing is answered.

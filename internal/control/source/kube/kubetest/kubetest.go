@@ -25,6 +25,8 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+
+	"github.com/weftmesh/weft/internal/loopback/loopbacktest"
 )
 
 // Server is an API server. Its methods but Config need one that the test has started; Own says whether it is.
@@ -70,9 +72,9 @@ func Own(t *testing.T) *Server {
 
 func start(t *testing.T, bin string) *Server {
 	t.Helper()
-	s := &Server{Own: true, bin: bin, dir: t.TempDir(), etcd: freeAddress(t)}
-	_, s.port, _ = net.SplitHostPort(freeAddress(t))
-	peer := freeAddress(t)
+	s := &Server{Own: true, bin: bin, dir: t.TempDir(), etcd: loopbacktest.Address(t)}
+	_, s.port, _ = net.SplitHostPort(loopbacktest.Address(t))
+	peer := loopbacktest.Address(t)
 	s.run(t, "etcd", "--name=test", "--data-dir="+filepath.Join(s.dir, "etcd"), "--unsafe-no-fsync", "--log-level=error",
 		"--listen-client-urls=http://"+s.etcd, "--advertise-client-urls=http://"+s.etcd, "--listen-peer-urls=http://"+peer,
 		"--initial-advertise-peer-urls=http://"+peer, "--initial-cluster=test=http://"+peer)
@@ -181,14 +183,4 @@ func (s *Server) writeKeys(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-}
-
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }
