@@ -188,7 +188,7 @@ func (g *Generator) GatewayListeners() []*listenerv3.Listener {
 			for _, s := range set.servers {
 				l.FilterChains = append(l.FilterChains, g.gatewayTLS(s)...)
 			}
-			l.FilterChains = uniqueMatches(l.FilterChains)
+			l.FilterChains = uniqueMatches(append(l.FilterChains, g.closing(set.servers)...))
 		case model.TCP:
 			for _, s := range set.servers {
 				l.FilterChains = append(l.FilterChains, g.gatewayTCP(s)...)
@@ -346,6 +346,7 @@ type hostRoutes struct {
 	places   []place
 	sets     [][]*model.RouteSet // by place
 	redirect bool
+	isolated bool // also without routes
 }
 
 // gatewayTable has a virtual host for each host of a route set that a server takes. Route sets for one host are merged, oldest
@@ -377,8 +378,13 @@ func (g *Generator) gatewayTable(name string, servers []place) *routev3.RouteCon
 		}
 	}
 	table := &routev3.RouteConfiguration{Name: name, ValidateClusters: wrapperspb.Bool(false), IgnorePortInHostMatching: true}
+	if !endsTLS(servers) {
+		isolate(hosts, servers)
+	} else if v := misdirected(hosts, servers); v != nil {
+		table.VirtualHosts = append(table.VirtualHosts, v)
+	}
 	for _, h := range slices.SortedFunc(maps.Keys(hosts), cmp.Compare[string]) {
-		if routes := g.hostRoutes(hosts[h]); len(routes) > 0 {
+		if routes := g.hostRoutes(hosts[h]); len(routes) > 0 || hosts[h].isolated {
 			table.VirtualHosts = append(table.VirtualHosts, &routev3.VirtualHost{Name: h, Domains: []string{h}, Routes: routes})
 		}
 	}
