@@ -49,7 +49,7 @@ func (g *Generator) GatewayListeners() []*listenerv3.Listener {
 			for _, s := range set.Servers {
 				l.FilterChains = append(l.FilterChains, g.gatewayTLS(s)...)
 			}
-			l.FilterChains = uniqueMatches(append(l.FilterChains, g.closing(set.servers)...))
+			l.FilterChains = uniqueMatches(append(l.FilterChains, g.closing(set.Servers)...))
 		case model.TCP:
 			for _, s := range set.Servers {
 				l.FilterChains = append(l.FilterChains, g.gatewayTCP(s)...)
@@ -228,7 +228,7 @@ func (g *Generator) gatewayTable(name string, servers []view.Place) *routev3.Rou
 		}
 	}
 	table := &routev3.RouteConfiguration{Name: name, ValidateClusters: wrapperspb.Bool(false), IgnorePortInHostMatching: true}
-	if !endsTLS(servers) {
+	if servers[0].Server.Protocol != model.HTTPS {
 		isolate(hosts, servers)
 	} else if v := misdirected(hosts, servers); v != nil {
 		table.VirtualHosts = append(table.VirtualHosts, v)

@@ -2,6 +2,7 @@ package generate
 
 import (
 	"maps"
+	"net/http"
 	"slices"
 	"strconv"
 
@@ -9,36 +10,21 @@ import (
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 
 	"github.com/weftmesh/weft/internal/control/generate/routing"
-	"github.com/weftmesh/weft/internal/control/model"
+	"github.com/weftmesh/weft/internal/control/generate/view"
+	"github.com/weftmesh/weft/internal/control/index"
 	"github.com/weftmesh/weft/internal/wire"
 )
 
-// own is the host of a listener of the Gateway API; empty for servers of others, which have no listeners beside them.
-func (p place) own() string {
-	if len(p.server.Others) == 0 || len(p.server.Hosts) != 1 {
-		return ""
-	}
-	return p.server.Hosts[0].Host
-}
-
-// leaves reports whether a host that the listener's own one covers is another listener's of the Gateway.
-func (p place) leaves(host string) bool {
-	own := p.own()
-	return own != "" && own != host && covers(own, host) && slices.Contains(p.server.Others, host)
-}
-
-func covers(pattern, host string) bool { return pattern == "*" || isWildcard(pattern) && wildcardCovers(pattern, host) }
-
 // isolate has requests for a listener's host meet that listener's routes alone, also where it has none (GatewaySpec.listeners,
 // "Listener Isolation"): what wildcards of other listeners have for such hosts is left out.
-func isolate(hosts map[string]*hostRoutes, servers []place) {
+func isolate(hosts map[string]*hostRoutes, servers []view.Place) {
 	isolated := map[string]*hostRoutes{}
 	for _, s := range servers {
-		if !isWildcard(s.own()) {
+		if !index.IsWildcard(s.Own()) {
 			continue
 		}
-		for _, h := range s.server.Others {
-			if hosts[h] == nil && isolated[h] == nil && s.leaves(h) {
+		for _, h := range s.Server.Others {
+			if hosts[h] == nil && isolated[h] == nil && s.Leaves(h) {
 				if v := mostSpecific(hosts, h); v != nil {
 					isolated[h] = v.without(h)
 				}
@@ -53,7 +39,7 @@ func isolate(hosts map[string]*hostRoutes, servers []place) {
 func mostSpecific(hosts map[string]*hostRoutes, host string) (v *hostRoutes) {
 	longest := ""
 	for h, of := range hosts {
-		if h != host && isWildcard(h) && covers(h, host) && len(h) > len(longest) {
+		if len(h) > len(longest) && view.CoversOther(h, host) {
 			longest, v = h, of
 		}
 	}
@@ -64,7 +50,7 @@ func mostSpecific(hosts map[string]*hostRoutes, host string) (v *hostRoutes) {
 func (v *hostRoutes) without(host string) *hostRoutes {
 	out := &hostRoutes{redirect: v.redirect, isolated: true}
 	for i, p := range v.places {
-		if !p.leaves(host) {
+		if !p.Leaves(host) {
 			out.places, out.sets = append(out.places, p), append(out.sets, v.sets[i])
 		}
 	}
@@ -76,52 +62,40 @@ func (v *hostRoutes) without(host string) *hostRoutes {
 
 // misdirected answers requests for hosts of other listeners of the Gateway that come over a connection which its server name led
 // here: the client is told to open another one (RFC 9110, section 15.5.20; Listener.hostname). nil where there are none.
-func misdirected(hosts map[string]*hostRoutes, servers []place) *routev3.VirtualHost {
-	elsewhere := map[string]bool{}
+func misdirected(hosts map[string]*hostRoutes, servers []view.Place) *routev3.VirtualHost {
 	for _, s := range servers {
-		own := s.own()
-		if own == "" {
-			continue
-		}
-		for _, h := range s.server.Others {
-			if h != own && hosts[h] == nil {
-				elsewhere[h] = true
-			}
-			if hosts[own] == nil && covers(h, own) {
-				hosts[own] = &hostRoutes{isolated: true}
-			}
+		if own := s.Own(); own != "" && hosts[own] == nil && s.Covered() {
+			hosts[own] = &hostRoutes{isolated: true}
 		}
 	}
-	for h := range elsewhere {
-		if hosts[h] != nil {
-			delete(elsewhere, h)
+	elsewhere := map[string]bool{}
+	for _, s := range servers {
+		for _, h := range s.Server.Others {
+			if h != s.Own() && hosts[h] == nil {
+				elsewhere[h] = true
+			}
 		}
 	}
 	if len(elsewhere) == 0 {
 		return nil
 	}
-	return &routev3.VirtualHost{Name: "misdirected:" + strconv.Itoa(int(servers[0].port)), Domains: slices.Sorted(maps.Keys(elsewhere)),
+	return &routev3.VirtualHost{Name: "misdirected:" + strconv.Itoa(int(servers[0].Port)), Domains: slices.Sorted(maps.Keys(elsewhere)),
 		Routes: []*routev3.Route{{
 			Name:   "misdirected",
 			Match:  &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}},
-			Action: routing.Direct(421, []byte("this connection was opened for another server name\n")),
+			Action: routing.Direct(http.StatusMisdirectedRequest, []byte("this connection was opened for another server name\n")),
 		}}}
 }
 
 // closing gives chains that close connections for the server names of listeners that wildcards of other listeners cover. They count
 // where nothing else takes the names.
-func (g *Generator) closing(servers []place) (chains []*listenerv3.FilterChain) {
+func (g *Generator) closing(servers []view.Place) (chains []*listenerv3.FilterChain) {
 	for _, s := range servers {
-		own := s.own()
-		if own == "" || !slices.ContainsFunc(s.server.Others, func(h string) bool { return h != own && covers(h, own) }) {
-			continue
+		if s.Covered() {
+			chains = append(chains, &listenerv3.FilterChain{Name: wire.BlackHoleCluster + "." + s.Own(),
+				FilterChainMatch: &listenerv3.FilterChainMatch{ServerNames: []string{s.Own()}},
+				Filters:          []*listenerv3.Filter{g.relayTo(wire.BlackHoleCluster, wire.BlackHoleCluster)}})
 		}
-		chains = append(chains, &listenerv3.FilterChain{Name: wire.BlackHoleCluster + "." + own,
-			FilterChainMatch: &listenerv3.FilterChainMatch{ServerNames: []string{own}},
-			Filters:          []*listenerv3.Filter{g.relayTo(wire.BlackHoleCluster, wire.BlackHoleCluster)}})
 	}
 	return chains
 }
-
-// endsTLS reports whether servers of a route table are reached through TLS.
-func endsTLS(servers []place) bool { return len(servers) > 0 && servers[0].server.Protocol == model.HTTPS }
