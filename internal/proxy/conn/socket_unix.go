@@ -65,3 +65,12 @@ func wouldBlock(fd uintptr, p []byte) bool {
 		}
 	}
 }
+
+// setBreaks makes the closing of a socket reset its connection, or takes that back.
+func setBreaks(fd uintptr, on bool) {
+	linger := &syscall.Linger{}
+	if on {
+		linger.Onoff = 1
+	}
+	syscall.SetsockoptLinger(int(fd), syscall.SOL_SOCKET, syscall.SO_LINGER, linger)
+}

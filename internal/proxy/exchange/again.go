@@ -47,12 +47,12 @@ func (x *Exchange) wantsAgain(ok bool) bool {
 	if ok && x.pumping != nil && wanted {
 		x.pumping.settle() // the answer may be here before the goroutine that has sent the body has run again
 	}
-	x.bodyGone = x.pumping != nil && x.pumping.dropped() && x.retries != nil && (wanted || repeatable)
+	x.bodyGone = x.pumping != nil && x.pumping.dropped() && x.retries != nil && (wanted || !ok && repeatable)
 	if x.to == nil || x.pumping != nil && !x.pumping.whole() && !(!ok && x.resumes()) || !ok && x.err.Fault() == failure.OfClient || x.p.ctx.Err() != nil || x.expired() {
 		return false
 	}
 	if b := x.Req.Body; b.Kind != message.NoBody && b != (message.Body{Kind: message.Sized}) && x.body == nil && x.pumping == nil && (x.spent || !x.unsent) {
-		x.bodyGone = x.retries != nil && (wanted || repeatable)
+		x.bodyGone = x.retries != nil && (wanted || !ok && repeatable)
 		return false
 	}
 	if !ok && x.forFree(repeatable) {
