@@ -217,6 +217,7 @@ func podWorkload(pod *source.Pod) *model.Workload {
 		Locality: localityOf(pod.Labels), ServiceAccount: serviceAccount(pod), Gateway: isGateway(pod), Ready: pod.Ready,
 		ProxyProtocol: convert.PodHeader(pod.Annotations),
 	}
+	w.Bare = !w.Gateway && !hasSidecar(pod) && !isProxyless(pod.Annotations)
 	for _, ip := range pod.IPs {
 		addAddress(w, ip)
 	}
