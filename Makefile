@@ -70,9 +70,10 @@ fuzz: need-go ## run every fuzz target for FUZZTIME (default 1m each)
 	    echo "== $$(dirname $$f) $$t"; go test -run '^$$' -fuzz "^$$t$$" -fuzztime $${FUZZTIME:-1m} -fuzzminimizetime 1s ./$$(dirname $$f) || exit 1; done; done
 
 .PHONY: soak
-soak: need-go ## send 10 million requests (SOAK_REQUESTS) and look for leaks, and a million through changes of everything (STEADY_REQUESTS)
+soak: need-go ## send 10 million requests (SOAK_REQUESTS) and look for leaks, a million through changes of everything (STEADY_REQUESTS), and all protocols through live upgrades (UPGRADE_TIME)
 	SOAK_REQUESTS=$${SOAK_REQUESTS:-10000000} go test -count=1 -v -timeout 24h -run '^TestSoak$$' ./test/fault
 	STEADY_REQUESTS=$${STEADY_REQUESTS:-1000000} go test -count=1 -v -timeout 24h -run '^TestNothingFailsWhileEverythingChanges$$' ./test/steady
+	UPGRADE_TIME=$${UPGRADE_TIME:-5m} go test -count=1 -v -timeout 24h -run '^TestEverythingForLong$$' ./test/upgrade
 
 .PHONY: bench
 bench: need-go ## measure the proxy side by side with nginx and HAProxy (BENCH="-rounds 1 -d 1s" for a short run)

@@ -138,6 +138,12 @@ var rules = []rule{
 		}
 		return ""
 	}},
+	{"what a node sees is told without messages", func(from, to string) string {
+		if in(from, "internal/control/generate/view") && (in(to, "github.com/envoyproxy", "google.golang.org/protobuf") || in(to, "internal/control/generate")) {
+			return "view answers in the model's words; generate makes messages of that"
+		}
+		return ""
+	}},
 	{"steps of the request path do not know each other", func(from, to string) string {
 		if a, b := stepOf(from), stepOf(to); a != "" && b != "" && a != b {
 			return "package proxy joins the steps"
@@ -185,6 +191,7 @@ func TestRulesCanFail(t *testing.T) {
 		"model, identity, conf and message stay pure":       {module + "internal/proxy/conf", "google.golang.org/grpc"},
 		"Kubernetes types stay at the edge":                 {module + "internal/cli", "k8s.io/api/core/v1"},
 		"Envoy's messages stay on the wire":                 {module + "internal/proxy/route", "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"},
+		"what a node sees is told without messages":         {module + "internal/control/generate/view", module + "internal/control/generate/message"},
 		"steps of the request path do not know each other":  {module + "internal/proxy/http", module + "internal/proxy/relay"},
 		"steps do not know what joins them":                 {module + "internal/proxy/http", module + "internal/proxy/exchange"},
 		"what joins steps is built in layers":               {module + "internal/proxy/side", module + "internal/proxy/exchange"},

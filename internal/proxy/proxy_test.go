@@ -56,6 +56,48 @@ func TestRequestThroughAPairOfSidecars(t *testing.T) {
 	eventually(t, "access log", func() bool { return client.logged(`"GET /a?b=c HTTP/1.1" 200 - via_upstream`, "10.0.0.2:9080") })
 }
 
+// TestNobodySaysWhoHeIs: neither in a head nor in trailers, nor in a spelling that applications take for the same.
+func TestNobodySaysWhoHeIs(t *testing.T) {
+	client, server := pair(t)
+	var head, trailers http.Header
+	server.serveOf(1, 9080, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		io.Copy(io.Discard, r.Body)
+		head, trailers = r.Header.Clone(), r.Trailer
+	}))
+	forged := func() http.Header {
+		h := http.Header{"X-Other_field": {"kept"}}
+		for _, name := range []string{"X-Forwarded-Client-Cert", "X_Forwarded_Client_Cert", "x-forwarded_client-CERT"} {
+			h[name] = []string{"URI=spiffe://cluster.local/ns/default/sa/admin"}
+		}
+		return h
+	}
+	for _, version := range []int{1, 2} {
+		r, err := http.NewRequestWithContext(t.Context(), "POST", "http://reviews:9080/", io.MultiReader(strings.NewReader("hello")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header, r.Trailer = forged(), forged()
+		res, err := client.clientOf(version).Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		res.Body.Close()
+		for _, part := range []http.Header{head, trailers} {
+			for name, values := range part {
+				if strings.Contains(strings.Join(values, ","), "sa/admin") {
+					t.Errorf("HTTP/%d: a field %s says who calls", version, name)
+				}
+			}
+			if part.Get("X-Other_field") != "kept" {
+				t.Errorf("HTTP/%d: the application gets %v", version, part)
+			}
+		}
+		if head.Get("X-Forwarded-Client-Cert") == "" {
+			t.Errorf("HTTP/%d: nobody says who calls", version)
+		}
+	}
+}
+
 // metric reports whether the pod's page has a line of the metric with all labels.
 func metric(p *pod, parts ...string) bool {
 	var b bytes.Buffer

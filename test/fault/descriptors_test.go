@@ -33,6 +33,57 @@ func TestTableMadeSmaller(t *testing.T) {
 	}
 }
 
+// TestTableGrowsAgain: a proxy that can take nobody any more takes those who wait, and as many as there is room for then, once its table
+// of descriptors is larger (prlimit), without a new start.
+func TestTableGrowsAgain(t *testing.T) {
+	b := rig.NewBackend(t, ok)
+	address, admin, pid, _ := adminChild(t, childEndpoint+"="+b.Addr().String(), childDescriptors+"=64")
+	idlers(t, address, 10)
+	_, before := page(t, admin, "/metrics")
+	limit := func(n uint64) {
+		if err := unix.Prlimit(pid, unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: n, Max: 1024}, nil); err != nil {
+			t.Skipf("limits of another process cannot be set here: %v", err)
+		}
+	}
+	limit(1)
+	var waiting []net.Conn
+	for range 5 {
+		c := dial(t, address)
+		defer c.Close()
+		fmt.Fprint(c, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+		waiting = append(waiting, c)
+	}
+	answer := make([]byte, len(okResponse))
+	waiting[0].SetReadDeadline(time.Now().Add(200 * time.Millisecond))
+	if n, err := waiting[0].Read(answer); !os.IsTimeout(err) {
+		t.Fatalf("without a descriptor: %d bytes, %v", n, err)
+	}
+	limit(1024)
+	for i, c := range waiting {
+		c.SetReadDeadline(time.Now().Add(patience))
+		if n, err := c.Read(answer); err != nil || !strings.HasPrefix(string(answer[:n]), "HTTP/1.1 200 ") {
+			t.Errorf("client %d, who has waited: %q, %v", i, answer[:n], err)
+		}
+	}
+	rig.Eventually(t, "the proxy has seen that there is more room", func() bool {
+		_, text := page(t, admin, "/metrics")
+		return most(text) > most(before) && strings.Contains(text, "\nweft_overload_stage 0\n")
+	})
+	for i, c := range idlers(t, address, 200) {
+		if !stays(c) {
+			t.Fatalf("client %d of 200 had to go, and there is room for all", i)
+		}
+	}
+}
+
+// most is how many connections of clients a proxy has descriptors for, as its metrics tell.
+func most(metrics string) (n int) {
+	if _, value, ok := strings.Cut(metrics, "\nweft_listener_connections_max "); ok {
+		fmt.Sscan(value, &n)
+	}
+	return n
+}
+
 // TestTableFilledByOthers: where descriptors that are not connections fill the table, the connections that have been idle for the longest
 // make room for clients that wait, and metrics tell.
 func TestTableFilledByOthers(t *testing.T) {

@@ -11,6 +11,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -80,6 +81,8 @@ type rig struct {
 	calls   string         // and for gRPC
 	game    string         // where clients send datagrams; gateways alone have it
 	secure  string         // where clients speak TLS and HTTP/3; gateways alone have it
+	plain   string         // where they speak something else
+	objects string         // of the mesh, but for what publish fills in
 	roots   *x509.CertPool // of its certificate
 	health  *health.Server
 	admin   string // path of the admin socket
@@ -101,7 +104,7 @@ func newRig(t *testing.T, role wire.Role) *rig {
 	t.Cleanup(r.backend.Close)
 	r.serveGRPC()
 	r.serveDatagrams()
-	r.secure = loopbacktest.Address(t)
+	r.secure, r.plain = loopbacktest.Address(t), loopbacktest.Address(t)
 	if r.calls = r.address; role == wire.Sidecar {
 		r.calls = loopbacktest.Address(t)
 	}
@@ -227,8 +230,8 @@ spec:
   addresses: [10.78.9.9]
   location: MESH_EXTERNAL
   resolution: STATIC
-  ports: [{number: 80, name: http, protocol: HTTP}, {number: 81, name: grpc, protocol: GRPC}]
-  endpoints: [{address: 127.0.0.1, ports: {http: BACKEND, grpc: CALLS}}]
+  ports: [{number: 80, name: http, protocol: HTTP}, {number: 81, name: grpc, protocol: GRPC}, {number: 82, name: tcp, protocol: TCP}]
+  endpoints: [ENDPOINTS]
 ---
 apiVersion: networking.istio.io/v1
 kind: Gateway
@@ -237,6 +240,7 @@ spec:
   selector: {istio: ingressgateway}
   servers:
   - {port: {number: PORT, name: http, protocol: HTTP}, hosts: ["*"]}
+  - {port: {number: PLAIN, name: tcp, protocol: TCP}, hosts: ["*"]}
   - {port: {number: SECURE, name: https, protocol: HTTPS}, hosts: ["*"], tls: {mode: SIMPLE, credentialName: edge}}
 ---
 apiVersion: v1
@@ -255,6 +259,10 @@ spec:
   - match: [{headers: {content-type: {prefix: application/grpc}}}]
     route: [{destination: {host: backend.example, port: {number: 81}}}]
   - route: [{destination: {host: backend.example, port: {number: 80}}}]
+    headers: {response: {set: {x-round: "ROUND"}}}
+  tcp:
+  - match: [{port: PLAIN}]
+    route: [{destination: {host: backend.example, port: {number: 82}}}]
 ---
 apiVersion: gateway.networking.k8s.io/v1
 kind: Gateway
@@ -283,20 +291,35 @@ ports: [{name: echo, port: ECHO, protocol: UDP}]
 endpoints: [{addresses: [127.0.0.1]}]
 `
 
+// endpoint is the workload's, as a ServiceEntry has it.
+func (r *rig) endpoint() string {
+	_, backend, _ := net.SplitHostPort(r.backend.Listener.Addr().String())
+	_, calls, _ := net.SplitHostPort(r.grpc)
+	return fmt.Sprintf("{address: 127.0.0.1, ports: {http: %s, grpc: %s, tcp: %s}}", backend, calls, calls)
+}
+
+func (r *rig) mesh() string { return filepath.Join(r.dir, "mesh.yaml") }
+
+// publish writes the mesh's file, with a value of a response's header field and the endpoints of the service.
+func (r *rig) publish(round string, endpoints ...string) {
+	r.t.Helper()
+	text := strings.NewReplacer("ROUND", round, "ENDPOINTS", strings.Join(endpoints, ", ")).Replace(r.objects)
+	if err := errors.Join(os.WriteFile(r.mesh()+".new", []byte(text), 0o600), os.Rename(r.mesh()+".new", r.mesh())); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
 func (r *rig) control(authority *ca.Authority, tokens *ca.Tokens) {
 	r.t.Helper()
-	_, backend, _ := net.SplitHostPort(r.backend.Listener.Addr().String())
 	_, port, _ := net.SplitHostPort(r.address)
-	_, calls, _ := net.SplitHostPort(r.grpc)
 	_, game, _ := net.SplitHostPort(r.game)
 	_, echo, _ := net.SplitHostPort(r.echo.LocalAddr().String())
 	_, secure, _ := net.SplitHostPort(r.secure)
 	cert, key := r.certificate()
-	file := filepath.Join(r.dir, "mesh.yaml")
-	if err := os.WriteFile(file, []byte(strings.NewReplacer("BACKEND", backend, "PORT", port, "CALLS", calls, "GAME", game, "ECHO", echo,
-		"SECURE", secure, "CERTIFICATE", cert, "KEY", key).Replace(objects)), 0o600); err != nil {
-		r.t.Fatal(err)
-	}
+	_, plain, _ := net.SplitHostPort(r.plain)
+	r.objects = strings.NewReplacer("PORT", port, "GAME", game, "ECHO", echo, "SECURE", secure, "PLAIN", plain, "CERTIFICATE", cert, "KEY", key).Replace(objects)
+	r.publish("0", r.endpoint())
+	file := r.mesh()
 	c, err := control.New(control.Options{StateDir: filepath.Join(r.dir, "control"), Paths: []string{file}, Settings: model.Settings{TrustDomain: domain},
 		LocalRuntime: true, Address: "-", HTTPAddress: "-", Socket: filepath.Join(r.dir, "xds"), Log: slog.New(slog.DiscardHandler), Authority: authority, Tokens: tokens})
 	if err != nil {

@@ -8,13 +8,14 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/weftmesh/weft/internal/control/generate/routing"
+	"github.com/weftmesh/weft/internal/control/generate/view"
 	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/wire"
 )
 
 // forward completes a route that has destinations. The share of those that cannot be (a reference that does not resolve, in the
 // Gateway API) is answered with 500 by a route of its own, which stands first and takes that share at random.
-func (g *Generator) forward(out *routev3.Route, c candidate, host string, at place) []*routev3.Route {
+func (g *Generator) forward(out *routev3.Route, c candidate, host string, at view.Place) []*routev3.Route {
 	good, refused := split(c.rule.Destinations)
 	if len(good) == 0 {
 		out.Action = routing.Direct(500, nil)
@@ -22,7 +23,7 @@ func (g *Generator) forward(out *routev3.Route, c candidate, host string, at pla
 	}
 	action := g.routeAction(out, c, good, host, at)
 	out.Action = &routev3.Route_Route{Route: action}
-	out.Decorator = &routev3.Decorator{Operation: operation(out, c.set, at.port)}
+	out.Decorator = &routev3.Decorator{Operation: operation(out, c.set, at.Port)}
 	share := routing.Percent(refused)
 	if share.Numerator == 0 { // of what is smaller than a millionth, nothing is left
 		return []*routev3.Route{out}
@@ -59,9 +60,9 @@ func split(all []model.WeightedDestination) (good []model.WeightedDestination, r
 	return good, 100 * float64(invalid) / float64(total)
 }
 
-func (g *Generator) routeAction(out *routev3.Route, c candidate, destinations []model.WeightedDestination, host string, at place) *routev3.RouteAction {
+func (g *Generator) routeAction(out *routev3.Route, c candidate, destinations []model.WeightedDestination, host string, at view.Place) *routev3.RouteAction {
 	r := c.rule
-	action := &routev3.RouteAction{Timeout: durationpb.New(r.Timeout), RetryPolicy: routing.Retries(g.retries(r.Retries))}
+	action := &routev3.RouteAction{Timeout: durationpb.New(r.Timeout), RetryPolicy: routing.Retries(g.view.Retries(r.Retries))}
 	if g.node.Proxyless {
 		action.MaxStreamDuration = &routev3.RouteAction_MaxStreamDuration{MaxStreamDuration: durationpb.New(r.Timeout)}
 	}
@@ -73,7 +74,7 @@ func (g *Generator) routeAction(out *routev3.Route, c candidate, destinations []
 	}
 	if len(destinations) == 1 {
 		d := destinations[0]
-		action.ClusterSpecifier = &routev3.RouteAction_Cluster{Cluster: g.destinationCluster(d, at.port)}
+		action.ClusterSpecifier = &routev3.RouteAction_Cluster{Cluster: g.destinationCluster(d, at.Port)}
 		if h := routing.ApplyHeaders(out, d.Request, d.Response); host == "" {
 			host = h
 		}
@@ -83,13 +84,13 @@ func (g *Generator) routeAction(out *routev3.Route, c candidate, destinations []
 	if host != "" {
 		action.HostRewriteSpecifier = &routev3.RouteAction_HostRewriteLiteral{HostRewriteLiteral: host}
 	}
-	action.HashPolicy = g.hashPolicies(destinations, at.port)
+	action.HashPolicy = g.hashPolicies(destinations, at.Port)
 	for _, m := range r.Mirrors {
 		if m.Percent <= 0 || m.Destination.Invalid != "" {
 			continue
 		}
 		action.RequestMirrorPolicies = append(action.RequestMirrorPolicies, &routev3.RouteAction_RequestMirrorPolicy{
-			Cluster:         g.destinationCluster(m.Destination, at.port),
+			Cluster:         g.destinationCluster(m.Destination, at.Port),
 			RuntimeFraction: &corev3.RuntimeFractionalPercent{DefaultValue: routing.Percent(m.Percent)},
 			TraceSampled:    wrapperspb.Bool(false),
 		})
@@ -97,10 +98,10 @@ func (g *Generator) routeAction(out *routev3.Route, c candidate, destinations []
 	return action
 }
 
-func (g *Generator) weighted(destinations []model.WeightedDestination, at place) *routev3.WeightedCluster {
+func (g *Generator) weighted(destinations []model.WeightedDestination, at view.Place) *routev3.WeightedCluster {
 	out := &routev3.WeightedCluster{}
 	for _, d := range destinations {
-		w := &routev3.WeightedCluster_ClusterWeight{Name: g.destinationCluster(d, at.port), Weight: wrapperspb.UInt32(d.Weight)}
+		w := &routev3.WeightedCluster_ClusterWeight{Name: g.destinationCluster(d, at.Port), Weight: wrapperspb.UInt32(d.Weight)}
 		var host string
 		w.RequestHeadersToAdd, w.RequestHeadersToRemove, host = routing.Headers(d.Request)
 		w.ResponseHeadersToAdd, w.ResponseHeadersToRemove, _ = routing.Headers(d.Response)
@@ -120,7 +121,7 @@ func (g *Generator) weighted(destinations []model.WeightedDestination, at place)
 // are answered as unavailable rather than by another route.
 func (g *Generator) destinationCluster(d model.WeightedDestination, port uint16) string {
 	host := d.Host
-	s := g.service(d.Host)
+	s := g.view.Service(d.Host)
 	if s != nil {
 		host = s.Host // under a wildcard, hosts have no clusters of their own
 	}
@@ -132,7 +133,7 @@ func (g *Generator) destinationCluster(d model.WeightedDestination, port uint16)
 	return wire.OutboundCluster(port, d.Subset, host)
 }
 
-func redirect(c candidate, at place) *routev3.RedirectAction {
+func redirect(c candidate, at view.Place) *routev3.RedirectAction {
 	r := c.rule.Redirect
 	out := &routev3.RedirectAction{HostRedirect: r.Authority, ResponseCode: routing.RedirectCodes[r.Code]}
 	switch {
@@ -146,7 +147,7 @@ func redirect(c candidate, at place) *routev3.RedirectAction {
 		out.PathRewriteSpecifier = &routev3.RedirectAction_PathRedirect{PathRedirect: r.URI}
 	}
 	scheme := "http"
-	if at.server != nil && at.server.Protocol == model.HTTPS {
+	if at.Server != nil && at.Server.Protocol == model.HTTPS {
 		scheme = "https"
 	}
 	if r.Scheme != "" {
@@ -158,7 +159,7 @@ func redirect(c candidate, at place) *routev3.RedirectAction {
 }
 
 // redirectPort is 0 where the port that the client has named, if any, is to stay: that of the request may be mapped to another.
-func redirectPort(r *model.Redirect, at place, scheme string) uint32 {
+func redirectPort(r *model.Redirect, at view.Place, scheme string) uint32 {
 	usual := uint32(80)
 	if scheme == "https" {
 		usual = 443
@@ -168,8 +169,8 @@ func redirectPort(r *model.Redirect, at place, scheme string) uint32 {
 		return uint32(r.Port)
 	case r.DerivePort == "FROM_PROTOCOL_DEFAULT":
 		return usual
-	case r.DerivePort == "FROM_REQUEST_PORT" && uint32(at.port) != usual:
-		return uint32(at.port)
+	case r.DerivePort == "FROM_REQUEST_PORT" && uint32(at.Port) != usual:
+		return uint32(at.Port)
 	}
 	return 0
 }

@@ -1,28 +1,28 @@
 package generate
 
 import (
-	"slices"
 	"strconv"
 	"strings"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 
-	"github.com/weftmesh/weft/internal/control/model"
+	"github.com/weftmesh/weft/internal/control/generate/view"
+	"github.com/weftmesh/weft/internal/control/index"
 	"github.com/weftmesh/weft/internal/wire"
 )
 
 // autoPassthrough has a chain for each port and subset of the services whose hosts the server takes. The server name spells the
 // cluster out, as sidecars send it (meshSNI), and the TLS within goes on to the endpoint as it is.
-func (g *Generator) autoPassthrough(s place) []*listenerv3.FilterChain {
+func (g *Generator) autoPassthrough(s view.Place) []*listenerv3.FilterChain {
 	var chains []*listenerv3.FilterChain
 	for service := range g.mesh.AllServices() {
 		host := service.Host
-		if isWildcard(host) || service.External || !g.visible(service) || !s.takesService(service) {
+		if index.IsWildcard(host) || service.External || !g.view.Visible(service) || !s.TakesService(service) {
 			continue
 		}
 		subsets := []string{""}
-		if d := g.destination(service); d != nil {
+		if d := g.view.Destination(service); d != nil {
 			for _, sub := range d.Subsets {
 				subsets = append(subsets, sub.Name)
 			}
@@ -37,17 +37,6 @@ func (g *Generator) autoPassthrough(s place) []*listenerv3.FilterChain {
 		}
 	}
 	return chains
-}
-
-// takesService reports whether the server's hosts cover a service.
-func (p place) takesService(s *model.Service) bool {
-	return slices.ContainsFunc(p.server.Hosts, func(h model.GatewayHost) bool {
-		if h.Namespace != "" && h.Namespace != "*" && h.Namespace != s.Namespace {
-			return false
-		}
-		narrow, ok := intersect(s.Host, h.Host)
-		return ok && narrow == s.Host
-	})
 }
 
 // sniCluster names a cluster in the form that is a DNS name too, Istio's. Such a cluster adds no TLS of its own.
@@ -73,7 +62,7 @@ func (g *Generator) passedThrough(name string) (*clusterv3.Cluster, bool) {
 	if !ok {
 		return nil, false
 	}
-	b, ok := g.backend(port, subset, host)
+	b, ok := g.view.Backend(port, subset, host)
 	if !ok {
 		return nil, false
 	}

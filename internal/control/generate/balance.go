@@ -15,6 +15,7 @@ import (
 
 	"github.com/weftmesh/weft/internal/control/generate/routing"
 	"github.com/weftmesh/weft/internal/control/generate/traffic"
+	"github.com/weftmesh/weft/internal/control/generate/view"
 	"github.com/weftmesh/weft/internal/control/model"
 )
 
@@ -55,7 +56,7 @@ func (g *Generator) balance(c *clusterv3.Cluster, b *model.Balancing) {
 
 // hashOf gives the consistent hashing of a destination, nil for none.
 func (g *Generator) hashOf(d model.WeightedDestination, port uint16) *model.ConsistentHash {
-	s := g.service(d.Host)
+	s := g.view.Service(d.Host)
 	if s == nil {
 		return nil
 	}
@@ -64,8 +65,8 @@ func (g *Generator) hashOf(d model.WeightedDestination, port uint16) *model.Cons
 	} else if len(s.Ports) == 1 {
 		port = s.Ports[0].Number
 	}
-	rule := g.destination(s)
-	if b := g.policy(rule, subset(rule, d.Subset), port).Balancing; b != nil {
+	rule := g.view.Destination(s)
+	if b := g.view.Policy(rule, view.Subset(rule, d.Subset), port).Balancing; b != nil {
 		return b.Hash
 	}
 	return nil
@@ -108,9 +109,9 @@ func (g *Generator) relayIdle(destinations []model.WeightedDestination, port uin
 // relayPool gives the settings of the first destination that says what is asked for; nil for none.
 func (g *Generator) relayPool(destinations []model.WeightedDestination, port uint16, says func(*model.ConnectionPool) bool) *model.ConnectionPool {
 	for _, d := range destinations {
-		if s := g.service(d.Host); s != nil {
-			rule := g.destination(s)
-			if p := g.policy(rule, subset(rule, d.Subset), cmp.Or(d.Port, port)).Pool; p != nil && says(p) {
+		if s := g.view.Service(d.Host); s != nil {
+			rule := g.view.Destination(s)
+			if p := g.view.Policy(rule, view.Subset(rule, d.Subset), cmp.Or(d.Port, port)).Pool; p != nil && says(p) {
 				return p
 			}
 		}
@@ -119,15 +120,15 @@ func (g *Generator) relayPool(destinations []model.WeightedDestination, port uin
 }
 
 // healthCheck asks as the user wants it: three failures in a row take an endpoint out, one success brings it back.
-func healthCheck(b *backend) *corev3.HealthCheck {
-	h := b.check
+func healthCheck(b *view.Backend) *corev3.HealthCheck {
+	h := b.Check
 	out := &corev3.HealthCheck{Interval: durationpb.New(h.Interval), Timeout: durationpb.New(min(h.Interval, checkTimeout)),
 		NoTrafficInterval: durationpb.New(h.Interval), IntervalJitterPercent: 10, UnhealthyThreshold: wrapperspb.UInt32(3), HealthyThreshold: wrapperspb.UInt32(1)}
 	switch {
 	case h.GRPC:
-		out.HealthChecker = &corev3.HealthCheck_GrpcHealthCheck_{GrpcHealthCheck: &corev3.HealthCheck_GrpcHealthCheck{ServiceName: h.Service, Authority: b.service.Host}}
+		out.HealthChecker = &corev3.HealthCheck_GrpcHealthCheck_{GrpcHealthCheck: &corev3.HealthCheck_GrpcHealthCheck{ServiceName: h.Service, Authority: b.Service.Host}}
 	case h.Path != "":
-		out.HealthChecker = &corev3.HealthCheck_HttpHealthCheck_{HttpHealthCheck: &corev3.HealthCheck_HttpHealthCheck{Host: b.service.Host, Path: h.Path}}
+		out.HealthChecker = &corev3.HealthCheck_HttpHealthCheck_{HttpHealthCheck: &corev3.HealthCheck_HttpHealthCheck{Host: b.Service.Host, Path: h.Path}}
 	default:
 		out.HealthChecker = &corev3.HealthCheck_TcpHealthCheck_{TcpHealthCheck: &corev3.HealthCheck_TcpHealthCheck{}}
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/weftmesh/weft/internal/control/generate/message"
 	"github.com/weftmesh/weft/internal/control/generate/traffic"
+	"github.com/weftmesh/weft/internal/control/generate/view"
 	"github.com/weftmesh/weft/internal/control/model"
 )
 
@@ -52,7 +53,7 @@ func (g *Generator) lookups() []*hcmv3.HttpFilter {
 		return nil
 	}
 	for s := range g.mesh.AllServices() {
-		if s.Resolution == model.ByHost && g.visible(s) {
+		if s.Resolution == model.ByHost && g.view.Visible(s) {
 			return []*hcmv3.HttpFilter{message.HTTPFilter(byHeaderFilter, &byheaderv3.FilterConfig{
 				ImplementationSpecifier: &byheaderv3.FilterConfig_DnsCacheConfig{DnsCacheConfig: hostCache()}})}
 		}
@@ -65,7 +66,7 @@ func (g *Generator) lookup(filters []*listenerv3.Filter, destinations []model.We
 	if !g.node.Classic || len(destinations) != 1 {
 		return filters
 	}
-	if s := g.service(destinations[0].Host); s == nil || s.Resolution != model.ByHost {
+	if s := g.view.Service(destinations[0].Host); s == nil || s.Resolution != model.ByHost {
 		return filters
 	}
 	if destinations[0].Port != 0 {
@@ -76,9 +77,9 @@ func (g *Generator) lookup(filters []*listenerv3.Filter, destinations []model.We
 }
 
 // ownNames are the server names by which connections to a service itself are told; none where it does not matter.
-func ownNames(t *target) *listenerv3.FilterChainMatch {
-	if t.service.Resolution != model.ByHost {
+func ownNames(t *view.Target) *listenerv3.FilterChainMatch {
+	if t.Service.Resolution != model.ByHost {
 		return nil
 	}
-	return &listenerv3.FilterChainMatch{ServerNames: []string{t.service.Host}}
+	return &listenerv3.FilterChainMatch{ServerNames: []string{t.Service.Host}}
 }

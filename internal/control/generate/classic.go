@@ -22,6 +22,8 @@ import (
 
 	"github.com/weftmesh/weft/internal/control/generate/envoy"
 	"github.com/weftmesh/weft/internal/control/generate/message"
+	"github.com/weftmesh/weft/internal/control/generate/view"
+	"github.com/weftmesh/weft/internal/control/index"
 	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/wire"
 )
@@ -61,7 +63,7 @@ func (g *Generator) relayOnly(c *clusterv3.Cluster) {
 	if !ok || direction != "outbound" {
 		return
 	}
-	if s, _ := g.backing(host); s != nil && s.Port(port) != nil && s.Port(port).Protocol == model.Auto {
+	if s, _ := g.view.Backing(host); s != nil && s.Port(port) != nil && s.Port(port).Protocol == model.Auto {
 		c.TypedExtensionProtocolOptions = nil
 	}
 }
@@ -71,7 +73,7 @@ func (g *Generator) classicNames() []string {
 	names := []string{wire.OutboundListener, wire.InboundListener}
 	for s := range g.mesh.AllServices() {
 		for _, p := range s.Ports {
-			if g.reaches(s, p.Number) {
+			if g.view.Reaches(s, p.Number) {
 				names = append(names, g.addressesOf(s, p)...)
 			}
 		}
@@ -88,9 +90,9 @@ func (g *Generator) classicNames() []string {
 func (g *Generator) classicClusters() []string {
 	var names []string
 	if g.node.Role == wire.Gateway {
-		for _, set := range g.serverSets() {
-			for _, s := range set.servers {
-				if s.server.TLS != nil && s.server.TLS.Mode == model.TLSAutoPassthrough {
+		for _, set := range g.view.Servers() {
+			for _, s := range set.Servers {
+				if s.Server.TLS != nil && s.Server.TLS.Mode == model.TLSAutoPassthrough {
 					for _, c := range g.autoPassthrough(s) {
 						names = append(names, c.Name)
 					}
@@ -100,13 +102,13 @@ func (g *Generator) classicClusters() []string {
 		return append(names, g.datagramClusters()...)
 	}
 	for s := range g.mesh.AllServices() {
-		if !s.Headless || !g.visible(s) {
+		if !s.Headless || !g.view.Visible(s) {
 			continue
 		}
 		for _, p := range s.Ports {
 			for _, e := range g.mesh.Endpoints(s) {
 				if a, err := netip.ParseAddr(e.Address); err == nil && !p.Protocol.IsHTTP() {
-					names = append(names, wire.OutboundCluster(p.Number, "", pinnedHost(a, s.Host)))
+					names = append(names, wire.OutboundCluster(p.Number, "", view.PinnedHost(a, s.Host)))
 				}
 			}
 		}
@@ -158,8 +160,8 @@ func (g *Generator) classicListener(name string) *listenerv3.Listener {
 	if a.IsUnspecified() {
 		return g.portListener(name, uint16(port))
 	}
-	t, ok := g.resolveAddress(a, uint16(port))
-	if !ok || t.protocol().IsHTTP() {
+	t, ok := g.view.ResolveAddress(a, uint16(port))
+	if !ok || t.Protocol().IsHTTP() {
 		return nil
 	}
 	l := g.handed(name, a, uint16(port))
@@ -207,7 +209,7 @@ func (g *Generator) virtualInbound() *listenerv3.Listener {
 // opaquePorts are those on which no requests are looked for, so that nobody waits for a client that listens first.
 func (g *Generator) opaquePorts() []uint16 {
 	var out []uint16
-	for _, p := range g.ports() {
+	for _, p := range g.view.Ports() {
 		if !p.Protocol.IsHTTP() && p.Protocol != model.Auto {
 			out = append(out, p.Number)
 		}
@@ -224,7 +226,7 @@ func (g *Generator) portListener(name string, port uint16) *listenerv3.Listener 
 	protocol := model.HTTP // of the requests
 	for s := range g.mesh.AllServices() {
 		p := s.Port(port)
-		if p == nil || !g.reaches(s, port) || !slices.Contains(g.addressesOf(s, *p), name) {
+		if p == nil || !g.view.Reaches(s, port) || !slices.Contains(g.addressesOf(s, *p), name) {
 			continue
 		}
 		if p.Protocol.IsHTTP() {
@@ -233,7 +235,7 @@ func (g *Generator) portListener(name string, port uint16) *listenerv3.Listener 
 			}
 			continue
 		}
-		t := &target{host: s.Host, port: port, service: s, sets: g.setsFor(s.Host, port, s)}
+		t := &view.Target{Host: s.Host, Port: port, Service: s, Sets: g.view.RouteSets(s.Host, port, s)}
 		for _, c := range g.outboundChains(t) {
 			named := byNetwork(byName(c, s, p.Protocol), s)
 			if m := named.GetFilterChainMatch(); len(m.GetServerNames()) > 0 || len(m.GetPrefixRanges()) > 0 {
@@ -295,17 +297,17 @@ func (g *Generator) portManager(port uint16, protocol model.Protocol) *hcmv3.Htt
 func (g *Generator) routedPorts() []uint16 {
 	ports := map[uint16]bool{}
 	for host, sets := range g.mesh.AllRouteSets() {
-		if host == "*" || isWildcard(host) || g.service(host) != nil {
+		if host == "*" || index.IsWildcard(host) || g.view.Service(host) != nil {
 			continue
 		}
 		for _, s := range sets {
 			if len(s.HTTP) == 0 {
 				continue
 			}
-			ports[80] = ports[80] || g.importsRoutes(s, 80)
+			ports[80] = ports[80] || g.view.ImportsRoutes(s, 80)
 			for _, r := range s.HTTP {
 				for _, m := range r.Matches {
-					ports[m.Port] = ports[m.Port] || m.Port != 0 && g.importsRoutes(s, m.Port)
+					ports[m.Port] = ports[m.Port] || m.Port != 0 && g.view.ImportsRoutes(s, m.Port)
 				}
 			}
 		}

@@ -8,6 +8,8 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
+	"github.com/weftmesh/weft/internal/control/generate/view"
+	"github.com/weftmesh/weft/internal/control/index"
 	"github.com/weftmesh/weft/internal/wire"
 )
 
@@ -29,7 +31,7 @@ func (g *Generator) portTable(name string, port uint16) *routev3.RouteConfigurat
 			}
 		}
 		if len(domains) > 0 {
-			out.VirtualHosts = append(out.VirtualHosts, &routev3.VirtualHost{Name: wire.RouteName(t.host, port), Domains: domains, Routes: routes})
+			out.VirtualHosts = append(out.VirtualHosts, &routev3.VirtualHost{Name: wire.RouteName(t.Host, port), Domains: domains, Routes: routes})
 		}
 	}
 	out.VirtualHosts = append(out.VirtualHosts, g.otherHosts())
@@ -37,28 +39,28 @@ func (g *Generator) portTable(name string, port uint16) *routev3.RouteConfigurat
 }
 
 // portTargets are the hosts with requests at a port, services first, each by its name.
-func (g *Generator) portTargets(port uint16) []*target {
-	var out []*target
+func (g *Generator) portTargets(port uint16) []*view.Target {
+	var out []*view.Target
 	for s := range g.mesh.AllServices() {
-		if p := s.Port(port); p != nil && p.Protocol.IsHTTP() && g.reaches(s, port) {
-			out = append(out, &target{host: s.Host, port: port, service: s, sets: g.setsFor(s.Host, port, s)})
+		if p := s.Port(port); p != nil && p.Protocol.IsHTTP() && g.view.Reaches(s, port) {
+			out = append(out, &view.Target{Host: s.Host, Port: port, Service: s, Sets: g.view.RouteSets(s.Host, port, s)})
 		}
 	}
 	for host := range g.mesh.AllRouteSets() {
-		if host == "*" || g.service(host) != nil {
+		if host == "*" || g.view.Service(host) != nil {
 			continue
 		}
-		if sets := g.setsFor(host, port, nil); len(sets) > 0 && answersPort(sets, port) {
-			out = append(out, &target{host: host, port: port, sets: sets})
+		if sets := g.view.RouteSets(host, port, nil); len(sets) > 0 && view.AnswersPort(sets, port) {
+			out = append(out, &view.Target{Host: host, Port: port, Sets: sets})
 		}
 	}
 	return out
 }
 
 // classicDomains are the authorities of a host; one with a wildcard stands for those that it covers.
-func (g *Generator) classicDomains(t *target) []string {
-	if isWildcard(t.host) {
-		return []string{t.host, t.host + ":" + strconv.Itoa(int(t.port))}
+func (g *Generator) classicDomains(t *view.Target) []string {
+	if index.IsWildcard(t.Host) {
+		return []string{t.Host, t.Host + ":" + strconv.Itoa(int(t.Port))}
 	}
 	return slices.DeleteFunc(g.domains(t), func(d string) bool { return d == "*" })
 }

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/weftmesh/weft/internal/control/generate/message"
+	"github.com/weftmesh/weft/internal/control/generate/view"
 	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/wire"
 )
@@ -21,13 +22,13 @@ const udpFilter = "envoy.filters.udp_listener.udp_proxy"
 //
 // Envoy's filter knows neither weights nor policies. Our own proxies read both from the listener's metadata; another one, which would
 // pass everything to one backend, gets no such listener.
-func (g *Generator) datagramListener(set *serverSet) *listenerv3.Listener {
+func (g *Generator) datagramListener(set *view.ServerSet) *listenerv3.Listener {
 	s, routes, route := g.datagramRoute(set)
 	if route == nil {
 		return nil
 	}
 	config := &udpv3.UdpProxyConfig{StatPrefix: routeName(routes.Ref, route.Field), AccessLog: g.accessLogs()}
-	if g.sourceHash(route.Destinations, set.port) != nil {
+	if g.sourceHash(route.Destinations, set.Port) != nil {
 		config.HashPolicies = []*udpv3.UdpProxyConfig_HashPolicy{{PolicySpecifier: &udpv3.UdpProxyConfig_HashPolicy_SourceIp{SourceIp: true}}}
 	}
 	split := g.datagramSplit(route.Destinations)
@@ -42,9 +43,9 @@ func (g *Generator) datagramListener(set *serverSet) *listenerv3.Listener {
 	if len(more) > 0 && g.node.Classic {
 		return nil
 	}
-	address := message.SocketAddress(firstOf(s.server.Bind, "0.0.0.0"), set.port)
+	address := message.SocketAddress(firstOf(s.Server.Bind, "0.0.0.0"), set.Port)
 	address.GetSocketAddress().Protocol = corev3.SocketAddress_UDP
-	l := &listenerv3.Listener{Name: wire.GatewayUDPListenerName(set.port), Address: address, TrafficDirection: corev3.TrafficDirection_OUTBOUND,
+	l := &listenerv3.Listener{Name: wire.GatewayUDPListenerName(set.Port), Address: address, TrafficDirection: corev3.TrafficDirection_OUTBOUND,
 		Metadata:          g.proxySettings(),
 		UdpListenerConfig: &listenerv3.UdpListenerConfig{DownstreamSocketConfig: &corev3.UdpSocketConfig{}},
 		ListenerFilters:   []*listenerv3.ListenerFilter{{Name: udpFilter, ConfigType: &listenerv3.ListenerFilter_TypedConfig{TypedConfig: message.Pack(config)}}}}
@@ -58,15 +59,15 @@ func (g *Generator) datagramListener(set *serverSet) *listenerv3.Listener {
 }
 
 // datagramRoute finds the rule for the datagrams of a port.
-func (g *Generator) datagramRoute(set *serverSet) (place, *model.RouteSet, *model.UDPRoute) {
-	for _, s := range set.servers {
-		for _, r := range g.setsAt(s) {
+func (g *Generator) datagramRoute(set *view.ServerSet) (view.Place, *model.RouteSet, *model.UDPRoute) {
+	for _, s := range set.Servers {
+		for _, r := range g.view.RouteSetsAt(s) {
 			if len(r.UDP) > 0 {
 				return s, r, &r.UDP[0]
 			}
 		}
 	}
-	return place{}, nil, nil
+	return view.Place{}, nil, nil
 }
 
 // datagramSplit gives the clusters of destinations with their weights, the heaviest first; never none.
@@ -74,7 +75,7 @@ func (g *Generator) datagramSplit(destinations []model.WeightedDestination) []*t
 	var out []*tcpv3.TcpProxy_WeightedCluster_ClusterWeight
 	for _, d := range destinations {
 		name := wire.BlackHoleCluster
-		if s := g.service(d.Host); d.Invalid == "" && s != nil {
+		if s := g.view.Service(d.Host); d.Invalid == "" && s != nil {
 			name = wire.DatagramCluster(d.Port, s.Host)
 		}
 		if d.Weight > 0 {
@@ -91,8 +92,8 @@ func (g *Generator) datagramSplit(destinations []model.WeightedDestination) []*t
 // datagramClusters names the clusters that the node's listeners for datagrams lead to.
 func (g *Generator) datagramClusters() []string {
 	var names []string
-	for _, set := range g.serverSets() {
-		if _, _, route := g.datagramRoute(set); set.udp && route != nil {
+	for _, set := range g.view.Servers() {
+		if _, _, route := g.datagramRoute(set); set.UDP && route != nil {
 			for _, c := range g.datagramSplit(route.Destinations) {
 				if c.Name != wire.BlackHoleCluster {
 					names = append(names, c.Name)

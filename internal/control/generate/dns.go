@@ -20,9 +20,9 @@ const dnsTTL = 30
 // of the ready endpoints of a headless one. A service without addresses, external ones as a rule, has no table: the node's own
 // resolver knows it.
 func (g *Generator) DNS(name string) (proto.Message, bool) {
-	for _, host := range g.fullNames(strings.TrimSuffix(strings.ToLower(name), ".")) {
-		s := g.service(host)
-		if s == nil || !g.reachesSome(s) {
+	for _, host := range g.view.FullNames(strings.TrimSuffix(strings.ToLower(name), ".")) {
+		s := g.view.Service(host)
+		if s == nil || !g.view.ReachesSome(s) {
 			continue
 		}
 		addresses, known := g.addresses(s)
@@ -40,10 +40,8 @@ func (g *Generator) DNS(name string) (proto.Message, bool) {
 }
 
 func (g *Generator) addresses(s *model.Service) (list []string, known bool) {
-	if s.ExternalName != "" {
-		if alias := g.mesh.Service(s.ExternalName); alias != nil && alias != s && alias.ExternalName == "" && g.visible(alias) {
-			s = alias
-		}
+	if alias := g.view.Alias(s); alias != nil {
+		s = alias
 	}
 	for _, a := range s.VirtualAddresses() {
 		list = append(list, a.String())

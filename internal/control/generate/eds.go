@@ -14,6 +14,8 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/weftmesh/weft/internal/control/generate/message"
+	"github.com/weftmesh/weft/internal/control/generate/view"
+	"github.com/weftmesh/weft/internal/control/index"
 	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/wire"
 )
@@ -21,12 +23,12 @@ import (
 // Endpoints gives the endpoints of the cluster of that name, those that are not ready included and marked.
 func (g *Generator) Endpoints(name string) (proto.Message, bool) {
 	_, port, subset, host, ok := wire.ParseCluster(name)
-	var b *backend
+	var b *view.Backend
 	switch {
 	case ok && wire.OutboundCluster(port, subset, host) == name:
-		b, ok = g.backend(port, subset, host)
+		b, ok = g.view.Backend(port, subset, host)
 	case ok && wire.DatagramCluster(port, host) == name:
-		b, ok = g.datagramBackend(port, host)
+		b, ok = g.view.DatagramBackend(port, host)
 	default:
 		return nil, false
 	}
@@ -37,50 +39,50 @@ func (g *Generator) Endpoints(name string) (proto.Message, bool) {
 }
 
 // dnsEndpoints are the endpoints of a cluster whose addresses are names: those declared, or else the service's own host.
-func (g *Generator) dnsEndpoints(name string, b *backend) *endpointv3.ClusterLoadAssignment {
-	s := b.service
+func (g *Generator) dnsEndpoints(name string, b *view.Backend) *endpointv3.ClusterLoadAssignment {
+	s := b.Service
 	if s.ExternalName != "" {
 		return g.localities(name, []*model.Endpoint{{Address: s.ExternalName, Ready: true}}, b)
 	}
-	if len(g.mesh.Endpoints(s)) == 0 && !isWildcard(s.Host) {
+	if len(g.mesh.Endpoints(s)) == 0 && !index.IsWildcard(s.Host) {
 		return g.localities(name, []*model.Endpoint{{Address: s.Host, Ready: true}}, b)
 	}
 	return g.assignment(name, b)
 }
 
-func (g *Generator) assignment(name string, b *backend) *endpointv3.ClusterLoadAssignment {
+func (g *Generator) assignment(name string, b *view.Backend) *endpointv3.ClusterLoadAssignment {
 	return g.localities(name, g.endpointsOf(b), b)
 }
 
 // endpointsOf gives the instances of a backend.
-func (g *Generator) endpointsOf(b *backend) []*model.Endpoint {
-	if b.pinned != nil {
-		return []*model.Endpoint{b.pinned}
+func (g *Generator) endpointsOf(b *view.Backend) []*model.Endpoint {
+	if b.Pinned != nil {
+		return []*model.Endpoint{b.Pinned}
 	}
-	s := b.service
-	if a := g.alias(s); a != nil {
+	s := b.Service
+	if a := g.view.Alias(s); a != nil {
 		s = a
 	}
-	if b.subset == nil {
+	if b.Subset == nil {
 		return g.mesh.Endpoints(s)
 	}
 	var out []*model.Endpoint
 	for _, e := range g.mesh.Endpoints(s) {
-		if subsetOf(b.subset.Labels, e.Labels) {
+		if view.Selects(b.Subset.Labels, e.Labels) {
 			out = append(out, e)
 		}
 	}
 	return out
 }
 
-func (g *Generator) localities(name string, endpoints []*model.Endpoint, b *backend) *endpointv3.ClusterLoadAssignment {
+func (g *Generator) localities(name string, endpoints []*model.Endpoint, b *view.Backend) *endpointv3.ClusterLoadAssignment {
 	names := g.discovery(b) != clusterv3.Cluster_EDS // only clusters that are resolved have endpoints with names
 	byGroup := map[group]*endpointv3.LocalityLbEndpoints{}
-	prefer := g.preference(b.service, &b.policy)
+	prefer := g.preference(b.Service, &b.Policy)
 	seen := map[string]bool{}
 	var last described
 	for _, e := range endpoints {
-		port := b.portOf(e)
+		port := b.PortOf(e)
 		key := wire.EndpointName(e.Address, port)
 		if _, err := netip.ParseAddr(e.Address); e.Address == "" || seen[key] || err != nil && names == message.IsUnix(e.Address) || g.node.Proxyless && message.IsUnix(e.Address) {
 			continue
@@ -107,7 +109,7 @@ func (g *Generator) localities(name string, endpoints []*model.Endpoint, b *back
 		out.Endpoints = append(out.Endpoints, l)
 	}
 	closeGaps(out.Endpoints)
-	if p := b.policy.Balancing; p != nil && p.Locality != nil && !p.Locality.Disabled {
+	if p := b.Policy.Balancing; p != nil && p.Locality != nil && !p.Locality.Disabled {
 		if to := g.distribution(p.Locality); to != nil {
 			out.Endpoints = weigh(to, out.Endpoints)
 		}
@@ -115,7 +117,7 @@ func (g *Generator) localities(name string, endpoints []*model.Endpoint, b *back
 	return out
 }
 
-func (g *Generator) endpoint(e *model.Endpoint, port uint16, b *backend, last *described) *endpointv3.LbEndpoint {
+func (g *Generator) endpoint(e *model.Endpoint, port uint16, b *view.Backend, last *described) *endpointv3.LbEndpoint {
 	health := corev3.HealthStatus_HEALTHY
 	if !e.Ready {
 		health = corev3.HealthStatus_UNHEALTHY
@@ -142,9 +144,9 @@ func (d *described) as(workload string) *structpb.Struct {
 }
 
 // endpointMetadata says whether mutual TLS is to be had, and who the instance is, for the client's metrics.
-func (g *Generator) endpointMetadata(e *model.Endpoint, port uint16, b *backend, last *described) *corev3.Metadata {
+func (g *Generator) endpointMetadata(e *model.Endpoint, port uint16, b *view.Backend, last *described) *corev3.Metadata {
 	m := &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{}}
-	if !b.udp && !b.service.External && g.takesMutualTLS(e, port) {
+	if !b.UDP && !b.Service.External && g.takesMutualTLS(e, port) {
 		m.FilterMetadata["envoy.transport_socket_match"] = message.ViaMutualTLS
 	}
 	canonical := firstOf(e.Labels["service.istio.io/canonical-name"], e.Labels["app.kubernetes.io/name"], e.Labels["app"], e.Workload)

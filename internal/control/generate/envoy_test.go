@@ -26,6 +26,7 @@ import (
 
 	"github.com/weftmesh/weft/internal/control/generate/generatetest"
 	"github.com/weftmesh/weft/internal/control/generate/message"
+	"github.com/weftmesh/weft/internal/control/generate/view"
 	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/test/envoy"
 )
@@ -40,7 +41,7 @@ func TestEnvoyTakesAll(t *testing.T) {
 			c.mesh(mesh)
 		}
 		realKeys(t, mesh)
-		for _, node := range []Node{envoyNode(), ingress()} {
+		for _, node := range []view.Node{envoyNode(), ingress()} {
 			node.Classic, node.SecretsDir = true, ""
 			t.Run(c.name+"/"+string(node.Role), func(t *testing.T) {
 				t.Parallel()

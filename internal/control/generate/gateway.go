@@ -17,180 +17,41 @@ import (
 
 	"github.com/weftmesh/weft/internal/control/generate/message"
 	"github.com/weftmesh/weft/internal/control/generate/transport"
+	"github.com/weftmesh/weft/internal/control/generate/view"
 	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/wire"
 )
 
-// serverSet is all servers of a gateway workload on one port. Those whose kind of protocol is not the first one's cannot share it
-// and are left out.
-type serverSet struct {
-	port    uint16
-	udp     bool
-	servers []place
-	// also are, for servers by position, the places that share their hosts.
-	also map[int][]place
-}
-
-// socketKey names a port: those of UDP are others than those of TCP.
-type socketKey struct {
-	port uint16
-	udp  bool
-}
-
-// kind of the set: requests, TLS by server name, opaque connections, or datagrams.
-func kindOf(p model.Protocol) model.Protocol {
-	switch p {
-	case model.HTTPS, model.TLS:
-		return model.TLS
-	case model.TCP, model.UDP:
-		return p
-	}
-	return model.HTTP
-}
-
-func (s *serverSet) kind() model.Protocol { return kindOf(s.servers[0].server.Protocol) }
-
-// protocol of a set of kind HTTP, whose servers share a connection manager: gRPC-Web if one of them says so.
-func (s *serverSet) protocol() model.Protocol {
-	if slices.ContainsFunc(s.servers, func(p place) bool { return p.server.Protocol == model.GRPCWeb }) {
-		return model.GRPCWeb
-	}
-	return s.servers[0].server.Protocol
-}
-
-// serverSets gives the node's ports in ascending order; none unless it is a gateway. A node without labels is one that the mesh does
-// not know (see package serve): it gets none either, not even those of a Gateway that selects all, because keys come with them.
-func (g *Generator) serverSets() []*serverSet {
-	if g.node.Role != wire.Gateway || len(g.node.Labels) == 0 {
-		return nil
-	}
-	byPort := map[socketKey]*serverSet{}
-	for _, gw := range g.mesh.Gateways() {
-		if gw.SelectorNamespace != "" && gw.SelectorNamespace != g.node.Namespace || !subsetOf(gw.Selector, g.node.Labels) {
-			continue
-		}
-		for i := range gw.Servers {
-			s := &gw.Servers[i]
-			key := socketKey{s.Port, s.Protocol == model.UDP}
-			set := byPort[key]
-			if set == nil {
-				set = &serverSet{port: s.Port, udp: key.udp}
-				byPort[key] = set
-			}
-			if len(set.servers) == 0 || set.kind() == kindOf(s.Protocol) {
-				set.servers = append(set.servers, place{port: s.Port, gateway: gw, server: s})
-			}
-		}
-	}
-	var out []*serverSet
-	for _, key := range slices.SortedFunc(maps.Keys(byPort), func(a, b socketKey) int {
-		return cmp.Or(cmp.Compare(a.port, b.port), compareBool(a.udp, b.udp))
-	}) {
-		byPort[key].share()
-		out = append(out, byPort[key])
-	}
-	return out
-}
-
-func compareBool(a, b bool) int {
-	switch {
-	case a == b:
-		return 0
-	case b:
-		return -1
-	}
-	return 1
-}
-
-// share settles which server of a port ends TLS for a host that several have: the oldest. The routes of the others are reached there
-// too if they would have asked the same of clients, as those of several Ingresses do; otherwise they are not: what a gateway asks of
-// its clients is not to be got round at another's.
-func (s *serverSet) share() {
-	if s.kind() != model.TLS {
-		return
-	}
-	owner := map[string]int{} // of hosts, by position in kept
-	var kept []place
-	for _, p := range s.servers {
-		if !ends(p.server) {
-			kept = append(kept, p)
-			continue
-		}
-		var own []model.GatewayHost
-		shared := map[int][]model.GatewayHost{}
-		for _, h := range p.server.Hosts {
-			switch i, taken := owner[h.Host]; {
-			case !taken || i == len(kept):
-				owner[h.Host], own = len(kept), append(own, h)
-			case model.AsksTheSame(kept[i].server, p.server):
-				shared[i] = append(shared[i], h)
-			}
-		}
-		for _, i := range slices.Sorted(maps.Keys(shared)) {
-			if s.also == nil {
-				s.also = map[int][]place{}
-			}
-			s.also[i] = append(s.also[i], p.only(shared[i]))
-		}
-		switch len(own) {
-		case 0:
-		case len(p.server.Hosts):
-			kept = append(kept, p)
-		default:
-			kept = append(kept, p.only(own))
-		}
-	}
-	s.servers = kept
-}
-
-// ends reports whether a server ends TLS.
-func ends(s *model.Server) bool {
-	return s.TLS != nil && s.TLS.Mode != model.TLSPassthrough && s.TLS.Mode != model.TLSAutoPassthrough
-}
-
-// gatewayClient is what the node shows to backends as a gateway: the oldest of its Gateways that says so decides.
-func (g *Generator) gatewayClient() *model.KeyPair {
-	if g.node.Role != wire.Gateway || len(g.node.Labels) == 0 {
-		return nil
-	}
-	for _, gw := range g.mesh.Gateways() {
-		if gw.Client != nil && (gw.SelectorNamespace == "" || gw.SelectorNamespace == g.node.Namespace) && subsetOf(gw.Selector, g.node.Labels) {
-			return gw.Client
-		}
-	}
-	return nil
-}
-
 // GatewayListeners gives all listeners that the node binds, in the order of their ports; none unless it is a gateway.
 func (g *Generator) GatewayListeners() []*listenerv3.Listener {
 	var out []*listenerv3.Listener
-	for _, set := range g.serverSets() {
-		if set.udp {
+	for _, set := range g.view.Servers() {
+		if set.UDP {
 			if l := g.datagramListener(set); l != nil && !slices.ContainsFunc(out, func(o *listenerv3.Listener) bool { return o.Name == l.Name }) {
 				out = append(out, l)
 			}
 			continue
 		}
 		l := &listenerv3.Listener{
-			Name:             wire.GatewayListenerName(set.port),
-			Address:          message.SocketAddress(firstOf(set.servers[0].server.Bind, "0.0.0.0"), set.port),
+			Name:             wire.GatewayListenerName(set.Port),
+			Address:          message.SocketAddress(firstOf(set.Servers[0].Server.Bind, "0.0.0.0"), set.Port),
 			TrafficDirection: corev3.TrafficDirection_OUTBOUND,
 			Metadata:         g.proxySettings(),
 		}
 		l.ListenerFilters = g.headerFilter(set)
-		switch set.kind() {
+		switch set.Kind() {
 		case model.HTTP:
-			filter := g.gatewayHTTP(wire.GatewayRouteName(set.port), set.port, set.protocol())
+			filter := g.gatewayHTTP(wire.GatewayRouteName(set.Port), set.Port, set.Protocol())
 			l.FilterChains = []*listenerv3.FilterChain{{Name: l.Name, Filters: []*listenerv3.Filter{filter}}}
 		case model.TLS:
 			l.ListenerFilters = append(l.ListenerFilters, &listenerv3.ListenerFilter{Name: message.TLSInspector,
 				ConfigType: &listenerv3.ListenerFilter_TypedConfig{TypedConfig: message.Pack(&tlsinspectorv3.TlsInspector{})}})
-			for _, s := range set.servers {
+			for _, s := range set.Servers {
 				l.FilterChains = append(l.FilterChains, g.gatewayTLS(s)...)
 			}
-			l.FilterChains = uniqueMatches(l.FilterChains)
+			l.FilterChains = uniqueMatches(append(l.FilterChains, g.closing(set.Servers)...))
 		case model.TCP:
-			for _, s := range set.servers {
+			for _, s := range set.Servers {
 				l.FilterChains = append(l.FilterChains, g.gatewayTCP(s)...)
 			}
 			l.FilterChains = uniqueMatches(l.FilterChains)
@@ -222,22 +83,22 @@ func (g *Generator) gatewayManager(routes string, port uint16, p model.Protocol)
 }
 
 // tlsRouteName names the table of one server that terminates TLS, as Istio does for its own Gateways; others say what they are besides.
-func tlsRouteName(p place) string {
-	name := "https." + strconv.Itoa(int(p.port)) + "." + p.server.Name + "." + p.gateway.Ref.Name + "." + p.gateway.Ref.Namespace
-	if kind := strings.ToLower(p.gateway.Ref.Kind); !strings.HasPrefix(kind, "gateway") || kind == "gateway.k8s" {
+func tlsRouteName(p view.Place) string {
+	name := "https." + strconv.Itoa(int(p.Port)) + "." + p.Server.Name + "." + p.Gateway.Ref.Name + "." + p.Gateway.Ref.Namespace
+	if kind := strings.ToLower(p.Gateway.Ref.Kind); !strings.HasPrefix(kind, "gateway") || kind == "gateway.k8s" {
 		name += "." + strings.TrimPrefix(kind, "gateway.")
 	}
 	return name
 }
 
 // gatewayTLS gives the chains of a server: one that terminates TLS, or those of the routes for TLS that is passed through.
-func (g *Generator) gatewayTLS(s place) []*listenerv3.FilterChain {
-	if s.server.TLS != nil && s.server.TLS.Mode == model.TLSAutoPassthrough {
+func (g *Generator) gatewayTLS(s view.Place) []*listenerv3.FilterChain {
+	if s.Server.TLS != nil && s.Server.TLS.Mode == model.TLSAutoPassthrough {
 		return g.autoPassthrough(s)
 	}
-	if s.server.TLS != nil && s.server.TLS.Mode == model.TLSPassthrough {
+	if s.Server.TLS != nil && s.Server.TLS.Mode == model.TLSPassthrough {
 		var chains []*listenerv3.FilterChain
-		for _, set := range g.setsAt(s) {
+		for _, set := range g.view.RouteSetsAt(s) {
 			more, _ := g.tlsChains(set, s)
 			for _, c := range more {
 				c.Filters = append(g.networkPolicies(), c.Filters...)
@@ -249,17 +110,17 @@ func (g *Generator) gatewayTLS(s place) []*listenerv3.FilterChain {
 	var filters []*listenerv3.Filter
 	named := g.terminatedTLS(s)
 	alpn := webHTTP
-	if s.server.Protocol == model.HTTPS {
-		filters = []*listenerv3.Filter{g.gatewayHTTP(tlsRouteName(s), s.port, s.server.Protocol)}
+	if s.Server.Protocol == model.HTTPS {
+		filters = []*listenerv3.Filter{g.gatewayHTTP(tlsRouteName(s), s.Port, s.Server.Protocol)}
 	} else if tcp := g.gatewayTCP(s); len(tcp) > 0 {
 		filters, alpn = tcp[0].Filters, nil
 	}
-	terminate := transport.Server(s.server, alpn)
+	terminate := transport.Server(s.Server, alpn)
 	if terminate == nil || len(filters) == 0 {
 		return named
 	}
 	match := &listenerv3.FilterChainMatch{}
-	for _, h := range s.server.Hosts {
+	for _, h := range s.Server.Hosts {
 		if h.Host == "*" {
 			match.ServerNames = nil
 			break
@@ -273,16 +134,16 @@ func (g *Generator) gatewayTLS(s place) []*listenerv3.FilterChain {
 
 // terminatedTLS gives the chains of TLSRoutes at a server that ends TLS: the server name chooses the route, what was encrypted is
 // relayed. Routes for TLS of VirtualServices are for passthrough alone, as in Istio.
-func (g *Generator) terminatedTLS(s place) []*listenerv3.FilterChain {
-	if s.server.Protocol != model.TLS {
+func (g *Generator) terminatedTLS(s view.Place) []*listenerv3.FilterChain {
+	if s.Server.Protocol != model.TLS {
 		return nil
 	}
-	terminate := transport.Server(s.server, nil)
+	terminate := transport.Server(s.Server, nil)
 	if terminate == nil {
 		return nil
 	}
 	var chains []*listenerv3.FilterChain
-	for _, set := range g.setsAt(s) {
+	for _, set := range g.view.RouteSetsAt(s) {
 		if !set.ByPrecedence {
 			continue
 		}
@@ -296,9 +157,9 @@ func (g *Generator) terminatedTLS(s place) []*listenerv3.FilterChain {
 }
 
 // gatewayTCP gives the chains of the TCP routes that name the server.
-func (g *Generator) gatewayTCP(s place) []*listenerv3.FilterChain {
+func (g *Generator) gatewayTCP(s view.Place) []*listenerv3.FilterChain {
 	var chains []*listenerv3.FilterChain
-	for _, set := range g.setsAt(s) {
+	for _, set := range g.view.RouteSetsAt(s) {
 		more, closed := g.tcpChains(set, s)
 		for _, c := range more {
 			c.Filters = append(g.networkPolicies(), c.Filters...)
@@ -311,29 +172,18 @@ func (g *Generator) gatewayTCP(s place) []*listenerv3.FilterChain {
 	return chains
 }
 
-// setsAt gives the route sets that name a server and have a host that it takes, in order of precedence.
-func (g *Generator) setsAt(s place) []*model.RouteSet {
-	var out []*model.RouteSet
-	for _, r := range g.mesh.RouteSetsAt(s.gateway.Ref) {
-		if s.named(r.Gateways) && r.ExportTo.VisibleFrom(r.Namespace, g.node.Namespace) && len(s.hosts(r)) > 0 {
-			out = append(out, r)
-		}
-	}
-	return out
-}
-
 // gatewayRoute gives the route table of a gateway's port, or of one of its servers with TLS.
 func (g *Generator) gatewayRoute(name string) (*routev3.RouteConfiguration, bool) {
-	for _, set := range g.serverSets() {
-		switch set.kind() {
+	for _, set := range g.view.Servers() {
+		switch set.Kind() {
 		case model.HTTP:
-			if name == wire.GatewayRouteName(set.port) {
-				return g.gatewayTable(name, set.servers), true
+			if name == wire.GatewayRouteName(set.Port) {
+				return g.gatewayTable(name, set.Servers), true
 			}
 		case model.TLS:
-			for i, s := range set.servers {
-				if s.server.Protocol == model.HTTPS && name == tlsRouteName(s) {
-					return g.gatewayTable(name, append([]place{s}, set.also[i]...)), true
+			for i, s := range set.Servers {
+				if s.Server.Protocol == model.HTTPS && name == tlsRouteName(s) {
+					return g.gatewayTable(name, append([]view.Place{s}, set.Also[i]...)), true
 				}
 			}
 		}
@@ -343,14 +193,15 @@ func (g *Generator) gatewayRoute(name string) (*routev3.RouteConfiguration, bool
 
 // hostRoutes collects what a virtual host is made of.
 type hostRoutes struct {
-	places   []place
+	places   []view.Place
 	sets     [][]*model.RouteSet // by place
 	redirect bool
+	isolated bool // also without routes
 }
 
 // gatewayTable has a virtual host for each host of a route set that a server takes. Route sets for one host are merged, oldest
 // first; a host that should be asked for over TLS only redirects there.
-func (g *Generator) gatewayTable(name string, servers []place) *routev3.RouteConfiguration {
+func (g *Generator) gatewayTable(name string, servers []view.Place) *routev3.RouteConfiguration {
 	hosts := map[string]*hostRoutes{}
 	at := func(h string) *hostRoutes {
 		if hosts[h] == nil {
@@ -359,26 +210,31 @@ func (g *Generator) gatewayTable(name string, servers []place) *routev3.RouteCon
 		return hosts[h]
 	}
 	for _, s := range servers {
-		if s.server.HTTPSRedirect {
-			for _, h := range s.server.Hosts {
+		if s.Server.HTTPSRedirect {
+			for _, h := range s.Server.Hosts {
 				at(h.Host).redirect = true
 			}
 		}
 		byHost := map[string][]*model.RouteSet{}
-		for _, r := range g.setsAt(s) {
-			for _, h := range s.hosts(r) {
+		for _, r := range g.view.RouteSetsAt(s) {
+			for _, h := range s.Hosts(r) {
 				byHost[h] = append(byHost[h], r)
 			}
 		}
 		for h, sets := range byHost {
 			v := at(h)
-			v.redirect = v.redirect || s.server.HTTPSRedirect
+			v.redirect = v.redirect || s.Server.HTTPSRedirect
 			v.places, v.sets = append(v.places, s), append(v.sets, sets)
 		}
 	}
 	table := &routev3.RouteConfiguration{Name: name, ValidateClusters: wrapperspb.Bool(false), IgnorePortInHostMatching: true}
+	if servers[0].Server.Protocol != model.HTTPS {
+		isolate(hosts, servers)
+	} else if v := misdirected(hosts, servers); v != nil {
+		table.VirtualHosts = append(table.VirtualHosts, v)
+	}
 	for _, h := range slices.SortedFunc(maps.Keys(hosts), cmp.Compare[string]) {
-		if routes := g.hostRoutes(hosts[h]); len(routes) > 0 {
+		if routes := g.hostRoutes(hosts[h]); len(routes) > 0 || hosts[h].isolated {
 			table.VirtualHosts = append(table.VirtualHosts, &routev3.VirtualHost{Name: h, Domains: []string{h}, Routes: routes})
 		}
 	}

@@ -23,6 +23,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/weftmesh/weft/internal/control/generate/view"
 	"github.com/weftmesh/weft/internal/control/index"
 	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/wire"
@@ -38,23 +39,7 @@ const (
 )
 
 // Node is what matters of a client: everything a resource may depend on besides the mesh.
-type Node struct {
-	Role           wire.Role
-	Name           string // pod or process instance
-	Namespace      string
-	ServiceAccount string
-	Labels         map[string]string
-	Locality       string              // region/zone/subzone
-	ProxyProtocol  model.ProxyProtocol // for gateways
-	// Ports on which the workload accepts connections; for sidecars.
-	Ports []model.WorkloadPort
-	// Proxyless says that the client is gRPC's own xDS client, which reads a smaller part of Envoy's messages.
-	Proxyless bool
-	// Classic says that the client is an Envoy: it gets the classical configuration. SecretsDir is where it has its certificates as
-	// files; empty where a cluster of its own serves them.
-	Classic    bool
-	SecretsDir string
-}
+type Node = view.Node
 
 // Index is a mesh prepared for generation. It is immutable and safe for concurrent use.
 type Index struct{ *index.Index }
@@ -69,6 +54,7 @@ func (x Index) Next(mesh *model.Mesh, d model.Delta) Index { return Index{x.Inde
 type Generator struct {
 	mesh *index.Reader
 	node *Node
+	view *view.View // through mesh
 	// forSource and forWorkload are the classes of the node, see Class.
 	forSource, forWorkload string
 }
@@ -79,7 +65,7 @@ func New(mesh *model.Mesh, node Node) *Generator { return NewIndex(mesh).For(nod
 // For gives the generator of a node.
 func (x Index) For(node Node) *Generator {
 	g := &Generator{mesh: x.Read(), node: &node}
-	g.mesh.Choose(g.choose)
+	g.view = view.New(g.mesh, g.node)
 	g.forWorkload, g.forSource = g.class(false), g.class(true)
 	return g
 }
@@ -101,7 +87,7 @@ func (g *Generator) TracedNames(typeURL string) (names []string, seen []index.Ke
 func (g *Generator) tracing() *Generator {
 	t := *g
 	t.mesh = g.mesh.Index().Trace()
-	t.mesh.Choose(t.choose)
+	t.view = view.New(t.mesh, t.node)
 	return &t
 }
 
@@ -149,7 +135,7 @@ func (g *Generator) Class(typeURL, name string) string {
 
 func (g *Generator) class(sources bool) string {
 	class := string(g.node.Role) + "|" + g.node.Namespace
-	if s := g.scope(); s != nil {
+	if s := g.view.Sidecar(); s != nil {
 		class += "|sidecar=" + s.Ref.Namespace + "/" + s.Ref.Name
 	}
 	if g.node.Proxyless {
@@ -159,18 +145,4 @@ func (g *Generator) class(sources bool) string {
 		class += "|classic|" + g.node.SecretsDir
 	}
 	return class + g.mesh.Index().Class(g.node.Labels, g.node.Locality, sources)
-}
-
-func isWildcard(host string) bool { return index.IsWildcard(host) }
-
-func wildcardCovers(wildcard, host string) bool { return index.Covers(wildcard, host) }
-
-// subsetOf reports whether all labels of the selector are among those given.
-func subsetOf(selector, labels map[string]string) bool {
-	for k, v := range selector {
-		if got, ok := labels[k]; !ok || got != v {
-			return false
-		}
-	}
-	return true
 }

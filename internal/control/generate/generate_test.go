@@ -16,6 +16,7 @@ import (
 
 	"github.com/weftmesh/weft/internal/control/generate/generatetest"
 	"github.com/weftmesh/weft/internal/control/generate/message"
+	"github.com/weftmesh/weft/internal/control/generate/view"
 	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/wire"
 )
@@ -161,7 +162,7 @@ func TestMatchesOfTheSource(t *testing.T) {
 	other := productpage()
 	other.Labels, other.Namespace = map[string]string{"app": "ratings"}, "other"
 	for _, c := range []struct {
-		node Node
+		node view.Node
 		want []string
 	}{
 		{productpage(), []string{of("labels"), of("mesh"), of("all")}},
@@ -171,7 +172,7 @@ func TestMatchesOfTheSource(t *testing.T) {
 			t.Errorf("%s: got %v, want %v", c.node.Namespace, got, c.want)
 		}
 	}
-	if a, b := index.For(productpage()).Class(RouteType, "x"), index.For(Node{Namespace: "default", Labels: map[string]string{"app": "x"}}).Class(RouteType, "x"); a == b {
+	if a, b := index.For(productpage()).Class(RouteType, "x"), index.For(view.Node{Namespace: "default", Labels: map[string]string{"app": "x"}}).Class(RouteType, "x"); a == b {
 		t.Error("nodes of different labels share routes although labels decide")
 	}
 }
@@ -226,7 +227,7 @@ func TestGatewayMergesRouteSets(t *testing.T) {
 	if !slices.Equal(got["secure.example"], []string{"redirect"}) {
 		t.Errorf("secure.example: %v", got["secure.example"])
 	}
-	for name, n := range map[string]Node{"sidecar": productpage(), "other labels": {Role: wire.Gateway, Namespace: "x", Labels: map[string]string{"istio": "egress"}}} {
+	for name, n := range map[string]view.Node{"sidecar": productpage(), "other labels": {Role: wire.Gateway, Namespace: "x", Labels: map[string]string{"istio": "egress"}}} {
 		if l := New(m, n).GatewayListeners(); len(l) != 0 {
 			t.Errorf("%s gets %d listeners of the gateway", name, len(l))
 		}
@@ -291,13 +292,13 @@ func TestTrafficPolicyInheritance(t *testing.T) {
 	port := &model.TrafficPolicy{Outlier: outlier}
 	base := &model.Destination{Policy: model.TrafficPolicy{Pool: pool, Balancing: &model.Balancing{Simple: "RANDOM"}, Ports: map[uint16]*model.TrafficPolicy{81: port}}}
 	own := &model.Subset{Policy: &model.TrafficPolicy{Balancing: &model.Balancing{Simple: "ROUND_ROBIN"}, Ports: map[uint16]*model.TrafficPolicy{82: port}}}
-	if p := trafficPolicy(base, own, 80); p.Pool != pool || p.Balancing.Simple != "ROUND_ROBIN" {
+	if p := view.TrafficPolicy(base, own, 80); p.Pool != pool || p.Balancing.Simple != "ROUND_ROBIN" {
 		t.Errorf("a subset does not inherit: %+v", p)
 	}
-	if p := trafficPolicy(base, nil, 81); p.Pool != nil || p.Balancing != nil || p.Outlier != outlier {
+	if p := view.TrafficPolicy(base, nil, 81); p.Pool != nil || p.Balancing != nil || p.Outlier != outlier {
 		t.Errorf("settings of a port do not replace: %+v", p)
 	}
-	if p := trafficPolicy(base, own, 82); p.Pool != nil || p.Outlier != outlier {
+	if p := view.TrafficPolicy(base, own, 82); p.Pool != nil || p.Outlier != outlier {
 		t.Errorf("settings of a subset's port do not replace: %+v", p)
 	}
 }
@@ -335,7 +336,7 @@ func TestMutualTLSByPeerAuthentication(t *testing.T) {
 		{"other", reviews, 9080, model.MTLSStrict}, {"default", ratings, 9080, model.MTLSPermissive},
 		{"default", reviews, 9080, model.MTLSDisable}, {"default", reviews, 9081, model.MTLSPermissive},
 	} {
-		if got := g.mtlsMode(c.namespace, c.labels, c.port); got != c.want {
+		if got := g.view.MTLSMode(c.namespace, c.labels, c.port); got != c.want {
 			t.Errorf("%s %v %d: got %d, want %d", c.namespace, c.labels, c.port, got, c.want)
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/weftmesh/weft/internal/control/generate/generatetest"
+	"github.com/weftmesh/weft/internal/control/generate/view"
 	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/wire"
 )
@@ -25,7 +26,7 @@ func ptr[T any](v T) *T { return &v }
 var goldens = []struct {
 	name  string
 	mesh  func(*model.Mesh)
-	node  Node
+	node  view.Node
 	names [][2]string // short type and name
 }{
 	{"plain", nil, productpage(), [][2]string{{"lds", "reviews:9080"}, {"rds", reviewsHost + ":9080"},
@@ -294,13 +295,13 @@ func envoyMesh(m *model.Mesh) {
 	virtualService(m, "routed", []string{"routed.test"}, model.HTTPRoute{Destinations: []model.WeightedDestination{to(reviewsHost, "v1", 0)}})
 }
 
-func envoyNode() Node {
+func envoyNode() view.Node {
 	n := productpage()
 	n.Classic, n.SecretsDir = true, "/run/secrets"
 	return n
 }
 
-func proxylessNode() Node {
+func proxylessNode() view.Node {
 	n := productpage()
 	n.Proxyless = true
 	return n

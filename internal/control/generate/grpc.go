@@ -12,6 +12,7 @@ import (
 	"github.com/weftmesh/weft/internal/control/generate/message"
 	"github.com/weftmesh/weft/internal/control/generate/proxyless"
 	"github.com/weftmesh/weft/internal/control/generate/transport"
+	"github.com/weftmesh/weft/internal/control/generate/view"
 	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/wire"
 )
@@ -53,7 +54,7 @@ func (g *Generator) grpcServer(name, address string) (proto.Message, bool) {
 		return nil, false
 	}
 	var tls *corev3.TransportSocket
-	if g.mtlsMode(g.node.Namespace, g.node.Labels, port) == model.MTLSStrict {
+	if g.view.MTLSMode(g.node.Namespace, g.node.Labels, port) == model.MTLSStrict {
 		tls = transport.Inbound(nil)
 	}
 	l, err := proxyless.Server(name, message.SocketAddress(host, port), tls, g.requestPolicies())
@@ -66,17 +67,17 @@ func (g *Generator) grpcServer(name, address string) (proto.Message, bool) {
 // secureProxyless protects connections of gRPC's own client, which has one way to each cluster: with mutual TLS where every endpoint
 // demands it, and without where one would not take it. Those that take both are spoken to in plain text, because only the mesh's
 // proxies offer the protocols by which they know mutual TLS.
-func (g *Generator) secureProxyless(c *clusterv3.Cluster, b *backend) {
+func (g *Generator) secureProxyless(c *clusterv3.Cluster, b *view.Backend) {
 	endpoints := g.endpointsOf(b)
 	if len(endpoints) == 0 {
 		return
 	}
 	for _, e := range endpoints {
-		port := e.Ports[b.port.Number]
+		port := e.Ports[b.Port.Number]
 		if port == 0 {
-			port = b.port.Number
+			port = b.Port.Number
 		}
-		if !e.Mesh && !e.Proxyless || g.mtlsMode(e.Namespace, e.Labels, port) != model.MTLSStrict {
+		if !e.Mesh && !e.Proxyless || g.view.MTLSMode(e.Namespace, e.Labels, port) != model.MTLSStrict {
 			return
 		}
 	}
@@ -85,7 +86,7 @@ func (g *Generator) secureProxyless(c *clusterv3.Cluster, b *backend) {
 
 // takesMutualTLS reports whether an endpoint takes the mesh's TLS from a proxy.
 func (g *Generator) takesMutualTLS(e *model.Endpoint, port uint16) bool {
-	mode := g.mtlsMode(e.Namespace, e.Labels, port)
+	mode := g.view.MTLSMode(e.Namespace, e.Labels, port)
 	if e.Proxyless {
 		return mode == model.MTLSStrict
 	}

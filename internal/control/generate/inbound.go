@@ -37,14 +37,14 @@ func (g *Generator) inboundListener() *listenerv3.Listener {
 			ConfigType: &listenerv3.ListenerFilter_TypedConfig{TypedConfig: message.Pack(&tlsinspectorv3.TlsInspector{})}}},
 	}
 	declared := map[uint16]bool{}
-	for _, p := range slices.SortedFunc(slices.Values(g.ports()), func(a, b model.WorkloadPort) int { return int(a.Number) - int(b.Number) }) {
+	for _, p := range slices.SortedFunc(slices.Values(g.view.Ports()), func(a, b model.WorkloadPort) int { return int(a.Number) - int(b.Number) }) {
 		if declared[p.Number] {
 			continue
 		}
 		declared[p.Number] = true
 		l.FilterChains = append(l.FilterChains, g.portChains(p.Number, p.Protocol, wire.InboundCluster(p.Number), p.ServiceHost)...)
 	}
-	for _, port := range slices.Sorted(maps.Keys(g.mtlsPorts())) {
+	for _, port := range slices.Sorted(maps.Keys(g.view.MTLSPorts())) {
 		if !declared[port] {
 			l.FilterChains = append(l.FilterChains, g.portChains(port, model.Auto, wire.InboundPassthroughCluster, "")...)
 		}
@@ -66,7 +66,7 @@ type inboundPort struct {
 
 func (g *Generator) portChains(number uint16, protocol model.Protocol, cluster, service string) []*listenerv3.FilterChain {
 	p := &inboundPort{g: g, number: number, cluster: cluster, service: service, protocol: protocol}
-	mode := g.mtlsMode(g.node.Namespace, g.node.Labels, number)
+	mode := g.view.MTLSMode(g.node.Namespace, g.node.Labels, number)
 	if mode != model.MTLSDisable {
 		p.meshChains(mode)
 	}
@@ -164,52 +164,6 @@ func (p *inboundPort) routes() *routev3.RouteConfiguration {
 				}},
 			}}}},
 	}
-}
-
-// mtlsMode gives what a workload demands of its peers on a port. Workload settings go before those of the namespace, and those
-// before the mesh's; of several, the oldest counts. An unset mode is inherited.
-func (g *Generator) mtlsMode(namespace string, labels map[string]string, port uint16) model.MTLSMode {
-	workload, ns, mesh := g.peerAuthentications(namespace, labels)
-	if workload != nil {
-		if m := workload.Ports[port]; m != model.MTLSUnset {
-			return m
-		}
-	}
-	for _, p := range []*model.PeerAuthentication{workload, ns, mesh} {
-		if p != nil && p.Mode != model.MTLSUnset {
-			return p.Mode
-		}
-	}
-	return model.MTLSPermissive
-}
-
-// mtlsPorts are the ports that the workload's own settings name.
-func (g *Generator) mtlsPorts() map[uint16]model.MTLSMode {
-	workload, _, _ := g.peerAuthentications(g.node.Namespace, g.node.Labels)
-	if workload == nil {
-		return nil
-	}
-	return workload.Ports
-}
-
-func (g *Generator) peerAuthentications(namespace string, labels map[string]string) (workload, ns, mesh *model.PeerAuthentication) {
-	older := func(p, than *model.PeerAuthentication) bool { return than == nil || p.Created.Before(than.Created) }
-	for _, p := range g.mesh.PeerAuthentications(namespace) {
-		switch {
-		case p.Namespace == "" && len(p.Selector) == 0:
-			if older(p, mesh) {
-				mesh = p
-			}
-		case p.Namespace != namespace:
-		case len(p.Selector) == 0:
-			if older(p, ns) {
-				ns = p
-			}
-		case subsetOf(p.Selector, labels) && older(p, workload):
-			workload = p
-		}
-	}
-	return workload, ns, mesh
 }
 
 // What the first bytes of a connection say, in filter chain matches.

@@ -15,6 +15,7 @@ import (
 
 	"github.com/weftmesh/weft/internal/control/generate/message"
 	"github.com/weftmesh/weft/internal/control/generate/routing"
+	"github.com/weftmesh/weft/internal/control/generate/view"
 	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/wire"
 )
@@ -42,7 +43,7 @@ func (g *Generator) Listener(name string) (proto.Message, bool) {
 	if err != nil {
 		return nil, false
 	}
-	t, ok := g.resolve(host, port)
+	t, ok := g.view.Resolve(host, port)
 	if !ok {
 		return nil, false
 	}
@@ -50,9 +51,9 @@ func (g *Generator) Listener(name string) (proto.Message, bool) {
 	return l, l.ApiListener != nil || len(l.FilterChains) > 0
 }
 
-func (g *Generator) outboundListener(name string, t *target) *listenerv3.Listener {
+func (g *Generator) outboundListener(name string, t *view.Target) *listenerv3.Listener {
 	l := &listenerv3.Listener{Name: name, TrafficDirection: corev3.TrafficDirection_OUTBOUND}
-	protocol := t.protocol()
+	protocol := t.Protocol()
 	if protocol.IsHTTP() || protocol == model.Auto {
 		l.ApiListener = &listenerv3.ApiListener{ApiListener: message.Pack(g.outboundHTTP(t))}
 	}
@@ -62,14 +63,14 @@ func (g *Generator) outboundListener(name string, t *target) *listenerv3.Listene
 	return l
 }
 
-func (g *Generator) outboundHTTP(t *target) *hcmv3.HttpConnectionManager {
-	name := wire.RouteName(t.host, t.port)
-	if t.pinned.IsValid() {
-		name = wire.RouteName(t.pinned.String(), t.port)
+func (g *Generator) outboundHTTP(t *view.Target) *hcmv3.HttpConnectionManager {
+	name := wire.RouteName(t.Host, t.Port)
+	if t.Pinned.IsValid() {
+		name = wire.RouteName(t.Pinned.String(), t.Port)
 	}
 	h := g.httpManager("outbound_" + name)
 	h.RouteSpecifier = &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{ConfigSource: message.ADS(), RouteConfigName: name}}
-	h.HttpFilters = g.outboundFilters(t.protocol(), keepSessions(t.sets))
+	h.HttpFilters = g.outboundFilters(t.Protocol(), keepSessions(t.Sets))
 	return h
 }
 
@@ -101,13 +102,13 @@ func (g *Generator) outboundFilters(p model.Protocol, sessions bool) []*hcmv3.Ht
 }
 
 // outboundChains relays connections: by the TCP routes of the route sets, or by their TLS routes where the protocol is TLS.
-func (g *Generator) outboundChains(t *target) []*listenerv3.FilterChain {
-	at := place{port: t.port}
+func (g *Generator) outboundChains(t *view.Target) []*listenerv3.FilterChain {
+	at := view.Place{Port: t.Port}
 	var chains []*listenerv3.FilterChain
 	var closed, ruled bool
-	for _, s := range t.sets {
+	for _, s := range t.Sets {
 		var more []*listenerv3.FilterChain
-		if p := t.protocol(); p == model.TLS || p == model.HTTPS {
+		if p := t.Protocol(); p == model.TLS || p == model.HTTPS {
 			more, closed = g.tlsChains(s, at)
 			// A TLSRoute decides about the port alone: other server names get nowhere.
 			ruled = ruled || s.ByPrecedence && len(more) > 0
@@ -121,16 +122,16 @@ func (g *Generator) outboundChains(t *target) []*listenerv3.FilterChain {
 			return chains
 		}
 	}
-	if t.service == nil || ruled {
+	if t.Service == nil || ruled {
 		return chains
 	}
-	relay := g.relayAs(t.cluster(), t.itself(), t.port, &tcpv3.TcpProxy{ClusterSpecifier: &tcpv3.TcpProxy_Cluster{Cluster: t.cluster()}})
-	return append(chains, &listenerv3.FilterChain{Name: t.cluster(), FilterChainMatch: ownNames(t),
-		Filters: g.lookup([]*listenerv3.Filter{relay}, t.itself(), t.port)})
+	relay := g.relayAs(t.Cluster(), t.Itself(), t.Port, &tcpv3.TcpProxy{ClusterSpecifier: &tcpv3.TcpProxy_Cluster{Cluster: t.Cluster()}})
+	return append(chains, &listenerv3.FilterChain{Name: t.Cluster(), FilterChainMatch: ownNames(t),
+		Filters: g.lookup([]*listenerv3.Filter{relay}, t.Itself(), t.Port)})
 }
 
 // tcpChains gives the chains of a set's TCP routes, and whether one of them takes every connection.
-func (g *Generator) tcpChains(s *model.RouteSet, at place) (chains []*listenerv3.FilterChain, closed bool) {
+func (g *Generator) tcpChains(s *model.RouteSet, at view.Place) (chains []*listenerv3.FilterChain, closed bool) {
 	for _, r := range s.TCP {
 		matches := r.Matches
 		if len(matches) == 0 {
@@ -158,13 +159,13 @@ func (g *Generator) tcpChains(s *model.RouteSet, at place) (chains []*listenerv3
 }
 
 // tlsChains gives the chains of a set's TLS routes, by server name.
-func (g *Generator) tlsChains(s *model.RouteSet, at place) (chains []*listenerv3.FilterChain, closed bool) {
+func (g *Generator) tlsChains(s *model.RouteSet, at view.Place) (chains []*listenerv3.FilterChain, closed bool) {
 	for _, r := range s.TLS {
 		for _, m := range r.Matches {
 			if !g.takesL4(m, at) {
 				continue
 			}
-			names := at.serverNames(s, m.SNIHosts)
+			names := at.ServerNames(s, m.SNIHosts)
 			subnets, valid := message.Prefixes(m.DestinationSubnets)
 			if !valid || len(names) == 0 && len(m.SNIHosts) > 0 {
 				continue
@@ -174,7 +175,7 @@ func (g *Generator) tlsChains(s *model.RouteSet, at place) (chains []*listenerv3
 				match.ServerNames = nil
 			}
 			c := &listenerv3.FilterChain{Name: routeName(s.Ref, r.Field), FilterChainMatch: match,
-				Filters: g.lookup([]*listenerv3.Filter{g.relay(s, r.Destinations, at, r.Field)}, r.Destinations, at.port)}
+				Filters: g.lookup([]*listenerv3.Filter{g.relay(s, r.Destinations, at, r.Field)}, r.Destinations, at.Port)}
 			chains = append(chains, c)
 			if len(match.ServerNames) == 0 && len(subnets) == 0 {
 				return chains, true
@@ -185,42 +186,42 @@ func (g *Generator) tlsChains(s *model.RouteSet, at place) (chains []*listenerv3
 }
 
 // takesL4 evaluates the parts of a match that are about the client and the port rather than the connection.
-func (g *Generator) takesL4(m model.L4Match, at place) bool {
-	if m.Port != 0 && m.Port != at.port || !at.takes(m.Gateways, m.Mesh) {
+func (g *Generator) takesL4(m model.L4Match, at view.Place) bool {
+	if m.Port != 0 && m.Port != at.Port || !at.Takes(m.Gateways, m.Mesh) {
 		return false
 	}
 	if len(m.Gateways) > 0 {
 		return true
 	}
-	return subsetOf(m.SourceLabels, g.node.Labels) && (m.SourceNamespace == "" || m.SourceNamespace == g.node.Namespace)
+	return view.Selects(m.SourceLabels, g.node.Labels) && (m.SourceNamespace == "" || m.SourceNamespace == g.node.Namespace)
 }
 
 // relay sends connections to the destinations of a route.
-func (g *Generator) relay(s *model.RouteSet, destinations []model.WeightedDestination, at place, field string) *listenerv3.Filter {
+func (g *Generator) relay(s *model.RouteSet, destinations []model.WeightedDestination, at view.Place, field string) *listenerv3.Filter {
 	stat := routeName(s.Ref, field)
 	if len(destinations) == 1 {
 		if destinations[0].Invalid != "" {
 			return g.relayTo(stat, wire.BlackHoleCluster)
 		}
 		d := destinations[0]
-		return g.relayAs(stat, destinations, at.port, &tcpv3.TcpProxy{ClusterSpecifier: &tcpv3.TcpProxy_Cluster{Cluster: g.destinationCluster(d, at.port)}})
+		return g.relayAs(stat, destinations, at.Port, &tcpv3.TcpProxy{ClusterSpecifier: &tcpv3.TcpProxy_Cluster{Cluster: g.destinationCluster(d, at.Port)}})
 	}
 	var weighted []*tcpv3.TcpProxy_WeightedCluster_ClusterWeight
-	tunnel := g.tunnel(destinations[0], at.port)
+	tunnel := g.tunnel(destinations[0], at.Port)
 	for _, d := range destinations {
 		if d.Weight == 0 {
 			continue
 		}
 		name := wire.BlackHoleCluster
-		if d.Invalid == "" && sameTunnel(tunnel, g.tunnel(d, at.port)) {
-			name = g.destinationCluster(d, at.port)
+		if d.Invalid == "" && sameTunnel(tunnel, g.tunnel(d, at.Port)) {
+			name = g.destinationCluster(d, at.Port)
 		}
 		weighted = append(weighted, &tcpv3.TcpProxy_WeightedCluster_ClusterWeight{Name: name, Weight: d.Weight})
 	}
 	if len(weighted) == 0 {
 		return g.relayTo(stat, wire.BlackHoleCluster)
 	}
-	return g.relayAs(stat, destinations, at.port, &tcpv3.TcpProxy{ClusterSpecifier: &tcpv3.TcpProxy_WeightedClusters{
+	return g.relayAs(stat, destinations, at.Port, &tcpv3.TcpProxy{ClusterSpecifier: &tcpv3.TcpProxy_WeightedClusters{
 		WeightedClusters: &tcpv3.TcpProxy_WeightedCluster{Clusters: weighted}}})
 }
 

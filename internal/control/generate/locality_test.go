@@ -8,11 +8,12 @@ import (
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 
+	"github.com/weftmesh/weft/internal/control/generate/view"
 	"github.com/weftmesh/weft/internal/control/model"
 )
 
 // spread lists localities as "priority weight region/zone/subzone".
-func spread(t *testing.T, m *model.Mesh, node Node) string {
+func spread(t *testing.T, m *model.Mesh, node view.Node) string {
 	t.Helper()
 	msg, ok := New(m, node).Endpoints("outbound|9080||" + reviewsHost)
 	a, _ := msg.(*endpointv3.ClusterLoadAssignment)

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/weftmesh/weft/internal/control/generate/view"
 	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/wire"
 )
@@ -102,13 +103,13 @@ func version(v string) model.Subset {
 }
 
 // productpage is the node that most tests generate for.
-func productpage() Node {
-	return Node{Role: wire.Sidecar, Name: "productpage-v1-0", Namespace: "default", ServiceAccount: "bookinfo-productpage",
+func productpage() view.Node {
+	return view.Node{Role: wire.Sidecar, Name: "productpage-v1-0", Namespace: "default", ServiceAccount: "bookinfo-productpage",
 		Labels: map[string]string{"app": "productpage", "version": "v1"},
 		Ports:  []model.WorkloadPort{{Number: 9080, Protocol: model.HTTP, ServiceHost: "productpage.default" + domain, ServicePort: 9080}}}
 }
 
-func ingress() Node {
-	return Node{Role: wire.Gateway, Name: "ingress-0", Namespace: "istio-system", ServiceAccount: "ingress",
+func ingress() view.Node {
+	return view.Node{Role: wire.Gateway, Name: "ingress-0", Namespace: "istio-system", ServiceAccount: "ingress",
 		Labels: map[string]string{"istio": "ingressgateway"}}
 }

@@ -3,6 +3,7 @@ package generate
 import (
 	"slices"
 
+	"github.com/weftmesh/weft/internal/control/index"
 	"github.com/weftmesh/weft/internal/wire"
 )
 
@@ -24,11 +25,11 @@ func (g *Generator) Names(typeURL string) []string {
 			names = append(names, wire.InboundListener, wire.OutboundListener)
 		}
 		for s := range g.mesh.AllServices() {
-			if isWildcard(s.Host) {
+			if index.IsWildcard(s.Host) {
 				continue
 			}
 			for _, p := range s.Ports {
-				if g.reaches(s, p.Number) {
+				if g.view.Reaches(s, p.Number) {
 					names = append(names, wire.ListenerName(s.Host, p.Number))
 				}
 			}
@@ -42,15 +43,15 @@ func (g *Generator) Names(typeURL string) []string {
 
 func (g *Generator) clusterNames() []string {
 	names := []string{wire.BlackHoleCluster, wire.InboundPassthroughCluster, wire.PassthroughCluster}
-	for _, p := range g.ports() {
+	for _, p := range g.view.Ports() {
 		names = append(names, wire.InboundCluster(p.Number))
 	}
 	for s := range g.mesh.AllServices() {
-		if !g.visible(s) {
+		if !g.view.Visible(s) {
 			continue
 		}
 		subsets := []string{""}
-		if d := g.destination(s); d != nil {
+		if d := g.view.Destination(s); d != nil {
 			for _, sub := range d.Subsets {
 				subsets = append(subsets, sub.Name)
 			}

@@ -8,13 +8,14 @@ import (
 
 	"github.com/weftmesh/weft/internal/control/generate/message"
 	"github.com/weftmesh/weft/internal/control/generate/transport"
+	"github.com/weftmesh/weft/internal/control/generate/view"
 	"github.com/weftmesh/weft/internal/control/model"
 )
 
 // headerFilter reads the PROXY protocol at a gateway's port if its Gateway object, or else the workload, says that it comes. It
 // stands before all other filters. Package compile sees to it that the objects of one port agree.
-func (g *Generator) headerFilter(set *serverSet) []*listenerv3.ListenerFilter {
-	expected := cmp.Or(set.servers[0].gateway.ProxyProtocol, g.node.ProxyProtocol)
+func (g *Generator) headerFilter(set *view.ServerSet) []*listenerv3.ListenerFilter {
+	expected := cmp.Or(set.Servers[0].Gateway.ProxyProtocol, g.node.ProxyProtocol)
 	if expected == model.NoProxyProtocol {
 		return nil
 	}

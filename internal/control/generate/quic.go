@@ -11,6 +11,7 @@ import (
 
 	"github.com/weftmesh/weft/internal/control/generate/message"
 	"github.com/weftmesh/weft/internal/control/generate/transport"
+	"github.com/weftmesh/weft/internal/control/generate/view"
 	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/wire"
 )
@@ -19,14 +20,14 @@ const quicSocket = "envoy.transport_sockets.quic"
 
 // quicListener is the listener for HTTP/3 at a port's UDP side, with the servers of gateways that ask for it; nil for none. The
 // route tables are those of HTTPS.
-func (g *Generator) quicListener(set *serverSet) *listenerv3.Listener {
+func (g *Generator) quicListener(set *view.ServerSet) *listenerv3.Listener {
 	var chains []*listenerv3.FilterChain
-	for _, s := range set.servers {
-		if !s.gateway.HTTP3 || !s.server.TerminatesHTTPS() {
+	for _, s := range set.Servers {
+		if !s.Gateway.HTTP3 || !s.Server.TerminatesHTTPS() {
 			continue
 		}
 		for _, c := range g.gatewayTLS(s) {
-			if overQUIC(c, g.gatewayManager(tlsRouteName(s), s.port, s.server.Protocol), s.server) {
+			if overQUIC(c, g.gatewayManager(tlsRouteName(s), s.Port, s.Server.Protocol), s.Server) {
 				chains = append(chains, c)
 			}
 		}
@@ -34,10 +35,10 @@ func (g *Generator) quicListener(set *serverSet) *listenerv3.Listener {
 	if len(chains) == 0 {
 		return nil
 	}
-	address := message.SocketAddress(firstOf(set.servers[0].server.Bind, "0.0.0.0"), set.port)
+	address := message.SocketAddress(firstOf(set.Servers[0].Server.Bind, "0.0.0.0"), set.Port)
 	address.GetSocketAddress().Protocol = corev3.SocketAddress_UDP
 	return &listenerv3.Listener{
-		Name:              wire.GatewayQUICListenerName(set.port),
+		Name:              wire.GatewayQUICListenerName(set.Port),
 		Address:           address,
 		TrafficDirection:  corev3.TrafficDirection_OUTBOUND,
 		UdpListenerConfig: &listenerv3.UdpListenerConfig{QuicOptions: &listenerv3.QuicProtocolOptions{}, DownstreamSocketConfig: &corev3.UdpSocketConfig{}},

@@ -16,6 +16,8 @@ import (
 
 	"github.com/weftmesh/weft/internal/control/generate/message"
 	"github.com/weftmesh/weft/internal/control/generate/routing"
+	"github.com/weftmesh/weft/internal/control/generate/view"
+	"github.com/weftmesh/weft/internal/control/index"
 	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/wire"
 )
@@ -32,7 +34,7 @@ func (g *Generator) Route(name string) (proto.Message, bool) {
 	if err != nil {
 		return nil, false
 	}
-	t, ok := g.resolve(host, port)
+	t, ok := g.view.Resolve(host, port)
 	if p := protocolOf(t, ok); !p.IsHTTP() && p != model.Auto {
 		return nil, false
 	}
@@ -41,46 +43,46 @@ func (g *Generator) Route(name string) (proto.Message, bool) {
 		ValidateClusters: wrapperspb.Bool(false)}, true
 }
 
-func protocolOf(t *target, ok bool) model.Protocol {
+func protocolOf(t *view.Target, ok bool) model.Protocol {
 	if !ok {
 		return ""
 	}
-	return t.protocol()
+	return t.Protocol()
 }
 
-func (g *Generator) targetRoutes(t *target) []*routev3.Route {
-	if routes := g.routes(t.sets, place{port: t.port}); len(routes) > 0 {
+func (g *Generator) targetRoutes(t *view.Target) []*routev3.Route {
+	if routes := g.routes(t.Sets, view.Place{Port: t.Port}); len(routes) > 0 {
 		return routes
 	}
-	if t.service == nil {
+	if t.Service == nil {
 		return nil
 	}
-	host := t.host
+	host := t.Host
 	return []*routev3.Route{{
 		Name:      "default",
 		Match:     &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}},
-		Decorator: &routev3.Decorator{Operation: host + ":" + strconv.Itoa(int(t.port)) + "/*"},
+		Decorator: &routev3.Decorator{Operation: host + ":" + strconv.Itoa(int(t.Port)) + "/*"},
 		Action: &routev3.Route_Route{Route: &routev3.RouteAction{
-			ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: t.cluster()},
+			ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: t.Cluster()},
 			Timeout:          durationpb.New(0),
-			RetryPolicy:      routing.Retries(g.retries(nil)),
-			HashPolicy:       g.hashPolicies(t.itself(), t.port),
+			RetryPolicy:      routing.Retries(g.view.Retries(nil)),
+			HashPolicy:       g.hashPolicies(t.Itself(), t.Port),
 		}},
 	}}
 }
 
 // domains lists the authorities by which the target is known, and "*" for all others that lead here.
-func (g *Generator) domains(t *target) []string {
-	names := g.shortNames(t.host)
-	if t.service != nil {
-		for _, a := range t.service.VirtualAddresses() {
+func (g *Generator) domains(t *view.Target) []string {
+	names := g.view.ShortNames(t.Host)
+	if t.Service != nil {
+		for _, a := range t.Service.VirtualAddresses() {
 			names = append(names, a.String())
 		}
 	}
-	port := ":" + strconv.Itoa(int(t.port))
+	port := ":" + strconv.Itoa(int(t.Port))
 	var out []string
 	for i, n := range names {
-		if isWildcard(n) || slices.Contains(names[:i], n) {
+		if index.IsWildcard(n) || slices.Contains(names[:i], n) {
 			continue
 		}
 		if a, err := netip.ParseAddr(n); err == nil && a.Is6() {
@@ -96,11 +98,11 @@ type candidate struct {
 	set   *model.RouteSet
 	rule  *model.HTTPRoute
 	match *model.HTTPMatch // nil matches everything
-	at    place
+	at    view.Place
 }
 
 // routes gives the routes of the sets, which are the oldest first, in order of precedence.
-func (g *Generator) routes(sets []*model.RouteSet, at place) []*routev3.Route {
+func (g *Generator) routes(sets []*model.RouteSet, at view.Place) []*routev3.Route {
 	var all []candidate
 	for _, s := range sets {
 		all = append(all, g.candidates(s, at)...)
@@ -132,7 +134,7 @@ func (g *Generator) inOrder(all []candidate) []*routev3.Route {
 }
 
 // candidates gives the matches that this node gets. Where the order is the user's, none follows one that takes every request.
-func (g *Generator) candidates(s *model.RouteSet, at place) []candidate {
+func (g *Generator) candidates(s *model.RouteSet, at view.Place) []candidate {
 	var out []candidate
 	for i := range s.HTTP {
 		r := &s.HTTP[i]
@@ -152,14 +154,14 @@ func (g *Generator) candidates(s *model.RouteSet, at place) []candidate {
 }
 
 // takes evaluates what a match says about the client and the port; as in Istio, naming gateways makes it say nothing of labels.
-func (g *Generator) takes(m *model.HTTPMatch, at place) bool {
-	if m.Port != 0 && m.Port != at.port || !at.takes(m.Gateways, m.Mesh) {
+func (g *Generator) takes(m *model.HTTPMatch, at view.Place) bool {
+	if m.Port != 0 && m.Port != at.Port || !at.Takes(m.Gateways, m.Mesh) {
 		return false
 	}
 	if len(m.Gateways) > 0 || m.Mesh {
 		return true
 	}
-	return subsetOf(m.SourceLabels, g.node.Labels) && (m.SourceNamespace == "" || m.SourceNamespace == g.node.Namespace)
+	return view.Selects(m.SourceLabels, g.node.Labels) && (m.SourceNamespace == "" || m.SourceNamespace == g.node.Namespace)
 }
 
 // catchAll is 1 for a match that takes every request.
@@ -246,7 +248,7 @@ func (g *Generator) translate(c candidate) []*routev3.Route {
 	default:
 		return g.forward(out, c, host, c.at)
 	}
-	out.Decorator = &routev3.Decorator{Operation: operation(out, c.set, c.at.port)}
+	out.Decorator = &routev3.Decorator{Operation: operation(out, c.set, c.at.Port)}
 	return []*routev3.Route{out}
 }
 

@@ -10,21 +10,23 @@ import (
 
 	"github.com/weftmesh/weft/internal/control/generate/message"
 	"github.com/weftmesh/weft/internal/control/generate/transport"
+	"github.com/weftmesh/weft/internal/control/generate/view"
+	"github.com/weftmesh/weft/internal/control/index"
 	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/identity"
 )
 
 // secure decides how connections to a cluster are protected: as the DestinationRule says, or else with mutual TLS to the endpoints
 // that have a sidecar and without to the others.
-func (g *Generator) secure(c *clusterv3.Cluster, b *backend) {
-	t := b.policy.TLS
+func (g *Generator) secure(c *clusterv3.Cluster, b *view.Backend) {
+	t := b.Policy.TLS
 	if t != nil && t.Mode != model.TLSUnset {
 		if ctx := g.clientTLS(t, b); ctx != nil {
 			c.TransportSocket = transport.Socket(transport.TLSSocket, ctx)
 		}
 		return
 	}
-	if b.service.External || b.service.Resolution != model.Static || b.passthrough() || g.mesh.Settings().ManualMTLS {
+	if b.Service.External || b.Service.Resolution != model.Static || b.Passthrough() || g.mesh.Settings().ManualMTLS {
 		return
 	}
 	if g.node.Proxyless {
@@ -42,7 +44,7 @@ func (g *Generator) secure(c *clusterv3.Cluster, b *backend) {
 }
 
 // clientTLS translates the TLS settings of a DestinationRule; nil for plaintext.
-func (g *Generator) clientTLS(t *model.ClientTLS, b *backend) *tlsv3.UpstreamTlsContext {
+func (g *Generator) clientTLS(t *model.ClientTLS, b *view.Backend) *tlsv3.UpstreamTlsContext {
 	switch t.Mode {
 	case model.TLSIstioMutual:
 		names := t.SANs
@@ -57,29 +59,29 @@ func (g *Generator) clientTLS(t *model.ClientTLS, b *backend) *tlsv3.UpstreamTls
 }
 
 // meshTLS is mutual TLS with the workload's own certificate, towards servers of the given SPIFFE names.
-func (g *Generator) meshTLS(b *backend, sni string, servers []string) *tlsv3.UpstreamTlsContext {
+func (g *Generator) meshTLS(b *view.Backend, sni string, servers []string) *tlsv3.UpstreamTlsContext {
 	validation := &tlsv3.CertificateValidationContext{}
 	for _, n := range servers {
 		validation.MatchTypedSubjectAltNames = append(validation.MatchTypedSubjectAltNames, &tlsv3.SubjectAltNameMatcher{
 			SanType: tlsv3.SubjectAltNameMatcher_URI, Matcher: message.Exactly(n, false)})
 	}
-	return &tlsv3.UpstreamTlsContext{Sni: sni, CommonTlsContext: transport.Workload(validation, transport.UpstreamALPN(b.port.Protocol))}
+	return &tlsv3.UpstreamTlsContext{Sni: sni, CommonTlsContext: transport.Workload(validation, transport.UpstreamALPN(b.Port.Protocol))}
 }
 
 // meshSNI is Istio's form of a cluster's name that is also a DNS name.
-func meshSNI(b *backend) string {
+func meshSNI(b *view.Backend) string {
 	name := ""
-	if b.subset != nil {
-		name = b.subset.Name
+	if b.Subset != nil {
+		name = b.Subset.Name
 	}
-	return sniCluster(b.port.Number, name, b.service.Host)
+	return sniCluster(b.Port.Number, name, b.Service.Host)
 }
 
 // servers gives the SPIFFE names that a service's endpoints may have, sorted. All of its endpoints count, whatever the subset and
 // ready or not, so that the list changes rarely.
-func (g *Generator) servers(b *backend) []string {
-	s := b.service
-	if a := g.alias(s); a != nil {
+func (g *Generator) servers(b *view.Backend) []string {
+	s := b.Service
+	if a := g.view.Alias(s); a != nil {
 		s = a
 	}
 	names := slices.Clone(s.SANs)
@@ -95,10 +97,10 @@ func (g *Generator) servers(b *backend) []string {
 }
 
 // outsideTLS is TLS towards servers that are not the mesh's. Their names are checked unless the user turned that off.
-func (g *Generator) outsideTLS(t *model.ClientTLS, b *backend) *tlsv3.UpstreamTlsContext {
+func (g *Generator) outsideTLS(t *model.ClientTLS, b *view.Backend) *tlsv3.UpstreamTlsContext {
 	sni := t.SNI
-	if sni == "" && !isWildcard(b.service.Host) {
-		sni = b.service.Host
+	if sni == "" && !index.IsWildcard(b.Service.Host) {
+		sni = b.Service.Host
 	}
 	validation := &tlsv3.CertificateValidationContext{}
 	switch {
@@ -113,7 +115,7 @@ func (g *Generator) outsideTLS(t *model.ClientTLS, b *backend) *tlsv3.UpstreamTl
 	}
 	names := t.SANs
 	if len(names) == 0 {
-		names = b.service.SANs
+		names = b.Service.SANs
 	}
 	if len(names) == 0 && sni != "" {
 		names = []string{sni}
@@ -129,8 +131,8 @@ func (g *Generator) outsideTLS(t *model.ClientTLS, b *backend) *tlsv3.UpstreamTl
 	if t.Mode == model.TLSMutual && len(t.Certificate) > 0 {
 		common.TlsCertificates = []*tlsv3.TlsCertificate{transport.KeyPair(t.Certificate, t.Key)}
 	}
-	if t == b.service.ClientTLS(b.port.Number) {
-		if client := g.gatewayClient(); client != nil {
+	if t == b.Service.ClientTLS(b.Port.Number) {
+		if client := g.view.GatewayClient(); client != nil {
 			common.TlsCertificates = []*tlsv3.TlsCertificate{transport.KeyPair(client.Certificate, client.Key)}
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/weftmesh/weft/internal/control/churn"
+	"github.com/weftmesh/weft/internal/control/generate/view"
 	"github.com/weftmesh/weft/internal/control/index"
 	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/wire"
@@ -30,13 +31,13 @@ type kept struct {
 // keeper keeps every resource of some nodes through changes of the mesh, and makes again only what a delta touches.
 type keeper struct {
 	t       *testing.T
-	nodes   []Node
+	nodes   []view.Node
 	index   Index
 	all     []*kept
 	readers index.Readers[*kept]
 }
 
-func newKeeper(t *testing.T, mesh *model.Mesh, nodes []Node, names map[string][]string) *keeper {
+func newKeeper(t *testing.T, mesh *model.Mesh, nodes []view.Node, names map[string][]string) *keeper {
 	k := &keeper{t: t, nodes: nodes, index: NewIndex(mesh)}
 	for i := range nodes {
 		for _, typeURL := range []string{ListenerType, RouteType, ClusterType, EndpointsType, DNSType} {
@@ -230,14 +231,14 @@ func TestEndpointsAreReadThroughTheReader(t *testing.T) {
 	}
 }
 
-func churnNodes() []Node {
+func churnNodes() []view.Node {
 	far, unlabelled, other, grpc, classic := productpage(), productpage(), productpage(), productpage(), productpage()
 	far.Locality = "r1/z2"
 	unlabelled.Labels = nil
 	other.Namespace = "other"
 	grpc.Proxyless, classic.Classic = true, true
 	gateway := ingress()
-	return []Node{productpage(), far, unlabelled, other, grpc, classic, gateway}
+	return []view.Node{productpage(), far, unlabelled, other, grpc, classic, gateway}
 }
 
 func churnNames() map[string][]string {

@@ -8,6 +8,7 @@ import (
 	"github.com/weftmesh/weft/internal/proxy/grpc"
 	http1 "github.com/weftmesh/weft/internal/proxy/http"
 	"github.com/weftmesh/weft/internal/proxy/message"
+	"github.com/weftmesh/weft/internal/proxy/side"
 )
 
 // admit makes the request fit to be forwarded: what concerned the client's connection alone goes, what the mesh adds comes.
@@ -35,7 +36,7 @@ func (x *Exchange) admit() bool {
 	if x.d.Direction == downstream.Inbound {
 		x.forwardClientCert()
 	} else {
-		r.Header.Del(clientCertHeader) // no workload says who calls it
+		side.DropClientCert(&r.Header) // no workload says who calls it
 	}
 	return true
 }
@@ -75,7 +76,6 @@ func (x *Exchange) fromOutside() {
 		client = before + "," + client
 	}
 	h.Set("X-Forwarded-For", client)
-	h.Del(clientCertHeader)
 }
 
 func isInternal(name string) bool {
@@ -87,25 +87,20 @@ func isInternal(name string) bool {
 	return false
 }
 
-const clientCertHeader = "X-Forwarded-Client-Cert"
-
 func (x *Exchange) forwardClientCert() {
-	const name = clientCertHeader
 	h := &x.Req.Header
 	if x.http = x.d.HTTP; x.http == nil {
 		return
 	}
-	switch mode := x.http.ForwardClientCert; {
-	case mode == conf.SanitizeClientCert || x.d.XFCC == "":
-		h.Del(name)
-	case mode == conf.AppendClientCert:
-		if before, ok := h.Get(name); ok {
-			h.Set(name, before+","+x.d.XFCC)
-			return
+	mode, told := x.http.ForwardClientCert, x.d.XFCC
+	if mode == conf.AppendClientCert && told != "" {
+		if before, ok := h.Get(side.ClientCertHeader); ok {
+			told = before + "," + told
 		}
-		h.Add(name, x.d.XFCC)
-	default:
-		h.Set(name, x.d.XFCC)
+	}
+	side.DropClientCert(h)
+	if mode != conf.SanitizeClientCert && told != "" {
+		h.Add(side.ClientCertHeader, told)
 	}
 }
 

@@ -1,0 +1,205 @@
+package view
+
+import (
+	"net/netip"
+	"strings"
+
+	"github.com/weftmesh/weft/internal/control/model"
+	"github.com/weftmesh/weft/internal/wire"
+)
+
+// Target is a destination that a client named, found in the mesh.
+type Target struct {
+	// Host is canonical and concrete: under a service with a wildcard it is the host that was asked for.
+	Host string
+	Port uint16
+	// Service is nil for a host that only route sets know.
+	Service *model.Service
+	// Sets decide about its routes; none means the service's own endpoints.
+	Sets []*model.RouteSet
+	// Pinned is the one endpoint of a headless service whose address the client named.
+	Pinned netip.Addr
+}
+
+// Protocol of the target: that of the service's port, or what the routes are written for.
+func (t *Target) Protocol() model.Protocol {
+	if t.Service != nil {
+		return t.Service.Port(t.Port).Protocol
+	}
+	for _, s := range t.Sets {
+		switch {
+		case len(s.HTTP) > 0:
+			return model.HTTP
+		case len(s.TLS) > 0:
+			return model.TLS
+		}
+	}
+	return model.TCP
+}
+
+// Itself is the target's own service as the destination of a route.
+func (t *Target) Itself() []model.WeightedDestination {
+	return []model.WeightedDestination{{Host: t.Service.Host, Port: t.Port}}
+}
+
+// Cluster is where the target goes when no route says otherwise.
+func (t *Target) Cluster() string {
+	host := t.Host
+	if t.Service != nil {
+		host = t.Service.Host
+	}
+	if t.Pinned.IsValid() {
+		host = PinnedHost(t.Pinned, host)
+	}
+	return wire.OutboundCluster(t.Port, "", host)
+}
+
+// Resolve finds a destination by host and port as the node's applications write them.
+func (v *View) Resolve(host string, port uint16) (*Target, bool) {
+	if a, err := netip.ParseAddr(host); err == nil {
+		return v.ResolveAddress(a.Unmap(), port)
+	}
+	for _, h := range v.FullNames(strings.TrimSuffix(strings.ToLower(host), ".")) {
+		if t, ok := v.resolveFull(h, port); ok {
+			return t, true
+		}
+	}
+	return nil, false
+}
+
+// ResolveAddress takes a virtual address, or that of an endpoint of a headless service.
+func (v *View) ResolveAddress(a netip.Addr, port uint16) (*Target, bool) {
+	for _, s := range v.mesh.ServicesAt(a) {
+		if s.Port(port) == nil || !v.Reaches(s, port) {
+			continue
+		}
+		t := &Target{Host: s.Host, Port: port, Service: s, Sets: v.RouteSets(s.Host, port, s)}
+		if s.Headless {
+			t.Pinned = a
+		}
+		return t, true
+	}
+	return nil, false
+}
+
+// resolveFull takes a host in full: a service, one under a wildcard, or a host of route sets alone. The host "*" of a route set
+// makes no destination of something that is no service: it would claim the whole internet.
+func (v *View) resolveFull(host string, port uint16) (*Target, bool) {
+	if s := v.Service(host); s != nil && v.Reaches(s, port) {
+		if s.Port(port) == nil {
+			return nil, false
+		}
+		return &Target{Host: host, Port: port, Service: s, Sets: v.RouteSets(host, port, s)}, true
+	}
+	sets := v.RouteSets(host, port, nil)
+	if len(sets) == 0 || !AnswersPort(sets, port) {
+		return nil, false
+	}
+	return &Target{Host: host, Port: port, Sets: sets}, true
+}
+
+// AnswersPort: hosts that are no service have no declared ports; as in Istio their routes stand at port 80, and besides at the
+// ports that a match names.
+func AnswersPort(sets []*model.RouteSet, port uint16) bool {
+	if port == 80 {
+		return true
+	}
+	l4 := func(matches []model.L4Match) bool {
+		for _, m := range matches {
+			if m.Port == port {
+				return true
+			}
+		}
+		return false
+	}
+	for _, s := range sets {
+		for _, r := range s.HTTP {
+			for _, m := range r.Matches {
+				if m.Port == port {
+					return true
+				}
+			}
+		}
+		for _, r := range s.TCP {
+			if l4(r.Matches) {
+				return true
+			}
+		}
+		for _, r := range s.TLS {
+			if l4(r.Matches) || port == 443 {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// FullNames gives what a name may mean in the node's namespace, the most literal first.
+func (v *View) FullNames(name string) []string {
+	domain := "." + v.mesh.Settings().ClusterDomain
+	names := []string{name}
+	switch strings.Count(name, ".") {
+	case 0:
+		names = append(names, name+"."+v.node.Namespace+".svc"+domain)
+	case 1:
+		names = append(names, name+".svc"+domain)
+	default:
+		if strings.HasSuffix(name, ".svc") {
+			names = append(names, name+domain)
+		}
+	}
+	return names
+}
+
+// ShortNames undoes fullNames for a service of the cluster.
+func (v *View) ShortNames(host string) []string {
+	base, ok := strings.CutSuffix(host, ".svc."+v.mesh.Settings().ClusterDomain)
+	if !ok {
+		return []string{host}
+	}
+	names := []string{host, base + ".svc", base}
+	if short, ok := strings.CutSuffix(base, "."+v.node.Namespace); ok {
+		names = append(names, short)
+	}
+	return names
+}
+
+// RouteSets gives the route sets that decide about a host for the sidecar: those of the most specific host that names it. The oldest
+// VirtualService rules alone; routes of the Gateway API are merged.
+func (v *View) RouteSets(host string, port uint16, s *model.Service) []*model.RouteSet {
+	for named, candidates := range v.mesh.RouteSets(host) {
+		if named == "*" && s == nil {
+			continue
+		}
+		if sets := v.ruling(candidates, port, s); len(sets) > 0 {
+			return sets
+		}
+	}
+	return nil
+}
+
+func (v *View) ruling(candidates []*model.RouteSet, port uint16, s *model.Service) []*model.RouteSet {
+	var visible, merged, own []*model.RouteSet
+	for _, c := range candidates {
+		if v.ImportsRoutes(c, port) {
+			visible = append(visible, c)
+		}
+	}
+	if len(visible) == 0 || !visible[0].ByPrecedence {
+		return visible[:min(1, len(visible))]
+	}
+	for _, c := range visible {
+		if !c.ByPrecedence {
+			continue
+		}
+		merged = append(merged, c)
+		// Routes of the client's own namespace for another's service go before the service owner's (GEP-1324).
+		if s != nil && s.Namespace != v.node.Namespace && c.Namespace == v.node.Namespace {
+			own = append(own, c)
+		}
+	}
+	if len(own) > 0 {
+		return own
+	}
+	return merged
+}
