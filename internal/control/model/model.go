@@ -263,7 +263,7 @@ type Workload struct {
 	Addresses       []netip.Addr
 	Gateway         bool
 	Ready           bool
-	// Bare says that no proxy stands beside it: what it sends goes past the mesh.
+	// Bare says that its owner wants no proxy beside it: what it sends goes past the mesh.
 	Bare bool
 	// ProxyProtocol is what all ports of a gateway expect; a Gateway object may say otherwise for its own.
 	ProxyProtocol ProxyProtocol
