@@ -126,6 +126,11 @@ func (a *Asker) Sum(w *model.Workload, typeURL, name string) [sha256.Size]byte {
 	return a.read(a.generators[w], w, typeURL, name).sum
 }
 
+// Message gives a workload's resource as its proxy would get it.
+func (a *Asker) Message(w *model.Workload, typeURL, name string) (proto.Message, bool) {
+	return a.Proxy(w).Resources(typeURL, name)
+}
+
 // read decodes a resource, once for all nodes that get the same.
 func (a *Asker) read(g *generate.Generator, w *model.Workload, typeURL, name string) resource {
 	class := g.Class(typeURL, name)

@@ -116,6 +116,9 @@ func (e *evaluation) outbound() {
 	}
 	conn := e.conn()
 	ch, step := route.Chain(ln, conn)
+	if ch != nil && ch.TLS != nil {
+		e.report.TLS = serverText(ch.TLS)
+	}
 	switch {
 	case ch == nil:
 		e.refuse(0, "NR", "the connection is closed: no filter chain of %s takes it (%s)", ln.Name, step)

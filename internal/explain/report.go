@@ -16,6 +16,8 @@ type Report struct {
 	Listener string `json:"listener,omitempty"`
 	Protocol string `json:"protocol,omitempty"`
 	Chain    string `json:"chain,omitempty"`
+	// TLS is what a gateway shows to clients whose TLS it ends, and asks of them.
+	TLS string `json:"tls,omitempty"`
 	// Policy is what the client's own proxy says; only gateways have one.
 	Policy *Verdict `json:"policy,omitempty"`
 	// RouteTable and Domain (of the virtual host that took the authority), and all routes that were tried; the last one matches if

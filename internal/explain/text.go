@@ -85,6 +85,7 @@ func (r *Report) lay(s *sheet) {
 	}
 	s.line("identity", r.From.Identity)
 	s.line("listener", strings.TrimSpace(r.Listener+"  "+r.Protocol))
+	s.line("tls", r.TLS)
 	if r.Policy != nil {
 		s.add("policy", verdictRows(r.Policy)...)
 	}

@@ -2,9 +2,7 @@ package explain
 
 import (
 	"cmp"
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/pem"
+	"crypto/tls"
 	"fmt"
 	"net/netip"
 	"reflect"
@@ -12,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/weftmesh/weft/internal/explain/fields"
 	"github.com/weftmesh/weft/internal/proxy/conf"
 	"github.com/weftmesh/weft/internal/proxy/decode"
 )
@@ -62,10 +61,10 @@ func judgedAs(ep *conf.Endpoint, server *Proxy, many bool) string {
 
 // way says how an endpoint is reached, and asks its proxy.
 func (e *evaluation) way(c *conf.Cluster, ep *conf.Endpoint, server *Proxy) Way {
-	tls := transportOf(c, ep)
-	w := Way{Transport: transportText(c, tls), MTLS: tls != nil && tls.Workload}
+	t := transportOf(c, ep)
+	w := Way{Transport: transportText(c, t), MTLS: t != nil && t.Workload}
 	if server != nil {
-		w.Inbound = e.inbound(server, c, ep, tls)
+		w.Inbound = e.inbound(server, c, ep, t)
 	}
 	return w
 }
@@ -120,51 +119,77 @@ func (d *Destination) transports() string {
 	return strings.Join(texts, "; ")
 }
 
-func transportText(c *conf.Cluster, tls *conf.UpstreamTLS) string {
+func transportText(c *conf.Cluster, t *conf.UpstreamTLS) string {
 	switch {
-	case tls == nil && len(c.Transports) > 1:
+	case t == nil && len(c.Transports) > 1:
 		return "plaintext: the endpoint offers no mutual TLS (no proxy in front of it, or its port has it disabled)"
-	case tls == nil:
+	case t == nil:
 		return "plaintext: nothing asks for TLS"
-	case tls.Workload:
-		return "mutual TLS, expecting " + names(tls.SANs)
+	case t.Workload:
+		return "mutual TLS, expecting " + names(t.SANs)
 	}
-	return "TLS to the outside, " + outsideText(tls)
+	return "TLS to the outside, " + outsideText(t)
 }
 
 // outsideText says what is shown and what is asked for in TLS that is not the mesh's.
-func outsideText(tls *conf.UpstreamTLS) string {
-	parts := []string{"server name " + cmp.Or(tls.SNI, "none")}
+func outsideText(t *conf.UpstreamTLS) string {
+	parts := []string{"server name " + cmp.Or(t.SNI, "none")}
 	switch {
-	case tls.SkipVerify:
+	case t.SkipVerify:
 		parts = append(parts, "certificate not verified")
-	case len(tls.SANs) > 0 && !(len(tls.SANs) == 1 && tls.SANs[0].Value == tls.SNI):
-		parts = append(parts, "expecting "+names(tls.SANs))
+	case len(t.SANs) > 0 && !(len(t.SANs) == 1 && t.SANs[0].Value == t.SNI):
+		parts = append(parts, "expecting "+names(t.SANs))
 	}
-	if len(tls.CA) > 0 {
-		parts = append(parts, "by the authorities "+fingerprint(tls.CA))
+	if len(t.CA) > 0 {
+		parts = append(parts, "by the authorities "+fields.Digest(t.CA))
 	}
-	if len(tls.CRL) > 0 {
-		parts = append(parts, "but for the revocation lists "+fingerprint(tls.CRL))
+	if len(t.CRL) > 0 {
+		parts = append(parts, "but for the revocation lists "+fields.Digest(t.CRL))
 	}
-	if tls.Certificate != nil {
-		parts = append(parts, "with the client's certificate "+fingerprint(tls.Certificate.Certificate))
+	if t.Certificate != nil {
+		parts = append(parts, "with the client's certificate "+fields.Digest(t.Certificate.Certificate))
 	}
 	return strings.Join(parts, ", ")
 }
 
-// fingerprint tells contents of PEM files apart: the beginning of the SHA-256 of what they hold.
-func fingerprint(data []byte) string {
-	h := sha256.New()
-	rest := data
-	for block, more := pem.Decode(rest); block != nil; block, more = pem.Decode(rest) {
-		h.Write(block.Bytes)
-		rest = more
+// serverText says what a gateway shows to clients, and what it asks of them.
+func serverText(t *conf.DownstreamTLS) string {
+	var parts []string
+	if t.Workload {
+		parts = append(parts, "with the gateway's own certificate of the mesh")
 	}
-	if len(rest) == len(data) {
-		h.Write(data) // no PEM
+	for i := range t.Certificates {
+		parts = append(parts, "with the certificate "+fields.Digest(t.Certificates[i].Certificate))
 	}
-	return hex.EncodeToString(h.Sum(nil)[:4])
+	switch {
+	case t.AnyClient:
+		parts = append(parts, "clients asked for a certificate, which is not verified")
+	case t.Workload && t.RequireClient:
+		parts = append(parts, "clients need a certificate of the mesh")
+	case t.RequireClient:
+		parts = append(parts, "clients need a certificate")
+	case len(t.ClientCA) > 0:
+		parts = append(parts, "clients may have a certificate")
+	}
+	if len(t.ClientCA) > 0 {
+		parts = append(parts, "by the authorities "+fields.Digest(t.ClientCA))
+	}
+	if len(t.CRL) > 0 {
+		parts = append(parts, "but for the revocation lists "+fields.Digest(t.CRL))
+	}
+	if len(t.SANs) > 0 {
+		parts = append(parts, "for "+names(t.SANs))
+	}
+	if n := len(t.CertificateHashes) + len(t.KeyHashes); n > 0 {
+		parts = append(parts, fmt.Sprintf("one of %d that are named by their hash", n))
+	}
+	if t.MinVersion != 0 {
+		parts = append(parts, "from "+tls.VersionName(t.MinVersion)+" on")
+	}
+	if t.MaxVersion != 0 {
+		parts = append(parts, "up to "+tls.VersionName(t.MaxVersion))
+	}
+	return strings.Join(parts, ", ")
 }
 
 // onward is where a proxy takes what a chain lets in; empty for the port itself.

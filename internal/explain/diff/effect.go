@@ -56,7 +56,7 @@ func contrast(before, after effect) (b, a string) {
 	for _, f := range append(slices.Clip(before.facets), after.facets...) {
 		name := f[0]
 		vb, va := before.get(name), after.get(name)
-		if seen[name] || vb == va || name == instancesFacet && before.result != after.result || before.forwarded != after.forwarded && f[0] != "limit" {
+		if seen[name] || vb == va || name == instancesFacet && before.result != after.result || before.forwarded != after.forwarded && f[0] != "limit" && f[0] != "TLS" {
 			continue
 		}
 		seen[name] = true
@@ -119,6 +119,9 @@ func effectOf(r *explain.Report, to asked) effect {
 	}
 	if r.Route != nil {
 		e.ofRoute(r)
+	}
+	if r.TLS != "" {
+		e.say("TLS", r.TLS)
 	}
 	if r.Tunnel != "" {
 		e.say("tunnel", r.Tunnel)
