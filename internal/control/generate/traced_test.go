@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/weftmesh/weft/internal/control/churn"
+	"github.com/weftmesh/weft/internal/control/generate/cluster"
 	"github.com/weftmesh/weft/internal/control/generate/view"
 	"github.com/weftmesh/weft/internal/control/index"
 	"github.com/weftmesh/weft/internal/control/model"
@@ -257,7 +258,7 @@ func churnNames() map[string][]string {
 				names[ClusterType] = append(names[ClusterType], wire.OutboundCluster(port, subset, h))
 				names[EndpointsType] = append(names[EndpointsType], wire.OutboundCluster(port, subset, h))
 			}
-			names[ClusterType] = append(names[ClusterType], sniCluster(port, "", h))
+			names[ClusterType] = append(names[ClusterType], cluster.SNIName(port, "", h))
 		}
 		names[DNSType] = append(names[DNSType], short, h)
 	}
