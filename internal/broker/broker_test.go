@@ -247,9 +247,9 @@ func TestDial(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, c := serve(t, Options{HostAlias: netip.MustParseAddr("10.77.0.1")}, Policy{})
+	_, c := serve(t, Options{HostAlias: netip.MustParseAddr("10.77.0.1"), HostName: "host.example"}, Policy{})
 	port := strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
-	for _, addr := range []string{l.Addr().String(), "localhost:" + port, "10.77.0.1:" + port} {
+	for _, addr := range []string{l.Addr().String(), "localhost:" + port, "10.77.0.1:" + port, "Host.example:" + port} {
 		conn, err := c.Dial(t.Context(), "tcp4", addr)
 		if err != nil {
 			t.Fatalf("%s: %v", addr, err)

@@ -12,6 +12,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -26,8 +27,9 @@ const dialTime = 10 * time.Second
 type Options struct {
 	Address string            // where gateways' ports listen on the host; default 127.0.0.1
 	Publish map[uint16]uint16 // gateway's port to host's port; 0 picks a free one; a missing port stands for itself
-	// HostAlias is an address that clients may dial for the host's own loopback; the zero value is none.
+	// HostAlias is an address that clients may dial for the host's own loopback; the zero value is none. HostName is a name for it.
 	HostAlias netip.Addr
+	HostName  string
 	// Resolvers are the "ip:port" servers for DNS; empty reads the host's resolv.conf at each exchange.
 	Resolvers []string
 	Log       *slog.Logger
@@ -391,8 +393,8 @@ func (s *Server) dial(ctx context.Context, network, addr string) (*net.TCPConn, 
 	if network != "tcp" && network != "tcp4" && network != "tcp6" {
 		return nil, net.UnknownNetworkError(network)
 	}
-	if ap, err := netip.ParseAddrPort(addr); err == nil && s.opt.HostAlias.IsValid() && ap.Addr().Unmap() == s.opt.HostAlias {
-		addr = net.JoinHostPort("localhost", strconv.Itoa(int(ap.Port())))
+	if host, port, err := net.SplitHostPort(addr); err == nil && s.isHost(host) {
+		addr = net.JoinHostPort("localhost", port)
 	}
 	var d net.Dialer
 	c, err := d.DialContext(ctx, network, addr)
@@ -400,6 +402,14 @@ func (s *Server) dial(ctx context.Context, network, addr string) (*net.TCPConn, 
 		return nil, err
 	}
 	return c.(*net.TCPConn), nil
+}
+
+// isHost reports whether a client means the host's own loopback.
+func (s *Server) isHost(host string) bool {
+	if a, err := netip.ParseAddr(host); err == nil {
+		return s.opt.HostAlias.IsValid() && a.Unmap() == s.opt.HostAlias
+	}
+	return s.opt.HostName != "" && strings.EqualFold(strings.TrimSuffix(host, "."), s.opt.HostName)
 }
 
 // dialDatagrams takes addresses alone: a datagram tells by no answer which of a name's addresses is the right one.

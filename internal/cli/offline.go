@@ -9,7 +9,6 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -233,15 +232,12 @@ func readTree(ctx context.Context, paths []string, recursive bool, stdin interfa
 
 // withoutTests leaves out files of weft test, which are no objects, and says so.
 func (s *session) withoutTests(docs []api.Document) []api.Document {
-	objects := slices.DeleteFunc(slices.Clone(docs), func(d api.Document) bool { return isTest(d.Name) && tests.Match(d.Content) })
+	objects := slices.DeleteFunc(slices.Clone(docs), func(d api.Document) bool { return offline.IsTests(d) })
 	if n := len(docs) - len(objects); n > 0 {
 		fmt.Fprintf(s.out.err, "%s of tests left out: weft test runs them\n", plural(n, "file"))
 	}
 	return objects
 }
-
-// tests is the field that every file of tests has.
-var tests = regexp.MustCompile(`(?m)^["']?tests["']?:`)
 
 func isManifest(name string) bool {
 	return !strings.HasPrefix(name, ".") && slices.Contains([]string{".yaml", ".yml", ".json"}, filepath.Ext(name))
@@ -396,7 +392,7 @@ func testFiles(paths []string) (files []string, err error) {
 		}
 		found := len(files)
 		err = filepath.WalkDir(p, func(path string, d fs.DirEntry, err error) error {
-			if err == nil && !d.IsDir() && isTest(d.Name()) {
+			if err == nil && !d.IsDir() && offline.IsTestName(d.Name()) {
 				files = append(files, path)
 			}
 			return err
@@ -409,8 +405,4 @@ func testFiles(paths []string) (files []string, err error) {
 		}
 	}
 	return files, nil
-}
-
-func isTest(name string) bool {
-	return strings.HasSuffix(name, "_test.yaml") || strings.HasSuffix(name, "_test.yml") || strings.HasSuffix(name, "_test.txtar")
 }

@@ -11,8 +11,15 @@ import (
 	"github.com/weftmesh/weft/internal/control/compile"
 	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/control/source"
+	"github.com/weftmesh/weft/internal/control/source/document"
 	"github.com/weftmesh/weft/internal/control/source/planned"
 )
+
+// IsTestName reports whether a file in a folder may be one of weft test.
+func IsTestName(name string) bool { return document.IsTest(name) }
+
+// IsTests reports whether a document holds tests, and no objects.
+func IsTests(d api.Document) bool { return document.IsTest(d.Name) && document.HoldsTests(d.Content) }
 
 // state is what documents come to.
 type state struct {

@@ -21,7 +21,7 @@ func (p *Proxy) quic(name string) bind.PacketServer {
 	newest := func() *conf.Listener { return p.gatewayListener(name) }
 	t, gate := p.traffic.get(name), p.guard.Gate()
 	return http3.New(http3.Options{
-		Log: p.log, DrainTime: p.opt.DrainTime,
+		Log: p.log, DrainTime: p.opt.DrainTime, Closing: func() bool { return p.closing(false) },
 		TLS: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 			l := newest()
 			if l == nil {

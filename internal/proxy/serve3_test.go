@@ -267,3 +267,30 @@ func TestTunnelsOverHTTP3(t *testing.T) {
 	s.CancelWrite(0)
 	eventually(t, "the tunnel's end", func() bool { return strings.Count(edge.log.String(), "GET /ws HTTP/3") == 2 })
 }
+
+// TestHTTP3ClientsLeaveWhenItDrains: those that are there, at once, and those that still come, after they were served.
+func TestHTTP3ClientsLeaveWhenItDrains(t *testing.T) {
+	edge, _, client := edge3(t, hello("productpage"), nil)
+	get := func() {
+		t.Helper()
+		req, err := http.NewRequestWithContext(t.Context(), "GET", "https://"+edge.udp.Load().(net.Addr).String()+"/", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Host = "example.com"
+		res, err := client.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		res.Body.Close()
+		if res.StatusCode != 200 {
+			t.Errorf("answered %d", res.StatusCode)
+		}
+	}
+	get()
+	edge.proxy.Drain()
+	for range 2 {
+		eventually(t, "all left", func() bool { return edge.proxy.guard.Facts().Connections == 0 })
+		get()
+	}
+}

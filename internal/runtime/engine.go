@@ -195,7 +195,7 @@ func (r *Runtime) open() error {
 		return err
 	}
 	r.broker = broker.NewServer(broker.Options{
-		Address: r.opt.PublishAddress, Publish: r.opt.Publish, HostAlias: r.ips.Host(), Log: r.log,
+		Address: r.opt.PublishAddress, Publish: r.opt.Publish, HostAlias: r.ips.Host(), HostName: hostName, Log: r.log,
 	})
 	return nil
 }

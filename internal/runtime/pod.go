@@ -274,6 +274,9 @@ func (p *pod) drainTime() time.Duration {
 	return p.rt.opt.DrainTime + time.Second // it bounds itself before
 }
 
+// hostName is what instances call the machine; with a ServiceEntry, so do their sidecars.
+const hostName = "host.weft.internal"
+
 // files writes the pod's own view of /etc. Name service switches other than files and DNS would ask a daemon of the host, past
 // the sidecar.
 func (p *pod) files() ([]podhost.File, error) {
@@ -286,7 +289,7 @@ func (p *pod) files() ([]podhost.File, error) {
 		fmt.Fprintf(&aliases, "%s\t%s\n", a.IP, strings.Join(a.Hostnames, " "))
 	}
 	content := map[string]string{
-		"/etc/hosts": fmt.Sprintf("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost\n%s\t%s\n%s\thost.weft.internal\n", p.ip, p.Name, host) + aliases.String(),
+		"/etc/hosts": fmt.Sprintf("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost\n%s\t%s\n%s\t%s\n", p.ip, p.Name, host, hostName) + aliases.String(),
 	}
 	if p.sidecar != nil && !p.w.Gateway {
 		content["/etc/resolv.conf"] = fmt.Sprintf("nameserver 127.0.0.1\nsearch %s.svc.cluster.local svc.cluster.local cluster.local\noptions ndots:5\n", p.Namespace)

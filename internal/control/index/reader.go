@@ -46,7 +46,7 @@ type Reader struct {
 	index  *Index
 	choose func(*model.Service) *model.Service
 	seen   map[Key]struct{} // nil where nothing is noted
-	many  [kinds]int
+	many   [kinds]int
 }
 
 // Choose says which of the services that a host has the client sees; it is asked of hosts with several, and before anything is read.

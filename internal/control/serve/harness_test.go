@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -142,7 +143,23 @@ type client struct {
 	first  bool
 }
 
+// patience is how long a client waits for one response.
 const patience = 20 * time.Second
+
+// patient is a stream that ends when it has waited too long, however long it lives.
+type patient struct {
+	discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesClient
+	cancel context.CancelCauseFunc
+}
+
+func (s patient) Recv() (*discoveryv3.DeltaDiscoveryResponse, error) {
+	defer time.AfterFunc(patience, func() { s.cancel(fmt.Errorf("no response within %v", patience)) }).Stop()
+	r, err := s.AggregatedDiscoveryService_DeltaAggregatedResourcesClient.Recv()
+	if cause := context.Cause(s.Context()); err != nil && cause != nil && cause != context.Canceled {
+		err = cause
+	}
+	return r, err
+}
 
 // connect opens a delta stream as the proxy of a workload.
 func (p *plane) connect(n wire.Node) *client {
@@ -152,13 +169,13 @@ func (p *plane) connect(n wire.Node) *client {
 
 func (p *plane) connectAs(n wire.Node, s *identity.Source) *client {
 	p.t.Helper()
-	ctx, cancel := context.WithTimeout(p.t.Context(), patience)
-	p.t.Cleanup(cancel)
+	ctx, cancel := context.WithCancelCause(p.t.Context())
+	p.t.Cleanup(func() { cancel(nil) })
 	stream, err := discoveryv3.NewAggregatedDiscoveryServiceClient(p.dial(s)).DeltaAggregatedResources(ctx)
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	return &client{t: p.t, node: xdsNode(n), stream: stream, cancel: cancel, first: true}
+	return &client{t: p.t, node: xdsNode(n), stream: patient{stream, cancel}, cancel: func() { cancel(nil) }, first: true}
 }
 
 func xdsNode(n wire.Node) *corev3.Node {

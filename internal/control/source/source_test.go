@@ -238,6 +238,7 @@ func TestFilesKeepWhatWasAccepted(t *testing.T) {
 	write(t, dir, "y.yaml", service("z", "1"))
 	write(t, dir, "notes.txt", "not a manifest")
 	write(t, dir, ".hidden.yaml", service("hidden", "1"))
+	write(t, dir, "x_test.yaml", "tests:\n- {from: a, request: http://b/, expect: {to: b}}\n")
 	l := listen(t, quick(dir))
 	l.await(t, "a=1 b=1 z=1")
 

@@ -59,8 +59,8 @@ func (c *tlsConn) Read(p []byte) (int, error) {
 // no data of the application (a late session ticket): that costs a new connection, the opposite mistake costs a request.
 func (c *tlsConn) Quiet() bool { return !c.has && c.under.ahead.empty() && Quiet(c.under.c) }
 
-// bulk is the size of buffers for long streams: eight records with their heads.
-const bulk = 8 * (fullRecord + 256)
+// bulk is the size of buffers for long streams: sixteen records with their heads.
+const bulk = 16 * (fullRecord + 256)
 
 var bulkBuffers = sync.Pool{New: func() any { return new([bulk]byte) }}
 

@@ -15,9 +15,9 @@ import (
 func TestShed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ended := make(chan error, 2)
-		var server *ServerConn
+		begun := make(chan *ServerConn, 2)
 		p := rawClient(t, nil, func(s *ServerStream) {
-			server = s.ServerConn()
+			begun <- s.ServerConn()
 			s.WriteResponse(&message.Response{Status: 200, Body: message.Body{Kind: message.Chunked}})
 			err := error(nil)
 			for b := make([]byte, 16<<10); err == nil; {
@@ -38,6 +38,7 @@ func TestShed(t *testing.T) {
 		}()
 		p.headers(1, true, plainGet...)
 		p.headers(3, true, plainGet...)
+		server := <-begun
 		synctest.Wait()
 		n := 0
 		for range int(slowTime/time.Second) + 1 {

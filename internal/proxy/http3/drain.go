@@ -11,6 +11,7 @@ import (
 // The library sends one GOAWAY, of the next stream, and rejects what is on its way then (H3_REQUEST_REJECTED, which says that it may be
 // repeated: RFC 9114 section 4.1.1). That none is, clients are asked to leave when they are calm.
 const (
+	watchEvery = 100 * time.Millisecond
 	drainEvery = 20 * time.Millisecond
 	// calmTime without a request makes a client calm. For the second half of the patience one moment does.
 	calmTime = 100 * time.Millisecond
@@ -33,7 +34,7 @@ func (s *Server) Drain(ctx context.Context) error {
 	s.mu.Unlock()
 	tick := time.NewTicker(drainEvery)
 	defer tick.Stop()
-	for s.dismiss() > 0 || s.handshaking() {
+	for s.Open() > 0 || s.handshaking() {
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
@@ -58,31 +59,51 @@ func (s *Server) handshaking() bool {
 	return time.Since(s.tried) < handshakeTime
 }
 
-// dismiss looks at each client, and gives their number.
-func (s *Server) dismiss() int {
-	now := time.Now()
-	var leave []*client
-	s.mu.Lock()
-	since, calm := now.Sub(s.draining), calmTime
-	if since > s.patience()/2 {
-		calm = 0
-	}
-	for c := range s.clients {
-		rests := c.requests == 0 && now.Sub(c.rested) >= calm
-		switch {
-		case c.entered && !c.asked && (rests || since > s.patience()):
-			c.asked = true
-			go c.http.Shutdown(s.ctx) // ends with the connection, or by stop
-		case c.asked && c.requests == 0 && c.silent(now):
-			leave = append(leave, c)
+// watch has clients leave when it is time for that, until the server is closed.
+func (s *Server) watch() {
+	tick := time.NewTicker(watchEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-s.ctx.Done():
+			return
+		case now := <-tick.C:
+			for _, c := range s.dismiss(now, s.opt.Closing != nil && s.opt.Closing()) {
+				_ = c.quic.CloseWithError(quic.ApplicationErrorCode(quichttp.ErrCodeNoError), "") // it may have ended
+			}
 		}
 	}
-	left := len(s.clients)
-	s.mu.Unlock()
-	for _, c := range leave {
-		_ = c.quic.CloseWithError(quic.ApplicationErrorCode(quichttp.ErrCodeNoError), "") // it may have ended
+}
+
+// dismiss asks clients to leave, and gives those that should have left by now.
+func (s *Server) dismiss(now time.Time, closing bool) (late []*client) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case !closing && s.draining.IsZero():
+		s.asking = time.Time{}
+	case s.asking.IsZero():
+		s.asking = now
 	}
-	return left
+	for c := range s.clients {
+		switch {
+		case c.asked && c.requests == 0 && c.silent(now):
+			late = append(late, c)
+		case !c.asked && c.entered && !s.asking.IsZero() && s.goes(c, now):
+			c.asked = true
+			go c.http.Shutdown(s.ctx) // ends with the connection, or by stop
+		}
+	}
+	return late
+}
+
+// goes reports whether a client is calm, or was waited for long enough. mu is held.
+func (s *Server) goes(c *client, now time.Time) bool {
+	since := min(now.Sub(s.asking), now.Sub(c.began))
+	if since > s.patience() {
+		return true
+	}
+	return c.requests == 0 && (now.Sub(c.rested) >= calmTime || since > s.patience()/2)
 }
 
 // silent reports whether a client acknowledges nothing any more. mu is held.

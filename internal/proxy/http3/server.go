@@ -35,7 +35,9 @@ type Options struct {
 	MaxStreams   int64
 	// IdleTimeout ends connections without requests; 0 means one hour, which is also what the transport waits.
 	IdleTimeout time.Duration
-	// DrainTime is what Drain will have; clients are asked to leave within half of it, and within 10 s; 0 means 10 s.
+	// Closing reports whether clients are to leave although new ones are taken; nil is never.
+	Closing func() bool
+	// DrainTime is what draining may take; clients are asked to leave within half of it, and within 10 s; 0 means 10 s.
 	DrainTime time.Duration
 	Log       *slog.Logger // nil discards
 }
@@ -69,6 +71,7 @@ type Server struct {
 	mu       sync.Mutex
 	clients  map[*client]struct{}
 	draining time.Time // since when; zero for not at all
+	asking   time.Time // since when clients are asked to leave; zero while they are not
 	tried    time.Time // when a client last began a handshake
 }
 
@@ -81,6 +84,7 @@ type client struct {
 	quic *quic.Conn
 
 	// Written before any request comes.
+	began time.Time
 	conn  *Conn
 	value any
 	err   error // of Enter
@@ -151,6 +155,7 @@ func (s *Server) Serve(pc net.PacketConn) error {
 	defer t.Close()
 	defer s.work.Wait()
 	defer l.Close()
+	s.work.Go(s.watch) // ends by stop
 	for {
 		q, err := l.Accept(s.ctx)
 		if s.ctx.Err() != nil {
@@ -165,7 +170,8 @@ func (s *Server) Serve(pc net.PacketConn) error {
 }
 
 func (s *Server) serveClient(q *quic.Conn) {
-	c := &client{s: s, quic: q, rested: time.Now()}
+	now := time.Now()
+	c := &client{s: s, quic: q, began: now, rested: now}
 	c.http = &quichttp.Server{Handler: http.HandlerFunc(s.serve), MaxHeaderBytes: s.opt.MaxHeadBytes, IdleTimeout: s.opt.IdleTimeout,
 		ConnContext: c.enter, Logger: s.opt.Log}
 	s.mu.Lock()

@@ -17,6 +17,7 @@ import (
 	"net/textproto"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 	"unsafe"
@@ -461,5 +462,37 @@ func TestDrainAsksCalmClients(t *testing.T) {
 	}
 	if err := <-drained; err != nil {
 		t.Error(err)
+	}
+}
+
+// TestClosingAsksClientsOnly: while the server is only to have its clients leave, those that come are served, and asked in their turn.
+func TestClosingAsksClientsOnly(t *testing.T) {
+	var closing atomic.Bool
+	r := start(t, Options{Closing: closing.Load, Handle: func(_ any, s *Stream) { respond(t, s, 200, "", nil) }})
+	get := frame(nil, headersFrame, fields(":method", "GET", ":scheme", "https", ":authority", "a", ":path", "/g"))
+	stays := r.dialRaw(t)
+	if got := stays.ask(get); got != "200" {
+		t.Fatal(got)
+	}
+	closing.Store(true)
+	for range 2 {
+		c := r.dialRaw(t)
+		if got := c.ask(get); got != "200" {
+			t.Fatal(got)
+		}
+		select {
+		case <-c.conn.Context().Done():
+		case <-time.After(10 * time.Second):
+			t.Fatal("a client was not asked to leave")
+		}
+	}
+	<-stays.conn.Context().Done()
+	closing.Store(false)
+	again := r.dialRaw(t)
+	for range 3 {
+		if got := again.ask(get); got != "200" {
+			t.Fatal(got)
+		}
+		time.Sleep(watchEvery)
 	}
 }

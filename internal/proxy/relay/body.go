@@ -64,39 +64,49 @@ func (e *Error) Error() string { return e.Side.String() + " " + e.Op + ": " + e.
 
 func (e *Error) Unwrap() error { return e.Err }
 
-// Buffers of bodies and tunnels: small ones at first, large ones for streams that fill them.
+// Buffers of bodies and tunnels: small ones at first, large ones for streams that fill them, and long ones where that is a body on
+// connections of its own: with each of these, client and endpoint are woken half as often. Who shares a connection may have hundreds of
+// bodies, each of which holds its buffer while it waits for its reader.
 const (
 	smallBuffer = 16 << 10
 	largeBuffer = 128 << 10
-	fullReads   = 2 // reads that fill a small buffer before a large one is taken
+	longBuffer  = 256 << 10
+	fullReads   = 2 // reads that fill a small buffer before a larger one is taken
 )
 
 var (
 	smallBuffers = sync.Pool{New: func() any { return new([smallBuffer]byte) }}
 	largeBuffers = sync.Pool{New: func() any { return new([largeBuffer]byte) }}
+	longBuffers  = sync.Pool{New: func() any { return new([longBuffer]byte) }}
 )
 
 // buffer is a pooled buffer that grows once. take comes first, and again after drop.
 type buffer struct {
+	alone bool // on connections of its own: it grows to a long one; set before the first take
 	p     []byte
 	small *[smallBuffer]byte
 	large *[largeBuffer]byte
+	long  *[longBuffer]byte
 	full  int // reads that filled the small buffer
 }
 
-func (b *buffer) take(large bool) {
-	if large {
+func (b *buffer) take(grown bool) {
+	switch {
+	case !grown:
+		b.small = smallBuffers.Get().(*[smallBuffer]byte)
+		b.p = b.small[:]
+	case b.alone:
+		b.long = longBuffers.Get().(*[longBuffer]byte)
+		b.p = b.long[:]
+	default:
 		b.large = largeBuffers.Get().(*[largeBuffer]byte)
 		b.p = b.large[:]
-		return
 	}
-	b.small = smallBuffers.Get().(*[smallBuffer]byte)
-	b.p = b.small[:]
 }
 
 // note tells of a read of n bytes, after which the buffer's content is no longer needed.
 func (b *buffer) note(n int) {
-	if b.large != nil {
+	if b.small == nil {
 		return
 	}
 	if n < len(b.p) {
@@ -111,13 +121,25 @@ func (b *buffer) note(n int) {
 
 // drop gives the buffer back and forgets what was noted.
 func (b *buffer) drop() {
-	if b.small != nil {
+	switch {
+	case b.small != nil:
 		smallBuffers.Put(b.small)
-	}
-	if b.large != nil {
+	case b.large != nil:
 		largeBuffers.Put(b.large)
+	case b.long != nil:
+		longBuffers.Put(b.long)
 	}
-	*b = buffer{}
+	*b = buffer{alone: b.alone}
+}
+
+// alone reports whether none of the sides that say so shares its connection with others.
+func alone(sides ...any) bool {
+	for _, s := range sides {
+		if c, ok := s.(interface{ Shared() bool }); ok && c.Shared() {
+			return false
+		}
+	}
+	return true
 }
 
 // Copy moves a whole body with its trailers from src to dst and finishes it there. from is the side that src reads. It gives
@@ -202,7 +224,7 @@ func handOver(dst Sink, src Source, from Side, m *Messages) (n int64, done bool,
 
 // copyRest copies until the end of src, by a buffer. It adds to total.
 func copyRest(dst Sink, src Source, from Side, m *Messages, p *Pace, total int64) (int64, error) {
-	var b buffer
+	b := buffer{alone: alone(dst, src)}
 	b.take(false)
 	defer b.drop()
 	for {

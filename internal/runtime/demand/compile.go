@@ -100,11 +100,23 @@ func (c *Compiler) pod(spec *corev1.PodSpec) {
 			c.find(Warning, field, "%s: processes see the host's files; nothing is mounted", v.Name)
 			continue
 		}
-		c.refuse(field, "%s: only emptyDir volumes run locally", v.Name)
+		if isOptional(&v) {
+			c.find(Warning, field, "%s: it is optional, and is not mounted", v.Name)
+			continue
+		}
+		c.refuse(field, "%s: only emptyDir volumes, and optional ones, run locally", v.Name)
 	}
 	if !c.Accounts[Key{c.w.Namespace, c.w.Account}] && c.w.Account != defaultAccount {
 		c.find(Warning, at+"serviceAccountName", "there is no ServiceAccount %q; its identity is given nevertheless", c.w.Account)
 	}
+}
+
+// isOptional reports whether a pod runs without what a volume holds.
+func isOptional(v *corev1.Volume) bool {
+	if v.Secret != nil {
+		return v.Secret.Optional != nil && *v.Secret.Optional
+	}
+	return v.ConfigMap != nil && v.ConfigMap.Optional != nil && *v.ConfigMap.Optional
 }
 
 func (c *Compiler) container(k *corev1.Container, field string) Container {
