@@ -57,6 +57,8 @@ type ChangeRequest struct {
 	Documents []Document `json:"documents,omitempty"`
 	Refs      []Ref      `json:"refs,omitempty"`
 	All       bool       `json:"all,omitempty"`
+	// IgnoreNotFound deletes those that are there, where it would delete nothing else.
+	IgnoreNotFound bool `json:"ignoreNotFound,omitempty"`
 	// DryRun reports without changing anything.
 	DryRun bool `json:"dryRun,omitempty"`
 }

@@ -59,7 +59,7 @@ that "weft up" follows.`,
 
 func (s *session) deleteCommand() *cobra.Command {
 	var files []string
-	var all bool
+	var all, missing bool
 	var namespace string
 	var as format
 	c := &cobra.Command{
@@ -81,7 +81,7 @@ func (s *session) deleteCommand() *cobra.Command {
 				}
 				return nil
 			}
-			req := api.ChangeRequest{All: all}
+			req := api.ChangeRequest{All: all, IgnoreNotFound: missing}
 			var err error
 			if req.Documents, err = readDocuments(c.Context(), files, c.InOrStdin()); err != nil {
 				return err
@@ -113,6 +113,7 @@ func (s *session) deleteCommand() *cobra.Command {
 	}
 	c.Flags().StringArrayVarP(&files, "filename", "f", nil, "file, folder, or - for standard input; may be repeated")
 	c.Flags().BoolVar(&all, "all", false, "delete everything that was applied")
+	c.Flags().BoolVar(&missing, "ignore-not-found", false, "delete those that are there, even if others are not; else nothing is deleted then")
 	c.Flags().StringVarP(&namespace, "namespace", "n", "default", "namespace of the names given")
 	as.flag(c, "json or yaml: what was done, and the findings")
 	return c

@@ -143,8 +143,14 @@ func (o objects) Delete(ctx context.Context, req api.ChangeRequest) (api.ChangeR
 	for _, d := range decoded {
 		keys = append(keys, d.Key())
 	}
+	if req.IgnoreNotFound {
+		keys = slices.DeleteFunc(keys, func(k source.Key) bool { return c.Get(k) == nil })
+	}
 	for _, r := range req.Refs {
 		key, err := lookup(c.Objects(), r)
+		if err != nil && req.IgnoreNotFound {
+			continue
+		}
 		if err != nil {
 			return api.ChangeReply{}, err
 		}

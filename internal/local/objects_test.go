@@ -1,6 +1,7 @@
 package local
 
 import (
+	"context"
 	"errors"
 	"path/filepath"
 	"strings"
@@ -9,6 +10,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/weftmesh/weft/internal/api"
+	"github.com/weftmesh/weft/internal/control"
 	"github.com/weftmesh/weft/internal/control/source"
 )
 
@@ -60,5 +63,45 @@ func TestDocumentsNameTheirKindOnce(t *testing.T) {
 		if text := document(o); strings.Count(text, "apiVersion: v1\n") != 1 || strings.Count(text, "kind: Pod\n") != 1 {
 			t.Errorf("not once:\n%s", text)
 		}
+	}
+}
+
+// host has a control plane and nothing else.
+type host struct {
+	Host
+	c *control.Control
+}
+
+func (h host) Ready(context.Context) (*control.Control, error) { return h.c, nil }
+
+// TestDeleteIgnoresWhatIsMissing deletes objects of which some are not there: none of them, or those that are.
+func TestDeleteIgnoresWhatIsMissing(t *testing.T) {
+	c, err := control.New(control.Options{StateDir: t.TempDir(), Address: "-", HTTPAddress: "-", Log: quiet()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	changes := c.Changes(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- c.Run(t.Context()) }() // ends with the test
+	t.Cleanup(func() { <-ended })
+	<-changes
+	o := Objects(host{c: c}, nil)
+	doc := func(names ...string) (docs []api.Document) {
+		for _, n := range names {
+			docs = append(docs, api.Document{Name: n, Content: []byte("apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: " + n + "}\n")})
+		}
+		return docs
+	}
+	if _, err := o.Apply(t.Context(), api.ChangeRequest{Documents: doc("a", "b")}); err != nil {
+		t.Fatal(err)
+	}
+	req := api.ChangeRequest{Documents: doc("a", "gone"), Refs: []api.Ref{{Kind: "serviceaccount", Namespace: "default", Name: "gone too"}}}
+	var missing *api.NotFoundError
+	if _, err := o.Delete(t.Context(), req); !errors.As(err, &missing) || len(c.Objects()) != 2 {
+		t.Errorf("%v; %d objects left", err, len(c.Objects()))
+	}
+	req.IgnoreNotFound = true
+	if r, err := o.Delete(t.Context(), req); err != nil || len(r.Changes) != 1 || len(c.Objects()) != 1 {
+		t.Errorf("%v %+v; %d objects left", err, r.Changes, len(c.Objects()))
 	}
 }

@@ -149,11 +149,23 @@ func (c *compiler) pod(spec *corev1.PodSpec) {
 			c.find(Warning, field, "%s: processes see the host's files; nothing is mounted", v.Name)
 			continue
 		}
-		c.refuse(field, "%s: only emptyDir volumes run locally", v.Name)
+		if isOptional(&v) {
+			c.find(Warning, field, "%s: it is optional, and is not mounted", v.Name)
+			continue
+		}
+		c.refuse(field, "%s: only emptyDir volumes, and optional ones, run locally", v.Name)
 	}
 	if !c.accounts[key{c.w.namespace, c.w.account}] && c.w.account != defaultAccount {
 		c.find(Warning, at+"serviceAccountName", "there is no ServiceAccount %q; its identity is given nevertheless", c.w.account)
 	}
+}
+
+// isOptional reports whether a pod runs without what a volume holds.
+func isOptional(v *corev1.Volume) bool {
+	if v.Secret != nil {
+		return v.Secret.Optional != nil && *v.Secret.Optional
+	}
+	return v.ConfigMap != nil && v.ConfigMap.Optional != nil && *v.ConfigMap.Optional
 }
 
 func (c *compiler) container(k *corev1.Container, field string) container {

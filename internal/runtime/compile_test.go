@@ -44,6 +44,9 @@ func TestCompile(t *testing.T) {
 		{"secret volume", func(d *appsv1.Deployment, _ *corev1.Container) {
 			d.Spec.Template.Spec.Volumes = []corev1.Volume{{Name: "key", VolumeSource: corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{}}}}
 		}, Invalid, "refused spec.template.spec.volumes[0]: key: "},
+		{"optional secret volume", func(d *appsv1.Deployment, _ *corev1.Container) {
+			d.Spec.Template.Spec.Volumes = []corev1.Volume{{Name: "key", VolumeSource: corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{Optional: &yes}}}}
+		}, "", "warning spec.template.spec.volumes[0]: key: "},
 		{"probe of an unknown port", func(_ *appsv1.Deployment, c *corev1.Container) {
 			c.ReadinessProbe = &corev1.Probe{ProbeHandler: corev1.ProbeHandler{TCPSocket: &corev1.TCPSocketAction{Port: intstr.FromString("nope")}}}
 		}, Invalid, `readinessProbe: no port is named "nope"`},
