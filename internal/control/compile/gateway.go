@@ -69,6 +69,9 @@ func (c *compiler) joinGateways(u *unit) {
 	for _, r := range c.ofKind(listenerSetKind) { // whose listeners give way to those of Gateways
 		g.openListenerSet(c.own(r))
 	}
+	for _, group := range g.groups {
+		isolate(group)
+	}
 	g.tellShadowed()
 	for _, o := range g.opened {
 		o.group = g.groups[o.root]

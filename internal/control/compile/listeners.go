@@ -339,6 +339,29 @@ func (o *opened) takenByOther(l listener, host string) bool {
 	})
 }
 
+// isolate tells the servers of a Gateway and its ListenerSets the hosts of each other, by port.
+func isolate(group []*opened) {
+	hosts := map[uint16][]string{}
+	each := func(visit func(s *model.Server)) {
+		for _, o := range group {
+			for i := range o.gateway.Servers {
+				if s := &o.gateway.Servers[i]; s.Protocol != model.UDP && s.Protocol != model.TCP {
+					visit(s)
+				}
+			}
+		}
+	}
+	each(func(s *model.Server) { hosts[s.Port] = append(hosts[s.Port], s.Hosts[0].Host) })
+	for _, list := range hosts {
+		slices.Sort(list)
+	}
+	each(func(s *model.Server) {
+		if list := slices.Compact(hosts[s.Port]); len(list) > 1 {
+			s.Others = list
+		}
+	})
+}
+
 // openedBy finds a Gateway of the Gateway API or a ListenerSet that is in force; nil when there is none.
 func (c *compiler) openedBy(ref model.Ref) *opened {
 	c.read(gatewayTopic(ref))

@@ -49,7 +49,7 @@ func (g *Generator) GatewayListeners() []*listenerv3.Listener {
 			for _, s := range set.Servers {
 				l.FilterChains = append(l.FilterChains, g.gatewayTLS(s)...)
 			}
-			l.FilterChains = uniqueMatches(l.FilterChains)
+			l.FilterChains = uniqueMatches(append(l.FilterChains, g.closing(set.Servers)...))
 		case model.TCP:
 			for _, s := range set.Servers {
 				l.FilterChains = append(l.FilterChains, g.gatewayTCP(s)...)
@@ -196,6 +196,7 @@ type hostRoutes struct {
 	places   []view.Place
 	sets     [][]*model.RouteSet // by place
 	redirect bool
+	isolated bool // also without routes
 }
 
 // gatewayTable has a virtual host for each host of a route set that a server takes. Route sets for one host are merged, oldest
@@ -227,8 +228,13 @@ func (g *Generator) gatewayTable(name string, servers []view.Place) *routev3.Rou
 		}
 	}
 	table := &routev3.RouteConfiguration{Name: name, ValidateClusters: wrapperspb.Bool(false), IgnorePortInHostMatching: true}
+	if servers[0].Server.Protocol != model.HTTPS {
+		isolate(hosts, servers)
+	} else if v := misdirected(hosts, servers); v != nil {
+		table.VirtualHosts = append(table.VirtualHosts, v)
+	}
 	for _, h := range slices.SortedFunc(maps.Keys(hosts), cmp.Compare[string]) {
-		if routes := g.hostRoutes(hosts[h]); len(routes) > 0 {
+		if routes := g.hostRoutes(hosts[h]); len(routes) > 0 || hosts[h].isolated {
 			table.VirtualHosts = append(table.VirtualHosts, &routev3.VirtualHost{Name: h, Domains: []string{h}, Routes: routes})
 		}
 	}

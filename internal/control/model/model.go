@@ -325,6 +325,9 @@ type Server struct {
 	Hosts         []GatewayHost
 	HTTPSRedirect bool
 	TLS           *ServerTLS
+	// Others are, for a listener of the Gateway API, the hosts of all listeners that its Gateway and ListenerSets have at the port, its
+	// own among them, each of which has its requests to itself. There are none where it is the only one.
+	Others []string
 }
 
 // TerminatesHTTPS reports whether requests come to the server through TLS that ends here, with a certificate that any client takes.

@@ -90,6 +90,30 @@ func (p Place) ServerNames(s *model.RouteSet, names []string) []string {
 	return out
 }
 
+// Own is the host of a listener of the Gateway API that has others beside it; empty for any other place.
+func (p Place) Own() string {
+	if p.Server == nil || len(p.Server.Others) == 0 || len(p.Server.Hosts) != 1 {
+		return ""
+	}
+	return p.Server.Hosts[0].Host
+}
+
+// Leaves reports whether a host that the listener's own one covers is another listener's of the Gateway.
+func (p Place) Leaves(host string) bool {
+	return CoversOther(p.Own(), host) && slices.Contains(p.Server.Others, host)
+}
+
+// Covered reports whether another listener of the Gateway has a wildcard that covers the listener's host.
+func (p Place) Covered() bool {
+	own := p.Own()
+	return own != "" && slices.ContainsFunc(p.Server.Others, func(h string) bool { return CoversOther(h, own) })
+}
+
+// CoversOther reports whether a host is a wildcard that covers another host.
+func CoversOther(wildcard, host string) bool {
+	return wildcard != host && index.IsWildcard(wildcard) && (wildcard == "*" || index.Covers(wildcard, host))
+}
+
 // TakesService reports whether the server's hosts cover a service.
 func (p Place) TakesService(s *model.Service) bool {
 	return slices.ContainsFunc(p.Server.Hosts, func(h model.GatewayHost) bool {
