@@ -177,8 +177,14 @@ func (c *comparison) classes() []*class {
 	byKey := map[string]*class{}
 	for _, name := range slices.Sorted(maps.Keys(c.before.clients)) {
 		b, a := c.before.clients[name], c.after.clients[name]
-		if a == nil || a.Gateway != b.Gateway {
+		switch {
+		case a == nil || a.Gateway != b.Gateway || a.Bare && !b.Bare:
 			c.note("%s is no client any more", name)
+			continue
+		case b.Bare && a.Bare:
+			continue
+		case b.Bare:
+			c.note("%s has a sidecar now: what it asks for is not compared", name)
 			continue
 		}
 		k := &class{gateway: b.Gateway, namespace: b.Namespace, routes: c.before.asker.Class(b) + " " + c.after.asker.Class(a), before: b, after: a}
@@ -192,8 +198,8 @@ func (c *comparison) classes() []*class {
 			c.every++
 		}
 	}
-	for name := range c.after.clients {
-		if c.before.clients[name] == nil {
+	for name, w := range c.after.clients {
+		if c.before.clients[name] == nil && !w.Bare {
 			c.note("%s is new: what it asks for is not compared", name)
 		}
 	}
