@@ -242,8 +242,10 @@ func TestCurl(t *testing.T) {
 	cmd := exec.CommandContext(t.Context(), curl, "-sS", "--http2-prior-knowledge", "-H", "X-A: b", "--data-binary", "@-", "-w", "%{http_version} %{http_code}",
 		"http://"+ourServer(t, nil)+"/x")
 	cmd.Stdin = strings.NewReader(body)
-	out, err := cmd.CombinedOutput()
+	var said bytes.Buffer
+	cmd.Stderr = &said
+	out, err := cmd.Output()
 	if err != nil || string(out) != body+"2 200" {
-		t.Errorf("%d bytes, %v: %.200s", len(out), err, out[max(0, len(out)-200):])
+		t.Errorf("%d bytes, %v: %.200s; %s", len(out), err, out[max(0, len(out)-200):], &said)
 	}
 }
