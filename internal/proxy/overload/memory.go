@@ -30,21 +30,19 @@ func Used() int64 {
 func Relieve() { debug.FreeOSMemory() }
 
 // MemoryLimit finds what the process may use: configured, if it is more than 0, else the least of GOMEMLIMIT and the limits of its
-// cgroups, of which the kernel's buffers take their part; 0 when there is none. Where it is not GOMEMLIMIT that decides, the runtime is told to collect harder from goal of it on.
+// cgroups, of which the kernel's buffers take their part; 0 when there is none. The runtime is told to collect harder from goal of it on.
+// It is called once: GOMEMLIMIT is changed by that.
 func MemoryLimit(configured int64) int64 {
 	soft := debug.SetMemoryLimit(-1)
 	limit := configured
 	if limit <= 0 {
 		limit = cgroupLimit("/sys/fs/cgroup", "/proc/self/cgroup") / 100 * ours
-	}
-	if soft != math.MaxInt64 { // the user's own
-		if limit <= 0 || soft < limit && configured <= 0 {
-			return soft
+		if soft != math.MaxInt64 && (limit <= 0 || soft < limit) {
+			limit = soft
 		}
-		return limit
 	}
-	if limit > 0 {
-		debug.SetMemoryLimit(limit / 100 * goal)
+	if aim := limit / 100 * goal; aim > 0 && aim < soft {
+		debug.SetMemoryLimit(aim)
 	}
 	return limit
 }

@@ -50,8 +50,8 @@ const margin = 30
 
 // What a connection, and a request on it, may come to hold: until memory was looked at after it came, that much is kept for it.
 const (
-	perConnection = 48 << 10
-	perRequest    = 32 << 10
+	perConnection = 64 << 10
+	perRequest    = 48 << 10
 )
 
 // spareShare is the part of Limits.Memory that buffers may take which can be done without: one in so many.
