@@ -77,8 +77,8 @@ type Guard struct {
 	turnedAway, refused   atomic.Uint64
 	shed                  atomic.Uint64
 	memory                atomic.Int64
-	// The connections and requests whose memory is part of what was seen in use: the fewest that there were of late.
-	seen struct{ connections, requests fewest }
+	// The fewest connections and requests that there were of late, and the least memory in use, which theirs is part of.
+	seen struct{ connections, requests, memory fewest }
 }
 
 // fewest is the least of a count in the last while. The goroutine that looks writes it.
@@ -135,6 +135,8 @@ func (g *Guard) Run(ctx context.Context, log *slog.Logger) {
 	spare.Limit(g.limits.Memory / spareShare)
 	defer spare.Limit(0)
 	defer spare.Short(false)
+	at := g.used()
+	g.seen.memory.before, g.seen.memory.here = at, at
 	look := time.NewTimer(lookEvery)
 	defer look.Stop()
 	var last times
@@ -165,6 +167,7 @@ func (g *Guard) watch(now time.Time, last *times, log *slog.Logger) {
 	}
 	g.seen.connections.look(g.connections.Load(), turn)
 	g.seen.requests.look(g.requests.Load(), turn)
+	g.seen.memory.look(g.memory.Load(), turn)
 	if stage > Normal && now.Sub(last.shed) >= shedEvery {
 		last.shed = now
 		if g.ends(log) {
@@ -192,14 +195,15 @@ func (g *Guard) pause() time.Duration {
 // share gives the thousandths of the limit that so many bytes are.
 func (g *Guard) share(bytes int64) int64 { return bytes / max(g.limits.Memory/1000, 1) }
 
-// promised reports whether what is in use and what those who have just come may need reaches the share of a stage.
+// promised reports whether memory reaches the share of a stage when those who have just come have what they may need: at least half of that
+// is still to come, and all of it where memory has not grown since.
 func (g *Guard) promised(s Stage) bool {
 	if g.limits.Memory <= 0 {
 		return false
 	}
 	more := max(g.connections.Load()-g.seen.connections.least.Load(), 0)*perConnection +
 		max(g.requests.Load()-g.seen.requests.least.Load(), 0)*perRequest
-	return more > 0 && g.share(g.memory.Load()+more) >= shares[s]
+	return more > 0 && g.share(max(g.memory.Load()+more/2, g.seen.memory.least.Load()+more)) >= shares[s]
 }
 
 // ends reports whether it ended answers that clients do not take.
