@@ -26,6 +26,8 @@ type Host interface {
 	Findings(c *control.Control) []model.Finding
 	// Inside gives a URL as the gateway hears it that a request from somewhere passes.
 	Inside(mesh *model.Mesh, from, raw string) string
+	// Virtual says that addresses of services lead nowhere but through sidecars.
+	Virtual() bool
 	// Addresses are those of the ingress gateway, where no Service tells them.
 	Addresses() []string
 }

@@ -3,6 +3,7 @@ package http1
 import (
 	"bufio"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -211,6 +212,41 @@ func TestShutLetsTheResponseArrive(t *testing.T) {
 	}
 	client.Close()
 	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestShutHearsAFastSenderOut is for a client that looks for the answer only after it has sent more than a server drains of a body to
+// keep its connection.
+func TestShutHearsAFastSenderOut(t *testing.T) {
+	client, down := sockets(t)
+	s := NewServerConn(conn.FromNet(down), "http", nil)
+	const length = 16 << 20
+	sent := make(chan error, 1)
+	go func() { // ends with the body or the connection
+		_, err := fmt.Fprintf(client, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n", length)
+		if err == nil {
+			_, err = client.Write(make([]byte, length))
+		}
+		sent <- err
+	}()
+	if err := s.ReadRequest(new(message.Request)); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(s.WriteResponse(&message.Response{Status: 413}), s.FinishBody(nil)); err != nil || s.EndExchange() {
+		t.Fatal("not to be shut", err)
+	}
+	shut := make(chan error, 1)
+	go func() { shut <- s.Shut() }()
+	if err := <-sent; err != nil {
+		t.Fatal(err)
+	}
+	got, err := io.ReadAll(client)
+	if err != nil || !strings.HasPrefix(string(got), "HTTP/1.1 413 ") {
+		t.Fatalf("%q, %v", got, err)
+	}
+	client.Close()
+	if err := <-shut; err != nil {
 		t.Fatal(err)
 	}
 }

@@ -10,8 +10,8 @@ type Limits struct {
 	Fields int
 	// TrailerBytes bounds a trailer section, and what chunk lines may cost beyond a small share of the data they frame.
 	TrailerBytes int
-	// DrainBytes and DrainTime bound what a server reads of a body nobody wanted, to keep the connection or to let the peer
-	// take the response before the connection ends.
+	// DrainBytes and DrainTime bound what a server reads of a body nobody wanted, to keep the connection. DrainTime alone bounds it
+	// where the connection ends and the peer is to take the response before: one that sends fast has often sent more until it reads.
 	DrainBytes int64
 	DrainTime  time.Duration
 }

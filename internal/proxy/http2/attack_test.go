@@ -172,6 +172,73 @@ func TestCancelledNowAndThen(t *testing.T) {
 	}
 }
 
+// TestRoomForAnotherStream: an end that the client has seen makes room at once, whatever the handler still does; a reset does not, or
+// resets would make the server carry any number of requests.
+func TestRoomForAnotherStream(t *testing.T) {
+	const most = 4
+	leave, begun := make(chan struct{}), make(chan string, 2*most)
+	defer close(leave)
+	o := *DefaultOptions()
+	o.MaxStreams = most
+	p := rawClient(t, &o,
+		func(s *ServerStream) {
+			if s.Request().Path == "/answered" && (s.WriteResponse(&message.Response{Status: 200}) != nil || s.FinishBody(nil) != nil) {
+				t.Error("no answer")
+			}
+			begun <- s.Request().Path
+			<-leave
+		})
+	id := uint32(1)
+	ask := func(path string) uint32 {
+		defer func() { id += 2 }()
+		p.headers(id, true, ":method", "GET", ":scheme", "http", ":authority", "a", ":path", path)
+		return id
+	}
+	for range most {
+		if code := p.rst(ask("/answered")); code != -1 {
+			t.Fatalf("an answered stream was reset by %d", code)
+		}
+		<-begun
+	}
+	for range most {
+		id := ask("/hangs")
+		select {
+		case <-begun:
+		case <-time.After(10 * time.Second):
+			t.Fatal("a stream is not taken in place of one that was answered")
+		}
+		p.must(p.fr.WriteRSTStream(id, xhttp2.ErrCodeCancel))
+	}
+	if code := p.rst(ask("/answered")); code != int(RefusedStream) {
+		t.Fatalf("%d beyond the streams that were reset", code)
+	}
+}
+
+// TestHandlersAreBounded: those that still tidy up have a limit too.
+func TestHandlersAreBounded(t *testing.T) {
+	const most = 4
+	leave := make(chan struct{})
+	defer close(leave)
+	o := *DefaultOptions()
+	o.MaxStreams = most
+	p := rawClient(t, &o,
+		func(s *ServerStream) {
+			s.WriteResponse(&message.Response{Status: 200})
+			s.FinishBody(nil)
+			<-leave
+		})
+	for i := range uint32(2*most + 1) {
+		p.headers(2*i+1, true, plainGet...)
+		want := -1
+		if i == 2*most {
+			want = int(RefusedStream)
+		}
+		if code := p.rst(2*i + 1); code != want {
+			t.Fatalf("request %d: %d, want %d", i+1, code, want)
+		}
+	}
+}
+
 // TestUnreadAnswers: a client that does not read cannot make the server keep answers for it.
 func TestUnreadAnswers(t *testing.T) {
 	o := *DefaultOptions()

@@ -40,7 +40,8 @@ type core struct {
 	mu sync.Mutex // guards what follows, and streams where they say so
 
 	streams   map[uint32]*stream
-	active    int    // streams that were begun and not ended
+	active    int    // streams that were begun and whose exchange has not ended
+	counted   int    // those of them whose end the peer cannot know: see uncount
 	last      uint32 // the highest stream that the peer began (server) or we did (client)
 	closed    closedStreams
 	resets    int // see Options.Resets

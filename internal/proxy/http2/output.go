@@ -120,5 +120,6 @@ func (c *core) reset(st *stream, code ErrCode, why string, fault bool) error {
 	if fault {
 		return c.faulted()
 	}
+	st.uncount()
 	return nil
 }

@@ -194,7 +194,7 @@ func (s *ServerConn) onRequest(id uint32, ended bool) error {
 	switch {
 	case id > s.goAwayMax:
 		return s.noisy(1) // the GOAWAY has told that it is not taken
-	case s.active >= s.o.MaxStreams:
+	case s.counted >= s.o.MaxStreams, s.active >= 2*s.o.MaxStreams: // as many handlers as that do not merely tidy up
 		return s.refuse(id, RefusedStream)
 	}
 	st := s.take()

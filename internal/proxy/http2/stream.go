@@ -31,6 +31,7 @@ type stream struct {
 	// The reading half.
 	headed      bool // client: the final response's head has come
 	remoteEnded bool
+	counts      bool // it is one of the connection's counted streams
 	rwait       bool
 	declared    int64 // -1: not
 	empty       bool  // the message has no content, whatever its head says
@@ -80,6 +81,8 @@ func (st *stream) begin(id uint32) {
 	st.id = id
 	st.declared, st.recvWin, st.sendWin = -1, int64(c.o.StreamWindow), c.peer.window
 	c.active++
+	c.counted++
+	st.counts = true
 	c.watchdog.idle = time.Time{}
 }
 
@@ -114,6 +117,7 @@ func (st *stream) leave(code ErrCode) {
 	st.takeBack()
 	c.unstall(st)
 	c.active--
+	st.uncount()
 	if st.id == 0 {
 		return
 	}
@@ -159,7 +163,30 @@ func (st *stream) accepts(wire, content int64, ended bool) (ErrCode, string) {
 // whole reports whether both sides have ended the stream: then it is closed, though it may not have been left yet.
 func (st *stream) whole() bool { return st.localEnded && st.remoteEnded }
 
-func (st *stream) endRemote() { st.remoteEnded = true }
+func (st *stream) endRemote() {
+	st.remoteEnded = true
+	if st.localEnded {
+		st.uncount()
+	}
+}
+
+// endLocal comes before the frame can leave that ends the writing half.
+func (st *stream) endLocal() {
+	st.localEnded = true
+	if st.remoteEnded {
+		st.uncount()
+	}
+}
+
+// uncount makes room for another stream of the peer, which may begin one as soon as it knows this one's end (RFC 9113 section 5.1.2): the
+// handler may still have to tidy up then. A stream that the peer has reset, or made us reset, counts for as long as its handler runs. mu
+// is held.
+func (st *stream) uncount() {
+	if st.counts {
+		st.counts = false
+		st.c.counted--
+	}
+}
 
 // resetByPeer takes note of RST_STREAM. mu is held.
 func (st *stream) resetByPeer(code ErrCode) {

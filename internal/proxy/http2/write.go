@@ -172,7 +172,7 @@ func (st *stream) endHead(at int, b []byte, end bool) {
 	c := st.c
 	if end {
 		b[at+4] |= flagEndStream
-		st.localEnded = true
+		st.endLocal()
 	}
 	n := len(b) - at - frameHeader
 	most := c.peer.frame
@@ -340,7 +340,7 @@ func (st *stream) endStream(trailers *message.Header) error {
 		st.endHead(at, w.fields(b, trailers), true)
 		return nil
 	}
-	st.localEnded = true
+	st.endLocal()
 	if st.mark > 0 && st.markWrite == c.out.writes {
 		c.out.buf[st.mark-1+4] |= flagEndStream // the last frame has not left yet
 		return nil
