@@ -65,3 +65,8 @@ func wouldBlock(fd uintptr, p []byte) bool {
 		}
 	}
 }
+
+// forgetUnsent has closing a socket reset it.
+func forgetUnsent(fd uintptr) {
+	syscall.SetsockoptLinger(int(fd), syscall.SOL_SOCKET, syscall.SO_LINGER, &syscall.Linger{Onoff: 1})
+}
