@@ -6,7 +6,7 @@ import "strings"
 var shortKinds = map[string]string{
 	"vs": "virtualservice", "dr": "destinationrule", "gw": "gateway", "se": "serviceentry", "we": "workloadentry",
 	"pa": "peerauthentication", "ap": "authorizationpolicy", "svc": "service", "deploy": "deployment", "sa": "serviceaccount",
-	"ing": "ingress", "po": "pod",
+	"ing": "ingress", "po": "pod", "cm": "configmap", "ns": "namespace",
 }
 
 // KindMatches reports whether a kind is the one that was asked for: its name in any case, singular or plural, with or without its

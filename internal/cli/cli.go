@@ -199,6 +199,14 @@ func (s *session) client() *api.Client {
 	return api.NewClient(api.SocketPath(s.mesh))
 }
 
+// objectName is splitName for objects, whose names may hold dots: where the namespace was said, all of it is the name.
+func objectName(c *cobra.Command, s, namespace string) (string, string) {
+	if c.Flags().Changed("namespace") && !strings.Contains(s, "/") {
+		return namespace, s
+	}
+	return splitName(s, namespace)
+}
+
 // splitName takes "name", "name.namespace" or "namespace/name" apart.
 func splitName(s, defaultNamespace string) (namespace, name string) {
 	if ns, n, ok := strings.Cut(s, "/"); ok {

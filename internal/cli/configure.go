@@ -96,7 +96,7 @@ func (s *session) deleteCommand() *cobra.Command {
 				}
 			}
 			for i := 1; i < len(args); i++ {
-				ns, name := splitName(args[i], namespace)
+				ns, name := objectName(c, args[i], namespace)
 				req.Refs = append(req.Refs, api.Ref{Kind: args[0], Namespace: ns, Name: name})
 			}
 			done := s.out.working("deleting")

@@ -344,7 +344,7 @@ func (s *session) diffRunning(c *cobra.Command, files, deleted []string, namespa
 		if err := knownKind(kind); err != nil {
 			return api.DiffReply{}, err
 		}
-		ns, name := splitName(name, namespace)
+		ns, name := objectName(c, name, namespace)
 		req.Refs = append(req.Refs, api.Ref{Kind: kind, Namespace: ns, Name: name})
 	}
 	client := s.client()

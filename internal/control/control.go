@@ -342,6 +342,9 @@ func (c *Control) Judge(objects []*source.Object, complete bool) (findings []mod
 	return findings
 }
 
+// Started are the settings that the control plane was started with, which a ConfigMap of the mesh's adds to.
+func (c *Control) Started() model.Settings { return c.options.Settings }
+
 // Delete removes applied objects, all or none, and waits as Apply does.
 func (c *Control) Delete(ctx context.Context, keys []source.Key) ([]source.Result, error) {
 	results, err := c.sources.Delete(keys)

@@ -21,17 +21,22 @@ import (
 
 // Asker answers many questions about one mesh: what proxies would get is made and decoded once. It is not safe for concurrent use.
 type Asker struct {
+	// Virtual is View.Virtual, set before the first question.
+	Virtual bool
+
 	mesh       *model.Mesh
 	index      generate.Index
 	proxies    map[*model.Workload]*Proxy
 	generators map[*model.Workload]*generate.Generator
-	decoded    map[[4]string]resource // by role, class, type and name
+	decoded    map[[4]string]resource    // by role, class, type and name
+	servers    map[*conf.Endpoint]*Proxy // nil for those without one
 }
 
 // Over prepares a mesh, which must not change afterwards.
 func Over(mesh *model.Mesh) *Asker {
 	return &Asker{mesh: mesh, index: generate.NewIndex(mesh), proxies: map[*model.Workload]*Proxy{},
-		generators: map[*model.Workload]*generate.Generator{}, decoded: map[[4]string]resource{}}
+		generators: map[*model.Workload]*generate.Generator{}, decoded: map[[4]string]resource{},
+		servers: map[*conf.Endpoint]*Proxy{}}
 }
 
 // Ask explains a request. The error says what is wrong with the question; everything else is in the report.
@@ -45,16 +50,49 @@ func (a *Asker) Ask(req Request) (*Report, error) {
 
 // From is Ask for a workload that is known; Request.From does not count.
 func (a *Asker) From(client *model.Workload, req Request) (*Report, error) {
-	return Explain(View{Client: *a.Proxy(client), Server: a.server, RegistryOnly: a.mesh.Settings.RegistryOnly}, req)
+	if client.Bare {
+		return bare(client, req)
+	}
+	service := func(host string) *model.Service { return a.service(client.Namespace, host) }
+	return Explain(View{Client: *a.Proxy(client), Server: a.server, RegistryOnly: a.mesh.Settings.RegistryOnly, Service: service, Virtual: a.Virtual}, req)
+}
+
+// bare is the answer for a client that has no proxy.
+func bare(w *model.Workload, req Request) (*Report, error) {
+	t, err := parse(req)
+	if err != nil {
+		return nil, err
+	}
+	req.Method = t.request.Method
+	return &Report{Request: req, From: Party{Workload: cmp.Or(w.Owner, w.Name), Instance: w.Name, Namespace: w.Namespace}, Outcome: "pass through",
+		Summary: "the client has no sidecar: what it sends goes past the mesh, in plaintext, without identity and by no route of the mesh's"}, nil
+}
+
+// service finds a host as clients of a namespace write it.
+func (a *Asker) service(namespace, host string) *model.Service {
+	suffix := ".svc." + a.mesh.Settings.ClusterDomain
+	host = strings.ToLower(strings.TrimSuffix(host, "."))
+	for _, full := range []string{host, host + "." + namespace + suffix, host + suffix, host + "." + a.mesh.Settings.ClusterDomain} {
+		if s := a.mesh.Services.Get(full); s != nil {
+			return s
+		}
+	}
+	return nil
 }
 
 // server gives the proxy in front of an endpoint.
 func (a *Asker) server(e *conf.Endpoint) (Proxy, bool) {
-	w := workloadOf(a.mesh, e)
-	if w == nil || e.TLSMode == "" && !isMesh(a.mesh, w, e) {
+	p, known := a.servers[e]
+	if !known {
+		if w := workloadOf(a.mesh, e); w != nil && (e.TLSMode != "" || isMesh(a.mesh, w, e)) {
+			p = a.Proxy(w)
+		}
+		a.servers[e] = p
+	}
+	if p == nil {
 		return Proxy{}, false
 	}
-	return *a.Proxy(w), true
+	return *p, true
 }
 
 // Proxy gives the proxy of a workload.
@@ -73,6 +111,7 @@ func (a *Asker) Proxy(w *model.Workload) *Proxy {
 		Identity:  identity.ID{TrustDomain: a.mesh.Settings.TrustDomain, Namespace: w.Namespace, ServiceAccount: w.ServiceAccount},
 		Resources: g.Resource, Port: func(e *conf.Endpoint, c *conf.Cluster) uint16 { return inboundPort(w, e, c) },
 		decoded: func(typeURL, name string) resource { return a.read(g, w, typeURL, name) },
+		sum:     func() string { s := a.read(g, w, decode.ListenerType, wire.InboundListener).sum; return string(s[:]) },
 	}
 	if len(w.Addresses) > 0 {
 		p.Address = w.Addresses[0]
@@ -85,6 +124,11 @@ func (a *Asker) Proxy(w *model.Workload) *Proxy {
 func (a *Asker) Sum(w *model.Workload, typeURL, name string) [sha256.Size]byte {
 	a.Proxy(w)
 	return a.read(a.generators[w], w, typeURL, name).sum
+}
+
+// Message gives a workload's resource as its proxy would get it.
+func (a *Asker) Message(w *model.Workload, typeURL, name string) (proto.Message, bool) {
+	return a.Proxy(w).Resources(typeURL, name)
 }
 
 // read decodes a resource, once for all nodes that get the same.

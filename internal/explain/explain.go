@@ -33,9 +33,8 @@ type Request struct {
 	// https (TLS that the client makes itself), udp (datagrams to a gateway), or tcp for anything else.
 	URL     string  `json:"url"`
 	Headers []Field `json:"headers,omitempty"`
-	// Brief leaves out the routes that do not match; Thorough asks the proxy of every workload of a destination, not of one alone.
-	Brief    bool `json:"-"`
-	Thorough bool `json:"-"`
+	// Brief leaves out the routes that do not match.
+	Brief bool `json:"-"`
 }
 
 // Field is a header field.
@@ -61,6 +60,7 @@ type Proxy struct {
 	Resources Resources
 
 	decoded func(typeURL, name string) resource // nil to decode anew each time
+	sum     func() string                       // of the inbound listener; nil where it is not known
 }
 
 // View is all that an explanation needs to know of the mesh.
@@ -70,6 +70,10 @@ type View struct {
 	Server func(e *conf.Endpoint) (Proxy, bool)
 	// RegistryOnly refuses destinations that the mesh does not know.
 	RegistryOnly bool
+	// Service gives the service of a host as the client writes it, whether or not the client may know it; nil for none at all.
+	Service func(host string) *model.Service
+	// Virtual says that addresses of services lead nowhere by themselves, as with `weft up`.
+	Virtual bool
 }
 
 // Mesh explains a request in a compiled mesh. The error says what is wrong with the question; everything else is in the report.
@@ -81,7 +85,7 @@ func Explain(v View, req Request) (*Report, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &evaluation{view: v, talk: t, brief: req.Brief, thorough: req.Thorough, report: &Report{Request: req, From: v.Client.describe()}}
+	e := &evaluation{view: v, talk: t, brief: req.Brief, report: &Report{Request: req, From: v.Client.describe()}}
 	if e.report.Request.Method = t.request.Method; t.scheme == "udp" {
 		e.report.Request.Method = "" // datagrams have none
 	}

@@ -13,33 +13,6 @@ import (
 	"github.com/weftmesh/weft/internal/wire"
 )
 
-// transport says how an endpoint is reached, and asks its proxy.
-func (e *evaluation) transport(d *Destination, c *conf.Cluster, ep *conf.Endpoint) {
-	tls := transportOf(c, ep)
-	switch {
-	case tls == nil && len(c.Transports) > 1:
-		d.Transport = "plaintext: the endpoint offers no mutual TLS (no proxy in front of it, or its port has it disabled)"
-	case tls == nil:
-		d.Transport = "plaintext: the destination's settings ask for no TLS"
-	case tls.Workload:
-		d.MTLS = true
-		d.Transport = "mutual TLS, expecting " + names(tls.SANs)
-	default:
-		d.Transport = "TLS to the outside, server name " + tls.SNI
-		if tls.SkipVerify {
-			d.Transport += ", certificate not verified"
-		}
-	}
-	if e.view.Server == nil {
-		return
-	}
-	server, ok := e.view.Server(ep)
-	if !ok {
-		return
-	}
-	d.Inbound = e.inbound(&server, c, ep, tls)
-}
-
 func transportOf(c *conf.Cluster, ep *conf.Endpoint) *conf.UpstreamTLS {
 	for _, t := range c.Transports {
 		if t.TLSMode == "" || t.TLSMode == ep.TLSMode {
@@ -58,26 +31,6 @@ func names(sans []conf.StringMatch) string {
 		out = append(out, sans[i].Value)
 	}
 	return strings.Join(out, " or ")
-}
-
-// others asks the proxies of the destination's other workloads.
-func (e *evaluation) others(d *Destination, c *conf.Cluster, localities []conf.Locality, first *conf.Endpoint) {
-	if e.view.Server == nil || d.Inbound == nil {
-		return
-	}
-	seen := map[string]bool{first.WorkloadNamespace + "/" + first.Workload: true}
-	for i := range localities {
-		for _, ep := range localities[i].Endpoints {
-			name := ep.WorkloadNamespace + "/" + ep.Workload
-			if seen[name] {
-				continue
-			}
-			seen[name] = true
-			if server, ok := e.view.Server(ep); ok {
-				d.Others = append(d.Others, e.inbound(&server, c, ep, transportOf(c, ep)))
-			}
-		}
-	}
 }
 
 // inbound evaluates the destination's proxy for a connection of the client.
@@ -118,7 +71,7 @@ func (e *evaluation) inbound(server *Proxy, c *conf.Cluster, ep *conf.Endpoint, 
 		}
 		return in
 	}
-	in.Chain = ch.Name
+	in.Chain, in.To = ch.Name, onward(server, ch, in.Port)
 	in.Verdict = e.authorize(ch, conn, in)
 	return in
 }

@@ -1,11 +1,13 @@
 package explain
 
 import (
+	"cmp"
 	"fmt"
 	"net/http"
 	"net/netip"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/weftmesh/weft/internal/proxy/balance"
@@ -88,8 +90,8 @@ type evaluation struct {
 	host   *conf.VirtualHost
 	split  *conf.WeightedCluster // that is being looked at
 
-	brief, thorough bool // as in Request
-	discreet        bool // the listener's proxy does not say what it rewrites
+	brief    bool // as in Request
+	discreet bool // the listener's proxy does not say what it rewrites
 }
 
 func (e *evaluation) problem(format string, args ...any) {
@@ -114,6 +116,9 @@ func (e *evaluation) outbound() {
 	}
 	conn := e.conn()
 	ch, step := route.Chain(ln, conn)
+	if ch != nil && ch.TLS != nil {
+		e.report.TLS = serverText(ch.TLS)
+	}
 	switch {
 	case ch == nil:
 		e.refuse(0, "NR", "the connection is closed: no filter chain of %s takes it (%s)", ln.Name, step)
@@ -199,7 +204,40 @@ func (e *evaluation) unknown(name string) {
 	default:
 		e.report.Outcome = "pass through"
 		e.report.Summary = fmt.Sprintf("the mesh does not know %s: the connection is passed through as it is", name)
+		e.hidden(name)
 	}
+}
+
+// hidden concludes for a service of the mesh that has no such port, or that the client's Sidecar hides: the name leads to the
+// service's address nonetheless.
+func (e *evaluation) hidden(name string) {
+	if e.view.Service == nil {
+		return
+	}
+	s := e.view.Service(e.talk.host)
+	if s == nil || s.External || s.Headless || s.ExternalName != "" {
+		return
+	}
+	var ports []string
+	for _, p := range s.Ports {
+		if ports = append(ports, strconv.Itoa(int(p.Number))); p.Number == e.talk.port && !e.view.Virtual {
+			e.report.Summary = fmt.Sprintf("the client's Sidecar hides %s: the connection is passed through as it is, to the address of the service", name)
+			return
+		} else if p.Number == e.talk.port {
+			e.nothing("the client's Sidecar hides %s: the address of the service leads nowhere without it", name)
+			return
+		}
+	}
+	e.nothing("%s is a service of the mesh, and nothing listens on its port %d: it has %s", s.Host, e.talk.port, cmp.Or(strings.Join(ports, ", "), "none"))
+}
+
+// nothing ends the evaluation where no connection comes about.
+func (e *evaluation) nothing(format string, args ...any) {
+	status := http.StatusServiceUnavailable
+	if e.talk.scheme != "http" {
+		status = 0
+	}
+	e.refuse(status, "UF", format, args...)
 }
 
 // unknownGoes is the cluster for destinations that the mesh does not have.
@@ -242,13 +280,6 @@ func (e *evaluation) http(ln *conf.Listener, h *conf.HTTP) {
 		e.refuse(307, "", "the path has escaped slashes: the client is sent to %s", p)
 		return
 	}
-	if len(h.RBAC) > 0 {
-		v := verdict(h.RBAC, &authz.Input{Request: e.talk.request, Port: e.talk.port, SNI: e.conn().ServerName})
-		if e.report.Policy = &v; !v.Allowed {
-			e.refuse(403, "", "refused by %s: %s", e.report.From.Workload, v.text())
-			return
-		}
-	}
 	if e.table = e.routes(ln, h); e.table == nil {
 		return
 	}
@@ -260,10 +291,34 @@ func (e *evaluation) http(ln *conf.Listener, h *conf.HTTP) {
 		e.refuse(404, "NR", "no virtual host of %s has the authority %q", e.table.Name, e.talk.request.Authority)
 	case res.Route == nil:
 		e.refuse(404, "NR", "none of the %d routes matches", tried)
-	default:
+	case e.permitted(h, res.Route):
 		e.report.Limits = e.limits(h, res.Route, e.talk.request, e.view.Client.Address)
 		e.chosen(res.Route, h)
 	}
+}
+
+// permitted asks the policies of the client's own proxy; only gateways have any. They are asked for what has a route to a cluster that
+// there is: all else is answered before.
+func (e *evaluation) permitted(h *conf.HTTP, rt *conf.Route) bool {
+	if len(h.RBAC) == 0 || e.astray(rt) {
+		return true
+	}
+	v := verdict(h.RBAC, &authz.Input{Request: e.talk.request, Port: e.talk.port, SNI: e.conn().ServerName})
+	if e.report.Policy = &v; !v.Allowed {
+		e.refuse(403, "", "refused by %s: %s", e.report.From.Workload, v.text())
+	}
+	return v.Allowed
+}
+
+// astray reports whether none of a route's clusters exists.
+func (e *evaluation) astray(rt *conf.Route) bool {
+	if rt.Forward == nil {
+		return false
+	}
+	return !slices.ContainsFunc(rt.Forward.Clusters, func(w conf.WeightedCluster) bool {
+		_, found, err := get[*conf.Cluster](&e.view.Client, decode.ClusterType, w.Cluster)
+		return found || err != nil
+	})
 }
 
 // shares reports what becomes of the share of such requests that other routes take.
@@ -434,25 +489,21 @@ func (e *evaluation) destination(d *Destination) {
 			localities = a.Localities
 		}
 	}
-	first := e.endpoints(d, c, localities)
-	if first == nil {
-		return
-	}
-	if e.talk.scheme == "udp" {
+	list := e.endpoints(d, c, localities)
+	switch {
+	case len(list) == 0:
+	case e.talk.scheme == "udp":
 		d.Transport = "datagrams as they came, past the sidecar"
-		return
-	}
-	e.transport(d, c, first)
-	if e.thorough {
-		e.others(d, c, localities, first)
+	default:
+		e.ways(d, c, list)
 	}
 }
 
-// endpoints lists them and gives the one that is looked at closer: one that gets the most requests, or the first.
-func (e *evaluation) endpoints(d *Destination, c *conf.Cluster, localities []conf.Locality) (first *conf.Endpoint) {
+// endpoints lists them, and gives them as the proxy has them.
+func (e *evaluation) endpoints(d *Destination, c *conf.Cluster, localities []conf.Locality) (list []*conf.Endpoint) {
 	at := *c
 	at.Localities = localities
-	shares, best := balance.New(&at, nil, balance.Options{}).Shares(), 0.0
+	shares := balance.New(&at, nil, balance.Options{}).Shares()
 	for _, l := range localities {
 		for _, ep := range l.Endpoints {
 			state := "not ready"
@@ -466,10 +517,8 @@ func (e *evaluation) endpoints(d *Destination, c *conf.Cluster, localities []con
 			d.Endpoints = append(d.Endpoints, Endpoint{Address: wire.EndpointName(ep.Address, ep.Port), Workload: ep.Workload,
 				Instance: ep.Instance, State: state, Mesh: ep.TLSMode != "",
 				Priority: l.Priority, Locality: localityName(&l), Share: shares[len(d.Endpoints)]})
-			if got := d.Endpoints[len(d.Endpoints)-1].Share; first == nil || got > best {
-				first, best = ep, got
-			}
+			list = append(list, ep)
 		}
 	}
-	return first
+	return list
 }

@@ -16,6 +16,8 @@ type Report struct {
 	Listener string `json:"listener,omitempty"`
 	Protocol string `json:"protocol,omitempty"`
 	Chain    string `json:"chain,omitempty"`
+	// TLS is what a gateway shows to clients whose TLS it ends, and asks of them.
+	TLS string `json:"tls,omitempty"`
 	// Policy is what the client's own proxy says; only gateways have one.
 	Policy *Verdict `json:"policy,omitempty"`
 	// RouteTable and Domain (of the virtual host that took the authority), and all routes that were tried; the last one matches if
@@ -110,16 +112,17 @@ type Destination struct {
 	Dynamic   bool       `json:"dynamic,omitempty"` // goes wherever the client was connecting to
 	Endpoints []Endpoint `json:"endpoints,omitempty"`
 	Ready     int        `json:"ready"`
-	// Transport is how endpoints are reached, in words; mTLS whether it is the mesh's mutual TLS.
+	// Transport is how endpoints are reached, in words; mTLS whether it is the mesh's mutual TLS for all of them.
 	Transport string `json:"transport,omitempty"`
 	MTLS      bool   `json:"mtls"`
 	Policy    string `json:"balancing,omitempty"`
 	// HTTP is the version that endpoints are spoken to in where that is told: "HTTP/2".
 	HTTP string `json:"http,omitempty"`
-	// Inbound is what the first endpoint's proxy does; nil when it has none.
+	// Inbound is what the proxy of the endpoint that gets the most requests does; nil when it has none.
 	Inbound *Inbound `json:"inbound,omitempty"`
-	// Others are the proxies of further workloads, if they were asked for.
-	Others []*Inbound `json:"others,omitempty"`
+	// Ways are what becomes of requests, by the endpoint that they come to: one for all endpoints that treat them alike. The first is
+	// that of Inbound.
+	Ways []Way `json:"ways,omitempty"`
 	// Changes are those of header fields that concern this destination alone; Sent is the request as it is sent there.
 	Changes []string `json:"changes,omitempty"`
 	Sent    *Sent    `json:"sent,omitempty"`
@@ -142,10 +145,27 @@ type Endpoint struct {
 	Share    float64 `json:"share"`
 }
 
+// Way is how some of a destination's endpoints are reached, and what becomes of requests there.
+type Way struct {
+	// Share is the part of the destination's requests that takes this way, 0 to 1.
+	Share float64 `json:"share"`
+	// Endpoints counts those that are alike; Instances and Workloads name them, each once. An endpoint that is nobody's is named by
+	// its address.
+	Endpoints int      `json:"endpoints"`
+	Instances []string `json:"instances"`
+	Workloads []string `json:"workloads"`
+	Transport string   `json:"transport"`
+	MTLS      bool     `json:"mtls"`
+	// Inbound is what the proxy of the first of them does; nil where there is none.
+	Inbound *Inbound `json:"inbound,omitempty"`
+}
+
 // Inbound is the destination's side.
 type Inbound struct {
-	Party   Party  `json:"party"`
-	Port    uint16 `json:"port"`
+	Party Party  `json:"party"`
+	Port  uint16 `json:"port"`
+	// To is where the proxy takes what it lets in, if that is not the port at the instance itself.
+	To      string `json:"to,omitempty"`
 	Chain   string `json:"chain,omitempty"`
 	Refused string `json:"refused,omitempty"` // why no chain takes the connection
 	// Plaintext says that the connection comes without identity.

@@ -85,6 +85,7 @@ func (r *Report) lay(s *sheet) {
 	}
 	s.line("identity", r.From.Identity)
 	s.line("listener", strings.TrimSpace(r.Listener+"  "+r.Protocol))
+	s.line("tls", r.TLS)
 	if r.Policy != nil {
 		s.add("policy", verdictRows(r.Policy)...)
 	}
@@ -165,16 +166,30 @@ func (d *Destination) lay(s *sheet) {
 		s.line("change", c)
 	}
 	s.line("transport", d.Transport)
-	if in := d.Inbound; in != nil {
-		s.add("inbound", in.row())
-		if in.Refused == "" {
-			s.add("policy", verdictRows(&in.Verdict)...)
+	for i := range d.Ways {
+		if d.Ways[i].Inbound != nil {
+			d.Ways[i].lay(s, len(d.Ways) > 1)
 		}
-		if in.Verdict.DryRun != "" {
-			s.line("dry run", in.Verdict.DryRun)
-		}
-		s.add("limit", limitRows(in.Limits)...)
 	}
+}
+
+func (w *Way) lay(s *sheet, several bool) {
+	in := w.Inbound
+	row := in.row()
+	if several {
+		row[0].text = percent(w.Share) + " " + row[0].text
+		if w.Endpoints > 1 {
+			row[0].text += fmt.Sprintf(" and %d more", w.Endpoints-1)
+		}
+	}
+	s.add("inbound", row)
+	if in.Refused == "" {
+		s.add("policy", verdictRows(&in.Verdict)...)
+	}
+	if in.Verdict.DryRun != "" {
+		s.line("dry run", in.Verdict.DryRun)
+	}
+	s.add("limit", limitRows(in.Limits)...)
 }
 
 func limitRows(limits []Limit) (rows [][]cell) {
@@ -206,6 +221,9 @@ func (d *Destination) standing(e *Endpoint) []cell {
 
 func (in *Inbound) row() []cell {
 	who := cell{fmt.Sprintf("%s port %d", in.Party.Instance, in.Port), ""}
+	if in.To != "" {
+		who.text += ", which is taken to " + in.To
+	}
 	if in.Refused != "" {
 		return []cell{who, {in.Refused, red}}
 	}
@@ -246,7 +264,7 @@ func (s *sheet) write(b *strings.Builder) {
 		widths := columns(sec.rows)
 		for i, row := range sec.rows {
 			name := sec.label
-			if i > 0 || name == last && name != "send" && name != "policy" && name != "limit" {
+			if i > 0 || name == last && name != "send" && name != "policy" && name != "limit" && name != "inbound" {
 				name = ""
 			}
 			fmt.Fprintf(b, "  %s%s  ", s.paint(faint, name), strings.Repeat(" ", label-len(name)))

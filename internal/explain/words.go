@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -67,7 +68,9 @@ func (d *Destination) fate(split, http bool) string {
 		return s + name + " has no endpoints"
 	case d.flag() == "UH":
 		return s + fmt.Sprintf("none of the %d endpoints of %s is ready", len(d.Endpoints), name)
-	case d.Inbound != nil && d.Inbound.Refused != "":
+	case !d.works() && !d.Ways[0].alike(d.Ways):
+		return s + "all endpoints of " + name + " refuse: " + d.trouble()
+	case !d.works() && d.Inbound.Refused != "":
 		return s + "the proxy of " + name + " closes the connection: " + d.Inbound.Refused
 	case !d.works():
 		return s + name + " refuses: " + d.Inbound.Verdict.text()
@@ -82,7 +85,75 @@ func (d *Destination) fate(split, http bool) string {
 	} else if n > d.Ready {
 		s += fmt.Sprintf(", %d used (too few are ready)", n)
 	}
+	if trouble := d.trouble(); trouble != "" {
+		s += fmt.Sprintf(", allowed by %d; %s", d.lettingIn(), trouble)
+	}
 	return s
+}
+
+// trouble says where requests fail, and which share of the destination's.
+func (d *Destination) trouble() string {
+	var parts []string
+	for i := range d.Ways {
+		if w := &d.Ways[i]; w.failure() != "" {
+			parts = append(parts, fmt.Sprintf("%s fail, %s %s", percent(w.Share), strings.Join(w.who(), ", "), w.failure()))
+		}
+	}
+	return strings.Join(parts, "; ")
+}
+
+// lettingIn counts the endpoints that get requests and take them.
+func (d *Destination) lettingIn() (n int) {
+	for i := range d.Ways {
+		if d.Ways[i].failure() == "" {
+			n += d.Ways[i].Endpoints
+		}
+	}
+	return n
+}
+
+// maxWho bounds the workloads that are named at once.
+const maxWho = 5
+
+func (w *Way) who() []string {
+	if len(w.Workloads) <= maxWho {
+		return w.Workloads
+	}
+	return append(slices.Clone(w.Workloads[:maxWho]), fmt.Sprintf("%d more", len(w.Workloads)-maxWho))
+}
+
+// failure says why requests fail on this way; empty where they do not.
+func (w *Way) failure() string {
+	switch {
+	case w.Inbound == nil || w.Inbound.Refused == "" && w.Inbound.Verdict.Allowed:
+		return ""
+	case w.Inbound.Refused != "":
+		return verb("closes", "close", w) + " the connection: " + w.Inbound.Refused
+	}
+	return verb("refuses", "refuse", w) + ": " + w.Inbound.Verdict.text()
+}
+
+func verb(one, many string, w *Way) string {
+	if len(w.Workloads) == 1 {
+		return one
+	}
+	return many
+}
+
+// alike reports whether all ways end in the same manner.
+func (w *Way) alike(all []Way) bool {
+	return !slices.ContainsFunc(all, func(o Way) bool {
+		return o.Inbound == nil || w.Inbound == nil || o.Inbound.Refused != w.Inbound.Refused || o.Inbound.Verdict.text() != w.Inbound.Verdict.text()
+	})
+}
+
+// closed reports whether every connection is closed, refused whether every request fails.
+func (d *Destination) closed() bool {
+	return len(d.Ways) > 0 && !slices.ContainsFunc(d.Ways, func(w Way) bool { return w.Inbound == nil || w.Inbound.Refused == "" })
+}
+
+func (d *Destination) refused() bool {
+	return len(d.Ways) > 0 && !slices.ContainsFunc(d.Ways, func(w Way) bool { return w.failure() == "" })
 }
 
 // used counts the endpoints that get requests.
@@ -111,7 +182,9 @@ func (d *Destination) uneven() bool {
 }
 
 // percent writes a share with at most one digit behind the point.
-func percent(f float64) string { return share(math.Round(f*1000) / 1000) }
+func percent(f float64) string {
+	return strings.TrimSuffix(strconv.FormatFloat(f*100, 'f', 1, 64), ".0") + "%"
+}
 
 func localityName(l *conf.Locality) string {
 	return strings.TrimRight(l.Region+"/"+l.Zone+"/"+l.SubZone, "/")
@@ -124,7 +197,7 @@ func (d *Destination) status() int {
 	if d.flag() != "" {
 		return 503
 	}
-	if d.Inbound != nil && !d.Inbound.Verdict.Allowed {
+	if d.refused() {
 		return 403
 	}
 	return 0
@@ -139,7 +212,7 @@ func (d *Destination) flag() string {
 		return ""
 	case d.Ready == 0 && !d.panic || len(d.Endpoints) == 0:
 		return "UH"
-	case d.Inbound != nil && d.Inbound.Refused != "":
+	case d.closed():
 		return "UC"
 	}
 	return ""
@@ -243,15 +316,7 @@ func (d *Destination) Failure() string {
 	if !d.works() {
 		return strings.TrimPrefix(d.fate(false, true), cmp.Or(d.Service, d.Cluster)+" ")
 	}
-	for _, in := range d.Others {
-		switch {
-		case in.Refused != "":
-			return "the proxy of " + in.Party.Workload + " closes the connection: " + in.Refused
-		case !in.Verdict.Allowed:
-			return in.Party.Workload + " refuses: " + in.Verdict.text()
-		}
-	}
-	return ""
+	return d.trouble()
 }
 
 // PolicyName gives the policy that a verdict names: "ns[default]-policy[x]-rule[0]" as "default/x".

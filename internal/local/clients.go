@@ -16,7 +16,15 @@ func withClients(mesh *model.Mesh, clients []serve.Client) *model.Mesh {
 	for _, c := range clients {
 		id, err := identity.Parse(c.Identity)
 		key := c.Namespace + "/" + c.Name
-		if err != nil || c.Name == "" || c.State == serve.Gone || c.Role != string(wire.Sidecar) || more.Workloads.Get(key) != nil {
+		if err != nil || c.Name == "" || c.State == serve.Gone || c.Role != string(wire.Sidecar) {
+			continue
+		}
+		if w := more.Workloads.Get(key); w != nil {
+			if w.Bare { // its object does not say that it has one
+				with := *w
+				with.Bare = false
+				more.Workloads.Put(key, &with)
+			}
 			continue
 		}
 		more.Workloads.Put(key, &model.Workload{Namespace: c.Namespace, Name: c.Name, Owner: c.Name, Labels: c.Labels, ServiceAccount: id.ServiceAccount, Ready: true})

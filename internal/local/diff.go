@@ -31,7 +31,7 @@ func (o objects) Diff(ctx context.Context, req api.DiffRequest) (api.DiffReply, 
 		}
 		without = append(without, key)
 	}
-	settings := c.Mesh().Settings
+	settings := c.Started()
 	objects := c.Objects()
 	ahead := compile.ConvertAhead(append(slices.Clip(objects), decoded...), settings)
 	before, known := compile.Compile(compile.Input{Objects: planned.Complete(objects), Settings: settings, Ahead: ahead})

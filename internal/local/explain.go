@@ -25,7 +25,9 @@ func (o objects) Explain(ctx context.Context, req api.ExplainRequest) (api.Expla
 	for _, h := range req.Headers {
 		q.Headers = append(q.Headers, explain.Field{Name: h.Name, Value: h.Value})
 	}
-	report, err := explain.Mesh(withClients(c.Mesh(), c.Clients()), q)
+	mesh := explain.Over(withClients(c.Mesh(), c.Clients()))
+	mesh.Virtual = o.h.Virtual()
+	report, err := mesh.Ask(q)
 	if err != nil {
 		return api.ExplainReply{}, &api.InvalidError{Message: err.Error(), Hint: "weft explain --help has examples"}
 	}
@@ -36,6 +38,9 @@ func (o objects) Explain(ctx context.Context, req api.ExplainRequest) (api.Expla
 	raw, err := json.Marshal(report)
 	return api.ExplainReply{Report: raw, Text: text.String()}, err
 }
+
+// Virtual implements Host: the mesh gives the services their addresses.
+func (m *Mesh) Virtual() bool { return true }
 
 // Inside gives the URL as the gateway hears it: who asks for a gateway's view has the URL of the browser, with the port of this
 // machine where the gateway's is published.

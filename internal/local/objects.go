@@ -26,6 +26,8 @@ type Host interface {
 	Findings(c *control.Control) []model.Finding
 	// Inside gives a URL as the gateway hears it that a request from somewhere passes.
 	Inside(mesh *model.Mesh, from, raw string) string
+	// Virtual says that addresses of services lead nowhere but through sidecars.
+	Virtual() bool
 	// Addresses are those of the ingress gateway, where no Service tells them.
 	Addresses() []string
 }
@@ -197,12 +199,19 @@ func unavailable(err error) error {
 	return err
 }
 
-// lookup finds an object by a kind as people write it.
+// lookup finds an object by a kind as people write it. Kinds that are in no namespace are found from any, and "my.ext" is an object of
+// that name where namespace ext has no "my".
 func lookup(all []*source.Object, r api.Ref) (source.Key, error) {
-	for _, o := range all {
-		k := o.Key()
-		if k.Name == r.Name && k.Namespace == r.Namespace && api.KindMatches(o.Kind.Name, r.Kind) {
-			return k, nil
+	whole := r.Name + "." + r.Namespace
+	for _, is := range []func(k source.Key) bool{
+		func(k source.Key) bool { return k.Name == r.Name && k.Namespace == r.Namespace },
+		func(k source.Key) bool { return k.Name == r.Name && k.Namespace == "" },
+		func(k source.Key) bool { return k.Name == whole && (k.Namespace == "" || k.Namespace == "default") },
+	} {
+		for _, o := range all {
+			if k := o.Key(); is(k) && api.KindMatches(o.Kind.Name, r.Kind) {
+				return k, nil
+			}
 		}
 	}
 	return source.Key{}, &api.NotFoundError{Message: fmt.Sprintf("no %s %q in namespace %q", r.Kind, r.Name, r.Namespace), Hint: "weft get lists the objects"}

@@ -105,3 +105,30 @@ func TestDeleteIgnoresWhatIsMissing(t *testing.T) {
 		t.Errorf("%v %+v; %d objects left", err, r.Changes, len(c.Objects()))
 	}
 }
+
+// TestLookup finds objects by the names that people give: also of kinds without a namespace, and names with dots.
+func TestLookup(t *testing.T) {
+	var all []*source.Object
+	for _, k := range []source.Key{
+		{Kind: "GatewayClass", Name: "weft"}, {Kind: "ServiceEntry", Namespace: "default", Name: "my.ext"},
+		{Kind: "ServiceEntry", Namespace: "ext", Name: "other"}, {Kind: "ServiceEntry", Namespace: "default", Name: "other.ext"},
+	} {
+		all = append(all, &source.Object{Kind: &source.Kind{Name: k.Kind}, Kube: &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: k.Namespace, Name: k.Name}}})
+	}
+	for _, c := range []struct {
+		asked api.Ref
+		want  string
+	}{
+		{api.Ref{Kind: "gatewayclass", Namespace: "default", Name: "weft"}, "/weft"},
+		{api.Ref{Kind: "se", Namespace: "default", Name: "my.ext"}, "default/my.ext"},
+		{api.Ref{Kind: "se", Namespace: "ext", Name: "my"}, "default/my.ext"},
+		{api.Ref{Kind: "se", Namespace: "ext", Name: "other"}, "ext/other"},
+		{api.Ref{Kind: "se", Namespace: "shop", Name: "my"}, ""},
+		{api.Ref{Kind: "vs", Namespace: "default", Name: "weft"}, ""},
+	} {
+		k, err := lookup(all, c.asked)
+		if got := k.Namespace + "/" + k.Name; err == nil && got != c.want || (err != nil) != (c.want == "") {
+			t.Errorf("%+v: %s, %v, want %q", c.asked, got, err, c.want)
+		}
+	}
+}

@@ -67,7 +67,7 @@ func (p *Proxy) gauges(page *telemetry.Page) {
 	page.Gauge("weft_downstream_requests_active", "Requests under way.", float64(working))
 	load := p.guard.Facts()
 	page.Gauge("weft_overload_stage", "Shortness of memory or descriptors: 0 none, 1 idle connections are closed, 2 requests refused, 3 connections too.", float64(load.Stage))
-	page.Gauge("weft_memory_used_bytes", "Memory of the process, where a limit is watched.", float64(load.Memory))
+	page.Gauge("weft_memory_used_bytes", "Memory of the process.", float64(load.Memory))
 	page.Gauge("weft_memory_limit_bytes", "The limit of memory, 0 for none.", float64(load.MemoryLimit))
 	page.Gauge("weft_listener_connections", "Open connections of clients, relayed ones included.", float64(load.Connections))
 	page.Counter("weft_overload_connections_total", "Connections of clients turned away by limits.", float64(load.TurnedAway))
@@ -76,7 +76,7 @@ func (p *Proxy) gauges(page *telemetry.Page) {
 	page.Counter("weft_connections_evicted_total", "Idle connections of clients closed for want of file descriptors.", float64(p.evicted.Load()))
 	page.Counter("weft_ratelimit_failures_total", "Requests of which a rate-limit service said nothing in time.", float64(p.carrier.Unasked.Load()))
 	page.Counter("weft_overload_requests_total", "Requests refused by limits.", float64(load.Refused))
-	page.Counter("weft_overload_answers_total", "Answers of HTTP/2 cut off for want of memory, because clients took too little of them.", float64(load.Shed))
+	page.Counter("weft_overload_answers_total", "Answers cut off for want of memory, because clients took too little of them.", float64(load.Shed))
 	page.Counter("weft_access_log_dropped_total", "Access log lines lost because the writer was too slow.", float64(p.book.Dropped()))
 	page.Gauge("weft_restart_epoch", "Takeovers since the first process of this proxy.", float64(p.epoch()))
 	if t := p.opt.Taken; t != nil {

@@ -62,7 +62,7 @@ type Options struct {
 	// Dial connects past the workload's capture, for everything but the control plane; DialControl connects to that. nil takes
 	// a dialer that sets Bootstrap.Mark.
 	Dial, DialControl func(ctx context.Context, network, address string) (net.Conn, error)
-	// DialSelf connects by mutual TLS to the workload's own address; nil takes a dialer that sets Bootstrap.SelfMark, if there is one.
+	// DialSelf connects to the workload's own address as others do; nil takes a dialer that sets Bootstrap.SelfMark, if there is one.
 	DialSelf func(ctx context.Context, network, address string) (net.Conn, error)
 	// DialOutside connects where Dial finds no route, and resolves names; nil for none. The broker's, by default.
 	DialOutside func(ctx context.Context, network, address string) (net.Conn, error)

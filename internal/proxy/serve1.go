@@ -25,6 +25,7 @@ func (d *connection) serveHTTP() {
 	if d.HTTP != nil && d.HTTP.IdleTimeout > 0 {
 		d.track.Idle = d.HTTP.IdleTimeout
 	}
+	d.track.Slow, d.track.Shed = c.Slow, c.Shed
 	d.track.Rests = d.accepted.Rests() && conn.Rests(c)
 	d.track.Enter(track.Idle, d.p.opt.Now())
 	d.p.tracker.Add(d.track)

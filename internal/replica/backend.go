@@ -22,13 +22,16 @@ func (r *replica) backend() api.Backend {
 	return api.Backend{Objects: local.Objects(r, r.kept), Workloads: noWorkloads{}, Executor: noWorkloads{}, Observer: r, Lifecycle: r, Joiner: r}
 }
 
-// Ready implements local.Host, as the two below do.
+// Ready implements local.Host, as the ones below do.
 func (r *replica) Ready(ctx context.Context) (*control.Control, error) {
 	return local.AwaitMesh(ctx, r.control)
 }
 
 // Findings gives none: all are the control plane's own.
 func (r *replica) Findings(*control.Control) []model.Finding { return nil }
+
+// Virtual says no: the addresses of services are Kubernetes'.
+func (r *replica) Virtual() bool { return false }
 
 // Inside gives the URL as it is: nothing is published at other ports here.
 func (r *replica) Inside(_ *model.Mesh, _, raw string) string { return raw }

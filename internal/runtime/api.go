@@ -13,15 +13,16 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
 
+	"github.com/weftmesh/weft/internal/runtime/demand"
 	"github.com/weftmesh/weft/internal/runtime/statefile"
 )
 
-func notFound(what string, k key) error { return fmt.Errorf("%s %s: %w", what, k, ErrNotFound) }
+func notFound(what string, k demand.Key) error { return fmt.Errorf("%s %s: %w", what, k, ErrNotFound) }
 
 // AddProgram adds a program, or replaces the one of the same name, as a Deployment and, when it has a port, a Service. It is kept
 // in the state directory until RemoveProgram. Its service account has its name. A command that is not there is an error.
 func (r *Runtime) AddProgram(p ProgramSpec) error {
-	p.Namespace = namespaceOf(p.Namespace)
+	p.Namespace = demand.NamespaceOf(p.Namespace)
 	if msgs := validation.IsDNS1035Label(p.Name); len(msgs) > 0 {
 		return fmt.Errorf("program %q: name: %s", p.Name, msgs[0])
 	}
@@ -33,7 +34,7 @@ func (r *Runtime) AddProgram(p ProgramSpec) error {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	k := key{p.Namespace, p.Name}
+	k := demand.Key{Namespace: p.Namespace, Name: p.Name}
 	if _, ours := r.programs[k]; !ours && r.workloads[k] != nil {
 		return fmt.Errorf("program %s: a workload of this name exists", k)
 	}
@@ -60,7 +61,7 @@ func (r *Runtime) lookProgram(p ProgramSpec) error {
 func (r *Runtime) RemoveProgram(namespace, name string) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	k := key{namespaceOf(namespace), name}
+	k := demand.Key{Namespace: demand.NamespaceOf(namespace), Name: name}
 	if _, ok := r.programs[k]; !ok {
 		return notFound("program", k)
 	}
@@ -93,7 +94,7 @@ func (r *Runtime) loadPrograms() error {
 		return err
 	}
 	for _, p := range list {
-		r.programs[key{p.Namespace, p.Name}] = p
+		r.programs[demand.Key{Namespace: p.Namespace, Name: p.Name}] = p
 	}
 	return nil
 }
@@ -151,10 +152,10 @@ func escape(s string) string {
 // container. It returns the command's exit code (128 and the signal's number when a signal ended it, as shells have it), and
 // an error when it could not be started or the context ended, which kills it. Streams that are *os.File are handed to it.
 func (r *Runtime) Exec(ctx context.Context, namespace, pod string, command []string, stdio Stdio) (int, error) {
-	k := key{namespaceOf(namespace), pod}
+	k := demand.Key{Namespace: demand.NamespaceOf(namespace), Name: pod}
 	r.mu.Lock()
 	p := r.pods[k]
-	made := p != nil && p.made && (!p.w.sidecar || p.sidecarWasUp)
+	made := p != nil && p.made && (!p.w.Sidecar || p.sidecarWasUp)
 	r.mu.Unlock()
 	switch {
 	case p == nil:
@@ -164,11 +165,11 @@ func (r *Runtime) Exec(ctx context.Context, namespace, pod string, command []str
 	case len(command) == 0:
 		return 0, fmt.Errorf("exec in %s: command is empty", k)
 	}
-	c := &container{}
-	if len(p.w.apps) > 0 {
-		c = &p.w.apps[0]
+	c := &demand.Container{}
+	if len(p.w.Apps) > 0 {
+		c = &p.w.Apps[0]
 	}
-	spec, err := p.appSpec(command, c.dir, p.env(c))
+	spec, err := p.appSpec(command, c.Dir, p.env(c))
 	if err != nil {
 		return 0, fmt.Errorf("exec in %s: %w", k, err)
 	}
@@ -188,8 +189,8 @@ func (r *Runtime) Logs(ctx context.Context, sel Selector, opt LogOptions) iter.S
 	names := map[string]bool{sel.Name: true}
 	r.mu.Lock()
 	for k, w := range r.workloads {
-		if sel.Name != "" && w.labels["app"] == sel.Name {
-			names[k.name] = true
+		if sel.Name != "" && w.Labels["app"] == sel.Name {
+			names[k.Name] = true
 		}
 	}
 	r.mu.Unlock()

@@ -14,6 +14,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/weftmesh/weft/internal/runtime/demand"
 	"github.com/weftmesh/weft/internal/runtime/podhost"
 )
 
@@ -23,11 +24,11 @@ func (s *process) check(ctx context.Context, h corev1.ProbeHandler) error {
 	case h.HTTPGet != nil:
 		return s.checkHTTP(ctx, h.HTTPGet)
 	case h.TCPSocket != nil:
-		port, err := resolvePort(h.TCPSocket.Port, s.c.ports)
+		port, err := demand.ResolvePort(h.TCPSocket.Port, s.c.Ports)
 		if err != nil {
 			return err
 		}
-		c, err := s.p.rt.host.Dial(ctx, s.p.key.String(), s.p.target(port))
+		c, err := s.p.rt.host.Dial(ctx, s.p.Key.String(), s.p.target(port))
 		if err == nil {
 			c.Close()
 		}
@@ -38,7 +39,7 @@ func (s *process) check(ctx context.Context, h corev1.ProbeHandler) error {
 }
 
 func (s *process) checkHTTP(ctx context.Context, h *corev1.HTTPGetAction) error {
-	port, err := resolvePort(h.Port, s.c.ports)
+	port, err := demand.ResolvePort(h.Port, s.c.Ports)
 	if err != nil {
 		return err
 	}
@@ -64,7 +65,7 @@ func (s *process) checkHTTP(ctx context.Context, h *corev1.HTTPGetAction) error 
 	tr := &http.Transport{
 		DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return s.p.rt.host.Dial(ctx, s.p.key.String(), to)
+			return s.p.rt.host.Dial(ctx, s.p.Key.String(), to)
 		},
 		TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, // as the kubelet: the question is whether it answers
 	}
@@ -83,7 +84,7 @@ func (s *process) checkHTTP(ctx context.Context, h *corev1.HTTPGetAction) error 
 func (s *process) checkExec(ctx context.Context, command []string) error {
 	var out bytes.Buffer
 	env := s.p.env(s.c)
-	spec, err := s.p.appSpec(command, s.c.dir, env)
+	spec, err := s.p.appSpec(command, s.c.Dir, env)
 	if err != nil {
 		return err
 	}

@@ -22,6 +22,7 @@ import (
 	"github.com/weftmesh/weft/internal/broker"
 	"github.com/weftmesh/weft/internal/loopback"
 	"github.com/weftmesh/weft/internal/runtime/addresses"
+	"github.com/weftmesh/weft/internal/runtime/demand"
 	"github.com/weftmesh/weft/internal/runtime/logs"
 	"github.com/weftmesh/weft/internal/runtime/podhost"
 	"github.com/weftmesh/weft/internal/wire"
@@ -50,14 +51,14 @@ type Runtime struct {
 
 	mu          sync.Mutex
 	desired     Desired
-	programs    map[key]ProgramSpec
-	restarts    map[key]int // by Restart
-	workloads   map[key]*workload
+	programs    map[demand.Key]ProgramSpec
+	restarts    map[demand.Key]int // by Restart
+	workloads   map[demand.Key]*demand.Workload
 	services    []*corev1.Service
 	findings    []Finding
 	virtual     *addresses.Services
 	ips         *addresses.Pods
-	pods        map[key]*pod
+	pods        map[demand.Key]*pod
 	folders     int            // numbers the pods' folders in RunDir
 	ports       loopback.Ports // of pods in ports mode
 	subscribers map[chan struct{}]bool
@@ -72,8 +73,8 @@ func New(opt Options) (*Runtime, error) {
 		return nil, fmt.Errorf("runtime: %w", err)
 	}
 	r := &Runtime{
-		opt: opt, log: opt.Log, kick: make(chan struct{}, 1), programs: map[key]ProgramSpec{}, restarts: map[key]int{},
-		pods: map[key]*pod{}, subscribers: map[chan struct{}]bool{},
+		opt: opt, log: opt.Log, kick: make(chan struct{}, 1), programs: map[demand.Key]ProgramSpec{}, restarts: map[demand.Key]int{},
+		pods: map[demand.Key]*pod{}, subscribers: map[chan struct{}]bool{},
 		ips: addresses.NewPods(opt.PodCIDR),
 	}
 	if err := r.open(); err != nil {

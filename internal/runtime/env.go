@@ -14,6 +14,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/weftmesh/weft/internal/identity"
+	"github.com/weftmesh/weft/internal/runtime/demand"
 	"github.com/weftmesh/weft/internal/wire"
 )
 
@@ -80,12 +81,12 @@ func (p *pod) base() *environment {
 			e.set(name, v)
 		}
 	}
-	e.set("HOSTNAME", p.name)
+	e.set("HOSTNAME", p.Name)
 	return e
 }
 
 // env is a container's environment: inherited, services, ports, then its own, which may refer to those before.
-func (p *pod) env(c *container) *environment {
+func (p *pod) env(c *demand.Container) *environment {
 	e := p.base()
 	for _, kv := range p.serviceEnv {
 		name, value, _ := strings.Cut(kv, "=")
@@ -95,41 +96,15 @@ func (p *pod) env(c *container) *environment {
 		p.plan.env(c, e)
 	}
 	view := p.object()
-	for _, v := range c.env {
+	for _, v := range c.Env {
 		if v.ValueFrom != nil && v.ValueFrom.FieldRef != nil {
-			value, _ := fieldValue(v.ValueFrom.FieldRef.FieldPath, view) // compile refused unknown ones
+			value, _ := demand.FieldValue(v.ValueFrom.FieldRef.FieldPath, view) // compile refused unknown ones
 			e.set(v.Name, value)
 			continue
 		}
 		e.set(v.Name, expand(v.Value, e.lookup))
 	}
 	return e
-}
-
-// fieldValue reads a field that the downward API offers; ok is false for others.
-func fieldValue(path string, p *corev1.Pod) (string, bool) {
-	for prefix, values := range map[string]map[string]string{"metadata.labels": p.Labels, "metadata.annotations": p.Annotations} {
-		if k, ok := strings.CutPrefix(path, prefix+"['"); ok && strings.HasSuffix(k, "']") {
-			return values[strings.TrimSuffix(k, "']")], true
-		}
-	}
-	switch path {
-	case "metadata.name":
-		return p.Name, true
-	case "metadata.namespace":
-		return p.Namespace, true
-	case "metadata.uid":
-		return string(p.UID), true
-	case "spec.serviceAccountName":
-		return p.Spec.ServiceAccountName, true
-	case "spec.nodeName":
-		return p.Spec.NodeName, true
-	case "status.podIP", "status.podIPs":
-		return p.Status.PodIP, true
-	case "status.hostIP", "status.hostIPs":
-		return p.Status.HostIP, true
-	}
-	return "", false
 }
 
 // envName is a service's name in variables: details-v1 is DETAILS_V1.
@@ -140,7 +115,7 @@ func envName(service string) string { return strings.ToUpper(strings.ReplaceAll(
 func (r *Runtime) serviceEnv(p *pod) []string {
 	var out []string
 	for _, s := range r.services {
-		if s.Namespace != p.namespace || len(s.Spec.Ports) == 0 || s.Spec.ClusterIP == "" || s.Spec.ClusterIP == corev1.ClusterIPNone {
+		if s.Namespace != p.Namespace || len(s.Spec.Ports) == 0 || s.Spec.ClusterIP == "" || s.Spec.ClusterIP == corev1.ClusterIPNone {
 			continue
 		}
 		name, host := envName(s.Name), s.Spec.ClusterIP
@@ -256,11 +231,11 @@ func executable(path string) error {
 
 // peer is who the pod is to the certificate authority.
 func (p *pod) peer() identity.Peer {
-	l := p.w.labels
+	l := p.w.Labels
 	return identity.Peer{
-		ID:       identity.ID{TrustDomain: p.rt.opt.TrustDomain, Namespace: p.namespace, ServiceAccount: p.w.account},
-		Workload: p.w.name, Instance: p.name, App: l["app"], Version: l["version"], Cluster: p.rt.opt.Cluster,
-		Service:  firstOf(l["service.istio.io/canonical-name"], l["app.kubernetes.io/name"], l["app"], p.w.name),
+		ID:       identity.ID{TrustDomain: p.rt.opt.TrustDomain, Namespace: p.Namespace, ServiceAccount: p.w.Account},
+		Workload: p.w.Name, Instance: p.Name, App: l["app"], Version: l["version"], Cluster: p.rt.opt.Cluster,
+		Service:  firstOf(l["service.istio.io/canonical-name"], l["app.kubernetes.io/name"], l["app"], p.w.Name),
 		Revision: firstOf(l["service.istio.io/canonical-revision"], l["app.kubernetes.io/version"], l["version"], "latest"),
 	}
 }
@@ -283,11 +258,11 @@ func (p *pod) bootstrap() (*wire.Bootstrap, error) {
 	}
 	b := &wire.Bootstrap{
 		Node: wire.Node{
-			Role: wire.Sidecar, Name: p.name, Namespace: p.namespace, ServiceAccount: p.w.account, Workload: p.w.name,
-			IP: p.ip.String(), Labels: p.w.labels, Cluster: o.Cluster,
+			Role: wire.Sidecar, Name: p.Name, Namespace: p.Namespace, ServiceAccount: p.w.Account, Workload: p.w.Name,
+			IP: p.ip.String(), Labels: p.w.Labels, Cluster: o.Cluster,
 		},
 		Control: o.Control, TrustDomain: o.TrustDomain, Roots: roots, Token: token,
-		StateDir:    filepath.Join(o.StateDir, "proxies", p.namespace, p.w.name, strconv.Itoa(p.slot)),
+		StateDir:    filepath.Join(o.StateDir, "proxies", p.Namespace, p.w.Name, strconv.Itoa(p.slot)),
 		AdminSocket: p.adminSocket(), Broker: p.brokerSocket(), RegistryOnly: o.RegistryOnly, DrainSeconds: int(o.DrainTime.Seconds()),
 		ServiceNetwork: o.ServiceCIDR.String(), UpgradeSocket: p.upgradeSocket(), UpgradeDrainSeconds: int(fadeTime.Seconds()),
 	}
@@ -298,7 +273,7 @@ func (p *pod) bootstrap() (*wire.Bootstrap, error) {
 		return nil, err
 	}
 	local := func(port uint16) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(int(port))) }
-	if p.w.gateway {
+	if p.w.Gateway {
 		b.Node.Role = wire.Gateway
 	}
 	if p.plan != nil {
@@ -307,7 +282,7 @@ func (p *pod) bootstrap() (*wire.Bootstrap, error) {
 	}
 	b.Admin, b.Mark, b.SelfMark = local(wire.MetricsPort), wire.SidecarMark, wire.SelfMark
 	b.PodNetwork, b.HostAlias = o.PodCIDR.String(), p.rt.ips.Host().String()
-	if !p.w.gateway {
+	if !p.w.Gateway {
 		b.Outbound, b.Inbound, b.DNS = local(wire.OutboundPort), "0.0.0.0:"+strconv.Itoa(wire.InboundPort), local(wire.DNSPort)
 	}
 	return b, nil

@@ -11,6 +11,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/weftmesh/weft/internal/runtime/demand"
 )
 
 // nodeName is the one machine.
@@ -40,19 +42,19 @@ func (r *Runtime) Observed() Observed {
 // object is the pod as a cluster would show it, without what changes.
 func (p *pod) object() *corev1.Pod {
 	o := &corev1.Pod{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"}}
-	p.w.template.ObjectMeta.DeepCopyInto(&o.ObjectMeta)
-	p.w.template.Spec.DeepCopyInto(&o.Spec)
-	o.Namespace, o.Name, o.UID = p.namespace, p.name, p.uid
+	p.w.Template.ObjectMeta.DeepCopyInto(&o.ObjectMeta)
+	p.w.Template.Spec.DeepCopyInto(&o.Spec)
+	o.Namespace, o.Name, o.UID = p.Namespace, p.Name, p.uid
 	o.CreationTimestamp = metav1.NewTime(p.created)
 	controller := true
-	o.OwnerReferences = []metav1.OwnerReference{{APIVersion: "apps/v1", Kind: "Deployment", Name: p.w.name, Controller: &controller}}
+	o.OwnerReferences = []metav1.OwnerReference{{APIVersion: "apps/v1", Kind: "Deployment", Name: p.w.Name, Controller: &controller}}
 	if o.Labels == nil {
 		o.Labels = map[string]string{}
 	}
-	if p.w.sidecar && !p.w.gateway {
+	if p.w.Sidecar && !p.w.Gateway {
 		o.Labels[LabelTLSMode] = "istio"
 	}
-	o.Spec.ServiceAccountName, o.Spec.NodeName = p.w.account, nodeName
+	o.Spec.ServiceAccountName, o.Spec.NodeName = p.w.Account, nodeName
 	o.Status.PodIP, o.Status.PodIPs = p.ip.String(), []corev1.PodIP{{IP: p.ip.String()}}
 	o.Status.HostIP = "127.0.0.1"
 	return o
@@ -70,7 +72,7 @@ func (p *pod) status(o *corev1.Pod) {
 			o.Status.Phase = corev1.PodRunning
 		}
 	}
-	if p.w.gateway && p.sidecarWasUp {
+	if p.w.Gateway && p.sidecarWasUp {
 		o.Status.Phase = corev1.PodRunning
 	}
 	state, reason := p.state()
@@ -113,11 +115,11 @@ func (s *process) status() corev1.ContainerStatus {
 
 // selects reports whether a service selects a pod.
 func selects(s *corev1.Service, p *pod) bool {
-	if s.Namespace != p.namespace || len(s.Spec.Selector) == 0 {
+	if s.Namespace != p.Namespace || len(s.Spec.Selector) == 0 {
 		return false
 	}
 	for k, v := range s.Spec.Selector {
-		if p.w.labels[k] != v {
+		if p.w.Labels[k] != v {
 			return false
 		}
 	}
@@ -162,7 +164,7 @@ func endpoint(s *corev1.Service, p *pod) discoveryv1.Endpoint {
 	return discoveryv1.Endpoint{
 		Addresses:  []string{p.ip.String()},
 		Conditions: discoveryv1.EndpointConditions{Ready: &ready, Serving: &serving, Terminating: &terminating},
-		TargetRef:  &corev1.ObjectReference{Kind: "Pod", Namespace: p.namespace, Name: p.name, UID: p.uid},
+		TargetRef:  &corev1.ObjectReference{Kind: "Pod", Namespace: p.Namespace, Name: p.Name, UID: p.uid},
 		NodeName:   &node,
 	}
 }
@@ -170,8 +172,8 @@ func endpoint(s *corev1.Service, p *pod) discoveryv1.Endpoint {
 // endpointPorts resolves a service's ports on a pod; a name that the pod lacks is left out, as in a cluster.
 func endpointPorts(s *corev1.Service, p *pod) []discoveryv1.EndpointPort {
 	var declared []corev1.ContainerPort
-	for _, c := range p.w.apps {
-		declared = append(declared, c.ports...)
+	for _, c := range p.w.Apps {
+		declared = append(declared, c.Ports...)
 	}
 	var out []discoveryv1.EndpointPort
 	for _, sp := range s.Spec.Ports {
@@ -179,7 +181,7 @@ func endpointPorts(s *corev1.Service, p *pod) []discoveryv1.EndpointPort {
 		if target.IntVal == 0 && target.StrVal == "" {
 			target.IntVal = sp.Port
 		}
-		port, err := resolvePort(target, declared)
+		port, err := demand.ResolvePort(target, declared)
 		if err != nil {
 			continue
 		}
@@ -236,12 +238,12 @@ func (p *pod) state() (State, string) {
 func (r *Runtime) Workloads() []WorkloadStatus {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	byWorkload := map[key][]*pod{}
+	byWorkload := map[demand.Key][]*pod{}
 	for _, k := range sortedKeys(r.pods) {
 		p := r.pods[k]
-		byWorkload[p.w.key] = append(byWorkload[p.w.key], p)
+		byWorkload[p.w.Key] = append(byWorkload[p.w.Key], p)
 	}
-	known := map[key]bool{}
+	known := map[demand.Key]bool{}
 	for k := range r.workloads {
 		known[k] = true
 	}
@@ -255,8 +257,8 @@ func (r *Runtime) Workloads() []WorkloadStatus {
 	return out
 }
 
-func summary(k key, w *workload, pods []*pod) WorkloadStatus {
-	st := WorkloadStatus{Namespace: k.namespace, Name: k.name, State: Stopping}
+func summary(k demand.Key, w *demand.Workload, pods []*pod) WorkloadStatus {
+	st := WorkloadStatus{Namespace: k.Namespace, Name: k.Name, State: Stopping}
 	var worst *PodStatus
 	for _, p := range pods {
 		ps := p.summary()
@@ -270,17 +272,17 @@ func summary(k key, w *workload, pods []*pod) WorkloadStatus {
 	if w == nil {
 		return st
 	}
-	st.Gateway, st.Desired = w.gateway, w.replicas
+	st.Gateway, st.Desired = w.Gateway, w.Replicas
 	switch {
-	case w.state != "":
-		st.State, st.Reason = w.state, w.reason
-	case w.replicas == 0:
+	case w.State != "":
+		st.State, st.Reason = State(w.State), w.Reason
+	case w.Replicas == 0:
 		st.State = ScaledDown
-	case worst != nil && worst.State == CrashLoop && serving(pods, func(p *pod) bool { return p.w.revision != w.revision }) > 0:
+	case worst != nil && worst.State == CrashLoop && serving(pods, func(p *pod) bool { return p.w.Revision != w.Revision }) > 0:
 		st.State, st.Reason = Stalled, "the instances from before serve; "+worst.Name+": "+worst.Reason
-	case worst != nil && (st.Ready < w.replicas || worst.State == CrashLoop):
+	case worst != nil && (st.Ready < w.Replicas || worst.State == CrashLoop):
 		st.State, st.Reason = worst.State, worst.Reason
-	case st.Ready >= w.replicas:
+	case st.Ready >= w.Replicas:
 		st.State = Running
 	default:
 		st.State = Pending
@@ -297,7 +299,7 @@ func serving(pods []*pod, kind func(*pod) bool) (n int) {
 }
 
 func (p *pod) summary() PodStatus {
-	st := PodStatus{Name: p.name, IP: p.ip.String(), Ready: p.ready(), Started: p.created}
+	st := PodStatus{Name: p.Name, IP: p.ip.String(), Ready: p.ready(), Started: p.created}
 	st.State, st.Reason = p.state()
 	all := append([]*process{}, p.apps...)
 	if p.sidecar != nil {
@@ -308,7 +310,7 @@ func (p *pod) summary() PodStatus {
 		st.Restarts += s.restarts
 		ps := ProcessStatus{Name: s.name, PID: s.pid, Restarts: s.restarts, Running: s.running, LastExit: s.lastExit, Version: s.version}
 		if s.c != nil {
-			for _, port := range s.c.ports {
+			for _, port := range s.c.Ports {
 				ps.Ports = append(ps.Ports, p.plan.appPort(uint16(port.ContainerPort)))
 			}
 		}

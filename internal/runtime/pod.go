@@ -15,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/weftmesh/weft/internal/broker"
+	"github.com/weftmesh/weft/internal/runtime/demand"
 	"github.com/weftmesh/weft/internal/runtime/podhost"
 )
 
@@ -26,9 +27,9 @@ const propagation = 200 * time.Millisecond
 
 // pod is one instance of a workload. Its goroutine, run, owns its life.
 type pod struct {
-	key
+	demand.Key
 	rt        *Runtime
-	w         *workload
+	w         *demand.Workload
 	uid       types.UID
 	ip        netip.Addr
 	slot      int
@@ -126,7 +127,7 @@ func (p *pod) fail(err error) {
 	p.rt.mu.Lock()
 	defer p.rt.mu.Unlock()
 	p.problem = err.Error()
-	p.rt.log.Warn("pod does not start", "pod", p.key.String(), "error", err)
+	p.rt.log.Warn("pod does not start", "pod", p.Key.String(), "error", err)
 	p.rt.changed()
 }
 
@@ -140,8 +141,8 @@ func (p *pod) create() error {
 		return err
 	}
 	notes, err := p.rt.host.CreatePod(context.Background(), podhost.Pod{
-		Name: p.key.String(), Hostname: p.name[:min(len(p.name), 63)], Address: p.ip,
-		Capture: p.sidecar != nil && !p.w.gateway, Files: files,
+		Name: p.Key.String(), Hostname: p.Name[:min(len(p.Name), 63)], Address: p.ip,
+		Capture: p.sidecar != nil && !p.w.Gateway, Files: files,
 	})
 	if err != nil {
 		return err
@@ -161,8 +162,8 @@ func (p *pod) create() error {
 }
 
 func (p *pod) remove() {
-	if err := p.rt.host.RemovePod(context.Background(), p.key.String()); err != nil && !p.rt.isClosed() {
-		p.rt.log.Warn("pod is not removed cleanly", "pod", p.key.String(), "error", err)
+	if err := p.rt.host.RemovePod(context.Background(), p.Key.String()); err != nil && !p.rt.isClosed() {
+		p.rt.log.Warn("pod is not removed cleanly", "pod", p.Key.String(), "error", err)
 	}
 }
 
@@ -176,7 +177,7 @@ func (p *pod) serveBroker() (stop func(), err error) {
 	if p.sidecar == nil {
 		return func() {}, nil
 	}
-	return p.rt.broker.Serve(p.brokerSocket(), broker.Policy{Listen: p.w.gateway})
+	return p.rt.broker.Serve(p.brokerSocket(), broker.Policy{Listen: p.w.Gateway})
 }
 
 func (p *pod) brokerSocket() string { return filepath.Join(p.dir, "broker.sock") }
@@ -217,14 +218,14 @@ func (p *pod) leave() {
 		return
 	}
 	time.Sleep(propagation)
-	ctx, cancel := context.WithTimeout(context.Background(), p.w.grace)
+	ctx, cancel := context.WithTimeout(context.Background(), p.w.Grace)
 	defer cancel()
 	var hooks sync.WaitGroup
-	if p.sidecar != nil && !p.w.gateway {
+	if p.sidecar != nil && !p.w.Gateway {
 		hooks.Go(func() { p.drain(ctx) }) // bounded by the drain time
 	}
 	for _, c := range p.apps {
-		if c.c.preStop != nil {
+		if c.c.PreStop != nil {
 			hooks.Go(func() { c.runPreStop(ctx) }) // bounded by the grace period
 		}
 	}
@@ -237,20 +238,20 @@ func (p *pod) drain(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, p.rt.opt.DrainTime)
 	defer cancel()
 	if _, err := p.askSidecar(ctx, http.MethodPost, "/drain"); err != nil {
-		p.rt.log.Debug("sidecar did not drain", "pod", p.key.String(), "error", err)
+		p.rt.log.Debug("sidecar did not drain", "pod", p.Key.String(), "error", err)
 	}
 }
 
 func (c *process) runPreStop(ctx context.Context) {
-	if s := c.c.preStop.Sleep; s != nil {
+	if s := c.c.PreStop.Sleep; s != nil {
 		select {
 		case <-ctx.Done():
 		case <-time.After(time.Duration(s.Seconds) * time.Second):
 		}
 		return
 	}
-	if err := c.check(ctx, corev1.ProbeHandler{Exec: c.c.preStop.Exec}); err != nil {
-		c.p.rt.log.Warn("preStop hook failed", "pod", c.p.key.String(), "container", c.name, "error", err)
+	if err := c.check(ctx, corev1.ProbeHandler{Exec: c.c.PreStop.Exec}); err != nil {
+		c.p.rt.log.Warn("preStop hook failed", "pod", c.p.Key.String(), "container", c.name, "error", err)
 	}
 }
 
@@ -259,9 +260,9 @@ func (p *pod) grace() time.Duration {
 	p.rt.mu.Lock()
 	defer p.rt.mu.Unlock()
 	if p.rt.ending {
-		return min(p.w.grace, endTime)
+		return min(p.w.Grace, endTime)
 	}
-	return p.w.grace
+	return p.w.Grace
 }
 
 func (p *pod) drainTime() time.Duration {
@@ -284,14 +285,14 @@ func (p *pod) files() ([]podhost.File, error) {
 	}
 	host := p.rt.ips.Host() // served by the broker
 	var aliases strings.Builder
-	for _, a := range p.w.template.Spec.HostAliases {
+	for _, a := range p.w.Template.Spec.HostAliases {
 		fmt.Fprintf(&aliases, "%s\t%s\n", a.IP, strings.Join(a.Hostnames, " "))
 	}
 	content := map[string]string{
-		"/etc/hosts": fmt.Sprintf("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost\n%s\t%s\n%s\t%s\n", p.ip, p.name, host, hostName) + aliases.String(),
+		"/etc/hosts": fmt.Sprintf("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost\n%s\t%s\n%s\t%s\n", p.ip, p.Name, host, hostName) + aliases.String(),
 	}
-	if p.sidecar != nil && !p.w.gateway {
-		content["/etc/resolv.conf"] = fmt.Sprintf("nameserver 127.0.0.1\nsearch %s.svc.cluster.local svc.cluster.local cluster.local\noptions ndots:5\n", p.namespace)
+	if p.sidecar != nil && !p.w.Gateway {
+		content["/etc/resolv.conf"] = fmt.Sprintf("nameserver 127.0.0.1\nsearch %s.svc.cluster.local svc.cluster.local cluster.local\noptions ndots:5\n", p.Namespace)
 	}
 	if raw, err := os.ReadFile("/etc/nsswitch.conf"); err == nil {
 		content["/etc/nsswitch.conf"] = filesAndDNS(string(raw))

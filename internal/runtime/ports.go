@@ -8,6 +8,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
+	"github.com/weftmesh/weft/internal/runtime/demand"
 	"github.com/weftmesh/weft/internal/wire"
 )
 
@@ -23,7 +24,7 @@ type portPlan struct {
 }
 
 type outboundKey struct {
-	service key
+	service demand.Key
 	port    uint16
 }
 
@@ -48,11 +49,11 @@ func (r *Runtime) planPorts(p *pod) (*portPlan, error) {
 	if plan.sidecar {
 		plan.admin = free()
 	}
-	if plan.sidecar && !p.w.gateway {
+	if plan.sidecar && !p.w.Gateway {
 		plan.proxy = free()
 		for _, s := range r.services {
 			for _, sp := range s.Spec.Ports {
-				if s.Namespace == p.namespace && (sp.Protocol == "" || sp.Protocol == corev1.ProtocolTCP) {
+				if s.Namespace == p.Namespace && (sp.Protocol == "" || sp.Protocol == corev1.ProtocolTCP) {
 					plan.outbound[outboundKey{keyOf(s), uint16(sp.Port)}] = free()
 				}
 			}
@@ -69,12 +70,12 @@ func (r *Runtime) containerPorts(p *pod) []uint16 {
 			out = append(out, uint16(n))
 		}
 	}
-	for _, c := range p.w.apps {
-		for _, port := range c.ports {
+	for _, c := range p.w.Apps {
+		for _, port := range c.Ports {
 			add(port.ContainerPort)
 		}
 	}
-	if len(p.w.apps) == 0 {
+	if len(p.w.Apps) == 0 {
 		return nil
 	}
 	for _, s := range r.services {
@@ -129,15 +130,15 @@ func (p *portPlan) endpointPort(port uint16) uint16 {
 }
 
 // env tells a container its ports: PORT for its first, PORT_9080 for each, and the forward proxy.
-func (p *portPlan) env(c *container, e *environment) {
+func (p *portPlan) env(c *demand.Container, e *environment) {
 	var first uint16
-	for _, port := range c.ports {
+	for _, port := range c.Ports {
 		first = uint16(port.ContainerPort)
 		break
 	}
 	for port, app := range p.app {
 		e.set("PORT_"+strconv.Itoa(int(port)), strconv.Itoa(int(app)))
-		if len(c.ports) == 0 && (first == 0 || port < first) {
+		if len(c.Ports) == 0 && (first == 0 || port < first) {
 			first = port
 		}
 	}
@@ -165,7 +166,7 @@ func (p *portPlan) bootstrap(b *wire.Bootstrap) {
 		b.InboundPorts = append(b.InboundPorts, wire.PortMap{Listen: local(listen), Destination: local(p.app[port]), Port: port})
 	}
 	for k, listen := range p.outbound {
-		host := k.service.name + "." + k.service.namespace + ".svc.cluster.local"
+		host := k.service.Name + "." + k.service.Namespace + ".svc.cluster.local"
 		b.OutboundPorts = append(b.OutboundPorts, wire.PortMap{Listen: local(listen), Destination: wire.ListenerName(host, k.port)})
 	}
 	order := func(a, b wire.PortMap) int { return int(a.Port) - int(b.Port) }

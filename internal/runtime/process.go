@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/weftmesh/weft/internal/runtime/demand"
 	"github.com/weftmesh/weft/internal/runtime/logs"
 	"github.com/weftmesh/weft/internal/runtime/podhost"
 	"github.com/weftmesh/weft/internal/runtime/probe"
@@ -32,7 +33,7 @@ const listenTime = 3 * time.Second
 type process struct {
 	p       *pod
 	name    string
-	c       *container // nil for the sidecar
+	c       *demand.Container // nil for the sidecar
 	backoff time.Duration
 	// upgrades asks the sidecar's goroutine for a successor, and fading are the processes that have one; they are that goroutine's.
 	upgrades chan upgrade
@@ -93,7 +94,7 @@ func (s *process) repeat(ctx context.Context, enough func(err error) bool) {
 			what = err.Error()
 		}
 		s.update(func() { s.waiting = fmt.Sprintf("%s; next start in %v", what, delay) })
-		s.p.rt.log.Warn("process ended", "pod", s.p.key.String(), "process", s.name, "error", what, "nextStart", delay)
+		s.p.rt.log.Warn("process ended", "pod", s.p.Key.String(), "process", s.name, "error", what, "nextStart", delay)
 		select {
 		case <-ctx.Done():
 			return
@@ -169,7 +170,7 @@ func (s *process) end(r *podhost.Running) {
 		grace = s.p.drainTime()
 	}
 	if err := r.Signal(syscall.SIGTERM); err != nil {
-		s.p.rt.log.Warn("process is not signalled", "pod", s.p.key.String(), "process", s.name, "error", err)
+		s.p.rt.log.Warn("process is not signalled", "pod", s.p.Key.String(), "process", s.name, "error", err)
 	}
 	select {
 	case <-r.Done():
@@ -177,14 +178,14 @@ func (s *process) end(r *podhost.Running) {
 	case <-time.After(grace):
 	}
 	if err := r.Signal(syscall.SIGKILL); err != nil {
-		s.p.rt.log.Warn("process is not killed", "pod", s.p.key.String(), "process", s.name, "error", err)
+		s.p.rt.log.Warn("process is not killed", "pod", s.p.Key.String(), "process", s.name, "error", err)
 	}
 	<-r.Done()
 }
 
 // start starts the process with its output going to its log.
 func (s *process) start(ctx context.Context, spec podhost.Process) (*podhost.Running, error) {
-	w, err := s.p.rt.logs.Writer(logs.Source{Namespace: s.p.namespace, Workload: s.p.w.name, Pod: s.p.name, Process: s.name, Slot: s.p.slot})
+	w, err := s.p.rt.logs.Writer(logs.Source{Namespace: s.p.Namespace, Workload: s.p.w.Name, Pod: s.p.Name, Process: s.name, Slot: s.p.slot})
 	if err != nil {
 		return nil, err
 	}
@@ -248,23 +249,23 @@ func (s *process) watch(ctx context.Context, kill context.CancelCauseFunc) {
 }
 
 func (s *process) probe(kind string) *probe.Probe {
-	spec := s.c.probes[kind]
+	spec := s.c.Probes[kind]
 	if spec == nil {
 		return nil
 	}
-	return &probe.Probe{Timing: spec.Timing, Check: func(ctx context.Context) error { return s.check(ctx, spec.handler) }}
+	return &probe.Probe{Timing: spec.Timing, Check: func(ctx context.Context) error { return s.check(ctx, spec.Handler) }}
 }
 
 // awaitListening holds readiness back, without probes that would say, until the declared ports accept connections.
 func (s *process) awaitListening(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, listenTime)
 	defer cancel()
-	for _, port := range s.c.ports {
+	for _, port := range s.c.Ports {
 		if port.Protocol != "" && port.Protocol != "TCP" {
 			continue
 		}
 		for pause := 5 * time.Millisecond; ; pause = min(2*pause, 100*time.Millisecond) {
-			if c, err := s.p.rt.host.Dial(ctx, s.p.key.String(), s.p.target(uint16(port.ContainerPort))); err == nil {
+			if c, err := s.p.rt.host.Dial(ctx, s.p.Key.String(), s.p.target(uint16(port.ContainerPort))); err == nil {
 				c.Close()
 				break
 			}
@@ -283,11 +284,11 @@ func (s *process) spec() (podhost.Process, error) {
 		return s.p.proxySpec()
 	}
 	env := s.p.env(s.c)
-	args := make([]string, len(s.c.command))
-	for i, a := range s.c.command {
+	args := make([]string, len(s.c.Command))
+	for i, a := range s.c.Command {
 		args[i] = expand(a, env.lookup)
 	}
-	return s.p.appSpec(args, s.c.dir, env)
+	return s.p.appSpec(args, s.c.Dir, env)
 }
 
 func (p *pod) appSpec(args []string, dir string, env *environment) (podhost.Process, error) {
@@ -295,7 +296,7 @@ func (p *pod) appSpec(args []string, dir string, env *environment) (podhost.Proc
 	if err != nil {
 		return podhost.Process{}, err
 	}
-	return podhost.Process{Pod: p.key.String(), Path: path, Args: args, Env: env.list(), Dir: at}, nil
+	return podhost.Process{Pod: p.Key.String(), Path: path, Args: args, Env: env.list(), Dir: at}, nil
 }
 
 // proxySpec gives the proxy's command, with nothing left of the one before.
@@ -323,7 +324,7 @@ func (p *pod) proxyCommand(args ...string) (podhost.Process, error) {
 		return podhost.Process{}, err
 	}
 	return podhost.Process{
-		Pod: p.key.String(), Path: p.rt.opt.ProxyBinary, Args: append([]string{"weft-proxy", "--bootstrap", file}, args...),
+		Pod: p.Key.String(), Path: p.rt.opt.ProxyBinary, Args: append([]string{"weft-proxy", "--bootstrap", file}, args...),
 		Env: p.base().list(), Dir: "/", Sidecar: true,
 	}, nil
 }

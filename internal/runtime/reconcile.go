@@ -13,6 +13,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/weftmesh/weft/internal/runtime/demand"
 )
 
 // SetDesired replaces what should run and returns at once. A changed pod template starts a rolling restart: new pods are ready
@@ -28,7 +30,7 @@ func (r *Runtime) SetDesired(d Desired) {
 func (r *Runtime) Restart(namespace, deployment string) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	k := key{namespaceOf(namespace), deployment}
+	k := demand.Key{Namespace: demand.NamespaceOf(namespace), Name: deployment}
 	if r.workloads[k] == nil {
 		return notFound("workload", k)
 	}
@@ -47,22 +49,22 @@ func (r *Runtime) compile() {
 			services = append(services, s)
 		}
 	}
-	accounts := map[key]bool{}
+	accounts := map[demand.Key]bool{}
 	for _, a := range r.desired.ServiceAccounts {
-		accounts[key{namespaceOf(a.Namespace), a.Name}] = true
+		accounts[demand.Key{Namespace: demand.NamespaceOf(a.Namespace), Name: a.Name}] = true
 	}
 	for k := range r.programs {
 		accounts[k] = true
 	}
-	r.workloads, r.findings = map[key]*workload{}, nil
+	r.workloads, r.findings = map[demand.Key]*demand.Workload{}, nil
 	if !r.opt.DisableGateway {
-		r.workloads[gatewayKey] = gatewayWorkload(r.restarts[gatewayKey])
+		r.workloads[demand.GatewayKey] = demand.GatewayWorkload(r.restarts[demand.GatewayKey])
 	}
 	for _, d := range deployments {
-		c := compiler{images: r.opt.Images, accounts: accounts, ownHosts: r.mode == Netns}
-		w := c.compile(d, r.restarts[key{namespaceOf(d.Namespace), d.Name}])
-		r.findings = append(r.findings, c.findings...)
-		r.workloads[w.key] = w
+		c := demand.Compiler{Images: r.opt.Images, Accounts: accounts, OwnHosts: r.mode == Netns}
+		w := c.Compile(d, r.restarts[demand.Key{Namespace: demand.NamespaceOf(d.Namespace), Name: d.Name}])
+		r.findings = append(r.findings, c.Findings...)
+		r.workloads[w.Key] = w
 	}
 	r.assignAddresses(services)
 	r.changed()
@@ -73,13 +75,16 @@ func (r *Runtime) assignAddresses(services []*corev1.Service) {
 	r.services = make([]*corev1.Service, 0, len(services))
 	for _, s := range services {
 		s = s.DeepCopy()
-		s.Namespace = namespaceOf(s.Namespace)
+		s.Namespace = demand.NamespaceOf(s.Namespace)
 		r.services = append(r.services, s)
-		r.findings = append(r.findings, serviceFields(s)...)
+		r.findings = append(r.findings, demand.ServiceFields(s)...)
 	}
 	slices.SortStableFunc(r.services, func(a, b *corev1.Service) int { // the explicit addresses first
 		return cmp.Or(b2i(!wanted(a).IsValid())-b2i(!wanted(b).IsValid()), compareKeys(keyOf(a), keyOf(b)))
 	})
+	say := func(severity Severity, s *corev1.Service, message string) {
+		r.findings = append(r.findings, Finding{Severity: severity, Kind: "Service", Namespace: s.Namespace, Name: s.Name, Field: "spec.clusterIP", Message: message})
+	}
 	dirty := false
 	explicit := map[netip.Addr]bool{}
 	for _, s := range r.services {
@@ -88,16 +93,16 @@ func (r *Runtime) assignAddresses(services []*corev1.Service) {
 		}
 		ip := wanted(s)
 		if ip.IsValid() && !r.opt.ServiceCIDR.Contains(ip) {
-			r.findings = append(r.findings, Finding{Warning, "Service", s.Namespace, s.Name, "spec.clusterIP", "is outside of " + r.opt.ServiceCIDR.String() + "; another address is given"})
+			say(Warning, s, "is outside of "+r.opt.ServiceCIDR.String()+"; another address is given")
 		}
 		if ip.IsValid() && explicit[ip] {
-			r.findings = append(r.findings, Finding{Warning, "Service", s.Namespace, s.Name, "spec.clusterIP", ip.String() + " is another service's; another address is given"})
+			say(Warning, s, ip.String()+" is another service's; another address is given")
 			ip = netip.Addr{}
 		}
 		explicit[ip] = ip.IsValid()
 		ip, changed, err := r.virtual.Assign(keyOf(s).String(), ip)
 		if err != nil {
-			r.findings = append(r.findings, Finding{Refused, "Service", s.Namespace, s.Name, "spec.clusterIP", err.Error()})
+			say(Refused, s, err.Error())
 			continue
 		}
 		dirty = dirty || changed
@@ -114,16 +119,16 @@ func (r *Runtime) assignAddresses(services []*corev1.Service) {
 func keyOf(o interface {
 	GetNamespace() string
 	GetName() string
-}) key {
-	return key{namespaceOf(o.GetNamespace()), o.GetName()}
+}) demand.Key {
+	return demand.Key{Namespace: demand.NamespaceOf(o.GetNamespace()), Name: o.GetName()}
 }
 
-func compareKeys(a, b key) int {
-	return cmp.Or(cmp.Compare(a.namespace, b.namespace), cmp.Compare(a.name, b.name))
+func compareKeys(a, b demand.Key) int {
+	return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
 }
 
-func sortedKeys[V any](m map[key]V) []key {
-	var out []key
+func sortedKeys[V any](m map[demand.Key]V) []demand.Key {
+	var out []demand.Key
 	for k := range m {
 		out = append(out, k)
 	}
@@ -134,53 +139,53 @@ func sortedKeys[V any](m map[key]V) []key {
 // reconcile starts and stops pods; mu is held. It acts on what is true now, and every change calls it again.
 func (r *Runtime) reconcile() {
 	for _, p := range r.pods {
-		if r.workloads[p.w.key] == nil {
+		if r.workloads[p.w.Key] == nil {
 			r.stop(p)
 		}
 	}
 	for _, k := range sortedKeys(r.workloads) {
-		if w := r.workloads[k]; w.state == "" {
+		if w := r.workloads[k]; w.State == "" {
 			r.reconcileWorkload(w)
 		}
 	}
 }
 
 // reconcileWorkload is a Deployment's rolling update with maxSurge 1 and maxUnavailable 0.
-func (r *Runtime) reconcileWorkload(w *workload) {
+func (r *Runtime) reconcileWorkload(w *demand.Workload) {
 	var current, old []*pod
 	leaving, ready := 0, 0
 	for _, p := range r.pods {
 		switch {
-		case p.w.key != w.key:
+		case p.w.Key != w.Key:
 			continue
 		case p.terminating:
 			leaving++
 			continue
-		case p.w.revision == w.revision:
+		case p.w.Revision == w.Revision:
 			current = append(current, p)
 		default:
 			old = append(old, p)
 		}
 		ready += b2i(p.ready())
 	}
-	if w.recreate && len(old) > 0 {
+	if w.Recreate && len(old) > 0 {
 		r.stopSome(old, len(old))
 		return
 	}
-	if w.recreate && leaving > 0 && len(current) == 0 {
+	if w.Recreate && leaving > 0 && len(current) == 0 {
 		return
 	}
 	surge := b2i(len(old) > 0)
-	for range min(w.replicas-len(current), w.replicas+surge-len(current)-len(old)) {
+	for range min(w.Replicas-len(current), w.Replicas+surge-len(current)-len(old)) {
 		r.add(w)
 	}
-	r.stopSome(current, len(current)-w.replicas)
+	r.stopSome(current, len(current)-w.Replicas)
 	for _, p := range old { // what is not ready serves nobody
 		if !p.ready() {
 			r.stop(p)
 		}
 	}
-	r.stopSome(slices.DeleteFunc(old, func(p *pod) bool { return !p.ready() }), ready-w.replicas)
+	r.stopSome(slices.DeleteFunc(old, func(p *pod) bool { return !p.ready() }), ready-w.Replicas)
 }
 
 // stopSome stops n of the pods: the ones that are not ready first, then the youngest.
@@ -194,7 +199,7 @@ func (r *Runtime) stopSome(pods []*pod, n int) {
 }
 
 // add makes a pod and starts its goroutine, which ends after stop.
-func (r *Runtime) add(w *workload) {
+func (r *Runtime) add(w *demand.Workload) {
 	if r.ending {
 		return
 	}
@@ -202,26 +207,26 @@ func (r *Runtime) add(w *workload) {
 	if r.mode == Netns {
 		var err error
 		if ip, err = r.ips.Take(); err != nil {
-			r.log.Error("pod is not started", "workload", w.key.String(), "error", err)
+			r.log.Error("pod is not started", "workload", w.Key.String(), "error", err)
 			return
 		}
 	}
 	r.folders++
 	p := &pod{
-		rt: r, w: w, ip: ip, slot: r.freeSlot(w.key), created: time.Now(), uid: newUID(),
-		key: key{w.namespace, r.podName(w)}, dir: filepath.Join(r.podsDir(), strconv.Itoa(r.folders)),
+		rt: r, w: w, ip: ip, slot: r.freeSlot(w.Key), created: time.Now(), uid: newUID(),
+		Key: demand.Key{Namespace: w.Namespace, Name: r.podName(w)}, dir: filepath.Join(r.podsDir(), strconv.Itoa(r.folders)),
 		stopping: make(chan struct{}), done: make(chan struct{}), sidecarUp: make(chan struct{}),
 	}
-	if w.sidecar {
+	if w.Sidecar {
 		p.sidecar = &process{p: p, name: sidecarName, backoff: sidecarBackoff, upgrades: make(chan upgrade)}
 	}
-	for i := range w.inits {
-		p.inits = append(p.inits, &process{p: p, name: w.inits[i].name, c: &w.inits[i], backoff: appBackoff})
+	for i := range w.Inits {
+		p.inits = append(p.inits, &process{p: p, name: w.Inits[i].Name, c: &w.Inits[i], backoff: appBackoff})
 	}
-	for i := range w.apps {
-		p.apps = append(p.apps, &process{p: p, name: w.apps[i].name, c: &w.apps[i], backoff: appBackoff})
+	for i := range w.Apps {
+		p.apps = append(p.apps, &process{p: p, name: w.Apps[i].Name, c: &w.Apps[i], backoff: appBackoff})
 	}
-	r.pods[p.key] = p
+	r.pods[p.Key] = p
 	go p.run()
 	r.changed()
 }
@@ -241,7 +246,7 @@ func (r *Runtime) stop(p *pod) {
 func (r *Runtime) gone(p *pod) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	delete(r.pods, p.key)
+	delete(r.pods, p.Key)
 	if r.mode == Netns {
 		r.ips.Give(p.ip)
 	}
@@ -251,10 +256,10 @@ func (r *Runtime) gone(p *pod) {
 	r.changed()
 }
 
-func (r *Runtime) freeSlot(k key) int {
+func (r *Runtime) freeSlot(k demand.Key) int {
 	taken := map[int]bool{}
 	for _, p := range r.pods {
-		if p.w.key == k {
+		if p.w.Key == k {
 			taken[p.slot] = true
 		}
 	}
@@ -266,15 +271,15 @@ func (r *Runtime) freeSlot(k key) int {
 }
 
 // podName ends in five letters that spell no word.
-func (r *Runtime) podName(w *workload) string {
+func (r *Runtime) podName(w *demand.Workload) string {
 	const letters = "bcdfghjklmnpqrstvwxz2456789"
 	for {
 		var b [5]byte
 		for i := range b {
 			b[i] = letters[rand.IntN(len(letters))]
 		}
-		name := w.name + "-" + string(b[:])
-		if r.pods[key{w.namespace, name}] == nil {
+		name := w.Name + "-" + string(b[:])
+		if r.pods[demand.Key{Namespace: w.Namespace, Name: name}] == nil {
 			return name
 		}
 	}
@@ -286,4 +291,11 @@ func newUID() types.UID {
 	crand.Read(b[:])
 	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
 	return types.UID(fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:]))
+}
+
+func b2i(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
 }

@@ -18,6 +18,7 @@ import (
 
 	"github.com/weftmesh/weft/internal/broker"
 	"github.com/weftmesh/weft/internal/identity"
+	"github.com/weftmesh/weft/internal/runtime/demand"
 	"github.com/weftmesh/weft/internal/runtime/logs"
 	"github.com/weftmesh/weft/internal/runtime/podhost"
 )
@@ -101,24 +102,17 @@ type Observed struct {
 }
 
 // Severity of a Finding.
-type Severity string
+type Severity = demand.Severity
 
 // The severities.
 const (
-	Refused Severity = "refused" // the object does not run
-	Warning Severity = "warning" // it runs, without the field
-	Info    Severity = "info"    // it runs, without the field, which few will miss
+	Refused = demand.Refused
+	Warning = demand.Warning
+	Info    = demand.Info
 )
 
 // Finding is something in an object that the local runtime cannot do.
-type Finding struct {
-	Severity  Severity
-	Kind      string // "Deployment", "Service"
-	Namespace string
-	Name      string
-	Field     string // path in the object
-	Message   string
-}
+type Finding = demand.Finding
 
 // ProgramSpec is a program to run in the mesh without a manifest (`weft run`).
 type ProgramSpec struct {
@@ -142,8 +136,8 @@ const (
 	CrashLoop  State = "CrashLoopBackOff" // a process ended and waits for its next start
 	Stopping   State = "Terminating"
 	Stalled    State = "UpdateFailing" // of a workload: what ran before serves, and what shall replace it ends again and again
-	NoCommand  State = "NoCommand"     // images are not run: the container has no command
-	Invalid    State = "Invalid"       // refused; Reason names the field
+	NoCommand  State = State(demand.NoCommand)
+	Invalid    State = State(demand.Invalid)
 	ScaledDown State = "ScaledDown"
 )
 

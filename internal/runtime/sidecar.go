@@ -99,9 +99,9 @@ func (s *process) heard(ready bool, err error) {
 	s.ready, s.unready = ready, why
 	s.p.rt.changed()
 	if ready {
-		s.p.rt.log.Info("proxy is ready again", "pod", s.p.key.String())
+		s.p.rt.log.Info("proxy is ready again", "pod", s.p.Key.String())
 	} else {
-		s.p.rt.log.Warn("proxy is not ready any more", "pod", s.p.key.String(), "error", why)
+		s.p.rt.log.Warn("proxy is not ready any more", "pod", s.p.Key.String(), "error", why)
 	}
 }
 
@@ -115,7 +115,7 @@ func (s *process) whyUnready(err error) string {
 	case !errors.As(err, &no):
 		return fmt.Sprintf("does not answer: %v", err)
 	case no.text == drainsText:
-		return fmt.Sprintf("drains, as it was told to; weft restart -n %s %s replaces it", s.p.namespace, s.p.w.name)
+		return fmt.Sprintf("drains, as it was told to; weft restart -n %s %s replaces it", s.p.Namespace, s.p.w.Name)
 	}
 	return "is not ready: " + no.text
 }
@@ -132,7 +132,7 @@ func (s *process) learnVersion(ctx context.Context) {
 	defer cancel()
 	info, err := s.p.sidecarInfo(ctx)
 	if err != nil {
-		s.p.rt.log.Debug("the sidecar's version is not known", "pod", s.p.key.String(), "error", err)
+		s.p.rt.log.Debug("the sidecar's version is not known", "pod", s.p.Key.String(), "error", err)
 	}
 	s.update(func() { s.version = info.Version })
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/weftmesh/weft/internal/runtime/demand"
 	"github.com/weftmesh/weft/internal/runtime/podhost"
 )
 
@@ -27,11 +28,11 @@ type Upgraded struct {
 // Upgrade lets the proxy program that is on disk now take over from the running proxies of a workload, one pod after the other,
 // without a lost request. It ends at the first that fails, which carries on as it was, and gives those before.
 func (r *Runtime) Upgrade(ctx context.Context, namespace, name string) ([]Upgraded, error) {
-	k := key{namespaceOf(namespace), name}
+	k := demand.Key{Namespace: demand.NamespaceOf(namespace), Name: name}
 	r.mu.Lock()
 	var pods []*pod
 	for _, pk := range sortedKeys(r.pods) {
-		if p := r.pods[pk]; p.w.key == k && p.sidecar != nil && !p.terminating {
+		if p := r.pods[pk]; p.w.Key == k && p.sidecar != nil && !p.terminating {
 			pods = append(pods, p)
 		}
 	}
@@ -44,7 +45,7 @@ func (r *Runtime) Upgrade(ctx context.Context, namespace, name string) ([]Upgrad
 	for _, p := range pods {
 		u, err := p.upgrade(ctx)
 		if err != nil {
-			return done, fmt.Errorf("%s: %w", p.key, err)
+			return done, fmt.Errorf("%s: %w", p.Key, err)
 		}
 		done = append(done, u)
 	}
@@ -57,7 +58,7 @@ type upgrade struct{ done chan error }
 func (p *pod) upgrade(ctx context.Context) (Upgraded, error) {
 	s := p.sidecar
 	p.rt.mu.Lock()
-	u, running, ready, why := Upgraded{Pod: p.name, From: s.version}, s.running, s.ready, s.unready
+	u, running, ready, why := Upgraded{Pod: p.Name, From: s.version}, s.running, s.ready, s.unready
 	p.rt.mu.Unlock()
 	switch {
 	case !running:
@@ -110,7 +111,7 @@ func (s *process) succeed(ctx context.Context, running *podhost.Running) (*podho
 		s.end(next)
 		return nil, err
 	}
-	s.p.rt.log.Info("proxy upgraded", "pod", s.p.key.String(), "from", before.Version, "to", after.Version, "pid", next.PID())
+	s.p.rt.log.Info("proxy upgraded", "pod", s.p.Key.String(), "from", before.Version, "to", after.Version, "pid", next.PID())
 	s.update(func() { s.pid, s.version = next.PID(), after.Version })
 	return next, nil
 }
@@ -143,7 +144,7 @@ func (s *process) successorEnded(how podhost.Exit) error {
 	if how == (podhost.Exit{Code: exitNotTakenUp}) {
 		what = "the running proxy does not let the new program take over"
 	}
-	return fmt.Errorf("%s; weft logs -n %s %s -c %s has what it said. The old one carries on", what, s.p.namespace, s.p.w.name, sidecarName)
+	return fmt.Errorf("%s; weft logs -n %s %s -c %s has what it said. The old one carries on", what, s.p.Namespace, s.p.w.Name, sidecarName)
 }
 
 func ended(r *podhost.Running) bool {

@@ -57,8 +57,8 @@ type Bootstrap struct {
 	HostAlias      string `json:"hostAlias,omitempty"`
 	// Mark is set as SO_MARK on the proxy's own connections; 0 for none.
 	Mark int `json:"mark,omitempty"`
-	// SelfMark is set in its place on connections by mutual TLS to the workload's own address (Node.IP), which have to come in as
-	// others' do; 0 where nothing keeps them from it.
+	// SelfMark is set in its place on connections to the workload's own address (Node.IP) for services that it calls, which have to
+	// come in as others' do; 0 where nothing keeps them from it.
 	SelfMark int `json:"selfMark,omitempty"`
 	// AccessLog is "stdout", a file's path, or empty for none.
 	AccessLog string `json:"accessLog,omitempty"`

@@ -189,6 +189,49 @@ func (m *mesh) executes() {
 	}
 }
 
+// asksPoliciesOfItself checks that policies hold for what a workload asks of its own service, by mutual TLS and in plaintext.
+func (m *mesh) asksPoliciesOfItself() {
+	m.Helper()
+	for _, mode := range []string{"STRICT", "DISABLE"} {
+		policies := fmt.Sprintf(ownPolicies, mode)
+		if r := m.weftWith(policies, "apply", "-f", "-"); r.code != 0 {
+			m.Fatal(r)
+		}
+		m.eventually(5*time.Second, mode+": the program may not call itself", func() error {
+			if r := m.inPod("web", "get", "http://web:8000/"); !strings.HasPrefix(r.stdout, "403 ") {
+				return errors.New(r.String())
+			}
+			return nil
+		})
+		for range 10 {
+			if r := m.inPod("web", "get", "http://web:8000/"); !strings.HasPrefix(r.stdout, "403 ") {
+				m.Errorf("%s: the program calls itself where nobody may: %s", mode, r)
+			}
+		}
+		if r := m.weftWith(policies, "delete", "-f", "-"); r.code != 0 {
+			m.Fatal(r)
+		}
+	}
+	m.eventually(5*time.Second, "the program may call itself again", func() error {
+		if r := m.inPod("web", "get", "http://web:8000/"); !strings.HasPrefix(r.stdout, "200 ") {
+			return errors.New(r.String())
+		}
+		return nil
+	})
+}
+
+const ownPolicies = `
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: nobody}
+spec: {selector: {matchLabels: {app: web}}}
+---
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: own}
+spec: {selector: {matchLabels: {app: web}}, mtls: {mode: %s}}
+`
+
 // runsProgram adds a program, calls it by name, sees it in the graph and takes it away.
 func (m *mesh) runsProgram() {
 	m.Helper()
@@ -203,6 +246,7 @@ func (m *mesh) runsProgram() {
 	if r := m.inPod("web", "get", "http://web:8000/"); r.code != 0 || !strings.HasPrefix(r.stdout, "200 this is web-") {
 		m.Errorf("the program calls its own service: %s", r)
 	}
+	m.asksPoliciesOfItself()
 	m.eventually(15*time.Second, "the graph shows the program", func() error {
 		g, err := m.api.Graph(m.Context(), time.Minute)
 		if err != nil {

@@ -30,6 +30,7 @@ const (
 	childDescriptors = "FAULT_DESCRIPTORS"
 	childMemory      = "FAULT_MEMORY"
 	childWatched     = "FAULT_WATCHED"
+	childTLS         = "FAULT_TLS" // a gateway with TLS in the sidecar's place
 )
 
 // TestChild is the child process; by itself it does nothing.
@@ -46,11 +47,18 @@ func TestChild(t *testing.T) {
 	if n, err := strconv.ParseInt(os.Getenv(childMemory), 10, 64); err == nil {
 		debug.SetMemoryLimit(n)
 	}
-	p, address := rig.New(t).OutboundOptions(func(o *proxy.Options) {
+	options := func(o *proxy.Options) {
 		if os.Getenv(childWatched) != "" {
 			o.MemoryLimit = overload.MemoryLimit(0)
 		}
-	}, rig.Plain(endpoint))
+	}
+	var p *rig.Proxy
+	var address string
+	if os.Getenv(childTLS) != "" {
+		p, address = rig.New(t).GatewayOptions(options, terminates(t), rig.Plain(endpoint))
+	} else {
+		p, address = rig.New(t).OutboundOptions(options, rig.Plain(endpoint))
+	}
 	admin := httptest.NewServer(p.Handler())
 	defer admin.Close()
 	var h hoard

@@ -203,16 +203,26 @@ func (p *Proxy) at(label string) string {
 // Gateway starts a gateway in front of endpoints and gives its address. change may be nil.
 func (r *Rig) Gateway(change func(*conf.HTTP), endpoints ...*conf.Endpoint) (*Proxy, string) {
 	r.t.Helper()
-	p := r.Start("gateway", wire.Gateway, nil)
-	h := &conf.HTTP{RouteName: "gateway", UseRemoteAddress: true, Upgrades: true}
+	return r.GatewayOptions(nil, func(c *conf.Chain) {
+		if change != nil {
+			change(c.HTTP)
+		}
+	}, endpoints...)
+}
+
+// GatewayOptions is Gateway with changed options, of which change, which may be nil for none, sees the whole chain.
+func (r *Rig) GatewayOptions(options func(*proxy.Options), change func(*conf.Chain), endpoints ...*conf.Endpoint) (*Proxy, string) {
+	r.t.Helper()
+	p := r.Start("gateway", wire.Gateway, options)
+	chain := &conf.Chain{HTTP: &conf.HTTP{RouteName: "gateway", UseRemoteAddress: true, Upgrades: true}}
 	if change != nil {
-		change(h)
+		change(chain)
 	}
 	p.Config.Publish(func(s *conf.Snapshot, _ map[string]*conf.Target) {
 		s.Clusters["backend"] = Cluster("backend", endpoints...)
 		s.RouteTables["gateway"] = Table(Forward("backend"))
 		s.Gateways = []*conf.Listener{{Name: "gateway", Address: netip.MustParseAddrPort("127.0.0.1:8080"), Direction: "gateway",
-			Chains: []*conf.Chain{{HTTP: h}}}}
+			Chains: []*conf.Chain{chain}}}
 	})
 	return p, p.at(gatewayLabel)
 }

@@ -267,9 +267,11 @@ func (k *kinds) start() {
 	for range 2 {
 		posting("HTTP/2", &http.Client{Transport: &http.Transport{ForceAttemptHTTP2: true, TLSClientConfig: &tls.Config{RootCAs: r.roots, ServerName: "edge.example"}}}, "https://"+r.secure, 4)
 	}
-	busy, _ := r.http3()
+	busy, end := r.http3()
+	r.t.Cleanup(end)
 	posting("HTTP/3, always busy", busy, "https://"+r.secure, 8)
-	calm, _ := r.http3()
+	calm, end := r.http3()
+	r.t.Cleanup(end)
 	k.run("HTTP/3", 1, func(l *load) error {
 		time.Sleep(150 * time.Millisecond)
 		return l.post(calm, "https://"+r.secure, "calm")

@@ -57,6 +57,15 @@ func (a *Ahead) part(o *source.Object, s *model.Settings) *part {
 	return &p
 }
 
+// keep takes what a record was converted to, if it may be large and is there.
+func (a *Ahead) keep(r *record) {
+	if _, ok := r.Kube.(*networking.VirtualService); ok && r.part != nil {
+		p := *r.part
+		p.Findings = r.found
+		a.parts[r.Kube] = &p
+	}
+}
+
 // Expect has the compiler use what was converted ahead, until the function that it gives is called. As with all of a Compiler's methods, the
 // calls are one at a time.
 func (k *Compiler) Expect(a *Ahead) (done func()) {

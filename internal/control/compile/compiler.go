@@ -104,10 +104,13 @@ func (k *Compiler) Try(set []*source.Object) []model.Finding {
 	var before []*source.Object
 	var absent []source.Key
 	own := map[model.Ref]bool{}
+	was := &Ahead{settings: k.settings, parts: map[source.Kube]*part{}}
+	defer k.Expect(was)()
 	for _, o := range set {
 		own[o.Ref()] = true
 		if r := k.records[o.Ref()]; r != nil {
 			before = append(before, r.Object)
+			was.keep(r)
 		} else {
 			absent = append(absent, o.Key())
 		}

@@ -31,6 +31,7 @@ func (c *compiler) joinRules(u *unit) {
 			c.checkSubsetHost(p)
 		}
 		c.checkPorts(p)
+		c.tellBackendTLS(p)
 		groups = addRule(groups, p)
 	}
 	c.state.setRules(u, rules)

@@ -142,6 +142,7 @@ func (c *gatewayJoin) announcesOtherwise(p *part) bool {
 			}
 			p.Err("PortCollision", convert.Key("metadata.annotations", convert.ProxyProtocolAnnotation), "say the same of both",
 				"port %d is also opened by %s, which says otherwise of the PROXY protocol", l.Server.Port, c.owner[other].Ref())
+			c.owner[other].Warn("PortCollision", "", "say the same of both", "port %d is also asked for by %s, which says otherwise of the PROXY protocol and is refused", l.Server.Port, p.Ref())
 			return true
 		}
 	}
@@ -161,6 +162,7 @@ func (c *gatewayJoin) collides(p *part) bool {
 			if other.ProxyProtocol != p.Gateway.ProxyProtocol {
 				p.Err("PortCollision", convert.Key("metadata.annotations", convert.ProxyProtocolAnnotation), "say the same of both",
 					"port %d is also opened by %s, which says otherwise of the PROXY protocol", s.Port, owner.Ref())
+				owner.Warn("PortCollision", "", "say the same of both", "port %d is also asked for by %s, which says otherwise of the PROXY protocol and is refused", s.Port, p.Ref())
 				return true
 			}
 			if a, b := convert.PortUse(*theirs.server), convert.PortUse(*s); convert.Collide(*theirs.server, *s) {
@@ -207,10 +209,14 @@ func (c *gatewayJoin) tellShadowed() {
 					return o.gateway != g && overlap(o.gateway, g) && !model.AsksTheSame(o.Server, s.Server)
 				})
 				if older >= 0 {
+					owner := c.owner[first[at][older].gateway]
+					owner.Warn("DuplicateHost", owner.ServersField(), "use another host or port, or the same settings of TLS",
+						"%s asks for other TLS for %s at port %d: what it says has no effect", c.owner[g].Ref(), h.Host, s.Port)
 					c.owner[g].Warn("DuplicateHost", c.owner[g].ServersField(), "use another host or port, or the same settings of TLS",
-						"%s at port %d is served by %s, which is older and asks for other TLS: what is said of it here has no effect", h.Host, s.Port, c.owner[first[at][older].gateway].Ref())
+						"%s at port %d is served by %s, which is older and asks for other TLS: what is said of it here has no effect", h.Host, s.Port, owner.Ref())
 				}
 				first[at] = append(first[at], s)
+				c.bid(&bid{place: endingPlace(s.Port, h.Host), object: c.owner[g].Object, field: c.owner[g].ServersField()})
 			}
 		}
 	}

@@ -2,6 +2,7 @@ package compile
 
 import (
 	"slices"
+	"strconv"
 
 	networking "istio.io/client-go/pkg/apis/networking/v1"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
@@ -70,6 +71,7 @@ func (c *compiler) gatewayParent(p *part, ref gatewayv1.ParentReference, kind, f
 		if isHTTP(p.Kind.Name) {
 			if other := c.otherKind(p, a.hosts, place); other != nil {
 				code, why = convert.HostnameConflict, place+" has "+other.object.Ref().String()+", which is older and of another kind, for hosts of the route"
+				c.about(other.object).Warn(convert.HostnameConflict, "", "use other hosts, or one kind", "%s is for some of its hosts at %s too, and is not accepted there", p.Ref(), place)
 				continue
 			}
 			c.bid(&bid{place: listenerPlace(place), hosts: a.hosts})
@@ -92,6 +94,9 @@ func (c *compiler) setAt(p *part, o *opened, a attachment, gref model.GatewayRef
 		p.Warn("NoEffect", field, "", "other listeners of the port are for all hosts that the route has at %s", place)
 	}
 	rs.Hosts = c.firstFor(p, rs.Hosts, place, field)
+	if isHTTP(p.Kind.Name) {
+		c.claimMatches(p, &rs, gatewayPort(uint16(a.listener.Port)))
+	}
 	rs.TLS = forNames(rs.TLS, rs.Hosts, 0)
 	rs.Gateways = []model.GatewayRef{gref}
 	return &rs
@@ -171,8 +176,16 @@ func (c *compiler) hostParent(p *part, s *model.Service, ref gatewayv1.ParentRef
 		rs.HTTP = onPort(rs.HTTP, port)
 	}
 	c.rule(p, s.Host, &rs, field)
+	who := "in sidecars"
+	if rs.ExportTo.Private {
+		who += " of namespace " + rs.Namespace
+	}
+	c.claimMatches(p, &rs, who)
 	return []*model.RouteSet{&rs}
 }
+
+// gatewayPort says where the routes of the Gateway API and of Ingresses meet.
+func gatewayPort(port uint16) string { return "at port " + strconv.Itoa(int(port)) + " of the gateway" }
 
 // parentPort gives the port that a parent reference names; 0 when it names none.
 func parentPort(s *model.Service, ref gatewayv1.ParentReference) (uint16, bool) {

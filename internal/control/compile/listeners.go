@@ -152,6 +152,7 @@ func (c *gatewayJoin) conflicts(o *opened, l listener) bool {
 		for _, theirs := range other.listeners {
 			if code, why := convert.Indistinct(l.APIListener, theirs.APIListener); code != "" && !theirs.refused {
 				o.part.Warn(code, l.Field, "", "%s as a listener of %s, which goes before it: the listener is not in force", why, other.part.Ref())
+				other.part.Warn(code, "", "", "listener %s of %s has the port, or the port and hostname, of listener %s, and is not in force", l.Name, o.part.Ref(), theirs.Name)
 				return true
 			}
 		}

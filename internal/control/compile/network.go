@@ -57,11 +57,15 @@ func (k *Compiler) leadNetwork(n netip.Prefix) {
 // claimNetworks reports ranges, and addresses that the mesh gave, that another object has for the same port: the connections are those
 // of the older one.
 func (c *compiler) claimNetworks(s *model.Service, by *record) {
-	networks := s.Networks
+	networks := slices.Concat(s.Networks, entryAddresses(s))
 	if s.Allocated.IsValid() {
 		networks = append(slices.Clip(networks), netip.PrefixFrom(s.Allocated, s.Allocated.BitLen()))
 	}
 	for _, n := range networks {
+		what := "range"
+		if n.IsSingleIP() {
+			what = "address"
+		}
 		for _, p := range s.Ports {
 			place := topic{onPlace, "network", n.String(), strconv.Itoa(int(p.Number))}
 			for _, other := range c.claim(&bid{place: place, object: by.Object}) {
@@ -78,11 +82,30 @@ func (c *compiler) claimNetworks(s *model.Service, by *record) {
 					first, second = second, first
 				}
 				const hint = "keep one of them"
-				c.about(second).Warn("DuplicateAddress", "spec.addresses", hint, "range %s with port %d is that of %s too, which is older and gets the connections of clients that see both", n, p.Number, first.Ref())
-				c.about(first).Warn("DuplicateAddress", "spec.addresses", hint, "range %s with port %d is that of %s too, which gets no connections of clients that see both", n, p.Number, second.Ref())
+				c.about(second).Warn("DuplicateAddress", "spec.addresses", hint, what+" %s with port %d is that of %s too, which is older and gets the connections of clients that see both", rangeText(n), p.Number, first.Ref())
+				c.about(first).Warn("DuplicateAddress", "spec.addresses", hint, what+" %s with port %d is that of %s too, which gets no connections of clients that see both", rangeText(n), p.Number, second.Ref())
 			}
 		}
 	}
+}
+
+// entryAddresses gives the single addresses of a ServiceEntry. Those of Kubernetes services are its own by what an API server sees to.
+func entryAddresses(s *model.Service) (list []netip.Prefix) {
+	if s.Ref.Kind != "ServiceEntry" {
+		return nil
+	}
+	for _, a := range s.Addresses {
+		list = append(list, netip.PrefixFrom(a, a.BitLen()))
+	}
+	return list
+}
+
+// rangeText is what a range is called: one of a single address by that.
+func rangeText(n netip.Prefix) string {
+	if n.IsSingleIP() {
+		return n.Addr().String()
+	}
+	return n.String()
 }
 
 // meet reports whether some namespace sees both services.

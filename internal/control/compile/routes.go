@@ -40,6 +40,8 @@ func (c *compiler) virtualService(p *part, spec *networkingapi.VirtualService) [
 		return nil
 	}
 	c.delegate(p, spec)
+	c.claimConnections(p)
+	c.checkUnnamedPorts(p)
 	if p.Routes.Mesh {
 		for i, host := range spec.Hosts {
 			c.rule(p, p.FullHost(host), p.Routes, convert.At("spec.hosts", i))
@@ -192,13 +194,18 @@ func (c *compiler) linkGateway(p *part, ref model.GatewayRef, field string) {
 	}
 }
 
-// takesHost reports whether a gateway has a server for a host, or for a part of a wildcard, with routes of a namespace.
-func takesHost(g *model.Gateway, namespace, host string) bool {
-	for _, s := range g.Servers {
-		for _, h := range s.Hosts {
-			if _, ok := convert.HostsMeet(h.Host, host); ok && (h.Namespace == "" || h.Namespace == namespace) {
-				return true
-			}
+// takesHost reports whether a gateway has a server for one of some hosts, or for a part of a wildcard, with routes of a namespace.
+func takesHost(g *model.Gateway, namespace string, hosts ...string) bool {
+	return slices.ContainsFunc(g.Servers, func(s model.Server) bool { return serverTakes(&s, namespace, hosts...) })
+}
+
+func serverTakes(s *model.Server, namespace string, hosts ...string) bool {
+	for _, h := range s.Hosts {
+		if (h.Namespace == "" || h.Namespace == namespace) && slices.ContainsFunc(hosts, func(host string) bool {
+			_, ok := convert.HostsMeet(h.Host, host)
+			return ok
+		}) {
+			return true
 		}
 	}
 	return false
@@ -221,6 +228,86 @@ func (c *compiler) linkDestination(p *part, d model.WeightedDestination, field s
 		p.Warn("SubsetNotFound", field+".subset", "define it in a DestinationRule for "+d.Host, "no DestinationRule defines subset %q of %s: requests for it get 503",
 			d.Subset, d.Host)
 	}
+}
+
+// checkUnnamedPorts reports destinations without a port whose service has several and none with the number of a port that requests
+// come to.
+func (c *compiler) checkUnnamedPorts(p *part) {
+	for _, r := range p.Routes.HTTP {
+		var only []uint16
+		for _, m := range r.Matches {
+			only = append(only, m.Port)
+		}
+		c.checkUnnamed(p, r.Destinations, r.Field, only, true)
+	}
+	l4 := func(list []model.WeightedDestination, field string, matches []model.L4Match) {
+		var only []uint16
+		for _, m := range matches {
+			only = append(only, m.Port)
+		}
+		c.checkUnnamed(p, list, field, only, false)
+	}
+	for _, r := range p.Routes.TCP {
+		l4(r.Destinations, r.Field, r.Matches)
+	}
+	for _, r := range p.Routes.TLS {
+		l4(r.Destinations, r.Field, r.Matches)
+	}
+}
+
+// checkUnnamed does so for a rule, which is for some ports alone where each of its matches names one.
+func (c *compiler) checkUnnamed(p *part, list []model.WeightedDestination, field string, only []uint16, requests bool) {
+	for i, d := range list {
+		s := c.serviceFor(d.Host, p.GetNamespace())
+		if d.Port != 0 || s == nil || len(s.Ports) < 2 {
+			continue
+		}
+		var missing []model.Port
+		for _, port := range c.entryPorts(p, requests) {
+			if s.Port(port) == nil && (len(only) == 0 || slices.Contains(only, 0) || slices.Contains(only, port)) {
+				missing = append(missing, model.Port{Number: port})
+			}
+		}
+		if len(missing) > 0 {
+			p.Warn("PortNotFound", convert.At(field+".route", i)+".destination.port", "write port.number", "without a port, it is the one that requests came to, and service %s has none of %s (it has %s): they get 503",
+				d.Host, listPorts(missing), portList(s))
+		}
+	}
+}
+
+// entryPorts gives the ports, in order, at which requests, or other connections, come to the rules of a VirtualService: those of gateways,
+// and in sidecars those of the services that it is for.
+func (c *compiler) entryPorts(p *part, requests bool) []uint16 {
+	var ports []uint16
+	for _, ref := range p.Routes.Gateways {
+		g := c.gateway(ref)
+		if g == nil {
+			continue
+		}
+		for i := range g.Servers {
+			if s := &g.Servers[i]; carriesRequests(s) == requests && !s.HTTPSRedirect && serverTakes(s, p.GetNamespace(), p.Routes.Hosts...) {
+				ports = append(ports, s.Port)
+			}
+		}
+	}
+	for _, host := range p.Routes.Hosts {
+		s := c.serviceFor(host, p.GetNamespace())
+		if !p.Routes.Mesh || s == nil {
+			continue
+		}
+		for _, port := range s.Ports {
+			if port.Protocol == model.Auto || port.Protocol.IsHTTP() == requests {
+				ports = append(ports, port.Number)
+			}
+		}
+	}
+	slices.Sort(ports)
+	return slices.Compact(ports)
+}
+
+// carriesRequests reports whether a server's connections are read as HTTP.
+func carriesRequests(s *model.Server) bool {
+	return s.Protocol.IsHTTP() || s.Protocol == model.HTTPS && s.TLS != nil && s.TLS.Mode != model.TLSPassthrough && s.TLS.Mode != model.TLSAutoPassthrough
 }
 
 func portList(s *model.Service) string { return listPorts(s.Ports) }

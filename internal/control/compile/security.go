@@ -34,7 +34,11 @@ func (c *compiler) joinPolicy(u *unit) {
 // peerAuthentication gives that of an object, nil for none or for one without effect.
 func (c *compiler) peerAuthentication(p *part) *model.PeerAuthentication {
 	pa := p.PeerAuthentication
-	if pa == nil || len(pa.Selector) > 0 {
+	if pa == nil {
+		return nil
+	}
+	if len(pa.Selector) > 0 {
+		c.sameWorkload(p, pa.Namespace, pa.Selector, "spec.selector")
 		return pa
 	}
 	if c.covered(p, topic{about: onPlace, a: "PeerAuthentication", b: pa.Namespace}) {

@@ -19,7 +19,7 @@ func (c *compiler) sidecar(p *part) *model.Sidecar {
 		return nil
 	}
 	if s.Selector != nil {
-		c.sameWorkload(p)
+		c.sameWorkload(p, s.Namespace, s.Selector, "spec.workloadSelector")
 	} else if c.covered(p, topic{about: onPlace, a: "Sidecar", b: s.Namespace}) {
 		return nil
 	}
@@ -36,17 +36,22 @@ func (c *compiler) proxyConfig(p *part) *model.ProxyConfig {
 	return pc
 }
 
-// sameWorkload reports a Sidecar that selects a workload of another: the older one counts there.
-func (c *compiler) sameWorkload(p *part) {
-	s := p.Sidecar
-	for _, older := range c.claim(&bid{place: topic{about: onPlace, a: "selecting Sidecar", b: s.Namespace}, selector: s.Selector}) {
-		if !meetable(s.Selector, older.selector) {
+// sameWorkload reports a Sidecar or PeerAuthentication that selects a workload of another: the older one counts there.
+func (c *compiler) sameWorkload(p *part, namespace string, selector map[string]string, field string) {
+	const hint = "select different workloads"
+	for _, older := range c.claim(&bid{place: topic{about: onPlace, a: "selecting " + p.Kind.Name, b: namespace}, selector: selector}) {
+		if !meetable(selector, older.selector) {
 			continue
 		}
-		if w := c.selectedByBoth(s.Namespace, s.Selector, older.selector); w != "" {
-			p.Warn("DuplicatePolicy", "spec.workloadSelector", "select different workloads", "%s is older and counts for workload %s", older.object.Ref(), w)
-			c.about(older.object).Warn("DuplicatePolicy", "spec.workloadSelector", "select different workloads", "%s also selects workload %s, where it has no effect", p.Ref(), w)
-			break
+		if w := c.selectedByBoth(namespace, selector, older.selector); w != "" {
+			p.Warn("DuplicatePolicy", field, hint, "%s is older and counts for workload %s", older.object.Ref(), w)
+			c.about(older.object).Warn("DuplicatePolicy", field, hint, "%s also selects workload %s, where it has no effect", p.Ref(), w)
+			return
+		}
+		if maps.Equal(selector, older.selector) {
+			p.Warn("DuplicatePolicy", field, hint, "%s is older and selects the same: this one has no effect", older.object.Ref())
+			c.about(older.object).Warn("DuplicatePolicy", field, hint, "%s selects the same and has no effect", p.Ref())
+			return
 		}
 	}
 }

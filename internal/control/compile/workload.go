@@ -23,6 +23,7 @@ const (
 	// GatewayAnnotation with the value "true" says that the pod is a gateway.
 	GatewayAnnotation = "weft.dev/gateway"
 
+	injectLabel              = "sidecar.istio.io/inject"
 	istioStatusAnnotation    = "sidecar.istio.io/status"
 	istioTemplatesAnnotation = "inject.istio.io/templates"
 	localityLabel            = "istio-locality"
@@ -217,6 +218,7 @@ func podWorkload(pod *source.Pod) *model.Workload {
 		Locality: localityOf(pod.Labels), ServiceAccount: serviceAccount(pod), Gateway: isGateway(pod), Ready: pod.Ready,
 		ProxyProtocol: convert.PodHeader(pod.Annotations),
 	}
+	w.Bare = !w.Gateway && !hasSidecar(pod) && (pod.Labels[injectLabel] == "false" || pod.Annotations[injectLabel] == "false")
 	for _, ip := range pod.IPs {
 		addAddress(w, ip)
 	}

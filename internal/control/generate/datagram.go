@@ -1,6 +1,7 @@
 package generate
 
 import (
+	"cmp"
 	"slices"
 	"strconv"
 
@@ -43,7 +44,7 @@ func (g *Generator) datagramListener(set *view.ServerSet) *listenerv3.Listener {
 	if len(more) > 0 && g.node.Classic {
 		return nil
 	}
-	address := message.SocketAddress(firstOf(s.Server.Bind, "0.0.0.0"), set.Port)
+	address := message.SocketAddress(cmp.Or(s.Server.Bind, "0.0.0.0"), set.Port)
 	address.GetSocketAddress().Protocol = corev3.SocketAddress_UDP
 	l := &listenerv3.Listener{Name: wire.GatewayUDPListenerName(set.Port), Address: address, TrafficDirection: corev3.TrafficDirection_OUTBOUND,
 		Metadata:          g.proxySettings(),

@@ -34,7 +34,7 @@ func (g *Generator) GatewayListeners() []*listenerv3.Listener {
 		}
 		l := &listenerv3.Listener{
 			Name:             wire.GatewayListenerName(set.Port),
-			Address:          message.SocketAddress(firstOf(set.Servers[0].Server.Bind, "0.0.0.0"), set.Port),
+			Address:          message.SocketAddress(cmp.Or(set.Servers[0].Server.Bind, "0.0.0.0"), set.Port),
 			TrafficDirection: corev3.TrafficDirection_OUTBOUND,
 			Metadata:         g.proxySettings(),
 		}

@@ -23,6 +23,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/weftmesh/weft/internal/control/generate/cluster"
 	"github.com/weftmesh/weft/internal/control/generate/view"
 	"github.com/weftmesh/weft/internal/control/index"
 	"github.com/weftmesh/weft/internal/control/model"
@@ -54,7 +55,9 @@ func (x Index) Next(mesh *model.Mesh, d model.Delta) Index { return Index{x.Inde
 type Generator struct {
 	mesh *index.Reader
 	node *Node
-	view *view.View // through mesh
+	// view and clusters read through mesh.
+	view     *view.View
+	clusters *cluster.Generator
 	// forSource and forWorkload are the classes of the node, see Class.
 	forSource, forWorkload string
 }
@@ -64,8 +67,8 @@ func New(mesh *model.Mesh, node Node) *Generator { return NewIndex(mesh).For(nod
 
 // For gives the generator of a node.
 func (x Index) For(node Node) *Generator {
-	g := &Generator{mesh: x.Read(), node: &node}
-	g.view = view.New(g.mesh, g.node)
+	g := &Generator{node: &node}
+	g.readThrough(x.Read())
 	g.forWorkload, g.forSource = g.class(false), g.class(true)
 	return g
 }
@@ -86,9 +89,13 @@ func (g *Generator) TracedNames(typeURL string) (names []string, seen []index.Ke
 
 func (g *Generator) tracing() *Generator {
 	t := *g
-	t.mesh = g.mesh.Index().Trace()
-	t.view = view.New(t.mesh, t.node)
+	t.readThrough(g.mesh.Index().Trace())
 	return &t
+}
+
+func (g *Generator) readThrough(mesh *index.Reader) {
+	g.mesh, g.view = mesh, view.New(mesh, g.node)
+	g.clusters = cluster.New(mesh, g.node, g.view)
 }
 
 // Resource gives the resource of that type and name; false when there is none, or the type is unknown.
@@ -109,11 +116,11 @@ func (g *Generator) resource(typeURL, name string) (proto.Message, bool) {
 	case RouteType:
 		return g.Route(name)
 	case ClusterType:
-		return g.Cluster(name)
+		return g.clusters.Cluster(name)
 	case EndpointsType:
-		return g.Endpoints(name)
+		return g.clusters.Endpoints(name)
 	case DNSType:
-		return g.DNS(name)
+		return g.clusters.DNS(name)
 	}
 	return nil, false
 }

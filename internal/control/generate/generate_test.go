@@ -274,7 +274,7 @@ func TestDestinationRuleLookup(t *testing.T) {
 		c.rules(m)
 		n := productpage()
 		n.Namespace = "other"
-		msg, ok := New(m, n).Cluster("outbound|9080||" + reviewsHost)
+		msg, ok := New(m, n).clusters.Cluster("outbound|9080||" + reviewsHost)
 		if got, _ := msg.(*clusterv3.Cluster); !ok || got.GetLbPolicy() != c.want {
 			t.Errorf("%s: got %v, want %v", c.name, got.GetLbPolicy(), c.want)
 		}
@@ -307,10 +307,10 @@ func TestClustersThatAreNot(t *testing.T) {
 	g := New(testMesh(), productpage())
 	for _, name := range []string{"", "outbound|9080|v1|" + reviewsHost, "outbound|1||" + reviewsHost, "outbound|80||hidden.other" + domain,
 		"inbound|1||", "sideways|9080||" + reviewsHost, "outbound|09080||" + reviewsHost, "outbound|5432||10-77-9-9.db.default" + domain} {
-		if _, ok := g.Cluster(name); ok {
+		if _, ok := g.clusters.Cluster(name); ok {
 			t.Errorf("cluster %q exists", name)
 		}
-		if _, ok := g.Endpoints(name); ok {
+		if _, ok := g.clusters.Endpoints(name); ok {
 			t.Errorf("endpoints %q exist", name)
 		}
 	}
@@ -340,7 +340,7 @@ func TestMutualTLSByPeerAuthentication(t *testing.T) {
 			t.Errorf("%s %v %d: got %d, want %d", c.namespace, c.labels, c.port, got, c.want)
 		}
 	}
-	msg, _ := g.Endpoints("outbound|9080||" + reviewsHost)
+	msg, _ := g.clusters.Endpoints("outbound|9080||" + reviewsHost)
 	for _, l := range msg.(*endpointv3.ClusterLoadAssignment).GetEndpoints() {
 		for _, e := range l.GetLbEndpoints() {
 			if e.GetMetadata().GetFilterMetadata()["envoy.transport_socket_match"] != nil {

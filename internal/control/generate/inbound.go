@@ -1,6 +1,7 @@
 package generate
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 	"strconv"
@@ -148,7 +149,7 @@ func (p *inboundPort) http() []*listenerv3.Filter {
 // routes sends every request to the workload, without time limit: limits are the client's. A connection that the application
 // closed just before a request is no failure of the request, so that is tried again.
 func (p *inboundPort) routes() *routev3.RouteConfiguration {
-	operation := firstOf(p.service, p.g.node.Name) + ":" + strconv.Itoa(int(p.number)) + "/*"
+	operation := cmp.Or(p.service, p.g.node.Name) + ":" + strconv.Itoa(int(p.number)) + "/*"
 	return &routev3.RouteConfiguration{
 		Name:             p.cluster,
 		ValidateClusters: wrapperspb.Bool(false),

@@ -15,7 +15,7 @@ import (
 // spread lists localities as "priority weight region/zone/subzone".
 func spread(t *testing.T, m *model.Mesh, node view.Node) string {
 	t.Helper()
-	msg, ok := New(m, node).Endpoints("outbound|9080||" + reviewsHost)
+	msg, ok := New(m, node).clusters.Endpoints("outbound|9080||" + reviewsHost)
 	a, _ := msg.(*endpointv3.ClusterLoadAssignment)
 	if !ok || a == nil {
 		t.Fatal("no endpoints")
@@ -70,7 +70,7 @@ func TestLocalities(t *testing.T) {
 		if got := spread(t, m, node); got != c.want {
 			t.Errorf("%s:\ngot  %s\nwant %s", c.name, got, c.want)
 		}
-		msg, _ := New(m, node).Cluster("outbound|9080||" + reviewsHost)
+		msg, _ := New(m, node).clusters.Cluster("outbound|9080||" + reviewsHost)
 		cl, _ := msg.(*clusterv3.Cluster)
 		if weighted := cl.GetCommonLbConfig().GetLocalityWeightedLbConfig() != nil; weighted != (c.name == "distribute") {
 			t.Errorf("%s: weighs localities: %v", c.name, weighted)
@@ -133,7 +133,7 @@ func TestRuleBySelector(t *testing.T) {
 	for app, want := range map[string]clusterv3.Cluster_LbPolicy{"productpage": clusterv3.Cluster_ROUND_ROBIN, "other": clusterv3.Cluster_RANDOM} {
 		n := productpage()
 		n.Labels = map[string]string{"app": app}
-		msg, _ := New(m, n).Cluster("outbound|9080||" + reviewsHost)
+		msg, _ := New(m, n).clusters.Cluster("outbound|9080||" + reviewsHost)
 		if c, _ := msg.(*clusterv3.Cluster); c.GetLbPolicy() != want {
 			t.Errorf("%s: got %v, want %v", app, c.GetLbPolicy(), want)
 		}

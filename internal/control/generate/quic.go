@@ -1,6 +1,7 @@
 package generate
 
 import (
+	"cmp"
 	"crypto/tls"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -35,7 +36,7 @@ func (g *Generator) quicListener(set *view.ServerSet) *listenerv3.Listener {
 	if len(chains) == 0 {
 		return nil
 	}
-	address := message.SocketAddress(firstOf(set.Servers[0].Server.Bind, "0.0.0.0"), set.Port)
+	address := message.SocketAddress(cmp.Or(set.Servers[0].Server.Bind, "0.0.0.0"), set.Port)
 	address.GetSocketAddress().Protocol = corev3.SocketAddress_UDP
 	return &listenerv3.Listener{
 		Name:              wire.GatewayQUICListenerName(set.Port),

@@ -7,12 +7,14 @@ import (
 	"go/parser"
 	"go/token"
 	"io/fs"
+	"maps"
 	"strings"
 	"testing"
 
 	"google.golang.org/protobuf/proto"
 
 	"github.com/weftmesh/weft/internal/control/churn"
+	"github.com/weftmesh/weft/internal/control/generate/cluster"
 	"github.com/weftmesh/weft/internal/control/generate/view"
 	"github.com/weftmesh/weft/internal/control/index"
 	"github.com/weftmesh/weft/internal/control/model"
@@ -203,13 +205,21 @@ func TestTouchedIsLittle(t *testing.T) {
 
 // TestEndpointsAreReadThroughTheReader watches the one field that generation must not read by itself.
 func TestEndpointsAreReadThroughTheReader(t *testing.T) {
-	// Variables that are messages, and the generator itself.
+	// Variables that are messages, and generators themselves.
 	messages := map[string]bool{"out": true, "g": true}
-	pkgs, err := parser.ParseDir(token.NewFileSet(), ".", func(f fs.FileInfo) bool { return !strings.HasSuffix(f.Name(), "_test.go") }, 0)
-	if err != nil {
-		t.Fatal(err)
+	files := map[string]*ast.File{}
+	for _, name := range []string{"generate", "view", "cluster"} {
+		dir := strings.TrimPrefix(name, "generate")
+		pkgs, err := parser.ParseDir(token.NewFileSet(), "./"+dir, func(f fs.FileInfo) bool { return !strings.HasSuffix(f.Name(), "_test.go") }, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if pkgs[name] == nil {
+			t.Fatalf("package %s is not where it was", name)
+		}
+		maps.Copy(files, pkgs[name].Files)
 	}
-	for name, file := range pkgs["generate"].Files {
+	for name, file := range files {
 		ast.Inspect(file, func(n ast.Node) bool {
 			s, ok := n.(*ast.SelectorExpr)
 			if !ok || s.Sel.Name != "Endpoints" {
@@ -217,7 +227,7 @@ func TestEndpointsAreReadThroughTheReader(t *testing.T) {
 			}
 			switch x := s.X.(type) {
 			case *ast.SelectorExpr:
-				ok = x.Sel.Name == "mesh"
+				ok = x.Sel.Name == "mesh" || x.Sel.Name == "clusters"
 			case *ast.Ident:
 				ok = messages[x.Name]
 			default:
@@ -257,7 +267,7 @@ func churnNames() map[string][]string {
 				names[ClusterType] = append(names[ClusterType], wire.OutboundCluster(port, subset, h))
 				names[EndpointsType] = append(names[EndpointsType], wire.OutboundCluster(port, subset, h))
 			}
-			names[ClusterType] = append(names[ClusterType], sniCluster(port, "", h))
+			names[ClusterType] = append(names[ClusterType], cluster.SNIName(port, "", h))
 		}
 		names[DNSType] = append(names[DNSType], short, h)
 	}

@@ -263,6 +263,8 @@ type Workload struct {
 	Addresses       []netip.Addr
 	Gateway         bool
 	Ready           bool
+	// Bare says that its owner wants no proxy beside it: what it sends goes past the mesh.
+	Bare bool
 	// ProxyProtocol is what all ports of a gateway expect; a Gateway object may say otherwise for its own.
 	ProxyProtocol ProxyProtocol
 	// Ports that the manifest or a service declares, with the protocol of the service port that leads there.

@@ -2,6 +2,7 @@ package serve
 
 import (
 	"fmt"
+	"iter"
 	"maps"
 	"slices"
 	"time"
@@ -16,8 +17,43 @@ type history struct {
 	left    map[string]*Client // those that left, a short while ago
 	dropped omission
 	habits  map[string]*habit // those that came back
-	large   map[string]oversize
-	denied  map[string]denial // by namespace/name that was claimed
+	large   recent[oversize]
+	denied  recent[denial] // by namespace/name that was claimed
+}
+
+// recent is what was noted under keys a short while ago. Where there are as many as are remembered, no other key is taken.
+type recent[V any] struct{ byKey map[string]noted[V] }
+
+type noted[V any] struct {
+	value V
+	at    time.Time
+}
+
+// note replaces what is remembered under a key, and gives that; taken is false where there is no room for another key.
+func (r *recent[V]) note(key string, v V, now time.Time) (was V, known, taken bool) {
+	maps.DeleteFunc(r.byKey, func(_ string, n noted[V]) bool { return now.Sub(n.at) > rememberLeft })
+	old, known := r.byKey[key]
+	if !known && len(r.byKey) >= maxLeft {
+		return old.value, false, false
+	}
+	if r.byKey == nil {
+		r.byKey = map[string]noted[V]{}
+	}
+	r.byKey[key] = noted[V]{v, now}
+	return old.value, known, true
+}
+
+func (r *recent[V]) forget(key string) { delete(r.byKey, key) }
+
+// all gives what is remembered, in no order.
+func (r *recent[V]) all(now time.Time) iter.Seq[V] {
+	return func(yield func(V) bool) {
+		for _, n := range r.byKey {
+			if now.Sub(n.at) <= rememberLeft && !yield(n.value) {
+				return
+			}
+		}
+	}
 }
 
 // omission counts those that left and are not remembered, since there are too many.
@@ -27,10 +63,7 @@ type omission struct {
 }
 
 // denial is a client that claims another one's name.
-type denial struct {
-	namespace, name, message string
-	at                       time.Time
-}
+type denial struct{ namespace, name, message string }
 
 // habit is how often a client comes back.
 type habit struct {
@@ -44,7 +77,6 @@ type oversize struct {
 	client   Client
 	resource string
 	bytes    int
-	at       time.Time
 }
 
 // A client that came back manyReturns times within returnSpan cannot keep its stream.
@@ -112,15 +144,7 @@ func (h *history) makeRoom(identity string, now time.Time, expected func(*Client
 
 // deny notes that a client claims a name that is another one's.
 func (h *history) deny(who caller, c claim, err error, now time.Time) {
-	maps.DeleteFunc(h.denied, func(_ string, d denial) bool { return now.Sub(d.at) > rememberLeft })
-	key := who.Namespace + "/" + c.name
-	if _, known := h.denied[key]; !known && len(h.denied) >= maxLeft {
-		return
-	}
-	if h.denied == nil {
-		h.denied = map[string]denial{}
-	}
-	h.denied[key] = denial{who.Namespace, c.name, status.Convert(err).Message(), now}
+	h.denied.note(who.Namespace+"/"+c.name, denial{who.Namespace, c.name, status.Convert(err).Message()}, now)
 }
 
 // comes notes that a client is there, perhaps again.
@@ -187,24 +211,13 @@ const maxForeign = 4 << 20
 
 // weigh notes what is larger than a client of gRPC's library takes, and reports whether that is new.
 func (h *history) weigh(c *session, resource string, bytes int, now time.Time) (fresh bool) {
-	maps.DeleteFunc(h.large, func(_ string, o oversize) bool { return now.Sub(o.at) > rememberLeft })
-	was, known := h.large[c.claim.id]
-	if !known && len(h.large) >= maxLeft {
-		return false
-	}
-	if h.large == nil {
-		h.large = map[string]oversize{}
-	}
-	h.large[c.claim.id] = oversize{c.describe(), resource, bytes, now}
-	return !known || was.resource != resource
+	was, known, taken := h.large.note(c.claim.id, oversize{c.describe(), resource, bytes}, now)
+	return taken && (!known || was.resource != resource)
 }
 
 // findings about who was turned away, who is not remembered, and what is too large.
 func (h *history) findings(now time.Time) (out []model.Finding) {
-	for _, d := range h.denied {
-		if now.Sub(d.at) > rememberLeft {
-			continue
-		}
+	for d := range h.denied.all(now) {
 		out = append(out, model.Finding{Severity: model.Warning, Code: "ProxyDenied", Object: model.Ref{Kind: "Proxy", Namespace: d.namespace, Name: d.name},
 			Message: d.message, Hint: "give the proxy a certificate of that account, or the Pod or WorkloadEntry the account of the proxy"})
 	}
@@ -212,10 +225,7 @@ func (h *history) findings(now time.Time) (out []model.Finding) {
 		out = append(out, model.Finding{Severity: model.Info, Code: "ProxiesLeftOut",
 			Message: fmt.Sprintf("%d more proxies have left than are remembered, which is %d, and %d of one identity: those that left first are not shown", n, maxLeft, maxLeftOfOne)})
 	}
-	for _, o := range h.large {
-		if now.Sub(o.at) > rememberLeft {
-			continue
-		}
+	for o := range h.large.all(now) {
 		out = append(out, model.Finding{
 			Severity: model.Warning, Code: "LargeResource", Field: o.resource,
 			Object:  model.Ref{Kind: "Proxy", Namespace: o.client.Namespace, Name: o.client.Name},

@@ -134,7 +134,7 @@ func (s *Server) share(c *session) int {
 func (s *Server) introduced(c *session) {
 	key := c.workload()
 	s.byWorkload[key] = append(s.byWorkload[key], c)
-	delete(s.history.denied, key)
+	s.history.denied.forget(key)
 	s.history.comes(c.claim.id, time.Now())
 }
 

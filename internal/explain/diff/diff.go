@@ -2,6 +2,9 @@
 // and each destination it makes requests that stand for all that the routes and policies of either side tell apart, has the proxy's
 // own code decide about each on both sides, and reports those about which they differ.
 //
+// What the requests do not show, such as time-outs of idle connections, is found by comparing the messages of both sides field by field,
+// and reported as settings.
+//
 // What cannot be seen so: how workloads answer, what depends on earlier requests (health found by traffic, limits used up), and the
 // order in which endpoints of equal rights are chosen.
 package diff
@@ -21,6 +24,8 @@ import (
 type Report struct {
 	// Groups are sorted by destination.
 	Groups []Group `json:"differences"`
+	// Settings differ between the sides although no request that was tried showed it.
+	Settings []Setting `json:"settings,omitempty"`
 	// Untold are patterns and address ranges that differ between the sides although no request that was tried was treated differently
 	// for them. Of what they match only samples can be tried.
 	Untold []string `json:"untold,omitempty"`
@@ -52,8 +57,10 @@ type Change struct {
 	After   string          `json:"after"`
 }
 
-// Different reports whether any request is treated differently, or may be for what is untold or untried.
-func (r *Report) Different() bool { return len(r.Groups)+len(r.Untold) > 0 || r.Untried }
+// Different reports whether any request is treated differently, or may be for what is untold or untried, or for settings.
+func (r *Report) Different() bool {
+	return len(r.Groups)+len(r.Untold)+len(r.Settings) > 0 || r.Untried
+}
 
 // side is one of the two meshes.
 type side struct {
@@ -100,7 +107,10 @@ type comparison struct {
 	steps         int             // left of maxSteps
 	curbed        int             // destinations of which a part was tried
 	finder        *finder
-	untold, told  map[string]bool // what differs, and what of it a request showed
+	untold, told  map[string]bool             // what differs, and what of it a request showed
+	shown         map[string]bool             // workloads about whose own proxies a request showed something
+	differ        map[Setting]map[string]bool // settings, each without From, with that
+	looked        map[lookedAt][]Setting
 }
 
 // finding gathers who sees the same changes, and where.
@@ -118,7 +128,8 @@ func Compare(before, after *model.Mesh) *Report {
 func compare(before, after *model.Mesh, within *scope) *Report {
 	c := &comparison{before: newSide(before), after: newSide(after), report: &Report{Groups: []Group{}}, changed: map[string]bool{},
 		guarded: map[string]bool{}, found: map[string]*finding{}, done: map[string][]Change{}, notes: map[string]bool{},
-		scope: within, trails: map[string]bool{}, steps: maxSteps, finder: newFinder(), untold: map[string]bool{}, told: map[string]bool{}}
+		scope: within, trails: map[string]bool{}, steps: maxSteps, finder: newFinder(), untold: map[string]bool{}, told: map[string]bool{},
+		shown: map[string]bool{}, differ: map[Setting]map[string]bool{}, looked: map[lookedAt][]Setting{}}
 	c.servers()
 	classes, destinations := c.classes(), c.destinations()
 	c.report.Destinations = len(destinations)
@@ -139,6 +150,9 @@ func compare(before, after *model.Mesh, within *scope) *Report {
 		}
 	}
 	c.outside()
+	c.inward()
+	c.proxies()
+	c.report.Settings = c.settled()
 	c.report.Groups = c.groups()
 	c.report.Untried = len(classes) == 0 && len(c.report.Groups) == 0 && !c.scope.alike()
 	c.report.Untold, c.report.Notes = c.left(), c.noted()
@@ -177,8 +191,14 @@ func (c *comparison) classes() []*class {
 	byKey := map[string]*class{}
 	for _, name := range slices.Sorted(maps.Keys(c.before.clients)) {
 		b, a := c.before.clients[name], c.after.clients[name]
-		if a == nil || a.Gateway != b.Gateway {
+		switch {
+		case a == nil || a.Gateway != b.Gateway || a.Bare && !b.Bare:
 			c.note("%s is no client any more", name)
+			continue
+		case b.Bare && a.Bare:
+			continue
+		case b.Bare:
+			c.note("%s has a sidecar now: what it asks for is not compared", name)
 			continue
 		}
 		k := &class{gateway: b.Gateway, namespace: b.Namespace, routes: c.before.asker.Class(b) + " " + c.after.asker.Class(a), before: b, after: a}
@@ -192,8 +212,8 @@ func (c *comparison) classes() []*class {
 			c.every++
 		}
 	}
-	for name := range c.after.clients {
-		if c.before.clients[name] == nil {
+	for name, w := range c.after.clients {
+		if c.before.clients[name] == nil && !w.Bare {
 			c.note("%s is new: what it asks for is not compared", name)
 		}
 	}

@@ -56,7 +56,7 @@ func contrast(before, after effect) (b, a string) {
 	for _, f := range append(slices.Clip(before.facets), after.facets...) {
 		name := f[0]
 		vb, va := before.get(name), after.get(name)
-		if seen[name] || vb == va || name == instancesFacet && before.result != after.result || before.forwarded != after.forwarded && f[0] != "limit" {
+		if seen[name] || vb == va || name == instancesFacet && before.result != after.result || before.forwarded != after.forwarded && f[0] != "limit" && f[0] != "TLS" {
 			continue
 		}
 		seen[name] = true
@@ -86,7 +86,7 @@ func facet(name, text string) string {
 }
 
 // tacit are the facets of which there is nothing to say where a side has none: no endpoint is known there, or all is as it is by default.
-var tacit = []string{"by", "balanced by", "as", "settings:", "retry details:", instancesFacet}
+var tacit = []string{"by", "into", "balanced by", "as", "settings:", "retry details:", instancesFacet}
 
 const instancesFacet = "instances"
 
@@ -119,6 +119,9 @@ func effectOf(r *explain.Report, to asked) effect {
 	}
 	if r.Route != nil {
 		e.ofRoute(r)
+	}
+	if r.TLS != "" {
+		e.say("TLS", r.TLS)
 	}
 	if r.Tunnel != "" {
 		e.say("tunnel", r.Tunnel)
@@ -288,29 +291,42 @@ func fate(d *explain.Destination) string {
 		return " (503: no endpoints)"
 	case d.Ready == 0:
 		return " (503: no endpoint is ready)"
-	case d.Inbound == nil:
-		return ""
 	}
-	all := append([]*explain.Inbound{d.Inbound}, d.Others...)
 	var bad []string
-	for _, in := range all {
-		if why := denial(in); why != "" {
-			if len(all) > 1 {
-				why = in.Party.Workload + " " + why
-			}
-			bad = append(bad, why)
+	for i := range d.Ways {
+		w := &d.Ways[i]
+		if w.Inbound == nil {
+			continue
 		}
+		why := denial(w.Inbound)
+		switch {
+		case why == "":
+			continue
+		case len(d.Ways) > 1:
+			why = strings.Join(w.Workloads[:min(len(w.Workloads), maxNames)], ", ") + " " + why
+		}
+		bad = append(bad, why)
 	}
-	slices.Sort(bad)
-	if same := slices.Compact(bad); len(all) > 1 && len(same) == len(all) {
-		if _, first, _ := strings.Cut(same[0], " "); !slices.ContainsFunc(same, func(s string) bool { return !strings.HasSuffix(s, " "+first) }) {
-			return " (" + first + ")"
-		}
+	if whys := denials(d.Ways); len(whys) == 1 && whys[0] != "" {
+		return " (" + whys[0] + ")"
 	}
 	if len(bad) == 0 {
 		return ""
 	}
+	slices.Sort(bad)
 	return " (" + strings.Join(bad, "; ") + ")"
+}
+
+// denials are the reasons for which endpoints refuse, each once; empty for those that do not.
+func denials(ways []explain.Way) (whys []string) {
+	for i := range ways {
+		why := ""
+		if in := ways[i].Inbound; in != nil {
+			why = denial(in)
+		}
+		whys = appendNew(whys, why)
+	}
+	return whys
 }
 
 func denial(in *explain.Inbound) string {
@@ -371,6 +387,7 @@ func (e *effect) ofDestinations(r *explain.Report, to asked) {
 		}
 	}
 	each("by", transport)
+	each("into", ports)
 	each("balanced by", func(d *explain.Destination) string { return d.Policy })
 	each("as", func(d *explain.Destination) string { return d.HTTP })
 	each("changes there:", func(d *explain.Destination) string { return strings.Join(d.Changes, ", ") })
@@ -381,11 +398,40 @@ func (e *effect) ofDestinations(r *explain.Report, to asked) {
 
 // transport leaves out the identities that are expected, unless they are not those that answer.
 func transport(d *explain.Destination) string {
-	how, _, _ := strings.Cut(d.Transport, ", expecting ")
-	if !d.MTLS || d.Inbound == nil || strings.Contains(d.Transport, d.Inbound.Party.Identity) || strings.HasSuffix(d.Transport, "any identity of the mesh") {
-		return how
+	var texts []string
+	shares := map[string]float64{}
+	for i := range d.Ways {
+		w := &d.Ways[i]
+		how := w.Transport
+		if bare, _, _ := strings.Cut(w.Transport, ", expecting "); w.MTLS && w.Inbound != nil {
+			how = bare
+			if id := w.Inbound.Party.Identity; !strings.Contains(w.Transport, id) && !strings.HasSuffix(w.Transport, "any identity of the mesh") {
+				how = w.Transport + " (it is " + id + ")"
+			}
+		}
+		texts = appendNew(texts, how)
+		shares[how] += w.Share
 	}
-	return d.Transport + " (it is " + d.Inbound.Party.Identity + ")"
+	if len(texts) == 1 {
+		return texts[0]
+	}
+	slices.Sort(texts)
+	for i, t := range texts {
+		texts[i] = fmt.Sprintf("%.0f%% %s", shares[t]*100, t)
+	}
+	return orElse(strings.Join(texts, "; "), d.Transport)
+}
+
+// ports are those of the instances, and where their proxies take requests if that is another.
+func ports(d *explain.Destination) string {
+	var out []string
+	for i := range d.Ways {
+		if in := d.Ways[i].Inbound; in != nil {
+			out = appendNew(out, orElse(in.To, fmt.Sprint("port ", in.Port)))
+		}
+	}
+	slices.Sort(out)
+	return strings.Join(out, ", ")
 }
 
 // reached gives the share of each workload, or of a destination where no endpoint is known, and what becomes of it there.
@@ -411,12 +457,12 @@ func reached(r *explain.Report) string {
 }
 
 func limits(d *explain.Destination) string {
-	if d.Inbound == nil {
-		return ""
-	}
 	var out []string
-	for _, in := range append([]*explain.Inbound{d.Inbound}, d.Others...) {
-		for _, l := range in.Limits {
+	for i := range d.Ways {
+		if d.Ways[i].Inbound == nil {
+			continue
+		}
+		for _, l := range d.Ways[i].Inbound.Limits {
 			out = appendNew(out, limitText(&l))
 		}
 	}

@@ -93,32 +93,51 @@ func (c *comparison) outbound(k *class, d place, apart map[string]bool) {
 	}
 	if _, known := c.done[key]; known {
 		c.put(k, d.name, key, nil, d.asked)
+		c.settings(k, name, k.names, len(c.done[key]) > 0)
 		return
 	}
 	before, after := c.rulesAt(c.before, k.before, name, d.host, d.asked), c.rulesAt(c.after, k.after, name, d.host, d.asked)
 	c.put(k, d.name, key, both(before, after), d.asked)
+	if guarded && len(c.done[key]) > 0 {
+		c.showed(d.host)
+	}
+	c.settings(k, name, k.names, len(c.done[key]) > 0)
 }
 
 // trail is a sum of everything that decides about requests to a listener. It is empty where there is none.
 func (c *comparison) trail(s *side, w *model.Workload, name string) string {
-	ln, tables, _ := s.asker.Listener(w, name)
-	if ln == nil {
-		return fmt.Sprint(s.mesh.Settings.RegistryOnly, s.asker.Sum(w, decode.ListenerType, wire.OutboundListener))
-	}
 	var b strings.Builder
-	add := func(typeURL, name string) {
-		sum := s.asker.Sum(w, typeURL, name)
+	list := reach(s, w, name)
+	if len(list) == 1 {
+		fmt.Fprint(&b, s.mesh.Settings.RegistryOnly)
+	}
+	for _, r := range list {
+		sum := s.asker.Sum(w, r.typeURL, r.name)
 		b.Write(sum[:])
 	}
-	add(decode.ListenerType, name)
+	return b.String()
+}
+
+// resource names a message that a proxy gets.
+type resource struct{ typeURL, name string }
+
+// reach names everything that decides about requests to a listener: where there is none, what is done with the unknown.
+func reach(s *side, w *model.Workload, name string) []resource {
+	ln, tables, _ := s.asker.Listener(w, name)
+	if ln == nil {
+		return []resource{{decode.ListenerType, wire.OutboundListener}}
+	}
+	list := []resource{{decode.ListenerType, name}}
+	if i := strings.LastIndexByte(name, ':'); !w.Gateway && i > 0 {
+		list = append(list, resource{decode.NamesType, name[:i]})
+	}
 	seen := map[string]bool{}
 	follow := func(cluster string) {
 		if cluster == "" || seen[cluster] {
 			return
 		}
 		seen[cluster] = true
-		add(decode.ClusterType, cluster)
-		add(decode.EndpointsType, cluster)
+		list = append(list, resource{decode.ClusterType, cluster}, resource{decode.EndpointsType, cluster})
 	}
 	if ln.Datagrams != nil {
 		for _, cl := range ln.Datagrams.Clusters {
@@ -126,13 +145,16 @@ func (c *comparison) trail(s *side, w *model.Workload, name string) string {
 		}
 	}
 	for _, ch := range append(slices.Clip(ln.Chains), ln.Default) {
-		if ch == nil {
-			continue
-		}
-		if ch.HTTP != nil && ch.HTTP.RouteName != "" {
-			add(decode.RoutesType, ch.HTTP.RouteName)
-		}
-		if ch.TCP != nil {
+		switch {
+		case ch == nil:
+		case ch.HTTP != nil:
+			if ch.HTTP.RouteName != "" {
+				list = append(list, resource{decode.RoutesType, ch.HTTP.RouteName})
+			}
+			for _, l := range ch.HTTP.GlobalLimits {
+				follow(l.Cluster)
+			}
+		case ch.TCP != nil:
 			for _, cl := range ch.TCP.Clusters {
 				follow(cl.Cluster)
 			}
@@ -143,7 +165,7 @@ func (c *comparison) trail(s *side, w *model.Workload, name string) string {
 			follow(cluster)
 		}
 	}
-	return b.String()
+	return list
 }
 
 // clustersOf names the clusters of a table in the order of its routes.
@@ -242,19 +264,23 @@ func (c *comparison) gateway(k *class) {
 	for _, name := range sortedKeys(names) {
 		port, err := strconv.ParseUint(name[strings.LastIndexByte(name, '_')+1:], 10, 16)
 		if err != nil || name != wire.GatewayListenerName(uint16(port)) {
+			c.settings(k, name, k.names, false) // of datagrams, HTTP/3's among them, no request tells
 			continue
 		}
 		if c.trail(c.before, k.before, name) == c.trail(c.after, k.after, name) && !c.guards(k, name) {
 			continue
 		}
-		entrances := map[asked]string{}
+		entrances, shown := map[asked]string{}, false
 		c.entrances(c.before, k.before, name, uint16(port), entrances)
 		c.entrances(c.after, k.after, name, uint16(port), entrances)
 		for _, to := range slices.SortedFunc(maps.Keys(entrances), func(a, b asked) int { return strings.Compare(a.host+a.scheme, b.host+b.scheme) }) {
 			asked := both(c.rulesAt(c.before, k.before, name, to.host, to), c.rulesAt(c.after, k.after, name, to.host, to))
 			destination := fmt.Sprintf("%s://%s:%d at %s", to.scheme, entrances[to], port, strings.Join(k.names, ", "))
-			c.put(&class{before: k.before, after: k.after, names: []string{"outside"}}, destination, k.routes+"|"+destination+to.scheme, asked, to)
+			key := k.routes + "|" + destination + to.scheme
+			c.put(&class{before: k.before, after: k.after, names: []string{"outside"}}, destination, key, asked, to)
+			shown = shown || len(c.done[key]) > 0
 		}
+		c.settings(k, name, k.names, shown)
 	}
 }
 
@@ -366,6 +392,7 @@ func (c *comparison) outside() {
 				in, err := s.asker.Direct(w, port.Number, req)
 				return directEffect(in), err == nil
 			})
+			c.shown[name] = c.shown[name] || len(changes) > 0
 			c.keep(fmt.Sprintf("%s port %d", name, port.Number), []string{"outside the mesh, in plaintext"}, changes)
 		}
 	}

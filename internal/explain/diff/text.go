@@ -49,6 +49,7 @@ func (r *Report) WriteText(w io.Writer, color bool) error {
 		}
 		b.WriteByte('\n')
 	}
+	r.writeSettings(&b, paint)
 	if len(r.Untold) > 0 {
 		fmt.Fprintf(&b, "patterns or address ranges differ, of which only samples were tried, and none showed a difference:\n")
 		for _, u := range r.Untold {
@@ -63,10 +64,34 @@ func (r *Report) WriteText(w io.Writer, color bool) error {
 	return err
 }
 
+// writeSettings lists them by what they are about.
+func (r *Report) writeSettings(b *strings.Builder, paint func(color, text string) string) {
+	if len(r.Settings) == 0 {
+		return
+	}
+	b.WriteString("settings that change, without a request that shows it:\n")
+	where := ""
+	for _, s := range r.Settings {
+		if at := s.Where + "\x00" + s.From; at != where {
+			where = at
+			fmt.Fprintf(b, "  %s", paint(bold, s.Where))
+			if s.From != "" {
+				fmt.Fprintf(b, "  %s", paint(faint, "for "+s.From))
+			}
+			b.WriteByte('\n')
+		}
+		fmt.Fprintf(b, "    %s\n", printable.Text(strings.TrimSpace(s.Field+"  "+s.Before+" -> "+s.After)))
+	}
+	b.WriteByte('\n')
+}
+
 func (r *Report) summary(changes int) string {
 	compared := fmt.Sprintf(" (%s of %s to %s compared)\n", count(r.Requests, "request"), count(r.Clients, "kind of client"), count(r.Destinations, "destination"))
 	if r.Untried {
 		return "nothing was tried: no workload is known on both sides that could send requests. Run the clients, or give their Deployments, Pods or WorkloadEntries on both sides" + compared
+	}
+	if changes == 0 && len(r.Settings) > 0 {
+		return "no request that was tried behaves differently; others may, for settings change" + compared
 	}
 	if changes == 0 && len(r.Untold) > 0 {
 		return "no request that was tried behaves differently; others may" + compared

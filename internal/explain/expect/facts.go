@@ -85,8 +85,11 @@ func allowed(r *explain.Report) (bool, string) {
 
 func inbounds(r *explain.Report) (out []*explain.Inbound) {
 	for i := range r.Destinations {
-		if d := &r.Destinations[i]; d.Share > 0 && d.Inbound != nil {
-			out = append(append(out, d.Inbound), d.Others...)
+		d := &r.Destinations[i]
+		for j := range d.Ways {
+			if in := d.Ways[j].Inbound; d.Share > 0 && in != nil {
+				out = append(out, in)
+			}
 		}
 	}
 	return out

@@ -33,9 +33,7 @@ func (r *Result) Passed() bool { return r.Error == "" && len(r.Failures) == 0 }
 // Run asks a mesh and compares the answer with what the test expects.
 func (t *Test) Run(file string, mesh *explain.Asker, color bool) Result {
 	res := Result{Name: t.Name, File: file, Line: t.Line}
-	req := t.Request
-	req.Thorough = true
-	report, err := mesh.Ask(req)
+	report, err := mesh.Ask(t.Request)
 	if err != nil {
 		res.Error = err.Error()
 		return res

@@ -139,6 +139,12 @@ type reachKey struct {
 
 func keyOf(e *conf.Endpoint) reachKey { return reachKey{e.Address, e.Port, e.TLSMode} }
 
+// calls reports whether the cluster is a service that the workload calls, not the workload.
+func (c *Cluster) calls() bool {
+	direction, _, _, _, ok := wire.ParseCluster(c.Conf.Name)
+	return ok && direction == "outbound"
+}
+
 // endpoint makes the endpoint of a host; it takes over the pool of known, the same endpoint of the version before.
 func (c *Cluster) endpoint(h *balance.Host, known *Endpoint) *Endpoint {
 	if known != nil && known.Err == nil {
@@ -157,7 +163,7 @@ func (c *Cluster) endpoint(h *balance.Host, known *Endpoint) *Endpoint {
 		way.Dial = c.dialFirst(h.Endpoint.Address, h.Endpoint.Port)
 	}
 	how := transportOf(c.Conf, h.Endpoint)
-	if how.TLS != nil && how.TLS.Workload && c.set.o.isSelf(h.Endpoint) {
+	if c.calls() && c.set.o.isSelf(h.Endpoint) {
 		way.Dial = func(ctx context.Context, address string) (net.Conn, error) {
 			return c.set.o.DialSelf(ctx, "tcp", address)
 		}

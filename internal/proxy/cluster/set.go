@@ -36,7 +36,7 @@ type Options struct {
 	Resolver *resolve.Resolver // of names outside the mesh
 	// Outside: where Resolver finds no addresses, Dialer may know the name itself.
 	Outside bool
-	// DialSelf connects by mutual TLS to the workload's own address, Self; nil where that needs no way of its own.
+	// DialSelf connects to the workload's own address, Self, as others do; nil where that needs no way of its own.
 	DialSelf func(ctx context.Context, network, address string) (net.Conn, error)
 	Self     string
 	Now      func() time.Time
@@ -157,7 +157,7 @@ func (r *Set) shutGone(now time.Time) {
 }
 
 // isSelf reports whether an endpoint is the proxy's own workload, and needs a way of its own for that. Past the capture the
-// workload itself would be reached, which does not speak mutual TLS.
+// workload itself would be reached, which does not speak mutual TLS, and no policy would be asked.
 func (o *Options) isSelf(e *conf.Endpoint) bool {
 	return o.DialSelf != nil && e.Addr.IsValid() && e.Addr.Addr().Unmap().String() == o.Self
 }

@@ -87,3 +87,11 @@ func controlPolled(c Conn, f func(fd uintptr)) (done bool, err error) {
 	}
 	return true, p.Control(f)
 }
+
+// sentPolled gives what a connection of the pollers has sent.
+func sentPolled(c Conn) int64 {
+	if p, ok := c.(*poll.Conn); ok {
+		return p.Sent()
+	}
+	return 0
+}

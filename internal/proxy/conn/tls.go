@@ -4,6 +4,8 @@ import (
 	"crypto/tls"
 	"net"
 	"sync"
+
+	"github.com/weftmesh/weft/internal/proxy/spare"
 )
 
 // tlsConn is TLS over a Conn of ours. crypto/tls makes one system call for each record of 16 KiB; for long streams that is
@@ -64,6 +66,19 @@ const bulk = 16 * (fullRecord + 256)
 
 var bulkBuffers = sync.Pool{New: func() any { return new([bulk]byte) }}
 
+// takeBulk gives nil if memory cannot be spared.
+func takeBulk() *[bulk]byte {
+	if !spare.Take(bulk) {
+		return nil
+	}
+	return bulkBuffers.Get().(*[bulk]byte)
+}
+
+func putBulk(b *[bulk]byte) {
+	bulkBuffers.Put(b)
+	spare.Give(bulk)
+}
+
 // gather is the writing half of an adapter: between cork and uncork it collects what is written. Its mutex is for the reading
 // side of crypto/tls, which writes too (alerts, key updates).
 type gather struct {
@@ -87,7 +102,7 @@ func (a *netAdapter) uncork() error {
 	g.corked = false
 	err := a.flush()
 	if g.buf != nil {
-		bulkBuffers.Put(g.buf)
+		putBulk(g.buf)
 		g.buf = nil
 	}
 	return err
@@ -120,7 +135,9 @@ func (a *netAdapter) Write(p []byte) (int, error) {
 		}
 	}
 	if g.buf == nil {
-		g.buf = bulkBuffers.Get().(*[bulk]byte)
+		if g.buf = takeBulk(); g.buf == nil {
+			return a.c.Write(p)
+		}
 	}
 	g.n += copy(g.buf[g.n:], p)
 	return len(p), nil
@@ -168,7 +185,9 @@ func (a *netAdapter) readLong(p []byte) (int, error) {
 		return 0, err
 	}
 	h := &a.ahead
-	h.buf = bulkBuffers.Get().(*[bulk]byte)
+	if h.buf = takeBulk(); h.buf == nil {
+		return a.c.Read(p)
+	}
 	n, err := a.c.Read(h.buf[:])
 	h.r, h.w, h.long = 0, n, n >= bulk/4
 	if n == 0 {
@@ -187,6 +206,6 @@ func (h *ahead) hand(p []byte) int {
 }
 
 func (h *ahead) drop() {
-	bulkBuffers.Put(h.buf)
+	putBulk(h.buf)
 	h.buf, h.r, h.w = nil, 0, 0
 }

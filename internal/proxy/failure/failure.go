@@ -12,6 +12,7 @@ import (
 
 	http1 "github.com/weftmesh/weft/internal/proxy/http"
 	"github.com/weftmesh/weft/internal/proxy/http2"
+	"github.com/weftmesh/weft/internal/proxy/slow"
 	"github.com/weftmesh/weft/internal/proxy/upstream"
 )
 
@@ -296,8 +297,8 @@ func Departed(op string, err error) *Error {
 	switch {
 	case errors.As(err, &two) && two.Remote:
 		return New(ClientReset, op, err)
-	case errors.As(err, &two) && two.Shed:
-		return New(Shed, op, errors.New("memory is short, and the client took too little of the answer"))
+	case errors.As(err, &two) && two.Shed, errors.Is(err, slow.ErrShed):
+		return New(Shed, op, slow.ErrShed)
 	case errors.As(err, &two) && two.Stalled > 0:
 		return New(ClientStalled, op, fmt.Errorf("the client took nothing of the answer for %s", two.Stalled))
 	case errors.As(err, &two), errors.As(err, &all) && all.Err == nil && !all.Remote:

@@ -8,6 +8,7 @@ import (
 	"github.com/weftmesh/weft/internal/proxy/conn"
 	"github.com/weftmesh/weft/internal/proxy/http2/hpack"
 	"github.com/weftmesh/weft/internal/proxy/message"
+	"github.com/weftmesh/weft/internal/proxy/slow"
 )
 
 // ServerConn is the downstream side of a connection. The package comment gives the order of calls and the rules for goroutines.
@@ -20,7 +21,7 @@ type ServerConn struct {
 
 	free     []*ServerStream // guarded by mu
 	finishBy time.Time       // guarded by mu
-	slow     slowness        // of a write to the transport; guarded by mu
+	slow     slow.Reader     // of a write to the transport; guarded by mu
 
 	work    chan *ServerStream // hands requests to goroutines that have nothing to do
 	workers sync.WaitGroup

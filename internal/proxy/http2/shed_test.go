@@ -9,6 +9,7 @@ import (
 	xhttp2 "golang.org/x/net/http2"
 
 	"github.com/weftmesh/weft/internal/proxy/message"
+	"github.com/weftmesh/weft/internal/proxy/slow"
 )
 
 // TestShed: of two streams that wait for their client, the one that gets on is left alone, and so are both while memory is not short.
@@ -41,10 +42,10 @@ func TestShed(t *testing.T) {
 		server := <-begun
 		synctest.Wait()
 		n := 0
-		for range int(slowTime/time.Second) + 1 {
+		for range int(slow.Time/time.Second) + 1 {
 			n = server.Slow(time.Now())
 			time.Sleep(time.Second)
-			p.must(p.fr.WriteWindowUpdate(3, slowBytes))
+			p.must(p.fr.WriteWindowUpdate(3, slow.Bytes))
 			synctest.Wait()
 		}
 		if n != 1 || len(resets) > 0 {
@@ -85,7 +86,7 @@ func TestShedClosesStuckConnections(t *testing.T) {
 		server := <-begun
 		synctest.Wait()
 		n := 0
-		for range int(slowTime/time.Second) + 1 {
+		for range int(slow.Time/time.Second) + 1 {
 			n = server.Slow(time.Now())
 			time.Sleep(time.Second)
 		}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/weftmesh/weft/internal/proxy/message"
+	"github.com/weftmesh/weft/internal/proxy/slow"
 )
 
 // stream is what both sides of a stream share. Streams are used again on their connection; the wake channels outlive one
@@ -56,7 +57,7 @@ type stream struct {
 	headWrite  uint64 // the first write that may carry a frame of this stream
 	stallAt    int64  // sent, when the connection's clock last saw it stall
 	stall      time.Time
-	slow       slowness
+	slow       slow.Reader
 
 	ask asked
 }
@@ -100,7 +101,7 @@ func (st *stream) forget() {
 	st.err, st.werr, st.byPeer, st.onGone = nil, nil, false, nil
 	st.headed, st.remoteEnded, st.rwait, st.empty, st.got, st.unacked = false, false, false, false, 0, 0
 	st.open, st.localEnded, st.wasReset, st.wwait, st.discard, st.sized = false, false, false, false, false, false
-	st.left, st.sent, st.mark, st.headWrite, st.stall, st.slow, st.ask = 0, 0, 0, 0, time.Time{}, slowness{}, asked{}
+	st.left, st.sent, st.mark, st.headWrite, st.stall, st.slow, st.ask = 0, 0, 0, 0, time.Time{}, slow.Reader{}, asked{}
 	st.id = 0
 }
 

@@ -137,7 +137,7 @@ func (s *Server) awaitRoom(tell func(string, ...any)) {
 	if s.Gate == nil || !s.Gate.Full() {
 		return
 	}
-	tell("accepting connections pauses until others end: the table of file descriptors (ulimit -n) bears no more")
+	tell("accepting connections pauses: the table of file descriptors (ulimit -n), or the memory that is left, bears no more")
 	for s.Gate.Full() {
 		time.Sleep(roomPause)
 	}

@@ -8,6 +8,8 @@ import (
 	"log/slog"
 	"sync/atomic"
 	"time"
+
+	"github.com/weftmesh/weft/internal/proxy/spare"
 )
 
 // Stage is how short of memory, or of descriptors, the process is.
@@ -46,6 +48,15 @@ var shares = [...]int64{Shrink: 850, Refuse: 920, Stop: 970}
 
 const margin = 30
 
+// What a connection, and a request on it, may come to hold: until memory was looked at after it came, that much is kept for it.
+const (
+	perConnection = 64 << 10
+	perRequest    = 48 << 10
+)
+
+// spareShare is the part of Limits.Memory that buffers may take which can be done without: one in so many.
+const spareShare = 8
+
 // Guard counts and watches. Its methods may be called from any goroutine.
 type Guard struct {
 	limits Limits
@@ -66,6 +77,22 @@ type Guard struct {
 	turnedAway, refused   atomic.Uint64
 	shed                  atomic.Uint64
 	memory                atomic.Int64
+	// The fewest connections and requests that there were of late, and the least memory in use, which theirs is part of.
+	seen struct{ connections, requests, memory fewest }
+}
+
+// fewest is the least of a count in the last while. The goroutine that looks writes it.
+type fewest struct {
+	least        atomic.Int64
+	before, here int64 // in the while before and in the present one
+}
+
+func (f *fewest) look(n int64, turn bool) {
+	if turn {
+		f.before, f.here = f.here, n
+	}
+	f.here = min(f.here, n)
+	f.least.Store(min(f.before, f.here))
 }
 
 // New makes a guard. used tells the memory of the process, and relief tries to lessen it; both may be nil when Limits.Memory is 0.
@@ -80,11 +107,22 @@ func (g *Guard) Bears(connections int64) (changed bool) {
 	return g.bearable.Swap(connections) != connections
 }
 
-// lookEvery is how often memory is looked at: what a process can fill meanwhile must fit between the last stage and the limit.
-const lookEvery = 100 * time.Millisecond
+// lookEvery is how often memory is looked at, and briskly how often from the share brisk of the limit on: what a process can fill meanwhile
+// must fit between the last stage and the limit.
+const (
+	lookEvery = 100 * time.Millisecond
+	briskly   = 10 * time.Millisecond
+	brisk     = 600
+)
 
-// reliefEvery is how often memory is given back while there is too little of it.
-const reliefEvery = 5 * time.Second
+// settling is how long connections and requests take to have most of what they need.
+const settling = 500 * time.Millisecond
+
+// reliefEvery is how often memory is given back while there is too little of it, and reliefSoon while requests are refused.
+const (
+	reliefEvery = 5 * time.Second
+	reliefSoon  = time.Second
+)
 
 // shedEvery is how often answers that nobody takes are looked for meanwhile: what ending some of them gives is to be seen before others are.
 const shedEvery = 500 * time.Millisecond
@@ -94,30 +132,78 @@ func (g *Guard) Run(ctx context.Context, log *slog.Logger) {
 	if g.limits.Memory <= 0 {
 		return
 	}
-	tick := time.NewTicker(lookEvery)
-	defer tick.Stop()
-	var relieved, looked time.Time
+	spare.Limit(g.limits.Memory / spareShare)
+	defer spare.Limit(0)
+	defer spare.Short(false)
+	at := g.used()
+	g.seen.memory.before, g.seen.memory.here = at, at
+	look := time.NewTimer(lookEvery)
+	defer look.Stop()
+	var last times
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case now := <-tick.C:
-			before := g.Stage()
-			if after := g.look(); after != before {
-				log.Warn("memory", "stage", after.String(), "before", before.String(), "used", g.memory.Load(), "limit", g.limits.Memory)
-			}
-			if Stage(g.stage.Load()) > Normal && now.Sub(looked) >= shedEvery {
-				looked = now
-				if g.ends(log) {
-					relieved = time.Time{}
-				}
-			}
-			if g.Stage() > Normal && now.Sub(relieved) >= reliefEvery {
-				relieved = now
-				g.relief()
-			}
+		case now := <-look.C:
+			g.watch(now, &last, log)
+			look.Reset(g.pause())
 		}
 	}
+}
+
+// times are when things were last done.
+type times struct{ relieved, shed, turned time.Time }
+
+// watch looks at memory and does what there is to do.
+func (g *Guard) watch(now time.Time, last *times, log *slog.Logger) {
+	before := Stage(g.stage.Load())
+	stage := g.look()
+	if stage != before {
+		log.Warn("memory", "stage", stage.String(), "before", before.String(), "used", g.memory.Load(), "limit", g.limits.Memory)
+	}
+	turn := now.Sub(last.turned) >= settling
+	if turn {
+		last.turned = now
+	}
+	g.seen.connections.look(g.connections.Load(), turn)
+	g.seen.requests.look(g.requests.Load(), turn)
+	g.seen.memory.look(g.memory.Load(), turn)
+	if stage > Normal && now.Sub(last.shed) >= shedEvery {
+		last.shed = now
+		if g.ends(log) {
+			last.relieved = time.Time{}
+		}
+	}
+	every := reliefEvery
+	if stage >= Refuse {
+		every = reliefSoon
+	}
+	if g.Stage() > Normal && now.Sub(last.relieved) >= every {
+		last.relieved = now
+		g.relief()
+	}
+}
+
+// pause is how long memory need not be looked at.
+func (g *Guard) pause() time.Duration {
+	if g.share(g.memory.Load()) >= brisk {
+		return briskly
+	}
+	return lookEvery
+}
+
+// share gives the thousandths of the limit that so many bytes are.
+func (g *Guard) share(bytes int64) int64 { return bytes / max(g.limits.Memory/1000, 1) }
+
+// promised reports whether memory reaches the share of a stage when those who have just come have what they may need: at least half of that
+// is still to come, and all of it where memory has not grown since.
+func (g *Guard) promised(s Stage) bool {
+	if g.limits.Memory <= 0 {
+		return false
+	}
+	more := max(g.connections.Load()-g.seen.connections.least.Load(), 0)*perConnection +
+		max(g.requests.Load()-g.seen.requests.least.Load(), 0)*perRequest
+	return more > 0 && g.share(max(g.memory.Load()+more/2, g.seen.memory.least.Load()+more)) >= shares[s]
 }
 
 // ends reports whether it ended answers that clients do not take.
@@ -137,7 +223,7 @@ func (g *Guard) ends(log *slog.Logger) bool {
 func (g *Guard) look() Stage {
 	used := g.used()
 	g.memory.Store(used)
-	share := used / max(g.limits.Memory/1000, 1)
+	share := g.share(used)
 	was := Stage(g.stage.Load())
 	next := Normal
 	for s := Shrink; s <= Stop; s++ {
@@ -146,6 +232,7 @@ func (g *Guard) look() Stage {
 		}
 	}
 	g.stage.Store(int32(next))
+	spare.Short(next > Normal)
 	return next
 }
 
@@ -202,7 +289,7 @@ func (g *Guard) Release() { g.released.Store(true) }
 // EnterRequest counts a request in if it may be served; then LeaveRequest counts it out.
 func (g *Guard) EnterRequest() bool {
 	n := g.requests.Add(1)
-	if g.limits.Requests > 0 && n > g.limits.Requests || g.Stage() >= Refuse {
+	if g.limits.Requests > 0 && n > g.limits.Requests || g.Stage() >= Refuse || g.promised(Refuse) {
 		g.requests.Add(-1)
 		g.refused.Add(1)
 		return false
@@ -243,8 +330,12 @@ func (l *Gate) Leave() {
 // Closed reports whether nothing should be accepted now: what waits in the kernel's queue costs less than here.
 func (l *Gate) Closed() bool { return l.g.Stage() >= Stop }
 
-// Full reports whether a connection would be one too many for the descriptors that there are.
-func (l *Gate) Full() bool { return l.g.crowded() && !l.g.released.Load() }
+// Full reports whether a connection would be one too many for the descriptors that there are, or for the memory that is left until it is
+// known what those need that have just come.
+func (l *Gate) Full() bool {
+	g := l.g
+	return (g.crowded() || g.promised(Stop) && g.Stage() < Stop) && !g.released.Load()
+}
 
 // Exhausted is the guard's.
 func (l *Gate) Exhausted() { l.g.Exhausted() }
@@ -259,12 +350,15 @@ type Facts struct {
 	Shed uint64
 	// Exhausted is how often the system had no descriptor for a connection, Bearable how many of clients there are descriptors for.
 	Exhausted, Bearable int64
-	// Memory in use, as last seen, and its limit, in bytes; 0 where there is none.
+	// Memory in use, as last seen, and its limit, in bytes; that is 0 where there is none.
 	Memory, MemoryLimit int64
 }
 
 // Facts gives the present ones.
 func (g *Guard) Facts() Facts {
+	if g.limits.Memory <= 0 && g.used != nil {
+		g.memory.Store(g.used()) // nobody looks
+	}
 	return Facts{Stage: g.Stage(), Connections: g.connections.Load(), Requests: g.requests.Load(), TurnedAway: g.turnedAway.Load(),
 		Refused: g.refused.Load(), Shed: g.shed.Load(), Exhausted: g.exhausted.Load(), Bearable: g.bearable.Load(), Memory: g.memory.Load(), MemoryLimit: g.limits.Memory}
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/weftmesh/weft/internal/proxy/message"
+	"github.com/weftmesh/weft/internal/proxy/spare"
 )
 
 // Source is the reading half of a message's body.
@@ -80,42 +81,67 @@ var (
 	longBuffers  = sync.Pool{New: func() any { return new([longBuffer]byte) }}
 )
 
-// buffer is a pooled buffer that grows once. take comes first, and again after drop.
+// buffer is a pooled buffer that grows if it is filled. take comes first, and again after drop.
 type buffer struct {
 	alone bool // on connections of its own: it grows to a long one; set before the first take
 	p     []byte
 	small *[smallBuffer]byte
 	large *[largeBuffer]byte
 	long  *[longBuffer]byte
-	full  int // reads that filled the small buffer
+	full  int       // reads that filled the small buffer
+	last  time.Time // when a large buffer's content was last done with
 }
 
+// take takes a small buffer, or a grown one, if memory can be spared for that.
 func (b *buffer) take(grown bool) {
 	switch {
-	case !grown:
-		b.small = smallBuffers.Get().(*[smallBuffer]byte)
-		b.p = b.small[:]
-	case b.alone:
+	case grown && b.alone && spare.Take(longBuffer):
 		b.long = longBuffers.Get().(*[longBuffer]byte)
 		b.p = b.long[:]
-	default:
+	case grown && !b.alone && spare.Take(largeBuffer):
 		b.large = largeBuffers.Get().(*[largeBuffer]byte)
 		b.p = b.large[:]
+	default:
+		b.small = smallBuffers.Get().(*[smallBuffer]byte)
+		b.p = b.small[:]
 	}
 }
 
 // note tells of a read of n bytes, after which the buffer's content is no longer needed.
 func (b *buffer) note(n int) {
 	if b.small == nil {
+		b.shrink()
 		return
 	}
 	if n < len(b.p) {
-		b.full = 0
+		b.full = min(b.full, 0)
 		return
 	}
 	if b.full++; b.full >= fullReads {
 		b.drop()
 		b.take(true)
+	}
+}
+
+// slowPiece is how long a piece of a large buffer takes at least for a stream that gains nothing by it, and lets it wait for most of the time;
+// slowReads is how many full reads such a stream needs before it is given one again.
+const (
+	slowPiece = time.Second
+	slowReads = 256
+)
+
+// shrink goes on with a small buffer where memory is short or the stream is slow.
+func (b *buffer) shrink() {
+	now := time.Now()
+	slow := !b.last.IsZero() && now.Sub(b.last) > slowPiece
+	b.last = now
+	if !slow && !spare.IsShort() {
+		return
+	}
+	b.drop()
+	b.take(false)
+	if slow {
+		b.full = fullReads - slowReads
 	}
 }
 
@@ -126,8 +152,10 @@ func (b *buffer) drop() {
 		smallBuffers.Put(b.small)
 	case b.large != nil:
 		largeBuffers.Put(b.large)
+		spare.Give(largeBuffer)
 	case b.long != nil:
 		longBuffers.Put(b.long)
+		spare.Give(longBuffer)
 	}
 	*b = buffer{alone: b.alone}
 }

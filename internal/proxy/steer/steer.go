@@ -94,9 +94,6 @@ func closeAll(list ...*net.UnixConn) {
 	}
 }
 
-// Number is this process's.
-func (c *Conn) Number() byte { return c.number }
-
 // Out is the end by which a successor passes on what it reads for this process. It is closed by Yield.
 func (c *Conn) Out() *net.UnixConn { return c.out }
 

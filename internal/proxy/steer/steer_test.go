@@ -122,7 +122,7 @@ func (p *process) next(name string, number byte, conf *tls.Config, gone func()) 
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	outs := map[byte]*net.UnixConn{p.conn.Number(): p.conn.Out()}
+	outs := map[byte]*net.UnixConn{p.conn.number: p.conn.Out()}
 	p.conn.mu.Lock()
 	for n, out := range p.conn.before {
 		outs[n] = out

@@ -3,9 +3,11 @@ package track
 import (
 	"errors"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"github.com/weftmesh/weft/internal/proxy/conn"
+	"github.com/weftmesh/weft/internal/proxy/slow"
 )
 
 // Caller is a client's connection whose end can be noticed while nothing is to be read from it: a byte that comes meanwhile is
@@ -15,6 +17,50 @@ type Caller struct {
 	has  bool
 	kept [1]byte
 	err  error // the end of the stream, or what broke it; sticky
+
+	writes atomic.Int64 // begun and ended: odd while one is under way
+	piece  atomic.Int64 // bytes of the last one
+	shed   atomic.Bool
+	slow   slow.Reader // guarded by the tracker's mutex
+}
+
+// Write writes p. That the tracker has ended the connection is slow.ErrShed.
+func (c *Caller) Write(p []byte) (int, error) {
+	c.piece.Store(int64(len(p)))
+	c.writes.Add(1)
+	n, err := c.Conn.Write(p)
+	c.writes.Add(1)
+	if err != nil && c.shed.Load() {
+		err = slow.ErrShed
+	}
+	return n, err
+}
+
+// heldUnit is what a stream of HTTP/2 holds at most while it waits for the client: clients are compared by what they hold.
+const heldUnit = 128 << 10
+
+// Slow looks at what waits for the client, and gives how much it has been slow with for as long as this was called often enough, in
+// units of what a stream of HTTP/2 may hold: 0 for nothing, and at least 1 for anything.
+func (c *Caller) Slow(now time.Time) int {
+	writes := c.writes.Load()
+	at, step := conn.Sent(c.Conn), int64(slow.Bytes)
+	if at == 0 {
+		at, step = writes, 1
+	}
+	if c.slow.Look(now, writes%2 == 1, at, step); !c.slow.Slow(now) {
+		return 0
+	}
+	return int(max(c.piece.Load()/heldUnit, 1))
+}
+
+// Shed ends the connection of a client that is slow, and what the kernel holds for it. It gives the number of answers.
+func (c *Caller) Shed(now time.Time) int {
+	if !c.slow.Slow(now) {
+		return 0
+	}
+	c.shed.Store(true)
+	conn.Abort(c.Conn)
+	return 1
 }
 
 func (c *Caller) Read(p []byte) (int, error) {

@@ -43,8 +43,8 @@ type Conn struct {
 
 	Client *Caller // that of HTTP/1 connections
 	Drain  func()  // ends an HTTP/2 connection, which looks after its idleness itself; nil for others
-	// Slow gives how many answers the client of an HTTP/2 connection takes too little of, and Shed ends these, where memory is short; nil
-	// for others.
+	// Slow gives how many answers the client takes too little of, those that hold much counted several times, and Shed ends these, where
+	// memory is short; nil for connections of neither HTTP/1 nor HTTP/2.
 	Slow, Shed func(now time.Time) int
 	wait       patient
 }

@@ -23,6 +23,7 @@ type Conn struct {
 	// refs is twice the number of calls under way, and one for the owner until Close: the descriptor is closed by the last one,
 	// so that no call meets one that has become another connection's.
 	refs atomic.Int32
+	sent atomic.Int64 // bytes that writing has given the kernel
 
 	asked uint32 // the poller's cycle when the reading goroutine last asked the kernel
 	r, w  side
@@ -235,6 +236,7 @@ func (c *Conn) write(p []byte) (total int, err error) {
 	for fresh := false; ; { // fresh: nothing was ready when the kernel was last asked
 		n, errno := send(c.fd, p)
 		if n > 0 && errno == 0 {
+			c.sent.Add(int64(n))
 			total += n
 			p = p[n:]
 		}
@@ -258,6 +260,9 @@ func (c *Conn) write(p []byte) (total int, err error) {
 		}
 	}
 }
+
+// Sent counts the bytes that the kernel has taken of writes, those under way among them. It may be called from any goroutine.
+func (c *Conn) Sent() int64 { return c.sent.Load() }
 
 // CloseWrite sends the end of the stream.
 func (c *Conn) CloseWrite() error {

@@ -1,4 +1,6 @@
-package generate
+// Package cluster makes the messages about what stands behind destinations: clusters, their endpoints, and the addresses of names. Like
+// package generate, of which it is a part, it is pure and finds everything by name.
+package cluster
 
 import (
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
@@ -13,9 +15,22 @@ import (
 	"github.com/weftmesh/weft/internal/control/generate/traffic"
 	"github.com/weftmesh/weft/internal/control/generate/transport"
 	"github.com/weftmesh/weft/internal/control/generate/view"
+	"github.com/weftmesh/weft/internal/control/index"
 	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/wire"
 )
+
+// Generator makes the messages of one node in one mesh. It keeps nothing between calls and is safe for concurrent use.
+type Generator struct {
+	mesh *index.Reader
+	node *view.Node
+	view *view.View // through mesh
+}
+
+// New makes a node's generator of what the node sees through a reader.
+func New(mesh *index.Reader, node *view.Node, sees *view.View) *Generator {
+	return &Generator{mesh: mesh, node: node, view: sees}
+}
 
 // Cluster gives the cluster of that name.
 func (g *Generator) Cluster(name string) (proto.Message, bool) {

@@ -1,4 +1,4 @@
-package runtime
+package demand
 
 import (
 	"encoding/json"
@@ -19,7 +19,7 @@ type ignored struct {
 	message  string
 }
 
-func (c *compiler) report(at string, fields []ignored) {
+func (c *Compiler) report(at string, fields []ignored) {
 	for _, f := range fields {
 		switch {
 		case !f.set:
@@ -33,12 +33,12 @@ func (c *compiler) report(at string, fields []ignored) {
 
 // strategy looks at how a Deployment wants to be updated. Here one more instance is started at a time and none less serves, which
 // every strategy but "no more" allows.
-func (c *compiler) strategy(d *appsv1.Deployment) {
+func (c *Compiler) strategy(d *appsv1.Deployment) {
 	kind, rolling := d.Spec.Strategy.Type, d.Spec.Strategy.RollingUpdate
 	surge, unavailable := 1, 0
 	if rolling != nil {
-		surge = scaled(rolling.MaxSurge, c.w.replicas, true, 1)
-		unavailable = scaled(rolling.MaxUnavailable, c.w.replicas, false, 0)
+		surge = scaled(rolling.MaxSurge, c.w.Replicas, true, 1)
+		unavailable = scaled(rolling.MaxUnavailable, c.w.Replicas, false, 0)
 	}
 	const how = "one more instance is started at a time, and none less serves"
 	c.report("spec.", []ignored{
@@ -63,7 +63,7 @@ func scaled(v *intstr.IntOrString, replicas int, roundUp bool, def int) int {
 	return n
 }
 
-func (c *compiler) podFields(spec *corev1.PodSpec, at string) {
+func (c *Compiler) podFields(spec *corev1.PodSpec, at string) {
 	const host = "a pod here always has its own network and the mesh's processes"
 	resources := spec.Resources
 	c.report(at, []ignored{
@@ -74,7 +74,7 @@ func (c *compiler) podFields(spec *corev1.PodSpec, at string) {
 		{spec.ActiveDeadlineSeconds != nil, Warning, "activeDeadlineSeconds", "nothing ends the pod"},
 		{spec.DNSPolicy == corev1.DNSDefault || spec.DNSPolicy == corev1.DNSNone, Warning, "dnsPolicy", "names are resolved as with ClusterFirst"},
 		{spec.DNSConfig != nil, Warning, "dnsConfig", "has no effect: the sidecar resolves names"},
-		{len(spec.HostAliases) > 0 && !c.ownHosts, Warning, "hostAliases", "are in /etc/hosts in netns mode only"},
+		{len(spec.HostAliases) > 0 && !c.OwnHosts, Warning, "hostAliases", "are in /etc/hosts in netns mode only"},
 		{spec.Hostname != "", Warning, "hostname", "the host name is the instance's name"},
 		{spec.Subdomain != "", Warning, "subdomain", "instances have no names of their own"},
 		{spec.RuntimeClassName != nil, Warning, "runtimeClassName", "processes run as they are, in no container"},
@@ -85,7 +85,7 @@ func (c *compiler) podFields(spec *corev1.PodSpec, at string) {
 	c.securityContext(spec.SecurityContext, at+"securityContext")
 }
 
-func (c *compiler) containerFields(k *corev1.Container, at string) {
+func (c *Compiler) containerFields(k *corev1.Container, at string) {
 	c.report(at, []ignored{
 		{len(k.Resources.Limits) > 0, Warning, ".resources.limits", "limits are not enforced locally"},
 		{len(k.Resources.Claims) > 0, Warning, ".resources.claims", "devices are not claimed; processes see the host's"},
@@ -105,7 +105,7 @@ func (c *compiler) containerFields(k *corev1.Container, at string) {
 }
 
 // initFields looks at what differs between an init container and one of the application.
-func (c *compiler) initFields(k *corev1.Container, at string) {
+func (c *Compiler) initFields(k *corev1.Container, at string) {
 	probed := k.StartupProbe != nil || k.LivenessProbe != nil || k.ReadinessProbe != nil
 	c.report(at, []ignored{
 		{k.RestartPolicy != nil && *k.RestartPolicy == corev1.ContainerRestartPolicyAlways, Refused, ".restartPolicy", "it would never end, and nothing after it start; make it one of the containers"},
@@ -114,7 +114,7 @@ func (c *compiler) initFields(k *corev1.Container, at string) {
 	})
 }
 
-func (c *compiler) appFields(k *corev1.Container, at string) {
+func (c *Compiler) appFields(k *corev1.Container, at string) {
 	c.report(at, []ignored{
 		{k.RestartPolicy != nil && *k.RestartPolicy != corev1.ContainerRestartPolicyAlways, Warning, ".restartPolicy", "it is always started again"},
 		{len(k.RestartPolicyRules) > 0, Warning, ".restartPolicyRules", "it is always started again"},
@@ -141,7 +141,7 @@ func withoutSatisfied(s *corev1.SecurityContext) *corev1.SecurityContext {
 }
 
 // securityContext names the settings of a pod or a container that have no effect.
-func (c *compiler) securityContext(s any, field string) {
+func (c *Compiler) securityContext(s any, field string) {
 	raw, err := json.Marshal(s)
 	if err != nil { // these types always marshal
 		panic(err)
@@ -158,8 +158,8 @@ func (c *compiler) securityContext(s any, field string) {
 	c.find(Warning, field, "%s: without effect; processes run as the user of weft, without capabilities", strings.Join(names, ", "))
 }
 
-// serviceFields finds what a Service asks for and does not get.
-func serviceFields(s *corev1.Service) []Finding {
+// ServiceFields finds what a Service asks for and does not get.
+func ServiceFields(s *corev1.Service) []Finding {
 	var out []Finding
 	for _, f := range []ignored{
 		{s.Spec.Type == corev1.ServiceTypeNodePort || s.Spec.Type == corev1.ServiceTypeLoadBalancer, Info, "spec.type",
@@ -169,12 +169,12 @@ func serviceFields(s *corev1.Service) []Finding {
 			"has no effect; a DestinationRule with consistentHash keeps clients at an instance"},
 	} {
 		if f.set {
-			out = append(out, Finding{f.severity, "Service", namespaceOf(s.Namespace), s.Name, f.field, f.message})
+			out = append(out, Finding{f.severity, "Service", NamespaceOf(s.Namespace), s.Name, f.field, f.message})
 		}
 	}
 	for i, p := range s.Spec.Ports {
 		if p.Protocol != "" && p.Protocol != corev1.ProtocolTCP && p.Protocol != corev1.ProtocolUDP {
-			out = append(out, Finding{Warning, "Service", namespaceOf(s.Namespace), s.Name, fmt.Sprintf("spec.ports[%d].protocol", i), string(p.Protocol) + " does not pass through the mesh"})
+			out = append(out, Finding{Warning, "Service", NamespaceOf(s.Namespace), s.Name, fmt.Sprintf("spec.ports[%d].protocol", i), string(p.Protocol) + " does not pass through the mesh"})
 		}
 	}
 	return out

@@ -1,6 +1,7 @@
-package generate
+package cluster
 
 import (
+	"cmp"
 	"slices"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
@@ -51,7 +52,7 @@ func (g *Generator) clientTLS(t *model.ClientTLS, b *view.Backend) *tlsv3.Upstre
 		if len(names) == 0 {
 			names = g.servers(b)
 		}
-		return g.meshTLS(b, firstOf(t.SNI, meshSNI(b)), names)
+		return g.meshTLS(b, cmp.Or(t.SNI, meshSNI(b)), names)
 	case model.TLSSimple, model.TLSMutual:
 		return g.outsideTLS(t, b)
 	}
@@ -74,7 +75,7 @@ func meshSNI(b *view.Backend) string {
 	if b.Subset != nil {
 		name = b.Subset.Name
 	}
-	return sniCluster(b.Port.Number, name, b.Service.Host)
+	return SNIName(b.Port.Number, name, b.Service.Host)
 }
 
 // servers gives the SPIFFE names that a service's endpoints may have, sorted. All of its endpoints count, whatever the subset and

@@ -1,4 +1,4 @@
-package runtime
+package demand
 
 import (
 	"crypto/sha256"
@@ -17,55 +17,13 @@ import (
 	"github.com/weftmesh/weft/internal/runtime/probe"
 )
 
-// key names an object.
-type key struct{ namespace, name string }
-
-func (k key) String() string { return k.namespace + "/" + k.name }
-
-// workload is a Deployment as the runtime runs it; immutable.
-type workload struct {
-	key
-	gateway  bool
-	replicas int
-	recreate bool   // strategy: old pods leave before new ones come
-	revision string // changes with the template and with Restart
-	labels   map[string]string
-	account  string // service account
-	sidecar  bool
-	grace    time.Duration
-	template *corev1.PodTemplateSpec
-	inits    []container
-	apps     []container
-
-	// state is NoCommand or Invalid when it cannot run, and reason says why.
-	state  State
-	reason string
-}
-
-// container is one application process, checked.
-type container struct {
-	name    string
-	command []string
-	dir     string
-	env     []corev1.EnvVar // values and field references only
-	ports   []corev1.ContainerPort
-	probes  map[string]*checkSpec // "startup", "liveness", "readiness"
-	preStop *corev1.LifecycleHandler
-}
-
-// checkSpec is a probe, checked.
-type checkSpec struct {
-	probe.Timing
-	handler corev1.ProbeHandler
-}
-
-// compiler turns a Deployment into a workload and finds what cannot be done.
-type compiler struct {
-	images   map[string][]string
-	accounts map[key]bool
-	ownHosts bool // pods have an /etc/hosts of their own
-	w        *workload
-	findings []Finding
+// Compiler turns a Deployment into a workload and finds what cannot be done.
+type Compiler struct {
+	Images   map[string][]string
+	Accounts map[Key]bool
+	OwnHosts bool // pods have an /etc/hosts of their own
+	w        *Workload
+	Findings []Finding
 }
 
 const (
@@ -74,48 +32,41 @@ const (
 	defaultAccount = "default"
 )
 
-func (c *compiler) compile(d *appsv1.Deployment, restarts int) *workload {
+func (c *Compiler) Compile(d *appsv1.Deployment, restarts int) *Workload {
 	spec := d.Spec.Template.Spec
-	c.w = &workload{key: key{namespaceOf(d.Namespace), d.Name}, replicas: 1, labels: d.Spec.Template.Labels, sidecar: true, grace: defaultGrace, account: defaultAccount}
+	c.w = &Workload{Key: Key{NamespaceOf(d.Namespace), d.Name}, Replicas: 1, Labels: d.Spec.Template.Labels, Sidecar: true, Grace: defaultGrace, Account: defaultAccount}
 	w := c.w
-	w.template = d.Spec.Template.DeepCopy()
-	w.revision = revision(w.template, restarts)
-	w.recreate = d.Spec.Strategy.Type == appsv1.RecreateDeploymentStrategyType
+	w.Template = d.Spec.Template.DeepCopy()
+	w.Revision = revision(w.Template, restarts)
+	w.Recreate = d.Spec.Strategy.Type == appsv1.RecreateDeploymentStrategyType
 	if d.Spec.Replicas != nil {
-		w.replicas = int(*d.Spec.Replicas)
+		w.Replicas = int(*d.Spec.Replicas)
 	}
 	if s := spec.TerminationGracePeriodSeconds; s != nil {
-		w.grace = time.Duration(*s) * time.Second
+		w.Grace = time.Duration(*s) * time.Second
 	}
 	if spec.ServiceAccountName != "" {
-		w.account = spec.ServiceAccountName
+		w.Account = spec.ServiceAccountName
 	}
-	if w.labels[labelInject] == "false" || d.Spec.Template.Annotations[labelInject] == "false" {
-		w.sidecar = false
+	if w.Labels[labelInject] == "false" || d.Spec.Template.Annotations[labelInject] == "false" {
+		w.Sidecar = false
 	}
 	c.strategy(d)
 	c.pod(&spec)
 	for i := range spec.InitContainers {
 		at := fmt.Sprintf("spec.template.spec.initContainers[%d]", i)
-		w.inits = append(w.inits, c.container(&spec.InitContainers[i], at))
+		w.Inits = append(w.Inits, c.container(&spec.InitContainers[i], at))
 		c.initFields(&spec.InitContainers[i], at)
 	}
 	for i := range spec.Containers {
 		at := fmt.Sprintf("spec.template.spec.containers[%d]", i)
-		w.apps = append(w.apps, c.container(&spec.Containers[i], at))
+		w.Apps = append(w.Apps, c.container(&spec.Containers[i], at))
 		c.appFields(&spec.Containers[i], at)
 	}
 	if len(spec.Containers) == 0 {
 		c.refuse("spec.template.spec.containers", "there is none")
 	}
 	return w
-}
-
-func namespaceOf(ns string) string {
-	if ns == "" {
-		return "default"
-	}
-	return ns
 }
 
 // revision names a pod template: pods of another revision are replaced.
@@ -128,19 +79,19 @@ func revision(t *corev1.PodTemplateSpec, restarts int) string {
 	return hex.EncodeToString(sum[:5])
 }
 
-func (c *compiler) find(s Severity, field, format string, args ...any) {
-	c.findings = append(c.findings, Finding{s, "Deployment", c.w.namespace, c.w.name, field, fmt.Sprintf(format, args...)})
+func (c *Compiler) find(s Severity, field, format string, args ...any) {
+	c.Findings = append(c.Findings, Finding{s, "Deployment", c.w.Namespace, c.w.Name, field, fmt.Sprintf(format, args...)})
 }
 
 // refuse makes the workload one that does not run; the first reason stays.
-func (c *compiler) refuse(field, format string, args ...any) {
+func (c *Compiler) refuse(field, format string, args ...any) {
 	c.find(Refused, field, format, args...)
-	if c.w.state == "" {
-		c.w.state, c.w.reason = Invalid, field+": "+fmt.Sprintf(format, args...)
+	if c.w.State == "" {
+		c.w.State, c.w.Reason = Invalid, field+": "+fmt.Sprintf(format, args...)
 	}
 }
 
-func (c *compiler) pod(spec *corev1.PodSpec) {
+func (c *Compiler) pod(spec *corev1.PodSpec) {
 	const at = "spec.template.spec."
 	c.podFields(spec, at)
 	for i, v := range spec.Volumes {
@@ -155,8 +106,8 @@ func (c *compiler) pod(spec *corev1.PodSpec) {
 		}
 		c.refuse(field, "%s: only emptyDir volumes, and optional ones, run locally", v.Name)
 	}
-	if !c.accounts[key{c.w.namespace, c.w.account}] && c.w.account != defaultAccount {
-		c.find(Warning, at+"serviceAccountName", "there is no ServiceAccount %q; its identity is given nevertheless", c.w.account)
+	if !c.Accounts[Key{c.w.Namespace, c.w.Account}] && c.w.Account != defaultAccount {
+		c.find(Warning, at+"serviceAccountName", "there is no ServiceAccount %q; its identity is given nevertheless", c.w.Account)
 	}
 }
 
@@ -168,15 +119,15 @@ func isOptional(v *corev1.Volume) bool {
 	return v.ConfigMap != nil && v.ConfigMap.Optional != nil && *v.ConfigMap.Optional
 }
 
-func (c *compiler) container(k *corev1.Container, field string) container {
-	out := container{name: k.Name, dir: k.WorkingDir, ports: k.Ports, probes: map[string]*checkSpec{}}
-	out.command = append(append([]string{}, k.Command...), k.Args...)
+func (c *Compiler) container(k *corev1.Container, field string) Container {
+	out := Container{Name: k.Name, Dir: k.WorkingDir, Ports: k.Ports, Probes: map[string]*Check{}}
+	out.Command = append(append([]string{}, k.Command...), k.Args...)
 	if len(k.Command) == 0 {
-		out.command = append(append([]string{}, c.image(k.Image)...), k.Args...)
+		out.Command = append(append([]string{}, c.image(k.Image)...), k.Args...)
 		if c.image(k.Image) == nil {
 			c.find(Refused, field+".command", "images are not run locally; give the command that starts it")
-			if c.w.state == "" {
-				c.w.state, c.w.reason = NoCommand, fmt.Sprintf("container %s has no command, and images are not run locally", k.Name)
+			if c.w.State == "" {
+				c.w.State, c.w.Reason = NoCommand, fmt.Sprintf("container %s has no command, and images are not run locally", k.Name)
 			}
 		}
 	}
@@ -201,25 +152,25 @@ func (c *compiler) container(k *corev1.Container, field string) container {
 func isTrue(b *bool) bool { return b != nil && *b }
 
 // image gives the command that Options.Images has for an image; nil for none.
-func (c *compiler) image(image string) []string {
-	if cmd, ok := c.images[image]; ok {
+func (c *Compiler) image(image string) []string {
+	if cmd, ok := c.Images[image]; ok {
 		return cmd
 	}
 	var best string
-	for pattern := range c.images {
+	for pattern := range c.Images {
 		ok, _ := path.Match(pattern, image)
 		if (ok || strings.HasPrefix(image, pattern)) && len(pattern) > len(best) {
 			best = pattern
 		}
 	}
-	return c.images[best]
+	return c.Images[best]
 }
 
-func (c *compiler) env(out *container, e corev1.EnvVar, field string) {
+func (c *Compiler) env(out *Container, e corev1.EnvVar, field string) {
 	if v := e.ValueFrom; v != nil {
 		switch {
 		case v.FieldRef != nil:
-			if _, ok := fieldValue(v.FieldRef.FieldPath, &corev1.Pod{}); !ok {
+			if _, ok := FieldValue(v.FieldRef.FieldPath, &corev1.Pod{}); !ok {
 				c.refuse(field+".valueFrom.fieldRef", "%s: field %q is not known", e.Name, v.FieldRef.FieldPath)
 			}
 		case v.ConfigMapKeyRef != nil && isTrue(v.ConfigMapKeyRef.Optional), v.SecretKeyRef != nil && isTrue(v.SecretKeyRef.Optional):
@@ -228,10 +179,10 @@ func (c *compiler) env(out *container, e corev1.EnvVar, field string) {
 			c.refuse(field+".valueFrom", "%s: ConfigMaps, Secrets and resources are not read locally; give a value", e.Name)
 		}
 	}
-	out.env = append(out.env, e)
+	out.Env = append(out.Env, e)
 }
 
-func (c *compiler) lifecycle(out *container, l *corev1.Lifecycle, field string) {
+func (c *Compiler) lifecycle(out *Container, l *corev1.Lifecycle, field string) {
 	if l.PostStart != nil {
 		c.refuse(field+".postStart", "is not run locally")
 	}
@@ -239,31 +190,36 @@ func (c *compiler) lifecycle(out *container, l *corev1.Lifecycle, field string) 
 		if s.Exec == nil && s.Sleep == nil {
 			c.refuse(field+".preStop", "only exec and sleep run locally")
 		}
-		out.preStop = s
+		out.PreStop = s
 	}
 }
 
-func (c *compiler) probe(out *container, kind string, p *corev1.Probe, field string) {
+func (c *Compiler) probe(out *Container, kind string, p *corev1.Probe, field string) {
 	if p == nil {
 		return
 	}
-	or := func(v, def int32) int { return max(int(v), 0) + int(def)*b2i(v <= 0) }
+	or := func(v, def int32) int {
+		if v <= 0 {
+			return int(def)
+		}
+		return int(v)
+	}
 	seconds := func(v, def int32) time.Duration { return time.Duration(or(v, def)) * time.Second }
-	spec := &checkSpec{handler: p.ProbeHandler, Timing: probe.Timing{
+	spec := &Check{Handler: p.ProbeHandler, Timing: probe.Timing{
 		InitialDelay: seconds(p.InitialDelaySeconds, 0), Period: seconds(p.PeriodSeconds, 10), Timeout: seconds(p.TimeoutSeconds, 1),
 		FailureThreshold: or(p.FailureThreshold, 3), SuccessThreshold: or(p.SuccessThreshold, 1),
 	}}
 	var err error
 	switch {
 	case p.HTTPGet != nil:
-		_, err = resolvePort(p.HTTPGet.Port, out.ports)
+		_, err = ResolvePort(p.HTTPGet.Port, out.Ports)
 		if p.HTTPGet.Host != "" {
 			if _, bad := netip.ParseAddr(p.HTTPGet.Host); bad != nil {
 				err = fmt.Errorf("host %q is not an address", p.HTTPGet.Host)
 			}
 		}
 	case p.TCPSocket != nil:
-		_, err = resolvePort(p.TCPSocket.Port, out.ports)
+		_, err = ResolvePort(p.TCPSocket.Port, out.Ports)
 	case p.Exec != nil:
 		if len(p.Exec.Command) == 0 {
 			err = fmt.Errorf("exec.command is empty")
@@ -275,18 +231,11 @@ func (c *compiler) probe(out *container, kind string, p *corev1.Probe, field str
 		c.refuse(field, "%v", err)
 		return
 	}
-	out.probes[kind] = spec
+	out.Probes[kind] = spec
 }
 
-func b2i(b bool) int {
-	if b {
-		return 1
-	}
-	return 0
-}
-
-// resolvePort finds a container's port by number or name.
-func resolvePort(p intstr.IntOrString, ports []corev1.ContainerPort) (uint16, error) {
+// ResolvePort finds a container's port by number or name.
+func ResolvePort(p intstr.IntOrString, ports []corev1.ContainerPort) (uint16, error) {
 	if p.Type == intstr.Int {
 		if p.IntVal < 1 || p.IntVal > 65535 {
 			return 0, fmt.Errorf("port %d is out of range", p.IntVal)
@@ -302,15 +251,15 @@ func resolvePort(p intstr.IntOrString, ports []corev1.ContainerPort) (uint16, er
 }
 
 // gatewayKey and gatewayWorkload are the built-in ingress gateway, under the names that Istio's installation gives it.
-var gatewayKey = key{"istio-system", "istio-ingressgateway"}
+var GatewayKey = Key{"istio-system", "istio-ingressgateway"}
 
-func gatewayWorkload(restarts int) *workload {
+func GatewayWorkload(restarts int) *Workload {
 	labels := map[string]string{"istio": "ingressgateway", "app": "istio-ingressgateway"}
 	t := &corev1.PodTemplateSpec{}
 	t.Labels = labels
 	t.Spec.ServiceAccountName = "istio-ingressgateway-service-account"
-	return &workload{
-		key: gatewayKey, gateway: true, replicas: 1, labels: labels,
-		account: t.Spec.ServiceAccountName, sidecar: true, template: t, revision: revision(t, restarts),
+	return &Workload{
+		Key: GatewayKey, Gateway: true, Replicas: 1, Labels: labels,
+		Account: t.Spec.ServiceAccountName, Sidecar: true, Template: t, Revision: revision(t, restarts),
 	}
 }

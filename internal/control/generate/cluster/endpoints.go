@@ -1,4 +1,4 @@
-package generate
+package cluster
 
 import (
 	"cmp"
@@ -149,8 +149,8 @@ func (g *Generator) endpointMetadata(e *model.Endpoint, port uint16, b *view.Bac
 	if !b.UDP && !b.Service.External && g.takesMutualTLS(e, port) {
 		m.FilterMetadata["envoy.transport_socket_match"] = message.ViaMutualTLS
 	}
-	canonical := firstOf(e.Labels["service.istio.io/canonical-name"], e.Labels["app.kubernetes.io/name"], e.Labels["app"], e.Workload)
-	revision := firstOf(e.Labels["service.istio.io/canonical-revision"], e.Labels["app.kubernetes.io/version"], e.Labels["version"], "latest")
+	canonical := cmp.Or(e.Labels["service.istio.io/canonical-name"], e.Labels["app.kubernetes.io/name"], e.Labels["app"], e.Workload)
+	revision := cmp.Or(e.Labels["service.istio.io/canonical-revision"], e.Labels["app.kubernetes.io/version"], e.Labels["version"], "latest")
 	if e.Workload != "" {
 		m.FilterMetadata["istio"] = last.as(e.Workload + ";" + e.Namespace + ";" + canonical + ";" + revision + ";")
 	}
@@ -161,13 +161,4 @@ func (g *Generator) endpointMetadata(e *model.Endpoint, port uint16, b *view.Bac
 		return nil
 	}
 	return m
-}
-
-func firstOf(values ...string) string {
-	for _, v := range values {
-		if v != "" {
-			return v
-		}
-	}
-	return ""
 }
