@@ -4,8 +4,11 @@ import (
 	"context"
 	"io"
 	"net"
+	"net/http"
+	"net/netip"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -254,4 +257,63 @@ func TestClusterLeavesAfterRouting(t *testing.T) {
 		open, _ := server.proxy.tracker.Counts()
 		return open == 0
 	})
+}
+
+// TestPortTurnsToBytes: the clients of a port that is no HTTP port any more come again on new connections, which are relayed.
+func TestPortTurnsToBytes(t *testing.T) {
+	m := newMesh(t)
+	client, server := m.pod("productpage", "10.0.0.1", nil), m.pod("reviews", "10.0.0.2", nil)
+	l, err := server.Listen(netip.MustParseAddrPort("10.0.0.2:9080"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &http.Server{Protocols: new(http.Protocols), Handler: hello("reviews")}
+	s.Protocols.SetHTTP1(true)
+	s.Protocols.SetUnencryptedHTTP2(true)
+	done := make(chan struct{})
+	go func() { defer close(done); s.Serve(l) }() // ends with the server
+	t.Cleanup(func() { s.Close(); <-done })
+	client.cluster("reviews", 9080, server)
+	bytesAlone := func() {
+		tcpService(client, "reviews", 9080, false)
+		client.config.publish(func(_ *conf.Snapshot, names map[string]*conf.Target) {
+			names[wire.ListenerName("reviews", 9080)] = names[wire.ListenerName(vip, 9080)]
+		})
+	}
+	for _, h2 := range []bool{false, true} {
+		for _, method := range []string{"GET", "POST"} {
+			client.knows("reviews", 9080, forwardTo("reviews"))
+			c, connections := client.client(), atomic.Int64{}
+			tr := c.Transport.(*http.Transport)
+			dial := tr.DialContext
+			tr.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+				connections.Add(1)
+				return dial(ctx, network, address)
+			}
+			if h2 {
+				tr.Protocols = new(http.Protocols)
+				tr.Protocols.SetUnencryptedHTTP2(true)
+			}
+			ask := func() int { status, _, _ := client.do(c, method, "http://reviews:9080/", nil); return status }
+			if got := ask(); got != 200 {
+				t.Fatalf("%s, HTTP/2 %t: %d while the port is HTTP", method, h2, got)
+			}
+			bytesAlone()
+			first, want := ask(), 200
+			if method == "POST" && !h2 {
+				want = http.StatusMisdirectedRequest // the client may not repeat it unasked
+			}
+			if second := ask(); first != want || second != 200 || connections.Load() != 2 {
+				t.Errorf("%s, HTTP/2 %t: %d (want %d), then %d, over %d connections", method, h2, first, want, second, connections.Load())
+			}
+		}
+	}
+	// A request for another port of bytes says nothing about the connection.
+	client.knows("ratings", 9081, forwardTo("reviews"))
+	client.config.publish(func(_ *conf.Snapshot, names map[string]*conf.Target) {
+		names[wire.ListenerName("reviews", 9081)] = names[wire.ListenerName("reviews", 9080)]
+	})
+	if status, _, h := client.get(client.client(), "http://reviews:9081/"); status != 404 || h.Get("Connection") != "" {
+		t.Errorf("a port of bytes by name: %d, %v", status, h)
+	}
 }

@@ -175,10 +175,22 @@ func (x *Exchange) findTable() bool {
 	if x.table = t.Routes; x.table == nil && x.http != nil {
 		x.table = x.http.Routes
 	}
-	if x.table == nil {
-		return x.fail(failure.NoRoute, "route", fmt.Errorf("%s: is not an HTTP port", t.Name))
+	switch {
+	case x.table != nil:
+		return true
+	case x.outlived(t):
+		return x.fail(failure.NotTaken, "route", fmt.Errorf("%s: is no HTTP port any more, and the connection is from when it was", t.Name))
 	}
-	return true
+	return x.fail(failure.NoRoute, "route", fmt.Errorf("%s: is not an HTTP port", t.Name))
+}
+
+// outlived reports whether a connection that leads to t, which is no HTTP port, would not be served as HTTP if it were made now.
+func (x *Exchange) outlived(t *conf.Target) bool {
+	if x.d.Fixed == "" {
+		t = x.d.AtAddress()
+	}
+	http, _, _ := x.d.Protocols(t)
+	return !http
 }
 
 // target resolves the host that the request names, and failing that the address that the client connected to.

@@ -12,6 +12,7 @@ import (
 	"github.com/weftmesh/weft/internal/proxy/downstream"
 	"github.com/weftmesh/weft/internal/proxy/failure"
 	"github.com/weftmesh/weft/internal/proxy/filter/headers"
+	"github.com/weftmesh/weft/internal/proxy/filter/retry"
 	"github.com/weftmesh/weft/internal/proxy/grpc"
 	http1 "github.com/weftmesh/weft/internal/proxy/http"
 	"github.com/weftmesh/weft/internal/proxy/http2"
@@ -34,10 +35,23 @@ func (x *Exchange) reply(ok bool) {
 		x.answerSelf()
 	case x.err == nil:
 		x.answerByRoute()
+	case x.err.Kind == failure.NotTaken:
+		x.turnBack()
 	default:
 		x.answerError()
 	}
 	x.End = x.p.Now()
+}
+
+// turnBack has the client come again on a new connection. Clients repeat by themselves what a closed connection or a refused stream
+// has left unanswered, and seldom what was answered.
+func (x *Exchange) turnBack() {
+	x.down.CloseAfter()
+	if x.down.Shared() || retry.Repeatable(&x.Req) {
+		x.down.Break(uint32(http2.RefusedStream))
+		return
+	}
+	x.answerError()
 }
 
 // deliver relays the response as it comes.
