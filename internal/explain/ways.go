@@ -212,12 +212,14 @@ func onward(server *Proxy, ch *conf.Chain, port uint16) string {
 		return ""
 	}
 	for _, l := range c.Localities {
-		for _, ep := range l.Endpoints {
-			if to := ep.Addr; !to.IsValid() || to != netip.AddrPortFrom(to.Addr(), port) || !to.Addr().IsLoopback() && to.Addr() != server.Address {
-				return strings.TrimSuffix(ep.Address+":"+strconv.Itoa(int(ep.Port)), ":0")
-			}
-			return ""
+		if len(l.Endpoints) == 0 {
+			continue
 		}
+		ep := l.Endpoints[0] // a workload's own port has one
+		if to := ep.Addr; !to.IsValid() || to != netip.AddrPortFrom(to.Addr(), port) || !to.Addr().IsLoopback() && to.Addr() != server.Address {
+			return strings.TrimSuffix(ep.Address+":"+strconv.Itoa(int(ep.Port)), ":0")
+		}
+		return ""
 	}
 	if c.PortOverride != 0 && c.PortOverride != port {
 		return "port " + strconv.Itoa(int(c.PortOverride))

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -18,6 +19,8 @@ type Conn struct {
 	// Set once.
 	local, remote, original netip.AddrPort
 	in, out                 *stream // out is the peer's in
+
+	resets atomic.Bool // Close resets
 }
 
 // pair gives both ends of a connection that from opened to the address to and that was delivered at the address at.
@@ -65,6 +68,9 @@ func (c *Conn) CloseRead() error {
 // Close releases the connection. As in TCP the peer still reads what was sent, unless bytes it sent were not read: then it
 // sees a reset.
 func (c *Conn) Close() error {
+	if c.resets.Load() {
+		c.Reset()
+	}
 	unread := c.in.closeReading()
 	if unread {
 		c.out.reset()
@@ -73,6 +79,12 @@ func (c *Conn) Close() error {
 		c.in.breakWriting(syscall.EPIPE)
 	}
 	c.out.closeWriting()
+	return nil
+}
+
+// SetLinger is that of *net.TCPConn for 0, with which Close resets, and less, with which it does not.
+func (c *Conn) SetLinger(seconds int) error {
+	c.resets.Store(seconds == 0)
 	return nil
 }
 

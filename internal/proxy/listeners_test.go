@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/weftmesh/weft/internal/proxy/conf"
+	"github.com/weftmesh/weft/internal/proxy/exchange"
 	"github.com/weftmesh/weft/internal/wire"
 )
 
@@ -244,6 +245,53 @@ func TestForwardProxy(t *testing.T) {
 	}
 	io.WriteString(conn, "echo\n")
 	if line, err := r.ReadString('\n'); err != nil || line != "echo\n" {
+		t.Fatalf("%q, %v", line, err)
+	}
+}
+
+// TestConnectIsAnsweredWhenItIsConnected: a tunnel that cannot be had is refused with the reason, and one in which the server speaks first
+// is there at once.
+func TestConnectIsAnsweredWhenItIsConnected(t *testing.T) {
+	m := newMesh(t)
+	client := m.pod("productpage", "10.0.0.1", func(b *wire.Bootstrap) { b.Outbound, b.Inbound, b.ForwardProxy = "", "", "127.0.0.1:3128" })
+	outside := &pod{Host: m.net.Host(netip.MustParseAddr("10.0.0.9")), m: m, stop: client.stop}
+	outside.serveRaw(25, func(c net.Conn) {
+		io.WriteString(c, "220 hello\n")
+		io.Copy(c, c)
+	})
+	client.config.publish(func(s *conf.Snapshot, names map[string]*conf.Target) {
+		s.Clusters["db"] = meshCluster("db", 5432)
+		chain := &conf.Chain{TCP: &conf.TCP{Clusters: []conf.WeightedCluster{{Cluster: "db", Weight: 1}}, TotalWeight: 1}}
+		names[wire.ListenerName("db", 5432)] = &conf.Target{Name: "db", Listener: &conf.Listener{Name: "db", Chains: []*conf.Chain{chain}}}
+	})
+	connect := func(to string) (net.Conn, *bufio.Reader, *http.Response) {
+		t.Helper()
+		c, err := client.Dial(t.Context(), netip.MustParseAddrPort("127.0.0.1:3128"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		fmt.Fprintf(c, "CONNECT %s HTTP/1.1\r\nHost: %[1]s\r\n\r\n", to)
+		r := bufio.NewReader(c)
+		res, err := http.ReadResponse(r, &http.Request{Method: "CONNECT"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c, r, res
+	}
+	for _, to := range []string{"10.0.0.9:1", "db:5432"} {
+		_, _, res := connect(to)
+		if res.StatusCode != 503 || res.Header.Get(exchange.ReasonHeader) == "" {
+			t.Errorf("%s: %d, %v", to, res.StatusCode, res.Header)
+		}
+		eventually(t, "log of "+to, func() bool { return client.logged("CONNECT", to, " 503 ") })
+	}
+	c, r, res := connect("10.0.0.9:25")
+	if line, err := r.ReadString('\n'); res.StatusCode != 200 || err != nil || line != "220 hello\n" {
+		t.Fatalf("%d, %q, %v", res.StatusCode, line, err)
+	}
+	io.WriteString(c, "EHLO a\n")
+	if line, err := r.ReadString('\n'); err != nil || line != "EHLO a\n" {
 		t.Fatalf("%q, %v", line, err)
 	}
 }

@@ -55,7 +55,7 @@ func (p *Proxy) explicit(destination string) func(listen.Accepted) {
 // forwarder serves the listener of a forward proxy (HTTP_PROXY).
 func (p *Proxy) forwarder(a listen.Accepted) {
 	d := p.newConnection(a, downstream.Outbound)
-	d.Tunnel, d.Destination, d.App = d.serveTunnel, netip.AddrPort{}, netip.AddrPort{}
+	d.Tunnel, d.Destination, d.App = d.tunnel, netip.AddrPort{}, netip.AddrPort{}
 	d.serveDetected(nil)
 }
 
@@ -101,6 +101,10 @@ func (d *connection) serveDetected(s *stream) {
 
 // openEarly opens the upstream before the client has said anything.
 func (s *stream) openEarly() (*upstream.Conn, error) {
+	if up := s.opened; up != nil {
+		s.opened = nil
+		return up, nil
+	}
 	if !s.authorize() || !s.open() {
 		return nil, s.err
 	}
@@ -112,6 +116,9 @@ func (s *stream) openEarly() (*upstream.Conn, error) {
 
 // early makes an upstream that was opened before the stream's own.
 func (s *stream) early(up *upstream.Conn) {
+	if up == nil {
+		up, s.opened = s.opened, nil
+	}
 	if up != nil {
 		s.up = up
 		s.to.Host.Begin()
@@ -143,13 +150,35 @@ func (d *connection) relayByName(t *conf.Target) {
 	}
 }
 
-// serveTunnel serves what follows a CONNECT to the target of that name.
-func (d *connection) serveTunnel(c conn.Conn, name string, target *conf.Target) {
-	carried, end := listen.Within(c)
-	defer end()
+// tunnel prepares what follows a CONNECT to the target of that name. The upstream is connected at once wherever bytes may be relayed; HTTP
+// in the tunnel is routed request by request, and TLS that is routed by its server name when that is known.
+func (d *connection) tunnel(name string, target *conf.Target) *downstream.Tunnel {
 	_, port := message.HostPort(name)
-	inner := &connection{p: d.p, accepted: carried, conn: c, track: &track.Conn{Outbound: true}, Client: downstream.Client{Mesh: d.Mesh,
+	inner := &connection{p: d.p, track: &track.Conn{Outbound: true}, Client: downstream.Client{Mesh: d.Mesh,
 		Direction: downstream.Outbound, Remote: d.Remote, Direct: d.Direct, Local: d.Local, Fixed: name, Name: name, ByAddress: target,
 		Destination: netip.AddrPortFrom(d.Local.Addr(), port), Port: port}}
-	inner.serveOutbound(target)
+	t := &downstream.Tunnel{Drop: func() {}}
+	http, tcp, byName := inner.Protocols(target)
+	var s *stream
+	if tcp != nil && !byName {
+		s = inner.newStream(tcp)
+		t.Drop = s.release
+		s.opened, t.Err = s.openEarly()
+		t.Cluster, t.To = s.cluster, s.to
+	}
+	t.Serve = func(c conn.Conn) {
+		carried, end := listen.Within(c)
+		defer end()
+		inner.accepted, inner.conn = carried, c
+		switch {
+		case s == nil:
+			inner.serveOutbound(target)
+		case http:
+			inner.serveDetected(s)
+		default:
+			s.early(nil)
+			inner.relayTCP(tcp, s)
+		}
+	}
+	return t
 }

@@ -743,6 +743,34 @@ func TestLongBodyIsNotRepeatedAndSaysSo(t *testing.T) {
 	eventually(t, "reason in the log", func() bool { return client.logged("PUT", "503", "too long to be kept") })
 }
 
+// So does an answer that the policy would not have let stand; one that is well has nothing to say.
+func TestAnswerToALongBodyStandsAndSaysWhy(t *testing.T) {
+	m := newMesh(t)
+	client, app := m.pod("productpage", "10.0.0.1", nil), m.pod("a", "10.0.0.2", nil)
+	app.serve(9080, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		io.Copy(io.Discard, r.Body)
+		if r.URL.Path == "/fails" {
+			w.WriteHeader(503)
+		}
+	}))
+	client.cluster("reviews", 9080, app)
+	r := forwardTo("reviews")
+	r.Forward.Retry = &conf.Retry{On: conf.On5xx, Attempts: 2, BackOff: time.Millisecond}
+	client.knows("reviews", 9080, r)
+	for path, want := range map[string]int{"/fails": 503, "/well": 200} {
+		status, _, h := client.do(client.client(), "PUT", "http://reviews:9080"+path, strings.NewReader(strings.Repeat("x", 2*exchange.MaxReplay)))
+		if status != want || h.Get(exchange.ReasonHeader) != "" {
+			t.Errorf("%s: %d, %v", path, status, h)
+		}
+	}
+	eventually(t, "reason in the log", func() bool {
+		return client.logged("/fails", "the upstream answered 503 (not tried again: the request's body was too long to be kept)") && client.logged("/well")
+	})
+	if client.logged("/well", "too long") {
+		t.Error("a reason for what went well")
+	}
+}
+
 func TestInnerErrorsAreNotToldOutside(t *testing.T) {
 	m := newMesh(t)
 	edge, server := m.pod("ingress", "10.0.0.1", asGateway), m.pod("productpage", "10.0.0.2", nil) // without application

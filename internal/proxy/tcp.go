@@ -33,6 +33,7 @@ type stream struct {
 	cluster *cluster.Cluster
 	to      *cluster.Endpoint
 	up      *upstream.Conn
+	opened  *upstream.Conn // ahead of its use; nil if it was not, or is in use
 	held    held
 	failed  []*balance.Host
 	counts  relay.Counts
@@ -47,6 +48,10 @@ type held struct {
 
 // release gives it back, once the connection is closed.
 func (s *stream) release() {
+	if s.opened != nil {
+		s.opened.Close()
+		s.opened = nil
+	}
 	if s.held.paid {
 		s.cluster.Breaker.ConnectionDone()
 	}

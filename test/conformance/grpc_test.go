@@ -52,6 +52,10 @@ func interopServer(t *testing.T) netip.AddrPort {
 	return a
 }
 
+// racy are cases of grpc-go in which the client ends a call just as the server does, and fails if the server's end comes first;
+// and how often they are run again.
+var racy = map[string]int{"cancel_after_begin": 2, "timeout_on_sleeping_server": 2}
+
 // TestGRPCInterop runs grpc-go's own cases, client and server, in each direction and through a pair with mutual TLS.
 func TestGRPCInterop(t *testing.T) {
 	program := peer(t, "client")
@@ -66,8 +70,17 @@ func TestGRPCInterop(t *testing.T) {
 		for _, c := range interop {
 			t.Run(d.name+" "+c, func(t *testing.T) {
 				t.Parallel()
-				run(t, program, "-server_host", "127.0.0.1", "-server_port", port, "-test_case", c,
-					"-service_config_json", `{"loadBalancingConfig": [{"test_backend_metrics_load_balancer": {}}]}`)
+				for left := racy[c]; ; left-- {
+					_, err := try(t, program, "-server_host", "127.0.0.1", "-server_port", port, "-test_case", c,
+						"-service_config_json", `{"loadBalancingConfig": [{"test_backend_metrics_load_balancer": {}}]}`)
+					if err == nil {
+						return
+					}
+					if left == 0 {
+						t.Fatal(err)
+					}
+					t.Logf("again, as the client may lose a race with itself: %v", err)
+				}
 			})
 		}
 	}

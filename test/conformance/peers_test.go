@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -99,11 +100,21 @@ func server(t *testing.T, program string, args ...string) netip.AddrPort {
 // run runs a program that has to succeed within a minute, and gives what it printed.
 func run(t *testing.T, program string, args ...string) string {
 	t.Helper()
+	out, err := try(t, program, args...)
+	if err != nil {
+		t.Error(err)
+	}
+	return out
+}
+
+// try gives what the program has printed; where it failed, the error has it as well.
+func try(t *testing.T, program string, args ...string) (string, error) {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	out, err := exec.CommandContext(ctx, program, args...).CombinedOutput()
 	if err != nil {
-		t.Errorf("%s %s: %v\n%s", filepath.Base(program), strings.Join(args, " "), err, bytes.TrimSpace(out))
+		err = fmt.Errorf("%s %s: %w\n%s", filepath.Base(program), strings.Join(args, " "), err, bytes.TrimSpace(out))
 	}
-	return string(out)
+	return string(out), err
 }

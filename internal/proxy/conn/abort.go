@@ -26,7 +26,7 @@ func under(c Conn) Conn {
 // called at any time from anywhere.
 func Abort(c Conn) error {
 	c = under(c)
-	Control(c, forgetUnsent) // without a descriptor there is nothing that the kernel holds
+	Control(c, func(fd uintptr) { setBreaks(fd, true) }) // without a descriptor there is nothing that the kernel holds
 	return c.Close()
 }
 

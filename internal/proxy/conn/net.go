@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -142,8 +143,9 @@ func (c *waitConn) Quiet() bool {
 // peekConn waits by reading one byte ahead. The byte belongs to the reading goroutine.
 type peekConn struct {
 	netConn
-	has  bool
-	byte [1]byte
+	breaks atomic.Bool // see BreakOnClose
+	has    bool
+	byte   [1]byte
 }
 
 func (c *peekConn) Wait() error {

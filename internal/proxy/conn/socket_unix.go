@@ -66,7 +66,11 @@ func wouldBlock(fd uintptr, p []byte) bool {
 	}
 }
 
-// forgetUnsent has closing a socket reset it.
-func forgetUnsent(fd uintptr) {
-	syscall.SetsockoptLinger(int(fd), syscall.SOL_SOCKET, syscall.SO_LINGER, &syscall.Linger{Onoff: 1})
+// setBreaks makes the closing of a socket reset its connection, or takes that back.
+func setBreaks(fd uintptr, on bool) {
+	linger := &syscall.Linger{}
+	if on {
+		linger.Onoff = 1
+	}
+	syscall.SetsockoptLinger(int(fd), syscall.SOL_SOCKET, syscall.SO_LINGER, linger)
 }

@@ -66,8 +66,8 @@ type Client struct {
 	Secure  bool
 	// Fixed is the destination by name of an explicit outbound listener.
 	Fixed string
-	// Tunnel serves, on the forward proxy's listener, what follows CONNECT to a name; nil elsewhere.
-	Tunnel func(c conn.Conn, name string, target *conf.Target)
+	// Tunnel prepares, on the forward proxy's listener, what follows CONNECT to a name; nil elsewhere.
+	Tunnel func(name string, target *conf.Target) *Tunnel
 	// Address is the name by which ByAddress was resolved; empty where there is none.
 	Address string
 
@@ -87,6 +87,15 @@ type Client struct {
 	edges []inboundEdge
 
 	remoteAs string // see remoteText
+}
+
+// Tunnel is what CONNECT has asked for. Where bytes may be relayed its upstream is connected already.
+type Tunnel struct {
+	Serve   func(c conn.Conn) // carries what the client sends and gets; either this or Drop is called, unless Err is set
+	Drop    func()
+	Err     error // why there is none
+	Cluster *cluster.Cluster
+	To      *cluster.Endpoint
 }
 
 type inboundEdge struct {

@@ -44,15 +44,16 @@ func (x *Exchange) keep(p *pump) {
 func (x *Exchange) wantsAgain(ok bool) bool {
 	a, repeatable := x.outcome(ok), retry.Repeatable(&x.Req)
 	wanted := x.matched.Route != nil && retry.Wanted(x.retries, &a, repeatable)
+	wouldHelp := wanted || repeatable && (!ok || a.Unsent || a.Unanswered)
 	if ok && x.pumping != nil && wanted {
 		x.pumping.settle() // the answer may be here before the goroutine that has sent the body has run again
 	}
-	x.bodyGone = x.pumping != nil && x.pumping.dropped() && x.retries != nil && (wanted || repeatable)
+	x.bodyGone = x.pumping != nil && x.pumping.dropped() && x.retries != nil && wouldHelp
 	if x.to == nil || x.pumping != nil && !x.pumping.whole() && !(!ok && x.resumes()) || !ok && x.err.Fault() == failure.OfClient || x.p.ctx.Err() != nil || x.expired() {
 		return false
 	}
 	if b := x.Req.Body; b.Kind != message.NoBody && b != (message.Body{Kind: message.Sized}) && x.body == nil && x.pumping == nil && (x.spent || !x.unsent) {
-		x.bodyGone = x.retries != nil && (wanted || repeatable)
+		x.bodyGone = x.retries != nil && wouldHelp
 		return false
 	}
 	if !ok && x.forFree(repeatable) {

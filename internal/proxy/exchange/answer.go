@@ -80,22 +80,35 @@ func (x *Exchange) answerError() {
 
 // reason is the failure in plain words, for the log and for callers within the mesh.
 func (x *Exchange) reason() string {
-	why := x.cause()
-	if why == "" {
+	why, last := x.cause(), x.lastAttempt()
+	switch {
+	case why == "" && last == "":
 		return ""
+	case why == "" && x.grpc != "":
+		why = "the upstream answered grpc-status " + x.grpc
+	case why == "":
+		why = "the upstream answered " + strconv.Itoa(x.status)
 	}
 	if x.attempt > 1 {
 		why += " (attempt " + strconv.Itoa(x.attempt) + ")"
 	}
+	if strings.HasSuffix(x.told, last) {
+		return why // the proxy behind has said so
+	}
+	return why + last
+}
+
+// lastAttempt says why there was no other attempt where the policy wants one; empty if that is not so.
+func (x *Exchange) lastAttempt() string {
 	switch {
 	case x.bodyGone:
-		why += " (not tried again: the request's body was too long to be kept)"
+		return " (not tried again: the request's body was too long to be kept)"
 	case x.overspent:
-		why += " (not tried again: the budget of retries is used up)"
+		return " (not tried again: the budget of retries is used up)"
 	case x.unpaid:
-		why += " (not tried again: as many retries are under way as may be)"
+		return " (not tried again: as many retries are under way as may be)"
 	}
-	return why
+	return ""
 }
 
 func (x *Exchange) cause() string {

@@ -35,8 +35,8 @@ func (x *Exchange) grpcFailure() int {
 		return x.fault.GRPC
 	case (x.err.Kind == failure.OverLimit || x.err.Kind == failure.OverGlobalLimit) && x.limitExhausted:
 		return grpc.ResourceExhausted
-	case x.err.Kind == failure.UpstreamTimeout && x.limited && x.expired():
-		return grpc.DeadlineExceeded // it was the client's own limit
+	case (x.err.Kind == failure.UpstreamTimeout || x.err.Kind == failure.UpstreamReset) && x.limited && x.expired():
+		return grpc.DeadlineExceeded // it was the client's own limit, which servers keep by resets
 	}
 	return grpc.OfHTTP(x.err.Status())
 }

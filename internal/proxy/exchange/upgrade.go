@@ -2,14 +2,17 @@ package exchange
 
 import (
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/weftmesh/weft/internal/proxy/conf"
+	"github.com/weftmesh/weft/internal/proxy/downstream"
 	"github.com/weftmesh/weft/internal/proxy/failure"
 	http1 "github.com/weftmesh/weft/internal/proxy/http"
 	"github.com/weftmesh/weft/internal/proxy/message"
 	"github.com/weftmesh/weft/internal/proxy/relay"
 	"github.com/weftmesh/weft/internal/proxy/side"
+	"github.com/weftmesh/weft/internal/wire"
 )
 
 // upgrade passes a 101 on and relays what follows.
@@ -65,24 +68,12 @@ func (x *Exchange) tunnelEnded(err error) {
 
 var errNoForwardProxy = errors.New("this listener is no forward proxy")
 
-// establish answers CONNECT: the forward proxy relays what follows to the name that the client gives.
+// establish answers CONNECT: the forward proxy relays what follows to the name that the client gives. It connects there first, so that
+// 200 says that the tunnel is there (RFC 9110 section 9.3.6).
 func (x *Exchange) establish() {
-	if x.d.Tunnel == nil {
-		x.fail(failure.RefusedMethod, "connect", errNoForwardProxy)
-		x.answerError()
-		x.End = x.p.Now()
-		x.record()
-		return
-	}
-	d := x.d
-	target, err := x.p.Config.Resolve(x.p.ctx, d.ListenerName(x.Req.Authority))
-	var tcp *conf.TCP
-	http := false
-	if err == nil {
-		http, tcp, _ = d.Protocols(target)
-	}
-	if err != nil || tcp == nil && !http {
-		x.fail(failure.NoConfig, "resolve "+d.Name, err)
+	tunnel := x.tunnel()
+	if tunnel == nil {
+		x.snapshot = x.p.Config.Snapshot()
 		x.answerError()
 		x.End = x.p.Now()
 		x.record()
@@ -91,13 +82,47 @@ func (x *Exchange) establish() {
 	x.res.Reset()
 	x.res.Status = 200
 	x.res.Body = message.Body{}
-	if err = x.down.WriteResponse(&x.res); err == nil {
+	err := x.down.WriteResponse(&x.res)
+	if err == nil {
 		err = side.OpenTunnel(x.down, x.down.Shared())
 	}
 	c, hijackErr := x.down.Hijack()
 	x.Hijacked = true
 	if errors.Join(err, hijackErr) != nil {
+		tunnel.Drop()
 		return
 	}
-	d.Tunnel(c, d.Name, target)
+	tunnel.Serve(c)
+}
+
+// tunnel makes ready what CONNECT asks for; nil if that fails.
+func (x *Exchange) tunnel() *downstream.Tunnel {
+	d := x.d
+	if d.Tunnel == nil {
+		x.fail(failure.RefusedMethod, "connect", errNoForwardProxy)
+		return nil
+	}
+	target, err := x.p.Config.Resolve(x.p.ctx, d.ListenerName(x.Req.Authority))
+	var tcp *conf.TCP
+	http := false
+	if err == nil {
+		http, tcp, _ = d.Protocols(target)
+	}
+	if err != nil || tcp == nil && !http {
+		x.fail(failure.NoConfig, "resolve "+d.Name, err)
+		return nil
+	}
+	if target == nil && tcp.Clusters[0].Cluster == wire.BlackHoleCluster {
+		x.fail(failure.Unroutable, "resolve", fmt.Errorf("%s: not known to the mesh", d.Name))
+		return nil
+	}
+	t := d.Tunnel(d.Name, target)
+	if t.Err == nil {
+		return t
+	}
+	x.cluster, x.to = t.Cluster, t.To
+	if !errors.As(t.Err, &x.err) {
+		x.fail(failure.ConnectFailed, "connect", t.Err)
+	}
+	return nil
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/weftmesh/weft/internal/memnet"
 	"github.com/weftmesh/weft/internal/proxy/conn"
+	"github.com/weftmesh/weft/internal/proxy/conn/conntest"
 	"github.com/weftmesh/weft/internal/proxy/message"
 )
 
@@ -248,6 +249,44 @@ func TestShutHearsAFastSenderOut(t *testing.T) {
 	client.Close()
 	if err := <-shut; err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestBodyThatEndsWithTheConnectionIsResetWhenBrokenOff: HTTP/1.0 has no other sign that something is missing.
+func TestBodyThatEndsWithTheConnectionIsResetWhenBrokenOff(t *testing.T) {
+	for _, whole := range []bool{true, false} {
+		client, down := sockets(t)
+		s := NewServerConn(conn.FromNet(conntest.Adopt(t, conntest.Engine(t), down)), "http", nil)
+		io.WriteString(client, "POST / HTTP/1.0\r\nContent-Length: 9\r\n\r\nsome")
+		if err := s.ReadRequest(new(message.Request)); err != nil {
+			t.Fatal(err)
+		}
+		s.ReadBody(make([]byte, 9))
+		err := errors.Join(s.WriteResponse(&message.Response{Status: 200, Body: message.Body{Kind: message.UntilClose}}), s.WriteBody([]byte("half")), s.Flush())
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := bufio.NewReader(client)
+		res, err := http.ReadResponse(r, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(res.Body, make([]byte, 4)); err != nil {
+			t.Fatal(err)
+		}
+		if whole {
+			if err := s.FinishBody(nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		s.EndExchange()
+		shut := make(chan error, 1)
+		go func() { shut <- s.Shut() }()
+		if n, err := res.Body.Read(make([]byte, 1)); n != 0 || (err == io.EOF) != whole {
+			t.Errorf("whole %v: %d, %v", whole, n, err)
+		}
+		client.Close()
+		<-shut
 	}
 }
 

@@ -45,7 +45,13 @@ func (o *output) Flush() error {
 // begin notes the framing of the message whose head is in buf.
 func (o *output) begin(b message.Body, discard bool) {
 	o.kind, o.left, o.discard, o.open = b.Kind, b.Length, discard, true
+	if o.untilClose() {
+		conn.BreakOnClose(o.c, true) // until it was written whole
+	}
 }
+
+// untilClose reports whether a body is being written of which the end of the connection is the end.
+func (o *output) untilClose() bool { return o.open && o.kind == message.UntilClose && !o.discard }
 
 // WriteBody writes p as part of the body, without keeping p. It may hold some of it back until Flush or FinishBody. More
 // bytes than the head declared are ErrBodyLength. For a message that has no body (an answer to HEAD) it drops p.
@@ -140,9 +146,16 @@ func (o *output) FinishBody(trailers *message.Header) error {
 	case !o.open:
 		return ErrState
 	}
+	ends := o.untilClose()
 	o.open = false
 	if o.discard {
 		return o.Flush()
+	}
+	if ends {
+		if err := o.Flush(); err != nil {
+			return err
+		}
+		conn.BreakOnClose(o.c, false)
 	}
 	switch o.kind {
 	case message.Sized:

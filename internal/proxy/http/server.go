@@ -219,12 +219,12 @@ func (s *ServerConn) drain() bool {
 }
 
 // Shut closes the connection so that the last response arrives: closing a TCP connection with unread input resets it, and
-// a reset destroys what the client has not read yet. So it ends the sending side and reads on for a while (RFC 9112 section
+// a reset destroys what the client has not read yet (a reset is what becomes of a body that ends with the connection and is not whole). So it ends the sending side and reads on for a while (RFC 9112 section
 // 9.6), for as long as draining may take.
 func (s *ServerConn) Shut() error {
 	s.output.release()
 	unread := s.input.body.err != io.EOF || s.input.buffered() > 0 || s.awaiting
-	if unread && s.output.err == nil && s.c.CloseWrite() == nil {
+	if unread && s.output.err == nil && !s.output.untilClose() && s.c.CloseWrite() == nil {
 		s.linger()
 	}
 	s.input.discard()

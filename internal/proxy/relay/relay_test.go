@@ -377,6 +377,48 @@ func TestTunnelSaysWhoReset(t *testing.T) {
 	}
 }
 
+// TestTunnelThatBreaksOffLooksLikeIt: what broke off on one side does not seem whole on the other.
+func TestTunnelThatBreaksOffLooksLikeIt(t *testing.T) {
+	for name, dial := range dials {
+		t.Run(name, func(t *testing.T) {
+			r := start(t, dial, 0)
+			r.server.Write([]byte("half"))
+			if _, err := io.ReadFull(r.client, make([]byte, 4)); err != nil {
+				t.Fatal(err)
+			}
+			if c, ok := r.server.(*tls.Conn); ok {
+				c.NetConn().Close() // no close_notify
+			} else {
+				r.server.(interface{ SetLinger(int) error }).SetLinger(0)
+				r.server.Close()
+			}
+			if n, err := r.client.Read(make([]byte, 1)); err == nil || err == io.EOF {
+				t.Fatalf("%d, %v", n, err)
+			}
+			<-r.done
+		})
+	}
+}
+
+// TestTunnelThatIsCutOffLooksLikeIt: so does what was ended from here, but for silence.
+func TestTunnelThatIsCutOffLooksLikeIt(t *testing.T) {
+	for name, dial := range dials {
+		t.Run(name, func(t *testing.T) {
+			r := start(t, dial, 0)
+			r.cancel(errors.New("drained"))
+			<-r.done
+			if n, err := r.client.Read(make([]byte, 1)); err == nil || err == io.EOF {
+				t.Fatalf("%d, %v", n, err)
+			}
+		})
+	}
+	r := start(t, overTCP, 50*time.Millisecond)
+	if n, err := r.client.Read(make([]byte, 1)); err != io.EOF {
+		t.Fatalf("silent: %d, %v", n, err)
+	}
+	<-r.done
+}
+
 func TestTunnelWithoutHalfCloseEndsBoth(t *testing.T) {
 	client, down := inMemory(t)
 	server, up := net.Pipe()

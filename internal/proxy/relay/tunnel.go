@@ -21,11 +21,13 @@ type Counts struct {
 
 // Tunnel carries bytes both ways between down and up until both have ended their sending sides, one fails, nothing is
 // delivered either way for the idle time (zero: no limit), or ctx ends. The end of one side's stream is passed on as a
-// half-close and the other direction goes on. It closes both connections and returns when nothing of it runs any more.
+// half-close and the other direction goes on. It closes both connections and returns when nothing of it runs any more. A side whose
+// stream was not ended like that is reset where the transport can be: what it got is not whole. To be idle is an end.
 //
 // The error is nil when both streams ended, *Error if a side failed, ErrIdle, or ctx's cause.
 func Tunnel(ctx context.Context, down, up conn.Conn, idle time.Duration) (Counts, error) {
 	t := tunnel{idle: idle, down: down, up: up}
+	t.breaks(true)
 	unhook := context.AfterFunc(ctx, func() { t.end(context.Cause(ctx)) })
 	if idle > 0 {
 		t.watch()
@@ -59,11 +61,19 @@ type tunnel struct {
 func (t *tunnel) end(err error) {
 	t.mu.Lock()
 	if !t.over {
-		t.err, t.over = err, true
+		if t.err, t.over = err, true; err == nil || err == ErrIdle {
+			t.breaks(false)
+		}
 	}
 	t.mu.Unlock()
 	t.down.Close()
 	t.up.Close()
+}
+
+// breaks says whether closing the connections now tells their peers that something is missing.
+func (t *tunnel) breaks(on bool) {
+	conn.BreakOnClose(t.down, on)
+	conn.BreakOnClose(t.up, on)
 }
 
 func (t *tunnel) watch() {
@@ -128,6 +138,7 @@ func (t *tunnel) endSending(dst conn.Conn, to Side) {
 	t.ended++
 	both := t.ended == 2 // then whoever hears of it may be gone for good, and that is no failure
 	t.mu.Unlock()
+	conn.BreakOnClose(dst, false)
 	switch err := dst.CloseWrite(); {
 	case err == nil:
 	case both, errors.Is(err, errors.ErrUnsupported):

@@ -90,6 +90,9 @@ func (c *Caller) OnReady(f func()) bool { return !c.has && c.err == nil && conn.
 
 func (c *Caller) Rests() bool { return conn.Rests(c.Conn) }
 
+// BreakOnClose is that of package conn.
+func (c *Caller) BreakOnClose(on bool) { conn.BreakOnClose(c.Conn, on) }
+
 // Watch waits for a client to hang up while its request is worked on. As in Envoy the end of the client's stream counts: who
 // wants an answer keeps the connection open.
 type Watch struct {
