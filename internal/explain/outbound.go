@@ -507,7 +507,11 @@ func (e *evaluation) endpoints(d *Destination, c *conf.Cluster, localities []con
 	for _, l := range localities {
 		for _, ep := range l.Endpoints {
 			state := "not ready"
-			switch {
+			switch _, err := netip.ParseAddr(ep.Address); {
+			case ep.Healthy && err != nil && (c.Discovery == conf.StrictDNS || c.Discovery == conf.LogicalDNS):
+				state = LookedUp
+				d.Ready++
+				d.named++
 			case ep.Healthy:
 				state = "ready"
 				d.Ready++

@@ -129,14 +129,18 @@ type Destination struct {
 
 	Conf  *conf.Cluster `json:"-"` // as the proxy has it; nil where it has none
 	panic bool          // endpoints are used though none is ready
+	named int           // of Ready: those that the proxy looks up
 }
+
+// LookedUp is the state of an endpoint by name: the proxy finds out in use whether that leads anywhere.
+const LookedUp = "looked up in DNS"
 
 // Endpoint is an instance.
 type Endpoint struct {
 	Address  string `json:"address"`
 	Workload string `json:"workload,omitempty"`
 	Instance string `json:"instance,omitempty"`
-	State    string `json:"state"` // "ready", "not ready", "draining"
+	State    string `json:"state"` // "ready", "not ready", "draining", LookedUp
 	Mesh     bool   `json:"mesh"`
 	// Priority counts from 0, the most wanted; Locality is "region/zone/subzone". Share is the part of the destination's requests
 	// that come here, 0 to 1, as long as all that is ready answers well.

@@ -156,7 +156,11 @@ func (d *Destination) lay(s *sheet) {
 	var rows [][]cell
 	for _, e := range d.Endpoints {
 		c := cell{e.State, green}
-		if e.State != "ready" {
+		switch e.State {
+		case "ready":
+		case LookedUp:
+			c.color = ""
+		default:
 			c.color = red
 		}
 		rows = append(rows, append([]cell{{e.Address, ""}, {e.Instance, ""}, c}, d.standing(&e)...))

@@ -79,7 +79,13 @@ func (d *Destination) fate(split, http bool) string {
 	case d.Dynamic:
 		return s + "to where the client was connecting"
 	}
-	s += fmt.Sprintf("to %s, %d of %d endpoints ready", name, d.Ready, len(d.Endpoints))
+	s += "to " + name
+	if d.named < len(d.Endpoints) {
+		s += fmt.Sprintf(", %d of %d endpoints ready", d.Ready-d.named, len(d.Endpoints))
+	}
+	if d.named > 0 {
+		s += fmt.Sprintf(", %d by names that the proxy looks up", d.named)
+	}
 	if n := d.used(); n < d.Ready {
 		s += fmt.Sprintf(", %d used", n)
 	} else if n > d.Ready {
@@ -171,7 +177,7 @@ func (d *Destination) uneven() bool {
 	share := -1.0
 	for i := range d.Endpoints {
 		e := &d.Endpoints[i]
-		switch ready := e.State == "ready"; {
+		switch ready := e.State == "ready" || e.State == LookedUp; {
 		case !ready && e.Share > 0, ready && share >= 0 && math.Abs(e.Share-share) > 1e-9:
 			return true
 		case ready:

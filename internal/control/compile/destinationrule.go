@@ -155,6 +155,11 @@ func (c *compiler) checkPorts(p *part) {
 // checkSubsetHost reports a rule whose host is nowhere.
 func (c *compiler) checkSubsetHost(p *part) {
 	host := p.Destination.Host
+	if s := c.serviceFor(host, p.GetNamespace()); s != nil {
+		if behind := c.behind(s, p.GetNamespace()); behind != s {
+			p.Warn("NoEffect", "spec.host", "write the rule for "+behind.Host, "%s is a further name of %s, whose rules count: this one has no effect", host, behind.Host)
+		}
+	}
 	if strings.HasPrefix(host, "*") || c.service(host) != nil || c.wildcardService(host) != nil {
 		return
 	}

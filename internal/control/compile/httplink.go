@@ -260,6 +260,9 @@ func (c *compiler) linkBackend(p *part, d *model.WeightedDestination, ref gatewa
 			s = nil
 		}
 	}
+	if s != nil {
+		s = c.behind(s, p.GetNamespace())
+	}
 	switch {
 	case !byHost && !c.granted(p, namespace, "", "Service", string(ref.Name)):
 		d.Invalid = "RefNotPermitted"

@@ -221,6 +221,9 @@ func (c *compiler) linkDestination(p *part, d model.WeightedDestination, field s
 		p.Warn("HostNotFound", field+".host", c.hostHint(d.Host, p.GetNamespace()), "there is no service %s: requests for it get 503", d.Host)
 		return
 	}
+	if behind := c.behind(s, p.GetNamespace()); behind != s {
+		s, d.Host = behind, behind.Host
+	}
 	if d.Port != 0 && s.Port(d.Port) == nil {
 		p.Warn("PortNotFound", field+".port.number", "", "service %s has no port %d (it has %s): requests for it get 503", d.Host, d.Port, portList(s))
 	}
@@ -259,6 +262,9 @@ func (c *compiler) checkUnnamedPorts(p *part) {
 func (c *compiler) checkUnnamed(p *part, list []model.WeightedDestination, field string, only []uint16, requests bool) {
 	for i, d := range list {
 		s := c.serviceFor(d.Host, p.GetNamespace())
+		if s != nil {
+			s = c.behind(s, p.GetNamespace())
+		}
 		if d.Port != 0 || s == nil || len(s.Ports) < 2 {
 			continue
 		}
@@ -334,6 +340,25 @@ func (c *compiler) hasSubset(d model.WeightedDestination, namespace string) bool
 	}
 	return false
 }
+
+// behind is the service that an ExternalName stands for, as view.Behind finds it; any other is itself.
+func (c *compiler) behind(s *model.Service, namespace string) *model.Service {
+	a := s
+	for range maxAliases {
+		if a.ExternalName == "" {
+			return a
+		}
+		next := c.serviceFor(a.ExternalName, namespace)
+		if next == nil || !next.ExportTo.VisibleFrom(next.Namespace, namespace) {
+			break
+		}
+		a = next
+	}
+	return s
+}
+
+// maxAliases is how many aliases may follow one another.
+const maxAliases = 8
 
 // covering gives a host and the wildcards that take it in, the most specific first.
 func covering(host string) []string {

@@ -72,6 +72,9 @@ func (g *Generator) relayOnly(c *clusterv3.Cluster) {
 func (g *Generator) classicNames() []string {
 	names := []string{wire.OutboundListener, wire.InboundListener}
 	for s := range g.mesh.AllServices() {
+		if g.view.Behind(s) != s {
+			continue
+		}
 		for _, p := range s.Ports {
 			if g.view.Reaches(s, p.Number) {
 				names = append(names, g.addressesOf(s, p)...)
@@ -226,7 +229,7 @@ func (g *Generator) portListener(name string, port uint16) *listenerv3.Listener 
 	protocol := model.HTTP // of the requests
 	for s := range g.mesh.AllServices() {
 		p := s.Port(port)
-		if p == nil || !g.view.Reaches(s, port) || !slices.Contains(g.addressesOf(s, *p), name) {
+		if p == nil || g.view.Behind(s) != s || !g.view.Reaches(s, port) || !slices.Contains(g.addressesOf(s, *p), name) {
 			continue
 		}
 		if p.Protocol.IsHTTP() {

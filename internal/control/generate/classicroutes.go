@@ -41,9 +41,10 @@ func (g *Generator) portTable(name string, port uint16) *routev3.RouteConfigurat
 // portTargets are the hosts with requests at a port, services first, each by its name.
 func (g *Generator) portTargets(port uint16) []*view.Target {
 	var out []*view.Target
-	for s := range g.mesh.AllServices() {
-		if p := s.Port(port); p != nil && p.Protocol.IsHTTP() && g.view.Reaches(s, port) {
-			out = append(out, &view.Target{Host: s.Host, Port: port, Service: s, Sets: g.view.RouteSets(s.Host, port, s)})
+	for named := range g.mesh.AllServices() {
+		s := g.view.Behind(named)
+		if p := s.Port(port); p != nil && p.Protocol.IsHTTP() && g.view.Visible(named) && g.view.Reaches(s, port) {
+			out = append(out, g.view.As(named.Host, port, s))
 		}
 	}
 	for host := range g.mesh.AllRouteSets() {

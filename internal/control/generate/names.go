@@ -28,8 +28,9 @@ func (g *Generator) Names(typeURL string) []string {
 			if index.IsWildcard(s.Host) {
 				continue
 			}
-			for _, p := range s.Ports {
-				if g.view.Reaches(s, p.Number) {
+			behind := g.view.Behind(s)
+			for _, p := range behind.Ports {
+				if g.view.Visible(s) && g.view.Reaches(behind, p.Number) {
 					names = append(names, wire.ListenerName(s.Host, p.Number))
 				}
 			}
@@ -49,6 +50,9 @@ func (g *Generator) clusterNames() []string {
 	for s := range g.mesh.AllServices() {
 		if !g.view.Visible(s) {
 			continue
+		}
+		if g.view.Behind(s) != s {
+			continue // its clusters are those of the service that it is an alias of
 		}
 		subsets := []string{""}
 		if d := g.view.Destination(s); d != nil {

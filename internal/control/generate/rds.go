@@ -74,7 +74,7 @@ func (g *Generator) targetRoutes(t *view.Target) []*routev3.Route {
 // domains lists the authorities by which the target is known, and "*" for all others that lead here.
 func (g *Generator) domains(t *view.Target) []string {
 	names := g.view.ShortNames(t.Host)
-	if t.Service != nil {
+	if t.Service != nil && !t.Renamed() {
 		for _, a := range t.Service.VirtualAddresses() {
 			names = append(names, a.String())
 		}

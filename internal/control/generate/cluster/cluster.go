@@ -3,6 +3,8 @@
 package cluster
 
 import (
+	"slices"
+
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
@@ -104,10 +106,12 @@ func (g *Generator) discovery(b *view.Backend) clusterv3.Cluster_DiscoveryType {
 	switch {
 	case b.Passthrough():
 		return clusterv3.Cluster_ORIGINAL_DST
-	case b.Service.Resolution == model.DNS || b.Service.ExternalName != "" && g.view.Alias(b.Service) == nil:
+	case b.Service.Resolution == model.DNS:
 		return clusterv3.Cluster_STRICT_DNS
 	case b.Service.Resolution == model.ByHost:
 		return clusterv3.Cluster_STATIC // in name alone: see byHost
+	case b.Service.Resolution == model.DNSRoundRobin && slices.ContainsFunc(g.mesh.Endpoints(b.Service), g.isOurs):
+		return clusterv3.Cluster_STRICT_DNS // it has any number of addresses
 	case b.Service.Resolution == model.DNSRoundRobin:
 		return clusterv3.Cluster_LOGICAL_DNS
 	}

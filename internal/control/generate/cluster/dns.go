@@ -40,9 +40,6 @@ func (g *Generator) DNS(name string) (proto.Message, bool) {
 }
 
 func (g *Generator) addresses(s *model.Service) (list []string, known bool) {
-	if alias := g.view.Alias(s); alias != nil {
-		s = alias
-	}
 	for _, a := range s.VirtualAddresses() {
 		list = append(list, a.String())
 	}

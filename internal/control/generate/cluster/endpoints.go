@@ -5,6 +5,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -59,21 +60,63 @@ func (g *Generator) endpointsOf(b *view.Backend) []*model.Endpoint {
 	if b.Pinned != nil {
 		return []*model.Endpoint{b.Pinned}
 	}
-	s := b.Service
-	if a := g.view.Alias(s); a != nil {
-		s = a
+	all := g.mesh.Endpoints(b.Service)
+	if b.Service.Resolution == model.DNS || b.Service.Resolution == model.DNSRoundRobin {
+		all = g.known(all, b)
 	}
 	if b.Subset == nil {
-		return g.mesh.Endpoints(s)
+		return all
 	}
 	var out []*model.Endpoint
-	for _, e := range g.mesh.Endpoints(s) {
+	for _, e := range all {
 		if view.Selects(b.Subset.Labels, e.Labels) {
 			out = append(out, e)
 		}
 	}
 	return out
 }
+
+// known puts the endpoints of the mesh's own services in place of their names, which name servers outside of the cluster do not know.
+func (g *Generator) known(all []*model.Endpoint, b *view.Backend) []*model.Endpoint {
+	var out []*model.Endpoint
+	for i, e := range all {
+		s := g.ours(e.Address)
+		if s == nil {
+			if out != nil {
+				out = append(out, e)
+			}
+			continue
+		}
+		if out == nil {
+			out = append(make([]*model.Endpoint, 0, len(all)), all[:i]...)
+		}
+		port := b.PortOf(e)
+		for _, own := range g.mesh.Endpoints(s) {
+			at := *own
+			at.Ports, at.Weight = map[uint16]uint16{b.Port.Number: cmp.Or(own.Ports[port], port)}, e.Weight
+			at.Labels = e.Labels // subsets are of the entry's endpoints
+			out = append(out, &at)
+		}
+	}
+	if out == nil {
+		return all
+	}
+	return out
+}
+
+// ours is the service of the cluster that the address of an endpoint names; nil for none.
+func (g *Generator) ours(address string) *model.Service {
+	if !strings.HasSuffix(address, ".svc."+g.mesh.Settings().ClusterDomain) {
+		return nil
+	}
+	s := g.view.Service(address)
+	if s == nil || s.Resolution != model.Static {
+		return nil
+	}
+	return s
+}
+
+func (g *Generator) isOurs(e *model.Endpoint) bool { return g.ours(e.Address) != nil }
 
 func (g *Generator) localities(name string, endpoints []*model.Endpoint, b *view.Backend) *endpointv3.ClusterLoadAssignment {
 	names := g.discovery(b) != clusterv3.Cluster_EDS // only clusters that are resolved have endpoints with names

@@ -82,9 +82,6 @@ func meshSNI(b *view.Backend) string {
 // ready or not, so that the list changes rarely.
 func (g *Generator) servers(b *view.Backend) []string {
 	s := b.Service
-	if a := g.view.Alias(s); a != nil {
-		s = a
-	}
 	names := slices.Clone(s.SANs)
 	for _, e := range g.mesh.Endpoints(s) {
 		if e.ServiceAccount == "" {

@@ -2,8 +2,10 @@ package view
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 
+	"github.com/weftmesh/weft/internal/control/index"
 	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/wire"
 )
@@ -70,7 +72,7 @@ func (v *View) Resolve(host string, port uint16) (*Target, bool) {
 // ResolveAddress takes a virtual address, or that of an endpoint of a headless service.
 func (v *View) ResolveAddress(a netip.Addr, port uint16) (*Target, bool) {
 	for _, s := range v.mesh.ServicesAt(a) {
-		if s.Port(port) == nil || !v.Reaches(s, port) {
+		if s = v.Behind(s); s.Port(port) == nil || !v.Reaches(s, port) {
 			continue
 		}
 		t := &Target{Host: s.Host, Port: port, Service: s, Sets: v.RouteSets(s.Host, port, s)}
@@ -89,13 +91,27 @@ func (v *View) resolveFull(host string, port uint16) (*Target, bool) {
 		if s.Port(port) == nil {
 			return nil, false
 		}
-		return &Target{Host: host, Port: port, Service: s, Sets: v.RouteSets(host, port, s)}, true
+		return v.As(host, port, s), true
 	}
 	sets := v.RouteSets(host, port, nil)
 	if len(sets) == 0 || !AnswersPort(sets, port) {
 		return nil, false
 	}
 	return &Target{Host: host, Port: port, Sets: sets}, true
+}
+
+// As is a service's port by the name that was used, whose own routes rule: an alias has those of its service unless some name it.
+func (v *View) As(host string, port uint16, s *model.Service) *Target {
+	t := &Target{Host: host, Port: port, Service: s, Sets: v.RouteSets(host, port, s)}
+	if t.Renamed() && !(len(t.Sets) > 0 && slices.Contains(t.Sets[0].Hosts, host)) {
+		t.Sets = v.RouteSets(s.Host, port, s)
+	}
+	return t
+}
+
+// Renamed reports whether the host is an alias.
+func (t *Target) Renamed() bool {
+	return t.Service != nil && t.Host != t.Service.Host && !index.IsWildcard(t.Service.Host)
 }
 
 // AnswersPort: hosts that are no service have no declared ports; as in Istio their routes stand at port 80, and besides at the

@@ -59,11 +59,12 @@ func (v *View) choose(s *model.Service) *model.Service {
 	return s.For(namespace, func(o *model.Service) bool { return v.ReachesSome(o) })
 }
 
-// Service finds the service of a full host that the node may see: exact, or else the longest wildcard.
+// Service finds the service of a full host that the node may see: exact, or else the longest wildcard. Of an alias that is the service
+// that it stands for.
 func (v *View) Service(host string) *model.Service {
 	for s := range v.mesh.ServicesFor(host) {
 		if v.Visible(s) {
-			return s
+			return v.Behind(s)
 		}
 	}
 	return nil
@@ -75,7 +76,7 @@ func (v *View) Backing(host string) (*model.Service, *model.Endpoint) {
 		if !v.Visible(s) {
 			return nil, nil
 		}
-		return s, nil
+		return v.Behind(s), nil
 	}
 	_, parent, ok := strings.Cut(host, ".")
 	if !ok {
@@ -93,17 +94,25 @@ func (v *View) Backing(host string) (*model.Service, *model.Endpoint) {
 	return nil, nil
 }
 
-// Alias is the mesh's own service that an ExternalName points to; nil when it points outside.
-func (v *View) Alias(s *model.Service) *model.Service {
-	if s.ExternalName == "" {
-		return nil
+// Behind is the service that an ExternalName stands for as a further name; any other service, and one whose name leads out of the mesh
+// or around in circles, is itself.
+func (v *View) Behind(s *model.Service) *model.Service {
+	a := s
+	for range maxAliases {
+		if a.ExternalName == "" {
+			return a
+		}
+		next := v.mesh.Service(a.ExternalName)
+		if next == nil || !v.Visible(next) {
+			break
+		}
+		a = next
 	}
-	a := v.mesh.Service(s.ExternalName)
-	if a == nil || a == s || a.ExternalName != "" || !v.Visible(a) {
-		return nil
-	}
-	return a
+	return s
 }
+
+// maxAliases is how many aliases may follow one another.
+const maxAliases = 8
 
 // PinnedHost names one endpoint of a headless service in cluster names, as "10-77-0-5.mysql.default.svc.cluster.local".
 func PinnedHost(a netip.Addr, host string) string {
