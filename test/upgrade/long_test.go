@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -300,6 +301,20 @@ func (k *kinds) start() {
 	k.run("datagrams", 1, func(l *load) error { return ask(c, fmt.Sprintf("%d", l.count())) })
 }
 
+// awaitRound waits until the proxy answers by what was published in that round or later. Endpoints come before routes.
+func (r *rig) awaitRound(round int) {
+	c := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	r.eventually(fmt.Sprintf("what was published in round %d is used", round), func() bool {
+		res, err := c.Get("http://" + r.address)
+		if err != nil {
+			return false
+		}
+		res.Body.Close()
+		got, err := strconv.Atoi(res.Header.Get("x-round"))
+		return err == nil && got >= round
+	})
+}
+
 // TestEverythingForLong: with upgrades, endpoints that come and leave, and routes that change, no client of any protocol loses anything.
 func TestEverythingForLong(t *testing.T) {
 	r := newRig(t, wire.Gateway)
@@ -310,10 +325,12 @@ func TestEverythingForLong(t *testing.T) {
 		}
 		return texts
 	}
-	r.publish("0", list()...)
+	round := 1
+	r.publish(fmt.Sprint(round), list()...)
 	current := r.first()
 	r.awaitDatagrams()
 	r.awaitHTTP3()
+	r.awaitRound(round)
 	k := &kinds{r: r, end: make(chan struct{}), all: map[string]*load{}}
 	var background sync.WaitGroup
 	defer background.Wait()
@@ -331,7 +348,12 @@ func TestEverythingForLong(t *testing.T) {
 			}
 		})
 	}
-	var mu sync.Mutex // sites
+	var mu sync.Mutex // sites, round
+	publish := func() int {
+		round++
+		r.publish(fmt.Sprint(round), list()...)
+		return round
+	}
 	every(100*time.Millisecond, func(n int) {
 		mu.Lock()
 		defer mu.Unlock()
@@ -339,10 +361,10 @@ func TestEverythingForLong(t *testing.T) {
 			s.health.SetServingStatus("", healthv1.HealthCheckResponse_ServingStatus(1+n%2))
 		}
 	})
-	every(700*time.Millisecond, func(n int) {
+	every(700*time.Millisecond, func(int) {
 		mu.Lock()
 		defer mu.Unlock()
-		r.publish(fmt.Sprint(n), list()...)
+		publish()
 	})
 	begin := time.Now()
 	every(5*time.Second, func(n int) {
@@ -350,11 +372,12 @@ func TestEverythingForLong(t *testing.T) {
 		mu.Lock()
 		old := sites[0]
 		sites = []*site{sites[1], fresh}
-		r.publish("move", list()...)
+		moved := publish()
 		mu.Unlock()
-		gone := time.NewTimer(2 * time.Second)
+		r.awaitRound(moved)
+		gone := time.NewTimer(time.Second)
 		defer gone.Stop()
-		<-gone.C // the proxy has heard of it by then
+		<-gone.C // what had chosen the old endpoint before has been sent by then
 		background.Go(func() {
 			updates := time.NewTicker(50 * time.Millisecond)
 			defer updates.Stop()
