@@ -450,12 +450,12 @@ func (c *Control) settle(ctx context.Context) error {
 	}
 }
 
-// publish compiles what has changed and serves the result.
-func (c *Control) publish() {
+// publish compiles what has changed and serves the result. One call is made at a time.
+func (c *Control) publish(ctx context.Context) {
 	c.compiling.Lock()
-	defer c.compiling.Unlock()
 	c.catchUp()
 	if c.snapshot == nil {
+		c.compiling.Unlock()
 		return
 	}
 	said := c.compiler.FindingsLater()
@@ -467,11 +467,16 @@ func (c *Control) publish() {
 	next := &compiled{generation: of.Generation, mesh: mesh, findings: sync.OnceValue(func() []model.Finding {
 		return source.SortFindings(slices.Concat(of.Findings(), said(), unserved(of, mesh)))
 	})}
-	c.compiled.Store(next)
-	if !c.delta.Empty() {
-		c.server.Publish(next.mesh, c.delta)
-	}
+	delta := c.delta
 	c.delta = model.Delta{}
+	c.compiling.Unlock() // whoever judges objects need not wait for proxies
+	if last := c.compiled.Load(); last != nil && switches(last.mesh, mesh, delta) {
+		delta = c.lead(ctx, last.mesh, mesh, delta)
+	}
+	c.compiled.Store(next)
+	if !delta.Empty() {
+		c.server.Publish(next.mesh, delta)
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	close(c.changed)
