@@ -58,6 +58,9 @@ type Options struct {
 	// to whoever can connect, so it is a loopback address.
 	HTTPAddress string
 
+	// StepTime is how long a proxy that does not answer may hold up each step of a change of PeerAuthentications; 1 s.
+	StepTime time.Duration
+
 	// Gatherers are served with the control plane's own metrics: those of all proxies of a local mesh.
 	Gatherers []prometheus.Gatherer
 
@@ -128,6 +131,9 @@ func New(o Options) (_ *Control, err error) {
 	}
 	if o.Settings.TrustDomain == "" {
 		o.Settings.TrustDomain = "cluster.local"
+	}
+	if o.StepTime <= 0 {
+		o.StepTime = time.Second
 	}
 	c := &Control{options: o, log: o.Log, changed: make(chan struct{}), ended: make(chan struct{}), registry: prometheus.NewRegistry()}
 	c.metrics = newMetrics(c.registry)

@@ -16,13 +16,11 @@ import (
 //  2. clients go by the new ones;
 //  3. workloads take what the new ones do.
 //
-// Each step begins when the proxies have answered the one before. A proxy that does not answer holds the change up for stepTime at
-// most: then it may lose requests, and nothing else waits for it.
-const (
-	stepTime = time.Second
-	// parting is how long, after clients have gone over, requests may still be under way that chose their connection before.
-	parting = 50 * time.Millisecond
-)
+// Each step begins when the proxies have answered the one before. A proxy that does not answer holds the change up for Options.StepTime
+// at each: then it may lose requests. Replicas of the control plane take the steps each by itself.
+
+// parting is how long, after clients have gone over, requests may still be under way that chose their connection before.
+const parting = 50 * time.Millisecond
 
 // switches reports whether a change needs the steps. With the settings of the mesh everything changes at once.
 func switches(from, to *model.Mesh, d model.Delta) bool {
@@ -46,7 +44,7 @@ func (c *Control) lead(ctx context.Context, from, to *model.Mesh, d model.Delta)
 func (c *Control) step(ctx context.Context, mesh *model.Mesh, others []*model.PeerAuthentication, d model.Delta) {
 	between := *mesh
 	between.OtherPeers, between.Changing = others, true
-	ctx, cancel := context.WithTimeout(ctx, stepTime)
+	ctx, cancel := context.WithTimeout(ctx, c.options.StepTime)
 	defer cancel()
 	c.server.Publish(&between, d)(ctx)
 }
