@@ -41,7 +41,11 @@ type Mesh struct {
 }
 
 // Ref names the object that something was compiled from, for names, explanations and findings.
-type Ref struct{ Kind, Namespace, Name string }
+type Ref struct {
+	Kind      string `json:"kind"`
+	Namespace string `json:"namespace"`
+	Name      string `json:"name"`
+}
 
 // String gives "Kind/namespace/name".
 func (r Ref) String() string { return r.Kind + "/" + r.Namespace + "/" + r.Name }
