@@ -20,9 +20,10 @@ import (
 // quic makes the server of HTTP/3 of a gateway's listener.
 func (p *Proxy) quic(name string) bind.PacketServer {
 	newest := func() *conf.Listener { return p.gatewayListener(name) }
-	t, gate := p.traffic.get(name), p.guard.Gate()
+	t, gate := p.traffic.get(name), p.guard.QUICGate()
 	return http3.New(http3.Options{
 		Log: p.log, DrainTime: p.opt.DrainTime, Closing: func() bool { return p.closing(false) },
+		Full: gate.Refuses,
 		TLS: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 			l := newest()
 			if l == nil {

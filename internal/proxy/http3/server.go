@@ -42,6 +42,8 @@ type Options struct {
 	MaxStreams   int64
 	// IdleTimeout ends connections without requests; 0 means one hour, which is also what the transport waits.
 	IdleTimeout time.Duration
+	// Full reports whether no client is to be taken now; nil is never.
+	Full func() bool
 	// Closing reports whether clients are to leave although new ones are taken; nil is never.
 	Closing func() bool
 	// DrainTime is what draining may take; clients are asked to leave within half of it, and within 10 s; 0 means 10 s.
@@ -63,32 +65,6 @@ type Conn struct {
 // Close ends the connection at once.
 func (c *Conn) Close() error {
 	return c.quic.CloseWithError(quic.ApplicationErrorCode(quichttp.ErrCodeNoError), "")
-}
-
-// Slow looks at what waits for the client, and gives how many answers it has been slow with for as long as this was called often enough.
-func (c *Conn) Slow(now time.Time) (n int) {
-	c.of.s.mu.Lock()
-	defer c.of.s.mu.Unlock()
-	for st := range c.of.streams {
-		if st.looked(now) {
-			n++
-		}
-	}
-	return n
-}
-
-// Shed breaks those answers off, and gives their number.
-func (c *Conn) Shed(now time.Time) (n int) {
-	c.of.s.mu.Lock()
-	defer c.of.s.mu.Unlock()
-	for st := range c.of.streams {
-		if st.writing.Load() && st.slow.Slow(now) {
-			st.shed.Store(true)
-			st.breakOff()
-			n++
-		}
-	}
-	return n
 }
 
 // Server serves HTTP/3 on UDP sockets.
@@ -131,6 +107,7 @@ type client struct {
 	asked    bool      // to leave
 	heard    uint64    // packets
 	hearing  time.Time // since when it is no more
+	mute     mute
 }
 
 // New makes a server that serves nothing yet.
@@ -174,6 +151,9 @@ func (s *Server) admit(*quic.ClientInfo) (*quic.Config, error) {
 	defer s.mu.Unlock()
 	if !s.draining.IsZero() && time.Since(s.draining) > s.patience()/4 { // what was read before has to be taken: nobody else will
 		return nil, errors.New("this proxy is draining")
+	}
+	if s.opt.Full != nil && s.opt.Full() {
+		return nil, errors.New("this proxy takes no client now")
 	}
 	s.tried = time.Now()
 	return s.quic, nil

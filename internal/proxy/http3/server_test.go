@@ -631,3 +631,81 @@ func TestHeadSize(t *testing.T) {
 		t.Errorf("%d %q: %d bytes, %d fields", res.StatusCode, body, bytes, fields)
 	}
 }
+
+// deaf is a client's socket that at some time hears nothing any more.
+type deaf struct {
+	net.PacketConn
+	is atomic.Bool
+}
+
+func (d *deaf) ReadFrom(p []byte) (n int, from net.Addr, err error) {
+	for {
+		if n, from, err = d.PacketConn.ReadFrom(p); err != nil || !d.is.Load() {
+			return n, from, err
+		}
+	}
+}
+
+// TestMuteClientsAreShed: what a client does not acknowledge is kept until its connection ends.
+func TestMuteClientsAreShed(t *testing.T) {
+	ended := make(chan error, 1)
+	var at atomic.Pointer[Conn]
+	r := start(t, Options{
+		Enter: func(c *Conn) (any, error) { at.Store(c); return nil, nil },
+		Handle: func(_ any, s *Stream) {
+			res := message.Response{Status: 200, Body: message.Body{Kind: message.Chunked}}
+			err := s.WriteResponse(&res)
+			for b := make([]byte, 1000); err == nil; {
+				err = s.WriteBody(b)
+			}
+			ended <- err
+		}})
+	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	socket := &deaf{PacketConn: pc}
+	transport := &quic.Transport{Conn: socket}
+	defer pc.Close()
+	defer transport.Close()
+	to, err := net.ResolveUDPAddr("udp", strings.TrimPrefix(r.url, "https://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := transport.Dial(t.Context(), to, tlsFor(r.client.Transport.(*quichttp.Transport).TLSClientConfig.RootCAs), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := c.OpenStreamSync(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Write(frame(nil, headersFrame, fields(":method", "GET", ":scheme", "https", ":authority", "a", ":path", "/"))); err != nil {
+		t.Fatal(err)
+	}
+	s.Close()
+	if _, err := s.Read(make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	go io.Copy(io.Discard, s) // it reads on, and ends with the connection
+	socket.is.Store(true)
+	now, mute := time.Now(), false
+	for limit := now.Add(time.Minute); !mute && time.Now().Before(limit); time.Sleep(10 * time.Millisecond) {
+		at.Load().Slow(now)
+		now = now.Add(slow.Time)
+		r.server.mu.Lock()
+		mute = at.Load().of.mute.reader.Slow(now)
+		r.server.mu.Unlock()
+	}
+	if n := at.Load().Shed(now); !mute || n != 1 {
+		t.Errorf("mute %v, %d were cut off", mute, n)
+	}
+	if err := <-ended; !errors.Is(err, slow.ErrShed) {
+		t.Errorf("ended by %v", err)
+	}
+	for limit := time.Now().Add(time.Minute); r.server.Open() > 0 && time.Now().Before(limit); time.Sleep(time.Millisecond) {
+	}
+	if n := r.server.Open(); n != 0 {
+		t.Errorf("%d connections are open", n)
+	}
+}
