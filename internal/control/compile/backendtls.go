@@ -73,8 +73,8 @@ func (c *compiler) backendTLS(p *part, policy *gatewayv1.BackendTLSPolicy) *mode
 		t.CA = append(t.CA, pem...)
 	}
 	if len(refs) > 0 && len(t.CA) == 0 {
-		t.Refuse = true
-		p.Warn(string(gatewayv1.BackendTLSPolicyReasonNoValidCACertificate), "spec.validation.caCertificateRefs", "", "no authority is to be had: connections to its targets fail")
+		t.Refuse = "no authority is to be had"
+		p.Warn(string(gatewayv1.BackendTLSPolicyReasonNoValidCACertificate), "spec.validation.caCertificateRefs", "", "%s: connections to its targets fail", t.Refuse)
 	}
 	return &t
 }
@@ -112,6 +112,11 @@ func (c *compiler) linkTarget(p *part, target gatewayv1.LocalPolicyTargetReferen
 	s := c.service(convert.ServiceHost(string(target.Name), p.GetNamespace(), c.settings))
 	if s == nil {
 		p.Warn(notFound, field+".name", "", "there is no Service %s/%s: the policy has no effect there", p.GetNamespace(), target.Name)
+		return
+	}
+	if behind := c.behind(s, p.GetNamespace()); behind != s {
+		p.Warn("NoEffect", field+".name", "write the policy for "+behind.Host+", in its namespace", "Service %s/%s is a further name of %s, whose policies count: this one has no effect there",
+			p.GetNamespace(), target.Name, behind.Host)
 		return
 	}
 	if section := convert.OrEmpty(target.SectionName); section != "" && portNamed(s, section) == 0 {
