@@ -50,8 +50,19 @@ type answer struct {
 }
 
 func (b *browser) get(path string) (answer, error) {
+	return read(func() (*http.Response, error) { return b.client.Get(b.base + path) })
+}
+
+// post sends what no proxy may send twice by itself.
+func (b *browser) post(path string) (answer, error) {
+	return read(func() (*http.Response, error) {
+		return b.client.Post(b.base+path, "text/plain", strings.NewReader("once"))
+	})
+}
+
+func read(ask func() (*http.Response, error)) (answer, error) {
 	began := time.Now()
-	resp, err := b.client.Get(b.base + path)
+	resp, err := ask()
 	if err != nil {
 		return answer{}, err
 	}
@@ -144,16 +155,22 @@ func (m *mesh) traffic(connections int) *traffic {
 // trafficTo asks for any path; ok judges an answer.
 func (m *mesh) trafficTo(connections int, path string, ok func(answer) error) *traffic {
 	m.Helper()
+	return m.load(connections, func(b *browser) (answer, error) { return b.get(path) }, ok)
+}
+
+// load sends what ask does.
+func (m *mesh) load(connections int, ask func(*browser) (answer, error), ok func(answer) error) *traffic {
+	m.Helper()
 	t := &traffic{m: m, stop: make(chan struct{})}
 	for range connections {
 		b := m.browser()
-		t.workers.Go(func() { t.work(b, path, ok) }) // ends with stop
+		t.workers.Go(func() { t.work(b, ask, ok) }) // ends with stop
 	}
 	m.Cleanup(t.halt)
 	return t
 }
 
-func (t *traffic) work(b *browser, path string, ok func(answer) error) {
+func (t *traffic) work(b *browser, ask func(*browser) (answer, error), ok func(answer) error) {
 	for {
 		select {
 		case <-t.stop:
@@ -161,7 +178,7 @@ func (t *traffic) work(b *browser, path string, ok func(answer) error) {
 		default:
 		}
 		began := time.Now()
-		a, err := b.get(path)
+		a, err := ask(b)
 		if err == nil {
 			err = ok(a)
 		}

@@ -196,6 +196,32 @@ func testCrash(t *testing.T, s settings) {
 	contains(t, "ps --wide", m.must("ps", "--wide"), "signal: killed")
 }
 
+// TestModes changes what a service demands of its callers while they send what nothing may send twice: not one request is lost.
+func TestModes(t *testing.T) {
+	t.Parallel()
+	m := start(t, settings{account: self(), bare: true, manifests: map[string]string{"web.yaml": webService}})
+	load := m.load(4, func(b *browser) (answer, error) { return b.post("/") }, fromWeb)
+	load.await(50)
+	const mode = `apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: default}
+spec: {mtls: {mode: MODE}}
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: web}
+spec: {host: web, trafficPolicy: {tls: {mode: CLIENT}}}
+`
+	for i := range 24 {
+		now := [][2]string{{"STRICT", "ISTIO_MUTUAL"}, {"DISABLE", "DISABLE"}, {"PERMISSIVE", "ISTIO_MUTUAL"}}[i%3]
+		if r := m.weftWith(strings.NewReplacer("MODE", now[0], "CLIENT", now[1]).Replace(mode), "apply", "-f", "-"); r.code != 0 {
+			t.Fatal(r)
+		}
+		load.await(20)
+	}
+	load.end("24 changes of PeerAuthentication and DestinationRule")
+}
+
 // TestControl stops the control plane: traffic goes on, proxies start from what they had, and it recovers by itself.
 func TestControl(t *testing.T) {
 	t.Parallel()
