@@ -11,7 +11,7 @@ import (
 	networking "istio.io/client-go/pkg/apis/networking/v1"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
-	"github.com/weftmesh/weft/internal/control/compile/convert"
+	"github.com/weftmesh/weft/internal/control/compile/convert/parts"
 	"github.com/weftmesh/weft/internal/control/model"
 )
 
@@ -161,13 +161,13 @@ func (c *compiler) tellBackendTLS(p *part) {
 		}
 		for i, pl := range t.GetPortLevelSettings() {
 			if n := uint16(pl.GetPort().GetNumber()); pl.GetTls() != nil && n != 0 && ports[n] == "" {
-				ports[n] = convert.At(field+".trafficPolicy.portLevelSettings", i) + ".tls"
+				ports[n] = parts.At(field+".trafficPolicy.portLevelSettings", i) + ".tls"
 			}
 		}
 	}
 	asks(rule.Spec.TrafficPolicy, "spec")
 	for i, subset := range rule.Spec.Subsets {
-		asks(subset.TrafficPolicy, convert.At("spec.subsets", i))
+		asks(subset.TrafficPolicy, parts.At("spec.subsets", i))
 	}
 	if len(ports) == 0 {
 		return
@@ -178,14 +178,14 @@ func (c *compiler) tellBackendTLS(p *part) {
 			continue
 		}
 		for i, target := range policy.Spec.TargetRefs {
-			if !isService(target) || convert.ServiceHost(string(target.Name), policy.Namespace, c.settings) != s.Host {
+			if !isService(target) || parts.ServiceHost(string(target.Name), policy.Namespace, c.settings) != s.Host {
 				continue
 			}
 			for _, port := range sortedKeys(ports) {
-				if own := portNamed(s, convert.OrEmpty(target.SectionName)); port == 0 || own == 0 || own == port {
+				if own := portNamed(s, parts.OrEmpty(target.SectionName)); port == 0 || own == 0 || own == port {
 					const hint = "say it in one of them"
 					p.Warn("DuplicatePolicy", ports[port], hint, "%s asks for TLS to %s too: for the clients that this rule is for, the rule's counts", r.Ref(), s.Host)
-					c.about(r.Object).Warn("DuplicatePolicy", convert.At("spec.targetRefs", i), hint, "%s has TLS settings for the same: for the clients that it is for, they count in place of the policy's", p.Ref())
+					c.about(r.Object).Warn("DuplicatePolicy", parts.At("spec.targetRefs", i), hint, "%s has TLS settings for the same: for the clients that it is for, they count in place of the policy's", p.Ref())
 					break
 				}
 			}
