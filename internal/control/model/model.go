@@ -567,8 +567,8 @@ type ClientTLS struct {
 	CRL              []byte // PEM, with CA; empty for none
 	Certificate, Key []byte
 	SkipVerify       bool
-	// Refuse has connections fail: what is needed to verify the server is not to be had.
-	Refuse bool
+	// Refuse has connections fail, and says why: what is needed to verify the server, or to prove who the client is, is not to be had.
+	Refuse string
 }
 
 // PeerAuthentication says which connections an inbound side takes.

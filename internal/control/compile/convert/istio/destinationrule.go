@@ -239,10 +239,12 @@ func (p converter) clientTLS(t *networkingapi.ClientTLSSettings, field string) *
 		p.Err("ConflictingFields", field+".credentialName", "", "mode %s takes no credential", t.Mode)
 	case t.Mode == networkingapi.ClientTLSSettings_MUTUAL && t.CredentialName == "":
 		p.Err("MissingField", field+".credentialName", "", "mode MUTUAL needs a credentialName")
+	case t.Mode == networkingapi.ClientTLSSettings_SIMPLE && out.SkipVerify: // nothing of a Secret is needed
 	case t.CredentialName != "":
 		p.Credentials = append(p.Credentials, parts.Credential{Name: t.CredentialName, Field: field + ".credentialName",
 			Pair: t.Mode == networkingapi.ClientTLSSettings_MUTUAL, CA: true,
-			Take: func(s parts.Secret) { out.Certificate, out.Key, out.CA, out.CRL = s.Certificate, s.Key, s.CA, s.CRL }})
+			Take: func(s parts.Secret) { out.Certificate, out.Key, out.CA, out.CRL = s.Certificate, s.Key, s.CA, s.CRL },
+			Lack: func(why string) { out.Refuse = why }})
 	}
 	return out
 }
