@@ -6,7 +6,8 @@ import "strings"
 var shortKinds = map[string]string{
 	"vs": "virtualservice", "dr": "destinationrule", "gw": "gateway", "se": "serviceentry", "we": "workloadentry",
 	"pa": "peerauthentication", "ap": "authorizationpolicy", "svc": "service", "deploy": "deployment", "sa": "serviceaccount",
-	"ing": "ingress", "po": "pod", "cm": "configmap", "ns": "namespace",
+	"ing": "ingress", "po": "pod", "cm": "configmap", "ns": "namespace", "ep": "endpointslice", "wg": "workloadgroup",
+	"gtw": "gateway", "gc": "gatewayclass", "refgrant": "referencegrant", "btlspolicy": "backendtlspolicy", "lset": "listenerset",
 }
 
 // KindMatches reports whether a kind is the one that was asked for: its name in any case, singular or plural, with or without its

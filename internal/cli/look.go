@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/spf13/cobra"
 
@@ -330,9 +332,9 @@ configuration in force, or with -f from files alone, without a mesh; nothing is 
   weft explain --from istio-ingressgateway http://localhost:8080/productpage`,
 		Args: cobra.RangeArgs(1, 2),
 		RunE: func(c *cobra.Command, args []string) error {
-			req.Method, req.URL = http.MethodGet, args[len(args)-1]
-			if len(args) == 2 {
-				req.Method = args[0]
+			var err error
+			if req.Method, req.URL, err = requestLine(args); err != nil {
+				return err
 			}
 			if req.From == "" {
 				return &usageError{errors.New("--from is missing: the workload, service or gateway that sends the request")}
@@ -348,7 +350,6 @@ configuration in force, or with -f from files alone, without a mesh; nothing is 
 				return &usageError{errors.New("--registry-only and --mesh-config go with -f: a running mesh has settings of its own")}
 			}
 			req.Color, o.Color = s.out.color, s.out.color
-			var err error
 			if o.MeshConfig, err = meshConfig(settings); err != nil {
 				return err
 			}
@@ -371,6 +372,25 @@ configuration in force, or with -f from files alone, without a mesh; nothing is 
 	as.flag(c, "json or yaml")
 	return c
 }
+
+// requestLine reads [METHOD] URL.
+func requestLine(args []string) (method, url string, err error) {
+	url = args[len(args)-1]
+	switch {
+	case strings.ContainsFunc(url, unicode.IsSpace):
+		return "", "", &usageError{fmt.Errorf("URL %q has a space in it: write %%20 for one that is part of it, and headers with -H", url)}
+	case len(args) == 2 && strings.ContainsAny(args[0], " /:"):
+		return "", "", &usageError{fmt.Errorf("%q is no method: want [METHOD] URL, as in GET http://reviews:9080/", args[0])}
+	case len(args) == 2:
+		return args[0], url, nil
+	case slices.Contains(methods, url):
+		return "", "", &usageError{fmt.Errorf("the URL is missing: want [METHOD] URL, as in %s http://reviews:9080/; a host of this name is http://%s/", url, url)}
+	}
+	return http.MethodGet, url, nil
+}
+
+// methods are those of RFC 9110 and RFC 5789.
+var methods = []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodConnect, http.MethodOptions, http.MethodTrace}
 
 // explained asks the running mesh, or files where there are any.
 func (s *session) explained(c *cobra.Command, files []string, req api.ExplainRequest, o offline.Options) (api.ExplainReply, error) {

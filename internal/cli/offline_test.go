@@ -51,6 +51,26 @@ func TestFailedTestSaysWhatItGotAndWhy(t *testing.T) {
 	}
 }
 
+func TestNoTestOfTheName(t *testing.T) {
+	if code, out, errOut := files(t, "", "test", bookinfo+"/test", "--run", "zzz"); code != 1 || out != "" || !strings.Contains(errOut, `--run "zzz" matches the name of no test`) {
+		t.Errorf("code %d\n%s%s", code, out, errOut)
+	}
+}
+
+// TestExplainWantsARequestLine: what is no [METHOD] URL is an error of usage that says what to write.
+func TestExplainWantsARequestLine(t *testing.T) {
+	for want, args := range map[string][]string{
+		"the URL is missing":           {"GET"},
+		"has a space in it":            {"http://reviews:9080/ x"},
+		`"http://reviews:9080/" is no`: {"http://reviews:9080/", "x"},
+	} {
+		code, out, errOut := files(t, "", append([]string{"explain", "-f", bookinfo, "--from", "productpage"}, args...)...)
+		if code != 2 || out != "" || !strings.Contains(errOut, want) {
+			t.Errorf("%q: code %d, want %q\n%s%s", args, code, want, out, errOut)
+		}
+	}
+}
+
 func TestWrongTestsAreRefusedByLine(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "x_test.yaml")
 	if err := os.WriteFile(file, []byte("tests:\n- from: a\n  request: GET http://a\n  expects: {}\n- request: a\n  expect: {status: 7, to: {a: 110%}, outcome: maybe}\n"), 0o644); err != nil {

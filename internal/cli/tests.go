@@ -28,7 +28,7 @@ func (s *session) testCommand() *cobra.Command {
 is changed on the way, who is let in. docs/testing.md describes the files. In folders, and the
 folders in them, they are those that end in _test.yaml, _test.yml or _test.txtar. Standard input (-)
 is a file in the current folder.
-The exit code is 1 if a test fails or a file cannot be read.`,
+The exit code is 1 if a test fails, a file cannot be read, or --run matches none.`,
 		Example: `  weft test examples/bookinfo/test
   weft test -v --run jason routes_test.yaml
   weft test deploy/ --junit report.xml`,
@@ -55,6 +55,9 @@ The exit code is 1 if a test fails or a file cannot be read.`,
 				all = append(all, results...)
 			}
 			done()
+			if len(all) == 0 && run != "" {
+				return fmt.Errorf("--run %q matches the name of no test in %s", run, plural(len(files), "file"))
+			}
 			if junit != "" {
 				if err := writeJUnit(junit, all); err != nil {
 					return err

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
 
 	"github.com/weftmesh/weft/internal/proxy/balance"
 	"github.com/weftmesh/weft/internal/proxy/conf"
@@ -37,6 +38,12 @@ func parse(req Request) (*talk, error) {
 	raw := req.URL
 	if !strings.Contains(raw, "://") {
 		raw = "http://" + raw
+	}
+	if strings.ContainsFunc(raw, unicode.IsSpace) {
+		return nil, fmt.Errorf("url %q: has a space in it; write %%20 for one that is part of it", req.URL)
+	}
+	if req.Method != "" && !message.IsToken(req.Method) {
+		return nil, fmt.Errorf("method %q: is no token, as GET is", req.Method)
 	}
 	u, err := url.Parse(raw)
 	if err != nil {

@@ -144,6 +144,8 @@ func (d *Destination) lay(s *sheet) {
 	switch {
 	case d.Missing:
 		head = append(head, cell{"does not exist", red})
+	case d.Conf != nil && d.Conf.Refused != "":
+		head = append(head, cell{"is not connected to", red})
 	case !d.Dynamic && len(d.Endpoints) == 0:
 		head = append(head, cell{"has no endpoints", red})
 	default:

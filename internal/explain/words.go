@@ -64,6 +64,8 @@ func (d *Destination) fate(split, http bool) string {
 	switch {
 	case d.Missing:
 		return s + name + " does not exist"
+	case d.Conf != nil && d.Conf.Refused != "":
+		return s + name + " is not connected to: " + d.Conf.Refused
 	case len(d.Endpoints) == 0 && !d.Dynamic:
 		return s + name + " has no endpoints"
 	case d.flag() == "UH":

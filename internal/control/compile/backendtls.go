@@ -73,8 +73,8 @@ func (c *compiler) backendTLS(p *part, policy *gatewayv1.BackendTLSPolicy) *mode
 		t.CA = append(t.CA, pem...)
 	}
 	if len(refs) > 0 && len(t.CA) == 0 {
-		t.Refuse = true
-		p.Warn(string(gatewayv1.BackendTLSPolicyReasonNoValidCACertificate), "spec.validation.caCertificateRefs", "", "no authority is to be had: connections to its targets fail")
+		t.Refuse = "no authority is to be had"
+		p.Warn(string(gatewayv1.BackendTLSPolicyReasonNoValidCACertificate), "spec.validation.caCertificateRefs", "", "%s: connections to its targets fail", t.Refuse)
 	}
 	return &t
 }

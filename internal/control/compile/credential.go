@@ -18,6 +18,9 @@ func (c *compiler) resolveCredentials(p *part, namespaces []string) {
 	found, told := map[string]bool{}, map[string]bool{} // lists; problems
 	for _, cred := range p.Credentials {
 		s, code, hint, problem := c.credential(p, cred, namespaces)
+		if problem != "" && cred.Lack != nil {
+			cred.Lack(problem)
+		}
 		if problem == "" {
 			cred.Take(s)
 			found[cred.List] = true

@@ -228,8 +228,12 @@ func (c *compiler) linkDestination(p *part, d model.WeightedDestination, field s
 		p.Warn("PortNotFound", field+".port.number", "", "service %s has no port %d (it has %s): requests for it get 503", d.Host, d.Port, portList(s))
 	}
 	if d.Subset != "" && !c.hasSubset(d, p.GetNamespace()) {
-		p.Warn("SubsetNotFound", field+".subset", "define it in a DestinationRule for "+d.Host, "no DestinationRule defines subset %q of %s: requests for it get 503",
-			d.Subset, d.Host)
+		why, hint := "no DestinationRule defines subset %q of %s", "define it in a DestinationRule for "+d.Host
+		if dest := c.unexported(d); dest != nil {
+			why = "DestinationRule " + dest.Ref.Namespace + "/" + dest.Ref.Name + " defines subset %q of %s and is not exported to this namespace"
+			hint = "name the namespace in its exportTo, or d" + hint[1:]
+		}
+		p.Warn("SubsetNotFound", field+".subset", hint, why+": requests for it get 503", d.Subset, d.Host)
 	}
 }
 
@@ -339,6 +343,18 @@ func (c *compiler) hasSubset(d model.WeightedDestination, namespace string) bool
 		}
 	}
 	return false
+}
+
+// unexported finds a DestinationRule that defines a destination's subset for others only; nil where there is none.
+func (c *compiler) unexported(d model.WeightedDestination) *model.Destination {
+	for _, host := range covering(d.Host) {
+		for _, dest := range c.destinations(host) {
+			if findSubset(dest.Subsets, d.Subset) {
+				return dest
+			}
+		}
+	}
+	return nil
 }
 
 // behind is the service that an ExternalName stands for, as view.Behind finds it; any other is itself.

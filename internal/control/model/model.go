@@ -41,7 +41,11 @@ type Mesh struct {
 }
 
 // Ref names the object that something was compiled from, for names, explanations and findings.
-type Ref struct{ Kind, Namespace, Name string }
+type Ref struct {
+	Kind      string `json:"kind"`
+	Namespace string `json:"namespace"`
+	Name      string `json:"name"`
+}
 
 // String gives "Kind/namespace/name".
 func (r Ref) String() string { return r.Kind + "/" + r.Namespace + "/" + r.Name }
@@ -563,8 +567,8 @@ type ClientTLS struct {
 	CRL              []byte // PEM, with CA; empty for none
 	Certificate, Key []byte
 	SkipVerify       bool
-	// Refuse has connections fail: what is needed to verify the server is not to be had.
-	Refuse bool
+	// Refuse has connections fail, and says why: what is needed to verify the server, or to prove who the client is, is not to be had.
+	Refuse string
 }
 
 // PeerAuthentication says which connections an inbound side takes.

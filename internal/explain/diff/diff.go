@@ -51,7 +51,7 @@ type Group struct {
 type Change struct {
 	// Requests describe those that it is about, by what the routes and policies of both sides ask of them.
 	Requests []string `json:"requests"`
-	// Example is one of them.
+	// Example is one of them, From one of the clients that see the difference.
 	Example explain.Request `json:"example"`
 	Before  string          `json:"before"`
 	After   string          `json:"after"`
@@ -342,13 +342,14 @@ func (c *comparison) groups() []Group {
 	for _, key := range slices.Sorted(maps.Keys(c.found)) {
 		f := c.found[key]
 		from := f.from
+		client := slices.Min(from)
 		if len(from) == c.every && c.every > 1 {
 			from = []string{"every workload"}
 		}
 		slices.Sort(from)
 		id := fmt.Sprint(from, texts(f.changes))
 		if byChange[id] == nil {
-			byChange[id] = &Group{From: from, Changes: f.changes}
+			byChange[id] = &Group{From: from, Changes: sentBy(client, f.changes)}
 		}
 		byChange[id].Destinations = append(byChange[id].Destinations, f.destination)
 	}
@@ -360,6 +361,15 @@ func (c *comparison) groups() []Group {
 		return cmp.Or(cmp.Compare(a.Destinations[0], b.Destinations[0]), slices.Compare(a.From, b.From))
 	})
 	return out
+}
+
+// sentBy gives changes with who sends the examples.
+func sentBy(client string, changes []Change) []Change {
+	changes = slices.Clone(changes)
+	for i := range changes {
+		changes[i].Example.From = client
+	}
+	return changes
 }
 
 // texts are changes without their examples.

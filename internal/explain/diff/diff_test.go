@@ -86,6 +86,13 @@ func golden(t *testing.T, file string) {
 	if d := cmp.Diff(diff.CompareAll(before, after).Groups, r.Groups); d != "" {
 		t.Errorf("what was left out differs (-all +got):\n%s", d)
 	}
+	for _, g := range r.Groups {
+		for _, c := range g.Changes {
+			if g.From[0] != "every workload" && c.Example.From != g.From[0] || c.Example.From == "" {
+				t.Errorf("example from %q of a difference for %q", c.Example.From, g.From)
+			}
+		}
+	}
 	if *update {
 		if at < 0 {
 			a.Files = append(a.Files, txtar.File{Name: "want"})

@@ -287,6 +287,8 @@ func fate(d *explain.Destination) string {
 		return " (503: does not exist)"
 	case d.Dynamic:
 		return ""
+	case d.Conf != nil && d.Conf.Refused != "":
+		return " (503: not connected to: " + d.Conf.Refused + ")"
 	case len(d.Endpoints) == 0:
 		return " (503: no endpoints)"
 	case d.Ready == 0:

@@ -281,6 +281,7 @@ type Cluster struct {
 	ServiceHost, ServiceName, ServiceNamespace string
 	Port                                       uint16
 	Subset                                     string
+	Refused                                    string `json:",omitempty"` // why it has no endpoints, for people; empty where it may have some
 	Localities                                 []Locality
 	Total                                      int // endpoints in all localities
 	ConnectTimeout                             time.Duration

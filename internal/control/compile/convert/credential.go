@@ -14,6 +14,7 @@ type Credential struct {
 	List      string       // the field of a list of which it is one, where the others do without it; empty for none
 	Pair, CA  bool         // whether a certificate with its key, and an authority, are needed
 	Take      func(Secret) // puts the material in its place
+	Lack      func(string) // hears why there is none; nil where nobody needs to
 }
 
 // Secret is what a Secret holds for TLS, as PEM.

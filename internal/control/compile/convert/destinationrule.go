@@ -247,10 +247,12 @@ func (p *Part) clientTLS(t *networkingapi.ClientTLSSettings, field string) *mode
 		p.Err("ConflictingFields", field+".credentialName", "", "mode %s takes no credential", t.Mode)
 	case t.Mode == networkingapi.ClientTLSSettings_MUTUAL && t.CredentialName == "":
 		p.Err("MissingField", field+".credentialName", "", "mode MUTUAL needs a credentialName")
+	case t.Mode == networkingapi.ClientTLSSettings_SIMPLE && out.SkipVerify: // nothing of a Secret is needed
 	case t.CredentialName != "":
 		p.Credentials = append(p.Credentials, Credential{Name: t.CredentialName, Field: field + ".credentialName",
 			Pair: t.Mode == networkingapi.ClientTLSSettings_MUTUAL, CA: true,
-			Take: func(s Secret) { out.Certificate, out.Key, out.CA, out.CRL = s.Certificate, s.Key, s.CA, s.CRL }})
+			Take: func(s Secret) { out.Certificate, out.Key, out.CA, out.CRL = s.Certificate, s.Key, s.CA, s.CRL },
+			Lack: func(why string) { out.Refuse = why }})
 	}
 	return out
 }

@@ -119,18 +119,19 @@ func (g *Generator) discovery(b *view.Backend) clusterv3.Cluster_DiscoveryType {
 }
 
 func (g *Generator) discover(c *clusterv3.Cluster, b *view.Backend) {
+	if t := b.Policy.TLS; t != nil && t.Refuse != "" {
+		// Nobody is there who could prove to be the server, or would take us for what we are.
+		message.Refused(c.Metadata, t.Refuse)
+		c.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC}
+		c.LoadAssignment = &endpointv3.ClusterLoadAssignment{ClusterName: c.Name}
+		return
+	}
 	if b.Service.Resolution == model.ByHost && !b.Passthrough() {
 		byHost(c)
 		return
 	}
 	kind := g.discovery(b)
 	c.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: kind}
-	if t := b.Policy.TLS; t != nil && t.Refuse {
-		// Nobody is there who could prove to be the server.
-		c.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC}
-		c.LoadAssignment = &endpointv3.ClusterLoadAssignment{ClusterName: c.Name}
-		return
-	}
 	g.balance(c, b.Policy.Balancing)
 	switch kind {
 	case clusterv3.Cluster_ORIGINAL_DST:

@@ -10,6 +10,11 @@ func IstioMetadata(fields map[string]*structpb.Value) *corev3.Metadata {
 	return &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{"istio": {Fields: fields}}}
 }
 
+// Refused adds to a cluster's metadata why nothing is connected to.
+func Refused(m *corev3.Metadata, why string) {
+	m.FilterMetadata["weft"] = &structpb.Struct{Fields: map[string]*structpb.Value{"refused": structpb.NewStringValue(why)}}
+}
+
 // DescribeService names a service, as metadata of clusters does.
 func DescribeService(host, name, namespace string) map[string]*structpb.Value {
 	service := structpb.NewStructValue(&structpb.Struct{Fields: map[string]*structpb.Value{

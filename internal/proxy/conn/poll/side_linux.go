@@ -10,9 +10,9 @@ import (
 // side is one direction of a connection: whether it is ready, and who waits for that. At most one goroutine reads and one writes.
 type side struct {
 	// state holds flags, and above them the cycle of the poller that made it ready.
-	state atomic.Uint64
-	wake  chan struct{} // one token for each parked that somebody else cleared; made by the first who parks
-	later func()        // what runs in place of a goroutine that waits; set before parked is, taken by who cleared it
+	state   atomic.Uint64
+	sleeper sleeper
+	later   func() // what runs in place of a goroutine that waits; set before parked is, taken by who cleared it
 
 	mu       sync.Mutex // orders changes of the deadline; taken before the heap's
 	deadline int64      // nanoseconds since base; 0 for none
@@ -22,7 +22,7 @@ type side struct {
 
 // Flags of a side's state.
 const (
-	parked  = 1 << iota // a goroutine waits on wake
+	parked  = 1 << iota // a goroutine waits, or later does
 	ready               // the kernel said so, and nobody has asked it since
 	ended               // the stream is at its end or broken: a call does not block any more
 	expired             // the deadline has passed
@@ -52,16 +52,24 @@ func (s *side) rouse() {
 		go f() // ends when it likes
 		return
 	}
-	s.wake <- struct{}{}
+	s.unpark()
 }
 
 // onReady starts f on a goroutine when await would return; false if that is now.
 func (s *side) onReady(f func()) bool {
 	s.later = f
+	if !s.mark() {
+		s.later = nil
+		return false
+	}
+	return true
+}
+
+// mark sets parked; false if there is something that await would not wait for.
+func (s *side) mark() bool {
 	for {
 		old := s.state.Load()
 		if old&(closed|expired|ready|ended) != 0 {
-			s.later = nil
 			return false
 		}
 		if s.state.CompareAndSwap(old, old|parked) {
@@ -98,12 +106,7 @@ func (s *side) await(take uint64) (state uint64, err error) {
 			}
 			continue
 		}
-		if s.wake == nil {
-			s.wake = make(chan struct{}, 1) // before parked is set, after which others use it
-		}
-		if s.state.CompareAndSwap(old, old|parked) {
-			<-s.wake
-		}
+		s.park()
 	}
 }
 

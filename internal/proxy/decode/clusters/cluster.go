@@ -162,6 +162,7 @@ func (d *decoder) clusterFacts(m *corev3.Metadata, c *conf.Cluster) {
 		c.ServiceNamespace = s["namespace"].GetStringValue()
 	}
 	c.Subset = istio["subset"].GetStringValue()
+	c.Refused = walk.Metadata(m, "weft")("refused")
 	if p := istio["default_original_port"].GetNumberValue(); p > 0 && p <= 65535 {
 		c.Port = uint16(p)
 	}
