@@ -114,6 +114,11 @@ func (c *compiler) linkTarget(p *part, target gatewayv1.LocalPolicyTargetReferen
 		p.Warn(notFound, field+".name", "", "there is no Service %s/%s: the policy has no effect there", p.GetNamespace(), target.Name)
 		return
 	}
+	if behind := c.behind(s, p.GetNamespace()); behind != s {
+		p.Warn("NoEffect", field+".name", "write the policy for "+behind.Host+", in its namespace", "Service %s/%s is a further name of %s, whose policies count: this one has no effect there",
+			p.GetNamespace(), target.Name, behind.Host)
+		return
+	}
 	if section := convert.OrEmpty(target.SectionName); section != "" && portNamed(s, section) == 0 {
 		p.Warn(notFound, field+".sectionName", "", "Service %s/%s has no port named %q: the policy has no effect there", p.GetNamespace(), target.Name, section)
 	}

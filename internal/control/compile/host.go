@@ -32,6 +32,7 @@ func (c *compiler) joinHost(u *unit) {
 	for _, own := range claims {
 		c.claimNetworks(own.service, own.by)
 		c.addBackendTLS(own.service)
+		c.checkNames(own.service, own.by)
 		c.addEndpoints(own.service, own.by, own.added)
 	}
 	s := claims[0].service
@@ -39,6 +40,33 @@ func (c *compiler) joinHost(u *unit) {
 		s.Others = append(s.Others, other.service)
 	}
 	c.state.setService(u, s, claims[0].seat)
+}
+
+// checkNames reports endpoints by names of services that there are none of: nothing is found by them.
+func (c *compiler) checkNames(s *model.Service, by *record) {
+	if s.Resolution != model.DNS && s.Resolution != model.DNSRoundRobin {
+		return
+	}
+	for i, ep := range s.Endpoints {
+		name := strings.ToLower(strings.TrimSuffix(ep.Address, "."))
+		short, ours := strings.CutSuffix(name, ".svc."+c.settings.ClusterDomain)
+		if !ours || strings.Count(short, ".") != 1 || c.claimed(name) {
+			continue
+		}
+		field := convert.At("spec.endpoints", i) + ".address"
+		if s.ExternalName != "" {
+			field = "spec.externalName"
+		}
+		c.about(by.Object).Warn("HostNotFound", field, "make the Service, or write the name of another", "there is no service %s, which would be found by this name: requests for it get 503", name)
+	}
+}
+
+// claimed reports whether some object says that it is a host's service.
+func (c *compiler) claimed(host string) bool {
+	t := topic{about: onHost, a: host}
+	c.read(t)
+	s := c.state.members[t]
+	return s.len() > 0
 }
 
 // claim is what a namespace says of a host.

@@ -136,6 +136,7 @@ func (c *compiler) ingressBackend(p *part, b *networkingv1.IngressBackend, field
 		p.Warn("HostNotFound", field+".service.name", "", "there is no Service %s: requests get 503", b.Service.Name)
 		return d
 	}
+	s = c.behind(s, p.GetNamespace())
 	for _, port := range s.Ports {
 		if b.Service.Port.Name != "" && port.Name == b.Service.Port.Name {
 			d.Port = port.Number

@@ -41,11 +41,12 @@ type Conn struct {
 	// Outbound: it is the workload's own.
 	Outbound bool
 	state    atomic.Int64 // milliseconds since began << phaseBits | phase
+	streams  atomic.Int64 // that Begin began
 
 	Client *Caller // that of HTTP/1 connections
-	Drain  func()  // ends an HTTP/2 connection, which looks after its idleness itself; nil for others
+	Drain  func()  // ends a connection of HTTP/2 or HTTP/3, which looks after its idleness itself; nil for others
 	// Slow gives how many answers the client takes too little of, those that hold much counted several times, and Shed ends these, where
-	// memory is short; nil for connections of neither HTTP/1 nor HTTP/2.
+	// memory is short; nil for connections that are not HTTP's.
 	Slow, Shed func(now time.Time) int
 	wait       patient
 }
@@ -58,6 +59,20 @@ func stateOf(ph phase, now time.Time) int64 {
 }
 
 func (t *Conn) Enter(ph phase, now time.Time) { t.state.Store(stateOf(ph, now)) }
+
+// Begin notes a stream of a connection that carries many: it is busy until as many have finished as have begun.
+func (t *Conn) Begin(now time.Time) {
+	if t.streams.Add(1) == 1 {
+		t.Enter(Busy, now)
+	}
+}
+
+// Finish ends what Begin began.
+func (t *Conn) Finish(now time.Time) {
+	if t.streams.Add(-1) == 0 {
+		t.Enter(Idle, now)
+	}
+}
 
 // Swap is enter, and gives the phase before.
 func (t *Conn) Swap(ph phase, now time.Time) phase {
