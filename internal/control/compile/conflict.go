@@ -16,11 +16,13 @@ import (
 )
 
 // claimMatches reports conditions on requests for a host at a place for which an older route has the same: requests meet that one's
-// rule. One is said for each older route.
+// rule. One is said for each older route. They are looked for among the first of each object (maxMatches), for each is kept.
 func (c *compiler) claimMatches(p *part, rs *model.RouteSet, place string) {
 	const hint = "put the backends into one rule"
 	told := map[model.Ref]bool{}
+	left := maxMatches
 	for _, host := range rs.Hosts {
+		at := place + "\x00" + host
 		for i := range rs.HTTP {
 			r := &rs.HTTP[i]
 			matches := r.Matches
@@ -28,8 +30,11 @@ func (c *compiler) claimMatches(p *part, rs *model.RouteSet, place string) {
 				matches = []model.HTTPMatch{{Field: r.Field}}
 			}
 			for _, m := range matches {
+				if left--; left < 0 {
+					return
+				}
 				field := firstNonEmpty(m.Field, r.Field)
-				list := c.claim(&bid{place: topic{onPlace, "match", place + "\x00" + host, sameMatch(m, r.Last)}, field: field})
+				list := c.claim(&bid{place: topic{onPlace, "match", at, sameMatch(m, r.Last)}, field: field})
 				if len(list) == 0 || list[0].unit == c.unit || told[list[0].object.Ref()] {
 					continue
 				}
@@ -41,6 +46,9 @@ func (c *compiler) claimMatches(p *part, rs *model.RouteSet, place string) {
 		}
 	}
 }
+
+// maxMatches bounds the matches of an object, each for each host and place, that are compared with those of others: half a megabyte.
+const maxMatches = 1000
 
 // sameMatch is equal for conditions that the same requests fulfil, whatever they are called and in whatever order they are written.
 func sameMatch(m model.HTTPMatch, last bool) string {

@@ -128,7 +128,9 @@ func (c *compiler) otherKind(p *part, hosts []string, place string) *bid {
 }
 
 // listenerPlace is where routes for requests are at a listener.
-func listenerPlace(where string) topic { return topic{about: onPlace, a: "listener", b: where} }
+func listenerPlace(where string) topic { return topic{about: onPlace, a: listenerClaims, b: where} }
+
+const listenerClaims = "listener"
 
 // namespaceLabels gives a namespace's labels; every namespace is labelled with its name, whether or not there is an object.
 func (c *compiler) namespaceLabels(name string) map[string]string {
