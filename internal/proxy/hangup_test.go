@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bufio"
 	"io"
 	"net/http"
 	"net/netip"
@@ -61,6 +62,51 @@ func TestCutOffAtTheEndOfDrainingIsTheMeshs(t *testing.T) {
 		if !client.logged(path, status+"LR downstream_local_disconnect", "its time for draining is over") {
 			t.Errorf("%s: %s", path, client.log.String())
 		}
+	}
+}
+
+// TestTunnelsThatAreCutOffSayWhy: the proxy that ends tells that it was it, the one on the other side that it was the other.
+func TestTunnelsThatAreCutOffSayWhy(t *testing.T) {
+	for _, ends := range []string{"client's", "server's"} {
+		t.Run(ends, func(t *testing.T) {
+			client, server := pair(t)
+			server.serve(9080, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				c, rw, err := w.(http.Hijacker).Hijack()
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				defer c.Close()
+				io.WriteString(rw, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: proof\r\n\r\nhello")
+				rw.Flush()
+				io.Copy(c, rw)
+			}))
+			c, err := client.Dial(t.Context(), netip.MustParseAddrPort(vip+":9080"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			io.WriteString(c, "GET /ws HTTP/1.1\r\nHost: reviews:9080\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
+			r := bufio.NewReader(c)
+			if res, err := http.ReadResponse(r, nil); err != nil || res.StatusCode != 101 {
+				t.Fatalf("%v, %v", res, err)
+			}
+			if _, err := io.ReadFull(r, make([]byte, 5)); err != nil {
+				t.Fatal(err)
+			}
+			cut, other := client, server
+			if ends == "server's" {
+				cut, other = server, client
+			}
+			cut.kill()
+			if !cut.logged("/ws", " 101 LR downstream_local_disconnect", "its time for draining is over") {
+				t.Errorf("the one that ended: %s", cut.log.String())
+			}
+			eventually(t, "the other's log", func() bool { return other.logged("/ws", " 101 ") })
+			if other.logged(" 101 - ") {
+				t.Errorf("the other: %s", other.log.String())
+			}
+		})
 	}
 }
 

@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"sync"
-	"sync/atomic"
 
 	"github.com/weftmesh/weft/internal/proxy/failure"
 	"github.com/weftmesh/weft/internal/proxy/http2"
@@ -14,7 +13,6 @@ import (
 type session struct {
 	d    *connection
 	conn *http2.ServerConn
-	busy atomic.Int64 // streams
 }
 
 // lane is what one stream at a time needs: a view of the client that it need not share.
@@ -65,14 +63,8 @@ func (v *session) lane(s *http2.ServerStream) *lane {
 // serve serves one stream.
 func (v *session) serve(s *http2.ServerStream) {
 	p := v.d.p
-	if v.busy.Add(1) == 1 {
-		v.d.track.Enter(track.Busy, p.opt.Now())
-	}
-	defer func() {
-		if v.busy.Add(-1) == 0 {
-			v.d.track.Enter(track.Idle, p.opt.Now())
-		}
-	}()
+	v.d.track.Begin(p.opt.Now())
+	defer func() { v.d.track.Finish(p.opt.Now()) }()
 	l := v.lane(s)
 	if !l.renew() {
 		v.conn.Drain() // first, lest the client repeats its request here

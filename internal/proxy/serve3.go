@@ -10,6 +10,7 @@ import (
 	"github.com/weftmesh/weft/internal/proxy/bind"
 	"github.com/weftmesh/weft/internal/proxy/conf"
 	"github.com/weftmesh/weft/internal/proxy/downstream"
+	"github.com/weftmesh/weft/internal/proxy/failure"
 	"github.com/weftmesh/weft/internal/proxy/http3"
 	"github.com/weftmesh/weft/internal/proxy/route"
 	"github.com/weftmesh/weft/internal/proxy/side"
@@ -19,9 +20,10 @@ import (
 // quic makes the server of HTTP/3 of a gateway's listener.
 func (p *Proxy) quic(name string) bind.PacketServer {
 	newest := func() *conf.Listener { return p.gatewayListener(name) }
-	t, gate := p.traffic.get(name), p.guard.Gate()
+	t, gate := p.traffic.get(name), p.guard.QUICGate()
 	return http3.New(http3.Options{
 		Log: p.log, DrainTime: p.opt.DrainTime, Closing: func() bool { return p.closing(false) },
+		Full: gate.Refuses,
 		TLS: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 			l := newest()
 			if l == nil {
@@ -46,9 +48,11 @@ func (p *Proxy) quic(name string) bind.PacketServer {
 			t.active.Add(1)
 			p.entered.Add(1)
 			p.arrivedAt.Store(p.opt.Now().UnixNano())
+			p.tracker.Add(d.track)
 			return d, nil
 		},
-		Leave: func(any) {
+		Leave: func(d any) {
+			p.tracker.Remove(d.(*connection).track)
 			gate.Leave()
 			t.active.Add(-1)
 			p.entered.Add(-1)
@@ -85,7 +89,7 @@ func (p *Proxy) enterQUIC(c *http3.Conn, newest func() *conf.Listener) (*connect
 	if l == nil {
 		return nil, errors.New("the listener is gone")
 	}
-	d := &connection{p: p, track: &track.Conn{}, newest: newest, alpn: http3.NextProto, listener: l, Client: downstream.Client{Mesh: p.carrier.Mesh,
+	d := &connection{p: p, track: &track.Conn{Drain: leaves, Slow: c.Slow, Shed: c.Shed}, newest: newest, alpn: http3.NextProto, listener: l, Client: downstream.Client{Mesh: p.carrier.Mesh,
 		Direction: downstream.Gateway, Remote: c.Remote, Direct: c.Remote, Local: c.Local, SNI: c.ServerName, Secure: true}}
 	d.info = quicInfo(l, c.Local, c.Remote, c.ServerName)
 	d.Destination, d.App, d.Port = d.info.Destination, d.info.Destination, d.info.Destination.Port()
@@ -99,8 +103,13 @@ func (p *Proxy) enterQUIC(c *http3.Conn, newest func() *conf.Listener) (*connect
 	return d, nil
 }
 
+// leaves ends no connection: the server of HTTP/3 asks its clients to leave by itself.
+func leaves() {}
+
 // serveStream3 serves one request on the goroutine that it came with.
 func (d *connection) serveStream3(s *http3.Stream) {
+	d.track.Begin(d.p.opt.Now())
+	defer func() { d.track.Finish(d.p.opt.Now()) }()
 	own := *d // requests of one connection run side by side
 	if !own.renew() {
 		s.Reset()
@@ -112,7 +121,11 @@ func (d *connection) serveStream3(s *http3.Stream) {
 	h.CopyFrom(&s.Request().Header)
 	x.Req = *s.Request()
 	x.Req.Header = h
-	x.Carry()
+	if bad := own.options2().Refusal(s.HeadSize()); bad != nil {
+		x.Refuse(failure.Malformed, bad.Status, bad)
+	} else {
+		x.Carry()
+	}
 	side.Forget()
 	d.p.carrier.Discard(x)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -136,6 +137,36 @@ func TestHTTP3AtGateway(t *testing.T) {
 		}
 	}
 	eventually(t, "the access log", func() bool { return strings.Contains(edge.log.String(), `"POST /x HTTP/3"`) })
+}
+
+// TestHTTP3LargeHeads are refused with words, as those of the other versions are.
+func TestHTTP3LargeHeads(t *testing.T) {
+	edge, _, client := edge3(t, hello("x"), nil)
+	for reason, change := range map[string]func(http.Header){
+		"head is too large": func(h http.Header) { h.Set("X-Large", strings.Repeat("x", 70_000)) },
+		"too many fields": func(h http.Header) {
+			for i := range 101 {
+				h.Set(fmt.Sprintf("X-%d", i), "")
+			}
+		},
+	} {
+		req, err := http.NewRequestWithContext(t.Context(), "GET", "https://"+edge.udp.Load().(net.Addr).String()+"/", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Host = "example.com"
+		change(req.Header)
+		res, err := client.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(res.Body)
+		res.Body.Close()
+		if err != nil || res.StatusCode != 431 || !strings.Contains(string(body), reason) {
+			t.Errorf("%d %q, %v; want %s", res.StatusCode, body, err, reason)
+		}
+		eventually(t, "log", func() bool { return edge.logged(" 431 DPE http3.codec_error", reason) })
+	}
 }
 
 func TestHTTP3UnknownServerName(t *testing.T) {

@@ -33,7 +33,12 @@ type Mesh struct {
 	// Workloads by namespace/name: pods, local processes, WorkloadEntries.
 	Workloads Table[string, *Workload]
 
-	PeerAuthentications   []*PeerAuthentication
+	PeerAuthentications []*PeerAuthentication
+	// OtherPeers, while Changing, are the PeerAuthentications at the other end of a change that is on its way through the mesh: workloads
+	// take what either takes, and who calls them goes by PeerAuthentications.
+	OtherPeers []*PeerAuthentication
+	Changing   bool
+
 	AuthorizationPolicies []*AuthorizationPolicy
 	RateLimits            []*RateLimit // oldest first
 	Sidecars              []*Sidecar   // oldest first

@@ -178,7 +178,7 @@ func TestRefusedClients(t *testing.T) {
 func TestExpiredCertificateEndsTheStream(t *testing.T) {
 	p := newPlane(t, Options{})
 	p.publish(mesh(nil))
-	c := p.connectAs(productpage(), p.certify("default", "productpage", 2*time.Second))
+	c := p.connectAs(productpage(), p.certify("default", "productpage", 5*time.Second))
 	c.subscribe(generate.ListenerType, reviewsName)
 	c.want(generate.ListenerType, reviewsName)
 	if _, err := c.stream.Recv(); status.Code(err) != codes.Unauthenticated {

@@ -50,6 +50,11 @@ func nobody(a netip.AddrPort) error {
 	return fmt.Errorf("%s is an address of the mesh, and nothing listens on port %d there", a.Addr().Unmap(), a.Port())
 }
 
+// absent is the failure at an address of the pods' network that no pod has.
+func absent(a netip.AddrPort) error {
+	return fmt.Errorf("%s is an address of the mesh, and no workload has it", a.Addr().Unmap())
+}
+
 // Func connects; it is net.Dialer's DialContext, or the broker's Dial.
 type Func func(ctx context.Context, network, address string) (net.Conn, error)
 
@@ -58,6 +63,7 @@ type Dialer struct {
 	direct, outside Func // outside is nil where there is no other network
 	nets            networks
 	ways            ways
+	missing         missing
 }
 
 // New makes a Dialer for the networks of a bootstrap. outside connects from the host's network and resolves names; nil for none.
@@ -78,17 +84,56 @@ func (d *Dialer) Dial(ctx context.Context, address string) (net.Conn, error) {
 	case err == nil && d.nets.ofService(ip):
 		return nil, nobody(a)
 	case err == nil && d.nets.ofPod(ip):
-		c, err := d.direct(ctx, "tcp", address)
-		if err != nil && noRouteTo(err) {
-			return nil, nobody(a)
-		}
-		return c, err
+		return d.dialPod(ctx, a)
 	case d.outside == nil:
 		return d.direct(ctx, "tcp", address)
 	case err != nil:
 		return d.outside(ctx, "tcp", address)
 	}
 	return d.dialBoth(ctx, address, a.Addr())
+}
+
+// dialPod reaches a pod. That none has the address the system tells after three seconds, which whoever tries again right then is spared.
+func (d *Dialer) dialPod(ctx context.Context, a netip.AddrPort) (net.Conn, error) {
+	ip := a.Addr().Unmap()
+	if d.missing.lately(ip) {
+		return nil, absent(a)
+	}
+	c, err := d.direct(ctx, "tcp", a.String())
+	if err != nil && noRouteTo(err) {
+		d.missing.note(ip)
+		return nil, absent(a)
+	}
+	return c, err
+}
+
+// missing remembers for a moment the addresses that no pod had.
+type missing struct {
+	mu sync.Mutex
+	at map[netip.Addr]time.Time
+}
+
+// missingTime is longer than what comes between attempts of one request, and short for a pod that comes to be meanwhile.
+const missingTime = 500 * time.Millisecond
+
+func (m *missing) lately(a netip.Addr) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	at, ok := m.at[a]
+	if ok && time.Since(at) >= missingTime {
+		delete(m.at, a)
+		return false
+	}
+	return ok
+}
+
+func (m *missing) note(a netip.Addr) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.at == nil || len(m.at) >= maxRemembered {
+		m.at = map[netip.Addr]time.Time{}
+	}
+	m.at[a] = time.Now()
 }
 
 // DialNamed is Dial for an address that a name outside the mesh was resolved to, or for such a name itself: by the host's network if

@@ -91,7 +91,7 @@ func TestDialKeepsTheMeshsAddressesInside(t *testing.T) {
 		"pod":                           {way(0, nil), "10.77.0.9:80", 0, "", 0},
 		"pod that answers late":         {way(time.Second, nil), "10.77.0.9:80", time.Second, "", 0},
 		"pod that refuses":              {way(0, refused), "10.77.0.9:80", 0, refused.Error(), 0},
-		"no pod":                        {way(0, unreachable), "10.77.99.99:80", 0, "10.77.99.99" + nothing + "80 there", 0},
+		"no pod":                        {way(0, unreachable), "10.77.99.99:80", 0, "10.77.99.99 is an address of the mesh, and no workload has it", 0},
 		"no pod, and nobody says so":    {way(time.Hour, nil), "10.77.99.99:80", podTime, "10.77.99.99" + nothing + "80 there", 0},
 		"no pod, by the dialer's clock": {way(podTime-time.Millisecond, late), "10.77.99.99:80", podTime - time.Millisecond, "10.77.99.99" + nothing + "80 there", 0},
 		"the host":                      {way(0, unreachable), "10.77.0.1:80", 0, "", 1},
@@ -116,6 +116,41 @@ func TestDialKeepsTheMeshsAddressesInside(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestNobodyIsLookedForOnce: the attempts of one request do not each wait for the system to tell that no pod has the address, and one that
+// comes later looks again.
+func TestNobodyIsLookedForOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		there := false
+		unreachable := &net.OpError{Op: "dial", Err: os.NewSyscallError("connect", syscall.EHOSTUNREACH)}
+		p, err := New(&wire.Bootstrap{PodNetwork: "10.77.0.0/16"}, func(ctx context.Context, n, a string) (net.Conn, error) {
+			if there {
+				return way(0, nil)(ctx, n, a)
+			}
+			return way(3*time.Second, unreachable)(ctx, n, a)
+		}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, want := range []time.Duration{3 * time.Second, 0, 0} {
+			start := time.Now()
+			if _, err := p.Dial(t.Context(), "10.77.0.200:80"); err == nil || err.Error() != "10.77.0.200 is an address of the mesh, and no workload has it" {
+				t.Errorf("attempt %d: %v", i, err)
+			}
+			if took := time.Since(start); took != want {
+				t.Errorf("attempt %d took %v, want %v", i, took, want)
+			}
+			time.Sleep(100 * time.Millisecond)
+		}
+		there = true
+		time.Sleep(missingTime)
+		c, err := p.Dial(t.Context(), "10.77.0.200:80")
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Close()
+	})
 }
 
 func TestDialRemembersTheHostsNetwork(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -204,7 +205,7 @@ func TestRoomForAnotherStream(t *testing.T) {
 		id := ask("/hangs")
 		select {
 		case <-begun:
-		case <-time.After(10 * time.Second):
+		case <-time.After(30 * time.Second):
 			t.Fatal("a stream is not taken in place of one that was answered")
 		}
 		p.must(p.fr.WriteRSTStream(id, xhttp2.ErrCodeCancel))
@@ -262,7 +263,13 @@ func TestUnreadAnswers(t *testing.T) {
 
 // TestLargeHeads: what is too large is answered by 431, and the compression state is kept.
 func TestLargeHeads(t *testing.T) {
-	p := rawClient(t, nil, refuseLarge)
+	var why []string
+	p := rawClient(t, nil, func(s *ServerStream) {
+		if e := s.Refusal(); e != nil {
+			why = append(why, e.Reason) // one stream at a time
+		}
+		refuseLarge(s)
+	})
 	bomb := with(plainGet, "x-bomb", strings.Repeat("b", 3000))
 	p.headers(1, true, bomb...)
 	if got := p.status(1); got != "200" {
@@ -287,6 +294,9 @@ func TestLargeHeads(t *testing.T) {
 	p.headers(7, true, with(plainGet, "x-new", "is decoded by the table of before")...)
 	if got := p.status(7); got != "200" {
 		t.Error(got)
+	}
+	if !slices.Equal(why, []string{"head is too large", "too many fields"}) {
+		t.Errorf("refused for %q", why)
 	}
 }
 

@@ -119,5 +119,6 @@ func connError(code ErrCode, reason string) *ConnError { return &ConnError{Code:
 // Refusals of single requests, which the handler answers.
 var (
 	errHeadLarge   = &Error{431, "head is too large"}
+	errFieldCount  = &Error{431, "too many fields"}
 	errExpectation = &Error{417, "unknown expectation"}
 )

@@ -93,7 +93,7 @@ type head struct {
 	cookie  []byte // the crumbs joined, if there are several
 
 	size  int
-	large bool
+	large *Error
 	bad   string // why the message is malformed; empty if it is not
 }
 
@@ -122,13 +122,16 @@ func (h *head) decode(d *hpack.Decoder, blk []byte, o *Options) error {
 	for {
 		ok, err := d.Next(&f)
 		if !ok {
-			if h.cookies > 1 && !h.large {
+			if h.cookies > 1 && h.large == nil {
 				h.fields.Set("cookie", str(h.cookie))
 			}
 			return err
 		}
 		h.size += hpack.Size(f.Name, f.Value)
-		if h.large = h.large || h.size > o.HeadBytes || h.fields.Len() >= o.Fields; h.large {
+		if h.large == nil {
+			h.large = o.Refusal(h.size, h.fields.Len()+1)
+		}
+		if h.large != nil {
 			continue // the rest is decoded for the table's sake
 		}
 		if f.Tag == kindPlain {
@@ -204,14 +207,14 @@ func (h *head) checkTrailers() {
 	if h.seen&^1 != 0 {
 		h.malformed("pseudo-header field in trailers")
 	}
-	if h.large {
-		h.malformed("trailers are too large")
+	if h.large != nil {
+		h.malformed("trailers: " + h.large.Reason)
 	}
 }
 
 // request fills r, whose header takes over the fields. It finds out whether the head is malformed.
 func (h *head) request(r *message.Request, scheme string, ended bool) {
-	if h.large {
+	if h.large != nil {
 		h.refused(r)
 		return
 	}
@@ -324,8 +327,8 @@ func (h *head) response(r *message.Response, a asked, ended bool) {
 	case h.seen&^(1|1<<kindStatus) != 0 || len(s) != 3 || s[0] < '1' || s[0] > '9' || s[1]-'0' > 9 || s[2]-'0' > 9:
 		h.malformed("no valid :status, or other pseudo-header fields")
 		return
-	case h.large:
-		h.malformed("head is too large")
+	case h.large != nil:
+		h.malformed(h.large.Reason)
 		return
 	}
 	*r = message.Response{Proto: message.HTTP2, Status: int(s[0]-'0')*100 + int(s[1]-'0')*10 + int(s[2]-'0'), Header: h.fields, KeepAlive: true}

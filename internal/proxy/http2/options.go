@@ -33,6 +33,17 @@ type Options struct {
 	Resets, Noise int
 }
 
+// Refusal gives why a head of so many bytes and fields is too much, or nil. It is for requests of HTTP/3, too.
+func (o *Options) Refusal(bytes, fields int) *Error {
+	switch {
+	case bytes > o.HeadBytes:
+		return errHeadLarge
+	case fields > o.Fields:
+		return errFieldCount
+	}
+	return nil
+}
+
 // DefaultOptions are those of a connection that was given none.
 func DefaultOptions() *Options { return &defaultOptions }
 

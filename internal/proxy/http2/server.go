@@ -206,8 +206,8 @@ func (s *ServerConn) onRequest(id uint32, ended bool) error {
 		return s.refuse(id, ProtocolError)
 	}
 	switch {
-	case h.large:
-		st.refusal = errHeadLarge
+	case h.large != nil:
+		st.refusal = h.large
 	case h.unmet:
 		st.refusal = errExpectation
 	}

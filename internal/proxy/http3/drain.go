@@ -69,7 +69,9 @@ func (s *Server) watch() {
 			return
 		case now := <-tick.C:
 			for _, c := range s.dismiss(now, s.opt.Closing != nil && s.opt.Closing()) {
-				_ = c.quic.CloseWithError(quic.ApplicationErrorCode(quichttp.ErrCodeNoError), "") // it may have ended
+				if c.rests() { // a request may have come while others were closed
+					_ = c.quic.CloseWithError(quic.ApplicationErrorCode(quichttp.ErrCodeNoError), "") // it may have ended
+				}
 			}
 		}
 	}
@@ -104,6 +106,12 @@ func (s *Server) goes(c *client, now time.Time) bool {
 		return true
 	}
 	return c.requests == 0 && (now.Sub(c.rested) >= calmTime || since > s.patience()/2)
+}
+
+func (c *client) rests() bool {
+	c.s.mu.Lock()
+	defer c.s.mu.Unlock()
+	return c.requests == 0
 }
 
 // silent reports whether a client acknowledges nothing any more. mu is held.

@@ -19,6 +19,12 @@ import (
 // NextProto is the ALPN identifier of HTTP/3 (RFC 9114 section 3.1).
 const NextProto = quichttp.NextProtoH3
 
+// What a client may send that is not read yet, on a stream and in all: as with HTTP/2.
+const (
+	streamWindow = 1 << 20
+	connWindow   = 8 << 20
+)
+
 // Options of a Server. TLS and Handle are required.
 type Options struct {
 	// TLS gives the configuration for a handshake. Its NextProtos are replaced by HTTP/3's; QUIC has TLS 1.3 alone.
@@ -29,12 +35,15 @@ type Options struct {
 	Leave func(any)
 	// Handle serves one request; the goroutine is its own. The stream is dead once it returns.
 	Handle func(connection any, s *Stream)
-	// MaxHeadBytes bounds a request's header section; 0 means 60 KiB. MaxStreams bounds a connection's requests under way; 0
+	// MaxHeadBytes bounds a request's header section that is read: beyond it the library answers 431 by itself, with no word. Heads that
+	// are read and too large are Handle's to refuse. 0 means 256 KiB. MaxStreams bounds a connection's requests under way; 0
 	// means 100.
 	MaxHeadBytes int
 	MaxStreams   int64
 	// IdleTimeout ends connections without requests; 0 means one hour, which is also what the transport waits.
 	IdleTimeout time.Duration
+	// Full reports whether no client is to be taken now; nil is never.
+	Full func() bool
 	// Closing reports whether clients are to leave although new ones are taken; nil is never.
 	Closing func() bool
 	// DrainTime is what draining may take; clients are asked to leave within half of it, and within 10 s; 0 means 10 s.
@@ -50,6 +59,7 @@ type Conn struct {
 	TLS           tls.ConnectionState
 
 	quic *quic.Conn
+	of   *client
 }
 
 // Close ends the connection at once.
@@ -91,17 +101,19 @@ type client struct {
 
 	// Guarded by the server's mu.
 	entered  bool
-	requests int       // under way
+	requests int // under way
+	streams  map[*Stream]struct{}
 	rested   time.Time // when the last ended
 	asked    bool      // to leave
 	heard    uint64    // packets
 	hearing  time.Time // since when it is no more
+	mute     mute
 }
 
 // New makes a server that serves nothing yet.
 func New(o Options) *Server {
 	if o.MaxHeadBytes == 0 {
-		o.MaxHeadBytes = 60 << 10
+		o.MaxHeadBytes = 256 << 10
 	}
 	if o.MaxStreams == 0 {
 		o.MaxStreams = 100
@@ -116,6 +128,7 @@ func New(o Options) *Server {
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	s.tls = quichttp.ConfigureTLSConfig(&tls.Config{MinVersion: tls.VersionTLS13, GetConfigForClient: s.config})
 	s.quic = &quic.Config{MaxIncomingStreams: o.MaxStreams, MaxIdleTimeout: o.IdleTimeout, KeepAlivePeriod: 0,
+		MaxStreamReceiveWindow: streamWindow, MaxConnectionReceiveWindow: connWindow,
 		// A request that came with the first packet could be a replayed one.
 		Allow0RTT: false}
 	s.quic.GetConfigForClient = s.admit
@@ -138,6 +151,9 @@ func (s *Server) admit(*quic.ClientInfo) (*quic.Config, error) {
 	defer s.mu.Unlock()
 	if !s.draining.IsZero() && time.Since(s.draining) > s.patience()/4 { // what was read before has to be taken: nobody else will
 		return nil, errors.New("this proxy is draining")
+	}
+	if s.opt.Full != nil && s.opt.Full() {
+		return nil, errors.New("this proxy takes no client now")
 	}
 	s.tried = time.Now()
 	return s.quic, nil
@@ -171,13 +187,13 @@ func (s *Server) Serve(pc net.PacketConn) error {
 
 func (s *Server) serveClient(q *quic.Conn) {
 	now := time.Now()
-	c := &client{s: s, quic: q, began: now, rested: now}
+	c := &client{s: s, quic: q, began: now, rested: now, streams: map[*Stream]struct{}{}}
 	c.http = &quichttp.Server{Handler: http.HandlerFunc(s.serve), MaxHeaderBytes: s.opt.MaxHeadBytes, IdleTimeout: s.opt.IdleTimeout,
 		ConnContext: c.enter, Logger: s.opt.Log}
 	s.mu.Lock()
 	s.clients[c] = struct{}{}
 	s.mu.Unlock()
-	unstop := context.AfterFunc(s.ctx, func() { c.http.Close() })
+	unstop := context.AfterFunc(s.ctx, c.end)
 	defer unstop()
 	if err := c.http.ServeQUICConn(q); err != nil {
 		s.opt.Log.Debug("an HTTP/3 connection ends", "remote", q.RemoteAddr(), "error", err)
@@ -190,6 +206,19 @@ func (s *Server) serveClient(q *quic.Conn) {
 	if s.opt.Leave != nil && entered && c.err == nil {
 		s.opt.Leave(c.value)
 	}
+}
+
+// end closes the connection. Answers that are under way, or may not have arrived, are cut off by that: the code tells the client so, lest
+// it takes a part for the whole (RFC 9114 section 8.1).
+func (c *client) end() {
+	c.s.mu.Lock()
+	code := quichttp.ErrCodeNoError
+	if c.requests > 0 || time.Since(c.rested) < lingerTime {
+		code = quichttp.ErrCodeInternalError
+	}
+	c.s.mu.Unlock()
+	_ = c.quic.CloseWithError(quic.ApplicationErrorCode(code), "") // it may have ended
+	c.http.Close()
 }
 
 // Open is the number of connections.
@@ -208,7 +237,7 @@ func (s *Server) Close() error {
 func (c *client) enter(ctx context.Context, q *quic.Conn) context.Context {
 	s := c.s
 	state := q.ConnectionState().TLS
-	c.conn = &Conn{Local: addrPort(q.LocalAddr()), Remote: addrPort(q.RemoteAddr()), ServerName: state.ServerName, TLS: state, quic: q}
+	c.conn = &Conn{Local: addrPort(q.LocalAddr()), Remote: addrPort(q.RemoteAddr()), ServerName: state.ServerName, TLS: state, quic: q, of: c}
 	if len(state.PeerCertificates) > 0 {
 		c.conn.Client = state.PeerCertificates[0]
 	}
@@ -250,6 +279,8 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	st.local, st.remote = c.conn.Local, c.conn.Remote
+	c.carries(st, true)
+	defer c.carries(st, false)
 	s.opt.Handle(c.value, st)
 	st.end()
 }
@@ -260,4 +291,15 @@ func (c *client) request(by int) {
 	defer c.s.mu.Unlock()
 	c.requests += by
 	c.rested = time.Now()
+}
+
+// carries notes the beginning and the end of a stream.
+func (c *client) carries(st *Stream, on bool) {
+	c.s.mu.Lock()
+	defer c.s.mu.Unlock()
+	if on {
+		c.streams[st] = struct{}{}
+	} else {
+		delete(c.streams, st)
+	}
 }

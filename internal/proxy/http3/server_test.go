@@ -22,10 +22,12 @@ import (
 	"time"
 	"unsafe"
 
+	"github.com/quic-go/quic-go"
 	quichttp "github.com/quic-go/quic-go/http3"
 	"go.uber.org/goleak"
 
 	"github.com/weftmesh/weft/internal/proxy/message"
+	"github.com/weftmesh/weft/internal/proxy/slow"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -482,7 +484,7 @@ func TestClosingAsksClientsOnly(t *testing.T) {
 		}
 		select {
 		case <-c.conn.Context().Done():
-		case <-time.After(10 * time.Second):
+		case <-time.After(30 * time.Second):
 			t.Fatal("a client was not asked to leave")
 		}
 	}
@@ -494,5 +496,216 @@ func TestClosingAsksClientsOnly(t *testing.T) {
 			t.Fatal(got)
 		}
 		time.Sleep(watchEvery)
+	}
+}
+
+// TestEndCutsWithAnError: answers and tunnels that are cut off by the end of the server do not look whole.
+func TestEndCutsWithAnError(t *testing.T) {
+	begun, ended := make(chan struct{}), make(chan struct{})
+	r := start(t, Options{Handle: func(_ any, s *Stream) {
+		defer close(ended)
+		res := message.Response{Status: 200, Body: message.Body{Kind: message.Chunked}}
+		if err := errors.Join(s.WriteResponse(&res), s.WriteBody(bytes.Repeat([]byte("x"), 10000)), s.Flush()); err != nil {
+			t.Error(err)
+		}
+		close(begun)
+		<-s.Gone()
+	}})
+	c := r.dialRaw(t)
+	s, err := c.conn.OpenStreamSync(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.SetDeadline(time.Now().Add(10 * time.Second))
+	if _, err := s.Write(frame(nil, headersFrame, fields(":method", "GET", ":scheme", "https", ":authority", "a", ":path", "/"))); err != nil {
+		t.Fatal(err)
+	}
+	s.Close()
+	<-begun
+	if _, err := io.ReadFull(s, make([]byte, 10000)); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.server.Close(); err != nil {
+		t.Fatal(err)
+	}
+	_, err = io.ReadAll(s)
+	var closed *quic.ApplicationError
+	var reset *quic.StreamError
+	switch {
+	case errors.As(err, &reset) && quichttp.ErrCode(reset.ErrorCode) != quichttp.ErrCodeNoError:
+	case errors.As(err, &closed) && quichttp.ErrCode(closed.ErrorCode) != quichttp.ErrCodeNoError:
+	default:
+		t.Errorf("the answer was cut off by %v", err)
+	}
+	<-ended
+}
+
+// TestSlowReadersAreShed: a client that takes nothing of its answer, and one that takes nothing of a tunnel, are cut off; one for which
+// nothing waits is left alone.
+func TestSlowReadersAreShed(t *testing.T) {
+	ended := make(chan error, 2)
+	var at atomic.Pointer[Conn]
+	r := start(t, Options{
+		Enter: func(c *Conn) (any, error) { at.Store(c); return nil, nil },
+		Handle: func(_ any, s *Stream) {
+			b := make([]byte, 100_000)
+			res := message.Response{Status: 200, Body: message.Body{Kind: message.Chunked}}
+			write := s.WriteBody
+			if s.Request().Path == "/tunnel" {
+				res.Status = 101
+			}
+			if err := s.WriteResponse(&res); err != nil {
+				t.Error(err)
+			}
+			if res.Status == 101 {
+				tunnel, err := s.Hijack()
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				defer tunnel.Close()
+				write = func(p []byte) error { _, err := tunnel.Write(p); return err }
+			}
+			if s.Request().Path == "/waits" {
+				if err := s.Flush(); err != nil {
+					t.Error(err)
+				}
+				<-s.Gone()
+				return
+			}
+			err := error(nil)
+			for err == nil {
+				err = write(b)
+			}
+			ended <- err
+		}})
+	c := r.dialRaw(t)
+	for _, path := range []string{"/answer", "/tunnel", "/waits"} {
+		s, err := c.conn.OpenStreamSync(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		pairs := []string{":method", "GET", ":scheme", "https", ":authority", "a", ":path", path}
+		if path == "/tunnel" {
+			pairs = append(pairs, ":protocol", "websocket")
+			pairs[1] = "CONNECT"
+		}
+		if _, err := s.Write(frame(nil, headersFrame, fields(pairs...))); err != nil {
+			t.Fatal(err)
+		}
+		if path != "/tunnel" {
+			s.Close()
+		}
+		if _, err := s.Read(make([]byte, 1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// Time is told, not passed: whoever gets on meanwhile is not slow by the next look.
+	now, n := time.Now(), 0
+	for limit := now.Add(time.Minute); n < 2 && time.Now().Before(limit); time.Sleep(10 * time.Millisecond) {
+		n = at.Load().Slow(now)
+		now = now.Add(slow.Time)
+	}
+	if n != 2 {
+		t.Fatalf("%d are slow", n)
+	}
+	if n := at.Load().Shed(now); n != 2 {
+		t.Errorf("%d were cut off", n)
+	}
+	for range 2 {
+		if err := <-ended; !errors.Is(err, slow.ErrShed) {
+			t.Errorf("ended by %v", err)
+		}
+	}
+}
+
+// TestHeadSize: it counts as the client's does, and heads that are too large come to be refused.
+func TestHeadSize(t *testing.T) {
+	var bytes, fields int
+	r := start(t, Options{Handle: func(_ any, s *Stream) {
+		bytes, fields = s.HeadSize()
+		respond(t, s, 431, "too much", nil)
+	}})
+	res, body := r.do(t, "GET", "/", nil, "X-Large", strings.Repeat("x", 100_000))
+	if res.StatusCode != 431 || body != "too much" || bytes < 100_000 || bytes > 101_000 || fields < 1 || fields > 5 {
+		t.Errorf("%d %q: %d bytes, %d fields", res.StatusCode, body, bytes, fields)
+	}
+}
+
+// deaf is a client's socket that at some time hears nothing any more.
+type deaf struct {
+	net.PacketConn
+	is atomic.Bool
+}
+
+func (d *deaf) ReadFrom(p []byte) (n int, from net.Addr, err error) {
+	for {
+		if n, from, err = d.PacketConn.ReadFrom(p); err != nil || !d.is.Load() {
+			return n, from, err
+		}
+	}
+}
+
+// TestMuteClientsAreShed: what a client does not acknowledge is kept until its connection ends.
+func TestMuteClientsAreShed(t *testing.T) {
+	ended := make(chan error, 1)
+	var at atomic.Pointer[Conn]
+	r := start(t, Options{
+		Enter: func(c *Conn) (any, error) { at.Store(c); return nil, nil },
+		Handle: func(_ any, s *Stream) {
+			res := message.Response{Status: 200, Body: message.Body{Kind: message.Chunked}}
+			err := s.WriteResponse(&res)
+			for b := make([]byte, 1000); err == nil; {
+				err = s.WriteBody(b)
+			}
+			ended <- err
+		}})
+	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	socket := &deaf{PacketConn: pc}
+	transport := &quic.Transport{Conn: socket}
+	defer pc.Close()
+	defer transport.Close()
+	to, err := net.ResolveUDPAddr("udp", strings.TrimPrefix(r.url, "https://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := transport.Dial(t.Context(), to, tlsFor(r.client.Transport.(*quichttp.Transport).TLSClientConfig.RootCAs), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := c.OpenStreamSync(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Write(frame(nil, headersFrame, fields(":method", "GET", ":scheme", "https", ":authority", "a", ":path", "/"))); err != nil {
+		t.Fatal(err)
+	}
+	s.Close()
+	if _, err := s.Read(make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	go io.Copy(io.Discard, s) // it reads on, and ends with the connection
+	socket.is.Store(true)
+	now, mute := time.Now(), false
+	for limit := now.Add(time.Minute); !mute && time.Now().Before(limit); time.Sleep(10 * time.Millisecond) {
+		at.Load().Slow(now)
+		now = now.Add(slow.Time)
+		r.server.mu.Lock()
+		mute = at.Load().of.mute.reader.Slow(now)
+		r.server.mu.Unlock()
+	}
+	if n := at.Load().Shed(now); !mute || n != 1 {
+		t.Errorf("mute %v, %d were cut off", mute, n)
+	}
+	if err := <-ended; !errors.Is(err, slow.ErrShed) {
+		t.Errorf("ended by %v", err)
+	}
+	for limit := time.Now().Add(time.Minute); r.server.Open() > 0 && time.Now().Before(limit); time.Sleep(time.Millisecond) {
+	}
+	if n := r.server.Open(); n != 0 {
+		t.Errorf("%d connections are open", n)
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -18,6 +19,7 @@ import (
 	quichttp "github.com/quic-go/quic-go/http3"
 
 	"github.com/weftmesh/weft/internal/proxy/message"
+	"github.com/weftmesh/weft/internal/proxy/slow"
 )
 
 // Stream is one request and its response. As with the other codecs one goroutine may read the body while another writes the
@@ -34,6 +36,55 @@ type Stream struct {
 	discard  bool // the response has no content, whatever is written
 	finished bool
 	reset    atomic.Bool
+	delivery
+}
+
+// delivery is how far the client lets what is written for it get on.
+type delivery struct {
+	writing atomic.Bool
+	sent    atomic.Int64
+	shed    atomic.Bool
+	slow    slow.Reader // guarded by the server's mu
+
+	mu     sync.Mutex
+	tunnel *tunnel // that the stream has become; nil for none
+}
+
+// piece is how much is written at a time: what is left of it is not seen to get on.
+const piece = slow.Bytes / 2
+
+// deliver writes p by write.
+func (d *delivery) deliver(p []byte, write func([]byte) (int, error)) (n int, err error) {
+	d.writing.Store(true)
+	defer d.writing.Store(false)
+	for len(p) > 0 && err == nil {
+		var m int
+		m, err = write(p[:min(len(p), piece)])
+		d.sent.Add(int64(m))
+		p, n = p[m:], n+m
+	}
+	if err != nil && d.shed.Load() {
+		return n, slow.ErrShed
+	}
+	return n, streamError(err)
+}
+
+// looked looks whether the client gets on, and reports whether it has been slow. The server's mu is held.
+func (d *delivery) looked(now time.Time) bool {
+	d.slow.Look(now, d.writing.Load(), d.sent.Load(), slow.Bytes)
+	return d.slow.Slow(now)
+}
+
+// breakOff ends the stream, from any goroutine.
+func (s *Stream) breakOff() {
+	s.mu.Lock()
+	t := s.tunnel
+	s.mu.Unlock()
+	if t != nil {
+		t.abort()
+		return
+	}
+	s.Reset()
 }
 
 // bodyState is where the reading of the request's body stands.
@@ -137,6 +188,18 @@ func (s *Stream) frame() error {
 		return streamError(err)
 	}
 	return nil
+}
+
+// HeadSize gives the size of the head, as RFC 9114 section 4.2.2 counts, and its number of fields.
+func (s *Stream) HeadSize() (bytes, fields int) {
+	q := &s.req
+	const overhead, pseudo = 32, len(":method:scheme:authority:path")
+	bytes = 4*overhead + pseudo + len(q.Method) + len(q.Scheme) + len(q.Authority) + len(q.Path)
+	for i := range q.Header.Len() {
+		f := q.Header.At(i)
+		bytes += len(f.Name) + len(f.Value) + overhead
+	}
+	return bytes, q.Header.Len()
 }
 
 // Request is the head of the request. Its strings live as long as anyone keeps them.
@@ -251,8 +314,8 @@ func (s *Stream) WriteBody(p []byte) error {
 	if s.discard || len(p) == 0 {
 		return nil
 	}
-	_, err := s.w.Write(p)
-	return streamError(err)
+	_, err := s.deliver(p, s.w.Write)
+	return err
 }
 
 // Flush sends what was held back.
@@ -260,6 +323,8 @@ func (s *Stream) Flush() error {
 	if s.finished {
 		return nil
 	}
+	s.writing.Store(true)
+	defer s.writing.Store(false)
 	return streamError(s.ctl.Flush())
 }
 

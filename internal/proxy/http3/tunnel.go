@@ -33,12 +33,17 @@ func (s *Stream) Hijack() (conn.Conn, error) {
 		return nil, streamError(err)
 	}
 	s.finished = true // whoever has it ends it
-	return &tunnel{stream: stream, local: s.local, remote: s.remote}, nil
+	t := &tunnel{stream: stream, of: s, local: s.local, remote: s.remote}
+	s.mu.Lock()
+	s.tunnel = t
+	s.mu.Unlock()
+	return t, nil
 }
 
 // tunnel is a stream as a connection.
 type tunnel struct {
 	stream        *quichttp.Stream
+	of            *Stream
 	local, remote netip.AddrPort
 
 	// Owned by the reading goroutine.
@@ -86,8 +91,7 @@ func (t *tunnel) Wait() error {
 
 // Write implements conn.Conn.
 func (t *tunnel) Write(p []byte) (int, error) {
-	n, err := t.stream.Write(p)
-	return n, streamError(err)
+	return t.of.deliver(p, t.stream.Write)
 }
 
 // CloseWrite implements conn.Conn.
@@ -99,6 +103,12 @@ func (t *tunnel) CloseWrite() error {
 	}
 	t.ended = true
 	return streamError(t.stream.Close())
+}
+
+// abort resets the stream, from any goroutine.
+func (t *tunnel) abort() {
+	t.stream.CancelRead(quic.StreamErrorCode(quichttp.ErrCodeExcessiveLoad))
+	t.stream.CancelWrite(quic.StreamErrorCode(quichttp.ErrCodeExcessiveLoad))
 }
 
 // Close implements conn.Conn.

@@ -52,6 +52,8 @@ const margin = 30
 const (
 	perConnection = 64 << 10
 	perRequest    = 48 << 10
+	// perQUIC is what a connection of QUIC may hold besides: what was sent and is not acknowledged lies in the process, not in the kernel.
+	perQUIC = 192 << 10
 )
 
 // spareShare is the part of Limits.Memory that buffers may take which can be done without: one in so many.
@@ -72,13 +74,14 @@ type Guard struct {
 	bearable, exhausted   atomic.Int64
 	roomAt, fullAt        atomic.Int64 // Unix nanoseconds; 0 for never
 	connections, requests atomic.Int64
+	quic                  atomic.Int64 // of the connections
 	stage                 atomic.Int32
 	released              atomic.Bool
 	turnedAway, refused   atomic.Uint64
 	shed                  atomic.Uint64
 	memory                atomic.Int64
 	// The fewest connections and requests that there were of late, and the least memory in use, which theirs is part of.
-	seen struct{ connections, requests, memory fewest }
+	seen struct{ connections, quic, requests, memory fewest }
 }
 
 // fewest is the least of a count in the last while. The goroutine that looks writes it.
@@ -166,6 +169,7 @@ func (g *Guard) watch(now time.Time, last *times, log *slog.Logger) {
 		last.turned = now
 	}
 	g.seen.connections.look(g.connections.Load(), turn)
+	g.seen.quic.look(g.quic.Load(), turn)
 	g.seen.requests.look(g.requests.Load(), turn)
 	g.seen.memory.look(g.memory.Load(), turn)
 	if stage > Normal && now.Sub(last.shed) >= shedEvery {
@@ -202,6 +206,7 @@ func (g *Guard) promised(s Stage) bool {
 		return false
 	}
 	more := max(g.connections.Load()-g.seen.connections.least.Load(), 0)*perConnection +
+		max(g.quic.Load()-g.seen.quic.least.Load(), 0)*perQUIC +
 		max(g.requests.Load()-g.seen.requests.least.Load(), 0)*perRequest
 	return more > 0 && g.share(max(g.memory.Load()+more/2, g.seen.memory.least.Load()+more)) >= shares[s]
 }
@@ -303,15 +308,22 @@ func (g *Guard) LeaveRequest() { g.requests.Add(-1) }
 // Gate is the guard's part at one listener.
 type Gate struct {
 	g    *Guard
+	quic bool
 	open atomic.Int64
 }
 
 // Gate makes the gate of a listener.
 func (g *Guard) Gate() *Gate { return &Gate{g: g} }
 
+// QUICGate makes that of a listener of QUIC.
+func (g *Guard) QUICGate() *Gate { return &Gate{g: g, quic: true} }
+
 // Enter counts a connection in if it may be taken; then Leave counts it out.
 func (l *Gate) Enter() bool {
 	g := l.g
+	if l.quic {
+		g.quic.Add(1)
+	}
 	all, own := g.connections.Add(1), l.open.Add(1)
 	if g.limits.Connections > 0 && all > g.limits.Connections || g.limits.ListenerConnections > 0 && own > g.limits.ListenerConnections || l.Closed() {
 		l.Leave()
@@ -321,8 +333,20 @@ func (l *Gate) Enter() bool {
 	return true
 }
 
+// Refuses is Full and Closed of a listener of QUIC, where none can wait: who comes is turned away.
+func (l *Gate) Refuses() bool {
+	if !l.Full() && !l.Closed() {
+		return false
+	}
+	l.g.turnedAway.Add(1)
+	return true
+}
+
 // Leave ends what Enter began.
 func (l *Gate) Leave() {
+	if l.quic {
+		l.g.quic.Add(-1)
+	}
 	l.g.connections.Add(-1)
 	l.open.Add(-1)
 }

@@ -187,8 +187,18 @@ func TestWhoHasJustComeCounts(t *testing.T) {
 		var wg sync.WaitGroup
 		wg.Go(func() { g.Run(ctx, slog.New(slog.DiscardHandler)) })
 		time.Sleep(2 * lookEvery)
-		gate := g.Gate()
+		gate, quic := g.Gate(), g.QUICGate()
 		n := 0
+		for !quic.Refuses() && quic.Enter() {
+			n++
+		}
+		if want := 47 << 20 / (perConnection + perQUIC); n < want || n > want+1 || g.Facts().TurnedAway != 1 {
+			t.Errorf("%d connections of QUIC at once, want %d", n, want)
+		}
+		for range n {
+			quic.Leave()
+		}
+		n = 0
 		for !gate.Full() && gate.Enter() {
 			n++
 		}

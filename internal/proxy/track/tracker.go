@@ -22,10 +22,11 @@ const (
 	watched               // awaiting, and a watch looks whether the client is there still
 	Nudged                // idle for a while: the goroutine that waits is being interrupted to give itself up
 	Resting               // idle, without a goroutine
+	Leaving               // idle, or late with a head, and being interrupted to end
 )
 
 // quiet reports whether there is no request.
-func (ph phase) quiet() bool { return ph == Idle || ph == Nudged || ph == Resting }
+func (ph phase) quiet() bool { return ph == Idle || ph == Nudged || ph == Resting || ph == Leaving }
 
 const (
 	phaseBits = 3
@@ -40,11 +41,12 @@ type Conn struct {
 	// Outbound: it is the workload's own.
 	Outbound bool
 	state    atomic.Int64 // milliseconds since began << phaseBits | phase
+	streams  atomic.Int64 // that Begin began
 
 	Client *Caller // that of HTTP/1 connections
-	Drain  func()  // ends an HTTP/2 connection, which looks after its idleness itself; nil for others
+	Drain  func()  // ends a connection of HTTP/2 or HTTP/3, which looks after its idleness itself; nil for others
 	// Slow gives how many answers the client takes too little of, those that hold much counted several times, and Shed ends these, where
-	// memory is short; nil for connections of neither HTTP/1 nor HTTP/2.
+	// memory is short; nil for connections that are not HTTP's.
 	Slow, Shed func(now time.Time) int
 	wait       patient
 }
@@ -58,6 +60,20 @@ func stateOf(ph phase, now time.Time) int64 {
 
 func (t *Conn) Enter(ph phase, now time.Time) { t.state.Store(stateOf(ph, now)) }
 
+// Begin notes a stream of a connection that carries many: it is busy until as many have finished as have begun.
+func (t *Conn) Begin(now time.Time) {
+	if t.streams.Add(1) == 1 {
+		t.Enter(Busy, now)
+	}
+}
+
+// Finish ends what Begin began.
+func (t *Conn) Finish(now time.Time) {
+	if t.streams.Add(-1) == 0 {
+		t.Enter(Idle, now)
+	}
+}
+
 // Swap is enter, and gives the phase before.
 func (t *Conn) Swap(ph phase, now time.Time) phase {
 	return phase(t.state.Swap(stateOf(ph, now)) & phaseMask)
@@ -66,6 +82,26 @@ func (t *Conn) Swap(ph phase, now time.Time) phase {
 // Become changes the phase without a new beginning.
 func (t *Conn) Become(ph phase) {
 	t.state.Store(t.state.Load()&^phaseMask | int64(ph))
+}
+
+// Interrupted reports whether a connection in the phase has its reads made to fail: whoever finds that, and goes on, waits for the end
+// of the tracker's work, and lifts it.
+func (ph phase) Interrupted() bool { return ph == Nudged || ph == Leaving }
+
+// Wake is that what rested has a goroutine again. One that is to end stays so.
+func (t *Conn) Wake() {
+	if state := t.state.Load(); state&phaseMask == int64(Resting) {
+		t.state.CompareAndSwap(state, state&^phaseMask|int64(Idle))
+	}
+}
+
+// end interrupts what is in that state, unless it has gone on meanwhile: a request that has just come is served.
+func (t *Conn) end(state int64) bool {
+	if !t.state.CompareAndSwap(state, state&^phaseMask|int64(Leaving)) {
+		return false
+	}
+	t.Conn.SetReadDeadline(conn.LongAgo)
+	return true
 }
 
 func (t *Conn) Nudged() bool { return t.state.Load()&phaseMask == int64(Nudged) }
@@ -127,9 +163,9 @@ func (t *Tracker) Sweep(now time.Time, graced bool, grace time.Duration, drains 
 		}
 		waits := ph == Idle || ph == Resting
 		if waits && (graced && now.Sub(since) > grace && drains(c.Outbound) || now.Sub(since) > c.Idle) || ph == Heading && now.Sub(since) > headTime {
-			c.Conn.SetReadDeadline(conn.LongAgo)
+			c.end(state)
 		} else if ph == Idle && c.Rests && now.Sub(since) > SleepAfter && c.state.CompareAndSwap(state, state&^phaseMask|int64(Nudged)) {
-			c.Conn.SetReadDeadline(conn.LongAgo) // whoever finds the phase changed waits for the end of this sweep, and lifts it
+			c.Conn.SetReadDeadline(conn.LongAgo)
 		}
 	}
 }
@@ -148,21 +184,24 @@ func (t *Tracker) Evict(now time.Time) (n int) {
 	defer t.mu.Unlock()
 	type candidate struct {
 		c     *Conn
+		state int64
 		since time.Time
 	}
 	var idle []candidate
 	for c := range t.open {
-		ph, since := c.since()
+		state := c.state.Load()
+		ph, since := parseState(state)
 		if c.Drain != nil {
 			c.Drain()
 		} else if (ph == Idle || ph == Resting) && now.Sub(since) > settled {
-			idle = append(idle, candidate{c, since})
+			idle = append(idle, candidate{c, state, since})
 		}
 	}
 	slices.SortFunc(idle, func(a, b candidate) int { return a.since.Compare(b.since) })
-	n = min(len(idle), max(len(idle)/8, leastEvicted))
-	for _, o := range idle[:n] {
-		o.c.Conn.SetReadDeadline(conn.LongAgo)
+	for _, o := range idle[:min(len(idle), max(len(idle)/8, leastEvicted))] {
+		if o.c.end(o.state) {
+			n++
+		}
 	}
 	return n
 }
