@@ -1,4 +1,5 @@
-package diff
+// Package scope says which hosts, and which namespaces of clients, two meshes may treat differently, so that the rest need not be tried.
+package scope
 
 import (
 	"reflect"
@@ -8,12 +9,12 @@ import (
 	"github.com/weftmesh/weft/internal/control/model"
 )
 
-// scope says, from the models alone, which hosts the sides may treat differently, and which namespaces of clients may matter there.
+// Scope says, from the models alone, which hosts the sides may treat differently, and which namespaces of clients may matter there.
 // It may say too much, never too little: a part of the model that it does not know counts for everything.
-type scope struct {
+type Scope struct {
 	before, after *sources
-	all           bool            // every host may be treated differently
-	namespaces    bool            // every namespace may matter
+	All           bool            // every host may be treated differently
+	Namespaces    bool            // every namespace may matter
 	hosts         map[string]bool // whose services or destination rules differ
 	sets          map[*model.RouteSet]bool
 }
@@ -22,18 +23,19 @@ type scope struct {
 var known = []string{"Settings", "Services", "ByAddress", "ByNetwork", "RouteSets", "Destinations", "Gateways", "Workloads", "PeerAuthentications",
 	"AuthorizationPolicies", "RateLimits"}
 
-func newScope(before, after *model.Mesh) *scope {
-	s := &scope{before: newSources(before), after: newSources(after), hosts: map[string]bool{}, sets: map[*model.RouteSet]bool{}}
-	s.all = !reflect.DeepEqual(before.Settings, after.Settings) || !reflect.DeepEqual(before.PeerAuthentications, after.PeerAuthentications)
+// New compares the models of two meshes.
+func New(before, after *model.Mesh) *Scope {
+	s := &Scope{before: newSources(before), after: newSources(after), hosts: map[string]bool{}, sets: map[*model.RouteSet]bool{}}
+	s.All = !reflect.DeepEqual(before.Settings, after.Settings) || !reflect.DeepEqual(before.PeerAuthentications, after.PeerAuthentications)
 	b, a := reflect.ValueOf(before).Elem(), reflect.ValueOf(after).Elem()
 	for i := range b.NumField() {
 		if slices.Contains(known, b.Type().Field(i).Name) {
 			continue
 		}
-		s.namespaces = s.namespaces || !empty(b.Field(i)) || !empty(a.Field(i))
-		s.all = s.all || !reflect.DeepEqual(b.Field(i).Interface(), a.Field(i).Interface())
+		s.Namespaces = s.Namespaces || !empty(b.Field(i)) || !empty(a.Field(i))
+		s.All = s.All || !reflect.DeepEqual(b.Field(i).Interface(), a.Field(i).Interface())
 	}
-	if s.all {
+	if s.All {
 		return s
 	}
 	differ(before.Services.Entries(), after.Services.Entries(), s.hosts)
@@ -56,10 +58,10 @@ func newScope(before, after *model.Mesh) *scope {
 	return s
 }
 
-// alike reports whether nothing differs that decides about requests.
-func (s *scope) alike() bool {
+// Alike reports whether nothing differs that decides about requests.
+func (s *Scope) Alike() bool {
 	b, a := s.before.mesh, s.after.mesh
-	return !s.all && len(s.hosts)+len(s.sets) == 0 && reflect.DeepEqual(b.Gateways, a.Gateways) &&
+	return !s.All && len(s.hosts)+len(s.sets) == 0 && reflect.DeepEqual(b.Gateways, a.Gateways) &&
 		reflect.DeepEqual(b.AuthorizationPolicies, a.AuthorizationPolicies) && reflect.DeepEqual(b.RateLimits, a.RateLimits)
 }
 
@@ -162,9 +164,9 @@ func targets(set *model.RouteSet) (hosts []string) {
 	return hosts
 }
 
-// touched reports whether the sides may treat requests to a host differently.
-func (s *scope) touched(host string) bool {
-	if s.all || host == unknown.host {
+// Touched reports whether the sides may treat requests to a host differently.
+func (s *Scope) Touched(host string) bool {
+	if s.All {
 		return true
 	}
 	for _, side := range []*sources{s.before, s.after} {
@@ -176,9 +178,9 @@ func (s *scope) touched(host string) bool {
 	return false
 }
 
-// apart gives the namespaces whose clients may see a host in a way of their own; others see it alike. Nil means all of them.
-func (s *scope) apart(host string) map[string]bool {
-	if s.namespaces {
+// Apart gives the namespaces whose clients may see a host in a way of their own; others see it alike. Nil means all of them.
+func (s *Scope) Apart(host string) map[string]bool {
+	if s.Namespaces {
 		return nil
 	}
 	out := map[string]bool{}
