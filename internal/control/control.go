@@ -58,6 +58,9 @@ type Options struct {
 	// to whoever can connect, so it is a loopback address.
 	HTTPAddress string
 
+	// StepTime is how long a proxy that does not answer may hold up each step of a change of PeerAuthentications; 1 s.
+	StepTime time.Duration
+
 	// Gatherers are served with the control plane's own metrics: those of all proxies of a local mesh.
 	Gatherers []prometheus.Gatherer
 
@@ -128,6 +131,9 @@ func New(o Options) (_ *Control, err error) {
 	}
 	if o.Settings.TrustDomain == "" {
 		o.Settings.TrustDomain = "cluster.local"
+	}
+	if o.StepTime <= 0 {
+		o.StepTime = time.Second
 	}
 	c := &Control{options: o, log: o.Log, changed: make(chan struct{}), ended: make(chan struct{}), registry: prometheus.NewRegistry()}
 	c.metrics = newMetrics(c.registry)
@@ -387,6 +393,9 @@ func (c *Control) Mesh() *model.Mesh {
 	return nil
 }
 
+// Served is the mesh that proxies are served by, which Mesh may be ahead of; nil before the first.
+func (c *Control) Served() *model.Mesh { return c.server.Mesh() }
+
 // Findings gives all there is to tell the user now: about objects, and about proxies that refused something.
 func (c *Control) Findings() []model.Finding {
 	var all []model.Finding
@@ -450,12 +459,12 @@ func (c *Control) settle(ctx context.Context) error {
 	}
 }
 
-// publish compiles what has changed and serves the result.
-func (c *Control) publish() {
+// publish compiles what has changed and serves the result. One call is made at a time.
+func (c *Control) publish(ctx context.Context) {
 	c.compiling.Lock()
-	defer c.compiling.Unlock()
 	c.catchUp()
 	if c.snapshot == nil {
+		c.compiling.Unlock()
 		return
 	}
 	said := c.compiler.FindingsLater()
@@ -467,11 +476,16 @@ func (c *Control) publish() {
 	next := &compiled{generation: of.Generation, mesh: mesh, findings: sync.OnceValue(func() []model.Finding {
 		return source.SortFindings(slices.Concat(of.Findings(), said(), unserved(of, mesh)))
 	})}
-	c.compiled.Store(next)
-	if !c.delta.Empty() {
-		c.server.Publish(next.mesh, c.delta)
-	}
+	delta := c.delta
 	c.delta = model.Delta{}
+	c.compiling.Unlock() // whoever judges objects need not wait for proxies
+	if last := c.compiled.Load(); last != nil && switches(last.mesh, mesh, delta) {
+		delta = c.lead(ctx, last.mesh, mesh, delta)
+	}
+	c.compiled.Store(next)
+	if !delta.Empty() {
+		c.server.Publish(next.mesh, delta)
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	close(c.changed)

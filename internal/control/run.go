@@ -50,7 +50,7 @@ func (c *Control) follow(ctx context.Context, changes <-chan struct{}) {
 			return
 		}
 		c.metrics.debounce.Observe(time.Since(first).Seconds())
-		c.publish()
+		c.publish(ctx)
 		collector.started()
 	}
 }

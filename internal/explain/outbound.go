@@ -294,20 +294,20 @@ func (e *evaluation) http(ln *conf.Listener, h *conf.HTTP) {
 	e.host = res.Host
 	e.shares(res)
 	switch {
+	case !e.permitted(h):
 	case res.Host == nil:
 		e.refuse(404, "NR", "no virtual host of %s has the authority %q", e.table.Name, e.talk.request.Authority)
 	case res.Route == nil:
 		e.refuse(404, "NR", "none of the %d routes matches", tried)
-	case e.permitted(h, res.Route):
+	default:
 		e.report.Limits = e.limits(h, res.Route, e.talk.request, e.view.Client.Address)
 		e.chosen(res.Route, h)
 	}
 }
 
-// permitted asks the policies of the client's own proxy; only gateways have any. They are asked for what has a route to a cluster that
-// there is: all else is answered before.
-func (e *evaluation) permitted(h *conf.HTTP, rt *conf.Route) bool {
-	if len(h.RBAC) == 0 || e.astray(rt) {
+// permitted asks the policies of the client's own proxy; only gateways have any. They come before the route, or that there is none.
+func (e *evaluation) permitted(h *conf.HTTP) bool {
+	if len(h.RBAC) == 0 {
 		return true
 	}
 	v := verdict(h.RBAC, &authz.Input{Request: e.talk.request, Port: e.talk.port, SNI: e.conn().ServerName})
@@ -315,17 +315,6 @@ func (e *evaluation) permitted(h *conf.HTTP, rt *conf.Route) bool {
 		e.refuse(403, "", "refused by %s: %s", e.report.From.Workload, v.text())
 	}
 	return v.Allowed
-}
-
-// astray reports whether none of a route's clusters exists.
-func (e *evaluation) astray(rt *conf.Route) bool {
-	if rt.Forward == nil {
-		return false
-	}
-	return !slices.ContainsFunc(rt.Forward.Clusters, func(w conf.WeightedCluster) bool {
-		_, found, err := get[*conf.Cluster](&e.view.Client, decode.ClusterType, w.Cluster)
-		return found || err != nil
-	})
 }
 
 // shares reports what becomes of the share of such requests that other routes take.

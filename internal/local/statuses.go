@@ -37,7 +37,7 @@ func (s *statuses) now(in status.Input) map[source.Key]status.Status {
 				has = kept
 			}
 		}
-		told[key], _ = status.Merge(has, wanted[key], time.Now())
+		told[key], _ = status.Merge(has, wanted[key], o.Born, time.Now())
 	}
 	s.told = told
 	return told

@@ -40,7 +40,7 @@ func TestDocumentsShowTheirStatus(t *testing.T) {
 		}
 	}
 	for key, s := range told.now(in) {
-		if _, changed := status.Merge(first[key], s, time.Now()); changed {
+		if _, changed := status.Merge(first[key], s, time.Time{}, time.Now()); changed {
 			t.Errorf("%s: changed without a reason", key)
 		}
 	}
@@ -53,7 +53,7 @@ func TestStatusesOfReplicas(t *testing.T) {
 	in := status.Input{Objects: objects, Mesh: mesh, Findings: append(findings, found...)}
 	before := map[source.Key]status.Status{}
 	for key, wanted := range status.Compute(in) {
-		before[key], _ = status.Merge(nil, wanted, time.Now().Add(-time.Hour))
+		before[key], _ = status.Merge(nil, wanted, time.Time{}, time.Now().Add(-time.Hour))
 	}
 	told := statuses{kept: func(o *source.Object) status.Status { return before[o.Key()] }}
 	now := told.now(in)
@@ -61,7 +61,7 @@ func TestStatusesOfReplicas(t *testing.T) {
 		t.Errorf("%d statuses", len(now))
 	}
 	for key, s := range now {
-		if _, changed := status.Merge(before[key], s, time.Now()); changed {
+		if _, changed := status.Merge(before[key], s, time.Time{}, time.Now()); changed {
 			t.Errorf("%s: another time than what is kept", key)
 		}
 	}

@@ -210,10 +210,13 @@ func (zeros) Read(p []byte) (int, error) { return len(p), nil }
 
 func TestClientsLeavingIsPassedOn(t *testing.T) {
 	var gone atomic.Int64
+	arrived := make(chan struct{}, 1)
 	h := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/begun" {
 			w.Write([]byte("begun"))
 			w.(http.Flusher).Flush()
+		} else {
+			arrived <- struct{}{}
 		}
 		<-r.Context().Done()
 		gone.Add(1)
@@ -224,7 +227,7 @@ func TestClientsLeavingIsPassedOn(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			r, _ := http.NewRequestWithContext(ctx, "GET", "http://web:9080"+path, nil)
 			if path == "/" {
-				time.AfterFunc(50*time.Millisecond, cancel)
+				go func() { <-arrived; cancel() }() // ends when the request is there
 			}
 			res, err := c.Do(r)
 			if path == "/begun" {

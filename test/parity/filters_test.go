@@ -150,6 +150,11 @@ virtual_hosts:
   routes:
   - {match: {prefix: /none}, route: {cluster: b}, typed_per_filter_config: {envoy.filters.http.rbac: {"@type": type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBACPerRoute}}}
   - {match: {prefix: /}, route: {cluster: b}}
+- name: few
+  domains: ["few.example"]
+  routes:
+  - {match: {prefix: /only}, route: {cluster: b}}
+  - {match: {prefix: /named}, route: {cluster_header: x-cluster}}
 - name: all
   domains: ["*"]
   routes:` +
@@ -167,6 +172,11 @@ virtual_hosts:
     typed_per_filter_config: {envoy.filters.http.rbac: {"@type": type.googleapis.com/envoy.config.route.v3.FilterConfig, disabled: true}}
   - {match: {prefix: /}, route: {cluster: b}}
 `})
+	// Who may not ask does not learn that there is no route, or that it leads nowhere.
+	for _, h := range []string{"", " | x-bad: 1"} {
+		w.same("/only | Host: few.example"+h, "/other | Host: few.example"+h, "/named | Host: few.example | x-cluster: nowhere"+h,
+			"/named | Host: few.example | x-cluster: b"+h, "/named | Host: few.example"+h)
+	}
 	w.differ("what a field with several values grants depends on who reads it: all of them have to", "/allow .*x-ok: .*x-ok: .*")
 	for _, h := range []string{"", " | x-bad: 1", " | x-host: 1"} {
 		w.same("/none | Host: host.example"+h, "/x | Host: host.example"+h, "/x"+h, "/off"+h, "/direct"+h, "/allow"+h, "/deny"+h, "/ip"+h)

@@ -7,7 +7,7 @@ import (
 
 	networking "istio.io/client-go/pkg/apis/networking/v1"
 
-	"github.com/weftmesh/weft/internal/control/compile/convert"
+	"github.com/weftmesh/weft/internal/control/compile/convert/parts"
 	"github.com/weftmesh/weft/internal/control/model"
 )
 
@@ -33,7 +33,7 @@ func (c *compiler) addPorts(s *model.Service, first *record, claimed *model.Serv
 	s.Ports = slices.Clone(s.Ports)
 	p := c.about(by.Object)
 	for i, port := range claimed.Ports {
-		field := convert.At("spec.ports", i)
+		field := parts.At("spec.ports", i)
 		have := slices.IndexFunc(s.Ports, func(h model.Port) bool { return h.Number == port.Number })
 		named := slices.IndexFunc(s.Ports, func(h model.Port) bool { return h.Name == port.Name })
 		switch {

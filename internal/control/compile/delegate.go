@@ -8,7 +8,7 @@ import (
 	networkingapi "istio.io/api/networking/v1alpha3"
 	networking "istio.io/client-go/pkg/apis/networking/v1"
 
-	"github.com/weftmesh/weft/internal/control/compile/convert"
+	"github.com/weftmesh/weft/internal/control/compile/convert/parts"
 	"github.com/weftmesh/weft/internal/control/model"
 )
 
@@ -26,7 +26,7 @@ func (c *compiler) delegate(root *part, spec *networkingapi.VirtualService) {
 			merged = append(merged, root.Routes.HTTP[i])
 			continue
 		}
-		field := convert.At("spec.http", i) + ".delegate"
+		field := parts.At("spec.http", i) + ".delegate"
 		d := c.part(ref)
 		switch {
 		case d == nil:

@@ -9,7 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 
-	"github.com/weftmesh/weft/internal/control/compile/convert"
+	"github.com/weftmesh/weft/internal/control/compile/convert/services"
 	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/control/source"
 )
@@ -197,7 +197,7 @@ func entryPorts(of []model.Port, svc *corev1.Service, e *networking.WorkloadEntr
 }
 
 func entryEndpoint(e *networking.WorkloadEntry) *model.Endpoint {
-	ep := convert.EntryEndpoint(&e.Spec, e.Namespace, e.Name, entryLabels(e))
+	ep := services.EntryEndpoint(&e.Spec, e.Namespace, e.Name, entryLabels(e))
 	ep.Proxyless = isProxyless(e.Annotations)
 	return ep
 }
@@ -209,7 +209,7 @@ func (c *compiler) selectForEntry(found *endpoints, se *networking.ServiceEntry)
 	}
 	for _, r := range c.selected("WorkloadEntry", se.Namespace, se.Spec.WorkloadSelector.Labels) {
 		if e, ok := r.Kube.(*networking.WorkloadEntry); ok {
-			found.add(entryEndpoint(e), convert.TargetPorts(se.Spec.Ports, e.Spec.Ports), nil)
+			found.add(entryEndpoint(e), services.TargetPorts(se.Spec.Ports, e.Spec.Ports), nil)
 		}
 	}
 	for _, r := range c.selected("Pod", se.Namespace, se.Spec.WorkloadSelector.Labels) {
@@ -219,6 +219,6 @@ func (c *compiler) selectForEntry(found *endpoints, se *networking.ServiceEntry)
 		}
 		ep := &model.Endpoint{Address: pod.IPs[0], Ready: pod.Ready}
 		describePod(ep, pod)
-		found.add(ep, convert.TargetPorts(se.Spec.Ports, nil), nil)
+		found.add(ep, services.TargetPorts(se.Spec.Ports, nil), nil)
 	}
 }

@@ -7,7 +7,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/weftmesh/weft/internal/control/compile/convert"
+	"github.com/weftmesh/weft/internal/control/compile/convert/parts"
 	"github.com/weftmesh/weft/internal/control/model"
 )
 
@@ -32,6 +32,7 @@ func (c *compiler) joinHost(u *unit) {
 	for _, own := range claims {
 		c.claimNetworks(own.service, own.by)
 		c.addBackendTLS(own.service)
+		c.checkNames(own.service, own.by)
 		c.addEndpoints(own.service, own.by, own.added)
 	}
 	s := claims[0].service
@@ -39,6 +40,33 @@ func (c *compiler) joinHost(u *unit) {
 		s.Others = append(s.Others, other.service)
 	}
 	c.state.setService(u, s, claims[0].seat)
+}
+
+// checkNames reports endpoints by names of services that there are none of: nothing is found by them.
+func (c *compiler) checkNames(s *model.Service, by *record) {
+	if s.Resolution != model.DNS && s.Resolution != model.DNSRoundRobin {
+		return
+	}
+	for i, ep := range s.Endpoints {
+		name := strings.ToLower(strings.TrimSuffix(ep.Address, "."))
+		short, ours := strings.CutSuffix(name, ".svc."+c.settings.ClusterDomain)
+		if !ours || strings.Count(short, ".") != 1 || c.claimed(name) {
+			continue
+		}
+		field := parts.At("spec.endpoints", i) + ".address"
+		if s.ExternalName != "" {
+			field = "spec.externalName"
+		}
+		c.about(by.Object).Warn("HostNotFound", field, "make the Service, or write the name of another", "there is no service %s, which would be found by this name: requests for it get 503", name)
+	}
+}
+
+// claimed reports whether some object says that it is a host's service.
+func (c *compiler) claimed(host string) bool {
+	t := topic{about: onHost, a: host}
+	c.read(t)
+	s := c.state.members[t]
+	return s.len() > 0
 }
 
 // claim is what a namespace says of a host.
@@ -59,7 +87,7 @@ func (c *compiler) take(claims []*claim, claimed *model.Service, at seat) []*cla
 			if !seenElsewhere(older.service, &own) {
 				continue
 			}
-			c.about(at.by.Object).Warn("DuplicateHost", convert.At("spec.hosts", at.nth), "keep one of them, or say in exportTo for whom each is",
+			c.about(at.by.Object).Warn("DuplicateHost", parts.At("spec.hosts", at.nth), "keep one of them, or say in exportTo for whom each is",
 				"host %s also belongs to %s, which is older or a Kubernetes service: this one is for clients of namespace %s alone where others see both", own.Host, older.by.Ref(), own.Namespace)
 			c.about(older.by.Object).Warn("DuplicateHost", "", "keep one of them, or say in exportTo for whom each is",
 				"host %s is also claimed by %s, which clients of namespace %s use in place of this one", own.Host, at.by.Ref(), own.Namespace)
@@ -72,7 +100,7 @@ func (c *compiler) take(claims []*claim, claimed *model.Service, at seat) []*cla
 		first.added = append(first.added, c.addPorts(first.service, first.by, claimed, at.by, at.nth))
 		return claims
 	}
-	c.about(at.by.Object).Warn("DuplicateHost", convert.At("spec.hosts", at.nth), hint,
+	c.about(at.by.Object).Warn("DuplicateHost", parts.At("spec.hosts", at.nth), hint,
 		"host %s already belongs to %s, which is older or a Kubernetes service: this one has no effect", claimed.Host, first.by.Ref())
 	c.about(first.by.Object).Warn("DuplicateHost", "", hint, "host %s is also claimed by %s, which has no effect", claimed.Host, at.by.Ref())
 	return claims

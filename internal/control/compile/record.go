@@ -8,6 +8,7 @@ import (
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/weftmesh/weft/internal/control/compile/convert"
+	"github.com/weftmesh/weft/internal/control/compile/convert/parts"
 	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/control/source"
 )
@@ -153,7 +154,7 @@ func (r *record) claims(s model.Settings) (list []topic) {
 	if policy, ok := r.Kube.(*gatewayv1.BackendTLSPolicy); ok {
 		for _, target := range policy.Spec.TargetRefs {
 			if isService(target) {
-				list = append(list, topic{about: onTarget, a: convert.ServiceHost(string(target.Name), r.GetNamespace(), s)})
+				list = append(list, topic{about: onTarget, a: parts.ServiceHost(string(target.Name), r.GetNamespace(), s)})
 			}
 		}
 	}
@@ -193,8 +194,8 @@ func (k *Compiler) employ(r *record, ref model.Ref) {
 
 // objectPhases says for which kinds of objects there is a unit for each, and in which phase. It is never changed.
 var objectPhases = map[string]phase{
-	"VirtualService": routePhase, "HTTPRoute": routePhase, "GRPCRoute": routePhase, convert.TLSRoute: routePhase,
-	convert.TCPRoute: routePhase, convert.UDPRoute: routePhase, "Ingress": routePhase,
+	"VirtualService": routePhase, "HTTPRoute": routePhase, "GRPCRoute": routePhase, parts.TLSRoute: routePhase,
+	parts.TCPRoute: routePhase, parts.UDPRoute: routePhase, "Ingress": routePhase,
 	"PeerAuthentication": policyPhase, "AuthorizationPolicy": policyPhase, "RateLimit": policyPhase,
 	backendTLSPolicy: policyPhase, "Sidecar": policyPhase, "ProxyConfig": policyPhase,
 }

@@ -6,7 +6,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/weftmesh/weft/internal/control/compile/convert"
+	"github.com/weftmesh/weft/internal/control/compile/convert/parts"
 	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/control/source"
 )
@@ -92,7 +92,7 @@ func (c *compiler) linkSidecar(p *part) {
 			if strings.HasPrefix(h.Host, "*") || h.Excluded || h.Namespace == "~" || c.egressHas(p, h) {
 				continue
 			}
-			p.Warn("HostNotFound", convert.At(convert.At("spec.egress", i)+".hosts", j), c.hostHint(h.Host, p.GetNamespace()),
+			p.Warn("HostNotFound", parts.At(parts.At("spec.egress", i)+".hosts", j), c.hostHint(h.Host, p.GetNamespace()),
 				"there is neither a service nor a route for %s in namespace %s", h.Host, h.Namespace)
 		}
 	}

@@ -11,7 +11,7 @@ import (
 	networking "istio.io/client-go/pkg/apis/networking/v1"
 	corev1 "k8s.io/api/core/v1"
 
-	"github.com/weftmesh/weft/internal/control/compile/convert"
+	"github.com/weftmesh/weft/internal/control/compile/convert/parts"
 	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/control/source"
 )
@@ -216,7 +216,7 @@ func podWorkload(pod *source.Pod) *model.Workload {
 	w := &model.Workload{
 		Namespace: pod.Namespace, Name: pod.Name, Owner: podOwner(pod), Labels: pod.Labels,
 		Locality: localityOf(pod.Labels), ServiceAccount: serviceAccount(pod), Gateway: isGateway(pod), Ready: pod.Ready,
-		ProxyProtocol: convert.PodHeader(pod.Annotations),
+		ProxyProtocol: parts.PodHeader(pod.Annotations),
 	}
 	w.Bare = !w.Gateway && !hasSidecar(pod) && (pod.Labels[injectLabel] == "false" || pod.Annotations[injectLabel] == "false")
 	for _, ip := range pod.IPs {
@@ -270,7 +270,7 @@ func isGateway(pod *source.Pod) bool {
 	if pod.Annotations[GatewayAnnotation] == "true" || strings.Contains(pod.Annotations[istioTemplatesAnnotation], "gateway") {
 		return true
 	}
-	l := pod.Labels[convert.IstioLabel]
+	l := pod.Labels[parts.IstioLabel]
 	return l == "ingressgateway" || l == "egressgateway"
 }
 
@@ -281,7 +281,7 @@ func isProxyless(annotations map[string]string) bool {
 }
 
 func hasSidecar(pod *source.Pod) bool {
-	return pod.Labels[convert.TLSModeLabel] == "istio" || pod.Annotations[SidecarAnnotation] == "true" || pod.Annotations[istioStatusAnnotation] != ""
+	return pod.Labels[parts.TLSModeLabel] == "istio" || pod.Annotations[SidecarAnnotation] == "true" || pod.Annotations[istioStatusAnnotation] != ""
 }
 
 func entryWorkload(e *networking.WorkloadEntry) *model.Workload {

@@ -351,13 +351,23 @@ func TestMutualTLSByPeerAuthentication(t *testing.T) {
 }
 
 func TestInboundModes(t *testing.T) {
-	for mode, want := range map[model.MTLSMode]struct{ terminated, plain, through int }{
-		model.MTLSStrict:     {1, 0, 0},
-		model.MTLSPermissive: {1, 1, 1},
-		model.MTLSDisable:    {0, 1, 1},
+	for modes, want := range map[[2]model.MTLSMode]struct{ terminated, plain, through int }{
+		{model.MTLSStrict}:     {1, 0, 0},
+		{model.MTLSPermissive}: {1, 1, 1},
+		{model.MTLSDisable}:    {0, 1, 1},
+		// on the way from one to the other
+		{model.MTLSStrict, model.MTLSStrict}:      {1, 0, 0},
+		{model.MTLSDisable, model.MTLSDisable}:    {0, 1, 1},
+		{model.MTLSStrict, model.MTLSDisable}:     {1, 1, 0},
+		{model.MTLSDisable, model.MTLSStrict}:     {1, 1, 0},
+		{model.MTLSPermissive, model.MTLSStrict}:  {1, 1, 0},
+		{model.MTLSDisable, model.MTLSPermissive}: {1, 1, 1},
 	} {
-		m := testMesh()
-		m.PeerAuthentications = []*model.PeerAuthentication{{Mode: mode}}
+		m, mode := testMesh(), modes
+		m.PeerAuthentications = []*model.PeerAuthentication{{Mode: modes[0]}}
+		if m.Changing = modes[1] != model.MTLSUnset; m.Changing {
+			m.OtherPeers = []*model.PeerAuthentication{{Mode: modes[1]}}
+		}
 		msg, _ := New(m, productpage()).Listener(wire.InboundListener)
 		var terminated, plain, through int
 		for _, c := range msg.(*listenerv3.Listener).GetFilterChains() {

@@ -29,7 +29,8 @@ import (
 //	PERMISSIVE  terminated   relayed to the app     taken
 //	DISABLE     relayed      relayed                taken
 //
-// Under STRICT a chain does not ask for the mesh's ALPN: whoever shows a certificate of the mesh is let in.
+// Under STRICT a chain does not ask for the mesh's ALPN: whoever shows a certificate of the mesh is let in. While the mode changes, what
+// either mode takes is taken, and TLS that is not the mesh's is not relayed if one of them is STRICT.
 func (g *Generator) inboundListener() *listenerv3.Listener {
 	l := &listenerv3.Listener{
 		Name:             wire.InboundListener,
@@ -67,20 +68,24 @@ type inboundPort struct {
 
 func (g *Generator) portChains(number uint16, protocol model.Protocol, cluster, service string) []*listenerv3.FilterChain {
 	p := &inboundPort{g: g, number: number, cluster: cluster, service: service, protocol: protocol}
-	mode := g.view.MTLSMode(g.node.Namespace, g.node.Labels, number)
-	if mode != model.MTLSDisable {
-		p.meshChains(mode)
+	modes := g.view.OwnMTLSModes(number)
+	strict := slices.Contains(modes, model.MTLSStrict)
+	if strict || slices.Contains(modes, model.MTLSPermissive) {
+		p.meshChains(strict)
 	}
-	if mode != model.MTLSStrict {
+	if !strict || len(modes) > 1 {
 		p.plainChains()
+	}
+	if !strict {
+		p.add(overTLS, nil, nil, p.tcp())
 	}
 	return p.chains
 }
 
 // meshChains take mutual TLS.
-func (p *inboundPort) meshChains(mode model.MTLSMode) {
+func (p *inboundPort) meshChains(strict bool) {
 	only := meshALPN
-	if mode == model.MTLSStrict {
+	if strict {
 		only = nil
 	}
 	switch {
@@ -90,7 +95,7 @@ func (p *inboundPort) meshChains(mode model.MTLSMode) {
 		p.add(overTLS, only, transport.Inbound(meshALPN), p.tcp())
 	default:
 		p.add(overTLS, meshHTTP, transport.Inbound(meshHTTP), p.http())
-		if mode == model.MTLSStrict {
+		if strict {
 			p.add(overTLS, webHTTP, transport.Inbound(webHTTP), p.http())
 			p.add(overTLS, nil, transport.Inbound([]string{wire.ALPNTCP}), p.tcp())
 		} else {
@@ -99,7 +104,7 @@ func (p *inboundPort) meshChains(mode model.MTLSMode) {
 	}
 }
 
-// plainChains take plaintext, and TLS that is the application's own.
+// plainChains take plaintext.
 func (p *inboundPort) plainChains() {
 	switch {
 	case p.protocol.IsHTTP():
@@ -110,7 +115,6 @@ func (p *inboundPort) plainChains() {
 		p.add(overPlain, plainHTTP, nil, p.http())
 		p.add(overPlain, nil, nil, p.tcp())
 	}
-	p.add(overTLS, nil, nil, p.tcp())
 }
 
 func (p *inboundPort) add(transport string, alpn []string, tls *corev3.TransportSocket, filters []*listenerv3.Filter) {

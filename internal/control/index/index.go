@@ -57,7 +57,8 @@ func gatewayKind(kind string) string { return strings.TrimSuffix(kind, ".istio")
 
 // policies are those that may select a workload of a namespace, in the order of the mesh.
 type policies struct {
-	peers  []*model.PeerAuthentication
+	peers, others []*model.PeerAuthentication
+
 	rules  []*model.AuthorizationPolicy
 	limits []*model.RateLimit
 	// proxies and sidecars say how proxies run, and what they see.
@@ -213,7 +214,7 @@ func (x *Index) selectors() {
 			x.policies[namespace] = &policies{}
 		}
 	}
-	for _, p := range x.mesh.PeerAuthentications {
+	for _, p := range slices.Concat(x.mesh.PeerAuthentications, x.mesh.OtherPeers) {
 		of(p.Namespace)
 	}
 	for _, p := range x.mesh.AuthorizationPolicies {
@@ -231,6 +232,9 @@ func (x *Index) selectors() {
 	// What is the mesh's is in every list. Namespaces with policies of their own are few, and so are the mesh's.
 	for _, p := range x.mesh.PeerAuthentications {
 		x.forNamespace(p.Namespace, func(l *policies) { l.peers = append(l.peers, p) })
+	}
+	for _, p := range x.mesh.OtherPeers {
+		x.forNamespace(p.Namespace, func(l *policies) { l.others = append(l.others, p) })
 	}
 	for _, p := range x.mesh.AuthorizationPolicies {
 		x.forNamespace(p.Namespace, func(l *policies) { l.rules = append(l.rules, p) })

@@ -252,6 +252,11 @@ func (r *Reader) PeerAuthentications(namespace string) []*model.PeerAuthenticati
 	return r.policies(namespace).peers
 }
 
+// OtherPeerAuthentications gives those at the other end of a change that is under way, and whether one is.
+func (r *Reader) OtherPeerAuthentications(namespace string) ([]*model.PeerAuthentication, bool) {
+	return r.policies(namespace).others, r.index.mesh.Changing
+}
+
 // AuthorizationPolicies gives the mesh's own and those of a namespace.
 func (r *Reader) AuthorizationPolicies(namespace string) []*model.AuthorizationPolicy {
 	return r.policies(namespace).rules

@@ -9,6 +9,7 @@
 package serve
 
 import (
+	"context"
 	"log/slog"
 	"slices"
 	"sync"
@@ -76,8 +77,9 @@ func (s *Server) Register(r *rpc.Server) {
 }
 
 // Publish makes the mesh current, makes again what the delta to the mesh before touches, and wakes the streams that it concerns. It
-// does not wait for them. The mesh must not change any more.
-func (s *Server) Publish(mesh *model.Mesh, delta model.Delta) {
+// does not wait for them: that is what it gives a function for, which returns when each of them has answered what it was sent, with
+// consent or without, or is gone, or the context has ended. The mesh must not change any more.
+func (s *Server) Publish(mesh *model.Mesh, delta model.Delta) (answered func(context.Context)) {
 	s.publishing.Lock()
 	defer s.publishing.Unlock()
 	start := time.Now()
@@ -97,6 +99,49 @@ func (s *Server) Publish(mesh *model.Mesh, delta model.Delta) {
 	for _, c := range woken {
 		c.wake()
 	}
+	return func(ctx context.Context) { s.await(ctx, woken) }
+}
+
+// Mesh is the one that clients are served by; nil before the first. What a client has not of it, it is owed.
+func (s *Server) Mesh() *model.Mesh {
+	s.cache.mu.Lock()
+	defer s.cache.mu.Unlock()
+	if s.cache.index.Index == nil {
+		return nil
+	}
+	return s.cache.index.Mesh()
+}
+
+// answerPoll is how often await looks.
+const answerPoll = 2 * time.Millisecond
+
+func (s *Server) await(ctx context.Context, streams []*session) {
+	streams = slices.Clone(streams)
+	tick := time.NewTicker(answerPoll)
+	defer tick.Stop()
+	for {
+		s.cache.mu.Lock()
+		streams = slices.DeleteFunc(streams, func(c *session) bool { return !s.streams[c] || !c.owes() })
+		s.cache.mu.Unlock()
+		if len(streams) == 0 {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// owes reports whether the client is to be told something, or has not answered what it was told. One that has not said who it is gets
+// nothing. The cache is locked.
+func (c *session) owes() bool {
+	if c.claim.id == "" || c.denied != nil {
+		return false
+	}
+	return c.rebind || c.taken || len(c.changed)+len(c.unbound) > 0 || !c.moved.IsZero() ||
+		slices.ContainsFunc(c.watches, func(w *watch) bool { return len(w.flights) > 0 })
 }
 
 // moved marks and gives the streams whose own workload changed.

@@ -42,6 +42,7 @@ type session struct {
 	moved    time.Time      // when a new mesh came first that has something for the client; zero when it was told since
 	sending  time.Time      // since when a send has been under way; zero when none is
 	inFlight int            // subscriptions in responses that were not answered, over all types
+	taken    bool           // there are updates that may not have been sent yet
 }
 
 // watch is what a stream subscribes to of one type.
@@ -346,6 +347,7 @@ func (c *session) take() taken {
 	} else {
 		t.updates = c.collect()
 	}
+	c.taken = len(t.updates) > 0
 	return t
 }
 

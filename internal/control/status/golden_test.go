@@ -69,11 +69,11 @@ func statuses(t *testing.T, name string, data []byte) []txtar.File {
 		if !ok {
 			continue
 		}
-		merged, changed := Merge(Of(o.Kube), wanted, noon)
+		merged, changed := Merge(Of(o.Kube), wanted, time.Time{}, noon)
 		if !changed {
 			t.Errorf("%s: nothing changed", o.Key())
 		}
-		if again, changed := Merge(merged, wanted, noon.Add(time.Hour)); changed {
+		if again, changed := Merge(merged, wanted, time.Time{}, noon.Add(time.Hour)); changed {
 			t.Errorf("%s: changed again: %s", o.Key(), cmp.Diff(render(t, merged), render(t, again)))
 		}
 		out = append(out, txtar.File{Name: o.Key().String(), Data: []byte(render(t, merged))})

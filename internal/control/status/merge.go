@@ -43,9 +43,13 @@ func Of(o source.Kube) Status {
 // Merge gives what an object's status becomes: what it has (of Of, perhaps nil) with what is wanted (of Compute) in place of what we
 // said before. Conditions that are as they were keep their time, others get now. Conditions of types that are not ours, and the
 // entries of other controllers, stay. A condition that was made of a newer generation than ours stays as well. Both arguments are
-// left as they are; changed reports whether the result differs from what the object has.
-func Merge(has, wanted Status, now time.Time) (merged Status, changed bool) {
-	m := merger{metav1.NewTime(now.Truncate(time.Second))}
+// left as they are; changed reports whether the result differs from what the object has. What is older than the object, which was born
+// then (zero: nobody knows), was said of one before it that had its name, and counts for nothing.
+func Merge(has, wanted Status, born, now time.Time) (merged Status, changed bool) {
+	if born = born.Truncate(time.Second); now.Before(born) {
+		now = born // by another machine's clock
+	}
+	m := merger{born, metav1.NewTime(now.Truncate(time.Second))}
 	switch want := wanted.(type) {
 	case *gatewayv1.GatewayClassStatus:
 		have := existing[gatewayv1.GatewayClassStatus](has)
@@ -106,7 +110,10 @@ func existing[T any](has Status) *T {
 
 func result[T any](have, out *T) (Status, bool) { return out, !reflect.DeepEqual(have, out) }
 
-type merger struct{ now metav1.Time }
+type merger struct {
+	born time.Time
+	now  metav1.Time
+}
 
 // types of conditions that are ours to set, and to take away.
 var types = []string{accepted, programmed, resolvedRefs, conflicted, string(gatewayv1.RouteConditionPartiallyInvalid),
@@ -115,6 +122,7 @@ var types = []string{accepted, programmed, resolvedRefs, conflicted, string(gate
 // conditions replaces ours in the list of an object.
 func (m merger) conditions(have, want []metav1.Condition) []metav1.Condition {
 	out := []metav1.Condition{}
+	have = slices.DeleteFunc(slices.Clone(have), func(h metav1.Condition) bool { return h.LastTransitionTime.Time.Before(m.born) })
 	for _, h := range have {
 		i := slices.IndexFunc(want, func(w metav1.Condition) bool { return w.Type == h.Type })
 		switch {
@@ -225,6 +233,9 @@ func (m merger) serviceEntry(has Status, want *networkingapi.ServiceEntryStatus)
 func (m merger) istioConditions(have, want []*meta.IstioCondition) []*meta.IstioCondition {
 	out := slices.Clone(want)
 	for _, h := range have {
+		if h.GetLastTransitionTime().AsTime().Before(m.born) {
+			continue
+		}
 		i := slices.IndexFunc(want, func(w *meta.IstioCondition) bool { return w.GetType() == h.GetType() })
 		switch {
 		case i < 0:

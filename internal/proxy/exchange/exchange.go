@@ -57,6 +57,7 @@ type progress struct {
 	table    *conf.RouteTable
 	http     *conf.HTTP
 	matched  route.Result
+	astray   *failure.Error // nothing matches, or leads anywhere: told once policies and limits have been asked; nil otherwise
 	matching route.Request
 	random   uint64 // of the request, drawn once; 0 before
 	cluster  *cluster.Cluster
@@ -133,7 +134,7 @@ func (x *Exchange) run() {
 		x.establish()
 		return
 	}
-	ok := x.admit() && !x.endsHere() && x.enter() && x.match() && x.authorize() && x.cors() && x.within() && x.withinGlobal() && x.inject() && x.rewrite() && x.forward()
+	ok := x.admit() && !x.endsHere() && x.enter() && x.match() && x.authorize() && x.cors() && x.within() && x.withinGlobal() && x.inject() && x.routed() && x.rewrite() && x.forward()
 	x.reply(ok)
 	x.keepFields()
 	x.release()

@@ -21,6 +21,11 @@ func (x *Exchange) connect() bool {
 	if x.to.Err != nil {
 		return x.fail(failure.TLSFailed, "connect", x.to.Err)
 	}
+	if x.expired() { // nobody is asked for what comes too late
+		x.err = failure.New(failure.UpstreamTimeout, "connect", nil)
+		x.timedOut()
+		return false
+	}
 	now, deadline := x.Start, x.attemptDeadline()
 	if x.attempt > 1 {
 		now = x.p.Now()

@@ -14,17 +14,29 @@ import (
 	"github.com/weftmesh/weft/internal/wire"
 )
 
-// match finds the route, and with it the cluster or the answer. When the configuration changes at that very moment, the route of
+// match finds the route, and with it the cluster or the answer. Where there is none, policies and limits are asked nonetheless: as in
+// Envoy, whose router is the last filter, a client that may not ask does not learn what there is. When the configuration changes at that very moment, the route of
 // before may lead to a cluster that has just gone: then the new configuration is asked.
 func (x *Exchange) match() bool {
 	for tries := 0; ; tries++ {
 		ok := x.matchOnce()
 		now := x.p.Config.Snapshot()
-		if ok || x.err == nil || x.err.Kind != failure.NoCluster || now == x.snapshot || tries == rematches {
-			return ok
+		if !ok && x.err != nil && x.err.Kind == failure.NoCluster && now != x.snapshot && tries < rematches {
+			x.snapshot, x.err = now, nil
+			continue
 		}
-		x.snapshot, x.err = now, nil
+		if !ok && x.table != nil && x.err != nil && (x.err.Kind == failure.NoRoute || x.err.Kind == failure.NoCluster) {
+			x.astray, x.err = x.err, nil
+			return true
+		}
+		return ok
 	}
+}
+
+// routed ends a request that leads nowhere.
+func (x *Exchange) routed() bool {
+	x.err = x.astray
+	return x.astray == nil
 }
 
 // rematches bounds how often a request follows the configuration.

@@ -578,6 +578,7 @@ func held(t *testing.T, co *Options, release <-chan struct{}) (*joined, *ClientS
 		<-release
 		readAll(s)
 		s.WriteResponse(&message.Response{Status: 204})
+		s.FinishBody(nil)
 	})
 	if j.client.Shut() != 0 {
 		t.Error("shut from the beginning")

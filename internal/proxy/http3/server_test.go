@@ -484,7 +484,7 @@ func TestClosingAsksClientsOnly(t *testing.T) {
 		}
 		select {
 		case <-c.conn.Context().Done():
-		case <-time.After(10 * time.Second):
+		case <-time.After(30 * time.Second):
 			t.Fatal("a client was not asked to leave")
 		}
 	}

@@ -124,7 +124,7 @@ func (w *writer) difference(o *source.Object, has string, wanted status.Status) 
 	if there && json.Unmarshal([]byte(has), old) != nil {
 		old, there = status.Of(o.Kind.New()), false // somebody has written what cannot be; ours takes its place
 	}
-	merged, changed := status.Merge(old, wanted, time.Now())
+	merged, changed := status.Merge(old, wanted, o.Born, time.Now())
 	if there && !changed {
 		return nil, nil
 	}

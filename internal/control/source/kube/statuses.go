@@ -119,7 +119,7 @@ func difference(at kept, o *source.Object, wanted status.Status, now time.Time) 
 	if err != nil {
 		return nil, err
 	}
-	merged, _ := status.Merge(has, wanted, now)
+	merged, _ := status.Merge(has, wanted, time.Time{}, now) // the API server drops a status with its object
 	after, err := fields(merged)
 	if err != nil {
 		return nil, err

@@ -1,0 +1,136 @@
+package control
+
+import (
+	"context"
+	"slices"
+	"testing"
+	"time"
+
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+
+	"github.com/weftmesh/weft/internal/control/generate"
+	"github.com/weftmesh/weft/internal/control/source"
+	"github.com/weftmesh/weft/internal/wire"
+
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+)
+
+// authentication is a namespace's PeerAuthentication.
+func authentication(mode string) string {
+	return "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: default, namespace: default}\nspec: {mtls: {mode: " + mode + "}}\n"
+}
+
+// takes tells what a workload's inbound listener takes on undeclared ports: "tls", "plain" or both.
+func takes(t *testing.T, r *discoveryv3.DeltaDiscoveryResponse) (all []string) {
+	t.Helper()
+	l := &listenerv3.Listener{}
+	if err := r.GetResources()[0].GetResource().UnmarshalTo(l); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range l.GetFilterChains() {
+		switch {
+		case c.GetFilterChainMatch().GetDestinationPort() != nil:
+		case c.GetTransportSocket() != nil:
+			all = append(all, "tls")
+		case c.GetFilterChainMatch().GetTransportProtocol() == "raw_buffer":
+			all = append(all, "plain")
+		}
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+// secure reports whether clients are told to speak mutual TLS to the endpoints.
+func secure(t *testing.T, r *discoveryv3.DeltaDiscoveryResponse) bool {
+	t.Helper()
+	a := &endpointv3.ClusterLoadAssignment{}
+	if err := r.GetResources()[0].GetResource().UnmarshalTo(a); err != nil {
+		t.Fatal(err)
+	}
+	return a.GetEndpoints()[0].GetLbEndpoints()[0].GetMetadata().GetFilterMetadata()["envoy.transport_socket_match"] != nil
+}
+
+func (p *proxy) accept(r *discoveryv3.DeltaDiscoveryResponse) {
+	p.t.Helper()
+	if err := p.stream.Send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: r.GetTypeUrl(), ResponseNonce: r.GetNonce()}); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// TestModesChangeInSteps: a workload takes what comes before its clients send it, and takes what goes until they have answered; each
+// step waits for the answers to the one before, and the one who applied waits for all of them.
+func TestModesChangeInSteps(t *testing.T) {
+	c := startStepping(t, shortDir(t), patience)
+	c.report(map[string]string{"10.77.0.1": "v1"})
+	apply := func(mode string) <-chan error {
+		done := make(chan error, 1)
+		go func() { // ends with the apply
+			_, _, err := c.Apply(context.Background(), decode(t, source.LayerApplied, authentication(mode)))
+			done <- err
+		}()
+		return done
+	}
+	if err := <-apply("DISABLE"); err != nil {
+		t.Fatal(err)
+	}
+	server, client := c.proxy(), c.proxy()
+	server.subscribe(generate.ListenerType, wire.InboundListener)
+	client.subscribe(generate.EndpointsType, reviewsAll)
+	heard := server.want(generate.ListenerType, wire.InboundListener)
+	if got := takes(t, heard); !slices.Equal(got, []string{"plain"}) {
+		t.Fatalf("DISABLE takes %v", got)
+	}
+	server.accept(heard)
+	told := client.want(generate.EndpointsType, reviewsAll)
+	client.accept(told)
+
+	for _, mode := range []string{"STRICT", "DISABLE"} {
+		done := apply(mode)
+		heard := server.want(generate.ListenerType, wire.InboundListener)
+		if got := takes(t, heard); !slices.Equal(got, []string{"plain", "tls"}) {
+			t.Fatalf("on the way to %s it takes %v", mode, got)
+		}
+		before := c.Mesh()
+		server.accept(heard)
+		told := client.want(generate.EndpointsType, reviewsAll)
+		if secure(t, told) != (mode == "STRICT") {
+			t.Fatalf("clients are told the wrong thing for %s", mode)
+		}
+		select {
+		case err := <-done:
+			t.Fatalf("in force before the clients had it: %v", err)
+		default:
+		}
+		if c.Mesh() != before {
+			t.Error("the mesh is said to be what it is not yet")
+		}
+		client.accept(told)
+		heard = server.want(generate.ListenerType, wire.InboundListener)
+		if got, want := takes(t, heard), map[string][]string{"STRICT": {"tls"}, "DISABLE": {"plain"}}[mode]; !slices.Equal(got, want) {
+			t.Fatalf("%s takes %v", mode, got)
+		}
+		server.accept(heard)
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestASilentProxyDelaysAChangeOnly: one that does not answer holds a change of modes up for a while, and not for ever.
+func TestASilentProxyDelaysAChangeOnly(t *testing.T) {
+	c := startStepping(t, shortDir(t), 20*time.Millisecond)
+	c.report(map[string]string{"10.77.0.1": "v1"})
+	silent := c.proxy()
+	silent.subscribe(generate.ListenerType, wire.InboundListener)
+	silent.want(generate.ListenerType, wire.InboundListener)
+	if _, _, err := c.Apply(t.Context(), decode(t, source.LayerApplied, authentication("STRICT"))); err != nil {
+		t.Fatal(err)
+	}
+	for {
+		r := silent.want(generate.ListenerType, wire.InboundListener)
+		if got := takes(t, r); slices.Equal(got, []string{"tls"}) {
+			return
+		}
+	}
+}
