@@ -136,6 +136,9 @@ func oneLine(s string) string {
 // answer sends x.res with a body of ours.
 func (x *Exchange) answer(body []byte) {
 	r := &x.res
+	if x.declined(r.Status) {
+		r.Status = http.StatusNotImplemented // the route, a fault or gRPC has it so: there is no tunnel
+	}
 	r.Body = message.Body{Kind: message.Sized, Length: int64(len(body))}
 	if x.isGRPC && len(body) == 0 {
 		r.Body = message.Body{}
