@@ -93,7 +93,8 @@ func (s *Server) dismiss(now time.Time, closing bool) (late []*client) {
 			late = append(late, c)
 		case !c.asked && c.entered && !s.asking.IsZero() && s.goes(c, now):
 			c.asked = true
-			go c.http.Shutdown(s.ctx) // ends with the connection, or by stop
+			// It ends with the connection. By its context it would close that, with no error and answers under way: see end.
+			go c.http.Shutdown(context.WithoutCancel(s.ctx))
 		}
 	}
 	return late

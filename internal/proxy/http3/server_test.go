@@ -499,10 +499,30 @@ func TestClosingAsksClientsOnly(t *testing.T) {
 	}
 }
 
-// TestEndCutsWithAnError: answers and tunnels that are cut off by the end of the server do not look whole.
+// TestEndCutsWithAnError: answers that are cut off by the end of the server, or of its time for draining, do not look whole.
 func TestEndCutsWithAnError(t *testing.T) {
+	t.Run("closed", func(t *testing.T) { endCuts(t, func(s *Server) { s.Close() }) })
+	t.Run("drained", func(t *testing.T) {
+		endCuts(t, func(s *Server) {
+			ctx, cancel := context.WithCancel(t.Context())
+			drained := make(chan struct{})
+			go func() { defer close(drained); s.Drain(ctx) }() // ends by cancel
+			for limit, asked := time.Now().Add(time.Minute), false; !asked && time.Now().Before(limit); time.Sleep(time.Millisecond) {
+				s.mu.Lock()
+				for c := range s.clients {
+					asked = c.asked
+				}
+				s.mu.Unlock()
+			}
+			cancel()
+			<-drained
+		})
+	})
+}
+
+func endCuts(t *testing.T, end func(*Server)) {
 	begun, ended := make(chan struct{}), make(chan struct{})
-	r := start(t, Options{Handle: func(_ any, s *Stream) {
+	r := start(t, Options{DrainTime: 100 * time.Millisecond, Handle: func(_ any, s *Stream) {
 		defer close(ended)
 		res := message.Response{Status: 200, Body: message.Body{Kind: message.Chunked}}
 		if err := errors.Join(s.WriteResponse(&res), s.WriteBody(bytes.Repeat([]byte("x"), 10000)), s.Flush()); err != nil {
@@ -525,9 +545,7 @@ func TestEndCutsWithAnError(t *testing.T) {
 	if _, err := io.ReadFull(s, make([]byte, 10000)); err != nil {
 		t.Fatal(err)
 	}
-	if err := r.server.Close(); err != nil {
-		t.Fatal(err)
-	}
+	end(r.server)
 	_, err = io.ReadAll(s)
 	var closed *quic.ApplicationError
 	var reset *quic.StreamError
