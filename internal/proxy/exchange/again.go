@@ -49,7 +49,7 @@ func (x *Exchange) wantsAgain(ok bool) bool {
 	a, repeatable := x.outcome(ok), retry.Repeatable(&x.Req)
 	wanted := x.matched.Route != nil && retry.Wanted(x.retries, &a, repeatable)
 	wouldHelp := wanted || repeatable && (!ok || a.Unsent || a.Unanswered)
-	if ok && x.pumping != nil && wanted && !x.pumping.waits(x) {
+	if ok && x.pumping != nil && wanted && !x.resumes(ok) {
 		x.pumping.settle() // the answer may be here before the goroutine that has sent the body has run again
 	}
 	x.bodyGone = x.pumping != nil && x.pumping.dropped() && x.retries != nil && wouldHelp
