@@ -611,7 +611,9 @@ func TestDeclinedUpgradesAreNoTunnels(t *testing.T) {
 		}
 		s.EndExchange()
 	}
-	eventually(t, "log", func() bool { return client.logged("GET /200", " 502 UPE websocket_handshake_unsuccessful", "the endpoint answered 200, not 101, to the upgrade to websocket") })
+	eventually(t, "log", func() bool {
+		return client.logged("GET /200", " 502 UPE websocket_handshake_unsuccessful", "the endpoint answered 200, not 101, to the upgrade to websocket")
+	})
 }
 
 // TestBodiesThatStandStillAreCutOff lets the request's body stop, and then the response's.

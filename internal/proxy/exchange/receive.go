@@ -77,17 +77,22 @@ func (x *Exchange) hear() error {
 		if err := x.call.ReadResponse(&x.res); err != nil {
 			return err
 		}
-		switch {
-		case x.res.Status >= 200 || x.res.Status == 101:
+		if x.res.Status >= 200 || x.res.Status == 101 {
 			return nil
-		case x.res.Status == 100:
-			continue // the client was told to go on by us
 		}
-		http1.StripHopByHop(&x.res.Header)
-		if err := x.down.WriteInformational(x.res.Status, &x.res.Header); err != nil {
+		if err := x.passOn(); err != nil {
 			return err
 		}
 	}
+}
+
+// passOn passes an informational response on. A 100 is for a client that waits for it: others have not asked, or know it already.
+func (x *Exchange) passOn() error {
+	http1.StripHopByHop(&x.res.Header)
+	if x.res.Status == 100 {
+		return x.goOn(&x.res.Header)
+	}
+	return x.down.WriteInformational(x.res.Status, &x.res.Header)
 }
 
 func (x *Exchange) unreceived(err error) bool {
