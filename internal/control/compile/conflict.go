@@ -189,7 +189,7 @@ func (c *compiler) tellBackendTLS(p *part) {
 			if !isService(target) || parts.ServiceHost(string(target.Name), policy.Namespace, c.settings) != s.Host {
 				continue
 			}
-			for _, port := range sortedKeys(ports) {
+			for _, port := range parts.SortedKeys(ports) {
 				if own := portNamed(s, parts.OrEmpty(target.SectionName)); port == 0 || own == 0 || own == port {
 					const hint = "say it in one of them"
 					p.Warn("DuplicatePolicy", ports[port], hint, "%s asks for TLS to %s too: for the clients that this rule is for, the rule's counts", r.Ref(), s.Host)

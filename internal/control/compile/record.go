@@ -388,7 +388,7 @@ func (c *compiler) selected(kind, namespace string, selector map[string]string) 
 	}
 	var best topic
 	var list []*record
-	for i, key := range sortedKeys(selector) {
+	for i, key := range parts.SortedKeys(selector) {
 		t := topic{onLabel, kind, namespace, key + "=" + selector[key]}
 		if found := c.state.ask(t); i == 0 || len(found) < len(list) {
 			best, list = t, found

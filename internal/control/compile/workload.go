@@ -293,7 +293,7 @@ func entryWorkload(e *networking.WorkloadEntry) *model.Workload {
 	if a, err := netip.ParseAddr(e.Spec.Address); err == nil {
 		w.Addresses = []netip.Addr{a.Unmap()}
 	}
-	for _, name := range sortedKeys(e.Spec.Ports) {
+	for _, name := range parts.SortedKeys(e.Spec.Ports) {
 		addPort(w, model.WorkloadPort{Number: uint16(e.Spec.Ports[name]), Protocol: model.Auto})
 	}
 	return w
