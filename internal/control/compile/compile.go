@@ -18,10 +18,6 @@
 package compile
 
 import (
-	"cmp"
-	"maps"
-	"slices"
-
 	"github.com/weftmesh/weft/internal/control/compile/convert"
 	"github.com/weftmesh/weft/internal/control/compile/convert/parts"
 	"github.com/weftmesh/weft/internal/control/model"
@@ -75,5 +71,3 @@ func withDefaults(s model.Settings) model.Settings {
 
 // part is an object that was converted.
 type part = parts.Part
-
-func sortedKeys[K cmp.Ordered, V any](m map[K]V) []K { return slices.Sorted(maps.Keys(m)) }

@@ -1,17 +1,16 @@
 package compile
 
 import (
-	"fmt"
-	"hash/fnv"
+	"cmp"
 	"slices"
 	"strconv"
-	"strings"
 
 	networkingapi "istio.io/api/networking/v1alpha3"
 	networking "istio.io/client-go/pkg/apis/networking/v1"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/weftmesh/weft/internal/control/compile/convert/parts"
+	"github.com/weftmesh/weft/internal/control/compile/matching"
 	"github.com/weftmesh/weft/internal/control/model"
 )
 
@@ -33,8 +32,8 @@ func (c *compiler) claimMatches(p *part, rs *model.RouteSet, place string) {
 				if left--; left < 0 {
 					return
 				}
-				field := firstNonEmpty(m.Field, r.Field)
-				list := c.claim(&bid{place: topic{onPlace, "match", at, sameMatch(m, r.Last)}, field: field})
+				field := cmp.Or(m.Field, r.Field)
+				list := c.claim(&bid{place: topic{onPlace, "match", at, matching.Key(m, r.Last)}, field: field})
 				if len(list) == 0 || list[0].unit == c.unit || told[list[0].object.Ref()] {
 					continue
 				}
@@ -49,29 +48,6 @@ func (c *compiler) claimMatches(p *part, rs *model.RouteSet, place string) {
 
 // maxMatches bounds the matches of an object, each for each host and place, that are compared with those of others: half a megabyte.
 const maxMatches = 1000
-
-// sameMatch is equal for conditions that the same requests fulfil, whatever they are called and in whatever order they are written.
-func sameMatch(m model.HTTPMatch, last bool) string {
-	byName := func(list []model.NamedMatch) []model.NamedMatch {
-		return slices.SortedFunc(slices.Values(list), func(a, b model.NamedMatch) int { return strings.Compare(a.Name, b.Name) })
-	}
-	m.Name, m.Field, m.StatPrefix = "", "", ""
-	m.Headers, m.Query = byName(m.Headers), byName(m.Query)
-	if m.Path.IsZero() {
-		m.Path = model.StringMatch{Prefix: "/"}
-	}
-	m.Path.SegmentPrefix = m.Path.SegmentPrefix && m.Path.Prefix != "/"
-	h := fnv.New128a()
-	fmt.Fprintf(h, "%v %+v", last, m)
-	return string(h.Sum(nil))
-}
-
-func firstNonEmpty(a, b string) string {
-	if a != "" {
-		return a
-	}
-	return b
-}
 
 // claimConnections reports rules of a VirtualService for connections that an older one has at the same server of a gateway, and those
 // for server names for which a server ends TLS there.
@@ -189,7 +165,7 @@ func (c *compiler) tellBackendTLS(p *part) {
 			if !isService(target) || parts.ServiceHost(string(target.Name), policy.Namespace, c.settings) != s.Host {
 				continue
 			}
-			for _, port := range sortedKeys(ports) {
+			for _, port := range parts.SortedKeys(ports) {
 				if own := portNamed(s, parts.OrEmpty(target.SectionName)); port == 0 || own == 0 || own == port {
 					const hint = "say it in one of them"
 					p.Warn("DuplicatePolicy", ports[port], hint, "%s asks for TLS to %s too: for the clients that this rule is for, the rule's counts", r.Ref(), s.Host)

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/weftmesh/weft/internal/control/compile/convert/parts"
+	"github.com/weftmesh/weft/internal/control/compile/workloads"
 	"github.com/weftmesh/weft/internal/control/model"
 )
 
@@ -189,10 +190,10 @@ func shareEndpoints(old, s *model.Service) bool {
 	}
 	rest := old.Endpoints
 	for i, ep := range s.Endpoints {
-		for len(rest) > 0 && compareEndpoints(rest[0], ep) < 0 {
+		for len(rest) > 0 && workloads.Compare(rest[0], ep) < 0 {
 			rest = rest[1:]
 		}
-		if len(rest) > 0 && compareEndpoints(rest[0], ep) == 0 && reflect.DeepEqual(rest[0], ep) {
+		if len(rest) > 0 && workloads.Compare(rest[0], ep) == 0 && reflect.DeepEqual(rest[0], ep) {
 			s.Endpoints[i] = rest[0]
 			rest = rest[1:]
 			continue
@@ -217,10 +218,6 @@ func nth(list []*model.Service, i int) *model.Service {
 		return list[i]
 	}
 	return nil
-}
-
-func compareEndpoints(a, b *model.Endpoint) int {
-	return cmp.Or(strings.Compare(a.Address, b.Address), strings.Compare(a.Instance, b.Instance))
 }
 
 // rename keeps the list of hosts by short name.

@@ -87,7 +87,7 @@ func (c *compiler) ingressRoutes(p *part, in *networkingv1.Ingress) (sets []*mod
 	if p.Failed() {
 		return nil
 	}
-	for _, host := range sortedKeys(byHost) {
+	for _, host := range parts.SortedKeys(byHost) {
 		sets = append(sets, byHost[host])
 		for _, port := range c.ingressPorts(in, host) {
 			c.claimMatches(p, byHost[host], gatewayPort(port))

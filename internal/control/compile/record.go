@@ -9,6 +9,7 @@ import (
 
 	"github.com/weftmesh/weft/internal/control/compile/convert"
 	"github.com/weftmesh/weft/internal/control/compile/convert/parts"
+	"github.com/weftmesh/weft/internal/control/compile/workloads"
 	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/control/source"
 )
@@ -287,8 +288,8 @@ func topicsOf(o *source.Object, about topicKind) (list []topic) {
 			list = append(list, topic{onLabel, kind, o.GetNamespace(), key + "=" + v})
 		}
 	case onAddress:
-		if pod := source.PodOf(o.Kube); pod != nil && placed(pod) {
-			for _, a := range podWorkload(pod).Addresses {
+		if pod := source.PodOf(o.Kube); pod != nil && workloads.Placed(pod) {
+			for _, a := range workloads.OfPod(pod).Addresses {
 				list = append(list, topic{about: onAddress, a: kind, b: a.String()})
 			}
 		}
@@ -299,7 +300,7 @@ func topicsOf(o *source.Object, about topicKind) (list []topic) {
 // labelsOf gives the labels by which selectors find an object.
 func labelsOf(o *source.Object) map[string]string {
 	if e, ok := o.Kube.(*networking.WorkloadEntry); ok {
-		return entryLabels(e)
+		return workloads.Labels(e)
 	}
 	return o.GetLabels()
 }
@@ -388,7 +389,7 @@ func (c *compiler) selected(kind, namespace string, selector map[string]string) 
 	}
 	var best topic
 	var list []*record
-	for i, key := range sortedKeys(selector) {
+	for i, key := range parts.SortedKeys(selector) {
 		t := topic{onLabel, kind, namespace, key + "=" + selector[key]}
 		if found := c.state.ask(t); i == 0 || len(found) < len(list) {
 			best, list = t, found

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/weftmesh/weft/internal/control/compile/convert/parts"
+	"github.com/weftmesh/weft/internal/control/compile/workloads"
 	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/control/source"
 )
@@ -75,7 +76,7 @@ func (c *compiler) selectedByBoth(namespace string, a, b map[string]string) stri
 		names = append(names, r.GetName())
 	}
 	for _, r := range c.selected("Pod", namespace, both) {
-		if pod := source.PodOf(r.Kube); pod != nil && !ended(pod) && c.object(model.Ref{Kind: "WorkloadEntry", Namespace: namespace, Name: pod.Name}) == nil {
+		if pod := source.PodOf(r.Kube); pod != nil && !workloads.Ended(pod) && c.object(model.Ref{Kind: "WorkloadEntry", Namespace: namespace, Name: pod.Name}) == nil {
 			names = append(names, pod.Name)
 		}
 	}

@@ -217,7 +217,7 @@ func (x *Exchange) timedOut() {
 // giveBack ends the attempt: the connection goes back to its pool, or is closed. The response's strings die.
 func (x *Exchange) giveBack(fit bool) {
 	if x.pumping != nil {
-		if x.err == nil && !(x.down.Shared() && x.call.Shared()) {
+		if x.err == nil && !(x.down.Shared() && x.call.Shared()) && !x.pumping.waits(x) {
 			x.pumping.settle()
 		}
 		x.pumping.stop(x)

@@ -419,7 +419,7 @@ func TestIdleHoldsNothing(t *testing.T) {
 		}
 		synctest.Wait()
 		for _, x := range []*core{&c.core, &s.core} {
-			if x.in != nil || x.out.blk != nil || x.scratch.store != nil {
+			if x.in != nil || x.out.blk != nil || x.scratch.Held() {
 				t.Error("an idle connection holds buffers")
 			}
 		}

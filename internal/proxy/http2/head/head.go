@@ -1,6 +1,10 @@
-package http2
+// Package head makes requests and responses of decoded field sections, and says which are malformed (RFC 9113 section 8).
+package head
 
 import (
+	"unsafe"
+
+	"github.com/weftmesh/weft/internal/proxy/http2/block"
 	"github.com/weftmesh/weft/internal/proxy/http2/hpack"
 	"github.com/weftmesh/weft/internal/proxy/message"
 )
@@ -24,9 +28,12 @@ const (
 
 var tags = hpack.NewTags(classify)
 
+// NewDecoder makes a decoder for Decode, with a table of so many bytes.
+func NewDecoder(table int) *hpack.Decoder { return hpack.NewDecoder(table, tags) }
+
 // classify is RFC 9113 sections 8.2.1, 8.2.2 and 8.3.
 func classify(name, value string) uint8 {
-	if name == "" || !validValue(value) {
+	if name == "" || !ValidValue(value) {
 		return kindBad
 	}
 	if name[0] == ':' {
@@ -77,76 +84,83 @@ func pseudoKind(name string) uint8 {
 	return kindBad
 }
 
-// head is a decoded field section. It is filled by the reader, and handed whole to a stream.
-type head struct {
-	fields message.Header
-	store  *block // for strings that are in no table
+// Head is a decoded field section. It is filled by the reader, and handed whole to a stream.
+type Head struct {
+	Fields message.Header
+	Length int64 // -1: not declared
+	Unmet  bool  // an expectation that nobody knows
+	Large  *Error
+	Bad    string // why the message is malformed; empty if it is not
+
+	store *block.Block // for strings that are in no table
 
 	pseudo  [kindProtocol + 1]string
 	seen    uint16 // bit 1<<kind
 	host    string
 	hosts   int
-	length  int64 // -1: not declared
 	expect  bool
-	unmet   bool // an expectation that nobody knows
 	cookies int
 	cookie  []byte // the crumbs joined, if there are several
 
-	size  int
-	large *Error
-	bad   string // why the message is malformed; empty if it is not
+	size int
 }
 
-// release lets go of the strings and their memory.
-func (h *head) release() {
-	h.fields.Reset()
+// New gives an empty one.
+func New() *Head { return &Head{Length: -1} }
+
+// Held reports whether it holds memory for strings.
+func (h *Head) Held() bool { return h.store != nil }
+
+// Release lets go of the strings and their memory.
+func (h *Head) Release() {
+	h.Fields.Reset()
 	if h.store == nil {
 		return // nothing was decoded into it since
 	}
-	putBlock(h.store)
+	block.Put(h.store)
 	cookie := h.cookie[:0]
 	if cap(cookie) > 4<<10 {
 		cookie = nil
 	}
-	*h = head{fields: h.fields, cookie: cookie, length: -1}
+	*h = Head{Fields: h.Fields, cookie: cookie, Length: -1}
 }
 
-func (h *head) has(kind int) bool { return h.seen&(1<<kind) != 0 }
+func (h *Head) has(kind int) bool { return h.seen&(1<<kind) != 0 }
 
-// decode fills h from a whole block. Its error is the connection's.
-func (h *head) decode(d *hpack.Decoder, blk []byte, o *Options) error {
-	h.release()
-	h.store = getBlock(hpack.StoreSize(len(blk)))
-	d.Begin(blk, h.store.b)
+// Decode fills h from a whole block, by a decoder that NewDecoder made. Its error is the connection's.
+func (h *Head) Decode(d *hpack.Decoder, blk []byte, most Limits) error {
+	h.Release()
+	h.store = block.Get(hpack.StoreSize(len(blk)))
+	d.Begin(blk, h.store.B)
 	var f hpack.Field
 	for {
 		ok, err := d.Next(&f)
 		if !ok {
-			if h.cookies > 1 && h.large == nil {
-				h.fields.Set("cookie", str(h.cookie))
+			if h.cookies > 1 && h.Large == nil {
+				h.Fields.Set("cookie", unsafe.String(unsafe.SliceData(h.cookie), len(h.cookie)))
 			}
 			return err
 		}
 		h.size += hpack.Size(f.Name, f.Value)
-		if h.large == nil {
-			h.large = o.Refusal(h.size, h.fields.Len()+1)
+		if h.Large == nil {
+			h.Large = most.Refusal(h.size, h.Fields.Len()+1)
 		}
-		if h.large != nil {
+		if h.Large != nil {
 			continue // the rest is decoded for the table's sake
 		}
 		if f.Tag == kindPlain {
 			h.seen |= 1
-			h.fields.AddPlain(f.Name, f.Value, f.Sensitive)
+			h.Fields.AddPlain(f.Name, f.Value, f.Sensitive)
 			continue
 		}
 		h.special(&f)
 	}
 }
 
-func (h *head) special(f *hpack.Field) {
+func (h *Head) special(f *hpack.Field) {
 	switch f.Tag {
 	case kindBad:
-		h.malformed("field " + f.Name + " is not allowed")
+		h.Malformed("field " + f.Name + " is not allowed")
 		return
 	case kindLength:
 		h.declare(f.Value)
@@ -157,7 +171,7 @@ func (h *head) special(f *hpack.Field) {
 		return
 	case kindExpect:
 		known := message.EqualFold(f.Value, "100-continue")
-		h.expect, h.unmet = h.expect || known, h.unmet || !known
+		h.expect, h.Unmet = h.expect || known, h.Unmet || !known
 	case kindCookie:
 		if h.crumb(f.Value) {
 			return
@@ -165,7 +179,7 @@ func (h *head) special(f *hpack.Field) {
 	case kindHop:
 	default:
 		if h.seen&(1|1<<f.Tag) != 0 {
-			h.malformed("pseudo-header field repeated or after others")
+			h.Malformed("pseudo-header field repeated or after others")
 			return
 		}
 		h.seen |= 1 << f.Tag
@@ -173,27 +187,28 @@ func (h *head) special(f *hpack.Field) {
 		return
 	}
 	h.seen |= 1
-	h.fields.Add(f.Name, f.Value)
+	h.Fields.Add(f.Name, f.Value)
 }
 
-func (h *head) malformed(why string) {
-	if h.bad == "" {
-		h.bad = why
+// Malformed says that the message is, unless that was said before.
+func (h *Head) Malformed(why string) {
+	if h.Bad == "" {
+		h.Bad = why
 	}
 }
 
 // declare takes a content-length, of which there may be one: an equal second one, too, tells of a sender that somebody has fooled.
-func (h *head) declare(value string) {
+func (h *Head) declare(value string) {
 	n, ok := message.ParseLength(value)
-	if !ok || h.length >= 0 {
-		h.malformed("invalid content-length")
+	if !ok || h.Length >= 0 {
+		h.Malformed("invalid content-length")
 		return
 	}
-	h.length = n
+	h.Length = n
 }
 
 // crumb joins cookies (RFC 9113 section 8.2.3) and reports whether it took this one.
-func (h *head) crumb(value string) bool {
+func (h *Head) crumb(value string) bool {
 	if h.cookies++; h.cookies == 1 {
 		h.cookie = append(h.cookie[:0], value...)
 		return false
@@ -202,28 +217,28 @@ func (h *head) crumb(value string) bool {
 	return true
 }
 
-// checkTrailers is RFC 9113 section 8.1.
-func (h *head) checkTrailers() {
+// CheckTrailers is RFC 9113 section 8.1.
+func (h *Head) CheckTrailers() {
 	if h.seen&^1 != 0 {
-		h.malformed("pseudo-header field in trailers")
+		h.Malformed("pseudo-header field in trailers")
 	}
-	if h.large != nil {
-		h.malformed("trailers: " + h.large.Reason)
+	if h.Large != nil {
+		h.Malformed("trailers: " + h.Large.Reason)
 	}
 }
 
-// request fills r, whose header takes over the fields. It finds out whether the head is malformed.
-func (h *head) request(r *message.Request, scheme string, ended bool) {
-	if h.large != nil {
+// Request fills r, whose header takes over the fields. It finds out whether the head is malformed.
+func (h *Head) Request(r *message.Request, scheme string, ended bool) {
+	if h.Large != nil {
 		h.refused(r)
 		return
 	}
-	if h.checkRequest(); h.bad != "" {
+	if h.checkRequest(); h.Bad != "" {
 		return
 	}
 	*r = message.Request{Proto: message.HTTP2, Method: message.UsualMethod(h.pseudo[kindMethod]), Scheme: h.pseudo[kindScheme],
-		Authority: h.pseudo[kindAuthority], Path: h.pseudo[kindPath], Header: h.fields, KeepAlive: true}
-	h.fields = message.Header{}
+		Authority: h.pseudo[kindAuthority], Path: h.pseudo[kindPath], Header: h.Fields, KeepAlive: true}
+	h.Fields = message.Header{}
 	if r.Authority == "" {
 		r.Authority = h.host
 	}
@@ -247,15 +262,15 @@ func (h *head) request(r *message.Request, scheme string, ended bool) {
 	if r.ExpectContinue = h.expect && !ended; h.expect && ended {
 		r.Header.Del("Expect") // nobody waits: the next recipient must not be told so (RFC 9110 section 10.1.1)
 	}
-	if ended && h.length > 0 {
-		h.malformed("no content despite its content-length")
+	if ended && h.Length > 0 {
+		h.Malformed("no content despite its content-length")
 	}
 }
 
 // refused fills r with what came before the limit was met, as far as it can be shown.
-func (h *head) refused(r *message.Request) {
-	*r = message.Request{Proto: message.HTTP2, Header: h.fields, KeepAlive: true}
-	h.fields = message.Header{}
+func (h *Head) refused(r *message.Request) {
+	*r = message.Request{Proto: message.HTTP2, Header: h.Fields, KeepAlive: true}
+	h.Fields = message.Header{}
 	if m := h.pseudo[kindMethod]; message.IsToken(m) {
 		r.Method = message.UsualMethod(m)
 	}
@@ -267,10 +282,10 @@ func (h *head) refused(r *message.Request) {
 	}
 }
 
-func (h *head) body(ended bool) message.Body {
+func (h *Head) body(ended bool) message.Body {
 	switch {
-	case h.length >= 0:
-		return message.Body{Kind: message.Sized, Length: h.length}
+	case h.Length >= 0:
+		return message.Body{Kind: message.Sized, Length: h.Length}
 	case ended:
 		return message.Body{}
 	}
@@ -278,29 +293,29 @@ func (h *head) body(ended bool) message.Body {
 }
 
 // checkRequest is RFC 9113 section 8.3.1 and RFC 8441 section 4.
-func (h *head) checkRequest() {
+func (h *Head) checkRequest() {
 	switch {
-	case h.bad != "":
+	case h.Bad != "":
 	case h.has(kindStatus):
-		h.malformed(":status in a request")
+		h.Malformed(":status in a request")
 	case !message.IsToken(h.pseudo[kindMethod]):
-		h.malformed("no valid :method")
+		h.Malformed("no valid :method")
 	case h.hosts > 1:
-		h.malformed("more than one host")
+		h.Malformed("more than one host")
 	case h.hosts == 1 && h.has(kindAuthority) && !message.EqualFold(h.host, h.pseudo[kindAuthority]):
-		h.malformed("host differs from :authority")
+		h.Malformed("host differs from :authority")
 	case h.pseudo[kindMethod] == "CONNECT" && !h.has(kindProtocol):
 		if h.has(kindScheme) || h.has(kindPath) || !message.ValidAuthority(h.pseudo[kindAuthority]) {
-			h.malformed("CONNECT with more or less than :authority")
+			h.Malformed("CONNECT with more or less than :authority")
 		}
 	case h.has(kindProtocol) && (h.pseudo[kindMethod] != "CONNECT" || !message.IsToken(h.pseudo[kindProtocol])):
-		h.malformed("invalid use of :protocol")
+		h.Malformed("invalid use of :protocol")
 	default:
 		h.checkTarget()
 	}
 }
 
-func (h *head) checkTarget() {
+func (h *Head) checkTarget() {
 	path, scheme := h.pseudo[kindPath], h.pseudo[kindScheme]
 	authority := h.pseudo[kindAuthority]
 	if !h.has(kindAuthority) {
@@ -308,60 +323,68 @@ func (h *head) checkTarget() {
 	}
 	switch {
 	case !message.EqualFold(scheme, "http") && !message.EqualFold(scheme, "https"):
-		h.malformed("no :scheme of HTTP")
+		h.Malformed("no :scheme of HTTP")
 	case path == "" || path[0] != '/' && (path != "*" || h.pseudo[kindMethod] != "OPTIONS"):
-		h.malformed("invalid :path")
+		h.Malformed("invalid :path")
 	case !message.TargetChars.All(path):
-		h.malformed("invalid character in :path")
+		h.Malformed("invalid character in :path")
 	case !message.ValidAuthority(authority):
-		h.malformed("no valid :authority")
+		h.Malformed("no valid :authority")
 	}
 }
 
-// response fills r, whose header takes over the fields.
-func (h *head) response(r *message.Response, a asked, ended bool) {
+// Response fills r, whose header takes over the fields.
+func (h *Head) Response(r *message.Response, a Asked, ended bool) {
 	s := h.pseudo[kindStatus]
 	switch {
-	case h.bad != "":
+	case h.Bad != "":
 		return
 	case h.seen&^(1|1<<kindStatus) != 0 || len(s) != 3 || s[0] < '1' || s[0] > '9' || s[1]-'0' > 9 || s[2]-'0' > 9:
-		h.malformed("no valid :status, or other pseudo-header fields")
+		h.Malformed("no valid :status, or other pseudo-header fields")
 		return
-	case h.large != nil:
-		h.malformed(h.large.Reason)
+	case h.Large != nil:
+		h.Malformed(h.Large.Reason)
 		return
 	}
-	*r = message.Response{Proto: message.HTTP2, Status: int(s[0]-'0')*100 + int(s[1]-'0')*10 + int(s[2]-'0'), Header: h.fields, KeepAlive: true}
-	h.fields = message.Header{}
+	*r = message.Response{Proto: message.HTTP2, Status: int(s[0]-'0')*100 + int(s[1]-'0')*10 + int(s[2]-'0'), Header: h.Fields, KeepAlive: true}
+	h.Fields = message.Header{}
 	switch {
 	case r.Status < 200:
 		if ended || r.Status == 101 {
-			h.malformed("informational response that ends the stream, or 101")
+			h.Malformed("informational response that ends the stream, or 101")
 		}
 	case a.upgrade && r.Status == 200:
 		r.Status, r.Upgrade = 101, a.protocol
-	case !a.bodyless(r.Status):
-		if r.Body = h.body(ended); ended && h.length > 0 {
-			h.malformed("no content despite its content-length")
+	case !a.Bodyless(r.Status):
+		if r.Body = h.body(ended); ended && h.Length > 0 {
+			h.Malformed("no content despite its content-length")
 		}
 	}
 }
 
-// asked is what a response must be read or written with: facts of its request.
-type asked struct {
+// Asked is what a response must be read or written with: facts of its request.
+type Asked struct {
 	head, connect, upgrade bool
 	protocol               string
 }
 
-func askedBy(r *message.Request) asked {
-	return asked{head: r.Method == "HEAD", connect: r.Method == "CONNECT", upgrade: r.Upgrade != "", protocol: r.Upgrade}
+// AskedBy gives those of a request.
+func AskedBy(r *message.Request) Asked {
+	return Asked{head: r.Method == "HEAD", connect: r.Method == "CONNECT", upgrade: r.Upgrade != "", protocol: r.Upgrade}
 }
 
-// bodyless says which responses have no content, whatever their fields say, tunnels among them.
-func (a asked) bodyless(status int) bool {
-	return a.head || status < 200 || status == 204 || status == 304 || a.tunnel(status)
+// Bodyless says which responses have no content, whatever their fields say, tunnels among them.
+func (a Asked) Bodyless(status int) bool {
+	return a.head || status < 200 || status == 204 || status == 304 || a.Tunnel(status)
 }
 
-func (a asked) tunnel(status int) bool {
+// Tunnels reports whether the request is for a tunnel.
+func (a Asked) Tunnels() bool { return a.connect || a.upgrade }
+
+// Upgrades reports whether it is by an upgrade, and not by CONNECT alone.
+func (a Asked) Upgrades() bool { return a.upgrade }
+
+// Tunnel reports whether a response begins one.
+func (a Asked) Tunnel(status int) bool {
 	return a.upgrade && status == 101 || a.connect && status >= 200 && status < 300
 }
