@@ -144,6 +144,13 @@ var rules = []rule{
 		}
 		return ""
 	}},
+	{"families of kinds are converted apart", func(from, to string) string {
+		const convert = "internal/control/compile/convert"
+		if in(from, convert) && in(to, convert) && from != module+convert && to != module+convert+"/parts" {
+			return "what families share is in parts, and convert joins them"
+		}
+		return ""
+	}},
 	{"steps of the request path do not know each other", func(from, to string) string {
 		if a, b := stepOf(from), stepOf(to); a != "" && b != "" && a != b {
 			return "package proxy joins the steps"
@@ -192,6 +199,7 @@ func TestRulesCanFail(t *testing.T) {
 		"Kubernetes types stay at the edge":                 {module + "internal/cli", "k8s.io/api/core/v1"},
 		"Envoy's messages stay on the wire":                 {module + "internal/proxy/route", "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"},
 		"what a node sees is told without messages":         {module + "internal/control/generate/view", module + "internal/control/generate/message"},
+		"families of kinds are converted apart":             {module + "internal/control/compile/convert/istio", module + "internal/control/compile/convert/services"},
 		"steps of the request path do not know each other":  {module + "internal/proxy/http", module + "internal/proxy/relay"},
 		"steps do not know what joins them":                 {module + "internal/proxy/http", module + "internal/proxy/exchange"},
 		"what joins steps is built in layers":               {module + "internal/proxy/side", module + "internal/proxy/exchange"},

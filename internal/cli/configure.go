@@ -73,32 +73,13 @@ func (s *session) deleteCommand() *cobra.Command {
 			client := s.client()
 			defer client.Close()
 			if len(args) > 0 && strings.EqualFold(args[0], "program") {
-				for _, name := range args[1:] {
-					if err := client.RemoveProgram(c.Context(), namespace, name); err != nil {
-						return err
-					}
-					s.out.printf("%s/%s/%s deleted\n", "Program", namespace, name)
-				}
-				return nil
+				return s.removePrograms(c.Context(), client, namespace, args[1:])
 			}
-			req := api.ChangeRequest{All: all, IgnoreNotFound: missing}
-			var err error
-			if req.Documents, err = readDocuments(c.Context(), files, c.InOrStdin()); err != nil {
+			req, err := s.deletion(c, files, args, namespace, all)
+			if err != nil {
 				return err
 			}
-			req.Documents = s.withoutTests(req.Documents)
-			if len(args) == 1 || len(args)+len(files) == 0 && !all {
-				return &usageError{errors.New("name what to delete: -f FILE, KIND NAME, or --all")}
-			}
-			if len(args) > 0 {
-				if err := knownKind(args[0]); err != nil {
-					return err
-				}
-			}
-			for i := 1; i < len(args); i++ {
-				ns, name := objectName(c, args[i], namespace)
-				req.Refs = append(req.Refs, api.Ref{Kind: args[0], Namespace: ns, Name: name})
-			}
+			req.IgnoreNotFound = missing
 			done := s.out.working("deleting")
 			reply, err := client.Delete(c.Context(), req)
 			done()
@@ -117,6 +98,39 @@ func (s *session) deleteCommand() *cobra.Command {
 	c.Flags().StringVarP(&namespace, "namespace", "n", "default", "namespace of the names given")
 	as.flag(c, "json or yaml: what was done, and the findings")
 	return c
+}
+
+func (s *session) removePrograms(ctx context.Context, client *api.Client, namespace string, names []string) error {
+	for _, name := range names {
+		if err := client.RemoveProgram(ctx, namespace, name); err != nil {
+			return err
+		}
+		s.out.printf("%s/%s/%s deleted\n", "Program", namespace, name)
+	}
+	return nil
+}
+
+// deletion is the request to delete what files and arguments, KIND NAME..., name.
+func (s *session) deletion(c *cobra.Command, files, args []string, namespace string, all bool) (req api.ChangeRequest, err error) {
+	req.All = all
+	if req.Documents, err = readDocuments(c.Context(), files, c.InOrStdin()); err != nil {
+		return req, err
+	}
+	req.Documents = s.withoutTests(req.Documents)
+	if len(args) == 1 || len(args)+len(files) == 0 && !all {
+		return req, &usageError{errors.New("name what to delete: -f FILE, KIND NAME, or --all")}
+	}
+	if len(args) == 0 {
+		return req, nil
+	}
+	if err := knownKind(args[0]); err != nil {
+		return req, err
+	}
+	for _, arg := range args[1:] {
+		ns, name := objectName(c, arg, namespace)
+		req.Refs = append(req.Refs, api.Ref{Kind: args[0], Namespace: ns, Name: name})
+	}
+	return req, nil
 }
 
 // printChanges prints what was done, then the findings; errors end the command with code 1.

@@ -243,13 +243,18 @@ func isManifest(name string) bool {
 	return !strings.HasPrefix(name, ".") && slices.Contains([]string{".yaml", ".yml", ".json"}, filepath.Ext(name))
 }
 
+// comparison is what the diff command is asked for.
+type comparison struct {
+	files, deleted      []string
+	from, to            []string
+	namespace, settings string
+	as                  format
+	exitCode            bool
+	offline             offline.Options
+}
+
 func (s *session) diffCommand() *cobra.Command {
-	var files, deleted, from, to []string
-	var namespace string
-	var as format
-	var exitCode bool
-	var settings string
-	var o offline.Options
+	var q comparison
 	c := &cobra.Command{
 		Use:   "diff (-f FILE|DIR|-... | --delete KIND/NAME... | --from FILE|DIR --to FILE|DIR)",
 		Short: "Say which requests would behave differently",
@@ -268,53 +273,57 @@ there is none, nothing is tried, and it says so.`,
   weft diff --delete virtualservice/reviews
   weft diff --from main/deploy --to branch/deploy --exit-code`,
 		Args: cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error {
-			offlineToo := len(from)+len(to) > 0
-			switch {
-			case offlineToo && (len(from) == 0 || len(to) == 0 || len(files)+len(deleted) > 0):
-				return &usageError{errors.New("--from and --to go together, and without -f and --delete")}
-			case !offlineToo && len(files)+len(deleted) == 0:
-				return &usageError{errors.New("say what to compare: -f FILE, --delete KIND/NAME, or --from DIR --to DIR")}
-			}
-			o.Color = s.out.color
-			var r api.DiffReply
-			var err error
-			if o.MeshConfig, err = meshConfig(settings); err != nil {
-				return err
-			}
-			done := s.out.working("comparing")
-			if offlineToo {
-				r, err = s.diffFiles(c, from, to, o)
-			} else {
-				r, err = s.diffRunning(c, files, deleted, namespace)
-			}
-			if done(); err != nil {
-				return err
-			}
-			s.printFindings(r.Findings)
-			if r.Refused {
-				return errors.New("the objects would be refused, so nothing was compared")
-			}
-			var written bool
-			if written, err = as.write(s.out, r.Report); !written {
-				s.out.printf("%s", r.Text)
-			}
-			if err == nil && exitCode && r.Different {
-				return &ExitError{1}
-			}
-			return err
-		},
+		RunE: func(c *cobra.Command, _ []string) error { return s.diff(c, &q) },
 	}
-	c.Flags().StringArrayVarP(&files, "filename", "f", nil, "file, folder, or - for standard input; may be repeated")
-	c.Flags().StringArrayVar(&deleted, "delete", nil, "object to do without, as KIND/NAME; may be repeated")
-	c.Flags().StringArrayVar(&from, "from", nil, "file or folder of the side before; may be repeated")
-	c.Flags().StringArrayVar(&to, "to", nil, "file or folder of the side after; may be repeated")
-	c.Flags().StringVarP(&namespace, "namespace", "n", "default", "namespace of the names given")
-	as.flag(c, "json or yaml")
-	c.Flags().BoolVar(&exitCode, "exit-code", false, "end with code 1 if a request would behave differently, or may")
-	c.Flags().BoolVar(&o.RegistryOnly, "registry-only", false, "with --from and --to: as weft up --registry-only")
-	c.Flags().StringVar(&settings, "mesh-config", "", "with --from and --to: as weft up --mesh-config")
+	c.Flags().StringArrayVarP(&q.files, "filename", "f", nil, "file, folder, or - for standard input; may be repeated")
+	c.Flags().StringArrayVar(&q.deleted, "delete", nil, "object to do without, as KIND/NAME; may be repeated")
+	c.Flags().StringArrayVar(&q.from, "from", nil, "file or folder of the side before; may be repeated")
+	c.Flags().StringArrayVar(&q.to, "to", nil, "file or folder of the side after; may be repeated")
+	c.Flags().StringVarP(&q.namespace, "namespace", "n", "default", "namespace of the names given")
+	q.as.flag(c, "json or yaml")
+	c.Flags().BoolVar(&q.exitCode, "exit-code", false, "end with code 1 if a request would behave differently, or may")
+	c.Flags().BoolVar(&q.offline.RegistryOnly, "registry-only", false, "with --from and --to: as weft up --registry-only")
+	c.Flags().StringVar(&q.settings, "mesh-config", "", "with --from and --to: as weft up --mesh-config")
 	return c
+}
+
+func (s *session) diff(c *cobra.Command, q *comparison) error {
+	r, err := s.compare(c, q)
+	if err != nil {
+		return err
+	}
+	s.printFindings(r.Findings)
+	if r.Refused {
+		return errors.New("the objects would be refused, so nothing was compared")
+	}
+	written, err := q.as.write(s.out, r.Report)
+	if !written {
+		s.out.printf("%s", r.Text)
+	}
+	if err == nil && q.exitCode && r.Different {
+		return &ExitError{1}
+	}
+	return err
+}
+
+// compare asks for the differences: of two sets of files, or of a change to the running mesh.
+func (s *session) compare(c *cobra.Command, q *comparison) (r api.DiffReply, err error) {
+	fromFiles := len(q.from)+len(q.to) > 0
+	switch {
+	case fromFiles && (len(q.from) == 0 || len(q.to) == 0 || len(q.files)+len(q.deleted) > 0):
+		return r, &usageError{errors.New("--from and --to go together, and without -f and --delete")}
+	case !fromFiles && len(q.files)+len(q.deleted) == 0:
+		return r, &usageError{errors.New("say what to compare: -f FILE, --delete KIND/NAME, or --from DIR --to DIR")}
+	}
+	q.offline.Color = s.out.color
+	if q.offline.MeshConfig, err = meshConfig(q.settings); err != nil {
+		return r, err
+	}
+	defer s.out.working("comparing")()
+	if fromFiles {
+		return s.diffFiles(c, q.from, q.to, q.offline)
+	}
+	return s.diffRunning(c, q.files, q.deleted, q.namespace)
 }
 
 func (s *session) diffFiles(c *cobra.Command, from, to []string, o offline.Options) (api.DiffReply, error) {

@@ -393,6 +393,9 @@ func (c *Control) Mesh() *model.Mesh {
 	return nil
 }
 
+// Served is the mesh that proxies are served by, which Mesh may be ahead of; nil before the first.
+func (c *Control) Served() *model.Mesh { return c.server.Mesh() }
+
 // Findings gives all there is to tell the user now: about objects, and about proxies that refused something.
 func (c *Control) Findings() []model.Finding {
 	var all []model.Finding

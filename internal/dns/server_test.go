@@ -429,7 +429,7 @@ func TestUpstreams(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = silent.Close() }()
-	upstreams, err := NewUpstreams([]string{refusing, silent.LocalAddr().String(), l.Addr().String()}, 300*time.Millisecond, nil)
+	upstreams, err := NewUpstreams([]string{refusing, silent.LocalAddr().String(), l.Addr().String()}, 1500*time.Millisecond, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

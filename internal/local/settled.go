@@ -10,16 +10,17 @@ import (
 	"github.com/weftmesh/weft/internal/control/serve"
 )
 
-// settled reports whether the mesh that is served has every instance that is ready, and all proxies have answered what they were
-// sent; that one refuses something does not unsettle the rest.
+// settled reports whether the mesh that is served has every instance that is ready, and all proxies were sent what there is, and have
+// answered it; that one refuses something does not unsettle the rest.
 func (m *Mesh) settled(c *control.Control) bool {
-	mesh := c.Mesh()
-	return m.fed.Load() && mesh != nil && !slices.ContainsFunc(c.Clients(), waiting) && hasReady(mesh, m.runtime.Observed().EndpointSlices)
+	mesh := c.Served() // first: what is published after it was looked at is owed to somebody, or concerns nobody
+	if mesh == nil {
+		mesh = c.Mesh() // there is nothing to serve
+	}
+	return m.fed.Load() && mesh != nil && hasReady(mesh, m.runtime.Observed().EndpointSlices) && !slices.ContainsFunc(c.Clients(), waiting)
 }
 
-func waiting(c serve.Client) bool {
-	return slices.ContainsFunc(c.Types, func(t serve.TypeStatus) bool { return t.Pending > 0 })
-}
+func waiting(c serve.Client) bool { return c.Owed }
 
 // hasReady reports whether every instance that is ready in the slices is so in the mesh.
 func hasReady(mesh *model.Mesh, observed []*discoveryv1.EndpointSlice) bool {

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -20,6 +21,7 @@ import (
 type flagRig struct {
 	client, web *pod
 	port        uint16
+	heard       chan struct{} // closed when the upstream that says nothing has heard something
 }
 
 // to publishes the cluster and the service of the case; change may be nil.
@@ -48,7 +50,14 @@ func (r *flagRig) says(text string) {
 
 // silent makes the upstream take connections and say nothing.
 func (r *flagRig) silent() {
-	r.web.serveRaw(r.port, func(c net.Conn) { io.Copy(io.Discard, c) })
+	r.heard = make(chan struct{})
+	var once sync.Once
+	r.web.serveRaw(r.port, func(c net.Conn) {
+		if n, _ := c.Read(make([]byte, 4096)); n > 0 {
+			once.Do(func() { close(r.heard) })
+		}
+		io.Copy(io.Discard, c)
+	})
 }
 
 func hasTimeout(d time.Duration) func(*conf.Cluster, *conf.HTTP, *conf.Route) {
@@ -262,7 +271,7 @@ func TestFailuresAreTold(t *testing.T) {
 						q.Header.Set("X-"+strconv.Itoa(i), "1")
 					}
 					if f.leave {
-						time.AfterFunc(30*time.Millisecond, cancel)
+						go func() { <-r.heard; cancel() }() // ends when the request is there
 					}
 					status, told := 0, ""
 					if res, err := c.Do(q); err == nil {

@@ -11,8 +11,8 @@ import (
 	"github.com/weftmesh/weft/internal/proxy/conf"
 )
 
-// hedgedPair is a client whose attempts overlap after 50 ms, and two servers.
-func hedgedPair(t *testing.T, first, second http.HandlerFunc) *pod {
+// hedgedPair is a client whose attempts overlap after a time, and two servers.
+func hedgedPair(t *testing.T, perTry time.Duration, first, second http.HandlerFunc) *pod {
 	m := newMesh(t)
 	client, a, b := m.pod("productpage", "10.0.0.1", nil), m.pod("a", "10.0.0.2", nil), m.pod("b", "10.0.0.3", nil)
 	var n atomic.Int64
@@ -27,8 +27,8 @@ func hedgedPair(t *testing.T, first, second http.HandlerFunc) *pod {
 	b.serve(9080, http.HandlerFunc(either))
 	client.cluster("reviews", 9080, a, b)
 	r := forwardTo("reviews")
-	r.Forward.Timeout = 5 * time.Second
-	r.Forward.Retry = &conf.Retry{On: conf.OnGatewayError, Attempts: 1, PerTry: 50 * time.Millisecond, OtherHosts: true, Hedge: true}
+	r.Forward.Timeout = 30 * time.Second
+	r.Forward.Retry = &conf.Retry{On: conf.OnGatewayError, Attempts: 1, PerTry: perTry, OtherHosts: true, Hedge: true}
 	client.knows("reviews", 9080, r)
 	return client
 }
@@ -39,7 +39,7 @@ func answers(text string) http.HandlerFunc {
 
 func TestSlowAttemptGetsARival(t *testing.T) {
 	gone := make(chan struct{})
-	client := hedgedPair(t, func(_ http.ResponseWriter, r *http.Request) {
+	client := hedgedPair(t, 50*time.Millisecond, func(_ http.ResponseWriter, r *http.Request) {
 		<-r.Context().Done()
 		close(gone)
 	}, answers("second"))
@@ -61,7 +61,7 @@ func TestRivalDoesNotEndTheFirst(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			asked := make(chan struct{}, 1)
-			client := hedgedPair(t, func(w http.ResponseWriter, r *http.Request) {
+			client := hedgedPair(t, 50*time.Millisecond, func(w http.ResponseWriter, r *http.Request) {
 				<-asked
 				select {
 				case <-time.After(50 * time.Millisecond):
@@ -81,15 +81,16 @@ func TestRivalDoesNotEndTheFirst(t *testing.T) {
 
 // TestPOSTHasNoRival: what may have been acted on is not sent a second time, however long it takes.
 func TestPOSTHasNoRival(t *testing.T) {
+	const patience = time.Second // it has to arrive before
 	var asked atomic.Int64
 	slow := func(w http.ResponseWriter, r *http.Request) {
 		asked.Add(1)
 		select {
-		case <-time.After(200 * time.Millisecond):
+		case <-time.After(4 * patience):
 		case <-r.Context().Done():
 		}
 	}
-	client := hedgedPair(t, slow, slow)
+	client := hedgedPair(t, patience, slow, slow)
 	status, _, _ := client.do(client.client(), "POST", "http://reviews:9080/", strings.NewReader("pay"))
 	if status != 504 || asked.Load() != 1 {
 		t.Errorf("%d after %d attempts", status, asked.Load())

@@ -12,6 +12,7 @@ import (
 	"net/http/httptrace"
 	"net/netip"
 	"net/textproto"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -210,10 +211,13 @@ func (zeros) Read(p []byte) (int, error) { return len(p), nil }
 
 func TestClientsLeavingIsPassedOn(t *testing.T) {
 	var gone atomic.Int64
+	arrived := make(chan struct{}, 1)
 	h := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/begun" {
 			w.Write([]byte("begun"))
 			w.(http.Flusher).Flush()
+		} else {
+			arrived <- struct{}{}
 		}
 		<-r.Context().Done()
 		gone.Add(1)
@@ -224,7 +228,7 @@ func TestClientsLeavingIsPassedOn(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			r, _ := http.NewRequestWithContext(ctx, "GET", "http://web:9080"+path, nil)
 			if path == "/" {
-				time.AfterFunc(50*time.Millisecond, cancel)
+				go func() { <-arrived; cancel() }() // ends when the request is there
 			}
 			res, err := c.Do(r)
 			if path == "/begun" {
@@ -557,6 +561,59 @@ func TestWebSocketsBetweenVersions(t *testing.T) {
 			})
 		}
 	}
+}
+
+// TestDeclinedUpgradesAreNoTunnels: to extended CONNECT any 2xx says that the tunnel is there. An endpoint that answers an upgrade by an
+// ordinary 2xx has opened none, nor has a route that answers by itself.
+func TestDeclinedUpgradesAreNoTunnels(t *testing.T) {
+	m := newMesh(t)
+	client := m.pod("frontend", "10.0.0.1", nil)
+	server := client.bare("10.0.0.2")
+	server.serveOf(1, 9080, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		status, _ := strconv.Atoi(r.URL.Path[1:])
+		w.WriteHeader(status)
+		if status != http.StatusNoContent {
+			io.WriteString(w, "a page")
+		}
+	}))
+	client.config.publish(func(s *conf.Snapshot, _ map[string]*conf.Target) {
+		c := meshCluster("web", 9080, server)
+		c.Transports = []conf.TransportMatch{{}}
+		s.Clusters["web"] = c
+	})
+	client.knows("web", 9080, &conf.Route{Name: "direct", Match: conf.Match{Path: conf.StringMatch{Kind: conf.Exact, Value: "/direct"}, CaseSensitive: true}, Direct: &conf.Direct{Status: 200, Body: []byte("hello")}}, forwardTo("web"))
+	nc, err := client.Dial(t.Context(), netip.MustParseAddrPort(vip+":9080"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	cc := weft2.NewClientConn(conn.FromNet(nc), nil)
+	done := make(chan struct{})
+	go func() { defer close(done); cc.Run() }() // ends with the connection
+	defer func() { cc.Close(); <-done }()
+	<-cc.Ready()
+	for _, c := range []struct {
+		protocol, path string
+		want           int
+	}{
+		{"websocket", "/200", 502}, {"websocket", "/201", 502}, {"websocket", "/204", 502}, {"foo", "/200", 502},
+		{"websocket", "/403", 403}, {"websocket", "/302", 302}, {"websocket", "/direct", 501},
+	} {
+		s, err := cc.Open()
+		if err != nil {
+			t.Fatal(err)
+		}
+		q := message.Request{Method: "GET", Scheme: "http", Authority: "web:9080", Path: c.path, Upgrade: c.protocol}
+		q.Header.Add("sec-websocket-version", "13")
+		var res message.Response
+		if err := errors.Join(s.WriteRequest(&q), s.Flush(), s.ReadResponse(&res)); err != nil || res.Status != c.want {
+			t.Errorf("%s %s: %d, %v, want %d", c.protocol, c.path, res.Status, err, c.want)
+		}
+		s.EndExchange()
+	}
+	eventually(t, "log", func() bool {
+		return client.logged("GET /200", " 502 UPE websocket_handshake_unsuccessful", "the endpoint answered 200, not 101, to the upgrade to websocket")
+	})
 }
 
 // TestBodiesThatStandStillAreCutOff lets the request's body stop, and then the response's.

@@ -320,8 +320,9 @@ func TestCircuitBreakerAnswersAtOnce(t *testing.T) {
 		})
 	}
 	eventually(t, "two requests inside", func() bool { return inside.Load() == 2 })
-	if status, body, _ := client.get(client.client(), "http://reviews:9080/"); status != 503 || !strings.Contains(body, "limit") {
-		t.Errorf("%d %q", status, body)
+	status, body, h := client.get(client.client(), "http://reviews:9080/")
+	if status != 503 || !strings.Contains(body, "limit") || h.Get("X-Envoy-Overloaded") != "true" {
+		t.Errorf("%d %q %v", status, body, h)
 	}
 	close(release)
 	wg.Wait()

@@ -32,7 +32,7 @@ func TestRequestsBeyondTheLimitAreRefused(t *testing.T) {
 		slow <- status
 	}()
 	<-begun
-	if status, body, h := client.get(c, "http://reviews:9080/"); status != 503 {
+	if status, body, h := client.get(c, "http://reviews:9080/"); status != 503 || h.Get("X-Envoy-Local-Overloaded") != "true" {
 		t.Errorf("a second request at once: %d %q %v", status, body, h)
 	}
 	status, _, h := client.do(c, "POST", "http://reviews:9080/svc/Method", nil, "content-type", "application/grpc")

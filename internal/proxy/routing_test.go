@@ -112,6 +112,7 @@ func TestRetryWaitsAsLongAsTheUpstreamSays(t *testing.T) {
 // TestFirstByteIsWaitedForUpToTheIdleTime: an attempt that says nothing is given up, one that has begun may go on.
 func TestFirstByteIsWaitedForUpToTheIdleTime(t *testing.T) {
 	client, server := pair(t)
+	const idle = 700 * time.Millisecond // the second attempt has to begin before
 	var n atomic.Int64
 	hang := make(chan struct{})
 	defer close(hang)
@@ -122,13 +123,13 @@ func TestFirstByteIsWaitedForUpToTheIdleTime(t *testing.T) {
 		}
 		w.(http.Flusher).Flush()
 		select {
-		case <-time.After(150 * time.Millisecond):
+		case <-time.After(idle + idle/2):
 		case <-r.Context().Done():
 		}
 		fmt.Fprint(w, strings.Repeat("x", 10))
 	}))
 	r := forwardTo("reviews")
-	r.Forward.Retry = &conf.Retry{On: conf.OnReset | conf.OnGatewayError, Attempts: 1, PerTryIdle: 100 * time.Millisecond}
+	r.Forward.Retry = &conf.Retry{On: conf.OnReset | conf.OnGatewayError, Attempts: 1, PerTryIdle: idle}
 	client.knows("reviews", 9080, r)
 	if status, body, _ := client.get(client.client(), "http://reviews:9080/"); status != 200 || len(body) != 10 || n.Load() != 2 {
 		t.Errorf("%d %q after %d attempts", status, body, n.Load())

@@ -50,17 +50,22 @@ func (d *connection) rest(one *side.Client1, err error) {
 	}
 	d.track.Become(track.Resting)
 	d.accepted.Rest(d.conn, func() {
-		d.track.Become(track.Idle)
+		d.track.Wake()
 		d.serveAll(one)
 	})
 }
 
 // begins notes that a request comes. It is false if the connection has failed.
 func (d *connection) begins(now time.Time) bool {
-	if d.track.Swap(track.Heading, now) != track.Nudged {
+	return d.goesOn(d.track.Swap(track.Heading, now).Interrupted())
+}
+
+// goesOn lifts what was to interrupt the connection: the request came just as the goroutine was to be given up, or the connection to
+// end, or its head did as that took too long. It is false if the connection has failed.
+func (d *connection) goesOn(interrupted bool) bool {
+	if !interrupted {
 		return true
 	}
-	// The request came just as the goroutine was to be given up.
 	d.p.tracker.Settle()
 	return d.conn.SetReadDeadline(time.Time{}) == nil
 }
@@ -102,7 +107,10 @@ func (d *connection) carryOn(s *side.Client1, x *exchange.Exchange) bool {
 		s.CloseAfter() // RFC 9112 section 9.3: a proxy that clients know of keeps none of HTTP/1.0, whatever they ask for
 	}
 	s.Begin(&x.Req)
-	d.track.Enter(track.Busy, x.Start)
+	if !d.goesOn(d.track.Swap(track.Busy, x.Start).Interrupted()) {
+		d.p.carrier.Discard(x)
+		return false
+	}
 	x.Carry()
 	if x.Hijacked {
 		d.p.carrier.Discard(x)

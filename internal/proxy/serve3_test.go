@@ -223,6 +223,10 @@ func TestHTTP3ClientLeaves(t *testing.T) {
 // protocols only where the route lets them, CONNECT alone never.
 func TestTunnelsOverHTTP3(t *testing.T) {
 	edge, web, _ := edge3(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/page" {
+			io.WriteString(w, "no tunnel")
+			return
+		}
 		if r.Header.Get("Upgrade") != "websocket" || r.Header.Get("Sec-WebSocket-Key") == "" || r.URL.Path != "/ws" {
 			http.Error(w, "no handshake", 400)
 			return
@@ -288,6 +292,11 @@ func TestTunnelsOverHTTP3(t *testing.T) {
 	}
 	if _, res := ask(&http.Request{Method: "CONNECT", Host: "example.com:80", URL: &url.URL{Host: "example.com:80"}, Header: http.Header{}}); res.StatusCode != 405 {
 		t.Errorf("CONNECT: %d", res.StatusCode)
+	}
+	for _, protocol := range []string{"websocket", "foo"} {
+		if _, res := ask(tunnel(protocol, "/page")); res.StatusCode != 502 {
+			t.Errorf("%s: an answer that is no tunnel came as %d", protocol, res.StatusCode)
+		}
 	}
 	// Whoever leaves takes the backend's connection along.
 	s, res = ask(tunnel("websocket", "/ws"))

@@ -130,7 +130,7 @@ func (w *way) anyAnswer(t *testing.T, ask, sent string, seed uint64) {
 		t.Errorf("seed %d: %s: %q became %q, with %d bytes too many", seed, ask, sent, kept.Bytes(), n)
 	}
 	io.WriteString(c, "GET /probe HTTP/1.1\r\nHost: a\r\n\r\n")
-	c.SetReadDeadline(time.Now().Add(time.Second))
+	c.SetReadDeadline(time.Now().Add(patience))
 	res, err := http.ReadResponse(in, nil)
 	if err != nil {
 		if !strings.Contains(err.Error(), "EOF") && !strings.Contains(err.Error(), "reset") {

@@ -55,7 +55,7 @@ func TestAnyDowngrade(t *testing.T) {
 			for range rounds {
 				w.backend.Take()
 				c := dialH2(t, w.address)
-				c.conn.SetDeadline(time.Now().Add(100 * time.Millisecond))
+				c.conn.SetDeadline(time.Now().Add(patience))
 				head, data := gen.fields(), gen.of("", "", "hello", "0\r\n\r\n"+smuggled, smuggled)
 				trailers := []string(nil)
 				if data != "" && gen.IntN(4) == 0 {

@@ -79,14 +79,14 @@ func TestExpect(t *testing.T) {
 		"known, then unknown in a field":   post + "Expect: 100-continue\r\nExpect: x\r\nContent-Length: 5\r\n\r\nhello",
 		"unknown with an escaped HTTP/1.1": post + "Expect: 100-continue=yes\r\nContent-Length: 5\r\n\r\nhello",
 	}), []talk{
-		{"content is sent without waiting", post + "Expect: 100-continue\r\nContent-Length: 5\r\n\r\nhello", "100 200 open", []string{"POST /p a 5 hello"}},
-		{"any case", post + "eXPECT: 100-Continue\r\nContent-Length: 5\r\n\r\nhello", "100 200 open", []string{"POST /p a 5 hello"}},
-		{"twice", post + "Expect: 100-continue\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\nhello", "100 200 open", []string{"POST /p a 5 hello"}},
-		{"chunks", post + "Expect: 100-continue\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n", "100 200 open", []string{"POST /p a chunked hello"}},
+		{"content is sent without waiting", post + "Expect: 100-continue\r\nContent-Length: 5\r\n\r\nhello", "100 200 open", []string{"POST /p a 5 hello expecting"}},
+		{"any case", post + "eXPECT: 100-Continue\r\nContent-Length: 5\r\n\r\nhello", "100 200 open", []string{"POST /p a 5 hello expecting"}},
+		{"twice", post + "Expect: 100-continue\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\nhello", "100 200 open", []string{"POST /p a 5 hello expecting"}},
+		{"chunks", post + "Expect: 100-continue\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n", "100 200 open", []string{"POST /p a chunked hello expecting"}},
 		{"no content", "GET /g HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\n\r\n", "200 open", []string{"GET /g a -"}},
 		{"content of no bytes", post + "Expect: 100-continue\r\nContent-Length: 0\r\n\r\n", "200 open", []string{"POST /p a 0"}},
 		{"1.0 is told nothing", "POST /p HTTP/1.0\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\nhello", "200 closed", []string{"POST /p a 5 hello"}},
-		{"listed by Connection", post + "Connection: Expect\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\nhello", "100 200 open", []string{"POST /p a 5 hello"}},
+		{"listed by Connection", post + "Connection: Expect\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\nhello", "100 200 open", []string{"POST /p a 5 hello expecting"}},
 		{"a bad length is not welcomed", post + "Expect: 100-continue\r\nContent-Length: x\r\n\r\n", "400 closed", nil},
 	}...))
 }

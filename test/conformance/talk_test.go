@@ -28,7 +28,7 @@ func TestMain(m *testing.M) {
 }
 
 // patience bounds every wait of these tests: whoever runs into it has found something.
-const patience = 5 * time.Second
+const patience = 20 * time.Second
 
 // way is a direction in which the proxy stands between a client and a backend.
 type way struct {

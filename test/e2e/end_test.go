@@ -18,13 +18,13 @@ func (p *process) stopBy(s os.Signal, within time.Duration) (int, error) {
 }
 
 func (p *process) ends(within time.Duration) (int, error) {
-	t := time.NewTimer(within)
+	t := time.NewTimer(within + busy)
 	defer t.Stop()
 	select {
 	case <-p.done:
 		return p.cmd.ProcessState.ExitCode(), nil
 	case <-t.C:
-		return 0, fmt.Errorf("it still runs after %s", within)
+		return 0, fmt.Errorf("it still runs after %s", within+busy)
 	}
 }
 

@@ -132,7 +132,7 @@ func datagramServer(ctx context.Context, addr string) error {
 }
 
 func get(url string) error {
-	client := &http.Client{Timeout: 5 * time.Second}
+	client := &http.Client{Timeout: busy}
 	resp, err := client.Get(url)
 	if err != nil {
 		return err
@@ -144,12 +144,12 @@ func get(url string) error {
 }
 
 func say(addr, line string) error {
-	c, err := net.DialTimeout("tcp", addr, 5*time.Second)
+	c, err := net.DialTimeout("tcp", addr, busy)
 	if err != nil {
 		return err
 	}
 	defer c.Close()
-	if err := c.SetDeadline(time.Now().Add(5 * time.Second)); err != nil {
+	if err := c.SetDeadline(time.Now().Add(busy)); err != nil {
 		return err
 	}
 	if _, err := fmt.Fprintln(c, line); err != nil {

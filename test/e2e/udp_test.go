@@ -128,8 +128,8 @@ func TestDatagrams(t *testing.T) {
 }
 
 // echo asks over a socket and gives the instance that answers.
-func echo(c net.Conn, text string) (instance string, err error) {
-	if err := c.SetDeadline(time.Now().Add(5 * time.Second)); err != nil {
+func echo(c net.Conn, text string, patience time.Duration) (instance string, err error) {
+	if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
 		return "", err
 	}
 	if _, err := c.Write([]byte(text)); err != nil {
@@ -157,7 +157,7 @@ func (m *mesh) sessions(at string) {
 		defer c.Close()
 		first := ""
 		for n := range 3 {
-			who, err := echo(c, fmt.Sprintf("client %d, question %d", i, n))
+			who, err := echo(c, fmt.Sprintf("client %d, question %d", i, n), busy)
 			m.check(err)
 			if n > 0 && who != first {
 				m.Errorf("client %d is answered by %s and then by %s", i, first, who)
@@ -187,7 +187,7 @@ func (m *mesh) datagrams(at string) *traffic {
 				default:
 				}
 				began := time.Now()
-				_, err := echo(c, fmt.Sprintf("client %d, question %d", i, n))
+				_, err := echo(c, fmt.Sprintf("client %d, question %d", i, n), busy)
 				t.count(began, err)
 			}
 		})
@@ -218,7 +218,7 @@ func (m *mesh) outside(at string) {
 	m.check(err)
 	defer c.Close()
 	m.eventually(5*time.Second, "the program outside answers", func() error {
-		if who, err := echo(c, "anybody?"); err != nil || who != "outside" {
+		if who, err := echo(c, "anybody?", time.Second); err != nil || who != "outside" {
 			return fmt.Errorf("%q, %v", who, err)
 		}
 		return nil
@@ -236,7 +236,7 @@ func (m *mesh) portGoes(at string) {
 		c, err := net.Dial("udp", at)
 		m.check(err)
 		defer c.Close()
-		if _, err := echo(c, "anybody?"); !errors.Is(err, syscall.ECONNREFUSED) {
+		if _, err := echo(c, "anybody?", time.Second); !errors.Is(err, syscall.ECONNREFUSED) {
 			return fmt.Errorf("an answer, or silence: %v", err)
 		}
 		return nil

@@ -149,7 +149,8 @@ func TestSlowReadersOfHTTP1(t *testing.T) {
 	fair.Close()
 	readers.Wait()
 	t.Logf("%d MiB resident at most\n%s", peak>>20, metrics)
-	if peak > limit {
+	// A twentieth is less than the pages of the program itself, which the kernel takes back when it has to.
+	if peak > limit+limit/20 {
 		t.Errorf("%d bytes resident, the limit is %d", peak, limit)
 	}
 }

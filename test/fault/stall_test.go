@@ -231,7 +231,7 @@ func TestHalfOpen(t *testing.T) {
 	t.Cleanup(func() { close(released) })
 	p, address, _ := outbound(t, func(f *conf.Forward) { f.Timeout = 5 * time.Second }, rig.Plain(b.Addr().String()))
 	start := time.Now()
-	if g, err := get(t, address); err != nil || g.status != http.StatusGatewayTimeout || time.Since(start) > 8*time.Second {
+	if g, err := get(t, address); err != nil || g.status != http.StatusGatewayTimeout || time.Since(start) >= 10*time.Second {
 		t.Errorf("%v, %v after %v", g, err, time.Since(start))
 	}
 	for i, how := range endings {

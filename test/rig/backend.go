@@ -138,7 +138,7 @@ func (b *Backend) serve(c net.Conn, n int) {
 	t := &tee{r: c}
 	br := bufio.NewReader(t)
 	for {
-		r, ok := receive(t, br)
+		r, ok := receive(c, t, br)
 		if !ok {
 			return
 		}
@@ -165,12 +165,16 @@ func (t *tee) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// receive reads a request; ok is false when the connection ended before its first byte.
-func receive(t *tee, br *bufio.Reader) (r Received, ok bool) {
+// receive reads a request, for whose body it asks where a client waits for that, as RFC 9110 section 10.1.1 wants it of a server; ok is
+// false when the connection ended before its first byte.
+func receive(c io.Writer, t *tee, br *bufio.Reader) (r Received, ok bool) {
 	if _, err := br.Peek(1); err != nil {
 		return r, false
 	}
 	if r.Request, r.Err = http.ReadRequest(br); r.Err == nil {
+		if r.Request.Header.Get("Expect") == "100-continue" {
+			io.WriteString(c, "HTTP/1.1 100 Continue\r\n\r\n")
+		}
 		var body []byte
 		body, r.Err = io.ReadAll(r.Request.Body)
 		r.Body = string(body)

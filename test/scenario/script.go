@@ -143,75 +143,83 @@ func (s *script) addExpectation(place, text string, words []string) error {
 	return nil
 }
 
+// verb is how a kind of step is read: it wants a number of words at least, which are what.
+type verb struct {
+	least int
+	what  string
+	read  func(st *step, verb string, args []string) (action, error)
+}
+
+// plain is the verb of a step that can be done with any words.
+func plain(least int, what string, do func(args []string) action) verb {
+	return verb{least, what, func(_ *step, _ string, args []string) (action, error) { return do(args), nil }}
+}
+
+// verbs are all that there are. They are never changed.
+var verbs = map[string]verb{
+	"apply":       plain(1, "files", func(args []string) action { return apply(args) }),
+	"warns":       plain(2, "a file and texts", func(args []string) action { return applyFinds(args[0], false, args[1:]) }),
+	"apply-fails": plain(2, "a file and texts", func(args []string) action { return applyFinds(args[0], true, args[1:]) }),
+	"test":        plain(1, "files", func(args []string) action { return offlineTests(args) }),
+	"delete":      plain(2, "a kind and a name", func(args []string) action { return remove(args) }),
+	"request":     {3, "a workload, a method and a URL", readRequest},
+	"tcp":         plain(3, "a workload, host:port and a text", func(args []string) action { return talk(args) }),
+	"resolve":     plain(2, "a workload and a name", func(args []string) action { return resolve(args) }),
+	"kill":        {1, "a workload", readChange},
+	"crash":       {1, "a workload", readChange},
+	"add":         {1, "a workload", readChange},
+	"ready":       {1, "a workload", readChange},
+	"unready":     {1, "a workload", readChange},
+	"restart":     {1, "a workload", readChange},
+	"control":     {1, "stop or start", readControl},
+	"wait":        {1, "a duration", readWait},
+	"log":         {3, "a workload, contains or lacks, and a text", readLog},
+	"seen":        {2, "a workload and a number", readSeen},
+	"forget":      plain(0, "", func([]string) action { return forget }),
+	"metric":      {4, "a workload, a series, an operator and a number", func(_ *step, _ string, args []string) (action, error) { return metricOf(args) }},
+}
+
 func actionOf(st *step, words []string) (action, error) {
-	verb, args := words[0], words[1:]
-	need := func(n int, what string) error {
-		if len(args) < n {
-			return fmt.Errorf("%s wants %s", verb, what)
-		}
-		return nil
+	name, args := words[0], words[1:]
+	v, ok := verbs[name]
+	if !ok {
+		return nil, fmt.Errorf("no step is called %q", name)
 	}
-	switch verb {
-	case "apply":
-		return apply(args), need(1, "files")
-	case "warns", "apply-fails":
-		if err := need(2, "a file and texts"); err != nil {
-			return nil, err
-		}
-		return applyFinds(args[0], verb == "apply-fails", args[1:]), nil
-	case "test":
-		return offlineTests(args), need(1, "files")
-	case "delete":
-		return remove(args), need(2, "a kind and a name")
-	case "request":
-		if err := need(3, "a workload, a method and a URL"); err != nil {
-			return nil, err
-		}
-		r, err := requestOf(args)
-		return request(st, r), err
-	case "tcp":
-		return talk(args), need(3, "a workload, host:port and a text")
-	case "resolve":
-		return resolve(args), need(2, "a workload and a name")
-	case "kill", "crash", "add", "ready", "unready", "restart":
-		return change(verb, args), need(1, "a workload")
-	case "control":
-		if err := need(1, "stop or start"); err != nil {
-			return nil, err
-		}
-		if args[0] != "stop" && args[0] != "start" {
-			return nil, fmt.Errorf("control stop, or control start")
-		}
-		return control(args[0] == "start"), nil
-	case "wait":
-		if err := need(1, "a duration"); err != nil {
-			return nil, err
-		}
-		d, err := time.ParseDuration(args[0])
-		return wait(d), err
-	case "log":
-		if err := need(3, "a workload, contains or lacks, and a text"); err != nil {
-			return nil, err
-		}
-		if args[1] != "contains" && args[1] != "lacks" {
-			return nil, fmt.Errorf("log %s contains, or lacks", args[0])
-		}
-		return log(args[0], args[1] == "contains", args[2]), nil
-	case "seen":
-		if err := need(2, "a workload and a number"); err != nil {
-			return nil, err
-		}
-		n, err := strconv.Atoi(args[1])
-		return seen(args[0], n, strings.Join(args[2:], " ")), err
-	case "forget":
-		return forget, nil
-	case "metric":
-		if err := need(4, "a workload, a series, an operator and a number"); err != nil {
-			return nil, err
-		}
-		return metricOf(args)
+	if len(args) < v.least {
+		return nil, fmt.Errorf("%s wants %s", name, v.what)
 	}
-	return nil, fmt.Errorf("no step is called %q", verb)
+	return v.read(st, name, args)
+}
+
+func readRequest(st *step, _ string, args []string) (action, error) {
+	r, err := requestOf(args)
+	return request(st, r), err
+}
+
+func readChange(_ *step, verb string, args []string) (action, error) { return change(verb, args), nil }
+
+func readControl(_ *step, _ string, args []string) (action, error) {
+	if args[0] != "stop" && args[0] != "start" {
+		return nil, fmt.Errorf("control stop, or control start")
+	}
+	return control(args[0] == "start"), nil
+}
+
+func readWait(_ *step, _ string, args []string) (action, error) {
+	d, err := time.ParseDuration(args[0])
+	return wait(d), err
+}
+
+func readLog(_ *step, _ string, args []string) (action, error) {
+	if args[1] != "contains" && args[1] != "lacks" {
+		return nil, fmt.Errorf("log %s contains, or lacks", args[0])
+	}
+	return log(args[0], args[1] == "contains", args[2]), nil
+}
+
+func readSeen(_ *step, _ string, args []string) (action, error) {
+	n, err := strconv.Atoi(args[1])
+	return seen(args[0], n, strings.Join(args[2:], " ")), err
 }
 
 // requestOf reads "FROM METHOD URL [NAME: VALUE]... [body TEXT]".

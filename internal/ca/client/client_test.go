@@ -352,7 +352,7 @@ func TestOptions(t *testing.T) {
 	}
 }
 
-// Certificates rotate about once a second while connections are opened all the time, over a unix socket to the authority: none fails.
+// Certificates rotate every other second while connections are opened all the time, over a unix socket to the authority: none fails.
 func TestRotationUnderTraffic(t *testing.T) {
 	dir := t.TempDir()
 	server := newControl(t, dir)
@@ -365,7 +365,7 @@ func TestRotationUnderTraffic(t *testing.T) {
 	var clients [2]*Client
 	for n := range clients {
 		o := server.options("")
-		o.Control, o.Dial, o.TTL, o.MinBackoff = "unix://"+path, nil, 2*time.Second, 10*time.Millisecond
+		o.Control, o.Dial, o.TTL, o.MinBackoff = "unix://"+path, nil, 4*time.Second, 10*time.Millisecond
 		clients[n] = newClient(t, o)
 		defer run(t, clients[n])()
 		<-clients[n].Ready()

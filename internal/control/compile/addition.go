@@ -7,7 +7,8 @@ import (
 
 	networking "istio.io/client-go/pkg/apis/networking/v1"
 
-	"github.com/weftmesh/weft/internal/control/compile/convert"
+	"github.com/weftmesh/weft/internal/control/compile/convert/parts"
+	"github.com/weftmesh/weft/internal/control/compile/workloads"
 	"github.com/weftmesh/weft/internal/control/model"
 )
 
@@ -33,7 +34,7 @@ func (c *compiler) addPorts(s *model.Service, first *record, claimed *model.Serv
 	s.Ports = slices.Clone(s.Ports)
 	p := c.about(by.Object)
 	for i, port := range claimed.Ports {
-		field := convert.At("spec.ports", i)
+		field := parts.At("spec.ports", i)
 		have := slices.IndexFunc(s.Ports, func(h model.Port) bool { return h.Number == port.Number })
 		named := slices.IndexFunc(s.Ports, func(h model.Port) bool { return h.Name == port.Name })
 		switch {
@@ -65,51 +66,19 @@ func (c *compiler) addPorts(s *model.Service, first *record, claimed *model.Serv
 }
 
 // addAdded adds the endpoints of younger entries for the host, each for its own ports.
-func (c *compiler) addAdded(found *endpoints, added []addition) {
+func (c *compiler) addAdded(found *workloads.Endpoints, added []addition) {
 	for _, a := range added {
-		own := &endpoints{list: slices.Clone(a.of.Endpoints), known: map[whereabouts]*model.Endpoint{}}
+		own := workloads.Gather(a.of.Endpoints)
 		if se, ok := a.by.Kube.(*networking.ServiceEntry); ok {
 			c.selectForEntry(own, se)
 		}
-		for _, ep := range own.list {
+		for _, ep := range own.List {
 			one := *ep
 			one.Ports = maps.Clone(ep.Ports)
 			maps.DeleteFunc(one.Ports, func(port, _ uint16) bool { return !a.ports[port] })
 			if len(one.Ports) > 0 {
-				found.join(&one)
+				found.Join(&one)
 			}
 		}
 	}
-}
-
-// join adds an endpoint, or its ports to one that is the same but for them. Those in the list may be others' too.
-func (e *endpoints) join(ep *model.Endpoint) {
-	if e.alike == nil {
-		e.alike = map[whereabouts][]int{}
-		for i, have := range e.list {
-			at := whereabouts{have.Address, have.Instance}
-			e.alike[at] = append(e.alike[at], i)
-		}
-	}
-	at := whereabouts{ep.Address, ep.Instance}
-	for _, i := range e.alike[at] {
-		have := e.list[i]
-		both := *have
-		both.Ports = ep.Ports
-		if !reflect.DeepEqual(&both, ep) {
-			continue
-		}
-		shared := maps.Clone(have.Ports)
-		maps.DeleteFunc(shared, func(port, target uint16) bool {
-			other, ok := ep.Ports[port]
-			return !ok || other == target
-		})
-		if len(shared) == 0 {
-			both.Ports = joined(have.Ports, ep.Ports)
-			e.list[i] = &both
-			return
-		}
-	}
-	e.alike[at] = append(e.alike[at], len(e.list))
-	e.list = append(e.list, ep)
 }

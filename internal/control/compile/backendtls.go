@@ -6,7 +6,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
-	"github.com/weftmesh/weft/internal/control/compile/convert"
+	"github.com/weftmesh/weft/internal/control/compile/convert/parts"
 	"github.com/weftmesh/weft/internal/control/model"
 )
 
@@ -24,12 +24,12 @@ func (c *compiler) addBackendTLS(s *model.Service) {
 		silent := *r.part // its own unit tells what there is to say
 		t := c.backendTLS(&silent, policy)
 		for i, target := range policy.Spec.TargetRefs {
-			section := convert.OrEmpty(target.SectionName)
-			if !isService(target) || convert.ServiceHost(string(target.Name), policy.Namespace, c.settings) != s.Host || section != "" && portNamed(s, section) == 0 {
+			section := parts.OrEmpty(target.SectionName)
+			if !isService(target) || parts.ServiceHost(string(target.Name), policy.Namespace, c.settings) != s.Host || section != "" && portNamed(s, section) == 0 {
 				continue
 			}
 			if older := taken[section]; older != nil && older != r {
-				c.about(r.Object).Warn(string(gatewayv1.PolicyReasonConflicted), convert.At("spec.targetRefs", i), "put it into one object",
+				c.about(r.Object).Warn(string(gatewayv1.PolicyReasonConflicted), parts.At("spec.targetRefs", i), "put it into one object",
 					"%s, which is older, has this target already: the policy has no effect there", older.Ref())
 				c.about(older.Object).Warn("DuplicatePolicy", "", "put it into one object", "%s has the same target %s, where it has no effect", r.Ref(), target.Name)
 				continue
@@ -51,7 +51,7 @@ func (c *compiler) linkBackendTLS(p *part) {
 	}
 	c.backendTLS(p, policy)
 	for i, target := range policy.Spec.TargetRefs {
-		c.linkTarget(p, target, convert.At("spec.targetRefs", i))
+		c.linkTarget(p, target, parts.At("spec.targetRefs", i))
 	}
 }
 
@@ -60,7 +60,7 @@ func (c *compiler) backendTLS(p *part, policy *gatewayv1.BackendTLSPolicy) *mode
 	t := *p.BackendTLS
 	refs := policy.Spec.Validation.CACertificateRefs
 	for i, ref := range refs {
-		at := convert.At("spec.validation.caCertificateRefs", i)
+		at := parts.At("spec.validation.caCertificateRefs", i)
 		if kind := string(ref.Kind); ref.Group != "" || kind != "ConfigMap" && kind != "Secret" {
 			p.Warn("InvalidKind", at, "use a ConfigMap", "a %s (%s) holds no authority", ref.Kind, ref.Group)
 			continue
@@ -109,7 +109,7 @@ func (c *compiler) linkTarget(p *part, target gatewayv1.LocalPolicyTargetReferen
 		p.Warn("InvalidKind", field+".kind", "use a Service", "a %s (%s) cannot be a target: the policy has no effect there", target.Kind, target.Group)
 		return
 	}
-	s := c.service(convert.ServiceHost(string(target.Name), p.GetNamespace(), c.settings))
+	s := c.service(parts.ServiceHost(string(target.Name), p.GetNamespace(), c.settings))
 	if s == nil {
 		p.Warn(notFound, field+".name", "", "there is no Service %s/%s: the policy has no effect there", p.GetNamespace(), target.Name)
 		return
@@ -119,7 +119,7 @@ func (c *compiler) linkTarget(p *part, target gatewayv1.LocalPolicyTargetReferen
 			p.GetNamespace(), target.Name, behind.Host)
 		return
 	}
-	if section := convert.OrEmpty(target.SectionName); section != "" && portNamed(s, section) == 0 {
+	if section := parts.OrEmpty(target.SectionName); section != "" && portNamed(s, section) == 0 {
 		p.Warn(notFound, field+".sectionName", "", "Service %s/%s has no port named %q: the policy has no effect there", p.GetNamespace(), target.Name, section)
 	}
 }

@@ -12,17 +12,14 @@
 // Of those that compete for a place (bid), the older one counts, and younger ones are joined after it. Compile is one Apply of a
 // fresh Compiler; TestIncremental holds the two against each other through thousands of random changes.
 //
-// A new kind of object needs: its conversion (package convert); a line in objectPhases and listFor when each is a unit of its own, or
+// A new kind of object needs: its conversion (in one of the packages below convert); a line in objectPhases and listFor when each is a unit of its own, or
 // a topic in record.claims when it belongs to a unit of something else; the function that joins it, called from joinPolicy or
 // joinRoute; its list in finish and touch; and its versions in universe_test.go.
 package compile
 
 import (
-	"cmp"
-	"maps"
-	"slices"
-
 	"github.com/weftmesh/weft/internal/control/compile/convert"
+	"github.com/weftmesh/weft/internal/control/compile/convert/parts"
 	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/control/source"
 )
@@ -73,6 +70,4 @@ func withDefaults(s model.Settings) model.Settings {
 }
 
 // part is an object that was converted.
-type part = convert.Part
-
-func sortedKeys[K cmp.Ordered, V any](m map[K]V) []K { return slices.Sorted(maps.Keys(m)) }
+type part = parts.Part

@@ -1,26 +1,27 @@
 package compile
 
 import (
-	"fmt"
-	"hash/fnv"
+	"cmp"
 	"slices"
 	"strconv"
-	"strings"
 
 	networkingapi "istio.io/api/networking/v1alpha3"
 	networking "istio.io/client-go/pkg/apis/networking/v1"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
-	"github.com/weftmesh/weft/internal/control/compile/convert"
+	"github.com/weftmesh/weft/internal/control/compile/convert/parts"
+	"github.com/weftmesh/weft/internal/control/compile/matching"
 	"github.com/weftmesh/weft/internal/control/model"
 )
 
 // claimMatches reports conditions on requests for a host at a place for which an older route has the same: requests meet that one's
-// rule. One is said for each older route.
+// rule. One is said for each older route. They are looked for among the first of each object (maxMatches), for each is kept.
 func (c *compiler) claimMatches(p *part, rs *model.RouteSet, place string) {
 	const hint = "put the backends into one rule"
 	told := map[model.Ref]bool{}
+	left := maxMatches
 	for _, host := range rs.Hosts {
+		at := place + "\x00" + host
 		for i := range rs.HTTP {
 			r := &rs.HTTP[i]
 			matches := r.Matches
@@ -28,8 +29,11 @@ func (c *compiler) claimMatches(p *part, rs *model.RouteSet, place string) {
 				matches = []model.HTTPMatch{{Field: r.Field}}
 			}
 			for _, m := range matches {
-				field := firstNonEmpty(m.Field, r.Field)
-				list := c.claim(&bid{place: topic{onPlace, "match", place + "\x00" + host, sameMatch(m, r.Last)}, field: field})
+				if left--; left < 0 {
+					return
+				}
+				field := cmp.Or(m.Field, r.Field)
+				list := c.claim(&bid{place: topic{onPlace, "match", at, matching.Key(m, r.Last)}, field: field})
 				if len(list) == 0 || list[0].unit == c.unit || told[list[0].object.Ref()] {
 					continue
 				}
@@ -42,28 +46,8 @@ func (c *compiler) claimMatches(p *part, rs *model.RouteSet, place string) {
 	}
 }
 
-// sameMatch is equal for conditions that the same requests fulfil, whatever they are called and in whatever order they are written.
-func sameMatch(m model.HTTPMatch, last bool) string {
-	byName := func(list []model.NamedMatch) []model.NamedMatch {
-		return slices.SortedFunc(slices.Values(list), func(a, b model.NamedMatch) int { return strings.Compare(a.Name, b.Name) })
-	}
-	m.Name, m.Field, m.StatPrefix = "", "", ""
-	m.Headers, m.Query = byName(m.Headers), byName(m.Query)
-	if m.Path.IsZero() {
-		m.Path = model.StringMatch{Prefix: "/"}
-	}
-	m.Path.SegmentPrefix = m.Path.SegmentPrefix && m.Path.Prefix != "/"
-	h := fnv.New128a()
-	fmt.Fprintf(h, "%v %+v", last, m)
-	return string(h.Sum(nil))
-}
-
-func firstNonEmpty(a, b string) string {
-	if a != "" {
-		return a
-	}
-	return b
-}
+// maxMatches bounds the matches of an object, each for each host and place, that are compared with those of others: half a megabyte.
+const maxMatches = 1000
 
 // claimConnections reports rules of a VirtualService for connections that an older one has at the same server of a gateway, and those
 // for server names for which a server ends TLS there.
@@ -161,13 +145,13 @@ func (c *compiler) tellBackendTLS(p *part) {
 		}
 		for i, pl := range t.GetPortLevelSettings() {
 			if n := uint16(pl.GetPort().GetNumber()); pl.GetTls() != nil && n != 0 && ports[n] == "" {
-				ports[n] = convert.At(field+".trafficPolicy.portLevelSettings", i) + ".tls"
+				ports[n] = parts.At(field+".trafficPolicy.portLevelSettings", i) + ".tls"
 			}
 		}
 	}
 	asks(rule.Spec.TrafficPolicy, "spec")
 	for i, subset := range rule.Spec.Subsets {
-		asks(subset.TrafficPolicy, convert.At("spec.subsets", i))
+		asks(subset.TrafficPolicy, parts.At("spec.subsets", i))
 	}
 	if len(ports) == 0 {
 		return
@@ -178,14 +162,14 @@ func (c *compiler) tellBackendTLS(p *part) {
 			continue
 		}
 		for i, target := range policy.Spec.TargetRefs {
-			if !isService(target) || convert.ServiceHost(string(target.Name), policy.Namespace, c.settings) != s.Host {
+			if !isService(target) || parts.ServiceHost(string(target.Name), policy.Namespace, c.settings) != s.Host {
 				continue
 			}
-			for _, port := range sortedKeys(ports) {
-				if own := portNamed(s, convert.OrEmpty(target.SectionName)); port == 0 || own == 0 || own == port {
+			for _, port := range parts.SortedKeys(ports) {
+				if own := portNamed(s, parts.OrEmpty(target.SectionName)); port == 0 || own == 0 || own == port {
 					const hint = "say it in one of them"
 					p.Warn("DuplicatePolicy", ports[port], hint, "%s asks for TLS to %s too: for the clients that this rule is for, the rule's counts", r.Ref(), s.Host)
-					c.about(r.Object).Warn("DuplicatePolicy", convert.At("spec.targetRefs", i), hint, "%s has TLS settings for the same: for the clients that it is for, they count in place of the policy's", p.Ref())
+					c.about(r.Object).Warn("DuplicatePolicy", parts.At("spec.targetRefs", i), hint, "%s has TLS settings for the same: for the clients that it is for, they count in place of the policy's", p.Ref())
 					break
 				}
 			}

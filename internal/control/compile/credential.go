@@ -6,7 +6,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
-	"github.com/weftmesh/weft/internal/control/compile/convert"
+	"github.com/weftmesh/weft/internal/control/compile/convert/parts"
 	"github.com/weftmesh/weft/internal/control/model"
 )
 
@@ -36,7 +36,7 @@ func (c *compiler) resolveCredentials(p *part, namespaces []string) {
 
 // complaint is about a credential that cannot be used.
 type complaint struct {
-	convert.Credential
+	parts.Credential
 	code, hint, problem string
 }
 
@@ -50,7 +50,7 @@ func (at complaint) tell(p *part, others bool) {
 }
 
 // credential finds a usable Secret, or says why there is none.
-func (c *compiler) credential(p *part, cred convert.Credential, in []string) (s convert.Secret, code, hint, problem string) {
+func (c *compiler) credential(p *part, cred parts.Credential, in []string) (s parts.Secret, code, hint, problem string) {
 	if cred.Namespace != "" {
 		in = []string{cred.Namespace}
 		if !c.granted(p, cred.Namespace, "", "Secret", cred.Name) {
@@ -69,7 +69,7 @@ func (c *compiler) credential(p *part, cred convert.Credential, in []string) (s 
 	return s, "", "", ""
 }
 
-func (c *compiler) findSecret(namespaces []string, name string) (convert.Secret, bool) {
+func (c *compiler) findSecret(namespaces []string, name string) (parts.Secret, bool) {
 	for _, ns := range namespaces {
 		o := c.object(model.Ref{Kind: "Secret", Namespace: ns, Name: name})
 		if o == nil {
@@ -79,7 +79,7 @@ func (c *compiler) findSecret(namespaces []string, name string) (convert.Secret,
 		if !ok {
 			continue
 		}
-		s := convert.Secret{Certificate: k.Data["tls.crt"], Key: k.Data["tls.key"], CA: k.Data["ca.crt"],
+		s := parts.Secret{Certificate: k.Data["tls.crt"], Key: k.Data["tls.key"], CA: k.Data["ca.crt"],
 			CRL: k.Data["ca.crl"]}
 		// Istio's other spellings, and its separate Secret for the authority.
 		if s.Certificate == nil {
@@ -103,7 +103,7 @@ func (c *compiler) findSecret(namespaces []string, name string) (convert.Secret,
 		}
 		return s, true
 	}
-	return convert.Secret{}, false
+	return parts.Secret{}, false
 }
 
 // gatewayNamespaces are where a gateway's Secrets are looked for: beside its workloads, in its own namespace, in the root one.

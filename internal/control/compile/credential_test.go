@@ -14,6 +14,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/weftmesh/weft/internal/control/compile/convert/parts"
 	"github.com/weftmesh/weft/internal/control/source"
 )
 
@@ -38,7 +39,7 @@ func pair(t *testing.T) (certificate, key []byte) {
 
 func secretYAML(namespace, name string, data map[string][]byte) string {
 	text := fmt.Sprintf("apiVersion: v1\nkind: Secret\nmetadata: {name: %s, namespace: %s}\ndata:\n", name, namespace)
-	for _, k := range sortedKeys(data) {
+	for _, k := range parts.SortedKeys(data) {
 		text += fmt.Sprintf("  %s: %s\n", k, base64.StdEncoding.EncodeToString(data[k]))
 	}
 	return text + "---\n"

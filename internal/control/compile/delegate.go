@@ -2,13 +2,12 @@ package compile
 
 import (
 	"cmp"
-	"slices"
-	"strings"
 
 	networkingapi "istio.io/api/networking/v1alpha3"
 	networking "istio.io/client-go/pkg/apis/networking/v1"
 
-	"github.com/weftmesh/weft/internal/control/compile/convert"
+	"github.com/weftmesh/weft/internal/control/compile/convert/parts"
+	"github.com/weftmesh/weft/internal/control/compile/matching"
 	"github.com/weftmesh/weft/internal/control/model"
 )
 
@@ -26,7 +25,7 @@ func (c *compiler) delegate(root *part, spec *networkingapi.VirtualService) {
 			merged = append(merged, root.Routes.HTTP[i])
 			continue
 		}
-		field := convert.At("spec.http", i) + ".delegate"
+		field := parts.At("spec.http", i) + ".delegate"
 		d := c.part(ref)
 		switch {
 		case d == nil:
@@ -53,14 +52,14 @@ func (c *compiler) mergeRules(root *part, i int, spec *networkingapi.HTTPRoute, 
 	var out []model.HTTPRoute
 	for j := range d.Routes.HTTP {
 		inner := d.Routes.HTTP[j]
-		matches, ok := mergeMatches(outer.Matches, inner.Matches)
+		merged, ok := matching.Merge(outer.Matches, inner.Matches)
 		if !ok {
 			c.about(d.Object).Warn("DelegateConflict", inner.Field, "each match has to narrow one of the delegating rule's, by exact or prefix",
 				"the rule has no effect for %s: its matches contradict those of %s there", root.Ref(), outer.Field)
 			continue
 		}
 		own := vs.Spec.Http[j]
-		inner.Matches, inner.Object, inner.Name = matches, d.Ref(), joinNames(outer.Name, inner.Name)
+		inner.Matches, inner.Object, inner.Name = merged, d.Ref(), matching.JoinNames(outer.Name, inner.Name)
 		inner.Rewrite = cmp.Or(inner.Rewrite, outer.Rewrite)
 		inner.Retries = cmp.Or(inner.Retries, outer.Retries)
 		inner.Fault = cmp.Or(inner.Fault, outer.Fault)
@@ -76,102 +75,6 @@ func (c *compiler) mergeRules(root *part, i int, spec *networkingapi.HTTPRoute, 
 		}
 		out = append(out, inner)
 	}
-	return out
-}
-
-// joinNames gives both names, as Istio writes them.
-func joinNames(outer, inner string) string {
-	if outer == "" || inner == "" {
-		return outer + inner
-	}
-	return outer + "-" + inner
-}
-
-// mergeMatches gives each inner match narrowed by every outer one that it agrees with; false when an inner one agrees with none.
-func mergeMatches(outer, inner []model.HTTPMatch) ([]model.HTTPMatch, bool) {
-	switch {
-	case len(outer) == 0:
-		return inner, true
-	case len(inner) == 0:
-		inner = []model.HTTPMatch{{}} // its place is the rule's
-	}
-	var out []model.HTTPMatch
-	for _, in := range inner {
-		before := len(out)
-		for _, o := range outer {
-			if agree(&o, &in) {
-				out = append(out, narrowed(o, in))
-			}
-		}
-		if len(out) == before {
-			return nil, false
-		}
-	}
-	return out, true
-}
-
-// agree reports whether every condition of an inner match can hold beside the outer's of the same kind.
-func agree(outer, inner *model.HTTPMatch) bool {
-	if outer.Port != 0 && inner.Port != 0 && outer.Port != inner.Port {
-		return false
-	}
-	return within(outer.Path, inner.Path) && within(outer.Scheme, inner.Scheme) && within(outer.Method, inner.Method) &&
-		within(outer.Authority, inner.Authority) && allWithin(outer.Headers, inner.Headers) &&
-		allWithin(outer.WithoutHeaders, inner.WithoutHeaders) && allWithin(outer.Query, inner.Query)
-}
-
-// within reports whether what an inner condition takes is part of what the outer takes. Of regular expressions, and of presence
-// beside anything, it is not believed.
-func within(outer, inner model.StringMatch) bool {
-	switch {
-	case outer.IsZero() || inner.IsZero():
-		return true
-	case outer.Regex+inner.Regex != "" || outer.Present || inner.Present || outer.IgnoreCase != inner.IgnoreCase:
-		return false
-	case outer.IsExact:
-		return inner.IsExact && inner.Exact == outer.Exact
-	}
-	return strings.HasPrefix(inner.Exact+inner.Prefix, outer.Prefix)
-}
-
-func allWithin(outer, inner []model.NamedMatch) bool {
-	for _, in := range inner {
-		for _, o := range outer {
-			if o.Name == in.Name && !within(o.Match, in.Match) {
-				return false
-			}
-		}
-	}
-	return true
-}
-
-// narrowed gives both matches in one. Clients and gateways are the outer's to say; the place is the inner's.
-func narrowed(outer, inner model.HTTPMatch) model.HTTPMatch {
-	inner.Name = joinNames(outer.Name, inner.Name)
-	for _, m := range []struct{ to, from *model.StringMatch }{{&inner.Path, &outer.Path}, {&inner.Scheme, &outer.Scheme},
-		{&inner.Method, &outer.Method}, {&inner.Authority, &outer.Authority}} {
-		if m.to.IsZero() {
-			*m.to = *m.from
-		}
-	}
-	inner.Headers = both(outer.Headers, inner.Headers)
-	inner.WithoutHeaders = both(outer.WithoutHeaders, inner.WithoutHeaders)
-	inner.Query = both(outer.Query, inner.Query)
-	inner.Port = cmp.Or(inner.Port, outer.Port)
-	inner.StatPrefix = cmp.Or(inner.StatPrefix, outer.StatPrefix)
-	inner.SourceLabels, inner.SourceNamespace, inner.Gateways, inner.Mesh = outer.SourceLabels, outer.SourceNamespace, outer.Gateways, outer.Mesh
-	return inner
-}
-
-// both joins conditions by name, the inner's where both have one.
-func both(outer, inner []model.NamedMatch) []model.NamedMatch {
-	out := slices.Clone(inner)
-	for _, o := range outer {
-		if !slices.ContainsFunc(inner, func(n model.NamedMatch) bool { return n.Name == o.Name }) {
-			out = append(out, o)
-		}
-	}
-	slices.SortStableFunc(out, func(a, b model.NamedMatch) int { return cmp.Compare(a.Name, b.Name) })
 	return out
 }
 

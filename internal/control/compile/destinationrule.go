@@ -11,7 +11,7 @@ import (
 	networkingapi "istio.io/api/networking/v1alpha3"
 	networking "istio.io/client-go/pkg/apis/networking/v1"
 
-	"github.com/weftmesh/weft/internal/control/compile/convert"
+	"github.com/weftmesh/weft/internal/control/compile/convert/parts"
 	"github.com/weftmesh/weft/internal/control/model"
 )
 
@@ -141,14 +141,14 @@ func (c *compiler) checkPorts(p *part) {
 	policy := func(t *networkingapi.TrafficPolicy, field string) {
 		for i, pl := range t.GetPortLevelSettings() {
 			if n := pl.GetPort().GetNumber(); n > 0 && n <= math.MaxUint16 && s.Port(uint16(n)) == nil {
-				p.Warn("PortNotFound", convert.At(field+".trafficPolicy.portLevelSettings", i)+".port.number", "write the port of the service, not that of its workloads",
+				p.Warn("PortNotFound", parts.At(field+".trafficPolicy.portLevelSettings", i)+".port.number", "write the port of the service, not that of its workloads",
 					"service %s has no port %d (it has %s): the settings have no effect", s.Host, n, portList(s))
 			}
 		}
 	}
 	policy(rule.Spec.TrafficPolicy, "spec")
 	for i, subset := range rule.Spec.Subsets {
-		policy(subset.TrafficPolicy, convert.At("spec.subsets", i))
+		policy(subset.TrafficPolicy, parts.At("spec.subsets", i))
 	}
 }
 

@@ -5,7 +5,8 @@ import (
 	"reflect"
 	"slices"
 
-	"github.com/weftmesh/weft/internal/control/compile/convert"
+	"github.com/weftmesh/weft/internal/control/compile/convert/gatewayapi"
+	"github.com/weftmesh/weft/internal/control/compile/convert/parts"
 	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/control/source"
 )
@@ -31,7 +32,7 @@ type use struct {
 func (u *use) same(as *use) bool {
 	a, b, s, t := u.gateway, as.gateway, u.server, as.server
 	return a.SelectorNamespace == b.SelectorNamespace && maps.Equal(a.Selector, b.Selector) && a.Ref.Kind == b.Ref.Kind &&
-		a.ProxyProtocol == b.ProxyProtocol && a.HTTP3 == b.HTTP3 && s.Bind == t.Bind && convert.PortUse(*s) == convert.PortUse(*t) &&
+		a.ProxyProtocol == b.ProxyProtocol && a.HTTP3 == b.HTTP3 && s.Bind == t.Bind && parts.PortUse(*s) == parts.PortUse(*t) &&
 		(s.Protocol == model.UDP) == (t.Protocol == model.UDP) && s.TerminatesHTTPS() == t.TerminatesHTTPS()
 }
 
@@ -92,7 +93,7 @@ func (k *Compiler) setGateways(u *unit, g *gatewayJoin) {
 		}
 		list = append(list, made)
 		k.inForce[made.Ref] = made
-		if o := g.opened[made.Ref]; o != nil && o.part == o.root && convert.IsDefaultGateway(o.part.Kube) {
+		if o := g.opened[made.Ref]; o != nil && o.part == o.root && gatewayapi.IsDefaultGateway(o.part.Kube) {
 			k.defaults = append(k.defaults, o)
 		}
 	}
@@ -140,7 +141,7 @@ func (c *gatewayJoin) announcesOtherwise(p *part) bool {
 			if p.Kind.Name == listenerSetKind && other.Ref.Kind != "Gateway.istio" {
 				continue // it takes that of its Gateway
 			}
-			p.Err("PortCollision", convert.Key("metadata.annotations", convert.ProxyProtocolAnnotation), "say the same of both",
+			p.Err("PortCollision", parts.Key("metadata.annotations", parts.ProxyProtocolAnnotation), "say the same of both",
 				"port %d is also opened by %s, which says otherwise of the PROXY protocol", l.Server.Port, c.owner[other].Ref())
 			c.owner[other].Warn("PortCollision", "", "say the same of both", "port %d is also asked for by %s, which says otherwise of the PROXY protocol and is refused", l.Server.Port, p.Ref())
 			return true
@@ -160,13 +161,13 @@ func (c *gatewayJoin) collides(p *part) bool {
 			}
 			owner := c.owner[other]
 			if other.ProxyProtocol != p.Gateway.ProxyProtocol {
-				p.Err("PortCollision", convert.Key("metadata.annotations", convert.ProxyProtocolAnnotation), "say the same of both",
+				p.Err("PortCollision", parts.Key("metadata.annotations", parts.ProxyProtocolAnnotation), "say the same of both",
 					"port %d is also opened by %s, which says otherwise of the PROXY protocol", s.Port, owner.Ref())
 				owner.Warn("PortCollision", "", "say the same of both", "port %d is also asked for by %s, which says otherwise of the PROXY protocol and is refused", s.Port, p.Ref())
 				return true
 			}
-			if a, b := convert.PortUse(*theirs.server), convert.PortUse(*s); convert.Collide(*theirs.server, *s) {
-				p.Err("PortCollision", convert.At(p.ServersField(), i)+".port", "use another port, or other gateway workloads",
+			if a, b := parts.PortUse(*theirs.server), parts.PortUse(*s); parts.Collide(*theirs.server, *s) {
+				p.Err("PortCollision", parts.At(p.ServersField(), i)+".port", "use another port, or other gateway workloads",
 					"port %d is for %s here, and for %s in %s, which is in force%s", s.Port, b, a, owner.Ref(), alone(a, b))
 				owner.Warn("PortCollision", "", "use another port, or other gateway workloads",
 					"%s, which is refused, wants port %d for %s", p.Ref(), s.Port, b)

@@ -6,7 +6,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
-	"github.com/weftmesh/weft/internal/control/compile/convert"
+	"github.com/weftmesh/weft/internal/control/compile/convert/parts"
 	"github.com/weftmesh/weft/internal/control/model"
 )
 
@@ -17,9 +17,9 @@ func (c *compiler) isOurs(name, kind string) bool {
 		controller = controllerOf(o)
 	}
 	if controller == "" {
-		return slices.Contains(convert.OurClasses, name)
+		return slices.Contains(parts.OurClasses, name)
 	}
-	return slices.Contains(convert.OurControllers, controller)
+	return slices.Contains(parts.OurControllers, controller)
 }
 
 // granted reports whether a part may refer to an object of a namespace: its own, or one whose ReferenceGrants allow it.
@@ -36,7 +36,7 @@ func (c *compiler) granted(from *part, namespace, group, kind, name string) bool
 			return string(f.Group) == from.Kind.Group && string(f.Kind) == from.Kind.Name && string(f.Namespace) == from.GetNamespace()
 		})
 		what := slices.ContainsFunc(g.Spec.To, func(t gatewayv1.ReferenceGrantTo) bool {
-			return string(t.Group) == group && string(t.Kind) == kind && (convert.OrEmpty(t.Name) == "" || string(*t.Name) == name)
+			return string(t.Group) == group && string(t.Kind) == kind && (parts.OrEmpty(t.Name) == "" || string(*t.Name) == name)
 		})
 		if who && what {
 			return true
@@ -62,7 +62,7 @@ const (
 func (c *compiler) attach(route *part, hostnames []string, o *opened, ref gatewayv1.ParentReference) (found []attachment, code, why string) {
 	code, why = noMatchingParent, "it has no such listener"
 	for _, l := range o.listeners {
-		if section := convert.OrEmpty(ref.SectionName); section != "" && section != string(l.Name) {
+		if section := parts.OrEmpty(ref.SectionName); section != "" && section != string(l.Name) {
 			continue
 		}
 		if ref.Port != nil && *ref.Port != l.Port {
@@ -97,7 +97,7 @@ func meeting(hostnames []string, listener string) []string {
 	}
 	var hosts []string
 	for _, h := range hostnames {
-		if both, ok := convert.HostsMeet(h, listener); ok && !slices.Contains(hosts, both) {
+		if both, ok := parts.HostsMeet(h, listener); ok && !slices.Contains(hosts, both) {
 			hosts = append(hosts, both)
 		}
 	}
@@ -118,7 +118,7 @@ func (c *compiler) allowed(route *part, own string, l listener) bool {
 func (c *compiler) otherKind(p *part, hosts []string, place string) *bid {
 	for _, older := range c.bidders(listenerPlace(place)) {
 		if older.object.Kind.Name != p.Kind.Name && slices.ContainsFunc(hosts, func(h string) bool {
-			return slices.ContainsFunc(older.hosts, func(o string) bool { _, meet := convert.HostsMeet(h, o); return meet })
+			return slices.ContainsFunc(older.hosts, func(o string) bool { _, meet := parts.HostsMeet(h, o); return meet })
 		}) {
 			c.read(objectTopic(older.object.Ref()))
 			return older
@@ -128,7 +128,9 @@ func (c *compiler) otherKind(p *part, hosts []string, place string) *bid {
 }
 
 // listenerPlace is where routes for requests are at a listener.
-func listenerPlace(where string) topic { return topic{about: onPlace, a: "listener", b: where} }
+func listenerPlace(where string) topic { return topic{about: onPlace, a: listenerClaims, b: where} }
+
+const listenerClaims = "listener"
 
 // namespaceLabels gives a namespace's labels; every namespace is labelled with its name, whether or not there is an object.
 func (c *compiler) namespaceLabels(name string) map[string]string {

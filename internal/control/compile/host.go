@@ -7,7 +7,8 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/weftmesh/weft/internal/control/compile/convert"
+	"github.com/weftmesh/weft/internal/control/compile/convert/parts"
+	"github.com/weftmesh/weft/internal/control/compile/workloads"
 	"github.com/weftmesh/weft/internal/control/model"
 )
 
@@ -53,7 +54,7 @@ func (c *compiler) checkNames(s *model.Service, by *record) {
 		if !ours || strings.Count(short, ".") != 1 || c.claimed(name) {
 			continue
 		}
-		field := convert.At("spec.endpoints", i) + ".address"
+		field := parts.At("spec.endpoints", i) + ".address"
 		if s.ExternalName != "" {
 			field = "spec.externalName"
 		}
@@ -87,7 +88,7 @@ func (c *compiler) take(claims []*claim, claimed *model.Service, at seat) []*cla
 			if !seenElsewhere(older.service, &own) {
 				continue
 			}
-			c.about(at.by.Object).Warn("DuplicateHost", convert.At("spec.hosts", at.nth), "keep one of them, or say in exportTo for whom each is",
+			c.about(at.by.Object).Warn("DuplicateHost", parts.At("spec.hosts", at.nth), "keep one of them, or say in exportTo for whom each is",
 				"host %s also belongs to %s, which is older or a Kubernetes service: this one is for clients of namespace %s alone where others see both", own.Host, older.by.Ref(), own.Namespace)
 			c.about(older.by.Object).Warn("DuplicateHost", "", "keep one of them, or say in exportTo for whom each is",
 				"host %s is also claimed by %s, which clients of namespace %s use in place of this one", own.Host, at.by.Ref(), own.Namespace)
@@ -100,7 +101,7 @@ func (c *compiler) take(claims []*claim, claimed *model.Service, at seat) []*cla
 		first.added = append(first.added, c.addPorts(first.service, first.by, claimed, at.by, at.nth))
 		return claims
 	}
-	c.about(at.by.Object).Warn("DuplicateHost", convert.At("spec.hosts", at.nth), hint,
+	c.about(at.by.Object).Warn("DuplicateHost", parts.At("spec.hosts", at.nth), hint,
 		"host %s already belongs to %s, which is older or a Kubernetes service: this one has no effect", claimed.Host, first.by.Ref())
 	c.about(first.by.Object).Warn("DuplicateHost", "", hint, "host %s is also claimed by %s, which has no effect", claimed.Host, at.by.Ref())
 	return claims
@@ -189,10 +190,10 @@ func shareEndpoints(old, s *model.Service) bool {
 	}
 	rest := old.Endpoints
 	for i, ep := range s.Endpoints {
-		for len(rest) > 0 && compareEndpoints(rest[0], ep) < 0 {
+		for len(rest) > 0 && workloads.Compare(rest[0], ep) < 0 {
 			rest = rest[1:]
 		}
-		if len(rest) > 0 && compareEndpoints(rest[0], ep) == 0 && reflect.DeepEqual(rest[0], ep) {
+		if len(rest) > 0 && workloads.Compare(rest[0], ep) == 0 && reflect.DeepEqual(rest[0], ep) {
 			s.Endpoints[i] = rest[0]
 			rest = rest[1:]
 			continue
@@ -217,10 +218,6 @@ func nth(list []*model.Service, i int) *model.Service {
 		return list[i]
 	}
 	return nil
-}
-
-func compareEndpoints(a, b *model.Endpoint) int {
-	return cmp.Or(strings.Compare(a.Address, b.Address), strings.Compare(a.Instance, b.Instance))
 }
 
 // rename keeps the list of hosts by short name.

@@ -7,7 +7,8 @@ import (
 	networking "istio.io/client-go/pkg/apis/networking/v1"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
-	"github.com/weftmesh/weft/internal/control/compile/convert"
+	"github.com/weftmesh/weft/internal/control/compile/convert/gatewayapi"
+	"github.com/weftmesh/weft/internal/control/compile/convert/parts"
 	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/control/source"
 )
@@ -20,8 +21,8 @@ func (c *compiler) linkAPIRoute(p *part) (sets []*model.RouteSet) {
 		p.Warn("NoParent", "spec.parentRefs", "", "the route has no parent, and no effect")
 	}
 	for i, ref := range p.API.Parents {
-		field := convert.At("spec.parentRefs", i)
-		group, kind := convert.ParentKind(ref)
+		field := parts.At("spec.parentRefs", i)
+		group, kind := parts.ParentKind(ref)
 		switch {
 		case group == source.GroupGateway && (kind == "Gateway" || kind == listenerSetKind):
 			sets = append(sets, c.gatewayParent(p, ref, kind, field)...)
@@ -43,7 +44,7 @@ func (c *compiler) linkAPIRoute(p *part) (sets []*model.RouteSet) {
 func (c *compiler) defaultParents(p *part) []*model.RouteSet {
 	var sets []*model.RouteSet
 	for _, o := range c.defaultGateways() {
-		if ref := convert.DefaultParent(o.part.Object); !p.API.Names(ref, p.GetNamespace()) {
+		if ref := gatewayapi.DefaultParent(o.part.Object); !p.API.Names(ref, p.GetNamespace()) {
 			sets = append(sets, c.gatewayParent(p, ref, "Gateway", "spec.useDefaultGateways")...)
 		}
 	}
@@ -52,7 +53,7 @@ func (c *compiler) defaultParents(p *part) []*model.RouteSet {
 
 // gatewayParent attaches a route to listeners of a Gateway or ListenerSet.
 func (c *compiler) gatewayParent(p *part, ref gatewayv1.ParentReference, kind, field string) []*model.RouteSet {
-	namespace := convert.NamespaceOr(ref.Namespace, p.GetNamespace())
+	namespace := parts.NamespaceOr(ref.Namespace, p.GetNamespace())
 	gref := model.GatewayRef{Kind: refKind(kind), Namespace: namespace, Name: string(ref.Name)}
 	owner := model.Ref{Kind: gref.Kind, Namespace: namespace, Name: gref.Name}
 	name := namespace + "/" + gref.Name
@@ -70,8 +71,8 @@ func (c *compiler) gatewayParent(p *part, ref gatewayv1.ParentReference, kind, f
 		place := o.where(a.listener)
 		if isHTTP(p.Kind.Name) {
 			if other := c.otherKind(p, a.hosts, place); other != nil {
-				code, why = convert.HostnameConflict, place+" has "+other.object.Ref().String()+", which is older and of another kind, for hosts of the route"
-				c.about(other.object).Warn(convert.HostnameConflict, "", "use other hosts, or one kind", "%s is for some of its hosts at %s too, and is not accepted there", p.Ref(), place)
+				code, why = gatewayapi.HostnameConflict, place+" has "+other.object.Ref().String()+", which is older and of another kind, for hosts of the route"
+				c.about(other.object).Warn(gatewayapi.HostnameConflict, "", "use other hosts, or one kind", "%s is for some of its hosts at %s too, and is not accepted there", p.Ref(), place)
 				continue
 			}
 			c.bid(&bid{place: listenerPlace(place), hosts: a.hosts})
@@ -105,12 +106,12 @@ func (c *compiler) setAt(p *part, o *opened, a attachment, gref model.GatewayRef
 // serviceParent attaches a route to a Service, for the sidecars of its clients. A route in the Service's own namespace is for all
 // of them, one in another namespace for the clients there (GEP-1426).
 func (c *compiler) serviceParent(p *part, ref gatewayv1.ParentReference, field string) []*model.RouteSet {
-	if p.Kind.Name == convert.UDPRoute {
+	if p.Kind.Name == parts.UDPRoute {
 		p.Warn("InvalidKind", field+".kind", "use a Gateway or a ListenerSet with a listener of protocol UDP", "a Service cannot be the parent of a UDPRoute, since sidecars do not capture UDP: the route is not attached to it")
 		return nil
 	}
-	namespace := convert.NamespaceOr(ref.Namespace, p.GetNamespace())
-	s := c.service(convert.ServiceHost(string(ref.Name), namespace, c.settings))
+	namespace := parts.NamespaceOr(ref.Namespace, p.GetNamespace())
+	s := c.service(parts.ServiceHost(string(ref.Name), namespace, c.settings))
 	if s == nil {
 		p.Warn("HostNotFound", field+".name", "", "there is no Service %s/%s: the route is not attached to it", namespace, ref.Name)
 		return nil
@@ -120,9 +121,9 @@ func (c *compiler) serviceParent(p *part, ref gatewayv1.ParentReference, field s
 
 // entryParent attaches a route to a ServiceEntry, which is to all hosts of it, as Istio does.
 func (c *compiler) entryParent(p *part, ref gatewayv1.ParentReference, field string) (sets []*model.RouteSet) {
-	namespace := convert.NamespaceOr(ref.Namespace, p.GetNamespace())
+	namespace := parts.NamespaceOr(ref.Namespace, p.GetNamespace())
 	o := c.object(model.Ref{Kind: "ServiceEntry", Namespace: namespace, Name: string(ref.Name)})
-	if p.Kind.Name == convert.UDPRoute {
+	if p.Kind.Name == parts.UDPRoute {
 		p.Warn("InvalidKind", field+".kind", "use a Gateway or a ListenerSet with a listener of protocol UDP", "a ServiceEntry cannot be the parent of a UDPRoute: the route is not attached to it")
 		return nil
 	}
@@ -133,7 +134,7 @@ func (c *compiler) entryParent(p *part, ref gatewayv1.ParentReference, field str
 	se, _ := o.Kube.(*networking.ServiceEntry)
 	var others []string
 	for _, host := range se.Spec.Hosts {
-		host = convert.HostName(host)
+		host = parts.HostName(host)
 		if s := c.serviceFor(host, namespace); s != nil && s.Namespace == namespace && s.Ref.Kind == "ServiceEntry" {
 			sets = append(sets, c.hostParent(p, s, ref, field)...)
 		} else {
@@ -160,7 +161,7 @@ func (c *compiler) hostParent(p *part, s *model.Service, ref gatewayv1.ParentRef
 		p.Warn("PortNotFound", field, "", "%s has no such port (it has %s): the route is not attached to it", s.Host, portList(s))
 		return nil
 	}
-	if p.Kind.Name == convert.TLSRoute || p.Kind.Name == convert.TCPRoute {
+	if p.Kind.Name == parts.TLSRoute || p.Kind.Name == parts.TCPRoute {
 		return c.connectionParent(p, s, port, field)
 	}
 	if port != 0 && !s.Port(port).Protocol.IsHTTP() && s.Port(port).Protocol != model.Auto {
@@ -189,7 +190,7 @@ func gatewayPort(port uint16) string { return "at port " + strconv.Itoa(int(port
 
 // parentPort gives the port that a parent reference names; 0 when it names none.
 func parentPort(s *model.Service, ref gatewayv1.ParentReference) (uint16, bool) {
-	if section := convert.OrEmpty(ref.SectionName); section != "" {
+	if section := parts.OrEmpty(ref.SectionName); section != "" {
 		for _, port := range s.Ports {
 			if port.Name == section && (ref.Port == nil || uint16(*ref.Port) == port.Number) {
 				return port.Number, true
@@ -246,10 +247,10 @@ func (c *compiler) linkBackend(p *part, d *model.WeightedDestination, ref gatewa
 	if d.Invalid != "" {
 		return
 	}
-	namespace := convert.NamespaceOr(ref.Namespace, p.GetNamespace())
+	namespace := parts.NamespaceOr(ref.Namespace, p.GetNamespace())
 	name := "Service " + namespace + "/" + string(ref.Name)
 	s := c.service(d.Host)
-	byHost := convert.NamesHost(ref)
+	byHost := gatewayapi.NamesHost(ref)
 	if byHost {
 		name = "service of host " + d.Host
 		if s == nil {
@@ -270,7 +271,7 @@ func (c *compiler) linkBackend(p *part, d *model.WeightedDestination, ref gatewa
 	case s == nil:
 		d.Invalid = "BackendNotFound"
 		p.Warn(d.Invalid, field+".name", "", "there is no %s: %s", name, fate)
-	case p.Kind.Name == convert.UDPRoute:
+	case p.Kind.Name == parts.UDPRoute:
 		if s.UDPPort(d.Port) == nil {
 			d.Invalid = "PortNotFound"
 			p.Warn(d.Invalid, field+".port", "", "%s has no port %d of UDP (it has %s): %s", name, d.Port, listPorts(s.UDP), fate)

@@ -8,7 +8,8 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
-	"github.com/weftmesh/weft/internal/control/compile/convert"
+	"github.com/weftmesh/weft/internal/control/compile/convert/gatewayapi"
+	"github.com/weftmesh/weft/internal/control/compile/convert/parts"
 	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/control/source"
 )
@@ -30,12 +31,12 @@ func (c *compiler) ingressGateway(p *part) (*model.Gateway, bool) {
 	if !ok {
 		return nil, false
 	}
-	class, field := convert.IngressClass(in)
+	class, field := gatewayapi.IngressClass(in)
 	if c.settings.Ingress.Off {
 		p.Info("NotOurs", field, "", "Ingress objects are not served: the mesh's ingressControllerMode is OFF")
 		return nil, false
 	}
-	ours := convert.OurIngressClass(class, c.settings)
+	ours := gatewayapi.OurIngressClass(class, c.settings)
 	if c.object(model.Ref{Kind: "IngressClass", Name: class}) != nil {
 		ours = c.isOurs(class, "IngressClass")
 	}
@@ -48,7 +49,7 @@ func (c *compiler) ingressGateway(p *part) (*model.Gateway, bool) {
 		return nil, false
 	}
 	if p.Gateway == nil {
-		p.Ingress(in)
+		gatewayapi.Ingress(p, in)
 	}
 	return p.Gateway, !p.Failed()
 }
@@ -57,7 +58,7 @@ func (c *compiler) ingressGateway(p *part) (*model.Gateway, bool) {
 func (c *compiler) ingressRoutes(p *part, in *networkingv1.Ingress) (sets []*model.RouteSet) {
 	byHost := map[string]*model.RouteSet{}
 	for i, rule := range in.Spec.Rules {
-		field := convert.At("spec.rules", i)
+		field := parts.At("spec.rules", i)
 		host := "*"
 		if rule.Host != "" {
 			if host = strings.ToLower(rule.Host); !p.ValidHost(host, field+".host", false) {
@@ -74,9 +75,9 @@ func (c *compiler) ingressRoutes(p *part, in *networkingv1.Ingress) (sets []*mod
 			continue
 		}
 		for j, path := range rule.HTTP.Paths {
-			f := convert.At(field+".http.paths", j)
+			f := parts.At(field+".http.paths", j)
 			rs.HTTP = append(rs.HTTP, model.HTTPRoute{Field: f,
-				Matches:      []model.HTTPMatch{{Field: f, Path: p.IngressPath(path, f)}},
+				Matches:      []model.HTTPMatch{{Field: f, Path: gatewayapi.IngressPath(p, path, f)}},
 				Destinations: []model.WeightedDestination{c.ingressBackend(p, &path.Backend, f+".backend")}})
 		}
 	}
@@ -86,7 +87,7 @@ func (c *compiler) ingressRoutes(p *part, in *networkingv1.Ingress) (sets []*mod
 	if p.Failed() {
 		return nil
 	}
-	for _, host := range sortedKeys(byHost) {
+	for _, host := range parts.SortedKeys(byHost) {
 		sets = append(sets, byHost[host])
 		for _, port := range c.ingressPorts(in, host) {
 			c.claimMatches(p, byHost[host], gatewayPort(port))
@@ -124,7 +125,7 @@ func (c *compiler) ingressBackend(p *part, b *networkingv1.IngressBackend, field
 		p.Unsupported(field, "use a service")
 		return model.WeightedDestination{}
 	}
-	d := model.WeightedDestination{Host: convert.ServiceHost(b.Service.Name, p.GetNamespace(), c.settings), Weight: 1}
+	d := model.WeightedDestination{Host: parts.ServiceHost(b.Service.Name, p.GetNamespace(), c.settings), Weight: 1}
 	if b.Service.Port.Number > 0 {
 		d.Port = p.ValidPort(uint32(b.Service.Port.Number), field+".service.port.number")
 	}

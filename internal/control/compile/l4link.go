@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/weftmesh/weft/internal/control/compile/convert"
+	"github.com/weftmesh/weft/internal/control/compile/convert/parts"
 	"github.com/weftmesh/weft/internal/control/model"
 )
 
@@ -44,7 +44,7 @@ func (c *compiler) connectionParent(p *part, s *model.Service, port uint16, fiel
 // relayed reports whether connections of a protocol are routed by routes of a kind in sidecars. A port that declares nothing is
 // taken for TCP unless a client is seen to speak HTTP.
 func relayed(kind string, protocol model.Protocol) bool {
-	if kind == convert.TLSRoute {
+	if kind == parts.TLSRoute {
 		return protocol == model.TLS || protocol == model.HTTPS
 	}
 	return !protocol.IsHTTP()

@@ -9,7 +9,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
-	"github.com/weftmesh/weft/internal/control/compile/convert"
+	"github.com/weftmesh/weft/internal/control/compile/convert/gatewayapi"
+	"github.com/weftmesh/weft/internal/control/compile/convert/parts"
 	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/control/source"
 )
@@ -28,7 +29,7 @@ type opened struct {
 
 // listener is one of a Gateway or ListenerSet, judged among all that it shares ports with.
 type listener struct {
-	*convert.APIListener
+	*parts.APIListener
 	refused bool
 }
 
@@ -43,7 +44,7 @@ func (c *gatewayJoin) openGateway(p *part) {
 		return
 	}
 	if p.Gateway == nil {
-		p.APIGateway(g)
+		gatewayapi.Gateway(p, g)
 	}
 	if p.Failed() {
 		return
@@ -58,11 +59,11 @@ func (c *gatewayJoin) openListenerSet(p *part) {
 		return
 	}
 	ref := s.Spec.ParentRef
-	if group, kind := convert.OrEmpty(ref.Group), convert.OrEmpty(ref.Kind); group != "" && group != source.GroupGateway || kind != "" && kind != "Gateway" {
+	if group, kind := parts.OrEmpty(ref.Group), parts.OrEmpty(ref.Kind); group != "" && group != source.GroupGateway || kind != "" && kind != "Gateway" {
 		p.Warn("InvalidKind", "spec.parentRef.kind", "use a Gateway", "a %s (%s) has no listeners to add to", kind, group)
 		return
 	}
-	namespace := convert.NamespaceOr(ref.Namespace, p.GetNamespace())
+	namespace := parts.NamespaceOr(ref.Namespace, p.GetNamespace())
 	name := namespace + "/" + string(ref.Name)
 	root := c.parts[model.Ref{Kind: "Gateway.k8s", Namespace: namespace, Name: string(ref.Name)}]
 	if root == nil {
@@ -129,7 +130,7 @@ func (c *gatewayJoin) distinct(o *opened) []listener {
 	var lost []int
 	for i, l := range out {
 		for j, other := range out {
-			if code, why := convert.Indistinct(l.APIListener, other.APIListener); i != j && code != "" && !l.refused && !other.refused {
+			if code, why := gatewayapi.Indistinct(l.APIListener, other.APIListener); i != j && code != "" && !l.refused && !other.refused {
 				o.part.Warn(code, l.Field, "", "%s as %s: the listener is not in force", why, other.Field)
 				lost = append(lost, i)
 				break
@@ -150,7 +151,7 @@ func (c *gatewayJoin) conflicts(o *opened, l listener) bool {
 	}
 	for _, other := range c.groups[o.root] {
 		for _, theirs := range other.listeners {
-			if code, why := convert.Indistinct(l.APIListener, theirs.APIListener); code != "" && !theirs.refused {
+			if code, why := gatewayapi.Indistinct(l.APIListener, theirs.APIListener); code != "" && !theirs.refused {
 				o.part.Warn(code, l.Field, "", "%s as a listener of %s, which goes before it: the listener is not in force", why, other.part.Ref())
 				other.part.Warn(code, "", "", "listener %s of %s has the port, or the port and hostname, of listener %s, and is not in force", l.Name, o.part.Ref(), theirs.Name)
 				return true
@@ -167,7 +168,7 @@ func (c *gatewayJoin) unavailable(p *part, l listener) bool {
 		if s.Bind != "" || !overlap(other, p.Gateway) {
 			continue
 		}
-		if a, b := convert.PortUse(s), convert.PortUse(l.Server); convert.Collide(s, l.Server) || convert.TakesUDP(other, s, p.Gateway, l.Server) {
+		if a, b := parts.PortUse(s), parts.PortUse(l.Server); parts.Collide(s, l.Server) || parts.TakesUDP(other, s, p.Gateway, l.Server) {
 			owner := c.owner[other]
 			p.Warn("PortCollision", l.Field+".port", "use another port", "port %d is for %s here, and for %s in %s, which is in force: the listener is not", l.Server.Port, b, a, owner.Ref())
 			owner.Warn("PortCollision", "", "use another port", "%s, whose listener %s is refused, wants port %d for %s", p.Ref(), l.Name, l.Server.Port, b)
@@ -201,13 +202,13 @@ func (c *gatewayJoin) listenerCertificates(o *opened, l listener, t *model.Serve
 	var complaints []complaint
 	mutual := t.Mode == model.TLSMutual || t.Mode == model.TLSOptionalMutual
 	for j, ref := range l.TLS.CertificateRefs {
-		field := convert.At(l.Field+".tls.certificateRefs", j)
-		if convert.OrEmpty(ref.Group) != "" || ref.Kind != nil && *ref.Kind != "Secret" {
-			complaints = append(complaints, complaint{convert.Credential{Field: field}, convert.InvalidCertificate, "use a Secret",
-				fmt.Sprintf("a %s (%s) holds no certificate", kindOr(ref.Kind, "Secret"), convert.OrEmpty(ref.Group))})
+		field := parts.At(l.Field+".tls.certificateRefs", j)
+		if parts.OrEmpty(ref.Group) != "" || ref.Kind != nil && *ref.Kind != "Secret" {
+			complaints = append(complaints, complaint{parts.Credential{Field: field}, gatewayapi.InvalidCertificate, "use a Secret",
+				fmt.Sprintf("a %s (%s) holds no certificate", kindOr(ref.Kind, "Secret"), parts.OrEmpty(ref.Group))})
 			continue
 		}
-		cred := convert.Credential{Namespace: convert.NamespaceOr(ref.Namespace, o.part.GetNamespace()), Name: string(ref.Name), Field: field,
+		cred := parts.Credential{Namespace: parts.NamespaceOr(ref.Namespace, o.part.GetNamespace()), Name: string(ref.Name), Field: field,
 			Pair: true, CA: mutual && j == 0}
 		s, code, hint, problem := c.credential(o.part, cred, nil)
 		if problem != "" {
@@ -234,7 +235,7 @@ func kindOr(k *gatewayv1.Kind, otherwise string) string {
 
 // frontend has a listener verify clients as its Gateway says; false when it cannot.
 func (c *gatewayJoin) frontend(o *opened, l listener, g *gatewayv1.Gateway, t *model.ServerTLS) bool {
-	v, field := convert.FrontendValidation(g, l.Port)
+	v, field := gatewayapi.FrontendValidation(g, l.Port)
 	if v == nil {
 		return true
 	}
@@ -255,7 +256,7 @@ func (c *gatewayJoin) frontend(o *opened, l listener, g *gatewayv1.Gateway, t *m
 func (c *compiler) authorities(p *part, refs []gatewayv1.ObjectReference, field string) []byte {
 	var all []byte
 	for i, ref := range refs {
-		at, namespace := convert.At(field, i), convert.NamespaceOr(ref.Namespace, p.GetNamespace())
+		at, namespace := parts.At(field, i), parts.NamespaceOr(ref.Namespace, p.GetNamespace())
 		if kind := string(ref.Kind); ref.Group != "" || kind != "ConfigMap" && kind != "Secret" {
 			p.Warn(string(gatewayv1.ListenerReasonInvalidCACertificateKind), at, "use a ConfigMap", "a %s (%s) holds no authority", ref.Kind, ref.Group)
 			continue
@@ -282,11 +283,11 @@ func (c *gatewayJoin) clientCertificate(p *part, g *gatewayv1.Gateway) *model.Ke
 	const field = "spec.tls.backend.clientCertificateRef"
 	invalid := string(gatewayv1.GatewayReasonInvalidClientCertificateRef)
 	ref := g.Spec.TLS.Backend.ClientCertificateRef
-	if convert.OrEmpty(ref.Group) != "" || ref.Kind != nil && *ref.Kind != "Secret" {
-		p.Warn(invalid, field, "use a Secret", "a %s (%s) holds no certificate: none is shown to backends", kindOr(ref.Kind, "Secret"), convert.OrEmpty(ref.Group))
+	if parts.OrEmpty(ref.Group) != "" || ref.Kind != nil && *ref.Kind != "Secret" {
+		p.Warn(invalid, field, "use a Secret", "a %s (%s) holds no certificate: none is shown to backends", kindOr(ref.Kind, "Secret"), parts.OrEmpty(ref.Group))
 		return nil
 	}
-	s, code, hint, problem := c.credential(p, convert.Credential{Namespace: convert.NamespaceOr(ref.Namespace, p.GetNamespace()), Name: string(ref.Name), Pair: true}, nil)
+	s, code, hint, problem := c.credential(p, parts.Credential{Namespace: parts.NamespaceOr(ref.Namespace, p.GetNamespace()), Name: string(ref.Name), Pair: true}, nil)
 	if problem != "" {
 		if code != "RefNotPermitted" {
 			code = invalid
@@ -335,7 +336,7 @@ func (o *opened) takenByOther(l listener, host string) bool {
 	return slices.ContainsFunc(o.group, func(s *opened) bool {
 		return slices.ContainsFunc(s.listeners, func(x listener) bool {
 			other := x.Server.Hosts[0].Host
-			return !x.refused && x.Server.Port == l.Server.Port && other != own && convert.HostCovers(own, other) && convert.HostCovers(other, host)
+			return !x.refused && x.Server.Port == l.Server.Port && other != own && parts.HostCovers(own, other) && parts.HostCovers(other, host)
 		})
 	})
 }

@@ -8,6 +8,8 @@ import (
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/weftmesh/weft/internal/control/compile/convert"
+	"github.com/weftmesh/weft/internal/control/compile/convert/parts"
+	"github.com/weftmesh/weft/internal/control/compile/workloads"
 	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/control/source"
 )
@@ -153,7 +155,7 @@ func (r *record) claims(s model.Settings) (list []topic) {
 	if policy, ok := r.Kube.(*gatewayv1.BackendTLSPolicy); ok {
 		for _, target := range policy.Spec.TargetRefs {
 			if isService(target) {
-				list = append(list, topic{about: onTarget, a: convert.ServiceHost(string(target.Name), r.GetNamespace(), s)})
+				list = append(list, topic{about: onTarget, a: parts.ServiceHost(string(target.Name), r.GetNamespace(), s)})
 			}
 		}
 	}
@@ -193,8 +195,8 @@ func (k *Compiler) employ(r *record, ref model.Ref) {
 
 // objectPhases says for which kinds of objects there is a unit for each, and in which phase. It is never changed.
 var objectPhases = map[string]phase{
-	"VirtualService": routePhase, "HTTPRoute": routePhase, "GRPCRoute": routePhase, convert.TLSRoute: routePhase,
-	convert.TCPRoute: routePhase, convert.UDPRoute: routePhase, "Ingress": routePhase,
+	"VirtualService": routePhase, "HTTPRoute": routePhase, "GRPCRoute": routePhase, parts.TLSRoute: routePhase,
+	parts.TCPRoute: routePhase, parts.UDPRoute: routePhase, "Ingress": routePhase,
 	"PeerAuthentication": policyPhase, "AuthorizationPolicy": policyPhase, "RateLimit": policyPhase,
 	backendTLSPolicy: policyPhase, "Sidecar": policyPhase, "ProxyConfig": policyPhase,
 }
@@ -286,8 +288,8 @@ func topicsOf(o *source.Object, about topicKind) (list []topic) {
 			list = append(list, topic{onLabel, kind, o.GetNamespace(), key + "=" + v})
 		}
 	case onAddress:
-		if pod := source.PodOf(o.Kube); pod != nil && placed(pod) {
-			for _, a := range podWorkload(pod).Addresses {
+		if pod := source.PodOf(o.Kube); pod != nil && workloads.Placed(pod) {
+			for _, a := range workloads.OfPod(pod).Addresses {
 				list = append(list, topic{about: onAddress, a: kind, b: a.String()})
 			}
 		}
@@ -298,7 +300,7 @@ func topicsOf(o *source.Object, about topicKind) (list []topic) {
 // labelsOf gives the labels by which selectors find an object.
 func labelsOf(o *source.Object) map[string]string {
 	if e, ok := o.Kube.(*networking.WorkloadEntry); ok {
-		return entryLabels(e)
+		return workloads.Labels(e)
 	}
 	return o.GetLabels()
 }
@@ -387,7 +389,7 @@ func (c *compiler) selected(kind, namespace string, selector map[string]string) 
 	}
 	var best topic
 	var list []*record
-	for i, key := range sortedKeys(selector) {
+	for i, key := range parts.SortedKeys(selector) {
 		t := topic{onLabel, kind, namespace, key + "=" + selector[key]}
 		if found := c.state.ask(t); i == 0 || len(found) < len(list) {
 			best, list = t, found

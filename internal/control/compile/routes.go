@@ -11,7 +11,7 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
-	"github.com/weftmesh/weft/internal/control/compile/convert"
+	"github.com/weftmesh/weft/internal/control/compile/convert/parts"
 	"github.com/weftmesh/weft/internal/control/model"
 )
 
@@ -44,7 +44,7 @@ func (c *compiler) virtualService(p *part, spec *networkingapi.VirtualService) [
 	c.checkUnnamedPorts(p)
 	if p.Routes.Mesh {
 		for i, host := range spec.Hosts {
-			c.rule(p, p.FullHost(host), p.Routes, convert.At("spec.hosts", i))
+			c.rule(p, p.FullHost(host), p.Routes, parts.At("spec.hosts", i))
 		}
 	}
 	return []*model.RouteSet{p.Routes}
@@ -104,7 +104,7 @@ func (c *compiler) linkVirtualService(p *part, spec *networkingapi.VirtualServic
 	c.linkGateways(p, spec.Gateways, "spec.gateways")
 	for i, r := range spec.Http {
 		for j, m := range r.Match {
-			c.linkGateways(p, m.Gateways, convert.At(convert.At("spec.http", i)+".match", j)+".gateways")
+			c.linkGateways(p, m.Gateways, parts.At(parts.At("spec.http", i)+".match", j)+".gateways")
 		}
 		c.linkHTTPDestinations(p, r, &p.Routes.HTTP[i])
 	}
@@ -124,7 +124,7 @@ func (c *compiler) linkVirtualService(p *part, spec *networkingapi.VirtualServic
 func (c *compiler) linkHTTPDestinations(p *part, r *networkingapi.HTTPRoute, out *model.HTTPRoute) {
 	c.linkDestinations(p, out.Destinations, out.Field)
 	for i, m := range out.Mirrors {
-		field := convert.At(out.Field+".mirrors", i) + ".destination"
+		field := parts.At(out.Field+".mirrors", i) + ".destination"
 		if r.Mirror != nil {
 			field = out.Field + ".mirror"
 		}
@@ -134,7 +134,7 @@ func (c *compiler) linkHTTPDestinations(p *part, r *networkingapi.HTTPRoute, out
 
 func (c *compiler) linkDestinations(p *part, list []model.WeightedDestination, field string) {
 	for i, d := range list {
-		c.linkDestination(p, d, convert.At(field+".route", i)+".destination")
+		c.linkDestination(p, d, parts.At(field+".route", i)+".destination")
 	}
 }
 
@@ -146,7 +146,7 @@ func (c *compiler) linkTunnels(p *part, list []model.WeightedDestination, field 
 	first := c.tunnel(list[0], p.GetNamespace())
 	for i, d := range list[1:] {
 		if t := c.tunnel(d, p.GetNamespace()); d.Weight > 0 && !reflect.DeepEqual(first, t) {
-			p.Warn("ConflictingFields", convert.At(field+".route", i+1)+".destination", "give their DestinationRules the same tunnel, or write a route for each",
+			p.Warn("ConflictingFields", parts.At(field+".route", i+1)+".destination", "give their DestinationRules the same tunnel, or write a route for each",
 				"%s is reached through another tunnel than the route's first destination, or through none: its connections fail", d.Host)
 		}
 	}
@@ -174,7 +174,7 @@ func (c *compiler) linkGateways(p *part, names []string, field string) {
 	for i, name := range names {
 		refs, _ := p.GatewayRefs([]string{name})
 		for _, ref := range refs {
-			c.linkGateway(p, ref, convert.At(field, i))
+			c.linkGateway(p, ref, parts.At(field, i))
 		}
 	}
 }
@@ -188,7 +188,7 @@ func (c *compiler) linkGateway(p *part, ref model.GatewayRef, field string) {
 	}
 	for i, host := range p.Routes.Hosts {
 		if !takesHost(g, p.GetNamespace(), host) {
-			p.Warn("GatewayHostMismatch", convert.At("spec.hosts", i), "add it to the Gateway's hosts", "Gateway %s/%s does not take host %s of namespace %s: these rules have no effect there",
+			p.Warn("GatewayHostMismatch", parts.At("spec.hosts", i), "add it to the Gateway's hosts", "Gateway %s/%s does not take host %s of namespace %s: these rules have no effect there",
 				ref.Namespace, ref.Name, host, p.GetNamespace())
 		}
 	}
@@ -202,7 +202,7 @@ func takesHost(g *model.Gateway, namespace string, hosts ...string) bool {
 func serverTakes(s *model.Server, namespace string, hosts ...string) bool {
 	for _, h := range s.Hosts {
 		if (h.Namespace == "" || h.Namespace == namespace) && slices.ContainsFunc(hosts, func(host string) bool {
-			_, ok := convert.HostsMeet(h.Host, host)
+			_, ok := parts.HostsMeet(h.Host, host)
 			return ok
 		}) {
 			return true
@@ -279,7 +279,7 @@ func (c *compiler) checkUnnamed(p *part, list []model.WeightedDestination, field
 			}
 		}
 		if len(missing) > 0 {
-			p.Warn("PortNotFound", convert.At(field+".route", i)+".destination.port", "write port.number", "without a port, it is the one that requests came to, and service %s has none of %s (it has %s): they get 503",
+			p.Warn("PortNotFound", parts.At(field+".route", i)+".destination.port", "write port.number", "without a port, it is the one that requests came to, and service %s has none of %s (it has %s): they get 503",
 				d.Host, listPorts(missing), portList(s))
 		}
 	}
@@ -424,7 +424,7 @@ func (c *compiler) checkProtocols(p *part) {
 			continue
 		}
 		if !slices.ContainsFunc(s.Ports, func(port model.Port) bool { return port.Protocol.IsHTTP() || port.Protocol == model.Auto }) {
-			p.Warn("HTTPRuleOnTCPPort", convert.At("spec.hosts", i), `name the port "http" or set its appProtocol, if it speaks HTTP`,
+			p.Warn("HTTPRuleOnTCPPort", parts.At("spec.hosts", i), `name the port "http" or set its appProtocol, if it speaks HTTP`,
 				"HTTP rules have no effect: no port of %s is declared as HTTP (%s)", host, protocolList(s))
 			continue
 		}

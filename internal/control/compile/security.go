@@ -4,7 +4,7 @@ import (
 	"reflect"
 	"strings"
 
-	"github.com/weftmesh/weft/internal/control/compile/convert"
+	"github.com/weftmesh/weft/internal/control/compile/convert/parts"
 	"github.com/weftmesh/weft/internal/control/model"
 )
 
@@ -92,15 +92,15 @@ func (c *compiler) checkLayer(p *part) {
 // requestCondition gives the first field of a policy that only a request can answer.
 func requestCondition(a *model.AuthorizationPolicy) string {
 	for i, r := range a.Rules {
-		field := convert.At("spec.rules", i)
+		field := parts.At("spec.rules", i)
 		for j, o := range r.To {
 			if len(o.Hosts)+len(o.NotHosts)+len(o.Methods)+len(o.NotMethods)+len(o.Paths)+len(o.NotPaths) > 0 {
-				return convert.At(field+".to", j) + ".operation"
+				return parts.At(field+".to", j) + ".operation"
 			}
 		}
 		for j, w := range r.When {
 			if strings.HasPrefix(w.Key, "request.") {
-				return convert.At(field+".when", j) + ".key"
+				return parts.At(field+".when", j) + ".key"
 			}
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/weftmesh/weft/internal/control/compile/convert"
+	"github.com/weftmesh/weft/internal/control/compile/convert/istio"
 	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/control/source"
 )
@@ -16,7 +17,7 @@ import (
 // settingsAfter gives the settings of the mesh as they will be with changes of objects: what the ConfigMap of its root namespace says
 // goes before those that it was started with. The root namespace in which it is looked for is that of the start.
 func (k *Compiler) settingsAfter(set []*source.Object, gone []source.Key) model.Settings {
-	at := model.Ref{Kind: "ConfigMap", Namespace: k.started.RootNamespace, Name: convert.MeshConfigName}
+	at := model.Ref{Kind: "ConfigMap", Namespace: k.started.RootNamespace, Name: istio.MeshConfigName}
 	now := k.settings
 	for _, key := range gone {
 		if key.Group == "" && at == (model.Ref{Kind: key.Kind, Namespace: key.Namespace, Name: key.Name}) {
@@ -75,7 +76,7 @@ func (k *Compiler) restart(s model.Settings, set []*source.Object, gone []source
 
 func isMeshConfig(o *source.Object, s model.Settings) bool {
 	_, ok := o.Kube.(*corev1.ConfigMap)
-	return ok && o.GetName() == convert.MeshConfigName && o.GetNamespace() == s.RootNamespace
+	return ok && o.GetName() == istio.MeshConfigName && o.GetNamespace() == s.RootNamespace
 }
 
 // CheckFor is Check in a mesh that was started with the given settings.
@@ -85,17 +86,17 @@ func CheckFor(s model.Settings) func(*source.Object) []model.Finding {
 }
 
 // settingsPath is where a ConfigMap has the settings.
-const settingsPath = "data." + convert.MeshConfigKey
+const settingsPath = "data." + istio.MeshConfigKey
 
 // StartSettings reads the settings that a mesh is made with from a file in the form of Istio's MeshConfig. What the file leaves out
 // stays as it is in started.
 func StartSettings(file string, data []byte, started model.Settings) (model.Settings, []model.Finding) {
 	started = withDefaults(started)
-	o, findings := source.Wrap(file, data, convert.MeshConfigMap(started.RootNamespace, string(data)), settingsPath)
+	o, findings := source.Wrap(file, data, istio.MeshConfigMap(started.RootNamespace, string(data)), settingsPath)
 	if len(findings) > 0 {
 		return started, findings
 	}
-	p := convert.Start(o, started)
+	p := istio.Start(o, started)
 	findings = source.SortFindings(p.Findings)
 	for i := range findings { // the user has written a file, and knows of no ConfigMap
 		findings[i].Object, findings[i].Field = model.Ref{}, strings.TrimPrefix(strings.TrimPrefix(findings[i].Field, settingsPath), ".")

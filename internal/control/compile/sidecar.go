@@ -6,7 +6,8 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/weftmesh/weft/internal/control/compile/convert"
+	"github.com/weftmesh/weft/internal/control/compile/convert/parts"
+	"github.com/weftmesh/weft/internal/control/compile/workloads"
 	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/control/source"
 )
@@ -75,7 +76,7 @@ func (c *compiler) selectedByBoth(namespace string, a, b map[string]string) stri
 		names = append(names, r.GetName())
 	}
 	for _, r := range c.selected("Pod", namespace, both) {
-		if pod := source.PodOf(r.Kube); pod != nil && !ended(pod) && c.object(model.Ref{Kind: "WorkloadEntry", Namespace: namespace, Name: pod.Name}) == nil {
+		if pod := source.PodOf(r.Kube); pod != nil && !workloads.Ended(pod) && c.object(model.Ref{Kind: "WorkloadEntry", Namespace: namespace, Name: pod.Name}) == nil {
 			names = append(names, pod.Name)
 		}
 	}
@@ -92,7 +93,7 @@ func (c *compiler) linkSidecar(p *part) {
 			if strings.HasPrefix(h.Host, "*") || h.Excluded || h.Namespace == "~" || c.egressHas(p, h) {
 				continue
 			}
-			p.Warn("HostNotFound", convert.At(convert.At("spec.egress", i)+".hosts", j), c.hostHint(h.Host, p.GetNamespace()),
+			p.Warn("HostNotFound", parts.At(parts.At("spec.egress", i)+".hosts", j), c.hostHint(h.Host, p.GetNamespace()),
 				"there is neither a service nor a route for %s in namespace %s", h.Host, h.Namespace)
 		}
 	}

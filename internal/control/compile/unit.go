@@ -268,11 +268,31 @@ func (k *Compiler) contested(b *bid, u *unit) {
 	if there {
 		i++
 	}
+	merged := k.merged(b)
 	for _, r := range list[i:] {
-		if b.selector == nil || slices.ContainsFunc(r.bids, func(own *bid) bool { return meetable(b.selector, own.selector) }) {
+		if concerns(b, r, merged) {
 			k.enqueue(r)
 		}
 	}
+}
+
+// concerns reports whether a claim may mean something to a unit that looked at its place. Crowds that do not compete among themselves
+// are left alone when one of them comes or goes.
+func concerns(b *bid, u *unit, merged bool) bool {
+	switch {
+	case b.selector != nil:
+		return slices.ContainsFunc(u.bids, func(own *bid) bool { return meetable(b.selector, own.selector) })
+	case b.place.a == listenerClaims:
+		return u.rec == nil || u.rec.Kind.Name != b.object.Kind.Name // as otherKind looks at them
+	case merged:
+		return !slices.ContainsFunc(u.bids, func(own *bid) bool { return own.place == b.place })
+	}
+	return true
+}
+
+// merged reports whether all routes for the host of a claim are the Gateway API's, of which none ends the others (see rule).
+func (k *Compiler) merged(b *bid) bool {
+	return b.routes != nil && b.routes.ByPrecedence && !slices.ContainsFunc(k.places[b.place], func(o *bid) bool { return !o.routes.ByPrecedence })
 }
 
 // bid records what places a unit claims. Younger units that looked at them are joined again when that is not what it was.

@@ -9,24 +9,10 @@ import (
 	"strings"
 
 	networking "istio.io/client-go/pkg/apis/networking/v1"
-	corev1 "k8s.io/api/core/v1"
 
-	"github.com/weftmesh/weft/internal/control/compile/convert"
+	"github.com/weftmesh/weft/internal/control/compile/workloads"
 	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/control/source"
-)
-
-// Annotations and labels of pods that the compiler reads.
-const (
-	// SidecarAnnotation with the value "true" says that a sidecar is in front of the pod, as Istio's label tlsMode does.
-	SidecarAnnotation = "weft.dev/sidecar"
-	// GatewayAnnotation with the value "true" says that the pod is a gateway.
-	GatewayAnnotation = "weft.dev/gateway"
-
-	injectLabel              = "sidecar.istio.io/inject"
-	istioStatusAnnotation    = "sidecar.istio.io/status"
-	istioTemplatesAnnotation = "inject.istio.io/templates"
-	localityLabel            = "istio-locality"
 )
 
 // instance names a workload.
@@ -101,11 +87,11 @@ func (k *Compiler) workload(i instance) *model.Workload {
 	var w *model.Workload
 	if r := k.records[model.Ref{Kind: "WorkloadEntry", Namespace: i.namespace, Name: i.name}]; r != nil && !r.refused {
 		if e, ok := r.Kube.(*networking.WorkloadEntry); ok {
-			w = entryWorkload(e)
+			w = workloads.OfEntry(e)
 		}
 	} else if r := k.records[model.Ref{Kind: "Pod", Namespace: i.namespace, Name: i.name}]; r != nil && !r.refused {
-		if pod := source.PodOf(r.Kube); pod != nil && !ended(pod) {
-			w = podWorkload(pod)
+		if pod := source.PodOf(r.Kube); pod != nil && !workloads.Ended(pod) {
+			w = workloads.OfPod(pod)
 		}
 	}
 	if w == nil {
@@ -113,7 +99,7 @@ func (k *Compiler) workload(i instance) *model.Workload {
 	}
 	leads := slices.Clone(k.leads[i])
 	slices.SortFunc(leads, func(a, b lead) int {
-		return cmp.Or(strings.Compare(a.unit.name, b.unit.name), cmp.Compare(a.nth, b.nth), compareEndpoints(a.ep, b.ep))
+		return cmp.Or(strings.Compare(a.unit.name, b.unit.name), cmp.Compare(a.nth, b.nth), workloads.Compare(a.ep, b.ep))
 	})
 	for _, l := range leads {
 		if _, err := netip.ParseAddr(l.ep.Address); err != nil {
@@ -121,7 +107,7 @@ func (k *Compiler) workload(i instance) *model.Workload {
 		}
 		for _, port := range l.service().Ports {
 			if target, ok := l.ep.Ports[port.Number]; ok {
-				addPort(w, model.WorkloadPort{Number: target, Protocol: port.Protocol, ServiceHost: l.unit.name, ServicePort: port.Number})
+				workloads.AddPort(w, model.WorkloadPort{Number: target, Protocol: port.Protocol, ServiceHost: l.unit.name, ServicePort: port.Number})
 			}
 		}
 	}
@@ -202,136 +188,6 @@ func (c *compiler) gatewayWorkloads() []*model.Workload {
 	return slices.SortedFunc(maps.Values(c.state.gates), func(a, b *model.Workload) int {
 		return strings.Compare(a.Namespace+"/"+a.Name, b.Namespace+"/"+b.Name)
 	})
-}
-
-// ended reports whether a pod runs no more.
-func ended(pod *source.Pod) bool {
-	return pod.Phase == corev1.PodSucceeded || pod.Phase == corev1.PodFailed
-}
-
-// placed reports whether a pod has its addresses to itself; otherwise they are the node's.
-func placed(pod *source.Pod) bool { return !ended(pod) && !pod.HostNetwork }
-
-func podWorkload(pod *source.Pod) *model.Workload {
-	w := &model.Workload{
-		Namespace: pod.Namespace, Name: pod.Name, Owner: podOwner(pod), Labels: pod.Labels,
-		Locality: localityOf(pod.Labels), ServiceAccount: serviceAccount(pod), Gateway: isGateway(pod), Ready: pod.Ready,
-		ProxyProtocol: convert.PodHeader(pod.Annotations),
-	}
-	w.Bare = !w.Gateway && !hasSidecar(pod) && (pod.Labels[injectLabel] == "false" || pod.Annotations[injectLabel] == "false")
-	for _, ip := range pod.IPs {
-		addAddress(w, ip)
-	}
-	for _, port := range pod.Ports {
-		addPort(w, model.WorkloadPort{Number: port, Protocol: model.Auto})
-	}
-	return w
-}
-
-// localityOf reads the labels that say where a pod runs, in Istio's form or Kubernetes' own.
-func localityOf(labels map[string]string) string {
-	if l := labels[localityLabel]; l != "" {
-		return strings.ReplaceAll(l, ".", "/")
-	}
-	region, zone := labels[model.RegionLabel], labels[model.ZoneLabel]
-	if region == "" && zone == "" {
-		return ""
-	}
-	l := region + "/" + zone
-	if s := labels[model.SubzoneLabel]; s != "" {
-		l += "/" + s
-	}
-	return l
-}
-
-// podOwner names what a user calls the workload: the Deployment. A ReplicaSet is called after its Deployment and a hash.
-func podOwner(pod *source.Pod) string {
-	hash := pod.Labels["pod-template-hash"]
-	for _, ref := range pod.OwnerReferences {
-		if ref.Controller != nil && !*ref.Controller {
-			continue
-		}
-		if ref.Kind == "ReplicaSet" {
-			if i := strings.LastIndexByte(ref.Name, '-'); hash == "" && i > 0 {
-				return ref.Name[:i]
-			}
-			return strings.TrimSuffix(ref.Name, "-"+hash)
-		}
-		return ref.Name
-	}
-	return pod.Name
-}
-
-func serviceAccount(pod *source.Pod) string {
-	return cmp.Or(pod.ServiceAccount, "default")
-}
-
-func isGateway(pod *source.Pod) bool {
-	if pod.Annotations[GatewayAnnotation] == "true" || strings.Contains(pod.Annotations[istioTemplatesAnnotation], "gateway") {
-		return true
-	}
-	l := pod.Labels[convert.IstioLabel]
-	return l == "ingressgateway" || l == "egressgateway"
-}
-
-// isProxyless reports whether the own gRPC library of a pod, or of who a WorkloadEntry stands for, is in the mesh, in the way in which
-// Istio's users ask for it.
-func isProxyless(annotations map[string]string) bool {
-	return slices.Contains(strings.Split(annotations[istioTemplatesAnnotation], ","), "grpc-agent")
-}
-
-func hasSidecar(pod *source.Pod) bool {
-	return pod.Labels[convert.TLSModeLabel] == "istio" || pod.Annotations[SidecarAnnotation] == "true" || pod.Annotations[istioStatusAnnotation] != ""
-}
-
-func entryWorkload(e *networking.WorkloadEntry) *model.Workload {
-	w := &model.Workload{Namespace: e.Namespace, Name: e.Name, Owner: e.Name, Labels: entryLabels(e), Locality: e.Spec.Locality,
-		ServiceAccount: e.Spec.ServiceAccount, Ready: true}
-	if w.ServiceAccount == "" {
-		w.ServiceAccount = "default"
-	}
-	if a, err := netip.ParseAddr(e.Spec.Address); err == nil {
-		w.Addresses = []netip.Addr{a.Unmap()}
-	}
-	for _, name := range sortedKeys(e.Spec.Ports) {
-		addPort(w, model.WorkloadPort{Number: uint16(e.Spec.Ports[name]), Protocol: model.Auto})
-	}
-	return w
-}
-
-// entryLabels merges the labels of object and spec; the spec's are the instance's own.
-func entryLabels(e *networking.WorkloadEntry) map[string]string {
-	labels := map[string]string{}
-	for k, v := range e.Labels {
-		labels[k] = v
-	}
-	for k, v := range e.Spec.Labels {
-		labels[k] = v
-	}
-	return labels
-}
-
-func addAddress(w *model.Workload, ip string) {
-	if a, err := netip.ParseAddr(ip); err == nil {
-		w.Addresses = append(w.Addresses, a.Unmap())
-	}
-}
-
-// addPort adds a port, or tells which service leads to a port that is there already.
-func addPort(w *model.Workload, port model.WorkloadPort) {
-	i, found := slices.BinarySearchFunc(w.Ports, port.Number, func(p model.WorkloadPort, n uint16) int { return int(p.Number) - int(n) })
-	if !found {
-		w.Ports = slices.Insert(w.Ports, i, port)
-		return
-	}
-	have := &w.Ports[i]
-	web := have.Protocol == model.GRPCWeb && port.Protocol.IsHTTP2() || port.Protocol == model.GRPCWeb && have.Protocol.IsHTTP2()
-	if have.ServiceHost == "" || port.ServiceHost != "" && port.ServiceHost < have.ServiceHost {
-		*have = port
-	}
-	if web { // which takes what the others take, too
-		have.Protocol = model.GRPCWeb
-	}
 }
 
 // selects reports whether labels fulfil a selector; an empty one selects everything.

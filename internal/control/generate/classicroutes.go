@@ -31,7 +31,8 @@ func (g *Generator) portTable(name string, port uint16) *routev3.RouteConfigurat
 			}
 		}
 		if len(domains) > 0 {
-			out.VirtualHosts = append(out.VirtualHosts, &routev3.VirtualHost{Name: wire.RouteName(t.Host, port), Domains: domains, Routes: routes})
+			out.VirtualHosts = append(out.VirtualHosts, &routev3.VirtualHost{Name: wire.RouteName(t.Host, port), Domains: domains, Routes: routes,
+				IncludeRequestAttemptCount: true})
 		}
 	}
 	out.VirtualHosts = append(out.VirtualHosts, g.otherHosts())
@@ -76,5 +77,5 @@ func (g *Generator) otherHosts() *routev3.VirtualHost {
 		r.Action = &routev3.Route_Route{Route: &routev3.RouteAction{Timeout: durationpb.New(0),
 			ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: cluster}}}
 	}
-	return &routev3.VirtualHost{Name: r.Name, Domains: []string{"*"}, Routes: []*routev3.Route{r}}
+	return &routev3.VirtualHost{Name: r.Name, Domains: []string{"*"}, Routes: []*routev3.Route{r}, IncludeRequestAttemptCount: true}
 }

@@ -235,7 +235,7 @@ func (g *Generator) gatewayTable(name string, servers []view.Place) *routev3.Rou
 	}
 	for _, h := range slices.SortedFunc(maps.Keys(hosts), cmp.Compare[string]) {
 		if routes := g.hostRoutes(hosts[h]); len(routes) > 0 || hosts[h].isolated {
-			table.VirtualHosts = append(table.VirtualHosts, &routev3.VirtualHost{Name: h, Domains: []string{h}, Routes: routes})
+			table.VirtualHosts = append(table.VirtualHosts, &routev3.VirtualHost{Name: h, Domains: []string{h}, Routes: routes, IncludeRequestAttemptCount: true})
 		}
 	}
 	return table

@@ -38,7 +38,7 @@ func (g *Generator) Route(name string) (proto.Message, bool) {
 	if p := protocolOf(t, ok); !p.IsHTTP() && p != model.Auto {
 		return nil, false
 	}
-	vhost := &routev3.VirtualHost{Name: name, Domains: g.domains(t), Routes: g.targetRoutes(t)}
+	vhost := &routev3.VirtualHost{Name: name, Domains: g.domains(t), Routes: g.targetRoutes(t), IncludeRequestAttemptCount: true}
 	return &routev3.RouteConfiguration{Name: name, VirtualHosts: []*routev3.VirtualHost{vhost},
 		ValidateClusters: wrapperspb.Bool(false)}, true
 }

@@ -316,7 +316,7 @@ func TestFloodIsReadSlowly(t *testing.T) {
 
 // TestSilentConnections: one that answers pings stays, one that does not is closed.
 func TestSilentConnections(t *testing.T) {
-	r := newRig(t, Options{Keepalive: 200 * time.Millisecond, KeepaliveTimeout: 200 * time.Millisecond})
+	r := newRig(t, Options{Keepalive: 200 * time.Millisecond, KeepaliveTimeout: 3 * time.Second})
 	lively, dead := r.raw().greet(), r.raw().greet()
 	pings := 0
 	for pings < 5 {

@@ -27,11 +27,10 @@ func (delta) read(c *session, message []byte) error {
 func (c *session) applyDelta(r *discoveryv3.DeltaDiscoveryRequest) error {
 	c.server.cache.mu.Lock()
 	defer c.server.cache.mu.Unlock()
-	w, first, err := c.watch(r.GetTypeUrl())
+	w, first, err := c.hear(r)
 	if err != nil {
 		return err
 	}
-	c.answer(w, parseNonce(r.GetResponseNonce()), r.GetErrorDetail())
 	gone, none := withoutStar(r.GetResourceNamesUnsubscribe())
 	if none {
 		c.subscribeAll(w, false)

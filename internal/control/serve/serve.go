@@ -102,6 +102,16 @@ func (s *Server) Publish(mesh *model.Mesh, delta model.Delta) (answered func(con
 	return func(ctx context.Context) { s.await(ctx, woken) }
 }
 
+// Mesh is the one that clients are served by; nil before the first. What a client has not of it, it is owed.
+func (s *Server) Mesh() *model.Mesh {
+	s.cache.mu.Lock()
+	defer s.cache.mu.Unlock()
+	if s.cache.index.Index == nil {
+		return nil
+	}
+	return s.cache.index.Mesh()
+}
+
 // answerPoll is how often await looks.
 const answerPoll = 2 * time.Millisecond
 

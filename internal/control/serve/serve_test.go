@@ -175,10 +175,33 @@ func TestRefusedClients(t *testing.T) {
 	}
 }
 
+// TestOwed: from the moment of its publication until the client has answered it, what concerns the client is owed to it.
+func TestOwed(t *testing.T) {
+	p := newPlane(t, Options{})
+	p.publish(mesh(nil))
+	c := p.connect(productpage())
+	c.subscribe(generate.EndpointsType, reviewsAll)
+	c.want(generate.EndpointsType, reviewsAll)
+	owed := func() bool { return slices.ContainsFunc(p.server.Clients(), func(c Client) bool { return c.Owed }) }
+	for n := range 20 {
+		for deadline := time.Now().Add(patience); owed(); time.Sleep(time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatal("it has answered everything, and seems to be owed something")
+			}
+		}
+		next := mesh(nil, fmt.Sprintf("10.77.1.%d", n+1))
+		p.publish(next)
+		if !owed() || p.server.Mesh() != next {
+			t.Fatalf("change %d was published and not answered, and nothing is owed", n)
+		}
+		c.want(generate.EndpointsType, reviewsAll)
+	}
+}
+
 func TestExpiredCertificateEndsTheStream(t *testing.T) {
 	p := newPlane(t, Options{})
 	p.publish(mesh(nil))
-	c := p.connectAs(productpage(), p.certify("default", "productpage", 2*time.Second))
+	c := p.connectAs(productpage(), p.certify("default", "productpage", 5*time.Second))
 	c.subscribe(generate.ListenerType, reviewsName)
 	c.want(generate.ListenerType, reviewsName)
 	if _, err := c.stream.Recv(); status.Code(err) != codes.Unauthenticated {

@@ -500,6 +500,21 @@ func (c *session) remember(w *watch, nonce uint64, items []carried) {
 	c.inFlight += len(items)
 }
 
+// request is what requests of both forms have in common.
+type request interface {
+	GetTypeUrl() string
+	GetResponseNonce() string
+	GetErrorDetail() *rpcstatus.Status
+}
+
+// hear finds the watch of a request's type, and takes the verdict on a response that the request may be.
+func (c *session) hear(r request) (w *watch, first bool, err error) {
+	if w, first, err = c.watch(r.GetTypeUrl()); err == nil {
+		c.answer(w, parseNonce(r.GetResponseNonce()), r.GetErrorDetail())
+	}
+	return w, first, err
+}
+
 // answer takes the client's verdict on a response; failure is nil for an ack. A nonce that is not known gives none.
 func (c *session) answer(w *watch, nonce uint64, failure *rpcstatus.Status) {
 	i := slices.IndexFunc(w.flights, func(f flight) bool { return f.nonce == nonce })

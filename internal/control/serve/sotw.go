@@ -26,11 +26,10 @@ func (world) read(c *session, message []byte) error {
 func (c *session) applyWorld(r *discoveryv3.DiscoveryRequest) error {
 	c.server.cache.mu.Lock()
 	defer c.server.cache.mu.Unlock()
-	w, first, err := c.watch(r.GetTypeUrl())
+	w, first, err := c.hear(r)
 	if err != nil {
 		return err
 	}
-	c.answer(w, parseNonce(r.GetResponseNonce()), r.GetErrorDetail())
 	names, all := withoutStar(r.GetResourceNames())
 	w.explicit = w.explicit || all || len(names) > 0
 	c.subscribeAll(w, all || !w.explicit && listable(w.typeURL))

@@ -28,6 +28,8 @@ type Client struct {
 	Since  time.Time    `json:"since,omitzero"`
 	Reason string       `json:"reason,omitempty"`
 	Types  []TypeStatus `json:"types,omitempty"`
+	// Owed: something is to be sent to it, or it has not answered what was.
+	Owed bool `json:"-"`
 }
 
 // State of a client.
@@ -115,6 +117,7 @@ func (c *session) status(now time.Time) (Client, bool) {
 		out.Labels = c.node.Labels
 	}
 	out.State, out.Since, out.Reason = c.state(now)
+	out.Owed = c.owes()
 	for _, w := range c.watches {
 		out.Types = append(out.Types, w.status())
 	}

@@ -84,7 +84,7 @@ func (l *listener) await(t *testing.T, want string) state {
 
 func (l *listener) awaitState(t *testing.T, is func(state) bool, want string) state {
 	t.Helper()
-	deadline := time.After(10 * time.Second)
+	deadline := time.After(30 * time.Second)
 	for {
 		s, n := l.last()
 		if n > 0 && is(s) {

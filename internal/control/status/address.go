@@ -7,7 +7,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
-	"github.com/weftmesh/weft/internal/control/compile/convert"
+	"github.com/weftmesh/weft/internal/control/compile/convert/parts"
 )
 
 // gatewayAddresses gives where the workloads are reached that serve Gateways and Ingresses: what their Services' load balancers say,
@@ -15,7 +15,7 @@ import (
 func (s *state) gatewayAddresses() []gatewayv1.GatewayStatusAddress {
 	var labels []map[string]string
 	for _, w := range s.in.Mesh.Workloads.All() {
-		if w.Gateway && within(convert.IngressSelector(), w.Labels) {
+		if w.Gateway && within(parts.IngressSelector(), w.Labels) {
 			labels = append(labels, w.Labels)
 		}
 	}

@@ -7,7 +7,8 @@ import (
 
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
-	"github.com/weftmesh/weft/internal/control/compile/convert"
+	"github.com/weftmesh/weft/internal/control/compile/convert/gatewayapi"
+	"github.com/weftmesh/weft/internal/control/compile/convert/parts"
 	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/control/source"
 )
@@ -62,7 +63,7 @@ func (s *state) gateway(o *source.Object, k *gatewayv1.Gateway) *gatewayv1.Gatew
 	out := &gatewayv1.GatewayStatus{}
 	good, unresolved := 0, false
 	for i := range k.Spec.Listeners {
-		l := s.listener(o, k, &k.Spec.Listeners[i], convert.At("spec.listeners", i))
+		l := s.listener(o, k, &k.Spec.Listeners[i], parts.At("spec.listeners", i))
 		out.Listeners = append(out.Listeners, l.ListenerStatus)
 		if l.accepted {
 			good++
@@ -73,7 +74,7 @@ func (s *state) gateway(o *source.Object, k *gatewayv1.Gateway) *gatewayv1.Gatew
 	s.gatewayAccepted(&c, o, k, good)
 	out.Addresses = s.gatewayProgrammed(&c, o, k, good)
 	s.gatewayResolved(&c, o, unresolved)
-	if convert.AcceptsAnyClient(k) {
+	if gatewayapi.AcceptsAnyClient(k) {
 		c.add(string(gatewayv1.GatewayConditionInsecureFrontendValidationMode), string(gatewayv1.GatewayReasonConfigurationChanged), "",
 			"clients' certificates are asked for and not verified")
 	}
@@ -147,7 +148,7 @@ func (s *state) attachedSets(gateway model.Ref) int32 {
 }
 
 func (s *state) rootOf(k *gatewayv1.ListenerSet) model.Ref {
-	return model.Ref{Kind: "Gateway.k8s", Namespace: convert.NamespaceOr(k.Spec.ParentRef.Namespace, k.Namespace), Name: string(k.Spec.ParentRef.Name)}
+	return model.Ref{Kind: "Gateway.k8s", Namespace: parts.NamespaceOr(k.Spec.ParentRef.Namespace, k.Namespace), Name: string(k.Spec.ParentRef.Name)}
 }
 
 // parentOf gives the Gateway of a ListenerSet, if it is ours.
@@ -184,9 +185,9 @@ func (s *state) listenerSet(o *source.Object, k *gatewayv1.ListenerSet) *gateway
 		return refuse(string(gatewayv1.ListenerSetReasonParentNotAccepted), "its Gateway is not in force")
 	}
 	good := 0
-	list := convert.SetListeners(k)
+	list := gatewayapi.SetListeners(k)
 	for i := range list {
-		l := s.listener(o, g, &list[i], convert.At("spec.listeners", i))
+		l := s.listener(o, g, &list[i], parts.At("spec.listeners", i))
 		out.Listeners = append(out.Listeners, gatewayv1.ListenerEntryStatus(l.ListenerStatus))
 		if l.accepted && l.resolved {
 			good++
@@ -215,13 +216,13 @@ type listenerStatus struct {
 func (s *state) listener(o *source.Object, g *gatewayv1.Gateway, l *gatewayv1.Listener, field string) listenerStatus {
 	at := place{o.Ref(), string(l.Name)}
 	out := listenerStatus{ListenerStatus: gatewayv1.ListenerStatus{Name: l.Name, AttachedRoutes: int32(len(s.attached[at])), SupportedKinds: []gatewayv1.RouteGroupKind{}}}
-	kinds, _ := convert.RouteKinds(l)
+	kinds, _ := gatewayapi.RouteKinds(l)
 	for _, k := range kinds {
 		group := gatewayv1.Group(source.GroupGateway)
 		out.SupportedKinds = append(out.SupportedKinds, gatewayv1.RouteGroupKind{Group: &group, Kind: gatewayv1.Kind(k)})
 	}
 	c := conditions{generation: o.GetGeneration()}
-	conflict := coded(s.within(o.Ref(), field), convert.HostnameConflict, convert.ProtocolConflict)
+	conflict := coded(s.within(o.Ref(), field), gatewayapi.HostnameConflict, gatewayapi.ProtocolConflict)
 	reason, message := s.listenerAccepted(o, field, conflict)
 	c.add(accepted, accepted, reason, message)
 	unresolved, why := s.listenerResolved(o, g, l, field)
@@ -246,7 +247,7 @@ func (s *state) listener(o *source.Object, g *gatewayv1.Gateway, l *gatewayv1.Li
 
 // refusals are the codes of findings that leave a listener out, with the reasons that the API has for them.
 var refusals = map[string]string{
-	convert.UnsupportedProtocol: convert.UnsupportedProtocol, convert.UnsupportedValue: convert.UnsupportedValue,
+	gatewayapi.UnsupportedProtocol: gatewayapi.UnsupportedProtocol, gatewayapi.UnsupportedValue: gatewayapi.UnsupportedValue,
 	"PortCollision": string(gatewayv1.ListenerReasonPortUnavailable), "NoValidCACertificate": "NoValidCACertificate",
 }
 
@@ -262,7 +263,7 @@ func (s *state) listenerAccepted(o *source.Object, field string, conflict []mode
 		}
 	}
 	if bad := errorsOf(found); len(bad) > 0 {
-		return convert.UnsupportedValue, words(bad)
+		return gatewayapi.UnsupportedValue, words(bad)
 	}
 	if s.gateways[o.Ref()] == nil {
 		return string(gatewayv1.ListenerReasonPending), "the " + o.Kind.Name + " is not in force"
@@ -272,17 +273,17 @@ func (s *state) listenerAccepted(o *source.Object, field string, conflict []mode
 
 // listenerResolved gives why a listener's references are not resolved; nothing when they are.
 func (s *state) listenerResolved(o *source.Object, g *gatewayv1.Gateway, l *gatewayv1.Listener, field string) (reason, message string) {
-	if bad := coded(s.within(o.Ref(), field), convert.InvalidRouteKinds); len(bad) > 0 {
-		return convert.InvalidRouteKinds, words(bad)
+	if bad := coded(s.within(o.Ref(), field), gatewayapi.InvalidRouteKinds); len(bad) > 0 {
+		return gatewayapi.InvalidRouteKinds, words(bad)
 	}
-	certificates := coded(s.within(o.Ref(), field+".tls.certificateRefs"), "RefNotPermitted", convert.InvalidCertificate, "CredentialNotFound", "CredentialInvalid")
+	certificates := coded(s.within(o.Ref(), field+".tls.certificateRefs"), "RefNotPermitted", gatewayapi.InvalidCertificate, "CredentialNotFound", "CredentialInvalid")
 	if len(certificates) > 0 {
 		if certificates[0].Code == "RefNotPermitted" {
 			return "RefNotPermitted", words(certificates)
 		}
-		return convert.InvalidCertificate, words(certificates)
+		return gatewayapi.InvalidCertificate, words(certificates)
 	}
-	v, at := convert.FrontendValidation(g, l.Port)
+	v, at := gatewayapi.FrontendValidation(g, l.Port)
 	if v == nil || l.Protocol != gatewayv1.HTTPSProtocolType {
 		return "", ""
 	}

@@ -174,45 +174,47 @@ func (m merger) entries(have, want []gatewayv1.ListenerEntryStatus) []gatewayv1.
 	return out
 }
 
-// parents keeps those of other controllers where they are, and puts ours in place of ours.
+// stated is what a route's parent and a policy's ancestor have in common.
+type stated struct {
+	controller gatewayv1.GatewayController
+	about      gatewayv1.ParentReference
+	conditions *[]metav1.Condition
+}
+
 func (m merger) parents(have, want []gatewayv1.RouteParentStatus) []gatewayv1.RouteParentStatus {
-	out := []gatewayv1.RouteParentStatus{}
-	for _, h := range have {
-		if !ours(h.ControllerName) {
-			out = append(out, h)
-		}
-	}
-	for _, w := range want {
-		var old []metav1.Condition
-		if j := slices.IndexFunc(have, func(h gatewayv1.RouteParentStatus) bool {
-			return h.ControllerName == w.ControllerName && reflect.DeepEqual(h.ParentRef, w.ParentRef)
-		}); j >= 0 {
-			old = have[j].Conditions
-		}
-		w.Conditions = m.conditions(old, w.Conditions)
-		out = append(out, w)
-	}
-	return out
+	return besideOthers(m, have, want, func(p *gatewayv1.RouteParentStatus) stated {
+		return stated{p.ControllerName, p.ParentRef, &p.Conditions}
+	})
 }
 
 func (m merger) ancestors(have, want []gatewayv1.PolicyAncestorStatus) []gatewayv1.PolicyAncestorStatus {
-	out := []gatewayv1.PolicyAncestorStatus{}
-	for _, h := range have {
-		if !ours(h.ControllerName) {
-			out = append(out, h)
+	out := besideOthers(m, have, want, func(a *gatewayv1.PolicyAncestorStatus) stated {
+		return stated{a.ControllerName, a.AncestorRef, &a.Conditions}
+	})
+	return out[:min(len(out), mostAncestors)]
+}
+
+// besideOthers keeps those of other controllers where they are, and puts ours in place of ours.
+func besideOthers[S any](m merger, have, want []S, of func(*S) stated) []S {
+	out := []S{}
+	for i := range have {
+		if !ours(of(&have[i]).controller) {
+			out = append(out, have[i])
 		}
 	}
 	for _, w := range want {
+		s := of(&w)
 		var old []metav1.Condition
-		if j := slices.IndexFunc(have, func(h gatewayv1.PolicyAncestorStatus) bool {
-			return h.ControllerName == w.ControllerName && reflect.DeepEqual(h.AncestorRef, w.AncestorRef)
+		if j := slices.IndexFunc(have, func(h S) bool {
+			o := of(&h)
+			return o.controller == s.controller && reflect.DeepEqual(o.about, s.about)
 		}); j >= 0 {
-			old = have[j].Conditions
+			old = *of(&have[j]).conditions
 		}
-		w.Conditions = m.conditions(old, w.Conditions)
+		*s.conditions = m.conditions(old, *s.conditions)
 		out = append(out, w)
 	}
-	return out[:min(len(out), mostAncestors)]
+	return out
 }
 
 func (m merger) istio(has Status, want *meta.IstioStatus) (Status, bool) {

@@ -5,7 +5,7 @@ import (
 
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
-	"github.com/weftmesh/weft/internal/control/compile/convert"
+	"github.com/weftmesh/weft/internal/control/compile/convert/parts"
 	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/control/source"
 )
@@ -55,7 +55,7 @@ func (s *state) policyAccepted(c *conditions, o *source.Object, k *gatewayv1.Bac
 func (s *state) ancestors(o *source.Object, k *gatewayv1.BackendTLSPolicy) []parent {
 	hosts := map[string]bool{}
 	for _, t := range k.Spec.TargetRefs {
-		hosts[convert.ServiceHost(string(t.Name), o.GetNamespace(), s.in.Mesh.Settings)] = true
+		hosts[parts.ServiceHost(string(t.Name), o.GetNamespace(), s.in.Mesh.Settings)] = true
 	}
 	var gateways []model.Ref
 	for _, rs := range s.in.Mesh.RouteSets {
@@ -76,7 +76,7 @@ func (s *state) ancestors(o *source.Object, k *gatewayv1.BackendTLSPolicy) []par
 	if len(out) == 0 {
 		for _, t := range k.Spec.TargetRefs {
 			namespace := gatewayv1.Namespace(o.GetNamespace())
-			out = append(out, parent{controller: convert.GatewayController,
+			out = append(out, parent{controller: parts.GatewayController,
 				ref: gatewayv1.ParentReference{Group: &t.Group, Kind: &t.Kind, Namespace: &namespace, Name: t.Name, SectionName: t.SectionName}})
 		}
 	}

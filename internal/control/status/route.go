@@ -8,7 +8,8 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
-	"github.com/weftmesh/weft/internal/control/compile/convert"
+	"github.com/weftmesh/weft/internal/control/compile/convert/gatewayapi"
+	"github.com/weftmesh/weft/internal/control/compile/convert/parts"
 	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/control/source"
 )
@@ -16,7 +17,7 @@ import (
 // notAttached are the codes of findings about a parent that does not take a route, with the reasons that the API has for them.
 var notAttached = map[string]string{
 	"NoMatchingParent": "NoMatchingParent", "NotAllowedByListeners": "NotAllowedByListeners", "NoMatchingListenerHostname": "NoMatchingListenerHostname",
-	convert.HostnameConflict: convert.HostnameConflict, "GatewayNotFound": "NoMatchingParent", "HostNotFound": "NoMatchingParent", "PortNotFound": "NoMatchingParent",
+	gatewayapi.HostnameConflict: gatewayapi.HostnameConflict, "GatewayNotFound": "NoMatchingParent", "HostNotFound": "NoMatchingParent", "PortNotFound": "NoMatchingParent",
 	"InvalidKind": "NoMatchingParent",
 }
 
@@ -52,16 +53,16 @@ func (s *state) route(o *source.Object, spec *gatewayv1.CommonRouteSpec) *gatewa
 func (s *state) parents(o *source.Object, spec *gatewayv1.CommonRouteSpec) []parent {
 	var out []parent
 	for i, ref := range spec.ParentRefs {
-		p := parent{ref: ref, field: convert.At("spec.parentRefs", i)}
-		group, kind := convert.ParentKind(ref)
-		namespace := convert.NamespaceOr(ref.Namespace, o.GetNamespace())
+		p := parent{ref: ref, field: parts.At("spec.parentRefs", i)}
+		group, kind := parts.ParentKind(ref)
+		namespace := parts.NamespaceOr(ref.Namespace, o.GetNamespace())
 		switch {
 		case group == source.GroupGateway && kind == "Gateway":
 			p.owner = model.Ref{Kind: "Gateway.k8s", Namespace: namespace, Name: string(ref.Name)}
 		case group == source.GroupGateway && kind == "ListenerSet":
 			p.owner = model.Ref{Kind: "ListenerSet", Namespace: namespace, Name: string(ref.Name)}
 		case (group == "" || group == "core") && kind == "Service", group == source.GroupNetworking && kind == "ServiceEntry":
-			p.controller = convert.GatewayController
+			p.controller = parts.GatewayController
 		}
 		if p.owner != (model.Ref{}) {
 			p.controller = s.controllerOf(p.owner)
@@ -78,12 +79,12 @@ func (s *state) parents(o *source.Object, spec *gatewayv1.CommonRouteSpec) []par
 
 func (s *state) defaultParents(o *source.Object, spec *gatewayv1.CommonRouteSpec) []parent {
 	var out []parent
-	named := &convert.APIRoute{Parents: spec.ParentRefs}
+	named := &parts.APIRoute{Parents: spec.ParentRefs}
 	for _, g := range s.in.Objects {
-		if !convert.IsDefaultGateway(g.Kube) || s.gateways[g.Ref()] == nil {
+		if !gatewayapi.IsDefaultGateway(g.Kube) || s.gateways[g.Ref()] == nil {
 			continue
 		}
-		if ref := convert.DefaultParent(g); !named.Names(ref, o.GetNamespace()) {
+		if ref := gatewayapi.DefaultParent(g); !named.Names(ref, o.GetNamespace()) {
 			out = append(out, parent{ref: ref, field: "spec.useDefaultGateways", controller: s.controllerOf(g.Ref()), owner: g.Ref()})
 		}
 	}

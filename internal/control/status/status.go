@@ -14,7 +14,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
-	"github.com/weftmesh/weft/internal/control/compile/convert"
+	"github.com/weftmesh/weft/internal/control/compile/convert/parts"
 	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/control/source"
 )
@@ -203,12 +203,12 @@ func (s *state) controller(class string) gatewayv1.GatewayController {
 			return k.Spec.ControllerName
 		}
 	}
-	if slices.Contains(convert.OurClasses, class) {
-		return convert.GatewayController
+	if slices.Contains(parts.OurClasses, class) {
+		return parts.GatewayController
 	}
 	return ""
 }
 
 func ours(c gatewayv1.GatewayController) bool {
-	return slices.Contains(convert.OurControllers, string(c))
+	return slices.Contains(parts.OurControllers, string(c))
 }

@@ -108,7 +108,7 @@ func (c *comparison) settle(d *differing, to asked, shown map[string]bool, any b
 	before, after := hidden(d.before), hidden(d.after)
 	equal := func(cond condition, list []condition) bool {
 		return slices.ContainsFunc(list, func(o condition) bool {
-			return o.slot == cond.slot && o.not == cond.not && c.finder.equal(o.expression, cond.expression)
+			return o.slot == cond.slot && o.not == cond.not && c.finder.Equal(o.expression, cond.expression)
 		})
 	}
 	for _, cond := range before {

@@ -18,6 +18,8 @@ import (
 
 	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/explain"
+	"github.com/weftmesh/weft/internal/explain/diff/scope"
+	"github.com/weftmesh/weft/internal/explain/diff/words"
 )
 
 // Report is what differs.
@@ -102,11 +104,11 @@ type comparison struct {
 	done          map[string][]Change // by class of clients and destination
 	notes         map[string]bool
 	every         int // clients with a sidecar
-	scope         *scope
+	scope         *scope.Scope
 	trails        map[string]bool // whether what decides is the same, by class of clients and destination
 	steps         int             // left of maxSteps
 	curbed        int             // destinations of which a part was tried
-	finder        *finder
+	finder        *words.Finder
 	untold, told  map[string]bool             // what differs, and what of it a request showed
 	shown         map[string]bool             // workloads about whose own proxies a request showed something
 	differ        map[Setting]map[string]bool // settings, each without From, with that
@@ -122,22 +124,22 @@ type finding struct {
 
 // Compare says what differs between two meshes.
 func Compare(before, after *model.Mesh) *Report {
-	return compare(before, after, newScope(before, after))
+	return compare(before, after, scope.New(before, after))
 }
 
-func compare(before, after *model.Mesh, within *scope) *Report {
+func compare(before, after *model.Mesh, within *scope.Scope) *Report {
 	c := &comparison{before: newSide(before), after: newSide(after), report: &Report{Groups: []Group{}}, changed: map[string]bool{},
 		guarded: map[string]bool{}, found: map[string]*finding{}, done: map[string][]Change{}, notes: map[string]bool{},
-		scope: within, trails: map[string]bool{}, steps: maxSteps, finder: newFinder(), untold: map[string]bool{}, told: map[string]bool{},
+		scope: within, trails: map[string]bool{}, steps: maxSteps, finder: words.NewFinder(), untold: map[string]bool{}, told: map[string]bool{},
 		shown: map[string]bool{}, differ: map[Setting]map[string]bool{}, looked: map[lookedAt][]Setting{}}
 	c.servers()
 	classes, destinations := c.classes(), c.destinations()
 	c.report.Destinations = len(destinations)
 	for _, d := range destinations {
-		if !c.guarded[d.host] && !c.scope.touched(d.host) {
+		if d.host != unknown.host && !c.guarded[d.host] && !c.scope.Touched(d.host) {
 			continue
 		}
-		apart := c.scope.apart(d.host)
+		apart := c.scope.Apart(d.host)
 		for _, class := range classes {
 			if !class.gateway {
 				c.outbound(class, d, apart)
@@ -154,7 +156,7 @@ func compare(before, after *model.Mesh, within *scope) *Report {
 	c.proxies()
 	c.report.Settings = c.settled()
 	c.report.Groups = c.groups()
-	c.report.Untried = len(classes) == 0 && len(c.report.Groups) == 0 && !c.scope.alike()
+	c.report.Untried = len(classes) == 0 && len(c.report.Groups) == 0 && !c.scope.Alike()
 	c.report.Untold, c.report.Notes = c.left(), c.noted()
 	return c.report
 }

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/weftmesh/weft/internal/explain"
+	"github.com/weftmesh/weft/internal/explain/diff/words"
 	"github.com/weftmesh/weft/internal/proxy/conf"
 )
 
@@ -93,7 +94,7 @@ func ofPath(m *conf.StringMatch, separated bool) condition {
 	if separated && m.Kind == conf.PrefixOf {
 		c.text = strings.TrimSuffix(m.Value, "/") + "[/*]"
 	}
-	if c.on(m, expression(m)); separated && m.Kind == conf.PrefixOf {
+	if c.on(m, words.Expression(m)); separated && m.Kind == conf.PrefixOf {
 		c.expression = "^(?:" + regexp.QuoteMeta(m.Value) + "(?:/(?s:.*))?)$"
 	}
 	c.test = func(v string, _ bool) bool {
@@ -132,7 +133,7 @@ func ofHeader(h *conf.HeaderMatch) condition {
 		c.text, c.samples = label+" other than "+value(&h.Value), append([]string{"other"}, c.samples...)
 	}
 	if h.Range == nil {
-		c.on(&h.Value, expression(&h.Value))
+		c.on(&h.Value, words.Expression(&h.Value))
 		c.not = h.Invert
 	}
 	return c
@@ -140,7 +141,7 @@ func ofHeader(h *conf.HeaderMatch) condition {
 
 func ofQuery(q *conf.QueryMatch) condition {
 	c := condition{slot: querySlot + q.Name, text: "?" + q.Name + "=" + value(&q.Value), samples: append(samples(&q.Value), "x")}
-	c.on(&q.Value, expression(&q.Value))
+	c.on(&q.Value, words.Expression(&q.Value))
 	c.test = func(v string, present bool) bool { return present && q.Value.Match(v) }
 	return c
 }
@@ -301,7 +302,7 @@ type candidate struct {
 }
 
 // build finds a request that fulfils a rule; false where there seems to be none.
-func (a asked) build(r rule, f *finder) (candidate, bool) {
+func (a asked) build(r rule, f *words.Finder) (candidate, bool) {
 	c := candidate{request: explain.Request{Method: "GET", URL: a.scheme + "://" + a.address()}, terms: len(r)}
 	bySlot := map[string]rule{}
 	for _, cond := range r {
@@ -339,7 +340,7 @@ func (a asked) build(r rule, f *finder) (candidate, bool) {
 }
 
 // fill finds a value for a slot with which all of its conditions hold.
-func (a asked) fill(slot string, conds rule, f *finder) (v string, present, ok bool) {
+func (a asked) fill(slot string, conds rule, f *words.Finder) (v string, present, ok bool) {
 	type option struct {
 		value   string
 		present bool
@@ -372,14 +373,14 @@ func (a asked) fill(slot string, conds rule, f *finder) (v string, present, ok b
 			return o.value, o.present, true
 		}
 	}
-	if v, ok = f.weave(slot, conds); ok && holds(v, true) {
+	if v, ok = weave(f, slot, conds); ok && holds(v, true) {
 		return v, true, true
 	}
 	return "", false, false
 }
 
 // weave searches a value for conditions that no sample of one of them fulfils.
-func (f *finder) weave(slot string, conds rule) (string, bool) {
+func weave(f *words.Finder, slot string, conds rule) (string, bool) {
 	if slot == ":scheme" || !slices.ContainsFunc(conds, func(c condition) bool { return c.woven }) {
 		return "", false
 	}
@@ -393,8 +394,7 @@ func (f *finder) weave(slot string, conds rule) (string, bool) {
 			fulfil = append(fulfil, c.expression)
 		}
 	}
-	v, outcome := f.text(fulfil, not)
-	return v, outcome == have
+	return f.Text(fulfil, not)
 }
 
 // describe writes conditions: the method, the path, then the rest.
@@ -453,4 +453,19 @@ func (c condition) near() (out []rule) {
 
 func literal(slot, v, text string) condition {
 	return condition{slot: slot, text: text, samples: []string{v}, test: func(got string, present bool) bool { return present && got == v }}
+}
+
+// written are the values that a slot of a request may have, as far as it takes to find one.
+func written(slot string) string {
+	switch {
+	case slot == pathSlot:
+		return `^/[-!$&-.0-;=@-Z_a-z~/]*$`
+	case slot == ":method":
+		return `^[A-Za-z][A-Za-z-]*$`
+	case slot == ":authority":
+		return `^[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[0-9]+)?$`
+	case strings.HasPrefix(slot, querySlot):
+		return `^[ -~]*$`
+	}
+	return `^[!-~]([ -~]*[!-~])?$`
 }

@@ -76,9 +76,9 @@ func (d *decoder) permission(m *rbacv3.Permission, depth int) *conf.Rule {
 	r := &conf.Rule{}
 	switch p := m.GetRule().(type) {
 	case *rbacv3.Permission_AndRules:
-		r.And = d.permissions("and_rules", p.AndRules, depth)
+		r.And = rules(d, "and_rules", "rules", p.AndRules.GetRules(), depth, d.permission)
 	case *rbacv3.Permission_OrRules:
-		r.Or = d.permissions("or_rules", p.OrRules, depth)
+		r.Or = rules(d, "or_rules", "rules", p.OrRules.GetRules(), depth, d.permission)
 	case *rbacv3.Permission_Any:
 		r.Any = d.anything(p.Any)
 	case *rbacv3.Permission_Header:
@@ -112,9 +112,10 @@ func (d *decoder) permission(m *rbacv3.Permission, depth int) *conf.Rule {
 	return r
 }
 
-func (d *decoder) permissions(field string, m *rbacv3.Permission_Set, depth int) []*conf.Rule {
+// rules decodes the set that a field has, which may not be empty; part is the field of the set.
+func rules[M any](d *decoder, field, part string, list []M, depth int, rule func(M, int) *conf.Rule) []*conf.Rule {
 	out := []*conf.Rule{}
-	walk.Each(d.Walk, field+".rules", m.GetRules(), func(r *rbacv3.Permission) { out = append(out, d.permission(r, depth+1)) })
+	walk.Each(d.Walk, field+"."+part, list, func(m M) { out = append(out, rule(m, depth+1)) })
 	d.atLeastOne(field, len(out))
 	return out
 }
@@ -141,9 +142,9 @@ func (d *decoder) principal(m *rbacv3.Principal, depth int) *conf.Rule {
 	r := &conf.Rule{}
 	switch p := m.GetIdentifier().(type) {
 	case *rbacv3.Principal_AndIds:
-		r.And = d.principals("and_ids", p.AndIds, depth)
+		r.And = rules(d, "and_ids", "ids", p.AndIds.GetIds(), depth, d.principal)
 	case *rbacv3.Principal_OrIds:
-		r.Or = d.principals("or_ids", p.OrIds, depth)
+		r.Or = rules(d, "or_ids", "ids", p.OrIds.GetIds(), depth, d.principal)
 	case *rbacv3.Principal_Any:
 		r.Any = d.anything(p.Any)
 	case *rbacv3.Principal_Authenticated_:
@@ -168,13 +169,6 @@ func (d *decoder) principal(m *rbacv3.Principal, depth int) *conf.Rule {
 		d.Fail("identifier: is required")
 	}
 	return r
-}
-
-func (d *decoder) principals(field string, m *rbacv3.Principal_Set, depth int) []*conf.Rule {
-	out := []*conf.Rule{}
-	walk.Each(d.Walk, field+".ids", m.GetIds(), func(r *rbacv3.Principal) { out = append(out, d.principal(r, depth+1)) })
-	d.atLeastOne(field, len(out))
-	return out
 }
 
 func (d *decoder) authenticated(m *rbacv3.Principal_Authenticated, r *conf.Rule) {

@@ -24,8 +24,7 @@ func (x *Exchange) admit() bool {
 	x.fromOutside()
 	x.setID()
 	if r.ExpectContinue {
-		// We answer it ourselves when the body is wanted.
-		r.Header.Del("Expect")
+		r.Header.Set("Expect", "100-continue") // once, whatever the client has repeated: the endpoint is to answer it
 	}
 	switch proto, ok := r.Header.Get("X-Forwarded-Proto"); {
 	case !ok:

@@ -24,6 +24,10 @@ func (x *Exchange) again(ok bool) bool {
 		x.failures++
 	}
 	if p := x.pumping; p != nil {
+		p.stop(x)
+		if !p.whole() && !p.resumable(x.down.Interruptible()) {
+			return x.clientFailed(p.cause())
+		}
 		x.keep(p)
 	}
 	x.giveBack(false)
@@ -45,11 +49,11 @@ func (x *Exchange) wantsAgain(ok bool) bool {
 	a, repeatable := x.outcome(ok), retry.Repeatable(&x.Req)
 	wanted := x.matched.Route != nil && retry.Wanted(x.retries, &a, repeatable)
 	wouldHelp := wanted || repeatable && (!ok || a.Unsent || a.Unanswered)
-	if ok && x.pumping != nil && wanted {
+	if ok && x.pumping != nil && wanted && !x.resumes(ok) {
 		x.pumping.settle() // the answer may be here before the goroutine that has sent the body has run again
 	}
 	x.bodyGone = x.pumping != nil && x.pumping.dropped() && x.retries != nil && wouldHelp
-	if x.to == nil || x.pumping != nil && !x.pumping.whole() && !(!ok && x.resumes()) || !ok && x.err.Fault() == failure.OfClient || x.p.ctx.Err() != nil || x.expired() {
+	if x.to == nil || x.pumping != nil && !x.pumping.whole() && !x.resumes(ok) || !ok && x.err.Fault() == failure.OfClient || x.p.ctx.Err() != nil || x.expired() {
 		return false
 	}
 	if b := x.Req.Body; b.Kind != message.NoBody && b != (message.Body{Kind: message.Sized}) && x.body == nil && x.pumping == nil && (x.spent || !x.unsent) {
@@ -85,10 +89,12 @@ func (x *Exchange) outcome(ok bool) retry.Attempt {
 	return a
 }
 
-// resumes reports whether a request failed of which nobody has looked at a byte while its client still sends, and the sending can
-// be taken up where it was interrupted.
-func (x *Exchange) resumes() bool {
-	return failure.Unprocessed(x.err) && x.pumping.resumable(x.down.Shared())
+// resumes reports whether the sending of a body can be taken up where an attempt's end has interrupted it, or, after an answer, will.
+func (x *Exchange) resumes(ok bool) bool {
+	if ok {
+		return x.pumping.small && x.down.Interruptible()
+	}
+	return x.pumping.resumable(x.down.Interruptible())
 }
 
 // forFree are the repetitions that need no policy. An endpoint was removed before it was tried, or it has refused the stream or

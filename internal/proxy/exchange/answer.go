@@ -51,6 +51,7 @@ func (x *Exchange) answerError() {
 	if x.err.Kind == failure.RefusedMethod {
 		x.res.Header.Add("Allow", "") // what CONNECT asks for, a tunnel's end, has no method here (RFC 9110 section 15.5.6)
 	}
+	x.tellOverload()
 	if x.tellAttempts(); x.matched.Route != nil {
 		x.applyResponse() // what the route says of responses holds for this one, too
 	}
@@ -76,6 +77,17 @@ func (x *Exchange) answerError() {
 		return
 	}
 	x.answer([]byte(text))
+}
+
+// tellOverload says that a request was not taken for want of room, at the service or here, as Envoy does.
+func (x *Exchange) tellOverload() {
+	switch {
+	case x.discreet():
+	case x.err.Kind == failure.Overflow:
+		x.res.Header.Add("X-Envoy-Overloaded", "true")
+	case x.err.Kind == failure.Overloaded:
+		x.res.Header.Add("X-Envoy-Local-Overloaded", "true")
+	}
 }
 
 // reason is the failure in plain words, for the log and for callers within the mesh.
@@ -136,6 +148,9 @@ func oneLine(s string) string {
 // answer sends x.res with a body of ours.
 func (x *Exchange) answer(body []byte) {
 	r := &x.res
+	if x.declined(r.Status) {
+		r.Status = http.StatusNotImplemented // the route, a fault or gRPC has it so: there is no tunnel
+	}
 	r.Body = message.Body{Kind: message.Sized, Length: int64(len(body))}
 	if x.isGRPC && len(body) == 0 {
 		r.Body = message.Body{}

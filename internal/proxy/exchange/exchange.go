@@ -178,7 +178,7 @@ func (x *Exchange) forward() bool {
 	for x.attempt = 1; ; x.attempt++ {
 		ok := x.pick() && x.connect() && x.send() && x.receive()
 		if !x.again(ok) {
-			return ok
+			return ok && x.err == nil
 		}
 	}
 }

@@ -21,6 +21,11 @@ func (x *Exchange) connect() bool {
 	if x.to.Err != nil {
 		return x.fail(failure.TLSFailed, "connect", x.to.Err)
 	}
+	if x.expired() { // nobody is asked for what comes too late
+		x.err = failure.New(failure.UpstreamTimeout, "connect", nil)
+		x.timedOut()
+		return false
+	}
 	now, deadline := x.Start, x.attemptDeadline()
 	if x.attempt > 1 {
 		now = x.p.Now()
@@ -212,7 +217,7 @@ func (x *Exchange) timedOut() {
 // giveBack ends the attempt: the connection goes back to its pool, or is closed. The response's strings die.
 func (x *Exchange) giveBack(fit bool) {
 	if x.pumping != nil {
-		if x.err == nil && !(x.down.Shared() && x.call.Shared()) {
+		if x.err == nil && !(x.down.Shared() && x.call.Shared()) && !x.pumping.waits(x) {
 			x.pumping.settle()
 		}
 		x.pumping.stop(x)

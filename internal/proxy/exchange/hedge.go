@@ -34,7 +34,7 @@ type runner struct {
 // hedges reports whether attempts may overlap: the policy wants it, the request does no harm twice, and all of it can be sent again.
 func (x *Exchange) hedges() bool {
 	p, b := x.retries, x.Req.Body
-	return p != nil && p.Hedge && p.PerTry > 0 && x.Req.Upgrade == "" && x.pumping == nil && retry.Repeatable(&x.Req) &&
+	return p != nil && p.Hedge && p.PerTry > 0 && x.Req.Upgrade == "" && x.pumping == nil && !x.partial && retry.Repeatable(&x.Req) &&
 		(x.body != nil || b.Kind == message.NoBody || b == message.Body{Kind: message.Sized})
 }
 

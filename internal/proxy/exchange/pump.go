@@ -7,16 +7,18 @@ import (
 	"time"
 
 	"github.com/weftmesh/weft/internal/proxy/conn"
+	"github.com/weftmesh/weft/internal/proxy/message"
 	"github.com/weftmesh/weft/internal/proxy/relay"
 )
 
 // pump sends a request's body while the response is awaited. Its goroutine uses the reading half of the client's connection
 // and the writing half of the endpoint's; the exchange keeps to the other halves until stop has returned.
 type pump struct {
-	done chan struct{}
-	n    int64 // valid after done, as the next ones
-	err  error
-	kept keeper
+	done  chan struct{}
+	n     int64 // valid after done, as the next ones
+	err   error
+	kept  keeper
+	small bool // its declared length can be kept; set once
 	// stood is set when the body stood still for too long.
 	stood bool
 
@@ -38,11 +40,15 @@ type keeper struct {
 	relay.Sink
 	held *[]byte // nil when nothing is to be kept, or it was too much
 	much atomic.Bool
+	any  atomic.Bool // something of the body came
 	n    int
 }
 
 // WriteBody implements relay.Sink.
 func (k *keeper) WriteBody(p []byte) error {
+	if !k.any.Load() {
+		k.any.Store(true)
+	}
 	if k.held != nil && k.n+len(p) > MaxReplay {
 		k.drop()
 		k.much.Store(true)
@@ -63,6 +69,15 @@ func (k *keeper) drop() {
 // dropped reports whether there was too much to be kept.
 func (p *pump) dropped() bool { return p.kept.much.Load() }
 
+// cause is what a pump that has ended failed by.
+func (p *pump) cause() error {
+	var e *relay.Error
+	if errors.As(p.err, &e) {
+		return e.Err
+	}
+	return p.err
+}
+
 // whole reports whether the pump has ended and kept all that the client had to send.
 func (p *pump) whole() bool {
 	select {
@@ -73,9 +88,9 @@ func (p *pump) whole() bool {
 	}
 }
 
-// resumable reports whether the pump has ended with all kept that it has read, so that another may go on from there. whole says that
-// an interrupted read has harmed nothing, as it does with HTTP/1.
-func (p *pump) resumable(whole bool) bool {
+// resumable reports whether the pump has ended with all kept that it has read, so that another may go on from there. interruptible says
+// that an interrupted read has harmed nothing.
+func (p *pump) resumable(interruptible bool) bool {
 	select {
 	case <-p.done:
 	default:
@@ -85,18 +100,18 @@ func (p *pump) resumable(whole bool) bool {
 	if p.kept.held == nil || p.stood || !errors.As(p.err, &e) {
 		return false
 	}
-	return e.Side == relay.Upstream || whole && p.stopping.Load() && errors.Is(e.Err, os.ErrDeadlineExceeded)
+	return e.Side == relay.Upstream || interruptible && p.stopping.Load() && errors.Is(e.Err, os.ErrDeadlineExceeded)
 }
 
 // startPump sends the body, after what an earlier attempt has kept of it.
 func startPump(x *Exchange) *pump {
-	p := &pump{done: make(chan struct{})}
+	p := &pump{done: make(chan struct{}), small: x.Req.Body.Kind == message.Sized && x.Req.Body.Length <= MaxReplay}
 	p.kept.Sink = x.call
 	first := x.body
 	if x.partial {
 		p.kept.held, p.kept.n = x.held, len(first)
 		x.held, x.body, x.partial = nil, nil, false
-	} else if rt := x.matched.Route; rt != nil && rt.Forward.Retry != nil {
+	} else if rt := x.matched.Route; p.small || rt != nil && rt.Forward.Retry != nil {
 		p.kept.held = replayBuffers.Get().(*[]byte)
 	}
 	call, down, messages, pace := x.call, x.down, x.counting(&x.asked), x.pace(&x.sending, p, x.call)
@@ -122,6 +137,9 @@ func startPump(x *Exchange) *pump {
 // settleTime is how long a pump may take to notice that it has sent everything.
 const settleTime = 250 * time.Millisecond
 
+// waits reports whether the client has sent nothing yet, and waits to be told that it should.
+func (p *pump) waits(x *Exchange) bool { return x.Req.ExpectContinue && !p.kept.any.Load() }
+
 // settle lets a pump come to its end by itself once the response is there: an endpoint that has answered has as a rule taken the
 // whole body, and only the pump's goroutine has not run since. Interrupting it then would cost two good connections.
 func (p *pump) settle() {
@@ -145,4 +163,5 @@ func (p *pump) stop(x *Exchange) {
 	x.down.SetReadDeadline(conn.LongAgo)
 	<-p.done
 	x.down.SetReadDeadline(time.Time{})
+	x.down.Resume()
 }

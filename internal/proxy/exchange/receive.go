@@ -2,6 +2,7 @@ package exchange
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"strconv"
 	"strings"
@@ -38,8 +39,17 @@ func (x *Exchange) receive() bool {
 		x.cluster.Balancer.Report(x.to.Host, x.cluster.Balancer.OutcomeOf(x.meaning(code)), now.Sub(x.tried), nil)
 	}
 	x.answering()
+	if x.declined(x.res.Status) {
+		return x.fail(failure.NotUpgraded, "receive", fmt.Errorf("the endpoint answered %d, not 101, to the upgrade to %s", x.res.Status, x.Req.Upgrade))
+	}
 	x.err = nil
 	return true
+}
+
+// declined reports whether a status that does not change the protocol would say to a client that it was changed: any 2xx does to one
+// that has asked by extended CONNECT (RFC 9110 section 9.3.6, RFC 8441 section 5).
+func (x *Exchange) declined(status int) bool {
+	return x.down.Shared() && x.Req.Upgrade != "" && status >= 200 && status < 300
 }
 
 // learnIdle takes note of how long the server says that it keeps idle connections ("Keep-Alive: timeout=5", as Node.js and
@@ -67,17 +77,22 @@ func (x *Exchange) hear() error {
 		if err := x.call.ReadResponse(&x.res); err != nil {
 			return err
 		}
-		switch {
-		case x.res.Status >= 200 || x.res.Status == 101:
+		if x.res.Status >= 200 || x.res.Status == 101 {
 			return nil
-		case x.res.Status == 100:
-			continue // the client was told to go on by us
 		}
-		http1.StripHopByHop(&x.res.Header)
-		if err := x.down.WriteInformational(x.res.Status, &x.res.Header); err != nil {
+		if err := x.passOn(); err != nil {
 			return err
 		}
 	}
+}
+
+// passOn passes an informational response on. A 100 is for a client that waits for it: others have not asked, or know it already.
+func (x *Exchange) passOn() error {
+	http1.StripHopByHop(&x.res.Header)
+	if x.res.Status == 100 {
+		return x.goOn(&x.res.Header)
+	}
+	return x.down.WriteInformational(x.res.Status, &x.res.Header)
 }
 
 func (x *Exchange) unreceived(err error) bool {

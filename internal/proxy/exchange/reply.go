@@ -173,8 +173,11 @@ func (x *Exchange) disbelieve() {
 
 // deletePrefixed deletes the fields whose names begin with one of the prefixes, in any case.
 func deletePrefixed(h *message.Header, prefixes ...string) {
+	if !slices.ContainsFunc(prefixes, h.MayBegin) {
+		return
+	}
 	for i := h.Len() - 1; i >= 0; i-- {
-		name := h.At(i).Name
+		name := h.Name(i)
 		for _, p := range prefixes {
 			if len(name) >= len(p) && message.EqualFold(name[:len(p)], p) {
 				h.Del(name)

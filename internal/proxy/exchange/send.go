@@ -20,28 +20,42 @@ const MaxReplay = 64 << 10
 
 var replayBuffers = sync.Pool{New: func() any { b := make([]byte, MaxReplay); return &b }}
 
-// readAhead reads a small body whole where it may be needed more than once, or has not arrived yet: a request that its client
-// cuts off then never reaches an endpoint, and none waits for a slow client. Of bodies without a declared length it takes those
-// that are all there, as the one message of an ordinary call of gRPC is.
+// patience is how long a small body that has not all arrived is waited for, before it is sent on as it comes.
+const patience = 3 * time.Millisecond
+
+// readAhead reads a small body where it may be needed more than once, or has not arrived yet, as most do a moment after their heads: so
+// one write carries the request on, and one that its client cuts off then never reaches an endpoint. What does not come at once follows by
+// a pump, so that an endpoint can answer early; a body is awaited whole only where every endpoint is to get it at the same time, or has a
+// time to answer in. Of bodies without a declared length it takes those that are all there, as the one message of an ordinary call of gRPC is.
 func (x *Exchange) readAhead() bool {
-	f, b := x.matched.Route.Forward, x.Req.Body
-	again, whole, most := len(f.Mirrors) > 0 || x.retries != nil, x.down.BodyWhole(), MaxReplay
+	b, again, whole, most := x.Req.Body, x.atOnce() || x.retries != nil, x.down.BodyWhole(), MaxReplay
+	hasty := !whole && !x.atOnce()
 	switch {
+	case hasty && (x.Req.ExpectContinue || !x.down.Interruptible()):
+		return true
 	case b.Kind == message.Sized && b.Length > 0 && b.Length <= MaxReplay && (again || !whole):
 		most = int(b.Length)
 	case b.Kind == message.Chunked && again && whole && x.down.BodyBuffered() < MaxReplay:
 	default:
 		return true
 	}
-	if !x.welcomeBody() {
+	if !whole && !x.welcomeBody() {
 		return false
+	}
+	if hasty {
+		x.down.SetReadDeadline(time.Now().Add(patience))
+		defer x.down.SetReadDeadline(time.Time{})
 	}
 	x.held = replayBuffers.Get().(*[]byte)
 	n := 0
-	for err := error(nil); err == nil && (n < most || b.Kind == message.Chunked); {
+	for err := error(nil); err == nil && (n < most || b.Kind == message.Chunked) && !x.partial; {
 		var m int
 		m, err = x.down.ReadBody((*x.held)[n:most])
-		if n += m; err != nil && err != io.EOF {
+		switch n += m; {
+		case hasty && errors.Is(err, os.ErrDeadlineExceeded):
+			x.down.Resume()
+			x.partial = true
+		case err != nil && err != io.EOF:
 			return x.clientFailed(err)
 		}
 	}
@@ -52,16 +66,30 @@ func (x *Exchange) readAhead() bool {
 	return true
 }
 
-// welcomeBody tells a client that waits for it to send its body.
+// atOnce reports whether a body is sent when all of it is there: a mirror gets it too, or an attempt has a time of its own.
+func (x *Exchange) atOnce() bool {
+	return len(x.matched.Route.Forward.Mirrors) > 0 || x.retries != nil && (x.retries.PerTry > 0 || x.retries.PerTryIdle > 0)
+}
+
+// welcomeBody tells a client that waits for it to send its body, where no endpoint is asked first.
 func (x *Exchange) welcomeBody() bool {
 	if !x.Req.ExpectContinue {
 		return true
 	}
-	x.Req.ExpectContinue = false
-	if err := x.down.WriteInformational(100, &message.Header{}); err != nil {
+	x.Req.Header.Del("Expect")
+	if err := x.goOn(&message.Header{}); err != nil {
 		return x.gone("request body", err)
 	}
 	return true
+}
+
+// goOn tells a client that waits for it to send its body, once.
+func (x *Exchange) goOn(h *message.Header) error {
+	if !x.Req.ExpectContinue {
+		return nil
+	}
+	x.Req.ExpectContinue = false
+	return x.down.WriteInformational(100, h)
 }
 
 // clientFailed ends the exchange because the request's body did not come as it should.
@@ -88,9 +116,6 @@ func (x *Exchange) send() bool {
 			return false
 		}
 		streams = x.streams()
-	}
-	if streams && !x.welcomeBody() {
-		return false
 	}
 	if err := x.call.WriteRequest(&x.Req); err != nil {
 		switch {

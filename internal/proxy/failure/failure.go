@@ -63,6 +63,7 @@ const (
 	Injected
 	RefusedMethod
 	RefusedUpgrade
+	NotUpgraded
 	Unroutable
 	Unwritable
 	OverLimit
@@ -122,6 +123,7 @@ var kinds = [...]struct {
 	TunnelIdle:        {OfMesh, 0, "SI", "tcp_session_idle_timeout", false, ""},
 	Panicked:          {OfMesh, 500, "-", "internal_error", false, "internal error"},
 	RefusedUpgrade:    {OfClient, 403, "-", "upgrade_failed", false, "this upgrade is not allowed here"},
+	NotUpgraded:       {OfUpstream, 502, "UPE", "websocket_handshake_unsuccessful", false, "the upstream does not speak the protocol that was asked for"},
 	OverGlobalLimit:   {OfClient, 429, "RL", "request_rate_limited", false, "too many requests"},
 	LimitUnknown:      {OfMesh, 500, "RLSE", "rate_limiter_error", false, "the limits cannot be looked up"},
 	OverLimit:         {OfClient, 429, "RL", "local_rate_limited", false, "too many requests"},

@@ -2,7 +2,9 @@ package http1
 
 import (
 	"bytes"
+	"errors"
 	"io"
+	"os"
 	"sync/atomic"
 
 	"github.com/weftmesh/weft/internal/proxy/message"
@@ -87,6 +89,14 @@ func (in *input) TakeBody() []byte {
 		r.fail(io.EOF)
 	}
 	return p
+}
+
+// ResumeBody has a Sized body read on that a read deadline has interrupted.
+func (in *input) ResumeBody() {
+	if r := &in.body; r.kind == message.Sized && errors.Is(r.err, os.ErrDeadlineExceeded) {
+		r.err = nil
+		r.broken.Store(false)
+	}
 }
 
 // BodyBuffered gives how many bytes of the body lie in memory: while it is positive, ReadBody does not block.

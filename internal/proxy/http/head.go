@@ -204,6 +204,9 @@ func hopName(name string) bool {
 
 // stripListed removes the listed fields and gives how many of them stood before index at.
 func stripListed(h *message.Header, list string, at int) int {
+	if list == "keep-alive" || list == "close" {
+		return 0
+	}
 	before := 0
 	for list != "" {
 		var name string

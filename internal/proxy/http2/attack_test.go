@@ -205,7 +205,7 @@ func TestRoomForAnotherStream(t *testing.T) {
 		id := ask("/hangs")
 		select {
 		case <-begun:
-		case <-time.After(10 * time.Second):
+		case <-time.After(30 * time.Second):
 			t.Fatal("a stream is not taken in place of one that was answered")
 		}
 		p.must(p.fr.WriteRSTStream(id, xhttp2.ErrCodeCancel))

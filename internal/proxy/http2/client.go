@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/weftmesh/weft/internal/proxy/conn"
+	"github.com/weftmesh/weft/internal/proxy/http2/head"
 	"github.com/weftmesh/weft/internal/proxy/http2/hpack"
 	"github.com/weftmesh/weft/internal/proxy/message"
 )
@@ -218,23 +219,23 @@ func (c *ClientConn) onResponse(s *stream, ended bool) error {
 	if at := st.used + st.waiting; at < len(st.heads) {
 		r = &st.heads[at]
 	} else {
-		st.heads = append(st.heads, response{head: &head{length: -1}})
+		st.heads = append(st.heads, response{head: head.New()})
 		r = &st.heads[len(st.heads)-1]
 	}
 	r.res.Reset()
 	spare := r.res.Header
-	h.response(&r.res, st.ask, ended)
-	if h.bad != "" {
+	h.Response(&r.res, st.ask, ended)
+	if h.Bad != "" {
 		r.res = message.Response{Header: spare}
-		return c.reset(s, ProtocolError, h.bad, true)
+		return c.reset(s, ProtocolError, h.Bad, true)
 	}
-	h.fields = spare
+	h.Fields = spare
 	st.informed++
 	switch final := r.res.Status >= 200 || r.res.Status == 101; {
 	case final:
-		s.headed, s.remoteEnded, s.declared = true, ended, h.length
-		s.empty = st.ask.bodyless(r.res.Status) && !st.ask.tunnel(r.res.Status)
-		if st.ask.tunnel(r.res.Status) {
+		s.headed, s.remoteEnded, s.declared = true, ended, h.Length
+		s.empty = st.ask.Bodyless(r.res.Status) && !st.ask.Tunnel(r.res.Status)
+		if st.ask.Tunnel(r.res.Status) {
 			s.declared = -1
 		}
 	case st.informed > maxInformational:
@@ -281,7 +282,7 @@ type ClientStream struct {
 // response is a head with the memory of its strings.
 type response struct {
 	res  message.Response
-	head *head
+	head *head.Head
 }
 
 // WriteRequest writes a head. It need not leave before Flush or FinishBody; call FinishBody also when there is no body. A request
@@ -307,7 +308,7 @@ func (s *ClientStream) WriteRequest(r *message.Request) error {
 	if c.client.ends() {
 		return &StreamError{Code: RefusedStream, Remote: true, untouched: true}
 	}
-	s.ask = askedBy(r)
+	s.ask = head.AskedBy(r)
 	s.id, c.last = c.client.next, c.client.next
 	c.client.next += 2
 	s.sendWin = c.peer.window
@@ -315,10 +316,10 @@ func (s *ClientStream) WriteRequest(r *message.Request) error {
 	at, b := s.beginHead(cost + len(r.Method) + len(r.Authority) + len(r.Path) + len(r.Scheme) + len(r.Upgrade) + 80)
 	b = c.requestLine(b, r)
 	w := fieldWriter{c: c, body: r.Body}
-	end := r.Body.Kind == message.NoBody && !s.ask.tunnels()
+	end := r.Body.Kind == message.NoBody && !s.ask.Tunnels()
 	s.endHead(at, w.fields(b, &r.Header), end)
 	body := r.Body
-	if s.ask.tunnels() {
+	if s.ask.Tunnels() {
 		body.Kind = message.Chunked
 	}
 	s.beginBody(body, false)
@@ -425,7 +426,7 @@ func (s *ClientStream) EndExchange() bool {
 func (s *ClientStream) recycle() {
 	for i := range s.heads {
 		s.heads[i].res.Reset()
-		s.heads[i].head.release()
+		s.heads[i].head.Release()
 	}
 	s.heads = s.heads[:min(len(s.heads), 2)]
 	s.used, s.waiting, s.informed = 0, 0, 0

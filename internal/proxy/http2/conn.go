@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/weftmesh/weft/internal/proxy/conn"
+	"github.com/weftmesh/weft/internal/proxy/http2/block"
+	"github.com/weftmesh/weft/internal/proxy/http2/head"
 	"github.com/weftmesh/weft/internal/proxy/http2/hpack"
 )
 
@@ -22,11 +24,11 @@ type core struct {
 	clock  *time.Timer // runs tick
 
 	// Owned by the reading goroutine.
-	in      *block // unread bytes; nil while there are none
-	bulk    bool   // the last read filled its buffer
-	settled bool   // the peer's first SETTINGS have come
+	in      *block.Block // unread bytes; nil while there are none
+	bulk    bool         // the last read filled its buffer
+	settled bool         // the peer's first SETTINGS have come
 	dec     *hpack.Decoder
-	scratch *head
+	scratch *head.Head
 	part    partial
 	noise   noise
 	wakes   []chan struct{} // of streams for which this batch of frames had something
@@ -89,9 +91,9 @@ func (c *core) init(nc conn.Conn, o *Options) {
 		o = &defaultOptions
 	}
 	c.c, c.o = nc, o
-	c.dec = hpack.NewDecoder(o.TableBytes, tags)
+	c.dec = head.NewDecoder(o.TableBytes)
 	c.enc = hpack.NewEncoder()
-	c.scratch = &head{length: -1}
+	c.scratch = head.New()
 	c.streams = map[uint32]*stream{}
 	c.peer = settings{window: defaultWindow, frame: minMaxFrame, streams: 1 << 30, headList: 1 << 30}
 	c.sendWin, c.recvWin = defaultWindow, int64(max(o.ConnWindow, defaultWindow))
@@ -173,22 +175,22 @@ func (c *core) readPreface() error {
 		if err := c.fill(); err != nil {
 			return err
 		}
-		got := c.in.b[c.in.r:c.in.w]
+		got := c.in.B[c.in.R:c.in.W]
 		if n = min(len(got), len(clientPreface)); string(got[:n]) != clientPreface[:n] {
 			return connError(ProtocolError, "not the preface of HTTP/2")
 		}
 	}
-	c.in.r += len(clientPreface)
+	c.in.R += len(clientPreface)
 	return nil
 }
 
 // foreign reports whether what a server has sent first is no frame: SETTINGS are shorter than 64 KiB, so that they begin with a zero.
 // It is kept then, as far as it tells what the server speaks.
 func (c *core) foreign() bool {
-	if c.client == nil || c.in == nil || c.in.r == c.in.w || c.in.b[c.in.r] == 0 {
+	if c.client == nil || c.in == nil || c.in.R == c.in.W || c.in.B[c.in.R] == 0 {
 		return false
 	}
-	c.client.foreign = string(c.in.b[c.in.r:min(c.in.w, c.in.r+mostForeign)])
+	c.client.foreign = string(c.in.B[c.in.R:min(c.in.W, c.in.R+mostForeign)])
 	return true
 }
 
@@ -203,14 +205,14 @@ const (
 // fill reads more bytes behind those that are no whole frame yet. Without any it waits holding no buffer.
 func (c *core) fill() error {
 	k := c.in
-	if k != nil && k.r == k.w {
-		putBlock(k)
+	if k != nil && k.R == k.W {
+		block.Put(k)
 		c.in, k = nil, nil
 	}
 	c.waiting.Store(k != nil || c.part.id != 0 || !c.settled)
 	if k == nil {
-		if c.scratch.store != nil { // a head that nobody got
-			c.scratch.release()
+		if c.scratch.Held() { // a head that nobody got
+			c.scratch.Release()
 		}
 		if err := c.c.Wait(); err != nil {
 			return err
@@ -219,15 +221,15 @@ func (c *core) fill() error {
 		if c.bulk {
 			size = bulkSize
 		}
-		k = getBlock(size)
+		k = block.Get(size)
 		c.in = k
-	} else if k.r > 0 {
-		k.w = copy(k.b, k.b[k.r:k.w])
-		k.r = 0
+	} else if k.R > 0 {
+		k.W = copy(k.B, k.B[k.R:k.W])
+		k.R = 0
 	}
-	n, err := c.c.Read(k.b[k.w:])
-	c.bulk = n == len(k.b)-k.w
-	k.w += n
+	n, err := c.c.Read(k.B[k.W:])
+	c.bulk = n == len(k.B)-k.W
+	k.W += n
 	if n > 0 {
 		return nil
 	}
@@ -261,10 +263,10 @@ func (c *core) handOut() {
 
 // frame handles the next frame and gives its length, or 0 if it has not come whole.
 func (c *core) frame() (int, error) {
-	if c.in == nil || c.in.w-c.in.r < frameHeader {
+	if c.in == nil || c.in.W-c.in.R < frameHeader {
 		return 0, nil
 	}
-	b := c.in.b[c.in.r:c.in.w]
+	b := c.in.B[c.in.R:c.in.W]
 	length := int(b[0])<<16 | int(b[1])<<8 | int(b[2])
 	if length > minMaxFrame {
 		return 0, connError(FrameSizeError, "frame is larger than announced")
@@ -272,7 +274,7 @@ func (c *core) frame() (int, error) {
 	if len(b) < frameHeader+length {
 		return 0, nil
 	}
-	c.in.r += frameHeader + length
+	c.in.R += frameHeader + length
 	kind, flags, id := b[3], b[4], binary.BigEndian.Uint32(b[5:])&maxStreamID
 	return frameHeader + length, c.dispatch(kind, flags, id, b[frameHeader:frameHeader+length:frameHeader+length])
 }
@@ -340,11 +342,11 @@ func (c *core) end(err error) error {
 		c.linger()
 	}
 	if c.in != nil {
-		putBlock(c.in)
+		block.Put(c.in)
 		c.in = nil
 	}
 	c.c.Close()
-	c.scratch.release()
+	c.scratch.Release()
 	if c.done(err, idle) {
 		return nil
 	}
@@ -391,10 +393,10 @@ func (c *core) streamEnd(st *stream, why *ConnError) error {
 // destroy it (RFC 9112 section 9.6 says the same of HTTP/1.1).
 func (c *core) linger() {
 	c.c.SetReadDeadline(time.Now().Add(time.Second))
-	k := getBlock(16 << 10)
-	defer putBlock(k)
+	k := block.Get(16 << 10)
+	defer block.Put(k)
 	for total := 0; total < 1<<20; {
-		n, err := c.c.Read(k.b)
+		n, err := c.c.Read(k.B)
 		if total += n; err != nil {
 			return
 		}

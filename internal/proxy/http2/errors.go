@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/weftmesh/weft/internal/proxy/http2/head"
 )
 
 // ErrCode is a code of RFC 9113 section 7.
@@ -90,13 +92,8 @@ func (e *ConnError) Unwrap() error { return e.Err }
 // Unprocessed reports whether no byte of the request has left.
 func (e *ConnError) Unprocessed() bool { return e.untouched }
 
-// Error is a request that breaks a limit. Status is what to answer.
-type Error struct {
-	Status int
-	Reason string
-}
-
-func (e *Error) Error() string { return fmt.Sprintf("http2: %s (%d)", e.Reason, e.Status) }
+// Error is a request that breaks a limit.
+type Error = head.Error
 
 // Misuse by the owner, states of a connection in which it takes no request, and bodies and heads that cannot be framed as announced.
 var (
@@ -115,10 +112,3 @@ var (
 )
 
 func connError(code ErrCode, reason string) *ConnError { return &ConnError{Code: code, Reason: reason} }
-
-// Refusals of single requests, which the handler answers.
-var (
-	errHeadLarge   = &Error{431, "head is too large"}
-	errFieldCount  = &Error{431, "too many fields"}
-	errExpectation = &Error{417, "unknown expectation"}
-)

@@ -1,6 +1,10 @@
 package http2
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+
+	"github.com/weftmesh/weft/internal/proxy/http2/head"
+)
 
 // This file is what the reader does with each frame. Errors are the connection's; those of streams are dealt with here.
 
@@ -40,7 +44,7 @@ func (c *core) onData(id uint32, flags byte, p []byte) error {
 	st.got += int64(len(data))
 	c.giveBack(len(p) - len(data))
 	st.unacked += len(p) - len(data)
-	st.body.add(data)
+	st.body.Add(data)
 	if ended {
 		st.endRemote()
 	}
@@ -122,11 +126,11 @@ func (c *core) onContinuation(id uint32, flags byte, p []byte) error {
 // onBlock decodes a whole header block, whatever becomes of its stream: the table depends on it.
 func (c *core) onBlock(id uint32, flags byte, block []byte, self bool) error {
 	h := c.scratch
-	if err := h.decode(c.dec, block, c.o); err != nil {
+	if err := h.Decode(c.dec, block, c.o.limits()); err != nil {
 		return connError(CompressionError, err.Error())
 	}
 	if self {
-		h.malformed("stream depends on itself")
+		h.Malformed("stream depends on itself")
 	}
 	ended := flags&flagEndStream != 0
 	c.mu.Lock()
@@ -149,19 +153,19 @@ func (c *core) onBlock(id uint32, flags byte, block []byte, self bool) error {
 
 func (c *core) onTrailers(st *stream, ended bool) error {
 	h := c.scratch
-	h.checkTrailers()
+	h.CheckTrailers()
 	if !ended {
-		h.malformed("trailers that do not end the stream")
+		h.Malformed("trailers that do not end the stream")
 	}
-	if code, why := st.accepts(0, 0, ended); h.bad == "" && why != "" {
+	if code, why := st.accepts(0, 0, ended); h.Bad == "" && why != "" {
 		return c.reset(st, code, why, true)
 	}
-	if h.bad != "" {
-		return c.reset(st, ProtocolError, h.bad, true)
+	if h.Bad != "" {
+		return c.reset(st, ProtocolError, h.Bad, true)
 	}
 	c.scratch, st.trail = st.trail, h
 	if c.scratch == nil {
-		c.scratch = &head{length: -1}
+		c.scratch = head.New()
 	}
 	st.endRemote()
 	c.wakeReader(st)

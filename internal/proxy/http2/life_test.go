@@ -419,7 +419,7 @@ func TestIdleHoldsNothing(t *testing.T) {
 		}
 		synctest.Wait()
 		for _, x := range []*core{&c.core, &s.core} {
-			if x.in != nil || x.out.blk != nil || x.scratch.store != nil {
+			if x.in != nil || x.out.blk != nil || x.scratch.Held() {
 				t.Error("an idle connection holds buffers")
 			}
 		}
@@ -578,6 +578,7 @@ func held(t *testing.T, co *Options, release <-chan struct{}) (*joined, *ClientS
 		<-release
 		readAll(s)
 		s.WriteResponse(&message.Response{Status: 204})
+		s.FinishBody(nil)
 	})
 	if j.client.Shut() != 0 {
 		t.Error("shut from the beginning")

@@ -1,6 +1,10 @@
 package http2
 
-import "time"
+import (
+	"time"
+
+	"github.com/weftmesh/weft/internal/proxy/http2/head"
+)
 
 // Options bound what a peer can make a connection hold or do. They are read only once given to a connection.
 type Options struct {
@@ -34,15 +38,9 @@ type Options struct {
 }
 
 // Refusal gives why a head of so many bytes and fields is too much, or nil. It is for requests of HTTP/3, too.
-func (o *Options) Refusal(bytes, fields int) *Error {
-	switch {
-	case bytes > o.HeadBytes:
-		return errHeadLarge
-	case fields > o.Fields:
-		return errFieldCount
-	}
-	return nil
-}
+func (o *Options) Refusal(bytes, fields int) *Error { return o.limits().Refusal(bytes, fields) }
+
+func (o *Options) limits() head.Limits { return head.Limits{Bytes: o.HeadBytes, Fields: o.Fields} }
 
 // DefaultOptions are those of a connection that was given none.
 func DefaultOptions() *Options { return &defaultOptions }

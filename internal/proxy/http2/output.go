@@ -1,19 +1,23 @@
 package http2
 
-import "runtime"
+import (
+	"runtime"
+
+	"github.com/weftmesh/weft/internal/proxy/http2/block"
+)
 
 // output is the frames that wait to be written. Guarded by the connection's mu, which is not held during the write.
 type output struct {
-	blk     *block // nil while there are none
-	buf     []byte // in blk.b
-	writing bool   // somebody writes
-	due     bool   // somebody is about to
-	writes  uint64 // begun so far
+	blk     *block.Block // nil while there are none
+	buf     []byte       // in blk.b
+	writing bool         // somebody writes
+	due     bool         // somebody is about to
+	writes  uint64       // begun so far
 }
 
 func (o *output) drop() {
 	if o.blk != nil {
-		putBlock(o.blk)
+		block.Put(o.blk)
 		o.blk, o.buf = nil, nil
 	}
 }
@@ -22,8 +26,8 @@ func (o *output) drop() {
 func (c *core) room(n int) {
 	o := &c.out
 	if need := len(o.buf) + n; o.blk == nil || need > cap(o.buf) {
-		next := getBlock(max(need, 4<<10))
-		buf := append(next.b[:0], o.buf...)
+		next := block.Get(max(need, 4<<10))
+		buf := append(next.B[:0], o.buf...)
 		o.drop()
 		o.blk, o.buf = next, buf
 	}
@@ -60,7 +64,7 @@ func (c *core) write() {
 		c.mu.Unlock()
 		_, err := c.c.Write(b)
 		c.mu.Lock()
-		putBlock(k)
+		block.Put(k)
 		if o.writing = false; err != nil {
 			c.mute = true
 			c.abandonOnce(err)

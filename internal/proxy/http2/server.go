@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/weftmesh/weft/internal/proxy/conn"
+	"github.com/weftmesh/weft/internal/proxy/http2/head"
 	"github.com/weftmesh/weft/internal/proxy/http2/hpack"
 	"github.com/weftmesh/weft/internal/proxy/message"
 	"github.com/weftmesh/weft/internal/proxy/slow"
@@ -199,31 +200,29 @@ func (s *ServerConn) onRequest(id uint32, ended bool) error {
 	}
 	st := s.take()
 	h := s.scratch
-	h.request(&st.req, s.scheme, ended)
-	if h.bad != "" {
+	h.Request(&st.req, s.scheme, ended)
+	if h.Bad != "" {
 		st.req.Reset()
 		st.recycle()
 		return s.refuse(id, ProtocolError)
 	}
 	switch {
-	case h.large != nil:
-		st.refusal = h.large
-	case h.unmet:
-		st.refusal = errExpectation
+	case h.Large != nil:
+		st.refusal = h.Large
+	case h.Unmet:
+		st.refusal = head.ErrExpectation
 	}
 	s.scratch, st.message = st.message, h
 	st.begin(id)
-	st.declared, st.ask, st.awaiting = h.length, askedBy(&st.req), true
+	st.declared, st.ask, st.awaiting = h.Length, head.AskedBy(&st.req), true
 	st.remoteEnded = ended
-	if st.ask.tunnels() {
+	if st.ask.Tunnels() {
 		st.declared = -1
 	}
 	s.streams[id] = &st.stream
 	s.starts = append(s.starts, st)
 	return nil
 }
-
-func (a asked) tunnels() bool { return a.connect || a.upgrade }
 
 func (s *ServerConn) take() *ServerStream {
 	if n := len(s.free); n > 0 {
@@ -291,7 +290,7 @@ func (s *ServerStream) WriteInformational(status int, h *message.Header) error {
 // WriteResponse writes the final head (or 101) of the request, also if it is to be refused. It need not leave before Flush or
 // FinishBody. r.Body says what will be written; a body of unknown length ends with the stream.
 func (s *ServerStream) WriteResponse(r *message.Response) error {
-	if !s.awaiting || r.Status < 200 && (r.Status != 101 || !s.ask.upgrade) || r.Status > 999 {
+	if !s.awaiting || r.Status < 200 && (r.Status != 101 || !s.ask.Upgrades()) || r.Status > 999 {
 		return ErrState
 	}
 	c := s.c
@@ -300,11 +299,11 @@ func (s *ServerStream) WriteResponse(r *message.Response) error {
 	w := fieldWriter{c: c}
 	status, end := r.Status, false
 	switch {
-	case s.ask.tunnel(r.Status):
+	case s.ask.Tunnel(r.Status):
 		if status == 101 {
 			status = 200
 		}
-	case s.ask.bodyless(r.Status):
+	case s.ask.Bodyless(r.Status):
 		// RFC 9110 section 8.6: no length in 204; that of HEAD and 304 is the one a GET would have.
 		end = true
 		if r.Status != 204 {
@@ -318,11 +317,11 @@ func (s *ServerStream) WriteResponse(r *message.Response) error {
 		return err
 	}
 	s.awaiting = false
-	if s.ask.tunnel(r.Status) {
+	if s.ask.Tunnel(r.Status) {
 		s.beginBody(message.Body{Kind: message.Chunked}, false)
 		return nil
 	}
-	s.beginBody(r.Body, s.ask.bodyless(r.Status))
+	s.beginBody(r.Body, s.ask.Bodyless(r.Status))
 	return nil
 }
 
@@ -373,7 +372,7 @@ func (s *ServerStream) finish() {
 
 // recycle puts the stream back. Nobody uses it any more. mu is held.
 func (s *ServerStream) recycle() {
-	s.message.fields = s.req.Header
+	s.message.Fields = s.req.Header
 	s.req = message.Request{}
 	s.refusal, s.awaiting = nil, false
 	s.ended = false

@@ -5,6 +5,8 @@ import (
 	"os"
 	"time"
 
+	"github.com/weftmesh/weft/internal/proxy/http2/block"
+	"github.com/weftmesh/weft/internal/proxy/http2/head"
 	"github.com/weftmesh/weft/internal/proxy/message"
 	"github.com/weftmesh/weft/internal/proxy/slow"
 )
@@ -25,8 +27,8 @@ type stream struct {
 	byPeer  bool  // err is the peer's reset
 	gone    chan struct{}
 	onGone  func()
-	message *head // the strings of the head that is in use
-	trail   *head // nil until trailers have come
+	message *head.Head // the strings of the head that is in use
+	trail   *head.Head // nil until trailers have come
 
 	// The reading half.
 	headed      bool // client: the final response's head has come
@@ -36,8 +38,8 @@ type stream struct {
 	declared    int64 // -1: not
 	empty       bool  // the message has no content, whatever its head says
 	got         int64
-	body        queue
-	lent        *block // see TakeBody; it is the reading goroutine's of the stream
+	body        block.Queue
+	lent        *block.Block // see TakeBody; it is the reading goroutine's of the stream
 	recvWin     int64
 	unacked     int
 
@@ -59,7 +61,7 @@ type stream struct {
 	stall      time.Time
 	slow       slow.Reader
 
-	ask asked
+	ask head.Asked
 }
 
 // still stops what runs for a stream that nobody will use again.
@@ -72,7 +74,7 @@ func (st *stream) init(c *core) {
 	st.c = c
 	st.rd.wake, st.wr.wake = make(chan struct{}, 1), make(chan struct{}, 1)
 	st.gone = make(chan struct{}, 1)
-	st.message = &head{length: -1}
+	st.message = head.New()
 }
 
 // begin makes a stream ready for use. mu is held.
@@ -88,9 +90,9 @@ func (st *stream) begin(id uint32) {
 
 // forget drops everything but what the next use can have. The stream is in no table any more.
 func (st *stream) forget() {
-	st.message.release()
+	st.message.Release()
 	if st.trail != nil {
-		st.trail.release()
+		st.trail.Release()
 	}
 	select {
 	case <-st.gone:
@@ -101,7 +103,7 @@ func (st *stream) forget() {
 	st.err, st.werr, st.byPeer, st.onGone = nil, nil, false, nil
 	st.headed, st.remoteEnded, st.rwait, st.empty, st.got, st.unacked = false, false, false, false, 0, 0
 	st.open, st.localEnded, st.wasReset, st.wwait, st.discard, st.sized = false, false, false, false, false, false
-	st.left, st.sent, st.mark, st.headWrite, st.stall, st.slow, st.ask = 0, 0, 0, 0, time.Time{}, slow.Reader{}, asked{}
+	st.left, st.sent, st.mark, st.headWrite, st.stall, st.slow, st.ask = 0, 0, 0, 0, time.Time{}, slow.Reader{}, head.Asked{}
 	st.id = 0
 }
 
@@ -113,7 +115,7 @@ func (st *stream) leave(code ErrCode) {
 		st.onGone = nil
 		c.reset(st, code, "", false)
 	}
-	c.giveBack(st.body.clear())
+	c.giveBack(st.body.Clear())
 	st.takeBack()
 	c.unstall(st)
 	c.active--
@@ -218,7 +220,7 @@ func (st *stream) fail(err error) {
 // end makes both halves fail. mu is held.
 func (st *stream) end(err error) {
 	st.err = err
-	st.c.giveBack(st.body.clear())
+	st.c.giveBack(st.body.Clear())
 	signal(st.rd.wake)
 	signal(st.wr.wake)
 	signal(st.gone)
@@ -279,10 +281,10 @@ func (st *stream) ReadBody(p []byte) (int, error) {
 	defer c.mu.Unlock()
 	for {
 		switch {
-		case st.body.n > 0:
-			n := st.body.read(p)
+		case st.body.Len() > 0:
+			n := st.body.Read(p)
 			st.consumed(n)
-			if st.body.n == 0 && st.remoteEnded {
+			if st.body.Len() == 0 && st.remoteEnded {
 				return n, io.EOF
 			}
 			return n, nil
@@ -305,19 +307,19 @@ func (st *stream) TakeBody() []byte {
 	st.takeBack()
 	st.c.mu.Lock()
 	defer st.c.mu.Unlock()
-	k := st.body.take()
+	k := st.body.Take()
 	if k == nil {
 		return nil
 	}
 	st.lent = k
-	st.consumed(k.w - k.r)
-	return k.b[k.r:k.w]
+	st.consumed(k.W - k.R)
+	return k.B[k.R:k.W]
 }
 
 // takeBack ends what TakeBody has lent.
 func (st *stream) takeBack() {
 	if st.lent != nil {
-		putBlock(st.lent)
+		block.Put(st.lent)
 		st.lent = nil
 	}
 }
@@ -343,14 +345,14 @@ func (st *stream) consumed(n int) {
 func (st *stream) BodyBuffered() int {
 	st.c.mu.Lock()
 	defer st.c.mu.Unlock()
-	return st.body.n
+	return st.body.Len()
 }
 
 // BodyDone reports whether the body was read to its end.
 func (st *stream) BodyDone() bool {
 	st.c.mu.Lock()
 	defer st.c.mu.Unlock()
-	return st.err == nil && st.remoteEnded && st.body.n == 0
+	return st.err == nil && st.remoteEnded && st.body.Len() == 0
 }
 
 // BodyWhole reports whether all that is left of the body has arrived: reading it does not block.
@@ -365,9 +367,9 @@ func (st *stream) Trailers() *message.Header {
 	st.c.mu.Lock()
 	defer st.c.mu.Unlock()
 	if st.trail == nil {
-		st.trail = &head{length: -1}
+		st.trail = head.New()
 	}
-	return &st.trail.fields
+	return &st.trail.Fields
 }
 
 // SetReadDeadline makes pending and later reads of this stream fail with os.ErrDeadlineExceeded after t; the zero time means none.

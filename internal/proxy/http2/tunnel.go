@@ -42,7 +42,7 @@ func (t *tunnel) Wait() error {
 	st := t.st
 	st.c.mu.Lock()
 	defer st.c.mu.Unlock()
-	for st.body.n == 0 && st.err == nil && !st.remoteEnded {
+	for st.body.Len() == 0 && st.err == nil && !st.remoteEnded {
 		if err := st.waitRead(); err != nil {
 			return err
 		}
@@ -69,7 +69,7 @@ func (t *tunnel) Quiet() bool {
 	st := t.st
 	st.c.mu.Lock()
 	defer st.c.mu.Unlock()
-	return st.body.n == 0 && st.err == nil && !st.remoteEnded
+	return st.body.Len() == 0 && st.err == nil && !st.remoteEnded
 }
 
 func (t *tunnel) SetReadDeadline(d time.Time) error  { return t.st.SetReadDeadline(d) }

@@ -4,6 +4,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/weftmesh/weft/internal/proxy/http2/head"
 	"github.com/weftmesh/weft/internal/proxy/http2/hpack"
 	"github.com/weftmesh/weft/internal/proxy/message"
 )
@@ -35,7 +36,7 @@ func fieldsCost(h *message.Header) (n int, ok bool) {
 		if h.Plain(i) {
 			continue
 		}
-		if f.Name == "" || !validValue(f.Value) {
+		if f.Name == "" || !head.ValidValue(f.Value) {
 			return 0, false
 		}
 		for j := 0; j < len(f.Name); j++ {

@@ -23,12 +23,15 @@ const (
 	// have, and closing destroys them.
 	lingerTime = time.Second
 	lingerMost = time.Minute
+	// closingTime is how long clients that were cut off are told so again: three times the time in which a packet is held for lost, where
+	// the way back and forth takes a tenth of a second.
+	closingTime = 500 * time.Millisecond
 )
 
 // Drain takes no new connections, asks clients to leave (GOAWAY) and waits until they have or the context has ended; then everything is
-// closed. Clients that have their answers and stay all the same are closed on. It is called once.
+// closed, and the sockets are used no more. Clients that have their answers and stay all the same are closed on. It is called once.
 func (s *Server) Drain(ctx context.Context) error {
-	defer s.stop()
+	defer s.leaveSockets()
 	s.mu.Lock()
 	s.draining = time.Now()
 	s.mu.Unlock()
@@ -44,6 +47,22 @@ func (s *Server) Drain(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// leaveSockets waits for Serve: the last packets tell clients of the end, and need the socket.
+func (s *Server) leaveSockets() {
+	s.stop()
+	tick := time.NewTicker(drainEvery)
+	defer tick.Stop()
+	for s.serves() {
+		<-tick.C
+	}
+}
+
+func (s *Server) serves() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.sockets > 0
 }
 
 func (s *Server) patience() time.Duration {
@@ -93,7 +112,8 @@ func (s *Server) dismiss(now time.Time, closing bool) (late []*client) {
 			late = append(late, c)
 		case !c.asked && c.entered && !s.asking.IsZero() && s.goes(c, now):
 			c.asked = true
-			go c.http.Shutdown(s.ctx) // ends with the connection, or by stop
+			// It ends with the connection. By its context it would close that, with no error and answers under way: see end.
+			go c.http.Shutdown(context.WithoutCancel(s.ctx))
 		}
 	}
 	return late

@@ -83,6 +83,8 @@ type Server struct {
 	draining time.Time // since when; zero for not at all
 	asking   time.Time // since when clients are asked to leave; zero while they are not
 	tried    time.Time // when a client last began a handshake
+	cut      bool      // whether answers were cut off by the server's end
+	sockets  int       // that are served
 }
 
 type contextKey struct{}
@@ -168,9 +170,10 @@ func (s *Server) Serve(pc net.PacketConn) error {
 	if err != nil {
 		return err
 	}
-	defer t.Close()
-	defer s.work.Wait()
-	defer l.Close()
+	s.mu.Lock()
+	s.sockets++
+	s.mu.Unlock()
+	defer s.leaveSocket(t, l)
 	s.work.Go(s.watch) // ends by stop
 	for {
 		q, err := l.Accept(s.ctx)
@@ -183,6 +186,23 @@ func (s *Server) Serve(pc net.PacketConn) error {
 		}
 		s.work.Go(func() { s.serveClient(q) }) // ends with the connection, or by stop
 	}
+}
+
+// leaveSocket returns when the clients have ended, and those that were cut off had a time to hear of it: what told them may be lost, and is
+// sent again to what they send (RFC 9000 section 10.2.1).
+func (s *Server) leaveSocket(t *quic.Transport, l *quic.EarlyListener) {
+	l.Close()
+	s.work.Wait()
+	s.mu.Lock()
+	cut := s.cut
+	s.mu.Unlock()
+	if cut {
+		time.Sleep(closingTime)
+	}
+	t.Close()
+	s.mu.Lock()
+	s.sockets--
+	s.mu.Unlock()
 }
 
 func (s *Server) serveClient(q *quic.Conn) {
@@ -215,6 +235,7 @@ func (c *client) end() {
 	code := quichttp.ErrCodeNoError
 	if c.requests > 0 || time.Since(c.rested) < lingerTime {
 		code = quichttp.ErrCodeInternalError
+		c.s.cut = true
 	}
 	c.s.mu.Unlock()
 	_ = c.quic.CloseWithError(quic.ApplicationErrorCode(code), "") // it may have ended

@@ -484,7 +484,7 @@ func TestClosingAsksClientsOnly(t *testing.T) {
 		}
 		select {
 		case <-c.conn.Context().Done():
-		case <-time.After(10 * time.Second):
+		case <-time.After(30 * time.Second):
 			t.Fatal("a client was not asked to leave")
 		}
 	}
@@ -499,10 +499,88 @@ func TestClosingAsksClientsOnly(t *testing.T) {
 	}
 }
 
-// TestEndCutsWithAnError: answers and tunnels that are cut off by the end of the server do not look whole.
+// TestEndCutsWithAnError: answers that are cut off by the end of the server, or of its time for draining, do not look whole.
 func TestEndCutsWithAnError(t *testing.T) {
+	t.Run("closed", func(t *testing.T) { endCuts(t, func(s *Server) { s.Close() }) })
+	t.Run("drained", func(t *testing.T) {
+		endCuts(t, func(s *Server) {
+			ctx, cancel := context.WithCancel(t.Context())
+			drained := make(chan struct{})
+			go func() { defer close(drained); s.Drain(ctx) }() // ends by cancel
+			for limit, asked := time.Now().Add(time.Minute), false; !asked && time.Now().Before(limit); time.Sleep(time.Millisecond) {
+				s.mu.Lock()
+				for c := range s.clients {
+					asked = c.asked
+				}
+				s.mu.Unlock()
+			}
+			cancel()
+			<-drained
+		})
+	})
+}
+
+// TestEndIsToldAgain: a client that the end of the connection did not reach hears of it when it sends something, and the socket is in use
+// until then.
+func TestEndIsToldAgain(t *testing.T) {
+	entered := make(chan struct{})
+	r := start(t, Options{Handle: func(_ any, s *Stream) { close(entered); <-s.Gone() }})
+	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pc.Close()
+	d := &deaf{PacketConn: pc}
+	to, err := net.ResolveUDPAddr("udp", strings.TrimPrefix(r.url, "https://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots := r.client.Transport.(*quichttp.Transport).TLSClientConfig.RootCAs
+	c, err := quic.Dial(t.Context(), d, to, tlsFor(roots), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.CloseWithError(0, "")
+	s, err := c.OpenStreamSync(t.Context())
+	if err == nil {
+		_, err = s.Write(frame(frame(nil, headersFrame, fields(":method", "POST", ":scheme", "https", ":authority", "a", ":path", "/")), dataFrame, []byte("begun")))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-entered
+	d.is.Store(true)
+	drained := make(chan struct{})
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() { defer close(drained); r.server.Drain(ctx) }() // ends by cancel
+	cancel()
+	for d.lost.Load() == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	for r.server.Open() > 0 {
+		time.Sleep(time.Millisecond)
+	}
+	d.is.Store(false)
+	for c.Context().Err() == nil { // each packet of it is a question whether the connection is still there
+		if _, err := s.Write([]byte("x")); err != nil {
+			break
+		}
+		select {
+		case <-drained:
+			t.Fatal("the socket was left before the client heard of the end")
+		case <-time.After(time.Millisecond):
+		}
+	}
+	var closed *quic.ApplicationError
+	if err := context.Cause(c.Context()); !errors.As(err, &closed) || quichttp.ErrCode(closed.ErrorCode) != quichttp.ErrCodeInternalError {
+		t.Errorf("the client was told %v", err)
+	}
+	<-drained
+}
+
+func endCuts(t *testing.T, end func(*Server)) {
 	begun, ended := make(chan struct{}), make(chan struct{})
-	r := start(t, Options{Handle: func(_ any, s *Stream) {
+	r := start(t, Options{DrainTime: 100 * time.Millisecond, Handle: func(_ any, s *Stream) {
 		defer close(ended)
 		res := message.Response{Status: 200, Body: message.Body{Kind: message.Chunked}}
 		if err := errors.Join(s.WriteResponse(&res), s.WriteBody(bytes.Repeat([]byte("x"), 10000)), s.Flush()); err != nil {
@@ -525,9 +603,7 @@ func TestEndCutsWithAnError(t *testing.T) {
 	if _, err := io.ReadFull(s, make([]byte, 10000)); err != nil {
 		t.Fatal(err)
 	}
-	if err := r.server.Close(); err != nil {
-		t.Fatal(err)
-	}
+	end(r.server)
 	_, err = io.ReadAll(s)
 	var closed *quic.ApplicationError
 	var reset *quic.StreamError
@@ -632,10 +708,11 @@ func TestHeadSize(t *testing.T) {
 	}
 }
 
-// deaf is a client's socket that at some time hears nothing any more.
+// deaf is a client's socket that at some time hears nothing any more, or nothing for a while.
 type deaf struct {
 	net.PacketConn
-	is atomic.Bool
+	is   atomic.Bool
+	lost atomic.Int32
 }
 
 func (d *deaf) ReadFrom(p []byte) (n int, from net.Addr, err error) {
@@ -643,6 +720,7 @@ func (d *deaf) ReadFrom(p []byte) (n int, from net.Addr, err error) {
 		if n, from, err = d.PacketConn.ReadFrom(p); err != nil || !d.is.Load() {
 			return n, from, err
 		}
+		d.lost.Add(1)
 	}
 }
 

@@ -45,6 +45,12 @@ func (c *Client1) SetReadDeadline(t time.Time) error { return c.conn.SetReadDead
 // SetWriteDeadline implements Client.
 func (c *Client1) SetWriteDeadline(t time.Time) error { return c.conn.SetWriteDeadline(t) }
 
+// Interruptible implements Client: between two chunks there is more to be read than a read's own.
+func (c *Client1) Interruptible() bool { return c.length >= 0 }
+
+// Resume implements Client.
+func (c *Client1) Resume() { c.ResumeBody() }
+
 // Shared implements Client.
 func (c *Client1) Shared() bool { return false }
 

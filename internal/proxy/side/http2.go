@@ -32,6 +32,12 @@ func (c *Client2) End() { c.ServerStream, c.up = nil, nil }
 // CloseAfter implements Client.
 func (c *Client2) CloseAfter() { c.ServerConn().Drain() }
 
+// Interruptible implements Client.
+func (c *Client2) Interruptible() bool { return true }
+
+// Resume implements Client.
+func (c *Client2) Resume() {}
+
 // Shared implements Client.
 func (c *Client2) Shared() bool { return true }
 

@@ -20,6 +20,12 @@ type Client3 struct {
 // BodyWhole implements Client.
 func (c *Client3) BodyWhole() bool { return c.BodyDone() }
 
+// Interruptible implements Client: the library may be in the midst of a frame's head.
+func (c *Client3) Interruptible() bool { return false }
+
+// Resume implements Client.
+func (c *Client3) Resume() {}
+
 // Shared implements Client.
 func (c *Client3) Shared() bool { return true }
 

@@ -25,6 +25,9 @@ type Client interface {
 	// SetReadDeadline and SetWriteDeadline make pending and later reads of the body, or writes, fail with os.ErrDeadlineExceeded.
 	SetReadDeadline(time.Time) error
 	SetWriteDeadline(time.Time) error
+	// Interruptible reports whether the body can be read on after a read deadline has interrupted that, once Resume was called.
+	Interruptible() bool
+	Resume()
 	// Shared reports whether what goes wrong with this request leaves others unharmed.
 	Shared() bool
 	// Break gives the response up half way: the client is told so with that code of HTTP/2, or by the end of the connection.

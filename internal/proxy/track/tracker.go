@@ -22,10 +22,11 @@ const (
 	watched               // awaiting, and a watch looks whether the client is there still
 	Nudged                // idle for a while: the goroutine that waits is being interrupted to give itself up
 	Resting               // idle, without a goroutine
+	Leaving               // idle, or late with a head, and being interrupted to end
 )
 
 // quiet reports whether there is no request.
-func (ph phase) quiet() bool { return ph == Idle || ph == Nudged || ph == Resting }
+func (ph phase) quiet() bool { return ph == Idle || ph == Nudged || ph == Resting || ph == Leaving }
 
 const (
 	phaseBits = 3
@@ -81,6 +82,26 @@ func (t *Conn) Swap(ph phase, now time.Time) phase {
 // Become changes the phase without a new beginning.
 func (t *Conn) Become(ph phase) {
 	t.state.Store(t.state.Load()&^phaseMask | int64(ph))
+}
+
+// Interrupted reports whether a connection in the phase has its reads made to fail: whoever finds that, and goes on, waits for the end
+// of the tracker's work, and lifts it.
+func (ph phase) Interrupted() bool { return ph == Nudged || ph == Leaving }
+
+// Wake is that what rested has a goroutine again. One that is to end stays so.
+func (t *Conn) Wake() {
+	if state := t.state.Load(); state&phaseMask == int64(Resting) {
+		t.state.CompareAndSwap(state, state&^phaseMask|int64(Idle))
+	}
+}
+
+// end interrupts what is in that state, unless it has gone on meanwhile: a request that has just come is served.
+func (t *Conn) end(state int64) bool {
+	if !t.state.CompareAndSwap(state, state&^phaseMask|int64(Leaving)) {
+		return false
+	}
+	t.Conn.SetReadDeadline(conn.LongAgo)
+	return true
 }
 
 func (t *Conn) Nudged() bool { return t.state.Load()&phaseMask == int64(Nudged) }
@@ -142,9 +163,9 @@ func (t *Tracker) Sweep(now time.Time, graced bool, grace time.Duration, drains 
 		}
 		waits := ph == Idle || ph == Resting
 		if waits && (graced && now.Sub(since) > grace && drains(c.Outbound) || now.Sub(since) > c.Idle) || ph == Heading && now.Sub(since) > headTime {
-			c.Conn.SetReadDeadline(conn.LongAgo)
+			c.end(state)
 		} else if ph == Idle && c.Rests && now.Sub(since) > SleepAfter && c.state.CompareAndSwap(state, state&^phaseMask|int64(Nudged)) {
-			c.Conn.SetReadDeadline(conn.LongAgo) // whoever finds the phase changed waits for the end of this sweep, and lifts it
+			c.Conn.SetReadDeadline(conn.LongAgo)
 		}
 	}
 }
@@ -163,21 +184,24 @@ func (t *Tracker) Evict(now time.Time) (n int) {
 	defer t.mu.Unlock()
 	type candidate struct {
 		c     *Conn
+		state int64
 		since time.Time
 	}
 	var idle []candidate
 	for c := range t.open {
-		ph, since := c.since()
+		state := c.state.Load()
+		ph, since := parseState(state)
 		if c.Drain != nil {
 			c.Drain()
 		} else if (ph == Idle || ph == Resting) && now.Sub(since) > settled {
-			idle = append(idle, candidate{c, since})
+			idle = append(idle, candidate{c, state, since})
 		}
 	}
 	slices.SortFunc(idle, func(a, b candidate) int { return a.since.Compare(b.since) })
-	n = min(len(idle), max(len(idle)/8, leastEvicted))
-	for _, o := range idle[:n] {
-		o.c.Conn.SetReadDeadline(conn.LongAgo)
+	for _, o := range idle[:min(len(idle), max(len(idle)/8, leastEvicted))] {
+		if o.c.end(o.state) {
+			n++
+		}
 	}
 	return n
 }

@@ -52,15 +52,58 @@ func TestQuietSince(t *testing.T) {
 	}
 }
 
-// interrupted notes that its reads were made to fail.
+// interrupted notes that its reads were made to fail, and has something happen just then.
 type interrupted struct {
 	conn.Conn
-	cut bool
+	cut  bool
+	then func()
 }
 
 func (c *interrupted) SetReadDeadline(time.Time) error {
-	c.cut = true
+	if c.cut = true; c.then != nil {
+		c.then()
+	}
 	return nil
+}
+
+// TestEvictionSparesRequestsThatHaveJustCome: whoever speaks while others are being ended is idle no more, and served.
+func TestEvictionSparesRequestsThatHaveJustCome(t *testing.T) {
+	now := time.Now()
+	var tr Tracker
+	one, two := &Conn{Conn: &interrupted{}}, &Conn{Conn: &interrupted{}}
+	one.Conn.(*interrupted).then = func() { two.Enter(Heading, now) }
+	for i, c := range []*Conn{one, two} {
+		c.Enter(Idle, now.Add(time.Duration(i-10)*time.Second))
+		tr.Add(c)
+	}
+	if n := tr.Evict(now); n != 1 || !one.Conn.(*interrupted).cut || two.Conn.(*interrupted).cut {
+		t.Errorf("%d ended; the one that speaks is interrupted: %v", n, two.Conn.(*interrupted).cut)
+	}
+	if !one.Swap(Heading, now).Interrupted() {
+		t.Error("a request that comes after all does not find out that it has to lift the interruption")
+	}
+	if two.Swap(Busy, now).Interrupted() {
+		t.Error("the other seems interrupted")
+	}
+}
+
+// TestRestingIsWokenOnce: what is to end while it rests does not become idle by that.
+func TestRestingIsWokenOnce(t *testing.T) {
+	now := time.Now()
+	var tr Tracker
+	one := &Conn{Conn: &interrupted{}, Idle: time.Hour}
+	one.Enter(Resting, now.Add(-time.Second))
+	tr.Add(one)
+	if n := tr.Evict(now); n != 1 {
+		t.Fatalf("%d ended", n)
+	}
+	if one.Wake(); !one.Swap(Heading, now).Interrupted() {
+		t.Error("forgotten")
+	}
+	one.Enter(Resting, now)
+	if one.Wake(); one.Swap(Heading, now) != Idle {
+		t.Error("it still rests")
+	}
 }
 
 // TestDrainingGracesConnectionsThatHaveJustCome: their first request is on its way, and would be lost.

@@ -84,7 +84,7 @@ func exitOn(err error) {
 func app(args []string) {
 	switch args[0] {
 	case "tcp", "udp", "marked", "itself":
-		d := net.Dialer{Timeout: 5 * time.Second}
+		d := net.Dialer{Timeout: 20 * time.Second}
 		network := args[0]
 		if marks := map[string]int{"marked": mark, "itself": selfMark}; marks[network] != 0 {
 			mark := marks[network]
@@ -96,7 +96,7 @@ func app(args []string) {
 		}
 		c, err := d.Dial(network, args[1])
 		exitOn(err)
-		c.SetDeadline(time.Now().Add(5 * time.Second))
+		c.SetDeadline(time.Now().Add(20 * time.Second))
 		if network == "udp" {
 			c.Write([]byte("question"))
 		}

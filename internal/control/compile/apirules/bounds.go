@@ -4,6 +4,7 @@ import (
 	_ "embed"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -82,7 +83,7 @@ func (c checker) within(of map[string][]bound, v any, field, pattern string) {
 			c.within(of, sub, at(field, i), pattern+"[]")
 		}
 	case map[string]any:
-		for _, name := range sortedKeys(v) {
+		for _, name := range slices.Sorted(maps.Keys(v)) {
 			if _, ok := of[pattern+"{}"]; ok {
 				c.within(of, v[name], fmt.Sprintf("%s[%q]", field, name), pattern+"{}")
 			} else {

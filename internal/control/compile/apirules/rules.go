@@ -5,6 +5,7 @@ package apirules
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"regexp"
 	"slices"
@@ -178,10 +179,10 @@ func Gateway(o *source.Object, g *gatewayv1.Gateway, say Say) {
 	c := checker{o, say}
 	c.addresses(g.Spec.Addresses)
 	if i := g.Spec.Infrastructure; i != nil {
-		for _, key := range sortedKeys(i.Labels) {
+		for _, key := range slices.Sorted(maps.Keys(i.Labels)) {
 			c.qualified(string(key), "InvalidLabel", "spec.infrastructure.labels")
 		}
-		for _, key := range sortedKeys(i.Annotations) {
+		for _, key := range slices.Sorted(maps.Keys(i.Annotations)) {
 			c.qualified(string(key), "InvalidName", "spec.infrastructure.annotations")
 		}
 	}
@@ -298,13 +299,4 @@ func (c checker) grant(s *gatewayv1.ReferenceGrantSpec) {
 	for i, t := range s.To {
 		need(string(t.Kind), at("spec.to", i)+".kind")
 	}
-}
-
-func sortedKeys[K ~string, V any](m map[K]V) []K {
-	var keys []K
-	for k := range m {
-		keys = append(keys, k)
-	}
-	slices.Sort(keys)
-	return keys
 }

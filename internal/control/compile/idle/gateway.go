@@ -6,7 +6,7 @@ import (
 	networking "istio.io/client-go/pkg/apis/networking/v1"
 	corev1 "k8s.io/api/core/v1"
 
-	"github.com/weftmesh/weft/internal/control/compile/convert"
+	"github.com/weftmesh/weft/internal/control/compile/convert/parts"
 	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/control/source"
 )
@@ -25,7 +25,7 @@ func (l *lint) ports(o *source.Object) {
 	}
 	for i, s := range g.Servers {
 		if !slices.ContainsFunc(services, func(svc *corev1.Service) bool { return exposes(svc, s.Port) }) {
-			l.say(o, model.Warning, "PortNotFound", convert.At("spec.servers", i)+".port.number", "add the port to the Service",
+			l.say(o, model.Warning, "PortNotFound", parts.At("spec.servers", i)+".port.number", "add the port to the Service",
 				"no Service of the gateway's pods has port %d, such as Service %s/%s", s.Port, services[0].Namespace, services[0].Name)
 		}
 	}
@@ -103,7 +103,7 @@ func (l *lint) written(o *source.Object, selector map[string]string) {
 }
 
 func (l *lint) unserved(o *source.Object, selector map[string]string) {
-	l.say(o, model.Warning, "NoEffect", "spec.selector", "write the labels of the gateway's pods: the built-in one has "+text(convert.IngressSelector()),
+	l.say(o, model.Warning, "NoEffect", "spec.selector", "write the labels of the gateway's pods: the built-in one has "+text(parts.IngressSelector()),
 		"no workload has the labels %s: nothing listens for the Gateway", text(selector))
 }
 
@@ -131,5 +131,5 @@ func (l *lint) anyGateway() bool {
 
 // builtIn reports whether a selector picks the gateway that a mesh is installed with, or that for requests which leave it.
 func builtIn(selector map[string]string) bool {
-	return has(convert.IngressSelector(), selector) || has(map[string]string{convert.IstioLabel: "egressgateway"}, selector)
+	return has(parts.IngressSelector(), selector) || has(map[string]string{parts.IstioLabel: "egressgateway"}, selector)
 }

@@ -13,7 +13,7 @@ import (
 	networking "istio.io/client-go/pkg/apis/networking/v1"
 	security "istio.io/client-go/pkg/apis/security/v1"
 
-	"github.com/weftmesh/weft/internal/control/compile/convert"
+	"github.com/weftmesh/weft/internal/control/compile/convert/parts"
 	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/control/source"
 )
@@ -72,7 +72,7 @@ func (l *lint) reach(o *source.Object) string {
 // selector warns of labels that no workload has. Files without workloads do not say which there are, and gateways are there when a
 // Gateway asks for them.
 func (l *lint) selector(o *source.Object, labels map[string]string, field, namespace string) {
-	if len(labels) == 0 || l.mesh.Workloads.Len() == 0 || has(convert.IngressSelector(), labels) {
+	if len(labels) == 0 || l.mesh.Workloads.Len() == 0 || has(parts.IngressSelector(), labels) {
 		return
 	}
 	if slices.ContainsFunc(l.mesh.Gateways, func(g *model.Gateway) bool { return has(g.Selector, labels) }) {
@@ -94,15 +94,15 @@ func (l *lint) selector(o *source.Object, labels map[string]string, field, names
 func (l *lint) subsets(o *source.Object, rule *networkingapi.DestinationRule) {
 	host := rule.Host
 	if !strings.Contains(host, ".") {
-		host = convert.ServiceHost(host, o.GetNamespace(), l.mesh.Settings)
+		host = parts.ServiceHost(host, o.GetNamespace(), l.mesh.Settings)
 	}
-	s := l.mesh.Services.Get(convert.HostName(host)).For(o.GetNamespace(), nil)
+	s := l.mesh.Services.Get(parts.HostName(host)).For(o.GetNamespace(), nil)
 	if s == nil || s.Resolution == model.None || s.Resolution == model.ByHost {
 		return
 	}
 	for i, subset := range rule.Subsets {
 		if !slices.ContainsFunc(s.Endpoints, func(ep *model.Endpoint) bool { return inSubset(ep, subset.Labels) }) {
-			l.say(o, model.Warning, "SubsetEmpty", convert.At("spec.subsets", i)+".labels", "write the labels of the pods",
+			l.say(o, model.Warning, "SubsetEmpty", parts.At("spec.subsets", i)+".labels", "write the labels of the pods",
 				"no endpoint of %s has the labels %s: requests for subset %q get 503", s.Host, text(subset.Labels), subset.Name)
 		}
 	}
@@ -186,7 +186,7 @@ func (l *lint) unfollowed() {
 			}
 			for j, d := range rs.HTTP[n].Destinations {
 				if by, ok := ruled[d.Host]; i >= 0 && ok && by != rs.Ref && d.Subset == "" {
-					l.say(l.objects[i], model.Info, "NoEffect", convert.At(rs.HTTP[n].Field+".route", j)+".destination", "name a subset here to choose one",
+					l.say(l.objects[i], model.Info, "NoEffect", parts.At(rs.HTTP[n].Field+".route", j)+".destination", "name a subset here to choose one",
 						"the rules of %s for %s are for sidecars: requests from the gateway go to all endpoints", by, d.Host)
 				}
 			}

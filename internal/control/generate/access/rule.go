@@ -40,14 +40,14 @@ func (b *Rule) Policy(r model.AuthRule) *rbacv3.Policy {
 		for _, w := range r.When {
 			all = append(all, b.permissionCondition(w)...)
 		}
-		out.Permissions = append(out.Permissions, allPermissions(all))
+		out.Permissions = append(out.Permissions, permitting.all(all))
 	}
 	for _, from := range froms {
 		all := b.source(from)
 		for _, w := range r.When {
 			all = append(all, b.principalCondition(w)...)
 		}
-		out.Principals = append(out.Principals, allPrincipals(all))
+		out.Principals = append(out.Principals, identifying.all(all))
 	}
 	if b.failed && b.Narrow {
 		return nil
@@ -95,7 +95,7 @@ func (b *Rule) permissionCondition(w model.AuthCondition) []*rbacv3.Permission {
 		return permissions(w.Values, w.NotValues, func(v string) *rbacv3.Permission {
 			n, err := strconv.ParseUint(v, 10, 16)
 			if err != nil {
-				return neverPermission()
+				return permitting.never()
 			}
 			return portPermission(uint16(n))
 		})
@@ -103,7 +103,7 @@ func (b *Rule) permissionCondition(w model.AuthCondition) []*rbacv3.Permission {
 		return permissions(w.Values, w.NotValues, func(v string) *rbacv3.Permission {
 			p, ok := parseBlock(v)
 			if !ok {
-				return neverPermission()
+				return permitting.never()
 			}
 			return &rbacv3.Permission{Rule: &rbacv3.Permission_DestinationIp{DestinationIp: message.CIDR(p)}}
 		})
@@ -118,7 +118,7 @@ func (b *Rule) permissionCondition(w model.AuthCondition) []*rbacv3.Permission {
 // principalCondition translates a "when" entry that is about the client or the request; none for the others. What has no value
 // here, as the claims of a token where none is checked, matches no value.
 func (b *Rule) principalCondition(w model.AuthCondition) []*rbacv3.Principal {
-	never := func(string) *rbacv3.Principal { return neverPrincipal() }
+	never := func(string) *rbacv3.Principal { return identifying.never() }
 	switch {
 	case w.Key == "destination.port" || w.Key == "destination.ip" || w.Key == "connection.sni":
 		return nil
@@ -150,7 +150,7 @@ func (b *Rule) principalCondition(w model.AuthCondition) []*rbacv3.Principal {
 		b.failed = true
 		return nil // unknown attributes widen a refusal
 	}
-	return []*rbacv3.Principal{neverPrincipal()}
+	return []*rbacv3.Principal{identifying.never()}
 }
 
 // principal matches a peer's SPIFFE name. "cluster.local" stands for the mesh's own trust domain, whatever it is called.
@@ -164,7 +164,7 @@ func (b *Rule) principal(v string) *rbacv3.Principal {
 func (b *Rule) serviceAccount(v string) *rbacv3.Principal {
 	ns, name, ok := strings.Cut(v, "/")
 	if !ok {
-		return neverPrincipal() // the compiler has put the policy's namespace in front
+		return identifying.never() // the compiler has put the policy's namespace in front
 	}
 	return authenticated(fullMatch("spiffe://[^/]+/ns/" + regexp.QuoteMeta(ns) + "/sa/" + regexp.QuoteMeta(name)))
 }
@@ -194,7 +194,7 @@ func blockPrincipal(of func(netip.Prefix) *rbacv3.Principal) func(string) *rbacv
 	return func(v string) *rbacv3.Principal {
 		p, ok := parseBlock(v)
 		if !ok {
-			return neverPrincipal()
+			return identifying.never()
 		}
 		return of(p)
 	}

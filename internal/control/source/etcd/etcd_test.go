@@ -603,7 +603,7 @@ func TestTLS(t *testing.T) {
 	}
 	nobody := &tls.Config{RootCAs: server.TLS.RootCAs}
 	for want, config := range map[string]*tls.Config{"bad certificate": nobody, "certificate signed by unknown authority": {}} {
-		s := open(t, Options{Endpoints: []string{"https://" + server.Endpoint}, TLS: config, Timeout: 300 * time.Millisecond})
+		s := open(t, Options{Endpoints: []string{"https://" + server.Endpoint}, TLS: config, Timeout: 2 * time.Second})
 		if _, err := s.Files(t.Context()); !errors.Is(err, ErrSilent) || !strings.Contains(err.Error(), want) {
 			t.Errorf("want %q, got %v", want, err)
 		}

@@ -54,8 +54,11 @@ func Wanting(p *conf.Retry, r *message.Request, trusted bool) Wishes {
 }
 
 func steered(h *message.Header) bool {
+	if !h.MayBegin("x-envoy-") {
+		return false
+	}
 	for i := range h.Len() {
-		n := h.At(i).Name
+		n := h.Name(i)
 		if len(n) < len("x-envoy-") || n[0]|0x20 != 'x' || n[1] != '-' || !message.EqualFold(n[:len("x-envoy-")], "x-envoy-") {
 			continue
 		}

@@ -1,0 +1,36 @@
+package services
+
+import (
+	"strings"
+
+	networkingapi "istio.io/api/networking/v1alpha3"
+
+	"github.com/weftmesh/weft/internal/control/compile/convert/parts"
+)
+
+// entryFields checks all but the address.
+func (p converter) entryFields(e *networkingapi.WorkloadEntry, path string) {
+	p.Only(e, path, "address", "ports", "labels", "locality", "weight", "serviceAccount")
+	p.ValidLabels(e.Labels, path+".labels")
+	for _, name := range parts.SortedKeys(e.Ports) {
+		p.ValidPort(e.Ports[name], parts.Key(path+".ports", name))
+	}
+}
+
+// workloadEntry checks a WorkloadEntry, or an endpoint of a ServiceEntry, at a path.
+func (p converter) workloadEntry(e *networkingapi.WorkloadEntry, path string) {
+	p.entryFields(e, path)
+	switch {
+	case e.Address == "":
+		p.Err("MissingField", path+".address", "", "an address is missing")
+	case strings.HasPrefix(e.Address, "unix:"):
+		if name, ok := strings.CutPrefix(e.Address, "unix://"); !ok || len(name) < 2 || name[0] != '/' && name[0] != '@' || strings.HasSuffix(name, "/") || strings.ContainsAny(name, "\x00\r\n") {
+			p.Err("InvalidAddress", path+".address", "write unix:///PATH", "%q is no absolute path of a unix socket", e.Address)
+		}
+		if len(e.Ports) > 0 {
+			p.Err("ConflictingFields", path+".ports", "", "a unix socket has no ports")
+		}
+	default:
+		p.ValidHost(e.Address, path+".address", true)
+	}
+}
