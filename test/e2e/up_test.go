@@ -79,6 +79,12 @@ func TestUp(t *testing.T) {
 // summary checks what `weft up` says once everything is ready, and that it took less than 10 s.
 func (m *mesh) summary() {
 	m.Helper()
+	m.eventually(10*time.Second, "weft up has said all", func() error {
+		if !strings.Contains(m.up.out.String(), "Ctrl-C") { // the last line
+			return errors.New("weft up does not say how to end it")
+		}
+		return nil
+	})
 	said := m.up.out.String()
 	took := regexp.MustCompile(`up in (\d+\.\d) s`).FindStringSubmatch(said)
 	if took == nil {
