@@ -4,7 +4,7 @@
 //
 //	objects/GROUP/KIND/NAMESPACE/NAME   the document, YAML or JSON; "core" stands for the group of Kubernetes' core, and "_" for no
 //	                                    namespace. Others may write here too: what is refused is told, and what was good before stays.
-//	about/GROUP/KIND/NAMESPACE/NAME     what `weft apply` knows of it: the file that it was in, its age
+//	about/GROUP/KIND/NAMESPACE/NAME     what is known of it: its age, and the file that it was in when `weft apply` took it
 //	applied                             how often something was applied
 //	authority/FILE                      the authority's keys and certificates that all replicas share
 //	leader/                             who of the replicas leads: it writes the statuses
@@ -66,8 +66,10 @@ type Store struct {
 	moved   chan struct{} // closed and replaced when the view's revision has moved on
 	running bool
 
-	touched   chan struct{}  // has room for one: a status is another than before, or an object was refused anew
-	campaigns sync.WaitGroup // those that go on after their Lead has returned, until Close
+	unaged    map[source.Key]bool // what age is to look at; guarded by mu
+	wakeAger  chan struct{}       // has room for one
+	touched   chan struct{}       // has room for one: a status is another than before, or an object was refused anew
+	campaigns sync.WaitGroup      // those that go on after their Lead has returned, until Close
 }
 
 // Open prepares a store; it does not touch the network. The caller closes it.
@@ -94,7 +96,8 @@ func Open(o Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("etcd %s: %w", strings.Join(o.Endpoints, ","), err)
 	}
-	return &Store{options: o, log: o.Log, client: client, now: time.Now, view: newView(), moved: make(chan struct{}), touched: make(chan struct{}, 1)}, nil
+	return &Store{options: o, log: o.Log, client: client, now: time.Now, view: newView(), moved: make(chan struct{}), touched: make(chan struct{}, 1),
+		unaged: map[source.Key]bool{}, wakeAger: make(chan struct{}, 1)}, nil
 }
 
 // Close ends the connection.
@@ -118,6 +121,7 @@ func (s *Store) Run(ctx context.Context, publish func(source.Change)) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var telling sync.WaitGroup
 	telling.Go(func() { s.tellAway(ctx) })
+	telling.Go(func() { s.age(ctx) })
 	defer telling.Wait()
 	defer cancel()
 	pause := firstPause
@@ -188,11 +192,12 @@ func (s *Store) read(ctx context.Context) (revision int64, err error) {
 	}
 	v := newView()
 	for _, kv := range answer.Kvs {
-		v.put(s.options.Prefix, kv)
+		v.put(s.options.Prefix, kv, s.now())
 	}
 	v.revision = answer.Header.Revision
 	all := make([]source.Arrival, 0, len(v.documents))
 	for k, d := range v.documents {
+		d.sameAs(s.view.documents[k])
 		a, refused := s.arrival(&v, k)
 		all, d.refused = append(all, a), refused
 	}
@@ -200,6 +205,9 @@ func (s *Store) read(ctx context.Context) (revision int64, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.view = v
+	for k := range v.documents {
+		s.unpaired(k)
+	}
 	s.announce()
 	return v.revision, nil
 }
@@ -231,7 +239,7 @@ func (s *Store) follow(events []*clientv3.Event, revision int64) {
 		if e.Type == clientv3.EventTypeDelete {
 			k, ours = s.view.remove(s.options.Prefix, string(e.Kv.Key))
 		} else {
-			k, ours = s.view.put(s.options.Prefix, e.Kv)
+			k, ours = s.view.put(s.options.Prefix, e.Kv, s.now())
 		}
 		if ours {
 			touched[k] = true
@@ -254,6 +262,10 @@ func (s *Store) follow(events []*clientv3.Event, revision int64) {
 	defer s.mu.Unlock()
 	for k, r := range refused {
 		s.view.documents[k].refused = r
+		s.unpaired(k)
+	}
+	for _, k := range gone {
+		s.unpaired(k)
 	}
 	s.view.revision = max(s.view.revision, revision)
 	s.announce()
@@ -287,8 +299,7 @@ func (s *Store) arrival(v *view, k source.Key) (_ source.Arrival, refused *sourc
 		o.SetGeneration(d.changed)
 		o.Born = about.Born
 		if about.Born.IsZero() {
-			// Somebody else has written it. All replicas must agree on who is older; the order of creation is all that they know.
-			o.Born = time.Unix(0, d.created)
+			o.Born = d.seen // somebody else has written it, see age
 		}
 	}
 	return a, refused

@@ -194,6 +194,45 @@ func TestHandWritten(t *testing.T) {
 	}
 }
 
+// TestAgeOfWhatOthersWrite: an object that another program writes is younger than what was applied before, and as old for every replica,
+// now and later.
+func TestAgeOfWhatOthersWrite(t *testing.T) {
+	server := etcdtest.Start(t)
+	a, b := replica(t, server, nil), replica(t, server, nil)
+	apply(t, a, sourcetest.Service("applied", "1"))
+	write(t, server, DefaultPrefix, "direct", sourcetest.Service("direct", "1"))
+	await := func(what string, ok func() bool) {
+		t.Helper()
+		for deadline := time.Now().Add(30 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("not within 30 s: %s", what)
+			}
+		}
+	}
+	stands := func(s *source.Set) *source.Object { return s.Snapshot().Get(key("direct")) }
+	noted := func() bool {
+		answer, err := server.Client.Get(t.Context(), DefaultPrefix+aboutPart+path(key("direct")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(answer.Kvs) > 0
+	}
+	await("both have the object, of one age that is noted", func() bool {
+		x, y := stands(a), stands(b)
+		return x != nil && y != nil && x.Born.Equal(y.Born) && noted()
+	})
+	if old := a.Snapshot().Get(key("applied")); !old.Born.Before(stands(a).Born) {
+		t.Errorf("applied at %v, and written later by somebody else at %v", old.Born, stands(a).Born)
+	}
+	if later := stands(replica(t, server, nil)); later == nil || !later.Born.Equal(stands(a).Born) {
+		t.Errorf("a replica that comes later has %v", later)
+	}
+	if _, err := server.Client.Delete(t.Context(), DefaultPrefix+objectsPart+path(key("direct"))); err != nil {
+		t.Fatal(err)
+	}
+	await("its age is forgotten with it", func() bool { return !noted() })
+}
+
 // replica is one of several control planes' view of the objects.
 func replica(t *testing.T, server *etcdtest.Server, validate func([]*source.Object) []model.Finding) *source.Set {
 	t.Helper()

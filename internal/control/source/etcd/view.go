@@ -32,6 +32,7 @@ type view struct {
 type document struct {
 	text             []byte
 	created, changed int64          // revisions
+	seen             time.Time      // by this process, first
 	refused          *source.Object // what stands there, when that is not in force and its kind has a status
 }
 
@@ -44,18 +45,27 @@ type about struct {
 	Generation int64     `json:"generation"` // counts changes, from 1
 }
 
+// sameAs takes over since when an object has been seen, if it is still the same.
+func (d *document) sameAs(before *document) {
+	if before != nil && before.created == d.created {
+		d.seen = before.seen
+	}
+}
+
 func newView() view {
 	return view{documents: map[source.Key]*document{}, abouts: map[source.Key]about{}, statuses: map[source.Key]string{}}
 }
 
 // put takes a key and its value, and says which object it is about, if it is.
-func (v *view) put(prefix string, kv *mvccpb.KeyValue) (source.Key, bool) {
+func (v *view) put(prefix string, kv *mvccpb.KeyValue, now time.Time) (source.Key, bool) {
 	part, k, ok := parse(prefix, string(kv.Key))
 	switch {
 	case part == appliedPart:
 		v.applied = kv.ModRevision
 	case ok && part == objectsPart:
-		v.documents[k] = &document{text: kv.Value, created: kv.CreateRevision, changed: kv.ModRevision}
+		d := &document{text: kv.Value, created: kv.CreateRevision, changed: kv.ModRevision, seen: now}
+		d.sameAs(v.documents[k])
+		v.documents[k] = d
 		return k, true
 	case ok && part == aboutPart:
 		var a about
