@@ -17,10 +17,8 @@ func (m *Mesh) settled(c *control.Control) bool {
 	if mesh == nil {
 		mesh = c.Mesh() // there is nothing to serve
 	}
-	return m.fed.Load() && mesh != nil && hasReady(mesh, m.runtime.Observed().EndpointSlices) && !slices.ContainsFunc(c.Clients(), waiting)
+	return m.fed.Load() && mesh != nil && hasReady(mesh, m.runtime.Observed().EndpointSlices) && !slices.ContainsFunc(c.Clients(), func(c serve.Client) bool { return c.Owed })
 }
-
-func waiting(c serve.Client) bool { return c.Owed }
 
 // hasReady reports whether every instance that is ready in the slices is so in the mesh.
 func hasReady(mesh *model.Mesh, observed []*discoveryv1.EndpointSlice) bool {

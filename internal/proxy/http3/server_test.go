@@ -525,22 +525,7 @@ func TestEndCutsWithAnError(t *testing.T) {
 func TestEndIsToldAgain(t *testing.T) {
 	entered := make(chan struct{})
 	r := start(t, Options{Handle: func(_ any, s *Stream) { close(entered); <-s.Gone() }})
-	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer pc.Close()
-	d := &deaf{PacketConn: pc}
-	to, err := net.ResolveUDPAddr("udp", strings.TrimPrefix(r.url, "https://"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	roots := r.client.Transport.(*quichttp.Transport).TLSClientConfig.RootCAs
-	c, err := quic.Dial(t.Context(), d, to, tlsFor(roots), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.CloseWithError(0, "")
+	d, c := r.dialDeaf(t)
 	s, err := c.OpenStreamSync(t.Context())
 	if err == nil {
 		_, err = s.Write(frame(frame(nil, headersFrame, fields(":method", "POST", ":scheme", "https", ":authority", "a", ":path", "/")), dataFrame, []byte("begun")))
@@ -554,11 +539,11 @@ func TestEndIsToldAgain(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() { defer close(drained); r.server.Drain(ctx) }() // ends by cancel
 	cancel()
-	for d.lost.Load() == 0 {
-		time.Sleep(time.Millisecond)
-	}
-	for r.server.Open() > 0 {
-		time.Sleep(time.Millisecond)
+	limit := time.Now().Add(time.Minute)
+	for d.lost.Load() == 0 || r.server.Open() > 0 {
+		if time.Sleep(time.Millisecond); time.Now().After(limit) {
+			t.Fatalf("%d packets were lost, %d connections are open", d.lost.Load(), r.server.Open())
+		}
 	}
 	d.is.Store(false)
 	for c.Context().Err() == nil { // each packet of it is a question whether the connection is still there
@@ -724,6 +709,27 @@ func (d *deaf) ReadFrom(p []byte) (n int, from net.Addr, err error) {
 	}
 }
 
+// dialDeaf connects by such a socket.
+func (r *rig) dialDeaf(t *testing.T) (*deaf, *quic.Conn) {
+	t.Helper()
+	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	socket := &deaf{PacketConn: pc}
+	transport := &quic.Transport{Conn: socket}
+	t.Cleanup(func() { transport.Close(); pc.Close() })
+	to, err := net.ResolveUDPAddr("udp", strings.TrimPrefix(r.url, "https://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := transport.Dial(t.Context(), to, tlsFor(r.client.Transport.(*quichttp.Transport).TLSClientConfig.RootCAs), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return socket, c
+}
+
 // TestMuteClientsAreShed: what a client does not acknowledge is kept until its connection ends.
 func TestMuteClientsAreShed(t *testing.T) {
 	ended := make(chan error, 1)
@@ -738,22 +744,7 @@ func TestMuteClientsAreShed(t *testing.T) {
 			}
 			ended <- err
 		}})
-	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	socket := &deaf{PacketConn: pc}
-	transport := &quic.Transport{Conn: socket}
-	defer pc.Close()
-	defer transport.Close()
-	to, err := net.ResolveUDPAddr("udp", strings.TrimPrefix(r.url, "https://"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	c, err := transport.Dial(t.Context(), to, tlsFor(r.client.Transport.(*quichttp.Transport).TLSClientConfig.RootCAs), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	socket, c := r.dialDeaf(t)
 	s, err := c.OpenStreamSync(t.Context())
 	if err != nil {
 		t.Fatal(err)
