@@ -5,6 +5,7 @@ import (
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	"google.golang.org/protobuf/proto"
@@ -21,7 +22,14 @@ func (g *Generator) proxylessResource(typeURL, name string) (proto.Message, bool
 	if address, ok := strings.CutPrefix(name, wire.GRPCServerListenerPrefix); ok && typeURL == ListenerType {
 		return g.grpcServer(name, address)
 	}
+	if name == proxyless.Nobody && typeURL == EndpointsType {
+		return &endpointv3.ClusterLoadAssignment{ClusterName: name}, true
+	}
 	m, ok := g.resource(typeURL, name)
+	if typeURL == ClusterType {
+		c, _ := m.(*clusterv3.Cluster)
+		return proxylessCluster(name, c)
+	}
 	if !ok {
 		return nil, false
 	}
@@ -30,10 +38,24 @@ func (g *Generator) proxylessResource(typeURL, name string) (proto.Message, bool
 		return orNone(proxyless.Listener(m))
 	case *routev3.RouteConfiguration:
 		return proxyless.Routes(m), true
-	case *clusterv3.Cluster:
-		return orNone(proxyless.Cluster(m))
 	}
 	return m, true
+}
+
+// proxylessCluster gives what a client may use of a cluster, nil for one that does not exist. Any destination that a route can name has
+// a cluster, without endpoints where there is nothing to use: a client makes no call at all, on any route, before it has every cluster
+// of its route table, and takes one for missing after 15 s only.
+func proxylessCluster(name string, c *clusterv3.Cluster) (proto.Message, bool) {
+	if c != nil {
+		if usable, ok := proxyless.Cluster(c); ok {
+			return usable, true
+		}
+	}
+	direction, port, subset, host, ok := wire.ParseCluster(name)
+	if !ok || direction != "outbound" || wire.OutboundCluster(port, subset, host) != name {
+		return nil, false
+	}
+	return proxyless.Unusable(name), true
 }
 
 // orNone keeps a nil pointer from becoming a message.

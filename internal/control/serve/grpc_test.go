@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/xds"
 
@@ -30,27 +31,9 @@ import (
 func TestProxylessGRPC(t *testing.T) {
 	p := newPlane(t, Options{})
 	backend, port := healthServer(t)
-	published := func(edit func(*model.Mesh)) *model.Mesh {
-		return mesh(func(m *model.Mesh) {
-			s := m.Services.Get(reviewsHost)
-			s.Ports = []model.Port{{Number: 9080, Protocol: model.GRPC}}
-			s.Endpoints = []*model.Endpoint{{Address: "127.0.0.1", Ports: map[uint16]uint16{9080: port}, Namespace: "default", Ready: true, Mesh: true}}
-			if edit != nil {
-				edit(m)
-			}
-		})
-	}
-	p.publish(published(nil))
+	p.publish(mesh(served(port)))
 
-	resolver, err := xds.NewXDSResolverWithConfigForTesting(p.bootstrap(p.certify("default", "productpage", time.Hour)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	conn, err := grpc.NewClient("xds:///"+reviewsHost+":9080", grpc.WithResolvers(resolver), grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
+	conn := p.dialReviews()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	check := func() error {
@@ -62,7 +45,8 @@ func TestProxylessGRPC(t *testing.T) {
 	}
 
 	// A fault is a change of routes alone; the client takes it without a new connection.
-	p.publish(published(func(m *model.Mesh) {
+	p.publish(mesh(func(m *model.Mesh) {
+		served(port)(m)
 		routed(reviewsHost)(m)
 		m.RouteSets[0].HTTP[0].Fault = &model.Fault{AbortGRPC: "DATA_LOSS", AbortPercent: 100}
 	}))
@@ -75,6 +59,58 @@ func TestProxylessGRPC(t *testing.T) {
 		t.Errorf("the client refused something: %v", f)
 	}
 	backend.Stop()
+}
+
+// TestUnusableForGRPC: destinations that a client cannot use are unavailable to it, and delay no call that goes elsewhere: the client
+// makes none before it has each cluster of its routes, and gives one that does not come 15 s.
+func TestUnusableForGRPC(t *testing.T) {
+	p := newPlane(t, Options{})
+	backend, port := healthServer(t)
+	defer backend.Stop()
+	const tlsHost, refusedHost = "tls.default.svc.cluster.local", "refused.default.svc.cluster.local"
+	ways := map[string]model.WeightedDestination{
+		"missing service": {Host: "nope.default.svc.cluster.local", Port: 9080},
+		"missing subset":  {Host: reviewsHost, Subset: "v7"},
+		"missing port":    {Host: reviewsHost, Port: 1},
+		"TLS of the user": {Host: tlsHost},
+		"TLS refused":     {Host: refusedHost},
+	}
+	p.publish(mesh(func(m *model.Mesh) {
+		served(port)(m)
+		services := map[string]*model.Service{reviewsHost: m.Services.Get(reviewsHost)}
+		destinations := map[string][]*model.Destination{}
+		for host, tls := range map[string]*model.ClientTLS{tlsHost: {Mode: model.TLSSimple}, refusedHost: {Mode: model.TLSSimple, Refuse: "there is no Secret"}} {
+			s := *m.Services.Get(reviewsHost)
+			s.Host, s.Name, s.Addresses = host, strings.TrimSuffix(host, ".default.svc.cluster.local"), nil
+			services[host] = &s
+			destinations[host] = []*model.Destination{{Ref: model.Ref{Kind: "DestinationRule", Namespace: "default", Name: s.Name}, Host: host,
+				Policy: model.TrafficPolicy{TLS: tls}}}
+		}
+		m.Services, m.Destinations = model.TableOf(services), model.TableOf(destinations)
+		routed(reviewsHost)(m)
+		rules := m.RouteSets[0].HTTP
+		for way, d := range ways {
+			to := model.NamedMatch{Name: "to", Match: model.StringMatch{Exact: way}}
+			rules = append([]model.HTTPRoute{{Name: way, Matches: []model.HTTPMatch{{Headers: []model.NamedMatch{to}}},
+				Destinations: []model.WeightedDestination{d}}}, rules...)
+		}
+		m.RouteSets[0].HTTP = rules
+	}))
+
+	ctx, cancel := context.WithTimeout(t.Context(), 12*time.Second) // less than the client would wait
+	defer cancel()
+	calls := healthpb.NewHealthClient(p.dialReviews())
+	if _, err := calls.Check(ctx, &healthpb.HealthCheckRequest{}); err != nil {
+		t.Fatalf("a call that leads to none of them: %v", err)
+	}
+	for way := range ways {
+		if _, err := calls.Check(metadata.AppendToOutgoingContext(ctx, "to", way), &healthpb.HealthCheckRequest{}); status.Code(err) != codes.Unavailable {
+			t.Errorf("%s: %v, want unavailable", way, err)
+		}
+	}
+	if f := p.server.Findings(); len(f) != 0 {
+		t.Errorf("the client refused something: %v", f)
+	}
 }
 
 // TestLargeForGRPC: a resource that gRPC's library does not take is told by name, and so is that the client connects again and again.
@@ -90,20 +126,36 @@ func TestLargeForGRPC(t *testing.T) {
 			m.RouteSets[0].HTTP = append(m.RouteSets[0].HTTP, one)
 		}
 	}, "10.77.0.1"))
-	resolver, err := xds.NewXDSResolverWithConfigForTesting(p.bootstrap(p.certify("default", "productpage", time.Hour)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	conn, err := grpc.NewClient("xds:///"+reviewsHost+":9080", grpc.WithResolvers(resolver), grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
+	conn := p.dialReviews()
 	conn.Connect()
 	p.await("the resource is told", func() bool {
 		f := p.server.Findings()
 		return len(f) == 1 && f[0].Code == "LargeResource" && strings.HasPrefix(f[0].Field, "rds ") && strings.Contains(f[0].Field, reviewsHost)
 	})
+}
+
+// served puts a server of gRPC at that port of this machine behind the reviews.
+func served(port uint16) func(*model.Mesh) {
+	return func(m *model.Mesh) {
+		s := m.Services.Get(reviewsHost)
+		s.Ports = []model.Port{{Number: 9080, Protocol: model.GRPC}}
+		s.Endpoints = []*model.Endpoint{{Address: "127.0.0.1", Ports: map[uint16]uint16{9080: port}, Namespace: "default", Ready: true, Mesh: true}}
+	}
+}
+
+// dialReviews makes a client of the reviews with gRPC's own xDS.
+func (p *plane) dialReviews() *grpc.ClientConn {
+	p.t.Helper()
+	resolver, err := xds.NewXDSResolverWithConfigForTesting(p.bootstrap(p.certify("default", "productpage", time.Hour)))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	conn, err := grpc.NewClient("xds:///"+reviewsHost+":9080", grpc.WithResolvers(resolver), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.t.Cleanup(func() { _ = conn.Close() })
+	return conn
 }
 
 func healthServer(t *testing.T) (*grpc.Server, uint16) {

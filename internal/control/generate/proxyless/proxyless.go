@@ -2,8 +2,8 @@
 // a resource that says more than they know (gRFCs A27 to A101), so each is rebuilt of what all of gRPC's implementations read, in the
 // form in which they read it.
 //
-// What gRPC cannot do is left out where a call then goes its ordinary way (mirrors, changes of headers), and the resource does not
-// exist where a call would go wrong otherwise (plain text where the user asked for TLS). docs/clients.md has the list.
+// What gRPC cannot do is left out where a call then goes its ordinary way (mirrors, changes of headers). Where it would go wrong (plain
+// text where the user asked for TLS), the listener does not exist and the cluster has no endpoints. docs/clients.md has the list.
 package proxyless
 
 import (
@@ -14,6 +14,9 @@ import (
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
+
+	"github.com/weftmesh/weft/internal/control/generate/message"
+	"github.com/weftmesh/weft/internal/wire"
 )
 
 // Names of the filters and sockets, Envoy's well-known ones.
@@ -90,6 +93,16 @@ func Cluster(c *clusterv3.Cluster) (*clusterv3.Cluster, bool) {
 	var ok bool
 	out.TransportSocket, ok = clientSocket(c)
 	return out, ok
+}
+
+// Nobody names the endpoints of clusters that clients cannot use: none, ever. They are not those of the cluster's own name, which must
+// not be spoken to in another way than the mesh says.
+const Nobody = wire.BlackHoleCluster
+
+// Unusable gives a cluster that calls fail in.
+func Unusable(name string) *clusterv3.Cluster {
+	return &clusterv3.Cluster{Name: name, ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_EDS},
+		EdsClusterConfig: &clusterv3.Cluster_EdsClusterConfig{EdsConfig: message.ADS(), ServiceName: Nobody}}
 }
 
 // pack wraps a message. It is made of parts that were marshalled before, so that it can be.
