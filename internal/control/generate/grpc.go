@@ -35,7 +35,10 @@ func (g *Generator) proxylessResource(typeURL, name string) (proto.Message, bool
 	}
 	switch m := m.(type) {
 	case *listenerv3.Listener:
-		return orNone(proxyless.Listener(m))
+		if l, ok := proxyless.Listener(m); ok {
+			return l, true
+		}
+		return nil, false
 	case *routev3.RouteConfiguration:
 		return proxyless.Routes(m), true
 	}
@@ -56,14 +59,6 @@ func proxylessCluster(name string, c *clusterv3.Cluster) (proto.Message, bool) {
 		return nil, false
 	}
 	return proxyless.Unusable(name), true
-}
-
-// orNone keeps a nil pointer from becoming a message.
-func orNone[M proto.Message](m M, ok bool) (proto.Message, bool) {
-	if !ok {
-		return nil, false
-	}
-	return m, true
 }
 
 // grpcServer gives the listener of a gRPC server of the workload, which names the address that it listens on. A server cannot tell
