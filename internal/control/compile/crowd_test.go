@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/weftmesh/weft/internal/control/compile/matching"
 	"github.com/weftmesh/weft/internal/control/generate"
 	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/control/source"
@@ -150,13 +151,13 @@ func TestMatchesAreBounded(t *testing.T) {
 	k := New(model.Settings{})
 	k.Apply(crowdObjects(t, text, 0), nil)
 	n := 0
-	for place, list := range k.places {
-		if place.a == "match" {
-			n += len(list)
+	for _, r := range k.records {
+		if r.unit != nil {
+			n += len(r.unit.claims)
 		}
 	}
-	if n != maxMatches {
-		t.Errorf("%d matches are kept, want %d", n, maxMatches)
+	if n != matching.MaxClaims {
+		t.Errorf("%d matches are kept, want %d", n, matching.MaxClaims)
 	}
 }
 

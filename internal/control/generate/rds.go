@@ -166,12 +166,7 @@ func (g *Generator) takes(m *model.HTTPMatch, at view.Place) bool {
 
 // catchAll is 1 for a match that takes every request.
 func catchAll(m *model.HTTPMatch) int {
-	if m == nil {
-		return 1
-	}
-	slash := m.Path.Prefix == "/" || m.Path.IsZero()
-	if slash && len(m.Headers) == 0 && len(m.WithoutHeaders) == 0 && len(m.Query) == 0 &&
-		m.Method.IsZero() && m.Scheme.IsZero() && m.Authority.IsZero() {
+	if m.TakesAll() {
 		return 1
 	}
 	return 0
@@ -195,8 +190,7 @@ func moreSpecific(a, b candidate) int {
 		cmp.Compare(given(y.Method), given(x.Method)),
 		cmp.Compare(len(y.Headers), len(x.Headers)),
 		cmp.Compare(len(y.Query), len(x.Query)),
-		a.set.Created.Compare(b.set.Created),
-		a.set.Ref.CompareName(b.set.Ref),
+		a.set.CompareAge(b.set),
 	)
 }
 
