@@ -121,7 +121,7 @@ func (c *compiler) joinContest(u *unit) {
 			continue
 		}
 		const hint = "narrow that rule, or take this one out"
-		c.about(loser).Warn("RouteUnreachable", l.claim.Field, hint, "never reached for %s: %s of %s takes these requests", place, l.taker.Field, by[:len(by)-1])
+		c.about(loser).Warn("RouteUnreachable", l.claim.Field, hint, "never reached for %s: %s of %s takes these requests", place, l.taker.Field, by)
 		c.about(taker).Warn("RouteUnreachable", l.taker.Field, "narrow it, or take that rule out", "it takes all requests of %s of %s for %s", l.claim.Field, l.claim.Object, place)
 	}
 }

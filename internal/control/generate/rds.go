@@ -140,14 +140,19 @@ func (g *Generator) candidates(s *model.RouteSet, at view.Place) []candidate {
 		r := &s.HTTP[i]
 		if len(r.Matches) == 0 {
 			out = append(out, candidate{s, r, nil, at})
-		}
-		for j := range r.Matches {
-			if g.takes(&r.Matches[j], at) {
-				out = append(out, candidate{s, r, &r.Matches[j], at})
+			if !s.ByPrecedence {
+				return out
 			}
 		}
-		if n := len(out); n > 0 && !s.ByPrecedence && catchAll(out[n-1].match) == 1 {
-			break
+		for j := range r.Matches {
+			m := &r.Matches[j]
+			if !g.takes(m, at) {
+				continue
+			}
+			out = append(out, candidate{s, r, m, at})
+			if !s.ByPrecedence && m.TakesAll() {
+				return out
+			}
 		}
 	}
 	return out
