@@ -69,6 +69,10 @@ var crowds = []crowd{
   hosts: [a.example.com]
   gateways: [edge]
   http: [{match: [{uri: {prefix: /p$i-$v}}], route: [{destination: {host: reviews}}]}]`, crowdGateway, generate.RouteType, "http.80", true},
+	{"VirtualServices with one match of a gateway's host", ruleCompany, istioNetworking, "VirtualService", `spec:
+  hosts: [a.example.com]
+  gateways: [edge]
+  http: [{match: [{uri: {prefix: /same}}], timeout: $vs, route: [{destination: {host: reviews}}]}]`, crowdGateway, generate.RouteType, "http.80", false}, // the oldest is told of each
 	{"VirtualServices of a service", ruleCompany, istioNetworking, "VirtualService", `spec:
   hosts: [reviews]
   http: [{match: [{uri: {prefix: /p$i-$v}}], route: [{destination: {host: reviews}}]}]`, crowdSidecar, generate.RouteType, crowdRoutes, false}, // the oldest is told of each

@@ -62,7 +62,7 @@ func (t *Table) first(key Key, c *Claim) *Claim {
 
 // After gives the claims that one may be the taker of: those for which it has to be looked for again when it comes or goes.
 func (t *Table) After(c *Claim) iter.Seq[*Claim] {
-	if c.turn.group >= merged || c.Key.Path.form != prefixPath {
+	if c.turn.group >= merged {
 		return after(t.same[c.Key], c, inTurn, func(*Claim) bool { return true })
 	}
 	return after(t.byPath, c, inPath, func(o *Claim) bool { return c.Key.Path.takes(o.Key.Path) })
