@@ -162,7 +162,8 @@ has. 3/4 stands for three in their newest version, of four. The states:
   slow      it does not read what it is sent
   refused   it refused something and keeps what it had; the reason says what
   reconnecting
-            it connects again and again; the reason says how often in the last minute, and why its last stream ended
+            it connects again and again; the reason says how often in the last minute, and why its last stream ended.
+            One that refuses something, does not read, or does not answer for long is shown as that, with the same reason
   gone      it is not connected, although its workload is there`,
 		Example: "  weft status\n  weft status -o json     # with everything that is stale or missing",
 		Args:    cobra.NoArgs,

@@ -105,10 +105,10 @@ type control struct {
 
 func start(t *testing.T, state string) *control {
 	t.Helper()
-	return startStepping(t, state, 0)
+	return startStepping(t, state, 0, false)
 }
 
-func startStepping(t *testing.T, state string, stepTime time.Duration) *control {
+func startStepping(t *testing.T, state string, stepTime time.Duration, replicated bool) *control {
 	t.Helper()
 	files := filepath.Join(state, "files")
 	if err := os.MkdirAll(files, 0o700); err != nil {
@@ -118,7 +118,7 @@ func startStepping(t *testing.T, state string, stepTime time.Duration) *control 
 		t.Fatal(err)
 	}
 	c, err := New(Options{StateDir: state, Paths: []string{files}, LocalRuntime: true, Address: "127.0.0.1:0", HTTPAddress: "127.0.0.1:0",
-		Socket: filepath.Join(state, "xds.sock"), StepTime: stepTime, Log: slog.New(slog.DiscardHandler)})
+		Socket: filepath.Join(state, "xds.sock"), StepTime: stepTime, Replicated: replicated, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}

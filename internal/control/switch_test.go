@@ -58,20 +58,25 @@ func (p *proxy) accept(r *discoveryv3.DeltaDiscoveryResponse) {
 	}
 }
 
+// settings is the mesh's ConfigMap with something that is for neither listeners nor endpoints.
+func settings(connectTimeout string) string {
+	return "---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: istio, namespace: istio-system}\ndata: {mesh: \"connectTimeout: " + connectTimeout + "\"}\n"
+}
+
 // TestModesChangeInSteps: a workload takes what comes before its clients send it, and takes what goes until they have answered; each
 // step waits for the answers to the one before, and the one who applied waits for all of them.
 func TestModesChangeInSteps(t *testing.T) {
-	c := startStepping(t, shortDir(t), patience)
+	c := startStepping(t, shortDir(t), patience, false)
 	c.report(map[string]string{"10.77.0.1": "v1"})
-	apply := func(mode string) <-chan error {
+	apply := func(objects string) <-chan error {
 		done := make(chan error, 1)
 		go func() { // ends with the apply
-			_, _, err := c.Apply(context.Background(), decode(t, source.LayerApplied, authentication(mode)))
+			_, _, err := c.Apply(context.Background(), decode(t, source.LayerApplied, objects))
 			done <- err
 		}()
 		return done
 	}
-	if err := <-apply("DISABLE"); err != nil {
+	if err := <-apply(authentication("DISABLE")); err != nil {
 		t.Fatal(err)
 	}
 	server, client := c.proxy(), c.proxy()
@@ -85,8 +90,9 @@ func TestModesChangeInSteps(t *testing.T) {
 	told := client.want(generate.EndpointsType, reviewsAll)
 	client.accept(told)
 
-	for _, mode := range []string{"STRICT", "DISABLE"} {
-		done := apply(mode)
+	for _, change := range [][2]string{{"STRICT"}, {"DISABLE"}, {"STRICT", settings("3s")}, {"DISABLE", settings("4s")}} {
+		mode := change[0]
+		done := apply(authentication(mode) + change[1])
 		heard := server.want(generate.ListenerType, wire.InboundListener)
 		if got := takes(t, heard); !slices.Equal(got, []string{"plain", "tls"}) {
 			t.Fatalf("on the way to %s it takes %v", mode, got)
@@ -117,9 +123,42 @@ func TestModesChangeInSteps(t *testing.T) {
 	}
 }
 
+// TestSettingsTakeNoSteps where PeerAuthentications stay as they are: nobody is waited for.
+func TestSettingsTakeNoSteps(t *testing.T) {
+	c := startStepping(t, shortDir(t), patience, true)
+	c.report(map[string]string{"10.77.0.1": "v1"})
+	start := time.Now()
+	for _, objects := range []string{settings("3s"), settings("4s")} {
+		if _, _, err := c.Apply(t.Context(), decode(t, source.LayerApplied, objects)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if d := time.Since(start); d >= patience {
+		t.Errorf("it took %v", d)
+	}
+}
+
+// TestReplicasKeepStep: where others serve the same mesh, each step lasts as long as they may be late.
+func TestReplicasKeepStep(t *testing.T) {
+	const step = 300 * time.Millisecond
+	c := startStepping(t, shortDir(t), step, true)
+	c.report(map[string]string{"10.77.0.1": "v1"})
+	server := c.proxy()
+	server.subscribe(generate.ListenerType, wire.InboundListener)
+	server.accept(server.want(generate.ListenerType, wire.InboundListener))
+	start := time.Now()
+	if _, _, err := c.Apply(t.Context(), decode(t, source.LayerApplied, authentication("STRICT"))); err != nil {
+		t.Fatal(err)
+	}
+	if d := time.Since(start); d < 2*step {
+		t.Errorf("two steps took %v", d)
+	}
+	server.want(generate.ListenerType, wire.InboundListener)
+}
+
 // TestASilentProxyDelaysAChangeOnly: one that does not answer holds a change of modes up for a while, and not for ever.
 func TestASilentProxyDelaysAChangeOnly(t *testing.T) {
-	c := startStepping(t, shortDir(t), 20*time.Millisecond)
+	c := startStepping(t, shortDir(t), 20*time.Millisecond, false)
 	c.report(map[string]string{"10.77.0.1": "v1"})
 	silent := c.proxy()
 	silent.subscribe(generate.ListenerType, wire.InboundListener)

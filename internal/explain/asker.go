@@ -54,7 +54,9 @@ func (a *Asker) From(client *model.Workload, req Request) (*Report, error) {
 		return bare(client, req)
 	}
 	service := func(host string) *model.Service { return a.service(client.Namespace, host) }
-	return Explain(View{Client: *a.Proxy(client), Server: a.server, RegistryOnly: a.mesh.Settings.RegistryOnly, Service: service, Virtual: a.Virtual}, req)
+	proxy := *a.Proxy(client)
+	return Explain(View{Client: proxy, Server: a.server, RegistryOnly: a.mesh.Settings.RegistryOnly, Service: service,
+		Hidden: a.generators[client].Hidden, Virtual: a.Virtual}, req)
 }
 
 // bare is the answer for a client that has no proxy.

@@ -6,6 +6,7 @@ package explain
 import (
 	"cmp"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"net/netip"
 	"net/url"
@@ -72,6 +73,8 @@ type View struct {
 	RegistryOnly bool
 	// Service gives the service of a host as the client writes it, whether or not the client may know it; nil for none at all.
 	Service func(host string) *model.Service
+	// Hidden says why one of them does not exist for the client, in words; empty where it does. It is nil where nobody knows.
+	Hidden func(s *model.Service) string
 	// Virtual says that addresses of services lead nowhere by themselves, as with `weft up`.
 	Virtual bool
 }
@@ -173,8 +176,11 @@ func findClient(mesh *model.Mesh, from string) (*model.Workload, error) {
 			return slices.MinFunc(candidates, preferred), nil
 		}
 	}
-	return nil, fmt.Errorf("from: there is no workload, service or gateway %q; there are %s", from, strings.Join(owners(mesh), ", "))
+	return nil, fmt.Errorf("from: %w %q; there are %s", ErrNoClient, from, strings.Join(owners(mesh), ", "))
 }
+
+// ErrNoClient is the cause of an error about a name that is no client's.
+var ErrNoClient = errors.New("there is no workload, service or gateway")
 
 func cutSlash(from string) (name, namespace string, found bool) {
 	if ns, n, ok := strings.Cut(from, "/"); ok {

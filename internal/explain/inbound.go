@@ -35,7 +35,7 @@ func names(sans []conf.StringMatch) string {
 
 // inbound evaluates the destination's proxy for a connection of the client.
 func (e *evaluation) inbound(server *Proxy, c *conf.Cluster, ep *conf.Endpoint, tls *conf.UpstreamTLS) *Inbound {
-	in := &Inbound{Party: server.describe(), Port: ep.Port, Plaintext: tls == nil}
+	in := &Inbound{Party: server.describe(), Port: ep.Port, Plaintext: tls == nil || !tls.Workload, unshaken: tls != nil}
 	if server.Port != nil {
 		in.Port = server.Port(ep, c)
 	}
@@ -71,7 +71,14 @@ func (e *evaluation) inbound(server *Proxy, c *conf.Cluster, ep *conf.Endpoint, 
 		}
 		return in
 	}
-	in.Chain, in.To = ch.Name, onward(server, ch, in.Port)
+	in.Chain, in.To, in.Relayed = ch.Name, onward(server, ch, in.Port), ch.HTTP == nil
+	if ch.TLS != nil {
+		in.unshaken = in.Plaintext && tls != nil && !tls.SkipVerify // who is not shown a certificate of theirs ends it first
+	}
+	if ch.TLS != nil && ch.TLS.Workload && in.Plaintext {
+		in.Refused = "it asks for a certificate of the mesh, and none is shown"
+		return in
+	}
 	in.Verdict = e.authorize(ch, conn, in)
 	return in
 }

@@ -97,6 +97,8 @@ type evaluation struct {
 	host   *conf.VirtualHost
 	split  *conf.WeightedCluster // that is being looked at
 
+	retries *conf.Retry // the route's policy with what the request asks for; nil for none
+
 	brief    bool // as in Request
 	discreet bool // the listener's proxy does not say what it rewrites
 }
@@ -203,6 +205,8 @@ func (e *evaluation) unknown(name string) {
 		e.refuse(0, "", "the gateway does not listen on port %d of UDP", e.talk.port)
 	case e.view.Client.Role == wire.Gateway:
 		e.refuse(0, "", "the gateway does not listen on port %d", e.talk.port)
+	case e.unresolved() != "":
+		e.refuse(0, "", "the name %s does not resolve for this workload: %s", e.talk.host, e.unresolved())
 	case e.unknownGoes() == wire.BlackHoleCluster:
 		e.refuse(502, "NR", "the mesh does not know %s, and destinations that it does not know are refused (REGISTRY_ONLY)", name)
 	case e.unknownGoes() != wire.PassthroughCluster:
@@ -215,8 +219,21 @@ func (e *evaluation) unknown(name string) {
 	}
 }
 
-// hidden concludes for a service of the mesh that has no such port, or that the client's Sidecar hides: the name leads to the
-// service's address nonetheless.
+// unresolved says why a name of the mesh gives the client no address: where the mesh alone knows the addresses, what is hidden from a
+// client has none.
+func (e *evaluation) unresolved() string {
+	if !e.view.Virtual || e.view.Service == nil || e.view.Hidden == nil {
+		return ""
+	}
+	s := e.view.Service(e.talk.host)
+	if s == nil || s.External || s.ExternalName != "" {
+		return "" // somebody else may know the name
+	}
+	return e.view.Hidden(s)
+}
+
+// hidden concludes for a service of the mesh that has no such port, or that the client's Sidecar hides at this port: the name leads to
+// the service's address nonetheless.
 func (e *evaluation) hidden(name string) {
 	if e.view.Service == nil {
 		return
@@ -397,6 +414,7 @@ func (e *evaluation) chosen(rt *conf.Route, h *conf.HTTP) {
 		f := rt.Forward
 		e.report.Outcome = "forward"
 		w := retry.Wanting(f.Retry, e.talk.request, !e.report.From.Gateway)
+		e.retries = w.Policy
 		if r.Timeout, r.Retries = duration(f.Timeout), describeRetry(w.Policy); w.Timed {
 			r.Timeout = duration(w.Timeout) + " (asked for)"
 		}

@@ -126,10 +126,14 @@ type Destination struct {
 	// Changes are those of header fields that concern this destination alone; Sent is the request as it is sent there.
 	Changes []string `json:"changes,omitempty"`
 	Sent    *Sent    `json:"sent,omitempty"`
+	// Failing is the part of its requests that fail at its endpoints, 0 to 1, once those that the proxy repeats were repeated.
+	Failing float64 `json:"failing,omitempty"`
 
 	Conf  *conf.Cluster `json:"-"` // as the proxy has it; nil where it has none
 	panic bool          // endpoints are used though none is ready
 	named int           // of Ready: those that the proxy looks up
+	// retries is how often a request is tried again at most.
+	retries int
 }
 
 // LookedUp is the state of an endpoint by name: the proxy finds out in use whether that leads anywhere.
@@ -149,6 +153,8 @@ type Endpoint struct {
 	Share    float64 `json:"share"`
 }
 
+func (e *Endpoint) ready() bool { return e.State == "ready" || e.State == LookedUp }
+
 // Way is how some of a destination's endpoints are reached, and what becomes of requests there.
 type Way struct {
 	// Share is the part of the destination's requests that takes this way, 0 to 1.
@@ -162,6 +168,13 @@ type Way struct {
 	MTLS      bool     `json:"mtls"`
 	// Inbound is what the proxy of the first of them does; nil where there is none.
 	Inbound *Inbound `json:"inbound,omitempty"`
+	// Status and Flag are what the client's proxy makes of an attempt that fails there; 0 and empty where it succeeds. Retried says that
+	// it makes another one.
+	Status  int    `json:"status,omitempty"`
+	Flag    string `json:"flag,omitempty"`
+	Retried bool   `json:"retried,omitempty"`
+
+	unsafe string // the method that keeps it from being retried
 }
 
 // Inbound is the destination's side.
@@ -173,10 +186,14 @@ type Inbound struct {
 	Chain   string `json:"chain,omitempty"`
 	Refused string `json:"refused,omitempty"` // why no chain takes the connection
 	// Plaintext says that the connection comes without identity.
-	Plaintext bool    `json:"plaintext,omitempty"`
-	Verdict   Verdict `json:"verdict"`
+	Plaintext bool `json:"plaintext,omitempty"`
+	// Relayed says that bytes are let in, not requests: what policies deny is a connection, which is closed without an answer.
+	Relayed bool    `json:"relayed,omitempty"`
+	Verdict Verdict `json:"verdict"`
 	// Limits are the rate limits that count the request.
 	Limits []Limit `json:"limits,omitempty"`
+
+	unshaken bool // what closes the connection does so before a TLS handshake is complete
 }
 
 // Sent is a request as it leaves the client's proxy.

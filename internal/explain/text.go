@@ -190,7 +190,7 @@ func (w *Way) lay(s *sheet, several bool) {
 	}
 	s.add("inbound", row)
 	if in.Refused == "" {
-		s.add("policy", verdictRows(&in.Verdict)...)
+		s.add("policy", in.verdictRows()...)
 	}
 	if in.Verdict.DryRun != "" {
 		s.line("dry run", in.Verdict.DryRun)
@@ -238,6 +238,14 @@ func (in *Inbound) row() []cell {
 		how = "without identity"
 	}
 	return []cell{who, {how, ""}, {in.Chain, faint}}
+}
+
+func (in *Inbound) verdictRows() [][]cell {
+	rows := verdictRows(&in.Verdict)
+	if in.closes() {
+		rows[0] = append(rows[0], cell{"by closing the connection", ""})
+	}
+	return rows
 }
 
 func verdictRows(v *Verdict) [][]cell {

@@ -20,31 +20,45 @@ const manyEndpoints = 50
 
 // ways judges every endpoint that gets requests, or else the first, and joins those that are alike.
 func (e *evaluation) ways(d *Destination, c *conf.Cluster, list []*conf.Endpoint) {
-	judged := map[string]int{}
+	judged, places := map[string]int{}, make([]int, len(list))
 	for i, ep := range list {
 		share := d.Endpoints[i].Share
 		if share == 0 && (i > 0 || slices.ContainsFunc(d.Endpoints, func(o Endpoint) bool { return o.Share > 0 })) {
 			continue
 		}
-		var server *Proxy
-		if e.view.Server != nil {
-			if p, ok := e.view.Server(ep); ok {
-				server = &p
-			}
-		}
+		server := e.server(ep)
 		key := judgedAs(ep, server, len(list) > manyEndpoints)
 		at, known := judged[key]
 		if !known {
-			at = d.join(e.way(c, ep, server))
+			at = d.join(e.way(d, c, ep, server))
 			judged[key] = at
 		}
 		d.Ways[at].count(ep, share)
+		places[i] = at
 	}
+	e.again(d, func(i int) *Way {
+		if d.Endpoints[i].Share > 0 {
+			return &d.Ways[places[i]]
+		}
+		w := e.way(d, c, list[i], e.server(list[i]))
+		return &w
+	})
 	slices.SortStableFunc(d.Ways, func(a, b Way) int { return cmp.Compare(b.Share, a.Share) })
 	d.Inbound, d.Transport, d.MTLS = d.Ways[0].Inbound, d.transports(), true
 	for i := range d.Ways {
 		d.MTLS = d.MTLS && d.Ways[i].MTLS
 	}
+}
+
+// server gives the proxy in front of an endpoint; nil where there is none.
+func (e *evaluation) server(ep *conf.Endpoint) *Proxy {
+	if e.view.Server == nil {
+		return nil
+	}
+	if p, ok := e.view.Server(ep); ok {
+		return &p
+	}
+	return nil
 }
 
 // judgedAs is equal for endpoints of which one needs to be judged.
@@ -60,12 +74,13 @@ func judgedAs(ep *conf.Endpoint, server *Proxy, many bool) string {
 }
 
 // way says how an endpoint is reached, and asks its proxy.
-func (e *evaluation) way(c *conf.Cluster, ep *conf.Endpoint, server *Proxy) Way {
+func (e *evaluation) way(d *Destination, c *conf.Cluster, ep *conf.Endpoint, server *Proxy) Way {
 	t := transportOf(c, ep)
 	w := Way{Transport: transportText(c, t), MTLS: t != nil && t.Workload}
 	if server != nil {
 		w.Inbound = e.inbound(server, c, ep, t)
 	}
+	e.ending(&w, d)
 	return w
 }
 
@@ -84,7 +99,7 @@ func (in *Inbound) like(o *Inbound) bool {
 	if in == nil || o == nil {
 		return in == o
 	}
-	return in.Port == o.Port && in.To == o.To && in.Refused == o.Refused && reflect.DeepEqual(in.Verdict, o.Verdict) && reflect.DeepEqual(in.Limits, o.Limits)
+	return in.Port == o.Port && in.To == o.To && in.Relayed == o.Relayed && in.unshaken == o.unshaken && in.Refused == o.Refused && reflect.DeepEqual(in.Verdict, o.Verdict) && reflect.DeepEqual(in.Limits, o.Limits)
 }
 
 func (w *Way) count(ep *conf.Endpoint, share float64) {

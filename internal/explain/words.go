@@ -72,10 +72,10 @@ func (d *Destination) fate(split, http bool) string {
 		return s + fmt.Sprintf("none of the %d endpoints of %s is ready", len(d.Endpoints), name)
 	case !d.works() && !d.Ways[0].alike(d.Ways):
 		return s + "all endpoints of " + name + " refuse: " + d.trouble()
-	case !d.works() && d.Inbound.Refused != "":
-		return s + "the proxy of " + name + " closes the connection: " + d.Inbound.Refused
+	case !d.works() && d.Inbound.closes():
+		return s + "the proxy of " + name + " closes the connection: " + d.Inbound.why()
 	case !d.works():
-		return s + name + " refuses: " + d.Inbound.Verdict.text()
+		return s + name + " refuses: " + d.Inbound.why()
 	case d.Dynamic && d.Conf != nil && d.Conf.Discovery == conf.ByHost:
 		return s + "to the host that it names, which the proxy looks up"
 	case d.Dynamic:
@@ -99,13 +99,16 @@ func (d *Destination) fate(split, http bool) string {
 	return s
 }
 
-// trouble says where requests fail, and which share of the destination's.
+// trouble says where requests fail, which share of the destination's, and what retries make of that.
 func (d *Destination) trouble() string {
 	var parts []string
 	for i := range d.Ways {
 		if w := &d.Ways[i]; w.failure() != "" {
-			parts = append(parts, fmt.Sprintf("%s fail, %s %s", percent(w.Share), strings.Join(w.who(), ", "), w.failure()))
+			parts = append(parts, fmt.Sprintf("%s %s, %s %s", percent(w.Share), w.fail(), strings.Join(w.who(), ", "), w.failure()))
 		}
+	}
+	if text := d.AfterRetries(); text != "" {
+		parts = append(parts, text)
 	}
 	return strings.Join(parts, "; ")
 }
@@ -135,11 +138,27 @@ func (w *Way) failure() string {
 	switch {
 	case w.Inbound == nil || w.Inbound.Refused == "" && w.Inbound.Verdict.Allowed:
 		return ""
-	case w.Inbound.Refused != "":
-		return verb("closes", "close", w) + " the connection: " + w.Inbound.Refused
+	case w.Inbound.closes():
+		return verb("closes", "close", w) + " the connection: " + w.Inbound.why()
 	}
-	return verb("refuses", "refuse", w) + ": " + w.Inbound.Verdict.text()
+	return verb("refuses", "refuse", w) + ": " + w.Inbound.why()
 }
+
+// fail says how final that is.
+func (w *Way) fail() string {
+	switch {
+	case w.Retried:
+		return "fail at first"
+	case w.unsafe != "":
+		return "fail (" + w.unsafe + " is not retried once it was sent)"
+	}
+	return "fail"
+}
+
+// closes reports whether the connection is closed in place of an answer, and why says for what.
+func (in *Inbound) closes() bool { return in.Refused != "" || in.Relayed && !in.Verdict.Allowed }
+
+func (in *Inbound) why() string { return cmp.Or(in.Refused, in.Verdict.text()) }
 
 func verb(one, many string, w *Way) string {
 	if len(w.Workloads) == 1 {
@@ -151,15 +170,11 @@ func verb(one, many string, w *Way) string {
 // alike reports whether all ways end in the same manner.
 func (w *Way) alike(all []Way) bool {
 	return !slices.ContainsFunc(all, func(o Way) bool {
-		return o.Inbound == nil || w.Inbound == nil || o.Inbound.Refused != w.Inbound.Refused || o.Inbound.Verdict.text() != w.Inbound.Verdict.text()
+		return o.Inbound == nil || w.Inbound == nil || o.Inbound.closes() != w.Inbound.closes() || o.Inbound.why() != w.Inbound.why()
 	})
 }
 
-// closed reports whether every connection is closed, refused whether every request fails.
-func (d *Destination) closed() bool {
-	return len(d.Ways) > 0 && !slices.ContainsFunc(d.Ways, func(w Way) bool { return w.Inbound == nil || w.Inbound.Refused == "" })
-}
-
+// refused reports whether every request fails, however often it is tried.
 func (d *Destination) refused() bool {
 	return len(d.Ways) > 0 && !slices.ContainsFunc(d.Ways, func(w Way) bool { return w.failure() == "" })
 }
@@ -179,7 +194,7 @@ func (d *Destination) uneven() bool {
 	share := -1.0
 	for i := range d.Endpoints {
 		e := &d.Endpoints[i]
-		switch ready := e.State == "ready" || e.State == LookedUp; {
+		switch ready := e.ready(); {
 		case !ready && e.Share > 0, ready && share >= 0 && math.Abs(e.Share-share) > 1e-9:
 			return true
 		case ready:
@@ -198,7 +213,7 @@ func localityName(l *conf.Locality) string {
 	return strings.TrimRight(l.Region+"/"+l.Zone+"/"+l.SubZone, "/")
 }
 
-func (d *Destination) works() bool { return d.status() == 0 }
+func (d *Destination) works() bool { return d.flag() == "" && !d.refused() }
 
 // status is the answer where it is certain that requests fail, else 0.
 func (d *Destination) status() int {
@@ -206,7 +221,7 @@ func (d *Destination) status() int {
 		return 503
 	}
 	if d.refused() {
-		return 403
+		return d.last().Status
 	}
 	return 0
 }
@@ -220,10 +235,15 @@ func (d *Destination) flag() string {
 		return ""
 	case d.Ready == 0 && !d.panic || len(d.Endpoints) == 0:
 		return "UH"
-	case d.closed():
-		return "UC"
+	case d.refused():
+		return d.last().Flag
 	}
 	return ""
+}
+
+// last is a way on which requests end that fail everywhere: one where they are not retried, if there is any.
+func (d *Destination) last() *Way {
+	return &d.Ways[max(0, slices.IndexFunc(d.Ways, func(w Way) bool { return !w.Retried }))]
 }
 
 // share writes 0.5 as "50%".
@@ -319,10 +339,13 @@ func (e *evaluation) location(rt *conf.Route) string {
 	return rewrite.Location(e.talk.request, rt.Redirect, &rt.Match, e.talk.request.Scheme)
 }
 
-// Failure says why requests to the destination fail; nothing where they do not.
+// Failure says why requests to the destination fail; nothing where they do not, or not in the end.
 func (d *Destination) Failure() string {
-	if !d.works() {
+	switch {
+	case !d.works():
 		return strings.TrimPrefix(d.fate(false, true), cmp.Or(d.Service, d.Cluster)+" ")
+	case d.Failing == 0:
+		return ""
 	}
 	return d.trouble()
 }

@@ -90,8 +90,8 @@ func Proxies(c *control.Control) []api.Proxy {
 			p.Subscribed += len(t.Subscriptions)
 			p.Types = append(p.Types, api.ProxyType{Type: t.Type, Subscribed: len(t.Subscriptions), Resources: t.Resources,
 				Stale: t.Stale, StaleSince: t.StaleSince, Missing: t.Missing, Pending: t.Pending})
-			if t.Nack != nil {
-				p.Rejected = append(p.Rejected, fmt.Sprintf("%s: %s", t.Type, t.Nack.Message))
+			for _, n := range t.Nacks {
+				p.Rejected = append(p.Rejected, fmt.Sprintf("%s: %s", t.Type, n.Message))
 			}
 		}
 		all = append(all, p)

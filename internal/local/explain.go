@@ -3,6 +3,7 @@ package local
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"maps"
 	"net"
 	"net/url"
@@ -28,7 +29,10 @@ func (o objects) Explain(ctx context.Context, req api.ExplainRequest) (api.Expla
 	mesh := explain.Over(withClients(c.Mesh(), c.Clients()))
 	mesh.Virtual = o.h.Virtual()
 	report, err := mesh.Ask(q)
-	if err != nil {
+	switch {
+	case errors.Is(err, explain.ErrNoClient):
+		return api.ExplainReply{}, &api.InvalidError{Message: err.Error(), Hint: noObject}
+	case err != nil:
 		return api.ExplainReply{}, &api.InvalidError{Message: err.Error(), Hint: "weft explain --help has examples"}
 	}
 	var text strings.Builder
@@ -38,6 +42,9 @@ func (o objects) Explain(ctx context.Context, req api.ExplainRequest) (api.Expla
 	raw, err := json.Marshal(report)
 	return api.ExplainReply{Report: raw, Text: text.String()}, err
 }
+
+// noObject is what to do about a client that only its connection would make known.
+const noObject = "a client without an object, such as gRPC's own, is known by its name while it is connected (weft status): start it, or give it a WorkloadEntry"
 
 // Virtual implements Host: the mesh gives the services their addresses.
 func (m *Mesh) Virtual() bool { return true }

@@ -136,7 +136,7 @@ func (m *mesh) refusals() []serve.Client {
 	var out []serve.Client
 	for _, c := range m.control.Clients() {
 		for _, s := range c.Types {
-			if s.Nack != nil {
+			if len(s.Nacks) > 0 {
 				out = append(out, c)
 			}
 		}

@@ -125,6 +125,18 @@ func (g *Generator) resource(typeURL, name string) (proto.Message, bool) {
 	return nil, false
 }
 
+// Hidden says why a service of the mesh does not exist for the node, at any of its ports; empty where it does.
+func (g *Generator) Hidden(s *model.Service) string {
+	scope := g.view.Sidecar()
+	switch {
+	case !g.view.Visible(s):
+		return "the service is not exported to namespace " + g.node.Namespace
+	case scope == nil || g.view.ReachesSome(s):
+		return ""
+	}
+	return scope.Ref.String() + " does not import it"
+}
+
 // Class gives a key: nodes with equal keys get equal resources of that type and name from this Index. It is empty where only the
 // node itself gets the resource. The name "*" is for Names.
 func (g *Generator) Class(typeURL, name string) string {

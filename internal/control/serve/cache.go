@@ -73,7 +73,7 @@ const (
 	again
 	// changed: it waits in its session's list.
 	changed
-	// refused: the client refused what it was sent last.
+	// refused: it is in a refusal of its watch.
 	refused
 )
 

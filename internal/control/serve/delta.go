@@ -27,6 +27,7 @@ func (delta) read(c *session, message []byte) error {
 func (c *session) applyDelta(r *discoveryv3.DeltaDiscoveryRequest) error {
 	c.server.cache.mu.Lock()
 	defer c.server.cache.mu.Unlock()
+	defer c.server.settled(c)
 	w, first, err := c.hear(r)
 	if err != nil {
 		return err

@@ -218,10 +218,16 @@ func TestMemoryIsFlat(t *testing.T) {
 // await polls what cannot be waited for.
 func (p *plane) await(what string, done func() bool) {
 	p.t.Helper()
+	p.awaitOr(func() string { return what }, done)
+}
+
+// awaitOr is await for those who can say what there is instead.
+func (p *plane) awaitOr(what func() string, done func() bool) {
+	p.t.Helper()
 	deadline := time.Now().Add(patience)
 	for !done() {
 		if time.Now().After(deadline) {
-			p.t.Fatalf("not within %v: %s", patience, what)
+			p.t.Fatalf("not within %v: %s", patience, what())
 		}
 		runtime.Gosched()
 	}

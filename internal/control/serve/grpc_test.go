@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
+	"math"
 	"net"
 	"os"
 	"path/filepath"
@@ -132,6 +133,58 @@ func TestLargeForGRPC(t *testing.T) {
 		f := p.server.Findings()
 		return len(f) == 1 && f[0].Code == "LargeResource" && strings.HasPrefix(f[0].Field, "rds ") && strings.Contains(f[0].Field, reviewsHost)
 	})
+}
+
+// TestGRPCRefuses: what gRPC's library refuses is told by name, calls go on, and it is over when the library accepts something else, or
+// asks for it no more.
+func TestGRPCRefuses(t *testing.T) {
+	p := newPlane(t, Options{})
+	backend, port := healthServer(t)
+	defer backend.Stop()
+	// gRPC's library refuses endpoints whose weights are too much for 32 bits.
+	weighing := func(weight uint32, to string) *model.Mesh {
+		m := both("127.0.0.1", "127.0.0.1")
+		served(port)(m)
+		routed(to)(m)
+		m.RouteSets[0].HTTP[0].Matches = []model.HTTPMatch{{Headers: []model.NamedMatch{{Name: "to", Match: model.StringMatch{Exact: "ratings"}}}}}
+		m.RouteSets[0].HTTP = append(m.RouteSets[0].HTTP, model.HTTPRoute{Name: "rest", Destinations: []model.WeightedDestination{{Host: reviewsHost}}})
+		s := m.Services.Get(ratingsHost)
+		s.Endpoints[0].Weight = weight
+		other := *s.Endpoints[0]
+		other.Address = "127.0.0.2"
+		s.Endpoints = append(s.Endpoints, &other)
+		return m
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	calls := healthpb.NewHealthClient(p.dialReviews())
+	call := func() {
+		t.Helper()
+		if _, err := calls.Check(ctx, &healthpb.HealthCheckRequest{}, grpc.WaitForReady(true)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p.publish(weighing(1, ratingsHost))
+	call()
+	refused := func() {
+		t.Helper()
+		p.publish(weighing(math.MaxUint32, ratingsHost))
+		p.awaitAlone(Refused)
+		if f := p.server.Findings(); len(f) != 1 || f[0].Field != "eds" || !strings.HasPrefix(f[0].Message, "refused "+ratingsAll+" and keeps") {
+			t.Fatalf("findings %v", f)
+		}
+		call()
+	}
+	refused()
+	p.publish(weighing(1, ratingsHost))
+	p.awaitAlone(Synced)
+	refused()
+	p.publish(weighing(math.MaxUint32, reviewsHost)) // the client asks for the ratings no more
+	p.awaitAlone(Synced)
+	call()
+	if f := p.server.Findings(); len(f) != 0 {
+		t.Errorf("the client refuses nothing any more: %v", f)
+	}
 }
 
 // served puts a server of gRPC at that port of this machine behind the reviews.

@@ -177,17 +177,28 @@ func (b *habit) lately(now time.Time) []time.Time {
 	return b.returns[i:]
 }
 
-// restless says of a client that comes back all the time since when, and why.
-func (h *history) restless(nodeID string, now time.Time) (since time.Time, reason string, is bool) {
+// restlessness is that a client comes back all the time.
+type restlessness struct {
+	since  time.Time
+	times  int    // in the last minute
+	reason string // for which it left last
+}
+
+func (r restlessness) String() string {
+	return fmt.Sprintf("it has connected again %d times in the last minute", r.times)
+}
+
+// whole says besides why it left last.
+func (r restlessness) whole() string { return r.String() + "; last it left because: " + r.reason }
+
+// restless reports whether a client comes back all the time.
+func (h *history) restless(nodeID string, now time.Time) (r restlessness, is bool) {
 	b := h.habits[nodeID]
 	if b == nil {
-		return time.Time{}, "", false
+		return restlessness{}, false
 	}
 	n := len(b.lately(now))
-	if n < manyReturns {
-		return time.Time{}, "", false
-	}
-	return b.since, fmt.Sprintf("it has connected again %d times in the last minute; last it left because: %s", n, b.reason), true
+	return restlessness{b.since, n, b.reason}, n >= manyReturns
 }
 
 // away gives those that left and are expected back.
@@ -198,8 +209,8 @@ func (h *history) away(now time.Time, expected func(*Client) bool) []Client {
 			continue
 		}
 		c := *c
-		if since, reason, is := h.restless(c.NodeID, now); is {
-			c.State, c.Since, c.Reason = Reconnecting, since, reason
+		if r, is := h.restless(c.NodeID, now); is {
+			c.State, c.Since, c.Reason = Reconnecting, r.since, r.whole()
 		}
 		out = append(out, c)
 	}

@@ -284,21 +284,23 @@ func TestResumesAtAnotherServer(t *testing.T) {
 	p.awaitAlone(Synced)
 }
 
+// productpages is a mesh that expects the client of most tests.
+func productpages(address string) *model.Mesh {
+	return mesh(func(m *model.Mesh) {
+		m.Workloads.Put("default/productpage-0", &model.Workload{Namespace: "default", Name: "productpage-0", ServiceAccount: "productpage"})
+	}, address)
+}
+
 func TestTwoStreamsOfOneNode(t *testing.T) {
 	p := newPlane(t, Options{})
-	known := func(address string) *model.Mesh {
-		return mesh(func(m *model.Mesh) {
-			m.Workloads.Put("default/productpage-0", &model.Workload{Namespace: "default", Name: "productpage-0", ServiceAccount: "productpage"})
-		}, address)
-	}
-	p.publish(known("10.77.0.1"))
+	p.publish(productpages("10.77.0.1"))
 	old, next := p.watching(), p.watching()
-	p.publish(known("10.77.0.2"))
+	p.publish(productpages("10.77.0.2"))
 	old.want(generate.EndpointsType, reviewsAll)
 	next.want(generate.EndpointsType, reviewsAll)
 	old.cancel()
 	p.await("the old stream has ended", func() bool { return p.metric("pilot_xds", "") == 1 })
-	next.served(p, known("10.77.0.3"))
+	next.served(p, productpages("10.77.0.3"))
 	next.quiet()
 	p.awaitAlone(Synced)
 	next.cancel()
@@ -308,9 +310,7 @@ func TestTwoStreamsOfOneNode(t *testing.T) {
 // TestConnectsAllTheTime: a client whose streams end soon after they began is not as good as any other.
 func TestConnectsAllTheTime(t *testing.T) {
 	p := newPlane(t, Options{})
-	p.publish(mesh(func(m *model.Mesh) {
-		m.Workloads.Put("default/productpage-0", &model.Workload{Namespace: "default", Name: "productpage-0", ServiceAccount: "productpage"})
-	}, "10.77.0.1"))
+	p.publish(productpages("10.77.0.1"))
 	start := time.Now()
 	for i := range manyReturns + 1 {
 		c := p.watching()
@@ -321,6 +321,7 @@ func TestConnectsAllTheTime(t *testing.T) {
 			continue
 		}
 		p.awaitAlone(Reconnecting)
+		p.refusesAfter(c, "3 times in the last minute; eds: no")
 		c.cancel()
 	}
 	p.await("it has left", func() bool { return p.metric("pilot_xds", "") == 0 })
@@ -329,6 +330,20 @@ func TestConnectsAllTheTime(t *testing.T) {
 	if !strings.Contains(c.Reason, "3 times") || c.Since.Before(start) {
 		t.Errorf("%s since %v", c.Reason, c.Since)
 	}
+}
+
+// refusesAfter has a client that comes back all the time refuse the endpoints, which counts more, and accept others.
+func (p *plane) refusesAfter(c *client, reason string) {
+	p.t.Helper()
+	p.publish(productpages("10.77.0.2"))
+	c.nack(generate.EndpointsType, c.recv().GetNonce(), "no")
+	p.awaitAlone(Refused)
+	if got := p.server.Clients()[0].Reason; !strings.HasSuffix(got, reason) {
+		p.t.Errorf("the reason is %q, want ...%q", got, reason)
+	}
+	p.publish(productpages("10.77.0.3"))
+	c.want(generate.EndpointsType, reviewsAll)
+	p.awaitAlone(Reconnecting)
 }
 
 // TestNeverReads lets everything change while a client reads nothing.
@@ -365,31 +380,14 @@ func TestNeverReads(t *testing.T) {
 func TestStateOfTheWorldOrder(t *testing.T) {
 	p := newPlane(t, Options{})
 	p.publish(mesh(nil, "10.77.0.1"))
-	stream, err := discoveryv3.NewAggregatedDiscoveryServiceClient(p.dial(p.certify("default", "productpage", time.Hour))).StreamAggregatedResources(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	send := func(r *discoveryv3.DiscoveryRequest) {
-		t.Helper()
-		if err := stream.Send(r); err != nil {
-			t.Fatal(err)
-		}
-	}
-	asked := map[string][]string{generate.ListenerType: {reviewsHost + ":9080"}, generate.ClusterType: nil}
+	c := p.connectWorld()
 	want := func(typeURL string, count int) {
 		t.Helper()
-		r, err := stream.Recv()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if r.GetTypeUrl() != typeURL || len(r.GetResources()) != count {
-			t.Fatalf("got %d of %s, want %d of %s", len(r.GetResources()), shortType(r.GetTypeUrl()), count, shortType(typeURL))
-		}
-		send(&discoveryv3.DiscoveryRequest{TypeUrl: typeURL, ResourceNames: asked[typeURL], ResponseNonce: r.GetNonce(), VersionInfo: r.GetVersionInfo()})
+		c.ack(c.recv(typeURL, count))
 	}
-	send(&discoveryv3.DiscoveryRequest{Node: xdsNode(productpage()), TypeUrl: generate.ListenerType, ResourceNames: asked[generate.ListenerType]})
+	c.ask(generate.ListenerType, reviewsHost+":9080")
 	want(generate.ListenerType, 1)
-	send(&discoveryv3.DiscoveryRequest{TypeUrl: generate.ClusterType})
+	c.ask(generate.ClusterType)
 	want(generate.ClusterType, 4) // that of reviews, and three without a service
 
 	p.publish(mesh(func(m *model.Mesh) {

@@ -50,6 +50,7 @@ type Server struct {
 	// byCertificate counts the streams of one certificate, which is an instance's own.
 	byCertificate map[string]int
 	history       history
+	awaited       map[*audience]bool
 }
 
 // New makes a server that has no mesh yet: streams wait for the first Publish.
@@ -60,7 +61,8 @@ func New(o Options) *Server {
 	if o.MaxSubscriptions <= 0 {
 		o.MaxSubscriptions = defaultMaxSubscriptions
 	}
-	s := &Server{options: o, streams: map[*session]bool{}, byWorkload: map[string][]*session{}, byCertificate: map[string]int{}}
+	s := &Server{options: o, streams: map[*session]bool{}, byWorkload: map[string][]*session{}, byCertificate: map[string]int{},
+		awaited: map[*audience]bool{}}
 	s.metrics = newMetrics(s, o.Registry)
 	return s
 }
@@ -112,24 +114,45 @@ func (s *Server) Mesh() *model.Mesh {
 	return s.cache.index.Mesh()
 }
 
-// answerPoll is how often await looks.
-const answerPoll = 2 * time.Millisecond
+// audience are the streams that somebody waits for.
+type audience struct {
+	owed map[*session]bool
+	done chan struct{} // closed when it is empty
+}
 
+// await returns when each of the streams has been owed nothing for a moment, or the context has ended.
 func (s *Server) await(ctx context.Context, streams []*session) {
-	streams = slices.Clone(streams)
-	tick := time.NewTicker(answerPoll)
-	defer tick.Stop()
-	for {
-		s.cache.mu.Lock()
-		streams = slices.DeleteFunc(streams, func(c *session) bool { return !s.streams[c] || !c.owes() })
-		s.cache.mu.Unlock()
-		if len(streams) == 0 {
-			return
+	a := &audience{owed: map[*session]bool{}, done: make(chan struct{})}
+	s.cache.mu.Lock()
+	for _, c := range streams {
+		if s.streams[c] && c.owes() {
+			a.owed[c] = true
 		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
+	}
+	if len(a.owed) > 0 {
+		s.awaited[a] = true
+	} else {
+		close(a.done)
+	}
+	s.cache.mu.Unlock()
+	select {
+	case <-a.done:
+	case <-ctx.Done():
+		s.cache.mu.Lock()
+		delete(s.awaited, a)
+		s.cache.mu.Unlock()
+	}
+}
+
+// settled tells those who wait for it that a stream may be owed nothing any more. The cache is locked.
+func (s *Server) settled(c *session) {
+	if len(s.awaited) == 0 || s.streams[c] && c.owes() {
+		return
+	}
+	for a := range s.awaited {
+		if delete(a.owed, c); len(a.owed) == 0 {
+			close(a.done)
+			delete(s.awaited, a)
 		}
 	}
 }
@@ -141,7 +164,7 @@ func (c *session) owes() bool {
 		return false
 	}
 	return c.rebind || c.taken || len(c.changed)+len(c.unbound) > 0 || !c.moved.IsZero() ||
-		slices.ContainsFunc(c.watches, func(w *watch) bool { return len(w.flights) > 0 })
+		slices.ContainsFunc(c.watches, func(w *watch) bool { return len(w.waiting()) > 0 })
 }
 
 // moved marks and gives the streams whose own workload changed.
@@ -189,6 +212,7 @@ func (s *Server) remove(c *session, reason error) {
 	s.cache.mu.Lock()
 	defer s.cache.mu.Unlock()
 	delete(s.streams, c)
+	s.settled(c)
 	if s.byCertificate[c.who.certificate]--; s.byCertificate[c.who.certificate] == 0 {
 		delete(s.byCertificate, c.who.certificate)
 	}

@@ -358,40 +358,19 @@ func TestMetrics(t *testing.T) {
 func TestStateOfTheWorld(t *testing.T) {
 	p := newPlane(t, Options{})
 	p.publish(mesh(nil, "10.77.0.1"))
-	stream, err := discoveryv3.NewAggregatedDiscoveryServiceClient(p.dial(p.certify("default", "productpage", time.Hour))).StreamAggregatedResources(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	ask := func(r *discoveryv3.DiscoveryRequest) {
-		t.Helper()
-		if err := stream.Send(r); err != nil {
-			t.Fatal(err)
-		}
-	}
-	recv := func(typeURL string, count int) *discoveryv3.DiscoveryResponse {
-		t.Helper()
-		r, err := stream.Recv()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if r.GetTypeUrl() != typeURL || len(r.GetResources()) != count {
-			t.Fatalf("got %d of %s, want %d of %s", len(r.GetResources()), r.GetTypeUrl(), count, typeURL)
-		}
-		return r
-	}
-	listeners := []string{reviewsHost + ":9080"}
-	ask(&discoveryv3.DiscoveryRequest{Node: xdsNode(productpage()), TypeUrl: generate.ListenerType, ResourceNames: listeners})
-	r := recv(generate.ListenerType, 1)
-	ask(&discoveryv3.DiscoveryRequest{TypeUrl: generate.ListenerType, ResourceNames: listeners, ResponseNonce: r.GetNonce(), VersionInfo: r.GetVersionInfo()})
-	ask(&discoveryv3.DiscoveryRequest{TypeUrl: generate.EndpointsType, ResourceNames: []string{reviewsAll}})
-	recv(generate.EndpointsType, 1)
-	listeners = append(listeners, "unknown:1")
-	ask(&discoveryv3.DiscoveryRequest{TypeUrl: generate.ListenerType, ResourceNames: listeners, ResponseNonce: r.GetNonce(), VersionInfo: r.GetVersionInfo()})
-	recv(generate.ListenerType, 1)
+	c := p.connectWorld()
+	c.ask(generate.ListenerType, reviewsHost+":9080")
+	r := c.recv(generate.ListenerType, 1)
+	c.ack(r)
+	c.ask(generate.EndpointsType, reviewsAll)
+	c.recv(generate.EndpointsType, 1)
+	c.names[generate.ListenerType] = append(c.names[generate.ListenerType], "unknown:1")
+	c.ack(r)
+	c.recv(generate.ListenerType, 1)
 	p.publish(mesh(nil, "10.77.0.2"))
-	recv(generate.EndpointsType, 1)
-	ask(&discoveryv3.DiscoveryRequest{TypeUrl: generate.ClusterType})
-	recv(generate.ClusterType, 4) // an empty list asks for all: reviews and the three without a service
+	c.recv(generate.EndpointsType, 1)
+	c.ask(generate.ClusterType)
+	c.recv(generate.ClusterType, 4) // an empty list asks for all: reviews and the three without a service
 	if s := p.server.Clients(); len(s) != 1 || s[0].Delta {
 		t.Errorf("%+v", s)
 	}

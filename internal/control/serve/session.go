@@ -6,14 +6,12 @@ import (
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
-	rpcstatus "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/weftmesh/weft/internal/control/generate"
 	"github.com/weftmesh/weft/internal/control/model"
-	"github.com/weftmesh/weft/internal/printable"
 )
 
 // session is what one stream subscribes to and was told.
@@ -55,24 +53,7 @@ type watch struct {
 	// force asks for a response even if nothing changed: the first one of a state-of-the-world client, or to a wildcard.
 	force bool
 	draft *update // while changes are collected
-	// flights are the responses that were not answered yet, oldest first.
-	flights []flight
-
-	ackedAt time.Time
-	acks    int
-	nack    *Nack
-}
-
-// flight is a response under way.
-type flight struct {
-	nonce uint64
-	at    time.Time
-	items []carried
-}
-
-type carried struct {
-	sub     *sub
-	version uint64
+	answers
 }
 
 func newSession(s *Server, who caller, sotw bool, wake func()) *session {
@@ -238,7 +219,9 @@ func (c *session) drop(w *watch, gone map[*sub]bool) {
 	}
 	for s := range gone {
 		c.server.cache.unlink(s)
+		w.release(s)
 	}
+	w.lapse()
 	is := func(s *sub) bool { return gone[s] }
 	w.subs = slices.DeleteFunc(w.subs, is)
 	c.changed = slices.DeleteFunc(c.changed, is)
@@ -328,11 +311,13 @@ func (c *session) take() taken {
 		if c.unbound = c.unbound[len(subs):]; len(c.unbound) == 0 {
 			c.unbound = nil
 		}
+		c.taken = true // until they are bound and looked at
 		cache.mu.Unlock()
 		cache.bind(node, subs)
 		return taken{more: true}
 	}
 	defer cache.mu.Unlock()
+	defer c.server.settled(c)
 	if cache.generation == 0 {
 		return taken{}
 	}
@@ -477,98 +462,6 @@ func (u *update) sort() {
 	u.values, u.bodies = values, bodies
 	sortSubs(u.removed)
 	slices.Sort(u.names)
-}
-
-// maxInFlight bounds the responses, and maxCarried their subscriptions for each one that there is, that are remembered of a client
-// that does not answer. Those that are forgotten count as answered by the next answer.
-const (
-	maxInFlight = 32
-	maxCarried  = 3
-)
-
-// remember keeps what a response has until it is answered.
-func (c *session) remember(w *watch, nonce uint64, items []carried) {
-	cache := &c.server.cache
-	cache.mu.Lock()
-	defer cache.mu.Unlock()
-	bound := maxCarried * max(c.names, 1000)
-	for len(w.flights) > 0 && (len(w.flights) >= maxInFlight || c.inFlight+len(items) > bound) {
-		c.inFlight -= len(w.flights[0].items)
-		w.flights = slices.Delete(w.flights, 0, 1)
-	}
-	w.flights = append(w.flights, flight{nonce, time.Now(), items})
-	c.inFlight += len(items)
-}
-
-// request is what requests of both forms have in common.
-type request interface {
-	GetTypeUrl() string
-	GetResponseNonce() string
-	GetErrorDetail() *rpcstatus.Status
-}
-
-// hear finds the watch of a request's type, and takes the verdict on a response that the request may be.
-func (c *session) hear(r request) (w *watch, first bool, err error) {
-	if w, first, err = c.watch(r.GetTypeUrl()); err == nil {
-		c.answer(w, parseNonce(r.GetResponseNonce()), r.GetErrorDetail())
-	}
-	return w, first, err
-}
-
-// answer takes the client's verdict on a response; failure is nil for an ack. A nonce that is not known gives none.
-func (c *session) answer(w *watch, nonce uint64, failure *rpcstatus.Status) {
-	i := slices.IndexFunc(w.flights, func(f flight) bool { return f.nonce == nonce })
-	if i < 0 {
-		return // of an earlier stream, or long forgotten
-	}
-	items := w.flights[i].items
-	c.inFlight -= len(items)
-	if w.flights = slices.Delete(w.flights, i, i+1); len(w.flights) == 0 {
-		w.flights = nil
-	}
-	if failure != nil {
-		c.refuse(w, items, failure.GetMessage())
-		return
-	}
-	w.ackedAt = time.Now()
-	w.acks++
-	for _, x := range items {
-		x.sub.acked = x.version
-		x.sub.unset(refused)
-	}
-	if w.nack != nil && (c.sotw || !slices.ContainsFunc(w.subs, func(s *sub) bool { return s.is(refused) })) {
-		w.nack = nil
-	}
-}
-
-// What is kept of a refusal is bounded, and so is how often it is logged.
-const (
-	maxNackNames   = 20
-	maxNackMessage = 2048
-	warnEvery      = 10 * time.Second
-)
-
-func (c *session) refuse(w *watch, items []carried, message string) {
-	n := &Nack{Type: shortType(w.typeURL), At: time.Now(), Message: printable.Text(message[:min(len(message), maxNackMessage)])}
-	if w.nack != nil {
-		n.Since = w.nack.Since
-	} else {
-		n.Since = n.At
-	}
-	for _, x := range items {
-		x.sub.set(refused)
-		if len(n.Resources) < maxNackNames {
-			n.Resources = append(n.Resources, printable.Text(x.sub.entry.name))
-		}
-	}
-	n.More = len(items) - len(n.Resources)
-	w.nack = n
-	c.server.metrics.rejects.WithLabelValues(metricType(w.typeURL)).Inc()
-	if now := time.Now(); now.Sub(c.lastWarn) > warnEvery {
-		c.lastWarn = now
-		c.server.options.Log.Warn("a proxy refused configuration and keeps the one before", "node", c.claim.id,
-			"type", n.Type, "resources", n.Resources, "error", n.Message)
-	}
 }
 
 func (c *session) nonce() uint64 {

@@ -26,6 +26,7 @@ func (world) read(c *session, message []byte) error {
 func (c *session) applyWorld(r *discoveryv3.DiscoveryRequest) error {
 	c.server.cache.mu.Lock()
 	defer c.server.cache.mu.Unlock()
+	defer c.server.settled(c)
 	w, first, err := c.hear(r)
 	if err != nil {
 		return err
@@ -85,6 +86,9 @@ func (c *session) world(w *watch) update {
 		if !s.is(named | listed) {
 			v, gone[s] = nil, true
 		}
+		if v == nil && !w.tellsRemoval() {
+			w.release(s)
+		}
 		switch {
 		case v == nil && s.held != nil:
 			u.removed, u.bodiesGone = append(u.removed, s), append(u.bodiesGone, s.held)
@@ -96,11 +100,16 @@ func (c *session) world(w *watch) update {
 		s.set(answered)
 		s.sent, s.held = v.versionOf(), v
 	}
+	w.lapse()
 	c.drop(w, gone)
 	return u
 }
 
-func (u *update) differs() bool { return u.changed || len(u.removed) > 0 && listable(u.watch.typeURL) }
+// tellsRemoval reports whether the client hears that a resource is gone. In state of the world it does by its absence from the list of all
+// listeners or clusters; of what there is no such list, it keeps what it had.
+func (w *watch) tellsRemoval() bool { return !w.session.sotw || listable(w.typeURL) }
+
+func (u *update) differs() bool { return u.changed || len(u.removed) > 0 && u.watch.tellsRemoval() }
 
 // plan sends all of a type that has changed. What is gone is held in the first round, when there are several types, and left out in a
 // second one.
@@ -109,19 +118,22 @@ func (world) plan(updates []update) []response {
 	for i := range updates {
 		u := &updates[i]
 		r := response{watch: u.watch, values: u.values, bodies: u.bodies}
-		if held := len(updates) > 1 && len(u.removed) > 0 && listable(u.watch.typeURL); held {
+		if !u.watch.tellsRemoval() {
+			u.removed = nil
+		}
+		if held := len(updates) > 1 && len(u.removed) > 0; held {
 			if !u.changed && !u.force {
 				continue // there is nothing but what is gone
 			}
 			r.values, r.bodies = append(slices.Clip(u.values), u.removed...), append(slices.Clip(u.bodies), u.bodiesGone...)
 		} else {
-			u.removed = nil
+			r.removed, u.removed = u.removed, nil
 		}
 		out = append(out, r)
 	}
 	for i := len(updates) - 1; i >= 0; i-- {
 		if u := &updates[i]; len(u.removed) > 0 {
-			out = append(out, response{watch: u.watch, values: u.values, bodies: u.bodies})
+			out = append(out, response{watch: u.watch, values: u.values, bodies: u.bodies, removed: u.removed})
 		}
 	}
 	return out

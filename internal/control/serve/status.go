@@ -42,14 +42,15 @@ const (
 	Behind  State = "behind"  // something changed that it was not sent yet
 	Slow    State = "slow"    // it does not read what it is being sent
 	Refused State = "refused" // it refused something and keeps what it had before
-	// Reconnecting: its streams end soon after they began, again and again.
+	// Reconnecting: its streams end soon after they began, again and again. One that refuses something, or is slow, behind or silent for a
+	// while all the same is shown as that, and the reason says both.
 	Reconnecting State = "reconnecting"
 	Gone         State = "gone" // it is not connected
 )
 
 // Synced reports whether the client has answered everything that it was sent, and refused nothing.
 func (c Client) Synced() bool {
-	return !slices.ContainsFunc(c.Types, func(t TypeStatus) bool { return t.Pending > 0 || t.Nack != nil })
+	return !slices.ContainsFunc(c.Types, func(t TypeStatus) bool { return t.Pending > 0 || len(t.Nacks) > 0 })
 }
 
 // TypeStatus is what a client subscribes to of one type, and what became of it.
@@ -64,17 +65,17 @@ type TypeStatus struct {
 	LastAck       time.Time `json:"lastAck,omitzero"`
 	Acks          int       `json:"acks"`
 	Pending       int       `json:"pending"` // responses that were not answered yet
-	Nack          *Nack     `json:"nack,omitempty"`
+	Nacks         []Nack    `json:"nacks,omitempty"`
 }
 
-// Nack is a response that a client refused. It stays until the client accepts a later one for each of the resources.
+// Nack is what a client refused with one answer. A resource stays in it until the client accepts a later response that has it, refuses
+// it again, or is no longer subscribed to it.
 type Nack struct {
-	Type      string    `json:"type"`
-	Resources []string  `json:"resources"`      // that were in the response
+	Resources []string  `json:"resources"`      // sorted
 	More      int       `json:"more,omitempty"` // that are not listed
 	Message   string    `json:"message"`
 	At        time.Time `json:"at"`
-	Since     time.Time `json:"since"` // of the first refusal without acceptance in between
+	Since     time.Time `json:"since"` // of the first refusal of one of them without acceptance in between
 }
 
 // Clients gives the clients that have said who they are, by namespace, name and time of connection.
@@ -143,30 +144,36 @@ func (c *session) state(now time.Time) (s State, since time.Time, reason string)
 		worse(Slow, c.sending, "it does not read what it is sent")
 	}
 	for _, w := range c.watches {
-		if len(w.flights) > 0 {
-			worse(Waiting, w.flights[0].at, fmt.Sprintf("%s was sent and not answered", shortType(w.typeURL)))
+		if waiting := w.waiting(); len(waiting) > 0 {
+			worse(Waiting, waiting[0].at, fmt.Sprintf("%s was sent and not answered", shortType(w.typeURL)))
 		}
-		if w.nack != nil {
-			worse(Refused, w.nack.Since, fmt.Sprintf("%s: %s", w.nack.Type, w.nack.Message))
+		for _, r := range w.refusals {
+			worse(Refused, r.since, fmt.Sprintf("%s: %s", shortType(w.typeURL), r.message))
 		}
 	}
-	if at, why, is := c.server.history.restless(c.claim.id, now); is {
-		worse(Reconnecting, at, why)
+	if r, is := c.server.history.restless(c.claim.id, now); is {
+		// What lasts counts more; that it is being sent things is how each of its streams begins.
+		if now.Sub(since) <= slowAfter && states[s] < states[Slow] || s == Synced {
+			return Reconnecting, r.since, r.whole()
+		}
+		reason = r.String() + "; " + reason
 	}
 	return s, since, reason
 }
 
-var states = map[State]int{Synced: 0, Waiting: 1, Behind: 2, Slow: 3, Refused: 4, Reconnecting: 5, Gone: 6}
+var states = map[State]int{Synced: 0, Waiting: 1, Behind: 2, Slow: 3, Refused: 4}
 
 func (w *watch) status() TypeStatus {
+	waiting := w.waiting()
 	st := TypeStatus{Type: shortType(w.typeURL), Wildcard: w.list != nil, Subscriptions: []string{},
-		LastAck: w.ackedAt, Acks: w.acks, Pending: len(w.flights), Nack: w.nack}
+		LastAck: w.ackedAt, Acks: w.acks, Pending: len(waiting)}
 	for _, s := range w.subs {
 		newest := s.entry.value.versionOf()
 		if s.is(named) {
 			st.Subscriptions = append(st.Subscriptions, s.entry.name)
 		}
 		switch {
+		case newest == 0 && !w.tellsRemoval():
 		case s.acked != newest || s.is(refused) || s.sent != newest:
 			st.Stale++
 		case newest != 0:
@@ -178,17 +185,20 @@ func (w *watch) status() TypeStatus {
 	}
 	if st.Stale > 0 {
 		st.StaleSince = w.session.behind
-		if len(w.flights) > 0 {
-			st.StaleSince = w.flights[0].at
+		if len(waiting) > 0 {
+			st.StaleSince = waiting[0].at
 		}
-		if w.nack != nil {
-			st.StaleSince = w.nack.Since
+		if len(w.refusals) > 0 {
+			st.StaleSince = slices.MinFunc(w.refusals, func(a, b *refusal) int { return a.since.Compare(b.since) }).since
 		}
+	}
+	for _, r := range w.refusals {
+		st.Nacks = append(st.Nacks, r.nack())
 	}
 	return st
 }
 
-// Findings says which clients refused what, which stays until the client accepts something newer or leaves; which were sent more than
+// Findings says which clients refused what, which stays as long as its Nack and until the client leaves; which were sent more than
 // they may take; and which gateways nobody knows.
 func (s *Server) Findings() []model.Finding {
 	s.cache.mu.Lock()
@@ -199,27 +209,31 @@ func (s *Server) Findings() []model.Finding {
 			out = append(out, unplaced(c))
 		}
 		for _, w := range c.watches {
-			if n := w.nack; n != nil {
-				out = append(out, refusal(c, n))
+			for _, r := range w.refusals {
+				out = append(out, r.finding(w))
 			}
 		}
 	}
 	slices.SortFunc(out, func(a, b model.Finding) int {
-		return cmp.Or(strings.Compare(a.Object.String(), b.Object.String()), strings.Compare(a.Field, b.Field))
+		return cmp.Or(strings.Compare(a.Object.String(), b.Object.String()), strings.Compare(a.Field, b.Field), strings.Compare(a.Message, b.Message))
 	})
 	return out
 }
 
-func refusal(c *session, n *Nack) model.Finding {
+func (r *refusal) finding(w *watch) model.Finding {
+	n := r.nack()
 	resources := strings.Join(n.Resources, ", ")
-	if n.More > 0 {
+	switch {
+	case n.More > 0:
 		resources += fmt.Sprintf(" and %d more", n.More)
+	case resources == "":
+		resources = "an empty response"
 	}
 	return model.Finding{
 		Severity: model.Error,
 		Code:     "ProxyRefused",
-		Object:   model.Ref{Kind: "Proxy", Namespace: c.who.Namespace, Name: c.claim.name},
-		Field:    n.Type,
+		Object:   model.Ref{Kind: "Proxy", Namespace: w.session.who.Namespace, Name: w.session.claim.name},
+		Field:    shortType(w.typeURL),
 		Message:  fmt.Sprintf("refused %s and keeps the configuration before: %s", resources, n.Message),
 		Hint:     "proxy and control plane may be of different versions; `weft status` shows all proxies",
 	}

@@ -25,9 +25,9 @@ type response struct {
 	watch   *watch
 	values  []*sub // with bodies
 	bodies  []*value
-	removed []*sub // with names
-	names   []string
-	force   bool // send it even if it is empty
+	removed []*sub
+	names   []string // of removed, in the delta form
+	force   bool     // send it even if it is empty
 }
 
 // introduceWithin is how long a stream may be open without having said who it is.

@@ -77,8 +77,6 @@ func facet(name, text string) string {
 		return ""
 	case text == "" && name == "hashed by":
 		return "not hashed"
-	case text == "" && name == "besides:":
-		return "nothing besides"
 	case text == "":
 		return "no " + strings.TrimSuffix(name, ":")
 	}
@@ -86,7 +84,7 @@ func facet(name, text string) string {
 }
 
 // tacit are the facets of which there is nothing to say where a side has none: no endpoint is known there, or all is as it is by default.
-var tacit = []string{"by", "into", "balanced by", "as", "settings:", "retry details:", instancesFacet}
+var tacit = []string{"besides:", "by", "into", "balanced by", "as", "settings:", "retry details:", instancesFacet}
 
 const instancesFacet = "instances"
 
@@ -316,6 +314,9 @@ func fate(d *explain.Destination) string {
 		return ""
 	}
 	slices.Sort(bad)
+	if text := d.AfterRetries(); text != "" {
+		bad = append(bad, text)
+	}
 	return " (" + strings.Join(bad, "; ") + ")"
 }
 
@@ -337,10 +338,15 @@ func denial(in *explain.Inbound) string {
 		return "closes the connection: " + in.Refused
 	case in.Verdict.Allowed:
 		return ""
-	case in.Verdict.Policy != "":
-		return "403: refused by " + explain.PolicyName(in.Verdict.Policy)
 	}
-	return "403: no ALLOW policy lets it in"
+	how, why := "403: ", "no ALLOW policy lets it in"
+	if in.Relayed {
+		how = "closes the connection: "
+	}
+	if in.Verdict.Policy != "" {
+		why = "refused by " + explain.PolicyName(in.Verdict.Policy)
+	}
+	return how + why
 }
 
 func orElse(s, otherwise string) string {
