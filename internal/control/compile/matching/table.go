@@ -80,24 +80,22 @@ func after(list []*Claim, c *Claim, order func(a, b *Claim) int, run func(*Claim
 	}
 }
 
-// inPath orders claims so that those that a prefix takes follow one another.
+// inPath orders claims so that those of one path follow one another, and after them, of a prefix, those of all paths that it takes.
 func inPath(a, b *Claim) int {
-	return cmp.Or(compareRange(a.Key.Path, b.Key.Path), cmp.Compare(a.Key.Path.form, b.Key.Path.form), inTurn(a, b))
+	x, y := a.Key.Path, b.Key.Path
+	return cmp.Or(cmp.Compare(x.family(), y.family()), strings.Compare(x.text, y.text), cmp.Compare(x.form, y.form), inTurn(a, b))
 }
 
-func compareRange(a, b Path) int {
-	return cmp.Or(cmp.Compare(a.kind(), b.kind()), strings.Compare(a.text, b.text))
-}
-
-// kind tells paths apart that are not prefixes of each other.
-func (p Path) kind() int {
-	switch {
-	case p.form == regexPath:
-		return 2
-	case p.fold:
-		return 1
+// family tells paths apart that are not prefixes of each other.
+func (p Path) family() int {
+	n := 0
+	if p.fold {
+		n++
 	}
-	return 0
+	if p.form == regexPath {
+		n += 2
+	}
+	return n
 }
 
 func insert(list []*Claim, c *Claim, order func(a, b *Claim) int) []*Claim {
