@@ -1,7 +1,6 @@
 package compile
 
 import (
-	"cmp"
 	"slices"
 	"strconv"
 
@@ -10,44 +9,8 @@ import (
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/weftmesh/weft/internal/control/compile/convert/parts"
-	"github.com/weftmesh/weft/internal/control/compile/matching"
 	"github.com/weftmesh/weft/internal/control/model"
 )
-
-// claimMatches reports conditions on requests for a host at a place for which an older route has the same: requests meet that one's
-// rule. One is said for each older route. They are looked for among the first of each object (maxMatches), for each is kept.
-func (c *compiler) claimMatches(p *part, rs *model.RouteSet, place string) {
-	const hint = "put the backends into one rule"
-	told := map[model.Ref]bool{}
-	left := maxMatches
-	for _, host := range rs.Hosts {
-		at := place + "\x00" + host
-		for i := range rs.HTTP {
-			r := &rs.HTTP[i]
-			matches := r.Matches
-			if len(matches) == 0 {
-				matches = []model.HTTPMatch{{Field: r.Field}}
-			}
-			for _, m := range matches {
-				if left--; left < 0 {
-					return
-				}
-				field := cmp.Or(m.Field, r.Field)
-				list := c.claim(&bid{place: topic{onPlace, "match", at, matching.Key(m, r.Last)}, field: field})
-				if len(list) == 0 || list[0].unit == c.unit || told[list[0].object.Ref()] {
-					continue
-				}
-				older := list[0]
-				told[older.object.Ref()] = true
-				p.Warn("DuplicateMatch", field, hint, "%s, which is older, has the same match for %s %s: its rule gets the requests", older.object.Ref(), host, place)
-				c.about(older.object).Warn("DuplicateMatch", older.field, hint, "%s has the same match for %s %s, and gets no requests by it", p.Ref(), host, place)
-			}
-		}
-	}
-}
-
-// maxMatches bounds the matches of an object, each for each host and place, that are compared with those of others: half a megabyte.
-const maxMatches = 1000
 
 // claimConnections reports rules of a VirtualService for connections that an older one has at the same server of a gateway, and those
 // for server names for which a server ends TLS there.
