@@ -2,14 +2,21 @@ package control
 
 import (
 	"context"
+	"fmt"
+	"log/slog"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 
+	"github.com/weftmesh/weft/internal/control/compile"
 	"github.com/weftmesh/weft/internal/control/generate"
+	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/control/source"
+	"github.com/weftmesh/weft/internal/control/source/etcd"
+	"github.com/weftmesh/weft/internal/control/source/etcd/etcdtest"
 	"github.com/weftmesh/weft/internal/wire"
 
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
@@ -66,7 +73,7 @@ func settings(connectTimeout string) string {
 // TestModesChangeInSteps: a workload takes what comes before its clients send it, and takes what goes until they have answered; each
 // step waits for the answers to the one before, and the one who applied waits for all of them.
 func TestModesChangeInSteps(t *testing.T) {
-	c := startStepping(t, shortDir(t), patience, false)
+	c := startWith(t, shortDir(t), Options{StepTime: patience})
 	c.report(map[string]string{"10.77.0.1": "v1"})
 	apply := func(objects string) <-chan error {
 		done := make(chan error, 1)
@@ -125,7 +132,7 @@ func TestModesChangeInSteps(t *testing.T) {
 
 // TestSettingsTakeNoSteps where PeerAuthentications stay as they are: nobody is waited for.
 func TestSettingsTakeNoSteps(t *testing.T) {
-	c := startStepping(t, shortDir(t), patience, true)
+	c := startWith(t, shortDir(t), Options{StepTime: patience, Replicated: true})
 	c.report(map[string]string{"10.77.0.1": "v1"})
 	start := time.Now()
 	for _, objects := range []string{settings("3s"), settings("4s")} {
@@ -138,27 +145,63 @@ func TestSettingsTakeNoSteps(t *testing.T) {
 	}
 }
 
-// TestReplicasKeepStep: where others serve the same mesh, each step lasts as long as they may be late.
+// TestReplicasKeepStep: a server of one replica takes what a client of another sends, before and after that one is told to send something
+// else.
 func TestReplicasKeepStep(t *testing.T) {
-	const step = 300 * time.Millisecond
-	c := startStepping(t, shortDir(t), step, true)
-	c.report(map[string]string{"10.77.0.1": "v1"})
-	server := c.proxy()
-	server.subscribe(generate.ListenerType, wire.InboundListener)
-	server.accept(server.want(generate.ListenerType, wire.InboundListener))
-	start := time.Now()
-	if _, _, err := c.Apply(t.Context(), decode(t, source.LayerApplied, authentication("STRICT"))); err != nil {
+	shared := etcdtest.Start(t)
+	if _, err := shared.Client.Put(t.Context(), "/weft/objects/security.istio.io/PeerAuthentication/default/default", authentication("DISABLE")); err != nil {
 		t.Fatal(err)
 	}
-	if d := time.Since(start); d < 2*step {
-		t.Errorf("two steps took %v", d)
+	one := replica(t, shared, Options{})
+	other := replica(t, shared, Options{Authority: one.Authority(), Tokens: one.Tokens()})
+	server, client := one.proxy(), other.proxy()
+	server.subscribe(generate.ListenerType, wire.InboundListener)
+	server.accept(server.want(generate.ListenerType, wire.InboundListener))
+	client.subscribe(generate.EndpointsType, reviewsAll)
+	client.accept(client.want(generate.EndpointsType, reviewsAll))
+
+	heard := make(chan string, 3)
+	var both sync.WaitGroup
+	both.Go(func() {
+		for range 2 {
+			r := server.want(generate.ListenerType, wire.InboundListener)
+			heard <- fmt.Sprint("the server takes ", takes(t, r))
+			server.accept(r)
+		}
+	})
+	both.Go(func() {
+		r := client.want(generate.EndpointsType, reviewsAll)
+		heard <- fmt.Sprint("the client sends TLS: ", secure(t, r))
+		client.accept(r)
+	})
+	if _, _, err := other.Apply(t.Context(), decode(t, source.LayerApplied, authentication("STRICT"))); err != nil {
+		t.Fatal(err)
 	}
-	server.want(generate.ListenerType, wire.InboundListener)
+	both.Wait()
+	for _, want := range []string{"the server takes [plain tls]", "the client sends TLS: true", "the server takes [tls]"} {
+		if got := <-heard; got != want {
+			t.Errorf("%s, want: %s", got, want)
+		}
+	}
+}
+
+// replica starts one of the control planes that share an etcd.
+func replica(t *testing.T, shared *etcdtest.Server, o Options) *control {
+	t.Helper()
+	store, err := etcd.Open(etcd.Options{Endpoints: []string{shared.Endpoint}, Check: compile.CheckFor(model.Settings{}), Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = store.Close() })
+	o.Applied, o.Replicated, o.StepTime = store, true, 2*time.Second // as late as the other may be on this machine
+	c := startWith(t, shortDir(t), o)
+	c.report(map[string]string{"10.77.0.1": "v1"})
+	return c
 }
 
 // TestASilentProxyDelaysAChangeOnly: one that does not answer holds a change of modes up for a while, and not for ever.
 func TestASilentProxyDelaysAChangeOnly(t *testing.T) {
-	c := startStepping(t, shortDir(t), 20*time.Millisecond, false)
+	c := startWith(t, shortDir(t), Options{StepTime: 20 * time.Millisecond})
 	c.report(map[string]string{"10.77.0.1": "v1"})
 	silent := c.proxy()
 	silent.subscribe(generate.ListenerType, wire.InboundListener)

@@ -35,6 +35,11 @@ func DecodeArrival(key Key, origin Origin, text []byte, check func(*Object) []mo
 			d.object, a.Findings = nil, f
 		}
 	}
+	for i := range a.Findings { // what cannot be read as an object does not name one either, the key does
+		if a.Findings[i].Object == (model.Ref{}) {
+			a.Findings[i].Object = key.ref()
+		}
+	}
 	if d.key.Name != "" && d.key != key {
 		return a.refuse(origin, "WrongKey", fmt.Sprintf("it holds %s", d.key), "write it under its own key")
 	}

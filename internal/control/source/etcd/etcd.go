@@ -291,6 +291,11 @@ func (s *Store) arrival(v *view, k source.Key) (_ source.Arrival, refused *sourc
 	if about.File == "" {
 		origin.File = "etcd:" + s.options.Prefix + objectsPart + path(k)
 	}
+	if misplaced(k) {
+		return source.Arrival{Key: k, Findings: []model.Finding{{Severity: model.Error, Code: "WrongKey", File: origin.File,
+			Message: "the key names no object", Hint: "write it under " + s.options.Prefix + objectsPart +
+				`GROUP/KIND/NAMESPACE/NAME, with "core" for the group of Kubernetes' core and "_" for no namespace`}}}, nil
+	}
 	a := source.DecodeArrival(k, origin, d.text, s.options.Check)
 	o := a.Object
 	if o == nil {
