@@ -316,6 +316,17 @@ func TestEndpointRefuses(t *testing.T) {
 	}
 }
 
+// TestAnswerClearsItsEndpoint: an endpoint that refused, and then answers, gets its share again.
+func TestAnswerClearsItsEndpoint(t *testing.T) {
+	a := backend(t, "a")
+	r := start(t, 0, &conf.Datagrams{}, clusterOf("echo", endpointAt(a)))
+	b := r.clusters.Get("echo").Balancer
+	b.Report(b.Hosts()[0], balance.ConnectFailed, 0, errors.New("refused"))
+	if got := r.client().ask(t, "x", long); got != "a x" || !b.Hosts()[0].Healthy() {
+		t.Errorf("heard %q of an endpoint that is %s", got, b.Hosts()[0].Condition())
+	}
+}
+
 // TestFloodIsBounded: datagrams from any number of ports make no more sessions than may be.
 func TestFloodIsBounded(t *testing.T) {
 	a := backend(t, "a")
