@@ -31,8 +31,7 @@ type results struct {
 
 // goal is one line of the table of goals.
 type goal struct {
-	what, limit, reached string
-	met                  bool
+	what, limit, reached, verdict string
 }
 
 // goals are the limits that the control plane is held to, on one core.
@@ -48,19 +47,27 @@ func (r *results) goals() []goal {
 	}
 	growth := float64(r.storms[len(r.storms)-1].live)/float64(r.storms[0].live) - 1
 	return []goal{
-		{mesh + ": start to serving", "<= 5 s", seconds(r.start), r.start <= 5*time.Second},
-		{mesh + ": resident memory, at its peak", "<= 600 MiB", mib(r.first.Peak), r.first.Peak <= 600<<20},
-		{fmt.Sprintf("memory for each of %d proxies that use %d services", o.clients, o.uses), "<= 60 KiB", kib(r.residentEach), r.residentEach <= 60<<10},
+		{mesh + ": start to serving", "<= 5 s", seconds(r.start), verdict(r.start <= 5*time.Second)},
+		{mesh + ": resident memory, at its peak", "<= 600 MiB", mib(r.first.Peak), verdict(r.first.Peak <= 600<<20)},
+		{fmt.Sprintf("memory for each of %d proxies that use %d services", o.clients, o.uses), "<= 60 KiB", kib(r.residentEach), r.memoryVerdict()},
 		{fmt.Sprintf("one endpoint change, %d of %d proxies interested: the last one has it", r.endpoint.interested, o.clients), "<= 300 ms",
-			fmt.Sprintf("%s (worst %s)", ms(r.endpoint.last), ms(r.endpoint.latest)), r.endpoint.last <= 300*time.Millisecond},
+			fmt.Sprintf("%s (worst %s)", ms(r.endpoint.last), ms(r.endpoint.latest)), verdict(r.endpoint.last <= 300*time.Millisecond)},
 		{fmt.Sprintf("its CPU, against one with %d interested", r.fewer.interested), fmt.Sprintf("<= %.0fx", 1.2*ratio(r.endpoint.interested, r.fewer.interested)),
-			fmt.Sprintf("%.1fx", proportion), proportion <= 1.2*ratio(r.endpoint.interested, r.fewer.interested)},
-		{"its responses to proxies that do not use the service", "0", fmt.Sprint(r.endpoint.strays + r.fewer.strays + r.unused.strays), r.endpoint.strays+r.fewer.strays+r.unused.strays == 0},
-		{"a route change is compiled and published", "<= 5 ms", ms(r.unusedRoute.published), r.unusedRoute.published <= 5*time.Millisecond},
-		{"its responses to proxies that do not use the host", "0", fmt.Sprint(r.route.strays + r.unusedRoute.strays), r.route.strays+r.unusedRoute.strays == 0},
-		{fmt.Sprintf("%d endpoint changes per second for %v: behind at the end", o.rate, o.storm), "<= 300 ms", ms(lag), kept},
-		{"the same: memory in use, the last third against the first", "<= 3 % more", fmt.Sprintf("%+.1f %%", 100*growth), growth <= 0.03},
+			fmt.Sprintf("%.1fx", proportion), verdict(proportion <= 1.2*ratio(r.endpoint.interested, r.fewer.interested))},
+		{"its responses to proxies that do not use the service", "0", fmt.Sprint(r.endpoint.strays + r.fewer.strays + r.unused.strays), verdict(r.endpoint.strays+r.fewer.strays+r.unused.strays == 0)},
+		{"a route change is compiled and published", "<= 5 ms", ms(r.unusedRoute.published), verdict(r.unusedRoute.published <= 5*time.Millisecond)},
+		{"its responses to proxies that do not use the host", "0", fmt.Sprint(r.route.strays + r.unusedRoute.strays), verdict(r.route.strays+r.unusedRoute.strays == 0)},
+		{fmt.Sprintf("%d endpoint changes per second for %v: behind at the end", o.rate, o.storm), "<= 300 ms", ms(lag), verdict(kept)},
+		{"the same: memory in use, the last third against the first", "<= 3 % more", fmt.Sprintf("%+.1f %%", 100*growth), verdict(growth <= 0.03)},
 	}
+}
+
+// memoryVerdict is given from the number of proxies on that the goal is for. With fewer, what is made once for all of them is most of it.
+func (r *results) memoryVerdict() string {
+	if r.options.clients < 10_000 {
+		return "no verdict with fewer than 10000 proxies"
+	}
+	return verdict(r.residentEach <= 60<<10)
 }
 
 func ratio(a, b int) float64 { return float64(a) / float64(max(b, 1)) }
@@ -95,7 +102,7 @@ func (r *results) markdown() string {
 	line("| goal | limit | reached | verdict |")
 	line("|---|---|---:|---|")
 	for _, g := range r.goals() {
-		line("| %s | %s | %s | %s |", g.what, g.limit, g.reached, verdict(g.met))
+		line("| %s | %s | %s | %s |", g.what, g.limit, g.reached, g.verdict)
 	}
 	line("")
 	line("| single changes, medians of %d | proxies that use it | published | last proxy has it | CPU | sent |", r.options.changes)

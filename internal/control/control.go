@@ -60,6 +60,8 @@ type Options struct {
 
 	// StepTime is how long a proxy that does not answer may hold up each step of a change of PeerAuthentications; 1 s.
 	StepTime time.Duration
+	// Replicated: other control planes may serve the same mesh, so that each step lasts StepTime even if all proxies have answered.
+	Replicated bool
 
 	// Gatherers are served with the control plane's own metrics: those of all proxies of a local mesh.
 	Gatherers []prometheus.Gatherer

@@ -105,10 +105,11 @@ type control struct {
 
 func start(t *testing.T, state string) *control {
 	t.Helper()
-	return startStepping(t, state, 0)
+	return startWith(t, state, Options{})
 }
 
-func startStepping(t *testing.T, state string, stepTime time.Duration) *control {
+// startWith starts a control plane with options besides those that all tests have.
+func startWith(t *testing.T, state string, o Options) *control {
 	t.Helper()
 	files := filepath.Join(state, "files")
 	if err := os.MkdirAll(files, 0o700); err != nil {
@@ -117,8 +118,9 @@ func startStepping(t *testing.T, state string, stepTime time.Duration) *control 
 	if err := os.WriteFile(filepath.Join(files, "mesh.yaml"), []byte(servicesYAML), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	c, err := New(Options{StateDir: state, Paths: []string{files}, LocalRuntime: true, Address: "127.0.0.1:0", HTTPAddress: "127.0.0.1:0",
-		Socket: filepath.Join(state, "xds.sock"), StepTime: stepTime, Log: slog.New(slog.DiscardHandler)})
+	o.StateDir, o.Paths, o.LocalRuntime = state, []string{files}, true
+	o.Address, o.HTTPAddress, o.Socket, o.Log = "127.0.0.1:0", "127.0.0.1:0", filepath.Join(state, "xds.sock"), slog.New(slog.DiscardHandler)
+	c, err := New(o)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,14 +2,21 @@ package control
 
 import (
 	"context"
+	"fmt"
+	"log/slog"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 
+	"github.com/weftmesh/weft/internal/control/compile"
 	"github.com/weftmesh/weft/internal/control/generate"
+	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/control/source"
+	"github.com/weftmesh/weft/internal/control/source/etcd"
+	"github.com/weftmesh/weft/internal/control/source/etcd/etcdtest"
 	"github.com/weftmesh/weft/internal/wire"
 
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
@@ -58,20 +65,25 @@ func (p *proxy) accept(r *discoveryv3.DeltaDiscoveryResponse) {
 	}
 }
 
+// settings is the mesh's ConfigMap with something that is for neither listeners nor endpoints.
+func settings(connectTimeout string) string {
+	return "---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: istio, namespace: istio-system}\ndata: {mesh: \"connectTimeout: " + connectTimeout + "\"}\n"
+}
+
 // TestModesChangeInSteps: a workload takes what comes before its clients send it, and takes what goes until they have answered; each
 // step waits for the answers to the one before, and the one who applied waits for all of them.
 func TestModesChangeInSteps(t *testing.T) {
-	c := startStepping(t, shortDir(t), patience)
+	c := startWith(t, shortDir(t), Options{StepTime: patience})
 	c.report(map[string]string{"10.77.0.1": "v1"})
-	apply := func(mode string) <-chan error {
+	apply := func(objects string) <-chan error {
 		done := make(chan error, 1)
 		go func() { // ends with the apply
-			_, _, err := c.Apply(context.Background(), decode(t, source.LayerApplied, authentication(mode)))
+			_, _, err := c.Apply(context.Background(), decode(t, source.LayerApplied, objects))
 			done <- err
 		}()
 		return done
 	}
-	if err := <-apply("DISABLE"); err != nil {
+	if err := <-apply(authentication("DISABLE")); err != nil {
 		t.Fatal(err)
 	}
 	server, client := c.proxy(), c.proxy()
@@ -85,8 +97,9 @@ func TestModesChangeInSteps(t *testing.T) {
 	told := client.want(generate.EndpointsType, reviewsAll)
 	client.accept(told)
 
-	for _, mode := range []string{"STRICT", "DISABLE"} {
-		done := apply(mode)
+	for _, change := range [][2]string{{"STRICT"}, {"DISABLE"}, {"STRICT", settings("3s")}, {"DISABLE", settings("4s")}} {
+		mode := change[0]
+		done := apply(authentication(mode) + change[1])
 		heard := server.want(generate.ListenerType, wire.InboundListener)
 		if got := takes(t, heard); !slices.Equal(got, []string{"plain", "tls"}) {
 			t.Fatalf("on the way to %s it takes %v", mode, got)
@@ -117,9 +130,78 @@ func TestModesChangeInSteps(t *testing.T) {
 	}
 }
 
+// TestSettingsTakeNoSteps where PeerAuthentications stay as they are: nobody is waited for.
+func TestSettingsTakeNoSteps(t *testing.T) {
+	c := startWith(t, shortDir(t), Options{StepTime: patience, Replicated: true})
+	c.report(map[string]string{"10.77.0.1": "v1"})
+	start := time.Now()
+	for _, objects := range []string{settings("3s"), settings("4s")} {
+		if _, _, err := c.Apply(t.Context(), decode(t, source.LayerApplied, objects)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if d := time.Since(start); d >= patience {
+		t.Errorf("it took %v", d)
+	}
+}
+
+// TestReplicasKeepStep: a server of one replica takes what a client of another sends, before and after that one is told to send something
+// else.
+func TestReplicasKeepStep(t *testing.T) {
+	shared := etcdtest.Start(t)
+	if _, err := shared.Client.Put(t.Context(), "/weft/objects/security.istio.io/PeerAuthentication/default/default", authentication("DISABLE")); err != nil {
+		t.Fatal(err)
+	}
+	one := replica(t, shared, Options{})
+	other := replica(t, shared, Options{Authority: one.Authority(), Tokens: one.Tokens()})
+	server, client := one.proxy(), other.proxy()
+	server.subscribe(generate.ListenerType, wire.InboundListener)
+	server.accept(server.want(generate.ListenerType, wire.InboundListener))
+	client.subscribe(generate.EndpointsType, reviewsAll)
+	client.accept(client.want(generate.EndpointsType, reviewsAll))
+
+	heard := make(chan string, 3)
+	var both sync.WaitGroup
+	both.Go(func() {
+		for range 2 {
+			r := server.want(generate.ListenerType, wire.InboundListener)
+			heard <- fmt.Sprint("the server takes ", takes(t, r))
+			server.accept(r)
+		}
+	})
+	both.Go(func() {
+		r := client.want(generate.EndpointsType, reviewsAll)
+		heard <- fmt.Sprint("the client sends TLS: ", secure(t, r))
+		client.accept(r)
+	})
+	if _, _, err := other.Apply(t.Context(), decode(t, source.LayerApplied, authentication("STRICT"))); err != nil {
+		t.Fatal(err)
+	}
+	both.Wait()
+	for _, want := range []string{"the server takes [plain tls]", "the client sends TLS: true", "the server takes [tls]"} {
+		if got := <-heard; got != want {
+			t.Errorf("%s, want: %s", got, want)
+		}
+	}
+}
+
+// replica starts one of the control planes that share an etcd.
+func replica(t *testing.T, shared *etcdtest.Server, o Options) *control {
+	t.Helper()
+	store, err := etcd.Open(etcd.Options{Endpoints: []string{shared.Endpoint}, Check: compile.CheckFor(model.Settings{}), Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = store.Close() })
+	o.Applied, o.Replicated, o.StepTime = store, true, 2*time.Second // as late as the other may be on this machine
+	c := startWith(t, shortDir(t), o)
+	c.report(map[string]string{"10.77.0.1": "v1"})
+	return c
+}
+
 // TestASilentProxyDelaysAChangeOnly: one that does not answer holds a change of modes up for a while, and not for ever.
 func TestASilentProxyDelaysAChangeOnly(t *testing.T) {
-	c := startStepping(t, shortDir(t), 20*time.Millisecond)
+	c := startWith(t, shortDir(t), Options{StepTime: 20 * time.Millisecond})
 	c.report(map[string]string{"10.77.0.1": "v1"})
 	silent := c.proxy()
 	silent.subscribe(generate.ListenerType, wire.InboundListener)

@@ -119,7 +119,7 @@ func (r *replica) open(ctx context.Context) (err error) {
 		if err != nil {
 			return err
 		}
-		o.Sources = append(o.Sources, source.Source(r.cluster))
+		o.Sources, o.Replicated = append(o.Sources, source.Source(r.cluster)), true
 	}
 	if r.Consul != "" {
 		catalog, err := consul.New(consul.Options{Address: r.Consul, Token: r.ConsulToken, TLS: r.ConsulTLS, Check: check, Log: r.Log})
@@ -133,7 +133,7 @@ func (r *replica) open(ctx context.Context) (err error) {
 		if err != nil {
 			return err
 		}
-		o.Applied = r.etcd
+		o.Applied, o.Replicated = r.etcd, true
 	}
 	if o.Authority, o.Tokens, err = r.openAuthority(ctx); err != nil {
 		return err

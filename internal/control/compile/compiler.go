@@ -5,6 +5,7 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/weftmesh/weft/internal/control/compile/matching"
 	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/control/source"
 )
@@ -25,6 +26,7 @@ type Compiler struct {
 	readers  sets[topic, *unit] // who looked at a topic
 	watchers map[topic][]*unit  // who looked at a place, in turn: there may be thousands, and only those after a claim care
 	places   map[topic][]*bid   // who claims a place, the oldest first
+	tables   map[matching.Place]*matching.Table
 	speakers map[*unit]struct{} // those with findings
 	queues   [phases][]*unit
 	stirred  map[instance]struct{} // workloads to join again
@@ -67,7 +69,7 @@ func newCompiler(started, settings model.Settings) *Compiler {
 	k := &Compiler{
 		started: started, settings: settings, older: source.Older, ahead: map[*Ahead]struct{}{},
 		records: map[model.Ref]*record{}, refusals: map[*record]struct{}{}, members: sets[topic, *record]{}, indexed: map[class]bool{},
-		readers: sets[topic, *unit]{}, watchers: map[topic][]*unit{}, places: map[topic][]*bid{}, speakers: map[*unit]struct{}{}, stirred: map[instance]struct{}{},
+		readers: sets[topic, *unit]{}, watchers: map[topic][]*unit{}, places: map[topic][]*bid{}, tables: map[matching.Place]*matching.Table{}, speakers: map[*unit]struct{}{}, stirred: map[instance]struct{}{},
 		seen: map[topic]struct{}{}, hosts: map[string]*unit{}, rules: map[string]*unit{}, gateways: &unit{phase: gatewayPhase},
 		leads: map[instance][]lead{}, reached: map[netip.Addr]reached{}, networks: map[netip.Prefix][]*unit{}, named: sets[string, string]{}, gates: map[instance]*model.Workload{},
 		opaque: map[string]map[string]*model.Workload{}, inForce: map[model.Ref]*model.Gateway{},

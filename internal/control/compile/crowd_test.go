@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/weftmesh/weft/internal/control/compile/matching"
 	"github.com/weftmesh/weft/internal/control/generate"
 	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/control/source"
@@ -68,6 +69,10 @@ var crowds = []crowd{
   hosts: [a.example.com]
   gateways: [edge]
   http: [{match: [{uri: {prefix: /p$i-$v}}], route: [{destination: {host: reviews}}]}]`, crowdGateway, generate.RouteType, "http.80", true},
+	{"VirtualServices with one match of a gateway's host", ruleCompany, istioNetworking, "VirtualService", `spec:
+  hosts: [a.example.com]
+  gateways: [edge]
+  http: [{match: [{uri: {prefix: /same}}], timeout: $vs, route: [{destination: {host: reviews}}]}]`, crowdGateway, generate.RouteType, "http.80", false}, // the oldest is told of each
 	{"VirtualServices of a service", ruleCompany, istioNetworking, "VirtualService", `spec:
   hosts: [reviews]
   http: [{match: [{uri: {prefix: /p$i-$v}}], route: [{destination: {host: reviews}}]}]`, crowdSidecar, generate.RouteType, crowdRoutes, false}, // the oldest is told of each
@@ -150,13 +155,13 @@ func TestMatchesAreBounded(t *testing.T) {
 	k := New(model.Settings{})
 	k.Apply(crowdObjects(t, text, 0), nil)
 	n := 0
-	for place, list := range k.places {
-		if place.a == "match" {
-			n += len(list)
+	for _, r := range k.records {
+		if r.unit != nil {
+			n += len(r.unit.claims)
 		}
 	}
-	if n != maxMatches {
-		t.Errorf("%d matches are kept, want %d", n, maxMatches)
+	if n != matching.MaxClaims {
+		t.Errorf("%d matches are kept, want %d", n, matching.MaxClaims)
 	}
 }
 

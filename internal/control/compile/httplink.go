@@ -2,13 +2,13 @@ package compile
 
 import (
 	"slices"
-	"strconv"
 
 	networking "istio.io/client-go/pkg/apis/networking/v1"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/weftmesh/weft/internal/control/compile/convert/gatewayapi"
 	"github.com/weftmesh/weft/internal/control/compile/convert/parts"
+	"github.com/weftmesh/weft/internal/control/compile/matching"
 	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/control/source"
 )
@@ -95,9 +95,6 @@ func (c *compiler) setAt(p *part, o *opened, a attachment, gref model.GatewayRef
 		p.Warn("NoEffect", field, "", "other listeners of the port are for all hosts that the route has at %s", place)
 	}
 	rs.Hosts = c.firstFor(p, rs.Hosts, place, field)
-	if isHTTP(p.Kind.Name) {
-		c.claimMatches(p, &rs, gatewayPort(uint16(a.listener.Port)))
-	}
 	rs.TLS = forNames(rs.TLS, rs.Hosts, 0)
 	rs.Gateways = []model.GatewayRef{gref}
 	return &rs
@@ -176,17 +173,15 @@ func (c *compiler) hostParent(p *part, s *model.Service, ref gatewayv1.ParentRef
 	if port != 0 {
 		rs.HTTP = onPort(rs.HTTP, port)
 	}
-	c.rule(p, s.Host, &rs, field)
-	who := "in sidecars"
-	if rs.ExportTo.Private {
-		who += " of namespace " + rs.Namespace
+	if c.rule(p, s.Host, &rs, field) {
+		who := "in sidecars"
+		if rs.ExportTo.Private {
+			who += " of namespace " + rs.Namespace
+		}
+		c.claims = append(c.claims, matching.Claims(&rs, []matching.Place{{Where: who, Host: s.Host}}, nil, nil)...)
 	}
-	c.claimMatches(p, &rs, who)
 	return []*model.RouteSet{&rs}
 }
-
-// gatewayPort says where the routes of the Gateway API and of Ingresses meet.
-func gatewayPort(port uint16) string { return "at port " + strconv.Itoa(int(port)) + " of the gateway" }
 
 // parentPort gives the port that a parent reference names; 0 when it names none.
 func parentPort(s *model.Service, ref gatewayv1.ParentReference) (uint16, bool) {

@@ -2,7 +2,6 @@ package compile
 
 import (
 	"cmp"
-	"slices"
 	"strings"
 
 	networkingv1 "k8s.io/api/networking/v1"
@@ -89,23 +88,8 @@ func (c *compiler) ingressRoutes(p *part, in *networkingv1.Ingress) (sets []*mod
 	}
 	for _, host := range parts.SortedKeys(byHost) {
 		sets = append(sets, byHost[host])
-		for _, port := range c.ingressPorts(in, host) {
-			c.claimMatches(p, byHost[host], gatewayPort(port))
-		}
 	}
 	return sets
-}
-
-// ingressPorts gives the ports at which the gateway of an Ingress takes a host.
-func (c *compiler) ingressPorts(in *networkingv1.Ingress, host string) (ports []uint16) {
-	g := c.gateway(model.GatewayRef{Kind: "Ingress", Namespace: in.Namespace, Name: in.Name})
-	for i := range g.Servers {
-		s := &g.Servers[i]
-		if serverTakes(s, in.Namespace, host) && !slices.Contains(ports, s.Port) {
-			ports = append(ports, s.Port)
-		}
-	}
-	return ports
 }
 
 // defaultBackend takes what no rule takes: of the hosts named, and of all others.

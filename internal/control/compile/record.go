@@ -9,6 +9,7 @@ import (
 
 	"github.com/weftmesh/weft/internal/control/compile/convert"
 	"github.com/weftmesh/weft/internal/control/compile/convert/parts"
+	"github.com/weftmesh/weft/internal/control/compile/matching"
 	"github.com/weftmesh/weft/internal/control/compile/workloads"
 	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/control/source"
@@ -24,6 +25,7 @@ type record struct {
 	refused bool
 	topics  []topic // under which members has it
 	unit    *unit   // that joins it, where there is one for it alone
+	contest *unit   // that compares its rules with others', where it is of routes
 }
 
 // class is a kind of objects and the way in which they are found.
@@ -186,6 +188,9 @@ func (k *Compiler) employ(r *record, ref model.Ref) {
 	}
 	if r.unit == nil {
 		r.unit = &unit{phase: p, rec: r}
+		if p == routePhase {
+			r.contest = &unit{phase: contestPhase, rec: r}
+		}
 		if list := k.listFor(ref.Kind); list != nil {
 			list.fresh = append(list.fresh, r.unit)
 		}
@@ -252,7 +257,10 @@ func (k *Compiler) dismiss(r *record) {
 		list.remove(k, u)
 	}
 	k.drop(u)
-	r.unit = nil
+	if r.contest != nil {
+		k.drop(r.contest)
+	}
+	r.unit, r.contest = nil, nil
 }
 
 // ask gives the members of a topic, by age. A class of topics is known from when one of it is asked for first.
@@ -315,6 +323,8 @@ type compiler struct {
 	parts []*part // whose findings are the unit's
 	reads []topic
 	bids  []*bid
+	// claims are what a route's rules match, where others' may match the same.
+	claims []*matching.Claim
 }
 
 // read notes that the unit looks at a topic.

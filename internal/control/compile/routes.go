@@ -29,6 +29,7 @@ func (c *compiler) joinRoute(u *unit) {
 	case *networking.VirtualService:
 		sets = c.virtualService(p, &k.Spec)
 	}
+	c.claimAtGateways(p, sets)
 	c.state.setRoutes(u, sets)
 }
 
@@ -40,7 +41,6 @@ func (c *compiler) virtualService(p *part, spec *networkingapi.VirtualService) [
 		return nil
 	}
 	c.delegate(p, spec)
-	c.claimConnections(p)
 	c.checkUnnamedPorts(p)
 	if p.Routes.Mesh {
 		for i, host := range spec.Hosts {
@@ -449,21 +449,22 @@ func protocolList(s *model.Service) string {
 }
 
 // rule records who rules a host in sidecars. Where some namespace's proxies would see two, the older one counts and both are
-// told. Routes of the Gateway API do not compete among themselves: they are merged.
-func (c *compiler) rule(p *part, host string, routes *model.RouteSet, field string) {
+// told. Routes of the Gateway API do not compete among themselves: they are merged. It reports whether the routes count.
+func (c *compiler) rule(p *part, host string, routes *model.RouteSet, field string) bool {
 	const hint = "put the rules into one object"
 	for _, older := range c.claim(&bid{place: hostPlace(host), routes: routes, field: field}) {
 		if !seenTogether(older.routes, routes) {
 			continue
 		}
 		if older.unit == c.unit || older.routes.ByPrecedence && routes.ByPrecedence {
-			break
+			return true
 		}
 		p.Warn("DuplicateHost", field, hint, "host %s is already ruled by %s, which is older: these rules have no effect in sidecars",
 			host, older.object.Ref())
 		c.about(older.object).Warn("DuplicateHost", older.field, hint, "host %s is also named by %s, whose rules have no effect in sidecars", host, p.Ref())
-		break
+		return false
 	}
+	return true
 }
 
 func hostPlace(host string) topic { return topic{about: onPlace, a: "host", b: host} }

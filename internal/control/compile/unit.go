@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/weftmesh/weft/internal/control/compile/matching"
 	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/control/source"
 )
@@ -50,6 +51,7 @@ const (
 	rulePhase
 	gatewayPhase
 	routePhase
+	contestPhase // which rules get no requests because of others'
 	policyPhase
 	phases
 )
@@ -66,6 +68,7 @@ type unit struct {
 	reads   []topic
 	found   []model.Finding
 	bids    []*bid
+	claims  []*matching.Claim    // of a route
 	service *model.Service       // of a host; nil for none
 	seat    seat                 // of that
 	rules   []*model.Destination // of a host
@@ -191,6 +194,9 @@ func (k *Compiler) join(u *unit) {
 	}
 	k.subscribe(u, c.reads)
 	k.bid(u, c.bids)
+	if u.phase == routePhase {
+		k.stake(u, c.claims)
+	}
 	var found []model.Finding
 	for _, p := range c.parts {
 		found = append(found, p.Findings...)
@@ -204,6 +210,7 @@ var joins = [phases]func(*compiler, *unit){
 	rulePhase:    (*compiler).joinRules,
 	gatewayPhase: (*compiler).joinGateways,
 	routePhase:   (*compiler).joinRoute,
+	contestPhase: (*compiler).joinContest,
 	policyPhase:  (*compiler).joinPolicy,
 }
 
@@ -340,6 +347,7 @@ func (k *Compiler) retire(u *unit) {
 		k.unread(t, u)
 	}
 	u.reads = nil
+	k.stake(u, nil)
 	bids := u.bids
 	k.withdraw(u)
 	for _, b := range bids {

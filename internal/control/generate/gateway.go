@@ -263,9 +263,7 @@ func (g *Generator) hostRoutes(v *hostRoutes) []*routev3.Route {
 		}
 	}
 	if len(v.places) > 1 {
-		slices.SortStableFunc(all, func(a, b candidate) int {
-			return cmp.Or(a.set.Created.Compare(b.set.Created), a.set.Ref.CompareName(b.set.Ref))
-		})
+		slices.SortStableFunc(all, func(a, b candidate) int { return a.set.CompareAge(b.set) })
 	}
 	return g.inOrder(all)
 }

@@ -140,14 +140,19 @@ func (g *Generator) candidates(s *model.RouteSet, at view.Place) []candidate {
 		r := &s.HTTP[i]
 		if len(r.Matches) == 0 {
 			out = append(out, candidate{s, r, nil, at})
-		}
-		for j := range r.Matches {
-			if g.takes(&r.Matches[j], at) {
-				out = append(out, candidate{s, r, &r.Matches[j], at})
+			if !s.ByPrecedence {
+				return out
 			}
 		}
-		if n := len(out); n > 0 && !s.ByPrecedence && catchAll(out[n-1].match) == 1 {
-			break
+		for j := range r.Matches {
+			m := &r.Matches[j]
+			if !g.takes(m, at) {
+				continue
+			}
+			out = append(out, candidate{s, r, m, at})
+			if !s.ByPrecedence && m.TakesAll() {
+				return out
+			}
 		}
 	}
 	return out
@@ -166,12 +171,7 @@ func (g *Generator) takes(m *model.HTTPMatch, at view.Place) bool {
 
 // catchAll is 1 for a match that takes every request.
 func catchAll(m *model.HTTPMatch) int {
-	if m == nil {
-		return 1
-	}
-	slash := m.Path.Prefix == "/" || m.Path.IsZero()
-	if slash && len(m.Headers) == 0 && len(m.WithoutHeaders) == 0 && len(m.Query) == 0 &&
-		m.Method.IsZero() && m.Scheme.IsZero() && m.Authority.IsZero() {
+	if m.TakesAll() {
 		return 1
 	}
 	return 0
@@ -195,8 +195,7 @@ func moreSpecific(a, b candidate) int {
 		cmp.Compare(given(y.Method), given(x.Method)),
 		cmp.Compare(len(y.Headers), len(x.Headers)),
 		cmp.Compare(len(y.Query), len(x.Query)),
-		a.set.Created.Compare(b.set.Created),
-		a.set.Ref.CompareName(b.set.Ref),
+		a.set.CompareAge(b.set),
 	)
 }
 

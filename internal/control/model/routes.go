@@ -1,6 +1,10 @@
 package model
 
-import "time"
+import (
+	"cmp"
+	"strings"
+	"time"
+)
 
 // RouteSet is a set of routes for hosts: a VirtualService, a route of the Gateway API, or an Ingress.
 type RouteSet struct {
@@ -22,11 +26,22 @@ type RouteSet struct {
 	Created      time.Time
 }
 
+// CompareAge orders sets for one host: by age, then by name.
+func (s *RouteSet) CompareAge(o *RouteSet) int {
+	return cmp.Or(s.Created.Compare(o.Created), s.Ref.CompareName(o.Ref), cmp.Compare(s.Ref.Kind, o.Ref.Kind))
+}
+
 // GatewayRef names a gateway; Section (Gateway API listener name) and Port narrow it when set. Kind is "Gateway.istio",
 // "Gateway.k8s", "ListenerSet" or "Ingress", because the two kinds of Gateway may share a name.
 type GatewayRef struct {
 	Kind, Namespace, Name, Section string
 	Port                           uint16
+}
+
+// Names reports whether the reference is to a server of a gateway. Istio's own Gateway is "Gateway" as an object.
+func (r GatewayRef) Names(g *Gateway, s *Server) bool {
+	return r.Name == g.Ref.Name && r.Namespace == g.Ref.Namespace && strings.TrimSuffix(r.Kind, ".istio") == strings.TrimSuffix(g.Ref.Kind, ".istio") &&
+		(r.Section == "" || r.Section == s.Name) && (r.Port == 0 || r.Port == s.Port)
 }
 
 // StringMatch is a condition on a string. The zero value matches anything.
@@ -88,6 +103,12 @@ type HTTPMatch struct {
 	Mesh bool
 	// StatPrefix names the requests in an Envoy's own statistics.
 	StatPrefix string
+}
+
+// TakesAll reports whether every request that comes to where the match holds fulfils it; nil is such a match.
+func (m *HTTPMatch) TakesAll() bool {
+	return m == nil || (m.Path.Prefix == "/" || m.Path.IsZero()) && len(m.Headers)+len(m.WithoutHeaders)+len(m.Query) == 0 &&
+		m.Method.IsZero() && m.Scheme.IsZero() && m.Authority.IsZero()
 }
 
 // NamedMatch is a condition on a header or query parameter.

@@ -35,6 +35,11 @@ func DecodeArrival(key Key, origin Origin, text []byte, check func(*Object) []mo
 			d.object, a.Findings = nil, f
 		}
 	}
+	for i := range a.Findings { // what cannot be read as an object does not name one either, the key does
+		if a.Findings[i].Object == (model.Ref{}) {
+			a.Findings[i].Object = key.ref()
+		}
+	}
 	if d.key.Name != "" && d.key != key {
 		return a.refuse(origin, "WrongKey", fmt.Sprintf("it holds %s", d.key), "write it under its own key")
 	}
@@ -97,6 +102,10 @@ type Intake struct {
 	standing map[Key]bool            // those of force that only stand in
 	troubles map[Key][]model.Finding // what there is to say, by the object that it is about
 	publish  func(Change)            // nil before Open and after Close
+
+	// What cannot be read, by its name, and how findings call the source; see Lost.
+	outages map[string]outage
+	place   string
 }
 
 // Open publishes all there is, and from then on each change, until Close.
@@ -251,5 +260,5 @@ func (in *Intake) tell(k Key, findings []model.Finding) bool {
 }
 
 func (in *Intake) findings() []model.Finding {
-	return SortFindings(slices.Concat(slices.Collect(maps.Values(in.troubles))...))
+	return SortFindings(append(slices.Concat(slices.Collect(maps.Values(in.troubles))...), in.lost()...))
 }

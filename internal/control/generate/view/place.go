@@ -2,7 +2,6 @@ package view
 
 import (
 	"slices"
-	"strings"
 
 	"github.com/weftmesh/weft/internal/control/index"
 	"github.com/weftmesh/weft/internal/control/model"
@@ -36,20 +35,7 @@ func (p Place) Takes(gateways []model.GatewayRef, mesh bool) bool {
 
 // named reports whether one of the references is to this server.
 func (p Place) named(gateways []model.GatewayRef) bool {
-	for _, r := range gateways {
-		if r.Name != p.Gateway.Ref.Name || r.Namespace != p.Gateway.Ref.Namespace || !sameGatewayKind(r.Kind, p.Gateway.Ref.Kind) {
-			continue
-		}
-		if (r.Section == "" || r.Section == p.Server.Name) && (r.Port == 0 || r.Port == p.Server.Port) {
-			return true
-		}
-	}
-	return false
-}
-
-// sameGatewayKind compares the kind in a reference with an object's: Istio's own Gateway is "Gateway" as an object.
-func sameGatewayKind(ref, kind string) bool {
-	return strings.TrimSuffix(ref, ".istio") == strings.TrimSuffix(kind, ".istio")
+	return slices.ContainsFunc(gateways, func(r model.GatewayRef) bool { return r.Names(p.Gateway, p.Server) })
 }
 
 // Hosts gives the hosts of a set that this server takes: where one of both has a wildcard, the narrower counts.

@@ -14,7 +14,7 @@ import (
 // unpaired notes an object of which nothing says when it came, as somebody else has written it, or of which only that is left, as somebody
 // else has deleted it. mu is held.
 func (s *Store) unpaired(k source.Key) {
-	if (s.view.documents[k] == nil) == s.view.abouts[k].Born.IsZero() {
+	if misplaced(k) || (s.view.documents[k] == nil) == s.view.abouts[k].Born.IsZero() {
 		return
 	}
 	s.unaged[k] = true

@@ -230,8 +230,12 @@ func passing(err error) bool {
 	return errors.Is(err, context.DeadlineExceeded) || errors.As(err, &e) && e.Code() == codes.Unavailable || status.Code(err) == codes.Unavailable
 }
 
-// fanout is how many operations a transaction may have, which etcd bounds to 128 for each and those nested in it together.
-const fanout = 64
+// fanout is how many operations a transaction may have, which etcd bounds to 128 for each and those nested in it together. With two
+// levels, two operations for each object and one more for them all, a change may have mostObjects.
+const (
+	fanout      = 64
+	mostObjects = (fanout*fanout - 1) / 2
+)
 
 // nest packs operations into transactions within one, since etcd bounds how many one may have.
 func nest(ops []clientv3.Op) ([]clientv3.Op, error) {
@@ -239,8 +243,8 @@ func nest(ops []clientv3.Op) ([]clientv3.Op, error) {
 		return ops, nil
 	}
 	if len(ops) > fanout*fanout {
-		return nil, fmt.Errorf("etcd: %d objects are more than the %d that one transaction can take; apply them in several steps",
-			len(ops)/2, fanout*fanout/2-1)
+		return nil, fmt.Errorf("etcd: %d objects would change at once, and one transaction, which an apply is, can take %d; apply them in several steps",
+			len(ops)/2, mostObjects)
 	}
 	var nested []clientv3.Op
 	for len(ops) > 0 {

@@ -129,6 +129,7 @@ func (s *Store) Run(ctx context.Context, publish func(source.Change)) error {
 		began := time.Now()
 		revision, err := s.read(ctx)
 		if err == nil {
+			s.intake.Back(s.options.Prefix)
 			if !s.intake.Opened() {
 				s.intake.Open(publish)
 			}
@@ -140,6 +141,7 @@ func (s *Store) Run(ctx context.Context, publish func(source.Change)) error {
 		if time.Since(began) > lastPause {
 			pause = firstPause
 		}
+		s.intake.Lost("etcd", s.options.Prefix, err.Error())
 		s.log.Warn("etcd cannot be followed; "+s.intake.Meanwhile(), "error", err, "again in", pause)
 		sleep(ctx, pause/2+rand.N(pause/2))
 		pause = min(2*pause, lastPause)
@@ -288,6 +290,11 @@ func (s *Store) arrival(v *view, k source.Key) (_ source.Arrival, refused *sourc
 	origin := source.Origin{Layer: source.LayerApplied, File: about.File, Line: about.Line}
 	if about.File == "" {
 		origin.File = "etcd:" + s.options.Prefix + objectsPart + path(k)
+	}
+	if misplaced(k) {
+		return source.Arrival{Key: k, Findings: []model.Finding{{Severity: model.Error, Code: "WrongKey", File: origin.File,
+			Message: "the key names no object", Hint: "write it under " + s.options.Prefix + objectsPart +
+				`GROUP/KIND/NAMESPACE/NAME, with "core" for the group of Kubernetes' core and "_" for no namespace`}}}, nil
 	}
 	a := source.DecodeArrival(k, origin, d.text, s.options.Check)
 	o := a.Object

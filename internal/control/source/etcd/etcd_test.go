@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -171,7 +172,7 @@ func TestHandWritten(t *testing.T) {
 		t.Helper()
 		l.AwaitThat(t, code, func() bool {
 			for _, f := range l.Last().Findings {
-				if f.Code == code && f.Line == line && f.File == "etcd:/weft/objects/core/Service/default/a" {
+				if f.Code == code && f.Line == line && f.File == "etcd:/weft/objects/core/Service/default/a" && f.Object.String() == "Service/default/a" {
 					return true
 				}
 			}
@@ -187,11 +188,62 @@ func TestHandWritten(t *testing.T) {
 	finding("NotAnObject", 0)
 	write(t, server, DefaultPrefix, "a", "{]")
 	finding("SyntaxError", 1)
+	write(t, server, DefaultPrefix, "a", "no object")
+	finding("NotAnObject", 1)
 	p.Delete(t, "a")
 	l.Await(t, "")
 	if f := l.Last().Findings; len(f) > 0 {
 		t.Errorf("nothing is left to be said: %v", f)
 	}
+}
+
+// TestMisplaced: what somebody writes under a key that names no object is told, by the key, until it is gone.
+func TestMisplaced(t *testing.T) {
+	server := etcdtest.Start(t)
+	p := place(t, server, DefaultPrefix)
+	p.Put(t, "a", "1")
+	put := func(below string) {
+		if _, err := server.Client.Put(t.Context(), DefaultPrefix+objectsPart+below, sourcetest.Service("b", "1")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put("core/Service")
+	l := sourcetest.Listen(t, p)
+	l.Await(t, "a=1")
+	told := func(below ...string) {
+		t.Helper()
+		l.AwaitThat(t, fmt.Sprint(below), func() bool {
+			var files []string
+			for _, f := range l.Last().Findings {
+				files = append(files, strings.TrimPrefix(f.File, "etcd:"+DefaultPrefix+objectsPart))
+			}
+			return slices.Equal(files, below)
+		})
+		l.Await(t, "a=1")
+	}
+	told("core/Service")
+	put("core/Service//b")
+	told("core/Service", "core/Service//b")
+	for _, below := range []string{"core/Service", "core/Service//b"} {
+		if _, err := server.Client.Delete(t.Context(), DefaultPrefix+objectsPart+below); err != nil {
+			t.Fatal(err)
+		}
+	}
+	told()
+}
+
+// TestMostObjects: a change may have as many objects as is said where there are more.
+func TestMostObjects(t *testing.T) {
+	s := replica(t, etcdtest.Start(t), nil)
+	var texts []string
+	for i := range mostObjects + 1 {
+		texts = append(texts, sourcetest.Service(fmt.Sprint("s", i), "1"))
+	}
+	_, _, err := s.Apply(decode(t, strings.Join(texts, "---\n")))
+	if want := fmt.Sprintf("%d objects would change at once, and one transaction, which an apply is, can take %d", len(texts), mostObjects); err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("got %v, want %q", err, want)
+	}
+	apply(t, s, strings.Join(texts[:mostObjects], "---\n"))
 }
 
 // TestAgeOfWhatOthersWrite: an object that another program writes is younger than what was applied before, and as old for every replica,

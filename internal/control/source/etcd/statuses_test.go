@@ -110,6 +110,12 @@ func TestOneWritesStatuses(t *testing.T) {
 	if n := statusOf(t, server, "bad", refused...); n != 1 || good != 1 {
 		t.Errorf("written %d and %d times", n, good)
 	}
+	for name, text := range map[string]string{"words": "no object", "bytes": "\x00\xff"} { // the key names an object all the same
+		if _, err := server.Client.Put(t.Context(), DefaultPrefix+objectsPart+path(ruleKey(name)), text); err != nil {
+			t.Fatal(err)
+		}
+		statusOf(t, server, name, `"status":"False"`)
+	}
 	a.stop() // whether or not it leads
 	apply(t, b.Set, strings.ReplaceAll(rule, "NAME", "later"))
 	statusOf(t, server, "later", `"status":"True"`) // b leads now, and has looked at everything

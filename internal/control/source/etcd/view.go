@@ -2,6 +2,7 @@ package etcd
 
 import (
 	"encoding/json"
+	"slices"
 	"strings"
 	"time"
 
@@ -62,7 +63,7 @@ func (v *view) put(prefix string, kv *mvccpb.KeyValue, now time.Time) (source.Ke
 	switch {
 	case part == appliedPart:
 		v.applied = kv.ModRevision
-	case ok && part == objectsPart:
+	case part == objectsPart:
 		d := &document{text: kv.Value, created: kv.CreateRevision, changed: kv.ModRevision, seen: now}
 		d.sameAs(v.documents[k])
 		v.documents[k] = d
@@ -84,7 +85,7 @@ func (v *view) remove(prefix, key string) (source.Key, bool) {
 	switch {
 	case part == appliedPart:
 		v.applied = 0
-	case ok && part == objectsPart:
+	case part == objectsPart:
 		delete(v.documents, k)
 		return k, true
 	case ok && part == aboutPart:
@@ -104,6 +105,9 @@ const (
 
 // path of an object below the part: "GROUP/KIND/NAMESPACE/NAME".
 func path(k source.Key) string {
+	if misplaced(k) {
+		return k.Name
+	}
 	if k.Group == "" {
 		k.Group = coreGroup
 	}
@@ -113,7 +117,10 @@ func path(k source.Key) string {
 	return k.Group + "/" + k.Kind + "/" + k.Namespace + "/" + k.Name
 }
 
-// parse takes a key apart; ok says that it names an object.
+// misplaced reports a key that names no object. It goes by all that stands below the part, so that there is something to tell.
+func misplaced(k source.Key) bool { return k.Kind == "" }
+
+// parse takes a key apart; ok says that it names an object, otherwise k is misplaced.
 func parse(prefix, key string) (part string, k source.Key, ok bool) {
 	rest := strings.TrimPrefix(key, prefix)
 	if rest == appliedPart {
@@ -125,8 +132,8 @@ func parse(prefix, key string) (part string, k source.Key, ok bool) {
 			continue
 		}
 		words := strings.Split(below, "/")
-		if len(words) != 4 || words[1] == "" || words[3] == "" {
-			return part, k, false
+		if len(words) != 4 || slices.Contains(words, "") {
+			return part, source.Key{Name: below}, false
 		}
 		k = source.Key{Group: words[0], Kind: words[1], Namespace: words[2], Name: words[3]}
 		if k.Group == coreGroup {
