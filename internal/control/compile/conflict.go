@@ -9,78 +9,41 @@ import (
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/weftmesh/weft/internal/control/compile/convert/parts"
+	"github.com/weftmesh/weft/internal/control/compile/matching"
 	"github.com/weftmesh/weft/internal/control/model"
 )
 
-// claimConnections reports rules of a VirtualService for connections that an older one has at the same server of a gateway, and those
-// for server names for which a server ends TLS there.
-func (c *compiler) claimConnections(p *part) {
-	for _, ref := range p.Routes.Gateways {
-		g := c.gateway(ref)
-		if g == nil {
-			continue
-		}
-		for i := range g.Servers {
-			s := &g.Servers[i]
-			if !serverTakes(s, p.GetNamespace(), p.Routes.Hosts...) {
-				continue
-			}
-			where := "server " + s.Name + " (port " + strconv.Itoa(int(s.Port)) + ") of " + g.Ref.String()
-			if s.TLS == nil || s.TLS.Mode != model.TLSPassthrough {
-				c.claimTCP(p, s, where)
-			} else {
-				c.claimNames(p, g, s, where)
-			}
-		}
-	}
-}
-
+// claimTCP reports a rule of a VirtualService for all connections of a server that an older one has.
 func (c *compiler) claimTCP(p *part, s *model.Server, where string) {
-	if s.Protocol != model.TCP && s.Protocol != model.TLS {
-		return
-	}
 	for _, r := range p.Routes.TCP {
 		all := len(r.Matches) == 0 || slices.ContainsFunc(r.Matches, func(m model.L4Match) bool {
 			return len(m.DestinationSubnets) == 0 && len(m.SourceLabels) == 0 && len(m.Gateways) == 0 && (m.Port == 0 || m.Port == s.Port)
 		})
-		if all {
-			c.claimConnection(p, topic{onPlace, "connections", where, ""}, r.Field, "all connections", where)
-			return
+		if !all {
+			continue
 		}
-	}
-}
-
-func (c *compiler) claimNames(p *part, g *model.Gateway, s *model.Server, where string) {
-	const hint = "use another host, or remove one of them"
-	for _, r := range p.Routes.TLS {
-		for _, m := range r.Matches {
-			if len(m.DestinationSubnets) > 0 || len(m.Gateways) > 0 || m.Port != 0 && m.Port != s.Port {
-				continue
-			}
-			for _, name := range m.SNIHosts {
-				c.claimConnection(p, topic{onPlace, "connections", where, name}, r.Field, "the connections for "+name, where)
-				for _, other := range c.ending(s.Port, name) {
-					ref := other.object.Ref()
-					if t := c.gateway(model.GatewayRef{Kind: ref.Kind, Namespace: ref.Namespace, Name: ref.Name}); t == nil || !overlap(t, g) {
-						continue
-					}
-					p.Warn("DuplicateHost", r.Field, hint, "%s ends TLS for %s at port %d of the same workloads: the older of it and %s gets the connections", ref, name, s.Port, g.Ref)
-					c.about(other.object).Warn("DuplicateHost", other.field, hint, "%s passes TLS for %s at port %d on, through %s: the older Gateway gets the connections", p.Ref(), name, s.Port, g.Ref)
-				}
-			}
+		const hint = "put the destinations into one object"
+		if list := c.claim(&bid{place: topic{onPlace, "connections", where, ""}, field: r.Field}); len(list) > 0 && list[0].unit != c.unit {
+			older := list[0]
+			p.Warn("DuplicateHost", r.Field, hint, "%s, which is older, has all connections of %s: the rule gets none of them", older.object.Ref(), where)
+			c.about(older.object).Warn("DuplicateHost", older.field, hint, "%s also asks for all connections of %s, and gets none of them", p.Ref(), where)
 		}
-	}
-}
-
-func (c *compiler) claimConnection(p *part, place topic, field, what, where string) {
-	const hint = "put the destinations into one object"
-	list := c.claim(&bid{place: place, field: field})
-	if len(list) == 0 || list[0].unit == c.unit {
 		return
 	}
-	older := list[0]
-	p.Warn("DuplicateHost", field, hint, "%s, which is older, has %s of %s: the rule gets none of them", older.object.Ref(), what, where)
-	c.about(older.object).Warn("DuplicateHost", older.field, hint, "%s also asks for %s of %s, and gets none of them", p.Ref(), what, where)
+}
+
+// tellEnding reports a rule for connections by a server name for which a server of another gateway ends TLS.
+func (c *compiler) tellEnding(p *part, cl *matching.Claim, g *model.Gateway, port uint16) {
+	const hint = "use another host, or remove one of them"
+	name := cl.Place.Host
+	for _, other := range c.ending(port, name) {
+		ref := other.object.Ref()
+		if t := c.gateway(model.GatewayRef{Kind: ref.Kind, Namespace: ref.Namespace, Name: ref.Name}); t == nil || !overlap(t, g) {
+			continue
+		}
+		p.Warn("DuplicateHost", cl.Field, hint, "%s ends TLS for %s at port %d of the same workloads: the older of it and %s gets the connections", ref, name, port, g.Ref)
+		c.about(other.object).Warn("DuplicateHost", other.field, hint, "%s passes TLS for %s at port %d on, through %s: the older Gateway gets the connections", p.Ref(), name, port, g.Ref)
+	}
 }
 
 func endingPlace(port uint16, host string) topic {

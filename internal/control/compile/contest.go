@@ -10,42 +10,64 @@ import (
 	"github.com/weftmesh/weft/internal/control/model"
 )
 
-// claimAtGateways claims what the rules of route sets match, for each host at each server of gateways that reads requests.
-func (c *compiler) claimAtGateways(sets []*model.RouteSet) {
+// claimAtGateways claims what the rules of route sets match, at each server of gateways that they name.
+func (c *compiler) claimAtGateways(p *part, sets []*model.RouteSet) {
 	for _, rs := range sets {
 		seen := map[*model.Server]bool{}
 		for _, ref := range rs.Gateways {
 			g := c.gateway(ref)
 			for i := 0; g != nil && i < len(g.Servers); i++ {
-				s := &g.Servers[i]
-				if !seen[s] && ref.Names(g, s) && carriesRequests(s) && !s.HTTPSRedirect {
+				if s := &g.Servers[i]; !seen[s] && ref.Names(g, s) {
 					seen[s] = true
-					c.claims = append(c.claims, matching.Claims(rs, placesAt(rs, s), g, s)...)
+					c.claimAtServer(p, rs, g, s)
 				}
 			}
 		}
 	}
 }
 
-// placesAt gives the route tables' hosts at a server that come of the hosts of a route set.
-func placesAt(rs *model.RouteSet, s *model.Server) (places []matching.Place) {
+func (c *compiler) claimAtServer(p *part, rs *model.RouteSet, g *model.Gateway, s *model.Server) {
 	where := "at port " + strconv.Itoa(int(s.Port)) + " of the gateway"
-	for _, h := range s.Hosts {
-		for _, own := range rs.Hosts {
-			host, ok := parts.HostsMeet(h.Host, own)
-			if !ok || h.Namespace != "" && h.Namespace != rs.Namespace {
-				continue
-			}
-			p := matching.Place{Where: where, Host: host}
-			if s.TLS != nil {
-				p.Server = h.Host
-			}
-			if !slices.Contains(places, p) {
-				places = append(places, p)
+	switch {
+	case carriesRequests(s) && !s.HTTPSRedirect:
+		var places []matching.Place
+		for _, h := range s.Hosts {
+			for _, host := range hostsAt(rs, h, rs.Hosts) {
+				place := matching.Place{Where: where, Host: host}
+				if s.TLS != nil {
+					place.Server = h.Host
+				}
+				if !slices.Contains(places, place) {
+					places = append(places, place)
+				}
 			}
 		}
+		c.claims = append(c.claims, matching.Claims(rs, places, g, s)...)
+	case s.TLS != nil && s.TLS.Mode == model.TLSPassthrough:
+		names := func(sni string) (list []string) {
+			for _, h := range s.Hosts {
+				list = append(list, hostsAt(rs, h, []string{sni})...)
+			}
+			return list[:min(1, len(list))] // as in its chains, that of the first host of the server
+		}
+		own := matching.Connections(rs, where, names, g, s)
+		c.claims = append(c.claims, own...)
+		for _, cl := range own {
+			c.tellEnding(p, cl, g, s.Port)
+		}
+	case (s.Protocol == model.TCP || s.Protocol == model.TLS) && !rs.ByPrecedence && serverTakes(s, rs.Namespace, rs.Hosts...):
+		c.claimTCP(p, s, "server "+s.Name+" (port "+strconv.Itoa(int(s.Port))+") of "+g.Ref.String())
 	}
-	return places
+}
+
+// hostsAt gives what hosts of a route set and one of a server have in common.
+func hostsAt(rs *model.RouteSet, server model.GatewayHost, hosts []string) (list []string) {
+	for _, own := range hosts {
+		if host, ok := parts.HostsMeet(server.Host, own); ok && (server.Namespace == "" || server.Namespace == rs.Namespace) {
+			list = append(list, host)
+		}
+	}
+	return list
 }
 
 // stake records what a unit's rules claim. Whose rules they may take requests of, before or now, is looked at again.
@@ -100,29 +122,37 @@ type loss struct {
 	more         int
 }
 
-// joinContest reports the rules of an object that get no requests because rules of others, which go before them, take them all.
+// joinContest reports the rules of an object that get nothing because rules of others, which go before them, take it all.
 func (c *compiler) joinContest(u *unit) {
 	for _, l := range c.losses(u.rec.unit.claims) {
 		taker, loser := c.object(l.taker.Object), c.object(l.claim.Object)
-		if taker == nil || loser == nil {
-			continue
+		if taker != nil && loser != nil {
+			l.tell(c.about(loser), c.about(taker))
 		}
-		by, place := l.taker.Object.String()+", which is older,", l.claim.Place.String()
-		if l.taker.Outranks(l.claim) {
-			by = l.taker.Object.String() + ", whose rule goes before this one,"
-		}
-		if l.more > 0 {
-			place += fmt.Sprintf(" (and %d more)", l.more)
-		}
-		if l.taker.Key == l.claim.Key {
-			const hint = "put the backends into one rule"
-			c.about(loser).Warn("DuplicateMatch", l.claim.Field, hint, "%s has the same match for %s: its rule gets the requests", by, place)
-			c.about(taker).Warn("DuplicateMatch", l.taker.Field, hint, "%s has the same match for %s, and gets no requests by it", l.claim.Object, place)
-			continue
-		}
-		const hint = "narrow that rule, or take this one out"
-		c.about(loser).Warn("RouteUnreachable", l.claim.Field, hint, "never reached for %s: %s of %s takes these requests", place, l.taker.Field, by)
-		c.about(taker).Warn("RouteUnreachable", l.taker.Field, "narrow it, or take that rule out", "it takes all requests of %s of %s for %s", l.claim.Field, l.claim.Object, place)
+	}
+}
+
+// tell reports a loss to both.
+func (l *loss) tell(loser, taker *part) {
+	by, place := taker.Ref().String()+", which is older,", l.claim.Place.String()
+	if l.taker.Outranks(l.claim) {
+		by = taker.Ref().String() + ", whose rule goes before this one,"
+	}
+	if l.more > 0 {
+		place += fmt.Sprintf(" (and %d more)", l.more)
+	}
+	switch {
+	case l.claim.Place.Connections:
+		const hint = "put the destinations into one object"
+		loser.Warn("DuplicateHost", l.claim.Field, hint, "%s has the connections for %s: the rule gets none of them", by, place)
+		taker.Warn("DuplicateHost", l.taker.Field, hint, "%s also asks for the connections for %s, and gets none of them", loser.Ref(), place)
+	case l.taker.Key == l.claim.Key:
+		const hint = "put the backends into one rule"
+		loser.Warn("DuplicateMatch", l.claim.Field, hint, "%s has the same match for %s: its rule gets the requests", by, place)
+		taker.Warn("DuplicateMatch", l.taker.Field, hint, "%s has the same match for %s, and gets no requests by it", loser.Ref(), place)
+	default:
+		loser.Warn("RouteUnreachable", l.claim.Field, "narrow that rule, or take this one out", "never reached for %s: %s of %s takes these requests", place, l.taker.Field, by)
+		taker.Warn("RouteUnreachable", l.taker.Field, "narrow it, or take that rule out", "it takes all requests of %s of %s for %s", l.claim.Field, loser.Ref(), place)
 	}
 }
 

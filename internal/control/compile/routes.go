@@ -29,7 +29,7 @@ func (c *compiler) joinRoute(u *unit) {
 	case *networking.VirtualService:
 		sets = c.virtualService(p, &k.Spec)
 	}
-	c.claimAtGateways(sets)
+	c.claimAtGateways(p, sets)
 	c.state.setRoutes(u, sets)
 }
 
@@ -41,7 +41,6 @@ func (c *compiler) virtualService(p *part, spec *networkingapi.VirtualService) [
 		return nil
 	}
 	c.delegate(p, spec)
-	c.claimConnections(p)
 	c.checkUnnamedPorts(p)
 	if p.Routes.Mesh {
 		for i, host := range spec.Hosts {

@@ -41,6 +41,9 @@ func TestEnvoyTakesAll(t *testing.T) {
 			c.mesh(mesh)
 		}
 		realKeys(t, mesh)
+		if l := mesh.Settings.Log; l != nil && l.File != "" {
+			l.File = filepath.Join(t.TempDir(), "access.log") // it opens the file
+		}
 		for _, node := range []view.Node{envoyNode(), ingress()} {
 			node.Classic, node.SecretsDir = true, ""
 			t.Run(c.name+"/"+string(node.Role), func(t *testing.T) {

@@ -102,6 +102,10 @@ type Intake struct {
 	standing map[Key]bool            // those of force that only stand in
 	troubles map[Key][]model.Finding // what there is to say, by the object that it is about
 	publish  func(Change)            // nil before Open and after Close
+
+	// What cannot be read, by its name, and how findings call the source; see Lost.
+	outages map[string]outage
+	place   string
 }
 
 // Open publishes all there is, and from then on each change, until Close.
@@ -256,5 +260,5 @@ func (in *Intake) tell(k Key, findings []model.Finding) bool {
 }
 
 func (in *Intake) findings() []model.Finding {
-	return SortFindings(slices.Concat(slices.Collect(maps.Values(in.troubles))...))
+	return SortFindings(append(slices.Concat(slices.Collect(maps.Values(in.troubles))...), in.lost()...))
 }

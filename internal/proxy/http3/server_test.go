@@ -521,8 +521,24 @@ func TestEndCutsWithAnError(t *testing.T) {
 }
 
 // TestEndIsToldAgain: a client that the end of the connection did not reach hears of it when it sends something, and the socket is in use
-// until then.
+// for closingTime until then, which a busy machine may take from a client: one of several has to hear.
 func TestEndIsToldAgain(t *testing.T) {
+	for range 20 {
+		told := toldAgain(t)
+		if told == nil {
+			continue
+		}
+		var closed *quic.ApplicationError
+		if !errors.As(told, &closed) || quichttp.ErrCode(closed.ErrorCode) != quichttp.ErrCodeInternalError {
+			t.Errorf("the client was told %v", told)
+		}
+		return
+	}
+	t.Error("each time, the socket was left before the client heard of the end")
+}
+
+// toldAgain gives what a client hears that was deaf when the server ended; nil when the server's socket was left before.
+func toldAgain(t *testing.T) error {
 	entered := make(chan struct{})
 	r := start(t, Options{Handle: func(_ any, s *Stream) { close(entered); <-s.Gone() }})
 	d, c := r.dialDeaf(t)
@@ -552,15 +568,12 @@ func TestEndIsToldAgain(t *testing.T) {
 		}
 		select {
 		case <-drained:
-			t.Fatal("the socket was left before the client heard of the end")
+			return nil
 		case <-time.After(time.Millisecond):
 		}
 	}
-	var closed *quic.ApplicationError
-	if err := context.Cause(c.Context()); !errors.As(err, &closed) || quichttp.ErrCode(closed.ErrorCode) != quichttp.ErrCodeInternalError {
-		t.Errorf("the client was told %v", err)
-	}
 	<-drained
+	return context.Cause(c.Context())
 }
 
 func endCuts(t *testing.T, end func(*Server)) {

@@ -16,9 +16,11 @@ type Place struct {
 	// Server is the host by which a connection's server name chose the server, where one did: each has a route table of its own.
 	Server string
 	Host   string
+	// Connections says that it is they that are chosen, by the host as their server name, rather than requests.
+	Connections bool
 }
 
-// String says what requests are meant.
+// String says for what host, and where.
 func (p Place) String() string { return p.Host + " " + p.Where }
 
 // Claim is a match of a rule at a place, where it competes with those of other objects. It is immutable, and two that are equal mean
@@ -41,6 +43,8 @@ type Claim struct {
 // turn orders claims of one place as routes are ordered: as far as they have one key, or the order is that of the objects.
 type turn struct {
 	group   group
+	opened  time.Time // connections go by the age of what opens the port first
+	opener  model.Ref
 	created time.Time
 	nth     int // of the object's
 }
@@ -52,6 +56,10 @@ const (
 	orderedAll              // those of them that take everything: they must not hide the next object's
 	merged                  // by the precedence of the Gateway API, and then by age
 	rest                    // what no other takes
+
+	// Connections go to who has the same condition first: there is one chain for each.
+	ofGateways = merged
+	ofSets     = rest // ListenerSets give way to Gateways
 )
 
 // MaxClaims bounds the claims of one object at one listener: half a megabyte.
@@ -90,14 +98,13 @@ func ofRules(rs *model.RouteSet, g *model.Gateway, s *model.Server) (list []Clai
 			if len(list) == MaxClaims {
 				return list
 			}
-			_, conditions := Conditions(&m)
-			all := m.TakesAll()
-			list = append(list, Claim{By: rs.Ref, Object: cmp.Or(r.Object, rs.Ref), Field: cmp.Or(m.Field, r.Field), Key: Key{PathOf(m.Path), conditions},
-				turn: turn{groupOf(rs, r, all), rs.Created, len(list)}, passed: passed, visible: visibility(rs), gateway: g, server: s})
+			key, all := KeyOf(&m), m.TakesAll()
+			list = append(list, Claim{By: rs.Ref, Object: cmp.Or(r.Object, rs.Ref), Field: cmp.Or(m.Field, r.Field), Key: key,
+				turn: turn{group: groupOf(rs, r, all), created: rs.Created, nth: len(list)}, passed: passed, visible: visibility(rs), gateway: g, server: s})
 			if !all || rs.ByPrecedence {
 				continue
 			}
-			if conditions == "" {
+			if key == (Key{}) {
 				return list
 			}
 			passed = true
@@ -137,6 +144,38 @@ func at(m model.HTTPMatch, g *model.Gateway, s *model.Server) (model.HTTPMatch, 
 	return m, true
 }
 
+// Connections gives the claims of a route set's rules for connections of which a server does not end TLS; names gives, for a server
+// name that a rule has, what the server takes of it.
+func Connections(rs *model.RouteSet, where string, names func(sni string) []string, g *model.Gateway, s *model.Server) (list []*Claim) {
+	t := turn{group: ofGateways, opened: g.Created, opener: g.Ref, created: rs.Created}
+	if g.Ref.Kind == "ListenerSet" {
+		t.group = ofSets
+	}
+	for _, r := range rs.TLS {
+		for _, m := range r.Matches {
+			about, holds := at(model.HTTPMatch{Port: m.Port, SourceLabels: m.SourceLabels, SourceNamespace: m.SourceNamespace, Gateways: m.Gateways, Mesh: m.Mesh}, g, s)
+			if !holds {
+				continue
+			}
+			key := KeyOf(&about)
+			if len(m.DestinationSubnets) > 0 { // of all choices, only their being the same counts
+				key.Other += Conditions(digest(slices.Sorted(slices.Values(m.DestinationSubnets))))
+			}
+			for _, sni := range m.SNIHosts {
+				for _, name := range names(sni) {
+					if len(list) == MaxClaims {
+						return list
+					}
+					t.nth = len(list)
+					list = append(list, &Claim{Place: Place{Where: where, Host: name, Connections: true}, By: rs.Ref, Object: rs.Ref, Field: r.Field,
+						Key: key, turn: t, visible: visibility(rs), gateway: g, server: s})
+				}
+			}
+		}
+	}
+	return list
+}
+
 // visibility tells apart where routes are to be seen.
 func visibility(rs *model.RouteSet) string {
 	if rs.ExportTo.Private {
@@ -150,19 +189,21 @@ func visibility(rs *model.RouteSet) string {
 
 // inTurn orders claims of one place.
 func inTurn(a, b *Claim) int {
-	return cmp.Or(cmp.Compare(a.turn.group, b.turn.group), a.turn.created.Compare(b.turn.created), a.By.CompareName(b.By),
+	return cmp.Or(cmp.Compare(a.turn.group, b.turn.group), a.turn.opened.Compare(b.turn.opened), a.turn.opener.CompareName(b.turn.opener), a.turn.created.Compare(b.turn.created), a.By.CompareName(b.By),
 		cmp.Compare(a.By.Kind, b.By.Kind), cmp.Compare(a.turn.nth, b.turn.nth))
 }
 
-// Outranks reports whether a claim goes before another by its kind, whatever their age.
-func (c *Claim) Outranks(other *Claim) bool { return c.turn.group < other.turn.group }
+// Outranks reports whether a claim goes before another for what it is, or what opens the port, and not for the objects' age.
+func (c *Claim) Outranks(other *Claim) bool {
+	return c.turn.group < other.turn.group || c.turn.opener != other.turn.opener
+}
 
 // mayTake reports whether requests that fulfil another claim fulfil this one too, and come to it first.
 func (c *Claim) mayTake(other *Claim) bool {
 	if c.By == other.By || inTurn(c, other) >= 0 {
 		return false
 	}
-	return c.Key == other.Key || c.turn.group < merged && (c.Key.Conditions == "" || c.Key.Conditions == other.Key.Conditions) && c.Key.Path.takes(other.Key.Path)
+	return c.Key == other.Key || c.turn.group < merged && c.Key.takes(other.Key)
 }
 
 // takes reports whether that is so wherever the other holds.

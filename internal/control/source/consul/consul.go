@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -47,9 +48,9 @@ type Source struct {
 	intake  source.Intake
 
 	mu      sync.Mutex
-	failing map[string]bool // paths that could not be read the last time
-	told    map[string]bool // reasons that were logged since everything could be read
-	hidden  bool            // it was logged that the token hides services
+	failing map[string]bool   // paths that could not be read the last time
+	told    map[string]string // of reasons, the path that was told of
+	hidden  bool              // it was logged that the token hides services
 }
 
 // New checks the options; it does not touch the network.
@@ -66,7 +67,7 @@ func New(o Options) (*Source, error) {
 	}
 	t := http.DefaultTransport.(*http.Transport).Clone()
 	t.MaxIdleConnsPerHost, t.TLSClientConfig = 100, o.TLS
-	return &Source{options: o, log: o.Log, client: &http.Client{Transport: t}, failing: map[string]bool{}, told: map[string]bool{}}, nil
+	return &Source{options: o, log: o.Log, client: &http.Client{Transport: t}, failing: map[string]bool{}, told: map[string]string{}}, nil
 }
 
 // Run implements source.Source. It first publishes when every service of the catalog has told its instances.
@@ -241,8 +242,7 @@ func (s *Source) poll(ctx context.Context, path string, take func([]byte) error)
 // maxReasons bounds the lines that one failure of Consul can bring.
 const maxReasons = 10
 
-// fails notes that a path cannot be read. Each reason is logged once until everything can be read again: there may be thousands of
-// paths.
+// fails notes that a path cannot be read. Each reason is told of by one path until that can be read again: there may be thousands.
 func (s *Source) fails(path string, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -254,10 +254,11 @@ func (s *Source) fails(path string, err error) {
 		err = op.Err // without our port, which differs from path to path
 	}
 	reason := err.Error()
-	if s.told[reason] || len(s.told) >= maxReasons {
+	if s.told[reason] != "" || len(s.told) >= maxReasons {
 		return
 	}
-	s.told[reason] = true
+	s.told[reason] = path
+	s.intake.Lost(Layer, path, reason)
 	s.log.Warn("Consul cannot be read; "+s.intake.Meanwhile()+"; trying again", "path", path, "error", reason)
 }
 
@@ -268,8 +269,10 @@ func (s *Source) reads(path string) {
 	if !s.failing[path] {
 		return
 	}
-	if delete(s.failing, path); len(s.failing) == 0 {
-		clear(s.told)
+	delete(s.failing, path)
+	maps.DeleteFunc(s.told, func(_, by string) bool { return by == path })
+	s.intake.Back(path)
+	if len(s.failing) == 0 {
 		s.log.Info("Consul is read again")
 	}
 }

@@ -129,6 +129,7 @@ func (s *Store) Run(ctx context.Context, publish func(source.Change)) error {
 		began := time.Now()
 		revision, err := s.read(ctx)
 		if err == nil {
+			s.intake.Back(s.options.Prefix)
 			if !s.intake.Opened() {
 				s.intake.Open(publish)
 			}
@@ -140,6 +141,7 @@ func (s *Store) Run(ctx context.Context, publish func(source.Change)) error {
 		if time.Since(began) > lastPause {
 			pause = firstPause
 		}
+		s.intake.Lost("etcd", s.options.Prefix, err.Error())
 		s.log.Warn("etcd cannot be followed; "+s.intake.Meanwhile(), "error", err, "again in", pause)
 		sleep(ctx, pause/2+rand.N(pause/2))
 		pause = min(2*pause, lastPause)

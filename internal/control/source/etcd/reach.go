@@ -36,17 +36,19 @@ func (s *Store) tellAway(ctx context.Context) {
 		problem := ""
 		switch {
 		case state == connectivity.TransientFailure:
-			problem = "etcd cannot be reached; "
+			problem = "no connection"
 		case !s.answers(ctx):
-			problem = "etcd does not answer; "
+			problem = "no answer"
 		}
 		switch {
 		case ctx.Err() != nil:
 		case problem != "" && !away:
 			away = true
-			s.log.Warn(problem+s.intake.Meanwhile(), "endpoints", s.options.Endpoints)
+			s.intake.Lost("etcd", "etcd", problem+" from "+strings.Join(s.options.Endpoints, ", "))
+			s.log.Warn("etcd cannot be read; "+s.intake.Meanwhile(), "error", problem, "endpoints", s.options.Endpoints)
 		case problem == "" && away:
 			away = false
+			s.intake.Back("etcd")
 			s.log.Info("etcd answers again")
 		}
 		pause, cancel := context.WithTimeout(ctx, askEvery)

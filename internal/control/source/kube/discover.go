@@ -97,6 +97,7 @@ func (r *run) unfollow(f *follower) {
 	r.log.Info("a kind is not served any more", "kind", f.kind.Name, "group", f.kind.Group)
 	r.statuses.drop(f.has)
 	r.intake.Replace(f.has, nil)
+	r.intake.Back(f.kind.RefName())
 }
 
 var definitions = schema.GroupVersionResource{Group: "apiextensions.k8s.io", Version: "v1", Resource: "customresourcedefinitions"}

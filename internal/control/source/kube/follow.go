@@ -2,9 +2,12 @@ package kube
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"net"
+	"net/url"
 	"sync"
 	"time"
 
@@ -12,6 +15,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -61,7 +65,7 @@ func (s *Source) newFollower(k *source.Kind, gvr schema.GroupVersionResource) (*
 	if !typed.Recognizes(gvk) {
 		u := &unstructured.Unstructured{}
 		u.SetGroupVersionKind(gvk)
-		f.expect, f.lw = u, s.listUntyped(gvr)
+		f.expect, f.lw = u, f.heeded(s.listUntyped(gvr), s.dynamic)
 		return f, nil
 	}
 	client, err := s.typedClient(gvr.GroupVersion())
@@ -69,9 +73,50 @@ func (s *Source) newFollower(k *source.Kind, gvr schema.GroupVersionResource) (*
 		return nil, fmt.Errorf("kubernetes: %s: %w", k.Name, err)
 	}
 	f.expect = k.New()
-	f.lw = cache.ToListWatcherWithWatchListSemantics(cache.NewFilteredListWatchFromClient(client, gvr.Resource, metav1.NamespaceAll,
+	f.lw = f.heeded(cache.NewFilteredListWatchFromClient(client, gvr.Resource, metav1.NamespaceAll,
 		func(o *metav1.ListOptions) { o.FieldSelector = selectors[k.Name] }), client)
 	return f, nil
+}
+
+// heeded notes what comes of each attempt to read the kind: the reflector keeps some to itself. It is read when it is watched.
+func (f *follower) heeded(lw *cache.ListWatch, client any) cache.ListerWatcher {
+	list, follow := lw.ListWithContextFunc, lw.WatchFuncWithContext
+	return cache.ToListWatcherWithWatchListSemantics(&cache.ListWatch{
+		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+			all, err := list(ctx, o)
+			if err != nil {
+				f.heed(ctx, err)
+			}
+			return all, err
+		},
+		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+			w, err := follow(ctx, o)
+			f.heed(ctx, err)
+			return w, err
+		},
+	}, client)
+}
+
+// heed tells of a kind that cannot be read. One whose version is too old is listed anew, and one that is gone is found out by discovery.
+func (f *follower) heed(ctx context.Context, err error) {
+	switch {
+	case err == nil:
+		f.source.intake.Back(f.kind.RefName())
+	case ctx.Err() != nil, apierrors.IsResourceExpired(err), apierrors.IsGone(err), apierrors.IsNotFound(err):
+	default:
+		f.source.intake.Lost(f.source.place(), f.kind.RefName(), reason(err))
+	}
+}
+
+// reason leaves out of an error what differs from one request to the next.
+func reason(err error) string {
+	if u := (*url.Error)(nil); errors.As(err, &u) {
+		err = u.Err
+	}
+	if op := (*net.OpError)(nil); errors.As(err, &op) && op.Op != "dial" {
+		err = op.Err
+	}
+	return err.Error()
 }
 
 // selectors leave with the server what the mesh has no use for: the Secrets that are no certificates and fill most clusters. It is
@@ -91,14 +136,14 @@ func (s *Source) typedClient(gv schema.GroupVersion) (*rest.RESTClient, error) {
 	return rest.RESTClientFor(c)
 }
 
-func (s *Source) listUntyped(gvr schema.GroupVersionResource) cache.ListerWatcher {
+func (s *Source) listUntyped(gvr schema.GroupVersionResource) *cache.ListWatch {
 	client := s.dynamic.Resource(gvr)
-	return cache.ToListWatcherWithWatchListSemantics(&cache.ListWatch{
+	return &cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) { return client.List(ctx, o) },
 		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
 			return client.Watch(ctx, o)
 		},
-	}, client)
+	}
 }
 
 // The pauses between attempts to reach the server grow from the first to the last.
@@ -208,6 +253,14 @@ func (f *follower) arrival(o any) (source.Arrival, bool) {
 		}
 	}
 	return a, true
+}
+
+// place is how findings about the cluster itself call it.
+func (s *Source) place() string {
+	if s.options.Cluster == "" {
+		return Layer
+	}
+	return Layer + ":" + s.options.Cluster
 }
 
 func (s *Source) origin() source.Origin { return source.Origin{Layer: Layer, File: s.options.Cluster} }

@@ -136,10 +136,30 @@ func (s *Source) Run(ctx context.Context, publish func(source.Change)) error {
 	return nil
 }
 
-// quietly has the client library log for debugging alone: what matters of it comes back as errors.
+// quietly has the client library log for debugging alone: what matters of it is told by us.
 func quietly(ctx context.Context, log *slog.Logger) context.Context {
-	return logr.NewContext(ctx, logr.FromSlogHandler(log.Handler()).V(-int(slog.LevelDebug)))
+	return logr.NewContext(ctx, logr.FromSlogHandler(debugging{log.Handler()}).V(-int(slog.LevelDebug)))
 }
+
+// debugging lowers what is logged to the level for debugging.
+type debugging struct{ to slog.Handler }
+
+// Enabled implements slog.Handler, as the methods below do.
+func (d debugging) Enabled(ctx context.Context, l slog.Level) bool {
+	return d.to.Enabled(ctx, min(l, slog.LevelDebug))
+}
+
+// Handle passes a record on.
+func (d debugging) Handle(ctx context.Context, r slog.Record) error {
+	r.Level = min(r.Level, slog.LevelDebug)
+	return d.to.Handle(ctx, r)
+}
+
+// WithAttrs keeps the level.
+func (d debugging) WithAttrs(as []slog.Attr) slog.Handler { return debugging{d.to.WithAttrs(as)} }
+
+// WithGroup keeps the level.
+func (d debugging) WithGroup(name string) slog.Handler { return debugging{d.to.WithGroup(name)} }
 
 // run is the state of one Run; its one goroutine owns it, save for what says otherwise.
 type run struct {

@@ -3,8 +3,10 @@ package kube
 import (
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -18,6 +20,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/weftmesh/weft/internal/control/compile"
+	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/control/source"
 	"github.com/weftmesh/weft/internal/control/source/kube/kubetest"
 	"github.com/weftmesh/weft/internal/control/source/sourcetest"
@@ -91,6 +94,12 @@ func (c *cluster) delete(t *testing.T, groupVersion, plural, namespace, name str
 // place is a cluster behind a cable.
 func (c *cluster) place(t *testing.T) *sourcetest.Place {
 	t.Helper()
+	return c.placeFor(t, "", slog.New(slog.DiscardHandler))
+}
+
+// placeFor has the source act as a user of less rights; empty for one who may do everything.
+func (c *cluster) placeFor(t *testing.T, user string, log *slog.Logger) *sourcetest.Place {
+	t.Helper()
 	u, err := url.Parse(c.Config.Host)
 	if err != nil {
 		t.Fatal(err)
@@ -100,7 +109,8 @@ func (c *cluster) place(t *testing.T) *sourcetest.Place {
 	if config.Host = "https://" + cable.Addr(); !config.Insecure {
 		config.ServerName = u.Hostname()
 	}
-	s, err := New(Options{Config: config, Check: compile.Check, Log: slog.New(slog.DiscardHandler)})
+	config.Impersonate.UserName = user
+	s, err := New(Options{Config: config, Namespace: c.namespace, Check: compile.Check, Log: log})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -196,6 +206,78 @@ func TestServerRestarts(t *testing.T) {
 	l.Await(t, "a=1 b=1")
 	p.Mend(t)
 	l.Await(t, "b=2 c=1")
+}
+
+const rbacGroup = "rbac.authorization.k8s.io/v1"
+
+// allow has a user do what the rule says, and nothing else.
+func (c *cluster) allow(t *testing.T, user, rule string) {
+	t.Helper()
+	c.apply(t, rbacGroup, "clusterroles", fmt.Sprintf("{apiVersion: %s, kind: ClusterRole, metadata: {name: %s}, rules: [%s]}", rbacGroup, user, rule))
+	c.apply(t, rbacGroup, "clusterrolebindings", fmt.Sprintf("{apiVersion: %[1]s, kind: ClusterRoleBinding, metadata: {name: %[2]s}, "+
+		"roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: %[2]s}, subjects: [{kind: User, name: %[2]s}]}", rbacGroup, user))
+}
+
+// TestRightsTaken: a kind that may not be read any more is told of, and only that; what was read stays in force.
+func TestRightsTaken(t *testing.T) {
+	c := newCluster(t, kubetest.Start(t))
+	user := c.namespace
+	all := `{apiGroups: ["*"], resources: ["*"], verbs: [list, watch]}`
+	c.allow(t, user, all)
+	t.Cleanup(func() {
+		c.delete(t, rbacGroup, "clusterrolebindings", "", user)
+		c.delete(t, rbacGroup, "clusterroles", "", user)
+	})
+	p := c.placeFor(t, user, slog.New(slog.DiscardHandler))
+	p.Put(t, "a", "1")
+	l := sourcetest.Listen(t, p)
+	l.Await(t, "a=1")
+
+	p.Cut(t) // a watch that is open stays so
+	c.allow(t, user, `{apiGroups: [""], resources: [services], verbs: [list, watch]}`)
+	p.Mend(t)
+	p.Put(t, "b", "1")
+	l.Await(t, "a=1 b=1")
+	lost := func(kind string) bool {
+		return slices.ContainsFunc(l.Last().Findings, func(f model.Finding) bool {
+			return f.Code == "SourceUnreadable" && f.File == Layer && strings.HasPrefix(f.Message, kind+" cannot be read since ") && strings.Contains(f.Message, "forbidden")
+		})
+	}
+	l.AwaitThat(t, "a finding about Secrets", func() bool { return lost("Secret") })
+	l.AwaitThat(t, "none about Services", func() bool { return !lost("Service") })
+
+	c.allow(t, user, all)
+	l.AwaitThat(t, "no finding any more", func() bool { return len(l.Last().Findings) == 0 })
+}
+
+// TestMayNotLead: who has no right to the lease is told so once, however often it is tried.
+func TestMayNotLead(t *testing.T) {
+	c := newCluster(t, kubetest.Start(t))
+	tries, warnings := make(chan struct{}, 100), make(chan string, 100)
+	h := slog.NewTextHandler(io.Discard, &slog.HandlerOptions{Level: slog.LevelDebug, ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+		switch text := a.Value.String(); {
+		case a.Key == slog.MessageKey && strings.Contains(text, "retrieving lease lock"):
+			tries <- struct{}{}
+		case a.Key == slog.LevelKey && text >= "ERROR" && text != "INFO":
+			warnings <- text
+		}
+		return a
+	}})
+	p := c.placeFor(t, c.namespace, slog.New(h))
+	s, _ := p.Source.(*Source)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error)
+	go func() { ended <- s.Lead(ctx, "us", func(context.Context) { t.Error("it leads") }) }() // ends by cancel
+	for range 3 {
+		<-tries
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	if n := len(warnings); n != 1 {
+		t.Errorf("%d warnings or errors, want one", n)
+	}
 }
 
 // TestSecrets: only those that may be certificates leave the server; ConfigMaps only with an authority in them.

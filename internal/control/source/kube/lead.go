@@ -3,9 +3,11 @@ package kube
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"sync"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	coordination "k8s.io/client-go/kubernetes/typed/coordination/v1"
 	"k8s.io/client-go/tools/leaderelection"
@@ -31,14 +33,55 @@ func (s *Source) Lead(ctx context.Context, identity string, lead func(context.Co
 	if err != nil {
 		return fmt.Errorf("kubernetes: %w", err)
 	}
-	lock := &resourcelock.LeaseLock{LeaseMeta: metav1.ObjectMeta{Namespace: s.options.Namespace, Name: LeaseName},
-		Client: client, LockConfig: resourcelock.ResourceLockConfig{Identity: identity}}
+	lock := &heededLock{log: s.log, Interface: &resourcelock.LeaseLock{
+		LeaseMeta: metav1.ObjectMeta{Namespace: s.options.Namespace, Name: LeaseName},
+		Client:    client, LockConfig: resourcelock.ResourceLockConfig{Identity: identity}}}
 	for ctx.Err() == nil {
 		if err := s.leadOnce(ctx, lock, lead); err != nil {
 			return fmt.Errorf("kubernetes: lease %s: %w", LeaseName, err)
 		}
 	}
 	return nil
+}
+
+// heededLock logs once why the lease cannot be read or written; the elector tries again and again.
+type heededLock struct {
+	resourcelock.Interface
+	log  *slog.Logger
+	told string // guarded by the elector, which makes one call at a time
+}
+
+// Get implements resourcelock.Interface, as the methods below do.
+func (l *heededLock) Get(ctx context.Context) (*resourcelock.LeaderElectionRecord, []byte, error) {
+	record, raw, err := l.Interface.Get(ctx)
+	l.heed(ctx, err)
+	return record, raw, err
+}
+
+// Create makes the lease.
+func (l *heededLock) Create(ctx context.Context, record resourcelock.LeaderElectionRecord) error {
+	err := l.Interface.Create(ctx, record)
+	l.heed(ctx, err)
+	return err
+}
+
+// Update renews the lease.
+func (l *heededLock) Update(ctx context.Context, record resourcelock.LeaderElectionRecord) error {
+	err := l.Interface.Update(ctx, record)
+	l.heed(ctx, err)
+	return err
+}
+
+func (l *heededLock) heed(ctx context.Context, err error) {
+	switch {
+	case ctx.Err() != nil, apierrors.IsNotFound(err), apierrors.IsConflict(err), apierrors.IsAlreadyExists(err): // another was sooner
+	case err == nil:
+		l.told = ""
+	case l.told != reason(err):
+		l.told = reason(err)
+		l.log.Warn("control planes cannot agree on a leader, and this one writes no statuses to Kubernetes; trying again",
+			"lease", l.Describe(), "error", l.told)
+	}
 }
 
 func (s *Source) leadOnce(ctx context.Context, lock resourcelock.Interface, lead func(context.Context)) error {

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/control/source"
 )
 
@@ -141,7 +142,7 @@ func manyAtOnce(t *testing.T, p *Place) {
 	l.Await(t, summary(want))
 }
 
-// reconnect: while it is cut off, a source says nothing; afterwards it has all that was missed.
+// reconnect: while it is cut off, a source says that it is, and nothing else; afterwards it has all that was missed.
 func reconnect(t *testing.T, p *Place) {
 	if p.Cut == nil {
 		t.Skip("there is nothing between this source and its objects")
@@ -155,11 +156,16 @@ func reconnect(t *testing.T, p *Place) {
 	p.Put(t, "a", "2")
 	p.Delete(t, "b")
 	p.Put(t, "d", "1")
+	away := func() bool {
+		return slices.ContainsFunc(l.Last().Findings, func(f model.Finding) bool { return f.Code == "SourceUnreadable" })
+	}
+	l.AwaitThat(t, "a finding about the outage", away)
 	if got := l.state(); got != "a=1 b=1 c=1" {
 		t.Errorf("cut off, it published %q", got)
 	}
 	p.Mend(t)
 	l.Await(t, "a=2 c=1 d=1")
+	l.AwaitThat(t, "no finding any more", func() bool { return !away() })
 	p.Put(t, "c", "2")
 	l.Await(t, "a=2 c=2 d=1")
 }

@@ -1,0 +1,89 @@
+package source
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/weftmesh/weft/internal/control/model"
+)
+
+// outage is what is known of a part of a source that cannot be read.
+type outage struct {
+	reason string
+	since  time.Time
+}
+
+// Lost notes that a part of the source cannot be read, and why, until Back is called. That is told like a finding about an object, for
+// a change there is not in force; parts that are lost for one reason are told of together. The place is how findings call the source.
+func (in *Intake) Lost(place, part, reason string) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	was, lost := in.outages[part]
+	if lost && was.reason == reason {
+		return
+	}
+	if in.outages == nil {
+		in.outages = map[string]outage{}
+	}
+	in.place, in.outages[part] = place, outage{reason, cmp.Or(was.since, time.Now())}
+	in.publishFindings()
+}
+
+// Back notes that a part can be read.
+func (in *Intake) Back(part string) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if _, lost := in.outages[part]; lost {
+		delete(in.outages, part)
+		in.publishFindings()
+	}
+}
+
+func (in *Intake) publishFindings() {
+	if in.publish != nil {
+		in.publish(Change{Findings: in.findings()})
+	}
+}
+
+// maxParts bounds the parts that one finding names.
+const maxParts = 5
+
+// lost gives a finding for each reason why something cannot be read.
+func (in *Intake) lost() (all []model.Finding) {
+	parts, since := map[string][]string{}, map[string]time.Time{}
+	for _, part := range slices.Sorted(maps.Keys(in.outages)) {
+		o := in.outages[part]
+		parts[o.reason] = append(parts[o.reason], part)
+		if t, known := since[o.reason]; !known || o.since.Before(t) {
+			since[o.reason] = o.since
+		}
+	}
+	for reason, names := range parts {
+		all = append(all, model.Finding{Severity: model.Warning, Code: "SourceUnreadable", File: in.place,
+			Message: fmt.Sprintf("%s cannot be read since %s: %s", enumerate(names), since[reason].UTC().Format(time.RFC3339), reason),
+			Hint:    "what was read before stays in force; changes and new objects are not"})
+	}
+	return all
+}
+
+// enumerate names some and counts the others.
+func enumerate(names []string) string {
+	text, rest := "", len(names)-maxParts
+	for i, n := range names[:min(len(names), maxParts)] {
+		switch {
+		case i == 0:
+			text = n
+		case i == len(names)-1:
+			text += " and " + n
+		default:
+			text += ", " + n
+		}
+	}
+	if rest > 0 {
+		text += fmt.Sprintf(" and %d more", rest)
+	}
+	return text
+}
