@@ -24,7 +24,9 @@ func (e *evaluation) ending(w *Way, d *Destination) {
 		}
 	}
 	if e.report.Protocol != "http" {
-		w.Retried = in.unshaken
+		if w.Retried = in.unshaken; !in.closes() && e.talk.scheme == "http" {
+			w.Status = 403 // the other side reads the bytes as what they are
+		}
 		return
 	}
 	r := e.talk.request
