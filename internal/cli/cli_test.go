@@ -129,6 +129,37 @@ func TestDeleteTakesOneWayToSayWhat(t *testing.T) {
 	}
 }
 
+// TestGetShowsWhatWasRefused: in lists and by name, with what is wrong with it; it has no document.
+func TestGetShowsWhatWasRefused(t *testing.T) {
+	bad := api.Object{Ref: api.Ref{Kind: "VirtualService", Namespace: "default", Name: "bad"}, Source: "a.yaml:1", Refused: true,
+		Findings: []api.Finding{{Severity: "error", Text: "a.yaml:5: error: no regular expression"}}}
+	good := api.Object{Ref: api.Ref{Kind: "VirtualService", Namespace: "default", Name: "good"}, Source: "a.yaml:9", Created: time.Now(), YAML: "kind: VirtualService\n"}
+	for _, c := range []struct {
+		args     string
+		code     int
+		out      []string
+		refusals bool
+	}{
+		{"vs", 0, []string{"good", "ok", "bad", "error", " -  "}, true},
+		{"vs bad", 0, []string{"bad", "error"}, true},
+		{"vs good", 0, []string{"good"}, false},
+		{"vs -o yaml", 0, []string{"kind: VirtualService\n"}, true},
+		{"vs bad -o yaml", 1, nil, true},
+		{"vs bad -o json", 0, []string{`"refused": true`, `"object": null`, "no regular expression"}, false},
+	} {
+		code, out, errOut, _ := weft(t, map[string]any{"GET /v1/objects": []api.Object{good, bad}}, "", append([]string{"get"}, strings.Fields(c.args)...)...)
+		told := strings.Contains(errOut, "a.yaml:5: error: no regular expression") && strings.Contains(errOut, "refused, and not in force: VirtualService/default/bad\n")
+		if code != c.code || told != c.refusals || len(c.out) == 0 && out != "" {
+			t.Errorf("%s: code %d\n%s%s", c.args, code, out, errOut)
+		}
+		for _, want := range c.out {
+			if !strings.Contains(out, want) {
+				t.Errorf("%s: no %q in\n%s", c.args, want, out)
+			}
+		}
+	}
+}
+
 func TestWatcherTellsNewsOnce(t *testing.T) {
 	var out, errOut bytes.Buffer
 	w := &watcher{s: &session{out: newOutput(&out, &errOut)}, began: time.Now(), states: map[string]string{}, findings: map[string]bool{}}
