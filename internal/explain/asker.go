@@ -211,7 +211,7 @@ func (a *Asker) Direct(w *model.Workload, port uint16, req Request) (*Inbound, e
 	if server.Address.IsValid() {
 		ep.Addr = netip.AddrPortFrom(server.Address, port)
 	}
-	return e.inbound(server, &conf.Cluster{}, ep, nil), nil
+	return e.inbound(server, &conf.Cluster{}, ep, nil, false), nil
 }
 
 // sent describes the request as it leaves.

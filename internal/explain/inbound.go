@@ -33,8 +33,8 @@ func names(sans []conf.StringMatch) string {
 	return strings.Join(out, " or ")
 }
 
-// inbound evaluates the destination's proxy for a connection of the client.
-func (e *evaluation) inbound(server *Proxy, c *conf.Cluster, ep *conf.Endpoint, tls *conf.UpstreamTLS) *Inbound {
+// inbound evaluates the destination's proxy for a connection of the client, on which HTTP/2 may be spoken.
+func (e *evaluation) inbound(server *Proxy, c *conf.Cluster, ep *conf.Endpoint, tls *conf.UpstreamTLS, http2 bool) *Inbound {
 	in := &Inbound{Party: server.describe(), Port: ep.Port, Plaintext: tls == nil || !tls.Workload, unshaken: tls != nil}
 	if server.Port != nil {
 		in.Port = server.Port(ep, c)
@@ -72,15 +72,26 @@ func (e *evaluation) inbound(server *Proxy, c *conf.Cluster, ep *conf.Endpoint, 
 		return in
 	}
 	in.Chain, in.To, in.Relayed = ch.Name, onward(server, ch, in.Port), ch.HTTP == nil
-	if ch.TLS != nil {
-		in.unshaken = in.Plaintext && tls != nil && !tls.SkipVerify // who is not shown a certificate of theirs ends it first
-	}
-	if ch.TLS != nil && ch.TLS.Workload && in.Plaintext {
-		in.Refused = "it asks for a certificate of the mesh, and none is shown"
+	if in.Refused = in.handshake(ch, tls, http2); in.Refused != "" {
 		return in
 	}
-	in.Verdict = e.authorize(ch, conn, in)
+	if in.Verdict = e.authorize(ch, conn, in); in.Verdict.Allowed && ch.TLS == nil && tls != nil && tls.Workload {
+		in.Refused = "mutual TLS does not end at the proxy (DISABLE), and the workload cannot answer it"
+	}
 	return in
+}
+
+// handshake says why a chain that ends TLS refuses what the client's proxy shows, and whether that is found out before the handshake is
+// complete for the client.
+func (in *Inbound) handshake(ch *conf.Chain, tls *conf.UpstreamTLS, http2 bool) string {
+	in.unshaken = tls != nil && ch.TLS == nil // the bytes are passed on, and nobody has answered yet
+	if ch.TLS == nil || !ch.TLS.Workload || !in.Plaintext {
+		return ""
+	}
+	// Who verifies ends it first. Else it is complete for the client when the server looks for the certificate (RFC 8446 section 2), but
+	// not before who speaks HTTP/2 has heard a word.
+	in.unshaken = tls != nil && (!tls.SkipVerify || http2)
+	return "it asks for a certificate of the mesh, and none is shown"
 }
 
 // offered is the ALPN that the client's proxy offers for what it carries.

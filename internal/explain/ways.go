@@ -78,7 +78,7 @@ func (e *evaluation) way(d *Destination, c *conf.Cluster, ep *conf.Endpoint, ser
 	t := transportOf(c, ep)
 	w := Way{Transport: transportText(c, t), MTLS: t != nil && t.Workload}
 	if server != nil {
-		w.Inbound = e.inbound(server, c, ep, t)
+		w.Inbound = e.inbound(server, c, ep, t, d.HTTP != "")
 	}
 	e.ending(&w, d)
 	return w

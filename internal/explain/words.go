@@ -38,7 +38,7 @@ func (e *evaluation) conclude() {
 	}
 	if len(r.Destinations) == 1 && !r.Destinations[0].works() {
 		r.Outcome, r.Flag = "refuse", r.Destinations[0].flag()
-		if r.Status = r.Destinations[0].status(); r.Protocol != "http" {
+		if r.Status = r.Destinations[0].status(); r.Protocol != "http" && r.Flag != "" {
 			r.Status = 0 // the connection is closed
 		}
 	}
@@ -55,7 +55,7 @@ func (d *Destination) fate(split, http bool) string {
 	if split {
 		s = percent(d.Share) + " "
 		switch {
-		case !d.works() && http:
+		case !d.works() && http && d.status() > 0:
 			s += fmt.Sprintf("fail with %d: ", d.status())
 		case !d.works():
 			s += "fail: "
@@ -215,13 +215,13 @@ func localityName(l *conf.Locality) string {
 
 func (d *Destination) works() bool { return d.flag() == "" && !d.refused() }
 
-// status is the answer where it is certain that requests fail, else 0.
+// status is the answer where it is certain that requests fail, and how; else 0.
 func (d *Destination) status() int {
 	if d.flag() != "" {
 		return 503
 	}
-	if d.refused() {
-		return d.last().Status
+	if w := d.end(); w != nil {
+		return w.Status
 	}
 	return 0
 }
@@ -235,15 +235,44 @@ func (d *Destination) flag() string {
 		return ""
 	case d.Ready == 0 && !d.panic || len(d.Endpoints) == 0:
 		return "UH"
-	case d.refused():
-		return d.last().Flag
+	}
+	if w := d.end(); w != nil {
+		return w.Flag
 	}
 	return ""
 }
 
-// last is a way on which requests end that fail everywhere: one where they are not retried, if there is any.
-func (d *Destination) last() *Way {
-	return &d.Ways[max(0, slices.IndexFunc(d.Ways, func(w Way) bool { return !w.Retried }))]
+// end is a way like which all requests end, of those that fail everywhere; nil where chance decides about that. Ways on which requests
+// are tried again count for nothing where the retries get past all of their endpoints.
+func (d *Destination) end() (end *Way) {
+	if !d.refused() {
+		return nil
+	}
+	passed := 0
+	for i := range d.Ways {
+		if d.Ways[i].Retried {
+			passed += d.Ways[i].Endpoints
+		}
+	}
+	for i := range d.Ways {
+		w := &d.Ways[i]
+		switch {
+		case w.Retried && passed <= d.retries && passed < d.endpoints():
+		case end == nil:
+			end = w
+		case end.Status != w.Status || end.Flag != w.Flag:
+			return nil
+		}
+	}
+	return end
+}
+
+// endpoints counts those of all ways.
+func (d *Destination) endpoints() (n int) {
+	for i := range d.Ways {
+		n += d.Ways[i].Endpoints
+	}
+	return n
 }
 
 // share writes 0.5 as "50%".

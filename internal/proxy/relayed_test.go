@@ -1,12 +1,14 @@
 package proxy
 
 import (
+	"errors"
 	"io"
 	"net"
 	"net/netip"
 	"testing"
 	"time"
 
+	"github.com/weftmesh/weft/internal/proxy/balance"
 	"github.com/weftmesh/weft/internal/proxy/conf"
 	"github.com/weftmesh/weft/internal/wire"
 )
@@ -52,5 +54,32 @@ func TestRelayedConnectionsEnd(t *testing.T) {
 			}
 			eventually(t, "the log says why", func() bool { return client.logged(tc.flag) })
 		})
+	}
+}
+
+// TestRelayedConnectionClearsItsEndpoint: an endpoint that could not be connected to, and then takes a connection, gets its share again.
+func TestRelayedConnectionClearsItsEndpoint(t *testing.T) {
+	m := newMesh(t)
+	client, server := m.pod("productpage", "10.0.0.1", nil), m.pod("db", "10.0.0.2", nil)
+	server.serveRaw(5432, func(c net.Conn) { io.Copy(c, c) })
+	client.cluster("db", 5432, server)
+	tcp := &conf.TCP{Clusters: []conf.WeightedCluster{{Cluster: "db", Weight: 1}}, TotalWeight: 1}
+	target := &conf.Target{Name: "db", Listener: &conf.Listener{Name: "db", Chains: []*conf.Chain{{TCP: tcp}}}}
+	client.config.publish(func(_ *conf.Snapshot, names map[string]*conf.Target) { names[wire.ListenerName(vip, 5432)] = target })
+	b := client.proxy.clusters.Get("db").Balancer
+	b.Report(b.Hosts()[0], balance.ConnectFailed, 0, errors.New("connection refused"))
+	c, err := client.Dial(t.Context(), netip.MustParseAddrPort(vip+":5432"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := io.WriteString(c, "x"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(c, make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	if h := b.Hosts()[0]; !h.Healthy() {
+		t.Errorf("the endpoint is %s", h.Condition())
 	}
 }

@@ -167,6 +167,7 @@ func (s *stream) unreached(err error) bool {
 
 func (s *stream) reached(up *upstream.Conn) bool {
 	s.to.Host.Begin()
+	s.cluster.Balancer.Reached(s.to.Host)
 	s.up, s.err = up, nil
 	return true
 }

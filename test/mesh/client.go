@@ -14,7 +14,7 @@ import (
 )
 
 // Request is what a client sends. From is a workload (whose sidecar captures the connection) or Outside. Header "Host" sets the
-// authority. "grpc://HOST:PORT/SERVICE/METHOD" is a call of gRPC with Body as its message. Redirects are not followed. The client outside keeps cookies, as a browser does.
+// authority, "Connection: close" has the request go on a connection of its own. "grpc://HOST:PORT/SERVICE/METHOD" is a call of gRPC with Body as its message. Redirects are not followed. The client outside keeps cookies, as a browser does.
 type Request struct {
 	From, Method, URL string
 	Header            http.Header
@@ -61,6 +61,7 @@ func (m *Mesh) do(ctx context.Context, r Request) (*Response, error) {
 	for k, v := range r.Header {
 		req.Header[http.CanonicalHeaderKey(k)] = v
 	}
+	req.Close = r.Header.Get("Connection") == "close"
 	if r.From == Outside {
 		for _, c := range m.jar.Cookies(req.URL) {
 			req.AddCookie(c)

@@ -23,6 +23,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/control/source"
 	"github.com/weftmesh/weft/internal/identity"
 	"github.com/weftmesh/weft/internal/memnet"
@@ -462,6 +463,15 @@ func (m *Mesh) Log(workload string) (string, error) {
 		text += p.accessLog.String()
 	}
 	return text, nil
+}
+
+// Model gives the mesh that is being served, as compiled.
+func (m *Mesh) Model() (*model.Mesh, error) {
+	c, err := m.plane.get()
+	if err != nil {
+		return nil, err
+	}
+	return c.Mesh(), nil
 }
 
 // Eventually tries until there is no error, for at most the given time.

@@ -13,6 +13,7 @@ import (
 // one element says and another does not is no difference to its being said by all.
 func Gather(before, after proto.Message, ignore func(path string) bool) (out []Change) {
 	b, a := gathered{}, gathered{}
+	ignore = remembering(ignore)
 	b.message("", before.ProtoReflect(), ignore)
 	a.message("", after.ProtoReflect(), ignore)
 	paths := map[string]bool{}
@@ -28,6 +29,19 @@ func Gather(before, after proto.Message, ignore func(path string) bool) (out []C
 		}
 	}
 	return out
+}
+
+// remembering asks about each path once: a message with very many elements has few paths.
+func remembering(ignore func(string) bool) func(string) bool {
+	known := map[string]bool{}
+	return func(path string) bool {
+		answer, asked := known[path]
+		if !asked {
+			answer = ignore(path)
+			known[path] = answer
+		}
+		return answer
+	}
 }
 
 // without writes the values that the other side does not have.

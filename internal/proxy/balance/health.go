@@ -166,10 +166,8 @@ func (c *Cluster) Report(h *Host, o Outcome, took time.Duration, err error) {
 	}
 	if o == ConnectFailed {
 		c.suspect(h)
-	} else if h.suspect.Load() != 0 {
-		h.strikes.Store(0)
-		h.suspect.Store(0)
-		c.shared.changes.Add(1)
+	} else {
+		c.Reached(h)
 	}
 	if p := c.conf.Policy; (p == conf.PeakEWMA || p == conf.Probing) && (took > 0 || o != Answered) {
 		c.observe(h, o, took)
@@ -177,6 +175,17 @@ func (c *Cluster) Report(h *Host, o Outcome, took time.Duration, err error) {
 	if out := c.conf.Outlier; out != nil {
 		c.detect(h, o, out)
 	}
+}
+
+// Reached tells that h took a connection. Of relayed connections and datagrams, which end with no outcome to report, it is all that
+// clears a host of having been out of reach.
+func (c *Cluster) Reached(h *Host) {
+	if h.suspect.Load() == 0 {
+		return
+	}
+	h.strikes.Store(0)
+	h.suspect.Store(0)
+	c.shared.changes.Add(1)
 }
 
 // suspect leaves a host alone that could not be reached.

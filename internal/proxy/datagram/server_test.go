@@ -18,6 +18,7 @@ import (
 	"github.com/miekg/dns"
 	"go.uber.org/goleak"
 
+	"github.com/weftmesh/weft/internal/proxy/balance"
 	"github.com/weftmesh/weft/internal/proxy/cluster"
 	"github.com/weftmesh/weft/internal/proxy/conf"
 	"github.com/weftmesh/weft/internal/proxy/resolve"
@@ -313,6 +314,17 @@ func TestEndpointRefuses(t *testing.T) {
 		if got := r.client().ask(t, "x", long); got != other {
 			t.Errorf("a new client heard %q", got)
 		}
+	}
+}
+
+// TestAnswerClearsItsEndpoint: an endpoint that refused, and then answers, gets its share again.
+func TestAnswerClearsItsEndpoint(t *testing.T) {
+	a := backend(t, "a")
+	r := start(t, 0, &conf.Datagrams{}, clusterOf("echo", endpointAt(a)))
+	b := r.clusters.Get("echo").Balancer
+	b.Report(b.Hosts()[0], balance.ConnectFailed, 0, errors.New("refused"))
+	if got := r.client().ask(t, "x", long); got != "a x" || !b.Hosts()[0].Healthy() {
+		t.Errorf("heard %q of an endpoint that is %s", got, b.Hosts()[0].Condition())
 	}
 }
 

@@ -229,6 +229,7 @@ func (e *session) answers() {
 
 func (e *session) answer(datagram []byte) {
 	s := e.s
+	e.cluster.Balancer.Reached(e.to.Host)
 	s.mu.Lock()
 	if s.sessions[e.client] == e {
 		s.touch(e)
