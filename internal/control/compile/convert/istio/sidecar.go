@@ -134,7 +134,7 @@ func (p converter) sidecarEgress(e *networkingapi.IstioEgressListener, field str
 		p.Err("ConflictingFields", field, "put it last", "the egress without a port is for all ports that no other names, and the last one")
 	}
 	for _, other := range out.Egress {
-		if other.Port == g.Port {
+		if other.Port == g.Port && g.Port != 0 {
 			p.Err("DuplicatePort", field+".port.number", "", "port %d is given twice", g.Port)
 		}
 	}

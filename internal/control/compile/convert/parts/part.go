@@ -12,6 +12,7 @@ import (
 
 	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/control/source"
+	"github.com/weftmesh/weft/internal/control/source/document"
 )
 
 // Labels that conversion and joining read.
@@ -111,12 +112,7 @@ var instead = map[string]string{
 func At(path string, i int) string { return fmt.Sprintf("%s[%d]", path, i) }
 
 // Key appends a map's key to a path.
-func Key(path, k string) string {
-	if strings.ContainsAny(k, ".[]\" ") {
-		return fmt.Sprintf("%s[%q]", path, k)
-	}
-	return path + "." + k
-}
+func Key(path, k string) string { return document.Join(path, k) }
 
 // Refuse is Unsupported for a field that is set.
 func (p *Part) Refuse(field string, set bool) {
