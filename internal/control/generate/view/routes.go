@@ -28,6 +28,16 @@ func (v *View) RouteSets(host string, port uint16, s *model.Service) []*model.Ro
 	return nil
 }
 
+// Unruled gives the first route set that names a host for which no set has a rule for the node at the port; nil where none names it.
+func (v *View) Unruled(host string, port uint16) *model.RouteSet {
+	for named, candidates := range v.mesh.RouteSets(host) {
+		if imported := v.imported(candidates, port); named != "*" && len(imported) > 0 {
+			return imported[0]
+		}
+	}
+	return nil
+}
+
 func (v *View) imported(candidates []*model.RouteSet, port uint16) []*model.RouteSet {
 	var out []*model.RouteSet
 	for _, c := range candidates {
