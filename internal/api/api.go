@@ -52,11 +52,12 @@ type Document struct {
 }
 
 // ChangeRequest asks to apply or delete objects: those in Documents, and (delete only) those in Refs. All marks every applied
-// object for deletion.
+// object for deletion, AllIn every one of a namespace.
 type ChangeRequest struct {
 	Documents []Document `json:"documents,omitempty"`
 	Refs      []Ref      `json:"refs,omitempty"`
 	All       bool       `json:"all,omitempty"`
+	AllIn     string     `json:"allIn,omitempty"`
 	// IgnoreNotFound deletes those that are there, where it would delete nothing else.
 	IgnoreNotFound bool `json:"ignoreNotFound,omitempty"`
 	// DryRun reports without changing anything.
@@ -70,14 +71,16 @@ type ChangeReply struct {
 	Findings []Finding `json:"findings"`
 }
 
-// Object is one accepted object.
+// Object is one object in force, or one that was refused.
 type Object struct {
 	Ref
-	APIVersion string    `json:"apiVersion"`
-	Source     string    `json:"source"` // "file:<path>:<line>", "applied", "runtime"
-	Created    time.Time `json:"created"`
-	YAML       string    `json:"yaml"`
-	Findings   []Finding `json:"findings,omitempty"`
+	APIVersion string `json:"apiVersion"`
+	Source     string `json:"source"` // "file:<path>:<line>", "applied", "runtime"
+	// Refused says that nothing of it is in force: findings tell why, and there is neither time nor text.
+	Refused  bool      `json:"refused,omitempty"`
+	Created  time.Time `json:"created"`
+	YAML     string    `json:"yaml"`
+	Findings []Finding `json:"findings,omitempty"`
 }
 
 // Status is the state of the mesh at a glance.

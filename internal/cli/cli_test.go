@@ -40,6 +40,14 @@ func (r *recorder) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 // weft runs a command line against a mesh that gives these replies.
 func weft(t *testing.T, replies map[string]any, stdin string, args ...string) (code int, stdout, stderr string, bodies map[string][]byte) {
 	t.Helper()
+	var out, errOut bytes.Buffer
+	code, bodies = weftTo(t, replies, stdin, &out, &errOut, args...)
+	return code, out.String(), errOut.String(), bodies
+}
+
+// weftTo is weft with the output going wherever it is wanted.
+func weftTo(t *testing.T, replies map[string]any, stdin string, out, errOut io.Writer, args ...string) (code int, bodies map[string][]byte) {
+	t.Helper()
 	socket := filepath.Join(t.TempDir(), "api.sock")
 	l, err := net.Listen("unix", socket)
 	if err != nil {
@@ -51,9 +59,7 @@ func weft(t *testing.T, replies map[string]any, stdin string, args ...string) (c
 	go func() { defer close(done); srv.Serve(l) }()
 	defer func() { srv.Close(); <-done }()
 	t.Setenv("WEFT_SOCKET", socket)
-	var out, errOut bytes.Buffer
-	code = Main(t.Context(), args, Programs{}, strings.NewReader(stdin), &out, &errOut)
-	return code, out.String(), errOut.String(), r.bodies
+	return Main(t.Context(), args, Programs{}, strings.NewReader(stdin), out, errOut), r.bodies
 }
 
 func TestApplySendsWhatItReadsAndPrintsWhatChanged(t *testing.T) {
@@ -75,9 +81,9 @@ func TestApplySendsWhatItReadsAndPrintsWhatChanged(t *testing.T) {
 }
 
 func TestRefusedApplyFails(t *testing.T) {
-	reply := api.ChangeReply{Refused: true, Findings: []api.Finding{{Severity: "error", Text: "-:3: error: unknown field"}}}
+	reply := api.ChangeReply{Refused: true, Findings: []api.Finding{{Severity: "error", Text: "stdin:3: error: unknown field"}}}
 	code, out, errOut, _ := weft(t, map[string]any{"POST /v1/apply": reply}, "x", "apply", "-f", "-")
-	if code != 1 || out != "" || !strings.Contains(errOut, "-:3: error: unknown field") || !strings.Contains(errOut, "nothing was changed") {
+	if code != 1 || out != "" || !strings.Contains(errOut, "stdin:3: error: unknown field") || !strings.Contains(errOut, "nothing was changed") {
 		t.Fatalf("code %d\n%s\n%s", code, out, errOut)
 	}
 }
@@ -96,6 +102,66 @@ func TestErrorsSayWhatToDoNext(t *testing.T) {
 		code, _, errOut, _ := weft(t, map[string]any{"GET /v1/objects": []api.Object{}}, "", args...)
 		if code != 2 || !strings.HasPrefix(errOut, "error: ") {
 			t.Errorf("%v: code %d: %s", args, code, errOut)
+		}
+	}
+}
+
+// TestDeleteTakesOneWayToSayWhat refuses words that it would have to leave out of account, and asks for no more than was said.
+func TestDeleteTakesOneWayToSayWhat(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "a.yaml")
+	if err := os.WriteFile(file, []byte("kind: Service\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	replies := map[string]any{"POST /v1/delete": api.ChangeReply{Changes: []api.Change{}}, "DELETE /v1/programs/default/a": struct{}{}}
+	for _, args := range []string{"", "vs", "program", "--all vs x", "--all vs", "--all -f " + file, "--all program x", "-f " + file + " vs x", "-f " + file + " -n shop", "none x", "--all --namespace=", "vs --namespace= x"} {
+		code, out, errOut, bodies := weft(t, replies, "", append([]string{"delete"}, strings.Fields(args)...)...)
+		if code != 2 || out != "" || !strings.HasPrefix(errOut, "error: ") || len(bodies) > 0 {
+			t.Errorf("%s: code %d, asked %d times\n%s%s", args, code, len(bodies), out, errOut)
+		}
+	}
+	for args, want := range map[string]string{
+		"--all":          `{"all":true}`,
+		"--all -n shop":  `{"allIn":"shop"}`,
+		"vs x -n shop":   `{"refs":[{"kind":"vs","namespace":"shop","name":"x"}]}`,
+		"vs shop/x":      `{"refs":[{"kind":"vs","namespace":"shop","name":"x"}]}`,
+		"-f -":           `{"documents":[{"name":"stdin","content":"eA=="}]}`,
+		"--all -o json":  `{"all":true}`,
+		"vs x -n shop -": `{"refs":[{"kind":"vs","namespace":"shop","name":"x"},{"kind":"vs","namespace":"shop","name":"-"}]}`,
+	} {
+		code, _, errOut, bodies := weft(t, replies, "x", append([]string{"delete"}, strings.Fields(args)...)...)
+		if got := strings.TrimSpace(string(bodies["POST /v1/delete"])); code != 0 || got != want {
+			t.Errorf("%s: code %d, asked for %s, want %s\n%s", args, code, got, want, errOut)
+		}
+	}
+}
+
+// TestGetShowsWhatWasRefused: in lists and by name, with what is wrong with it; it has no document.
+func TestGetShowsWhatWasRefused(t *testing.T) {
+	bad := api.Object{Ref: api.Ref{Kind: "VirtualService", Namespace: "default", Name: "bad"}, Source: "a.yaml:1", Refused: true,
+		Findings: []api.Finding{{Severity: "error", Text: "a.yaml:5: error: no regular expression"}}}
+	good := api.Object{Ref: api.Ref{Kind: "VirtualService", Namespace: "default", Name: "good"}, Source: "a.yaml:9", Created: time.Now(), YAML: "kind: VirtualService\n"}
+	for _, c := range []struct {
+		args     string
+		code     int
+		out      []string
+		refusals bool
+	}{
+		{"vs", 0, []string{"good", "ok", "bad", "error", " -  "}, true},
+		{"vs bad", 0, []string{"bad", "error"}, true},
+		{"vs good", 0, []string{"good"}, false},
+		{"vs -o yaml", 0, []string{"kind: VirtualService\n"}, true},
+		{"vs bad -o yaml", 1, nil, true},
+		{"vs bad -o json", 0, []string{`"refused": true`, `"object": null`, "no regular expression"}, false},
+	} {
+		code, out, errOut, _ := weft(t, map[string]any{"GET /v1/objects": []api.Object{good, bad}}, "", append([]string{"get"}, strings.Fields(c.args)...)...)
+		told := strings.Contains(errOut, "a.yaml:5: error: no regular expression") && strings.Contains(errOut, "refused, and not in force: VirtualService/default/bad\n")
+		if code != c.code || told != c.refusals || len(c.out) == 0 && out != "" {
+			t.Errorf("%s: code %d\n%s%s", c.args, code, out, errOut)
+		}
+		for _, want := range c.out {
+			if !strings.Contains(out, want) {
+				t.Errorf("%s: no %q in\n%s", c.args, want, out)
+			}
 		}
 	}
 }

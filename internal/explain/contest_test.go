@@ -257,7 +257,7 @@ func (w *contestWorld) check(t *testing.T) {
 			continue
 		}
 		taker := byKey[r.met[0]+r.host]
-		if taker == nil || taker.object == r.object || taker.pattern || taker.method+taker.header != "" && (taker.method != r.method || taker.header != r.header) {
+		if taker == nil || taker.object == r.object || taker.pattern || taker.method != "" && taker.method != r.method || taker.header != "" && taker.header != r.header {
 			continue
 		}
 		all := true

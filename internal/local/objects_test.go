@@ -3,6 +3,7 @@ package local
 import (
 	"context"
 	"errors"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/weftmesh/weft/internal/api"
 	"github.com/weftmesh/weft/internal/control"
+	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/control/source"
 )
 
@@ -73,10 +75,13 @@ type host struct {
 }
 
 func (h host) Ready(context.Context) (*control.Control, error) { return h.c, nil }
+func (h host) Findings(*control.Control) []model.Finding       { return nil }
+func (h host) Addresses() []string                             { return nil }
 
-// TestDeleteIgnoresWhatIsMissing deletes objects of which some are not there: none of them, or those that are.
-func TestDeleteIgnoresWhatIsMissing(t *testing.T) {
-	c, err := control.New(control.Options{StateDir: t.TempDir(), Address: "-", HTTPAddress: "-", Log: quiet()})
+// objectsOf gives the objects of a control plane that follows files, and of what is applied to it.
+func objectsOf(t *testing.T, paths ...string) (*control.Control, api.Objects) {
+	t.Helper()
+	c, err := control.New(control.Options{StateDir: t.TempDir(), Paths: paths, Address: "-", HTTPAddress: "-", Log: quiet()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -85,17 +90,23 @@ func TestDeleteIgnoresWhatIsMissing(t *testing.T) {
 	go func() { ended <- c.Run(t.Context()) }() // ends with the test
 	t.Cleanup(func() { <-ended })
 	<-changes
-	o := Objects(host{c: c}, nil)
-	doc := func(names ...string) (docs []api.Document) {
-		for _, n := range names {
-			docs = append(docs, api.Document{Name: n, Content: []byte("apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: " + n + "}\n")})
-		}
-		return docs
+	return c, Objects(host{c: c}, nil)
+}
+
+func accounts(namespace string, names ...string) (docs []api.Document) {
+	for _, n := range names {
+		docs = append(docs, api.Document{Name: n, Content: []byte("apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: " + n + ", namespace: " + namespace + "}\n")})
 	}
-	if _, err := o.Apply(t.Context(), api.ChangeRequest{Documents: doc("a", "b")}); err != nil {
+	return docs
+}
+
+// TestDeleteIgnoresWhatIsMissing deletes objects of which some are not there: none of them, or those that are.
+func TestDeleteIgnoresWhatIsMissing(t *testing.T) {
+	c, o := objectsOf(t)
+	if _, err := o.Apply(t.Context(), api.ChangeRequest{Documents: accounts("default", "a", "b")}); err != nil {
 		t.Fatal(err)
 	}
-	req := api.ChangeRequest{Documents: doc("a", "gone"), Refs: []api.Ref{{Kind: "serviceaccount", Namespace: "default", Name: "gone too"}}}
+	req := api.ChangeRequest{Documents: accounts("default", "a", "gone"), Refs: []api.Ref{{Kind: "serviceaccount", Namespace: "default", Name: "gone too"}}}
 	var missing *api.NotFoundError
 	if _, err := o.Delete(t.Context(), req); !errors.As(err, &missing) || len(c.Objects()) != 2 {
 		t.Errorf("%v; %d objects left", err, len(c.Objects()))
@@ -103,6 +114,44 @@ func TestDeleteIgnoresWhatIsMissing(t *testing.T) {
 	req.IgnoreNotFound = true
 	if r, err := o.Delete(t.Context(), req); err != nil || len(r.Changes) != 1 || len(c.Objects()) != 1 {
 		t.Errorf("%v %+v; %d objects left", err, r.Changes, len(c.Objects()))
+	}
+}
+
+// TestDeleteAllOfANamespace leaves alone what is in others, and in none.
+func TestDeleteAllOfANamespace(t *testing.T) {
+	c, o := objectsOf(t)
+	class := api.Document{Name: "class", Content: []byte("apiVersion: networking.k8s.io/v1\nkind: IngressClass\nmetadata: {name: c}\nspec: {controller: x}\n")}
+	docs := append(append(accounts("default", "a"), accounts("shop", "b", "c")...), class)
+	if r, err := o.Apply(t.Context(), api.ChangeRequest{Documents: docs}); err != nil || r.Refused {
+		t.Fatal(err, r.Findings)
+	}
+	for _, d := range []struct {
+		req           api.ChangeRequest
+		deleted, left int
+	}{{api.ChangeRequest{AllIn: "none"}, 0, 4}, {api.ChangeRequest{AllIn: "shop"}, 2, 2}, {api.ChangeRequest{All: true}, 2, 0}} {
+		if r, err := o.Delete(t.Context(), d.req); err != nil || len(r.Changes) != d.deleted || len(c.Objects()) != d.left {
+			t.Errorf("%+v: %v %+v; %d objects left", d.req, err, r.Changes, len(c.Objects()))
+		}
+	}
+}
+
+// TestRefusedObjectsAreShown: one of which nothing is in force, beside one whose last change was refused and which is.
+func TestRefusedObjectsAreShown(t *testing.T) {
+	const bad = "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: bad}\nspec: {hosts: [x], http: [{match: [{uri: {regex: (}}], directResponse: {status: 200}}]}\n"
+	file := filepath.Join(t.TempDir(), "bad.yaml")
+	if err := os.WriteFile(file, []byte(bad+"---\n"+strings.ReplaceAll(strings.ReplaceAll(bad, "bad", "good"), "(", "a")), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	_, o := objectsOf(t, file)
+	all, err := o.Objects(t.Context())
+	if err != nil || len(all) != 2 {
+		t.Fatalf("%v: %+v", err, all)
+	}
+	for _, got := range all {
+		if refused := got.Name == "bad"; got.Refused != refused || (got.YAML == "") != refused || (len(got.Findings) > 0) != refused ||
+			got.Kind != "VirtualService" || !strings.Contains(got.Source, "bad.yaml:") {
+			t.Errorf("%+v", got)
+		}
 	}
 }
 

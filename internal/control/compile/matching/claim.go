@@ -98,14 +98,13 @@ func ofRules(rs *model.RouteSet, g *model.Gateway, s *model.Server) (list []Clai
 			if len(list) == MaxClaims {
 				return list
 			}
-			_, conditions := Conditions(&m)
-			all := m.TakesAll()
-			list = append(list, Claim{By: rs.Ref, Object: cmp.Or(r.Object, rs.Ref), Field: cmp.Or(m.Field, r.Field), Key: Key{PathOf(m.Path), conditions},
+			key, all := KeyOf(&m), m.TakesAll()
+			list = append(list, Claim{By: rs.Ref, Object: cmp.Or(r.Object, rs.Ref), Field: cmp.Or(m.Field, r.Field), Key: key,
 				turn: turn{group: groupOf(rs, r, all), created: rs.Created, nth: len(list)}, passed: passed, visible: visibility(rs), gateway: g, server: s})
 			if !all || rs.ByPrecedence {
 				continue
 			}
-			if conditions == "" {
+			if key == (Key{}) {
 				return list
 			}
 			passed = true
@@ -145,9 +144,9 @@ func at(m model.HTTPMatch, g *model.Gateway, s *model.Server) (model.HTTPMatch, 
 	return m, true
 }
 
-// Connections gives the claims of a route set's rules for connections of which a server does not end TLS; names gives, for a server
-// name that a rule has, what the server takes of it.
-func Connections(rs *model.RouteSet, where string, names func(sni string) []string, g *model.Gateway, s *model.Server) (list []*Claim) {
+// Connections gives the claims of a route set's rules for connections of which a server does not end TLS; nameAt gives, for a
+// server name that a rule has, what the server takes of it.
+func Connections(rs *model.RouteSet, where string, nameAt func(sni string) (string, bool), g *model.Gateway, s *model.Server) (list []*Claim) {
 	t := turn{group: ofGateways, opened: g.Created, opener: g.Ref, created: rs.Created}
 	if g.Ref.Kind == "ListenerSet" {
 		t.group = ofSets
@@ -158,19 +157,21 @@ func Connections(rs *model.RouteSet, where string, names func(sni string) []stri
 			if !holds {
 				continue
 			}
-			_, conditions := Conditions(&about)
-			if len(m.DestinationSubnets) > 0 {
-				conditions += digest("%q", slices.Sorted(slices.Values(m.DestinationSubnets)))
+			key := KeyOf(&about)
+			if len(m.DestinationSubnets) > 0 { // of all choices, only their being the same counts
+				key.Other += Conditions(digest(slices.Sorted(slices.Values(m.DestinationSubnets))))
 			}
 			for _, sni := range m.SNIHosts {
-				for _, name := range names(sni) {
-					if len(list) == MaxClaims {
-						return list
-					}
-					t.nth = len(list)
-					list = append(list, &Claim{Place: Place{Where: where, Host: name, Connections: true}, By: rs.Ref, Object: rs.Ref, Field: r.Field,
-						Key: Key{Conditions: conditions}, turn: t, visible: visibility(rs), gateway: g, server: s})
+				name, ok := nameAt(sni)
+				if !ok {
+					continue
 				}
+				if len(list) == MaxClaims {
+					return list
+				}
+				t.nth = len(list)
+				list = append(list, &Claim{Place: Place{Where: where, Host: name, Connections: true}, By: rs.Ref, Object: rs.Ref, Field: r.Field,
+					Key: key, turn: t, visible: visibility(rs), gateway: g, server: s})
 			}
 		}
 	}
@@ -204,7 +205,7 @@ func (c *Claim) mayTake(other *Claim) bool {
 	if c.By == other.By || inTurn(c, other) >= 0 {
 		return false
 	}
-	return c.Key == other.Key || c.turn.group < merged && (c.Key.Conditions == "" || c.Key.Conditions == other.Key.Conditions) && c.Key.Path.takes(other.Key.Path)
+	return c.Key == other.Key || c.turn.group < merged && c.Key.takes(other.Key)
 }
 
 // takes reports whether that is so wherever the other holds.

@@ -4,18 +4,24 @@ import (
 	"fmt"
 	"hash/fnv"
 	"iter"
-	"reflect"
 	"slices"
 	"strings"
 
 	"github.com/weftmesh/weft/internal/control/model"
 )
 
-// Key is equal for matches that the same requests fulfil, whatever they are called and in whatever order they are written.
+// Key is equal for matches that the same requests fulfil, whatever they are called and in whatever order they are written. That of a match
+// without conditions is the zero value.
 type Key struct {
-	Path       Path
-	Conditions string // besides the path, see Conditions
+	Path  Path
+	Other Conditions
 }
+
+// KeyOf gives a match's.
+func KeyOf(m *model.HTTPMatch) Key { return Key{PathOf(m.Path), ConditionsOf(m)} }
+
+// takes reports whether every request that fulfils another key's match fulfils this one's, as Index.Wider has it.
+func (k Key) takes(other Key) bool { return k.Path.takes(other.Path) && k.Other.among(other.Other) }
 
 // Path is a condition on paths that can be looked up. The zero value takes every path.
 type Path struct {
@@ -56,8 +62,8 @@ func PathOf(m model.StringMatch) Path {
 // maxCompared bounds the prefixes of one path that are looked up.
 const maxCompared = 512
 
-// Wider gives the conditions that take all paths that this one takes: itself, the one that takes every path, and prefixes.
-func (p Path) Wider() iter.Seq[Path] {
+// wider gives the conditions that take all paths that this one takes: itself, the one that takes every path, and prefixes.
+func (p Path) wider() iter.Seq[Path] {
 	return func(yield func(Path) bool) {
 		if !yield(p) || p == (Path{}) || !yield(Path{}) || p.form == regexPath {
 			return
@@ -70,33 +76,89 @@ func (p Path) Wider() iter.Seq[Path] {
 	}
 }
 
-// takes reports whether a condition takes all paths that another does, as Wider has it.
+// takes reports whether a condition takes all paths that another does, as wider has it.
 func (p Path) takes(other Path) bool {
 	return p == (Path{}) || p == other ||
 		p.form == prefixPath && other.form != regexPath && p.fold == other.fold && strings.HasPrefix(other.text, p.text)
 }
 
-// Conditions are those of a match besides its path, in short: those that say at which proxies it holds at all, and all. Both are empty
-// where there are none.
-func Conditions(m *model.HTTPMatch) (bare, all string) {
+// Conditions are those of a match besides its path: a digest of each, in order.
+type Conditions string
+
+const (
+	digestSize = 16
+	// maxFewer bounds the conditions of which all choices are looked up. Of more, it is all or none.
+	maxFewer = 3
+)
+
+// ConditionsOf gives those of a match. As in Istio, naming gateways makes it say nothing of its clients' labels and namespace.
+func ConditionsOf(m *model.HTTPMatch) Conditions {
+	var list []string
+	for i, c := range []model.StringMatch{m.Scheme, m.Method, m.Authority} {
+		if !c.IsZero() {
+			list = append(list, digest("pseudo header", i, c))
+		}
+	}
+	for _, h := range m.Headers {
+		list = append(list, digest("header", strings.ToLower(h.Name), h.Match))
+	}
+	for _, h := range m.WithoutHeaders {
+		list = append(list, digest("no header", strings.ToLower(h.Name), h.Match))
+	}
+	for _, q := range m.Query {
+		list = append(list, digest("query", q.Name, q.Match))
+	}
+	if m.Port != 0 {
+		list = append(list, digest("port", m.Port))
+	}
 	if m.Mesh || len(m.Gateways) > 0 {
-		bare = digest("%v %#v", m.Mesh, m.Gateways)
+		list = append(list, digest("gateways", m.Mesh, m.Gateways))
+	} else {
+		for label, value := range m.SourceLabels {
+			list = append(list, digest("label", label, value))
+		}
+		if m.SourceNamespace != "" {
+			list = append(list, digest("namespace", m.SourceNamespace))
+		}
 	}
-	rest := *m
-	rest.Name, rest.Field, rest.StatPrefix, rest.Path, rest.Gateways, rest.Mesh = "", "", "", model.StringMatch{}, nil, false
-	if reflect.ValueOf(&rest).Elem().IsZero() {
-		return bare, bare
-	}
-	rest.Headers, rest.WithoutHeaders, rest.Query = byName(m.Headers), byName(m.WithoutHeaders), byName(m.Query)
-	return bare, bare + digest("%#v", rest) // maps print sorted
+	return conditions(list)
 }
 
-func byName(list []model.NamedMatch) []model.NamedMatch {
-	return slices.SortedFunc(slices.Values(list), func(a, b model.NamedMatch) int { return strings.Compare(a.Name, b.Name) })
+func conditions(digests []string) Conditions {
+	slices.Sort(digests)
+	return Conditions(strings.Join(slices.Compact(digests), ""))
 }
 
-func digest(format string, args ...any) string {
+func digest(parts ...any) string {
 	h := fnv.New128a()
-	fmt.Fprintf(h, format, args...)
+	fmt.Fprintf(h, "%#v", parts)
 	return string(h.Sum(nil))
+}
+
+// fewer gives the choices of conditions, none and all included.
+func (c Conditions) fewer() []Conditions {
+	n := len(c) / digestSize
+	if n == 0 {
+		return []Conditions{""}
+	}
+	if n > maxFewer {
+		return []Conditions{"", c}
+	}
+	choices := make([]Conditions, 1, 1<<n)
+	for ; len(c) > 0; c = c[digestSize:] {
+		for _, some := range choices {
+			choices = append(choices, some+c[:digestSize])
+		}
+	}
+	return choices
+}
+
+// among reports whether all conditions are in others.
+func (c Conditions) among(others Conditions) bool {
+	for ; len(c) > 0 && len(c) <= len(others); others = others[digestSize:] {
+		if c[:digestSize] == others[:digestSize] {
+			c = c[digestSize:]
+		}
+	}
+	return c == ""
 }

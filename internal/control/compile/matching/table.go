@@ -10,25 +10,22 @@ import (
 // Table holds the claims of one place, and finds which of them leave others nothing. What it costs to look at one does not depend on
 // how many there are.
 type Table struct {
-	same   map[Key][]*Claim // in turn
-	byPath []*Claim         // then in turn
+	same   Index[[]*Claim] // in turn
+	byPath []*Claim        // then in turn
 }
 
 // Put adds a claim.
 func (t *Table) Put(c *Claim) {
-	if t.same == nil {
-		t.same = map[Key][]*Claim{}
-	}
-	t.same[c.Key] = insert(t.same[c.Key], c, inTurn)
+	t.same.Set(c.Key, insert(t.same.Get(c.Key), c, inTurn))
 	t.byPath = insert(t.byPath, c, inPath)
 }
 
 // Remove takes a claim out that was put in.
 func (t *Table) Remove(c *Claim) {
-	if list := remove(t.same[c.Key], c, inTurn); len(list) > 0 {
-		t.same[c.Key] = list
+	if list := remove(t.same.Get(c.Key), c, inTurn); len(list) > 0 {
+		t.same.Set(c.Key, list)
 	} else {
-		delete(t.same, c.Key)
+		t.same.Delete(c.Key)
 	}
 	t.byPath = remove(t.byPath, c, inPath)
 }
@@ -38,32 +35,20 @@ func (t *Table) Empty() bool { return len(t.byPath) == 0 }
 
 // Taker gives the first claim of another object that takes all requests that a claim is for, and goes before it; nil when there is none.
 func (t *Table) Taker(c *Claim) (taker *Claim) {
-	for path := range c.Key.Path.Wider() {
-		for _, key := range []Key{{path, ""}, {path, c.Key.Conditions}} {
-			if first := t.first(key, c); first != nil && (taker == nil || inTurn(first, taker) < 0) {
-				taker = first
+	for list := range t.same.Wider(c.Key) {
+		if i := slices.IndexFunc(list, func(o *Claim) bool { return inTurn(o, c) >= 0 || o.takes(c) }); i >= 0 && list[i].takes(c) {
+			if taker == nil || inTurn(list[i], taker) < 0 {
+				taker = list[i]
 			}
 		}
 	}
 	return taker
 }
 
-func (t *Table) first(key Key, c *Claim) *Claim {
-	for _, o := range t.same[key] {
-		switch {
-		case inTurn(o, c) >= 0:
-			return nil
-		case o.takes(c):
-			return o
-		}
-	}
-	return nil
-}
-
 // After gives the claims that one may be the taker of: those for which it has to be looked for again when it comes or goes.
 func (t *Table) After(c *Claim) iter.Seq[*Claim] {
 	if c.turn.group >= merged {
-		return after(t.same[c.Key], c, inTurn, func(*Claim) bool { return true })
+		return after(t.same.Get(c.Key), c, inTurn, func(*Claim) bool { return true })
 	}
 	return after(t.byPath, c, inPath, func(o *Claim) bool { return c.Key.Path.takes(o.Key.Path) })
 }

@@ -81,6 +81,9 @@ func TestTaker(t *testing.T) {
 		{"the same headers in another order", of("b", 2, asking(exact("/a"), "x", "y")), []*model.RouteSet{of("a", 1, asking(prefix("/a"), "y", "x"))}, "a spec.http[0]"},
 		{"other headers", of("b", 2, asking(exact("/a"), "x")), []*model.RouteSet{of("a", 1, asking(prefix("/a"), "y"))}, ""},
 		{"no headers are wider", of("b", 2, asking(exact("/a"), "x")), []*model.RouteSet{of("a", 1, prefix("/a"))}, "a spec.http[0]"},
+		{"fewer headers are wider", of("b", 2, asking(exact("/a"), "x", "y")), []*model.RouteSet{of("a", 1, asking(prefix("/a"), "y"))}, "a spec.http[0]"},
+		{"more headers", of("b", 2, asking(exact("/a"), "y")), []*model.RouteSet{of("a", 1, asking(prefix("/a"), "x", "y"))}, ""},
+		{"fewer of many headers", of("b", 2, asking(exact("/a"), "u", "v", "w", "x", "y")), []*model.RouteSet{of("a", 1, asking(prefix("/a"), "x"))}, ""}, // is not looked for
 		{"everything, of an older object", of("b", 2, prefix("/")), []*model.RouteSet{of("a", 1, model.HTTPMatch{})}, "a spec.http[0]"},
 		{"everything of an older object goes after what is narrower", of("b", 2, prefix("/a")), []*model.RouteSet{of("a", 1, prefix("/"))}, ""},
 		{"what an object has after everything", of("b", 2, prefix("/a")), []*model.RouteSet{of("a", 1, prefix("/"), prefix("/a"))}, ""},
@@ -168,7 +171,7 @@ func TestAfter(t *testing.T) {
 	for i := range 200 {
 		m := forms[r.IntN(len(forms))](paths[r.IntN(len(paths))])
 		if r.IntN(3) == 0 {
-			m = asking(m, "x")
+			m = asking(m, []string{"x", "y", "z", "x"}[:1+r.IntN(4)]...)
 		}
 		if r.IntN(4) == 0 {
 			m = ignoringCase(m)
@@ -194,7 +197,7 @@ func TestAfter(t *testing.T) {
 		table.Remove(claims[i])
 		claims = slices.Delete(claims, i, i+1)
 	}
-	if taken == 0 || !table.Empty() || len(table.same) > 0 {
+	if taken == 0 || !table.Empty() || len(table.same.at)+len(table.same.paths) > 0 {
 		t.Errorf("%d were taken, %d are left", taken, len(table.byPath))
 	}
 }

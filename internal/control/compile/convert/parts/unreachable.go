@@ -2,6 +2,7 @@ package parts
 
 import (
 	"fmt"
+	"iter"
 
 	"github.com/weftmesh/weft/internal/control/compile/matching"
 	"github.com/weftmesh/weft/internal/control/model"
@@ -21,30 +22,8 @@ func (p *Part) Unreachable(rs *model.RouteSet) {
 	}
 }
 
-// earlier finds what was taken already.
-type earlier map[matching.Key]string
-
-// take notes which match of the object has a condition first.
-func (e earlier) take(key matching.Key, field string) {
-	if e[key] == "" {
-		e[key] = field
-	}
-}
-
-// taker gives the field of an earlier match that takes all that one would.
-func (e earlier) taker(path matching.Path, bare, conditions string) string {
-	for wider := range path.Wider() {
-		for _, conditions := range []string{conditions, bare} {
-			if by := e[matching.Key{Path: wider, Conditions: conditions}]; by != "" {
-				return by
-			}
-		}
-	}
-	return ""
-}
-
 func (p *Part) unreachableHTTP(rules []model.HTTPRoute) {
-	catchAll, seen := "", earlier{}
+	catchAll, seen := "", matching.Index[string]{} // which match of the object is the first with a key
 	for i, r := range rules {
 		_, delegates := p.Delegates[i]
 		if delegates {
@@ -58,18 +37,24 @@ func (p *Part) unreachableHTTP(rules []model.HTTPRoute) {
 			catchAll = r.Field
 		}
 		for _, m := range r.Matches {
-			path := matching.PathOf(m.Path)
-			bare, conditions := matching.Conditions(&m)
-			if by := seen.taker(path, bare, conditions); by != "" {
+			key := matching.KeyOf(&m)
+			if by := first(seen.Wider(key)); by != "" {
 				p.Warn("RouteUnreachable", m.Field, "put it before, or take it out", "never reached: %s takes these requests", by)
 				continue
 			}
-			if path == (matching.Path{}) && conditions == "" {
+			if key == (matching.Key{}) {
 				catchAll = m.Field
 			}
-			seen.take(matching.Key{Path: path, Conditions: conditions}, m.Field)
+			seen.Set(key, m.Field)
 		}
 	}
+}
+
+func first(fields iter.Seq[string]) string {
+	for f := range fields {
+		return f
+	}
+	return ""
 }
 
 // unreachableL4 does the same for rules of connections.
