@@ -40,6 +40,14 @@ func (r *recorder) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 // weft runs a command line against a mesh that gives these replies.
 func weft(t *testing.T, replies map[string]any, stdin string, args ...string) (code int, stdout, stderr string, bodies map[string][]byte) {
 	t.Helper()
+	var out, errOut bytes.Buffer
+	code, bodies = weftTo(t, replies, stdin, &out, &errOut, args...)
+	return code, out.String(), errOut.String(), bodies
+}
+
+// weftTo is weft with the output going wherever it is wanted.
+func weftTo(t *testing.T, replies map[string]any, stdin string, out, errOut io.Writer, args ...string) (code int, bodies map[string][]byte) {
+	t.Helper()
 	socket := filepath.Join(t.TempDir(), "api.sock")
 	l, err := net.Listen("unix", socket)
 	if err != nil {
@@ -51,9 +59,7 @@ func weft(t *testing.T, replies map[string]any, stdin string, args ...string) (c
 	go func() { defer close(done); srv.Serve(l) }()
 	defer func() { srv.Close(); <-done }()
 	t.Setenv("WEFT_SOCKET", socket)
-	var out, errOut bytes.Buffer
-	code = Main(t.Context(), args, Programs{}, strings.NewReader(stdin), &out, &errOut)
-	return code, out.String(), errOut.String(), r.bodies
+	return Main(t.Context(), args, Programs{}, strings.NewReader(stdin), out, errOut), r.bodies
 }
 
 func TestApplySendsWhatItReadsAndPrintsWhatChanged(t *testing.T) {

@@ -426,7 +426,7 @@ func (s *session) printObjects(objects []api.Object, format string) error {
 		s.out.printf("no objects\n")
 		return nil
 	}
-	s.out.table([]string{"KIND", "NAMESPACE", "NAME", "STATE", "AGE", "FROM"}, rows)
+	s.out.table([]column{{head: "KIND"}, {head: "NAMESPACE"}, {head: "NAME"}, {head: "STATE"}, {head: "AGE", spare: 2}, {head: "FROM", spare: 1}}, rows)
 	s.printFindings(findings)
 	s.printRefused(objects)
 	return nil

@@ -470,12 +470,30 @@ func (c *compiler) rule(p *part, host string, routes *model.RouteSet, field stri
 		if older.unit == c.unit || older.routes.ByPrecedence && routes.ByPrecedence {
 			return true
 		}
-		p.Warn("DuplicateHost", field, hint, "host %s is already ruled by %s, which is older: these rules have no effect in sidecars",
-			host, older.object.Ref())
-		c.about(older.object).Warn("DuplicateHost", older.field, hint, "host %s is also named by %s, whose rules have no effect in sidecars", host, p.Ref())
+		effect := "have no effect in sidecars"
+		if leaves(older.routes, routes) {
+			effect = "count in sidecars only where the older object's leave out the client or the port"
+		}
+		p.Warn("DuplicateHost", field, hint, "host %s is already ruled by %s, which is older: these rules %s", host, older.object.Ref(), effect)
+		c.about(older.object).Warn("DuplicateHost", older.field, hint, "host %s is also named by %s, whose rules %s", host, p.Ref(), effect)
 		return false
 	}
 	return true
+}
+
+// leaves reports whether the older of two sets for a host may have no rule in a sidecar for which the younger has one.
+func leaves(older, younger *model.RouteSet) bool {
+	always := func(m model.L4Match) bool {
+		return m.Port == 0 && len(m.SourceLabels) == 0 && m.SourceNamespace == "" && (len(m.Gateways) == 0 || m.Mesh)
+	}
+	http := slices.ContainsFunc(older.HTTP, func(r model.HTTPRoute) bool {
+		return len(r.Matches) == 0 || slices.ContainsFunc(r.Matches, func(m model.HTTPMatch) bool {
+			return always(model.L4Match{Port: m.Port, SourceLabels: m.SourceLabels, SourceNamespace: m.SourceNamespace, Gateways: m.Gateways, Mesh: m.Mesh})
+		})
+	})
+	tcp := slices.ContainsFunc(older.TCP, func(r model.TCPRoute) bool { return len(r.Matches) == 0 || slices.ContainsFunc(r.Matches, always) })
+	tls := slices.ContainsFunc(older.TLS, func(r model.TLSRoute) bool { return slices.ContainsFunc(r.Matches, always) })
+	return len(younger.HTTP) > 0 && !http || len(younger.TCP) > 0 && !tcp || len(younger.TLS) > 0 && !tls
 }
 
 func hostPlace(host string) topic { return topic{about: onPlace, a: "host", b: host} }

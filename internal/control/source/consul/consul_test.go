@@ -48,8 +48,8 @@ func start(t *testing.T, args ...string) *server {
 		defer l.Close()
 		l.Close()
 	}
-	cmd := exec.Command("consul", append([]string{"agent", "-dev", "-bind=127.0.0.1", "-client=127.0.0.1", "-http-port="+ports[0], "-server-port="+ports[1],
-		"-serf-lan-port="+ports[2], "-serf-wan-port=-1", "-grpc-port=-1", "-grpc-tls-port=-1", "-dns-port=-1"}, args...)...)
+	cmd := exec.Command("consul", append([]string{"agent", "-dev", "-bind=127.0.0.1", "-client=127.0.0.1", "-http-port=" + ports[0], "-server-port=" + ports[1],
+		"-serf-lan-port=" + ports[2], "-serf-wan-port=-1", "-grpc-port=-1", "-grpc-tls-port=-1", "-dns-port=-1"}, args...)...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
