@@ -273,8 +273,9 @@ func FuzzDecode(f *testing.F) {
 func TestHintsSayWhatToWrite(t *testing.T) {
 	const head = "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: a}\nspec:\n"
 	for text, want := range map[string]string{
-		head + "  http: [{timeout: 7}]\n": `a number with its unit: "7s"`,
-		head + "\thttp: []\n":             "indent with spaces",
+		head + "  http: [{timeout: 7}]\n":              `a number with its unit: "7s"`,
+		head + "\thttp: []\n":                          "indent with spaces",
+		head + "  http: [{route: [{weight: '80'}]}]\n": "write 80, without quotes",
 	} {
 		_, findings := Decode(LayerFile, "a.yaml", []byte(text))
 		if len(findings) != 1 || !strings.Contains(findings[0].String(), want) {

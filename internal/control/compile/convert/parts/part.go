@@ -98,6 +98,9 @@ func (p *Part) Only(m proto.Message, path string, names ...string) {
 // instead says what to do about fields that are refused.
 var instead = map[string]string{
 	"zoneAwareLbSetting": "use localityLbSetting",
+	"consecutiveErrors":  "use consecutive5xxErrors or consecutiveGatewayErrors",
+	"targetRef":          "use selector",
+	"targetRefs":         "use selector",
 	"tlsCertificates":    "put the certificate into a Secret, and name it in credentialName",
 	"serverCertificate":  "put the certificate into a Secret, and name it in credentialName",
 	"privateKey":         "put the key into a Secret, and name it in credentialName",
