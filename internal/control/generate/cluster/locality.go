@@ -104,8 +104,8 @@ func (g *Generator) distribution(l *model.LocalitySetting) map[string]uint32 {
 	return nil
 }
 
-// sumWeights gives each locality the weight of its endpoints. Clients refuse weights whose sum is beyond 32 bits (gRFC A27, and so does
-// Envoy): larger ones are scaled down together, and none to less than 1.
+// sumWeights gives each locality the weight of its endpoints. Envoy and gRPC refuse endpoints of one locality, and localities of one
+// priority, whose weights add up to more than 32 bits hold: larger ones are scaled down together, and none to less than 1.
 func sumWeights(groups []*endpointv3.LocalityLbEndpoints) {
 	sum, count := uint64(0), uint64(0)
 	for _, l := range groups {

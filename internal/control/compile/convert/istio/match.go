@@ -50,7 +50,10 @@ func (p converter) headerMatches(m map[string]*networkingapi.StringMatch, field 
 			p.Warn("IgnoredHeader", at, "match on "+of+" instead", "a header condition on %q is ignored, as in Istio", name)
 			continue
 		}
-		if !parts.IsReadable(lower) {
+		switch {
+		case strings.HasPrefix(lower, "@request.auth."):
+			p.Err("Unsupported", at, "", "cannot be matched: tokens are not checked yet (RequestAuthentication)")
+		case !parts.IsReadable(lower):
 			p.Err("InvalidHeaderName", at, "", "%q is not a header name", name)
 		}
 		list = append(list, model.NamedMatch{Name: lower, Match: p.stringMatch(m[name], at, true)})
