@@ -19,10 +19,8 @@ func (c *compiler) joinHost(u *unit) {
 	slices.SortStableFunc(claimants, func(a, b *record) int { return cmp.Compare(hostRank(a), hostRank(b)) })
 	var claims []*claim
 	for _, r := range claimants {
-		for i, claimed := range r.part.Services {
-			if claimed.Host == u.name {
-				claims = c.take(claims, claimed, seat{r, i})
-			}
+		for _, i := range r.nths[u.name] {
+			claims = c.take(claims, r.part.Services[i], seat{r, i})
 		}
 	}
 	if len(claims) == 0 {

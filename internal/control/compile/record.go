@@ -21,7 +21,8 @@ type record struct {
 	// part is what conversion made of it; nil when that is nothing, when the object was refused, and once a unit has taken it for
 	// its own.
 	part    *part
-	found   []model.Finding // by conversion
+	nths    map[string][]int // the places of the part's services, by host
+	found   []model.Finding  // by conversion
 	refused bool
 	topics  []topic // under which members has it
 	unit    *unit   // that joins it, where there is one for it alone
@@ -80,7 +81,7 @@ func (k *Compiler) enter(r *record, ref model.Ref) {
 	}
 	if made(p) {
 		p.Findings = nil
-		r.part = p
+		r.part, r.nths = p, nths(p.Services)
 	}
 	for about := onKind; about <= onAddress; about++ {
 		if k.indexed[class{about, ref.Kind}] {
@@ -105,7 +106,7 @@ func (k *Compiler) leave(r *record, ref model.Ref) {
 	if ref.Kind == "Pod" || ref.Kind == "WorkloadEntry" {
 		k.stirred[instance{ref.Namespace, ref.Name}] = struct{}{}
 	}
-	r.part, r.topics = nil, nil
+	r.part, r.nths, r.topics = nil, nil, nil
 }
 
 // say replaces the findings of a record.
@@ -141,6 +142,18 @@ func made(p *part) bool {
 	return p.Services != nil || p.Routes != nil || p.Destination != nil || p.Gateway != nil || p.PeerAuthentication != nil ||
 		p.AuthorizationPolicy != nil || p.RateLimit != nil || p.BackendTLS != nil ||
 		p.Sidecar != nil || p.ProxyConfig != nil
+}
+
+// nths are the places of services by their hosts, of which one object can name many thousands.
+func nths(services []*model.Service) map[string][]int {
+	if services == nil {
+		return nil
+	}
+	by := make(map[string][]int, len(services))
+	for i, s := range services {
+		by[s.Host] = append(by[s.Host], i)
+	}
+	return by
 }
 
 // claims are the topics of what an object says that it is for.
