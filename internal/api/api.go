@@ -52,11 +52,12 @@ type Document struct {
 }
 
 // ChangeRequest asks to apply or delete objects: those in Documents, and (delete only) those in Refs. All marks every applied
-// object for deletion.
+// object for deletion, AllIn every one of a namespace.
 type ChangeRequest struct {
 	Documents []Document `json:"documents,omitempty"`
 	Refs      []Ref      `json:"refs,omitempty"`
 	All       bool       `json:"all,omitempty"`
+	AllIn     string     `json:"allIn,omitempty"`
 	// IgnoreNotFound deletes those that are there, where it would delete nothing else.
 	IgnoreNotFound bool `json:"ignoreNotFound,omitempty"`
 	// DryRun reports without changing anything.

@@ -75,9 +75,9 @@ func TestApplySendsWhatItReadsAndPrintsWhatChanged(t *testing.T) {
 }
 
 func TestRefusedApplyFails(t *testing.T) {
-	reply := api.ChangeReply{Refused: true, Findings: []api.Finding{{Severity: "error", Text: "-:3: error: unknown field"}}}
+	reply := api.ChangeReply{Refused: true, Findings: []api.Finding{{Severity: "error", Text: "stdin:3: error: unknown field"}}}
 	code, out, errOut, _ := weft(t, map[string]any{"POST /v1/apply": reply}, "x", "apply", "-f", "-")
-	if code != 1 || out != "" || !strings.Contains(errOut, "-:3: error: unknown field") || !strings.Contains(errOut, "nothing was changed") {
+	if code != 1 || out != "" || !strings.Contains(errOut, "stdin:3: error: unknown field") || !strings.Contains(errOut, "nothing was changed") {
 		t.Fatalf("code %d\n%s\n%s", code, out, errOut)
 	}
 }
@@ -96,6 +96,35 @@ func TestErrorsSayWhatToDoNext(t *testing.T) {
 		code, _, errOut, _ := weft(t, map[string]any{"GET /v1/objects": []api.Object{}}, "", args...)
 		if code != 2 || !strings.HasPrefix(errOut, "error: ") {
 			t.Errorf("%v: code %d: %s", args, code, errOut)
+		}
+	}
+}
+
+// TestDeleteTakesOneWayToSayWhat refuses words that it would have to leave out of account, and asks for no more than was said.
+func TestDeleteTakesOneWayToSayWhat(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "a.yaml")
+	if err := os.WriteFile(file, []byte("kind: Service\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	replies := map[string]any{"POST /v1/delete": api.ChangeReply{Changes: []api.Change{}}, "DELETE /v1/programs/default/a": struct{}{}}
+	for _, args := range []string{"", "vs", "program", "--all vs x", "--all vs", "--all -f " + file, "--all program x", "-f " + file + " vs x", "-f " + file + " -n shop", "none x", "--all --namespace=", "vs --namespace= x"} {
+		code, out, errOut, bodies := weft(t, replies, "", append([]string{"delete"}, strings.Fields(args)...)...)
+		if code != 2 || out != "" || !strings.HasPrefix(errOut, "error: ") || len(bodies) > 0 {
+			t.Errorf("%s: code %d, asked %d times\n%s%s", args, code, len(bodies), out, errOut)
+		}
+	}
+	for args, want := range map[string]string{
+		"--all":          `{"all":true}`,
+		"--all -n shop":  `{"allIn":"shop"}`,
+		"vs x -n shop":   `{"refs":[{"kind":"vs","namespace":"shop","name":"x"}]}`,
+		"vs shop/x":      `{"refs":[{"kind":"vs","namespace":"shop","name":"x"}]}`,
+		"-f -":           `{"documents":[{"name":"stdin","content":"eA=="}]}`,
+		"--all -o json":  `{"all":true}`,
+		"vs x -n shop -": `{"refs":[{"kind":"vs","namespace":"shop","name":"x"},{"kind":"vs","namespace":"shop","name":"-"}]}`,
+	} {
+		code, _, errOut, bodies := weft(t, replies, "x", append([]string{"delete"}, strings.Fields(args)...)...)
+		if got := strings.TrimSpace(string(bodies["POST /v1/delete"])); code != 0 || got != want {
+			t.Errorf("%s: code %d, asked for %s, want %s\n%s", args, code, got, want, errOut)
 		}
 	}
 }

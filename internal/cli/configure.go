@@ -57,47 +57,87 @@ that "weft up" follows.`,
 	return c
 }
 
+// removal is what the delete command is asked for.
+type removal struct {
+	files        []string
+	all, missing bool
+	namespace    string
+	as           format
+}
+
 func (s *session) deleteCommand() *cobra.Command {
-	var files []string
-	var all, missing bool
-	var namespace string
-	var as format
+	var q removal
 	c := &cobra.Command{
 		Use:   "delete (-f FILE|DIR|- | KIND NAME... | --all)",
 		Short: "Delete objects that were applied, or programs that were run",
 		Example: `  weft delete -f examples/bookinfo/try/reviews-90-10.yaml
   weft delete virtualservice reviews
   weft delete program curl
-  weft delete --all`,
-		RunE: func(c *cobra.Command, args []string) error {
-			client := s.client()
-			defer client.Close()
-			if len(args) > 0 && strings.EqualFold(args[0], "program") {
-				return s.removePrograms(c.Context(), client, namespace, args[1:])
-			}
-			req, err := s.deletion(c, files, args, namespace, all)
-			if err != nil {
-				return err
-			}
-			req.IgnoreNotFound = missing
-			done := s.out.working("deleting")
-			reply, err := client.Delete(c.Context(), req)
-			done()
-			if err != nil {
-				return err
-			}
-			if len(reply.Changes) == 0 && !reply.Refused && as.name == "" {
-				s.out.printf("nothing was applied, so nothing was deleted\n")
-			}
-			return s.printChanges(reply, false, as)
-		},
+  weft delete --all
+  weft delete --all -n shop     # everything that was applied in this namespace`,
+		RunE: func(c *cobra.Command, args []string) error { return s.delete(c, args, &q) },
 	}
-	c.Flags().StringArrayVarP(&files, "filename", "f", nil, "file, folder, or - for standard input; may be repeated")
-	c.Flags().BoolVar(&all, "all", false, "delete everything that was applied")
-	c.Flags().BoolVar(&missing, "ignore-not-found", false, "delete those that are there, even if others are not; else nothing is deleted then")
-	c.Flags().StringVarP(&namespace, "namespace", "n", "default", "namespace of the names given")
-	as.flag(c, "json or yaml: what was done, and the findings")
+	c.Flags().StringArrayVarP(&q.files, "filename", "f", nil, "file, folder, or - for standard input; may be repeated")
+	c.Flags().BoolVar(&q.all, "all", false, "delete everything that was applied; with -n, everything in that namespace")
+	c.Flags().BoolVar(&q.missing, "ignore-not-found", false, "delete those that are there, even if others are not; else nothing is deleted then")
+	c.Flags().StringVarP(&q.namespace, "namespace", "n", "default", "namespace of the names given, or that --all is limited to")
+	q.as.flag(c, "json or yaml: what was done, and the findings")
 	return c
+}
+
+func (s *session) delete(c *cobra.Command, args []string, q *removal) error {
+	if err := q.check(args, c.Flags().Changed("namespace")); err != nil {
+		return err
+	}
+	client := s.client()
+	defer client.Close()
+	if len(args) > 0 && strings.EqualFold(args[0], "program") {
+		return s.removePrograms(c.Context(), client, q.namespace, args[1:])
+	}
+	req, err := s.deletion(c, args, q)
+	if err != nil {
+		return err
+	}
+	done := s.out.working("deleting")
+	reply, err := client.Delete(c.Context(), req)
+	done()
+	if err != nil {
+		return err
+	}
+	if len(reply.Changes) == 0 && !reply.Refused && q.as.name == "" {
+		s.out.printf("nothing was applied%s, so nothing was deleted\n", inNamespace(req.AllIn))
+	}
+	return s.printChanges(reply, false, q.as)
+}
+
+func inNamespace(name string) string {
+	if name == "" {
+		return ""
+	}
+	return " in namespace " + name
+}
+
+// check refuses what does not say exactly one way what to delete: more would go than was meant if a word were left out of account.
+func (q *removal) check(args []string, namespaced bool) error {
+	ways := 0
+	for _, given := range []bool{len(q.files) > 0, len(args) > 0, q.all} {
+		if given {
+			ways++
+		}
+	}
+	switch {
+	case ways == 0 || len(args) == 1:
+		return &usageError{errors.New("name what to delete: -f FILE, KIND NAME, or --all")}
+	case ways > 1 && q.all:
+		return &usageError{errors.New("--all deletes everything that was applied: leave out -f and KIND NAME, or leave out --all")}
+	case ways > 1:
+		return &usageError{errors.New("-f and KIND NAME do not go together: delete the one, then the other")}
+	case namespaced && len(q.files) > 0:
+		return &usageError{errors.New("-n does not go with -f: the namespaces are those that the files say")}
+	case namespaced && q.namespace == "":
+		return &usageError{errors.New("-n names no namespace: it is empty")}
+	}
+	return nil
 }
 
 func (s *session) removePrograms(ctx context.Context, client *api.Client, namespace string, names []string) error {
@@ -110,27 +150,31 @@ func (s *session) removePrograms(ctx context.Context, client *api.Client, namesp
 	return nil
 }
 
-// deletion is the request to delete what files and arguments, KIND NAME..., name.
-func (s *session) deletion(c *cobra.Command, files, args []string, namespace string, all bool) (req api.ChangeRequest, err error) {
-	req.All = all
-	if req.Documents, err = readDocuments(c.Context(), files, c.InOrStdin()); err != nil {
-		return req, err
+// deletion is the request to delete what files or arguments, KIND NAME..., name, or all there is.
+func (s *session) deletion(c *cobra.Command, args []string, q *removal) (req api.ChangeRequest, err error) {
+	req.IgnoreNotFound = q.missing
+	switch {
+	case q.all && c.Flags().Changed("namespace"):
+		req.AllIn = q.namespace
+	case q.all:
+		req.All = true
+	case len(q.files) > 0:
+		if req.Documents, err = readDocuments(c.Context(), q.files, c.InOrStdin()); err == nil {
+			req.Documents = s.withoutTests(req.Documents)
+		}
+	default:
+		req.Refs, err = namedObjects(c, args, q.namespace)
 	}
-	req.Documents = s.withoutTests(req.Documents)
-	if len(args) == 1 || len(args)+len(files) == 0 && !all {
-		return req, &usageError{errors.New("name what to delete: -f FILE, KIND NAME, or --all")}
-	}
-	if len(args) == 0 {
-		return req, nil
-	}
-	if err := knownKind(args[0]); err != nil {
-		return req, err
-	}
+	return req, err
+}
+
+// namedObjects are those that KIND NAME... names.
+func namedObjects(c *cobra.Command, args []string, namespace string) (refs []api.Ref, err error) {
 	for _, arg := range args[1:] {
 		ns, name := objectName(c, arg, namespace)
-		req.Refs = append(req.Refs, api.Ref{Kind: args[0], Namespace: ns, Name: name})
+		refs = append(refs, api.Ref{Kind: args[0], Namespace: ns, Name: name})
 	}
-	return req, nil
+	return refs, knownKind(args[0])
 }
 
 // printChanges prints what was done, then the findings; errors end the command with code 1.
@@ -185,9 +229,20 @@ func interruptible(ctx context.Context, read func() ([]byte, error)) ([]byte, er
 	}
 }
 
-// readInput reads a file, or standard input for "-".
+// stdinPath is what stands for standard input among paths.
+const stdinPath = "-"
+
+// inputName is how findings call what a path names: a line at "-" would look like no place at all, least of all in `weft status`.
+func inputName(path string) string {
+	if path == stdinPath {
+		return "stdin"
+	}
+	return path
+}
+
+// readInput reads a file, or standard input.
 func readInput(ctx context.Context, path string, stdin io.Reader) ([]byte, error) {
-	if path != "-" {
+	if path != stdinPath {
 		return interruptible(ctx, func() ([]byte, error) { return os.ReadFile(path) })
 	}
 	raw, err := interruptible(ctx, func() ([]byte, error) { return io.ReadAll(stdin) })
@@ -201,12 +256,12 @@ func readInput(ctx context.Context, path string, stdin io.Reader) ([]byte, error
 func readDocuments(ctx context.Context, paths []string, stdin io.Reader) ([]api.Document, error) {
 	var docs []api.Document
 	for _, p := range paths {
-		if p == "-" {
+		if p == stdinPath {
 			raw, err := readInput(ctx, p, stdin)
 			if err != nil {
 				return nil, err
 			}
-			docs = append(docs, api.Document{Name: "-", Content: raw})
+			docs = append(docs, api.Document{Name: inputName(p), Content: raw})
 			continue
 		}
 		files, err := expand(p)

@@ -30,7 +30,8 @@ func (s *session) analyzeCommand() *cobra.Command {
 		Short: "Say what is wrong with files, without a mesh",
 		Long: `Say what is wrong with files, without a mesh: what would be refused, what leads nowhere, what
 contradicts what. The files are judged together, as if they were all that there is; Deployments
-count as if they ran. The exit code is 1 if there are findings of --fail-on or worse.`,
+count as if they ran. Standard input (-) is called stdin. The exit code is 1 if there are findings of
+--fail-on or worse, or if there is no object in all that was given.`,
 		Example: `  weft analyze examples/bookinfo
   weft analyze -R deploy/ --fail-on warning
   weft analyze new.yaml --with-mesh      # together with what runs
@@ -64,6 +65,9 @@ count as if they ran. The exit code is 1 if there are findings of --fail-on or w
 			}
 			if a.Count(api.SeverityError) > 0 || failOn == api.SeverityWarning && a.Count(api.SeverityWarning) > 0 {
 				return &ExitError{1}
+			}
+			if a.Objects == 0 { // as with apply: whatever should have written some may be broken
+				return errors.New("there is no object in what was given")
 			}
 			return nil
 		},
@@ -205,7 +209,7 @@ func readTree(ctx context.Context, paths []string, recursive bool, stdin interfa
 	}
 	var files []string
 	for _, p := range paths {
-		if p == "-" {
+		if p == stdinPath {
 			files = append(files, p)
 			continue
 		}
@@ -387,7 +391,7 @@ func readBeside(ctx context.Context, file string) func([]string) ([]api.Document
 // _test.yml or _test.txtar.
 func testFiles(paths []string) (files []string, err error) {
 	for _, p := range paths {
-		if p == "-" {
+		if p == stdinPath {
 			files = append(files, p)
 			continue
 		}

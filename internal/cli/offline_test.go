@@ -73,11 +73,14 @@ func TestExplainWantsARequestLine(t *testing.T) {
 
 func TestWrongTestsAreRefusedByLine(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "x_test.yaml")
-	if err := os.WriteFile(file, []byte("tests:\n- from: a\n  request: GET http://a\n  expects: {}\n- request: a\n  expect: {status: 7, to: {a: 110%}, outcome: maybe}\n"), 0o644); err != nil {
+	if err := os.WriteFile(file, []byte("tests:\n- from: a\n  request: GET http://a\n  expects: {}\n- request: a\n  expect: {status: 7, to: {a: 110%}, outcome: maybe}\n" +
+		"- {from: a, request: ftp://a/, expect: {status: 200}}\n- {from: a, request: http://a:99999/, expect: {status: 200}}\n- {from: a, request: tcp://a, expect: {status: 200}}\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	code, out, _ := files(t, "", "test", file)
-	for _, want := range []string{":4: tests[0].expects: there is no such field", ":2: tests[0].expect: is missing", ":5: tests[1].from", ":6: tests[1].expect.status", ":6: tests[1].expect.to.a", ":6: tests[1].expect.outcome", "has no scheme"} {
+	for _, want := range []string{":4: tests[0].expects: there is no such field", ":2: tests[0].expect: is missing", ":5: tests[1].from", ":6: tests[1].expect.status", ":6: tests[1].expect.to.a", ":6: tests[1].expect.outcome", `:5: tests[1].request: URL "a" has no scheme; want one of http, https, grpc, tcp, udp`,
+		`:7: tests[2].request: url "ftp://a/": scheme "ftp" is none of http, https, grpc, tcp, udp`, `:8: tests[3].request: url "http://a:99999/": port 99999 is not one of 1 to 65535`,
+		`:9: tests[4].request: url "tcp://a": says no port`} {
 		if code != 1 || !strings.Contains(out, want) {
 			t.Errorf("code %d, lacks %q:\n%s", code, want, out)
 		}
@@ -91,16 +94,38 @@ func TestAnalyze(t *testing.T) {
 		t.Errorf("code %d\n%s%s", code, out, errOut)
 	}
 	code, out, _ := files(t, broken, "analyze", "-")
-	if want := "-\n  7  error    VirtualService/default/x  UnknownField\n"; code != 1 || !strings.HasPrefix(out, want) || !strings.HasSuffix(out, "0 objects in 1 file: 1 error, 0 warnings\n") {
+	if want := "stdin\n  7  error    VirtualService/default/x  UnknownField\n"; code != 1 || !strings.HasPrefix(out, want) || !strings.HasSuffix(out, "0 objects in 1 file: 1 error, 0 warnings\n") {
 		t.Errorf("code %d\n%s", code, out)
 	}
-	if code, out, _ = files(t, broken, "analyze", "-", "-o", "github"); code != 1 || !strings.HasPrefix(out, "::error file=-,line=7,title=UnknownField::VirtualService/default/x: spec.nonsense: ") {
+	if code, out, _ = files(t, broken, "analyze", "-", "-o", "github"); code != 1 || !strings.HasPrefix(out, "::error file=stdin,line=7,title=UnknownField::VirtualService/default/x: spec.nonsense: ") {
 		t.Errorf("code %d\n%s", code, out)
 	}
 	for _, format := range []string{"json", "sarif"} {
 		var v map[string]any
 		if code, out, _ = files(t, broken, "analyze", "-", "-o", format); code != 1 || json.Unmarshal([]byte(out), &v) != nil {
 			t.Errorf("%s: code %d\n%s", format, code, out)
+		}
+	}
+}
+
+// TestAnalyzeWantsAnObject: of all that is given, as apply does; one empty file among others is no error.
+func TestAnalyzeWantsAnObject(t *testing.T) {
+	dir := t.TempDir()
+	empty, full := filepath.Join(dir, "empty.yaml"), filepath.Join(dir, "full.yaml")
+	for name, text := range map[string]string{empty: "# nothing\n---\n", full: "apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: a}\n"} {
+		if err := os.WriteFile(name, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, args := range [][]string{{empty}, {os.DevNull}, {"-"}, {empty, "-o", "json"}} {
+		code, out, errOut := files(t, "", append([]string{"analyze"}, args...)...)
+		if code != 1 || out == "" || errOut != "error: there is no object in what was given\n" {
+			t.Errorf("%v: code %d\n%s%s", args, code, out, errOut)
+		}
+	}
+	for _, args := range [][]string{{dir}, {empty, full}} {
+		if code, out, errOut := files(t, "", append([]string{"analyze"}, args...)...); code != 0 || errOut != "" {
+			t.Errorf("%v: code %d\n%s%s", args, code, out, errOut)
 		}
 	}
 }

@@ -27,7 +27,7 @@ func (s *session) testCommand() *cobra.Command {
 		Long: `Check what files of tests expect of routes and policies, without a mesh: where a request goes, what
 is changed on the way, who is let in. docs/testing.md describes the files. In folders, and the
 folders in them, they are those that end in _test.yaml, _test.yml or _test.txtar. Standard input (-)
-is a file in the current folder.
+is a file in the current folder, called stdin.
 The exit code is 1 if a test fails, a file cannot be read, or --run matches none.`,
 		Example: `  weft test examples/bookinfo/test
   weft test -v --run jason routes_test.yaml
@@ -50,7 +50,7 @@ The exit code is 1 if a test fails, a file cannot be read, or --run matches none
 					return c.Context().Err()
 				}
 				if err != nil {
-					results = []expect.Result{{Name: f, File: f, Line: 1, Error: err.Error()}}
+					results = []expect.Result{{Name: inputName(f), File: inputName(f), Line: 1, Error: err.Error()}}
 				}
 				all = append(all, results...)
 			}
@@ -79,8 +79,8 @@ func testFile(ctx context.Context, file string, stdin io.Reader, only *regexp.Re
 	if err != nil {
 		return nil, err
 	}
-	read := readBeside(ctx, file)
-	if strings.HasSuffix(file, ".txtar") || file == "-" && len(txtar.Parse(data).Files) > 0 {
+	read, name := readBeside(ctx, file), inputName(file)
+	if strings.HasSuffix(file, ".txtar") || file == stdinPath && len(txtar.Parse(data).Files) > 0 {
 		var inside []api.Document
 		tests := false
 		for _, f := range txtar.Parse(data).Files {
@@ -88,10 +88,10 @@ func testFile(ctx context.Context, file string, stdin io.Reader, only *regexp.Re
 				data, tests = f.Data, true
 				continue
 			}
-			inside = append(inside, api.Document{Name: file + "/" + f.Name, Content: f.Data})
+			inside = append(inside, api.Document{Name: name + "/" + f.Name, Content: f.Data})
 		}
 		if !tests {
-			return nil, fmt.Errorf("%s: has no file tests.yaml", file)
+			return nil, fmt.Errorf("%s: has no file tests.yaml", name)
 		}
 		outside := read
 		read = func(paths []string) ([]api.Document, error) {
@@ -99,7 +99,7 @@ func testFile(ctx context.Context, file string, stdin io.Reader, only *regexp.Re
 			return append(docs, inside...), err
 		}
 	}
-	return offline.Test(file, data, read, only.MatchString, offline.Options{Color: color})
+	return offline.Test(name, data, read, only.MatchString, offline.Options{Color: color})
 }
 
 func (s *session) printTests(all []expect.Result, files int, verbose bool, as format) error {

@@ -265,9 +265,12 @@ func hostPort(u *url.URL) (string, uint16, error) {
 	if p == "" {
 		p = map[string]string{"http": "80", "https": "443"}[u.Scheme]
 	}
+	if p == "" {
+		return "", 0, fmt.Errorf("url %q: says no port", u)
+	}
 	n, err := strconv.ParseUint(p, 10, 16)
 	if err != nil || n == 0 {
-		return "", 0, fmt.Errorf("url %q: says no port", u)
+		return "", 0, fmt.Errorf("url %q: port %s is not one of 1 to 65535", u, p)
 	}
 	return host, uint16(n), nil
 }

@@ -72,18 +72,26 @@ func (e *evaluation) inbound(server *Proxy, c *conf.Cluster, ep *conf.Endpoint, 
 		return in
 	}
 	in.Chain, in.To, in.Relayed = ch.Name, onward(server, ch, in.Port), ch.HTTP == nil
-	in.unshaken = tls != nil && ch.TLS == nil // what is not ended here is closed before anybody has answered it
-	if ch.TLS != nil && ch.TLS.Workload && in.Plaintext {
-		in.Refused = "it asks for a certificate of the mesh, and none is shown"
-		// Who verifies ends the handshake first. Else it is complete for the client when the server looks for the certificate (RFC 8446
-		// section 2), but not before who speaks HTTP/2 has heard a word.
-		in.unshaken = tls != nil && (!tls.SkipVerify || http2)
+	if in.Refused = in.handshake(ch, tls, http2); in.Refused != "" {
 		return in
 	}
 	if in.Verdict = e.authorize(ch, conn, in); in.Verdict.Allowed && ch.TLS == nil && tls != nil && tls.Workload {
 		in.Refused = "mutual TLS does not end at the proxy (DISABLE), and the workload cannot answer it"
 	}
 	return in
+}
+
+// handshake says why a chain that ends TLS refuses what the client's proxy shows, and whether that is found out before the handshake is
+// complete for the client.
+func (in *Inbound) handshake(ch *conf.Chain, tls *conf.UpstreamTLS, http2 bool) string {
+	in.unshaken = tls != nil && ch.TLS == nil // the bytes are passed on, and nobody has answered yet
+	if ch.TLS == nil || !ch.TLS.Workload || !in.Plaintext {
+		return ""
+	}
+	// Who verifies ends it first. Else it is complete for the client when the server looks for the certificate (RFC 8446 section 2), but
+	// not before who speaks HTTP/2 has heard a word.
+	in.unshaken = tls != nil && (!tls.SkipVerify || http2)
+	return "it asks for a certificate of the mesh, and none is shown"
 }
 
 // offered is the ALPN that the client's proxy offers for what it carries.

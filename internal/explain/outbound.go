@@ -34,6 +34,15 @@ type talk struct {
 // lastDraw is the random number of an explanation: routes that take a share of the requests are named and passed over.
 const lastDraw = 999_999
 
+// Schemes are those that the URL of a request may have.
+func Schemes() []string { return []string{"http", "https", "grpc", "tcp", "udp"} }
+
+// Check says what is wrong with a request whoever sends it.
+func (r Request) Check() error {
+	_, err := parse(r)
+	return err
+}
+
 func parse(req Request) (*talk, error) {
 	raw := req.URL
 	if !strings.Contains(raw, "://") {
@@ -49,13 +58,13 @@ func parse(req Request) (*talk, error) {
 	if err != nil {
 		return nil, fmt.Errorf("url: %w", err)
 	}
+	if !slices.Contains(Schemes(), u.Scheme) {
+		return nil, fmt.Errorf("url %q: scheme %q is none of %s", req.URL, u.Scheme, strings.Join(Schemes(), ", "))
+	}
 	t := &talk{scheme: u.Scheme}
 	grpc := t.scheme == "grpc"
 	if grpc {
 		t.scheme = "http"
-	}
-	if !slices.Contains([]string{"http", "https", "tcp", "udp"}, t.scheme) {
-		return nil, fmt.Errorf("url %q: scheme %q is none of http, grpc, https, tcp, udp", req.URL, u.Scheme)
 	}
 	if t.host, t.port, err = hostPort(u); err != nil {
 		return nil, err

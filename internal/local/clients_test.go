@@ -1,8 +1,12 @@
 package local
 
 import (
+	"context"
+	"errors"
+	"strings"
 	"testing"
 
+	"github.com/weftmesh/weft/internal/api"
 	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/control/serve"
 )
@@ -24,5 +28,22 @@ func TestConnectedSidecarsAreClients(t *testing.T) {
 	}
 	if mesh.Workloads.Len() != 1 {
 		t.Error("the mesh that is served was changed")
+	}
+}
+
+// TestExplainOfNobody: a name that is no client's may be one that is not connected.
+func TestExplainOfNobody(t *testing.T) {
+	c, err := openIn(t.TempDir())()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- c.Run(ctx) }()
+	t.Cleanup(func() { cancel(); <-ended })
+	var invalid *api.InvalidError
+	_, err = objects{bench{c}, &statuses{}}.Explain(t.Context(), api.ExplainRequest{From: "cli", URL: "http://b:80/"})
+	if !errors.As(err, &invalid) || !strings.Contains(invalid.Message, `there is no workload, service or gateway "cli"`) || !strings.Contains(invalid.Hint, "while it is connected") {
+		t.Errorf("%v %+v", err, invalid)
 	}
 }

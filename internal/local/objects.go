@@ -158,11 +158,9 @@ func (o objects) Delete(ctx context.Context, req api.ChangeRequest) (api.ChangeR
 		}
 		keys = append(keys, key)
 	}
-	if req.All {
-		for _, ob := range c.Objects() {
-			if ob.Origin.Layer == source.LayerApplied {
-				keys = append(keys, ob.Key())
-			}
+	for _, ob := range c.Objects() {
+		if ob.Origin.Layer == source.LayerApplied && (req.All || req.AllIn != "" && ob.GetNamespace() == req.AllIn) {
+			keys = append(keys, ob.Key())
 		}
 	}
 	results, err := c.Delete(ctx, keys)

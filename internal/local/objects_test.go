@@ -74,8 +74,9 @@ type host struct {
 
 func (h host) Ready(context.Context) (*control.Control, error) { return h.c, nil }
 
-// TestDeleteIgnoresWhatIsMissing deletes objects of which some are not there: none of them, or those that are.
-func TestDeleteIgnoresWhatIsMissing(t *testing.T) {
+// applied gives the objects of a control plane that reads nothing but what is applied.
+func applied(t *testing.T) (*control.Control, api.Objects) {
+	t.Helper()
 	c, err := control.New(control.Options{StateDir: t.TempDir(), Address: "-", HTTPAddress: "-", Log: quiet()})
 	if err != nil {
 		t.Fatal(err)
@@ -85,17 +86,23 @@ func TestDeleteIgnoresWhatIsMissing(t *testing.T) {
 	go func() { ended <- c.Run(t.Context()) }() // ends with the test
 	t.Cleanup(func() { <-ended })
 	<-changes
-	o := Objects(host{c: c}, nil)
-	doc := func(names ...string) (docs []api.Document) {
-		for _, n := range names {
-			docs = append(docs, api.Document{Name: n, Content: []byte("apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: " + n + "}\n")})
-		}
-		return docs
+	return c, Objects(host{c: c}, nil)
+}
+
+func accounts(namespace string, names ...string) (docs []api.Document) {
+	for _, n := range names {
+		docs = append(docs, api.Document{Name: n, Content: []byte("apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: " + n + ", namespace: " + namespace + "}\n")})
 	}
-	if _, err := o.Apply(t.Context(), api.ChangeRequest{Documents: doc("a", "b")}); err != nil {
+	return docs
+}
+
+// TestDeleteIgnoresWhatIsMissing deletes objects of which some are not there: none of them, or those that are.
+func TestDeleteIgnoresWhatIsMissing(t *testing.T) {
+	c, o := applied(t)
+	if _, err := o.Apply(t.Context(), api.ChangeRequest{Documents: accounts("default", "a", "b")}); err != nil {
 		t.Fatal(err)
 	}
-	req := api.ChangeRequest{Documents: doc("a", "gone"), Refs: []api.Ref{{Kind: "serviceaccount", Namespace: "default", Name: "gone too"}}}
+	req := api.ChangeRequest{Documents: accounts("default", "a", "gone"), Refs: []api.Ref{{Kind: "serviceaccount", Namespace: "default", Name: "gone too"}}}
 	var missing *api.NotFoundError
 	if _, err := o.Delete(t.Context(), req); !errors.As(err, &missing) || len(c.Objects()) != 2 {
 		t.Errorf("%v; %d objects left", err, len(c.Objects()))
@@ -103,6 +110,24 @@ func TestDeleteIgnoresWhatIsMissing(t *testing.T) {
 	req.IgnoreNotFound = true
 	if r, err := o.Delete(t.Context(), req); err != nil || len(r.Changes) != 1 || len(c.Objects()) != 1 {
 		t.Errorf("%v %+v; %d objects left", err, r.Changes, len(c.Objects()))
+	}
+}
+
+// TestDeleteAllOfANamespace leaves alone what is in others, and in none.
+func TestDeleteAllOfANamespace(t *testing.T) {
+	c, o := applied(t)
+	class := api.Document{Name: "class", Content: []byte("apiVersion: networking.k8s.io/v1\nkind: IngressClass\nmetadata: {name: c}\nspec: {controller: x}\n")}
+	docs := append(append(accounts("default", "a"), accounts("shop", "b", "c")...), class)
+	if r, err := o.Apply(t.Context(), api.ChangeRequest{Documents: docs}); err != nil || r.Refused {
+		t.Fatal(err, r.Findings)
+	}
+	for _, d := range []struct {
+		req           api.ChangeRequest
+		deleted, left int
+	}{{api.ChangeRequest{AllIn: "none"}, 0, 4}, {api.ChangeRequest{AllIn: "shop"}, 2, 2}, {api.ChangeRequest{All: true}, 2, 0}} {
+		if r, err := o.Delete(t.Context(), d.req); err != nil || len(r.Changes) != d.deleted || len(c.Objects()) != d.left {
+			t.Errorf("%+v: %v %+v; %d objects left", d.req, err, r.Changes, len(c.Objects()))
+		}
 	}
 }
 

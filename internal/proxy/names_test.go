@@ -1,10 +1,12 @@
 package proxy
 
 import (
+	"context"
 	"net"
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -153,6 +155,38 @@ func TestNamesAreResolved(t *testing.T) {
 	}
 	n.stop()
 	reaches(t, get, "two")
+}
+
+// No request is lost while the addresses change all the time, or nobody tells them.
+func TestNamesChangeUnderLoad(t *testing.T) {
+	n := newNameServer(t, "10.0.0.2")
+	client, get := namesRig(t, n, dnsCluster(conf.StrictDNS))
+	reaches(t, get, "one")
+	ctx, stop := context.WithCancel(t.Context())
+	var sent atomic.Int64
+	var load sync.WaitGroup
+	for range 4 {
+		h := client.client()
+		load.Go(func() { // ends with stop
+			for ctx.Err() == nil {
+				if status, body, _ := client.get(h, "http://db/"); status != 200 {
+					t.Errorf("%d %q", status, body)
+				}
+				sent.Add(1)
+			}
+		})
+	}
+	codes := []int{dns.RcodeSuccess, dns.RcodeSuccess, dns.RcodeServerFailure}
+	answers := [][]string{{"10.0.0.3"}, {"10.0.0.2", "fd00::4"}, {"10.0.0.2", "10.0.0.3", "fd00::4"}, {"fd00::4"}, {"10.0.0.2"}}
+	for i := range 30 {
+		n.set(codes[i%len(codes)], answers[i%len(answers)]...)
+		asked, before := n.questions(), sent.Load()
+		eventually(t, "the name is looked up, twice for both families, and requests are sent", func() bool {
+			return n.questions() >= asked+4 && sent.Load() > before+8
+		})
+	}
+	stop()
+	load.Wait()
 }
 
 func TestNamesThatDoNotExist(t *testing.T) {

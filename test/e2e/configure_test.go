@@ -76,7 +76,7 @@ func TestApply(t *testing.T) {
 
 	t.Log("a reference that leads nowhere is a warning, and answered with 503")
 	r := m.weftWith(strings.Replace(redReviews, "v3", "v9", 1), "apply", "-f", "-")
-	if r.code != 0 || !strings.Contains(r.stdout, "configured") || !strings.Contains(r.stderr, "-:12: warning: VirtualService/default/reviews") || !strings.Contains(r.stderr, `"v9"`) {
+	if r.code != 0 || !strings.Contains(r.stdout, "configured") || !strings.Contains(r.stderr, "stdin:12: warning: VirtualService/default/reviews") || !strings.Contains(r.stderr, `"v9"`) {
 		t.Errorf("a subset that is not there: %s", r)
 	}
 	contains(t, "get", m.must("get", "vs", "reviews"), "warning")

@@ -25,6 +25,20 @@ import (
 
 const patience = time.Minute
 
+// build makes our programs, and gives the folder that has them.
+func build(t *testing.T, programs ...string) string {
+	t.Helper()
+	bin := t.TempDir()
+	args := []string{"build", "-o", bin + "/"}
+	for _, p := range programs {
+		args = append(args, "github.com/weftmesh/weft/cmd/"+p)
+	}
+	if out, err := exec.Command("go", args...).CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	return bin
+}
+
 // process starts one of our programs; it is killed when the test ends.
 func process(t *testing.T, program string, args ...string) *exec.Cmd {
 	t.Helper()
@@ -160,11 +174,7 @@ spec:
 // and a replica that joins later is one of them.
 func TestOneDies(t *testing.T) {
 	server := etcdtest.Start(t)
-	bin := t.TempDir()
-	build := exec.Command("go", "build", "-o", bin, "github.com/weftmesh/weft/cmd/weft", "github.com/weftmesh/weft/cmd/weft-proxy")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
+	bin := build(t, "weft", "weft-proxy")
 	var planes []*plane
 	var addresses []string
 	for n := range 3 {

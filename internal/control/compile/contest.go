@@ -30,27 +30,9 @@ func (c *compiler) claimAtServer(p *part, rs *model.RouteSet, g *model.Gateway, 
 	where := "at port " + strconv.Itoa(int(s.Port)) + " of the gateway"
 	switch {
 	case carriesRequests(s) && !s.HTTPSRedirect:
-		var places []matching.Place
-		for _, h := range s.Hosts {
-			for _, host := range hostsAt(rs, h, rs.Hosts) {
-				place := matching.Place{Where: where, Host: host}
-				if s.TLS != nil {
-					place.Server = h.Host
-				}
-				if !slices.Contains(places, place) {
-					places = append(places, place)
-				}
-			}
-		}
-		c.claims = append(c.claims, matching.Claims(rs, places, g, s)...)
+		c.claims = append(c.claims, matching.Claims(rs, placesAt(rs, s, where), g, s)...)
 	case s.TLS != nil && s.TLS.Mode == model.TLSPassthrough:
-		names := func(sni string) (list []string) {
-			for _, h := range s.Hosts {
-				list = append(list, hostsAt(rs, h, []string{sni})...)
-			}
-			return list[:min(1, len(list))] // as in its chains, that of the first host of the server
-		}
-		own := matching.Connections(rs, where, names, g, s)
+		own := matching.Connections(rs, where, func(sni string) (string, bool) { return nameAt(rs, s, sni) }, g, s)
 		c.claims = append(c.claims, own...)
 		for _, cl := range own {
 			c.tellEnding(p, cl, g, s.Port)
@@ -60,14 +42,42 @@ func (c *compiler) claimAtServer(p *part, rs *model.RouteSet, g *model.Gateway, 
 	}
 }
 
-// hostsAt gives what hosts of a route set and one of a server have in common.
-func hostsAt(rs *model.RouteSet, server model.GatewayHost, hosts []string) (list []string) {
-	for _, own := range hosts {
-		if host, ok := parts.HostsMeet(server.Host, own); ok && (server.Namespace == "" || server.Namespace == rs.Namespace) {
-			list = append(list, host)
+// placesAt gives the hosts that a route set has at a server for requests; no more than it may claim.
+func placesAt(rs *model.RouteSet, s *model.Server, where string) (places []matching.Place) {
+	seen := map[matching.Place]bool{}
+	for _, h := range s.Hosts {
+		if h.Namespace != "" && h.Namespace != rs.Namespace {
+			continue
+		}
+		for _, own := range rs.Hosts {
+			host, ok := parts.HostsMeet(h.Host, own)
+			if !ok {
+				continue
+			}
+			place := matching.Place{Where: where, Host: host}
+			if s.TLS != nil {
+				place.Server = h.Host
+			}
+			if !seen[place] {
+				seen[place] = true
+				places = append(places, place)
+			}
+			if len(places) == matching.MaxClaims {
+				return places
+			}
 		}
 	}
-	return list
+	return places
+}
+
+// nameAt gives what a server takes of a server name of a rule: as in its chains, by the first of its hosts that has a part of it.
+func nameAt(rs *model.RouteSet, s *model.Server, sni string) (string, bool) {
+	for _, h := range s.Hosts {
+		if name, ok := parts.HostsMeet(h.Host, sni); ok && (h.Namespace == "" || h.Namespace == rs.Namespace) {
+			return name, true
+		}
+	}
+	return "", false
 }
 
 // stake records what a unit's rules claim. Whose rules they may take requests of, before or now, is looked at again.

@@ -227,7 +227,9 @@ func (p *parser) request(n *yaml.Node, at string, r *explain.Request) {
 		return
 	}
 	if !strings.Contains(r.URL, "://") {
-		p.fail(n, at, "URL %q has no scheme; want one of http, https, grpc, tcp", r.URL)
+		p.fail(n, at, "URL %q has no scheme; want one of %s", r.URL, strings.Join(explain.Schemes(), ", "))
+	} else if err := r.Check(); err != nil {
+		p.fail(n, at, "%s", err)
 	}
 }
 

@@ -73,3 +73,18 @@ func TestGather(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+// TestGatherAsksOnceForAPath: whatever says what to ignore may be slow, and a table of routes may hold very many.
+func TestGatherAsksOnceForAPath(t *testing.T) {
+	many := &routev3.RouteConfiguration{}
+	for range 1000 {
+		many.VirtualHosts = append(many.VirtualHosts, &routev3.VirtualHost{Name: "x", Domains: []string{"a", "b"}})
+	}
+	asked := map[string]int{}
+	fields.Gather(many, many, func(path string) bool { asked[path]++; return false })
+	for path, n := range asked {
+		if n > 1 {
+			t.Errorf("%s: asked %d times", path, n)
+		}
+	}
+}

@@ -3,6 +3,7 @@
 package resolve
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -76,13 +77,11 @@ func (r *Resolver) both(ctx context.Context, name string) (Answer, error) {
 	v4 := <-four
 	if len(v4.Addrs)+len(v6.Addrs) == 0 {
 		v4.Missing = v4.Missing || v6.Missing
-		return v4.Answer, errors.Join(v4.err, err)
+		return v4.Answer, cmp.Or(v4.err, err) // both of them say the same, in one line each
 	}
-	for _, other := range []Answer{v6} {
-		v4.Addrs = append(v4.Addrs, other.Addrs...)
-		if other.HasTTL && (!v4.HasTTL || other.TTL < v4.TTL) {
-			v4.TTL, v4.HasTTL = other.TTL, true
-		}
+	v4.Addrs = append(v4.Addrs, v6.Addrs...)
+	if v6.HasTTL && (!v4.HasTTL || v6.TTL < v4.TTL) {
+		v4.TTL, v4.HasTTL = v6.TTL, true
 	}
 	v4.Missing = false
 	return v4.Answer, nil

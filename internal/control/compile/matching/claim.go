@@ -144,9 +144,9 @@ func at(m model.HTTPMatch, g *model.Gateway, s *model.Server) (model.HTTPMatch, 
 	return m, true
 }
 
-// Connections gives the claims of a route set's rules for connections of which a server does not end TLS; names gives, for a server
-// name that a rule has, what the server takes of it.
-func Connections(rs *model.RouteSet, where string, names func(sni string) []string, g *model.Gateway, s *model.Server) (list []*Claim) {
+// Connections gives the claims of a route set's rules for connections of which a server does not end TLS; nameAt gives, for a
+// server name that a rule has, what the server takes of it.
+func Connections(rs *model.RouteSet, where string, nameAt func(sni string) (string, bool), g *model.Gateway, s *model.Server) (list []*Claim) {
 	t := turn{group: ofGateways, opened: g.Created, opener: g.Ref, created: rs.Created}
 	if g.Ref.Kind == "ListenerSet" {
 		t.group = ofSets
@@ -162,14 +162,16 @@ func Connections(rs *model.RouteSet, where string, names func(sni string) []stri
 				key.Other += Conditions(digest(slices.Sorted(slices.Values(m.DestinationSubnets))))
 			}
 			for _, sni := range m.SNIHosts {
-				for _, name := range names(sni) {
-					if len(list) == MaxClaims {
-						return list
-					}
-					t.nth = len(list)
-					list = append(list, &Claim{Place: Place{Where: where, Host: name, Connections: true}, By: rs.Ref, Object: rs.Ref, Field: r.Field,
-						Key: key, turn: t, visible: visibility(rs), gateway: g, server: s})
+				name, ok := nameAt(sni)
+				if !ok {
+					continue
 				}
+				if len(list) == MaxClaims {
+					return list
+				}
+				t.nth = len(list)
+				list = append(list, &Claim{Place: Place{Where: where, Host: name, Connections: true}, By: rs.Ref, Object: rs.Ref, Field: r.Field,
+					Key: key, turn: t, visible: visibility(rs), gateway: g, server: s})
 			}
 		}
 	}
