@@ -336,6 +336,7 @@ type compiler struct {
 	parts []*part // whose findings are the unit's
 	reads []topic
 	bids  []*bid
+	bidAt map[topic][]*bid // those of bids, by place
 	// claims are what a route's rules match, where others' may match the same.
 	claims []*matching.Claim
 }
@@ -468,7 +469,7 @@ func (c *compiler) hasGateway(ref model.GatewayRef) bool { return c.gateway(ref)
 
 // bidders gives who claims a place before the unit: the bids of older units and its own so far, the oldest first. It holds while the
 // unit is joined.
-func (c *compiler) bidders(place topic) (older []*bid) {
+func (c *compiler) bidders(place topic) []*bid {
 	c.read(place)
 	list := c.state.places[place] // by age
 	n, _ := slices.BinarySearchFunc(list, c.unit, func(x *bid, u *unit) int {
@@ -477,13 +478,7 @@ func (c *compiler) bidders(place topic) (older []*bid) {
 		}
 		return c.state.before(x.unit, u)
 	})
-	older = slices.Clip(list[:n])
-	for _, x := range c.bids {
-		if x.place == place {
-			older = append(older, x)
-		}
-	}
-	return older
+	return append(slices.Clip(list[:n]), c.bidAt[place]...)
 }
 
 // bid claims a place.
@@ -491,7 +486,10 @@ func (c *compiler) bid(b *bid) {
 	if b.unit = c.unit; b.object == nil {
 		b.object = c.unit.rec.Object
 	}
-	c.bids = append(c.bids, b)
+	if c.bidAt == nil {
+		c.bidAt = map[topic][]*bid{}
+	}
+	c.bids, c.bidAt[b.place] = append(c.bids, b), append(c.bidAt[b.place], b)
 }
 
 // claim claims a place and gives who did before.
