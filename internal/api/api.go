@@ -71,14 +71,16 @@ type ChangeReply struct {
 	Findings []Finding `json:"findings"`
 }
 
-// Object is one accepted object.
+// Object is one object in force, or one that was refused.
 type Object struct {
 	Ref
-	APIVersion string    `json:"apiVersion"`
-	Source     string    `json:"source"` // "file:<path>:<line>", "applied", "runtime"
-	Created    time.Time `json:"created"`
-	YAML       string    `json:"yaml"`
-	Findings   []Finding `json:"findings,omitempty"`
+	APIVersion string `json:"apiVersion"`
+	Source     string `json:"source"` // "file:<path>:<line>", "applied", "runtime"
+	// Refused says that nothing of it is in force: findings tell why, and there is neither time nor text.
+	Refused  bool      `json:"refused,omitempty"`
+	Created  time.Time `json:"created"`
+	YAML     string    `json:"yaml"`
+	Findings []Finding `json:"findings,omitempty"`
 }
 
 // Status is the state of the mesh at a glance.

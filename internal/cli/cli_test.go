@@ -40,6 +40,14 @@ func (r *recorder) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 // weft runs a command line against a mesh that gives these replies.
 func weft(t *testing.T, replies map[string]any, stdin string, args ...string) (code int, stdout, stderr string, bodies map[string][]byte) {
 	t.Helper()
+	var out, errOut bytes.Buffer
+	code, bodies = weftTo(t, replies, stdin, &out, &errOut, args...)
+	return code, out.String(), errOut.String(), bodies
+}
+
+// weftTo is weft with the output going wherever it is wanted.
+func weftTo(t *testing.T, replies map[string]any, stdin string, out, errOut io.Writer, args ...string) (code int, bodies map[string][]byte) {
+	t.Helper()
 	socket := filepath.Join(t.TempDir(), "api.sock")
 	l, err := net.Listen("unix", socket)
 	if err != nil {
@@ -51,9 +59,7 @@ func weft(t *testing.T, replies map[string]any, stdin string, args ...string) (c
 	go func() { defer close(done); srv.Serve(l) }()
 	defer func() { srv.Close(); <-done }()
 	t.Setenv("WEFT_SOCKET", socket)
-	var out, errOut bytes.Buffer
-	code = Main(t.Context(), args, Programs{}, strings.NewReader(stdin), &out, &errOut)
-	return code, out.String(), errOut.String(), r.bodies
+	return Main(t.Context(), args, Programs{}, strings.NewReader(stdin), out, errOut), r.bodies
 }
 
 func TestApplySendsWhatItReadsAndPrintsWhatChanged(t *testing.T) {
@@ -125,6 +131,37 @@ func TestDeleteTakesOneWayToSayWhat(t *testing.T) {
 		code, _, errOut, bodies := weft(t, replies, "x", append([]string{"delete"}, strings.Fields(args)...)...)
 		if got := strings.TrimSpace(string(bodies["POST /v1/delete"])); code != 0 || got != want {
 			t.Errorf("%s: code %d, asked for %s, want %s\n%s", args, code, got, want, errOut)
+		}
+	}
+}
+
+// TestGetShowsWhatWasRefused: in lists and by name, with what is wrong with it; it has no document.
+func TestGetShowsWhatWasRefused(t *testing.T) {
+	bad := api.Object{Ref: api.Ref{Kind: "VirtualService", Namespace: "default", Name: "bad"}, Source: "a.yaml:1", Refused: true,
+		Findings: []api.Finding{{Severity: "error", Text: "a.yaml:5: error: no regular expression"}}}
+	good := api.Object{Ref: api.Ref{Kind: "VirtualService", Namespace: "default", Name: "good"}, Source: "a.yaml:9", Created: time.Now(), YAML: "kind: VirtualService\n"}
+	for _, c := range []struct {
+		args     string
+		code     int
+		out      []string
+		refusals bool
+	}{
+		{"vs", 0, []string{"good", "ok", "bad", "error", " -  "}, true},
+		{"vs bad", 0, []string{"bad", "error"}, true},
+		{"vs good", 0, []string{"good"}, false},
+		{"vs -o yaml", 0, []string{"kind: VirtualService\n"}, true},
+		{"vs bad -o yaml", 1, nil, true},
+		{"vs bad -o json", 0, []string{`"refused": true`, `"object": null`, "no regular expression"}, false},
+	} {
+		code, out, errOut, _ := weft(t, map[string]any{"GET /v1/objects": []api.Object{good, bad}}, "", append([]string{"get"}, strings.Fields(c.args)...)...)
+		told := strings.Contains(errOut, "a.yaml:5: error: no regular expression") && strings.Contains(errOut, "refused, and not in force: VirtualService/default/bad\n")
+		if code != c.code || told != c.refusals || len(c.out) == 0 && out != "" {
+			t.Errorf("%s: code %d\n%s%s", c.args, code, out, errOut)
+		}
+		for _, want := range c.out {
+			if !strings.Contains(out, want) {
+				t.Errorf("%s: no %q in\n%s", c.args, want, out)
+			}
 		}
 	}
 }

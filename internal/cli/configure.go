@@ -308,7 +308,13 @@ func (s *session) getCommand() *cobra.Command {
 	var as format
 	c := &cobra.Command{
 		Use:   "get [KIND [NAME]]",
-		Short: "Show the objects in force, and what is wrong with them",
+		Short: "Show the objects in force and those refused, and what is wrong with them",
+		Long: `Show the objects in force and those refused, and what is wrong with them.
+
+STATE is ok, warning or error by the worst finding, which are below the table. An object whose change was refused is
+shown as it was accepted before; one of which nothing was ever accepted has no age and no text: -o yaml names it beside
+the output, and has exit code 1 if there is no other. The status in -o yaml and -o json is the one that this mesh gives;
+one in a file says nothing of it and is left out, save the addresses of Pods and Services.`,
 		Example: `  weft get
   weft get virtualservice
   weft get vs reviews -o yaml`,
@@ -366,13 +372,14 @@ func selectObjects(all []api.Object, args []string, namespace string) ([]api.Obj
 func (s *session) printObjectsJSON(objects []api.Object) error {
 	type known struct {
 		Source   string        `json:"source"`
-		Created  time.Time     `json:"created"`
+		Created  time.Time     `json:"created,omitzero"`
+		Refused  bool          `json:"refused,omitempty"`
 		Findings []api.Finding `json:"findings,omitempty"`
 		Object   any           `json:"object"`
 	}
 	all := make([]known, len(objects))
 	for i, o := range objects {
-		all[i] = known{o.Source, o.Created, o.Findings, nil}
+		all[i] = known{o.Source, o.Created, o.Refused, o.Findings, nil}
 		if err := yaml.Unmarshal([]byte(o.YAML), &all[i].Object); err != nil {
 			return fmt.Errorf("%s: %w", o.Ref, err)
 		}
@@ -397,17 +404,7 @@ func asYAML(document string) (string, error) {
 func (s *session) printObjects(objects []api.Object, format string) error {
 	switch format {
 	case "yaml":
-		for i, o := range objects {
-			if i > 0 {
-				s.out.printf("---\n")
-			}
-			text, err := asYAML(o.YAML)
-			if err != nil {
-				return fmt.Errorf("%s: %w", o.Ref, err)
-			}
-			s.out.printf("%s\n", text)
-		}
-		return nil
+		return s.printObjectsYAML(objects)
 	case "json":
 		return s.printObjectsJSON(objects)
 	}
@@ -429,7 +426,45 @@ func (s *session) printObjects(objects []api.Object, format string) error {
 		s.out.printf("no objects\n")
 		return nil
 	}
-	s.out.table([]string{"KIND", "NAMESPACE", "NAME", "STATE", "AGE", "FROM"}, rows)
+	s.out.table([]column{{head: "KIND"}, {head: "NAMESPACE"}, {head: "NAME"}, {head: "STATE"}, {head: "AGE", spare: 2}, {head: "FROM", spare: 1}}, rows)
 	s.printFindings(findings)
+	s.printRefused(objects)
 	return nil
+}
+
+// printObjectsYAML prints the documents of objects. Refused ones have none: they are told beside the output.
+func (s *session) printObjectsYAML(objects []api.Object) error {
+	printed := 0
+	for _, o := range objects {
+		if o.Refused {
+			s.printFindings(o.Findings)
+			continue
+		}
+		if printed++; printed > 1 {
+			s.out.printf("---\n")
+		}
+		text, err := asYAML(o.YAML)
+		if err != nil {
+			return fmt.Errorf("%s: %w", o.Ref, err)
+		}
+		s.out.printf("%s\n", text)
+	}
+	s.printRefused(objects)
+	if printed == 0 && len(objects) > 0 {
+		return &ExitError{1}
+	}
+	return nil
+}
+
+// printRefused names the objects of which nothing is in force.
+func (s *session) printRefused(objects []api.Object) {
+	var names []string
+	for _, o := range objects {
+		if o.Refused {
+			names = append(names, o.Ref.String())
+		}
+	}
+	if len(names) > 0 {
+		fmt.Fprintf(s.out.err, "refused, and not in force: %s\n", printable.Text(strings.Join(names, ", ")))
+	}
 }

@@ -21,8 +21,12 @@ func (s *session) psCommand() *cobra.Command {
 	var wide bool
 	var as format
 	c := &cobra.Command{
-		Use:     "ps",
-		Short:   "Show the workloads and how they are",
+		Use:   "ps",
+		Short: "Show the workloads and how they are",
+		Long: `Show the workloads and how they are.
+
+On a terminal, tables are made to fit: reasons are cut short, and columns that matter least are left out and named
+below. Elsewhere, and with -o json or yaml, everything is there.`,
 		Example: "  weft ps\n  weft ps --wide     # with every instance and process",
 		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -74,7 +78,8 @@ func (s *session) printWorkloads(ws []api.Workload) {
 		rows[i] = []cell{text(w.Namespace), painted(bold, w.Name), text(fmt.Sprintf("%d/%d", w.Ready, w.Desired)),
 			painted(statePaint(w.State), w.State), number("%d", w.Restarts), text(age(started, time.Now())), painted(dim, w.Reason)}
 	}
-	s.out.table([]string{"NAMESPACE", "WORKLOAD", "READY", "STATE", "RESTARTS", "AGE", "REASON"}, rows)
+	s.out.table([]column{{head: "NAMESPACE"}, {head: "WORKLOAD"}, {head: "READY"}, {head: "STATE"}, {head: "RESTARTS", spare: 1}, {head: "AGE", spare: 2},
+		{head: "REASON", elastic: true}}, rows)
 }
 
 func (s *session) printPods(ws []api.Workload) {
@@ -95,7 +100,8 @@ func (s *session) printPods(ws []api.Workload) {
 		s.out.printf("nothing runs\n")
 		return
 	}
-	s.out.table([]string{"INSTANCE", "ADDRESS", "PROCESS", "PID", "UP", "STATE", "RESTARTS", "AGE", "PROXY", "LAST EXIT"}, rows)
+	s.out.table([]column{{head: "INSTANCE"}, {head: "ADDRESS", spare: 2}, {head: "PROCESS"}, {head: "PID", spare: 3}, {head: "UP"}, {head: "STATE"},
+		{head: "RESTARTS", spare: 1}, {head: "AGE", spare: 4}, {head: "PROXY", spare: 5}, {head: "LAST EXIT", elastic: true}}, rows)
 }
 
 func (s *session) logsCommand() *cobra.Command {
@@ -164,7 +170,9 @@ has. 3/4 stands for three in their newest version, of four. The states:
   reconnecting
             it connects again and again; the reason says how often in the last minute, and why its last stream ended.
             One that refuses something, does not read, or does not answer for long is shown as that, with the same reason
-  gone      it is not connected, although its workload is there`,
+  gone      it is not connected, although its workload is there
+
+On a narrow terminal columns are left out, as with weft ps; -o json has them all.`,
 		Example: "  weft status\n  weft status -o json     # with everything that is stale or missing",
 		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -299,7 +307,8 @@ func (s *session) printGraph(g api.Graph) {
 		rows[i] = []cell{painted(bold, withVersion(e.Source, e.SourceVersion)), text("->"), painted(bold, withVersion(e.Destination, e.DestinationVersion)),
 			text(e.Protocol), lock, number("%.2f/s", e.Rate), errors, number("%s", milliseconds(e.P50)), number("%s", milliseconds(e.P95)), number("%s", milliseconds(e.P99))}
 	}
-	s.out.table([]string{"FROM", "", "TO", "PROTOCOL", "SECURITY", "RATE", "ERRORS", "P50", "P95", "P99"}, rows)
+	s.out.table([]column{{head: "FROM"}, {}, {head: "TO"}, {head: "PROTOCOL", spare: 1}, {head: "SECURITY"}, {head: "RATE"}, {head: "ERRORS"},
+		{head: "P50", spare: 3}, {head: "P95"}, {head: "P99", spare: 2}}, rows)
 	if g.Covered < g.Window {
 		s.out.printf("%s\n", s.out.paint(dim, fmt.Sprintf("the mesh has been watched for %s of the %s asked for", g.Covered.Round(time.Second), g.Window)))
 	}

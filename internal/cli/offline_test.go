@@ -73,7 +73,7 @@ func TestExplainWantsARequestLine(t *testing.T) {
 
 func TestWrongTestsAreRefusedByLine(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "x_test.yaml")
-	if err := os.WriteFile(file, []byte("tests:\n- from: a\n  request: GET http://a\n  expects: {}\n- request: a\n  expect: {status: 7, to: {a: 110%}, outcome: maybe}\n" +
+	if err := os.WriteFile(file, []byte("tests:\n- from: a\n  request: GET http://a\n  expects: {}\n- request: a\n  expect: {status: 7, to: {a: 110%}, outcome: maybe}\n"+
 		"- {from: a, request: ftp://a/, expect: {status: 200}}\n- {from: a, request: http://a:99999/, expect: {status: 200}}\n- {from: a, request: tcp://a, expect: {status: 200}}\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}

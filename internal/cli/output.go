@@ -5,9 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/weftmesh/weft/internal/printable"
 )
@@ -95,56 +93,6 @@ func (o *output) json(v any) error {
 	enc.SetIndent("", "  ")
 	enc.SetEscapeHTML(false)
 	return enc.Encode(v)
-}
-
-// cell is one field of a table.
-type cell struct {
-	text  string
-	paint paint
-	right bool
-}
-
-func text(s string) cell               { return cell{text: printable.Text(s)} }
-func painted(p paint, s string) cell   { return cell{text: printable.Text(s), paint: p} }
-func number(format string, a any) cell { return cell{text: fmt.Sprintf(format, a), right: true} }
-
-// table prints rows whose columns line up, whatever their colours.
-func (o *output) table(head []string, rows [][]cell) {
-	width := make([]int, len(head))
-	for i, h := range head {
-		width[i] = utf8.RuneCountInString(h)
-	}
-	for _, r := range rows {
-		for i, c := range r {
-			width[i] = max(width[i], utf8.RuneCountInString(c.text))
-		}
-	}
-	line := func(cells []cell) {
-		var b strings.Builder
-		for i, c := range cells {
-			pad := strings.Repeat(" ", width[i]-utf8.RuneCountInString(c.text))
-			s := o.paint(c.paint, c.text)
-			switch {
-			case c.right:
-				s = pad + s
-			case i < len(cells)-1:
-				s += pad
-			}
-			b.WriteString(s)
-			if i < len(cells)-1 {
-				b.WriteString("   ")
-			}
-		}
-		fmt.Fprintln(o.out, strings.TrimRight(b.String(), " "))
-	}
-	top := make([]cell, len(head))
-	for i, h := range head {
-		top[i] = cell{text: h, paint: dim, right: len(rows) > 0 && rows[0][i].right}
-	}
-	line(top)
-	for _, r := range rows {
-		line(r)
-	}
 }
 
 // age is a duration as people say it: "8s", "3m", "5h", "2d".

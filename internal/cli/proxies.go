@@ -28,11 +28,11 @@ var proxyColumns = []struct{ typ, head string }{{"lds", "LISTENERS"}, {"rds", "R
 const reasonLength = 100
 
 func (s *session) printProxies(all []api.Proxy, now time.Time) {
-	head := []string{"PROXY", "STATE", "SINCE", "CONNECTED"}
-	for _, c := range proxyColumns {
-		head = append(head, c.head)
+	columns := []column{{head: "PROXY"}, {head: "STATE"}, {head: "SINCE"}, {head: "CONNECTED", spare: len(proxyColumns) + 1}}
+	for i, c := range proxyColumns {
+		columns = append(columns, column{head: c.head, spare: i + 1})
 	}
-	head = append(head, "IDENTITY", "REASON")
+	columns = append(columns, column{head: "IDENTITY", spare: len(proxyColumns) + 2}, column{head: "REASON", elastic: true})
 	count := map[string]int{}
 	rows := make([][]cell, len(all))
 	for i, p := range all {
@@ -55,7 +55,7 @@ func (s *session) printProxies(all []api.Proxy, now time.Time) {
 		}
 	}
 	s.out.printf("%s %s\n\n", s.out.paint(dim, fmt.Sprintf("%-14s", "proxies")), strings.Join(parts, ", "))
-	s.out.table(head, rows)
+	s.out.table(columns, rows)
 }
 
 // stateOf is the state that the mesh tells; meshes of older versions tell only what is refused.
@@ -85,11 +85,7 @@ func held(p api.Proxy, typ string) cell {
 
 // short makes one line of what a client wrote.
 func short(reason string) string {
-	r := []rune(strings.Join(strings.Fields(reason), " "))
-	if len(r) <= reasonLength {
-		return string(r)
-	}
-	return string(r[:reasonLength-1]) + "…"
+	return cut(strings.Join(strings.Fields(reason), " "), reasonLength)
 }
 
 // nodeName takes the instance's name out of a node id (role~ip~name.namespace~domain).

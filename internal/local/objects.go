@@ -234,10 +234,28 @@ func (o objects) Objects(ctx context.Context) ([]api.Object, error) {
 	for _, ob := range all {
 		out = append(out, api.Object{
 			Ref: keyRef(ob.Key()), APIVersion: ob.Kind.APIVersion(), Source: origin(ob.Origin), Created: ob.Born,
-			YAML: withStatus(document(ob), told[ob.Key()]), Findings: apiFindings(byRef[ob.Ref()]),
+			YAML: withStatus(ob, told[ob.Key()]), Findings: apiFindings(byRef[ob.Ref()]),
 		})
+		delete(byRef, ob.Ref())
 	}
-	return out, nil
+	return append(out, refused(byRef)...), nil
+}
+
+// refused gives the objects of which nothing is in force, by the findings that say why.
+func refused(left map[model.Ref][]model.Finding) (out []api.Object) {
+	for _, kind := range source.Kinds() {
+		for ref, findings := range left {
+			at := slices.IndexFunc(findings, func(f model.Finding) bool { return f.Severity == model.Error })
+			if ref.Kind != kind.RefName() || ref.Name == "" || at < 0 {
+				continue
+			}
+			out = append(out, api.Object{
+				Ref: api.Ref{Kind: kind.Name, Namespace: ref.Namespace, Name: ref.Name}, APIVersion: kind.APIVersion(), Refused: true,
+				Source: origin(source.Origin{Layer: source.LayerFile, File: findings[at].File, Line: findings[at].Line}), Findings: apiFindings(findings),
+			})
+		}
+	}
+	return out
 }
 
 // document is an object as it was written, or as it would be for one of the runtime.
@@ -245,14 +263,20 @@ func document(o *source.Object) string {
 	if o.Raw != nil {
 		return string(o.Raw)
 	}
-	raw, err := yaml.Marshal(o.Kube)
-	if err != nil { // these types always marshal
-		panic(err)
-	}
+	raw := marshal(o.Kube)
 	if !o.Kube.GetObjectKind().GroupVersionKind().Empty() { // it says so itself
 		return string(raw)
 	}
 	return fmt.Sprintf("apiVersion: %s\nkind: %s\n%s", o.Kind.APIVersion(), o.Kind.Name, raw)
+}
+
+// marshal writes a type of Kubernetes' or of a status as YAML.
+func marshal(v any) []byte {
+	raw, err := yaml.Marshal(v)
+	if err != nil { // these types always marshal
+		panic(err)
+	}
+	return raw
 }
 
 // origin says in short where an object is from.

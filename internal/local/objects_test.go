@@ -3,6 +3,7 @@ package local
 import (
 	"context"
 	"errors"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/weftmesh/weft/internal/api"
 	"github.com/weftmesh/weft/internal/control"
+	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/control/source"
 )
 
@@ -73,11 +75,13 @@ type host struct {
 }
 
 func (h host) Ready(context.Context) (*control.Control, error) { return h.c, nil }
+func (h host) Findings(*control.Control) []model.Finding       { return nil }
+func (h host) Addresses() []string                             { return nil }
 
-// applied gives the objects of a control plane that reads nothing but what is applied.
-func applied(t *testing.T) (*control.Control, api.Objects) {
+// objectsOf gives the objects of a control plane that follows files, and of what is applied to it.
+func objectsOf(t *testing.T, paths ...string) (*control.Control, api.Objects) {
 	t.Helper()
-	c, err := control.New(control.Options{StateDir: t.TempDir(), Address: "-", HTTPAddress: "-", Log: quiet()})
+	c, err := control.New(control.Options{StateDir: t.TempDir(), Paths: paths, Address: "-", HTTPAddress: "-", Log: quiet()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -98,7 +102,7 @@ func accounts(namespace string, names ...string) (docs []api.Document) {
 
 // TestDeleteIgnoresWhatIsMissing deletes objects of which some are not there: none of them, or those that are.
 func TestDeleteIgnoresWhatIsMissing(t *testing.T) {
-	c, o := applied(t)
+	c, o := objectsOf(t)
 	if _, err := o.Apply(t.Context(), api.ChangeRequest{Documents: accounts("default", "a", "b")}); err != nil {
 		t.Fatal(err)
 	}
@@ -115,7 +119,7 @@ func TestDeleteIgnoresWhatIsMissing(t *testing.T) {
 
 // TestDeleteAllOfANamespace leaves alone what is in others, and in none.
 func TestDeleteAllOfANamespace(t *testing.T) {
-	c, o := applied(t)
+	c, o := objectsOf(t)
 	class := api.Document{Name: "class", Content: []byte("apiVersion: networking.k8s.io/v1\nkind: IngressClass\nmetadata: {name: c}\nspec: {controller: x}\n")}
 	docs := append(append(accounts("default", "a"), accounts("shop", "b", "c")...), class)
 	if r, err := o.Apply(t.Context(), api.ChangeRequest{Documents: docs}); err != nil || r.Refused {
@@ -127,6 +131,26 @@ func TestDeleteAllOfANamespace(t *testing.T) {
 	}{{api.ChangeRequest{AllIn: "none"}, 0, 4}, {api.ChangeRequest{AllIn: "shop"}, 2, 2}, {api.ChangeRequest{All: true}, 2, 0}} {
 		if r, err := o.Delete(t.Context(), d.req); err != nil || len(r.Changes) != d.deleted || len(c.Objects()) != d.left {
 			t.Errorf("%+v: %v %+v; %d objects left", d.req, err, r.Changes, len(c.Objects()))
+		}
+	}
+}
+
+// TestRefusedObjectsAreShown: one of which nothing is in force, beside one whose last change was refused and which is.
+func TestRefusedObjectsAreShown(t *testing.T) {
+	const bad = "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: bad}\nspec: {hosts: [x], http: [{match: [{uri: {regex: (}}], directResponse: {status: 200}}]}\n"
+	file := filepath.Join(t.TempDir(), "bad.yaml")
+	if err := os.WriteFile(file, []byte(bad+"---\n"+strings.ReplaceAll(strings.ReplaceAll(bad, "bad", "good"), "(", "a")), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	_, o := objectsOf(t, file)
+	all, err := o.Objects(t.Context())
+	if err != nil || len(all) != 2 {
+		t.Fatalf("%v: %+v", err, all)
+	}
+	for _, got := range all {
+		if refused := got.Name == "bad"; got.Refused != refused || (got.YAML == "") != refused || (len(got.Findings) > 0) != refused ||
+			got.Kind != "VirtualService" || !strings.Contains(got.Source, "bad.yaml:") {
+			t.Errorf("%+v", got)
 		}
 	}
 }

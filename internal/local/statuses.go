@@ -2,11 +2,12 @@ package local
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 
-	"sigs.k8s.io/yaml"
+	"gopkg.in/yaml.v3"
 
 	"github.com/weftmesh/weft/internal/control/source"
 	"github.com/weftmesh/weft/internal/control/status"
@@ -43,16 +44,54 @@ func (s *statuses) now(in status.Input) map[source.Key]status.Status {
 	return told
 }
 
-// withStatus puts a status below an object's document. One that somebody wrote into it, or a document in JSON, stays as it is.
-func withStatus(document string, s status.Status) string {
-	if s == nil || strings.HasPrefix(strings.TrimSpace(document), "{") || strings.HasPrefix(document, "status:") || strings.Contains(document, "\nstatus:") {
-		return document
+// withStatus gives an object's document with the status that the mesh gives the object. One that somebody wrote into the document, as
+// dumps have it, says nothing of this mesh and is left out; that of Pods and Services is what the mesh goes by, their addresses.
+func withStatus(o *source.Object, s status.Status) string {
+	text := document(o)
+	if s == nil && (statusIsRead(o.Kind) || !strings.Contains(text, "status")) {
+		return text
 	}
-	raw, err := yaml.Marshal(map[string]any{"status": s})
-	if err != nil { // these types always marshal
+	var doc, told yaml.Node
+	if yaml.Unmarshal([]byte(text), &doc) != nil || len(doc.Content) != 1 {
+		return text
+	}
+	root := doc.Content[0]
+	brought := withoutField(root, "status")
+	switch {
+	case s == nil && !brought:
+		return text
+	case s != nil:
+		raw := marshal(map[string]any{"status": s})
+		if !brought && root.Style&yaml.FlowStyle == 0 && root.Column == 1 { // below what the user wrote, as it is
+			return strings.TrimRight(text, "\n") + "\n" + string(raw)
+		}
+		if err := yaml.Unmarshal(raw, &told); err != nil { // it was marshalled
+			panic(err)
+		}
+		root.Content = append(root.Content, told.Content[0].Content...)
+	}
+	var b strings.Builder
+	enc := yaml.NewEncoder(&b)
+	enc.SetIndent(2)
+	if err := enc.Encode(&doc); err != nil { // its nodes were parsed
 		panic(err)
 	}
-	return strings.TrimRight(document, "\n") + "\n" + string(raw)
+	return b.String()
+}
+
+func statusIsRead(k *source.Kind) bool {
+	return k.Group == "" && (k.Name == "Pod" || k.Name == "Service")
+}
+
+// withoutField takes a field out of a mapping and reports whether it was there.
+func withoutField(n *yaml.Node, name string) bool {
+	for i := 0; n.Kind == yaml.MappingNode && i+1 < len(n.Content); i += 2 {
+		if n.Content[i].Value == name {
+			n.Content = slices.Delete(n.Content, i, i+2)
+			return true
+		}
+	}
+	return false
 }
 
 // Addresses of the gateways: that of the machine on which they listen.

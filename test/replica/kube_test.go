@@ -3,7 +3,6 @@ package replica
 import (
 	"context"
 	"fmt"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -75,10 +74,7 @@ func TestOneWritesStatuses(t *testing.T) {
 	}
 	put(client.Resource(crds), destinationRules)
 
-	bin := t.TempDir()
-	if out, err := exec.Command("go", "build", "-o", bin, "github.com/weftmesh/weft/cmd/weft").CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
+	bin := build(t, "weft")
 	file := server.Kubeconfig(t)
 	var planes []*plane
 	for n := range 2 {

@@ -63,7 +63,7 @@ func addRule(groups []*ruleGroup, p *part) []*ruleGroup {
 	d := p.Destination
 	i := slices.IndexFunc(groups, func(g *ruleGroup) bool {
 		o := g.first.Destination
-		return o.Ref.Namespace == d.Ref.Namespace && maps.Equal(o.Selector, d.Selector) && reflect.DeepEqual(o.ExportTo, d.ExportTo)
+		return sameClients(o, d) && reflect.DeepEqual(o.ExportTo, d.ExportTo)
 	})
 	if i < 0 {
 		i, groups = len(groups), append(groups, &ruleGroup{first: p, subsets: map[string]bool{}})
@@ -77,13 +77,18 @@ func addRule(groups []*ruleGroup, p *part) []*ruleGroup {
 
 // merged reports whether some client merges two rules for one host.
 func merged(a, b *model.Destination) bool {
-	if a.Ref.Namespace != b.Ref.Namespace || !maps.Equal(a.Selector, b.Selector) {
+	if !sameClients(a, b) {
 		return false
 	}
 	some := slices.Concat([]string{a.Ref.Namespace, ""}, a.ExportTo.Namespaces, b.ExportTo.Namespaces)
 	return slices.ContainsFunc(some, func(ns string) bool {
 		return a.ExportTo.VisibleFrom(a.Ref.Namespace, ns) && b.ExportTo.VisibleFrom(b.Ref.Namespace, ns)
 	})
+}
+
+// sameClients reports whether two rules of one namespace select alike. A selector without labels is not none.
+func sameClients(a, b *model.Destination) bool {
+	return a.Ref.Namespace == b.Ref.Namespace && (a.Selector == nil) == (b.Selector == nil) && maps.Equal(a.Selector, b.Selector)
 }
 
 // setRules puts a host's rules into the mesh.

@@ -27,7 +27,7 @@ func TestRefused(t *testing.T) {
     delegate: {name: other}
     redirect: {uri: /}
     fault: {abort: {http2Error: x}}`, []string{
-			"8 error InvalidDuration spec.http[0].corsPolicy.maxAge", "8 error InvalidHeaderName spec.http[0].corsPolicy.allowMethods[0]",
+			"8 error InvalidDuration spec.http[0].corsPolicy.maxAge", "8 error InvalidValue spec.http[0].corsPolicy.allowMethods[0]",
 			"8 warning AnyOrigin spec.http[0].corsPolicy.allowOrigins[0]", "9 info NoEffect spec.http[0].match[0].statPrefix",
 			"10 error ConflictingFields spec.http[0].delegate",
 			"12 error MissingField spec.http[0].fault.abort", "12 error Unsupported spec.http[0].fault.abort.http2Error",
@@ -38,6 +38,18 @@ func TestRefused(t *testing.T) {
   http: [{directResponse: {status: 200}}]`, []string{
 			"6 error DuplicateHost spec.hosts[2]", "6 error InvalidHost spec.hosts[0]", "6 error InvalidHost spec.hosts[3]",
 			"6 error InvalidHost spec.hosts[4]", "7 error InvalidValue spec.exportTo[0]"}},
+		{"hosts within others", istio, "VirtualService", `
+  hosts: [a.b.example, "*.b.example", x.example, b.example, "*.example", reviews, "*.default.svc.cluster.local", "outbound_.15010_._.istiod.istio-system.svc.cluster.local"]
+  gateways: [edge]
+  http: [{directResponse: {status: 200}}]
+  tls: [{match: [{sniHosts: [outbound_.15010_._.istiod.istio-system.svc.cluster.local]}], route: [{destination: {host: reviews}}]}]`, []string{
+			"6 error DuplicateHost spec.hosts[0]", "6 error DuplicateHost spec.hosts[1]", "6 error DuplicateHost spec.hosts[2]", "6 error DuplicateHost spec.hosts[3]"}},
+		{"names of ports", istio, "ServiceEntry", `
+  hosts: [a.example, b.example]
+  resolution: STATIC
+  endpoints: [{address: 10.0.0.1, ports: {"@": 80}}]
+  ports: [{number: 80, name: "@", protocol: HTTP}, {number: 81, name: HTTP, protocol: HTTP}]`, []string{
+			`8 error InvalidName spec.endpoints[0].ports.@`, "9 error InvalidName spec.ports[0].name"}},
 		{"empty", istio, "VirtualService", `
   exportTo: [Not_A_Namespace]`, []string{
 			"5 error MissingField spec", "6 error InvalidValue spec.exportTo[0]"}},
@@ -184,7 +196,7 @@ func TestRefused(t *testing.T) {
   - {name: v1}
   - {name: v1, labels: {a: "*"}}
   - {name: V_2}`, []string{
-			"7 error MissingField spec.workloadSelector.matchLabels", "9 error InvalidValue spec.trafficPolicy.loadBalancer.consistentHash.minimumRingSize",
+			"7 warning MissingField spec.workloadSelector.matchLabels", "9 error InvalidValue spec.trafficPolicy.loadBalancer.consistentHash.minimumRingSize",
 			"9 error MissingField spec.trafficPolicy.loadBalancer.consistentHash",
 			"10 error InvalidValue spec.trafficPolicy.connectionPool.tcp.maxConnections",
 			"10 error MissingField spec.trafficPolicy.connectionPool.http.http2KeepAlive.interval",
@@ -232,7 +244,7 @@ func TestRefused(t *testing.T) {
 		{"gateway", istio, "Gateway", `
   servers:
   - port: {number: 80, protocol: HTTP}
-    hosts: [a]
+    hosts: [a, default/a, "::1"]
     tls: {mode: SIMPLE, credentialName: x}
   - port: {number: 80, name: tcp, protocol: TCP}
     hosts: ["!/x!"]
@@ -247,7 +259,7 @@ func TestRefused(t *testing.T) {
   - port: {number: 446, name: https, protocol: HTTPS}
     hosts: ["*"]
     tls: {mode: SIMPLE, serverCertificate: /a, privateKey: /b, minProtocolVersion: TLSV1_3, maxProtocolVersion: TLSV1_2}`, []string{
-			"7 error MissingField spec.servers[0].port.name", "9 error ConflictingFields spec.servers[0].tls",
+			"7 error MissingField spec.servers[0].port.name", "8 error InvalidHost spec.servers[0].hosts[0]", "8 error InvalidHost spec.servers[0].hosts[1]", "9 error ConflictingFields spec.servers[0].tls",
 			"10 error PortCollision spec.servers[1].port", "11 error InvalidHost spec.servers[1].hosts[0]", "11 error InvalidValue spec.servers[1].hosts[0]",
 			"12 error InvalidAddress spec.servers[1].bind", "13 error MissingField spec.servers[2].tls",
 			"14 error MissingField spec.servers[2].hosts", "15 error InvalidProtocol spec.servers[3].port.protocol",
@@ -289,7 +301,7 @@ func TestRefused(t *testing.T) {
   - from:
     - source: {requestPrincipals: ["*"]}
     - source: {}
-    - source: {trustDomains: [x]}
+    - source: {trustDomains: [x/y, "*.x"], notTrustDomains: ["a*b"]}
     - {}
     - source: {principals: ["a*b", ""], ipBlocks: [x], serviceAccounts: [a/b/c]}
     to:
@@ -300,10 +312,14 @@ func TestRefused(t *testing.T) {
     - {key: source.color, values: [a]}
     - {key: source.ip, values: [a]}
     - {key: "request.headers[x", values: [a]}
+    - {key: "request.headers[:status]", values: [a]}
+    - {key: source.trustDomain, values: [a/b]}
+    - {key: "experimental.envoy.filters.a[b]", values: [a]}
+    - {key: "request.headers[:authority]", values: [a.example]}
     - {key: destination.port}`, []string{
 			"6 error Unsupported spec.action", "7 error Unsupported spec.provider", "8 error Unsupported spec.targetRefs",
 			"11 error Unsupported spec.rules[0].from[0].source.requestPrincipals", "12 error MissingField spec.rules[0].from[1].source",
-			"13 error Unsupported spec.rules[0].from[2].source.trustDomains", "14 error MissingField spec.rules[0].from[3].source",
+			"13 error InvalidValue spec.rules[0].from[2].source.notTrustDomains[0]", "13 error InvalidValue spec.rules[0].from[2].source.trustDomains[0]", "14 error MissingField spec.rules[0].from[3].source",
 			"15 error ConflictingFields spec.rules[0].from[4].source.serviceAccounts",
 			"15 error InvalidAddress spec.rules[0].from[4].source.ipBlocks[0]", "15 error InvalidValue spec.rules[0].from[4].source.principals[0]",
 			"15 error InvalidValue spec.rules[0].from[4].source.principals[1]",
@@ -312,7 +328,8 @@ func TestRefused(t *testing.T) {
 			"17 error InvalidValue spec.rules[0].to[0].operation.paths[1]", "17 error InvalidValue spec.rules[0].to[0].operation.paths[2]",
 			"18 error MissingField spec.rules[0].to[1].operation", "20 error Unsupported spec.rules[0].when[0].key",
 			"21 error InvalidValue spec.rules[0].when[1].key", "22 error InvalidAddress spec.rules[0].when[2].values[0]",
-			"23 error InvalidValue spec.rules[0].when[3].key", "24 error MissingField spec.rules[0].when[4].values"}},
+			"23 error InvalidValue spec.rules[0].when[3].key", "24 error InvalidValue spec.rules[0].when[4].key", "25 error InvalidValue spec.rules[0].when[5].values[0]",
+			"26 error Unsupported spec.rules[0].when[6].key", "28 error MissingField spec.rules[0].when[8].values"}},
 		{"api gateway", gateway, "Gateway", `
   gatewayClassName: istio
   addresses: [{value: 10.0.0.1}]

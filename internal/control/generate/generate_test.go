@@ -454,16 +454,23 @@ func TestConditions(t *testing.T) {
 	blocks := []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}
 	m.AuthorizationPolicies = []*model.AuthorizationPolicy{{Namespace: "default", Action: model.AuthDeny, Rules: []model.AuthRule{{
 		From: []model.AuthSource{{Principals: []string{"*", "cluster.local/ns/a/sa/b", "corp/*", "*/sa/x"}, NotServiceAccounts: []string{"a/b"},
-			IPBlocks: blocks, NotRemoteIPBlocks: blocks, NotNamespaces: []string{"a*"}}},
+			IPBlocks: blocks, NotRemoteIPBlocks: blocks, NotNamespaces: []string{"a*"}, TrustDomains: []string{"cluster.local", "*.example"}}},
 		To: []model.AuthOperation{{Hosts: []string{"a.*", "*"}, NotPorts: []uint16{1}, NotMethods: []string{"*"}, Paths: []string{"*", "/a/{**}", "*.js"}}},
 		When: []model.AuthCondition{{Key: "source.ip", Values: []string{"1.2.3.4", "::1"}}, {Key: "remote.ip", NotValues: []string{"1.0.0.0/8"}},
 			{Key: "destination.ip", Values: []string{"1.2.3.4"}}, {Key: "destination.port", Values: []string{"80"}}, {Key: "connection.sni", Values: []string{"*.example"}},
 			{Key: "source.namespace", Values: []string{"x"}}, {Key: "source.principal", Values: []string{"*"}}, {Key: "source.serviceAccount", NotValues: []string{"x/y"}},
-			{Key: "request.auth.principal", NotValues: []string{"x"}}, {Key: "request.headers[x]", NotValues: []string{"a*"}}},
+			{Key: "request.auth.principal", NotValues: []string{"x"}}, {Key: "request.headers[x]", NotValues: []string{"a*"}},
+			{Key: "request.headers[:authority]", Values: []string{"a.example"}}, {Key: "source.trustDomain", NotValues: []string{"old"}}},
 	}}}}
 	msg, _ := New(m, productpage()).Listener(wire.InboundListener)
 	generatetest.Validate(t, "policies", msg)
-	if text := generatetest.Text(t, msg); !strings.Contains(text, `exact: "spiffe://corp/ns/a/sa/b"`) || strings.Contains(text, "cluster.local/ns") {
+	text := generatetest.Text(t, msg)
+	for _, want := range []string{`exact: "spiffe://corp/ns/a/sa/b"`, `"spiffe://corp/.+"`, `"spiffe://[^/]*\\.example/.+"`, `"spiffe://old/.+"`, `name: ":authority"`} {
+		if !strings.Contains(text, want) {
+			t.Errorf("no %s in the policies", want)
+		}
+	}
+	if strings.Contains(text, "cluster.local/ns") || strings.Contains(text, "spiffe://cluster") {
 		t.Error("cluster.local does not stand for the mesh's trust domain")
 	}
 }

@@ -2,6 +2,7 @@ package generate
 
 import (
 	"fmt"
+	"math"
 	"strings"
 	"testing"
 
@@ -78,6 +79,31 @@ func TestLocalities(t *testing.T) {
 	}
 }
 
+// Weights are a user's, each of them any number of 32 bits. Their sums are such numbers too, or clients refuse the endpoints.
+func TestSumsOfWeights(t *testing.T) {
+	for _, c := range []struct {
+		weights []uint32 // of endpoints in zones a and b in turn
+		want    string
+	}{
+		{[]uint32{0, 3, 2, 4}, "0 3 r/a/, 0 7 r/b/"},
+		{[]uint32{math.MaxUint32 - 2, 2}, "0 4294967293 r/a/, 0 2 r/b/"},
+		{[]uint32{1, 0, math.MaxUint32}, "0 4294967291 r/a/, 0 1 r/b/"},
+		{[]uint32{math.MaxUint32, math.MaxUint32, math.MaxUint32, math.MaxUint32}, "0 2147483644 r/a/, 0 2147483644 r/b/"},
+	} {
+		m := testMesh()
+		s := m.Services.Get(reviewsHost)
+		s.Endpoints = nil
+		for i, w := range c.weights {
+			e := endpoint("reviews", "v1", fmt.Sprintf("10.77.9.%d", i), 9080)
+			e.Weight, e.Locality = w, "r/"+[]string{"a", "b"}[i%2]
+			s.Endpoints = append(s.Endpoints, e)
+		}
+		if got := spread(t, m, productpage()); got != c.want {
+			t.Errorf("%d: got %s, want %s", c.weights, got, c.want)
+		}
+	}
+}
+
 // A Service may ask for its nearest endpoints without a rule.
 func TestNearService(t *testing.T) {
 	m := testMesh()
@@ -129,7 +155,8 @@ func TestClassByLocality(t *testing.T) {
 func TestRuleBySelector(t *testing.T) {
 	m := testMesh()
 	balanced(m, "default", reviewsHost, "RANDOM")
-	balanced(m, "default", reviewsHost, "ROUND_ROBIN").Selector = map[string]string{"app": "productpage"}
+	selective := balanced(m, "default", reviewsHost, "ROUND_ROBIN")
+	selective.Selector = map[string]string{"app": "productpage"}
 	for app, want := range map[string]clusterv3.Cluster_LbPolicy{"productpage": clusterv3.Cluster_ROUND_ROBIN, "other": clusterv3.Cluster_RANDOM} {
 		n := productpage()
 		n.Labels = map[string]string{"app": app}
@@ -137,5 +164,10 @@ func TestRuleBySelector(t *testing.T) {
 		if c, _ := msg.(*clusterv3.Cluster); c.GetLbPolicy() != want {
 			t.Errorf("%s: got %v, want %v", app, c.GetLbPolicy(), want)
 		}
+	}
+	selective.Selector = map[string]string{} // selects all, and is more than a rule that selects none
+	msg, _ := New(m, productpage()).clusters.Cluster("outbound|9080||" + reviewsHost)
+	if c, _ := msg.(*clusterv3.Cluster); c.GetLbPolicy() != clusterv3.Cluster_ROUND_ROBIN {
+		t.Errorf("a selector without labels: got %v", c.GetLbPolicy())
 	}
 }

@@ -61,6 +61,7 @@ type AuthSource struct {
 	Principals, NotPrincipals           []string
 	Namespaces, NotNamespaces           []string
 	ServiceAccounts, NotServiceAccounts []string // "namespace/name"
+	TrustDomains, NotTrustDomains       []string
 	IPBlocks, NotIPBlocks               []netip.Prefix
 	RemoteIPBlocks, NotRemoteIPBlocks   []netip.Prefix
 }

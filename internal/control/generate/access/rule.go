@@ -84,6 +84,7 @@ func (b *Rule) source(s model.AuthSource) []*rbacv3.Principal {
 	all = append(all, principals(s.Principals, s.NotPrincipals, b.principal)...)
 	all = append(all, principals(s.ServiceAccounts, s.NotServiceAccounts, b.serviceAccount)...)
 	all = append(all, principals(s.Namespaces, s.NotNamespaces, namespacePrincipal)...)
+	all = append(all, principals(s.TrustDomains, s.NotTrustDomains, b.trustDomain)...)
 	all = append(all, principals(s.RemoteIPBlocks, s.NotRemoteIPBlocks, remoteIP)...)
 	return append(all, principals(s.IPBlocks, s.NotIPBlocks, directIP)...)
 }
@@ -130,6 +131,8 @@ func (b *Rule) principalCondition(w model.AuthCondition) []*rbacv3.Principal {
 		return principals(w.Values, w.NotValues, namespacePrincipal)
 	case w.Key == "source.serviceAccount":
 		return principals(w.Values, w.NotValues, b.serviceAccount)
+	case w.Key == "source.trustDomain":
+		return principals(w.Values, w.NotValues, b.trustDomain)
 	case w.Key == "source.principal":
 		return principals(w.Values, w.NotValues, b.principal)
 	case strings.HasPrefix(w.Key, "request.headers["):
@@ -153,12 +156,22 @@ func (b *Rule) principalCondition(w model.AuthCondition) []*rbacv3.Principal {
 	return []*rbacv3.Principal{identifying.never()}
 }
 
-// principal matches a peer's SPIFFE name. "cluster.local" stands for the mesh's own trust domain, whatever it is called.
+// ownTrustDomain stands in policies for the mesh's trust domain, whatever that is called.
+const ownTrustDomain = "cluster.local"
+
+// principal matches a peer's SPIFFE name.
 func (b *Rule) principal(v string) *rbacv3.Principal {
-	if rest, ok := strings.CutPrefix(v, "cluster.local/"); ok {
+	if rest, ok := strings.CutPrefix(v, ownTrustDomain+"/"); ok {
 		v = b.TrustDomain() + "/" + rest
 	}
 	return authenticated(valueMatch(v, "spiffe://", false))
+}
+
+func (b *Rule) trustDomain(v string) *rbacv3.Principal {
+	if v == ownTrustDomain {
+		v = b.TrustDomain()
+	}
+	return authenticated(fullMatch("spiffe://" + segment(v) + "/.+"))
 }
 
 func (b *Rule) serviceAccount(v string) *rbacv3.Principal {
@@ -170,11 +183,16 @@ func (b *Rule) serviceAccount(v string) *rbacv3.Principal {
 }
 
 func namespacePrincipal(v string) *rbacv3.Principal {
-	parts := strings.Split(v, "*")
-	for i := range parts {
-		parts[i] = regexp.QuoteMeta(parts[i])
+	return authenticated(fullMatch("spiffe://[^/]+/ns/" + segment(v) + "/sa/[^/]+"))
+}
+
+// segment gives the expression for one segment of a name, in which "*" stands for any text.
+func segment(v string) string {
+	texts := strings.Split(v, "*")
+	for i := range texts {
+		texts[i] = regexp.QuoteMeta(texts[i])
 	}
-	return authenticated(fullMatch("spiffe://[^/]+/ns/" + strings.Join(parts, "[^/]*") + "/sa/[^/]+"))
+	return strings.Join(texts, "[^/]*")
 }
 
 func authenticated(m *matcherv3.StringMatcher) *rbacv3.Principal {

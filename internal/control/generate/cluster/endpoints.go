@@ -12,7 +12,6 @@ import (
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/structpb"
-	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/weftmesh/weft/internal/control/generate/message"
 	"github.com/weftmesh/weft/internal/control/generate/view"
@@ -137,11 +136,10 @@ func (g *Generator) localities(name string, endpoints []*model.Endpoint, b *view
 		}
 		l := byGroup[of]
 		if l == nil {
-			l = &endpointv3.LocalityLbEndpoints{Locality: message.Locality(e.Locality), Priority: of.priority, LoadBalancingWeight: wrapperspb.UInt32(0)}
+			l = &endpointv3.LocalityLbEndpoints{Locality: message.Locality(e.Locality), Priority: of.priority}
 			byGroup[of] = l
 		}
 		l.LbEndpoints = append(l.LbEndpoints, g.endpoint(e, port, b, &last))
-		l.LoadBalancingWeight.Value += max(e.Weight, 1)
 	}
 	out := &endpointv3.ClusterLoadAssignment{ClusterName: name}
 	for _, k := range slices.SortedFunc(maps.Keys(byGroup), func(a, b group) int {
@@ -151,6 +149,7 @@ func (g *Generator) localities(name string, endpoints []*model.Endpoint, b *view
 		slices.SortFunc(l.LbEndpoints, message.ByAddress)
 		out.Endpoints = append(out.Endpoints, l)
 	}
+	sumWeights(out.Endpoints)
 	closeGaps(out.Endpoints)
 	if p := b.Policy.Balancing; p != nil && p.Locality != nil && !p.Locality.Disabled {
 		if to := g.distribution(p.Locality); to != nil {

@@ -2,11 +2,14 @@ package cluster
 
 import (
 	"maps"
+	"math"
 	"slices"
 	"strings"
 
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 
+	"github.com/weftmesh/weft/internal/control/generate/message"
 	"github.com/weftmesh/weft/internal/control/model"
 )
 
@@ -99,6 +102,28 @@ func (g *Generator) distribution(l *model.LocalitySetting) map[string]uint32 {
 		}
 	}
 	return nil
+}
+
+// sumWeights gives each locality the weight of its endpoints. Clients refuse weights whose sum is beyond 32 bits (gRFC A27, and so does
+// Envoy): larger ones are scaled down together, and none to less than 1.
+func sumWeights(groups []*endpointv3.LocalityLbEndpoints) {
+	sum, count := uint64(0), uint64(0)
+	for _, l := range groups {
+		for _, e := range l.LbEndpoints {
+			sum += uint64(e.LoadBalancingWeight.GetValue())
+		}
+		count += uint64(len(l.LbEndpoints))
+	}
+	for _, l := range groups {
+		own := uint32(0)
+		for _, e := range l.LbEndpoints {
+			if sum > math.MaxUint32 {
+				e.LoadBalancingWeight = message.Weight(uint32(uint64(e.LoadBalancingWeight.GetValue()) * (math.MaxUint32 - count) / sum))
+			}
+			own += e.LoadBalancingWeight.GetValue()
+		}
+		l.LoadBalancingWeight = wrapperspb.UInt32(own)
+	}
 }
 
 // weigh gives localities the weights that the user wants. Those that one pattern covers share its weight by their number of

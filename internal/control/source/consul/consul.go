@@ -211,31 +211,41 @@ const (
 func (s *Source) poll(ctx context.Context, path string, take func([]byte) error) {
 	index, pause := uint64(0), firstPause
 	for ctx.Err() == nil {
+		began := time.Now()
 		body, next, err := s.ask(ctx, path, index)
+		early := next == index && time.Since(began) < waitTime
 		if err == nil && next != index {
 			err = take(body)
 		}
 		if err == nil {
-			// An index that goes back is another server's, or that of one which was restored: begin anew.
-			if next < index {
+			// An index that goes back is another server's, or that of one which was restored: begin anew. One that is restored
+			// wakes whoever waits, with what there was, and does not answer again before it has come to that index once more.
+			if next < index || early {
 				next = 0
 			}
-			index = next
-			pause = firstPause
+			index, pause = next, firstPause
 			s.reads(path)
+			if early {
+				sleep(ctx, firstPause)
+			}
 			continue
 		}
 		if ctx.Err() != nil {
 			return
 		}
 		s.fails(path, err)
-		t := time.NewTimer(pause/2 + rand.N(pause/2))
-		select {
-		case <-ctx.Done():
-		case <-t.C:
-		}
-		t.Stop()
+		sleep(ctx, pause)
 		index, pause = 0, min(2*pause, lastPause)
+	}
+}
+
+// sleep lasts about as long as is said, so that those who wait do not come all at once.
+func sleep(ctx context.Context, about time.Duration) {
+	t := time.NewTimer(about/2 + rand.N(about/2))
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-t.C:
 	}
 }
 

@@ -11,12 +11,14 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
 
+	networkingapi "istio.io/api/networking/v1alpha3"
 	networking "istio.io/client-go/pkg/apis/networking/v1"
 
 	"github.com/weftmesh/weft/internal/control/compile"
@@ -28,7 +30,10 @@ import (
 // server is a Consul of one agent.
 type server struct{ address string }
 
-func start(t *testing.T) *server {
+// root is a token that may do everything, where the server has been told so.
+const root = "8a2d7c60-93a4-4e0c-8a5e-2c1f5b7e9d00"
+
+func start(t *testing.T, args ...string) *server {
 	t.Helper()
 	if _, err := exec.LookPath("consul"); err != nil {
 		t.Skip("consul is not installed")
@@ -43,8 +48,8 @@ func start(t *testing.T) *server {
 		defer l.Close()
 		l.Close()
 	}
-	cmd := exec.Command("consul", "agent", "-dev", "-bind=127.0.0.1", "-client=127.0.0.1", "-http-port="+ports[0], "-server-port="+ports[1],
-		"-serf-lan-port="+ports[2], "-serf-wan-port=-1", "-grpc-port=-1", "-grpc-tls-port=-1", "-dns-port=-1")
+	cmd := exec.Command("consul", append([]string{"agent", "-dev", "-bind=127.0.0.1", "-client=127.0.0.1", "-http-port=" + ports[0], "-server-port=" + ports[1],
+		"-serf-lan-port=" + ports[2], "-serf-wan-port=-1", "-grpc-port=-1", "-grpc-tls-port=-1", "-dns-port=-1"}, args...)...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -54,7 +59,7 @@ func start(t *testing.T) *server {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	for tick := time.NewTicker(50 * time.Millisecond); ; {
-		if r, err := http.Get("http://" + s.address + "/v1/catalog/service/consul"); err == nil {
+		if r, err := http.Get("http://" + s.address + "/v1/catalog/service/consul?token=" + root); err == nil {
 			text, _ := io.ReadAll(r.Body)
 			r.Body.Close()
 			if strings.Contains(string(text), "ServiceID") {
@@ -75,7 +80,28 @@ func (s *server) put(t *testing.T, path string, body any) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	req, _ := http.NewRequest(http.MethodPut, "http://"+s.address+path, bytes.NewReader(text))
+	s.send(t, http.MethodPut, path, text)
+}
+
+// snapshot gives all that the server has.
+func (s *server) snapshot(t *testing.T) []byte {
+	t.Helper()
+	r, err := http.Get("http://" + s.address + "/v1/snapshot")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Body.Close()
+	all, err := io.ReadAll(r.Body)
+	if err != nil || r.StatusCode != http.StatusOK {
+		t.Fatal(r.Status, err)
+	}
+	return all
+}
+
+func (s *server) send(t *testing.T, method, path string, body []byte) {
+	t.Helper()
+	req, _ := http.NewRequest(method, "http://"+s.address+path, bytes.NewReader(body))
+	req.Header.Set("X-Consul-Token", root)
 	r, err := http.DefaultClient.Do(req)
 	if err != nil {
 		t.Error(err)
@@ -95,10 +121,14 @@ func (s *server) register(t *testing.T, id, name, version, status string) {
 		"Check": map[string]any{"TTL": "1h", "Status": status}})
 }
 
-func (s *server) place(t *testing.T) *sourcetest.Place {
+func (s *server) place(t *testing.T, set ...func(*Options)) *sourcetest.Place {
 	t.Helper()
 	cable := sourcetest.NewCable(t, s.address)
-	src, err := New(Options{Address: "http://" + cable.Addr(), Check: compile.Check, Log: slog.New(slog.DiscardHandler)})
+	o := Options{Address: "http://" + cable.Addr(), Check: compile.Check, Log: slog.New(slog.DiscardHandler)}
+	for _, f := range set {
+		f(&o)
+	}
+	src, err := New(o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -140,6 +170,81 @@ func TestHealth(t *testing.T) {
 	if f := l.Last().Findings; len(f) > 0 {
 		t.Errorf("got %v", f)
 	}
+}
+
+// TestRestored: a Consul that is set back to what it had once, and counts from there, is read anew.
+func TestRestored(t *testing.T) {
+	s := start(t)
+	s.register(t, "a1", "a", "1", "passing")
+	l := sourcetest.Listen(t, s.place(t))
+	l.Await(t, "a=1")
+	saved := s.snapshot(t)
+	s.register(t, "b1", "b", "1", "passing")
+	s.register(t, "a1", "a", "2", "passing")
+	l.Await(t, "a=2 b=1")
+	s.put(t, "/v1/agent/service/deregister/b1", nil) // the agent would register its services again
+	s.register(t, "a1", "a", "1", "passing")
+	l.Await(t, "a=1")
+	s.put(t, "/v1/catalog/register", map[string]any{"Node": "elsewhere", "Address": "10.0.0.9",
+		"Service": map[string]any{"ID": "c1", "Service": "c", "Port": 80, "Meta": map[string]string{sourcetest.Label: "1"}}})
+	l.Await(t, "a=1 c=1")
+	s.send(t, http.MethodPut, "/v1/snapshot", saved)
+	l.Await(t, "a=1")
+	s.register(t, "a1", "a", "3", "passing") // while the index is lower than it was
+	l.Await(t, "a=3")
+}
+
+// TestManyInstances: a service may have a thousand instances, of which one changes.
+func TestManyInstances(t *testing.T) {
+	s := start(t)
+	const most = 1000
+	instance := func(i int, version string) map[string]any {
+		return map[string]any{"Node": "elsewhere", "Address": "10.0.0.9", "Service": map[string]any{"ID": fmt.Sprint("a", i), "Service": "a",
+			"Address": fmt.Sprintf("10.1.%d.%d", i/250, i%250+1), "Port": 80, "Meta": map[string]string{sourcetest.Label: version}}}
+	}
+	for i := range most {
+		s.put(t, "/v1/catalog/register", instance(i, "1"))
+	}
+	l := sourcetest.Listen(t, s.place(t))
+	has := func(version string) func() bool {
+		return func() bool {
+			o := l.Get(source.Key{Group: source.GroupNetworking, Kind: "ServiceEntry", Namespace: "default", Name: "a"})
+			if o == nil {
+				return false
+			}
+			all := o.Kube.(*networking.ServiceEntry).Spec.Endpoints
+			return len(all) == most && slices.ContainsFunc(all, func(e *networkingapi.WorkloadEntry) bool {
+				return e.Address == "10.1.3.250" && e.Labels[sourcetest.Label] == version
+			})
+		}
+	}
+	l.AwaitThat(t, "all instances", has("1"))
+	for _, v := range []string{"2", "3"} {
+		s.put(t, "/v1/catalog/register", instance(most-1, v))
+		l.AwaitThat(t, "the change", has(v))
+	}
+}
+
+// TestTokenRevoked: while Consul does not know the token, what was read stays in force; when it does again, all is read anew.
+func TestTokenRevoked(t *testing.T) {
+	const ours = "6f3c1a52-0f6e-4a55-9a53-4f0c6c0f7b11"
+	s := start(t, `-hcl=acl { enabled = true, default_policy = "deny", tokens { initial_management = "`+root+`", agent = "`+root+`" } }`)
+	s.put(t, "/v1/acl/policy", map[string]any{"Name": "read", "Rules": `service_prefix "" { policy = "read" } node_prefix "" { policy = "read" }`})
+	grant := func() {
+		s.put(t, "/v1/acl/token", map[string]any{"AccessorID": ours, "SecretID": ours, "Policies": []map[string]string{{"Name": "read"}}})
+	}
+	grant()
+	s.register(t, "a", "a", "1", "passing")
+	var log lines
+	l := sourcetest.Listen(t, s.place(t, func(o *Options) { o.Token, o.Log = ours, slog.New(slog.NewTextHandler(&log, nil)) }))
+	l.Await(t, "a=1")
+	s.send(t, http.MethodDelete, "/v1/acl/token/"+ours, nil)
+	s.register(t, "a", "a", "2", "passing")
+	s.register(t, "b", "b", "1", "passing")
+	log.await(t, "cannot be read")
+	l.Await(t, "a=1")
+	grant()
+	l.Await(t, "a=2 b=1")
 }
 
 // awaitTold waits until the findings have these codes.
@@ -269,6 +374,21 @@ func (l *lines) Write(b []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.text.Write(b)
+}
+
+// await waits until the log has some words.
+func (l *lines) await(t *testing.T, words string) {
+	t.Helper()
+	late := time.After(time.Minute)
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for !strings.Contains(l.String(), words) {
+		select {
+		case <-tick.C:
+		case <-late:
+			t.Fatalf("the log has no %q:\n%s", words, l.String())
+		}
+	}
 }
 
 func (l *lines) String() string {

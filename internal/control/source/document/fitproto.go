@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"regexp"
+	"strconv"
 	"strings"
 	"time"
 
@@ -64,11 +65,51 @@ func (w *Walker) oneofs(n *yaml.Node, d protoreflect.MessageDescriptor, path str
 func (w *Walker) protoField(n *yaml.Node, f protoreflect.FieldDescriptor, path string) any {
 	switch {
 	case f.IsMap():
+		w.keys(n, f.MapKey().Kind(), path)
 		return w.mapping(n, path, func(v *yaml.Node, path string) any { return w.protoValue(v, f.MapValue(), path) })
 	case f.IsList():
 		return w.sequence(n, path, func(v *yaml.Node, path string) any { return w.protoValue(v, f, path) })
 	}
 	return w.protoValue(n, f, path)
+}
+
+// keys checks those of a map that are not texts. They must be written in the one way that does not depend on the reader: 8080, not 08080.
+func (w *Walker) keys(n *yaml.Node, kind protoreflect.Kind, path string) {
+	var want string
+	var fits func(key string) bool
+	switch kind {
+	case protoreflect.StringKind:
+		return
+	case protoreflect.BoolKind:
+		want, fits = "true or false", func(key string) bool { return key == "true" || key == "false" }
+	default:
+		low, high := wholeNumbers(kind)
+		want, fits = fmt.Sprintf("a whole number between %d and %d", low, high), func(key string) bool {
+			i, err := strconv.ParseInt(key, 10, 64)
+			return err == nil && i >= low && i <= high && strconv.FormatInt(i, 10) == key
+		}
+	}
+	if n.Kind != yaml.MappingNode {
+		return
+	}
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		if k := n.Content[i]; !fits(k.Value) {
+			w.Add(k, "WrongType", Join(path, k.Value), "want "+want+" as key, got "+Describe(k), "")
+		}
+	}
+}
+
+// wholeNumbers gives the bounds of a kind of whole numbers.
+func wholeNumbers(kind protoreflect.Kind) (low, high int64) {
+	switch kind {
+	case protoreflect.Int32Kind, protoreflect.Sint32Kind, protoreflect.Sfixed32Kind:
+		return math.MinInt32, math.MaxInt32
+	case protoreflect.Uint32Kind, protoreflect.Fixed32Kind:
+		return 0, math.MaxUint32
+	case protoreflect.Uint64Kind, protoreflect.Fixed64Kind:
+		return 0, math.MaxInt64
+	}
+	return math.MinInt64, math.MaxInt64
 }
 
 func (w *Walker) protoValue(n *yaml.Node, f protoreflect.FieldDescriptor, path string) any {
@@ -88,14 +129,9 @@ func (w *Walker) protoValue(n *yaml.Node, f protoreflect.FieldDescriptor, path s
 		return w.boolean(n, path)
 	case protoreflect.FloatKind, protoreflect.DoubleKind:
 		return w.number(n, path)
-	case protoreflect.Int32Kind, protoreflect.Sint32Kind, protoreflect.Sfixed32Kind:
-		return w.integer(n, path, math.MinInt32, math.MaxInt32)
-	case protoreflect.Uint32Kind, protoreflect.Fixed32Kind:
-		return w.integer(n, path, 0, math.MaxUint32)
-	case protoreflect.Uint64Kind, protoreflect.Fixed64Kind:
-		return w.integer(n, path, 0, math.MaxInt64)
 	default:
-		return w.integer(n, path, math.MinInt64, math.MaxInt64)
+		low, high := wholeNumbers(f.Kind())
+		return w.integer(n, path, low, high)
 	}
 }
 

@@ -38,11 +38,9 @@ const DefaultPrefix = "/weft/"
 
 // Options of Open. Endpoints are required.
 type Options struct {
-	Endpoints []string // "host:port", or URLs
-	Prefix    string   // DefaultPrefix; it ends with a slash
-	TLS       *tls.Config
-	Username  string
-	Password  string
+	Endpoints []string    // "host:port", or URLs
+	Prefix    string      // DefaultPrefix; it ends with a slash
+	TLS       *tls.Config // its certificate names the user, where etcd has users
 	// Check judges one decoded object (compile.Check); an error finding refuses it. Nil accepts everything.
 	Check func(*source.Object) []model.Finding
 	// Timeout bounds one request; 10 s.
@@ -90,7 +88,7 @@ func Open(o Options) (*Store, error) {
 		o.Log = slog.Default()
 	}
 	client, err := clientv3.New(clientv3.Config{
-		Endpoints: o.Endpoints, TLS: o.TLS, Username: o.Username, Password: o.Password,
+		Endpoints: o.Endpoints, TLS: o.TLS,
 		DialKeepAliveTime: 10 * time.Second, DialKeepAliveTimeout: 5 * time.Second, DialOptions: dialing(), Logger: zap.NewNop(),
 	})
 	if err != nil {

@@ -1,11 +1,13 @@
 package etcd
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"slices"
 	"strings"
@@ -244,6 +246,50 @@ func TestMostObjects(t *testing.T) {
 		t.Errorf("got %v, want %q", err, want)
 	}
 	apply(t, s, strings.Join(texts[:mostObjects], "---\n"))
+}
+
+// TestUsers: where etcd has users, a replica is the one whom its certificate names, and needs to read and write the prefix.
+func TestUsers(t *testing.T) {
+	server := etcdtest.StartSecure(t)
+	ctx, admin := t.Context(), server.Client
+	for _, user := range []string{"root", etcdtest.User} { // each has a role of its name; etcd knows what root may do
+		_, err1 := admin.RoleAdd(ctx, user)
+		_, err2 := admin.UserAdd(ctx, user, "secret")
+		_, err3 := admin.UserGrantRole(ctx, user, user)
+		if err := errors.Join(err1, err2, err3); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, err1 := admin.RoleGrantPermission(ctx, etcdtest.User, DefaultPrefix, clientv3.GetPrefixRangeEnd(DefaultPrefix), clientv3.PermissionType(clientv3.PermReadWrite))
+	_, err2 := admin.AuthEnable(ctx)
+	if err := errors.Join(err1, err2); err != nil {
+		t.Fatal(err)
+	}
+	s := open(t, Options{Endpoints: []string{"https://" + server.Endpoint}, TLS: server.TLS})
+	files := map[string][]byte{"key.pem": []byte("one")}
+	if err := s.CreateFiles(ctx, files); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := s.Files(ctx); err != nil || !maps.EqualFunc(got, files, bytes.Equal) {
+		t.Errorf("got %q, %v", got, err)
+	}
+	leading, stop := context.WithCancel(ctx)
+	if err := s.Lead(leading, "a", func(context.Context, Term) { stop() }); err != nil {
+		t.Error(err)
+	}
+	set := source.NewSet(source.Layers{Applied: s}, nil)
+	running, stop := context.WithCancel(ctx)
+	ended := make(chan error, 1)
+	go func() { ended <- set.Run(running) }() // ends with stop
+	<-set.Ready()
+	apply(t, set, sourcetest.Service("x", "1"))
+	if set.Snapshot().Get(key("x")) == nil {
+		t.Error("what was applied is not there")
+	}
+	stop()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
 }
 
 // TestAgeOfWhatOthersWrite: an object that another program writes is younger than what was applied before, and as old for every replica,

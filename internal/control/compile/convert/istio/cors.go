@@ -1,6 +1,8 @@
 package istio
 
 import (
+	"slices"
+	"strings"
 	"time"
 
 	networkingapi "istio.io/api/networking/v1alpha3"
@@ -8,6 +10,9 @@ import (
 	"github.com/weftmesh/weft/internal/control/compile/convert/parts"
 	"github.com/weftmesh/weft/internal/control/model"
 )
+
+// corsMethods are those that Istio knows.
+var corsMethods = []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "CONNECT", "OPTIONS", "TRACE", "*"}
 
 // cors converts what a VirtualService lets other origins do.
 func (p converter) cors(c *networkingapi.CorsPolicy, field string) *model.CORS {
@@ -23,7 +28,11 @@ func (p converter) cors(c *networkingapi.CorsPolicy, field string) *model.CORS {
 	for i, o := range c.AllowOrigins {
 		out.Origins = append(out.Origins, p.stringMatch(o, parts.At(field+".allowOrigins", i), false))
 	}
-	p.Tokens(out.Methods, field+".allowMethods")
+	for i, m := range out.Methods {
+		if !slices.Contains(corsMethods, m) {
+			p.Err("InvalidValue", parts.At(field+".allowMethods", i), "use one of "+strings.Join(corsMethods, ", "), "%q is not a method that can be allowed", m)
+		}
+	}
 	p.Tokens(out.Headers, field+".allowHeaders")
 	p.Tokens(out.Expose, field+".exposeHeaders")
 	if c.MaxAge != nil {

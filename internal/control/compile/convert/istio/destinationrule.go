@@ -28,8 +28,9 @@ func (p converter) destinationRule(dr *networking.DestinationRule) {
 	p.healthCheck(dr.Annotations, d)
 	if sel := spec.WorkloadSelector; sel != nil {
 		d.Selector = p.ValidLabels(sel.MatchLabels, "spec.workloadSelector.matchLabels")
-		if len(d.Selector) == 0 {
-			p.Err("MissingField", "spec.workloadSelector.matchLabels", "", "labels are missing")
+		if len(sel.MatchLabels) == 0 {
+			d.Selector = map[string]string{} // which is not none: it selects all
+			p.Warn("MissingField", "spec.workloadSelector.matchLabels", "leave workloadSelector out, or write labels", "without labels it selects all clients of the namespace")
 		}
 		if len(spec.ExportTo) > 0 && !d.ExportTo.Private {
 			p.Err("ConflictingFields", "spec.exportTo", `leave it out, or write "."`, "a rule for selected workloads is for those of its own namespace")
@@ -229,6 +230,9 @@ func (p converter) clientTLS(t *networkingapi.ClientTLSSettings, field string) *
 	out := &model.ClientTLS{Mode: clientModes[t.Mode], SNI: t.Sni, SANs: t.SubjectAltNames, SkipVerify: t.InsecureSkipVerify.GetValue()}
 	if t.Sni != "" {
 		p.ValidHost(t.Sni, field+".sni", false)
+	}
+	if out.SkipVerify && t.Mode == networkingapi.ClientTLSSettings_SIMPLE && t.CredentialName != "" {
+		p.Warn("NoEffect", field+".credentialName", "leave one of them out", "insecureSkipVerify takes any certificate, and mode SIMPLE shows none")
 	}
 	if out.SkipVerify && len(t.SubjectAltNames) > 0 {
 		p.Err("ConflictingFields", field+".subjectAltNames", "", "insecureSkipVerify compares no names")

@@ -78,7 +78,9 @@ func (p converter) gatewayHost(s, field string) model.GatewayHost {
 	default:
 		p.NamespaceName(namespace, field)
 	}
-	p.ValidHost(host, field, true)
+	if p.ValidHost(host, field, true) && host != "*" && !strings.ContainsAny(host, ".:") {
+		p.Err("InvalidHost", field, `write a host in full, as "www.example.com", or "*"`, "%q is not a host in full", host)
+	}
 	return model.GatewayHost{Namespace: namespace, Host: strings.ToLower(host)}
 }
 

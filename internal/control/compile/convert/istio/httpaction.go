@@ -106,7 +106,11 @@ func (p converter) mirrors(r *networkingapi.HTTPRoute, field string) []model.Mir
 		p.Err("ConflictingFields", field+".mirrors", "", "only one of mirror and mirrors can be set")
 	}
 	if r.Mirror == nil && (r.MirrorPercentage != nil || r.MirrorPercent != nil) {
-		p.Err("ConflictingFields", field+".mirrorPercentage", "", "it is set without mirror")
+		name := "mirrorPercentage"
+		if r.MirrorPercentage == nil {
+			name = "mirrorPercent"
+		}
+		p.Warn("NoEffect", field+"."+name, "", "nothing is mirrored without mirror")
 	}
 	var out []model.Mirror
 	if r.Mirror != nil {

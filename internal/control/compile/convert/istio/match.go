@@ -2,7 +2,6 @@ package istio
 
 import (
 	"maps"
-	"slices"
 	"strings"
 
 	networkingapi "istio.io/api/networking/v1alpha3"
@@ -37,9 +36,6 @@ func (p converter) stringMatch(m *networkingapi.StringMatch, field string, empty
 // ignoredHeaders are keys of a header match that Istio ignores.
 var ignoredHeaders = map[string]string{"uri": "uri", "scheme": "scheme", "method": "method", "authority": "authority"}
 
-// pseudoHeaders are what header conditions may read beside fields.
-var pseudoHeaders = []string{":method", ":authority", ":path", ":scheme"}
-
 // headerMatches converts conditions on headers, sorted by name.
 func (p converter) headerMatches(m map[string]*networkingapi.StringMatch, field string) []model.NamedMatch {
 	var list []model.NamedMatch
@@ -50,7 +46,7 @@ func (p converter) headerMatches(m map[string]*networkingapi.StringMatch, field 
 			p.Warn("IgnoredHeader", at, "match on "+of+" instead", "a header condition on %q is ignored, as in Istio", name)
 			continue
 		}
-		if !parts.IsHeaderName(lower) && !slices.Contains(pseudoHeaders, lower) {
+		if !parts.IsReadable(lower) {
 			p.Err("InvalidHeaderName", at, "", "%q is not a header name", name)
 		}
 		list = append(list, model.NamedMatch{Name: lower, Match: p.stringMatch(m[name], at, true)})

@@ -45,15 +45,12 @@ func (p converter) sidecar(sc *networking.Sidecar) {
 	p.Sidecar = out
 }
 
-// sidecarPort reads the port of a listener. Protocols are as in a Gateway.
+// sidecarPort reads the port of a listener. Protocols are as in a Gateway; without one, connections say what they carry.
 func (p converter) sidecarPort(port *networkingapi.SidecarPort, field string) (uint16, model.Protocol) {
 	p.Only(port, field, "number", "protocol", "name")
 	number := p.ValidPort(port.Number, field+".number")
-	if port.Protocol == "" {
-		p.Err("MissingField", field+".protocol", "", "the port needs a protocol")
-	}
-	if port.Name != "" && len(validation.IsDNS1123Label(port.Name)) > 0 {
-		p.Err("InvalidName", field+".name", "", "%q is not the name of a port: %s", port.Name, validation.IsDNS1123Label(port.Name)[0])
+	if port.Name != "" {
+		p.PortName(port.Name, field+".name")
 	}
 	return number, p.Protocol(port.Protocol, port.Name, field+".protocol")
 }

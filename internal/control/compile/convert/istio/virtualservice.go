@@ -63,7 +63,31 @@ func (p converter) routeHosts(list []string, mesh bool) []string {
 		seen[full] = i
 		hosts = append(hosts, full)
 	}
+	if len(hosts) == len(list) {
+		p.overlapping(list)
+	}
 	return hosts
+}
+
+// overlapping refuses hosts within a wildcard of the same object, as Istio does. They are compared as they are written: "reviews" is
+// not within "*.default.svc.cluster.local".
+func (p converter) overlapping(list []string) {
+	wildcards := map[string]int{}
+	for i, host := range list {
+		if strings.HasPrefix(host, "*") {
+			wildcards[parts.HostName(host)] = i
+		}
+	}
+	for i, host := range list {
+		labels := strings.Split(strings.TrimPrefix(parts.HostName(host), "*."), ".")
+		for n := range labels {
+			wider := strings.Join(append([]string{"*"}, labels[n+1:]...), ".")
+			if first, ok := wildcards[wider]; ok && first != i {
+				p.Err("DuplicateHost", parts.At("spec.hosts", i), "leave one of them out", "host %s is within %s of spec.hosts[%d]", host, wider, first)
+				break
+			}
+		}
+	}
 }
 
 // httpRoute converts one rule.

@@ -95,6 +95,15 @@ func (p *Part) operators(v, field string) {
 	}
 }
 
+// IsReadable reports whether conditions may read a name: a field's, or that of a part of the request that HTTP/2 treats as one.
+func IsReadable(name string) bool {
+	switch name {
+	case ":method", ":authority", ":path", ":scheme":
+		return true
+	}
+	return IsHeaderName(name)
+}
+
 // IsHeaderName reports whether a name is a token (RFC 9110, section 5.6.2).
 func IsHeaderName(name string) bool {
 	for i := range len(name) {

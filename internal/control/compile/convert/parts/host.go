@@ -43,7 +43,8 @@ func (p *Part) ValidHost(host, field string, allowIP bool) bool {
 		return allowIP
 	}
 	name := strings.TrimPrefix(strings.ToLower(strings.TrimSuffix(host, ".")), "*.")
-	if problems := validation.IsDNS1123Subdomain(strings.ReplaceAll(name, "_", "-")); len(problems) > 0 {
+	// Names in DNS may have underscores anywhere, as "_grpc._tcp.example.com" and the server names of sidecars have.
+	if problems := validation.IsDNS1123Subdomain(strings.ReplaceAll(name, "_", "u")); len(problems) > 0 {
 		p.Err("InvalidHost", field, `hosts look like "reviews", "www.example.com" or "*.example.com"`, "%q is not a valid host name", host)
 		return false
 	}
@@ -125,6 +126,13 @@ func (p *Part) ValidPort(port uint32, field string) uint16 {
 		return 0
 	}
 	return uint16(port)
+}
+
+// PortName checks the name of a port, in letters of either case.
+func (p *Part) PortName(name, field string) {
+	if problems := validation.IsDNS1123Label(strings.ToLower(name)); len(problems) > 0 {
+		p.Err("InvalidName", field, "", "%q is not the name of a port: %s", name, problems[0])
+	}
 }
 
 // ValidLabels checks a label selector.

@@ -129,8 +129,8 @@ func (p converter) authSource(s *securityapi.Source, field string) model.AuthSou
 			p.Err("Unsupported", field+"."+jwt.name, "use principals", "cannot be enforced: tokens are not checked yet (RequestAuthentication)")
 		}
 	}
-	p.Only(s, field, "principals", "notPrincipals", "namespaces", "notNamespaces", "serviceAccounts", "notServiceAccounts", "ipBlocks",
-		"notIpBlocks", "remoteIpBlocks", "notRemoteIpBlocks", "requestPrincipals", "notRequestPrincipals")
+	p.Only(s, field, "principals", "notPrincipals", "namespaces", "notNamespaces", "serviceAccounts", "notServiceAccounts",
+		"trustDomains", "notTrustDomains", "ipBlocks", "notIpBlocks", "remoteIpBlocks", "notRemoteIpBlocks", "requestPrincipals", "notRequestPrincipals")
 	if (len(s.ServiceAccounts) > 0 || len(s.NotServiceAccounts) > 0) && len(s.Principals)+len(s.NotPrincipals)+len(s.Namespaces)+len(s.NotNamespaces) > 0 {
 		p.Err("ConflictingFields", field+".serviceAccounts", "", "cannot be combined with principals or namespaces")
 	}
@@ -139,6 +139,8 @@ func (p converter) authSource(s *securityapi.Source, field string) model.AuthSou
 		Namespaces: p.patterns(s.Namespaces, field+".namespaces"), NotNamespaces: p.patterns(s.NotNamespaces, field+".notNamespaces"),
 		ServiceAccounts:    p.serviceAccounts(s.ServiceAccounts, field+".serviceAccounts"),
 		NotServiceAccounts: p.serviceAccounts(s.NotServiceAccounts, field+".notServiceAccounts"),
+		TrustDomains:       p.trustDomains(s.TrustDomains, field+".trustDomains"),
+		NotTrustDomains:    p.trustDomains(s.NotTrustDomains, field+".notTrustDomains"),
 		IPBlocks:           p.prefixes(s.IpBlocks, field+".ipBlocks"), NotIPBlocks: p.prefixes(s.NotIpBlocks, field+".notIpBlocks"),
 		RemoteIPBlocks:    p.prefixes(s.RemoteIpBlocks, field+".remoteIpBlocks"),
 		NotRemoteIPBlocks: p.prefixes(s.NotRemoteIpBlocks, field+".notRemoteIpBlocks"),
@@ -230,6 +232,16 @@ func badTemplate(v string) string {
 	return ""
 }
 
+// trustDomains checks patterns for the first part of a peer's name.
+func (p converter) trustDomains(list []string, field string) []string {
+	for i, v := range list {
+		if strings.Contains(v, "/") {
+			p.Err("InvalidValue", parts.At(field, i), "use principals", "%q is more than a trust domain", v)
+		}
+	}
+	return p.patterns(list, field)
+}
+
 func (p converter) serviceAccounts(list []string, field string) []string {
 	var out []string
 	for i, v := range list {
@@ -267,8 +279,8 @@ func (p converter) prefixes(list []string, field string) []netip.Prefix {
 }
 
 // conditionKeys are the attributes that a condition may ask for, beside request.headers.
-var conditionKeys = []string{"source.ip", "remote.ip", "source.namespace", "source.principal", "source.serviceAccount", "destination.ip",
-	"destination.port", "connection.sni"}
+var conditionKeys = []string{"source.ip", "remote.ip", "source.namespace", "source.principal", "source.serviceAccount",
+	"source.trustDomain", "destination.ip", "destination.port", "connection.sni"}
 
 func (p converter) authCondition(c *securityapi.Condition, field string) model.AuthCondition {
 	out := model.AuthCondition{Key: c.Key, Values: c.Values, NotValues: c.NotValues}
@@ -281,8 +293,10 @@ func (p converter) authCondition(c *securityapi.Condition, field string) model.A
 		p.Err("MissingField", field+".key", "", "a key is missing")
 	case strings.HasPrefix(c.Key, "request.auth."):
 		p.Err("Unsupported", field+".key", "", "%s cannot be enforced: tokens are not checked yet (RequestAuthentication)", c.Key)
+	case strings.HasPrefix(c.Key, "experimental."):
+		p.Err("Unsupported", field+".key", "", "%s is what filters of Envoy know", c.Key)
 	case isHeader:
-		if name, ok := strings.CutSuffix(header, "]"); !ok || !parts.IsHeaderName(name) {
+		if name, ok := strings.CutSuffix(header, "]"); !ok || !parts.IsReadable(name) {
 			p.Err("InvalidValue", field+".key", "", "%q names no header", c.Key)
 		}
 		p.patterns(c.Values, field+".values")
@@ -308,6 +322,8 @@ func (p converter) conditionValues(c *securityapi.Condition, field string) {
 			p.prefixes(list.values, field+list.name)
 		case "destination.port":
 			p.ports(list.values, field+list.name)
+		case "source.trustDomain":
+			p.trustDomains(list.values, field+list.name)
 		default:
 			p.patterns(list.values, field+list.name)
 		}

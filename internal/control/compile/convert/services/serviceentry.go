@@ -26,6 +26,7 @@ func (p converter) serviceEntry(se *networking.ServiceEntry) {
 		p.Unsupported("spec.resolution", "use one of NONE, STATIC, DNS, DNS_ROUND_ROBIN, DYNAMIC_DNS")
 	}
 	p.entryEndpoints(spec)
+	p.entryResolution(spec)
 	p.indistinct(spec)
 	p.byHost(spec)
 	for i, name := range spec.SubjectAltNames {
@@ -44,7 +45,6 @@ func (p converter) serviceEntry(se *networking.ServiceEntry) {
 			continue
 		}
 		host = parts.HostName(host)
-		p.entryResolution(spec, host, field)
 		s := &model.Service{Ref: p.Ref(), Host: host, Namespace: se.Namespace, Name: host, Addresses: addresses, Networks: networks,
 			External:   spec.Location == networkingapi.ServiceEntry_MESH_EXTERNAL,
 			Resolution: resolution, Ports: ports, Labels: se.Labels, ExportTo: visible, Created: p.Born, SANs: spec.SubjectAltNames}
@@ -84,7 +84,7 @@ func selectsInMesh(spec *networkingapi.ServiceEntry) bool {
 
 func (p converter) entryPorts(list []*networkingapi.ServicePort) []model.Port {
 	if len(list) == 0 {
-		p.Err("MissingField", "spec.ports", "", "at least one port is needed")
+		p.Warn("MissingField", "spec.ports", "write the ports that clients connect to", "without ports nothing leads to the hosts")
 	}
 	numbers, names := map[uint32]bool{}, map[string]bool{}
 	var ports []model.Port
@@ -99,6 +99,8 @@ func (p converter) entryPorts(list []*networkingapi.ServicePort) []model.Port {
 			p.Err("DuplicatePort", field+".name", "", "name %q is used twice", port.Name)
 		case numbers[port.Number]:
 			p.Err("DuplicatePort", field+".number", "", "port %d is given twice", port.Number)
+		default:
+			p.PortName(port.Name, field+".name")
 		}
 		if port.TargetPort != 0 {
 			p.ValidPort(port.TargetPort, field+".targetPort")
@@ -178,8 +180,7 @@ func hasPort(ports []*networkingapi.ServicePort, name string) bool {
 }
 
 // entryResolution checks what Istio asks of each resolution.
-func (p converter) entryResolution(spec *networkingapi.ServiceEntry, host, field string) {
-	wildcard := strings.HasPrefix(host, "*")
+func (p converter) entryResolution(spec *networkingapi.ServiceEntry) {
 	switch spec.Resolution {
 	case networkingapi.ServiceEntry_NONE:
 		if len(spec.Endpoints) > 0 {
@@ -187,11 +188,13 @@ func (p converter) entryResolution(spec *networkingapi.ServiceEntry, host, field
 		}
 	case networkingapi.ServiceEntry_STATIC:
 		if len(spec.Endpoints) == 0 && spec.WorkloadSelector == nil {
-			p.Err("MissingField", "spec.endpoints", "", "resolution STATIC needs endpoints or a workloadSelector")
+			p.Warn("MissingField", "spec.endpoints", "write endpoints or a workloadSelector", "unless another entry for the host gives endpoints, there is nothing to connect to")
 		}
 	case networkingapi.ServiceEntry_DNS, networkingapi.ServiceEntry_DNS_ROUND_ROBIN:
-		if wildcard && len(spec.Endpoints) == 0 {
-			p.Err("InvalidHost", field, "use resolution DYNAMIC_DNS, which looks up the host that each request or TLS connection names, or NONE, or give endpoints", "a wildcard cannot be looked up in DNS")
+		for i, host := range spec.Hosts {
+			if strings.HasPrefix(host, "*.") && len(spec.Endpoints) == 0 {
+				p.Err("InvalidHost", parts.At("spec.hosts", i), "use resolution DYNAMIC_DNS, which looks up the host that each request or TLS connection names, or NONE, or give endpoints", "a wildcard cannot be looked up in DNS")
+			}
 		}
 		if spec.Resolution == networkingapi.ServiceEntry_DNS_ROUND_ROBIN && len(spec.Endpoints) > 1 {
 			p.Err("InvalidValue", "spec.endpoints", "", "resolution DNS_ROUND_ROBIN takes one endpoint at most")

@@ -13,6 +13,7 @@ func (p converter) entryFields(e *networkingapi.WorkloadEntry, path string) {
 	p.Only(e, path, "address", "ports", "labels", "locality", "weight", "serviceAccount")
 	p.ValidLabels(e.Labels, path+".labels")
 	for _, name := range parts.SortedKeys(e.Ports) {
+		p.PortName(name, parts.Key(path+".ports", name))
 		p.ValidPort(e.Ports[name], parts.Key(path+".ports", name))
 	}
 }
