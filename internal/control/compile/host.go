@@ -29,7 +29,7 @@ func (c *compiler) joinHost(u *unit) {
 		return
 	}
 	for _, own := range claims {
-		c.claimNetworks(own.service, own.by)
+		c.claimNetworks(own)
 		c.addBackendTLS(own.service)
 		c.checkNames(own.service, own.by)
 		c.addEndpoints(own.service, own.by, own.added)

@@ -49,12 +49,16 @@ const (
 	maxRivalsTold = 10
 )
 
-// claimNetworks reports ranges, and addresses that the mesh gave, that another object has for the same port: the connections are those
-// of the older one.
-func (c *compiler) claimNetworks(s *model.Service, by *record) {
-	networks := slices.Concat(s.Networks, entryAddresses(s))
+// claimNetworks reports ranges and addresses that another object has for the same port, those that the mesh gave too: the connections are
+// those of the older one. What an object writes is claimed by the first of its hosts for all of them, of which there may be many thousands.
+func (c *compiler) claimNetworks(own *claim) {
+	s, by := own.service, own.by
+	var networks []netip.Prefix
+	if own.nth == 0 {
+		networks = slices.Concat(s.Networks, entryAddresses(s))
+	}
 	if s.Allocated.IsValid() {
-		networks = append(slices.Clip(networks), netip.PrefixFrom(s.Allocated, s.Allocated.BitLen()))
+		networks = append(networks, netip.PrefixFrom(s.Allocated, s.Allocated.BitLen()))
 	}
 	for _, n := range networks {
 		what := "range"
@@ -66,7 +70,7 @@ func (c *compiler) claimNetworks(s *model.Service, by *record) {
 			older, told := c.claim(&bid{place: place, object: by.Object}), 0
 			for _, other := range older[:min(len(older), maxRivals)] {
 				if other.unit == c.unit || other.object == by.Object || told == maxRivalsTold {
-					continue // what others say of the host, or the object of its other hosts
+					continue // what others say of the host, or another host of the object
 				}
 				c.read(objectTopic(other.object.Ref()))
 				t := c.service(other.unit.name)
