@@ -56,7 +56,7 @@ func (a *Asker) From(client *model.Workload, req Request) (*Report, error) {
 	service := func(host string) *model.Service { return a.service(client.Namespace, host) }
 	proxy := *a.Proxy(client)
 	return Explain(View{Client: proxy, Server: a.server, RegistryOnly: a.mesh.Settings.RegistryOnly, Service: service,
-		Hidden: a.generators[client].Hidden, Virtual: a.Virtual}, req)
+		Hidden: a.generators[client].Hidden, Unruled: a.generators[client].Unruled, Virtual: a.Virtual}, req)
 }
 
 // bare is the answer for a client that has no proxy.

@@ -75,6 +75,9 @@ type View struct {
 	Service func(host string) *model.Service
 	// Hidden says why one of them does not exist for the client, in words; empty where it does. It is nil where nobody knows.
 	Hidden func(s *model.Service) string
+	// Unruled says which object names a host that the client does not know at a port, without a rule for it; empty for none. It is nil
+	// where nobody knows.
+	Unruled func(host string, port uint16) string
 	// Virtual says that addresses of services lead nowhere by themselves, as with `weft up`.
 	Virtual bool
 }

@@ -217,15 +217,27 @@ func (e *evaluation) unknown(name string) {
 	case e.unresolved() != "":
 		e.refuse(0, "", "the name %s does not resolve for this workload: %s", e.talk.host, e.unresolved())
 	case e.unknownGoes() == wire.BlackHoleCluster:
-		e.refuse(502, "NR", "the mesh does not know %s, and destinations that it does not know are refused (REGISTRY_ONLY)", name)
+		e.refuse(502, "NR", "the mesh does not know %s, and destinations that it does not know are refused (REGISTRY_ONLY)%s", name, e.unruled(name))
 	case e.unknownGoes() != wire.PassthroughCluster:
 		e.report.Outcome = "pass through"
 		e.report.Summary = fmt.Sprintf("the mesh does not know %s: the connection is passed on to %s, as the client's Sidecar says", name, e.unknownGoes())
 	default:
 		e.report.Outcome = "pass through"
-		e.report.Summary = fmt.Sprintf("the mesh does not know %s: the connection is passed through as it is", name)
+		e.report.Summary = fmt.Sprintf("the mesh does not know %s: the connection is passed through as it is%s", name, e.unruled(name))
 		e.hidden(name)
 	}
+}
+
+// unruled adds which object names the destination and has no rule for the client there.
+func (e *evaluation) unruled(name string) string {
+	host, port, err := wire.SplitListenerName(name)
+	if err != nil || e.view.Unruled == nil {
+		return ""
+	}
+	if by := e.view.Unruled(host, port); by != "" {
+		return "; " + by + " names the host, and none of its rules is for this client at this port"
+	}
+	return ""
 }
 
 // unresolved says why a name of the mesh gives the client no address: where the mesh alone knows the addresses, what is hidden from a

@@ -211,7 +211,7 @@ func TestRefused(t *testing.T) {
   trafficPolicy:
     loadBalancer:
       consistentHash: {httpCookie: {name: "", path: "/;x", ttl: 1us}, maglev: {tableSize: 100}}
-      warmup: {duration: 0s, aggression: 0.5, minimumPercent: 101}
+      warmup: {duration: 0s, aggression: -0.5, minimumPercent: 101}
       localityLbSetting:
         distribute:
         - {from: "*/x", to: {a/b: 50, "a/*": 49}}

@@ -215,7 +215,7 @@ func onPort(routes []model.HTTPRoute, port uint16) []model.HTTPRoute {
 func (c *compiler) linkBackends(p *part) {
 	for _, b := range p.API.Backends {
 		if b.Mirror {
-			c.linkBackend(p, &p.Routes.HTTP[b.Rule].Mirrors[b.Index].Destination, b.Ref, b.Field, "nothing is mirrored there")
+			c.linkBackend(p, &p.Routes.HTTP[b.Rule].Mirrors[b.Index].Destination, b.Ref, b.Field, unmirrored)
 			continue
 		}
 		if list := destinationsOf(p.Routes, b.Rule); b.Index < len(list) { // there are none where no weight is given

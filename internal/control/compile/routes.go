@@ -109,11 +109,11 @@ func (c *compiler) linkVirtualService(p *part, spec *networkingapi.VirtualServic
 		c.linkHTTPDestinations(p, r, &p.Routes.HTTP[i])
 	}
 	for _, r := range p.Routes.TCP {
-		c.linkDestinations(p, r.Destinations, r.Field)
+		c.linkDestinations(p, r.Destinations, r.Field, closed)
 		c.linkTunnels(p, r.Destinations, r.Field)
 	}
 	for _, r := range p.Routes.TLS {
-		c.linkDestinations(p, r.Destinations, r.Field)
+		c.linkDestinations(p, r.Destinations, r.Field, closed)
 		c.linkTunnels(p, r.Destinations, r.Field)
 	}
 	if p.Routes.Mesh {
@@ -122,19 +122,19 @@ func (c *compiler) linkVirtualService(p *part, spec *networkingapi.VirtualServic
 }
 
 func (c *compiler) linkHTTPDestinations(p *part, r *networkingapi.HTTPRoute, out *model.HTTPRoute) {
-	c.linkDestinations(p, out.Destinations, out.Field)
+	c.linkDestinations(p, out.Destinations, out.Field, unavailable)
 	for i, m := range out.Mirrors {
 		field := parts.At(out.Field+".mirrors", i) + ".destination"
 		if r.Mirror != nil {
 			field = out.Field + ".mirror"
 		}
-		c.linkDestination(p, m.Destination, field)
+		c.linkDestination(p, m.Destination, field, unmirrored)
 	}
 }
 
-func (c *compiler) linkDestinations(p *part, list []model.WeightedDestination, field string) {
+func (c *compiler) linkDestinations(p *part, list []model.WeightedDestination, field, fate string) {
 	for i, d := range list {
-		c.linkDestination(p, d, parts.At(field+".route", i)+".destination")
+		c.linkDestination(p, d, parts.At(field+".route", i)+".destination", fate)
 	}
 }
 
@@ -211,21 +211,28 @@ func serverTakes(s *model.Server, namespace string, hosts ...string) bool {
 	return false
 }
 
-// linkDestination reports a host, port or subset that is not there: such requests get 503, as in Istio.
-func (c *compiler) linkDestination(p *part, d model.WeightedDestination, field string) {
+// What becomes, as in Istio, of what a VirtualService leads to a destination that is not there.
+const (
+	unavailable = "requests for it get 503"
+	closed      = "connections for it are closed"
+	unmirrored  = "nothing is mirrored there"
+)
+
+// linkDestination reports a host, port or subset that is not there; fate says what becomes of what is for it.
+func (c *compiler) linkDestination(p *part, d model.WeightedDestination, field, fate string) {
 	s := c.serviceFor(d.Host, p.GetNamespace())
 	if s == nil {
 		s = c.wildcardService(d.Host).For(p.GetNamespace(), nil)
 	}
 	if s == nil || !s.ExportTo.VisibleFrom(s.Namespace, p.GetNamespace()) {
-		p.Warn("HostNotFound", field+".host", c.hostHint(d.Host, p.GetNamespace()), "there is no service %s: requests for it get 503", d.Host)
+		p.Warn("HostNotFound", field+".host", c.hostHint(d.Host, p.GetNamespace()), "there is no service %s: %s", d.Host, fate)
 		return
 	}
 	if behind := c.behind(s, p.GetNamespace()); behind != s {
 		s, d.Host = behind, behind.Host
 	}
 	if d.Port != 0 && s.Port(d.Port) == nil {
-		p.Warn("PortNotFound", field+".port.number", "", "service %s has no port %d (it has %s): requests for it get 503", d.Host, d.Port, portList(s))
+		p.Warn("PortNotFound", field+".port.number", "", "service %s has no port %d (it has %s): %s", d.Host, d.Port, portList(s), fate)
 	}
 	if d.Subset != "" && !c.hasSubset(d, p.GetNamespace()) {
 		why, hint := "no DestinationRule defines subset %q of %s", "define it in a DestinationRule for "+d.Host
@@ -233,7 +240,7 @@ func (c *compiler) linkDestination(p *part, d model.WeightedDestination, field s
 			why = "DestinationRule " + dest.Ref.Namespace + "/" + dest.Ref.Name + " defines subset %q of %s and is not exported to this namespace"
 			hint = "name the namespace in its exportTo, or d" + hint[1:]
 		}
-		p.Warn("SubsetNotFound", field+".subset", hint, why+": requests for it get 503", d.Subset, d.Host)
+		p.Warn("SubsetNotFound", field+".subset", hint, why+": %s", d.Subset, d.Host, fate)
 	}
 }
 
@@ -264,6 +271,10 @@ func (c *compiler) checkUnnamedPorts(p *part) {
 
 // checkUnnamed does so for a rule, which is for some ports alone where each of its matches names one.
 func (c *compiler) checkUnnamed(p *part, list []model.WeightedDestination, field string, only []uint16, requests bool) {
+	what, fate := "connections", "are closed"
+	if requests {
+		what, fate = "requests", "get 503"
+	}
 	for i, d := range list {
 		s := c.serviceFor(d.Host, p.GetNamespace())
 		if s != nil {
@@ -279,8 +290,8 @@ func (c *compiler) checkUnnamed(p *part, list []model.WeightedDestination, field
 			}
 		}
 		if len(missing) > 0 {
-			p.Warn("PortNotFound", parts.At(field+".route", i)+".destination.port", "write port.number", "without a port, it is the one that requests came to, and service %s has none of %s (it has %s): they get 503",
-				d.Host, listPorts(missing), portList(s))
+			p.Warn("PortNotFound", parts.At(field+".route", i)+".destination.port", "write port.number", "without a port, it is the one that %s came to, and service %s has none of %s (it has %s): they %s",
+				what, d.Host, listPorts(missing), portList(s), fate)
 		}
 	}
 }
@@ -459,12 +470,30 @@ func (c *compiler) rule(p *part, host string, routes *model.RouteSet, field stri
 		if older.unit == c.unit || older.routes.ByPrecedence && routes.ByPrecedence {
 			return true
 		}
-		p.Warn("DuplicateHost", field, hint, "host %s is already ruled by %s, which is older: these rules have no effect in sidecars",
-			host, older.object.Ref())
-		c.about(older.object).Warn("DuplicateHost", older.field, hint, "host %s is also named by %s, whose rules have no effect in sidecars", host, p.Ref())
+		effect := "have no effect in sidecars"
+		if leaves(older.routes, routes) {
+			effect = "count in sidecars only where the older object's leave out the client or the port"
+		}
+		p.Warn("DuplicateHost", field, hint, "host %s is already ruled by %s, which is older: these rules %s", host, older.object.Ref(), effect)
+		c.about(older.object).Warn("DuplicateHost", older.field, hint, "host %s is also named by %s, whose rules %s", host, p.Ref(), effect)
 		return false
 	}
 	return true
+}
+
+// leaves reports whether the older of two sets for a host may have no rule in a sidecar for which the younger has one.
+func leaves(older, younger *model.RouteSet) bool {
+	always := func(m model.L4Match) bool {
+		return m.Port == 0 && len(m.SourceLabels) == 0 && m.SourceNamespace == "" && (len(m.Gateways) == 0 || m.Mesh)
+	}
+	http := slices.ContainsFunc(older.HTTP, func(r model.HTTPRoute) bool {
+		return len(r.Matches) == 0 || slices.ContainsFunc(r.Matches, func(m model.HTTPMatch) bool {
+			return always(model.L4Match{Port: m.Port, SourceLabels: m.SourceLabels, SourceNamespace: m.SourceNamespace, Gateways: m.Gateways, Mesh: m.Mesh})
+		})
+	})
+	tcp := slices.ContainsFunc(older.TCP, func(r model.TCPRoute) bool { return len(r.Matches) == 0 || slices.ContainsFunc(r.Matches, always) })
+	tls := slices.ContainsFunc(older.TLS, func(r model.TLSRoute) bool { return slices.ContainsFunc(r.Matches, always) })
+	return len(younger.HTTP) > 0 && !http || len(younger.TCP) > 0 && !tcp || len(younger.TLS) > 0 && !tls
 }
 
 func hostPlace(host string) topic { return topic{about: onPlace, a: "host", b: host} }

@@ -94,12 +94,23 @@ func (c *compiler) linkSidecar(p *part) {
 				continue
 			}
 			p.Warn("HostNotFound", parts.At(parts.At("spec.egress", i)+".hosts", j), c.hostHint(h.Host, p.GetNamespace()),
-				"there is neither a service nor a route for %s in namespace %s", h.Host, h.Namespace)
+				"there is neither a service nor a route for %s in %s", h.Host, egressNamespace(p, h))
 		}
 	}
 	if o := p.Sidecar.Outbound; o != nil && o.Proxy != nil {
-		c.linkDestination(p, *o.Proxy, "spec.outboundTrafficPolicy.egressProxy")
+		c.linkDestination(p, *o.Proxy, "spec.outboundTrafficPolicy.egressProxy", "what the mesh does not know cannot be reached")
 	}
+}
+
+// egressNamespace says where a Sidecar's host is looked for.
+func egressNamespace(p *part, h model.EgressHost) string {
+	switch {
+	case h.Namespace == "*" || h.Namespace == "." && p.Sidecar.Namespace == "":
+		return "any namespace"
+	case h.Namespace == ".":
+		return "namespace " + p.GetNamespace()
+	}
+	return "namespace " + h.Namespace
 }
 
 func (c *compiler) egressHas(p *part, h model.EgressHost) bool {

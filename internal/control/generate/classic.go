@@ -23,7 +23,6 @@ import (
 	"github.com/weftmesh/weft/internal/control/generate/envoy"
 	"github.com/weftmesh/weft/internal/control/generate/message"
 	"github.com/weftmesh/weft/internal/control/generate/view"
-	"github.com/weftmesh/weft/internal/control/index"
 	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/wire"
 )
@@ -294,35 +293,6 @@ func (g *Generator) portManager(port uint16, protocol model.Protocol) *hcmv3.Htt
 	h.RouteSpecifier = &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{ConfigSource: message.ADS(), RouteConfigName: name}}
 	h.HttpFilters = g.outboundFilters(protocol, g.sessionsInMesh())
 	return h
-}
-
-// routedPorts are the ports at which hosts that are no service have routes, see answersPort.
-func (g *Generator) routedPorts() []uint16 {
-	ports := map[uint16]bool{}
-	for host, sets := range g.mesh.AllRouteSets() {
-		if host == "*" || index.IsWildcard(host) || g.view.Service(host) != nil {
-			continue
-		}
-		for _, s := range sets {
-			if len(s.HTTP) == 0 {
-				continue
-			}
-			ports[80] = ports[80] || g.view.ImportsRoutes(s, 80)
-			for _, r := range s.HTTP {
-				for _, m := range r.Matches {
-					ports[m.Port] = ports[m.Port] || m.Port != 0 && g.view.ImportsRoutes(s, m.Port)
-				}
-			}
-		}
-	}
-	out := make([]uint16, 0, len(ports))
-	for p, routed := range ports {
-		if routed {
-			out = append(out, p)
-		}
-	}
-	slices.Sort(out)
-	return out
 }
 
 // The classical configuration is for Envoys, which ask for everything beforehand, and is named as Istio names it:

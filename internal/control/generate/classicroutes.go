@@ -10,6 +10,7 @@ import (
 
 	"github.com/weftmesh/weft/internal/control/generate/view"
 	"github.com/weftmesh/weft/internal/control/index"
+	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/wire"
 )
 
@@ -42,21 +43,69 @@ func (g *Generator) portTable(name string, port uint16) *routev3.RouteConfigurat
 // portTargets are the hosts with requests at a port, services first, each by its name.
 func (g *Generator) portTargets(port uint16) []*view.Target {
 	var out []*view.Target
+	services := map[string]bool{}
 	for named := range g.mesh.AllServices() {
+		if !g.view.Visible(named) {
+			continue
+		}
 		s := g.view.Behind(named)
-		if p := s.Port(port); p != nil && p.Protocol.IsHTTP() && g.view.Visible(named) && g.view.Reaches(s, port) {
+		if p := s.Port(port); p != nil && p.Protocol.IsHTTP() && g.view.Reaches(s, port) {
+			services[named.Host] = true
 			out = append(out, g.view.As(named.Host, port, s))
 		}
 	}
 	for host := range g.mesh.AllRouteSets() {
-		if host == "*" || g.view.Service(host) != nil {
+		if host == "*" || services[host] {
 			continue
 		}
-		if sets := g.view.RouteSets(host, port, nil); len(sets) > 0 && view.AnswersPort(sets, port) {
-			out = append(out, &view.Target{Host: host, Port: port, Sets: sets})
+		if t, ok := g.view.Find(host, port); ok && t.Protocol().IsHTTP() {
+			out = append(out, t)
 		}
 	}
 	return out
+}
+
+// routedPorts are the ports at which hosts that are no service there have routes.
+func (g *Generator) routedPorts() []uint16 {
+	var out []uint16
+	for host, sets := range g.mesh.AllRouteSets() {
+		if host == "*" {
+			continue
+		}
+		for _, port := range g.portsOf(sets) {
+			if slices.Contains(out, port) {
+				continue
+			}
+			if t, ok := g.view.Find(host, port); ok && t.Service == nil && t.Protocol().IsHTTP() {
+				out = append(out, port)
+			}
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// portsOf are those at which sets for requests may stand for hosts that are no service: 80, what matches name, and those of the
+// services that they name besides.
+func (g *Generator) portsOf(sets []*model.RouteSet) []uint16 {
+	ports := []uint16{80}
+	for _, set := range sets {
+		for _, r := range set.HTTP {
+			for _, m := range r.Matches {
+				if m.Port != 0 {
+					ports = append(ports, m.Port)
+				}
+			}
+		}
+		for _, host := range set.Hosts {
+			if s := g.mesh.Service(host); s != nil {
+				for _, p := range g.view.Behind(s).Ports {
+					ports = append(ports, p.Number)
+				}
+			}
+		}
+	}
+	return ports
 }
 
 // classicDomains are the authorities of a host; one with a wildcard stands for those that it covers.

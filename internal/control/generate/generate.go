@@ -137,6 +137,14 @@ func (g *Generator) Hidden(s *model.Service) string {
 	return scope.Ref.String() + " does not import it"
 }
 
+// Unruled says which route set names a host that the node does not know at a port; empty where none does.
+func (g *Generator) Unruled(host string, port uint16) string {
+	if s := g.view.Unruled(host, port); s != nil {
+		return s.Ref.String()
+	}
+	return ""
+}
+
 // Class gives a key: nodes with equal keys get equal resources of that type and name from this Index. It is empty where only the
 // node itself gets the resource. The name "*" is for Names.
 func (g *Generator) Class(typeURL, name string) string {

@@ -138,7 +138,7 @@ func (g *Generator) tcpChains(s *model.RouteSet, at view.Place) (chains []*liste
 			matches = []model.L4Match{{}}
 		}
 		for _, m := range matches {
-			if !g.takesL4(m, at) {
+			if !g.view.TakesL4(m, at) {
 				continue
 			}
 			subnets, valid := message.Prefixes(m.DestinationSubnets)
@@ -162,7 +162,7 @@ func (g *Generator) tcpChains(s *model.RouteSet, at view.Place) (chains []*liste
 func (g *Generator) tlsChains(s *model.RouteSet, at view.Place) (chains []*listenerv3.FilterChain, closed bool) {
 	for _, r := range s.TLS {
 		for _, m := range r.Matches {
-			if !g.takesL4(m, at) {
+			if !g.view.TakesL4(m, at) {
 				continue
 			}
 			names := at.ServerNames(s, m.SNIHosts)
@@ -183,17 +183,6 @@ func (g *Generator) tlsChains(s *model.RouteSet, at view.Place) (chains []*liste
 		}
 	}
 	return chains, false
-}
-
-// takesL4 evaluates the parts of a match that are about the client and the port rather than the connection.
-func (g *Generator) takesL4(m model.L4Match, at view.Place) bool {
-	if m.Port != 0 && m.Port != at.Port || !at.Takes(m.Gateways, m.Mesh) {
-		return false
-	}
-	if len(m.Gateways) > 0 {
-		return true
-	}
-	return view.Selects(m.SourceLabels, g.node.Labels) && (m.SourceNamespace == "" || m.SourceNamespace == g.node.Namespace)
 }
 
 // relay sends connections to the destinations of a route.

@@ -73,7 +73,10 @@ func (g *Generator) targetRoutes(t *view.Target) []*routev3.Route {
 
 // domains lists the authorities by which the target is known, and "*" for all others that lead here.
 func (g *Generator) domains(t *view.Target) []string {
-	names := g.view.ShortNames(t.Host)
+	names := []string{t.Host}
+	if t.Service != nil {
+		names = g.view.ShortNames(t.Host)
+	}
 	if t.Service != nil && !t.Renamed() {
 		for _, a := range t.Service.VirtualAddresses() {
 			names = append(names, a.String())
@@ -146,7 +149,7 @@ func (g *Generator) candidates(s *model.RouteSet, at view.Place) []candidate {
 		}
 		for j := range r.Matches {
 			m := &r.Matches[j]
-			if !g.takes(m, at) {
+			if !g.view.Takes(m, at) {
 				continue
 			}
 			out = append(out, candidate{s, r, m, at})
@@ -156,17 +159,6 @@ func (g *Generator) candidates(s *model.RouteSet, at view.Place) []candidate {
 		}
 	}
 	return out
-}
-
-// takes evaluates what a match says about the client and the port; as in Istio, naming gateways makes it say nothing of labels.
-func (g *Generator) takes(m *model.HTTPMatch, at view.Place) bool {
-	if m.Port != 0 && m.Port != at.Port || !at.Takes(m.Gateways, m.Mesh) {
-		return false
-	}
-	if len(m.Gateways) > 0 || m.Mesh {
-		return true
-	}
-	return view.Selects(m.SourceLabels, g.node.Labels) && (m.SourceNamespace == "" || m.SourceNamespace == g.node.Namespace)
 }
 
 // catchAll is 1 for a match that takes every request.

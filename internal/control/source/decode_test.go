@@ -49,8 +49,8 @@ func TestDecodeRefuses(t *testing.T) {
 		{"leaf types", "apiVersion: v1\nkind: Pod\nmetadata: {name: a, creationTimestamp: yesterday}\nspec:\n  containers:\n  - resources: {limits: {cpu: lots}}\n",
 			[]string{"3 InvalidValue metadata.creationTimestamp", "6 InvalidValue spec.containers[0].resources.limits.cpu"}},
 		{"base64", "apiVersion: v1\nkind: Secret\nmetadata: {name: a}\ndata: {x: '%%%'}\n", []string{"4 InvalidValue data.x"}},
-		{"enum", "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: a}\nspec:\n  mtls: {mode: SOMETIMES}\n",
-			[]string{"5 InvalidValue spec.mtls.mode"}},
+		{"enum", "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: a}\nspec:\n  mtls: {mode: SOMETIMES}\n  portLevelMtls: {80: {mode: 3}, 81: {mode: [STRICT]}}\n",
+			[]string{"5 InvalidValue spec.mtls.mode", "6 InvalidValue spec.portLevelMtls.80.mode", "6 InvalidValue spec.portLevelMtls.81.mode"}},
 		{"keys that are numbers", "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: a}\nspec:\n  portLevelMtls:\n    acd: {}\n    08: {}\n    -1: {}\n    4294967296: {}\n    1.5: {}\n    80: {}\n",
 			[]string{"6 WrongType spec.portLevelMtls.acd", "7 WrongType spec.portLevelMtls.08", "8 WrongType spec.portLevelMtls.-1",
 				"9 WrongType spec.portLevelMtls.4294967296", `10 WrongType spec.portLevelMtls["1.5"]`}},
@@ -273,8 +273,9 @@ func FuzzDecode(f *testing.F) {
 func TestHintsSayWhatToWrite(t *testing.T) {
 	const head = "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: a}\nspec:\n"
 	for text, want := range map[string]string{
-		head + "  http: [{timeout: 7}]\n": `a number with its unit: "7s"`,
-		head + "\thttp: []\n":             "indent with spaces",
+		head + "  http: [{timeout: 7}]\n":              `a number with its unit: "7s"`,
+		head + "\thttp: []\n":                          "indent with spaces",
+		head + "  http: [{route: [{weight: '80'}]}]\n": "write 80, without quotes",
 	} {
 		_, findings := Decode(LayerFile, "a.yaml", []byte(text))
 		if len(findings) != 1 || !strings.Contains(findings[0].String(), want) {

@@ -21,8 +21,8 @@ const dnsTTL = 30
 // resolver knows it.
 func (g *Generator) DNS(name string) (proto.Message, bool) {
 	for _, host := range g.view.FullNames(strings.TrimSuffix(strings.ToLower(name), ".")) {
-		s := g.view.Service(host)
-		if s == nil || !g.view.ReachesSome(s) {
+		s := g.view.Named(host)
+		if s == nil {
 			continue
 		}
 		addresses, known := g.addresses(s)

@@ -56,17 +56,33 @@ func (t *Target) Cluster() string {
 	return wire.OutboundCluster(t.Port, "", host)
 }
 
-// Resolve finds a destination by host and port as the node's applications write them.
+// Resolve finds a destination by host and port as the node's applications write them. Short names are for services alone: a host that
+// only route sets know is known by the name that they give.
 func (v *View) Resolve(host string, port uint16) (*Target, bool) {
 	if a, err := netip.ParseAddr(host); err == nil {
 		return v.ResolveAddress(a.Unmap(), port)
 	}
-	for _, h := range v.FullNames(strings.TrimSuffix(strings.ToLower(host), ".")) {
-		if t, ok := v.resolveFull(h, port); ok {
-			return t, true
+	full := v.FullNames(strings.TrimSuffix(strings.ToLower(host), "."))
+	for _, h := range full {
+		if s := v.At(h, port); s != nil {
+			return v.As(h, port, s), true
 		}
 	}
-	return nil, false
+	return v.routed(full[0], port)
+}
+
+// Find finds a destination by its full host, which may have a wildcard.
+func (v *View) Find(host string, port uint16) (*Target, bool) {
+	if s := v.At(host, port); s != nil {
+		return v.As(host, port, s), true
+	}
+	return v.routed(host, port)
+}
+
+// routed finds a host that is no service at the port, by the route sets that name it.
+func (v *View) routed(host string, port uint16) (*Target, bool) {
+	sets := v.RouteSets(host, port, nil)
+	return &Target{Host: host, Port: port, Sets: sets}, len(sets) > 0
 }
 
 // ResolveAddress takes a virtual address, or that of an endpoint of a headless service.
@@ -84,22 +100,6 @@ func (v *View) ResolveAddress(a netip.Addr, port uint16) (*Target, bool) {
 	return nil, false
 }
 
-// resolveFull takes a host in full: a service, one under a wildcard, or a host of route sets alone. The host "*" of a route set
-// makes no destination of something that is no service: it would claim the whole internet.
-func (v *View) resolveFull(host string, port uint16) (*Target, bool) {
-	if s := v.Service(host); s != nil && v.Reaches(s, port) {
-		if s.Port(port) == nil {
-			return nil, false
-		}
-		return v.As(host, port, s), true
-	}
-	sets := v.RouteSets(host, port, nil)
-	if len(sets) == 0 || !AnswersPort(sets, port) {
-		return nil, false
-	}
-	return &Target{Host: host, Port: port, Sets: sets}, true
-}
-
 // As is a service's port by the name that was used, whose own routes rule: an alias has those of its service unless some name it.
 func (v *View) As(host string, port uint16, s *model.Service) *Target {
 	t := &Target{Host: host, Port: port, Service: s, Sets: v.RouteSets(host, port, s)}
@@ -112,42 +112,6 @@ func (v *View) As(host string, port uint16, s *model.Service) *Target {
 // Renamed reports whether the host is an alias.
 func (t *Target) Renamed() bool {
 	return t.Service != nil && t.Host != t.Service.Host && !index.IsWildcard(t.Service.Host)
-}
-
-// AnswersPort: hosts that are no service have no declared ports; as in Istio their routes stand at port 80, and besides at the
-// ports that a match names.
-func AnswersPort(sets []*model.RouteSet, port uint16) bool {
-	if port == 80 {
-		return true
-	}
-	l4 := func(matches []model.L4Match) bool {
-		for _, m := range matches {
-			if m.Port == port {
-				return true
-			}
-		}
-		return false
-	}
-	for _, s := range sets {
-		for _, r := range s.HTTP {
-			for _, m := range r.Matches {
-				if m.Port == port {
-					return true
-				}
-			}
-		}
-		for _, r := range s.TCP {
-			if l4(r.Matches) {
-				return true
-			}
-		}
-		for _, r := range s.TLS {
-			if l4(r.Matches) || port == 443 {
-				return true
-			}
-		}
-	}
-	return false
 }
 
 // FullNames gives what a name may mean in the node's namespace, the most literal first.
@@ -178,44 +142,4 @@ func (v *View) ShortNames(host string) []string {
 		names = append(names, short)
 	}
 	return names
-}
-
-// RouteSets gives the route sets that decide about a host for the sidecar: those of the most specific host that names it. The oldest
-// VirtualService rules alone; routes of the Gateway API are merged.
-func (v *View) RouteSets(host string, port uint16, s *model.Service) []*model.RouteSet {
-	for named, candidates := range v.mesh.RouteSets(host) {
-		if named == "*" && s == nil {
-			continue
-		}
-		if sets := v.ruling(candidates, port, s); len(sets) > 0 {
-			return sets
-		}
-	}
-	return nil
-}
-
-func (v *View) ruling(candidates []*model.RouteSet, port uint16, s *model.Service) []*model.RouteSet {
-	var visible, merged, own []*model.RouteSet
-	for _, c := range candidates {
-		if v.ImportsRoutes(c, port) {
-			visible = append(visible, c)
-		}
-	}
-	if len(visible) == 0 || !visible[0].ByPrecedence {
-		return visible[:min(1, len(visible))]
-	}
-	for _, c := range visible {
-		if !c.ByPrecedence {
-			continue
-		}
-		merged = append(merged, c)
-		// Routes of the client's own namespace for another's service go before the service owner's (GEP-1324).
-		if s != nil && s.Namespace != v.node.Namespace && c.Namespace == v.node.Namespace {
-			own = append(own, c)
-		}
-	}
-	if len(own) > 0 {
-		return own
-	}
-	return merged
 }

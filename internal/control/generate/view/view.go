@@ -62,9 +62,24 @@ func (v *View) choose(s *model.Service) *model.Service {
 // Service finds the service of a full host that the node may see: exact, or else the longest wildcard. Of an alias that is the service
 // that it stands for.
 func (v *View) Service(host string) *model.Service {
-	for s := range v.mesh.ServicesFor(host) {
-		if v.Visible(s) {
-			return v.Behind(s)
+	return v.service(host, func(*model.Service) bool { return true })
+}
+
+// Named is Service for a name that the node's applications use: what the node's Sidecar hides does not exist for them, and hides nothing.
+func (v *View) Named(host string) *model.Service { return v.service(host, v.ReachesSome) }
+
+// At is Named of the services that exist for the node at a port.
+func (v *View) At(host string, port uint16) *model.Service {
+	return v.service(host, func(s *model.Service) bool { return s.Port(port) != nil && v.Reaches(s, port) })
+}
+
+func (v *View) service(host string, is func(*model.Service) bool) *model.Service {
+	for named := range v.mesh.ServicesFor(host) {
+		if !v.Visible(named) {
+			continue
+		}
+		if s := v.Behind(named); is(s) {
+			return s
 		}
 	}
 	return nil

@@ -255,7 +255,7 @@ func (w *Walker) integer(n *yaml.Node, path string, low, high int64) any {
 			i = f
 			break
 		}
-		w.wrongType(n, path, "a whole number")
+		w.notNumber(n, path, "a whole number")
 		return nil
 	case n.Decode(&i) != nil:
 		w.Add(n, "InvalidValue", path, fmt.Sprintf("%s is too large", n.Value), "")
@@ -280,7 +280,7 @@ func wholeFloat(n *yaml.Node) (int64, bool) {
 func (w *Walker) number(n *yaml.Node, path string) any {
 	var f float64
 	if n.Kind != yaml.ScalarNode || n.ShortTag() != "!!int" && n.ShortTag() != "!!float" || n.Decode(&f) != nil {
-		w.wrongType(n, path, "a number")
+		w.notNumber(n, path, "a number")
 		return nil
 	}
 	if math.IsNaN(f) || math.IsInf(f, 0) {
@@ -288,6 +288,16 @@ func (w *Walker) number(n *yaml.Node, path string) any {
 		return nil
 	}
 	return f
+}
+
+// notNumber says of a number in quotes that they are what is wrong.
+func (w *Walker) notNumber(n *yaml.Node, path, want string) {
+	hint := ""
+	var number json.Number
+	if n.Kind == yaml.ScalarNode && n.ShortTag() == "!!str" && json.Unmarshal([]byte(n.Value), &number) == nil && number != "" {
+		hint = "write " + n.Value + ", without quotes"
+	}
+	w.Add(n, "WrongType", path, "want "+want+", got "+Describe(n), hint)
 }
 
 func (w *Walker) wrongType(n *yaml.Node, path, want string) {

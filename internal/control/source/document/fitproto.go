@@ -136,19 +136,15 @@ func (w *Walker) protoValue(n *yaml.Node, f protoreflect.FieldDescriptor, path s
 }
 
 func (w *Walker) enum(n *yaml.Node, e protoreflect.EnumDescriptor, path string) any {
-	s, ok := w.str(n, path).(string)
-	if !ok {
-		return nil
+	if n.Kind == yaml.ScalarNode && n.ShortTag() == "!!str" && e.Values().ByName(protoreflect.Name(n.Value)) != nil {
+		return n.Value
 	}
-	if e.Values().ByName(protoreflect.Name(s)) == nil {
-		names := make([]string, e.Values().Len())
-		for i := range names {
-			names[i] = string(e.Values().Get(i).Name())
-		}
-		w.Add(n, "InvalidValue", path, fmt.Sprintf("%q is not one of %s", s, strings.Join(names, ", ")), "")
-		return nil
+	names := make([]string, e.Values().Len())
+	for i := range names {
+		names[i] = string(e.Values().Get(i).Name())
 	}
-	return s
+	w.Add(n, "InvalidValue", path, Describe(n)+" is not one of "+strings.Join(names, ", "), "")
+	return nil
 }
 
 // written is a duration in the right form, however long.

@@ -101,27 +101,28 @@ func (p converter) neverInjected(percent float64, field string) {
 	}
 }
 
+// mirrorPercent gives the part of a rule's requests that its mirror gets.
+func (p converter) mirrorPercent(r *networkingapi.HTTPRoute, field string) float64 {
+	percent, name := 100.0, ""
+	switch {
+	case r.MirrorPercentage != nil:
+		name, percent = ".mirrorPercentage", p.Percent(r.MirrorPercentage.Value, field+".mirrorPercentage.value")
+	case r.MirrorPercent != nil:
+		name, percent = ".mirrorPercent", p.Percent(float64(r.MirrorPercent.Value), field+".mirrorPercent")
+	}
+	if r.Mirror == nil && name != "" {
+		p.Warn("NoEffect", field+name, "", "nothing is mirrored without mirror")
+	}
+	return percent
+}
+
 func (p converter) mirrors(r *networkingapi.HTTPRoute, field string) []model.Mirror {
 	if r.Mirror != nil && len(r.Mirrors) > 0 {
 		p.Err("ConflictingFields", field+".mirrors", "", "only one of mirror and mirrors can be set")
 	}
-	if r.Mirror == nil && (r.MirrorPercentage != nil || r.MirrorPercent != nil) {
-		name := "mirrorPercentage"
-		if r.MirrorPercentage == nil {
-			name = "mirrorPercent"
-		}
-		p.Warn("NoEffect", field+"."+name, "", "nothing is mirrored without mirror")
-	}
 	var out []model.Mirror
-	if r.Mirror != nil {
-		m := model.Mirror{Destination: p.destination(r.Mirror, field+".mirror"), Percent: 100}
-		switch {
-		case r.MirrorPercentage != nil:
-			m.Percent = p.Percent(r.MirrorPercentage.Value, field+".mirrorPercentage.value")
-		case r.MirrorPercent != nil:
-			m.Percent = p.Percent(float64(r.MirrorPercent.Value), field+".mirrorPercent")
-		}
-		out = append(out, m)
+	if percent := p.mirrorPercent(r, field); r.Mirror != nil {
+		out = append(out, model.Mirror{Destination: p.destination(r.Mirror, field+".mirror"), Percent: percent})
 	}
 	for i, mp := range r.Mirrors {
 		f := parts.At(field+".mirrors", i)

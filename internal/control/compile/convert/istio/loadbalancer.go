@@ -123,8 +123,8 @@ func (p converter) warmup(lb *networkingapi.LoadBalancerSettings, field string) 
 		out.MinimumPercent = p.Percent(m.Value, field+".minimumPercent")
 	}
 	if a := w.Aggression; a != nil {
-		if out.Aggression = a.Value; a.Value < 1 {
-			p.Err("InvalidValue", field+".aggression", "", "%g is less than 1", a.Value)
+		if out.Aggression = a.Value; a.Value <= 0 {
+			p.Err("InvalidValue", field+".aggression", "", "%g is not above 0", a.Value)
 		}
 	}
 	return out

@@ -12,12 +12,16 @@ import (
 
 // stringMatch converts a condition. An empty one asks for presence (in maps of headers and parameters) where wanted.
 func (p converter) stringMatch(m *networkingapi.StringMatch, field string, emptyIsPresent bool) model.StringMatch {
+	hint := `write regex: ".*" to match anything`
+	if emptyIsPresent {
+		hint = "write {} to ask for presence, or leave the condition out to match anything"
+	}
 	switch t := m.GetMatchType().(type) {
 	case *networkingapi.StringMatch_Exact:
 		return model.StringMatch{Exact: t.Exact, IsExact: true}
 	case *networkingapi.StringMatch_Prefix:
 		if t.Prefix == "" {
-			p.Err("InvalidValue", field+".prefix", "leave the condition out to match anything", "the prefix is empty")
+			p.Err("InvalidValue", field+".prefix", hint, "the prefix is empty")
 		}
 		return model.StringMatch{Prefix: t.Prefix}
 	case *networkingapi.StringMatch_Regex:

@@ -45,14 +45,15 @@ func (p converter) sidecar(sc *networking.Sidecar) {
 	p.Sidecar = out
 }
 
-// sidecarPort reads the port of a listener. Protocols are as in a Gateway; without one, connections say what they carry.
+// sidecarPort reads the port of a listener. Protocols are as in a Gateway; without one, connections say what they
+// carry, and not the port's name, as in Istio.
 func (p converter) sidecarPort(port *networkingapi.SidecarPort, field string) (uint16, model.Protocol) {
 	p.Only(port, field, "number", "protocol", "name")
 	number := p.ValidPort(port.Number, field+".number")
 	if port.Name != "" {
 		p.PortName(port.Name, field+".name")
 	}
-	return number, p.Protocol(port.Protocol, port.Name, field+".protocol")
+	return number, p.Protocol(port.Protocol, "", field+".protocol")
 }
 
 func (p converter) sidecarIngress(in *networkingapi.IstioIngressListener, field string, out *model.Sidecar) {
@@ -134,7 +135,7 @@ func (p converter) sidecarEgress(e *networkingapi.IstioEgressListener, field str
 		p.Err("ConflictingFields", field, "put it last", "the egress without a port is for all ports that no other names, and the last one")
 	}
 	for _, other := range out.Egress {
-		if other.Port == g.Port {
+		if other.Port == g.Port && g.Port != 0 {
 			p.Err("DuplicatePort", field+".port.number", "", "port %d is given twice", g.Port)
 		}
 	}

@@ -130,8 +130,8 @@ func (p *Part) ValidPort(port uint32, field string) uint16 {
 
 // PortName checks the name of a port, in letters of either case.
 func (p *Part) PortName(name, field string) {
-	if problems := validation.IsDNS1123Label(strings.ToLower(name)); len(problems) > 0 {
-		p.Err("InvalidName", field, "", "%q is not the name of a port: %s", name, problems[0])
+	if len(validation.IsDNS1123Label(strings.ToLower(name))) > 0 {
+		p.Err("InvalidName", field, `use letters, digits and, between them, "-": 63 at most`, "%q is not the name of a port", name)
 	}
 }
 

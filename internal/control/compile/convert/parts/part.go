@@ -12,6 +12,7 @@ import (
 
 	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/control/source"
+	"github.com/weftmesh/weft/internal/control/source/document"
 )
 
 // Labels that conversion and joining read.
@@ -97,6 +98,9 @@ func (p *Part) Only(m proto.Message, path string, names ...string) {
 // instead says what to do about fields that are refused.
 var instead = map[string]string{
 	"zoneAwareLbSetting": "use localityLbSetting",
+	"consecutiveErrors":  "use consecutive5xxErrors or consecutiveGatewayErrors",
+	"targetRef":          "use selector",
+	"targetRefs":         "use selector",
 	"tlsCertificates":    "put the certificate into a Secret, and name it in credentialName",
 	"serverCertificate":  "put the certificate into a Secret, and name it in credentialName",
 	"privateKey":         "put the key into a Secret, and name it in credentialName",
@@ -111,12 +115,7 @@ var instead = map[string]string{
 func At(path string, i int) string { return fmt.Sprintf("%s[%d]", path, i) }
 
 // Key appends a map's key to a path.
-func Key(path, k string) string {
-	if strings.ContainsAny(k, ".[]\" ") {
-		return fmt.Sprintf("%s[%q]", path, k)
-	}
-	return path + "." + k
-}
+func Key(path, k string) string { return document.Join(path, k) }
 
 // Refuse is Unsupported for a field that is set.
 func (p *Part) Refuse(field string, set bool) {
