@@ -42,8 +42,12 @@ type Compiler struct {
 	proxies      ordered
 
 	leads    map[instance][]lead // the services' endpoints that are a workload
-	reached  map[netip.Addr]reached
-	networks map[netip.Prefix][]*unit
+	reached  map[netip.Addr]*reached
+	networks sets[netip.Prefix, *unit]
+	// movedAddresses and movedNetworks are those of reached and networks that do not lead where they should yet; see leadAll.
+	movedAddresses map[netip.Addr]struct{}
+	movedNetworks  map[netip.Prefix]struct{}
+
 	named    sets[string, string]                  // hosts by short name
 	gates    map[instance]*model.Workload          // those that are gateways
 	opaque   map[string]map[string]*model.Workload // those that carry no HTTP, by namespace and name
@@ -71,7 +75,8 @@ func newCompiler(started, settings model.Settings) *Compiler {
 		records: map[model.Ref]*record{}, refusals: map[*record]struct{}{}, members: sets[topic, *record]{}, indexed: map[class]bool{},
 		readers: sets[topic, *unit]{}, watchers: map[topic][]*unit{}, places: map[topic][]*bid{}, tables: map[matching.Place]*matching.Table{}, speakers: map[*unit]struct{}{}, stirred: map[instance]struct{}{},
 		seen: map[topic]struct{}{}, hosts: map[string]*unit{}, rules: map[string]*unit{}, gateways: &unit{phase: gatewayPhase},
-		leads: map[instance][]lead{}, reached: map[netip.Addr]reached{}, networks: map[netip.Prefix][]*unit{}, named: sets[string, string]{}, gates: map[instance]*model.Workload{},
+		leads: map[instance][]lead{}, reached: map[netip.Addr]*reached{}, networks: sets[netip.Prefix, *unit]{},
+		movedAddresses: map[netip.Addr]struct{}{}, movedNetworks: map[netip.Prefix]struct{}{}, named: sets[string, string]{}, gates: map[instance]*model.Workload{},
 		opaque: map[string]map[string]*model.Workload{}, inForce: map[model.Ref]*model.Gateway{},
 	}
 	k.mesh = &model.Mesh{Settings: k.settings}

@@ -19,10 +19,8 @@ func (c *compiler) joinHost(u *unit) {
 	slices.SortStableFunc(claimants, func(a, b *record) int { return cmp.Compare(hostRank(a), hostRank(b)) })
 	var claims []*claim
 	for _, r := range claimants {
-		for i, claimed := range r.part.Services {
-			if claimed.Host == u.name {
-				claims = c.take(claims, claimed, seat{r, i})
-			}
+		for _, i := range r.nths[u.name] {
+			claims = c.take(claims, r.part.Services[i], seat{r, i})
 		}
 	}
 	if len(claims) == 0 {
@@ -31,7 +29,7 @@ func (c *compiler) joinHost(u *unit) {
 		return
 	}
 	for _, own := range claims {
-		c.claimNetworks(own.service, own.by)
+		c.claimNetworks(own)
 		c.addBackendTLS(own.service)
 		c.checkNames(own.service, own.by)
 		c.addEndpoints(own.service, own.by, own.added)
@@ -236,18 +234,23 @@ func (k *Compiler) rename(host string, old, s *model.Service) {
 }
 
 // reached is who is reached by an address: services by virtual addresses of theirs, headless ones by those of their endpoints.
-type reached struct{ virtual, headless []*unit }
+type reached struct{ virtual, headless set[*unit] }
 
-// moveAddresses has the addresses of a host lead to it.
+// moveAddresses has the addresses of a host lead to it, once all is settled.
 func (k *Compiler) moveAddresses(u *unit, old, s *model.Service) {
-	touched := map[netip.Addr]bool{}
-	change := func(s *model.Service, what func(list []*unit) []*unit) {
+	change := func(s *model.Service, what func(*set[*unit], *unit)) {
+		at := func(a netip.Addr) *reached {
+			r := k.reached[a]
+			if r == nil {
+				r = &reached{}
+				k.reached[a] = r
+			}
+			k.movedAddresses[a] = struct{}{}
+			return r
+		}
 		for o := range s.All() {
 			for _, a := range o.VirtualAddresses() {
-				touched[a] = true
-				r := k.reached[a]
-				r.virtual = what(r.virtual)
-				k.reached[a] = r
+				what(&at(a).virtual, u)
 			}
 		}
 		if s == nil || !s.Headless {
@@ -255,45 +258,46 @@ func (k *Compiler) moveAddresses(u *unit, old, s *model.Service) {
 		}
 		for _, ep := range s.Endpoints {
 			if a, err := netip.ParseAddr(ep.Address); err == nil {
-				touched[a] = true
-				r := k.reached[a]
-				r.headless = what(r.headless)
-				k.reached[a] = r
+				what(&at(a).headless, u)
 			}
 		}
 	}
-	change(old, func(list []*unit) []*unit { return slices.DeleteFunc(list, func(x *unit) bool { return x == u }) })
-	change(s, func(list []*unit) []*unit {
-		if slices.Contains(list, u) {
-			return list
-		}
-		return append(list, u)
-	})
-	for a := range touched {
+	change(old, (*set[*unit]).remove)
+	change(s, (*set[*unit]).add)
+	k.moveNetworks(u, old, s)
+}
+
+// leadAll puts into the mesh whom the addresses and ranges lead to that have moved. Of one address there may be many thousands of hosts.
+func (k *Compiler) leadAll() {
+	for a := range k.movedAddresses {
 		k.lead(a)
 	}
-	k.moveNetworks(u, old, s)
+	clear(k.movedAddresses)
+	for n := range k.movedNetworks {
+		k.leadNetwork(n)
+	}
+	clear(k.movedNetworks)
 }
 
 // lead puts into the mesh whom an address leads to: virtual addresses go first, Kubernetes services before ServiceEntries, older
 // ones before younger ones.
 func (k *Compiler) lead(a netip.Addr) {
 	r := k.reached[a]
-	slices.SortFunc(r.virtual, k.first)
-	slices.SortFunc(r.headless, k.before)
 	var hosts []string
-	for _, u := range slices.Concat(r.virtual, r.headless) {
-		if !slices.Contains(hosts, u.name) {
+	for _, u := range slices.SortedFunc(r.virtual.all, k.first) {
+		hosts = append(hosts, u.name)
+	}
+	for _, u := range slices.SortedFunc(r.headless.all, k.before) {
+		if !r.virtual.has(u) {
 			hosts = append(hosts, u.name)
 		}
-	}
-	if !leads(&k.mesh.ByAddress, a, hosts) {
-		return
 	}
 	if len(hosts) == 0 {
 		delete(k.reached, a)
 	}
-	k.delta.Addresses[a] = true
+	if leads(&k.mesh.ByAddress, a, hosts) {
+		k.delta.Addresses[a] = true
+	}
 }
 
 // leads has an address or a range lead to hosts, and reports whether it has led to others.

@@ -75,6 +75,68 @@ func TestManyRoutes(t *testing.T) {
 	})
 }
 
+// TestManyOfOne compiles objects that have one thing many times: what is made of each does not depend on how many there are.
+func TestManyOfOne(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds")
+	}
+	entry := func(rest string) string {
+		return "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {name: many, namespace: default}\nspec:\n" + rest
+	}
+	const ports = "  ports: [{number: 80, name: http, protocol: HTTP}]\n"
+	for _, c := range []struct {
+		name, head, each string
+		n                int
+	}{
+		{"hosts", entry("  resolution: NONE\n" + ports + "  hosts:\n"), "  - h%d.example.com\n", 100_000},
+		{"hosts of one address", entry("  resolution: NONE\n  addresses: [240.1.1.1]\n" + ports + "  hosts:\n"), "  - h%d.example.com\n", 100_000},
+		{"hosts of one range", entry("  resolution: NONE\n  addresses: [240.1.0.0/16]\n" + ports + "  hosts:\n"), "  - h%d.example.com\n", 100_000},
+		{"ports", entry("  resolution: NONE\n  addresses: [240.1.1.1]\n  hosts: [a.example.com]\n  ports:\n"), "  - {number: %[1]d, name: http-%[1]d, protocol: HTTP}\n", 65_000},
+		{"hosts of rules", rulesHeadOf("VirtualService") + "spec:\n  http: [{route: [{destination: {host: reviews}}]}]\n  hosts:\n", "  - h%d.example.com\n", 100_000},
+		{"rules of a policy", "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: many, namespace: default}\nspec:\n  rules:\n", "  - from: [{source: {namespaces: [n%d]}}]\n", 100_000},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var b strings.Builder
+			b.WriteString(c.head)
+			for i := range c.n {
+				fmt.Fprintf(&b, c.each, i+1)
+			}
+			bounded(t, func() {
+				objects, findings := source.Decode(source.LayerFile, "many.yaml", []byte(b.String()))
+				mesh, more := Compile(Input{Objects: objects})
+				if len(objects) != 1 || len(findings)+len(more) > maxSaid || source.HasErrors(more) {
+					t.Fatalf("%d objects, %d findings: %v", len(objects), len(findings)+len(more), more[:min(len(more), 3)])
+				}
+				if mesh.Services.Len()+len(mesh.RouteSets)+len(mesh.AuthorizationPolicies) == 0 {
+					t.Fatal("nothing came of it")
+				}
+			})
+		})
+	}
+}
+
+// TestProduct: an entry that is small to write, whose hosts have all of its endpoints each, is refused before it is made.
+func TestProduct(t *testing.T) {
+	var b strings.Builder
+	b.WriteString("apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {name: many, namespace: default}\nspec:\n" +
+		"  resolution: STATIC\n  ports: [{number: 80, name: http, protocol: HTTP}]\n  hosts:\n")
+	for i := range 20_000 {
+		fmt.Fprintf(&b, "  - h%d.example.com\n", i)
+	}
+	b.WriteString("  endpoints:\n")
+	for i := range 20_000 {
+		fmt.Fprintf(&b, "  - address: 10.0.%d.%d\n", i>>8, i&255)
+	}
+	bounded(t, func() {
+		objects, _ := source.Decode(source.LayerFile, "many.yaml", []byte(b.String()))
+		_, findings := Compile(Input{Objects: objects})
+		if len(findings) != 1 || findings[0].Severity != model.Error || findings[0].Field != "spec.hosts" || findings[0].Line != 7 ||
+			!strings.Contains(findings[0].Message, "20000 hosts with 20000 endpoints each are 400000000 together") {
+			t.Errorf("%v", findings)
+		}
+	})
+}
+
 // TestManyMistakes compiles an object of 20,000 rules that are all wrong: what is said of it is bounded too.
 func TestManyMistakes(t *testing.T) {
 	if testing.Short() {

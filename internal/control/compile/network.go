@@ -15,51 +15,50 @@ func (k *Compiler) first(a, b *unit) int {
 		cmp.Compare(a.seat.nth, b.seat.nth))
 }
 
-// moveNetworks has the ranges of a host lead to it.
+// moveNetworks has the ranges of a host lead to it, once all is settled.
 func (k *Compiler) moveNetworks(u *unit, old, s *model.Service) {
-	touched := map[netip.Prefix]bool{}
 	for o := range old.All() {
 		for _, n := range o.Networks {
-			touched[n] = true
-			k.networks[n] = slices.DeleteFunc(k.networks[n], func(x *unit) bool { return x == u })
+			k.movedNetworks[n] = struct{}{}
+			k.networks.remove(n, u)
 		}
 	}
 	for o := range s.All() {
 		for _, n := range o.Networks {
-			touched[n] = true
-			if !slices.Contains(k.networks[n], u) {
-				k.networks[n] = append(k.networks[n], u)
-			}
+			k.movedNetworks[n] = struct{}{}
+			k.networks.add(n, u)
 		}
-	}
-	for n := range touched {
-		k.leadNetwork(n)
 	}
 }
 
 // leadNetwork puts into the mesh whom a range leads to.
 func (k *Compiler) leadNetwork(n netip.Prefix) {
-	list := k.networks[n]
-	slices.SortFunc(list, k.first)
+	of := k.networks[n]
 	var hosts []string
-	for _, u := range list {
+	for _, u := range slices.SortedFunc(of.all, k.first) {
 		hosts = append(hosts, u.name)
 	}
-	if !leads(&k.mesh.ByNetwork, n, hosts) {
-		return
+	if leads(&k.mesh.ByNetwork, n, hosts) {
+		k.delta.Networks[n] = true
 	}
-	if len(hosts) == 0 {
-		delete(k.networks, n)
-	}
-	k.delta.Networks[n] = true
 }
 
-// claimNetworks reports ranges, and addresses that the mesh gave, that another object has for the same port: the connections are those
-// of the older one.
-func (c *compiler) claimNetworks(s *model.Service, by *record) {
-	networks := slices.Concat(s.Networks, entryAddresses(s))
+// What is looked at and told of, of those that have an address or a range already.
+const (
+	maxRivals     = 100
+	maxRivalsTold = 10
+)
+
+// claimNetworks reports ranges and addresses that another object has for the same port, those that the mesh gave too: the connections are
+// those of the older one. What an object writes is claimed by the first of its hosts for all of them, of which there may be many thousands.
+func (c *compiler) claimNetworks(own *claim) {
+	s, by := own.service, own.by
+	var networks []netip.Prefix
+	if own.nth == 0 {
+		networks = slices.Concat(s.Networks, entryAddresses(s))
+	}
 	if s.Allocated.IsValid() {
-		networks = append(slices.Clip(networks), netip.PrefixFrom(s.Allocated, s.Allocated.BitLen()))
+		networks = append(networks, netip.PrefixFrom(s.Allocated, s.Allocated.BitLen()))
 	}
 	for _, n := range networks {
 		what := "range"
@@ -68,15 +67,17 @@ func (c *compiler) claimNetworks(s *model.Service, by *record) {
 		}
 		for _, p := range s.Ports {
 			place := topic{onPlace, "network", n.String(), strconv.Itoa(int(p.Number))}
-			for _, other := range c.claim(&bid{place: place, object: by.Object}) {
-				if other.unit == c.unit {
-					continue // what others say of the host
+			older, told := c.claim(&bid{place: place, object: by.Object}), 0
+			for _, other := range older[:min(len(older), maxRivals)] {
+				if other.unit == c.unit || other.object == by.Object || told == maxRivalsTold {
+					continue // what others say of the host, or another host of the object
 				}
 				c.read(objectTopic(other.object.Ref()))
 				t := c.service(other.unit.name)
-				if t == nil || other.object == by.Object || !meet(s, t) {
+				if t == nil || !meet(s, t) {
 					continue
 				}
+				told++
 				first, second := by.Object, other.object
 				if c.state.older(second, first) < 0 {
 					first, second = second, first

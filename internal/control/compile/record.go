@@ -21,7 +21,8 @@ type record struct {
 	// part is what conversion made of it; nil when that is nothing, when the object was refused, and once a unit has taken it for
 	// its own.
 	part    *part
-	found   []model.Finding // by conversion
+	nths    map[string][]int // the places of the part's services, by host
+	found   []model.Finding  // by conversion
 	refused bool
 	topics  []topic // under which members has it
 	unit    *unit   // that joins it, where there is one for it alone
@@ -80,7 +81,7 @@ func (k *Compiler) enter(r *record, ref model.Ref) {
 	}
 	if made(p) {
 		p.Findings = nil
-		r.part = p
+		r.part, r.nths = p, nths(p.Services)
 	}
 	for about := onKind; about <= onAddress; about++ {
 		if k.indexed[class{about, ref.Kind}] {
@@ -105,7 +106,7 @@ func (k *Compiler) leave(r *record, ref model.Ref) {
 	if ref.Kind == "Pod" || ref.Kind == "WorkloadEntry" {
 		k.stirred[instance{ref.Namespace, ref.Name}] = struct{}{}
 	}
-	r.part, r.topics = nil, nil
+	r.part, r.nths, r.topics = nil, nil, nil
 }
 
 // say replaces the findings of a record.
@@ -141,6 +142,18 @@ func made(p *part) bool {
 	return p.Services != nil || p.Routes != nil || p.Destination != nil || p.Gateway != nil || p.PeerAuthentication != nil ||
 		p.AuthorizationPolicy != nil || p.RateLimit != nil || p.BackendTLS != nil ||
 		p.Sidecar != nil || p.ProxyConfig != nil
+}
+
+// nths are the places of services by their hosts, of which one object can name many thousands.
+func nths(services []*model.Service) map[string][]int {
+	if services == nil {
+		return nil
+	}
+	by := make(map[string][]int, len(services))
+	for i, s := range services {
+		by[s.Host] = append(by[s.Host], i)
+	}
+	return by
 }
 
 // claims are the topics of what an object says that it is for.
@@ -323,6 +336,7 @@ type compiler struct {
 	parts []*part // whose findings are the unit's
 	reads []topic
 	bids  []*bid
+	bidAt map[topic][]*bid // those of bids, by place
 	// claims are what a route's rules match, where others' may match the same.
 	claims []*matching.Claim
 }
@@ -455,7 +469,7 @@ func (c *compiler) hasGateway(ref model.GatewayRef) bool { return c.gateway(ref)
 
 // bidders gives who claims a place before the unit: the bids of older units and its own so far, the oldest first. It holds while the
 // unit is joined.
-func (c *compiler) bidders(place topic) (older []*bid) {
+func (c *compiler) bidders(place topic) []*bid {
 	c.read(place)
 	list := c.state.places[place] // by age
 	n, _ := slices.BinarySearchFunc(list, c.unit, func(x *bid, u *unit) int {
@@ -464,13 +478,7 @@ func (c *compiler) bidders(place topic) (older []*bid) {
 		}
 		return c.state.before(x.unit, u)
 	})
-	older = slices.Clip(list[:n])
-	for _, x := range c.bids {
-		if x.place == place {
-			older = append(older, x)
-		}
-	}
-	return older
+	return append(slices.Clip(list[:n]), c.bidAt[place]...)
 }
 
 // bid claims a place.
@@ -478,7 +486,10 @@ func (c *compiler) bid(b *bid) {
 	if b.unit = c.unit; b.object == nil {
 		b.object = c.unit.rec.Object
 	}
-	c.bids = append(c.bids, b)
+	if c.bidAt == nil {
+		c.bidAt = map[topic][]*bid{}
+	}
+	c.bids, c.bidAt[b.place] = append(c.bids, b), append(c.bidAt[b.place], b)
 }
 
 // claim claims a place and gives who did before.

@@ -166,6 +166,7 @@ func (k *Compiler) settle() {
 			}
 		}
 		if done {
+			k.leadAll()
 			return
 		}
 	}

@@ -1,7 +1,9 @@
 package idle
 
 import (
+	"cmp"
 	"slices"
+	"strings"
 
 	networking "istio.io/client-go/pkg/apis/networking/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -14,11 +16,10 @@ import (
 // ports warns of ports of a Gateway that no Service of its pods has: nothing from outside arrives there. Without such a Service
 // nobody knows who comes.
 func (l *lint) ports(o *source.Object) {
-	i := slices.IndexFunc(l.mesh.Gateways, func(g *model.Gateway) bool { return g.Ref == o.Ref() })
-	if i < 0 || len(l.mesh.Gateways[i].Selector) == 0 {
+	g := l.gateways[o.Ref()]
+	if g == nil || len(g.Selector) == 0 {
 		return
 	}
-	g := l.mesh.Gateways[i]
 	services := l.servicesOf(g)
 	if len(services) == 0 {
 		return
@@ -31,9 +32,12 @@ func (l *lint) ports(o *source.Object) {
 	}
 }
 
-// servicesOf gives the Services that lead to the pods which a Gateway selects.
+// servicesOf gives the Services that lead to the pods which a Gateway selects, by name.
 func (l *lint) servicesOf(g *model.Gateway) []*corev1.Service {
-	var list []*corev1.Service
+	list, known := l.leading[text(g.Selector)]
+	if known {
+		return list
+	}
 	for _, o := range l.objects {
 		svc, ok := o.Kube.(*corev1.Service)
 		if !ok || len(svc.Spec.Selector) == 0 {
@@ -46,6 +50,10 @@ func (l *lint) servicesOf(g *model.Gateway) []*corev1.Service {
 			}
 		}
 	}
+	slices.SortFunc(list, func(a, b *corev1.Service) int {
+		return cmp.Or(strings.Compare(a.Namespace, b.Namespace), strings.Compare(a.Name, b.Name))
+	})
+	l.leading[text(g.Selector)] = list
 	return list
 }
 
@@ -59,7 +67,7 @@ func exposes(svc *corev1.Service, port uint16) bool {
 // Unserved warns of the Gateways among objects whose labels no workload of a mesh that runs has. While it has no gateway at all, the built-in
 // ones are about to come.
 func Unserved(objects []*source.Object, mesh *model.Mesh) []model.Finding {
-	l := &lint{objects: objects, mesh: mesh}
+	l := newLint(objects, mesh)
 	served := map[string]bool{} // by selector, of which there are few
 	for _, o := range objects {
 		g, ok := o.Kube.(*networking.Gateway)
@@ -85,17 +93,13 @@ func (l *lint) written(o *source.Object, selector map[string]string) {
 	if builtIn(selector) {
 		return
 	}
-	own := map[model.Ref]bool{}
-	for _, o := range l.objects {
-		own[o.Ref()] = true
-	}
 	real := func(w *model.Workload) bool {
 		for _, kind := range []string{"Pod", "WorkloadEntry"} {
-			if own[model.Ref{Kind: kind, Namespace: w.Namespace, Name: w.Name}] {
+			if l.objects[model.Ref{Kind: kind, Namespace: w.Namespace, Name: w.Name}] != nil {
 				return true
 			}
 		}
-		return own[model.Ref{Kind: "Deployment", Namespace: w.Namespace, Name: w.Owner}]
+		return l.objects[model.Ref{Kind: "Deployment", Namespace: w.Namespace, Name: w.Owner}] != nil
 	}
 	if !l.served(selector, real) {
 		l.unserved(o, selector)

@@ -12,6 +12,7 @@ import (
 	networkingapi "istio.io/api/networking/v1alpha3"
 	networking "istio.io/client-go/pkg/apis/networking/v1"
 	security "istio.io/client-go/pkg/apis/security/v1"
+	corev1 "k8s.io/api/core/v1"
 
 	"github.com/weftmesh/weft/internal/control/compile/convert/parts"
 	"github.com/weftmesh/weft/internal/control/model"
@@ -20,7 +21,7 @@ import (
 
 // Findings are what can be said of the objects that a mesh was made of, beside what was found then.
 func Findings(objects []*source.Object, mesh *model.Mesh, found []model.Finding) []model.Finding {
-	l := &lint{objects: objects, mesh: mesh}
+	l := newLint(objects, mesh)
 	refused := map[model.Ref]bool{}
 	for _, f := range found {
 		if f.Severity == model.Error {
@@ -52,9 +53,23 @@ func Findings(objects []*source.Object, mesh *model.Mesh, found []model.Finding)
 
 // lint collects findings.
 type lint struct {
-	objects []*source.Object
-	mesh    *model.Mesh
-	found   []model.Finding
+	mesh     *model.Mesh
+	objects  map[model.Ref]*source.Object
+	gateways map[model.Ref]*model.Gateway
+	leading  map[string][]*corev1.Service // to the pods that a Gateway selects, by the text of its selector
+	found    []model.Finding
+}
+
+func newLint(objects []*source.Object, mesh *model.Mesh) *lint {
+	l := &lint{mesh: mesh, objects: make(map[model.Ref]*source.Object, len(objects)),
+		gateways: make(map[model.Ref]*model.Gateway, len(mesh.Gateways)), leading: map[string][]*corev1.Service{}}
+	for _, o := range objects {
+		l.objects[o.Ref()] = o
+	}
+	for _, g := range mesh.Gateways {
+		l.gateways[g.Ref] = g
+	}
+	return l
 }
 
 func (l *lint) say(o *source.Object, severity model.Severity, code, field, hint, format string, args ...any) {
@@ -153,15 +168,13 @@ func alike(a, b model.Protocol) bool { return a == b || a.IsHTTP() && b.IsHTTP()
 
 func (l *lint) contradict(s, other *model.Service, port model.Port, taken model.WorkloadPort) {
 	const hint = "have all Services of a workload say the same of its port"
-	for _, o := range l.objects {
-		switch o.Ref() {
-		case s.Ref:
-			l.say(o, model.Warning, "ProtocolConflict", "spec.ports", hint, "port %d of the workloads is %s here, and %s in %s: sidecars take it as the latter",
-				taken.Number, port.Protocol, taken.Protocol, other.Ref)
-		case other.Ref:
-			l.say(o, model.Warning, "ProtocolConflict", "spec.ports", hint, "port %d of the workloads is %s here, and %s in %s: sidecars take it as the former",
-				taken.Number, taken.Protocol, port.Protocol, s.Ref)
-		}
+	if o := l.objects[s.Ref]; o != nil {
+		l.say(o, model.Warning, "ProtocolConflict", "spec.ports", hint, "port %d of the workloads is %s here, and %s in %s: sidecars take it as the latter",
+			taken.Number, port.Protocol, taken.Protocol, other.Ref)
+	}
+	if o := l.objects[other.Ref]; o != nil && other.Ref != s.Ref {
+		l.say(o, model.Warning, "ProtocolConflict", "spec.ports", hint, "port %d of the workloads is %s here, and %s in %s: sidecars take it as the former",
+			taken.Number, taken.Protocol, port.Protocol, s.Ref)
 	}
 }
 
@@ -179,14 +192,14 @@ func (l *lint) unfollowed() {
 		if len(rs.Gateways) == 0 || rs.Ref.Kind != "VirtualService" {
 			continue
 		}
-		i := slices.IndexFunc(l.objects, func(o *source.Object) bool { return o.Ref() == rs.Ref })
+		o := l.objects[rs.Ref]
 		for n := range rs.HTTP {
 			if rs.HTTP[n].Object != (model.Ref{}) {
 				continue // a delegate's
 			}
 			for j, d := range rs.HTTP[n].Destinations {
-				if by, ok := ruled[d.Host]; i >= 0 && ok && by != rs.Ref && d.Subset == "" {
-					l.say(l.objects[i], model.Info, "NoEffect", parts.At(rs.HTTP[n].Field+".route", j)+".destination", "name a subset here to choose one",
+				if by, ok := ruled[d.Host]; o != nil && ok && by != rs.Ref && d.Subset == "" {
+					l.say(o, model.Info, "NoEffect", parts.At(rs.HTTP[n].Field+".route", j)+".destination", "name a subset here to choose one",
 						"the rules of %s for %s are for sidecars: requests from the gateway go to all endpoints", by, d.Host)
 				}
 			}

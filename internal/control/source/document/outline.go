@@ -1,6 +1,10 @@
 package document
 
-import "gopkg.in/yaml.v3"
+import (
+	"slices"
+
+	"gopkg.in/yaml.v3"
+)
 
 // Outline says where the values of a document stand. It is what is left of the nodes once they have been decoded, at a small part of
 // their size: an object may have a million of them, and they are asked for when there is something to say. It is immutable.
@@ -8,7 +12,12 @@ type Outline struct {
 	spots []spot             // each value is followed by those within it; the first one is the whole document
 	names []string           // of fields, each once
 	inner map[uint32]innards // documents that stand in a value, by its place in spots
+	// entries are the places of the entries of long sequences, by that of the sequence.
+	entries map[uint32][]uint32
 }
+
+// longSequence has so many entries that going through them for each would be slow.
+const longSequence = 64
 
 // spot is where one value stands.
 type spot struct {
@@ -73,9 +82,14 @@ func (d *drawing) add(n *yaml.Node, line int, name uint32) {
 		}
 	case n.Kind == yaml.SequenceNode:
 		kind = sequenceSpot
+		var entries []uint32
 		for _, c := range n.Content {
+			if len(n.Content) >= longSequence {
+				entries = append(entries, uint32(len(d.spots)))
+			}
 			d.add(c, c.Line, 0)
 		}
+		d.list(at, entries)
 	case isLiteral(n):
 		d.hold(at, innards{text: n.Value, line: n.Line + 1})
 	}
@@ -89,6 +103,16 @@ func (d *drawing) intern(name string) uint32 {
 		d.known[name], d.names = i, append(d.names, name)
 	}
 	return i
+}
+
+func (o *Outline) list(at int, entries []uint32) {
+	if entries == nil {
+		return
+	}
+	if o.entries == nil {
+		o.entries = map[uint32][]uint32{}
+	}
+	o.entries[uint32(at)] = slices.Clip(entries)
 }
 
 func (o *Outline) hold(at int, in innards) {
@@ -105,6 +129,12 @@ func (o *Outline) child(at uint32, step any) (uint32, bool) {
 	name, _ := step.(string)
 	if isIndex != (of.kind == sequenceSpot) || of.kind == scalarSpot || index < 0 {
 		return 0, false
+	}
+	if entries, long := o.entries[at]; long {
+		if index >= len(entries) {
+			return 0, false
+		}
+		return entries[index], true
 	}
 	for c := at + 1; c < of.next; c = o.spots[c].next {
 		if isIndex && index == 0 || !isIndex && o.names[o.spots[c].name] == name {

@@ -2,7 +2,6 @@ package services
 
 import (
 	"net/netip"
-	"slices"
 	"strings"
 
 	networkingapi "istio.io/api/networking/v1alpha3"
@@ -24,6 +23,9 @@ func (p converter) serviceEntry(se *networking.ServiceEntry) {
 	resolution, ok := resolutions[spec.Resolution]
 	if !ok {
 		p.Unsupported("spec.resolution", "use one of NONE, STATIC, DNS, DNS_ROUND_ROBIN, DYNAMIC_DNS")
+	}
+	if p.tooLarge(spec) {
+		return
 	}
 	p.entryEndpoints(spec)
 	p.entryResolution(spec)
@@ -77,6 +79,24 @@ func (p converter) indistinct(spec *networkingapi.ServiceEntry) {
 	}
 }
 
+// maxProduct bounds what one ServiceEntry can make, as each of its hosts has each of its addresses, ports and endpoints.
+const maxProduct = 1_000_000
+
+// tooLarge refuses an entry that is small to write and large to follow.
+func (p converter) tooLarge(spec *networkingapi.ServiceEntry) (is bool) {
+	for _, x := range []struct {
+		what string
+		n    int
+	}{{"addresses", len(spec.Addresses)}, {"ports", len(spec.Ports)}, {"endpoints", len(spec.Endpoints)}} {
+		if n := len(spec.Hosts) * x.n; n > maxProduct {
+			p.Err("InvalidValue", "spec.hosts", "write several entries", "%d hosts with %d %s each are %d together, and at most %d are allowed",
+				len(spec.Hosts), x.n, x.what, n, maxProduct)
+			is = true
+		}
+	}
+	return is
+}
+
 // selectsInMesh reports whether the entry's endpoints are known by their own addresses.
 func selectsInMesh(spec *networkingapi.ServiceEntry) bool {
 	return spec.WorkloadSelector != nil || spec.Resolution == networkingapi.ServiceEntry_STATIC && len(spec.Endpoints) > 0
@@ -113,6 +133,7 @@ func (p converter) entryPorts(list []*networkingapi.ServicePort) []model.Port {
 
 // entryAddresses reads addresses, and ranges of them in CIDR form.
 func (p converter) entryAddresses(list []string, resolution networkingapi.ServiceEntry_Resolution) (addresses []netip.Addr, networks []netip.Prefix) {
+	known := map[netip.Prefix]bool{}
 	for i, s := range list {
 		field := parts.At("spec.addresses", i)
 		if a, err := netip.ParseAddr(s); err == nil {
@@ -128,10 +149,11 @@ func (p converter) entryAddresses(list []string, resolution networkingapi.Servic
 			addresses = append(addresses, prefix.Addr())
 		case !ranged:
 			p.Err("ConflictingFields", field, "use resolution NONE or STATIC, or single addresses", "a range of addresses does not go with resolution %s", resolution)
-		case slices.Contains(networks, prefix.Masked()):
+		case known[prefix.Masked()]:
 			p.Warn("DuplicateValue", field, "", "range %s is there already", prefix.Masked())
 		default:
 			networks = append(networks, prefix.Masked())
+			known[prefix.Masked()] = true
 		}
 	}
 	return addresses, networks
