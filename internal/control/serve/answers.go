@@ -158,6 +158,26 @@ func (a *answers) release(s *sub) *refusal {
 	return a.refusals[i]
 }
 
+// offerRest has what else was in the refusals of some subscriptions that end sent again: without these the client may accept it.
+func (a *answers) offerRest(gone map[*sub]bool) {
+	now := time.Now()
+	for _, r := range a.refusals {
+		ends := false
+		for s := range r.of {
+			ends = ends || gone[s]
+		}
+		if !ends {
+			continue
+		}
+		for s := range r.of {
+			if !gone[s] {
+				s.set(again)
+				s.note(now)
+			}
+		}
+	}
+}
+
 // lapse forgets refusals of which nothing is left.
 func (a *answers) lapse() {
 	if a.refusals == nil {

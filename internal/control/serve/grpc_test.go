@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
-	"math"
 	"net"
 	"os"
 	"path/filepath"
@@ -141,18 +140,16 @@ func TestGRPCRefuses(t *testing.T) {
 	p := newPlane(t, Options{})
 	backend, port := healthServer(t)
 	defer backend.Stop()
-	// gRPC's library refuses endpoints whose weights are too much for 32 bits.
-	weighing := func(weight uint32, to string) *model.Mesh {
+	// gRPC's library refuses to eject more than all.
+	ejecting := func(percent uint32, to string) *model.Mesh {
 		m := both("127.0.0.1", "127.0.0.1")
 		served(port)(m)
 		routed(to)(m)
 		m.RouteSets[0].HTTP[0].Matches = []model.HTTPMatch{{Headers: []model.NamedMatch{{Name: "to", Match: model.StringMatch{Exact: "ratings"}}}}}
 		m.RouteSets[0].HTTP = append(m.RouteSets[0].HTTP, model.HTTPRoute{Name: "rest", Destinations: []model.WeightedDestination{{Host: reviewsHost}}})
-		s := m.Services.Get(ratingsHost)
-		s.Endpoints[0].Weight = weight
-		other := *s.Endpoints[0]
-		other.Address = "127.0.0.2"
-		s.Endpoints = append(s.Endpoints, &other)
+		m.Destinations = model.TableOf(map[string][]*model.Destination{ratingsHost: {{
+			Ref: model.Ref{Kind: "DestinationRule", Namespace: "default", Name: "ratings"}, Host: ratingsHost,
+			Policy: model.TrafficPolicy{Outlier: &model.Outlier{MaxEjectionPercent: percent}}}}})
 		return m
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -164,22 +161,22 @@ func TestGRPCRefuses(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	p.publish(weighing(1, ratingsHost))
+	p.publish(ejecting(100, ratingsHost))
 	call()
-	refused := func() {
+	refused := func() { // with the clusters that came with it
 		t.Helper()
-		p.publish(weighing(math.MaxUint32, ratingsHost))
+		p.publish(ejecting(101, ratingsHost))
 		p.awaitAlone(Refused)
-		if f := p.server.Findings(); len(f) != 1 || f[0].Field != "eds" || !strings.HasPrefix(f[0].Message, "refused "+ratingsAll+" and keeps") {
+		if f := p.server.Findings(); len(f) != 1 || f[0].Field != "cds" || !strings.HasPrefix(f[0].Message, "refused "+ratingsAll+", "+reviewsAll+" and keeps") {
 			t.Fatalf("findings %v", f)
 		}
 		call()
 	}
 	refused()
-	p.publish(weighing(1, ratingsHost))
+	p.publish(ejecting(100, ratingsHost))
 	p.awaitAlone(Synced)
 	refused()
-	p.publish(weighing(math.MaxUint32, reviewsHost)) // the client asks for the ratings no more
+	p.publish(ejecting(101, reviewsHost)) // the client asks for the ratings no more
 	p.awaitAlone(Synced)
 	call()
 	if f := p.server.Findings(); len(f) != 0 {

@@ -209,6 +209,7 @@ func (c *session) unsubscribe(w *watch, names []string) {
 			gone[s] = true
 		}
 	}
+	w.offerRest(gone)
 	c.drop(w, gone)
 }
 
