@@ -65,12 +65,13 @@ const grpcDenied = 7
 
 // again sets how often the destination's requests are tried again, and which part of them fails in the end. way judges an endpoint.
 func (e *evaluation) again(d *Destination, way func(i int) *Way) {
-	elsewhere := false
-	if d.retries = connectRetries; e.report.Protocol == "http" {
-		if d.retries = 0; e.retries != nil {
-			d.retries, elsewhere = int(e.retries.Attempts), e.retries.OtherLocalities
+	again := chance.Again{Times: connectRetries}
+	if e.report.Protocol == "http" {
+		if again.Times = 0; e.retries != nil {
+			again = chance.Again{Times: int(e.retries.Attempts), SameHosts: !e.retries.OtherHosts, Elsewhere: e.retries.OtherLocalities}
 		}
 	}
+	d.retries = again.Times
 	retried := slices.ContainsFunc(d.Ways, func(w Way) bool { return w.Retried })
 	var all []chance.Endpoints
 	for i := range d.Endpoints {
@@ -80,7 +81,7 @@ func (e *evaluation) again(d *Destination, way func(i int) *Way) {
 		}
 	}
 	if len(all) > 0 {
-		d.Failing = chance.Failing(all, d.retries+1, elsewhere)
+		d.Failing = chance.Failing(all, again)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/netip"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -106,6 +107,38 @@ func TestRetryWaitsAsLongAsTheUpstreamSays(t *testing.T) {
 	status, _, _ := client.get(client.client(), "http://reviews:9080/")
 	if took := time.Since(start); status != 200 || asked.Load() != 2 || took < time.Second {
 		t.Errorf("%d after %d attempts and %v", status, asked.Load(), took)
+	}
+}
+
+// TestRetriesWhereItFailed: with consistent hashing, another attempt goes to another endpoint or to the same one, as the route says.
+func TestRetriesWhereItFailed(t *testing.T) {
+	for _, c := range []struct {
+		otherHosts bool
+		endpoints  int
+	}{{true, 2}, {false, 1}} {
+		m := newMesh(t)
+		client, a, b := m.pod("productpage", "10.0.0.1", nil), m.pod("a", "10.0.0.2", nil), m.pod("b", "10.0.0.3", nil)
+		var asked sync.Map
+		busy := func(name string) http.HandlerFunc {
+			return func(w http.ResponseWriter, _ *http.Request) { asked.Store(name, true); w.WriteHeader(503) }
+		}
+		a.serve(9080, busy("a"))
+		b.serve(9080, busy("b"))
+		cluster := meshCluster("reviews", 9080, a, b)
+		cluster.Policy = conf.Maglev
+		client.config.publish(func(s *conf.Snapshot, _ map[string]*conf.Target) { s.Clusters["reviews"] = cluster })
+		r := forwardTo("reviews")
+		r.Forward.Hash = []conf.HashPolicy{{Header: "user"}}
+		r.Forward.Retry = &conf.Retry{On: conf.OnGatewayError, Attempts: 3, BackOff: time.Millisecond, OtherHosts: c.otherHosts}
+		client.knows("reviews", 9080, r)
+		if status, _, _ := client.get(client.client(), "http://reviews:9080/", "user", "jason"); status != 503 {
+			t.Errorf("status %d", status)
+		}
+		n := 0
+		asked.Range(func(any, any) bool { n++; return true })
+		if n != c.endpoints {
+			t.Errorf("other hosts %v: %d endpoints were asked, want %d", c.otherHosts, n, c.endpoints)
+		}
 	}
 }
 

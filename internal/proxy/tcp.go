@@ -130,7 +130,7 @@ func (s *stream) open() bool {
 }
 
 func (s *stream) choice() *balance.Choice {
-	ch := &balance.Choice{Avoid: s.failed}
+	ch := &balance.Choice{Failed: s.failed}
 	if s.tcp.HashSource {
 		ch.Hash, ch.Hashed = route.HashSource(s.d.Remote.Addr()), true
 	}

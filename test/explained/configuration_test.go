@@ -138,6 +138,9 @@ func (d draw) routes() object {
 		if r["attempts"] != 0 && d.IntN(3) > 0 {
 			r["retryOn"] = one(d, "reset", "connect-failure", "safe-reset", "5xx", "403", "503", "gateway-error,reset", "reset-before-request", "retriable-4xx")
 		}
+		if d.IntN(4) == 0 {
+			r["retryIgnorePreviousHosts"] = false
+		}
 		return r
 	}
 	to := func(host string, weight int) object {

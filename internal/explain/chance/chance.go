@@ -13,22 +13,28 @@ type Endpoints struct {
 	Count    int
 }
 
-// Failing is the share of requests of which every attempt fails, or one that is not tried again. Elsewhere says that another attempt
-// prefers priorities in which none has failed. There is at least one endpoint.
-func Failing(all []Endpoints, attempts int, elsewhere bool) float64 {
-	c := chances{elsewhere: elsewhere}
+// Again is how another attempt is made: Times at most, at endpoints that have failed the request too where SameHosts is set, and
+// preferably in priorities in which none has where Elsewhere is.
+type Again struct {
+	Times                int
+	SameHosts, Elsewhere bool
+}
+
+// Failing is the share of requests of which every attempt fails, or one that is not tried again. There is at least one endpoint.
+func Failing(all []Endpoints, again Again) float64 {
+	c := chances{again: again}
 	for _, e := range all {
 		c.add(e)
 	}
 	c.join()
-	return c.failing(attempts)
+	return c.failing(again.Times + 1)
 }
 
 // chances is who may get the next attempt of a request.
 type chances struct {
-	lots      []lot
-	elsewhere bool
-	avoided   int // endpoints at which the request has failed
+	lots    []lot
+	again   Again
+	avoided int // endpoints at which the request has failed
 }
 
 // lot are endpoints with how many of them are left: at which the request has not failed.
@@ -89,7 +95,7 @@ func (c *chances) failing(attempts int) (sum float64) {
 		case p == 0 || !l.Fails:
 		case !l.Retried || attempts == 1:
 			sum += p
-		case c.avoided == maxAvoided:
+		case c.avoided == maxAvoided, l.left == 0:
 			again += p
 		default:
 			l.left--
@@ -107,7 +113,7 @@ func (c *chances) failing(attempts int) (sum float64) {
 
 // next gives the probability of each lot to get the next attempt; nil where none is left.
 func (c *chances) next() []float64 {
-	if c.elsewhere && c.avoided > 0 {
+	if c.again.Elsewhere && c.avoided > 0 {
 		if p := c.among(func(l *lot) bool { return !c.touched(l.Priority) }, true); p != nil {
 			return p
 		}
@@ -123,21 +129,29 @@ func (c *chances) touched(priority uint32) bool {
 	return slices.ContainsFunc(c.lots, func(l lot) bool { return l.Priority == priority && l.left < l.Count })
 }
 
+// eligible is how many of a lot another attempt may come to.
+func (c *chances) eligible(l *lot) int {
+	if c.again.SameHosts {
+		return l.Count
+	}
+	return l.left
+}
+
 // among draws from lots by their shares, or alike from those of the most wanted priority.
 func (c *chances) among(takes func(*lot) bool, wanted bool) []float64 {
 	best, found, sum := uint32(0), false, 0.0
 	for i := range c.lots {
-		if l := &c.lots[i]; l.left > 0 && takes(l) && (!found || l.Priority < best) {
+		if l := &c.lots[i]; c.eligible(l) > 0 && takes(l) && (!found || l.Priority < best) {
 			best, found = l.Priority, true
 		}
 	}
 	out := make([]float64, len(c.lots))
 	for i := range c.lots {
 		l := &c.lots[i]
-		if l.left == 0 || !takes(l) || wanted && l.Priority != best {
+		if c.eligible(l) == 0 || !takes(l) || wanted && l.Priority != best {
 			continue
 		}
-		if out[i] = float64(l.left); !wanted {
+		if out[i] = float64(c.eligible(l)); !wanted {
 			out[i] *= l.Share
 		}
 		sum += out[i]

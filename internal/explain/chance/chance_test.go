@@ -14,25 +14,28 @@ import (
 func TestFailing(t *testing.T) {
 	good, bad, last := chance.Endpoints{Share: .2, Count: 2}, chance.Endpoints{Share: .2, Fails: true, Retried: true, Count: 3}, chance.Endpoints{Share: .2, Fails: true, Count: 3}
 	for _, c := range []struct {
-		all       []chance.Endpoints
-		attempts  int
-		elsewhere bool
-		want      float64
+		all   []chance.Endpoints
+		again chance.Again
+		want  float64
 	}{
-		{[]chance.Endpoints{good, bad}, 1, false, .6},
-		{[]chance.Endpoints{good, bad}, 3, false, .1},
-		{[]chance.Endpoints{good, bad}, 4, false, 0},
-		{[]chance.Endpoints{good, last}, 4, false, .6},
-		{[]chance.Endpoints{bad}, 9, false, 1},
+		{[]chance.Endpoints{good, bad}, chance.Again{}, .6},
+		{[]chance.Endpoints{good, bad}, chance.Again{Times: 2}, .1},
+		{[]chance.Endpoints{good, bad}, chance.Again{Times: 3}, 0},
+		{[]chance.Endpoints{good, last}, chance.Again{Times: 3}, .6},
+		{[]chance.Endpoints{bad}, chance.Again{Times: 8}, 1},
 		// Another priority comes when this one is through, or at once.
-		{[]chance.Endpoints{bad, {Priority: 1, Count: 1}}, 3, false, 1},
-		{[]chance.Endpoints{bad, {Priority: 1, Count: 1}}, 4, false, 0},
-		{[]chance.Endpoints{bad, {Priority: 1, Count: 1}}, 2, true, 0},
+		{[]chance.Endpoints{bad, {Priority: 1, Count: 1}}, chance.Again{Times: 2}, 1},
+		{[]chance.Endpoints{bad, {Priority: 1, Count: 1}}, chance.Again{Times: 3}, 0},
+		{[]chance.Endpoints{bad, {Priority: 1, Count: 1}}, chance.Again{Times: 1, Elsewhere: true}, 0},
 		// The proxy remembers four endpoints: the fifth attempt may come to the fifth bad one again.
-		{[]chance.Endpoints{{Share: .1, Fails: true, Retried: true, Count: 5}, {Share: .5, Count: 1}}, 7, false, .5 * .4 / .9 * .3 / .8 * .2 / .7 * math.Pow(.1/.6, 3)},
+		{[]chance.Endpoints{{Share: .1, Fails: true, Retried: true, Count: 5}, {Share: .5, Count: 1}}, chance.Again{Times: 6}, .5 * .4 / .9 * .3 / .8 * .2 / .7 * math.Pow(.1/.6, 3)},
+		// An endpoint that has failed the request may get it again.
+		{[]chance.Endpoints{good, bad}, chance.Again{Times: 2, SameHosts: true}, .6 * .6 * .6},
+		{[]chance.Endpoints{bad, {Priority: 1, Count: 1}}, chance.Again{Times: 5, SameHosts: true}, 1},
+		{[]chance.Endpoints{bad, {Priority: 1, Count: 1}}, chance.Again{Times: 1, SameHosts: true, Elsewhere: true}, 0},
 	} {
-		if got := chance.Failing(c.all, c.attempts, c.elsewhere); math.Abs(got-c.want) > 1e-9 {
-			t.Errorf("%+v, %d attempts: %v, want %v", c.all, c.attempts, got, c.want)
+		if got := chance.Failing(c.all, c.again); math.Abs(got-c.want) > 1e-9 {
+			t.Errorf("%+v, %+v: %v, want %v", c.all, c.again, got, c.want)
 		}
 	}
 }
@@ -53,22 +56,22 @@ func TestAsTheBalancer(t *testing.T) {
 		for i, share := range b.Shares() {
 			all[i].Share = share
 		}
-		attempts, failed := 1+r.IntN(4), 0
+		again, failed := chance.Again{Times: r.IntN(4), SameHosts: r.IntN(3) == 0}, 0
 		for range requests {
-			if fails(b, all, attempts) {
+			if fails(b, all, again) {
 				failed++
 			}
 		}
-		if got, want := float64(failed)/requests, chance.Failing(all, attempts, false); math.Abs(got-want) > .02 {
-			t.Errorf("%+v, %d attempts: the balancer's fail in %.3f, computed %.3f", all, attempts, got, want)
+		if got, want := float64(failed)/requests, chance.Failing(all, again); math.Abs(got-want) > .02 {
+			t.Errorf("%+v, %+v: the balancer's fail in %.3f, computed %.3f", all, again, got, want)
 		}
 	}
 }
 
 // fails makes the attempts of one request.
-func fails(b *balance.Cluster, all []chance.Endpoints, attempts int) bool {
-	var choice balance.Choice
-	for range attempts {
+func fails(b *balance.Cluster, all []chance.Endpoints, again chance.Again) bool {
+	choice := balance.Choice{SameHosts: again.SameHosts}
+	for range again.Times + 1 {
 		h := b.Pick(&choice)
 		switch e := all[h.Index]; {
 		case !e.Fails:
@@ -76,7 +79,7 @@ func fails(b *balance.Cluster, all []chance.Endpoints, attempts int) bool {
 		case !e.Retried:
 			return true
 		}
-		choice.Avoid = append(choice.Avoid, h)
+		choice.Failed = append(choice.Failed, h)
 	}
 	return true
 }

@@ -156,14 +156,19 @@ type Choice struct {
 	// Hash is the key of consistent hashing, if Hashed is set.
 	Hash   uint64
 	Hashed bool
-	// Avoid are hosts on which this request has failed; they are chosen only when there is no other.
-	Avoid []*Host
+	// Failed are hosts on which this request has failed; they are chosen only when there is no other.
+	Failed []*Host
 	// Elsewhere avoids the priorities of those hosts too, as long as there are others.
 	Elsewhere bool
+	// SameHosts lets those hosts be chosen like all others, of the priorities that there are left.
+	SameHosts bool
 }
 
 func (c *Choice) avoids(h *Host) bool {
-	for _, a := range c.Avoid {
+	if c.SameHosts {
+		return false
+	}
+	for _, a := range c.Failed {
 		if a.state == h.state {
 			return true
 		}
@@ -177,7 +182,7 @@ func (c *Choice) avoids(h *Host) bool {
 // connected to lately, since trying is better than refusing; then those that the request wants to avoid.
 func (c *Cluster) Pick(ch *Choice) *Host {
 	v := c.current()
-	if ch.Elsewhere && len(ch.Avoid) > 0 {
+	if ch.Elsewhere && len(ch.Failed) > 0 {
 		if h := c.elsewhere(ch); h != nil {
 			return h
 		}
@@ -207,7 +212,7 @@ func (c *Cluster) Pick(ch *Choice) *Host {
 // retry priority previous_priorities, which begins anew when all have been tried. It allocates, as it is for repetitions alone.
 func (c *Cluster) elsewhere(ch *Choice) *Host {
 	for i := range c.levels {
-		if slices.ContainsFunc(ch.Avoid, func(h *Host) bool { return h.priority == c.levels[i].priority }) {
+		if slices.ContainsFunc(ch.Failed, func(h *Host) bool { return h.priority == c.levels[i].priority }) {
 			continue
 		}
 		if p := c.pool(i, c.overprovisioning(), false, false); p.place(0) != nil && len(p.place(0).hosts) > 0 {
@@ -283,7 +288,7 @@ func (c *Cluster) from(p *pool, ch *Choice) *Host {
 }
 
 func (c *Cluster) suits(h *Host, p *pool, ch *Choice) bool {
-	if len(ch.Avoid) > 0 && ch.avoids(h) {
+	if len(ch.Failed) > 0 && ch.avoids(h) {
 		return false
 	}
 	if p.panics {

@@ -132,11 +132,11 @@ func TestOnlySuspectsLeftAreTried(t *testing.T) {
 func TestAvoidPrefersOthers(t *testing.T) {
 	opt, _ := options()
 	c := New(cluster(conf.Random, 1, 1), nil, opt)
-	ch := &Choice{Avoid: []*Host{c.Hosts()[0]}}
+	ch := &Choice{Failed: []*Host{c.Hosts()[0]}}
 	if got := shares(c, 200, ch); got[0] != 0 {
 		t.Fatalf("got %v", got)
 	}
-	ch.Avoid = c.Hosts()
+	ch.Failed = c.Hosts()
 	if c.Pick(ch) == nil {
 		t.Fatal("gave up where a second try on the same host is possible")
 	}

@@ -206,7 +206,7 @@ func TestPickDoesNotAllocate(t *testing.T) {
 		conf0.SlowStart = &conf.SlowStart{Window: time.Hour, Aggression: 1, MinWeight: 0.1}
 		c := New(conf0, New(cluster(policy, 1, 2), nil, Options{}), Options{})
 		failed := []*Host{c.Hosts()[0]}
-		for _, ch := range []*Choice{{Hash: 7, Hashed: true}, {}, {Avoid: failed}} {
+		for _, ch := range []*Choice{{Hash: 7, Hashed: true}, {}, {Failed: failed}} {
 			if n := testing.AllocsPerRun(100, func() { c.Pick(ch) }); n != 0 {
 				t.Errorf("policy %d: %v allocations", policy, n)
 			}
@@ -264,10 +264,10 @@ func TestElsewhere(t *testing.T) {
 	opt, _ := options()
 	c := New(localities(0, 0, 1, 2), nil, opt)
 	h := c.Hosts()
-	near(t, "the first priority has failed", shares(c, 5000, &Choice{Elsewhere: true, Avoid: h[:1]}), []float64{0, 0, 0, 0, 0.5, 0.5, 0, 0})
-	near(t, "the second too", shares(c, 5000, &Choice{Elsewhere: true, Avoid: []*Host{h[0], h[5]}}), []float64{0, 0, 0, 0, 0, 0, 0.5, 0.5})
-	near(t, "all have", shares(c, 5000, &Choice{Elsewhere: true, Avoid: []*Host{h[0], h[5], h[6]}}), []float64{0, 1. / 3, 1. / 3, 1. / 3, 0, 0, 0, 0})
-	near(t, "not wanted", shares(c, 5000, &Choice{Avoid: h[:1]}), []float64{0, 1. / 3, 1. / 3, 1. / 3, 0, 0, 0, 0})
+	near(t, "the first priority has failed", shares(c, 5000, &Choice{Elsewhere: true, Failed: h[:1]}), []float64{0, 0, 0, 0, 0.5, 0.5, 0, 0})
+	near(t, "the second too", shares(c, 5000, &Choice{Elsewhere: true, Failed: []*Host{h[0], h[5]}}), []float64{0, 0, 0, 0, 0, 0, 0.5, 0.5})
+	near(t, "all have", shares(c, 5000, &Choice{Elsewhere: true, Failed: []*Host{h[0], h[5], h[6]}}), []float64{0, 1. / 3, 1. / 3, 1. / 3, 0, 0, 0, 0})
+	near(t, "not wanted", shares(c, 5000, &Choice{Failed: h[:1]}), []float64{0, 1. / 3, 1. / 3, 1. / 3, 0, 0, 0, 0})
 	c.Report(h[4], ConnectFailed, 0, errors.New("connection refused"))
-	near(t, "an unsound one of the second", shares(c, 5000, &Choice{Elsewhere: true, Avoid: h[:1]}), []float64{0, 0, 0, 0, 0, 1, 0, 0})
+	near(t, "an unsound one of the second", shares(c, 5000, &Choice{Elsewhere: true, Failed: h[:1]}), []float64{0, 0, 0, 0, 0, 1, 0, 0})
 }

@@ -131,13 +131,13 @@ func (e *session) pick(d *conf.Datagrams) *failure.Error {
 		if to == nil {
 			return failure.New(failure.NoHealthy, "pick", e.cluster.WhyNone())
 		}
-		if slices.ContainsFunc(ch.Avoid, func(h *balance.Host) bool { return h == to.Host }) {
+		if slices.ContainsFunc(ch.Failed, func(h *balance.Host) bool { return h == to.Host }) {
 			return last
 		}
 		if last = e.connect(to); last == nil || last.Kind == failure.Overflow {
 			return last
 		}
-		ch.Avoid = append(ch.Avoid, to.Host)
+		ch.Failed = append(ch.Failed, to.Host)
 	}
 	return last
 }

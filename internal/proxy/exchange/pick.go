@@ -21,8 +21,10 @@ func (x *Exchange) pick() bool {
 		x.cluster = x.cluster.Newest() // endpoints may have come since the last attempt
 	}
 	x.cluster = x.cluster.Resolved(x.p.ctx, x.deadline)
-	x.choice.Avoid = x.failed[:x.failures]
-	x.choice.Elsewhere = x.retries != nil && x.retries.OtherLocalities
+	x.choice.Failed = x.failed[:x.failures]
+	if r := x.retries; r != nil {
+		x.choice.Elsewhere, x.choice.SameHosts = r.OtherLocalities, !r.OtherHosts
+	}
 	if x.cluster.Conf.Policy.Hashed() && !x.choice.Hashed {
 		x.hash()
 	}
