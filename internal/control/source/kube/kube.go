@@ -149,9 +149,11 @@ func (d debugging) Enabled(ctx context.Context, l slog.Level) bool {
 	return d.to.Enabled(ctx, min(l, slog.LevelDebug))
 }
 
-// Handle passes a record on.
+// Handle passes a record on. Of errors, the library does not ask before whether they are wanted.
 func (d debugging) Handle(ctx context.Context, r slog.Record) error {
-	r.Level = min(r.Level, slog.LevelDebug)
+	if r.Level = min(r.Level, slog.LevelDebug); !d.to.Enabled(ctx, r.Level) {
+		return nil
+	}
 	return d.to.Handle(ctx, r)
 }
 

@@ -3,8 +3,8 @@ package kube
 import (
 	"context"
 	"fmt"
-	"io"
 	"log/slog"
+	"net/http"
 	"net/url"
 	"slices"
 	"strings"
@@ -253,31 +253,44 @@ func TestRightsTaken(t *testing.T) {
 // TestMayNotLead: who has no right to the lease is told so once, however often it is tried.
 func TestMayNotLead(t *testing.T) {
 	c := newCluster(t, kubetest.Start(t))
-	tries, warnings := make(chan struct{}, 100), make(chan string, 100)
-	h := slog.NewTextHandler(io.Discard, &slog.HandlerOptions{Level: slog.LevelDebug, ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
-		switch text := a.Value.String(); {
-		case a.Key == slog.MessageKey && strings.Contains(text, "retrieving lease lock"):
-			tries <- struct{}{}
-		case a.Key == slog.LevelKey && text >= "ERROR" && text != "INFO":
-			warnings <- text
-		}
-		return a
-	}})
-	p := c.placeFor(t, c.namespace, slog.New(h))
+	tries := make(chan struct{}, 100)
+	c.Config = rest.CopyConfig(c.Config)
+	c.Config.Wrap(func(rt http.RoundTripper) http.RoundTripper {
+		return roundTripper(func(r *http.Request) (*http.Response, error) {
+			if strings.Contains(r.URL.Path, "/leases/") {
+				tries <- struct{}{}
+			}
+			return rt.RoundTrip(r)
+		})
+	})
+	var log lines
+	p := c.placeFor(t, c.namespace, slog.New(slog.NewTextHandler(&log, nil)))
 	s, _ := p.Source.(*Source)
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error)
 	go func() { ended <- s.Lead(ctx, "us", func(context.Context) { t.Error("it leads") }) }() // ends by cancel
-	for range 3 {
+	for range 4 {
 		<-tries
 	}
 	cancel()
 	if err := <-ended; err != nil {
 		t.Error(err)
 	}
-	if n := len(warnings); n != 1 {
-		t.Errorf("%d warnings or errors, want one", n)
+	if len(log) != 1 || !strings.Contains(log[0], "level=WARN") || !strings.Contains(log[0], "forbidden") {
+		t.Errorf("logged %q, want one warning", log)
 	}
+}
+
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+// lines are what a handler of logs wrote, which makes one call for each.
+type lines []string
+
+func (l *lines) Write(b []byte) (int, error) {
+	*l = append(*l, string(b))
+	return len(b), nil
 }
 
 // TestSecrets: only those that may be certificates leave the server; ConfigMaps only with an authority in them.
