@@ -1,6 +1,7 @@
 package peers
 
 import (
+	"bytes"
 	"fmt"
 	"strings"
 	"testing"
@@ -8,6 +9,8 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"github.com/weftmesh/weft/internal/wire"
 )
 
 const reviews = "reviews.default.svc.cluster.local:9080"
@@ -388,27 +391,22 @@ spec:
 	}
 }
 
-// TestGRPCRefusalIsFound: what a client refuses is a finding that names it.
+// TestGRPCRefusalIsFound: what a client refuses is a finding that names it. The client is one whose own bootstrap lacks the mesh's roots,
+// so it refuses each cluster that has to be called with mutual TLS.
 func TestGRPCRefusalIsFound(t *testing.T) {
 	m, client, _, _ := bookinfo(t, 1)
-	m.apply(`
-apiVersion: networking.istio.io/v1
-kind: ServiceEntry
-metadata: {name: heavy, namespace: default}
-spec:
-  hosts: [heavy.example]
-  ports: [{number: 80, name: grpc, protocol: GRPC}]
-  resolution: STATIC
-  location: MESH_EXTERNAL
-  endpoints: [{address: 127.0.0.1, weight: 4294967295}, {address: 127.0.0.2, weight: 4294967295}]
-`)
-	go func() { _, _, _ = client.calls("heavy.example:80").call() }() // it fails
+	m.apply(strict)
+	other := m.newPod("stranger", "v1")
+	m.add(other)
+	without := bytes.ReplaceAll(client.grpcBootstrap(), fmt.Appendf(nil, "%q", wire.MeshRoots), []byte(`"ELSEWHERE"`))
+	go func() { _, _, _ = client.callsBy(without, reviews).call() }() // it fails
 	m.eventually("a finding", func() error {
 		for _, f := range m.control.Findings() {
-			if strings.Contains(f.String(), client.name) && strings.Contains(f.String(), "heavy.example") {
+			if s := f.String(); strings.Contains(s, client.name) && strings.Contains(s, "reviews") && strings.Contains(s, wire.MeshRoots) {
 				return nil
 			}
 		}
 		return fmt.Errorf("%v", m.control.Findings())
 	})
+	other.calls(reviews).until("an answer for another client", answers)
 }

@@ -143,9 +143,15 @@ type caller struct {
 
 // calls makes a client with gRPC's xDS library, without any proxy. The target is a service's name and port.
 func (p *pod) calls(target string) *caller {
+	p.mesh.t.Helper()
+	return p.callsBy(p.grpcBootstrap(), target)
+}
+
+// callsBy is calls with another bootstrap than the one that the agent wrote.
+func (p *pod) callsBy(bootstrap []byte, target string) *caller {
 	t := p.mesh.t
 	t.Helper()
-	resolver, err := xds.NewXDSResolverWithConfigForTesting(p.grpcBootstrap())
+	resolver, err := xds.NewXDSResolverWithConfigForTesting(bootstrap)
 	if err != nil {
 		t.Fatal(err)
 	}
