@@ -127,14 +127,14 @@ func Handler(b Backend) http.Handler {
 	return mux
 }
 
-// Starting serves the API of a mesh that is not there yet: it can be ended, and says what it waits for.
-func Starting(l Lifecycle, waitsFor string) http.Handler {
+// Starting serves the API of a mesh that is not there yet: it can be ended, and says what it waits for, which may change.
+func Starting(l Lifecycle, waitsFor func() string) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /v1/down", func(w http.ResponseWriter, r *http.Request) {
 		answer(w)(struct{}{}, l.Down(r.Context()))
 	})
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
-		fail(w, &UnavailableError{Message: "it has been started and waits for " + waitsFor, Hint: "its log says more; weft down ends it"})
+		fail(w, &UnavailableError{Message: "it has been started and waits for " + waitsFor(), Hint: "weft down ends it"})
 	})
 	return mux
 }

@@ -409,11 +409,19 @@ func (c *Control) Mesh() *model.Mesh {
 // Served is the mesh that proxies are served by, which Mesh may be ahead of; nil before the first.
 func (c *Control) Served() *model.Mesh { return c.server.Mesh() }
 
+// Waiting names the sources that have not been read yet; Findings says why. Empty when all have been.
+func (c *Control) Waiting() string {
+	names, _ := c.sources.Waiting()
+	return names
+}
+
 // Findings gives all there is to tell the user now: about objects, and about proxies that refused something.
 func (c *Control) Findings() []model.Finding {
 	var all []model.Finding
 	if m := c.compiled.Load(); m != nil {
 		all = append(all, m.findings()...)
+	} else {
+		_, all = c.sources.Waiting()
 	}
 	return append(all, c.server.Findings()...)
 }

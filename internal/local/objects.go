@@ -71,10 +71,19 @@ func AwaitMesh(ctx context.Context, c *control.Control) (*control.Control, error
 	changes := c.Changes(ctx)
 	for c.Mesh() == nil {
 		if _, ok := <-changes; !ok {
-			return nil, &api.UnavailableError{Message: "the control plane has not read its objects yet", Hint: "try again"}
+			return nil, unread(c)
 		}
 	}
 	return c, nil
+}
+
+// unread says what a control plane waits for that has not read its objects.
+func unread(c *control.Control) error {
+	const message = "the control plane has not read its objects yet"
+	if sources := c.Waiting(); sources != "" {
+		return &api.UnavailableError{Message: message + ": it waits for " + sources, Hint: "weft status says why"}
+	}
+	return &api.UnavailableError{Message: message, Hint: "try again"}
 }
 
 func (o objects) Apply(ctx context.Context, req api.ChangeRequest) (api.ChangeReply, error) {

@@ -44,8 +44,8 @@ func (r *replica) Status(context.Context) (api.Status, error) {
 		RootExpires: r.control.Authority().RootExpiry(), Sources: r.sources(), Workloads: []api.Workload{}, Gateways: []api.Published{},
 		Proxies: local.Proxies(r.control), Findings: local.APIFindings(r.control.Findings()),
 	}
-	if !s.Settled {
-		s.Control = "waiting for a source that has not been read yet, as its log says,"
+	if sources := r.control.Waiting(); sources != "" {
+		s.Control = "waiting for " + sources
 	}
 	for _, o := range r.control.Objects() {
 		if o.Origin.Layer == "applied" {

@@ -98,7 +98,7 @@ func TestWaitsForEtcd(t *testing.T) {
 		runtime.Gosched()
 		_, err = client.Status(t.Context())
 	}
-	if err == nil || !strings.Contains(err.Error(), "waits for etcd") {
+	if err == nil || !strings.Contains(err.Error(), "waits for etcd since 2") || !strings.Contains(err.Error(), "no answer from 127.0.0.1:1") {
 		t.Errorf("got %v", err)
 	}
 	if err := client.Down(t.Context()); err != nil {

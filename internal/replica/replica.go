@@ -11,6 +11,8 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
+	"strings"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -58,6 +60,7 @@ type replica struct {
 	etcd    *etcd.Store
 	opened  chan struct{} // closed when control is there
 	control *control.Control
+	silence atomic.Pointer[string] // why etcd could not be read the last time; nil before
 	down    context.CancelFunc
 }
 
@@ -174,12 +177,26 @@ func (r *replica) share(ctx context.Context, dir string) error {
 		if !errors.Is(err, etcd.ErrSilent) || ctx.Err() != nil {
 			return err
 		}
-		r.Log.Warn("etcd does not answer; nothing is served before it does", "error", err)
+		reason := err.Error()
+		r.silence.Store(&reason)
+		r.Log.Warn("etcd does not answer; nothing is served before it does", "error", reason)
 		select {
 		case <-time.After(sharePause):
 		case <-ctx.Done():
 		}
 	}
+}
+
+// waitsFor says what a start waits for, since when and why.
+func (r *replica) waitsFor() string {
+	if len(r.Etcd) == 0 {
+		return "its authority"
+	}
+	reason := "no answer from " + strings.Join(r.Etcd, ", ") + " yet"
+	if last := r.silence.Load(); last != nil {
+		reason = *last
+	}
+	return fmt.Sprintf("etcd since %s: %s", r.started.UTC().Format(time.RFC3339), reason)
 }
 
 func openCA(dir, domain string, ttl time.Duration, log *slog.Logger) (*ca.Authority, *ca.Tokens, error) {
@@ -196,7 +213,7 @@ func openCA(dir, domain string, ttl time.Duration, log *slog.Logger) (*ca.Author
 
 // handler serves the API, before everything is there already.
 func (r *replica) handler() http.Handler {
-	starting, whole := api.Starting(r, "etcd"), api.Handler(r.backend())
+	starting, whole := api.Starting(r, r.waitsFor), api.Handler(r.backend())
 	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		select {
 		case <-r.opened:

@@ -64,6 +64,7 @@ func process(t *testing.T, program string, args ...string) *exec.Cmd {
 
 // plane is one replica.
 type plane struct {
+	mesh    string
 	cmd     *exec.Cmd
 	client  *api.Client
 	address string
@@ -71,17 +72,24 @@ type plane struct {
 
 func startPlane(t *testing.T, weft string, n int, from ...string) *plane {
 	t.Helper()
-	mesh := fmt.Sprintf("t%d-%d", os.Getpid(), n)
-	p := &plane{client: api.NewClient(api.SocketPath(mesh))}
-	p.cmd = process(t, weft, append([]string{"--mesh", mesh, "control", "run", "--state", t.TempDir(), "--xds-address", "127.0.0.1:0",
-		"--metrics-address", "none"}, from...)...)
-	t.Cleanup(p.client.Close)
-	t.Cleanup(func() { _ = os.RemoveAll(api.RunDir(mesh)) }) // what a killed one leaves
-	await(t, mesh+" is ready", func() bool {
+	p := beginPlane(t, weft, n, from...)
+	await(t, p.mesh+" is ready", func() bool {
 		s, err := p.client.Status(t.Context())
 		p.address = s.XDSAddress
 		return err == nil && s.Settled
 	})
+	return p
+}
+
+// beginPlane starts one that may have to wait for what it reads.
+func beginPlane(t *testing.T, weft string, n int, from ...string) *plane {
+	t.Helper()
+	mesh := fmt.Sprintf("t%d-%d", os.Getpid(), n)
+	p := &plane{mesh: mesh, client: api.NewClient(api.SocketPath(mesh))}
+	p.cmd = process(t, weft, append([]string{"--mesh", mesh, "control", "run", "--state", t.TempDir(), "--xds-address", "127.0.0.1:0",
+		"--metrics-address", "none"}, from...)...)
+	t.Cleanup(p.client.Close)
+	t.Cleanup(func() { _ = os.RemoveAll(api.RunDir(mesh)) }) // what a killed one leaves
 	return p
 }
 

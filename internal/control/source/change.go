@@ -28,7 +28,7 @@ type overlay struct {
 
 // take makes a change, and gives the keys whose object is another one now. Objects that came again as they were are kept.
 func (l *overlay) take(ch Change) (touched []Key) {
-	l.spoken, l.findings = true, ch.Findings
+	l.spoken, l.findings = l.spoken || ch.Reset, ch.Findings
 	if l.objects == nil {
 		l.objects = make(map[Key]*Object, len(ch.Set))
 	}

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/control/source/document"
@@ -101,34 +102,46 @@ type Intake struct {
 	force    map[Key]*Object         // what is in force
 	standing map[Key]bool            // those of force that only stand in
 	troubles map[Key][]model.Finding // what there is to say, by the object that it is about
-	publish  func(Change)            // nil before Open and after Close
+	publish  func(Change)            // nil before Begin and after Close
+	opened   bool
 
-	// What cannot be read, by its name, and how findings call the source; see Lost.
-	outages map[string]outage
-	place   string
+	outages map[string]outage // what cannot be read, by its name; see Lost
+	place   string            // how findings call the source
+	begun   time.Time
+}
+
+// Begin names the source, as findings call it, and publishes from then on why nothing is there yet, until Open.
+func (in *Intake) Begin(place string, publish func(Change)) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.place, in.begun, in.publish = place, time.Now(), publish
+	in.publishFindings()
 }
 
 // Open publishes all there is, and from then on each change, until Close.
-func (in *Intake) Open(publish func(Change)) {
+func (in *Intake) Open() {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	in.publish = publish
-	publish(Change{Reset: true, Set: sorted(in.force), Findings: in.findings()})
+	in.opened = true
+	in.publish(Change{Reset: true, Set: sorted(in.force), Findings: in.findings()})
 }
 
 // Opened reports whether what was read is in force.
 func (in *Intake) Opened() bool {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	return in.publish != nil
+	return in.opened
 }
+
+// unserved says what comes of a source that was never read.
+const unserved = "nothing is served before it has been read"
 
 // Meanwhile says, for logs, what holds while the source cannot be read.
 func (in *Intake) Meanwhile() string {
 	if in.Opened() {
 		return "what was read stays in force"
 	}
-	return "nothing is served before it has been read"
+	return unserved
 }
 
 // Close ends the publishing: none is under way when it returns, and none follows.
@@ -200,7 +213,7 @@ func (in *Intake) update(came []Arrival, gone []Key) {
 		delete(in.standing, k)
 		told = in.tell(k, nil) || told
 	}
-	if in.publish == nil || len(c.Set)+len(c.Gone) == 0 && !told {
+	if !in.opened || in.publish == nil || len(c.Set)+len(c.Gone) == 0 && !told {
 		return
 	}
 	c.Findings = in.findings()
@@ -260,5 +273,8 @@ func (in *Intake) tell(k Key, findings []model.Finding) bool {
 }
 
 func (in *Intake) findings() []model.Finding {
+	if !in.opened { // what has come may be less than what there is
+		return SortFindings(in.lost())
+	}
 	return SortFindings(append(slices.Concat(slices.Collect(maps.Values(in.troubles))...), in.lost()...))
 }

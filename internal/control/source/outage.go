@@ -31,8 +31,8 @@ func OutageReason(err error) string {
 }
 
 // Lost notes that a part of the source cannot be read, and why, until Back is called. That is told like a finding about an object, for
-// a change there is not in force; parts that are lost for one reason are told of together. The place is how findings call the source.
-func (in *Intake) Lost(place, part, reason string) {
+// a change there is not in force; parts that are lost for one reason are told of together.
+func (in *Intake) Lost(part, reason string) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	was, lost := in.outages[part]
@@ -42,7 +42,7 @@ func (in *Intake) Lost(place, part, reason string) {
 	if in.outages == nil {
 		in.outages = map[string]outage{}
 	}
-	in.place, in.outages[part] = place, outage{reason, cmp.Or(was.since, time.Now())}
+	in.outages[part] = outage{reason, cmp.Or(was.since, time.Now())}
 	in.publishFindings()
 }
 
@@ -65,8 +65,16 @@ func (in *Intake) publishFindings() {
 // maxParts bounds the parts that one finding names.
 const maxParts = 5
 
-// lost gives a finding for each reason why something cannot be read.
+// lost gives a finding for each reason why something cannot be read, and one for a source that was never read, whatever the reason.
 func (in *Intake) lost() (all []model.Finding) {
+	hint := "what was read before stays in force; changes and new objects are not"
+	if !in.opened {
+		hint = unserved
+		if len(in.outages) == 0 {
+			return []model.Finding{{Severity: model.Info, Code: "SourceUnread", File: in.place, Hint: hint,
+				Message: fmt.Sprintf("it has been asked since %s and has not told everything yet", in.begun.UTC().Format(time.RFC3339))}}
+		}
+	}
 	parts, since := map[string][]string{}, map[string]time.Time{}
 	for _, part := range slices.Sorted(maps.Keys(in.outages)) {
 		o := in.outages[part]
@@ -78,7 +86,7 @@ func (in *Intake) lost() (all []model.Finding) {
 	for reason, names := range parts {
 		all = append(all, model.Finding{Severity: model.Warning, Code: "SourceUnreadable", File: in.place,
 			Message: fmt.Sprintf("%s cannot be read since %s: %s", enumerate(names), since[reason].UTC().Format(time.RFC3339), reason),
-			Hint:    "what was read before stays in force; changes and new objects are not"})
+			Hint:    hint})
 	}
 	return all
 }

@@ -44,7 +44,8 @@ func (r *Runtime) Change(set []Kube, gone []Key) error {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.objects == nil {
+	first := r.objects == nil
+	if first {
 		r.objects = map[Key]*Object{}
 	}
 	for _, o := range made {
@@ -53,7 +54,7 @@ func (r *Runtime) Change(set []Kube, gone []Key) error {
 	for _, k := range gone {
 		delete(r.objects, k)
 	}
-	r.tell(Change{Set: made, Gone: gone})
+	r.tell(Change{Reset: first, Set: made, Gone: gone})
 	return nil
 }
 

@@ -20,7 +20,7 @@ type Source interface {
 	Layer() string
 	// Run calls publish with everything that is there as soon as that is known (a Reset, even of nothing), and then with each
 	// change, never concurrently and not after the context's end. It returns when the context ends. Nothing is served before all
-	// sources have spoken.
+	// sources have spoken in this way; one that takes its time publishes findings alone, which say why.
 	Run(ctx context.Context, publish func(Change)) error
 }
 
@@ -90,6 +90,28 @@ func (s *Set) Ready() <-chan struct{} { return s.ready }
 
 // Snapshot gives the current state; nil before Ready.
 func (s *Set) Snapshot() *Snapshot { return s.current.Load() }
+
+// Waiting names, before Ready, the sources that have not spoken yet, and gives what all have to say of themselves so far.
+func (s *Set) Waiting() (names string, findings []model.Finding) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.current.Load() != nil {
+		return "", nil
+	}
+	var silent []string
+	for i := range s.overlays {
+		l := &s.overlays[i]
+		findings = append(findings, l.findings...)
+		switch {
+		case l.spoken:
+		case len(l.findings) > 0:
+			silent = append(silent, l.findings[0].File)
+		default:
+			silent = append(silent, s.sources[i].Layer())
+		}
+	}
+	return enumerate(silent), SortFindings(findings)
+}
 
 // update takes a change of one source and publishes a snapshot, when all have spoken and something is other than before.
 func (s *Set) update(source int, ch Change) {

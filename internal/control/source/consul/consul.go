@@ -76,6 +76,7 @@ func (s *Source) Layer() string { return Layer }
 func (s *Source) Run(ctx context.Context, publish func(source.Change)) error {
 	ctx, cancel := context.WithCancel(ctx)
 	r := &run{Source: s, services: map[string]*service{}}
+	s.intake.Begin(Layer, publish)
 	defer func() {
 		s.intake.Close() // first, so that nothing is published any more
 		cancel()
@@ -98,7 +99,7 @@ func (s *Source) Run(ctx context.Context, publish func(source.Change)) error {
 				return nil
 			}
 		}
-		s.intake.Open(publish)
+		s.intake.Open()
 		return nil
 	})
 	return nil
@@ -264,7 +265,7 @@ func (s *Source) fails(path string, err error) {
 		return
 	}
 	s.told[reason] = path
-	s.intake.Lost(Layer, path, reason)
+	s.intake.Lost(path, reason)
 	s.log.Warn("Consul cannot be read; "+s.intake.Meanwhile()+"; trying again", "path", path, "error", reason)
 }
 

@@ -116,6 +116,7 @@ func (s *Store) Layer() string { return source.LayerApplied }
 
 // Run implements source.Source. While etcd is away, what was read stays in force.
 func (s *Store) Run(ctx context.Context, publish func(source.Change)) error {
+	s.intake.Begin("etcd", publish)
 	defer s.intake.Close()
 	s.run(true)
 	defer s.run(false)
@@ -132,7 +133,7 @@ func (s *Store) Run(ctx context.Context, publish func(source.Change)) error {
 		if err == nil {
 			s.intake.Back(s.options.Prefix)
 			if !s.intake.Opened() {
-				s.intake.Open(publish)
+				s.intake.Open()
 			}
 			err = s.watch(ctx, revision)
 		}
@@ -142,7 +143,7 @@ func (s *Store) Run(ctx context.Context, publish func(source.Change)) error {
 		if time.Since(began) > lastPause {
 			pause = firstPause
 		}
-		s.intake.Lost("etcd", s.options.Prefix, err.Error())
+		s.intake.Lost(s.options.Prefix, err.Error())
 		s.log.Warn("etcd cannot be followed; "+s.intake.Meanwhile(), "error", err, "again in", pause)
 		sleep(ctx, pause/2+rand.N(pause/2))
 		pause = min(2*pause, lastPause)

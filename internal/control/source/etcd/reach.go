@@ -44,7 +44,7 @@ func (s *Store) tellAway(ctx context.Context) {
 		case ctx.Err() != nil:
 		case problem != "" && !away:
 			away = true
-			s.intake.Lost("etcd", "etcd", problem+" from "+strings.Join(s.options.Endpoints, ", "))
+			s.intake.Lost("etcd", problem+" from "+strings.Join(s.options.Endpoints, ", "))
 			s.log.Warn("etcd cannot be read; "+s.intake.Meanwhile(), "error", problem, "endpoints", s.options.Endpoints)
 		case problem == "" && away:
 			away = false

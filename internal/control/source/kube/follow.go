@@ -101,7 +101,7 @@ func (f *follower) heed(ctx context.Context, err error) {
 		f.source.intake.Back(f.kind.RefName())
 	case ctx.Err() != nil, apierrors.IsResourceExpired(err), apierrors.IsGone(err), apierrors.IsNotFound(err):
 	default:
-		f.source.intake.Lost(f.source.place(), f.kind.RefName(), source.OutageReason(err))
+		f.source.intake.Lost(f.kind.RefName(), source.OutageReason(err))
 	}
 }
 

@@ -116,6 +116,7 @@ func (s *Source) Layer() string { return Layer }
 func (s *Source) Run(ctx context.Context, publish func(source.Change)) error {
 	ctx, cancel := context.WithCancel(quietly(ctx, s.log))
 	r := &run{Source: s, followers: map[*source.Kind]*follower{}, crds: make(chan struct{}, 1)}
+	s.intake.Begin(s.place(), publish)
 	defer func() {
 		s.intake.Close() // first, so that nothing is published any more
 		cancel()
@@ -134,7 +135,7 @@ func (s *Source) Run(ctx context.Context, publish func(source.Change)) error {
 		}
 	}
 	s.log.Info("everything in Kubernetes was read", "kinds", len(first))
-	s.intake.Open(publish)
+	s.intake.Open()
 	r.keepDiscovering(ctx)
 	return nil
 }
@@ -180,16 +181,21 @@ const (
 	lastLook  = 10 * time.Second
 )
 
+// kinds are what is read of the server first, as findings call them.
+const kinds = "the list of its kinds"
+
 // discoverFirst starts the followers of all kinds that there are, as soon as the server answers.
 func (r *run) discoverFirst(ctx context.Context) ([]*follower, bool) {
 	for pause := firstLook; ; pause = min(2*pause, lastLook) {
 		err := r.discover(ctx)
 		if err == nil {
+			r.intake.Back(kinds)
 			break
 		}
 		if ctx.Err() != nil {
 			return nil, false
 		}
+		r.intake.Lost(kinds, source.OutageReason(err))
 		r.log.Warn("Kubernetes does not answer; trying again", "error", err, "in", pause)
 		if !sleep(ctx, pause, nil) {
 			return nil, false

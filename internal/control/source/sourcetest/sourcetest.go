@@ -50,6 +50,7 @@ func Test(t *testing.T, place func(t *testing.T) *Place) {
 	}{
 		{"nothing", nothing}, {"complete at first", complete}, {"changes", changes}, {"again the same", again},
 		{"end", end}, {"many at once", manyAtOnce}, {"reconnect", reconnect},
+		{"away at first", awayAtFirst},
 	}
 	for _, p := range parts {
 		t.Run(p.name, func(t *testing.T) { p.part(t, place(t)) })
@@ -156,18 +157,45 @@ func reconnect(t *testing.T, p *Place) {
 	p.Put(t, "a", "2")
 	p.Delete(t, "b")
 	p.Put(t, "d", "1")
-	away := func() bool {
-		return slices.ContainsFunc(l.Last().Findings, func(f model.Finding) bool { return f.Code == "SourceUnreadable" })
-	}
-	l.AwaitThat(t, "a finding about the outage", away)
+	l.AwaitThat(t, "a finding about the outage", l.away)
 	if got := l.state(); got != "a=1 b=1 c=1" {
 		t.Errorf("cut off, it published %q", got)
 	}
 	p.Mend(t)
 	l.Await(t, "a=2 c=1 d=1")
-	l.AwaitThat(t, "no finding any more", func() bool { return !away() })
+	l.AwaitThat(t, "no finding any more", func() bool { return !l.away() })
 	p.Put(t, "c", "2")
 	l.Await(t, "a=2 c=2 d=1")
+}
+
+// awayAtFirst: one that cannot be read says so before it has spoken, and has everything as soon as it can be.
+func awayAtFirst(t *testing.T, p *Place) {
+	if p.Cut == nil {
+		t.Skip("there is nothing between this source and its objects")
+	}
+	p.Put(t, "a", "1")
+	p.Cut(t)
+	l := Listen(t, p)
+	l.AwaitThat(t, "a finding about the outage", l.away)
+	if l.spoken() {
+		t.Error("it has spoken, and could not be read")
+	}
+	for _, f := range l.Last().Findings {
+		if f.File == "" || !strings.Contains(f.Hint, "nothing is served") {
+			t.Errorf("the finding does not say whose it is and what comes of it: %v", f)
+		}
+	}
+	p.Mend(t)
+	l.Await(t, "a=1")
+	if got := l.first(); got != "a=1" {
+		t.Errorf("first it published %q", got)
+	}
+	l.AwaitThat(t, "no finding any more", func() bool { return !l.away() })
+}
+
+// away reports whether the source says that it cannot be read.
+func (l *Listener) away() bool {
+	return slices.ContainsFunc(l.Last().Findings, func(f model.Finding) bool { return f.Code == "SourceUnreadable" })
 }
 
 // Listener keeps what a source says, as a source.Set would.
@@ -251,11 +279,12 @@ func (l *Listener) take(c source.Change) {
 		delete(l.objects, k)
 	}
 	l.last = c
-	if l.opening == nil {
+	if l.opening == nil && c.Reset {
 		s := l.summary()
-		if l.opening = &s; !c.Reset {
-			l.faults = append(l.faults, "the first change is no reset")
-		}
+		l.opening = &s
+	}
+	if l.opening == nil && len(c.Set)+len(c.Gone) > 0 {
+		l.faults = append(l.faults, "the first change of objects is no reset")
 	}
 	select {
 	case l.signal <- struct{}{}:
