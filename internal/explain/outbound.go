@@ -90,7 +90,7 @@ func parse(req Request) (*talk, error) {
 func (t *talk) call() {
 	t.request.Proto, t.request.Method = message.HTTP2, "POST"
 	if _, ok := t.request.Header.Get("Content-Type"); !ok {
-		t.request.Header.Add("Content-Type", "application/grpc")
+		t.request.Header.Add("Content-Type", grpc.Media)
 	}
 }
 

@@ -255,12 +255,14 @@ func standing(cla *endpointv3.ClusterLoadAssignment) map[string]string {
 	return out
 }
 
-// showed marks the workloads behind a host about which requests told something.
-func (c *comparison) showed(host string) {
+// showed marks the workloads behind hosts about which requests told something.
+func (c *comparison) showed(hosts []string) {
 	for _, s := range []*side{c.before, c.after} {
-		for svc := range s.mesh.Services.Get(host).All() {
-			for _, e := range svc.Endpoints {
-				c.shown[e.Workload+"."+e.Namespace] = true
+		for _, host := range hosts {
+			for svc := range s.mesh.Services.Get(host).All() {
+				for _, e := range svc.Endpoints {
+					c.shown[e.Workload+"."+e.Namespace] = true
+				}
 			}
 		}
 	}

@@ -52,7 +52,7 @@ func (v *View) imported(candidates []*model.RouteSet, port uint16) []*model.Rout
 func (v *View) withRules(sets []*model.RouteSet, port uint16, s *model.Service) []*model.RouteSet {
 	var out []*model.RouteSet
 	for _, set := range sets {
-		if s != nil && v.rules(set, port, s.Port(port).Protocol) || s == nil && v.rulesOthers(set, port) {
+		if s != nil && v.rules(set, port, s.Port(port).Protocol) || s == nil && v.ruledAs(set, port) != "" {
 			out = append(out, set)
 		}
 	}
@@ -87,12 +87,23 @@ func (v *View) rules(set *model.RouteSet, port uint16, p model.Protocol) bool {
 	return mayBeHTTP(p) && v.rulesHTTP(set, at) || (p == model.TLS || p == model.HTTPS) && v.rulesTLS(set, at) || !p.IsHTTP() && v.rulesTCP(set, at)
 }
 
-// rulesOthers is rules for hosts that are no service at the port, and so have no protocol of their own. As in Istio, rules for requests
-// stand at port 80 and at the HTTP ports of the services that the set names besides; those for TLS stand at port 443, and any at the
-// ports that their matches name.
-func (v *View) rulesOthers(set *model.RouteSet, port uint16) bool {
+// ruledAs is rules for hosts that are no service at the port, and so have no protocol of their own: it gives that of the rules that count
+// there, or "". As in Istio, rules for requests stand at port 80 and at the HTTP ports of the services that the set names besides; those
+// for TLS stand at port 443, and any at the ports that their matches name.
+func (v *View) ruledAs(set *model.RouteSet, port uint16) model.Protocol {
 	at := Place{Port: port}
-	return (port == 80 || v.namesServiceAt(set, port)) && v.rulesHTTP(set, at) || port == 443 && v.rulesTLS(set, at) || v.namesPort(set, at)
+	names := func(m model.L4Match) bool { return m.Port == at.Port && v.TakesL4(m, at) }
+	switch {
+	case (port == 80 || v.namesServiceAt(set, port)) && v.rulesHTTP(set, at), slices.ContainsFunc(set.HTTP, func(r model.HTTPRoute) bool {
+		return slices.ContainsFunc(r.Matches, func(m model.HTTPMatch) bool { return m.Port == at.Port && v.Takes(&m, at) })
+	}):
+		return model.HTTP
+	case port == 443 && v.rulesTLS(set, at), slices.ContainsFunc(set.TLS, func(r model.TLSRoute) bool { return slices.ContainsFunc(r.Matches, names) }):
+		return model.TLS
+	case slices.ContainsFunc(set.TCP, func(r model.TCPRoute) bool { return slices.ContainsFunc(r.Matches, names) }):
+		return model.TCP
+	}
+	return ""
 }
 
 // namesServiceAt reports whether one of a set's hosts, wildcards aside, is a service that takes requests at the port.
@@ -107,15 +118,6 @@ func (v *View) namesServiceAt(set *model.RouteSet, port uint16) bool {
 }
 
 func mayBeHTTP(p model.Protocol) bool { return p.IsHTTP() || p == model.Auto }
-
-// namesPort reports whether a match for the node names the port of a place.
-func (v *View) namesPort(set *model.RouteSet, at Place) bool {
-	names := func(m model.L4Match) bool { return m.Port == at.Port && v.TakesL4(m, at) }
-	return slices.ContainsFunc(set.HTTP, func(r model.HTTPRoute) bool {
-		return slices.ContainsFunc(r.Matches, func(m model.HTTPMatch) bool { return m.Port == at.Port && v.Takes(&m, at) })
-	}) || slices.ContainsFunc(set.TCP, func(r model.TCPRoute) bool { return slices.ContainsFunc(r.Matches, names) }) ||
-		slices.ContainsFunc(set.TLS, func(r model.TLSRoute) bool { return slices.ContainsFunc(r.Matches, names) })
-}
 
 func (v *View) rulesHTTP(set *model.RouteSet, at Place) bool {
 	return slices.ContainsFunc(set.HTTP, func(r model.HTTPRoute) bool {
