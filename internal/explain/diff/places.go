@@ -38,6 +38,15 @@ func (c *comparison) destinations() []place {
 				}
 			}
 		}
+		for _, sc := range s.mesh.Sidecars {
+			for _, e := range sc.Egress {
+				if e.Bind.IsValid() && !e.Protocol.IsHTTP() { // of requests, those to the hosts tell
+					scheme := schemes(e.Protocol)
+					at := asked{scheme[len(scheme)-1], e.Bind.String(), e.Port}
+					all[place{at, at.address()}] = true
+				}
+			}
+		}
 		for _, rs := range s.mesh.RouteSets {
 			for _, h := range rs.Hosts {
 				if rs.Mesh && s.mesh.Services.Get(h) == nil {
