@@ -109,6 +109,9 @@ type Control struct {
 	mesh      *model.Mesh      // what it made of that
 	delta     model.Delta      // what it made differ from the mesh that is being served
 
+	latest    *compiled  // what was published last, some of it perhaps not in force yet; of the goroutine of follow, as the next
+	switching *switching // what keeps it from being in force; nil for nothing
+
 	mu      sync.Mutex
 	changed chan struct{} // closed and replaced with each compiled
 }
@@ -463,31 +466,57 @@ func (c *Control) settle(ctx context.Context) error {
 
 // publish compiles what has changed and serves the result. One call is made at a time.
 func (c *Control) publish(ctx context.Context) {
-	c.compiling.Lock()
-	c.catchUp()
-	if c.snapshot == nil {
-		c.compiling.Unlock()
+	last := c.latest
+	delta, any := c.compile()
+	if !any {
 		return
 	}
-	said := c.compiler.FindingsLater()
-	of := c.snapshot
-	mesh := c.mesh
-	if last := c.compiled.Load(); last != nil && c.delta.Empty() {
-		mesh = last.mesh
+	settings := c.latest.mesh.PeerAuthentications
+	switch s := c.switching; {
+	case s != nil:
+		if delta = s.take(c.latest.mesh, delta); !delta.Empty() {
+			c.server.Publish(s.between(), delta)
+		}
+		c.partly(c.compiled.Load().generation)
+	case last != nil && differ(last.mesh.PeerAuthentications, settings):
+		s = &switching{from: last.mesh.PeerAuthentications, to: settings, mesh: last.mesh}
+		delta = s.take(c.latest.mesh, delta)
+		delta.Add(s.namespaces())
+		c.switching = s
+		c.partly(last.generation)
+		c.step(ctx, delta)
+	default:
+		c.compiled.Store(c.latest)
+		if !delta.Empty() {
+			c.server.Publish(c.latest.mesh, delta)
+		}
 	}
-	next := &compiled{generation: of.Generation, mesh: mesh, findings: sync.OnceValue(func() []model.Finding {
+	c.tell()
+}
+
+// compile makes the latest what the sources have said so far, and gives what that made differ from the one before; false when there is
+// none yet, or the one before has to be through first.
+func (c *Control) compile() (model.Delta, bool) {
+	c.compiling.Lock()
+	defer c.compiling.Unlock()
+	c.catchUp()
+	if c.snapshot == nil || c.switching != nil && differ(c.switching.to, c.mesh.PeerAuthentications) {
+		return model.Delta{}, false
+	}
+	said, of, mesh := c.compiler.FindingsLater(), c.snapshot, c.mesh
+	if c.latest != nil && c.delta.Empty() {
+		mesh = c.latest.mesh
+	}
+	c.latest = &compiled{generation: of.Generation, mesh: mesh, findings: sync.OnceValue(func() []model.Finding {
 		return source.SortFindings(slices.Concat(of.Findings(), said(), unserved(of, mesh)))
 	})}
 	delta := c.delta
 	c.delta = model.Delta{}
-	c.compiling.Unlock() // whoever judges objects need not wait for proxies
-	if last := c.compiled.Load(); last != nil && switches(last.mesh, mesh, delta) {
-		delta = c.lead(ctx, last.mesh, mesh, delta)
-	}
-	c.compiled.Store(next)
-	if !delta.Empty() {
-		c.server.Publish(next.mesh, delta)
-	}
+	return delta, true
+}
+
+// tell wakes whoever waits for what is served.
+func (c *Control) tell() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	close(c.changed)

@@ -44,14 +44,19 @@ const (
 func (c *Control) follow(ctx context.Context, changes <-chan struct{}) {
 	collector := collectOften()
 	defer collector.end()
-	for range changes {
-		first := time.Now()
-		if !gather(changes) || ctx.Err() != nil {
-			return
+	for {
+		select {
+		case _, more := <-changes:
+			first := time.Now()
+			if !more || !gather(changes) || ctx.Err() != nil {
+				return
+			}
+			c.metrics.debounce.Observe(time.Since(first).Seconds())
+			c.publish(ctx)
+			collector.started()
+		case <-c.stepOver():
+			c.advance(ctx)
 		}
-		c.metrics.debounce.Observe(time.Since(first).Seconds())
-		c.publish(ctx)
-		collector.started()
 	}
 }
 

@@ -70,20 +70,23 @@ func settings(connectTimeout string) string {
 	return "---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: istio, namespace: istio-system}\ndata: {mesh: \"connectTimeout: " + connectTimeout + "\"}\n"
 }
 
+// applies gives what comes of an Apply that takes its time.
+func (c *control) applies(objects string) <-chan error {
+	done := make(chan error, 1)
+	set := decode(c.t, source.LayerApplied, objects)
+	go func() { // ends with the apply
+		_, _, err := c.Apply(context.Background(), set)
+		done <- err
+	}()
+	return done
+}
+
 // TestModesChangeInSteps: a workload takes what comes before its clients send it, and takes what goes until they have answered; each
 // step waits for the answers to the one before, and the one who applied waits for all of them.
 func TestModesChangeInSteps(t *testing.T) {
 	c := startWith(t, shortDir(t), Options{StepTime: patience})
 	c.report(map[string]string{"10.77.0.1": "v1"})
-	apply := func(objects string) <-chan error {
-		done := make(chan error, 1)
-		go func() { // ends with the apply
-			_, _, err := c.Apply(context.Background(), decode(t, source.LayerApplied, objects))
-			done <- err
-		}()
-		return done
-	}
-	if err := <-apply(authentication("DISABLE")); err != nil {
+	if err := <-c.applies(authentication("DISABLE")); err != nil {
 		t.Fatal(err)
 	}
 	server, client := c.proxy(), c.proxy()
@@ -99,7 +102,7 @@ func TestModesChangeInSteps(t *testing.T) {
 
 	for _, change := range [][2]string{{"STRICT"}, {"DISABLE"}, {"STRICT", settings("3s")}, {"DISABLE", settings("4s")}} {
 		mode := change[0]
-		done := apply(authentication(mode) + change[1])
+		done := c.applies(authentication(mode) + change[1])
 		heard := server.want(generate.ListenerType, wire.InboundListener)
 		if got := takes(t, heard); !slices.Equal(got, []string{"plain", "tls"}) {
 			t.Fatalf("on the way to %s it takes %v", mode, got)
@@ -115,7 +118,7 @@ func TestModesChangeInSteps(t *testing.T) {
 			t.Fatalf("in force before the clients had it: %v", err)
 		default:
 		}
-		if c.Mesh() != before {
+		if !slices.Equal(c.Mesh().PeerAuthentications, before.PeerAuthentications) {
 			t.Error("the mesh is said to be what it is not yet")
 		}
 		client.accept(told)
@@ -128,6 +131,82 @@ func TestModesChangeInSteps(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+}
+
+// TestOthersDoNotWaitForModes: while a change of modes waits for proxies, other changes are served, with the modes of the step; the next
+// change of modes begins when that one is in force.
+func TestOthersDoNotWaitForModes(t *testing.T) {
+	c := startWith(t, shortDir(t), Options{StepTime: patience})
+	one := map[string]string{"10.77.0.1": "v1"}
+	two := map[string]string{"10.77.0.1": "v1", "10.77.0.2": "v2"}
+	c.report(one)
+	if err := <-c.applies(authentication("DISABLE")); err != nil {
+		t.Fatal(err)
+	}
+	server, client := c.proxy(), c.proxy()
+	server.subscribe(generate.ListenerType, wire.InboundListener)
+	client.subscribe(generate.EndpointsType, reviewsAll)
+	server.accept(server.want(generate.ListenerType, wire.InboundListener))
+	client.accept(client.want(generate.EndpointsType, reviewsAll))
+	hears := func(when string, endpoints int, tls bool) {
+		t.Helper()
+		r := client.want(generate.EndpointsType, reviewsAll)
+		a := &endpointv3.ClusterLoadAssignment{}
+		if err := r.GetResources()[0].GetResource().UnmarshalTo(a); err != nil {
+			t.Fatal(err)
+		}
+		n := 0
+		for _, l := range a.GetEndpoints() {
+			n += len(l.GetLbEndpoints())
+		}
+		if n != endpoints || secure(t, r) != tls {
+			t.Fatalf("%s clients hear of %d endpoints, secure: %v", when, n, secure(t, r))
+		}
+		client.accept(r)
+	}
+	takesBoth := func(r *discoveryv3.DeltaDiscoveryResponse) {
+		t.Helper()
+		if got := takes(t, r); !slices.Equal(got, []string{"plain", "tls"}) {
+			t.Fatalf("on the way it takes %v", got)
+		}
+	}
+
+	strict := c.applies(authentication("STRICT"))
+	first := server.want(generate.ListenerType, wire.InboundListener) // and does not answer
+	takesBoth(first)
+	c.report(two)
+	hears("before they go over,", 2, false)
+	if got := c.Mesh().PeerAuthentications[0].Mode; got != model.MTLSDisable {
+		t.Errorf("%v is in force before the change is through", got)
+	}
+	if _, _, err := c.sources.Apply(decode(t, source.LayerApplied, authentication("DISABLE"))); err != nil {
+		t.Fatal(err)
+	}
+	disable := make(chan error, 1)
+	go func() { disable <- c.settle(context.Background()) }() // ends with the change
+	server.accept(first)
+	hears("when they go over,", 2, true)
+	for _, done := range []<-chan error{strict, disable} {
+		select {
+		case err := <-done:
+			t.Fatalf("said to be in force too soon: %v", err)
+		default:
+		}
+	}
+	// The first is through, the second begins: the server takes both as it did.
+	if err := <-strict; err != nil {
+		t.Fatal(err)
+	}
+	hears("when they go back,", 2, false)
+	last := server.want(generate.ListenerType, wire.InboundListener)
+	if got := takes(t, last); !slices.Equal(got, []string{"plain"}) {
+		t.Fatalf("in the end it takes %v", got)
+	}
+	if err := <-disable; err != nil {
+		t.Fatal(err)
+	}
+	c.report(one)
+	hears("in the end", 1, false)
 }
 
 // TestSettingsTakeNoSteps where PeerAuthentications stay as they are: nobody is waited for.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/weftmesh/weft/internal/explain/chance"
 	"github.com/weftmesh/weft/internal/proxy/conf"
 )
 
@@ -132,8 +133,9 @@ type Destination struct {
 	Conf  *conf.Cluster `json:"-"` // as the proxy has it; nil where it has none
 	panic bool          // endpoints are used though none is ready
 	named int           // of Ready: those that the proxy looks up
-	// retries is how often a request is tried again at most.
-	retries int
+	// again is how requests are tried again; last is a way like which all of them end, where all fail; nil where chance decides.
+	again chance.Again
+	last  *Way
 }
 
 // LookedUp is the state of an endpoint by name: the proxy finds out in use whether that leads anywhere.

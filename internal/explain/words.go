@@ -175,9 +175,7 @@ func (w *Way) alike(all []Way) bool {
 }
 
 // refused reports whether every request fails, however often it is tried.
-func (d *Destination) refused() bool {
-	return len(d.Ways) > 0 && !slices.ContainsFunc(d.Ways, func(w Way) bool { return w.failure() == "" })
-}
+func (d *Destination) refused() bool { return d.Failing > 1-1e-9 }
 
 // used counts the endpoints that get requests.
 func (d *Destination) used() (n int) {
@@ -220,8 +218,8 @@ func (d *Destination) status() int {
 	if d.flag() != "" {
 		return 503
 	}
-	if w := d.end(); w != nil {
-		return w.Status
+	if d.last != nil {
+		return d.last.Status
 	}
 	return 0
 }
@@ -236,43 +234,10 @@ func (d *Destination) flag() string {
 	case d.Ready == 0 && !d.panic || len(d.Endpoints) == 0:
 		return "UH"
 	}
-	if w := d.end(); w != nil {
-		return w.Flag
+	if d.last != nil {
+		return d.last.Flag
 	}
 	return ""
-}
-
-// end is a way like which all requests end, of those that fail everywhere; nil where chance decides about that. Ways on which requests
-// are tried again count for nothing where the retries get past all of their endpoints.
-func (d *Destination) end() (end *Way) {
-	if !d.refused() {
-		return nil
-	}
-	passed := 0
-	for i := range d.Ways {
-		if d.Ways[i].Retried {
-			passed += d.Ways[i].Endpoints
-		}
-	}
-	for i := range d.Ways {
-		w := &d.Ways[i]
-		switch {
-		case w.Retried && passed <= d.retries && passed < d.endpoints():
-		case end == nil:
-			end = w
-		case end.Status != w.Status || end.Flag != w.Flag:
-			return nil
-		}
-	}
-	return end
-}
-
-// endpoints counts those of all ways.
-func (d *Destination) endpoints() (n int) {
-	for i := range d.Ways {
-		n += d.Ways[i].Endpoints
-	}
-	return n
 }
 
 // share writes 0.5 as "50%".

@@ -308,7 +308,7 @@ func fate(d *explain.Destination) string {
 		bad = append(bad, why)
 	}
 	if whys := denials(d.Ways); len(whys) == 1 && whys[0] != "" {
-		return " (" + whys[0] + ")"
+		bad = whys
 	}
 	if len(bad) == 0 {
 		return ""

@@ -13,7 +13,6 @@ import (
 	"log/slog"
 	"maps"
 	"math/rand/v2"
-	"net"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -257,13 +256,7 @@ func (s *Source) fails(path string, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.failing[path] = true
-	if u := (*url.Error)(nil); errors.As(err, &u) {
-		err = u.Err
-	}
-	if op := (*net.OpError)(nil); errors.As(err, &op) && op.Op != "dial" {
-		err = op.Err // without our port, which differs from path to path
-	}
-	reason := err.Error()
+	reason := source.OutageReason(err)
 	if s.told[reason] != "" || len(s.told) >= maxReasons {
 		return
 	}
