@@ -63,7 +63,7 @@ func (p converter) sidecarIngress(in *networkingapi.IstioIngressListener, field 
 		return
 	}
 	if in.Tls != nil {
-		p.Unsupported(field+".tls", "let the application end TLS by itself, with protocol TLS here, or use a PeerAuthentication")
+		p.Unsupported(field+".tls", "have clients outside the mesh come by a Gateway, whose tls takes Secrets, or let the application end TLS by itself, with protocol TLS here")
 	}
 	number, protocol := p.sidecarPort(in.Port, field+".port")
 	for _, other := range out.Ingress {
