@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -11,7 +13,7 @@ import (
 	"github.com/weftmesh/weft/internal/api"
 )
 
-// boundWorkloads are a server of lines at two ports of one service, and a client whose sidecar listens for it at these ports of its
+// boundWorkloads are a server of lines at two ports of one service, which listens at a unix socket, and a client whose sidecar listens for it at these ports of its
 // own loopback.
 const boundWorkloads = `apiVersion: v1
 kind: Service
@@ -31,7 +33,16 @@ spec:
     metadata: {labels: {app: lines}}
     spec:
       containers:
-      - {name: lines, command: [program, tcp, "7000"], ports: [{containerPort: 7000}]}
+      - {name: lines, command: [program, unix, SOCKET], ports: [{containerPort: 7000}]}
+---
+apiVersion: networking.istio.io/v1
+kind: Sidecar
+metadata: {name: lines}
+spec:
+  workloadSelector: {labels: {app: lines}}
+  ingress:
+  - port: {number: 7000, protocol: TCP, name: tcp}
+    defaultEndpoint: unix://SOCKET
 ---
 apiVersion: apps/v1
 kind: Deployment
@@ -71,7 +82,12 @@ func TestSidecarListens(t *testing.T) {
 			if isolation == "netns" {
 				two.Close() // the machine's loopback is not the pod's
 			}
-			text := strings.NewReplacer("FIRST", portOf(one), "SECOND", portOf(two)).Replace(boundWorkloads)
+			dir, err := os.MkdirTemp("", "ws")
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { os.RemoveAll(dir) })
+			text := strings.NewReplacer("SOCKET", filepath.Join(dir, "lines.sock"), "FIRST", portOf(one), "SECOND", portOf(two)).Replace(boundWorkloads)
 			m := start(t, settings{account: self(), isolation: isolation, bare: true, manifests: map[string]string{"bound.yaml": text}})
 			m.saysAt(portOf(one))
 			if isolation == "ports" {

@@ -53,7 +53,8 @@ type EgressHost struct {
 type Ingress struct {
 	Port     uint16
 	Protocol Protocol
-	// Endpoint is where connections are sent: "IP:port" of the workload's own network, or ":port" for the address that was called.
+	// Endpoint is where connections are sent: "IP:port" of the workload's own network, "unix:///PATH", or ":port" for the address
+	// that was called.
 	Endpoint string
 	Pool     *ConnectionPool // nil for the Sidecar's
 	// Open has the proxy listen at the port itself, besides what is captured: at Bind, or at the workload's address where that is the zero

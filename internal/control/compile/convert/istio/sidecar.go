@@ -175,16 +175,16 @@ func (p converter) inboundPool(c *networkingapi.ConnectionPoolSettings, field st
 	return p.pool(c, field)
 }
 
-// defaultEndpoint reads where a workload takes what comes to a port: its own loopback, or another port of the address that was
-// called (0.0.0.0, [::] or no address). The result has the port alone for the latter.
+// defaultEndpoint reads where a workload takes what comes to a port: its own loopback, a unix socket, or another port of the address that
+// was called (0.0.0.0, [::] or no address). The result has the port alone for the last.
 func (p converter) defaultEndpoint(s, field string) string {
-	const hint = "use 127.0.0.1:PORT, [::1]:PORT, 0.0.0.0:PORT or [::]:PORT"
+	const hint = "use 127.0.0.1:PORT, [::1]:PORT, 0.0.0.0:PORT, [::]:PORT or unix:///PATH"
 	switch {
 	case s == "":
 		return ""
 	case strings.HasPrefix(s, "unix:"):
-		p.Unsupported(field, hint)
-		return ""
+		p.UnixSocket(s, field)
+		return s
 	}
 	host, port, err := net.SplitHostPort(s)
 	if err != nil || !slices.Contains([]string{"", "127.0.0.1", "0.0.0.0", "::1", "::"}, host) {
