@@ -69,6 +69,9 @@ func New(o Options) (*Source, error) {
 	return &Source{options: o, log: o.Log, client: &http.Client{Transport: t}, failing: map[string]bool{}, told: map[string]string{}}, nil
 }
 
+// Layer implements source.Source.
+func (s *Source) Layer() string { return Layer }
+
 // Run implements source.Source. It first publishes when every service of the catalog has told its instances.
 func (s *Source) Run(ctx context.Context, publish func(source.Change)) error {
 	ctx, cancel := context.WithCancel(ctx)
