@@ -7,6 +7,9 @@ import (
 	"github.com/weftmesh/weft/internal/control/source"
 )
 
+// simulated is the layer of the feed's objects.
+const simulated = "simulated"
+
 // feed is a source of objects that are made as they are needed, typed, in the form in which the
 // one for Kubernetes keeps them: what reading and decoding them costs is not measured here.
 type feed struct {
@@ -14,6 +17,9 @@ type feed struct {
 	pending []source.Change // said before Run
 	publish func(source.Change)
 }
+
+// Layer implements source.Source.
+func (f *feed) Layer() string { return simulated }
 
 // Run implements source.Source.
 func (f *feed) Run(ctx context.Context, publish func(source.Change)) error {
@@ -39,7 +45,7 @@ func (f *feed) set(objects ...source.Kube) error { return f.say(false, objects) 
 func (f *feed) say(reset bool, objects []source.Kube) error {
 	c := source.Change{Reset: reset, Set: make([]*source.Object, len(objects))}
 	for i, k := range objects {
-		o, err := source.FromKube("simulated", source.Compact(k))
+		o, err := source.FromKube(simulated, source.Compact(k))
 		if err != nil {
 			return err
 		}

@@ -75,7 +75,7 @@ type ChangeReply struct {
 type Object struct {
 	Ref
 	APIVersion string `json:"apiVersion"`
-	Source     string `json:"source"` // "file:<path>:<line>", "applied", "runtime"
+	Source     string `json:"source"` // FOLDER/FILE:LINE of one in a file; "applied", "runtime", "kubernetes" or "consul"
 	// Refused says that nothing of it is in force: findings tell why, and there is neither time nor text.
 	Refused  bool      `json:"refused,omitempty"`
 	Created  time.Time `json:"created"`

@@ -381,6 +381,14 @@ func (c *Control) Objects() []*source.Object {
 	return nil
 }
 
+// Refused gives what the sources refused, as source.Snapshot.Refused does.
+func (c *Control) Refused() map[model.Ref]source.Origin {
+	if s := c.sources.Snapshot(); s != nil {
+		return s.Refused()
+	}
+	return nil
+}
+
 // SetRuntimeObjects replaces what the local runtime observes: Pods, EndpointSlices, Services with their addresses. It needs
 // Options.LocalRuntime. They must not change afterwards.
 func (c *Control) SetRuntimeObjects(objects []source.Kube) error {

@@ -1,7 +1,6 @@
 package local
 
 import (
-	"context"
 	"errors"
 	"strings"
 	"testing"
@@ -33,16 +32,8 @@ func TestConnectedSidecarsAreClients(t *testing.T) {
 
 // TestExplainOfNobody: a name that is no client's may be one that is not connected.
 func TestExplainOfNobody(t *testing.T) {
-	c, err := openIn(t.TempDir())()
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- c.Run(ctx) }()
-	t.Cleanup(func() { cancel(); <-ended })
 	var invalid *api.InvalidError
-	_, err = objects{bench{c}, &statuses{}}.Explain(t.Context(), api.ExplainRequest{From: "cli", URL: "http://b:80/"})
+	_, err := objects{bench{serving(t)}, &statuses{}}.Explain(t.Context(), api.ExplainRequest{From: "cli", URL: "http://b:80/"})
 	if !errors.As(err, &invalid) || !strings.Contains(invalid.Message, `there is no workload, service or gateway "cli"`) || !strings.Contains(invalid.Hint, "while it is connected") {
 		t.Errorf("%v %+v", err, invalid)
 	}

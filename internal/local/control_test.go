@@ -25,6 +25,20 @@ func openIn(dir string) func() (*control.Control, error) {
 	}
 }
 
+// serving opens a control plane in a directory of its own and runs it until the test ends.
+func serving(t *testing.T) *control.Control {
+	t.Helper()
+	c, err := openIn(t.TempDir())()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- c.Run(ctx) }()
+	t.Cleanup(func() { cancel(); <-ended })
+	return c
+}
+
 // running runs a plane until the test ends and gives what run returned.
 func running(t *testing.T, p *plane) (stop func() error) {
 	t.Helper()

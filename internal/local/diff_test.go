@@ -41,15 +41,7 @@ func meshConfig(lines string) string {
 
 // TestDiffOfTheMeshConfig: the ConfigMap is where it is when the mesh is started, whatever root namespace it tells.
 func TestDiffOfTheMeshConfig(t *testing.T) {
-	c, err := openIn(t.TempDir())()
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- c.Run(ctx) }()
-	t.Cleanup(func() { cancel(); <-ended })
-	o := objects{bench{c}, &statuses{}}
+	o := objects{bench{serving(t)}, &statuses{}}
 	documents := func(text string) []api.Document { return []api.Document{{Name: "in.yaml", Content: []byte(text)}} }
 	const shop = "rootNamespace: shop\n"
 	reply, err := o.Apply(t.Context(), api.ChangeRequest{Documents: documents(service + meshConfig(shop))})

@@ -238,20 +238,23 @@ func (o objects) Objects(ctx context.Context) ([]api.Object, error) {
 		})
 		delete(byRef, ob.Ref())
 	}
-	return append(out, refused(byRef)...), nil
+	return append(out, refused(byRef, c.Refused())...), nil
 }
 
-// refused gives the objects of which nothing is in force, by the findings that say why.
-func refused(left map[model.Ref][]model.Finding) (out []api.Object) {
+// refused gives the objects of which nothing is in force, by the findings that say why. What no source has refused, the local runtime has.
+func refused(left map[model.Ref][]model.Finding, sources map[model.Ref]source.Origin) (out []api.Object) {
 	for _, kind := range source.Kinds() {
 		for ref, findings := range left {
-			at := slices.IndexFunc(findings, func(f model.Finding) bool { return f.Severity == model.Error })
-			if ref.Kind != kind.RefName() || ref.Name == "" || at < 0 {
+			if ref.Kind != kind.RefName() || ref.Name == "" || !source.HasErrors(findings) {
 				continue
+			}
+			from, is := sources[ref]
+			if !is {
+				from.Layer = source.LayerRuntime
 			}
 			out = append(out, api.Object{
 				Ref: api.Ref{Kind: kind.Name, Namespace: ref.Namespace, Name: ref.Name}, APIVersion: kind.APIVersion(), Refused: true,
-				Source: origin(source.Origin{Layer: source.LayerFile, File: findings[at].File, Line: findings[at].Line}), Findings: apiFindings(findings),
+				Source: origin(from), Findings: apiFindings(findings),
 			})
 		}
 	}

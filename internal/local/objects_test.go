@@ -2,12 +2,16 @@ package local
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	bolt "go.etcd.io/bbolt"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -68,20 +72,28 @@ func TestDocumentsNameTheirKindOnce(t *testing.T) {
 	}
 }
 
-// host has a control plane and nothing else.
+// host has a control plane, and what a local runtime has found.
 type host struct {
 	Host
-	c *control.Control
+	c     *control.Control
+	found []model.Finding
 }
 
 func (h host) Ready(context.Context) (*control.Control, error) { return h.c, nil }
-func (h host) Findings(*control.Control) []model.Finding       { return nil }
+func (h host) Findings(*control.Control) []model.Finding       { return h.found }
 func (h host) Addresses() []string                             { return nil }
 
 // objectsOf gives the objects of a control plane that follows files, and of what is applied to it.
 func objectsOf(t *testing.T, paths ...string) (*control.Control, api.Objects) {
 	t.Helper()
-	c, err := control.New(control.Options{StateDir: t.TempDir(), Paths: paths, Address: "-", HTTPAddress: "-", Log: quiet()})
+	c := follow(t, t.TempDir(), paths...)
+	return c, Objects(host{c: c}, nil)
+}
+
+// follow runs a control plane that follows files, until the test ends, and waits until it has read them.
+func follow(t *testing.T, state string, paths ...string) *control.Control {
+	t.Helper()
+	c, err := control.New(control.Options{StateDir: state, Paths: paths, Address: "-", HTTPAddress: "-", Log: quiet()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -90,7 +102,7 @@ func objectsOf(t *testing.T, paths ...string) (*control.Control, api.Objects) {
 	go func() { ended <- c.Run(t.Context()) }() // ends with the test
 	t.Cleanup(func() { <-ended })
 	<-changes
-	return c, Objects(host{c: c}, nil)
+	return c
 }
 
 func accounts(namespace string, names ...string) (docs []api.Document) {
@@ -152,6 +164,50 @@ func TestRefusedObjectsAreShown(t *testing.T) {
 			got.Kind != "VirtualService" || !strings.Contains(got.Source, "bad.yaml:") {
 			t.Errorf("%+v", got)
 		}
+	}
+}
+
+// TestRefusedObjectsAreFrom what those in force would be from: also one that was applied, of which the database knows the file as well.
+func TestRefusedObjectsAreFrom(t *testing.T) {
+	const bad = "apiVersion: v1\nkind: Service\nmetadata: {name: %s}\nspec: {sepc: {}}\n"
+	state, file := t.TempDir(), filepath.Join(t.TempDir(), "bad.yaml")
+	db, err := bolt.Open(filepath.Join(state, "objects.db"), 0o600, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = db.Update(func(tx *bolt.Tx) error {
+		b, err := tx.CreateBucket([]byte("objects"))
+		if err != nil {
+			return err
+		}
+		for _, name := range []string{"applied", "both"} {
+			record, err := json.Marshal(map[string]any{"raw": fmt.Appendf(nil, bad, name), "file": "some/applied.yaml", "line": 3})
+			if err != nil {
+				return err
+			}
+			if err := b.Put(fmt.Appendf(nil, `{"Kind": "Service", "Namespace": "default", "Name": %q}`, name), record); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err := errors.Join(err, db.Close(), os.WriteFile(file, fmt.Appendf(nil, bad+"---\n"+bad, "file", "both"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	running := model.Finding{Severity: model.Error, Code: "LocalRuntime", Object: model.Ref{Kind: "Service", Namespace: "default", Name: "running"}}
+	all, err := Objects(host{c: follow(t, state, file), found: []model.Finding{running}}, nil).Objects(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]string{}
+	for _, o := range all {
+		got[o.Name] = o.Source
+		if !o.Refused {
+			t.Errorf("%s is not refused", o.Name)
+		}
+	}
+	if want := map[string]string{"applied": "applied", "both": "applied", "file": shortPath(file) + ":4", "running": "runtime"}; !maps.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
 	}
 }
 

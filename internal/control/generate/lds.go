@@ -43,6 +43,10 @@ func (g *Generator) Listener(name string) (proto.Message, bool) {
 	if err != nil {
 		return nil, false
 	}
+	if e := g.egressTo(host, port); e != nil {
+		l := g.egressListener(name, e)
+		return l, l.ApiListener != nil || len(l.FilterChains) > 0
+	}
 	t, ok := g.view.Resolve(host, port)
 	if !ok {
 		return nil, false

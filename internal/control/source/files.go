@@ -42,6 +42,9 @@ type Files struct {
 	memory *Store
 }
 
+// Layer implements Source.
+func (f *Files) Layer() string { return LayerFile }
+
 // Run implements Source. A path that does not exist yet is waited for.
 func (f *Files) Run(ctx context.Context, publish func(Change)) error {
 	w, err := fsnotify.NewWatcher()

@@ -16,6 +16,13 @@ type Snapshot struct {
 	byKey    model.Table[Key, *Object]
 	objects  func() []*Object
 	findings func() []model.Finding
+	refused  func() map[model.Ref]Origin
+}
+
+// told is what a source has to say of what it did not accept.
+type told struct {
+	layer    string
+	findings []model.Finding
 }
 
 // Get finds an object; nil when there is none.
@@ -30,6 +37,10 @@ func (s *Snapshot) Objects() []*Object { return s.objects() }
 
 // Findings gives those of the sources, sorted: refused documents and overridden objects. Those of the compiler come on top.
 func (s *Snapshot) Findings() []model.Finding { return s.findings() }
+
+// Refused gives what was refused, whether an earlier version of it is in force or not, and where the first thing that is wrong with it
+// is written. Of several sources that refused it, it is the one that overlays the others. The map belongs to all who ask for it.
+func (s *Snapshot) Refused() map[model.Ref]Origin { return s.refused() }
 
 // Follower gathers what changes in a Set. It is for one reader.
 type Follower struct {
@@ -105,18 +116,32 @@ func (f *Follower) note(changed map[Key]*Object, refused []model.Finding) {
 	}
 }
 
-// newSnapshot makes one of a table, which must not change any more, and of lists of findings.
-func newSnapshot(generation uint64, byKey model.Table[Key, *Object], findings [][]model.Finding) *Snapshot {
+// newSnapshot makes one of a table, which must not change any more, and of what the sources said, in order.
+func newSnapshot(generation uint64, byKey model.Table[Key, *Object], said []told) *Snapshot {
 	s := &Snapshot{Generation: generation, byKey: byKey}
 	s.objects = sync.OnceValue(s.list)
 	s.findings = sync.OnceValue(func() []model.Finding {
 		var all []model.Finding
-		for _, list := range findings {
-			all = append(all, list...)
+		for _, t := range said {
+			all = append(all, t.findings...)
 		}
 		return SortFindings(all)
 	})
+	s.refused = sync.OnceValue(func() map[model.Ref]Origin { return refusals(said) })
 	return s
+}
+
+func refusals(said []told) map[model.Ref]Origin {
+	all := map[model.Ref]Origin{}
+	for _, t := range slices.Backward(said) {
+		for i := range t.findings {
+			f := &t.findings[i]
+			if _, known := all[f.Object]; !known && f.Severity == model.Error && f.Object.Name != "" {
+				all[f.Object] = Origin{Layer: t.layer, File: f.File, Line: f.Line}
+			}
+		}
+	}
+	return all
 }
 
 // list gives the objects by age.

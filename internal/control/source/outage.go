@@ -2,8 +2,11 @@ package source
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"maps"
+	"net"
+	"net/url"
 	"slices"
 	"time"
 
@@ -14,6 +17,17 @@ import (
 type outage struct {
 	reason string
 	since  time.Time
+}
+
+// OutageReason leaves out of an error what differs from one request to the next: its URL, and the port of ours that it was sent from.
+func OutageReason(err error) string {
+	if u := (*url.Error)(nil); errors.As(err, &u) {
+		err = u.Err
+	}
+	if op := (*net.OpError)(nil); errors.As(err, &op) && op.Op != "dial" {
+		err = op.Err
+	}
+	return err.Error()
 }
 
 // Lost notes that a part of the source cannot be read, and why, until Back is called. That is told like a finding about an object, for

@@ -64,6 +64,9 @@ func (r *Runtime) tell(ch Change) {
 	}
 }
 
+// Layer implements Source.
+func (r *Runtime) Layer() string { return LayerRuntime }
+
 // Run publishes the state when there is one, and each change, until the context ends.
 func (r *Runtime) Run(ctx context.Context, publish func(Change)) error {
 	r.mu.Lock()

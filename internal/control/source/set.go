@@ -16,6 +16,8 @@ import (
 
 // Source is a place that objects come from.
 type Source interface {
+	// Layer is that of its objects' origins.
+	Layer() string
 	// Run calls publish with everything that is there as soon as that is known (a Reset, even of nothing), and then with each
 	// change, never concurrently and not after the context's end. It returns when the context ends. Nothing is served before all
 	// sources have spoken.
@@ -25,7 +27,7 @@ type Source interface {
 // Layers are the parts of a Set, each overlaying those before it. Nil ones are left out.
 type Layers struct {
 	Files *Files
-	// Others are further sources, in order; each marks its objects with a layer of its own.
+	// Others are further sources, in order, each with a layer of its own.
 	Others  []Source
 	Applied Keeper
 	Runtime *Runtime
@@ -200,12 +202,12 @@ func (s *Set) top(k Key, applied *Object) (top, overridden *Object) {
 }
 
 func (s *Set) snapshot() *Snapshot {
-	var findings [][]model.Finding
-	for i := range s.overlays {
-		findings = append(findings, s.overlays[i].findings)
+	all := make([]told, 0, len(s.overlays)+1)
+	for i, src := range s.sources {
+		all = append(all, told{src.Layer(), s.overlays[i].findings})
 	}
-	findings = append(findings, slices.Collect(maps.Values(s.overridden)))
-	return newSnapshot(s.generation, s.objects, findings)
+	all = append(all, told{LayerApplied, slices.Collect(maps.Values(s.overridden))})
+	return newSnapshot(s.generation, s.objects, all)
 }
 
 // over puts an object over one of the same key. The runtime only adds addresses to a Service that somebody wrote: ports and

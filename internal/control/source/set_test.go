@@ -367,6 +367,8 @@ func TestFollower(t *testing.T) {
 // speaker is a source that says what it is given.
 type speaker chan Change
 
+func (s speaker) Layer() string { return "speaker" }
+
 func (s speaker) Run(ctx context.Context, publish func(Change)) error {
 	for {
 		select {

@@ -135,6 +135,9 @@ func (s *Store) loadRecord(key Key, rec record) {
 	}
 }
 
+// Layer implements Source.
+func (s *Store) Layer() string { return LayerApplied }
+
 // Run implements Source.
 func (s *Store) Run(ctx context.Context, publish func(Change)) error {
 	s.mu.Lock()

@@ -47,6 +47,16 @@ func (c *comparison) destinations() (own, unowned []place) {
 				portsOf(s.mesh.Services.Get(host), func(p *model.Port) { add(svc.Host, p.Number, true, schemes(p.Protocol)...) })
 			}
 		}
+		for _, sc := range s.mesh.Sidecars {
+			for _, e := range sc.Egress {
+				if e.Bind.IsValid() && !e.Protocol.IsHTTP() { // of requests, those to the hosts tell
+					scheme := schemes(e.Protocol)
+					at := asked{scheme: scheme[len(scheme)-1], host: e.Bind.String(), port: e.Port}
+					all[place{at, at.address()}] = true
+					c.asking[at] = true
+				}
+			}
+		}
 		for _, rs := range s.mesh.RouteSets {
 			if rs.Mesh {
 				besideServices(s.mesh, rs, starred, add)

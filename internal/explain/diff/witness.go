@@ -1,6 +1,7 @@
 package diff
 
 import (
+	"net"
 	"net/http"
 	"net/url"
 	"regexp"
@@ -297,7 +298,7 @@ type asked struct {
 // grpcScheme is that of calls.
 const grpcScheme = "grpc"
 
-func (a asked) address() string { return a.host + ":" + strconv.Itoa(int(a.port)) }
+func (a asked) address() string { return net.JoinHostPort(a.host, strconv.Itoa(int(a.port))) }
 
 // candidate is a request that stands for those that fulfil a rule.
 type candidate struct {

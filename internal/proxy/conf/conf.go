@@ -25,6 +25,8 @@ type Snapshot struct {
 	Concurrency int
 	// Gateways are the listeners that a gateway binds.
 	Gateways []*Listener
+	// Opened are the listeners that a sidecar binds beside those of its bootstrap file, as Listener.Opens has them.
+	Opened []*Listener `json:",omitempty"`
 	// RouteTables by name, for listeners whose HTTP chains name one (gateways).
 	RouteTables map[string]*RouteTable
 	// Clusters by name: all that any target, inbound chain or route table here refers to.
@@ -44,6 +46,9 @@ type Listener struct {
 	Name string
 	// Concurrency as in Snapshot.
 	Concurrency int
+	// Opens, of a sidecar's wire.OutboundListener, are the addresses at which the proxy is to listen. They have no chains: "outbound" ones
+	// mean what the target of their address does, "inbound" ones what Snapshot.Inbound says of their port.
+	Opens []*Listener `json:",omitempty"`
 	// Address to bind, for gateways; the zero AddrPort for captured traffic.
 	Address netip.AddrPort
 	// QUIC says that the address is a UDP port, for HTTP/3: every chain has TLS and HTTP.

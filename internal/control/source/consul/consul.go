@@ -13,7 +13,6 @@ import (
 	"log/slog"
 	"maps"
 	"math/rand/v2"
-	"net"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -69,6 +68,9 @@ func New(o Options) (*Source, error) {
 	t.MaxIdleConnsPerHost, t.TLSClientConfig = 100, o.TLS
 	return &Source{options: o, log: o.Log, client: &http.Client{Transport: t}, failing: map[string]bool{}, told: map[string]string{}}, nil
 }
+
+// Layer implements source.Source.
+func (s *Source) Layer() string { return Layer }
 
 // Run implements source.Source. It first publishes when every service of the catalog has told its instances.
 func (s *Source) Run(ctx context.Context, publish func(source.Change)) error {
@@ -257,13 +259,7 @@ func (s *Source) fails(path string, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.failing[path] = true
-	if u := (*url.Error)(nil); errors.As(err, &u) {
-		err = u.Err
-	}
-	if op := (*net.OpError)(nil); errors.As(err, &op) && op.Op != "dial" {
-		err = op.Err // without our port, which differs from path to path
-	}
-	reason := err.Error()
+	reason := source.OutageReason(err)
 	if s.told[reason] != "" || len(s.told) >= maxReasons {
 		return
 	}

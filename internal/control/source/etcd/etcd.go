@@ -111,6 +111,9 @@ const (
 	lastPause  = 5 * time.Second
 )
 
+// Layer implements source.Source: whatever writes into etcd, it is applied.
+func (s *Store) Layer() string { return source.LayerApplied }
+
 // Run implements source.Source. While etcd is away, what was read stays in force.
 func (s *Store) Run(ctx context.Context, publish func(source.Change)) error {
 	defer s.intake.Close()

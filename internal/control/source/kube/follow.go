@@ -2,12 +2,9 @@ package kube
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"net"
-	"net/url"
 	"sync"
 	"time"
 
@@ -104,19 +101,8 @@ func (f *follower) heed(ctx context.Context, err error) {
 		f.source.intake.Back(f.kind.RefName())
 	case ctx.Err() != nil, apierrors.IsResourceExpired(err), apierrors.IsGone(err), apierrors.IsNotFound(err):
 	default:
-		f.source.intake.Lost(f.source.place(), f.kind.RefName(), reason(err))
+		f.source.intake.Lost(f.source.place(), f.kind.RefName(), source.OutageReason(err))
 	}
-}
-
-// reason leaves out of an error what differs from one request to the next.
-func reason(err error) string {
-	if u := (*url.Error)(nil); errors.As(err, &u) {
-		err = u.Err
-	}
-	if op := (*net.OpError)(nil); errors.As(err, &op) && op.Op != "dial" {
-		err = op.Err
-	}
-	return err.Error()
 }
 
 // selectors leave with the server what the mesh has no use for: the Secrets that are no certificates and fill most clusters. It is

@@ -109,6 +109,9 @@ func New(o Options) (*Source, error) {
 	return s, nil
 }
 
+// Layer implements source.Source.
+func (s *Source) Layer() string { return Layer }
+
 // Run implements source.Source. It first publishes when the server has told its kinds and each of those was listed whole.
 func (s *Source) Run(ctx context.Context, publish func(source.Change)) error {
 	ctx, cancel := context.WithCancel(quietly(ctx, s.log))

@@ -12,6 +12,8 @@ import (
 	coordination "k8s.io/client-go/kubernetes/typed/coordination/v1"
 	"k8s.io/client-go/tools/leaderelection"
 	"k8s.io/client-go/tools/leaderelection/resourcelock"
+
+	"github.com/weftmesh/weft/internal/control/source"
 )
 
 // LeaseName is that of the Lease by which control planes agree on who of them writes to the cluster.
@@ -77,8 +79,8 @@ func (l *heededLock) heed(ctx context.Context, err error) {
 	case ctx.Err() != nil, apierrors.IsNotFound(err), apierrors.IsConflict(err), apierrors.IsAlreadyExists(err): // another was sooner
 	case err == nil:
 		l.told = ""
-	case l.told != reason(err):
-		l.told = reason(err)
+	case l.told != source.OutageReason(err):
+		l.told = source.OutageReason(err)
 		l.log.Warn("control planes cannot agree on a leader, and this one writes no statuses to Kubernetes; trying again",
 			"lease", l.Describe(), "error", l.told)
 	}

@@ -173,6 +173,7 @@ func reconnect(t *testing.T, p *Place) {
 // Listener keeps what a source says, as a source.Set would.
 type Listener struct {
 	describe func(*source.Object) (string, string, bool)
+	layer    string
 	signal   chan struct{}
 	busy     atomic.Bool
 	over     atomic.Bool
@@ -191,7 +192,7 @@ type Listener struct {
 // Listen runs a place's source until the test ends, or End.
 func Listen(t *testing.T, p *Place) *Listener {
 	t.Helper()
-	l := &Listener{describe: p.Describe, signal: make(chan struct{}, 1), done: make(chan error, 1), objects: map[source.Key]*source.Object{}}
+	l := &Listener{describe: p.Describe, layer: p.Source.Layer(), signal: make(chan struct{}, 1), done: make(chan error, 1), objects: map[source.Key]*source.Object{}}
 	if l.describe == nil {
 		l.describe = func(o *source.Object) (string, string, bool) {
 			v, ours := o.GetLabels()[Label]
@@ -242,6 +243,9 @@ func (l *Listener) take(c source.Change) {
 	}
 	for _, o := range c.Set {
 		l.objects[o.Key()] = o
+		if o.Origin.Layer != l.layer {
+			l.faults = append(l.faults, fmt.Sprintf("%s is of layer %q, and the source of %q", o.Key(), o.Origin.Layer, l.layer))
+		}
 	}
 	for _, k := range c.Gone {
 		delete(l.objects, k)

@@ -1,0 +1,34 @@
+package source
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"syscall"
+	"testing"
+)
+
+func TestOutageReason(t *testing.T) {
+	us, server := &net.TCPAddr{IP: net.IPv4(10, 0, 0, 2), Port: 40312}, &net.TCPAddr{IP: net.IPv4(10, 0, 0, 1), Port: 8500}
+	get := func(err error) error { return &url.Error{Op: "Get", URL: "http://10.0.0.1:8500/v1/a", Err: err} }
+	refused := &net.OpError{Op: "dial", Net: "tcp", Addr: server, Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}
+	reset := &net.OpError{Op: "read", Net: "tcp", Source: us, Addr: server, Err: os.NewSyscallError("read", syscall.ECONNRESET)}
+	for _, test := range []struct {
+		err  error
+		want string
+	}{
+		{errors.New("status 500"), "status 500"},
+		{refused, "dial tcp 10.0.0.1:8500: connect: connection refused"},
+		{get(refused), "dial tcp 10.0.0.1:8500: connect: connection refused"},
+		{reset, "read: connection reset by peer"},
+		{get(reset), "read: connection reset by peer"},
+		{fmt.Errorf("list: %w", get(reset)), "read: connection reset by peer"},
+		{get(fmt.Errorf("http: %w", refused)), "http: dial tcp 10.0.0.1:8500: connect: connection refused"},
+	} {
+		if got := OutageReason(test.err); got != test.want {
+			t.Errorf("%v: got %q, want %q", test.err, got, test.want)
+		}
+	}
+}
