@@ -199,8 +199,8 @@ type hostRoutes struct {
 	isolated bool // also without routes
 }
 
-// gatewayTable has a virtual host for each host of a route set that a server takes. Route sets for one host are merged, oldest
-// first; a host that should be asked for over TLS only redirects there.
+// gatewayTable has a virtual host for each host of a route set that a server takes. Route sets for one host are merged, those first that
+// count first for the node; a host that should be asked for over TLS only redirects there.
 func (g *Generator) gatewayTable(name string, servers []view.Place) *routev3.RouteConfiguration {
 	hosts := map[string]*hostRoutes{}
 	at := func(h string) *hostRoutes {
@@ -263,7 +263,7 @@ func (g *Generator) hostRoutes(v *hostRoutes) []*routev3.Route {
 		}
 	}
 	if len(v.places) > 1 {
-		slices.SortStableFunc(all, func(a, b candidate) int { return a.set.CompareAge(b.set) })
+		slices.SortStableFunc(all, func(a, b candidate) int { return g.view.Compare(a.set, b.set) })
 	}
 	return g.inOrder(all)
 }

@@ -104,7 +104,7 @@ type candidate struct {
 	at    view.Place
 }
 
-// routes gives the routes of the sets, which are the oldest first, in order of precedence.
+// routes gives the routes of the sets, which are in the order in which they count, in order of precedence.
 func (g *Generator) routes(sets []*model.RouteSet, at view.Place) []*routev3.Route {
 	var all []candidate
 	for _, s := range sets {
