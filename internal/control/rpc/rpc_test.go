@@ -215,7 +215,7 @@ func TestClientThatDoesNotRead(t *testing.T) {
 
 // TestDeafToAWideWindow: of a message that the client's window has room for, and the kernel none, hardly more is kept than the message.
 func TestDeafToAWideWindow(t *testing.T) {
-	const streams, size = 50, 4 << 20
+	const streams, size = 10, 32 << 20 // more than the kernel takes
 	r := newRig(t, Options{})
 	message := make([]byte, size)
 	before := inUse()

@@ -116,7 +116,7 @@ func (s *Stream) take(b []byte) error {
 		}
 		s.conn.pace.spend(costMessage)
 		if s.woken.Swap(false) { // what was to be said before the client spoke is said before it is heard
-			if err := s.speak(); err != nil || s.ending != nil {
+			if err := s.speak(noHurry); err != nil || s.ending != nil {
 				return err
 			}
 		}
@@ -246,17 +246,19 @@ func (s *Stream) shift(n int) {
 	}
 }
 
-// What one stream does while others wait is bounded: by messages, and by time, after which no other message is asked for.
+// What one stream says while others wait is bounded: by messages, and by time, after which no other message is asked for. What is to be
+// said before a message of the client is heard takes its time.
 const (
 	messagesATurn = 32
 	timeATurn     = 2 * time.Millisecond
+	noHurry       = time.Hour
 )
 
 // advance lets the streams say what there is to be said.
 func (c *conn) advance() error {
 	for i := len(c.streams) - 1; i >= 0; i-- { // from the end, because what ends is taken out
 		if s := c.streams[i]; s.woken.Swap(false) || s.active || s.left > 0 || s.ending != nil {
-			if err := s.speak(); err != nil {
+			if err := s.speak(timeATurn); err != nil {
 				return err
 			}
 		}
@@ -264,7 +266,7 @@ func (c *conn) advance() error {
 	return nil
 }
 
-func (s *Stream) speak() error {
+func (s *Stream) speak(most time.Duration) error {
 	c := s.conn
 	if why := s.why.Load(); why != nil {
 		s.giveUp(*why)
@@ -274,8 +276,8 @@ func (s *Stream) speak() error {
 	s.push()
 	start := time.Now()
 	for sent := 0; s.handler != nil && s.active && s.room(); sent++ {
-		if sent == messagesATurn || sent > 0 && time.Since(start) > timeATurn {
-			c.wake()
+		if sent == messagesATurn || sent > 0 && time.Since(start) > most {
+			s.Wake()
 			return nil
 		}
 		more, err := s.handler.Next()
