@@ -16,6 +16,7 @@ import (
 	"github.com/weftmesh/weft/internal/proxy/decode"
 	"github.com/weftmesh/weft/internal/proxy/filter/authz"
 	"github.com/weftmesh/weft/internal/proxy/filter/cors"
+	"github.com/weftmesh/weft/internal/proxy/filter/grpcweb"
 	"github.com/weftmesh/weft/internal/proxy/filter/retry"
 	"github.com/weftmesh/weft/internal/proxy/grpc"
 	"github.com/weftmesh/weft/internal/proxy/message"
@@ -316,6 +317,9 @@ func (e *evaluation) conn() *route.ConnInfo {
 // http routes the request.
 func (e *evaluation) http(ln *conf.Listener, h *conf.HTTP) {
 	e.report.Protocol, e.discreet = "http", h.Discreet
+	if h.GRPCWeb {
+		grpcweb.Enter(e.talk.request)
+	}
 	p, elsewhere, ok := route.Canonical(h, e.talk.request.Path)
 	if !ok {
 		e.refuse(400, "DPE", "the path leads out of the root, or has escaped slashes, which are refused")
