@@ -121,6 +121,9 @@ func foretold(r *explain.Report) *foretelling {
 					f.statuses = append(f.statuses, r.Destinations[i].Ways[j].Status)
 				}
 			}
+			if r.Flag == "UF" && r.Destinations[i].HTTP != "" {
+				f.flag = "" // UC where the end of the connection is noticed before the alert that says why
+			}
 		}
 		return f
 	}
