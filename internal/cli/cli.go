@@ -161,9 +161,7 @@ fail, differences), 2 for wrong usage, 130 when interrupted; that of the program
 	add("configure", s.applyCommand(), s.deleteCommand(), s.getCommand(), s.analyzeCommand(), s.diffCommand(), s.testCommand())
 	add("look", s.psCommand(), s.logsCommand(), s.statusCommand(), s.graphCommand(), s.explainCommand())
 	root.InitDefaultCompletionCmd()
-	for _, c := range root.Commands() {
-		plainUsage(c)
-	}
+	plainUsage(root)
 	return root
 }
 
@@ -178,16 +176,29 @@ func plainUsage(c *cobra.Command) {
 		}
 	}
 	if !c.Runnable() {
+		c.SuggestionsMinimumDistance = 2
 		c.RunE = func(c *cobra.Command, args []string) error {
 			if len(args) > 0 {
-				return &usageError{fmt.Errorf("unknown command %q for %q", args[0], c.CommandPath())}
+				return &usageError{fmt.Errorf("unknown command %q for %q%s", args[0], c.CommandPath(), likely(c.SuggestionsFor(args[0])))}
 			}
 			return c.Help()
 		}
-		c.Args = nil
+		c.Args = cobra.ArbitraryArgs // else the library answers, in its own form
 	}
 	for _, sub := range c.Commands() {
 		plainUsage(sub)
+	}
+}
+
+// likely says which commands may have been meant.
+func likely(commands []string) string {
+	switch n := len(commands); n {
+	case 0:
+		return ""
+	case 1:
+		return ": did you mean " + commands[0] + "?"
+	default:
+		return ": did you mean " + strings.Join(commands[:n-1], ", ") + " or " + commands[n-1] + "?"
 	}
 }
 

@@ -314,7 +314,8 @@ func TestUsageErrorsSayWhatIsWanted(t *testing.T) {
 		"proxy jion":       `unknown command "jion" for "weft proxy"`,
 		"completion fish2": `unknown command "fish2" for "weft completion"`,
 		"control status":   "want stop, start, restart or run",
-		"aply":             "apply",
+		"aply":             `unknown command "aply" for "weft": did you mean apply?`,
+		"app":              `unknown command "app" for "weft": did you mean apply, ps or up?`,
 		"apply":            "see weft apply --help",
 		"ps --wyde":        "see weft ps --help",
 	} {

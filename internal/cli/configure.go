@@ -16,6 +16,7 @@ import (
 	"gopkg.in/yaml.v3"
 
 	"github.com/weftmesh/weft/internal/api"
+	"github.com/weftmesh/weft/internal/offline"
 	"github.com/weftmesh/weft/internal/printable"
 )
 
@@ -240,12 +241,20 @@ func inputName(path string) string {
 	return path
 }
 
-// readInput reads a file, or standard input.
+// readInput reads a file, or standard input, up to a byte more than whoever decodes it takes.
 func readInput(ctx context.Context, path string, stdin io.Reader) ([]byte, error) {
+	limited := func(r io.Reader) ([]byte, error) { return io.ReadAll(io.LimitReader(r, offline.MaxFileSize+1)) }
 	if path != stdinPath {
-		return interruptible(ctx, func() ([]byte, error) { return os.ReadFile(path) })
+		return interruptible(ctx, func() ([]byte, error) {
+			f, err := os.Open(path)
+			if err != nil {
+				return nil, err
+			}
+			defer f.Close()
+			return limited(f)
+		})
 	}
-	raw, err := interruptible(ctx, func() ([]byte, error) { return io.ReadAll(stdin) })
+	raw, err := interruptible(ctx, func() ([]byte, error) { return limited(stdin) })
 	if err != nil {
 		return nil, fmt.Errorf("standard input: %w", err)
 	}
@@ -279,6 +288,15 @@ func readDocuments(ctx context.Context, paths []string, stdin io.Reader) ([]api.
 	return docs, nil
 }
 
+// regular refuses what is found in a folder and is no file: reading a pipe there would wait for somebody to write.
+func regular(path string) error {
+	info, err := os.Stat(path)
+	if err == nil && !info.Mode().IsRegular() && !info.IsDir() {
+		err = fmt.Errorf("%s: not a regular file", path)
+	}
+	return err
+}
+
 func expand(path string) ([]string, error) {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -293,9 +311,14 @@ func expand(path string) ([]string, error) {
 	}
 	var files []string
 	for _, e := range entries {
-		if !e.IsDir() && isManifest(e.Name()) {
-			files = append(files, filepath.Join(path, e.Name()))
+		if e.IsDir() || !isManifest(e.Name()) {
+			continue
 		}
+		file := filepath.Join(path, e.Name())
+		if err := regular(file); err != nil {
+			return nil, err
+		}
+		files = append(files, file)
 	}
 	if len(files) == 0 {
 		return nil, fmt.Errorf("%s: holds no .yaml, .yml or .json file", path)

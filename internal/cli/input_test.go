@@ -76,3 +76,36 @@ func TestTestsFromStandardInput(t *testing.T) {
 		})
 	}
 }
+
+// TestInputIsBounded: what never ends is refused when it has become too much, and what is no file in a folder is not waited for.
+func TestInputIsBounded(t *testing.T) {
+	dir := t.TempDir()
+	pipe := filepath.Join(dir, "pipe.yaml")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Skip(err)
+	}
+	for _, c := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"analyze", "/dev/zero"}, "FileTooLarge"},
+		{[]string{"analyze", "-"}, "FileTooLarge"},
+		{[]string{"analyze", dir}, pipe + ": not a regular file"},
+		{[]string{"analyze", "-R", dir}, pipe + ": not a regular file"},
+	} {
+		var out bytes.Buffer
+		if code := Main(t.Context(), c.args, Programs{}, endless{}, &out, &out); code != 1 || !strings.Contains(out.String(), c.want) {
+			t.Errorf("%v: code %d, %s", c.args, code, out.String())
+		}
+	}
+}
+
+// endless is comments for ever.
+type endless struct{}
+
+func (endless) Read(p []byte) (int, error) {
+	for i := range p {
+		p[i] = '#'
+	}
+	return len(p), nil
+}

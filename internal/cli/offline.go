@@ -219,8 +219,11 @@ func readTree(ctx context.Context, paths []string, recursive bool, stdin interfa
 				return err
 			case d.IsDir() && path != p && strings.HasPrefix(d.Name(), "."):
 				return filepath.SkipDir
-			case !d.IsDir() && (path == p || isManifest(d.Name())):
+			case path == p && !d.IsDir():
 				files = append(files, path)
+			case !d.IsDir() && isManifest(d.Name()):
+				files = append(files, path)
+				return regular(path)
 			}
 			return nil
 		})

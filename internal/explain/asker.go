@@ -106,8 +106,12 @@ func (a *Asker) Proxy(w *model.Workload) *Proxy {
 	if w.Gateway {
 		role = wire.Gateway
 	}
-	g := a.index.For(generate.Node{Role: role, Name: w.Name, Namespace: w.Namespace, ServiceAccount: w.ServiceAccount, Labels: w.Labels,
-		Locality: w.Locality, ProxyProtocol: w.ProxyProtocol, Ports: w.Ports})
+	node := generate.Node{Role: role, Name: w.Name, Namespace: w.Namespace, ServiceAccount: w.ServiceAccount, Labels: w.Labels,
+		Locality: w.Locality, ProxyProtocol: w.ProxyProtocol, Ports: w.Ports}
+	if len(w.Addresses) > 0 {
+		node.Address = w.Addresses[0]
+	}
+	g := a.index.For(node)
 	p := &Proxy{
 		Role: role, Name: w.Name, Workload: cmp.Or(w.Owner, w.Name), Namespace: w.Namespace, ServiceAccount: w.ServiceAccount,
 		Identity:  identity.ID{TrustDomain: a.mesh.Settings.TrustDomain, Namespace: w.Namespace, ServiceAccount: w.ServiceAccount},
@@ -115,9 +119,7 @@ func (a *Asker) Proxy(w *model.Workload) *Proxy {
 		decoded: func(typeURL, name string) resource { return a.read(g, w, typeURL, name) },
 		sum:     func() string { s := a.read(g, w, decode.ListenerType, wire.InboundListener).sum; return string(s[:]) },
 	}
-	if len(w.Addresses) > 0 {
-		p.Address = w.Addresses[0]
-	}
+	p.Address = node.Address
 	a.proxies[w], a.generators[w] = p, g
 	return p
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/weftmesh/weft/internal/proxy/conf"
 	"github.com/weftmesh/weft/internal/proxy/decode"
 	"github.com/weftmesh/weft/internal/proxy/filter/authz"
+	"github.com/weftmesh/weft/internal/proxy/filter/grpcweb"
 	"github.com/weftmesh/weft/internal/proxy/route"
 	"github.com/weftmesh/weft/internal/wire"
 )
@@ -114,7 +115,9 @@ func (e *evaluation) authorize(ch *conf.Chain, conn *route.ConnInfo, in *Inbound
 	var sets []*conf.RBAC
 	switch {
 	case ch.HTTP != nil:
-		sets, input.Request = ch.HTTP.RBAC, e.forwarded()
+		if sets, input.Request = ch.HTTP.RBAC, e.forwarded(); ch.HTTP.GRPCWeb {
+			grpcweb.Enter(input.Request)
+		}
 		in.Limits = e.limits(ch.HTTP, nil, input.Request, input.Remote)
 	case ch.TCP != nil:
 		sets = ch.TCP.RBAC

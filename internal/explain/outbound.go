@@ -16,6 +16,7 @@ import (
 	"github.com/weftmesh/weft/internal/proxy/decode"
 	"github.com/weftmesh/weft/internal/proxy/filter/authz"
 	"github.com/weftmesh/weft/internal/proxy/filter/cors"
+	"github.com/weftmesh/weft/internal/proxy/filter/grpcweb"
 	"github.com/weftmesh/weft/internal/proxy/filter/retry"
 	"github.com/weftmesh/weft/internal/proxy/grpc"
 	"github.com/weftmesh/weft/internal/proxy/message"
@@ -90,7 +91,7 @@ func parse(req Request) (*talk, error) {
 func (t *talk) call() {
 	t.request.Proto, t.request.Method = message.HTTP2, "POST"
 	if _, ok := t.request.Header.Get("Content-Type"); !ok {
-		t.request.Header.Add("Content-Type", "application/grpc")
+		t.request.Header.Add("Content-Type", grpc.Media)
 	}
 }
 
@@ -139,6 +140,7 @@ func (e *evaluation) outbound() {
 	}
 	switch {
 	case ch == nil:
+		e.rules(ln, nil, conn)
 		e.refuse(0, "NR", "the connection is closed: no filter chain of %s takes it (%s)", ln.Name, step)
 	case e.talk.scheme == "http" && ch.HTTP != nil:
 		e.report.Chain = ch.Name
@@ -146,6 +148,7 @@ func (e *evaluation) outbound() {
 	case ch.TCP != nil:
 		e.report.Chain, e.report.Protocol = ch.Name, protocolName(e.talk.scheme)
 		e.report.Outcome = "forward"
+		e.rules(ln, ch, conn)
 		if t := ch.TCP.Tunnel; t != nil {
 			e.report.Tunnel = "to " + t.Target + ", which the destination is asked for by " + t.Method()
 		}
@@ -157,6 +160,48 @@ func (e *evaluation) outbound() {
 	default:
 		e.refuse(400, "DPE", "%s takes HTTP, and this is not", ln.Name)
 	}
+}
+
+// rules reports which rule for TCP or TLS took the connection, nil for none, and why those before it did not.
+func (e *evaluation) rules(ln *conf.Listener, taken *conf.Chain, conn *route.ConnInfo) {
+	if taken != nil && taken.Object != "" {
+		e.report.Route = &Route{Name: taken.Name, Object: taken.Object, Field: taken.Field, Conf: &conf.Route{Name: taken.Name}}
+	}
+	if e.brief {
+		return
+	}
+	for _, ch := range ln.Chains {
+		if ch.Object == "" {
+			continue
+		}
+		t := Try{Name: ch.Name, Object: ch.Object, Field: ch.Field, Matched: ch == taken}
+		if t.Matched {
+			e.report.Tried = append(e.report.Tried, t)
+			return
+		}
+		step := route.Excluded(&ch.Match, conn)
+		t.Condition = step.String()
+		switch step {
+		case route.ByServerName:
+			t.Want, t.Got = strings.Join(ch.Match.ServerNames, " or "), cmp.Or(conn.ServerName, "none")
+		case route.ByDestination:
+			t.Want, t.Got = rangeList(ch.Match.Destination), conn.Destination.Addr().String()
+		case route.ChainFound:
+			t.Condition, t.Want, t.Got = "precedence", "no rule that is more specific", taken.Name
+		default: // rules have no other conditions
+			t.Want, t.Got = "another", "this"
+		}
+		e.report.Tried = append(e.report.Tried, t)
+	}
+}
+
+// rangeList lists address ranges.
+func rangeList(ranges []netip.Prefix) string {
+	var out []string
+	for _, r := range ranges {
+		out = append(out, r.String())
+	}
+	return strings.Join(out, " or ")
 }
 
 func protocolName(scheme string) string {
@@ -316,6 +361,9 @@ func (e *evaluation) conn() *route.ConnInfo {
 // http routes the request.
 func (e *evaluation) http(ln *conf.Listener, h *conf.HTTP) {
 	e.report.Protocol, e.discreet = "http", h.Discreet
+	if h.GRPCWeb {
+		grpcweb.Enter(e.talk.request)
+	}
 	p, elsewhere, ok := route.Canonical(h, e.talk.request.Path)
 	if !ok {
 		e.refuse(400, "DPE", "the path leads out of the root, or has escaped slashes, which are refused")

@@ -15,6 +15,9 @@ import (
 	"github.com/weftmesh/weft/internal/control/source/planned"
 )
 
+// MaxFileSize bounds a file of objects, in bytes: a larger one is refused.
+const MaxFileSize = document.MaxFileSize
+
 // IsTestName reports whether a file in a folder may be one of weft test.
 func IsTestName(name string) bool { return document.IsTest(name) }
 

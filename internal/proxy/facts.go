@@ -13,7 +13,7 @@ import (
 func (p *Proxy) Handler() http.Handler {
 	f := &admin.Facts{
 		Version: p.opt.Version, Node: p.opt.Bootstrap.Node, Log: p.log, Started: p.started, Epoch: p.epoch(),
-		Unready: p.Unready, Unbound: p.state.Unbound, Snapshot: p.config.Snapshot, Clusters: p.Clusters, Listeners: p.Listeners,
+		Unready: p.Unready, Unbound: p.state.Unbound, Lacking: p.state.Lacking, Snapshot: p.config.Snapshot, Clusters: p.Clusters, Listeners: p.Listeners,
 		Identity: p.source.Current, Stats: p.Stats, Metrics: p.metrics.WriteTo,
 		Drain: p.drain, Drained: p.Drained, Quit: p.Quit, Level: p.opt.Level,
 	}

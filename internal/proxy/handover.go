@@ -23,12 +23,15 @@ func newRunning(p *Proxy, hard context.Context) *running {
 	r.owner.Store(p.opt.Taken == nil)
 	r.sockets = bind.NewSockets(p.opt.Network, inherited)
 	r.sockets.Number = byte(p.epoch()) // 256 upgrades later none of that number is left
+	r.gateways = &bind.Gateways{Sockets: r.sockets, Config: p.config, Log: p.log, Bound: p.state.Ports,
+		Gate: func() listen.Gate { return p.guard.Gate() }}
 	if p.opt.Bootstrap.Node.Role == wire.Gateway {
-		r.gateways = &bind.Gateways{Sockets: r.sockets, Config: p.config, Log: p.log, Handle: p.enterCounted, QUIC: p.quic, Datagrams: p.datagrams, Bound: p.state.Ports,
-			Gate: func() listen.Gate { return p.guard.Gate() }}
-		if t := p.opt.Taken; t != nil {
-			r.gateways.Preceded = func() bool { _, there := t.Left(); return there }
-		}
+		r.gateways.Handle, r.gateways.QUIC, r.gateways.Datagrams = p.enterCounted, p.quic, p.datagrams
+	} else {
+		r.gateways.Sidecar, r.gateways.Handle = true, p.openedCounted
+	}
+	if t := p.opt.Taken; t != nil {
+		r.gateways.Preceded = func() bool { _, there := t.Left(); return there }
 	}
 	return r
 }
@@ -45,10 +48,8 @@ func (r *running) serveOwn() {
 func (r *running) takeOver(ctx context.Context) error {
 	p := r.p
 	if t := p.opt.Taken; t != nil {
-		if r.gateways != nil {
-			if err := r.Await(ctx, p.state.Settled()); err != nil || ctx.Err() != nil {
-				return err
-			}
+		if err := r.Await(ctx, p.state.Settled()); err != nil || ctx.Err() != nil {
+			return err
 		}
 		if err := t.Ready(ctx); err != nil {
 			if ctx.Err() != nil {
@@ -121,12 +122,10 @@ func (r *predecessor) Begin() ([]bind.Socket, error) {
 		return nil, err
 	}
 	r.owner.Store(false)
-	if r.gateways != nil {
-		r.gateways.Freeze(true)
-		if list, err = r.sockets.Open(); err != nil { // a port may have come or gone meanwhile
-			r.Abort()
-			return nil, err
-		}
+	r.gateways.Freeze(true)
+	if list, err = r.sockets.Open(); err != nil { // a port may have come or gone meanwhile
+		r.Abort()
+		return nil, err
 	}
 	if p.plane != nil {
 		p.plane.Yield()
@@ -139,9 +138,7 @@ func (r *predecessor) Abort() {
 	if r.p.plane != nil {
 		r.p.plane.Own()
 	}
-	if r.gateways != nil {
-		r.gateways.Freeze(false)
-	}
+	r.gateways.Freeze(false)
 	r.owner.Store(true)
 }
 

@@ -282,6 +282,24 @@ func (t *serverTLS) get(p *Proxy, d *conf.DownstreamTLS) (*tls.Config, error) {
 	return c, nil
 }
 
+// openedCounted serves a connection to a listener that our workload's Sidecar opens, counted.
+func (p *Proxy) openedCounted(name string, a listen.Accepted) {
+	p.traffic.get(name).serve(a, func(a listen.Accepted) {
+		for _, l := range p.config.Snapshot().Opened {
+			if l.Name != name {
+				continue
+			}
+			if l.Direction == "outbound" {
+				p.called(a, l.Address)
+			} else {
+				p.newConnection(a, downstream.Inbound).serveInbound()
+			}
+			return
+		}
+		p.newConnection(a, downstream.Outbound).turnAway(failure.NoConfig, "accept", fmt.Errorf("listener %s is gone", name))
+	})
+}
+
 // enterCounted is enter with the connection counted.
 func (p *Proxy) enterCounted(name string, a listen.Accepted) {
 	p.traffic.get(name).serve(a, func(a listen.Accepted) { p.enter(name, a) })

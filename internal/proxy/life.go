@@ -125,7 +125,7 @@ type running struct {
 	listeners []bound
 	servers   []*listen.Server
 	accepting sync.WaitGroup // ends when the listeners are closed
-	gateways  *bind.Gateways
+	gateways  *bind.Gateways // also of a sidecar, for what its workload's Sidecar object opens
 }
 
 // bound is a listener of ours and who serves it.
@@ -231,9 +231,7 @@ func (r *running) accept() {
 		r.serve(b)
 	}
 	r.p.state.Accepts()
-	if r.gateways != nil {
-		r.work.Go(func() { r.gateways.Run(r.hard) })
-	}
+	r.work.Go(func() { r.gateways.Run(r.hard) })
 }
 
 func (r *running) serve(b bound) *listen.Server {
@@ -284,10 +282,7 @@ func (r *running) open() int {
 	for _, s := range r.servers {
 		n += s.Open()
 	}
-	if r.gateways != nil {
-		n += r.gateways.Connections()
-	}
-	return n
+	return n + r.gateways.Connections()
 }
 
 // list describes the listeners.
@@ -295,9 +290,6 @@ func (r *running) list() []admin.Listener {
 	var out []admin.Listener
 	for _, l := range r.listeners {
 		out = append(out, admin.Listener{Name: l.name, Address: l.Addr().String()})
-	}
-	if r.gateways == nil {
-		return out
 	}
 	ports := r.gateways.Ports()
 	for _, name := range slices.Sorted(maps.Keys(ports)) {
@@ -311,9 +303,7 @@ func (r *running) closeListeners() {
 	for _, b := range r.listeners {
 		b.Close()
 	}
-	if r.gateways != nil {
-		r.gateways.Stop(r.owner.Load())
-	}
+	r.gateways.Stop(r.owner.Load())
 }
 
 // stopAccepting closes the listeners and waits until what they have taken from the kernel is counted among the open connections:
@@ -321,9 +311,7 @@ func (r *running) closeListeners() {
 func (r *running) stopAccepting() {
 	r.closeListeners()
 	r.accepting.Wait()
-	if r.gateways != nil {
-		r.gateways.Settle()
-	}
+	r.gateways.Settle()
 }
 
 // end stops everything and waits for it.
@@ -342,9 +330,7 @@ func (r *running) end(kill func()) {
 	}
 	left := make(chan struct{})
 	go r.rouse(left) // ends when no connection is served any more
-	if r.gateways != nil {
-		r.gateways.Cut()
-	}
+	r.gateways.Cut()
 	r.accepting.Wait()
 	for _, s := range r.servers {
 		s.Wait()

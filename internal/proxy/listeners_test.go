@@ -99,7 +99,7 @@ func TestGatewayPortsFollowTheConfiguration(t *testing.T) {
 	}
 	dump := httptest.NewRecorder()
 	edge.proxy.Handler().ServeHTTP(dump, httptest.NewRequest("GET", "/config_dump", nil))
-	if !strings.Contains(dump.Body.String(), "unboundGatewayPorts") {
+	if !strings.Contains(dump.Body.String(), "unboundPorts") {
 		t.Fatal("the dump does not name the port that is not bound")
 	}
 	taken.Close()

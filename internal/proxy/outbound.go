@@ -52,6 +52,21 @@ func (p *Proxy) explicit(destination string) func(listen.Accepted) {
 	}
 }
 
+// called serves a connection to an address that our workload's Sidecar has us listen at. Nothing is behind the address but what the mesh
+// has there.
+func (p *Proxy) called(a listen.Accepted, at netip.AddrPort) {
+	d := p.newConnection(a, downstream.Outbound)
+	d.Destination, d.Own = at, true
+	d.Address = wire.ListenerName(at.Addr().String(), at.Port())
+	target, err := p.config.Resolve(p.ctx, d.Address)
+	if err != nil {
+		d.turnAway(failure.NoConfig, "resolve "+d.Address, err)
+		return
+	}
+	d.ByAddress = target
+	d.serveOutbound(target)
+}
+
 // forwarder serves the listener of a forward proxy (HTTP_PROXY).
 func (p *Proxy) forwarder(a listen.Accepted) {
 	d := p.newConnection(a, downstream.Outbound)

@@ -89,7 +89,7 @@ func (f *fixed) publish(change func(*conf.Snapshot, map[string]*conf.Target)) {
 	next := &conf.Snapshot{Clusters: map[string]*conf.Cluster{}, RouteTables: map[string]*conf.RouteTable{}}
 	names := map[string]*conf.Target{}
 	if f.snapshot != nil {
-		next.Inbound, next.Gateways = f.snapshot.Inbound, f.snapshot.Gateways
+		next.Inbound, next.Gateways, next.Opened = f.snapshot.Inbound, f.snapshot.Gateways, f.snapshot.Opened
 		for k, v := range f.snapshot.Clusters {
 			next.Clusters[k] = v
 		}

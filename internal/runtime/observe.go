@@ -32,11 +32,21 @@ func (r *Runtime) Observed() Observed {
 		o := r.pods[k].object()
 		r.pods[k].status(o)
 		out.Pods = append(out.Pods, o)
+		out.Findings = append(out.Findings, r.pods[k].findings()...)
 	}
 	for _, s := range r.services {
 		out.EndpointSlices = append(out.EndpointSlices, endpointSlices(s, pods)...)
 	}
 	return out
+}
+
+// findings say what a sidecar cannot open. A gateway's ports are the machine's, and have findings of their own; mu is held.
+func (p *pod) findings() []Finding {
+	if p.w.Gateway || p.sidecar == nil || !p.sidecar.running || p.sidecar.lacking == "" {
+		return nil
+	}
+	return []Finding{{Severity: Warning, Kind: "Deployment", Namespace: p.Namespace, Name: p.w.Name,
+		Message: fmt.Sprintf("the sidecar of %s cannot listen as its Sidecar object says: %s", p.Name, p.sidecar.lacking)}}
 }
 
 // object is the pod as a cluster would show it, without what changes.

@@ -50,6 +50,7 @@ type process struct {
 	lastExit string
 	waiting  string // why it does not run now
 	unready  string // why it runs and is not ready
+	lacking  string // what a sidecar says that it cannot open, though it is ready
 }
 
 // update changes what others see of the process.

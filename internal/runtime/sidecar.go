@@ -10,6 +10,8 @@ import (
 	"net/http"
 	"strings"
 	"time"
+
+	"github.com/weftmesh/weft/internal/wire"
 )
 
 // How a sidecar that was ready is followed. It says at once when it has begun to drain, or has no memory left; that it says nothing may
@@ -24,12 +26,13 @@ const (
 
 // watchSidecar follows the proxy's own word on whether it can serve.
 func (s *process) watchSidecar(ctx context.Context) {
-	if !s.sidecarStarts(ctx) {
+	lacking, ok := s.sidecarStarts(ctx)
+	if !ok {
 		return
 	}
 	s.learnVersion(ctx)
 	s.update(func() {
-		s.ready, s.unready = true, ""
+		s.ready, s.unready, s.lacking = true, "", lacking
 		if !s.p.sidecarWasUp {
 			s.p.sidecarWasUp = true
 			close(s.p.sidecarUp)
@@ -38,21 +41,21 @@ func (s *process) watchSidecar(ctx context.Context) {
 	s.followSidecar(ctx)
 }
 
-// sidecarStarts waits until the proxy says for the first time that it is ready; false when ctx ended before.
-func (s *process) sidecarStarts(ctx context.Context) bool {
+// sidecarStarts waits until the proxy says for the first time that it is ready, and what it lacks; false when ctx ended before.
+func (s *process) sidecarStarts(ctx context.Context) (lacking string, ok bool) {
 	for pause := 5 * time.Millisecond; ; pause = min(2*pause, 100*time.Millisecond) {
-		err := s.askReady(ctx)
+		lacking, err := s.askReady(ctx)
 		if ctx.Err() != nil {
-			return false
+			return "", false
 		}
 		if err == nil {
-			return true
+			return lacking, true
 		}
 		if pause == 100*time.Millisecond {
 			s.update(func() { s.unready = fmt.Sprintf("is not ready: %v", err) })
 		}
 		if !wait(ctx, pause) {
-			return false
+			return "", false
 		}
 	}
 }
@@ -62,7 +65,7 @@ func (s *process) sidecarStarts(ctx context.Context) bool {
 func (s *process) followSidecar(ctx context.Context) {
 	refused, silent := 0, 0
 	for pause := followEvery; wait(ctx, pause); {
-		err := s.askReady(ctx)
+		lacking, err := s.askReady(ctx)
 		var no *answerError
 		switch {
 		case ctx.Err() != nil:
@@ -81,23 +84,27 @@ func (s *process) followSidecar(ctx context.Context) {
 		if !ready {
 			pause = followEvery
 		}
-		s.heard(ready, err)
+		s.heard(ready, lacking, err)
 	}
 }
 
 // heard notes what the proxy said, if that is new.
-func (s *process) heard(ready bool, err error) {
+func (s *process) heard(ready bool, lacking string, err error) {
 	s.p.rt.mu.Lock()
 	defer s.p.rt.mu.Unlock()
 	why := ""
 	if !ready {
 		why = s.whyUnready(err)
 	}
-	if s.p.terminating || s.ready == ready && s.unready == why {
+	was := s.ready
+	if s.p.terminating || was == ready && s.unready == why && s.lacking == lacking {
 		return
 	}
-	s.ready, s.unready = ready, why
+	s.ready, s.unready, s.lacking = ready, why, lacking
 	s.p.rt.changed()
+	if ready == was {
+		return
+	}
 	if ready {
 		s.p.rt.log.Info("proxy is ready again", "pod", s.p.Key.String())
 	} else {
@@ -120,11 +127,15 @@ func (s *process) whyUnready(err error) string {
 	return "is not ready: " + no.text
 }
 
-func (s *process) askReady(ctx context.Context) error {
+// askReady gives what the proxy lacks though it can serve; empty for nothing.
+func (s *process) askReady(ctx context.Context) (lacking string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, askTime)
 	defer cancel()
-	_, err := s.p.askSidecar(ctx, http.MethodGet, "/ready")
-	return err
+	body, err := s.p.askSidecar(ctx, http.MethodGet, "/ready")
+	if text, but := strings.CutPrefix(string(body), wire.ReadyBut); but && err == nil {
+		lacking = fmt.Sprintf("%.*s", maxReason, strings.TrimSpace(text))
+	}
+	return lacking, err
 }
 
 func (s *process) learnVersion(ctx context.Context) {

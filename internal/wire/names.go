@@ -36,11 +36,18 @@ const InboundListener = "virtualInbound"
 const OutboundListener = "virtualOutbound"
 
 // ProxySettings is the metadata of a sidecar's OutboundListener, and of a gateway's listeners, that says how the proxy itself is to run;
-// Concurrency in it is the number of cores that it may use at a time, 0 for all.
+// Concurrency in it is the number of cores that it may use at a time, 0 for all. OpenOutbound and OpenInbound, for sidecars, are lists of
+// addresses ("127.0.0.1:3306") that the proxy is to listen at: for its workload's calls, each meaning what the listener resource of that
+// name says, and for calls to its workload.
 const (
 	ProxySettings = "weft.proxy"
 	Concurrency   = "concurrency"
+	OpenOutbound  = "openOutbound"
+	OpenInbound   = "openInbound"
 )
+
+// ReadyBut begins what a proxy answers at /ready that can serve, but not all that its configuration names; what is lacking follows.
+const ReadyBut = "ready, but "
 
 // GRPCServerListenerPrefix begins the name of the listener of a gRPC server that has no proxy; the address that it listens on
 // follows. gRPC makes the name of a template in its bootstrap file, and this one is Istio's.

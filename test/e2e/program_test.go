@@ -20,6 +20,7 @@ import (
 //
 //	program http PORT      an HTTP server; see webServer
 //	program tcp PORT       a server that sends back each line after "echo "
+//	program unix PATH      the same at a unix socket
 //	program udp PORT       a server that sends back each datagram after its host name
 //	program get URL        prints status and body; exit code 1 without an answer
 //	program poke PATH      the same of the pod's own web server, past its sidecar
@@ -34,7 +35,9 @@ func programMain(args []string) int {
 	case len(args) == 2 && args[0] == "http":
 		err = webServer(ctx, listenAt(args[1]))
 	case len(args) == 2 && args[0] == "tcp":
-		err = lineServer(ctx, listenAt(args[1]))
+		err = lineServer(ctx, "tcp", listenAt(args[1]))
+	case len(args) == 2 && args[0] == "unix":
+		err = lineServer(ctx, "unix", args[1])
 	case len(args) == 2 && args[0] == "udp":
 		err = datagramServer(ctx, listenAt(args[1]))
 	case len(args) == 2 && args[0] == "get":
@@ -80,8 +83,8 @@ func webServer(ctx context.Context, addr string) error {
 	return nil
 }
 
-func lineServer(ctx context.Context, addr string) error {
-	l, err := net.Listen("tcp", addr)
+func lineServer(ctx context.Context, network, addr string) error {
+	l, err := net.Listen(network, addr)
 	if err != nil {
 		return err
 	}

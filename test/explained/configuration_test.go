@@ -21,6 +21,8 @@ spec:
   - {name: http, port: 8000}
   - {name: tcp, port: 8001, targetPort: 8000}
   - {name: http2, port: 8003, targetPort: 8000}
+  - {name: grpc, port: 8004, targetPort: 8000}
+  - {name: grpc-web, port: 8005, targetPort: 8000}
 ---
 `, name, namespace)
 	for _, v := range versions {
@@ -147,8 +149,15 @@ func (d draw) routes() object {
 		return object{"destination": object{"host": host}, "weight": weight}
 	}
 	const b, e = "b.default.svc.cluster.local", "e.shop.svc.cluster.local"
+	match := object{"uri": object{"prefix": "/a"}}
+	if d.IntN(3) == 0 {
+		match["method"] = object{"exact": one(d, "GET", "POST")}
+	}
+	if d.IntN(3) == 0 {
+		match["headers"] = object{"content-type": object{"exact": one(d, "application/grpc", "application/grpc-web")}}
+	}
 	return object{"hosts": []string{b}, "http": []object{
-		{"match": []object{{"uri": object{"prefix": "/a"}}}, "route": []object{to(b, 100)}, "retries": retries()},
+		{"match": []object{match}, "route": []object{to(b, 100)}, "retries": retries()},
 		{"route": one(d, []object{to(b, 100)}, []object{to(b, 50), to(e, 50)}, []object{to(e, 100)}), "retries": retries()}}}
 }
 

@@ -186,24 +186,28 @@ func TestEnvoySidecar(t *testing.T) {
 	client.until("a call", func(pod, user string, err error) bool {
 		return err == nil && pod == ratings.name && strings.Contains(user, id+"productpage")
 	})
-	m.eventually("lines", func() error {
-		c, err := marked.DialContext(t.Context(), "tcp", mysqlIP)
-		if err != nil {
-			return err
-		}
-		defer c.Close()
-		_ = c.SetDeadline(time.Now().Add(patience))
-		fmt.Fprintln(c, "hello")
-		lines := bufio.NewScanner(c)
-		var got []string
-		for len(got) < 2 && lines.Scan() {
-			got = append(got, lines.Text())
-		}
-		if strings.Join(got, " ") != mysql.name+" HELLO" {
-			return fmt.Errorf("%q %w", got, lines.Err())
-		}
-		return nil
-	})
+	lines := func(what string, dial func(context.Context, string, string) (net.Conn, error), address string) {
+		t.Helper()
+		m.eventually(what, func() error {
+			c, err := dial(t.Context(), "tcp", address)
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			_ = c.SetDeadline(time.Now().Add(patience))
+			fmt.Fprintln(c, "hello")
+			lines := bufio.NewScanner(c)
+			var got []string
+			for len(got) < 2 && lines.Scan() {
+				got = append(got, lines.Text())
+			}
+			if strings.Join(got, " ") != mysql.name+" HELLO" {
+				return fmt.Errorf("%q %w", got, lines.Err())
+			}
+			return nil
+		})
+	}
+	lines("lines", marked.DialContext, mysqlIP)
 	elsewhere := &pod{mesh: m, name: "elsewhere"}
 	elsewhere.web(netip.AddrPortFrom(outside, 8000).String())
 	is("the outside", elsewhere, "", netip.AddrPortFrom(outside, 8000).String(), "elsewhere.example")
@@ -249,6 +253,29 @@ spec:
 		})
 	}
 	direct := new(net.Dialer).DialContext
+	// At addresses of the pod's own, where nothing else is.
+	m.apply(`
+apiVersion: networking.istio.io/v1
+kind: Sidecar
+metadata: {name: page, namespace: default}
+spec:
+  workloadSelector: {labels: {app: productpage}}
+  egress:
+  - {port: {number: 3306, protocol: MYSQL}, bind: 127.0.0.1, captureMode: NONE, hosts: ["./mysql.default.svc.cluster.local"]}
+  - {port: {number: 9080, protocol: HTTP}, captureMode: NONE, hosts: ["./*"]}
+  - hosts: ["./*"]
+`)
+	lines("lines at an address of its own", direct, "127.0.0.1:3306")
+	for host, want := range map[string]int{"reviews": 200, "plain.default:9080": 200, "elsewhere.example": 404} {
+		m.eventually(host+" at an address of its own", func() error {
+			status, body, err := get(t, direct, "127.0.0.1:9080", host)
+			if status != want {
+				return fmt.Errorf("%d %q %w", status, body, err)
+			}
+			return nil
+		})
+	}
+	is("what is captured", v1, id+"productpage", reviewsIP, "reviews:9080")
 	into("our proxy", 200, id+"ratings", direct, toPage)
 	into("nobody", 200, "", direct, page.addr())
 	m.apply(strict)

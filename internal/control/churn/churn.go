@@ -246,6 +246,10 @@ func (c *Churn) sidecar(m *model.Mesh, namespace, host string) {
 	m.ProxyConfigs = append(m.ProxyConfigs, &model.ProxyConfig{Namespace: of, Concurrency: &n})
 	s := &model.Sidecar{Ref: model.Ref{Kind: "Sidecar", Namespace: namespace, Name: fmt.Sprintf("s%d", c.n)}, Namespace: of, Created: age(c.n),
 		Egress: []model.Egress{{Port: pick(c, uint16(0), 9080), Hosts: []model.EgressHost{{Namespace: pick(c, "*", "."), Host: pick(c, "*", host, "*.example.com")}}}}}
+	if c.IntN(2) == 0 {
+		s.Egress = append(s.Egress, model.Egress{Port: pick(c, uint16(9080), 3306), Protocol: pick(c, model.HTTP, model.TCP, model.Auto), Hosts: s.Egress[0].Hosts,
+			Bind: netip.AddrFrom4([4]byte{127, 0, 0, 1}), Open: c.IntN(2) == 0})
+	}
 	if c.IntN(2) == 0 && of != "" {
 		s.Selector = map[string]string{"app": "productpage"}
 	}

@@ -207,8 +207,11 @@ func (u *universe) sidecar(name string) string {
 	host := func() string {
 		return "'" + u.one("./", "*/", "ns0/") + u.one("*", u.host(), "s0.ns0.svc.cluster.local") + "'"
 	}
-	return fmt.Sprintf("apiVersion: networking.istio.io/v1\nkind: Sidecar\nmetadata: {name: %s}\nspec: {%segress: [{hosts: [%s]}]}\n", name,
-		u.one("", "workloadSelector: {labels: {app: w0}}, ", "workloadSelector: {labels: {version: v1}}, "), host()+u.perhaps(", "+host()))
+	bound := func() string {
+		return fmt.Sprintf("{port: {number: %s, protocol: %s}, captureMode: NONE, hosts: [%s]}, ", u.one("80", "443", "3306"), u.one("HTTP", "TCP"), host())
+	}
+	return fmt.Sprintf("apiVersion: networking.istio.io/v1\nkind: Sidecar\nmetadata: {name: %s}\nspec: {%segress: [%s{hosts: [%s]}]}\n", name,
+		u.one("", "workloadSelector: {labels: {app: w0}}, ", "workloadSelector: {labels: {version: v1}}, "), u.perhaps(bound()), host()+u.perhaps(", "+host()))
 }
 
 func (u *universe) proxyConfig(name string) string {

@@ -121,6 +121,10 @@ func nodeOf(w *model.Workload) generate.Node {
 	if w.Gateway {
 		role = wire.Gateway
 	}
-	return generate.Node{Role: role, Name: w.Name, Namespace: w.Namespace, ServiceAccount: w.ServiceAccount, Labels: w.Labels,
+	n := generate.Node{Role: role, Name: w.Name, Namespace: w.Namespace, ServiceAccount: w.ServiceAccount, Labels: w.Labels,
 		Locality: w.Locality, Ports: w.Ports, ProxyProtocol: w.ProxyProtocol}
+	if len(w.Addresses) > 0 {
+		n.Address = w.Addresses[0]
+	}
+	return n
 }

@@ -96,9 +96,42 @@ func (c *compiler) linkSidecar(p *part) {
 			p.Warn("HostNotFound", parts.At(parts.At("spec.egress", i)+".hosts", j), c.hostHint(h.Host, p.GetNamespace()),
 				"there is neither a service nor a route for %s in %s", h.Host, egressNamespace(p, h))
 		}
+		if e.Bind.IsValid() {
+			c.linkBind(p, &e, parts.At("spec.egress", i))
+		}
 	}
 	if o := p.Sidecar.Outbound; o != nil && o.Proxy != nil {
 		c.linkDestination(p, *o.Proxy, "spec.outboundTrafficPolicy.egressProxy", "what the mesh does not know cannot be reached")
+	}
+}
+
+// linkBind reports hosts that are not reached at the address of an egress: those without its port, and of those whose connections say
+// nothing of where they go, all but the first.
+func (c *compiler) linkBind(p *part, e *model.Egress, field string) {
+	first := ""
+	for j, h := range e.Hosts {
+		if strings.HasPrefix(h.Host, "*") || h.Excluded || len(c.rulers(h.Host)) > 0 {
+			continue
+		}
+		known, protocol := false, model.Protocol("")
+		for s := range c.service(h.Host).All() {
+			if !egressIn(p, h, s.Namespace) {
+				continue
+			}
+			known = true
+			if at := s.Port(e.Port); at != nil {
+				protocol = at.Protocol
+			}
+		}
+		at := parts.At(field+".hosts", j)
+		switch {
+		case known && protocol == "":
+			p.Warn("PortNotFound", at, "write a port of the host's as the egress's", "%s has no port %d: it is not reached at %s", h.Host, e.Port, e.Bind)
+		case protocol == model.TCP && first != "":
+			p.Warn("NoEffect", at, "give it an egress with another port", "connections to %s port %d go to %s", e.Bind, e.Port, first)
+		case protocol == model.TCP:
+			first = h.Host
+		}
 	}
 }
 
@@ -114,18 +147,20 @@ func egressNamespace(p *part, h model.EgressHost) string {
 }
 
 func (c *compiler) egressHas(p *part, h model.EgressHost) bool {
-	in := func(namespace string) bool {
-		return h.Namespace == "*" || h.Namespace == namespace || h.Namespace == "." && (p.Sidecar.Namespace == "" || namespace == p.GetNamespace())
-	}
 	for s := range c.service(h.Host).All() {
-		if in(s.Namespace) {
+		if egressIn(p, h, s.Namespace) {
 			return true
 		}
 	}
 	for _, b := range c.rulers(h.Host) {
-		if in(b.routes.Namespace) {
+		if egressIn(p, h, b.routes.Namespace) {
 			return true
 		}
 	}
 	return false
+}
+
+// egressIn reports whether a host of a Sidecar may be one of that namespace.
+func egressIn(p *part, h model.EgressHost, namespace string) bool {
+	return h.Namespace == "*" || h.Namespace == namespace || h.Namespace == "." && (p.Sidecar.Namespace == "" || namespace == p.GetNamespace())
 }

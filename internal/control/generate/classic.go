@@ -39,7 +39,10 @@ func (g *Generator) classicResource(typeURL, name string) (proto.Message, bool) 
 		return secrets.Listener(l), true
 	case typeURL == RouteType && g.node.Role == wire.Sidecar:
 		if port, err := strconv.ParseUint(name, 10, 16); err == nil {
-			return envoy.Routes(g.portTable(name, uint16(port))), true
+			return envoy.Routes(g.portTable(name, uint16(port), g.otherHosts())), true
+		}
+		if a, err := addressOf(name); err == nil && g.view.EgressTo(a.Addr(), a.Port()) != nil {
+			return envoy.Routes(g.portTable(name, a.Port())), true
 		}
 	}
 	m, ok := g.resource(typeURL, name)
@@ -83,8 +86,26 @@ func (g *Generator) classicNames() []string {
 	for _, port := range g.routedPorts() {
 		names = append(names, wire.GatewayListenerName(port))
 	}
+	names = append(names, g.sidecarListeners()...)
 	slices.Sort(names)
 	return slices.Compact(names)
+}
+
+// sidecarListeners names the listeners of addresses that the Sidecar names.
+func (g *Generator) sidecarListeners() []string {
+	var names []string
+	if scope := g.view.Sidecar(); scope != nil {
+		for _, e := range scope.Egress {
+			if e.Bind.IsValid() {
+				names = append(names, addressListenerName(e.Bind, e.Port))
+			}
+		}
+	}
+	_, inbound := g.view.Opened()
+	for _, a := range inbound {
+		names = append(names, openInbound+addressListenerName(a.Addr(), a.Port()))
+	}
+	return names
 }
 
 // classicClusters names the clusters that our own proxies ask for one by one: of the endpoints of headless services, and those that
@@ -153,22 +174,81 @@ func (g *Generator) classicListener(name string) *listenerv3.Listener {
 	case wire.InboundListener:
 		return g.virtualInbound()
 	}
-	host, number, ok := strings.Cut(name, "_")
-	port, err := strconv.ParseUint(number, 10, 16)
-	a, bad := netip.ParseAddr(host)
-	if !ok || err != nil || bad != nil {
+	bare, entered := strings.CutPrefix(name, openInbound)
+	at, err := addressOf(bare)
+	switch {
+	case err != nil:
 		return nil
+	case entered:
+		return g.openInbound(name, at)
 	}
-	if a.IsUnspecified() {
-		return g.portListener(name, uint16(port))
+	if e := g.view.EgressTo(at.Addr(), at.Port()); e != nil {
+		return g.classicEgress(name, e)
 	}
-	t, ok := g.view.ResolveAddress(a, uint16(port))
+	if at.Addr().IsUnspecified() {
+		return g.portListener(name, at.Port())
+	}
+	t, ok := g.view.ResolveAddress(at.Addr(), at.Port())
 	if !ok || t.Protocol().IsHTTP() {
 		return nil
 	}
-	l := g.handed(name, a, uint16(port))
+	l := g.handed(name, at.Addr(), at.Port())
 	l.FilterChains = g.outboundChains(t)
 	inspect(l)
+	return l
+}
+
+// addressOf undoes addressListenerName.
+func addressOf(name string) (netip.AddrPort, error) {
+	host, number, _ := strings.Cut(name, "_")
+	a, err := netip.ParseAddr(host)
+	if err != nil {
+		return netip.AddrPort{}, err
+	}
+	port, err := strconv.ParseUint(number, 10, 16)
+	return netip.AddrPortFrom(a, uint16(port)), err
+}
+
+// classicEgress is the listener of an egress's own address.
+func (g *Generator) classicEgress(name string, e *model.Egress) *listenerv3.Listener {
+	l := g.handed(name, e.Bind, e.Port)
+	l.BindToPort = wrapperspb.Bool(e.Open)
+	chains, requests := g.egressChains(e)
+	if requests {
+		h := g.egressManager(name, g.sessionsInMesh())
+		h.RouteSpecifier = &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{ConfigSource: message.ADS(), RouteConfigName: name}}
+		http := &listenerv3.FilterChain{Name: name, Filters: []*listenerv3.Filter{message.NetworkFilter(message.HTTPManagerFilter, h)},
+			FilterChainMatch: &listenerv3.FilterChainMatch{TransportProtocol: overPlain, ApplicationProtocols: plainHTTP}}
+		chains = append([]*listenerv3.FilterChain{http}, chains...)
+	}
+	if len(chains) == 0 {
+		return nil
+	}
+	l.FilterChains = chains
+	inspect(l)
+	return l
+}
+
+// openInbound begins the name of a listener that an Envoy has at a port of its workload, beside the one for what is captured.
+const openInbound = "inbound_"
+
+// openInbound is the listener of that name; nil where the Sidecar wants none.
+func (g *Generator) openInbound(name string, at netip.AddrPort) *listenerv3.Listener {
+	if _, inbound := g.view.Opened(); !slices.Contains(inbound, at) {
+		return nil
+	}
+	l := &listenerv3.Listener{Name: name, Address: message.SocketAddress(at.Addr().String(), at.Port()), TrafficDirection: corev3.TrafficDirection_INBOUND}
+	for _, c := range g.inboundListener().FilterChains {
+		if c.FilterChainMatch.GetDestinationPort().GetValue() == uint32(at.Port()) {
+			l.FilterChains = append(l.FilterChains, c)
+		}
+	}
+	inspect(l)
+	for _, f := range l.ListenerFilters {
+		if f.Name == httpInspector {
+			f.FilterDisabled = atPorts(g.opaquePorts())
+		}
+	}
 	return l
 }
 
@@ -300,7 +380,10 @@ func (g *Generator) portManager(port uint16, protocol model.Protocol) *hcmv3.Htt
 //	listener  virtualOutbound, virtualInbound   what is captured; the former hands connections to the listener of their address
 //	          0.0.0.0_9080                      requests to any service at that port, and TLS by server name
 //	          10.78.0.4_3306                    connections to the address of a service, or of an endpoint of a headless one
+//	          127.0.0.1_3306                    those to an address that the workload's Sidecar has for an egress
+//	          inbound_10.77.0.4_9080            those to a port that it has the proxy listen at
 //	route     9080                              the services of that port, a virtual host each
+//	          127.0.0.1_9080                    the same for an address of the Sidecar's: nothing else is behind it
 //
 // Clusters and endpoints have the names and, but for how certificates are found, the contents that they have for our own proxies.
 const (

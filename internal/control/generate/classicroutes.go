@@ -14,8 +14,8 @@ import (
 	"github.com/weftmesh/weft/internal/wire"
 )
 
-// portTable gives the routes of a port: a virtual host for each host that has requests there, and one for all others.
-func (g *Generator) portTable(name string, port uint16) *routev3.RouteConfiguration {
+// portTable gives the routes of a port: a virtual host for each host that has requests there, and those for all others.
+func (g *Generator) portTable(name string, port uint16, others ...*routev3.VirtualHost) *routev3.RouteConfiguration {
 	out := &routev3.RouteConfiguration{Name: name, ValidateClusters: wrapperspb.Bool(false)}
 	taken := map[string]bool{"*": true}
 	for _, t := range g.portTargets(port) {
@@ -36,7 +36,7 @@ func (g *Generator) portTable(name string, port uint16) *routev3.RouteConfigurat
 				IncludeRequestAttemptCount: true})
 		}
 	}
-	out.VirtualHosts = append(out.VirtualHosts, g.otherHosts())
+	out.VirtualHosts = append(out.VirtualHosts, others...)
 	return out
 }
 

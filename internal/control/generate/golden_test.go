@@ -66,9 +66,28 @@ var goldens = []struct {
 	{"networks-envoy", networks, envoyNode(), [][2]string{{"lds", "0.0.0.0_5432"}}},
 	{"byhost-envoy", byHosts, envoyNode(), [][2]string{{"lds", "0.0.0.0_8443"}, {"lds", "0.0.0.0_8081"}, {"cds", "outbound|8081||*.example.net"}}},
 	{"sessions-envoy", sessions, envoyNode(), [][2]string{{"lds", "0.0.0.0_9080"}, {"rds", "9080"}}},
+	{"sidecar", sidecarBinds, productpage(), [][2]string{{"lds", wire.OutboundListener}, {"lds", "127.0.0.1:9080"}, {"lds", "127.0.0.1:3306"}}},
+	{"sidecar-envoy", sidecarBinds, envoyNode(), [][2]string{{"lds", "127.0.0.1_9080"}, {"rds", "127.0.0.1_9080"}, {"lds", "127.0.0.1_3306"},
+		{"lds", "10.99.0.1_9090"}, {"lds", "inbound_10.77.0.9_9080"}}},
 	{"accesslog", accessLog, productpage(), [][2]string{{"lds", "mysql:3306"}, {"lds", wire.OutboundListener}, {"lds", "reviews:9080"}}},
 	{"accesslog-envoy", accessLogText, envoyNode(), [][2]string{{"lds", "10.78.0.4_3306"}}},
 	{"special", nil, productpage(), [][2]string{{"cds", wire.PassthroughCluster}, {"cds", wire.BlackHoleCluster}}},
+}
+
+// sidecarBinds has a Sidecar with addresses of its own: requests and connections that the proxy listens for, connections of any protocol
+// that are captured, and a port of the workload.
+func sidecarBinds(m *model.Mesh) {
+	local := netip.MustParseAddr("127.0.0.1")
+	all := []model.EgressHost{{Namespace: "*", Host: "*"}}
+	m.Sidecars = []*model.Sidecar{{Ref: model.Ref{Kind: "Sidecar", Namespace: "default", Name: "productpage"}, Namespace: "default",
+		Egress: []model.Egress{
+			{Port: 9080, Protocol: model.HTTP, Bind: local, Open: true, Hosts: []model.EgressHost{{Namespace: ".", Host: reviewsHost}}},
+			{Port: 3306, Protocol: model.TCP, Bind: local, Open: true, Hosts: all},
+			{Port: 9090, Protocol: model.Auto, Bind: netip.MustParseAddr("10.99.0.1"), Hosts: all},
+			{Hosts: all},
+		},
+		Ingress: []model.Ingress{{Port: 9080, Protocol: model.HTTP, Endpoint: "127.0.0.1:8080", Open: true, Bind: netip.MustParseAddr("10.77.0.9")}},
+	}}
 }
 
 func accessLog(m *model.Mesh) {

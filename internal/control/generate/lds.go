@@ -43,6 +43,10 @@ func (g *Generator) Listener(name string) (proto.Message, bool) {
 	if err != nil {
 		return nil, false
 	}
+	if e := g.egressTo(host, port); e != nil {
+		l := g.egressListener(name, e)
+		return l, l.ApiListener != nil || len(l.FilterChains) > 0
+	}
 	t, ok := g.view.Resolve(host, port)
 	if !ok {
 		return nil, false
@@ -145,7 +149,7 @@ func (g *Generator) tcpChains(s *model.RouteSet, at view.Place) (chains []*liste
 			if !valid {
 				continue
 			}
-			c := &listenerv3.FilterChain{Name: routeName(s.Ref, r.Field), Filters: []*listenerv3.Filter{g.relay(s, r.Destinations, at, r.Field)}}
+			c := &listenerv3.FilterChain{Name: routeName(s.Ref, r.Field), Metadata: originMetadata(s.Ref, r.Field), Filters: []*listenerv3.Filter{g.relay(s, r.Destinations, at, r.Field)}}
 			if len(subnets) > 0 {
 				c.FilterChainMatch = &listenerv3.FilterChainMatch{PrefixRanges: subnets}
 			}
@@ -174,7 +178,7 @@ func (g *Generator) tlsChains(s *model.RouteSet, at view.Place) (chains []*liste
 			if slices.Contains(names, "*") {
 				match.ServerNames = nil
 			}
-			c := &listenerv3.FilterChain{Name: routeName(s.Ref, r.Field), FilterChainMatch: match,
+			c := &listenerv3.FilterChain{Name: routeName(s.Ref, r.Field), Metadata: originMetadata(s.Ref, r.Field), FilterChainMatch: match,
 				Filters: g.lookup([]*listenerv3.Filter{g.relay(s, r.Destinations, at, r.Field)}, r.Destinations, at.Port)}
 			chains = append(chains, c)
 			if len(match.ServerNames) == 0 && len(subnets) == 0 {

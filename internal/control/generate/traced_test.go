@@ -254,9 +254,9 @@ func churnNodes() []view.Node {
 func churnNames() map[string][]string {
 	names := map[string][]string{
 		ListenerType: {wire.InboundListener, wire.OutboundListener, "0.0.0.0_80", "0.0.0.0_443", "0.0.0.0_15443", "10.78.0.2:9080", "10.77.0.41:5432", "10.77.0.42:5432", "10.9.9.9:80",
-			"virtualOutbound", "10.78.0.4_3306", "10.77.0.41_5432", "0.0.0.0_9080"},
+			"127.0.0.1:9080", "127.0.0.1:3306", "127.0.0.1_9080", "127.0.0.1_3306", "10.78.0.4_3306", "10.77.0.41_5432", "0.0.0.0_9080"},
 		ClusterType: {wire.BlackHoleCluster, wire.PassthroughCluster, "inbound|9080||"},
-		RouteType:   {"http.80", "https.443.web.g.istio-system", "80", "9080"},
+		RouteType:   {"http.80", "https.443.web.g.istio-system", "80", "9080", "127.0.0.1_9080"},
 	}
 	for _, h := range churn.Hosts {
 		short := strings.TrimSuffix(strings.TrimSuffix(h, domain), ".default")

@@ -1,6 +1,9 @@
 package model
 
-import "time"
+import (
+	"net/netip"
+	"time"
+)
 
 // Sidecar narrows what workloads see of the mesh, and says what they take in.
 type Sidecar struct {
@@ -31,6 +34,12 @@ type ProxyConfig struct {
 type Egress struct {
 	Port  uint16 // 0 for the others
 	Hosts []EgressHost
+	// Protocol is what the Sidecar says of the port; where services have it, their own word counts.
+	Protocol Protocol
+	// Bind is an address at which the hosts are reached too, at the port: by connections that are captured on their way there or, where
+	// Open is set, that the proxy takes by listening there. The zero Addr is none.
+	Bind netip.Addr
+	Open bool
 }
 
 // EgressHost takes in hosts of services and of routes. Namespace is "*" for any; Host may be a wildcard. Excluded takes them out
@@ -44,9 +53,14 @@ type EgressHost struct {
 type Ingress struct {
 	Port     uint16
 	Protocol Protocol
-	// Endpoint is where connections are sent: "IP:port" of the workload's own network, or ":port" for the address that was called.
+	// Endpoint is where connections are sent: "IP:port" of the workload's own network, "unix:///PATH", or ":port" for the address
+	// that was called.
 	Endpoint string
 	Pool     *ConnectionPool // nil for the Sidecar's
+	// Open has the proxy listen at the port itself, besides what is captured: at Bind, or at the workload's address where that is the zero
+	// Addr.
+	Open bool
+	Bind netip.Addr
 }
 
 // OutboundPolicy is about destinations that a workload does not know.

@@ -94,7 +94,7 @@ func TestClientsHaveWhatIsCompiled(t *testing.T) {
 
 // namesOfObjects are the resources that may be of churn's objects.
 func namesOfObjects(gateway bool) map[string][]string {
-	names := map[string][]string{generate.ListenerType: {wire.InboundListener}, generate.ClusterType: {"inbound|8080||", "inbound|3307||"}}
+	names := map[string][]string{generate.ListenerType: {wire.InboundListener, wire.OutboundListener, "127.0.0.1:80", "127.0.0.1:443", "127.0.0.1:3306"}, generate.ClusterType: {"inbound|8080||", "inbound|3307||"}}
 	hosts := []string{"ext.example.com", "a.example.com"}
 	for _, ns := range []string{"ns0", "ns1", "istio-system"} {
 		for i := range 4 {

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -29,6 +30,21 @@ func said(findings []model.Finding) []string {
 	}
 	slices.Sort(out)
 	return out
+}
+
+// TestManyMisfits: all that is wrong with the shape of an object is said at once, within a bound that is said too.
+func TestManyMisfits(t *testing.T) {
+	const head = "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: many}\nspec:\n  hosts: [reviews]\n  http:\n"
+	for n, want := range map[int]map[string]int{50: {"UnknownField": 50}, 200: {"UnknownField": 200}, 300: {"UnknownField": 200, "MoreFindings": 1}} {
+		_, findings := Decode(LayerFile, "in.yaml", []byte(head+strings.Repeat("  - rout: []\n", n)))
+		got := map[string]int{}
+		for _, f := range findings {
+			got[f.Code]++
+		}
+		if !maps.Equal(got, want) {
+			t.Errorf("%d: %v", n, got)
+		}
+	}
 }
 
 func TestDecodeRefuses(t *testing.T) {

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+
+	"github.com/weftmesh/weft/internal/proxy/grpc"
 )
 
 // The bounds of what is tried for one destination.
@@ -119,12 +121,32 @@ func pairs(d *differing, rules []rule) (out []rule, complete bool) {
 	return out, true
 }
 
-// apart are rules for what fulfils a but not b, in a thing that both ask for.
+// apart are rules for what fulfils a but not b, in a thing that both ask for, or that requests fulfil of which nothing is asked.
 func apart(a, b rule) (out []rule) {
 	for _, cond := range b[:min(len(b), maxTerms)] {
-		if slices.ContainsFunc(a, func(o condition) bool { return o.slot == cond.slot && o.text != cond.text }) {
+		asked, same := false, false
+		for _, o := range a {
+			asked = asked || o.slot == cond.slot
+			same = same || o.slot == cond.slot && o.text != cond.text
+		}
+		if same || !asked && cond.easy() {
 			out = append(out, append(slices.Clip(a), cond.negated()))
 		}
 	}
 	return out
+}
+
+// easy reports whether a request fulfils the condition of which nothing is asked.
+func (c condition) easy() bool {
+	switch c.slot {
+	case ":method":
+		return c.test("GET", true) || c.test("POST", true)
+	case pathSlot:
+		return c.test("/", true)
+	case typeSlot:
+		return c.test("", false) || c.test(grpc.Media, true)
+	case ":authority", ":scheme":
+		return false // where the request goes
+	}
+	return c.test("", false)
 }

@@ -105,9 +105,11 @@ type comparison struct {
 	notes         map[string]bool
 	every         int // clients with a sidecar
 	scope         *scope.Scope
-	trails        map[string]bool // whether what decides is the same, by class of clients and destination
-	steps         int             // left of maxSteps
-	curbed        int             // destinations of which a part was tried
+	asking        map[asked]bool      // what is asked for anyway
+	trails        map[string]bool     // whether what decides is the same, by class of clients and destination
+	leading       map[string][]string // guarded hosts to which requests may come, by the same
+	steps         int                 // left of maxSteps
+	curbed        int                 // destinations of which a part was tried
 	finder        *words.Finder
 	untold, told  map[string]bool             // what differs, and what of it a request showed
 	shown         map[string]bool             // workloads about whose own proxies a request showed something
@@ -130,22 +132,14 @@ func Compare(before, after *model.Mesh) *Report {
 func compare(before, after *model.Mesh, within *scope.Scope) *Report {
 	c := &comparison{before: newSide(before), after: newSide(after), report: &Report{Groups: []Group{}}, changed: map[string]bool{},
 		guarded: map[string]bool{}, found: map[string]*finding{}, done: map[string][]Change{}, notes: map[string]bool{},
-		scope: within, trails: map[string]bool{}, steps: maxSteps, finder: words.NewFinder(), untold: map[string]bool{}, told: map[string]bool{},
+		scope: within, asking: map[asked]bool{}, trails: map[string]bool{}, leading: map[string][]string{}, steps: maxSteps, finder: words.NewFinder(), untold: map[string]bool{}, told: map[string]bool{},
 		shown: map[string]bool{}, differ: map[Setting]map[string]bool{}, looked: map[lookedAt][]Setting{}}
 	c.servers()
-	classes, destinations := c.classes(), c.destinations()
-	c.report.Destinations = len(destinations)
-	for _, d := range destinations {
-		if d.host != unknown.host && !c.guarded[d.host] && !c.scope.Touched(d.host) {
-			continue
-		}
-		apart := c.scope.Apart(d.host)
-		for _, class := range classes {
-			if !class.gateway {
-				c.outbound(class, d, apart)
-			}
-		}
-	}
+	classes := c.classes()
+	own, unowned := c.destinations()
+	c.report.Destinations = len(own)
+	c.visit(classes, own)
+	c.aside(classes, unowned)
 	for _, class := range classes {
 		if class.gateway {
 			c.gateway(class)
@@ -159,6 +153,42 @@ func compare(before, after *model.Mesh, within *scope.Scope) *Report {
 	c.report.Untried = len(classes) == 0 && len(c.report.Groups) == 0 && !c.scope.Alike()
 	c.report.Untold, c.report.Notes = c.left(), c.noted()
 	return c.report
+}
+
+// visit compares what workloads get from destinations.
+func (c *comparison) visit(classes []*class, destinations []place) {
+	for _, d := range destinations {
+		if d.host != unknown.host && !c.scope.Touched(d.host) && !(len(c.guarded) > 0 && c.scope.Concerned(d.host, c.guarded)) {
+			continue
+		}
+		apart := c.scope.Apart(d.host)
+		for _, class := range classes {
+			if !class.gateway {
+				c.outbound(class, d, apart)
+			}
+		}
+	}
+}
+
+// aside notes places of which nobody needs to know more: ports that services do not have. Where the service's own ports show what
+// differs nothing is said of the others.
+func (c *comparison) aside(classes []*class, places []place) {
+	host := func(name string) string { return name[:strings.LastIndexByte(name, ':')+1] }
+	shown := map[string]bool{}
+	for _, f := range c.found {
+		shown[host(f.destination)] = true
+	}
+	places = slices.DeleteFunc(places, func(d place) bool { return shown[host(d.name)] })
+	found, differ, untold := c.found, c.differ, c.untold
+	c.found, c.differ, c.untold = map[string]*finding{}, map[Setting]map[string]bool{}, map[string]bool{}
+	c.visit(classes, places)
+	names := map[string]bool{}
+	for _, f := range c.found {
+		names[f.destination] = true
+	}
+	if c.found, c.differ, c.untold = found, differ, untold; len(names) > 0 {
+		c.note("%s: the service has no such port, but rules count there all the same, and differ", some(sortedKeys(names)))
+	}
 }
 
 // maxNotes bounds the notes of a report.
@@ -353,7 +383,7 @@ func (c *comparison) groups() []Group {
 		if byChange[id] == nil {
 			byChange[id] = &Group{From: from, Changes: sentBy(client, f.changes)}
 		}
-		byChange[id].Destinations = append(byChange[id].Destinations, f.destination)
+		byChange[id].Destinations = appendNew(byChange[id].Destinations, f.destination)
 	}
 	out := []Group{}
 	for _, g := range byChange {

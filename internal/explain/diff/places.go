@@ -10,6 +10,7 @@ import (
 
 	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/explain"
+	"github.com/weftmesh/weft/internal/explain/diff/scope"
 	"github.com/weftmesh/weft/internal/proxy/conf"
 	"github.com/weftmesh/weft/internal/proxy/decode"
 	"github.com/weftmesh/weft/internal/wire"
@@ -22,33 +23,141 @@ type place struct {
 }
 
 // unknown stands for all that neither side knows.
-var unknown = place{asked{"http", "not-in-the-mesh.example", 80}, "what the mesh does not know"}
+var unknown = place{asked{scheme: "http", host: "not-in-the-mesh.example", port: 80}, "what the mesh does not know"}
 
-// destinations are those that either side knows.
-func (c *comparison) destinations() []place {
-	all := map[place]bool{unknown: true}
+// destinations are those that either side knows. Unowned are ports that a service does not have, and that no rule names, at which rules
+// for it count all the same.
+func (c *comparison) destinations() (own, unowned []place) {
+	all := map[place]bool{unknown: true} // with whether the host has the port, or a rule names it
 	for _, s := range []*side{c.before, c.after} {
+		add := func(host string, port uint16, owned bool, schemes ...string) {
+			for _, scheme := range schemes {
+				to := asked{scheme: scheme, host: strings.Replace(host, "*", "any", 1), port: port}
+				p := place{to, c.short(host) + ":" + strconv.Itoa(int(port))}
+				all[p] = all[p] || owned
+				c.asking[to] = true
+			}
+		}
+		var starred []*model.Service
 		for _, svc := range s.mesh.Services.All() {
-			for one := range svc.All() {
-				for _, p := range one.Ports {
-					for _, scheme := range schemes(p.Protocol) {
-						host := strings.Replace(svc.Host, "*", "any", 1)
-						all[place{asked{scheme, host, p.Number}, c.short(svc.Host) + ":" + strconv.Itoa(int(p.Number))}] = true
-					}
+			if strings.HasPrefix(svc.Host, "*") {
+				starred = append(starred, svc)
+			}
+			for _, host := range scope.Aliases(s.mesh, svc.Host) { // an alias has the ports of its service
+				portsOf(s.mesh.Services.Get(host), func(p *model.Port) { add(svc.Host, p.Number, true, schemes(p.Protocol)...) })
+			}
+		}
+		for _, sc := range s.mesh.Sidecars {
+			for _, e := range sc.Egress {
+				if e.Bind.IsValid() && !e.Protocol.IsHTTP() { // of requests, those to the hosts tell
+					scheme := schemes(e.Protocol)
+					at := asked{scheme: scheme[len(scheme)-1], host: e.Bind.String(), port: e.Port}
+					all[place{at, at.address()}] = true
+					c.asking[at] = true
 				}
 			}
 		}
 		for _, rs := range s.mesh.RouteSets {
-			for _, h := range rs.Hosts {
-				if rs.Mesh && s.mesh.Services.Get(h) == nil {
-					all[place{asked{"http", strings.Replace(h, "*", "any", 1), 80}, c.short(h) + ":80"}] = true
-				}
+			if rs.Mesh {
+				besideServices(s.mesh, rs, starred, add)
 			}
 		}
 	}
-	return slices.SortedFunc(maps.Keys(all), func(a, b place) int {
-		return strings.Compare(a.name+a.scheme, b.name+b.scheme)
-	})
+	for p, owned := range all {
+		if owned {
+			own = append(own, p)
+		} else {
+			unowned = append(unowned, p)
+		}
+	}
+	for _, list := range [][]place{own, unowned} {
+		slices.SortFunc(list, func(a, b place) int { return strings.Compare(a.name+a.scheme, b.name+b.scheme) })
+	}
+	return own, unowned
+}
+
+// portsOf goes through the ports of a service and of those that share its host.
+func portsOf(svc *model.Service, each func(*model.Port)) {
+	for one := range svc.All() {
+		for i := range one.Ports {
+			each(&one.Ports[i])
+		}
+	}
+}
+
+// besideServices adds where the hosts of a route set are to be found beside the ports of their own services: where it has rules for
+// hosts that are no service, and at the ports of services that cover them.
+func besideServices(m *model.Mesh, rs *model.RouteSet, starred []*model.Service, add func(host string, port uint16, owned bool, schemes ...string)) {
+	places := stand(m, rs)
+	for _, host := range named(rs) {
+		svc := m.Services.Get(host)
+		for at, named := range places {
+			if svc == nil || svc.Port(at.port) == nil {
+				add(host, at.port, named || svc == nil, at.scheme)
+			}
+		}
+		for _, over := range starred {
+			if over.Host != host && strings.HasSuffix(host, over.Host[1:]) {
+				portsOf(over, func(p *model.Port) { add(host, p.Number, true, schemes(p.Protocol)...) })
+			}
+		}
+	}
+}
+
+// named are a route set's hosts, and the server names that its rules tell apart among them. The host "*" makes no destination.
+func named(rs *model.RouteSet) []string {
+	hosts := map[string]bool{}
+	for _, h := range rs.Hosts {
+		hosts[h] = true
+	}
+	for i := range rs.TLS {
+		for j := range rs.TLS[i].Matches {
+			for _, n := range rs.TLS[i].Matches[j].SNIHosts {
+				hosts[n] = true
+			}
+		}
+	}
+	delete(hosts, "*")
+	return sortedKeys(hosts)
+}
+
+// stand is where a route set may have rules for hosts that are no service, and whether it names the port: at the ports that its matches
+// name, at those of requests and of TLS, and at the HTTP ports of services among its hosts. It may say too much.
+func stand(m *model.Mesh, rs *model.RouteSet) map[asked]bool {
+	out := map[asked]bool{}
+	add := func(scheme string, port uint16, named bool) {
+		if at := (asked{scheme: scheme, port: port}); port != 0 {
+			out[at] = out[at] || named
+		}
+	}
+	if len(rs.HTTP) > 0 {
+		add("http", 80, false)
+		for _, h := range rs.Hosts {
+			portsOf(m.Services.Get(h), func(p *model.Port) {
+				if p.Protocol.IsHTTP() || p.Protocol == model.Auto {
+					add("http", p.Number, false)
+				}
+			})
+		}
+	}
+	for i := range rs.HTTP {
+		for j := range rs.HTTP[i].Matches {
+			add("http", rs.HTTP[i].Matches[j].Port, true)
+		}
+	}
+	ofL4 := func(scheme string, matches []model.L4Match) {
+		for i := range matches {
+			add(scheme, matches[i].Port, true)
+		}
+	}
+	for i := range rs.TLS {
+		add("https", 443, false)
+		ofL4("https", rs.TLS[i].Matches)
+	}
+	for i := range rs.TCP {
+		ofL4("tcp", rs.TCP[i].Matches)
+	}
+	return out
 }
 
 func schemes(p model.Protocol) []string {
@@ -74,12 +183,16 @@ func (c *comparison) short(host string) string {
 // one.
 func (c *comparison) outbound(k *class, d place, apart map[string]bool) {
 	name := wire.ListenerName(d.host, d.port)
-	guarded := c.guarded[d.host]
 	key := k.routes + "|" + d.address() + d.scheme
 	if apart == nil || apart[k.namespace] {
 		key = k.namespace + "|" + key
 	}
-	if !guarded {
+	guarded, known := c.leading[key]
+	if !known {
+		guarded = c.guards(k, name)
+		c.leading[key] = guarded
+	}
+	if len(guarded) == 0 {
 		equal, known := c.trails[key]
 		if !known {
 			equal = c.trail(c.before, k.before, name) == c.trail(c.after, k.after, name)
@@ -91,17 +204,44 @@ func (c *comparison) outbound(k *class, d place, apart map[string]bool) {
 	} else {
 		key += "|" + k.signature
 	}
-	if _, known := c.done[key]; known {
-		c.put(k, d.name, key, nil, d.asked)
-		c.settings(k, name, k.names, len(c.done[key]) > 0)
-		return
+	shown := false
+	for _, to := range c.spoken(k, d.asked, name, guarded) {
+		key := key + "|" + to.scheme
+		var asked *differing
+		if _, known := c.done[key]; !known {
+			asked = both(c.rulesAt(c.before, k.before, name, d.host, to), c.rulesAt(c.after, k.after, name, d.host, to))
+		}
+		c.put(k, d.name, key, asked, to)
+		shown = shown || len(c.done[key]) > 0
 	}
-	before, after := c.rulesAt(c.before, k.before, name, d.host, d.asked), c.rulesAt(c.after, k.after, name, d.host, d.asked)
-	c.put(k, d.name, key, both(before, after), d.asked)
-	if guarded && len(c.done[key]) > 0 {
-		c.showed(d.host)
+	if shown {
+		c.showed(guarded)
 	}
-	c.settings(k, name, k.names, len(c.done[key]) > 0)
+	c.settings(k, name, k.names, shown)
+}
+
+// spoken is what is asked for at a place: where TLS is told apart by its server name, connections with another as well; where
+// connections are relayed that may be of HTTP, requests as well if policies or limits behind it look at them.
+func (c *comparison) spoken(k *class, to asked, listener string, guarded []string) []asked {
+	out := []asked{to}
+	if to.scheme == "https" && (namesServers(c.before, k.before, listener) || namesServers(c.after, k.after, listener)) {
+		to.scheme, to.kind = "tcp", "connections with another server name, or none"
+		out = append(out, to)
+	}
+	if to.scheme != "tcp" {
+		return out
+	}
+	to.scheme, to.kind = "http", ""
+	if !c.asking[to] && slices.ContainsFunc(guarded, func(h string) bool { return len(c.behind(c.before, h).rules)+len(c.behind(c.after, h).rules) > 0 }) {
+		out = append(out, to)
+	}
+	return out
+}
+
+// namesServers reports whether a listener tells connections apart by the names of servers.
+func namesServers(s *side, w *model.Workload, listener string) bool {
+	ln, _, _ := s.asker.Listener(w, listener)
+	return ln != nil && slices.ContainsFunc(ln.Chains, func(ch *conf.Chain) bool { return len(ch.Match.ServerNames) > 0 })
 }
 
 // trail is a sum of everything that decides about requests to a listener. It is empty where there is none.
@@ -145,16 +285,18 @@ func reach(s *side, w *model.Workload, name string) []resource {
 		}
 	}
 	for _, ch := range append(slices.Clip(ln.Chains), ln.Default) {
-		switch {
-		case ch == nil:
-		case ch.HTTP != nil:
+		if ch == nil {
+			continue
+		}
+		if ch.HTTP != nil {
 			if ch.HTTP.RouteName != "" {
 				list = append(list, resource{decode.RoutesType, ch.HTTP.RouteName})
 			}
 			for _, l := range ch.HTTP.GlobalLimits {
 				follow(l.Cluster)
 			}
-		case ch.TCP != nil:
+		}
+		if ch.TCP != nil { // besides, where a port says neither
 			for _, cl := range ch.TCP.Clusters {
 				follow(cl.Cluster)
 			}
@@ -208,25 +350,22 @@ func (c *comparison) rulesAt(s *side, w *model.Workload, listener, host string, 
 			}
 			for _, r := range vh.Routes {
 				out.rules = append(out.rules, ofMatch(&r.Match))
-				if r.Forward == nil {
-					continue
-				}
-				for i := range r.Forward.Clusters {
-					if _, _, _, h, ok := wire.ParseCluster(r.Forward.Clusters[i].Cluster); ok {
-						hosts[h] = true
-					}
+				if r.Forward != nil {
+					hostsOf(r.Forward.Clusters, hosts)
 				}
 			}
 		}
 	}
 	for _, ch := range append(slices.Clip(ln.Chains), ln.Default) {
-		switch {
-		case ch == nil:
+		if ch == nil {
 			continue
-		case ch.HTTP != nil:
+		}
+		if ch.HTTP != nil {
 			out.add(asks{ofHTTP(ch.HTTP), rangesOfPolicies(ch.HTTP.RBAC)})
-		case ch.TCP != nil:
+		}
+		if ch.TCP != nil {
 			out.ranges = append(out.ranges, rangesOfPolicies(ch.TCP.RBAC)...)
+			hostsOf(ch.TCP.Clusters, hosts)
 		}
 		out.ranges = append(out.ranges, rangesOfChain(ch)...)
 	}
@@ -236,6 +375,14 @@ func (c *comparison) rulesAt(s *side, w *model.Workload, listener, host string, 
 		}
 	}
 	return out
+}
+
+func hostsOf(clusters []conf.WeightedCluster, into map[string]bool) {
+	for i := range clusters {
+		if _, _, _, h, ok := wire.ParseCluster(clusters[i].Cluster); ok {
+			into[h] = true
+		}
+	}
 }
 
 // serves reports whether a virtual host may be asked for by the authority.
@@ -267,7 +414,7 @@ func (c *comparison) gateway(k *class) {
 			c.settings(k, name, k.names, false) // of datagrams, HTTP/3's among them, no request tells
 			continue
 		}
-		if c.trail(c.before, k.before, name) == c.trail(c.after, k.after, name) && !c.guards(k, name) {
+		if c.trail(c.before, k.before, name) == c.trail(c.after, k.after, name) && len(c.guards(k, name)) == 0 {
 			continue
 		}
 		entrances, shown := map[asked]string{}, false
@@ -284,22 +431,17 @@ func (c *comparison) gateway(k *class) {
 	}
 }
 
-// guards reports whether the gateway leads to workloads whose own proxies have changed.
-func (c *comparison) guards(k *class, listener string) bool {
-	for _, s := range []struct {
-		side *side
-		w    *model.Workload
-	}{{c.before, k.before}, {c.after, k.after}} {
-		_, tables, _ := s.side.asker.Listener(s.w, listener)
-		for _, t := range tables {
-			for cluster := range clustersOf(t) {
-				if _, _, _, h, ok := wire.ParseCluster(cluster); ok && c.guarded[h] {
-					return true
-				}
-			}
+// guards gives the hosts to which a listener leads and behind which are workloads whose own proxies have changed.
+func (c *comparison) guards(k *class, listener string) (hosts []string) {
+	if len(c.guarded) == 0 {
+		return nil
+	}
+	for _, r := range append(reach(c.before, k.before, listener), reach(c.after, k.after, listener)...) {
+		if _, _, _, h, ok := wire.ParseCluster(r.name); ok && c.guarded[h] {
+			hosts = appendNew(hosts, h)
 		}
 	}
-	return false
+	return hosts
 }
 
 // entrances are the ways in at a gateway's port, with the domains by which people know them.
@@ -316,7 +458,7 @@ func (c *comparison) entrances(s *side, w *model.Workload, listener string, port
 		if domain == "*" {
 			host = "any.example"
 		}
-		into[asked{scheme, host, port}] = domain
+		into[asked{scheme: scheme, host: host, port: port}] = domain
 	}
 	for _, ch := range append(slices.Clip(ln.Chains), ln.Default) {
 		switch {
@@ -380,7 +522,7 @@ func (c *comparison) outside() {
 			continue
 		}
 		for _, port := range b.Ports {
-			to := asked{"http", "direct.invalid", port.Number}
+			to := asked{scheme: "http", host: "direct.invalid", port: port.Number}
 			if !port.Protocol.IsHTTP() && port.Protocol != model.Auto {
 				to.scheme = "tcp"
 			}

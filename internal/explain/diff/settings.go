@@ -255,12 +255,14 @@ func standing(cla *endpointv3.ClusterLoadAssignment) map[string]string {
 	return out
 }
 
-// showed marks the workloads behind a host about which requests told something.
-func (c *comparison) showed(host string) {
+// showed marks the workloads behind hosts about which requests told something.
+func (c *comparison) showed(hosts []string) {
 	for _, s := range []*side{c.before, c.after} {
-		for svc := range s.mesh.Services.Get(host).All() {
-			for _, e := range svc.Endpoints {
-				c.shown[e.Workload+"."+e.Namespace] = true
+		for _, host := range hosts {
+			for svc := range s.mesh.Services.Get(host).All() {
+				for _, e := range svc.Endpoints {
+					c.shown[e.Workload+"."+e.Namespace] = true
+				}
 			}
 		}
 	}
@@ -276,7 +278,31 @@ func (c *comparison) inward() {
 		for _, pair := range paired(own(c.before, b), own(c.after, a)) {
 			c.look(b, a, pair[0], pair[1], []string{name}, c.shown[name])
 		}
+		if was, is := opens(c.before, b), opens(c.after, a); was != is {
+			s := Setting{Where: "the proxy's own side", Field: "what it listens at besides (Sidecar)", Before: was, After: is}
+			if c.differ[s] == nil {
+				c.differ[s] = map[string]bool{}
+			}
+			c.differ[s][name] = true
+		}
 	}
+}
+
+// opens lists the addresses at which a workload's Sidecar has the proxy listen.
+func opens(s *side, w *model.Workload) string {
+	var list []string
+	if len(s.mesh.Sidecars) > 0 {
+		if ln, _, _ := s.asker.Listener(w, wire.OutboundListener); ln != nil {
+			for _, l := range ln.Opens {
+				at := l.Address.String()
+				if l.Address.Addr() == addressOf(w) {
+					at = fmt.Sprintf("its own address, port %d", l.Address.Port()) // which may differ without anybody's doing
+				}
+				list = append(list, map[string]string{"outbound": at + " for what it calls", "inbound": at + " for what calls it"}[l.Direction])
+			}
+		}
+	}
+	return cmp.Or(strings.Join(list, ", "), "nothing")
 }
 
 // own are the resources of a workload's own side.

@@ -1,6 +1,7 @@
 package diff
 
 import (
+	"net"
 	"net/http"
 	"net/url"
 	"regexp"
@@ -12,6 +13,7 @@ import (
 	"github.com/weftmesh/weft/internal/explain"
 	"github.com/weftmesh/weft/internal/explain/diff/words"
 	"github.com/weftmesh/weft/internal/proxy/conf"
+	"github.com/weftmesh/weft/internal/proxy/grpc"
 )
 
 // condition is one thing that a rule asks of a request, with values that may fulfil it.
@@ -58,10 +60,11 @@ func (c condition) negated() condition {
 // rule is a set of conditions that all hold.
 type rule []condition
 
-// The slots that are not fields.
+// The slots that are not fields, and the field that makes a request one of gRPC.
 const (
 	pathSlot  = "path"
 	querySlot = "query "
+	typeSlot  = "content-type"
 )
 
 // ofMatch gives the conditions of a route.
@@ -80,8 +83,7 @@ func ofMatch(m *conf.Match) rule {
 		r = append(r, ofCookie(&m.Cookies[i]))
 	}
 	if m.GRPC {
-		r = append(r, condition{slot: "content-type", text: "gRPC", samples: []string{"application/grpc"},
-			test: func(v string, _ bool) bool { return strings.HasPrefix(v, "application/grpc") }})
+		r = append(r, condition{slot: typeSlot, text: "gRPC", samples: []string{grpc.Media}, test: func(v string, _ bool) bool { return grpc.IsMedia(v) }})
 	}
 	return r
 }
@@ -285,13 +287,18 @@ func readable(ranges []rune) rune {
 	return ranges[0]
 }
 
-// asked is where requests go that are looked for.
+// asked is where requests go that are looked for, and of what kind they are unless a rule asks for another: the scheme is one of a
+// question to explain.
 type asked struct {
 	scheme, host string
 	port         uint16
+	kind         string // what they are called among others that are asked for there; empty where they are all
 }
 
-func (a asked) address() string { return a.host + ":" + strconv.Itoa(int(a.port)) }
+// grpcScheme is that of calls.
+const grpcScheme = "grpc"
+
+func (a asked) address() string { return net.JoinHostPort(a.host, strconv.Itoa(int(a.port))) }
 
 // candidate is a request that stands for those that fulfil a rule.
 type candidate struct {
@@ -310,9 +317,12 @@ func (a asked) build(r rule, f *words.Finder) (candidate, bool) {
 		c.about = append(c.about, cond.about())
 	}
 	bySlot[pathSlot] = append(rule{}, bySlot[pathSlot]...)
-	path, query := "/", url.Values{}
+	if a.scheme == grpcScheme {
+		bySlot[":method"], bySlot[typeSlot] = append(rule{}, bySlot[":method"]...), append(rule{}, bySlot[typeSlot]...)
+	}
+	path, query, media := "/", url.Values{}, ""
 	for _, slot := range sortedKeys(bySlot) {
-		v, present, ok := a.fill(slot, bySlot[slot], f)
+		v, present, ok := a.fill(slot, bySlot[slot], c.request.Method, f)
 		switch name, isQuery := strings.CutPrefix(slot, querySlot); {
 		case !ok:
 			return c, false
@@ -325,8 +335,18 @@ func (a asked) build(r rule, f *words.Finder) (candidate, bool) {
 			c.request.Headers = append(c.request.Headers, explain.Field{Name: "Host", Value: v})
 		case isQuery:
 			query.Set(name, v)
+		case slot == typeSlot && a.scheme == grpcScheme && grpc.IsMedia(v):
+			if media = v; v != grpc.Media {
+				c.request.Headers = append(c.request.Headers, explain.Field{Name: slot, Value: v})
+			}
 		default:
 			c.request.Headers = append(c.request.Headers, explain.Field{Name: slot, Value: v})
+		}
+	}
+	if a.scheme == grpcScheme && (media == "" || c.request.Method != "POST") {
+		c.request.URL = "http://" + a.address() // a port of gRPC takes other requests, too
+		if media == grpc.Media {
+			c.request.Headers = append(c.request.Headers, explain.Field{Name: typeSlot, Value: media})
 		}
 	}
 	if a.scheme != "tcp" {
@@ -335,12 +355,14 @@ func (a asked) build(r rule, f *words.Finder) (candidate, bool) {
 			c.request.URL += "?" + query.Encode()
 		}
 	}
-	c.text = describe(r)
+	if c.text = describe(r); len(r) == 0 && a.kind != "" {
+		c.text = a.kind
+	}
 	return c, true
 }
 
-// fill finds a value for a slot with which all of its conditions hold.
-func (a asked) fill(slot string, conds rule, f *words.Finder) (v string, present, ok bool) {
+// fill finds a value for a slot with which all of its conditions hold, in a request of a method.
+func (a asked) fill(slot string, conds rule, method string, f *words.Finder) (v string, present, ok bool) {
 	type option struct {
 		value   string
 		present bool
@@ -350,7 +372,13 @@ func (a asked) fill(slot string, conds rule, f *words.Finder) (v string, present
 	case pathSlot:
 		options = []option{{"/", true}}
 	case ":method":
-		options = []option{{"GET", true}, {"POST", true}}
+		if options = []option{{"GET", true}, {"POST", true}}; a.scheme == grpcScheme {
+			slices.Reverse(options)
+		}
+	case typeSlot:
+		if a.scheme == grpcScheme && method == "POST" {
+			options = []option{{grpc.Media, true}, {}}
+		}
 	case ":authority":
 		options = []option{{a.address(), true}, {a.host, true}}
 	case ":scheme":

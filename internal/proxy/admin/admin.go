@@ -37,8 +37,9 @@ type Facts struct {
 
 	// Unready says why the proxy is not ready; empty when it is.
 	Unready func() string
-	// Unbound says why ports of a gateway are not open, by listener.
+	// Unbound says why ports that the configuration names are not open, by listener, and Lacking the same in a line.
 	Unbound  func() map[string]string
+	Lacking  func() string
 	Snapshot func() *conf.Snapshot
 	// Live is the state of the configuration's keeper, and Resources what it holds; nil for none.
 	Live      func() live.Status
@@ -92,6 +93,10 @@ func (f *Facts) pages() []page {
 			http.Error(w, why, http.StatusServiceUnavailable)
 			return
 		}
+		if lacking := f.Lacking(); lacking != "" {
+			fmt.Fprintln(w, wire.ReadyBut+lacking)
+			return
+		}
 		fmt.Fprintln(w, "ready")
 	}
 	show := func(of func() any) http.HandlerFunc {
@@ -116,7 +121,7 @@ func (f *Facts) pages() []page {
 		{"GET ", "/memory", false, "memory in use, in bytes", show(memory)},
 		{"GET ", "/metrics", false, "as /stats/prometheus", f.metrics},
 		{"POST ", "/quitquitquit", true, "drain and end", f.quit},
-		{"GET ", "/ready", false, "200 when the proxy can serve, else 503 and what is missing", ready},
+		{"GET ", "/ready", false, "200 when the proxy can serve, and which ports it cannot open; else 503 and what is missing", ready},
 		{"GET ", "/server_info", false, "version, state, epoch, node", show(func() any { return f.serverInfo() })},
 		{"GET ", "/stats", false, "counters; ?filter=REGEXP, ?usedonly, ?format=json or prometheus", f.stats},
 		{"GET ", "/stats/prometheus", false, "all metrics; ?filter=REGEXP, ?usedonly", f.metrics},

@@ -50,7 +50,8 @@ func facts() *Facts {
 			n, err := io.WriteString(w, "# TYPE one counter\none{a=\"b\"} 1\n# TYPE two counter\ntwo 2\n")
 			return int64(n), err
 		},
-		Drain: func(bool) {}, Drained: func(context.Context) {}, Quit: func() {},
+		Lacking: func() string { return "" },
+		Drain:   func(bool) {}, Drained: func(context.Context) {}, Quit: func() {},
 	}
 }
 

@@ -17,7 +17,7 @@ type dump struct {
 	Version  string            `json:"version,omitempty"`
 	Node     wire.Node         `json:"node"`
 	Ready    string            `json:"notReady,omitempty"`
-	Unbound  map[string]string `json:"unboundGatewayPorts,omitempty"`
+	Unbound  map[string]string `json:"unboundPorts,omitempty"`
 	Live     *live.Status      `json:"live,omitempty"`
 	Snapshot any               `json:"snapshot,omitempty"`
 }

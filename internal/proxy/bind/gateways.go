@@ -20,13 +20,16 @@ type Config interface {
 	Changed() <-chan struct{}
 }
 
-// Gateways binds the listeners of the snapshot and keeps them in step with it. Its methods may be called from any goroutine.
+// Gateways binds the listeners of the snapshot and keeps them in step with it: the ports of a gateway, or what a sidecar opens beside the
+// listeners of its bootstrap file. Its methods may be called from any goroutine.
 type Gateways struct {
 	// Set once, before Run.
 
 	Sockets *Sockets
 	Config  Config
 	Log     *slog.Logger
+	// Sidecar says that the proxy is one: its listeners are of the workload's own network, and TCP's alone.
+	Sidecar bool
 	// Handle serves a connection to the listener of that name.
 	Handle func(name string, a listen.Accepted)
 	// Gate makes the gate of a port; nil lets all connections in.
@@ -86,14 +89,32 @@ func (g *Gateways) Run(ctx context.Context) {
 	defer tick.Stop()
 	for {
 		changed := g.Config.Changed()
-		g.reconcile(ctx, g.Config.Snapshot().Gateways)
+		g.reconcile(ctx, g.wanted())
+		again := tick.C
+		if g.Sidecar && !g.has() {
+			again = nil // most sidecars open nothing, and there are many
+		}
 		select {
 		case <-ctx.Done():
 			return
 		case <-changed:
-		case <-tick.C:
+		case <-again:
 		}
 	}
+}
+
+func (g *Gateways) wanted() []*conf.Listener {
+	if g.Sidecar {
+		return g.Config.Snapshot().Opened
+	}
+	return g.Config.Snapshot().Gateways
+}
+
+// has reports whether there is anything to look after.
+func (g *Gateways) has() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return len(g.failed)+len(g.server) > 0
 }
 
 func (g *Gateways) reconcile(ctx context.Context, want []*conf.Listener) {
@@ -143,6 +164,9 @@ func (g *Gateways) fails(l *conf.Listener, err error) failure {
 		f = failure{why: why, since: time.Now(), told: slog.LevelDebug}
 	}
 	level, text := slog.LevelError, "a gateway's port cannot be bound; it is tried again"
+	if g.Sidecar {
+		text = "an address of the workload's Sidecar object cannot be listened at; it is tried again"
+	}
 	if l.QUIC && errors.Is(err, syscall.EADDRINUSE) && (time.Since(f.since) < yieldTime || g.Preceded != nil && g.Preceded()) {
 		level, text = slog.LevelInfo, "HTTP/3 waits for its port, which a process that leaves may still have"
 	}
@@ -180,12 +204,12 @@ func (g *Gateways) shut(name string, port *gatewayPort, release bool) {
 	port.Close()
 	g.Sockets.Forget(port.Listener)
 	delete(g.open, name)
-	if release {
+	if release && !g.Sidecar {
 		if err := g.Sockets.Release(port.address); err != nil {
 			g.Log.Warn("a gateway's port was not released", "address", port.address, "error", err)
 		}
 	}
-	g.Log.Info("gateway port closed", "listener", name, "address", port.address)
+	g.Log.Info("port closed", "listener", name, "address", port.address)
 }
 
 // bind is called with mu held.
@@ -194,7 +218,7 @@ func (g *Gateways) bind(ctx context.Context, l *conf.Listener) error {
 		return g.bindPackets(ctx, l)
 	}
 	address := l.Address.String()
-	nl, err := g.Sockets.ListenGateway(ctx, address)
+	nl, err := g.listen(ctx, address)
 	if err != nil {
 		return err
 	}
@@ -210,11 +234,18 @@ func (g *Gateways) bind(ctx context.Context, l *conf.Listener) error {
 	g.server = append(g.server, s)
 	g.accepting.Go(func() { // ends when the port is closed
 		if err := s.Serve(nl); err != nil {
-			g.Log.Error("a gateway's port fails", "listener", name, "error", err)
+			g.Log.Error("a port fails", "listener", name, "error", err)
 		}
 	})
-	g.Log.Info("gateway port bound", "listener", name, "address", address)
+	g.Log.Info("port bound", "listener", name, "address", address)
 	return nil
+}
+
+func (g *Gateways) listen(ctx context.Context, address string) (net.Listener, error) {
+	if g.Sidecar {
+		return g.Sockets.Listen(ctx, "tcp", address)
+	}
+	return g.Sockets.ListenGateway(ctx, address)
 }
 
 // Freeze stops following the configuration, or goes on with it: ports that are being handed over stay as they are.

@@ -25,6 +25,8 @@ type Snapshot struct {
 	Concurrency int
 	// Gateways are the listeners that a gateway binds.
 	Gateways []*Listener
+	// Opened are the listeners that a sidecar binds beside those of its bootstrap file, as Listener.Opens has them.
+	Opened []*Listener `json:",omitempty"`
 	// RouteTables by name, for listeners whose HTTP chains name one (gateways).
 	RouteTables map[string]*RouteTable
 	// Clusters by name: all that any target, inbound chain or route table here refers to.
@@ -44,6 +46,9 @@ type Listener struct {
 	Name string
 	// Concurrency as in Snapshot.
 	Concurrency int
+	// Opens, of a sidecar's wire.OutboundListener, are the addresses at which the proxy is to listen. They have no chains: "outbound" ones
+	// mean what the target of their address does, "inbound" ones what Snapshot.Inbound says of their port.
+	Opens []*Listener `json:",omitempty"`
 	// Address to bind, for gateways; the zero AddrPort for captured traffic.
 	Address netip.AddrPort
 	// QUIC says that the address is a UDP port, for HTTP/3: every chain has TLS and HTTP.
@@ -72,8 +77,10 @@ type ProxyProtocol struct {
 // Chain says what to do with a connection: TLS, then HTTP or TCP. An outbound target that leaves the protocol open has both
 // HTTP and TCP set: HTTP is used when the client's first bytes are an HTTP/1 request line or the preface of HTTP/2, TCP otherwise.
 type Chain struct {
-	Name  string
-	Match ChainMatch
+	Name string
+	// Object and Field are what a rule for TCP or TLS was made of, as in Route; empty for other chains.
+	Object, Field string
+	Match         ChainMatch
 	// TLS to terminate; nil for plaintext (or TLS that is passed through).
 	TLS  *DownstreamTLS
 	HTTP *HTTP

@@ -241,6 +241,8 @@ func scalar(fd protoreflect.FieldDescriptor, empty func() protoreflect.Value) pr
 func TestRefusals(t *testing.T) {
 	tests := []struct{ file, old, new, want string }{
 		{"routes", `prefix: "/" headers`, `prefix: "/" dynamic_metadata { filter: "x" } headers`, "virtual_hosts[0].routes[0].match.dynamic_metadata: is not supported"},
+		{"opens", `"127.0.0.1:3306"`, `"localhost:3306"`, `metadata: openOutbound: "localhost:3306" is not an address with its port`},
+		{"opens", `"10.77.0.1:9080"`, `"10.77.0.1:0"`, `metadata: openInbound: "10.77.0.1:0" is not an address with its port`},
 		{"accesslog", `"/var/log/tcp"`, `""`, "filters[0].typed_config.access_log[0].typed_config.path: is required"},
 		{"accesslog", `%RESP(X-APP)%`, `%UNKNOWN%`, "access_log[0].typed_config.log_format.text_format_source: %UNKNOWN%: this operator is not supported"},
 		{"accesslog", `%RESPONSE_CODE%`, `%RESPONSE_CODE`, "access_log[1].typed_config.log_format.json_format: code: %RESPONSE_CODE: the final % is missing"},

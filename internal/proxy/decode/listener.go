@@ -29,6 +29,9 @@ func (d *decoder) listener(m *listenerv3.Listener) *conf.Listener {
 			l.Concurrency = -1
 		}
 	}
+	d.At("metadata", func() {
+		l.Opens = append(d.opens(m, wire.OpenOutbound, "outbound"), d.opens(m, wire.OpenInbound, "inbound")...)
+	})
 	if m.GetAddress() != nil {
 		d.At("address", func() { l.Address = d.bindAddress(m.GetAddress()) })
 	}
@@ -65,6 +68,27 @@ func (d *decoder) listener(m *listenerv3.Listener) *conf.Listener {
 		d.Fail("has neither api_listener nor filter chains")
 	}
 	return l
+}
+
+// maxOpens bounds the addresses of one list.
+const maxOpens = 1000
+
+// opens reads a list of addresses to listen at.
+func (d *decoder) opens(m *listenerv3.Listener, key, direction string) (out []*conf.Listener) {
+	list := m.GetMetadata().GetFilterMetadata()[wire.ProxySettings].GetFields()[key].GetListValue().GetValues()
+	if len(list) > maxOpens {
+		d.Fail("%s: has %d addresses, more than %d", key, len(list), maxOpens)
+		return nil
+	}
+	for _, v := range list {
+		a, err := netip.ParseAddrPort(v.GetStringValue())
+		if err != nil || a.Port() == 0 {
+			d.Fail("%s: %q is not an address with its port", key, v.GetStringValue())
+			continue
+		}
+		out = append(out, &conf.Listener{Name: direction + " " + a.String(), Address: a, Direction: direction})
+	}
+	return out
 }
 
 // maxConcurrency is more cores than there are.
@@ -164,8 +188,9 @@ func matchesAll(m *conf.ChainMatch) bool {
 }
 
 func (d *decoder) chain(m *listenerv3.FilterChain) *conf.Chain {
-	d.Only(m, "name", "filter_chain_match", "filters", "transport_socket", "metadata") // metadata is for people
-	c := &conf.Chain{Name: m.GetName()}
+	d.Only(m, "name", "filter_chain_match", "filters", "transport_socket", "metadata")
+	istio := walk.Metadata(m.GetMetadata(), "istio")
+	c := &conf.Chain{Name: m.GetName(), Object: istio("config"), Field: istio("field")}
 	d.At("filter_chain_match", func() { c.Match = d.chainMatch(m.GetFilterChainMatch()) })
 	if t := m.GetTransportSocket(); t != nil {
 		d.At("transport_socket", func() { c.TLS = transport.Downstream(d.Walk, t) })

@@ -64,6 +64,8 @@ type Client struct {
 	XFCC    string // what the application is told of the peer's certificate
 	SNI     string
 	Secure  bool
+	// Own says that the connection was made to an address of ours, behind which there is nobody else.
+	Own bool
 	// Fixed is the destination by name of an explicit outbound listener.
 	Fixed string
 	// Tunnel prepares, on the forward proxy's listener, what follows CONNECT to a name; nil elsewhere.
@@ -165,8 +167,12 @@ func (d *Client) Protocols(t *conf.Target) (http bool, tcp *conf.TCP, byName boo
 	return http || t.Routes != nil, tcp, byName
 }
 
-// Passthrough is the chain of destinations that the mesh does not know: what the control plane says, or else the bootstrap file.
+// Passthrough is the chain of destinations that the mesh does not know: what the control plane says, or else the bootstrap file. From an
+// address of our own nothing passes on: it would come back.
 func (d *Client) Passthrough() *conf.TCP {
+	if d.Own {
+		return &conf.TCP{Clusters: []conf.WeightedCluster{{Cluster: wire.BlackHoleCluster, Weight: 1}}, TotalWeight: 1}
+	}
 	if t := d.Mesh.Config.Snapshot().Unknown; t != nil && len(t.Clusters) > 0 {
 		return t
 	}

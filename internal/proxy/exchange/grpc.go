@@ -19,7 +19,7 @@ func (x *Exchange) grpcStatus() int { return grpc.StatusOf(&x.res.Header, -1) }
 func (x *Exchange) answerGRPC(code int, text string) {
 	r := &x.res
 	r.Status = 200
-	r.Header.Set("Content-Type", "application/grpc")
+	r.Header.Set("Content-Type", grpc.Media)
 	r.Header.Set("Grpc-Status", strconv.Itoa(code))
 	if text != "" {
 		r.Header.Set("Grpc-Message", grpc.PercentEncoded(text))

@@ -14,12 +14,19 @@ func Is(r *message.Request) bool { return r.Method == "POST" && Typed(r) }
 
 // Typed reports whether a request has the media type of gRPC, whatever its method: routes for gRPC look at no more, as Envoy's do.
 func Typed(r *message.Request) bool {
-	const media = "application/grpc"
 	v, ok := r.Header.Get("Content-Type")
-	if !ok || len(v) < len(media) || !message.EqualFold(v[:len(media)], media) {
+	return ok && IsMedia(v)
+}
+
+// Media is the media type of gRPC where nothing is said of how messages are encoded.
+const Media = "application/grpc"
+
+// IsMedia reports whether a media type is gRPC's.
+func IsMedia(v string) bool {
+	if len(v) < len(Media) || !message.EqualFold(v[:len(Media)], Media) {
 		return false
 	}
-	return len(v) == len(media) || v[len(media)] == '+' || v[len(media)] == ';'
+	return len(v) == len(Media) || v[len(Media)] == '+' || v[len(Media)] == ';'
 }
 
 // The codes of gRPC that are spoken of here (statuscodes.md of gRPC).

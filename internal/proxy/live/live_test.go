@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/types/known/structpb"
+
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
@@ -407,6 +409,27 @@ func TestInboundStaysCurrent(t *testing.T) {
 	}
 	set(s, inboundListener("in", "in"))
 	until(t, l, "change", func(s *conf.Snapshot) bool { return len(s.Inbound.Chains) == 2 })
+}
+
+func TestSidecarFollowsWhatItOpens(t *testing.T) {
+	s := adstest.New(t)
+	l, _ := start(t, s, live.Options{})
+	opening := func(addresses ...any) *listenerv3.Listener {
+		list, err := structpb.NewStruct(map[string]any{wire.OpenOutbound: addresses})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return &listenerv3.Listener{Name: wire.OutboundListener, Metadata: &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{wire.ProxySettings: list}},
+			FilterChains: inboundListener("out").FilterChains}
+	}
+	set(s, inboundListener("in"), originalDst("in"), originalDst("out"), opening("127.0.0.1:3306", "127.0.0.1:80"))
+	until(t, l, "two addresses", func(s *conf.Snapshot) bool {
+		return len(s.Opened) == 2 && s.Opened[0].Address.String() == "127.0.0.1:3306"
+	})
+	set(s, opening("127.0.0.1:80"))
+	until(t, l, "one address", func(s *conf.Snapshot) bool { return len(s.Opened) == 1 && s.Opened[0].Address.Port() == 80 })
+	set(s, opening())
+	until(t, l, "none", func(s *conf.Snapshot) bool { return len(s.Opened) == 0 })
 }
 
 func TestGatewayFollowsEverything(t *testing.T) {

@@ -116,9 +116,9 @@ func (l *Live) publishListeners(s *conf.Snapshot) (ready bool) {
 // them: an older one does not know the listener.
 func (l *Live) publishUnknown(s *conf.Snapshot) bool {
 	r := l.listeners[wire.OutboundListener]
-	s.Unknown, s.Concurrency = nil, 0
+	s.Unknown, s.Concurrency, s.Opened = nil, 0, nil
 	if r != nil && r.target != nil {
-		s.Concurrency = r.target.Listener.Concurrency
+		s.Concurrency, s.Opened = r.target.Listener.Concurrency, r.target.Listener.Opens
 		if c := r.target.Listener.Default; c != nil {
 			s.Unknown = c.TCP
 		}

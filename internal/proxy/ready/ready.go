@@ -12,7 +12,7 @@ import (
 
 // State is what is there of a proxy. Its methods may be called from any goroutine.
 type State struct {
-	gateway    bool          // set once
+	gateway    bool          // set once; it is nothing without its ports
 	configured chan struct{} // closed when there is identity and configuration
 
 	mu       sync.Mutex
@@ -21,7 +21,7 @@ type State struct {
 	bound    bool
 	ports    int
 	unbound  map[string]string
-	settled  chan struct{} // closed when the gateway's ports were bound, or tried
+	settled  chan struct{} // closed when the ports of the configuration were bound, or tried
 }
 
 // New is the state of a proxy that has nothing yet; gateway says that it needs ports of its own.
@@ -32,7 +32,7 @@ func New(gateway bool) *State {
 // Configured is closed once identity and first configuration are there.
 func (s *State) Configured() <-chan struct{} { return s.configured }
 
-// Settled is closed once the ports of a gateway were bound, or tried.
+// Settled is closed once the ports that the configuration names were bound, or tried.
 func (s *State) Settled() <-chan struct{} { return s.settled }
 
 // HasIdentity notes that there is a certificate.
@@ -57,7 +57,8 @@ func (s *State) Accepts() {
 	s.bound = true
 }
 
-// Ports notes how many of a gateway's ports are open, and why others are not, by listener. failed is not changed afterwards.
+// Ports notes how many of the ports that the configuration names are open, and why others are not, by listener. failed is not changed
+// afterwards.
 func (s *State) Ports(open int, failed map[string]string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -69,7 +70,7 @@ func (s *State) Ports(open int, failed map[string]string) {
 	s.ports, s.unbound = open, failed
 }
 
-// Unbound says why ports of the gateway are not open, by listener.
+// Unbound says why ports that the configuration names are not open, by listener.
 func (s *State) Unbound() map[string]string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -89,10 +90,19 @@ func (s *State) Missing() string {
 		return "listeners are not open yet"
 	case s.gateway && !s.tried():
 		return "gateway ports are not bound yet"
-	case len(s.unbound) > 0 && s.ports == 0:
+	case !s.tried():
+		return "the ports of the Sidecar object are not bound yet"
+	case s.gateway && len(s.unbound) > 0 && s.ports == 0:
 		return "no gateway port can be bound: " + unboundText(s.unbound)
 	}
 	return ""
+}
+
+// Lacking says which ports are not open though the proxy can serve; empty for none.
+func (s *State) Lacking() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return unboundText(s.unbound)
 }
 
 func (s *State) tried() bool {

@@ -38,7 +38,14 @@ func TestSidecarNeedsNoPorts(t *testing.T) {
 	s.HasIdentity()
 	s.HasConfiguration()
 	s.Accepts()
+	if why := s.Missing(); why != "the ports of the Sidecar object are not bound yet" {
+		t.Fatal(why)
+	}
+	s.Ports(0, map[string]string{"outbound 127.0.0.1:3306": "address already in use"})
 	if why := s.Missing(); why != "" {
 		t.Fatal(why)
+	}
+	if got := s.Lacking(); got != "outbound 127.0.0.1:3306: address already in use" {
+		t.Fatal(got)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"strconv"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
@@ -19,14 +20,18 @@ func deliver(c *clusterv3.Cluster, endpoint string) {
 			UpstreamPortOverride: wrapperspb.UInt32(uint32(port))}}
 		return
 	}
-	to, err := netip.ParseAddrPort(endpoint)
-	if err != nil {
+	var at *corev3.Address
+	if message.IsUnix(endpoint) {
+		at = message.EndpointAddress(endpoint, 0)
+	} else if to, err := netip.ParseAddrPort(endpoint); err == nil {
+		at = message.SocketAddress(to.Addr().String(), to.Port())
+	} else {
 		return
 	}
 	c.ClusterDiscoveryType, c.LbPolicy = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC}, clusterv3.Cluster_ROUND_ROBIN
 	c.LoadAssignment = &endpointv3.ClusterLoadAssignment{ClusterName: c.Name, Endpoints: []*endpointv3.LocalityLbEndpoints{{
 		LbEndpoints: []*endpointv3.LbEndpoint{{HostIdentifier: &endpointv3.LbEndpoint_Endpoint{
-			Endpoint: &endpointv3.Endpoint{Address: message.SocketAddress(to.Addr().String(), to.Port())}}}}}}}
+			Endpoint: &endpointv3.Endpoint{Address: at}}}}}}}
 }
 
 func callersPort(endpoint string) (uint16, bool) {

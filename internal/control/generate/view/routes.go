@@ -1,6 +1,7 @@
 package view
 
 import (
+	"cmp"
 	"slices"
 
 	"github.com/weftmesh/weft/internal/control/index"
@@ -8,7 +9,7 @@ import (
 )
 
 // RouteSets gives the route sets that decide about a host at a port for the sidecar: of those with a rule for the node there, those of
-// the most specific host that names it. The oldest VirtualService rules alone; routes of the Gateway API are merged. The service is nil
+// the most specific host that names it. The first VirtualService rules alone; routes of the Gateway API are merged. The service is nil
 // for a host that is none at the port. The host "*" of a route set makes no destination of such a host: it would claim the whole
 // internet.
 func (v *View) RouteSets(host string, port uint16, s *model.Service) []*model.RouteSet {
@@ -38,6 +39,7 @@ func (v *View) Unruled(host string, port uint16) *model.RouteSet {
 	return nil
 }
 
+// imported leaves the sets that are in force for the node at the port, in the order in which they count there.
 func (v *View) imported(candidates []*model.RouteSet, port uint16) []*model.RouteSet {
 	var out []*model.RouteSet
 	for _, c := range candidates {
@@ -45,14 +47,25 @@ func (v *View) imported(candidates []*model.RouteSet, port uint16) []*model.Rout
 			out = append(out, c)
 		}
 	}
-	return out
+	return v.nearest(out)
 }
+
+// nearest puts sets, which are the oldest first, in the order in which they count for the node: as in Istio, those that its namespace
+// keeps to itself, those exported to it by name, those for all.
+func (v *View) nearest(sets []*model.RouteSet) []*model.RouteSet {
+	distance := func(s *model.RouteSet) int { return s.ExportTo.Distance(s.Namespace, v.node.Namespace) }
+	slices.SortStableFunc(sets, func(a, b *model.RouteSet) int { return cmp.Compare(distance(a), distance(b)) })
+	return sets
+}
+
+// Compare orders sets for one host as they count for the node.
+func (v *View) Compare(a, b *model.RouteSet) int { return a.CompareIn(v.node.Namespace, b) }
 
 // withRules leaves the sets that have a rule for the node at the port. One that has none is as good as absent.
 func (v *View) withRules(sets []*model.RouteSet, port uint16, s *model.Service) []*model.RouteSet {
 	var out []*model.RouteSet
 	for _, set := range sets {
-		if s != nil && v.rules(set, port, s.Port(port).Protocol) || s == nil && v.rulesOthers(set, port) {
+		if s != nil && v.rules(set, port, s.Port(port).Protocol) || s == nil && v.ruledAs(set, port) != "" {
 			out = append(out, set)
 		}
 	}
@@ -87,12 +100,23 @@ func (v *View) rules(set *model.RouteSet, port uint16, p model.Protocol) bool {
 	return mayBeHTTP(p) && v.rulesHTTP(set, at) || (p == model.TLS || p == model.HTTPS) && v.rulesTLS(set, at) || !p.IsHTTP() && v.rulesTCP(set, at)
 }
 
-// rulesOthers is rules for hosts that are no service at the port, and so have no protocol of their own. As in Istio, rules for requests
-// stand at port 80 and at the HTTP ports of the services that the set names besides; those for TLS stand at port 443, and any at the
-// ports that their matches name.
-func (v *View) rulesOthers(set *model.RouteSet, port uint16) bool {
+// ruledAs is rules for hosts that are no service at the port, and so have no protocol of their own: it gives that of the rules that count
+// there, or "". As in Istio, rules for requests stand at port 80 and at the HTTP ports of the services that the set names besides; those
+// for TLS stand at port 443, and any at the ports that their matches name.
+func (v *View) ruledAs(set *model.RouteSet, port uint16) model.Protocol {
 	at := Place{Port: port}
-	return (port == 80 || v.namesServiceAt(set, port)) && v.rulesHTTP(set, at) || port == 443 && v.rulesTLS(set, at) || v.namesPort(set, at)
+	names := func(m model.L4Match) bool { return m.Port == at.Port && v.TakesL4(m, at) }
+	switch {
+	case (port == 80 || v.namesServiceAt(set, port)) && v.rulesHTTP(set, at), slices.ContainsFunc(set.HTTP, func(r model.HTTPRoute) bool {
+		return slices.ContainsFunc(r.Matches, func(m model.HTTPMatch) bool { return m.Port == at.Port && v.Takes(&m, at) })
+	}):
+		return model.HTTP
+	case port == 443 && v.rulesTLS(set, at), slices.ContainsFunc(set.TLS, func(r model.TLSRoute) bool { return slices.ContainsFunc(r.Matches, names) }):
+		return model.TLS
+	case slices.ContainsFunc(set.TCP, func(r model.TCPRoute) bool { return slices.ContainsFunc(r.Matches, names) }):
+		return model.TCP
+	}
+	return ""
 }
 
 // namesServiceAt reports whether one of a set's hosts, wildcards aside, is a service that takes requests at the port.
@@ -107,15 +131,6 @@ func (v *View) namesServiceAt(set *model.RouteSet, port uint16) bool {
 }
 
 func mayBeHTTP(p model.Protocol) bool { return p.IsHTTP() || p == model.Auto }
-
-// namesPort reports whether a match for the node names the port of a place.
-func (v *View) namesPort(set *model.RouteSet, at Place) bool {
-	names := func(m model.L4Match) bool { return m.Port == at.Port && v.TakesL4(m, at) }
-	return slices.ContainsFunc(set.HTTP, func(r model.HTTPRoute) bool {
-		return slices.ContainsFunc(r.Matches, func(m model.HTTPMatch) bool { return m.Port == at.Port && v.Takes(&m, at) })
-	}) || slices.ContainsFunc(set.TCP, func(r model.TCPRoute) bool { return slices.ContainsFunc(r.Matches, names) }) ||
-		slices.ContainsFunc(set.TLS, func(r model.TLSRoute) bool { return slices.ContainsFunc(r.Matches, names) })
-}
 
 func (v *View) rulesHTTP(set *model.RouteSet, at Place) bool {
 	return slices.ContainsFunc(set.HTTP, func(r model.HTTPRoute) bool {

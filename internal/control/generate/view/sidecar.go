@@ -2,6 +2,7 @@ package view
 
 import (
 	"cmp"
+	"net/netip"
 	"slices"
 
 	"github.com/weftmesh/weft/internal/control/index"
@@ -88,6 +89,79 @@ func egressAt(list []model.Egress, port uint16) *model.Egress {
 		}
 	}
 	return rest
+}
+
+// EgressTo finds the egress of the Sidecar that has an address of its own; nil for none.
+func (v *View) EgressTo(a netip.Addr, port uint16) *model.Egress {
+	scope := v.Sidecar()
+	if scope == nil {
+		return nil
+	}
+	for i := range scope.Egress {
+		if e := &scope.Egress[i]; e.Bind.IsValid() && e.Bind == a && e.Port == port {
+			return e
+		}
+	}
+	return nil
+}
+
+// Targets gives what an egress with a port takes in there: of hosts in full what they mean, of those with a wildcard the services, by
+// host. Hosts for which there are only routes and a wildcard are left out, as they have no connections but by name.
+func (v *View) Targets(e *model.Egress) []*Target {
+	var out []*Target
+	add := func(t *Target) {
+		if !slices.ContainsFunc(out, func(o *Target) bool { return o.Host == t.Host }) {
+			out = append(out, t)
+		}
+	}
+	wide := false
+	for _, h := range e.Hosts {
+		switch {
+		case h.Excluded || h.Namespace == "~":
+		case index.IsWildcard(h.Host):
+			wide = true
+		default:
+			if t, ok := v.Find(h.Host, e.Port); ok {
+				add(t)
+			}
+		}
+	}
+	if !wide {
+		return out
+	}
+	for s := range v.mesh.AllServices() {
+		if s.Port(e.Port) != nil && v.Behind(s) == s && v.Reaches(s, e.Port) {
+			add(v.As(s.Host, e.Port, s))
+		}
+	}
+	return out
+}
+
+// Opened gives the addresses at which the Sidecar has the proxy listen: for what the workload calls, and for what calls it.
+func (v *View) Opened() (outbound, inbound []netip.AddrPort) {
+	scope := v.Sidecar()
+	if scope == nil {
+		return nil, nil
+	}
+	for _, e := range scope.Egress {
+		if e.Open {
+			outbound = append(outbound, netip.AddrPortFrom(e.Bind, e.Port))
+		}
+	}
+	for _, in := range scope.Ingress {
+		if !in.Open {
+			continue
+		}
+		a := in.Bind
+		if !a.IsValid() {
+			a = v.node.Address
+		}
+		if !a.IsValid() {
+			a = netip.IPv4Unspecified()
+		}
+		inbound = append(inbound, netip.AddrPortFrom(a, in.Port))
+	}
+	return outbound, inbound
 }
 
 // coversAll reports whether a wildcard takes in every name of a host, which may be a wildcard too.

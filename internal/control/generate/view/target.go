@@ -21,22 +21,16 @@ type Target struct {
 	Sets []*model.RouteSet
 	// Pinned is the one endpoint of a headless service whose address the client named.
 	Pinned netip.Addr
+
+	ruled model.Protocol // what the rules that count are for, where Service is nil
 }
 
-// Protocol of the target: that of the service's port, or what the routes are written for.
+// Protocol of the target: that of the service's port, or what the rules that count there are written for.
 func (t *Target) Protocol() model.Protocol {
 	if t.Service != nil {
 		return t.Service.Port(t.Port).Protocol
 	}
-	for _, s := range t.Sets {
-		switch {
-		case len(s.HTTP) > 0:
-			return model.HTTP
-		case len(s.TLS) > 0:
-			return model.TLS
-		}
-	}
-	return model.TCP
+	return t.ruled
 }
 
 // Itself is the target's own service as the destination of a route.
@@ -81,8 +75,13 @@ func (v *View) Find(host string, port uint16) (*Target, bool) {
 
 // routed finds a host that is no service at the port, by the route sets that name it.
 func (v *View) routed(host string, port uint16) (*Target, bool) {
-	sets := v.RouteSets(host, port, nil)
-	return &Target{Host: host, Port: port, Sets: sets}, len(sets) > 0
+	t := &Target{Host: host, Port: port, Sets: v.RouteSets(host, port, nil)}
+	for _, s := range t.Sets {
+		if t.ruled == "" || t.ruled == model.TCP {
+			t.ruled = v.ruledAs(s, port)
+		}
+	}
+	return t, len(t.Sets) > 0
 }
 
 // ResolveAddress takes a virtual address, or that of an endpoint of a headless service.

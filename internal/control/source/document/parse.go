@@ -37,7 +37,7 @@ type Document struct {
 func Split(file string, data []byte) ([]Document, *model.Finding) {
 	if len(data) > MaxFileSize {
 		return nil, &model.Finding{Severity: model.Error, Code: "FileTooLarge", File: file,
-			Message: fmt.Sprintf("%d bytes are more than the limit of %d", len(data), MaxFileSize), Hint: "split the file"}
+			Message: fmt.Sprintf("it has more than %d bytes", MaxFileSize), Hint: "split the file"}
 	}
 	data = bytes.TrimPrefix(data, []byte("\xef\xbb\xbf"))
 	if !utf8.Valid(data) {

@@ -127,7 +127,9 @@ func (s *sources) names(host string) []string {
 
 // matters gives the route sets of a host, and all names of hosts that requests to it may concern.
 func (s *sources) matters(host string) (sets []*model.RouteSet, names []string) {
-	names = s.names(host)
+	for _, h := range Aliases(s.mesh, host) {
+		names = append(names, s.names(h)...)
+	}
 	for _, n := range names {
 		sets = append(sets, s.byHost[n]...)
 	}
@@ -137,6 +139,17 @@ func (s *sources) matters(host string) (sets []*model.RouteSet, names []string) 
 		}
 	}
 	return sets, names
+}
+
+// Aliases are a host and the hosts that it stands for one after the other, where it is an alias of services of the mesh.
+func Aliases(m *model.Mesh, host string) []string {
+	hosts := []string{host}
+	for svc := m.Services.Get(host); svc != nil && svc.ExternalName != "" && !slices.Contains(hosts, svc.ExternalName); {
+		if svc = m.Services.Get(svc.ExternalName); svc != nil {
+			hosts = append(hosts, svc.Host)
+		}
+	}
+	return hosts
 }
 
 // targets are the hosts that a route set sends to.
@@ -172,6 +185,17 @@ func (s *Scope) Touched(host string) bool {
 	for _, side := range []*sources{s.before, s.after} {
 		sets, names := side.matters(host)
 		if slices.ContainsFunc(names, func(n string) bool { return s.hosts[n] }) || slices.ContainsFunc(sets, func(r *model.RouteSet) bool { return s.sets[r] }) {
+			return true
+		}
+	}
+	return false
+}
+
+// Concerned reports whether requests to a host may concern one of the hosts on either side.
+func (s *Scope) Concerned(host string, hosts map[string]bool) bool {
+	for _, side := range []*sources{s.before, s.after} {
+		_, names := side.matters(host)
+		if slices.ContainsFunc(names, func(n string) bool { return hosts[n] }) {
 			return true
 		}
 	}

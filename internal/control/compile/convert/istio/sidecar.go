@@ -62,9 +62,8 @@ func (p converter) sidecarIngress(in *networkingapi.IstioIngressListener, field 
 		p.Err("MissingField", field+".port", "", "a port is missing")
 		return
 	}
-	p.captured(in.Bind, in.CaptureMode, field)
 	if in.Tls != nil {
-		p.Unsupported(field+".tls", "let the application end TLS by itself, with protocol TLS here, or use a PeerAuthentication")
+		p.Unsupported(field+".tls", "have clients outside the mesh come by a Gateway, whose tls takes Secrets, or let the application end TLS by itself, with protocol TLS here")
 	}
 	number, protocol := p.sidecarPort(in.Port, field+".port")
 	for _, other := range out.Ingress {
@@ -72,20 +71,99 @@ func (p converter) sidecarIngress(in *networkingapi.IstioIngressListener, field 
 			p.Err("DuplicatePort", field+".port.number", "", "port %d is given twice", number)
 		}
 	}
-	out.Ingress = append(out.Ingress, model.Ingress{Port: number, Protocol: protocol,
-		Endpoint: p.defaultEndpoint(in.DefaultEndpoint, field+".defaultEndpoint"), Pool: p.inboundPool(in.ConnectionPool, field+".connectionPool")})
+	i := model.Ingress{Port: number, Protocol: protocol,
+		Endpoint: p.defaultEndpoint(in.DefaultEndpoint, field+".defaultEndpoint"), Pool: p.inboundPool(in.ConnectionPool, field+".connectionPool")}
+	i.Bind, i.Open = p.ingressBind(in, field)
+	if i.Open {
+		p.leadsAway(&i, field)
+	}
+	out.Ingress = append(out.Ingress, i)
 	if in.ConnectionPool.GetHttp() != nil && !protocol.IsHTTP() {
 		p.Warn("NoEffect", field+".connectionPool.http", "", "the port is not declared as HTTP: only settings of connections count")
 	}
 }
 
-// captured refuses listeners of a workload's own. Proxies take the connections that a workload opens or gets, wherever to.
-func (p converter) captured(bind string, mode networkingapi.CaptureMode, field string) {
-	if bind != "" {
-		p.Unsupported(field+".bind", "leave it out: proxies take all connections of their workloads, and open no addresses")
+// bindAddress reads an address to listen at; the zero Addr where none is given, or a bad one.
+func (p converter) bindAddress(bind, field string) netip.Addr {
+	if bind == "" {
+		return netip.Addr{}
 	}
-	if mode == networkingapi.CaptureMode_NONE {
-		p.Unsupported(field+".captureMode", "use DEFAULT or IPTABLES")
+	a, err := netip.ParseAddr(bind)
+	if err != nil || a.Zone() != "" {
+		p.Err("InvalidAddress", field, "", "%q is not an IP address", bind)
+		return netip.Addr{}
+	}
+	return a.Unmap()
+}
+
+// ingressBind says where a port is listened at. Captured connections are taken at whatever address.
+func (p converter) ingressBind(in *networkingapi.IstioIngressListener, field string) (bind netip.Addr, open bool) {
+	if strings.HasPrefix(in.Bind, "unix:") {
+		p.Err("InvalidAddress", field+".bind", "write an IP address, or leave it out", "ingress takes no unix sockets")
+		return bind, false
+	}
+	bind, open = p.bindAddress(in.Bind, field+".bind"), in.CaptureMode == networkingapi.CaptureMode_NONE
+	if !open && bind.IsValid() && !bind.IsUnspecified() {
+		p.Unsupported(field+".bind", "leave it out to take what is captured, at all addresses of the workload, or write captureMode: NONE to have the proxy listen there too")
+	}
+	if !open {
+		return netip.Addr{}, false
+	}
+	return bind, true
+}
+
+// leadsAway refuses an ingress that is listened at and whose connections would come to it again, or keep the application from its port.
+func (p converter) leadsAway(in *model.Ingress, field string) {
+	host, port, _ := net.SplitHostPort(in.Endpoint)
+	to, _ := netip.ParseAddr(host) // not valid: the address that was called
+	own := in.Endpoint == "" || port == strconv.Itoa(int(in.Port)) && (!to.IsValid() || in.Bind == to || in.Bind.IsUnspecified())
+	if own {
+		p.Err("ConflictingFields", field+".captureMode", "have the application listen at another port, or at 127.0.0.1 where bind is another address, and write that as defaultEndpoint",
+			"the proxy itself listens at port %d, and would send what comes there to itself", in.Port)
+	}
+}
+
+// egressBind says at which address of its own an egress is reached, and whether the proxy listens there: connections to loopback
+// addresses are not captured, so that with the default mode these are for the proxy to open.
+func (p converter) egressBind(e *networkingapi.IstioEgressListener, field string) (bind netip.Addr, open bool) {
+	none := e.CaptureMode == networkingapi.CaptureMode_NONE
+	switch {
+	case strings.HasPrefix(e.Bind, "unix:"):
+		p.Unsupported(field+".bind", "write an address such as 127.0.0.1")
+		return bind, false
+	case e.Bind == "" && !none:
+		return bind, false
+	case e.Port == nil && e.Bind != "":
+		p.Err("MissingField", field+".port", "", "with bind, a port is needed")
+		return bind, false
+	case e.Port == nil:
+		p.Unsupported(field+".captureMode", "give each port at which the proxy is to listen an egress of its own, with that port")
+		return bind, false
+	case e.Bind == "":
+		return netip.AddrFrom4([4]byte{127, 0, 0, 1}), true
+	}
+	if bind = p.bindAddress(e.Bind, field+".bind"); !bind.IsValid() {
+		return bind, false
+	}
+	open = none || bind.IsLoopback() && e.CaptureMode == networkingapi.CaptureMode_DEFAULT
+	switch {
+	case open && !bind.IsLoopback():
+		p.Warn("OpenAddress", field+".bind", "bind 127.0.0.1, which only the workload itself reaches",
+			"whoever reaches this address can call the hosts there, in the workload's name")
+	case !open && bind.IsUnspecified():
+		return netip.Addr{}, false // whatever address a captured connection goes to
+	case !open && bind.IsLoopback():
+		p.Warn("NoEffect", field+".captureMode", "use NONE to have the proxy listen there", "connections to %s are not captured", bind)
+	}
+	return bind, open
+}
+
+// openTwice refuses two listeners of the proxy that would be one.
+func (p converter) openTwice(out *model.Sidecar, e *model.Egress, field string) {
+	for _, in := range out.Ingress {
+		if in.Open && in.Port == e.Port && (in.Bind == e.Bind || in.Bind.IsUnspecified() || e.Bind.IsUnspecified()) {
+			p.Err("DuplicatePort", field+".port.number", "", "port %d of that address is listened at for an ingress", e.Port)
+		}
 	}
 }
 
@@ -97,16 +175,16 @@ func (p converter) inboundPool(c *networkingapi.ConnectionPoolSettings, field st
 	return p.pool(c, field)
 }
 
-// defaultEndpoint reads where a workload takes what comes to a port: its own loopback, or another port of the address that was
-// called (0.0.0.0, [::] or no address). The result has the port alone for the latter.
+// defaultEndpoint reads where a workload takes what comes to a port: its own loopback, a unix socket, or another port of the address that
+// was called (0.0.0.0, [::] or no address). The result has the port alone for the last.
 func (p converter) defaultEndpoint(s, field string) string {
-	const hint = "use 127.0.0.1:PORT, [::1]:PORT, 0.0.0.0:PORT or [::]:PORT"
+	const hint = "use 127.0.0.1:PORT, [::1]:PORT, 0.0.0.0:PORT, [::]:PORT or unix:///PATH"
 	switch {
 	case s == "":
 		return ""
 	case strings.HasPrefix(s, "unix:"):
-		p.Unsupported(field, hint)
-		return ""
+		p.UnixSocket(s, field)
+		return s
 	}
 	host, port, err := net.SplitHostPort(s)
 	if err != nil || !slices.Contains([]string{"", "127.0.0.1", "0.0.0.0", "::1", "::"}, host) {
@@ -126,11 +204,11 @@ func (p converter) defaultEndpoint(s, field string) string {
 
 func (p converter) sidecarEgress(e *networkingapi.IstioEgressListener, field string, last bool, out *model.Sidecar) {
 	p.Only(e, field, "port", "bind", "captureMode", "hosts")
-	p.captured(e.Bind, e.CaptureMode, field)
 	g := model.Egress{}
 	switch {
+	case e.Port != nil && e.Port.Number == 0 && strings.HasPrefix(e.Bind, "unix:"): // as it is for them
 	case e.Port != nil:
-		g.Port, _ = p.sidecarPort(e.Port, field+".port")
+		g.Port, g.Protocol = p.sidecarPort(e.Port, field+".port")
 	case !last:
 		p.Err("ConflictingFields", field, "put it last", "the egress without a port is for all ports that no other names, and the last one")
 	}
@@ -138,6 +216,9 @@ func (p converter) sidecarEgress(e *networkingapi.IstioEgressListener, field str
 		if other.Port == g.Port && g.Port != 0 {
 			p.Err("DuplicatePort", field+".port.number", "", "port %d is given twice", g.Port)
 		}
+	}
+	if g.Bind, g.Open = p.egressBind(e, field); g.Open {
+		p.openTwice(out, &g, field)
 	}
 	if len(e.Hosts) == 0 {
 		p.Err("MissingField", field+".hosts", `use "*/*" for everything, "./*" for the own namespace and "~/*" for nothing`, "at least one host is needed")

@@ -25,9 +25,7 @@ func (p converter) workloadEntry(e *networkingapi.WorkloadEntry, path string) {
 	case e.Address == "":
 		p.Err("MissingField", path+".address", "", "an address is missing")
 	case strings.HasPrefix(e.Address, "unix:"):
-		if name, ok := strings.CutPrefix(e.Address, "unix://"); !ok || len(name) < 2 || name[0] != '/' && name[0] != '@' || strings.HasSuffix(name, "/") || strings.ContainsAny(name, "\x00\r\n") {
-			p.Err("InvalidAddress", path+".address", "write unix:///PATH", "%q is no absolute path of a unix socket", e.Address)
-		}
+		p.UnixSocket(e.Address, path+".address")
 		if len(e.Ports) > 0 {
 			p.Err("ConflictingFields", path+".ports", "", "a unix socket has no ports")
 		}
