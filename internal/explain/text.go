@@ -97,7 +97,11 @@ func (r *Report) lay(s *sheet) {
 	for _, t := range r.Tried {
 		tried = append(tried, t.row())
 	}
-	s.add("", tried...)
+	label := ""
+	if r.RouteTable == "" { // rules for connections, of no table
+		label = "routes"
+	}
+	s.add(label, tried...)
 	if r.Route != nil {
 		r.Route.lay(s)
 	}

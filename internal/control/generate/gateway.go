@@ -108,12 +108,13 @@ func (g *Generator) gatewayTLS(s view.Place) []*listenerv3.FilterChain {
 		return chains
 	}
 	var filters []*listenerv3.Filter
+	var origin *corev3.Metadata
 	named := g.terminatedTLS(s)
 	alpn := webHTTP
 	if s.Server.Protocol == model.HTTPS {
 		filters = []*listenerv3.Filter{g.gatewayHTTP(tlsRouteName(s), s.Port, s.Server.Protocol)}
 	} else if tcp := g.gatewayTCP(s); len(tcp) > 0 {
-		filters, alpn = tcp[0].Filters, nil
+		filters, origin, alpn = tcp[0].Filters, tcp[0].Metadata, nil
 	}
 	terminate := transport.Server(s.Server, alpn)
 	if terminate == nil || len(filters) == 0 {
@@ -129,7 +130,8 @@ func (g *Generator) gatewayTLS(s view.Place) []*listenerv3.FilterChain {
 	}
 	slices.Sort(match.ServerNames)
 	match.ServerNames = slices.Compact(match.ServerNames)
-	return append(named, &listenerv3.FilterChain{Name: tlsRouteName(s), FilterChainMatch: match, TransportSocket: terminate, Filters: filters})
+	return append(named, &listenerv3.FilterChain{Name: tlsRouteName(s), Metadata: origin, FilterChainMatch: match, TransportSocket: terminate,
+		Filters: filters})
 }
 
 // terminatedTLS gives the chains of TLSRoutes at a server that ends TLS: the server name chooses the route, what was encrypted is

@@ -274,8 +274,13 @@ func (c candidate) metadata() *corev3.Metadata {
 	if c.match != nil && c.match.Field != "" {
 		field = c.match.Field
 	}
+	return originMetadata(c.object(), field)
+}
+
+// originMetadata says which field of an object something was made of, for explanations.
+func originMetadata(object model.Ref, field string) *corev3.Metadata {
 	return message.IstioMetadata(map[string]*structpb.Value{
-		"config": structpb.NewStringValue(c.object().String()),
+		"config": structpb.NewStringValue(object.String()),
 		"field":  structpb.NewStringValue(field),
 	})
 }
