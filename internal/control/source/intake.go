@@ -106,6 +106,7 @@ type Intake struct {
 	opened   bool
 
 	outages map[string]outage // what cannot be read, by its name; see Lost
+	remark  *model.Finding    // of the whole source, see Remark
 	place   string            // how findings call the source
 	begun   time.Time
 }
@@ -273,8 +274,9 @@ func (in *Intake) tell(k Key, findings []model.Finding) bool {
 }
 
 func (in *Intake) findings() []model.Finding {
+	whole := append(in.lost(), in.remarks()...)
 	if !in.opened { // what has come may be less than what there is
-		return SortFindings(in.lost())
+		return SortFindings(whole)
 	}
-	return SortFindings(append(slices.Concat(slices.Collect(maps.Values(in.troubles))...), in.lost()...))
+	return SortFindings(append(slices.Concat(slices.Collect(maps.Values(in.troubles))...), whole...))
 }

@@ -45,7 +45,7 @@ func (c *comparison) candidates(d *differing, to asked) []candidate {
 		}
 		id := fmt.Sprint(cand.request)
 		if i, known := seen[id]; known {
-			out[i].about = append(out[i].about, cand.about...)
+			out[i].about, out[i].rules = append(out[i].about, cand.about...), append(out[i].rules, r)
 			continue
 		}
 		seen[id] = len(out)
@@ -66,8 +66,15 @@ func before(a, b bool) int {
 	return 1
 }
 
-// beside are rules for requests that miss others narrowly: in one of their conditions.
+// beside are rules for requests that miss others narrowly: in one of their conditions, and then by single values.
 func beside(rules []rule) (out []rule) {
+	for _, r := range rules {
+		for i := range r[:min(len(r), maxTerms)] {
+			missed := slices.Clone(r)
+			missed[i] = r[i].negated()
+			out = append(out, missed)
+		}
+	}
 	near := map[string]bool{}
 	for _, r := range rules {
 		for _, cond := range r {
@@ -75,13 +82,6 @@ func beside(rules []rule) (out []rule) {
 				near[cond.slot+cond.text] = true
 				out = append(out, cond.near()...)
 			}
-		}
-	}
-	for _, r := range rules {
-		for i := range r[:min(len(r), maxTerms)] {
-			missed := slices.Clone(r)
-			missed[i] = r[i].negated()
-			out = append(out, missed)
 		}
 	}
 	return out

@@ -297,8 +297,8 @@ func (c *comparison) changes(d *differing, to asked, ask func(*side, explain.Req
 	type answer struct{ before, after effect }
 	var out []Change
 	seen, places := map[string]bool{}, map[string]int{}
-	same := 0
-	shown := map[string]bool{}
+	var same []candidate
+	shown, except := map[string]bool{}, &exceptions{near: map[string][]near{}}
 	for _, cand := range c.candidates(d, to) {
 		b, ok1 := ask(c.before, cand.request)
 		a, ok2 := ask(c.after, cand.request)
@@ -307,7 +307,7 @@ func (c *comparison) changes(d *differing, to asked, ask func(*side, explain.Req
 		}
 		c.report.Requests++
 		if b.key() == a.key() {
-			same++
+			same = append(same, cand)
 			continue
 		}
 		for _, about := range cand.about {
@@ -321,16 +321,24 @@ func (c *comparison) changes(d *differing, to asked, ask func(*side, explain.Req
 		}
 		before, after := contrast(x.before, x.after)
 		if i, known := places[before+"\x00"+after]; known {
+			except.tell(&cand, i, len(out[i].Requests))
 			out[i].Requests = append(out[i].Requests, cand.text)
 			continue
 		}
+		except.tell(&cand, len(out), 0)
 		places[before+"\x00"+after] = len(out)
 		out = append(out, Change{Requests: []string{cand.text}, Example: cand.request, Before: before, After: after})
 	}
 	c.settle(d, to, shown, len(out) > 0)
+	except.alike(same)
+	for _, k := range except.told {
+		if len(k.except) > 0 {
+			out[k.change].Requests[k.request] = k.describe()
+		}
+	}
 	for i := range out {
 		for j, text := range out[i].Requests {
-			if text == everything && (same > 0 || len(out) > 1 || len(out[i].Requests) > 1) {
+			if text == everything && (len(same) > 0 || len(out) > 1 || len(out[i].Requests) > 1) {
 				out[i].Requests[j] = otherwise
 			}
 		}

@@ -140,12 +140,7 @@ func (c *comparison) behind(s *side, host string) (out asks) {
 func ofHTTP(h *conf.HTTP) (rules []rule) {
 	for _, set := range h.RBAC {
 		for i := range set.Policies {
-			for _, p := range set.Policies[i].Permissions {
-				rules = append(rules, ofRule(p)...)
-			}
-			for _, p := range set.Policies[i].Principals {
-				rules = append(rules, ofRule(p)...) // conditions on fields stand there, too
-			}
+			rules = append(rules, ofPolicy(&set.Policies[i])...)
 		}
 	}
 	for _, l := range h.Limits {
@@ -159,6 +154,21 @@ func ofHTTP(h *conf.HTTP) (rules []rule) {
 		}
 	}
 	return rules
+}
+
+// ofPolicy gives what a policy asks of requests: of what is asked for and of who asks, since conditions on fields stand there, too, by
+// themselves and joined.
+func ofPolicy(p *conf.RBACPolicy) []rule {
+	permissions, principals := &conf.Rule{Or: p.Permissions}, &conf.Rule{Or: p.Principals}
+	out := append(formsOf(p.Permissions), formsOf(p.Principals)...)
+	return append(out, ofRule(&conf.Rule{And: []*conf.Rule{permissions, principals}})...)
+}
+
+func formsOf(list []*conf.Rule) (out []rule) {
+	for _, r := range list {
+		out = append(out, ofRule(r)...)
+	}
+	return out
 }
 
 // maxForms bounds the forms of one condition of a policy: what would be more is tried in part.
@@ -175,10 +185,7 @@ func ofRule(r *conf.Rule) []rule {
 	case r.Not != nil:
 		return opposite(ofRule(r.Not))
 	case len(r.Or) > 0:
-		var out []rule
-		for _, sub := range r.Or {
-			out = append(out, ofRule(sub)...)
-		}
+		out := formsOf(r.Or)
 		return out[:min(len(out), maxForms)]
 	case len(r.And) > 0:
 		out := []rule{nil}

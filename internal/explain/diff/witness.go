@@ -304,13 +304,15 @@ func (a asked) address() string { return net.JoinHostPort(a.host, strconv.Itoa(i
 type candidate struct {
 	request explain.Request
 	text    string
-	terms   int      // conditions that it was made of
-	about   []string // these conditions, as their about says
+	terms   int               // conditions that it was made of
+	about   []string          // these conditions, as their about says
+	rules   []rule            // that it was made for, the first of which text describes
+	values  map[string]filled // by slot, of those that the first asks for
 }
 
 // build finds a request that fulfils a rule; false where there seems to be none.
 func (a asked) build(r rule, f *words.Finder) (candidate, bool) {
-	c := candidate{request: explain.Request{Method: "GET", URL: a.scheme + "://" + a.address()}, terms: len(r)}
+	c := candidate{request: explain.Request{Method: "GET", URL: a.scheme + "://" + a.address()}, terms: len(r), rules: []rule{r}, values: map[string]filled{}}
 	bySlot := map[string]rule{}
 	for _, cond := range r {
 		bySlot[cond.slot] = append(bySlot[cond.slot], cond)
@@ -323,6 +325,7 @@ func (a asked) build(r rule, f *words.Finder) (candidate, bool) {
 	path, query, media := "/", url.Values{}, ""
 	for _, slot := range sortedKeys(bySlot) {
 		v, present, ok := a.fill(slot, bySlot[slot], c.request.Method, f)
+		c.values[slot] = filled{v, present}
 		switch name, isQuery := strings.CutPrefix(slot, querySlot); {
 		case !ok:
 			return c, false
