@@ -381,6 +381,9 @@ func (c *Control) Objects() []*source.Object {
 	return nil
 }
 
+// Beneath gives the object that comes into force when the applied one of its key is deleted, as source.Set.Beneath does.
+func (c *Control) Beneath(k source.Key) *source.Object { return c.sources.Beneath(k) }
+
 // Refused gives what the sources refused, as source.Snapshot.Refused does.
 func (c *Control) Refused() map[model.Ref]source.Origin {
 	if s := c.sources.Snapshot(); s != nil {

@@ -92,8 +92,8 @@ func Explain(v View, req Request) (*Report, error) {
 		return nil, err
 	}
 	e := &evaluation{view: v, talk: t, brief: req.Brief, report: &Report{Request: req, From: v.Client.describe()}}
-	if e.report.Request.Method = t.request.Method; t.scheme == "udp" {
-		e.report.Request.Method = "" // datagrams have none
+	if e.report.Request.Method = t.request.Method; t.scheme == "udp" || t.scheme == "tcp" {
+		e.report.Request.Method = "" // connections and datagrams have none
 	}
 	e.outbound()
 	e.conclude()

@@ -140,6 +140,7 @@ func (e *evaluation) outbound() {
 	}
 	switch {
 	case ch == nil:
+		e.rules(ln, nil, conn)
 		e.refuse(0, "NR", "the connection is closed: no filter chain of %s takes it (%s)", ln.Name, step)
 	case e.talk.scheme == "http" && ch.HTTP != nil:
 		e.report.Chain = ch.Name
@@ -147,6 +148,7 @@ func (e *evaluation) outbound() {
 	case ch.TCP != nil:
 		e.report.Chain, e.report.Protocol = ch.Name, protocolName(e.talk.scheme)
 		e.report.Outcome = "forward"
+		e.rules(ln, ch, conn)
 		if t := ch.TCP.Tunnel; t != nil {
 			e.report.Tunnel = "to " + t.Target + ", which the destination is asked for by " + t.Method()
 		}
@@ -158,6 +160,48 @@ func (e *evaluation) outbound() {
 	default:
 		e.refuse(400, "DPE", "%s takes HTTP, and this is not", ln.Name)
 	}
+}
+
+// rules reports which rule for TCP or TLS took the connection, nil for none, and why those before it did not.
+func (e *evaluation) rules(ln *conf.Listener, taken *conf.Chain, conn *route.ConnInfo) {
+	if taken != nil && taken.Object != "" {
+		e.report.Route = &Route{Name: taken.Name, Object: taken.Object, Field: taken.Field, Conf: &conf.Route{Name: taken.Name}}
+	}
+	if e.brief {
+		return
+	}
+	for _, ch := range ln.Chains {
+		if ch.Object == "" {
+			continue
+		}
+		t := Try{Name: ch.Name, Object: ch.Object, Field: ch.Field, Matched: ch == taken}
+		if t.Matched {
+			e.report.Tried = append(e.report.Tried, t)
+			return
+		}
+		step := route.Excluded(&ch.Match, conn)
+		t.Condition = step.String()
+		switch step {
+		case route.ByServerName:
+			t.Want, t.Got = strings.Join(ch.Match.ServerNames, " or "), cmp.Or(conn.ServerName, "none")
+		case route.ByDestination:
+			t.Want, t.Got = rangeList(ch.Match.Destination), conn.Destination.Addr().String()
+		case route.ChainFound:
+			t.Condition, t.Want, t.Got = "precedence", "no rule that is more specific", taken.Name
+		default: // rules have no other conditions
+			t.Want, t.Got = "another", "this"
+		}
+		e.report.Tried = append(e.report.Tried, t)
+	}
+}
+
+// rangeList lists address ranges.
+func rangeList(ranges []netip.Prefix) string {
+	var out []string
+	for _, r := range ranges {
+		out = append(out, r.String())
+	}
+	return strings.Join(out, " or ")
 }
 
 func protocolName(scheme string) string {

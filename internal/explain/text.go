@@ -101,7 +101,11 @@ func (r *Report) lay(s *sheet) {
 	for _, t := range list {
 		tried = append(tried, t.row())
 	}
-	s.add("", tried...)
+	label := ""
+	if r.RouteTable == "" { // rules for connections, of no table
+		label = "routes"
+	}
+	s.add(label, tried...)
 	if left > 0 {
 		s.line("", fmt.Sprintf("and %d more that do not match (all are listed with -o json)", left))
 	}

@@ -12,7 +12,8 @@ import (
 	"github.com/weftmesh/weft/internal/offline"
 )
 
-// Diff says which requests would behave differently, and changes nothing. Deployments that do not run yet count as if they did.
+// Diff says which requests would behave differently, and changes nothing. Deployments that do not run yet count as if they did, Services
+// of the change have the Pods that they select, and what an object that is to be deleted was put over is in force again.
 func (o objects) Diff(ctx context.Context, req api.DiffRequest) (api.DiffReply, error) {
 	c, err := o.h.Ready(ctx)
 	if err != nil {
@@ -23,20 +24,26 @@ func (o objects) Diff(ctx context.Context, req api.DiffRequest) (api.DiffReply, 
 		findings = source.SortFindings(append(findings, beside(c, req.Documents)...))
 		return api.DiffReply{Refused: true, Findings: apiFindings(findings)}, nil
 	}
+	over := slices.Clip(decoded)
 	var without []source.Key
 	for _, r := range req.Refs {
 		key, err := lookup(c.Objects(), r)
 		if err != nil {
 			return api.DiffReply{}, err
 		}
+		if under := c.Beneath(key); under != nil {
+			over = append(over, under)
+			continue
+		}
 		without = append(without, key)
 	}
 	settings := c.Started()
 	objects := c.Objects()
-	ahead := compile.ConvertAhead(append(slices.Clip(objects), decoded...), settings)
+	ahead := compile.ConvertAhead(append(slices.Clip(objects), over...), settings)
 	before, known := compile.Compile(compile.Input{Objects: planned.Complete(objects), Settings: settings, Ahead: ahead})
 	clients := c.Clients()
-	after, found := compile.Compile(compile.Input{Objects: planned.Complete(source.Overlay(objects, decoded, without)), Settings: settings, Ahead: ahead})
+	changed := planned.Reselect(objects, source.Overlay(objects, over, without))
+	after, found := compile.Compile(compile.Input{Objects: planned.Complete(changed), Settings: settings, Ahead: ahead})
 	was := make(map[model.Finding]bool, len(known))
 	for _, f := range known {
 		was[f] = true

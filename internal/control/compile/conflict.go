@@ -23,10 +23,21 @@ func (c *compiler) claimTCP(p *part, s *model.Server, where string) {
 			continue
 		}
 		const hint = "put the destinations into one object"
-		if list := c.claim(&bid{place: topic{onPlace, "connections", where, ""}, field: r.Field}); len(list) > 0 && list[0].unit != c.unit {
-			older := list[0]
-			p.Warn("DuplicateHost", r.Field, hint, "%s, which is older, has all connections of %s: the rule gets none of them", older.object.Ref(), where)
-			c.about(older.object).Warn("DuplicateHost", older.field, hint, "%s also asks for all connections of %s, and gets none of them", p.Ref(), where)
+		for _, older := range c.claim(&bid{place: topic{onPlace, "connections", where, ""}, routes: p.Routes, field: r.Field}) {
+			if older.unit == c.unit {
+				break
+			}
+			if outdoes(older.routes, p.Routes) {
+				by := c.about(older.object)
+				p.Warn("DuplicateHost", r.Field, hint, "%s, which is older, has all connections of %s: the rule gets none of them", by.Ref(), where)
+				by.Warn("DuplicateHost", older.field, hint, "%s also asks for all connections of %s, and gets none of them", p.Ref(), where)
+				break
+			}
+			if outdoes(p.Routes, older.routes) {
+				by := c.about(older.object)
+				by.Warn("DuplicateHost", older.field, hint, "%s, whose exportTo is narrower, has all connections of %s: the rule gets none of them", p.Ref(), where)
+				p.Warn("DuplicateHost", r.Field, hint, "%s also asks for all connections of %s, and gets none of them", by.Ref(), where)
+			}
 		}
 		return
 	}

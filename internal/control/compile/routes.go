@@ -459,10 +459,9 @@ func protocolList(s *model.Service) string {
 	return strings.Join(list, ", ")
 }
 
-// rule records who rules a host in sidecars. Where some namespace's proxies would see two, the older one counts and both are
+// rule records who rules a host in sidecars. Of two of which one counts wherever both may be used, and the other nowhere else, both are
 // told. Routes of the Gateway API do not compete among themselves: they are merged. It reports whether the routes count.
 func (c *compiler) rule(p *part, host string, routes *model.RouteSet, field string) bool {
-	const hint = "put the rules into one object"
 	for _, older := range c.claim(&bid{place: hostPlace(host), routes: routes, field: field}) {
 		if !seenTogether(older.routes, routes) {
 			continue
@@ -470,30 +469,41 @@ func (c *compiler) rule(p *part, host string, routes *model.RouteSet, field stri
 		if older.unit == c.unit || older.routes.ByPrecedence && routes.ByPrecedence {
 			return true
 		}
-		effect := "have no effect in sidecars"
-		if leaves(older.routes, routes) {
-			effect = "count in sidecars only where the older object's leave out the client or the port"
+		switch {
+		case outdoes(older.routes, routes):
+			tellRuled(p, field, routes, c.about(older.object), older.field, older.routes, host, "which is older")
+			return false
+		case outdoes(routes, older.routes):
+			tellRuled(c.about(older.object), older.field, older.routes, p, field, routes, host, "whose exportTo is narrower")
 		}
-		p.Warn("DuplicateHost", field, hint, "host %s is already ruled by %s, which is older: these rules %s", host, older.object.Ref(), effect)
-		c.about(older.object).Warn("DuplicateHost", older.field, hint, "host %s is also named by %s, whose rules %s", host, p.Ref(), effect)
-		return false
 	}
 	return true
 }
 
-// leaves reports whether the older of two sets for a host may have no rule in a sidecar for which the younger has one.
-func leaves(older, younger *model.RouteSet) bool {
+// tellRuled says of rules for a host in sidecars that others count in their place, and why.
+func tellRuled(loser *part, field string, lost *model.RouteSet, ruler *part, rulerField string, rules *model.RouteSet, host, why string) {
+	const hint = "put the rules into one object"
+	effect := "have no effect in sidecars"
+	if leaves(rules, lost) {
+		effect = "count in sidecars only where the other object's leave out the client or the port"
+	}
+	loser.Warn("DuplicateHost", field, hint, "host %s is already ruled by %s, %s: these rules %s", host, ruler.Ref(), why, effect)
+	ruler.Warn("DuplicateHost", rulerField, hint, "host %s is also named by %s, whose rules %s", host, loser.Ref(), effect)
+}
+
+// leaves reports whether the first of two sets for a host may have no rule in a sidecar for which the other has one.
+func leaves(first, other *model.RouteSet) bool {
 	always := func(m model.L4Match) bool {
 		return m.Port == 0 && len(m.SourceLabels) == 0 && m.SourceNamespace == "" && (len(m.Gateways) == 0 || m.Mesh)
 	}
-	http := slices.ContainsFunc(older.HTTP, func(r model.HTTPRoute) bool {
+	http := slices.ContainsFunc(first.HTTP, func(r model.HTTPRoute) bool {
 		return len(r.Matches) == 0 || slices.ContainsFunc(r.Matches, func(m model.HTTPMatch) bool {
 			return always(model.L4Match{Port: m.Port, SourceLabels: m.SourceLabels, SourceNamespace: m.SourceNamespace, Gateways: m.Gateways, Mesh: m.Mesh})
 		})
 	})
-	tcp := slices.ContainsFunc(older.TCP, func(r model.TCPRoute) bool { return len(r.Matches) == 0 || slices.ContainsFunc(r.Matches, always) })
-	tls := slices.ContainsFunc(older.TLS, func(r model.TLSRoute) bool { return slices.ContainsFunc(r.Matches, always) })
-	return len(younger.HTTP) > 0 && !http || len(younger.TCP) > 0 && !tcp || len(younger.TLS) > 0 && !tls
+	tcp := slices.ContainsFunc(first.TCP, func(r model.TCPRoute) bool { return len(r.Matches) == 0 || slices.ContainsFunc(r.Matches, always) })
+	tls := slices.ContainsFunc(first.TLS, func(r model.TLSRoute) bool { return slices.ContainsFunc(r.Matches, always) })
+	return len(other.HTTP) > 0 && !http || len(other.TCP) > 0 && !tcp || len(other.TLS) > 0 && !tls
 }
 
 func hostPlace(host string) topic { return topic{about: onPlace, a: "host", b: host} }
@@ -506,7 +516,19 @@ func (c *compiler) rulers(host string) []*bid {
 
 // seenTogether reports whether some namespace sees both.
 func seenTogether(a, b *model.RouteSet) bool {
-	seen := func(rs *model.RouteSet, ns string) bool { return rs.ExportTo.VisibleFrom(rs.Namespace, ns) }
-	some := append([]string{a.Namespace, b.Namespace, ""}, append(a.ExportTo.Namespaces, b.ExportTo.Namespaces...)...)
-	return slices.ContainsFunc(some, func(ns string) bool { return seen(a, ns) && seen(b, ns) })
+	return slices.ContainsFunc(namespacesOf(a, b), func(ns string) bool { return seenFrom(a, ns) && seenFrom(b, ns) })
+}
+
+// outdoes reports whether, in every namespace that sees the other of two sets for a host, one is seen too and goes first.
+func outdoes(a, b *model.RouteSet) bool {
+	return !slices.ContainsFunc(namespacesOf(a, b), func(ns string) bool {
+		return seenFrom(b, ns) && (!seenFrom(a, ns) || a.CompareIn(ns, b) > 0)
+	})
+}
+
+func seenFrom(s *model.RouteSet, ns string) bool { return s.ExportTo.VisibleFrom(s.Namespace, ns) }
+
+// namespacesOf gives the namespaces that may see two sets otherwise than the rest does, for which "" stands.
+func namespacesOf(a, b *model.RouteSet) []string {
+	return slices.Concat([]string{a.Namespace, b.Namespace, ""}, a.ExportTo.Namespaces, b.ExportTo.Namespaces)
 }

@@ -108,12 +108,13 @@ func (g *Generator) gatewayTLS(s view.Place) []*listenerv3.FilterChain {
 		return chains
 	}
 	var filters []*listenerv3.Filter
+	var origin *corev3.Metadata
 	named := g.terminatedTLS(s)
 	alpn := webHTTP
 	if s.Server.Protocol == model.HTTPS {
 		filters = []*listenerv3.Filter{g.gatewayHTTP(tlsRouteName(s), s.Port, s.Server.Protocol)}
 	} else if tcp := g.gatewayTCP(s); len(tcp) > 0 {
-		filters, alpn = tcp[0].Filters, nil
+		filters, origin, alpn = tcp[0].Filters, tcp[0].Metadata, nil
 	}
 	terminate := transport.Server(s.Server, alpn)
 	if terminate == nil || len(filters) == 0 {
@@ -129,7 +130,8 @@ func (g *Generator) gatewayTLS(s view.Place) []*listenerv3.FilterChain {
 	}
 	slices.Sort(match.ServerNames)
 	match.ServerNames = slices.Compact(match.ServerNames)
-	return append(named, &listenerv3.FilterChain{Name: tlsRouteName(s), FilterChainMatch: match, TransportSocket: terminate, Filters: filters})
+	return append(named, &listenerv3.FilterChain{Name: tlsRouteName(s), Metadata: origin, FilterChainMatch: match, TransportSocket: terminate,
+		Filters: filters})
 }
 
 // terminatedTLS gives the chains of TLSRoutes at a server that ends TLS: the server name chooses the route, what was encrypted is
@@ -199,8 +201,8 @@ type hostRoutes struct {
 	isolated bool // also without routes
 }
 
-// gatewayTable has a virtual host for each host of a route set that a server takes. Route sets for one host are merged, oldest
-// first; a host that should be asked for over TLS only redirects there.
+// gatewayTable has a virtual host for each host of a route set that a server takes. Route sets for one host are merged, those first that
+// count first for the node; a host that should be asked for over TLS only redirects there.
 func (g *Generator) gatewayTable(name string, servers []view.Place) *routev3.RouteConfiguration {
 	hosts := map[string]*hostRoutes{}
 	at := func(h string) *hostRoutes {
@@ -263,7 +265,7 @@ func (g *Generator) hostRoutes(v *hostRoutes) []*routev3.Route {
 		}
 	}
 	if len(v.places) > 1 {
-		slices.SortStableFunc(all, func(a, b candidate) int { return a.set.CompareAge(b.set) })
+		slices.SortStableFunc(all, func(a, b candidate) int { return g.view.Compare(a.set, b.set) })
 	}
 	return g.inOrder(all)
 }

@@ -149,7 +149,7 @@ func (g *Generator) tcpChains(s *model.RouteSet, at view.Place) (chains []*liste
 			if !valid {
 				continue
 			}
-			c := &listenerv3.FilterChain{Name: routeName(s.Ref, r.Field), Filters: []*listenerv3.Filter{g.relay(s, r.Destinations, at, r.Field)}}
+			c := &listenerv3.FilterChain{Name: routeName(s.Ref, r.Field), Metadata: originMetadata(s.Ref, r.Field), Filters: []*listenerv3.Filter{g.relay(s, r.Destinations, at, r.Field)}}
 			if len(subnets) > 0 {
 				c.FilterChainMatch = &listenerv3.FilterChainMatch{PrefixRanges: subnets}
 			}
@@ -178,7 +178,7 @@ func (g *Generator) tlsChains(s *model.RouteSet, at view.Place) (chains []*liste
 			if slices.Contains(names, "*") {
 				match.ServerNames = nil
 			}
-			c := &listenerv3.FilterChain{Name: routeName(s.Ref, r.Field), FilterChainMatch: match,
+			c := &listenerv3.FilterChain{Name: routeName(s.Ref, r.Field), Metadata: originMetadata(s.Ref, r.Field), FilterChainMatch: match,
 				Filters: g.lookup([]*listenerv3.Filter{g.relay(s, r.Destinations, at, r.Field)}, r.Destinations, at.Port)}
 			chains = append(chains, c)
 			if len(match.ServerNames) == 0 && len(subnets) == 0 {

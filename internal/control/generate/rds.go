@@ -104,7 +104,7 @@ type candidate struct {
 	at    view.Place
 }
 
-// routes gives the routes of the sets, which are the oldest first, in order of precedence.
+// routes gives the routes of the sets, which are in the order in which they count, in order of precedence.
 func (g *Generator) routes(sets []*model.RouteSet, at view.Place) []*routev3.Route {
 	var all []candidate
 	for _, s := range sets {
@@ -274,8 +274,13 @@ func (c candidate) metadata() *corev3.Metadata {
 	if c.match != nil && c.match.Field != "" {
 		field = c.match.Field
 	}
+	return originMetadata(c.object(), field)
+}
+
+// originMetadata says which field of an object something was made of, for explanations.
+func originMetadata(object model.Ref, field string) *corev3.Metadata {
 	return message.IstioMetadata(map[string]*structpb.Value{
-		"config": structpb.NewStringValue(c.object().String()),
+		"config": structpb.NewStringValue(object.String()),
 		"field":  structpb.NewStringValue(field),
 	})
 }

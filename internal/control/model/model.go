@@ -239,6 +239,18 @@ func (v Visibility) VisibleFrom(owner, ns string) bool {
 	return false
 }
 
+// Distance orders what is exported to namespace ns, as in Istio: 0 for what is of ns itself and names it, 1 for what others export to it by
+// name, 2 for what is for all.
+func (v Visibility) Distance(owner, ns string) int {
+	switch {
+	case v.Private || owner == ns && slices.Contains(v.Namespaces, ns):
+		return 0
+	case slices.Contains(v.Namespaces, ns):
+		return 1
+	}
+	return 2
+}
+
 // Endpoint is one instance of a service.
 type Endpoint struct {
 	Address string // IP address; with Resolution DNS, also a name; with Static, also "unix:///path"

@@ -31,6 +31,11 @@ func (s *RouteSet) CompareAge(o *RouteSet) int {
 	return cmp.Or(s.Created.Compare(o.Created), s.Ref.CompareName(o.Ref), cmp.Compare(s.Ref.Kind, o.Ref.Kind))
 }
 
+// CompareIn orders sets for one host as proxies of a namespace take them: those that are nearer to it first, and then by age.
+func (s *RouteSet) CompareIn(namespace string, o *RouteSet) int {
+	return cmp.Or(cmp.Compare(s.ExportTo.Distance(s.Namespace, namespace), o.ExportTo.Distance(o.Namespace, namespace)), s.CompareAge(o))
+}
+
 // GatewayRef names a gateway; Section (Gateway API listener name) and Port narrow it when set. Kind is "Gateway.istio",
 // "Gateway.k8s", "ListenerSet" or "Ingress", because the two kinds of Gateway may share a name.
 type GatewayRef struct {

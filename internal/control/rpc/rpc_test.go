@@ -6,11 +6,13 @@ import (
 	"errors"
 	"io"
 	"math/rand/v2"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"golang.org/x/net/http2"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/encoding/gzip"
@@ -209,6 +211,90 @@ func TestClientThatDoesNotRead(t *testing.T) {
 			t.Fatalf("a message of %d bytes", n)
 		}
 	}
+}
+
+// TestDeafToAWideWindow: of a message that the client's window has room for, and the kernel none, hardly more is kept than the message.
+func TestDeafToAWideWindow(t *testing.T) {
+	const streams, size = 10, 32 << 20 // more than the kernel takes
+	r := newRig(t, Options{})
+	message := make([]byte, size)
+	before := inUse()
+	for i := range streams {
+		w := r.raw()
+		if _, err := io.WriteString(w.conn, preface); err != nil {
+			t.Fatal(err)
+		}
+		_ = w.framer.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: maxWindow})
+		_ = w.framer.WriteWindowUpdate(0, maxWindow-defaultWindow)
+		w.headers(1, with("", ""))
+		await(t, func() bool { return r.echo(i) != nil })
+		e := r.echo(i)
+		e.say(message)
+		e.stream.Wake()
+		await(t, e.empty)
+	}
+	r.open(r.context(), r.dial(time.Hour)) // which has its turn behind theirs
+	await(t, func() bool { return r.echo(streams) != nil })
+	if grown := inUse() - before; grown > streams*(512<<10) {
+		t.Errorf("%d bytes are kept for %d connections", grown, streams)
+	}
+
+	// They need not read to be ended, and to be told of it they need not have room for the reason.
+	for i := range streams {
+		r.echo(i).stream.Cut(status.Error(codes.ResourceExhausted, "too slow"))
+	}
+	for range streams {
+		if err := r.ended(); status.Code(err) != codes.ResourceExhausted {
+			t.Errorf("a stream ended with %v", err)
+		}
+	}
+}
+
+func TestCutTellsTheReason(t *testing.T) {
+	r := newRig(t, Options{})
+	s := r.open(r.context(), r.dial(time.Hour))
+	send(t, s, []byte("hello"))
+	recv(t, s)
+	r.echo(0).stream.Cut(status.Error(codes.ResourceExhausted, "another one has come"))
+	var m []byte
+	if err := s.RecvMsg(&m); status.Convert(err).Message() != "another one has come" {
+		t.Errorf("got %v", err)
+	}
+}
+
+// inUse is what is allocated and reachable.
+func inUse() int64 {
+	runtime.GC()
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
+}
+
+// await waits until something is so of which no event tells.
+func await(t *testing.T, is func() bool) {
+	t.Helper()
+	for end := time.Now().Add(patience); !is(); runtime.Gosched() {
+		if time.Now().After(end) {
+			t.Fatal("it does not come to pass")
+		}
+	}
+}
+
+// echo is the one that was opened as the nth; nil before.
+func (r *rig) echo(n int) *echo {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if n >= len(r.echoes) {
+		return nil
+	}
+	return r.echoes[n]
+}
+
+func (e *echo) empty() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return len(e.pending) == 0
 }
 
 func TestPanicEndsTheConnectionAlone(t *testing.T) {

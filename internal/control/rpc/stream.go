@@ -3,6 +3,7 @@ package rpc
 import (
 	"encoding/binary"
 	"sync/atomic"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -25,15 +26,17 @@ type Stream struct {
 	conn *conn // set once
 	id   uint32
 
-	woken atomic.Bool // for everybody
+	woken atomic.Bool           // for everybody
+	why   atomic.Pointer[error] // as well: why it has to end, room or not
 
 	// Whoever has the connection's turn owns what follows.
 	handler    Handler
-	active     bool   // the handler may have something to say
-	window     int64  // for what is sent
-	credit     int    // bytes of DATA that the client has not been given back
-	message    []byte // the part of a message that is there
-	unsent     []byte // of a message for which there is no room
+	active     bool     // the handler may have something to say
+	window     int64    // for what is sent
+	credit     int      // bytes of DATA that the client has not been given back
+	message    []byte   // the part of a message that is there
+	unsent     [][]byte // the parts, as they were given, of a message for which there is no room
+	left       int      // bytes of unsent
 	headSent   bool
 	halfClosed bool // the client sends no more
 	ending     *ending
@@ -52,6 +55,13 @@ func (s *Stream) Peer() Peer { return s.conn.peer() }
 func (s *Stream) Wake() {
 	s.woken.Store(true)
 	s.conn.wake()
+}
+
+// Cut ends the stream with the gRPC status that the reason stands for, whether there is room or not: what waits for the client is
+// forgotten. It may be called by anyone at any time and never blocks.
+func (s *Stream) Cut(reason error) {
+	s.why.CompareAndSwap(nil, &reason)
+	s.Wake()
 }
 
 // begin finds out what was called.
@@ -106,7 +116,7 @@ func (s *Stream) take(b []byte) error {
 		}
 		s.conn.pace.spend(costMessage)
 		if s.woken.Swap(false) { // what was to be said before the client spoke is said before it is heard
-			if err := s.speak(); err != nil || s.ending != nil {
+			if err := s.speak(noHurry); err != nil || s.ending != nil {
 				return err
 			}
 		}
@@ -142,7 +152,7 @@ func (s *Stream) halfClose() {
 }
 
 // room reports whether a message would be sent at once.
-func (s *Stream) room() bool { return len(s.unsent) == 0 && s.ending == nil && !s.conn.sock.blocked() }
+func (s *Stream) room() bool { return s.left == 0 && s.ending == nil && !s.conn.sock.blocked() }
 
 // SendHead sends the head of the response before its first message. It is for a Handler inside of its methods.
 func (s *Stream) SendHead() {
@@ -154,8 +164,8 @@ func (s *Stream) SendHead() {
 	c.space.out = append(appendFrame(c.space.out, frameHeaders, flagEndHeaders, s.id, len(okHead)), okHead...)
 }
 
-// Send sends a message that is made of parts, which are copied. It is for a Handler inside of Next; sent is false when a part of the
-// message has to wait for the client.
+// Send sends a message that is made of parts, which must not change any more: those for which there is no room are kept, not copied. It
+// is for a Handler inside of Next; sent is false when a part of the message has to wait for the client.
 func (s *Stream) Send(parts ...[]byte) (sent bool) {
 	s.SendHead()
 	n := prefix
@@ -165,17 +175,14 @@ func (s *Stream) Send(parts ...[]byte) (sent bool) {
 	c := s.conn
 	var head [prefix]byte
 	binary.BigEndian.PutUint32(head[1:], uint32(n-prefix))
-	if int64(n) > s.window || int64(n) > c.window {
-		s.unsent = append(make([]byte, 0, n), head[:]...)
-		for _, p := range parts {
-			s.unsent = append(s.unsent, p...)
-		}
+	if int64(n) > s.window || int64(n) > c.window || len(c.space.out)+n > flushFrom {
+		s.unsent, s.left = append(append(make([][]byte, 0, 1+len(parts)), append([]byte(nil), head[:]...)), parts...), n
 		s.push()
-		return len(s.unsent) == 0
+		return s.left == 0
 	}
 	s.window -= int64(n)
 	c.window -= int64(n)
-	f := framer{conn: c, stream: s.id, left: n}
+	f := framer{space: c.space, stream: s.id, left: n}
 	f.add(head[:])
 	for _, p := range parts {
 		f.add(p)
@@ -185,58 +192,73 @@ func (s *Stream) Send(parts ...[]byte) (sent bool) {
 
 // framer writes a message in frames.
 type framer struct {
-	conn   *conn
+	space  *workspace
 	stream uint32
 	left   int // of the message, for frames to come
 	room   int // in the frame that was begun
 }
 
 func (f *framer) add(b []byte) {
-	space := f.conn.space
 	for len(b) > 0 {
 		if f.room == 0 {
-			if len(space.out) >= flushFrom {
-				_ = f.conn.flush() // the next write finds a failure too
-			}
 			f.room = min(f.left, maxFrame)
 			f.left -= f.room
-			space.out = appendFrame(space.out, frameData, 0, f.stream, f.room)
+			f.space.out = appendFrame(f.space.out, frameData, 0, f.stream, f.room)
 		}
 		n := min(f.room, len(b))
-		space.out = append(space.out, b[:n]...)
+		f.space.out = append(f.space.out, b[:n]...)
 		b, f.room = b[n:], f.room-n
 	}
 }
 
-// push sends what there is room for of a message that waits.
+// push sends what there is room for of a message that waits: no more is written once the kernel takes no more.
 func (s *Stream) push() {
 	c := s.conn
-	for len(s.unsent) > 0 && !c.sock.blocked() {
-		n := min(int64(len(s.unsent)), s.window, c.window, maxFrame)
+	for s.left > 0 && !c.sock.blocked() {
+		n := min(int64(s.left), s.window, c.window, maxFrame)
 		if n <= 0 {
 			return
 		}
-		c.space.out = append(appendFrame(c.space.out, frameData, 0, s.id, int(n)), s.unsent[:n]...)
+		c.space.out = appendFrame(c.space.out, frameData, 0, s.id, int(n))
 		s.window -= n
 		c.window -= n
-		s.unsent = s.unsent[n:]
+		s.shift(int(n))
 		if len(c.space.out) >= flushFrom && c.flush() != nil {
 			return // which the next write finds too
 		}
 	}
-	if len(s.unsent) == 0 {
+}
+
+// shift moves the next n bytes of a message that waits to what is written.
+func (s *Stream) shift(n int) {
+	out := s.conn.space
+	for s.left -= n; n > 0; {
+		p := s.unsent[0]
+		k := min(n, len(p))
+		out.out = append(out.out, p[:k]...)
+		n -= k
+		if s.unsent[0] = p[k:]; k == len(p) {
+			s.unsent[0], s.unsent = nil, s.unsent[1:]
+		}
+	}
+	if s.left == 0 {
 		s.unsent = nil
 	}
 }
 
-// messagesATurn bounds what one stream sends while others wait.
-const messagesATurn = 32
+// What one stream says while others wait is bounded: by messages, and by time, after which no other message is asked for. What is to be
+// said before a message of the client is heard takes its time.
+const (
+	messagesATurn = 32
+	timeATurn     = 2 * time.Millisecond
+	noHurry       = time.Hour
+)
 
 // advance lets the streams say what there is to be said.
 func (c *conn) advance() error {
 	for i := len(c.streams) - 1; i >= 0; i-- { // from the end, because what ends is taken out
-		if s := c.streams[i]; s.woken.Swap(false) || s.active || len(s.unsent) > 0 || s.ending != nil {
-			if err := s.speak(); err != nil {
+		if s := c.streams[i]; s.woken.Swap(false) || s.active || s.left > 0 || s.ending != nil {
+			if err := s.speak(timeATurn); err != nil {
 				return err
 			}
 		}
@@ -244,13 +266,18 @@ func (c *conn) advance() error {
 	return nil
 }
 
-func (s *Stream) speak() error {
+func (s *Stream) speak(most time.Duration) error {
 	c := s.conn
+	if why := s.why.Load(); why != nil {
+		s.giveUp(*why)
+		return nil
+	}
 	s.active = true
 	s.push()
+	start := time.Now()
 	for sent := 0; s.handler != nil && s.active && s.room(); sent++ {
-		if sent == messagesATurn {
-			c.wake()
+		if sent == messagesATurn || sent > 0 && time.Since(start) > most {
+			s.Wake()
 			return nil
 		}
 		more, err := s.handler.Next()
@@ -269,6 +296,17 @@ func (s *Stream) speak() error {
 	return nil
 }
 
+// giveUp ends the stream although something may wait for the client, who then hears no reason.
+func (s *Stream) giveUp(why error) {
+	if s.left == 0 {
+		s.finish(&ending{status: status.Convert(why)})
+		return
+	}
+	s.conn.drop(s)
+	s.leave(why)
+	s.conn.sendReset(s.id, codeEnhanceYourCalm)
+}
+
 // finish ends the stream when what was begun has been sent.
 func (s *Stream) finish(e *ending) {
 	if s.ending == nil {
@@ -279,7 +317,7 @@ func (s *Stream) finish(e *ending) {
 
 // conclude sends the end of a stream that has one, when there is room.
 func (s *Stream) conclude() {
-	if s.ending == nil || len(s.unsent) > 0 || s.handler == gone {
+	if s.ending == nil || s.left > 0 || s.handler == gone {
 		return
 	}
 	c, e := s.conn, s.ending
@@ -312,7 +350,7 @@ func (ended) Closed(error)         {}
 // leave tells the handler that nothing follows.
 func (s *Stream) leave(reason error) {
 	h := s.handler
-	s.handler, s.message, s.unsent, s.active = gone, nil, nil, false
+	s.handler, s.message, s.unsent, s.left, s.active = gone, nil, nil, 0, false
 	if h != nil {
 		h.Closed(reason)
 	}

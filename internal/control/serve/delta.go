@@ -46,9 +46,11 @@ func (c *session) applyDelta(r *discoveryv3.DeltaDiscoveryRequest) error {
 		return err
 	}
 	if first {
-		return c.resume(w, r.GetInitialResourceVersions())
+		if err := c.resume(w, r.GetInitialResourceVersions()); err != nil {
+			return err
+		}
 	}
-	return nil
+	return c.account(true)
 }
 
 // listable types are those that may be subscribed to as a whole.

@@ -29,8 +29,9 @@ type Options struct {
 	Log         *slog.Logger // slog.Default
 	// Registry takes the metrics; nil keeps none.
 	Registry prometheus.Registerer
-	// MaxSubscriptions bounds the names that one stream may subscribe to, over all types; 20,000. What is in the list of a wildcard
-	// does not count. Of many streams with one certificate, each may subscribe to less: see share.
+	// MaxSubscriptions bounds the names that one stream may subscribe to, over all types; 20,000. Of many streams with one certificate,
+	// each may subscribe to less: see share. What is in the list of a wildcard counts where many streams of one certificate have one: see
+	// holding.
 	MaxSubscriptions int
 }
 
@@ -47,8 +48,8 @@ type Server struct {
 	streams map[*session]bool
 	// byWorkload are the streams by the namespace/name of their workload.
 	byWorkload map[string][]*session
-	// byCertificate counts the streams of one certificate, which is an instance's own.
-	byCertificate map[string]int
+	// byCertificate are the holdings, by serial number.
+	byCertificate map[string]*holding
 	history       history
 	awaited       map[*audience]bool
 }
@@ -61,7 +62,7 @@ func New(o Options) *Server {
 	if o.MaxSubscriptions <= 0 {
 		o.MaxSubscriptions = defaultMaxSubscriptions
 	}
-	s := &Server{options: o, streams: map[*session]bool{}, byWorkload: map[string][]*session{}, byCertificate: map[string]int{},
+	s := &Server{options: o, streams: map[*session]bool{}, byWorkload: map[string][]*session{}, byCertificate: map[string]*holding{},
 		awaited: map[*audience]bool{}}
 	s.metrics = newMetrics(s, o.Registry)
 	return s
@@ -185,17 +186,7 @@ func (s *Server) add(c *session) {
 	s.cache.mu.Lock()
 	defer s.cache.mu.Unlock()
 	s.streams[c] = true
-	s.byCertificate[c.who.certificate]++
-}
-
-// fullShares is how many streams of one certificate may each subscribe to as much as one: a proxy and its successors have a few, gRPC's
-// library one for each name that a program dials, of which each has a few names.
-const fullShares = 4
-
-// share is how many names a stream may subscribe to. One that opens streams without end gets less for each, and hardly more for all.
-// The cache is locked.
-func (s *Server) share(c *session) int {
-	return s.options.MaxSubscriptions * fullShares / max(fullShares, s.byCertificate[c.who.certificate])
+	s.hold(c)
 }
 
 // introduced files a stream that has said who it is. The cache is locked.
@@ -213,9 +204,7 @@ func (s *Server) remove(c *session, reason error) {
 	defer s.cache.mu.Unlock()
 	delete(s.streams, c)
 	s.settled(c)
-	if s.byCertificate[c.who.certificate]--; s.byCertificate[c.who.certificate] == 0 {
-		delete(s.byCertificate, c.who.certificate)
-	}
+	s.release(c)
 	if c.claim.id == "" {
 		return
 	}

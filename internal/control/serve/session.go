@@ -19,7 +19,8 @@ type session struct {
 	server    *Server // these are set once
 	who       caller
 	connected time.Time
-	wake      func() // has what the client has to be told looked for; it never blocks
+	wake      func()      // has what the client has to be told looked for; it never blocks
+	cut       func(error) // ends the stream, whether the client reads or not; it never blocks
 	sotw      bool
 
 	nonces   uint64    // used by who handles the stream alone
@@ -29,7 +30,10 @@ type session struct {
 	claim    claim          // set by the first request
 	node     *generate.Node // what the claim means in the newest mesh; nil before the first, never changed in place
 	unplaced string         // why it, a gateway, gets nothing
-	denied   error          // why it gets nothing any more: the name that it claims is another one's
+	denied   error          // why it gets nothing any more: the name that it claims is another one's, or newer streams are in its place
+	holding  *holding       // of its certificate; set by hold
+	spare    int            // subscriptions, or what is left of them, that are not named: as many as count in holding
+	wild     bool           // it is in holding's list of those with a wildcard
 	watches  []*watch       // in the order of sending
 	names    int            // subscriptions over all types
 	changed  []*sub         // what may have to be told
@@ -56,8 +60,8 @@ type watch struct {
 	answers
 }
 
-func newSession(s *Server, who caller, sotw bool, wake func()) *session {
-	return &session{server: s, who: who, connected: time.Now(), wake: wake, sotw: sotw}
+func newSession(s *Server, who caller, sotw bool, wake func(), cut func(error)) *session {
+	return &session{server: s, who: who, connected: time.Now(), wake: wake, cut: cut, sotw: sotw}
 }
 
 // read takes a request of either form out of a message, and from the first one who the client is.
@@ -333,6 +337,7 @@ func (c *session) take() taken {
 	} else {
 		t.updates = c.collect()
 	}
+	_ = c.account(false) // which is no more than it was
 	c.taken = len(t.updates) > 0
 	return t
 }
@@ -364,6 +369,10 @@ func (c *session) settle() bool {
 		}
 	}
 	c.changed = slices.DeleteFunc(c.changed, func(s *sub) bool { return !s.is(changed) })
+	if err := c.account(false); err != nil {
+		c.denied, c.unbound = err, nil
+		c.holding.give(c)
+	}
 	return len(c.unbound) > 0
 }
 

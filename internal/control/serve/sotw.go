@@ -53,7 +53,10 @@ func (c *session) applyWorld(r *discoveryv3.DiscoveryRequest) error {
 	}
 	c.unsubscribe(w, gone)
 	w.force = w.force || first || len(fresh) > 0
-	return c.subscribe(w, fresh)
+	if err := c.subscribe(w, fresh); err != nil {
+		return err
+	}
+	return c.account(true)
 }
 
 // collectWorld finds out what has to be told of the types of which something changed. Listeners and clusters that are gone are held

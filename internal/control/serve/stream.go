@@ -53,7 +53,7 @@ func (s *Server) open(wire *rpc.Stream, f form, sotw bool) (rpc.Handler, error) 
 		return nil, err
 	}
 	t := &stream{form: f, wire: wire}
-	t.session = newSession(s, who, sotw, wire.Wake)
+	t.session = newSession(s, who, sotw, wire.Wake, wire.Cut)
 	t.silent = time.AfterFunc(introduceWithin, func() { t.late.Store(true); wire.Wake() })
 	s.add(t.session)
 	return t, nil

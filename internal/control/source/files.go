@@ -23,6 +23,9 @@ import (
 // that it held. An AuthorizationPolicy that is refused and was never accepted is replaced by one that denies everything to its
 // workloads. An object that is written nowhere any more is gone, once it has stayed away for Settle: editors and copy tools
 // truncate and rename files on their way to the new content.
+//
+// A path of Paths that held something and is gone, or cannot be listed, is a source that is away: what it held stays in force until it
+// is back.
 type Files struct {
 	Paths []string
 	// Check judges one decoded object (compile.Check); an error finding refuses it. Nil accepts everything.
@@ -53,7 +56,7 @@ func (f *Files) Run(ctx context.Context, publish func(Change)) error {
 	}
 	defer w.Close()
 	r := &reader{Files: f, files: map[string]*readFile{}, accepted: map[Key]*Object{}, missing: map[Key]time.Time{},
-		births: map[Key]time.Time{}, watcher: w, publish: publish}
+		births: map[Key]time.Time{}, folders: map[string]os.FileInfo{}, watcher: w, publish: publish}
 	r.recall()
 	tick := time.NewTicker(orDefault(f.Rescan, 3*time.Second))
 	defer tick.Stop()
@@ -81,11 +84,13 @@ func (f *Files) Run(ctx context.Context, publish func(Change)) error {
 		case <-next.C:
 			soon = false
 			if r.scan(time.Now()) {
-				next.Reset(orDefault(f.Settle, 300*time.Millisecond))
+				next.Reset(f.settling())
 			}
 		}
 	}
 }
+
+func (f *Files) settling() time.Duration { return orDefault(f.Settle, 300*time.Millisecond) }
 
 func orDefault(d, otherwise time.Duration) time.Duration {
 	if d > 0 {
@@ -105,7 +110,9 @@ type reader struct {
 	accepted map[Key]*Object
 	missing  map[Key]time.Time // accepted objects that are written nowhere, and since when
 	births   map[Key]time.Time
-	last     *Change // as published
+	folders  map[string]os.FileInfo // the paths that are folders, as they were listed last
+	away     map[string]outage      // the paths that held something and cannot be read
+	last     *Change                // as published
 	// remembered are the objects that the memory was given last.
 	remembered []*Object
 }
@@ -134,25 +141,31 @@ func (m fileMark) same(n fileMark) bool {
 // scan reads everything and publishes what changed. It asks for another scan when an object has gone just now.
 func (r *reader) scan(now time.Time) (again bool) {
 	r.watch() // before reading, so that what changes meanwhile is seen
-	names, findings := r.list()
+	l := r.list()
 	for name := range r.files {
-		if !slices.Contains(names, name) {
+		if !slices.Contains(l.names, name) {
 			delete(r.files, name)
 		}
 	}
-	r.order = names
-	for _, name := range names {
+	r.order = l.names
+	told, soon := r.note(l, now)
+	findings := append(l.findings, told...)
+	for _, name := range l.names {
+		if l.kept[name] {
+			continue
+		}
 		if problem := r.read(name); problem != nil {
 			findings = append(findings, *problem)
 		}
 	}
 	objects, more := r.collect()
-	closed, told := r.close(objects)
-	more = append(more, told...)
+	r.keepAway(objects)
+	closed, shut := r.close(objects)
+	more = append(more, shut...)
 	if r.last == nil {
 		r.accepted = map[Key]*Object{} // what was taken away before the start is gone at once
 	}
-	again = r.settle(objects, now)
+	again = r.settle(objects, now) || soon
 	aged := r.aged(now)
 	findings = append(findings, r.remember(aged)...)
 	bornNow(closed, nil, now)
@@ -185,53 +198,6 @@ func (r *reader) remember(objects []*Object) []model.Finding {
 			Hint: "the files are in force, but a restart will not know what was accepted"}}
 	}
 	return nil
-}
-
-// list names the files to read, in order.
-func (r *reader) list() (names []string, findings []model.Finding) {
-	for _, path := range r.Paths {
-		info, err := os.Stat(path)
-		if err != nil {
-			f := model.Finding{Severity: model.Warning, Code: "FileMissing", File: path, Message: "cannot be read: " + reason(err),
-				Hint: "it is read as soon as it is there"}
-			findings = append(findings, f)
-			continue
-		}
-		if !info.IsDir() {
-			names = append(names, path)
-			continue
-		}
-		entries, err := os.ReadDir(path)
-		if err != nil {
-			findings = append(findings, unreadable(path, err))
-			names = append(names, r.under(path)...) // keep what was read from it
-			continue
-		}
-		for _, e := range entries {
-			name := filepath.Join(path, e.Name())
-			// A folder may have a file's name; in the place of one that was read it keeps what that held.
-			if isManifest(e.Name()) && (!e.IsDir() || r.files[name] != nil) {
-				names = append(names, name)
-			}
-		}
-	}
-	seen := map[string]bool{}
-	names = slices.DeleteFunc(names, func(n string) bool {
-		again := seen[n]
-		seen[n] = true
-		return again
-	})
-	return names, findings
-}
-
-func (r *reader) under(dir string) []string {
-	var names []string
-	for _, n := range r.order {
-		if filepath.Dir(n) == filepath.Clean(dir) {
-			names = append(names, n)
-		}
-	}
-	return names
 }
 
 func isManifest(name string) bool {
@@ -269,13 +235,13 @@ func (r *reader) watch() {
 
 // differs reports whether a file looks other than when it was read.
 func (r *reader) differs() bool {
-	names, _ := r.list()
-	if !slices.Equal(names, r.order) {
+	l := r.list()
+	if !slices.Equal(l.names, r.order) || r.returned(l) {
 		return true
 	}
-	return slices.ContainsFunc(names, func(n string) bool {
+	return slices.ContainsFunc(l.names, func(n string) bool {
 		f := r.files[n]
-		return f == nil || !f.mark.same(markOf(n))
+		return !l.kept[n] && (f == nil || !f.mark.same(markOf(n)))
 	})
 }
 
@@ -420,7 +386,7 @@ func (r *reader) settle(want map[Key]*Object, now time.Time) (again bool) {
 			since = now
 			r.missing[k] = now
 		}
-		if now.Sub(since) < orDefault(r.Settle, 300*time.Millisecond) {
+		if now.Sub(since) < r.settling() {
 			want[k] = o
 			again = true
 			continue

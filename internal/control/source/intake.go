@@ -105,6 +105,7 @@ type Intake struct {
 
 	// What cannot be read, by its name, and how findings call the source; see Lost.
 	outages map[string]outage
+	remark  *model.Finding // of the whole source, see Remark
 	place   string
 }
 
@@ -260,5 +261,5 @@ func (in *Intake) tell(k Key, findings []model.Finding) bool {
 }
 
 func (in *Intake) findings() []model.Finding {
-	return SortFindings(append(slices.Concat(slices.Collect(maps.Values(in.troubles))...), in.lost()...))
+	return SortFindings(append(slices.Concat(slices.Collect(maps.Values(in.troubles))...), append(in.lost(), in.remarks()...)...))
 }

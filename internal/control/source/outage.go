@@ -56,6 +56,24 @@ func (in *Intake) Back(part string) {
 	}
 }
 
+// Remark tells something of the source as a whole, in the place of what was told so before; nil takes that back.
+func (in *Intake) Remark(f *model.Finding) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if f == nil && in.remark == nil {
+		return
+	}
+	in.remark = f
+	in.publishFindings()
+}
+
+func (in *Intake) remarks() []model.Finding {
+	if in.remark == nil {
+		return nil
+	}
+	return []model.Finding{*in.remark}
+}
+
 func (in *Intake) publishFindings() {
 	if in.publish != nil {
 		in.publish(Change{Findings: in.findings()})

@@ -201,6 +201,14 @@ func (s *Set) top(k Key, applied *Object) (top, overridden *Object) {
 	return top, overridden
 }
 
+// Beneath gives the object that is in force once the applied one of its key is deleted; nil when there is none, or none is applied.
+func (s *Set) Beneath(k Key) *Object {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, under := s.top(k, nil)
+	return under
+}
+
 func (s *Set) snapshot() *Snapshot {
 	all := make([]told, 0, len(s.overlays)+1)
 	for i, src := range s.sources {

@@ -339,7 +339,7 @@ func TestFilesWaitForPaths(t *testing.T) {
 	if err := os.RemoveAll(filepath.Join(root, "sub")); err != nil {
 		t.Fatal(err)
 	}
-	l.await(t, "b=1 !FileMissing")
+	l.await(t, "a=1 b=1 !SourceUnreadable")
 }
 
 func TestFilesSeeChangesWithoutEvents(t *testing.T) {

@@ -77,8 +77,10 @@ type ProxyProtocol struct {
 // Chain says what to do with a connection: TLS, then HTTP or TCP. An outbound target that leaves the protocol open has both
 // HTTP and TCP set: HTTP is used when the client's first bytes are an HTTP/1 request line or the preface of HTTP/2, TCP otherwise.
 type Chain struct {
-	Name  string
-	Match ChainMatch
+	Name string
+	// Object and Field are what a rule for TCP or TLS was made of, as in Route; empty for other chains.
+	Object, Field string
+	Match         ChainMatch
 	// TLS to terminate; nil for plaintext (or TLS that is passed through).
 	TLS  *DownstreamTLS
 	HTTP *HTTP

@@ -188,8 +188,9 @@ func matchesAll(m *conf.ChainMatch) bool {
 }
 
 func (d *decoder) chain(m *listenerv3.FilterChain) *conf.Chain {
-	d.Only(m, "name", "filter_chain_match", "filters", "transport_socket", "metadata") // metadata is for people
-	c := &conf.Chain{Name: m.GetName()}
+	d.Only(m, "name", "filter_chain_match", "filters", "transport_socket", "metadata")
+	istio := walk.Metadata(m.GetMetadata(), "istio")
+	c := &conf.Chain{Name: m.GetName(), Object: istio("config"), Field: istio("field")}
 	d.At("filter_chain_match", func() { c.Match = d.chainMatch(m.GetFilterChainMatch()) })
 	if t := m.GetTransportSocket(); t != nil {
 		d.At("transport_socket", func() { c.TLS = transport.Downstream(d.Walk, t) })

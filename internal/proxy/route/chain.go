@@ -71,6 +71,17 @@ func Chain(l *conf.Listener, c *ConnInfo) (*conf.Chain, ChainStep) {
 	return l.Default, BySource
 }
 
+// Excluded gives the first criterion by which a chain does not take a connection, whatever others there are; ChainFound for none.
+func Excluded(m *conf.ChainMatch, c *ConnInfo) ChainStep {
+	n := narrowing{conn: c}
+	for step := ByPort; step <= BySource; step++ {
+		if n.score(m, step) == noMatch {
+			return step
+		}
+	}
+	return ChainFound
+}
+
 // narrowing holds the best score of each step so far.
 type narrowing struct {
 	conn *ConnInfo

@@ -35,7 +35,7 @@ type Claim struct {
 	turn turn
 	// passed says that some proxies leave the match out, because one before it in the object takes everything there.
 	passed  bool
-	visible string // where the routes are to be seen; empty for everywhere
+	visible string // where the routes are to be seen, and are preferred; empty for everywhere
 	gateway *model.Gateway
 	server  *model.Server
 }
@@ -178,15 +178,19 @@ func Connections(rs *model.RouteSet, where string, nameAt func(sni string) (stri
 	return list
 }
 
-// visibility tells apart where routes are to be seen.
+// visibility tells apart where routes are to be seen, and where they go before others.
 func visibility(rs *model.RouteSet) string {
 	if rs.ExportTo.Private {
-		return fmt.Sprintf("%q", []string{rs.Namespace})
+		return fmt.Sprintf("%q of %q", []string{rs.Namespace}, rs.Namespace)
 	}
 	if len(rs.ExportTo.Namespaces) == 0 || slices.Contains(rs.ExportTo.Namespaces, "*") {
 		return ""
 	}
-	return fmt.Sprintf("%q", slices.Sorted(slices.Values(rs.ExportTo.Namespaces)))
+	list := fmt.Sprintf("%q", slices.Sorted(slices.Values(rs.ExportTo.Namespaces)))
+	if slices.Contains(rs.ExportTo.Namespaces, rs.Namespace) {
+		list += fmt.Sprintf(" of %q", rs.Namespace)
+	}
+	return list
 }
 
 // inTurn orders claims of one place.
@@ -208,9 +212,9 @@ func (c *Claim) mayTake(other *Claim) bool {
 	return c.Key == other.Key || c.turn.group < merged && c.Key.takes(other.Key)
 }
 
-// takes reports whether that is so wherever the other holds.
+// takes reports whether that is so wherever the other holds. What is exported to fewer than the other goes before it, or is not there.
 func (c *Claim) takes(other *Claim) bool {
-	return c.mayTake(other) && !c.passed && (c.visible == "" || c.visible == other.visible) &&
+	return c.mayTake(other) && !c.passed && c.visible == other.visible &&
 		(c.gateway == other.gateway && c.server == other.server || c.coversServer(other))
 }
 

@@ -158,5 +158,5 @@ func (v *View) RouteSetsAt(s Place) []*model.RouteSet {
 			out = append(out, r)
 		}
 	}
-	return out
+	return v.nearest(out)
 }

@@ -1,6 +1,7 @@
 package view
 
 import (
+	"cmp"
 	"slices"
 
 	"github.com/weftmesh/weft/internal/control/index"
@@ -8,7 +9,7 @@ import (
 )
 
 // RouteSets gives the route sets that decide about a host at a port for the sidecar: of those with a rule for the node there, those of
-// the most specific host that names it. The oldest VirtualService rules alone; routes of the Gateway API are merged. The service is nil
+// the most specific host that names it. The first VirtualService rules alone; routes of the Gateway API are merged. The service is nil
 // for a host that is none at the port. The host "*" of a route set makes no destination of such a host: it would claim the whole
 // internet.
 func (v *View) RouteSets(host string, port uint16, s *model.Service) []*model.RouteSet {
@@ -38,6 +39,7 @@ func (v *View) Unruled(host string, port uint16) *model.RouteSet {
 	return nil
 }
 
+// imported leaves the sets that are in force for the node at the port, in the order in which they count there.
 func (v *View) imported(candidates []*model.RouteSet, port uint16) []*model.RouteSet {
 	var out []*model.RouteSet
 	for _, c := range candidates {
@@ -45,8 +47,19 @@ func (v *View) imported(candidates []*model.RouteSet, port uint16) []*model.Rout
 			out = append(out, c)
 		}
 	}
-	return out
+	return v.nearest(out)
 }
+
+// nearest puts sets, which are the oldest first, in the order in which they count for the node: as in Istio, those that its namespace
+// keeps to itself, those exported to it by name, those for all.
+func (v *View) nearest(sets []*model.RouteSet) []*model.RouteSet {
+	distance := func(s *model.RouteSet) int { return s.ExportTo.Distance(s.Namespace, v.node.Namespace) }
+	slices.SortStableFunc(sets, func(a, b *model.RouteSet) int { return cmp.Compare(distance(a), distance(b)) })
+	return sets
+}
+
+// Compare orders sets for one host as they count for the node.
+func (v *View) Compare(a, b *model.RouteSet) int { return a.CompareIn(v.node.Namespace, b) }
 
 // withRules leaves the sets that have a rule for the node at the port. One that has none is as good as absent.
 func (v *View) withRules(sets []*model.RouteSet, port uint16, s *model.Service) []*model.RouteSet {

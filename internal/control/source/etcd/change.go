@@ -87,12 +87,17 @@ type change struct {
 	name              string // by which it is known again in etcd
 	ops               []clientv3.Op
 	revision, applied int64
+	cluster           uint64 // of which that is
+	epoch             int
 }
 
 func (s *Store) puts(objects []*source.Object, judged int64) ([]source.Result, change, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	c := change{name: rand.Text(), revision: judged, applied: s.view.applied}
+	if judged > s.view.revision { // etcd went back since
+		return nil, change{}, fmt.Errorf("etcd: %w", source.ErrConflict)
+	}
+	c := change{name: rand.Text(), revision: judged, applied: s.view.applied, cluster: s.view.cluster, epoch: s.view.epoch}
 	aged, results := s.preview(objects)
 	for i, o := range aged {
 		k := o.Key()
@@ -127,7 +132,7 @@ func (s *Store) Remove(keys []source.Key) ([]source.Result, error) {
 func (s *Store) removes(keys []source.Key) ([]source.Result, change, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	c := change{name: rand.Text(), revision: s.view.revision, applied: s.view.applied}
+	c := change{name: rand.Text(), revision: s.view.revision, applied: s.view.applied, cluster: s.view.cluster, epoch: s.view.epoch}
 	results := make([]source.Result, len(keys))
 	for i, k := range keys {
 		if s.view.documents[k] == nil {
@@ -186,6 +191,14 @@ func size(ops []clientv3.Op) (n int) {
 
 // published waits until the view has what came of a change, and says whether that is the change.
 func (s *Store) published(ctx context.Context, c change, answer *clientv3.TxnResponse) error {
+	if (position{c.cluster, c.revision}).ahead(answer.Header) {
+		s.again()
+		err := s.awaitThat(ctx, func(v *view) bool { return v.epoch != c.epoch && v.revision >= answer.Header.Revision })
+		if err != nil || answer.Succeeded && len(c.ops) > 0 {
+			return err
+		}
+		return fmt.Errorf("etcd: %w", source.ErrConflict)
+	}
 	switch {
 	case answer.Succeeded && len(c.ops) == 0:
 		return nil
@@ -202,7 +215,7 @@ func (s *Store) published(ctx context.Context, c change, answer *clientv3.TxnRes
 			revision = max(revision, kv.ModRevision)
 		}
 	}
-	if err := s.await(ctx, revision); err != nil {
+	if err := s.awaitThat(ctx, func(v *view) bool { return v.revision >= revision || v.epoch != c.epoch }); err != nil {
 		return err
 	}
 	return fmt.Errorf("etcd: %w", source.ErrConflict)
@@ -257,11 +270,16 @@ func nest(ops []clientv3.Op) ([]clientv3.Op, error) {
 
 // await waits until the view has come to a revision.
 func (s *Store) await(ctx context.Context, revision int64) error {
+	return s.awaitThat(ctx, func(v *view) bool { return v.revision >= revision })
+}
+
+// awaitThat waits until the view is as it should be.
+func (s *Store) awaitThat(ctx context.Context, so func(*view) bool) error {
 	for {
 		s.mu.Lock()
-		at, running, moved := s.view.revision, s.running, s.moved
+		is, running, moved := so(&s.view), s.running, s.moved
 		s.mu.Unlock()
-		if at >= revision {
+		if is {
 			return nil
 		}
 		if !running {

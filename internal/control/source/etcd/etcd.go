@@ -67,6 +67,7 @@ type Store struct {
 	unaged    map[source.Key]bool // what age is to look at; guarded by mu
 	wakeAger  chan struct{}       // has room for one
 	touched   chan struct{}       // has room for one: a status is another than before, or an object was refused anew
+	anew      chan struct{}       // has room for one: everything is to be read again
 	campaigns sync.WaitGroup      // those that go on after their Lead has returned, until Close
 }
 
@@ -95,7 +96,7 @@ func Open(o Options) (*Store, error) {
 		return nil, fmt.Errorf("etcd %s: %w", strings.Join(o.Endpoints, ","), err)
 	}
 	return &Store{options: o, log: o.Log, client: client, now: time.Now, view: newView(), moved: make(chan struct{}), touched: make(chan struct{}, 1),
-		unaged: map[source.Key]bool{}, wakeAger: make(chan struct{}, 1)}, nil
+		unaged: map[source.Key]bool{}, wakeAger: make(chan struct{}, 1), anew: make(chan struct{}, 1)}, nil
 }
 
 // Close ends the connection.
@@ -138,6 +139,9 @@ func (s *Store) Run(ctx context.Context, publish func(source.Change)) error {
 		}
 		if ctx.Err() != nil {
 			return nil
+		}
+		if errors.Is(err, errAnew) {
+			continue
 		}
 		if time.Since(began) > lastPause {
 			pause = firstPause
@@ -197,7 +201,12 @@ func (s *Store) read(ctx context.Context) (revision int64, err error) {
 	for _, kv := range answer.Kvs {
 		v.put(s.options.Prefix, kv, s.now())
 	}
-	v.revision = answer.Header.Revision
+	v.revision, v.cluster, v.epoch = answer.Header.Revision, answer.Header.ClusterId, s.view.epoch
+	wentBack := s.view.at().ahead(answer.Header)
+	if wentBack {
+		v.epoch++
+		s.tellWentBack(&v)
+	}
 	all := make([]source.Arrival, 0, len(v.documents))
 	for k, d := range v.documents {
 		d.sameAs(s.view.documents[k])
@@ -212,6 +221,9 @@ func (s *Store) read(ctx context.Context) (revision int64, err error) {
 		s.unpaired(k)
 	}
 	s.announce()
+	if wentBack {
+		s.touch()
+	}
 	return v.revision, nil
 }
 
@@ -219,7 +231,18 @@ func (s *Store) read(ctx context.Context) (revision int64, err error) {
 func (s *Store) watch(ctx context.Context, after int64) error {
 	ctx, cancel := context.WithCancel(clientv3.WithRequireLeader(ctx))
 	defer cancel()
-	for r := range s.client.Watch(ctx, s.options.Prefix, clientv3.WithPrefix(), clientv3.WithRev(after+1), clientv3.WithProgressNotify()) {
+	responses := s.client.Watch(ctx, s.options.Prefix, clientv3.WithPrefix(), clientv3.WithRev(after+1), clientv3.WithProgressNotify())
+	for {
+		var r clientv3.WatchResponse
+		var more bool
+		select {
+		case r, more = <-responses:
+		case <-s.anew:
+			return errAnew
+		}
+		if !more {
+			return errors.New("etcd: the watch has ended")
+		}
 		if err := r.Err(); err != nil {
 			return fmt.Errorf("etcd: watch %s: %w", s.options.Prefix, err)
 		}
@@ -228,7 +251,6 @@ func (s *Store) watch(ctx context.Context, after int64) error {
 			s.follow(r.Events, r.Events[n-1].Kv.ModRevision)
 		}
 	}
-	return errors.New("etcd: the watch has ended")
 }
 
 // follow takes events of whole revisions up to one.

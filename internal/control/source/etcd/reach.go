@@ -31,8 +31,13 @@ const (
 // that in silence.
 func (s *Store) tellAway(ctx context.Context) {
 	conn, away := s.client.ActiveConnection(), false
+	connected, broken := false, false
+	epoch, since := 0, time.Now() // since when etcd is what it is
 	for ctx.Err() == nil {
 		state := conn.GetState()
+		ready := state == connectivity.Ready
+		broken = broken || connected && !ready
+		connected = connected || ready
 		problem := ""
 		switch {
 		case state == connectivity.TransientFailure:
@@ -51,17 +56,36 @@ func (s *Store) tellAway(ctx context.Context) {
 			s.intake.Back("etcd")
 			s.log.Info("etcd answers again")
 		}
+		if problem == "" && broken {
+			broken = false
+			s.again() // it may be restored, and past what was read already
+		}
+		if now := s.epoch(); now != epoch {
+			epoch, since = now, time.Now()
+		} else if time.Since(since) > remarkTime {
+			s.intake.Remark(nil)
+		}
 		pause, cancel := context.WithTimeout(ctx, askEvery)
 		conn.WaitForStateChange(pause, state)
 		cancel()
 	}
 }
 
-// answers asks for something small.
+func (s *Store) epoch() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.view.epoch
+}
+
+// answers asks for something small, and has everything read anew when the answer is of an etcd that is not what it was.
 func (s *Store) answers(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, silentAfter)
 	defer cancel()
-	_, err := s.client.Get(ctx, s.options.Prefix+appliedPart, clientv3.WithKeysOnly())
+	at := s.position()
+	answer, err := s.client.Get(ctx, s.options.Prefix+appliedPart, clientv3.WithKeysOnly())
+	if err == nil && at.ahead(answer.Header) {
+		s.again()
+	}
 	return !passing(err)
 }
 

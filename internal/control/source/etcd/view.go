@@ -24,7 +24,9 @@ const (
 // view is what etcd held at a revision.
 type view struct {
 	revision  int64
-	applied   int64 // the revision at which something was applied last; 0 for never
+	cluster   uint64 // etcd's id; 0 before the first reading
+	epoch     int    // counts how often etcd turned out to be another, or to have gone back
+	applied   int64  // the revision at which something was applied last; 0 for never
 	documents map[source.Key]*document
 	abouts    map[source.Key]about
 	statuses  map[source.Key]string

@@ -4,6 +4,7 @@ package etcdtest
 import (
 	"context"
 	"crypto/tls"
+	"os"
 	"os/exec"
 	"syscall"
 	"testing"
@@ -22,6 +23,7 @@ type Server struct {
 	TLS      *tls.Config // for clients; nil for plaintext
 
 	args []string
+	dir  string // its data
 	cmd  *exec.Cmd
 }
 
@@ -49,8 +51,9 @@ func start(t *testing.T, secure *tls.Config, args ...string) *Server {
 	if secure != nil {
 		url = "https://" + s.Endpoint
 	}
+	s.dir = t.TempDir()
 	s.args = append(args,
-		"--name=test", "--data-dir="+t.TempDir(), "--unsafe-no-fsync", "--log-level=error", "--listen-client-urls="+url,
+		"--name=test", "--data-dir="+s.dir, "--unsafe-no-fsync", "--log-level=error", "--listen-client-urls="+url,
 		"--advertise-client-urls="+url, "--listen-peer-urls=http://"+peer, "--initial-advertise-peer-urls=http://"+peer,
 		"--initial-cluster=test=http://"+peer)
 	var err error
@@ -93,6 +96,30 @@ func (s *Server) Down(*testing.T) { s.kill(s.cmd) }
 func (s *Server) kill(cmd *exec.Cmd) {
 	_ = cmd.Process.Kill() // it may have ended
 	_, _ = cmd.Process.Wait()
+}
+
+// Backup gives a copy of what the server holds, which is down.
+func (s *Server) Backup(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.CopyFS(dir, os.DirFS(s.dir)); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// Restore has the server, which is down, hold what a Backup did, or nothing for "".
+func (s *Server) Restore(t *testing.T, backup string) {
+	t.Helper()
+	if err := os.RemoveAll(s.dir); err != nil {
+		t.Fatal(err)
+	}
+	if backup == "" {
+		return
+	}
+	if err := os.CopyFS(s.dir, os.DirFS(backup)); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // Pause has the server stand still, and Resume go on: its connections stay open, and nothing is answered.
