@@ -139,7 +139,7 @@ func decodeObject(layer, file string, root *yaml.Node) decoded {
 	d := decoded{key: keyOf(kind, root), root: root}
 	w.Ref = model.Ref{Kind: kind.RefName(), Namespace: d.key.Namespace, Name: d.key.Name}
 	value := kind.New()
-	tree := w.Object(root, value)
+	tree := w.Object(judged(kind, root), value)
 	origin := Origin{Layer: layer, File: file, Line: root.Line}
 	if len(w.Findings) > 0 {
 		d.draft = w.draftOf(root, tree, kind, origin)
@@ -155,6 +155,22 @@ func decodeObject(layer, file string, root *yaml.Node) decoded {
 	fillIn(value)
 	d.object = &Object{Kube: value, Kind: kind, Origin: origin, Born: value.GetCreationTimestamp().Time, places: document.OutlineOf(root)}
 	return d
+}
+
+// judged gives what of an object is its author's to get right. Statuses, which dumps of clusters bring, are others' reports, in the shape of
+// whichever version wrote them: only those that the mesh goes by are read.
+func judged(kind *Kind, root *yaml.Node) *yaml.Node {
+	if kind.Group == "" && (kind.Name == "Pod" || kind.Name == "Service") {
+		return root
+	}
+	for i := 0; i+1 < len(root.Content); i += 2 {
+		if root.Content[i].Value == "status" {
+			own := *root
+			own.Content = slices.Concat(root.Content[:i], root.Content[i+2:])
+			return &own
+		}
+	}
+	return root
 }
 
 // reading is one document on its way to an object.

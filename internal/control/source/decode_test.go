@@ -164,6 +164,9 @@ func TestDecodeAccepts(t *testing.T) {
 		{"anchors and merge keys", "apiVersion: v1\nkind: Service\nmetadata: &m {name: a, labels: {x: y}}\nspec:\n  selector: {<<: {a: b, c: d}, a: e}\n  ports: [&p {name: x, port: 1}, {<<: *p, name: y}]\n",
 			[]string{"Service/default/a 1"}},
 		{"null fields", "apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec:\n  ports:\nstatus: {}\n", []string{"Service/default/a 1"}},
+		{"statuses of others", "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {name: a}\nspec: {hosts: [a.b]}\nstatus: {observedGeneration: \"1\", extra: [x], validationMessages: [{level: 3}]}\n" +
+			"---\napiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: a}\nstatus: x\n",
+			[]string{"ServiceEntry.networking.istio.io/default/a 1", "HTTPRoute.gateway.networking.k8s.io/default/a 7"}},
 		{"yes and no", "apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec: {publishNotReadyAddresses: yes}\n", []string{"Service/default/a 1"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
