@@ -1,8 +1,11 @@
 package explain
 
 import (
+	"cmp"
 	"fmt"
 	"io"
+	"math"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -94,7 +97,8 @@ func (r *Report) lay(s *sheet) {
 		s.line("routes", r.RouteTable+"  host "+r.Domain)
 	}
 	var tried [][]cell
-	for _, t := range r.Tried {
+	list, left := nearest(r.Tried)
+	for _, t := range list {
 		tried = append(tried, t.row())
 	}
 	label := ""
@@ -102,6 +106,9 @@ func (r *Report) lay(s *sheet) {
 		label = "routes"
 	}
 	s.add(label, tried...)
+	if left > 0 {
+		s.line("", fmt.Sprintf("and %d more that do not match (all are listed with -o json)", left))
+	}
 	if r.Route != nil {
 		r.Route.lay(s)
 	}
@@ -114,6 +121,45 @@ func (r *Report) lay(s *sheet) {
 	for i := range r.Destinations {
 		r.Destinations[i].lay(s)
 	}
+}
+
+// maxTried bounds the routes that people read of.
+const maxTried = 20
+
+// nearest are, of many routes, those that match and those that come near it, in their order, with how many are left out.
+func nearest(all []Try) (list []Try, left int) {
+	if len(all) <= maxTried {
+		return all, 0
+	}
+	places := make([]int, len(all))
+	for i := range places {
+		places[i] = i
+	}
+	slices.SortStableFunc(places, func(a, b int) int { return cmp.Compare(all[b].nearness(), all[a].nearness()) })
+	places = places[:maxTried]
+	slices.Sort(places)
+	for _, i := range places {
+		list = append(list, all[i])
+	}
+	return list, len(all) - len(list)
+}
+
+// nearness is greater the more of a route's conditions the request fulfils: the path is asked for first, of which it is how much is the
+// same.
+func (t *Try) nearness() int {
+	switch {
+	case t.Matched:
+		return math.MaxInt
+	case t.Condition != "path":
+		return math.MaxInt - 1
+	}
+	_, want, _ := strings.Cut(t.Want, "/")
+	_, got, _ := strings.Cut(t.Got, "/")
+	n := 0
+	for n < min(len(want), len(got)) && want[n] == got[n] {
+		n++
+	}
+	return n
 }
 
 func (t *Try) row() []cell {

@@ -240,8 +240,14 @@ func (d *Destination) flag() string {
 	return ""
 }
 
-// share writes 0.5 as "50%".
-func share(f float64) string { return strconv.FormatFloat(f*100, 'f', -1, 64) + "%" }
+// share writes 0.5 as "50%", and what is not round in as many digits as parts per million have.
+func share(f float64) string {
+	s := strings.TrimRight(strings.TrimRight(strconv.FormatFloat(f*100, 'f', 4, 64), "0"), ".")
+	if s == "0" && f > 0 {
+		return "<0.0001%"
+	}
+	return s + "%"
+}
 
 func describeFault(f *conf.Fault) (out []string) {
 	if f.Delay > 0 && f.DelayFraction > 0 {

@@ -26,6 +26,7 @@ func (o objects) Explain(ctx context.Context, req api.ExplainRequest) (api.Expla
 	for _, h := range req.Headers {
 		q.Headers = append(q.Headers, explain.Field{Name: h.Name, Value: h.Value})
 	}
+	q.Headers = append(q.Headers, authority(q, req.URL)...)
 	mesh := explain.Over(withClients(c.Mesh(), c.Clients()))
 	mesh.Virtual = o.h.Virtual()
 	report, err := mesh.Ask(q)
@@ -41,6 +42,16 @@ func (o objects) Explain(ctx context.Context, req api.ExplainRequest) (api.Expla
 	}
 	raw, err := json.Marshal(report)
 	return api.ExplainReply{Report: raw, Text: text.String()}, err
+}
+
+// authority is the field for what a client asks for by a URL that is another inside: it knows nothing of that one.
+func authority(q explain.Request, raw string) []explain.Field {
+	named := slices.ContainsFunc(q.Headers, func(f explain.Field) bool { return strings.EqualFold(f.Name, "host") })
+	u, err := url.Parse(raw)
+	if named || q.URL == raw || err != nil || u.Scheme == "tcp" || u.Scheme == "udp" {
+		return nil
+	}
+	return []explain.Field{{Name: "Host", Value: u.Host}}
 }
 
 // noObject is what to do about a client that only its connection would make known.
