@@ -75,7 +75,7 @@ func (s *Source) Layer() string { return Layer }
 // Run implements source.Source. It first publishes when every service of the catalog has told its instances.
 func (s *Source) Run(ctx context.Context, publish func(source.Change)) error {
 	ctx, cancel := context.WithCancel(ctx)
-	r := &run{Source: s, services: map[string]*service{}}
+	r := &run{Source: s, services: map[string]*service{}, turns: newTurns(ctx)}
 	s.intake.Begin(Layer, publish)
 	defer func() {
 		s.intake.Close() // first, so that nothing is published any more
@@ -83,7 +83,7 @@ func (s *Source) Run(ctx context.Context, publish func(source.Change)) error {
 		r.followed.Wait()
 		s.client.CloseIdleConnections()
 	}()
-	s.poll(ctx, servicesPath, func(body []byte) error {
+	s.poll(ctx, servicesPath, nil, func(body []byte) error {
 		var names map[string][]string
 		if err := json.Unmarshal(body, &names); err != nil {
 			return err
@@ -111,6 +111,7 @@ type run struct {
 	services map[string]*service
 	others   map[string]string // those without ServiceEntry, and who has it
 	followed sync.WaitGroup
+	turns    *turns
 }
 
 // service is one that is followed.
@@ -132,6 +133,9 @@ func (r *run) take(ctx context.Context, names map[string][]string) {
 			delete(r.services, name)
 			r.intake.Update(nil, []source.Key{r.key(name)})
 		}
+	}
+	if len(served) > mostWaiting {
+		r.turns.share()
 	}
 	for name := range served {
 		if r.services[name] != nil {
@@ -166,7 +170,7 @@ func (r *run) leaveOut(others map[string]string) {
 
 func (r *run) follow(ctx context.Context, name string, one *service) {
 	var once sync.Once
-	r.poll(ctx, healthPath+name, func(body []byte) error {
+	r.poll(ctx, healthPath+name, r.turns, func(body []byte) error {
 		var all []instance
 		if err := json.Unmarshal(body, &all); err != nil {
 			return err
@@ -201,6 +205,46 @@ const (
 	healthPath   = "/v1/health/service/"
 )
 
+// Of the questions about services, so many wait at Consul at once: by default it lets an address have 200 connections
+// (limits.http_max_conns_per_client), and there are other clients than this. Where there are more services they take turns, of turnTime
+// each, which comes to some 190 questions a second.
+const (
+	mostWaiting = 64
+	turnTime    = 320 * time.Millisecond
+)
+
+// turns are those of the questions that may wait at Consul. Until they have to share, each may wait as long as it likes.
+type turns struct {
+	free   chan struct{}
+	shared context.Context // ended when they have to share
+	share  context.CancelFunc
+}
+
+func newTurns(ctx context.Context) *turns {
+	t := &turns{free: make(chan struct{}, mostWaiting)}
+	t.shared, t.share = context.WithCancel(ctx)
+	return t
+}
+
+// take waits for a turn. It gives how long the question may wait, a context that ends when others need the turn, and what ends it; nil when
+// the given context has ended.
+func (t *turns) take(ctx context.Context) (wait time.Duration, turn context.Context, end func()) {
+	if t == nil { // a question of its own
+		return waitTime, ctx, func() {}
+	}
+	select {
+	case t.free <- struct{}{}:
+	case <-ctx.Done():
+		return 0, ctx, nil
+	}
+	turn, cancel := context.WithCancel(ctx)
+	if t.shared.Err() != nil {
+		return turnTime, turn, func() { cancel(); <-t.free }
+	}
+	stop := context.AfterFunc(t.shared, cancel)
+	return waitTime, turn, func() { stop(); cancel(); <-t.free }
+}
+
 // waitTime is how long Consul holds a question back for which there is no news. It adds up to a sixteenth.
 const waitTime = 4 * time.Minute
 
@@ -210,13 +254,22 @@ const (
 	lastPause  = 10 * time.Second
 )
 
-// poll asks again and again, and hands over each answer that may be news, until the context ends.
-func (s *Source) poll(ctx context.Context, path string, take func([]byte) error) {
+// poll asks again and again, in turns if there are any, and hands over each answer that may be news, until the context ends.
+func (s *Source) poll(ctx context.Context, path string, t *turns, take func([]byte) error) {
 	index, pause := uint64(0), firstPause
 	for ctx.Err() == nil {
+		wait, turn, end := t.take(ctx)
+		if end == nil {
+			return
+		}
 		began := time.Now()
-		body, next, err := s.ask(ctx, path, index)
-		early := next == index && time.Since(began) < waitTime
+		body, next, err := s.ask(turn, path, index, wait)
+		cut := turn.Err() != nil
+		end()
+		if err != nil && cut && ctx.Err() == nil {
+			continue // the turn was over
+		}
+		early := next == index && time.Since(began) < wait
 		if err == nil && next != index {
 			err = take(body)
 		}
@@ -298,10 +351,10 @@ func (s *Source) hides(h http.Header) {
 // maxAnswer bounds what is read of one answer, in bytes.
 const maxAnswer = 64 << 20
 
-func (s *Source) ask(ctx context.Context, path string, index uint64) (body []byte, next uint64, err error) {
-	ctx, cancel := context.WithTimeout(ctx, waitTime+waitTime/8)
+func (s *Source) ask(ctx context.Context, path string, index uint64, wait time.Duration) (body []byte, next uint64, err error) {
+	ctx, cancel := context.WithTimeout(ctx, wait+waitTime/8)
 	defer cancel()
-	at := fmt.Sprintf("%s%s?index=%d&wait=%s", strings.TrimSuffix(s.options.Address, "/"), (&url.URL{Path: path}).EscapedPath(), index, waitTime)
+	at := fmt.Sprintf("%s%s?index=%d&wait=%s", strings.TrimSuffix(s.options.Address, "/"), (&url.URL{Path: path}).EscapedPath(), index, wait)
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, at, nil)
 	if err != nil {
 		return nil, 0, err

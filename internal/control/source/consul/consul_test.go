@@ -225,6 +225,65 @@ func TestManyInstances(t *testing.T) {
 	}
 }
 
+// TestManyServices: Consul lets an address have 200 connections, and more services than that are read and followed, whether they are there
+// from the beginning or come later. There is room for other clients of the same address.
+func TestManyServices(t *testing.T) {
+	s := start(t)
+	version := func(i int, v string) {
+		s.put(t, "/v1/catalog/register", map[string]any{"Node": "elsewhere", "Address": "10.0.0.9", "Service": map[string]any{"ID": fmt.Sprint("s", i),
+			"Service": fmt.Sprint("s", i), "Address": fmt.Sprintf("10.1.%d.%d", i/250, i%250+1), "Port": 80, "Meta": map[string]string{sourcetest.Label: v}}})
+	}
+	register := func(from, to int) {
+		for i := from; i < to; i++ {
+			version(i, "1")
+		}
+	}
+	var log lines
+	listen := func() *sourcetest.Listener {
+		return sourcetest.Listen(t, s.place(t, func(o *Options) { o.Log = slog.New(slog.NewTextHandler(&log, nil)) }))
+	}
+	has := func(l *sourcetest.Listener, i int, v string) bool {
+		o := l.Get(source.Key{Group: source.GroupNetworking, Kind: "ServiceEntry", Namespace: "default", Name: fmt.Sprint("s", i)})
+		return o != nil && o.Kube.(*networking.ServiceEntry).Spec.Endpoints[0].Labels[sourcetest.Label] == v
+	}
+	all := func(l *sourcetest.Listener, n int) {
+		t.Helper()
+		l.AwaitThat(t, fmt.Sprint(n, " services"), func() bool {
+			for i := range n {
+				if !has(l, i, "1") {
+					return false
+				}
+			}
+			return true
+		})
+	}
+	register(0, mostWaiting/2) // each has a question of its own
+	l := listen()
+	all(l, mostWaiting/2)
+	register(mostWaiting/2, 300)
+	all(l, 300)
+	later := listen()
+	all(later, 300)
+	for _, i := range []int{0, 150, 299} {
+		version(i, "2")
+		l.AwaitThat(t, "the change", func() bool { return has(l, i, "2") })
+		later.AwaitThat(t, "the change", func() bool { return has(later, i, "2") })
+	}
+	// Both sources together leave that many connections.
+	for range 200 - 2*(mostWaiting+1) - 10 {
+		c, err := net.Dial("tcp", s.address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+	}
+	s.put(t, "/v1/catalog/deregister", map[string]any{"Node": "elsewhere", "ServiceID": "s0"})
+	l.AwaitThat(t, "one less", func() bool { return !has(l, 0, "2") })
+	if text := log.String(); strings.Contains(text, "cannot be read") {
+		t.Error(text)
+	}
+}
+
 // TestTokenRevoked: while Consul does not know the token, what was read stays in force; when it does again, all is read anew.
 func TestTokenRevoked(t *testing.T) {
 	const ours = "6f3c1a52-0f6e-4a55-9a53-4f0c6c0f7b11"
