@@ -106,20 +106,16 @@ func (a *Asker) Proxy(w *model.Workload) *Proxy {
 	if w.Gateway {
 		role = wire.Gateway
 	}
-	node := generate.Node{Role: role, Name: w.Name, Namespace: w.Namespace, ServiceAccount: w.ServiceAccount, Labels: w.Labels,
-		Locality: w.Locality, ProxyProtocol: w.ProxyProtocol, Ports: w.Ports}
-	if len(w.Addresses) > 0 {
-		node.Address = w.Addresses[0]
-	}
-	g := a.index.For(node)
+	g := a.index.For(generate.Node{Role: role, Name: w.Name, Namespace: w.Namespace, ServiceAccount: w.ServiceAccount, Labels: w.Labels,
+		Locality: w.Locality, ProxyProtocol: w.ProxyProtocol, Ports: w.Ports, Address: w.Address()})
 	p := &Proxy{
 		Role: role, Name: w.Name, Workload: cmp.Or(w.Owner, w.Name), Namespace: w.Namespace, ServiceAccount: w.ServiceAccount,
+		Address:   w.Address(),
 		Identity:  identity.ID{TrustDomain: a.mesh.Settings.TrustDomain, Namespace: w.Namespace, ServiceAccount: w.ServiceAccount},
 		Resources: g.Resource, Port: func(e *conf.Endpoint, c *conf.Cluster) uint16 { return inboundPort(w, e, c) },
 		decoded: func(typeURL, name string) resource { return a.read(g, w, typeURL, name) },
 		sum:     func() string { s := a.read(g, w, decode.ListenerType, wire.InboundListener).sum; return string(s[:]) },
 	}
-	p.Address = node.Address
 	a.proxies[w], a.generators[w] = p, g
 	return p
 }

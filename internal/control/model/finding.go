@@ -27,6 +27,16 @@ type Finding struct {
 	Hint     string   `json:"hint,omitempty"` // what to do
 }
 
+// MaxFindings bounds what is said about one object.
+const MaxFindings = 200
+
+// AndMore makes of a finding one about the same place that says that there are more than MaxFindings.
+func (f Finding) AndMore() Finding {
+	f.Severity, f.Code, f.Field = Info, "MoreFindings", ""
+	f.Message, f.Hint = "there is more to say than this", "put these right first"
+	return f
+}
+
 // String gives "file:12: error: VirtualService/default/reviews: spec.http[0]: message (hint) [Code]".
 func (f Finding) String() string {
 	var b strings.Builder

@@ -291,6 +291,14 @@ type Workload struct {
 	Ports []WorkloadPort
 }
 
+// Address is the first of its addresses; the zero Addr when none is known.
+func (w *Workload) Address() netip.Addr {
+	if len(w.Addresses) == 0 {
+		return netip.Addr{}
+	}
+	return w.Addresses[0]
+}
+
 // WorkloadPort is a port on which a workload accepts connections.
 type WorkloadPort struct {
 	Number   uint16

@@ -1,7 +1,9 @@
 package rpc
 
 import (
+	"bytes"
 	"encoding/binary"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -176,7 +178,7 @@ func (s *Stream) Send(parts ...[]byte) (sent bool) {
 	var head [prefix]byte
 	binary.BigEndian.PutUint32(head[1:], uint32(n-prefix))
 	if int64(n) > s.window || int64(n) > c.window || len(c.space.out)+n > flushFrom {
-		s.unsent, s.left = append(append(make([][]byte, 0, 1+len(parts)), append([]byte(nil), head[:]...)), parts...), n
+		s.unsent, s.left = slices.Concat([][]byte{bytes.Clone(head[:])}, parts), n
 		s.push()
 		return s.left == 0
 	}

@@ -176,9 +176,7 @@ func (c claim) node(who caller, mesh *model.Mesh) generate.Node {
 	case w != nil && (w.ServiceAccount == who.ServiceAccount || w.ServiceAccount == ""): // others are turned away: see foreign
 		n.Labels, n.Ports, n.ProxyProtocol = w.Labels, w.Ports, w.ProxyProtocol
 		n.Locality = cmp.Or(w.Locality, c.locality)
-		if len(w.Addresses) > 0 {
-			n.Address = w.Addresses[0]
-		}
+		n.Address = w.Address()
 	case c.role == wire.Sidecar:
 		n.Labels = c.labels
 	}

@@ -3,7 +3,6 @@ package diff
 import (
 	"fmt"
 	"maps"
-	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -538,12 +537,4 @@ func (c *comparison) outside() {
 			c.keep(fmt.Sprintf("%s port %d", name, port.Number), []string{"outside the mesh, in plaintext"}, changes)
 		}
 	}
-}
-
-// addressOf is a workload's address, if it has one.
-func addressOf(w *model.Workload) netip.Addr {
-	if len(w.Addresses) == 0 {
-		return netip.Addr{}
-	}
-	return w.Addresses[0]
 }

@@ -80,7 +80,7 @@ func (c *comparison) signature(s *side, w *model.Workload) string {
 	if len(c.atoms) == 0 {
 		return ""
 	}
-	id, address := s.asker.Proxy(w).Identity.String(), addressOf(w)
+	id, address := s.asker.Proxy(w).Identity.String(), w.Address()
 	b := make([]byte, len(c.atoms))
 	for i, a := range c.atoms {
 		b[i] = '0'

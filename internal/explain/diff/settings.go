@@ -104,12 +104,17 @@ func (c *comparison) look(bw, aw *model.Workload, b, a resource, from []string, 
 		c.looked[key] = list
 	}
 	for _, s := range list {
-		if c.differ[s] == nil {
-			c.differ[s] = map[string]bool{}
-		}
-		for _, name := range from {
-			c.differ[s][name] = true
-		}
+		c.differs(s, from...)
+	}
+}
+
+// differs notes that a setting is another one for clients or workloads of these names.
+func (c *comparison) differs(s Setting, names ...string) {
+	if c.differ[s] == nil {
+		c.differ[s] = map[string]bool{}
+	}
+	for _, name := range names {
+		c.differ[s][name] = true
 	}
 }
 
@@ -279,11 +284,7 @@ func (c *comparison) inward() {
 			c.look(b, a, pair[0], pair[1], []string{name}, c.shown[name])
 		}
 		if was, is := opens(c.before, b), opens(c.after, a); was != is {
-			s := Setting{Where: "the proxy's own side", Field: "what it listens at besides (Sidecar)", Before: was, After: is}
-			if c.differ[s] == nil {
-				c.differ[s] = map[string]bool{}
-			}
-			c.differ[s][name] = true
+			c.differs(Setting{Where: "the proxy's own side", Field: "what it listens at besides (Sidecar)", Before: was, After: is}, name)
 		}
 	}
 }
@@ -295,7 +296,7 @@ func opens(s *side, w *model.Workload) string {
 		if ln, _, _ := s.asker.Listener(w, wire.OutboundListener); ln != nil {
 			for _, l := range ln.Opens {
 				at := l.Address.String()
-				if l.Address.Addr() == addressOf(w) {
+				if l.Address.Addr() == w.Address() {
 					at = fmt.Sprintf("its own address, port %d", l.Address.Port()) // which may differ without anybody's doing
 				}
 				list = append(list, map[string]string{"outbound": at + " for what it calls", "inbound": at + " for what calls it"}[l.Direction])

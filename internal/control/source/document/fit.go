@@ -18,9 +18,6 @@ import (
 	"github.com/weftmesh/weft/internal/control/model"
 )
 
-// maxFindings bounds what is said about one document. That there is more to say is said too.
-const maxFindings = 200
-
 // Walker compares a document with the type it must fit, and builds the JSON value that the type's own decoder takes. The typed
 // decoders ignore what they do not know and cannot name lines; the walk does both.
 type Walker struct {
@@ -29,22 +26,20 @@ type Walker struct {
 	Findings []model.Finding // an error each, but for MoreFindings
 }
 
-// Add says what is wrong with a node, unless enough has been said.
+// Add says what is wrong with a node, or that there is more to say, unless enough has been said.
 func (w *Walker) Add(n *yaml.Node, code, path, message, hint string) {
-	switch len(w.Findings) {
-	case maxFindings:
-		w.Findings = append(w.Findings, model.Finding{Severity: model.Info, Code: "MoreFindings", Object: w.Ref, File: w.File,
-			Line: n.Line, Message: "there is more to say than this", Hint: "put these right first"})
-		fallthrough
-	case maxFindings + 1:
+	if w.Full() {
 		return
 	}
-	w.Findings = append(w.Findings, model.Finding{Severity: model.Error, Code: code, Object: w.Ref, File: w.File,
-		Line: n.Line, Field: path, Message: message, Hint: hint})
+	f := model.Finding{Severity: model.Error, Code: code, Object: w.Ref, File: w.File, Line: n.Line, Field: path, Message: message, Hint: hint}
+	if len(w.Findings) == model.MaxFindings {
+		f = f.AndMore()
+	}
+	w.Findings = append(w.Findings, f)
 }
 
 // Full reports whether there was more to say than was kept.
-func (w *Walker) Full() bool { return len(w.Findings) > maxFindings }
+func (w *Walker) Full() bool { return len(w.Findings) > model.MaxFindings }
 
 // Object walks a whole document, which must fit what a pointer points to, and gives its JSON value.
 func (w *Walker) Object(root *yaml.Node, into any) any {

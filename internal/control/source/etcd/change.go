@@ -91,13 +91,18 @@ type change struct {
 	epoch             int
 }
 
+// change begins one to what was there at a revision.
+func (v *view) change(revision int64) change {
+	return change{name: rand.Text(), revision: revision, applied: v.applied, cluster: v.cluster, epoch: v.epoch}
+}
+
 func (s *Store) puts(objects []*source.Object, judged int64) ([]source.Result, change, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if judged > s.view.revision { // etcd went back since
 		return nil, change{}, fmt.Errorf("etcd: %w", source.ErrConflict)
 	}
-	c := change{name: rand.Text(), revision: judged, applied: s.view.applied, cluster: s.view.cluster, epoch: s.view.epoch}
+	c := s.view.change(judged)
 	aged, results := s.preview(objects)
 	for i, o := range aged {
 		k := o.Key()
@@ -132,7 +137,7 @@ func (s *Store) Remove(keys []source.Key) ([]source.Result, error) {
 func (s *Store) removes(keys []source.Key) ([]source.Result, change, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	c := change{name: rand.Text(), revision: s.view.revision, applied: s.view.applied, cluster: s.view.cluster, epoch: s.view.epoch}
+	c := s.view.change(s.view.revision)
 	results := make([]source.Result, len(keys))
 	for i, k := range keys {
 		if s.view.documents[k] == nil {

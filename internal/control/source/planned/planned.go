@@ -202,31 +202,46 @@ func covers(selector, labels map[string]string) bool {
 	return true
 }
 
-// slices gives a Service the instances that were made and that it selects; those with the same ports share a slice.
+// slices gives a Service the instances that were made and that it selects.
 func (p *plan) slices(s *corev1.Service) {
-	if len(s.Spec.Selector) == 0 {
-		return
+	for _, slice := range slicesOf(s, p.pods, "planned", func(pod *corev1.Pod) ([]discoveryv1.EndpointPort, discoveryv1.Endpoint) {
+		ready := true
+		return portsOf(s, pod), discoveryv1.Endpoint{Conditions: discoveryv1.EndpointConditions{Ready: &ready},
+			TargetRef: &corev1.ObjectReference{Kind: "Pod", Namespace: pod.Namespace, Name: pod.Name}}
+	}) {
+		p.made = append(p.made, slice)
 	}
-	byPorts, order := map[string]*discoveryv1.EndpointSlice{}, []string{}
-	for _, pod := range p.pods {
-		if pod.Namespace != cmp.Or(s.Namespace, source.DefaultNamespace) || !covers(s.Spec.Selector, pod.Labels) {
+}
+
+// slicesOf makes those of a Service for the Pods that it selects, by kind in their names; Pods with the same ports share one. each gives a
+// Pod's ports and its endpoint, but for the address.
+func slicesOf(s *corev1.Service, pods []*corev1.Pod, kind string, each func(*corev1.Pod) ([]discoveryv1.EndpointPort, discoveryv1.Endpoint)) (all []*discoveryv1.EndpointSlice) {
+	if len(s.Spec.Selector) == 0 {
+		return nil
+	}
+	byPorts := map[string]*discoveryv1.EndpointSlice{}
+	for _, pod := range pods {
+		ip, err := netip.ParseAddr(pod.Status.PodIP)
+		if err != nil || pod.Namespace != cmp.Or(s.Namespace, source.DefaultNamespace) || !covers(s.Spec.Selector, pod.Labels) {
 			continue
 		}
-		ports := portsOf(s, pod)
-		id := fmt.Sprint(portNumbers(ports))
+		ports, endpoint := each(pod)
+		endpoint.Addresses = []string{pod.Status.PodIP}
+		family := discoveryv1.AddressTypeIPv4
+		if ip.Is6() {
+			family = discoveryv1.AddressTypeIPv6
+		}
+		id := fmt.Sprint(family, portNumbers(ports))
 		slice := byPorts[id]
 		if slice == nil {
-			slice = &discoveryv1.EndpointSlice{AddressType: discoveryv1.AddressTypeIPv4, Ports: ports,
-				ObjectMeta: metav1.ObjectMeta{Namespace: pod.Namespace, Name: fmt.Sprintf("%s-planned-%d", s.Name, len(order)+1),
+			slice = &discoveryv1.EndpointSlice{AddressType: family, Ports: ports,
+				ObjectMeta: metav1.ObjectMeta{Namespace: pod.Namespace, Name: fmt.Sprintf("%s-%s-%d", s.Name, kind, len(all)+1),
 					Labels: map[string]string{discoveryv1.LabelServiceName: s.Name}}}
-			byPorts[id], order = slice, append(order, id)
-			p.made = append(p.made, slice)
+			byPorts[id], all = slice, append(all, slice)
 		}
-		ready := true
-		slice.Endpoints = append(slice.Endpoints, discoveryv1.Endpoint{Addresses: []string{pod.Status.PodIP},
-			Conditions: discoveryv1.EndpointConditions{Ready: &ready},
-			TargetRef:  &corev1.ObjectReference{Kind: "Pod", Namespace: pod.Namespace, Name: pod.Name}})
+		slice.Endpoints = append(slice.Endpoints, endpoint)
 	}
+	return all
 }
 
 // portsOf resolves a Service's ports on an instance; a name that the instance lacks is left out, as in a cluster.

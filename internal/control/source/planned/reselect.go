@@ -1,8 +1,6 @@
 package planned
 
 import (
-	"fmt"
-	"net/netip"
 	"reflect"
 
 	corev1 "k8s.io/api/core/v1"
@@ -134,35 +132,19 @@ func (seen observed) note(s *corev1.Service, slice *discoveryv1.EndpointSlice, p
 	}
 }
 
-// slices makes those of a Service; Pods with the same ports share one.
-func (seen observed) slices(s *corev1.Service, pods []*corev1.Pod) (all []*discoveryv1.EndpointSlice) {
-	if len(s.Spec.Selector) == 0 {
-		return nil
-	}
-	byPorts := map[string]*discoveryv1.EndpointSlice{}
-	for _, p := range pods {
-		ip, err := netip.ParseAddr(p.Status.PodIP)
-		if err != nil || p.Namespace != s.Namespace || !covers(s.Spec.Selector, p.Labels) {
-			continue
-		}
-		ports, family := portsOf(s, p), discoveryv1.AddressTypeIPv4
+// slices makes those of a Service, as the local runtime's.
+func (seen observed) slices(s *corev1.Service, pods []*corev1.Pod) []*discoveryv1.EndpointSlice {
+	all := slicesOf(s, pods, "reselected", func(p *corev1.Pod) ([]discoveryv1.EndpointPort, discoveryv1.Endpoint) {
+		ports := portsOf(s, p)
 		for i := range ports {
 			if n, ok := seen.ports[full(p)][*ports[i].Port]; ok {
 				ports[i].Port = &n
 			}
 		}
-		if ip.Is6() {
-			family = discoveryv1.AddressTypeIPv6
-		}
-		id := fmt.Sprint(family, portNumbers(ports))
-		slice := byPorts[id]
-		if slice == nil {
-			slice = &discoveryv1.EndpointSlice{AddressType: family, Ports: ports,
-				ObjectMeta: metav1.ObjectMeta{Namespace: s.Namespace, Name: fmt.Sprintf("%s-reselected-%d", s.Name, len(all)+1),
-					Labels: map[string]string{discoveryv1.LabelServiceName: s.Name, discoveryv1.LabelManagedBy: byRuntime}}}
-			byPorts[id], all = slice, append(all, slice)
-		}
-		slice.Endpoints = append(slice.Endpoints, seen.endpoint(s, p))
+		return ports, seen.endpoint(s, p)
+	})
+	for _, slice := range all {
+		slice.Labels[discoveryv1.LabelManagedBy] = byRuntime
 	}
 	return all
 }
@@ -178,7 +160,7 @@ func (seen observed) endpoint(s *corev1.Service, p *corev1.Pod) discoveryv1.Endp
 	}
 	ready := serving && !terminating || s.Spec.PublishNotReadyAddresses
 	e.Hints = nil // another Service's
-	e.Addresses, e.Conditions = []string{p.Status.PodIP}, discoveryv1.EndpointConditions{Ready: &ready, Serving: &serving, Terminating: &terminating}
+	e.Conditions = discoveryv1.EndpointConditions{Ready: &ready, Serving: &serving, Terminating: &terminating}
 	e.TargetRef = &corev1.ObjectReference{Kind: "Pod", Namespace: p.Namespace, Name: p.Name, UID: p.UID}
 	if e.NodeName == nil && p.Spec.NodeName != "" {
 		e.NodeName = &p.Spec.NodeName

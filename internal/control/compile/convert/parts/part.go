@@ -66,15 +66,13 @@ func (p *Part) Info(code, field, hint, format string, args ...any) {
 	p.say(model.Info, code, field, hint, format, args)
 }
 
-// maxFindings bounds what is said about one object. Beyond it only the first error counts, since it decides.
-const maxFindings = 200
-
+// say adds a finding. Beyond model.MaxFindings only the first error counts, since it decides.
 func (p *Part) say(s model.Severity, code, field, hint, format string, args []any) {
 	n := len(p.Findings)
 	switch {
-	case n == maxFindings:
-		p.Findings = append(p.Findings, p.Finding(model.Info, "MoreFindings", "", "there is more to say than this", "put these right first"))
-	case n > maxFindings && (s != model.Error || p.Failed()):
+	case n == model.MaxFindings:
+		p.Findings = append(p.Findings, p.Finding(model.Info, "", "", "", "").AndMore())
+	case n > model.MaxFindings && (s != model.Error || p.Failed()):
 		return
 	}
 	p.Findings = append(p.Findings, p.Finding(s, code, field, fmt.Sprintf(format, args...), hint))
