@@ -96,8 +96,8 @@ func (o objects) Apply(ctx context.Context, req api.ChangeRequest) (api.ChangeRe
 		findings = source.SortFindings(append(findings, beside(c, req.Documents)...))
 		return api.ChangeReply{Refused: true, Findings: apiFindings(findings)}, nil
 	}
-	if len(decoded) == 0 {
-		return api.ChangeReply{}, &api.InvalidError{Message: "there is no object in what was given"}
+	if len(decoded) == 0 && (!req.DryRun || len(findings) == 0) {
+		return api.ChangeReply{}, nothing(findings)
 	}
 	if req.DryRun {
 		results, more, err := c.DryRun(decoded)
@@ -111,6 +111,18 @@ func (o objects) Apply(ctx context.Context, req api.ChangeRequest) (api.ChangeRe
 		return api.ChangeReply{}, unavailable(err)
 	}
 	return reply(results, append(findings, more...)), nil
+}
+
+// nothing says that there is nothing to apply, and what was left out.
+func nothing(findings []model.Finding) error {
+	err := &api.InvalidError{Message: "there is no object in what was given"}
+	for i, f := range findings {
+		if i == 0 {
+			err.Message += " that the mesh reads"
+		}
+		err.Message += "\n  " + f.String()
+	}
+	return err
 }
 
 func reply(results []source.Result, findings []model.Finding) api.ChangeReply {

@@ -129,6 +129,24 @@ func TestDeleteIgnoresWhatIsMissing(t *testing.T) {
 	}
 }
 
+// TestApplyPassesOver objects of others: it names them and applies the rest, of which there must be some.
+func TestApplyPassesOver(t *testing.T) {
+	c, o := objectsOf(t)
+	budget := api.Document{Name: "budget", Content: []byte("apiVersion: policy/v1\nkind: PodDisruptionBudget\nmetadata: {name: b}\n")}
+	var nothing *api.InvalidError
+	if _, err := o.Apply(t.Context(), api.ChangeRequest{Documents: []api.Document{budget}}); !errors.As(err, &nothing) || !strings.Contains(err.Error(), "PodDisruptionBudget b (line 1)") {
+		t.Errorf("alone: %v", err)
+	}
+	r, err := o.Apply(t.Context(), api.ChangeRequest{Documents: []api.Document{budget}, DryRun: true})
+	if err != nil || r.Refused || len(r.Findings) != 1 || r.Findings[0].Code != api.CodeLeftOut {
+		t.Errorf("alone, tried: %v %+v", err, r)
+	}
+	r, err = o.Apply(t.Context(), api.ChangeRequest{Documents: append(accounts("default", "a"), budget)})
+	if err != nil || r.Refused || len(r.Changes) != 1 || len(r.Findings) != 1 || r.Findings[0].Code != api.CodeLeftOut || len(c.Objects()) != 1 {
+		t.Errorf("beside another: %v %+v", err, r)
+	}
+}
+
 // TestDeleteAllOfANamespace leaves alone what is in others, and in none.
 func TestDeleteAllOfANamespace(t *testing.T) {
 	c, o := objectsOf(t)
