@@ -15,6 +15,9 @@ const (
 	SeverityInfo    = "info"
 )
 
+// CodeLeftOut is the code of the findings that name objects of kinds that are none of the mesh's.
+const CodeLeftOut = "LeftOut"
+
 // Ref names an object.
 type Ref struct {
 	Kind      string `json:"kind"`

@@ -175,9 +175,9 @@ func TestWatcherTellsNewsOnce(t *testing.T) {
 	if got := out.String(); strings.Contains(got, "young") || strings.Contains(got, "leaving") || !strings.Contains(got, "old") {
 		t.Errorf("states: %q", got)
 	}
-	w.printFindings([]api.Finding{{Severity: "error", Text: "error: wrong"}, {Severity: "info", Text: "info: kept"}})
-	w.printFindings(nil)
-	if got := errOut.String(); got != "error: wrong\nsolved: error: wrong\n" {
+	w.printFindings([]api.Finding{{Severity: "error", Text: "error: wrong"}, {Severity: "info", Text: "info: kept"}, {Severity: "info", Code: api.CodeLeftOut, Text: "info: left out"}})
+	w.printFindings([]api.Finding{{Severity: "info", Code: api.CodeLeftOut, Text: "info: left out"}})
+	if got := errOut.String(); got != "error: wrong\ninfo: left out\nsolved: error: wrong\n" {
 		t.Errorf("findings: %q", got)
 	}
 }

@@ -28,6 +28,7 @@ func (s *session) applyCommand() *cobra.Command {
 		Use:   "apply -f FILE|DIR|-",
 		Short: "Create or change objects",
 		Long: `Create or change objects. They are checked first; if any is refused, nothing is changed.
+Objects of kinds that are none of the mesh's are left out, and named.
 Applied objects survive a restart and take precedence over the same object in a file
 that "weft up" follows.`,
 		Example: `  weft apply -f examples/bookinfo/try/reviews-90-10.yaml

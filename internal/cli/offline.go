@@ -30,8 +30,9 @@ func (s *session) analyzeCommand() *cobra.Command {
 		Short: "Say what is wrong with files, without a mesh",
 		Long: `Say what is wrong with files, without a mesh: what would be refused, what leads nowhere, what
 contradicts what. The files are judged together, as if they were all that there is; Deployments
-count as if they ran. Standard input (-) is called stdin. The exit code is 1 if there are findings of
---fail-on or worse, or if there is no object in all that was given.`,
+count as if they ran. Objects of kinds that are none of the mesh's are left out, and named. Standard
+input (-) is called stdin. The exit code is 1 if there are findings of --fail-on or worse, or if there
+is no object in all that was given.`,
 		Example: `  weft analyze examples/bookinfo
   weft analyze -R deploy/ --fail-on warning
   weft analyze new.yaml --with-mesh      # together with what runs
@@ -66,7 +67,7 @@ count as if they ran. Standard input (-) is called stdin. The exit code is 1 if 
 			if a.Count(api.SeverityError) > 0 || failOn == api.SeverityWarning && a.Count(api.SeverityWarning) > 0 {
 				return &ExitError{1}
 			}
-			if a.Objects == 0 { // as with apply: whatever should have written some may be broken
+			if a.Objects == 0 && !slices.ContainsFunc(a.Findings, leftOut) { // as with apply: whatever should have written some may be broken
 				return errors.New("there is no object in what was given")
 			}
 			return nil
@@ -80,6 +81,8 @@ count as if they ran. Standard input (-) is called stdin. The exit code is 1 if 
 	c.Flags().StringVar(&settings, "mesh-config", "", "as weft up --mesh-config")
 	return c
 }
+
+func leftOut(f api.Finding) bool { return f.Code == api.CodeLeftOut }
 
 // meshConfig reads the file of mesh-wide settings; nil for no file.
 func meshConfig(file string) (*api.Document, error) {

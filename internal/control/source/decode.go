@@ -42,9 +42,11 @@ type decoded struct {
 	root   *yaml.Node // nil where the kind is not known
 	draft  *Object    // of one that was refused for its shape; nil where too little can be read
 	closed *Object    // stands in for it when it is refused; see denyAll
+
+	foreign *foreign // of a kind that the mesh has nothing to do with: neither taken nor refused
 }
 
-// decodeAll decodes each document and marks repetitions of an object within the file.
+// decodeAll decodes each document, marks repetitions of an object within the file, and says what is left out.
 func decodeAll(layer, file string, data []byte) []decoded {
 	docs, problem := document.Split(file, data)
 	if problem != nil {
@@ -68,7 +70,7 @@ func decodeAll(layer, file string, data []byte) []decoded {
 		}
 		seen[o.Key()] = o.Origin.Line
 	}
-	return all
+	return append(all, leftOut(file, all)...)
 }
 
 // decodeDocument decodes text that starts at the given line of the file. It may hold several objects: a List, or JSON values in
@@ -132,9 +134,9 @@ func decodeList(layer, file string, root *yaml.Node) []decoded {
 // decodeObject decodes one object whose nodes hold no aliases.
 func decodeObject(layer, file string, root *yaml.Node) decoded {
 	w := &reading{document.Walker{File: file}}
-	kind := w.kind(root)
+	kind, foreign := w.kind(root)
 	if kind == nil {
-		return decoded{findings: w.Findings}
+		return decoded{findings: w.Findings, foreign: foreign}
 	}
 	d := decoded{key: keyOf(kind, root), root: root}
 	w.Ref = model.Ref{Kind: kind.RefName(), Namespace: d.key.Namespace, Name: d.key.Name}
@@ -176,8 +178,8 @@ func judged(kind *Kind, root *yaml.Node) *yaml.Node {
 // reading is one document on its way to an object.
 type reading struct{ document.Walker }
 
-// kind finds the document's kind, or says why it has none that we read.
-func (w *reading) kind(root *yaml.Node) *Kind {
+// kind finds the document's kind, or says why it has none that we read: nil, and what it is if it is none of the mesh's business.
+func (w *reading) kind(root *yaml.Node) (*Kind, *foreign) {
 	apiVersion, name := document.Field(root, "apiVersion"), document.Field(root, "kind")
 	for _, f := range []struct {
 		node *yaml.Node
@@ -188,27 +190,32 @@ func (w *reading) kind(root *yaml.Node) *Kind {
 		}
 	}
 	if len(w.Findings) > 0 {
-		return nil
+		return nil, nil
 	}
 	group, version, ok := strings.Cut(apiVersion.Value, "/")
 	if !ok {
 		group, version = "", apiVersion.Value
 	}
-	kind := LookupKind(group, name.Value)
+	kind, said := LookupKind(group, name.Value), groupKind{group, name.Value}
+	if kind != nil && slices.Contains(kind.Versions, version) {
+		return kind, nil
+	}
+	if kind == nil && said.isForeign() {
+		return nil, foreignAt(root, said)
+	}
+	w.Ref = said.ref(root)
+	what := name.Value + " (" + apiVersion.Value + ")"
 	switch {
-	case kind != nil && slices.Contains(kind.Versions, version):
-		return kind
 	case kind != nil:
+		w.Ref.Kind = kind.RefName()
 		w.Add(apiVersion, "UnsupportedVersion", "apiVersion", fmt.Sprintf("version %q of %s is not supported", version, name.Value),
 			"use one of: "+strings.Join(kind.Versions, ", "))
-	case notYet[groupKind{group, name.Value}] != "":
-		w.Add(name, "UnsupportedKind", "kind", fmt.Sprintf("%s (%s) is not supported yet: %s",
-			name.Value, apiVersion.Value, notYet[groupKind{group, name.Value}]), "remove it from what the mesh reads")
+	case notYet[said] != "":
+		w.Add(name, "UnsupportedKind", "kind", what+" is not supported yet: "+notYet[said], "remove it from what the mesh reads")
 	default:
-		w.Add(name, "UnknownKind", "kind", fmt.Sprintf("kind %s (%s) is not one that the mesh reads", name.Value, apiVersion.Value),
-			"supported: "+supported())
+		w.Add(name, "UnknownKind", "kind", what+" is not one that the mesh reads", said.likely())
 	}
-	return nil
+	return nil, nil
 }
 
 // unmarshal fills the typed object from the checked tree. The walk has found what is wrong by place; this reports the rest.
@@ -289,20 +296,4 @@ func bornNow(objects []*Object, births map[Key]time.Time, now time.Time) {
 		}
 		o.Born = now
 	}
-}
-
-// groupKind names a kind without its version.
-type groupKind struct{ group, kind string }
-
-// notYet gives the reasons for kinds of our own field that are refused by name. It is never changed.
-var notYet = map[groupKind]string{
-	{GroupNetworking, "EnvoyFilter"}:         "the proxy is not Envoy",
-	{GroupSecurity, "RequestAuthentication"}: "tokens would not be checked",
-	{"telemetry.istio.io", "Telemetry"}:      "its settings would have no effect",
-	{"extensions.istio.io", "WasmPlugin"}:    "the plugin would not run",
-	{GroupApps, "StatefulSet"}:               "use a Deployment",
-	{GroupApps, "DaemonSet"}:                 "use a Deployment",
-	{"batch", "Job"}:                         "use a Deployment, or `weft run`",
-	{"batch", "CronJob"}:                     "use a Deployment, or `weft run`",
-	{GroupIngress, "NetworkPolicy"}:          "use an AuthorizationPolicy",
 }

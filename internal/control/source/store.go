@@ -6,8 +6,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"time"
 
@@ -190,6 +192,13 @@ func (s *Store) aged(objects []*Object) []*Object {
 // Mark implements Keeper. Nobody else changes what a Store has, so that there is nothing to tell apart.
 func (s *Store) Mark() int64 { return 0 }
 
+// Kept implements Keeper.
+func (s *Store) Kept() []Key {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.SortedFunc(maps.Keys(s.records), Key.Compare)
+}
+
 // Put implements Keeper.
 func (s *Store) Put(objects []*Object, _ int64) ([]Result, error) {
 	s.mu.Lock()
@@ -263,9 +272,7 @@ func (s *Store) Remove(keys []Key) ([]Result, error) {
 	for _, k := range keys {
 		delete(s.objects, k)
 		delete(s.records, k)
-		if kind := LookupKind(k.Group, k.Kind); kind != nil {
-			s.forgive(model.Ref{Kind: kind.RefName(), Namespace: k.Namespace, Name: k.Name})
-		}
+		s.forgive(k.ref())
 	}
 	s.changed(Change{Gone: keys})
 	return results, nil
