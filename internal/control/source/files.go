@@ -271,7 +271,7 @@ func (r *reader) read(name string) *model.Finding {
 	}
 	var docs []decoded
 	if !document.IsTest(name) || !document.HoldsTests(data) {
-		docs = decodeAll(LayerFile, name, data)
+		docs = Text{Layer: LayerFile, File: name}.decodeAll(data)
 	}
 	for i := range docs {
 		r.check(&docs[i])
