@@ -27,7 +27,7 @@ func (o objects) Diff(ctx context.Context, req api.DiffRequest) (api.DiffReply, 
 	over := slices.Clip(decoded)
 	var without []source.Key
 	for _, r := range req.Refs {
-		key, err := lookup(c.Objects(), r)
+		key, err := lookup(append(keysOf(c.Objects()), c.Applied()...), r)
 		if err != nil {
 			return api.DiffReply{}, err
 		}

@@ -167,15 +167,16 @@ func (o objects) Delete(ctx context.Context, req api.ChangeRequest) (api.ChangeR
 	if source.HasErrors(findings) {
 		return api.ChangeReply{Refused: true, Findings: apiFindings(findings)}, nil
 	}
+	applied := c.Applied() // refused ones too, which are not among the objects in force
 	var keys []source.Key
 	for _, d := range decoded {
 		keys = append(keys, d.Key())
 	}
 	if req.IgnoreNotFound {
-		keys = slices.DeleteFunc(keys, func(k source.Key) bool { return c.Get(k) == nil })
+		keys = slices.DeleteFunc(keys, func(k source.Key) bool { return c.Get(k) == nil && !slices.Contains(applied, k) })
 	}
 	for _, r := range req.Refs {
-		key, err := lookup(c.Objects(), r)
+		key, err := lookup(append(keysOf(c.Objects()), applied...), r)
 		if err != nil && req.IgnoreNotFound {
 			continue
 		}
@@ -184,9 +185,9 @@ func (o objects) Delete(ctx context.Context, req api.ChangeRequest) (api.ChangeR
 		}
 		keys = append(keys, key)
 	}
-	for _, ob := range c.Objects() {
-		if ob.Origin.Layer == source.LayerApplied && (req.All || req.AllIn != "" && ob.GetNamespace() == req.AllIn) {
-			keys = append(keys, ob.Key())
+	for _, k := range applied {
+		if req.All || req.AllIn != "" && k.Namespace == req.AllIn {
+			keys = append(keys, k)
 		}
 	}
 	results, err := c.Delete(ctx, keys)
@@ -223,17 +224,25 @@ func unavailable(err error) error {
 	return err
 }
 
+func keysOf(objects []*source.Object) []source.Key {
+	keys := make([]source.Key, len(objects))
+	for i, o := range objects {
+		keys[i] = o.Key()
+	}
+	return keys
+}
+
 // lookup finds an object by a kind as people write it. Kinds that are in no namespace are found from any, and "my.ext" is an object of
 // that name where namespace ext has no "my".
-func lookup(all []*source.Object, r api.Ref) (source.Key, error) {
+func lookup(all []source.Key, r api.Ref) (source.Key, error) {
 	whole := r.Name + "." + r.Namespace
 	for _, is := range []func(k source.Key) bool{
 		func(k source.Key) bool { return k.Name == r.Name && k.Namespace == r.Namespace },
 		func(k source.Key) bool { return k.Name == r.Name && k.Namespace == "" },
 		func(k source.Key) bool { return k.Name == whole && (k.Namespace == "" || k.Namespace == "default") },
 	} {
-		for _, o := range all {
-			if k := o.Key(); is(k) && api.KindMatches(o.Kind.Name, r.Kind) {
+		for _, k := range all {
+			if is(k) && api.KindMatches(k.Kind, r.Kind) {
 				return k, nil
 			}
 		}

@@ -212,10 +212,12 @@ func TestRefusedObjectsAreShown(t *testing.T) {
 	}
 }
 
-// TestRefusedObjectsAreFrom what those in force would be from: also one that was applied, of which the database knows the file as well.
-func TestRefusedObjectsAreFrom(t *testing.T) {
-	const bad = "apiVersion: v1\nkind: Service\nmetadata: {name: %s}\nspec: {sepc: {}}\n"
-	state, file := t.TempDir(), filepath.Join(t.TempDir(), "bad.yaml")
+const badService = "apiVersion: v1\nkind: Service\nmetadata: {name: %s}\nspec: {sepc: {}}\n"
+
+// refusedBefore gives a state folder to which an earlier release has applied what this one refuses.
+func refusedBefore(t *testing.T, names ...string) (state string) {
+	t.Helper()
+	state = t.TempDir()
 	db, err := bolt.Open(filepath.Join(state, "objects.db"), 0o600, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -225,8 +227,8 @@ func TestRefusedObjectsAreFrom(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		for _, name := range []string{"applied", "both"} {
-			record, err := json.Marshal(map[string]any{"raw": fmt.Appendf(nil, bad, name), "file": "some/applied.yaml", "line": 3})
+		for _, name := range names {
+			record, err := json.Marshal(map[string]any{"raw": fmt.Appendf(nil, badService, name), "file": "some/applied.yaml", "line": 3})
 			if err != nil {
 				return err
 			}
@@ -236,7 +238,38 @@ func TestRefusedObjectsAreFrom(t *testing.T) {
 		}
 		return nil
 	})
-	if err := errors.Join(err, db.Close(), os.WriteFile(file, fmt.Appendf(nil, bad+"---\n"+bad, "file", "both"), 0o600)); err != nil {
+	if err := errors.Join(err, db.Close()); err != nil {
+		t.Fatal(err)
+	}
+	return state
+}
+
+// TestDeleteRefused takes away what was applied and is refused: by name, by a file that is accepted, and with everything.
+func TestDeleteRefused(t *testing.T) {
+	state := refusedBefore(t, "a", "b", "c", "d")
+	o := Objects(host{c: follow(t, state)}, nil)
+	good := api.Document{Name: "b.yaml", Content: []byte("apiVersion: v1\nkind: Service\nmetadata: {name: b}\nspec: {ports: [{port: 80}]}\n")}
+	for _, d := range []struct {
+		req  api.ChangeRequest
+		left int
+	}{
+		{api.ChangeRequest{Refs: []api.Ref{{Kind: "svc", Namespace: "default", Name: "a"}}}, 3},
+		{api.ChangeRequest{Documents: []api.Document{good}, IgnoreNotFound: true}, 2},
+		{api.ChangeRequest{AllIn: "shop"}, 2},
+		{api.ChangeRequest{AllIn: "default"}, 0},
+	} {
+		_, err := o.Delete(t.Context(), d.req)
+		all, failed := o.Objects(t.Context())
+		if err = errors.Join(err, failed); err != nil || len(all) != d.left {
+			t.Errorf("%+v: %v; %d objects left", d.req, err, len(all))
+		}
+	}
+}
+
+// TestRefusedObjectsAreFrom what those in force would be from: also one that was applied, of which the database knows the file as well.
+func TestRefusedObjectsAreFrom(t *testing.T) {
+	state, file := refusedBefore(t, "applied", "both"), filepath.Join(t.TempDir(), "bad.yaml")
+	if err := os.WriteFile(file, fmt.Appendf(nil, badService+"---\n"+badService, "file", "both"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	running := model.Finding{Severity: model.Error, Code: "LocalRuntime", Object: model.Ref{Kind: "Service", Namespace: "default", Name: "running"}}
@@ -258,12 +291,9 @@ func TestRefusedObjectsAreFrom(t *testing.T) {
 
 // TestLookup finds objects by the names that people give: also of kinds without a namespace, and names with dots.
 func TestLookup(t *testing.T) {
-	var all []*source.Object
-	for _, k := range []source.Key{
+	all := []source.Key{
 		{Kind: "GatewayClass", Name: "weft"}, {Kind: "ServiceEntry", Namespace: "default", Name: "my.ext"},
 		{Kind: "ServiceEntry", Namespace: "ext", Name: "other"}, {Kind: "ServiceEntry", Namespace: "default", Name: "other.ext"},
-	} {
-		all = append(all, &source.Object{Kind: &source.Kind{Name: k.Kind}, Kube: &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: k.Namespace, Name: k.Name}}})
 	}
 	for _, c := range []struct {
 		asked api.Ref
