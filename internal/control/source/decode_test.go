@@ -185,6 +185,41 @@ func TestDecodeAccepts(t *testing.T) {
 	}
 }
 
+// TestNamespaceThatIsSaid is that of objects which name none, in their text too; one that names another is refused.
+func TestNamespaceThatIsSaid(t *testing.T) {
+	for text, want := range map[string]string{
+		"apiVersion: v1\nkind: Service\nmetadata:\n  name: a\n  labels: {x: y}\nspec: {}\n":              "Service/shop/a",
+		"{apiVersion: v1, kind: Service, metadata: {name: a}}":                                           "Service/shop/a",
+		`{"apiVersion": "v1", "kind": "Service", "metadata": {"name": "a", "namespace": ""}}`:            "Service/shop/a",
+		"apiVersion: v1\nkind: Service\nmetadata: {name: a, namespace: shop}\n":                          "Service/shop/a",
+		"apiVersion: v1\nkind: Namespace\nmetadata: {name: a}\n":                                         "Namespace/a",
+		"apiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: Service, metadata: {name: a}}\n":   "Service/shop/a",
+		"apiVersion: v1\nkind: Service\nmetadata:\n  name: a\n  namespace: default\n":                    "5 OtherNamespace metadata.namespace",
+		"apiVersion: v1\nkind: Service\nmetadata: {name: a}\n---\napiVersion: v1\nkind: Servce\n":        "Service/shop/a 6 UnknownKind kind",
+		"apiVersion: v1\nkind: Service\nmetadata: &m {name: a}\nspec: {selector: *m}\n":                  "Service/shop/a",
+		"apiVersion: v1\nkind: Service\nspec: {}\n":                                                      "1 MissingField metadata.name",
+		"apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec: {x: y}\n":                             "4 UnknownField spec.x",
+		"apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec: {ports: [{name: b}], selector: []}\n": "4 WrongType spec.selector",
+	} {
+		objects, findings := Text{Layer: LayerApplied, File: "in.yaml", Namespace: "shop"}.Decode([]byte(text))
+		var got []string
+		for _, o := range objects {
+			got = append(got, o.Key().String())
+			if again, found := Decode(LayerApplied, "in.yaml", o.Raw); len(again) != 1 || len(found) > 0 || again[0].Key() != o.Key() {
+				t.Errorf("%q: its text %q gives %v", text, o.Raw, found)
+			}
+		}
+		for _, f := range findings {
+			if ns := f.Object.Namespace; !slices.Contains([]string{"OtherNamespace", "UnknownKind", "MissingField"}, f.Code) && ns != "shop" {
+				t.Errorf("%q: of namespace %q: %s", text, ns, f)
+			}
+		}
+		if got := strings.Join(append(got, said(findings)...), " "); got != want {
+			t.Errorf("%q: %s, want %s", text, got, want)
+		}
+	}
+}
+
 func TestGoodDocumentsStandBesideBadOnes(t *testing.T) {
 	objects, findings := Decode(LayerFile, "f.yaml", []byte("apiVersion: v1\nkind: Service\nmetadata: {name: a}\n---\n: [\n---\napiVersion: v1\nkind: Service\nmetadata: {name: c}\n"))
 	if len(objects) != 2 || len(findings) != 1 || findings[0].Line != 5 {

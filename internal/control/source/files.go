@@ -333,7 +333,7 @@ func (f *Files) decode(name string, data []byte) []decoded {
 	if document.IsTest(name) && document.HoldsTests(data) {
 		return nil
 	}
-	docs := decodeAll(LayerFile, name, data)
+	docs := Text{Layer: LayerFile, File: name}.decodeAll(data)
 	for i := range docs {
 		f.check(&docs[i])
 		docs[i].closed = docs[i].denyAll(name)

@@ -63,7 +63,7 @@ func decodeFrom(origin Origin, text []byte) (all []decoded) {
 		return []decoded{{findings: []model.Finding{*problem}}}
 	}
 	for _, doc := range docs {
-		all = append(all, decodeDocument(origin.Layer, origin.File, doc.Text, doc.Line+max(origin.Line, 1)-1)...)
+		all = append(all, Text{Layer: origin.Layer, File: origin.File}.decodeDocument(doc.Text, doc.Line+max(origin.Line, 1)-1)...)
 	}
 	return all
 }

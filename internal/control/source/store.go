@@ -127,7 +127,7 @@ func (s *Store) load() error {
 // loadRecord decodes a record. One that an earlier release took and this one does not is kept, and reported.
 func (s *Store) loadRecord(key Key, rec record) {
 	s.records[key] = rec
-	for _, d := range decodeDocument(LayerApplied, rec.File, rec.Raw, max(rec.Line, 1)) {
+	for _, d := range (Text{Layer: LayerApplied, File: rec.File}).decodeDocument(rec.Raw, max(rec.Line, 1)) {
 		if d.object == nil || d.object.Key() != key {
 			s.findings = append(s.findings, d.findings...)
 			continue
@@ -442,7 +442,7 @@ func (s *Store) recall() []*Object {
 			if err := json.Unmarshal(v, &rec); err != nil {
 				return nil
 			}
-			for _, d := range decodeDocument(LayerFile, rec.File, rec.Raw, max(rec.Line, 1)) {
+			for _, d := range (Text{Layer: LayerFile, File: rec.File}).decodeDocument(rec.Raw, max(rec.Line, 1)) {
 				if d.object != nil {
 					d.object.Born = rec.Born
 					objects = append(objects, d.object)
