@@ -46,13 +46,15 @@ type Gateways struct {
 	accepting sync.WaitGroup // ends when the ports are closed
 	draining  sync.WaitGroup // ends with the connections of HTTP/3, and the sessions of ports for datagrams that were closed
 
-	mu      sync.Mutex
-	open    map[string]*gatewayPort // by listener name
-	failed  map[string]failure      // why others are not
-	frozen  bool
-	closed  bool
-	server  []*listen.Server // also of ports that were closed: their connections go on
-	packets map[string]*packetPort
+	mu     sync.Mutex
+	open   map[string]*gatewayPort // by listener name
+	failed map[string]failure      // why others are not
+	// followed are the listeners that the ports were made of last.
+	followed []*conf.Listener
+	frozen   bool
+	closed   bool
+	server   []*listen.Server // also of ports that were closed: their connections go on
+	packets  map[string]*packetPort
 	// leaving are the ports of UDP that were closed and drain.
 	leaving []*packetPort
 }
@@ -89,7 +91,7 @@ func (g *Gateways) Run(ctx context.Context) {
 	defer tick.Stop()
 	for {
 		changed := g.Config.Changed()
-		g.reconcile(ctx, g.wanted())
+		g.reconcile(ctx)
 		again := tick.C
 		if g.Sidecar && !g.has() {
 			again = nil // most sidecars open nothing, and there are many
@@ -117,12 +119,24 @@ func (g *Gateways) has() bool {
 	return len(g.failed)+len(g.server) > 0
 }
 
-func (g *Gateways) reconcile(ctx context.Context, want []*conf.Listener) {
+// Follow has the ports be as the configuration says now, as far as that can be. Run does the same, a moment later.
+func (g *Gateways) Follow(ctx context.Context) {
+	g.mu.Lock()
+	same := slices.Equal(g.followed, g.wanted())
+	g.mu.Unlock()
+	if !same {
+		g.reconcile(ctx)
+	}
+}
+
+func (g *Gateways) reconcile(ctx context.Context) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.closed || g.frozen {
 		return
 	}
+	want := g.wanted()
+	g.followed = want
 	wanted := map[string]*conf.Listener{}
 	for _, l := range want {
 		wanted[l.Name] = l

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/weftmesh/weft/internal/proxy/conf"
+	"github.com/weftmesh/weft/internal/proxy/listen"
 )
 
 // fixed is a configuration that stays.
@@ -73,5 +74,29 @@ func TestPortIsTaken(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// TestFollowOpensAtOnce: whoever has Follow return finds the ports as the configuration says.
+func TestFollowOpensAtOnce(t *testing.T) {
+	open := 0
+	sockets := NewSockets(Network{ListenGateway: func(ctx context.Context, address string) (net.Listener, error) {
+		open++
+		var lc net.ListenConfig
+		return lc.Listen(ctx, "tcp", address)
+	}}, nil)
+	g := &Gateways{Sockets: sockets, Log: slog.New(slog.DiscardHandler), Bound: func(int, map[string]string) {},
+		Handle: func(_ string, a listen.Accepted) { a.Conn.Close() },
+		Config: fixed{{Name: "edge", Address: netip.MustParseAddrPort("127.0.0.1:0")}}}
+	t.Cleanup(func() { g.Stop(false); g.Cut() })
+	g.Follow(t.Context())
+	c, err := net.Dial("tcp", g.Ports()["edge"])
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Close()
+	g.Follow(t.Context())
+	if open != 1 {
+		t.Errorf("opened %d times", open)
 	}
 }
