@@ -171,7 +171,7 @@ func New(o Options) (*Proxy, error) {
 // follow opens and closes ports as the newest configuration says.
 func (p *Proxy) follow() {
 	if r := p.running.Load(); r != nil {
-		r.gateways.Follow(r.hard)
+		r.ports.Follow(r.hard)
 	}
 }
 
