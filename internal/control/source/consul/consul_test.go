@@ -270,7 +270,7 @@ func TestManyServices(t *testing.T) {
 		later.AwaitThat(t, "the change", func() bool { return has(later, i, "2") })
 	}
 	// Both sources together leave that many connections.
-	for range 200 - 2*(mostWaiting+1) - 10 {
+	for range 200 - 2*mostConnections - 10 {
 		c, err := net.Dial("tcp", s.address)
 		if err != nil {
 			t.Fatal(err)

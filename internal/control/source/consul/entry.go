@@ -17,6 +17,7 @@ import (
 // instance is what /v1/health/service says of one.
 type instance struct {
 	Node struct {
+		Node       string // its name
 		Address    string
 		Datacenter string
 	}
