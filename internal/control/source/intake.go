@@ -31,6 +31,9 @@ func DecodeArrival(key Key, origin Origin, text []byte, check func(*Object) []mo
 		return a.refuse(origin, "NotAnObject", fmt.Sprintf("it holds %d objects, want one", len(all)), "write each object under its own key")
 	}
 	d := &all[0]
+	if d.foreign != nil {
+		return a.refuse(origin, "WrongKey", "it holds "+d.foreign.String(), "write there what the key says")
+	}
 	d.judgeDraft(check)
 	if a.Findings = d.findings; d.object != nil && check != nil {
 		if f := check(d.object); HasErrors(f) {
@@ -61,7 +64,7 @@ func decodeFrom(origin Origin, text []byte) (all []decoded) {
 		return []decoded{{findings: []model.Finding{*problem}}}
 	}
 	for _, doc := range docs {
-		all = append(all, decodeDocument(origin.Layer, origin.File, doc.Text, doc.Line+max(origin.Line, 1)-1)...)
+		all = append(all, Text{Layer: origin.Layer, File: origin.File}.decodeDocument(doc.Text, doc.Line+max(origin.Line, 1)-1)...)
 	}
 	return all
 }
