@@ -30,8 +30,9 @@ func (s *session) analyzeCommand() *cobra.Command {
 		Short: "Say what is wrong with files, without a mesh",
 		Long: `Say what is wrong with files, without a mesh: what would be refused, what leads nowhere, what
 contradicts what. The files are judged together, as if they were all that there is; Deployments
-count as if they ran. Standard input (-) is called stdin. The exit code is 1 if there are findings of
---fail-on or worse, or if there is no object in all that was given.`,
+count as if they ran. Objects of kinds that are none of the mesh's are left out, and named. Standard
+input (-) is called stdin. The exit code is 1 if there are findings of --fail-on or worse, or if there
+is no object in all that was given.`,
 		Example: `  weft analyze examples/bookinfo
   weft analyze -R deploy/ --fail-on warning
   weft analyze new.yaml --with-mesh      # together with what runs
@@ -66,7 +67,7 @@ count as if they ran. Standard input (-) is called stdin. The exit code is 1 if 
 			if a.Count(api.SeverityError) > 0 || failOn == api.SeverityWarning && a.Count(api.SeverityWarning) > 0 {
 				return &ExitError{1}
 			}
-			if a.Objects == 0 { // as with apply: whatever should have written some may be broken
+			if a.Objects == 0 && !slices.ContainsFunc(a.Findings, leftOut) { // as with apply: whatever should have written some may be broken
 				return errors.New("there is no object in what was given")
 			}
 			return nil
@@ -80,6 +81,8 @@ count as if they ran. Standard input (-) is called stdin. The exit code is 1 if 
 	c.Flags().StringVar(&settings, "mesh-config", "", "as weft up --mesh-config")
 	return c
 }
+
+func leftOut(f api.Finding) bool { return f.Code == api.CodeLeftOut }
 
 // meshConfig reads the file of mesh-wide settings; nil for no file.
 func meshConfig(file string) (*api.Document, error) {
@@ -286,7 +289,7 @@ there is none, nothing is tried, and it says so.`,
 	c.Flags().StringArrayVar(&q.deleted, "delete", nil, "object to do without, as KIND/NAME; may be repeated")
 	c.Flags().StringArrayVar(&q.from, "from", nil, "file or folder of the side before; may be repeated")
 	c.Flags().StringArrayVar(&q.to, "to", nil, "file or folder of the side after; may be repeated")
-	c.Flags().StringVarP(&q.namespace, "namespace", "n", "default", "namespace of the names given")
+	c.Flags().StringVarP(&q.namespace, "namespace", "n", "default", "namespace of the names given, and of objects in files that name none")
 	q.as.flag(c, "json or yaml")
 	c.Flags().BoolVar(&q.exitCode, "exit-code", false, "end with code 1 if a request would behave differently, or may")
 	c.Flags().BoolVar(&q.offline.RegistryOnly, "registry-only", false, "with --from and --to: as weft up --registry-only")
@@ -352,16 +355,18 @@ func (s *session) diffRunning(c *cobra.Command, files, deleted []string, namespa
 		return api.DiffReply{}, err
 	}
 	req.Documents = s.withoutTests(req.Documents)
-	for _, d := range deleted {
-		kind, name, ok := strings.Cut(d, "/")
-		if !ok {
+	for _, d := range deleted { // the first without it would say what kind the others are of
+		if !strings.Contains(d, "/") {
 			return api.DiffReply{}, &usageError{fmt.Errorf("--delete %q: want KIND/NAME", d)}
 		}
-		if err := knownKind(kind); err != nil {
-			return api.DiffReply{}, err
-		}
-		ns, name := objectName(c, name, namespace)
-		req.Refs = append(req.Refs, api.Ref{Kind: kind, Namespace: ns, Name: name})
+	}
+	named, err := asked(deleted)
+	if err := cmp.Or(err, knownKinds(named), checkNamespace(c, namespace)); err != nil {
+		return api.DiffReply{}, err
+	}
+	req.Refs = refs(c, named, namespace)
+	if c.Flags().Changed("namespace") {
+		req.Namespace = namespace
 	}
 	client := s.client()
 	defer client.Close()

@@ -108,6 +108,18 @@ func TestAnalyze(t *testing.T) {
 	}
 }
 
+// TestAnalyzePassesOver objects of others: it names them, and ends as if they were not there.
+func TestAnalyzePassesOver(t *testing.T) {
+	const role, account = "apiVersion: rbac.authorization.k8s.io/v1\nkind: Role\nmetadata: {name: reader}\n", "apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: a}\n"
+	for stdin, objects := range map[string]string{role: "0 objects", role + "---\n" + account: "1 object"} {
+		code, out, errOut := files(t, stdin, "analyze", "-", "--fail-on", "warning")
+		if code != 0 || !strings.Contains(out, "info     LeftOut") || !strings.Contains(out, "Role reader (line 1)") ||
+			!strings.HasSuffix(out, objects+" in 1 file: 0 errors, 0 warnings\n") {
+			t.Errorf("code %d\n%s%s", code, out, errOut)
+		}
+	}
+}
+
 // TestAnalyzeWantsAnObject: of all that is given, as apply does; one empty file among others is no error.
 func TestAnalyzeWantsAnObject(t *testing.T) {
 	dir := t.TempDir()

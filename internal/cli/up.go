@@ -262,7 +262,7 @@ func (w *watcher) step(ctx context.Context) {
 func (w *watcher) printFindings(fs []api.Finding) {
 	now := map[string]bool{}
 	for _, f := range fs {
-		if f.Severity == api.SeverityInfo {
+		if f.Severity == api.SeverityInfo && !leftOut(f) {
 			continue
 		}
 		now[f.Text] = true

@@ -392,6 +392,9 @@ func (c *Control) Refused() map[model.Ref]source.Origin {
 	return nil
 }
 
+// Applied names what was applied, as source.Set.Applied does.
+func (c *Control) Applied() []source.Key { return c.sources.Applied() }
+
 // SetRuntimeObjects replaces what the local runtime observes: Pods, EndpointSlices, Services with their addresses. It needs
 // Options.LocalRuntime. They must not change afterwards.
 func (c *Control) SetRuntimeObjects(objects []source.Kube) error {

@@ -19,15 +19,15 @@ func (o objects) Diff(ctx context.Context, req api.DiffRequest) (api.DiffReply, 
 	if err != nil {
 		return api.DiffReply{}, err
 	}
-	decoded, findings := decode(req.Documents)
+	decoded, findings := decode(req.Documents, req.Namespace)
 	if source.HasErrors(findings) {
-		findings = source.SortFindings(append(findings, beside(c, req.Documents)...))
+		findings = source.SortFindings(append(findings, beside(c, req.Documents, req.Namespace)...))
 		return api.DiffReply{Refused: true, Findings: apiFindings(findings)}, nil
 	}
 	over := slices.Clip(decoded)
 	var without []source.Key
 	for _, r := range req.Refs {
-		key, err := lookup(c.Objects(), r)
+		key, err := lookup(append(keysOf(c.Objects()), c.Applied()...), r)
 		if err != nil {
 			return api.DiffReply{}, err
 		}

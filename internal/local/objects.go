@@ -91,13 +91,13 @@ func (o objects) Apply(ctx context.Context, req api.ChangeRequest) (api.ChangeRe
 	if err != nil {
 		return api.ChangeReply{}, err
 	}
-	decoded, findings := decode(req.Documents)
+	decoded, findings := decode(req.Documents, req.Namespace)
 	if source.HasErrors(findings) {
-		findings = source.SortFindings(append(findings, beside(c, req.Documents)...))
+		findings = source.SortFindings(append(findings, beside(c, req.Documents, req.Namespace)...))
 		return api.ChangeReply{Refused: true, Findings: apiFindings(findings)}, nil
 	}
-	if len(decoded) == 0 {
-		return api.ChangeReply{}, &api.InvalidError{Message: "there is no object in what was given"}
+	if len(decoded) == 0 && (!req.DryRun || len(findings) == 0) {
+		return api.ChangeReply{}, nothing(findings)
 	}
 	if req.DryRun {
 		results, more, err := c.DryRun(decoded)
@@ -113,6 +113,18 @@ func (o objects) Apply(ctx context.Context, req api.ChangeRequest) (api.ChangeRe
 	return reply(results, append(findings, more...)), nil
 }
 
+// nothing says that there is nothing to apply, and what was left out.
+func nothing(findings []model.Finding) error {
+	err := &api.InvalidError{Message: "there is no object in what was given"}
+	for i, f := range findings {
+		if i == 0 {
+			err.Message += " that the mesh reads"
+		}
+		err.Message += "\n  " + f.String()
+	}
+	return err
+}
+
 func reply(results []source.Result, findings []model.Finding) api.ChangeReply {
 	r := api.ChangeReply{Refused: source.HasErrors(findings), Findings: apiFindings(source.SortFindings(findings)), Changes: []api.Change{}}
 	for _, res := range results {
@@ -121,9 +133,14 @@ func reply(results []source.Result, findings []model.Finding) api.ChangeReply {
 	return r
 }
 
-func decode(docs []api.Document) (all []*source.Object, findings []model.Finding) {
+// textOf is a document that is to be applied, in a namespace if one was said.
+func textOf(d api.Document, namespace string) source.Text {
+	return source.Text{Layer: source.LayerApplied, File: d.Name, Namespace: namespace}
+}
+
+func decode(docs []api.Document, namespace string) (all []*source.Object, findings []model.Finding) {
 	for _, d := range docs {
-		os, fs := source.Decode(source.LayerApplied, d.Name, d.Content)
+		os, fs := textOf(d, namespace).Decode(d.Content)
 		all, findings = append(all, os...), append(findings, fs...)
 	}
 	return all, findings
@@ -131,11 +148,11 @@ func decode(docs []api.Document) (all []*source.Object, findings []model.Finding
 
 // beside gives what there is to say of documents beside what is wrong with the shape of some: of all objects together where each of them
 // can be read well enough, else of each by itself.
-func beside(c *control.Control, docs []api.Document) []model.Finding {
+func beside(c *control.Control, docs []api.Document, namespace string) []model.Finding {
 	var all, drafts []*source.Object
 	whole := true
 	for _, d := range docs {
-		objects, more, ok, _ := source.DecodeDrafts(source.LayerApplied, d.Name, d.Content)
+		objects, more, ok, _ := textOf(d, namespace).Drafts(d.Content)
 		all, drafts, whole = append(append(all, objects...), more...), append(drafts, more...), whole && ok
 	}
 	return source.BesideShape(c.Judge(all, whole), drafts)
@@ -146,19 +163,20 @@ func (o objects) Delete(ctx context.Context, req api.ChangeRequest) (api.ChangeR
 	if err != nil {
 		return api.ChangeReply{}, err
 	}
-	decoded, findings := decode(req.Documents)
+	decoded, findings := decode(req.Documents, req.Namespace)
 	if source.HasErrors(findings) {
 		return api.ChangeReply{Refused: true, Findings: apiFindings(findings)}, nil
 	}
+	applied := c.Applied() // refused ones too, which are not among the objects in force
 	var keys []source.Key
 	for _, d := range decoded {
 		keys = append(keys, d.Key())
 	}
 	if req.IgnoreNotFound {
-		keys = slices.DeleteFunc(keys, func(k source.Key) bool { return c.Get(k) == nil })
+		keys = slices.DeleteFunc(keys, func(k source.Key) bool { return c.Get(k) == nil && !slices.Contains(applied, k) })
 	}
 	for _, r := range req.Refs {
-		key, err := lookup(c.Objects(), r)
+		key, err := lookup(append(keysOf(c.Objects()), applied...), r)
 		if err != nil && req.IgnoreNotFound {
 			continue
 		}
@@ -167,9 +185,9 @@ func (o objects) Delete(ctx context.Context, req api.ChangeRequest) (api.ChangeR
 		}
 		keys = append(keys, key)
 	}
-	for _, ob := range c.Objects() {
-		if ob.Origin.Layer == source.LayerApplied && (req.All || req.AllIn != "" && ob.GetNamespace() == req.AllIn) {
-			keys = append(keys, ob.Key())
+	for _, k := range applied {
+		if req.All || req.AllIn != "" && k.Namespace == req.AllIn {
+			keys = append(keys, k)
 		}
 	}
 	results, err := c.Delete(ctx, keys)
@@ -206,17 +224,25 @@ func unavailable(err error) error {
 	return err
 }
 
+func keysOf(objects []*source.Object) []source.Key {
+	keys := make([]source.Key, len(objects))
+	for i, o := range objects {
+		keys[i] = o.Key()
+	}
+	return keys
+}
+
 // lookup finds an object by a kind as people write it. Kinds that are in no namespace are found from any, and "my.ext" is an object of
 // that name where namespace ext has no "my".
-func lookup(all []*source.Object, r api.Ref) (source.Key, error) {
+func lookup(all []source.Key, r api.Ref) (source.Key, error) {
 	whole := r.Name + "." + r.Namespace
 	for _, is := range []func(k source.Key) bool{
 		func(k source.Key) bool { return k.Name == r.Name && k.Namespace == r.Namespace },
 		func(k source.Key) bool { return k.Name == r.Name && k.Namespace == "" },
 		func(k source.Key) bool { return k.Name == whole && (k.Namespace == "" || k.Namespace == "default") },
 	} {
-		for _, o := range all {
-			if k := o.Key(); is(k) && api.KindMatches(o.Kind.Name, r.Kind) {
+		for _, k := range all {
+			if is(k) && api.KindMatches(k.Kind, r.Kind) {
 				return k, nil
 			}
 		}

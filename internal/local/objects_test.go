@@ -129,6 +129,51 @@ func TestDeleteIgnoresWhatIsMissing(t *testing.T) {
 	}
 }
 
+// TestApplyPassesOver objects of others: it names them and applies the rest, of which there must be some.
+func TestApplyPassesOver(t *testing.T) {
+	c, o := objectsOf(t)
+	budget := api.Document{Name: "budget", Content: []byte("apiVersion: policy/v1\nkind: PodDisruptionBudget\nmetadata: {name: b}\n")}
+	var nothing *api.InvalidError
+	if _, err := o.Apply(t.Context(), api.ChangeRequest{Documents: []api.Document{budget}}); !errors.As(err, &nothing) || !strings.Contains(err.Error(), "PodDisruptionBudget b (line 1)") {
+		t.Errorf("alone: %v", err)
+	}
+	r, err := o.Apply(t.Context(), api.ChangeRequest{Documents: []api.Document{budget}, DryRun: true})
+	if err != nil || r.Refused || len(r.Findings) != 1 || r.Findings[0].Code != api.CodeLeftOut {
+		t.Errorf("alone, tried: %v %+v", err, r)
+	}
+	r, err = o.Apply(t.Context(), api.ChangeRequest{Documents: append(accounts("default", "a"), budget)})
+	if err != nil || r.Refused || len(r.Changes) != 1 || len(r.Findings) != 1 || r.Findings[0].Code != api.CodeLeftOut || len(c.Objects()) != 1 {
+		t.Errorf("beside another: %v %+v", err, r)
+	}
+}
+
+// TestNamespaceOfARequest holds for applying, comparing and deleting alike: objects that name none are of it, and none may name another.
+func TestNamespaceOfARequest(t *testing.T) {
+	c := serving(t)
+	o := objects{bench{c}, &statuses{}}
+	nameless := []api.Document{{Name: "in.yaml", Content: []byte("apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: a}\n")}}
+	for _, docs := range [][]api.Document{nameless, accounts("shop", "b")} {
+		if r, err := o.Apply(t.Context(), api.ChangeRequest{Documents: docs, Namespace: "shop"}); err != nil || r.Refused || r.Changes[0].Object.Namespace != "shop" {
+			t.Errorf("%v %+v", err, r)
+		}
+	}
+	others := accounts("default", "c")
+	a, err1 := o.Apply(t.Context(), api.ChangeRequest{Documents: others, Namespace: "shop"})
+	x, err2 := o.Delete(t.Context(), api.ChangeRequest{Documents: others, Namespace: "shop"})
+	d, err3 := o.Diff(t.Context(), api.DiffRequest{Documents: others, Namespace: "shop"})
+	for _, fs := range [][]api.Finding{a.Findings, x.Findings, d.Findings} {
+		if len(fs) != 1 || fs[0].Code != "OtherNamespace" || fs[0].Line != 3 {
+			t.Errorf("%+v", fs)
+		}
+	}
+	if err := errors.Join(err1, err2, err3); err != nil || !a.Refused || !x.Refused || !d.Refused {
+		t.Error(err, a, x, d)
+	}
+	if r, err := o.Delete(t.Context(), api.ChangeRequest{Documents: nameless, Namespace: "shop"}); err != nil || len(r.Changes) != 1 || r.Changes[0].Object.Namespace != "shop" {
+		t.Errorf("%v %+v", err, r)
+	}
+}
+
 // TestDeleteAllOfANamespace leaves alone what is in others, and in none.
 func TestDeleteAllOfANamespace(t *testing.T) {
 	c, o := objectsOf(t)
@@ -167,10 +212,12 @@ func TestRefusedObjectsAreShown(t *testing.T) {
 	}
 }
 
-// TestRefusedObjectsAreFrom what those in force would be from: also one that was applied, of which the database knows the file as well.
-func TestRefusedObjectsAreFrom(t *testing.T) {
-	const bad = "apiVersion: v1\nkind: Service\nmetadata: {name: %s}\nspec: {sepc: {}}\n"
-	state, file := t.TempDir(), filepath.Join(t.TempDir(), "bad.yaml")
+const badService = "apiVersion: v1\nkind: Service\nmetadata: {name: %s}\nspec: {sepc: {}}\n"
+
+// refusedBefore gives a state folder to which an earlier release has applied what this one refuses.
+func refusedBefore(t *testing.T, names ...string) (state string) {
+	t.Helper()
+	state = t.TempDir()
 	db, err := bolt.Open(filepath.Join(state, "objects.db"), 0o600, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -180,8 +227,8 @@ func TestRefusedObjectsAreFrom(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		for _, name := range []string{"applied", "both"} {
-			record, err := json.Marshal(map[string]any{"raw": fmt.Appendf(nil, bad, name), "file": "some/applied.yaml", "line": 3})
+		for _, name := range names {
+			record, err := json.Marshal(map[string]any{"raw": fmt.Appendf(nil, badService, name), "file": "some/applied.yaml", "line": 3})
 			if err != nil {
 				return err
 			}
@@ -191,7 +238,38 @@ func TestRefusedObjectsAreFrom(t *testing.T) {
 		}
 		return nil
 	})
-	if err := errors.Join(err, db.Close(), os.WriteFile(file, fmt.Appendf(nil, bad+"---\n"+bad, "file", "both"), 0o600)); err != nil {
+	if err := errors.Join(err, db.Close()); err != nil {
+		t.Fatal(err)
+	}
+	return state
+}
+
+// TestDeleteRefused takes away what was applied and is refused: by name, by a file that is accepted, and with everything.
+func TestDeleteRefused(t *testing.T) {
+	state := refusedBefore(t, "a", "b", "c", "d")
+	o := Objects(host{c: follow(t, state)}, nil)
+	good := api.Document{Name: "b.yaml", Content: []byte("apiVersion: v1\nkind: Service\nmetadata: {name: b}\nspec: {ports: [{port: 80}]}\n")}
+	for _, d := range []struct {
+		req  api.ChangeRequest
+		left int
+	}{
+		{api.ChangeRequest{Refs: []api.Ref{{Kind: "svc", Namespace: "default", Name: "a"}}}, 3},
+		{api.ChangeRequest{Documents: []api.Document{good}, IgnoreNotFound: true}, 2},
+		{api.ChangeRequest{AllIn: "shop"}, 2},
+		{api.ChangeRequest{AllIn: "default"}, 0},
+	} {
+		_, err := o.Delete(t.Context(), d.req)
+		all, failed := o.Objects(t.Context())
+		if err = errors.Join(err, failed); err != nil || len(all) != d.left {
+			t.Errorf("%+v: %v; %d objects left", d.req, err, len(all))
+		}
+	}
+}
+
+// TestRefusedObjectsAreFrom what those in force would be from: also one that was applied, of which the database knows the file as well.
+func TestRefusedObjectsAreFrom(t *testing.T) {
+	state, file := refusedBefore(t, "applied", "both"), filepath.Join(t.TempDir(), "bad.yaml")
+	if err := os.WriteFile(file, fmt.Appendf(nil, badService+"---\n"+badService, "file", "both"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	running := model.Finding{Severity: model.Error, Code: "LocalRuntime", Object: model.Ref{Kind: "Service", Namespace: "default", Name: "running"}}
@@ -213,12 +291,9 @@ func TestRefusedObjectsAreFrom(t *testing.T) {
 
 // TestLookup finds objects by the names that people give: also of kinds without a namespace, and names with dots.
 func TestLookup(t *testing.T) {
-	var all []*source.Object
-	for _, k := range []source.Key{
+	all := []source.Key{
 		{Kind: "GatewayClass", Name: "weft"}, {Kind: "ServiceEntry", Namespace: "default", Name: "my.ext"},
 		{Kind: "ServiceEntry", Namespace: "ext", Name: "other"}, {Kind: "ServiceEntry", Namespace: "default", Name: "other.ext"},
-	} {
-		all = append(all, &source.Object{Kind: &source.Kind{Name: k.Kind}, Kube: &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: k.Namespace, Name: k.Name}}})
 	}
 	for _, c := range []struct {
 		asked api.Ref

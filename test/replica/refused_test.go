@@ -13,6 +13,7 @@ import (
 	"k8s.io/client-go/dynamic"
 	"sigs.k8s.io/yaml"
 
+	"github.com/weftmesh/weft/internal/api"
 	"github.com/weftmesh/weft/internal/control/source/etcd/etcdtest"
 	"github.com/weftmesh/weft/internal/control/source/kube/kubetest"
 )
@@ -41,7 +42,7 @@ func (p *plane) from(t *testing.T, number int) map[string]string {
 }
 
 // TestRefusedAreFrom has an object refused in a file, one that somebody wrote into etcd, and one that `weft apply` did, of which etcd
-// knows the file as well: an earlier release took it.
+// knows the file as well: an earlier release took it. What is not in a file can be deleted.
 func TestRefusedAreFrom(t *testing.T) {
 	server := etcdtest.Start(t)
 	text := func(name string) string { return strings.ReplaceAll(refusedRule, "NAME", name) }
@@ -60,6 +61,14 @@ func TestRefusedAreFrom(t *testing.T) {
 	want := map[string]string{"written": filepath.Base(filepath.Dir(file)) + "/rules.yaml:4", "put": "applied", "applied": "applied"}
 	if got := p.from(t, len(want)); !maps.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
+	}
+	for _, req := range []api.ChangeRequest{{Refs: []api.Ref{{Kind: "dr", Namespace: "default", Name: "put"}}}, {All: true}} {
+		if r, err := p.client.Delete(t.Context(), req); err != nil || len(r.Changes) != 1 {
+			t.Errorf("%+v: %+v %v", req, r, err)
+		}
+	}
+	if all, err := p.client.Objects(t.Context()); err != nil || len(all) != 1 || all[0].Name != "written" {
+		t.Errorf("%+v %v", all, err)
 	}
 }
 

@@ -20,6 +20,8 @@ type Keeper interface {
 	Preview(objects []*Object) ([]*Object, []Result)
 	// Mark names what is there now and has been published.
 	Mark() int64
+	// Kept names all that is kept, what is refused and not in force included.
+	Kept() []Key
 	// Put keeps objects that were judged after a Mark, and Remove forgets some: all or none. When they return results, these have been published. An error that
 	// wraps ErrConflict says that nothing was done because there is more than there was at that mark, or
 	// for Remove, than was published; by now, that has been too. An
@@ -77,6 +79,14 @@ func (s *Set) DryRun(objects []*Object) ([]Result, []model.Finding, error) {
 	}
 	_, results := s.layers.Applied.Preview(objects)
 	return results, findings, nil
+}
+
+// Applied names all applied objects, those included that are refused, of which nothing may be in force.
+func (s *Set) Applied() []Key {
+	if s.layers.Applied == nil {
+		return nil
+	}
+	return s.layers.Applied.Kept()
 }
 
 // Delete removes applied objects, all or none. ErrNotFound (wrapped, naming the object) when one is not in the store; a

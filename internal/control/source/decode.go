@@ -18,13 +18,27 @@ import (
 	"github.com/weftmesh/weft/internal/control/source/document"
 )
 
-// Decode reads the documents of a file, YAML or JSON, as objects of the given layer (LayerFile or LayerApplied). Each document is
-// taken whole or refused with findings that name file, line and field; the others are not affected. File is the name shown to the
-// user. Born is the document's creationTimestamp, or zero.
+// Text says where documents are from.
+type Text struct {
+	// Layer is that of the objects: LayerFile or LayerApplied.
+	Layer string
+	// File is the name shown to the user.
+	File string
+	// Namespace is that of objects which name none, and then no object may name another. Empty is DefaultNamespace, and any may be named.
+	Namespace string
+}
+
+// Decode reads the documents of a file, YAML or JSON, as objects. See Text.Decode.
 func Decode(layer, file string, data []byte) ([]*Object, []model.Finding) {
+	return Text{Layer: layer, File: file}.Decode(data)
+}
+
+// Decode reads documents, YAML or JSON, as objects. Each document is taken whole or refused with findings that name file, line and
+// field; the others are not affected. Born is the document's creationTimestamp, or zero.
+func (t Text) Decode(data []byte) ([]*Object, []model.Finding) {
 	var objects []*Object
 	var findings []model.Finding
-	for _, d := range decodeAll(layer, file, data) {
+	for _, d := range t.decodeAll(data) {
 		if d.object != nil {
 			objects = append(objects, d.object)
 		}
@@ -42,17 +56,19 @@ type decoded struct {
 	root   *yaml.Node // nil where the kind is not known
 	draft  *Object    // of one that was refused for its shape; nil where too little can be read
 	closed *Object    // stands in for it when it is refused; see denyAll
+
+	foreign *foreign // of a kind that the mesh has nothing to do with: neither taken nor refused
 }
 
-// decodeAll decodes each document and marks repetitions of an object within the file.
-func decodeAll(layer, file string, data []byte) []decoded {
-	docs, problem := document.Split(file, data)
+// decodeAll decodes each document, marks repetitions of an object within the file, and says what is left out.
+func (t Text) decodeAll(data []byte) []decoded {
+	docs, problem := document.Split(t.File, data)
 	if problem != nil {
 		return []decoded{{findings: []model.Finding{*problem}}}
 	}
 	var all []decoded
 	for _, doc := range docs {
-		all = append(all, decodeDocument(layer, file, doc.Text, doc.Line)...)
+		all = append(all, t.decodeDocument(doc.Text, doc.Line)...)
 	}
 	seen := map[Key]int{}
 	for i := range all {
@@ -68,42 +84,77 @@ func decodeAll(layer, file string, data []byte) []decoded {
 		}
 		seen[o.Key()] = o.Origin.Line
 	}
-	return all
+	return append(all, leftOut(t.File, all)...)
 }
 
 // decodeDocument decodes text that starts at the given line of the file. It may hold several objects: a List, or JSON values in
 // a row.
-func decodeDocument(layer, file string, text []byte, line int) []decoded {
-	roots, problem := document.Parse(file, text, line)
+func (t Text) decodeDocument(text []byte, line int) []decoded {
+	roots, problem := document.Parse(t.File, text, line)
 	if problem != nil {
 		return []decoded{{findings: []model.Finding{*problem}}}
 	}
 	var all []decoded
 	for _, root := range roots {
-		all = append(all, decodeRoot(layer, file, text, line, root)...)
+		all = append(all, t.decodeRoot(text, line, root)...)
 	}
 	return all
 }
 
-func decodeRoot(layer, file string, text []byte, line int, root *yaml.Node) []decoded {
-	w := &reading{document.Walker{File: file}}
+// decodeRoot decodes what stands in a text that starts at the given line of the file, or (nil) in a list.
+func (t Text) decodeRoot(text []byte, line int, root *yaml.Node) []decoded {
+	w := &reading{document.Walker{File: t.File}}
 	if root.Kind != yaml.MappingNode {
 		w.Add(root, "NotAnObject", "", "want an object with apiVersion, kind and metadata, got "+document.Describe(root), "")
 		return []decoded{{findings: w.Findings}}
 	}
 	if document.Field(root, "kind").Value == "List" && document.Field(root, "apiVersion").Value == "v1" {
-		return decodeList(layer, file, root)
+		return t.decodeList(root)
 	}
-	d := decodeObject(layer, file, root)
-	if d.object != nil {
+	placed := t.placed(root)
+	d := t.decodeObject(placed)
+	switch {
+	case d.object == nil:
+	case text == nil || placed != root:
+		// The nodes came from a parser and hold no aliases any more: they can be written.
+		d.object.Raw, _ = yaml.Marshal(placed)
+	default:
 		d.object.Raw = document.FromLine(text, root.Line-line)
 	}
 	return []decoded{d}
 }
 
+// placed gives an object that names no namespace the one that it is to have: in a copy.
+func (t Text) placed(root *yaml.Node) *yaml.Node {
+	group, _, ok := strings.Cut(document.Field(root, "apiVersion").Value, "/")
+	if !ok {
+		group = ""
+	}
+	kind := LookupKind(group, document.Field(root, "kind").Value)
+	meta := document.Field(root, "metadata")
+	if t.Namespace == "" || kind == nil || kind.ClusterScoped || meta.Kind != yaml.MappingNode || document.Field(meta, "namespace").Value != "" {
+		return root
+	}
+	return with(root, "metadata", with(meta, "namespace", &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: t.Namespace, Line: meta.Line, Column: meta.Column}))
+}
+
+// with gives a copy of a mapping in which a key has the value.
+func with(n *yaml.Node, key string, value *yaml.Node) *yaml.Node {
+	c := *n
+	c.Content = slices.Clone(n.Content)
+	for i := 0; i+1 < len(c.Content); i += 2 {
+		if c.Content[i].Value == key {
+			c.Content[i+1] = value
+			return &c
+		}
+	}
+	c.Content = append(c.Content, &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: key, Line: value.Line, Column: value.Column}, value)
+	return &c
+}
+
 // decodeList decodes the items of a List. Their Raw is written anew, since one may use another's anchors.
-func decodeList(layer, file string, root *yaml.Node) []decoded {
-	w := &reading{document.Walker{File: file}}
+func (t Text) decodeList(root *yaml.Node) []decoded {
+	w := &reading{document.Walker{File: t.File}}
 	for i := 0; i+1 < len(root.Content); i += 2 {
 		if k := root.Content[i]; !slices.Contains([]string{"apiVersion", "kind", "metadata", "items"}, k.Value) {
 			w.Add(k, "UnknownField", k.Value, "a List has no such field", "")
@@ -118,29 +169,24 @@ func decodeList(layer, file string, root *yaml.Node) []decoded {
 	}
 	var all []decoded
 	for _, item := range items.Content {
-		for _, d := range decodeRoot(layer, file, nil, item.Line, item) {
-			if d.object != nil {
-				// The nodes came from a parser and hold no aliases any more: they can be written.
-				d.object.Raw, _ = yaml.Marshal(item)
-			}
-			all = append(all, d)
-		}
+		all = append(all, t.decodeRoot(nil, item.Line, item)...)
 	}
 	return all
 }
 
 // decodeObject decodes one object whose nodes hold no aliases.
-func decodeObject(layer, file string, root *yaml.Node) decoded {
-	w := &reading{document.Walker{File: file}}
-	kind := w.kind(root)
+func (t Text) decodeObject(root *yaml.Node) decoded {
+	w := &reading{document.Walker{File: t.File}}
+	kind, foreign := w.kind(root)
 	if kind == nil {
-		return decoded{findings: w.Findings}
+		return decoded{findings: w.Findings, foreign: foreign}
 	}
 	d := decoded{key: keyOf(kind, root), root: root}
 	w.Ref = model.Ref{Kind: kind.RefName(), Namespace: d.key.Namespace, Name: d.key.Name}
+	w.within(t.Namespace, root)
 	value := kind.New()
 	tree := w.Object(judged(kind, root), value)
-	origin := Origin{Layer: layer, File: file, Line: root.Line}
+	origin := Origin{Layer: t.Layer, File: t.File, Line: root.Line}
 	if len(w.Findings) > 0 {
 		d.draft = w.draftOf(root, tree, kind, origin)
 	} else {
@@ -176,8 +222,8 @@ func judged(kind *Kind, root *yaml.Node) *yaml.Node {
 // reading is one document on its way to an object.
 type reading struct{ document.Walker }
 
-// kind finds the document's kind, or says why it has none that we read.
-func (w *reading) kind(root *yaml.Node) *Kind {
+// kind finds the document's kind, or says why it has none that we read: nil, and what it is if it is none of the mesh's business.
+func (w *reading) kind(root *yaml.Node) (*Kind, *foreign) {
 	apiVersion, name := document.Field(root, "apiVersion"), document.Field(root, "kind")
 	for _, f := range []struct {
 		node *yaml.Node
@@ -188,27 +234,32 @@ func (w *reading) kind(root *yaml.Node) *Kind {
 		}
 	}
 	if len(w.Findings) > 0 {
-		return nil
+		return nil, nil
 	}
 	group, version, ok := strings.Cut(apiVersion.Value, "/")
 	if !ok {
 		group, version = "", apiVersion.Value
 	}
-	kind := LookupKind(group, name.Value)
+	kind, said := LookupKind(group, name.Value), groupKind{group, name.Value}
+	if kind != nil && slices.Contains(kind.Versions, version) {
+		return kind, nil
+	}
+	if kind == nil && said.isForeign() {
+		return nil, foreignAt(root, said)
+	}
+	w.Ref = said.ref(root)
+	what := name.Value + " (" + apiVersion.Value + ")"
 	switch {
-	case kind != nil && slices.Contains(kind.Versions, version):
-		return kind
 	case kind != nil:
+		w.Ref.Kind = kind.RefName()
 		w.Add(apiVersion, "UnsupportedVersion", "apiVersion", fmt.Sprintf("version %q of %s is not supported", version, name.Value),
 			"use one of: "+strings.Join(kind.Versions, ", "))
-	case notYet[groupKind{group, name.Value}] != "":
-		w.Add(name, "UnsupportedKind", "kind", fmt.Sprintf("%s (%s) is not supported yet: %s",
-			name.Value, apiVersion.Value, notYet[groupKind{group, name.Value}]), "remove it from what the mesh reads")
+	case notYet[said] != "":
+		w.Add(name, "UnsupportedKind", "kind", what+" is not supported yet: "+notYet[said], "remove it from what the mesh reads")
 	default:
-		w.Add(name, "UnknownKind", "kind", fmt.Sprintf("kind %s (%s) is not one that the mesh reads", name.Value, apiVersion.Value),
-			"supported: "+supported())
+		w.Add(name, "UnknownKind", "kind", what+" is not one that the mesh reads", said.likely())
 	}
-	return nil
+	return nil, nil
 }
 
 // unmarshal fills the typed object from the checked tree. The walk has found what is wrong by place; this reports the rest.
@@ -254,6 +305,17 @@ func fromJSON(tree any, take func([]byte) error) error {
 	return take(data)
 }
 
+// codeOtherNamespace is that of findings about objects that name another namespace than the one they are to be in.
+const codeOtherNamespace = "OtherNamespace"
+
+// within refuses an object that names another namespace than the one that was said for all.
+func (w *reading) within(namespace string, root *yaml.Node) {
+	const path = "metadata.namespace"
+	if named := document.Field(document.Field(root, "metadata"), "namespace").Value; namespace != "" && named != "" && named != namespace {
+		w.Add(document.Locate(root, path), codeOtherNamespace, path, fmt.Sprintf("the object is of namespace %q, and %q was asked for", named, namespace), "leave out one of them")
+	}
+}
+
 // fillIn does what the API server does when it takes an object.
 func fillIn(o Kube) {
 	if s, ok := o.(*corev1.Secret); ok && len(s.StringData) > 0 {
@@ -289,20 +351,4 @@ func bornNow(objects []*Object, births map[Key]time.Time, now time.Time) {
 		}
 		o.Born = now
 	}
-}
-
-// groupKind names a kind without its version.
-type groupKind struct{ group, kind string }
-
-// notYet gives the reasons for kinds of our own field that are refused by name. It is never changed.
-var notYet = map[groupKind]string{
-	{GroupNetworking, "EnvoyFilter"}:         "the proxy is not Envoy",
-	{GroupSecurity, "RequestAuthentication"}: "tokens would not be checked",
-	{"telemetry.istio.io", "Telemetry"}:      "its settings would have no effect",
-	{"extensions.istio.io", "WasmPlugin"}:    "the plugin would not run",
-	{GroupApps, "StatefulSet"}:               "use a Deployment",
-	{GroupApps, "DaemonSet"}:                 "use a Deployment",
-	{"batch", "Job"}:                         "use a Deployment, or `weft run`",
-	{"batch", "CronJob"}:                     "use a Deployment, or `weft run`",
-	{GroupIngress, "NetworkPolicy"}:          "use an AuthorizationPolicy",
 }

@@ -79,9 +79,8 @@ func TestDecodeRefuses(t *testing.T) {
 		{"duplicate key", head + "spec:\n  type: ClusterIP\n  type: ExternalName\n", []string{"6 DuplicateKey"}},
 		{"syntax", head + "spec:\n  a: [1\n  b: 2\n", []string{"5 SyntaxError"}},
 		{"tab", head + "spec:\n\tports: []\n", []string{"5 SyntaxError"}},
-		{"unknown kind", "\n\napiVersion: example.com/v1\nkind: Thing\nmetadata: {name: a}\n", []string{"4 UnknownKind kind"}},
-		{"kind for later", "apiVersion: apps/v1\nkind: StatefulSet\nmetadata: {name: a}\n", []string{"2 UnsupportedKind kind"}},
-		{"harmless kind", "apiVersion: autoscaling/v2\nkind: HorizontalPodAutoscaler\nmetadata: {name: a}\n", []string{"2 UnknownKind kind"}},
+		{"unknown kind", "\n\napiVersion: networking.istio.io/v1\nkind: VirtualServices\nmetadata: {name: a}\n", []string{"4 UnknownKind kind"}},
+		{"kind for later", "apiVersion: networking.istio.io/v1\nkind: EnvoyFilter\nmetadata: {name: a}\n", []string{"2 UnsupportedKind kind"}},
 		{"version", "apiVersion: networking.istio.io/v9\nkind: Gateway\nmetadata: {name: a}\n", []string{"1 UnsupportedVersion apiVersion"}},
 		{"no kind", "metadata: {name: a}\n", []string{"1 MissingField apiVersion", "1 MissingField kind"}},
 		{"not an object", "- a\n", []string{"1 NotAnObject"}},
@@ -94,8 +93,8 @@ func TestDecodeRefuses(t *testing.T) {
 		{"twice in a file", head + "---\n" + head, []string{"7 DuplicateObject metadata.name"}},
 		{"twice by another version", "apiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {name: a}\n---\napiVersion: networking.istio.io/v1beta1\nkind: Gateway\nmetadata: {name: a}\n",
 			[]string{"7 DuplicateObject metadata.name"}},
-		{"list items", "apiVersion: v1\nkind: List\nitems:\n- apiVersion: v1\n  kind: Service\n  metadata: {name: a}\n- apiVersion: v1\n  kind: Nothing\n- 7\n",
-			[]string{"8 UnknownKind kind", "9 NotAnObject"}},
+		{"list items", "apiVersion: v1\nkind: List\nitems:\n- apiVersion: v1\n  kind: Service\n  metadata: {name: a}\n- apiVersion: v1\n  kind: Nothing\n  metadata: {name: x}\n- 7\n",
+			[]string{"8 UnknownKind kind", "10 NotAnObject"}},
 		{"list of nothing", "apiVersion: v1\nkind: List\nitem: []\n", []string{"1 WrongType items", "3 UnknownField item"}},
 		{"not text", "\xff\xfe", []string{"0 NotText"}},
 		{"too deep", head + "spec: " + strings.Repeat("[", 200) + strings.Repeat("]", 200), []string{"4 TooDeep"}},
@@ -183,6 +182,41 @@ func TestDecodeAccepts(t *testing.T) {
 				t.Errorf("(-want +got):\n%s\n%v", diff, findings)
 			}
 		})
+	}
+}
+
+// TestNamespaceThatIsSaid is that of objects which name none, in their text too; one that names another is refused.
+func TestNamespaceThatIsSaid(t *testing.T) {
+	for text, want := range map[string]string{
+		"apiVersion: v1\nkind: Service\nmetadata:\n  name: a\n  labels: {x: y}\nspec: {}\n":              "Service/shop/a",
+		"{apiVersion: v1, kind: Service, metadata: {name: a}}":                                           "Service/shop/a",
+		`{"apiVersion": "v1", "kind": "Service", "metadata": {"name": "a", "namespace": ""}}`:            "Service/shop/a",
+		"apiVersion: v1\nkind: Service\nmetadata: {name: a, namespace: shop}\n":                          "Service/shop/a",
+		"apiVersion: v1\nkind: Namespace\nmetadata: {name: a}\n":                                         "Namespace/a",
+		"apiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: Service, metadata: {name: a}}\n":   "Service/shop/a",
+		"apiVersion: v1\nkind: Service\nmetadata:\n  name: a\n  namespace: default\n":                    "5 OtherNamespace metadata.namespace",
+		"apiVersion: v1\nkind: Service\nmetadata: {name: a}\n---\napiVersion: v1\nkind: Servce\n":        "Service/shop/a 6 UnknownKind kind",
+		"apiVersion: v1\nkind: Service\nmetadata: &m {name: a}\nspec: {selector: *m}\n":                  "Service/shop/a",
+		"apiVersion: v1\nkind: Service\nspec: {}\n":                                                      "1 MissingField metadata.name",
+		"apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec: {x: y}\n":                             "4 UnknownField spec.x",
+		"apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec: {ports: [{name: b}], selector: []}\n": "4 WrongType spec.selector",
+	} {
+		objects, findings := Text{Layer: LayerApplied, File: "in.yaml", Namespace: "shop"}.Decode([]byte(text))
+		var got []string
+		for _, o := range objects {
+			got = append(got, o.Key().String())
+			if again, found := Decode(LayerApplied, "in.yaml", o.Raw); len(again) != 1 || len(found) > 0 || again[0].Key() != o.Key() {
+				t.Errorf("%q: its text %q gives %v", text, o.Raw, found)
+			}
+		}
+		for _, f := range findings {
+			if ns := f.Object.Namespace; !slices.Contains([]string{"OtherNamespace", "UnknownKind", "MissingField"}, f.Code) && ns != "shop" {
+				t.Errorf("%q: of namespace %q: %s", text, ns, f)
+			}
+		}
+		if got := strings.Join(append(got, said(findings)...), " "); got != want {
+			t.Errorf("%q: %s, want %s", text, got, want)
+		}
 	}
 }
 

@@ -3,7 +3,6 @@ package source
 import (
 	"reflect"
 	"slices"
-	"strings"
 
 	networking "istio.io/client-go/pkg/apis/networking/v1"
 	networkingbeta "istio.io/client-go/pkg/apis/networking/v1beta1"
@@ -122,12 +121,3 @@ var kindsByType = func() map[reflect.Type]*Kind {
 	m[reflect.TypeFor[*Pod]()] = LookupKind("", "Pod")
 	return m
 }()
-
-// supported gives the list of kinds for error messages.
-func supported() string {
-	names := make([]string, len(kinds))
-	for i, k := range kinds {
-		names[i] = k.Name + " (" + k.APIVersion() + ")"
-	}
-	return strings.Join(names, ", ")
-}

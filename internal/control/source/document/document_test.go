@@ -4,7 +4,7 @@ import "testing"
 
 func TestDidYouMean(t *testing.T) {
 	for name, want := range map[string]string{"mach": "did you mean match?", "per_try_timeout": "did you mean perTryTimeout?", "zzzz": ""} {
-		if got := didYouMean(name, []string{"match", "perTryTimeout", "route"}); got != want {
+		if got := DidYouMean(name, []string{"match", "perTryTimeout", "route"}); got != want {
 			t.Errorf("%s: got %q", name, got)
 		}
 	}

@@ -131,7 +131,7 @@ func (w *Walker) fields(n *yaml.Node, path string, lookup func(string) func(*yam
 		at := Join(path, k.Value)
 		walk := lookup(k.Value)
 		if walk == nil {
-			w.Add(k, "UnknownField", at, fmt.Sprintf("there is no field %q here", k.Value), didYouMean(k.Value, names()))
+			w.Add(k, "UnknownField", at, fmt.Sprintf("there is no field %q here", k.Value), DidYouMean(k.Value, names()))
 			continue
 		}
 		if isNull(v) {

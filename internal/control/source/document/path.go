@@ -119,8 +119,8 @@ func Field(n *yaml.Node, key string) *yaml.Node {
 	return &yaml.Node{Line: n.Line, Column: n.Column}
 }
 
-// didYouMean gives a hint for a misspelt name: the nearest of the known ones, if it is near.
-func didYouMean(name string, known []string) string {
+// DidYouMean gives a hint for a misspelt name: the nearest of the known ones, if it is near.
+func DidYouMean(name string, known []string) string {
 	best, bestDistance := "", 3
 	for _, k := range known {
 		if strings.EqualFold(k, strings.ReplaceAll(name, "_", "")) {

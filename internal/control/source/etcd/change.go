@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -68,6 +69,15 @@ func (s *Store) Mark() int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.view.revision
+}
+
+// Kept implements source.Keeper. What stands under keys that name no object is not among it.
+func (s *Store) Kept() []source.Key {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	keys := slices.DeleteFunc(slices.Collect(maps.Keys(s.view.documents)), misplaced)
+	slices.SortFunc(keys, source.Key.Compare)
+	return keys
 }
 
 // Put implements source.Keeper.

@@ -16,6 +16,7 @@
 package etcd
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -318,11 +319,14 @@ func (s *Store) arrival(v *view, k source.Key) (_ source.Arrival, refused *sourc
 	if misplaced(k) {
 		return source.Arrival{Key: k, Findings: []model.Finding{{Severity: model.Error, Code: "WrongKey", File: origin.File,
 			Message: "the key names no object", Hint: "write it under " + s.options.Prefix + objectsPart +
-				`GROUP/KIND/NAMESPACE/NAME, with "core" for the group of Kubernetes' core and "_" for no namespace`}}}, nil
+				`GROUP/KIND/NAMESPACE/NAME, with "core" for the group of Kubernetes' core and "_" for no namespace, or ` + s.removal(k)}}}, nil
 	}
 	a := source.DecodeArrival(k, origin, d.text, s.options.Check)
 	o := a.Object
 	if o == nil {
+		for i := range a.Findings {
+			s.offerRemoval(&a.Findings[i], k)
+		}
 		refused = unaccepted(k, origin, d.text)
 		o = refused
 	}
@@ -334,4 +338,24 @@ func (s *Store) arrival(v *view, k source.Key) (_ source.Arrival, refused *sourc
 		}
 	}
 	return a, refused
+}
+
+// offerRemoval adds to a finding about what is no object how to be rid of it.
+func (s *Store) offerRemoval(f *model.Finding, k source.Key) {
+	if f.Code != "NotAnObject" && f.Code != "SyntaxError" && f.Code != "WrongKey" {
+		return
+	}
+	f.Hint = cmp.Or(f.Hint, "put it right") + ", or " + s.removal(k)
+}
+
+// removal says how to take away what stands under the key of an object.
+func (s *Store) removal(k source.Key) string {
+	if source.LookupKind(k.Group, k.Kind) == nil {
+		return "delete it: etcdctl del " + s.options.Prefix + objectsPart + path(k)
+	}
+	command := "weft delete " + strings.ToLower(k.Kind) + " " + k.Name
+	if k.Namespace != "" && k.Namespace != source.DefaultNamespace {
+		command += " -n " + k.Namespace
+	}
+	return "delete it: " + command
 }

@@ -192,6 +192,11 @@ func TestHandWritten(t *testing.T) {
 	finding("SyntaxError", 1)
 	write(t, server, DefaultPrefix, "a", "no object")
 	finding("NotAnObject", 1)
+	for _, f := range l.Last().Findings {
+		if f.Code == "NotAnObject" && !strings.HasSuffix(f.Hint, "weft delete service a") {
+			t.Errorf("it does not say how to be rid of it: %v", f)
+		}
+	}
 	p.Delete(t, "a")
 	l.Await(t, "")
 	if f := l.Last().Findings; len(f) > 0 {
