@@ -11,8 +11,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/fsnotify/fsnotify"
-
 	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/control/source/document"
 )
@@ -36,7 +34,7 @@ type Files struct {
 	// Births gives the time at which each object was first seen, so that ages survive a restart (Store.Births); nil uses the
 	// time of this process.
 	Births func([]Key) (map[Key]time.Time, error)
-	// Debounce is how long after a first event the files are read; default 50 ms.
+	// Debounce is how long after a first event the files are read, where they are not known to be complete sooner; default 50 ms.
 	Debounce time.Duration
 	// Settle is how long an object must be away before it is believed; default 300 ms.
 	Settle time.Duration
@@ -53,49 +51,71 @@ func (f *Files) Layer() string { return LayerFile }
 
 // Run implements Source. A path that does not exist yet is waited for.
 func (f *Files) Run(ctx context.Context, publish func(Change)) error {
-	w, err := fsnotify.NewWatcher()
+	w, err := newWatch()
 	if err != nil {
-		return fmt.Errorf("watch files: %w", err)
+		return err
 	}
-	defer w.Close()
+	defer w.close()
 	r := &reader{Files: f, files: map[string]*readFile{}, accepted: map[Key]*Object{}, missing: map[Key]time.Time{},
 		births: map[Key]time.Time{}, folders: map[string]os.FileInfo{}, aside: map[string]time.Time{}, decoding: make(chan struct{}, 1),
-		came: make(chan aside), watcher: w, publish: publish}
+		came: make(chan aside), agenda: agenda{debounce: orDefault(f.Debounce, 50*time.Millisecond), writing: map[string]time.Time{}}, watcher: w, publish: publish}
 	r.recall()
+	r.agenda.soon(time.Now())
 	tick := time.NewTicker(orDefault(f.Rescan, 3*time.Second))
 	defer tick.Stop()
 	next := time.NewTimer(0)
 	defer next.Stop()
-	soon := true // a scan is due; when not, next may still run for what has to settle
-	scanIn := func(d time.Duration) {
-		if !soon {
-			next.Reset(d)
-			soon = true
-		}
-	}
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-w.Events:
-			scanIn(orDefault(f.Debounce, 50*time.Millisecond))
-		case <-w.Errors: // events were lost
-			scanIn(0)
+		case n := <-w.notices:
+			r.hear(n)
 		case <-tick.C:
-			if !soon && r.differs() {
-				scanIn(0)
+			if !r.agenda.pending() && r.differs() {
+				r.agenda.soon(time.Now())
 			}
 		case a := <-r.came:
 			r.take(a)
-			soon = false
-			scanIn(0)
+			r.agenda.soon(time.Now())
 		case <-next.C:
-			soon = false
-			if r.scan(ctx, time.Now()) {
-				next.Reset(f.settling())
+			now := time.Now()
+			if at, due := r.agenda.due(); !due || at.After(now) {
+				break
+			}
+			r.agenda.done()
+			if r.scan(ctx, now) {
+				r.agenda.settles = now.Add(f.settling())
 			}
 		}
+		if at, due := r.agenda.due(); due {
+			next.Reset(time.Until(at))
+		}
 	}
+}
+
+// hear takes notice of a change, if it may matter: folders may be busy with what is not ours, such as files on their way to their names.
+func (r *reader) hear(n notice) {
+	if name := filepath.Base(n.name); !n.unclear && !isManifest(name) && !slices.ContainsFunc(r.Paths, func(path string) bool { return leadsThrough(path, name) }) {
+		if !n.link {
+			return
+		}
+		n.unclear = true // files may be reached through it
+	}
+	r.agenda.hear(n, time.Now())
+	if f := r.files[n.name]; f != nil {
+		f.at = time.Time{}
+	}
+}
+
+// leadsThrough reports whether a path has an element.
+func leadsThrough(path, element string) bool {
+	for ; path != filepath.Dir(path); path = filepath.Dir(path) {
+		if filepath.Base(path) == element {
+			return true
+		}
+	}
+	return false
 }
 
 func (f *Files) settling() time.Duration { return orDefault(f.Settle, 300*time.Millisecond) }
@@ -110,8 +130,9 @@ func orDefault(d, otherwise time.Duration) time.Duration {
 // reader is the state of one Run; its one goroutine owns it.
 type reader struct {
 	*Files
-	watcher *fsnotify.Watcher
+	watcher *watch
 	publish func(Change)
+	agenda  agenda
 
 	files    map[string]*readFile
 	order    []string // names in files, in order of precedence
@@ -254,15 +275,7 @@ func (r *reader) watch() {
 			}
 		}
 	}
-	for _, dir := range r.watcher.WatchList() {
-		if !want[dir] {
-			_ = r.watcher.Remove(dir) // it may be gone already, and its watch with it
-		}
-	}
-	for dir := range want {
-		// A directory that cannot be watched is still seen by the rescan.
-		_ = r.watcher.Add(dir)
-	}
+	r.watcher.follow(want) // a folder that cannot be watched is still seen by the rescan
 }
 
 // differs reports whether a file looks other than when it was read.
@@ -291,12 +304,15 @@ func (r *reader) read(ctx context.Context, name string) *model.Finding {
 	if old != nil && old.stays(mark) {
 		return nil
 	}
-	now := time.Now()
-	data, err := readLimited(name)
 	if old == nil {
 		old = &readFile{mark: mark}
 		r.files[name] = old
 	}
+	now := time.Now()
+	if r.agenda.busy(name, now) {
+		return nil // it may be half written
+	}
+	data, err := readLimited(name)
 	switch {
 	case err != nil:
 		old.at = time.Time{}
