@@ -39,6 +39,8 @@ type Server struct {
 	etcd      string // client address
 	port      string
 	apiserver *exec.Cmd
+	database  *exec.Cmd
+	peer      string // etcd's address for others
 }
 
 const token = "test-token"
@@ -74,14 +76,48 @@ func start(t *testing.T, bin string) *Server {
 	t.Helper()
 	s := &Server{Own: true, bin: bin, dir: t.TempDir(), etcd: loopbacktest.Address(t)}
 	_, s.port, _ = net.SplitHostPort(loopbacktest.Address(t))
-	peer := loopbacktest.Address(t)
-	s.run(t, "etcd", "--name=test", "--data-dir="+filepath.Join(s.dir, "etcd"), "--unsafe-no-fsync", "--log-level=error",
-		"--listen-client-urls=http://"+s.etcd, "--advertise-client-urls=http://"+s.etcd, "--listen-peer-urls=http://"+peer,
-		"--initial-advertise-peer-urls=http://"+peer, "--initial-cluster=test=http://"+peer)
+	s.peer = loopbacktest.Address(t)
+	s.etcdUp(t)
 	s.writeKeys(t)
 	s.Config = &rest.Config{Host: "https://127.0.0.1:" + s.port, BearerToken: token, TLSClientConfig: rest.TLSClientConfig{Insecure: true}}
 	s.Up(t)
 	return s
+}
+
+func (s *Server) etcdUp(t *testing.T) {
+	t.Helper()
+	s.database = s.run(t, "etcd", "--name=test", "--data-dir="+filepath.Join(s.dir, "etcd"), "--unsafe-no-fsync", "--log-level=error",
+		"--listen-client-urls=http://"+s.etcd, "--advertise-client-urls=http://"+s.etcd, "--listen-peer-urls=http://"+s.peer,
+		"--initial-advertise-peer-urls=http://"+s.peer, "--initial-cluster=test=http://"+s.peer)
+}
+
+// Backup copies what etcd holds, and gives what puts it back. For either, all is stopped and started.
+func (s *Server) Backup(t *testing.T) (restore func()) {
+	t.Helper()
+	data, kept := filepath.Join(s.dir, "etcd"), filepath.Join(t.TempDir(), "etcd")
+	stopped := func(do func() error) {
+		t.Helper()
+		s.Down(t)
+		if err := s.database.Process.Signal(syscall.SIGTERM); err != nil {
+			t.Fatal(err)
+		}
+		_, _ = s.database.Process.Wait() // ended by the signal
+		if err := do(); err != nil {
+			t.Fatal(err)
+		}
+		s.etcdUp(t)
+		s.Up(t)
+	}
+	stopped(func() error { return os.CopyFS(kept, os.DirFS(data)) })
+	return func() {
+		t.Helper()
+		stopped(func() error {
+			if err := os.RemoveAll(data); err != nil {
+				return err
+			}
+			return os.CopyFS(data, os.DirFS(kept))
+		})
+	}
 }
 
 // Kubeconfig writes the file that leads to the server.
