@@ -115,7 +115,7 @@ type run struct {
 	turns    *turns
 
 	// Owned by the goroutine of Run.
-	others map[string]string // those without ServiceEntry, and who has it
+	others map[string]string // those without ServiceEntry, and who has it; see choose
 	moved  chan struct{}     // tells that registrations changed; nil until services have to share
 
 	guard    sync.Mutex
@@ -173,7 +173,7 @@ func (r *run) take(ctx context.Context, names map[string][]string) {
 	}
 }
 
-// leaveOut says which services have no ServiceEntry, and which other service has it.
+// leaveOut says which services have no ServiceEntry, and which other service has it, if one has.
 func (r *run) leaveOut(others map[string]string) {
 	var came []source.Arrival
 	var gone []source.Key
@@ -181,7 +181,7 @@ func (r *run) leaveOut(others map[string]string) {
 		came = append(came, r.other(name, first))
 	}
 	for name := range r.others {
-		if others[name] == "" {
+		if _, still := others[name]; !still {
 			gone = append(gone, r.otherKey(name))
 		}
 	}
