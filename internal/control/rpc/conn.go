@@ -29,6 +29,7 @@ type conn struct {
 
 	// For everybody.
 	state atomic.Int32
+	hurry atomic.Bool           // it was hastened
 	check atomic.Bool           // it is due
 	why   atomic.Pointer[error] // why it has to end, when it has
 	heard atomic.Int64          // when something was read last, by the server's clock
@@ -92,7 +93,7 @@ func (c *conn) due(now time.Time) bool {
 // cut has the connection end. It may be called by anyone at any time and never blocks.
 func (c *conn) cut(why error) {
 	c.why.CompareAndSwap(nil, &why)
-	c.wake()
+	c.hasten()
 }
 
 // turn does what there is to do. One goroutine at a time has it.
