@@ -14,8 +14,11 @@ import (
 // counts revisions from an earlier one: a watch goes on in silence until that has passed the one it was at.
 var errAnew = errors.New("etcd: to be read anew")
 
-// remarkTime is how long a finding says that etcd went back.
-const remarkTime = 10 * time.Minute
+// wentBack is the topic of the finding that etcd went back, and remarkTime how long it stays.
+const (
+	wentBack   = "went back"
+	remarkTime = 10 * time.Minute
+)
 
 // position is up to where which etcd was read.
 type position struct {
@@ -44,7 +47,7 @@ func (s *Store) again() {
 	}
 }
 
-// tellWentBack says that etcd is not what it was, and what is there now.
+// tellWentBack says for a while that etcd is not what it was, and what is there now.
 func (s *Store) tellWentBack(v *view) {
 	message := fmt.Sprintf("etcd went back from revision %d to %d at or before %s, as after a restore or a loss of its data; its %d objects are in force, instead of %d before",
 		s.view.revision, v.revision, s.now().UTC().Format(time.RFC3339), len(v.documents), len(s.view.documents))
@@ -52,6 +55,7 @@ func (s *Store) tellWentBack(v *view) {
 		message += "; it is another cluster"
 	}
 	s.log.Warn(message, "endpoints", s.options.Endpoints)
-	s.intake.Remark(&model.Finding{Severity: model.Warning, Code: "SourceWentBack", File: "etcd", Message: message,
+	s.intake.Remark(wentBack, &model.Finding{Severity: model.Warning, Code: "SourceWentBack", File: "etcd", Message: message,
 		Hint: "what was applied since has to be applied again, policies too"})
+	s.forgets.Reset(remarkTime)
 }
