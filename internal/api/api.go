@@ -61,6 +61,8 @@ type ChangeRequest struct {
 	Refs      []Ref      `json:"refs,omitempty"`
 	All       bool       `json:"all,omitempty"`
 	AllIn     string     `json:"allIn,omitempty"`
+	// Namespace is that of objects in Documents which name none; then none may name another. Empty is "default", and any may be named.
+	Namespace string `json:"namespace,omitempty"`
 	// IgnoreNotFound deletes those that are there, where it would delete nothing else.
 	IgnoreNotFound bool `json:"ignoreNotFound,omitempty"`
 	// DryRun reports without changing anything.
@@ -290,7 +292,8 @@ type ExplainReply struct {
 type DiffRequest struct {
 	Documents []Document `json:"documents,omitempty"`
 	Refs      []Ref      `json:"refs,omitempty"`
-	Color     bool       `json:"color,omitempty"` // of Text
+	Namespace string     `json:"namespace,omitempty"` // as in ChangeRequest
+	Color     bool       `json:"color,omitempty"`     // of Text
 }
 
 // DiffReply is the comparison, for programs and for people. With an error among the findings nothing was compared.

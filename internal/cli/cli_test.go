@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -113,7 +114,7 @@ func TestDeleteTakesOneWayToSayWhat(t *testing.T) {
 		t.Fatal(err)
 	}
 	replies := map[string]any{"POST /v1/delete": api.ChangeReply{Changes: []api.Change{}}, "DELETE /v1/programs/default/a": struct{}{}}
-	for _, args := range []string{"", "vs", "program", "--all vs x", "--all vs", "--all -f " + file, "--all program x", "-f " + file + " vs x", "-f " + file + " -n shop", "none x", "--all --namespace=", "vs --namespace= x"} {
+	for _, args := range []string{"", "vs", "program", "--all vs x", "--all vs", "--all -f " + file, "--all program x", "-f " + file + " vs x", "none x", "vs/x y", "vs/", "vs,dr", "program/a vs/x", "--all --namespace=", "vs --namespace= x"} {
 		code, out, errOut, bodies := weft(t, replies, "", append([]string{"delete"}, strings.Fields(args)...)...)
 		if code != 2 || out != "" || !strings.HasPrefix(errOut, "error: ") || len(bodies) > 0 {
 			t.Errorf("%s: code %d, asked %d times\n%s%s", args, code, len(bodies), out, errOut)
@@ -123,6 +124,10 @@ func TestDeleteTakesOneWayToSayWhat(t *testing.T) {
 		"--all":          `{"all":true}`,
 		"--all -n shop":  `{"allIn":"shop"}`,
 		"vs x -n shop":   `{"refs":[{"kind":"vs","namespace":"shop","name":"x"}]}`,
+		"-n shop -f -":   `{"documents":[{"name":"stdin","content":"eA=="}],"namespace":"shop"}`,
+		"vs/x dr/y.shop": `{"refs":[{"kind":"vs","namespace":"default","name":"x"},{"kind":"dr","namespace":"shop","name":"y"}]}`,
+		"vs/shop/x":      `{"refs":[{"kind":"vs","namespace":"shop","name":"x"}]}`,
+		"vs,dr x":        `{"refs":[{"kind":"vs","namespace":"default","name":"x"},{"kind":"dr","namespace":"default","name":"x"}]}`,
 		"vs shop/x":      `{"refs":[{"kind":"vs","namespace":"shop","name":"x"}]}`,
 		"-f -":           `{"documents":[{"name":"stdin","content":"eA=="}]}`,
 		"--all -o json":  `{"all":true}`,
@@ -131,6 +136,48 @@ func TestDeleteTakesOneWayToSayWhat(t *testing.T) {
 		code, _, errOut, bodies := weft(t, replies, "x", append([]string{"delete"}, strings.Fields(args)...)...)
 		if got := strings.TrimSpace(string(bodies["POST /v1/delete"])); code != 0 || got != want {
 			t.Errorf("%s: code %d, asked for %s, want %s\n%s", args, code, got, want, errOut)
+		}
+	}
+}
+
+// TestGetTakesNames in all the forms that kubectl does.
+func TestGetTakesNames(t *testing.T) {
+	var all []api.Object
+	for _, r := range []api.Ref{{Kind: "VirtualService", Namespace: "default", Name: "a"}, {Kind: "VirtualService", Namespace: "shop", Name: "a"},
+		{Kind: "DestinationRule", Namespace: "default", Name: "a"}, {Kind: "DestinationRule", Namespace: "default", Name: "b"}, {Kind: "Service", Namespace: "shop", Name: "c"}} {
+		all = append(all, api.Object{Ref: r, Source: "applied", YAML: "name: " + r.String() + "\n"})
+	}
+	for args, want := range map[string]string{
+		"vs,dr": "DestinationRule/default/a DestinationRule/default/b VirtualService/default/a VirtualService/shop/a", "vs,dr a -n default": "DestinationRule/default/a VirtualService/default/a",
+		"vs/a": "VirtualService/default/a VirtualService/shop/a", "vs/shop/a": "VirtualService/shop/a", "vs shop/a": "VirtualService/shop/a",
+		"dr/b svc/c": "DestinationRule/default/b Service/shop/c", "dr a b": "DestinationRule/default/a DestinationRule/default/b", "vs -n shop": "VirtualService/shop/a",
+		"svc -A": "Service/shop/c", "all -n shop": "Service/shop/c VirtualService/shop/a",
+		"vs/b": "1", "dr a c": "1", "svc/c -n default": "1", "vs/a b": "2", "vs/": "2", "/a": "2", "vs, a": "2", "program": "2", "vs -A -n shop": "2",
+	} {
+		code, out, errOut, _ := weft(t, map[string]any{"GET /v1/objects": all}, "", append(strings.Fields("get -o yaml"), strings.Fields(args)...)...)
+		got := strings.Join(strings.Fields(strings.NewReplacer("name: ", "", "---", "").Replace(out)), " ")
+		if code != 0 {
+			got += fmt.Sprint(code)
+		}
+		if got != want {
+			t.Errorf("%s: %q, want %q\n%s", args, got, want, errOut)
+		}
+	}
+}
+
+// TestNamespaceOfWhatIsApplied is said where it is given, and not where it is not.
+func TestNamespaceOfWhatIsApplied(t *testing.T) {
+	replies := map[string]any{"POST /v1/apply": api.ChangeReply{}, "POST /v1/diff": api.DiffReply{}}
+	for args, want := range map[string]string{"apply -f -": "", "apply -f - -n shop": "shop", "diff -f -": "", "diff -f - --delete vs/x -n shop": "shop"} {
+		code, _, errOut, bodies := weft(t, replies, "x", strings.Fields(args)...)
+		var req struct{ Namespace string }
+		if err := json.Unmarshal(bodies["POST /v1/"+strings.Fields(args)[0]], &req); code != 0 || err != nil || req.Namespace != want {
+			t.Errorf("%s: code %d, %v, %q\n%s", args, code, err, req.Namespace, errOut)
+		}
+	}
+	for _, args := range []string{"apply -f - --namespace=", "diff -f - --namespace="} {
+		if code, _, _, bodies := weft(t, replies, "x", strings.Fields(args)...); code != 2 || len(bodies) > 0 {
+			t.Errorf("%s: code %d", args, code)
 		}
 	}
 }
@@ -151,7 +198,7 @@ func TestGetShowsWhatWasRefused(t *testing.T) {
 		{"vs good", 0, []string{"good"}, false},
 		{"vs -o yaml", 0, []string{"kind: VirtualService\n"}, true},
 		{"vs bad -o yaml", 1, nil, true},
-		{"vs bad -o json", 0, []string{`"refused": true`, `"object": null`, "no regular expression"}, false},
+		{"vs bad -o json", 0, []string{`"refused": true`, `"items": []`, "no regular expression"}, false},
 	} {
 		code, out, errOut, _ := weft(t, map[string]any{"GET /v1/objects": []api.Object{good, bad}}, "", append([]string{"get"}, strings.Fields(c.args)...)...)
 		told := strings.Contains(errOut, "a.yaml:5: error: no regular expression") && strings.Contains(errOut, "refused, and not in force: VirtualService/default/bad\n")
@@ -344,21 +391,34 @@ func TestOtherMeshesAreNamed(t *testing.T) {
 	}
 }
 
+// TestGetPrintsObjectsAsJSON: a List that can be applied again, with what is known of each object beside it.
 func TestGetPrintsObjectsAsJSON(t *testing.T) {
-	objects := []api.Object{{Ref: api.Ref{Kind: "Service", Namespace: "default", Name: "a"}, Source: "applied", YAML: "kind: Service\nspec:\n  ports:\n  - port: 80\n"}}
+	objects := []api.Object{{Ref: api.Ref{Kind: "Service", Namespace: "default", Name: "a"}, Source: "applied", YAML: "kind: Service\nspec:\n  ports:\n  - {port: 80, name: 2026-01-01}\n"}}
 	code, out, errOut, _ := weft(t, map[string]any{"GET /v1/objects": objects}, "", "get", "-o", "json")
-	var got []struct {
-		Source string
-		Object struct {
+	var got struct {
+		APIVersion, Kind string
+		Items            []struct {
 			Kind string
-			Spec struct{ Ports []struct{ Port int } }
+			Spec struct {
+				Ports []struct {
+					Port int
+					Name string
+				}
+			}
+		}
+		Status struct {
+			Objects []struct{ Kind, Name, Source string }
 		}
 	}
 	if err := json.Unmarshal([]byte(out), &got); err != nil || code != 0 {
 		t.Fatalf("code %d, %v: %s%s", code, err, out, errOut)
 	}
-	if len(got) != 1 || got[0].Source != "applied" || got[0].Object.Kind != "Service" || got[0].Object.Spec.Ports[0].Port != 80 {
+	if got.APIVersion != "v1" || got.Kind != "List" || len(got.Items) != 1 || got.Items[0].Kind != "Service" || got.Items[0].Spec.Ports[0].Port != 80 ||
+		got.Items[0].Spec.Ports[0].Name != "2026-01-01" || len(got.Status.Objects) != 1 || got.Status.Objects[0].Source != "applied" || got.Status.Objects[0].Name != "a" {
 		t.Errorf("%s", out)
+	}
+	if code, out, _, _ := weft(t, map[string]any{"GET /v1/objects": []api.Object{}}, "", "get", "-o", "json"); code != 0 || !strings.Contains(out, `"items": []`) || !strings.Contains(out, `"objects": []`) {
+		t.Errorf("of nothing: code %d\n%s", code, out)
 	}
 }
 

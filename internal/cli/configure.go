@@ -23,6 +23,7 @@ import (
 func (s *session) applyCommand() *cobra.Command {
 	var files []string
 	var dryRun bool
+	var namespace string
 	var as format
 	c := &cobra.Command{
 		Use:   "apply -f FILE|DIR|-",
@@ -33,9 +34,13 @@ Applied objects survive a restart and take precedence over the same object in a 
 that "weft up" follows.`,
 		Example: `  weft apply -f examples/bookinfo/try/reviews-90-10.yaml
   weft apply -f a.yaml -f b.yaml --dry-run
+  weft apply -n shop -f a.yaml
   kustomize build . | weft apply -f -`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
+			if err := checkNamespace(c, namespace); err != nil {
+				return err
+			}
 			docs, err := readDocuments(c.Context(), files, c.InOrStdin())
 			if err != nil {
 				return err
@@ -44,7 +49,7 @@ that "weft up" follows.`,
 			client := s.client()
 			defer client.Close()
 			done := s.out.working("checking " + plural(len(docs), "file"))
-			reply, err := client.Apply(c.Context(), api.ChangeRequest{Documents: docs, DryRun: dryRun})
+			reply, err := client.Apply(c.Context(), api.ChangeRequest{Documents: docs, DryRun: dryRun, Namespace: namespace})
 			done()
 			if err != nil {
 				return err
@@ -54,9 +59,18 @@ that "weft up" follows.`,
 	}
 	c.Flags().StringArrayVarP(&files, "filename", "f", nil, "file, folder, or - for standard input; may be repeated")
 	c.Flags().BoolVar(&dryRun, "dry-run", false, "check and say what would change, but change nothing")
+	c.Flags().StringVarP(&namespace, "namespace", "n", "", "namespace of objects that name none; none may name another")
 	as.flag(c, "json or yaml: what was done, and the findings")
 	_ = c.MarkFlagRequired("filename")
 	return c
+}
+
+// checkNamespace refuses an empty one that was said, as by a variable that is not set.
+func checkNamespace(c *cobra.Command, namespace string) error {
+	if c.Flags().Changed("namespace") && namespace == "" {
+		return &usageError{errors.New("-n names no namespace: it is empty")}
+	}
+	return nil
 }
 
 // removal is what the delete command is asked for.
@@ -70,10 +84,11 @@ type removal struct {
 func (s *session) deleteCommand() *cobra.Command {
 	var q removal
 	c := &cobra.Command{
-		Use:   "delete (-f FILE|DIR|- | KIND NAME... | --all)",
+		Use:   "delete (-f FILE|DIR|- | KIND NAME... | KIND/NAME... | --all)",
 		Short: "Delete objects that were applied, or programs that were run",
 		Example: `  weft delete -f examples/bookinfo/try/reviews-90-10.yaml
   weft delete virtualservice reviews
+  weft delete vs/reviews dr/reviews
   weft delete program curl
   weft delete --all
   weft delete --all -n shop     # everything that was applied in this namespace`,
@@ -82,21 +97,26 @@ func (s *session) deleteCommand() *cobra.Command {
 	c.Flags().StringArrayVarP(&q.files, "filename", "f", nil, "file, folder, or - for standard input; may be repeated")
 	c.Flags().BoolVar(&q.all, "all", false, "delete everything that was applied; with -n, everything in that namespace")
 	c.Flags().BoolVar(&q.missing, "ignore-not-found", false, "delete those that are there, even if others are not; else nothing is deleted then")
-	c.Flags().StringVarP(&q.namespace, "namespace", "n", "default", "namespace of the names given, or that --all is limited to")
+	c.Flags().StringVarP(&q.namespace, "namespace", "n", "default", "namespace of the names given, or of objects in files that name none, or that --all is limited to")
 	q.as.flag(c, "json or yaml: what was done, and the findings")
 	return c
 }
 
 func (s *session) delete(c *cobra.Command, args []string, q *removal) error {
-	if err := q.check(args, c.Flags().Changed("namespace")); err != nil {
+	named, err := q.check(c, args)
+	if err != nil {
+		return err
+	}
+	running, err := programs(named)
+	if err != nil {
 		return err
 	}
 	client := s.client()
 	defer client.Close()
-	if len(args) > 0 && strings.EqualFold(args[0], "program") {
-		return s.removePrograms(c.Context(), client, q.namespace, args[1:])
+	if running {
+		return s.removePrograms(c.Context(), client, refs(c, named, q.namespace))
 	}
-	req, err := s.deletion(c, args, q)
+	req, err := s.deletion(c, named, q)
 	if err != nil {
 		return err
 	}
@@ -119,8 +139,13 @@ func inNamespace(name string) string {
 	return " in namespace " + name
 }
 
-// check refuses what does not say exactly one way what to delete: more would go than was meant if a word were left out of account.
-func (q *removal) check(args []string, namespaced bool) error {
+// check gives the objects that arguments name, and refuses what does not say exactly one way what to delete: more would go than was meant
+// if a word were left out of account.
+func (q *removal) check(c *cobra.Command, args []string) ([]ask, error) {
+	named, err := asked(args)
+	if err != nil {
+		return nil, err
+	}
 	ways := 0
 	for _, given := range []bool{len(q.files) > 0, len(args) > 0, q.all} {
 		if given {
@@ -128,55 +153,46 @@ func (q *removal) check(args []string, namespaced bool) error {
 		}
 	}
 	switch {
-	case ways == 0 || len(args) == 1:
-		return &usageError{errors.New("name what to delete: -f FILE, KIND NAME, or --all")}
+	case ways == 0 || slices.ContainsFunc(named, func(a ask) bool { return a.name == "" }):
+		return nil, &usageError{errors.New("name what to delete: -f FILE, KIND NAME, KIND/NAME, or --all")}
 	case ways > 1 && q.all:
-		return &usageError{errors.New("--all deletes everything that was applied: leave out -f and KIND NAME, or leave out --all")}
+		return nil, &usageError{errors.New("--all deletes everything that was applied: leave out -f and KIND NAME, or leave out --all")}
 	case ways > 1:
-		return &usageError{errors.New("-f and KIND NAME do not go together: delete the one, then the other")}
-	case namespaced && len(q.files) > 0:
-		return &usageError{errors.New("-n does not go with -f: the namespaces are those that the files say")}
-	case namespaced && q.namespace == "":
-		return &usageError{errors.New("-n names no namespace: it is empty")}
+		return nil, &usageError{errors.New("-f and KIND NAME do not go together: delete the one, then the other")}
 	}
-	return nil
+	return named, checkNamespace(c, q.namespace)
 }
 
-func (s *session) removePrograms(ctx context.Context, client *api.Client, namespace string, names []string) error {
-	for _, name := range names {
-		if err := client.RemoveProgram(ctx, namespace, name); err != nil {
+func (s *session) removePrograms(ctx context.Context, client *api.Client, programs []api.Ref) error {
+	for _, p := range programs {
+		if err := client.RemoveProgram(ctx, p.Namespace, p.Name); err != nil {
 			return err
 		}
-		s.out.printf("%s/%s/%s deleted\n", "Program", namespace, name)
+		s.out.printf("%s/%s/%s deleted\n", "Program", p.Namespace, p.Name)
 	}
 	return nil
 }
 
-// deletion is the request to delete what files or arguments, KIND NAME..., name, or all there is.
-func (s *session) deletion(c *cobra.Command, args []string, q *removal) (req api.ChangeRequest, err error) {
+// deletion is the request to delete what files or arguments name, or all there is.
+func (s *session) deletion(c *cobra.Command, named []ask, q *removal) (req api.ChangeRequest, err error) {
 	req.IgnoreNotFound = q.missing
+	said := c.Flags().Changed("namespace")
 	switch {
-	case q.all && c.Flags().Changed("namespace"):
+	case q.all && said:
 		req.AllIn = q.namespace
 	case q.all:
 		req.All = true
 	case len(q.files) > 0:
+		if said {
+			req.Namespace = q.namespace
+		}
 		if req.Documents, err = readDocuments(c.Context(), q.files, c.InOrStdin()); err == nil {
 			req.Documents = s.withoutTests(req.Documents)
 		}
 	default:
-		req.Refs, err = namedObjects(c, args, q.namespace)
+		req.Refs = refs(c, named, q.namespace)
 	}
 	return req, err
-}
-
-// namedObjects are those that KIND NAME... names.
-func namedObjects(c *cobra.Command, args []string, namespace string) (refs []api.Ref, err error) {
-	for _, arg := range args[1:] {
-		ns, name := objectName(c, arg, namespace)
-		refs = append(refs, api.Ref{Kind: args[0], Namespace: ns, Name: name})
-	}
-	return refs, knownKind(args[0])
 }
 
 // printChanges prints what was done, then the findings; errors end the command with code 1.
@@ -329,28 +345,41 @@ func expand(path string) ([]string, error) {
 
 func (s *session) getCommand() *cobra.Command {
 	var namespace string
+	var everywhere bool
 	var as format
 	c := &cobra.Command{
-		Use:   "get [KIND [NAME]]",
+		Use:   "get [KIND[,KIND...] [NAME...] | KIND/NAME...]",
 		Short: "Show the objects in force and those refused, and what is wrong with them",
 		Long: `Show the objects in force and those refused, and what is wrong with them.
 
 STATE is ok, warning or error by the worst finding, which are below the table. An object whose change was refused is
 shown as it was accepted before; one of which nothing was ever accepted has no age and no text: -o yaml names it beside
-the output, and has exit code 1 if there is no other. The status in -o yaml and -o json is the one that this mesh gives;
+the output, and has exit code 1 if there is no other. -o json is a List, which can be applied again; what is known of
+each object stands in its status. The status in -o yaml and -o json is the one that this mesh gives;
 one in a file says nothing of it and is left out, save the addresses of Pods and Services.`,
 		Example: `  weft get
   weft get virtualservice
-  weft get vs reviews -o yaml`,
-		Args: cobra.MaximumNArgs(2),
+  weft get vs,dr -n shop
+  weft get vs reviews -o yaml
+  weft get vs/reviews dr/reviews`,
 		RunE: func(c *cobra.Command, args []string) error {
+			if everywhere && namespace != "" {
+				return &usageError{errors.New("-A shows all namespaces, and -n one: leave out one of them")}
+			}
+			wanted, err := asked(withoutAll(args))
+			if err == nil {
+				err = knownKinds(wanted)
+			}
+			if err != nil {
+				return err
+			}
 			client := s.client()
 			defer client.Close()
 			objects, err := client.Objects(c.Context())
 			if err != nil {
 				return err
 			}
-			objects, err = selectObjects(objects, args, namespace)
+			objects, err = selectObjects(objects, wanted, namespace)
 			if err != nil {
 				return err
 			}
@@ -359,32 +388,45 @@ one in a file says nothing of it and is left out, save the addresses of Pods and
 	}
 	as.flag(c, "json or yaml")
 	c.Flags().StringVarP(&namespace, "namespace", "n", "", "only this namespace")
+	c.Flags().BoolVarP(&everywhere, "all-namespaces", "A", false, "all namespaces, as without -n")
 	return c
 }
 
-// knownKind refuses the name of a kind that there is not.
-func knownKind(name string) error {
-	if slices.ContainsFunc(api.Kinds(), func(k string) bool { return api.KindMatches(k, name) }) {
+// withoutAll leaves out the word by which kubectl's users ask for objects of all kinds.
+func withoutAll(args []string) []string {
+	if len(args) == 1 && args[0] == "all" {
 		return nil
 	}
-	return &usageError{fmt.Errorf("there is no kind %q; the kinds are %s", name, strings.Join(api.Kinds(), ", "))}
+	return args
 }
 
-func selectObjects(all []api.Object, args []string, namespace string) ([]api.Object, error) {
-	if len(args) > 0 {
-		if err := knownKind(args[0]); err != nil {
-			return nil, err
-		}
-	}
+// matches reports whether an object is among what is asked for. A name may be that of any namespace, or say it: NAMESPACE/NAME.
+func (a ask) matches(o *api.Object) bool {
+	return api.KindMatches(o.Kind, a.kind) && (a.name == "" || a.name == o.Name || a.name == o.Namespace+"/"+o.Name)
+}
+
+// selectObjects gives the objects that are wanted, all where nothing is named. Those that are named must be there.
+func selectObjects(all []api.Object, wanted []ask, namespace string) ([]api.Object, error) {
 	var found []api.Object
+	there := make([]bool, len(wanted))
 	for _, o := range all {
-		if len(args) > 0 && !api.KindMatches(o.Kind, args[0]) || len(args) > 1 && o.Name != args[1] || namespace != "" && o.Namespace != namespace {
+		if namespace != "" && o.Namespace != namespace {
 			continue
 		}
-		found = append(found, o)
+		is := len(wanted) == 0
+		for i, a := range wanted {
+			if a.matches(&o) {
+				is, there[i] = true, true
+			}
+		}
+		if is {
+			found = append(found, o)
+		}
 	}
-	if len(args) > 1 && len(found) == 0 {
-		return nil, &api.NotFoundError{Message: fmt.Sprintf("no %s named %q", args[0], args[1]), Hint: "weft get " + args[0] + " lists them"}
+	for i, a := range wanted {
+		if a.name != "" && !there[i] {
+			return nil, &api.NotFoundError{Message: fmt.Sprintf("no %s named %q%s", a.kind, a.name, inNamespace(namespace)), Hint: "weft get " + a.kind + " lists them"}
+		}
 	}
 	slices.SortFunc(found, func(a, b api.Object) int {
 		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
@@ -392,23 +434,59 @@ func selectObjects(all []api.Object, args []string, namespace string) ([]api.Obj
 	return found, nil
 }
 
-// printObjectsJSON prints objects with all their fields, and beside each what is known of it.
+// objectList is what -o json prints: a List, which can be applied again. Its status says beside the objects what is known of each, and of
+// those that were refused.
+type objectList struct {
+	APIVersion string `json:"apiVersion"`
+	Kind       string `json:"kind"`
+	Items      []any  `json:"items"`
+	Status     struct {
+		Objects []knownObject `json:"objects"`
+	} `json:"status"`
+}
+
+type knownObject struct {
+	api.Ref
+	Source   string        `json:"source"`
+	Created  time.Time     `json:"created,omitzero"`
+	Refused  bool          `json:"refused,omitempty"`
+	Findings []api.Finding `json:"findings,omitempty"`
+}
+
 func (s *session) printObjectsJSON(objects []api.Object) error {
-	type known struct {
-		Source   string        `json:"source"`
-		Created  time.Time     `json:"created,omitzero"`
-		Refused  bool          `json:"refused,omitempty"`
-		Findings []api.Finding `json:"findings,omitempty"`
-		Object   any           `json:"object"`
-	}
-	all := make([]known, len(objects))
-	for i, o := range objects {
-		all[i] = known{o.Source, o.Created, o.Refused, o.Findings, nil}
-		if err := yaml.Unmarshal([]byte(o.YAML), &all[i].Object); err != nil {
+	list := objectList{APIVersion: "v1", Kind: "List", Items: []any{}}
+	list.Status.Objects = []knownObject{}
+	for _, o := range objects {
+		list.Status.Objects = append(list.Status.Objects, knownObject{o.Ref, o.Source, o.Created, o.Refused, o.Findings})
+		if o.Refused {
+			continue
+		}
+		item, err := values(o.YAML)
+		if err != nil {
 			return fmt.Errorf("%s: %w", o.Ref, err)
 		}
+		list.Items = append(list.Items, item)
 	}
-	return s.out.json(all)
+	return s.out.json(list)
+}
+
+// values gives what a document says. Dates are texts: no field of an object is anything else.
+func values(document string) (v any, err error) {
+	var n yaml.Node
+	if err := yaml.Unmarshal([]byte(document), &n); err != nil {
+		return nil, err
+	}
+	var texts func(n *yaml.Node)
+	texts = func(n *yaml.Node) {
+		if n.Kind == yaml.ScalarNode && n.ShortTag() == "!!timestamp" {
+			n.Tag = "!!str"
+		}
+		for _, c := range n.Content {
+			texts(c)
+		}
+	}
+	texts(&n)
+	return v, n.Decode(&v)
 }
 
 // asYAML gives a document as it was written, save one in JSON.
@@ -417,8 +495,8 @@ func asYAML(document string) (string, error) {
 	if !strings.HasPrefix(document, "{") {
 		return document, nil
 	}
-	var v any
-	if err := yaml.Unmarshal([]byte(document), &v); err != nil {
+	v, err := values(document)
+	if err != nil {
 		return "", err
 	}
 	text, err := yaml.Marshal(v)

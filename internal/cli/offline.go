@@ -289,7 +289,7 @@ there is none, nothing is tried, and it says so.`,
 	c.Flags().StringArrayVar(&q.deleted, "delete", nil, "object to do without, as KIND/NAME; may be repeated")
 	c.Flags().StringArrayVar(&q.from, "from", nil, "file or folder of the side before; may be repeated")
 	c.Flags().StringArrayVar(&q.to, "to", nil, "file or folder of the side after; may be repeated")
-	c.Flags().StringVarP(&q.namespace, "namespace", "n", "default", "namespace of the names given")
+	c.Flags().StringVarP(&q.namespace, "namespace", "n", "default", "namespace of the names given, and of objects in files that name none")
 	q.as.flag(c, "json or yaml")
 	c.Flags().BoolVar(&q.exitCode, "exit-code", false, "end with code 1 if a request would behave differently, or may")
 	c.Flags().BoolVar(&q.offline.RegistryOnly, "registry-only", false, "with --from and --to: as weft up --registry-only")
@@ -355,16 +355,18 @@ func (s *session) diffRunning(c *cobra.Command, files, deleted []string, namespa
 		return api.DiffReply{}, err
 	}
 	req.Documents = s.withoutTests(req.Documents)
-	for _, d := range deleted {
-		kind, name, ok := strings.Cut(d, "/")
-		if !ok {
+	for _, d := range deleted { // the first without it would say what kind the others are of
+		if !strings.Contains(d, "/") {
 			return api.DiffReply{}, &usageError{fmt.Errorf("--delete %q: want KIND/NAME", d)}
 		}
-		if err := knownKind(kind); err != nil {
-			return api.DiffReply{}, err
-		}
-		ns, name := objectName(c, name, namespace)
-		req.Refs = append(req.Refs, api.Ref{Kind: kind, Namespace: ns, Name: name})
+	}
+	named, err := asked(deleted)
+	if err := cmp.Or(err, knownKinds(named), checkNamespace(c, namespace)); err != nil {
+		return api.DiffReply{}, err
+	}
+	req.Refs = refs(c, named, namespace)
+	if c.Flags().Changed("namespace") {
+		req.Namespace = namespace
 	}
 	client := s.client()
 	defer client.Close()

@@ -19,9 +19,9 @@ func (o objects) Diff(ctx context.Context, req api.DiffRequest) (api.DiffReply, 
 	if err != nil {
 		return api.DiffReply{}, err
 	}
-	decoded, findings := decode(req.Documents)
+	decoded, findings := decode(req.Documents, req.Namespace)
 	if source.HasErrors(findings) {
-		findings = source.SortFindings(append(findings, beside(c, req.Documents)...))
+		findings = source.SortFindings(append(findings, beside(c, req.Documents, req.Namespace)...))
 		return api.DiffReply{Refused: true, Findings: apiFindings(findings)}, nil
 	}
 	over := slices.Clip(decoded)

@@ -91,9 +91,9 @@ func (o objects) Apply(ctx context.Context, req api.ChangeRequest) (api.ChangeRe
 	if err != nil {
 		return api.ChangeReply{}, err
 	}
-	decoded, findings := decode(req.Documents)
+	decoded, findings := decode(req.Documents, req.Namespace)
 	if source.HasErrors(findings) {
-		findings = source.SortFindings(append(findings, beside(c, req.Documents)...))
+		findings = source.SortFindings(append(findings, beside(c, req.Documents, req.Namespace)...))
 		return api.ChangeReply{Refused: true, Findings: apiFindings(findings)}, nil
 	}
 	if len(decoded) == 0 && (!req.DryRun || len(findings) == 0) {
@@ -133,9 +133,14 @@ func reply(results []source.Result, findings []model.Finding) api.ChangeReply {
 	return r
 }
 
-func decode(docs []api.Document) (all []*source.Object, findings []model.Finding) {
+// textOf is a document that is to be applied, in a namespace if one was said.
+func textOf(d api.Document, namespace string) source.Text {
+	return source.Text{Layer: source.LayerApplied, File: d.Name, Namespace: namespace}
+}
+
+func decode(docs []api.Document, namespace string) (all []*source.Object, findings []model.Finding) {
 	for _, d := range docs {
-		os, fs := source.Decode(source.LayerApplied, d.Name, d.Content)
+		os, fs := textOf(d, namespace).Decode(d.Content)
 		all, findings = append(all, os...), append(findings, fs...)
 	}
 	return all, findings
@@ -143,11 +148,11 @@ func decode(docs []api.Document) (all []*source.Object, findings []model.Finding
 
 // beside gives what there is to say of documents beside what is wrong with the shape of some: of all objects together where each of them
 // can be read well enough, else of each by itself.
-func beside(c *control.Control, docs []api.Document) []model.Finding {
+func beside(c *control.Control, docs []api.Document, namespace string) []model.Finding {
 	var all, drafts []*source.Object
 	whole := true
 	for _, d := range docs {
-		objects, more, ok, _ := source.DecodeDrafts(source.LayerApplied, d.Name, d.Content)
+		objects, more, ok, _ := textOf(d, namespace).Drafts(d.Content)
 		all, drafts, whole = append(append(all, objects...), more...), append(drafts, more...), whole && ok
 	}
 	return source.BesideShape(c.Judge(all, whole), drafts)
@@ -158,7 +163,7 @@ func (o objects) Delete(ctx context.Context, req api.ChangeRequest) (api.ChangeR
 	if err != nil {
 		return api.ChangeReply{}, err
 	}
-	decoded, findings := decode(req.Documents)
+	decoded, findings := decode(req.Documents, req.Namespace)
 	if source.HasErrors(findings) {
 		return api.ChangeReply{Refused: true, Findings: apiFindings(findings)}, nil
 	}

@@ -147,6 +147,33 @@ func TestApplyPassesOver(t *testing.T) {
 	}
 }
 
+// TestNamespaceOfARequest holds for applying, comparing and deleting alike: objects that name none are of it, and none may name another.
+func TestNamespaceOfARequest(t *testing.T) {
+	c := serving(t)
+	o := objects{bench{c}, &statuses{}}
+	nameless := []api.Document{{Name: "in.yaml", Content: []byte("apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: a}\n")}}
+	for _, docs := range [][]api.Document{nameless, accounts("shop", "b")} {
+		if r, err := o.Apply(t.Context(), api.ChangeRequest{Documents: docs, Namespace: "shop"}); err != nil || r.Refused || r.Changes[0].Object.Namespace != "shop" {
+			t.Errorf("%v %+v", err, r)
+		}
+	}
+	others := accounts("default", "c")
+	a, err1 := o.Apply(t.Context(), api.ChangeRequest{Documents: others, Namespace: "shop"})
+	x, err2 := o.Delete(t.Context(), api.ChangeRequest{Documents: others, Namespace: "shop"})
+	d, err3 := o.Diff(t.Context(), api.DiffRequest{Documents: others, Namespace: "shop"})
+	for _, fs := range [][]api.Finding{a.Findings, x.Findings, d.Findings} {
+		if len(fs) != 1 || fs[0].Code != "OtherNamespace" || fs[0].Line != 3 {
+			t.Errorf("%+v", fs)
+		}
+	}
+	if err := errors.Join(err1, err2, err3); err != nil || !a.Refused || !x.Refused || !d.Refused {
+		t.Error(err, a, x, d)
+	}
+	if r, err := o.Delete(t.Context(), api.ChangeRequest{Documents: nameless, Namespace: "shop"}); err != nil || len(r.Changes) != 1 || r.Changes[0].Object.Namespace != "shop" {
+		t.Errorf("%v %+v", err, r)
+	}
+}
+
 // TestDeleteAllOfANamespace leaves alone what is in others, and in none.
 func TestDeleteAllOfANamespace(t *testing.T) {
 	c, o := objectsOf(t)

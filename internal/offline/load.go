@@ -39,7 +39,7 @@ func load(docs []api.Document, o Options) *state {
 	first := map[source.Key]*source.Object{}
 	var drafts []*source.Object
 	for _, d := range docs {
-		objects, more, _, findings := source.DecodeDrafts(source.LayerFile, d.Name, d.Content)
+		objects, more, _, findings := source.Text{Layer: source.LayerFile, File: d.Name}.Drafts(d.Content)
 		st.findings, drafts = append(st.findings, findings...), append(drafts, more...)
 		for _, o := range objects {
 			if before := first[o.Key()]; before != nil {

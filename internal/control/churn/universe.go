@@ -37,6 +37,7 @@ func Objects(r *rand.Rand, cert, key []byte) (versions [][]*source.Object, missi
 		{[]string{"n0", "n1", "n2"}, u.sidecar}, {[]string{"q0", "q1"}, u.proxyConfig}, {[]string{"y0"}, u.workloadGroup},
 		{[]string{"k0"}, u.grant}, {[]string{"cred", "cred-cacert"}, u.secret}, {[]string{"i0", "i1"}, u.ingress},
 		{[]string{"a0", "a1"}, u.peerAuthentication}, {[]string{"z0", "z1"}, u.authorizationPolicy}, {[]string{"r0"}, u.rateLimit},
+		{[]string{"m0"}, u.deployment},
 	} {
 		for _, ns := range []string{"ns0", "ns1", "istio-system"} {
 			for _, name := range g.names {
@@ -58,7 +59,7 @@ func Objects(r *rand.Rand, cert, key []byte) (versions [][]*source.Object, missi
 	}
 	for _, k := range source.Kinds() {
 		switch k.Name {
-		case "ServiceAccount", "Deployment":
+		case "ServiceAccount":
 		default:
 			if kinds[k.RefName()] == 0 {
 				missing = append(missing, k.RefName())
@@ -130,6 +131,12 @@ func (u *universe) pod(name string) string {
 	return fmt.Sprintf("apiVersion: v1\nkind: Pod\nmetadata: {name: %s, labels: {app: w%d, %s}}\nspec: {%scontainers: [{name: x, ports: [%s]}]}\nstatus: {phase: %s, podIP: 10.1.0.%d}\n",
 		name, u.rand.IntN(2), u.one("istio: ingressgateway", "version: v1", "topology.kubernetes.io/region: r"), u.one("", "", "hostNetwork: true, "),
 		u.one("{containerPort: 8080}", "{containerPort: 3307}", ""), u.one("Running", "Running", "Failed"), u.rand.IntN(5))
+}
+
+func (u *universe) deployment(name string) string {
+	labels := fmt.Sprintf("app: w%d, version: %s", u.rand.IntN(2), u.one("v1", "v2", "one"))
+	return fmt.Sprintf("apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: %s}\nspec: {%sselector: {matchLabels: {%s}}, template: {metadata: {labels: {%s}}, spec: {containers: [{name: x, image: x, command: [x]}]}}}\n",
+		name, u.one("", "replicas: 0, "), labels, labels)
 }
 
 func (u *universe) workloadEntry(name string) string {

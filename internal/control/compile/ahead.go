@@ -18,6 +18,16 @@ type Ahead struct {
 	parts    map[source.Kube]*part // by typed value, which copies of an object share
 }
 
+// largeText is from how many bytes an object brings along what it was converted to when it was checked, and is not converted again while
+// others wait.
+const largeText = 16 << 10
+
+// mayBeLarge names the kind of which there are large ones, and whose parts can be handed on.
+func mayBeLarge(o *source.Object) bool {
+	_, ok := o.Kube.(*networking.VirtualService)
+	return ok
+}
+
 // ConvertAhead converts the objects that may be large, in a mesh with the given settings.
 func ConvertAhead(objects []*source.Object, s model.Settings) *Ahead {
 	a := &Ahead{settings: withDefaults(s), parts: map[source.Kube]*part{}}
@@ -25,7 +35,7 @@ func ConvertAhead(objects []*source.Object, s model.Settings) *Ahead {
 	var wait sync.WaitGroup
 	places := make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)) // the others share the machine
 	for _, o := range objects {
-		if _, ok := o.Kube.(*networking.VirtualService); !ok {
+		if !mayBeLarge(o) {
 			continue
 		}
 		places <- struct{}{}
@@ -59,7 +69,7 @@ func (a *Ahead) part(o *source.Object, s *model.Settings) *part {
 
 // keep takes what a record was converted to, if it may be large and is there.
 func (a *Ahead) keep(r *record) {
-	if _, ok := r.Kube.(*networking.VirtualService); ok && r.part != nil {
+	if mayBeLarge(r.Object) && r.part != nil {
 		p := *r.part
 		p.Findings = r.found
 		a.parts[r.Kube] = &p

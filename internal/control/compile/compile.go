@@ -5,7 +5,7 @@
 // are looked up, conflicts are settled by age, and what leads nowhere is reported.
 //
 // A Compiler does this while objects change, at the cost of what changes. The join is cut into units: the service of a host, the
-// DestinationRules for a host, all gateways, one object with routes, one policy. A unit looks at others through the methods of
+// DestinationRules for a host and whether their subsets are empty, all gateways, one object with routes, one policy. A unit looks at others through the methods of
 // compiler alone (service, object, gateway, selected, ...), which note the topic that was looked at; when a topic changes, the units
 // that looked at it are joined again. What a unit makes is compared with what it made before, and only a difference is passed on,
 // told in the Delta, and put into the next mesh. Nothing that a mesh has is changed later: a unit gets a part of its own to change.

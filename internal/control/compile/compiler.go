@@ -32,14 +32,14 @@ type Compiler struct {
 	stirred  map[instance]struct{} // workloads to join again
 	seen     map[topic]struct{}    // what the unit being joined has looked at
 
-	hosts, rules map[string]*unit
-	gateways     *unit
-	routes       ordered // units, by age
-	peers        ordered
-	policies     ordered
-	limits       ordered
-	sidecars     ordered
-	proxies      ordered
+	hosts, rules, subsets map[string]*unit
+	gateways              *unit
+	routes                ordered // units, by age
+	peers                 ordered
+	policies              ordered
+	limits                ordered
+	sidecars              ordered
+	proxies               ordered
 
 	leads    map[instance][]lead // the services' endpoints that are a workload
 	reached  map[netip.Addr]*reached
@@ -74,7 +74,7 @@ func newCompiler(started, settings model.Settings) *Compiler {
 		started: started, settings: settings, older: source.Older, ahead: map[*Ahead]struct{}{},
 		records: map[model.Ref]*record{}, refusals: map[*record]struct{}{}, members: sets[topic, *record]{}, indexed: map[class]bool{},
 		readers: sets[topic, *unit]{}, watchers: map[topic][]*unit{}, places: map[topic][]*bid{}, tables: map[matching.Place]*matching.Table{}, speakers: map[*unit]struct{}{}, stirred: map[instance]struct{}{},
-		seen: map[topic]struct{}{}, hosts: map[string]*unit{}, rules: map[string]*unit{}, gateways: &unit{phase: gatewayPhase},
+		seen: map[topic]struct{}{}, hosts: map[string]*unit{}, rules: map[string]*unit{}, subsets: map[string]*unit{}, gateways: &unit{phase: gatewayPhase},
 		leads: map[instance][]lead{}, reached: map[netip.Addr]*reached{}, networks: sets[netip.Prefix, *unit]{},
 		movedAddresses: map[netip.Addr]struct{}{}, movedNetworks: map[netip.Prefix]struct{}{}, named: sets[string, string]{}, gates: map[instance]*model.Workload{},
 		opaque: map[string]map[string]*model.Workload{}, inForce: map[model.Ref]*model.Gateway{},

@@ -27,7 +27,7 @@ func FuzzCompile(f *testing.F) {
 		}
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		objects, drafts, _, _ := source.DecodeDrafts(source.LayerFile, "in.yaml", data)
+		objects, drafts, _, _ := source.Text{Layer: source.LayerFile, File: "in.yaml"}.Drafts(data)
 		Compile(Input{Objects: append(drafts, objects...)})
 		mesh, findings := Compile(Input{Objects: objects})
 		again, foundAgain := Compile(Input{Objects: objects})

@@ -156,6 +156,7 @@ func (k *Compiler) setService(u *unit, s *model.Service, at seat) {
 	}
 	if !sameEndpoints {
 		k.delta.Endpoints[u.name] = true
+		k.dirty(topic{about: onEndpoints, a: u.name})
 	}
 	if !same || moved || s.Headless {
 		k.moveAddresses(u, old, s)

@@ -173,7 +173,7 @@ func (c *compiler) hostParent(p *part, s *model.Service, ref gatewayv1.ParentRef
 	if port != 0 {
 		rs.HTTP = onPort(rs.HTTP, port)
 	}
-	if c.rule(p, s.Host, &rs, field) {
+	if c.rule(p, s.Host, &rs, reachOf(&rs), field) {
 		who := "in sidecars"
 		if rs.ExportTo.Private {
 			who += " of namespace " + rs.Namespace

@@ -37,7 +37,7 @@ func (c *compiler) connectionParent(p *part, s *model.Service, port uint16, fiel
 	for i := range rs.TCP {
 		rs.TCP[i].Matches = []model.L4Match{{Port: port}}
 	}
-	c.rule(p, s.Host, &rs, field)
+	c.rule(p, s.Host, &rs, reachOf(&rs), field)
 	return []*model.RouteSet{&rs}
 }
 

@@ -193,6 +193,9 @@ func (k *Compiler) employ(r *record, ref model.Ref) {
 			k.unitOf(k.hosts, hostPhase, t.a)
 		case onRule:
 			k.unitOf(k.rules, rulePhase, t.a)
+			if d := r.part.Destination; len(d.Subsets) > 0 {
+				k.unitOf(k.subsets, subsetPhase, t.a)
+			}
 		}
 	}
 	p, ok := objectPhases[ref.Kind]

@@ -43,8 +43,9 @@ func (c *compiler) virtualService(p *part, spec *networkingapi.VirtualService) [
 	c.delegate(p, spec)
 	c.checkUnnamedPorts(p)
 	if p.Routes.Mesh {
+		reach := reachOf(p.Routes)
 		for i, host := range spec.Hosts {
-			c.rule(p, p.FullHost(host), p.Routes, parts.At("spec.hosts", i))
+			c.rule(p, p.FullHost(host), p.Routes, reach, parts.At("spec.hosts", i))
 		}
 	}
 	return []*model.RouteSet{p.Routes}
@@ -461,8 +462,9 @@ func protocolList(s *model.Service) string {
 
 // rule records who rules a host in sidecars. Of two of which one counts wherever both may be used, and the other nowhere else, both are
 // told. Routes of the Gateway API do not compete among themselves: they are merged. It reports whether the routes count.
-func (c *compiler) rule(p *part, host string, routes *model.RouteSet, field string) bool {
-	for _, older := range c.claim(&bid{place: hostPlace(host), routes: routes, field: field}) {
+func (c *compiler) rule(p *part, host string, routes *model.RouteSet, reach reach, field string) bool {
+	own := &bid{place: hostPlace(host), routes: routes, reach: reach, field: field}
+	for _, older := range c.claim(own) {
 		if !seenTogether(older.routes, routes) {
 			continue
 		}
@@ -471,39 +473,48 @@ func (c *compiler) rule(p *part, host string, routes *model.RouteSet, field stri
 		}
 		switch {
 		case outdoes(older.routes, routes):
-			tellRuled(p, field, routes, c.about(older.object), older.field, older.routes, host, "which is older")
+			c.tellRuled(own, older, host, "which is older")
 			return false
 		case outdoes(routes, older.routes):
-			tellRuled(c.about(older.object), older.field, older.routes, p, field, routes, host, "whose exportTo is narrower")
+			c.tellRuled(older, own, host, "whose exportTo is narrower")
 		}
 	}
 	return true
 }
 
 // tellRuled says of rules for a host in sidecars that others count in their place, and why.
-func tellRuled(loser *part, field string, lost *model.RouteSet, ruler *part, rulerField string, rules *model.RouteSet, host, why string) {
+func (c *compiler) tellRuled(lost, ruling *bid, host, why string) {
 	const hint = "put the rules into one object"
 	effect := "have no effect in sidecars"
-	if leaves(rules, lost) {
+	if ruling.reach.leaves(lost.reach) {
 		effect = "count in sidecars only where the other object's leave out the client or the port"
 	}
-	loser.Warn("DuplicateHost", field, hint, "host %s is already ruled by %s, %s: these rules %s", host, ruler.Ref(), why, effect)
-	ruler.Warn("DuplicateHost", rulerField, hint, "host %s is also named by %s, whose rules %s", host, loser.Ref(), effect)
+	loser, ruler := c.about(lost.object), c.about(ruling.object)
+	loser.Warn("DuplicateHost", lost.field, hint, "host %s is already ruled by %s, %s: these rules %s", host, ruler.Ref(), why, effect)
+	ruler.Warn("DuplicateHost", ruling.field, hint, "host %s is also named by %s, whose rules %s", host, loser.Ref(), effect)
 }
 
-// leaves reports whether the first of two sets for a host may have no rule in a sidecar for which the other has one.
-func leaves(first, other *model.RouteSet) bool {
+// reach is which sorts of rules a set has, and which of them have one for every client and port.
+type reach struct{ http, tcp, tls, allHTTP, allTCP, allTLS bool }
+
+// leaves reports whether rules may lack one in a sidecar for which others have one.
+func (r reach) leaves(other reach) bool {
+	return other.http && !r.allHTTP || other.tcp && !r.allTCP || other.tls && !r.allTLS
+}
+
+func reachOf(set *model.RouteSet) reach {
 	always := func(m model.L4Match) bool {
 		return m.Port == 0 && len(m.SourceLabels) == 0 && m.SourceNamespace == "" && (len(m.Gateways) == 0 || m.Mesh)
 	}
-	http := slices.ContainsFunc(first.HTTP, func(r model.HTTPRoute) bool {
-		return len(r.Matches) == 0 || slices.ContainsFunc(r.Matches, func(m model.HTTPMatch) bool {
-			return always(model.L4Match{Port: m.Port, SourceLabels: m.SourceLabels, SourceNamespace: m.SourceNamespace, Gateways: m.Gateways, Mesh: m.Mesh})
-		})
-	})
-	tcp := slices.ContainsFunc(first.TCP, func(r model.TCPRoute) bool { return len(r.Matches) == 0 || slices.ContainsFunc(r.Matches, always) })
-	tls := slices.ContainsFunc(first.TLS, func(r model.TLSRoute) bool { return slices.ContainsFunc(r.Matches, always) })
-	return len(other.HTTP) > 0 && !http || len(other.TCP) > 0 && !tcp || len(other.TLS) > 0 && !tls
+	return reach{http: len(set.HTTP) > 0, tcp: len(set.TCP) > 0, tls: len(set.TLS) > 0,
+		allHTTP: slices.ContainsFunc(set.HTTP, func(r model.HTTPRoute) bool {
+			return len(r.Matches) == 0 || slices.ContainsFunc(r.Matches, func(m model.HTTPMatch) bool {
+				return always(model.L4Match{Port: m.Port, SourceLabels: m.SourceLabels, SourceNamespace: m.SourceNamespace, Gateways: m.Gateways, Mesh: m.Mesh})
+			})
+		}),
+		allTCP: slices.ContainsFunc(set.TCP, func(r model.TCPRoute) bool { return len(r.Matches) == 0 || slices.ContainsFunc(r.Matches, always) }),
+		allTLS: slices.ContainsFunc(set.TLS, func(r model.TLSRoute) bool { return slices.ContainsFunc(r.Matches, always) }),
+	}
 }
 
 func hostPlace(host string) topic { return topic{about: onPlace, a: "host", b: host} }

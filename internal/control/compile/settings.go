@@ -45,6 +45,11 @@ func (k *Compiler) convert(o *source.Object) *part {
 			return p
 		}
 	}
+	if a, ok := o.Brought().(*Ahead); ok {
+		if p := a.part(o, &k.settings); p != nil {
+			return p
+		}
+	}
 	return convert.Object(o, k.settings)
 }
 
@@ -79,10 +84,17 @@ func isMeshConfig(o *source.Object, s model.Settings) bool {
 	return ok && o.GetName() == istio.MeshConfigName && o.GetNamespace() == s.RootNamespace
 }
 
-// CheckFor is Check in a mesh that was started with the given settings.
+// CheckFor is Check in a mesh that was started with the given settings. A large object brings along what it was converted to.
 func CheckFor(s model.Settings) func(*source.Object) []model.Finding {
 	s = withDefaults(s)
-	return func(o *source.Object) []model.Finding { return source.SortFindings(convert.Object(o, s).Findings) }
+	return func(o *source.Object) []model.Finding {
+		p := convert.Object(o, s)
+		p.Findings = source.SortFindings(p.Findings)
+		if mayBeLarge(o) && len(o.Raw) >= largeText {
+			o.Bring(&Ahead{settings: s, parts: map[source.Kube]*part{o.Kube: p}})
+		}
+		return slices.Clone(p.Findings)
+	}
 }
 
 // settingsPath is where a ConfigMap has the settings.

@@ -31,6 +31,7 @@ const (
 	onRule                         // host: the DestinationRules for a host
 	onDelegate                     // namespace, name: the VirtualServices that delegate to one
 	onService                      // host: what is known of a service, but for its endpoints
+	onEndpoints                    // host: the endpoints of a service
 	onNamed                        // short name: the hosts of services of that name
 	onDestination                  // host: what was made of DestinationRules
 	onGateway                      // kind, namespace, name: a gateway that is in force
@@ -51,6 +52,7 @@ const (
 	rulePhase
 	gatewayPhase
 	routePhase
+	subsetPhase  // which subsets of a host are empty
 	contestPhase // which rules get no requests because of others'
 	policyPhase
 	phases
@@ -87,6 +89,7 @@ type bid struct {
 	unit     *unit
 	object   *source.Object
 	routes   *model.RouteSet   // that sidecars use for a host
+	reach    reach             // of these, at a host
 	field    string            // that says so
 	hosts    []string          // of a route at a listener
 	selector map[string]string // of a Sidecar for some workloads
@@ -99,7 +102,7 @@ func (b *bid) same(o *bid) bool {
 		return false
 	}
 	return b.routes == nil || b.routes.Namespace == o.routes.Namespace && b.routes.ByPrecedence == o.routes.ByPrecedence &&
-		reflect.DeepEqual(b.routes.ExportTo, o.routes.ExportTo)
+		b.reach == o.reach && reflect.DeepEqual(b.routes.ExportTo, o.routes.ExportTo)
 }
 
 // before orders the units of a phase: by age where they are objects'.
@@ -211,6 +214,7 @@ var joins = [phases]func(*compiler, *unit){
 	rulePhase:    (*compiler).joinRules,
 	gatewayPhase: (*compiler).joinGateways,
 	routePhase:   (*compiler).joinRoute,
+	subsetPhase:  (*compiler).joinSubsets,
 	contestPhase: (*compiler).joinContest,
 	policyPhase:  (*compiler).joinPolicy,
 }

@@ -25,7 +25,7 @@ import (
 func TestClientsHaveWhatIsCompiled(t *testing.T) {
 	const steps = 250
 	p := newPlane(t, Options{})
-	r := rand.New(rand.NewPCG(5, 4))
+	r := rand.New(rand.NewPCG(5, 1))
 	cert, key := p.pair()
 	versions, _ := churn.Objects(r, cert, key)
 	k := compile.New(model.Settings{TrustDomain: trustDomain})

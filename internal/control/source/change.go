@@ -77,8 +77,6 @@ func sameVersion(a, b *Object) bool {
 		return false
 	case a.Raw != nil || b.Raw != nil:
 		return bytes.Equal(a.Raw, b.Raw) && a.places.LastLine() == b.places.LastLine()
-	case a.GetResourceVersion() != "" && a.GetResourceVersion() == b.GetResourceVersion() && a.GetUID() == b.GetUID():
-		return true
 	}
 	return a.Kube == b.Kube || reflect.DeepEqual(a.Kube, b.Kube)
 }

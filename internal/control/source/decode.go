@@ -18,13 +18,27 @@ import (
 	"github.com/weftmesh/weft/internal/control/source/document"
 )
 
-// Decode reads the documents of a file, YAML or JSON, as objects of the given layer (LayerFile or LayerApplied). Each document is
-// taken whole or refused with findings that name file, line and field; the others are not affected. File is the name shown to the
-// user. Born is the document's creationTimestamp, or zero.
+// Text says where documents are from.
+type Text struct {
+	// Layer is that of the objects: LayerFile or LayerApplied.
+	Layer string
+	// File is the name shown to the user.
+	File string
+	// Namespace is that of objects which name none, and then no object may name another. Empty is DefaultNamespace, and any may be named.
+	Namespace string
+}
+
+// Decode reads the documents of a file, YAML or JSON, as objects. See Text.Decode.
 func Decode(layer, file string, data []byte) ([]*Object, []model.Finding) {
+	return Text{Layer: layer, File: file}.Decode(data)
+}
+
+// Decode reads documents, YAML or JSON, as objects. Each document is taken whole or refused with findings that name file, line and
+// field; the others are not affected. Born is the document's creationTimestamp, or zero.
+func (t Text) Decode(data []byte) ([]*Object, []model.Finding) {
 	var objects []*Object
 	var findings []model.Finding
-	for _, d := range decodeAll(layer, file, data) {
+	for _, d := range t.decodeAll(data) {
 		if d.object != nil {
 			objects = append(objects, d.object)
 		}
@@ -47,14 +61,14 @@ type decoded struct {
 }
 
 // decodeAll decodes each document, marks repetitions of an object within the file, and says what is left out.
-func decodeAll(layer, file string, data []byte) []decoded {
-	docs, problem := document.Split(file, data)
+func (t Text) decodeAll(data []byte) []decoded {
+	docs, problem := document.Split(t.File, data)
 	if problem != nil {
 		return []decoded{{findings: []model.Finding{*problem}}}
 	}
 	var all []decoded
 	for _, doc := range docs {
-		all = append(all, decodeDocument(layer, file, doc.Text, doc.Line)...)
+		all = append(all, t.decodeDocument(doc.Text, doc.Line)...)
 	}
 	seen := map[Key]int{}
 	for i := range all {
@@ -70,44 +84,80 @@ func decodeAll(layer, file string, data []byte) []decoded {
 		}
 		seen[o.Key()] = o.Origin.Line
 	}
-	return append(all, leftOut(file, all)...)
+	return append(all, leftOut(t.File, all)...)
 }
 
 // decodeDocument decodes text that starts at the given line of the file. It may hold several objects: a List, or JSON values in
 // a row.
-func decodeDocument(layer, file string, text []byte, line int) []decoded {
-	roots, problem := document.Parse(file, text, line)
+func (t Text) decodeDocument(text []byte, line int) []decoded {
+	roots, problem := document.Parse(t.File, text, line)
 	if problem != nil {
 		return []decoded{{findings: []model.Finding{*problem}}}
 	}
 	var all []decoded
 	for _, root := range roots {
-		all = append(all, decodeRoot(layer, file, text, line, root)...)
+		all = append(all, t.decodeRoot(text, line, root)...)
 	}
 	return all
 }
 
-func decodeRoot(layer, file string, text []byte, line int, root *yaml.Node) []decoded {
-	w := &reading{document.Walker{File: file}}
+// decodeRoot decodes what stands in a text that starts at the given line of the file, or (nil) in a list.
+func (t Text) decodeRoot(text []byte, line int, root *yaml.Node) []decoded {
+	w := &reading{document.Walker{File: t.File}}
 	if root.Kind != yaml.MappingNode {
 		w.Add(root, "NotAnObject", "", "want an object with apiVersion, kind and metadata, got "+document.Describe(root), "")
 		return []decoded{{findings: w.Findings}}
 	}
-	if document.Field(root, "kind").Value == "List" && document.Field(root, "apiVersion").Value == "v1" {
-		return decodeList(layer, file, root)
+	if isList(root) {
+		return t.decodeList(root)
 	}
-	d := decodeObject(layer, file, root)
-	if d.object != nil {
-		d.object.Raw = document.FromLine(text, root.Line-line)
+	placed := t.placed(root)
+	if text == nil || placed != root {
+		return []decoded{t.decodeObject(placed, nil)}
 	}
-	return []decoded{d}
+	return []decoded{t.decodeObject(root, document.FromLine(text, root.Line-line))}
+}
+
+// isList reports whether an object is a list of others: List, or by the name of a kind, as API servers and clients of theirs write them.
+func isList(root *yaml.Node) bool {
+	kind, apiVersion := document.Field(root, "kind").Value, document.Field(root, "apiVersion").Value
+	_, items := document.Entry(root, "items")
+	return kind == "List" && apiVersion == "v1" || kind != "List" && strings.HasSuffix(kind, "List") && items != nil
+}
+
+// placed gives an object that names no namespace the one that it is to have: in a copy.
+func (t Text) placed(root *yaml.Node) *yaml.Node {
+	group, _, ok := strings.Cut(document.Field(root, "apiVersion").Value, "/")
+	if !ok {
+		group = ""
+	}
+	kind := LookupKind(group, document.Field(root, "kind").Value)
+	meta := document.Field(root, "metadata")
+	if t.Namespace == "" || kind == nil || kind.ClusterScoped || meta.Kind != yaml.MappingNode || document.Field(meta, "namespace").Value != "" {
+		return root
+	}
+	return with(root, "metadata", with(meta, "namespace", &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: t.Namespace, Line: meta.Line, Column: meta.Column}))
+}
+
+// with gives a copy of a mapping in which a key has the value.
+func with(n *yaml.Node, key string, value *yaml.Node) *yaml.Node {
+	c := *n
+	c.Content = slices.Clone(n.Content)
+	for i := 0; i+1 < len(c.Content); i += 2 {
+		if c.Content[i].Value == key {
+			c.Content[i+1] = value
+			return &c
+		}
+	}
+	c.Content = append(c.Content, &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: key, Line: value.Line, Column: value.Column}, value)
+	return &c
 }
 
 // decodeList decodes the items of a List. Their Raw is written anew, since one may use another's anchors.
-func decodeList(layer, file string, root *yaml.Node) []decoded {
-	w := &reading{document.Walker{File: file}}
+func (t Text) decodeList(root *yaml.Node) []decoded {
+	w := &reading{document.Walker{File: t.File}}
 	for i := 0; i+1 < len(root.Content); i += 2 {
-		if k := root.Content[i]; !slices.Contains([]string{"apiVersion", "kind", "metadata", "items"}, k.Value) {
+		if k := root.Content[i]; !slices.Contains([]string{"apiVersion", "kind", "metadata", "items", "status"}, k.Value) {
 			w.Add(k, "UnknownField", k.Value, "a List has no such field", "")
 		}
 	}
@@ -120,29 +170,50 @@ func decodeList(layer, file string, root *yaml.Node) []decoded {
 	}
 	var all []decoded
 	for _, item := range items.Content {
-		for _, d := range decodeRoot(layer, file, nil, item.Line, item) {
-			if d.object != nil {
-				// The nodes came from a parser and hold no aliases any more: they can be written.
-				d.object.Raw, _ = yaml.Marshal(item)
-			}
-			all = append(all, d)
-		}
+		all = append(all, t.decodeRoot(nil, item.Line, itemOf(root, item))...)
 	}
 	return all
 }
 
-// decodeObject decodes one object whose nodes hold no aliases.
-func decodeObject(layer, file string, root *yaml.Node) decoded {
-	w := &reading{document.Walker{File: file}}
+// itemOf gives an item of a list as an object: in the list of a kind it need not say its own.
+func itemOf(list, item *yaml.Node) *yaml.Node {
+	kind, ofKind := strings.CutSuffix(document.Field(list, "kind").Value, "List")
+	if !ofKind || kind == "" || item.Kind != yaml.MappingNode || document.Field(item, "kind").Value != "" {
+		return item
+	}
+	c := *item
+	said := func(name, value string) []*yaml.Node {
+		return []*yaml.Node{{Kind: yaml.ScalarNode, Tag: "!!str", Value: name, Line: item.Line}, {Kind: yaml.ScalarNode, Tag: "!!str", Value: value, Line: item.Line}}
+	}
+	c.Content = slices.Concat(said("apiVersion", document.Field(list, "apiVersion").Value), said("kind", kind), without(item, "apiVersion", "kind").Content)
+	return &c
+}
+
+// without gives a copy of a mapping that lacks some keys.
+func without(n *yaml.Node, keys ...string) *yaml.Node {
+	c := *n
+	c.Content = nil
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		if !slices.Contains(keys, n.Content[i].Value) {
+			c.Content = append(c.Content, n.Content[i], n.Content[i+1])
+		}
+	}
+	return &c
+}
+
+// decodeObject decodes one object whose nodes hold no aliases. Raw is its text, nil to have it written anew.
+func (t Text) decodeObject(root *yaml.Node, raw []byte) decoded {
+	w := &reading{document.Walker{File: t.File}}
 	kind, foreign := w.kind(root)
 	if kind == nil {
 		return decoded{findings: w.Findings, foreign: foreign}
 	}
 	d := decoded{key: keyOf(kind, root), root: root}
 	w.Ref = model.Ref{Kind: kind.RefName(), Namespace: d.key.Namespace, Name: d.key.Name}
+	w.within(t.Namespace, root)
 	value := kind.New()
 	tree := w.Object(judged(kind, root), value)
-	origin := Origin{Layer: layer, File: file, Line: root.Line}
+	origin := Origin{Layer: t.Layer, File: t.File, Line: root.Line}
 	if len(w.Findings) > 0 {
 		d.draft = w.draftOf(root, tree, kind, origin)
 	} else {
@@ -155,7 +226,8 @@ func decodeObject(layer, file string, root *yaml.Node) decoded {
 		return d
 	}
 	fillIn(value)
-	d.object = &Object{Kube: value, Kind: kind, Origin: origin, Born: value.GetCreationTimestamp().Time, places: document.OutlineOf(root)}
+	d.object = &Object{Kube: value, Kind: kind, Origin: origin, Raw: w.plain(root, raw, kind, tree),
+		Born: value.GetCreationTimestamp().Time, places: document.OutlineOf(root)}
 	return d
 }
 
@@ -165,14 +237,10 @@ func judged(kind *Kind, root *yaml.Node) *yaml.Node {
 	if kind.Group == "" && (kind.Name == "Pod" || kind.Name == "Service") {
 		return root
 	}
-	for i := 0; i+1 < len(root.Content); i += 2 {
-		if root.Content[i].Value == "status" {
-			own := *root
-			own.Content = slices.Concat(root.Content[:i], root.Content[i+2:])
-			return &own
-		}
+	if k, _ := document.Entry(root, "status"); k == nil {
+		return root
 	}
-	return root
+	return without(root, "status")
 }
 
 // reading is one document on its way to an object.
@@ -259,6 +327,17 @@ func fromJSON(tree any, take func([]byte) error) error {
 		return err
 	}
 	return take(data)
+}
+
+// codeOtherNamespace is that of findings about objects that name another namespace than the one they are to be in.
+const codeOtherNamespace = "OtherNamespace"
+
+// within refuses an object that names another namespace than the one that was said for all.
+func (w *reading) within(namespace string, root *yaml.Node) {
+	const path = "metadata.namespace"
+	if named := document.Field(document.Field(root, "metadata"), "namespace").Value; namespace != "" && named != "" && named != namespace {
+		w.Add(document.Locate(root, path), codeOtherNamespace, path, fmt.Sprintf("the object is of namespace %q, and %q was asked for", named, namespace), "leave out one of them")
+	}
 }
 
 // fillIn does what the API server does when it takes an object.

@@ -14,10 +14,10 @@ import (
 // A draft is what a document that is refused for its shape says beside what is wrong with it. It is never in force: it is there to
 // be judged, so that whoever puts the document right hears of everything at once.
 
-// DecodeDrafts is Decode, and gives the drafts of refused documents too. Whole reports that there is one for each of them.
-func DecodeDrafts(layer, file string, data []byte) (objects, drafts []*Object, whole bool, findings []model.Finding) {
+// Drafts is Decode, and gives the drafts of refused documents too. Whole reports that there is one for each of them.
+func (t Text) Drafts(data []byte) (objects, drafts []*Object, whole bool, findings []model.Finding) {
 	whole = true
-	for _, d := range decodeAll(layer, file, data) {
+	for _, d := range t.decodeAll(data) {
 		switch findings = append(findings, d.findings...); {
 		case d.object != nil:
 			objects = append(objects, d.object)

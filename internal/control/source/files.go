@@ -1,6 +1,7 @@
 package source
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -9,8 +10,6 @@ import (
 	"path/filepath"
 	"slices"
 	"time"
-
-	"github.com/fsnotify/fsnotify"
 
 	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/control/source/document"
@@ -24,6 +23,8 @@ import (
 // workloads. An object that is written nowhere any more is gone, once it has stayed away for Settle: editors and copy tools
 // truncate and rename files on their way to the new content.
 //
+// A large file that changes is decoded and judged aside, and holds what it held before until it is through: changes of others do not wait.
+//
 // A path of Paths that held something and is gone, or cannot be listed, is a source that is away: what it held stays in force until it
 // is back.
 type Files struct {
@@ -33,7 +34,7 @@ type Files struct {
 	// Births gives the time at which each object was first seen, so that ages survive a restart (Store.Births); nil uses the
 	// time of this process.
 	Births func([]Key) (map[Key]time.Time, error)
-	// Debounce is how long after a first event the files are read; default 50 ms.
+	// Debounce is how long after a first event the files are read, where they are not known to be complete sooner; default 50 ms.
 	Debounce time.Duration
 	// Settle is how long an object must be away before it is believed; default 300 ms.
 	Settle time.Duration
@@ -50,44 +51,71 @@ func (f *Files) Layer() string { return LayerFile }
 
 // Run implements Source. A path that does not exist yet is waited for.
 func (f *Files) Run(ctx context.Context, publish func(Change)) error {
-	w, err := fsnotify.NewWatcher()
+	w, err := newWatch()
 	if err != nil {
-		return fmt.Errorf("watch files: %w", err)
+		return err
 	}
-	defer w.Close()
+	defer w.close()
 	r := &reader{Files: f, files: map[string]*readFile{}, accepted: map[Key]*Object{}, missing: map[Key]time.Time{},
-		births: map[Key]time.Time{}, folders: map[string]os.FileInfo{}, watcher: w, publish: publish}
+		births: map[Key]time.Time{}, folders: map[string]os.FileInfo{}, aside: map[string]time.Time{}, decoding: make(chan struct{}, 1),
+		came: make(chan aside), agenda: agenda{debounce: orDefault(f.Debounce, 50*time.Millisecond), writing: map[string]time.Time{}}, watcher: w, publish: publish}
 	r.recall()
+	r.agenda.soon(time.Now())
 	tick := time.NewTicker(orDefault(f.Rescan, 3*time.Second))
 	defer tick.Stop()
 	next := time.NewTimer(0)
 	defer next.Stop()
-	soon := true // a scan is due; when not, next may still run for what has to settle
-	scanIn := func(d time.Duration) {
-		if !soon {
-			next.Reset(d)
-			soon = true
-		}
-	}
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-w.Events:
-			scanIn(orDefault(f.Debounce, 50*time.Millisecond))
-		case <-w.Errors: // events were lost
-			scanIn(0)
+		case n := <-w.notices:
+			r.hear(n)
 		case <-tick.C:
-			if !soon && r.differs() {
-				scanIn(0)
+			if !r.agenda.pending() && r.differs() {
+				r.agenda.soon(time.Now())
 			}
+		case a := <-r.came:
+			r.take(a)
+			r.agenda.soon(time.Now())
 		case <-next.C:
-			soon = false
-			if r.scan(time.Now()) {
-				next.Reset(f.settling())
+			now := time.Now()
+			if at, due := r.agenda.due(); !due || at.After(now) {
+				break
+			}
+			r.agenda.done()
+			if r.scan(ctx, now) {
+				r.agenda.settles = now.Add(f.settling())
 			}
 		}
+		if at, due := r.agenda.due(); due {
+			next.Reset(time.Until(at))
+		}
 	}
+}
+
+// hear takes notice of a change, if it may matter: folders may be busy with what is not ours, such as files on their way to their names.
+func (r *reader) hear(n notice) {
+	if name := filepath.Base(n.name); !n.unclear && !isManifest(name) && !slices.ContainsFunc(r.Paths, func(path string) bool { return leadsThrough(path, name) }) {
+		if !n.link {
+			return
+		}
+		n.unclear = true // files may be reached through it
+	}
+	r.agenda.hear(n, time.Now())
+	if f := r.files[n.name]; f != nil {
+		f.at = time.Time{}
+	}
+}
+
+// leadsThrough reports whether a path has an element.
+func leadsThrough(path, element string) bool {
+	for ; path != filepath.Dir(path); path = filepath.Dir(path) {
+		if filepath.Base(path) == element {
+			return true
+		}
+	}
+	return false
 }
 
 func (f *Files) settling() time.Duration { return orDefault(f.Settle, 300*time.Millisecond) }
@@ -102,8 +130,9 @@ func orDefault(d, otherwise time.Duration) time.Duration {
 // reader is the state of one Run; its one goroutine owns it.
 type reader struct {
 	*Files
-	watcher *fsnotify.Watcher
+	watcher *watch
 	publish func(Change)
+	agenda  agenda
 
 	files    map[string]*readFile
 	order    []string // names in files, in order of precedence
@@ -112,16 +141,29 @@ type reader struct {
 	births   map[Key]time.Time
 	folders  map[string]os.FileInfo // the paths that are folders, as they were listed last
 	away     map[string]outage      // the paths that held something and cannot be read
+	aside    map[string]time.Time   // the files that are being read aside, and since when
+	decoding chan struct{}          // has room for one of them
+	came     chan aside             // what they held
 	last     *Change                // as published
-	// remembered are the objects that the memory was given last.
+	// remembered are the objects that the memory was given last; nil before.
 	remembered []*Object
+	forgetful  []model.Finding // that they were not kept
 }
 
 // readFile is what one file held when it was read last.
 type readFile struct {
 	mark fileMark
+	at   time.Time // when it was read; zero when it could not be
 	data []byte
 	docs []decoded
+}
+
+// restless is how long a file's time of change may stay the same while the file changes: file systems count it in steps.
+const restless = 3 * time.Second
+
+// stays reports whether a file need not be read again: it looks as it did when it was read, and had not changed just before.
+func (f *readFile) stays(m fileMark) bool {
+	return !f.at.IsZero() && f.mark.same(m) && f.at.Sub(m.changed) > restless
 }
 
 // fileMark tells whether a file may have changed since it was read.
@@ -139,7 +181,7 @@ func (m fileMark) same(n fileMark) bool {
 }
 
 // scan reads everything and publishes what changed. It asks for another scan when an object has gone just now.
-func (r *reader) scan(now time.Time) (again bool) {
+func (r *reader) scan(ctx context.Context, now time.Time) (again bool) {
 	r.watch() // before reading, so that what changes meanwhile is seen
 	l := r.list()
 	for name := range r.files {
@@ -154,7 +196,7 @@ func (r *reader) scan(now time.Time) (again bool) {
 		if l.kept[name] {
 			continue
 		}
-		if problem := r.read(name); problem != nil {
+		if problem := r.read(ctx, name); problem != nil {
 			findings = append(findings, *problem)
 		}
 	}
@@ -167,14 +209,23 @@ func (r *reader) scan(now time.Time) (again bool) {
 	}
 	again = r.settle(objects, now) || soon
 	aged := r.aged(now)
-	findings = append(findings, r.remember(aged)...)
 	bornNow(closed, nil, now)
-	ch := Change{Reset: true, Set: append(slices.Clip(aged), closed...), Findings: SortFindings(append(findings, more...))}
+	set := append(slices.Clip(aged), closed...)
+	if r.last != nil {
+		r.tell(set, slices.Concat(findings, more, r.forgetful))
+	}
+	r.remember(aged) // which writes to a disk: nobody has to wait for that, but at the start
+	r.tell(set, slices.Concat(findings, more, r.forgetful))
+	return again
+}
+
+// tell publishes what there is, if it is other than before.
+func (r *reader) tell(set []*Object, findings []model.Finding) {
+	ch := Change{Reset: true, Set: set, Findings: SortFindings(findings)}
 	if r.last == nil || !slices.Equal(ch.Set, r.last.Set) || !slices.Equal(ch.Findings, r.last.Findings) {
 		r.last = &ch
 		r.publish(ch)
 	}
-	return again
 }
 
 // recall starts from what was accepted when the process ended.
@@ -188,16 +239,18 @@ func (r *reader) recall() {
 }
 
 // remember keeps what is accepted for the next start.
-func (r *reader) remember(objects []*Object) []model.Finding {
-	if r.memory == nil || r.last != nil && slices.Equal(objects, r.remembered) {
-		return nil
+func (r *reader) remember(objects []*Object) {
+	if r.memory == nil || r.remembered != nil && slices.Equal(objects, r.remembered) {
+		return
 	}
-	r.remembered = objects
-	if err := r.memory.remember(objects); err != nil {
-		return []model.Finding{{Severity: model.Warning, Code: "NotRemembered", Message: err.Error(),
+	r.forgetful = nil
+	if err := r.memory.remember(r.remembered, objects); err != nil {
+		r.remembered = nil
+		r.forgetful = []model.Finding{{Severity: model.Warning, Code: "NotRemembered", Message: err.Error(),
 			Hint: "the files are in force, but a restart will not know what was accepted"}}
+		return
 	}
-	return nil
+	r.remembered = append([]*Object{}, objects...)
 }
 
 func isManifest(name string) bool {
@@ -222,15 +275,7 @@ func (r *reader) watch() {
 			}
 		}
 	}
-	for _, dir := range r.watcher.WatchList() {
-		if !want[dir] {
-			_ = r.watcher.Remove(dir) // it may be gone already, and its watch with it
-		}
-	}
-	for dir := range want {
-		// A directory that cannot be watched is still seen by the rescan.
-		_ = r.watcher.Add(dir)
-	}
+	r.watcher.follow(want) // a folder that cannot be watched is still seen by the rescan
 }
 
 // differs reports whether a file looks other than when it was read.
@@ -254,42 +299,57 @@ func markOf(name string) fileMark {
 }
 
 // read reads a file and decodes it when its content has changed. When it cannot be read, what it held before stays.
-func (r *reader) read(name string) *model.Finding {
-	mark := markOf(name)
-	data, err := readLimited(name)
-	old := r.files[name]
-	if err != nil {
-		if old == nil {
-			r.files[name] = &readFile{mark: mark}
-		}
-		f := unreadable(name, err)
-		return &f
-	}
-	if old != nil && old.data != nil && slices.Equal(old.data, data) {
-		old.mark = mark
+func (r *reader) read(ctx context.Context, name string) *model.Finding {
+	mark, old := markOf(name), r.files[name]
+	if old != nil && old.stays(mark) {
 		return nil
 	}
-	var docs []decoded
-	if !document.IsTest(name) || !document.HoldsTests(data) {
-		docs = decodeAll(LayerFile, name, data)
+	if old == nil {
+		old = &readFile{mark: mark}
+		r.files[name] = old
 	}
-	for i := range docs {
-		r.check(&docs[i])
-		docs[i].closed = docs[i].denyAll(name)
-		docs[i].root = nil // was needed for that alone
+	now := time.Now()
+	if r.agenda.busy(name, now) {
+		return nil // it may be half written
 	}
-	r.files[name] = &readFile{mark: mark, data: data, docs: docs}
+	data, err := readLimited(name)
+	switch {
+	case err != nil:
+		old.at = time.Time{}
+		f := unreadable(name, err)
+		return &f
+	case old.data != nil && bytes.Equal(old.data, data):
+		old.mark, old.at = mark, now
+	case len(data) >= asideSize && r.last != nil:
+		r.readAside(ctx, name)
+	default:
+		r.files[name] = &readFile{mark: mark, at: now, data: data, docs: r.decode(name, data)}
+	}
 	return nil
 }
 
+// decode reads the documents of a file. It uses nothing but what is set before Run, and may run beside it.
+func (f *Files) decode(name string, data []byte) []decoded {
+	if document.IsTest(name) && document.HoldsTests(data) {
+		return nil
+	}
+	docs := Text{Layer: LayerFile, File: name}.decodeAll(data)
+	for i := range docs {
+		f.check(&docs[i])
+		docs[i].closed = docs[i].denyAll(name)
+		docs[i].root = nil // was needed for that alone
+	}
+	return docs
+}
+
 // check refuses an object that is wrong by itself. Warnings are left to the compiler, which finds them again.
-func (r *reader) check(d *decoded) {
-	d.judgeDraft(r.Check)
-	if d.object == nil || r.Check == nil {
+func (f *Files) check(d *decoded) {
+	d.judgeDraft(f.Check)
+	if d.object == nil || f.Check == nil {
 		return
 	}
-	if f := r.Check(d.object); HasErrors(f) {
-		d.object, d.findings = nil, append(d.findings, f...)
+	if found := f.Check(d.object); HasErrors(found) {
+		d.object, d.findings = nil, append(d.findings, found...)
 	}
 }
 
@@ -336,6 +396,9 @@ func (r *reader) collect() (map[Key]*Object, []model.Finding) {
 				continue
 			}
 			if first := objects[o.Key()]; first != nil {
+				if r.underway(name) || r.underway(first.Origin.File) {
+					continue // it may have moved from one to the other
+				}
 				findings = append(findings, o.Finding(model.Error, "DuplicateObject", "metadata.name",
 					fmt.Sprintf("the same object is already in %s, line %d", first.Origin.File, first.Origin.Line),
 					"keep one of them; the first, by order of files, is in force"))
@@ -391,6 +454,10 @@ func (r *reader) settle(want map[Key]*Object, now time.Time) (again bool) {
 			again = true
 			continue
 		}
+		if r.readSince(since.Add(r.settling())) {
+			want[k] = o // it may have moved there; the end of reading brings the next scan
+			continue
+		}
 		delete(r.missing, k)
 	}
 	r.accepted = want
@@ -401,7 +468,7 @@ func (r *reader) settle(want map[Key]*Object, now time.Time) (again bool) {
 func (r *reader) aged(now time.Time) []*Object {
 	objects := sorted(r.accepted)
 	births := map[Key]time.Time{}
-	if r.Births != nil {
+	if r.Births != nil && !r.sameKeys() {
 		// Without the record, ages are those of this process: order among old objects may differ, nothing else.
 		if recorded, err := r.Births(keysOf(objects)); err == nil {
 			births = recorded
@@ -426,6 +493,19 @@ func (r *reader) aged(now time.Time) []*Object {
 	}
 	r.births = births
 	return objects
+}
+
+// sameKeys reports whether the accepted objects are those of which the births are known.
+func (r *reader) sameKeys() bool {
+	if len(r.births) != len(r.accepted) {
+		return false
+	}
+	for k := range r.accepted {
+		if _, known := r.births[k]; !known {
+			return false
+		}
+	}
+	return true
 }
 
 // replace puts the aged copy wherever the object was, so that the next scan finds it again.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 	"sync"
 	"time"
@@ -63,7 +64,7 @@ func decodeFrom(origin Origin, text []byte) (all []decoded) {
 		return []decoded{{findings: []model.Finding{*problem}}}
 	}
 	for _, doc := range docs {
-		all = append(all, decodeDocument(origin.Layer, origin.File, doc.Text, doc.Line+max(origin.Line, 1)-1)...)
+		all = append(all, Text{Layer: origin.Layer, File: origin.File}.decodeDocument(doc.Text, doc.Line+max(origin.Line, 1)-1)...)
 	}
 	return all
 }
@@ -127,7 +128,9 @@ func (in *Intake) Open() {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	in.opened = true
-	in.publish(Change{Reset: true, Set: sorted(in.force), Findings: in.findings()})
+	if in.publish != nil {
+		in.publish(Change{Reset: true, Set: sorted(in.force), Findings: in.findings()})
+	}
 }
 
 // Opened reports whether what was read is in force.
@@ -249,10 +252,12 @@ func (in *Intake) accept(a *Arrival) (*Object, []model.Finding) {
 	return a.closed, findings
 }
 
-// same reports that an object came again as it was. Typed ones without text tell by their resource version.
+// same reports that an object came again as it was. Typed ones without text are others with another resource version, but not the same
+// with the same one: a server that was restored from a backup gives versions a second time.
 func same(old, came *Object) bool {
 	if came.Raw == nil {
-		return old.Raw == nil && came.GetResourceVersion() != "" && old.GetResourceVersion() == came.GetResourceVersion()
+		return old.Raw == nil && came.GetResourceVersion() != "" && old.GetResourceVersion() == came.GetResourceVersion() &&
+			reflect.DeepEqual(old.Kube, came.Kube)
 	}
 	return bytes.Equal(old.Raw, came.Raw) && old.Born.Equal(came.Born) && old.Origin == came.Origin &&
 		old.GetGeneration() == came.GetGeneration()

@@ -6,9 +6,10 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/weftmesh/weft/internal/control/source/document"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
+
+	"github.com/weftmesh/weft/internal/control/source/document"
 
 	"gopkg.in/yaml.v3"
 )

@@ -9,6 +9,7 @@ package source
 import (
 	"cmp"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -37,6 +38,8 @@ type Object struct {
 
 	places *document.Outline // nil for objects of the runtime; lines in it count from the start of the file
 	gaps   []gap             // of a draft
+
+	brings *atomic.Pointer[any] // see Bring; shared by copies, nil for nothing
 }
 
 // Origin says where an object was written.
@@ -82,6 +85,24 @@ func (o *Object) Key() Key {
 // Ref of the object, as findings and the model name it.
 func (o *Object) Ref() model.Ref {
 	return model.Ref{Kind: o.Kind.RefName(), Namespace: o.GetNamespace(), Name: o.GetName()}
+}
+
+// Bring has an object bring along what was made of it while it was judged, for who needs that next. It comes before others have the
+// object.
+func (o *Object) Bring(made any) {
+	o.brings = &atomic.Pointer[any]{}
+	o.brings.Store(&made)
+}
+
+// Brought gives what the object brings along, once; nil for nothing.
+func (o *Object) Brought() any {
+	if o.brings == nil {
+		return nil
+	}
+	if made := o.brings.Swap(nil); made != nil {
+		return *made
+	}
+	return nil
 }
 
 // Line of a field ("spec.http[0].route[1].weight"), 1-based in Origin.File: that of its nearest ancestor when the field is not

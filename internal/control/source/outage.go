@@ -56,6 +56,9 @@ func (in *Intake) Back(part string) {
 	}
 }
 
+// WentBack is the topic and the code of the finding that a source was restored from a backup, or has lost its data.
+const WentBack = "SourceWentBack"
+
 // Remark tells something of the source as a whole, in the place of what was told so before of the same topic; nil takes that back.
 func (in *Intake) Remark(topic string, f *model.Finding) {
 	in.mu.Lock()

@@ -127,7 +127,7 @@ func (s *Store) load() error {
 // loadRecord decodes a record. One that an earlier release took and this one does not is kept, and reported.
 func (s *Store) loadRecord(key Key, rec record) {
 	s.records[key] = rec
-	for _, d := range decodeDocument(LayerApplied, rec.File, rec.Raw, max(rec.Line, 1)) {
+	for _, d := range (Text{Layer: LayerApplied, File: rec.File}).decodeDocument(rec.Raw, max(rec.Line, 1)) {
 		if d.object == nil || d.object.Key() != key {
 			s.findings = append(s.findings, d.findings...)
 			continue
@@ -260,11 +260,7 @@ func (s *Store) Remove(keys []Key) ([]Result, error) {
 	}
 	err := s.write(func(b *bolt.Bucket) error {
 		for _, k := range keys {
-			name, err := json.Marshal(k)
-			if err != nil {
-				return err
-			}
-			if err := b.Delete(name); err != nil {
+			if err := deleteJSON(b, k); err != nil {
 				return err
 			}
 		}
@@ -319,6 +315,14 @@ func putJSON(b *bolt.Bucket, k Key, v any) error {
 		return err
 	}
 	return b.Put(name, data)
+}
+
+func deleteJSON(b *bolt.Bucket, k Key) error {
+	name, err := json.Marshal(k)
+	if err != nil {
+		return err
+	}
+	return b.Delete(name)
 }
 
 func sameContent(a, b *Object) bool {
@@ -388,18 +392,35 @@ func (s *Store) readBirths() (map[Key]time.Time, error) {
 	return known, nil
 }
 
-// remember replaces the record of what files held.
-func (s *Store) remember(objects []*Object) error {
+// remember makes the record of what files held, of which some objects are known to be in it already; nil when nothing is known of it.
+func (s *Store) remember(known, objects []*Object) error {
+	gone := map[Key]*Object{}
+	for _, o := range known {
+		gone[o.Key()] = o
+	}
 	err := s.db.Update(func(tx *bolt.Tx) error {
-		if err := tx.DeleteBucket(filesBucket); err != nil {
-			return err
+		if known == nil {
+			if err := tx.DeleteBucket(filesBucket); err != nil {
+				return err
+			}
 		}
-		b, err := tx.CreateBucket(filesBucket)
+		b, err := tx.CreateBucketIfNotExists(filesBucket)
 		if err != nil {
 			return err
 		}
 		for _, o := range objects {
-			if err := putJSON(b, o.Key(), record{Raw: o.Raw, File: o.Origin.File, Line: o.Origin.Line, Born: o.Born}); err != nil {
+			k := o.Key()
+			was := gone[k]
+			delete(gone, k)
+			if was == o {
+				continue
+			}
+			if err := putJSON(b, k, record{Raw: o.Raw, File: o.Origin.File, Line: o.Origin.Line, Born: o.Born}); err != nil {
+				return err
+			}
+		}
+		for k := range gone {
+			if err := deleteJSON(b, k); err != nil {
 				return err
 			}
 		}
@@ -421,7 +442,7 @@ func (s *Store) recall() []*Object {
 			if err := json.Unmarshal(v, &rec); err != nil {
 				return nil
 			}
-			for _, d := range decodeDocument(LayerFile, rec.File, rec.Raw, max(rec.Line, 1)) {
+			for _, d := range (Text{Layer: LayerFile, File: rec.File}).decodeDocument(rec.Raw, max(rec.Line, 1)) {
 				if d.object != nil {
 					d.object.Born = rec.Born
 					objects = append(objects, d.object)

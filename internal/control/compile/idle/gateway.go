@@ -34,7 +34,7 @@ func (l *lint) ports(o *source.Object) {
 
 // servicesOf gives the Services that lead to the pods which a Gateway selects, by name.
 func (l *lint) servicesOf(g *model.Gateway) []*corev1.Service {
-	list, known := l.leading[text(g.Selector)]
+	list, known := l.leading[parts.LabelList(g.Selector)]
 	if known {
 		return list
 	}
@@ -53,7 +53,7 @@ func (l *lint) servicesOf(g *model.Gateway) []*corev1.Service {
 	slices.SortFunc(list, func(a, b *corev1.Service) int {
 		return cmp.Or(strings.Compare(a.Namespace, b.Namespace), strings.Compare(a.Name, b.Name))
 	})
-	l.leading[text(g.Selector)] = list
+	l.leading[parts.LabelList(g.Selector)] = list
 	return list
 }
 
@@ -75,10 +75,10 @@ func Unserved(objects []*source.Object, mesh *model.Mesh) []model.Finding {
 			continue
 		}
 		selector := g.Spec.Selector
-		is, known := served[text(selector)]
+		is, known := served[parts.LabelList(selector)]
 		if !known {
 			is = l.served(selector, func(w *model.Workload) bool { return true }) || builtIn(selector) && !l.anyGateway()
-			served[text(selector)] = is
+			served[parts.LabelList(selector)] = is
 		}
 		if !is {
 			l.unserved(o, selector)
@@ -107,8 +107,8 @@ func (l *lint) written(o *source.Object, selector map[string]string) {
 }
 
 func (l *lint) unserved(o *source.Object, selector map[string]string) {
-	l.say(o, model.Warning, "NoEffect", "spec.selector", "write the labels of the gateway's pods: the built-in one has "+text(parts.IngressSelector()),
-		"no workload has the labels %s: nothing listens for the Gateway", text(selector))
+	l.say(o, model.Warning, "NoEffect", "spec.selector", "write the labels of the gateway's pods: the built-in one has "+parts.LabelList(parts.IngressSelector()),
+		"no workload has the labels %s: nothing listens for the Gateway", parts.LabelList(selector))
 }
 
 // served reports whether a workload that counts has the labels of a selector. None picks all gateways.

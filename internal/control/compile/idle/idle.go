@@ -5,11 +5,8 @@ package idle
 
 import (
 	"fmt"
-	"maps"
 	"slices"
-	"strings"
 
-	networkingapi "istio.io/api/networking/v1alpha3"
 	networking "istio.io/client-go/pkg/apis/networking/v1"
 	security "istio.io/client-go/pkg/apis/security/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -42,8 +39,6 @@ func Findings(objects []*source.Object, mesh *model.Mesh, found []model.Finding)
 		case *networking.Gateway:
 			l.ports(o)
 			l.written(o, k.Spec.Selector)
-		case *networking.DestinationRule:
-			l.subsets(o, &k.Spec)
 		}
 	}
 	l.contradictions()
@@ -102,41 +97,7 @@ func (l *lint) selector(o *source.Object, labels map[string]string, field, names
 	if namespace == "" {
 		where = "the mesh"
 	}
-	l.say(o, model.Warning, "NoEffect", field, "write the labels of the pods", "no workload of %s has the labels %s", where, text(labels))
-}
-
-// subsets warns of subsets that no endpoint is in.
-func (l *lint) subsets(o *source.Object, rule *networkingapi.DestinationRule) {
-	host := rule.Host
-	if !strings.Contains(host, ".") {
-		host = parts.ServiceHost(host, o.GetNamespace(), l.mesh.Settings)
-	}
-	s := l.mesh.Services.Get(parts.HostName(host)).For(o.GetNamespace(), nil)
-	if s == nil || s.Resolution == model.None || s.Resolution == model.ByHost {
-		return
-	}
-	for i, subset := range rule.Subsets {
-		if !slices.ContainsFunc(s.Endpoints, func(ep *model.Endpoint) bool { return inSubset(ep, subset.Labels) }) {
-			l.say(o, model.Warning, "SubsetEmpty", parts.At("spec.subsets", i)+".labels", "write the labels of the pods",
-				"no endpoint of %s has the labels %s: requests for subset %q get 503", s.Host, text(subset.Labels), subset.Name)
-		}
-	}
-}
-
-// inSubset reports whether an endpoint has the labels of a subset, of which some are about where it runs.
-func inSubset(ep *model.Endpoint, labels map[string]string) bool {
-	place := strings.SplitN(ep.Locality+"//", "/", 4)
-	for k, v := range labels {
-		at := map[string]int{model.RegionLabel: 1, model.ZoneLabel: 2, model.SubzoneLabel: 3}[k]
-		if at > 0 && ep.Locality != "" && ep.Labels[k] == "" {
-			if place[at-1] != v {
-				return false
-			}
-		} else if have, ok := ep.Labels[k]; !ok || have != v {
-			return false
-		}
-	}
-	return true
+	l.say(o, model.Warning, "NoEffect", field, "write the labels of the pods", "no workload of %s has the labels %s", where, parts.LabelList(labels))
 }
 
 // contradictions warns of services that say differently what a port of the same workload speaks: its sidecar takes it as one of them.
@@ -222,12 +183,4 @@ func has(labels, selector map[string]string) bool {
 		}
 	}
 	return true
-}
-
-func text(labels map[string]string) string {
-	var list []string
-	for _, k := range slices.Sorted(maps.Keys(labels)) {
-		list = append(list, k+"="+labels[k])
-	}
-	return strings.Join(list, ",")
 }

@@ -8,17 +8,15 @@ import (
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
 
 	"github.com/weftmesh/weft/internal/control/model"
+	"github.com/weftmesh/weft/internal/control/source"
 )
 
 // errAnew ends a watch because it may not tell what is there any more. An etcd that was restored from a backup, or has lost its data,
 // counts revisions from an earlier one: a watch goes on in silence until that has passed the one it was at.
 var errAnew = errors.New("etcd: to be read anew")
 
-// wentBack is the topic of the finding that etcd went back, and remarkTime how long it stays.
-const (
-	wentBack   = "went back"
-	remarkTime = 10 * time.Minute
-)
+// remarkTime is how long a finding says that etcd went back.
+const remarkTime = 10 * time.Minute
 
 // position is up to where which etcd was read.
 type position struct {
@@ -55,7 +53,7 @@ func (s *Store) tellWentBack(v *view) {
 		message += "; it is another cluster"
 	}
 	s.log.Warn(message, "endpoints", s.options.Endpoints)
-	s.intake.Remark(wentBack, &model.Finding{Severity: model.Warning, Code: "SourceWentBack", File: "etcd", Message: message,
+	s.intake.Remark(source.WentBack, &model.Finding{Severity: model.Warning, Code: source.WentBack, File: "etcd", Message: message,
 		Hint: "what was applied since has to be applied again, policies too"})
 	s.forgets.Reset(remarkTime)
 }

@@ -121,7 +121,7 @@ func (s *Store) Run(ctx context.Context, publish func(source.Change)) error {
 	s.run(true)
 	defer s.run(false)
 	ctx, cancel := context.WithCancel(ctx)
-	s.forgets = time.AfterFunc(remarkTime, func() { s.intake.Remark(wentBack, nil) })
+	s.forgets = time.AfterFunc(remarkTime, func() { s.intake.Remark(source.WentBack, nil) })
 	defer s.forgets.Stop()
 	var telling sync.WaitGroup
 	telling.Go(func() { s.watchOver(ctx) })

@@ -80,12 +80,9 @@ func (r *run) follow(ctx context.Context, k *source.Kind, gvr schema.GroupVersio
 	if err != nil {
 		return err
 	}
-	ctx, f.stop = context.WithCancel(ctx)
+	f.back = r.back
+	f.task = r.begin(ctx, f.run)
 	r.followers[k] = f
-	r.followed.Go(func() { // ends with stop or the run
-		defer close(f.ended)
-		f.run(ctx)
-	})
 	return nil
 }
 
@@ -93,6 +90,7 @@ func (r *run) follow(ctx context.Context, k *source.Kind, gvr schema.GroupVersio
 func (r *run) unfollow(f *follower) {
 	f.stop()
 	<-f.ended
+	f.settle()
 	delete(r.followers, f.kind)
 	r.log.Info("a kind is not served any more", "kind", f.kind.Name, "group", f.kind.Group)
 	r.statuses.drop(f.has)
@@ -112,12 +110,14 @@ func (r *run) watchDefinitions(ctx context.Context) {
 			return client.Watch(ctx, o)
 		},
 	}
-	reflect := cache.NewReflectorWithOptions(lw, &metav1.PartialObjectMetadata{}, sign{r.crds}, cache.ReflectorOptions{Logger: logger(ctx), Name: "definitions"})
+	reflector := func() *cache.Reflector {
+		return cache.NewReflectorWithOptions(lw, &metav1.PartialObjectMetadata{}, sign{r.crds}, cache.ReflectorOptions{Logger: logger(ctx), Name: "definitions"})
+	}
 	for ctx.Err() == nil {
-		if err := reflect.ListAndWatchWithContext(ctx); err != nil {
+		if err := reflector().ListAndWatchWithContext(ctx); err != nil {
 			r.log.Debug("definitions of kinds cannot be watched", "error", err)
 		}
-		sleep(ctx, definitionsPause, nil)
+		sleep(ctx, definitionsPause)
 	}
 }
 

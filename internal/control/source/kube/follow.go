@@ -1,11 +1,14 @@
 package kube
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -48,16 +51,20 @@ type follower struct {
 	resource schema.GroupVersionResource
 	log      *slog.Logger
 	lw       cache.ListerWatcher
+	list     cache.ListWithContextFunc // beneath lw
 	expect   runtime.Object
+	back     chan<- wentBack
 
-	stop   context.CancelFunc
-	ended  chan struct{}
-	synced chan struct{} // closed when the kind has been listed whole
-	once   sync.Once
+	task                  // the run's, as asked is
+	asked   uint64        // the version that the server had when it was asked last; zero when it was not
+	settled chan struct{} // closed when the start does not wait for the kind any more
+	once    sync.Once
+	away    bool          // the server has failed since the kind was listed; the reflector's goroutine owns it
+	read    atomic.Uint64 // the version up to which the kind was read; zero before that. The reflector's goroutine sets it
 }
 
 func (s *Source) newFollower(k *source.Kind, gvr schema.GroupVersionResource) (*follower, error) {
-	f := &follower{source: s, kind: k, resource: gvr, log: s.log.With("kind", k.Name, "group", k.Group), ended: make(chan struct{}), synced: make(chan struct{})}
+	f := &follower{source: s, kind: k, resource: gvr, log: s.log.With("kind", k.Name, "group", k.Group), settled: make(chan struct{})}
 	gvk := gvr.GroupVersion().WithKind(k.Name)
 	if !typed.Recognizes(gvk) {
 		u := &unstructured.Unstructured{}
@@ -77,18 +84,28 @@ func (s *Source) newFollower(k *source.Kind, gvr schema.GroupVersionResource) (*
 
 // heeded notes what comes of each attempt to read the kind: the reflector keeps some to itself. It is read when it is watched.
 func (f *follower) heeded(lw *cache.ListWatch, client any) cache.ListerWatcher {
-	list, follow := lw.ListWithContextFunc, lw.WatchFuncWithContext
+	follow := lw.WatchFuncWithContext
+	f.list = lw.ListWithContextFunc
 	return cache.ToListWatcherWithWatchListSemantics(&cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
-			all, err := list(ctx, o)
+			if o.ResourceVersion == "0" {
+				o.ResourceVersion = "" // what a server has at hand may be older than what was read before
+			}
+			all, err := f.list(ctx, o)
 			if err != nil {
 				f.heed(ctx, err)
 			}
 			return all, err
 		},
 		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+			if f.away && o.SendInitialEvents == nil {
+				return nil, f.anew(ctx)
+			}
 			w, err := follow(ctx, o)
-			f.heed(ctx, err)
+			f.away = failed(err)
+			if o.SendInitialEvents == nil || !apierrors.IsForbidden(err) { // then it is listed, which may be allowed
+				f.heed(ctx, err)
+			}
 			return w, err
 		},
 	}, client)
@@ -100,10 +117,22 @@ func (f *follower) heed(ctx context.Context, err error) {
 	case err == nil:
 		f.source.intake.Back(f.kind.RefName())
 	case ctx.Err() != nil, apierrors.IsResourceExpired(err), apierrors.IsGone(err), apierrors.IsNotFound(err):
+	case apierrors.IsForbidden(err):
+		f.source.intake.Lost(f.kind.RefName(), fmt.Sprintf("%s; a role needs {apiGroups: [%s], resources: [%s], verbs: [list, watch]}",
+			source.OutageReason(err), cmp.Or(f.kind.Group, `""`), f.resource.Resource))
+		if informative[f.kind.Name] {
+			f.settle()
+		}
 	default:
 		f.source.intake.Lost(f.kind.RefName(), source.OutageReason(err))
 	}
 }
+
+// informative has the kinds of which nothing is made that proxies get. Who may not read them is told so, and served. It is never changed.
+var informative = map[string]bool{"Deployment": true, "ServiceAccount": true}
+
+// settle has the start wait for the kind no longer: it was listed whole, is gone, or may be missing.
+func (f *follower) settle() { f.once.Do(func() { close(f.settled) }) }
 
 // selectors leave with the server what the mesh has no use for: the Secrets that are no certificates and fill most clusters. It is
 // never changed.
@@ -138,16 +167,25 @@ const (
 	lastPause  = 10 * time.Second
 )
 
-// run follows the kind until the context ends. A watch that breaks is taken up where it was; one that is too old is listed anew.
-func (f *follower) run(ctx context.Context) {
-	reflector := cache.NewReflectorWithOptions(f.lw, f.expect, f, cache.ReflectorOptions{Logger: logger(ctx), Name: f.kind.Name,
+// reflector makes one that knows of no version yet: it asks for what is there, and not for what is not older than it has seen.
+func (f *follower) reflector(ctx context.Context) *cache.Reflector {
+	return cache.NewReflectorWithOptions(f.lw, f.expect, f, cache.ReflectorOptions{Logger: logger(ctx), Name: f.kind.Name,
 		Backoff: &wait.Backoff{Duration: firstPause, Factor: 2, Jitter: 0.5, Cap: lastPause, Steps: 8}})
+}
+
+// run follows the kind until the context ends. A watch that breaks is taken up where it was; one that is too old, or whose server was
+// away, is listed anew.
+func (f *follower) run(ctx context.Context) {
 	pause := firstPause
 	for {
 		began := time.Now()
-		err := reflector.ListAndWatchWithContext(ctx)
+		err := f.reflector(ctx).ListAndWatchWithContext(ctx)
 		if ctx.Err() != nil {
 			return
+		}
+		if errors.Is(err, errAnew) {
+			f.away = false
+			continue
 		}
 		if time.Since(began) > lastPause {
 			pause = firstPause
@@ -155,7 +193,7 @@ func (f *follower) run(ctx context.Context) {
 		if err != nil {
 			f.log.Warn("a kind cannot be read from Kubernetes; "+f.source.intake.Meanwhile(), "error", err, "again in", pause)
 		}
-		if !sleep(ctx, pause/2+rand.N(pause/2), nil) {
+		if !sleep(ctx, pause/2+rand.N(pause/2)) {
 			return
 		}
 		pause = min(2*pause, lastPause)
@@ -192,7 +230,8 @@ func (f *follower) Delete(o any) error {
 }
 
 // Replace takes all objects of the kind.
-func (f *follower) Replace(list []any, _ string) error {
+func (f *follower) Replace(list []any, version string) error {
+	f.away = false
 	all := make([]source.Arrival, 0, len(list))
 	there := make(map[source.Key]bool, len(list))
 	for _, o := range list {
@@ -203,12 +242,16 @@ func (f *follower) Replace(list []any, _ string) error {
 	}
 	f.source.statuses.drop(func(k source.Key) bool { return f.has(k) && !there[k] })
 	f.source.intake.Replace(f.has, all)
-	f.once.Do(func() { close(f.synced) })
+	f.reached(version)
+	f.settle()
 	return nil
 }
 
 // Resync has nothing to do: the intake forgets nothing.
 func (f *follower) Resync() error { return nil }
+
+// UpdateResourceVersion takes what the kind has been read up to.
+func (f *follower) UpdateResourceVersion(version string) { f.reached(version) }
 
 // Transformer has the reflector trim what it holds while it lists.
 func (f *follower) Transformer() cache.TransformFunc {

@@ -115,29 +115,32 @@ func (s *Source) Layer() string { return Layer }
 // Run implements source.Source. It first publishes when the server has told its kinds and each of those was listed whole.
 func (s *Source) Run(ctx context.Context, publish func(source.Change)) error {
 	ctx, cancel := context.WithCancel(quietly(ctx, s.log))
-	r := &run{Source: s, followers: map[*source.Kind]*follower{}, crds: make(chan struct{}, 1)}
+	r := &run{Source: s, followers: map[*source.Kind]*follower{}, crds: make(chan struct{}, 1), back: make(chan wentBack, 1)}
 	s.intake.Begin(s.place(), publish)
 	defer func() {
 		s.intake.Close() // first, so that nothing is published any more
 		cancel()
-		r.followed.Wait()
+		r.tasks.Wait()
 	}()
-	r.followed.Go(func() { r.watchDefinitions(ctx) })
-	first, ok := r.discoverFirst(ctx)
-	if !ok {
-		return nil
+	r.definitions = r.begin(ctx, r.watchDefinitions)
+	if first, ok := r.discoverFirst(ctx); ok {
+		r.begin(ctx, func(ctx context.Context) { s.openAfter(ctx, first) })
+		r.keepLooking(ctx)
 	}
+	return nil
+}
+
+// openAfter publishes what was read once nothing of the kinds that were there at first is waited for.
+func (s *Source) openAfter(ctx context.Context, first []*follower) {
 	for _, f := range first {
 		select {
-		case <-f.synced:
+		case <-f.settled:
 		case <-ctx.Done():
-			return nil
+			return
 		}
 	}
 	s.log.Info("everything in Kubernetes was read", "kinds", len(first))
 	s.intake.Open()
-	r.keepDiscovering(ctx)
-	return nil
 }
 
 // quietly has the client library log for debugging alone: what matters of it is told by us.
@@ -170,9 +173,30 @@ func (d debugging) WithGroup(name string) slog.Handler { return debugging{d.to.W
 // run is the state of one Run; its one goroutine owns it, save for what says otherwise.
 type run struct {
 	*Source
-	followers map[*source.Kind]*follower
-	followed  sync.WaitGroup
-	crds      chan struct{} // has room for one: a definition has changed
+	followers   map[*source.Kind]*follower
+	definitions task
+	tasks       sync.WaitGroup
+	crds        chan struct{} // has room for one: a definition has changed
+	back        chan wentBack // has room for one
+	remarked    time.Time     // when it was said that the server went back; zero when that is not said
+}
+
+// task is a goroutine of a run that can be ended before the run is.
+type task struct {
+	stop  context.CancelFunc
+	ended chan struct{}
+}
+
+// begin starts a task, which ends with its stop or the context.
+func (r *run) begin(ctx context.Context, do func(context.Context)) task {
+	ctx, stop := context.WithCancel(ctx)
+	t := task{stop, make(chan struct{})}
+	r.tasks.Go(func() {
+		defer close(t.ended)
+		defer stop()
+		do(ctx)
+	})
+	return t
 }
 
 // The pauses between looks at what the server knows: short after a definition has changed, since it is served a moment later.
@@ -197,7 +221,7 @@ func (r *run) discoverFirst(ctx context.Context) ([]*follower, bool) {
 		}
 		r.intake.Lost(kinds, source.OutageReason(err))
 		r.log.Warn("Kubernetes does not answer; trying again", "error", err, "in", pause)
-		if !sleep(ctx, pause, nil) {
+		if !sleep(ctx, pause) {
 			return nil, false
 		}
 	}
@@ -208,38 +232,40 @@ func (r *run) discoverFirst(ctx context.Context) ([]*follower, bool) {
 	return all, true
 }
 
-// keepDiscovering takes up kinds that appear, and drops those that go, until the context ends.
-func (r *run) keepDiscovering(ctx context.Context) {
+// keepLooking takes up kinds that appear, drops those that go, and finds out when the server has gone back, until the context ends.
+func (r *run) keepLooking(ctx context.Context) {
 	pause := firstLook
-	for sleep(ctx, pause, r.crds) {
+	t := time.NewTimer(pause)
+	defer t.Stop()
+	for {
 		select {
+		case <-ctx.Done():
+			return
 		case <-r.crds:
 			pause = firstLook
-			continue
-		default:
+		case b := <-r.back:
+			r.startAnew(ctx, b)
+		case <-t.C:
+			if err := r.discover(ctx); err != nil && ctx.Err() == nil {
+				r.log.Debug("what Kubernetes serves could not be read", "error", err)
+			}
+			r.lookBack(ctx)
+			pause = min(2*pause, lastLook)
 		}
-		if err := r.discover(ctx); err != nil && ctx.Err() == nil {
-			r.log.Debug("what Kubernetes serves could not be read", "error", err)
-		}
-		pause = min(2*pause, lastLook)
+		t.Reset(pause)
 	}
 }
 
-// sleep waits, or until something is in wake, which it leaves there. False when the context ends.
-func sleep(ctx context.Context, d time.Duration, wake chan struct{}) bool {
+// sleep waits. False when the context ends.
+func sleep(ctx context.Context, d time.Duration) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
 	case <-ctx.Done():
 		return false
 	case <-t.C:
-	case x := <-wake:
-		select {
-		case wake <- x:
-		default: // another one came meanwhile
-		}
+		return true
 	}
-	return true
 }
 
 // logger gives the one that quietly has put into the context.

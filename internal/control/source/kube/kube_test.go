@@ -3,11 +3,13 @@ package kube
 import (
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/url"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -71,7 +73,11 @@ func (c *cluster) apply(t *testing.T, groupVersion, plural, text string) {
 	if u.GetNamespace() != "" {
 		u.SetNamespace(c.namespace)
 	}
-	r := c.resource(groupVersion, plural, u.GetNamespace())
+	c.applyTo(t, c.resource(groupVersion, plural, u.GetNamespace()), u)
+}
+
+func (c *cluster) applyTo(t *testing.T, r dynamic.ResourceInterface, u *unstructured.Unstructured) {
+	t.Helper()
 	// A new API server makes its namespaces and kinds a moment after it is ready.
 	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
 		_, err := r.Apply(context.WithoutCancel(t.Context()), u.GetName(), u, metav1.ApplyOptions{FieldManager: "test", Force: true})
@@ -206,6 +212,100 @@ func TestServerRestarts(t *testing.T) {
 	l.Await(t, "a=1 b=1")
 	p.Mend(t)
 	l.Await(t, "b=2 c=1")
+}
+
+// TestServerRestored: after etcd was restored from a backup, versions that the source has seen are those of other objects, or yet to
+// come. It is found out whether the source sees that the server was away or not, and whether or not the versions have passed by then.
+func TestServerRestored(t *testing.T) {
+	for name, restored := range map[string]struct{ unseen, passed bool }{"away": {}, "unseen": {unseen: true}, "passed": {passed: true}} {
+		t.Run(name, func(t *testing.T) {
+			c := newCluster(t, kubetest.Own(t))
+			p := c.place(t)
+			p.Put(t, "a", "1")
+			p.Put(t, "c", "1")
+			restore := c.Backup(t)
+			silent := new(atomic.Bool)
+			if restored.unseen {
+				c.Config = rest.CopyConfig(c.Config)
+				c.Config.Wrap(func(rt http.RoundTripper) http.RoundTripper { return patient{rt, silent} })
+				p = c.place(t)
+			}
+			l := sourcetest.Listen(t, p)
+			l.Await(t, "a=1 c=1")
+			p.Put(t, "b", "1")
+			p.Delete(t, "c")
+			writes := 100 // more than the server writes by itself when it starts
+			for i := range writes {
+				p.Put(t, "a", fmt.Sprint(i+2))
+			}
+			l.Await(t, "a=101 b=1")
+			if restored.passed {
+				p.Cut(t)
+			}
+			silent.Store(true)
+			restore()
+			if restored.passed {
+				for i := range 2 * writes {
+					p.Put(t, "d", fmt.Sprint(i))
+				}
+				p.Delete(t, "d")
+				p.Mend(t)
+			}
+			p.Put(t, "e", "1")
+			l.Await(t, "a=1 c=1 e=1")
+			l.AwaitThat(t, "whether it is told", func() bool {
+				return restored.passed != slices.ContainsFunc(l.Last().Findings, func(f model.Finding) bool { return f.Code == "SourceWentBack" })
+			})
+			p.Put(t, "c", "2")
+			p.Delete(t, "a")
+			l.Await(t, "c=2 e=1")
+		})
+	}
+}
+
+// patient is a transport that knows no failure: it tries until there is an answer, and answers that break off just end. Once it is
+// silent, there is none to watches from a version on, as there is none of servers which have not had that yet.
+type patient struct {
+	http.RoundTripper
+	silent *atomic.Bool
+}
+
+func (p patient) RoundTrip(r *http.Request) (*http.Response, error) {
+	q := r.URL.Query()
+	if p.silent.Load() && q.Get("watch") != "" && q.Get("resourceVersion") != "" {
+		<-r.Context().Done()
+		return nil, r.Context().Err()
+	}
+	for {
+		answer, err := p.RoundTripper.RoundTrip(r)
+		switch {
+		case err == nil && answer.StatusCode < http.StatusInternalServerError:
+			if q.Get("watch") != "" {
+				answer.Body = ending{answer.Body}
+			}
+			return answer, nil
+		case r.Context().Err() != nil:
+			return answer, err
+		case err == nil:
+			_ = answer.Body.Close() // it failed
+		}
+		select {
+		case <-r.Context().Done():
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+// ending is a watch that does not break off, and takes more than a second to end: the client takes what is shorter for a failure.
+type ending struct{ io.ReadCloser }
+
+func (e ending) Read(b []byte) (int, error) {
+	n, err := e.ReadCloser.Read(b)
+	if err != nil {
+		time.Sleep(1100 * time.Millisecond)
+		err = io.EOF
+	}
+	return n, err
 }
 
 const rbacGroup = "rbac.authorization.k8s.io/v1"

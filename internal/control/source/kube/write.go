@@ -59,7 +59,7 @@ func (w *writer) await(ctx context.Context, changes <-chan struct{}, most time.D
 	case <-changes:
 	case <-w.statuses.moved:
 	}
-	return sleep(ctx, settleTime, nil)
+	return sleep(ctx, settleTime)
 }
 
 // writer is the state of one KeepStatuses, whose one goroutine owns it.

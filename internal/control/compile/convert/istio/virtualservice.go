@@ -1,6 +1,7 @@
 package istio
 
 import (
+	"slices"
 	"strings"
 
 	networkingapi "istio.io/api/networking/v1alpha3"
@@ -26,6 +27,7 @@ func (p converter) virtualService(vs *networking.VirtualService) {
 	if len(spec.Http)+len(spec.Tcp)+len(spec.Tls) == 0 {
 		p.Err("MissingField", "spec", "", "at least one of http, tls and tcp is needed")
 	}
+	rs.HTTP = slices.Grow(rs.HTTP, len(spec.Http))
 	for i, r := range spec.Http {
 		rs.HTTP = append(rs.HTTP, p.httpRoute(r, parts.At("spec.http", i)))
 		p.delegate(r, i, len(spec.Hosts) == 0)
@@ -95,6 +97,7 @@ func (p converter) httpRoute(r *networkingapi.HTTPRoute, field string) model.HTT
 	p.Only(r, field, "name", "match", "route", "redirect", "directResponse", "rewrite", "timeout", "retries", "fault", "mirror",
 		"mirrors", "mirrorPercent", "mirrorPercentage", "headers", "corsPolicy", "delegate")
 	out := model.HTTPRoute{Name: r.Name, Field: field}
+	out.Matches = slices.Grow(out.Matches, len(r.Match))
 	for i, m := range r.Match {
 		out.Matches = append(out.Matches, p.httpMatch(m, parts.At(field+".match", i)))
 	}

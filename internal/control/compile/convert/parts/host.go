@@ -113,7 +113,10 @@ func (p *Part) ExportTo(list []string, field string) model.Visibility {
 
 // NamespaceName checks the name of a namespace; "" names none.
 func (p *Part) NamespaceName(ns, field string) string {
-	if problems := validation.IsDNS1123Label(ns); ns != "" && len(problems) > 0 {
+	if ns == "" {
+		return ""
+	}
+	if problems := validation.IsDNS1123Label(ns); len(problems) > 0 {
 		p.Err("InvalidValue", field, "", "%q is not a namespace: %s", ns, problems[0])
 	}
 	return ns

@@ -80,3 +80,12 @@ func SplitList(s string) []string {
 	}
 	return list
 }
+
+// LabelList writes labels as selectors are written: a=b,c=d.
+func LabelList(labels map[string]string) string {
+	var list []string
+	for _, k := range SortedKeys(labels) {
+		list = append(list, k+"="+labels[k])
+	}
+	return strings.Join(list, ",")
+}

@@ -21,7 +21,10 @@ import (
 	"testing"
 	"time"
 
+	authenticationv1 "k8s.io/api/authentication/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/discovery"
+	corev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
@@ -39,6 +42,8 @@ type Server struct {
 	etcd      string // client address
 	port      string
 	apiserver *exec.Cmd
+	database  *exec.Cmd
+	peer      string // etcd's address for others
 }
 
 const token = "test-token"
@@ -74,14 +79,48 @@ func start(t *testing.T, bin string) *Server {
 	t.Helper()
 	s := &Server{Own: true, bin: bin, dir: t.TempDir(), etcd: loopbacktest.Address(t)}
 	_, s.port, _ = net.SplitHostPort(loopbacktest.Address(t))
-	peer := loopbacktest.Address(t)
-	s.run(t, "etcd", "--name=test", "--data-dir="+filepath.Join(s.dir, "etcd"), "--unsafe-no-fsync", "--log-level=error",
-		"--listen-client-urls=http://"+s.etcd, "--advertise-client-urls=http://"+s.etcd, "--listen-peer-urls=http://"+peer,
-		"--initial-advertise-peer-urls=http://"+peer, "--initial-cluster=test=http://"+peer)
+	s.peer = loopbacktest.Address(t)
+	s.etcdUp(t)
 	s.writeKeys(t)
 	s.Config = &rest.Config{Host: "https://127.0.0.1:" + s.port, BearerToken: token, TLSClientConfig: rest.TLSClientConfig{Insecure: true}}
 	s.Up(t)
 	return s
+}
+
+func (s *Server) etcdUp(t *testing.T) {
+	t.Helper()
+	s.database = s.run(t, "etcd", "--name=test", "--data-dir="+filepath.Join(s.dir, "etcd"), "--unsafe-no-fsync", "--log-level=error",
+		"--listen-client-urls=http://"+s.etcd, "--advertise-client-urls=http://"+s.etcd, "--listen-peer-urls=http://"+s.peer,
+		"--initial-advertise-peer-urls=http://"+s.peer, "--initial-cluster=test=http://"+s.peer)
+}
+
+// Backup copies what etcd holds, and gives what puts it back. For either, all is stopped and started.
+func (s *Server) Backup(t *testing.T) (restore func()) {
+	t.Helper()
+	data, kept := filepath.Join(s.dir, "etcd"), filepath.Join(t.TempDir(), "etcd")
+	stopped := func(do func() error) {
+		t.Helper()
+		s.Down(t)
+		if err := s.database.Process.Signal(syscall.SIGTERM); err != nil {
+			t.Fatal(err)
+		}
+		_, _ = s.database.Process.Wait() // ended by the signal
+		if err := do(); err != nil {
+			t.Fatal(err)
+		}
+		s.etcdUp(t)
+		s.Up(t)
+	}
+	stopped(func() error { return os.CopyFS(kept, os.DirFS(data)) })
+	return func() {
+		t.Helper()
+		stopped(func() error {
+			if err := os.RemoveAll(data); err != nil {
+				return err
+			}
+			return os.CopyFS(data, os.DirFS(kept))
+		})
+	}
 }
 
 // Kubeconfig writes the file that leads to the server.
@@ -97,6 +136,22 @@ func (s *Server) Kubeconfig(t *testing.T) string {
 		t.Fatal(err)
 	}
 	return file
+}
+
+// As gives the configuration of who reaches the server as a service account.
+func (s *Server) As(t *testing.T, namespace, account string) *rest.Config {
+	t.Helper()
+	client, err := corev1.NewForConfig(s.Config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	made, err := client.ServiceAccounts(namespace).CreateToken(t.Context(), account, &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := rest.CopyConfig(s.Config)
+	c.BearerToken = made.Status.Token
+	return c
 }
 
 // Up starts the API server and waits until it is ready.
