@@ -55,9 +55,13 @@ func parse(req Request) (*talk, error) {
 	if req.Method != "" && !message.IsToken(req.Method) {
 		return nil, fmt.Errorf("method %q: is no token, as GET is", req.Method)
 	}
-	u, err := url.Parse(raw)
+	before, target := CutTarget(raw)
+	u, err := url.Parse(before)
 	if err != nil {
 		return nil, fmt.Errorf("url: %w", err)
+	}
+	if !message.TargetChars.All(target) {
+		return nil, fmt.Errorf("url %q: proxies answer it with 400, for characters that a request has percent-encoded only, as browsers and most clients do", req.URL)
 	}
 	if !slices.Contains(Schemes(), u.Scheme) {
 		return nil, fmt.Errorf("url %q: scheme %q is none of %s", req.URL, u.Scheme, strings.Join(Schemes(), ", "))
@@ -70,7 +74,7 @@ func parse(req Request) (*talk, error) {
 	if t.host, t.port, err = hostPort(u); err != nil {
 		return nil, err
 	}
-	t.request = &message.Request{Proto: message.HTTP11, Method: strings.ToUpper(req.Method), Scheme: "http", Authority: u.Host, Path: u.RequestURI()}
+	t.request = &message.Request{Proto: message.HTTP11, Method: strings.ToUpper(req.Method), Scheme: "http", Authority: u.Host, Path: target}
 	if t.request.Method == "" {
 		t.request.Method = "GET"
 	}
@@ -85,6 +89,24 @@ func parse(req Request) (*talk, error) {
 		t.call()
 	}
 	return t, nil
+}
+
+// CutTarget splits a URL before its path or query, and gives what of it a request has: as it was typed, without encoding anything or
+// judging what is encoded, and without fragment, as clients send it that are given a URL by hand.
+func CutTarget(raw string) (before, target string) {
+	from := 0
+	if i := strings.IndexAny(raw, "/?#"); i > 0 && strings.HasPrefix(raw[i-1:], "://") {
+		from = i + len("//")
+	}
+	end := len(raw)
+	if i := strings.IndexAny(raw[from:], "/?#"); i >= 0 {
+		end = from + i
+	}
+	target, _, _ = strings.Cut(raw[end:], "#")
+	if !strings.HasPrefix(target, "/") {
+		target = "/" + target
+	}
+	return raw[:end], target
 }
 
 // call makes the request one of gRPC: a POST of its media type, by HTTP/2 (PROTOCOL-HTTP2.md of gRPC).
@@ -573,6 +595,7 @@ func (e *evaluation) destination(d *Destination) {
 		}
 	}
 	list := e.endpoints(d, c, localities)
+	d.Ejects = c.Outlier != nil && len(list) > 0
 	switch {
 	case len(list) == 0:
 	case e.talk.scheme == "udp":

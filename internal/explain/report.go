@@ -113,6 +113,8 @@ type Destination struct {
 	Dynamic   bool       `json:"dynamic,omitempty"` // goes wherever the client was connecting to
 	Endpoints []Endpoint `json:"endpoints,omitempty"`
 	Ready     int        `json:"ready"`
+	// Ejects says that proxies eject endpoints that fail (outlier detection), each for itself: State and Share know nothing of that.
+	Ejects bool `json:"ejects,omitempty"`
 	// Transport is how endpoints are reached, in words; mTLS whether it is the mesh's mutual TLS for all of them.
 	Transport string `json:"transport,omitempty"`
 	MTLS      bool   `json:"mtls"`

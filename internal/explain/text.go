@@ -218,6 +218,9 @@ func (d *Destination) lay(s *sheet) {
 		rows = append(rows, append([]cell{{e.Address, ""}, {e.Instance, ""}, c}, d.standing(&e)...))
 	}
 	s.add("endpoints", rows...)
+	if d.Ejects {
+		s.line("ejected", "not asked: each proxy knows by itself what it ejected (outlierDetection), and its /clusters shows it")
+	}
 	for _, c := range d.Changes {
 		s.line("change", c)
 	}

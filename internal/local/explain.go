@@ -47,7 +47,8 @@ func (o objects) Explain(ctx context.Context, req api.ExplainRequest) (api.Expla
 // authority is the field for what a client asks for by a URL that is another inside: it knows nothing of that one.
 func authority(q explain.Request, raw string) []explain.Field {
 	named := slices.ContainsFunc(q.Headers, func(f explain.Field) bool { return strings.EqualFold(f.Name, "host") })
-	u, err := url.Parse(raw)
+	before, _ := explain.CutTarget(raw)
+	u, err := url.Parse(before)
 	if named || q.URL == raw || err != nil || u.Scheme == "tcp" || u.Scheme == "udp" {
 		return nil
 	}
@@ -64,14 +65,15 @@ func (m *Mesh) Virtual() bool { return true }
 // machine where the gateway's is published.
 func (m *Mesh) Inside(mesh *model.Mesh, from, raw string) string {
 	isGateway := func(w *model.Workload) bool { return w.Gateway && (w.Owner == from || w.Name == from) }
-	u, err := url.Parse(raw)
+	before, _ := explain.CutTarget(raw)
+	u, err := url.Parse(before)
 	if err != nil || !slices.ContainsFunc(slices.Collect(maps.Values(mesh.Workloads.Entries())), isGateway) {
 		return raw
 	}
 	for _, p := range m.runtime.Published() {
 		if _, port, err := net.SplitHostPort(p.Address); err == nil && port == u.Port() && p.UDP == (u.Scheme == "udp") {
 			u.Host = net.JoinHostPort(u.Hostname(), strconv.Itoa(int(p.Port)))
-			return u.String()
+			return u.String() + raw[len(before):]
 		}
 	}
 	return raw
