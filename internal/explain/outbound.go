@@ -71,7 +71,7 @@ func parse(req Request) (*talk, error) {
 	if grpc {
 		t.scheme = "http"
 	}
-	if t.host, t.port, err = hostPort(u); err != nil {
+	if t.host, t.port, err = hostPort(u, req.URL); err != nil {
 		return nil, err
 	}
 	t.request = &message.Request{Proto: message.HTTP11, Method: strings.ToUpper(req.Method), Scheme: "http", Authority: u.Host, Path: target}
@@ -594,8 +594,14 @@ func (e *evaluation) destination(d *Destination) {
 			localities = a.Localities
 		}
 	}
-	list := e.endpoints(d, c, localities)
-	d.Ejects = c.Outlier != nil && len(list) > 0
+	var out map[Ejected]string
+	if c.Outlier != nil {
+		if e.view.Ejected != nil {
+			out = e.view.Ejected()
+		}
+		d.Ejects = out == nil && len(localities) > 0
+	}
+	list := e.endpoints(d, c, without(localities, c, out), out)
 	switch {
 	case len(list) == 0:
 	case e.talk.scheme == "udp":
@@ -605,8 +611,32 @@ func (e *evaluation) destination(d *Destination) {
 	}
 }
 
-// endpoints lists them, and gives them as the proxy has them.
-func (e *evaluation) endpoints(d *Destination, c *conf.Cluster, localities []conf.Locality) (list []*conf.Endpoint) {
+// without gives endpoints as they are balanced while some are ejected, which is as if they were not healthy.
+func without(localities []conf.Locality, c *conf.Cluster, out map[Ejected]string) []conf.Locality {
+	if len(out) == 0 {
+		return localities
+	}
+	localities = slices.Clone(localities)
+	for i := range localities {
+		l := &localities[i]
+		l.Endpoints = slices.Clone(l.Endpoints)
+		for j, ep := range l.Endpoints {
+			if _, is := out[ejectedOf(c, ep)]; is && ep.Healthy {
+				unfit := *ep
+				unfit.Healthy = false
+				l.Endpoints[j] = &unfit
+			}
+		}
+	}
+	return localities
+}
+
+func ejectedOf(c *conf.Cluster, ep *conf.Endpoint) Ejected {
+	return Ejected{c.Name, wire.EndpointName(ep.Address, ep.Port)}
+}
+
+// endpoints lists them, and gives them as the proxy has them, with those that it ejected and why.
+func (e *evaluation) endpoints(d *Destination, c *conf.Cluster, localities []conf.Locality, out map[Ejected]string) (list []*conf.Endpoint) {
 	at := *c
 	at.Localities = localities
 	shares := balance.New(&at, nil, balance.Options{}).Shares()
@@ -624,8 +654,12 @@ func (e *evaluation) endpoints(d *Destination, c *conf.Cluster, localities []con
 			case ep.Draining:
 				state = "draining"
 			}
+			why, is := out[ejectedOf(c, ep)]
+			if is {
+				state = "ejected"
+			}
 			d.Endpoints = append(d.Endpoints, Endpoint{Address: wire.EndpointName(ep.Address, ep.Port), Workload: ep.Workload,
-				Instance: ep.Instance, State: state, Mesh: ep.TLSMode != "",
+				Instance: ep.Instance, State: state, Why: why, Mesh: ep.TLSMode != "",
 				Priority: l.Priority, Locality: localityName(&l), Share: shares[len(d.Endpoints)]})
 			list = append(list, ep)
 		}

@@ -29,6 +29,7 @@ func (o objects) Explain(ctx context.Context, req api.ExplainRequest) (api.Expla
 	q.Headers = append(q.Headers, authority(q, req.URL)...)
 	mesh := explain.Over(withClients(c.Mesh(), c.Clients()))
 	mesh.Virtual = o.h.Virtual()
+	mesh.Ejected = func(client *model.Workload) map[explain.Ejected]string { return o.h.Ejected(ctx, client) }
 	report, err := mesh.Ask(q)
 	switch {
 	case errors.Is(err, explain.ErrNoClient):
