@@ -595,13 +595,11 @@ func (e *evaluation) destination(d *Destination) {
 		}
 	}
 	var out map[Ejected]string
-	if c.Outlier != nil {
-		if e.view.Ejected != nil {
-			out = e.view.Ejected()
-		}
-		d.Ejects = out == nil && len(localities) > 0
+	if c.Outlier != nil && e.view.Ejected != nil {
+		out = e.view.Ejected()
 	}
 	list := e.endpoints(d, c, without(localities, c, out), out)
+	d.Ejects = c.Outlier != nil && out == nil && len(list) > 0
 	switch {
 	case len(list) == 0:
 	case e.talk.scheme == "udp":
