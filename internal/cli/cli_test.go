@@ -198,7 +198,7 @@ func TestGetShowsWhatWasRefused(t *testing.T) {
 		{"vs good", 0, []string{"good"}, false},
 		{"vs -o yaml", 0, []string{"kind: VirtualService\n"}, true},
 		{"vs bad -o yaml", 1, nil, true},
-		{"vs bad -o json", 0, []string{`"refused": true`, `"object": null`, "no regular expression"}, false},
+		{"vs bad -o json", 0, []string{`"refused": true`, `"items": []`, "no regular expression"}, false},
 	} {
 		code, out, errOut, _ := weft(t, map[string]any{"GET /v1/objects": []api.Object{good, bad}}, "", append([]string{"get"}, strings.Fields(c.args)...)...)
 		told := strings.Contains(errOut, "a.yaml:5: error: no regular expression") && strings.Contains(errOut, "refused, and not in force: VirtualService/default/bad\n")
@@ -391,21 +391,34 @@ func TestOtherMeshesAreNamed(t *testing.T) {
 	}
 }
 
+// TestGetPrintsObjectsAsJSON: a List that can be applied again, with what is known of each object beside it.
 func TestGetPrintsObjectsAsJSON(t *testing.T) {
-	objects := []api.Object{{Ref: api.Ref{Kind: "Service", Namespace: "default", Name: "a"}, Source: "applied", YAML: "kind: Service\nspec:\n  ports:\n  - port: 80\n"}}
+	objects := []api.Object{{Ref: api.Ref{Kind: "Service", Namespace: "default", Name: "a"}, Source: "applied", YAML: "kind: Service\nspec:\n  ports:\n  - {port: 80, name: 2026-01-01}\n"}}
 	code, out, errOut, _ := weft(t, map[string]any{"GET /v1/objects": objects}, "", "get", "-o", "json")
-	var got []struct {
-		Source string
-		Object struct {
+	var got struct {
+		APIVersion, Kind string
+		Items            []struct {
 			Kind string
-			Spec struct{ Ports []struct{ Port int } }
+			Spec struct {
+				Ports []struct {
+					Port int
+					Name string
+				}
+			}
+		}
+		Status struct {
+			Objects []struct{ Kind, Name, Source string }
 		}
 	}
 	if err := json.Unmarshal([]byte(out), &got); err != nil || code != 0 {
 		t.Fatalf("code %d, %v: %s%s", code, err, out, errOut)
 	}
-	if len(got) != 1 || got[0].Source != "applied" || got[0].Object.Kind != "Service" || got[0].Object.Spec.Ports[0].Port != 80 {
+	if got.APIVersion != "v1" || got.Kind != "List" || len(got.Items) != 1 || got.Items[0].Kind != "Service" || got.Items[0].Spec.Ports[0].Port != 80 ||
+		got.Items[0].Spec.Ports[0].Name != "2026-01-01" || len(got.Status.Objects) != 1 || got.Status.Objects[0].Source != "applied" || got.Status.Objects[0].Name != "a" {
 		t.Errorf("%s", out)
+	}
+	if code, out, _, _ := weft(t, map[string]any{"GET /v1/objects": []api.Object{}}, "", "get", "-o", "json"); code != 0 || !strings.Contains(out, `"items": []`) || !strings.Contains(out, `"objects": []`) {
+		t.Errorf("of nothing: code %d\n%s", code, out)
 	}
 }
 

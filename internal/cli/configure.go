@@ -354,7 +354,8 @@ func (s *session) getCommand() *cobra.Command {
 
 STATE is ok, warning or error by the worst finding, which are below the table. An object whose change was refused is
 shown as it was accepted before; one of which nothing was ever accepted has no age and no text: -o yaml names it beside
-the output, and has exit code 1 if there is no other. The status in -o yaml and -o json is the one that this mesh gives;
+the output, and has exit code 1 if there is no other. -o json is a List, which can be applied again; what is known of
+each object stands in its status. The status in -o yaml and -o json is the one that this mesh gives;
 one in a file says nothing of it and is left out, save the addresses of Pods and Services.`,
 		Example: `  weft get
   weft get virtualservice
@@ -433,23 +434,59 @@ func selectObjects(all []api.Object, wanted []ask, namespace string) ([]api.Obje
 	return found, nil
 }
 
-// printObjectsJSON prints objects with all their fields, and beside each what is known of it.
+// objectList is what -o json prints: a List, which can be applied again. Its status says beside the objects what is known of each, and of
+// those that were refused.
+type objectList struct {
+	APIVersion string `json:"apiVersion"`
+	Kind       string `json:"kind"`
+	Items      []any  `json:"items"`
+	Status     struct {
+		Objects []knownObject `json:"objects"`
+	} `json:"status"`
+}
+
+type knownObject struct {
+	api.Ref
+	Source   string        `json:"source"`
+	Created  time.Time     `json:"created,omitzero"`
+	Refused  bool          `json:"refused,omitempty"`
+	Findings []api.Finding `json:"findings,omitempty"`
+}
+
 func (s *session) printObjectsJSON(objects []api.Object) error {
-	type known struct {
-		Source   string        `json:"source"`
-		Created  time.Time     `json:"created,omitzero"`
-		Refused  bool          `json:"refused,omitempty"`
-		Findings []api.Finding `json:"findings,omitempty"`
-		Object   any           `json:"object"`
-	}
-	all := make([]known, len(objects))
-	for i, o := range objects {
-		all[i] = known{o.Source, o.Created, o.Refused, o.Findings, nil}
-		if err := yaml.Unmarshal([]byte(o.YAML), &all[i].Object); err != nil {
+	list := objectList{APIVersion: "v1", Kind: "List", Items: []any{}}
+	list.Status.Objects = []knownObject{}
+	for _, o := range objects {
+		list.Status.Objects = append(list.Status.Objects, knownObject{o.Ref, o.Source, o.Created, o.Refused, o.Findings})
+		if o.Refused {
+			continue
+		}
+		item, err := values(o.YAML)
+		if err != nil {
 			return fmt.Errorf("%s: %w", o.Ref, err)
 		}
+		list.Items = append(list.Items, item)
 	}
-	return s.out.json(all)
+	return s.out.json(list)
+}
+
+// values gives what a document says. Dates are texts: no field of an object is anything else.
+func values(document string) (v any, err error) {
+	var n yaml.Node
+	if err := yaml.Unmarshal([]byte(document), &n); err != nil {
+		return nil, err
+	}
+	var texts func(n *yaml.Node)
+	texts = func(n *yaml.Node) {
+		if n.Kind == yaml.ScalarNode && n.ShortTag() == "!!timestamp" {
+			n.Tag = "!!str"
+		}
+		for _, c := range n.Content {
+			texts(c)
+		}
+	}
+	texts(&n)
+	return v, n.Decode(&v)
 }
 
 // asYAML gives a document as it was written, save one in JSON.
@@ -458,8 +495,8 @@ func asYAML(document string) (string, error) {
 	if !strings.HasPrefix(document, "{") {
 		return document, nil
 	}
-	var v any
-	if err := yaml.Unmarshal([]byte(document), &v); err != nil {
+	v, err := values(document)
+	if err != nil {
 		return "", err
 	}
 	text, err := yaml.Marshal(v)

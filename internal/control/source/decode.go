@@ -108,20 +108,21 @@ func (t Text) decodeRoot(text []byte, line int, root *yaml.Node) []decoded {
 		w.Add(root, "NotAnObject", "", "want an object with apiVersion, kind and metadata, got "+document.Describe(root), "")
 		return []decoded{{findings: w.Findings}}
 	}
-	if document.Field(root, "kind").Value == "List" && document.Field(root, "apiVersion").Value == "v1" {
+	if isList(root) {
 		return t.decodeList(root)
 	}
 	placed := t.placed(root)
-	d := t.decodeObject(placed)
-	switch {
-	case d.object == nil:
-	case text == nil || placed != root:
-		// The nodes came from a parser and hold no aliases any more: they can be written.
-		d.object.Raw, _ = yaml.Marshal(placed)
-	default:
-		d.object.Raw = document.FromLine(text, root.Line-line)
+	if text == nil || placed != root {
+		return []decoded{t.decodeObject(placed, nil)}
 	}
-	return []decoded{d}
+	return []decoded{t.decodeObject(root, document.FromLine(text, root.Line-line))}
+}
+
+// isList reports whether an object is a list of others: List, or by the name of a kind, as API servers and clients of theirs write them.
+func isList(root *yaml.Node) bool {
+	kind, apiVersion := document.Field(root, "kind").Value, document.Field(root, "apiVersion").Value
+	_, items := document.Entry(root, "items")
+	return kind == "List" && apiVersion == "v1" || kind != "List" && strings.HasSuffix(kind, "List") && items != nil
 }
 
 // placed gives an object that names no namespace the one that it is to have: in a copy.
@@ -156,7 +157,7 @@ func with(n *yaml.Node, key string, value *yaml.Node) *yaml.Node {
 func (t Text) decodeList(root *yaml.Node) []decoded {
 	w := &reading{document.Walker{File: t.File}}
 	for i := 0; i+1 < len(root.Content); i += 2 {
-		if k := root.Content[i]; !slices.Contains([]string{"apiVersion", "kind", "metadata", "items"}, k.Value) {
+		if k := root.Content[i]; !slices.Contains([]string{"apiVersion", "kind", "metadata", "items", "status"}, k.Value) {
 			w.Add(k, "UnknownField", k.Value, "a List has no such field", "")
 		}
 	}
@@ -169,13 +170,39 @@ func (t Text) decodeList(root *yaml.Node) []decoded {
 	}
 	var all []decoded
 	for _, item := range items.Content {
-		all = append(all, t.decodeRoot(nil, item.Line, item)...)
+		all = append(all, t.decodeRoot(nil, item.Line, itemOf(root, item))...)
 	}
 	return all
 }
 
-// decodeObject decodes one object whose nodes hold no aliases.
-func (t Text) decodeObject(root *yaml.Node) decoded {
+// itemOf gives an item of a list as an object: in the list of a kind it need not say its own.
+func itemOf(list, item *yaml.Node) *yaml.Node {
+	kind, ofKind := strings.CutSuffix(document.Field(list, "kind").Value, "List")
+	if !ofKind || kind == "" || item.Kind != yaml.MappingNode || document.Field(item, "kind").Value != "" {
+		return item
+	}
+	c := *item
+	said := func(name, value string) []*yaml.Node {
+		return []*yaml.Node{{Kind: yaml.ScalarNode, Tag: "!!str", Value: name, Line: item.Line}, {Kind: yaml.ScalarNode, Tag: "!!str", Value: value, Line: item.Line}}
+	}
+	c.Content = slices.Concat(said("apiVersion", document.Field(list, "apiVersion").Value), said("kind", kind), without(item, "apiVersion", "kind").Content)
+	return &c
+}
+
+// without gives a copy of a mapping that lacks some keys.
+func without(n *yaml.Node, keys ...string) *yaml.Node {
+	c := *n
+	c.Content = nil
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		if !slices.Contains(keys, n.Content[i].Value) {
+			c.Content = append(c.Content, n.Content[i], n.Content[i+1])
+		}
+	}
+	return &c
+}
+
+// decodeObject decodes one object whose nodes hold no aliases. Raw is its text, nil to have it written anew.
+func (t Text) decodeObject(root *yaml.Node, raw []byte) decoded {
 	w := &reading{document.Walker{File: t.File}}
 	kind, foreign := w.kind(root)
 	if kind == nil {
@@ -199,7 +226,8 @@ func (t Text) decodeObject(root *yaml.Node) decoded {
 		return d
 	}
 	fillIn(value)
-	d.object = &Object{Kube: value, Kind: kind, Origin: origin, Born: value.GetCreationTimestamp().Time, places: document.OutlineOf(root)}
+	d.object = &Object{Kube: value, Kind: kind, Origin: origin, Raw: w.plain(root, raw, kind, tree),
+		Born: value.GetCreationTimestamp().Time, places: document.OutlineOf(root)}
 	return d
 }
 
@@ -209,14 +237,10 @@ func judged(kind *Kind, root *yaml.Node) *yaml.Node {
 	if kind.Group == "" && (kind.Name == "Pod" || kind.Name == "Service") {
 		return root
 	}
-	for i := 0; i+1 < len(root.Content); i += 2 {
-		if root.Content[i].Value == "status" {
-			own := *root
-			own.Content = slices.Concat(root.Content[:i], root.Content[i+2:])
-			return &own
-		}
+	if k, _ := document.Entry(root, "status"); k == nil {
+		return root
 	}
-	return root
+	return without(root, "status")
 }
 
 // reading is one document on its way to an object.

@@ -220,6 +220,59 @@ func TestNamespaceThatIsSaid(t *testing.T) {
 	}
 }
 
+// TestPlainWords: a word that only the type makes a boolean is written as one, where it stands; texts stay.
+func TestPlainWords(t *testing.T) {
+	const head = "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: a, labels: {b: yes}}\nspec:\n  http:\n"
+	for text, want := range map[string]string{
+		"  - match: [{uri: {exact: on}, ignoreUriCase: Yes, name: üü}, {uri: {exact: off}, ignoreUriCase: off}] # yes\n": "" +
+			"  - match: [{uri: {exact: on}, ignoreUriCase: true, name: üü}, {uri: {exact: off}, ignoreUriCase: false}] # yes\n",
+		"  - match: [{uri: {exact: &a yes}, ignoreUriCase: *a}]\n": "  - match: [{uri: {exact: &a yes}, ignoreUriCase: *a}]\n",
+		"  - match: [&m {ignoreUriCase: yes}, *m]\n":               "  - match: [&m {ignoreUriCase: true}, *m]\n",
+		"  - match: [{ignoreUriCase: True}]\n":                     "  - match: [{ignoreUriCase: True}]\n",
+	} {
+		objects, findings := Decode(LayerFile, "in.yaml", []byte("# first\n---\n"+head+text))
+		if len(findings) > 0 || string(objects[0].Raw) != head+want {
+			t.Errorf("%v\n%s", findings, objects[0].Raw)
+		}
+		if again, found := Decode(LayerFile, "in.yaml", objects[0].Raw); len(found) > 0 || !sameContent(again[0], objects[0]) {
+			t.Errorf("%v\n%s", found, objects[0].Raw)
+		}
+	}
+	item := "apiVersion: v1\nkind: List\nitems:\n- {apiVersion: networking.istio.io/v1, kind: VirtualService, metadata: {name: a}, spec: {http: [{match: [{ignoreUriCase: yes}]}]}}\n"
+	if objects, findings := Decode(LayerFile, "in.yaml", []byte(item)); len(findings) > 0 || !strings.Contains(string(objects[0].Raw), "ignoreUriCase: true") {
+		t.Errorf("%v\n%s", findings, objects[0].Raw)
+	}
+}
+
+// TestListsOfAKind are lists as List is; their items need not say their kind.
+func TestListsOfAKind(t *testing.T) {
+	for text, want := range map[string]string{
+		"apiVersion: networking.istio.io/v1\nkind: VirtualServiceList\nmetadata: {resourceVersion: \"4\"}\nitems:\n- metadata: {name: a}\n- apiVersion: networking.istio.io/v1beta1\n  kind: VirtualService\n  metadata: {name: b}\n": "" +
+			"VirtualService.networking.istio.io/default/a 5, VirtualService.networking.istio.io/default/b 6",
+		`{"kind": "ServiceList", "apiVersion": "v1", "items": [{"metadata": {"name": "a"}}]}`:                                           "Service/default/a 1",
+		"apiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: ServiceList, items: [{metadata: {name: a}}]}\nstatus: {x: [y]}\n": "Service/default/a 4",
+		"apiVersion: v1\nkind: ServiceList\nitems: []\n":                                                                                "",
+		"apiVersion: rbac.authorization.k8s.io/v1\nkind: RoleList\nitems:\n- metadata: {name: a}\n":                                     "4 LeftOut",
+		"apiVersion: v1\nkind: ServicesList\nitems:\n- metadata: {name: a}\n":                                                           "4 UnknownKind kind",
+		"apiVersion: v1\nkind: List\nitems:\n- metadata: {name: a}\n":                                                                   "4 MissingField apiVersion, 4 MissingField kind",
+		"apiVersion: v1\nkind: ServiceList\nitems: {}\n":                                                                                "3 WrongType items",
+		"apiVersion: v1\nkind: ServiceList\nitem: []\n":                                                                                 "2 UnknownKind kind",
+		"apiVersion: v1\nkind: ServiceList\nitems:\n- metadata: {name: a}\n  spec:\n    x: y\n":                                         "6 UnknownField spec.x",
+	} {
+		objects, findings := Decode(LayerFile, "in.yaml", []byte(text))
+		got := said(findings)
+		for _, o := range objects {
+			got = append(got, fmt.Sprintf("%s %d", o.Key(), o.Origin.Line))
+			if again, found := Decode(LayerFile, "in.yaml", o.Raw); len(again) != 1 || len(found) > 0 || again[0].Key() != o.Key() {
+				t.Errorf("%q: its text %q gives %v", text, o.Raw, found)
+			}
+		}
+		if got := strings.Join(got, ", "); got != want {
+			t.Errorf("%q: %s, want %s", text, got, want)
+		}
+	}
+}
+
 func TestGoodDocumentsStandBesideBadOnes(t *testing.T) {
 	objects, findings := Decode(LayerFile, "f.yaml", []byte("apiVersion: v1\nkind: Service\nmetadata: {name: a}\n---\n: [\n---\napiVersion: v1\nkind: Service\nmetadata: {name: c}\n"))
 	if len(objects) != 2 || len(findings) != 1 || findings[0].Line != 5 {

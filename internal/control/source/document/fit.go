@@ -24,6 +24,8 @@ type Walker struct {
 	File     string
 	Ref      model.Ref
 	Findings []model.Finding // an error each, but for MoreFindings
+	// Words are booleans that are written in words which YAML 1.2 takes for texts: yes, no, on, off. Only who knows the type can tell.
+	Words []*yaml.Node
 }
 
 // Add says what is wrong with a node, or that there is more to say, unless enough has been said.
@@ -244,6 +246,9 @@ func (w *Walker) boolean(n *yaml.Node, path string) any {
 	if n.Kind != yaml.ScalarNode || n.Style&(yaml.DoubleQuotedStyle|yaml.SingleQuotedStyle) != 0 || n.Decode(&b) != nil {
 		w.wrongType(n, path, "true or false")
 		return nil
+	}
+	if n.ShortTag() != "!!bool" {
+		w.Words = append(w.Words, n)
 	}
 	return b
 }

@@ -384,3 +384,24 @@ func FromLine(text []byte, n int) []byte {
 	}
 	return bytes.Clone(text)
 }
+
+// Replace puts a word in another's place, at a line and a column of a text that are counted from 0, in characters. What stands there
+// and is something else stays.
+func Replace(text []byte, line, column int, old, by string) []byte {
+	at := 0
+	for ; line > 0; line-- {
+		i := bytes.IndexByte(text[at:], '\n')
+		if i < 0 {
+			return text
+		}
+		at += i + 1
+	}
+	for ; column > 0 && at < len(text); column-- {
+		_, size := utf8.DecodeRune(text[at:])
+		at += size
+	}
+	if !bytes.HasPrefix(text[at:], []byte(old)) {
+		return text
+	}
+	return slices.Concat(text[:at], []byte(by), text[at+len(old):])
+}
