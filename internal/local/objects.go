@@ -163,15 +163,11 @@ func (o objects) Delete(ctx context.Context, req api.ChangeRequest) (api.ChangeR
 	if err != nil {
 		return api.ChangeReply{}, err
 	}
-	decoded, findings := decode(req.Documents, req.Namespace)
+	keys, findings := namedKeys(req.Documents, req.Namespace)
 	if source.HasErrors(findings) {
 		return api.ChangeReply{Refused: true, Findings: apiFindings(findings)}, nil
 	}
 	applied := c.Applied() // refused ones too, which are not among the objects in force
-	var keys []source.Key
-	for _, d := range decoded {
-		keys = append(keys, d.Key())
-	}
 	if req.IgnoreNotFound {
 		keys = slices.DeleteFunc(keys, func(k source.Key) bool { return c.Get(k) == nil && !slices.Contains(applied, k) })
 	}
@@ -196,7 +192,21 @@ func (o objects) Delete(ctx context.Context, req api.ChangeRequest) (api.ChangeR
 	} else if err != nil {
 		return api.ChangeReply{}, unavailable(err)
 	}
-	return reply(results, nil), nil
+	return reply(results, findings), nil
+}
+
+// namedKeys gives what documents name, each object once.
+func namedKeys(docs []api.Document, namespace string) (keys []source.Key, findings []model.Finding) {
+	for _, d := range docs {
+		more, fs := textOf(d, namespace).Keys(d.Content)
+		findings = append(findings, fs...)
+		for _, k := range more {
+			if !slices.Contains(keys, k) {
+				keys = append(keys, k)
+			}
+		}
+	}
+	return keys, findings
 }
 
 // notDeleted says what to do about an object that cannot be deleted.

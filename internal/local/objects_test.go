@@ -174,6 +174,26 @@ func TestNamespaceOfARequest(t *testing.T) {
 	}
 }
 
+// TestDeleteWantsNamesOnly: what else is in the documents, or wrong with it, does not matter.
+func TestDeleteWantsNamesOnly(t *testing.T) {
+	c, o := objectsOf(t)
+	if _, err := o.Apply(t.Context(), api.ChangeRequest{Documents: accounts("default", "a", "b", "c")}); err != nil {
+		t.Fatal(err)
+	}
+	doc := func(text string) []api.Document { return []api.Document{{Name: "in.yaml", Content: []byte(text)}} }
+	const head = "apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: %s}\n"
+	for _, text := range []string{": [", "kind: ServiceAccount\nmetadata: {name: b}\n", "apiVersion: v1\nkind: ServiceAcount\nmetadata: {name: b}\n", "apiVersion: v1\nkind: ServiceAccount\n"} {
+		if r, err := o.Delete(t.Context(), api.ChangeRequest{Documents: doc(fmt.Sprintf(head, "a") + "---\n" + text)}); err != nil || !r.Refused || len(c.Objects()) != 3 {
+			t.Errorf("%q: %v %+v; %d objects left", text, err, r, len(c.Objects()))
+		}
+	}
+	text := fmt.Sprintf(head+"sepc: 7\n---\n"+head+"---\n"+head, "a", "b", "b") + "---\napiVersion: batch/v1\nkind: Job\nmetadata: {name: j}\n"
+	r, err := o.Delete(t.Context(), api.ChangeRequest{Documents: doc(text)})
+	if err != nil || r.Refused || len(r.Changes) != 2 || len(r.Findings) != 1 || r.Findings[0].Code != api.CodeLeftOut || len(c.Objects()) != 1 {
+		t.Errorf("%v %+v; %d objects left", err, r, len(c.Objects()))
+	}
+}
+
 // TestDeleteAllOfANamespace leaves alone what is in others, and in none.
 func TestDeleteAllOfANamespace(t *testing.T) {
 	c, o := objectsOf(t)
