@@ -213,6 +213,23 @@ func TestDiffOfFolders(t *testing.T) {
 	}
 }
 
+// TestDiffWithNothing on one side says what is gone, or new; nothing on both is a mistake.
+func TestDiffWithNothing(t *testing.T) {
+	empty := t.TempDir()
+	for _, c := range []struct {
+		from, to, want string
+		code           int
+	}{
+		{bookinfo, empty, "-- reviews-v1.default is no client any more\n", 0}, {empty, bookinfo, "-- reviews-v1.default is new", 0},
+		{empty, empty, "holds no .yaml, .yml or .json file", 1}, {bookinfo, filepath.Join(empty, "none"), "no such file", 1},
+	} {
+		code, out, errOut := files(t, "", "diff", "--from", c.from, "--to", c.to)
+		if code != c.code || !strings.Contains(out+errOut, c.want) {
+			t.Errorf("from %s to %s: code %d\n%s%s", c.from, c.to, code, out, errOut)
+		}
+	}
+}
+
 func TestExplainOfFiles(t *testing.T) {
 	code, out, errOut := files(t, "", "explain", "-f", bookinfo, "--from", "productpage", "http://reviews:9080/")
 	if code != 0 || !strings.Contains(out, "3 of 3 endpoints ready") {

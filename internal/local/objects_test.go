@@ -8,8 +8,10 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	bolt "go.etcd.io/bbolt"
 	corev1 "k8s.io/api/core/v1"
@@ -284,6 +286,39 @@ func TestDeleteRefused(t *testing.T) {
 			t.Errorf("%+v: %v; %d objects left", d.req, err, len(all))
 		}
 	}
+}
+
+// TestKeptObjectsSayWhy: what is wrong with a document that does not even say which object it is about is said of those that stay for it.
+func TestKeptObjectsSayWhy(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "a.yaml")
+	write := func(text string) {
+		t.Helper()
+		if err := errors.Join(os.WriteFile(file+".new", []byte(text), 0o644), os.Rename(file+".new", file)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const head = "apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: a}\n"
+	write(head)
+	c, o := objectsOf(t, file)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	changes := c.Changes(ctx)
+	write("\n" + head + ": [\n")
+	for range changes {
+		all, err := o.Objects(ctx)
+		if err != nil || len(all) != 1 {
+			t.Fatalf("%v: %+v", err, all)
+		}
+		var codes []string
+		for _, f := range all[0].Findings {
+			codes = append(codes, f.Code)
+		}
+		if slices.Equal(codes, []string{"SyntaxError", "PreviousKept"}) {
+			return
+		}
+		t.Log(codes)
+	}
+	t.Error("it is not said")
 }
 
 // TestRefusedObjectsAreFrom what those in force would be from: also one that was applied, of which the database knows the file as well.
