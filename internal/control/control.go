@@ -58,7 +58,7 @@ type Options struct {
 	// to whoever can connect, so it is a loopback address.
 	HTTPAddress string
 
-	// StepTime is how long a proxy that does not answer may hold up each step of a change of PeerAuthentications; 1 s.
+	// StepTime is how long a proxy that does not answer may hold up each step of a change of PeerAuthentications, and Apply and Delete; 1 s.
 	StepTime time.Duration
 	// Replicated: other control planes may serve the same mesh, so that each step lasts StepTime even if all proxies have answered.
 	Replicated bool
@@ -114,6 +114,7 @@ type Control struct {
 
 	mu      sync.Mutex
 	changed chan struct{} // closed and replaced with each compiled
+	served  uint64        // the generation up to which proxies are served
 }
 
 // ErrEnded says that the control plane ended before what was accepted was in force. The next one on the same state has it.
@@ -291,12 +292,14 @@ func (c *Control) Authority() *ca.Authority { return c.authority }
 func (c *Control) Tokens() *ca.Tokens { return c.tokens }
 
 // Apply keeps objects (of source.Decode with source.LayerApplied), all or none, and waits until the mesh that has them is being
-// served. See source.Set.Apply for what comes back.
+// served, and until the connected proxies that it concerns have answered, for Options.StepTime at most. See source.Set.Apply for what
+// comes back.
 func (c *Control) Apply(ctx context.Context, objects []*source.Object) ([]source.Result, []model.Finding, error) {
 	defer c.expect(objects)()
+	mark := c.server.Mark()
 	results, findings, err := c.sources.Apply(objects)
 	if err == nil && results != nil {
-		err = c.settle(ctx)
+		err = c.settle(ctx, mark)
 	} else {
 		c.metrics.refused(findings)
 	}
@@ -358,9 +361,10 @@ func (c *Control) Started() model.Settings { return c.options.Settings }
 
 // Delete removes applied objects, all or none, and waits as Apply does.
 func (c *Control) Delete(ctx context.Context, keys []source.Key) ([]source.Result, error) {
+	mark := c.server.Mark()
 	results, err := c.sources.Delete(keys)
 	if err == nil {
-		err = c.settle(ctx)
+		err = c.settle(ctx, mark)
 	}
 	return results, c.orEnded(err)
 }
@@ -465,15 +469,21 @@ func (c *Control) next() <-chan struct{} {
 	return c.changed
 }
 
-// settle waits until everything that the sources have said so far is being served.
-func (c *Control) settle(ctx context.Context) error {
+// settle waits until everything that the sources have said so far is being served, and a while for proxies to answer what was published
+// since a mark.
+func (c *Control) settle(ctx context.Context, mark uint64) error {
 	s := c.sources.Snapshot()
 	if s == nil {
 		return source.ErrNotReady
 	}
 	for {
-		next := c.next()
-		if m := c.compiled.Load(); m != nil && m.generation >= s.Generation {
+		c.mu.Lock()
+		next, served := c.changed, c.served
+		c.mu.Unlock()
+		if served >= s.Generation {
+			bounded, cancel := context.WithTimeout(ctx, c.options.StepTime)
+			defer cancel()
+			c.server.Answered(bounded, mark, c.options.StepTime)
 			return nil
 		}
 		select {
@@ -541,6 +551,7 @@ func (c *Control) compile() (model.Delta, bool) {
 func (c *Control) tell() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.served = c.compiled.Load().generation
 	close(c.changed)
 	c.changed = make(chan struct{})
 }

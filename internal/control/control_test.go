@@ -425,3 +425,43 @@ func TestGather(t *testing.T) {
 		})
 	}
 }
+
+// TestApplyWaitsForProxies: Apply and Delete return when the proxies that the change concerns have answered.
+func TestApplyWaitsForProxies(t *testing.T) {
+	c := startWith(t, shortDir(t), Options{StepTime: time.Hour})
+	c.report(map[string]string{"10.77.0.1": "v1"})
+	p, other := c.proxy(), c.proxy()
+	other.subscribe(generate.DNSType, "reviews")
+	other.want(generate.DNSType, "reviews") // it never answers, but the change is nothing to it
+	p.subscribe(generate.RouteType, routes)
+	p.answer(p.want(generate.RouteType, routes))
+	key := source.Key{Group: source.GroupNetworking, Kind: "VirtualService", Namespace: "default", Name: "reviews"}
+	for i, change := range []func() error{
+		func() error {
+			_, _, err := c.Apply(t.Context(), decode(t, source.LayerApplied, virtualServiceYAML))
+			return err
+		},
+		func() error { _, err := c.Delete(t.Context(), []source.Key{key}); return err },
+	} {
+		done := make(chan error, 1)
+		go func() { done <- change() }()
+		r := p.want(generate.RouteType, routes)
+		select {
+		case err := <-done:
+			t.Errorf("change %d has not waited: %v", i, err)
+		default:
+		}
+		p.answer(r)
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// answer acknowledges a response.
+func (p *proxy) answer(r *discoveryv3.DeltaDiscoveryResponse) {
+	p.t.Helper()
+	if err := p.stream.Send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: r.GetTypeUrl(), ResponseNonce: r.GetNonce()}); err != nil {
+		p.t.Fatal(err)
+	}
+}

@@ -183,7 +183,7 @@ func TestOthersDoNotWaitForModes(t *testing.T) {
 		t.Fatal(err)
 	}
 	disable := make(chan error, 1)
-	go func() { disable <- c.settle(context.Background()) }() // ends with the change
+	go func() { disable <- c.settle(context.Background(), c.server.Mark()) }() // ends with the change
 	server.accept(first)
 	hears("when they go over,", 2, true)
 	for _, done := range []<-chan error{strict, disable} {

@@ -488,6 +488,9 @@ func (e *evaluation) chosen(rt *conf.Route, h *conf.HTTP) {
 			r.Timeout = duration(w.Timeout) + " (asked for)"
 		}
 		r.Changes = append(r.Changes, rewrites(f)...)
+		if f.PrefixRewrite != "" || f.RegexRewrite != nil {
+			r.path = e.forwarded().Path
+		}
 		if s := rt.Session; s != nil && h.Sessions {
 			r.Changes = append(r.Changes, session(s))
 		}

@@ -99,6 +99,7 @@ type Route struct {
 	Mirrors []string `json:"mirrors,omitempty"`
 
 	Conf *conf.Route `json:"-"` // as the proxy has it
+	path string      // that comes of a rewrite, with the query; Destination.Sent has it too
 }
 
 // Destination is one cluster.

@@ -184,6 +184,9 @@ func (r *Route) lay(s *sheet) {
 	for _, c := range r.Changes {
 		s.line("change", c)
 	}
+	if r.path != "" {
+		s.line("change", "the path is "+r.path)
+	}
 	for _, m := range r.Mirrors {
 		s.line("mirror", m)
 	}

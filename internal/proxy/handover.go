@@ -23,15 +23,15 @@ func newRunning(p *Proxy, hard context.Context) *running {
 	r.owner.Store(p.opt.Taken == nil)
 	r.sockets = bind.NewSockets(p.opt.Network, inherited)
 	r.sockets.Number = byte(p.epoch()) // 256 upgrades later none of that number is left
-	r.gateways = &bind.Gateways{Sockets: r.sockets, Config: p.config, Log: p.log, Bound: p.state.Ports,
+	r.ports = &bind.Ports{Sockets: r.sockets, Config: p.config, Log: p.log, Bound: p.state.Ports,
 		Gate: func() listen.Gate { return p.guard.Gate() }}
 	if p.opt.Bootstrap.Node.Role == wire.Gateway {
-		r.gateways.Handle, r.gateways.QUIC, r.gateways.Datagrams = p.enterCounted, p.quic, p.datagrams
+		r.ports.Owner, r.ports.Handle, r.ports.QUIC, r.ports.Datagrams = bind.OfGateway, p.enterCounted, p.quic, p.datagrams
 	} else {
-		r.gateways.Sidecar, r.gateways.Handle = true, p.openedCounted
+		r.ports.Owner, r.ports.Handle = bind.OfSidecar, p.openedCounted
 	}
 	if t := p.opt.Taken; t != nil {
-		r.gateways.Preceded = func() bool { _, there := t.Left(); return there }
+		r.ports.Preceded = func() bool { _, there := t.Left(); return there }
 	}
 	return r
 }
@@ -122,7 +122,7 @@ func (r *predecessor) Begin() ([]bind.Socket, error) {
 		return nil, err
 	}
 	r.owner.Store(false)
-	r.gateways.Freeze(true)
+	r.ports.Freeze(true)
 	if list, err = r.sockets.Open(); err != nil { // a port may have come or gone meanwhile
 		r.Abort()
 		return nil, err
@@ -138,7 +138,7 @@ func (r *predecessor) Abort() {
 	if r.p.plane != nil {
 		r.p.plane.Own()
 	}
-	r.gateways.Freeze(false)
+	r.ports.Freeze(false)
 	r.owner.Store(true)
 }
 

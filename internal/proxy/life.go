@@ -125,7 +125,7 @@ type running struct {
 	listeners []bound
 	servers   []*listen.Server
 	accepting sync.WaitGroup // ends when the listeners are closed
-	gateways  *bind.Gateways // also of a sidecar, for what its workload's Sidecar object opens
+	ports     *bind.Ports    // those that follow the configuration
 }
 
 // bound is a listener of ours and who serves it.
@@ -231,7 +231,7 @@ func (r *running) accept() {
 		r.serve(b)
 	}
 	r.p.state.Accepts()
-	r.work.Go(func() { r.gateways.Run(r.hard) })
+	r.work.Go(func() { r.ports.Run(r.hard) })
 }
 
 func (r *running) serve(b bound) *listen.Server {
@@ -282,7 +282,7 @@ func (r *running) open() int {
 	for _, s := range r.servers {
 		n += s.Open()
 	}
-	return n + r.gateways.Connections()
+	return n + r.ports.Connections()
 }
 
 // list describes the listeners.
@@ -291,7 +291,7 @@ func (r *running) list() []admin.Listener {
 	for _, l := range r.listeners {
 		out = append(out, admin.Listener{Name: l.name, Address: l.Addr().String()})
 	}
-	ports := r.gateways.Ports()
+	ports := r.ports.Open()
 	for _, name := range slices.Sorted(maps.Keys(ports)) {
 		out = append(out, admin.Listener{Name: name, Address: ports[name]})
 	}
@@ -303,7 +303,7 @@ func (r *running) closeListeners() {
 	for _, b := range r.listeners {
 		b.Close()
 	}
-	r.gateways.Stop(r.owner.Load())
+	r.ports.Stop(r.owner.Load())
 }
 
 // stopAccepting closes the listeners and waits until what they have taken from the kernel is counted among the open connections:
@@ -311,7 +311,7 @@ func (r *running) closeListeners() {
 func (r *running) stopAccepting() {
 	r.closeListeners()
 	r.accepting.Wait()
-	r.gateways.Settle()
+	r.ports.Settle()
 }
 
 // end stops everything and waits for it.
@@ -330,7 +330,7 @@ func (r *running) end(kill func()) {
 	}
 	left := make(chan struct{})
 	go r.rouse(left) // ends when no connection is served any more
-	r.gateways.Cut()
+	r.ports.Cut()
 	r.accepting.Wait()
 	for _, s := range r.servers {
 		s.Wait()

@@ -155,7 +155,7 @@ func New(o Options) (*Proxy, error) {
 	p.guard.MakeRoom = p.makeRoom
 	p.guard.Shed = func(cut bool) int { return p.tracker.Shed(o.Now(), cut) }
 	if p.config == nil || p.source == nil {
-		if p.plane, err = plane.New(o.Bootstrap, o.DialControl, o.Log, o.Taken != nil); err != nil {
+		if p.plane, err = plane.New(o.Bootstrap, o.DialControl, o.Log, o.Taken != nil, p.follow); err != nil {
 			return nil, fmt.Errorf("proxy: %w", err)
 		}
 		p.config, p.source = p.plane.Live, p.plane.Authority.Source()
@@ -166,6 +166,13 @@ func New(o Options) (*Proxy, error) {
 		Mesh: &downstream.Mesh{Config: p.config, Clusters: p.clusters, Book: p.book, RegistryOnly: o.RegistryOnly}})
 	p.metrics.Add(p.gauges)
 	return p, nil
+}
+
+// follow opens and closes ports as the newest configuration says.
+func (p *Proxy) follow() {
+	if r := p.running.Load(); r != nil {
+		r.ports.Follow(r.hard)
+	}
 }
 
 // defaultUpgradeSeconds is Envoy's default for its parent's draining: whoever waits is no longer in the way.

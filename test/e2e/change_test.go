@@ -325,6 +325,32 @@ func TestPortInUse(t *testing.T) {
 	contains(t, "weft up", m.up.out.String(), "--publish "+port+"=")
 }
 
+// TestAppliedPortIsOpen: a gateway's new port takes connections when weft apply has returned, and one that is deleted takes none.
+func TestAppliedPortIsOpen(t *testing.T) {
+	t.Parallel()
+	m := start(t, settings{account: self()})
+	for range 5 {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		m.check(err)
+		address := l.Addr().String()
+		m.check(l.Close())
+		_, port, _ := net.SplitHostPort(address)
+		if r := m.weftWith(strings.ReplaceAll(m8081, "PORT", port), "apply", "-f", "-"); r.code != 0 {
+			t.Fatal(r)
+		}
+		c, err := net.Dial("tcp", address)
+		if err != nil {
+			t.Fatalf("applied, but not open: %v", err)
+		}
+		c.Close()
+		m.must("delete", "gateway", "second")
+		if c, err := net.Dial("tcp", address); err == nil {
+			c.Close()
+			t.Fatal("deleted, but open")
+		}
+	}
+}
+
 // m8081 is a second gateway port for Bookinfo.
 const m8081 = `apiVersion: networking.istio.io/v1
 kind: Gateway

@@ -3,10 +3,14 @@ package replica
 import (
 	"context"
 	"fmt"
+	"os"
+	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -102,4 +106,54 @@ func TestOneWritesStatuses(t *testing.T) {
 			t.Errorf("%s was written again", name)
 		}
 	}
+}
+
+// TestStatusNamesMissingRights: weft status says which right a start waits for, and it goes on once that is given.
+func TestStatusNamesMissingRights(t *testing.T) {
+	server := kubetest.Own(t)
+	client, err := dynamic.NewForConfig(server.Config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile("../../deploy/kubernetes/rbac.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	put := func(text string) {
+		for doc := range strings.SplitSeq(text, "\n---\n") {
+			u := &unstructured.Unstructured{}
+			if err := yaml.Unmarshal([]byte(doc), &u.Object); err != nil {
+				t.Fatal(err)
+			}
+			resource, _ := meta.UnsafeGuessKindToResource(u.GroupVersionKind())
+			await(t, "the API server takes "+u.GetName(), func() bool {
+				_, err = client.Resource(resource).Namespace(u.GetNamespace()).Apply(t.Context(), u.GetName(), u, metav1.ApplyOptions{FieldManager: "test", Force: true})
+				return err == nil
+			})
+		}
+	}
+	less := strings.Replace(string(text), "resources: [secrets, configmaps]", "resources: [configmaps]", 1)
+	put(less)
+	weft := filepath.Join(build(t, "weft"), "weft")
+	file := (&kubetest.Server{Config: server.As(t, "weft-system", "weft")}).Kubeconfig(t)
+	p := beginPlane(t, weft, 50, "--kubeconfig", file)
+	said := func(want string) {
+		t.Helper()
+		text := ""
+		defer func() {
+			if t.Failed() {
+				t.Log(text)
+			}
+		}()
+		await(t, want, func() bool {
+			out, _ := exec.Command(weft, "--mesh", p.mesh, "status").CombinedOutput() // it fails as long as there is no status
+			text = string(out)
+			return regexp.MustCompile(want).MatchString(text)
+		})
+	}
+	said(`control plane +waiting for kubernetes since \d+s;`)
+	said(`(?m)^kubernetes: warning: Secret cannot be read since 20\S+Z: secrets is forbidden: User "system:serviceaccount:weft-system:weft" cannot list .*; ` +
+		`a role needs \{apiGroups: \[""\], resources: \[secrets\], verbs: \[list, watch\]\} \(nothing is served before it has been read\)`)
+	put(string(text))
+	said(`control plane +running since`)
 }

@@ -112,8 +112,6 @@ func TestRefused(t *testing.T) {
     mirror: {host: a}
     mirrors: [{destination: {host: b}}]`, []string{
 			"9 error InvalidRegex spec.http[0].match[0].uri.regex", "10 error InvalidValue spec.http[0].match[1].uri.prefix",
-			"10 warning PathNeverMatches spec.http[0].match[1].uri",
-			"11 error MissingField spec.http[0].match[2].uri", "11 warning PathNeverMatches spec.http[0].match[2].uri",
 			"12 warning PathNeverMatches spec.http[0].match[3].uri", `13 error InvalidHeaderName spec.http[0].match[4].headers["bad name"]`,
 			"14 error InvalidLabel spec.http[0].match[5].sourceLabels.a*", "15 error InvalidPort spec.http[0].match[6].port",
 			"17 error InvalidDuration spec.http[0].timeout", "18 error InvalidValue spec.http[0].retries.attempts",

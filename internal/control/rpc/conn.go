@@ -47,6 +47,8 @@ type conn struct {
 	decoder    *hpack.Decoder
 	block      block
 	streams    []*Stream
+	left       int    // of streams from the first on, those that have not spoken yet; 0 for all
+	long       bool   // the turn was not long enough
 	last       uint32 // the highest stream that was opened
 	window     int64  // for what is sent
 	initial    int64  // window of a new stream

@@ -2,13 +2,38 @@ package rpc
 
 import "sync"
 
-// queue has the connections that want a turn, in the order in which they were woken.
+// queue has the connections that want a turn: those that were woken, and those whose last turn was not long enough, each in their order.
+// The latter have one of freshTurns, so that a client that has very much to be told holds up nobody who is to be told a little.
 type queue struct {
 	mu     sync.Mutex // guards all
 	more   *sync.Cond // set once
-	conns  []*conn    // from first on
-	first  int
+	fresh  line
+	long   line
+	since  int // turns since the last one of long
 	closed bool
+}
+
+const freshTurns = 8
+
+// line is a queue of one kind.
+type line struct {
+	conns []*conn // from first on
+	first int
+}
+
+func (l *line) empty() bool { return l.first == len(l.conns) }
+
+func (l *line) put(c *conn) { l.conns = append(l.conns, c) }
+
+func (l *line) take() *conn {
+	c := l.conns[l.first]
+	l.conns[l.first] = nil
+	if l.first++; l.first == len(l.conns) || l.first > 1024 && l.first > len(l.conns)/2 {
+		n := copy(l.conns, l.conns[l.first:])
+		clear(l.conns[n:])
+		l.conns, l.first = l.conns[:n], 0
+	}
+	return c
 }
 
 func newQueue() *queue {
@@ -17,9 +42,14 @@ func newQueue() *queue {
 	return q
 }
 
-func (q *queue) put(c *conn) {
+// put adds a connection; long says that its last turn was not long enough.
+func (q *queue) put(c *conn, long bool) {
 	q.mu.Lock()
-	q.conns = append(q.conns, c)
+	if long {
+		q.long.put(c)
+	} else {
+		q.fresh.put(c)
+	}
 	q.mu.Unlock()
 	q.more.Signal()
 }
@@ -28,20 +58,18 @@ func (q *queue) put(c *conn) {
 func (q *queue) take() (*conn, bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	for q.first == len(q.conns) && !q.closed {
+	for q.fresh.empty() && q.long.empty() && !q.closed {
 		q.more.Wait()
 	}
-	if q.first == len(q.conns) {
+	switch {
+	case q.fresh.empty() && q.long.empty():
 		return nil, false
+	case q.long.empty(), !q.fresh.empty() && q.since < freshTurns-1:
+		q.since++
+		return q.fresh.take(), true
 	}
-	c := q.conns[q.first]
-	q.conns[q.first] = nil
-	if q.first++; q.first == len(q.conns) || q.first > 1024 && q.first > len(q.conns)/2 {
-		n := copy(q.conns, q.conns[q.first:])
-		clear(q.conns[n:])
-		q.conns, q.first = q.conns[:n], 0
-	}
-	return c, true
+	q.since = 0
+	return q.long.take(), true
 }
 
 func (q *queue) close() {
@@ -91,7 +119,7 @@ func (c *conn) wake() {
 			return
 		case idle:
 			if c.state.CompareAndSwap(idle, queued) {
-				c.server.queue.put(c)
+				c.server.queue.put(c, false)
 				return
 			}
 		case running:
@@ -105,9 +133,10 @@ func (c *conn) wake() {
 // run takes a turn.
 func (c *conn) run(b *workspace) {
 	c.state.Store(running)
+	c.long = false
 	c.turn(b)
-	if !c.state.CompareAndSwap(running, idle) {
+	if long := c.long; !c.state.CompareAndSwap(running, idle) {
 		c.state.Store(queued)
-		c.server.queue.put(c)
+		c.server.queue.put(c, long)
 	}
 }

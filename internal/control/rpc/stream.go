@@ -248,24 +248,47 @@ func (s *Stream) shift(n int) {
 	}
 }
 
-// What one stream says while others wait is bounded: by messages, and by time, after which no other message is asked for. What is to be
-// said before a message of the client is heard takes its time.
+// What one stream, and one connection, says while others wait is bounded: by messages, and by time, after which no other message is asked
+// for. What is to be said before a message of the client is heard takes its time.
 const (
 	messagesATurn = 32
 	timeATurn     = 2 * time.Millisecond
 	noHurry       = time.Hour
 )
 
-// advance lets the streams say what there is to be said.
+// advance lets the streams say what there is to be said, as far as there is time; the next turn goes on with the stream after the last.
 func (c *conn) advance() error {
-	for i := len(c.streams) - 1; i >= 0; i-- { // from the end, because what ends is taken out
-		if s := c.streams[i]; s.woken.Swap(false) || s.active || s.left > 0 || s.ending != nil {
-			if err := s.speak(timeATurn); err != nil {
-				return err
-			}
+	start, all := time.Now(), c.left == 0 || c.left > len(c.streams)
+	if all {
+		c.left = len(c.streams)
+	}
+	for spoken := false; c.left > 0; { // from the end, because what ends is taken out
+		s := c.streams[c.left-1]
+		if !s.woken.Load() && !s.active && s.left == 0 && s.ending == nil {
+			c.left--
+			continue
+		}
+		if spoken && time.Since(start) > timeATurn {
+			c.goOn()
+			return nil
+		}
+		spoken = true
+		c.left--
+		s.woken.Store(false)
+		if err := s.speak(timeATurn); err != nil {
+			return err
 		}
 	}
+	if !all {
+		c.goOn() // with those at the end
+	}
 	return nil
+}
+
+// goOn asks for another turn, after those of others.
+func (c *conn) goOn() {
+	c.long = true
+	c.wake()
 }
 
 func (s *Stream) speak(most time.Duration) error {
@@ -279,7 +302,8 @@ func (s *Stream) speak(most time.Duration) error {
 	start := time.Now()
 	for sent := 0; s.handler != nil && s.active && s.room(); sent++ {
 		if sent == messagesATurn || sent > 0 && time.Since(start) > most {
-			s.Wake()
+			s.woken.Store(true)
+			c.goOn()
 			return nil
 		}
 		more, err := s.handler.Next()

@@ -369,3 +369,54 @@ func TestAnswersWakeWhoWaits(t *testing.T) {
 	a.cancel()
 	<-done
 }
+
+// TestAnsweredLastsAsLongAsTheChange: what a client asks for because of an update, before it acknowledges that, belongs to the change.
+func TestAnsweredLastsAsLongAsTheChange(t *testing.T) {
+	const other = "outbound|9080||other.default.svc.cluster.local"
+	p := newPlane(t, Options{})
+	p.publish(mesh(nil, "10.77.0.1"))
+	a, idle := p.connect(productpage()), p.watching()
+	a.subscribe(generate.RouteType, reviewsHost+":9080")
+	a.want(generate.RouteType, reviewsHost+":9080")
+	a.quiet()
+	idle.quiet()
+
+	mark := p.server.Mark()
+	p.server.Publish(mesh(routed("other.default.svc.cluster.local"), "10.77.0.1"), model.Delta{Routes: map[string]bool{reviewsHost: true}})
+	done := make(chan struct{})
+	go func() { // ends with the answers
+		defer close(done)
+		p.server.Answered(t.Context(), mark, time.Hour)
+	}()
+	r := a.recv()
+	a.subscribe(generate.ClusterType, other)
+	a.send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: generate.RouteType, ResponseNonce: r.GetNonce()})
+	r = a.recv()
+	a.quiet() // both requests were read
+	select {
+	case <-done:
+		t.Fatal("the change was taken for over")
+	default:
+	}
+	a.send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: generate.ClusterType, ResponseNonce: r.GetNonce()})
+	<-done
+}
+
+// TestSilentClientsAreNotWaitedFor: one that has not answered for long does not hold up whoever changes something.
+func TestSilentClientsAreNotWaitedFor(t *testing.T) {
+	p := newPlane(t, Options{})
+	p.publish(mesh(nil, "10.77.0.1"))
+	c := p.watching()
+	mark := p.server.Mark()
+	publish := func(address string) {
+		p.server.Publish(mesh(nil, address), model.Delta{Endpoints: map[string]bool{reviewsHost: true}})
+		c.recv()
+	}
+	publish("10.77.0.2")
+	publish("10.77.0.3")
+	p.server.Answered(t.Context(), mark, 0)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	p.server.Answered(ctx, mark, time.Hour) // which would wait
+	p.server.Answered(t.Context(), p.server.Mark(), time.Hour)
+}

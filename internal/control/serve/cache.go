@@ -259,7 +259,8 @@ func (c *cache) advance(next generate.Index, d model.Delta, now time.Time) publi
 		}
 		p.differing++
 		for s := e.subs; s != nil; s = s.next {
-			c := s.watch.session
+			generation, c := c.generation, s.watch.session
+			c.touched = generation
 			if c.moved.IsZero() {
 				c.moved = now
 				p.told = append(p.told, c)

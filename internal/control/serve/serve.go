@@ -92,7 +92,7 @@ func (s *Server) Publish(mesh *model.Mesh, delta model.Delta) (answered func(con
 	woken := p.told
 	if p.everything {
 		for c := range s.streams {
-			c.rebind = true
+			c.rebind, c.touched = true, s.cache.generation
 			woken = append(woken, c)
 		}
 	} else {
@@ -113,6 +113,33 @@ func (s *Server) Mesh() *model.Mesh {
 		return nil
 	}
 	return s.cache.index.Mesh()
+}
+
+// Mark stands for what has been published so far; see Answered.
+func (s *Server) Mark() (mark uint64) {
+	s.cache.mu.Lock()
+	defer s.cache.mu.Unlock()
+	return s.cache.generation
+}
+
+// Answered returns when each stream for which something was published since a mark has answered, with consent or without, all that it is
+// owed, or is gone, or the context has ended. A client that has been silent for long is not waited for.
+func (s *Server) Answered(ctx context.Context, since uint64, long time.Duration) {
+	s.cache.mu.Lock()
+	var touched []*session
+	for c := range s.streams {
+		if c.touched > since && !c.silent(time.Now().Add(-long)) {
+			touched = append(touched, c)
+		}
+	}
+	s.cache.mu.Unlock()
+	s.await(ctx, touched)
+}
+
+// silent reports whether something has been waiting for the client since a time before. The cache is locked.
+func (c *session) silent(before time.Time) bool {
+	return !c.sending.IsZero() && c.sending.Before(before) ||
+		slices.ContainsFunc(c.watches, func(w *watch) bool { f := w.waiting(); return len(f) > 0 && f[0].at.Before(before) })
 }
 
 // audience are the streams that somebody waits for.
@@ -174,7 +201,7 @@ func (s *Server) moved(mesh *model.Mesh, delta model.Delta) []*session {
 	for key := range delta.Workloads {
 		for _, c := range s.byWorkload[key] {
 			if c.node == nil || c.claim.foreign(c.who, mesh) != nil || !sameNode(*c.node, c.claim.node(c.who, mesh)) {
-				c.rebind = true
+				c.rebind, c.touched = true, s.cache.generation
 				out = append(out, c)
 			}
 		}

@@ -38,6 +38,7 @@ type session struct {
 	names    int            // subscriptions over all types
 	changed  []*sub         // what may have to be told
 	told     uint64         // the generation of which the client was told last
+	touched  uint64         // the newest that had something for it
 	unbound  []*sub         // what has no entry yet
 	rebind   bool           // all entries have to be found anew
 	behind   time.Time      // when the oldest of changed became so

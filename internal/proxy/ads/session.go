@@ -182,6 +182,10 @@ func (s *session) receive(m *discoveryv3.DeltaDiscoveryResponse) error {
 	u, rejected := s.sift(m)
 	rejected = append(rejected, s.handler.Apply(u)...)
 	s.remember(u, rejected)
+	// What the update leads to is asked for before it is acknowledged: a server that waits for this proxy sees that it is not through yet.
+	if err := s.tell(); err != nil {
+		return err
+	}
 	ack := &discoveryv3.DeltaDiscoveryRequest{TypeUrl: m.TypeUrl, ResponseNonce: m.Nonce}
 	if len(rejected) > 0 {
 		s.rejections.Add(uint64(len(rejected)))

@@ -1,5 +1,5 @@
-// Package bind opens the sockets that a proxy accepts on: its listeners, the name server's, and the ports of a gateway, which it keeps
-// in step with the configuration. Sockets that an earlier process of this proxy has handed over are used before new ones are made.
+// Package bind opens the sockets that a proxy accepts on: its listeners, the name server's, and the ports that the configuration names,
+// with which it keeps in step. Sockets that an earlier process of this proxy has handed over are used before new ones are made.
 package bind
 
 import (

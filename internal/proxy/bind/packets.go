@@ -42,12 +42,12 @@ func (p *packetPort) fits(l *conf.Listener) bool {
 }
 
 // bindPackets is called with mu held.
-func (g *Gateways) bindPackets(ctx context.Context, l *conf.Listener) error {
+func (p *Ports) bindPackets(ctx context.Context, l *conf.Listener) error {
 	address, name := l.Address.String(), l.Name
 	port := &packetPort{address: address, datagrams: l.Datagrams != nil}
-	open, serve, what := g.Sockets.ListenGatewayPacket, g.QUIC, "HTTP/3"
+	open, serve, what := p.Sockets.ListenGatewayPacket, p.QUIC, "HTTP/3"
 	if port.datagrams {
-		open, serve, what = g.Sockets.ListenGatewayDatagrams, g.Datagrams, "datagrams"
+		open, serve, what = p.Sockets.ListenGatewayDatagrams, p.Datagrams, "datagrams"
 	}
 	if serve == nil {
 		return errors.New("nothing here serves UDP")
@@ -57,20 +57,20 @@ func (g *Gateways) bindPackets(ctx context.Context, l *conf.Listener) error {
 		return err
 	}
 	port.PacketConn, port.server = pc, serve(name)
-	if g.packets == nil {
-		g.packets = map[string]*packetPort{}
+	if p.packets == nil {
+		p.packets = map[string]*packetPort{}
 	}
-	g.packets[name] = port
-	ends := &g.draining
+	p.packets[name] = port
+	ends := &p.draining
 	if port.datagrams {
-		ends = &g.accepting
+		ends = &p.accepting
 	}
 	ends.Go(func() { // ends by shutPackets, and for HTTP/3 when connections have
 		if err := port.server.Serve(pc); err != nil {
-			g.Log.Error("a gateway's UDP port fails", "listener", name, "error", err)
+			p.Log.Error("a gateway's UDP port fails", "listener", name, "error", err)
 		}
 	})
-	g.Log.Info("gateway port bound for "+what, "listener", name, "address", address)
+	p.Log.Info("gateway port bound for "+what, "listener", name, "address", address)
 	return nil
 }
 
@@ -85,36 +85,36 @@ const (
 
 // shutPackets is called with mu held. Requests under way go on, in a port of HTTP/3 that was handed over by what the other process passes on. So do sessions of datagrams, unless the port was withdrawn: they are
 // nothing then but what would keep it from being opened anew.
-func (g *Gateways) shutPackets(name string, port *packetPort, why whyShut) {
-	delete(g.packets, name)
-	g.leaving = append(g.leaving, port)
+func (p *Ports) shutPackets(name string, port *packetPort, why whyShut) {
+	delete(p.packets, name)
+	p.leaving = append(p.leaving, port)
 	drain := func() { // ends with the last request or session, or by Cut
 		if err := port.server.Drain(context.Background()); err != nil {
-			g.Log.Debug("a UDP port drains", "listener", name, "error", err)
+			p.Log.Debug("a UDP port drains", "listener", name, "error", err)
 		}
 		port.Close()
-		g.Sockets.Forget(port.PacketConn)
-		g.mu.Lock()
-		defer g.mu.Unlock()
-		g.leaving = slices.DeleteFunc(g.leaving, func(p *packetPort) bool { return p == port })
+		p.Sockets.Forget(port.PacketConn)
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.leaving = slices.DeleteFunc(p.leaving, func(other *packetPort) bool { return other == port })
 	}
 	if q, ok := port.PacketConn.(*steer.Conn); ok && why == handedOver {
 		q.Yield()
-		g.Sockets.Forget(q)
+		p.Sockets.Forget(q)
 	}
 	switch {
 	case port.datagrams && why == withdrawn:
 		port.server.Close() // waits for nothing but the sessions' goroutines
-		g.draining.Go(drain)
+		p.draining.Go(drain)
 	default:
-		g.draining.Go(drain)
+		p.draining.Go(drain)
 	}
 	if port.datagrams && why != handedOver {
-		if err := g.Sockets.ReleaseDatagrams(port.address); err != nil {
-			g.Log.Warn("a gateway's port was not released", "address", port.address, "network", "udp", "error", err)
+		if err := p.Sockets.ReleaseDatagrams(port.address); err != nil {
+			p.Log.Warn("a gateway's port was not released", "address", port.address, "network", "udp", "error", err)
 		}
 	}
-	g.Log.Info("gateway port closed", "listener", name, "network", "udp", "address", port.address)
+	p.Log.Info("gateway port closed", "listener", name, "network", "udp", "address", port.address)
 }
 
 // Datagrams is the Network of a Socket that is a gateway's port for datagrams.

@@ -42,6 +42,9 @@ type Options struct {
 	// SaveDelay collects changes before they are written to StateDir: 100 ms, longer where writing takes long. What changed within it is
 	// not there for a proxy that is killed and starts again without a control plane.
 	SaveDelay time.Duration
+	// Follow, when set, is called when the snapshot was replaced because of an update, before that is acknowledged: it is for what has to
+	// be as the configuration says by then.
+	Follow func()
 	// OnWait, when set, hears of every wait for a name that was not there; it may not block.
 	OnWait func(Wait)
 }

@@ -432,20 +432,21 @@ func TestSidecarFollowsWhatItOpens(t *testing.T) {
 	until(t, l, "none", func(s *conf.Snapshot) bool { return len(s.Opened) == 0 })
 }
 
+func gatewayListener(port uint16) *listenerv3.Listener {
+	return &listenerv3.Listener{Name: wire.GatewayListenerName(port),
+		Address: &corev3.Address{Address: &corev3.Address_SocketAddress{SocketAddress: &corev3.SocketAddress{Address: "0.0.0.0",
+			PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: uint32(port)}}}},
+		FilterChains: []*listenerv3.FilterChain{{Filters: []*listenerv3.Filter{{ConfigType: &listenerv3.Filter_TypedConfig{
+			TypedConfig: pack(hcm(wire.GatewayRouteName(port)))}}}}}}
+}
+
 func TestGatewayFollowsEverything(t *testing.T) {
 	s := adstest.New(t)
 	l, _ := start(t, s, live.Options{Node: wire.Node{Role: wire.Gateway, Name: "gw", Namespace: "default", ServiceAccount: "gw"}})
 	if err := l.Ready(soon(t)); err != nil {
 		t.Fatal(err)
 	}
-	gateway := func(port uint16) *listenerv3.Listener {
-		return &listenerv3.Listener{Name: wire.GatewayListenerName(port),
-			Address: &corev3.Address{Address: &corev3.Address_SocketAddress{SocketAddress: &corev3.SocketAddress{Address: "0.0.0.0",
-				PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: uint32(port)}}}},
-			FilterChains: []*listenerv3.FilterChain{{Filters: []*listenerv3.Filter{{ConfigType: &listenerv3.Filter_TypedConfig{
-				TypedConfig: pack(hcm(wire.GatewayRouteName(port)))}}}}}}
-	}
-	set(s, gateway(8080), gateway(8081), routes("http.8080", "v1"), routes("http.8081"), edsCluster("v1"), endpoints("v1", "10.0.0.1"))
+	set(s, gatewayListener(8080), gatewayListener(8081), routes("http.8080", "v1"), routes("http.8081"), edsCluster("v1"), endpoints("v1", "10.0.0.1"))
 	until(t, l, "both listeners", func(s *conf.Snapshot) bool { return len(s.Gateways) == 2 })
 	snap := l.Snapshot()
 	if snap.RouteTables["http.8080"] == nil || snap.RouteTables["http.8081"] == nil || snap.Clusters["v1"] == nil {
@@ -455,6 +456,48 @@ func TestGatewayFollowsEverything(t *testing.T) {
 	until(t, l, "removal", func(s *conf.Snapshot) bool {
 		return len(s.Gateways) == 1 && s.Gateways[0].Address.Port() == 8081 && s.Clusters["v1"] == nil
 	})
+}
+
+// TestFollowComesBeforeTheAnswer: what has to be as the configuration says is so when the control plane hears that it has been taken, and
+// what an update leads to is asked for before that.
+func TestFollowComesBeforeTheAnswer(t *testing.T) {
+	s := adstest.New(t)
+	set(s, gatewayListener(8080), routes("http.8080", "v1"), edsCluster("v1"), endpoints("v1", "10.0.0.1"))
+	var l *live.Live
+	ready, followed := make(chan struct{}), make(chan int, 10)
+	l, _ = start(t, s, live.Options{Node: wire.Node{Role: wire.Gateway, Name: "gw", Namespace: "default", ServiceAccount: "gw"}, Follow: func() {
+		<-ready
+		if n := len(l.Snapshot().Gateways); n > 0 {
+			for _, r := range s.Requests() {
+				if r.GetTypeUrl() == decode.EndpointsType && r.GetResponseNonce() != "" {
+					n = -1
+				}
+			}
+			followed <- n
+		}
+	}})
+	close(ready)
+	if n := <-followed; n != 1 {
+		t.Errorf("acknowledged before it was followed: %d", n)
+	}
+	if _, err := s.Await(soon(t), func(r *discoveryv3.DeltaDiscoveryRequest) bool {
+		return r.GetTypeUrl() == decode.EndpointsType && r.GetResponseNonce() != ""
+	}); err != nil {
+		t.Fatal(err)
+	}
+	order := []string{}
+	for _, r := range s.Requests() {
+		what := r.GetTypeUrl()[strings.LastIndexByte(r.GetTypeUrl(), '.')+1:]
+		if r.GetResponseNonce() != "" {
+			what = "ack of " + what
+		}
+		order = append(order, what)
+	}
+	want := []string{"Listener", "RouteConfiguration", "ack of Listener", "Cluster", "ack of RouteConfiguration", "ClusterLoadAssignment",
+		"ack of Cluster", "ack of ClusterLoadAssignment"}
+	if !slices.Equal(order, want) {
+		t.Errorf("got %v, want %v", order, want)
+	}
 }
 
 func TestDNS(t *testing.T) {

@@ -256,6 +256,15 @@ func (l *Live) forget(k key) {
 
 // Apply takes an update from the stream. It is for the ads client.
 func (l *Live) Apply(u ads.Update) []ads.Rejection {
+	before := l.current.Load()
+	rejected := l.apply(u)
+	if l.opts.Follow != nil && l.current.Load() != before {
+		l.opts.Follow()
+	}
+	return rejected
+}
+
+func (l *Live) apply(u ads.Update) []ads.Rejection {
 	values := make([]any, len(u.Changed))
 	failures := make([]error, len(u.Changed))
 	for i, c := range u.Changed {

@@ -30,8 +30,8 @@ type Plane struct {
 }
 
 // New prepares what b says, with what is in the state directory. dial connects to the control plane. It does not touch the network;
-// Run does. Where shared is set another process writes to the state directory until Own.
-func New(b *wire.Bootstrap, dial func(ctx context.Context, network, address string) (net.Conn, error), log *slog.Logger, shared bool) (*Plane, error) {
+// Run does. Where shared is set another process writes to the state directory until Own. follow is live.Options.Follow.
+func New(b *wire.Bootstrap, dial func(ctx context.Context, network, address string) (net.Conn, error), log *slog.Logger, shared bool, follow func()) (*Plane, error) {
 	d := &disk{yielded: shared}
 	all := failover.New(b.Controls(), dial)
 	authority, err := client.New(client.Options{
@@ -50,7 +50,7 @@ func New(b *wire.Bootstrap, dial func(ctx context.Context, network, address stri
 	if err != nil {
 		return nil, fmt.Errorf("control plane %s: %w", b.Control, err)
 	}
-	l, err := live.New(conn, live.Options{Node: b.Node, Log: log, StateDir: b.StateDir, Store: d.store("configuration")})
+	l, err := live.New(conn, live.Options{Node: b.Node, Log: log, StateDir: b.StateDir, Store: d.store("configuration"), Follow: follow})
 	if err != nil {
 		conn.Close()
 		return nil, err

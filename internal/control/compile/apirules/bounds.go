@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -14,31 +15,41 @@ import (
 	"github.com/weftmesh/weft/internal/control/source"
 )
 
-// boundsText holds the bounds that the definitions of the Gateway API's kinds set: of lists, maps, texts and numbers, one a line, as
-// "KIND FIELD RULE NUMBER". A test writes it from the definitions.
+// boundsText holds the bounds that the definitions of the Gateway API's kinds set, of lists, maps, texts and numbers, and the patterns of
+// texts, one a line, as "KIND FIELD RULE NUMBER" or "KIND FIELD pattern PATTERN". A test writes it from the definitions.
 //
 //go:embed bounds.txt
 var boundsText string
 
 // bound is one of them.
 type bound struct {
-	rule  string // as OpenAPI calls it: maxItems, maxProperties, maxLength, minimum, maximum
-	limit int
+	rule    string // as OpenAPI calls it: maxItems, maxProperties, minLength, maxLength, minimum, maximum, pattern
+	limit   int
+	pattern *regexp.Regexp // of the last
 }
 
 // bounds are those of each kind, by field, in which "[]" stands for any place of a list and "{}" for any key.
 var bounds = sync.OnceValue(func() map[string]map[string][]bound {
 	out := map[string]map[string][]bound{}
+	compiled := map[string]*regexp.Regexp{} // there are few
 	for line := range strings.Lines(boundsText) {
-		f := strings.Fields(line)
-		limit, err := strconv.Atoi(f[3])
-		if err != nil {
-			panic("apirules: bounds.txt: " + err.Error())
+		f := strings.SplitN(strings.TrimSuffix(line, "\n"), " ", 4)
+		b := bound{rule: f[2]}
+		if b.rule == "pattern" {
+			if compiled[f[3]] == nil {
+				compiled[f[3]] = regexp.MustCompile(f[3])
+			}
+			b.pattern = compiled[f[3]]
+		} else {
+			var err error
+			if b.limit, err = strconv.Atoi(f[3]); err != nil {
+				panic("apirules: bounds.txt: " + err.Error())
+			}
 		}
 		if out[f[0]] == nil {
 			out[f[0]] = map[string][]bound{}
 		}
-		out[f[0]][f[1]] = append(out[f[0]][f[1]], bound{f[2], limit})
+		out[f[0]][f[1]] = append(out[f[0]][f[1]], b)
 	}
 	return out
 })
@@ -49,8 +60,10 @@ var known = []string{".port", ".weight", ".maxAge", ".percent", ".numerator", ".
 // older are kinds of which earlier versions may have several rules: those that are never reached get a warning.
 var older = []string{"TLSRoute", "TCPRoute", "UDPRoute"}
 
-// bounded judges how large the parts of an object are.
-func (c checker) bounded() {
+// Bounds judges how large the parts of an object are, and whether its texts are of the form that is asked for. Where something else is
+// wrong with a field, that says it better.
+func Bounds(o *source.Object, say Say) {
+	c := checker{o, say}
 	of := bounds()[c.Kind.Name]
 	if c.Kind.Group != source.GroupGateway || of == nil {
 		return
@@ -105,8 +118,15 @@ func (c checker) hold(b bound, v any, field string) {
 			c.say("InvalidValue", field, "", "there are %d, and at most %d are allowed", len(v), b.limit)
 		}
 	case string:
-		if n := utf8.RuneCountInString(v); b.rule == "maxLength" && n > b.limit {
+		n := utf8.RuneCountInString(v)
+		switch {
+		case b.rule == "maxLength" && n > b.limit:
 			c.say("InvalidValue", field, "", "it has %d characters, and at most %d are allowed", n, b.limit)
+		case b.rule == "minLength" && n < b.limit:
+			c.say("MissingField", field, "", "it may not be empty")
+		case b.rule == "pattern" && v != "" && !b.pattern.MatchString(v):
+			code, want := form(b.pattern.String(), field)
+			c.say(code, field, want, "%q is not of the form that is asked for here", v)
 		}
 	case float64:
 		if b.rule == "minimum" && v < float64(b.limit) {
@@ -115,6 +135,30 @@ func (c checker) hold(b bound, v any, field string) {
 			c.say("InvalidValue", field, "", "%v is more than %d", v, b.limit)
 		}
 	}
+}
+
+// forms are the codes for texts that do not fit a pattern, and what it asks for. It is never changed.
+var forms = map[string][2]string{
+	`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`:                                          {"InvalidName", `use lower case letters, digits and, between them, "-"`},
+	`^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$`:        {"InvalidName", `use lower case letters, digits and, between them, "-" and "."`},
+	`^(\*\.)?[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$`: {"InvalidHost", `hosts look like "www.example.com" or "*.example.com", in lower case`},
+	`^[a-zA-Z]([-a-zA-Z0-9]*[a-zA-Z0-9])?$`:                                    {"InvalidValue", `kinds look like "Service"`},
+	`^$|^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$`:     {"InvalidValue", `groups look like "gateway.networking.k8s.io"; that of Services is ""`},
+	`^[A-Za-z0-9!#$%&'*+\-.^_\x60|~]+$`:                                        {"InvalidHeaderName", "use letters, digits and -"},
+	`^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$`:                            {"InvalidLabel", `use letters, digits and, between them, "-", "_" and "."`},
+	`^([0-9]{1,5}(h|m|s|ms)){1,4}$`:                                            {"InvalidDuration", "durations look like 1m30s"},
+}
+
+// form gives what to say of a text that does not fit a pattern.
+func form(pattern, field string) (code, want string) {
+	f, ok := forms[pattern]
+	switch {
+	case !ok:
+		return "InvalidValue", "the pattern is " + pattern
+	case strings.HasSuffix(field, ".hostname"):
+		return "InvalidHost", f[1]
+	}
+	return f[0], f[1]
 }
 
 // maxMatches is how many matches all rules of a route may have together.

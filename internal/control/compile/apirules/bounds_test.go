@@ -23,7 +23,9 @@ type schema struct {
 	AdditionalProperties *schema
 	MaxItems             *int
 	MaxProperties        *int
+	MinLength            *int
 	MaxLength            *int
+	Pattern              string
 	Minimum              *int
 	Maximum              *int
 }
@@ -83,10 +85,13 @@ func collect(lines []string, field string, s *schema) []string {
 	for _, b := range []struct {
 		rule  string
 		limit *int
-	}{{"maxItems", s.MaxItems}, {"maxProperties", s.MaxProperties}, {"maxLength", s.MaxLength}, {"minimum", s.Minimum}, {"maximum", s.Maximum}} {
+	}{{"maxItems", s.MaxItems}, {"maxProperties", s.MaxProperties}, {"minLength", s.MinLength}, {"maxLength", s.MaxLength}, {"minimum", s.Minimum}, {"maximum", s.Maximum}} {
 		if b.limit != nil {
 			lines = append(lines, fmt.Sprintf("%s %s %d", field, b.rule, *b.limit))
 		}
+	}
+	if s.Pattern != "" {
+		lines = append(lines, field+" pattern "+s.Pattern)
 	}
 	for name, sub := range s.Properties {
 		lines = collect(lines, field+"."+name, sub)

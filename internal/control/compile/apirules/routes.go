@@ -6,7 +6,6 @@ import (
 	"strings"
 
 	networkingv1 "k8s.io/api/networking/v1"
-	"k8s.io/apimachinery/pkg/util/validation"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 )
 
@@ -85,9 +84,6 @@ func (c checker) filled(value, field string) {
 	}
 }
 
-// kind is the name of one.
-var kind = regexp.MustCompile(`^[a-zA-Z]([-a-zA-Z0-9]*[a-zA-Z0-9])?$`)
-
 func (c checker) backends(list []gatewayv1.BackendRef, field string) {
 	for i := range list {
 		c.backend(&list[i], at(field+".backendRefs", i))
@@ -97,12 +93,6 @@ func (c checker) backends(list []gatewayv1.BackendRef, field string) {
 func (c checker) backend(b *gatewayv1.BackendRef, field string) {
 	if b.Name == "" {
 		c.say("MissingField", field+".name", "", "a backend has a name")
-	}
-	if g := text(b.Group); g != "" && len(validation.IsDNS1123Subdomain(g)) > 0 {
-		c.say("InvalidValue", field+".group", "", "%q is not a group", g)
-	}
-	if k := text(b.Kind); k != "" && !kind.MatchString(k) {
-		c.say("InvalidValue", field+".kind", "", "%q is not a kind", k)
 	}
 	if b.Weight != nil && *b.Weight > maxWeight {
 		c.say("InvalidWeight", field+".weight", "", "weight %d is above %d", *b.Weight, maxWeight)

@@ -23,7 +23,6 @@ type Say func(code, field, hint, format string, args ...any)
 // Check judges an object of any kind.
 func Check(o *source.Object, say Say) {
 	c := checker{o, say}
-	c.bounded()
 	switch k := o.Kube.(type) {
 	case *gatewayv1.HTTPRoute:
 		c.route(&k.Spec.CommonRouteSpec, k.Spec.Hostnames)
@@ -56,10 +55,6 @@ func Check(o *source.Object, say Say) {
 		for i := range k.Spec.Rules {
 			c.backends(k.Spec.Rules[i].BackendRefs, at("spec.rules", i))
 		}
-	case *gatewayv1.GatewayClass:
-		if !controllerName.MatchString(string(k.Spec.ControllerName)) {
-			say("InvalidValue", "spec.controllerName", "write DOMAIN/PATH, such as weft.dev/gateway-controller", "%q is not the name of a controller", k.Spec.ControllerName)
-		}
 	case *gatewayv1.Gateway:
 		if k.Spec.GatewayClassName == "" {
 			say("MissingField", "spec.gatewayClassName", "use weft or istio to have this mesh serve it", "a class is needed")
@@ -77,9 +72,6 @@ func Check(o *source.Object, say Say) {
 		c.grant(&k.Spec)
 	}
 }
-
-// controllerName is a domain and a path.
-var controllerName = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*\/[A-Za-z0-9\/\-._~%!$&'()*+,;=:]+$`)
 
 // checker judges one object.
 type checker struct {
@@ -158,8 +150,6 @@ func (c checker) parentName(r gatewayv1.ParentReference) string {
 func (c checker) hostname(host, field string) {
 	if host == "*" {
 		c.say("InvalidHost", field, "leave it out to take any host", `"*" is no host name`)
-	} else if strings.Contains(host, "_") {
-		c.say("InvalidHost", field, "", "%q has an underscore, which no host name has here", host)
 	}
 }
 
@@ -204,11 +194,11 @@ func (c checker) authorities(v *gatewayv1.FrontendTLSValidation, field string) {
 }
 
 func (c checker) listener(l *gatewayv1.Listener, field string) {
+	if l.Protocol == "" {
+		c.say("MissingField", field+".protocol", "use one of HTTP, HTTPS, TLS, TCP, UDP", "a protocol is needed")
+	}
 	if (l.Protocol == gatewayv1.TCPProtocolType || l.Protocol == gatewayv1.UDPProtocolType) && text(l.Hostname) != "" {
 		c.say("ConflictingFields", field+".hostname", "", "protocol %s takes no hostname: nothing in a connection says it", l.Protocol)
-	}
-	if problems := validation.IsDNS1123Subdomain(string(l.Name)); l.Name != "" && len(problems) > 0 {
-		c.say("InvalidName", field+".name", "", "%q is not a name: %s", l.Name, problems[0])
 	}
 	c.namespaces(l.AllowedRoutes, field)
 }

@@ -3,6 +3,8 @@
 package convert
 
 import (
+	"slices"
+
 	"github.com/weftmesh/weft/internal/control/compile/apirules"
 	"github.com/weftmesh/weft/internal/control/compile/convert/gatewayapi"
 	"github.com/weftmesh/weft/internal/control/compile/convert/istio"
@@ -21,5 +23,10 @@ func Object(o *source.Object, s model.Settings) *parts.Part {
 	istio.Convert(p)
 	security.Convert(p)
 	gatewayapi.Convert(p)
+	apirules.Bounds(o, func(code, field, hint, format string, args ...any) {
+		if !slices.ContainsFunc(p.Findings, func(f model.Finding) bool { return f.Severity == model.Error && f.Field == field }) {
+			p.Err(code, field, hint, format, args...)
+		}
+	})
 	return p
 }

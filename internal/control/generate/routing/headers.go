@@ -27,6 +27,9 @@ func ApplyHeaders(out *routev3.Route, request, response model.HeaderChange) (hos
 // authority, the rest is left out, as Istio does.
 func Headers(c model.HeaderChange) (add []*corev3.HeaderValueOption, remove []string, host string) {
 	write := func(values map[string]string, how corev3.HeaderValueOption_HeaderAppendAction) (authority string) {
+		if len(values) == 0 {
+			return "" // nearly always
+		}
 		for _, k := range slices.Sorted(maps.Keys(values)) {
 			if strings.EqualFold(k, "host") || k == ":authority" {
 				authority = values[k]

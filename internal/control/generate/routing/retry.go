@@ -25,6 +25,9 @@ const (
 	triesOfPriority     = 2 // before the next one is preferred, as Istio has it
 )
 
+// previousHosts is the same for every route.
+var previousHosts = message.Pack(&previoushostsv3.PreviousHostsPredicate{})
+
 // Retries say when and how often a request is tried again.
 func Retries(r *model.Retries) *routev3.RetryPolicy {
 	if r == nil {
@@ -38,7 +41,7 @@ func Retries(r *model.Retries) *routev3.RetryPolicy {
 		NumRetries: wrapperspb.UInt32(r.Attempts),
 		RetryHostPredicate: []*routev3.RetryPolicy_RetryHostPredicate{{
 			Name:       "envoy.retry_host_predicates.previous_hosts",
-			ConfigType: &routev3.RetryPolicy_RetryHostPredicate_TypedConfig{TypedConfig: message.Pack(&previoushostsv3.PreviousHostsPredicate{})},
+			ConfigType: &routev3.RetryPolicy_RetryHostPredicate_TypedConfig{TypedConfig: previousHosts},
 		}},
 		HostSelectionRetryMaxAttempts: hostSelectionTrials,
 	}

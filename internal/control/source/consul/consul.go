@@ -1,6 +1,7 @@
 // Package consul is the source that reads the catalog and the health of a Consul, through its HTTP API with blocking queries: each
 // service becomes a ServiceEntry for NAME.service.consul with the instances that are not critical, their tags and meta as labels and
-// the datacenter as locality. One request waits at Consul for each service, and one for the list of services.
+// the datacenter as locality. One request waits at Consul for each service, and one for the list of services. Where there are many, they take
+// turns (turns.go), and what tells of changes says who is asked at once (news.go).
 package consul
 
 import (
@@ -18,6 +19,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/weftmesh/weft/internal/control/model"
@@ -65,7 +67,7 @@ func New(o Options) (*Source, error) {
 		o.Log = slog.Default()
 	}
 	t := http.DefaultTransport.(*http.Transport).Clone()
-	t.MaxIdleConnsPerHost, t.TLSClientConfig = 100, o.TLS
+	t.MaxConnsPerHost, t.MaxIdleConnsPerHost, t.TLSClientConfig = mostConnections, mostConnections, o.TLS
 	return &Source{options: o, log: o.Log, client: &http.Client{Transport: t}, failing: map[string]bool{}, told: map[string]string{}}, nil
 }
 
@@ -83,12 +85,13 @@ func (s *Source) Run(ctx context.Context, publish func(source.Change)) error {
 		r.followed.Wait()
 		s.client.CloseIdleConnections()
 	}()
-	s.poll(ctx, servicesPath, nil, func(body []byte) error {
+	s.poll(ctx, servicesPath, alone, func(body []byte) error {
 		var names map[string][]string
 		if err := json.Unmarshal(body, &names); err != nil {
 			return err
 		}
 		r.take(ctx, names)
+		r.registered(ctx, len(body))
 		if s.intake.Opened() {
 			return nil
 		}
@@ -105,13 +108,18 @@ func (s *Source) Run(ctx context.Context, publish func(source.Change)) error {
 	return nil
 }
 
-// run is the state of one Run; its one goroutine owns it.
+// run is the state of one Run.
 type run struct {
 	*Source
-	services map[string]*service
-	others   map[string]string // those without ServiceEntry, and who has it
 	followed sync.WaitGroup
 	turns    *turns
+
+	// Owned by the goroutine of Run.
+	others map[string]string // those without ServiceEntry, and who has it; see choose
+	moved  chan struct{}     // tells that registrations changed; nil until services have to share
+
+	guard    sync.Mutex
+	services map[string]*service // guarded by guard; changed by the goroutine of Run alone, which need not take it to read
 }
 
 // service is one that is followed.
@@ -119,6 +127,11 @@ type service struct {
 	stop  context.CancelFunc
 	ended chan struct{}
 	told  chan struct{} // closed when its instances are known
+	hurry chan struct{} // has something when it is to be asked at once
+
+	nodes atomic.Pointer[[]string] // where its instances are
+
+	asked uint64 // owned by who follows it: the round in which it was asked
 }
 
 // take follows the services that are named and have a ServiceEntry, and no others.
@@ -130,20 +143,28 @@ func (r *run) take(ctx context.Context, names map[string][]string) {
 			one.stop()
 			<-one.ended
 			r.reads(healthPath + name)
+			r.guard.Lock()
 			delete(r.services, name)
+			r.guard.Unlock()
 			r.intake.Update(nil, []source.Key{r.key(name)})
 		}
 	}
-	if len(served) > mostWaiting {
+	if len(served) > mostWaiting && r.moved == nil {
 		r.turns.share()
+		r.watch(ctx)
 	}
 	for name := range served {
 		if r.services[name] != nil {
 			continue
 		}
 		ctx, stop := context.WithCancel(ctx)
-		one := &service{stop: stop, ended: make(chan struct{}), told: make(chan struct{})}
+		one := &service{stop: stop, ended: make(chan struct{}), told: make(chan struct{}), hurry: make(chan struct{}, 1)}
+		r.guard.Lock()
 		r.services[name] = one
+		r.guard.Unlock()
+		if r.moved != nil {
+			one.hurry <- struct{}{}
+		}
 		r.followed.Go(func() { // ends with stop or the run
 			defer close(one.ended)
 			defer stop()
@@ -152,7 +173,7 @@ func (r *run) take(ctx context.Context, names map[string][]string) {
 	}
 }
 
-// leaveOut says which services have no ServiceEntry, and which other service has it.
+// leaveOut says which services have no ServiceEntry, and which other service has it, if one has.
 func (r *run) leaveOut(others map[string]string) {
 	var came []source.Arrival
 	var gone []source.Key
@@ -160,7 +181,7 @@ func (r *run) leaveOut(others map[string]string) {
 		came = append(came, r.other(name, first))
 	}
 	for name := range r.others {
-		if others[name] == "" {
+		if _, still := others[name]; !still {
 			gone = append(gone, r.otherKey(name))
 		}
 	}
@@ -170,11 +191,13 @@ func (r *run) leaveOut(others map[string]string) {
 
 func (r *run) follow(ctx context.Context, name string, one *service) {
 	var once sync.Once
-	r.poll(ctx, healthPath+name, r.turns, func(body []byte) error {
+	turn := func(ctx context.Context) (time.Duration, context.Context, func()) { return r.turns.take(ctx, one) }
+	r.poll(ctx, healthPath+name, turn, func(body []byte) error {
 		var all []instance
 		if err := json.Unmarshal(body, &all); err != nil {
 			return err
 		}
+		one.nodes.Store(nodesOf(all))
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -205,46 +228,6 @@ const (
 	healthPath   = "/v1/health/service/"
 )
 
-// Of the questions about services, so many wait at Consul at once: by default it lets an address have 200 connections
-// (limits.http_max_conns_per_client), and there are other clients than this. Where there are more services they take turns, of turnTime
-// each, which comes to some 190 questions a second.
-const (
-	mostWaiting = 64
-	turnTime    = 320 * time.Millisecond
-)
-
-// turns are those of the questions that may wait at Consul. Until they have to share, each may wait as long as it likes.
-type turns struct {
-	free   chan struct{}
-	shared context.Context // ended when they have to share
-	share  context.CancelFunc
-}
-
-func newTurns(ctx context.Context) *turns {
-	t := &turns{free: make(chan struct{}, mostWaiting)}
-	t.shared, t.share = context.WithCancel(ctx)
-	return t
-}
-
-// take waits for a turn. It gives how long the question may wait, a context that ends when others need the turn, and what ends it; nil when
-// the given context has ended.
-func (t *turns) take(ctx context.Context) (wait time.Duration, turn context.Context, end func()) {
-	if t == nil { // a question of its own
-		return waitTime, ctx, func() {}
-	}
-	select {
-	case t.free <- struct{}{}:
-	case <-ctx.Done():
-		return 0, ctx, nil
-	}
-	turn, cancel := context.WithCancel(ctx)
-	if t.shared.Err() != nil {
-		return turnTime, turn, func() { cancel(); <-t.free }
-	}
-	stop := context.AfterFunc(t.shared, cancel)
-	return waitTime, turn, func() { stop(); cancel(); <-t.free }
-}
-
 // waitTime is how long Consul holds a question back for which there is no news. It adds up to a sixteenth.
 const waitTime = 4 * time.Minute
 
@@ -254,17 +237,26 @@ const (
 	lastPause  = 10 * time.Second
 )
 
-// poll asks again and again, in turns if there are any, and hands over each answer that may be news, until the context ends.
-func (s *Source) poll(ctx context.Context, path string, t *turns, take func([]byte) error) {
+// turn gives when a question may be asked how long it may wait at Consul, not at all for 0; a context that ends when others need the
+// turn; and what ends it, which is nil when the given context has ended.
+type turn = func(context.Context) (wait time.Duration, during context.Context, end func())
+
+// alone is the turn of a question that shares with no others.
+func alone(ctx context.Context) (time.Duration, context.Context, func()) {
+	return waitTime, ctx, func() {}
+}
+
+// poll asks again and again, when it is its turn, and hands over each answer that may be news, until the context ends.
+func (s *Source) poll(ctx context.Context, path string, t turn, take func([]byte) error) {
 	index, pause := uint64(0), firstPause
 	for ctx.Err() == nil {
-		wait, turn, end := t.take(ctx)
+		wait, during, end := t(ctx)
 		if end == nil {
 			return
 		}
 		began := time.Now()
-		body, next, err := s.ask(turn, path, index, wait)
-		cut := turn.Err() != nil
+		body, next, err := s.ask(during, path, index, wait)
+		cut := during.Err() != nil
 		end()
 		if err != nil && cut && ctx.Err() == nil {
 			continue // the turn was over
@@ -351,10 +343,14 @@ func (s *Source) hides(h http.Header) {
 // maxAnswer bounds what is read of one answer, in bytes.
 const maxAnswer = 64 << 20
 
+// ask gives what Consul says at a path: at once when wait is 0, otherwise when its index is past the one given or the wait is over.
 func (s *Source) ask(ctx context.Context, path string, index uint64, wait time.Duration) (body []byte, next uint64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, wait+waitTime/8)
 	defer cancel()
-	at := fmt.Sprintf("%s%s?index=%d&wait=%s", strings.TrimSuffix(s.options.Address, "/"), (&url.URL{Path: path}).EscapedPath(), index, wait)
+	at := strings.TrimSuffix(s.options.Address, "/") + (&url.URL{Path: path}).EscapedPath()
+	if wait > 0 {
+		at += fmt.Sprintf("?index=%d&wait=%s", index, wait)
+	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, at, nil)
 	if err != nil {
 		return nil, 0, err

@@ -270,7 +270,7 @@ func TestManyServices(t *testing.T) {
 		later.AwaitThat(t, "the change", func() bool { return has(later, i, "2") })
 	}
 	// Both sources together leave that many connections.
-	for range 200 - 2*(mostWaiting+1) - 10 {
+	for range 200 - 2*mostConnections - 10 {
 		c, err := net.Dial("tcp", s.address)
 		if err != nil {
 			t.Fatal(err)
@@ -358,7 +358,7 @@ func TestWithoutPort(t *testing.T) {
 	s.put(t, "/v1/agent/service/register", map[string]any{"ID": "a2", "Name": "a", "Address": "10.0.0.2"})
 	l.Await(t, "a=1")
 	awaitTold(t, l, "InstanceWithoutPort")
-	if f := l.Last().Findings[0]; f.Severity != model.Warning || f.File != "consul:a" || !strings.Contains(f.Message, "a2 (port 0)") {
+	if f := l.Last().Findings[0]; f.Severity != model.Warning || f.File != "consul:a" || !strings.Contains(f.Message, "a2 on node ") || !strings.Contains(f.Message, " (port 0)") {
 		t.Errorf("got %v", f)
 	}
 	s.register(t, "a1", "a", "3", "passing")
@@ -373,8 +373,8 @@ func TestWithoutPort(t *testing.T) {
 
 // TestChoice: who has a name does not depend on any order.
 func TestChoice(t *testing.T) {
-	served, others := choose(map[string][]string{"x_y": nil, "X-Y": nil, "x-y": nil, "b_c": nil, "B-C": nil, "d": nil})
-	if got, want := fmt.Sprint(served, others), "map[B-C:true d:true x-y:true] map[X-Y:x-y b_c:B-C x_y:x-y]"; got != want {
+	served, others := choose(map[string][]string{"x_y": nil, "X-Y": nil, "x-y": nil, "b_c": nil, "B-C": nil, "d": nil, "d/": nil, "*": nil})
+	if got, want := fmt.Sprint(served, others), "map[B-C:true d:true x-y:true] map[*: X-Y:x-y b_c:B-C d/: x_y:x-y]"; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
-	"net/netip"
 	"slices"
 	"strings"
 
@@ -17,6 +16,7 @@ import (
 // instance is what /v1/health/service says of one.
 type instance struct {
 	Node struct {
+		Node       string // its name
 		Address    string
 		Datacenter string
 	}
@@ -90,17 +90,25 @@ func objectName(name string) string {
 }
 
 // choose splits the services by whether they have a ServiceEntry of their own. Of those that would have the same one, that one has it
-// which is written as the entry is, or else the first by name; it is given for each of the others.
+// which is written as the entry is, or else the first by name; it is given for each of the others. It is empty for one whose name no host
+// can have.
 func choose(names map[string][]string) (served map[string]bool, others map[string]string) {
 	by := map[string]string{}
+	served, others = make(map[string]bool, len(names)), map[string]string{}
 	for name := range names {
+		if !nameable(name) {
+			others[name] = ""
+			continue
+		}
 		o := objectName(name)
 		if before, there := by[o]; !there || name == o || before != o && name < before {
 			by[o] = name
 		}
 	}
-	served, others = make(map[string]bool, len(by)), map[string]string{}
 	for name := range names {
+		if _, none := others[name]; none {
+			continue
+		}
 		if first := by[objectName(name)]; first == name {
 			served[name] = true
 		} else {
@@ -110,6 +118,30 @@ func choose(names map[string][]string) (served map[string]bool, others map[strin
 	return served, others
 }
 
+// nameable is whether a host can have the name of a service: labels of letters, digits, hyphens and underscores, parted by dots.
+func nameable(name string) bool {
+	if objectName(name) == "" || len(host(name)) > maxHost {
+		return false
+	}
+	for label := range strings.SplitSeq(name, ".") {
+		if label == "" || len(label) > maxLabel || label[0] == '-' || label[len(label)-1] == '-' || strings.IndexFunc(label, func(c rune) bool {
+			return (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '-' && c != '_'
+		}) >= 0 {
+			return false
+		}
+	}
+	return len(validation.IsDNS1123Subdomain(objectName(name))) == 0
+}
+
+// What DNS allows.
+const (
+	maxHost  = 253
+	maxLabel = 63
+)
+
+// host is by what name clients call a service.
+func host(name string) string { return strings.ToLower(name) + ".service.consul" }
+
 // otherKey is that of what there is to say of a service without ServiceEntry. No entry has it: a service that is written as its entry
 // is has one.
 func (s *Source) otherKey(name string) source.Key {
@@ -118,74 +150,43 @@ func (s *Source) otherKey(name string) source.Key {
 	return k
 }
 
-// other says that a service has no ServiceEntry, because a first one has it.
+// other says that a service has no ServiceEntry, because a first one has it, or for its name.
 func (s *Source) other(name, first string) source.Arrival {
-	k := s.otherKey(name)
-	return source.Arrival{Key: k, Findings: []model.Finding{{
-		Severity: model.Error, Code: "NameTaken", Object: model.Ref{Kind: k.Kind, Namespace: k.Namespace, Name: k.Name}, File: origin(name),
-		Message: fmt.Sprintf("the service is left out: the service %q has the ServiceEntry %s already", first, objectName(name)),
-		Hint:    "give the services names that differ by more than case and by hyphens for other characters",
-	}}}
+	if first == "" {
+		return source.Arrival{Key: s.otherKey(name), Findings: []model.Finding{s.finding(name, s.otherKey(name), model.Error, "InvalidName",
+			fmt.Sprintf("the service %q of Consul is left out: no host can be called %q", name, host(name)),
+			"register it in Consul by a name of letters, digits and hyphens, up to 63 characters, as its DNS needs, too; what it was called may stay as a tag or in its meta")}}
+	}
+	return source.Arrival{Key: s.otherKey(name), Findings: []model.Finding{s.finding(name, s.otherKey(name), model.Error, "NameTaken",
+		fmt.Sprintf("the service is left out: the service %q has the ServiceEntry %s already", first, objectName(name)),
+		"give the services names that differ by more than case and by hyphens for other characters")}}
+}
+
+// finding makes one about a service, as the object that is called so.
+func (s *Source) finding(service string, k source.Key, severity model.Severity, code, message, hint string) model.Finding {
+	return model.Finding{Severity: severity, Code: code, Object: model.Ref{Kind: k.Kind, Namespace: k.Namespace, Name: k.Name}, File: origin(service),
+		Message: message, Hint: hint}
 }
 
 // origin is how findings call the place of a service.
 func origin(name string) string { return Layer + ":" + name }
 
-// maxPort is the highest that there is.
-const maxPort = 1<<16 - 1
-
-// callable leaves the instances of a service that have a port, and says which have none. Those of other services are not among them.
-func (s *Source) callable(name string, all []instance) (kept []instance, findings []model.Finding) {
-	var without []string
-	for _, in := range all {
-		switch {
-		case in.Service.Service != "" && in.Service.Service != name:
-		case in.Service.Port < 1 || in.Service.Port > maxPort:
-			without = append(without, fmt.Sprintf("%s (port %d)", cmp.Or(in.Service.ID, in.address()), in.Service.Port))
-		default:
-			kept = append(kept, in)
-		}
-	}
-	if len(without) == 0 {
-		return kept, nil
-	}
-	slices.Sort(without)
-	n, more := len(without), ""
-	if n > maxNamed {
-		without, more = without[:maxNamed], fmt.Sprintf(" and %d more", n-maxNamed)
-	}
-	k := s.key(name)
-	return kept, []model.Finding{{
-		Severity: model.Warning, Code: "InstanceWithoutPort", Object: model.Ref{Kind: k.Kind, Namespace: k.Namespace, Name: k.Name}, File: origin(name),
-		Message: "instances without a port from 1 to 65535 are left out: " + strings.Join(without, ", ") + more,
-		Hint:    "register them with their port",
-	}}
-}
-
-// maxNamed bounds the instances that a finding names.
-const maxNamed = 5
-
-// arrival makes the ServiceEntry of a service. The port that clients name is the lowest of the instances'; the meta "protocol" says
-// what is spoken there, and is found out where it is not given.
+// arrival makes the ServiceEntry of a service. The meta "protocol" says what is spoken at its port, and is found out where it is not given.
 func (s *Source) arrival(name string, all []instance) source.Arrival {
 	type object = map[string]any
 	slices.SortFunc(all, func(a, b instance) int {
 		return cmp.Or(cmp.Compare(a.address(), b.address()), cmp.Compare(a.Service.Port, b.Service.Port), cmp.Compare(a.Service.ID, b.Service.ID))
 	})
 	const portName = "service"
-	port, protocol, resolution := 0, "", "STATIC"
-	endpoints := []object{}
+	port, protocol, findings := s.agree(name, all)
+	resolution, endpoints := "STATIC", []object{}
 	for i := range all {
 		in := &all[i]
-		if port == 0 || in.Service.Port < port {
-			port = in.Service.Port
-		}
-		protocol = cmp.Or(protocol, in.Service.Meta["protocol"])
 		weight := in.weight()
 		if weight == 0 {
 			continue
 		}
-		if _, err := netip.ParseAddr(in.address()); err != nil {
+		if !in.hasIP() {
 			resolution = "DNS"
 		}
 		endpoints = append(endpoints, object{"address": in.address(), "ports": object{portName: in.Service.Port}, "labels": in.labels(),
@@ -193,9 +194,9 @@ func (s *Source) arrival(name string, all []instance) source.Arrival {
 	}
 	ports := object{"number": port, "name": portName}
 	if protocol != "" {
-		ports["protocol"] = strings.ToUpper(protocol)
+		ports["protocol"] = protocol
 	}
-	spec := object{"hosts": []string{strings.ToLower(name) + ".service.consul"}, "ports": []object{ports}, "resolution": resolution,
+	spec := object{"hosts": []string{host(name)}, "ports": []object{ports}, "resolution": resolution,
 		"location": "MESH_EXTERNAL"}
 	if spec["endpoints"] = endpoints; len(endpoints) == 0 {
 		// The service stays known, and calls of it fail at once: an entry without endpoints is one that selects what nothing has.
@@ -208,5 +209,7 @@ func (s *Source) arrival(name string, all []instance) source.Arrival {
 		"metadata": object{"name": objectName(name), "namespace": s.options.Namespace},
 		"spec":     spec,
 	})
-	return source.DecodeArrival(s.key(name), source.Origin{Layer: Layer, File: origin(name)}, text, s.options.Check).Placeless()
+	a := source.DecodeArrival(s.key(name), source.Origin{Layer: Layer, File: origin(name)}, text, s.options.Check).Placeless()
+	a.Findings = append(findings, a.Findings...)
+	return a
 }

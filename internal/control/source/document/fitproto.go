@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -135,13 +136,18 @@ func (w *Walker) protoValue(n *yaml.Node, f protoreflect.FieldDescriptor, path s
 	}
 }
 
+// unoffered are values that are known and refused.
+var unoffered = []protoreflect.FullName{"istio.mesh.v1alpha1.MeshConfig.OutboundTrafficPolicy.ALLOW_ANY_DYNAMIC_DNS"}
+
 func (w *Walker) enum(n *yaml.Node, e protoreflect.EnumDescriptor, path string) any {
 	if n.Kind == yaml.ScalarNode && n.ShortTag() == "!!str" && e.Values().ByName(protoreflect.Name(n.Value)) != nil {
 		return n.Value
 	}
-	names := make([]string, e.Values().Len())
-	for i := range names {
-		names[i] = string(e.Values().Get(i).Name())
+	var names []string
+	for i := range e.Values().Len() {
+		if v := e.Values().Get(i).FullName(); !slices.Contains(unoffered, v) {
+			names = append(names, string(v.Name()))
+		}
 	}
 	w.Add(n, "InvalidValue", path, Describe(n)+" is not one of "+strings.Join(names, ", "), "")
 	return nil

@@ -88,7 +88,7 @@ func (f *follower) seen() uint64 {
 }
 
 // lookBack asks the server for its version, by the kind of which the highest one is known: kinds may be in an etcd of their own. One
-// that may not be read any more says nothing.
+// that may not be read any more says nothing, and of one that is selected from, the server may have to read many to give the first.
 func (r *run) lookBack(ctx context.Context) {
 	if !r.remarked.IsZero() && time.Since(r.remarked) > remarkTime {
 		r.remarked = time.Time{}
@@ -97,7 +97,7 @@ func (r *run) lookBack(ctx context.Context) {
 	all := make([]*follower, 0, len(r.followers))
 	known := map[*follower]uint64{}
 	for _, f := range r.followers {
-		if v := f.seen(); v > 0 {
+		if v := f.seen(); v > 0 && selectors[f.kind.Name] == "" {
 			all, known[f] = append(all, f), v
 		}
 	}

@@ -90,7 +90,7 @@ func (r *run) follow(ctx context.Context, k *source.Kind, gvr schema.GroupVersio
 func (r *run) unfollow(f *follower) {
 	f.stop()
 	<-f.ended
-	close(f.gone)
+	f.settle()
 	delete(r.followers, f.kind)
 	r.log.Info("a kind is not served any more", "kind", f.kind.Name, "group", f.kind.Group)
 	r.statuses.drop(f.has)

@@ -1,6 +1,7 @@
 package kube
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -54,17 +55,16 @@ type follower struct {
 	expect   runtime.Object
 	back     chan<- wentBack
 
-	task                 // the run's, as asked is
-	asked  uint64        // the version that the server had when it was asked last; zero when it was not
-	gone   chan struct{} // closed when the server does not have the kind any more
-	synced chan struct{} // closed when the kind has been listed whole
-	once   sync.Once
-	away   bool          // the server has failed since the kind was listed; the reflector's goroutine owns it
-	read   atomic.Uint64 // the version up to which the kind was read; zero before that. The reflector's goroutine sets it
+	task                  // the run's, as asked is
+	asked   uint64        // the version that the server had when it was asked last; zero when it was not
+	settled chan struct{} // closed when the start does not wait for the kind any more
+	once    sync.Once
+	away    bool          // the server has failed since the kind was listed; the reflector's goroutine owns it
+	read    atomic.Uint64 // the version up to which the kind was read; zero before that. The reflector's goroutine sets it
 }
 
 func (s *Source) newFollower(k *source.Kind, gvr schema.GroupVersionResource) (*follower, error) {
-	f := &follower{source: s, kind: k, resource: gvr, log: s.log.With("kind", k.Name, "group", k.Group), gone: make(chan struct{}), synced: make(chan struct{})}
+	f := &follower{source: s, kind: k, resource: gvr, log: s.log.With("kind", k.Name, "group", k.Group), settled: make(chan struct{})}
 	gvk := gvr.GroupVersion().WithKind(k.Name)
 	if !typed.Recognizes(gvk) {
 		u := &unstructured.Unstructured{}
@@ -103,7 +103,9 @@ func (f *follower) heeded(lw *cache.ListWatch, client any) cache.ListerWatcher {
 			}
 			w, err := follow(ctx, o)
 			f.away = failed(err)
-			f.heed(ctx, err)
+			if o.SendInitialEvents == nil || !apierrors.IsForbidden(err) { // then it is listed, which may be allowed
+				f.heed(ctx, err)
+			}
 			return w, err
 		},
 	}, client)
@@ -115,10 +117,22 @@ func (f *follower) heed(ctx context.Context, err error) {
 	case err == nil:
 		f.source.intake.Back(f.kind.RefName())
 	case ctx.Err() != nil, apierrors.IsResourceExpired(err), apierrors.IsGone(err), apierrors.IsNotFound(err):
+	case apierrors.IsForbidden(err):
+		f.source.intake.Lost(f.kind.RefName(), fmt.Sprintf("%s; a role needs {apiGroups: [%s], resources: [%s], verbs: [list, watch]}",
+			source.OutageReason(err), cmp.Or(f.kind.Group, `""`), f.resource.Resource))
+		if informative[f.kind.Name] {
+			f.settle()
+		}
 	default:
 		f.source.intake.Lost(f.kind.RefName(), source.OutageReason(err))
 	}
 }
+
+// informative has the kinds of which nothing is made that proxies get. Who may not read them is told so, and served. It is never changed.
+var informative = map[string]bool{"Deployment": true, "ServiceAccount": true}
+
+// settle has the start wait for the kind no longer: it was listed whole, is gone, or may be missing.
+func (f *follower) settle() { f.once.Do(func() { close(f.settled) }) }
 
 // selectors leave with the server what the mesh has no use for: the Secrets that are no certificates and fill most clusters. It is
 // never changed.
@@ -229,7 +243,7 @@ func (f *follower) Replace(list []any, version string) error {
 	f.source.statuses.drop(func(k source.Key) bool { return f.has(k) && !there[k] })
 	f.source.intake.Replace(f.has, all)
 	f.reached(version)
-	f.once.Do(func() { close(f.synced) })
+	f.settle()
 	return nil
 }
 

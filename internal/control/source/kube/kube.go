@@ -130,12 +130,11 @@ func (s *Source) Run(ctx context.Context, publish func(source.Change)) error {
 	return nil
 }
 
-// openAfter publishes what was read when that is everything of the kinds that were there at first, and still are.
+// openAfter publishes what was read once nothing of the kinds that were there at first is waited for.
 func (s *Source) openAfter(ctx context.Context, first []*follower) {
 	for _, f := range first {
 		select {
-		case <-f.synced:
-		case <-f.gone:
+		case <-f.settled:
 		case <-ctx.Done():
 			return
 		}

@@ -73,7 +73,11 @@ func (c *cluster) apply(t *testing.T, groupVersion, plural, text string) {
 	if u.GetNamespace() != "" {
 		u.SetNamespace(c.namespace)
 	}
-	r := c.resource(groupVersion, plural, u.GetNamespace())
+	c.applyTo(t, c.resource(groupVersion, plural, u.GetNamespace()), u)
+}
+
+func (c *cluster) applyTo(t *testing.T, r dynamic.ResourceInterface, u *unstructured.Unstructured) {
+	t.Helper()
 	// A new API server makes its namespaces and kinds a moment after it is ready.
 	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
 		_, err := r.Apply(context.WithoutCancel(t.Context()), u.GetName(), u, metav1.ApplyOptions{FieldManager: "test", Force: true})

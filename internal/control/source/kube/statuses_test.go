@@ -241,6 +241,36 @@ func TestLostLease(t *testing.T) {
 	}
 }
 
+// TestStatusesRestored: when etcd is restored from a backup that is older than a status and the lease, both are written again.
+func TestStatusesRestored(t *testing.T) {
+	c := newCluster(t, kubetest.Own(t))
+	c.definitions(t)
+	c.apply(t, istioAPI, "destinationrules", fmt.Sprintf(balancedRule, "rule", "rule"))
+	restore := c.Backup(t)
+	k := c.keeper(t)
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+	ended := make(chan struct{})
+	go func() { // ends with the test
+		defer close(ended)
+		if err := k.Lead(ctx, "us", k.keep); err != nil {
+			t.Error(err)
+		}
+	}()
+	t.Cleanup(func() { cancel(); <-ended })
+	c.await(t, istioAPI, "destinationrules", "rule", "reason: Reconciled")
+	restore()
+	c.await(t, istioAPI, "destinationrules", "rule", "reason: Reconciled")
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
+		_, err := c.resource("coordination.k8s.io/v1", "leases", c.namespace).Get(t.Context(), LeaseName, metav1.GetOptions{})
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatal(err)
+		}
+	}
+}
+
 // takeLease has somebody else hold the lease.
 func (c *cluster) takeLease(t *testing.T, namespace string) {
 	t.Helper()

@@ -83,6 +83,12 @@ func (c *cluster) keeperBy(t *testing.T, config *rest.Config) *keeper {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return c.keeperOf(t, s)
+}
+
+// keeperOf compiles what a source gives.
+func (c *cluster) keeperOf(t *testing.T, s *Source) *keeper {
+	t.Helper()
 	k := &keeper{Source: s, set: source.NewSet(source.Layers{Others: []source.Source{s}}, nil)}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	done := make(chan error, 1)

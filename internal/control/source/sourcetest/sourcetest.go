@@ -177,7 +177,7 @@ func awayAtFirst(t *testing.T, p *Place) {
 	p.Cut(t)
 	l := Listen(t, p)
 	l.AwaitThat(t, "a finding about the outage", l.away)
-	if l.spoken() {
+	if l.Spoken() {
 		t.Error("it has spoken, and could not be read")
 	}
 	for _, f := range l.Last().Findings {
@@ -301,7 +301,7 @@ func (l *Listener) fault(text string) {
 // Await waits until the objects are as wanted: "a=1 b=2", by name.
 func (l *Listener) Await(t *testing.T, want string) {
 	t.Helper()
-	l.AwaitThat(t, want, func() bool { return l.spoken() && l.state() == want })
+	l.AwaitThat(t, want, func() bool { return l.Spoken() && l.state() == want })
 }
 
 // AwaitThat waits for anything that changes with what is published.
@@ -333,7 +333,8 @@ func (l *Listener) Get(k source.Key) *source.Object {
 	return l.objects[k]
 }
 
-func (l *Listener) spoken() bool {
+// Spoken reports whether the source has published what it has.
+func (l *Listener) Spoken() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.opening != nil

@@ -154,6 +154,13 @@ func (s *Server) Await(ctx context.Context, f func(*discoveryv3.DeltaDiscoveryRe
 	}
 }
 
+// Requests are those that came so far.
+func (s *Server) Requests() []*discoveryv3.DeltaDiscoveryRequest {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.requests)
+}
+
 // Forget empties the record that Await searches.
 func (s *Server) Forget() {
 	s.mu.Lock()

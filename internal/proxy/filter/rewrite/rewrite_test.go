@@ -23,6 +23,7 @@ func TestForward(t *testing.T) {
 	}{
 		{"/a/b?q", pre("/a"), conf.Forward{}, "/a/b?q"},
 		{"/a/b?q", pre("/a/"), conf.Forward{PrefixRewrite: "/"}, "/b?q"},
+		{"/a/b?q", pre("/a"), conf.Forward{PrefixRewrite: "/"}, "//b?q"}, // as it stands, as Envoy has it
 		{"/ab", pre("/a"), conf.Forward{PrefixRewrite: "/x"}, "/xb"},
 		{"/a/b", seg("/a"), conf.Forward{PrefixRewrite: "/"}, "/b"},
 		{"/a", seg("/a"), conf.Forward{PrefixRewrite: "/"}, "/"},

@@ -2,6 +2,7 @@ package istio
 
 import (
 	"maps"
+	"slices"
 	"strings"
 
 	networkingapi "istio.io/api/networking/v1alpha3"
@@ -84,6 +85,9 @@ func (p converter) queryMatches(m map[string]*networkingapi.StringMatch, field s
 	return list
 }
 
+// methods are those of RFC 9110 and PATCH.
+var methods = []string{"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"}
+
 // httpMatch converts one entry of an HTTP route's match.
 func (p converter) httpMatch(m *networkingapi.HTTPMatchRequest, field string) model.HTTPMatch {
 	p.Only(m, field, "name", "uri", "scheme", "method", "authority", "headers", "port", "sourceLabels", "gateways", "queryParams",
@@ -100,6 +104,9 @@ func (p converter) httpMatch(m *networkingapi.HTTPMatchRequest, field string) mo
 		SourceLabels:   p.ValidLabels(m.SourceLabels, field+".sourceLabels"), SourceNamespace: p.NamespaceName(m.SourceNamespace, field+".sourceNamespace"),
 		StatPrefix: m.StatPrefix,
 	}
+	if exact := out.Method.Exact; exact != strings.ToUpper(exact) && slices.Contains(methods, strings.ToUpper(exact)) {
+		p.Warn("MethodNeverMatches", field+".method", "write "+strings.ToUpper(exact), "%q is never the method of a request: methods are told apart by case", exact)
+	}
 	if m.StatPrefix != "" {
 		p.Info("NoEffect", field+".statPrefix", "", "Envoys count these requests under it; other proxies count all by service and version")
 	}
@@ -111,12 +118,12 @@ func (p converter) httpMatch(m *networkingapi.HTTPMatchRequest, field string) mo
 }
 
 func (p converter) pathMatch(m *networkingapi.HTTPMatchRequest, field string) model.StringMatch {
-	if m.Uri == nil {
-		return model.StringMatch{}
+	if m.Uri.GetMatchType() == nil {
+		return model.StringMatch{} // any path, as in Istio, if it is there but empty
 	}
 	path := p.stringMatch(m.Uri, field, false)
 	path.IgnoreCase = m.IgnoreUriCase
-	if start := path.Exact + path.Prefix; path.Regex == "" && !strings.HasPrefix(start, "/") && start != "*" {
+	if start := path.Exact + path.Prefix; path.Regex == "" && (start != "" || path.IsExact) && !strings.HasPrefix(start, "/") && start != "*" {
 		p.Warn("PathNeverMatches", field, `paths start with "/"`, "%q can never match", start)
 	}
 	return path

@@ -35,10 +35,9 @@ func (p converter) meshConfig(cm *corev1.ConfigMap) {
 	}
 	m := &meshapi.MeshConfig{}
 	problems := p.Embedded(meshConfigPath, cm.Data[MeshConfigKey], m)
-	p.Findings = append(p.Findings, problems...)
-	if len(problems) > 0 {
-		return
-	}
+	before := slices.Concat(p.Findings, problems)
+	p.Findings = nil
+	defer func() { p.Findings = append(before, source.BesideFields(p.Findings, problems)...) }()
 	p.onlyMesh(m)
 	s := p.Mesh
 	p.meshIdentity(m, &s)

@@ -2,6 +2,7 @@ package parts
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/util/validation"
@@ -43,8 +44,10 @@ func (p *Part) ValidHost(host, field string, allowIP bool) bool {
 		return allowIP
 	}
 	name := strings.TrimPrefix(strings.ToLower(strings.TrimSuffix(host, ".")), "*.")
-	// Names in DNS may have underscores anywhere, as "_grpc._tcp.example.com" and the server names of sidecars have.
-	if problems := validation.IsDNS1123Subdomain(strings.ReplaceAll(name, "_", "u")); len(problems) > 0 {
+	// Names in DNS may have underscores anywhere, as "_grpc._tcp.example.com", services of Consul and the server names of sidecars have,
+	// though Istio takes the last alone.
+	long := slices.ContainsFunc(strings.Split(name, "."), func(label string) bool { return len(label) > validation.DNS1123LabelMaxLength })
+	if long || len(validation.IsDNS1123Subdomain(strings.ReplaceAll(name, "_", "u"))) > 0 {
 		p.Err("InvalidHost", field, `hosts look like "reviews", "www.example.com" or "*.example.com"`, "%q is not a valid host name", host)
 		return false
 	}

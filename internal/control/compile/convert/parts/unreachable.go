@@ -23,7 +23,7 @@ func (p *Part) Unreachable(rs *model.RouteSet) {
 }
 
 func (p *Part) unreachableHTTP(rules []model.HTTPRoute) {
-	catchAll, seen := "", matching.Index[string]{} // which match of the object is the first with a key
+	catchAll, seen, looser := "", matching.Index[string]{}, matching.Looser{} // which match of the object is the first with a key
 	for i, r := range rules {
 		_, delegates := p.Delegates[i]
 		if delegates {
@@ -38,7 +38,13 @@ func (p *Part) unreachableHTTP(rules []model.HTTPRoute) {
 		}
 		for _, m := range r.Matches {
 			key := matching.KeyOf(&m)
-			if by := first(seen.Wider(key)); by != "" {
+			by := ""
+			for _, v := range looser.Variants(&m) {
+				if by = first(seen.Wider(matching.KeyOf(v))); by != "" {
+					break
+				}
+			}
+			if by != "" {
 				p.Warn("RouteUnreachable", m.Field, "put it before, or take it out", "never reached: %s takes these requests", by)
 				continue
 			}
@@ -46,6 +52,7 @@ func (p *Part) unreachableHTTP(rules []model.HTTPRoute) {
 				catchAll = m.Field
 			}
 			seen.Set(key, m.Field)
+			looser.Add(&m)
 		}
 	}
 }

@@ -21,7 +21,10 @@ import (
 	"testing"
 	"time"
 
+	authenticationv1 "k8s.io/api/authentication/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/discovery"
+	corev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
@@ -133,6 +136,22 @@ func (s *Server) Kubeconfig(t *testing.T) string {
 		t.Fatal(err)
 	}
 	return file
+}
+
+// As gives the configuration of who reaches the server as a service account.
+func (s *Server) As(t *testing.T, namespace, account string) *rest.Config {
+	t.Helper()
+	client, err := corev1.NewForConfig(s.Config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	made, err := client.ServiceAccounts(namespace).CreateToken(t.Context(), account, &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := rest.CopyConfig(s.Config)
+	c.BearerToken = made.Status.Token
+	return c
 }
 
 // Up starts the API server and waits until it is ready.

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/weftmesh/weft/internal/proxy/conf"
+	"github.com/weftmesh/weft/internal/proxy/listen"
 )
 
 // fixed is a configuration that stays.
@@ -58,13 +59,13 @@ func TestPortIsTaken(t *testing.T) {
 					ListenGatewayPacket: func(context.Context, string) (net.PacketConn, error) { return nil, c.err },
 				}, nil)
 				failed := map[string]string{}
-				g := &Gateways{Sockets: sockets, Log: slog.New(log), Preceded: func() bool { return c.preceded },
+				p := &Ports{Owner: OfGateway, Sockets: sockets, Log: slog.New(log), Preceded: func() bool { return c.preceded },
 					Config: fixed{{Name: "edge", Address: netip.MustParseAddrPort("0.0.0.0:443"), QUIC: c.quic}},
 					QUIC:   func(string) PacketServer { return nil },
 					Bound:  func(_ int, why map[string]string) { failed = why }}
 				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 				defer cancel()
-				g.Run(ctx)
+				p.Run(ctx)
 				if !slices.Equal(log.seen, c.want) {
 					t.Errorf("logged at %v, want %v", log.seen, c.want)
 				}
@@ -73,5 +74,29 @@ func TestPortIsTaken(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// TestFollowOpensAtOnce: whoever has Follow return finds the ports as the configuration says.
+func TestFollowOpensAtOnce(t *testing.T) {
+	open := 0
+	sockets := NewSockets(Network{ListenGateway: func(ctx context.Context, address string) (net.Listener, error) {
+		open++
+		var lc net.ListenConfig
+		return lc.Listen(ctx, "tcp", address)
+	}}, nil)
+	p := &Ports{Owner: OfGateway, Sockets: sockets, Log: slog.New(slog.DiscardHandler), Bound: func(int, map[string]string) {},
+		Handle: func(_ string, a listen.Accepted) { a.Conn.Close() },
+		Config: fixed{{Name: "edge", Address: netip.MustParseAddrPort("127.0.0.1:0")}}}
+	t.Cleanup(func() { p.Stop(false); p.Cut() })
+	p.Follow(t.Context())
+	c, err := net.Dial("tcp", p.Open()["edge"])
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Close()
+	p.Follow(t.Context())
+	if open != 1 {
+		t.Errorf("opened %d times", open)
 	}
 }

@@ -1,0 +1,148 @@
+package consul
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	networking "istio.io/client-go/pkg/apis/networking/v1"
+
+	"github.com/weftmesh/weft/internal/control/source"
+	"github.com/weftmesh/weft/internal/control/source/sourcetest"
+)
+
+// stuck is the way to a Consul on which questions about a service that may wait do not get through any more.
+type stuck struct {
+	way     http.RoundTripper
+	closed  atomic.Bool
+	waiting chan string   // has the service of each that does not
+	checks  chan struct{} // has one when all checks were read
+}
+
+func (s *stuck) RoundTrip(r *http.Request) (*http.Response, error) {
+	if s.closed.Load() && strings.HasPrefix(r.URL.Path, healthPath) && r.URL.RawQuery != "" {
+		s.waiting <- strings.TrimPrefix(r.URL.Path, healthPath)
+		<-r.Context().Done()
+		return nil, r.Context().Err()
+	}
+	answer, err := s.way.RoundTrip(r)
+	if r.URL.Path == checksPath && err == nil {
+		select {
+		case s.checks <- struct{}{}:
+		default:
+		}
+	}
+	return answer, err
+}
+
+// TestHurried: services of which a check changes, or which have a new one or one less, are asked at once and not only when it is their turn.
+func TestHurried(t *testing.T) {
+	s := start(t)
+	const many = mostWaiting + 10
+	name := func(i int) string { return fmt.Sprint("s", i) }
+	register := func(i, instance int, status string) {
+		id := fmt.Sprintf("s%d-%d", i, instance)
+		s.put(t, "/v1/catalog/register", map[string]any{"Node": fmt.Sprint("n", i), "Address": "10.0.0.9",
+			"Service": map[string]any{"ID": id, "Service": name(i), "Address": fmt.Sprint("10.1.1.", 100-instance), "Port": 80,
+				"Meta": map[string]string{sourcetest.Label: fmt.Sprint(instance)}},
+			"Check": map[string]any{"Node": fmt.Sprint("n", i), "CheckID": "of " + id, "Name": "answers", "Status": status, "ServiceID": id}})
+	}
+	for i := range many {
+		register(i, 1, "passing")
+	}
+	p := s.place(t)
+	src := p.Source.(*Source)
+	way := &stuck{way: src.client.Transport, waiting: make(chan string), checks: make(chan struct{}, 1)}
+	src.client.Transport = way
+	l := sourcetest.Listen(t, p)
+	version := func(i int) string {
+		o := l.Get(source.Key{Group: source.GroupNetworking, Kind: "ServiceEntry", Namespace: "default", Name: name(i)})
+		if o == nil || len(o.Kube.(*networking.ServiceEntry).Spec.Endpoints) == 0 {
+			return ""
+		}
+		return o.Kube.(*networking.ServiceEntry).Spec.Endpoints[0].Labels[sourcetest.Label]
+	}
+	l.AwaitThat(t, "all", func() bool {
+		for i := range many {
+			if version(i) != "1" {
+				return false
+			}
+		}
+		return true
+	})
+	way.closed.Store(true)
+	var free []int // whose turn it is not, and will not be
+	stuck := map[string]bool{}
+	for range mostWaiting {
+		stuck[<-way.waiting] = true
+	}
+	for i := range many {
+		if !stuck[name(i)] {
+			free = append(free, i)
+		}
+	}
+	<-way.checks
+	for _, step := range []struct {
+		what string
+		do   func()
+		of   int
+		want string
+	}{
+		{"critical", func() { register(free[0], 1, critical) }, free[0], ""},
+		{"passing again", func() { register(free[0], 1, "passing") }, free[0], "1"},
+		{"a new instance", func() { register(free[1], 2, "passing") }, free[1], "2"},
+		{"one less", func() {
+			s.put(t, "/v1/catalog/deregister", map[string]any{"Node": fmt.Sprint("n", free[1]), "ServiceID": fmt.Sprintf("s%d-2", free[1])})
+		}, free[1], "1"},
+		{"a node that is critical", func() {
+			node := fmt.Sprint("n", free[2])
+			s.put(t, "/v1/catalog/register", map[string]any{"Node": node, "Address": "10.0.0.9",
+				"Check": map[string]any{"Node": node, "CheckID": "alive", "Name": "alive", "Status": critical}})
+		}, free[2], ""},
+		{"a new service", func() { register(many, 1, "passing") }, many, "1"},
+	} {
+		step.do()
+		l.AwaitThat(t, step.what, func() bool { return version(step.of) == step.want })
+	}
+}
+
+// TestConcerned: what is new of checks is said by node and id, and when they came; not by what else is told of them.
+func TestConcerned(t *testing.T) {
+	read := func(text string) checks {
+		all, err := readChecks([]byte(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return all
+	}
+	r := &run{services: map[string]*service{}}
+	for _, name := range []string{"a", "b", "c"} {
+		r.services[name] = &service{hurry: make(chan struct{}, 1)}
+	}
+	r.services["b"].nodes.Store(&[]string{"m", "n"})
+	const before = `[{"Node":"n","CheckID":"1","ServiceName":"a","CreateIndex":1,"ModifyIndex":1,"Output":"x"},{"Node":"n","CheckID":"2","CreateIndex":2}]`
+	for _, test := range []struct{ now, want string }{
+		{before, ""},
+		{strings.ReplaceAll(before, `"ModifyIndex":1,"Output":"x"`, `"ModifyIndex":9,"Output":"y"`), ""},
+		{`[]`, "a b"},
+		{strings.ReplaceAll(before, `"CreateIndex":2`, `"CreateIndex":3`), "b"},
+		{strings.ReplaceAll(before, `"CreateIndex":1`, `"CreateIndex":3`), "a"},
+		{strings.ReplaceAll(before, `"ServiceName":"a"`, `"ServiceName":"c"`), "a c"},
+		{strings.ReplaceAll(before, `"Node":"n"`, `"Node":"m"`), "a b"},
+	} {
+		r.hurry(read(before), read(test.now))
+		var got []string
+		for _, name := range []string{"a", "b", "c"} {
+			select {
+			case <-r.services[name].hurry:
+				got = append(got, name)
+			default:
+			}
+		}
+		if g := strings.Join(got, " "); g != test.want {
+			t.Errorf("%s: got %q, want %q", test.now, g, test.want)
+		}
+	}
+}
