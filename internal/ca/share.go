@@ -32,6 +32,9 @@ func ReadFiles(dir string) (map[string][]byte, error) {
 	return files, nil
 }
 
+// Roots gives the certificates, in PEM, of the roots among an authority's files.
+func Roots(files map[string][]byte) []byte { return files[rootFile] }
+
 // WriteFiles makes a directory's authority the one that ReadFiles gave, in place of any other. The root comes last, since it makes
 // an authority whole.
 func WriteFiles(dir string, files map[string][]byte) error {

@@ -23,6 +23,8 @@ import (
 type Asker struct {
 	// Virtual is View.Virtual, set before the first question.
 	Virtual bool
+	// Ejected is View.Ejected of a client's proxy, set before the first question; nil where no proxy can be asked.
+	Ejected func(client *model.Workload) map[Ejected]string
 
 	mesh       *model.Mesh
 	index      generate.Index
@@ -55,7 +57,11 @@ func (a *Asker) From(client *model.Workload, req Request) (*Report, error) {
 	}
 	service := func(host string) *model.Service { return a.service(client.Namespace, host) }
 	proxy := *a.Proxy(client)
-	return Explain(View{Client: proxy, Server: a.server, RegistryOnly: a.mesh.Settings.RegistryOnly, Service: service,
+	var out func() map[Ejected]string
+	if a.Ejected != nil {
+		out = func() map[Ejected]string { return a.Ejected(client) }
+	}
+	return Explain(View{Client: proxy, Ejected: out, Server: a.server, RegistryOnly: a.mesh.Settings.RegistryOnly, Service: service,
 		Hidden: a.generators[client].Hidden, Unruled: a.generators[client].Unruled, Virtual: a.Virtual}, req)
 }
 

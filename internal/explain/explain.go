@@ -80,7 +80,13 @@ type View struct {
 	Unruled func(host string, port uint16) string
 	// Virtual says that addresses of services lead nowhere by themselves, as with `weft up`.
 	Virtual bool
+	// Ejected asks the client's proxy which endpoints its outlier detection keeps out, and why, in words. What it gives is nil where the
+	// proxy cannot be asked, as it is where nobody can ask it.
+	Ejected func() map[Ejected]string
 }
+
+// Ejected is an endpoint that a proxy has ejected from a cluster, by its "address:port".
+type Ejected struct{ Cluster, Address string }
 
 // Mesh explains a request in a compiled mesh. The error says what is wrong with the question; everything else is in the report.
 func Mesh(mesh *model.Mesh, req Request) (*Report, error) { return Over(mesh).Ask(req) }
@@ -258,22 +264,22 @@ func read(r Resources, typeURL, name string) resource {
 	return resource{value: v, found: err == nil, err: err}
 }
 
-// hostPort gives host and port of a URL, with the scheme's default port.
-func hostPort(u *url.URL) (string, uint16, error) {
+// hostPort gives host and port of a URL, with the scheme's default port. Errors name it as it was typed.
+func hostPort(u *url.URL, typed string) (string, uint16, error) {
 	host := u.Hostname()
 	if host == "" {
-		return "", 0, fmt.Errorf("url %q: has no host", u)
+		return "", 0, fmt.Errorf("url %q: has no host", typed)
 	}
 	p := u.Port()
 	if p == "" {
 		p = map[string]string{"http": "80", "https": "443"}[u.Scheme]
 	}
 	if p == "" {
-		return "", 0, fmt.Errorf("url %q: says no port", u)
+		return "", 0, fmt.Errorf("url %q: says no port", typed)
 	}
 	n, err := strconv.ParseUint(p, 10, 16)
 	if err != nil || n == 0 {
-		return "", 0, fmt.Errorf("url %q: port %s is not one of 1 to 65535", u, p)
+		return "", 0, fmt.Errorf("url %q: port %s is not one of 1 to 65535", typed, p)
 	}
 	return host, uint16(n), nil
 }

@@ -55,9 +55,13 @@ func parse(req Request) (*talk, error) {
 	if req.Method != "" && !message.IsToken(req.Method) {
 		return nil, fmt.Errorf("method %q: is no token, as GET is", req.Method)
 	}
-	u, err := url.Parse(raw)
+	before, target := CutTarget(raw)
+	u, err := url.Parse(before)
 	if err != nil {
 		return nil, fmt.Errorf("url: %w", err)
+	}
+	if !message.TargetChars.All(target) {
+		return nil, fmt.Errorf("url %q: proxies answer it with 400, for characters that a request has percent-encoded only, as browsers and most clients do", req.URL)
 	}
 	if !slices.Contains(Schemes(), u.Scheme) {
 		return nil, fmt.Errorf("url %q: scheme %q is none of %s", req.URL, u.Scheme, strings.Join(Schemes(), ", "))
@@ -67,10 +71,10 @@ func parse(req Request) (*talk, error) {
 	if grpc {
 		t.scheme = "http"
 	}
-	if t.host, t.port, err = hostPort(u); err != nil {
+	if t.host, t.port, err = hostPort(u, req.URL); err != nil {
 		return nil, err
 	}
-	t.request = &message.Request{Proto: message.HTTP11, Method: strings.ToUpper(req.Method), Scheme: "http", Authority: u.Host, Path: u.RequestURI()}
+	t.request = &message.Request{Proto: message.HTTP11, Method: strings.ToUpper(req.Method), Scheme: "http", Authority: u.Host, Path: target}
 	if t.request.Method == "" {
 		t.request.Method = "GET"
 	}
@@ -85,6 +89,24 @@ func parse(req Request) (*talk, error) {
 		t.call()
 	}
 	return t, nil
+}
+
+// CutTarget splits a URL before its path or query, and gives what of it a request has: as it was typed, without encoding anything or
+// judging what is encoded, and without fragment, as clients send it that are given a URL by hand.
+func CutTarget(raw string) (before, target string) {
+	from := 0
+	if i := strings.IndexAny(raw, "/?#"); i > 0 && strings.HasPrefix(raw[i-1:], "://") {
+		from = i + len("//")
+	}
+	end := len(raw)
+	if i := strings.IndexAny(raw[from:], "/?#"); i >= 0 {
+		end = from + i
+	}
+	target, _, _ = strings.Cut(raw[end:], "#")
+	if !strings.HasPrefix(target, "/") {
+		target = "/" + target
+	}
+	return raw[:end], target
 }
 
 // call makes the request one of gRPC: a POST of its media type, by HTTP/2 (PROTOCOL-HTTP2.md of gRPC).
@@ -575,7 +597,12 @@ func (e *evaluation) destination(d *Destination) {
 			localities = a.Localities
 		}
 	}
-	list := e.endpoints(d, c, localities)
+	var out map[Ejected]string
+	if c.Outlier != nil && e.view.Ejected != nil {
+		out = e.view.Ejected()
+	}
+	list := e.endpoints(d, c, without(localities, c, out), out)
+	d.Ejects = c.Outlier != nil && out == nil && len(list) > 0
 	switch {
 	case len(list) == 0:
 	case e.talk.scheme == "udp":
@@ -585,8 +612,32 @@ func (e *evaluation) destination(d *Destination) {
 	}
 }
 
-// endpoints lists them, and gives them as the proxy has them.
-func (e *evaluation) endpoints(d *Destination, c *conf.Cluster, localities []conf.Locality) (list []*conf.Endpoint) {
+// without gives endpoints as they are balanced while some are ejected, which is as if they were not healthy.
+func without(localities []conf.Locality, c *conf.Cluster, out map[Ejected]string) []conf.Locality {
+	if len(out) == 0 {
+		return localities
+	}
+	localities = slices.Clone(localities)
+	for i := range localities {
+		l := &localities[i]
+		l.Endpoints = slices.Clone(l.Endpoints)
+		for j, ep := range l.Endpoints {
+			if _, is := out[ejectedOf(c, ep)]; is && ep.Healthy {
+				unfit := *ep
+				unfit.Healthy = false
+				l.Endpoints[j] = &unfit
+			}
+		}
+	}
+	return localities
+}
+
+func ejectedOf(c *conf.Cluster, ep *conf.Endpoint) Ejected {
+	return Ejected{c.Name, wire.EndpointName(ep.Address, ep.Port)}
+}
+
+// endpoints lists them, and gives them as the proxy has them, with those that it ejected and why.
+func (e *evaluation) endpoints(d *Destination, c *conf.Cluster, localities []conf.Locality, out map[Ejected]string) (list []*conf.Endpoint) {
 	at := *c
 	at.Localities = localities
 	shares := balance.New(&at, nil, balance.Options{}).Shares()
@@ -604,8 +655,12 @@ func (e *evaluation) endpoints(d *Destination, c *conf.Cluster, localities []con
 			case ep.Draining:
 				state = "draining"
 			}
+			why, is := out[ejectedOf(c, ep)]
+			if is {
+				state = "ejected"
+			}
 			d.Endpoints = append(d.Endpoints, Endpoint{Address: wire.EndpointName(ep.Address, ep.Port), Workload: ep.Workload,
-				Instance: ep.Instance, State: state, Mesh: ep.TLSMode != "",
+				Instance: ep.Instance, State: state, Why: why, Mesh: ep.TLSMode != "",
 				Priority: l.Priority, Locality: localityName(&l), Share: shares[len(d.Endpoints)]})
 			list = append(list, ep)
 		}

@@ -114,6 +114,9 @@ type Destination struct {
 	Dynamic   bool       `json:"dynamic,omitempty"` // goes wherever the client was connecting to
 	Endpoints []Endpoint `json:"endpoints,omitempty"`
 	Ready     int        `json:"ready"`
+	// Ejects says that the client's proxy may have ejected endpoints (outlier detection), but could not be asked: State and Share know
+	// nothing of that.
+	Ejects bool `json:"ejects,omitempty"`
 	// Transport is how endpoints are reached, in words; mTLS whether it is the mesh's mutual TLS for all of them.
 	Transport string `json:"transport,omitempty"`
 	MTLS      bool   `json:"mtls"`
@@ -147,7 +150,8 @@ type Endpoint struct {
 	Address  string `json:"address"`
 	Workload string `json:"workload,omitempty"`
 	Instance string `json:"instance,omitempty"`
-	State    string `json:"state"` // "ready", "not ready", "draining", LookedUp
+	State    string `json:"state"`         // "ready", "not ready", "draining", "ejected", LookedUp
+	Why      string `json:"why,omitempty"` // it is ejected
 	Mesh     bool   `json:"mesh"`
 	// Priority counts from 0, the most wanted; Locality is "region/zone/subzone". Share is the part of the destination's requests
 	// that come here, 0 to 1, as long as all that is ready answers well.

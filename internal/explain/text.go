@@ -210,7 +210,7 @@ func (d *Destination) lay(s *sheet) {
 	s.add("send", head)
 	var rows [][]cell
 	for _, e := range d.Endpoints {
-		c := cell{e.State, green}
+		c := cell{strings.TrimSuffix(e.State+": "+e.Why, ": "), green}
 		switch e.State {
 		case "ready":
 		case LookedUp:
@@ -221,6 +221,9 @@ func (d *Destination) lay(s *sheet) {
 		rows = append(rows, append([]cell{{e.Address, ""}, {e.Instance, ""}, c}, d.standing(&e)...))
 	}
 	s.add("endpoints", rows...)
+	if d.Ejects {
+		s.line("ejected", "not known: each proxy ejects for itself what fails (outlierDetection), and its /clusters shows it")
+	}
 	for _, c := range d.Changes {
 		s.line("change", c)
 	}

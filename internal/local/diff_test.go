@@ -8,16 +8,18 @@ import (
 	"github.com/weftmesh/weft/internal/api"
 	"github.com/weftmesh/weft/internal/control"
 	"github.com/weftmesh/weft/internal/control/model"
+	"github.com/weftmesh/weft/internal/explain"
 )
 
 // bench is a Host of a control plane alone.
 type bench struct{ c *control.Control }
 
-func (b bench) Ready(ctx context.Context) (*control.Control, error) { return AwaitMesh(ctx, b.c) }
-func (bench) Findings(*control.Control) []model.Finding             { return nil }
-func (bench) Inside(_ *model.Mesh, _, raw string) string            { return raw }
-func (bench) Virtual() bool                                         { return true }
-func (bench) Addresses() []string                                   { return nil }
+func (b bench) Ready(ctx context.Context) (*control.Control, error)               { return AwaitMesh(ctx, b.c) }
+func (bench) Findings(*control.Control) []model.Finding                           { return nil }
+func (bench) Inside(_ *model.Mesh, _, raw string) string                          { return raw }
+func (bench) Virtual() bool                                                       { return true }
+func (bench) Ejected(context.Context, *model.Workload) map[explain.Ejected]string { return nil }
+func (bench) Addresses() []string                                                 { return nil }
 
 const service = `apiVersion: v1
 kind: Service

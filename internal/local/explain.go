@@ -29,6 +29,7 @@ func (o objects) Explain(ctx context.Context, req api.ExplainRequest) (api.Expla
 	q.Headers = append(q.Headers, authority(q, req.URL)...)
 	mesh := explain.Over(withClients(c.Mesh(), c.Clients()))
 	mesh.Virtual = o.h.Virtual()
+	mesh.Ejected = func(client *model.Workload) map[explain.Ejected]string { return o.h.Ejected(ctx, client) }
 	report, err := mesh.Ask(q)
 	switch {
 	case errors.Is(err, explain.ErrNoClient):
@@ -47,7 +48,8 @@ func (o objects) Explain(ctx context.Context, req api.ExplainRequest) (api.Expla
 // authority is the field for what a client asks for by a URL that is another inside: it knows nothing of that one.
 func authority(q explain.Request, raw string) []explain.Field {
 	named := slices.ContainsFunc(q.Headers, func(f explain.Field) bool { return strings.EqualFold(f.Name, "host") })
-	u, err := url.Parse(raw)
+	before, _ := explain.CutTarget(raw)
+	u, err := url.Parse(before)
 	if named || q.URL == raw || err != nil || u.Scheme == "tcp" || u.Scheme == "udp" {
 		return nil
 	}
@@ -64,14 +66,15 @@ func (m *Mesh) Virtual() bool { return true }
 // machine where the gateway's is published.
 func (m *Mesh) Inside(mesh *model.Mesh, from, raw string) string {
 	isGateway := func(w *model.Workload) bool { return w.Gateway && (w.Owner == from || w.Name == from) }
-	u, err := url.Parse(raw)
+	before, _ := explain.CutTarget(raw)
+	u, err := url.Parse(before)
 	if err != nil || !slices.ContainsFunc(slices.Collect(maps.Values(mesh.Workloads.Entries())), isGateway) {
 		return raw
 	}
 	for _, p := range m.runtime.Published() {
 		if _, port, err := net.SplitHostPort(p.Address); err == nil && port == u.Port() && p.UDP == (u.Scheme == "udp") {
 			u.Host = net.JoinHostPort(u.Hostname(), strconv.Itoa(int(p.Port)))
-			return u.String()
+			return u.String() + raw[len(before):]
 		}
 	}
 	return raw

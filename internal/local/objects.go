@@ -16,6 +16,7 @@ import (
 	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/control/source"
 	"github.com/weftmesh/weft/internal/control/status"
+	"github.com/weftmesh/weft/internal/explain"
 	"github.com/weftmesh/weft/internal/offline"
 )
 
@@ -29,6 +30,8 @@ type Host interface {
 	Inside(mesh *model.Mesh, from, raw string) string
 	// Virtual says that addresses of services lead nowhere but through sidecars.
 	Virtual() bool
+	// Ejected asks the proxy of a workload's instance which endpoints it has ejected, and why; nil where it cannot be asked.
+	Ejected(ctx context.Context, w *model.Workload) map[explain.Ejected]string
 	// Addresses are those of the ingress gateway, where no Service tells them.
 	Addresses() []string
 }

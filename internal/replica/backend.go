@@ -12,6 +12,7 @@ import (
 	"github.com/weftmesh/weft/internal/api"
 	"github.com/weftmesh/weft/internal/control"
 	"github.com/weftmesh/weft/internal/control/model"
+	"github.com/weftmesh/weft/internal/explain"
 	"github.com/weftmesh/weft/internal/identity"
 	"github.com/weftmesh/weft/internal/local"
 	"github.com/weftmesh/weft/internal/version"
@@ -32,6 +33,9 @@ func (r *replica) Findings(*control.Control) []model.Finding { return nil }
 
 // Virtual says no: the addresses of services are Kubernetes'.
 func (r *replica) Virtual() bool { return false }
+
+// Ejected knows of none: proxies are elsewhere, and are not asked.
+func (r *replica) Ejected(context.Context, *model.Workload) map[explain.Ejected]string { return nil }
 
 // Inside gives the URL as it is: nothing is published at other ports here.
 func (r *replica) Inside(_ *model.Mesh, _, raw string) string { return raw }

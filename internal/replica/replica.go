@@ -10,7 +10,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -60,7 +59,7 @@ type replica struct {
 	etcd    *etcd.Store
 	opened  chan struct{} // closed when control is there
 	control *control.Control
-	silence atomic.Pointer[string] // why etcd could not be read the last time; nil before
+	silence atomic.Pointer[string] // why etcd is waited for; nil before that is known
 	down    context.CancelFunc
 }
 
@@ -100,6 +99,7 @@ func (r *replica) serve(ctx context.Context) error {
 		g.Go(func() error { return r.keepStatuses(ctx) })
 	}
 	if r.etcd != nil {
+		g.Go(func() error { return r.keepAuthority(ctx) })
 		g.Go(func() error { return r.etcd.KeepStatuses(ctx, r.name(), r.control.Changes, r.told) })
 	}
 	return g.Wait()
@@ -157,7 +157,7 @@ func (r *replica) close() error {
 
 // openAuthority opens the one in the state directory, having made it the one that all replicas share.
 func (r *replica) openAuthority(ctx context.Context) (*ca.Authority, *ca.Tokens, error) {
-	dir := filepath.Join(r.StateDir, "ca")
+	dir := r.authorityDir()
 	if r.etcd != nil {
 		r.Log.Info("the authority is read from etcd", "endpoints", r.Etcd)
 		if err := r.share(ctx, dir); err != nil {
@@ -172,8 +172,12 @@ const sharePause = time.Second
 
 // share waits for etcd: whatever starts with it need not come after it.
 func (r *replica) share(ctx context.Context, dir string) error {
+	waits := func(reason string) {
+		r.silence.Store(&reason)
+		r.Log.Info("etcd is waited for", "reason", reason)
+	}
 	for {
-		err := share(ctx, r.etcd, dir, r.Settings.TrustDomain)
+		err := share(ctx, r.etcd, dir, r.Settings.TrustDomain, waits)
 		if !errors.Is(err, etcd.ErrSilent) || ctx.Err() != nil {
 			return err
 		}

@@ -73,12 +73,17 @@ type plane struct {
 func startPlane(t *testing.T, weft string, n int, from ...string) *plane {
 	t.Helper()
 	p := beginPlane(t, weft, n, from...)
+	p.awaitReady(t)
+	return p
+}
+
+func (p *plane) awaitReady(t *testing.T) {
+	t.Helper()
 	await(t, p.mesh+" is ready", func() bool {
 		s, err := p.client.Status(t.Context())
 		p.address = s.XDSAddress
 		return err == nil && s.Settled
 	})
-	return p
 }
 
 // beginPlane starts one that may have to wait for what it reads.

@@ -109,9 +109,9 @@ type Intake struct {
 	publish  func(Change)            // nil before Begin and after Close
 	opened   bool
 
-	outages map[string]outage // what cannot be read, by its name; see Lost
-	remark  *model.Finding    // of the whole source, see Remark
-	place   string            // how findings call the source
+	outages map[string]outage        // what cannot be read, by its name; see Lost
+	remarks map[string]model.Finding // of the whole source, by topic; see Remark
+	place   string                   // how findings call the source
 	begun   time.Time
 }
 
@@ -285,7 +285,7 @@ func (in *Intake) tell(k Key, findings []model.Finding) bool {
 }
 
 func (in *Intake) findings() []model.Finding {
-	whole := append(in.lost(), in.remarks()...)
+	whole := slices.AppendSeq(in.lost(), maps.Values(in.remarks))
 	if !in.opened { // what has come may be less than what there is
 		return SortFindings(whole)
 	}

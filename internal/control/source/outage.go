@@ -56,22 +56,26 @@ func (in *Intake) Back(part string) {
 	}
 }
 
-// Remark tells something of the source as a whole, in the place of what was told so before; nil takes that back.
-func (in *Intake) Remark(f *model.Finding) {
+// WentBack is the topic and the code of the finding that a source was restored from a backup, or has lost its data.
+const WentBack = "SourceWentBack"
+
+// Remark tells something of the source as a whole, in the place of what was told so before of the same topic; nil takes that back.
+func (in *Intake) Remark(topic string, f *model.Finding) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	if f == nil && in.remark == nil {
+	was, told := in.remarks[topic]
+	switch {
+	case f == nil && !told, f != nil && told && was == *f:
 		return
+	case f == nil:
+		delete(in.remarks, topic)
+	default:
+		if in.remarks == nil {
+			in.remarks = map[string]model.Finding{}
+		}
+		in.remarks[topic] = *f
 	}
-	in.remark = f
 	in.publishFindings()
-}
-
-func (in *Intake) remarks() []model.Finding {
-	if in.remark == nil {
-		return nil
-	}
-	return []model.Finding{*in.remark}
 }
 
 func (in *Intake) publishFindings() {

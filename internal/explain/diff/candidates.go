@@ -46,6 +46,11 @@ func (c *comparison) candidates(d *differing, to asked) []candidate {
 		id := fmt.Sprint(cand.request)
 		if i, known := seen[id]; known {
 			out[i].about, out[i].rules = append(out[i].about, cand.about...), append(out[i].rules, r)
+			if out[i].made() && !cand.made() {
+				last := len(out[i].rules) - 1
+				out[i].rules[0], out[i].rules[last] = out[i].rules[last], out[i].rules[0]
+				out[i].text, out[i].values = cand.text, cand.values
+			}
 			continue
 		}
 		seen[id] = len(out)

@@ -297,6 +297,7 @@ func (c *comparison) changes(d *differing, to asked, ask func(*side, explain.Req
 	type answer struct{ before, after effect }
 	var out []Change
 	seen, places := map[string]bool{}, map[string]int{}
+	single := map[string]*kind{} // those told that are described by single values, and may be by what others ask for
 	var same []candidate
 	shown, except := map[string]bool{}, &exceptions{near: map[string][]near{}}
 	for _, cand := range c.candidates(d, to) {
@@ -314,20 +315,27 @@ func (c *comparison) changes(d *differing, to asked, ask func(*side, explain.Req
 			shown[about] = true
 		}
 		x := answer{b, a}
-		if id := x.before.route + "\x00" + x.after.route + "\x00" + x.before.key() + "\x00" + x.after.key(); seen[id] {
+		id := x.before.route + "\x00" + x.after.route + "\x00" + x.before.key() + "\x00" + x.after.key()
+		if seen[id] {
+			if k := single[id]; k != nil && !cand.made() && k.fulfils(cand.rules[0]) {
+				out[k.change].Requests[k.request] = cand.text
+				except.retell(k, &cand)
+				delete(single, id)
+			}
 			continue
-		} else {
-			seen[id] = true
 		}
+		seen[id] = true
 		before, after := contrast(x.before, x.after)
-		if i, known := places[before+"\x00"+after]; known {
-			except.tell(&cand, i, len(out[i].Requests))
-			out[i].Requests = append(out[i].Requests, cand.text)
-			continue
+		i, known := places[before+"\x00"+after]
+		if !known {
+			i = len(out)
+			places[before+"\x00"+after] = i
+			out = append(out, Change{Example: cand.request, Before: before, After: after})
 		}
-		except.tell(&cand, len(out), 0)
-		places[before+"\x00"+after] = len(out)
-		out = append(out, Change{Requests: []string{cand.text}, Example: cand.request, Before: before, After: after})
+		k := except.tell(&cand, i, len(out[i].Requests))
+		if out[i].Requests = append(out[i].Requests, cand.text); cand.made() {
+			single[id] = k
+		}
 	}
 	c.settle(d, to, shown, len(out) > 0)
 	except.alike(same)

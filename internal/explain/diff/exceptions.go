@@ -22,6 +22,7 @@ type exceptions struct {
 // kind is a kind of request that is described in a report.
 type kind struct {
 	change, request int // its place
+	method          string
 	rule            rule
 	values          map[string]filled
 	except          []exception
@@ -46,8 +47,8 @@ type filled struct {
 }
 
 // tell takes a description that stands in the report.
-func (x *exceptions) tell(cand *candidate, change, request int) {
-	k := &kind{change: change, request: request, rule: cand.rules[0], values: cand.values}
+func (x *exceptions) tell(cand *candidate, change, request int) *kind {
+	k := &kind{change: change, request: request, method: cand.request.Method, rule: cand.rules[0], values: cand.values}
 	x.told = append(x.told, k)
 	add := func(key string, n near) {
 		if len(x.near[key]) < maxLookedAt {
@@ -58,6 +59,24 @@ func (x *exceptions) tell(cand *candidate, change, request int) {
 	for i, cond := range k.rule {
 		add(cond.slot+"\x02"+setOf(k.rule, i), near{k, cond})
 	}
+	return k
+}
+
+// retell takes another description in the place of one.
+func (x *exceptions) retell(k *kind, cand *candidate) {
+	x.told = slices.DeleteFunc(x.told, func(o *kind) bool { return o == k })
+	x.tell(cand, k.change, k.request)
+}
+
+// fulfils reports whether the kind's own request is one of those that a rule describes.
+func (k *kind) fulfils(r rule) bool {
+	return !slices.ContainsFunc(r, func(o condition) bool {
+		v, asked := k.values[o.slot]
+		if !asked && o.slot == ":method" {
+			v = filled{k.method, true}
+		}
+		return !asked && (o.slot == ":authority" || o.slot == ":scheme") || !o.test(v.value, v.present)
+	})
 }
 
 // alike takes requests that are treated alike.

@@ -176,7 +176,7 @@ var (
 			`|outlier_detection\.(consecutive_5xx|consecutive_gateway_failure|consecutive_local_origin_failure|interval|base_ejection_time|max_ejection_percent))$`),
 	}
 	routed = regexp.MustCompile(`(^name$|\.name$|\.domains$|\.match$|\.redirect$|\.direct_response$|_to_add$|_to_remove$|\.cluster$|\.weight$|\.total_weight$|\.timeout$|_rewrite$|rewrite_\w+$` +
-		`|\.request_mirror_policies$|\.retry_policy\.(retry_on|num_retries|per_try_timeout|retriable_status_codes|retry_priority|retry_host_predicate|retry_back_off)$` +
+		`|\.request_mirror_policies$|\.retry_policy\.(retry_on|num_retries|per_try_timeout|retriable_status_codes|retry_priority|retry_host_predicate|host_selection_retry_max_attempts|retry_back_off)$` +
 		`|\.hash_policy\.(header|query_parameter|connection_properties|terminal|cookie\.name)$)`)
 	filtered = regexp.MustCompile(`\.typed_per_filter_config\[envoy\.filters\.http\.(cors|fault)\]`)
 )

@@ -26,6 +26,7 @@ type condition struct {
 	// and whole values do not say which values fulfil it. A pattern is one that people wrote so.
 	expression          string
 	not, woven, pattern bool
+	made                bool // it asks for one value, which was chosen here
 }
 
 // on takes what a condition on a string has to say.
@@ -310,6 +311,11 @@ type candidate struct {
 	values  map[string]filled // by slot, of those that the first asks for
 }
 
+// made reports whether the text describes single values that nobody's rule asks for.
+func (c *candidate) made() bool {
+	return len(c.rules[0]) > 0 && !slices.ContainsFunc(c.rules[0], func(o condition) bool { return !o.made })
+}
+
 // build finds a request that fulfils a rule; false where there seems to be none.
 func (a asked) build(r rule, f *words.Finder) (candidate, bool) {
 	c := candidate{request: explain.Request{Method: "GET", URL: a.scheme + "://" + a.address()}, terms: len(r), rules: []rule{r}, values: map[string]filled{}}
@@ -483,7 +489,7 @@ func (c condition) near() (out []rule) {
 }
 
 func literal(slot, v, text string) condition {
-	return condition{slot: slot, text: text, samples: []string{v}, test: func(got string, present bool) bool { return present && got == v }}
+	return condition{slot: slot, text: text, samples: []string{v}, test: func(got string, present bool) bool { return present && got == v }, made: true}
 }
 
 // written are the values that a slot of a request may have, as far as it takes to find one.

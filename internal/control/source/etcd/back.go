@@ -8,6 +8,7 @@ import (
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
 
 	"github.com/weftmesh/weft/internal/control/model"
+	"github.com/weftmesh/weft/internal/control/source"
 )
 
 // errAnew ends a watch because it may not tell what is there any more. An etcd that was restored from a backup, or has lost its data,
@@ -44,7 +45,7 @@ func (s *Store) again() {
 	}
 }
 
-// tellWentBack says that etcd is not what it was, and what is there now.
+// tellWentBack says for a while that etcd is not what it was, and what is there now.
 func (s *Store) tellWentBack(v *view) {
 	message := fmt.Sprintf("etcd went back from revision %d to %d at or before %s, as after a restore or a loss of its data; its %d objects are in force, instead of %d before",
 		s.view.revision, v.revision, s.now().UTC().Format(time.RFC3339), len(v.documents), len(s.view.documents))
@@ -52,6 +53,7 @@ func (s *Store) tellWentBack(v *view) {
 		message += "; it is another cluster"
 	}
 	s.log.Warn(message, "endpoints", s.options.Endpoints)
-	s.intake.Remark(&model.Finding{Severity: model.Warning, Code: "SourceWentBack", File: "etcd", Message: message,
+	s.intake.Remark(source.WentBack, &model.Finding{Severity: model.Warning, Code: source.WentBack, File: "etcd", Message: message,
 		Hint: "what was applied since has to be applied again, policies too"})
+	s.forgets.Reset(remarkTime)
 }

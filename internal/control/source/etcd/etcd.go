@@ -65,11 +65,11 @@ type Store struct {
 	moved   chan struct{} // closed and replaced when the view's revision has moved on
 	running bool
 
-	unaged    map[source.Key]bool // what age is to look at; guarded by mu
-	wakeAger  chan struct{}       // has room for one
-	touched   chan struct{}       // has room for one: a status is another than before, or an object was refused anew
-	anew      chan struct{}       // has room for one: everything is to be read again
-	campaigns sync.WaitGroup      // those that go on after their Lead has returned, until Close
+	unaged   map[source.Key]bool // what age is to look at; guarded by mu
+	wakeAger chan struct{}       // has room for one
+	touched  chan struct{}       // has room for one: a status is another than before, or an object was refused anew
+	anew     chan struct{}       // has room for one: everything is to be read again
+	forgets  *time.Timer         // ends what is said of an etcd that went back; Run's alone
 }
 
 // Open prepares a store; it does not touch the network. The caller closes it.
@@ -102,9 +102,7 @@ func Open(o Options) (*Store, error) {
 
 // Close ends the connection.
 func (s *Store) Close() error {
-	err := s.client.Close()
-	s.campaigns.Wait()
-	return err
+	return s.client.Close()
 }
 
 // The pauses between attempts to reach etcd grow from the first to the last.
@@ -123,8 +121,10 @@ func (s *Store) Run(ctx context.Context, publish func(source.Change)) error {
 	s.run(true)
 	defer s.run(false)
 	ctx, cancel := context.WithCancel(ctx)
+	s.forgets = time.AfterFunc(remarkTime, func() { s.intake.Remark(source.WentBack, nil) })
+	defer s.forgets.Stop()
 	var telling sync.WaitGroup
-	telling.Go(func() { s.tellAway(ctx) })
+	telling.Go(func() { s.watchOver(ctx) })
 	telling.Go(func() { s.age(ctx) })
 	defer telling.Wait()
 	defer cancel()
@@ -150,8 +150,19 @@ func (s *Store) Run(ctx context.Context, publish func(source.Change)) error {
 		}
 		s.intake.Lost(s.options.Prefix, err.Error())
 		s.log.Warn("etcd cannot be followed; "+s.intake.Meanwhile(), "error", err, "again in", pause)
-		sleep(ctx, pause/2+rand.N(pause/2))
+		s.rest(ctx, pause/2+rand.N(pause/2))
 		pause = min(2*pause, lastPause)
+	}
+}
+
+// rest is a pause that ends early when etcd answers again.
+func (s *Store) rest(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-s.anew:
+	case <-t.C:
 	}
 }
 
@@ -204,8 +215,8 @@ func (s *Store) read(ctx context.Context) (revision int64, err error) {
 		v.put(s.options.Prefix, kv, s.now())
 	}
 	v.revision, v.cluster, v.epoch = answer.Header.Revision, answer.Header.ClusterId, s.view.epoch
-	wentBack := s.view.at().ahead(answer.Header)
-	if wentBack {
+	another := s.view.at().ahead(answer.Header)
+	if another {
 		v.epoch++
 		s.tellWentBack(&v)
 	}
@@ -223,7 +234,7 @@ func (s *Store) read(ctx context.Context) (revision int64, err error) {
 		s.unpaired(k)
 	}
 	s.announce()
-	if wentBack {
+	if another {
 		s.touch()
 	}
 	return v.revision, nil

@@ -278,18 +278,19 @@ func TestUsers(t *testing.T) {
 	if got, err := s.Files(ctx); err != nil || !maps.EqualFunc(got, files, bytes.Equal) {
 		t.Errorf("got %q, %v", got, err)
 	}
-	leading, stop := context.WithCancel(ctx)
-	if err := s.Lead(leading, "a", func(context.Context, Term) { stop() }); err != nil {
-		t.Error(err)
-	}
 	set := source.NewSet(source.Layers{Applied: s}, nil)
 	running, stop := context.WithCancel(ctx)
+	defer stop()
 	ended := make(chan error, 1)
 	go func() { ended <- set.Run(running) }() // ends with stop
 	<-set.Ready()
 	apply(t, set, sourcetest.Service("x", "1"))
 	if set.Snapshot().Get(key("x")) == nil {
 		t.Error("what was applied is not there")
+	}
+	leading, enough := context.WithCancel(ctx)
+	if err := s.Lead(leading, "a", func(context.Context, Term) { enough() }); err != nil {
+		t.Error(err)
 	}
 	stop()
 	if err := <-ended; err != nil {
@@ -551,8 +552,11 @@ func campaigns(t *testing.T, server *etcdtest.Server, name string, leaders *atom
 	c := &campaign{store: open(t, Options{Endpoints: []string{server.Endpoint}}), led: make(chan context.Context, 10), ended: make(chan struct{})}
 	var ctx context.Context
 	ctx, c.stop = context.WithCancel(context.WithoutCancel(t.Context()))
-	go func() { // ends with stop
+	var following sync.WaitGroup
+	following.Go(func() { _ = c.store.Run(ctx, func(source.Change) {}) }) // ends with stop
+	go func() {                                                           // ends with stop
 		defer close(c.ended)
+		defer following.Wait()
 		_ = c.store.Lead(ctx, name, func(ctx context.Context, _ Term) {
 			if leaders.Add(1) > 1 {
 				t.Error("two lead at once")

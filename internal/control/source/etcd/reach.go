@@ -15,9 +15,15 @@ import (
 	"google.golang.org/grpc/connectivity"
 )
 
-// dialing has connections tried again as often as everything else here; gRPC's own pauses grow to two minutes.
+// ReturnTime bounds how long a control plane takes, from when etcd answers again, to have read it anew and put back what it lost.
+const ReturnTime = 5 * time.Second
+
+// lastDial is the longest pause between attempts to connect, which leaves of ReturnTime enough for the rest.
+const lastDial = 2 * time.Second
+
+// dialing has connections tried again soon; gRPC's own pauses grow to two minutes.
 func dialing() []grpc.DialOption {
-	pauses := backoff.Config{BaseDelay: firstPause, Multiplier: 1.6, Jitter: 0.2, MaxDelay: lastPause}
+	pauses := backoff.Config{BaseDelay: firstPause, Multiplier: 1.6, Jitter: 0.2, MaxDelay: lastDial}
 	return []grpc.DialOption{grpc.WithConnectParams(grpc.ConnectParams{Backoff: pauses, MinConnectTimeout: lastPause})}
 }
 
@@ -27,43 +33,25 @@ const (
 	silentAfter = 3 * time.Second
 )
 
-// tellAway logs when etcd cannot be reached any more or does not answer, and when it does again, until the context ends: a watch outlasts
-// that in silence.
-func (s *Store) tellAway(ctx context.Context) {
-	conn, away := s.client.ActiveConnection(), false
-	connected, broken := false, false
-	epoch, since := 0, time.Now() // since when etcd is what it is
+// watchOver asks etcd whether it answers, until the context ends, since a watch outlasts in silence that it does not. It tells when etcd is
+// away, and has everything read anew once it is back: it may have been restored, and be past what was read already.
+func (s *Store) watchOver(ctx context.Context) {
+	conn := s.client.ActiveConnection()
+	away, broken := false, false // broken: since it was read, the connection was not there all the time
 	for ctx.Err() == nil {
 		state := conn.GetState()
-		ready := state == connectivity.Ready
-		broken = broken || connected && !ready
-		connected = connected || ready
-		problem := ""
-		switch {
-		case state == connectivity.TransientFailure:
-			problem = "no connection"
-		case !s.answers(ctx):
-			problem = "no answer"
+		problem := s.problem(ctx, state)
+		if ctx.Err() != nil {
+			return
 		}
-		switch {
-		case ctx.Err() != nil:
-		case problem != "" && !away:
-			away = true
-			s.intake.Lost("etcd", problem+" from "+strings.Join(s.options.Endpoints, ", "))
-			s.log.Warn("etcd cannot be read; "+s.intake.Meanwhile(), "error", problem, "endpoints", s.options.Endpoints)
-		case problem == "" && away:
-			away = false
-			s.intake.Back("etcd")
-			s.log.Info("etcd answers again")
+		if gone := problem != ""; gone != away {
+			away = gone
+			s.tellAway(problem)
 		}
-		if problem == "" && broken {
+		broken = broken || s.intake.Opened() && (away || state != connectivity.Ready)
+		if broken && !away {
 			broken = false
-			s.again() // it may be restored, and past what was read already
-		}
-		if now := s.epoch(); now != epoch {
-			epoch, since = now, time.Now()
-		} else if time.Since(since) > remarkTime {
-			s.intake.Remark(nil)
+			s.again()
 		}
 		pause, cancel := context.WithTimeout(ctx, askEvery)
 		conn.WaitForStateChange(pause, state)
@@ -71,10 +59,26 @@ func (s *Store) tellAway(ctx context.Context) {
 	}
 }
 
-func (s *Store) epoch() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.view.epoch
+// tellAway says that etcd is away, because of a problem, or back, for none.
+func (s *Store) tellAway(problem string) {
+	if problem == "" {
+		s.intake.Back("etcd")
+		s.log.Info("etcd answers again")
+		return
+	}
+	s.intake.Lost("etcd", problem+" from "+strings.Join(s.options.Endpoints, ", "))
+	s.log.Warn("etcd cannot be read; "+s.intake.Meanwhile(), "error", problem, "endpoints", s.options.Endpoints)
+}
+
+// problem says what is wrong with etcd; nothing when it answers.
+func (s *Store) problem(ctx context.Context, state connectivity.State) string {
+	switch {
+	case state == connectivity.TransientFailure:
+		return "no connection"
+	case !s.answers(ctx):
+		return "no answer"
+	}
+	return ""
 }
 
 // answers asks for something small, and has everything read anew when the answer is of an etcd that is not what it was.

@@ -30,6 +30,8 @@ type view struct {
 	documents map[source.Key]*document
 	abouts    map[source.Key]about
 	statuses  map[source.Key]string
+	authority map[string][]byte // by file
+	claims    map[string]int64  // to the lead, by key: the revision at which each was made
 }
 
 type document struct {
@@ -56,7 +58,8 @@ func (d *document) sameAs(before *document) {
 }
 
 func newView() view {
-	return view{documents: map[source.Key]*document{}, abouts: map[source.Key]about{}, statuses: map[source.Key]string{}}
+	return view{documents: map[source.Key]*document{}, abouts: map[source.Key]about{}, statuses: map[source.Key]string{},
+		authority: map[string][]byte{}, claims: map[string]int64{}}
 }
 
 // put takes a key and its value, and says which object it is about, if it is.
@@ -65,6 +68,10 @@ func (v *view) put(prefix string, kv *mvccpb.KeyValue, now time.Time) (source.Ke
 	switch {
 	case part == appliedPart:
 		v.applied = kv.ModRevision
+	case part == authorityPart:
+		v.authority[k.Name] = kv.Value
+	case part == leaderPart:
+		v.claims[string(kv.Key)] = kv.CreateRevision
 	case part == objectsPart:
 		d := &document{text: kv.Value, created: kv.CreateRevision, changed: kv.ModRevision, seen: now}
 		d.sameAs(v.documents[k])
@@ -87,6 +94,10 @@ func (v *view) remove(prefix, key string) (source.Key, bool) {
 	switch {
 	case part == appliedPart:
 		v.applied = 0
+	case part == authorityPart:
+		delete(v.authority, k.Name)
+	case part == leaderPart:
+		delete(v.claims, key)
 	case part == objectsPart:
 		delete(v.documents, k)
 		return k, true
@@ -122,16 +133,19 @@ func path(k source.Key) string {
 // misplaced reports a key that names no object. It goes by all that stands below the part, so that there is something to tell.
 func misplaced(k source.Key) bool { return k.Kind == "" }
 
-// parse takes a key apart; ok says that it names an object, otherwise k is misplaced.
+// parse takes a key apart; ok says that it names an object, otherwise k has all that stands below the part as its name.
 func parse(prefix, key string) (part string, k source.Key, ok bool) {
 	rest := strings.TrimPrefix(key, prefix)
 	if rest == appliedPart {
 		return appliedPart, k, false
 	}
-	for _, part := range []string{objectsPart, aboutPart, statusesPart} {
+	for _, part := range []string{objectsPart, aboutPart, statusesPart, authorityPart, leaderPart} {
 		below, is := strings.CutPrefix(rest, part)
 		if !is {
 			continue
+		}
+		if part == authorityPart || part == leaderPart {
+			return part, source.Key{Name: below}, false
 		}
 		words := strings.Split(below, "/")
 		if len(words) != 4 || slices.Contains(words, "") {

@@ -15,6 +15,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/weftmesh/weft/internal/control/model"
+	"github.com/weftmesh/weft/internal/control/source"
 )
 
 // A server whose etcd was restored from a backup counts versions from an earlier one. A watch goes on in silence until they have passed
@@ -92,7 +93,7 @@ func (f *follower) seen() uint64 {
 func (r *run) lookBack(ctx context.Context) {
 	if !r.remarked.IsZero() && time.Since(r.remarked) > remarkTime {
 		r.remarked = time.Time{}
-		r.intake.Remark(nil)
+		r.intake.Remark(source.WentBack, nil)
 	}
 	all := make([]*follower, 0, len(r.followers))
 	known := map[*follower]uint64{}
@@ -148,6 +149,6 @@ func (r *run) tellWentBack(b wentBack) {
 	message := fmt.Sprintf("Kubernetes went back from version %d to %d at or before %s, as after a restore of its etcd; what is there is read anew and counts, deletions included",
 		b.from, b.to, r.remarked.UTC().Format(time.RFC3339))
 	r.log.Warn(message)
-	r.intake.Remark(&model.Finding{Severity: model.Warning, Code: "SourceWentBack", File: r.place(), Message: message,
+	r.intake.Remark(source.WentBack, &model.Finding{Severity: model.Warning, Code: source.WentBack, File: r.place(), Message: message,
 		Hint: "what was changed since the backup has to be changed again, policies too"})
 }

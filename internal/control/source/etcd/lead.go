@@ -4,45 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/client/v3/concurrency"
 )
-
-// Files gives the authority's files, by name; none when there are none yet.
-func (s *Store) Files(ctx context.Context) (map[string][]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, s.options.Timeout)
-	defer cancel()
-	prefix := s.options.Prefix + authorityPart
-	answer, err := s.client.Get(ctx, prefix, clientv3.WithPrefix())
-	if err != nil {
-		return nil, s.failed("read", prefix, err)
-	}
-	files := map[string][]byte{}
-	for _, kv := range answer.Kvs {
-		files[strings.TrimPrefix(string(kv.Key), prefix)] = kv.Value
-	}
-	return files, nil
-}
-
-// CreateFiles keeps the authority's files, unless somebody else has been quicker: then nothing happens, and Files has theirs.
-func (s *Store) CreateFiles(ctx context.Context, files map[string][]byte) error {
-	ctx, cancel := context.WithTimeout(ctx, s.options.Timeout)
-	defer cancel()
-	prefix := s.options.Prefix + authorityPart
-	ops := make([]clientv3.Op, 0, len(files))
-	for name, text := range files {
-		ops = append(ops, clientv3.OpPut(prefix+name, string(text)))
-	}
-	none := clientv3.Compare(clientv3.CreateRevision(prefix), "=", 0).WithPrefix()
-	if _, err := s.client.Txn(ctx).If(none).Then(ops...).Commit(); err != nil {
-		return s.failed("write", prefix, err)
-	}
-	return nil
-}
 
 // leaseSeconds is how long a leader that is gone without a word is waited for; revokeTime how long one waits, at its end, to say it.
 const (
@@ -55,7 +22,8 @@ type Term clientv3.Cmp
 
 // Lead waits until this replica is the leader, and runs lead for as long as it is; then it waits again. It returns when the context
 // ends, having given the lead up. Lead's context ends when the lease does, and nobody else leads before lead has returned, unless
-// it returns later than that.
+// it returns later than that, or etcd has lost its data. It goes by what Run reads, which is right after a restore of etcd too: whoever
+// only waited for one claim to go would wait for ever where that happened before etcd counted as far as it was.
 func (s *Store) Lead(ctx context.Context, name string, lead func(context.Context, Term)) error {
 	pause := firstPause
 	for ctx.Err() == nil {
@@ -81,35 +49,86 @@ func (s *Store) leadOnce(ctx context.Context, name string, lead func(context.Con
 		return err
 	}
 	defer s.end(ctx, session)
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	defer context.AfterFunc(session.Ctx(), cancel)()
-	election := concurrency.NewElection(session, strings.TrimSuffix(s.options.Prefix+leaderPart, "/"))
-	if err := s.campaign(ctx, election, name); err != nil {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(session.Ctx(), func() { cancel(errLeaseEnded) })()
+	c, err := s.claim(ctx, session, name)
+	if err != nil {
 		return err
 	}
-	// Those who were ahead of us may have been waited for longer than our own lease lasted; then whoever came after us leads.
-	select {
-	case <-session.Done():
+	lost := false
+	if err := s.until(ctx, func(v *view) bool { lost = c.lost(v); return lost || c.first(v) }); err != nil {
+		return err
+	}
+	if lost {
 		return errLeaseEnded
-	default:
 	}
 	s.log.Info("this control plane leads: it writes the statuses in etcd", "name", name)
-	lead(ctx, Term(clientv3.Compare(clientv3.CreateRevision(election.Key()), "=", election.Rev())))
+	go func() { // ends with this function
+		_ = s.until(ctx, func(v *view) bool { return !c.first(v) }) // fails only when ctx has ended
+		cancel(errLeaseEnded)
+	}()
+	lead(ctx, Term(clientv3.Compare(clientv3.CreateRevision(c.key), "=", c.revision)))
 	<-ctx.Done()
 	return nil
 }
 
-// campaign waits for the lead, or for the context. The library's own campaign does not end with that while etcd is away, since it says
-// first that it has ended; it is left to itself then. The lease ends its claim in any case.
-func (s *Store) campaign(ctx context.Context, e *concurrency.Election, name string) error {
-	won := make(chan error, 1)
-	s.campaigns.Go(func() { won <- e.Campaign(ctx, name) }) // ends with the client, or before
-	select {
-	case err := <-won:
-		return err
-	case <-ctx.Done():
-		return ctx.Err()
+// claim is one to the lead. The oldest of those that are there has it; each goes with its lease.
+type claim struct {
+	key      string
+	revision int64 // at which it was made
+}
+
+// claim makes one, and waits until what Run reads is of the etcd that has it.
+func (s *Store) claim(ctx context.Context, session *concurrency.Session, name string) (claim, error) {
+	s.mu.Lock()
+	at, epoch := s.view.at(), s.view.epoch
+	s.mu.Unlock()
+	making, cancel := context.WithTimeout(ctx, s.options.Timeout)
+	defer cancel()
+	c := claim{key: fmt.Sprintf("%s%x", s.options.Prefix+leaderPart, session.Lease())}
+	answer, err := s.client.Put(making, c.key, name, clientv3.WithLease(session.Lease()))
+	if err != nil {
+		return c, s.failed("write", c.key, err)
+	}
+	c.revision = answer.Header.Revision
+	if at.ahead(answer.Header) {
+		s.again()
+		return c, s.until(ctx, func(v *view) bool { return v.epoch != epoch })
+	}
+	return c, nil
+}
+
+// first reports whether a claim has the lead.
+func (c claim) first(v *view) bool {
+	if v.claims[c.key] != c.revision {
+		return false
+	}
+	for _, revision := range v.claims {
+		if revision < c.revision {
+			return false
+		}
+	}
+	return true
+}
+
+// lost reports whether a claim that was there is not any more.
+func (c claim) lost(v *view) bool { return v.revision >= c.revision && v.claims[c.key] != c.revision }
+
+// until waits until the view is as it should be, or the context ends.
+func (s *Store) until(ctx context.Context, so func(*view) bool) error {
+	for {
+		s.mu.Lock()
+		is, moved := so(&s.view), s.moved
+		s.mu.Unlock()
+		if is {
+			return nil
+		}
+		select {
+		case <-moved:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
 	}
 }
 
