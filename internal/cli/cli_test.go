@@ -276,8 +276,9 @@ func (executor) Exec(_ context.Context, r api.ExecRequest, _ io.Reader, out, _ i
 func TestUpPrintsProgressThenSummaryThenStopped(t *testing.T) {
 	dir := t.TempDir()
 	st := api.Status{Mesh: "default", Isolation: "netns", Reason: "because", Control: "running", Settled: true, Metrics: "http://127.0.0.1:15014/metrics",
-		Gateways:  []api.Published{{Port: 8080, Address: "127.0.0.1:8080"}},
-		Workloads: []api.Workload{{Name: "productpage-v1", Namespace: "default", Desired: 1, Ready: 1, State: "Running"}}}
+		Gateways: []api.Published{{Port: 8080, Address: "127.0.0.1:8080"}, {Port: 80, Address: "127.0.0.1:8081"}, {Port: 5432, Address: "127.0.0.1:5432", Scheme: "tcp"}},
+		Workloads: []api.Workload{{Name: "productpage-v1", Namespace: "default", Desired: 1, Ready: 1, State: "Running"},
+			{Name: "istio-ingressgateway", Namespace: "istio-system", Gateway: true, Desired: 1, Ready: 1, State: "Running"}}}
 	out := &signalWriter{want: "Ctrl-C", seen: make(chan struct{})}
 	up := func(ctx context.Context, o UpOptions) error {
 		if len(o.Paths) != 1 || o.Publish[80] != 8080 || o.Images["reviews"][1] != "v1" {
@@ -287,8 +288,17 @@ func TestUpPrintsProgressThenSummaryThenStopped(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		r := &recorder{replies: map[string]any{"GET /v1/status": st}, bodies: map[string][]byte{}}
-		srv := &http.Server{Handler: r}
+		mux := http.NewServeMux()
+		mux.Handle("/", &recorder{replies: map[string]any{"GET /v1/status": st}, bodies: map[string][]byte{}})
+		mux.HandleFunc("POST /v1/explain", func(w http.ResponseWriter, r *http.Request) {
+			var q api.ExplainRequest
+			outcome := "refuse"
+			if json.NewDecoder(r.Body).Decode(&q) == nil && q.From == "istio-ingressgateway" && q.URL == "http://127.0.0.1:8080/productpage" {
+				outcome = "forward"
+			}
+			json.NewEncoder(w).Encode(api.ExplainReply{Report: json.RawMessage(`{"outcome": "` + outcome + `"}`)})
+		})
+		srv := &http.Server{Handler: mux}
 		defer srv.Close()
 		go srv.Serve(l)
 		select {
@@ -305,7 +315,7 @@ func TestUpPrintsProgressThenSummaryThenStopped(t *testing.T) {
 	var errOut bytes.Buffer
 	code := Main(t.Context(), []string{"--mesh", "clitest", "up", dir, "--state", dir, "--publish", "80=8080", "--image", "reviews=x v1"}, Programs{Up: up}, nil, out, &errOut)
 	text := out.String()
-	for _, want := range []string{"isolation netns: because", "productpage-v1", "http://127.0.0.1:8080/productpage", "explain", "stopped"} {
+	for _, want := range []string{"isolation netns: because", "productpage-v1", "http://127.0.0.1:8080/productpage\n", "http://127.0.0.1:8081\n", " 127.0.0.1:5432\n", "explain", "stopped"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("output lacks %q", want)
 		}
@@ -348,7 +358,7 @@ func TestSummaryComesEvenWhenSomethingNeverBecomesReady(t *testing.T) {
 	var out, errOut bytes.Buffer
 	s := &session{out: newOutput(&out, &errOut), mesh: api.DefaultMesh}
 	w := &watcher{s: s, began: time.Now().Add(-patience)}
-	w.summary(api.Status{Control: "running", Workloads: []api.Workload{{Name: "good", State: "Running"}, {Name: "bad", State: "CrashLoopBackOff"}}})
+	w.summary(t.Context(), api.Status{Control: "running", Workloads: []api.Workload{{Name: "good", State: "Running"}, {Name: "bad", State: "CrashLoopBackOff"}}})
 	if !strings.Contains(out.String(), "not ready after 30 s: bad") {
 		t.Error(out.String())
 	}

@@ -314,6 +314,11 @@ func regular(path string) error {
 	return err
 }
 
+// emptyFolderError says that a folder holds no objects.
+type emptyFolderError struct{ path string }
+
+func (e *emptyFolderError) Error() string { return e.path + ": holds no .yaml, .yml or .json file" }
+
 func expand(path string) ([]string, error) {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -338,7 +343,7 @@ func expand(path string) ([]string, error) {
 		files = append(files, file)
 	}
 	if len(files) == 0 {
-		return nil, fmt.Errorf("%s: holds no .yaml, .yml or .json file", path)
+		return nil, &emptyFolderError{path}
 	}
 	return files, nil
 }
@@ -521,7 +526,11 @@ func (s *session) printObjects(objects []api.Object, format string) error {
 				state = painted(yellow, "warning")
 			}
 		}
-		findings = append(findings, o.Findings...)
+		for _, f := range o.Findings { // one may be said of several objects
+			if !slices.Contains(findings, f) {
+				findings = append(findings, f)
+			}
+		}
 		rows = append(rows, []cell{text(o.Kind), text(o.Namespace), text(o.Name), state, text(age(o.Created, time.Now())), painted(dim, o.Source)})
 	}
 	if len(rows) == 0 {

@@ -85,8 +85,8 @@ func TestEveryCommandExplainsItself(t *testing.T) {
 		if c.Short == "" || strings.HasSuffix(c.Short, ".") {
 			t.Errorf("%s: short description %q", c.Name(), c.Short)
 		}
-		if c.Example == "" && c.HasAvailableLocalFlags() {
-			t.Errorf("%s has flags and no example", c.Name())
+		if c.Example == "" && c.Name() != "completion" {
+			t.Errorf("%s has no example", c.Name())
 		}
 	}
 }

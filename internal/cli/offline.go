@@ -337,15 +337,28 @@ func (s *session) compare(c *cobra.Command, q *comparison) (r api.DiffReply, err
 }
 
 func (s *session) diffFiles(c *cobra.Command, from, to []string, o offline.Options) (api.DiffReply, error) {
-	before, err := readDocuments(c.Context(), from, c.InOrStdin())
+	before, noneBefore, err := readSide(c, from)
 	if err != nil {
 		return api.DiffReply{}, err
 	}
-	after, err := readDocuments(c.Context(), to, c.InOrStdin())
+	after, noneAfter, err := readSide(c, to)
 	if err != nil {
 		return api.DiffReply{}, err
+	}
+	if noneBefore != nil && noneAfter != nil { // there is nothing to compare
+		return api.DiffReply{}, errors.Join(noneBefore, noneAfter)
 	}
 	return offline.Diff(s.withoutTests(before), s.withoutTests(after), o)
+}
+
+// readSide reads one side of a comparison, which may be an empty folder: the error is then apart.
+func readSide(c *cobra.Command, paths []string) (docs []api.Document, none, err error) {
+	docs, err = readDocuments(c.Context(), paths, c.InOrStdin())
+	var empty *emptyFolderError
+	if len(paths) == 1 && errors.As(err, &empty) {
+		return nil, err, nil
+	}
+	return docs, nil, err
 }
 
 func (s *session) diffRunning(c *cobra.Command, files, deleted []string, namespace string) (api.DiffReply, error) {

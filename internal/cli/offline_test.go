@@ -51,6 +51,40 @@ func TestFailedTestSaysWhatItGotAndWhy(t *testing.T) {
 	}
 }
 
+// TestArchivesNameTheirFiles: objects and settings of the archive itself, and destinations in a list.
+func TestArchivesNameTheirFiles(t *testing.T) {
+	vs, err := os.ReadFile(bookinfo + "/bookinfo.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	file := filepath.Join(dir, "x_test.txtar")
+	if err := os.WriteFile(filepath.Join(dir, "a.yaml"), []byte("apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: a}\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for tests, want := range map[string]int{
+		"objects: [m.yaml, a.yaml]\nmeshConfig: ./mesh.yaml\n": 0, "meshConfig: mesh.yaml\n": 0, "objects: [./m.yaml]\nmeshConfig: mesh.yaml\n": 0, "objects: [none.yaml]\nmeshConfig: mesh.yaml\n": 1,
+	} {
+		text := "-- tests.yaml --\n" + tests + "tests:\n- from: productpage\n  request: http://reviews:9080/\n  expect: {to: [reviews]}\n" +
+			"- from: productpage\n  request: http://unknown.example/\n  expect: {outcome: refuse}\n-- m.yaml --\n" + string(vs) + "-- mesh.yaml --\noutboundTrafficPolicy: {mode: REGISTRY_ONLY}\n"
+		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if code, out, errOut := files(t, "", "test", file); code != want {
+			t.Errorf("%q: code %d\n%s%s", tests, code, out, errOut)
+		}
+	}
+	for to, want := range map[string]int{"[reviews, ratings]": 1, "[]": 1, "[ratings]": 1, "[[reviews]]": 1, "[reviews]": 0} {
+		text := "tests:\n- from: productpage\n  request: http://reviews:9080/\n  expect: {to: " + to + "}\nobjects: [" + filepath.Join(dir, "m.yaml") + "]\n"
+		if err := os.WriteFile(filepath.Join(dir, "m.yaml"), vs, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if code, out, errOut := files(t, text, "test", "-"); code != want {
+			t.Errorf("to %s: code %d\n%s%s", to, code, out, errOut)
+		}
+	}
+}
+
 func TestNoTestOfTheName(t *testing.T) {
 	if code, out, errOut := files(t, "", "test", bookinfo+"/test", "--run", "zzz"); code != 1 || out != "" || !strings.Contains(errOut, `--run "zzz" matches the name of no test`) {
 		t.Errorf("code %d\n%s%s", code, out, errOut)
@@ -176,6 +210,23 @@ func TestDiffOfFolders(t *testing.T) {
 	}
 	if code, _, errOut = files(t, "", "diff", "--from", bookinfo); code != 2 {
 		t.Errorf("code %d\n%s", code, errOut)
+	}
+}
+
+// TestDiffWithNothing on one side says what is gone, or new; nothing on both is a mistake.
+func TestDiffWithNothing(t *testing.T) {
+	empty := t.TempDir()
+	for _, c := range []struct {
+		from, to, want string
+		code           int
+	}{
+		{bookinfo, empty, "-- reviews-v1.default is no client any more\n", 0}, {empty, bookinfo, "-- reviews-v1.default is new", 0},
+		{empty, empty, "holds no .yaml, .yml or .json file", 1}, {bookinfo, filepath.Join(empty, "none"), "no such file", 1},
+	} {
+		code, out, errOut := files(t, "", "diff", "--from", c.from, "--to", c.to)
+		if code != c.code || !strings.Contains(out+errOut, c.want) {
+			t.Errorf("from %s to %s: code %d\n%s%s", c.from, c.to, code, out, errOut)
+		}
 	}
 }
 

@@ -9,7 +9,9 @@ import (
 )
 
 func (s *session) proxyCommand() *cobra.Command {
-	c := &cobra.Command{Use: "proxy", Short: "Look after sidecars and gateways"}
+	c := &cobra.Command{Use: "proxy", Short: "Look after sidecars and gateways",
+		Example: `  weft proxy upgrade reviews-v1
+  weft proxy join --help`}
 	c.AddCommand(s.proxyUpgradeCommand(), s.proxyJoinCommand())
 	return c
 }

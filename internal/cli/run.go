@@ -17,7 +17,9 @@ func (s *session) downCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "down",
 		Short: "Stop the mesh and everything in it",
-		Args:  cobra.NoArgs,
+		Example: `  weft down
+  weft down --mesh other`,
+		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			client := s.client()
 			defer client.Close()

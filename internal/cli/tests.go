@@ -5,8 +5,11 @@ import (
 	"encoding/xml"
 	"fmt"
 	"io"
+	"maps"
 	"os"
+	"path"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -93,13 +96,31 @@ func testFile(ctx context.Context, file string, stdin io.Reader, only *regexp.Re
 		if !tests {
 			return nil, fmt.Errorf("%s: has no file tests.yaml", name)
 		}
-		outside := read
-		read = func(paths []string) ([]api.Document, error) {
-			docs, err := outside(paths)
-			return append(docs, inside...), err
-		}
+		read = readArchive(name, inside, read)
 	}
 	return offline.Test(name, data, read, only.MatchString, offline.Options{Color: color})
+}
+
+// readArchive reads what the tests of an archive name: files of the archive by their names in it, then others, by outside. The rest of the
+// archive follows, save what was named by itself before: the file of settings is no file of objects.
+func readArchive(archive string, inside []api.Document, outside func([]string) ([]api.Document, error)) func([]string) ([]api.Document, error) {
+	said := map[string]bool{}
+	return func(paths []string) ([]api.Document, error) {
+		var first, last []api.Document
+		before, others := maps.Clone(said), slices.Clone(paths)
+		for _, d := range inside {
+			named := func(p string) bool { return archive+"/"+path.Clean(p) == d.Name }
+			switch {
+			case slices.ContainsFunc(paths, named):
+				first, said[d.Name] = append(first, d), true
+				others = slices.DeleteFunc(others, named)
+			case !before[d.Name]:
+				last = append(last, d)
+			}
+		}
+		docs, err := outside(others)
+		return slices.Concat(first, docs, last), err
+	}
 }
 
 func (s *session) printTests(all []expect.Result, files int, verbose bool, as format) error {

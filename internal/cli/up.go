@@ -2,8 +2,10 @@ package cli
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -234,6 +236,13 @@ type watcher struct {
 	gateways  string
 }
 
+// takes reports whether a route of a gateway takes requests for a URL, by its published port.
+func (w *watcher) takes(ctx context.Context, gateway, url string) bool {
+	reply, err := w.client.Explain(ctx, api.ExplainRequest{From: gateway, Method: http.MethodGet, URL: url})
+	var report struct{ Outcome string }
+	return err == nil && json.Unmarshal(reply.Report, &report) == nil && report.Outcome == "forward"
+}
+
 func (w *watcher) step(ctx context.Context) {
 	st, err := w.client.Status(ctx)
 	if err != nil {
@@ -253,7 +262,7 @@ func (w *watcher) step(ctx context.Context) {
 		w.ready = 0
 	} else if w.ready++; w.ready >= looks && !w.announced {
 		w.announced = true
-		w.summary(st)
+		w.summary(ctx, st)
 	} else if w.announced {
 		w.printGateways(st.Gateways)
 	}
@@ -337,7 +346,7 @@ func allSettled(st api.Status) bool {
 	return st.Control == "running" && st.Settled && len(st.Workloads) > 0
 }
 
-func (w *watcher) summary(st api.Status) {
+func (w *watcher) summary(ctx context.Context, st api.Status) {
 	o := w.s.out
 	if late := unready(st); len(late) > 0 {
 		o.printf("\n%s after %.0f s: %s (weft ps says why); the rest is up\n", o.paint(yellow, "not ready"), time.Since(w.began).Seconds(), strings.Join(late, ", "))
@@ -347,14 +356,17 @@ func (w *watcher) summary(st api.Status) {
 	if !slices.ContainsFunc(st.Workloads, func(w api.Workload) bool { return !w.Gateway }) {
 		o.printf("  nothing runs in it yet: weft apply -f FILE, or weft run\n")
 	}
-	page := ""
+	page, from := "", ""
 	for _, wl := range st.Workloads {
+		if wl.Gateway {
+			from = wl.Name
+		}
 		if strings.HasPrefix(wl.Name, "productpage") {
 			page = "/productpage"
 		}
 	}
 	for _, g := range st.Gateways {
-		o.printf("  %-12s %s\n", "gateway", o.paint(cyan, pageAt(&g, page)))
+		o.printf("  %-12s %s\n", "gateway", o.paint(cyan, w.pageAt(ctx, &g, from, page)))
 	}
 	w.gateways = gatewayList(st.Gateways)
 	if st.Metrics != "" {
@@ -408,12 +420,13 @@ func gatewayList(gs []api.Published) string {
 	return strings.Join(list, " ")
 }
 
-// pageAt is where a browser finds the page behind a gateway's port, if it speaks HTTP.
-func pageAt(g *api.Published, page string) string {
-	if at := g.URL(); strings.HasPrefix(at, "http") {
+// pageAt is where a browser finds the page behind a gateway's port, if it speaks HTTP and has a route to it.
+func (w *watcher) pageAt(ctx context.Context, g *api.Published, gateway, page string) string {
+	at := g.URL()
+	if page != "" && strings.HasPrefix(at, "http") && w.takes(ctx, gateway, at+page) {
 		return at + page
 	}
-	return g.URL()
+	return at
 }
 
 func mustGetwd() string {

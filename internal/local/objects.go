@@ -17,6 +17,7 @@ import (
 	"github.com/weftmesh/weft/internal/control/source"
 	"github.com/weftmesh/weft/internal/control/status"
 	"github.com/weftmesh/weft/internal/explain"
+	"github.com/weftmesh/weft/internal/offline"
 )
 
 // Host is what the part of the API that speaks of configuration needs.
@@ -166,15 +167,11 @@ func (o objects) Delete(ctx context.Context, req api.ChangeRequest) (api.ChangeR
 	if err != nil {
 		return api.ChangeReply{}, err
 	}
-	decoded, findings := decode(req.Documents, req.Namespace)
+	keys, findings := namedKeys(req.Documents, req.Namespace)
 	if source.HasErrors(findings) {
 		return api.ChangeReply{Refused: true, Findings: apiFindings(findings)}, nil
 	}
 	applied := c.Applied() // refused ones too, which are not among the objects in force
-	var keys []source.Key
-	for _, d := range decoded {
-		keys = append(keys, d.Key())
-	}
 	if req.IgnoreNotFound {
 		keys = slices.DeleteFunc(keys, func(k source.Key) bool { return c.Get(k) == nil && !slices.Contains(applied, k) })
 	}
@@ -199,7 +196,21 @@ func (o objects) Delete(ctx context.Context, req api.ChangeRequest) (api.ChangeR
 	} else if err != nil {
 		return api.ChangeReply{}, unavailable(err)
 	}
-	return reply(results, nil), nil
+	return reply(results, findings), nil
+}
+
+// namedKeys gives what documents name, each object once.
+func namedKeys(docs []api.Document, namespace string) (keys []source.Key, findings []model.Finding) {
+	for _, d := range docs {
+		more, fs := textOf(d, namespace).Keys(d.Content)
+		findings = append(findings, fs...)
+		for _, k := range more {
+			if !slices.Contains(keys, k) {
+				keys = append(keys, k)
+			}
+		}
+	}
+	return keys, findings
 }
 
 // notDeleted says what to do about an object that cannot be deleted.
@@ -263,6 +274,7 @@ func (o objects) Objects(ctx context.Context) ([]api.Object, error) {
 	for _, f := range findings {
 		byRef[f.Object] = append(byRef[f.Object], f)
 	}
+	explainKept(byRef, findings)
 	var out []api.Object
 	all := c.Objects()
 	told := map[source.Key]status.Status{}
@@ -277,6 +289,33 @@ func (o objects) Objects(ctx context.Context) ([]api.Object, error) {
 		delete(byRef, ob.Ref())
 	}
 	return append(out, refused(byRef, c.Refused())...), nil
+}
+
+// explainKept adds to what is said of an object that is in force as it was before, why that is: what is wrong in the document of its file
+// may be such that nobody can tell which object it is about.
+func explainKept(byRef map[model.Ref][]model.Finding, all []model.Finding) {
+	type place struct {
+		file string
+		line int
+	}
+	wrong := map[place][]model.Finding{}
+	for _, f := range all {
+		if f.Severity == model.Error && f.File != "" {
+			wrong[place{f.File, f.Line}] = append(wrong[place{f.File, f.Line}], f)
+		}
+	}
+	for ref, fs := range byRef {
+		for _, kept := range fs {
+			if kept.Code != source.CodePreviousKept || ref == (model.Ref{}) {
+				continue
+			}
+			for _, f := range wrong[place{kept.File, kept.Line}] {
+				if !slices.Contains(byRef[ref], f) {
+					byRef[ref] = append(byRef[ref], f)
+				}
+			}
+		}
+	}
 }
 
 // refused gives the objects of which nothing is in force, by the findings that say why. What no source has refused, the local runtime has.
@@ -340,11 +379,7 @@ func shortPath(p string) string {
 func keyRef(k source.Key) api.Ref { return api.Ref{Kind: k.Kind, Namespace: k.Namespace, Name: k.Name} }
 
 func apiFindings(fs []model.Finding) []api.Finding {
-	out := make([]api.Finding, len(fs))
-	for i, f := range fs {
-		out[i] = api.Finding{Severity: string(f.Severity), Code: f.Code, Object: api.Ref(f.Object), File: f.File, Line: f.Line,
-			Field: f.Field, Message: f.Message, Hint: f.Hint, Text: f.String()}
-	}
+	out := offline.Findings(fs)
 	slices.SortStableFunc(out, func(a, b api.Finding) int { return cmp.Compare(rank(a.Severity), rank(b.Severity)) })
 	return out
 }

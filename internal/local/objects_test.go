@@ -8,8 +8,10 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	bolt "go.etcd.io/bbolt"
 	corev1 "k8s.io/api/core/v1"
@@ -174,6 +176,26 @@ func TestNamespaceOfARequest(t *testing.T) {
 	}
 }
 
+// TestDeleteWantsNamesOnly: what else is in the documents, or wrong with it, does not matter.
+func TestDeleteWantsNamesOnly(t *testing.T) {
+	c, o := objectsOf(t)
+	if _, err := o.Apply(t.Context(), api.ChangeRequest{Documents: accounts("default", "a", "b", "c")}); err != nil {
+		t.Fatal(err)
+	}
+	doc := func(text string) []api.Document { return []api.Document{{Name: "in.yaml", Content: []byte(text)}} }
+	const head = "apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: %s}\n"
+	for _, text := range []string{": [", "kind: ServiceAccount\nmetadata: {name: b}\n", "apiVersion: v1\nkind: ServiceAcount\nmetadata: {name: b}\n", "apiVersion: v1\nkind: ServiceAccount\n"} {
+		if r, err := o.Delete(t.Context(), api.ChangeRequest{Documents: doc(fmt.Sprintf(head, "a") + "---\n" + text)}); err != nil || !r.Refused || len(c.Objects()) != 3 {
+			t.Errorf("%q: %v %+v; %d objects left", text, err, r, len(c.Objects()))
+		}
+	}
+	text := fmt.Sprintf(head+"sepc: 7\n---\n"+head+"---\n"+head, "a", "b", "b") + "---\napiVersion: batch/v1\nkind: Job\nmetadata: {name: j}\n"
+	r, err := o.Delete(t.Context(), api.ChangeRequest{Documents: doc(text)})
+	if err != nil || r.Refused || len(r.Changes) != 2 || len(r.Findings) != 1 || r.Findings[0].Code != api.CodeLeftOut || len(c.Objects()) != 1 {
+		t.Errorf("%v %+v; %d objects left", err, r, len(c.Objects()))
+	}
+}
+
 // TestDeleteAllOfANamespace leaves alone what is in others, and in none.
 func TestDeleteAllOfANamespace(t *testing.T) {
 	c, o := objectsOf(t)
@@ -264,6 +286,39 @@ func TestDeleteRefused(t *testing.T) {
 			t.Errorf("%+v: %v; %d objects left", d.req, err, len(all))
 		}
 	}
+}
+
+// TestKeptObjectsSayWhy: what is wrong with a document that does not even say which object it is about is said of those that stay for it.
+func TestKeptObjectsSayWhy(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "a.yaml")
+	write := func(text string) {
+		t.Helper()
+		if err := errors.Join(os.WriteFile(file+".new", []byte(text), 0o644), os.Rename(file+".new", file)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const head = "apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: a}\n"
+	write(head)
+	c, o := objectsOf(t, file)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	changes := c.Changes(ctx)
+	write("\n" + head + ": [\n")
+	for range changes {
+		all, err := o.Objects(ctx)
+		if err != nil || len(all) != 1 {
+			t.Fatalf("%v: %+v", err, all)
+		}
+		var codes []string
+		for _, f := range all[0].Findings {
+			codes = append(codes, f.Code)
+		}
+		if slices.Equal(codes, []string{"SyntaxError", "PreviousKept"}) {
+			return
+		}
+		t.Log(codes)
+	}
+	t.Error("it is not said")
 }
 
 // TestRefusedObjectsAreFrom what those in force would be from: also one that was applied, of which the database knows the file as well.

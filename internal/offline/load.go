@@ -65,10 +65,11 @@ func (st *state) refused() []api.Finding {
 	return Findings(slices.DeleteFunc(slices.Clone(st.findings), func(f model.Finding) bool { return f.Severity != model.Error }))
 }
 
-// Findings are findings as the API has them.
+// Findings are findings as the API has them: as they are shown.
 func Findings(fs []model.Finding) []api.Finding {
 	out := make([]api.Finding, len(fs))
-	for i, f := range fs {
+	for i := range fs {
+		f := fs[i].Shown()
 		out[i] = api.Finding{Severity: string(f.Severity), Code: f.Code, Object: api.Ref(f.Object), File: f.File, Line: f.Line,
 			Field: f.Field, Message: f.Message, Hint: f.Hint, Text: f.String()}
 	}

@@ -41,26 +41,26 @@ func (c *compiler) addPorts(s *model.Service, first *record, claimed *model.Serv
 		case have < 0 && named < 0:
 			s.Ports = append(s.Ports, port)
 		case have < 0:
-			p.Warn("DuplicatePort", field+".name", "give it another name", "%s, which is older, has a port of that name for host %s: this one has no effect", first.Ref(), s.Host)
+			p.Warn("DuplicatePort", field+".name", "give it another name", "%s, which is %s, has a port of that name for host %s: this one has no effect", first.Ref(), age(first.Object, by.Object), s.Host)
 			continue
 		case s.Ports[have].Protocol != port.Protocol:
-			p.Warn("ProtocolConflict", field+".protocol", "declare one protocol for the port", "port %d of host %s is %s here, and %s in %s, which is older: this one has no effect",
-				port.Number, s.Host, port.Protocol, s.Ports[have].Protocol, first.Ref())
+			p.Warn("ProtocolConflict", field+".protocol", "declare one protocol for the port", "port %d of host %s is %s here, and %s in %s, which is %s: this one has no effect",
+				port.Number, s.Host, port.Protocol, s.Ports[have].Protocol, first.Ref(), age(first.Object, by.Object))
 			c.about(first.Object).Warn("ProtocolConflict", "spec.ports", "declare one protocol for the port", "port %d of host %s is %s here, and %s in %s, where it has no effect",
 				port.Number, s.Host, s.Ports[have].Protocol, port.Protocol, by.Ref())
 			continue
 		case s.Resolution == model.DNSRoundRobin:
-			p.Warn("DuplicatePort", field+".number", "keep one of them", "%s, which is older, has port %d of host %s, and resolution DNS_ROUND_ROBIN takes one endpoint: this one has no effect",
-				first.Ref(), port.Number, s.Host)
+			p.Warn("DuplicatePort", field+".number", "keep one of them", "%s, which is %s, has port %d of host %s, and resolution DNS_ROUND_ROBIN takes one endpoint: this one has no effect",
+				first.Ref(), age(first.Object, by.Object), port.Number, s.Host)
 			continue
 		}
 		a.ports[port.Number] = true
 	}
 	if !slices.Equal(claimed.Addresses, s.Addresses) || !slices.Equal(claimed.Networks, s.Networks) {
-		p.Warn("NoEffect", "spec.addresses", "write the same addresses in both", "the addresses of host %s are those of %s, which is older", s.Host, first.Ref())
+		p.Warn("NoEffect", "spec.addresses", "write the same addresses in both", "the addresses of host %s are those of %s, which is %s", s.Host, first.Ref(), age(first.Object, by.Object))
 	}
 	if !slices.Equal(claimed.SANs, s.SANs) {
-		p.Warn("NoEffect", "spec.subjectAltNames", "write the same names in both", "the names of host %s are those of %s, which is older", s.Host, first.Ref())
+		p.Warn("NoEffect", "spec.subjectAltNames", "write the same names in both", "the names of host %s are those of %s, which is %s", s.Host, first.Ref(), age(first.Object, by.Object))
 	}
 	return a
 }

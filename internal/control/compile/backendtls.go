@@ -30,7 +30,7 @@ func (c *compiler) addBackendTLS(s *model.Service) {
 			}
 			if older := taken[section]; older != nil && older != r {
 				c.about(r.Object).Warn(string(gatewayv1.PolicyReasonConflicted), parts.At("spec.targetRefs", i), "put it into one object",
-					"%s, which is older, has this target already: the policy has no effect there", older.Ref())
+					"%s, which is %s, has this target already: the policy has no effect there", older.Ref(), age(older.Object, r.Object))
 				c.about(older.Object).Warn("DuplicatePolicy", "", "put it into one object", "%s has the same target %s, where it has no effect", r.Ref(), target.Name)
 				continue
 			}

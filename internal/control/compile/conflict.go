@@ -11,7 +11,16 @@ import (
 	"github.com/weftmesh/weft/internal/control/compile/convert/parts"
 	"github.com/weftmesh/weft/internal/control/compile/matching"
 	"github.com/weftmesh/weft/internal/control/model"
+	"github.com/weftmesh/weft/internal/control/source"
 )
+
+// age says why one of two objects goes before the other where age decides.
+func age(first, other *source.Object) string {
+	if first.Born.Equal(other.Born) {
+		return "as old and first by name"
+	}
+	return "older"
+}
 
 // claimTCP reports a rule of a VirtualService for all connections of a server that an older one has.
 func (c *compiler) claimTCP(p *part, s *model.Server, where string) {
@@ -29,7 +38,7 @@ func (c *compiler) claimTCP(p *part, s *model.Server, where string) {
 			}
 			if outdoes(older.routes, p.Routes) {
 				by := c.about(older.object)
-				p.Warn("DuplicateHost", r.Field, hint, "%s, which is older, has all connections of %s: the rule gets none of them", by.Ref(), where)
+				p.Warn("DuplicateHost", r.Field, hint, "%s, which is %s, has all connections of %s: the rule gets none of them", by.Ref(), age(older.object, p.Object), where)
 				by.Warn("DuplicateHost", older.field, hint, "%s also asks for all connections of %s, and gets none of them", p.Ref(), where)
 				break
 			}

@@ -144,7 +144,7 @@ func (c *compiler) joinContest(u *unit) {
 
 // tell reports a loss to both.
 func (l *loss) tell(loser, taker *part) {
-	by, place := taker.Ref().String()+", which is older,", l.claim.Place.String()
+	by, place := taker.Ref().String()+", which is "+age(taker.Object, loser.Object)+",", l.claim.Place.String()
 	if l.taker.Outranks(l.claim) {
 		by = taker.Ref().String() + ", whose rule goes before this one,"
 	}

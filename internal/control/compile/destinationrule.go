@@ -123,7 +123,7 @@ func tellMerged(like []*ruleGroup, p *part) {
 		return
 	}
 	left := strings.Join(lost, ", ") + " " + map[bool]string{true: "has", false: "have"}[len(lost) == 1] + " no effect"
-	p.Warn("DuplicateHost", "spec.host", hint, "%s is older and for the same host: of this one, %s", first.Ref(), left)
+	p.Warn("DuplicateHost", "spec.host", hint, "%s is %s, and for the same host: of this one, %s", first.Ref(), age(first.Object, p.Object), left)
 	first.Warn("DuplicateHost", "spec.host", hint, "%s is for the same host: of that one, %s", p.Ref(), left)
 }
 

@@ -214,7 +214,7 @@ func (c *gatewayJoin) tellShadowed() {
 					owner.Warn("DuplicateHost", owner.ServersField(), "use another host or port, or the same settings of TLS",
 						"%s asks for other TLS for %s at port %d: what it says has no effect", c.owner[g].Ref(), h.Host, s.Port)
 					c.owner[g].Warn("DuplicateHost", c.owner[g].ServersField(), "use another host or port, or the same settings of TLS",
-						"%s at port %d is served by %s, which is older and asks for other TLS: what is said of it here has no effect", h.Host, s.Port, owner.Ref())
+						"%s at port %d is served by %s, which is %s, and asks for other TLS: what is said of it here has no effect", h.Host, s.Port, owner.Ref(), age(owner.Object, c.owner[g].Object))
 				}
 				first[at] = append(first[at], s)
 				c.bid(&bid{place: endingPlace(s.Port, h.Host), object: c.owner[g].Object, field: c.owner[g].ServersField()})

@@ -71,7 +71,7 @@ func (c *compiler) gatewayParent(p *part, ref gatewayv1.ParentReference, kind, f
 		place := o.where(a.listener)
 		if isHTTP(p.Kind.Name) {
 			if other := c.otherKind(p, a.hosts, place); other != nil {
-				code, why = gatewayapi.HostnameConflict, place+" has "+other.object.Ref().String()+", which is older and of another kind, for hosts of the route"
+				code, why = gatewayapi.HostnameConflict, place+" has "+other.object.Ref().String()+", which is "+age(other.object, p.Object)+", and of another kind, for hosts of the route"
 				c.about(other.object).Warn(gatewayapi.HostnameConflict, "", "use other hosts, or one kind", "%s is for some of its hosts at %s too, and is not accepted there", p.Ref(), place)
 				continue
 			}

@@ -71,8 +71,8 @@ func (c *compiler) firstFor(p *part, hosts []string, place, field string) []stri
 		if len(list) == 0 {
 			free = append(free, h)
 		} else if older := list[0]; older.unit != c.unit {
-			p.Warn("DuplicateHost", field, "put the backends into one object", "%s, which is older, has the connections of %s for %s: the route gets none of them",
-				older.object.Ref(), place, h)
+			p.Warn("DuplicateHost", field, "put the backends into one object", "%s, which is %s, has the connections of %s for %s: the route gets none of them",
+				older.object.Ref(), age(older.object, p.Object), place, h)
 			c.about(older.object).Warn("DuplicateHost", "", "put the backends into one object", "%s also asks for the connections of %s for %s, and gets none of them",
 				p.Ref(), place, h)
 		}

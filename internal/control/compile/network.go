@@ -83,7 +83,7 @@ func (c *compiler) claimNetworks(own *claim) {
 					first, second = second, first
 				}
 				const hint = "keep one of them"
-				c.about(second).Warn("DuplicateAddress", "spec.addresses", hint, what+" %s with port %d is that of %s too, which is older and gets the connections of clients that see both", rangeText(n), p.Number, first.Ref())
+				c.about(second).Warn("DuplicateAddress", "spec.addresses", hint, what+" %s with port %d is that of %s too, which is %s, and gets the connections of clients that see both", rangeText(n), p.Number, first.Ref(), age(first, second))
 				c.about(first).Warn("DuplicateAddress", "spec.addresses", hint, what+" %s with port %d is that of %s too, which gets no connections of clients that see both", rangeText(n), p.Number, second.Ref())
 			}
 		}

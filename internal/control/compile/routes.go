@@ -473,7 +473,7 @@ func (c *compiler) rule(p *part, host string, routes *model.RouteSet, reach reac
 		}
 		switch {
 		case outdoes(older.routes, routes):
-			c.tellRuled(own, older, host, "which is older")
+			c.tellRuled(own, older, host, "which is "+age(older.object, own.object))
 			return false
 		case outdoes(routes, older.routes):
 			c.tellRuled(older, own, host, "whose exportTo is narrower")

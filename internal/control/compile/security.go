@@ -54,7 +54,7 @@ func (c *compiler) covered(p *part, place topic) bool {
 		return false
 	}
 	const hint = "keep one of them"
-	p.Warn("DuplicatePolicy", "", hint, "it has no effect: %s is older and covers the same workloads", list[0].object.Ref())
+	p.Warn("DuplicatePolicy", "", hint, "it has no effect: %s is %s, and covers the same workloads", list[0].object.Ref(), age(list[0].object, p.Object))
 	c.about(list[0].object).Warn("DuplicatePolicy", "", hint, "%s covers the same workloads and has no effect", p.Ref())
 	return true
 }

@@ -45,12 +45,12 @@ func (c *compiler) sameWorkload(p *part, namespace string, selector map[string]s
 			continue
 		}
 		if w := c.selectedByBoth(namespace, selector, older.selector); w != "" {
-			p.Warn("DuplicatePolicy", field, hint, "%s is older and counts for workload %s", older.object.Ref(), w)
+			p.Warn("DuplicatePolicy", field, hint, "%s is %s, and counts for workload %s", older.object.Ref(), age(older.object, p.Object), w)
 			c.about(older.object).Warn("DuplicatePolicy", field, hint, "%s also selects workload %s, where it has no effect", p.Ref(), w)
 			return
 		}
 		if maps.Equal(selector, older.selector) {
-			p.Warn("DuplicatePolicy", field, hint, "%s is older and selects the same: this one has no effect", older.object.Ref())
+			p.Warn("DuplicatePolicy", field, hint, "%s is %s, and selects the same: this one has no effect", older.object.Ref(), age(older.object, p.Object))
 			c.about(older.object).Warn("DuplicatePolicy", field, hint, "%s selects the same and has no effect", p.Ref())
 			return
 		}

@@ -171,3 +171,33 @@ func TestRuleBySelector(t *testing.T) {
 		t.Errorf("a selector without labels: got %v", c.GetLbPolicy())
 	}
 }
+
+// TestRuleByNamespace: a rule that its own namespace is left out of is none there, and in the root namespace one that stays there goes before
+// the service's, as in Istio.
+func TestRuleByNamespace(t *testing.T) {
+	const root = "istio-system"
+	m := testMesh()
+	m.Settings.RootNamespace = root
+	balanced(m, "default", reviewsHost, "RANDOM").ExportTo.Namespaces = []string{"other", root}
+	balanced(m, root, "*.default"+domain, "ROUND_ROBIN")
+	policy := func(namespace string) clusterv3.Cluster_LbPolicy {
+		n := productpage()
+		n.Namespace = namespace
+		msg, _ := New(m, n).clusters.Cluster("outbound|9080||" + reviewsHost)
+		c, _ := msg.(*clusterv3.Cluster)
+		return c.GetLbPolicy()
+	}
+	for namespace, want := range map[string]clusterv3.Cluster_LbPolicy{"default": clusterv3.Cluster_ROUND_ROBIN, "other": clusterv3.Cluster_RANDOM,
+		"third": clusterv3.Cluster_ROUND_ROBIN, root: clusterv3.Cluster_RANDOM} {
+		if got := policy(namespace); got != want {
+			t.Errorf("%s: got %v, want %v", namespace, got, want)
+		}
+	}
+	balanced(m, root, reviewsHost, "LEAST_REQUEST").ExportTo.Private = true
+	if got := policy(root); got != clusterv3.Cluster_LEAST_REQUEST {
+		t.Errorf("a rule that the root namespace keeps to itself: got %v there", got)
+	}
+	if got := policy("third"); got != clusterv3.Cluster_ROUND_ROBIN {
+		t.Errorf("a rule that the root namespace keeps to itself: got %v elsewhere", got)
+	}
+}

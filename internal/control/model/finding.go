@@ -37,8 +37,34 @@ func (f Finding) AndMore() Finding {
 	return f
 }
 
+// What is quoted in a finding may be of any length; what is shown of it is bounded, in bytes: names, which have 253 at most where they
+// are right, field paths, and sentences.
+const (
+	maxName     = 300
+	maxField    = 1000
+	maxSentence = 2000
+)
+
+// Shown is the finding as it is shown, with what is too long cut out of its middle. It may name no object any more.
+func (f Finding) Shown() Finding {
+	f.Object = Ref{Kind: shorten(f.Object.Kind, maxName), Namespace: shorten(f.Object.Namespace, maxName), Name: shorten(f.Object.Name, maxName)}
+	f.Field, f.Message, f.Hint = shorten(f.Field, maxField), shorten(f.Message, maxSentence), shorten(f.Hint, maxSentence)
+	return f
+}
+
+// shorten cuts out the middle: quotations stand between what a sentence is about and what it says.
+func shorten(s string, most int) string {
+	if len(s) <= most {
+		return s
+	}
+	const gap = " ... "
+	half := (most - len(gap)) / 2
+	return strings.ToValidUTF8(s[:half], "") + gap + strings.ToValidUTF8(s[len(s)-half:], "")
+}
+
 // String gives "file:12: error: VirtualService/default/reviews: spec.http[0]: message (hint) [Code]".
 func (f Finding) String() string {
+	f = f.Shown()
 	var b strings.Builder
 	if f.File != "" {
 		b.WriteString(f.File)

@@ -21,14 +21,15 @@ import (
 // conn is one connection.
 type conn struct {
 	// Set once.
-	server   *Server
-	sock     *socket
-	tls      *tls.Conn
-	expires  time.Time // of the client's certificate; zero without one
-	stranger *stranger // its place among those without a certificate
+	server  *Server
+	sock    *socket
+	tls     *tls.Conn
+	expires time.Time // of the client's certificate; zero without one
+	leave   func()    // its place in its crowd; set while the server's mu is held, and called so
 
 	// For everybody.
 	state atomic.Int32
+	hurry atomic.Bool           // it was hastened
 	check atomic.Bool           // it is due
 	why   atomic.Pointer[error] // why it has to end, when it has
 	heard atomic.Int64          // when something was read last, by the server's clock
@@ -63,13 +64,21 @@ type block struct {
 }
 
 func newConn(s *Server, sock *socket, t *tls.Conn) *conn {
-	c := &conn{server: s, sock: sock, tls: t, window: defaultWindow, initial: defaultWindow, decoder: hpack.NewDecoder(4096, nil)}
+	c := &conn{server: s, sock: sock, tls: t, leave: func() {}, window: defaultWindow, initial: defaultWindow, decoder: hpack.NewDecoder(4096, nil)}
 	c.decoder.SetMaxStringLength(maxHead)
 	c.heard.Store(s.clock.Load())
-	if peers := t.ConnectionState().PeerCertificates; len(peers) > 0 {
-		c.expires = peers[0].NotAfter
+	if leaf := c.certificate(); leaf != nil {
+		c.expires = leaf.NotAfter
 	}
 	return c
+}
+
+// certificate is the client's; nil without one.
+func (c *conn) certificate() *x509.Certificate {
+	if peers := c.tls.ConnectionState().PeerCertificates; len(peers) > 0 {
+		return peers[0]
+	}
+	return nil
 }
 
 // Why connections end, besides errors of the protocol and of the network.
@@ -92,7 +101,7 @@ func (c *conn) due(now time.Time) bool {
 // cut has the connection end. It may be called by anyone at any time and never blocks.
 func (c *conn) cut(why error) {
 	c.why.CompareAndSwap(nil, &why)
-	c.wake()
+	c.hasten()
 }
 
 // turn does what there is to do. One goroutine at a time has it.

@@ -2,16 +2,25 @@ package rpc
 
 import "sync"
 
-// queue has the connections that want a turn: those that were woken, and those whose last turn was not long enough, each in their order.
-// The latter have one of freshTurns, so that a client that has very much to be told holds up nobody who is to be told a little.
+// queue has the connections that want a turn: those of which something is to end, those that were woken, and those whose last turn was not
+// long enough, each in their order. The first go before all others, because what they hold is given back then. The last have one of freshTurns,
+// so that a client that has very much to be told holds up nobody who is to be told a little.
 type queue struct {
 	mu     sync.Mutex // guards all
 	more   *sync.Cond // set once
-	fresh  line
-	long   line
-	since  int // turns since the last one of long
+	lines  [3]line    // by urgency
+	since  int        // turns since the last one of long
 	closed bool
 }
+
+// urgency says in which line a connection waits for its turn.
+type urgency int
+
+const (
+	hurried urgency = iota
+	fresh
+	long
+)
 
 const freshTurns = 8
 
@@ -42,14 +51,10 @@ func newQueue() *queue {
 	return q
 }
 
-// put adds a connection; long says that its last turn was not long enough.
-func (q *queue) put(c *conn, long bool) {
+// put adds a connection.
+func (q *queue) put(c *conn, u urgency) {
 	q.mu.Lock()
-	if long {
-		q.long.put(c)
-	} else {
-		q.fresh.put(c)
-	}
+	q.lines[u].put(c)
 	q.mu.Unlock()
 	q.more.Signal()
 }
@@ -58,18 +63,30 @@ func (q *queue) put(c *conn, long bool) {
 func (q *queue) take() (*conn, bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	for q.fresh.empty() && q.long.empty() && !q.closed {
+	for q.next() == nil && !q.closed {
 		q.more.Wait()
 	}
-	switch {
-	case q.fresh.empty() && q.long.empty():
+	l := q.next()
+	if l == nil {
 		return nil, false
-	case q.long.empty(), !q.fresh.empty() && q.since < freshTurns-1:
-		q.since++
-		return q.fresh.take(), true
 	}
-	q.since = 0
-	return q.long.take(), true
+	if q.since++; l == &q.lines[long] {
+		q.since = 0
+	}
+	return l.take(), true
+}
+
+// next is the line whose turn it is; nil when nobody waits.
+func (q *queue) next() *line {
+	if l := &q.lines[long]; !l.empty() && q.since >= freshTurns-1 && q.lines[hurried].empty() {
+		return l
+	}
+	for i := range q.lines {
+		if l := &q.lines[i]; !l.empty() {
+			return l
+		}
+	}
+	return nil
 }
 
 func (q *queue) close() {
@@ -103,7 +120,8 @@ func (q *queue) work() {
 	}
 }
 
-// The states of a connection. One that is woken while it has its turn gets another one.
+// The states of a connection. One that is woken while it has its turn gets another one. One that is queued may be so twice: it was hastened
+// while it waited already.
 const (
 	idle = iota
 	queued
@@ -119,7 +137,7 @@ func (c *conn) wake() {
 			return
 		case idle:
 			if c.state.CompareAndSwap(idle, queued) {
-				c.server.queue.put(c, false)
+				c.server.queue.put(c, fresh)
 				return
 			}
 		case running:
@@ -130,13 +148,46 @@ func (c *conn) wake() {
 	}
 }
 
-// run takes a turn.
+// hasten asks for a turn before others, for something to end. It may be called by anyone at any time and never blocks.
+func (c *conn) hasten() {
+	c.hurry.Store(true)
+	for {
+		switch s := c.state.Load(); s {
+		case queued:
+			c.server.queue.put(c, hurried)
+			return
+		case again:
+			return
+		case idle:
+			if c.state.CompareAndSwap(idle, queued) {
+				c.server.queue.put(c, hurried)
+				return
+			}
+		case running:
+			if c.state.CompareAndSwap(running, again) {
+				return
+			}
+		}
+	}
+}
+
+// run takes a turn, unless it was had already.
 func (c *conn) run(b *workspace) {
-	c.state.Store(running)
+	if !c.state.CompareAndSwap(queued, running) {
+		return
+	}
 	c.long = false
+	c.hurry.Store(false)
 	c.turn(b)
-	if long := c.long; !c.state.CompareAndSwap(running, idle) {
+	u := fresh
+	if c.long {
+		u = long
+	}
+	if !c.state.CompareAndSwap(running, idle) {
+		if c.hurry.Load() {
+			u = hurried
+		}
 		c.state.Store(queued)
-		c.server.queue.put(c, long)
+		c.server.queue.put(c, u)
 	}
 }

@@ -1,6 +1,7 @@
 package rpc
 
 import (
+	"errors"
 	"slices"
 	"testing"
 	"time"
@@ -9,29 +10,58 @@ import (
 // TestLongTurnsGiveWay: connections that were woken go before those whose turn was not long enough, which are not starved.
 func TestLongTurnsGiveWay(t *testing.T) {
 	q, names := newQueue(), map[*conn]string{}
-	put := func(name string, long bool) {
+	put := func(name string, u urgency) {
 		c := &conn{}
 		names[c] = name
-		q.put(c, long)
+		q.put(c, u)
 	}
-	put("long", true)
-	put("longer", true)
+	put("long", long)
+	put("longer", long)
 	for range 2 * freshTurns {
-		put("fresh", false)
+		put("fresh", fresh)
 	}
 	var got []string
 	for range 2*freshTurns + 2 {
 		c, _ := q.take()
 		got = append(got, names[c])
 	}
-	fresh := slices.Repeat([]string{"fresh"}, freshTurns-1)
-	want := slices.Concat(fresh, []string{"long"}, fresh, []string{"longer"}, []string{"fresh", "fresh"})
+	some := slices.Repeat([]string{"fresh"}, freshTurns-1)
+	want := slices.Concat(some, []string{"long"}, some, []string{"longer"}, []string{"fresh", "fresh"})
 	if !slices.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
 	}
 	q.close()
 	if _, more := q.take(); more {
 		t.Error("it is not closed")
+	}
+}
+
+// TestEndsFirst: what is to end goes before all others, and is not looked at again for having waited already.
+func TestEndsFirst(t *testing.T) {
+	s := &Server{queue: newQueue()}
+	waits, other, last := &conn{server: s}, &conn{server: s}, &conn{server: s}
+	for _, c := range []*conn{other, waits} {
+		c.state.Store(queued)
+		s.queue.put(c, long)
+	}
+	last.wake()
+	ended := errors.New("ended")
+	waits.cut(ended)
+	waits.closed = true // so that its turn is over at once
+	for i, want := range []*conn{waits, last, other, waits} {
+		got, _ := s.queue.take()
+		if got != want {
+			t.Fatalf("the turn %d is another's", i)
+		}
+		if had := got.state.Load() == idle; had != (i == 3) {
+			t.Errorf("turn %d: was had already: %t", i, had)
+		}
+		if got == waits {
+			got.run(&workspace{})
+		}
+	}
+	if waits.state.Load() != idle {
+		t.Error("it waits for another turn")
 	}
 }
 

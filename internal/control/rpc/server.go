@@ -69,7 +69,8 @@ type Server struct {
 	workers sync.WaitGroup
 	poller  *poller   // set by Run
 	polling sync.Once // the poller runs since there is something to poll
-	strange strangers
+	strange crowd
+	holders holders
 	clock   atomic.Int64 // nanoseconds since 1970, set every tick: precise enough for who was heard when
 
 	mu       sync.Mutex // guards what follows
@@ -85,7 +86,7 @@ func New(o Options) *Server {
 	config := o.TLS.Clone()
 	config.DynamicRecordSizingDisabled = true // responses are written whole: small records would cost a system call each
 	return &Server{options: o, tls: config, unary: map[string]unary{}, streams: map[string]Opener{}, queue: newQueue(),
-		strange: strangers{most: o.MaxStrangers}, conns: map[*conn]struct{}{}, empty: make(chan struct{})}
+		strange: crowd{most: o.MaxStrangers}, holders: holders{by: map[string]*crowd{}}, conns: map[*conn]struct{}{}, empty: make(chan struct{})}
 }
 
 // RegisterService implements grpc.ServiceRegistrar for services of unary methods.
@@ -168,7 +169,7 @@ func (s *Server) accept(ctx context.Context, g *errgroup.Group, l net.Listener) 
 }
 
 // greet makes a connection one of TLS and hands it to the workers.
-func (s *Server) greet(ctx context.Context, raw net.Conn, stranger *stranger) {
+func (s *Server) greet(ctx context.Context, raw net.Conn, stranger *place) {
 	sock := newSocket(raw)
 	t := tls.Server(sock, s.tls)
 	handshake, cancel := context.WithTimeout(ctx, s.options.HandshakeTimeout)
@@ -182,7 +183,8 @@ func (s *Server) greet(ctx context.Context, raw net.Conn, stranger *stranger) {
 	}
 	var c *conn
 	if err == nil {
-		c, err = s.admit(sock, t, stranger)
+		c = newConn(s, sock, t)
+		err = s.admit(c, stranger)
 	}
 	if err != nil {
 		stranger.leave()
@@ -190,42 +192,41 @@ func (s *Server) greet(ctx context.Context, raw net.Conn, stranger *stranger) {
 		s.options.Log.Debug("a connection is refused", "peer", raw.RemoteAddr().String(), "error", err)
 		return
 	}
-	if c.expires.IsZero() {
-		stranger.becomes(func() { c.cut(errCrowded) })
-	} else {
-		stranger.leave()
-	}
 	c.wake()
 }
 
-// admit puts a connection under watch.
-func (s *Server) admit(sock *socket, t *tls.Conn, st *stranger) (*conn, error) {
-	c := newConn(s, sock, t)
-	c.stranger = st
+// admit puts a connection under watch, and in its crowd.
+func (s *Server) admit(c *conn, stranger *place) error {
+	sock := c.sock
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.stopping {
-		return nil, errStopping
+		return errStopping
 	}
 	sock.wake = c.wake
 	if sock.pump != nil {
 		s.workers.Go(func() { sock.pump.run(sock.pumpNews) }) // ends by pump.close
 	} else if err := s.poller.watch(sock); err != nil {
-		return nil, err
+		return err
 	} else {
 		s.polling.Do(func() { s.workers.Go(s.poller.run) }) // ends by poller.close
 	}
 	s.conns[c] = struct{}{}
-	return c, nil
+	if leaf := c.certificate(); leaf != nil {
+		stranger.leave()
+		c.leave = s.holders.add(leaf.Raw, func() { c.cut(errTooMany) })
+	} else {
+		c.leave = stranger.leave
+		stranger.becomes(func() { c.cut(errCrowded) })
+	}
+	return nil
 }
 
 // forget is called by a connection that has ended.
 func (s *Server) forget(c *conn) {
-	if c.stranger != nil {
-		c.stranger.leave()
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	c.leave()
 	delete(s.conns, c)
 	if s.stopping && len(s.conns) == 0 {
 		close(s.empty)

@@ -6,18 +6,19 @@ import (
 	"sync"
 )
 
-// strangers are the connections whose clients have shown no certificate, or not yet. Anybody can open them, so they are bounded: a new
-// one ends the oldest, which has had the most time to say who it is. Those of the mesh are not among them and go on.
-type strangers struct {
+// crowd are connections that somebody can open as many of as he likes, so they are bounded: a new one ends the oldest. One crowd are the
+// strangers, whose clients have shown no certificate, or not yet: the oldest has had the most time to say who it is. Those with one and the
+// same certificate are a crowd each, of which the oldest may be one whose client has forgotten it.
+type crowd struct {
 	most int // set once
 
 	mu  sync.Mutex
-	all list.List // of *stranger, the oldest first
+	all list.List // of *place, the oldest first
 }
 
-// stranger is one of them.
-type stranger struct {
-	among *strangers
+// place is what one of them has in its crowd.
+type place struct {
+	among *crowd
 
 	// These are guarded by among.mu.
 	at   *list.Element // nil when it is none of them any more
@@ -25,7 +26,7 @@ type stranger struct {
 	turn func()        // ends it
 }
 
-// The bound is a part of the descriptors that the process may have, since without any it could not even read files.
+// The bound of the strangers is a part of the descriptors that the process may have, since without any it could not even read files.
 const (
 	strangersPart  = 4
 	leastStrangers = 16
@@ -36,16 +37,49 @@ func bearable(descriptors int64) int {
 	return int(min(max(descriptors/strangersPart, leastStrangers), mostStrangers))
 }
 
-var errCrowded = errors.New("newer connections without a certificate needed its place")
+// mostOfOne is how many connections may show one certificate. A proxy has one or two, with its successor; gRPC's library one for each process;
+// the rest is for instances that share a file.
+const mostOfOne = 256
+
+var (
+	errCrowded = errors.New("newer connections without a certificate needed its place")
+	errTooMany = errors.New("newer connections with the same certificate needed its place")
+)
+
+// holders are the connections by the certificates that their clients have shown.
+type holders struct {
+	mu sync.Mutex
+	by map[string]*crowd // by the certificate's bytes
+}
+
+// add takes one more, which turn ends. leave takes it off.
+func (h *holders) add(certificate []byte, turn func()) (leave func()) {
+	key := string(certificate)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	of := h.by[key]
+	if of == nil {
+		of = &crowd{most: mostOfOne}
+		h.by[key] = of
+	}
+	p := of.add(turn)
+	return func() {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		if p.leave(); of.empty() {
+			delete(h.by, key)
+		}
+	}
+}
 
 // add takes one more, which turn ends.
-func (s *strangers) add(turn func()) *stranger {
-	st := &stranger{among: s, turn: turn}
+func (s *crowd) add(turn func()) *place {
+	st := &place{among: s, turn: turn}
 	s.mu.Lock()
 	st.at = s.all.PushBack(st)
 	end := func() {}
 	if s.all.Len() > s.most {
-		old := s.all.Remove(s.all.Front()).(*stranger)
+		old := s.all.Remove(s.all.Front()).(*place)
 		old.at, old.out = nil, true
 		end = old.turn
 	}
@@ -55,7 +89,7 @@ func (s *strangers) add(turn func()) *stranger {
 }
 
 // becomes says that it is ended in another way from now on.
-func (st *stranger) becomes(turn func()) {
+func (st *place) becomes(turn func()) {
 	st.among.mu.Lock()
 	st.turn = turn
 	out := st.out
@@ -66,11 +100,17 @@ func (st *stranger) becomes(turn func()) {
 }
 
 // leave takes it off, because it has ended or shown a certificate.
-func (st *stranger) leave() {
+func (st *place) leave() {
 	st.among.mu.Lock()
 	defer st.among.mu.Unlock()
 	if st.at != nil {
 		st.among.all.Remove(st.at)
 		st.at = nil
 	}
+}
+
+func (s *crowd) empty() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.all.Len() == 0
 }

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"runtime"
 	"testing"
 	"time"
 
@@ -62,6 +63,61 @@ func TestStrangersMakeRoom(t *testing.T) {
 		}
 		if p, ok := f.(*http2.PingFrame); ok && p.IsAck() {
 			return
+		}
+	}
+}
+
+// TestManyOfOneCertificate: connections with one certificate end the oldest with that, and nobody else's; nothing is kept of those that have ended.
+func TestManyOfOneCertificate(t *testing.T) {
+	r := newRig(t, Options{})
+	member := r.raw().greet()
+	member.headers(1, fields(request...))
+	if _, err := member.framer.ReadFrame(); err != nil {
+		t.Fatal(err)
+	}
+	config := r.clientTLS(time.Hour)
+	open := func() net.Conn {
+		c, err := tls.Dial("tcp", r.address, config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	oldest := open()
+	all := []net.Conn{}
+	for range mostOfOne {
+		all = append(all, open())
+	}
+	if _, err := io.Copy(io.Discard, oldest); errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Error("the oldest is still there")
+	}
+	if err := member.framer.WritePing(false, [8]byte{1}); err != nil {
+		t.Fatal(err)
+	}
+	for acked := false; !acked; {
+		f, err := member.framer.ReadFrame()
+		if err != nil {
+			t.Fatalf("who has another certificate must stay: %v", err)
+		}
+		p, ok := f.(*http2.PingFrame)
+		acked = ok && p.IsAck()
+	}
+	for _, c := range all {
+		c.Close()
+	}
+	holders := &r.server.holders
+	known := func() int {
+		holders.mu.Lock()
+		defer holders.mu.Unlock()
+		return len(holders.by)
+	}
+	for start := time.Now(); known() > 1; runtime.Gosched() {
+		if time.Since(start) > patience {
+			t.Fatal("a certificate is kept without connections")
 		}
 	}
 }

@@ -63,7 +63,8 @@ func (s *Stream) Wake() {
 // forgotten. It may be called by anyone at any time and never blocks.
 func (s *Stream) Cut(reason error) {
 	s.why.CompareAndSwap(nil, &reason)
-	s.Wake()
+	s.woken.Store(true)
+	s.conn.hasten()
 }
 
 // begin finds out what was called.

@@ -51,11 +51,13 @@ type refusal struct {
 // waiting are the responses that the client has to answer, oldest first.
 func (a *answers) waiting() []flight { return a.flights[a.skipped:] }
 
-// maxInFlight bounds the responses, and maxCarried their subscriptions for each one that there is, that are remembered of a client
-// that does not answer. Those that are forgotten count as accepted.
+// maxInFlight bounds the responses of a type, and maxCarried their subscriptions for each one that there is, that are remembered of a
+// client that does not answer. Those that are forgotten count as accepted. A first answer to a wildcard is many responses, none of which may
+// be forgotten: a client with many subscriptions of a type is owed answers to more, by one for each perResponse of them.
 const (
 	maxInFlight = 32
 	maxCarried  = 3
+	perResponse = 16
 )
 
 // remember keeps what a response has until it is answered.
@@ -65,8 +67,8 @@ func (c *session) remember(w *watch, nonce uint64, items []carried) {
 	defer cache.mu.Unlock()
 	w.flights = append(w.flights, flight{nonce, time.Now(), items})
 	c.inFlight += len(items)
-	bound := maxCarried * max(c.names, 1000)
-	for len(w.flights) > 1 && (len(w.flights) > maxInFlight || c.inFlight > bound) {
+	bound := maxCarried * max(c.subscriptions(), 1000)
+	for len(w.flights) > 1 && (len(w.flights) > maxInFlight+len(w.subs)/perResponse || c.inFlight > bound) {
 		if w.skipped == 0 {
 			w.accept(w.flights[0].items)
 			w.lapse()

@@ -317,6 +317,34 @@ func TestSilence(t *testing.T) {
 	p.told(Synced, generate.EndpointsType, "1/1")
 }
 
+// TestWildcardRefuses: what a wildcard lists is known to be refused or accepted, each for itself, however many responses are under way.
+func TestWildcardRefuses(t *testing.T) {
+	const services = 5000
+	p := newPlane(t, Options{})
+	p.publish(wide(services, "10.77.0.1"))
+	c := p.connect(productpage())
+	c.subscribe(generate.ClusterType, "*")
+	var sent []*discoveryv3.DeltaDiscoveryResponse
+	n := 0
+	for n < services {
+		r := c.recv()
+		sent, n = append(sent, r), n+len(r.GetResources())
+	}
+	if len(sent) < 2 {
+		t.Fatalf("%d clusters came in one response: there are to be several", n)
+	}
+	for _, r := range sent {
+		c.nack(generate.ClusterType, r.GetNonce(), "no")
+	}
+	p.await("each is refused", func() bool {
+		refused := 0
+		for _, nack := range p.server.Clients()[0].Types[0].Nacks {
+			refused += len(nack.Resources) + nack.More
+		}
+		return refused == n
+	})
+}
+
 // TestAnswersWakeWhoWaits: the function that Publish gives returns with the last answer, or with the client's end.
 func TestAnswersWakeWhoWaits(t *testing.T) {
 	p := newPlane(t, Options{})

@@ -27,7 +27,7 @@ import (
 )
 
 const (
-	memoryClients  = 400
+	memoryClients  = 200 // with one certificate
 	memoryServices = 20
 	// memoryBudget is generous; what was measured is in the log.
 	memoryBudget = 32 << 10

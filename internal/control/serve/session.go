@@ -159,6 +159,15 @@ func newSub(w *watch, name string, f flags) *sub {
 	return &sub{entry: &entry{entryName: entryName{w.typeURL, strings.Clone(name)}}, watch: w, flags: f}
 }
 
+// subscriptions counts them over all types, those of lists too.
+func (c *session) subscriptions() int {
+	n := 0
+	for _, w := range c.watches {
+		n += len(w.subs)
+	}
+	return n
+}
+
 // unknown counts the names that are not subscribed yet.
 func (c *session) unknown(w *watch, names []string) int {
 	if len(names) > 2*c.server.options.MaxSubscriptions {

@@ -69,9 +69,8 @@ func (c *session) account(asked bool) error {
 		return nil // it keeps nothing for long
 	}
 	h, had, listed, wild := c.holding, c.spare, 0, false
-	c.spare = -c.names
+	c.spare = c.subscriptions() - c.names
 	for _, w := range c.watches {
-		c.spare += len(w.subs)
 		if w.list != nil {
 			wild = true
 			listed += len(w.list.entry.names)

@@ -122,3 +122,20 @@ func (d *decoded) judgeDraft(check func(*Object) []model.Finding) {
 		d.findings = append(d.findings, BesideShape(check(d.draft), []*Object{d.draft})...)
 	}
 }
+
+// Keys says which objects documents name, each once, whatever else is in them: what is wrong with an object does not matter to who wants it
+// gone. The findings are about documents that name none, or another namespace than they may.
+func (t Text) Keys(data []byte) (keys []Key, findings []model.Finding) {
+	for _, d := range t.decodeAll(data) {
+		other := slices.DeleteFunc(slices.Clone(d.findings), func(f model.Finding) bool { return f.Code != codeOtherNamespace })
+		switch {
+		case d.key.Name == "":
+			findings = append(findings, d.findings...)
+		case len(other) > 0:
+			findings = append(findings, other...)
+		case !slices.Contains(keys, d.key):
+			keys = append(keys, d.key)
+		}
+	}
+	return keys, SortFindings(findings)
+}

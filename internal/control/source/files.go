@@ -426,7 +426,7 @@ func (r *reader) keepPrevious(name string, objects map[Key]*Object) []model.Find
 				continue
 			}
 			objects[k] = old
-			findings = append(findings, model.Finding{Severity: model.Info, Code: "PreviousKept", Object: old.Ref(), File: name,
+			findings = append(findings, model.Finding{Severity: model.Info, Code: CodePreviousKept, Object: old.Ref(), File: name,
 				Line: d.findings[0].Line, Message: "the version that was accepted before stays in force until this is put right"})
 		}
 	}

@@ -263,8 +263,11 @@ func same(old, came *Object) bool {
 		old.GetGeneration() == came.GetGeneration()
 }
 
+// CodePreviousKept is that of the finding which says that an object is in force as it was before a change that was refused.
+const CodePreviousKept = "PreviousKept"
+
 func previousKept(old *Object) model.Finding {
-	return model.Finding{Severity: model.Info, Code: "PreviousKept", Object: old.Ref(), File: old.Origin.File,
+	return model.Finding{Severity: model.Info, Code: CodePreviousKept, Object: old.Ref(), File: old.Origin.File,
 		Message: "the version that was accepted before stays in force until this is put right"}
 }
 

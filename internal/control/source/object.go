@@ -131,11 +131,11 @@ func Older(a, b *Object) int {
 	return a.Key().Compare(b.Key())
 }
 
-// SortFindings orders findings by file, line, object, field, code and message, and removes repetitions.
+// SortFindings orders findings by file, line, object, field (of a list, by place), code and message, and removes repetitions.
 func SortFindings(f []model.Finding) []model.Finding {
 	slices.SortStableFunc(f, func(a, b model.Finding) int {
 		return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Object.String(), b.Object.String()),
-			cmp.Compare(a.Field, b.Field), cmp.Compare(a.Code, b.Code), cmp.Compare(a.Message, b.Message))
+			document.ComparePaths(a.Field, b.Field), cmp.Compare(a.Code, b.Code), cmp.Compare(a.Message, b.Message))
 	})
 	return slices.Compact(f)
 }

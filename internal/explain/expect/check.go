@@ -149,7 +149,7 @@ func (p *parser) share(n *yaml.Node, at string) float64 {
 	return f / 100
 }
 
-// split reads a destination, or several with their shares.
+// split reads a destination, or several: with their shares, or a list of those that get some.
 func (p *parser) split(n *yaml.Node, at string) (list []wanted, text string) {
 	if n.Kind == yaml.ScalarNode {
 		w := p.destination(n, at, p.text(n, at))
@@ -157,6 +157,19 @@ func (p *parser) split(n *yaml.Node, at string) (list []wanted, text string) {
 		return []wanted{w}, w.name
 	}
 	var parts []string
+	if n.Kind == yaml.SequenceNode {
+		for i, item := range n.Content {
+			w := p.destination(item, at, p.text(item, index(at, i)))
+			if len(n.Content) == 1 {
+				w.share = 1
+			}
+			list, parts = append(list, w), append(parts, w.name)
+		}
+		if len(list) == 0 {
+			p.fail(n, at, "names no service")
+		}
+		return list, strings.Join(parts, ", ")
+	}
 	for _, kv := range p.pairs(n, at) {
 		w := p.destination(kv[0], at, kv[0].Value)
 		w.share = p.share(kv[1], under(at, kv[0].Value))

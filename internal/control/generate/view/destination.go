@@ -7,40 +7,46 @@ import (
 )
 
 // Destination finds the DestinationRule of a service for this node: of the client's namespace, else of the service's, else of the
-// root namespace; within one, that of the most specific host. Several for one host count as one: the first policy, all subsets.
+// root namespace; within one, that of the most specific host. Several for one host count as one: the first policy, all subsets. In the root
+// namespace what is not exported from it goes first, and the rest, which is for the whole mesh, last, as in Istio.
 func (v *View) Destination(s *model.Service) *model.Destination {
 	root := v.mesh.Settings().RootNamespace
 	namespaces := []string{v.node.Namespace, s.Namespace, root}
 	if v.node.Namespace == root {
 		namespaces = namespaces[1:]
+		own := func(d *model.Destination) bool { return d.ExportTo.Private || d.Selector != nil }
+		if d := v.destinationIn(root, s.Host, own); d != nil {
+			return d
+		}
 	}
 	for _, ns := range namespaces {
-		if d := v.destinationIn(ns, s.Host); d != nil {
+		if d := v.destinationIn(ns, s.Host, func(*model.Destination) bool { return true }); d != nil {
 			return d
 		}
 	}
 	return nil
 }
 
-func (v *View) destinationIn(namespace, host string) *model.Destination {
+// destinationIn finds that of one namespace, among the rules that count.
+func (v *View) destinationIn(namespace, host string, counts func(*model.Destination) bool) *model.Destination {
 	for list := range v.mesh.Destinations(host) {
-		if d := v.mergedDestination(namespace, list); d != nil {
+		if d := v.mergedDestination(namespace, list, counts); d != nil {
 			return d
 		}
 	}
 	return nil
 }
 
-func (v *View) mergedDestination(namespace string, list []*model.Destination) *model.Destination {
+func (v *View) mergedDestination(namespace string, list []*model.Destination, counts func(*model.Destination) bool) *model.Destination {
 	// A rule that selects this client counts instead of those for all.
 	var out *model.Destination
 	var subsets map[string]bool // of out, once it is merged of several
 	selects := func(d *model.Destination) bool {
 		return d.Selector != nil && d.Ref.Namespace == v.node.Namespace && Selects(d.Selector, v.node.Labels)
 	}
-	selected := slices.ContainsFunc(list, func(d *model.Destination) bool { return d.Ref.Namespace == namespace && selects(d) })
+	selected := slices.ContainsFunc(list, func(d *model.Destination) bool { return d.Ref.Namespace == namespace && counts(d) && selects(d) })
 	for _, d := range list {
-		if d.Ref.Namespace != namespace || !d.ExportTo.VisibleFrom(d.Ref.Namespace, v.node.Namespace) {
+		if d.Ref.Namespace != namespace || !counts(d) || !d.ExportTo.VisibleFrom(d.Ref.Namespace, v.node.Namespace) {
 			continue
 		}
 		if selected && !selects(d) || !selected && d.Selector != nil {

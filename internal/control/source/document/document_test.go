@@ -1,6 +1,9 @@
 package document
 
-import "testing"
+import (
+	"slices"
+	"testing"
+)
 
 func TestDidYouMean(t *testing.T) {
 	for name, want := range map[string]string{"mach": "did you mean match?", "per_try_timeout": "did you mean perTryTimeout?", "zzzz": ""} {
@@ -19,5 +22,17 @@ func TestOutlineIsNoLargerThanNeeded(t *testing.T) {
 	const values = 8 // the whole, b, the list, its first entry, the block, its second entry, g, h
 	if o := OutlineOf(roots[0]); len(o.spots) != values || cap(o.spots) != values {
 		t.Errorf("%d spots of %d for %d values", len(o.spots), cap(o.spots), values)
+	}
+}
+
+func TestComparePaths(t *testing.T) {
+	in := []string{"spec.http[10].route", "spec.hosts[11]", "spec.hosts[1]", "spec.hosts", "spec.http[2].route[10]", "spec.hosts[2]", "spec.http[2].route[9]", `spec["a[10"]`, `spec["a[9"]`, "", "spec.hosts[x]"}
+	want := []string{"", "spec.hosts", "spec.hosts[1]", "spec.hosts[2]", "spec.hosts[11]", "spec.hosts[x]", "spec.http[2].route[9]", "spec.http[2].route[10]", "spec.http[10].route", `spec["a[10"]`, `spec["a[9"]`}
+	for range 3 {
+		slices.SortFunc(in, ComparePaths)
+		if !slices.Equal(in, want) {
+			t.Fatalf("%q", in)
+		}
+		slices.Reverse(in)
 	}
 }

@@ -1,6 +1,7 @@
 package document
 
 import (
+	"cmp"
 	"strconv"
 	"strings"
 
@@ -58,6 +59,39 @@ func steps(path string) []any {
 		}
 	}
 	return out
+}
+
+// ComparePaths orders field paths as text, save that places in lists go by their number: hosts[2] is before hosts[10].
+func ComparePaths(a, b string) int {
+	for a != "" && b != "" {
+		i, restA := leadingNumber(a)
+		j, restB := leadingNumber(b)
+		switch {
+		case restA != a && restB != b:
+			if i != j {
+				return cmp.Compare(i, j)
+			}
+			a, b = restA, restB
+		case a[0] != b[0]:
+			return cmp.Compare(a[0], b[0])
+		default:
+			a, b = a[1:], b[1:]
+		}
+	}
+	return cmp.Compare(len(a), len(b))
+}
+
+// leadingNumber gives the place in a list at the start of a path, and what follows: all of it where there is none.
+func leadingNumber(path string) (int, string) {
+	if path[0] != '[' {
+		return 0, path
+	}
+	digits, rest, _ := strings.Cut(path[1:], "]")
+	i, err := strconv.Atoi(digits)
+	if err != nil {
+		return 0, path
+	}
+	return i, rest
 }
 
 // Locate finds the node where a path is written: the key of a field, the entry of a list, or the nearest ancestor of what is not
