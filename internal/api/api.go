@@ -320,6 +320,7 @@ type JoinRequest struct {
 	Inbound        string            `json:"inbound,omitempty"`
 	ForwardProxy   string            `json:"forwardProxy,omitempty"`
 	Admin          string            `json:"admin,omitempty"`
+	DrainSeconds   *int              `json:"drainSeconds,omitempty"` // nil for the default
 }
 
 // JoinReply is the proxy's bootstrap file, with a token in it that proves who it is.

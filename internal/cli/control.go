@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/weftmesh/weft/internal/api"
+	"github.com/weftmesh/weft/internal/wire"
 )
 
 // ControlOptions are the settings of `weft control run`.
@@ -100,6 +101,7 @@ prefix is a replica of the same mesh. The other commands reach it by its --mesh.
 
 func (s *session) proxyJoinCommand() *cobra.Command {
 	var r api.JoinRequest
+	r.DrainSeconds = new(int)
 	c := &cobra.Command{
 		Use:   "join NAME",
 		Short: "Print the bootstrap file with which a weft-proxy joins a control plane",
@@ -141,5 +143,6 @@ A gateway needs a WorkloadEntry of its name too, whose labels Gateways select.`,
 	f.StringVar(&r.Inbound, "inbound", "", "address to which incoming connections are redirected")
 	f.StringVar(&r.ForwardProxy, "forward-proxy", "", "address for clients that use HTTP_PROXY")
 	f.StringVar(&r.Admin, "admin", "", "address of metrics, health and dumps")
+	f.IntVar(r.DrainSeconds, "drain-seconds", wire.DefaultDrainSeconds, "seconds that the proxy waits for what is under way when it is told to end; 0 cuts it off")
 	return c
 }

@@ -257,7 +257,9 @@ func (r *running) drain() {
 	for listening := true; listening || r.open() > 0; {
 		select {
 		case <-limit.C:
-			p.log.Warn("draining takes too long; connections are cut off", "open", r.open())
+			if n := r.open(); n > 0 {
+				p.log.Warn("draining takes too long; connections are cut off", "open", n)
+			}
 			return
 		case <-tick.C:
 		}

@@ -112,6 +112,10 @@ func (r *replica) Join(_ context.Context, req api.JoinRequest) (api.JoinReply, e
 			IP: req.IP, Labels: req.Labels},
 		Control: at, TrustDomain: r.Settings.TrustDomain, Roots: string(r.control.Authority().RootsPEM()), Token: token, StateDir: req.StateDir,
 		Outbound: req.Outbound, Inbound: req.Inbound, ForwardProxy: req.ForwardProxy, Admin: req.Admin, AccessLog: "stdout",
+		DrainSeconds: wire.DefaultDrainSeconds,
+	}
+	if req.DrainSeconds != nil {
+		b.DrainSeconds = *req.DrainSeconds
 	}
 	if err := b.Check(); err != nil {
 		return api.JoinReply{}, &api.InvalidError{Message: "the proxy could not start with this: " + err.Error()}

@@ -42,6 +42,7 @@ func TestJoinRefusesWhatAProxyCannotStartWith(t *testing.T) {
 		"node.ip":       func(q *api.JoinRequest) { q.IP = "nonsense" },
 		"control":       func(q *api.JoinRequest) { q.Control = "10.0.0.1:15012,nonsense" },
 		"admin":         func(q *api.JoinRequest) { q.Admin = "15000" },
+		"drainSeconds":  func(q *api.JoinRequest) { q.DrainSeconds = new(-1) },
 	} {
 		bad := good
 		change(&bad)

@@ -131,7 +131,7 @@ func (o *Options) complete() error {
 		o.Cluster = "weft"
 	}
 	if o.DrainTime == 0 {
-		o.DrainTime = 5 * time.Second
+		o.DrainTime = wire.DefaultDrainSeconds * time.Second
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)

@@ -71,13 +71,17 @@ type Bootstrap struct {
 	MaxRequests            int64 `json:"maxRequests,omitempty"`
 	// MemoryBytes is what the proxy may use; 0 takes the least of GOMEMLIMIT and the limits of its cgroups, and less than 0 none.
 	MemoryBytes int64 `json:"memoryBytes,omitempty"`
-	// DrainSeconds bounds how long a stopping proxy waits for its live requests.
-	DrainSeconds int `json:"drainSeconds,omitempty"`
+	// DrainSeconds bounds how long a stopping proxy waits for its live requests; 0 cuts them off. A file without it says
+	// DefaultDrainSeconds.
+	DrainSeconds int `json:"drainSeconds"`
 	// UpgradeSocket is the unix socket where a new process of this proxy asks the running one for its listeners; empty for none.
 	// UpgradeDrainSeconds bounds how long the old process then lets its connections live on; 0 is ten minutes.
 	UpgradeSocket       string `json:"upgradeSocket,omitempty"`
 	UpgradeDrainSeconds int    `json:"upgradeDrainSeconds,omitempty"`
 }
+
+// DefaultDrainSeconds is what Istio's terminationDrainDuration is when nobody says another.
+const DefaultDrainSeconds = 5
 
 // Controls gives the addresses in Control.
 func (b *Bootstrap) Controls() []string {
@@ -135,7 +139,7 @@ func ReadBootstrap(path string) (*Bootstrap, error) {
 	if err != nil {
 		return nil, fmt.Errorf("bootstrap: %w", err)
 	}
-	var b Bootstrap
+	b := Bootstrap{DrainSeconds: DefaultDrainSeconds}
 	if err := decodeStrict(raw, &b); err != nil {
 		return nil, fmt.Errorf("bootstrap %s: %w", path, err)
 	}

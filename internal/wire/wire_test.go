@@ -95,6 +95,23 @@ func TestBootstrapNamesTheFieldThatIsWrong(t *testing.T) {
 	}
 }
 
+// TestDrainSecondsOfFiles tells a file that says nothing of draining from one that wants none.
+func TestDrainSecondsOfFiles(t *testing.T) {
+	none, err := json.Marshal(Bootstrap{Node: Node{Role: Sidecar, Name: "a", Namespace: "b", ServiceAccount: "c"}, Control: "a:1", TrustDomain: "d", Roots: "e"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for text, want := range map[string]int{string(none): 0, strings.Replace(string(none), `,"drainSeconds":0`, "", 1): DefaultDrainSeconds} {
+		file := filepath.Join(t.TempDir(), "bootstrap.json")
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if b, err := ReadBootstrap(file); err != nil || b.DrainSeconds != want {
+			t.Errorf("%s: %v, %v, want %d", text, b, err, want)
+		}
+	}
+}
+
 func TestBootstrapNamesTheLineThatIsWrong(t *testing.T) {
 	for text, want := range map[string]string{
 		"{\n\"node\": {\n\"nam\": \"a\"}}": `line 3: unknown field "nam"`,

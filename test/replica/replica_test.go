@@ -139,12 +139,19 @@ func startSidecar(t *testing.T, proxy string, p *plane, control string, n int) *
 		t.Fatal(err)
 	}
 	process(t, proxy, "--bootstrap", file)
+	return through(listen)
+}
+
+// through uses the proxy at an address.
+func through(listen string) *sidecar {
 	return &sidecar{&http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{Proxy: http.ProxyURL(&url.URL{Scheme: "http", Host: listen})}}}
 }
 
 // call gives the answer of the service, or what went wrong.
-func (s *sidecar) call() string {
-	r, err := s.client.Get("http://backend.example/")
+func (s *sidecar) call() string { return s.get("http://backend.example/") }
+
+func (s *sidecar) get(url string) string {
+	r, err := s.client.Get(url)
 	if err != nil {
 		return err.Error()
 	}
