@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -101,5 +102,38 @@ func TestEtcdIsLost(t *testing.T) {
 			}
 		}
 		await(t, "one writes the status", func() bool { return current(t, server) == 1 })
+	}
+}
+
+// TestReplicaStoodStill: a replica that stood still while etcd was restored, and has passed since what the replica had read of it, as that of a
+// machine which slept, reads it anew all the same.
+func TestReplicaStoodStill(t *testing.T) {
+	server := etcdtest.Start(t)
+	p := startPlane(t, filepath.Join(build(t, "weft"), "weft"), 45, "--etcd", server.Endpoint)
+	p.send(t, "1001")
+	server.Down(t)
+	backup := server.Backup(t)
+	server.Up(t)
+	p.send(t, "1002")
+	p.signal(t, syscall.SIGSTOP)
+	server.Down(t)
+	server.Restore(t, backup)
+	server.Up(t)
+	for i := range 100 {
+		if _, err := server.Client.Put(t.Context(), "/other", fmt.Sprint(i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p.signal(t, syscall.SIGCONT)
+	await(t, "it holds what etcd does", func() bool {
+		held := strings.Join(p.held(t), "")
+		return strings.Contains(held, "1001") && !strings.Contains(held, "1002")
+	})
+}
+
+func (p *plane) signal(t *testing.T, s syscall.Signal) {
+	t.Helper()
+	if err := p.cmd.Process.Signal(s); err != nil {
+		t.Fatal(err)
 	}
 }

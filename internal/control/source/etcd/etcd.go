@@ -56,6 +56,8 @@ type Store struct {
 	client  *clientv3.Client
 	now     func() time.Time
 
+	connections *connections // that the client has made
+
 	intake source.Intake
 
 	changing sync.Mutex // one change at a time from this process
@@ -89,14 +91,15 @@ func Open(o Options) (*Store, error) {
 	if o.Log == nil {
 		o.Log = slog.Default()
 	}
+	made := &connections{}
 	client, err := clientv3.New(clientv3.Config{
 		Endpoints: o.Endpoints, TLS: o.TLS,
-		DialKeepAliveTime: 10 * time.Second, DialKeepAliveTimeout: 5 * time.Second, DialOptions: dialing(), Logger: zap.NewNop(),
+		DialKeepAliveTime: 10 * time.Second, DialKeepAliveTimeout: 5 * time.Second, DialOptions: dialing(made), Logger: zap.NewNop(),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("etcd %s: %w", strings.Join(o.Endpoints, ","), err)
 	}
-	return &Store{options: o, log: o.Log, client: client, now: time.Now, view: newView(), moved: make(chan struct{}), touched: make(chan struct{}, 1),
+	return &Store{options: o, log: o.Log, client: client, now: time.Now, connections: made, view: newView(), moved: make(chan struct{}), touched: make(chan struct{}, 1),
 		unaged: map[source.Key]bool{}, wakeAger: make(chan struct{}, 1), anew: make(chan struct{}, 1)}, nil
 }
 

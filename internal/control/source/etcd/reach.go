@@ -7,12 +7,14 @@ import (
 	"net"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/connectivity"
+	"google.golang.org/grpc/stats"
 )
 
 // ReturnTime bounds how long a control plane takes, from when etcd answers again, to have read it anew and put back what it lost.
@@ -21,11 +23,31 @@ const ReturnTime = 5 * time.Second
 // lastDial is the longest pause between attempts to connect, which leaves of ReturnTime enough for the rest.
 const lastDial = 2 * time.Second
 
-// dialing has connections tried again soon; gRPC's own pauses grow to two minutes.
-func dialing() []grpc.DialOption {
+// dialing has connections tried again soon, gRPC's own pauses grow to two minutes, and counted.
+func dialing(c *connections) []grpc.DialOption {
 	pauses := backoff.Config{BaseDelay: firstPause, Multiplier: 1.6, Jitter: 0.2, MaxDelay: lastDial}
-	return []grpc.DialOption{grpc.WithConnectParams(grpc.ConnectParams{Backoff: pauses, MinConnectTimeout: lastPause})}
+	return []grpc.DialOption{grpc.WithConnectParams(grpc.ConnectParams{Backoff: pauses, MinConnectTimeout: lastPause}), grpc.WithStatsHandler(c)}
 }
+
+// connections counts those that were made: a state that is looked at now and then does not show that one was lost in between, as when this
+// process stood still for a while.
+type connections struct{ made atomic.Int64 }
+
+// HandleConn implements stats.Handler.
+func (c *connections) HandleConn(_ context.Context, s stats.ConnStats) {
+	if _, begins := s.(*stats.ConnBegin); begins {
+		c.made.Add(1)
+	}
+}
+
+// TagConn implements stats.Handler.
+func (*connections) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Context { return ctx }
+
+// TagRPC implements stats.Handler.
+func (*connections) TagRPC(ctx context.Context, _ *stats.RPCTagInfo) context.Context { return ctx }
+
+// HandleRPC implements stats.Handler.
+func (*connections) HandleRPC(context.Context, stats.RPCStats) {}
 
 // How often etcd is asked whether it answers, and how long it may take before that is said.
 const (
@@ -37,9 +59,9 @@ const (
 // away, and has everything read anew once it is back: it may have been restored, and be past what was read already.
 func (s *Store) watchOver(ctx context.Context) {
 	conn := s.client.ActiveConnection()
-	away, broken := false, false // broken: since it was read, the connection was not there all the time
+	away, broken, made := false, false, s.connections.made.Load() // broken: since it was read, the connection was not there all the time
 	for ctx.Err() == nil {
-		state := conn.GetState()
+		state, now := conn.GetState(), s.connections.made.Load()
 		problem := s.problem(ctx, state)
 		if ctx.Err() != nil {
 			return
@@ -48,7 +70,8 @@ func (s *Store) watchOver(ctx context.Context) {
 			away = gone
 			s.tellAway(problem)
 		}
-		broken = broken || s.intake.Opened() && (away || state != connectivity.Ready)
+		broken = broken || s.intake.Opened() && (away || state != connectivity.Ready || now != made)
+		made = now
 		if broken && !away {
 			broken = false
 			s.again()
