@@ -58,18 +58,19 @@ func (c *compiler) credential(p *part, cred parts.Credential, in []string) (s pa
 				fmt.Sprintf("namespace %s does not permit its Secret %s to be used here", cred.Namespace, cred.Name)
 		}
 	}
-	s, ok := c.findSecret(in, cred.Name)
-	if !ok {
+	s, at := c.findSecret(in, cred.Name)
+	if at == "" {
 		return s, "CredentialNotFound", "make a Secret of type kubernetes.io/tls",
 			fmt.Sprintf("there is no Secret %s in namespace %s", cred.Name, joinWords(in))
 	}
 	if problem = s.Check(cred); problem != "" {
-		return s, "CredentialInvalid", "", fmt.Sprintf("Secret %s %s", cred.Name, problem)
+		return s, "CredentialInvalid", "", fmt.Sprintf("Secret %s in namespace %s %s", cred.Name, at, problem)
 	}
 	return s, "", "", ""
 }
 
-func (c *compiler) findSecret(namespaces []string, name string) (parts.Secret, bool) {
+// findSecret gives the first Secret of a name, and its namespace; "" when there is none.
+func (c *compiler) findSecret(namespaces []string, name string) (s parts.Secret, at string) {
 	for _, ns := range namespaces {
 		o := c.object(model.Ref{Kind: "Secret", Namespace: ns, Name: name})
 		if o == nil {
@@ -79,7 +80,7 @@ func (c *compiler) findSecret(namespaces []string, name string) (parts.Secret, b
 		if !ok {
 			continue
 		}
-		s := parts.Secret{Certificate: k.Data["tls.crt"], Key: k.Data["tls.key"], CA: k.Data["ca.crt"],
+		s = parts.Secret{Certificate: k.Data["tls.crt"], Key: k.Data["tls.key"], CA: k.Data["ca.crt"],
 			CRL: k.Data["ca.crl"]}
 		// Istio's other spellings, and its separate Secret for the authority.
 		if s.Certificate == nil {
@@ -101,25 +102,30 @@ func (c *compiler) findSecret(namespaces []string, name string) (parts.Secret, b
 				}
 			}
 		}
-		return s, true
+		return s, ns
 	}
-	return parts.Secret{}, false
+	return parts.Secret{}, ""
 }
 
-// gatewayNamespaces are where a gateway's Secrets are looked for: beside its workloads, in its own namespace, in the root one.
+// gatewayNamespaces are where a gateway's Secrets are looked for: beside its workloads, in its own namespace, in the root one. An
+// Ingress's own goes first: there Kubernetes has its Secrets, and Istio in the gateway's.
 func (c *compiler) gatewayNamespaces(g *model.Gateway) []string {
 	var list []string
+	add := func(namespace string) {
+		if !slices.Contains(list, namespace) {
+			list = append(list, namespace)
+		}
+	}
+	if g.Ref.Kind == "Ingress" {
+		add(g.Ref.Namespace)
+	}
 	for _, w := range c.gatewayWorkloads() {
-		if selects(g.Selector, w.Labels) && (g.SelectorNamespace == "" || g.SelectorNamespace == w.Namespace) &&
-			!slices.Contains(list, w.Namespace) {
-			list = append(list, w.Namespace)
+		if selects(g.Selector, w.Labels) && (g.SelectorNamespace == "" || g.SelectorNamespace == w.Namespace) {
+			add(w.Namespace)
 		}
 	}
-	for _, ns := range []string{g.Ref.Namespace, c.settings.RootNamespace} {
-		if !slices.Contains(list, ns) {
-			list = append(list, ns)
-		}
-	}
+	add(g.Ref.Namespace)
+	add(c.settings.RootNamespace)
 	return list
 }
 

@@ -15,6 +15,7 @@ import (
 	"testing"
 
 	"github.com/weftmesh/weft/internal/control/compile/convert/parts"
+	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/control/source"
 )
 
@@ -184,5 +185,67 @@ spec:
 	}
 	if s := mesh.Destinations.Get("*.example.com")[0].Policy.TLS; !bytes.Equal(s.Certificate, cert) || !bytes.Equal(s.CA, other) {
 		t.Error("the DestinationRule has not got its Secret")
+	}
+}
+
+// TestIngressSecretsComeAndGo: an Ingress shows the Secret of its own namespace, else the one beside the gateway, whichever is there.
+func TestIngressSecretsComeAndGo(t *testing.T) {
+	own, ownKey := pair(t)
+	edge, edgeKey := pair(t)
+	decode := func(text string) []*source.Object {
+		objects, findings := source.Decode(source.LayerApplied, "in.yaml", []byte(text))
+		if len(findings) > 0 {
+			t.Fatal(findings)
+		}
+		return objects
+	}
+	fixed := decode(`apiVersion: v1
+kind: Pod
+metadata: {name: gw-1, namespace: edge, labels: {istio: ingressgateway}}
+spec: {containers: [{name: x}]}
+---
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: {name: shop}
+spec:
+  ingressClassName: istio
+  defaultBackend: {service: {name: web, port: {number: 80}}}
+  tls: [{secretName: web}]
+`)
+	gateway := fixed[:1]
+	beside := decode(secretYAML("edge", "web", map[string][]byte{"tls.crt": edge, "tls.key": edgeKey}))
+	at := decode(secretYAML("default", "web", map[string][]byte{"tls.crt": own, "tls.key": ownKey}))
+	c := New(model.Settings{})
+	ref := model.Ref{Kind: "Ingress", Namespace: "default", Name: "shop"}
+	c.Apply(fixed, nil)
+	for _, s := range []struct {
+		what      string
+		set, gone []*source.Object
+		shown     []byte
+		missing   bool
+	}{
+		{"a Secret beside the gateway appears", beside, nil, edge, false},
+		{"one of the Ingress's namespace appears", at, nil, own, false},
+		{"that beside the gateway goes", nil, beside, own, false},
+		{"that of the Ingress's namespace goes too", nil, at, nil, true},
+		{"the one beside the gateway is back", beside, nil, edge, false},
+		{"the gateway is gone, and nothing is beside it", nil, gateway, nil, true},
+		{"the gateway is back", gateway, nil, edge, false},
+	} {
+		var gone []source.Key
+		for _, o := range s.gone {
+			gone = append(gone, o.Key())
+		}
+		mesh, delta := c.Apply(s.set, gone)
+		if got := mesh.Gateways[0].Servers[1].TLS.Certificate; !bytes.Equal(got, s.shown) {
+			t.Errorf("%s: shown is %q", s.what, got)
+		}
+		told := slices.ContainsFunc(c.Findings(), func(f model.Finding) bool { return f.Code == "CredentialNotFound" })
+		if told != s.missing {
+			t.Errorf("%s: findings %v", s.what, c.Findings())
+		}
+		if s.what != "that beside the gateway goes" && !delta.Gateways[ref] {
+			t.Errorf("%s: the delta does not name the Ingress", s.what)
+		}
 	}
 }

@@ -54,7 +54,7 @@ func (c *compiler) mergeRules(root *part, i int, spec *networkingapi.HTTPRoute, 
 		inner := d.Routes.HTTP[j]
 		merged, ok := matching.Merge(outer.Matches, inner.Matches)
 		if !ok {
-			c.about(d.Object).Warn("DelegateConflict", inner.Field, "each match has to narrow one of the delegating rule's, by exact or prefix",
+			c.about(d.Object).Warn("DelegateConflict", inner.Field, "each match has to narrow one of the delegating rule's, by exact or prefix, and to have its sourceNamespace",
 				"the rule has no effect for %s: its matches contradict those of %s there", root.Ref(), outer.Field)
 			continue
 		}

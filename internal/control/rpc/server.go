@@ -30,6 +30,9 @@ type Options struct {
 	// MaxStrangers bounds the connections whose clients have shown no certificate, of which a new one ends the oldest; a quarter of the
 	// descriptors of the process, 4096 at most.
 	MaxStrangers int
+	// MaxOfOne bounds the connections that show one certificate, of which a new one ends the oldest; 256. A proxy has one or two, with its
+	// successor; gRPC's library one for each process; the rest is for instances that share a file.
+	MaxOfOne int
 	// MaxMessage bounds the messages of clients, in bytes; 4 MiB.
 	MaxMessage int
 }
@@ -51,6 +54,9 @@ func (o *Options) defaults() {
 	}
 	if o.MaxStrangers <= 0 {
 		o.MaxStrangers = bearable(descriptors())
+	}
+	if o.MaxOfOne <= 0 {
+		o.MaxOfOne = 256
 	}
 	if o.MaxMessage <= 0 {
 		o.MaxMessage = 4 << 20
@@ -86,7 +92,7 @@ func New(o Options) *Server {
 	config := o.TLS.Clone()
 	config.DynamicRecordSizingDisabled = true // responses are written whole: small records would cost a system call each
 	return &Server{options: o, tls: config, unary: map[string]unary{}, streams: map[string]Opener{}, queue: newQueue(),
-		strange: crowd{most: o.MaxStrangers}, holders: holders{by: map[string]*crowd{}}, conns: map[*conn]struct{}{}, empty: make(chan struct{})}
+		strange: crowd{most: o.MaxStrangers}, holders: holders{most: o.MaxOfOne, by: map[string]*crowd{}}, conns: map[*conn]struct{}{}, empty: make(chan struct{})}
 }
 
 // RegisterService implements grpc.ServiceRegistrar for services of unary methods.

@@ -37,10 +37,6 @@ func bearable(descriptors int64) int {
 	return int(min(max(descriptors/strangersPart, leastStrangers), mostStrangers))
 }
 
-// mostOfOne is how many connections may show one certificate. A proxy has one or two, with its successor; gRPC's library one for each process;
-// the rest is for instances that share a file.
-const mostOfOne = 256
-
 var (
 	errCrowded = errors.New("newer connections without a certificate needed its place")
 	errTooMany = errors.New("newer connections with the same certificate needed its place")
@@ -48,6 +44,8 @@ var (
 
 // holders are the connections by the certificates that their clients have shown.
 type holders struct {
+	most int // set once
+
 	mu sync.Mutex
 	by map[string]*crowd // by the certificate's bytes
 }
@@ -59,7 +57,7 @@ func (h *holders) add(certificate []byte, turn func()) (leave func()) {
 	defer h.mu.Unlock()
 	of := h.by[key]
 	if of == nil {
-		of = &crowd{most: mostOfOne}
+		of = &crowd{most: h.most}
 		h.by[key] = of
 	}
 	p := of.add(turn)

@@ -3,6 +3,7 @@ package matching
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"strings"
 
@@ -17,15 +18,19 @@ func JoinNames(outer, inner string) string {
 	return outer + "-" + inner
 }
 
-// Merge gives each inner match narrowed by every outer one that it agrees with; false when an inner one agrees with none.
+// Merge gives each inner match narrowed by every outer one that it agrees with; false when an inner one agrees with none. Without
+// any inner one it gives the outer ones, whose place is then the inner rule's.
 func Merge(outer, inner []model.HTTPMatch) ([]model.HTTPMatch, bool) {
-	switch {
-	case len(outer) == 0:
+	if len(outer) == 0 {
 		return inner, true
-	case len(inner) == 0:
-		inner = []model.HTTPMatch{{}} // its place is the rule's
 	}
 	var out []model.HTTPMatch
+	if len(inner) == 0 {
+		for _, o := range outer {
+			out = append(out, narrowed(o, model.HTTPMatch{}))
+		}
+		return out, true
+	}
 	for _, in := range inner {
 		before := len(out)
 		for _, o := range outer {
@@ -45,10 +50,35 @@ func agree(outer, inner *model.HTTPMatch) bool {
 	if outer.Port != 0 && inner.Port != 0 && outer.Port != inner.Port {
 		return false
 	}
-	return within(outer.Path, inner.Path) && within(outer.Scheme, inner.Scheme) && within(outer.Method, inner.Method) &&
+	return clientsWithin(outer, inner) && gatewaysWithin(outer, inner) && within(outer.Path, inner.Path) && within(outer.Scheme, inner.Scheme) && within(outer.Method, inner.Method) &&
 		within(outer.Authority, inner.Authority) && allWithin(outer.Headers, inner.Headers) &&
 		allWithin(outer.WithoutHeaders, inner.WithoutHeaders) && allWithin(outer.Query, inner.Query)
 }
+
+// clientsWithin reports whether an inner match may be for clients of the outer's. As in Istio, it has to name the outer's namespace
+// itself, where labels that it does not name are the outer's.
+func clientsWithin(outer, inner *model.HTTPMatch) bool {
+	if outer.SourceNamespace != "" && inner.SourceNamespace != outer.SourceNamespace {
+		return false
+	}
+	for label, value := range inner.SourceLabels {
+		if v, ok := outer.SourceLabels[label]; ok && v != value {
+			return false
+		}
+	}
+	return true
+}
+
+// gatewaysWithin reports whether the outer match names all gateways that an inner one does, where both name any.
+func gatewaysWithin(outer, inner *model.HTTPMatch) bool {
+	if !namesGateways(outer) || !namesGateways(inner) {
+		return true
+	}
+	return (outer.Mesh || !inner.Mesh) &&
+		!slices.ContainsFunc(inner.Gateways, func(g model.GatewayRef) bool { return !slices.Contains(outer.Gateways, g) })
+}
+
+func namesGateways(m *model.HTTPMatch) bool { return m.Mesh || len(m.Gateways) > 0 }
 
 // within reports whether what an inner condition takes is part of what the outer takes. Of regular expressions, and of presence
 // beside anything, it is not believed.
@@ -75,7 +105,7 @@ func allWithin(outer, inner []model.NamedMatch) bool {
 	return true
 }
 
-// narrowed gives both matches in one. Clients and gateways are the outer's to say; the place is the inner's.
+// narrowed gives both matches in one. The place is the inner's.
 func narrowed(outer, inner model.HTTPMatch) model.HTTPMatch {
 	inner.Name = JoinNames(outer.Name, inner.Name)
 	for _, m := range []struct{ to, from *model.StringMatch }{{&inner.Path, &outer.Path}, {&inner.Scheme, &outer.Scheme},
@@ -89,8 +119,24 @@ func narrowed(outer, inner model.HTTPMatch) model.HTTPMatch {
 	inner.Query = both(outer.Query, inner.Query)
 	inner.Port = cmp.Or(inner.Port, outer.Port)
 	inner.StatPrefix = cmp.Or(inner.StatPrefix, outer.StatPrefix)
-	inner.SourceLabels, inner.SourceNamespace, inner.Gateways, inner.Mesh = outer.SourceLabels, outer.SourceNamespace, outer.Gateways, outer.Mesh
+	inner.SourceLabels = bothLabels(outer.SourceLabels, inner.SourceLabels)
+	inner.SourceNamespace = cmp.Or(inner.SourceNamespace, outer.SourceNamespace)
+	if !namesGateways(&inner) {
+		inner.Gateways, inner.Mesh = outer.Gateways, outer.Mesh
+	}
 	return inner
+}
+
+func bothLabels(outer, inner map[string]string) map[string]string {
+	switch {
+	case len(outer) == 0:
+		return inner
+	case len(inner) == 0:
+		return outer
+	}
+	out := maps.Clone(outer)
+	maps.Copy(out, inner)
+	return out
 }
 
 // both joins conditions by name, the inner's where both have one.

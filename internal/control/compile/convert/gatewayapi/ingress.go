@@ -81,7 +81,7 @@ func (p converter) ingressTLS(t networkingv1.IngressTLS, field string) {
 		return
 	}
 	p.Gateway.Servers = append(p.Gateway.Servers, server)
-	p.ServerSecret(parts.Credential{Namespace: p.GetNamespace(), Name: t.SecretName, Field: field + ".secretName"}, len(p.Gateway.Servers)-1)
+	p.ServerSecret(parts.Credential{Name: t.SecretName, Field: field + ".secretName"}, len(p.Gateway.Servers)-1)
 }
 
 // IngressPath converts a path with its type.

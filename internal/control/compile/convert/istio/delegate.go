@@ -7,19 +7,11 @@ import (
 	"github.com/weftmesh/weft/internal/control/model"
 )
 
-// delegated checks a VirtualService without hosts: others delegate to it, and hosts, gateways and clients are theirs to say.
+// delegated checks a VirtualService without hosts: others delegate to it, and hosts and gateways are theirs to say.
 func (p converter) delegated(spec *networkingapi.VirtualService) {
 	const hint = "add spec.hosts, unless another VirtualService is to delegate to this one"
 	if len(spec.Gateways)+len(spec.Tls)+len(spec.Tcp) > 0 {
 		p.Err("MissingField", "spec.hosts", hint, "gateways, tls and tcp need hosts")
-	}
-	for i, r := range spec.Http {
-		for j, m := range r.Match {
-			at := parts.At(parts.At("spec.http", i)+".match", j)
-			if len(m.SourceLabels)+len(m.SourceNamespace)+len(m.Gateways) > 0 {
-				p.Err("ConflictingFields", at, "move them to the rule that delegates", "sourceLabels, sourceNamespace and gateways need a VirtualService with hosts")
-			}
-		}
 	}
 }
 
