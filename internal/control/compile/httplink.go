@@ -16,7 +16,7 @@ import (
 // linkAPIRoute makes a set of routes for each parent that takes a route of the Gateway API: each listener of a Gateway, and each
 // Service.
 func (c *compiler) linkAPIRoute(p *part) (sets []*model.RouteSet) {
-	c.linkBackends(p)
+	denied := c.linkBackends(p)
 	if len(p.API.Parents) == 0 && !p.API.DefaultGateways {
 		p.Warn("NoParent", "spec.parentRefs", "", "the route has no parent, and no effect")
 	}
@@ -36,6 +36,11 @@ func (c *compiler) linkAPIRoute(p *part) (sets []*model.RouteSet) {
 	}
 	if p.API.DefaultGateways {
 		sets = append(sets, c.defaultParents(p)...)
+	}
+	for _, rs := range sets {
+		if !rs.Mesh {
+			deny(rs, denied)
+		}
 	}
 	return sets
 }
@@ -211,17 +216,91 @@ func onPort(routes []model.HTTPRoute, port uint16) []model.HTTPRoute {
 	return out
 }
 
-// linkBackends marks backends that are not there or may not be used: requests for them get 500, connections are closed.
-func (c *compiler) linkBackends(p *part) {
+// linkBackends marks backends that are not there: requests for them get 500, connections are closed. It gives those that may not be
+// used at gateways, which expose a Service to others than its own clients; for a route of sidecars no namespace has to permit it
+// (GEP-1294).
+func (c *compiler) linkBackends(p *part) (denied []parts.APIBackend) {
+	mesh, gateways := c.parentSorts(p)
 	for _, b := range p.API.Backends {
+		d, fate := backendOf(p.Routes, b), p.Fate()
 		if b.Mirror {
-			c.linkBackend(p, &p.Routes.HTTP[b.Rule].Mirrors[b.Index].Destination, b.Ref, b.Field, unmirrored)
+			fate = unmirrored
+		}
+		if d == nil || d.Invalid != "" {
 			continue
 		}
-		if list := destinationsOf(p.Routes, b.Rule); b.Index < len(list) { // there are none where no weight is given
-			c.linkBackend(p, &list[b.Index], b.Ref, b.Field, p.Fate())
+		if gateways && !c.backendGranted(p, b.Ref) {
+			denied = append(denied, b)
+			at := ""
+			if mesh {
+				at = "at gateways, "
+			}
+			p.Warn(refNotPermitted, b.Field+".namespace", "make a ReferenceGrant there", "namespace %s does not permit its Service %s to be used here: %s",
+				parts.OrEmpty(b.Ref.Namespace), b.Ref.Name, at+fate)
+			if !mesh {
+				continue
+			}
+		}
+		c.linkBackend(p, d, b.Ref, b.Field, fate)
+	}
+	return denied
+}
+
+const refNotPermitted = string(gatewayv1.RouteReasonRefNotPermitted)
+
+// parentSorts reports whether a route of the Gateway API is for sidecars, for gateways or for both.
+func (c *compiler) parentSorts(p *part) (mesh, gateways bool) {
+	for _, ref := range p.API.Parents {
+		if group, _ := parts.ParentKind(ref); group == source.GroupGateway {
+			gateways = true
+		} else {
+			mesh = mesh || p.Kind.Name != parts.UDPRoute
 		}
 	}
+	return mesh, gateways || p.API.DefaultGateways && len(c.defaultGateways()) > 0
+}
+
+// backendGranted reports whether a route may use a backend at gateways: a host, or a Service of its namespace or one that permits it.
+func (c *compiler) backendGranted(p *part, ref gatewayv1.BackendObjectReference) bool {
+	return gatewayapi.NamesHost(ref) || c.granted(p, parts.NamespaceOr(ref.Namespace, p.GetNamespace()), "", "Service", string(ref.Name))
+}
+
+// deny marks backends as not permitted in a set, which shares what it does not change with others of its object.
+func deny(rs *model.RouteSet, denied []parts.APIBackend) {
+	if len(denied) == 0 {
+		return
+	}
+	apart(&rs.HTTP, func(r *model.HTTPRoute) {
+		apart(&r.Destinations, nil)
+		apart(&r.Mirrors, nil)
+	})
+	apart(&rs.TLS, func(r *model.TLSRoute) { apart(&r.Destinations, nil) })
+	apart(&rs.TCP, func(r *model.TCPRoute) { apart(&r.Destinations, nil) })
+	apart(&rs.UDP, func(r *model.UDPRoute) { apart(&r.Destinations, nil) })
+	for _, b := range denied {
+		backendOf(rs, b).Invalid = refNotPermitted
+	}
+}
+
+// apart replaces a list with a copy, whose elements it hands on.
+func apart[T any](list *[]T, each func(*T)) {
+	*list = slices.Clone(*list)
+	for i := range *list {
+		if each != nil {
+			each(&(*list)[i])
+		}
+	}
+}
+
+// backendOf finds the place of a backend; nil where there is none, since no backend of the rule has a weight.
+func backendOf(rs *model.RouteSet, b parts.APIBackend) *model.WeightedDestination {
+	if b.Mirror {
+		return &rs.HTTP[b.Rule].Mirrors[b.Index].Destination
+	}
+	if list := destinationsOf(rs, b.Rule); b.Index < len(list) {
+		return &list[b.Index]
+	}
+	return nil
 }
 
 // destinationsOf gives those of a rule.
@@ -239,14 +318,10 @@ func destinationsOf(rs *model.RouteSet, rule int) []model.WeightedDestination {
 
 // linkBackend looks a backend up; fate says what becomes of its requests where it cannot be used.
 func (c *compiler) linkBackend(p *part, d *model.WeightedDestination, ref gatewayv1.BackendObjectReference, field, fate string) {
-	if d.Invalid != "" {
-		return
-	}
 	namespace := parts.NamespaceOr(ref.Namespace, p.GetNamespace())
 	name := "Service " + namespace + "/" + string(ref.Name)
 	s := c.service(d.Host)
-	byHost := gatewayapi.NamesHost(ref)
-	if byHost {
+	if gatewayapi.NamesHost(ref) {
 		name = "service of host " + d.Host
 		if s == nil {
 			s = c.wildcardService(d.Host)
@@ -260,9 +335,6 @@ func (c *compiler) linkBackend(p *part, d *model.WeightedDestination, ref gatewa
 		s = c.behind(s, p.GetNamespace())
 	}
 	switch {
-	case !byHost && !c.granted(p, namespace, "", "Service", string(ref.Name)):
-		d.Invalid = "RefNotPermitted"
-		p.Warn(d.Invalid, field+".namespace", "make a ReferenceGrant there", "namespace %s does not permit its Service %s to be used here: %s", namespace, ref.Name, fate)
 	case s == nil:
 		d.Invalid = "BackendNotFound"
 		p.Warn(d.Invalid, field+".name", "", "there is no %s: %s", name, fate)

@@ -40,7 +40,7 @@ func (s *state) route(o *source.Object, spec *gatewayv1.CommonRouteSpec) *gatewa
 	for _, p := range s.parents(o, spec) {
 		c := conditions{generation: o.GetGeneration()}
 		s.routeAccepted(&c, o, p)
-		s.routeResolved(&c, o)
+		s.routeResolved(&c, o, p)
 		s.routePartly(&c, o)
 		out.Parents = append(out.Parents, gatewayv1.RouteParentStatus{ParentRef: p.ref, ControllerName: p.controller, Conditions: c.list})
 	}
@@ -140,10 +140,13 @@ func warned(list []model.Finding) []model.Finding {
 	return slices.DeleteFunc(list, func(f model.Finding) bool { return f.Severity != model.Warning })
 }
 
-// routeResolved speaks of backends; references of one parent are those of all.
-func (s *state) routeResolved(c *conditions, o *source.Object) {
+// routeResolved speaks of backends; references of one parent are those of all, but only gateways need to be permitted them.
+func (s *state) routeResolved(c *conditions, o *source.Object, p parent) {
 	var bad []model.Finding
 	for _, f := range s.within(o.Ref(), "spec.rules[") {
+		if p.owner == (model.Ref{}) && f.Code == "RefNotPermitted" {
+			continue
+		}
 		if unresolved[f.Code] != "" && strings.Contains(f.Field, "ackendRef") {
 			bad = append(bad, f)
 		}

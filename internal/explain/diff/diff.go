@@ -299,6 +299,7 @@ func (c *comparison) changes(d *differing, to asked, ask func(*side, explain.Req
 	seen, places := map[string]bool{}, map[string]int{}
 	single := map[string]*kind{} // those told that are described by single values, and may be by what others ask for
 	var same []candidate
+	var all []tried
 	shown, except := map[string]bool{}, &exceptions{near: map[string][]near{}}
 	for _, cand := range c.candidates(d, to) {
 		b, ok1 := ask(c.before, cand.request)
@@ -308,14 +309,15 @@ func (c *comparison) changes(d *differing, to asked, ask func(*side, explain.Req
 		}
 		c.report.Requests++
 		if b.key() == a.key() {
-			same = append(same, cand)
+			same, all = append(same, cand), append(all, tried{candidate: cand})
 			continue
 		}
 		for _, about := range cand.about {
 			shown[about] = true
 		}
 		x := answer{b, a}
-		id := x.before.route + "\x00" + x.after.route + "\x00" + x.before.key() + "\x00" + x.after.key()
+		id := x.before.route + "\x00" + x.after.route + "\x00" + x.before.form() + "\x00" + x.after.form()
+		all = append(all, tried{cand, id})
 		if seen[id] {
 			if k := single[id]; k != nil && !cand.made() && k.fulfils(cand.rules[0]) {
 				out[k.change].Requests[k.request] = cand.text
@@ -347,7 +349,7 @@ func (c *comparison) changes(d *differing, to asked, ask func(*side, explain.Req
 	for i := range out {
 		for j, text := range out[i].Requests {
 			if text == everything && (len(same) > 0 || len(out) > 1 || len(out[i].Requests) > 1) {
-				out[i].Requests[j] = otherwise
+				out[i].Requests[j] = rest(d, all)
 			}
 		}
 	}
@@ -359,6 +361,34 @@ const (
 	everything = "/*"
 	otherwise  = "all other requests"
 )
+
+// tried is a request that was put to both sides, with what it was treated to; none where that is the same.
+type tried struct {
+	candidate
+	id string
+}
+
+// rest calls the requests that are treated as one without a condition is, where others are not: by a rule of one of the sides
+// that those fulfil which were treated so, and no others.
+func rest(d *differing, all []tried) string {
+	i := slices.IndexFunc(all, func(t tried) bool { return len(t.rules[0]) == 0 })
+	if i < 0 {
+		return otherwise
+	}
+	asked, looked := described(d.rules), 0
+	for _, r := range all[i].rules {
+		if len(r) == 0 || !asked[describe(r)] {
+			continue
+		}
+		if looked++; looked > maxLookedAt {
+			break
+		}
+		if !slices.ContainsFunc(all, func(t tried) bool { return r.heldBy(t.request.Method, t.values) != (t.id == all[i].id) }) {
+			return describe(r)
+		}
+	}
+	return otherwise
+}
 
 // maxSteps bounds what all requests may take together, in conditions that are looked at for them: seconds.
 const maxSteps = 400_000_000

@@ -19,6 +19,7 @@ type effect struct {
 	// forwarded requests reach what is in reached, which tells them apart: a subset that holds all instances is the service.
 	forwarded bool
 	reached   string
+	redirect  string // what the route says of where to; empty for others
 }
 
 // key tells effects apart.
@@ -27,6 +28,14 @@ func (e effect) key() string {
 		return e.reached + "\x00" + fmt.Sprint(e.facets)
 	}
 	return e.result + "\x00" + fmt.Sprint(e.facets)
+}
+
+// form tells apart what becomes of requests whose paths differ: a redirect leads each to another place.
+func (e effect) form() string {
+	if e.redirect != "" {
+		return e.redirect + "\x00" + fmt.Sprint(e.facets)
+	}
+	return e.key()
 }
 
 // say adds to what was said under the name.
@@ -98,6 +107,9 @@ func effectOf(r *explain.Report, to asked) effect {
 	switch {
 	case r.Outcome == "redirect":
 		e.result = fmt.Sprintf("redirect %d to %s", r.Status, r.Location)
+		if r.Route != nil && r.Route.Conf.Redirect != nil {
+			e.redirect = fmt.Sprintf("%+v of %s", *r.Route.Conf.Redirect, describe(ofMatch(&r.Route.Conf.Match)))
+		}
 	case r.Route != nil && len(r.Route.Fault) > 0 && r.Outcome == "respond":
 		e.result = "aborted with " + fmt.Sprint(r.Status)
 	case r.Outcome == "respond":

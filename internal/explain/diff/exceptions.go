@@ -69,11 +69,14 @@ func (x *exceptions) retell(k *kind, cand *candidate) {
 }
 
 // fulfils reports whether the kind's own request is one of those that a rule describes.
-func (k *kind) fulfils(r rule) bool {
+func (k *kind) fulfils(r rule) bool { return r.heldBy(k.method, k.values) }
+
+// heldBy reports whether a request with a method and values is one of those that the rule describes.
+func (r rule) heldBy(method string, values map[string]filled) bool {
 	return !slices.ContainsFunc(r, func(o condition) bool {
-		v, asked := k.values[o.slot]
+		v, asked := values[o.slot]
 		if !asked && o.slot == ":method" {
-			v = filled{k.method, true}
+			v = filled{method, true}
 		}
 		return !asked && (o.slot == ":authority" || o.slot == ":scheme") || !o.test(v.value, v.present)
 	})
