@@ -401,6 +401,25 @@ func TestOtherMeshesAreNamed(t *testing.T) {
 	}
 }
 
+// TestTerminals: only what goes to a terminal is coloured, and /dev/null, a device of characters too, is none.
+func TestTerminals(t *testing.T) {
+	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	t.Setenv("TERM", "xterm")
+	if o := newOutput(null, null); o.color || o.errColor || o.live {
+		t.Errorf("/dev/null is taken for a terminal: %+v", o)
+	}
+	var errOut strings.Builder
+	o := &output{err: &errOut, color: true}
+	o.fail("no", "")
+	if got := errOut.String(); got != "error: no\n" {
+		t.Errorf("got %q", got)
+	}
+}
+
 // TestGetPrintsObjectsAsJSON: a List that can be applied again, with what is known of each object beside it.
 func TestGetPrintsObjectsAsJSON(t *testing.T) {
 	objects := []api.Object{{Ref: api.Ref{Kind: "Service", Namespace: "default", Name: "a"}, Source: "applied", YAML: "kind: Service\nspec:\n  ports:\n  - {port: 80, name: 2026-01-01}\n"}}

@@ -224,7 +224,7 @@ func (s *session) printChanges(r api.ChangeReply, dryRun bool, as format) error 
 func (s *session) printFindings(fs []api.Finding) {
 	for _, f := range fs {
 		p := map[string]paint{api.SeverityError: red, api.SeverityWarning: yellow}[f.Severity]
-		fmt.Fprintln(s.out.err, strings.Replace(printable.Text(f.Text), f.Severity+":", s.out.paint(p, f.Severity+":"), 1))
+		fmt.Fprintln(s.out.err, strings.Replace(printable.Text(f.Text), f.Severity+":", s.out.paintErr(p, f.Severity+":"), 1))
 	}
 }
 

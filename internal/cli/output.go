@@ -7,6 +7,8 @@ import (
 	"os"
 	"time"
 
+	"golang.org/x/term"
+
 	"github.com/weftmesh/weft/internal/printable"
 )
 
@@ -14,21 +16,19 @@ import (
 type output struct {
 	out, err io.Writer
 	color    bool // of out
+	errColor bool
 	live     bool // err is a terminal, on which a line can be written again
 }
 
 func newOutput(out, err io.Writer) *output {
-	return &output{out: out, err: err, color: isTerminal(out) && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb",
+	plain := os.Getenv("NO_COLOR") != "" || os.Getenv("TERM") == "dumb"
+	return &output{out: out, err: err, color: isTerminal(out) && !plain, errColor: isTerminal(err) && !plain,
 		live: isTerminal(err) && os.Getenv("TERM") != "dumb"}
 }
 
 func isTerminal(w io.Writer) bool {
 	f, ok := w.(*os.File)
-	if !ok {
-		return false
-	}
-	info, err := f.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0
+	return ok && term.IsTerminal(int(f.Fd()))
 }
 
 // paint is an SGR colour.
@@ -44,8 +44,12 @@ const (
 	cyan   paint = "36"
 )
 
-func (o *output) paint(p paint, s string) string {
-	if !o.color || p == plain {
+// paint is for what is printed to out, and paintErr to err.
+func (o *output) paint(p paint, s string) string    { return p.on(s, o.color) }
+func (o *output) paintErr(p paint, s string) string { return p.on(s, o.errColor) }
+
+func (p paint) on(s string, terminal bool) string {
+	if !terminal || p == plain {
 		return s
 	}
 	return "\x1b[" + string(p) + "m" + s + "\x1b[0m"
@@ -54,7 +58,7 @@ func (o *output) paint(p paint, s string) string {
 func (o *output) printf(format string, args ...any) { fmt.Fprintf(o.out, format, args...) }
 
 func (o *output) fail(message, hint string) {
-	fmt.Fprintf(o.err, "%s %s\n", o.paint(red, "error:"), printable.Lines(message))
+	fmt.Fprintf(o.err, "%s %s\n", o.paintErr(red, "error:"), printable.Lines(message))
 	if hint != "" {
 		fmt.Fprintf(o.err, "       %s\n", printable.Lines(hint))
 	}

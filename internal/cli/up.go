@@ -281,7 +281,7 @@ func (w *watcher) printFindings(fs []api.Finding) {
 	}
 	for old := range w.findings {
 		if !now[old] {
-			fmt.Fprintf(w.s.out.err, "%s %s\n", w.s.out.paint(green, "solved:"), old)
+			fmt.Fprintf(w.s.out.err, "%s %s\n", w.s.out.paintErr(green, "solved:"), old)
 		}
 	}
 	w.findings = now

@@ -43,7 +43,7 @@ func Over(mesh *model.Mesh) *Asker {
 
 // Ask explains a request. The error says what is wrong with the question; everything else is in the report.
 func (a *Asker) Ask(req Request) (*Report, error) {
-	client, err := findClient(a.mesh, req.From)
+	client, err := FindClient(a.mesh, req.From)
 	if err != nil {
 		return nil, err
 	}

@@ -153,8 +153,8 @@ func isMesh(mesh *model.Mesh, w *model.Workload, e *conf.Endpoint) bool {
 	return false
 }
 
-// findClient looks the name up as an instance, a workload, the label app, and a service, in this order.
-func findClient(mesh *model.Mesh, from string) (*model.Workload, error) {
+// FindClient looks the name up as an instance, a workload, the label app, and a service, in this order.
+func FindClient(mesh *model.Mesh, from string) (*model.Workload, error) {
 	if from == "" {
 		return nil, fmt.Errorf("from: say which workload the request comes from")
 	}

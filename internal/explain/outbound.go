@@ -11,6 +11,7 @@ import (
 	"strings"
 	"unicode"
 
+	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/proxy/balance"
 	"github.com/weftmesh/weft/internal/proxy/conf"
 	"github.com/weftmesh/weft/internal/proxy/decode"
@@ -570,6 +571,18 @@ func (e *evaluation) destinations(clusters []conf.WeightedCluster, total uint32)
 	}
 }
 
+// named gives the service of a cluster's host, if the client may know it.
+func (e *evaluation) named(host string) *model.Service {
+	if e.view.Service == nil {
+		return nil
+	}
+	s := e.view.Service(host)
+	if s != nil && e.view.Hidden != nil && e.view.Hidden(s) != "" {
+		return nil
+	}
+	return s
+}
+
 func (e *evaluation) destination(d *Destination) {
 	_, d.Port, d.Subset, d.Service, _ = wire.ParseCluster(d.Cluster)
 	c, found, err := get[*conf.Cluster](&e.view.Client, decode.ClusterType, d.Cluster)
@@ -578,6 +591,9 @@ func (e *evaluation) destination(d *Destination) {
 	}
 	if err != nil || !found {
 		d.Missing = true
+		if s := e.named(d.Service); err == nil && s != nil {
+			d.noPort = s.Port(d.Port) == nil
+		}
 		return
 	}
 	d.Policy, d.panic, d.Conf = balancings[c.Policy], c.PanicThreshold > 0, c

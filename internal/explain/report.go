@@ -111,6 +111,7 @@ type Destination struct {
 	Port    uint16  `json:"port,omitempty"`
 	// Missing says that there is no such cluster: 503 NC.
 	Missing   bool       `json:"missing,omitempty"`
+	noPort    bool       // of them: the service exists, and has no such port
 	Dynamic   bool       `json:"dynamic,omitempty"` // goes wherever the client was connecting to
 	Endpoints []Endpoint `json:"endpoints,omitempty"`
 	Ready     int        `json:"ready"`

@@ -196,7 +196,7 @@ func (d *Destination) lay(s *sheet) {
 	head := []cell{{share(d.Share), bold}, {d.Cluster, ""}}
 	switch {
 	case d.Missing:
-		head = append(head, cell{"does not exist", red})
+		head = append(head, cell{d.Absence(), red})
 	case d.Conf != nil && d.Conf.Refused != "":
 		head = append(head, cell{"is not connected to", red})
 	case !d.Dynamic && len(d.Endpoints) == 0:

@@ -44,6 +44,14 @@ func (e *evaluation) conclude() {
 	}
 }
 
+// Absence says what is missing of a destination that is Missing: the whole service, or its port.
+func (d *Destination) Absence() string {
+	if d.noPort {
+		return fmt.Sprintf("has no port %d", d.Port)
+	}
+	return "does not exist"
+}
+
 // fate says what becomes of the requests of a destination, or of its connections or datagrams, which no status answers.
 func (d *Destination) fate(split, http bool) string {
 	name := d.Service
@@ -63,7 +71,7 @@ func (d *Destination) fate(split, http bool) string {
 	}
 	switch {
 	case d.Missing:
-		return s + name + " does not exist"
+		return s + name + " " + d.Absence()
 	case d.Conf != nil && d.Conf.Refused != "":
 		return s + name + " is not connected to: " + d.Conf.Refused
 	case len(d.Endpoints) == 0 && !d.Dynamic:

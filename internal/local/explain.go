@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"maps"
 	"net"
 	"net/url"
 	"slices"
@@ -14,6 +13,7 @@ import (
 	"github.com/weftmesh/weft/internal/api"
 	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/explain"
+	"github.com/weftmesh/weft/internal/runtime"
 )
 
 // Explain evaluates a request in the mesh that is being served.
@@ -62,16 +62,23 @@ const noObject = "a client without an object, such as gRPC's own, is known by it
 // Virtual implements Host: the mesh gives the services their addresses.
 func (m *Mesh) Virtual() bool { return true }
 
-// Inside gives the URL as the gateway hears it: who asks for a gateway's view has the URL of the browser, with the port of this
-// machine where the gateway's is published.
+// Inside implements Host.
 func (m *Mesh) Inside(mesh *model.Mesh, from, raw string) string {
-	isGateway := func(w *model.Workload) bool { return w.Gateway && (w.Owner == from || w.Name == from) }
+	return inside(mesh, from, raw, m.runtime.Published())
+}
+
+// inside gives the URL as the gateway hears it: who asks for a gateway's view has the URL of the browser, with the port of this
+// machine where the gateway's is published.
+func inside(mesh *model.Mesh, from, raw string, published []runtime.Published) string {
 	before, _ := explain.CutTarget(raw)
 	u, err := url.Parse(before)
-	if err != nil || !slices.ContainsFunc(slices.Collect(maps.Values(mesh.Workloads.Entries())), isGateway) {
+	if err != nil {
 		return raw
 	}
-	for _, p := range m.runtime.Published() {
+	if w, err := explain.FindClient(mesh, from); err != nil || !w.Gateway {
+		return raw
+	}
+	for _, p := range published {
 		if _, port, err := net.SplitHostPort(p.Address); err == nil && port == u.Port() && p.UDP == (u.Scheme == "udp") {
 			u.Host = net.JoinHostPort(u.Hostname(), strconv.Itoa(int(p.Port)))
 			return u.String() + raw[len(before):]

@@ -195,7 +195,7 @@ func (t *traffic) count(began time.Time, err error) {
 	defer t.mu.Unlock()
 	if t.failed++; t.failed == 1 {
 		t.logged = make(chan []string, 1)
-		go func() { t.logged <- t.m.failures(40) }() // at once: proxies' logs keep little; ends by itself
+		t.workers.Go(func() { t.logged <- t.m.failures(40) }) // at once: proxies' logs keep little; ends by itself
 	}
 	if len(t.failures) < 10 {
 		t.failures = append(t.failures, fmt.Sprintf("%s request %d, after %s: %v", time.Now().UTC().Format("15:04:05.000"), n, time.Since(began).Round(time.Millisecond), err))

@@ -1,10 +1,12 @@
 package e2e
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -228,6 +230,31 @@ func TestControl(t *testing.T) {
 	everyFlavour(t, testControl)
 }
 
+// saved reports whether the sidecar of a workload's only pod has written down the endpoints of all clusters that it is to find by parts of
+// their names. It does so soon after they came, and later where writing takes long.
+func (m *mesh) saved(workload string, clusters ...string) error {
+	raw, err := os.ReadFile(filepath.Join(m.dir, "state/runtime/proxies/default", workload, "0/config.json"))
+	if err != nil {
+		return err
+	}
+	var file struct {
+		Resources []struct{ Type, Name string }
+	}
+	if err := json.Unmarshal(raw, &file); err != nil {
+		return err
+	}
+	for _, part := range clusters {
+		found := false
+		for _, r := range file.Resources {
+			found = found || strings.HasSuffix(r.Type, ".ClusterLoadAssignment") && strings.Contains(r.Name, part)
+		}
+		if !found {
+			return fmt.Errorf("nothing of %q", part)
+		}
+	}
+	return nil
+}
+
 func testControl(t *testing.T, s settings) {
 	m := start(t, s)
 	b := m.browser()
@@ -253,7 +280,9 @@ func testControl(t *testing.T, s settings) {
 	load.end("the control plane's absence")
 
 	t.Log("a sidecar that is killed meanwhile starts from what it had")
+	uses := map[string][]string{"productpage-v1": {"|v3|reviews.", "|details."}, "reviews-v3": {"|ratings."}}
 	for _, name := range []string{"productpage-v1", "reviews-v3"} {
+		m.eventually(20*time.Second, "the sidecar of "+name+" has on disk what it uses", func() error { return m.saved(name, uses[name]...) })
 		before := m.readyPods(name)[0]
 		m.signal(before, "istio-proxy", syscall.SIGKILL)
 		m.eventually(20*time.Second, "the sidecar of "+name+" is back", func() error {

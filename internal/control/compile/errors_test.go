@@ -30,7 +30,7 @@ func TestRefused(t *testing.T) {
 			"8 error InvalidDuration spec.http[0].corsPolicy.maxAge", "8 error InvalidValue spec.http[0].corsPolicy.allowMethods[0]",
 			"8 warning AnyOrigin spec.http[0].corsPolicy.allowOrigins[0]", "9 info NoEffect spec.http[0].match[0].statPrefix",
 			"10 error ConflictingFields spec.http[0].delegate",
-			"12 error MissingField spec.http[0].fault.abort", "12 error Unsupported spec.http[0].fault.abort.http2Error",
+			"12 error Unsupported spec.http[0].fault.abort.http2Error",
 			"12 warning FaultNeverInjected spec.http[0].fault.abort"}},
 		{"hosts", istio, "VirtualService", `
   hosts: ["*", a, a.default.svc.cluster.local, "b_!", "x.*"]

@@ -25,7 +25,8 @@ type Keeper interface {
 	// Put keeps objects that were judged after a Mark, and Remove forgets some: all or none. When they return results, these have been published. An error that
 	// wraps ErrConflict says that nothing was done because there is more than there was at that mark, or
 	// for Remove, than was published; by now, that has been too. An
-	// error of Remove that wraps ErrNotFound names what is not there.
+	// error of Remove that wraps ErrNotFound names what is not there. Where a Keeper cannot remove so many at once it does so in parts, and an error
+	// says how many are gone.
 	Put(objects []*Object, judged int64) ([]Result, error)
 	Remove(keys []Key) ([]Result, error)
 }
@@ -89,7 +90,7 @@ func (s *Set) Applied() []Key {
 	return s.layers.Applied.Kept()
 }
 
-// Delete removes applied objects, all or none. ErrNotFound (wrapped, naming the object) when one is not in the store; a
+// Delete removes applied objects, all or none, or as far as the Keeper's error says. ErrNotFound (wrapped, naming the object) when one is not in the store; a
 // NotAppliedError when it is another source's.
 func (s *Set) Delete(keys []Key) ([]Result, error) {
 	if s.layers.Applied == nil {

@@ -294,7 +294,7 @@ func clusterName(cluster string) string {
 func fate(d *explain.Destination) string {
 	switch {
 	case d.Missing:
-		return " (503: does not exist)"
+		return " (503: " + d.Absence() + ")"
 	case d.Dynamic:
 		return ""
 	case d.Conf != nil && d.Conf.Refused != "":

@@ -95,7 +95,7 @@ var kinds = [...]struct {
 	NoRoute:           {OfMesh, 404, "NR", "route_not_found", false, "no route for this host and path"},
 	NoChain:           {OfMesh, 0, "NR", "filter_chain_not_found", false, "connections of this kind are not taken here"},
 	NoConfig:          {OfMesh, 503, "NC", "no_configuration", false, "no configuration for this destination yet"},
-	NoCluster:         {OfMesh, 503, "NC", "cluster_not_found", false, "the route leads to a service that does not exist"},
+	NoCluster:         {OfMesh, 503, "NC", "cluster_not_found", false, "the route leads to a service or port that does not exist"},
 	NoHealthy:         {OfUpstream, 503, "UH", "no_healthy_upstream", true, "no healthy upstream"},
 	ConnectFailed:     {OfUpstream, 503, "UF", "{remote_connection_failure}", true, "cannot connect to the upstream"},
 	ConnectTimeout:    {OfUpstream, 503, "UF", "{connection_timeout}", true, "cannot connect to the upstream"},

@@ -79,15 +79,17 @@ func (s *Source) Run(ctx context.Context, publish func(source.Change)) error {
 	ctx, cancel := context.WithCancel(ctx)
 	r := &run{Source: s, services: map[string]*service{}, turns: newTurns(ctx)}
 	s.intake.Begin(Layer, publish)
+	r.forgets = time.AfterFunc(remarkTime, func() { s.intake.Remark(source.WentBack, nil) })
 	defer func() {
+		r.forgets.Stop()
 		s.intake.Close() // first, so that nothing is published any more
 		cancel()
 		r.followed.Wait()
 		s.client.CloseIdleConnections()
 	}()
-	s.poll(ctx, servicesPath, alone, func(body []byte) error {
-		var names map[string][]string
-		if err := json.Unmarshal(body, &names); err != nil {
+	s.poll(ctx, servicesPath, alone, func(body []byte, index uint64) error {
+		names, err := r.list(ctx, body, index)
+		if err != nil {
 			return err
 		}
 		r.take(ctx, names)
@@ -113,8 +115,10 @@ type run struct {
 	*Source
 	followed sync.WaitGroup
 	turns    *turns
+	forgets  *time.Timer // takes back that Consul went back
 
 	// Owned by the goroutine of Run.
+	listed listed
 	others map[string]string // those without ServiceEntry, and who has it; see choose
 	moved  chan struct{}     // tells that registrations changed; nil until services have to share
 
@@ -192,7 +196,7 @@ func (r *run) leaveOut(others map[string]string) {
 func (r *run) follow(ctx context.Context, name string, one *service) {
 	var once sync.Once
 	turn := func(ctx context.Context) (time.Duration, context.Context, func()) { return r.turns.take(ctx, one) }
-	r.poll(ctx, healthPath+name, turn, func(body []byte) error {
+	r.poll(ctx, healthPath+name, turn, func(body []byte, _ uint64) error {
 		var all []instance
 		if err := json.Unmarshal(body, &all); err != nil {
 			return err
@@ -246,8 +250,8 @@ func alone(ctx context.Context) (time.Duration, context.Context, func()) {
 	return waitTime, ctx, func() {}
 }
 
-// poll asks again and again, when it is its turn, and hands over each answer that may be news, until the context ends.
-func (s *Source) poll(ctx context.Context, path string, t turn, take func([]byte) error) {
+// poll asks again and again, when it is its turn, and hands over each answer that may be news, with its index, until the context ends.
+func (s *Source) poll(ctx context.Context, path string, t turn, take func(body []byte, index uint64) error) {
 	index, pause := uint64(0), firstPause
 	for ctx.Err() == nil {
 		wait, during, end := t(ctx)
@@ -263,7 +267,7 @@ func (s *Source) poll(ctx context.Context, path string, t turn, take func([]byte
 		}
 		early := next == index && time.Since(began) < wait
 		if err == nil && next != index {
-			err = take(body)
+			err = take(body, next)
 		}
 		if err == nil {
 			// An index that goes back is another server's, or that of one which was restored: begin anew. One that is restored
@@ -345,12 +349,18 @@ const maxAnswer = 64 << 20
 
 // ask gives what Consul says at a path: at once when wait is 0, otherwise when its index is past the one given or the wait is over.
 func (s *Source) ask(ctx context.Context, path string, index uint64, wait time.Duration) (body []byte, next uint64, err error) {
+	query := url.Values{}
+	if wait > 0 {
+		query = url.Values{"index": {fmt.Sprint(index)}, "wait": {wait.String()}}
+	}
+	return s.get(ctx, path, query, wait)
+}
+
+// get gives what Consul answers, which it may take its time for.
+func (s *Source) get(ctx context.Context, path string, query url.Values, wait time.Duration) (body []byte, index uint64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, wait+waitTime/8)
 	defer cancel()
-	at := strings.TrimSuffix(s.options.Address, "/") + (&url.URL{Path: path}).EscapedPath()
-	if wait > 0 {
-		at += fmt.Sprintf("?index=%d&wait=%s", index, wait)
-	}
+	at := strings.TrimSuffix(s.options.Address, "/") + (&url.URL{Path: path, RawQuery: query.Encode()}).String()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, at, nil)
 	if err != nil {
 		return nil, 0, err
@@ -369,12 +379,12 @@ func (s *Source) ask(ctx context.Context, path string, index uint64, wait time.D
 	if answer.StatusCode != http.StatusOK {
 		return nil, 0, fmt.Errorf("status %s: %.200s", answer.Status, body)
 	}
-	next, err = strconv.ParseUint(answer.Header.Get("X-Consul-Index"), 10, 64)
-	if err != nil || next == 0 {
+	index, err = strconv.ParseUint(answer.Header.Get("X-Consul-Index"), 10, 64)
+	if err != nil || index == 0 {
 		return nil, 0, errors.New("the answer has no X-Consul-Index")
 	}
 	if path == servicesPath {
 		s.hides(answer.Header)
 	}
-	return body, next, nil
+	return body, index, nil
 }

@@ -27,8 +27,12 @@ import (
 	"github.com/weftmesh/weft/internal/control/source/sourcetest"
 )
 
-// server is a Consul of one agent.
-type server struct{ address string }
+// server is a Consul of one agent, which has its data in memory.
+type server struct {
+	address string
+	args    []string
+	process *exec.Cmd
+}
 
 // root is a token that may do everything, where the server has been told so.
 const root = "8a2d7c60-93a4-4e0c-8a5e-2c1f5b7e9d00"
@@ -48,14 +52,26 @@ func start(t *testing.T, args ...string) *server {
 		defer l.Close()
 		l.Close()
 	}
-	cmd := exec.Command("consul", append([]string{"agent", "-dev", "-bind=127.0.0.1", "-client=127.0.0.1", "-http-port=" + ports[0], "-server-port=" + ports[1],
-		"-serf-lan-port=" + ports[2], "-serf-wan-port=-1", "-grpc-port=-1", "-grpc-tls-port=-1", "-dns-port=-1"}, args...)...)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := cmd.Start(); err != nil {
+	s := &server{address: "127.0.0.1:" + ports[0], args: append([]string{"agent", "-dev", "-bind=127.0.0.1", "-client=127.0.0.1", "-http-port=" + ports[0],
+		"-server-port=" + ports[1], "-serf-lan-port=" + ports[2], "-serf-wan-port=-1", "-grpc-port=-1", "-grpc-tls-port=-1", "-dns-port=-1"}, args...)}
+	t.Cleanup(s.kill)
+	s.begin(t)
+	return s
+}
+
+func (s *server) kill() {
+	_ = s.process.Process.Kill()
+	_ = s.process.Wait()
+}
+
+// begin starts the server, with nothing in it, and waits until it can be used.
+func (s *server) begin(t *testing.T) {
+	t.Helper()
+	s.process = exec.Command("consul", s.args...)
+	s.process.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := s.process.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
-	s := &server{"127.0.0.1:" + ports[0]}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	for tick := time.NewTicker(50 * time.Millisecond); ; {
@@ -63,7 +79,7 @@ func start(t *testing.T, args ...string) *server {
 			text, _ := io.ReadAll(r.Body)
 			r.Body.Close()
 			if strings.Contains(string(text), "ServiceID") {
-				return s
+				return
 			}
 		}
 		select {
@@ -190,6 +206,7 @@ func TestRestored(t *testing.T) {
 	l.Await(t, "a=1 c=1")
 	s.send(t, http.MethodPut, "/v1/snapshot", saved)
 	l.Await(t, "a=1")
+	awaitTold(t, l, source.WentBack)
 	s.register(t, "a1", "a", "3", "passing") // while the index is lower than it was
 	l.Await(t, "a=3")
 }

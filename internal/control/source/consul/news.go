@@ -91,7 +91,7 @@ func (r *run) registered(ctx context.Context, bytes int) {
 // passes has come from the others, or is new.
 func (r *run) watchState(ctx context.Context, path string) {
 	var before checks
-	r.poll(ctx, path, alone, func(body []byte) error {
+	r.poll(ctx, path, alone, func(body []byte, _ uint64) error {
 		now, err := readChecks(body)
 		if err != nil {
 			return err

@@ -133,7 +133,8 @@ func (s *Store) puts(objects []*source.Object, judged int64) ([]source.Result, c
 	return results, c, nil
 }
 
-// Remove implements source.Keeper.
+// Remove implements source.Keeper. What a transaction can take goes all or none; more goes in several, and an error of a later one says how
+// far that came.
 func (s *Store) Remove(keys []source.Key) ([]source.Result, error) {
 	s.changing.Lock()
 	defer s.changing.Unlock()
@@ -141,7 +142,46 @@ func (s *Store) Remove(keys []source.Key) ([]source.Result, error) {
 	if err != nil || len(c.ops) == 0 {
 		return results, err
 	}
-	return results, s.commit(c)
+	if len(keys) <= mostRemoved {
+		return results, s.commit(c)
+	}
+	gone := 0
+	for part := range slices.Chunk(keys, mostRemoved) {
+		if err := s.removePart(part, gone == 0); err != nil && gone == 0 {
+			return nil, err
+		} else if err != nil { // not wrapped: whoever tries again must not begin with what is gone
+			return nil, fmt.Errorf("etcd: %d of %d objects are deleted, and the others are not yet; delete again to go on: %v", gone, len(keys), err)
+		}
+		gone += len(part)
+	}
+	return results, nil
+}
+
+// removePart removes some of the objects of a Remove. After the first part the rest goes whatever others change meanwhile, and what they
+// have removed is gone.
+func (s *Store) removePart(keys []source.Key, first bool) error {
+	for try := 1; ; try++ {
+		if !first {
+			keys = s.kept(keys)
+		}
+		_, c, err := s.removes(keys)
+		if err != nil || len(c.ops) == 0 {
+			return err
+		}
+		if err = s.commit(c); first || try == conflicts || !errors.Is(err, source.ErrConflict) {
+			return err
+		}
+	}
+}
+
+// conflicts bounds how often a later part of a Remove is tried against others who change things at the same time.
+const conflicts = 10
+
+// kept leaves of keys those that there are documents of.
+func (s *Store) kept(keys []source.Key) []source.Key {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.DeleteFunc(slices.Clone(keys), func(k source.Key) bool { return s.view.documents[k] == nil })
 }
 
 func (s *Store) removes(keys []source.Key) ([]source.Result, change, error) {
@@ -263,6 +303,8 @@ func passing(err error) bool {
 const (
 	fanout      = 64
 	mostObjects = (fanout*fanout - 1) / 2
+	// mostRemoved keeps a transaction that deletes objects within 1.5 MiB, too, with the longest names that there are.
+	mostRemoved = 1000
 )
 
 // nest packs operations into transactions within one, since etcd bounds how many one may have.

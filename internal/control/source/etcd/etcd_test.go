@@ -253,6 +253,50 @@ func TestMostObjects(t *testing.T) {
 	apply(t, s, strings.Join(texts[:mostObjects], "---\n"))
 }
 
+// TestDeleteMany: more objects than a transaction can take are deleted in several; one that fails after the first says how far it came, and
+// another deletion goes on.
+func TestDeleteMany(t *testing.T) {
+	server := etcdtest.Start(t)
+	s := replica(t, server, nil)
+	fill := func() {
+		for part := range 3 {
+			var texts []string
+			for i := range mostObjects / 2 {
+				texts = append(texts, sourcetest.Service(fmt.Sprintf("s%d-%d", part, i), "1"))
+			}
+			apply(t, s, strings.Join(texts, "---\n"))
+		}
+	}
+	fill()
+	all := s.Applied()
+	if results, err := s.Delete(all); err != nil || len(results) != len(all) || len(all) <= mostObjects || len(s.Applied()) > 0 || len(s.Snapshot().Objects()) > 0 {
+		t.Fatalf("deleted %d of %d: %v", len(results), len(all), err)
+	}
+	fill()
+	missing := append(slices.Clone(all), key("none"))
+	if _, err := s.Delete(missing); !errors.Is(err, source.ErrNotFound) || len(s.Applied()) != len(all) {
+		t.Errorf("one is not there: %v, and %d are left", err, len(s.Applied()))
+	}
+	failed := make(chan error, 1)
+	go func() { // ends with the deletion
+		_, err := s.Delete(all)
+		failed <- err
+	}()
+	for len(s.Applied()) == len(all) {
+		time.Sleep(time.Millisecond)
+	}
+	server.Down(t)
+	err := <-failed
+	left := len(s.Applied())
+	if want := fmt.Sprintf("etcd: %d of %d objects are deleted", len(all)-left, len(all)); err == nil || !strings.HasPrefix(err.Error(), want) {
+		t.Errorf("got %v, want %s", err, want)
+	}
+	server.Up(t)
+	if _, err := s.Delete(s.Applied()); err != nil || len(s.Applied()) > 0 {
+		t.Error(err)
+	}
+}
+
 // TestUsers: where etcd has users, a replica is the one whom its certificate names, and needs to read and write the prefix.
 func TestUsers(t *testing.T) {
 	server := etcdtest.StartSecure(t)

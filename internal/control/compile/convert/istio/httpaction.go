@@ -60,7 +60,9 @@ func (p converter) delay(d *networkingapi.HTTPFaultInjection_Delay, field string
 		out.DelayPercent = p.Percent(d.Percentage.Value, field+".percentage.value")
 	}
 	if d.GetFixedDelay() == nil {
-		p.Err("MissingField", field+".fixedDelay", "", "a fixedDelay is needed")
+		if d.HttpDelayType == nil { // another is refused
+			p.Err("MissingField", field+".fixedDelay", "", "a fixedDelay is needed")
+		}
 		return
 	}
 	out.Delay = p.Timeout(d.GetFixedDelay(), field+".fixedDelay")
@@ -86,7 +88,7 @@ func (p converter) abort(a *networkingapi.HTTPFaultInjection_Abort, field string
 			p.Err("InvalidValue", field+".grpcStatus", "", "%q is not one of %s", t.GrpcStatus, strings.Join(grpcStatuses, ", "))
 		}
 		out.AbortGRPC = t.GrpcStatus
-	default:
+	case nil: // others are refused
 		p.Err("MissingField", field, "", "one of httpStatus and grpcStatus is needed")
 	}
 	if a.Percentage != nil {

@@ -95,6 +95,7 @@ func (p *Part) Only(m proto.Message, path string, names ...string) {
 
 // instead says what to do about fields that are refused.
 var instead = map[string]string{
+	"exponentialDelay":   "use fixedDelay",
 	"zoneAwareLbSetting": "use localityLbSetting",
 	"consecutiveErrors":  "use consecutive5xxErrors or consecutiveGatewayErrors",
 	"targetRef":          "use selector",

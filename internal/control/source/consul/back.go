@@ -1,0 +1,53 @@
+package consul
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/url"
+	"time"
+
+	"github.com/weftmesh/weft/internal/control/model"
+	"github.com/weftmesh/weft/internal/control/source"
+)
+
+// remarkTime is how long a finding says that Consul went back.
+const remarkTime = 10 * time.Minute
+
+// listed is how the list of services was read last: its index, which only grows in one Consul, and how many there were.
+type listed struct {
+	index uint64
+	count int
+}
+
+// list gives the services of an answer. When its index is below that of an earlier one, whatever failed in between, Consul has to confirm
+// that: a server that is behind the others may have answered, where the agent lets each of them do so (discovery_max_stale). What it confirms
+// is the end of what it had before.
+func (r *run) list(ctx context.Context, body []byte, index uint64) (names map[string][]string, err error) {
+	back := index < r.listed.index
+	if back {
+		if body, index, err = r.get(ctx, servicesPath, url.Values{"consistent": {""}}, 0); err != nil {
+			return nil, err
+		}
+		back = index < r.listed.index
+	}
+	if err := json.Unmarshal(body, &names); err != nil {
+		return nil, err
+	}
+	now := listed{index, len(names)}
+	if back {
+		r.tellWentBack(now)
+	}
+	r.listed = now
+	return names, nil
+}
+
+// tellWentBack says for a while that Consul is not what it was, and how much is there now.
+func (r *run) tellWentBack(now listed) {
+	message := fmt.Sprintf("Consul went back from index %d to %d at or before %s, as after a restore or a loss of its data; what it has is in force: services in its catalog then %d, before %d",
+		r.listed.index, now.index, time.Now().UTC().Format(time.RFC3339), now.count, r.listed.count)
+	r.log.Warn(message, "address", r.options.Address)
+	r.intake.Remark(source.WentBack, &model.Finding{Severity: model.Warning, Code: source.WentBack, File: Layer, Message: message,
+		Hint: "services that are missing have to be registered again"})
+	r.forgets.Reset(remarkTime)
+}
