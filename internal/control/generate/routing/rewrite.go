@@ -28,13 +28,19 @@ func RewritePath(action *routev3.RouteAction, r *model.Rewrite, m *model.HTTPMat
 }
 
 // JoinedRewrite replaces a prefix that ends at a segment's end so that exactly one slash follows what replaces it; nil where plain
-// replacement does that.
+// replacement does that. What replaces the root stands before whole segments too, and alone for the root itself.
 func JoinedRewrite(m *model.HTTPMatch, uri string) *matcherv3.RegexMatchAndSubstitute {
-	if m == nil || !m.Path.SegmentPrefix || !strings.HasSuffix(uri, "/") {
+	if m == nil || !m.Path.SegmentPrefix {
 		return nil
 	}
 	prefix := strings.TrimRight(m.Path.Prefix, "/")
-	return substitute("^"+regexp.QuoteMeta(prefix)+"/*(.*)$", literal(uri)+`\1`)
+	switch {
+	case strings.HasSuffix(uri, "/"):
+		return substitute("^"+regexp.QuoteMeta(prefix)+"/*(.*)$", literal(uri)+`\1`)
+	case prefix == "":
+		return substitute("^(/.+|)/?$", literal(uri)+`\1`)
+	}
+	return nil
 }
 
 // literal escapes a text for RE2's substitution notation.
