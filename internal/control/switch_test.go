@@ -205,11 +205,11 @@ func TestOthersDoNotWaitForModes(t *testing.T) {
 			}
 		}
 	}()
-	if err := <-strict; err != nil {
-		t.Fatal(err)
-	}
 	hears("when they go back,", 2, false)
 	<-plainOnly
+	if err := <-strict; err != nil { // it waits for who is owed something, of the second change too
+		t.Fatal(err)
+	}
 	if err := <-disable; err != nil {
 		t.Fatal(err)
 	}

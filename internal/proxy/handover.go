@@ -117,13 +117,13 @@ func (r *predecessor) Begin() ([]bind.Socket, error) {
 	if p.draining() {
 		return nil, errors.New("this proxy is draining, and ends; it is not taken over")
 	}
-	list, err := r.sockets.Open()
-	if err != nil {
+	if _, err := r.sockets.Open(); err != nil {
 		return nil, err
 	}
 	r.owner.Store(false)
 	r.ports.Freeze(true)
-	if list, err = r.sockets.Open(); err != nil { // a port may have come or gone meanwhile
+	list, err := r.sockets.Open() // a port may have come or gone meanwhile
+	if err != nil {
 		r.Abort()
 		return nil, err
 	}
