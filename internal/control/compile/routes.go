@@ -465,11 +465,14 @@ func protocolList(s *model.Service) string {
 func (c *compiler) rule(p *part, host string, routes *model.RouteSet, reach reach, field string) bool {
 	own := &bid{place: hostPlace(host), routes: routes, reach: reach, field: field}
 	for _, older := range c.claim(own) {
-		if !seenTogether(older.routes, routes) {
+		merged := older.routes.ByPrecedence && routes.ByPrecedence
+		switch {
+		case !seenTogether(older.routes, routes):
 			continue
-		}
-		if older.unit == c.unit || older.routes.ByPrecedence && routes.ByPrecedence {
+		case older.unit == c.unit, merged && outdoes(older.routes, routes):
 			return true
+		case merged: // where the older one counts, which is not everywhere
+			continue
 		}
 		switch {
 		case outdoes(older.routes, routes):
