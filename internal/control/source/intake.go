@@ -111,6 +111,7 @@ type Intake struct {
 
 	outages map[string]outage        // what cannot be read, by its name; see Lost
 	remarks map[string]model.Finding // of the whole source, by topic; see Remark
+	forgets *time.Timer              // takes back that the source went back, also when it runs no more; nil before it did
 	place   string                   // how findings call the source
 	begun   time.Time
 }

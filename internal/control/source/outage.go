@@ -56,8 +56,25 @@ func (in *Intake) Back(part string) {
 	}
 }
 
-// WentBack is the topic and the code of the finding that a source was restored from a backup, or has lost its data.
-const WentBack = "SourceWentBack"
+// WentBack is the topic and the code of the finding that a source was restored from a backup, or has lost its data, and remarkTime how long
+// that is said.
+const (
+	WentBack   = "SourceWentBack"
+	remarkTime = 10 * time.Minute
+)
+
+// WentBack says for a while that the source is not what it was.
+func (in *Intake) WentBack(message, hint string) {
+	in.mu.Lock()
+	place := in.place
+	if in.forgets == nil {
+		in.forgets = time.AfterFunc(remarkTime, func() { in.Remark(WentBack, nil) })
+	} else {
+		in.forgets.Reset(remarkTime)
+	}
+	in.mu.Unlock()
+	in.Remark(WentBack, &model.Finding{Severity: model.Warning, Code: WentBack, File: place, Message: message, Hint: hint})
+}
 
 // Remark tells something of the source as a whole, in the place of what was told so before of the same topic; nil takes that back.
 func (in *Intake) Remark(topic string, f *model.Finding) {

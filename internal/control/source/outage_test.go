@@ -6,8 +6,11 @@ import (
 	"net"
 	"net/url"
 	"os"
+	"slices"
 	"syscall"
 	"testing"
+	"testing/synctest"
+	"time"
 )
 
 func TestOutageReason(t *testing.T) {
@@ -31,4 +34,33 @@ func TestOutageReason(t *testing.T) {
 			t.Errorf("%v: got %q, want %q", test.err, got, test.want)
 		}
 	}
+}
+
+// TestWentBackPasses: that a source went back is said for ten minutes from the last time.
+func TestWentBackPasses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var in Intake
+		var last Change
+		in.Begin("there", func(c Change) { last = c })
+		in.Open()
+		told := func() []string {
+			synctest.Wait()
+			var messages []string
+			for _, f := range last.Findings {
+				messages = append(messages, f.Code+" "+f.File+" "+f.Message)
+			}
+			return messages
+		}
+		in.WentBack("once", "")
+		time.Sleep(remarkTime - time.Second)
+		in.WentBack("twice", "")
+		time.Sleep(remarkTime - time.Second)
+		if got := told(); !slices.Equal(got, []string{"SourceWentBack there twice"}) {
+			t.Errorf("told %q", got)
+		}
+		time.Sleep(2 * time.Second)
+		if got := told(); len(got) > 0 {
+			t.Errorf("still told: %q", got)
+		}
+	})
 }

@@ -6,13 +6,7 @@ import (
 	"fmt"
 	"net/url"
 	"time"
-
-	"github.com/weftmesh/weft/internal/control/model"
-	"github.com/weftmesh/weft/internal/control/source"
 )
-
-// remarkTime is how long a finding says that Consul went back.
-const remarkTime = 10 * time.Minute
 
 // listed is how the list of services was read last: its index, which only grows in one Consul, and how many there were.
 type listed struct {
@@ -47,7 +41,5 @@ func (r *run) tellWentBack(now listed) {
 	message := fmt.Sprintf("Consul went back from index %d to %d at or before %s, as after a restore or a loss of its data; what it has is in force: services in its catalog then %d, before %d",
 		r.listed.index, now.index, time.Now().UTC().Format(time.RFC3339), now.count, r.listed.count)
 	r.log.Warn(message, "address", r.options.Address)
-	r.intake.Remark(source.WentBack, &model.Finding{Severity: model.Warning, Code: source.WentBack, File: Layer, Message: message,
-		Hint: "services that are missing have to be registered again"})
-	r.forgets.Reset(remarkTime)
+	r.intake.WentBack(message, "services that are missing have to be registered again")
 }

@@ -79,9 +79,7 @@ func (s *Source) Run(ctx context.Context, publish func(source.Change)) error {
 	ctx, cancel := context.WithCancel(ctx)
 	r := &run{Source: s, services: map[string]*service{}, turns: newTurns(ctx)}
 	s.intake.Begin(Layer, publish)
-	r.forgets = time.AfterFunc(remarkTime, func() { s.intake.Remark(source.WentBack, nil) })
 	defer func() {
-		r.forgets.Stop()
 		s.intake.Close() // first, so that nothing is published any more
 		cancel()
 		r.followed.Wait()
@@ -115,7 +113,6 @@ type run struct {
 	*Source
 	followed sync.WaitGroup
 	turns    *turns
-	forgets  *time.Timer // takes back that Consul went back
 
 	// Owned by the goroutine of Run.
 	listed listed

@@ -6,17 +6,11 @@ import (
 	"time"
 
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
-
-	"github.com/weftmesh/weft/internal/control/model"
-	"github.com/weftmesh/weft/internal/control/source"
 )
 
 // errAnew ends a watch because it may not tell what is there any more. An etcd that was restored from a backup, or has lost its data,
 // counts revisions from an earlier one: a watch goes on in silence until that has passed the one it was at.
 var errAnew = errors.New("etcd: to be read anew")
-
-// remarkTime is how long a finding says that etcd went back.
-const remarkTime = 10 * time.Minute
 
 // position is up to where which etcd was read.
 type position struct {
@@ -53,7 +47,5 @@ func (s *Store) tellWentBack(v *view) {
 		message += "; it is another cluster"
 	}
 	s.log.Warn(message, "endpoints", s.options.Endpoints)
-	s.intake.Remark(source.WentBack, &model.Finding{Severity: model.Warning, Code: source.WentBack, File: "etcd", Message: message,
-		Hint: "what was applied since has to be applied again, policies too"})
-	s.forgets.Reset(remarkTime)
+	s.intake.WentBack(message, "what was applied since has to be applied again, policies too")
 }

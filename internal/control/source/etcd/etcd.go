@@ -71,7 +71,6 @@ type Store struct {
 	wakeAger chan struct{}       // has room for one
 	touched  chan struct{}       // has room for one: a status is another than before, or an object was refused anew
 	anew     chan struct{}       // has room for one: everything is to be read again
-	forgets  *time.Timer         // ends what is said of an etcd that went back; Run's alone
 }
 
 // Open prepares a store; it does not touch the network. The caller closes it.
@@ -124,8 +123,6 @@ func (s *Store) Run(ctx context.Context, publish func(source.Change)) error {
 	s.run(true)
 	defer s.run(false)
 	ctx, cancel := context.WithCancel(ctx)
-	s.forgets = time.AfterFunc(remarkTime, func() { s.intake.Remark(source.WentBack, nil) })
-	defer s.forgets.Stop()
 	var telling sync.WaitGroup
 	telling.Go(func() { s.watchOver(ctx) })
 	telling.Go(func() { s.age(ctx) })

@@ -13,9 +13,6 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-
-	"github.com/weftmesh/weft/internal/control/model"
-	"github.com/weftmesh/weft/internal/control/source"
 )
 
 // A server whose etcd was restored from a backup counts versions from an earlier one. A watch goes on in silence until they have passed
@@ -30,9 +27,6 @@ var errAnew = errors.New("the server was away")
 
 // wentBack is a version that the server had, and the lower one that it has now.
 type wentBack struct{ from, to uint64 }
-
-// remarkTime is how long a finding says that the server went back.
-const remarkTime = 10 * time.Minute
 
 // failed reports whether an error is one of the server or of the way to it, not an answer to what was asked.
 func failed(err error) bool {
@@ -91,10 +85,6 @@ func (f *follower) seen() uint64 {
 // lookBack asks the server for its version, by the kind of which the highest one is known: kinds may be in an etcd of their own. One
 // that may not be read any more says nothing, and of one that is selected from, the server may have to read many to give the first.
 func (r *run) lookBack(ctx context.Context) {
-	if !r.remarked.IsZero() && time.Since(r.remarked) > remarkTime {
-		r.remarked = time.Time{}
-		r.intake.Remark(source.WentBack, nil)
-	}
 	all := make([]*follower, 0, len(r.followers))
 	known := map[*follower]uint64{}
 	for _, f := range r.followers {
@@ -145,10 +135,8 @@ func (r *run) startAnew(ctx context.Context, b wentBack) {
 }
 
 func (r *run) tellWentBack(b wentBack) {
-	r.remarked = time.Now()
 	message := fmt.Sprintf("Kubernetes went back from version %d to %d at or before %s, as after a restore of its etcd; what is there is read anew and counts, deletions included",
-		b.from, b.to, r.remarked.UTC().Format(time.RFC3339))
+		b.from, b.to, time.Now().UTC().Format(time.RFC3339))
 	r.log.Warn(message)
-	r.intake.Remark(source.WentBack, &model.Finding{Severity: model.Warning, Code: source.WentBack, File: r.place(), Message: message,
-		Hint: "what was changed since the backup has to be changed again, policies too"})
+	r.intake.WentBack(message, "what was changed since the backup has to be changed again, policies too")
 }

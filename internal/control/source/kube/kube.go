@@ -178,7 +178,6 @@ type run struct {
 	tasks       sync.WaitGroup
 	crds        chan struct{} // has room for one: a definition has changed
 	back        chan wentBack // has room for one
-	remarked    time.Time     // when it was said that the server went back; zero when that is not said
 }
 
 // task is a goroutine of a run that can be ended before the run is.
