@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"slices"
 	"strings"
@@ -21,6 +20,8 @@ import (
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/weftmesh/weft/internal/unixsocket"
 )
 
 // Target is one proxy's admin socket.
@@ -197,10 +198,7 @@ func (c *Collector) client(socket string) *http.Client {
 	defer c.mu.Unlock()
 	cl, ok := c.clients[socket]
 	if !ok {
-		cl = &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			var d net.Dialer
-			return d.DialContext(ctx, "unix", socket)
-		}}}
+		cl = &http.Client{Transport: &http.Transport{DialContext: unixsocket.Dialer(socket)}}
 		c.clients[socket] = cl
 	}
 	return cl

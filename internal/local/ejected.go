@@ -5,13 +5,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"strings"
 	"time"
 
 	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/explain"
+	"github.com/weftmesh/weft/internal/unixsocket"
 	"github.com/weftmesh/weft/internal/wire"
 )
 
@@ -39,10 +39,7 @@ func (m *Mesh) Ejected(ctx context.Context, w *model.Workload) map[explain.Eject
 func ejectedBy(ctx context.Context, socket string) (map[explain.Ejected]string, error) {
 	ctx, cancel := context.WithTimeout(ctx, maxAsking)
 	defer cancel()
-	tr := &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		var d net.Dialer
-		return d.DialContext(ctx, "unix", socket)
-	}}
+	tr := &http.Transport{DisableKeepAlives: true, DialContext: unixsocket.Dialer(socket)}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://admin/clusters?format=json", nil)
 	if err != nil {
 		return nil, err

@@ -6,11 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"strings"
 	"time"
 
+	"github.com/weftmesh/weft/internal/unixsocket"
 	"github.com/weftmesh/weft/internal/wire"
 )
 
@@ -171,10 +171,7 @@ const (
 
 // askSidecar makes a request to the proxy's admin socket; any answer but 200 is an *answerError.
 func (p *pod) askSidecar(ctx context.Context, method, path string) ([]byte, error) {
-	tr := &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		var d net.Dialer
-		return d.DialContext(ctx, "unix", p.adminSocket())
-	}}
+	tr := &http.Transport{DisableKeepAlives: true, DialContext: unixsocket.Dialer(p.adminSocket())}
 	req, err := http.NewRequestWithContext(ctx, method, "http://admin"+path, nil)
 	if err != nil {
 		return nil, err
