@@ -7,7 +7,8 @@ import (
 	"github.com/weftmesh/weft/internal/control/source"
 )
 
-// TestSubsetThatNothingIsIn is told when it is applied, by a trial of that, and until a workload with its labels is there or asked for.
+// TestSubsetThatNothingIsIn is told where a route leads there: when the rule is applied, by a trial of that, and until a workload with its
+// labels is there or asked for.
 func TestSubsetThatNothingIsIn(t *testing.T) {
 	c := start(t, t.TempDir())
 	c.report(map[string]string{"10.78.1.2": "v2"})
@@ -17,11 +18,20 @@ kind: DestinationRule
 metadata: {name: reviews, namespace: default}
 spec: {host: reviews, subsets: [{name: v2, labels: {version: v2}}, {name: v9, labels: {version: v9}}]}
 `)
-	const want = `DestinationRule/default/reviews: spec.subsets[1].labels: no endpoint of reviews.default.svc.cluster.local has the labels version=v9`
-	if _, findings, err := c.DryRun(rule); err != nil || len(findings) != 1 || !strings.Contains(findings[0].String(), want) {
+	if _, findings, err := c.Apply(t.Context(), rule); err != nil || len(findings) != 0 {
+		t.Fatal(findings, err, "though nothing leads to the subset")
+	}
+	route := decode(t, source.LayerApplied, `
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: reviews, namespace: default}
+spec: {hosts: [reviews], http: [{route: [{destination: {host: reviews, subset: v9}}]}]}
+`)
+	const want = `DestinationRule/default/reviews: spec.subsets[1].labels: no endpoint of reviews.default.svc.cluster.local has the labels version=v9: what VirtualService/default/reviews leads to subset "v9" gets 503`
+	if _, findings, err := c.DryRun(route); err != nil || len(findings) != 1 || !strings.Contains(findings[0].String(), want) {
 		t.Fatal(findings, err)
 	}
-	if _, findings, err := c.Apply(t.Context(), rule); err != nil || len(findings) != 1 || !strings.Contains(findings[0].String(), want) {
+	if _, findings, err := c.Apply(t.Context(), route); err != nil || len(findings) != 1 || !strings.Contains(findings[0].String(), want) {
 		t.Fatal(findings, err)
 	}
 	said := func() (list []string) {

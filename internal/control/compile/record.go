@@ -177,6 +177,9 @@ func (r *record) claims(s model.Settings) (list []topic) {
 	for _, ref := range r.part.Delegates {
 		list = append(list, topic{about: onDelegate, a: ref.Namespace, b: ref.Name})
 	}
+	if rs := r.part.Routes; rs != nil {
+		list = append(list, subsetsOf(rs)...)
+	}
 	return list
 }
 

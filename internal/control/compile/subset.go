@@ -1,6 +1,7 @@
 package compile
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 
@@ -14,9 +15,10 @@ import (
 	"github.com/weftmesh/weft/internal/control/source"
 )
 
-// joinSubsets reports the subsets of a host that none of its endpoints is in, ready or not. What is about to come counts as there: a Pod
-// without an address, the Pods that a Deployment is going to have. So nothing is said while workloads start or are replaced. Of a service
-// without any endpoint nothing is said either: that is not the subsets' fault.
+// joinSubsets reports the subsets of a host that none of its endpoints is in, ready or not, though routes lead there. What is about to come
+// counts as there: a Pod without an address, the Pods that a Deployment is going to have. So nothing is said while workloads start or are
+// replaced. Of a service without any endpoint nothing is said either: that is not the subsets' fault. Nor of a subset that no route leads
+// to: it does no harm, and rules that name every version of a service, there or not, are common.
 func (c *compiler) joinSubsets(u *unit) {
 	some := false
 	for _, r := range c.ask(topic{about: onRule, a: u.name}) {
@@ -31,17 +33,61 @@ func (c *compiler) joinSubsets(u *unit) {
 		}
 		p := c.about(r.Object)
 		for i, subset := range rule.Spec.Subsets {
-			if workloads.AnyWith(s.Endpoints, subset.Labels) || c.coming(s, subset.Labels) {
+			users := c.ask(topic{about: onSubset, a: u.name, b: subset.Name})
+			if len(users) == 0 || workloads.AnyWith(s.Endpoints, subset.Labels) || c.coming(s, subset.Labels) {
 				continue
 			}
 			p.Warn("SubsetEmpty", parts.At("spec.subsets", i)+".labels", "write the labels of the pods",
-				"no endpoint of %s has the labels %s: requests for subset %q get 503", s.Host, parts.LabelList(subset.Labels), subset.Name)
+				"no endpoint of %s has the labels %s: what %s to subset %q gets 503", s.Host, parts.LabelList(subset.Labels), leaders(users), subset.Name)
 		}
 	}
 	if !some {
 		delete(c.state.subsets, u.name)
 		u.gone = true
 	}
+}
+
+// leaders says which objects lead somewhere, in words.
+func leaders(users []*record) string {
+	first := users[0].Ref().String()
+	switch n := len(users) - 1; n {
+	case 0:
+		return first + " leads"
+	case 1:
+		return first + " and another lead"
+	default:
+		return fmt.Sprintf("%s and %d others lead", first, n)
+	}
+}
+
+// subsetsOf are the topics of the subsets that routes lead requests, connections or copies of them to.
+func subsetsOf(rs *model.RouteSet) (list []topic) {
+	seen := map[topic]bool{}
+	add := func(d model.WeightedDestination) {
+		if t := (topic{about: onSubset, a: d.Host, b: d.Subset}); d.Subset != "" && !seen[t] {
+			seen[t] = true
+			list = append(list, t)
+		}
+	}
+	for i := range rs.HTTP {
+		for _, d := range rs.HTTP[i].Destinations {
+			add(d)
+		}
+		for _, m := range rs.HTTP[i].Mirrors {
+			add(m.Destination)
+		}
+	}
+	for _, r := range rs.TCP {
+		for _, d := range r.Destinations {
+			add(d)
+		}
+	}
+	for _, r := range rs.TLS {
+		for _, d := range r.Destinations {
+			add(d)
+		}
+	}
+	return list
 }
 
 // populated finds what a host means to clients of a namespace, with its endpoints.

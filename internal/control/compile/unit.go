@@ -30,6 +30,7 @@ const (
 	onHost                         // host: the objects that claim a host as a service
 	onRule                         // host: the DestinationRules for a host
 	onDelegate                     // namespace, name: the VirtualServices that delegate to one
+	onSubset                       // host, subset: the objects that lead there
 	onService                      // host: what is known of a service, but for its endpoints
 	onEndpoints                    // host: the endpoints of a service
 	onNamed                        // short name: the hosts of services of that name
