@@ -48,6 +48,8 @@ type Source struct {
 	client  *http.Client
 	intake  source.Intake
 
+	unfit, against roll // tags and meta that do not count as labels
+
 	mu      sync.Mutex
 	failing map[string]bool   // paths that could not be read the last time
 	told    map[string]string // of reasons, the path that was told of
@@ -68,7 +70,9 @@ func New(o Options) (*Source, error) {
 	}
 	t := http.DefaultTransport.(*http.Transport).Clone()
 	t.MaxConnsPerHost, t.MaxIdleConnsPerHost, t.TLSClientConfig = mostConnections, mostConnections, o.TLS
-	return &Source{options: o, log: o.Log, client: &http.Client{Transport: t}, failing: map[string]bool{}, told: map[string]string{}}, nil
+	return &Source{options: o, log: o.Log, client: &http.Client{Transport: t}, failing: map[string]bool{}, told: map[string]string{},
+		unfit:   roll{code: noLabel, severity: model.Info, rest: "have tags or meta that can be no labels"},
+		against: roll{code: tagsContradict, severity: model.Warning, rest: "have instances whose tags and meta contradict each other"}}, nil
 }
 
 // Layer implements source.Source.
@@ -147,6 +151,7 @@ func (r *run) take(ctx context.Context, names map[string][]string) {
 			r.guard.Lock()
 			delete(r.services, name)
 			r.guard.Unlock()
+			r.tellOddities(name, nil)
 			r.intake.Update(nil, []source.Key{r.key(name)})
 		}
 	}
@@ -212,13 +217,15 @@ func (r *run) follow(ctx context.Context, name string, one *service) {
 func (r *run) takeInstances(name string, all []instance) {
 	kept, findings := r.callable(name, all)
 	if len(kept) == 0 { // about to leave the catalog, or nothing that could be called
+		r.tellOddities(name, nil)
 		r.intake.Update(nil, []source.Key{r.key(name)})
 		if len(findings) > 0 {
 			r.intake.Update([]source.Arrival{{Key: r.key(name), Findings: findings}}, nil)
 		}
 		return
 	}
-	a := r.arrival(name, kept)
+	a, odd := r.arrival(name, kept)
+	r.tellOddities(name, odd)
 	a.Findings = append(findings, a.Findings...)
 	r.intake.Update([]source.Arrival{a}, nil)
 }

@@ -53,7 +53,7 @@ func TestOddInstances(t *testing.T) {
 		{"a 10.0.0.1 80 -, b 10.0.0.2 0 http", "STATIC 80  10.0.0.1", "InstanceWithoutPort b on node n (port 0)"},
 	} {
 		kept, findings := s.callable("web", in(test.instances))
-		a := s.arrival("web", kept)
+		a, _ := s.arrival("web", kept)
 		findings = append(findings, a.Findings...)
 		if a.Object == nil {
 			t.Errorf("%s: refused: %v", test.instances, findings)
@@ -125,7 +125,8 @@ func TestNameable(t *testing.T) {
 	in.Service.Address, in.Service.Port = "10.0.0.1", 80
 	for _, name := range []string{"a", "A", "my_api", "x_", "a.b", "1.2", "a--b", "", "-", "_", "a-", "a/b", "ü", ".a", "a.", "a:b", "a\n", "a_.b",
 		strings.Repeat("a", 63), strings.Repeat("a", 64), strings.Repeat("a.", 118) + "a", strings.Repeat("a.", 119) + "a", strings.Repeat("a.", 125) + "a"} {
-		if want, got := s.arrival(name, []instance{in}).Object != nil, nameable(name); got && !want || want && !got && len(name) != 64 {
+		a, _ := s.arrival(name, []instance{in})
+		if want, got := a.Object != nil, nameable(name); got && !want || want && !got && len(name) != 64 {
 			t.Errorf("%q: nameable %v, accepted %v", name, got, want)
 		}
 	}
