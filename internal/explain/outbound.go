@@ -262,7 +262,7 @@ func (e *evaluation) listenerNames() []string {
 	case e.view.Client.Role == wire.Gateway && t.scheme == "udp":
 		return []string{wire.GatewayUDPListenerName(t.port)}
 	case e.view.Client.Role == wire.Gateway:
-		return []string{wire.GatewayListenerName(t.port)}
+		return []string{wire.GatewayListenerName(model.TargetPort(e.view.Client.Ports, t.port))}
 	}
 	direct := wire.ListenerName(t.host, t.port)
 	if t.scheme != "http" {

@@ -1,6 +1,7 @@
 package generate
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -231,6 +232,32 @@ func TestGatewayMergesRouteSets(t *testing.T) {
 		if l := New(m, n).GatewayListeners(); len(l) != 0 {
 			t.Errorf("%s gets %d listeners of the gateway", name, len(l))
 		}
+	}
+}
+
+// TestGatewayTargetPorts: a gateway listens where the Service before it leads, and servers that meet there share the port.
+func TestGatewayTargetPorts(t *testing.T) {
+	m := testMesh()
+	bookinfoGateway(m)
+	m.Gateways[0].Servers[0].Port = 80
+	m.Gateways[0].Servers[2].Port = 443
+	node := ingress()
+	node.Ports = []model.WorkloadPort{{Number: 8080, ServiceHost: "ingress" + domain, ServicePort: 80}, {Number: 9443, ServiceHost: "zzz" + domain, ServicePort: 443},
+		{Number: 8443, ServiceHost: "ingress" + domain, ServicePort: 443}, {Number: 15021, ServicePort: 80}}
+	g := New(m, node)
+	ports := map[string]uint32{}
+	for _, l := range g.GatewayListeners() {
+		ports[l.Name] = l.GetAddress().GetSocketAddress().GetPortValue()
+	}
+	if want := map[string]uint32{"0.0.0.0_8080": 8080, "0.0.0.0_8443": 8443}; !maps.Equal(ports, want) {
+		t.Errorf("got %v, want %v", ports, want)
+	}
+	got := leads(table(t, g, wire.GatewayRouteName(8080)))
+	if !slices.Equal(got["shop.example"], []string{"outbound|9080||" + reviewsHost}) || !slices.Equal(got["secure.example"], []string{"redirect"}) {
+		t.Errorf("port 8080 leads to %v", got)
+	}
+	if _, ok := g.Resource(RouteType, "https.443.https.bookinfo.default"); !ok {
+		t.Error("no routes for HTTPS")
 	}
 }
 

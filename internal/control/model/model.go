@@ -326,3 +326,15 @@ type WorkloadPort struct {
 	ServiceHost string
 	ServicePort uint16
 }
+
+// TargetPort is the port of a workload that a TCP port of its Services leads to; the same number where no Service has the port. Of several
+// Services, the first by host counts.
+func TargetPort(of []WorkloadPort, port uint16) uint16 {
+	host, target := "", port
+	for _, p := range of {
+		if p.ServicePort == port && p.ServiceHost != "" && (host == "" || p.ServiceHost < host) {
+			host, target = p.ServiceHost, p.Number
+		}
+	}
+	return target
+}

@@ -9,7 +9,8 @@ import (
 	"github.com/weftmesh/weft/internal/wire"
 )
 
-// ServerSet is all servers of a gateway workload on one port. Those whose kind of protocol is not the first one's cannot share it
+// ServerSet is all servers of a gateway workload on one of its own ports, to which the ports that they name lead: as in Istio, the
+// target port where a Service before the workload has the port, or else the port itself. Those whose kind of protocol is not the first one's cannot share it
 // and are left out.
 type ServerSet struct {
 	Port    uint16
@@ -61,9 +62,12 @@ func (v *View) Servers() []*ServerSet {
 		for i := range gw.Servers {
 			s := &gw.Servers[i]
 			key := socketKey{s.Port, s.Protocol == model.UDP}
+			if !key.udp {
+				key.port = model.TargetPort(v.node.Ports, s.Port)
+			}
 			set := byPort[key]
 			if set == nil {
-				set = &ServerSet{Port: s.Port, UDP: key.udp}
+				set = &ServerSet{Port: key.port, UDP: key.udp}
 				byPort[key] = set
 			}
 			if len(set.Servers) == 0 || set.Kind() == kindOf(s.Protocol) {
