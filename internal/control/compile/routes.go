@@ -42,6 +42,7 @@ func (c *compiler) virtualService(p *part, spec *networkingapi.VirtualService) [
 	}
 	c.delegate(p, spec)
 	c.checkUnnamedPorts(p)
+	c.checkReached(p)
 	if p.Routes.Mesh {
 		reach := reachOf(p.Routes)
 		for i, host := range spec.Hosts {

@@ -66,6 +66,7 @@ type plan struct {
 	made     []source.Kube
 	pods     []*corev1.Pod // of those made
 	every    []*corev1.Pod
+	entries  []map[string]string // the labels of WorkloadEntries
 	services []*corev1.Service
 	taken    map[netip.Addr]bool
 	running  map[string]bool // Deployments with Pods, as "namespace/name"
@@ -90,6 +91,11 @@ func (p *plan) note(k source.Kube) {
 			}
 			p.running[o.Namespace+"/"+name] = true
 		}
+	case *networking.WorkloadEntry:
+		labels := map[string]string{}
+		maps.Copy(labels, o.Labels)
+		maps.Copy(labels, o.Spec.Labels)
+		p.entries = append(p.entries, labels)
 	}
 }
 
@@ -174,10 +180,9 @@ func (p *plan) gatewayOf(k source.Kube) {
 var ingressLabels = map[string]string{"istio": "ingressgateway"}
 
 func (p *plan) gateway(selector map[string]string) {
-	for _, pod := range p.every {
-		if covers(selector, pod.Labels) {
-			return
-		}
+	if slices.ContainsFunc(p.every, func(pod *corev1.Pod) bool { return covers(selector, pod.Labels) }) ||
+		slices.ContainsFunc(p.entries, func(labels map[string]string) bool { return covers(selector, labels) }) {
+		return
 	}
 	kind := selector["istio"]
 	name := "istio-" + kind
