@@ -126,7 +126,7 @@ func (m *Mesh) Dial(ctx context.Context, from, address string) (net.Conn, error)
 	return p.dial(ctx, "tcp", address)
 }
 
-// dialOutside resolves workloads, and "gateway", to their pods' addresses.
+// dialOutside resolves workloads, and "gateway", to their pods' addresses. Clients of the gateway come through its Service, as its port 80 shows.
 func (m *Mesh) dialOutside(ctx context.Context, _, address string) (net.Conn, error) {
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {
@@ -139,7 +139,9 @@ func (m *Mesh) dialOutside(ctx context.Context, _, address string) (net.Conn, er
 	ip, err := netip.ParseAddr(host)
 	if err != nil {
 		if host == "gateway" {
-			host = "istio-ingressgateway"
+			if host = "istio-ingressgateway"; n == 80 {
+				n = 8080 // see ingressGateway
+			}
 		}
 		p, err := m.Pod(host)
 		if err != nil {
