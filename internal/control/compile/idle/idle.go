@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	networking "istio.io/client-go/pkg/apis/networking/v1"
+	networkingbeta "istio.io/client-go/pkg/apis/networking/v1beta1"
 	security "istio.io/client-go/pkg/apis/security/v1"
 	corev1 "k8s.io/api/core/v1"
 
@@ -32,6 +33,14 @@ func Findings(objects []*source.Object, mesh *model.Mesh, found []model.Finding)
 		switch k := o.Kube.(type) {
 		case *networking.Sidecar:
 			l.selector(o, k.Spec.WorkloadSelector.GetLabels(), "spec.workloadSelector", o.GetNamespace())
+		case *networking.ServiceEntry:
+			l.selector(o, k.Spec.WorkloadSelector.GetLabels(), "spec.workloadSelector", o.GetNamespace())
+		case *networking.WorkloadEntry:
+			l.entry(o, k)
+		case *networking.VirtualService:
+			l.sources(o, &k.Spec)
+		case *networkingbeta.ProxyConfig:
+			l.selector(o, k.Spec.Selector.GetMatchLabels(), "spec.selector", l.reach(o))
 		case *security.AuthorizationPolicy:
 			l.selector(o, k.Spec.Selector.GetMatchLabels(), "spec.selector", l.reach(o))
 		case *security.PeerAuthentication:
@@ -52,7 +61,9 @@ type lint struct {
 	objects  map[model.Ref]*source.Object
 	gateways map[model.Ref]*model.Gateway
 	leading  map[string][]*corev1.Service // to the pods that a Gateway selects, by the text of its selector
-	found    []model.Finding
+	// selecting are the services that pick WorkloadEntries, by namespace; nil until selectingIn is called.
+	selecting map[string][]selecting
+	found     []model.Finding
 }
 
 func newLint(objects []*source.Object, mesh *model.Mesh) *lint {
