@@ -112,12 +112,25 @@ func gatewayScheme(mesh *model.Mesh, port runtime.Published) string {
 	}
 	for _, g := range mesh.Gateways {
 		for i := range g.Servers {
-			if s := &g.Servers[i]; s.Port == port.Port && s.Protocol != model.UDP {
-				return serverScheme(&g.Servers[i])
+			if s := &g.Servers[i]; s.Protocol != model.UDP && opens(mesh, s, port.Port) {
+				return serverScheme(s)
 			}
 		}
 	}
 	return ""
+}
+
+// opens reports whether a gateway listens on a port for a server, which may name that of a Service that leads there.
+func opens(mesh *model.Mesh, s *model.Server, port uint16) bool {
+	if s.Port == port {
+		return true
+	}
+	for _, w := range mesh.Workloads.All() {
+		if w.Gateway && model.TargetPort(w.Ports, s.Port) == port {
+			return true
+		}
+	}
+	return false
 }
 
 func serverScheme(s *model.Server) string {
