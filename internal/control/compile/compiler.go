@@ -198,7 +198,7 @@ func (k *Compiler) begin() {
 }
 
 func newDelta() model.Delta {
-	return model.Delta{Services: map[string]bool{}, Endpoints: map[string]bool{}, Addresses: map[netip.Addr]bool{}, Networks: map[netip.Prefix]bool{}, Routes: map[string]bool{},
+	return model.Delta{Services: map[string]bool{}, Endpoints: map[string]bool{}, Accounts: map[string]bool{}, Addresses: map[netip.Addr]bool{}, Networks: map[netip.Prefix]bool{}, Routes: map[string]bool{},
 		Destinations: map[string]bool{}, Workloads: map[string]bool{}, Gateways: map[model.Ref]bool{}, Policies: map[string]bool{},
 		Sidecars: map[string]bool{}}
 }
