@@ -36,6 +36,14 @@ func Findings(objects []*source.Object, mesh *model.Mesh, found []model.Finding)
 			l.selector(o, k.Spec.Selector.GetMatchLabels(), "spec.selector", l.reach(o))
 		case *security.PeerAuthentication:
 			l.selector(o, k.Spec.Selector.GetMatchLabels(), "spec.selector", l.reach(o))
+		case *networking.DestinationRule:
+			l.selector(o, k.Spec.WorkloadSelector.GetMatchLabels(), "spec.workloadSelector", o.GetNamespace())
+		case *networking.ServiceEntry:
+			if !l.joins(o.GetNamespace()) {
+				l.selector(o, k.Spec.WorkloadSelector.GetLabels(), "spec.workloadSelector", o.GetNamespace())
+			}
+		case *networking.VirtualService:
+			l.sources(o, k)
 		case *networking.Gateway:
 			l.ports(o)
 			l.written(o, k.Spec.Selector)
@@ -98,6 +106,35 @@ func (l *lint) selector(o *source.Object, labels map[string]string, field, names
 		where = "the mesh"
 	}
 	l.say(o, model.Warning, "NoEffect", field, "write the labels of the pods", "no workload of %s has the labels %s", where, parts.LabelList(labels))
+}
+
+// joins reports whether machines may join in a namespace, whose labels are not all in files.
+func (l *lint) joins(namespace string) bool {
+	for ref := range l.objects {
+		if ref.Kind == "WorkloadGroup" && ref.Namespace == namespace {
+			return true
+		}
+	}
+	return false
+}
+
+// sources warns of labels of clients that no workload has.
+func (l *lint) sources(o *source.Object, vs *networking.VirtualService) {
+	for i, r := range vs.Spec.Http {
+		for j, m := range r.Match {
+			l.selector(o, m.SourceLabels, parts.At(parts.At("spec.http", i)+".match", j)+".sourceLabels", m.SourceNamespace)
+		}
+	}
+	for i, r := range vs.Spec.Tcp {
+		for j, m := range r.Match {
+			l.selector(o, m.SourceLabels, parts.At(parts.At("spec.tcp", i)+".match", j)+".sourceLabels", m.SourceNamespace)
+		}
+	}
+	for i, r := range vs.Spec.Tls {
+		for j, m := range r.Match {
+			l.selector(o, m.SourceLabels, parts.At(parts.At("spec.tls", i)+".match", j)+".sourceLabels", m.SourceNamespace)
+		}
+	}
 }
 
 // contradictions warns of services that say differently what a port of the same workload speaks: its sidecar takes it as one of them.
