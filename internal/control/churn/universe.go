@@ -173,7 +173,7 @@ func (u *universe) virtualService(name string) string {
 		gateways = u.one("", "", "gateways: [g0], ", "gateways: [mesh, ns1/g0], ", "gateways: [ns0/g1], ")
 	}
 	return fmt.Sprintf("apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: %s}\nspec: {%s%shttp: [%s]%s}\n", name, hosts, gateways,
-		u.one(route(), route(), delegate, delegate+", "+route()), u.one("", "", ", exportTo: [.]", ", exportTo: [ns1]"))
+		u.one(route(), route(), delegate, delegate+", "+route()), u.one("", "", ", exportTo: [.]", ", exportTo: [ns1]", ", exportTo: [ns0, ns1]"))
 }
 
 func (u *universe) istioGateway(name string) string {

@@ -82,7 +82,7 @@ func (c *compiler) sorts(lists [][]*model.Destination, namespaces ...string) (so
 	}
 	slices.Sort(namespaces)
 	for _, ns := range slices.Compact(namespaces) {
-		if ns != "*" {
+		if ns != "*" && ns != "~" { // these are no namespaces
 			sorts = append(sorts, client{Client: model.Client{Namespace: ns}})
 		}
 	}

@@ -132,8 +132,8 @@ type loss struct {
 	more         int
 }
 
-// joinContest reports the rules of an object that get nothing because rules of others, which go before them, take it all, and subsets that
-// some of their clients do not have.
+// joinContest reports the rules of an object that get nothing because rules of others, which go before them, take it all, hosts that several
+// others together have in every namespace that sees the rules, and subsets that some of their clients do not have.
 func (c *compiler) joinContest(u *unit) {
 	for _, l := range c.losses(u.rec.unit.claims) {
 		taker, loser := c.object(l.taker.Object), c.object(l.claim.Object)
@@ -141,7 +141,66 @@ func (c *compiler) joinContest(u *unit) {
 			l.tell(c.about(loser), c.about(taker))
 		}
 	}
+	c.tellSharedLosses(u.rec)
 	c.tellHidden(u.rec.unit.sets)
+}
+
+// tellSharedLosses reports places that rules exported to several namespaces by name have nowhere, because in each of these another object's go
+// before them. Where one object's do so everywhere, who competes for the place has said it (see outdoes).
+func (c *compiler) tellSharedLosses(r *record) {
+	for _, own := range r.unit.bids {
+		if own.place.about != onPlace || own.routes == nil || own.routes.ByPrecedence || own.routes.ExportTo.Private || len(own.routes.ExportTo.Namespaces) < 2 ||
+			own.routes.ExportTo.VisibleFrom(own.routes.Namespace, "") {
+			continue
+		}
+		if takers := takersOf(own, c.rivals(own.place)); takers != nil {
+			c.tellTogether(r, own, takers)
+		}
+	}
+}
+
+// takersOf gives whose routes go before those of a bid in the namespaces that see these, one for each of some; nil where one's do in all, or
+// nobody's in one.
+func takersOf(own *bid, all []*bid) (takers []*bid) {
+	rivals := slices.DeleteFunc(slices.Clone(all), func(b *bid) bool { return b.object.Ref() == own.object.Ref() || b.routes == nil })
+	if slices.ContainsFunc(rivals, func(b *bid) bool { return outdoes(b.routes, own.routes) }) {
+		return nil
+	}
+	for _, ns := range own.routes.ExportTo.Namespaces {
+		var first *bid
+		for _, b := range rivals {
+			if seenFrom(b.routes, ns) && b.routes.CompareIn(ns, own.routes) < 0 && (first == nil || b.routes.CompareIn(ns, first.routes) < 0) {
+				first = b
+			}
+		}
+		if first == nil {
+			return nil
+		}
+		if !slices.Contains(takers, first) {
+			takers = append(takers, first)
+		}
+	}
+	return takers
+}
+
+func (c *compiler) tellTogether(r *record, own *bid, takers []*bid) {
+	const hint = "put the rules into one object"
+	what, effect := "host "+own.place.b, "have no effect in sidecars"
+	if own.place.a != hostClaims {
+		what, effect = "all connections of "+own.place.b, "get none of them"
+	} else if slices.ContainsFunc(takers, func(b *bid) bool { return b.reach.leaves(own.reach) }) {
+		effect = "count in sidecars only where the other objects' leave out the client or the port"
+	}
+	var names []string
+	for _, b := range takers {
+		names = append(names, b.object.Ref().String())
+	}
+	slices.Sort(names)
+	c.about(r.Object).Warn("DuplicateHost", own.field, hint, "%s: in each namespace that sees these rules one of %s goes first: they %s", what, enumerate(names), effect)
+	for _, b := range takers {
+		by := c.about(b.object)
+		by.Warn("DuplicateHost", b.field, hint, "%s: in each namespace that sees those of %s one of %s goes first: the former %s", what, r.Ref(), enumerate(names), effect)
+	}
 }
 
 // tell reports a loss to both.

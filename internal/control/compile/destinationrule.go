@@ -32,7 +32,11 @@ func (c *compiler) joinRules(u *unit) {
 		} else {
 			c.checkSubsetHost(p)
 		}
+		if d := p.Destination; d.Policy.IsZero() && len(d.Subsets) == 0 && d.HealthCheck == nil {
+			p.Info("NoEffect", "spec", "write a trafficPolicy or subsets", "the rule has neither a trafficPolicy nor subsets: all it does is to keep rules that it goes before from its clients")
+		}
 		c.checkPorts(p)
+		c.checkSettings(p)
 		c.tellBackendTLS(p)
 		groups, made = addRule(groups, p), append(made, p)
 	}
@@ -213,7 +217,14 @@ func (c *compiler) checkUsed(p *part, usage func() *usage) {
 	d, root := p.Destination, c.settings.RootNamespace
 	own := d.Ref.Namespace
 	s := c.seenBy(&client{Client: model.Client{Namespace: own}}, d.Host)
-	if strings.HasPrefix(d.Host, "*") || s == nil || c.behind(s, own) != s {
+	if strings.HasPrefix(d.Host, "*") {
+		return
+	}
+	if s == nil {
+		c.checkHidden(p)
+		return
+	}
+	if c.behind(s, own) != s {
 		return
 	}
 	if own != root && d.ExportTo.VisibleFrom(own, own) { // its own clients use it, and others where the service is of their namespace
@@ -244,6 +255,20 @@ func (c *compiler) checkUsed(p *part, usage func() *usage) {
 	p.Warn("NoEffect", "spec.host", "write its settings there", "no client uses the rule: %s %s before it for all to whom it is exported", enumerate(first), verb)
 }
 
+// checkHidden reports a rule for a service that the clients who look for it do not see.
+func (c *compiler) checkHidden(p *part) {
+	s, own := c.service(p.Destination.Host), p.GetNamespace()
+	if s == nil || own == c.settings.RootNamespace {
+		return
+	}
+	for t := range s.All() {
+		if t.Namespace == own {
+			return
+		}
+	}
+	p.Warn("NoEffect", "spec.host", "export the service to it", "the clients that the rule is for do not see the host: %s is not exported to namespace %s", s.Ref, own)
+}
+
 // checkExports reports namespaces to which a rule is exported whose clients do not look for it.
 func (c *compiler) checkExports(p *part, s *model.Service) {
 	rule, ok := p.Kube.(*networking.DestinationRule)
@@ -259,6 +284,28 @@ func (c *compiler) checkExports(p *part, s *model.Service) {
 			p.Warn("NoEffect", parts.At("spec.exportTo", i), "move it to "+t.Namespace,
 				"clients of namespace %s do not use the rule: it is neither of their namespace nor of that of the service (%s)", ns, t.Namespace)
 		}
+	}
+}
+
+// checkSettings reports settings for requests of a service that carries none.
+func (c *compiler) checkSettings(p *part) {
+	rule, ok := p.Kube.(*networking.DestinationRule)
+	s := c.serviceFor(p.Destination.Host, p.GetNamespace())
+	if !ok || s == nil || len(s.Ports) == 0 || slices.ContainsFunc(s.Ports, func(port model.Port) bool { return port.Protocol.IsHTTP() || port.Protocol == model.Auto }) {
+		return
+	}
+	check := func(t *networkingapi.TrafficPolicy, field string) {
+		const hint = `name the port "http" or set its appProtocol, if it speaks HTTP`
+		if t.GetConnectionPool().GetHttp() != nil {
+			p.Warn("NoEffect", field+".trafficPolicy.connectionPool.http", hint, "settings for HTTP have no effect: no port of %s is declared as HTTP (%s)", s.Host, protocolList(s))
+		}
+		if h := t.GetLoadBalancer().GetConsistentHash(); h.GetHttpHeaderName() != "" || h.GetHttpCookie() != nil || h.GetHttpQueryParameterName() != "" {
+			p.Warn("NoEffect", field+".trafficPolicy.loadBalancer.consistentHash", hint+"; else hash by useSourceIp", "connections are no requests to hash by: no port of %s is declared as HTTP (%s)", s.Host, protocolList(s))
+		}
+	}
+	check(rule.Spec.TrafficPolicy, "spec")
+	for i, subset := range rule.Spec.Subsets {
+		check(subset.TrafficPolicy, parts.At("spec.subsets", i))
 	}
 }
 

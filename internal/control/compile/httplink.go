@@ -170,6 +170,10 @@ func (c *compiler) hostParent(p *part, s *model.Service, ref gatewayv1.ParentRef
 		p.Warn("HTTPRuleOnTCPPort", field, `name the port "http" or set its appProtocol, if it speaks HTTP`,
 			"the route has no effect: port %d of %s is declared as %s", port, s.Host, s.Port(port).Protocol)
 	}
+	if port == 0 && len(s.Ports) > 0 && !slices.ContainsFunc(s.Ports, func(port model.Port) bool { return port.Protocol.IsHTTP() || port.Protocol == model.Auto }) {
+		p.Warn("HTTPRuleOnTCPPort", field, `name the port "http" or set its appProtocol, if it speaks HTTP`,
+			"the route has no effect: no port of %s is declared as HTTP (%s)", s.Host, protocolList(s))
+	}
 	rs := *p.Routes
 	rs.Hosts, rs.Mesh = []string{s.Host}, true
 	if s.Namespace != p.GetNamespace() {

@@ -42,7 +42,7 @@ func (c *compiler) virtualService(p *part, spec *networkingapi.VirtualService) [
 	}
 	c.delegate(p, spec)
 	c.checkUnnamedPorts(p)
-	c.checkReached(p)
+	c.checkEffect(p)
 	if p.Routes.Mesh {
 		reach := reachOf(p.Routes)
 		for i, host := range spec.Hosts {
@@ -523,12 +523,18 @@ func reachOf(set *model.RouteSet) reach {
 	}
 }
 
-func hostPlace(host string) topic { return topic{about: onPlace, a: "host", b: host} }
+// hostClaims are the places of hosts that routes rule in sidecars.
+const hostClaims = "host"
+
+func hostPlace(host string) topic { return topic{about: onPlace, a: hostClaims, b: host} }
 
 // rulers gives the routes that sidecars use for a host, to who does not compete with them.
-func (c *compiler) rulers(host string) []*bid {
-	c.read(hostPlace(host))
-	return c.state.places[hostPlace(host)]
+func (c *compiler) rulers(host string) []*bid { return c.rivals(hostPlace(host)) }
+
+// rivals gives all who claim a place, to who does not compete with them.
+func (c *compiler) rivals(place topic) []*bid {
+	c.read(place)
+	return c.state.places[place]
 }
 
 // seenTogether reports whether some namespace sees both.

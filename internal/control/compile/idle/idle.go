@@ -33,18 +33,22 @@ func Findings(objects []*source.Object, mesh *model.Mesh, found []model.Finding)
 		switch k := o.Kube.(type) {
 		case *networking.Sidecar:
 			l.selector(o, k.Spec.WorkloadSelector.GetLabels(), "spec.workloadSelector", o.GetNamespace())
-		case *networking.ServiceEntry:
-			l.selector(o, k.Spec.WorkloadSelector.GetLabels(), "spec.workloadSelector", o.GetNamespace())
 		case *networking.WorkloadEntry:
 			l.entry(o, k)
-		case *networking.VirtualService:
-			l.sources(o, &k.Spec)
 		case *networkingbeta.ProxyConfig:
 			l.selector(o, k.Spec.Selector.GetMatchLabels(), "spec.selector", l.reach(o))
 		case *security.AuthorizationPolicy:
 			l.selector(o, k.Spec.Selector.GetMatchLabels(), "spec.selector", l.reach(o))
 		case *security.PeerAuthentication:
 			l.selector(o, k.Spec.Selector.GetMatchLabels(), "spec.selector", l.reach(o))
+		case *networking.DestinationRule:
+			l.selector(o, k.Spec.WorkloadSelector.GetMatchLabels(), "spec.workloadSelector", o.GetNamespace())
+		case *networking.ServiceEntry:
+			if !l.joins(o.GetNamespace()) {
+				l.selector(o, k.Spec.WorkloadSelector.GetLabels(), "spec.workloadSelector", o.GetNamespace())
+			}
+		case *networking.VirtualService:
+			l.sources(o, &k.Spec)
 		case *networking.Gateway:
 			l.ports(o)
 			l.written(o, k.Spec.Selector)
@@ -109,6 +113,16 @@ func (l *lint) selector(o *source.Object, labels map[string]string, field, names
 		where = "the mesh"
 	}
 	l.say(o, model.Warning, "NoEffect", field, "write the labels of the pods", "no workload of %s has the labels %s", where, parts.LabelList(labels))
+}
+
+// joins reports whether machines may join in a namespace, whose labels are not all in files.
+func (l *lint) joins(namespace string) bool {
+	for ref := range l.objects {
+		if ref.Kind == "WorkloadGroup" && ref.Namespace == namespace {
+			return true
+		}
+	}
+	return false
 }
 
 // contradictions warns of services that say differently what a port of the same workload speaks: its sidecar takes it as one of them.
