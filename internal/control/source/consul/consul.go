@@ -325,12 +325,18 @@ func sleep(ctx context.Context, about time.Duration) {
 // maxReasons bounds the lines that one failure of Consul can bring.
 const maxReasons = 10
 
+// notEstablished is what the transport says of a connection over TLS that was refused, once it has said why.
+const notEstablished = "http2: client conn could not be established"
+
 // fails notes that a path cannot be read. Each reason is told of by one path until that can be read again: there may be thousands.
 func (s *Source) fails(path string, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.failing[path] = true
 	reason := source.OutageReason(err)
+	if s.failing[path] && reason == notEstablished {
+		return // what was said before tells more
+	}
+	s.failing[path] = true
 	if s.told[reason] != "" || len(s.told) >= maxReasons {
 		return
 	}
@@ -443,6 +449,9 @@ func (s *Source) get(ctx context.Context, path string, query url.Values, wait ti
 		req.Header.Set("X-Consul-Token", s.options.Token)
 	}
 	answer, err := s.client.Do(req)
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = errors.New("no answer")
+	}
 	if err != nil {
 		return nil, 0, err
 	}
