@@ -1,7 +1,7 @@
 // Package consul is the source that reads the catalog and the health of a Consul, through its HTTP API with blocking queries: each
 // service becomes a ServiceEntry for NAME.service.consul with the instances that are not critical, their tags and meta as labels and
 // the datacenter as locality. One request waits at Consul for each service, and one for the list of services. Where there are many, they take
-// turns (turns.go), and what tells of changes says who is asked at once (news.go).
+// turns (turns.go), and what tells of changes says who is asked at once (news.go, nodes.go).
 package consul
 
 import (
@@ -91,14 +91,14 @@ func (s *Source) Run(ctx context.Context, publish func(source.Change)) error {
 		s.client.CloseIdleConnections()
 	}()
 	s.poll(ctx, servicesPath, alone, func(body []byte, index uint64) error {
-		before := r.listed.index
+		before := r.listed
 		names, err := r.list(ctx, body, index)
 		if err != nil {
 			return err
 		}
 		r.take(ctx, names)
-		if r.listed.index != before {
-			r.registered(ctx, len(body))
+		if r.listed.index != before.index {
+			r.registered(ctx, before.names, names, len(body))
 		}
 		if s.intake.Opened() {
 			return nil
@@ -125,7 +125,7 @@ type run struct {
 	// Owned by the goroutine of Run.
 	listed listed
 	others map[string]string // those without ServiceEntry, and who has it; see choose
-	moved  chan struct{}     // tells that registrations changed; nil until services have to share
+	moved  []chan<- struct{} // these are told that registrations changed; nil until services have to share
 
 	guard    sync.Mutex
 	services map[string]*service // guarded by guard; changed by the goroutine of Run alone, which need not take it to read
@@ -325,12 +325,18 @@ func sleep(ctx context.Context, about time.Duration) {
 // maxReasons bounds the lines that one failure of Consul can bring.
 const maxReasons = 10
 
+// notEstablished is what the transport says of a connection over TLS that was refused, once it has said why.
+const notEstablished = "http2: client conn could not be established"
+
 // fails notes that a path cannot be read. Each reason is told of by one path until that can be read again: there may be thousands.
 func (s *Source) fails(path string, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.failing[path] = true
 	reason := source.OutageReason(err)
+	if s.failing[path] && reason == notEstablished {
+		return // what was said before tells more
+	}
+	s.failing[path] = true
 	if s.told[reason] != "" || len(s.told) >= maxReasons {
 		return
 	}
@@ -443,6 +449,9 @@ func (s *Source) get(ctx context.Context, path string, query url.Values, wait ti
 		req.Header.Set("X-Consul-Token", s.options.Token)
 	}
 	answer, err := s.client.Do(req)
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = errors.New("no answer")
+	}
 	if err != nil {
 		return nil, 0, err
 	}
@@ -457,6 +466,8 @@ func (s *Source) get(ctx context.Context, path string, query url.Values, wait ti
 	if err != nil || index == 0 {
 		return nil, 0, errors.New("the answer has no X-Consul-Index")
 	}
-	s.hides(path, answer.Header)
+	if path == servicesPath || strings.HasPrefix(path, healthPath) {
+		s.hides(path, answer.Header)
+	}
 	return body, index, nil
 }

@@ -4,12 +4,14 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os/exec"
 	"slices"
 	"strings"
@@ -470,6 +472,22 @@ func TestTold(t *testing.T) {
 		if got := strings.Count(log.String(), word); got != want {
 			t.Errorf("%q is logged %d times, want %d:\n%s", word, got, want, log.String())
 		}
+	}
+}
+
+// TestRefused: why connections are refused stays said when the transport does not repeat it.
+func TestRefused(t *testing.T) {
+	s, err := New(Options{Address: "https://127.0.0.1:1", Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var last source.Change
+	s.intake.Begin(Layer, func(c source.Change) { last = c })
+	for _, reason := range []string{notEstablished, "tls: certificate required", notEstablished} {
+		s.fails(servicesPath, &url.Error{Op: "Get", URL: "https://127.0.0.1:1", Err: errors.New(reason)})
+	}
+	if f := last.Findings; len(f) != 1 || !strings.Contains(f[0].Message, "certificate required") {
+		t.Errorf("got %v", f)
 	}
 }
 

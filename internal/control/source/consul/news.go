@@ -64,25 +64,37 @@ func readChecks(body []byte) (checks, error) {
 
 // watch begins to look for what changed. Only services that have to share need that: the others have a question that waits for it.
 func (r *run) watch(ctx context.Context) {
-	r.moved = make(chan struct{}, 1)
-	moved := r.moved
-	moved <- struct{}{}
+	checks, nodes := make(chan struct{}, 1), make(chan struct{}, 1)
+	r.moved = []chan<- struct{}{checks, nodes}
+	checks <- struct{}{}
+	nodes <- struct{}{}
 	for _, path := range []string{criticalPath, warningPath} {
 		r.followed.Go(func() { r.watchState(ctx, path) }) // ends with the run
 	}
-	r.followed.Go(func() { r.watchRegistered(ctx, moved) }) // ends with the run
+	r.followed.Go(func() { r.watchRegistered(ctx, checks) }) // ends with the run
+	r.followed.Go(func() { r.watchNodes(ctx, nodes) })       // ends with the run
 }
 
 // registered takes note that the list of services has been told anew, which is so whenever any registration changed: Consul does not say
-// which. All are asked in a quicker round, and those at once that have a new check, or one less.
-func (r *run) registered(ctx context.Context, bytes int) {
+// which. Those are asked at once whose tags differ, that have a new check, or one less, or of which a node has another registration; all are asked
+// in a quicker round where the nodes are not looked through.
+func (r *run) registered(ctx context.Context, before, now map[string][]string, bytes int) {
 	if r.moved == nil {
 		return
 	}
+	retagged := map[string]bool{}
+	for name, tags := range now {
+		if was, there := before[name]; there && !slices.Equal(was, tags) {
+			retagged[name] = true
+		}
+	}
+	r.hurryThose(retagged, nil)
 	r.turns.round.Add(1)
-	select {
-	case r.moved <- struct{}{}:
-	default: // it will look anyway
+	for _, moved := range r.moved {
+		select {
+		case moved <- struct{}{}:
+		default: // it will look anyway
+		}
 	}
 	digest(ctx, bytes)
 }
@@ -154,6 +166,11 @@ func (r *run) hurry(before, now checks) {
 	}
 	differ(before, now)
 	differ(now, before)
+	r.hurryThose(services, nodes)
+}
+
+// hurryThose has services asked at once, and those that have instances on nodes.
+func (r *run) hurryThose(services, nodes map[string]bool) {
 	if len(services)+len(nodes) == 0 {
 		return
 	}

@@ -19,18 +19,23 @@ type stuck struct {
 	closed  atomic.Bool
 	waiting chan string   // has the service of each that does not
 	checks  chan struct{} // has one when all checks were read
+	nodes   chan struct{} // has one when a node was looked through
 }
 
 func (s *stuck) RoundTrip(r *http.Request) (*http.Response, error) {
 	if s.closed.Load() && strings.HasPrefix(r.URL.Path, healthPath) && r.URL.RawQuery != "" {
-		s.waiting <- strings.TrimPrefix(r.URL.Path, healthPath)
+		select {
+		case s.waiting <- strings.TrimPrefix(r.URL.Path, healthPath):
+		case <-r.Context().Done():
+		}
 		<-r.Context().Done()
 		return nil, r.Context().Err()
 	}
 	answer, err := s.way.RoundTrip(r)
-	if r.URL.Path == checksPath && err == nil {
+	read := map[string]chan struct{}{checksPath: s.checks, nodePath + "n": s.nodes}[r.URL.Path]
+	if err == nil && read != nil {
 		select {
-		case s.checks <- struct{}{}:
+		case read <- struct{}{}:
 		default:
 		}
 	}
@@ -102,6 +107,11 @@ func TestHurried(t *testing.T) {
 				"Check": map[string]any{"Node": node, "CheckID": "alive", "Name": "alive", "Status": critical}})
 		}, free[2], ""},
 		{"a new service", func() { register(many, 1, "passing") }, many, "1"},
+		{"a tag", func() {
+			s.put(t, "/v1/catalog/register", map[string]any{"Node": fmt.Sprint("n", free[3]), "Address": "10.0.0.9",
+				"Service": map[string]any{"ID": fmt.Sprintf("s%d-1", free[3]), "Service": name(free[3]), "Address": "10.1.1.99", "Port": 80,
+					"Meta": map[string]string{sourcetest.Label: "2"}, "Tags": []string{"b", "a"}}})
+		}, free[3], "2"},
 	} {
 		step.do()
 		l.AwaitThat(t, step.what, func() bool { return version(step.of) == step.want })
@@ -144,5 +154,66 @@ func TestConcerned(t *testing.T) {
 		if g := strings.Join(got, " "); g != test.want {
 			t.Errorf("%s: got %q, want %q", test.now, g, test.want)
 		}
+	}
+}
+
+// TestSwept: where the nodes are fewer than the services, they are looked through for registrations that changed and have no check to tell it.
+func TestSwept(t *testing.T) {
+	s := start(t)
+	const many = mostWaiting + 10
+	name := func(i int) string { return fmt.Sprint("s", i) }
+	register := func(node string, i int, version string) {
+		s.put(t, "/v1/catalog/register", map[string]any{"Node": node, "Address": "10.0.0.9", "Service": map[string]any{"ID": name(i), "Service": name(i),
+			"Address": "10.1.1." + version, "Port": 80, "Meta": map[string]string{sourcetest.Label: version}}})
+	}
+	for i := range many {
+		register("n", i, "5")
+	}
+	p := s.place(t)
+	src := p.Source.(*Source)
+	way := &stuck{way: src.client.Transport, waiting: make(chan string), checks: make(chan struct{}, 1), nodes: make(chan struct{}, 1)}
+	src.client.Transport = way
+	l := sourcetest.Listen(t, p)
+	version := func(i int) string {
+		o := l.Get(source.Key{Group: source.GroupNetworking, Kind: "ServiceEntry", Namespace: "default", Name: name(i)})
+		if o == nil {
+			return ""
+		}
+		return o.Kube.(*networking.ServiceEntry).Spec.Endpoints[0].Labels[sourcetest.Label]
+	}
+	l.AwaitThat(t, "all", func() bool {
+		for i := range many {
+			if version(i) != "5" {
+				return false
+			}
+		}
+		return true
+	})
+	<-way.nodes // what the first look has found stands from here on
+	way.closed.Store(true)
+	var free []int
+	stuck := map[string]bool{}
+	for range mostWaiting {
+		stuck[<-way.waiting] = true
+	}
+	for i := range many {
+		if !stuck[name(i)] {
+			free = append(free, i)
+		}
+	}
+	for _, step := range []struct {
+		what string
+		do   func()
+		of   int
+		want string
+	}{
+		{"another registration", func() { register("n", free[0], "6") }, free[0], "6"},
+		{"an instance on another node", func() { register("m", free[1], "1") }, free[1], "1"},
+		{"one less", func() { s.put(t, "/v1/catalog/deregister", map[string]any{"Node": "m", "ServiceID": name(free[1])}) }, free[1], "5"},
+		{"an instance on a node again", func() { register("m", free[1], "2") }, free[1], "2"},
+		{"a node less", func() { s.put(t, "/v1/catalog/deregister", map[string]any{"Node": "m"}) }, free[1], "5"},
+	} {
+		step.do()
+		l.AwaitThat(t, step.what, func() bool { return version(step.of) == step.want })
 	}
 }

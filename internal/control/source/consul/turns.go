@@ -8,9 +8,9 @@ import (
 
 // Of the questions about services, so many wait at Consul at once: by default it lets an address have 200 connections
 // (limits.http_max_conns_per_client), and there are other clients than this. Where there are more services they take turns, of turnTime
-// each, which comes to some 190 questions a second. A turn is shorter when registrations have changed since the service was asked:
-// roundTime, which comes to 500 a second. Beside them there are mostHurried for those that something is known to have changed of, for
-// hurryTime each: 1,000 a second.
+// each, which comes to some 190 questions a second. A turn is shorter when registrations have changed since the service was asked, and the nodes
+// are not looked through for what changed (nodes.go): roundTime, which comes to 500 a second. Beside them there are mostHurried for those that
+// something is known to have changed of, for hurryTime each: 1,000 a second. The nodes share these, with half of them at most.
 const (
 	mostWaiting = 48
 	turnTime    = 250 * time.Millisecond
@@ -20,7 +20,7 @@ const (
 )
 
 // mostConnections is how many there are: for the above, the list of services, and what tells of changes.
-const mostConnections = mostWaiting + mostHurried + 4
+const mostConnections = mostWaiting + mostHurried + 5
 
 // turns are those of the questions that may wait at Consul. Until they have to share, each may wait as long as it likes.
 type turns struct {
@@ -29,6 +29,7 @@ type turns struct {
 	shared context.Context // ended when they have to share
 	share  context.CancelFunc
 	round  atomic.Uint64 // counts how often registrations changed
+	swept  atomic.Bool   // what changed is found by looking through the nodes, without a quicker round
 }
 
 func newTurns(ctx context.Context) *turns {
@@ -59,7 +60,7 @@ func (t *turns) take(ctx context.Context, one *service) (wait time.Duration, dur
 	case t.shared.Err() == nil:
 		stop := context.AfterFunc(t.shared, cancel)
 		return waitTime, during, func() { stop(); cancel(); <-t.free }
-	case behind:
+	case behind && !t.swept.Load():
 		return 0, during, release(t.free, roundTime, cancel)
 	}
 	return turnTime, during, func() { cancel(); <-t.free }
@@ -74,6 +75,16 @@ func (t *turns) takeFast(ctx context.Context, one *service) (wait time.Duration,
 	one.asked = t.round.Load()
 	during, cancel := context.WithCancel(ctx)
 	return 0, during, release(t.fast, hurryTime, cancel)
+}
+
+// takeForNode waits until a node may be asked, and gives what ends that; nil when the context has ended.
+func (t *turns) takeForNode(ctx context.Context) (end func()) {
+	select {
+	case t.fast <- struct{}{}:
+		return release(t.fast, hurryTime, func() {})
+	case <-ctx.Done():
+		return nil
+	}
 }
 
 // release gives what ends a turn, and leaves its place to another when so long has passed from now.
