@@ -48,6 +48,7 @@ gateway-api: need-go ## run the Gateway API's own conformance tests against comp
 .PHONY: test-kube
 test-kube: need-go bin/kube/kube-apiserver ## run the tests that need Kubernetes against a real API server (builds it: minutes at first)
 	WEFT_TEST_KUBEBIN=$(CURDIR)/bin/kube go test -count=1 -timeout 20m ./internal/control/source/kube/ ./test/replica/
+	cd test/gatewayapi && WEFT_TEST_KUBEBIN=$(CURDIR)/bin/kube go test -count=1 -timeout 20m -run Server ./...
 
 bin/kube/kube-apiserver: test/kubebin/go.mod
 	@mkdir -p bin/kube

@@ -48,23 +48,23 @@ var read = []func() client.ObjectList{
 	func() client.ObjectList { return &gatewayv1.ReferenceGrantList{} },
 }
 
-func newCluster(t *testing.T, objects ...client.Object) *cluster {
+func schemeOf(t *testing.T) *runtime.Scheme {
+	t.Helper()
 	s := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{scheme.AddToScheme, gatewayv1.Install, apiextensionsv1.AddToScheme} {
 		if err := add(s); err != nil {
 			t.Fatal(err)
 		}
 	}
+	return s
+}
+
+func newCluster(t *testing.T) *cluster {
 	c := &cluster{t: t}
-	c.Client = fake.NewClientBuilder().WithScheme(s).WithStatusSubresource(&gatewayv1.GatewayClass{}, &gatewayv1.Gateway{}, &gatewayv1.ListenerSet{},
+	c.Client = fake.NewClientBuilder().WithScheme(schemeOf(t)).WithStatusSubresource(&gatewayv1.GatewayClass{}, &gatewayv1.Gateway{}, &gatewayv1.ListenerSet{},
 		&gatewayv1.HTTPRoute{}, &gatewayv1.GRPCRoute{}, &gatewayv1.TLSRoute{}, &gatewayv1.TCPRoute{}, &gatewayv1.UDPRoute{},
 		&gatewayv1.BackendTLSPolicy{}).
 		WithInterceptorFuncs(interceptor.Funcs{Create: c.create, Update: c.update, Patch: c.patch, Delete: c.delete}).Build()
-	for _, o := range objects {
-		if err := c.Create(context.Background(), o); err != nil {
-			t.Fatal(err)
-		}
-	}
 	return c
 }
 
@@ -77,7 +77,11 @@ func (c *cluster) create(ctx context.Context, w client.WithWatch, o client.Objec
 	if err := w.Create(ctx, o, opts...); err != nil {
 		return err
 	}
-	c.deploy(ctx, w, o)
+	for _, p := range podsOf(c.t, o) {
+		if err := w.Create(ctx, p); err != nil {
+			c.t.Fatal(err)
+		}
+	}
 	c.follow(ctx, w)
 	return nil
 }
@@ -138,19 +142,16 @@ func setDefaults(o client.Object) {
 	}
 }
 
-// deploy makes a ready pod for each Deployment's, since nobody else does.
-func (c *cluster) deploy(ctx context.Context, w client.WithWatch, o client.Object) {
+// podsOf gives a ready pod for a Deployment's, since nobody else makes it.
+func podsOf(t *testing.T, o client.Object) []*corev1.Pod {
 	if o.GetObjectKind().GroupVersionKind().Kind != "Deployment" {
-		return
+		return nil
 	}
 	d := &appsv1.Deployment{}
-	if err := w.Get(ctx, client.ObjectKeyFromObject(o), d); err != nil {
-		c.t.Fatal(err)
+	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(o.(*unstructured.Unstructured).Object, d); err != nil {
+		t.Fatal(err)
 	}
-	p := pod(d.Namespace, d.Name+"-0", d.Spec.Template.Labels)
-	if err := w.Create(ctx, p); err != nil {
-		c.t.Fatal(err)
-	}
+	return []*corev1.Pod{pod(d.Namespace, d.Name+"-0", d.Spec.Template.Labels)}
 }
 
 var pods = 0
@@ -158,7 +159,7 @@ var pods = 0
 func pod(namespace, name string, labels map[string]string) *corev1.Pod {
 	pods++
 	return &corev1.Pod{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"}, ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name, Labels: labels},
-		Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "c", Image: "x"}}},
+		Spec: corev1.PodSpec{NodeName: "node", Containers: []corev1.Container{{Name: "c", Image: "x"}}},
 		Status: corev1.PodStatus{Phase: corev1.PodRunning, PodIP: fmt.Sprintf("10.1.%d.%d", pods/250, pods%250+1),
 			Conditions: []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}}}}
 }

@@ -10,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	clientset "k8s.io/client-go/kubernetes/fake"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 	"sigs.k8s.io/gateway-api/conformance"
 	"sigs.k8s.io/gateway-api/conformance/tests"
@@ -40,20 +41,39 @@ func (noTraffic) SendRPC(t *testing.T, _ string, _ grpc.ExpectedResponse, _ time
 
 func (noTraffic) Close() {}
 
+// TestConformance has a cluster in memory.
 func TestConformance(t *testing.T) {
-	class := &gatewayv1.GatewayClass{ObjectMeta: metav1.ObjectMeta{Name: "weft-conformance"}, Spec: gatewayv1.GatewayClassSpec{ControllerName: "weft.dev/gateway-controller"}}
+	c := newCluster(t)
+	for _, o := range prepared() {
+		if err := c.Create(t.Context(), o); err != nil {
+			t.Fatal(err)
+		}
+	}
+	conform(t, c, quick())
+}
+
+const class = "weft-conformance"
+
+// prepared is what tests find: the class, and a gateway with an address.
+func prepared() []client.Object {
 	gateway := pod("istio-system", "ingress", map[string]string{"istio": "ingressgateway"})
 	gateway.Annotations = map[string]string{"weft.dev/gateway": "true"}
-	service := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "istio-system", Name: "ingress"},
-		Spec:   corev1.ServiceSpec{Selector: gateway.Labels, ClusterIP: "10.2.0.1", Ports: []corev1.ServicePort{{Name: "http", Port: 80}}},
-		Status: corev1.ServiceStatus{LoadBalancer: corev1.LoadBalancerStatus{Ingress: []corev1.LoadBalancerIngress{{IP: "127.0.0.1"}}}}}
-	c := newCluster(t, gateway, service, class)
+	return []client.Object{
+		gateway,
+		&corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "istio-system", Name: "ingress"},
+			Spec:   corev1.ServiceSpec{Selector: gateway.Labels, ClusterIP: "10.96.0.99", Ports: []corev1.ServicePort{{Name: "http", Port: 80}}, Type: corev1.ServiceTypeLoadBalancer},
+			Status: corev1.ServiceStatus{LoadBalancer: corev1.LoadBalancerStatus{Ingress: []corev1.LoadBalancerIngress{{IP: "127.0.0.1"}}}}},
+		&gatewayv1.GatewayClass{ObjectMeta: metav1.ObjectMeta{Name: class}, Spec: gatewayv1.GatewayClassSpec{ControllerName: "weft.dev/gateway-controller"}},
+	}
+}
+
+func conform(t *testing.T, c client.Client, within config.TimeoutConfig) {
 	ip := gatewayv1.IPAddressType
 	s, err := suite.NewConformanceTestSuite(suite.ConformanceOptions{
 		Client: c, RoundTripper: noTraffic{}, GRPCClient: noTraffic{}, Clientset: clientset.NewClientset(), ManifestFS: []fs.FS{&conformance.Manifests},
 		ConfigurableOptions: suite.ConfigurableOptions{
-			GatewayClassName: class.Name, SupportedFeatures: supported(), CleanupTestResources: true, AllowCRDsMismatch: true,
-			DisableParallelTests: true, TimeoutConfig: quick(),
+			GatewayClassName: class, SupportedFeatures: supported(), CleanupTestResources: true, AllowCRDsMismatch: true,
+			DisableParallelTests: true, TimeoutConfig: within,
 			UsableNetworkAddresses:   []gatewayv1.GatewaySpecAddress{{Type: &ip, Value: "127.0.0.1"}},
 			UnusableNetworkAddresses: []gatewayv1.GatewaySpecAddress{{Type: &ip, Value: "192.0.2.99"}},
 		}})
