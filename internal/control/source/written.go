@@ -13,9 +13,11 @@ import (
 func AsWritten(objects []*Object, refused map[Key]*Object, findings []model.Finding, mine func(Key, *Object) bool) (all []*Object, ours map[Key]*Object) {
 	told := map[model.Ref]bool{}
 	for _, f := range findings {
-		told[f.Object] = told[f.Object] || f.Severity == model.Error
+		if f.Severity == model.Error {
+			told[f.Object] = true
+		}
 	}
-	ours = map[Key]*Object{}
+	ours = make(map[Key]*Object, len(objects))
 	all = make([]*Object, 0, len(objects)+len(refused))
 	for _, o := range objects {
 		k := o.Key()

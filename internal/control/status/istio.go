@@ -16,9 +16,14 @@ const reconciled = "Reconciled"
 var levels = map[model.Severity]analysis.AnalysisMessageBase_Level{model.Error: analysis.AnalysisMessageBase_ERROR,
 	model.Warning: analysis.AnalysisMessageBase_WARNING, model.Info: analysis.AnalysisMessageBase_INFO}
 
-// istio gives the status of an object of Istio's kinds: whether it is in force, and the codes of its findings.
+func ofIstio(o *source.Object) bool {
+	return o.Kind.Group == source.GroupNetworking || o.Kind.Group == source.GroupSecurity
+}
+
+// istio gives the status of an object of Istio's kinds, which is made of the object and its findings: whether it is in force, and the
+// codes of its findings.
 func (s *state) istio(o *source.Object) Status {
-	if o.Kind.Group != source.GroupNetworking && o.Kind.Group != source.GroupSecurity {
+	if !ofIstio(o) {
 		return nil
 	}
 	found := s.findings[o.Ref()]

@@ -63,13 +63,19 @@ type place struct {
 }
 
 func newState(in Input) *state {
-	s := &state{in: in, objects: map[model.Ref]*source.Object{}, findings: map[model.Ref][]model.Finding{}, gateways: map[model.Ref]*model.Gateway{},
+	s := &state{in: in, objects: make(map[model.Ref]*source.Object, len(in.Objects)), findings: map[model.Ref][]model.Finding{}, gateways: map[model.Ref]*model.Gateway{},
 		sets: map[model.Ref][]*model.RouteSet{}, attached: map[place]map[model.Ref]bool{}}
 	for _, o := range in.Objects {
 		s.objects[o.Ref()] = o
 	}
-	for _, f := range in.Findings {
-		s.findings[f.Object] = append(s.findings[f.Object], f)
+	for list := in.Findings; len(list) > 0; {
+		n := sameObject(list)
+		if ref := list[0].Object; s.findings[ref] == nil {
+			s.findings[ref] = list[:n:n]
+		} else {
+			s.findings[ref] = append(s.findings[ref], list[:n]...)
+		}
+		list = list[n:]
 	}
 	if in.Mesh == nil {
 		return s
@@ -89,6 +95,14 @@ func newState(in Input) *state {
 	}
 	s.addresses = s.gatewayAddresses()
 	return s
+}
+
+// sameObject counts the findings at the beginning of a list that are about the same object.
+func sameObject(list []model.Finding) int {
+	if n := slices.IndexFunc(list, func(f model.Finding) bool { return f.Object != list[0].Object }); n >= 0 {
+		return n
+	}
+	return len(list)
 }
 
 func ownerOf(g model.GatewayRef) model.Ref {

@@ -27,7 +27,7 @@ const (
 // added to it. The name is for people.
 func (s *Store) KeepStatuses(ctx context.Context, name string, changes func(context.Context) <-chan struct{}, input func() status.Input) error {
 	return s.Lead(ctx, name, func(ctx context.Context, t Term) {
-		w := writer{Store: s, term: t, input: input}
+		w := writer{Store: s, term: t, input: input, right: map[source.Key]said{}}
 		changed := changes(ctx)
 		for ctx.Err() == nil {
 			err := w.catchUp(ctx)
@@ -50,6 +50,16 @@ type writer struct {
 	term  Term
 	input func() status.Input
 	ready bool // the view has what was written before the term
+
+	computer status.Computer
+	right    map[source.Key]said // what was looked at, and is as it should be
+}
+
+// said is all that decides about what is written of an object. Two that are equal need the same.
+type said struct {
+	object *source.Object
+	has    string
+	wanted status.Status // of the writer's Computer: the same pointer says the same
 }
 
 // catchUp waits until the view has what the leader before has written, which would be written again otherwise.
@@ -95,20 +105,42 @@ func (w *writer) writeAll(ctx context.Context) error {
 	var has map[source.Key]string
 	var ops []clientv3.Op
 	in.Objects, ours, has, ops = w.asWritten(in)
-	wanted := status.Compute(in)
-	for _, k := range slices.SortedFunc(maps.Keys(ours), source.Key.Compare) {
-		op, err := w.difference(ours[k], has[k], wanted[k])
-		if err != nil {
-			return err
-		}
-		ops = append(ops, op...)
+	more, err := w.differences(ours, has, w.computer.Compute(in))
+	if err != nil {
+		return err
 	}
+	ops = append(ops, more...)
 	for part := range slices.Chunk(ops, fanout) {
 		if err := w.write(ctx, part); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// differences gives what has to be done to statuses. It decodes and compares only those of which something is another than when it last
+// found them right, so that a change costs what it touches.
+func (w *writer) differences(ours map[source.Key]*source.Object, has map[source.Key]string, wanted map[source.Key]status.Status) (ops []clientv3.Op, err error) {
+	var unsure []source.Key
+	for k, o := range ours {
+		if w.right[k] != (said{o, has[k], wanted[k]}) {
+			unsure = append(unsure, k)
+		}
+	}
+	slices.SortFunc(unsure, source.Key.Compare)
+	for _, k := range unsure {
+		op, err := w.difference(ours[k], has[k], wanted[k])
+		if err != nil {
+			return nil, err
+		}
+		if ops = append(ops, op...); len(op) == 0 {
+			w.right[k] = said{ours[k], has[k], wanted[k]}
+		}
+	}
+	if len(w.right) > len(ours) {
+		maps.DeleteFunc(w.right, func(k source.Key, _ said) bool { return ours[k] == nil })
+	}
+	return ops, nil
 }
 
 // difference gives what has to be done to a status for it to become what is wanted.

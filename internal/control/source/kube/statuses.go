@@ -19,8 +19,9 @@ import (
 type statuses struct {
 	moved chan struct{} // has room for one: a status is another than before, or an object was refused anew
 
-	mu    sync.Mutex
-	known map[source.Key]kept
+	mu       sync.Mutex
+	known    map[source.Key]kept
+	readings uint64
 }
 
 type kept struct {
@@ -28,14 +29,19 @@ type kept struct {
 	version  string         // the object's resourceVersion
 	status   any            // as JSON decodes it, or a struct of Kubernetes' own types; nil for none
 	refused  *source.Object // what stands there while something else is in force, or nothing
+	reading  uint64         // set by statuses: the same for as long as the status is
 }
 
 func (s *statuses) keep(k source.Key, now kept) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	old, known := s.known[k]
+	same := known && reflect.DeepEqual(old.status, now.status)
+	if now.reading = old.reading; !same {
+		now.reading = s.next()
+	}
 	s.known[k] = now
-	if known && now.refused == nil && reflect.DeepEqual(old.status, now.status) {
+	if same && now.refused == nil {
 		return
 	}
 	select {
@@ -49,7 +55,23 @@ func (s *statuses) wrote(k source.Key, from string, now kept) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.known[k].version == from {
+		now.reading = s.next()
 		s.known[k] = now
+	}
+}
+
+// next numbers a reading; with mu.
+func (s *statuses) next() uint64 {
+	s.readings++
+	return s.readings
+}
+
+// each calls for all that are known, with mu.
+func (s *statuses) each(do func(source.Key, kept)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for k, at := range s.known {
+		do(k, at)
 	}
 }
 

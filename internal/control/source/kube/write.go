@@ -32,7 +32,8 @@ const (
 // ends; then nothing is written any more. Input gives what the mesh was made of and what came of it; objects that were refused are
 // added to it. Only one process may do this at a time: see Lead.
 func (s *Source) KeepStatuses(ctx context.Context, changes <-chan struct{}, input func() status.Input) {
-	w := &writer{Source: s, input: input, pace: flowcontrol.NewTokenBucketRateLimiter(writesPerSecond, writesAtOnce), put: map[string]time.Time{}}
+	w := &writer{Source: s, input: input, pace: flowcontrol.NewTokenBucketRateLimiter(writesPerSecond, writesAtOnce),
+		put: map[string]time.Time{}, right: map[source.Key]said{}}
 	defer w.pace.Stop()
 	pause := firstPause
 	for ctx.Err() == nil {
@@ -68,6 +69,16 @@ type writer struct {
 	input func() status.Input
 	pace  flowcontrol.RateLimiter
 	put   map[string]time.Time // until when kinds or objects, whose status the server refuses, are put aside
+
+	computer status.Computer
+	right    map[source.Key]said // what was looked at, and is as it should be
+}
+
+// said is all that decides about what is written of an object. Two that are equal need the same.
+type said struct {
+	object *source.Object
+	has    uint64        // see kept.reading
+	wanted status.Status // of the writer's Computer: the same pointer says the same
 }
 
 // writeAll writes what differs. An error says that the server cannot be reached or does not work.
@@ -78,13 +89,29 @@ func (w *writer) writeAll(ctx context.Context) error {
 	}
 	var ours map[source.Key]*source.Object
 	in.Objects, ours = w.asWritten(in)
-	wanted := status.Compute(in)
-	for _, k := range slices.SortedFunc(maps.Keys(ours), source.Key.Compare) {
+	wanted := w.computer.Compute(in)
+	for _, k := range w.unsure(ours, wanted) {
 		if err := w.write(ctx, ours[k], wanted[k]); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// unsure gives the objects of which something is another than when their status was last found right, so that a change costs what it
+// touches.
+func (w *writer) unsure(ours map[source.Key]*source.Object, wanted map[source.Key]status.Status) []source.Key {
+	if len(w.right) > len(ours) {
+		maps.DeleteFunc(w.right, func(k source.Key, _ said) bool { return ours[k] == nil })
+	}
+	var keys []source.Key
+	w.statuses.each(func(k source.Key, at kept) {
+		if o := ours[k]; o != nil && w.right[k] != (said{o, at.reading, wanted[k]}) {
+			keys = append(keys, k)
+		}
+	})
+	slices.SortFunc(keys, source.Key.Compare)
+	return keys
 }
 
 // asWritten gives objects as they stand in Kubernetes rather than as they are in force, and those among them that are this cluster's.
@@ -108,7 +135,11 @@ func (w *writer) write(ctx context.Context, o *source.Object, wanted status.Stat
 	var err error
 	for range conflicts {
 		var ops []operation
-		if ops, err = difference(at, o, wanted, time.Now()); err != nil || ops == nil {
+		if ops, err = difference(at, o, wanted, time.Now()); err != nil {
+			break
+		}
+		if ops == nil {
+			w.right[k] = said{o, at.reading, wanted}
 			break
 		}
 		if err = w.pace.Wait(ctx); err != nil {
