@@ -17,6 +17,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -44,6 +45,8 @@ type Agent struct {
 	authority *client.Client
 	controls  *failover.Replicas // connects with the certificate
 	listener  net.Listener
+	after     time.Duration // when a replica from which nothing is heard is pinged
+	timeout   time.Duration // how long its answer is waited for
 	ready     chan struct{}
 	once      sync.Once
 }
@@ -58,6 +61,7 @@ func New(o Options) (*Agent, error) {
 		return nil, fmt.Errorf("agent: %w", err)
 	}
 	a := &Agent{options: o, dir: dir, ready: make(chan struct{})}
+	a.after, a.timeout = failover.Pings()
 	if err := a.open(); err != nil {
 		return nil, fmt.Errorf("agent: %w", err)
 	}

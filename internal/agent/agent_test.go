@@ -81,8 +81,8 @@ func (p *plane) bootstrap() *wire.Bootstrap {
 		Control: strings.Join(p.addresses[:], ", "), TrustDomain: domain, Roots: string(p.authority.RootsPEM()), Token: token}
 }
 
-// run runs an agent until the test ends, and gives its folder.
-func run(t *testing.T, b *wire.Bootstrap) (*Agent, string) {
+// run runs an agent until the test ends, after changes to it, and gives its folder.
+func run(t *testing.T, b *wire.Bootstrap, change ...func(*Agent)) (*Agent, string) {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "weft") // the paths of sockets are short
 	if err != nil {
@@ -92,6 +92,9 @@ func run(t *testing.T, b *wire.Bootstrap) (*Agent, string) {
 	a, err := New(Options{Bootstrap: b, Dir: dir, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
+	}
+	for _, c := range change {
+		c(a)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)

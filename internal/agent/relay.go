@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"io"
 	"net"
 	"sync"
 	"time"
@@ -31,9 +30,9 @@ func (a *Agent) serve(ctx context.Context) error {
 	}
 }
 
-// lead waits for a certificate, connects with it, and copies bytes both ways until one side ends. The control plane ends a
-// connection with the certificate that was shown on it; the client then makes another, with the newest, to another replica: this one
-// may be ill, and if it is not, all have their share anyhow.
+// lead waits for a certificate, connects with it, and hands frames both ways until one side ends, or the control plane is silent. It
+// ends a connection with the certificate that was shown on it; the client then makes another, with the newest, to another replica: this
+// one may be ill, and if it is not, all have their share anyhow.
 func (a *Agent) lead(ctx context.Context, c net.Conn) {
 	defer c.Close()
 	select {
@@ -47,18 +46,19 @@ func (a *Agent) lead(ctx context.Context, c net.Conn) {
 		return
 	}
 	defer up.Close()
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	stop := context.AfterFunc(ctx, func() { c.Close(); up.Close() })
 	defer stop()
-	var copying sync.WaitGroup
-	for _, pair := range [][2]net.Conn{{c, up}, {up, c}} {
-		copying.Go(func() {
-			defer cancel()
-			_, _ = io.Copy(pair[0], pair[1]) // whichever way a connection ends, the other one ends too
-		})
+	l := newLink(c, up, a.after, a.timeout)
+	var work sync.WaitGroup
+	for _, part := range []func(context.Context) error{l.send, l.receive, l.watch} {
+		work.Go(func() { cancel(part(ctx)) }) // whichever way a connection ends, the other one ends too
 	}
-	copying.Wait()
+	work.Wait()
+	if err := context.Cause(ctx); errors.Is(err, errSilent) {
+		a.options.Log.Warn("the connection to the control plane was ended", "control", address, "error", err)
+	}
 	a.controls.Leave(address)
 }
 

@@ -25,6 +25,18 @@ type Replicas struct {
 // dialTime is how long a replica among several is waited for: one whose machine has died does not answer at all.
 const dialTime = 3 * time.Second
 
+// A replica that hangs, or is cut off silently, ends no connection. So one from which nothing was heard for pingAfter, and as much of
+// pingSpread as chance says, is pinged, and left when nothing comes for pingTimeout. gRPC's library pings no sooner than after ten
+// seconds. The spread is for the proxies that heard the same change at the same time.
+const (
+	pingAfter   = 10 * time.Second
+	pingSpread  = time.Second
+	pingTimeout = 5 * time.Second
+)
+
+// Pings says when to ping a replica from which nothing is heard, and how long to wait for the answer.
+func Pings() (after, timeout time.Duration) { return pingAfter + rand.N(pingSpread), pingTimeout }
+
 // New takes addresses as "host:port" or "unix:///path"; dial connects to one, with network "tcp" or "unix".
 func New(addresses []string, dial func(ctx context.Context, network, address string) (net.Conn, error)) *Replicas {
 	r := &Replicas{addresses: append([]string(nil), addresses...), dialer: dial}

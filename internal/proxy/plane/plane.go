@@ -9,9 +9,14 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/status"
 
 	"github.com/weftmesh/weft/internal/ca/client"
 	"github.com/weftmesh/weft/internal/failover"
@@ -19,6 +24,10 @@ import (
 	"github.com/weftmesh/weft/internal/proxy/live"
 	"github.com/weftmesh/weft/internal/wire"
 )
+
+// greetingTime is how long a replica may take to become a connection of HTTP/2. The kernel of one that hangs still takes connections; one
+// that thousands of proxies come to at once takes its time, of which it has as much itself.
+const greetingTime = 10 * time.Second
 
 // Plane keeps certificate and configuration current. Run is called once.
 type Plane struct {
@@ -43,9 +52,12 @@ func New(b *wire.Bootstrap, dial func(ctx context.Context, network, address stri
 	if err != nil {
 		return nil, err
 	}
-	t := &transport{replicas: all}
+	t := &transport{replicas: all, log: log}
+	after, timeout := failover.Pings()
 	conn, err := grpc.NewClient("passthrough:///"+strings.TrimPrefix(all.First(), "unix://"),
 		grpc.WithTransportCredentials(credentials.NewTLS(authority.ControlTLS("h2"))),
+		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.DefaultConfig, MinConnectTimeout: greetingTime}),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: after, Timeout: timeout}),
 		grpc.WithContextDialer(t.connect), grpc.WithStreamInterceptor(t.intercept))
 	if err != nil {
 		return nil, fmt.Errorf("control plane %s: %w", b.Control, err)
@@ -82,6 +94,7 @@ func (c *Plane) Run(ctx context.Context) error {
 // the stream when that one expires: a new stream over the old connection would show the old certificate again, for ever.
 type transport struct {
 	replicas *failover.Replicas
+	log      *slog.Logger
 
 	mu   sync.Mutex
 	conn net.Conn // the newest
@@ -119,20 +132,35 @@ func (t *transport) intercept(ctx context.Context, desc *grpc.StreamDesc, cc *gr
 		t.drop()
 		return nil, err
 	}
-	return &lastStream{s, t}, nil
+	return &lastStream{ClientStream: s, over: t}, nil
+}
+
+// replica is the one that the newest connection leads to.
+func (t *transport) replica() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.to
 }
 
 // lastStream drops the connection at its end.
 type lastStream struct {
 	grpc.ClientStream
 	over *transport
+	to   string // the replica that has answered; empty before
 }
 
-// RecvMsg implements grpc.ClientStream.
+// RecvMsg implements grpc.ClientStream. It says in the log with whom the proxy is, and why no longer.
 func (s *lastStream) RecvMsg(m any) error {
 	err := s.ClientStream.RecvMsg(m)
-	if err != nil {
+	switch {
+	case err != nil:
+		if s.to != "" && status.Code(err) != codes.Canceled {
+			s.over.log.Info("the stream from the control plane ended", "control", s.to, "error", err)
+		}
 		s.over.drop()
+	case s.to == "":
+		s.to = s.over.replica()
+		s.over.log.Info("the control plane answers", "control", s.to)
 	}
 	return err
 }
