@@ -13,19 +13,22 @@ import (
 	"unicode/utf8"
 
 	"github.com/weftmesh/weft/internal/control/source"
+	"github.com/weftmesh/weft/internal/control/source/document"
 )
 
-// boundsText holds the bounds that the definitions of the Gateway API's kinds set, of lists, maps, texts and numbers, and the patterns of
-// texts, one a line, as "KIND FIELD RULE NUMBER" or "KIND FIELD pattern PATTERN". A test writes it from the definitions.
+// boundsText holds the bounds that the definitions of the Gateway API's kinds set, of lists, maps, texts and numbers, the patterns of
+// texts and the values that are allowed where they are few, one a line, as "KIND FIELD RULE NUMBER", "KIND FIELD pattern PATTERN" or
+// "KIND FIELD enum VALUE|VALUE". A test writes it from the definitions.
 //
 //go:embed bounds.txt
 var boundsText string
 
 // bound is one of them.
 type bound struct {
-	rule    string // as OpenAPI calls it: maxItems, maxProperties, minLength, maxLength, minimum, maximum, pattern
+	rule    string // as OpenAPI calls it: maxItems, maxProperties, minLength, maxLength, minimum, maximum, pattern, enum
 	limit   int
-	pattern *regexp.Regexp // of the last
+	pattern *regexp.Regexp // of the rule of that name
+	allowed []string       // of an enum
 }
 
 // bounds are those of each kind, by field, in which "[]" stands for any place of a list and "{}" for any key.
@@ -35,12 +38,15 @@ var bounds = sync.OnceValue(func() map[string]map[string][]bound {
 	for line := range strings.Lines(boundsText) {
 		f := strings.SplitN(strings.TrimSuffix(line, "\n"), " ", 4)
 		b := bound{rule: f[2]}
-		if b.rule == "pattern" {
+		switch b.rule {
+		case "pattern":
 			if compiled[f[3]] == nil {
 				compiled[f[3]] = regexp.MustCompile(f[3])
 			}
 			b.pattern = compiled[f[3]]
-		} else {
+		case "enum":
+			b.allowed = strings.Split(f[3], "|")
+		default:
 			var err error
 			if b.limit, err = strconv.Atoi(f[3]); err != nil {
 				panic("apirules: bounds.txt: " + err.Error())
@@ -60,8 +66,8 @@ var known = []string{".port", ".weight", ".maxAge", ".percent", ".numerator", ".
 // older are kinds of which earlier versions may have several rules: those that are never reached get a warning.
 var older = []string{"TLSRoute", "TCPRoute", "UDPRoute"}
 
-// Bounds judges how large the parts of an object are, and whether its texts are of the form that is asked for. Where something else is
-// wrong with a field, that says it better.
+// Bounds judges how large the parts of an object are, and whether its texts are of the form that is asked for and its choices among
+// those there are. Where something else is wrong with a field, that says it better.
 func Bounds(o *source.Object, say Say) {
 	c := checker{o, say}
 	of := bounds()[c.Kind.Name]
@@ -118,6 +124,10 @@ func (c checker) hold(b bound, v any, field string) {
 			c.say("InvalidValue", field, "", "there are %d, and at most %d are allowed", len(v), b.limit)
 		}
 	case string:
+		if b.rule == "enum" {
+			c.among(b.allowed, v, field)
+			return
+		}
 		n := utf8.RuneCountInString(v)
 		switch {
 		case b.rule == "maxLength" && n > b.limit:
@@ -133,7 +143,20 @@ func (c checker) hold(b bound, v any, field string) {
 			c.say("InvalidValue", field, "", "%v is less than %d", v, b.limit)
 		} else if b.rule == "maximum" && v > float64(b.limit) {
 			c.say("InvalidValue", field, "", "%v is more than %d", v, b.limit)
+		} else if b.rule == "enum" {
+			c.among(b.allowed, strconv.FormatFloat(v, 'f', -1, 64), field)
 		}
+	}
+}
+
+// among judges a choice.
+func (c checker) among(allowed []string, v, field string) {
+	switch {
+	case slices.Contains(allowed, v):
+	case v == "":
+		c.say("MissingField", field, "", "it may not be empty: use one of %s", strings.Join(allowed, ", "))
+	default:
+		c.say("InvalidValue", field, document.DidYouMean(v, allowed), "%q is not one of %s", v, strings.Join(allowed, ", "))
 	}
 }
 

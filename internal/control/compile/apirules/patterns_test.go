@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -14,22 +15,32 @@ import (
 	"github.com/weftmesh/weft/internal/control/source"
 )
 
-// TestPatterns refuses, at each field of the Gateway API's kinds that has a pattern or may not be empty, a text that breaks that, once.
+// TestPatterns refuses, at each field of the Gateway API's kinds that has a pattern or a choice, or may not be empty, a value that breaks
+// that, once.
 func TestPatterns(t *testing.T) {
 	table, err := os.ReadFile("bounds.txt")
 	if err != nil {
 		t.Fatal(err)
 	}
-	patterns := 0
+	patterns, choices := 0, 0
 	for line := range strings.Lines(string(table)) {
 		f := strings.SplitN(line, " ", 4)
-		bad := "% %"
+		var bad any = "% %"
 		switch f[2] {
 		case "pattern":
 			patterns++
 		case "minLength":
 			if bad = ""; f[3] == "0\n" || slices.Contains(absent, f[1]) {
 				continue
+			}
+		case "enum":
+			choices++
+			first, _, _ := strings.Cut(strings.TrimSpace(f[3]), "|")
+			if bad = strings.ToLower(first); bad == first {
+				bad = strings.ToUpper(first)
+			}
+			if n, err := strconv.Atoi(first); err == nil {
+				bad = n - 1
 			}
 		default:
 			continue
@@ -44,11 +55,11 @@ func TestPatterns(t *testing.T) {
 			return f.Severity != model.Error || f.Field != field
 		})
 		if len(said) != 1 {
-			t.Errorf("%s %s %q: errors %v", f[0], field, bad, said)
+			t.Errorf("%s %s %v: errors %v", f[0], field, bad, said)
 		}
 	}
-	if patterns < 100 {
-		t.Errorf("there are %d patterns: too few were tried", patterns)
+	if patterns < 100 || choices < 30 {
+		t.Errorf("there are %d patterns and %d choices: too few were tried", patterns, choices)
 	}
 }
 
@@ -56,9 +67,9 @@ func TestPatterns(t *testing.T) {
 var absent = []string{"spec.validation.subjectAltNames[].hostname", "spec.validation.subjectAltNames[].uri"}
 
 // document makes an object that has nothing but a field, and gives the field's path in it.
-func document(kind, pattern, value string) (field string, doc []byte) {
+func document(kind, pattern string, value any) (field string, doc []byte) {
 	steps := strings.Split(pattern, ".")
-	var tree any = value
+	tree := value
 	for i := len(steps) - 1; i >= 0; i-- {
 		name, list := strings.CutSuffix(steps[i], "[]")
 		name, keys := strings.CutSuffix(name, "{}")

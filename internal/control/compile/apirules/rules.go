@@ -200,7 +200,6 @@ func (c checker) listener(l *gatewayv1.Listener, field string) {
 	if (l.Protocol == gatewayv1.TCPProtocolType || l.Protocol == gatewayv1.UDPProtocolType) && text(l.Hostname) != "" {
 		c.say("ConflictingFields", field+".hostname", "", "protocol %s takes no hostname: nothing in a connection says it", l.Protocol)
 	}
-	c.namespaces(l.AllowedRoutes, field)
 }
 
 func (c checker) qualified(key, code, field string) {
@@ -230,17 +229,6 @@ func (c checker) addresses(list []gatewayv1.GatewaySpecAddress) {
 func validHost(v string) bool {
 	_, err := netip.ParseAddr(v)
 	return err != nil && len(validation.IsDNS1123Subdomain(strings.TrimPrefix(v, "*."))) == 0
-}
-
-func (c checker) namespaces(a *gatewayv1.AllowedRoutes, field string) {
-	if a == nil || a.Namespaces == nil || a.Namespaces.From == nil {
-		return
-	}
-	switch *a.Namespaces.From {
-	case gatewayv1.NamespacesFromAll, gatewayv1.NamespacesFromSame, gatewayv1.NamespacesFromSelector, gatewayv1.NamespacesFromNone:
-	default:
-		c.say("InvalidValue", field+".allowedRoutes.namespaces.from", "", "%q is not one of All, Same, Selector, None", *a.Namespaces.From)
-	}
 }
 
 func (c checker) backendTLS(s *gatewayv1.BackendTLSPolicySpec) {

@@ -24,6 +24,8 @@ func Object(o *source.Object, s model.Settings) *parts.Part {
 	security.Convert(p)
 	gatewayapi.Convert(p)
 	apirules.Bounds(o, func(code, field, hint, format string, args ...any) {
+		// A value that nobody knows is none that is not supported yet.
+		p.Findings = slices.DeleteFunc(p.Findings, func(f model.Finding) bool { return f.Code == "Unsupported" && f.Field == field })
 		if !slices.ContainsFunc(p.Findings, func(f model.Finding) bool { return f.Severity == model.Error && f.Field == field }) {
 			p.Err(code, field, hint, format, args...)
 		}
