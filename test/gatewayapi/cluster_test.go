@@ -172,7 +172,7 @@ func (c *cluster) follow(ctx context.Context, w client.WithWatch) {
 	findings = append(findings, found...)
 	for key, wanted := range status.Compute(status.Input{Objects: objects, Mesh: mesh, Findings: findings}) {
 		o := c.objs[key]
-		merged, changed := status.Merge(status.Of(o), wanted, time.Now())
+		merged, changed := status.Merge(status.Of(o), wanted, o.GetCreationTimestamp().Time, time.Now())
 		if !changed {
 			continue
 		}

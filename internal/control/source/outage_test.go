@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"os"
 	"slices"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -40,13 +41,13 @@ func TestOutageReason(t *testing.T) {
 func TestWentBackPasses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var in Intake
-		var last Change
-		in.Begin("there", func(c Change) { last = c })
+		var last atomic.Pointer[Change] // told by timers too
+		in.Begin("there", func(c Change) { last.Store(&c) })
 		in.Open()
 		told := func() []string {
 			synctest.Wait()
 			var messages []string
-			for _, f := range last.Findings {
+			for _, f := range last.Load().Findings {
 				messages = append(messages, f.Code+" "+f.File+" "+f.Message)
 			}
 			return messages

@@ -145,9 +145,9 @@ func TestManyPatterns(t *testing.T) {
 		return routed(matches...)
 	}
 	before, after := large(t, 3, many("[0-9]")), large(t, 3, many("[0-8]"))
-	began := time.Now()
+	began := processorTime(t)
 	r := diff.Compare(before, after)
-	if took := time.Since(began); !r.Different() || took > time.Minute {
+	if took := processorTime(t) - began; !r.Different() || took > time.Minute {
 		t.Errorf("took %s, different: %v", took, r.Different())
 	} else {
 		t.Log(took, r.Requests, len(r.Groups), r.Untold, r.Notes)

@@ -4,6 +4,7 @@ import (
 	"flag"
 	"fmt"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -61,6 +62,16 @@ spec:
 	return m
 }
 
+// processorTime is what a comparison is measured by, since others share the machine.
+func processorTime(t *testing.T) time.Duration {
+	t.Helper()
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		t.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
 // TestSize bounds what a comparison takes. With -services 1000 it is the size that the manual speaks of.
 func TestSize(t *testing.T) {
 	if testing.Short() {
@@ -88,9 +99,9 @@ spec:
 `} {
 		t.Run(name, func(t *testing.T) {
 			after := large(t, *services, more)
-			began := time.Now()
+			began := processorTime(t)
 			r := diff.Compare(before, after)
-			took := time.Since(began)
+			took := processorTime(t) - began
 			t.Logf("%d requests of %d kinds of client to %d destinations, %d groups: %s", r.Requests, r.Clients, r.Destinations, len(r.Groups), took)
 			if !r.Different() || took > time.Minute {
 				t.Errorf("took %s, different: %v", took, r.Different())

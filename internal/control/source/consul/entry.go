@@ -54,27 +54,6 @@ func (i *instance) weight() int {
 	return w
 }
 
-// labels are the meta, and the tags: "key=value" as it says, others with the value "true". What can be no label is left out.
-func (i *instance) labels() map[string]string {
-	l := map[string]string{}
-	add := func(k, v string) {
-		if len(validation.IsQualifiedName(k)) == 0 && len(validation.IsValidLabelValue(v)) == 0 {
-			l[k] = v
-		}
-	}
-	for _, tag := range i.Service.Tags {
-		k, v, ok := strings.Cut(tag, "=")
-		if !ok {
-			v = "true"
-		}
-		add(k, v)
-	}
-	for k, v := range i.Service.Meta {
-		add(k, v)
-	}
-	return l
-}
-
 func (s *Source) key(name string) source.Key {
 	return source.Key{Group: source.GroupNetworking, Kind: "ServiceEntry", Namespace: s.options.Namespace, Name: objectName(name)}
 }
@@ -171,17 +150,18 @@ func (s *Source) finding(service string, k source.Key, severity model.Severity, 
 // origin is how findings call the place of a service.
 func origin(name string) string { return Layer + ":" + name }
 
-// arrival makes the ServiceEntry of a service. The meta "protocol" says what is spoken at its port, and is found out where it is not given.
-func (s *Source) arrival(name string, all []instance) source.Arrival {
+// arrival makes the ServiceEntry of a service, and says what of its tags and meta is no label of an endpoint. The meta "protocol" says what is spoken at its port, and is found out where it is not given.
+func (s *Source) arrival(name string, all []instance) (source.Arrival, *oddities) {
 	type object = map[string]any
 	slices.SortFunc(all, func(a, b instance) int {
 		return cmp.Or(cmp.Compare(a.address(), b.address()), cmp.Compare(a.Service.Port, b.Service.Port), cmp.Compare(a.Service.ID, b.Service.ID))
 	})
 	const portName = "service"
 	port, protocol, findings := s.agree(name, all)
-	resolution, endpoints := "STATIC", []object{}
+	resolution, endpoints, odd := "STATIC", []object{}, newOddities()
 	for i := range all {
 		in := &all[i]
+		labels := in.labels(odd)
 		weight := in.weight()
 		if weight == 0 {
 			continue
@@ -189,7 +169,7 @@ func (s *Source) arrival(name string, all []instance) source.Arrival {
 		if !in.hasIP() {
 			resolution = "DNS"
 		}
-		endpoints = append(endpoints, object{"address": in.address(), "ports": object{portName: in.Service.Port}, "labels": in.labels(),
+		endpoints = append(endpoints, object{"address": in.address(), "ports": object{portName: in.Service.Port}, "labels": labels,
 			"locality": in.Node.Datacenter, "weight": weight})
 	}
 	ports := object{"number": port, "name": portName}
@@ -211,5 +191,5 @@ func (s *Source) arrival(name string, all []instance) source.Arrival {
 	})
 	a := source.DecodeArrival(s.key(name), source.Origin{Layer: Layer, File: origin(name)}, text, s.options.Check).Placeless()
 	a.Findings = append(findings, a.Findings...)
-	return a
+	return a, odd
 }
