@@ -12,16 +12,27 @@ import (
 // asks is what a side tells requests apart by.
 type asks struct {
 	rules  []rule
+	routes [][]step // that take requests in this order
+	loose  []rule   // of those that are no routes
 	ranges []string // of addresses, which no request can be made for
 }
 
+// step is a rule of a list of routes. One that is partial asks for something besides.
+type step struct {
+	rule    rule
+	partial bool
+}
+
 func (a *asks) add(b asks) {
-	a.rules, a.ranges = append(a.rules, b.rules...), append(a.ranges, b.ranges...)
+	a.rules, a.routes, a.ranges = append(a.rules, b.rules...), append(a.routes, b.routes...), append(a.ranges, b.ranges...)
+	a.loose = append(a.loose, b.loose...)
 }
 
 // differing are the asks of both sides, with those that only one of them has.
 type differing struct {
 	rules  []rule              // each once
+	routes [][]step            // of both
+	loose  []rule              // each once
 	only   map[string]presence // rules of one side, as described
 	before []condition         // patterns of that side only
 	after  []condition
@@ -42,7 +53,8 @@ func (d *differing) fresh(r rule) bool { return d.side(r) != 0 }
 
 // both joins the asks of two sides.
 func both(before, after asks) *differing {
-	d := &differing{rules: unique(append(slices.Clip(before.rules), after.rules...)), only: map[string]presence{}}
+	d := &differing{rules: unique(append(slices.Clip(before.rules), after.rules...)), routes: append(slices.Clip(before.routes), after.routes...),
+		loose: unique(append(slices.Clip(before.loose), after.loose...)), only: map[string]presence{}}
 	one, two := described(before.rules), described(after.rules)
 	for text := range one {
 		if !two[text] {

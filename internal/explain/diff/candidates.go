@@ -16,19 +16,21 @@ const (
 	minTries = 100 // requests, where there is no time for more
 )
 
-// candidates makes requests for the rules, the simplest first.
-func (c *comparison) candidates(d *differing, to asked) []candidate {
-	rules, conditions := d.rules, len(d.rules)
-	if len(rules) > maxRules {
-		c.note("%s: only %d of %d conditions were tried", to.address(), maxRules, len(rules))
-		rules = slices.Clone(rules)
-		slices.SortStableFunc(rules, func(a, b rule) int { return before(d.fresh(a), d.fresh(b)) })
-		rules = rules[:maxRules]
+// chosen are the rules that are tried, those that only one side has first, and whether they are all.
+func (c *comparison) chosen(d *differing, to asked) ([]rule, bool) {
+	if len(d.rules) <= maxRules {
+		return d.rules, true
 	}
+	c.note("%s: only %d of %d conditions were tried", to.address(), maxRules, len(d.rules))
+	rules := slices.Clone(d.rules)
+	slices.SortStableFunc(rules, func(a, b rule) int { return before(d.fresh(a), d.fresh(b)) })
+	return rules[:maxRules], false
+}
+
+// candidates makes requests for rules, the simplest first.
+func (c *comparison) candidates(d *differing, rules []rule, to asked) []candidate {
 	all := append([]rule{nil}, rules...)
-	if to.scheme != "tcp" {
-		all = append(all, beside(rules)...)
-	}
+	all = append(all, beside(rules)...)
 	joint, complete := pairs(d, rules)
 	if all = append(all, joint...); !complete {
 		c.note("%s: requests that fulfil several conditions were tried for the first %d pairs only", to.address(), maxPairs)
@@ -45,19 +47,14 @@ func (c *comparison) candidates(d *differing, to asked) []candidate {
 		}
 		id := fmt.Sprint(cand.request)
 		if i, known := seen[id]; known {
-			out[i].about, out[i].rules = append(out[i].about, cand.about...), append(out[i].rules, r)
-			if out[i].made() && !cand.made() {
-				last := len(out[i].rules) - 1
-				out[i].rules[0], out[i].rules[last] = out[i].rules[last], out[i].rules[0]
-				out[i].text, out[i].values = cand.text, cand.values
-			}
+			out[i].rules = append(out[i].rules, r)
 			continue
 		}
 		seen[id] = len(out)
 		out = append(out, cand)
 	}
 	slices.SortStableFunc(out, func(a, b candidate) int { return cmp.Compare(a.terms, b.terms) })
-	return c.affordable(out, conditions)
+	return out[:c.affordable(len(out), len(d.rules))]
 }
 
 // before orders what is set first.

@@ -70,10 +70,11 @@ type side struct {
 	asker *explain.Asker
 	// clients are one workload of each owner and kind, by name.
 	clients map[string]*model.Workload
+	behind  map[string]asks // what the proxies behind a host ask for
 }
 
 func newSide(m *model.Mesh) *side {
-	s := &side{mesh: m, asker: explain.Over(m), clients: map[string]*model.Workload{}}
+	s := &side{mesh: m, asker: explain.Over(m), clients: map[string]*model.Workload{}, behind: map[string]asks{}}
 	for _, w := range m.Workloads.All() {
 		name := ownerOf(w)
 		if have := s.clients[name]; have == nil || preferred(w, have) {
@@ -109,6 +110,7 @@ type comparison struct {
 	trails        map[string]bool     // whether what decides is the same, by class of clients and destination
 	leading       map[string][]string // guarded hosts to which requests may come, by the same
 	steps         int                 // left of maxSteps
+	comparing     int                 // left of maxComparing
 	curbed        int                 // destinations of which a part was tried
 	finder        *words.Finder
 	untold, told  map[string]bool             // what differs, and what of it a request showed
@@ -132,7 +134,7 @@ func Compare(before, after *model.Mesh) *Report {
 func compare(before, after *model.Mesh, within *scope.Scope) *Report {
 	c := &comparison{before: newSide(before), after: newSide(after), report: &Report{Groups: []Group{}}, changed: map[string]bool{},
 		guarded: map[string]bool{}, found: map[string]*finding{}, done: map[string][]Change{}, notes: map[string]bool{},
-		scope: within, asking: map[asked]bool{}, trails: map[string]bool{}, leading: map[string][]string{}, steps: maxSteps, finder: words.NewFinder(), untold: map[string]bool{}, told: map[string]bool{},
+		scope: within, asking: map[asked]bool{}, trails: map[string]bool{}, leading: map[string][]string{}, steps: maxSteps, comparing: maxComparing, finder: words.NewFinder(), untold: map[string]bool{}, told: map[string]bool{},
 		shown: map[string]bool{}, differ: map[Setting]map[string]bool{}, looked: map[lookedAt][]Setting{}}
 	c.servers()
 	classes := c.classes()
@@ -292,102 +294,47 @@ func (c *comparison) keep(destination string, from []string, changes []Change) {
 	f.from = append(f.from, from...)
 }
 
-// changes puts a request for each rule, and for each two that may both hold, to both sides.
+// changes puts requests to both sides that stand for all that is asked, and describes those that are treated differently.
 func (c *comparison) changes(d *differing, to asked, ask func(*side, explain.Request) (effect, bool)) []Change {
-	type answer struct{ before, after effect }
+	t := c.tries(d, to)
 	var out []Change
-	seen, places := map[string]bool{}, map[string]int{}
-	single := map[string]*kind{} // those told that are described by single values, and may be by what others ask for
-	var same []candidate
-	var all []tried
-	shown, except := map[string]bool{}, &exceptions{near: map[string][]near{}}
-	for _, cand := range c.candidates(d, to) {
-		b, ok1 := ask(c.before, cand.request)
-		a, ok2 := ask(c.after, cand.request)
+	places, results := map[string]int{}, map[string]int{}
+	shown := map[string]bool{}
+	for i := range t.regions {
+		r := &t.regions[i]
+		r.Result = untried
+		b, ok1 := ask(c.before, t.requests[i])
+		a, ok2 := ask(c.after, t.requests[i])
 		if !ok1 || !ok2 {
 			continue
 		}
 		c.report.Requests++
-		if b.key() == a.key() {
-			same, all = append(same, cand), append(all, tried{candidate: cand})
+		if r.Result = alike; b.key() == a.key() {
 			continue
 		}
-		for _, about := range cand.about {
-			shown[about] = true
+		for _, cond := range t.rule(r.Why) {
+			shown[cond.about()] = true
 		}
-		x := answer{b, a}
-		id := x.before.route + "\x00" + x.after.route + "\x00" + x.before.form() + "\x00" + x.after.form()
-		all = append(all, tried{cand, id})
-		if seen[id] {
-			if k := single[id]; k != nil && !cand.made() && k.fulfils(cand.rules[0]) {
-				out[k.change].Requests[k.request] = cand.text
-				except.retell(k, &cand)
-				delete(single, id)
+		before, after := contrast(b, a)
+		form := before + "\x00" + after
+		if b.redirect+a.redirect != "" { // leads each path to another place
+			form = b.form() + "\x00" + a.form()
+		}
+		if results[form] == 0 {
+			results[form] = len(results) + 1
+			at, known := places[before+"\x00"+after]
+			if !known {
+				at = len(out)
+				places[before+"\x00"+after] = at
+				out = append(out, Change{Example: t.requests[i], Before: before, After: after})
 			}
-			continue
+			t.change = append(t.change, at)
 		}
-		seen[id] = true
-		before, after := contrast(x.before, x.after)
-		i, known := places[before+"\x00"+after]
-		if !known {
-			i = len(out)
-			places[before+"\x00"+after] = i
-			out = append(out, Change{Example: cand.request, Before: before, After: after})
-		}
-		k := except.tell(&cand, i, len(out[i].Requests))
-		if out[i].Requests = append(out[i].Requests, cand.text); cand.made() {
-			single[id] = k
-		}
+		r.Result = results[form]
 	}
 	c.settle(d, to, shown, len(out) > 0)
-	except.alike(same)
-	for _, k := range except.told {
-		if len(k.except) > 0 {
-			out[k.change].Requests[k.request] = k.describe()
-		}
-	}
-	for i := range out {
-		for j, text := range out[i].Requests {
-			if text == everything && (len(same) > 0 || len(out) > 1 || len(out[i].Requests) > 1) {
-				out[i].Requests[j] = rest(d, all)
-			}
-		}
-	}
+	c.describe(t, out)
 	return out
-}
-
-// How requests without a condition are called: where they are all, and where others are told apart from them.
-const (
-	everything = "/*"
-	otherwise  = "all other requests"
-)
-
-// tried is a request that was put to both sides, with what it was treated to; none where that is the same.
-type tried struct {
-	candidate
-	id string
-}
-
-// rest calls the requests that are treated as one without a condition is, where others are not: by a rule of one of the sides
-// that those fulfil which were treated so, and no others.
-func rest(d *differing, all []tried) string {
-	i := slices.IndexFunc(all, func(t tried) bool { return len(t.rules[0]) == 0 })
-	if i < 0 {
-		return otherwise
-	}
-	asked, looked := described(d.rules), 0
-	for _, r := range all[i].rules {
-		if len(r) == 0 || !asked[describe(r)] {
-			continue
-		}
-		if looked++; looked > maxLookedAt {
-			break
-		}
-		if !slices.ContainsFunc(all, func(t tried) bool { return r.heldBy(t.request.Method, t.values) != (t.id == all[i].id) }) {
-			return describe(r)
-		}
-	}
-	return otherwise
 }
 
 // maxSteps bounds what all requests may take together, in conditions that are looked at for them: seconds.
@@ -395,13 +342,13 @@ const maxSteps = 400_000_000
 
 // affordable bounds the requests that are put for one destination, each of which is held against all of its conditions: a quarter of
 // what is left, so that the next ones have their part.
-func (c *comparison) affordable(out []candidate, conditions int) []candidate {
-	tries := min(len(out), max(minTries, c.steps/4/max(1, conditions)))
+func (c *comparison) affordable(wanted, conditions int) int {
+	tries := min(wanted, max(minTries, c.steps/4/max(1, conditions)))
 	c.steps -= min(c.steps, tries*conditions)
-	if tries < len(out) {
+	if tries < wanted {
 		c.curbed++
 	}
-	return out[:tries]
+	return tries
 }
 
 // unspellable names a condition without any sample, which is a regular expression.

@@ -347,12 +347,19 @@ func (c *comparison) rulesAt(s *side, w *model.Workload, listener, host string, 
 			if !serves(vh, to) {
 				continue
 			}
+			var routes []step
 			for _, r := range vh.Routes {
-				out.rules = append(out.rules, ofMatch(&r.Match))
+				m := ofMatch(&r.Match)
+				for _, name := range sortedKeys(r.RBAC) {
+					out.add(ofPolicies(r.RBAC[name]))
+				}
+				routes = append(routes, step{m, r.Match.Never || r.Match.Fraction != 0 || r.Match.Presented != nil || r.Match.Validated != nil})
+				out.rules = append(out.rules, m)
 				if r.Forward != nil {
 					hostsOf(r.Forward.Clusters, hosts)
 				}
 			}
+			out.routes = append(out.routes, routes)
 		}
 	}
 	for _, ch := range append(slices.Clip(ln.Chains), ln.Default) {
@@ -360,7 +367,8 @@ func (c *comparison) rulesAt(s *side, w *model.Workload, listener, host string, 
 			continue
 		}
 		if ch.HTTP != nil {
-			out.add(asks{ofHTTP(ch.HTTP), rangesOfPolicies(ch.HTTP.RBAC)})
+			out.add(ofHTTP(ch.HTTP))
+			out.ranges = append(out.ranges, rangesOfPolicies(ch.HTTP.RBAC)...)
 		}
 		if ch.TCP != nil {
 			out.ranges = append(out.ranges, rangesOfPolicies(ch.TCP.RBAC)...)
@@ -369,9 +377,7 @@ func (c *comparison) rulesAt(s *side, w *model.Workload, listener, host string, 
 		out.ranges = append(out.ranges, rangesOfChain(ch)...)
 	}
 	for _, h := range sortedKeys(hosts) {
-		if c.guarded[h] {
-			out.add(c.behind(s, h))
-		}
+		out.add(c.behind(s, h))
 	}
 	return out
 }

@@ -115,53 +115,60 @@ func inboundSets(s *side, w *model.Workload) (sets []*conf.RBAC) {
 func (c *comparison) inboundRules(s *side, w *model.Workload) (out asks) {
 	for _, ch := range inboundChains(s, w) {
 		if ch.HTTP != nil {
-			out.rules = append(out.rules, ofHTTP(ch.HTTP)...)
+			out.add(ofHTTP(ch.HTTP))
 		}
 	}
-	return asks{unique(out.rules), rangesOfPolicies(inboundSets(s, w))}
+	return asks{rules: unique(out.rules), loose: unique(out.loose), ranges: rangesOfPolicies(inboundSets(s, w))}
 }
 
-// behind are the rules of the changed workloads of a host.
-func (c *comparison) behind(s *side, host string) (out asks) {
+// behind are the rules of the workloads of a host: those that have not changed tell apart what a change of routes leads to.
+func (c *comparison) behind(s *side, host string) asks {
+	out, known := s.behind[host]
+	if known {
+		return out
+	}
 	seen := map[string]bool{}
 	for svc := range s.mesh.Services.Get(host).All() {
 		for _, e := range svc.Endpoints {
 			name := e.Workload + "." + e.Namespace
-			if w := s.clients[name]; w != nil && c.changed[name] && !seen[name] {
+			if w := s.clients[name]; w != nil && !seen[name] {
 				seen[name] = true
 				out.add(c.inboundRules(s, w))
 			}
 		}
 	}
+	s.behind[host] = out
 	return out
 }
 
 // ofHTTP are the rules of a chain's policies and limits.
-func ofHTTP(h *conf.HTTP) (rules []rule) {
-	for _, set := range h.RBAC {
-		for i := range set.Policies {
-			rules = append(rules, ofPolicy(&set.Policies[i])...)
-		}
-	}
+func ofHTTP(h *conf.HTTP) (out asks) {
+	out.add(ofPolicies(h.RBAC))
 	for _, l := range h.Limits {
-		for i := range l.Rules {
-			rules = append(rules, ofLimit(&l.Rules[i]))
-		}
+		out.add(ofLimits(l.Rules))
 	}
 	for _, l := range h.GlobalLimits {
-		for i := range l.Rules {
-			rules = append(rules, ofLimit(&l.Rules[i]))
+		out.add(ofLimits(l.Rules))
+	}
+	return out
+}
+
+func ofPolicies(sets []*conf.RBAC) (out asks) {
+	for _, set := range sets {
+		for i := range set.Policies {
+			out.add(ofPolicy(&set.Policies[i]))
 		}
 	}
-	return rules
+	return out
 }
 
 // ofPolicy gives what a policy asks of requests: of what is asked for and of who asks, since conditions on fields stand there, too, by
 // themselves and joined.
-func ofPolicy(p *conf.RBACPolicy) []rule {
+func ofPolicy(p *conf.RBACPolicy) asks {
 	permissions, principals := &conf.Rule{Or: p.Permissions}, &conf.Rule{Or: p.Principals}
 	out := append(formsOf(p.Permissions), formsOf(p.Principals)...)
-	return append(out, ofRule(&conf.Rule{And: []*conf.Rule{permissions, principals}})...)
+	joined := ofRule(&conf.Rule{And: []*conf.Rule{permissions, principals}})
+	return asks{rules: append(out, joined...), loose: joined}
 }
 
 func formsOf(list []*conf.Rule) (out []rule) {
@@ -171,7 +178,7 @@ func formsOf(list []*conf.Rule) (out []rule) {
 	return out
 }
 
-// maxForms bounds the forms of one condition of a policy: what would be more is tried in part.
+// maxForms bounds the forms of one condition of a policy: where there would be more, its parts are tried by themselves.
 const maxForms = 64
 
 // ofRule gives the forms of a policy's condition, each a list of conditions on the request that all hold. What it asks of the
@@ -185,25 +192,27 @@ func ofRule(r *conf.Rule) []rule {
 	case r.Not != nil:
 		return opposite(ofRule(r.Not))
 	case len(r.Or) > 0:
-		out := formsOf(r.Or)
-		return out[:min(len(out), maxForms)]
+		return formsOf(r.Or)
 	case len(r.And) > 0:
 		out := []rule{nil}
 		for _, sub := range r.And {
 			var next []rule
+			forms := ofRule(sub)
 			for _, have := range out {
-				for _, more := range ofRule(sub) {
+				for _, more := range forms {
 					next = append(next, append(slices.Clip(have), more...))
 				}
 			}
-			out = next[:min(len(next), maxForms)]
+			if out = next; len(out) > max(maxForms, len(forms)) {
+				return formsOf(r.And)
+			}
 		}
 		return out
 	}
 	return []rule{nil}
 }
 
-// opposite negates the first form; the others are tried as they are by themselves.
+// opposite are the opposites of all conditions, each by itself.
 func opposite(forms []rule) (out []rule) {
 	for _, f := range forms {
 		for _, cond := range f {
@@ -213,33 +222,59 @@ func opposite(forms []rule) (out []rule) {
 	if len(out) == 0 {
 		return []rule{nil}
 	}
-	return out[:min(len(out), maxForms)]
+	return out
 }
 
-// ofLimit gives what a request needs to be counted.
-func ofLimit(l *conf.LimitRule) (r rule) {
+// ofLimits gives what requests need to be counted.
+func ofLimits(rules []conf.LimitRule) (out asks) {
+	for i := range rules {
+		counted, apart := ofLimit(&rules[i])
+		out.rules = append(out.rules, counted)
+		if len(apart) == 0 {
+			out.loose = append(out.loose, counted)
+		}
+		for _, cond := range append(counted, apart...) {
+			if len(apart) > 0 {
+				out.loose = append(out.loose, rule{cond})
+			}
+		}
+	}
+	return out
+}
+
+// ofLimit gives what a request needs to be counted. Where there are others as well, it may be counted without.
+func ofLimit(l *conf.LimitRule) (r, others rule) {
+	take := func(needed bool, c condition) {
+		if r = append(r, c); !needed {
+			others = append(others, c)
+		}
+	}
 	for i := range l.Actions {
 		a := &l.Actions[i]
 		switch a.Kind {
 		case conf.LimitHeaders:
 			for j := range a.Headers {
-				if a.Expect {
-					r = append(r, ofHeader(&a.Headers[j]))
+				if h := ofHeader(&a.Headers[j]); a.Expect {
+					r = append(r, h)
+				} else {
+					others = append(others, h)
 				}
 			}
 		case conf.LimitParams:
 			for j := range a.Query {
-				if a.Expect {
-					r = append(r, ofQuery(&a.Query[j]))
+				if q := ofQuery(&a.Query[j]); a.Expect {
+					r = append(r, q)
+				} else {
+					others = append(others, q)
 				}
 			}
 		case conf.LimitHeader:
-			r = append(r, present(strings.ToLower(a.Name), "any "+strings.ToLower(a.Name)))
+			take(!a.SkipAbsent, present(strings.ToLower(a.Name), "any "+strings.ToLower(a.Name)))
 		case conf.LimitQuery:
-			r = append(r, present(querySlot+a.Name, fmt.Sprintf("any ?%s", a.Name)))
+			take(!a.SkipAbsent, present(querySlot+a.Name, fmt.Sprintf("any ?%s", a.Name)))
 		}
 	}
-	return r
+	return r, others
 }
 
 func present(slot, text string) condition {

@@ -26,7 +26,6 @@ type condition struct {
 	// and whole values do not say which values fulfil it. A pattern is one that people wrote so.
 	expression          string
 	not, woven, pattern bool
-	made                bool // it asks for one value, which was chosen here
 }
 
 // on takes what a condition on a string has to say.
@@ -174,6 +173,10 @@ func value(m *conf.StringMatch) string {
 	switch m.Kind {
 	case conf.Any:
 		return "*"
+	case conf.Exact:
+		if strings.Contains(s, "*") {
+			s = strconv.Quote(s)
+		}
 	case conf.PrefixOf:
 		s += "*"
 	case conf.Suffix:
@@ -301,103 +304,110 @@ const grpcScheme = "grpc"
 
 func (a asked) address() string { return net.JoinHostPort(a.host, strconv.Itoa(int(a.port))) }
 
+// filled is what a request has in a slot.
+type filled struct {
+	value   string
+	present bool
+}
+
 // candidate is a request that stands for those that fulfil a rule.
 type candidate struct {
 	request explain.Request
-	text    string
 	terms   int               // conditions that it was made of
-	about   []string          // these conditions, as their about says
-	rules   []rule            // that it was made for, the first of which text describes
+	rules   []rule            // that it was made for
 	values  map[string]filled // by slot, of those that the first asks for
-}
-
-// made reports whether the text describes single values that nobody's rule asks for.
-func (c *candidate) made() bool {
-	return len(c.rules[0]) > 0 && !slices.ContainsFunc(c.rules[0], func(o condition) bool { return !o.made })
 }
 
 // build finds a request that fulfils a rule; false where there seems to be none.
 func (a asked) build(r rule, f *words.Finder) (candidate, bool) {
-	c := candidate{request: explain.Request{Method: "GET", URL: a.scheme + "://" + a.address()}, terms: len(r), rules: []rule{r}, values: map[string]filled{}}
+	c := candidate{terms: len(r), rules: []rule{r}, values: map[string]filled{}}
 	bySlot := map[string]rule{}
 	for _, cond := range r {
 		bySlot[cond.slot] = append(bySlot[cond.slot], cond)
-		c.about = append(c.about, cond.about())
 	}
 	bySlot[pathSlot] = append(rule{}, bySlot[pathSlot]...)
 	if a.scheme == grpcScheme {
 		bySlot[":method"], bySlot[typeSlot] = append(rule{}, bySlot[":method"]...), append(rule{}, bySlot[typeSlot]...)
 	}
-	path, query, media := "/", url.Values{}, ""
 	for _, slot := range sortedKeys(bySlot) {
-		v, present, ok := a.fill(slot, bySlot[slot], c.request.Method, f)
-		c.values[slot] = filled{v, present}
-		switch name, isQuery := strings.CutPrefix(slot, querySlot); {
-		case !ok:
+		v, present, ok := a.fill(slot, bySlot[slot], c.values[":method"].value, f)
+		if c.values[slot] = (filled{v, present}); !ok {
 			return c, false
-		case slot == pathSlot:
-			path = v
-		case slot == ":method":
-			c.request.Method = v
-		case slot == ":scheme" || !present:
-		case slot == ":authority":
-			c.request.Headers = append(c.request.Headers, explain.Field{Name: "Host", Value: v})
-		case isQuery:
-			query.Set(name, v)
-		case slot == typeSlot && a.scheme == grpcScheme && grpc.IsMedia(v):
-			if media = v; v != grpc.Media {
-				c.request.Headers = append(c.request.Headers, explain.Field{Name: slot, Value: v})
-			}
-		default:
-			c.request.Headers = append(c.request.Headers, explain.Field{Name: slot, Value: v})
 		}
 	}
-	if a.scheme == grpcScheme && (media == "" || c.request.Method != "POST") {
-		c.request.URL = "http://" + a.address() // a port of gRPC takes other requests, too
+	c.request = a.request(c.values)
+	return c, true
+}
+
+// request is one with values for slots.
+func (a asked) request(values map[string]filled) explain.Request {
+	req := explain.Request{Method: "GET", URL: a.scheme + "://" + a.address()}
+	path, query, media := "/", url.Values{}, ""
+	for _, slot := range sortedKeys(values) {
+		v := values[slot]
+		switch name, isQuery := strings.CutPrefix(slot, querySlot); {
+		case slot == pathSlot:
+			path = v.value
+		case slot == ":method":
+			req.Method = v.value
+		case slot == ":scheme" || !v.present:
+		case slot == ":authority":
+			req.Headers = append(req.Headers, explain.Field{Name: "Host", Value: v.value})
+		case isQuery:
+			query.Set(name, v.value)
+		case slot == typeSlot && a.scheme == grpcScheme && grpc.IsMedia(v.value):
+			if media = v.value; media != grpc.Media {
+				req.Headers = append(req.Headers, explain.Field{Name: slot, Value: media})
+			}
+		default:
+			req.Headers = append(req.Headers, explain.Field{Name: slot, Value: v.value})
+		}
+	}
+	if a.scheme == grpcScheme && (media == "" || req.Method != "POST") {
+		req.URL = "http://" + a.address() // a port of gRPC takes other requests, too
 		if media == grpc.Media {
-			c.request.Headers = append(c.request.Headers, explain.Field{Name: typeSlot, Value: media})
+			req.Headers = append(req.Headers, explain.Field{Name: typeSlot, Value: media})
 		}
 	}
 	if a.scheme != "tcp" {
-		c.request.URL += path
+		req.URL += path
 		if len(query) > 0 {
-			c.request.URL += "?" + query.Encode()
+			req.URL += "?" + query.Encode()
 		}
 	}
-	if c.text = describe(r); len(r) == 0 && a.kind != "" {
-		c.text = a.kind
+	return req
+}
+
+// usual are the values of a slot that requests have of which nothing is asked, the first of them before others.
+func (a asked) usual(slot, method string) []filled {
+	switch slot {
+	case pathSlot:
+		return []filled{{"/", true}}
+	case ":method":
+		if a.scheme == grpcScheme {
+			return []filled{{"POST", true}, {"GET", true}}
+		}
+		return []filled{{"GET", true}, {"POST", true}}
+	case typeSlot:
+		if a.scheme == grpcScheme && (method == "POST" || method == "") {
+			return []filled{{grpc.Media, true}, {}}
+		}
+	case ":authority":
+		return []filled{{a.address(), true}, {a.host, true}}
+	case ":scheme":
+		return []filled{{a.scheme, true}}
 	}
-	return c, true
+	return []filled{{}}
 }
 
 // fill finds a value for a slot with which all of its conditions hold, in a request of a method.
 func (a asked) fill(slot string, conds rule, method string, f *words.Finder) (v string, present, ok bool) {
-	type option struct {
-		value   string
-		present bool
-	}
-	options := []option{{}}
-	switch slot {
-	case pathSlot:
-		options = []option{{"/", true}}
-	case ":method":
-		if options = []option{{"GET", true}, {"POST", true}}; a.scheme == grpcScheme {
-			slices.Reverse(options)
-		}
-	case typeSlot:
-		if a.scheme == grpcScheme && method == "POST" {
-			options = []option{{grpc.Media, true}, {}}
-		}
-	case ":authority":
-		options = []option{{a.address(), true}, {a.host, true}}
-	case ":scheme":
-		options = []option{{a.scheme, true}}
-	}
+	options := a.usual(slot, method)
 	if slot != ":scheme" {
 		for _, c := range conds {
 			for _, s := range c.samples {
 				if slot != pathSlot || strings.HasPrefix(s, "/") {
-					options = append(options, option{s, true})
+					options = append(options, filled{s, true})
 				}
 			}
 		}
@@ -450,6 +460,10 @@ func describe(r rule) string {
 	if len(path) == 0 {
 		path = []string{"/*"}
 	}
+	opposites := func(a, b string) int { return before(!strings.HasPrefix(a, negation), !strings.HasPrefix(b, negation)) }
+	slices.SortStableFunc(path, opposites)
+	slices.SortStableFunc(method, opposites)
+	slices.SortStableFunc(rest, opposites)
 	s := strings.Join(path, " and ")
 	if len(method) > 0 {
 		s = strings.Join(method, " and ") + " " + s
@@ -489,7 +503,7 @@ func (c condition) near() (out []rule) {
 }
 
 func literal(slot, v, text string) condition {
-	return condition{slot: slot, text: text, samples: []string{v}, test: func(got string, present bool) bool { return present && got == v }, made: true}
+	return condition{slot: slot, text: text, samples: []string{v}, test: func(got string, present bool) bool { return present && got == v }}
 }
 
 // written are the values that a slot of a request may have, as far as it takes to find one.

@@ -194,3 +194,9 @@ func (f *Finder) Equal(a, b string) bool {
 	_, two := f.find([]string{b}, []string{a})
 	return one == none && two == none
 }
+
+// Find is Text that says besides whether it is certain that there is none.
+func (f *Finder) Find(fulfil, not []string) (text string, found, certain bool) {
+	text, outcome := f.find(fulfil, not)
+	return text, outcome == have, outcome != gave
+}
