@@ -113,7 +113,7 @@ func (a *Asker) Proxy(w *model.Workload) *Proxy {
 		role = wire.Gateway
 	}
 	g := a.index.For(generate.Node{Role: role, Name: w.Name, Namespace: w.Namespace, ServiceAccount: w.ServiceAccount, Labels: w.Labels,
-		Locality: w.Locality, ProxyProtocol: w.ProxyProtocol, Ports: w.Ports, Address: w.Address()})
+		Locality: w.Locality, ProxyProtocol: w.ProxyProtocol, Ports: w.Ports})
 	p := &Proxy{
 		Role: role, Name: w.Name, Workload: cmp.Or(w.Owner, w.Name), Namespace: w.Namespace, ServiceAccount: w.ServiceAccount,
 		Address:   w.Address(),

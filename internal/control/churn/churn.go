@@ -304,6 +304,13 @@ func Delta(a, b *model.Mesh) model.Delta {
 	d.Endpoints = differing(a.Services.Entries(), b.Services.Entries(), func(x, y *model.Service) bool {
 		return len(endpoints(x))+len(endpoints(y)) == 0 || reflect.DeepEqual(endpoints(x), endpoints(y))
 	})
+	accounts := func(s *model.Service) []model.Account {
+		if s == nil {
+			return nil
+		}
+		return s.Accounts()
+	}
+	d.Accounts = differing(a.Services.Entries(), b.Services.Entries(), func(x, y *model.Service) bool { return slices.Equal(accounts(x), accounts(y)) })
 	d.Networks = differing(a.ByNetwork.Entries(), b.ByNetwork.Entries(), slices.Equal[[]string])
 	d.Addresses = differing(a.ByAddress.Entries(), b.ByAddress.Entries(), slices.Equal[[]string])
 	d.Destinations = differing(a.Destinations.Entries(), b.Destinations.Entries(), equal)

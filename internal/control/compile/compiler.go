@@ -52,7 +52,8 @@ type Compiler struct {
 	gates    map[instance]*model.Workload          // those that are gateways
 	opaque   map[string]map[string]*model.Workload // those that carry no HTTP, by namespace and name
 	inForce  map[model.Ref]*model.Gateway
-	opened   map[model.Ref]*opened // those of the Gateway API
+	homes    map[model.Ref][]string // of gateways of workloads: the namespaces of these
+	opened   map[model.Ref]*opened  // those of the Gateway API
 	defaults []*opened
 
 	mesh    *model.Mesh
@@ -197,7 +198,7 @@ func (k *Compiler) begin() {
 }
 
 func newDelta() model.Delta {
-	return model.Delta{Services: map[string]bool{}, Endpoints: map[string]bool{}, Addresses: map[netip.Addr]bool{}, Networks: map[netip.Prefix]bool{}, Routes: map[string]bool{},
+	return model.Delta{Services: map[string]bool{}, Endpoints: map[string]bool{}, Accounts: map[string]bool{}, Addresses: map[netip.Addr]bool{}, Networks: map[netip.Prefix]bool{}, Routes: map[string]bool{},
 		Destinations: map[string]bool{}, Workloads: map[string]bool{}, Gateways: map[model.Ref]bool{}, Policies: map[string]bool{},
 		Sidecars: map[string]bool{}}
 }

@@ -156,6 +156,9 @@ func (k *Compiler) setService(u *unit, s *model.Service, at seat) {
 	}
 	if !sameEndpoints {
 		k.delta.Endpoints[u.name] = true
+		if !sameAccounts(old, s) {
+			k.delta.Accounts[u.name] = true
+		}
 		k.dirty(topic{about: onEndpoints, a: u.name})
 	}
 	if !same || moved || s.Headless {
@@ -200,6 +203,19 @@ func shareEndpoints(old, s *model.Service) bool {
 		same = false
 	}
 	return same
+}
+
+// sameAccounts compares who services' endpoints may be.
+func sameAccounts(a, b *model.Service) bool {
+	if a == nil || b == nil {
+		return !hasEndpoints(a) && !hasEndpoints(b)
+	}
+	for i := range max(len(a.Others), len(b.Others)) {
+		if !sameAccounts(nth(a.Others, i), nth(b.Others, i)) {
+			return false
+		}
+	}
+	return slices.Equal(a.Accounts(), b.Accounts())
 }
 
 func hasEndpoints(s *model.Service) bool {

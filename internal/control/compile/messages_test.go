@@ -121,10 +121,6 @@ func nodeOf(w *model.Workload) generate.Node {
 	if w.Gateway {
 		role = wire.Gateway
 	}
-	n := generate.Node{Role: role, Name: w.Name, Namespace: w.Namespace, ServiceAccount: w.ServiceAccount, Labels: w.Labels,
+	return generate.Node{Role: role, Name: w.Name, Namespace: w.Namespace, ServiceAccount: w.ServiceAccount, Labels: w.Labels,
 		Locality: w.Locality, Ports: w.Ports, ProxyProtocol: w.ProxyProtocol}
-	if len(w.Addresses) > 0 {
-		n.Address = w.Addresses[0]
-	}
-	return n
 }

@@ -25,6 +25,9 @@ func compareMeshes(a, b *model.Mesh) model.Delta {
 		if !(len(ex) == 0 && len(ey) == 0) && !reflect.DeepEqual(ex, ey) {
 			d.Endpoints[host] = true
 		}
+		if !reflect.DeepEqual(accountsOf(ex), accountsOf(ey)) {
+			d.Accounts[host] = true
+		}
 		if !sameService(x, y) {
 			d.Services[host] = true
 		}
@@ -120,6 +123,16 @@ func sidecarsByNamespace(m *model.Mesh) map[string][]*model.Sidecar {
 		byNamespace[s.Namespace] = append(byNamespace[s.Namespace], s)
 	}
 	return byNamespace
+}
+
+func accountsOf(endpoints []*model.Endpoint) map[string]bool {
+	out := map[string]bool{}
+	for _, e := range endpoints {
+		if e.ServiceAccount != "" {
+			out[e.Namespace+"/"+e.ServiceAccount] = true
+		}
+	}
+	return out
 }
 
 // uncovered gives what is in a true delta and not in one that was told.

@@ -17,6 +17,8 @@ const (
 	Services Kind = iota
 	// Endpoints of a service, by its host.
 	Endpoints
+	// Accounts of a service's endpoints, by its host.
+	Accounts
 	// Addresses lead to services. A range, which is a key of deltas alone, stands for the addresses in it.
 	Addresses
 	// Routes of sidecars, by host; as Services.
@@ -147,6 +149,12 @@ func (r *Reader) AllServices() iter.Seq[*model.Service] {
 func (r *Reader) Endpoints(s *model.Service) []*model.Endpoint {
 	r.note(Endpoints, s.Host)
 	return s.Endpoints
+}
+
+// Accounts gives those that a service's endpoints run under. They change more rarely than the endpoints.
+func (r *Reader) Accounts(s *model.Service) []model.Account {
+	r.note(Accounts, s.Host)
+	return s.Accounts()
 }
 
 // ServicesAt gives the services of an address, then those of the ranges that hold it, the longest first.

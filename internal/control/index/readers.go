@@ -16,7 +16,7 @@ func compareKeys(a, b Key) int {
 // Keys gives all that a delta names.
 func Keys(d model.Delta) iter.Seq[Key] {
 	return func(yield func(Key) bool) {
-		for kind, names := range map[Kind]map[string]bool{Services: d.Services, Endpoints: d.Endpoints, Routes: d.Routes,
+		for kind, names := range map[Kind]map[string]bool{Services: d.Services, Endpoints: d.Endpoints, Accounts: d.Accounts, Routes: d.Routes,
 			Destinations: d.Destinations, Workloads: d.Workloads, Policies: d.Policies, Sidecars: d.Sidecars} {
 			for n := range names {
 				if !yield(Key{kind, n}) {

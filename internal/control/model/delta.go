@@ -14,6 +14,8 @@ type Delta struct {
 	Services map[string]bool
 	// Endpoints are the hosts of services whose endpoints changed.
 	Endpoints map[string]bool
+	// Accounts are those of them whose endpoints have other Accounts.
+	Accounts map[string]bool
 	// Addresses are the keys of Mesh.ByAddress that now lead to other services.
 	Addresses map[netip.Addr]bool
 	// Networks are the keys of Mesh.ByNetwork that now lead to other services.
@@ -38,6 +40,7 @@ func (d *Delta) Add(o Delta) {
 	d.All = d.All || o.All
 	d.Services = union(d.Services, o.Services)
 	d.Endpoints = union(d.Endpoints, o.Endpoints)
+	d.Accounts = union(d.Accounts, o.Accounts)
 	d.Addresses = union(d.Addresses, o.Addresses)
 	d.Networks = union(d.Networks, o.Networks)
 	d.Routes = union(d.Routes, o.Routes)
@@ -58,6 +61,6 @@ func union[K comparable](a, b map[K]bool) map[K]bool {
 
 // Empty reports whether nothing differs.
 func (d *Delta) Empty() bool {
-	return !d.All && len(d.Services)+len(d.Endpoints)+len(d.Addresses)+len(d.Networks)+len(d.Routes)+len(d.Destinations)+
+	return !d.All && len(d.Services)+len(d.Endpoints)+len(d.Accounts)+len(d.Addresses)+len(d.Networks)+len(d.Routes)+len(d.Destinations)+
 		len(d.Workloads)+len(d.Gateways)+len(d.Policies)+len(d.Sidecars) == 0
 }

@@ -6,6 +6,7 @@
 package model
 
 import (
+	"cmp"
 	"iter"
 	"net/netip"
 	"slices"
@@ -271,6 +272,24 @@ type Endpoint struct {
 	Proxyless bool
 	Weight    uint32 // 0 counts as 1
 	Locality  string // region/zone/subzone
+}
+
+// Account is a service account of a namespace.
+type Account struct{ Namespace, Name string }
+
+// Accounts are those that the service's endpoints run under, ready or not, sorted: all that a server of it may be.
+func (s *Service) Accounts() []Account {
+	var all []Account
+	for _, e := range s.Endpoints {
+		a := Account{e.Namespace, e.ServiceAccount}
+		if a.Name != "" && (len(all) == 0 || all[len(all)-1] != a) {
+			all = append(all, a)
+		}
+	}
+	slices.SortFunc(all, func(a, b Account) int {
+		return cmp.Or(strings.Compare(a.Namespace, b.Namespace), strings.Compare(a.Name, b.Name))
+	})
+	return slices.Compact(all)
 }
 
 // Workload is a running instance, known by its own name rather than by a service.

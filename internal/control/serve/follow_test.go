@@ -3,6 +3,7 @@ package serve
 import (
 	"fmt"
 	"maps"
+	"net/netip"
 	"runtime"
 	"slices"
 	"testing"
@@ -162,6 +163,56 @@ func TestOnlyTheConcernedAreWoken(t *testing.T) {
 	// What comes to the same is sent to nobody.
 	p.server.Publish(mesh(nil, "10.77.0.14"), model.Delta{Endpoints: map[string]bool{reviewsHost: true}})
 	concerned.quiet()
+}
+
+// TestAnAddressConcernsWhoListensAtIt: a workload that gets another address has nothing made for it again, unless its Sidecar has it listen
+// there.
+func TestAnAddressConcernsWhoListensAtIt(t *testing.T) {
+	p := newPlane(t, Options{})
+	at := func(address string, edit func(*model.Mesh)) *model.Mesh {
+		return mesh(func(m *model.Mesh) {
+			m.Workloads.Put("default/productpage-0", &model.Workload{Namespace: "default", Name: "productpage-0", ServiceAccount: "productpage",
+				Addresses: []netip.Addr{netip.MustParseAddr(address)}, Ports: []model.WorkloadPort{{Number: 9080, Protocol: model.HTTP}}})
+			if edit != nil {
+				edit(m)
+			}
+		}, "10.77.0.1")
+	}
+	listens := func(m *model.Mesh) {
+		m.Sidecars = []*model.Sidecar{{Ref: model.Ref{Kind: "Sidecar", Namespace: "default", Name: "productpage"}, Namespace: "default",
+			Egress:  []model.Egress{{Hosts: []model.EgressHost{{Namespace: "*", Host: "*"}}}},
+			Ingress: []model.Ingress{{Port: 9080, Protocol: model.HTTP, Endpoint: "127.0.0.1:8080", Open: true}}}}
+	}
+	moved := model.Delta{Workloads: map[string]bool{"default/productpage-0": true}}
+	p.publish(at("10.77.9.1", nil))
+	c := p.connect(productpage())
+	c.follow()
+	c.subscribe(generate.ListenerType, wire.InboundListener, wire.OutboundListener)
+	c.want(generate.ListenerType, wire.InboundListener, wire.OutboundListener)
+	c.quiet()
+	remade, mark := p.metric("weft_xds_resources_remade_total", ""), p.server.Mark()
+	p.server.Publish(at("10.77.9.2", nil), moved)
+	c.quiet()
+	if n := p.metric("weft_xds_resources_remade_total", "") - remade; n != 0 {
+		t.Errorf("%v resources were made again", n)
+	}
+	p.server.cache.mu.Lock()
+	for s := range p.server.streams {
+		if s.touched > mark {
+			t.Error("the stream was woken")
+		}
+	}
+	p.server.cache.mu.Unlock()
+
+	p.publish(at("10.77.9.2", listens))
+	got := c.take(generate.ListenerType)
+	if !slices.Contains(got, wire.OutboundListener) {
+		t.Fatalf("the Sidecar changed %v", got)
+	}
+	c.quiet()
+	p.server.Publish(at("10.77.9.3", listens), moved)
+	c.want(generate.ListenerType, wire.OutboundListener)
+	c.quiet()
 }
 
 // TestNothingIsKept: what nobody subscribes to any more is forgotten, whichever way it comes to that.

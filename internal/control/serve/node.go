@@ -3,6 +3,7 @@ package serve
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -176,7 +177,6 @@ func (c claim) node(who caller, mesh *model.Mesh) generate.Node {
 	case w != nil && (w.ServiceAccount == who.ServiceAccount || w.ServiceAccount == ""): // others are turned away: see foreign
 		n.Labels, n.Ports, n.ProxyProtocol = w.Labels, w.Ports, w.ProxyProtocol
 		n.Locality = cmp.Or(w.Locality, c.locality)
-		n.Address = w.Address()
 	case c.role == wire.Sidecar:
 		n.Labels = c.labels
 	}
@@ -196,4 +196,10 @@ func (c claim) unplaced(n generate.Node, mesh *model.Mesh) string {
 }
 
 // sameNode reports whether a node is still what it was.
-func sameNode(a, b generate.Node) bool { return reflect.DeepEqual(a, b) }
+func sameNode(a, b generate.Node) bool {
+	if !maps.Equal(a.Labels, b.Labels) || !slices.Equal(a.Ports, b.Ports) {
+		return false
+	}
+	a.Labels, b.Labels, a.Ports, b.Ports = nil, nil, nil, nil
+	return reflect.DeepEqual(a, b)
+}

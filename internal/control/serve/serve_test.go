@@ -346,8 +346,7 @@ func TestMetrics(t *testing.T) {
 		{"pilot_xds_pushes", "cds", 1}, {"pilot_xds_pushes", "eds", 2}, {"pilot_xds_push_time", "eds", 2}, {"pilot_xds_config_size_bytes", "eds", 2},
 		{"pilot_push_triggers", "global", 1}, {"pilot_push_triggers", "endpoint", 1}, {"pilot_inbound_updates", "eds", 1},
 		{"pilot_proxy_convergence_time", "", 1}, {"pilot_pushcontext_init_seconds", "", 2},
-		// The cluster expects the endpoints' identities, so it is made again too.
-		{"weft_xds_resources_remade_total", "", 2}, {"weft_xds_subscriptions", "", 5}, {"weft_xds_resources", "", 5},
+		{"weft_xds_resources_remade_total", "", 1}, {"weft_xds_subscriptions", "", 5}, {"weft_xds_resources", "", 5},
 	} {
 		if got := p.metric(m.name, m.label); got != m.want {
 			t.Errorf("%s %s is %v, want %v", m.name, m.label, got, m.want)

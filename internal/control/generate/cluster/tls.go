@@ -83,11 +83,8 @@ func meshSNI(b *view.Backend) string {
 func (g *Generator) servers(b *view.Backend) []string {
 	s := b.Service
 	names := slices.Clone(s.SANs)
-	for _, e := range g.mesh.Endpoints(s) {
-		if e.ServiceAccount == "" {
-			continue
-		}
-		id := identity.ID{TrustDomain: g.mesh.Settings().TrustDomain, Namespace: e.Namespace, ServiceAccount: e.ServiceAccount}
+	for _, a := range g.mesh.Accounts(s) {
+		id := identity.ID{TrustDomain: g.mesh.Settings().TrustDomain, Namespace: a.Namespace, ServiceAccount: a.Name}
 		names = append(names, id.String())
 	}
 	slices.Sort(names)

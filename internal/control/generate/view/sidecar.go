@@ -154,7 +154,7 @@ func (v *View) Opened() (outbound, inbound []netip.AddrPort) {
 		}
 		a := in.Bind
 		if !a.IsValid() {
-			a = v.node.Address
+			a = v.address()
 		}
 		if !a.IsValid() {
 			a = netip.IPv4Unspecified()
@@ -162,6 +162,16 @@ func (v *View) Opened() (outbound, inbound []netip.AddrPort) {
 		inbound = append(inbound, netip.AddrPortFrom(a, in.Port))
 	}
 	return outbound, inbound
+}
+
+// address is the workload's own; the zero Addr where it is not known. It is read of the mesh rather than being part of the node, so that
+// only who listens at it is concerned when a workload gets another one.
+func (v *View) address() netip.Addr {
+	w := v.mesh.Workload(v.node.Namespace, v.node.Name)
+	if w == nil {
+		return netip.Addr{}
+	}
+	return w.Address()
 }
 
 // coversAll reports whether a wildcard takes in every name of a host, which may be a wildcard too.

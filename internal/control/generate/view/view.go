@@ -21,8 +21,6 @@ type Node struct {
 	Labels         map[string]string
 	Locality       string              // region/zone/subzone
 	ProxyProtocol  model.ProxyProtocol // for gateways
-	// Address is the workload's; the zero Addr where it is not known.
-	Address netip.Addr
 	// Ports on which the workload accepts connections; for sidecars.
 	Ports []model.WorkloadPort
 	// Proxyless says that the client is gRPC's own xDS client, which reads a smaller part of Envoy's messages.
