@@ -71,6 +71,9 @@ func TestEtcdIsLost(t *testing.T) {
 	server.Up(t)
 	for n, c := range []struct{ from, left string }{{backup, "http: 1001"}, {"", ""}} {
 		planes[0].send(t, "1002")
+		await(t, "all hold what will be lost", func() bool { // for those that do not, nothing goes back
+			return !slices.ContainsFunc(planes, func(p *plane) bool { return !strings.Contains(strings.Join(p.held(t), ""), "1002") })
+		})
 		server.Down(t)
 		server.Restore(t, c.from)
 		late := beginPlane(t, weft, 42+n, "--etcd", server.Endpoint)
