@@ -276,7 +276,7 @@ func (s *state) listenerResolved(o *source.Object, g *gatewayv1.Gateway, l *gate
 	if bad := coded(s.within(o.Ref(), field), gatewayapi.InvalidRouteKinds); len(bad) > 0 {
 		return gatewayapi.InvalidRouteKinds, words(bad)
 	}
-	certificates := coded(s.within(o.Ref(), field+".tls.certificateRefs"), "RefNotPermitted", gatewayapi.InvalidCertificate, "CredentialNotFound", "CredentialInvalid")
+	certificates := coded(s.within(o.Ref(), field+".tls"), "RefNotPermitted", gatewayapi.InvalidCertificate, "CredentialNotFound", "CredentialInvalid")
 	if len(certificates) > 0 {
 		if certificates[0].Code == "RefNotPermitted" {
 			return "RefNotPermitted", words(certificates)

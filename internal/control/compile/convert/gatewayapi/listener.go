@@ -124,6 +124,9 @@ func (p converter) listenerTLS(l *parts.APIListener) {
 	field, t := l.Field+".tls", l.TLS
 	encrypted := l.Server.Protocol == model.HTTPS || l.Server.Protocol == model.TLS
 	switch {
+	case t == nil && l.Server.Protocol == model.HTTPS: // which the API lets pass
+		p.refuseListener(l, InvalidCertificate, ".tls", "", "protocol %s needs tls", l.Protocol)
+		return
 	case t == nil && encrypted:
 		p.Err("MissingField", field, "", "protocol %s needs tls", l.Protocol)
 		return
