@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -19,6 +20,7 @@ type mesh struct {
 	change    ChangeRequest
 	logs      []LogLine
 	query     LogQuery
+	selection Selection
 	execDone  chan error
 	execBegan chan struct{}
 	err       error
@@ -32,7 +34,10 @@ func (m *mesh) Delete(_ context.Context, r ChangeRequest) (ChangeReply, error) {
 	m.change = r
 	return ChangeReply{}, m.err
 }
-func (m *mesh) Objects(context.Context) ([]Object, error) { return nil, m.err }
+func (m *mesh) Objects(_ context.Context, of Selection) ([]Object, error) {
+	m.selection = of
+	return nil, m.err
+}
 func (m *mesh) Diff(context.Context, DiffRequest) (DiffReply, error) {
 	return DiffReply{Different: true}, m.err
 }
@@ -122,6 +127,16 @@ func TestCallsReachTheMesh(t *testing.T) {
 	}
 	if err := errors.Join(c.Down(ctx), c.Control(ctx, "restart"), c.Restart(ctx, "default", "x"), c.RemoveProgram(ctx, "default", "x")); err != nil {
 		t.Fatal(err)
+	}
+}
+
+func TestSelectionsArrive(t *testing.T) {
+	m := &mesh{}
+	c := serve(t, m)
+	for _, want := range []Selection{{}, {Namespace: "a&b"}, {Patterns: []Pattern{{Kind: "vs"}, {"dr", "a"}, {"gw", "ns/a b"}}, Namespace: "ns"}} {
+		if _, err := c.Objects(t.Context(), want); err != nil || !reflect.DeepEqual(m.selection, want) {
+			t.Errorf("got %+v, %v, want %+v", m.selection, err, want)
+		}
 	}
 }
 

@@ -55,9 +55,13 @@ func (c *Client) Graph(ctx context.Context, window time.Duration) (g Graph, err 
 	return g, c.get(ctx, "/v1/graph?window="+window.String(), &g)
 }
 
-// Objects lists the accepted objects.
-func (c *Client) Objects(ctx context.Context) (o []Object, err error) {
-	return o, c.get(ctx, "/v1/objects", &o)
+// Objects lists the accepted objects, and those that were refused, as far as they are selected.
+func (c *Client) Objects(ctx context.Context, of Selection) (o []Object, err error) {
+	at := "/v1/objects"
+	if q := of.query().Encode(); q != "" {
+		at += "?" + q
+	}
+	return o, c.get(ctx, at, &o)
 }
 
 // Apply creates or changes objects; all or none.

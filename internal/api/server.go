@@ -16,7 +16,7 @@ import (
 type Objects interface {
 	Apply(ctx context.Context, req ChangeRequest) (ChangeReply, error)
 	Delete(ctx context.Context, req ChangeRequest) (ChangeReply, error)
-	Objects(ctx context.Context) ([]Object, error)
+	Objects(ctx context.Context, of Selection) ([]Object, error)
 	Explain(ctx context.Context, req ExplainRequest) (ExplainReply, error)
 	Diff(ctx context.Context, req DiffRequest) (DiffReply, error)
 }
@@ -104,7 +104,7 @@ func Handler(b Backend) http.Handler {
 		return b.Joiner.Join(ctx, req)
 	}))
 	mux.HandleFunc("GET /v1/objects", func(w http.ResponseWriter, r *http.Request) {
-		answer(w)(b.Objects.Objects(r.Context()))
+		answer(w)(b.Objects.Objects(r.Context(), selectionOf(r.URL.Query())))
 	})
 	mux.HandleFunc("POST /v1/programs", do(b.Workloads.AddProgram))
 	mux.HandleFunc("DELETE /v1/programs/{namespace}/{name}", func(w http.ResponseWriter, r *http.Request) {

@@ -380,7 +380,7 @@ one in a file says nothing of it and is left out, save the addresses of Pods and
 			}
 			client := s.client()
 			defer client.Close()
-			objects, err := client.Objects(c.Context())
+			objects, err := client.Objects(c.Context(), selection(wanted, namespace))
 			if err != nil {
 				return err
 			}
@@ -405,9 +405,18 @@ func withoutAll(args []string) []string {
 	return args
 }
 
-// matches reports whether an object is among what is asked for. A name may be that of any namespace, or say it: NAMESPACE/NAME.
+// matches reports whether an object is among what is asked for.
 func (a ask) matches(o *api.Object) bool {
-	return api.KindMatches(o.Kind, a.kind) && (a.name == "" || a.name == o.Name || a.name == o.Namespace+"/"+o.Name)
+	return api.Pattern{Kind: a.kind, Name: a.name}.Matches(o.Ref)
+}
+
+// selection asks the mesh for no more than what is wanted.
+func selection(wanted []ask, namespace string) api.Selection {
+	s := api.Selection{Namespace: namespace}
+	for _, a := range wanted {
+		s.Patterns = append(s.Patterns, api.Pattern{Kind: a.kind, Name: a.name})
+	}
+	return s
 }
 
 // selectObjects gives the objects that are wanted, all where nothing is named. Those that are named must be there.

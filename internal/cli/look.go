@@ -170,7 +170,8 @@ has. 3/4 stands for three in their newest version, of four. The states:
   reconnecting
             it connects again and again; the reason says how often in the last minute, and why its last stream ended.
             One that refuses something, does not read, or does not answer for long is shown as that, with the same reason
-  gone      it is not connected, although its workload is there
+  gone      it is not connected to this control plane, although its workload is there. Where there are several replicas,
+            each shows the proxies that are connected to it: one that is gone from one may be at another
 
 On a narrow terminal columns are left out, as with weft ps; -o json has them all.`,
 		Example: "  weft status\n  weft status -o json     # with everything that is stale or missing",

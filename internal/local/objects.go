@@ -264,7 +264,7 @@ func lookup(all []source.Key, r api.Ref) (source.Key, error) {
 	return source.Key{}, &api.NotFoundError{Message: fmt.Sprintf("no %s %q in namespace %q", r.Kind, r.Name, r.Namespace), Hint: "weft get lists the objects"}
 }
 
-func (o objects) Objects(ctx context.Context) ([]api.Object, error) {
+func (o objects) Objects(ctx context.Context, of api.Selection) ([]api.Object, error) {
 	c, err := o.h.Ready(ctx)
 	if err != nil {
 		return nil, err
@@ -279,16 +279,26 @@ func (o objects) Objects(ctx context.Context) ([]api.Object, error) {
 	all := c.Objects()
 	told := map[source.Key]status.Status{}
 	if mesh := c.Mesh(); mesh != nil {
-		told = o.told.now(status.Input{Objects: all, Mesh: mesh, Findings: findings, Addresses: o.h.Addresses()})
+		told = o.told.now(status.Input{Objects: all, Mesh: mesh, Findings: findings, Addresses: o.h.Addresses(),
+			Only: func(ob *source.Object) bool { return of.Has(keyRef(ob.Key())) }})
 	}
 	for _, ob := range all {
+		if !of.Has(keyRef(ob.Key())) {
+			delete(byRef, ob.Ref())
+			continue
+		}
 		out = append(out, api.Object{
 			Ref: keyRef(ob.Key()), APIVersion: ob.Kind.APIVersion(), Source: origin(ob.Origin), Created: ob.Born,
 			YAML: withStatus(ob, told[ob.Key()]), Findings: apiFindings(byRef[ob.Ref()]),
 		})
 		delete(byRef, ob.Ref())
 	}
-	return append(out, refused(byRef, c.Refused())...), nil
+	for _, r := range refused(byRef, c.Refused()) {
+		if of.Has(r.Ref) {
+			out = append(out, r)
+		}
+	}
+	return out, nil
 }
 
 // explainKept adds to what is said of an object that is in force as it was before, why that is: what is wrong in the document of its file

@@ -21,6 +21,7 @@ import (
 	"github.com/weftmesh/weft/internal/control"
 	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/control/source"
+	"github.com/weftmesh/weft/internal/control/status"
 )
 
 // TestNotDeletedSaysWhatToDo: what is listed and cannot be deleted is not told to be missing.
@@ -222,7 +223,7 @@ func TestRefusedObjectsAreShown(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, o := objectsOf(t, file)
-	all, err := o.Objects(t.Context())
+	all, err := o.Objects(t.Context(), api.Selection{})
 	if err != nil || len(all) != 2 {
 		t.Fatalf("%v: %+v", err, all)
 	}
@@ -230,6 +231,50 @@ func TestRefusedObjectsAreShown(t *testing.T) {
 		if refused := got.Name == "bad"; got.Refused != refused || (got.YAML == "") != refused || (len(got.Findings) > 0) != refused ||
 			got.Kind != "VirtualService" || !strings.Contains(got.Source, "bad.yaml:") {
 			t.Errorf("%+v", got)
+		}
+	}
+}
+
+// TestSelectedObjects: what is not asked for is not looked at, and keeps the times that were told of it.
+func TestSelectedObjects(t *testing.T) {
+	const rules = "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: a}\nspec: {host: a}\n---\n" +
+		"apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: b, namespace: shop}\nspec: {host: b}\n---\n" +
+		"apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: bad}\nspec: {hots: []}\n"
+	file := filepath.Join(t.TempDir(), "rules.yaml")
+	if err := os.WriteFile(file, []byte(rules), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	asked := map[string]int{}
+	o := Objects(host{c: follow(t, t.TempDir(), file)}, func(ob *source.Object) status.Status { asked[ob.GetName()]++; return nil })
+	for _, c := range []struct {
+		of   api.Selection
+		want []string
+	}{
+		{api.Selection{Patterns: []api.Pattern{{Kind: "dr", Name: "a"}}}, []string{"a"}},
+		{api.Selection{Patterns: []api.Pattern{{Kind: "vs"}, {Kind: "dr", Name: "shop/b"}}}, []string{"b", "bad"}},
+		{api.Selection{Namespace: "shop"}, []string{"b"}},
+		{api.Selection{Patterns: []api.Pattern{{Kind: "gw"}}}, nil},
+		{api.Selection{}, []string{"a", "b", "bad"}},
+	} {
+		clear(asked)
+		all, err := o.Objects(t.Context(), c.of)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var names []string
+		for _, ob := range all {
+			names = append(names, ob.Name)
+			if strings.Contains(ob.YAML, "\nstatus:") != !ob.Refused {
+				t.Errorf("%+v: %s", c.of, ob.YAML)
+			}
+		}
+		if slices.Sort(names); !slices.Equal(names, c.want) {
+			t.Errorf("%+v: got %v, want %v", c.of, names, c.want)
+		}
+		for name := range asked {
+			if !slices.Contains(c.want, name) {
+				t.Errorf("%+v: the status of %s was looked for", c.of, name)
+			}
 		}
 	}
 }
@@ -281,7 +326,7 @@ func TestDeleteRefused(t *testing.T) {
 		{api.ChangeRequest{AllIn: "default"}, 0},
 	} {
 		_, err := o.Delete(t.Context(), d.req)
-		all, failed := o.Objects(t.Context())
+		all, failed := o.Objects(t.Context(), api.Selection{})
 		if err = errors.Join(err, failed); err != nil || len(all) != d.left {
 			t.Errorf("%+v: %v; %d objects left", d.req, err, len(all))
 		}
@@ -305,7 +350,7 @@ func TestKeptObjectsSayWhy(t *testing.T) {
 	changes := c.Changes(ctx)
 	write("\n" + head + ": [\n")
 	for range changes {
-		all, err := o.Objects(ctx)
+		all, err := o.Objects(ctx, api.Selection{})
 		if err != nil || len(all) != 1 {
 			t.Fatalf("%v: %+v", err, all)
 		}
@@ -328,7 +373,7 @@ func TestRefusedObjectsAreFrom(t *testing.T) {
 		t.Fatal(err)
 	}
 	running := model.Finding{Severity: model.Error, Code: "LocalRuntime", Object: model.Ref{Kind: "Service", Namespace: "default", Name: "running"}}
-	all, err := Objects(host{c: follow(t, state, file), found: []model.Finding{running}}, nil).Objects(t.Context())
+	all, err := Objects(host{c: follow(t, state, file), found: []model.Finding{running}}, nil).Objects(t.Context(), api.Selection{})
 	if err != nil {
 		t.Fatal(err)
 	}

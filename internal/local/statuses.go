@@ -21,7 +21,7 @@ type statuses struct {
 	told map[source.Key]status.Status // of objects that are still there
 }
 
-// now gives the status of each object that has one.
+// now gives the status of each object that has one and is among those that are asked for.
 func (s *statuses) now(in status.Input) map[source.Key]status.Status {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -29,6 +29,12 @@ func (s *statuses) now(in status.Input) map[source.Key]status.Status {
 	wanted := status.Compute(in)
 	for _, o := range in.Objects {
 		key := o.Key()
+		if in.Only != nil && !in.Only(o) {
+			if before := s.told[key]; before != nil {
+				told[key] = before
+			}
+			continue
+		}
 		if wanted[key] == nil {
 			continue
 		}

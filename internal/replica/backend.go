@@ -12,6 +12,7 @@ import (
 	"github.com/weftmesh/weft/internal/api"
 	"github.com/weftmesh/weft/internal/control"
 	"github.com/weftmesh/weft/internal/control/model"
+	"github.com/weftmesh/weft/internal/control/serve"
 	"github.com/weftmesh/weft/internal/explain"
 	"github.com/weftmesh/weft/internal/identity"
 	"github.com/weftmesh/weft/internal/local"
@@ -46,7 +47,7 @@ func (r *replica) Status(context.Context) (api.Status, error) {
 		Mesh: r.Mesh, Version: version.String(), PID: os.Getpid(), Started: r.started, Isolation: "none", Reason: "a control plane by itself",
 		Control: "running", ControlSince: r.started, Settled: r.control.Mesh() != nil, TrustDomain: r.Settings.TrustDomain,
 		RootExpires: r.control.Authority().RootExpiry(), Sources: r.sources(), Workloads: []api.Workload{}, Gateways: []api.Published{},
-		Proxies: local.Proxies(r.control), Findings: local.APIFindings(r.control.Findings()),
+		Proxies: orElsewhere(local.Proxies(r.control), len(r.Etcd) > 0 || r.Kubeconfig != ""), Findings: local.APIFindings(r.control.Findings()),
 	}
 	if sources := r.control.Waiting(); sources != "" {
 		s.Control = "waiting for " + sources
@@ -63,6 +64,16 @@ func (r *replica) Status(context.Context) (api.Status, error) {
 		s.Metrics = "http://" + a.String() + "/metrics"
 	}
 	return s, nil
+}
+
+// orElsewhere says of proxies that are gone from here that they may be at another replica, if there may be others: each knows its own alone.
+func orElsewhere(proxies []api.Proxy, others bool) []api.Proxy {
+	for i := range proxies {
+		if p := &proxies[i]; others && p.State == string(serve.Gone) {
+			p.Reason += "; another replica may have it"
+		}
+	}
+	return proxies
 }
 
 func (r *replica) sources() []string {

@@ -112,3 +112,15 @@ func TestWaitsForEtcd(t *testing.T) {
 		t.Errorf("%s is left: %v", run, err)
 	}
 }
+
+// TestGoneMayBeElsewhere: where there may be other replicas, one that is gone from this one is not said to be gone from all.
+func TestGoneMayBeElsewhere(t *testing.T) {
+	proxies := func() []api.Proxy {
+		return []api.Proxy{{Node: "a", State: "synced"}, {Node: "b", State: "gone", Reason: "it closed its stream"}}
+	}
+	for others, want := range map[bool]string{true: "it closed its stream; another replica may have it", false: "it closed its stream"} {
+		if got := orElsewhere(proxies(), others); got[0].Reason != "" || got[1].Reason != want {
+			t.Errorf("others %v: %+v", others, got)
+		}
+	}
+}

@@ -188,7 +188,7 @@ func (c *Client) Run(ctx context.Context) error {
 			if at := c.Expiry(); !at.IsZero() {
 				expires = at.Format(time.RFC3339)
 			}
-			c.options.Log.Warn("no new certificate from the authority; trying again", "error", err, "control", c.options.Control,
+			c.options.Log.Warn("no new certificate from the authority; trying again", "error", err,
 				"attempt", failures, "in", wait.Round(time.Millisecond), "expires", expires)
 		default:
 			failures = 0

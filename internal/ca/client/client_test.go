@@ -409,3 +409,30 @@ func TestRotationUnderTraffic(t *testing.T) {
 	<-served
 	t.Logf("%d connections over %d certificates", opened, len(serials))
 }
+
+// TestErrorsNameWhoWasAsked: where connections go to one of several, whatever Options.Control says.
+func TestErrorsNameWhoWasAsked(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan struct{})
+	go func() { // ends with the listener
+		defer close(served)
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			_ = conn.Close() // no certificate from here
+		}
+	}()
+	t.Cleanup(func() { _ = l.Close(); <-served })
+	o := newControl(t, t.TempDir()).options("")
+	o.Dial = func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "tcp", l.Addr().String())
+	}
+	if _, err := newClient(t, o).obtain(t.Context(), 0); err == nil || !strings.Contains(err.Error(), l.Addr().String()) {
+		t.Errorf("got %v, want it to name %s", err, l.Addr())
+	}
+}

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -73,15 +74,24 @@ func (c *Client) withToken(ctx context.Context) (context.Context, error) {
 	return metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+token), nil
 }
 
-// call asks the authority over a connection of its own: requests are hours apart, and the handshake reads the newest roots.
+// call asks the authority over a connection of its own: requests are hours apart, and the handshake reads the newest roots. An error names
+// who was asked, which Options.Dial may have chosen.
 func (c *Client) call(ctx context.Context, csr string, showCertificate bool) ([]string, error) {
 	network, address, err := splitAddress(c.options.Control)
 	if err != nil {
 		return nil, err
 	}
+	var asked atomic.Pointer[string]
 	connection, err := grpc.NewClient("passthrough:///"+serverName(network, address),
 		grpc.WithTransportCredentials(credentials.NewTLS(c.controlTLS(showCertificate, []string{"h2"}))),
-		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return c.options.Dial(ctx, network, address) }),
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
+			conn, err := c.options.Dial(ctx, network, address)
+			if err == nil {
+				at := conn.RemoteAddr().String()
+				asked.Store(&at)
+			}
+			return conn, err
+		}),
 	)
 	if err != nil {
 		return nil, err
@@ -90,10 +100,10 @@ func (c *Client) call(ctx context.Context, csr string, showCertificate bool) ([]
 	r, err := pb.NewIstioCertificateServiceClient(connection).CreateCertificate(ctx, &pb.IstioCertificateRequest{
 		Csr: csr, ValidityDuration: int64((c.options.TTL + time.Second - 1) / time.Second),
 	})
-	if err != nil {
-		return nil, err
+	if at := asked.Load(); err != nil && at != nil {
+		return nil, fmt.Errorf("control plane %s: %w", *at, err)
 	}
-	return r.GetCertChain(), nil
+	return r.GetCertChain(), err
 }
 
 // accept turns the answer (leaf, intermediates, and last the roots) into material, if it is a valid certificate for our key and

@@ -26,6 +26,9 @@ func (c *Computer) Compute(in Input) map[source.Key]Status {
 	now := make(map[*source.Object]computed, len(c.last))
 	out := make(map[source.Key]Status, len(c.last))
 	for _, o := range in.Objects {
+		if in.Only != nil && !in.Only(o) {
+			continue
+		}
 		if st := s.again(o, c.last[o]); st != nil {
 			now[o] = computed{s.findings[o.Ref()], st}
 			out[o.Key()] = st

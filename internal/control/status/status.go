@@ -27,6 +27,8 @@ type Input struct {
 	Findings []model.Finding
 	// Addresses of the ingress gateway, where no Service tells them: IP addresses or host names.
 	Addresses []string
+	// Only tells the objects of which the status is asked for; nil for all.
+	Only func(*source.Object) bool
 }
 
 // Status is the value of an object's status field: a pointer to the type that the object's own type has there.
@@ -38,6 +40,9 @@ func Compute(in Input) map[source.Key]Status {
 	s := newState(in)
 	out := map[source.Key]Status{}
 	for _, o := range in.Objects {
+		if in.Only != nil && !in.Only(o) {
+			continue
+		}
 		if st := s.of(o); st != nil {
 			out[o.Key()] = st
 		}
