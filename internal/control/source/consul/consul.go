@@ -53,7 +53,8 @@ type Source struct {
 	mu      sync.Mutex
 	failing map[string]bool   // paths that could not be read the last time
 	told    map[string]string // of reasons, the path that was told of
-	hidden  bool              // it was logged that the token hides services
+	hidden  map[string]bool   // paths of whose answers ACLs have left something out
+	shown   string            // that of them which was told of; empty for none
 }
 
 // New checks the options; it does not touch the network.
@@ -70,7 +71,7 @@ func New(o Options) (*Source, error) {
 	}
 	t := http.DefaultTransport.(*http.Transport).Clone()
 	t.MaxConnsPerHost, t.MaxIdleConnsPerHost, t.TLSClientConfig = mostConnections, mostConnections, o.TLS
-	return &Source{options: o, log: o.Log, client: &http.Client{Transport: t}, failing: map[string]bool{}, told: map[string]string{},
+	return &Source{options: o, log: o.Log, client: &http.Client{Transport: t}, failing: map[string]bool{}, told: map[string]string{}, hidden: map[string]bool{},
 		unfit:   roll{code: noLabel, severity: model.Info, rest: "have tags or meta that can be no labels"},
 		against: roll{code: tagsContradict, severity: model.Warning, rest: "have instances whose tags and meta contradict each other"}}, nil
 }
@@ -90,12 +91,15 @@ func (s *Source) Run(ctx context.Context, publish func(source.Change)) error {
 		s.client.CloseIdleConnections()
 	}()
 	s.poll(ctx, servicesPath, alone, func(body []byte, index uint64) error {
+		before := r.listed.index
 		names, err := r.list(ctx, body, index)
 		if err != nil {
 			return err
 		}
 		r.take(ctx, names)
-		r.registered(ctx, len(body))
+		if r.listed.index != before {
+			r.registered(ctx, len(body))
+		}
 		if s.intake.Opened() {
 			return nil
 		}
@@ -148,6 +152,7 @@ func (r *run) take(ctx context.Context, names map[string][]string) {
 			one.stop()
 			<-one.ended
 			r.reads(healthPath + name)
+			r.noteHidden(healthPath+name, false)
 			r.guard.Lock()
 			delete(r.services, name)
 			r.guard.Unlock()
@@ -236,8 +241,15 @@ const (
 	healthPath   = "/v1/health/service/"
 )
 
-// waitTime is how long Consul holds a question back for which there is no news. It adds up to a sixteenth.
-const waitTime = 4 * time.Minute
+// How long Consul holds a question back for which there is no news; it adds up to a sixteenth. That about the list of services, and those about all checks,
+// come back sooner: by them it is known within a minute or so when Consul does not answer any more, which a question that may wait does not tell. An
+// answer may take answerTime.
+const (
+	waitTime   = 4 * time.Minute
+	listTime   = 30 * time.Second
+	hiddenTime = 5 * time.Second // of which something is hidden
+	answerTime = 30 * time.Second
+)
 
 // The pauses between attempts to reach Consul grow from the first to the last.
 const (
@@ -251,16 +263,21 @@ type turn = func(context.Context) (wait time.Duration, during context.Context, e
 
 // alone is the turn of a question that shares with no others.
 func alone(ctx context.Context) (time.Duration, context.Context, func()) {
-	return waitTime, ctx, func() {}
+	return listTime, ctx, func() {}
 }
 
-// poll asks again and again, when it is its turn, and hands over each answer that may be news, with its index, until the context ends.
+// poll asks again and again, when it is its turn, and hands over each answer that may be news, with its index, until the context ends. What
+// a token may see changes without the index: of an answer that was not whole the next one may be news, and is not waited for as long.
 func (s *Source) poll(ctx context.Context, path string, t turn, take func(body []byte, index uint64) error) {
 	index, pause := uint64(0), firstPause
 	for ctx.Err() == nil {
 		wait, during, end := t(ctx)
 		if end == nil {
 			return
+		}
+		hidden := s.isHidden(path)
+		if hidden {
+			wait = min(wait, hiddenTime)
 		}
 		began := time.Now()
 		body, next, err := s.ask(during, path, index, wait)
@@ -270,7 +287,7 @@ func (s *Source) poll(ctx context.Context, path string, t turn, take func(body [
 			continue // the turn was over
 		}
 		early := next == index && time.Since(began) < wait
-		if err == nil && next != index {
+		if err == nil && (next != index || hidden || s.isHidden(path)) {
 			err = take(body, next)
 		}
 		if err == nil {
@@ -337,15 +354,68 @@ func (s *Source) reads(path string) {
 	}
 }
 
-// hides takes from an answer whether the token hides services. Consul then answers as if they were not there.
-func (s *Source) hides(h http.Header) {
-	hidden := h.Get("X-Consul-Results-Filtered-By-Acls") == "true" || s.options.Token == "" && h.Get("X-Consul-Default-Acl-Policy") == "deny"
+// hides takes from an answer whether ACLs left something out of it: Consul answers as if that were not there. Of answers without a token it
+// does not say so.
+func (s *Source) hides(path string, h http.Header) {
+	unsure := path == servicesPath && s.options.Token == "" && h.Get("X-Consul-Default-Acl-Policy") == "deny"
+	s.noteHidden(path, unsure || h.Get("X-Consul-Results-Filtered-By-Acls") == "true")
+}
+
+// noteHidden tells of one path of whose answers something is left out, the list of services before others, for as long as there are any.
+func (s *Source) noteHidden(path string, hidden bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if hidden && !s.hidden {
-		s.log.Warn("Consul's ACLs hide services; the mesh does not know them", "hint", "give a token with service:read and node:read in CONSUL_HTTP_TOKEN")
+	if hidden == s.hidden[path] {
+		return
 	}
-	s.hidden = hidden
+	delete(s.hidden, path)
+	if hidden {
+		s.hidden[path] = true
+	}
+	was := s.shown
+	if s.hidden[servicesPath] {
+		s.shown = servicesPath
+	} else if !s.hidden[s.shown] {
+		s.shown = ""
+		for s.shown = range s.hidden {
+			break
+		}
+	}
+	if s.shown == was {
+		return
+	}
+	f := s.hiding(s.shown)
+	s.intake.Remark(servicesHidden, f)
+	if f != nil && (was == "" || s.shown == servicesPath) {
+		s.log.Warn(f.Message, "hint", f.Hint)
+	}
+}
+
+// isHidden reports whether something was left out of the last answer of a path.
+func (s *Source) isHidden(path string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.hidden[path]
+}
+
+// servicesHidden is the code of what hiding says.
+const servicesHidden = "ServicesHidden"
+
+// hiding says what ACLs leave out of the answers of a path; nil for none.
+func (s *Source) hiding(path string) *model.Finding {
+	f := &model.Finding{Severity: model.Warning, Code: servicesHidden, File: Layer, Hint: "give a token with service:read and node:read in CONSUL_HTTP_TOKEN"}
+	switch {
+	case path == "":
+		return nil
+	case path == servicesPath && s.options.Token == "":
+		f.Severity = model.Info
+		f.Message = "Consul's ACLs hide services from who has no token, save those that everybody may read; the mesh does not know them"
+	case path == servicesPath:
+		f.Message = "Consul's ACLs hide services; the mesh does not know them"
+	default:
+		f.Message = "Consul's ACLs hide instances, such as of " + path + "; the mesh does not know them"
+	}
+	return f
 }
 
 // maxAnswer bounds what is read of one answer, in bytes.
@@ -362,7 +432,7 @@ func (s *Source) ask(ctx context.Context, path string, index uint64, wait time.D
 
 // get gives what Consul answers, which it may take its time for.
 func (s *Source) get(ctx context.Context, path string, query url.Values, wait time.Duration) (body []byte, index uint64, err error) {
-	ctx, cancel := context.WithTimeout(ctx, wait+waitTime/8)
+	ctx, cancel := context.WithTimeout(ctx, wait+wait/16+answerTime)
 	defer cancel()
 	at := strings.TrimSuffix(s.options.Address, "/") + (&url.URL{Path: path, RawQuery: query.Encode()}).String()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, at, nil)
@@ -387,8 +457,6 @@ func (s *Source) get(ctx context.Context, path string, query url.Values, wait ti
 	if err != nil || index == 0 {
 		return nil, 0, errors.New("the answer has no X-Consul-Index")
 	}
-	if path == servicesPath {
-		s.hides(answer.Header)
-	}
+	s.hides(path, answer.Header)
 	return body, index, nil
 }

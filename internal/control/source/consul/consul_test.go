@@ -323,6 +323,39 @@ func TestTokenRevoked(t *testing.T) {
 	l.Await(t, "a=2 b=1")
 }
 
+// TestHidden: what the rights of a token hide is said, also where it is only instances, until it may see all; that is seen without a change
+// of the catalog.
+func TestHidden(t *testing.T) {
+	const ours = "6f3c1a52-0f6e-4a55-9a53-4f0c6c0f7b11"
+	s := start(t, `-hcl=acl { enabled = true, default_policy = "deny", tokens { initial_management = "`+root+`", agent = "`+root+`" } }`)
+	for name, rules := range map[string]string{"none": `key "x" { policy = "read" }`, "services": `service_prefix "" { policy = "read" }`,
+		"nodes": `node_prefix "" { policy = "read" }`} {
+		s.put(t, "/v1/acl/policy", map[string]any{"Name": name, "Rules": rules})
+	}
+	grant := func(path string, policies ...string) {
+		var named []map[string]string
+		for _, p := range policies {
+			named = append(named, map[string]string{"Name": p})
+		}
+		s.put(t, path, map[string]any{"AccessorID": ours, "SecretID": ours, "Policies": named})
+	}
+	grant("/v1/acl/token", "none")
+	s.register(t, "a", "a", "1", "passing")
+	l := sourcetest.Listen(t, s.place(t, func(o *Options) { o.Token = ours }))
+	awaitTold(t, l, servicesHidden)
+	if f := l.Last().Findings[0]; f.Severity != model.Warning || !strings.Contains(f.Message, "hide services;") {
+		t.Errorf("got %v", f)
+	}
+	grant("/v1/acl/token/"+ours, "services")
+	l.AwaitThat(t, "that instances are hidden", func() bool {
+		f := l.Last().Findings
+		return len(f) == 1 && f[0].Code == servicesHidden && strings.Contains(f[0].Message, "hide instances, such as of /v1/health/service/")
+	})
+	grant("/v1/acl/token/"+ours, "services", "nodes")
+	l.Await(t, "a=1")
+	awaitTold(t, l, "")
+}
+
 // awaitTold waits until the findings have these codes.
 func awaitTold(t *testing.T, l *sourcetest.Listener, want string) {
 	t.Helper()

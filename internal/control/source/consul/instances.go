@@ -16,14 +16,20 @@ import (
 // maxPort is the highest that there is.
 const maxPort = 1<<16 - 1
 
+// hasIP is whether the address is that of one machine. Connections to 0.0.0.0 would come to the caller itself.
 func (i *instance) hasIP() bool {
-	_, err := netip.ParseAddr(i.address())
-	return err == nil
+	a, err := netip.ParseAddr(i.address())
+	return err == nil && !a.Unmap().IsUnspecified() && !a.Unmap().IsMulticast()
 }
 
-// hasName is whether the address is a host name, which is resolved.
+// hasName is whether the address is a host name, which is resolved. The last part of one is not a number (RFC 1123, section 2.1): what looks so
+// is an IP address that is written wrongly, such as 010.0.0.1.
 func (i *instance) hasName() bool {
-	return !i.hasIP() && len(validation.IsDNS1123Subdomain(strings.TrimSuffix(strings.ToLower(i.address()), "."))) == 0
+	name := strings.TrimSuffix(strings.ToLower(i.address()), ".")
+	if _, err := netip.ParseAddr(name); err == nil || len(validation.IsDNS1123Subdomain(name)) > 0 {
+		return false
+	}
+	return strings.Trim(name[strings.LastIndexByte(name, '.')+1:], "0123456789") != ""
 }
 
 // where names an instance for a user.
@@ -67,7 +73,7 @@ func (s *Source) callable(name string, all []instance) (kept []instance, finding
 		}
 	}
 	leave(portless, "InstanceWithoutPort", "without a port from 1 to 65535", "register them with their port")
-	leave(nowhere, "InstanceWithoutAddress", "whose address is neither an IP address nor a host name", "register them with their IP address")
+	leave(nowhere, "InstanceWithoutAddress", "whose address is neither a host name nor the IP address of one machine", "register them with their IP address")
 	leave(named, "InstanceWithHostName", "whose address is a host name, where others have IP addresses,",
 		"register them with their IP addresses; a service most of whose instances have host names is resolved by DNS")
 	return kept, findings
@@ -80,6 +86,7 @@ func (s *Source) callable(name string, all []instance) (kept []instance, finding
 func (s *Source) agree(name string, all []instance) (port int, protocol string, findings []model.Finding) {
 	ports, portsUp := map[int]int{}, map[int]int{}
 	said, saidUp := map[string]int{}, map[string]int{}
+	var strange []string
 	for i := range all {
 		in := &all[i]
 		up := min(in.weight(), 1)
@@ -88,7 +95,14 @@ func (s *Source) agree(name string, all []instance) (port int, protocol string, 
 		if p := in.protocol(); p != "" {
 			said[p]++
 			saidUp[p] += up
+		} else if other := in.Service.Meta["protocol"]; other != "" {
+			strange = append(strange, fmt.Sprintf("%s (%.40q)", in.where(), other))
 		}
+	}
+	if len(strange) > 0 {
+		findings = append(findings, s.finding(name, s.key(name), model.Warning, "UnknownProtocol",
+			"the meta \"protocol\" of instances names none that the mesh carries, and does not count: "+enumerate(strange),
+			"register them with one of "+strings.Join(protocols, ", ")+"; without one, what is spoken is found out"))
 	}
 	port, protocol = most(ports, portsUp), most(saidUp, said)
 	if len(said) > 1 {
@@ -100,8 +114,16 @@ func (s *Source) agree(name string, all []instance) (port int, protocol string, 
 	return port, protocol, findings
 }
 
-// protocol is what an instance says that it speaks; empty when it does not.
-func (i *instance) protocol() string { return strings.ToUpper(i.Service.Meta["protocol"]) }
+// protocols are those that a port of a ServiceEntry may have.
+var protocols = []string{"HTTP", "HTTPS", "HTTP2", "GRPC", "GRPC-WEB", "TLS", "TCP", "MONGO", "MYSQL", "REDIS"}
+
+// protocol is what an instance says that it speaks; empty when it does not, or names none of protocols.
+func (i *instance) protocol() string {
+	if p := strings.ToUpper(i.Service.Meta["protocol"]); slices.Contains(protocols, p) {
+		return p
+	}
+	return ""
+}
 
 // most gives what has the highest count, and of equals the highest second count, and the first; the zero value when there is none.
 func most[K cmp.Ordered](first, second map[K]int) (best K) {

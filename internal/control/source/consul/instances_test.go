@@ -50,6 +50,14 @@ func TestOddInstances(t *testing.T) {
 		{"a 10.0.0.1 80 -, b 10.0.0.2 80 -, c host.name.example 80 -", "STATIC 80  10.0.0.1 10.0.0.2", "InstanceWithHostName c on node n (address host.name.example)"},
 		{"a 10.0.0.1 80 -, b one.example 80 -, c two.example 80 -", "DNS 80  10.0.0.1 one.example two.example", ""},
 		{"a 10.0.0.1 80 -, b what? 80 -", "STATIC 80  10.0.0.1", "InstanceWithoutAddress b on node n (address \"what?\")"},
+		{"a 10.0.0.1 80 -, b 010.0.0.2 80 -", "STATIC 80  10.0.0.1", "InstanceWithoutAddress b on node n (address \"010.0.0.2\")"},
+		{"a 10.0.0.1 80 -, b 2130706433 80 -", "STATIC 80  10.0.0.1", "InstanceWithoutAddress b on node n (address \"2130706433\")"},
+		{"a 10.0.0.1 80 -, b 0.0.0.0 80 -", "STATIC 80  10.0.0.1", "InstanceWithoutAddress b on node n (address \"0.0.0.0\")"},
+		{"a fd00::1 80 -, b :: 80 -", "STATIC 80  fd00::1", "InstanceWithoutAddress b on node n (address \"::\")"},
+		{"a 10.0.0.1 80 -, b 224.0.0.1 80 -", "STATIC 80  10.0.0.1", "InstanceWithoutAddress b on node n (address \"224.0.0.1\")"},
+		{"a 10.0.0.1 80 -, b 1.2.3.a4 80 -, c 5.b 80 -", "DNS 80  1.2.3.a4 10.0.0.1 5.b", ""},
+		{"a 10.0.0.1 80 htttp", "STATIC 80  10.0.0.1", "UnknownProtocol does not count|a on node n (\"htttp\")"},
+		{"a 10.0.0.1 80 http, b 10.0.0.2 80 udp", "STATIC 80 HTTP 10.0.0.1 10.0.0.2", "UnknownProtocol does not count|b on node n (\"udp\")"},
 		{"a 10.0.0.1 80 -, b 10.0.0.2 0 http", "STATIC 80  10.0.0.1", "InstanceWithoutPort b on node n (port 0)"},
 	} {
 		kept, findings := s.callable("web", in(test.instances))
@@ -81,6 +89,23 @@ func TestOddInstances(t *testing.T) {
 		what, who, _ := strings.Cut(words, "|")
 		if m := findings[0].Message; !strings.Contains(m, what) || !strings.Contains(m, who) {
 			t.Errorf("%s: told %s", test.instances, m)
+		}
+	}
+}
+
+// TestProtocols: what Check takes as the protocol of a port is what counts of the meta.
+func TestProtocols(t *testing.T) {
+	entry := func(protocol string) bool {
+		text := `{apiVersion: networking.istio.io/v1, kind: ServiceEntry, metadata: {name: a, namespace: default}, spec: {hosts: [a.example],` +
+			`ports: [{number: 80, name: x, protocol: "` + protocol + `"}], resolution: STATIC, endpoints: [{address: 10.0.0.1}]}}`
+		k := source.Key{Group: source.GroupNetworking, Kind: "ServiceEntry", Namespace: "default", Name: "a"}
+		return source.DecodeArrival(k, source.Origin{Layer: Layer}, []byte(text), compile.Check).Object != nil
+	}
+	for _, p := range append([]string{"UDP", "SCTP", "MONGODB", "kubernetes.io/h2c", "HTTP/1.1", "HTTP1", "GRPC_WEB", "THRIFT", "POSTGRES"}, protocols...) {
+		var in instance
+		in.Service.Meta = map[string]string{"protocol": strings.ToLower(p)}
+		if taken := in.protocol() != ""; taken != entry(p) {
+			t.Errorf("%s: counts %v, accepted %v", p, taken, entry(p))
 		}
 	}
 }

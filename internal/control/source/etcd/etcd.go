@@ -23,10 +23,12 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
 
@@ -185,6 +187,8 @@ func (s *Store) failed(verb, prefix string, err error) error {
 		return fmt.Errorf("etcd: %s %s: %w from %s in %v%s", verb, prefix, ErrSilent, strings.Join(s.options.Endpoints, ", "), s.options.Timeout, s.reason())
 	case passing(err):
 		return fmt.Errorf("etcd: %s %s: %w: %w", verb, prefix, ErrSilent, err)
+	case errors.Is(err, rpctypes.ErrPermissionDenied):
+		return fmt.Errorf("etcd: %s %s: %w: the user that the certificate names needs readwrite on the prefix %s", verb, prefix, err, s.options.Prefix)
 	}
 	return fmt.Errorf("etcd: %s %s: %w", verb, prefix, err)
 }
@@ -353,7 +357,7 @@ func (s *Store) arrival(v *view, k source.Key) (_ source.Arrival, refused *sourc
 
 // offerRemoval adds to a finding about what is no object how to be rid of it.
 func (s *Store) offerRemoval(f *model.Finding, k source.Key) {
-	if f.Code != "NotAnObject" && f.Code != "SyntaxError" && f.Code != "WrongKey" {
+	if !slices.Contains([]string{"NotAnObject", "SyntaxError", "NotText", "FileTooLarge", "TooDeep", "TooManyAliases", "WrongKey"}, f.Code) {
 		return
 	}
 	f.Hint = cmp.Or(f.Hint, "put it right") + ", or " + s.removal(k)

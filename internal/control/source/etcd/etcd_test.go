@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/authpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
@@ -297,9 +298,9 @@ func TestDeleteMany(t *testing.T) {
 	}
 }
 
-// TestUsers: where etcd has users, a replica is the one whom its certificate names, and needs to read and write the prefix.
-func TestUsers(t *testing.T) {
-	server := etcdtest.StartSecure(t)
+// allow gives etcd users, of whom the one of our certificate may do so much with the prefix.
+func allow(t *testing.T, server *etcdtest.Server, rights authpb.Permission_Type) {
+	t.Helper()
 	ctx, admin := t.Context(), server.Client
 	for _, user := range []string{"root", etcdtest.User} { // each has a role of its name; etcd knows what root may do
 		_, err1 := admin.RoleAdd(ctx, user)
@@ -309,11 +310,37 @@ func TestUsers(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	_, err1 := admin.RoleGrantPermission(ctx, etcdtest.User, DefaultPrefix, clientv3.GetPrefixRangeEnd(DefaultPrefix), clientv3.PermissionType(clientv3.PermReadWrite))
+	_, err1 := admin.RoleGrantPermission(ctx, etcdtest.User, DefaultPrefix, clientv3.GetPrefixRangeEnd(DefaultPrefix), clientv3.PermissionType(rights))
 	_, err2 := admin.AuthEnable(ctx)
 	if err := errors.Join(err1, err2); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// TestReader: a replica whose user may only read says which right it needs, and once that it cannot lead.
+func TestReader(t *testing.T) {
+	server := etcdtest.StartSecure(t)
+	allow(t, server, clientv3.PermRead)
+	var told strings.Builder
+	s := open(t, Options{Endpoints: []string{"https://" + server.Endpoint}, TLS: server.TLS, Log: slog.New(slog.NewTextHandler(&told, nil))})
+	if err := s.CreateFiles(t.Context(), map[string][]byte{"key.pem": []byte("one")}); err == nil || !strings.Contains(err.Error(), "needs readwrite on the prefix /weft/") {
+		t.Errorf("got %v", err)
+	}
+	trying, cancel := context.WithTimeout(t.Context(), 4*firstPause) // for at least three attempts
+	defer cancel()
+	if err := s.Lead(trying, "a", func(context.Context, Term) { t.Error("it leads") }); err != nil {
+		t.Error(err)
+	}
+	if n := strings.Count(told.String(), "cannot lead"); n != 1 || strings.Contains(told.String(), "election") {
+		t.Errorf("it is logged %d times:\n%s", n, told.String())
+	}
+}
+
+// TestUsers: where etcd has users, a replica is the one whom its certificate names, and needs to read and write the prefix.
+func TestUsers(t *testing.T) {
+	server := etcdtest.StartSecure(t)
+	ctx := t.Context()
+	allow(t, server, clientv3.PermReadWrite)
 	s := open(t, Options{Endpoints: []string{"https://" + server.Endpoint}, TLS: server.TLS})
 	files := map[string][]byte{"key.pem": []byte("one")}
 	if err := s.CreateFiles(ctx, files); err != nil {

@@ -25,7 +25,7 @@ type Term clientv3.Cmp
 // it returns later than that, or etcd has lost its data. It goes by what Run reads, which is right after a restore of etcd too: whoever
 // only waited for one claim to go would wait for ever where that happened before etcd counted as far as it was.
 func (s *Store) Lead(ctx context.Context, name string, lead func(context.Context, Term)) error {
-	pause := firstPause
+	pause, denied := firstPause, false
 	for ctx.Err() == nil {
 		began := time.Now()
 		err := s.leadOnce(ctx, name, lead)
@@ -33,7 +33,14 @@ func (s *Store) Lead(ctx context.Context, name string, lead func(context.Context
 			pause = firstPause
 		}
 		if err != nil && ctx.Err() == nil {
-			s.log.Warn("the election of a leader failed; trying again", "error", err, "in", pause)
+			was := denied
+			denied = errors.Is(err, rpctypes.ErrPermissionDenied)
+			switch {
+			case !denied:
+				s.log.Warn("the election of a leader failed; trying again", "error", err, "in", pause)
+			case !was: // it stays so until somebody gives the right
+				s.log.Warn("this control plane cannot lead, and writes no statuses; trying again", "error", err)
+			}
 			sleep(ctx, pause)
 			pause = min(2*pause, lastPause)
 		}
