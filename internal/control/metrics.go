@@ -21,6 +21,8 @@ type metrics struct {
 	registry *prometheus.CounterVec
 	passed   *prometheus.CounterVec
 	failed   *prometheus.CounterVec
+
+	handshakes *prometheus.CounterVec
 }
 
 func newMetrics(r *prometheus.Registry) *metrics {
@@ -40,10 +42,12 @@ func newMetrics(r *prometheus.Registry) *metrics {
 		failed: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "galley_validation_failed",
 			Help: "Findings for which configuration objects were refused, by code."}, []string{"resource", "reason"}),
 	}
+	m.handshakes = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "weft_control_handshakes_refused_total",
+		Help: "Connections to the address for proxies that did not come to be, by reason."}, []string{"reason"})
 	build := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "istio_build", Help: "1, with the version of the control plane as tag."},
 		[]string{"component", "tag"})
 	build.WithLabelValues("pilot", version.String()).Set(1)
-	r.MustRegister(m.compile, m.debounce, m.csr, m.config, m.registry, m.passed, m.failed, build, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	r.MustRegister(m.compile, m.debounce, m.csr, m.config, m.registry, m.passed, m.failed, m.handshakes, build, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
 

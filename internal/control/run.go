@@ -84,7 +84,8 @@ func gather(changes <-chan struct{}) bool {
 // refuses them by itself.
 func (c *Control) serveProxies(ctx context.Context, g *errgroup.Group) {
 	tls := c.serving.ServerTLS(identity.TLSOptions{NextProtos: []string{"h2"}, OptionalPeer: true})
-	server := rpc.New(rpc.Options{TLS: tls, Log: c.log})
+	refused := newRefusals(c.log, c.metrics.handshakes)
+	server := rpc.New(rpc.Options{TLS: markCertificates(tls), Log: c.log, Refused: refused.take})
 	c.server.Register(server)
 	ca.NewService(c.authority, ca.ServiceOptions{Verifiers: []ca.Verifier{c.tokens.Verifier()}, Observe: c.metrics.signed}).Register(server)
 	for _, l := range c.listeners {

@@ -53,7 +53,7 @@ func (a *author) found(objects []string) bool {
 // held gives the text of each object that a replica has.
 func (p *plane) held(t *testing.T) []string {
 	t.Helper()
-	objects, err := p.client.Objects(t.Context())
+	objects, err := p.client.Objects(t.Context(), api.Selection{})
 	if err != nil {
 		t.Fatal(err)
 	}

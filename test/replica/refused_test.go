@@ -26,7 +26,7 @@ func (p *plane) from(t *testing.T, number int) map[string]string {
 	t.Helper()
 	from := map[string]string{}
 	await(t, "what was refused", func() bool {
-		all, err := p.client.Objects(t.Context())
+		all, err := p.client.Objects(t.Context(), api.Selection{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -67,7 +67,7 @@ func TestRefusedAreFrom(t *testing.T) {
 			t.Errorf("%+v: %+v %v", req, r, err)
 		}
 	}
-	if all, err := p.client.Objects(t.Context()); err != nil || len(all) != 1 || all[0].Name != "written" {
+	if all, err := p.client.Objects(t.Context(), api.Selection{}); err != nil || len(all) != 1 || all[0].Name != "written" {
 		t.Errorf("%+v %v", all, err)
 	}
 }

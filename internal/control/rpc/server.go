@@ -21,6 +21,8 @@ type Options struct {
 	// TLS of the connections; required. Clients that do not negotiate "h2" are not served.
 	TLS *tls.Config
 	Log *slog.Logger // slog.Default
+	// Refused hears of each connection that does not become one of TLS, and why, from a goroutine of its own; nil for nobody.
+	Refused func(peer net.Addr, err error)
 	// HandshakeTimeout is how long a connection may take to become a TLS connection; 10 s.
 	HandshakeTimeout time.Duration
 	// A connection that was silent for Keepalive is pinged, and closed when nothing comes for KeepaliveTimeout; 30 s and 10 s.
@@ -174,6 +176,9 @@ func (s *Server) accept(ctx context.Context, g *errgroup.Group, l net.Listener) 
 	}
 }
 
+// ErrNoHTTP2 is why a client that does not negotiate it is refused.
+var ErrNoHTTP2 = errors.New(`the client does not offer "h2" by ALPN`)
+
 // greet makes a connection one of TLS and hands it to the workers.
 func (s *Server) greet(ctx context.Context, raw net.Conn, stranger *place) {
 	sock := newSocket(raw)
@@ -182,7 +187,10 @@ func (s *Server) greet(ctx context.Context, raw net.Conn, stranger *place) {
 	defer cancel()
 	err := t.HandshakeContext(handshake)
 	if err == nil && t.ConnectionState().NegotiatedProtocol != "h2" {
-		err = errors.New(`the client does not offer "h2" by ALPN`)
+		err = ErrNoHTTP2
+	}
+	if err != nil && ctx.Err() == nil && s.options.Refused != nil {
+		s.options.Refused(raw.RemoteAddr(), err)
 	}
 	if err == nil {
 		err = sock.detach()
