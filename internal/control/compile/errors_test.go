@@ -341,7 +341,7 @@ func TestRefused(t *testing.T) {
   - {name: f, port: 446, protocol: TLS, tls: {options: {a/b: c}}}`, []string{
 			"9 error ConflictingFields spec.listeners[0].tls",
 			"10 error DuplicateListener spec.listeners[1].name",
-			"11 error MissingField spec.listeners[2].tls", "12 error ConflictingFields spec.listeners[3].tls.mode",
+			"11 warning InvalidCertificateRef spec.listeners[2].tls", "12 error ConflictingFields spec.listeners[3].tls.mode",
 			"13 error ConflictingFields spec.listeners[4].hostname",
 			"15 warning UnsupportedValue spec.listeners[6].tls.options.a/b"}},
 		{"addresses", gateway, "Gateway", `
@@ -351,7 +351,7 @@ func TestRefused(t *testing.T) {
   addresses: [{value: 10.0.0.1}, {type: IPAddress, value: a}, {type: Hostname, value: a}, {type: other/kind, value: a}]
   tls: {frontend: {default: {}, perPort: [{port: 1, tls: {}}, {port: 1, tls: {}}]}}
   listeners: [{name: a, port: 80, protocol: HTTP}]`, []string{
-			"7 error Unsupported spec.defaultScope", "8 error InvalidParameters spec.infrastructure.parametersRef", "8 info NoEffect spec.infrastructure",
+			"7 error InvalidValue spec.defaultScope", "8 error InvalidParameters spec.infrastructure.parametersRef", "8 info NoEffect spec.infrastructure",
 			"9 error InvalidAddress spec.addresses[1].value", "9 error UnsupportedAddress spec.addresses[3].type",
 			"10 error DuplicatePort spec.tls.frontend.perPort[1].port"}},
 		{"backend policy", gateway, "BackendTLSPolicy", `
@@ -377,7 +377,7 @@ func TestRefused(t *testing.T) {
     filters:
     - {type: RequestMirror}
     backendRefs: [{name: x}]`, []string{
-			"6 error Unsupported spec.useDefaultGateways", "9 error MissingField spec.rules[0].matches[0].method",
+			"6 error InvalidValue spec.useDefaultGateways", "9 error MissingField spec.rules[0].matches[0].method",
 			"10 error InvalidValue spec.rules[0].matches[1].method.service", "11 error InvalidValue spec.rules[0].matches[2].method.type",
 			"12 error InvalidRegex spec.rules[0].matches[3].method.method", "13 error InvalidHeaderName spec.rules[0].matches[4].headers[0].name",
 			"15 error ConflictingFields spec.rules[0].filters[0]", "16 error MissingField spec.rules[0].backendRefs[0].port"}},
