@@ -217,7 +217,7 @@ func TestDeleteAllOfANamespace(t *testing.T) {
 
 // TestRefusedObjectsAreShown: one of which nothing is in force, beside one whose last change was refused and which is.
 func TestRefusedObjectsAreShown(t *testing.T) {
-	const bad = "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: bad}\nspec: {hosts: [x], http: [{match: [{uri: {regex: (}}], directResponse: {status: 200}}]}\n"
+	const bad = "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: bad}\nspec: {hosts: [x.example.com], http: [{match: [{uri: {regex: (}}], directResponse: {status: 200}}]}\n"
 	file := filepath.Join(t.TempDir(), "bad.yaml")
 	if err := os.WriteFile(file, []byte(bad+"---\n"+strings.ReplaceAll(strings.ReplaceAll(bad, "bad", "good"), "(", "a")), 0o644); err != nil {
 		t.Fatal(err)
