@@ -158,7 +158,7 @@ func (u *universe) destinationRule(name string) string {
 		u.one(u.host(), "s0", "'*.example.com'", "'*.ns0.svc.cluster.local'"),
 		u.one("", "{name: v1, labels: {version: v1}}", "{name: v1, labels: {version: one}}, {name: v2, labels: {version: v2}}"),
 		u.one("", ", trafficPolicy: {tls: {mode: MUTUAL, credentialName: cred}}", ", trafficPolicy: {tls: {mode: SIMPLE, credentialName: absent}}"),
-		u.one("", "", ", exportTo: [.]", ", workloadSelector: {matchLabels: {app: w0}}"))
+		u.one("", "", ", exportTo: [.]", ", exportTo: [ns1]", ", workloadSelector: {matchLabels: {app: w0}}"))
 }
 
 func (u *universe) virtualService(name string) string {

@@ -52,7 +52,8 @@ type Compiler struct {
 	gates    map[instance]*model.Workload          // those that are gateways
 	opaque   map[string]map[string]*model.Workload // those that carry no HTTP, by namespace and name
 	inForce  map[model.Ref]*model.Gateway
-	opened   map[model.Ref]*opened // those of the Gateway API
+	homes    map[model.Ref][]string // of gateways of workloads: the namespaces of these
+	opened   map[model.Ref]*opened  // those of the Gateway API
 	defaults []*opened
 
 	mesh    *model.Mesh

@@ -132,7 +132,8 @@ type loss struct {
 	more         int
 }
 
-// joinContest reports the rules of an object that get nothing because rules of others, which go before them, take it all.
+// joinContest reports the rules of an object that get nothing because rules of others, which go before them, take it all, and subsets that
+// some of their clients do not have.
 func (c *compiler) joinContest(u *unit) {
 	for _, l := range c.losses(u.rec.unit.claims) {
 		taker, loser := c.object(l.taker.Object), c.object(l.claim.Object)
@@ -140,6 +141,7 @@ func (c *compiler) joinContest(u *unit) {
 			l.tell(c.about(loser), c.about(taker))
 		}
 	}
+	c.tellHidden(u.rec.unit.sets)
 }
 
 // tell reports a loss to both.

@@ -109,7 +109,7 @@ func (c *compiler) findSecret(namespaces []string, name string) (s parts.Secret,
 
 // gatewayNamespaces are where a gateway's Secrets are looked for: beside its workloads, in its own namespace, in the root one. An
 // Ingress's own goes first: there Kubernetes has its Secrets, and Istio in the gateway's.
-func (c *compiler) gatewayNamespaces(g *model.Gateway) []string {
+func (c *compiler) gatewayNamespaces(g *model.Gateway, workloads []string) []string {
 	var list []string
 	add := func(namespace string) {
 		if !slices.Contains(list, namespace) {
@@ -119,13 +119,21 @@ func (c *compiler) gatewayNamespaces(g *model.Gateway) []string {
 	if g.Ref.Kind == "Ingress" {
 		add(g.Ref.Namespace)
 	}
-	for _, w := range c.gatewayWorkloads() {
-		if selects(g.Selector, w.Labels) && (g.SelectorNamespace == "" || g.SelectorNamespace == w.Namespace) {
-			add(w.Namespace)
-		}
+	for _, ns := range workloads {
+		add(ns)
 	}
 	add(g.Ref.Namespace)
 	add(c.settings.RootNamespace)
+	return list
+}
+
+// workloadNamespaces are those of a gateway's workloads, sorted.
+func (c *compiler) workloadNamespaces(g *model.Gateway) (list []string) {
+	for _, w := range c.gatewayWorkloads() {
+		if selects(g.Selector, w.Labels) && (g.SelectorNamespace == "" || g.SelectorNamespace == w.Namespace) && !slices.Contains(list, w.Namespace) {
+			list = append(list, w.Namespace)
+		}
+	}
 	return list
 }
 

@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync"
 
 	networkingapi "istio.io/api/networking/v1alpha3"
 	networking "istio.io/client-go/pkg/apis/networking/v1"
@@ -20,19 +21,24 @@ import (
 func (c *compiler) joinRules(u *unit) {
 	var rules []*model.Destination
 	var groups []*ruleGroup
+	var made []*part
 	records := c.ask(topic{about: onRule, a: u.name})
 	for _, r := range records {
 		p := c.own(r)
 		c.resolveCredentials(p, []string{p.GetNamespace()})
 		rules = append(rules, p.Destination)
-		if like := mergedWith(groups, p); len(like) > 0 {
+		if like := c.mergedWith(groups, p); len(like) > 0 {
 			tellMerged(like, p)
 		} else {
 			c.checkSubsetHost(p)
 		}
 		c.checkPorts(p)
 		c.tellBackendTLS(p)
-		groups = addRule(groups, p)
+		groups, made = addRule(groups, p), append(made, p)
+	}
+	usage := sync.OnceValue(func() *usage { return c.usageOf(u.name, rules) })
+	for _, p := range made {
+		c.checkUsed(p, usage)
 	}
 	c.state.setRules(u, rules)
 	if len(records) == 0 {
@@ -49,9 +55,9 @@ type ruleGroup struct {
 }
 
 // mergedWith gives the groups that some client merges a rule with, that of the oldest rule first.
-func mergedWith(groups []*ruleGroup, p *part) (like []*ruleGroup) {
+func (c *compiler) mergedWith(groups []*ruleGroup, p *part) (like []*ruleGroup) {
 	for _, g := range groups {
-		if merged(g.first.Destination, p.Destination) {
+		if c.merged(g.first.Destination, p.Destination) {
 			like = append(like, g)
 		}
 	}
@@ -75,15 +81,21 @@ func addRule(groups []*ruleGroup, p *part) []*ruleGroup {
 	return groups
 }
 
-// merged reports whether some client merges two rules for one host.
-func merged(a, b *model.Destination) bool {
-	if !sameClients(a, b) {
+// merged reports whether some client merges two rules for one host. In the root namespace what it keeps to itself is apart.
+func (c *compiler) merged(a, b *model.Destination) bool {
+	if !sameClients(a, b) || a.Ref.Namespace == c.settings.RootNamespace && a.Selector == nil && a.ExportTo.Private != b.ExportTo.Private {
 		return false
 	}
-	some := slices.Concat([]string{a.Ref.Namespace, ""}, a.ExportTo.Namespaces, b.ExportTo.Namespaces)
-	return slices.ContainsFunc(some, func(ns string) bool {
-		return a.ExportTo.VisibleFrom(a.Ref.Namespace, ns) && b.ExportTo.VisibleFrom(b.Ref.Namespace, ns)
-	})
+	return slices.ContainsFunc(seers(a, b), func(ns string) bool { return sees(ns, a) && sees(ns, b) })
+}
+
+// seers gives the namespaces that may see two rules of one namespace otherwise than the rest does, for which "" stands.
+func seers(a, b *model.Destination) []string {
+	return slices.Concat([]string{a.Ref.Namespace, ""}, a.ExportTo.Namespaces, b.ExportTo.Namespaces)
+}
+
+func sees(namespace string, d *model.Destination) bool {
+	return d.ExportTo.VisibleFrom(d.Ref.Namespace, namespace)
 }
 
 // sameClients reports whether two rules of one namespace select alike. A selector without labels is not none.
@@ -123,6 +135,9 @@ func tellMerged(like []*ruleGroup, p *part) {
 		return
 	}
 	left := strings.Join(lost, ", ") + " " + map[bool]string{true: "has", false: "have"}[len(lost) == 1] + " no effect"
+	if d := p.Destination; slices.ContainsFunc(seers(first.Destination, d), func(ns string) bool { return sees(ns, d) && !sees(ns, first.Destination) }) {
+		left += " for clients that see both"
+	}
 	p.Warn("DuplicateHost", "spec.host", hint, "%s is %s, and for the same host: of this one, %s", first.Ref(), age(first.Object, p.Object), left)
 	first.Warn("DuplicateHost", "spec.host", hint, "%s is for the same host: of that one, %s", p.Ref(), left)
 }
@@ -154,6 +169,96 @@ func (c *compiler) checkPorts(p *part) {
 	policy(rule.Spec.TrafficPolicy, "spec")
 	for i, subset := range rule.Spec.Subsets {
 		policy(subset.TrafficPolicy, parts.At("spec.subsets", i))
+	}
+}
+
+// usage is which of the DestinationRules for a host count for which clients.
+type usage struct {
+	sorts    []client
+	services []*model.Service       // what the host means to each; nil for nothing
+	counting [][]*model.Destination // for each
+	used     map[*model.Destination]bool
+}
+
+// usageOf finds it; nil where there are too many to compare. Rules of wildcards that cover the host are joined before it, since "*" comes
+// before all letters.
+func (c *compiler) usageOf(host string, rules []*model.Destination) *usage {
+	lists := append([][]*model.Destination{rules}, c.rulesFor("*"+host[strings.IndexByte(host+".", '.'):])...)
+	if crowded(lists) {
+		return nil
+	}
+	us := &usage{used: map[*model.Destination]bool{}}
+	var namespaces []string
+	for s := range c.service(host).All() {
+		namespaces = append(namespaces, s.Namespace)
+	}
+	us.sorts = c.sorts(lists, namespaces...)
+	for _, who := range us.sorts {
+		s := c.seenBy(&who, host)
+		var counting []*model.Destination
+		if s != nil {
+			counting = c.countingFor(&who, s, lists)
+		}
+		us.services, us.counting = append(us.services, s), append(us.counting, counting)
+		for _, d := range counting {
+			us.used[d] = true
+		}
+	}
+	return us
+}
+
+// checkUsed reports a rule for a host that no client uses, and namespaces to which one is exported in vain. Rules of wildcards are not looked
+// at: they are for hosts that may come.
+func (c *compiler) checkUsed(p *part, usage func() *usage) {
+	d, root := p.Destination, c.settings.RootNamespace
+	own := d.Ref.Namespace
+	s := c.seenBy(&client{Client: model.Client{Namespace: own}}, d.Host)
+	if strings.HasPrefix(d.Host, "*") || s == nil || c.behind(s, own) != s {
+		return
+	}
+	if own != root && d.ExportTo.VisibleFrom(own, own) { // its own clients use it, and others where the service is of their namespace
+		c.checkExports(p, s)
+		return
+	}
+	us := usage()
+	if us == nil || us.used[d] {
+		return
+	}
+	var first []string
+	for i, who := range us.sorts {
+		t := us.services[i]
+		if t == nil || !d.ExportTo.VisibleFrom(own, who.Namespace) || own != who.Namespace && own != t.Namespace && own != root || len(us.counting[i]) == 0 {
+			continue
+		}
+		if ref := us.counting[i][0].Ref.String(); !slices.Contains(first, ref) {
+			first = append(first, ref)
+		}
+	}
+	if len(first) == 0 {
+		p.Warn("NoEffect", "spec.exportTo", "add \".\" to it, or move the rule to namespace "+s.Namespace,
+			"no client uses the rule: those of namespace %s alone look for it there, and it is not exported to them", own)
+		return
+	}
+	slices.Sort(first)
+	verb := map[bool]string{true: "goes", false: "go"}[len(first) == 1]
+	p.Warn("NoEffect", "spec.host", "write its settings there", "no client uses the rule: %s %s before it for all to whom it is exported", enumerate(first), verb)
+}
+
+// checkExports reports namespaces to which a rule is exported whose clients do not look for it.
+func (c *compiler) checkExports(p *part, s *model.Service) {
+	rule, ok := p.Kube.(*networking.DestinationRule)
+	own := p.GetNamespace()
+	if !ok || len(p.Destination.ExportTo.Namespaces) == 0 {
+		return
+	}
+	for i, ns := range rule.Spec.ExportTo {
+		if ns == "." || ns == "*" || ns == own {
+			continue
+		}
+		if t := c.seenBy(&client{Client: model.Client{Namespace: ns}}, s.Host); t != nil && t.Namespace != own {
+			p.Warn("NoEffect", parts.At("spec.exportTo", i), "move it to "+t.Namespace,
+				"clients of namespace %s do not use the rule: it is neither of their namespace nor of that of the service (%s)", ns, t.Namespace)
+		}
 	}
 }
 

@@ -19,7 +19,8 @@ type gatewayJoin struct {
 	uses    map[uint16][]*use   // of what is in force, by port, the oldest first
 	parts   map[model.Ref]*part // of Gateways of the Gateway API
 	opened  map[model.Ref]*opened
-	groups  map[*part][]*opened // what adds listeners to a Gateway, in the order of precedence
+	homes   map[model.Ref][]string // the namespaces of their workloads
+	groups  map[*part][]*opened    // what adds listeners to a Gateway, in the order of precedence
 }
 
 // use is what the servers of a gateway make of a port. Of those that are the same to who competes with them, the first stands for all.
@@ -51,7 +52,7 @@ func (c *gatewayJoin) force(g *model.Gateway, p *part) {
 // joinGateways makes all gateways. When two open one port of the same workloads for different protocols, the younger is refused.
 func (c *compiler) joinGateways(u *unit) {
 	g := &gatewayJoin{compiler: c, owner: map[*model.Gateway]*part{}, uses: map[uint16][]*use{}, parts: map[model.Ref]*part{},
-		opened: map[model.Ref]*opened{}, groups: map[*part][]*opened{}}
+		opened: map[model.Ref]*opened{}, homes: map[model.Ref][]string{}, groups: map[*part][]*opened{}}
 	all := slices.Concat(c.ofKind("Gateway.istio"), c.ofKind("Gateway.k8s"), c.ofKind("Ingress"))
 	slices.SortStableFunc(all, func(a, b *record) int { return source.Older(a.Object, b.Object) })
 	for _, r := range all {
@@ -102,6 +103,12 @@ func (k *Compiler) setGateways(u *unit, g *gatewayJoin) {
 			k.gatewayDiffers(ref)
 		}
 	}
+	for ref, homes := range g.homes {
+		if !slices.Equal(homes, k.homes[ref]) {
+			k.dirty(gatewayTopic(ref))
+		}
+	}
+	k.homes = g.homes
 	for ref, o := range g.opened {
 		if !o.same(oldOpened[ref]) {
 			k.dirty(gatewayTopic(ref))
@@ -126,7 +133,8 @@ func (c *gatewayJoin) addGateway(p *part, g *model.Gateway) {
 	if g == nil || c.collides(p) {
 		return
 	}
-	c.resolveCredentials(p, c.gatewayNamespaces(g))
+	c.homes[g.Ref] = c.workloadNamespaces(g)
+	c.resolveCredentials(p, c.gatewayNamespaces(g, c.homes[g.Ref]))
 	c.force(g, p)
 }
 

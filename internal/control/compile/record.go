@@ -266,6 +266,10 @@ func (k *Compiler) move(r *record, o *source.Object) {
 	}
 	k.retire(r.unit)
 	k.touch(r.unit)
+	if r.contest != nil {
+		k.retire(r.contest)
+		k.enqueue(r.contest)
+	}
 }
 
 // dismiss ends a record's unit.

@@ -59,6 +59,7 @@ func (k *Compiler) setRoutes(u *unit, sets []*model.RouteSet) {
 	k.touch(u)
 	u.sets = sets
 	k.touch(u)
+	k.enqueue(u.rec.contest)
 }
 
 // touch says that what a unit has put into a list of the mesh differs from before.
@@ -235,7 +236,7 @@ func (c *compiler) linkDestination(p *part, d model.WeightedDestination, field, 
 	if d.Port != 0 && s.Port(d.Port) == nil {
 		p.Warn("PortNotFound", field+".port.number", "", "service %s has no port %d (it has %s): %s", d.Host, d.Port, portList(s), fate)
 	}
-	if d.Subset != "" && !c.hasSubset(d, p.GetNamespace()) {
+	if d.Subset != "" && c.definer(d, p.GetNamespace()) == nil {
 		why, hint := "no DestinationRule defines subset %q of %s", "define it in a DestinationRule for "+d.Host
 		if dest := c.unexported(d); dest != nil {
 			why = "DestinationRule " + dest.Ref.Namespace + "/" + dest.Ref.Name + " defines subset %q of %s and is not exported to this namespace"
@@ -345,16 +346,17 @@ func listPorts(ports []model.Port) string {
 	return strings.Join(list, ", ")
 }
 
-// hasSubset reports whether a DestinationRule that is visible in a namespace defines a subset.
-func (c *compiler) hasSubset(d model.WeightedDestination, namespace string) bool {
+// definer finds a DestinationRule that is visible in a namespace and defines a destination's subset; nil where there is none. Whether it counts
+// for all who follow the route is another question (see tellHidden).
+func (c *compiler) definer(d model.WeightedDestination, namespace string) *model.Destination {
 	for _, host := range covering(d.Host) {
 		for _, dest := range c.destinations(host) {
 			if dest.ExportTo.VisibleFrom(dest.Ref.Namespace, namespace) && findSubset(dest.Subsets, d.Subset) {
-				return true
+				return dest
 			}
 		}
 	}
-	return false
+	return nil
 }
 
 // unexported finds a DestinationRule that defines a destination's subset for others only; nil where there is none.
@@ -512,7 +514,7 @@ func reachOf(set *model.RouteSet) reach {
 	return reach{http: len(set.HTTP) > 0, tcp: len(set.TCP) > 0, tls: len(set.TLS) > 0,
 		allHTTP: slices.ContainsFunc(set.HTTP, func(r model.HTTPRoute) bool {
 			return len(r.Matches) == 0 || slices.ContainsFunc(r.Matches, func(m model.HTTPMatch) bool {
-				return always(model.L4Match{Port: m.Port, SourceLabels: m.SourceLabels, SourceNamespace: m.SourceNamespace, Gateways: m.Gateways, Mesh: m.Mesh})
+				return always(l4Match(&m))
 			})
 		}),
 		allTCP: slices.ContainsFunc(set.TCP, func(r model.TCPRoute) bool { return len(r.Matches) == 0 || slices.ContainsFunc(r.Matches, always) }),

@@ -54,7 +54,7 @@ const (
 	gatewayPhase
 	routePhase
 	subsetPhase  // which subsets of a host are empty
-	contestPhase // which rules get no requests because of others'
+	contestPhase // which rules get no requests because of others', or lead some clients nowhere
 	policyPhase
 	phases
 )

@@ -79,7 +79,7 @@ func (k *Compiler) joinWorkloads() {
 	for i := range k.stirred {
 		k.setWorkload(i, k.workload(i))
 	}
-	clear(k.stirred)
+	k.stirred = map[instance]struct{}{} // one that was cleared would be as long to go through as it ever was, which is all of the mesh
 }
 
 // workload makes a workload of a WorkloadEntry or pod, with the ports that services have of it; nil when there is none.

@@ -1,6 +1,8 @@
 package model
 
 import (
+	"iter"
+	"slices"
 	"strings"
 	"time"
 )
@@ -25,6 +27,73 @@ type Destination struct {
 	Policy      TrafficPolicy
 	Subsets     []Subset
 	Created     time.Time
+}
+
+// Client is who uses a DestinationRule, as far as rules tell clients apart.
+type Client struct {
+	Namespace string
+	Labels    map[string]string
+}
+
+// Rules gives the DestinationRules that count for a client of a service, which is in namespace service: those of the client's namespace, else
+// of the service's, else of the root one; within one, those of the most specific host. In the root namespace what is not exported from it goes
+// first, and the rest, which is for the whole mesh, last, as in Istio. Of several the first one's policy counts, and the subsets of all. lists
+// are those for the service's host and for wildcards that cover it, the most specific first.
+func (c *Client) Rules(root, service string, lists iter.Seq[[]*Destination]) []*Destination {
+	namespaces := []string{c.Namespace, service, root}
+	if c.Namespace == root {
+		namespaces = namespaces[1:]
+		if list := c.rulesIn(root, lists, func(d *Destination) bool { return d.ExportTo.Private || d.Selector != nil }); len(list) > 0 {
+			return list
+		}
+	}
+	for _, namespace := range namespaces {
+		if list := c.rulesIn(namespace, lists, func(*Destination) bool { return true }); len(list) > 0 {
+			return list
+		}
+	}
+	return nil
+}
+
+// rulesIn gives those of one namespace, among the rules that may count.
+func (c *Client) rulesIn(namespace string, lists iter.Seq[[]*Destination], may func(*Destination) bool) []*Destination {
+	for list := range lists {
+		// A rule that selects this client counts instead of those for all.
+		selected := false
+		sees := func(d *Destination) bool {
+			return d.Ref.Namespace == namespace && d.ExportTo.VisibleFrom(namespace, c.Namespace) && may(d)
+		}
+		for _, d := range list {
+			selected = selected || d.Selector != nil && sees(d) && c.SelectedBy(d)
+		}
+		counts := func(d *Destination) bool { return sees(d) && (d.Selector != nil) == selected && c.SelectedBy(d) }
+		if i := slices.IndexFunc(list, counts); i >= 0 {
+			of := list[i : i+1 : i+1] // most often the only one
+			for _, d := range list[i+1:] {
+				if counts(d) {
+					of = append(of, d)
+				}
+			}
+			return of
+		}
+	}
+	return nil
+}
+
+// SelectedBy reports whether a rule's selector, where it has one, picks the client.
+func (c *Client) SelectedBy(d *Destination) bool {
+	if d.Selector == nil {
+		return true
+	}
+	if d.Ref.Namespace != c.Namespace {
+		return false
+	}
+	for k, v := range d.Selector {
+		if got, ok := c.Labels[k]; !ok || got != v {
+			return false
+		}
+	}
+	return true
 }
 
 // Subset is a part of a service's endpoints.

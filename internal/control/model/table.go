@@ -14,16 +14,22 @@ import (
 // Who makes a table may change it until others read it; after that only copies are changed. Reading from several goroutines is safe,
 // also while one of them calls Copy.
 type Table[K comparable, V any] struct {
-	groups *[tableGroups]*tableGroup[K, V] // nil while empty, as is each group
-	owner  *tableOwner                     // of what may be changed in place
-	count  int
+	shelves *[tableShelves]*tableShelf[K, V] // nil while empty, as are each shelf and each group
+	owner   *tableOwner                      // of what may be changed in place
+	count   int
 }
 
-// The change of one entry copies the list of groups, one group, and one part: a few KiB with 100,000 entries.
+// The change of one entry copies the list of shelves, one shelf, one group, and one part: some 2 KiB with 100,000 entries.
 const (
-	tableGroups = 128
-	groupParts  = 32
+	tableShelves = 64
+	shelfGroups  = 16
+	groupParts   = 16
 )
+
+type tableShelf[K comparable, V any] struct {
+	groups [shelfGroups]*tableGroup[K, V]
+	owner  *tableOwner
+}
 
 type tableGroup[K comparable, V any] struct {
 	parts [groupParts]tablePart[K, V]
@@ -47,8 +53,9 @@ type tableOwner struct{ _ byte }
 var tableSeed = maphash.MakeSeed()
 
 // place is where an entry of the hash is. What orders entries in a part are the other bits.
-func place(hash uint64) (group, part int) {
-	return int(hash % tableGroups), int(hash / tableGroups % groupParts)
+func place(hash uint64) (shelf, group, part int) {
+	const groups = tableShelves * shelfGroups
+	return int(hash % tableShelves), int(hash / tableShelves % shelfGroups), int(hash / groups % groupParts)
 }
 
 // find gives the index of a key in a part, or where it belongs.
@@ -80,15 +87,15 @@ func (t *Table[K, V]) Get(k K) V {
 // Lookup gives the value of a key, and whether there is one.
 func (t *Table[K, V]) Lookup(k K) (V, bool) {
 	var none V
-	if t.groups == nil {
+	if t.shelves == nil {
 		return none, false
 	}
 	hash := maphash.Comparable(tableSeed, k)
-	g, i := place(hash)
-	if t.groups[g] == nil {
+	i, j, l := place(hash)
+	if t.shelves[i] == nil || t.shelves[i].groups[j] == nil {
 		return none, false
 	}
-	p := &t.groups[g].parts[i]
+	p := &t.shelves[i].groups[j].parts[l]
 	at, ok := p.find(hash, k)
 	if !ok {
 		return none, false
@@ -102,15 +109,24 @@ func (t *Table[K, V]) Len() int { return t.count }
 // All gives the entries in no particular order. The table must not be changed meanwhile; a copy of it may.
 func (t *Table[K, V]) All() iter.Seq2[K, V] {
 	return func(yield func(K, V) bool) {
-		if t.groups == nil {
+		if t.shelves == nil {
 			return
 		}
-		for _, g := range t.groups {
-			if g != nil && !g.all(yield) {
+		for _, s := range t.shelves {
+			if s != nil && !s.all(yield) {
 				return
 			}
 		}
 	}
+}
+
+func (s *tableShelf[K, V]) all(yield func(K, V) bool) bool {
+	for _, g := range s.groups {
+		if g != nil && !g.all(yield) {
+			return false
+		}
+	}
+	return true
 }
 
 func (g *tableGroup[K, V]) all(yield func(K, V) bool) bool {
@@ -164,28 +180,36 @@ func (t *Table[K, V]) Delete(k K) {
 }
 
 // Copy gives a table with the same entries, to be changed without changing this one. This one must not be changed any more.
-func (t *Table[K, V]) Copy() Table[K, V] { return Table[K, V]{groups: t.groups, count: t.count} }
+func (t *Table[K, V]) Copy() Table[K, V] { return Table[K, V]{shelves: t.shelves, count: t.count} }
 
 // own gives the part of a hash, copied when others may be reading it.
 func (t *Table[K, V]) own(hash uint64) *tablePart[K, V] {
 	if t.owner == nil {
 		t.owner = &tableOwner{}
-		groups := &[tableGroups]*tableGroup[K, V]{}
-		if t.groups != nil {
-			*groups = *t.groups
+		shelves := &[tableShelves]*tableShelf[K, V]{}
+		if t.shelves != nil {
+			*shelves = *t.shelves
 		}
-		t.groups = groups
+		t.shelves = shelves
 	}
-	i, j := place(hash)
-	g := t.groups[i]
+	i, j, l := place(hash)
+	s := t.shelves[i]
+	if s == nil || s.owner != t.owner {
+		fresh := &tableShelf[K, V]{owner: t.owner}
+		if s != nil {
+			fresh.groups = s.groups
+		}
+		t.shelves[i], s = fresh, fresh
+	}
+	g := s.groups[j]
 	if g == nil || g.owner != t.owner {
 		fresh := &tableGroup[K, V]{owner: t.owner}
 		if g != nil {
 			fresh.parts = g.parts
 		}
-		t.groups[i], g = fresh, fresh
+		s.groups[j], g = fresh, fresh
 	}
-	p := &g.parts[j]
+	p := &g.parts[l]
 	if p.owner != t.owner {
 		entries := make([]tableEntry[K, V], len(p.entries), len(p.entries)+1)
 		copy(entries, p.entries)

@@ -3,6 +3,8 @@ package model
 import (
 	"maps"
 	"math/rand/v2"
+	"runtime"
+	"strconv"
 	"testing"
 )
 
@@ -46,6 +48,26 @@ func TestZeroTable(t *testing.T) {
 	z.Put("a", 1)
 	if z.Get("a") != 1 || z.Len() != 1 {
 		t.Fatal("lost an entry")
+	}
+}
+
+// TestATableChangesCheaply: the change of one entry of 100,000 copies little.
+func TestATableChangesCheaply(t *testing.T) {
+	type name [4]string
+	var table Table[name, *int]
+	for i := range 100_000 {
+		table.Put(name{strconv.Itoa(i)}, nil)
+	}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	const changes = 1000
+	for i := range changes {
+		table = table.Copy()
+		table.Put(name{strconv.Itoa(i)}, nil)
+	}
+	runtime.ReadMemStats(&after)
+	if each := (after.TotalAlloc - before.TotalAlloc) / changes; each > 3<<10 {
+		t.Errorf("%d bytes are copied at a change", each)
 	}
 }
 

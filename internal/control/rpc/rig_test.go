@@ -222,7 +222,8 @@ func (e *echo) Next() (bool, error) {
 	}
 	m := e.pending[0]
 	e.pending = e.pending[1:]
-	e.stream.Send(m[:len(m)/2], m[len(m)/2:])
+	begin := min(10, len(m)/2)
+	e.stream.Send(m[:begin], m[begin:len(m)/2], m[len(m)/2:])
 	return len(e.pending) > 0, nil
 }
 

@@ -1,7 +1,6 @@
 package rpc
 
 import (
-	"bytes"
 	"encoding/binary"
 	"slices"
 	"sync/atomic"
@@ -167,11 +166,11 @@ func (s *Stream) SendHead() {
 	c.space.out = append(appendFrame(c.space.out, frameHeaders, flagEndHeaders, s.id, len(okHead)), okHead...)
 }
 
-// Send sends a message that is made of parts, which must not change any more: those for which there is no room are kept, not copied. It
-// is for a Handler inside of Next; sent is false when a part of the message has to wait for the client.
-func (s *Stream) Send(parts ...[]byte) (sent bool) {
+// Send sends a message that is made of what it begins with, and of parts. The parts must not change any more: those for which there is no
+// room are kept, not copied. It is for a Handler inside of Next; sent is false when a part of the message has to wait for the client.
+func (s *Stream) Send(begin []byte, parts ...[]byte) (sent bool) {
 	s.SendHead()
-	n := prefix
+	n := prefix + len(begin)
 	for _, p := range parts {
 		n += len(p)
 	}
@@ -179,7 +178,7 @@ func (s *Stream) Send(parts ...[]byte) (sent bool) {
 	var head [prefix]byte
 	binary.BigEndian.PutUint32(head[1:], uint32(n-prefix))
 	if int64(n) > s.window || int64(n) > c.window || len(c.space.out)+n > flushFrom {
-		s.unsent, s.left = slices.Concat([][]byte{bytes.Clone(head[:])}, parts), n
+		s.unsent, s.left = append([][]byte{slices.Concat(head[:], begin)}, parts...), n
 		s.push()
 		return s.left == 0
 	}
@@ -187,6 +186,7 @@ func (s *Stream) Send(parts ...[]byte) (sent bool) {
 	c.window -= int64(n)
 	f := framer{space: c.space, stream: s.id, left: n}
 	f.add(head[:])
+	f.add(begin)
 	for _, p := range parts {
 		f.add(p)
 	}

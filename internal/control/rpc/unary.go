@@ -122,7 +122,7 @@ func (c *conn) reply() {
 			continue
 		}
 		if a.status.Code() == codes.OK {
-			s.Send(a.message)
+			s.Send(nil, a.message)
 		}
 		s.finish(&ending{status: a.status})
 	}

@@ -85,8 +85,8 @@ func (c *session) land(w *watch, from, to int) {
 		c.inFlight -= len(f.items)
 	}
 	w.skipped -= max(0, min(to, w.skipped)-from)
-	if w.flights = slices.Delete(w.flights, from, to); len(w.flights) == 0 {
-		w.flights = nil
+	if w.flights = slices.Delete(w.flights, from, to); len(w.flights) == 0 && cap(w.flights) > 1 {
+		w.flights = nil // room for one is kept: mostly there is no more
 	}
 }
 

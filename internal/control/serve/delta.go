@@ -1,7 +1,9 @@
 package serve
 
 import (
+	"slices"
 	"strconv"
+	"sync"
 	"time"
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
@@ -16,12 +18,19 @@ import (
 type delta struct{}
 
 func (delta) read(c *session, message []byte) error {
-	r := &discoveryv3.DeltaDiscoveryRequest{}
+	r, _ := requests.Get().(*discoveryv3.DeltaDiscoveryRequest)
+	if r == nil {
+		r = &discoveryv3.DeltaDiscoveryRequest{}
+	}
+	defer func() { r.Reset(); requests.Put(r) }()
 	if err := c.read(message, r); err != nil {
 		return err
 	}
 	return c.applyDelta(r)
 }
+
+// requests are empty ones, for read: nothing that a request consists of is kept but texts.
+var requests sync.Pool
 
 // applyDelta changes the subscriptions by a request.
 func (c *session) applyDelta(r *discoveryv3.DeltaDiscoveryRequest) error {
@@ -101,20 +110,20 @@ func (c *session) resume(w *watch, versions map[string]string) error {
 }
 
 // plan puts what is new in the order of types, and after it what is removed in the opposite order.
-func (delta) plan(updates []update) []response {
+func (delta) plan(updates []*update) []response {
 	if len(updates) == 1 {
 		return []response{updates[0].response()}
 	}
 	var out []response
-	for i := range updates {
-		r := updates[i].response()
+	for _, u := range updates {
+		r := u.response()
 		if r.force = r.force && len(r.removed) == 0; r.force || len(r.values) > 0 {
 			r.removed, r.names = nil, nil
 			out = append(out, r)
 		}
 	}
-	for i := len(updates) - 1; i >= 0; i-- {
-		if u := &updates[i]; len(u.removed) > 0 {
+	for _, u := range slices.Backward(updates) {
+		if len(u.removed) > 0 {
 			out = append(out, response{watch: u.watch, removed: u.removed, names: u.names})
 		}
 	}
@@ -136,18 +145,19 @@ func (delta) send(c *session, w *rpc.Stream, r *response) (all, sent bool) {
 		n++
 	}
 	start, nonce := time.Now(), c.nonce()
-	head := r.head(strconv.FormatUint(c.told, 10), nonce)
+	var room [headRoom]byte // neither this nor the list of few parts is kept
+	head := r.head(room[:0], strconv.FormatUint(c.told, 10), nonce)
 	for _, name := range r.names {
 		head = appendText(head, responseRemoved, name)
 	}
-	parts := make([][]byte, 1, 1+n)
-	parts[0] = head
+	var few [fewParts][]byte
+	parts := few[:0]
 	for _, v := range r.bodies[:n] {
 		parts = append(parts, v.record)
 	}
 	c.weigh(r, n, size)
 	c.remember(r.watch, nonce, r.carried(n))
-	sent = w.Send(parts...)
+	sent = w.Send(head, parts...)
 	c.server.metrics.pushed(r.watch.typeURL, size, time.Since(start))
 	r.values, r.bodies = r.values[n:], r.bodies[n:]
 	r.removed, r.names, r.force = nil, nil, false
@@ -171,9 +181,14 @@ func (c *session) weigh(r *response, n, size int) {
 	}
 }
 
+// What a response mostly needs: bytes of a head without names of what is removed, and parts after it.
+const (
+	headRoom = 160
+	fewParts = 4
+)
+
 // head begins a message: DeltaDiscoveryResponse and DiscoveryResponse have these fields in common.
-func (r *response) head(version string, nonce uint64) []byte {
-	b := make([]byte, 0, 128)
+func (r *response) head(b []byte, version string, nonce uint64) []byte {
 	b = appendText(b, responseVersion, version)
 	b = appendText(b, responseType, r.watch.typeURL)
 	return appendText(b, responseNonce, nonceText(nonce))

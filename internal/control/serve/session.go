@@ -307,7 +307,7 @@ type update struct {
 
 // taken is what take gives.
 type taken struct {
-	updates []update
+	updates []*update
 	more    bool      // there may be more, also when there are no updates
 	moved   time.Time // when the mesh came that they are of; zero when they answer requests
 	denied  error     // why the stream ends
@@ -403,7 +403,7 @@ func (c *session) place(mesh *model.Mesh) {
 }
 
 // collect finds out what has to be told of the changed subscriptions.
-func (c *session) collect() []update {
+func (c *session) collect() []*update {
 	for _, s := range c.changed {
 		s.unset(changed)
 		w := s.watch
@@ -417,7 +417,7 @@ func (c *session) collect() []update {
 		}
 	}
 	c.changed = nil
-	var out []update
+	var out []*update
 	for _, w := range c.watches {
 		u := w.draft
 		if w.draft = nil; u == nil {
@@ -430,7 +430,7 @@ func (c *session) collect() []update {
 		if w.force || len(u.values)+len(u.removed) > 0 {
 			u.force, w.force = w.force, false
 			u.sort()
-			out = append(out, *u)
+			out = append(out, u)
 		}
 	}
 	return out

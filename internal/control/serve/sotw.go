@@ -61,14 +61,14 @@ func (c *session) applyWorld(r *discoveryv3.DiscoveryRequest) error {
 
 // collectWorld finds out what has to be told of the types of which something changed. Listeners and clusters that are gone are held
 // until the rest of the change has been sent, so that nothing refers to what the client has been told to drop.
-func (c *session) collectWorld() []update {
+func (c *session) collectWorld() []*update {
 	touched := map[*watch]bool{}
 	for _, s := range c.changed {
 		s.unset(changed)
 		touched[s.watch] = true
 	}
 	c.changed = nil
-	var out []update
+	var out []*update
 	for _, w := range c.watches {
 		if touched[w] || w.force {
 			if u := c.world(w); u.force || u.differs() {
@@ -80,8 +80,8 @@ func (c *session) collectWorld() []update {
 }
 
 // world gives all of a watch, with what is gone in removed.
-func (c *session) world(w *watch) update {
-	u := update{watch: w, force: w.force}
+func (c *session) world(w *watch) *update {
+	u := &update{watch: w, force: w.force}
 	w.force = false
 	gone := map[*sub]bool{}
 	for _, s := range w.subs {
@@ -116,10 +116,9 @@ func (u *update) differs() bool { return u.changed || len(u.removed) > 0 && u.wa
 
 // plan sends all of a type that has changed. What is gone is held in the first round, when there are several types, and left out in a
 // second one.
-func (world) plan(updates []update) []response {
+func (world) plan(updates []*update) []response {
 	var out []response
-	for i := range updates {
-		u := &updates[i]
+	for _, u := range updates {
 		r := response{watch: u.watch, values: u.values, bodies: u.bodies}
 		if !u.watch.tellsRemoval() {
 			u.removed = nil
@@ -134,8 +133,8 @@ func (world) plan(updates []update) []response {
 		}
 		out = append(out, r)
 	}
-	for i := len(updates) - 1; i >= 0; i-- {
-		if u := &updates[i]; len(u.removed) > 0 {
+	for _, u := range slices.Backward(updates) {
+		if len(u.removed) > 0 {
 			out = append(out, response{watch: u.watch, values: u.values, bodies: u.bodies, removed: u.removed})
 		}
 	}
@@ -149,14 +148,14 @@ func (world) send(c *session, w *rpc.Stream, r *response) (all, sent bool) {
 		size += len(r.bodies[n].bare)
 		n++
 	}
-	parts := make([][]byte, 1, 1+n)
-	parts[0] = r.head(versionText(fingerprint(r.values[:n], r.bodies[:n])), nonce)
+	head := r.head(nil, versionText(fingerprint(r.values[:n], r.bodies[:n])), nonce)
+	parts := make([][]byte, 0, n)
 	for _, v := range r.bodies[:n] {
 		parts = append(parts, v.bare)
 	}
 	c.weigh(r, n, size)
 	c.remember(r.watch, nonce, r.carried(n))
-	sent = w.Send(parts...)
+	sent = w.Send(head, parts...)
 	c.server.metrics.pushed(r.watch.typeURL, size, time.Since(start))
 	r.values, r.bodies = r.values[n:], r.bodies[n:]
 	return len(r.values) == 0, sent

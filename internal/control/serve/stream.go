@@ -15,7 +15,7 @@ type form interface {
 	// read takes a request in.
 	read(c *session, message []byte) error
 	// plan makes responses of what the client has to be told, in the order of sending.
-	plan(updates []update) []response
+	plan(updates []*update) []response
 	// send sends the next message of a response, reports whether that was all, and whether it went out at once.
 	send(c *session, w *rpc.Stream, r *response) (all, sent bool)
 }

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
@@ -50,13 +51,28 @@ func build(g *generate.Generator, typeURL, name string) made {
 	if !ok {
 		return made{seen: seen}
 	}
-	body, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
+	scratch, _ := bodies.Get().(*[]byte)
+	if scratch == nil {
+		scratch = &[]byte{}
+	}
+	body, err := proto.MarshalOptions{Deterministic: true}.MarshalAppend((*scratch)[:0], m)
 	if err != nil {
 		return made{seen: seen} // a string that is not UTF-8; sources refuse such objects
 	}
-	return made{value: newValue(typeURL, name, body), seen: seen}
+	v := newValue(typeURL, name, body)
+	if cap(body) <= maxScratch {
+		*scratch = body
+		bodies.Put(scratch)
+	}
+	return made{value: v, seen: seen}
 }
 
+// bodies are buffers of build, up to maxScratch bytes each.
+var bodies sync.Pool
+
+const maxScratch = 64 << 10
+
+// newValue makes a value of a body, which it does not keep.
 func newValue(typeURL, name string, body []byte) *value {
 	sum := sha256.Sum256(body)
 	v := &value{version: max(1, binary.BigEndian.Uint64(sum[:]))}

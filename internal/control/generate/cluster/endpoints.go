@@ -172,10 +172,13 @@ func (g *Generator) endpoint(e *model.Endpoint, port uint16, b *view.Backend, la
 	}
 }
 
-// described is what the endpoint before said of its workload: the next one's is mostly the same.
+// described is what the endpoint before said of itself: the next one's is mostly the same.
 type described struct {
 	workload string
 	istio    *structpb.Struct
+	app      text
+	version  text
+	account  text
 }
 
 func (d *described) as(workload string) *structpb.Struct {
@@ -183,6 +186,34 @@ func (d *described) as(workload string) *structpb.Struct {
 		d.workload, d.istio = workload, message.Texts("workload", workload)
 	}
 	return d.istio
+}
+
+// instance says who an endpoint is; nil where nothing is known.
+func (d *described) instance(e *model.Endpoint) *structpb.Struct {
+	var name text
+	fields := map[string]*structpb.Value{}
+	for _, f := range []struct {
+		name, value string
+		last        *text
+	}{{"instance", e.Instance, &name}, {"app", e.Labels["app"], &d.app}, {"version", e.Labels["version"], &d.version}, {"serviceAccount", e.ServiceAccount, &d.account}} {
+		if f.value != "" {
+			fields[f.name] = f.last.as(f.value)
+		}
+	}
+	if len(fields) == 0 {
+		return nil
+	}
+	return &structpb.Struct{Fields: fields}
+}
+
+// text is one that messages share.
+type text struct{ value *structpb.Value }
+
+func (t *text) as(s string) *structpb.Value {
+	if t.value == nil || t.value.GetStringValue() != s {
+		t.value = structpb.NewStringValue(s)
+	}
+	return t.value
 }
 
 // endpointMetadata says whether mutual TLS is to be had, and who the instance is, for the client's metrics.
@@ -196,7 +227,7 @@ func (g *Generator) endpointMetadata(e *model.Endpoint, port uint16, b *view.Bac
 	if e.Workload != "" {
 		m.FilterMetadata["istio"] = last.as(e.Workload + ";" + e.Namespace + ";" + canonical + ";" + revision + ";")
 	}
-	if w := message.Texts("instance", e.Instance, "app", e.Labels["app"], "version", e.Labels["version"], "serviceAccount", e.ServiceAccount); len(w.Fields) > 0 {
+	if w := last.instance(e); w != nil {
 		m.FilterMetadata["weft"] = w
 	}
 	if len(m.FilterMetadata) == 0 {

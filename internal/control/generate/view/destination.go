@@ -6,78 +6,40 @@ import (
 	"github.com/weftmesh/weft/internal/control/model"
 )
 
-// Destination finds the DestinationRule of a service for this node: of the client's namespace, else of the service's, else of the
-// root namespace; within one, that of the most specific host. Several for one host count as one: the first policy, all subsets. In the root
-// namespace what is not exported from it goes first, and the rest, which is for the whole mesh, last, as in Istio.
+// Destination finds the DestinationRule of a service for this node. Several count as one: the first policy, all subsets.
 func (v *View) Destination(s *model.Service) *model.Destination {
-	root := v.mesh.Settings().RootNamespace
-	namespaces := []string{v.node.Namespace, s.Namespace, root}
-	if v.node.Namespace == root {
-		namespaces = namespaces[1:]
-		own := func(d *model.Destination) bool { return d.ExportTo.Private || d.Selector != nil }
-		if d := v.destinationIn(root, s.Host, own); d != nil {
-			return d
-		}
-	}
-	for _, ns := range namespaces {
-		if d := v.destinationIn(ns, s.Host, func(*model.Destination) bool { return true }); d != nil {
-			return d
-		}
-	}
-	return nil
+	client := model.Client{Namespace: v.node.Namespace, Labels: v.node.Labels}
+	return merged(client.Rules(v.mesh.Settings().RootNamespace, s.Namespace, v.mesh.Destinations(s.Host)))
 }
 
-// destinationIn finds that of one namespace, among the rules that count.
-func (v *View) destinationIn(namespace, host string, counts func(*model.Destination) bool) *model.Destination {
-	for list := range v.mesh.Destinations(host) {
-		if d := v.mergedDestination(namespace, list, counts); d != nil {
-			return d
-		}
+func merged(list []*model.Destination) *model.Destination {
+	if len(list) == 0 {
+		return nil
 	}
-	return nil
-}
-
-func (v *View) mergedDestination(namespace string, list []*model.Destination, counts func(*model.Destination) bool) *model.Destination {
-	// A rule that selects this client counts instead of those for all.
-	var out *model.Destination
-	var subsets map[string]bool // of out, once it is merged of several
-	selects := func(d *model.Destination) bool {
-		return d.Selector != nil && d.Ref.Namespace == v.node.Namespace && Selects(d.Selector, v.node.Labels)
+	if len(list) == 1 {
+		return list[0]
 	}
-	selected := slices.ContainsFunc(list, func(d *model.Destination) bool { return d.Ref.Namespace == namespace && counts(d) && selects(d) })
-	for _, d := range list {
-		if d.Ref.Namespace != namespace || !counts(d) || !d.ExportTo.VisibleFrom(d.Ref.Namespace, v.node.Namespace) {
-			continue
-		}
-		if selected && !selects(d) || !selected && d.Selector != nil {
-			continue
-		}
-		if out == nil {
-			out = d
-			continue
-		}
-		if subsets == nil {
-			merged := *out
-			merged.Subsets = slices.Clone(out.Subsets)
-			out, subsets = &merged, map[string]bool{}
-			for _, s := range out.Subsets {
-				subsets[s.Name] = true
-			}
-		}
+	out := *list[0]
+	out.Subsets = slices.Clone(out.Subsets)
+	known := map[string]bool{}
+	for _, s := range out.Subsets {
+		known[s.Name] = true
+	}
+	for _, d := range list[1:] {
 		had := len(out.Subsets)
 		for _, s := range d.Subsets {
-			if !subsets[s.Name] {
+			if !known[s.Name] {
 				out.Subsets = append(out.Subsets, s)
 			}
 		}
 		for _, s := range out.Subsets[had:] {
-			subsets[s.Name] = true
+			known[s.Name] = true
 		}
 		if out.Policy.IsZero() {
 			out.Policy = d.Policy
 		}
 	}
-	return out
+	return &out
 }
 
 // Subset finds a subset by name; nil when there is none.
