@@ -90,6 +90,7 @@ func (s *Source) Run(ctx context.Context, publish func(source.Change)) error {
 		r.followed.Wait()
 		s.client.CloseIdleConnections()
 	}()
+	r.followed.Go(func() { s.listen(ctx) }) // ends with the run
 	s.poll(ctx, servicesPath, alone, func(body []byte, index uint64) error {
 		before := r.listed
 		names, err := r.list(ctx, body, index)
@@ -242,7 +243,7 @@ const (
 )
 
 // How long Consul holds a question back for which there is no news; it adds up to a sixteenth. That about the list of services, and those about all checks,
-// come back sooner: by them it is known within a minute or so when Consul does not answer any more, which a question that may wait does not tell. An
+// come back sooner: by them it is known within a minute or so when Consul does not answer them any more, although it says who leads it. An
 // answer may take answerTime.
 const (
 	waitTime   = 4 * time.Minute

@@ -325,6 +325,26 @@ func TestTokenRevoked(t *testing.T) {
 	l.Await(t, "a=2 b=1")
 }
 
+// TestHangs: a Consul that hangs is said to be away, although its connections stay open, until it answers again; then what changes is heard.
+func TestHangs(t *testing.T) {
+	s := start(t)
+	s.register(t, "a", "a", "1", "passing")
+	l := sourcetest.Listen(t, s.place(t))
+	l.Await(t, "a=1")
+	began := time.Now()
+	if err := s.process.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	awaitTold(t, l, "SourceUnreadable")
+	t.Logf("said after %v", time.Since(began))
+	if err := s.process.Process.Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	awaitTold(t, l, "")
+	s.register(t, "a", "a", "2", "passing")
+	l.Await(t, "a=2")
+}
+
 // TestHidden: what the rights of a token hide is said, also where it is only instances, until it may see all; that is seen without a change
 // of the catalog.
 func TestHidden(t *testing.T) {

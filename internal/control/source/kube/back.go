@@ -84,7 +84,8 @@ func (f *follower) seen() uint64 {
 
 // lookBack asks the server for its version, by the kind of which the highest one is known: kinds may be in an etcd of their own. One
 // that may not be read any more says nothing, and of one that is selected from, the server may have to read many to give the first.
-func (r *run) lookBack(ctx context.Context) {
+// It is an error when the server does not answer, as one that hangs: the watches hear nothing then, and do not break off.
+func (r *run) lookBack(ctx context.Context) error {
 	all := make([]*follower, 0, len(r.followers))
 	known := map[*follower]uint64{}
 	for _, f := range r.followers {
@@ -98,14 +99,15 @@ func (r *run) lookBack(ctx context.Context) {
 		switch {
 		case err == nil && now < known[f]:
 			r.startAnew(ctx, wentBack{known[f], now})
-			return
+			return nil
 		case err == nil:
 			f.asked = now
-			return
+			return nil
 		case failed(err):
-			return
+			return err
 		}
 	}
+	return nil
 }
 
 // startAnew says that the server went back, and has all kinds read as if nothing of them were known, save that it stays in force until

@@ -16,10 +16,15 @@ import (
 	"github.com/weftmesh/weft/internal/control/source"
 )
 
+// discoverTime bounds the answers on which kinds there are.
+const discoverTime = 15 * time.Second
+
 // discover starts followers for the kinds that the server has and that have none, and stops those of kinds that are gone. Groups
 // whose server does not answer stay as they are.
 func (r *run) discover(ctx context.Context) error {
-	_, lists, err := r.discovery.ServerGroupsAndResourcesWithContext(ctx)
+	asking, cancel := context.WithTimeout(ctx, discoverTime)
+	defer cancel()
+	_, lists, err := r.discovery.ServerGroupsAndResourcesWithContext(asking)
 	var failed *discovery.ErrGroupDiscoveryFailed
 	if err != nil && !errors.As(err, &failed) {
 		return err

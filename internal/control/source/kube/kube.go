@@ -245,13 +245,33 @@ func (r *run) keepLooking(ctx context.Context) {
 		case b := <-r.back:
 			r.startAnew(ctx, b)
 		case <-t.C:
-			if err := r.discover(ctx); err != nil && ctx.Err() == nil {
-				r.log.Debug("what Kubernetes serves could not be read", "error", err)
-			}
-			r.lookBack(ctx)
+			r.look(ctx)
 			pause = min(2*pause, lastLook)
 		}
 		t.Reset(pause)
+	}
+}
+
+// version is what is asked of the server all the time, as findings call it.
+const version = "its version"
+
+// look finds out whether the server answers, whether it has gone back, and which kinds it has.
+func (r *run) look(ctx context.Context) {
+	err := r.lookBack(ctx)
+	if err == nil {
+		if err = r.discover(ctx); !failed(err) {
+			r.intake.Back(version)
+		}
+	}
+	if err == nil || ctx.Err() != nil {
+		return
+	}
+	r.log.Debug("what Kubernetes serves could not be read", "error", err)
+	switch {
+	case errors.Is(err, context.DeadlineExceeded):
+		r.intake.Lost(version, "Kubernetes does not answer")
+	case failed(err):
+		r.intake.Lost(version, source.OutageReason(err))
 	}
 }
 

@@ -214,6 +214,22 @@ func TestServerRestarts(t *testing.T) {
 	l.Await(t, "b=2 c=1")
 }
 
+// TestServerHangs: a server that hangs is said to be away, although its watches stay open, until it answers again; then what changes is heard.
+func TestServerHangs(t *testing.T) {
+	c := newCluster(t, kubetest.Own(t))
+	p := c.place(t)
+	p.Put(t, "a", "1")
+	l := sourcetest.Listen(t, p)
+	l.Await(t, "a=1")
+	resume, began := c.Hang(t), time.Now()
+	l.AwaitThat(t, "a finding", func() bool { return len(about(l.Last().Findings, "SourceUnreadable")) > 0 })
+	t.Logf("said after %v", time.Since(began))
+	resume()
+	l.AwaitThat(t, "no finding any more", func() bool { return len(l.Last().Findings) == 0 })
+	p.Put(t, "b", "1")
+	l.Await(t, "a=1 b=1")
+}
+
 // TestServerRestored: after etcd was restored from a backup, versions that the source has seen are those of other objects, or yet to
 // come. It is found out whether the source sees that the server was away or not, and whether or not the versions have passed by then.
 func TestServerRestored(t *testing.T) {

@@ -190,6 +190,20 @@ func (s *Server) Down(t *testing.T) {
 	_, _ = s.apiserver.Process.Wait() // killed
 }
 
+// Hang stops the API server's process, which keeps its connections and takes new ones, and gives what has it go on.
+func (s *Server) Hang(t *testing.T) (resume func()) {
+	t.Helper()
+	p := s.apiserver.Process
+	if err := p.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	return func() {
+		if err := p.Signal(syscall.SIGCONT); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // run starts a program that ends with the test, and with the test's process at the latest.
 func (s *Server) run(t *testing.T, name string, args ...string) *exec.Cmd {
 	t.Helper()
