@@ -10,8 +10,11 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/miekg/dns"
 
 	"go.uber.org/goleak"
 )
@@ -349,6 +352,33 @@ func TestDNSFallsBackToTCPAndNextServer(t *testing.T) {
 	}
 	if _, err := c.ExchangeDNS(t.Context(), q[:5]); err == nil {
 		t.Fatal("a short message was forwarded")
+	}
+}
+
+// TestHostName: the host's own name has an address for who asks, though no DNS server knows it.
+func TestHostName(t *testing.T) {
+	_, c := serve(t, Options{Resolvers: []string{dnsServer(t)}, HostAlias: netip.MustParseAddr("10.77.0.1"), HostName: "host.weft.internal"}, Policy{})
+	ask := func(name string, kind uint16) *dns.Msg {
+		t.Helper()
+		raw, err := new(dns.Msg).SetQuestion(name, kind).Pack()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if raw, err = c.ExchangeDNS(t.Context(), raw); err != nil {
+			t.Fatal(err)
+		}
+		r := new(dns.Msg)
+		if err := r.Unpack(raw); err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	r := ask("Host.weft.internal.", dns.TypeA)
+	if len(r.Answer) != 1 || !strings.HasSuffix(r.Answer[0].String(), "\tA\t10.77.0.1") || r.Rcode != dns.RcodeSuccess {
+		t.Errorf("got %v", r)
+	}
+	if r := ask("host.weft.internal.", dns.TypeAAAA); len(r.Answer) != 0 || r.Rcode != dns.RcodeSuccess {
+		t.Errorf("got %v for IPv6", r)
 	}
 }
 

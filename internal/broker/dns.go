@@ -11,6 +11,8 @@ import (
 	"os"
 	"strings"
 	"time"
+
+	"github.com/miekg/dns"
 )
 
 // serverTime is how long one DNS server may take before the next is asked (resolv.conf's own default is 5 s, which is longer than
@@ -21,6 +23,9 @@ const serverTime = 2 * time.Second
 func (s *Server) exchange(ctx context.Context, msg []byte) ([]byte, error) {
 	if len(msg) < 12 {
 		return nil, errors.New("DNS message shorter than its header")
+	}
+	if answer := s.hostAnswer(msg); answer != nil {
+		return answer, nil
 	}
 	servers := s.opt.Resolvers
 	if len(servers) == 0 {
@@ -41,6 +46,30 @@ func (s *Server) exchange(ctx context.Context, msg []byte) ([]byte, error) {
 		failed = fmt.Errorf("server %s: %w", server, err)
 	}
 	return nil, failed
+}
+
+// hostAnswer answers for the name of the host itself; nil for any other.
+func (s *Server) hostAnswer(msg []byte) []byte {
+	query := new(dns.Msg)
+	if s.opt.HostName == "" || query.Unpack(msg) != nil || len(query.Question) != 1 || !s.isHost(query.Question[0].Name) {
+		return nil
+	}
+	r := new(dns.Msg).SetReply(query)
+	r.RecursionAvailable = true
+	header := dns.RR_Header{Name: query.Question[0].Name, Class: dns.ClassINET, Ttl: 60}
+	switch a := s.opt.HostAlias; {
+	case a.Is4() && query.Question[0].Qtype == dns.TypeA:
+		header.Rrtype = dns.TypeA
+		r.Answer = []dns.RR{&dns.A{Hdr: header, A: a.AsSlice()}}
+	case a.Is6() && query.Question[0].Qtype == dns.TypeAAAA:
+		header.Rrtype = dns.TypeAAAA
+		r.Answer = []dns.RR{&dns.AAAA{Hdr: header, AAAA: a.AsSlice()}}
+	}
+	answer, err := r.Pack()
+	if err != nil {
+		return nil
+	}
+	return answer
 }
 
 func nameservers(file string) []string {

@@ -34,14 +34,18 @@ func (s *Server) answer(ctx context.Context, query *dns.Msg, limit int) *dns.Msg
 	stopping := ctx
 	ctx, cancel := context.WithTimeout(ctx, s.options.Timeout)
 	defer cancel()
-	response := s.resolve(ctx, query)
+	response := s.resolve(ctx, query, 0)
 	if stopping.Err() != nil {
 		return nil
 	}
 	return finish(query, response, limit)
 }
 
-func (s *Server) resolve(ctx context.Context, query *dns.Msg) *dns.Msg {
+// maxAliases bounds the aliases that are followed from one name, as an alias of itself would not end.
+const maxAliases = 8
+
+// resolve answers a query, to whose name so many aliases have led.
+func (s *Server) resolve(ctx context.Context, query *dns.Msg, aliases int) *dns.Msg {
 	question := query.Question[0]
 	if refused := s.refuse(query); refused != nil {
 		return refused
@@ -55,6 +59,9 @@ func (s *Server) resolve(ctx context.Context, query *dns.Msg) *dns.Msg {
 		return failure(query, dns.RcodeServerFailure)
 	case known && s.isOurs(question.Qtype, name):
 		s.answered.Add(1)
+		if found.Alias != "" {
+			return s.alias(ctx, query, found, aliases)
+		}
 		return s.records(query, found)
 	case !known && s.inCluster(name):
 		s.answered.Add(1)
@@ -127,6 +134,31 @@ func (s *Server) records(query *dns.Msg, found Answer) *dns.Msg {
 	if len(r.Answer) == 0 {
 		return s.negative(query, dns.RcodeSuccess)
 	}
+	return r
+}
+
+// alias answers with the canonical name, and with the records that this one has (RFC 1034, section 3.6.2).
+func (s *Server) alias(ctx context.Context, query *dns.Msg, found Answer, aliases int) *dns.Msg {
+	question := query.Question[0]
+	if aliases == maxAliases {
+		s.failed.Add(1)
+		return failure(query, dns.RcodeServerFailure)
+	}
+	ttl := found.TTL
+	if ttl <= 0 {
+		ttl = s.options.TTL
+	}
+	target := dns.Fqdn(found.Alias)
+	record := &dns.CNAME{Hdr: dns.RR_Header{Name: question.Name, Rrtype: dns.TypeCNAME, Class: dns.ClassINET, Ttl: seconds(ttl)}, Target: target}
+	r := reply(query)
+	if question.Qtype != dns.TypeCNAME && question.Qtype != dns.TypeANY {
+		further := query.Copy()
+		further.Question[0].Name = target
+		r = s.resolve(ctx, further, aliases+1)
+		r.Question = query.Question
+		r.Authoritative = false
+	}
+	r.Answer = append([]dns.RR{record}, r.Answer...)
 	return r
 }
 

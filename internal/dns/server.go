@@ -20,6 +20,8 @@ import (
 type Answer struct {
 	// Addrs are the addresses, IPv4 and IPv6 in any order. None means that the name exists and has no address.
 	Addrs []netip.Addr
+	// Alias is the canonical name of one that is an alias: its addresses are the ones to answer with. Addrs is empty then.
+	Alias string
 	// TTL is how long a client may keep them; the server's when zero.
 	TTL time.Duration
 }

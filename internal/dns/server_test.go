@@ -24,6 +24,12 @@ var names = map[string]Answer{
 	"empty.default.svc.cluster.local":   {},
 	"api.example.com":                   {Addrs: addrs("240.0.0.9")},
 	"many.default.svc.cluster.local":    {Addrs: manyAddrs(120)},
+	"out":                               {Alias: "www.example.com"},
+	"out.default.svc.cluster.local":     {Alias: "www.example.com", TTL: time.Minute},
+	"twice.default.svc.cluster.local":   {Alias: "out.default.svc.cluster.local"},
+	"known.default.svc.cluster.local":   {Alias: "api.example.com"},
+	"nowhere.default.svc.cluster.local": {Alias: "absent.default.svc.cluster.local"},
+	"loop.default.svc.cluster.local":    {Alias: "loop.default.svc.cluster.local"},
 }
 
 func addrs(list ...string) (out []netip.Addr) {
@@ -150,6 +156,48 @@ func TestAnswers(t *testing.T) {
 					t.Errorf("a negative answer has no SOA: %v", r.Ns)
 				}
 			})
+		}
+	}
+}
+
+// TestAliases asks for names that are further ones for others, of the mesh or from outside.
+func TestAliases(t *testing.T) {
+	_, udp, _ := start(t, Options{Forward: func(_ context.Context, q *dns.Msg) (*dns.Msg, error) {
+		r := new(dns.Msg).SetReply(q)
+		if q.Question[0].Name != "www.example.com." {
+			r.Rcode = dns.RcodeNameError
+			return r, nil
+		}
+		text := map[uint16]string{dns.TypeA: "A 192.0.2.1", dns.TypeAAAA: "AAAA 2001:db8::1", dns.TypeTXT: "TXT x"}[q.Question[0].Qtype]
+		rr, err := dns.NewRR("www.example.com. 60 IN " + text)
+		r.Answer = append(r.Answer, rr)
+		return r, err
+	}})
+	for _, c := range []struct {
+		name string
+		kind uint16
+		want string // the answers without their first name, class and time
+	}{
+		{"out", dns.TypeA, "NOERROR CNAME www.example.com., A 192.0.2.1"},
+		{"OUT.default.svc.cluster.local", dns.TypeA, "NOERROR CNAME www.example.com., A 192.0.2.1"},
+		{"out.default.svc.cluster.local", dns.TypeAAAA, "NOERROR CNAME www.example.com., AAAA 2001:db8::1"},
+		{"out.default.svc.cluster.local", dns.TypeTXT, `NOERROR CNAME www.example.com., TXT "x"`},
+		{"out.default.svc.cluster.local", dns.TypeCNAME, "NOERROR CNAME www.example.com."},
+		{"twice.default.svc.cluster.local", dns.TypeA, "NOERROR CNAME out.default.svc.cluster.local., CNAME www.example.com., A 192.0.2.1"},
+		{"known.default.svc.cluster.local", dns.TypeA, "NOERROR CNAME api.example.com., A 240.0.0.9"},
+		{"nowhere.default.svc.cluster.local", dns.TypeA, "NXDOMAIN CNAME absent.default.svc.cluster.local."},
+		{"loop.default.svc.cluster.local", dns.TypeA, "SERVFAIL" + strings.Repeat(" CNAME loop.default.svc.cluster.local.,", maxAliases-1) + " CNAME loop.default.svc.cluster.local."},
+	} {
+		r := ask(t, "udp", udp, question(c.name, c.kind))
+		var parts []string
+		for _, rr := range r.Answer {
+			parts = append(parts, strings.Join(strings.Fields(rr.String())[3:], " "))
+		}
+		if got := strings.TrimSpace(dns.RcodeToString[r.Rcode] + " " + strings.Join(parts, ", ")); got != c.want {
+			t.Errorf("%s %s: got %q, want %q", c.name, dns.TypeToString[c.kind], got, c.want)
+		}
+		if r.Question[0].Name != dns.Fqdn(c.name) {
+			t.Errorf("%s: the answer is to %s", c.name, r.Question[0].Name)
 		}
 	}
 }

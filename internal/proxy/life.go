@@ -15,6 +15,7 @@ import (
 
 	"github.com/weftmesh/weft/internal/proxy/admin"
 	"github.com/weftmesh/weft/internal/proxy/bind"
+	"github.com/weftmesh/weft/internal/proxy/conf"
 	"github.com/weftmesh/weft/internal/proxy/listen"
 	"github.com/weftmesh/weft/internal/proxy/overload"
 	"github.com/weftmesh/weft/internal/proxy/plane"
@@ -457,7 +458,7 @@ func (r *running) openAdmin() error {
 func (r *running) openNames() error {
 	p := r.p
 	names, ok := p.config.(interface {
-		LookupDNS(ctx context.Context, name string) ([]netip.Addr, bool, error)
+		LookupDNS(ctx context.Context, name string) (*conf.Names, error)
 	})
 	if p.opt.Bootstrap.DNS == "" || !ok {
 		return nil

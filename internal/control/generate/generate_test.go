@@ -12,6 +12,7 @@ import (
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/config/rbac/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	dnsv3 "github.com/envoyproxy/go-control-plane/envoy/data/dns/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	networkrbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/rbac/v3"
 
@@ -231,6 +232,29 @@ func TestGatewayMergesRouteSets(t *testing.T) {
 	for name, n := range map[string]view.Node{"sidecar": productpage(), "other labels": {Role: wire.Gateway, Namespace: "x", Labels: map[string]string{"istio": "egress"}}} {
 		if l := New(m, n).GatewayListeners(); len(l) != 0 {
 			t.Errorf("%s gets %d listeners of the gateway", name, len(l))
+		}
+	}
+}
+
+// TestNamesOfAliases: a further name of a service has its addresses, that of a host outside the mesh has the host's name.
+func TestNamesOfAliases(t *testing.T) {
+	m := testMesh()
+	service(m, "inside", "default", "").ExternalName = reviewsHost
+	service(m, "outside", "default", "").ExternalName = "www.example.org"
+	service(m, "none", "default", "")
+	g := New(m, productpage())
+	for name, want := range map[string]string{"inside": "", "outside.default.svc.cluster.local": "www.example.org", "outside": "www.example.org"} {
+		r, _ := g.Resource(DNSType, name)
+		table, ok := r.(*dnsv3.DnsTable)
+		if !ok {
+			t.Errorf("%s has no table", name)
+		} else if got := table.GetVirtualDomains()[0].GetEndpoint().GetClusterName(); got != want {
+			t.Errorf("%s is a further name of %q, want %q", name, got, want)
+		}
+	}
+	for _, name := range []string{"none", "www.googleapis.com"} {
+		if _, ok := g.Resource(DNSType, name); ok {
+			t.Errorf("%s has a table", name)
 		}
 	}
 }

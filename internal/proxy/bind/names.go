@@ -6,12 +6,12 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/netip"
 
 	"github.com/miekg/dns"
 
 	"github.com/weftmesh/weft/internal/broker"
 	weftdns "github.com/weftmesh/weft/internal/dns"
+	"github.com/weftmesh/weft/internal/proxy/conf"
 	"github.com/weftmesh/weft/internal/telemetry"
 	"github.com/weftmesh/weft/internal/wire"
 )
@@ -23,8 +23,8 @@ type Names struct {
 	tcp    net.Listener
 }
 
-// Lookup finds the addresses of a name of the mesh.
-type Lookup func(ctx context.Context, name string) (addresses []netip.Addr, found bool, err error)
+// Lookup finds what the mesh says of a name; nil where it is none of its own.
+type Lookup func(ctx context.Context, name string) (*conf.Names, error)
 
 // ListenNames opens the name server's sockets at b.DNS. Other names are asked for at b.DNSUpstream, reached by dial, or else at the
 // broker.
@@ -35,11 +35,14 @@ func (s *Sockets) ListenNames(ctx context.Context, b *wire.Bootstrap, lookup Loo
 	}
 	n := &Names{}
 	n.server, err = weftdns.New(weftdns.Options{Forward: forward, Lookup: func(ctx context.Context, name string) (weftdns.Answer, bool, error) {
-		addresses, found, err := lookup(ctx, name)
+		found, err := lookup(ctx, name)
 		if err != nil {
 			log.Warn("a name was not resolved by the mesh", "name", name, "error", err)
 		}
-		return weftdns.Answer{Addrs: addresses}, found, err
+		if found == nil {
+			return weftdns.Answer{}, false, err
+		}
+		return weftdns.Answer{Addrs: found.Addresses, Alias: found.Alias}, true, err
 	}})
 	if err != nil {
 		return nil, err

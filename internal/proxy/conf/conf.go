@@ -542,5 +542,6 @@ type Assignment struct {
 type Names struct {
 	Name      string // as queried, lower case, without final dot
 	Addresses []netip.Addr
+	Alias     string        // the name that it is a further one for, where it has no addresses; in the message, that of a cluster
 	TTL       time.Duration // 0 leaves it to the server
 }

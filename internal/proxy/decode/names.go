@@ -19,7 +19,8 @@ func (d *decoder) names(m *dnsv3.DnsTable) *conf.Names {
 	walk.Each(d.Walk, "virtual_domains", m.GetVirtualDomains(), func(v *dnsv3.DnsTable_DnsVirtualDomain) {
 		d.Only(v, "name", "endpoint", "answer_ttl")
 		n.Name, n.TTL = v.GetName(), d.Duration("answer_ttl", v.GetAnswerTtl())
-		d.Only(v.GetEndpoint(), "address_list")
+		d.Only(v.GetEndpoint(), "address_list", "cluster_name")
+		n.Alias = v.GetEndpoint().GetClusterName()
 		walk.Each(d.Walk, "endpoint.address_list.address", v.GetEndpoint().GetAddressList().GetAddress(), func(s string) {
 			a, err := netip.ParseAddr(s)
 			if err != nil {

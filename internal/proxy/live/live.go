@@ -8,7 +8,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -260,19 +259,16 @@ func (l *Live) Resolve(ctx context.Context, name string) (*conf.Target, error) {
 	return a.target, nil
 }
 
-// LookupDNS gives the addresses of a host of the mesh (name in lower case, without final dot); found is false for names that are
-// not the mesh's. Like Resolve it asks on first use.
-func (l *Live) LookupDNS(ctx context.Context, name string) (addresses []netip.Addr, found bool, err error) {
+// LookupDNS gives what the mesh answers for one of its hosts (name in lower case, without final dot); nil for names that are not the
+// mesh's. Like Resolve it asks on first use.
+func (l *Live) LookupDNS(ctx context.Context, name string) (answer *conf.Names, err error) {
 	a := l.current.Load().dns[name]
 	if a != nil {
 		l.touch(a)
 	} else if a, err = l.await(ctx, dnsRoot, name); err != nil {
-		return nil, false, err
+		return nil, err
 	}
-	if a.dns == nil {
-		return nil, false, nil
-	}
-	return a.dns.Addresses, true, nil
+	return a.dns, nil
 }
 
 // touch dates a use. It writes at most once a second, so that cores do not fight for the line.

@@ -505,11 +505,11 @@ func TestDNS(t *testing.T) {
 	set(s, &dnsv3.DnsTable{VirtualDomains: []*dnsv3.DnsTable_DnsVirtualDomain{{Name: "reviews", Endpoint: &dnsv3.DnsTable_DnsEndpoint{
 		EndpointConfig: &dnsv3.DnsTable_DnsEndpoint_AddressList{AddressList: &dnsv3.DnsTable_AddressList{Address: []string{"10.78.0.1"}}}}}}})
 	l, _ := start(t, s, live.Options{})
-	as, found, err := l.LookupDNS(soon(t), "reviews")
-	if err != nil || !found || len(as) != 1 || as[0].String() != "10.78.0.1" {
-		t.Fatalf("LookupDNS = %v, %v, %v", as, found, err)
+	found, err := l.LookupDNS(soon(t), "reviews")
+	if err != nil || found == nil || len(found.Addresses) != 1 || found.Addresses[0].String() != "10.78.0.1" {
+		t.Fatalf("LookupDNS = %v, %v", found, err)
 	}
-	if _, found, err := l.LookupDNS(soon(t), "example.org"); found || err != nil {
+	if found, err := l.LookupDNS(soon(t), "example.org"); found != nil || err != nil {
 		t.Fatalf("unknown: %v, %v", found, err)
 	}
 }

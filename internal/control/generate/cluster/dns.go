@@ -17,29 +17,30 @@ import (
 const dnsTTL = 30
 
 // DNS gives the addresses of a name as the node's applications look it up: the virtual addresses of its service, or the addresses
-// of the ready endpoints of a headless one. A service without addresses, external ones as a rule, has no table: the node's own
-// resolver knows it.
+// of the ready endpoints of a headless one. For a Service of type ExternalName that leads out of the mesh it is the name of the cluster
+// that stands for that name: the node's own resolver knows its addresses. Other services without addresses, external ones as a rule,
+// have no table: the node's own resolver knows them.
 func (g *Generator) DNS(name string) (proto.Message, bool) {
 	for _, host := range g.view.FullNames(strings.TrimSuffix(strings.ToLower(name), ".")) {
 		s := g.view.Named(host)
 		if s == nil {
 			continue
 		}
-		addresses, known := g.addresses(s)
-		if !known {
+		endpoint := &dnsv3.DnsTable_DnsEndpoint{}
+		if addresses := g.addresses(s); len(addresses) > 0 {
+			endpoint.EndpointConfig = &dnsv3.DnsTable_DnsEndpoint_AddressList{AddressList: &dnsv3.DnsTable_AddressList{Address: addresses}}
+		} else if s.ExternalName != "" {
+			endpoint.EndpointConfig = &dnsv3.DnsTable_DnsEndpoint_ClusterName{ClusterName: s.ExternalName}
+		} else {
 			return nil, false
 		}
 		return &dnsv3.DnsTable{VirtualDomains: []*dnsv3.DnsTable_DnsVirtualDomain{{
-			Name:      name,
-			AnswerTtl: &durationpb.Duration{Seconds: dnsTTL},
-			Endpoint: &dnsv3.DnsTable_DnsEndpoint{EndpointConfig: &dnsv3.DnsTable_DnsEndpoint_AddressList{
-				AddressList: &dnsv3.DnsTable_AddressList{Address: addresses}}},
-		}}}, len(addresses) > 0
+			Name: name, AnswerTtl: &durationpb.Duration{Seconds: dnsTTL}, Endpoint: endpoint}}}, true
 	}
 	return nil, false
 }
 
-func (g *Generator) addresses(s *model.Service) (list []string, known bool) {
+func (g *Generator) addresses(s *model.Service) (list []string) {
 	for _, a := range s.VirtualAddresses() {
 		list = append(list, a.String())
 	}
@@ -52,5 +53,5 @@ func (g *Generator) addresses(s *model.Service) (list []string, known bool) {
 		slices.Sort(list)
 		list = slices.Compact(list)
 	}
-	return list, len(list) > 0
+	return list
 }
