@@ -44,7 +44,7 @@ func Findings(objects []*source.Object, mesh *model.Mesh, found []model.Finding)
 		case *networking.DestinationRule:
 			l.selector(o, k.Spec.WorkloadSelector.GetMatchLabels(), "spec.workloadSelector", o.GetNamespace())
 		case *networking.ServiceEntry:
-			if !l.joins(o.GetNamespace()) {
+			if !l.joining[o.GetNamespace()] {
 				l.selector(o, k.Spec.WorkloadSelector.GetLabels(), "spec.workloadSelector", o.GetNamespace())
 			}
 		case *networking.VirtualService:
@@ -65,6 +65,7 @@ type lint struct {
 	objects  map[model.Ref]*source.Object
 	gateways map[model.Ref]*model.Gateway
 	leading  map[string][]*corev1.Service // to the pods that a Gateway selects, by the text of its selector
+	joining  map[string]bool              // namespaces in which machines may join, whose labels are not all in files
 	// selecting are the services that pick WorkloadEntries, by namespace; nil until selectingIn is called.
 	selecting map[string][]selecting
 	found     []model.Finding
@@ -72,9 +73,12 @@ type lint struct {
 
 func newLint(objects []*source.Object, mesh *model.Mesh) *lint {
 	l := &lint{mesh: mesh, objects: make(map[model.Ref]*source.Object, len(objects)),
-		gateways: make(map[model.Ref]*model.Gateway, len(mesh.Gateways)), leading: map[string][]*corev1.Service{}}
+		gateways: make(map[model.Ref]*model.Gateway, len(mesh.Gateways)), leading: map[string][]*corev1.Service{}, joining: map[string]bool{}}
 	for _, o := range objects {
-		l.objects[o.Ref()] = o
+		ref := o.Ref()
+		if l.objects[ref] = o; ref.Kind == "WorkloadGroup" {
+			l.joining[ref.Namespace] = true
+		}
 	}
 	for _, g := range mesh.Gateways {
 		l.gateways[g.Ref] = g
@@ -113,16 +117,6 @@ func (l *lint) selector(o *source.Object, labels map[string]string, field, names
 		where = "the mesh"
 	}
 	l.say(o, model.Warning, "NoEffect", field, "write the labels of the pods", "no workload of %s has the labels %s", where, parts.LabelList(labels))
-}
-
-// joins reports whether machines may join in a namespace, whose labels are not all in files.
-func (l *lint) joins(namespace string) bool {
-	for ref := range l.objects {
-		if ref.Kind == "WorkloadGroup" && ref.Namespace == namespace {
-			return true
-		}
-	}
-	return false
 }
 
 // contradictions warns of services that say differently what a port of the same workload speaks: its sidecar takes it as one of them.

@@ -22,6 +22,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
+	"github.com/weftmesh/weft/internal/control/compile/workloads"
 	"github.com/weftmesh/weft/internal/control/source"
 )
 
@@ -92,10 +93,7 @@ func (p *plan) note(k source.Kube) {
 			p.running[o.Namespace+"/"+name] = true
 		}
 	case *networking.WorkloadEntry:
-		labels := map[string]string{}
-		maps.Copy(labels, o.Labels)
-		maps.Copy(labels, o.Spec.Labels)
-		p.entries = append(p.entries, labels)
+		p.entries = append(p.entries, workloads.Labels(o))
 	}
 }
 
