@@ -118,6 +118,25 @@ func (r *run) watchState(ctx context.Context, path string) {
 // watchRegistered reads all checks when registrations have changed, and hurries the services that have a new one, or one less.
 func (r *run) watchRegistered(ctx context.Context, moved <-chan struct{}) {
 	var before checks
+	r.onceMoved(ctx, moved, checksPath, func(ctx context.Context) (bytes int, err error) {
+		body, _, err := r.ask(ctx, checksPath, 0, 0)
+		if err != nil {
+			return 0, err
+		}
+		now, err := readChecks(body)
+		if err != nil {
+			return 0, err
+		}
+		if before != nil {
+			r.hurry(before, now)
+		}
+		before = now
+		return len(body), nil
+	})
+}
+
+// onceMoved looks at a path each time that registrations have changed, until that works, and rests by how many bytes it took.
+func (r *run) onceMoved(ctx context.Context, moved <-chan struct{}, path string, look func(context.Context) (bytes int, err error)) {
 	pause := firstPause
 	for {
 		select {
@@ -126,22 +145,15 @@ func (r *run) watchRegistered(ctx context.Context, moved <-chan struct{}) {
 			return
 		}
 		for ctx.Err() == nil {
-			body, _, err := r.ask(ctx, checksPath, 0, 0)
-			var now checks
+			bytes, err := look(ctx)
 			if err == nil {
-				now, err = readChecks(body)
-			}
-			if err == nil {
-				if before != nil {
-					r.hurry(before, now)
-				}
-				before, pause = now, firstPause
-				r.reads(checksPath)
-				digest(ctx, len(body))
+				r.reads(path)
+				pause = firstPause
+				digest(ctx, bytes)
 				break
 			}
 			if ctx.Err() == nil {
-				r.fails(checksPath, err)
+				r.fails(path, err)
 				sleep(ctx, pause)
 				pause = min(2*pause, lastPause)
 			}

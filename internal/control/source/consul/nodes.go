@@ -36,28 +36,7 @@ type sweep struct {
 // services of which one is not what it was.
 func (r *run) watchNodes(ctx context.Context, moved <-chan struct{}) {
 	s := &sweep{run: r, seed: maphash.MakeSeed()}
-	pause := firstPause
-	for {
-		select {
-		case <-moved:
-		case <-ctx.Done():
-			return
-		}
-		for ctx.Err() == nil {
-			bytes, err := s.once(ctx)
-			if err == nil {
-				r.reads(nodesPath)
-				pause = firstPause
-				digest(ctx, bytes)
-				break
-			}
-			if ctx.Err() == nil {
-				r.fails(nodesPath, err)
-				sleep(ctx, pause)
-				pause = min(2*pause, lastPause)
-			}
-		}
-	}
+	r.onceMoved(ctx, moved, nodesPath, s.once)
 }
 
 // once looks through the nodes, and gives how many bytes that took.
