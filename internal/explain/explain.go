@@ -56,7 +56,7 @@ type Proxy struct {
 	ServiceAccount string
 	Identity       identity.ID
 	Address        netip.Addr // invalid when it has none
-	Ports          []model.WorkloadPort
+	Targets        []model.Target // a gateway's
 	// Port translates an endpoint's port to the one that the proxy's configuration names; nil for the same.
 	Port      func(e *conf.Endpoint, c *conf.Cluster) uint16
 	Resources Resources
