@@ -8,7 +8,10 @@ import (
 )
 
 // Targets gathers where the ports of a workload's services lead.
-type Targets struct{ all []model.Target }
+type Targets struct {
+	known map[model.Target]bool // without Number
+	moved []model.Target
+}
 
 // Add adds the ports of a service that has a workload as an endpoint. Of several services with a port, the one that is added first counts.
 func (t *Targets) Add(s *model.Service, ep *model.Endpoint) {
@@ -21,20 +24,24 @@ func (t *Targets) Add(s *model.Service, ep *model.Endpoint) {
 
 func (t *Targets) add(ports []model.Port, to map[uint16]uint16, udp bool) {
 	for _, port := range ports {
-		known := func(o model.Target) bool { return o.Port == port.Number && o.UDP == udp }
-		if target, ok := to[port.Number]; ok && !slices.ContainsFunc(t.all, known) {
-			t.all = append(t.all, model.Target{Port: port.Number, UDP: udp, Number: target})
+		target, ok := to[port.Number]
+		key := model.Target{Port: port.Number, UDP: udp}
+		if !ok || t.known[key] {
+			continue
+		}
+		if t.known == nil {
+			t.known = map[model.Target]bool{}
+		}
+		t.known[key] = true
+		if target != port.Number {
+			t.moved = append(t.moved, model.Target{Port: port.Number, UDP: udp, Number: target})
 		}
 	}
 }
 
-// List gives those that lead to another number, sorted by protocol and port.
+// List gives those that lead to another number, sorted by protocol and port; nil for none.
 func (t *Targets) List() []model.Target {
-	t.all = slices.DeleteFunc(t.all, func(o model.Target) bool { return o.Number == o.Port })
-	if len(t.all) == 0 {
-		return nil
-	}
-	slices.SortFunc(t.all, func(a, b model.Target) int {
+	slices.SortFunc(t.moved, func(a, b model.Target) int {
 		switch {
 		case a.UDP == b.UDP:
 			return cmp.Compare(a.Port, b.Port)
@@ -43,5 +50,5 @@ func (t *Targets) List() []model.Target {
 		}
 		return 1
 	})
-	return slices.Clip(t.all)
+	return slices.Clip(t.moved)
 }
