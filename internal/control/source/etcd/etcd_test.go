@@ -40,6 +40,9 @@ func open(t *testing.T, o Options) *Store {
 	return s
 }
 
+// patience is for what must happen, however slow the machine is.
+const patience = 3 * time.Minute
+
 func key(name string) source.Key {
 	return source.Key{Kind: "Service", Namespace: "default", Name: name}
 }
@@ -321,18 +324,76 @@ func allow(t *testing.T, server *etcdtest.Server, rights authpb.Permission_Type)
 func TestReader(t *testing.T) {
 	server := etcdtest.StartSecure(t)
 	allow(t, server, clientv3.PermRead)
-	var told strings.Builder
-	s := open(t, Options{Endpoints: []string{"https://" + server.Endpoint}, TLS: server.TLS, Log: slog.New(slog.NewTextHandler(&told, nil))})
+	told := &logged{}
+	s := open(t, Options{Endpoints: []string{"https://" + server.Endpoint}, TLS: server.TLS, Log: slog.New(slog.NewTextHandler(told, nil))})
 	if err := s.CreateFiles(t.Context(), map[string][]byte{"key.pem": []byte("one")}); err == nil || !strings.Contains(err.Error(), "needs readwrite on the prefix /weft/") {
 		t.Errorf("got %v", err)
 	}
-	trying, cancel := context.WithTimeout(t.Context(), 4*firstPause) // for at least three attempts
-	defer cancel()
-	if err := s.Lead(trying, "a", func(context.Context, Term) { t.Error("it leads") }); err != nil {
+	trying, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- s.Lead(trying, "a", func(context.Context, Term) { t.Error("it leads") }) }() // ends with cancel
+	told.await(t, "cannot lead")
+	time.Sleep(8 * firstPause) // it tries again, and would say so again
+	cancel()
+	if err := <-ended; err != nil {
 		t.Error(err)
 	}
-	if n := strings.Count(told.String(), "cannot lead"); n != 1 || strings.Contains(told.String(), "election") {
-		t.Errorf("it is logged %d times:\n%s", n, told.String())
+	if n := told.count("cannot lead"); n != 1 || told.count("election") > 0 {
+		t.Errorf("it is logged %d times:\n%s", n, told)
+	}
+}
+
+// TestLeadIsTold: that a replica leads, and that it does not any more; and once that it cannot while etcd is away.
+func TestLeadIsTold(t *testing.T) {
+	server := etcdtest.Start(t)
+	told := &logged{}
+	s := open(t, Options{Endpoints: []string{server.Endpoint}, Timeout: time.Second, Log: slog.New(slog.NewTextHandler(told, nil))})
+	ctx, cancel := context.WithCancel(t.Context())
+	var both sync.WaitGroup
+	both.Go(func() { _ = s.Run(ctx, func(source.Change) {}) }) // these end with cancel
+	both.Go(func() { _ = s.Lead(ctx, "a", func(ctx context.Context, _ Term) { <-ctx.Done() }) })
+	defer func() { cancel(); both.Wait() }()
+	told.await(t, "this control plane leads")
+	server.Down(t)
+	told.await(t, "does not lead any more")
+	told.await(t, "cannot lead while etcd does not answer")
+	server.Up(t)
+	for deadline := time.Now().Add(patience); told.count("this control plane leads") < 2; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("it does not lead again:\n%s", told)
+		}
+	}
+	if n := told.count("cannot lead while"); n != 1 {
+		t.Errorf("it is logged %d times that it cannot lead:\n%s", n, told)
+	}
+}
+
+// logged is what a store has logged.
+type logged struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *logged) Write(line []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(line)
+}
+
+func (l *logged) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
+func (l *logged) count(text string) int { return strings.Count(l.String(), text) }
+
+func (l *logged) await(t *testing.T, text string) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); l.count(text) == 0; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%q is not logged:\n%s", text, l)
+		}
 	}
 }
 
@@ -378,9 +439,9 @@ func TestAgeOfWhatOthersWrite(t *testing.T) {
 	write(t, server, DefaultPrefix, "direct", sourcetest.Service("direct", "1"))
 	await := func(what string, ok func() bool) {
 		t.Helper()
-		for deadline := time.Now().Add(30 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
+		for deadline := time.Now().Add(patience); !ok(); time.Sleep(5 * time.Millisecond) {
 			if time.Now().After(deadline) {
-				t.Fatalf("not within 30 s: %s", what)
+				t.Fatalf("not within %v: %s", patience, what)
 			}
 		}
 	}
@@ -423,7 +484,7 @@ func replica(t *testing.T, server *etcdtest.Server, validate func([]*source.Obje
 	})
 	select {
 	case <-set.Ready():
-	case <-time.After(30 * time.Second):
+	case <-time.After(patience):
 		t.Fatal("the replica does not become ready")
 	}
 	return set
@@ -560,7 +621,7 @@ func TestJudgedBeforeAChange(t *testing.T) {
 			return []model.Finding{{Severity: model.Error, Code: "OnlyOne"}}
 		}
 		apply(t, other, sourcetest.Service("other", "1"))
-		for deadline := time.Now().Add(time.Minute); set.Snapshot().Get(key("other")) == nil && time.Now().Before(deadline); {
+		for deadline := time.Now().Add(patience); set.Snapshot().Get(key("other")) == nil && time.Now().Before(deadline); {
 			time.Sleep(time.Millisecond)
 		}
 		return nil // of what was there at first
@@ -641,12 +702,12 @@ func campaigns(t *testing.T, server *etcdtest.Server, name string, leaders *atom
 	return c
 }
 
-func (c *campaign) awaitLead(t *testing.T, within time.Duration) context.Context {
+func (c *campaign) awaitLead(t *testing.T) context.Context {
 	t.Helper()
 	select {
 	case ctx := <-c.led:
 		return ctx
-	case <-time.After(within):
+	case <-time.After(patience):
 		t.Fatal("it does not lead")
 		return nil
 	}
@@ -657,12 +718,15 @@ func TestLead(t *testing.T) {
 	server := etcdtest.Start(t)
 	var leaders atomic.Int32
 	a := campaigns(t, server, "a", &leaders)
-	a.awaitLead(t, time.Minute)
+	a.awaitLead(t)
 	b := campaigns(t, server, "b", &leaders)
 	queued(t, server, 2)
 	a.stop()
 	<-a.ended
-	b.awaitLead(t, leaseSeconds*time.Second/2)
+	if answer, err := server.Client.Get(t.Context(), DefaultPrefix+leaderPart, clientv3.WithPrefix()); err != nil || len(answer.Kvs) != 1 {
+		t.Errorf("its claim is still there: %v %v", answer, err)
+	}
+	b.awaitLead(t)
 }
 
 // TestClaimEndsWithTheLease: whoever waits for longer than its lease lasts has to queue up again, and does not lead by what it had.
@@ -670,13 +734,13 @@ func TestClaimEndsWithTheLease(t *testing.T) {
 	server := etcdtest.Start(t)
 	var leaders atomic.Int32
 	a := campaigns(t, server, "a", &leaders)
-	leads := a.awaitLead(t, time.Minute)
+	leads := a.awaitLead(t)
 	b := campaigns(t, server, "b", &leaders)
 	queue := queued(t, server, 2)
 	if _, err := server.Client.Revoke(t.Context(), clientv3.LeaseID(queue[1].Lease)); err != nil {
 		t.Fatal(err)
 	}
-	await := time.After(time.Minute)
+	await := time.After(patience)
 	for again := queued(t, server, 2); again[1].Lease == queue[1].Lease; again = queued(t, server, 2) {
 		select {
 		case <-await:
@@ -688,13 +752,13 @@ func TestClaimEndsWithTheLease(t *testing.T) {
 		t.Error("a has done nothing to lose the lead")
 	}
 	a.stop()
-	b.awaitLead(t, time.Minute)
+	b.awaitLead(t)
 }
 
 // queued waits until so many want to lead, and gives their keys in order.
 func queued(t *testing.T, server *etcdtest.Server, n int) []*mvccpb.KeyValue {
 	t.Helper()
-	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
 		answer, err := server.Client.Get(t.Context(), DefaultPrefix+leaderPart, clientv3.WithPrefix(), clientv3.WithSort(clientv3.SortByCreateRevision, clientv3.SortAscend))
 		if err != nil {
 			t.Fatal(err)
@@ -712,24 +776,20 @@ func TestLeadEndsWithoutEtcd(t *testing.T) {
 	server := etcdtest.Start(t)
 	var leaders atomic.Int32
 	a := campaigns(t, server, "a", &leaders)
-	a.awaitLead(t, time.Minute)
+	a.awaitLead(t)
 	b := campaigns(t, server, "b", &leaders)
 	queued(t, server, 2)
 	server.Down(t)
-	began := time.Now()
 	for _, c := range []*campaign{a, b} {
 		c.stop()
 		select {
 		case <-c.ended:
-		case <-time.After(time.Minute):
+		case <-time.After(patience):
 			t.Fatal("it does not end")
 		}
 		if err := c.store.Close(); err != nil && !errors.Is(err, context.Canceled) {
 			t.Error(err)
 		}
-	}
-	if took := time.Since(began); took > 4*revokeTime {
-		t.Errorf("it took %v", took)
 	}
 	server.Up(t)
 }
@@ -821,8 +881,14 @@ func TestTLS(t *testing.T) {
 	nobody := &tls.Config{RootCAs: server.TLS.RootCAs}
 	for want, config := range map[string]*tls.Config{"bad certificate": nobody, "certificate signed by unknown authority": {}} {
 		s := open(t, Options{Endpoints: []string{"https://" + server.Endpoint}, TLS: config, Timeout: 2 * time.Second})
-		if _, err := s.Files(t.Context()); !errors.Is(err, ErrSilent) || !strings.Contains(err.Error(), want) {
-			t.Errorf("want %q, got %v", want, err)
+		for deadline := time.Now().Add(patience); ; { // the reason has only so much time to be found
+			_, err := s.Files(t.Context())
+			if errors.Is(err, ErrSilent) && strings.Contains(err.Error(), want) {
+				break
+			}
+			if !errors.Is(err, ErrSilent) || time.Now().After(deadline) {
+				t.Fatalf("want %q, got %v", want, err)
+			}
 		}
 	}
 }
