@@ -108,7 +108,7 @@ func TestEtcdIsLost(t *testing.T) {
 }
 
 // TestReplicaStoodStill: a replica that stood still while etcd was restored, and has passed since what the replica had read of it, as that of a
-// machine which slept, reads it anew all the same.
+// machine which slept, reads it anew all the same, and says so.
 func TestReplicaStoodStill(t *testing.T) {
 	server := etcdtest.Start(t)
 	p := startPlane(t, program(t, "weft"), 45, "--etcd", server.Endpoint)
@@ -129,7 +129,7 @@ func TestReplicaStoodStill(t *testing.T) {
 	p.signal(t, syscall.SIGCONT)
 	await(t, "it holds what etcd does", func() bool {
 		held := strings.Join(p.held(t), "")
-		return strings.Contains(held, "1001") && !strings.Contains(held, "1002")
+		return strings.Contains(held, "1001") && !strings.Contains(held, "1002") && p.tells(t, "SourceWentBack")
 	})
 }
 
