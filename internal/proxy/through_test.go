@@ -44,7 +44,7 @@ func (p *pod) tunnels(port uint16, proxy netip.AddrPort, speaks conf.Version, t 
 	target := &conf.Target{Name: "shop", Listener: &conf.Listener{Name: "shop", Chains: []*conf.Chain{{TCP: tcp}}}}
 	p.config.publish(func(s *conf.Snapshot, names map[string]*conf.Target) {
 		names[wire.ListenerName(vip, port)] = target
-		s.Clusters["forward"] = &conf.Cluster{Name: "forward", Discovery: conf.Static, Total: 1, Speaks: speaks, ConnectTimeout: enough,
+		s.Clusters["forward"] = &conf.Cluster{Name: "forward", Discovery: conf.Static, Total: 1, Speaks: speaks, ConnectTimeout: 4 * time.Second,
 			Transports: []conf.TransportMatch{{}}, Localities: []conf.Locality{{Endpoints: []*conf.Endpoint{{
 				Address: proxy.Addr().String(), Port: proxy.Port(), Weight: 1, Healthy: true, Addr: proxy}}}}}
 	})
