@@ -29,6 +29,9 @@ import (
 	"github.com/weftmesh/weft/internal/control/source/sourcetest"
 )
 
+// patience bounds the wait for something that must happen. What the server refused once is asked again after refusedPause.
+const patience = 3*time.Minute + refusedPause
+
 // cluster is a namespace of a server, for one test.
 type cluster struct {
 	*kubetest.Server
@@ -80,7 +83,7 @@ func (c *cluster) apply(t *testing.T, groupVersion, plural, text string) {
 func (c *cluster) applyTo(t *testing.T, r dynamic.ResourceInterface, u *unstructured.Unstructured) {
 	t.Helper()
 	// A new API server makes its namespaces and kinds a moment after it is ready.
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) {
 		_, err := r.Apply(context.WithoutCancel(t.Context()), u.GetName(), u, metav1.ApplyOptions{FieldManager: "test", Force: true})
 		if err == nil {
 			return
