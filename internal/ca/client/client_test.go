@@ -376,7 +376,9 @@ func TestRotationUnderTraffic(t *testing.T) {
 		t.Fatal(err)
 	}
 	// A machine that does not get to renew a certificate within its life fails connections, which says nothing of rotation.
-	ends := func() time.Time { return slices.MinFunc([]time.Time{clients[0].Expiry(), clients[1].Expiry()}, time.Time.Compare) }
+	ends := func() time.Time {
+		return slices.MinFunc([]time.Time{clients[0].Expiry(), clients[1].Expiry()}, time.Time.Compare)
+	}
 	served := make(chan struct{})
 	go func() {
 		defer close(served)
