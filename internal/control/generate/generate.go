@@ -60,6 +60,7 @@ type Generator struct {
 	clusters *cluster.Generator
 	// forSource and forWorkload are the classes of the node, see Class.
 	forSource, forWorkload string
+	bound                  *Bound // nil for none
 }
 
 // New prepares a mesh for a single node.

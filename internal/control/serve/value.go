@@ -37,10 +37,22 @@ type made struct {
 	value *value
 	names []string // of a list
 	seen  []index.Key
+	// large: it has more parts than are made while others wait; given up where there was such a bound.
+	large bool
 }
 
 // listName is the name of the list of all resources of a type, which clients subscribe to by wildcard.
 const listName = "*"
+
+// attempt is build, unless that would take long: then it gives the resource up.
+func (c *cache) attempt(g *generate.Generator, typeURL, name string) made {
+	b := generate.Bound{Most: c.aside.atOnce}
+	m := build(g.Under(&b), typeURL, name)
+	if b.Exceeded() {
+		return made{large: true}
+	}
+	return m
+}
 
 func build(g *generate.Generator, typeURL, name string) made {
 	if name == listName {
