@@ -89,7 +89,7 @@ func TestEtcdIsLost(t *testing.T) {
 				return strings.Contains(held, "1002") || !strings.Contains(held, c.left) || !p.tells(t, "SourceWentBack") || p.tells(t, "SourceUnreadable")
 			})
 		})
-		if took := time.Since(began); took > etcd.ReturnTime+10*time.Second { // the machine has other things to do
+		if took := time.Since(began); took > etcd.ReturnTime+time.Minute { // the machine has other things to do
 			t.Errorf("it took %v", took)
 		}
 		late.awaitReady(t)
@@ -109,7 +109,7 @@ func TestEtcdIsLost(t *testing.T) {
 }
 
 // TestReplicaStoodStill: a replica that stood still while etcd was restored, and has passed since what the replica had read of it, as that of a
-// machine which slept, reads it anew all the same.
+// machine which slept, reads it anew all the same, and says so.
 func TestReplicaStoodStill(t *testing.T) {
 	server := etcdtest.Start(t)
 	p := startPlane(t, filepath.Join(build(t, "weft"), "weft"), 45, "--etcd", server.Endpoint)
@@ -130,7 +130,7 @@ func TestReplicaStoodStill(t *testing.T) {
 	p.signal(t, syscall.SIGCONT)
 	await(t, "it holds what etcd does", func() bool {
 		held := strings.Join(p.held(t), "")
-		return strings.Contains(held, "1001") && !strings.Contains(held, "1002")
+		return strings.Contains(held, "1001") && !strings.Contains(held, "1002") && p.tells(t, "SourceWentBack")
 	})
 }
 

@@ -23,7 +23,7 @@ import (
 	"github.com/weftmesh/weft/internal/loopback/loopbacktest"
 )
 
-const patience = time.Minute
+const patience = 3 * time.Minute
 
 // build makes our programs, and gives the folder that has them.
 func build(t *testing.T, programs ...string) string {
