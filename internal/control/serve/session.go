@@ -156,8 +156,11 @@ func (c *session) subscribe(w *watch, names []string) error {
 }
 
 // newSub makes a subscription that has no entry yet. The name is a copy, because requests are large.
-func newSub(w *watch, name string, f flags) *sub {
-	return &sub{entry: &entry{entryName: entryName{w.typeURL, strings.Clone(name)}}, watch: w, flags: f}
+func newSub(w *watch, name string, f flags) *sub { return newListed(w, strings.Clone(name), f) }
+
+// newListed is newSub for a name of a list.
+func newListed(w *watch, name string, f flags) *sub {
+	return &sub{entry: &entry{entryName: entryName{w.typeURL, name}}, watch: w, flags: f}
 }
 
 // subscriptions counts them over all types, those of lists too.
@@ -275,7 +278,7 @@ func (c *session) relist(w *watch) {
 	i := 0
 	for _, s := range w.subs {
 		for ; i < len(names) && names[i] < s.entry.name; i++ {
-			fresh = append(fresh, newSub(w, names[i], listed))
+			fresh = append(fresh, newListed(w, names[i], listed))
 		}
 		if i < len(names) && names[i] == s.entry.name {
 			s.set(listed)
@@ -286,7 +289,7 @@ func (c *session) relist(w *watch) {
 		}
 	}
 	for ; i < len(names); i++ {
-		fresh = append(fresh, newSub(w, names[i], listed))
+		fresh = append(fresh, newListed(w, names[i], listed))
 	}
 	c.insert(w, fresh)
 }
