@@ -113,11 +113,11 @@ func (a *Asker) Proxy(w *model.Workload) *Proxy {
 		role = wire.Gateway
 	}
 	g := a.index.For(generate.Node{Role: role, Name: w.Name, Namespace: w.Namespace, ServiceAccount: w.ServiceAccount, Labels: w.Labels,
-		Locality: w.Locality, ProxyProtocol: w.ProxyProtocol, Ports: w.Ports})
+		Locality: w.Locality, ProxyProtocol: w.ProxyProtocol, Ports: w.Ports, Targets: w.Targets})
 	p := &Proxy{
 		Role: role, Name: w.Name, Workload: cmp.Or(w.Owner, w.Name), Namespace: w.Namespace, ServiceAccount: w.ServiceAccount,
 		Address:   w.Address(),
-		Ports:     w.Ports,
+		Targets:   w.Targets,
 		Identity:  identity.ID{TrustDomain: a.mesh.Settings.TrustDomain, Namespace: w.Namespace, ServiceAccount: w.ServiceAccount},
 		Resources: g.Resource, Port: func(e *conf.Endpoint, c *conf.Cluster) uint16 { return inboundPort(w, e, c) },
 		decoded: func(typeURL, name string) resource { return a.read(g, w, typeURL, name) },

@@ -22,7 +22,7 @@ func (e *evaluation) datagrams() {
 		return
 	}
 	if len(d.RBAC) > 0 {
-		v := verdict(d.RBAC, &authz.Input{Port: e.talk.port})
+		v := verdict(d.RBAC, &authz.Input{Port: e.arrives()})
 		if e.report.Policy = &v; !v.Allowed {
 			e.refuse(0, "", "refused by %s: %s", e.report.From.Workload, v.text())
 			return

@@ -55,8 +55,8 @@ type Proxy struct {
 	Namespace      string
 	ServiceAccount string
 	Identity       identity.ID
-	Address        netip.Addr // invalid when it has none
-	Ports          []model.WorkloadPort
+	Address        netip.Addr     // invalid when it has none
+	Targets        []model.Target // a gateway's
 	// Port translates an endpoint's port to the one that the proxy's configuration names; nil for the same.
 	Port      func(e *conf.Endpoint, c *conf.Cluster) uint16
 	Resources Resources

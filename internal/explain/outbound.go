@@ -260,9 +260,9 @@ func (e *evaluation) listenerNames() []string {
 	t := e.talk
 	switch {
 	case e.view.Client.Role == wire.Gateway && t.scheme == "udp":
-		return []string{wire.GatewayUDPListenerName(t.port)}
+		return []string{wire.GatewayUDPListenerName(e.arrives())}
 	case e.view.Client.Role == wire.Gateway:
-		return []string{wire.GatewayListenerName(model.TargetPort(e.view.Client.Ports, t.port))}
+		return []string{wire.GatewayListenerName(e.arrives())}
 	}
 	direct := wire.ListenerName(t.host, t.port)
 	if t.scheme != "http" {
@@ -273,6 +273,14 @@ func (e *evaluation) listenerNames() []string {
 		return []string{named, direct}
 	}
 	return []string{direct}
+}
+
+// arrives is the port at which the client's proxy gets what was sent to the request's: a gateway's may be another than its Service's.
+func (e *evaluation) arrives() uint16 {
+	if e.view.Client.Role != wire.Gateway {
+		return e.talk.port
+	}
+	return model.TargetPort(e.view.Client.Targets, e.talk.port, e.talk.scheme == "udp")
 }
 
 // unknown concludes for a destination that the mesh does not have.
@@ -371,7 +379,7 @@ func (e *evaluation) unknownGoes() string {
 func (e *evaluation) conn() *route.ConnInfo {
 	c := &route.ConnInfo{Source: e.view.Client.Address, Transport: conf.RawTransport}
 	a, _ := netip.ParseAddr(e.talk.host)
-	c.Destination = netip.AddrPortFrom(a, e.talk.port)
+	c.Destination = netip.AddrPortFrom(a, e.arrives())
 	switch e.talk.scheme {
 	case "https":
 		c.Transport, c.ServerName, c.ALPN = conf.TLSTransport, e.talk.host, []string{"http/1.1"}
@@ -419,7 +427,7 @@ func (e *evaluation) permitted(h *conf.HTTP) bool {
 	if len(h.RBAC) == 0 {
 		return true
 	}
-	v := verdict(h.RBAC, &authz.Input{Request: e.talk.request, Port: e.talk.port, SNI: e.conn().ServerName})
+	v := verdict(h.RBAC, &authz.Input{Request: e.talk.request, Port: e.arrives(), SNI: e.conn().ServerName})
 	if e.report.Policy = &v; !v.Allowed {
 		e.refuse(403, "", "refused by %s: %s", e.report.From.Workload, v.text())
 	}

@@ -126,7 +126,7 @@ func opens(mesh *model.Mesh, s *model.Server, port uint16) bool {
 		return true
 	}
 	for _, w := range mesh.Workloads.All() {
-		if w.Gateway && model.TargetPort(w.Ports, s.Port) == port {
+		if w.Gateway && model.TargetPort(w.Targets, s.Port, false) == port {
 			return true
 		}
 	}

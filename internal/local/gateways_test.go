@@ -30,7 +30,7 @@ func TestServerScheme(t *testing.T) {
 func TestGatewayScheme(t *testing.T) {
 	mesh := &model.Mesh{Gateways: []*model.Gateway{{Servers: []model.Server{{Port: 53, Protocol: model.UDP}, {Port: 80, Protocol: model.HTTP},
 		{Port: 443, Protocol: model.HTTPS, TLS: &model.ServerTLS{Mode: model.TLSSimple}}, {Port: 53, Protocol: model.TCP}}}}}
-	mesh.Workloads.Put("istio-system/edge", &model.Workload{Gateway: true, Ports: []model.WorkloadPort{{Number: 8443, ServiceHost: "edge", ServicePort: 443}}})
+	mesh.Workloads.Put("istio-system/edge", &model.Workload{Gateway: true, Targets: []model.Target{{Port: 443, Number: 8443}}})
 	for port, want := range map[runtime.Published]string{{Port: 53}: "tcp", {Port: 53, UDP: true}: "udp", {Port: 80}: "http", {Port: 443}: "https", {Port: 8080}: "", {Port: 8443}: "https"} {
 		if got := gatewayScheme(mesh, port); got != want {
 			t.Errorf("%+v: %q, want %q", port, got, want)

@@ -5,7 +5,6 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"fmt"
-	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -61,7 +60,7 @@ func (p *plane) tells(t *testing.T, code string) bool {
 // reaches the others.
 func TestEtcdIsLost(t *testing.T) {
 	server := etcdtest.Start(t)
-	weft := filepath.Join(build(t, "weft"), "weft")
+	weft := program(t, "weft")
 	planes := []*plane{startPlane(t, weft, 40, "--etcd", server.Endpoint)}
 	planes = append(planes, startPlane(t, weft, 41, "--etcd", server.Endpoint))
 	roots := planes[0].roots(t)
@@ -89,7 +88,7 @@ func TestEtcdIsLost(t *testing.T) {
 				return strings.Contains(held, "1002") || !strings.Contains(held, c.left) || !p.tells(t, "SourceWentBack") || p.tells(t, "SourceUnreadable")
 			})
 		})
-		if took := time.Since(began); took > etcd.ReturnTime+10*time.Second { // the machine has other things to do
+		if took := time.Since(began); took > etcd.ReturnTime+time.Minute { // the machine has other things to do
 			t.Errorf("it took %v", took)
 		}
 		late.awaitReady(t)
@@ -109,10 +108,10 @@ func TestEtcdIsLost(t *testing.T) {
 }
 
 // TestReplicaStoodStill: a replica that stood still while etcd was restored, and has passed since what the replica had read of it, as that of a
-// machine which slept, reads it anew all the same.
+// machine which slept, reads it anew all the same, and says so.
 func TestReplicaStoodStill(t *testing.T) {
 	server := etcdtest.Start(t)
-	p := startPlane(t, filepath.Join(build(t, "weft"), "weft"), 45, "--etcd", server.Endpoint)
+	p := startPlane(t, program(t, "weft"), 45, "--etcd", server.Endpoint)
 	p.send(t, "1001")
 	server.Down(t)
 	backup := server.Backup(t)
@@ -130,7 +129,7 @@ func TestReplicaStoodStill(t *testing.T) {
 	p.signal(t, syscall.SIGCONT)
 	await(t, "it holds what etcd does", func() bool {
 		held := strings.Join(p.held(t), "")
-		return strings.Contains(held, "1001") && !strings.Contains(held, "1002")
+		return strings.Contains(held, "1001") && !strings.Contains(held, "1002") && p.tells(t, "SourceWentBack")
 	})
 }
 

@@ -113,9 +113,9 @@ func (u *universe) ns() string { return u.one("ns0", "ns1", "istio-system") }
 func (u *universe) service(name string) string {
 	spec := u.one(`clusterIP: 10.0.0.1, `, `clusterIP: 10.0.0.2, `, `clusterIP: None, `, `type: ExternalName, externalName: ext.example.com, `, ``)
 	ports := u.one(`{name: http, port: 80}`, `{name: http, port: 80}, {name: tcp-db, port: 3306, targetPort: 3307}`, `{name: tcp-db, port: 3306}`,
-		`{name: tls, port: 443}, {name: http, port: 80}`, `{name: http, port: 80}, {name: http, port: 80}`, `{name: http, port: 80}, {name: udp, port: 80, protocol: UDP}`)
-	return fmt.Sprintf("apiVersion: v1\nkind: Service\nmetadata: {name: %s, annotations: {%s}}\nspec: {%sselector: {app: w%d}, ports: [%s]}\n", name,
-		u.one("", "", "networking.istio.io/exportTo: ns0"), spec, u.rand.IntN(2), ports)
+		`{name: tls, port: 443}, {name: http, port: 80}`, `{name: http, port: 80}, {name: http, port: 80}`, `{name: http, port: 80}, {name: udp, port: 80, targetPort: 8080, protocol: UDP}`)
+	return fmt.Sprintf("apiVersion: v1\nkind: Service\nmetadata: {name: %s, labels: {%s}, annotations: {%s}}\nspec: {%sselector: {app: w%d}, ports: [%s]}\n", name,
+		u.one("", "", "experimental.istio.io/disable-gateway-port-translation: ''"), u.one("", "", "networking.istio.io/exportTo: ns0"), spec, u.rand.IntN(2), ports)
 }
 
 func (u *universe) slice(name string) string {

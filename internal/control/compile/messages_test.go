@@ -122,5 +122,5 @@ func nodeOf(w *model.Workload) generate.Node {
 		role = wire.Gateway
 	}
 	return generate.Node{Role: role, Name: w.Name, Namespace: w.Namespace, ServiceAccount: w.ServiceAccount, Labels: w.Labels,
-		Locality: w.Locality, Ports: w.Ports, ProxyProtocol: w.ProxyProtocol}
+		Locality: w.Locality, Ports: w.Ports, Targets: w.Targets, ProxyProtocol: w.ProxyProtocol}
 }

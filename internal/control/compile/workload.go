@@ -101,16 +101,20 @@ func (k *Compiler) workload(i instance) *model.Workload {
 	slices.SortFunc(leads, func(a, b lead) int {
 		return cmp.Or(strings.Compare(a.unit.name, b.unit.name), cmp.Compare(a.nth, b.nth), workloads.Compare(a.ep, b.ep))
 	})
+	var targets workloads.Targets
 	for _, l := range leads {
 		if _, err := netip.ParseAddr(l.ep.Address); err != nil {
 			continue
 		}
-		for _, port := range l.service().Ports {
+		s := l.service()
+		for _, port := range s.Ports {
 			if target, ok := l.ep.Ports[port.Number]; ok {
 				workloads.AddPort(w, model.WorkloadPort{Number: target, Protocol: port.Protocol, ServiceHost: l.unit.name, ServicePort: port.Number})
 			}
 		}
+		targets.Add(s, l.ep)
 	}
+	w.Targets = targets.List()
 	return w
 }
 

@@ -266,8 +266,7 @@ func TestGatewayTargetPorts(t *testing.T) {
 	m.Gateways[0].Servers[0].Port = 80
 	m.Gateways[0].Servers[2].Port = 443
 	node := ingress()
-	node.Ports = []model.WorkloadPort{{Number: 8080, ServiceHost: "ingress" + domain, ServicePort: 80}, {Number: 9443, ServiceHost: "zzz" + domain, ServicePort: 443},
-		{Number: 8443, ServiceHost: "ingress" + domain, ServicePort: 443}, {Number: 15021, ServicePort: 80}}
+	node.Targets = []model.Target{{Port: 80, Number: 8080}, {Port: 443, Number: 8443}, {Port: 443, UDP: true, Number: 9443}}
 	g := New(m, node)
 	ports := map[string]uint32{}
 	for _, l := range g.GatewayListeners() {

@@ -308,7 +308,14 @@ type Workload struct {
 	ProxyProtocol ProxyProtocol
 	// Ports that the manifest or a service declares, with the protocol of the service port that leads there.
 	Ports []WorkloadPort
+	// Targets are where ports of its Services lead that have another number here; gateways listen there for servers that
+	// name the Services' ports. Services that keep out of it (PortTranslationLabel) have none.
+	Targets []Target
 }
+
+// PortTranslationLabel on a Service or ServiceEntry, with any value, says that gateways behind it do not take its ports for their own, as in
+// Istio: a server is reached there by the target port that it names itself.
+const PortTranslationLabel = "experimental.istio.io/disable-gateway-port-translation"
 
 // Address is the first of its addresses; the zero Addr when none is known.
 func (w *Workload) Address() netip.Addr {
@@ -327,14 +334,19 @@ type WorkloadPort struct {
 	ServicePort uint16
 }
 
-// TargetPort is the port of a workload that a TCP port of its Services leads to; the same number where no Service has the port. Of several
-// Services, the first by host counts.
-func TargetPort(of []WorkloadPort, port uint16) uint16 {
-	host, target := "", port
-	for _, p := range of {
-		if p.ServicePort == port && p.ServiceHost != "" && (host == "" || p.ServiceHost < host) {
-			host, target = p.ServiceHost, p.Number
+// Target says to which port of a workload a Service's leads.
+type Target struct {
+	Port   uint16 // of the Service
+	UDP    bool   // rather than TCP
+	Number uint16 // of the workload
+}
+
+// TargetPort is the port of a workload at which it listens for a server that names a port: the same where targets do not say otherwise.
+func TargetPort(targets []Target, port uint16, udp bool) uint16 {
+	for _, t := range targets {
+		if t.Port == port && t.UDP == udp {
+			return t.Number
 		}
 	}
-	return target
+	return port
 }

@@ -177,6 +177,9 @@ func (c claim) node(who caller, mesh *model.Mesh) generate.Node {
 	case w != nil && (w.ServiceAccount == who.ServiceAccount || w.ServiceAccount == ""): // others are turned away: see foreign
 		n.Labels, n.Ports, n.ProxyProtocol = w.Labels, w.Ports, w.ProxyProtocol
 		n.Locality = cmp.Or(w.Locality, c.locality)
+		if c.role == wire.Gateway {
+			n.Targets = w.Targets
+		}
 	case c.role == wire.Sidecar:
 		n.Labels = c.labels
 	}
@@ -197,9 +200,9 @@ func (c claim) unplaced(n generate.Node, mesh *model.Mesh) string {
 
 // sameNode reports whether a node is still what it was.
 func sameNode(a, b generate.Node) bool {
-	if !maps.Equal(a.Labels, b.Labels) || !slices.Equal(a.Ports, b.Ports) {
+	if !maps.Equal(a.Labels, b.Labels) || !slices.Equal(a.Ports, b.Ports) || !slices.Equal(a.Targets, b.Targets) {
 		return false
 	}
-	a.Labels, b.Labels, a.Ports, b.Ports = nil, nil, nil, nil
+	a.Labels, b.Labels, a.Ports, b.Ports, a.Targets, b.Targets = nil, nil, nil, nil, nil, nil
 	return reflect.DeepEqual(a, b)
 }

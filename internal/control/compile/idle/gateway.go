@@ -25,10 +25,17 @@ func (l *lint) ports(o *source.Object) {
 		return
 	}
 	for i, s := range g.Servers {
-		if !slices.ContainsFunc(services, func(svc *corev1.Service) bool { return exposes(svc, s.Port) }) {
-			l.say(o, model.Warning, "PortNotFound", parts.At("spec.servers", i)+".port.number", "add the port to the Service",
-				"no Service of the gateway's pods has port %d, such as Service %s/%s", s.Port, services[0].Namespace, services[0].Name)
+		if slices.ContainsFunc(services, func(svc *corev1.Service) bool { return exposes(svc, s.Port) }) {
+			continue
 		}
+		field := parts.At("spec.servers", i) + ".port.number"
+		if n := slices.IndexFunc(services, func(svc *corev1.Service) bool { return hasPort(svc, s.Port) }); n >= 0 {
+			l.say(o, model.Warning, "PortNotFound", field, "write its target port, or take the label away",
+				"port %d of Service %s/%s does not count for gateways: it has the label %s", s.Port, services[n].Namespace, services[n].Name, model.PortTranslationLabel)
+			continue
+		}
+		l.say(o, model.Warning, "PortNotFound", field, "add the port to the Service",
+			"no Service of the gateway's pods has port %d, such as Service %s/%s", s.Port, services[0].Namespace, services[0].Name)
 	}
 }
 
@@ -57,12 +64,22 @@ func (l *lint) servicesOf(g *model.Gateway) []*corev1.Service {
 	return list
 }
 
-// exposes reports whether a Service has a port, or leads to it. Where a port is named nobody knows which it is.
+// exposes reports whether a Service has a port, unless its ports do not count for gateways, or leads to it. Where a port is named nobody
+// knows which it is.
 func exposes(svc *corev1.Service, port uint16) bool {
-	return slices.ContainsFunc(svc.Spec.Ports, func(p corev1.ServicePort) bool {
-		return p.Port == int32(port) || p.TargetPort.IntVal == int32(port) || p.TargetPort.StrVal != ""
+	_, apart := svc.Labels[model.PortTranslationLabel]
+	return hasPort(svc, port) && !apart || slices.ContainsFunc(svc.Spec.Ports, func(p corev1.ServicePort) bool {
+		target := cmp.Or(p.TargetPort.IntVal, p.Port)
+		return connects(p) && (target == int32(port) || p.TargetPort.StrVal != "")
 	})
 }
+
+// hasPort reports whether a Service has a port for connections.
+func hasPort(svc *corev1.Service, port uint16) bool {
+	return slices.ContainsFunc(svc.Spec.Ports, func(p corev1.ServicePort) bool { return connects(p) && p.Port == int32(port) })
+}
+
+func connects(p corev1.ServicePort) bool { return p.Protocol == "" || p.Protocol == corev1.ProtocolTCP }
 
 // Unserved warns of the Gateways among objects whose labels no workload of a mesh that runs has. While it has no gateway at all, the built-in
 // ones are about to come.

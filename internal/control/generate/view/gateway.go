@@ -61,10 +61,8 @@ func (v *View) Servers() []*ServerSet {
 		}
 		for i := range gw.Servers {
 			s := &gw.Servers[i]
-			key := socketKey{s.Port, s.Protocol == model.UDP}
-			if !key.udp {
-				key.port = model.TargetPort(v.node.Ports, s.Port)
-			}
+			key := socketKey{udp: s.Protocol == model.UDP}
+			key.port = model.TargetPort(v.node.Targets, s.Port, key.udp)
 			set := byPort[key]
 			if set == nil {
 				set = &ServerSet{Port: key.port, UDP: key.udp}

@@ -23,6 +23,8 @@ type Node struct {
 	ProxyProtocol  model.ProxyProtocol // for gateways
 	// Ports on which the workload accepts connections; for sidecars.
 	Ports []model.WorkloadPort
+	// Targets are the workload's, for gateways.
+	Targets []model.Target
 	// Proxyless says that the client is gRPC's own xDS client, which reads a smaller part of Envoy's messages.
 	Proxyless bool
 	// Classic says that the client is an Envoy: it gets the classical configuration. SecretsDir is where it has its certificates as

@@ -12,7 +12,9 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -27,6 +29,7 @@ import (
 	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/control/source"
 	"github.com/weftmesh/weft/internal/control/source/sourcetest"
+	"github.com/weftmesh/weft/internal/loopback/loopbacktest"
 )
 
 // server is a Consul of one agent, which has its data in memory.
@@ -46,13 +49,7 @@ func start(t *testing.T, args ...string) *server {
 	}
 	ports := make([]string, 3)
 	for i := range ports {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		_, ports[i], _ = net.SplitHostPort(l.Addr().String())
-		defer l.Close()
-		l.Close()
+		_, ports[i], _ = net.SplitHostPort(loopbacktest.Address(t))
 	}
 	s := &server{address: "127.0.0.1:" + ports[0], args: append([]string{"agent", "-dev", "-bind=127.0.0.1", "-client=127.0.0.1", "-http-port=" + ports[0],
 		"-server-port=" + ports[1], "-serf-lan-port=" + ports[2], "-serf-wan-port=-1", "-grpc-port=-1", "-grpc-tls-port=-1", "-dns-port=-1"}, args...)}
@@ -70,11 +67,17 @@ func (s *server) kill() {
 func (s *server) begin(t *testing.T) {
 	t.Helper()
 	s.process = exec.Command("consul", s.args...)
+	said, err := os.Create(filepath.Join(t.TempDir(), "log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer said.Close()
+	s.process.Stdout, s.process.Stderr = said, said
 	s.process.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := s.process.Start(); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	for tick := time.NewTicker(50 * time.Millisecond); ; {
 		if r, err := http.Get("http://" + s.address + "/v1/catalog/service/consul?token=" + root); err == nil {
@@ -87,7 +90,8 @@ func (s *server) begin(t *testing.T) {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			t.Fatal("consul does not become ready")
+			text, _ := os.ReadFile(said.Name())
+			t.Fatalf("consul does not become ready; it says:\n%s", text[max(0, len(text)-3000):])
 		}
 	}
 }

@@ -219,7 +219,7 @@ func (s *Store) read(ctx context.Context) (revision int64, err error) {
 		v.put(s.options.Prefix, kv, s.now())
 	}
 	v.revision, v.cluster, v.epoch = answer.Header.Revision, answer.Header.ClusterId, s.view.epoch
-	another := s.view.at().ahead(answer.Header)
+	another := !v.follows(&s.view)
 	if another {
 		v.epoch++
 		s.tellWentBack(&v)

@@ -32,13 +32,53 @@ type view struct {
 	statuses  map[source.Key]string
 	authority map[string][]byte // by file
 	claims    map[string]int64  // to the lead, by key: the revision at which each was made
+	others    map[string]stamp  // of applied, authority and claims, by key
 }
 
 type document struct {
-	text             []byte
-	created, changed int64          // revisions
-	seen             time.Time      // by this process, first
-	refused          *source.Object // what stands there, when that is not in force and its kind has a status
+	stamp
+	text    []byte
+	seen    time.Time      // by this process, first
+	refused *source.Object // what stands there, when that is not in force and its kind has a status
+}
+
+// stamp has the revisions at which a key was made and was changed last; it is zero where there is no key.
+type stamp struct{ created, changed int64 }
+
+func stampOf(kv *mvccpb.KeyValue) stamp { return stamp{kv.CreateRevision, kv.ModRevision} }
+
+// follows reports whether a key that is there can be what has become of the one that was there at a revision.
+func (s stamp) follows(was stamp, revision int64) bool {
+	if s.changed <= revision {
+		return s == was
+	}
+	return s.created == was.created || s.created > revision
+}
+
+// follows reports whether what etcd holds can be what has become of what it held before. Its revision alone does not tell: an etcd that was
+// restored from a backup counts on, and may be past the one that was read before.
+func (v *view) follows(before *view) bool {
+	if before.cluster == 0 {
+		return true
+	}
+	if v.cluster != before.cluster || v.revision < before.revision {
+		return false
+	}
+	for k, d := range v.documents {
+		var was stamp
+		if b := before.documents[k]; b != nil {
+			was = b.stamp
+		}
+		if !d.follows(was, before.revision) {
+			return false
+		}
+	}
+	for k, s := range v.others {
+		if !s.follows(before.others[k], before.revision) {
+			return false
+		}
+	}
+	return true
 }
 
 // about is what is known of an applied object besides its text.
@@ -59,12 +99,15 @@ func (d *document) sameAs(before *document) {
 
 func newView() view {
 	return view{documents: map[source.Key]*document{}, abouts: map[source.Key]about{}, statuses: map[source.Key]string{},
-		authority: map[string][]byte{}, claims: map[string]int64{}}
+		authority: map[string][]byte{}, claims: map[string]int64{}, others: map[string]stamp{}}
 }
 
 // put takes a key and its value, and says which object it is about, if it is.
 func (v *view) put(prefix string, kv *mvccpb.KeyValue, now time.Time) (source.Key, bool) {
 	part, k, ok := parse(prefix, string(kv.Key))
+	if part == appliedPart || part == authorityPart || part == leaderPart {
+		v.others[string(kv.Key)] = stampOf(kv)
+	}
 	switch {
 	case part == appliedPart:
 		v.applied = kv.ModRevision
@@ -73,7 +116,7 @@ func (v *view) put(prefix string, kv *mvccpb.KeyValue, now time.Time) (source.Ke
 	case part == leaderPart:
 		v.claims[string(kv.Key)] = kv.CreateRevision
 	case part == objectsPart:
-		d := &document{text: kv.Value, created: kv.CreateRevision, changed: kv.ModRevision, seen: now}
+		d := &document{stamp: stampOf(kv), text: kv.Value, seen: now}
 		d.sameAs(v.documents[k])
 		v.documents[k] = d
 		return k, true
@@ -91,6 +134,7 @@ func (v *view) put(prefix string, kv *mvccpb.KeyValue, now time.Time) (source.Ke
 
 func (v *view) remove(prefix, key string) (source.Key, bool) {
 	part, k, ok := parse(prefix, key)
+	delete(v.others, key)
 	switch {
 	case part == appliedPart:
 		v.applied = 0
