@@ -33,7 +33,10 @@ func hasReady(mesh *model.Mesh, observed []*discoveryv1.EndpointSlice) bool {
 	}
 	for _, s := range observed {
 		for _, e := range s.Endpoints {
-			if e.TargetRef != nil && e.TargetRef.Namespace == s.Namespace && e.Conditions.Ready != nil && *e.Conditions.Ready && !ready[instance{s.Namespace, e.TargetRef.Name}] {
+			if e.TargetRef == nil || e.TargetRef.Namespace != "" && e.TargetRef.Namespace != s.Namespace {
+				continue
+			}
+			if e.Conditions.Ready != nil && *e.Conditions.Ready && !ready[instance{s.Namespace, e.TargetRef.Name}] {
 				return false
 			}
 		}
