@@ -23,6 +23,9 @@ import (
 
 const domain = "cluster.local"
 
+// patience bounds the wait for something that must happen.
+const patience = 3 * time.Minute
+
 // plane is a control plane of two replicas that are one authority.
 type plane struct {
 	t         *testing.T
@@ -118,7 +121,7 @@ func TestReplicas(t *testing.T) {
 			a, _ := run(t, p.bootstrap())
 			select {
 			case <-a.Ready():
-			case <-time.After(20 * time.Second):
+			case <-time.After(patience):
 				t.Fatal("no certificate")
 			}
 		})
@@ -140,7 +143,7 @@ func TestReplicas(t *testing.T) {
 // call asks a replica for its health. The first answer may be that the connection has just ended.
 func call(t *testing.T, conn *grpc.ClientConn) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	for {
 		_, err := health1.NewHealthClient(conn).Check(ctx, &health1.HealthCheckRequest{}, grpc.WaitForReady(true))

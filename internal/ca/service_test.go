@@ -94,7 +94,7 @@ func (c *control) material(t *testing.T, p identity.Peer) *identity.Material {
 
 func (c *control) call(t *testing.T, client pb.IstioCertificateServiceClient, token, csr string) (*pb.IstioCertificateResponse, error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	if token != "" {
 		ctx = metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+token)

@@ -304,7 +304,7 @@ func TestUpPrintsProgressThenSummaryThenStopped(t *testing.T) {
 		select {
 		case <-out.seen:
 			return nil
-		case <-time.After(20 * time.Second):
+		case <-time.After(3 * time.Minute):
 			return errors.New("no summary")
 		}
 	}

@@ -1,6 +1,7 @@
 package control
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -26,13 +27,14 @@ import (
 	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/control/source"
 	"github.com/weftmesh/weft/internal/identity"
+	"github.com/weftmesh/weft/internal/loopback/loopbacktest"
 	"github.com/weftmesh/weft/internal/wire"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const (
-	patience   = 20 * time.Second
+	patience   = 3 * time.Minute
 	reviewsAll = "outbound|9080||reviews.default.svc.cluster.local"
 	reviewsV2  = "outbound|9080|v2|reviews.default.svc.cluster.local"
 	routes     = "reviews.default.svc.cluster.local:9080"
@@ -119,7 +121,7 @@ func startWith(t *testing.T, state string, o Options) *control {
 		t.Fatal(err)
 	}
 	o.StateDir, o.Paths, o.LocalRuntime = state, []string{files}, true
-	o.Address, o.HTTPAddress, o.Socket, o.Log = "127.0.0.1:0", "127.0.0.1:0", filepath.Join(state, "xds.sock"), slog.New(slog.DiscardHandler)
+	o.Address, o.HTTPAddress, o.Socket, o.Log = cmp.Or(o.Address, "127.0.0.1:0"), "127.0.0.1:0", filepath.Join(state, "xds.sock"), slog.New(slog.DiscardHandler)
 	c, err := New(o)
 	if err != nil {
 		t.Fatal(err)
@@ -308,7 +310,7 @@ func TestBrokenFileKeepsWhatWas(t *testing.T) {
 
 func TestRestart(t *testing.T) {
 	state := shortDir(t)
-	c := start(t, state)
+	c := startWith(t, state, Options{Address: loopbacktest.Address(t)}) // which nobody else takes meanwhile
 	c.report(map[string]string{"10.77.0.1": "v2"})
 	if _, _, err := c.Apply(t.Context(), decode(t, source.LayerApplied, virtualServiceYAML)); err != nil {
 		t.Fatal(err)

@@ -52,7 +52,7 @@ func TestControlPlaneStopsAndStarts(t *testing.T) {
 	starts := 0
 	p := newPlane(openIn(t.TempDir()), func(context.Context, *control.Control) { starts++ }, quiet())
 	stop := running(t, p)
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	if err := p.start(ctx); err != nil {
 		t.Fatal(err)
@@ -101,7 +101,7 @@ func TestLaterFailuresAreRetried(t *testing.T) {
 		return good()
 	}, func(context.Context, *control.Control) {}, quiet())
 	stop := running(t, p)
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	if err := p.start(ctx); err != nil {
 		t.Fatal(err)

@@ -345,7 +345,7 @@ func TestKeptObjectsSayWhy(t *testing.T) {
 	const head = "apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: a}\n"
 	write(head)
 	c, o := objectsOf(t, file)
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	changes := c.Changes(ctx)
 	write("\n" + head + ": [\n")

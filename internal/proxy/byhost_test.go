@@ -57,7 +57,7 @@ func TestByHost(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		raw.SetDeadline(time.Now().Add(10 * time.Second))
+		raw.SetDeadline(time.Now().Add(enough))
 		s := tls.Client(raw, &tls.Config{ServerName: name, InsecureSkipVerify: true})
 		if err := s.Handshake(); (err == nil) != want {
 			t.Errorf("%s: %v\n%s", name, err, client.log)

@@ -144,20 +144,20 @@ var failures = []struct {
 			r.web.serveOf(2, r.port, http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }))
 			r.to(func(c *conf.Cluster, _ *conf.HTTP, _ *conf.Route) { c.Speaks = conf.HTTP2 })
 		}},
-	{name: "time-out", status: 504, flag: "UT", details: "response_timeout", reason: "no complete answer within 20ms, the route", grpc: 14,
-		set: func(r *flagRig) { r.silent(); r.to(hasTimeout(20 * time.Millisecond)) }},
-	{name: "time-out of the attempt", status: 504, flag: "UT", details: "upstream_per_try_timeout", reason: "no answer within 20ms, the time for one attempt", grpc: 14,
+	{name: "time-out", status: 504, flag: "UT", details: "response_timeout", reason: "no complete answer within 200ms, the route", grpc: 14,
+		set: func(r *flagRig) { r.silent(); r.to(hasTimeout(200 * time.Millisecond)) }},
+	{name: "time-out of the attempt", status: 504, flag: "UT", details: "upstream_per_try_timeout", reason: "no answer within 200ms, the time for one attempt", grpc: 14,
 		set: func(r *flagRig) {
 			r.silent()
 			r.to(func(_ *conf.Cluster, _ *conf.HTTP, rt *conf.Route) {
-				rt.Forward.Retry = &conf.Retry{PerTry: 20 * time.Millisecond}
+				rt.Forward.Retry = &conf.Retry{PerTry: 200 * time.Millisecond}
 			})
 		}},
 	{name: "delay and time-out", status: 504, flag: "UT,DI", details: "response_timeout", reason: "the route's time-out", grpc: 14,
 		set: func(r *flagRig) {
 			r.silent()
 			r.to(func(_ *conf.Cluster, _ *conf.HTTP, rt *conf.Route) {
-				rt.Forward.Timeout, rt.Fault = 20*time.Millisecond, &conf.Fault{Delay: time.Millisecond, DelayFraction: 1e6}
+				rt.Forward.Timeout, rt.Fault = 200*time.Millisecond, &conf.Fault{Delay: time.Millisecond, DelayFraction: 1e6}
 			})
 		}},
 	{name: "standstill", status: 200, late: true, flag: "SI", details: "stream_idle_timeout", reason: "idle time of streams", grpc: -1,
@@ -167,7 +167,7 @@ var failures = []struct {
 				io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nbegin")
 				io.Copy(io.Discard, c)
 			})
-			r.to(func(_ *conf.Cluster, h *conf.HTTP, _ *conf.Route) { h.StreamIdle = 30 * time.Millisecond })
+			r.to(func(_ *conf.Cluster, h *conf.HTTP, _ *conf.Route) { h.StreamIdle = 300 * time.Millisecond })
 		}},
 	{name: "client leaves", flag: "gone", details: "gone", reason: "", grpc: -1, leave: true,
 		set: func(r *flagRig) { r.silent(); r.to(nil) }},
@@ -346,7 +346,7 @@ func TestFailuresOfRelayedConnectionsAreTold(t *testing.T) {
 			tcp.RBAC = []*conf.RBAC{rbac(conf.Deny, "lock", &conf.Rule{Any: true})}
 		}},
 		{"idle", " 0 SI tcp_session_idle_timeout - ", "idle", func(_ *conf.Cluster, tcp *conf.TCP, r *flagRig) {
-			tcp.IdleTimeout = 20 * time.Millisecond
+			tcp.IdleTimeout = 200 * time.Millisecond
 			r.silent()
 		}},
 		{"nothing fails", " 0 - - - ", "", func(_ *conf.Cluster, _ *conf.TCP, r *flagRig) {

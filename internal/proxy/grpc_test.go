@@ -284,12 +284,15 @@ func TestGRPCCancellationAndDeadlines(t *testing.T) {
 		}
 		eventually(t, "the server hears of it", func() bool { return w.echo.canceled.Load() == 1 })
 
-		ctx, cancel = context.WithTimeout(t.Context(), 1500*time.Millisecond) // it has to arrive before
-		defer cancel()
-		if _, err := w.stub.UnaryCall(ctx, wait); status.Code(err) != codes.DeadlineExceeded {
-			t.Errorf("deadline: %v", err)
+		for w.echo.calls.Load() == 1 { // on a slow machine it may not arrive in time
+			ctx, cancel := context.WithTimeout(t.Context(), 1500*time.Millisecond)
+			defer cancel()
+			if _, err := w.stub.UnaryCall(ctx, wait); status.Code(err) != codes.DeadlineExceeded {
+				t.Fatalf("deadline: %v", err)
+			}
 		}
-		eventually(t, "the server hears of it", func() bool { return w.echo.canceled.Load() == 2 })
+		eventually(t, "the server hears of it", func() bool { return w.echo.canceled.Load() == w.echo.calls.Load() })
+		before := w.echo.canceled.Load()
 		if left := w.echo.deadline.Load(); left <= 0 || left > 1500 {
 			t.Errorf("the server was told of %d ms", left)
 		}
@@ -304,7 +307,7 @@ func TestGRPCCancellationAndDeadlines(t *testing.T) {
 			t.Fatal(err)
 		}
 		cancel()
-		eventually(t, "the server hears of the stream's end", func() bool { return w.echo.canceled.Load() == 3 })
+		eventually(t, "the server hears of the stream's end", func() bool { return w.echo.canceled.Load() > before })
 		eventually(t, "log", func() bool { return w.client.logged("FullDuplexCall", " DR ") })
 	})
 }

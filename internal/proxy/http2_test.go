@@ -438,7 +438,7 @@ func TestDrainingSaysGoAway(t *testing.T) {
 		}
 	})
 	server.proxy.Drain()
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), enough)
 	defer cancel()
 	server.proxy.Drained(ctx)
 	close(stop)
@@ -642,14 +642,21 @@ func TestBodiesThatStandStillAreCutOff(t *testing.T) {
 		if status, text, _ := p.do(c, "POST", "http://web:9080/up", body); status != 408 {
 			t.Errorf("request: %d %q", status, text)
 		}
-		res, err := c.Get("http://web:9080/")
-		if err != nil {
-			t.Fatal(err)
+		for {
+			res, err := c.Get("http://web:9080/")
+			if err != nil {
+				t.Fatal(err)
+			}
+			b, err := io.ReadAll(res.Body)
+			res.Body.Close()
+			if res.StatusCode == 504 {
+				continue // on a slow machine not even the head came in time
+			}
+			if err == nil || string(b) != "begun" {
+				t.Errorf("response: %q, %v", b, err)
+			}
+			break
 		}
-		if b, err := io.ReadAll(res.Body); err == nil || string(b) != "begun" {
-			t.Errorf("response: %q, %v", b, err)
-		}
-		res.Body.Close()
 		eventually(t, "log", func() bool { return p.logged("POST /up", " 408 SI ") && p.logged("GET /", " 200 SI ") })
 	})
 }
@@ -718,7 +725,7 @@ func TestABodyThatIsNotReadHoldsUpNoOther(t *testing.T) {
 			t.Fatalf("beside a body that is not read: %q, want %q", got, want)
 		}
 	}
-	if took := time.Since(begun); took > 10*time.Second {
+	if took := time.Since(begun); took > 50*time.Second { // less than a connection is held up for at most
 		t.Errorf("others took %s", took)
 	}
 	if n := l.conns.Load(); n != 2 {

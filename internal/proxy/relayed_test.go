@@ -20,8 +20,8 @@ func TestRelayedConnectionsEnd(t *testing.T) {
 		limit      conf.TCP
 		talks      bool
 	}{
-		{"lasted", " DT ", conf.TCP{MaxDuration: 200 * time.Millisecond, IdleTimeout: time.Minute}, true},
-		{"silent", " SI ", conf.TCP{MaxDuration: time.Minute, IdleTimeout: 100 * time.Millisecond}, false},
+		{"lasted", " DT ", conf.TCP{MaxDuration: time.Second, IdleTimeout: time.Minute}, true},
+		{"silent", " SI ", conf.TCP{MaxDuration: time.Minute, IdleTimeout: time.Second}, false},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			m := newMesh(t)
@@ -37,7 +37,7 @@ func TestRelayedConnectionsEnd(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer c.Close()
-			c.SetDeadline(time.Now().Add(10 * time.Second))
+			c.SetDeadline(time.Now().Add(enough))
 			echoed := 0
 			for err == nil {
 				if !tc.talks && echoed > 0 {

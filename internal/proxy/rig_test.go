@@ -411,9 +411,12 @@ func (p *pod) accepts(l *conf.Listener) {
 }
 
 // eventually waits for a condition that another goroutine brings about.
+// enough bounds waits for what should come soon.
+const enough = 2 * time.Minute
+
 func eventually(t testing.TB, what string, holds func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(30 * time.Second)
+	deadline := time.Now().Add(enough)
 	for !holds() {
 		if time.Now().After(deadline) {
 			t.Fatalf("never: %s", what)

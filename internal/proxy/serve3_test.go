@@ -56,7 +56,7 @@ func edge3As(t *testing.T, boot func(*wire.Bootstrap), handler http.Handler, cha
 	roots.AddCert(web.Certificate())
 	transport := &http3.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, ServerName: "example.com"}}
 	t.Cleanup(func() { transport.Close() })
-	return edge, web, &http.Client{Transport: transport, Timeout: 10 * time.Second}
+	return edge, web, &http.Client{Transport: transport, Timeout: enough}
 }
 
 // TestHTTP3ConnectionsAreLimited: one is allowed, another is refused, and taken once the first has left.
@@ -173,7 +173,7 @@ func TestHTTP3UnknownServerName(t *testing.T) {
 	edge, _, _ := edge3(t, hello("x"), nil)
 	transport := &http3.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true, ServerName: "other.example"}}
 	defer transport.Close()
-	client := &http.Client{Transport: transport, Timeout: 10 * time.Second}
+	client := &http.Client{Transport: transport, Timeout: enough}
 	if res, err := client.Get("https://" + edge.udp.Load().(net.Addr).String()); err == nil {
 		res.Body.Close()
 		t.Errorf("answered %d for a server name that is not configured", res.StatusCode)
@@ -260,7 +260,7 @@ func TestTunnelsOverHTTP3(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		s.SetDeadline(time.Now().Add(10 * time.Second))
+		s.SetDeadline(time.Now().Add(enough))
 		if err := s.SendRequestHeader(r); err != nil {
 			t.Fatal(err)
 		}

@@ -44,7 +44,7 @@ func (p *pod) tunnels(port uint16, proxy netip.AddrPort, speaks conf.Version, t 
 	target := &conf.Target{Name: "shop", Listener: &conf.Listener{Name: "shop", Chains: []*conf.Chain{{TCP: tcp}}}}
 	p.config.publish(func(s *conf.Snapshot, names map[string]*conf.Target) {
 		names[wire.ListenerName(vip, port)] = target
-		s.Clusters["forward"] = &conf.Cluster{Name: "forward", Discovery: conf.Static, Total: 1, Speaks: speaks, ConnectTimeout: 2 * time.Second,
+		s.Clusters["forward"] = &conf.Cluster{Name: "forward", Discovery: conf.Static, Total: 1, Speaks: speaks, ConnectTimeout: 4 * time.Second,
 			Transports: []conf.TransportMatch{{}}, Localities: []conf.Locality{{Endpoints: []*conf.Endpoint{{
 				Address: proxy.Addr().String(), Port: proxy.Port(), Weight: 1, Healthy: true, Addr: proxy}}}}}
 	})
@@ -88,7 +88,7 @@ func TestTunnelsThroughEnvoy(t *testing.T) {
 			port := uint16(7000 + i)
 			client.tunnels(port, address, tc.speaks, tc.tunnel)
 			c := client.connects(port)
-			c.SetDeadline(time.Now().Add(10 * time.Second))
+			c.SetDeadline(time.Now().Add(enough))
 			sent := strings.Repeat("0123456789abcdef", 16<<10)
 			go func() { // ends with the connection's deadline
 				io.WriteString(c, sent)
@@ -143,7 +143,7 @@ func TestTunnelsThatFail(t *testing.T) {
 	} {
 		client.tunnels(7000+port, netip.AddrPortFrom(proxy.Addr(), port), conf.HTTP1, conf.Tunnel{Target: "shop:443"})
 		c := client.connects(7000 + port)
-		c.SetDeadline(time.Now().Add(10 * time.Second))
+		c.SetDeadline(time.Now().Add(enough))
 		io.WriteString(c, "hello")
 		if got, err := io.ReadAll(c); len(got) > 0 || os.IsTimeout(err) {
 			t.Errorf("%d: %q, %v", port, got, err)
@@ -163,7 +163,7 @@ func TestTunnelThroughOurselves(t *testing.T) {
 	server.serveRaw(5432, func(c net.Conn) { io.Copy(c, c) })
 	client.tunnels(7000, netip.MustParseAddrPort("10.0.0.9:3128"), conf.AsClient, conf.Tunnel{Target: "10.0.0.2:5432"})
 	c := client.connects(7000)
-	c.SetDeadline(time.Now().Add(10 * time.Second))
+	c.SetDeadline(time.Now().Add(enough))
 	sent := "\x00hello" // surely no method of HTTP
 	io.WriteString(c, sent)
 	got := make([]byte, len(sent))
@@ -183,7 +183,7 @@ func TestEarlyConnectionsAreNotForgotten(t *testing.T) {
 		HTTP: &conf.HTTP{}, TCP: &conf.TCP{Clusters: []conf.WeightedCluster{{Cluster: "reviews", Weight: 1}}, TotalWeight: 1}}}}}
 	client.config.publish(func(_ *conf.Snapshot, names map[string]*conf.Target) { names[wire.ListenerName(vip, 9080)] = target })
 	c := client.connects(9080)
-	c.SetDeadline(time.Now().Add(10 * time.Second))
+	c.SetDeadline(time.Now().Add(enough))
 	eventually(t, "the upstream is opened", func() bool {
 		open, _, _, _ := client.proxy.clusters.Get("reviews").Breaker.InUse()
 		return open == 1

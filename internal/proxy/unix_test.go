@@ -56,7 +56,7 @@ func TestUnixEndpoints(t *testing.T) {
 		}
 	}
 	r := client.connects(7000)
-	r.SetDeadline(time.Now().Add(10 * time.Second))
+	r.SetDeadline(time.Now().Add(enough))
 	if !echoes(r) {
 		t.Errorf("nothing came back:\n%s", client.log)
 	}

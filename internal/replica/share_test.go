@@ -100,7 +100,7 @@ func TestOtherAuthorityIsTold(t *testing.T) {
 	}()
 	told := func(want string) {
 		t.Helper()
-		for late := time.After(30 * time.Second); ; {
+		for late := time.After(3 * time.Minute); ; {
 			select {
 			case f := <-findings:
 				if strings.Contains(f.Message, want) && strings.Contains(f.Hint, r.authorityDir()) && strings.Contains(f.Hint, "/weft/authority/") {

@@ -140,7 +140,7 @@ func relay(file string) error {
 		}
 		return err
 	}
-	dialer := net.Dialer{Control: mark, Timeout: 5 * time.Second}
+	dialer := net.Dialer{Control: mark, Timeout: patience}
 	var live sync.WaitGroup
 	to := func(target func(net.Conn) string) func(net.Conn) {
 		return func(c net.Conn) {

@@ -103,9 +103,9 @@ func curl(t *testing.T, args ...string) string {
 	if err != nil {
 		t.Skipf("curl is not installed: %v", err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, path, append([]string{"--silent", "--show-error", "--noproxy", "", "--max-time", "20"}, args...)...)
+	cmd := exec.CommandContext(ctx, path, append([]string{"--silent", "--show-error", "--noproxy", "", "--max-time", fmt.Sprint(patience.Seconds())}, args...)...)
 	var errs bytes.Buffer
 	cmd.Stderr = &errs
 	out, err := cmd.Output()
@@ -221,19 +221,19 @@ func TestGoClient(t *testing.T) {
 		t.Run(d.name, func(t *testing.T) {
 			tr := &http.Transport{ExpectContinueTimeout: patience}
 			defer tr.CloseIdleConnections()
-			goClient(t, &http.Client{Transport: tr, Timeout: 30 * time.Second}, "http://"+d.address)
+			goClient(t, &http.Client{Transport: tr, Timeout: patience}, "http://"+d.address)
 		})
 		t.Run(d.name+" HTTP/2", func(t *testing.T) {
 			tr := &http.Transport{ExpectContinueTimeout: patience, Protocols: new(http.Protocols)}
 			tr.Protocols.SetUnencryptedHTTP2(true)
 			defer tr.CloseIdleConnections()
-			goClient(t, &http.Client{Transport: tr, Timeout: 30 * time.Second}, "http://"+d.address)
+			goClient(t, &http.Client{Transport: tr, Timeout: patience}, "http://"+d.address)
 		})
 	}
 	t.Run("forward proxy", func(t *testing.T) {
 		tr := &http.Transport{ExpectContinueTimeout: patience, Proxy: http.ProxyURL(&url.URL{Scheme: "http", Host: forward})}
 		defer tr.CloseIdleConnections()
-		goClient(t, &http.Client{Transport: tr, Timeout: 30 * time.Second}, "http://"+app.String())
+		goClient(t, &http.Client{Transport: tr, Timeout: patience}, "http://"+app.String())
 	})
 }
 

@@ -19,7 +19,7 @@ import (
 const limiterConfig = `domain: shop
 descriptors:
 - key: user
-  rate_limit: {unit: hour, requests_per_unit: 2}
+  rate_limit: {unit: day, requests_per_unit: 2}
 - key: do
   value: login
   descriptors:
@@ -27,7 +27,7 @@ descriptors:
     rate_limit: {unit: day, requests_per_unit: 1}
 - key: watched
   shadow_mode: true
-  rate_limit: {unit: hour, requests_per_unit: 1}
+  rate_limit: {unit: day, requests_per_unit: 1}
 `
 
 // limiter builds and runs Envoy's rate-limit service, and gives its socket.
@@ -82,7 +82,7 @@ func TestRateLimitService(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	user := func(name string) []conf.LimitEntry { return []conf.LimitEntry{{Key: "user", Value: name}} }
 	login := func(address string) []conf.LimitEntry {

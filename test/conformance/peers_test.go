@@ -97,7 +97,7 @@ func server(t *testing.T, program string, args ...string) netip.AddrPort {
 	return a
 }
 
-// run runs a program that has to succeed within a minute, and gives what it printed.
+// run runs a program that has to succeed, and gives what it printed.
 func run(t *testing.T, program string, args ...string) string {
 	t.Helper()
 	out, err := try(t, program, args...)
@@ -110,7 +110,7 @@ func run(t *testing.T, program string, args ...string) string {
 // try gives what the program has printed; where it failed, the error has it as well.
 func try(t *testing.T, program string, args ...string) (string, error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
 	defer cancel()
 	out, err := exec.CommandContext(ctx, program, args...).CombinedOutput()
 	if err != nil {

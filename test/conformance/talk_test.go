@@ -28,7 +28,7 @@ func TestMain(m *testing.M) {
 }
 
 // patience bounds every wait of these tests: whoever runs into it has found something.
-const patience = 20 * time.Second
+const patience = 2 * time.Minute
 
 // way is a direction in which the proxy stands between a client and a backend.
 type way struct {

@@ -29,7 +29,7 @@ func (m *mesh) browser() *browser {
 	m.check(err)
 	tr := &http.Transport{}
 	m.Cleanup(tr.CloseIdleConnections)
-	return &browser{m: m, base: "http://" + m.gateway(8080), client: &http.Client{Jar: jar, Transport: tr, Timeout: 30 * time.Second}}
+	return &browser{m: m, base: "http://" + m.gateway(8080), client: &http.Client{Jar: jar, Transport: tr, Timeout: busy}}
 }
 
 // signIn signs in as a user, who stays so.

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/weftmesh/weft/internal/api"
+	"github.com/weftmesh/weft/internal/loopback/loopbacktest"
 )
 
 // webService is a service with three instances of the test's web server, reachable from outside at /web.
@@ -359,10 +360,7 @@ func TestAppliedPortIsOpen(t *testing.T) {
 	t.Parallel()
 	m := start(t, settings{account: self()})
 	for range 5 {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		m.check(err)
-		address := l.Addr().String()
-		m.check(l.Close())
+		address := loopbacktest.Address(t)
 		_, port, _ := net.SplitHostPort(address)
 		if r := m.weftWith(strings.ReplaceAll(m8081, "PORT", port), "apply", "-f", "-"); r.code != 0 {
 			t.Fatal(r)

@@ -60,7 +60,7 @@ func TestApply(t *testing.T) {
 	if r := m.weft("get", "vs", "reviews"); r.code != 1 {
 		t.Errorf("refused objects are there: %s", r)
 	}
-	if seen := b.every(20, answer.version); len(seen) != 3 {
+	if seen := b.every(60, answer.version); len(seen) != 3 {
 		t.Errorf("versions %v after refusals, want all three", seen)
 	}
 

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/weftmesh/weft/internal/api"
+	"github.com/weftmesh/weft/internal/loopback/loopbacktest"
 )
 
 // boundWorkloads are a server of lines at two ports of one service, which listens at a unix socket, and a client whose sidecar listens for it at these ports of its
@@ -136,10 +137,10 @@ func (m *mesh) saysAt(port string) {
 	})
 }
 
-// portOfMachine is a listener at a free port.
+// portOfMachine is a listener at a port that nobody else is given.
 func portOfMachine(t *testing.T) net.Listener {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := net.Listen("tcp", loopbacktest.Address(t))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -161,7 +161,7 @@ func (m *mesh) end() {
 		_ = p.cmd.Process.Signal(syscall.SIGTERM)
 		select {
 		case <-p.done:
-		case <-time.After(20 * time.Second):
+		case <-time.After(busy):
 			m.Errorf("weft up does not end on SIGTERM")
 			_ = p.cmd.Process.Kill()
 			<-p.done
@@ -240,7 +240,7 @@ func (m *mesh) weft(args ...string) result { m.Helper(); return m.weftWith("", a
 // weftWith runs a command that reads the text.
 func (m *mesh) weftWith(stdin string, args ...string) result {
 	m.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*busy)
 	defer cancel()
 	cmd := m.command(ctx, args...)
 	var out, errOut bytes.Buffer
@@ -322,7 +322,7 @@ var errFatal = errors.New("it will not get better")
 func fatal(err error) error { return errors.Join(errFatal, err) }
 
 // busy is how much longer things may take on a machine that has much else to do: only what holds nothing up is judged by the clock.
-const busy = 30 * time.Second
+const busy = 2 * time.Minute
 
 // eventually waits until the condition holds and fails the test when the time, and what a busy machine adds, is over.
 func (m *mesh) eventually(within time.Duration, what string, condition func() error) {

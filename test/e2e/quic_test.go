@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/quic-go/quic-go"
 	"github.com/quic-go/quic-go/http3"
 )
 
@@ -51,9 +52,10 @@ func TestHTTP3ThroughUpgrades(t *testing.T) {
 			m.awaitUp()
 			at := "https://" + m.gateway(8443) + "/api/v1/products"
 			client := func() *http.Client {
-				tr := &http3.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, ServerName: "edge.example"}}
+				tr := &http3.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, ServerName: "edge.example"},
+					QUICConfig: &quic.Config{MaxIncomingStreams: -1, KeepAlivePeriod: 10 * time.Second, HandshakeIdleTimeout: busy, MaxIdleTimeout: busy}}
 				t.Cleanup(func() { tr.Close() })
-				return &http.Client{Transport: tr, Timeout: 10 * time.Second}
+				return &http.Client{Transport: tr, Timeout: busy}
 			}
 			get := func(c *http.Client) error {
 				res, err := c.Get(at)
@@ -68,7 +70,7 @@ func TestHTTP3ThroughUpgrades(t *testing.T) {
 			}
 			m.eventually(20*time.Second, "HTTP/3 answers", func() error {
 				c := client()
-				c.Timeout = time.Second
+				c.Timeout = 10 * time.Second
 				return get(c)
 			})
 			load := &traffic{m: m, stop: make(chan struct{})}

@@ -64,21 +64,22 @@ func TestSteady(t *testing.T) {
 	}
 }
 
-// TestCertificates lets certificates of 5 s be renewed several times under traffic.
+// TestCertificates lets certificates be renewed several times under traffic. Each is renewed with a third of its life left, which is what a
+// busy machine has for it.
 func TestCertificates(t *testing.T) {
 	t.Parallel()
-	m := start(t, settings{account: self(), flags: []string{"--cert-ttl", "5s"}})
+	m := start(t, settings{account: self(), flags: []string{"--cert-ttl", "15s"}})
 	m.apply("strict-mtls.yaml")
 	load := m.traffic(2)
 	journal := filepath.Join(m.dir, "state", "ca", "journal.jsonl")
 	issued := func() int { return lines(t, journal) }
-	m.eventually(40*time.Second, "every proxy has had six certificates", func() error {
-		if n := issued(); n < 7*6 {
+	m.eventually(40*time.Second, "every proxy has had four certificates", func() error {
+		if n := issued(); n < 7*4 {
 			return fmt.Errorf("%d were issued", n)
 		}
 		return nil
 	})
 	load.await(50)
-	load.end("six certificates for each proxy")
+	load.end("four certificates for each proxy")
 	t.Logf("%d certificates were issued", issued())
 }

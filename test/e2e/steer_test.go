@@ -84,8 +84,8 @@ func (m *mesh) weights() {
 		}
 		return nil
 	})
-	const n = 400 // v2: mean 40, standard deviation 6; the bounds are five of them away
-	if seen := b.every(n, answer.version); seen["v1"]+seen["v2"] != n || seen["v2"] < 10 || seen["v2"] > 70 {
+	const n = 400 // v2: mean 40, standard deviation 6; beyond the bounds once in 10⁹
+	if seen := b.every(n, answer.version); seen["v1"]+seen["v2"] != n || seen["v2"] < 6 || seen["v2"] > 80 {
 		m.Errorf("%v of %d, want about 90 %% v1 and 10 %% v2", seen, n)
 	}
 }
@@ -113,13 +113,28 @@ func (m *mesh) delay() {
 		}
 		return nil
 	})
-	if a.took < 6*time.Second || a.took > 8500*time.Millisecond { // a third attempt would make it nine
+	a = m.soon(8500*time.Millisecond, a, jason) // a third attempt would make it nine
+	if a.took < 6*time.Second {
 		m.Errorf("jason's page takes %s, want 6 to 7 s", a.took)
 	}
 	contains(m.T, "jason's page", a.body, "Sorry, product reviews are currently unavailable for this book.", "PublisherA")
-	if a := other.page(); a.took > 2500*time.Millisecond || a.whole() != nil {
-		m.Errorf("the others' page takes %s: %v", a.took, a.whole())
+	if a := m.soon(2500*time.Millisecond, other.page(), other); a.whole() != nil {
+		m.Errorf("the others' page: %v", a.whole())
 	}
+}
+
+// soon gives the first page that takes no longer than that: others may, by what else the machine does, but not all.
+func (m *mesh) soon(limit time.Duration, a answer, b *browser) answer {
+	m.Helper()
+	m.eventually(limit, fmt.Sprintf("a page within %s", limit), func() error {
+		if a.took <= limit {
+			return nil
+		}
+		err := fmt.Errorf("it takes %s", a.took)
+		a = b.page()
+		return err
+	})
+	return a
 }
 
 func (m *mesh) aborts() {
@@ -131,8 +146,8 @@ func (m *mesh) aborts() {
 		}
 		return nil
 	})
-	if a := jason.page(); a.took > 2500*time.Millisecond || a.version() != "v2" {
-		m.Errorf("jason's page takes %s, with reviews %q", a.took, a.version())
+	if a := m.soon(2500*time.Millisecond, jason.page(), jason); a.version() != "v2" {
+		m.Errorf("jason's page has reviews %q", a.version())
 	}
 	if err := other.page().whole(); err != nil {
 		m.Errorf("the others' page: %v", err)

@@ -151,7 +151,7 @@ func echo(c net.Conn, text string, patience time.Duration) (instance string, err
 func (m *mesh) sessions(at string) {
 	m.Helper()
 	seen := map[string]int{}
-	for i := range 20 {
+	for i := range 32 {
 		c, err := net.Dial("udp", at)
 		m.check(err)
 		defer c.Close()

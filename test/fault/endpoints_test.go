@@ -13,6 +13,7 @@ import (
 
 	"github.com/miekg/dns"
 
+	"github.com/weftmesh/weft/internal/loopback/loopbacktest"
 	"github.com/weftmesh/weft/internal/proxy"
 	"github.com/weftmesh/weft/internal/proxy/conf"
 	"github.com/weftmesh/weft/test/rig"
@@ -92,14 +93,9 @@ func loopback(i int, port uint16) *conf.Endpoint {
 // ask without pause: retries that are safe save every request, and nothing of the endpoints stays behind.
 func TestThousandEndpointsFlap(t *testing.T) {
 	port, conns := everywhere(t)
-	dead, err := net.Listen("tcp", "127.0.0.1:0") // to have a port that nobody has
-	if err != nil {
-		t.Fatal(err)
-	}
-	dead.Close()
-	closed := uint16(dead.Addr().(*net.TCPAddr).Port)
+	closed := netip.MustParseAddrPort(loopbacktest.Address(t)).Port() // nobody has it
 	p, address, _ := outbound(t, func(f *conf.Forward) {
-		f.Retry = &conf.Retry{On: conf.OnConnectFailure, Attempts: 5, BackOff: time.Millisecond, OtherHosts: true}
+		f.Retry = &conf.Retry{On: conf.OnConnectFailure, Attempts: 20, BackOff: time.Millisecond, OtherHosts: true}
 	}, loopback(0, port))
 	before := rig.Measure(t)
 	var stop atomic.Bool

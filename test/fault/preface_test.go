@@ -117,7 +117,10 @@ func TestOddAnswersToHTTP2(t *testing.T) {
 				p, at, _ := outbound(t, nil)
 				p.Config.Publish(func(s *conf.Snapshot, _ map[string]*conf.Target) {
 					u := rig.Cluster("backend", rig.Plain(address))
-					u.Speaks, u.ConnectTimeout = c.speaks, 200*time.Millisecond
+					u.Speaks, u.ConnectTimeout = c.speaks, patience
+					if c.end.says == "timed out" {
+						u.ConnectTimeout = 200 * time.Millisecond
+					}
 					s.Clusters["backend"] = u
 				})
 				asks(t, two, at, c.grpc, c.end)

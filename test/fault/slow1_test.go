@@ -38,7 +38,7 @@ func terminates(t *testing.T) func(*conf.Chain) {
 
 // secure opens a connection of TLS. A small receive buffer has the proxy hold what is not read.
 func secure(address string, small bool) (*tls.Conn, error) {
-	d := net.Dialer{Timeout: 3 * patience}
+	d := net.Dialer{Timeout: patience}
 	if small {
 		d.Control = func(_, _ string, raw syscall.RawConn) error {
 			return raw.Control(func(fd uintptr) { syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF, 8<<10) })
@@ -46,7 +46,7 @@ func secure(address string, small bool) (*tls.Conn, error) {
 	}
 	c, err := tls.DialWithDialer(&d, "tcp", address, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"http/1.1"}})
 	if err == nil {
-		c.SetDeadline(time.Now().Add(3 * patience))
+		c.SetDeadline(time.Now().Add(patience))
 	}
 	return c, err
 }

@@ -20,7 +20,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // patience bounds waits that should be short.
-const patience = 30 * time.Second
+const patience = 2 * time.Minute
 
 // topology is a client's way through the proxy to backends.
 type topology struct {

@@ -96,7 +96,7 @@ func (p *plane) start() error {
 
 // awaitMesh waits for the first compiled mesh: before, nothing can be applied.
 func awaitMesh(ctx context.Context, c *control.Control) error {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	changes := c.Changes(ctx)
 	for c.Mesh() == nil {

@@ -37,7 +37,7 @@ virtual_hosts:
 	seen := func(address, line string, n int) string {
 		w.backend.Take()
 		ask(address, request(line))
-		for end := time.Now().Add(time.Second); len(w.backend.Received()) < n && time.Now().Before(end); {
+		for end := time.Now().Add(time.Minute); len(w.backend.Received()) < n && time.Now().Before(end); {
 			time.Sleep(5 * time.Millisecond)
 		}
 		time.Sleep(30 * time.Millisecond)

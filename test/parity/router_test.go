@@ -51,7 +51,7 @@ func fieldsOf(address, line string) string {
 		return err.Error()
 	}
 	defer c.Close()
-	c.SetDeadline(time.Now().Add(10 * time.Second))
+	c.SetDeadline(time.Now().Add(time.Minute))
 	io.WriteString(c, request(line))
 	res, err := http.ReadResponse(bufio.NewReader(c), nil)
 	if err != nil {

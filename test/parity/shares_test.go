@@ -14,7 +14,7 @@ import (
 
 // TestShares compares how requests are spread: by weights, healths, priorities and localities.
 func TestShares(t *testing.T) {
-	const rounds = 600
+	const rounds = 1500 // by which a tenth is more than five standard deviations
 	port := map[string]uint16{}
 	for _, name := range []string{"a", "b", "c", "d"} {
 		port[name] = rig.NewBackend(t, func(c net.Conn, _ *rig.Received) bool {

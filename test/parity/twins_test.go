@@ -235,7 +235,7 @@ func ask(address, raw string) string {
 		return err.Error()
 	}
 	defer c.Close()
-	c.SetDeadline(time.Now().Add(10 * time.Second))
+	c.SetDeadline(time.Now().Add(time.Minute))
 	io.WriteString(c, raw)
 	method, _, _ := strings.Cut(raw, " ")
 	res, err := http.ReadResponse(bufio.NewReader(c), &http.Request{Method: method})

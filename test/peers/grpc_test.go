@@ -340,7 +340,8 @@ func TestGRPCBalances(t *testing.T) {
 // TestGRPCOutlives: clients and servers work on while the control plane is away, take it up when it is back, and renew certificates,
 // to each other and to the control plane, before they end.
 func TestGRPCOutlives(t *testing.T) {
-	m := newMesh(t, 3*time.Second)
+	const life = 10 * time.Second // of certificates: a slow machine needs a part of it to renew them
+	m := newMesh(t, life)
 	m.apply(strict + "---" + subsets)
 	m.serve("reviews", 9080, "grpc")
 	v1, v2, client := m.newPod("reviews", "v1"), m.newPod("reviews", "v2"), m.newPod("productpage", "v1")
@@ -379,7 +380,7 @@ spec:
 	route(v2, "the new control plane's routes")
 	// Two lives of certificates later, all still know each other.
 	began := time.Now()
-	for time.Since(began) < 7*time.Second {
+	for time.Since(began) < 2*life+time.Second {
 		if _, _, err := c.call(); err != nil {
 			t.Fatalf("after %v: %v", time.Since(began), err)
 		}

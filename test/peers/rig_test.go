@@ -27,13 +27,14 @@ import (
 	"github.com/weftmesh/weft/internal/control/serve"
 	"github.com/weftmesh/weft/internal/control/source"
 	"github.com/weftmesh/weft/internal/identity"
+	"github.com/weftmesh/weft/internal/loopback/loopbacktest"
 	"github.com/weftmesh/weft/internal/proxy"
 	"github.com/weftmesh/weft/internal/wire"
 )
 
 const (
 	trustDomain = "cluster.local"
-	patience    = 30 * time.Second
+	patience    = 2 * time.Minute
 )
 
 // mesh is a control plane with the pods that it was told of.
@@ -54,7 +55,7 @@ type mesh struct {
 // newMesh starts a control plane whose certificates live for ttl.
 func newMesh(t *testing.T, ttl time.Duration) *mesh {
 	t.Helper()
-	m := &mesh{t: t, dir: t.TempDir(), address: "127.0.0.1:0"}
+	m := &mesh{t: t, dir: t.TempDir(), address: loopbacktest.Address(t)}
 	var err error
 	dir := filepath.Join(m.dir, "ca")
 	if m.authority, err = ca.Open(dir, ca.Options{TrustDomain: trustDomain, LeafTTL: ttl, Log: m.log()}); err != nil {
@@ -80,7 +81,6 @@ func (m *mesh) start() {
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	m.address = l.Addr().String()
 	m.control, err = control.New(control.Options{
 		StateDir: filepath.Join(m.dir, "control"), LocalRuntime: true, Settings: model.Settings{TrustDomain: trustDomain},
 		Address: "-", HTTPAddress: "-", Listeners: []net.Listener{l}, Authority: m.authority, Tokens: m.tokens, Log: m.log(),

@@ -3,7 +3,6 @@ package replica
 import (
 	"context"
 	"fmt"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -95,7 +94,7 @@ func statuses(t *testing.T, server *etcdtest.Server) (again func() []string) {
 // comes back. What was confirmed is there, all replicas hold the same, and each status is written once for what it says.
 func TestManyApply(t *testing.T) {
 	server := etcdtest.Start(t)
-	weft := filepath.Join(build(t, "weft"), "weft")
+	weft := program(t, "weft")
 	var planes []*plane
 	for n := range 3 {
 		planes = append(planes, startPlane(t, weft, n, "--etcd", server.Endpoint))

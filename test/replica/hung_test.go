@@ -24,19 +24,18 @@ import (
 )
 
 // noticed is how long a proxy may stay with a replica that hangs: 16 s, and what a loaded machine adds.
-const noticed = 30 * time.Second
+const noticed = 2 * time.Minute
 
 // TestOneHangs stops one of two control planes, whose kernel goes on taking connections. A proxy, and a client behind an agent that never
 // pings by itself, come to the other one, and what is applied there meanwhile is in force at the proxy.
 func TestOneHangs(t *testing.T) {
 	server := etcdtest.Start(t)
-	bin := build(t, "weft", "weft-proxy")
-	weft := filepath.Join(bin, "weft")
+	weft := program(t, "weft")
 	hung, other := startPlane(t, weft, 0, "--etcd", server.Endpoint), startPlane(t, weft, 1, "--etcd", server.Endpoint)
 	one, two := backend(t, "one"), backend(t, "two")
 	hung.send(t, one)
 	control := hung.address + "," + other.address
-	s := startSidecar(t, filepath.Join(bin, "weft-proxy"), hung, control, 0)
+	s := startSidecar(t, program(t, "weft-proxy"), hung, control, 0)
 	await(t, "the proxy serves", func() bool { return s.call() == "one" })
 	if hung.proxies(t) == 0 {
 		hung, other = other, hung

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -78,11 +77,10 @@ func TestOneWritesStatuses(t *testing.T) {
 	}
 	put(client.Resource(crds), destinationRules)
 
-	bin := build(t, "weft")
 	file := server.Kubeconfig(t)
 	var planes []*plane
 	for n := range 2 {
-		planes = append(planes, startPlane(t, filepath.Join(bin, "weft"), 10+n, "--kubeconfig", file))
+		planes = append(planes, startPlane(t, program(t, "weft"), 10+n, "--kubeconfig", file))
 	}
 	a := written("a", "{host: a.example}", "status:True")
 	bad := written("bad", "{host: b.example, trafficPolicy: {loadBalancer: {simple: SOMETIMES}}}", "status:False")
@@ -134,7 +132,7 @@ func TestStatusNamesMissingRights(t *testing.T) {
 	}
 	less := strings.Replace(string(text), "resources: [secrets, configmaps]", "resources: [configmaps]", 1)
 	put(less)
-	weft := filepath.Join(build(t, "weft"), "weft")
+	weft := program(t, "weft")
 	file := (&kubetest.Server{Config: server.As(t, "weft-system", "weft")}).Kubeconfig(t)
 	p := beginPlane(t, weft, 50, "--kubeconfig", file)
 	said := func(want string) {

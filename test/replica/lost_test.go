@@ -5,7 +5,6 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"fmt"
-	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -61,7 +60,7 @@ func (p *plane) tells(t *testing.T, code string) bool {
 // reaches the others.
 func TestEtcdIsLost(t *testing.T) {
 	server := etcdtest.Start(t)
-	weft := filepath.Join(build(t, "weft"), "weft")
+	weft := program(t, "weft")
 	planes := []*plane{startPlane(t, weft, 40, "--etcd", server.Endpoint)}
 	planes = append(planes, startPlane(t, weft, 41, "--etcd", server.Endpoint))
 	roots := planes[0].roots(t)
@@ -112,7 +111,7 @@ func TestEtcdIsLost(t *testing.T) {
 // machine which slept, reads it anew all the same, and says so.
 func TestReplicaStoodStill(t *testing.T) {
 	server := etcdtest.Start(t)
-	p := startPlane(t, filepath.Join(build(t, "weft"), "weft"), 45, "--etcd", server.Endpoint)
+	p := startPlane(t, program(t, "weft"), 45, "--etcd", server.Endpoint)
 	p.send(t, "1001")
 	server.Down(t)
 	backup := server.Backup(t)

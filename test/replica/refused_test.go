@@ -57,7 +57,7 @@ func TestRefusedAreFrom(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	p := startPlane(t, filepath.Join(build(t, "weft"), "weft"), 20, "--etcd", server.Endpoint, "--source", file)
+	p := startPlane(t, program(t, "weft"), 20, "--etcd", server.Endpoint, "--source", file)
 	want := map[string]string{"written": filepath.Base(filepath.Dir(file)) + "/rules.yaml:4", "put": "applied", "applied": "applied"}
 	if got := p.from(t, len(want)); !maps.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
@@ -92,7 +92,7 @@ func TestRefusedAreFromKubernetes(t *testing.T) {
 			return err == nil
 		})
 	}
-	p := startPlane(t, filepath.Join(build(t, "weft"), "weft"), 21, "--kubeconfig", server.Kubeconfig(t))
+	p := startPlane(t, program(t, "weft"), 21, "--kubeconfig", server.Kubeconfig(t))
 	if got := p.from(t, 1); got["a"] != "kubernetes" {
 		t.Errorf("got %v", got)
 	}

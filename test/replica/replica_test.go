@@ -23,20 +23,38 @@ import (
 	"github.com/weftmesh/weft/internal/loopback/loopbacktest"
 )
 
-const patience = 3 * time.Minute
+// patience bounds waits that should be short: what fails is asked for again after a minute in some places.
+const patience = 5 * time.Minute
 
-// build makes our programs, and gives the folder that has them.
-func build(t *testing.T, programs ...string) string {
+// bin is the folder of our programs, which are made once.
+var bin string
+
+func TestMain(m *testing.M) {
+	var err error
+	if bin, err = os.MkdirTemp("", "weft"); err != nil {
+		fmt.Fprintln(os.Stderr, "replica:", err)
+		os.Exit(1)
+	}
+	code := m.Run()
+	_ = os.RemoveAll(bin) // what is left is in the folder of temporary files
+	os.Exit(code)
+}
+
+var built = sync.OnceValue(func() error {
+	out, err := exec.Command("go", "build", "-o", bin+"/", "github.com/weftmesh/weft/cmd/weft", "github.com/weftmesh/weft/cmd/weft-proxy").CombinedOutput()
+	if err != nil {
+		err = fmt.Errorf("%w\n%s", err, out)
+	}
+	return err
+})
+
+// program makes one of our programs, and gives its file.
+func program(t *testing.T, name string) string {
 	t.Helper()
-	bin := t.TempDir()
-	args := []string{"build", "-o", bin + "/"}
-	for _, p := range programs {
-		args = append(args, "github.com/weftmesh/weft/cmd/"+p)
+	if err := built(); err != nil {
+		t.Fatal(err)
 	}
-	if out, err := exec.Command("go", args...).CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	return bin
+	return filepath.Join(bin, name)
 }
 
 // process starts one of our programs; it is killed when the test ends.
@@ -144,7 +162,7 @@ func startSidecar(t *testing.T, proxy string, p *plane, control string, n int) *
 
 // through uses the proxy at an address.
 func through(listen string) *sidecar {
-	return &sidecar{&http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{Proxy: http.ProxyURL(&url.URL{Scheme: "http", Host: listen})}}}
+	return &sidecar{&http.Client{Timeout: time.Minute, Transport: &http.Transport{Proxy: http.ProxyURL(&url.URL{Scheme: "http", Host: listen})}}}
 }
 
 // call gives the answer of the service, or what went wrong.
@@ -194,18 +212,17 @@ spec:
 // and a replica that joins later is one of them.
 func TestOneDies(t *testing.T) {
 	server := etcdtest.Start(t)
-	bin := build(t, "weft", "weft-proxy")
 	var planes []*plane
 	var addresses []string
 	for n := range 3 {
-		p := startPlane(t, filepath.Join(bin, "weft"), n, "--etcd", server.Endpoint)
+		p := startPlane(t, program(t, "weft"), n, "--etcd", server.Endpoint)
 		planes, addresses = append(planes, p), append(addresses, p.address)
 	}
 	one, two := backend(t, "one"), backend(t, "two")
 	planes[0].send(t, one)
 	var sidecars []*sidecar
 	for n := range 4 { // each replica knows the authority that signed the others' tokens
-		sidecars = append(sidecars, startSidecar(t, filepath.Join(bin, "weft-proxy"), planes[n%3], strings.Join(addresses, ","), n))
+		sidecars = append(sidecars, startSidecar(t, program(t, "weft-proxy"), planes[n%3], strings.Join(addresses, ","), n))
 	}
 	for _, s := range sidecars {
 		await(t, "every proxy serves", func() bool { return s.call() == "one" })
@@ -231,7 +248,7 @@ func TestOneDies(t *testing.T) {
 		await(t, "every proxy has the change", func() bool { return s.call() == "two" })
 	}
 	await(t, "the others have all proxies", func() bool { return rest[0].proxies(t)+rest[1].proxies(t) == len(sidecars) })
-	late := startPlane(t, filepath.Join(bin, "weft"), 3, "--etcd", server.Endpoint)
+	late := startPlane(t, program(t, "weft"), 3, "--etcd", server.Endpoint)
 	late.send(t, one)
 	for _, s := range sidecars {
 		await(t, "every proxy has the late replica's change", func() bool { return s.call() == "one" })

@@ -17,7 +17,7 @@ import (
 // TestStatusSaysWhatAStartWaitsFor has sources that are not there: weft status names each, since when, and why. A file that cannot be
 // read is not waited for.
 func TestStatusSaysWhatAStartWaitsFor(t *testing.T) {
-	weft, nobody := filepath.Join(build(t, "weft"), "weft"), loopbacktest.Address(t)
+	weft, nobody := program(t, "weft"), loopbacktest.Address(t)
 	kubeconfig := clientcmdapi.NewConfig()
 	kubeconfig.Clusters["away"] = &clientcmdapi.Cluster{Server: "https://" + nobody, InsecureSkipTLSVerify: true}
 	kubeconfig.Contexts["away"] = &clientcmdapi.Context{Cluster: "away"}

@@ -37,7 +37,7 @@ func (l Level) Back(t testing.TB, backends ...*Backend) {
 		b.Reset()
 	}
 	var now Level
-	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
 		if now = Measure(t); now.Goroutines <= l.Goroutines && now.Descriptors <= l.Descriptors {
 			return
 		}

@@ -154,7 +154,7 @@ func (p *Proxy) run(o proxy.Options) {
 func (p *Proxy) Upgrade() *Proxy {
 	t := p.r.t
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	taken, err := takeover.Take(ctx, p.options.Bootstrap.UpgradeSocket, takeover.Process{PID: os.Getpid(), Release: "next"})
 	if err != nil {
@@ -303,10 +303,13 @@ func (l *Log) String() string {
 
 var _ io.Writer = (*Log)(nil)
 
-// Eventually waits for a condition that another goroutine brings about, half a minute at most.
+// patience bounds waits for what should come soon.
+const patience = 2 * time.Minute
+
+// Eventually waits for a condition that another goroutine brings about.
 func Eventually(t testing.TB, what string, holds func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); !holds(); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(patience); !holds(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("never: %s", what)
 		}

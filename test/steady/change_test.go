@@ -65,7 +65,7 @@ func newWorld(t *testing.T) *world {
 	w.client, w.address = w.r.OutboundOptions(func(o *proxy.Options) {
 		quiet(o)
 		o.Bootstrap.UpgradeSocket = filepath.Join(dir, "upgrade")
-		o.Bootstrap.UpgradeDrainSeconds = 20
+		o.Bootstrap.UpgradeDrainSeconds = 60
 	}, rig.Mutual(w.at[0]))
 	return w
 }
@@ -126,9 +126,11 @@ func TestNothingFailsWhileEverythingChanges(t *testing.T) {
 	changes.Wait()
 	t.Logf("%d requests through %d swaps of routes, %d rotations of certificates, %d changes of endpoints and 2 upgrades",
 		w.sent.Load(), w.swaps.Load(), w.rotations.Load(), w.churns.Load())
-	if w.swaps.Load() < 20 || w.rotations.Load() < 10 || w.churns.Load() < 20 {
-		t.Error("too little changed to prove anything")
-	}
+}
+
+// changed reports whether enough has to prove something.
+func (w *world) changed() bool {
+	return w.swaps.Load() >= 20 && w.rotations.Load() >= 10 && w.churns.Load() >= 20
 }
 
 // await waits for as long as it takes: go test has a time limit of its own.
@@ -149,8 +151,8 @@ func (w *world) ask(i int, total int64) {
 		tr.Protocols.SetHTTP1(i%4 != 2)
 	}
 	defer tr.CloseIdleConnections()
-	c := &http.Client{Transport: tr, Timeout: 30 * time.Second}
-	for w.sent.Add(1) <= total && !w.t.Failed() {
+	c := &http.Client{Transport: tr, Timeout: 5 * time.Minute}
+	for (w.sent.Add(1) <= total || !w.changed()) && !w.t.Failed() {
 		body := fmt.Appendf(nil, "%d of client %d %s", w.sent.Load(), i, strings.Repeat("x", i*i*64))
 		if err := post(c, "http://"+w.address+"/", body); err != nil {
 			w.t.Errorf("request %d of client %d: %v", w.sent.Load(), i, err)

@@ -197,9 +197,9 @@ func (k *kinds) websocket(*load) error {
 
 // websocket3 is a WebSocket over HTTP/3.
 func (k *kinds) websocket3(*load) error {
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	qc, err := quic.DialAddr(ctx, k.r.secure, &tls.Config{RootCAs: k.r.roots, ServerName: "edge.example", NextProtos: []string{"h3"}}, nil)
+	qc, err := quic.DialAddr(ctx, k.r.secure, &tls.Config{RootCAs: k.r.roots, ServerName: "edge.example", NextProtos: []string{"h3"}}, quicConfig)
 	if err != nil {
 		return err
 	}
@@ -375,7 +375,7 @@ func TestEverythingForLong(t *testing.T) {
 		moved := publish()
 		mu.Unlock()
 		r.awaitRound(moved)
-		gone := time.NewTimer(time.Second)
+		gone := time.NewTimer(3 * time.Second)
 		defer gone.Stop()
 		<-gone.C // what had chosen the old endpoint before has been sent by then
 		background.Go(func() {

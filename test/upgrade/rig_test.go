@@ -29,6 +29,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/quic-go/quic-go"
 	"github.com/quic-go/quic-go/http3"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
@@ -47,6 +48,9 @@ import (
 )
 
 const domain = "cluster.local"
+
+// patience bounds waits for what should come soon.
+const patience = 2 * time.Minute
 
 // binary is weft-proxy, built once.
 var binary string
@@ -123,7 +127,7 @@ func newRig(t *testing.T, role wire.Role) *rig {
 		t.Fatal(err)
 	}
 	r.config = wire.Bootstrap{Node: node, Control: "unix://" + filepath.Join(dir, "xds"), TrustDomain: domain, Roots: string(authority.RootsPEM()), Token: token,
-		StateDir: filepath.Join(dir, "state"), AdminSocket: r.admin, UpgradeSocket: filepath.Join(dir, "upgrade"), DrainSeconds: 2, UpgradeDrainSeconds: 30}
+		StateDir: filepath.Join(dir, "state"), AdminSocket: r.admin, UpgradeSocket: filepath.Join(dir, "upgrade"), DrainSeconds: 2, UpgradeDrainSeconds: 90}
 	if role == wire.Sidecar {
 		r.config.OutboundPorts = []wire.PortMap{{Listen: r.address, Destination: "backend.example:80"}, {Listen: r.calls, Destination: "backend.example:81"}}
 		r.config.DNS = loopbacktest.Address(t)
@@ -413,7 +417,7 @@ func (p *process) wait() int {
 	p.r.t.Helper()
 	select {
 	case <-p.done:
-	case <-time.After(40 * time.Second):
+	case <-time.After(patience):
 		p.r.t.Fatalf("process %d does not end", p.cmd.Process.Pid)
 	}
 	return p.cmd.ProcessState.ExitCode()
@@ -427,9 +431,9 @@ func (p *process) says(text string) {
 
 func (r *rig) eventually(what string, ok func() bool) {
 	r.t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); !ok(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			r.t.Fatalf("not within 30 s: %s", what)
+			r.t.Fatalf("not within %s: %s", patience, what)
 		}
 	}
 }
@@ -485,7 +489,7 @@ func (r *rig) load() *load {
 	l := &load{r: r, end: make(chan struct{})}
 	for i := range 6 {
 		keep := i%3 != 2 // the third opens a connection for each request
-		c := &http.Client{Transport: &http.Transport{DisableKeepAlives: !keep}, Timeout: 20 * time.Second}
+		c := &http.Client{Transport: &http.Transport{DisableKeepAlives: !keep}, Timeout: patience}
 		l.group.Go(func() { // ends by stop
 			defer c.CloseIdleConnections()
 			for n := 0; ; n++ {
@@ -541,7 +545,7 @@ func (l *load) datagrams() {
 }
 
 func ask(c net.Conn, text string) error {
-	if err := c.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+	if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
 		return err
 	}
 	if _, err := io.WriteString(c, text); err != nil {
@@ -555,10 +559,13 @@ func ask(c net.Conn, text string) error {
 	return err
 }
 
+// quicConfig is the one of http3, but clients wait as long as the tests do.
+var quicConfig = &quic.Config{MaxIncomingStreams: -1, KeepAlivePeriod: 10 * time.Second, HandshakeIdleTimeout: patience, MaxIdleTimeout: patience}
+
 // http3 gives a client of HTTP/3 with connections of its own.
 func (r *rig) http3() (c *http.Client, end func()) {
-	tr := &http3.Transport{TLSClientConfig: &tls.Config{RootCAs: r.roots, ServerName: "edge.example"}}
-	return &http.Client{Transport: tr, Timeout: 20 * time.Second}, func() { tr.Close() }
+	tr := &http3.Transport{TLSClientConfig: &tls.Config{RootCAs: r.roots, ServerName: "edge.example"}, QUICConfig: quicConfig}
+	return &http.Client{Transport: tr, Timeout: patience}, func() { tr.Close() }
 }
 
 // http3 adds clients of HTTP/3: two that keep their connection, and one that makes a new one for each request.

@@ -92,7 +92,7 @@ func (r *rig) awaitHTTP3() {
 	r.t.Helper()
 	c, end := r.http3()
 	defer end()
-	c.Timeout = time.Second
+	c.Timeout = 10 * time.Second
 	r.eventually("the port for HTTP/3 is open", func() bool { return (&load{r: r}).post(c, "https://"+r.secure, "first") == nil })
 }
 

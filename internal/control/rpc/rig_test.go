@@ -28,7 +28,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-const patience = 20 * time.Second
+// patience bounds the wait for something that must happen.
+const patience = 3 * time.Minute
 
 // rig is a server with a unary service and a stream that gives back what it gets.
 type rig struct {
@@ -114,7 +115,7 @@ func (r *rig) authority() {
 	}
 	rootKey := key()
 	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "root"}, NotBefore: time.Now().Add(-time.Hour),
-		NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign}
+		NotAfter: time.Now().Add(24 * time.Hour), IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, rootKey.Public(), rootKey)
 	if err != nil {
 		r.t.Fatal(err)
@@ -169,11 +170,16 @@ func (bytesCodec) Name() string { return "proto" }
 // open begins an echo.
 func (r *rig) open(ctx context.Context, c *grpc.ClientConn) grpc.ClientStream {
 	r.t.Helper()
-	s, err := c.NewStream(ctx, &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, "/test.Echo/Both", grpc.ForceCodec(bytesCodec{}))
+	s, err := r.stream(ctx, c)
 	if err != nil {
 		r.t.Fatal(err)
 	}
 	return s
+}
+
+// stream is open for who expects that it may fail.
+func (r *rig) stream(ctx context.Context, c *grpc.ClientConn) (grpc.ClientStream, error) {
+	return c.NewStream(ctx, &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, "/test.Echo/Both", grpc.ForceCodec(bytesCodec{}))
 }
 
 func (r *rig) context() context.Context {

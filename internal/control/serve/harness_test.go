@@ -144,7 +144,7 @@ type client struct {
 }
 
 // patience is how long a client waits for one response.
-const patience = 20 * time.Second
+const patience = 3 * time.Minute
 
 // patient is a stream that ends when it has waited too long, however long it lives.
 type patient struct {

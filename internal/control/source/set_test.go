@@ -48,7 +48,7 @@ func start(t *testing.T, s *Set) <-chan struct{} {
 
 func awaitSnapshot(t *testing.T, s *Set, changes <-chan struct{}, want string) *Snapshot {
 	t.Helper()
-	deadline := time.After(30 * time.Second)
+	deadline := time.After(patience)
 	for {
 		snap := s.Snapshot()
 		if snap != nil && summary(snap.Objects(), snap.Findings()) == want {
@@ -311,7 +311,7 @@ func TestFollower(t *testing.T) {
 		t.Helper()
 		select {
 		case <-f.Changed():
-		case <-time.After(30 * time.Second):
+		case <-time.After(patience):
 			t.Fatal("no change")
 		}
 		c := f.Take()

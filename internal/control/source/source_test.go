@@ -22,6 +22,9 @@ func service(name, version string) string {
 	return fmt.Sprintf("apiVersion: v1\nkind: Service\nmetadata:\n  name: %s\n  labels: {v: %q}\nspec: {ports: [{port: 80}]}\n", name, version)
 }
 
+// patience bounds the wait for something that must happen.
+const patience = 3 * time.Minute
+
 // state is all that a source has said so far.
 type state struct {
 	Objects  []*Object
@@ -84,7 +87,7 @@ func (l *listener) await(t *testing.T, want string) state {
 
 func (l *listener) awaitState(t *testing.T, is func(state) bool, want string) state {
 	t.Helper()
-	deadline := time.After(30 * time.Second)
+	deadline := time.After(patience)
 	for {
 		s, n := l.last()
 		if n > 0 && is(s) {

@@ -193,7 +193,7 @@ func (c client) ask(t *testing.T, what string, patience time.Duration) string {
 }
 
 const (
-	long  = 30 * time.Second
+	long  = 2 * time.Minute
 	short = 100 * time.Millisecond // where no answer is expected
 )
 

@@ -36,10 +36,10 @@ const (
 // dialRaw connects as the client of a rig would. It has sent SETTINGS.
 func (r *rig) dialRaw(t *testing.T) *raw {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	roots := r.client.Transport.(*quichttp.Transport).TLSClientConfig.RootCAs
-	c, err := quic.DialAddr(ctx, strings.TrimPrefix(r.url, "https://"), tlsFor(roots), nil)
+	c, err := quic.DialAddr(ctx, strings.TrimPrefix(r.url, "https://"), tlsFor(roots), &quic.Config{HandshakeIdleTimeout: patience, MaxIdleTimeout: patience})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -85,16 +85,19 @@ func fields(pairs ...string) []byte {
 // ask sends frames as one request, and gives "200" or another status, or "reset" when the stream or the connection was broken off.
 func (c *raw) ask(frames []byte) string {
 	c.t.Helper()
+	var broken *quic.StreamError
+	var closed *quic.ApplicationError
 	s, err := c.conn.OpenStreamSync(c.t.Context())
-	if err != nil {
+	switch {
+	case errors.As(err, &closed):
+		return "reset"
+	case err != nil:
 		c.t.Fatal(err)
 	}
-	s.SetDeadline(time.Now().Add(10 * time.Second))
+	s.SetDeadline(time.Now().Add(patience))
 	s.Write(frames) // a server that has refused the beginning need not read the end
 	s.Close()
 	got, err := io.ReadAll(s)
-	var broken *quic.StreamError
-	var closed *quic.ApplicationError
 	switch {
 	case errors.As(err, &broken), errors.As(err, &closed):
 		return "reset"

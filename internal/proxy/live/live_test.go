@@ -167,7 +167,7 @@ func start(t *testing.T, s *adstest.Server, o live.Options) (l *live.Live, stop 
 }
 
 func soon(t *testing.T) context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }

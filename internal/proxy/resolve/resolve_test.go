@@ -18,8 +18,8 @@ import (
 	"github.com/weftmesh/weft/internal/proxy/conf"
 )
 
-// server is a real name server on loopback, whose answers a test decides.
-func server(t *testing.T, answer func(w dns.ResponseWriter, q *dns.Msg)) *Resolver {
+// server is a real name server on loopback, whose answers a test decides, and which the resolver gives so much time.
+func server(t *testing.T, patience time.Duration, answer func(w dns.ResponseWriter, q *dns.Msg)) *Resolver {
 	t.Helper()
 	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
 	if err != nil {
@@ -33,7 +33,7 @@ func server(t *testing.T, answer func(w dns.ResponseWriter, q *dns.Msg)) *Resolv
 		s.Shutdown()
 		<-ended
 	})
-	u, err := weftdns.NewUpstreams([]string{pc.LocalAddr().String()}, 200*time.Millisecond, nil)
+	u, err := weftdns.NewUpstreams([]string{pc.LocalAddr().String()}, patience, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -88,7 +88,7 @@ func TestLookup(t *testing.T) {
 		{"no such name", dns.RcodeNameError, nil, conf.AllFamilies, nil, 0, true},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			a, err := server(t, zone(t, tc.code, tc.records)).Lookup(t.Context(), "db.example", tc.family)
+			a, err := server(t, time.Minute, zone(t, tc.code, tc.records)).Lookup(t.Context(), "db.example", tc.family)
 			if err != nil || !slices.Equal(a.Addrs, tc.want) || a.TTL != tc.ttl || a.HasTTL != (tc.ttl > 0) || a.Missing != tc.missing {
 				t.Fatalf("%+v, %v", a, err)
 			}
@@ -97,11 +97,11 @@ func TestLookup(t *testing.T) {
 }
 
 func TestLookupFails(t *testing.T) {
-	r := server(t, zone(t, dns.RcodeServerFailure, nil))
+	r := server(t, time.Minute, zone(t, dns.RcodeServerFailure, nil))
 	if a, err := r.Lookup(t.Context(), "db.example", conf.AllFamilies); err == nil || strings.Count(err.Error(), "db.example") != 1 {
 		t.Fatalf("a server that fails for both families: %+v, %v", a, err)
 	}
-	silent := server(t, func(dns.ResponseWriter, *dns.Msg) {})
+	silent := server(t, 200*time.Millisecond, func(dns.ResponseWriter, *dns.Msg) {})
 	if a, err := silent.Lookup(t.Context(), "db.example", conf.V4Only); err == nil {
 		t.Fatalf("a server that is silent: %+v", a)
 	}
@@ -109,7 +109,7 @@ func TestLookupFails(t *testing.T) {
 
 // One family that fails does not hide the other.
 func TestLookupHalf(t *testing.T) {
-	r := server(t, func(w dns.ResponseWriter, q *dns.Msg) {
+	r := server(t, time.Minute, func(w dns.ResponseWriter, q *dns.Msg) {
 		if q.Question[0].Qtype == dns.TypeAAAA {
 			w.WriteMsg(new(dns.Msg).SetRcode(q, dns.RcodeServerFailure))
 			return

@@ -23,6 +23,9 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
+// patience bounds waits for what should come soon.
+const patience = 2 * time.Minute
+
 // process is one that serves its share of a port: it answers each stream with its name and what it was sent.
 type process struct {
 	t    *testing.T
@@ -154,9 +157,9 @@ func TestTakeover(t *testing.T) {
 	}
 	dial := func() *quic.Conn {
 		t.Helper()
-		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		defer cancel()
-		q, err := quic.DialAddr(ctx, port.LocalAddr().String(), clientTLS, nil)
+		q, err := quic.DialAddr(ctx, port.LocalAddr().String(), clientTLS, &quic.Config{HandshakeIdleTimeout: patience, MaxIdleTimeout: patience})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -170,7 +173,7 @@ func TestTakeover(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		s.SetDeadline(time.Now().Add(10 * time.Second))
+		s.SetDeadline(time.Now().Add(patience))
 		go func() {
 			io.WriteString(s, long)
 			s.Close()

@@ -138,7 +138,7 @@ func TestTheSocketsChangeHands(t *testing.T) {
 
 func TestTheOldProcessCarriesOn(t *testing.T) {
 	o := &old{}
-	path := give(t, o, 2*time.Second) // the second one has to come before
+	path := give(t, o, 5*time.Second) // the second one has to come before
 	late, err := take(t, path)
 	if err != nil {
 		t.Fatal(err)

@@ -43,6 +43,9 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
+// patience bounds waits for what should come soon.
+const patience = 2 * time.Minute
+
 // sidecar answers every captured connection with the name of its listener and the original destination.
 func sidecar() {
 	for addr, name := range map[string]string{"127.0.0.1:15001": "outbound", "0.0.0.0:15006": "inbound"} {
@@ -84,7 +87,7 @@ func exitOn(err error) {
 func app(args []string) {
 	switch args[0] {
 	case "tcp", "udp", "marked", "itself":
-		d := net.Dialer{Timeout: 20 * time.Second}
+		d := net.Dialer{Timeout: patience}
 		network := args[0]
 		if marks := map[string]int{"marked": mark, "itself": selfMark}; marks[network] != 0 {
 			mark := marks[network]
@@ -96,7 +99,7 @@ func app(args []string) {
 		}
 		c, err := d.Dial(network, args[1])
 		exitOn(err)
-		c.SetDeadline(time.Now().Add(20 * time.Second))
+		c.SetDeadline(time.Now().Add(patience))
 		if network == "udp" {
 			c.Write([]byte("question"))
 		}
@@ -187,7 +190,7 @@ func run(t *testing.T, c *Client, pod string, sidecar bool, args ...string) (*Ru
 
 func line(t *testing.T, r *os.File) string {
 	t.Helper()
-	r.SetReadDeadline(time.Now().Add(10 * time.Second))
+	r.SetReadDeadline(time.Now().Add(patience))
 	var out []byte
 	for b := make([]byte, 1); len(out) == 0 || out[len(out)-1] != '\n'; out = append(out, b...) {
 		if _, err := r.Read(b); err != nil {
@@ -201,7 +204,7 @@ func output(t *testing.T, c *Client, pod string, args ...string) string {
 	t.Helper()
 	p, r := run(t, c, pod, false, append([]string{"app"}, args...)...)
 	var buf bytes.Buffer
-	r.SetReadDeadline(time.Now().Add(10 * time.Second))
+	r.SetReadDeadline(time.Now().Add(patience))
 	if _, err := io.Copy(&buf, r); err != nil {
 		t.Fatal(err)
 	}
@@ -323,7 +326,7 @@ func TestRemovePodKillsOrphans(t *testing.T) {
 	if err := c.RemovePod(t.Context(), "a"); err != nil {
 		t.Fatal(err)
 	}
-	r.SetReadDeadline(time.Now().Add(10 * time.Second))
+	r.SetReadDeadline(time.Now().Add(patience))
 	if _, err := io.ReadAll(r); err != nil { // the orphan holds the pipe while it lives
 		t.Fatal(err)
 	}
@@ -400,7 +403,7 @@ func TestKilledParent(t *testing.T) {
 			line(t, r) // the orphan runs
 			cmd.Process.Kill()
 			cmd.Wait()
-			r.SetReadDeadline(time.Now().Add(10 * time.Second))
+			r.SetReadDeadline(time.Now().Add(patience))
 			if rest, err := io.ReadAll(r); err != nil { // ends when nobody holds the pipe
 				t.Fatalf("a process is left: %q %v", rest, err)
 			}
@@ -426,7 +429,7 @@ func TestOrdinaryUser(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, binary, "-test.v")
 	cmd.Dir = dir

@@ -20,7 +20,8 @@ import (
 // not be lower than one before. And whoever lists a kind again, since a watch broke off or the server failed to answer, lists what is there
 // rather than what came since: while etcd is restored the server is away, and by then its versions may have passed those that were read.
 // What remains unseen is a server that was restored behind our back, without a watch that breaks off or a request that fails, and has
-// passed within the ten seconds between two questions.
+// passed within the ten seconds between two questions. The library tries a watch again by itself when its connection breaks off, and says
+// nothing of it, so that what fails is noted beneath it.
 
 // errAnew ends a reflector whose server was away.
 var errAnew = errors.New("the server was away")
@@ -32,6 +33,27 @@ type wentBack struct{ from, to uint64 }
 func failed(err error) bool {
 	status := apierrors.APIStatus(nil)
 	return err != nil && (!errors.As(err, &status) || status.Status().Code >= http.StatusInternalServerError)
+}
+
+// brokenKey is that of a context's *bool, which becomes true when the server fails to answer a request.
+type brokenKey struct{}
+
+// heedBroken gives a context for requests, and whether the server has failed to answer one of them.
+func heedBroken(ctx context.Context) (context.Context, *bool) {
+	broken := new(bool)
+	return context.WithValue(ctx, brokenKey{}, broken), broken
+}
+
+// attempts is a transport that notes for each context of heedBroken whether an attempt fails.
+type attempts struct{ http.RoundTripper }
+
+// RoundTrip implements http.RoundTripper. The client calls it in the goroutine of who asks.
+func (a attempts) RoundTrip(r *http.Request) (*http.Response, error) {
+	answer, err := a.RoundTripper.RoundTrip(r)
+	if broken, ok := r.Context().Value(brokenKey{}).(*bool); ok && (err != nil || answer.StatusCode >= http.StatusInternalServerError) {
+		*broken = true
+	}
+	return answer, err
 }
 
 // anew gives errAnew once a server that was away answers again.

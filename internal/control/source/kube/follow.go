@@ -101,8 +101,14 @@ func (f *follower) heeded(lw *cache.ListWatch, client any) cache.ListerWatcher {
 			if f.away && o.SendInitialEvents == nil {
 				return nil, f.anew(ctx)
 			}
-			w, err := follow(ctx, o)
+			attempt, broken := heedBroken(ctx)
+			w, err := follow(attempt, o)
 			f.away = failed(err)
+			if err == nil && *broken && o.SendInitialEvents == nil {
+				w.Stop()
+				f.away = true
+				return nil, f.anew(ctx)
+			}
 			if o.SendInitialEvents == nil || !apierrors.IsForbidden(err) { // then it is listed, which may be allowed
 				f.heed(ctx, err)
 			}

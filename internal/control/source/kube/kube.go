@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"os"
 	"strings"
 	"sync"
@@ -97,6 +98,7 @@ func New(o Options) (*Source, error) {
 	c := rest.CopyConfig(o.Config)
 	// The server shares its capacity out by itself (API priority and fairness); the client's own limit would only slow the start.
 	c.QPS, c.WarningHandler = -1, rest.NoWarnings{}
+	c.Wrap(func(rt http.RoundTripper) http.RoundTripper { return attempts{rt} })
 	o.Config = c
 	s := &Source{options: o, log: o.Log.With("cluster", o.Cluster), statuses: statuses{known: map[source.Key]kept{}, moved: make(chan struct{}, 1)}}
 	var errs [3]error

@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -27,6 +28,9 @@ import (
 	"github.com/weftmesh/weft/internal/control/source/kube/kubetest"
 	"github.com/weftmesh/weft/internal/control/source/sourcetest"
 )
+
+// patience bounds the wait for something that must happen. What the server refused once is asked again after refusedPause.
+const patience = 3*time.Minute + refusedPause
 
 // cluster is a namespace of a server, for one test.
 type cluster struct {
@@ -79,7 +83,7 @@ func (c *cluster) apply(t *testing.T, groupVersion, plural, text string) {
 func (c *cluster) applyTo(t *testing.T, r dynamic.ResourceInterface, u *unstructured.Unstructured) {
 	t.Helper()
 	// A new API server makes its namespaces and kinds a moment after it is ready.
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) {
 		_, err := r.Apply(context.WithoutCancel(t.Context()), u.GetName(), u, metav1.ApplyOptions{FieldManager: "test", Force: true})
 		if err == nil {
 			return
@@ -231,9 +235,11 @@ func TestServerHangs(t *testing.T) {
 }
 
 // TestServerRestored: after etcd was restored from a backup, versions that the source has seen are those of other objects, or yet to
-// come. It is found out whether the source sees that the server was away or not, and whether or not the versions have passed by then.
+// come. It is found out whether the source sees that the server was away or not, and whether or not the versions have passed by then;
+// also where nobody but the library sees that the server was away, which tries again.
 func TestServerRestored(t *testing.T) {
-	for name, restored := range map[string]struct{ unseen, passed bool }{"away": {}, "unseen": {unseen: true}, "passed": {passed: true}} {
+	for name, restored := range map[string]struct{ unseen, passed, retried bool }{"away": {}, "unseen": {unseen: true}, "passed": {passed: true},
+		"retried": {passed: true, retried: true}} {
 		t.Run(name, func(t *testing.T) {
 			c := newCluster(t, kubetest.Own(t))
 			p := c.place(t)
@@ -245,6 +251,15 @@ func TestServerRestored(t *testing.T) {
 				c.Config = rest.CopyConfig(c.Config)
 				c.Config.Wrap(func(rt http.RoundTripper) http.RoundTripper { return patient{rt, silent} })
 				p = c.place(t)
+			}
+			if restored.retried {
+				gate := newGate()
+				admin := c.Config
+				c.Config = rest.CopyConfig(admin)
+				c.Config.Wrap(func(rt http.RoundTripper) http.RoundTripper { return gated{rt, gate} })
+				p = c.place(t)
+				c.Config = admin
+				p.Cut, p.Mend = func(*testing.T) { gate.shut() }, func(*testing.T) { gate.open() }
 			}
 			l := sourcetest.Listen(t, p)
 			l.Await(t, "a=1 c=1")
@@ -310,6 +325,57 @@ func (p patient) RoundTrip(r *http.Request) (*http.Response, error) {
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
+}
+
+// gate lets through what is asked of a server while it is open.
+type gate struct {
+	mu     sync.Mutex
+	opened chan struct{} // closed while it is open
+}
+
+func newGate() *gate {
+	g := &gate{opened: make(chan struct{})}
+	close(g.opened)
+	return g
+}
+
+func (g *gate) shut() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.opened = make(chan struct{})
+}
+
+func (g *gate) open() { close(g.through()) }
+
+// through is closed when the gate is open.
+func (g *gate) through() chan struct{} {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.opened
+}
+
+// gated is a transport through a gate. While that is shut, connections of watches break off, which the library tries again by itself, and
+// other requests wait.
+type gated struct {
+	http.RoundTripper
+	gate *gate
+}
+
+func (g gated) RoundTrip(r *http.Request) (*http.Response, error) {
+	through := g.gate.through()
+	if r.URL.Query().Get("watch") != "" {
+		select {
+		case <-through:
+		default:
+			return nil, io.ErrUnexpectedEOF
+		}
+	}
+	select {
+	case <-through:
+	case <-r.Context().Done():
+		return nil, r.Context().Err()
+	}
+	return g.RoundTripper.RoundTrip(r)
 }
 
 // ending is a watch that does not break off, and takes more than a second to end: the client takes what is shorter for a failure.

@@ -159,7 +159,7 @@ func TestRightsAreEnough(t *testing.T) {
 	k := c.keeperOf(t, s)
 	select {
 	case <-k.set.Ready():
-	case <-time.After(30 * time.Second):
+	case <-time.After(patience):
 		_, findings := k.set.Waiting()
 		t.Fatalf("it waits: %v", findings)
 	}

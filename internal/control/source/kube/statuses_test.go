@@ -225,12 +225,12 @@ func TestLostLease(t *testing.T) {
 	c.takeLease(t, k.options.Namespace)
 	select {
 	case <-lost:
-	case <-time.After(2 * leaseTime):
+	case <-time.After(patience):
 		t.Fatal("it leads on without the lease")
 	}
 	so := written.of("")
 	c.apply(t, istioAPI, "destinationrules", fmt.Sprintf(balancedRule, "after", "after"))
-	for deadline := time.Now().Add(time.Minute); !k.has(source.Key{Group: "networking.istio.io", Kind: "DestinationRule", Namespace: c.namespace, Name: "after"}); {
+	for deadline := time.Now().Add(patience); !k.has(source.Key{Group: "networking.istio.io", Kind: "DestinationRule", Namespace: c.namespace, Name: "after"}); {
 		if time.Now().After(deadline) {
 			t.Fatal("the rule does not arrive")
 		}
@@ -260,7 +260,7 @@ func TestStatusesRestored(t *testing.T) {
 	c.await(t, istioAPI, "destinationrules", "rule", "reason: Reconciled")
 	restore()
 	c.await(t, istioAPI, "destinationrules", "rule", "reason: Reconciled")
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) {
 		_, err := c.resource("coordination.k8s.io/v1", "leases", c.namespace).Get(t.Context(), LeaseName, metav1.GetOptions{})
 		if err == nil {
 			return

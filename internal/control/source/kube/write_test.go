@@ -143,7 +143,7 @@ func (c *cluster) state(t *testing.T, groupVersion, plural, name string) (versio
 // await waits until an object's status has all of the words, and none of those that begin with "!"; it gives the resource version.
 func (c *cluster) await(t *testing.T, groupVersion, plural, name string, words ...string) string {
 	t.Helper()
-	for deadline := time.Now().Add(3 * refusedPause); ; time.Sleep(50 * time.Millisecond) { // what was refused once is asked again after one
+	for deadline := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) {
 		version, text := c.state(t, groupVersion, plural, name)
 		if !slices.ContainsFunc(words, func(w string) bool {
 			rest, not := strings.CutPrefix(w, "!")

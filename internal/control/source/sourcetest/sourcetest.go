@@ -40,7 +40,7 @@ func Service(name, version string) string {
 }
 
 // patience bounds the wait for something that must happen.
-const patience = 30 * time.Second
+const patience = 3 * time.Minute
 
 // Test holds sources to the contract. place makes a new and empty place for each part.
 func Test(t *testing.T, place func(t *testing.T) *Place) {

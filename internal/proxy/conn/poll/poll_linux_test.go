@@ -124,7 +124,7 @@ func call(s *Set, to netip.AddrPort, name uint64) error {
 	defer c.Close()
 	sent := binaryName(name)
 	for range 3 {
-		c.SetReadDeadline(time.Now().Add(10 * time.Second))
+		c.SetReadDeadline(time.Now().Add(2 * time.Minute))
 		if _, err := c.Write(sent); err != nil {
 			return err
 		}

@@ -75,7 +75,7 @@ func (s *Server) Up(t *testing.T) {
 	}
 	s.cmd = cmd
 	t.Cleanup(func() { s.kill(cmd) })
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	for {
 		try, cancel := context.WithTimeout(ctx, 2*time.Second)

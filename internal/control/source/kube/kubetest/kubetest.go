@@ -162,7 +162,7 @@ func (s *Server) Up(t *testing.T) {
 		"--service-account-issuer=https://kubernetes.default.svc", "--service-account-key-file="+filepath.Join(s.dir, "sa.pub"),
 		"--service-account-signing-key-file="+filepath.Join(s.dir, "sa.key"), "--service-cluster-ip-range=10.96.0.0/16",
 		"--disable-admission-plugins=ServiceAccount", "--watch-cache=true", "-v=0")
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	d, err := discovery.NewDiscoveryClientForConfig(s.Config)
 	if err != nil {
