@@ -54,7 +54,7 @@ type decoded struct {
 	key      Key     // as far as it could be read, for refused ones too; Name is empty when it could not
 	findings []model.Finding
 
-	root   *yaml.Node // nil where the kind is not known
+	root   *yaml.Node // of an AuthorizationPolicy, for denyAll: that of a large object is forty times its text
 	draft  *Object    // of one that was refused for its shape; nil where too little can be read
 	closed *Object    // stands in for it when it is refused; see denyAll
 
@@ -209,7 +209,10 @@ func (t Text) decodeObject(root *yaml.Node, raw []byte) decoded {
 	if kind == nil {
 		return decoded{findings: w.Findings, foreign: foreign}
 	}
-	d := decoded{key: keyOf(kind, root), root: root}
+	d := decoded{key: keyOf(kind, root)}
+	if d.key.Kind == "AuthorizationPolicy" {
+		d.root = root
+	}
 	w.Ref = model.Ref{Kind: kind.RefName(), Namespace: d.key.Namespace, Name: d.key.Name}
 	w.within(t.Namespace, root)
 	value := kind.New()
