@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -396,5 +397,31 @@ func TestCloseEndsWhatIsUnderWay(t *testing.T) {
 	s.Close()
 	if err := <-failed; err == nil {
 		t.Fatal("answered after Close")
+	}
+}
+
+// TestChanged: whoever shows the published ports hears when they come and go, and may look at them then.
+func TestChanged(t *testing.T) {
+	seen := make(chan int, 8)
+	var at atomic.Pointer[Server]
+	s, c := serve(t, Options{Publish: map[uint16]uint16{80: 0}, Changed: func() { seen <- len(at.Load().Published()) }}, Policy{Listen: true})
+	at.Store(s)
+	for range 2 { // the second is given what is open
+		l, err := c.Listen(80)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+	}
+	if err := c.Release(80); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []int{1, 0} {
+		if got := <-seen; got != want {
+			t.Errorf("%d ports, want %d", got, want)
+		}
+	}
+	if len(seen) != 0 {
+		t.Errorf("%d more changes", len(seen))
 	}
 }
