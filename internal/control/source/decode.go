@@ -16,6 +16,7 @@ import (
 
 	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/control/source/document"
+	"github.com/weftmesh/weft/internal/control/source/schema"
 )
 
 // Text says where documents are from.
@@ -230,8 +231,16 @@ func (t Text) decodeObject(root *yaml.Node, raw []byte) decoded {
 	}
 	fillIn(value)
 	d.object = &Object{Kube: value, Kind: kind, Origin: origin, Raw: w.plain(root, raw, kind, tree),
-		Born: value.GetCreationTimestamp().Time, places: document.OutlineOf(root)}
+		Born: value.GetCreationTimestamp().Time, places: document.OutlineOf(root), breaches: judge(kind, tree, origin)}
 	return d
+}
+
+// judge holds an object to its definition.
+func judge(kind *Kind, tree any, origin Origin) []schema.Breach {
+	fields, _ := tree.(map[string]any)
+	apiVersion, _ := fields["apiVersion"].(string)
+	_, version, _ := strings.Cut(apiVersion, "/")
+	return schema.Judge(kind.RefName(), version, tree, origin.Layer == LayerKubernetes)
 }
 
 // judged gives what of an object is its author's to get right. Statuses, which dumps of clusters bring, are others' reports, in the shape of
