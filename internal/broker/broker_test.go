@@ -11,12 +11,15 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
 	"github.com/miekg/dns"
 
 	"go.uber.org/goleak"
+
+	"github.com/weftmesh/weft/internal/loopback/loopbacktest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -60,7 +63,8 @@ func greet(t *testing.T, l net.Listener, text string) {
 }
 
 func TestListenOutlivesItsGateway(t *testing.T) {
-	s, c := serve(t, Options{Publish: map[uint16]uint16{80: 0}}, Policy{Listen: true})
+	published := netip.MustParseAddrPort(loopbacktest.Address(t)).Port() // which nobody else takes once it is released
+	s, c := serve(t, Options{Publish: map[uint16]uint16{80: published}}, Policy{Listen: true})
 	first, err := c.Listen(80)
 	if err != nil {
 		t.Fatal(err)
@@ -189,7 +193,7 @@ func TestOnlyGatewaysListen(t *testing.T) {
 }
 
 func TestListenInUse(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := net.Listen("tcp", loopbacktest.Address(t)) // which nobody else takes once it is closed
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -246,7 +250,7 @@ func TestDialDatagrams(t *testing.T) {
 }
 
 func TestDial(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := net.Listen("tcp", loopbacktest.Address(t)) // which nobody else takes once it is closed
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -291,7 +295,7 @@ func question(id uint16) []byte {
 // dnsServer answers over UDP with the TC bit and over TCP with a long message.
 func dnsServer(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := net.Listen("tcp", loopbacktest.Address(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -338,13 +342,8 @@ func dnsServer(t *testing.T) string {
 }
 
 func TestDNSFallsBackToTCPAndNextServer(t *testing.T) {
-	dead, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr := dead.LocalAddr().String()
-	dead.Close() // refuses at once
-	_, c := serve(t, Options{Resolvers: []string{addr, dnsServer(t)}}, Policy{})
+	dead := loopbacktest.Address(t) // refuses at once
+	_, c := serve(t, Options{Resolvers: []string{dead, dnsServer(t)}}, Policy{})
 	q := question(0x1234)
 	a, err := c.ExchangeDNS(t.Context(), q)
 	if err != nil || len(a) != len(q)+60000 || a[0] != 0x12 {
@@ -398,5 +397,31 @@ func TestCloseEndsWhatIsUnderWay(t *testing.T) {
 	s.Close()
 	if err := <-failed; err == nil {
 		t.Fatal("answered after Close")
+	}
+}
+
+// TestChanged: whoever shows the published ports hears when they come and go, and may look at them then.
+func TestChanged(t *testing.T) {
+	seen := make(chan int, 8)
+	var at atomic.Pointer[Server]
+	s, c := serve(t, Options{Publish: map[uint16]uint16{80: 0}, Changed: func() { seen <- len(at.Load().Published()) }}, Policy{Listen: true})
+	at.Store(s)
+	for range 2 { // the second is given what is open
+		l, err := c.Listen(80)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+	}
+	if err := c.Release(80); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []int{1, 0} {
+		if got := <-seen; got != want {
+			t.Errorf("%d ports, want %d", got, want)
+		}
+	}
+	if len(seen) != 0 {
+		t.Errorf("%d more changes", len(seen))
 	}
 }

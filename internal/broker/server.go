@@ -32,7 +32,9 @@ type Options struct {
 	HostName  string
 	// Resolvers are the "ip:port" servers for DNS; empty reads the host's resolv.conf at each exchange.
 	Resolvers []string
-	Log       *slog.Logger
+	// Changed is called after each change of what Published gives; nil for nothing to do.
+	Changed func()
+	Log     *slog.Logger
 }
 
 // Policy says what the clients of one socket may do besides dialling and DNS.
@@ -98,6 +100,9 @@ func NewServer(opt Options) *Server {
 	if opt.Log == nil {
 		opt.Log = slog.New(slog.DiscardHandler)
 	}
+	if opt.Changed == nil {
+		opt.Changed = func() {}
+	}
 	return &Server{opt: opt, published: map[portKey]*kept{}, failed: map[portKey]Unpublished{}, sockets: map[*net.UnixListener]bool{}, conns: map[*net.UnixConn]bool{}}
 }
 
@@ -123,11 +128,12 @@ func (s *Server) Serve(path string, policy Policy) (stop func(), err error) {
 	return func() {
 		l.Close()
 		s.mu.Lock()
-		defer s.mu.Unlock()
 		delete(s.sockets, l)
 		for k := range s.published {
 			s.release(k, path)
 		}
+		s.mu.Unlock()
+		s.opt.Changed()
 	}, nil
 }
 
@@ -260,6 +266,7 @@ func (s *Server) serve(conn *net.UnixConn, policy Policy, path string) {
 		s.mu.Lock()
 		s.release(portKey{req.Port, req.Network == "udp"}, path)
 		s.mu.Unlock()
+		s.opt.Changed()
 		s.answer(conn, reply{}, nil, nil)
 	case req.Verb == "listen", req.Verb == "release":
 		s.answer(conn, reply{}, nil, unix.EACCES)
@@ -309,24 +316,31 @@ func (s *Server) answer(conn *net.UnixConn, r reply, socket syscall.Conn, err er
 
 // listen opens a port, or gives the socket that is kept; path is whose it is then too.
 func (s *Server) listen(ctx context.Context, k portKey, path string) (*kept, error) {
+	p, opened, err := s.keep(ctx, k, path)
+	if opened {
+		s.opt.Changed()
+	}
+	return p, err
+}
+
+func (s *Server) keep(ctx context.Context, k portKey, path string) (p *kept, opened bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if p := s.published[k]; p != nil {
 		p.by[path] = true
-		return p, nil
+		return p, false, nil
 	}
 	if s.closed {
-		return nil, net.ErrClosed
+		return nil, false, net.ErrClosed
 	}
-	p, err := s.open(ctx, k)
-	if err != nil {
+	if p, err = s.open(ctx, k); err != nil {
 		s.failed[k] = Unpublished{k.port, k.udp, s.onHost(k.port), err, time.Now()}
-		return nil, err
+		return nil, false, err
 	}
 	p.by = map[string]bool{path: true}
 	delete(s.failed, k)
 	s.published[k] = p
-	return p, nil
+	return p, true, nil
 }
 
 // open is called with mu held.

@@ -308,12 +308,13 @@ func TestUpPrintsProgressThenSummaryThenStopped(t *testing.T) {
 			return errors.New("no summary")
 		}
 	}
-	if err := os.MkdirAll(api.RunDir("clitest"), 0o700); err != nil {
+	name := fmt.Sprintf("clitest-%d", os.Getpid()) // of which there is one on the machine
+	if err := os.MkdirAll(api.RunDir(name), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	defer os.RemoveAll(api.RunDir("clitest"))
+	defer os.RemoveAll(api.RunDir(name))
 	var errOut bytes.Buffer
-	code := Main(t.Context(), []string{"--mesh", "clitest", "up", dir, "--state", dir, "--publish", "80=8080", "--image", "reviews=x v1"}, Programs{Up: up}, nil, out, &errOut)
+	code := Main(t.Context(), []string{"--mesh", name, "up", dir, "--state", dir, "--publish", "80=8080", "--image", "reviews=x v1"}, Programs{Up: up}, nil, out, &errOut)
 	text := out.String()
 	for _, want := range []string{"isolation netns: because", "productpage-v1", "http://127.0.0.1:8080/productpage\n", "http://127.0.0.1:8081\n", " 127.0.0.1:5432\n", "explain", "stopped"} {
 		if !strings.Contains(text, want) {
@@ -384,7 +385,7 @@ func TestUsageErrorsSayWhatIsWanted(t *testing.T) {
 }
 
 func TestOtherMeshesAreNamed(t *testing.T) {
-	const name = "clitest-other"
+	name := fmt.Sprintf("clitest-other-%d", os.Getpid())
 	if err := os.MkdirAll(api.RunDir(name), 0o700); err != nil {
 		t.Fatal(err)
 	}

@@ -8,6 +8,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/weftmesh/weft/internal/control"
+	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/control/source"
 	"github.com/weftmesh/weft/internal/runtime"
 )
@@ -38,7 +39,7 @@ func (m *Mesh) feedRuntime(ctx context.Context, c *control.Control) {
 		for range changes {
 			// What the runtime reports changes the control plane's objects too: without the comparison, the two would tell each
 			// other the same for ever.
-			if d := desired(c.Objects()); !reflect.DeepEqual(d, last) {
+			if d := desired(c.Mesh(), c.Objects()); !reflect.DeepEqual(d, last) {
 				m.runtime.SetDesired(d)
 				last = d
 			}
@@ -48,9 +49,9 @@ func (m *Mesh) feedRuntime(ctx context.Context, c *control.Control) {
 }
 
 // desired picks what the runtime runs out of all objects. What the runtime itself reported (services with their address) is not
-// fed back to it: it would keep alive what no file asks for any more.
-func desired(objects []*source.Object) runtime.Desired {
-	var d runtime.Desired
+// fed back to it: it would keep alive what no file asks for any more. mesh is what was made of the objects, or nil.
+func desired(mesh *model.Mesh, objects []*source.Object) runtime.Desired {
+	d := runtime.Desired{Gateways: gatewayServices(mesh, objects)}
 	for _, o := range objects {
 		if o.Origin.Layer == source.LayerRuntime {
 			continue

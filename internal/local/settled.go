@@ -20,7 +20,7 @@ func (m *Mesh) settled(c *control.Control) bool {
 	return m.fed.Load() && mesh != nil && hasReady(mesh, m.runtime.Observed().EndpointSlices) && !slices.ContainsFunc(c.Clients(), func(c serve.Client) bool { return c.Owed })
 }
 
-// hasReady reports whether every instance that is ready in the slices is so in the mesh.
+// hasReady reports whether every instance that is ready in the slices of its namespace is so in the mesh.
 func hasReady(mesh *model.Mesh, observed []*discoveryv1.EndpointSlice) bool {
 	type instance struct{ namespace, name string }
 	ready := map[instance]bool{}
@@ -33,7 +33,10 @@ func hasReady(mesh *model.Mesh, observed []*discoveryv1.EndpointSlice) bool {
 	}
 	for _, s := range observed {
 		for _, e := range s.Endpoints {
-			if e.TargetRef != nil && e.Conditions.Ready != nil && *e.Conditions.Ready && !ready[instance{s.Namespace, e.TargetRef.Name}] {
+			if e.TargetRef == nil || e.TargetRef.Namespace != "" && e.TargetRef.Namespace != s.Namespace {
+				continue
+			}
+			if e.Conditions.Ready != nil && *e.Conditions.Ready && !ready[instance{s.Namespace, e.TargetRef.Name}] {
 				return false
 			}
 		}

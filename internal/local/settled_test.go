@@ -14,6 +14,7 @@ func TestSettledNeedsEveryReadyInstance(t *testing.T) {
 	slice := &discoveryv1.EndpointSlice{Endpoints: []discoveryv1.Endpoint{
 		{TargetRef: &corev1.ObjectReference{Name: "a"}, Conditions: discoveryv1.EndpointConditions{Ready: &yes}},
 		{TargetRef: &corev1.ObjectReference{Name: "b"}, Conditions: discoveryv1.EndpointConditions{Ready: &no}},
+		{TargetRef: &corev1.ObjectReference{Name: "gateway", Namespace: "istio-system"}, Conditions: discoveryv1.EndpointConditions{Ready: &yes}},
 	}}
 	slice.Namespace = "default"
 	a := &model.Endpoint{Namespace: "default", Instance: "a"}

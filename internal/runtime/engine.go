@@ -55,6 +55,7 @@ type Runtime struct {
 	restarts    map[demand.Key]int // by Restart
 	workloads   map[demand.Key]*demand.Workload
 	services    []*corev1.Service
+	ofGateway   map[demand.Key]bool // the services that Desired.Gateways asked for
 	findings    []Finding
 	virtual     *addresses.Services
 	ips         *addresses.Pods
@@ -195,7 +196,7 @@ func (r *Runtime) open() error {
 		return err
 	}
 	r.broker = broker.NewServer(broker.Options{
-		Address: r.opt.PublishAddress, Publish: r.opt.Publish, HostAlias: r.ips.Host(), HostName: hostName, Log: r.log,
+		Address: r.opt.PublishAddress, Publish: r.opt.Publish, HostAlias: r.ips.Host(), HostName: hostName, Changed: r.republished, Log: r.log,
 	})
 	return nil
 }
@@ -382,6 +383,13 @@ func (r *Runtime) Close() error {
 
 // RunDir is the private folder of sockets, for those of others too; it goes away at the end if it is then empty.
 func (r *Runtime) RunDir() string { return r.opt.RunDir }
+
+// republished is called when gateways' ports of the host have come or gone, by which others reach them in ports mode.
+func (r *Runtime) republished() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.changed()
+}
 
 // Mode is the isolation in force: Netns or Ports.
 func (r *Runtime) Mode() Isolation { return r.mode }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"hash/fnv"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -21,6 +22,9 @@ const nodeName = "local"
 // LabelTLSMode says on a pod that its sidecar takes mutual TLS; the name is Istio's.
 const LabelTLSMode = "security.istio.io/tlsMode"
 
+// labelOwnPorts says on a service that a gateway behind it does not listen on its target ports; the name is Istio's.
+const labelOwnPorts = "experimental.istio.io/disable-gateway-port-translation"
+
 // Observed gives what runs now.
 func (r *Runtime) Observed() Observed {
 	r.mu.Lock()
@@ -35,7 +39,7 @@ func (r *Runtime) Observed() Observed {
 		out.Findings = append(out.Findings, r.pods[k].findings()...)
 	}
 	for _, s := range r.services {
-		out.EndpointSlices = append(out.EndpointSlices, endpointSlices(s, pods)...)
+		out.EndpointSlices = append(out.EndpointSlices, r.endpointSlices(s, pods)...)
 	}
 	return out
 }
@@ -123,28 +127,40 @@ func (s *process) status() corev1.ContainerStatus {
 	return st
 }
 
-// selects reports whether a service selects a pod.
-func selects(s *corev1.Service, p *pod) bool {
-	if s.Namespace != p.Namespace || len(s.Spec.Selector) == 0 {
+// selects reports whether a service selects a pod; mu is held.
+func (r *Runtime) selects(s *corev1.Service, p *pod) bool {
+	if r.ofGateway[keyOf(s)] {
+		return p.w.Key == demand.GatewayKey
+	}
+	return selectsWorkload(s, p.w)
+}
+
+func selectsWorkload(s *corev1.Service, w *demand.Workload) bool {
+	if s.Namespace != w.Namespace || len(s.Spec.Selector) == 0 {
 		return false
 	}
 	for k, v := range s.Spec.Selector {
-		if p.w.Labels[k] != v {
+		if w.Labels[k] != v {
 			return false
 		}
 	}
 	return true
 }
 
-// endpointSlices gives a service's endpoints; pods whose ports differ (named ports, ports mode) are in slices of their own.
-func endpointSlices(s *corev1.Service, pods []*pod) []*discoveryv1.EndpointSlice {
+// endpointSlices gives a service's endpoints; pods whose ports differ (named ports, ports mode) are in slices of their own. mu is held.
+func (r *Runtime) endpointSlices(s *corev1.Service, pods []*pod) []*discoveryv1.EndpointSlice {
 	byPorts := map[string]*discoveryv1.EndpointSlice{}
 	var order []string
 	for _, p := range pods {
-		if !selects(s, p) {
+		if !r.selects(s, p) {
 			continue
 		}
-		ports := endpointPorts(s, p)
+		address, ports := p.ip, endpointPorts(s, p)
+		if p.w.Gateway && r.mode == Ports {
+			if address, ports = r.publishedPorts(s); len(ports) == 0 {
+				continue
+			}
+		}
 		id := portsID(ports)
 		slice := byPorts[id]
 		if slice == nil {
@@ -156,10 +172,13 @@ func endpointSlices(s *corev1.Service, pods []*pod) []*discoveryv1.EndpointSlice
 				},
 				AddressType: discoveryv1.AddressTypeIPv4, Ports: ports,
 			}
+			if address.Is6() {
+				slice.AddressType = discoveryv1.AddressTypeIPv6
+			}
 			byPorts[id] = slice
 			order = append(order, id)
 		}
-		slice.Endpoints = append(slice.Endpoints, endpoint(s, p))
+		slice.Endpoints = append(slice.Endpoints, endpoint(s, p, address))
 	}
 	slices.Sort(order)
 	var out []*discoveryv1.EndpointSlice
@@ -169,14 +188,43 @@ func endpointSlices(s *corev1.Service, pods []*pod) []*discoveryv1.EndpointSlice
 	return out
 }
 
-func endpoint(s *corev1.Service, p *pod) discoveryv1.Endpoint {
+func endpoint(s *corev1.Service, p *pod, address netip.Addr) discoveryv1.Endpoint {
 	ready, serving, terminating, node := p.ready() || s.Spec.PublishNotReadyAddresses, p.serving(), p.terminating, nodeName
 	return discoveryv1.Endpoint{
-		Addresses:  []string{p.ip.String()},
+		Addresses:  []string{address.String()},
 		Conditions: discoveryv1.EndpointConditions{Ready: &ready, Serving: &serving, Terminating: &terminating},
 		TargetRef:  &corev1.ObjectReference{Kind: "Pod", Namespace: p.Namespace, Name: p.Name, UID: p.uid},
 		NodeName:   &node,
 	}
+}
+
+// publishedPorts gives where the host listens for a service's ports on a gateway, without those that are not published: for its target
+// ports, or else for the ports themselves, as gateways have the numbers that their objects name. Loopback stands for all addresses.
+func (r *Runtime) publishedPorts(s *corev1.Service) (address netip.Addr, out []discoveryv1.EndpointPort) {
+	at := map[int32]netip.AddrPort{}
+	for _, published := range r.broker.Published() {
+		if a, err := netip.ParseAddrPort(published.Address); err == nil && !published.UDP {
+			at[int32(published.Port)] = a
+		}
+	}
+	for _, sp := range s.Spec.Ports {
+		a, ok := at[firstPort(sp.TargetPort.IntVal, sp.Port)]
+		if !ok {
+			a, ok = at[sp.Port]
+		}
+		if name, protocol := sp.Name, cmp.Or(sp.Protocol, corev1.ProtocolTCP); ok && protocol == corev1.ProtocolTCP {
+			number := int32(a.Port())
+			out = append(out, discoveryv1.EndpointPort{Name: &name, Port: &number, Protocol: &protocol, AppProtocol: sp.AppProtocol})
+			address = a.Addr().Unmap()
+		}
+	}
+	switch address {
+	case netip.IPv4Unspecified():
+		address = netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	case netip.IPv6Unspecified():
+		address = netip.IPv6Loopback()
+	}
+	return address, out
 }
 
 // endpointPorts resolves a service's ports on a pod; a name that the pod lacks is left out, as in a cluster.

@@ -79,7 +79,7 @@ func (r *Runtime) containerPorts(p *pod) []uint16 {
 		return nil
 	}
 	for _, s := range r.services {
-		if !selects(s, p) {
+		if !r.selects(s, p) {
 			continue
 		}
 		for _, port := range s.Spec.Ports {

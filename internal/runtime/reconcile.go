@@ -12,6 +12,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/weftmesh/weft/internal/runtime/demand"
@@ -49,6 +50,7 @@ func (r *Runtime) compile() {
 			services = append(services, s)
 		}
 	}
+	services = append(services, r.gatewayServices(services)...)
 	accounts := map[demand.Key]bool{}
 	for _, a := range r.desired.ServiceAccounts {
 		accounts[demand.Key{Namespace: demand.NamespaceOf(a.Namespace), Name: a.Name}] = true
@@ -70,12 +72,34 @@ func (r *Runtime) compile() {
 	r.changed()
 }
 
+// gatewayServices gives those of the built-in gateway of which no other has the name; mu is held.
+func (r *Runtime) gatewayServices(others []*corev1.Service) (list []*corev1.Service) {
+	r.ofGateway = map[demand.Key]bool{}
+	if r.opt.DisableGateway {
+		return nil
+	}
+	taken := map[demand.Key]bool{}
+	for _, s := range others {
+		taken[keyOf(s)] = true
+	}
+	for _, s := range r.desired.Gateways {
+		if k := keyOf(s); !taken[k] {
+			taken[k], r.ofGateway[k] = true, true
+			list = append(list, s)
+		}
+	}
+	return list
+}
+
 func (r *Runtime) assignAddresses(services []*corev1.Service) {
 	wanted := func(s *corev1.Service) netip.Addr { ip, _ := netip.ParseAddr(s.Spec.ClusterIP); return ip }
 	r.services = make([]*corev1.Service, 0, len(services))
 	for _, s := range services {
 		s = s.DeepCopy()
 		s.Namespace = demand.NamespaceOf(s.Namespace)
+		if w := r.workloads[demand.GatewayKey]; r.mode == Ports && w != nil && selectsWorkload(s, w) { // its target ports are the host's, which nobody chose
+			metav1.SetMetaDataLabel(&s.ObjectMeta, labelOwnPorts, "true")
+		}
 		r.services = append(r.services, s)
 		r.findings = append(r.findings, demand.ServiceFields(s)...)
 	}

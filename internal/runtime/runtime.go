@@ -89,13 +89,15 @@ type Desired struct {
 	Deployments     []*appsv1.Deployment
 	Services        []*corev1.Service
 	ServiceAccounts []*corev1.ServiceAccount
+	// Gateways are Services of the built-in gateway, in any namespace and whatever they select, unless another one has the name.
+	Gateways []*corev1.Service
 }
 
 // Observed is what runs, in the shapes of a cluster's API, sorted by namespace and name. It is the reader's own copy of the
 // lists; the objects are shared and must not be changed.
 type Observed struct {
 	Pods []*corev1.Pod
-	// Services are the desired ones, and those of programs, with clusterIP assigned.
+	// Services are the desired ones, and those of programs and of the built-in gateway, with clusterIP assigned.
 	Services       []*corev1.Service
 	EndpointSlices []*discoveryv1.EndpointSlice
 	Findings       []Finding

@@ -22,7 +22,7 @@ import (
 //	program tcp PORT       a server that sends back each line after "echo "
 //	program unix PATH      the same at a unix socket
 //	program udp PORT       a server that sends back each datagram after its host name
-//	program get URL        prints status and body; exit code 1 without an answer
+//	program get URL [HOST] prints status and body, and which gateway it came through if one says so; exit code 1 without an answer
 //	program poke PATH      the same of the pod's own web server, past its sidecar
 //	program say ADDR LINE  sends a line over TCP and prints the line that comes back
 //
@@ -40,8 +40,8 @@ func programMain(args []string) int {
 		err = lineServer(ctx, "unix", args[1])
 	case len(args) == 2 && args[0] == "udp":
 		err = datagramServer(ctx, listenAt(args[1]))
-	case len(args) == 2 && args[0] == "get":
-		err = get(args[1])
+	case (len(args) == 2 || len(args) == 3) && args[0] == "get":
+		err = get(args[1], args[2:]...)
 	case len(args) == 2 && args[0] == "poke":
 		err = get("http://localhost" + listenAt("8000") + args[1])
 	case len(args) == 3 && args[0] == "say":
@@ -134,15 +134,23 @@ func datagramServer(ctx context.Context, addr string) error {
 	}
 }
 
-func get(url string) error {
+func get(url string, host ...string) error {
 	client := &http.Client{Timeout: busy}
-	resp, err := client.Get(url)
+	req, err := http.NewRequest(http.MethodGet, url, nil)
+	if err != nil {
+		return err
+	}
+	req.Host = strings.Join(host, "")
+	resp, err := client.Do(req)
 	if err != nil {
 		return err
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(resp.Body)
 	fmt.Printf("%d %s\n", resp.StatusCode, strings.TrimSpace(string(body)))
+	if by := resp.Header.Get("X-Gateway"); by != "" {
+		fmt.Println("x-gateway:", by)
+	}
 	return err
 }
 

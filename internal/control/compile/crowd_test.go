@@ -106,7 +106,7 @@ endpoints: [{addresses: [10.8.$j.$k]}]`, crowdSidecar, generate.ClusterType, cro
   trafficPolicy: {connectionPool: {tcp: {maxConnections: $v}}}`, crowdSidecar, generate.ClusterType, crowdCluster, false},
 	{"AuthorizationPolicies of a namespace", ruleCompany, istioSecurity, "AuthorizationPolicy", `spec: {rules: [{to: [{operation: {paths: [/p$i-$v]}}]}]}`,
 		crowdSidecar, generate.RouteType, crowdRoutes, true},
-	{"PeerAuthentications of a namespace", ruleCompany, istioSecurity, "PeerAuthentication", `spec: {portLevelMtls: {}, mtls: {mode: STRICT}}`,
+	{"PeerAuthentications of a namespace", ruleCompany, istioSecurity, "PeerAuthentication", `spec: {mtls: {mode: STRICT}}`,
 		crowdSidecar, generate.RouteType, crowdRoutes, false}, // the oldest is told of each
 	{"Sidecars of a namespace", ruleCompany, istioNetworking, "Sidecar", `spec: {workloadSelector: {labels: {app: a$i}}, egress: [{hosts: ['./*']}]}`,
 		crowdSidecar, generate.RouteType, crowdRoutes, true},

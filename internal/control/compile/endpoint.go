@@ -78,6 +78,9 @@ func (c *compiler) endpointOf(slice *discoveryv1.EndpointSlice, e *discoveryv1.E
 		}
 		return ep
 	}
+	if ns := e.TargetRef.Namespace; ns != "" && ns != slice.Namespace { // whose pod is not described by who wrote the slice
+		return ep
+	}
 	ep.Instance = e.TargetRef.Name
 	if o := c.object(model.Ref{Kind: "Pod", Namespace: slice.Namespace, Name: e.TargetRef.Name}); o != nil {
 		if pod := source.PodOf(o.Kube); pod != nil {

@@ -70,7 +70,7 @@ const maxExample = 240
 
 const rulesHead = `# What is wrong with an object
 
-Every rule by which Istio checks its own kinds, and Kubernetes' API server the Gateway API's and Ingresses, an example that breaks it, and the finding that
+Every rule by which Istio checks its own kinds, and Kubernetes' API server the Gateway API's, Ingresses and Services, an example that breaks it, and the finding that
 Weft gives: severity, field and [code](configuration.md#codes). Fields that Weft does not carry are refused as Unsupported whatever their value. This page is written by a test.
 `
 
@@ -79,7 +79,7 @@ var ruleGroups = map[string]string{
 	"ProxyConfig": "networking.istio.io/v1beta1", "AuthorizationPolicy": "security.istio.io/v1", "PeerAuthentication": "security.istio.io/v1",
 	"HTTPRoute": gatewayAPIVersion, "GRPCRoute": gatewayAPIVersion, "TLSRoute": gatewayAPIVersion, "TCPRoute": gatewayAPIVersion, "UDPRoute": gatewayAPIVersion,
 	"Gateway.k8s": gatewayAPIVersion, "ListenerSet": gatewayAPIVersion, "BackendTLSPolicy": gatewayAPIVersion, "ReferenceGrant": gatewayAPIVersion,
-	"Ingress": "networking.k8s.io/v1",
+	"Ingress": "networking.k8s.io/v1", "Service": "v1",
 }
 
 const gatewayAPIVersion = "gateway.networking.k8s.io/v1"

@@ -143,9 +143,9 @@ func (k *Compiler) setWorkload(i instance, w *model.Workload) {
 	}
 }
 
-// isOpaque reports whether a workload has ports, none of which carries HTTP.
+// isOpaque reports whether a workload has ports, none of which carries HTTP. What comes to a gateway's is for its Gateways to say.
 func isOpaque(w *model.Workload) bool {
-	return w != nil && len(w.Ports) > 0 &&
+	return w != nil && !w.Gateway && len(w.Ports) > 0 &&
 		!slices.ContainsFunc(w.Ports, func(port model.WorkloadPort) bool { return port.Protocol.IsHTTP() || port.Protocol == model.Auto })
 }
 

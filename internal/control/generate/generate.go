@@ -19,6 +19,10 @@
 package generate
 
 import (
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
 	"strings"
 
 	"google.golang.org/protobuf/proto"
@@ -58,8 +62,9 @@ type Generator struct {
 	// view and clusters read through mesh.
 	view     *view.View
 	clusters *cluster.Generator
-	// forSource and forWorkload are the classes of the node, see Class.
-	forSource, forWorkload string
+	// forSource, forWorkload and forReplica, which gateways have, are the classes of the node, see Class.
+	forSource, forWorkload, forReplica string
+	bound                              *Bound // nil for none
 }
 
 // New prepares a mesh for a single node.
@@ -70,6 +75,9 @@ func (x Index) For(node Node) *Generator {
 	g := &Generator{node: &node}
 	g.readThrough(x.Read())
 	g.forWorkload, g.forSource = g.class(false), g.class(true)
+	if node.Role == wire.Gateway {
+		g.forReplica = g.forSource + g.replica()
+	}
 	return g
 }
 
@@ -149,8 +157,13 @@ func (g *Generator) Unruled(host string, port uint16) string {
 // node itself gets the resource. The name "*" is for Names.
 func (g *Generator) Class(typeURL, name string) string {
 	switch {
-	case name == "*",
-		g.node.Role == wire.Gateway && (typeURL == ListenerType || typeURL == RouteType),
+	case name == "*" && g.view.OpensUnnamed():
+		return ""
+	case g.node.Role == wire.Gateway && (name == "*" || typeURL == RouteType):
+		return g.forReplica
+	case name == "*":
+		return g.forSource + g.inboundPorts()
+	case g.node.Role == wire.Gateway && typeURL == ListenerType,
 		name == wire.InboundListener || name == wire.OutboundListener || strings.HasPrefix(name, wire.GRPCServerListenerPrefix),
 		typeURL == ClusterType && strings.HasPrefix(name, "inbound|"):
 		return ""
@@ -158,6 +171,28 @@ func (g *Generator) Class(typeURL, name string) string {
 		return g.forSource
 	}
 	return g.forWorkload
+}
+
+// replica is what else decides about a gateway, but for its name: what its replicas have in common.
+func (g *Generator) replica() string {
+	b := fmt.Appendf(nil, "|%d", g.node.ProxyProtocol)
+	for _, k := range slices.Sorted(maps.Keys(g.node.Labels)) {
+		b = append(strconv.AppendQuote(append(b, '|'), k), '=')
+		b = strconv.AppendQuote(b, g.node.Labels[k])
+	}
+	for _, p := range g.node.Ports {
+		b = fmt.Appendf(b, "|%d:%q:%q:%d", p.Number, p.Protocol, p.ServiceHost, p.ServicePort)
+	}
+	return string(b)
+}
+
+// inboundPorts are the numbers of a workload's ports, each of which has a cluster.
+func (g *Generator) inboundPorts() string {
+	var b []byte
+	for _, p := range g.view.Ports() {
+		b = strconv.AppendUint(append(b, '|'), uint64(p.Number), 10)
+	}
+	return string(b)
 }
 
 func (g *Generator) class(sources bool) string {

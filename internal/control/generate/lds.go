@@ -145,6 +145,9 @@ func (g *Generator) tcpChains(s *model.RouteSet, at view.Place) (chains []*liste
 			if !g.view.TakesL4(m, at) {
 				continue
 			}
+			if !g.bound.part() {
+				return nil, true
+			}
 			subnets, valid := message.Prefixes(m.DestinationSubnets)
 			if !valid {
 				continue
@@ -154,6 +157,7 @@ func (g *Generator) tcpChains(s *model.RouteSet, at view.Place) (chains []*liste
 				c.FilterChainMatch = &listenerv3.FilterChainMatch{PrefixRanges: subnets}
 			}
 			chains = append(chains, c)
+			g.bound.done()
 			if len(subnets) == 0 {
 				return chains, true
 			}
@@ -169,6 +173,9 @@ func (g *Generator) tlsChains(s *model.RouteSet, at view.Place) (chains []*liste
 			if !g.view.TakesL4(m, at) {
 				continue
 			}
+			if !g.bound.part() {
+				return nil, true
+			}
 			names := at.ServerNames(s, m.SNIHosts)
 			subnets, valid := message.Prefixes(m.DestinationSubnets)
 			if !valid || len(names) == 0 && len(m.SNIHosts) > 0 {
@@ -181,6 +188,7 @@ func (g *Generator) tlsChains(s *model.RouteSet, at view.Place) (chains []*liste
 			c := &listenerv3.FilterChain{Name: routeName(s.Ref, r.Field), Metadata: originMetadata(s.Ref, r.Field), FilterChainMatch: match,
 				Filters: g.lookup([]*listenerv3.Filter{g.relay(s, r.Destinations, at, r.Field)}, r.Destinations, at.Port)}
 			chains = append(chains, c)
+			g.bound.done()
 			if len(match.ServerNames) == 0 && len(subnets) == 0 {
 				return chains, true
 			}

@@ -129,6 +129,7 @@ func (g *Generator) inOrder(all []candidate) []*routev3.Route {
 	var out []*routev3.Route
 	for _, c := range append(ordered, byPrecedence...) {
 		out = append(out, g.translate(c)...)
+		g.bound.done()
 		if catchAll(c.match) == 1 {
 			break
 		}
@@ -142,6 +143,9 @@ func (g *Generator) candidates(s *model.RouteSet, at view.Place) []candidate {
 	for i := range s.HTTP {
 		r := &s.HTTP[i]
 		if len(r.Matches) == 0 {
+			if !g.bound.part() {
+				return nil
+			}
 			out = append(out, candidate{s, r, nil, at})
 			if !s.ByPrecedence {
 				return out
@@ -151,6 +155,9 @@ func (g *Generator) candidates(s *model.RouteSet, at view.Place) []candidate {
 			m := &r.Matches[j]
 			if !g.view.Takes(m, at) {
 				continue
+			}
+			if !g.bound.part() {
+				return nil
 			}
 			out = append(out, candidate{s, r, m, at})
 			if !s.ByPrecedence && m.TakesAll() {

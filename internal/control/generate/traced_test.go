@@ -255,7 +255,12 @@ func churnNodes() []view.Node {
 	other.Namespace = "other"
 	grpc.Proxyless, classic.Classic = true, true
 	gateway := ingress()
-	return []view.Node{productpage(), far, unlabelled, other, grpc, classic, gateway}
+	// Those of one kind differ by name, and by what is not said to decide.
+	classicTwin, gatewayTwin, otherGateway := classic, gateway, gateway
+	classicTwin.Name, classicTwin.Labels = "twin", map[string]string{"app": "twin"}
+	gatewayTwin.Name, otherGateway.Labels = "twin", maps.Clone(gateway.Labels)
+	otherGateway.Labels["other"] = "yes"
+	return []view.Node{productpage(), far, unlabelled, other, grpc, classic, gateway, classicTwin, gatewayTwin, otherGateway}
 }
 
 func churnNames() map[string][]string {

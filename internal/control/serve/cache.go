@@ -24,6 +24,8 @@ type cache struct {
 	entries    map[entryName][]*entry // those that are shared, by class
 	readers    index.Readers[*entry]
 	size       int // entries, the private ones included
+	resets     int
+	aside      aside
 }
 
 // mesh is the newest one, nil before the first. The cache is locked.
@@ -46,6 +48,12 @@ type entry struct {
 	names []string
 	reads index.Reads[*entry]
 	subs  *sub // the first one; an entry without is forgotten
+
+	// large: it had too many parts to be made while others wait. pending: it is being made aside, or going to be, since a time; unmade: and
+	// never was. resets is the cache's when it was added.
+	large, pending, unmade bool
+	since                  time.Time
+	resets                 int
 }
 
 // sub is a subscription: one name on one stream.
@@ -105,6 +113,9 @@ func (c *cache) link(s *sub, e *entry) {
 		e.subs.prev = s
 	}
 	e.subs = s
+	if e.pending {
+		s.watch.session.held.add(e)
+	}
 }
 
 // unlink takes a subscription out of its entry's list. An entry that nobody needs any more is forgotten.
@@ -122,6 +133,9 @@ func (c *cache) unlink(s *sub) {
 		s.next.prev = s.prev
 	}
 	s.next, s.prev = nil, nil
+	if e.pending {
+		s.watch.session.held.remove()
+	}
 	if e.subs == nil {
 		c.forget(e)
 	}
@@ -155,9 +169,13 @@ func (c *cache) find(name entryName, class string) *entry {
 
 // add files a new entry.
 func (c *cache) add(name entryName, class string, node *generate.Node, m made) *entry {
-	e := &entry{entryName: name, class: class, node: node}
+	e := &entry{entryName: name, class: class, node: node, large: m.large, unmade: m.large, resets: c.resets}
 	c.size++
-	c.fill(e, m)
+	if m.large {
+		c.later(e, time.Now())
+	} else {
+		c.fill(e, m)
+	}
 	if class != "" {
 		c.entries[name] = append(c.entries[name], e)
 	}
@@ -218,25 +236,30 @@ func (c *cache) reset(next generate.Index, now time.Time) publication {
 	defer c.mu.Unlock()
 	c.index, c.published = next, now
 	c.generation++
+	c.resets++
+	c.aside.queue = nil
 	c.entries, c.readers = map[entryName][]*entry{}, index.Readers[*entry]{}
 	return publication{everything: true}
 }
 
-// advance makes again what is touched, aside, and then puts all of it in place at once, so that no stream sees parts of two meshes.
+// advance makes again what is touched, and then puts all of it in place at once, so that no stream sees parts of two meshes. What is large
+// follows: see aside.
 func (c *cache) advance(next generate.Index, d model.Delta, now time.Time) publication {
 	c.mu.Lock()
 	var touched []*entry
 	results := map[*entry]made{}
 	for e := range c.readers.Touched(d) {
 		if _, ok := results[e]; !ok {
-			results[e] = made{}
+			results[e] = made{large: e.large}
 			touched = append(touched, e)
 		}
 	}
 	c.mu.Unlock()
-	maker := maker{index: next}
+	maker := maker{cache: c, index: next}
 	for _, e := range touched {
-		results[e] = maker.build(e)
+		if !results[e].large {
+			results[e] = maker.attempt(e)
+		}
 	}
 
 	c.moving.Lock()
@@ -246,50 +269,66 @@ func (c *cache) advance(next generate.Index, d model.Delta, now time.Time) publi
 	// What was added meanwhile was made from the index before.
 	for e := range c.readers.Touched(d) {
 		if _, ok := results[e]; !ok {
-			results[e] = maker.build(e)
+			results[e] = maker.attempt(e)
 			touched = append(touched, e)
 		}
 	}
 	c.index, c.published = next, now
 	c.generation++
+	c.aside.overtake(d)
 	p := publication{remade: len(touched)}
 	for _, e := range touched {
-		if e.subs == nil || !c.fill(e, results[e]) {
-			continue // forgotten meanwhile, or as it was
-		}
-		p.differing++
-		for s := e.subs; s != nil; s = s.next {
-			generation, c := c.generation, s.watch.session
-			c.touched = generation
-			if c.moved.IsZero() {
-				c.moved = now
-				p.told = append(p.told, c)
+		switch {
+		case e.subs == nil: // forgotten meanwhile
+		case results[e].large:
+			c.later(e, now)
+			p.told = c.tell(e, now, p.told)
+		case c.fill(e, results[e]):
+			p.differing++
+			for s := e.subs; s != nil; s = s.next {
+				s.note(now)
 			}
-			s.note(now)
+			p.told = c.tell(e, now, p.told)
 		}
 	}
 	return p
 }
 
+// tell marks the streams that an entry is of, and adds those to a list that the newest mesh has had nothing for so far.
+func (c *cache) tell(e *entry, now time.Time, told []*session) []*session {
+	for s := e.subs; s != nil; s = s.next {
+		stream := s.watch.session
+		if stream.moved.IsZero() {
+			stream.moved = now
+		}
+		if stream.touched != c.generation {
+			stream.touched = c.generation
+			told = append(told, stream)
+		}
+	}
+	return told
+}
+
 // maker makes entries from one index; entries of one node follow each other as a rule.
 type maker struct {
+	cache     *cache
 	index     generate.Index
 	node      *generate.Node
 	generator *generate.Generator
 }
 
-func (m *maker) build(e *entry) made {
+func (m *maker) attempt(e *entry) made {
 	if m.generator == nil || m.node != e.node {
 		m.node, m.generator = e.node, m.index.For(*e.node)
 	}
-	return build(m.generator, e.typeURL, e.name)
+	return m.cache.attempt(m.generator, e.typeURL, e.name)
 }
 
 // bindAtOnce bounds what is made while publishing waits.
 const bindAtOnce = 32
 
 // bind gives subscriptions of one stream their entries in the newest index, and notes them. What nobody had yet is made here, in
-// the goroutine of who wants it first.
+// the goroutine of who wants it first, unless it is large.
 func (c *cache) bind(node *generate.Node, subs []*sub) {
 	for part := range slices.Chunk(subs, bindAtOnce) {
 		c.bindPart(node, part)
@@ -309,7 +348,7 @@ func (c *cache) bindPart(node *generate.Node, subs []*sub) {
 	}
 	c.mu.Unlock()
 	for s := range fresh {
-		fresh[s] = build(g, s.entry.typeURL, s.entry.name)
+		fresh[s] = c.attempt(g, s.entry.typeURL, s.entry.name)
 	}
 	now := time.Now()
 	c.mu.Lock()
@@ -323,7 +362,7 @@ func (c *cache) bindPart(node *generate.Node, subs []*sub) {
 		if e == nil {
 			m, ok := fresh[s]
 			if !ok { // forgotten meanwhile
-				m = build(g, name.typeURL, name.name)
+				m = c.attempt(g, name.typeURL, name.name)
 			}
 			e = c.add(name, class, node, m)
 		}

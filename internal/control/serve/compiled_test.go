@@ -23,8 +23,16 @@ import (
 // TestClientsHaveWhatIsCompiled changes objects at random. What the compiler makes of them and says of the difference must leave
 // every client with exactly what is made anew for it.
 func TestClientsHaveWhatIsCompiled(t *testing.T) {
+	t.Run("at once", func(t *testing.T) { clientsHaveWhatIsCompiled(t, newPlane(t, Options{})) })
+	t.Run("aside", func(t *testing.T) {
+		p := newPlane(t, Options{})
+		p.madeAside()
+		clientsHaveWhatIsCompiled(t, p)
+	})
+}
+
+func clientsHaveWhatIsCompiled(t *testing.T, p *plane) {
 	const steps = 250
-	p := newPlane(t, Options{})
 	r := rand.New(rand.NewPCG(5, 1))
 	cert, key := p.pair()
 	versions, _ := churn.Objects(r, cert, key)
@@ -54,7 +62,7 @@ func TestClientsHaveWhatIsCompiled(t *testing.T) {
 		for typeURL, names := range c.names {
 			c.subscribe(typeURL, names...)
 		}
-		c.sync()
+		c.catchUp(p)
 		c.check(m, "at first")
 		mirrors = append(mirrors, c)
 	}
@@ -74,7 +82,7 @@ func TestClientsHaveWhatIsCompiled(t *testing.T) {
 		}
 		m := apply(slices.Collect(maps.Values(set)), slices.Collect(maps.Keys(gone)))
 		for _, c := range mirrors {
-			c.sync()
+			c.catchUp(p)
 			c.check(m, fmt.Sprintf("step %d, set %v, gone %v", step, slices.Collect(maps.Keys(set)), slices.Collect(maps.Keys(gone))))
 			most = max(most, len(c.has))
 			for n := range c.has {

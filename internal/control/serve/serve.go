@@ -3,9 +3,9 @@
 // answered at once as removed.
 //
 // What a client is sent is made once for all clients of its class, and kept while somebody subscribes to it (cache). A new mesh
-// comes with what changed in it: what that touches is made again, and the streams whose content differs are woken, nobody else. Each
-// stream is sent to when its connection has room (package rpc). What changes while it has none is merged, so a slow client
-// skips what is in between and delays nobody.
+// comes with what changed in it: what that touches is made again, what is large of it aside, and the streams whose content differs are
+// woken, nobody else. Each stream is sent to when its connection has room (package rpc). What changes while it has none is merged, so
+// a slow client skips what is in between and delays nobody.
 package serve
 
 import (
@@ -64,6 +64,7 @@ func New(o Options) *Server {
 	}
 	s := &Server{options: o, streams: map[*session]bool{}, byWorkload: map[string][]*session{}, byCertificate: map[string]*holding{},
 		awaited: map[*audience]bool{}}
+	s.cache.aside = newAside()
 	s.metrics = newMetrics(s, o.Registry)
 	return s
 }
@@ -191,7 +192,7 @@ func (c *session) owes() bool {
 	if c.claim.id == "" || c.denied != nil {
 		return false
 	}
-	return c.rebind || c.taken || len(c.changed)+len(c.unbound) > 0 || !c.moved.IsZero() ||
+	return c.rebind || c.taken || c.held.entries > 0 || len(c.changed)+len(c.unbound) > 0 || !c.moved.IsZero() ||
 		slices.ContainsFunc(c.watches, func(w *watch) bool { return len(w.waiting()) > 0 })
 }
 

@@ -46,6 +46,7 @@ type session struct {
 	sending  time.Time      // since when a send has been under way; zero when none is
 	inFlight int            // subscriptions in responses that were not answered, over all types
 	taken    bool           // there are updates that may not have been sent yet
+	held     held
 }
 
 // watch is what a stream subscribes to of one type.
@@ -155,8 +156,11 @@ func (c *session) subscribe(w *watch, names []string) error {
 }
 
 // newSub makes a subscription that has no entry yet. The name is a copy, because requests are large.
-func newSub(w *watch, name string, f flags) *sub {
-	return &sub{entry: &entry{entryName: entryName{w.typeURL, strings.Clone(name)}}, watch: w, flags: f}
+func newSub(w *watch, name string, f flags) *sub { return newListed(w, strings.Clone(name), f) }
+
+// newListed is newSub for a name of a list.
+func newListed(w *watch, name string, f flags) *sub {
+	return &sub{entry: &entry{entryName: entryName{w.typeURL, name}}, watch: w, flags: f}
 }
 
 // subscriptions counts them over all types, those of lists too.
@@ -274,7 +278,7 @@ func (c *session) relist(w *watch) {
 	i := 0
 	for _, s := range w.subs {
 		for ; i < len(names) && names[i] < s.entry.name; i++ {
-			fresh = append(fresh, newSub(w, names[i], listed))
+			fresh = append(fresh, newListed(w, names[i], listed))
 		}
 		if i < len(names) && names[i] == s.entry.name {
 			s.set(listed)
@@ -285,7 +289,7 @@ func (c *session) relist(w *watch) {
 		}
 	}
 	for ; i < len(names); i++ {
-		fresh = append(fresh, newSub(w, names[i], listed))
+		fresh = append(fresh, newListed(w, names[i], listed))
 	}
 	c.insert(w, fresh)
 }
@@ -339,14 +343,20 @@ func (c *session) take() taken {
 	if c.denied != nil {
 		return taken{denied: c.denied}
 	}
+	if c.sotw && c.holdsAll() {
+		return taken{}
+	}
 	c.told = cache.generation
-	t := taken{moved: c.moved}
-	c.moved = time.Time{}
+	t := taken{}
+	if c.held.entries == 0 {
+		t.moved, c.moved = c.moved, time.Time{}
+	}
 	if c.sotw {
 		t.updates = c.collectWorld()
 	} else {
 		t.updates = c.collect()
 	}
+	c.held.pass = false
 	_ = c.account(false) // which is no more than it was
 	c.taken = len(t.updates) > 0
 	return t
@@ -404,7 +414,12 @@ func (c *session) place(mesh *model.Mesh) {
 
 // collect finds out what has to be told of the changed subscriptions.
 func (c *session) collect() []*update {
+	var kept []*sub
 	for _, s := range c.changed {
+		if c.holds(s) {
+			kept = append(kept, s)
+			continue
+		}
 		s.unset(changed)
 		w := s.watch
 		if w.draft == nil {
@@ -416,12 +431,12 @@ func (c *session) collect() []*update {
 			w.draft.drop(s)
 		}
 	}
-	c.changed = nil
+	c.changed = kept
 	var out []*update
 	for _, w := range c.watches {
 		u := w.draft
 		if w.draft = nil; u == nil {
-			if !w.force {
+			if !w.force || w.list != nil && w.list.entry.unmade {
 				continue
 			}
 			u = &update{watch: w}

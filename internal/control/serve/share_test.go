@@ -3,6 +3,7 @@ package serve
 import (
 	"fmt"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -167,4 +168,66 @@ func (s *Server) holdings() map[string]holding {
 		out[serial] = *h
 	}
 	return out
+}
+
+// TestWildcardsShareTheirLists: what streams see alike is listed once, and so are the routes of a gateway's replicas.
+func TestWildcardsShareTheirLists(t *testing.T) {
+	p := newPlane(t, Options{})
+	p.publish(mesh(func(m *model.Mesh) {
+		routed(reviewsHost)(m)
+		ref := model.Ref{Kind: "Gateway.istio", Namespace: "istio-system", Name: "edge"}
+		m.Gateways = []*model.Gateway{{Ref: ref, Selector: map[string]string{"istio": "edge"},
+			Servers: []model.Server{{Port: 80, Name: "http", Protocol: model.HTTP, Hosts: []model.GatewayHost{{Host: "*"}}}}}}
+		m.RouteSets[0].Gateways = []model.GatewayRef{{Kind: ref.Kind, Namespace: ref.Namespace, Name: ref.Name}}
+		for i, labels := range []map[string]string{{"istio": "edge"}, {"istio": "edge"}, {"istio": "edge", "canary": "yes"}} {
+			name := fmt.Sprintf("edge-%d", i)
+			m.Workloads.Put("istio-system/"+name, &model.Workload{Namespace: "istio-system", Name: name, ServiceAccount: "edge", Labels: labels})
+		}
+	}, "10.77.0.1"))
+	type seen struct{ typeURL, name string }
+	connect := func(n wire.Node, names ...seen) {
+		c := p.connect(n)
+		for _, x := range names {
+			c.subscribe(x.typeURL, x.name)
+			if got := c.take(x.typeURL); len(got) == 0 || strings.HasPrefix(got[0], "-") {
+				t.Fatalf("%s has %v of %s", n.Name, got, x.name)
+			}
+		}
+	}
+	for i := range 3 {
+		connect(wire.Node{Role: wire.Gateway, Name: fmt.Sprintf("edge-%d", i), Namespace: "istio-system", ServiceAccount: "edge"},
+			seen{generate.ListenerType, "*"}, seen{generate.RouteType, "http.80"})
+		connect(wire.Node{Role: wire.Sidecar, Name: fmt.Sprintf("web-%d", i), Namespace: "default", ServiceAccount: "web", Labels: map[string]string{"app": fmt.Sprint(i)}},
+			seen{generate.ListenerType, "*"}, seen{generate.ClusterType, "*"})
+	}
+	p.server.cache.mu.Lock()
+	defer p.server.cache.mu.Unlock()
+	made := map[entryName]map[*entry]bool{}
+	for c := range p.server.streams {
+		for _, w := range c.watches {
+			entries := []*entry{}
+			if w.list != nil {
+				entries = append(entries, w.list.entry)
+			}
+			for _, s := range w.subs {
+				entries = append(entries, s.entry)
+			}
+			for _, e := range entries {
+				if made[e.entryName] == nil {
+					made[e.entryName] = map[*entry]bool{}
+				}
+				made[e.entryName][e] = true
+			}
+		}
+	}
+	for name, want := range map[entryName]int{
+		{generate.ListenerType, "*"}:       3, // of the two equal gateways, of the other one, of all sidecars
+		{generate.ClusterType, "*"}:        1,
+		{generate.RouteType, "http.80"}:    2,
+		{generate.ClusterType, reviewsAll}: 1,
+	} {
+		if got := len(made[name]); got != want {
+			t.Errorf("%s %s is made %d times, want %d", shortType(name.typeURL), name.name, got, want)
+		}
+	}
 }

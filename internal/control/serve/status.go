@@ -140,6 +140,9 @@ func (c *session) state(now time.Time) (s State, since time.Time, reason string)
 	if len(c.changed) > 0 {
 		worse(Behind, c.behind, "what changed was not sent yet")
 	}
+	if c.held.entries > 0 {
+		worse(Behind, c.held.since, "what changed is large, and still being made")
+	}
 	if !c.sending.IsZero() && now.Sub(c.sending) > slowAfter {
 		worse(Slow, c.sending, "it does not read what it is sent")
 	}
@@ -173,6 +176,8 @@ func (w *watch) status() TypeStatus {
 			st.Subscriptions = append(st.Subscriptions, s.entry.name)
 		}
 		switch {
+		case s.entry.pending:
+			st.Stale++
 		case newest == 0 && !w.tellsRemoval():
 		case s.acked != newest || s.is(refused) || s.sent != newest:
 			st.Stale++
@@ -185,6 +190,9 @@ func (w *watch) status() TypeStatus {
 	}
 	if st.Stale > 0 {
 		st.StaleSince = w.session.behind
+		if w.session.held.entries > 0 {
+			st.StaleSince = w.session.held.since
+		}
 		if len(waiting) > 0 {
 			st.StaleSince = waiting[0].at
 		}

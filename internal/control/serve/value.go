@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
@@ -37,10 +36,22 @@ type made struct {
 	value *value
 	names []string // of a list
 	seen  []index.Key
+	// large: it has more parts than are made while others wait; given up where there was such a bound.
+	large bool
 }
 
 // listName is the name of the list of all resources of a type, which clients subscribe to by wildcard.
 const listName = "*"
+
+// attempt is build, unless that would take long: then it gives the resource up.
+func (c *cache) attempt(g *generate.Generator, typeURL, name string) made {
+	b := generate.Bound{Most: c.aside.atOnce}
+	m := build(g.Under(&b), typeURL, name)
+	if b.Exceeded() {
+		return made{large: true}
+	}
+	return m
+}
 
 func build(g *generate.Generator, typeURL, name string) made {
 	if name == listName {
@@ -51,33 +62,7 @@ func build(g *generate.Generator, typeURL, name string) made {
 	if !ok {
 		return made{seen: seen}
 	}
-	scratch, _ := bodies.Get().(*[]byte)
-	if scratch == nil {
-		scratch = &[]byte{}
-	}
-	body, err := proto.MarshalOptions{Deterministic: true}.MarshalAppend((*scratch)[:0], m)
-	if err != nil {
-		return made{seen: seen} // a string that is not UTF-8; sources refuse such objects
-	}
-	v := newValue(typeURL, name, body)
-	if cap(body) <= maxScratch {
-		*scratch = body
-		bodies.Put(scratch)
-	}
-	return made{value: v, seen: seen}
-}
-
-// bodies are buffers of build, up to maxScratch bytes each.
-var bodies sync.Pool
-
-const maxScratch = 64 << 10
-
-// newValue makes a value of a body, which it does not keep.
-func newValue(typeURL, name string, body []byte) *value {
-	sum := sha256.Sum256(body)
-	v := &value{version: max(1, binary.BigEndian.Uint64(sum[:]))}
-	v.encode(typeURL, name, body)
-	return v
+	return made{value: newValue(typeURL, name, m), seen: seen}
 }
 
 // The fields of envoy.service.discovery.v3.Resource, of google.protobuf.Any, and of DeltaDiscoveryResponse and DiscoveryResponse, which
@@ -90,22 +75,37 @@ const (
 	responseRemoved                            = 6
 )
 
-func (v *value) encode(typeURL, name string, body []byte) {
-	version := versionText(v.version)
-	any := field(len(typeURL)) + field(len(body))
-	resource := field(len(version)) + field(any) + field(len(name))
+// noVersion has the length of every version.
+const noVersion = "0000000000000000"
+
+// newValue makes a value of a message, which is written once, where it stays. It is nil for one that cannot be: with a string that is not
+// UTF-8, and sources refuse such objects.
+func newValue(typeURL, name string, m proto.Message) *value {
+	marshal := proto.MarshalOptions{Deterministic: true}
+	size := marshal.Size(m)
+	marshal.UseCachedSize = true
+	any := field(len(typeURL)) + field(size)
+	resource := field(len(noVersion)) + field(any) + field(len(name))
 	b := make([]byte, 0, field(resource))
 	b = protowire.AppendTag(b, responseResources, protowire.BytesType)
 	b = protowire.AppendVarint(b, uint64(resource))
-	b = appendText(b, resourceVersion, version)
+	b = appendText(b, resourceVersion, noVersion)
 	before := len(b)
 	b = protowire.AppendTag(b, resourceAny, protowire.BytesType)
 	b = protowire.AppendVarint(b, uint64(any))
 	b = appendText(b, anyType, typeURL)
 	b = protowire.AppendTag(b, anyValue, protowire.BytesType)
-	b = protowire.AppendBytes(b, body)
-	v.bare = b[before:len(b):len(b)]
+	b = protowire.AppendVarint(b, uint64(size))
+	start := len(b)
+	b, err := marshal.MarshalAppend(b, m)
+	if err != nil || len(b)-start != size {
+		return nil
+	}
+	sum := sha256.Sum256(b[start:])
+	v := &value{version: max(1, binary.BigEndian.Uint64(sum[:])), bare: b[before:len(b):len(b)]}
+	copy(b[before-len(noVersion):], versionText(v.version))
 	v.record = appendText(b, resourceName, name)
+	return v
 }
 
 // field is the size of a field of n bytes, of a number below 16.

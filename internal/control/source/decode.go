@@ -16,6 +16,7 @@ import (
 
 	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/control/source/document"
+	"github.com/weftmesh/weft/internal/control/source/schema"
 )
 
 // Text says where documents are from.
@@ -53,7 +54,7 @@ type decoded struct {
 	key      Key     // as far as it could be read, for refused ones too; Name is empty when it could not
 	findings []model.Finding
 
-	root   *yaml.Node // nil where the kind is not known
+	root   *yaml.Node // of an AuthorizationPolicy, for denyAll: that of a large object is forty times its text
 	draft  *Object    // of one that was refused for its shape; nil where too little can be read
 	closed *Object    // stands in for it when it is refused; see denyAll
 
@@ -208,7 +209,10 @@ func (t Text) decodeObject(root *yaml.Node, raw []byte) decoded {
 	if kind == nil {
 		return decoded{findings: w.Findings, foreign: foreign}
 	}
-	d := decoded{key: keyOf(kind, root), root: root}
+	d := decoded{key: keyOf(kind, root)}
+	if d.key.Kind == "AuthorizationPolicy" {
+		d.root = root
+	}
 	w.Ref = model.Ref{Kind: kind.RefName(), Namespace: d.key.Namespace, Name: d.key.Name}
 	w.within(t.Namespace, root)
 	value := kind.New()
@@ -227,8 +231,16 @@ func (t Text) decodeObject(root *yaml.Node, raw []byte) decoded {
 	}
 	fillIn(value)
 	d.object = &Object{Kube: value, Kind: kind, Origin: origin, Raw: w.plain(root, raw, kind, tree),
-		Born: value.GetCreationTimestamp().Time, places: document.OutlineOf(root)}
+		Born: value.GetCreationTimestamp().Time, places: document.OutlineOf(root), breaches: judge(kind, tree, origin)}
 	return d
+}
+
+// judge holds an object to its definition.
+func judge(kind *Kind, tree any, origin Origin) []schema.Breach {
+	fields, _ := tree.(map[string]any)
+	apiVersion, _ := fields["apiVersion"].(string)
+	_, version, _ := strings.Cut(apiVersion, "/")
+	return schema.Judge(kind.RefName(), version, tree, origin.Layer == LayerKubernetes)
 }
 
 // judged gives what of an object is its author's to get right. Statuses, which dumps of clusters bring, are others' reports, in the shape of

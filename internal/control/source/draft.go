@@ -39,21 +39,15 @@ type gap struct {
 // explains reports whether a finding may be there only because of the gap.
 func (g gap) explains(f *model.Finding) bool {
 	switch {
-	case within(g.field, f.Field):
+	case document.Within(g.field, f.Field):
 		return true
 	case !g.unknown:
-		return within(f.Field, g.field)
+		return document.Within(f.Field, g.field)
 	case strings.HasSuffix(f.Code, "NotFound"):
 		return true
 	}
 	name, ok := strings.CutPrefix(f.Field, g.field+".")
 	return ok && !strings.ContainsAny(name, ".[")
-}
-
-// within reports whether a field is another, or part of it.
-func within(field, other string) bool {
-	rest, ok := strings.CutPrefix(field, other)
-	return ok && (other == "" || rest == "" || rest[0] == '.' || rest[0] == '[')
 }
 
 // BesideShape leaves out what may be said of drafts only because of what is wrong with their shape.
@@ -83,6 +77,7 @@ func (w *reading) draftOf(root *yaml.Node, tree any, kind *Kind, origin Origin) 
 	if !entire(tree) {
 		return nil
 	}
+	breaches := judge(kind, tree, origin)
 	data, err := json.Marshal(tree)
 	if err != nil || json.Unmarshal(data, value) != nil {
 		return nil
@@ -92,7 +87,8 @@ func (w *reading) draftOf(root *yaml.Node, tree any, kind *Kind, origin Origin) 
 		return nil
 	}
 	fillIn(value)
-	return &Object{Kube: value, Kind: kind, Origin: origin, Born: value.GetCreationTimestamp().Time, places: document.OutlineOf(root), gaps: gaps}
+	return &Object{Kube: value, Kind: kind, Origin: origin, Born: value.GetCreationTimestamp().Time, places: document.OutlineOf(root), gaps: gaps,
+		breaches: breaches}
 }
 
 // entire removes from a tree the fields that could not be taken, and reports whether its lists have all of their entries.

@@ -17,6 +17,7 @@ import (
 
 	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/control/source/document"
+	"github.com/weftmesh/weft/internal/control/source/schema"
 )
 
 // Kube is a typed Kubernetes object.
@@ -39,6 +40,8 @@ type Object struct {
 	places *document.Outline // nil for objects of the runtime; lines in it count from the start of the file
 	gaps   []gap             // of a draft
 
+	breaches []schema.Breach
+
 	brings *atomic.Pointer[any] // see Bring; shared by copies, nil for nothing
 }
 
@@ -54,6 +57,8 @@ const (
 	LayerFile    = "file"
 	LayerApplied = "applied"
 	LayerRuntime = "runtime"
+	// LayerKubernetes is that of objects that an API server has judged.
+	LayerKubernetes = "kubernetes"
 )
 
 // Key names an object among all. The version is not part of it: v1 and v1beta1 of a kind are the same object.
@@ -116,6 +121,9 @@ func (o *Object) Line(path string) int {
 
 // Written reports whether a field is written in the object's text, if only as an empty list; false where there is no text.
 func (o *Object) Written(path string) bool { return o.places != nil && o.places.Written(path) }
+
+// Breaches are the rules of the kind's definition that the object did not keep as it was written; none of objects without text.
+func (o *Object) Breaches() []schema.Breach { return o.breaches }
 
 // Finding makes a finding about a field of the object, with its place filled in.
 func (o *Object) Finding(s model.Severity, code, field, message, hint string) model.Finding {

@@ -40,7 +40,7 @@ type Result struct {
 }
 
 var (
-	objectsBucket = []byte("objects") // Key as JSON -> record as JSON
+	objectsBucket = []byte("objects") // Key as JSON -> record as JSON; see putRecord
 	birthsBucket  = []byte("births")  // Key as JSON -> time, for objects of other sources
 	filesBucket   = []byte("files")   // Key as JSON -> record as JSON: what files held when they were accepted
 )
@@ -112,7 +112,7 @@ func (s *Store) load() error {
 		if err != nil {
 			return err
 		}
-		return b.ForEach(func(k, v []byte) error {
+		return eachRecord(b, func(k, v []byte) error {
 			var key Key
 			var rec record
 			if err := errors.Join(json.Unmarshal(k, &key), json.Unmarshal(v, &rec)); err != nil {
@@ -218,7 +218,7 @@ func (s *Store) Put(objects []*Object, _ int64) ([]Result, error) {
 	}
 	err := s.write(func(b *bolt.Bucket) error {
 		for i, o := range objects {
-			if err := putJSON(b, o.Key(), records[i]); err != nil {
+			if err := putRecord(b, o.Key(), records[i]); err != nil {
 				return err
 			}
 		}
@@ -260,7 +260,7 @@ func (s *Store) Remove(keys []Key) ([]Result, error) {
 	}
 	err := s.write(func(b *bolt.Bucket) error {
 		for _, k := range keys {
-			if err := deleteJSON(b, k); err != nil {
+			if err := deleteRecord(b, k); err != nil {
 				return err
 			}
 		}
@@ -317,12 +317,61 @@ func putJSON(b *bolt.Bucket, k Key, v any) error {
 	return b.Put(name, data)
 }
 
-func deleteJSON(b *bolt.Bucket, k Key) error {
+// A record of more than largeRecord bytes is kept in a bucket of its own, under largeKey: what is in a bucket itself is written anew
+// with each of its neighbours that changes.
+const largeRecord = 16 << 10
+
+var largeKey = []byte("record")
+
+func putRecord(b *bolt.Bucket, k Key, r record) error {
 	name, err := json.Marshal(k)
 	if err != nil {
 		return err
 	}
+	data, err := json.Marshal(r)
+	if err != nil {
+		return err
+	}
+	into := b.Bucket(name)
+	switch {
+	case into != nil && len(data) > largeRecord:
+		return into.Put(largeKey, data)
+	case into != nil:
+		err = b.DeleteBucket(name)
+	case len(data) > largeRecord:
+		err = b.Delete(name)
+	}
+	if err != nil {
+		return err
+	}
+	if len(data) <= largeRecord {
+		return b.Put(name, data)
+	}
+	if into, err = b.CreateBucket(name); err != nil {
+		return err
+	}
+	return into.Put(largeKey, data)
+}
+
+func deleteRecord(b *bolt.Bucket, k Key) error {
+	name, err := json.Marshal(k)
+	if err != nil {
+		return err
+	}
+	if b.Bucket(name) != nil {
+		return b.DeleteBucket(name)
+	}
 	return b.Delete(name)
+}
+
+// eachRecord gives the key and the text of each record.
+func eachRecord(b *bolt.Bucket, f func(k, v []byte) error) error {
+	return b.ForEach(func(k, v []byte) error {
+		if v == nil {
+			v = b.Bucket(k).Get(largeKey)
+		}
+		return f(k, v)
+	})
 }
 
 func sameContent(a, b *Object) bool {
@@ -415,12 +464,12 @@ func (s *Store) remember(known, objects []*Object) error {
 			if was == o {
 				continue
 			}
-			if err := putJSON(b, k, record{Raw: o.Raw, File: o.Origin.File, Line: o.Origin.Line, Born: o.Born}); err != nil {
+			if err := putRecord(b, k, record{Raw: o.Raw, File: o.Origin.File, Line: o.Origin.Line, Born: o.Born}); err != nil {
 				return err
 			}
 		}
 		for k := range gone {
-			if err := deleteJSON(b, k); err != nil {
+			if err := deleteRecord(b, k); err != nil {
 				return err
 			}
 		}
@@ -437,7 +486,7 @@ func (s *Store) recall() []*Object {
 	var objects []*Object
 	// A record that cannot be read stands for nothing: the files themselves are read next.
 	_ = s.db.View(func(tx *bolt.Tx) error {
-		return tx.Bucket(filesBucket).ForEach(func(_, v []byte) error {
+		return eachRecord(tx.Bucket(filesBucket), func(_, v []byte) error {
 			var rec record
 			if err := json.Unmarshal(v, &rec); err != nil {
 				return nil

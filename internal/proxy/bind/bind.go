@@ -29,6 +29,8 @@ type Network struct {
 	// ListenGateway opens a gateway's port and ReleaseGateway gives it up; the latter may be nil.
 	ListenGateway  func(ctx context.Context, address string) (net.Listener, error)
 	ReleaseGateway func(address string) error
+	// ListenInside opens a gateway's port in the network of its own pod too, where its clients are elsewhere; nil where they are not.
+	ListenInside func(ctx context.Context, address string) (net.Listener, error)
 	// Engine is the back end on which connections are accepted, whoever opened the listener.
 	Engine *conn.Engine
 	// ListenGatewayPacket opens a gateway's UDP port, which is for HTTP/3.
@@ -63,6 +65,9 @@ func (n *Network) Complete(b *wire.Bootstrap) {
 	if b.Broker == "" {
 		n.ListenGateway = func(ctx context.Context, address string) (net.Listener, error) { return n.Listen(ctx, "tcp", address) }
 		return
+	}
+	if b.PodNetwork != "" && n.ListenInside == nil {
+		n.ListenInside = func(ctx context.Context, address string) (net.Listener, error) { return n.Listen(ctx, "tcp", address) }
 	}
 	client := broker.Client{Path: b.Broker}
 	n.ListenGateway = func(_ context.Context, address string) (net.Listener, error) {
@@ -111,13 +116,15 @@ func Dialer(e *conn.Engine, mark int) func(ctx context.Context, network, address
 	return e.Dialer(func(fd uintptr) error { return setMark(fd, mark) })
 }
 
-// Packets is the Network of a Socket of unix packets, and Gateway of one that is a gateway's port.
+// Packets is the Network of a Socket of unix packets, Gateway of one that is a gateway's port, and Inside of one that is so in the gateway's
+// own network.
 const (
 	Packets = "unixpacket"
 	Gateway = "gateway"
+	Inside  = "gateway-inside"
 )
 
-// Socket is one that is open and may be handed over. Network is "tcp", "udp", "unix", Gateway, Datagrams, QUIC or Steer; Address is the
+// Socket is one that is open and may be handed over. Network is "tcp", "udp", "unix", Gateway, Inside, Datagrams, QUIC or Steer; Address is the
 // configured one.
 type Socket struct {
 	Network, Address string
@@ -200,6 +207,18 @@ func (s *Sockets) ListenGateway(ctx context.Context, address string) (net.Listen
 		return nil, err
 	}
 	return s.onto(Gateway, address, l)
+}
+
+// ListenInside opens a gateway's port in the gateway's own network, where its Network does.
+func (s *Sockets) ListenInside(ctx context.Context, address string) (net.Listener, error) {
+	if l, err := s.inheritedListener(Inside, address); l != nil || err != nil {
+		return l, err
+	}
+	l, err := s.net.ListenInside(ctx, address)
+	if err != nil {
+		return nil, err
+	}
+	return s.onto(Inside, address, l)
 }
 
 // Release gives a gateway's port up for good, after its listener was closed.

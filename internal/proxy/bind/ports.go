@@ -1,6 +1,7 @@
 package bind
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -27,6 +28,8 @@ type Owner struct {
 	// listen opens a port of TCP; release gives it up for good after its listener was closed, nil for nothing to do.
 	listen  func(s *Sockets, ctx context.Context, address string) (net.Listener, error)
 	release func(s *Sockets, address string) error
+	// inside says that ports of TCP are opened in the proxy's own network as well, where its Network tells the two apart.
+	inside bool
 	// unbound is how the log says that a port cannot be bound.
 	unbound string
 	// seldom: most have no ports, and there are many of them.
@@ -35,11 +38,12 @@ type Owner struct {
 
 // The owners, which are never changed.
 var (
-	// OfGateway has the ports that Gateway objects name, in the network where its clients are.
+	// OfGateway has the ports that Gateway objects name, in the network where its clients are and in that of the mesh.
 	OfGateway = Owner{
 		wanted:  func(s *conf.Snapshot) []*conf.Listener { return s.Gateways },
 		listen:  (*Sockets).ListenGateway,
 		release: (*Sockets).Release,
+		inside:  true,
 		unbound: "a gateway's port cannot be bound; it is tried again",
 	}
 	// OfSidecar has what its workload's Sidecar object opens beside the listeners of the bootstrap file: in the workload's own network, and
@@ -99,21 +103,29 @@ type failure struct {
 	told  slog.Level // at which it was last logged
 }
 
+// tcpPort is an open port of TCP, or one of which a part is.
 type tcpPort struct {
-	net.Listener
 	address string
 	server  *listen.Server
+	// The listeners, nil while they cannot be opened; inside also where there is no other network.
+	outside, inside net.Listener
 }
 
-func (p *Ports) address(name string) (address string, open bool) {
-	if port := p.open[name]; port != nil {
-		return port.address, true
-	}
-	if port := p.packets[name]; port != nil {
-		return port.address, true
-	}
-	return "", false
+// listeners gives those that are open.
+func (t *tcpPort) listeners() []net.Listener {
+	return slices.DeleteFunc([]net.Listener{t.outside, t.inside}, func(l net.Listener) bool { return l == nil })
 }
+
+// whole reports whether all of a port is open.
+func (p *Ports) whole(name string) bool {
+	port := p.open[name]
+	if port == nil {
+		return p.packets[name] != nil
+	}
+	return port.outside != nil && (port.inside != nil || !p.hasInside())
+}
+
+func (p *Ports) hasInside() bool { return p.Owner.inside && p.Sockets.net.ListenInside != nil }
 
 // bindRetry is how soon a port that could not be bound is tried again.
 const bindRetry = time.Second
@@ -182,7 +194,7 @@ func (p *Ports) reconcile(ctx context.Context) {
 	failed := map[string]failure{}
 	why := map[string]string{}
 	for name, l := range wanted {
-		if _, open := p.address(name); open {
+		if p.whole(name) {
 			continue
 		}
 		if err := p.bind(ctx, l); err != nil {
@@ -240,8 +252,10 @@ func (p *Ports) forget() {
 
 // shut is called with mu held. Connections go on. release gives the port up; else another process has it now.
 func (p *Ports) shut(name string, port *tcpPort, release bool) {
-	port.Close()
-	p.Sockets.Forget(port.Listener)
+	for _, l := range port.listeners() {
+		l.Close()
+		p.Sockets.Forget(l)
+	}
 	delete(p.open, name)
 	if release && p.Owner.release != nil {
 		if err := p.Owner.release(p.Sockets, port.address); err != nil {
@@ -251,33 +265,49 @@ func (p *Ports) shut(name string, port *tcpPort, release bool) {
 	p.Log.Info("port closed", "listener", name, "address", port.address)
 }
 
-// bind is called with mu held.
+// bind opens what is not open of a port. It is called with mu held.
 func (p *Ports) bind(ctx context.Context, l *conf.Listener) error {
 	if l.QUIC || l.Datagrams != nil {
 		return p.bindPackets(ctx, l)
 	}
-	address := l.Address.String()
-	nl, err := p.Owner.listen(p.Sockets, ctx, address)
-	if err != nil {
-		return err
+	port := p.open[l.Name]
+	if port == nil {
+		port = &tcpPort{address: l.Address.String()}
 	}
-	name := l.Name
-	s := &listen.Server{Log: p.Log, Handle: func(a listen.Accepted) { p.Handle(name, a) }}
-	if p.Gate != nil {
-		s.Gate = p.Gate()
+	var outside, inside error
+	if port.outside == nil {
+		port.outside, outside = p.Owner.listen(p.Sockets, ctx, port.address)
+		p.serve(l.Name, port, port.outside)
 	}
-	if p.open == nil {
-		p.open = map[string]*tcpPort{}
+	if port.inside == nil && p.hasInside() {
+		port.inside, inside = p.Sockets.ListenInside(ctx, port.address)
+		p.serve(l.Name, port, port.inside)
 	}
-	p.open[name] = &tcpPort{nl, address, s}
-	p.server = append(p.server, s)
+	return cmp.Or(outside, inside)
+}
+
+// serve accepts at a port's listener; nil is one that could not be opened. It is called with mu held.
+func (p *Ports) serve(name string, port *tcpPort, l net.Listener) {
+	if l == nil {
+		return
+	}
+	if port.server == nil {
+		port.server = &listen.Server{Log: p.Log, Handle: func(a listen.Accepted) { p.Handle(name, a) }}
+		if p.Gate != nil {
+			port.server.Gate = p.Gate()
+		}
+		if p.open == nil {
+			p.open = map[string]*tcpPort{}
+		}
+		p.open[name] = port
+		p.server = append(p.server, port.server)
+	}
 	p.accepting.Go(func() { // ends when the port is closed
-		if err := s.Serve(nl); err != nil {
+		if err := port.server.Serve(l); err != nil {
 			p.Log.Error("a port fails", "listener", name, "error", err)
 		}
 	})
-	p.Log.Info("port bound", "listener", name, "address", address)
-	return nil
+	p.Log.Info("port bound", "listener", name, "address", l.Addr())
 }
 
 // Freeze stops following the configuration, or goes on with it: ports that are being handed over stay as they are.
@@ -330,7 +360,7 @@ func (p *Ports) Open() map[string]string {
 	defer p.mu.Unlock()
 	m := make(map[string]string, len(p.open))
 	for name, port := range p.open {
-		m[name] = port.Addr().String()
+		m[name] = port.listeners()[0].Addr().String()
 	}
 	for name, port := range p.packets {
 		m[name] = port.LocalAddr().String()

@@ -100,3 +100,76 @@ func TestFollowOpensAtOnce(t *testing.T) {
 		t.Errorf("opened %d times", open)
 	}
 }
+
+// TestPortsInside: a gateway's port is opened in its own network too, where it is open also while the other cannot be, and goes with it.
+func TestPortsInside(t *testing.T) {
+	taken := true
+	opens := func(address string) (net.Listener, error) {
+		var lc net.ListenConfig
+		return lc.Listen(t.Context(), "tcp", address)
+	}
+	sockets := NewSockets(Network{
+		ListenGateway: func(_ context.Context, address string) (net.Listener, error) {
+			if taken {
+				return nil, syscall.EADDRINUSE
+			}
+			return opens(address)
+		},
+		ListenInside: func(context.Context, string) (net.Listener, error) { return opens("127.0.0.2:0") },
+	}, nil)
+	var open int
+	var failed map[string]string
+	config := &changing{}
+	config.set(&conf.Listener{Name: "edge", Address: netip.MustParseAddrPort("127.0.0.1:0")})
+	p := &Ports{Owner: OfGateway, Sockets: sockets, Log: slog.New(slog.DiscardHandler), Config: config,
+		Bound:  func(n int, why map[string]string) { open, failed = n, why },
+		Handle: func(_ string, a listen.Accepted) { a.Conn.Close() }}
+	t.Cleanup(func() { p.Stop(false); p.Cut() })
+	at := func() (list []string) {
+		all, err := sockets.Open()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range all {
+			list = append(list, s.Network)
+		}
+		return list
+	}
+
+	p.reconcile(t.Context())
+	inside := p.Open()["edge"]
+	if open != 1 || failed["edge"] == "" || !slices.Equal(at(), []string{Inside}) {
+		t.Errorf("%d open, %v failed, sockets %v", open, failed, at())
+	}
+	taken = false
+	p.reconcile(t.Context())
+	outside := p.Open()["edge"]
+	if open != 1 || len(failed) != 0 || !slices.Equal(at(), []string{Inside, Gateway}) || outside == inside {
+		t.Errorf("%d open, %v failed, sockets %v, at %s and %s", open, failed, at(), outside, inside)
+	}
+	for _, address := range []string{inside, outside} {
+		c, err := net.Dial("tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Close()
+	}
+	config.set()
+	p.reconcile(t.Context())
+	if open != 0 || len(at()) != 0 {
+		t.Errorf("%d open, sockets %v", open, at())
+	}
+	for _, address := range []string{inside, outside} {
+		if c, err := net.Dial("tcp", address); err == nil {
+			c.Close()
+			t.Errorf("%s is open still", address)
+		}
+	}
+}
+
+// changing is a configuration that is set.
+type changing struct{ listeners []*conf.Listener }
+
+func (c *changing) set(l ...*conf.Listener)  { c.listeners = l }
+func (c *changing) Snapshot() *conf.Snapshot { return &conf.Snapshot{Gateways: c.listeners} }
+func (c *changing) Changed() <-chan struct{} { return nil }

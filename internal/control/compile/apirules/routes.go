@@ -5,7 +5,6 @@ import (
 	"slices"
 	"strings"
 
-	networkingv1 "k8s.io/api/networking/v1"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 )
 
@@ -62,11 +61,11 @@ func (c checker) grpcRule(r *gatewayv1.GRPCRouteRule, field string) {
 	for i, m := range r.Matches {
 		f := at(field+".matches", i)
 		if m.Method != nil && text(m.Method.Type) != string(gatewayv1.GRPCMethodMatchRegularExpression) {
-			if s := text(m.Method.Service); s != "" && !service.MatchString(s) {
-				c.say("InvalidValue", f+".method.service", "", "%q is not the name of a service of gRPC", s)
+			if s := m.Method.Service; s != nil && !service.MatchString(*s) {
+				c.say("InvalidValue", f+".method.service", "", "%q is not the name of a service of gRPC", *s)
 			}
-			if n := text(m.Method.Method); n != "" && !method.MatchString(n) {
-				c.say("InvalidValue", f+".method.method", "", "%q is not the name of a method of gRPC", n)
+			if n := m.Method.Method; n != nil && !method.MatchString(*n) {
+				c.say("InvalidValue", f+".method.method", "", "%q is not the name of a method of gRPC", *n)
 			}
 		}
 		for j, h := range m.Headers {
@@ -74,7 +73,13 @@ func (c checker) grpcRule(r *gatewayv1.GRPCRouteRule, field string) {
 		}
 	}
 	for i := range r.BackendRefs {
-		c.backend(&r.BackendRefs[i].BackendRef, at(field+".backendRefs", i))
+		b, f := &r.BackendRefs[i], at(field+".backendRefs", i)
+		c.backend(&b.BackendRef, f)
+		var types []string
+		for _, filter := range b.Filters {
+			types = append(types, string(filter.Type))
+		}
+		c.once(types, f+".filters")
 	}
 }
 
@@ -171,9 +176,6 @@ func (c checker) filter(f *gatewayv1.HTTPRouteFilter, field string) {
 		c.alone(texts(s.AllowOrigins), field+".cors.allowOrigins")
 		c.alone(texts(s.AllowMethods), field+".cors.allowMethods")
 		c.alone(texts(s.AllowHeaders), field+".cors.allowHeaders")
-		if s.MaxAge == 0 && c.Written(field+".cors.maxAge") {
-			c.say("InvalidValue", field+".cors.maxAge", "", "0 is less than 1")
-		}
 	}
 }
 
@@ -216,22 +218,4 @@ func texts[T ~string](list []T) []string {
 		out = append(out, string(v))
 	}
 	return out
-}
-
-// IngressPath judges a path of an Ingress that is ours.
-func IngressPath(p *networkingv1.HTTPIngressPath, field string, say Say) {
-	if p.PathType == nil {
-		say("MissingField", field+".pathType", "use Exact, Prefix or ImplementationSpecific", "a type is needed")
-		return
-	}
-	bad := badPart(p.Path)
-	if strings.Contains(p.Path, "//") {
-		bad = "//"
-	}
-	if *p.PathType != networkingv1.PathTypeImplementationSpecific && bad != "" {
-		say("InvalidValue", field+".path", "", "%q has %q, which no normalized path has", p.Path, bad)
-	}
-	if s := p.Backend.Service; s != nil && s.Port.Name != "" && s.Port.Number != 0 {
-		say("ConflictingFields", field+".backend.service.port.name", "", "a port is named, or has a number")
-	}
 }

@@ -1,6 +1,6 @@
-// Package apirules has the rules of the Gateway API, and of Ingress, that a Kubernetes API server applies before anybody reads an
-// object: those that validation expressions and patterns of the definitions hold, as far as conversion does not need to know them.
-// Objects of files meet them here.
+// Package apirules has the rules of the Gateway API, of Ingresses and of Services that a Kubernetes API server applies before anybody reads an
+// object: those that validation expressions of the definitions hold, as far as conversion does not need to know them. Objects of files meet
+// them here; what the definitions say beside expressions is held by package schema, when objects are read.
 package apirules
 
 import (
@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
@@ -24,6 +25,8 @@ type Say func(code, field, hint, format string, args ...any)
 func Check(o *source.Object, say Say) {
 	c := checker{o, say}
 	switch k := o.Kube.(type) {
+	case *corev1.Service:
+		c.service(&k.Spec)
 	case *gatewayv1.HTTPRoute:
 		c.route(&k.Spec.CommonRouteSpec, k.Spec.Hostnames)
 		n := 0
@@ -276,5 +279,14 @@ func (c checker) grant(s *gatewayv1.ReferenceGrantSpec) {
 	}
 	for i, t := range s.To {
 		need(string(t.Kind), at("spec.to", i)+".kind")
+	}
+}
+
+// maxMatches is how many matches all rules of a route may have together.
+const maxMatches = 128
+
+func (c checker) matches(n int) {
+	if n > maxMatches {
+		c.say("InvalidValue", "spec.rules", "divide the route", "the rules have %d matches together, and at most %d are allowed", n, maxMatches)
 	}
 }

@@ -33,6 +33,7 @@ func Findings(objects []*source.Object, mesh *model.Mesh, found []model.Finding)
 		switch k := o.Kube.(type) {
 		case *networking.Sidecar:
 			l.selector(o, k.Spec.WorkloadSelector.GetLabels(), "spec.workloadSelector", o.GetNamespace())
+			l.egress(o, &k.Spec)
 		case *networking.WorkloadEntry:
 			l.entry(o, k)
 		case *networkingbeta.ProxyConfig:
@@ -41,6 +42,7 @@ func Findings(objects []*source.Object, mesh *model.Mesh, found []model.Finding)
 			l.selector(o, k.Spec.Selector.GetMatchLabels(), "spec.selector", l.reach(o))
 		case *security.PeerAuthentication:
 			l.selector(o, k.Spec.Selector.GetMatchLabels(), "spec.selector", l.reach(o))
+			l.mtlsPorts(o, &k.Spec)
 		case *networking.DestinationRule:
 			l.selector(o, k.Spec.WorkloadSelector.GetMatchLabels(), "spec.workloadSelector", o.GetNamespace())
 		case *networking.ServiceEntry:
@@ -56,6 +58,7 @@ func Findings(objects []*source.Object, mesh *model.Mesh, found []model.Finding)
 	}
 	l.contradictions()
 	l.unfollowed()
+	l.grants(objects)
 	return l.found
 }
 

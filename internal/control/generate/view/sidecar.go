@@ -164,6 +164,12 @@ func (v *View) Opened() (outbound, inbound []netip.AddrPort) {
 	return outbound, inbound
 }
 
+// OpensUnnamed reports whether the Sidecar has the proxy listen at the workload's own address.
+func (v *View) OpensUnnamed() bool {
+	scope := v.Sidecar()
+	return scope != nil && slices.ContainsFunc(scope.Ingress, func(in model.Ingress) bool { return in.Open && !in.Bind.IsValid() })
+}
+
 // address is the workload's own; the zero Addr where it is not known. It is read of the mesh rather than being part of the node, so that
 // only who listens at it is concerned when a workload gets another one.
 func (v *View) address() netip.Addr {

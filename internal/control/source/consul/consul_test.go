@@ -530,7 +530,7 @@ func (l *lines) Write(b []byte) (int, error) {
 // await waits until the log has some words.
 func (l *lines) await(t *testing.T, words string) {
 	t.Helper()
-	late := time.After(time.Minute)
+	late := time.After(3 * time.Minute)
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for !strings.Contains(l.String(), words) {

@@ -191,8 +191,12 @@ func seconds(d time.Duration) string {
 	return fmt.Sprintf("%s%d.%09ds", sign, int64(whole), int64(rest))
 }
 
-// wellKnown hands one of protobuf's own messages (wrappers, Struct, Timestamp) to protobuf's decoder.
+// wellKnown takes one of protobuf's own messages: of a wrapper the value, as definitions have it, who do not take numbers in quotes; others
+// (Struct, Timestamp) go to protobuf's decoder.
 func (w *Walker) wellKnown(n *yaml.Node, d protoreflect.MessageDescriptor, path string) any {
+	if d.ParentFile().Path() == "google/protobuf/wrappers.proto" {
+		return w.protoValue(n, d.Fields().ByName("value"), path)
+	}
 	v := w.free(n, path)
 	data, err := json.Marshal(v)
 	if err == nil {

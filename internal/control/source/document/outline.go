@@ -31,6 +31,7 @@ type spotKind uint8
 
 const (
 	scalarSpot spotKind = iota
+	nullSpot
 	mappingSpot
 	sequenceSpot
 )
@@ -90,6 +91,8 @@ func (d *drawing) add(n *yaml.Node, line int, name uint32) {
 			d.add(c, c.Line, 0)
 		}
 		d.list(at, entries)
+	case isNull(n):
+		kind = nullSpot
 	case isLiteral(n):
 		d.hold(at, innards{text: n.Value, line: n.Line + 1})
 	}
@@ -127,7 +130,7 @@ func (o *Outline) child(at uint32, step any) (uint32, bool) {
 	of := &o.spots[at]
 	index, isIndex := step.(int)
 	name, _ := step.(string)
-	if isIndex != (of.kind == sequenceSpot) || of.kind == scalarSpot || index < 0 {
+	if isIndex != (of.kind == sequenceSpot) || of.kind <= nullSpot || index < 0 {
 		return 0, false
 	}
 	if entries, long := o.entries[at]; long {
@@ -170,10 +173,10 @@ func (o *Outline) Line(path string) int {
 	return int(o.spots[at].line)
 }
 
-// Written reports whether a path has a value.
+// Written reports whether a path has a value that is not null.
 func (o *Outline) Written(path string) bool {
-	_, rest := o.follow(path)
-	return len(rest) == 0
+	at, rest := o.follow(path)
+	return len(rest) == 0 && o.spots[at].kind != nullSpot
 }
 
 // innardsOf gives the document within the value of a path.

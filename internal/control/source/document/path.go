@@ -61,6 +61,12 @@ func steps(path string) []any {
 	return out
 }
 
+// Within reports whether a field path is another, or part of it.
+func Within(field, other string) bool {
+	rest, ok := strings.CutPrefix(field, other)
+	return ok && (other == "" || rest == "" || rest[0] == '.' || rest[0] == '[')
+}
+
 // ComparePaths orders field paths as text, save that places in lists go by their number: hosts[2] is before hosts[10].
 func ComparePaths(a, b string) int {
 	for a != "" && b != "" {

@@ -147,7 +147,7 @@ func TestAuthorityIsPutBack(t *testing.T) {
 	}
 	back := func(what string) {
 		t.Helper()
-		for deadline := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
+		for deadline := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
 			there, err := s.Files(t.Context())
 			if err == nil && maps.EqualFunc(there, own, bytes.Equal) && !told() {
 				return
@@ -251,7 +251,7 @@ func TestLeadWentBack(t *testing.T) {
 			t.Parallel()
 			server := etcdtest.Start(t)
 			all := []*holder{holds(t, server, "a")}
-			awaitLeader(t, all, time.Minute)
+			awaitLeader(t, all, patience)
 			between := holds(t, server, "b")
 			queued(t, server, 2)
 			all = append(all, holds(t, server, "c"))

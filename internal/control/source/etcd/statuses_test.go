@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
@@ -59,7 +58,7 @@ const rule = "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadat
 // statusOf waits until the status of a rule has some words, and gives how often it was written.
 func statusOf(t *testing.T, server *etcdtest.Server, name string, words ...string) (version int64) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	at := DefaultPrefix + statusesPart + path(ruleKey(name))
 	now, err := server.Client.Get(ctx, at)

@@ -32,7 +32,7 @@ import (
 )
 
 // Layer is that of objects from Kubernetes.
-const Layer = "kubernetes"
+const Layer = source.LayerKubernetes
 
 // Options of New. Config is required.
 type Options struct {

@@ -458,8 +458,8 @@ func TestMayNotLead(t *testing.T) {
 	if err := <-ended; err != nil {
 		t.Error(err)
 	}
-	if len(log) != 1 || !strings.Contains(log[0], "level=WARN") || !strings.Contains(log[0], "forbidden") {
-		t.Errorf("logged %q, want one warning", log)
+	if text := log.String(); strings.Count(text, "\n") != 1 || !strings.Contains(text, "level=WARN") || !strings.Contains(text, "forbidden") {
+		t.Errorf("logged %q, want one warning", text)
 	}
 }
 
@@ -467,12 +467,22 @@ type roundTripper func(*http.Request) (*http.Response, error)
 
 func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
-// lines are what a handler of logs wrote, which makes one call for each.
-type lines []string
+// lines is a log, which may be written while it is read.
+type lines struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
 
 func (l *lines) Write(b []byte) (int, error) {
-	*l = append(*l, string(b))
-	return len(b), nil
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(b)
+}
+
+func (l *lines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
 }
 
 // TestSecrets: only those that may be certificates leave the server; ConfigMaps only with an authority in them.

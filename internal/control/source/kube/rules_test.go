@@ -21,7 +21,7 @@ import (
 var plurals = map[string][2]string{
 	"HTTPRoute": {gatewayAPI, "httproutes"}, "GRPCRoute": {gatewayAPI, "grpcroutes"}, "TLSRoute": {gatewayAPI, "tlsroutes"}, "TCPRoute": {gatewayAPI, "tcproutes"}, "UDPRoute": {gatewayAPI, "udproutes"},
 	"Gateway.k8s": {gatewayAPI, "gateways"}, "ListenerSet": {gatewayAPI, "listenersets"}, "BackendTLSPolicy": {gatewayAPI, "backendtlspolicies"},
-	"ReferenceGrant": {"gateway.networking.k8s.io/v1", "referencegrants"}, "Ingress": {ingressAPI, "ingresses"},
+	"ReferenceGrant": {"gateway.networking.k8s.io/v1", "referencegrants"}, "Ingress": {ingressAPI, "ingresses"}, "Service": {"v1", "services"},
 	"VirtualService": {istioAPI, "virtualservices"}, "DestinationRule": {istioAPI, "destinationrules"}, "Gateway": {istioAPI, "gateways"},
 	"ServiceEntry": {istioAPI, "serviceentries"}, "WorkloadEntry": {istioAPI, "workloadentries"}, "WorkloadGroup": {istioAPI, "workloadgroups"},
 	"Sidecar": {istioAPI, "sidecars"}, "ProxyConfig": {"networking.istio.io/v1beta1", "proxyconfigs"},

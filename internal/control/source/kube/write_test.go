@@ -16,6 +16,7 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/yaml"
@@ -239,7 +240,7 @@ func TestStatusesSurviveTheServer(t *testing.T) {
 	}
 }
 
-// TestLead: one of two leads at a time, and the other one when it ends, sooner than the lease would have run out.
+// TestLead: one of two leads at a time, and the other one when it ends, which gives the lease up rather than let it run out.
 func TestLead(t *testing.T) {
 	c := newCluster(t, kubetest.Start(t))
 	var leaders atomic.Int32
@@ -271,12 +272,19 @@ func TestLead(t *testing.T) {
 	first := <-led
 	stops[first]()
 	<-ended[first]
+	lease, err := c.resource("coordination.k8s.io/v1", "leases", c.namespace).Get(t.Context(), LeaseName, metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if holder, _, _ := unstructured.NestedString(lease.Object, "spec", "holderIdentity"); holder == fmt.Sprint(first) {
+		t.Error("the lease was not given up")
+	}
 	select {
 	case second := <-led:
 		if second == first {
 			t.Error("the same one leads again")
 		}
-	case <-time.After(leaseTime * 2 / 3):
+	case <-time.After(patience):
 		t.Error("nobody else leads")
 	}
 }

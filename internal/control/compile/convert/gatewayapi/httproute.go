@@ -74,6 +74,9 @@ func (p converter) apiRule(n int, r *gatewayv1.HTTPRouteRule, matches []model.HT
 	case out.Redirect != nil && out.Rewrite != nil:
 		p.Err("ConflictingFields", field+".filters", "", "a redirect cannot be combined with a URLRewrite")
 	case out.Redirect == nil:
+		if len(r.BackendRefs) == 0 && p.Written(field) {
+			p.Warn("MissingField", field+".backendRefs", "name a backend, or add a RequestRedirect", "the rule has no backends: its requests are answered 500")
+		}
 		noBackend(&out)
 	}
 	return out

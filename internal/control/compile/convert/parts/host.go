@@ -99,6 +99,9 @@ func (p *Part) ExportTo(list []string, field string) model.Visibility {
 			if len(list) > 1 {
 				p.Err("InvalidValue", At(field, i), "", `"~" stands for no namespace and cannot be combined with others`)
 			}
+			if p.Written(field) && p.Kind.Name != "DestinationRule" { // of which who links them says more
+				p.Info("NoEffect", At(field, i), `leave it out, or write "." for its own namespace`, "no namespace sees it")
+			}
 			// A name that no namespace can have.
 			v.Namespaces = append(v.Namespaces, "~")
 		default:

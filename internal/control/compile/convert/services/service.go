@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/weftmesh/weft/internal/control/compile/convert/parts"
 	"github.com/weftmesh/weft/internal/control/model"
@@ -54,6 +56,7 @@ func (p converter) servicePorts(s *model.Service, svc *corev1.Service) {
 	numbers, names := map[int32]int{}, map[string]int{}
 	for i, port := range svc.Spec.Ports {
 		field := parts.At("spec.ports", i)
+		p.targetPort(port.TargetPort, field+".targetPort")
 		if port.Protocol == corev1.ProtocolUDP {
 			p.Info("NotTCP", field+".protocol", "let a UDPRoute lead to it from a gateway", "port %d is %s: sidecars leave it alone", port.Port, port.Protocol)
 			if s.UDPPort(uint16(port.Port)) != nil {
@@ -78,12 +81,27 @@ func (p converter) servicePorts(s *model.Service, svc *corev1.Service) {
 	}
 }
 
+// targetPort judges the port of endpoints: a number, or the name of a container's.
+func (p converter) targetPort(port intstr.IntOrString, field string) {
+	switch {
+	case port.Type == intstr.String && len(validation.IsValidPortName(port.StrVal)) > 0:
+		p.Err("InvalidPort", field, "", "%q is not the name of a port: %s", port.StrVal, validation.IsValidPortName(port.StrVal)[0])
+	case port.Type == intstr.Int && (port.IntVal < 0 || port.IntVal > 65535 || port.IntVal == 0 && p.Written(field)):
+		p.Err("InvalidPort", field, "leave it out where it is that of the Service", "port %d is not between 1 and 65535", port.IntVal)
+	}
+}
+
 // externalName makes a Service of that type an alias, reached through DNS.
 func (p converter) externalName(s *model.Service, svc *corev1.Service) {
 	if !p.ValidHost(svc.Spec.ExternalName, "spec.externalName", false) {
 		return
 	}
-	s.ExternalName = strings.ToLower(strings.TrimSuffix(svc.Spec.ExternalName, "."))
+	name := strings.TrimSuffix(svc.Spec.ExternalName, ".")
+	if p.Written("spec") && len(validation.IsDNS1123Subdomain(name)) > 0 {
+		p.Err("InvalidHost", "spec.externalName", `hosts look like "www.example.com", in lower case`, "%q is not of the form that is asked for here", name)
+		return
+	}
+	s.ExternalName = strings.ToLower(name)
 	s.External, s.Resolution = true, model.DNS
 	s.Endpoints = []*model.Endpoint{{Address: s.ExternalName, Ports: samePorts(s.Ports), UDP: samePorts(s.UDP), Namespace: s.Namespace, Ready: true}}
 }

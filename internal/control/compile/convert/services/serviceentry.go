@@ -122,7 +122,7 @@ func (p converter) entryPorts(list []*networkingapi.ServicePort) []model.Port {
 		default:
 			p.PortName(port.Name, field+".name")
 		}
-		if port.TargetPort != 0 {
+		if port.TargetPort != 0 || p.Written(field+".targetPort") {
 			p.ValidPort(port.TargetPort, field+".targetPort")
 		}
 		names[port.Name], numbers[port.Number] = true, true
