@@ -66,17 +66,23 @@ func h2spec(t *testing.T, program, address, except string, args ...string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
-	defer cancel()
-	out, err := exec.CommandContext(ctx, program, append(args, "-h", host, "-p", port)...).CombinedOutput()
-	lines := strings.Split(strings.TrimSpace(string(out)), "\n")
-	verdict := lines[len(lines)-1]
-	t.Log(verdict)
-	_, failures, _ := strings.Cut(string(out), "Failures:")
-	switch {
-	case except != "" && strings.Contains(failures, except) && verdict == "146 tests, 145 passed, 0 skipped, 1 failed":
-	case err != nil || verdict != "146 tests, 146 passed, 0 skipped, 0 failed":
-		t.Errorf("%v\n%s", err, failures)
+	for try := 1; ; try++ {
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+		out, err := exec.CommandContext(ctx, program, append(args, "-h", host, "-p", port)...).CombinedOutput()
+		cancel()
+		lines := strings.Split(strings.TrimSpace(string(out)), "\n")
+		verdict := lines[len(lines)-1]
+		t.Log(verdict)
+		_, failures, _ := strings.Cut(string(out), "Failures:")
+		switch {
+		case except != "" && strings.Contains(failures, except) && verdict == "146 tests, 145 passed, 0 skipped, 1 failed":
+		case err == nil && verdict == "146 tests, 146 passed, 0 skipped, 0 failed":
+		case try < 3: // it waits for a few seconds in each case, which a slow machine may take
+			continue
+		default:
+			t.Errorf("%v\n%s", err, failures)
+		}
+		return
 	}
 }
 

@@ -36,7 +36,7 @@ func TestHTTP(t *testing.T) {
 	}))
 	defer s.Close()
 	target := to(s.Listener.Addr().String())
-	c := &conf.HealthCheck{Timeout: 5 * time.Second, HTTP: &conf.HTTPCheck{Path: "/well", Method: "HEAD"}}
+	c := &conf.HealthCheck{Timeout: time.Minute, HTTP: &conf.HTTPCheck{Path: "/well", Method: "HEAD"}}
 	if err := Once(t.Context(), c, target); err != nil {
 		t.Error(err)
 	}
@@ -66,7 +66,7 @@ func TestGRPC(t *testing.T) {
 	h.SetServingStatus("a", healthpb.HealthCheckResponse_SERVING)
 	h.SetServingStatus("b", healthpb.HealthCheckResponse_NOT_SERVING)
 	for service, well := range map[string]bool{"": true, "a": true, "b": false, "unknown": false} {
-		c := &conf.HealthCheck{Timeout: 5 * time.Second, GRPC: &conf.GRPCCheck{Service: service}}
+		c := &conf.HealthCheck{Timeout: time.Minute, GRPC: &conf.GRPCCheck{Service: service}}
 		if err := Once(t.Context(), c, to(l.Addr().String())); (err == nil) != well {
 			t.Errorf("service %q: %v", service, err)
 		}
@@ -94,7 +94,7 @@ func TestTCP(t *testing.T) {
 		want []string
 		well bool
 	}{{nil, true}, {[]string{"PONG"}, true}, {[]string{"PONG", "READY"}, true}, {[]string{"READY", "PONG"}, false}} {
-		c := &conf.HealthCheck{Timeout: 5 * time.Second, TCP: &conf.TCPCheck{}}
+		c := &conf.HealthCheck{Timeout: time.Minute, TCP: &conf.TCPCheck{}}
 		for _, w := range step.want {
 			c.TCP.Receive = append(c.TCP.Receive, []byte(w))
 		}
@@ -110,6 +110,7 @@ func TestThresholdsAndIntervals(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		start := time.Now()
 		var tries, verdicts []time.Duration
+		var peers []net.Conn
 		target := Target{Used: func() bool { return true },
 			Connect: func(context.Context, bool) (net.Conn, error) {
 				now := time.Since(start)
@@ -118,7 +119,7 @@ func TestThresholdsAndIntervals(t *testing.T) {
 					return nil, errors.New("refused")
 				}
 				a, b := net.Pipe()
-				go b.Close()
+				peers = append(peers, b)
 				return a, nil
 			},
 			Report: func(well bool, err error) {
@@ -134,6 +135,9 @@ func TestThresholdsAndIntervals(t *testing.T) {
 		time.Sleep(62 * time.Second)
 		cancel()
 		<-done
+		for _, p := range peers {
+			p.Close()
+		}
 		s := time.Second
 		check := func(what string, got, want []time.Duration) {
 			if len(got) != len(want) {

@@ -30,7 +30,13 @@ func TestH2spec(t *testing.T) {
 	defer l.Close()
 	go serveAll(l, nil, hello)
 	_, port, _ := net.SplitHostPort(l.Addr().String())
-	out, err := exec.Command(program, "--strict", "-h", "127.0.0.1", "-p", port, "-o", "2").CombinedOutput()
+	var out []byte
+	for range 3 { // it waits for two seconds in each case, which a slow machine may take
+		out, err = exec.Command(program, "--strict", "-h", "127.0.0.1", "-p", port, "-o", "2").CombinedOutput()
+		if err == nil && bytes.Contains(out, []byte(" 0 failed")) {
+			break
+		}
+	}
 	at := bytes.LastIndex(out, []byte("Failures:"))
 	if err != nil || !bytes.Contains(out, []byte(" 0 failed")) {
 		t.Fatalf("%v\n%s", err, out[max(0, at):])
@@ -42,7 +48,7 @@ func TestH2spec(t *testing.T) {
 func buildH2spec(t *testing.T) string {
 	t.Helper()
 	bin := t.TempDir()
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "go", "install", h2spec)
 	cmd.Dir = bin // outside of our module
