@@ -133,3 +133,48 @@ func TestManyRules(t *testing.T) {
 		t.Errorf("different %v, %d requests, %s", r.Different(), r.Requests, notes)
 	}
 }
+
+// TestOneOfManyRules: among more rules than can be tried, the one that differs is.
+func TestOneOfManyRules(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds")
+	}
+	const rules, one = 60_000, 55_555
+	many := func(change func(i int, path, to string) (string, string)) *model.Mesh {
+		var b strings.Builder
+		b.WriteString("apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: a, namespace: n1}\nspec:\n  hosts: [s1]\n  http:\n")
+		for i := range rules {
+			path, to := change(i, fmt.Sprint("/p", i), "s2.n2.svc.cluster.local")
+			fmt.Fprintf(&b, "  - {match: [{uri: {exact: %s}, headers: {x: {exact: '%d'}}}], route: [{destination: {host: %s}}]}\n", path, i%50, to)
+		}
+		return large(t, 3, strings.Replace(b.String(), "name: s1,", "name: a,", 1))
+	}
+	before := many(func(_ int, path, to string) (string, string) { return path, to })
+	for name, x := range map[string]struct {
+		change func(i int, path, to string) (string, string)
+		shown  string // empty where it need not be found
+	}{
+		"another path": {func(i int, path, to string) (string, string) {
+			if i == one {
+				path = "/p55556"
+			}
+			return path, to
+		}, "/p55555  with x: 5"},
+		"another destination": {func(i int, path, to string) (string, string) {
+			if i == one {
+				to = "s0.n0.svc.cluster.local"
+			}
+			return path, to
+		}, "/p55555  with x: 5"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			began := processorTime(t)
+			r := diff.Compare(before, many(x.change))
+			t.Logf("%d requests, %s", r.Requests, processorTime(t)-began)
+			var b strings.Builder
+			if err := r.WriteText(&b, false); err != nil || !r.Different() || !strings.Contains(b.String(), x.shown) || strings.Contains(b.String(), "no request") {
+				t.Errorf("%v, %s", err, b.String())
+			}
+		})
+	}
+}

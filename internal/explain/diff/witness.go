@@ -314,6 +314,7 @@ type filled struct {
 type candidate struct {
 	request explain.Request
 	terms   int               // conditions that it was made of
+	urgent  bool              // whether it is for what differs between the sides
 	rules   []rule            // that it was made for
 	values  map[string]filled // by slot, of those that the first asks for
 }
