@@ -132,15 +132,19 @@ type finding struct {
 }
 
 // Compare says what differs between two meshes.
-func Compare(before, after *model.Mesh) *Report {
-	return compare(before, after, scope.New(before, after))
+func Compare(before, after *model.Mesh) *Report { return CompareServed(before, after, false) }
+
+// CompareServed is Compare for a mesh in which, if it is virtual, addresses of services lead nowhere by themselves (explain.View).
+func CompareServed(before, after *model.Mesh, virtual bool) *Report {
+	return compare(before, after, scope.New(before, after), virtual)
 }
 
-func compare(before, after *model.Mesh, within *scope.Scope) *Report {
+func compare(before, after *model.Mesh, within *scope.Scope, virtual bool) *Report {
 	c := &comparison{before: newSide(before), after: newSide(after), report: &Report{Groups: []Group{}}, changed: map[string]bool{},
 		guarded: map[string]bool{}, found: map[string]*finding{}, done: map[string][]Change{}, part: map[string]bool{}, undecided: map[string]bool{}, notes: map[string]bool{},
 		scope: within, asking: map[asked]bool{}, trails: map[string]bool{}, leading: map[string][]string{}, steps: maxSteps, comparing: maxComparing, finder: words.NewFinder(), untold: map[string]bool{}, told: map[string]bool{},
 		shown: map[string]bool{}, differ: map[Setting]map[string]bool{}, looked: map[lookedAt][]Setting{}}
+	c.before.asker.Virtual, c.after.asker.Virtual = virtual, virtual
 	c.servers()
 	classes := c.classes()
 	own, unowned := c.destinations()

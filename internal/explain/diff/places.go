@@ -206,7 +206,7 @@ func (c *comparison) outbound(k *class, d place, apart map[string]bool) {
 	}
 	shown, part := false, false
 	for _, to := range c.spoken(k, d.asked, name, guarded) {
-		key := key + "|" + to.scheme
+		key := key + "|" + to.scheme + to.server
 		var asked *differing
 		if _, known := c.done[key]; !known {
 			asked = both(c.rulesAt(c.before, k.before, name, d.host, to), c.rulesAt(c.after, k.after, name, d.host, to))
@@ -223,11 +223,21 @@ func (c *comparison) outbound(k *class, d place, apart map[string]bool) {
 	c.settings(k, name, k.names, shown)
 }
 
-// spoken is what is asked for at a place: where TLS is told apart by its server name, connections with another as well; where
+// spoken is what is asked for at a place: where TLS is told apart by its server name, connections with those that rules name, and with another; where
 // connections are relayed that may be of HTTP, requests as well if policies or limits behind it look at them.
 func (c *comparison) spoken(k *class, to asked, listener string, guarded []string) []asked {
 	out := []asked{to}
-	if to.scheme == "https" && (namesServers(c.before, k.before, listener) || namesServers(c.after, k.after, listener)) {
+	servers := map[string]bool{}
+	namedServers(c.before, k.before, listener, servers)
+	namedServers(c.after, k.after, listener, servers)
+	if to.scheme == "https" && len(servers) > 0 {
+		for _, name := range sortedKeys(servers) {
+			if another := strings.Replace(name, "*", "any", 1); another != to.host {
+				to.server, to.kind = another, "connections for the server name "+name
+				out = append(out, to)
+			}
+		}
+		to.server = ""
 		to.scheme, to.kind = "tcp", "connections with another server name, or none"
 		out = append(out, to)
 	}
@@ -241,10 +251,17 @@ func (c *comparison) spoken(k *class, to asked, listener string, guarded []strin
 	return out
 }
 
-// namesServers reports whether a listener tells connections apart by the names of servers.
-func namesServers(s *side, w *model.Workload, listener string) bool {
+// namedServers adds the names of servers by which a listener tells connections apart.
+func namedServers(s *side, w *model.Workload, listener string, into map[string]bool) {
 	ln, _, _ := s.asker.Listener(w, listener)
-	return ln != nil && slices.ContainsFunc(ln.Chains, func(ch *conf.Chain) bool { return len(ch.Match.ServerNames) > 0 })
+	if ln == nil {
+		return
+	}
+	for _, ch := range ln.Chains {
+		for _, name := range ch.Match.ServerNames {
+			into[name] = true
+		}
+	}
 }
 
 // trail is a sum of everything that decides about requests to a listener. It is empty where there is none.

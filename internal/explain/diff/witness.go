@@ -296,6 +296,7 @@ func readable(ranges []rune) rune {
 type asked struct {
 	scheme, host string
 	port         uint16
+	server       string // that a TLS client names there; empty for the host
 	kind         string // what they are called among others that are asked for there; empty where they are all
 }
 
@@ -342,7 +343,7 @@ func (a asked) build(r rule, f *words.Finder) (candidate, bool) {
 
 // request is one with values for slots.
 func (a asked) request(values map[string]filled) explain.Request {
-	req := explain.Request{Method: "GET", URL: a.scheme + "://" + a.address()}
+	req := explain.Request{Method: "GET", URL: a.scheme + "://" + a.address(), ServerName: a.server}
 	path, query, media := "/", url.Values{}, ""
 	for _, slot := range sortedKeys(values) {
 		v := values[slot]
