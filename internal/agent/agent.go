@@ -17,6 +17,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -49,6 +50,7 @@ type Agent struct {
 	timeout   time.Duration // how long its answer is waited for
 	ready     chan struct{}
 	once      sync.Once
+	with      atomic.Pointer[string] // the replica to which a connection was made last
 }
 
 // New makes the folder and everything in it but the certificate, which Run gets.

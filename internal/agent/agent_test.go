@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -127,7 +128,8 @@ func TestReplicas(t *testing.T) {
 		})
 		t.Run("socket without the "+name, func(t *testing.T) {
 			p := newPlane(t)
-			_, dir := run(t, p.bootstrap())
+			told := &logged{}
+			_, dir := run(t, p.bootstrap(), func(a *Agent) { a.options.Log = slog.New(slog.NewTextHandler(told, nil)) })
 			conn, err := grpc.NewClient("unix://"+filepath.Join(dir, socketFile), grpc.WithTransportCredentials(insecure.NewCredentials()))
 			if err != nil {
 				t.Fatal(err)
@@ -136,8 +138,29 @@ func TestReplicas(t *testing.T) {
 			call(t, conn)
 			p.replicas[i].Stop()
 			call(t, conn)
+			if want := `msg="connected to the control plane" control=` + p.addresses[1-i]; !strings.Contains(told.String(), want) {
+				t.Errorf("the log does not say with whom it is:\n%s", told)
+			}
 		})
 	}
+}
+
+// logged is what an agent has logged.
+type logged struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *logged) Write(line []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(line)
+}
+
+func (l *logged) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
 }
 
 // call asks a replica for its health. The first answer may be that the connection has just ended.

@@ -46,6 +46,9 @@ func (a *Agent) lead(ctx context.Context, c net.Conn) {
 		return
 	}
 	defer up.Close()
+	if was := a.with.Swap(&address); was == nil || *was != address {
+		a.options.Log.Info("connected to the control plane", "control", address)
+	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	stop := context.AfterFunc(ctx, func() { c.Close(); up.Close() })

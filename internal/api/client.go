@@ -20,13 +20,16 @@ var ErrNotRunning = errors.New("no mesh is running")
 
 // Client speaks the API. It is safe for concurrent use.
 type Client struct {
+	// Patience may be changed before the first request.
+	Patience Patience
+
 	socket string
 	http   *http.Client
 }
 
 // NewClient gives a client of the mesh that listens on the unix socket.
 func NewClient(socket string) *Client {
-	c := &Client{socket: socket}
+	c := &Client{socket: socket, Patience: DefaultPatience}
 	c.http = &http.Client{Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return c.dial(ctx) },
 	}}
@@ -247,18 +250,22 @@ func (c *Client) send(ctx context.Context, method, path string, in any) (*http.R
 		}
 		body = bytes.NewReader(raw)
 	}
-	req, err := http.NewRequestWithContext(ctx, method, "http://weft"+path, body)
+	a := c.attend(ctx, changes(method, path))
+	req, err := http.NewRequestWithContext(a.ctx, method, "http://weft"+path, body)
 	if err != nil {
+		a.cancel(nil)
 		return nil, err
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
+		defer a.cancel(nil)
 		var u *url.Error
 		if errors.As(err, &u) {
 			err = u.Err // the URL is ours and says nothing to the user
 		}
-		return nil, err
+		return nil, a.why(err, changes(method, path))
 	}
+	resp.Body = attendedBody{resp.Body, a}
 	if resp.StatusCode >= 400 {
 		defer resp.Body.Close()
 		return nil, readError(resp)

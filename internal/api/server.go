@@ -79,9 +79,13 @@ func (e *UnavailableError) Error() string { return e.Message }
 // maxRequest bounds a request's body, in bytes: ten files of the largest size that a source accepts.
 const maxRequest = 128 << 20
 
+// pingPath is asked for a sign of life; any answer is one.
+const pingPath = "/v1/ping"
+
 // Handler serves the API. The transport authenticates: it must only be reachable for the mesh's owner.
 func Handler(b Backend) http.Handler {
 	mux := http.NewServeMux()
+	mux.HandleFunc("GET "+pingPath, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
 	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, r *http.Request) {
 		answer(w)(b.Observer.Status(r.Context()))
 	})

@@ -204,10 +204,10 @@ func likely(commands []string) string {
 
 // client gives a client of the mesh that the flags name.
 func (s *session) client() *api.Client {
-	if socket := os.Getenv("WEFT_SOCKET"); socket != "" {
-		return api.NewClient(socket)
-	}
-	return api.NewClient(api.SocketPath(s.mesh))
+	socket := cmp.Or(os.Getenv("WEFT_SOCKET"), api.SocketPath(s.mesh))
+	c := api.NewClient(socket)
+	c.Patience.Waiting = func() { fmt.Fprintf(s.out.err, "the mesh at %s does not answer; waiting ...\n", socket) }
+	return c
 }
 
 // objectName is splitName for objects, whose names may hold dots: where the namespace was said, all of it is the name.

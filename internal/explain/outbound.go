@@ -614,7 +614,10 @@ func (e *evaluation) destination(d *Destination) {
 		d.HTTP = message.HTTP2.String()
 	}
 	if d.Dynamic = c.Discovery == conf.OriginalDst || c.Discovery == conf.ByHost; d.Dynamic {
-		d.Policy, d.Transport = "", "as the client speaks"
+		d.Policy, d.Transport, d.MTLS = "", "what the client speaks", false
+		if t := transportOf(c, &conf.Endpoint{}); t != nil {
+			d.Transport, d.MTLS = transportText(c, t), t.Workload
+		}
 		return
 	}
 	localities := c.Localities

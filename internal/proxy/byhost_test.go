@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/miekg/dns"
+
 	"github.com/weftmesh/weft/internal/proxy/conf"
 	"github.com/weftmesh/weft/internal/wire"
 )
@@ -64,4 +66,23 @@ func TestByHost(t *testing.T) {
 		}
 		s.Close()
 	}
+}
+
+// TestByHostAsksOwnServers: hosts are looked up at the name servers that the proxy was given, addresses that do not answer are passed over, and
+// what is wrong with a name is told.
+func TestByHostAsksOwnServers(t *testing.T) {
+	n := newNameServer(t, "10.0.0.9", "10.0.0.2")
+	client, _ := namesRig(t, n, &conf.Cluster{Name: "db", Discovery: conf.ByHost, Speaks: conf.AsClient, ServiceHost: "*.example", Port: 9080,
+		Transports: []conf.TransportMatch{{}}})
+	c := client.client()
+	client.knows("a.example", 80, forwardTo("db"))
+	if status, body, _ := client.get(c, "http://a.example/"); status != 200 || body != "one /" {
+		t.Errorf("%d %q\n%s", status, body, client.log)
+	}
+	client.knows("b.example", 80, forwardTo("db"))
+	n.set(dns.RcodeNameError)
+	if status, _, _ := client.get(c, "http://b.example/"); status != 503 {
+		t.Errorf("a name that does not exist: %d", status)
+	}
+	eventually(t, "the log says why", func() bool { return client.logged(" UF ", "name b.example does not exist") })
 }

@@ -264,7 +264,7 @@ func TestRefused(t *testing.T) {
 			"17 error DuplicateValue spec.servers[4].port.name", "20 error DuplicateValue spec.servers[5].port.name",
 			"19 error ConflictingFields spec.servers[4].tls.httpsRedirect", "19 error MissingField spec.servers[4].tls.credentialName",
 			"19 error Unsupported spec.servers[4].tls.cipherSuites[0]", "22 error InvalidValue spec.servers[5].tls.minProtocolVersion",
-			"22 error MissingField spec.servers[5].tls.credentialName", "22 error Unsupported spec.servers[5].tls.privateKey",
+			"22 error Unsupported spec.servers[5].tls.privateKey",
 			"22 error Unsupported spec.servers[5].tls.serverCertificate"}},
 		{"service entry", istio, "ServiceEntry", `
   hosts: ["*", "*.example.com"]

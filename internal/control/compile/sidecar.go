@@ -90,7 +90,7 @@ func (c *compiler) selectedByBoth(namespace string, a, b map[string]string) stri
 func (c *compiler) linkSidecar(p *part) {
 	for i, e := range p.Sidecar.Egress {
 		for j, h := range e.Hosts {
-			if strings.HasPrefix(h.Host, "*") || h.Excluded || h.Namespace == "~" || c.egressHas(p, h) {
+			if strings.HasPrefix(h.Host, "*") || h.Excluded || c.egressHas(p, h) {
 				continue
 			}
 			p.Warn("HostNotFound", parts.At(parts.At("spec.egress", i)+".hosts", j), c.hostHint(h.Host, p.GetNamespace()),

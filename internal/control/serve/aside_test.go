@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 
@@ -84,6 +85,16 @@ func (p *crafted) change(to *model.Mesh, hosts ...string) {
 	p.server.Publish(to, d)
 }
 
+// works awaits that something is being made aside.
+func (p *crafted) works() {
+	p.t.Helper()
+	select {
+	case <-p.begun:
+	case <-time.After(patience):
+		p.t.Fatal("nothing is made aside")
+	}
+}
+
 // finish lets the work go on to its end.
 func (p *crafted) finish() {
 	for {
@@ -109,7 +120,7 @@ func TestLargeHoldsUpNobody(t *testing.T) {
 	few.subscribe(generate.RouteType, ratingsHost+":9080")
 	few.want(generate.RouteType, ratingsHost+":9080")
 	many.subscribe(generate.RouteType, reviewsHost+":9080")
-	<-p.begun // also for the first time
+	p.works() // also for the first time
 	many.quiet()
 	p.change(ruled("v1", "v2"), ratingsHost)
 	few.want(generate.RouteType, ratingsHost+":9080")
@@ -121,7 +132,7 @@ func TestLargeHoldsUpNobody(t *testing.T) {
 	many.want(generate.EndpointsType, reviewsAll)
 
 	p.change(ruled("v2", "v2"), reviewsHost)
-	<-p.begun
+	p.works()
 	// ratings goes, and the endpoints of reviews change.
 	to := mesh(nil, "10.77.0.2")
 	to.RouteSets = p.mesh.RouteSets
@@ -147,11 +158,11 @@ func TestLargeIsOvertaken(t *testing.T) {
 	p := newCrafted(t)
 	many := p.connect(productpage())
 	many.subscribe(generate.RouteType, reviewsHost+":9080")
-	<-p.begun
+	p.works()
 	p.finish()
 	many.want(generate.RouteType, reviewsHost+":9080")
 	p.change(ruled("v2", "v1"), reviewsHost)
-	<-p.begun
+	p.works()
 	p.change(ruled("v3", "v1"), reviewsHost)
 	p.change(ruled("v4", "v1"), reviewsHost)
 	p.finish()
@@ -176,12 +187,12 @@ func TestLargeWorld(t *testing.T) {
 	many.ask(generate.EndpointsType, reviewsAll)
 	many.ack(many.recv(generate.EndpointsType, 1))
 	many.ask(generate.RouteType, reviewsHost+":9080")
-	<-p.begun
+	p.works()
 	p.finish()
 	many.ack(many.recv(generate.RouteType, 1))
 
 	p.change(ruled("v2", "v1"), reviewsHost)
-	<-p.begun
+	p.works()
 	to := mesh(nil, "10.77.0.2")
 	to.RouteSets = p.mesh.RouteSets
 	p.server.Publish(to, model.Delta{Endpoints: map[string]bool{reviewsHost: true}})
@@ -195,13 +206,13 @@ func TestLargeIsForgotten(t *testing.T) {
 	p := newCrafted(t)
 	many := p.connect(productpage())
 	many.subscribe(generate.RouteType, reviewsHost+":9080")
-	<-p.begun
+	p.works()
 	p.publish(ruled("v2", "v1")) // all anew
 	p.finish()
 	many.want(generate.RouteType, reviewsHost+":9080")
 	many.quiet()
 	p.change(ruled("v3", "v1"), reviewsHost)
-	<-p.begun
+	p.works()
 	many.cancel()
 	p.await("the stream has ended", func() bool { return p.metric("pilot_xds", "") == 0 })
 	p.finish()

@@ -156,7 +156,9 @@ func (c *Cluster) endpoint(h *balance.Host, known *Endpoint) *Endpoint {
 	case strings.HasPrefix(way.Address, wire.UnixPrefix):
 		way.Dial = dialUnix
 	case c.Conf.Name == wire.PassthroughCluster:
-		way.Dial = c.set.o.Dialer.DialUnknown
+		way.Dial = c.dialLookedUp(h.Endpoint, c.set.o.Dialer.DialUnknown)
+	case c.Conf.Discovery == conf.ByHost:
+		way.Dial = c.dialLookedUp(h.Endpoint, c.set.o.Dialer.DialNamed)
 	case h.Endpoint.Host != "":
 		way.Dial = c.set.o.Dialer.DialNamed
 	case c.Conf.Discovery == conf.LogicalDNS && !h.Endpoint.Addr.IsValid():

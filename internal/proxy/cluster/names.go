@@ -17,6 +17,7 @@ import (
 	"github.com/weftmesh/weft/internal/proxy/failure"
 	"github.com/weftmesh/weft/internal/proxy/resolve"
 	"github.com/weftmesh/weft/internal/proxy/upstream"
+	"github.com/weftmesh/weft/internal/wire"
 )
 
 // names are those of a cluster's endpoints. They are resolved while the cluster is used. clusters.mu guards all but the atomics.
@@ -330,6 +331,46 @@ func (c *Cluster) dialFirst(host string, port uint16) upstream.Dial {
 		}
 		return c.set.o.Dialer.DialNamed(ctx, address)
 	}
+}
+
+// dialLookedUp looks an endpoint's name up for each connection, where the proxy has name servers of its own, and connects to the first address
+// that takes it. Otherwise it leaves the name to dial, as where they do not know it but the network behind dial may, or the machine itself, of
+// a destination that is no service.
+func (c *Cluster) dialLookedUp(e *conf.Endpoint, dial upstream.Dial) upstream.Dial {
+	r := c.set.o.Resolver
+	if _, err := netip.ParseAddr(e.Address); err == nil || r == nil || r.Exchange == nil {
+		return dial
+	}
+	elsewhere := c.set.o.Outside || c.Conf.Name == wire.PassthroughCluster
+	return func(ctx context.Context, address string) (net.Conn, error) {
+		found, err := r.Lookup(ctx, e.Address, conf.AllFamilies)
+		if len(found.Addrs) == 0 {
+			if elsewhere {
+				return dial(ctx, address)
+			}
+			n := name{addrs: found.Addrs, missing: found.Missing, err: err, answered: err == nil}
+			return nil, errors.New(n.why(e.Address))
+		}
+		var failed []error
+		for i, a := range found.Addrs {
+			nc, err := dialFor(ctx, len(found.Addrs)-i, dial, netip.AddrPortFrom(a, e.Port).String())
+			if err == nil {
+				return nc, nil
+			}
+			failed = append(failed, err)
+		}
+		return nil, errors.Join(failed...)
+	}
+}
+
+// dialFor leaves as much of the time for each of the other addresses.
+func dialFor(ctx context.Context, addresses int, dial upstream.Dial, address string) (net.Conn, error) {
+	if until, ok := ctx.Deadline(); ok {
+		var cancel func()
+		ctx, cancel = context.WithTimeout(ctx, time.Until(until)/time.Duration(addresses))
+		defer cancel()
+	}
+	return dial(ctx, address)
 }
 
 // why says what is wrong with a name; empty for nothing.

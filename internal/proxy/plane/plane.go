@@ -99,6 +99,7 @@ type transport struct {
 	mu   sync.Mutex
 	conn net.Conn // the newest
 	to   string   // the replica that it leads to
+	told string   // the one that the log named last
 }
 
 func (t *transport) connect(ctx context.Context, _ string) (net.Conn, error) {
@@ -132,7 +133,18 @@ func (t *transport) intercept(ctx context.Context, desc *grpc.StreamDesc, cc *gr
 		t.drop()
 		return nil, err
 	}
+	t.tell()
 	return &lastStream{ClientStream: s, over: t}, nil
+}
+
+// tell says in the log with whom the proxy is when that is another replica than before: one that has nothing new for it says nothing.
+func (t *transport) tell() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.to != t.told {
+		t.told = t.to
+		t.log.Info("connected to the control plane", "control", t.to)
+	}
 }
 
 // replica is the one that the newest connection leads to.

@@ -15,7 +15,7 @@ import (
 func OfEntry(e *networking.WorkloadEntry) *model.Workload {
 	w := &model.Workload{Namespace: e.Namespace, Name: e.Name, Owner: e.Name, Labels: Labels(e), Locality: e.Spec.Locality,
 		ServiceAccount: e.Spec.ServiceAccount, Ready: true}
-	w.Gateway = isGateway(w.Labels, e.Annotations)
+	w.Gateway = IsGateway(w.Labels, e.Annotations)
 	if w.ServiceAccount == "" {
 		w.ServiceAccount = "default"
 	}

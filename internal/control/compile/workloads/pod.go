@@ -39,7 +39,7 @@ func Placed(pod *source.Pod) bool { return !Ended(pod) && !pod.HostNetwork }
 func OfPod(pod *source.Pod) *model.Workload {
 	w := &model.Workload{
 		Namespace: pod.Namespace, Name: pod.Name, Owner: podOwner(pod), Labels: pod.Labels,
-		Locality: localityOf(pod.Labels), ServiceAccount: serviceAccount(pod), Gateway: isGateway(pod.Labels, pod.Annotations), Ready: pod.Ready,
+		Locality: localityOf(pod.Labels), ServiceAccount: serviceAccount(pod), Gateway: IsGateway(pod.Labels, pod.Annotations), Ready: pod.Ready,
 		ProxyProtocol: parts.PodHeader(pod.Annotations),
 	}
 	w.Bare = !w.Gateway && !hasSidecar(pod) && (pod.Labels[injectLabel] == "false" || pod.Annotations[injectLabel] == "false")
@@ -100,9 +100,9 @@ func serviceAccount(pod *source.Pod) string {
 	return cmp.Or(pod.ServiceAccount, "default")
 }
 
-// isGateway reports whether a pod, or who a WorkloadEntry stands for, is a gateway: its annotations say so, or it has the label of one of
+// IsGateway reports whether a pod, or who a WorkloadEntry stands for, is a gateway: its annotations say so, or it has the label of one of
 // those that Istio installs.
-func isGateway(labels, annotations map[string]string) bool {
+func IsGateway(labels, annotations map[string]string) bool {
 	if annotations[gatewayAnnotation] == "true" || strings.Contains(annotations[istioTemplatesAnnotation], "gateway") {
 		return true
 	}

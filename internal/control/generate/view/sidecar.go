@@ -117,7 +117,7 @@ func (v *View) Targets(e *model.Egress) []*Target {
 	wide := false
 	for _, h := range e.Hosts {
 		switch {
-		case h.Excluded || h.Namespace == "~":
+		case h.Excluded:
 		case index.IsWildcard(h.Host):
 			wide = true
 		default:

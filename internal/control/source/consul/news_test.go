@@ -42,28 +42,21 @@ func (s *stuck) RoundTrip(r *http.Request) (*http.Response, error) {
 	return answer, err
 }
 
-// TestHurried: services of which a check changes, or which have a new one or one less, are asked at once and not only when it is their turn.
-func TestHurried(t *testing.T) {
-	s := start(t)
-	const many = mostWaiting + 10
-	name := func(i int) string { return fmt.Sprint("s", i) }
-	register := func(i, instance int, status string) {
-		id := fmt.Sprintf("s%d-%d", i, instance)
-		s.put(t, "/v1/catalog/register", map[string]any{"Node": fmt.Sprint("n", i), "Address": "10.0.0.9",
-			"Service": map[string]any{"ID": id, "Service": name(i), "Address": fmt.Sprint("10.1.1.", 100-instance), "Port": 80,
-				"Meta": map[string]string{sourcetest.Label: fmt.Sprint(instance)}},
-			"Check": map[string]any{"Node": fmt.Sprint("n", i), "CheckID": "of " + id, "Name": "answers", "Status": status, "ServiceID": id}})
-	}
-	for i := range many {
-		register(i, 1, "passing")
-	}
+// many are more services than may wait at a time.
+const many = mostWaiting + 10
+
+func serviceName(i int) string { return fmt.Sprint("s", i) }
+
+// listenStuck listens until all of the services have a version, and gives the way, still open, and what tells a service's version.
+func listenStuck(t *testing.T, s *server, first string) (*sourcetest.Listener, *stuck, func(int) string) {
+	t.Helper()
 	p := s.place(t)
 	src := p.Source.(*Source)
-	way := &stuck{way: src.client.Transport, waiting: make(chan string), checks: make(chan struct{}, 1)}
+	way := &stuck{way: src.client.Transport, waiting: make(chan string), checks: make(chan struct{}, 1), nodes: make(chan struct{}, 1)}
 	src.client.Transport = way
 	l := sourcetest.Listen(t, p)
 	version := func(i int) string {
-		o := l.Get(source.Key{Group: source.GroupNetworking, Kind: "ServiceEntry", Namespace: "default", Name: name(i)})
+		o := l.Get(source.Key{Group: source.GroupNetworking, Kind: "ServiceEntry", Namespace: "default", Name: serviceName(i)})
 		if o == nil || len(o.Kube.(*networking.ServiceEntry).Spec.Endpoints) == 0 {
 			return ""
 		}
@@ -71,23 +64,45 @@ func TestHurried(t *testing.T) {
 	}
 	l.AwaitThat(t, "all", func() bool {
 		for i := range many {
-			if version(i) != "1" {
+			if version(i) != first {
 				return false
 			}
 		}
 		return true
 	})
-	way.closed.Store(true)
-	var free []int // whose turn it is not, and will not be
-	stuck := map[string]bool{}
+	return l, way, version
+}
+
+// shut closes the way, and gives the services whose turn it is not, and will not be.
+func (s *stuck) shut() (free []int) {
+	s.closed.Store(true)
+	asked := map[string]bool{}
 	for range mostWaiting {
-		stuck[<-way.waiting] = true
+		asked[<-s.waiting] = true
 	}
 	for i := range many {
-		if !stuck[name(i)] {
+		if !asked[serviceName(i)] {
 			free = append(free, i)
 		}
 	}
+	return free
+}
+
+// TestHurried: services of which a check changes, or which have a new one or one less, are asked at once and not only when it is their turn.
+func TestHurried(t *testing.T) {
+	s := start(t)
+	register := func(i, instance int, status string) {
+		id := fmt.Sprintf("s%d-%d", i, instance)
+		s.put(t, "/v1/catalog/register", map[string]any{"Node": fmt.Sprint("n", i), "Address": "10.0.0.9",
+			"Service": map[string]any{"ID": id, "Service": serviceName(i), "Address": fmt.Sprint("10.1.1.", 100-instance), "Port": 80,
+				"Meta": map[string]string{sourcetest.Label: fmt.Sprint(instance)}},
+			"Check": map[string]any{"Node": fmt.Sprint("n", i), "CheckID": "of " + id, "Name": "answers", "Status": status, "ServiceID": id}})
+	}
+	for i := range many {
+		register(i, 1, "passing")
+	}
+	l, way, version := listenStuck(t, s, "1")
+	free := way.shut()
 	<-way.checks
 	for _, step := range []struct {
 		what string
@@ -109,7 +124,7 @@ func TestHurried(t *testing.T) {
 		{"a new service", func() { register(many, 1, "passing") }, many, "1"},
 		{"a tag", func() {
 			s.put(t, "/v1/catalog/register", map[string]any{"Node": fmt.Sprint("n", free[3]), "Address": "10.0.0.9",
-				"Service": map[string]any{"ID": fmt.Sprintf("s%d-1", free[3]), "Service": name(free[3]), "Address": "10.1.1.99", "Port": 80,
+				"Service": map[string]any{"ID": fmt.Sprintf("s%d-1", free[3]), "Service": serviceName(free[3]), "Address": "10.1.1.99", "Port": 80,
 					"Meta": map[string]string{sourcetest.Label: "2"}, "Tags": []string{"b", "a"}}})
 		}, free[3], "2"},
 	} {
@@ -160,47 +175,16 @@ func TestConcerned(t *testing.T) {
 // TestSwept: where the nodes are fewer than the services, they are looked through for registrations that changed and have no check to tell it.
 func TestSwept(t *testing.T) {
 	s := start(t)
-	const many = mostWaiting + 10
-	name := func(i int) string { return fmt.Sprint("s", i) }
 	register := func(node string, i int, version string) {
-		s.put(t, "/v1/catalog/register", map[string]any{"Node": node, "Address": "10.0.0.9", "Service": map[string]any{"ID": name(i), "Service": name(i),
+		s.put(t, "/v1/catalog/register", map[string]any{"Node": node, "Address": "10.0.0.9", "Service": map[string]any{"ID": serviceName(i), "Service": serviceName(i),
 			"Address": "10.1.1." + version, "Port": 80, "Meta": map[string]string{sourcetest.Label: version}}})
 	}
 	for i := range many {
 		register("n", i, "5")
 	}
-	p := s.place(t)
-	src := p.Source.(*Source)
-	way := &stuck{way: src.client.Transport, waiting: make(chan string), checks: make(chan struct{}, 1), nodes: make(chan struct{}, 1)}
-	src.client.Transport = way
-	l := sourcetest.Listen(t, p)
-	version := func(i int) string {
-		o := l.Get(source.Key{Group: source.GroupNetworking, Kind: "ServiceEntry", Namespace: "default", Name: name(i)})
-		if o == nil {
-			return ""
-		}
-		return o.Kube.(*networking.ServiceEntry).Spec.Endpoints[0].Labels[sourcetest.Label]
-	}
-	l.AwaitThat(t, "all", func() bool {
-		for i := range many {
-			if version(i) != "5" {
-				return false
-			}
-		}
-		return true
-	})
+	l, way, version := listenStuck(t, s, "5")
 	<-way.nodes // what the first look has found stands from here on
-	way.closed.Store(true)
-	var free []int
-	stuck := map[string]bool{}
-	for range mostWaiting {
-		stuck[<-way.waiting] = true
-	}
-	for i := range many {
-		if !stuck[name(i)] {
-			free = append(free, i)
-		}
-	}
+	free := way.shut()
 	for _, step := range []struct {
 		what string
 		do   func()
@@ -209,7 +193,9 @@ func TestSwept(t *testing.T) {
 	}{
 		{"another registration", func() { register("n", free[0], "6") }, free[0], "6"},
 		{"an instance on another node", func() { register("m", free[1], "1") }, free[1], "1"},
-		{"one less", func() { s.put(t, "/v1/catalog/deregister", map[string]any{"Node": "m", "ServiceID": name(free[1])}) }, free[1], "5"},
+		{"one less", func() {
+			s.put(t, "/v1/catalog/deregister", map[string]any{"Node": "m", "ServiceID": serviceName(free[1])})
+		}, free[1], "5"},
 		{"an instance on a node again", func() { register("m", free[1], "2") }, free[1], "2"},
 		{"a node less", func() { s.put(t, "/v1/catalog/deregister", map[string]any{"Node": "m"}) }, free[1], "5"},
 	} {

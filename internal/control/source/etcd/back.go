@@ -41,10 +41,10 @@ func (s *Store) again() {
 
 // tellWentBack says for a while that etcd is not what it was, and what is there now.
 func (s *Store) tellWentBack(v *view) {
-	message := fmt.Sprintf("etcd went back from revision %d to %d at or before %s", s.view.revision, v.revision, s.now().UTC().Format(time.RFC3339))
+	now := s.now().UTC().Format(time.RFC3339)
+	message := fmt.Sprintf("etcd went back from revision %d to %d at or before %s", s.view.revision, v.revision, now)
 	if v.revision >= s.view.revision {
-		message = fmt.Sprintf("etcd, at revision %d, does not have what it had at revision %d: it went back before %s", v.revision, s.view.revision,
-			s.now().UTC().Format(time.RFC3339))
+		message = fmt.Sprintf("etcd does not have what it had at revision %d, it went back before %s and is at revision %d", s.view.revision, now, v.revision)
 	}
 	message += fmt.Sprintf(", as after a restore or a loss of its data; its %d objects are in force, instead of %d before", len(v.documents), len(s.view.documents))
 	if v.cluster != s.view.cluster {

@@ -324,18 +324,76 @@ func allow(t *testing.T, server *etcdtest.Server, rights authpb.Permission_Type)
 func TestReader(t *testing.T) {
 	server := etcdtest.StartSecure(t)
 	allow(t, server, clientv3.PermRead)
-	var told strings.Builder
-	s := open(t, Options{Endpoints: []string{"https://" + server.Endpoint}, TLS: server.TLS, Log: slog.New(slog.NewTextHandler(&told, nil))})
+	told := &logged{}
+	s := open(t, Options{Endpoints: []string{"https://" + server.Endpoint}, TLS: server.TLS, Log: slog.New(slog.NewTextHandler(told, nil))})
 	if err := s.CreateFiles(t.Context(), map[string][]byte{"key.pem": []byte("one")}); err == nil || !strings.Contains(err.Error(), "needs readwrite on the prefix /weft/") {
 		t.Errorf("got %v", err)
 	}
-	trying, cancel := context.WithTimeout(t.Context(), 4*firstPause) // for at least three attempts
-	defer cancel()
-	if err := s.Lead(trying, "a", func(context.Context, Term) { t.Error("it leads") }); err != nil {
+	trying, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- s.Lead(trying, "a", func(context.Context, Term) { t.Error("it leads") }) }() // ends with cancel
+	told.await(t, "cannot lead")
+	time.Sleep(8 * firstPause) // it tries again, and would say so again
+	cancel()
+	if err := <-ended; err != nil {
 		t.Error(err)
 	}
-	if n := strings.Count(told.String(), "cannot lead"); n != 1 || strings.Contains(told.String(), "election") {
-		t.Errorf("it is logged %d times:\n%s", n, told.String())
+	if n := told.count("cannot lead"); n != 1 || told.count("election") > 0 {
+		t.Errorf("it is logged %d times:\n%s", n, told)
+	}
+}
+
+// TestLeadIsTold: that a replica leads, and that it does not any more; and once that it cannot while etcd is away.
+func TestLeadIsTold(t *testing.T) {
+	server := etcdtest.Start(t)
+	told := &logged{}
+	s := open(t, Options{Endpoints: []string{server.Endpoint}, Timeout: time.Second, Log: slog.New(slog.NewTextHandler(told, nil))})
+	ctx, cancel := context.WithCancel(t.Context())
+	var both sync.WaitGroup
+	both.Go(func() { _ = s.Run(ctx, func(source.Change) {}) }) // these end with cancel
+	both.Go(func() { _ = s.Lead(ctx, "a", func(ctx context.Context, _ Term) { <-ctx.Done() }) })
+	defer func() { cancel(); both.Wait() }()
+	told.await(t, "this control plane leads")
+	server.Down(t)
+	told.await(t, "does not lead any more")
+	told.await(t, "cannot lead while etcd does not answer")
+	server.Up(t)
+	for deadline := time.Now().Add(patience); told.count("this control plane leads") < 2; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("it does not lead again:\n%s", told)
+		}
+	}
+	if n := told.count("cannot lead while"); n != 1 {
+		t.Errorf("it is logged %d times that it cannot lead:\n%s", n, told)
+	}
+}
+
+// logged is what a store has logged.
+type logged struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *logged) Write(line []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(line)
+}
+
+func (l *logged) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
+func (l *logged) count(text string) int { return strings.Count(l.String(), text) }
+
+func (l *logged) await(t *testing.T, text string) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); l.count(text) == 0; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%q is not logged:\n%s", text, l)
+		}
 	}
 }
 
@@ -829,8 +887,14 @@ func TestTLS(t *testing.T) {
 	nobody := &tls.Config{RootCAs: server.TLS.RootCAs}
 	for want, config := range map[string]*tls.Config{"bad certificate": nobody, "certificate signed by unknown authority": {}} {
 		s := open(t, Options{Endpoints: []string{"https://" + server.Endpoint}, TLS: config, Timeout: 2 * time.Second})
-		if _, err := s.Files(t.Context()); !errors.Is(err, ErrSilent) || !strings.Contains(err.Error(), want) {
-			t.Errorf("want %q, got %v", want, err)
+		for deadline := time.Now().Add(patience); ; { // the reason has only so much time to be found
+			_, err := s.Files(t.Context())
+			if errors.Is(err, ErrSilent) && strings.Contains(err.Error(), want) {
+				break
+			}
+			if !errors.Is(err, ErrSilent) || time.Now().After(deadline) {
+				t.Fatalf("want %q, got %v", want, err)
+			}
 		}
 	}
 }

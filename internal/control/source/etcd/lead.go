@@ -25,7 +25,7 @@ type Term clientv3.Cmp
 // it returns later than that, or etcd has lost its data. It goes by what Run reads, which is right after a restore of etcd too: whoever
 // only waited for one claim to go would wait for ever where that happened before etcd counted as far as it was.
 func (s *Store) Lead(ctx context.Context, name string, lead func(context.Context, Term)) error {
-	pause, denied := firstPause, false
+	pause, told := firstPause, ""
 	for ctx.Err() == nil {
 		began := time.Now()
 		err := s.leadOnce(ctx, name, lead)
@@ -33,19 +33,29 @@ func (s *Store) Lead(ctx context.Context, name string, lead func(context.Context
 			pause = firstPause
 		}
 		if err != nil && ctx.Err() == nil {
-			was := denied
-			denied = errors.Is(err, rpctypes.ErrPermissionDenied)
-			switch {
-			case !denied:
-				s.log.Warn("the election of a leader failed; trying again", "error", err, "in", pause)
-			case !was: // it stays so until somebody gives the right
-				s.log.Warn("this control plane cannot lead, and writes no statuses; trying again", "error", err)
+			message := unled(err)
+			if message != told { // it stays so until etcd is back, or somebody gives the right
+				s.log.Warn(message+"; trying again", "error", err)
 			}
+			told = message
 			sleep(ctx, pause)
 			pause = min(2*pause, lastPause)
+		} else {
+			told = ""
 		}
 	}
 	return nil
+}
+
+// unled says what came of trying to lead.
+func unled(err error) string {
+	switch {
+	case errors.Is(err, rpctypes.ErrPermissionDenied):
+		return "this control plane cannot lead, and writes no statuses"
+	case errors.Is(err, ErrSilent):
+		return "this control plane cannot lead while etcd does not answer"
+	}
+	return "the election of a leader failed"
 }
 
 var errLeaseEnded = errors.New("etcd: the lease has ended")
@@ -77,6 +87,7 @@ func (s *Store) leadOnce(ctx context.Context, name string, lead func(context.Con
 	}()
 	lead(ctx, Term(clientv3.Compare(clientv3.CreateRevision(c.key), "=", c.revision)))
 	<-ctx.Done()
+	s.log.Info("this control plane does not lead any more", "name", name)
 	return nil
 }
 
@@ -145,7 +156,7 @@ func (s *Store) session(ctx context.Context) (*concurrency.Session, error) {
 	defer cancel()
 	lease, err := s.client.Grant(granting, leaseSeconds)
 	if err != nil {
-		return nil, fmt.Errorf("etcd: lease: %w", err)
+		return nil, s.failed("take a lease for", s.options.Prefix+leaderPart, err)
 	}
 	return concurrency.NewSession(s.client, concurrency.WithLease(lease.ID), concurrency.WithContext(context.WithoutCancel(ctx)))
 }

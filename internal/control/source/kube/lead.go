@@ -118,6 +118,7 @@ func (s *Source) leadOnce(ctx context.Context, lock resourcelock.Interface, lead
 				s.log.Info("this control plane leads: it writes to Kubernetes", "identity", lock.Identity())
 				lead(ctx)
 				<-ctx.Done()
+				s.log.Info("this control plane does not lead any more", "identity", lock.Identity())
 			},
 			OnStoppedLeading: func() {},
 		},

@@ -129,7 +129,7 @@ func own(pod *corev1.Pod, name string) {
 
 // label says that there is a sidecar, unless the user wants none.
 func label(pod *corev1.Pod) {
-	if pod.Labels[injectLabel] == "false" || pod.Annotations[injectLabel] == "false" || isGateway(pod) {
+	if pod.Labels[injectLabel] == "false" || pod.Annotations[injectLabel] == "false" || workloads.IsGateway(pod.Labels, pod.Annotations) {
 		return
 	}
 	labels := maps.Clone(pod.Labels)
@@ -138,12 +138,6 @@ func label(pod *corev1.Pod) {
 	}
 	labels[tlsModeLabel] = "istio"
 	pod.Labels = labels
-}
-
-func isGateway(pod *corev1.Pod) bool {
-	l := pod.Labels["istio"]
-	return l == "ingressgateway" || l == "egressgateway" || pod.Annotations["weft.dev/gateway"] == "true" ||
-		strings.Contains(pod.Annotations["inject.istio.io/templates"], "gateway")
 }
 
 // address is one of 240.0.0.0/4, which no network uses (RFC 1112 section 4), found by the instance's name.

@@ -241,6 +241,7 @@ func (p converter) clientTLS(t *networkingapi.ClientTLSSettings, field string) *
 	switch {
 	case ours && t.CredentialName != "":
 		p.Err("ConflictingFields", field+".credentialName", "", "mode %s takes no credential", t.Mode)
+	case t.Mode == networkingapi.ClientTLSSettings_MUTUAL && t.CredentialName == "" && t.ClientCertificate != "": // is refused, and says what to do
 	case t.Mode == networkingapi.ClientTLSSettings_MUTUAL && t.CredentialName == "":
 		p.Err("MissingField", field+".credentialName", "", "mode MUTUAL needs a credentialName")
 	case t.Mode == networkingapi.ClientTLSSettings_SIMPLE && out.SkipVerify: // nothing of a Secret is needed

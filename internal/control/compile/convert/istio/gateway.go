@@ -192,9 +192,11 @@ func (p converter) serverSuites(t *networkingapi.ServerTLSSettings, out *model.S
 func (p converter) serverCredential(t *networkingapi.ServerTLSSettings, mode model.TLSMode, field string, index int) {
 	mutual := mode == model.TLSMutual || mode == model.TLSOptionalMutual
 	needs, has := mode == model.TLSSimple || mutual, t.CredentialName != "" || len(t.CredentialNames) > 0
+	files := t.ServerCertificate != "" || len(t.TlsCertificates) > 0 // these are refused, and say what to do
 	switch {
-	case needs && !has:
+	case needs && !has && !files:
 		p.Err("MissingField", field+".credentialName", "", "mode %s needs a credentialName", t.Mode)
+	case needs && !has:
 	case !needs && t.CredentialName != "":
 		p.Err("ConflictingFields", field+".credentialName", "", "mode %s takes no credential", t.Mode)
 	case !needs && has:

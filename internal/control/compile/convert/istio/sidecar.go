@@ -1,6 +1,7 @@
 package istio
 
 import (
+	"cmp"
 	"fmt"
 	"net"
 	"net/netip"
@@ -233,7 +234,8 @@ func (p converter) sidecarEgress(e *networkingapi.IstioEgressListener, field str
 	out.Egress = append(out.Egress, g)
 }
 
-// egressHost reads "namespace/host". The namespace is "*" for any, "." for the workload's own, "~" for none; "~" before one takes out.
+// egressHost reads "namespace/host". The namespace is "*" for any, "." for the workload's own; "~" before it takes out, and "~" alone
+// takes out of all namespaces.
 func (p converter) egressHost(s, field string) (model.EgressHost, bool) {
 	namespace, host, ok := strings.Cut(s, "/")
 	if !ok {
@@ -241,10 +243,10 @@ func (p converter) egressHost(s, field string) (model.EgressHost, bool) {
 		return model.EgressHost{}, false
 	}
 	out := model.EgressHost{Namespace: namespace, Host: strings.ToLower(strings.TrimSuffix(host, "."))}
-	if rest, excluded := strings.CutPrefix(namespace, "~"); excluded && rest != "" {
-		out.Namespace, out.Excluded = rest, true
+	if rest, excluded := strings.CutPrefix(namespace, "~"); excluded {
+		out.Namespace, out.Excluded = cmp.Or(rest, "*"), true
 	}
-	if ns := out.Namespace; ns != "*" && ns != "." && ns != "~" && len(validation.IsDNS1123Label(ns)) > 0 {
+	if ns := out.Namespace; ns != "*" && ns != "." && len(validation.IsDNS1123Label(ns)) > 0 {
 		p.Err("InvalidValue", field, "", "%q is not a namespace: %s", ns, validation.IsDNS1123Label(ns)[0])
 		return out, false
 	}
