@@ -392,7 +392,7 @@ func (c *comparison) groups() []Group {
 		out = append(out, *g)
 	}
 	slices.SortFunc(out, func(a, b Group) int {
-		return cmp.Or(cmp.Compare(a.Destinations[0], b.Destinations[0]), slices.Compare(a.From, b.From))
+		return cmp.Or(cmp.Compare(a.Destinations[0], b.Destinations[0]), slices.Compare(a.From, b.From), slices.Compare(texts(a.Changes), texts(b.Changes)))
 	})
 	return out
 }

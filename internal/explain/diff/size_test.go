@@ -184,8 +184,8 @@ func TestUndecided(t *testing.T) {
 	after := ruled(t, 2_500, func(i int) (string, string) {
 		switch i {
 		case 1_200:
-			i = 1_201
-		case 1_201:
+			i = 1_250
+		case 1_250:
 			i = 1_200
 		}
 		return as(i)
