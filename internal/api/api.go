@@ -273,7 +273,9 @@ type ExplainRequest struct {
 	Method  string        `json:"method"`
 	URL     string        `json:"url"`
 	Headers []HeaderField `json:"headers,omitempty"`
-	Color   bool          `json:"color,omitempty"` // of Text
+	// ServerName is that of TLS that the client makes itself, where it is not the URL's host.
+	ServerName string `json:"serverName,omitempty"`
+	Color      bool   `json:"color,omitempty"` // of Text
 }
 
 // HeaderField is one header field line of a request.

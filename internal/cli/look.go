@@ -378,6 +378,7 @@ configuration in force, or with -f from files alone, without a mesh; nothing is 
 	c.Flags().StringVar(&req.From, "from", os.Getenv("WEFT_FROM"), "who sends it: workload, service or gateway, as name or name.namespace")
 	c.Flags().StringArrayVarP(&files, "filename", "f", nil, "file, folder, or - for standard input: explain these, without a mesh; may be repeated")
 	c.Flags().StringArrayVarP(&headers, "header", "H", nil, "header field, as name:value; may be repeated")
+	c.Flags().StringVar(&req.ServerName, "server-name", "", "of https, TLS that the client makes itself: the server that it names, if not the URL's host")
 	c.Flags().BoolVar(&o.RegistryOnly, "registry-only", false, "with -f: as weft up --registry-only")
 	c.Flags().StringVar(&settings, "mesh-config", "", "with -f: as weft up --mesh-config")
 	as.flag(c, "json or yaml")

@@ -282,3 +282,28 @@ func TestDiffOfPatternsThatNoRequestShows(t *testing.T) {
 		t.Errorf("code %d\n%s%s", code, out, errOut)
 	}
 }
+
+// TestServerNamesOfTLS: a test may name the server of a TLS client's connection, as --server-name of explain does.
+func TestServerNamesOfTLS(t *testing.T) {
+	const objects = "apiVersion: v1\nkind: Service\nmetadata: {name: tls}\nspec: {ports: [{name: tls, port: 8443}]}\n---\n" +
+		"apiVersion: gateway.networking.k8s.io/v1\nkind: TLSRoute\nmetadata: {name: named}\nspec:\n  parentRefs: [{group: '', kind: Service, name: tls}]\n" +
+		"  hostnames: [a.example]\n  rules: [{backendRefs: [{name: tls, port: 8443}]}]\n"
+	route := filepath.Join(t.TempDir(), "route.yaml")
+	if err := os.WriteFile(route, []byte(objects), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	head := "objects: [" + bookinfo + "/bookinfo.yaml, " + route + "]\ntests:\n- from: productpage\n"
+	for text, want := range map[string]int{
+		"  request: https://tls:8443\n  serverName: a.example\n  expect: {route: TLSRoute/default/named}\n": 0,
+		"  request: https://tls:8443\n  serverName: c.example\n  expect: {route: TLSRoute/default/named}\n": 1,
+		"  request: http://tls:8443\n  serverName: a.example\n  expect: {route: none}\n":                    1,
+	} {
+		if code, out, errOut := files(t, head+text, "test", "-"); code != want {
+			t.Errorf("%s: code %d\n%s%s", text, code, out, errOut)
+		}
+	}
+	code, out, errOut := files(t, "", "explain", "-f", bookinfo, "-f", route, "--from", "productpage", "https://tls:8443", "--server-name", "a.example")
+	if code != 0 || !strings.Contains(out, "TLSRoute/default/named spec.rules[0]") {
+		t.Errorf("code %d\n%s%s", code, out, errOut)
+	}
+}

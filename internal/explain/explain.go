@@ -34,6 +34,8 @@ type Request struct {
 	// https (TLS that the client makes itself), udp (datagrams to a gateway), or tcp for anything else.
 	URL     string  `json:"url"`
 	Headers []Field `json:"headers,omitempty"`
+	// ServerName is what a TLS client names at https, where it is not the URL's host (RFC 6066 section 3).
+	ServerName string `json:"serverName,omitempty"`
 	// Brief leaves out the routes that do not match.
 	Brief bool `json:"-"`
 }

@@ -60,7 +60,7 @@ func (e *evaluation) inbound(server *Proxy, c *conf.Cluster, ep *conf.Endpoint, 
 	case tls != nil:
 		conn.Transport, conn.ServerName, conn.ALPN = conf.TLSTransport, tls.SNI, offered(tls.ALPN, http)
 	case e.report.Protocol == "tls":
-		conn.Transport, conn.ServerName = conf.TLSTransport, e.talk.host
+		conn.Transport, conn.ServerName = conf.TLSTransport, e.talk.named
 	case http:
 		conn.ALPN = []string{"http/1.1"}
 	}

@@ -31,6 +31,8 @@ type talk struct {
 	host    string
 	port    uint16
 	request *message.Request
+	// named is the server name of a TLS client.
+	named string
 }
 
 // lastDraw is the random number of an explanation: routes that take a share of the requests are named and passed over.
@@ -74,6 +76,9 @@ func parse(req Request) (*talk, error) {
 	}
 	if t.host, t.port, err = hostPort(u, req.URL); err != nil {
 		return nil, err
+	}
+	if t.named = cmp.Or(req.ServerName, t.host); req.ServerName != "" && t.scheme != "https" {
+		return nil, fmt.Errorf("server name %q: goes with https alone, TLS that the client makes itself; the url is %q", req.ServerName, req.URL)
 	}
 	t.request = &message.Request{Proto: message.HTTP11, Method: strings.ToUpper(req.Method), Scheme: "http", Authority: u.Host, Path: target}
 	if t.request.Method == "" {
@@ -382,7 +387,7 @@ func (e *evaluation) conn() *route.ConnInfo {
 	c.Destination = netip.AddrPortFrom(a, e.arrives())
 	switch e.talk.scheme {
 	case "https":
-		c.Transport, c.ServerName, c.ALPN = conf.TLSTransport, e.talk.host, []string{"http/1.1"}
+		c.Transport, c.ServerName, c.ALPN = conf.TLSTransport, e.talk.named, []string{"http/1.1"}
 	case "http":
 		c.ALPN = []string{"http/1.1"}
 	}

@@ -52,7 +52,7 @@ func (o objects) Diff(ctx context.Context, req api.DiffRequest) (api.DiffReply, 
 	if findings = append(findings, found...); source.HasErrors(findings) {
 		return api.DiffReply{Refused: true, Findings: apiFindings(findings)}, nil
 	}
-	reply, err := offline.Compared(withClients(before, clients), withClients(after, clients), req.Color)
+	reply, err := offline.Compared(withClients(before, clients), withClients(after, clients), o.h.Virtual(), req.Color)
 	reply.Findings = apiFindings(findings)
 	return reply, err
 }

@@ -22,7 +22,7 @@ func (o objects) Explain(ctx context.Context, req api.ExplainRequest) (api.Expla
 	if err != nil {
 		return api.ExplainReply{}, err
 	}
-	q := explain.Request{From: req.From, Method: req.Method, URL: o.h.Inside(c.Mesh(), req.From, req.URL)}
+	q := explain.Request{From: req.From, Method: req.Method, URL: o.h.Inside(c.Mesh(), req.From, req.URL), ServerName: req.ServerName}
 	for _, h := range req.Headers {
 		q.Headers = append(q.Headers, explain.Field{Name: h.Name, Value: h.Value})
 	}

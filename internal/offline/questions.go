@@ -96,7 +96,7 @@ func Explain(docs []api.Document, req api.ExplainRequest, o Options) (api.Explai
 	if err != nil {
 		return api.ExplainReply{}, err
 	}
-	q := explain.Request{From: req.From, Method: req.Method, URL: req.URL}
+	q := explain.Request{From: req.From, Method: req.Method, URL: req.URL, ServerName: req.ServerName}
 	for _, h := range req.Headers {
 		q.Headers = append(q.Headers, explain.Field{Name: h.Name, Value: h.Value})
 	}
@@ -122,12 +122,12 @@ func Diff(before, after []api.Document, o Options) (api.DiffReply, error) {
 	if err != nil {
 		return api.DiffReply{}, fmt.Errorf("after: %w", err)
 	}
-	return Compared(b.mesh, a.mesh, o.Color)
+	return Compared(b.mesh, a.mesh, false, o.Color)
 }
 
-// Compared is the reply about two meshes.
-func Compared(before, after *model.Mesh, color bool) (api.DiffReply, error) {
-	r := diff.Compare(before, after)
+// Compared is the reply about two meshes. Virtual is that of explain.View.
+func Compared(before, after *model.Mesh, virtual, color bool) (api.DiffReply, error) {
+	r := diff.CompareServed(before, after, virtual)
 	var text strings.Builder
 	if err := r.WriteText(&text, color); err != nil {
 		return api.DiffReply{}, err

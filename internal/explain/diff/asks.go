@@ -1,9 +1,11 @@
 package diff
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"net/netip"
+	"reflect"
 	"slices"
 
 	"github.com/weftmesh/weft/internal/proxy/conf"
@@ -21,6 +23,7 @@ type asks struct {
 type step struct {
 	rule    rule
 	partial bool
+	route   *conf.Route
 }
 
 func (a *asks) add(b asks) {
@@ -34,6 +37,7 @@ type differing struct {
 	routes [][]step            // of both
 	loose  []rule              // each once
 	only   map[string]presence // rules of one side, as described
+	other  map[string]bool     // rules of both by which they do something else, or in another order
 	before []condition         // patterns of that side only
 	after  []condition
 	ranges []string
@@ -49,7 +53,24 @@ const (
 
 func (d *differing) side(r rule) presence { return d.only[describe(r)] }
 
-func (d *differing) fresh(r rule) bool { return d.side(r) != 0 }
+func (d *differing) fresh(r rule) bool { return d.rank(r) < same }
+
+// The ranks of rules: those that come first are most likely to show a difference.
+const (
+	alone = iota // one side only has it
+	other
+	same
+)
+
+func (d *differing) rank(r rule) int {
+	switch text := describe(r); {
+	case d.only[text] != 0:
+		return alone
+	case d.other[text]:
+		return other
+	}
+	return same
+}
 
 // both joins the asks of two sides.
 func both(before, after asks) *differing {
@@ -66,6 +87,7 @@ func both(before, after asks) *differing {
 			d.only[text] = isThere
 		}
 	}
+	d.other = changed(slices.Concat(before.routes...), slices.Concat(after.routes...))
 	b, a := patternsOf(before.rules), patternsOf(after.rules)
 	d.before, d.after = without(b, a), without(a, b)
 	for _, r := range before.ranges {
@@ -85,6 +107,83 @@ func described(rules []rule) map[string]bool {
 	out := map[string]bool{}
 	for _, r := range rules {
 		out[describe(r)] = true
+	}
+	return out
+}
+
+// changed are the rules of both lists that do something else in the other, or that have been moved: the fewest that can be.
+func changed(before, after []step) map[string]bool {
+	type nth struct {
+		text string
+		n    int // among those that read the same
+	}
+	numbered := func(list []step) (keys []nth) {
+		seen := map[string]int{}
+		for _, s := range list {
+			text := describe(s.rule)
+			keys = append(keys, nth{text, seen[text]})
+			seen[text]++
+		}
+		return keys
+	}
+	at := map[nth]int{}
+	for i, key := range numbered(before) {
+		at[key] = i
+	}
+	out := map[string]bool{}
+	var order []int // of the rules of both, where they were
+	keys := numbered(after)
+	for i, key := range keys {
+		was, both := at[key]
+		if !both {
+			continue
+		}
+		if order = append(order, was); !reflect.DeepEqual(unnamed(before[was].route), unnamed(after[i].route)) {
+			out[key.text] = true
+		}
+	}
+	kept := map[int]bool{}
+	for _, was := range increasing(order) {
+		kept[was] = true
+	}
+	for _, was := range order {
+		if !kept[was] {
+			out[describe(before[was].rule)] = true
+		}
+	}
+	return out
+}
+
+// unnamed is a route without what only says where it comes from.
+func unnamed(r *conf.Route) conf.Route {
+	if r == nil {
+		return conf.Route{}
+	}
+	bare := *r
+	bare.Name, bare.Object, bare.Field, bare.Decorator, bare.Match.Template = "", "", "", "", ""
+	return bare
+}
+
+// increasing is a longest part of a list of different numbers in which they increase.
+func increasing(list []int) []int {
+	var ends []int // of the parts of each length that can be continued best, by index
+	previous := make([]int, len(list))
+	for i, v := range list {
+		n, _ := slices.BinarySearchFunc(ends, v, func(end, v int) int { return cmp.Compare(list[end], v) })
+		if previous[i] = -1; n > 0 {
+			previous[i] = ends[n-1]
+		}
+		if n == len(ends) {
+			ends = append(ends, i)
+		} else {
+			ends[n] = i
+		}
+	}
+	var out []int
+	if len(ends) > 0 {
+		for i := ends[len(ends)-1]; i >= 0; i = previous[i] {
+			out = append(out, list[i])
+		}
 	}
 	return out
 }
@@ -147,7 +246,11 @@ const maxUntold = 20
 // left gives what differs and was shown by no request, sorted.
 func (c *comparison) left() []string {
 	maps.DeleteFunc(c.untold, func(text string, _ bool) bool { return c.told[text] })
-	list := sortedKeys(c.untold)
+	return listed(sortedKeys(c.untold))
+}
+
+// listed is a list as far as it is written.
+func listed(list []string) []string {
 	if len(list) > maxUntold {
 		list = append(list[:maxUntold:maxUntold], fmt.Sprintf("and %d more", len(list)-maxUntold))
 	}

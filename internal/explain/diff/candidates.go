@@ -16,28 +16,41 @@ const (
 	minTries = 100 // requests, where there is no time for more
 )
 
-// chosen are the rules that are tried, those that only one side has first, and whether they are all.
+// chosen are the rules that are tried, those that only one side has first and then those that do something else, and whether they are all.
 func (c *comparison) chosen(d *differing, to asked) ([]rule, bool) {
 	if len(d.rules) <= maxRules {
 		return d.rules, true
 	}
 	c.note("%s: only %d of %d conditions were tried", to.address(), maxRules, len(d.rules))
 	rules := slices.Clone(d.rules)
-	slices.SortStableFunc(rules, func(a, b rule) int { return before(d.fresh(a), d.fresh(b)) })
+	ranks := map[string]int{}
+	for _, r := range rules {
+		ranks[describe(r)] = d.rank(r)
+	}
+	slices.SortStableFunc(rules, func(a, b rule) int { return cmp.Compare(ranks[describe(a)], ranks[describe(b)]) })
 	return rules[:maxRules], false
 }
 
-// candidates makes requests for rules, the simplest first.
+// candidates makes requests for rules, the simplest first. Where there are too many, those stay that are made for what differs.
 func (c *comparison) candidates(d *differing, rules []rule, to asked) []candidate {
-	all := append([]rule{nil}, rules...)
-	all = append(all, beside(rules)...)
+	var fresh, rest []rule
+	for _, r := range rules {
+		if d.fresh(r) {
+			fresh = append(fresh, r)
+		} else {
+			rest = append(rest, r)
+		}
+	}
+	all := append(append([]rule{nil}, fresh...), beside(fresh)...)
+	urgent := len(all)
+	all = append(append(all, rest...), beside(rest)...)
 	joint, complete := pairs(d, rules)
 	if all = append(all, joint...); !complete {
 		c.note("%s: requests that fulfil several conditions were tried for the first %d pairs only", to.address(), maxPairs)
 	}
 	var out []candidate
 	seen := map[string]int{}
-	for _, r := range all {
+	for n, r := range all {
 		cand, ok := to.build(r, c.finder)
 		if !ok && len(r) > 0 && unspellable(r) != "" {
 			c.note("%s: no example was found for %s, so it was not compared", to.address(), unspellable(r))
@@ -51,10 +64,14 @@ func (c *comparison) candidates(d *differing, rules []rule, to asked) []candidat
 			continue
 		}
 		seen[id] = len(out)
+		cand.urgent = n < urgent
 		out = append(out, cand)
 	}
-	slices.SortStableFunc(out, func(a, b candidate) int { return cmp.Compare(a.terms, b.terms) })
-	return out[:c.affordable(len(out), len(d.rules))]
+	simplest := func(a, b candidate) int { return cmp.Compare(a.terms, b.terms) }
+	slices.SortStableFunc(out, func(a, b candidate) int { return cmp.Or(before(a.urgent, b.urgent), simplest(a, b)) })
+	out = out[:c.affordable(len(out), len(d.rules))]
+	slices.SortStableFunc(out, simplest)
+	return out
 }
 
 // before orders what is set first.
@@ -100,6 +117,8 @@ func pairs(d *differing, rules []rule) (out []rule, complete bool) {
 			fresh[i], was = true, append(was, r)
 		case isThere:
 			fresh[i], is = true, append(is, r)
+		default:
+			fresh[i] = d.fresh(r)
 		}
 	}
 	for i := range min(len(was), len(is)) {

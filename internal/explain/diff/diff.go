@@ -31,6 +31,9 @@ type Report struct {
 	// Untold are patterns and address ranges that differ between the sides although no request that was tried was treated differently
 	// for them. Of what they match only samples can be tried.
 	Untold []string `json:"untold,omitempty"`
+	// Undecided are destinations about which the sides decide differently in something, of whose requests only a part was tried, and
+	// none of these was treated differently.
+	Undecided []string `json:"undecided,omitempty"`
 	// Untried says that the sides differ and that no client is known on both of them, so that no request was tried.
 	Untried bool `json:"untried,omitempty"`
 	// Notes say what was not compared.
@@ -59,9 +62,9 @@ type Change struct {
 	After   string          `json:"after"`
 }
 
-// Different reports whether any request is treated differently, or may be for what is untold or untried, or for settings.
+// Different reports whether any request is treated differently, or may be for what is untold, undecided or untried, or for settings.
 func (r *Report) Different() bool {
-	return len(r.Groups)+len(r.Untold)+len(r.Settings) > 0 || r.Untried
+	return len(r.Groups)+len(r.Untold)+len(r.Undecided)+len(r.Settings) > 0 || r.Untried
 }
 
 // side is one of the two meshes.
@@ -103,6 +106,8 @@ type comparison struct {
 	atoms         []atom          // what those proxies ask of who sends
 	found         map[string]*finding
 	done          map[string][]Change // by class of clients and destination
+	part          map[string]bool     // of done without changes, whether only a part was tried
+	undecided     map[string]bool
 	notes         map[string]bool
 	every         int // clients with a sidecar
 	scope         *scope.Scope
@@ -127,15 +132,19 @@ type finding struct {
 }
 
 // Compare says what differs between two meshes.
-func Compare(before, after *model.Mesh) *Report {
-	return compare(before, after, scope.New(before, after))
+func Compare(before, after *model.Mesh) *Report { return CompareServed(before, after, false) }
+
+// CompareServed is Compare for a mesh in which, if it is virtual, addresses of services lead nowhere by themselves (explain.View).
+func CompareServed(before, after *model.Mesh, virtual bool) *Report {
+	return compare(before, after, scope.New(before, after), virtual)
 }
 
-func compare(before, after *model.Mesh, within *scope.Scope) *Report {
+func compare(before, after *model.Mesh, within *scope.Scope, virtual bool) *Report {
 	c := &comparison{before: newSide(before), after: newSide(after), report: &Report{Groups: []Group{}}, changed: map[string]bool{},
-		guarded: map[string]bool{}, found: map[string]*finding{}, done: map[string][]Change{}, notes: map[string]bool{},
+		guarded: map[string]bool{}, found: map[string]*finding{}, done: map[string][]Change{}, part: map[string]bool{}, undecided: map[string]bool{}, notes: map[string]bool{},
 		scope: within, asking: map[asked]bool{}, trails: map[string]bool{}, leading: map[string][]string{}, steps: maxSteps, comparing: maxComparing, finder: words.NewFinder(), untold: map[string]bool{}, told: map[string]bool{},
 		shown: map[string]bool{}, differ: map[Setting]map[string]bool{}, looked: map[lookedAt][]Setting{}}
+	c.before.asker.Virtual, c.after.asker.Virtual = virtual, virtual
 	c.servers()
 	classes := c.classes()
 	own, unowned := c.destinations()
@@ -153,7 +162,7 @@ func compare(before, after *model.Mesh, within *scope.Scope) *Report {
 	c.report.Settings = c.settled()
 	c.report.Groups = c.groups()
 	c.report.Untried = len(classes) == 0 && len(c.report.Groups) == 0 && !c.scope.Alike()
-	c.report.Untold, c.report.Notes = c.left(), c.noted()
+	c.report.Untold, c.report.Undecided, c.report.Notes = c.left(), listed(sortedKeys(c.undecided)), c.noted()
 	return c.report
 }
 
@@ -181,14 +190,14 @@ func (c *comparison) aside(classes []*class, places []place) {
 		shown[host(f.destination)] = true
 	}
 	places = slices.DeleteFunc(places, func(d place) bool { return shown[host(d.name)] })
-	found, differ, untold := c.found, c.differ, c.untold
-	c.found, c.differ, c.untold = map[string]*finding{}, map[Setting]map[string]bool{}, map[string]bool{}
+	found, differ, untold, undecided := c.found, c.differ, c.untold, c.undecided
+	c.found, c.differ, c.untold, c.undecided = map[string]*finding{}, map[Setting]map[string]bool{}, map[string]bool{}, map[string]bool{}
 	c.visit(classes, places)
 	names := map[string]bool{}
 	for _, f := range c.found {
 		names[f.destination] = true
 	}
-	if c.found, c.differ, c.untold = found, differ, untold; len(names) > 0 {
+	if c.found, c.differ, c.untold, c.undecided = found, differ, untold, undecided; len(names) > 0 {
 		c.note("%s: the service has no such port, but rules count there all the same, and differ", some(sortedKeys(names)))
 	}
 }
@@ -263,7 +272,7 @@ func (c *comparison) classes() []*class {
 func (c *comparison) put(k *class, destination, key string, d *differing, to asked) {
 	changes, known := c.done[key]
 	if !known {
-		changes = c.changes(d, to, func(s *side, req explain.Request) (effect, bool) {
+		changes, c.part[key] = c.changes(d, to, func(s *side, req explain.Request) (effect, bool) {
 			w := k.before
 			if s == c.after {
 				w = k.after
@@ -294,10 +303,10 @@ func (c *comparison) keep(destination string, from []string, changes []Change) {
 	f.from = append(f.from, from...)
 }
 
-// changes puts requests to both sides that stand for all that is asked, and describes those that are treated differently.
-func (c *comparison) changes(d *differing, to asked, ask func(*side, explain.Request) (effect, bool)) []Change {
+// changes puts requests to both sides that stand for all that is asked, and describes those that are treated differently. Part says that
+// none is, and that they were not all.
+func (c *comparison) changes(d *differing, to asked, ask func(*side, explain.Request) (effect, bool)) (out []Change, part bool) {
 	t := c.tries(d, to)
-	var out []Change
 	places, results := map[string]int{}, map[string]int{}
 	shown := map[string]bool{}
 	for i := range t.regions {
@@ -334,7 +343,7 @@ func (c *comparison) changes(d *differing, to asked, ask func(*side, explain.Req
 	}
 	c.settle(d, to, shown, len(out) > 0)
 	c.describe(t, out)
-	return out
+	return out, len(out) == 0 && !t.whole
 }
 
 // maxSteps bounds what all requests may take together, in conditions that are looked at for them: seconds.
@@ -383,7 +392,7 @@ func (c *comparison) groups() []Group {
 		out = append(out, *g)
 	}
 	slices.SortFunc(out, func(a, b Group) int {
-		return cmp.Or(cmp.Compare(a.Destinations[0], b.Destinations[0]), slices.Compare(a.From, b.From))
+		return cmp.Or(cmp.Compare(a.Destinations[0], b.Destinations[0]), slices.Compare(a.From, b.From), slices.Compare(texts(a.Changes), texts(b.Changes)))
 	})
 	return out
 }

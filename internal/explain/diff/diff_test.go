@@ -119,3 +119,22 @@ func mesh(t *testing.T, objects []*source.Object) *model.Mesh {
 	}
 	return m
 }
+
+// TestNamesThatAreHidden: where only the mesh knows the addresses of services, what a Sidecar hides has no name.
+func TestNamesThatAreHidden(t *testing.T) {
+	const narrow = `apiVersion: networking.istio.io/v1
+kind: Sidecar
+metadata: {name: narrow, namespace: n0}
+spec: {egress: [{hosts: ["./*"]}]}
+`
+	for virtual, want := range map[bool]string{
+		true:  "the name does not resolve: Sidecar/n0/narrow does not import it",
+		false: "passed through: the mesh does not know it",
+	} {
+		r := diff.CompareServed(large(t, 2, narrow), large(t, 2, ""), virtual)
+		var b strings.Builder
+		if err := r.WriteText(&b, false); err != nil || !strings.Contains(b.String(), "before  "+want) {
+			t.Errorf("virtual %v: %v, %s", virtual, err, b.String())
+		}
+	}
+}

@@ -156,6 +156,9 @@ func refusal(r *explain.Report) string {
 	case r.Flag == "NR" && r.Status == 404:
 		return "404: no route"
 	case r.Status == 0:
+		if _, why, hidden := strings.Cut(r.Summary, " does not resolve for this workload: "); hidden {
+			return "the name does not resolve: " + why
+		}
 		return "connection closed: " + r.Summary
 	}
 	return fmt.Sprintf("%d: %s", r.Status, r.Summary)

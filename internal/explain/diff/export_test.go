@@ -9,5 +9,5 @@ import (
 func CompareAll(before, after *model.Mesh) *Report {
 	s := scope.New(before, after)
 	s.All, s.Namespaces = true, true
-	return compare(before, after, s)
+	return compare(before, after, s, false)
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/explain"
 	"github.com/weftmesh/weft/internal/explain/diff/scope"
+	"github.com/weftmesh/weft/internal/explain/fields"
 	"github.com/weftmesh/weft/internal/proxy/conf"
 	"github.com/weftmesh/weft/internal/proxy/decode"
 	"github.com/weftmesh/weft/internal/wire"
@@ -203,27 +204,40 @@ func (c *comparison) outbound(k *class, d place, apart map[string]bool) {
 	} else {
 		key += "|" + k.signature
 	}
-	shown := false
+	shown, part := false, false
 	for _, to := range c.spoken(k, d.asked, name, guarded) {
-		key := key + "|" + to.scheme
+		key := key + "|" + to.scheme + to.server
 		var asked *differing
 		if _, known := c.done[key]; !known {
 			asked = both(c.rulesAt(c.before, k.before, name, d.host, to), c.rulesAt(c.after, k.after, name, d.host, to))
 		}
 		c.put(k, d.name, key, asked, to)
 		shown = shown || len(c.done[key]) > 0
+		part = part || c.part[key]
 	}
 	if shown {
 		c.showed(guarded)
+	} else if part && (len(guarded) > 0 || c.decisive(k, name)) {
+		c.undecided[d.name] = true
 	}
 	c.settings(k, name, k.names, shown)
 }
 
-// spoken is what is asked for at a place: where TLS is told apart by its server name, connections with another as well; where
+// spoken is what is asked for at a place: where TLS is told apart by its server name, connections with those that rules name, and with another; where
 // connections are relayed that may be of HTTP, requests as well if policies or limits behind it look at them.
 func (c *comparison) spoken(k *class, to asked, listener string, guarded []string) []asked {
 	out := []asked{to}
-	if to.scheme == "https" && (namesServers(c.before, k.before, listener) || namesServers(c.after, k.after, listener)) {
+	servers := map[string]bool{}
+	namedServers(c.before, k.before, listener, servers)
+	namedServers(c.after, k.after, listener, servers)
+	if to.scheme == "https" && len(servers) > 0 {
+		for _, name := range sortedKeys(servers) {
+			if another := strings.Replace(name, "*", "any", 1); another != to.host {
+				to.server, to.kind = another, "connections for the server name "+name
+				out = append(out, to)
+			}
+		}
+		to.server = ""
 		to.scheme, to.kind = "tcp", "connections with another server name, or none"
 		out = append(out, to)
 	}
@@ -237,10 +251,17 @@ func (c *comparison) spoken(k *class, to asked, listener string, guarded []strin
 	return out
 }
 
-// namesServers reports whether a listener tells connections apart by the names of servers.
-func namesServers(s *side, w *model.Workload, listener string) bool {
+// namedServers adds the names of servers by which a listener tells connections apart.
+func namedServers(s *side, w *model.Workload, listener string, into map[string]bool) {
 	ln, _, _ := s.asker.Listener(w, listener)
-	return ln != nil && slices.ContainsFunc(ln.Chains, func(ch *conf.Chain) bool { return len(ch.Match.ServerNames) > 0 })
+	if ln == nil {
+		return
+	}
+	for _, ch := range ln.Chains {
+		for _, name := range ch.Match.ServerNames {
+			into[name] = true
+		}
+	}
 }
 
 // trail is a sum of everything that decides about requests to a listener. It is empty where there is none.
@@ -353,7 +374,7 @@ func (c *comparison) rulesAt(s *side, w *model.Workload, listener, host string, 
 				for _, name := range sortedKeys(r.RBAC) {
 					out.add(ofPolicies(r.RBAC[name]))
 				}
-				routes = append(routes, step{m, r.Match.Never || r.Match.Fraction != 0 || r.Match.Presented != nil || r.Match.Validated != nil})
+				routes = append(routes, step{m, r.Match.Never || r.Match.Fraction != 0 || r.Match.Presented != nil || r.Match.Validated != nil, r})
 				out.rules = append(out.rules, m)
 				if r.Forward != nil {
 					hostsOf(r.Forward.Clusters, hosts)
@@ -430,10 +451,25 @@ func (c *comparison) gateway(k *class) {
 			destination := fmt.Sprintf("%s://%s:%d at %s", to.scheme, entrances[to], port, strings.Join(k.names, ", "))
 			key := k.routes + "|" + destination + to.scheme
 			c.put(&class{before: k.before, after: k.after, names: []string{"outside"}}, destination, key, asked, to)
-			shown = shown || len(c.done[key]) > 0
+			if shown = shown || len(c.done[key]) > 0; c.part[key] && (len(c.guards(k, name)) > 0 || c.decisive(k, name)) {
+				c.undecided[destination] = true
+			}
 		}
 		c.settings(k, name, k.names, shown)
 	}
+}
+
+// decisive reports whether anything differs among what decides about requests to a listener, besides names.
+func (c *comparison) decisive(k *class, listener string) bool {
+	for _, pair := range paired(reach(c.before, k.before, listener), reach(c.after, k.after, listener)) {
+		b, was := c.before.asker.Message(k.before, pair[0].typeURL, pair[0].name)
+		a, is := c.after.asker.Message(k.after, pair[1].typeURL, pair[1].name)
+		unread := func(path string) bool { return nameless(element.ReplaceAllString(path, "")) }
+		if was != is || was && len(fields.Compare(b, a, unread)) > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // guards gives the hosts to which a listener leads and behind which are workloads whose own proxies have changed.
@@ -531,7 +567,7 @@ func (c *comparison) outside() {
 			if !port.Protocol.IsHTTP() && port.Protocol != model.Auto {
 				to.scheme = "tcp"
 			}
-			changes := c.changes(both(c.inboundRules(c.before, b), c.inboundRules(c.after, a)), to, func(s *side, req explain.Request) (effect, bool) {
+			changes, part := c.changes(both(c.inboundRules(c.before, b), c.inboundRules(c.after, a)), to, func(s *side, req explain.Request) (effect, bool) {
 				w := b
 				if s == c.after {
 					w = a
@@ -540,6 +576,9 @@ func (c *comparison) outside() {
 				return directEffect(in), err == nil
 			})
 			c.shown[name] = c.shown[name] || len(changes) > 0
+			if part {
+				c.undecided[fmt.Sprintf("%s port %d", name, port.Number)] = true
+			}
 			c.keep(fmt.Sprintf("%s port %d", name, port.Number), []string{"outside the mesh, in plaintext"}, changes)
 		}
 	}

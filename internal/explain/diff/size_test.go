@@ -133,3 +133,72 @@ func TestManyRules(t *testing.T) {
 		t.Errorf("different %v, %d requests, %s", r.Different(), r.Requests, notes)
 	}
 }
+
+// ruled is a mesh with a route of n rules, each as change makes it.
+func ruled(t *testing.T, n int, change func(i int) (path, to string)) *model.Mesh {
+	t.Helper()
+	var b strings.Builder
+	b.WriteString("apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: a, namespace: n1}\nspec:\n  hosts: [s1]\n  http:\n")
+	for i := range n {
+		path, to := change(i)
+		fmt.Fprintf(&b, "  - {match: [{uri: {exact: %s}, headers: {x: {exact: '%d'}}}], route: [{destination: {host: %s.svc.cluster.local}}]}\n", path, i%50, to)
+	}
+	return large(t, 3, b.String())
+}
+
+// TestOneOfManyRules: among more rules than can be tried, the one that differs is.
+func TestOneOfManyRules(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds")
+	}
+	for name, x := range map[string]struct {
+		rules, one int
+		path, to   string
+	}{
+		"another path":        {60_000, 55_555, "/p55556", "s2.n2"},
+		"another destination": {5_000, 4_455, "/p4455", "s0.n0"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			before := ruled(t, x.rules, func(i int) (string, string) { return fmt.Sprint("/p", i), "s2.n2" })
+			after := ruled(t, x.rules, func(i int) (string, string) {
+				if i == x.one {
+					return x.path, x.to
+				}
+				return fmt.Sprint("/p", i), "s2.n2"
+			})
+			began := processorTime(t)
+			r := diff.Compare(before, after)
+			t.Logf("%d requests, %s", r.Requests, processorTime(t)-began)
+			var b strings.Builder
+			if err := r.WriteText(&b, false); err != nil || len(r.Groups) == 0 || !strings.Contains(b.String(), fmt.Sprintf("/p%d  with x: 5\n", x.one)) {
+				t.Errorf("%v, %s", err, b.String())
+			}
+		})
+	}
+}
+
+// TestUndecided: where something differs and only a part was tried, nobody says that all is alike.
+func TestUndecided(t *testing.T) {
+	as := func(i int) (string, string) { return fmt.Sprint("/p", i), "s2.n2" }
+	before := ruled(t, 2_500, as)
+	after := ruled(t, 2_500, func(i int) (string, string) {
+		switch i {
+		case 1_200:
+			i = 1_250
+		case 1_250:
+			i = 1_200
+		}
+		return as(i)
+	})
+	for name, x := range map[string]struct {
+		after *model.Mesh
+		want  bool
+	}{"alike": {before, false}, "in another order": {after, true}} {
+		r := diff.Compare(before, x.after)
+		var b strings.Builder
+		_ = r.WriteText(&b, false)
+		if r.Different() != x.want || len(r.Undecided) > 0 != x.want || strings.Contains(b.String(), "no request behaves") == x.want {
+			t.Errorf("%s: different %v, undecided %v, %s", name, r.Different(), r.Undecided, b.String())
+		}
+	}
+}

@@ -56,6 +56,12 @@ func (r *Report) WriteText(w io.Writer, color bool) error {
 			fmt.Fprintf(&b, "  %s\n", printable.Text(u))
 		}
 	}
+	if len(r.Undecided) > 0 {
+		fmt.Fprintf(&b, "what decides differs, of the requests only a part was tried, and none showed a difference:\n")
+		for _, u := range r.Undecided {
+			fmt.Fprintf(&b, "  %s\n", printable.Text(u))
+		}
+	}
 	for _, n := range r.Notes {
 		fmt.Fprintf(&b, "%s %s\n", paint(faint, "--"), printable.Text(n))
 	}
@@ -93,7 +99,7 @@ func (r *Report) summary(changes int) string {
 	if changes == 0 && len(r.Settings) > 0 {
 		return "no request that was tried behaves differently; others may, for settings change" + compared
 	}
-	if changes == 0 && len(r.Untold) > 0 {
+	if changes == 0 && len(r.Untold)+len(r.Undecided) > 0 {
 		return "no request that was tried behaves differently; others may" + compared
 	}
 	if changes == 0 {

@@ -41,9 +41,10 @@ type tries struct {
 
 // tries divides requests into regions which neither side tells apart further, if there are not too many. Else there are samples.
 func (c *comparison) tries(d *differing, to asked) *tries {
-	rules, all := c.chosen(d, to)
-	if to.scheme == "tcp" {
-		rules = nil // of connections none is told apart here
+	var rules []rule // of connections none is told apart here
+	all := true
+	if to.scheme != "tcp" && to.server == "" {
+		rules, all = c.chosen(d, to)
 	}
 	s := slotsOf(rules, to, nil, c.finder)
 	t := &tries{slots: s, asked: d, whole: all && s.whole}

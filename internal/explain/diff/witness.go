@@ -296,6 +296,7 @@ func readable(ranges []rune) rune {
 type asked struct {
 	scheme, host string
 	port         uint16
+	server       string // that a TLS client names there; empty for the host
 	kind         string // what they are called among others that are asked for there; empty where they are all
 }
 
@@ -314,6 +315,7 @@ type filled struct {
 type candidate struct {
 	request explain.Request
 	terms   int               // conditions that it was made of
+	urgent  bool              // whether it is for what differs between the sides
 	rules   []rule            // that it was made for
 	values  map[string]filled // by slot, of those that the first asks for
 }
@@ -341,7 +343,7 @@ func (a asked) build(r rule, f *words.Finder) (candidate, bool) {
 
 // request is one with values for slots.
 func (a asked) request(values map[string]filled) explain.Request {
-	req := explain.Request{Method: "GET", URL: a.scheme + "://" + a.address()}
+	req := explain.Request{Method: "GET", URL: a.scheme + "://" + a.address(), ServerName: a.server}
 	path, query, media := "/", url.Values{}, ""
 	for _, slot := range sortedKeys(values) {
 		v := values[slot]

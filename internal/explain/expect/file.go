@@ -198,7 +198,8 @@ func (p *parser) test(n *yaml.Node, at string) *Test {
 				t.Request.Headers = append(t.Request.Headers, explain.Field{Name: kv[0].Value, Value: p.text(kv[1], under(at, kv[0].Value))})
 			}
 		},
-		"expect": func(n *yaml.Node, at string) { expect = len(n.Content) > 0; t.checks = p.expect(n, at) },
+		"serverName": func(n *yaml.Node, at string) { t.Request.ServerName = p.text(n, at) },
+		"expect":     func(n *yaml.Node, at string) { expect = len(n.Content) > 0; t.checks = p.expect(n, at) },
 	})
 	if n.Kind == yaml.MappingNode {
 		if t.Request.From == "" {
@@ -206,6 +207,9 @@ func (p *parser) test(n *yaml.Node, at string) *Test {
 		}
 		if !request {
 			p.fail(n, at+".request", "is missing: such as GET http://reviews:9080/reviews/0")
+		}
+		if t.Request.ServerName != "" && request && !strings.HasPrefix(t.Request.URL, "https://") {
+			p.fail(n, at+".serverName", "goes with https alone, TLS that the client makes itself")
 		}
 		if !expect {
 			p.fail(n, at+".expect", "is missing or empty: a test without an expectation tests nothing")
@@ -241,6 +245,9 @@ func (p *parser) names(tests []*Test) {
 			t.Name = t.Request.Method + " " + t.Request.URL + " from " + t.Request.From
 			for _, h := range t.Request.Headers {
 				t.Name += " " + h.Name + ":" + h.Value
+			}
+			if t.Request.ServerName != "" {
+				t.Name += " for " + t.Request.ServerName
 			}
 		}
 		if line, known := lines[t.Name]; known {
