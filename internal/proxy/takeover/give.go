@@ -163,7 +163,10 @@ func (g *Giver) prepare(c *net.UnixConn) error {
 	return err
 }
 
+// hand sends sockets, without those that have been closed since: the configuration has no use for them any more, or the process behind one has
+// ended.
 func (g *Giver) hand(c *net.UnixConn, sockets []bind.Socket) error {
+	handed := 0
 	for _, s := range sockets {
 		raw, err := s.Conn.SyscallConn()
 		if err != nil {
@@ -174,11 +177,15 @@ func (g *Giver) hand(c *net.UnixConn, sockets []bind.Socket) error {
 		err = raw.Control(func(fd uintptr) {
 			sent = send(c, packet{Verb: "socket", Network: s.Network, Address: s.Address}, int(fd))
 		})
+		if errors.Is(err, net.ErrClosed) {
+			continue
+		}
 		if err := errors.Join(err, sent); err != nil {
 			return fmt.Errorf("socket %s %s: %w", s.Network, s.Address, err)
 		}
+		handed++
 	}
-	return send(c, packet{Verb: "handed", Count: len(sockets), Process: &g.Self})
+	return send(c, packet{Verb: "handed", Count: handed, Process: &g.Self})
 }
 
 // report tells the successor what is left, until ctx ends or nobody listens.

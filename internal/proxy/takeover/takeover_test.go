@@ -24,6 +24,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // old is a process with one listener.
 type old struct {
 	l      net.Listener
+	gone   []bind.Socket // are closed once it has told of them
 	refuse error
 
 	mu     sync.Mutex
@@ -44,7 +45,7 @@ func (o *old) told() string {
 
 func (o *old) Begin() ([]bind.Socket, error) {
 	o.note("begin")
-	return []bind.Socket{{Network: "tcp", Address: "configured", Conn: o.l.(syscall.Conn)}}, o.refuse
+	return append(o.gone, bind.Socket{Network: "tcp", Address: "configured", Conn: o.l.(syscall.Conn)}), o.refuse
 }
 func (o *old) Abort()    { o.note("abort") }
 func (o *old) Yield()    { o.note("yield"); o.l.Close() }
@@ -133,6 +134,26 @@ func TestTheSocketsChangeHands(t *testing.T) {
 	}
 	if _, draining := got.Left(); !draining {
 		t.Error("the old process has ended")
+	}
+}
+
+// TestClosedMeanwhile: a socket that is closed while sockets are handed over, as the way to a process that ends just then, is left out.
+func TestClosedMeanwhile(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Close()
+	o := &old{gone: []bind.Socket{{Network: "tcp", Address: "gone", Conn: l.(syscall.Conn)}}}
+	got, err := take(t, give(t, o, 0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(got.Sockets) != 1 || got.Sockets[0].Address != "configured" {
+		t.Fatalf("%+v", got)
+	}
+	if err := got.Ready(t.Context()); err != nil {
+		t.Fatal(err)
 	}
 }
 
