@@ -2,7 +2,6 @@ package istio
 
 import (
 	"maps"
-	"slices"
 	"strings"
 
 	networkingapi "istio.io/api/networking/v1alpha3"
@@ -85,9 +84,6 @@ func (p converter) queryMatches(m map[string]*networkingapi.StringMatch, field s
 	return list
 }
 
-// methods are those of RFC 9110 and PATCH.
-var methods = []string{"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"}
-
 // httpMatch converts one entry of an HTTP route's match.
 func (p converter) httpMatch(m *networkingapi.HTTPMatchRequest, field string) model.HTTPMatch {
 	p.Only(m, field, "name", "uri", "scheme", "method", "authority", "headers", "port", "sourceLabels", "gateways", "queryParams",
@@ -104,9 +100,7 @@ func (p converter) httpMatch(m *networkingapi.HTTPMatchRequest, field string) mo
 		SourceLabels:   p.ValidLabels(m.SourceLabels, field+".sourceLabels"), SourceNamespace: p.NamespaceName(m.SourceNamespace, field+".sourceNamespace"),
 		StatPrefix: m.StatPrefix,
 	}
-	if exact := out.Method.Exact; exact != strings.ToUpper(exact) && slices.Contains(methods, strings.ToUpper(exact)) {
-		p.Warn("MethodNeverMatches", field+".method", "write "+strings.ToUpper(exact), "%q is never the method of a request: methods are told apart by case", exact)
-	}
+	p.MethodMatches(out.Method.Exact, field+".method")
 	if m.StatPrefix != "" {
 		p.Info("NoEffect", field+".statPrefix", "", "Envoys count these requests under it; other proxies count all by service and version")
 	}

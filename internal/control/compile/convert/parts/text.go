@@ -89,3 +89,13 @@ func LabelList(labels map[string]string) string {
 	}
 	return strings.Join(list, ",")
 }
+
+// methods are those of RFC 9110 and PATCH.
+var methods = []string{"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"}
+
+// MethodMatches tells of a method that is written in another case than those of requests are.
+func (p *Part) MethodMatches(method, field string) {
+	if right := strings.ToUpper(method); method != right && slices.Contains(methods, right) {
+		p.Warn("MethodNeverMatches", field, "write "+right, "%q is never the method of a request: methods are told apart by case", method)
+	}
+}

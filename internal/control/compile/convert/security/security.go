@@ -145,10 +145,21 @@ func (p converter) authSource(s *securityapi.Source, field string) model.AuthSou
 		RemoteIPBlocks:    p.prefixes(s.RemoteIpBlocks, field+".remoteIpBlocks"),
 		NotRemoteIPBlocks: p.prefixes(s.NotRemoteIpBlocks, field+".notRemoteIpBlocks"),
 	}
+	p.bare(s.Principals, field+".principals")
+	p.bare(s.NotPrincipals, field+".notPrincipals")
 	if isEmpty(s) {
 		p.Err("MissingField", field, "leave `from` out to match any source", "the source has no condition")
 	}
 	return out
+}
+
+// bare tells of principals that are written as URIs: they are compared with what stands behind the scheme.
+func (p converter) bare(list []string, field string) {
+	for i, v := range list {
+		if rest, uri := strings.CutPrefix(v, "spiffe://"); uri {
+			p.Warn("NoEffect", parts.At(field, i), "write "+rest, "%q is nobody's principal: they are written without spiffe://", v)
+		}
+	}
 }
 
 func isEmpty(s *securityapi.Source) bool {
@@ -169,7 +180,7 @@ func (p converter) authOperation(o *securityapi.Operation, field string) model.A
 	return model.AuthOperation{
 		Hosts: p.patterns(o.Hosts, field+".hosts"), NotHosts: p.patterns(o.NotHosts, field+".notHosts"),
 		Ports: p.ports(o.Ports, field+".ports"), NotPorts: p.ports(o.NotPorts, field+".notPorts"),
-		Methods: p.patterns(o.Methods, field+".methods"), NotMethods: p.patterns(o.NotMethods, field+".notMethods"),
+		Methods: p.methods(o.Methods, field+".methods"), NotMethods: p.methods(o.NotMethods, field+".notMethods"),
 		Paths: p.paths(o.Paths, field+".paths"), NotPaths: p.paths(o.NotPaths, field+".notPaths"),
 	}
 }
@@ -177,28 +188,40 @@ func (p converter) authOperation(o *securityapi.Operation, field string) model.A
 // patterns checks values that may start or end with "*".
 func (p converter) patterns(list []string, field string) []string {
 	for i, v := range list {
-		inner := v
-		if cut, ok := strings.CutPrefix(v, "*"); ok {
-			inner = cut
-		} else {
-			inner = strings.TrimSuffix(v, "*")
-		}
-		p.NotTooBig(v, parts.At(field, i))
-		switch {
-		case v == "":
-			p.Err("InvalidValue", parts.At(field, i), "", "the value is empty")
-		case strings.Contains(inner, "*"):
-			p.Err("InvalidValue", parts.At(field, i), `use "abc*", "*abc" or "*"`, `%q: "*" is only allowed at one end`, v)
-		}
+		p.pattern(v, parts.At(field, i))
 	}
 	return list
+}
+
+func (p converter) pattern(v, field string) {
+	inner, cut := strings.CutPrefix(v, "*")
+	if !cut {
+		inner = strings.TrimSuffix(v, "*")
+	}
+	p.NotTooBig(v, field)
+	switch {
+	case v == "":
+		p.Err("InvalidValue", field, "", "the value is empty")
+	case strings.Contains(inner, "*"):
+		p.Err("InvalidValue", field, `use "abc*", "*abc" or "*"`, `%q: "*" is only allowed at one end`, v)
+	}
+}
+
+func (p converter) methods(list []string, field string) []string {
+	for i, v := range list {
+		p.MethodMatches(v, parts.At(field, i))
+	}
+	return p.patterns(list, field)
 }
 
 // paths checks patterns and templates: {*} stands for one segment, {**} for any number.
 func (p converter) paths(list []string, field string) []string {
 	for i, v := range list {
 		if !strings.ContainsAny(v, "{}") {
-			p.patterns(list[i:i+1], field)
+			p.pattern(v, parts.At(field, i))
+			if v != "" && v[0] != '/' && v[0] != '*' {
+				p.Warn("PathNeverMatches", parts.At(field, i), "write /"+v, "no path begins like %q, without a slash", v)
+			}
 			continue
 		}
 		p.NotTooBig(v, parts.At(field, i))
