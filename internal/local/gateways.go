@@ -27,7 +27,7 @@ func gatewayServices(mesh *model.Mesh, objects []*source.Object) []*corev1.Servi
 	targets := gatewayTargets(mesh, builtIn)
 	all, one := &gatewayPorts{targets: targets}, map[model.Ref]*gatewayPorts{}
 	for _, g := range mesh.Gateways {
-		if g.SelectorNamespace != "" && g.SelectorNamespace != builtIn.Namespace || !within(g.Selector, builtIn.Labels) {
+		if g.SelectorNamespace != "" && g.SelectorNamespace != builtIn.Namespace || !model.Selects(g.Selector, builtIn.Labels) {
 			continue
 		}
 		own := &gatewayPorts{targets: targets}
@@ -61,16 +61,6 @@ func gatewayTargets(mesh *model.Mesh, builtIn *demand.Workload) []model.Target {
 		}
 	}
 	return nil
-}
-
-// within reports whether labels have everything that a selector asks for.
-func within(selector, labels map[string]string) bool {
-	for k, v := range selector {
-		if labels[k] != v {
-			return false
-		}
-	}
-	return true
 }
 
 // gatewayPorts gathers the ports of servers, in the order of their precedence.

@@ -5,14 +5,14 @@ import (
 
 	"github.com/weftmesh/weft/internal/control/generate/limit"
 	"github.com/weftmesh/weft/internal/control/generate/message"
-	"github.com/weftmesh/weft/internal/control/generate/view"
+	"github.com/weftmesh/weft/internal/control/model"
 )
 
 // rateLimits gives a filter for each rule that holds for the node's workload, and one for all rules for a service.
 func (g *Generator) rateLimits() []*hcmv3.HttpFilter {
 	var out []*hcmv3.HttpFilter
 	for _, l := range g.mesh.RateLimits(g.node.Namespace) {
-		if l.Namespace != "" && l.Namespace != g.node.Namespace || !view.Selects(l.Selector, g.node.Labels) {
+		if l.Namespace != "" && l.Namespace != g.node.Namespace || !model.Selects(l.Selector, g.node.Labels) {
 			continue
 		}
 		name := "ratelimit/" + l.Ref.Namespace + "/" + l.Ref.Name

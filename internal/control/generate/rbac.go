@@ -11,7 +11,6 @@ import (
 
 	"github.com/weftmesh/weft/internal/control/generate/access"
 	"github.com/weftmesh/weft/internal/control/generate/message"
-	"github.com/weftmesh/weft/internal/control/generate/view"
 	"github.com/weftmesh/weft/internal/control/model"
 )
 
@@ -79,7 +78,7 @@ func (g *Generator) policyFilters(tcp bool) []policyFilter {
 }
 
 func (g *Generator) applies(p *model.AuthorizationPolicy) bool {
-	return (p.Namespace == "" || p.Namespace == g.node.Namespace) && view.Selects(p.Selector, g.node.Labels)
+	return (p.Namespace == "" || p.Namespace == g.node.Namespace) && model.Selects(p.Selector, g.node.Labels)
 }
 
 func (g *Generator) addRules(into map[string]*rbacv3.Policy, p *model.AuthorizationPolicy, tcp bool) {

@@ -8,6 +8,7 @@ import (
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/weftmesh/weft/internal/control/compile/convert/parts"
+	"github.com/weftmesh/weft/internal/control/model"
 )
 
 // gatewayAddresses gives where the workloads are reached that serve Gateways and Ingresses: what their Services' load balancers say,
@@ -15,14 +16,14 @@ import (
 func (s *state) gatewayAddresses() []gatewayv1.GatewayStatusAddress {
 	var labels []map[string]string
 	for _, w := range s.in.Mesh.Workloads.All() {
-		if w.Gateway && within(parts.IngressSelector(), w.Labels) {
+		if w.Gateway && model.Selects(parts.IngressSelector(), w.Labels) {
 			labels = append(labels, w.Labels)
 		}
 	}
 	var public, private []gatewayv1.GatewayStatusAddress
 	for _, o := range s.in.Objects {
 		svc, ok := o.Kube.(*corev1.Service)
-		if !ok || len(svc.Spec.Selector) == 0 || !slices.ContainsFunc(labels, func(l map[string]string) bool { return within(svc.Spec.Selector, l) }) {
+		if !ok || len(svc.Spec.Selector) == 0 || !slices.ContainsFunc(labels, func(l map[string]string) bool { return model.Selects(svc.Spec.Selector, l) }) {
 			continue
 		}
 		for _, in := range svc.Status.LoadBalancer.Ingress {
@@ -56,16 +57,6 @@ func addAddress(list []gatewayv1.GatewayStatusAddress, value string) []gatewayv1
 		kind = gatewayv1.IPAddressType
 	}
 	return append(list, gatewayv1.GatewayStatusAddress{Type: &kind, Value: value})
-}
-
-// within reports whether labels have everything that a selector asks for.
-func within(selector, labels map[string]string) bool {
-	for k, v := range selector {
-		if have, ok := labels[k]; !ok || have != v {
-			return false
-		}
-	}
-	return true
 }
 
 // usable gives those of the gateway's addresses that a Gateway asks for, all when it asks for none, and what it asks for in vain.

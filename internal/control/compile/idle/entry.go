@@ -58,7 +58,7 @@ func (l *lint) entry(o *source.Object, e *networking.WorkloadEntry) {
 	labels, selected := workloads.Labels(e), false
 	var ports []string
 	for _, s := range l.selectingIn(o.GetNamespace()) {
-		if !has(labels, s.selector) {
+		if !model.Selects(s.selector, labels) {
 			continue
 		}
 		selected, ports = true, append(ports, s.ports...)

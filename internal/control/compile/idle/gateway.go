@@ -51,7 +51,7 @@ func (l *lint) servicesOf(g *model.Gateway) []*corev1.Service {
 			continue
 		}
 		for _, w := range l.mesh.Workloads.All() {
-			if w.Namespace == svc.Namespace && has(w.Labels, g.Selector) && has(w.Labels, svc.Spec.Selector) {
+			if w.Namespace == svc.Namespace && model.Selects(g.Selector, w.Labels) && model.Selects(svc.Spec.Selector, w.Labels) {
 				list = append(list, svc)
 				break
 			}
@@ -134,7 +134,7 @@ func (l *lint) served(selector map[string]string, counts func(*model.Workload) b
 		return true
 	}
 	for _, w := range l.mesh.Workloads.All() {
-		if has(w.Labels, selector) && counts(w) {
+		if model.Selects(selector, w.Labels) && counts(w) {
 			return true
 		}
 	}
@@ -152,5 +152,5 @@ func (l *lint) anyGateway() bool {
 
 // builtIn reports whether a selector picks the gateway that a mesh is installed with, or that for requests which leave it.
 func builtIn(selector map[string]string) bool {
-	return has(parts.IngressSelector(), selector) || has(map[string]string{parts.IstioLabel: "egressgateway"}, selector)
+	return model.Selects(selector, parts.IngressSelector()) || model.Selects(selector, map[string]string{parts.IstioLabel: "egressgateway"})
 }

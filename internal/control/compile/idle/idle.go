@@ -104,14 +104,14 @@ func (l *lint) reach(o *source.Object) string {
 // selector warns of labels that no workload has. Files without workloads do not say which there are, and gateways are there when a
 // Gateway asks for them.
 func (l *lint) selector(o *source.Object, labels map[string]string, field, namespace string) {
-	if len(labels) == 0 || l.mesh.Workloads.Len() == 0 || has(parts.IngressSelector(), labels) {
+	if len(labels) == 0 || l.mesh.Workloads.Len() == 0 || model.Selects(labels, parts.IngressSelector()) {
 		return
 	}
-	if slices.ContainsFunc(l.mesh.Gateways, func(g *model.Gateway) bool { return has(g.Selector, labels) }) {
+	if slices.ContainsFunc(l.mesh.Gateways, func(g *model.Gateway) bool { return model.Selects(labels, g.Selector) }) {
 		return
 	}
 	for _, w := range l.mesh.Workloads.All() {
-		if (namespace == "" || w.Namespace == namespace) && has(w.Labels, labels) {
+		if (namespace == "" || w.Namespace == namespace) && model.Selects(labels, w.Labels) {
 			return
 		}
 	}
@@ -195,14 +195,4 @@ func splits(rs *model.RouteSet) bool {
 	return slices.ContainsFunc(rs.HTTP, func(r model.HTTPRoute) bool {
 		return slices.ContainsFunc(r.Destinations, func(d model.WeightedDestination) bool { return d.Subset != "" })
 	})
-}
-
-// has reports whether labels have everything that a selector asks for.
-func has(labels, selector map[string]string) bool {
-	for k, v := range selector {
-		if have, ok := labels[k]; !ok || have != v {
-			return false
-		}
-	}
-	return true
 }

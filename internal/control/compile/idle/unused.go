@@ -50,7 +50,7 @@ func (l *lint) mtlsPorts(o *source.Object, s *securityapi.PeerAuthentication) {
 	for _, port := range slices.Sorted(maps.Keys(s.PortLevelMtls)) {
 		own, behind := false, uint16(0)
 		for _, w := range l.mesh.Workloads.All() {
-			if reach := l.reach(o); reach != "" && w.Namespace != reach || !has(w.Labels, labels) {
+			if reach := l.reach(o); reach != "" && w.Namespace != reach || !model.Selects(labels, w.Labels) {
 				continue
 			}
 			for _, p := range w.Ports {

@@ -68,7 +68,7 @@ func (g *Generator) endpointsOf(b *view.Backend) []*model.Endpoint {
 	}
 	var out []*model.Endpoint
 	for _, e := range all {
-		if view.Selects(b.Subset.Labels, e.Labels) {
+		if model.Selects(b.Subset.Labels, e.Labels) {
 			out = append(out, e)
 		}
 	}

@@ -76,7 +76,7 @@ func demandsOf(list []*model.PeerAuthentication, namespace string, labels map[st
 			if older(p, d.namespace) {
 				d.namespace = p
 			}
-		case Selects(p.Selector, labels) && older(p, d.workload):
+		case model.Selects(p.Selector, labels) && older(p, d.workload):
 			d.workload = p
 		}
 	}

@@ -56,7 +56,7 @@ func (v *View) Servers() []*ServerSet {
 	}
 	byPort := map[socketKey]*ServerSet{}
 	for _, gw := range v.mesh.Gateways() {
-		if gw.SelectorNamespace != "" && gw.SelectorNamespace != v.node.Namespace || !Selects(gw.Selector, v.node.Labels) {
+		if gw.SelectorNamespace != "" && gw.SelectorNamespace != v.node.Namespace || !model.Selects(gw.Selector, v.node.Labels) {
 			continue
 		}
 		for i := range gw.Servers {
@@ -145,7 +145,7 @@ func (v *View) GatewayClient() *model.KeyPair {
 		return nil
 	}
 	for _, gw := range v.mesh.Gateways() {
-		if gw.Client != nil && (gw.SelectorNamespace == "" || gw.SelectorNamespace == v.node.Namespace) && Selects(gw.Selector, v.node.Labels) {
+		if gw.Client != nil && (gw.SelectorNamespace == "" || gw.SelectorNamespace == v.node.Namespace) && model.Selects(gw.Selector, v.node.Labels) {
 			return gw.Client
 		}
 	}

@@ -173,5 +173,5 @@ func (v *View) TakesL4(m model.L4Match, at Place) bool {
 }
 
 func (v *View) isSource(labels map[string]string, namespace string) bool {
-	return Selects(labels, v.node.Labels) && (namespace == "" || namespace == v.node.Namespace)
+	return model.Selects(labels, v.node.Labels) && (namespace == "" || namespace == v.node.Namespace)
 }

@@ -23,7 +23,7 @@ func (v *View) Sidecar() *model.Sidecar {
 			mesh = cmp.Or(mesh, s)
 		case s.Selector == nil:
 			namespace = cmp.Or(namespace, s)
-		case Selects(s.Selector, v.node.Labels):
+		case model.Selects(s.Selector, v.node.Labels):
 			return s
 		}
 	}
@@ -198,7 +198,7 @@ func (v *View) Concurrency() *uint32 {
 			take(&mesh, c.Concurrency)
 		case c.Selector == nil:
 			take(&namespace, c.Concurrency)
-		case Selects(c.Selector, v.node.Labels):
+		case model.Selects(c.Selector, v.node.Labels):
 			take(&workload, c.Concurrency)
 		}
 	}

@@ -135,13 +135,3 @@ const maxAliases = 8
 func PinnedHost(a netip.Addr, host string) string {
 	return strings.NewReplacer(".", "-", ":", "-").Replace(a.String()) + "." + host
 }
-
-// Selects reports whether all labels of the selector are among those given.
-func Selects(selector, labels map[string]string) bool {
-	for k, v := range selector {
-		if got, ok := labels[k]; !ok || got != v {
-			return false
-		}
-	}
-	return true
-}

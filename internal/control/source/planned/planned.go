@@ -23,6 +23,7 @@ import (
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/weftmesh/weft/internal/control/compile/workloads"
+	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/control/source"
 )
 
@@ -172,8 +173,8 @@ func (p *plan) gatewayOf(k source.Kube) {
 var ingressLabels = map[string]string{"istio": "ingressgateway"}
 
 func (p *plan) gateway(selector map[string]string) {
-	if slices.ContainsFunc(p.every, func(pod *corev1.Pod) bool { return covers(selector, pod.Labels) }) ||
-		slices.ContainsFunc(p.entries, func(labels map[string]string) bool { return covers(selector, labels) }) {
+	if slices.ContainsFunc(p.every, func(pod *corev1.Pod) bool { return model.Selects(selector, pod.Labels) }) ||
+		slices.ContainsFunc(p.entries, func(labels map[string]string) bool { return model.Selects(selector, labels) }) {
 		return
 	}
 	kind := selector["istio"]
@@ -188,15 +189,6 @@ func (p *plan) gateway(selector map[string]string) {
 	pod.Annotations = map[string]string{"weft.dev/gateway": "true"}
 	pod.Spec.ServiceAccountName = name + "-service-account"
 	own(pod, name)
-}
-
-func covers(selector, labels map[string]string) bool {
-	for k, v := range selector {
-		if got, ok := labels[k]; !ok || got != v {
-			return false
-		}
-	}
-	return true
 }
 
 // slices gives a Service the instances that were made and that it selects.
@@ -219,7 +211,7 @@ func slicesOf(s *corev1.Service, pods []*corev1.Pod, kind string, each func(*cor
 	byPorts := map[string]*discoveryv1.EndpointSlice{}
 	for _, pod := range pods {
 		ip, err := netip.ParseAddr(pod.Status.PodIP)
-		if err != nil || pod.Namespace != cmp.Or(s.Namespace, source.DefaultNamespace) || !covers(s.Spec.Selector, pod.Labels) {
+		if err != nil || pod.Namespace != cmp.Or(s.Namespace, source.DefaultNamespace) || !model.Selects(s.Spec.Selector, pod.Labels) {
 			continue
 		}
 		ports, endpoint := each(pod)

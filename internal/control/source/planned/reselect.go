@@ -7,6 +7,7 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/weftmesh/weft/internal/control/model"
 	"github.com/weftmesh/weft/internal/control/source"
 )
 
@@ -67,7 +68,7 @@ func full(o metav1.Object) string { return o.GetNamespace() + "/" + o.GetName() 
 // selectsAlike reports that a Service has the same endpoints as before.
 func selectsAlike(was, s *corev1.Service) bool {
 	if was == nil || was.Spec.PublishNotReadyAddresses != s.Spec.PublishNotReadyAddresses ||
-		len(was.Spec.Selector) != len(s.Spec.Selector) || !covers(was.Spec.Selector, s.Spec.Selector) || len(was.Spec.Ports) != len(s.Spec.Ports) {
+		len(was.Spec.Selector) != len(s.Spec.Selector) || !model.Selects(was.Spec.Selector, s.Spec.Selector) || len(was.Spec.Ports) != len(s.Spec.Ports) {
 		return false
 	}
 	for i := range s.Spec.Ports {
